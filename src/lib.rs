@@ -1,0 +1,3 @@
+//! Byzantine fault tolerant state machine replication for Linux.
+
+pub mod types;

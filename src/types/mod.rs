@@ -1,0 +1,17 @@
+//! Newtypes for every number that has a meaning.
+//!
+//! None of them converts from a bare integer by `From`: a [`View`] is never a [`SeqNo`] by accident. Each
+//! is made by a named constructor and moves by named operations. All of them are plain data: no clock,
+//! no allocation.
+
+mod digest;
+mod identity;
+mod order;
+mod quorum;
+mod time;
+
+pub use digest::Digest;
+pub use identity::{ClientId, ClusterId, NodeId};
+pub use order::{Epoch, FrameSeq, Lsn, SeqNo, View};
+pub use quorum::{Quorum, QuorumError, REPLICAS_MAX, Signers};
+pub use time::Time;

@@ -1,0 +1,102 @@
+use std::fmt;
+
+use super::NodeId;
+
+/// Declares an ordered counter with named operations only.
+macro_rules! counter {
+    ($(#[$doc:meta])* $name:ident, $letter:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(u64);
+
+        impl $name {
+            /// The value before the first one.
+            pub const ZERO: Self = Self(0);
+
+            /// The value with this number, as read from a message or a file.
+            #[must_use]
+            pub const fn new(number: u64) -> Self {
+                Self(number)
+            }
+
+            /// The number as written in messages and files.
+            #[must_use]
+            pub const fn get(self) -> u64 {
+                self.0
+            }
+
+            /// The value after this one. Saturates: 2^64 is never reached by counting.
+            #[must_use]
+            pub const fn next(self) -> Self {
+                Self(self.0.saturating_add(1))
+            }
+
+            /// The value `distance` after this one, saturating.
+            #[must_use]
+            pub const fn plus(self, distance: u64) -> Self {
+                Self(self.0.saturating_add(distance))
+            }
+
+            /// The value `distance` before this one, not below zero.
+            #[must_use]
+            pub const fn minus(self, distance: u64) -> Self {
+                Self(self.0.saturating_sub(distance))
+            }
+
+            /// How far this value lies after `earlier`; zero if it does not.
+            #[must_use]
+            pub const fn since(self, earlier: Self) -> u64 {
+                self.0.saturating_sub(earlier.0)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}", self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($letter, "{}"), self.0)
+            }
+        }
+    };
+}
+
+counter!(
+    /// The place of a decision in the one order all replicas agree on. The first decision is `1`;
+    /// [`SeqNo::ZERO`] stands for the state before it.
+    SeqNo,
+    "s"
+);
+counter!(
+    /// A leader's term. The first view is [`View::ZERO`].
+    View,
+    "v"
+);
+counter!(
+    /// A membership of the cluster; it changes by reconfiguration only.
+    Epoch,
+    "e"
+);
+counter!(
+    /// The number a client gave to one of its frames; larger is later. A client starts from its clock in
+    /// microseconds, so a restarted client never reuses one.
+    FrameSeq,
+    "q"
+);
+counter!(
+    /// A position in the persistent log, in bytes since its creation.
+    Lsn,
+    "l"
+);
+
+impl View {
+    /// The leader of this view among `n` replicas: view mod n.
+    #[must_use]
+    pub fn leader(self, n: usize) -> NodeId {
+        debug_assert!(n > 0);
+        NodeId::new((self.0 % n as u64) as u16)
+    }
+}
