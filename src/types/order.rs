@@ -87,7 +87,7 @@ counter!(
     "q"
 );
 counter!(
-    /// A position in the persistent log, in bytes since its creation.
+    /// The ordinal of a record in the persistent log, counted since its creation.
     Lsn,
     "l"
 );
