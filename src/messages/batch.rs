@@ -1,0 +1,173 @@
+//! A batch in memory: the received bytes, and what was learnt of them once.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::checked::check;
+use super::request::{ArchivedRequestBody, ArchivedRequestFrame, FrameError, Mode, RequestBody, RequestFrame};
+use crate::types::{ClientId, Digest, FrameSeq, SeqNo, View};
+
+/// Which frame: a client never uses a sequence number for two of them, or only one is executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FrameKey {
+    /// The client.
+    pub client: ClientId,
+    /// Its number for the frame.
+    pub sequence: FrameSeq,
+}
+
+/// A client's frame after its structure was checked and its body hashed.
+///
+/// Invariant: `bytes` is a sound archive of a [`RequestFrame`] whose body is a sound [`RequestBody`] with a
+/// sound table of ends; `digest` is its body's digest.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    bytes: Bytes,
+    key: FrameKey,
+    digest: Digest,
+    operation_count: u32,
+    mode: Mode,
+}
+
+impl Frame {
+    /// Checks the structure of a frame and hashes its body with `digest_of`.
+    ///
+    /// # Errors
+    /// The first rule that is broken; nothing was hashed then.
+    pub fn check(
+        bytes: Bytes,
+        operations_max: usize,
+        bytes_max: usize,
+        digest_of: impl FnOnce(&[u8]) -> Digest,
+    ) -> Result<Self, FrameError> {
+        if bytes.len() > bytes_max {
+            return Err(FrameError::TooLong { got: bytes.len(), max: bytes_max });
+        }
+        let frame = check::<RequestFrame>(&bytes).map_err(|_| FrameError::Malformed)?;
+        let body = frame.open_body()?;
+        body.check(operations_max)?;
+        let key = FrameKey { client: body.client(), sequence: body.sequence() };
+        let (mode, operation_count) = (body.mode(), body.ends.len() as u32);
+        let digest = digest_of(frame.body.as_slice());
+        Ok(Self { bytes, key, digest, operation_count, mode })
+    }
+
+    /// The frame's bytes as the client sent them: an archive of a [`RequestFrame`].
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Client and sequence number.
+    #[must_use]
+    pub fn key(&self) -> FrameKey {
+        self.key
+    }
+
+    /// The digest of the body.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// How many operations the frame holds.
+    #[must_use]
+    pub fn operation_count(&self) -> usize {
+        self.operation_count as usize
+    }
+
+    /// Ordered or read-only.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The archived frame: body bytes and authenticator.
+    #[must_use]
+    pub fn archived(&self) -> &ArchivedRequestFrame {
+        // SAFETY: `check` accepted these very bytes; `Bytes` never changes or moves them.
+        unsafe { rkyv::access_unchecked::<ArchivedRequestFrame>(&self.bytes) }
+    }
+
+    /// The archived body: the operations.
+    #[must_use]
+    pub fn body(&self) -> &ArchivedRequestBody {
+        // SAFETY: `check` accepted the body inside these very bytes as well.
+        unsafe { rkyv::access_unchecked::<rkyv::Archived<RequestBody>>(self.archived().body.as_slice()) }
+    }
+}
+
+/// What one consensus instance orders: a list of frames. Empty for a null request.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// The digest over the frames' digests, in order ([`Digest::ZERO`] for the null request).
+    pub digest: Digest,
+    /// The frames, in the order in which they are executed.
+    pub frames: Vec<Frame>,
+    /// The sum of the frames' bytes.
+    pub bytes: usize,
+}
+
+impl Batch {
+    /// The null request that fills a gap: it executes nothing.
+    #[must_use]
+    pub fn null() -> Self {
+        Self { digest: Digest::ZERO, frames: Vec::new(), bytes: 0 }
+    }
+
+    /// How many operations the batch holds.
+    #[must_use]
+    pub fn operation_count(&self) -> usize {
+        self.frames.iter().map(Frame::operation_count).sum()
+    }
+}
+
+/// A pre-prepare whose frames were checked: what the leader proposes, or a backup received.
+#[derive(Debug, Clone)]
+pub struct Proposal {
+    /// The view it is proposed in.
+    pub view: View,
+    /// The place it is proposed for.
+    pub seq: SeqNo,
+    /// What is proposed.
+    pub batch: Arc<Batch>,
+    /// The whole message, envelope included, as sent or received: what is logged and retransmitted.
+    pub message: Bytes,
+    /// Whether this replica could check every frame's authenticator itself. False only for MACs that fail
+    /// for us: then f+1 others' prepares must vouch for the clients (DESIGN §4).
+    pub authentic: bool,
+}
+
+/// Why the frames of a pre-prepare are refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum BatchError {
+    /// The table of frame ends does not describe the frames.
+    #[error("the table of frame ends is not sound")]
+    Ends,
+    /// More bytes than a batch may have.
+    #[error("the batch has {got} bytes, at most {max} are allowed")]
+    TooLong {
+        /// Bytes found.
+        got: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A frame in it is not sound.
+    #[error("frame {index}: {error}")]
+    Frame {
+        /// The frame's place in the batch.
+        index: usize,
+        /// What is wrong with it.
+        error: FrameError,
+    },
+    /// A frame asks not to be ordered.
+    #[error("frame {0} is unordered and has no place in a batch")]
+    Unordered(usize),
+    /// The digest is not that of the frames.
+    #[error("the digest is not that of the frames")]
+    Digest,
+    /// A frame's client is unknown or did not authenticate it.
+    #[error("frame {0} is not authentic")]
+    NotAuthentic(usize),
+}

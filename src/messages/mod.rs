@@ -1,0 +1,49 @@
+//! Everything that crosses a socket, and the only module that touches raw bytes.
+//!
+//! | message | source → target | purpose |
+//! |---|---|---|
+//! | [`RequestFrame`] | client → leader (all on a timeout) | 1..k operations, one sequence number, one authenticator |
+//! | [`ClientReply`] | replica → client | the results of one frame, or a typed refusal of it |
+//! | [`PrePrepare`] | leader → replicas | a batch proposed for a sequence number in a view |
+//! | [`Votes`] | replica → replicas | prepares and commits, coalesced per flush |
+//! | [`SignedCheckpoint`] | replica → replicas | "my state after this decision has this digest" |
+//! | [`ForwardedRequests`] | replica → leader | frames that clients sent to everybody |
+//! | [`AdminRequest`], [`AdminReply`] | operator ↔ replica | status |
+//! | [`LinkMessage`] | both ends of a link | why it is about to close |
+//!
+//! A message is an [`Envelope`] of fixed size followed by one rkyv archive. The archive is checked once, where
+//! it is received ([`Checked`]); after that every room reads the received bytes in place. Archives are flat:
+//! no type holds a pointer to a pointer beyond [`DEPTH_MAX`], and variable data are byte strings with a
+//! table of ends beside them. Frames travel inside batches as the bytes the client sent: nothing is
+//! serialised twice, and what is proposed, logged and hashed are those bytes.
+
+mod batch;
+mod checked;
+mod client;
+mod envelope;
+mod ordering;
+mod request;
+mod system;
+
+pub use batch::{Batch, BatchError, Frame, FrameKey, Proposal};
+pub use checked::{Checked, DEPTH_MAX, Malformed, Message, encode};
+pub use client::{AdminReply, AdminRequest, ClientReply, LinkMessage, RefusalReason, ReplyBody, ReplyBuilder};
+pub use envelope::{ENVELOPE_BYTES, Envelope, EnvelopeError, Kind, PROTOCOL_VERSION};
+pub use ordering::{CheckpointClaim, OrderingMessage, Phase, PrePrepare, SignedCheckpoint, Vote, Votes};
+pub use request::{
+    Authenticator, FrameBuilder, FrameError, Mode, Operations, RequestBody, RequestFrame, SplitError, ends_are_sound,
+};
+pub use system::{ForwardedRequests, SystemMessage};
+
+/// The generated archived forms, for code that names them.
+pub mod archived {
+    pub use super::client::{
+        ArchivedAdminReply, ArchivedAdminRequest, ArchivedClientReply, ArchivedRefusalReason, ArchivedReplyBody,
+    };
+    pub use super::ordering::{ArchivedOrderingMessage, ArchivedPrePrepare, ArchivedVote};
+    pub use super::request::{ArchivedAuthenticator, ArchivedRequestBody, ArchivedRequestFrame};
+    pub use super::system::{ArchivedForwardedRequests, ArchivedSystemMessage};
+}
+
+#[cfg(test)]
+mod tests;

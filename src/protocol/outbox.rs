@@ -1,0 +1,154 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Record, Rejected, Timer};
+use crate::messages::{CheckpointClaim, Proposal, SignedCheckpoint, Vote};
+use crate::types::{Lsn, NodeId, SeqNo, Time};
+
+/// Who a message goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recipients {
+    /// Every other replica.
+    Others,
+    /// One replica.
+    One(NodeId),
+}
+
+/// When an effect may leave the replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum When {
+    /// At once: it promises nothing.
+    Now,
+    /// When the log is on disk up to and including this record.
+    Durable(Lsn),
+}
+
+/// What a protocol wants done. The orchestrator carries effects out in the order in which they were given.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// Write a record to the persistent log at the next position.
+    Persist {
+        /// Its position.
+        lsn: Lsn,
+        /// What to write.
+        record: Record,
+    },
+    /// Send a whole message, envelope included.
+    Send {
+        /// To whom.
+        to: Recipients,
+        /// The message.
+        message: Bytes,
+        /// When it may leave.
+        when: When,
+    },
+    /// Send a vote to every other replica; votes of one flush share a message.
+    Vote {
+        /// The vote.
+        vote: Vote,
+        /// When it may leave.
+        when: When,
+    },
+    /// The batch is committed, and so is everything before it: execute it next.
+    Decide(Arc<Proposal>),
+    /// A quorum signed this checkpoint: everything up to it may be forgotten.
+    Stable {
+        /// What is stable.
+        claim: CheckpointClaim,
+        /// The signatures that prove it, of distinct replicas.
+        proof: Vec<SignedCheckpoint>,
+    },
+    /// (Re)start a timer.
+    SetTimer {
+        /// Which.
+        timer: Timer,
+        /// When it fires.
+        at: Time,
+    },
+    /// Stop a timer.
+    CancelTimer(Timer),
+    /// A message was refused: count it.
+    Rejected(Rejected),
+    /// Our own checkpoint differs from one that a quorum signed: our state is wrong.
+    Diverged {
+        /// What the quorum says.
+        stable: CheckpointClaim,
+        /// What we have.
+        ours: CheckpointClaim,
+    },
+    /// We lack decisions that the others have forgotten: only a transfer brings us back.
+    FellBehind {
+        /// The stable checkpoint we have to reach.
+        stable: SeqNo,
+    },
+}
+
+/// The proof that a record was given to the log: what it promises may be sent once it is durable.
+/// Made by [`Outbox::persist`] alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Persisted(Lsn);
+
+/// Collects the effects of one event.
+#[derive(Debug)]
+pub struct Outbox {
+    effects: Vec<Effect>,
+    next_lsn: Lsn,
+}
+
+impl Outbox {
+    /// An empty outbox of a replica whose log continues at `next_lsn`.
+    #[must_use]
+    pub fn new(next_lsn: Lsn) -> Self {
+        Self { effects: Vec::new(), next_lsn }
+    }
+
+    /// Gives a record to the log.
+    pub fn persist(&mut self, record: Record) -> Persisted {
+        let lsn = self.next_lsn;
+        self.next_lsn = lsn.next();
+        self.effects.push(Effect::Persist { lsn, record });
+        Persisted(lsn)
+    }
+
+    /// Sends a message that promises nothing.
+    pub fn send(&mut self, to: Recipients, message: Bytes) {
+        self.effects.push(Effect::Send { to, message, when: When::Now });
+    }
+
+    /// Sends a message that binds the replica, once what it promises is on disk.
+    pub fn send_promise(&mut self, to: Recipients, message: Bytes, promise: Persisted) {
+        self.effects.push(Effect::Send { to, message, when: When::Durable(promise.0) });
+    }
+
+    /// Casts a vote, once it is on disk.
+    pub fn vote(&mut self, vote: Vote, promise: Persisted) {
+        self.effects.push(Effect::Vote { vote, when: When::Durable(promise.0) });
+    }
+
+    /// Adds any effect that sends nothing.
+    pub fn push(&mut self, effect: Effect) {
+        debug_assert!(
+            !matches!(effect, Effect::Send { .. } | Effect::Vote { .. } | Effect::Persist { .. }),
+            "what is sent or logged goes through its own method"
+        );
+        self.effects.push(effect);
+    }
+
+    /// Takes the effects out, in order; the allocation stays.
+    pub fn drain(&mut self) -> std::vec::Drain<'_, Effect> {
+        self.effects.drain(..)
+    }
+
+    /// The effects so far.
+    #[must_use]
+    pub fn effects(&self) -> &[Effect] {
+        &self.effects
+    }
+
+    /// Whether nothing was asked for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.effects.is_empty()
+    }
+}
