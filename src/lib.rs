@@ -1,5 +1,7 @@
 //! Byzantine fault tolerant state machine replication for Linux.
 
+pub mod crypto;
 pub mod messages;
 pub mod protocol;
+pub mod shard;
 pub mod types;

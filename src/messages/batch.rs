@@ -5,7 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::checked::check;
-use super::request::{ArchivedRequestBody, ArchivedRequestFrame, FrameError, Mode, RequestBody, RequestFrame};
+use super::request::{
+    ArchivedRequestBody, ArchivedRequestFrame, FrameError, Mode, RequestBody, RequestFrame,
+};
 use crate::types::{ClientId, Digest, FrameSeq, SeqNo, View};
 
 /// Which frame: a client never uses a sequence number for two of them, or only one is executed.
@@ -42,15 +44,27 @@ impl Frame {
         digest_of: impl FnOnce(&[u8]) -> Digest,
     ) -> Result<Self, FrameError> {
         if bytes.len() > bytes_max {
-            return Err(FrameError::TooLong { got: bytes.len(), max: bytes_max });
+            return Err(FrameError::TooLong {
+                got: bytes.len(),
+                max: bytes_max,
+            });
         }
         let frame = check::<RequestFrame>(&bytes).map_err(|_| FrameError::Malformed)?;
         let body = frame.open_body()?;
         body.check(operations_max)?;
-        let key = FrameKey { client: body.client(), sequence: body.sequence() };
+        let key = FrameKey {
+            client: body.client(),
+            sequence: body.sequence(),
+        };
         let (mode, operation_count) = (body.mode(), body.ends.len() as u32);
         let digest = digest_of(frame.body.as_slice());
-        Ok(Self { bytes, key, digest, operation_count, mode })
+        Ok(Self {
+            bytes,
+            key,
+            digest,
+            operation_count,
+            mode,
+        })
     }
 
     /// The frame's bytes as the client sent them: an archive of a [`RequestFrame`].
@@ -113,7 +127,11 @@ impl Batch {
     /// The null request that fills a gap: it executes nothing.
     #[must_use]
     pub fn null() -> Self {
-        Self { digest: Digest::ZERO, frames: Vec::new(), bytes: 0 }
+        Self {
+            digest: Digest::ZERO,
+            frames: Vec::new(),
+            bytes: 0,
+        }
     }
 
     /// How many operations the batch holds.

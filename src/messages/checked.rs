@@ -51,7 +51,10 @@ impl<T: Message> Checked<T> {
     /// [`Malformed`] when they do not. The check allocates nothing and is linear in the number of fields.
     pub fn new(bytes: Bytes) -> Result<Self, Malformed> {
         check::<T>(&bytes)?;
-        Ok(Self { bytes, _type: PhantomData })
+        Ok(Self {
+            bytes,
+            _type: PhantomData,
+        })
     }
 
     /// Checks the body of a message whose envelope was opened.
@@ -92,7 +95,10 @@ impl<T: Message> Deref for Checked<T> {
 
 impl<T: Message> Clone for Checked<T> {
     fn clone(&self) -> Self {
-        Self { bytes: self.bytes.clone(), _type: PhantomData }
+        Self {
+            bytes: self.bytes.clone(),
+            _type: PhantomData,
+        }
     }
 }
 
@@ -117,7 +123,8 @@ pub(super) fn check<T: Message>(bytes: &[u8]) -> Result<&T::Archived, Malformed>
 /// The archive of `value` alone, without an envelope.
 pub(super) fn archive<T: Message>(value: &T, capacity: usize) -> Vec<u8> {
     // Serialising to a vector in memory fails for no value of our flat types.
-    to_bytes_in::<_, Failure>(value, Vec::with_capacity(capacity)).expect("archiving into memory does not fail")
+    to_bytes_in::<_, Failure>(value, Vec::with_capacity(capacity))
+        .expect("archiving into memory does not fail")
 }
 
 /// One whole message: `envelope`, then the archive of `value`.
@@ -130,8 +137,7 @@ pub(super) fn archive<T: Message>(value: &T, capacity: usize) -> Vec<u8> {
 pub fn encode<T: Message>(envelope: Envelope, value: &T, body_bytes_hint: usize) -> Bytes {
     let mut buffer = Vec::with_capacity(ENVELOPE_BYTES + body_bytes_hint + 128);
     buffer.extend_from_slice(&envelope.to_bytes());
-    let mut buffer =
-        to_bytes_in::<_, Failure>(value, buffer).expect("archiving into memory does not fail");
+    let mut buffer = to_bytes_in::<_, Failure>(value, buffer).expect("archiving into memory does not fail");
     let body_bytes = u32::try_from(buffer.len() - ENVELOPE_BYTES).expect("a message body is under 4 GiB");
     buffer[4..8].copy_from_slice(&body_bytes.to_le_bytes());
     Bytes::from(buffer)

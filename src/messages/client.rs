@@ -132,7 +132,8 @@ impl ReplyBuilder {
 
     /// Closes the result of one operation.
     pub fn end_result(&mut self) {
-        self.ends.push(u32::try_from(self.results.len()).expect("the results of a frame are under 4 GiB"));
+        self.ends
+            .push(u32::try_from(self.results.len()).expect("the results of a frame are under 4 GiB"));
     }
 
     /// The archive of the body; the builder is empty afterwards.
@@ -157,8 +158,15 @@ impl ClientReply {
     /// The whole message that carries a reply body to its client.
     #[must_use]
     pub fn results(cluster: ClusterId, epoch: Epoch, view: View, body: &[u8]) -> Bytes {
-        let reply = Self::Results { view: view.get(), body: body.to_vec() };
-        encode(Envelope::new(Kind::Reply, cluster, epoch), &reply, body.len() + 32)
+        let reply = Self::Results {
+            view: view.get(),
+            body: body.to_vec(),
+        };
+        encode(
+            Envelope::new(Kind::Reply, cluster, epoch),
+            &reply,
+            body.len() + 32,
+        )
     }
 
     /// The whole message that refuses a frame.
@@ -170,7 +178,11 @@ impl ClientReply {
         sequence: FrameSeq,
         reason: RefusalReason,
     ) -> Bytes {
-        let reply = Self::Refused { view: view.get(), sequence: sequence.get(), reason };
+        let reply = Self::Refused {
+            view: view.get(),
+            sequence: sequence.get(),
+            reason,
+        };
         encode(Envelope::new(Kind::Reply, cluster, epoch), &reply, 64)
     }
 }

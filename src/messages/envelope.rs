@@ -96,7 +96,12 @@ impl Envelope {
     /// The envelope for a message of `kind`; the length is filled in by [`encode`](super::encode).
     #[must_use]
     pub const fn new(kind: Kind, cluster: ClusterId, epoch: Epoch) -> Self {
-        Self { kind, cluster_tag: cluster.tag(), epoch, body_bytes: 0 }
+        Self {
+            kind,
+            cluster_tag: cluster.tag(),
+            epoch,
+            body_bytes: 0,
+        }
     }
 
     pub(super) fn to_bytes(self) -> [u8; ENVELOPE_BYTES] {
@@ -115,32 +120,48 @@ impl Envelope {
     /// A typed refusal; nothing is allocated on the way.
     pub fn open(message: &[u8], cluster: ClusterId, epoch: Epoch) -> Result<Self, EnvelopeError> {
         let Some(head) = message.first_chunk::<ENVELOPE_BYTES>() else {
-            return Err(EnvelopeError::Length { got: message.len(), expected: ENVELOPE_BYTES });
+            return Err(EnvelopeError::Length {
+                got: message.len(),
+                expected: ENVELOPE_BYTES,
+            });
         };
         let [v0, v1, kind, reserved, l0, l1, l2, l3, rest @ ..] = *head;
         let version = u16::from_le_bytes([v0, v1]);
         if version != PROTOCOL_VERSION {
             return Err(EnvelopeError::Version(version));
         }
-        let Some(kind) = Kind::from_byte(kind) else { return Err(EnvelopeError::Kind(kind)) };
+        let Some(kind) = Kind::from_byte(kind) else {
+            return Err(EnvelopeError::Kind(kind));
+        };
         if reserved != 0 {
             return Err(EnvelopeError::Reserved(reserved));
         }
         let body_bytes = u32::from_le_bytes([l0, l1, l2, l3]);
         let expected = ENVELOPE_BYTES + body_bytes as usize;
         if message.len() != expected {
-            return Err(EnvelopeError::Length { got: message.len(), expected });
+            return Err(EnvelopeError::Length {
+                got: message.len(),
+                expected,
+            });
         }
         let [c @ .., _, _, _, _, _, _, _, _] = rest;
         let [_, _, _, _, _, _, _, _, e @ ..] = rest;
         let cluster_tag = u64::from_le_bytes(c);
         if cluster_tag != cluster.tag() {
-            return Err(EnvelopeError::Cluster { theirs: cluster_tag, ours: cluster.tag() });
+            return Err(EnvelopeError::Cluster {
+                theirs: cluster_tag,
+                ours: cluster.tag(),
+            });
         }
         let theirs = Epoch::new(u64::from_le_bytes(e));
         if theirs != epoch {
             return Err(EnvelopeError::Epoch { theirs, ours: epoch });
         }
-        Ok(Self { kind, cluster_tag, epoch: theirs, body_bytes })
+        Ok(Self {
+            kind,
+            cluster_tag,
+            epoch: theirs,
+            body_bytes,
+        })
     }
 }

@@ -27,18 +27,22 @@ mod system;
 
 pub use batch::{Batch, BatchError, Frame, FrameKey, Proposal};
 pub use checked::{Checked, DEPTH_MAX, Malformed, Message, encode};
-pub use client::{AdminReply, AdminRequest, ClientReply, LinkMessage, RefusalReason, ReplyBody, ReplyBuilder};
+pub use client::{
+    AdminReply, AdminRequest, ClientReply, LinkMessage, RefusalReason, ReplyBody, ReplyBuilder,
+};
 pub use envelope::{ENVELOPE_BYTES, Envelope, EnvelopeError, Kind, PROTOCOL_VERSION};
 pub use ordering::{CheckpointClaim, OrderingMessage, Phase, PrePrepare, SignedCheckpoint, Vote, Votes};
 pub use request::{
-    Authenticator, FrameBuilder, FrameError, Mode, Operations, RequestBody, RequestFrame, SplitError, ends_are_sound,
+    Authenticator, FrameBuilder, FrameError, Mode, Operations, RequestBody, RequestFrame, SplitError,
+    ends_are_sound,
 };
 pub use system::{ForwardedRequests, SystemMessage};
 
 /// The generated archived forms, for code that names them.
 pub mod archived {
     pub use super::client::{
-        ArchivedAdminReply, ArchivedAdminRequest, ArchivedClientReply, ArchivedRefusalReason, ArchivedReplyBody,
+        ArchivedAdminReply, ArchivedAdminRequest, ArchivedClientReply, ArchivedRefusalReason,
+        ArchivedReplyBody,
     };
     pub use super::ordering::{ArchivedOrderingMessage, ArchivedPrePrepare, ArchivedVote};
     pub use super::request::{ArchivedAuthenticator, ArchivedRequestBody, ArchivedRequestFrame};

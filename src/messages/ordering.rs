@@ -140,7 +140,10 @@ impl SignedCheckpoint {
     /// What is claimed.
     #[must_use]
     pub fn claim(&self) -> CheckpointClaim {
-        CheckpointClaim { seq: SeqNo::new(self.seq), digest: Digest::from_bytes(self.digest) }
+        CheckpointClaim {
+            seq: SeqNo::new(self.seq),
+            digest: Digest::from_bytes(self.digest),
+        }
     }
 }
 
@@ -163,7 +166,11 @@ impl PrePrepare {
             frames,
         };
         let message = SystemMessage::ProtocolMessage(OrderingMessage::PrePrepare(message));
-        encode(Envelope::new(Kind::SystemWithFrames, cluster, epoch), &message, hint)
+        encode(
+            Envelope::new(Kind::SystemWithFrames, cluster, epoch),
+            &message,
+            hint,
+        )
     }
 }
 
@@ -195,7 +202,10 @@ pub(super) fn split_frames<'a>(
     bytes_max: usize,
 ) -> Result<impl ExactSizeIterator<Item = Bytes> + 'a, BatchError> {
     if frames.len() > bytes_max {
-        return Err(BatchError::TooLong { got: frames.len(), max: bytes_max });
+        return Err(BatchError::TooLong {
+            got: frames.len(),
+            max: bytes_max,
+        });
     }
     if !ends_are_sound(ends.iter().map(|end| end.to_native()), frames.len()) {
         return Err(BatchError::Ends);
@@ -220,7 +230,12 @@ impl Checked<SystemMessage> {
     ) -> Option<Result<(&ArchivedPrePrepare, impl ExactSizeIterator<Item = Bytes> + '_), BatchError>> {
         match &**self {
             ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::PrePrepare(message)) => {
-                let frames = split_frames(self, message.ends.as_slice(), message.frames.as_slice(), bytes_max);
+                let frames = split_frames(
+                    self,
+                    message.ends.as_slice(),
+                    message.frames.as_slice(),
+                    bytes_max,
+                );
                 Some(frames.map(|frames| (message, frames)))
             }
             _ => None,

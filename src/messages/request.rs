@@ -122,7 +122,12 @@ impl ArchivedRequestBody {
     /// The operations, in order. The table of ends must have been checked.
     #[must_use]
     pub fn operations(&self) -> Operations<'_> {
-        Operations { ends: self.ends.as_slice(), bytes: self.operations.as_slice(), next: 0, start: 0 }
+        Operations {
+            ends: self.ends.as_slice(),
+            bytes: self.operations.as_slice(),
+            next: 0,
+            start: 0,
+        }
     }
 
     /// Checks the body's own arithmetic: operation count and table of ends.
@@ -132,7 +137,10 @@ impl ArchivedRequestBody {
     pub fn check(&self, operations_max: usize) -> Result<(), FrameError> {
         let count = self.ends.len();
         if count == 0 || count > operations_max {
-            return Err(FrameError::OperationCount { got: count, max: operations_max });
+            return Err(FrameError::OperationCount {
+                got: count,
+                max: operations_max,
+            });
         }
         if !ends_are_sound(self.ends.iter().map(|end| end.to_native()), self.operations.len()) {
             return Err(FrameError::Ends);

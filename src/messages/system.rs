@@ -48,14 +48,23 @@ impl SystemMessage {
         epoch: Epoch,
         frames: impl IntoIterator<Item = &'a Frame>,
     ) -> Bytes {
-        let mut message = ForwardedRequests { ends: Vec::new(), frames: Vec::new() };
+        let mut message = ForwardedRequests {
+            ends: Vec::new(),
+            frames: Vec::new(),
+        };
         for frame in frames {
             message.frames.extend_from_slice(frame.bytes());
-            message.ends.push(u32::try_from(message.frames.len()).expect("forwarded frames are under 4 GiB"));
+            message
+                .ends
+                .push(u32::try_from(message.frames.len()).expect("forwarded frames are under 4 GiB"));
         }
         let hint = message.frames.len() + 4 * message.ends.len();
         let message = Self::ForwardedRequestMessage(message);
-        encode(Envelope::new(Kind::SystemWithFrames, cluster, epoch), &message, hint)
+        encode(
+            Envelope::new(Kind::SystemWithFrames, cluster, epoch),
+            &message,
+            hint,
+        )
     }
 }
 
@@ -69,9 +78,12 @@ impl Checked<SystemMessage> {
         bytes_max: usize,
     ) -> Option<Result<impl ExactSizeIterator<Item = Bytes> + '_, BatchError>> {
         match &**self {
-            ArchivedSystemMessage::ForwardedRequestMessage(message) => {
-                Some(split_frames(self, message.ends.as_slice(), message.frames.as_slice(), bytes_max))
-            }
+            ArchivedSystemMessage::ForwardedRequestMessage(message) => Some(split_frames(
+                self,
+                message.ends.as_slice(),
+                message.frames.as_slice(),
+                bytes_max,
+            )),
             ArchivedSystemMessage::ProtocolMessage(_) => None,
         }
     }

@@ -16,21 +16,32 @@ fn frame_bytes(operations: &[Vec<u8>]) -> Bytes {
         builder.push(operation).unwrap();
     }
     let body = builder.finish(ClientId::new(7), FrameSeq::new(9), Mode::Ordered);
-    RequestFrame { body, authenticator: Authenticator::Macs(vec![[1; 16]; 4]) }.to_archive()
+    RequestFrame {
+        body,
+        authenticator: Authenticator::Macs(vec![[1; 16]; 4]),
+    }
+    .to_archive()
 }
 
 fn proposal_message(frames: &[Frame]) -> Bytes {
     let bytes = frames.iter().map(|f| f.bytes().len()).sum();
-    let batch = Batch { digest: Digest::from_bytes([5; 32]), frames: frames.to_vec(), bytes };
+    let batch = Batch {
+        digest: Digest::from_bytes([5; 32]),
+        frames: frames.to_vec(),
+        bytes,
+    };
     PrePrepare::encode(CLUSTER, Epoch::ZERO, View::new(3), SeqNo::new(11), &batch)
 }
 
 #[test]
 fn frames_travel_inside_a_pre_prepare_as_the_bytes_the_client_sent() {
-    let frames: Vec<Frame> = [vec![b"a".to_vec()], vec![b"bb".to_vec(), Vec::new(), b"ccc".to_vec()]]
-        .iter()
-        .map(|operations| Frame::check(frame_bytes(operations), 16, 4096, fake_digest).unwrap())
-        .collect();
+    let frames: Vec<Frame> = [
+        vec![b"a".to_vec()],
+        vec![b"bb".to_vec(), Vec::new(), b"ccc".to_vec()],
+    ]
+    .iter()
+    .map(|operations| Frame::check(frame_bytes(operations), 16, 4096, fake_digest).unwrap())
+    .collect();
     let message = proposal_message(&frames);
     let envelope = Envelope::open(&message, CLUSTER, Epoch::ZERO).unwrap();
     assert_eq!(envelope.kind, Kind::SystemWithFrames);
@@ -38,9 +49,15 @@ fn frames_travel_inside_a_pre_prepare_as_the_bytes_the_client_sent() {
     let (head, received) = checked.pre_prepare(1 << 20).unwrap().unwrap();
     assert_eq!((head.view(), head.seq()), (View::new(3), SeqNo::new(11)));
     let received: Vec<Bytes> = received.collect();
-    assert_eq!(received, frames.iter().map(|f| f.bytes().clone()).collect::<Vec<_>>());
+    assert_eq!(
+        received,
+        frames.iter().map(|f| f.bytes().clone()).collect::<Vec<_>>()
+    );
     let again = Frame::check(received[1].clone(), 16, 4096, fake_digest).unwrap();
-    assert_eq!(again.body().operations().collect::<Vec<_>>(), [&b"bb"[..], b"", b"ccc"]);
+    assert_eq!(
+        again.body().operations().collect::<Vec<_>>(),
+        [&b"bb"[..], b"", b"ccc"]
+    );
     assert_eq!(again.digest(), frames[1].digest());
 }
 
@@ -48,19 +65,34 @@ fn frames_travel_inside_a_pre_prepare_as_the_bytes_the_client_sent() {
 fn a_message_of_another_cluster_epoch_version_or_length_is_refused_by_its_envelope() {
     let message = SystemMessage::votes(CLUSTER, Epoch::ZERO, Vec::new());
     let other = ClusterId::from_bytes([9; 16]);
-    assert!(matches!(Envelope::open(&message, other, Epoch::ZERO), Err(EnvelopeError::Cluster { .. })));
-    assert!(matches!(Envelope::open(&message, CLUSTER, Epoch::new(1)), Err(EnvelopeError::Epoch { .. })));
+    assert!(matches!(
+        Envelope::open(&message, other, Epoch::ZERO),
+        Err(EnvelopeError::Cluster { .. })
+    ));
+    assert!(matches!(
+        Envelope::open(&message, CLUSTER, Epoch::new(1)),
+        Err(EnvelopeError::Epoch { .. })
+    ));
     assert!(matches!(
         Envelope::open(&message[..message.len() - 1], CLUSTER, Epoch::ZERO),
         Err(EnvelopeError::Length { .. })
     ));
-    assert!(matches!(Envelope::open(&message[..5], CLUSTER, Epoch::ZERO), Err(EnvelopeError::Length { .. })));
+    assert!(matches!(
+        Envelope::open(&message[..5], CLUSTER, Epoch::ZERO),
+        Err(EnvelopeError::Length { .. })
+    ));
     let mut bytes = message.to_vec();
     bytes[0] = 0xff;
-    assert!(matches!(Envelope::open(&bytes, CLUSTER, Epoch::ZERO), Err(EnvelopeError::Version(_))));
+    assert!(matches!(
+        Envelope::open(&bytes, CLUSTER, Epoch::ZERO),
+        Err(EnvelopeError::Version(_))
+    ));
     bytes[0] = PROTOCOL_VERSION as u8;
     bytes[2] = 99;
-    assert_eq!(Envelope::open(&bytes, CLUSTER, Epoch::ZERO), Err(EnvelopeError::Kind(99)));
+    assert_eq!(
+        Envelope::open(&bytes, CLUSTER, Epoch::ZERO),
+        Err(EnvelopeError::Kind(99))
+    );
 }
 
 #[test]
@@ -71,11 +103,26 @@ fn limits_on_frames_are_enforced_before_anything_is_hashed() {
         Frame::check(bytes.clone(), 1, 4096, never).unwrap_err(),
         FrameError::OperationCount { got: 2, max: 1 }
     );
-    assert!(matches!(Frame::check(bytes, 16, 128, never), Err(FrameError::TooLong { .. })));
-    let body = RequestBody { client: 1, sequence: 1, mode: Mode::Ordered, ends: vec![5, 3], operations: vec![0; 3] };
+    assert!(matches!(
+        Frame::check(bytes, 16, 128, never),
+        Err(FrameError::TooLong { .. })
+    ));
+    let body = RequestBody {
+        client: 1,
+        sequence: 1,
+        mode: Mode::Ordered,
+        ends: vec![5, 3],
+        operations: vec![0; 3],
+    };
     let body = super::checked::archive(&body, 0);
-    let frame = RequestFrame { body, authenticator: Authenticator::Signature([0; 64]) };
-    assert_eq!(Frame::check(frame.to_archive(), 16, 4096, never).unwrap_err(), FrameError::Ends);
+    let frame = RequestFrame {
+        body,
+        authenticator: Authenticator::Signature([0; 64]),
+    };
+    assert_eq!(
+        Frame::check(frame.to_archive(), 16, 4096, never).unwrap_err(),
+        FrameError::Ends
+    );
 }
 
 proptest! {

@@ -100,7 +100,10 @@ impl Outbox {
     /// An empty outbox of a replica whose log continues at `next_lsn`.
     #[must_use]
     pub fn new(next_lsn: Lsn) -> Self {
-        Self { effects: Vec::new(), next_lsn }
+        Self {
+            effects: Vec::new(),
+            next_lsn,
+        }
     }
 
     /// Gives a record to the log.
@@ -113,23 +116,37 @@ impl Outbox {
 
     /// Sends a message that promises nothing.
     pub fn send(&mut self, to: Recipients, message: Bytes) {
-        self.effects.push(Effect::Send { to, message, when: When::Now });
+        self.effects.push(Effect::Send {
+            to,
+            message,
+            when: When::Now,
+        });
     }
 
     /// Sends a message that binds the replica, once what it promises is on disk.
     pub fn send_promise(&mut self, to: Recipients, message: Bytes, promise: Persisted) {
-        self.effects.push(Effect::Send { to, message, when: When::Durable(promise.0) });
+        self.effects.push(Effect::Send {
+            to,
+            message,
+            when: When::Durable(promise.0),
+        });
     }
 
     /// Casts a vote, once it is on disk.
     pub fn vote(&mut self, vote: Vote, promise: Persisted) {
-        self.effects.push(Effect::Vote { vote, when: When::Durable(promise.0) });
+        self.effects.push(Effect::Vote {
+            vote,
+            when: When::Durable(promise.0),
+        });
     }
 
     /// Adds any effect that sends nothing.
     pub fn push(&mut self, effect: Effect) {
         debug_assert!(
-            !matches!(effect, Effect::Send { .. } | Effect::Vote { .. } | Effect::Persist { .. }),
+            !matches!(
+                effect,
+                Effect::Send { .. } | Effect::Vote { .. } | Effect::Persist { .. }
+            ),
             "what is sent or logged goes through its own method"
         );
         self.effects.push(effect);

@@ -108,7 +108,9 @@ impl Signers {
 
     /// The replicas in the set, in order.
     pub fn iter(self) -> impl Iterator<Item = NodeId> {
-        (0..REPLICAS_MAX as u16).map(NodeId::new).filter(move |node| self.has(*node))
+        (0..REPLICAS_MAX as u16)
+            .map(NodeId::new)
+            .filter(move |node| self.has(*node))
     }
 }
 
@@ -122,9 +124,18 @@ mod tests {
             let q = Quorum::of(n).unwrap();
             let f = (n - 1) / 3;
             assert_eq!(q.f(), f);
-            assert!(2 * q.quorum() >= n + f + 1, "n={n}: two quorums may share only faulty replicas");
-            assert!(2 * (q.quorum() - 1) < n + f + 1, "n={n}: the quorum is larger than it must be");
-            assert!(q.quorum() <= n - f, "n={n}: the correct replicas alone do not form a quorum");
+            assert!(
+                2 * q.quorum() >= n + f + 1,
+                "n={n}: two quorums may share only faulty replicas"
+            );
+            assert!(
+                2 * (q.quorum() - 1) < n + f + 1,
+                "n={n}: the quorum is larger than it must be"
+            );
+            assert!(
+                q.quorum() <= n - f,
+                "n={n}: the correct replicas alone do not form a quorum"
+            );
         }
         assert_eq!(Quorum::of(4).unwrap().quorum(), 3);
         assert_eq!(Quorum::of(7).unwrap().quorum(), 5);

@@ -1,0 +1,156 @@
+use ed25519_zebra::{VerificationKey, VerificationKeyBytes, batch};
+use zeroize::Zeroizing;
+
+use super::{Domain, key_text};
+use crate::types::Digest;
+
+/// The size of a signature, in bytes.
+pub const SIGNATURE_BYTES: usize = 64;
+
+/// An Ed25519 signature as bytes; verified under ZIP-215, so that all correct replicas judge it alike.
+pub type Signature = [u8; SIGNATURE_BYTES];
+
+/// The signature is not the key's over that digest, or the key is no point of the curve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the signature is not valid")]
+pub struct SignatureError;
+
+/// What is signed: fixed words, the domain, and a digest that already covers cluster and content.
+fn signed_bytes(domain: Domain, digest: &Digest) -> [u8; 64] {
+    let mut bytes = *b"atlas-smr-replica/1 signature...................................";
+    bytes[31] = domain as u8;
+    bytes[32..].copy_from_slice(digest.as_bytes());
+    bytes
+}
+
+/// A secret Ed25519 key.
+#[derive(Clone)]
+pub struct SigningKey(ed25519_zebra::SigningKey);
+
+impl SigningKey {
+    /// A fresh key from the operating system's randomness.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self::from_seed(&Zeroizing::new(rand::random()))
+    }
+
+    /// The key with this seed.
+    #[must_use]
+    pub fn from_seed(seed: &[u8; 32]) -> Self {
+        Self(ed25519_zebra::SigningKey::from(*seed))
+    }
+
+    /// The seed, for a key file.
+    #[must_use]
+    pub fn seed(&self) -> Zeroizing<[u8; 32]> {
+        let mut seed = Zeroizing::new([0; 32]);
+        seed.copy_from_slice(self.0.as_bytes());
+        seed
+    }
+
+    /// The public half.
+    #[must_use]
+    pub fn verifying_key(&self) -> VerifyingKey {
+        VerifyingKey(self.0.verification_key().into())
+    }
+
+    /// Signs a digest made in `domain`.
+    #[must_use]
+    pub fn sign(&self, domain: Domain, digest: &Digest) -> Signature {
+        self.0.sign(&signed_bytes(domain, digest)).to_bytes()
+    }
+}
+
+impl std::fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SigningKey(secret of {:?})", self.verifying_key())
+    }
+}
+
+/// A public Ed25519 key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VerifyingKey([u8; 32]);
+
+key_text!(VerifyingKey);
+
+impl VerifyingKey {
+    /// Wraps the 32 bytes of a key. Whether they are a point is found when they are used.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Verifies one signature.
+    ///
+    /// # Errors
+    /// When it is not this key's over `digest` in `domain`.
+    pub fn verify(
+        &self,
+        domain: Domain,
+        digest: &Digest,
+        signature: &Signature,
+    ) -> Result<(), SignatureError> {
+        let key =
+            VerificationKey::try_from(VerificationKeyBytes::from(self.0)).map_err(|_| SignatureError)?;
+        let signature = ed25519_zebra::Signature::from_bytes(signature);
+        key.verify(&signature, &signed_bytes(domain, digest))
+            .map_err(|_| SignatureError)
+    }
+}
+
+/// Verifies many signatures together at less than half the cost of one by one. The verdict on each is always
+/// the one single verification gives.
+#[derive(Debug, Default)]
+pub struct BatchVerifier {
+    items: Vec<batch::Item>,
+}
+
+impl BatchVerifier {
+    /// Adds a signature; its place is the number of those added before.
+    pub fn queue(&mut self, key: &VerifyingKey, domain: Domain, digest: &Digest, signature: &Signature) {
+        let signature = ed25519_zebra::Signature::from_bytes(signature);
+        self.items.push(
+            (
+                VerificationKeyBytes::from(key.0),
+                signature,
+                &signed_bytes(domain, digest),
+            )
+                .into(),
+        );
+    }
+
+    /// How many are waiting.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether none is waiting.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Verifies and forgets all of them, and calls `verdict` for each in order.
+    pub fn verify(&mut self, mut verdict: impl FnMut(bool)) {
+        if let [item] = self.items.as_slice() {
+            let valid = item.clone().verify_single().is_ok();
+            self.items.clear();
+            return verdict(valid);
+        }
+        let mut all = batch::Verifier::new();
+        for item in &self.items {
+            all.queue(item.clone());
+        }
+        let all_valid = all.verify(rand::rng()).is_ok();
+        for item in self.items.drain(..) {
+            verdict(all_valid || item.verify_single().is_ok());
+        }
+    }
+}
