@@ -1,7 +1,9 @@
 //! Byzantine fault tolerant state machine replication for Linux.
 
 pub mod crypto;
+pub mod execution;
 pub mod messages;
+pub mod net;
 pub mod protocol;
 pub mod shard;
 pub mod types;

@@ -1,0 +1,44 @@
+use crate::crypto::Digester;
+use crate::types::Digest;
+
+/// The result of an operation during which the application panicked: the same at every replica.
+pub const PANIC_RESULT: &[u8] = b"\xffthe operation failed inside the application";
+
+/// A deterministic service.
+///
+/// Operations and results are bytes whose meaning is the application's. Operations come from clients: they are
+/// untrusted, and a bad one must give an error result. The same operation on the same state must
+/// give the same state and result everywhere: no clocks, no randomness, no iteration in hash order.
+///
+/// A panic in [`update`](Self::update) is caught and answered with [`PANIC_RESULT`]; what the operation had changed by
+/// then stays changed, which is the same at every replica because the code and the state were.
+pub trait Application: Send + 'static {
+    /// What the operations act on.
+    type State: MonolithicState;
+
+    /// The state before the first operation; equal at every replica.
+    fn initial_state(&self) -> Self::State;
+
+    /// Executes one ordered operation and appends its result to `result`.
+    fn update(&self, state: &mut Self::State, operation: &[u8], result: &mut Vec<u8>);
+
+    /// Executes one read-only operation beside the order and appends its result.
+    fn unordered_execution(&self, state: &Self::State, operation: &[u8], result: &mut Vec<u8>);
+
+    /// The application's name, for reports.
+    fn name(&self) -> &'static str;
+}
+
+/// A state that is snapshot and digested as a whole.
+pub trait MonolithicState: Send + 'static {
+    /// A frozen copy. Taking one must be cheap whatever the size of the state (copy-on-write).
+    type Snapshot: Send + 'static;
+
+    /// Freezes the state as it is now.
+    fn snapshot(&mut self) -> Self::Snapshot;
+
+    /// Does about `budget_bytes` of the work of digesting a snapshot; the digest once it is done. The digest
+    /// depends on the contents alone, not on how they came about.
+    fn digest_step(snapshot: &mut Self::Snapshot, digester: &Digester, budget_bytes: usize)
+    -> Option<Digest>;
+}

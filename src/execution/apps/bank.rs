@@ -1,0 +1,132 @@
+//! Accounts with transfers, after SmallBank (Alomari et al., ICDE 2008): conflicts on demand.
+//!
+//! | operation | bytes | result |
+//! |---|---|---|
+//! | deposit | `1`, account u64, amount u64 | `0` and the new balance |
+//! | transfer | `2`, from u64, to u64, amount u64 | `0`, or `1` when the funds do not suffice |
+//! | balance | `3`, account u64 | `0` and the balance |
+//!
+//! Every account exists and starts empty. A balance that would pass 2^64 − 1 refuses with `2`.
+
+use super::MALFORMED;
+use crate::execution::{Application, PartitionedStore};
+
+const DEPOSIT: u8 = 1;
+const TRANSFER: u8 = 2;
+const BALANCE: u8 = 3;
+
+const DONE: u8 = 0;
+const INSUFFICIENT: u8 = 1;
+const OVERFLOW: u8 = 2;
+
+/// The application.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Bank;
+
+fn operation(kind: u8, fields: &[u64]) -> Vec<u8> {
+    let mut operation = Vec::with_capacity(1 + 8 * fields.len());
+    operation.push(kind);
+    for field in fields {
+        operation.extend_from_slice(&field.to_le_bytes());
+    }
+    operation
+}
+
+/// The operation that adds `amount` to `account`.
+#[must_use]
+pub fn deposit(account: u64, amount: u64) -> Vec<u8> {
+    operation(DEPOSIT, &[account, amount])
+}
+
+/// The operation that moves `amount` from one account to another.
+#[must_use]
+pub fn transfer(from: u64, to: u64, amount: u64) -> Vec<u8> {
+    operation(TRANSFER, &[from, to, amount])
+}
+
+/// The operation that reads the balance of `account`.
+#[must_use]
+pub fn balance(account: u64) -> Vec<u8> {
+    operation(BALANCE, &[account])
+}
+
+fn load(state: &PartitionedStore, account: u64) -> u64 {
+    let bytes = state
+        .get(&account.to_le_bytes())
+        .and_then(|value| value.first_chunk());
+    bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+fn store(state: &mut PartitionedStore, account: u64, balance: u64) {
+    state.put(&account.to_le_bytes(), &balance.to_le_bytes());
+}
+
+/// Kind and fields of an operation; `None` when its length fits no kind.
+fn parse(operation: &[u8]) -> Option<(u8, [u64; 3])> {
+    let (&kind, rest) = operation.split_first()?;
+    let (fields_read, tail) = rest.as_chunks::<8>();
+    if !tail.is_empty() || fields_read.len() > 3 {
+        return None;
+    }
+    let mut fields = [0; 3];
+    for (field, bytes) in fields.iter_mut().zip(fields_read) {
+        *field = u64::from_le_bytes(*bytes);
+    }
+    let expected = match kind {
+        DEPOSIT => 2,
+        TRANSFER => 3,
+        BALANCE => 1,
+        _ => return None,
+    };
+    (fields_read.len() == expected).then_some((kind, fields))
+}
+
+impl Application for Bank {
+    type State = PartitionedStore;
+
+    fn initial_state(&self) -> PartitionedStore {
+        PartitionedStore::default()
+    }
+
+    fn update(&self, state: &mut PartitionedStore, operation: &[u8], result: &mut Vec<u8>) {
+        match parse(operation) {
+            Some((DEPOSIT, [account, amount, _])) => match load(state, account).checked_add(amount) {
+                Some(balance) => {
+                    store(state, account, balance);
+                    result.push(DONE);
+                    result.extend_from_slice(&balance.to_le_bytes());
+                }
+                None => result.push(OVERFLOW),
+            },
+            Some((TRANSFER, [from, to, amount])) => {
+                let Some(left) = load(state, from).checked_sub(amount) else {
+                    return result.push(INSUFFICIENT);
+                };
+                if from != to {
+                    let Some(right) = load(state, to).checked_add(amount) else {
+                        return result.push(OVERFLOW);
+                    };
+                    store(state, from, left);
+                    store(state, to, right);
+                }
+                result.push(DONE);
+            }
+            Some(_) => self.unordered_execution(state, operation, result),
+            None => result.push(MALFORMED),
+        }
+    }
+
+    fn unordered_execution(&self, state: &PartitionedStore, operation: &[u8], result: &mut Vec<u8>) {
+        match parse(operation) {
+            Some((BALANCE, [account, ..])) => {
+                result.push(DONE);
+                result.extend_from_slice(&load(state, account).to_le_bytes());
+            }
+            _ => result.push(MALFORMED),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "bank"
+    }
+}

@@ -1,0 +1,41 @@
+//! Nothing: every operation gives an empty result. For measuring what everything else costs.
+
+use crate::crypto::{Digester, Domain};
+use crate::execution::{Application, MonolithicState};
+use crate::types::Digest;
+
+/// The application.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Null;
+
+/// No state.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Nothing;
+
+impl MonolithicState for Nothing {
+    type Snapshot = Self;
+
+    fn snapshot(&mut self) -> Self {
+        Self
+    }
+
+    fn digest_step(_: &mut Self, digester: &Digester, _: usize) -> Option<Digest> {
+        Some(digester.digest(Domain::State, &[]))
+    }
+}
+
+impl Application for Null {
+    type State = Nothing;
+
+    fn initial_state(&self) -> Nothing {
+        Nothing
+    }
+
+    fn update(&self, _: &mut Nothing, _: &[u8], _: &mut Vec<u8>) {}
+
+    fn unordered_execution(&self, _: &Nothing, _: &[u8], _: &mut Vec<u8>) {}
+
+    fn name(&self) -> &'static str {
+        "null"
+    }
+}

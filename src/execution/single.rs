@@ -1,0 +1,231 @@
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::{Application, ClientTable, ExecutionEvent, Executor, MonolithicState, PANIC_RESULT, Standing};
+use crate::crypto::{Digester, Domain};
+use crate::messages::{CheckpointClaim, Frame, FrameKey, Mode, Proposal, ReplyBuilder};
+use crate::types::{Digest, Epoch, SeqNo, View};
+
+/// When a checkpoint is due: what comes first of the two. Both follow from the decisions alone.
+#[derive(Debug, Clone, Copy)]
+pub struct CheckpointRule {
+    /// Decisions since the last checkpoint.
+    pub decisions: u64,
+    /// Bytes of batches since the last checkpoint.
+    pub bytes: u64,
+}
+
+/// A checkpoint whose digest is being computed.
+struct Pending<S: MonolithicState> {
+    seq: SeqNo,
+    state: S::Snapshot,
+    state_digest: Option<Digest>,
+    clients: ClientTable,
+    next_client: usize,
+    clients_hasher: blake3::Hasher,
+}
+
+/// Executes decisions one operation after the other.
+pub struct SingleThreaded<A: Application> {
+    application: A,
+    state: A::State,
+    clients: ClientTable,
+    digester: Digester,
+    epoch: Epoch,
+    rule: CheckpointRule,
+    reply: ReplyBuilder,
+    executed: SeqNo,
+    view: View,
+    decisions_since: u64,
+    bytes_since: u64,
+    pending: VecDeque<Pending<A::State>>,
+    panics: u64,
+}
+
+impl<A: Application> SingleThreaded<A> {
+    /// An executor at the application's initial state, for clients `0..clients`.
+    #[must_use]
+    pub fn new(
+        application: A,
+        clients: usize,
+        digester: Digester,
+        epoch: Epoch,
+        rule: CheckpointRule,
+    ) -> Self {
+        let state = application.initial_state();
+        Self {
+            application,
+            state,
+            clients: ClientTable::new(clients),
+            digester,
+            epoch,
+            rule,
+            reply: ReplyBuilder::default(),
+            executed: SeqNo::ZERO,
+            view: View::ZERO,
+            decisions_since: 0,
+            bytes_since: 0,
+            pending: VecDeque::new(),
+            panics: 0,
+        }
+    }
+
+    /// The state, to look at.
+    #[must_use]
+    pub fn state(&self) -> &A::State {
+        &self.state
+    }
+
+    /// Runs a frame's operations into the reply builder; a panic costs the one operation.
+    fn run_frame(&mut self, frame: &Frame) -> usize {
+        let body = frame.body();
+        let mut operations = body.operations();
+        let (application, state, reply) = (&self.application, &mut self.state, &mut self.reply);
+        let result_start = Cell::new(0);
+        let mut panics = 0;
+        loop {
+            // One catch per frame while nothing panics: each operation would cost more.
+            let run = catch_unwind(AssertUnwindSafe(|| {
+                for operation in operations.by_ref() {
+                    result_start.set(reply.buffer().len());
+                    match frame.mode() {
+                        Mode::Ordered => application.update(state, operation, reply.buffer()),
+                        Mode::Unordered => application.unordered_execution(state, operation, reply.buffer()),
+                    }
+                    reply.end_result();
+                }
+            }));
+            if run.is_ok() {
+                break;
+            }
+            panics += 1;
+            reply.buffer().truncate(result_start.get());
+            reply.buffer().extend_from_slice(PANIC_RESULT);
+            reply.end_result();
+        }
+        self.panics += panics;
+        frame.operation_count()
+    }
+
+    fn take_checkpoint(&mut self, events: &mut Vec<ExecutionEvent>) {
+        self.decisions_since = 0;
+        self.bytes_since = 0;
+        // The digest of the one before goes first; two at once would pin two copies of the state.
+        while self.background_step(usize::MAX, events) {}
+        self.pending.push_back(Pending {
+            seq: self.executed,
+            state: self.state.snapshot(),
+            state_digest: None,
+            clients: self.clients.clone(),
+            next_client: 0,
+            clients_hasher: self.digester.hasher(Domain::ClientTable),
+        });
+    }
+
+    fn claim(&self, seq: SeqNo, state: Digest, clients: Digest) -> CheckpointClaim {
+        let mut hasher = self.digester.hasher(Domain::Checkpoint);
+        hasher.update(&seq.get().to_le_bytes());
+        hasher.update(&self.epoch.get().to_le_bytes());
+        hasher.update(state.as_bytes());
+        hasher.update(clients.as_bytes());
+        CheckpointClaim {
+            seq,
+            digest: Digest::from_bytes(*hasher.finalize().as_bytes()),
+        }
+    }
+}
+
+impl<A: Application> Executor for SingleThreaded<A> {
+    fn execute(&mut self, decision: &Arc<Proposal>, events: &mut Vec<ExecutionEvent>) {
+        assert_eq!(
+            decision.seq,
+            self.executed.next(),
+            "decisions are executed in order, without gaps"
+        );
+        self.executed = decision.seq;
+        self.view = decision.view;
+        let mut operations = 0;
+        for frame in &decision.batch.frames {
+            let key = frame.key();
+            match self.clients.standing(key) {
+                Standing::Fresh => {
+                    operations += self.run_frame(frame);
+                    let body = self.reply.finish(key.client, key.sequence);
+                    self.clients.record(key, body.clone());
+                    events.push(ExecutionEvent::Reply {
+                        key,
+                        view: self.view,
+                        body,
+                    });
+                }
+                Standing::Executed => self.reply_again(key, events),
+                Standing::Stale => {}
+            }
+        }
+        events.push(ExecutionEvent::Executed {
+            seq: decision.seq,
+            operations,
+        });
+        self.decisions_since += 1;
+        self.bytes_since += decision.batch.bytes as u64;
+        if self.decisions_since >= self.rule.decisions || self.bytes_since >= self.rule.bytes {
+            self.take_checkpoint(events);
+        }
+    }
+
+    fn execute_unordered(&mut self, frame: &Frame, events: &mut Vec<ExecutionEvent>) {
+        self.run_frame(frame);
+        let key = frame.key();
+        let body = self.reply.finish(key.client, key.sequence);
+        events.push(ExecutionEvent::Reply {
+            key,
+            view: self.view,
+            body,
+        });
+    }
+
+    fn reply_again(&mut self, key: FrameKey, events: &mut Vec<ExecutionEvent>) {
+        if let Some(body) = self.clients.reply(key) {
+            events.push(ExecutionEvent::Reply {
+                key,
+                view: self.view,
+                body: body.clone(),
+            });
+        }
+    }
+
+    fn background_step(&mut self, budget_bytes: usize, events: &mut Vec<ExecutionEvent>) -> bool {
+        let Some(pending) = self.pending.front_mut() else {
+            return false;
+        };
+        let Some(state) = pending.state_digest else {
+            pending.state_digest = A::State::digest_step(&mut pending.state, &self.digester, budget_bytes);
+            return true;
+        };
+        let mut spent = 0;
+        while pending.next_client < pending.clients.clients() {
+            if spent >= budget_bytes {
+                return true;
+            }
+            let (digest, bytes) = pending.clients.entry_digest(pending.next_client, &self.digester);
+            pending.clients_hasher.update(digest.as_bytes());
+            pending.next_client += 1;
+            spent = spent.saturating_add(bytes);
+        }
+        let clients = Digest::from_bytes(*pending.clients_hasher.finalize().as_bytes());
+        let seq = pending.seq;
+        self.pending.pop_front();
+        events.push(ExecutionEvent::Checkpoint(self.claim(seq, state, clients)));
+        !self.pending.is_empty()
+    }
+
+    fn executed(&self) -> SeqNo {
+        self.executed
+    }
+
+    fn panics(&self) -> u64 {
+        self.panics
+    }
+}

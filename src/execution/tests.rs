@@ -1,0 +1,298 @@
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::apps::{bank, kv};
+use super::*;
+use crate::crypto::Digester;
+use crate::messages::{Authenticator, Batch, FrameBuilder, Mode, ReplyBody, RequestFrame};
+use crate::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq};
+
+fn digester() -> Digester {
+    Digester::new(ClusterId::from_bytes([1; 16]))
+}
+
+fn frame(client: u32, sequence: u64, mode: Mode, operations: &[Vec<u8>]) -> Frame {
+    let mut builder = FrameBuilder::default();
+    operations
+        .iter()
+        .for_each(|operation| builder.push(operation).unwrap());
+    let body = builder.finish(ClientId::new(client), FrameSeq::new(sequence), mode);
+    let frame = RequestFrame {
+        body,
+        authenticator: Authenticator::Macs(Vec::new()),
+    };
+    Frame::check(frame.to_archive(), 1000, 1 << 20, |_| Digest::ZERO).unwrap()
+}
+
+fn decision(seq: u64, frames: Vec<Frame>) -> Arc<Proposal> {
+    let bytes = frames.iter().map(|f| f.bytes().len()).sum();
+    let batch = Arc::new(Batch {
+        digest: Digest::ZERO,
+        frames,
+        bytes,
+    });
+    Arc::new(Proposal {
+        view: View::ZERO,
+        seq: SeqNo::new(seq),
+        batch,
+        message: Bytes::new(),
+        authentic: true,
+    })
+}
+
+fn executor<A: Application>(application: A, decisions: u64) -> SingleThreaded<A> {
+    let rule = CheckpointRule {
+        decisions,
+        bytes: u64::MAX,
+    };
+    SingleThreaded::new(application, 4, digester(), Epoch::ZERO, rule)
+}
+
+fn results(events: &[ExecutionEvent]) -> Vec<Vec<Vec<u8>>> {
+    let replies = events.iter().filter_map(|event| match event {
+        ExecutionEvent::Reply { body, .. } => Some(body.clone()),
+        _ => None,
+    });
+    let split = |body| {
+        let body = crate::messages::Checked::<ReplyBody>::new(body).unwrap();
+        assert!(body.is_sound());
+        body.results().map(<[u8]>::to_vec).collect()
+    };
+    replies.map(split).collect()
+}
+
+fn checkpoints(executor: &mut impl Executor, events: &mut Vec<ExecutionEvent>) -> Vec<CheckpointClaim> {
+    while executor.background_step(100, events) {}
+    let claims = events.iter().filter_map(|event| match event {
+        ExecutionEvent::Checkpoint(claim) => Some(*claim),
+        _ => None,
+    });
+    claims.collect()
+}
+
+#[test]
+fn a_frame_is_executed_once_however_often_it_is_decided() {
+    let mut executor = executor(apps::counter::Counter, 100);
+    let add = frame(
+        1,
+        10,
+        Mode::Ordered,
+        &[apps::counter::add(5), apps::counter::add(7)],
+    );
+    let mut events = Vec::new();
+    executor.execute(&decision(1, vec![add.clone(), add.clone()]), &mut events);
+    executor.execute(&decision(2, vec![add]), &mut events);
+    let expected = vec![5u64.to_le_bytes().to_vec(), 12u64.to_le_bytes().to_vec()];
+    assert_eq!(
+        results(&events),
+        vec![expected; 3],
+        "the cached reply answers again"
+    );
+    let operations: Vec<usize> = events
+        .iter()
+        .filter_map(|event| match event {
+            ExecutionEvent::Executed { operations, .. } => Some(*operations),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(operations, [2, 0]);
+}
+
+#[test]
+fn a_stale_frame_and_a_stranger_are_skipped_without_a_reply() {
+    let mut executor = executor(apps::counter::Counter, 100);
+    let mut events = Vec::new();
+    let frames = vec![
+        frame(1, 1000, Mode::Ordered, &[apps::counter::add(1)]),
+        frame(1, 1000 - CLIENT_WINDOW, Mode::Ordered, &[apps::counter::add(1)]),
+        frame(1, 1001 - CLIENT_WINDOW, Mode::Ordered, &[apps::counter::add(1)]),
+        frame(77, 1, Mode::Ordered, &[apps::counter::add(1)]),
+    ];
+    executor.execute(&decision(1, frames), &mut events);
+    assert_eq!(results(&events).len(), 2);
+}
+
+#[test]
+fn an_unordered_frame_reads_and_changes_nothing() {
+    let mut executor = executor(kv::Kv, 100);
+    let mut events = Vec::new();
+    executor.execute(
+        &decision(
+            1,
+            vec![frame(0, 1, Mode::Ordered, &[kv::put(b"k", b"v").unwrap()])],
+        ),
+        &mut events,
+    );
+    events.clear();
+    let reads = [
+        kv::get(b"k").unwrap(),
+        kv::get(b"other").unwrap(),
+        kv::put(b"k", b"w").unwrap(),
+    ];
+    executor.execute_unordered(&frame(0, 2, Mode::Unordered, &reads), &mut events);
+    assert_eq!(
+        results(&events),
+        vec![vec![b"\x01v".to_vec(), vec![0], vec![apps::MALFORMED]]]
+    );
+    assert_eq!(executor.state().get(b"k"), Some(&b"v"[..]));
+}
+
+/// Panics on the operation `[13]`.
+struct Fragile;
+
+impl Application for Fragile {
+    type State = PartitionedStore;
+
+    fn initial_state(&self) -> PartitionedStore {
+        PartitionedStore::default()
+    }
+
+    fn update(&self, state: &mut PartitionedStore, operation: &[u8], result: &mut Vec<u8>) {
+        result.extend_from_slice(b"half a result");
+        state.put(operation, b"");
+        assert_ne!(operation, [13], "planted");
+    }
+
+    fn unordered_execution(&self, _: &PartitionedStore, _: &[u8], _: &mut Vec<u8>) {}
+
+    fn name(&self) -> &'static str {
+        "fragile"
+    }
+}
+
+#[test]
+fn a_panicking_operation_gets_the_defined_result_and_the_rest_of_the_frame_goes_on() {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut executor = executor(Fragile, 100);
+    let mut events = Vec::new();
+    let operations = [vec![1], vec![13], vec![13], vec![2]];
+    executor.execute(
+        &decision(1, vec![frame(0, 1, Mode::Ordered, &operations)]),
+        &mut events,
+    );
+    std::panic::set_hook(hook);
+    let whole = b"half a result".to_vec();
+    let expected = vec![whole.clone(), PANIC_RESULT.to_vec(), PANIC_RESULT.to_vec(), whole];
+    assert_eq!(results(&events), vec![expected]);
+    assert_eq!((executor.panics(), executor.state().len()), (2, 3));
+}
+
+#[test]
+fn checkpoints_fall_at_the_same_decisions_and_freeze_the_state_while_execution_goes_on() {
+    let run = |digest_at_once: bool| {
+        let mut executor = executor(kv::Kv, 3);
+        let (mut events, mut claims) = (Vec::new(), Vec::new());
+        for seq in 1..=7u64 {
+            let put = kv::put(&(seq % 3).to_le_bytes(), &seq.to_le_bytes()).unwrap();
+            executor.execute(
+                &decision(seq, vec![frame(0, seq, Mode::Ordered, &[put])]),
+                &mut events,
+            );
+            if digest_at_once {
+                claims = checkpoints(&mut executor, &mut events);
+            }
+        }
+        claims = if digest_at_once {
+            claims
+        } else {
+            checkpoints(&mut executor, &mut events)
+        };
+        claims
+    };
+    let claims = run(true);
+    assert_eq!(
+        claims.iter().map(|claim| claim.seq.get()).collect::<Vec<_>>(),
+        [3, 6]
+    );
+    assert_ne!(claims[0].digest, claims[1].digest);
+    assert_eq!(
+        claims,
+        run(false),
+        "when the digest is computed does not change it"
+    );
+}
+
+fn digest_of(store: &mut PartitionedStore) -> Digest {
+    let mut snapshot = store.snapshot();
+    loop {
+        if let Some(digest) = PartitionedStore::digest_step(&mut snapshot, &digester(), 1000) {
+            return digest;
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_window_agrees_with_a_set(sequences in proptest::collection::vec(1u64..300, 1..300)) {
+        let mut window = SequenceWindow::default();
+        let mut seen = std::collections::BTreeSet::new();
+        for sequence in sequences {
+            let highest = seen.last().copied().unwrap_or(0);
+            let expected = match sequence {
+                s if s + CLIENT_WINDOW <= highest => Standing::Stale,
+                s if seen.contains(&s) => Standing::Executed,
+                _ => Standing::Fresh,
+            };
+            prop_assert_eq!(window.check(FrameSeq::new(sequence)), expected);
+            if expected == Standing::Fresh {
+                window.record(FrameSeq::new(sequence));
+                seen.insert(sequence);
+            }
+        }
+    }
+
+    #[test]
+    fn equal_contents_have_equal_digests_whatever_their_history(
+        writes in proptest::collection::vec((0u8..30, any::<Option<u16>>()), 0..200),
+    ) {
+        let mut store = PartitionedStore::default();
+        let mut model = std::collections::BTreeMap::new();
+        for (step, (key, value)) in writes.iter().enumerate() {
+            match value {
+                Some(value) => {
+                    store.put(&[*key], &value.to_le_bytes());
+                    model.insert(*key, *value);
+                }
+                None => prop_assert_eq!(store.delete(&[*key]), model.remove(key).is_some()),
+            }
+            if step % 7 == 0 {
+                let _ = digest_of(&mut store);
+            }
+        }
+        let mut fresh = PartitionedStore::default();
+        for (key, value) in model.iter().rev() {
+            fresh.put(&[*key], &value.to_le_bytes());
+        }
+        prop_assert_eq!(store.len(), model.len());
+        prop_assert_eq!(digest_of(&mut store), digest_of(&mut fresh));
+    }
+
+    #[test]
+    fn no_bytes_panic_an_application_and_transfers_conserve_the_total(
+        junk in proptest::collection::vec(any::<u8>(), 0..40),
+        transfers in proptest::collection::vec((0u64..5, 0u64..5, 0u64..200), 0..60),
+    ) {
+        let (bank_app, kv_app) = (bank::Bank, kv::Kv);
+        let (mut accounts, mut keys) = (bank_app.initial_state(), kv_app.initial_state());
+        let mut result = Vec::new();
+        bank_app.update(&mut accounts, &junk, &mut result);
+        kv_app.update(&mut keys, &junk, &mut result);
+        kv_app.unordered_execution(&keys, &junk, &mut result);
+        let mut accounts = bank_app.initial_state();
+        for account in 0..5 {
+            bank_app.update(&mut accounts, &bank::deposit(account, 100), &mut result);
+        }
+        for (from, to, amount) in transfers {
+            bank_app.update(&mut accounts, &bank::transfer(from, to, amount), &mut result);
+        }
+        let mut total = 0;
+        for account in 0..5 {
+            result.clear();
+            bank_app.unordered_execution(&accounts, &bank::balance(account), &mut result);
+            total += u64::from_le_bytes(result[1..9].try_into().unwrap());
+        }
+        prop_assert_eq!(total, 500);
+    }
+}
