@@ -1,0 +1,142 @@
+use crate::crypto::{Digester, Domain, SigningKey, VerifyingKey};
+use crate::messages::{CheckpointClaim, SignedCheckpoint};
+use crate::protocol::Rejection;
+use crate::types::{Digest, NodeId, Quorum, SeqNo, Signers};
+
+/// How many checkpoints of one replica are kept: the newest. Correct replicas have at most two unstable.
+const KEPT_PER_SIGNER: usize = 4;
+
+/// The signed checkpoints that are not stable yet, and the last stable ones.
+#[derive(Debug)]
+pub(super) struct Checkpoints {
+    digester: Digester,
+    verifying: Vec<VerifyingKey>,
+    /// By signer, each in the order of its sequence numbers.
+    signed: Vec<Vec<SignedCheckpoint>>,
+    own: Vec<CheckpointClaim>,
+}
+
+impl Checkpoints {
+    pub(super) fn new(digester: Digester, verifying: Vec<VerifyingKey>) -> Self {
+        Self {
+            digester,
+            signed: vec![Vec::new(); verifying.len()],
+            verifying,
+            own: Vec::new(),
+        }
+    }
+
+    /// What a checkpoint's signature covers: place and digest.
+    fn signed_digest(&self, claim: CheckpointClaim) -> Digest {
+        let mut hasher = self.digester.hasher(Domain::Checkpoint);
+        hasher.update(b"claim");
+        hasher.update(&claim.seq.get().to_le_bytes());
+        hasher.update(claim.digest.as_bytes());
+        Digest::from_bytes(*hasher.finalize().as_bytes())
+    }
+
+    /// Signs our own claim and keeps it.
+    pub(super) fn sign(
+        &mut self,
+        claim: CheckpointClaim,
+        node: NodeId,
+        key: &SigningKey,
+    ) -> SignedCheckpoint {
+        let signature = key.sign(Domain::Checkpoint, &self.signed_digest(claim));
+        let checkpoint = SignedCheckpoint {
+            seq: claim.seq.get(),
+            digest: *claim.digest.as_bytes(),
+            signer: node.get(),
+            signature,
+        };
+        self.own.push(claim);
+        self.keep(node, checkpoint);
+        checkpoint
+    }
+
+    /// Takes another replica's checkpoint in.
+    pub(super) fn add(
+        &mut self,
+        from: NodeId,
+        checkpoint: SignedCheckpoint,
+        stable: SeqNo,
+    ) -> Result<(), Rejection> {
+        let claim = checkpoint.claim();
+        let key = self.verifying.get(from.index()).ok_or(Rejection::BadSignature)?;
+        if checkpoint.signer != from.get() {
+            return Err(Rejection::BadSignature);
+        }
+        if claim.seq <= stable {
+            return Err(Rejection::BelowWindow);
+        }
+        if let Some(first) = self.signed[from.index()].iter().find(|c| c.seq == checkpoint.seq) {
+            let same = first.digest == checkpoint.digest;
+            return Err(if same {
+                Rejection::Duplicate
+            } else {
+                Rejection::ConflictingVote
+            });
+        }
+        key.verify(
+            Domain::Checkpoint,
+            &self.signed_digest(claim),
+            &checkpoint.signature,
+        )
+        .map_err(|_| Rejection::BadSignature)?;
+        self.keep(from, checkpoint);
+        Ok(())
+    }
+
+    fn keep(&mut self, signer: NodeId, checkpoint: SignedCheckpoint) {
+        let kept = &mut self.signed[signer.index()];
+        let at = kept.partition_point(|other| other.seq < checkpoint.seq);
+        kept.insert(at, checkpoint);
+        if kept.len() > KEPT_PER_SIGNER {
+            kept.remove(0);
+        }
+    }
+
+    /// The newest claim after `stable` that a quorum of distinct replicas signed, with its signatures.
+    pub(super) fn newest_stable(
+        &self,
+        stable: SeqNo,
+        quorum: Quorum,
+    ) -> Option<(CheckpointClaim, Vec<SignedCheckpoint>)> {
+        let mut claims: Vec<CheckpointClaim> = self
+            .signed
+            .iter()
+            .flatten()
+            .map(SignedCheckpoint::claim)
+            .collect();
+        claims.retain(|claim| claim.seq > stable);
+        claims.sort_unstable();
+        claims.dedup();
+        claims.into_iter().rev().find_map(|claim| {
+            let proof: Vec<SignedCheckpoint> = self
+                .signed
+                .iter()
+                .flatten()
+                .filter(|c| c.claim() == claim)
+                .copied()
+                .collect();
+            let mut signers = Signers::NONE;
+            proof.iter().for_each(|c| {
+                signers.add(NodeId::new(c.signer));
+            });
+            (signers.count() >= quorum.quorum()).then_some((claim, proof))
+        })
+    }
+
+    /// Our own claim at `seq`, if it is still known.
+    pub(super) fn own(&self, seq: SeqNo) -> Option<CheckpointClaim> {
+        self.own.iter().find(|claim| claim.seq == seq).copied()
+    }
+
+    /// Forgets what lies before the stable checkpoint.
+    pub(super) fn forget_before(&mut self, stable: SeqNo) {
+        self.signed
+            .iter_mut()
+            .for_each(|kept| kept.retain(|c| c.claim().seq >= stable));
+        self.own.retain(|claim| claim.seq >= stable);
+    }
+}

@@ -1,0 +1,51 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::messages::{CheckpointClaim, FrameKey, Proposal, RefusalReason};
+use crate::protocol::{Recipients, Record};
+use crate::types::{Lsn, SeqNo};
+
+/// What the shell does for the orchestrator, in order.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Send a whole message to replicas.
+    ToReplicas {
+        /// To whom.
+        to: Recipients,
+        /// The message, envelope included.
+        message: Bytes,
+    },
+    /// Tell a client that its frame is not taken.
+    Refuse {
+        /// The frame.
+        key: FrameKey,
+        /// Why.
+        reason: RefusalReason,
+    },
+    /// Execute the next decision.
+    Execute(Arc<Proposal>),
+    /// Send the cached reply of an executed frame again.
+    ReplyAgain(FrameKey),
+    /// Append a record to the log; [`on_durable`](super::Replica::on_durable) follows when it is on disk.
+    Log {
+        /// Its position.
+        lsn: Lsn,
+        /// The record.
+        record: Record,
+    },
+    /// A checkpoint became stable: the log may be cut there.
+    Stable(CheckpointClaim),
+    /// Our state is not the one a quorum signed: stop serving, raise an alarm.
+    Diverged {
+        /// What the quorum signed.
+        stable: CheckpointClaim,
+        /// What we have.
+        ours: CheckpointClaim,
+    },
+    /// The others have forgotten what we lack.
+    FellBehind {
+        /// The checkpoint to reach.
+        stable: SeqNo,
+    },
+}

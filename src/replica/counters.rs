@@ -1,0 +1,40 @@
+use crate::protocol::Rejection;
+
+/// What a replica counted since it started. Plain numbers: the shell publishes them.
+#[derive(Debug, Clone, Default)]
+pub struct ReplicaCounters {
+    /// Client frames taken into the pool.
+    pub frames_queued: u64,
+    /// Client frames that were waiting already.
+    pub frames_duplicate: u64,
+    /// Client frames refused by the pool.
+    pub frames_refused: u64,
+    /// Batches this replica proposed.
+    pub batches_proposed: u64,
+    /// Prepares and commits this replica cast.
+    pub votes_cast: u64,
+    /// Decisions given to execution.
+    pub decisions: u64,
+    /// Operations executed.
+    pub operations_executed: u64,
+    /// Checkpoints that became stable.
+    pub checkpoints_stable: u64,
+    /// Replicas' messages refused, by [`Rejection::index`].
+    pub rejected: [u64; Rejection::ALL.len()],
+}
+
+impl ReplicaCounters {
+    pub(super) fn reject(&mut self, reason: Rejection) {
+        self.rejected[reason.index()] += 1;
+    }
+
+    /// Messages refused that no correct replica sends.
+    #[must_use]
+    pub fn misbehaviour(&self) -> u64 {
+        Rejection::ALL
+            .iter()
+            .filter(|r| r.is_misbehaviour())
+            .map(|r| self.rejected[r.index()])
+            .sum()
+    }
+}

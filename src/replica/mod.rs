@@ -1,0 +1,309 @@
+//! The orchestrator: one sans-io [`Replica`] that composes the protocols.
+//!
+//! ```text
+//!   frames, proposals, votes          decisions, resends
+//!   ───────────────► ┌──────────────┐ ────────────────► execution
+//!   durable(lsn)     │  Replica<S>  │  records
+//!   ───────────────► │  pool        │ ────────────────► log
+//!   executed,        │  ordering    │  messages
+//!   checkpoints ───► │  timers      │ ────────────────► network
+//!   time        ───► └──────────────┘
+//! ```
+//!
+//! Each event method takes the time, lets the protocol it concerns answer, and carries the protocol's effects
+//! out as [`Action`]s. What must wait for the disk waits here, and nowhere else (`held`). A turn ends with
+//! [`Replica::finish_turn`]: free slots take what is pending, and the votes of the turn leave together.
+//!
+//! Invariant: no [`Action`] that carries a promise exists before the log is durable up to it.
+
+mod action;
+mod counters;
+mod stack;
+mod timers;
+
+pub use action::Action;
+pub use counters::ReplicaCounters;
+pub use stack::{ApplicationOf, DefaultStack, ExecutorOf, OrderingOf, Stack};
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::crypto::Digester;
+use crate::messages::{
+    Batch, CheckpointClaim, Frame, FrameKey, Proposal, RefusalReason, SignedCheckpoint, SystemMessage, Vote,
+};
+use crate::ordering::OrderingProtocol;
+use crate::preprocessing::{Offer, RequestPool, batch_digest};
+use crate::protocol::{Effect, Outbox, Recipients, When};
+use crate::types::{ClusterId, Epoch, Lsn, NodeId, SeqNo, Time, View};
+use timers::Timers;
+
+/// What the orchestrator needs to know of its cluster and of its limits.
+#[derive(Debug, Clone)]
+pub struct ReplicaSettings {
+    /// The cluster's identity.
+    pub cluster: ClusterId,
+    /// The membership's number.
+    pub epoch: Epoch,
+    /// The most bytes of frames in one batch.
+    pub batch_bytes_max: usize,
+    /// The most frames in one batch.
+    pub batch_frames_max: usize,
+}
+
+/// An effect that waits for the disk.
+enum Held {
+    Send { to: Recipients, message: Bytes },
+    Vote(Vote),
+    Decide(Arc<Proposal>),
+}
+
+/// One replica: the protocols of stack `S`, composed.
+pub struct Replica<S: Stack> {
+    settings: ReplicaSettings,
+    digester: Digester,
+    ordering: OrderingOf<S>,
+    pool: RequestPool,
+    timers: Timers,
+    outbox: Outbox,
+    /// Effects in the order of the log positions they wait for.
+    held: VecDeque<(Lsn, Held)>,
+    /// The next position the log will be given; all below `durable_end` are on disk.
+    logged_end: Lsn,
+    durable_end: Lsn,
+    votes: Vec<Vote>,
+    actions: Vec<Action>,
+    counters: ReplicaCounters,
+    executed: SeqNo,
+    last_checkpoint: Option<CheckpointClaim>,
+}
+
+impl<S: Stack> Replica<S> {
+    /// A replica whose log continues at `next_lsn`.
+    #[must_use]
+    pub fn new(
+        settings: ReplicaSettings,
+        digester: Digester,
+        ordering: OrderingOf<S>,
+        pool: RequestPool,
+        next_lsn: Lsn,
+    ) -> Self {
+        Self {
+            settings,
+            digester,
+            ordering,
+            pool,
+            timers: Timers::default(),
+            outbox: Outbox::new(next_lsn),
+            held: VecDeque::new(),
+            logged_end: next_lsn,
+            durable_end: next_lsn,
+            votes: Vec::new(),
+            actions: Vec::new(),
+            counters: ReplicaCounters::default(),
+            executed: SeqNo::ZERO,
+            last_checkpoint: None,
+        }
+    }
+
+    /// A client's frame arrived, checked by preprocessing.
+    pub fn on_frame(&mut self, now: Time, frame: Frame) {
+        let key = frame.key();
+        match self.pool.offer(now, frame) {
+            Offer::Queued => self.counters.frames_queued += 1,
+            Offer::Duplicate => self.counters.frames_duplicate += 1,
+            Offer::AlreadyDecided => self.actions.push(Action::ReplyAgain(key)),
+            Offer::Stale => self.refuse(key, RefusalReason::Stale),
+            Offer::OverQuota => self.refuse(key, RefusalReason::Overloaded),
+        }
+    }
+
+    /// A replica's pre-prepare arrived, its frames checked by preprocessing.
+    pub fn on_proposal(&mut self, now: Time, from: NodeId, proposal: Proposal) {
+        self.ordering.on_proposal(now, from, proposal, &mut self.outbox);
+        self.carry_out();
+    }
+
+    /// A replica's vote arrived.
+    pub fn on_vote(&mut self, now: Time, from: NodeId, vote: Vote) {
+        self.ordering.on_vote(now, from, vote, &mut self.outbox);
+        self.carry_out();
+    }
+
+    /// A replica's checkpoint arrived.
+    pub fn on_checkpoint(&mut self, now: Time, from: NodeId, checkpoint: SignedCheckpoint) {
+        self.ordering
+            .on_checkpoint(now, from, checkpoint, &mut self.outbox);
+        self.carry_out();
+    }
+
+    /// Execution finished a decision of this many operations.
+    pub fn on_executed(&mut self, seq: SeqNo, operations: usize) {
+        self.executed = seq;
+        self.counters.operations_executed += operations as u64;
+    }
+
+    /// Execution took a checkpoint.
+    pub fn on_checkpoint_taken(&mut self, now: Time, claim: CheckpointClaim) {
+        self.last_checkpoint = Some(claim);
+        self.ordering.on_own_checkpoint(now, claim, &mut self.outbox);
+        self.carry_out();
+    }
+
+    /// The log is on disk up to, but not including, `end`.
+    pub fn on_durable(&mut self, end: Lsn) {
+        debug_assert!(
+            end <= self.logged_end,
+            "the log is durable only where something was logged"
+        );
+        self.durable_end = self.durable_end.max(end);
+        while self.held.front().is_some_and(|(lsn, _)| *lsn < self.durable_end) {
+            let Some((_, held)) = self.held.pop_front() else {
+                break;
+            };
+            self.release(held);
+        }
+    }
+
+    /// Fires the timers that are due.
+    pub fn on_time(&mut self, now: Time) {
+        while let Some(timer) = self.timers.take_due(now) {
+            self.ordering.on_timeout(now, timer, &mut self.outbox);
+            self.carry_out();
+        }
+    }
+
+    /// When [`on_time`](Self::on_time) must be called next.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    /// Ends a turn: free slots take what is pending, and the turn's votes leave in one message.
+    pub fn finish_turn(&mut self, now: Time) {
+        while self.ordering.free_slots() > 0 {
+            let Some((frames, bytes)) = self
+                .pool
+                .take_batch(self.settings.batch_bytes_max, self.settings.batch_frames_max)
+            else {
+                break;
+            };
+            let digest = batch_digest(&self.digester, &frames);
+            self.counters.batches_proposed += 1;
+            self.ordering.propose(
+                now,
+                Arc::new(Batch {
+                    digest,
+                    frames,
+                    bytes,
+                }),
+                &mut self.outbox,
+            );
+            self.carry_out();
+        }
+        if !self.votes.is_empty() {
+            self.counters.votes_cast += self.votes.len() as u64;
+            let votes = std::mem::take(&mut self.votes);
+            let message = SystemMessage::votes(self.settings.cluster, self.settings.epoch, votes);
+            self.actions.push(Action::ToReplicas {
+                to: Recipients::Others,
+                message,
+            });
+        }
+    }
+
+    /// The actions since the last call, in order; the allocation stays.
+    pub fn drain_actions(&mut self) -> std::vec::Drain<'_, Action> {
+        self.actions.drain(..)
+    }
+
+    /// The current view.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.ordering.view()
+    }
+
+    /// The ordering protocol, to look at.
+    #[must_use]
+    pub fn ordering(&self) -> &OrderingOf<S> {
+        &self.ordering
+    }
+
+    /// The last decision that was executed.
+    #[must_use]
+    pub fn executed(&self) -> SeqNo {
+        self.executed
+    }
+
+    /// The last checkpoint this replica took.
+    #[must_use]
+    pub fn last_checkpoint(&self) -> Option<CheckpointClaim> {
+        self.last_checkpoint
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn counters(&self) -> &ReplicaCounters {
+        &self.counters
+    }
+
+    fn refuse(&mut self, key: FrameKey, reason: RefusalReason) {
+        self.counters.frames_refused += 1;
+        self.actions.push(Action::Refuse { key, reason });
+    }
+
+    /// Turns the protocols' effects into actions, holding back what waits for the disk.
+    fn carry_out(&mut self) {
+        let mut outbox = std::mem::replace(&mut self.outbox, Outbox::new(self.logged_end));
+        for effect in outbox.drain() {
+            match effect {
+                Effect::Persist { lsn, record } => {
+                    self.logged_end = lsn.next();
+                    self.actions.push(Action::Log { lsn, record });
+                }
+                Effect::Send { to, message, when } => self.hold(when, Held::Send { to, message }),
+                Effect::Vote { vote, when } => self.hold(when, Held::Vote(vote)),
+                // A decision is executed, and answered, once everything logged before it is durable:
+                // our own commit is part of the quorum that decided.
+                Effect::Decide(proposal) => {
+                    let when = match self.logged_end {
+                        Lsn::ZERO => When::Now,
+                        end => When::Durable(end.minus(1)),
+                    };
+                    self.hold(when, Held::Decide(proposal));
+                }
+                Effect::Stable { claim, .. } => {
+                    self.counters.checkpoints_stable += 1;
+                    self.actions.push(Action::Stable(claim));
+                }
+                Effect::SetTimer { timer, at } => self.timers.set(timer, at),
+                Effect::CancelTimer(timer) => self.timers.cancel(timer),
+                Effect::Rejected(rejected) => self.counters.reject(rejected.reason),
+                Effect::Diverged { stable, ours } => self.actions.push(Action::Diverged { stable, ours }),
+                Effect::FellBehind { stable } => self.actions.push(Action::FellBehind { stable }),
+            }
+        }
+        self.outbox = outbox;
+    }
+
+    fn hold(&mut self, when: When, held: Held) {
+        match when {
+            When::Durable(lsn) if lsn >= self.durable_end => self.held.push_back((lsn, held)),
+            When::Now | When::Durable(_) => self.release(held),
+        }
+    }
+
+    fn release(&mut self, held: Held) {
+        match held {
+            Held::Send { to, message } => self.actions.push(Action::ToReplicas { to, message }),
+            Held::Vote(vote) => self.votes.push(vote),
+            Held::Decide(proposal) => {
+                self.pool.on_decided(&proposal.batch);
+                self.counters.decisions += 1;
+                self.actions.push(Action::Execute(proposal));
+            }
+        }
+    }
+}

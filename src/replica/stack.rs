@@ -1,0 +1,31 @@
+use std::marker::PhantomData;
+
+use crate::execution::{Application, Executor, SingleThreaded};
+use crate::ordering::OrderingProtocol;
+use crate::ordering::pbft::Pbft;
+
+/// The protocols a replica is built from: swapping one is changing one associated type.
+pub trait Stack: Sized + Send + 'static {
+    /// The service.
+    type Application: Application;
+    /// How batches are ordered.
+    type Ordering: OrderingProtocol + Send;
+    /// How decisions are executed.
+    type Executor: Executor + 'static;
+}
+
+/// The ordering protocol of a stack.
+pub type OrderingOf<S> = <S as Stack>::Ordering;
+/// The executor of a stack.
+pub type ExecutorOf<S> = <S as Stack>::Executor;
+/// The application of a stack.
+pub type ApplicationOf<S> = <S as Stack>::Application;
+
+/// The production stack: PBFT, single-threaded execution.
+pub struct DefaultStack<A>(PhantomData<fn() -> A>);
+
+impl<A: Application> Stack for DefaultStack<A> {
+    type Application = A;
+    type Ordering = Pbft;
+    type Executor = SingleThreaded<A>;
+}
