@@ -8,5 +8,6 @@ pub mod ordering;
 pub mod preprocessing;
 pub mod protocol;
 pub mod replica;
+pub mod ring;
 pub mod shard;
 pub mod types;
