@@ -3,6 +3,7 @@
 pub mod crypto;
 pub mod execution;
 pub mod messages;
+pub mod metrics;
 pub mod net;
 pub mod ordering;
 pub mod preprocessing;

@@ -63,6 +63,9 @@ pub trait Executor: Send {
     /// so that a checkpoint never stops execution.
     fn background_step(&mut self, budget_bytes: usize, events: &mut Vec<ExecutionEvent>) -> bool;
 
+    /// The checkpoint claim for the state as it is now, computed at once: for tools and tests, not for load.
+    fn digest_now(&mut self) -> CheckpointClaim;
+
     /// The last decision executed.
     fn executed(&self) -> SeqNo;
 

@@ -106,6 +106,25 @@ impl Rejection {
         self as usize
     }
 
+    /// The name of this reason's counter.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OldView => "rejected_old_view",
+            Self::FutureView => "rejected_future_view",
+            Self::BelowWindow => "rejected_below_window",
+            Self::AboveWindow => "rejected_above_window",
+            Self::NotLeader => "rejected_not_leader",
+            Self::Equivocation => "rejected_equivocation",
+            Self::ConflictingVote => "rejected_conflicting_vote",
+            Self::Duplicate => "rejected_duplicate",
+            Self::LeaderPrepare => "rejected_leader_prepare",
+            Self::BadSignature => "rejected_bad_signature",
+            Self::BadCheckpoint => "rejected_bad_checkpoint",
+            Self::BadViewChange => "rejected_bad_view_change",
+        }
+    }
+
     /// Whether no correct replica sends such a message, however slow the network.
     #[must_use]
     pub const fn is_misbehaviour(self) -> bool {

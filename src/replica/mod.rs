@@ -219,6 +219,12 @@ impl<S: Stack> Replica<S> {
         self.actions.drain(..)
     }
 
+    /// Whether nothing is pending, under way, or decided and not executed.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.pool.pending_frames() == 0 && self.held.is_empty() && self.executed == self.ordering.decided()
+    }
+
     /// The current view.
     #[must_use]
     pub fn view(&self) -> View {

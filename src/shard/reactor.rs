@@ -247,6 +247,13 @@ impl Reactor {
         Ok(&self.completions)
     }
 
+    /// Cancels everything under way and waits for it: afterwards the kernel touches no memory of the roles.
+    pub fn cancel_all(&mut self) {
+        let all = types::CancelBuilder::any();
+        // Fails with "nothing to cancel" when nothing was under way.
+        let _ = self.ring.submitter().register_sync_cancel(None, all);
+    }
+
     /// Moves the reaped completions out, so that roles may submit while they handle them.
     pub fn take_completions(&mut self) -> Vec<Completion> {
         std::mem::take(&mut self.completions)

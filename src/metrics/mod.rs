@@ -1,0 +1,239 @@
+//! Counters and gauges of one replica, written by its shards and read by anybody at any time.
+//!
+//! Writing is one relaxed store or add: a reader never slows a shard, and losing every reader changes nothing.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::messages::{BatchError, CheckpointClaim};
+use crate::net::framing::FramingError;
+use crate::net::hello::HandshakeRefusal;
+use crate::preprocessing::FrameRefusal;
+use crate::protocol::Rejection;
+use crate::replica::ReplicaCounters;
+use crate::types::{NodeId, SeqNo, View};
+
+/// Declares the plain counters: each a name and what it counts.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// The plain counters of a replica.
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: AtomicU64,)*
+        }
+
+        impl Counters {
+            fn read(&self, mut visit: impl FnMut(&'static str, u64)) {
+                $(visit(stringify!($name), self.$name.load(Ordering::Relaxed));)*
+            }
+        }
+    };
+}
+
+counters!(
+    /// Links with replicas that came up.
+    replica_links_up,
+    /// Links with replicas that ended.
+    replica_links_down,
+    /// Links with clients that came up.
+    client_links_up,
+    /// Links with clients that ended.
+    client_links_down,
+    /// Links ended because the peer took messages too slowly.
+    links_closed_slow,
+    /// Messages of a kind the peer may not send, or whose envelope or archive is not sound.
+    messages_refused,
+    /// Messages for a replica with no link.
+    messages_unsent,
+    /// Replies for a client with no link.
+    replies_unsent,
+    /// Messages received from replicas.
+    messages_from_replicas,
+    /// Messages received from clients.
+    messages_from_clients,
+    /// Operations of applications that panicked.
+    application_panics,
+    /// Turns of data shards (summed over a replica's shards).
+    shard_turns,
+    /// Times a data shard went to sleep.
+    shard_parks,
+);
+
+/// Where a replica stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Its view.
+    pub view: View,
+    /// The last decision it executed.
+    pub executed: SeqNo,
+    /// Its last stable checkpoint.
+    pub stable: SeqNo,
+    /// Operations it executed.
+    pub operations: u64,
+    /// Links with other replicas that are up.
+    pub replica_links: u64,
+    /// Links with clients that are up.
+    pub client_links: u64,
+    /// The last checkpoint it took.
+    pub checkpoint: Option<CheckpointClaim>,
+}
+
+/// Everything one replica counts.
+#[derive(Debug)]
+pub struct Metrics {
+    /// The replica.
+    pub node: NodeId,
+    /// Plain counters.
+    pub counters: Counters,
+    handshake_refusals: [AtomicU64; HandshakeRefusal::ALL.len()],
+    framing_errors: [AtomicU64; FramingError::ALL.len()],
+    frame_refusals: [AtomicU64; FrameRefusal::NAMES.len()],
+    rejections: [AtomicU64; Rejection::ALL.len()],
+    batches_refused: AtomicU64,
+    view: AtomicU64,
+    executed: AtomicU64,
+    stable: AtomicU64,
+    operations: AtomicU64,
+    decisions: AtomicU64,
+    batches_proposed: AtomicU64,
+    frames_queued: AtomicU64,
+    frames_refused: AtomicU64,
+    checkpoint: Mutex<Option<CheckpointClaim>>,
+}
+
+/// Adds one.
+pub fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+fn zeros<const N: usize>() -> [AtomicU64; N] {
+    [const { AtomicU64::new(0) }; N]
+}
+
+impl Metrics {
+    /// All zero.
+    #[must_use]
+    pub fn new(node: NodeId) -> Self {
+        Self {
+            node,
+            counters: Counters::default(),
+            handshake_refusals: zeros(),
+            framing_errors: zeros(),
+            frame_refusals: zeros(),
+            rejections: zeros(),
+            batches_refused: AtomicU64::new(0),
+            view: AtomicU64::new(0),
+            executed: AtomicU64::new(0),
+            stable: AtomicU64::new(0),
+            operations: AtomicU64::new(0),
+            decisions: AtomicU64::new(0),
+            batches_proposed: AtomicU64::new(0),
+            frames_queued: AtomicU64::new(0),
+            frames_refused: AtomicU64::new(0),
+            checkpoint: Mutex::new(None),
+        }
+    }
+
+    /// Counts a refused handshake.
+    pub fn refuse_handshake(&self, refusal: HandshakeRefusal) {
+        count(&self.handshake_refusals[refusal.index()]);
+    }
+
+    /// Counts a link ended by its framing.
+    pub fn refuse_record(&self, error: FramingError) {
+        count(&self.framing_errors[error.index()]);
+    }
+
+    /// Counts a refused client frame.
+    pub fn refuse_frame(&self, refusal: FrameRefusal) {
+        count(&self.frame_refusals[refusal.index()]);
+    }
+
+    /// Counts a refused proposal.
+    pub fn refuse_batch(&self, _: BatchError) {
+        count(&self.batches_refused);
+    }
+
+    /// Publishes what the orchestrator counted.
+    pub fn publish(&self, view: View, executed: SeqNo, stable: SeqNo, counters: &ReplicaCounters) {
+        self.view.store(view.get(), Ordering::Relaxed);
+        self.executed.store(executed.get(), Ordering::Relaxed);
+        self.stable.store(stable.get(), Ordering::Relaxed);
+        self.operations
+            .store(counters.operations_executed, Ordering::Relaxed);
+        self.decisions.store(counters.decisions, Ordering::Relaxed);
+        self.batches_proposed
+            .store(counters.batches_proposed, Ordering::Relaxed);
+        self.frames_queued
+            .store(counters.frames_queued, Ordering::Relaxed);
+        self.frames_refused
+            .store(counters.frames_refused, Ordering::Relaxed);
+        for (shared, own) in self.rejections.iter().zip(&counters.rejected) {
+            shared.store(*own, Ordering::Relaxed);
+        }
+    }
+
+    /// Publishes a checkpoint that was taken.
+    pub fn publish_checkpoint(&self, claim: CheckpointClaim) {
+        *self
+            .checkpoint
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(claim);
+    }
+
+    /// Where the replica stands.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.counters;
+        Standing {
+            view: View::new(read(&self.view)),
+            executed: SeqNo::new(read(&self.executed)),
+            stable: SeqNo::new(read(&self.stable)),
+            operations: read(&self.operations),
+            replica_links: read(&counters.replica_links_up)
+                .saturating_sub(read(&counters.replica_links_down)),
+            client_links: read(&counters.client_links_up).saturating_sub(read(&counters.client_links_down)),
+            checkpoint: *self
+                .checkpoint
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        }
+    }
+
+    /// Every counter by name.
+    pub fn visit(&self, mut visit: impl FnMut(&'static str, u64)) {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        visit("operations_executed", read(&self.operations));
+        visit("decisions", read(&self.decisions));
+        visit("batches_proposed", read(&self.batches_proposed));
+        visit("frames_queued", read(&self.frames_queued));
+        visit("frames_refused_by_pool", read(&self.frames_refused));
+        visit("batches_refused", read(&self.batches_refused));
+        self.counters.read(&mut visit);
+        for refusal in HandshakeRefusal::ALL {
+            visit(refusal.name(), read(&self.handshake_refusals[refusal.index()]));
+        }
+        for error in FramingError::ALL {
+            visit(error.name(), read(&self.framing_errors[error.index()]));
+        }
+        for (name, counter) in FrameRefusal::NAMES.iter().zip(&self.frame_refusals) {
+            visit(name, read(counter));
+        }
+        for reason in Rejection::ALL {
+            visit(reason.name(), read(&self.rejections[reason.index()]));
+        }
+    }
+
+    /// The value of one counter by name; zero for a name there is not.
+    #[must_use]
+    pub fn get(&self, name: &str) -> u64 {
+        let mut found = 0;
+        self.visit(|counter, value| {
+            if counter == name {
+                found = value;
+            }
+        });
+        found
+    }
+}

@@ -1,0 +1,220 @@
+//! A data shard: one thread, one ring, some roles.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use super::reactor::{Reactor, ReactorError, Token, until};
+use super::roles::Role;
+use crate::metrics::Metrics;
+use crate::ring::Doorbell;
+use crate::types::Time;
+
+/// The owner number of the shard's own operations; roles have theirs below.
+const SHARD: u8 = u8::MAX;
+
+/// How long a replica drains at most before it stops all the same.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+
+/// How far a replica's life has come; its shards follow.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Lifecycle(Arc<AtomicU8>);
+
+impl Lifecycle {
+    /// Asks every shard to finish what it has and stop.
+    pub fn drain(&self) {
+        self.0.store(1, Ordering::Release);
+    }
+
+    fn is_draining(&self) -> bool {
+        self.0.load(Ordering::Acquire) > 0
+    }
+}
+
+/// What a shard's thread needs besides its roles.
+pub(crate) struct ShardContext {
+    pub name: String,
+    /// The core to pin to; `None` leaves the thread to the scheduler.
+    pub core: Option<usize>,
+    pub doorbell: Doorbell,
+    pub lifecycle: Lifecycle,
+    pub started: Instant,
+    /// How long to look for work before sleeping.
+    pub spin: Duration,
+    pub files: u32,
+    pub receive_buffers: u16,
+    pub receive_buffer_bytes: usize,
+    pub metrics: Arc<Metrics>,
+}
+
+/// Why a shard ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardError {
+    /// The ring could not be made.
+    #[error("shard {shard}: {source}")]
+    Reactor {
+        /// The shard.
+        shard: String,
+        /// Why.
+        source: ReactorError,
+    },
+    /// The ring failed.
+    #[error("shard {shard}: io_uring_enter failed: {source}")]
+    Ring {
+        /// The shard.
+        shard: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The thread could not be made.
+    #[error("shard {shard}: the thread cannot be started: {source}")]
+    Thread {
+        /// The shard.
+        shard: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The thread panicked: a bug.
+    #[error("shard {shard} panicked: {message}")]
+    Panicked {
+        /// The shard.
+        shard: String,
+        /// What it said.
+        message: String,
+    },
+}
+
+/// Runs a shard until its replica has drained. Called on the shard's own thread.
+pub(crate) fn run(context: &ShardContext, roles: &mut [Box<dyn Role>]) -> Result<(), ShardError> {
+    if let Some(core) = context.core
+        && !core_affinity::set_for_current(core_affinity::CoreId { id: core })
+    {
+        tracing::warn!(shard = context.name, core, "the thread could not be pinned");
+    }
+    let mut reactor = Reactor::new(
+        context.files,
+        context.receive_buffers,
+        context.receive_buffer_bytes,
+    )
+    .map_err(|source| ShardError::Reactor {
+        shard: context.name.clone(),
+        source,
+    })?;
+    let result = Shard {
+        context,
+        reactor: &mut reactor,
+        drain_until: None,
+        idle_since: None,
+    }
+    .turns(roles);
+    // Nothing may complete into the roles' memory after they are dropped.
+    reactor.cancel_all();
+    result.map_err(|source| ShardError::Ring {
+        shard: context.name.clone(),
+        source,
+    })
+}
+
+struct Shard<'a> {
+    context: &'a ShardContext,
+    reactor: &'a mut Reactor,
+    drain_until: Option<Instant>,
+    idle_since: Option<Instant>,
+}
+
+impl Shard<'_> {
+    fn turns(&mut self, roles: &mut [Box<dyn Role>]) -> std::io::Result<()> {
+        self.arm_doorbell();
+        loop {
+            self.reactor.turn()?;
+            self.complete(roles);
+            let now = self.now();
+            let mut busy = false;
+            for role in roles.iter_mut() {
+                busy |= role.step(now, self.reactor);
+            }
+            for role in roles.iter_mut().rev() {
+                busy |= role.finish(now, self.reactor);
+            }
+            self.context
+                .metrics
+                .counters
+                .shard_turns
+                .fetch_add(1, Ordering::Relaxed);
+            if self.context.lifecycle.is_draining() && self.is_drained(roles) {
+                return Ok(());
+            }
+            if busy {
+                self.idle_since = None;
+            } else if self.has_spun() {
+                self.park(roles)?;
+            }
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time::from_nanos(self.context.started.elapsed().as_nanos() as u64)
+    }
+
+    fn has_spun(&mut self) -> bool {
+        self.context.spin.is_zero()
+            || self.idle_since.get_or_insert_with(Instant::now).elapsed() >= self.context.spin
+    }
+
+    fn is_drained(&mut self, roles: &mut [Box<dyn Role>]) -> bool {
+        let deadline = *self.drain_until.get_or_insert_with(|| Instant::now() + DRAIN_MAX);
+        // Every role hears of it, whatever the others say.
+        let drained = roles.iter_mut().fold(true, |all, role| role.drain() & all);
+        drained || Instant::now() >= deadline
+    }
+
+    /// Sleeps until a completion, a doorbell or the next timer, unless there is input after all.
+    fn park(&mut self, roles: &mut [Box<dyn Role>]) -> std::io::Result<()> {
+        let doorbell = &self.context.doorbell;
+        doorbell.prepare_park();
+        if !roles.iter().any(|role| role.has_input()) {
+            let now = self.now();
+            let deadline = roles.iter().filter_map(|role| role.next_timeout()).min();
+            let mut timeout = deadline.map(|deadline| until(now, deadline));
+            if self.context.lifecycle.is_draining() {
+                timeout = Some(timeout.unwrap_or(DRAIN_POLL).min(DRAIN_POLL));
+            }
+            self.context
+                .metrics
+                .counters
+                .shard_parks
+                .fetch_add(1, Ordering::Relaxed);
+            self.reactor.wait(timeout)?;
+            self.complete(roles);
+        }
+        self.context.doorbell.unpark();
+        Ok(())
+    }
+
+    fn complete(&mut self, roles: &mut [Box<dyn Role>]) {
+        let completions = self.reactor.take_completions();
+        for completion in &completions {
+            match roles.get_mut(usize::from(completion.token.owner)) {
+                Some(role) => role.on_completion(self.reactor, *completion),
+                None => {
+                    self.context.doorbell.clear();
+                    self.arm_doorbell();
+                }
+            }
+        }
+        self.reactor.return_completions(completions);
+    }
+
+    fn arm_doorbell(&mut self) {
+        let token = Token {
+            owner: SHARD,
+            operation: 0,
+            slot: 0,
+            generation: 0,
+        };
+        self.reactor.poll_readable(self.context.doorbell.fd(), token);
+    }
+}
+
+/// How often a draining shard looks again without being woken.
+const DRAIN_POLL: Duration = Duration::from_millis(5);

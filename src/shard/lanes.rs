@@ -1,0 +1,145 @@
+//! What flows between roles, and the two ends of each flow.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::messages::{CheckpointClaim, Frame, FrameKey, Proposal};
+use crate::net::handshake::Established;
+use crate::protocol::Recipients;
+use crate::ring::{Consumer, Doorbell, Producer, channel};
+use crate::types::{ClientId, NodeId, SeqNo};
+
+/// Network → preprocessing.
+#[derive(Debug)]
+pub(crate) enum Raw {
+    /// A frame from the link of a client.
+    Frame { client: ClientId, bytes: Bytes },
+    /// A replica's message that carries client frames, envelope included.
+    WithFrames { from: NodeId, message: Bytes },
+}
+
+/// Network → consensus: a replica's message without frames, envelope included.
+#[derive(Debug)]
+pub(crate) struct FromReplica {
+    pub from: NodeId,
+    pub message: Bytes,
+}
+
+/// Preprocessing → consensus.
+#[derive(Debug)]
+pub(crate) enum Checked {
+    /// An ordered frame, authentic.
+    Frame(Frame),
+    /// A pre-prepare whose frames are sound.
+    Proposal { from: NodeId, proposal: Box<Proposal> },
+}
+
+/// Consensus, preprocessing, execution → network.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    /// A message to replicas.
+    Replicas { to: Recipients, message: Bytes },
+    /// A message to a client.
+    Client { to: ClientId, message: Bytes },
+}
+
+/// Consensus and preprocessing → execution.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// The next decision.
+    Decision(Arc<Proposal>),
+    /// Read-only operations.
+    Unordered(Frame),
+    /// Send a cached reply again.
+    ReplyAgain(FrameKey),
+    /// Compute the digest of the state as it is, for tools.
+    Digest(std::sync::mpsc::Sender<CheckpointClaim>),
+}
+
+/// Execution → consensus.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// A decision was executed.
+    Executed { seq: SeqNo, operations: usize },
+    /// A checkpoint was taken.
+    Checkpoint(CheckpointClaim),
+}
+
+/// Control → network: a link that came up.
+#[derive(Debug)]
+pub(crate) struct NewLink {
+    pub socket: std::os::fd::OwnedFd,
+    pub link: Established,
+}
+
+/// The sending end of a lane: a ring, what did not fit into it, and the doorbell of the other side.
+///
+/// The overflow holds at most what one step of the owner makes: the owner takes no input while it
+/// [is blocked](Self::is_blocked). So a full ring becomes back-pressure, and nothing is dropped.
+#[derive(Debug)]
+pub(crate) struct Outlet<T: Send> {
+    producer: Producer<T>,
+    overflow: VecDeque<T>,
+    /// `None` when both ends live on one shard, which is awake whenever it pushes.
+    doorbell: Option<Doorbell>,
+    rang: bool,
+}
+
+/// The receiving end of a lane.
+pub(crate) type Inlet<T> = Consumer<T>;
+
+/// A lane of this depth; `doorbell` wakes the receiving shard unless it is the sending one.
+pub(crate) fn lane<T: Send>(depth: usize, doorbell: Option<Doorbell>) -> (Outlet<T>, Inlet<T>) {
+    let (producer, consumer) = channel(depth);
+    (
+        Outlet {
+            producer,
+            overflow: VecDeque::new(),
+            doorbell,
+            rang: true,
+        },
+        consumer,
+    )
+}
+
+impl<T: Send> Outlet<T> {
+    /// Sends an item, or keeps it until there is room.
+    pub fn push(&mut self, item: T) {
+        self.rang = false;
+        if !self.overflow.is_empty() {
+            return self.overflow.push_back(item);
+        }
+        if let Err(item) = self.producer.push(item) {
+            self.overflow.push_back(item);
+        }
+    }
+
+    /// Moves kept items on as far as there is room; true while some are left. A blocked owner takes no input.
+    pub fn is_blocked(&mut self) -> bool {
+        while let Some(item) = self.overflow.pop_front() {
+            self.rang = false;
+            if let Err(item) = self.producer.push(item) {
+                self.overflow.push_front(item);
+                break;
+            }
+        }
+        !self.overflow.is_empty()
+    }
+
+    /// Whether items are kept back.
+    pub fn has_overflow(&self) -> bool {
+        !self.overflow.is_empty()
+    }
+
+    /// Wakes the other side if something was sent since the last call.
+    pub fn ring(&mut self) {
+        if !self.rang {
+            self.rang = true;
+            if let Some(doorbell) = &self.doorbell {
+                doorbell.ring_if_parked();
+            }
+        }
+    }
+}

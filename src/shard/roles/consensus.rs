@@ -1,0 +1,213 @@
+use std::sync::Arc;
+
+use super::{Role, STEP_MESSAGES};
+use crate::messages::archived::{ArchivedOrderingMessage, ArchivedSystemMessage};
+use crate::messages::{Checked as CheckedMessage, ClientReply, SystemMessage};
+use crate::metrics::{Metrics, count};
+use crate::ordering::OrderingProtocol;
+use crate::replica::{Action, Replica, Stack};
+use crate::shard::lanes::{Checked, Done, FromReplica, Inlet, Outgoing, Outlet, Work};
+use crate::shard::reactor::Reactor;
+use crate::types::{ClusterId, Epoch, Lsn, Time};
+
+/// The lanes of the consensus role.
+pub(crate) struct ConsensusLanes {
+    /// Replicas' messages, from each network role.
+    pub replica_messages: Vec<Inlet<FromReplica>>,
+    /// Frames and proposals, from each preprocess role.
+    pub checked: Vec<Inlet<Checked>>,
+    /// What execution has done.
+    pub done: Inlet<Done>,
+    /// Decisions, to execution.
+    pub work: Outlet<Work>,
+    /// Messages, to each network role.
+    pub outgoing: Vec<Outlet<Outgoing>>,
+}
+
+/// Runs the orchestrator: its inputs in one order, protocol messages first.
+pub(crate) struct ConsensusRole<S: Stack> {
+    replica: Replica<S>,
+    lanes: ConsensusLanes,
+    cluster: ClusterId,
+    epoch: Epoch,
+    metrics: Arc<Metrics>,
+    /// The end of what was logged in this step.
+    logged_end: Option<Lsn>,
+}
+
+impl<S: Stack> ConsensusRole<S> {
+    pub fn new(
+        replica: Replica<S>,
+        lanes: ConsensusLanes,
+        (cluster, epoch): (ClusterId, Epoch),
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            replica,
+            lanes,
+            cluster,
+            epoch,
+            metrics,
+            logged_end: None,
+        }
+    }
+
+    fn is_blocked(&mut self) -> bool {
+        let outgoing = self.lanes.outgoing.iter_mut().any(Outlet::is_blocked);
+        self.lanes.work.is_blocked() || outgoing
+    }
+
+    fn take_done(&mut self, now: Time) -> bool {
+        let mut any = false;
+        while let Some(done) = self.lanes.done.pop() {
+            any = true;
+            match done {
+                Done::Executed { seq, operations } => self.replica.on_executed(seq, operations),
+                Done::Checkpoint(claim) => {
+                    self.metrics.publish_checkpoint(claim);
+                    self.replica.on_checkpoint_taken(now, claim);
+                }
+            }
+        }
+        any
+    }
+
+    fn take_messages(&mut self, now: Time) -> bool {
+        let mut any = false;
+        for lane in 0..self.lanes.replica_messages.len() {
+            for _ in 0..STEP_MESSAGES {
+                let Some(FromReplica { from, message }) = self.lanes.replica_messages[lane].pop() else {
+                    break;
+                };
+                any = true;
+                let Ok(message) = CheckedMessage::<SystemMessage>::body_of(&message) else {
+                    count(&self.metrics.counters.messages_refused);
+                    continue;
+                };
+                match &*message {
+                    ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::Votes(votes)) => {
+                        for vote in votes.votes.iter() {
+                            self.replica.on_vote(now, from, vote.to_vote());
+                        }
+                    }
+                    ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::Checkpoint(
+                        checkpoint,
+                    )) => {
+                        self.replica.on_checkpoint(now, from, checkpoint.to_checkpoint());
+                    }
+                    // Messages with frames come by preprocessing.
+                    _ => count(&self.metrics.counters.messages_refused),
+                }
+            }
+        }
+        any
+    }
+
+    fn take_checked(&mut self, now: Time) -> bool {
+        let mut any = false;
+        for lane in 0..self.lanes.checked.len() {
+            for _ in 0..STEP_MESSAGES {
+                let Some(checked) = self.lanes.checked[lane].pop() else {
+                    break;
+                };
+                any = true;
+                match checked {
+                    Checked::Frame(frame) => self.replica.on_frame(now, frame),
+                    Checked::Proposal { from, proposal } => self.replica.on_proposal(now, from, *proposal),
+                }
+            }
+        }
+        any
+    }
+
+    fn act(&mut self) -> bool {
+        let mut any = false;
+        for action in self.replica.drain_actions() {
+            any = true;
+            match action {
+                Action::ToReplicas { to, message } => {
+                    for outgoing in &mut self.lanes.outgoing {
+                        outgoing.push(Outgoing::Replicas {
+                            to,
+                            message: message.clone(),
+                        });
+                    }
+                }
+                Action::Refuse { key, reason } => {
+                    let view = crate::types::View::ZERO;
+                    let message = ClientReply::refusal(self.cluster, self.epoch, view, key.sequence, reason);
+                    let network = key.client.get() as usize % self.lanes.outgoing.len();
+                    self.lanes.outgoing[network].push(Outgoing::Client {
+                        to: key.client,
+                        message,
+                    });
+                }
+                Action::Execute(decision) => self.lanes.work.push(Work::Decision(decision)),
+                Action::ReplyAgain(key) => self.lanes.work.push(Work::ReplyAgain(key)),
+                Action::Log { lsn, .. } => self.logged_end = Some(lsn.next()),
+                Action::Stable(claim) => tracing::debug!(seq = %claim.seq, "checkpoint stable"),
+                Action::Diverged { stable, ours } => {
+                    tracing::error!(
+                        ?stable,
+                        ?ours,
+                        "this replica's state is not the one a quorum signed"
+                    );
+                }
+                Action::FellBehind { stable } => tracing::warn!(%stable, "this replica fell behind"),
+            }
+        }
+        any
+    }
+}
+
+impl<S: Stack> Role for ConsensusRole<S> {
+    fn step(&mut self, now: Time, _: &mut Reactor) -> bool {
+        if self.is_blocked() {
+            return false;
+        }
+        self.replica.on_time(now);
+        let messages = self.take_messages(now);
+        let checked = self.take_checked(now);
+        let done = self.take_done(now);
+        if messages || checked || done {
+            self.replica.finish_turn(now);
+        }
+        let mut acted = self.act();
+        // With `durability = "none"` a record counts as kept when it was made.
+        while let Some(end) = self.logged_end.take() {
+            self.replica.on_durable(end);
+            self.replica.finish_turn(now);
+            acted |= self.act();
+        }
+        messages || checked || done || acted
+    }
+
+    fn finish(&mut self, _: Time, _: &mut Reactor) -> bool {
+        self.lanes.work.ring();
+        self.lanes.outgoing.iter_mut().for_each(Outlet::ring);
+        let ordering = self.replica.ordering();
+        self.metrics.publish(
+            self.replica.view(),
+            self.replica.executed(),
+            ordering.stable(),
+            self.replica.counters(),
+        );
+        false
+    }
+
+    fn has_input(&self) -> bool {
+        self.lanes.replica_messages.iter().any(|lane| !lane.is_empty())
+            || self.lanes.checked.iter().any(|lane| !lane.is_empty())
+            || !self.lanes.done.is_empty()
+            || self.lanes.work.has_overflow()
+            || self.lanes.outgoing.iter().any(Outlet::has_overflow)
+    }
+
+    fn next_timeout(&self) -> Option<Time> {
+        self.replica.next_timeout()
+    }
+
+    fn drain(&mut self) -> bool {
+        self.replica.is_idle() && !self.has_input()
+    }
+}

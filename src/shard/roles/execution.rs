@@ -1,0 +1,156 @@
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Role;
+use crate::execution::{ExecutionEvent, Executor};
+use crate::messages::ClientReply;
+use crate::metrics::Metrics;
+use crate::shard::lanes::{Done, Inlet, Outgoing, Outlet, Work};
+use crate::shard::reactor::Reactor;
+use crate::types::{ClusterId, Epoch, Time};
+
+/// Decisions executed in one step.
+const STEP_DECISIONS: usize = 16;
+/// Bytes of checkpoint work done in one step.
+const STEP_BACKGROUND_BYTES: usize = 128 * 1024;
+
+/// The lanes of the execution role.
+pub(crate) struct ExecutionLanes {
+    /// Decisions and resends, from consensus.
+    pub decisions: Inlet<Work>,
+    /// Read-only frames, from each preprocess role; and tools' questions.
+    pub unordered: Vec<Inlet<Work>>,
+    /// What was done, to consensus.
+    pub done: Outlet<Done>,
+    /// Replies, to each network role; a client's is its number mod their count.
+    pub replies: Vec<Outlet<Outgoing>>,
+}
+
+/// Executes decisions and answers clients.
+pub(crate) struct ExecutionRole<E: Executor> {
+    executor: E,
+    lanes: ExecutionLanes,
+    cluster: ClusterId,
+    epoch: Epoch,
+    events: Vec<ExecutionEvent>,
+    has_background: bool,
+    metrics: Arc<Metrics>,
+}
+
+impl<E: Executor> ExecutionRole<E> {
+    pub fn new(
+        executor: E,
+        lanes: ExecutionLanes,
+        (cluster, epoch): (ClusterId, Epoch),
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            executor,
+            lanes,
+            cluster,
+            epoch,
+            events: Vec::new(),
+            has_background: false,
+            metrics,
+        }
+    }
+
+    fn is_blocked(&mut self) -> bool {
+        let replies = self.lanes.replies.iter_mut().any(Outlet::is_blocked);
+        self.lanes.done.is_blocked() || replies
+    }
+
+    fn work(&mut self, work: Work) {
+        match work {
+            Work::Decision(decision) => {
+                self.executor.execute(&decision, &mut self.events);
+                self.has_background = true;
+            }
+            Work::Unordered(frame) => self.executor.execute_unordered(&frame, &mut self.events),
+            Work::ReplyAgain(key) => self.executor.reply_again(key, &mut self.events),
+            Work::Digest(answer) => {
+                // Nobody waiting for it any more is fine.
+                let _ = answer.send(self.executor.digest_now());
+            }
+        }
+    }
+
+    fn emit(&mut self) {
+        for event in self.events.drain(..) {
+            match event {
+                ExecutionEvent::Reply { key, view, body } => {
+                    let message = ClientReply::results(self.cluster, self.epoch, view, &body);
+                    let network = key.client.get() as usize % self.lanes.replies.len();
+                    self.lanes.replies[network].push(Outgoing::Client {
+                        to: key.client,
+                        message,
+                    });
+                }
+                ExecutionEvent::Executed { seq, operations } => {
+                    self.lanes.done.push(Done::Executed { seq, operations });
+                }
+                ExecutionEvent::Checkpoint(claim) => self.lanes.done.push(Done::Checkpoint(claim)),
+            }
+        }
+    }
+}
+
+impl<E: Executor> Role for ExecutionRole<E> {
+    fn step(&mut self, _: Time, _: &mut Reactor) -> bool {
+        let mut any = false;
+        for _ in 0..STEP_DECISIONS {
+            if self.is_blocked() {
+                break;
+            }
+            let Some(work) = self.lanes.decisions.pop() else {
+                break;
+            };
+            any = true;
+            self.work(work);
+            self.emit();
+        }
+        for lane in 0..self.lanes.unordered.len() {
+            for _ in 0..STEP_DECISIONS {
+                if self.is_blocked() {
+                    break;
+                }
+                let Some(work) = self.lanes.unordered[lane].pop() else {
+                    break;
+                };
+                any = true;
+                self.work(work);
+                self.emit();
+            }
+        }
+        if self.has_background {
+            self.has_background = self
+                .executor
+                .background_step(STEP_BACKGROUND_BYTES, &mut self.events);
+            any |= self.has_background;
+            self.emit();
+        }
+        any
+    }
+
+    fn finish(&mut self, _: Time, _: &mut Reactor) -> bool {
+        self.lanes.done.ring();
+        self.lanes.replies.iter_mut().for_each(Outlet::ring);
+        self.metrics
+            .counters
+            .application_panics
+            .store(self.executor.panics(), Ordering::Relaxed);
+        false
+    }
+
+    fn has_input(&self) -> bool {
+        !self.lanes.decisions.is_empty()
+            || self.lanes.unordered.iter().any(|lane| !lane.is_empty())
+            || self.lanes.done.has_overflow()
+            || self.lanes.replies.iter().any(Outlet::has_overflow)
+            || self.has_background
+    }
+
+    fn drain(&mut self) -> bool {
+        !self.has_input()
+    }
+}

@@ -1,0 +1,40 @@
+//! The roles: plain actors with one bounded step each.
+
+mod consensus;
+mod execution;
+mod network;
+mod preprocess;
+
+pub(crate) use consensus::{ConsensusLanes, ConsensusRole};
+pub(crate) use execution::{ExecutionLanes, ExecutionRole};
+pub(crate) use network::{NetworkLanes, NetworkRole};
+pub(crate) use preprocess::{PreprocessLanes, PreprocessRole};
+
+use super::reactor::{Completion, Reactor};
+use crate::types::Time;
+
+/// How many messages of one lane a role takes in one step.
+pub(crate) const STEP_MESSAGES: usize = 256;
+
+/// One role on one shard. Its shard calls the hooks; a role never blocks.
+pub(crate) trait Role: Send {
+    /// Takes a bounded amount of input; true if there was any.
+    fn step(&mut self, now: Time, reactor: &mut Reactor) -> bool;
+
+    /// Sends what the turn made. Called after every role's step, in reverse order; true if there was any.
+    fn finish(&mut self, now: Time, reactor: &mut Reactor) -> bool;
+
+    /// One of this role's operations completed.
+    fn on_completion(&mut self, _: &mut Reactor, _: Completion) {}
+
+    /// Whether a step would find input. Asked before the shard sleeps.
+    fn has_input(&self) -> bool;
+
+    /// When a step is due even without input.
+    fn next_timeout(&self) -> Option<Time> {
+        None
+    }
+
+    /// The replica drains: no new client work is taken. True once this role has nothing left to do.
+    fn drain(&mut self) -> bool;
+}

@@ -1,0 +1,278 @@
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use bytes::Bytes;
+
+use super::{Role, STEP_MESSAGES};
+use crate::messages::{Checked, ENVELOPE_BYTES, Envelope, Kind, LinkMessage, encode};
+use crate::metrics::{Metrics, count};
+use crate::net::hello::Peer;
+use crate::protocol::Recipients;
+use crate::shard::lanes::{FromReplica, Inlet, NewLink, Outgoing, Outlet, Raw};
+use crate::shard::reactor::{Completion, Reactor};
+use crate::shard::wires::{CloseReason, WireId, WireLimits, Wires};
+use crate::types::{ClientId, ClusterId, Epoch, NodeId, Time};
+
+/// The lanes of one network role.
+pub(crate) struct NetworkLanes {
+    /// Links that came up.
+    pub links: Inlet<NewLink>,
+    /// Client frames.
+    pub client_frames: Outlet<Raw>,
+    /// Replicas' messages with frames: a lane of their own, so that clients never hold them up.
+    pub replica_frames: Outlet<Raw>,
+    /// Replicas' other messages.
+    pub replica_messages: Outlet<FromReplica>,
+    /// What the other roles send, one lane each.
+    pub outgoing: Vec<Inlet<Outgoing>>,
+    /// Tells the control shard which replica's link ended.
+    pub links_down: mpsc::Sender<NodeId>,
+}
+
+/// Serves the sockets of one shard: bytes in, messages out, and back.
+pub(crate) struct NetworkRole {
+    wires: Wires,
+    lanes: NetworkLanes,
+    cluster: ClusterId,
+    epoch: Epoch,
+    replica_limits: WireLimits,
+    client_limits: WireLimits,
+    replicas: Vec<Option<WireId>>,
+    clients: Vec<Option<WireId>>,
+    metrics: Arc<Metrics>,
+    draining: bool,
+    said_goodbye: bool,
+}
+
+impl NetworkRole {
+    /// A role without links yet. `owner` is its number on its shard.
+    pub fn new(
+        owner: u8,
+        connections_max: u16,
+        lanes: NetworkLanes,
+        (cluster, epoch): (ClusterId, Epoch),
+        (replicas, replica_limits): (usize, WireLimits),
+        (clients, client_limits): (usize, WireLimits),
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            wires: Wires::new(owner, connections_max),
+            lanes,
+            cluster,
+            epoch,
+            replica_limits,
+            client_limits,
+            replicas: vec![None; replicas],
+            clients: vec![None; clients],
+            metrics,
+            draining: false,
+            said_goodbye: false,
+        }
+    }
+
+    fn take_links(&mut self, reactor: &mut Reactor) -> bool {
+        let mut any = false;
+        while let Some(new) = self.lanes.links.pop() {
+            any = true;
+            let peer = new.link.peer;
+            let counters = &self.metrics.counters;
+            let (entry, limits, up) = match peer {
+                Peer::Replica(node) => (
+                    self.replicas.get_mut(node.index()),
+                    self.replica_limits,
+                    &counters.replica_links_up,
+                ),
+                Peer::Client(client) => (
+                    self.clients.get_mut(client.get() as usize),
+                    self.client_limits,
+                    &counters.client_links_up,
+                ),
+            };
+            let Some(entry) = entry else { continue };
+            // The newest link of a peer is the one it uses.
+            if let Some(old) = entry.take() {
+                self.wires.close(old, CloseReason::Closed);
+            }
+            *entry = self.wires.add(reactor, new.socket, new.link, limits);
+            if entry.is_some() {
+                count(up);
+                tracing::debug!(peer = %peer, "link up");
+            }
+        }
+        any
+    }
+
+    fn take_closed(&mut self) {
+        for (id, peer, reason) in self.wires.take_closed() {
+            let counters = &self.metrics.counters;
+            match reason {
+                CloseReason::Framing(error) => self.metrics.refuse_record(error),
+                CloseReason::QueueFull => count(&counters.links_closed_slow),
+                CloseReason::Disconnected | CloseReason::Closed => {}
+            }
+            tracing::debug!(peer = %peer, ?reason, "link down");
+            match peer {
+                Peer::Replica(node) => {
+                    count(&counters.replica_links_down);
+                    let entry = &mut self.replicas[node.index()];
+                    if *entry == Some(id) {
+                        *entry = None;
+                        let _ = self.lanes.links_down.send(node);
+                    }
+                }
+                Peer::Client(client) => {
+                    count(&counters.client_links_down);
+                    let entry = &mut self.clients[client.get() as usize];
+                    if *entry == Some(id) {
+                        *entry = None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives one message to the role that reads it; false when its sender may not send such a message.
+    fn route(&mut self, peer: Peer, message: Bytes) -> bool {
+        let Ok(envelope) = Envelope::open(&message, self.cluster, self.epoch) else {
+            return false;
+        };
+        match (peer, envelope.kind) {
+            (Peer::Replica(from), Kind::System) => {
+                self.lanes.replica_messages.push(FromReplica { from, message });
+            }
+            (Peer::Replica(from), Kind::SystemWithFrames) => {
+                self.lanes.replica_frames.push(Raw::WithFrames { from, message });
+            }
+            (Peer::Client(client), Kind::Request) => {
+                // A draining replica answers nothing new; the client goes to the others.
+                if !self.draining {
+                    let bytes = message.slice(ENVELOPE_BYTES..);
+                    self.lanes.client_frames.push(Raw::Frame { client, bytes });
+                }
+            }
+            (_, Kind::Link) => return Checked::<LinkMessage>::body_of(&message).is_ok(),
+            _ => return false,
+        }
+        true
+    }
+
+    fn dispatch(&mut self) -> bool {
+        let mut any = false;
+        for replicas in [true, false] {
+            for _ in 0..STEP_MESSAGES {
+                let blocked = match replicas {
+                    true => {
+                        self.lanes.replica_frames.is_blocked() || self.lanes.replica_messages.is_blocked()
+                    }
+                    false => self.lanes.client_frames.is_blocked(),
+                };
+                if blocked {
+                    break;
+                }
+                let Some((id, peer, message)) = self.wires.next_message(replicas) else {
+                    break;
+                };
+                any = true;
+                let counters = &self.metrics.counters;
+                count(if replicas {
+                    &counters.messages_from_replicas
+                } else {
+                    &counters.messages_from_clients
+                });
+                if !self.route(peer, message) {
+                    count(&self.metrics.counters.messages_refused);
+                    self.wires.close(id, CloseReason::Closed);
+                }
+            }
+        }
+        self.lanes.client_frames.ring();
+        self.lanes.replica_frames.ring();
+        self.lanes.replica_messages.ring();
+        any
+    }
+
+    fn send(&mut self, outgoing: Outgoing) {
+        match outgoing {
+            Outgoing::Replicas {
+                to: Recipients::Others,
+                message,
+            } => {
+                for index in 0..self.replicas.len() {
+                    self.send_to_replica(index, message.clone());
+                }
+            }
+            Outgoing::Replicas {
+                to: Recipients::One(node),
+                message,
+            } => {
+                self.send_to_replica(node.index(), message);
+            }
+            Outgoing::Client { to, message } => self.send_to_client(to, message),
+        }
+    }
+
+    fn send_to_replica(&mut self, index: usize, message: Bytes) {
+        match self.replicas.get(index) {
+            Some(Some(id)) => {
+                let _ = self.wires.queue(*id, message);
+            }
+            _ => count(&self.metrics.counters.messages_unsent),
+        }
+    }
+
+    fn send_to_client(&mut self, client: ClientId, message: Bytes) {
+        match self.clients.get(client.get() as usize) {
+            Some(Some(id)) => {
+                let _ = self.wires.queue(*id, message);
+            }
+            _ => count(&self.metrics.counters.replies_unsent),
+        }
+    }
+
+    fn say_goodbye(&mut self) {
+        let envelope = Envelope::new(Kind::Link, self.cluster, self.epoch);
+        let goodbye = encode(envelope, &LinkMessage::Goodbye, 8);
+        for id in self.replicas.iter().chain(&self.clients).flatten() {
+            let _ = self.wires.queue(*id, goodbye.clone());
+        }
+    }
+}
+
+impl Role for NetworkRole {
+    fn step(&mut self, _: Time, reactor: &mut Reactor) -> bool {
+        let links = self.take_links(reactor);
+        self.dispatch() || links
+    }
+
+    fn finish(&mut self, _: Time, reactor: &mut Reactor) -> bool {
+        let mut any = false;
+        for lane in 0..self.lanes.outgoing.len() {
+            while let Some(outgoing) = self.lanes.outgoing[lane].pop() {
+                any = true;
+                self.send(outgoing);
+            }
+        }
+        self.wires.flush(reactor);
+        self.take_closed();
+        any
+    }
+
+    fn on_completion(&mut self, reactor: &mut Reactor, completion: Completion) {
+        self.wires.on_completion(reactor, completion);
+    }
+
+    fn has_input(&self) -> bool {
+        self.wires.has_messages()
+            || !self.lanes.links.is_empty()
+            || self.lanes.outgoing.iter().any(|lane| !lane.is_empty())
+    }
+
+    fn drain(&mut self) -> bool {
+        self.draining = true;
+        if !self.said_goodbye && self.wires.is_flushed() {
+            self.said_goodbye = true;
+            self.say_goodbye();
+        }
+        self.said_goodbye && self.wires.is_flushed()
+    }
+}

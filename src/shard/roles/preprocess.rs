@@ -1,0 +1,172 @@
+use std::sync::Arc;
+
+use super::{Role, STEP_MESSAGES};
+use crate::messages::{Checked as CheckedMessage, ClientReply, Frame, FrameKey, Mode, SystemMessage};
+use crate::metrics::{Metrics, count};
+use crate::preprocessing::{FrameChecker, FrameRefusal};
+use crate::shard::lanes::{Checked, Inlet, Outgoing, Outlet, Raw, Work};
+use crate::shard::reactor::Reactor;
+use crate::types::{ClientId, ClusterId, Epoch, Time, View};
+
+/// The lanes of one preprocess role.
+pub(crate) struct PreprocessLanes {
+    /// Replicas' messages with frames, from each network role; taken first.
+    pub replica_frames: Vec<Inlet<Raw>>,
+    /// Client frames, from each network role.
+    pub client_frames: Vec<Inlet<Raw>>,
+    /// What passed, to consensus.
+    pub checked: Outlet<Checked>,
+    /// Read-only frames, to execution.
+    pub unordered: Outlet<Work>,
+    /// Refusals, to each network role; a client's is its number mod their count.
+    pub refusals: Vec<Outlet<Outgoing>>,
+}
+
+/// Checks and hashes frames before anything else sees them.
+pub(crate) struct PreprocessRole {
+    checker: FrameChecker,
+    lanes: PreprocessLanes,
+    cluster: ClusterId,
+    epoch: Epoch,
+    metrics: Arc<Metrics>,
+}
+
+impl PreprocessRole {
+    pub fn new(
+        checker: FrameChecker,
+        lanes: PreprocessLanes,
+        (cluster, epoch): (ClusterId, Epoch),
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            checker,
+            lanes,
+            cluster,
+            epoch,
+            metrics,
+        }
+    }
+
+    fn is_blocked(&mut self) -> bool {
+        let refusals = self.lanes.refusals.iter_mut().any(Outlet::is_blocked);
+        self.lanes.checked.is_blocked() || self.lanes.unordered.is_blocked() || refusals
+    }
+
+    fn take_replica_frames(&mut self) -> bool {
+        let mut any = false;
+        for lane in 0..self.lanes.replica_frames.len() {
+            for _ in 0..STEP_MESSAGES {
+                if self.is_blocked() {
+                    return any;
+                }
+                let Some(Raw::WithFrames { from, message }) = self.lanes.replica_frames[lane].pop() else {
+                    break;
+                };
+                any = true;
+                let Ok(checked) = CheckedMessage::<SystemMessage>::body_of(&message) else {
+                    count(&self.metrics.counters.messages_refused);
+                    continue;
+                };
+                match self.checker.check_proposal(&checked, &message) {
+                    Some(Ok(proposal)) => {
+                        self.lanes.checked.push(Checked::Proposal {
+                            from,
+                            proposal: Box::new(proposal),
+                        });
+                    }
+                    Some(Err(error)) => {
+                        tracing::warn!(%from, %error, "refused a proposal");
+                        self.metrics.refuse_batch(error);
+                    }
+                    None => count(&self.metrics.counters.messages_refused),
+                }
+            }
+        }
+        any
+    }
+
+    fn take_client_frames(&mut self) -> bool {
+        let mut any = false;
+        for lane in 0..self.lanes.client_frames.len() {
+            for _ in 0..STEP_MESSAGES {
+                if self.is_blocked() {
+                    break;
+                }
+                let Some(Raw::Frame { client, bytes }) = self.lanes.client_frames[lane].pop() else {
+                    break;
+                };
+                any = true;
+                match self.checker.take_frame(client, bytes) {
+                    Ok(Some(frame)) => self.pass(frame),
+                    Ok(None) => {}
+                    Err((key, refusal)) => self.refuse(client, key, refusal),
+                }
+            }
+        }
+        if self.checker.waiting() > 0 {
+            let mut verdicts = Vec::with_capacity(self.checker.waiting());
+            self.checker
+                .verify(|frame, verdict| verdicts.push((frame, verdict)));
+            for (frame, verdict) in verdicts {
+                match verdict {
+                    Ok(()) => self.pass(frame),
+                    Err(refusal) => self.refuse(frame.key().client, Some(frame.key()), refusal),
+                }
+            }
+        }
+        any
+    }
+
+    fn pass(&mut self, frame: Frame) {
+        match frame.mode() {
+            Mode::Ordered => self.lanes.checked.push(Checked::Frame(frame)),
+            Mode::Unordered => self.lanes.unordered.push(Work::Unordered(frame)),
+        }
+    }
+
+    fn refuse(&mut self, client: ClientId, key: Option<FrameKey>, refusal: FrameRefusal) {
+        self.metrics.refuse_frame(refusal);
+        // Without a key there is nothing to answer: no correct client sends such a frame.
+        let Some(key) = key else { return };
+        let reply = ClientReply::refusal(
+            self.cluster,
+            self.epoch,
+            View::ZERO,
+            key.sequence,
+            refusal.reason(),
+        );
+        let network = client.get() as usize % self.lanes.refusals.len();
+        self.lanes.refusals[network].push(Outgoing::Client {
+            to: client,
+            message: reply,
+        });
+    }
+}
+
+impl Role for PreprocessRole {
+    fn step(&mut self, _: Time, _: &mut Reactor) -> bool {
+        let replicas = self.take_replica_frames();
+        self.take_client_frames() || replicas
+    }
+
+    fn finish(&mut self, _: Time, _: &mut Reactor) -> bool {
+        self.lanes.checked.ring();
+        self.lanes.unordered.ring();
+        self.lanes.refusals.iter_mut().for_each(Outlet::ring);
+        false
+    }
+
+    fn has_input(&self) -> bool {
+        self.lanes
+            .replica_frames
+            .iter()
+            .chain(&self.lanes.client_frames)
+            .any(|lane| !lane.is_empty())
+            || self.lanes.checked.has_overflow()
+            || self.lanes.unordered.has_overflow()
+    }
+
+    fn drain(&mut self) -> bool {
+        !self.has_input()
+    }
+}

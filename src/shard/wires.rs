@@ -1,0 +1,426 @@
+//! The established links of one data shard, on its ring.
+//!
+//! Receiving is one multishot operation per link into provided buffers. Sending is one operation at a time: while
+//! it is under way messages gather, and leave together in the next records. A link whose messages are not
+//! taken stops receiving until they are: the peer's window closes, and the pressure ends with it.
+//!
+//! A link that breaks is reported once, and its slot is reused only after the kernel has let go of everything that
+//! was submitted for it.
+
+use std::collections::VecDeque;
+use std::net::Shutdown;
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use bytes::Bytes;
+
+use super::reactor::{Completion, Reactor, Token};
+use crate::net::framing::{FramingError, RecordReader, RecordWriter};
+use crate::net::handshake::Established;
+use crate::net::hello::Peer;
+
+/// The limits of one link.
+#[derive(Debug, Clone, Copy)]
+pub struct WireLimits {
+    /// The longest record that is accepted.
+    pub record_bytes_max: usize,
+    /// The most bytes of messages that wait to be sent.
+    pub queue_bytes_max: usize,
+    /// Received bytes that wait to be taken; beyond it the link stops receiving.
+    pub backlog_bytes_max: usize,
+}
+
+/// Which link: a slot, and how often the slot was reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WireId {
+    slot: u16,
+    generation: u32,
+}
+
+/// Why a link ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The other end closed or reset it.
+    Disconnected,
+    /// What it sent broke the framing.
+    Framing(FramingError),
+    /// It takes messages too slowly.
+    QueueFull,
+    /// This end closed it.
+    Closed,
+}
+
+/// The queue of a link is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the link takes messages too slowly")]
+pub struct QueueFull;
+
+/// Sealed bytes handed to the kernel at once.
+const SEND_BYTES: usize = 256 * 1024;
+
+const RECEIVE: u8 = 1;
+const SEND: u8 = 2;
+const CANCEL: u8 = 3;
+
+struct Wire {
+    socket: TcpStream,
+    peer: Peer,
+    limits: WireLimits,
+    reader: RecordReader,
+    writer: RecordWriter,
+    queue: VecDeque<Bytes>,
+    queue_bytes: usize,
+    /// Sealed bytes under way. Invariant: unchanged while `is_sending`.
+    sending: Vec<u8>,
+    sent: usize,
+    is_sending: bool,
+    is_receiving: bool,
+    is_paused: bool,
+    is_ready: bool,
+    is_dirty: bool,
+    is_closing: bool,
+}
+
+/// All links of a shard.
+pub struct Wires {
+    owner: u8,
+    wires: Vec<Option<Wire>>,
+    generations: Vec<u32>,
+    free: Vec<u16>,
+    dirty: Vec<u16>,
+    ready_replicas: VecDeque<u16>,
+    ready_clients: VecDeque<u16>,
+    closed: Vec<(WireId, Peer, CloseReason)>,
+    open: usize,
+}
+
+impl Wires {
+    /// No links yet; at most `capacity`. `owner` marks this set's completions.
+    #[must_use]
+    pub fn new(owner: u8, capacity: u16) -> Self {
+        Self {
+            owner,
+            wires: (0..capacity).map(|_| None).collect(),
+            generations: vec![0; usize::from(capacity)],
+            free: (0..capacity).rev().collect(),
+            dirty: Vec::new(),
+            ready_replicas: VecDeque::new(),
+            ready_clients: VecDeque::new(),
+            closed: Vec::new(),
+            open: 0,
+        }
+    }
+
+    /// Takes over an established link and begins to receive. `None` when there is no slot or the socket is dead.
+    pub fn add(
+        &mut self,
+        reactor: &mut Reactor,
+        socket: OwnedFd,
+        link: Established,
+        limits: WireLimits,
+    ) -> Option<WireId> {
+        let slot = self.free.pop()?;
+        let socket = TcpStream::from(socket);
+        if reactor.set_file(slot, socket.as_raw_fd()).is_err() {
+            self.free.push(slot);
+            return None;
+        }
+        self.wires[usize::from(slot)] = Some(Wire {
+            socket,
+            peer: link.peer,
+            limits,
+            reader: RecordReader::new(link.opener, limits.record_bytes_max),
+            writer: RecordWriter::new(link.sealer),
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            sending: Vec::new(),
+            sent: 0,
+            is_sending: false,
+            is_receiving: true,
+            is_paused: false,
+            is_ready: false,
+            is_dirty: false,
+            is_closing: false,
+        });
+        self.open += 1;
+        reactor.receive(slot, self.token(slot, RECEIVE));
+        Some(WireId {
+            slot,
+            generation: self.generations[usize::from(slot)],
+        })
+    }
+
+    /// How many links are open.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open
+    }
+
+    /// Queues a message. It leaves with the next [`flush`](Self::flush) that finds the link idle.
+    ///
+    /// # Errors
+    /// When too much is waiting already; the link is then being closed, because a message was lost on it.
+    pub fn queue(&mut self, id: WireId, message: Bytes) -> Result<(), QueueFull> {
+        let Some(wire) = self.get(id) else { return Ok(()) };
+        if wire.queue_bytes + message.len() > wire.limits.queue_bytes_max {
+            self.close(id, CloseReason::QueueFull);
+            return Err(QueueFull);
+        }
+        wire.queue_bytes += message.len();
+        wire.queue.push_back(message);
+        if !wire.is_dirty {
+            wire.is_dirty = true;
+            self.dirty.push(id.slot);
+        }
+        Ok(())
+    }
+
+    /// The next received message of any replica (or of any client), the links taking turns.
+    pub fn next_message(&mut self, replicas: bool) -> Option<(WireId, Peer, Bytes)> {
+        loop {
+            let ready = if replicas {
+                &mut self.ready_replicas
+            } else {
+                &mut self.ready_clients
+            };
+            let slot = ready.pop_front()?;
+            let generation = self.generations[usize::from(slot)];
+            let Some(wire) = self.wires[usize::from(slot)]
+                .as_mut()
+                .filter(|wire| !wire.is_closing)
+            else {
+                continue;
+            };
+            match wire.reader.next_message() {
+                Ok(Some(message)) => {
+                    let ready = if replicas {
+                        &mut self.ready_replicas
+                    } else {
+                        &mut self.ready_clients
+                    };
+                    ready.push_back(slot);
+                    if wire.is_paused
+                        && wire.reader.backlog_bytes() < wire.limits.backlog_bytes_max / 2
+                        && !wire.is_dirty
+                    {
+                        wire.is_dirty = true;
+                        self.dirty.push(slot);
+                    }
+                    return Some((WireId { slot, generation }, wire.peer, message));
+                }
+                Ok(None) => wire.is_ready = false,
+                Err(error) => self.close(WireId { slot, generation }, CloseReason::Framing(error)),
+            }
+        }
+    }
+
+    /// Whether a received message may be waiting.
+    #[must_use]
+    pub fn has_messages(&self) -> bool {
+        !self.ready_replicas.is_empty() || !self.ready_clients.is_empty()
+    }
+
+    /// Whether everything queued was given to the kernel and taken by it.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.wires
+            .iter()
+            .flatten()
+            .all(|wire| wire.is_closing || (!wire.is_sending && wire.queue.is_empty()))
+    }
+
+    /// Submits what can be sent, and resumes links whose backlog was taken.
+    pub fn flush(&mut self, reactor: &mut Reactor) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for slot in dirty.drain(..) {
+            let (send_token, receive_token) = (self.token(slot, SEND), self.token(slot, RECEIVE));
+            let Some(wire) = self.wires[usize::from(slot)].as_mut() else {
+                continue;
+            };
+            wire.is_dirty = false;
+            if wire.is_closing {
+                continue;
+            }
+            if wire.is_paused && wire.reader.backlog_bytes() < wire.limits.backlog_bytes_max / 2 {
+                wire.is_paused = false;
+                if !wire.is_receiving {
+                    wire.is_receiving = true;
+                    reactor.receive(slot, receive_token);
+                }
+            }
+            if !wire.is_sending && !wire.queue.is_empty() && wire.seal().is_ok() {
+                wire.is_sending = true;
+                // SAFETY: `sending` is not touched while `is_sending`, and the slot is kept until the completion.
+                unsafe { reactor.send(slot, &wire.sending, send_token) };
+            }
+        }
+        self.dirty = dirty;
+    }
+
+    /// Handles a completion that carries this set's owner.
+    pub fn on_completion(&mut self, reactor: &mut Reactor, completion: Completion) {
+        let Token {
+            slot,
+            operation,
+            generation,
+            ..
+        } = completion.token;
+        let current = self.generations.get(usize::from(slot)) == Some(&generation);
+        match operation {
+            RECEIVE if current => self.on_received(reactor, slot, completion),
+            SEND if current => self.on_sent(reactor, slot, completion.result),
+            _ => {
+                if let Some(buffer) = completion.buffer {
+                    reactor.recycle(buffer);
+                }
+            }
+        }
+        if current {
+            self.release(reactor, slot);
+        }
+    }
+
+    fn on_received(&mut self, reactor: &mut Reactor, slot: u16, completion: Completion) {
+        let (receive, cancel) = (self.token(slot, RECEIVE), self.token(slot, CANCEL));
+        let id = WireId {
+            slot,
+            generation: self.generations[usize::from(slot)],
+        };
+        let Some(wire) = self.wires[usize::from(slot)].as_mut() else {
+            return;
+        };
+        wire.is_receiving = completion.more;
+        let mut outcome = Ok(());
+        if let Some(buffer) = completion.buffer {
+            if completion.result > 0 && !wire.is_closing {
+                outcome = wire
+                    .reader
+                    .push(reactor.received(buffer, completion.result as usize));
+            }
+            reactor.recycle(buffer);
+        }
+        if wire.is_closing {
+            return;
+        }
+        match completion.result {
+            1.. => {}
+            // Out of buffers for the moment, or stopped by ourselves.
+            result if result == -libc::ENOBUFS || result == -libc::ECANCELED => {}
+            _ => return self.close(id, CloseReason::Disconnected),
+        }
+        if let Err(error) = outcome {
+            return self.close(id, CloseReason::Framing(error));
+        }
+        if !wire.is_ready && wire.reader.backlog_bytes() > 0 {
+            wire.is_ready = true;
+            match wire.peer {
+                Peer::Replica(_) => self.ready_replicas.push_back(slot),
+                Peer::Client(_) => self.ready_clients.push_back(slot),
+            }
+        }
+        if !wire.is_paused && wire.reader.backlog_bytes() > wire.limits.backlog_bytes_max {
+            wire.is_paused = true;
+            if wire.is_receiving {
+                reactor.cancel(receive, cancel);
+            }
+        }
+        if !wire.is_receiving && !wire.is_paused {
+            wire.is_receiving = true;
+            reactor.receive(slot, receive);
+        }
+    }
+
+    fn on_sent(&mut self, reactor: &mut Reactor, slot: u16, result: i32) {
+        let token = self.token(slot, SEND);
+        let id = WireId {
+            slot,
+            generation: self.generations[usize::from(slot)],
+        };
+        let Some(wire) = self.wires[usize::from(slot)].as_mut() else {
+            return;
+        };
+        wire.is_sending = false;
+        if result <= 0 {
+            return self.close(id, CloseReason::Disconnected);
+        }
+        wire.sent += result as usize;
+        if wire.is_closing {
+            return;
+        }
+        if wire.sent < wire.sending.len() {
+            // A short send: the rest goes next.
+            wire.is_sending = true;
+            // SAFETY: as in `flush`.
+            unsafe { reactor.send(slot, &wire.sending[wire.sent..], token) };
+        } else if !wire.queue.is_empty() && !wire.is_dirty {
+            wire.is_dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+
+    /// Ends a link. Its messages are lost; its end is reported by [`take_closed`](Self::take_closed).
+    pub fn close(&mut self, id: WireId, reason: CloseReason) {
+        let Some(wire) = self.get(id) else { return };
+        wire.is_closing = true;
+        wire.queue.clear();
+        // Makes everything under way complete.
+        let _ = wire.socket.shutdown(Shutdown::Both);
+        let peer = wire.peer;
+        self.closed.push((id, peer, reason));
+        self.open -= 1;
+    }
+
+    /// The links that ended since the last call.
+    pub fn take_closed(&mut self) -> Vec<(WireId, Peer, CloseReason)> {
+        std::mem::take(&mut self.closed)
+    }
+
+    /// Frees the slots of closed links that the kernel has let go of.
+    pub fn reap(&mut self, reactor: &mut Reactor) {
+        for slot in 0..self.wires.len() as u16 {
+            self.release(reactor, slot);
+        }
+    }
+
+    fn release(&mut self, reactor: &mut Reactor, slot: u16) {
+        let index = usize::from(slot);
+        let done = |wire: &Wire| wire.is_closing && !wire.is_sending && !wire.is_receiving;
+        if self.wires[index].as_ref().is_some_and(done) {
+            let _ = reactor.set_file(slot, -1);
+            self.wires[index] = None;
+            self.generations[index] = self.generations[index].wrapping_add(1);
+            self.free.push(slot);
+        }
+    }
+
+    fn get(&mut self, id: WireId) -> Option<&mut Wire> {
+        if self.generations.get(usize::from(id.slot)) != Some(&id.generation) {
+            return None;
+        }
+        self.wires[usize::from(id.slot)]
+            .as_mut()
+            .filter(|wire| !wire.is_closing)
+    }
+
+    fn token(&self, slot: u16, operation: u8) -> Token {
+        Token {
+            owner: self.owner,
+            operation,
+            slot,
+            generation: self.generations[usize::from(slot)],
+        }
+    }
+}
+
+impl Wire {
+    fn seal(&mut self) -> Result<(), crate::crypto::SealError> {
+        if self.sending.capacity() > 4 * SEND_BYTES {
+            self.sending = Vec::new();
+        }
+        self.sending.clear();
+        self.sent = 0;
+        let taken = self.writer.seal(&mut self.queue, &mut self.sending, SEND_BYTES)?;
+        self.queue_bytes -= taken;
+        Ok(())
+    }
+}
