@@ -1,5 +1,6 @@
 //! Byzantine fault tolerant state machine replication for Linux.
 
+pub mod config;
 pub mod crypto;
 pub mod execution;
 pub mod messages;

@@ -1,0 +1,236 @@
+use serde::{Deserialize, Serialize};
+
+use super::error::{Broken, Validate, in_range};
+use super::limits::CHECKPOINT_PERIOD;
+use crate::crypto::{LinkPublic, VerifyingKey};
+use crate::execution::{CLIENT_WINDOW, CheckpointRule};
+use crate::net::handshake::Directory;
+use crate::net::hello::Peer;
+use crate::preprocessing::{CheckerLimits, ClientAuth};
+use crate::types::{ClusterId, Epoch, Quorum, REPLICAS_MAX};
+
+/// One replica as everybody knows it.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicaEntry {
+    /// Its place: replicas are listed as 0, 1, 2, …
+    pub id: u16,
+    /// Where it listens, as `host:port`.
+    pub address: String,
+    /// Its public signing key.
+    pub signing_key: VerifyingKey,
+    /// Its public link key.
+    pub link_key: LinkPublic,
+}
+
+/// One client as everybody knows it.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct ClientEntry {
+    /// Its number: clients are listed as 0, 1, 2, …
+    pub id: u32,
+    /// Its public signing key.
+    pub signing_key: VerifyingKey,
+    /// Its public link key.
+    pub link_key: LinkPublic,
+}
+
+/// What all replicas must do alike.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Agreement {
+    /// How clients prove their frames.
+    pub client_auth: ClientAuth,
+    /// Decisions between two checkpoints.
+    pub checkpoint_decisions: u64,
+    /// Bytes of batches between two checkpoints, if they come first.
+    pub checkpoint_bytes: u64,
+    /// Sequence numbers accepted after the stable checkpoint.
+    pub window: u64,
+    /// The most bytes of one client frame.
+    pub frame_bytes_max: usize,
+    /// The most operations of one client frame.
+    pub frame_operations_max: usize,
+    /// The most bytes of frames in one batch.
+    pub batch_bytes_max: usize,
+    /// The most frames in one batch.
+    pub batch_frames_max: usize,
+}
+
+impl Default for Agreement {
+    fn default() -> Self {
+        Self {
+            client_auth: ClientAuth::Signature,
+            checkpoint_decisions: CHECKPOINT_PERIOD,
+            checkpoint_bytes: 32 << 20,
+            window: 2 * CHECKPOINT_PERIOD,
+            frame_bytes_max: 1 << 20,
+            frame_operations_max: 4096,
+            batch_bytes_max: 1 << 20,
+            batch_frames_max: 4096,
+        }
+    }
+}
+
+/// A cluster: who is in it, and what they agree on. The same file everywhere.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterConfig {
+    /// The version of this file's format.
+    pub format: u32,
+    /// A name for people.
+    pub name: String,
+    /// Random, so that no two clusters are ever one.
+    pub genesis: String,
+    /// The membership's number.
+    #[serde(default)]
+    pub epoch: u64,
+    /// What all replicas do alike.
+    #[serde(default)]
+    pub agreement: Agreement,
+    /// The replicas, in order.
+    pub replicas: Vec<ReplicaEntry>,
+    /// The clients, in order.
+    #[serde(default)]
+    pub clients: Vec<ClientEntry>,
+}
+
+/// The file format this version reads.
+pub(super) const FORMAT: u32 = 1;
+
+impl ClusterConfig {
+    /// The cluster's identity: a digest over everything that must match, in a form that does not depend on how
+    /// the file is written. Addresses are not part of it; they may change.
+    #[must_use]
+    pub fn cluster_id(&self) -> ClusterId {
+        let mut hasher = blake3::Hasher::new_derive_key("atlas-smr-replica 2026 genesis configuration");
+        let mut text = |value: &str| {
+            hasher.update(&(value.len() as u64).to_le_bytes());
+            hasher.update(value.as_bytes());
+        };
+        text(&self.name);
+        text(&self.genesis);
+        text(&serde_json::to_string(&self.agreement).unwrap_or_default());
+        hasher.update(&self.epoch.to_le_bytes());
+        hasher.update(&(self.replicas.len() as u64).to_le_bytes());
+        for replica in &self.replicas {
+            hasher.update(replica.signing_key.as_bytes());
+            hasher.update(replica.link_key.as_bytes());
+        }
+        for client in &self.clients {
+            hasher.update(client.signing_key.as_bytes());
+            hasher.update(client.link_key.as_bytes());
+        }
+        let mut id = [0; 16];
+        id.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        ClusterId::from_bytes(id)
+    }
+
+    /// The membership's number.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        Epoch::new(self.epoch)
+    }
+
+    /// The cluster's arithmetic.
+    ///
+    /// # Panics
+    /// Never for a loaded configuration: its size was checked.
+    #[must_use]
+    pub fn quorum(&self) -> Quorum {
+        Quorum::of(self.replicas.len()).expect("a loaded configuration has a valid number of replicas")
+    }
+
+    /// The sizes preprocessing enforces.
+    #[must_use]
+    pub fn checker_limits(&self) -> CheckerLimits {
+        CheckerLimits {
+            frame_bytes_max: self.agreement.frame_bytes_max,
+            frame_operations_max: self.agreement.frame_operations_max,
+            batch_bytes_max: self.agreement.batch_bytes_max.max(self.agreement.frame_bytes_max),
+            batch_frames_max: self.agreement.batch_frames_max,
+        }
+    }
+
+    /// When checkpoints are due.
+    #[must_use]
+    pub fn checkpoint_rule(&self) -> CheckpointRule {
+        CheckpointRule {
+            decisions: self.agreement.checkpoint_decisions,
+            bytes: self.agreement.checkpoint_bytes,
+        }
+    }
+
+    /// How many frames a client may have waiting in a pool.
+    #[must_use]
+    pub fn frames_per_client(&self) -> usize {
+        CLIENT_WINDOW as usize
+    }
+}
+
+impl Directory for ClusterConfig {
+    fn link_key(&self, peer: Peer) -> Option<LinkPublic> {
+        match peer {
+            Peer::Replica(node) => self.replicas.get(node.index()).map(|replica| replica.link_key),
+            Peer::Client(client) => self
+                .clients
+                .get(client.get() as usize)
+                .map(|client| client.link_key),
+        }
+    }
+}
+
+fn broken(key: &'static str, value: impl ToString, rule: &str) -> Broken {
+    Broken {
+        key,
+        value: value.to_string(),
+        rule: rule.to_owned(),
+    }
+}
+
+impl Validate for ClusterConfig {
+    fn validate(&self) -> Result<(), Broken> {
+        in_range("format", self.format, FORMAT..=FORMAT)?;
+        in_range("replicas", self.replicas.len(), 1..=REPLICAS_MAX)?;
+        in_range("clients", self.clients.len(), 0..=1 << 20)?;
+        for (index, replica) in self.replicas.iter().enumerate() {
+            if usize::from(replica.id) != index {
+                return Err(broken(
+                    "id",
+                    replica.id,
+                    "replicas are listed in order: 0, 1, 2, …",
+                ));
+            }
+            if replica
+                .address
+                .rsplit_once(':')
+                .is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
+            {
+                return Err(broken("address", &replica.address, "must be host:port"));
+            }
+            let same = |other: &&ReplicaEntry| {
+                other.address == replica.address
+                    || other.signing_key == replica.signing_key
+                    || other.link_key == replica.link_key
+            };
+            if let Some(other) = self.replicas[..index].iter().find(same) {
+                let rule = format!("replica {} has the same address or key", other.id);
+                return Err(broken("address", &replica.address, &rule));
+            }
+        }
+        for (index, client) in self.clients.iter().enumerate() {
+            if client.id as usize != index {
+                return Err(broken("id", client.id, "clients are listed in order: 0, 1, 2, …"));
+            }
+        }
+        let a = &self.agreement;
+        in_range("checkpoint_decisions", a.checkpoint_decisions, 1..=1_000_000)?;
+        in_range("checkpoint_bytes", a.checkpoint_bytes, 1 << 16..=1 << 40)?;
+        // Two checkpoints fit the window: ordering goes on while one becomes stable.
+        in_range("window", a.window, (2 * a.checkpoint_decisions)..=4_000_000)?;
+        in_range("frame_bytes_max", a.frame_bytes_max, 1024..=1 << 26)?;
+        in_range("frame_operations_max", a.frame_operations_max, 1..=1 << 20)?;
+        in_range("batch_bytes_max", a.batch_bytes_max, 1024..=1 << 28)?;
+        in_range("batch_frames_max", a.batch_frames_max, 1..=1 << 20)
+    }
+}

@@ -1,0 +1,180 @@
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: {source}; `atlas init` makes a cluster's files", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file cannot be written.
+    #[error("{}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The text is not TOML, or a key or value in it is not known.
+    #[error("{}:{line}: {message}{}", path.display(), did_you_mean(nearest.as_deref()))]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+        /// The known key nearest to an unknown one.
+        nearest: Option<String>,
+    },
+    /// A value is outside what it may be.
+    #[error("{}:{line}: {key} = {value}: {rule}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What it must be.
+        rule: String,
+    },
+    /// A key file can be read by others than its owner.
+    #[error("{}: mode {mode:o} lets others read the secret keys; run: chmod 600 {}", path.display(), path.display())]
+    KeyFileMode {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// A key file's keys are not the ones the cluster lists for its owner.
+    #[error("{}: these are not the keys that {} lists for {owner}", path.display(), cluster.display())]
+    KeyMismatch {
+        /// The key file.
+        path: PathBuf,
+        /// The cluster's file.
+        cluster: PathBuf,
+        /// Whose keys they should be.
+        owner: String,
+    },
+}
+
+fn did_you_mean(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |key| format!("; did you mean `{key}`?"))
+}
+
+/// A rule that a loaded configuration breaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Broken {
+    pub key: &'static str,
+    pub value: String,
+    pub rule: String,
+}
+
+/// Checks one value against an inclusive range.
+pub(super) fn in_range<T: PartialOrd + ToString>(
+    key: &'static str,
+    value: T,
+    range: std::ops::RangeInclusive<T>,
+) -> Result<(), Broken> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let rule = format!(
+        "must be between {} and {}",
+        range.start().to_string(),
+        range.end().to_string()
+    );
+    Err(Broken {
+        key,
+        value: value.to_string(),
+        rule,
+    })
+}
+
+/// What a configuration file must satisfy beyond its syntax.
+pub(super) trait Validate {
+    fn validate(&self) -> Result<(), Broken>;
+}
+
+/// Reads and checks one TOML file.
+///
+/// # Errors
+/// Naming file, line and key.
+#[allow(
+    private_bounds,
+    reason = "which rules a file has to satisfy is this module's business"
+)]
+pub fn load<T: DeserializeOwned + Validate>(path: &Path) -> Result<T, ConfigError> {
+    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    parse(path, &text)
+}
+
+pub(super) fn parse<T: DeserializeOwned + Validate>(path: &Path, text: &str) -> Result<T, ConfigError> {
+    let value: T = toml::from_str(text).map_err(|error| {
+        let message = error.message().lines().next().unwrap_or_default().to_owned();
+        let nearest = nearest_key(&message);
+        ConfigError::Syntax {
+            path: path.to_owned(),
+            line: line_at(text, error.span()),
+            message,
+            nearest,
+        }
+    })?;
+    value.validate().map_err(|broken| ConfigError::Value {
+        path: path.to_owned(),
+        line: line_of(text, broken.key),
+        key: broken.key.to_owned(),
+        value: broken.value,
+        rule: broken.rule,
+    })?;
+    Ok(value)
+}
+
+fn line_at(text: &str, span: Option<Range<usize>>) -> usize {
+    let at = span.map_or(0, |span| span.start.min(text.len()));
+    text.as_bytes()[..at]
+        .iter()
+        .filter(|byte| **byte == b'\n')
+        .count()
+        + 1
+}
+
+/// The line that sets `key` (the part after the last dot), or 1 when it was left to its default.
+fn line_of(text: &str, key: &str) -> usize {
+    let key = key.rsplit('.').next().unwrap_or(key);
+    let sets = |line: &str| {
+        line.trim_start()
+            .strip_prefix(key)
+            .is_some_and(|rest| rest.trim_start().starts_with('='))
+    };
+    text.lines().position(sets).map_or(1, |index| index + 1)
+}
+
+/// For "unknown field `x`, expected one of `a`, `b`": the expected one nearest to x.
+fn nearest_key(message: &str) -> Option<String> {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    if !message.starts_with("unknown ") {
+        return None;
+    }
+    let unknown = quoted.next()?;
+    quoted
+        .map(|known| (strsim::damerau_levenshtein(unknown, known), known))
+        .filter(|(distance, known)| *distance <= known.len().max(unknown.len()) / 2)
+        .min()
+        .map(|(_, known)| known.to_owned())
+}

@@ -1,0 +1,35 @@
+//! Configuration: what a cluster agrees on, what one replica or client decides for itself.
+//!
+//! | file | type | who reads it |
+//! |---|---|---|
+//! | `cluster.toml` | [`ClusterConfig`] | everybody; must be the same everywhere |
+//! | `rN.toml` | [`ReplicaFile`] | replica N |
+//! | `cN.toml` | [`ClientFile`] | client N |
+//! | `*.key` | [`KeyFile`] | its owner; readable by nobody else |
+//!
+//! Every error names the file, the line, the key, and what would be right.
+
+mod client;
+mod cluster;
+mod error;
+mod keys;
+mod limits;
+mod replica;
+mod topology;
+
+pub use client::{ClientConfig, ClientFile, ClientTuning};
+pub use cluster::{Agreement, ClientEntry, ClusterConfig, ReplicaEntry};
+pub use error::{ConfigError, load};
+pub use keys::{KeyFile, PartyKeys};
+pub use limits::{
+    CHECKPOINT_PERIOD, Limits, REPLICA_MESSAGE_CHANNEL, REPLICA_WAIT_TIME, RESPONSE_CHANNEL_SIZE,
+    WORK_CHANNEL_SIZE,
+};
+pub use replica::{
+    AppKind, Durability, ExecutorKind, MonolithicStateReplicaConfig, NetworkConfig, OrderingConfig,
+    ReplicaConfig, ReplicaFile,
+};
+pub use topology::{RoleKind, ShardSpec, Topology, TopologyError, TopologyFile};
+
+#[cfg(test)]
+mod tests;

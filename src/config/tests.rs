@@ -1,0 +1,162 @@
+use std::path::Path;
+
+use super::error::parse;
+use super::*;
+
+const PATH: &str = "dir/cluster.toml";
+
+fn cluster_text(extra: &str) -> String {
+    let mut text = format!("format = 1\nname = \"test\"\ngenesis = \"00\"\n[agreement]\n{extra}\n");
+    for id in 0..4 {
+        let keys = PartyKeys::generate();
+        text += &format!(
+            "[[replicas]]\nid = {id}\naddress = \"127.0.0.1:{}\"\nsigning_key = \"{}\"\nlink_key = \"{}\"\n",
+            7000 + id,
+            keys.signing.verifying_key(),
+            keys.link.public()
+        );
+    }
+    text
+}
+
+fn error(text: &str) -> String {
+    parse::<ClusterConfig>(Path::new(PATH), text)
+        .unwrap_err()
+        .to_string()
+}
+
+#[test]
+fn a_cluster_file_loads_and_its_identity_covers_what_must_match() {
+    let text = cluster_text("client_auth = \"mac\"");
+    let cluster: ClusterConfig = parse(Path::new(PATH), &text).unwrap();
+    assert_eq!(cluster.quorum().f(), 1);
+    let moved = text.replace("127.0.0.1:7002", "10.0.0.9:7002");
+    let moved: ClusterConfig = parse(Path::new(PATH), &moved).unwrap();
+    assert_eq!(cluster.cluster_id(), moved.cluster_id(), "an address may change");
+    let other: ClusterConfig = parse(Path::new(PATH), &text.replace("\"mac\"", "\"signature\"")).unwrap();
+    assert_ne!(cluster.cluster_id(), other.cluster_id());
+}
+
+#[test]
+fn an_unknown_key_names_file_line_and_the_nearest_key() {
+    assert_eq!(
+        error(&cluster_text("frame_byte_max = 5"))
+            .split(", expected")
+            .next()
+            .unwrap(),
+        "dir/cluster.toml:5: unknown field `frame_byte_max`"
+    );
+    assert!(error(&cluster_text("frame_byte_max = 5")).ends_with("; did you mean `frame_bytes_max`?"));
+    assert!(!error(&cluster_text("zzz = 5")).contains("did you mean"));
+}
+
+#[test]
+fn a_value_out_of_range_names_key_value_and_range() {
+    assert_eq!(
+        error(&cluster_text("\nframe_bytes_max = 12")),
+        "dir/cluster.toml:6: frame_bytes_max = 12: must be between 1024 and 67108864"
+    );
+    assert!(error(&cluster_text("window = 1000")).contains("window = 1000: must be between 2000"));
+}
+
+#[test]
+fn syntax_errors_types_and_missing_keys_name_their_line() {
+    assert!(error("format = \n").starts_with("dir/cluster.toml:1: "));
+    assert!(error(&cluster_text("window = \"big\"")).starts_with("dir/cluster.toml:5: invalid type"));
+    assert!(error("format = 1\nname = \"x\"\n").contains("missing field"));
+    assert!(error(&cluster_text("").replace("id = 2", "id = 7")).contains("replicas are listed in order"));
+    assert!(error(&cluster_text("").replace("7001", "7000")).contains("replica 0 has the same address"));
+}
+
+#[test]
+fn a_missing_file_names_the_command_that_makes_one() {
+    let error = load::<ClusterConfig>(Path::new("no/such.toml"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("no/such.toml: ") && error.contains("atlas init"),
+        "{error}"
+    );
+}
+
+#[test]
+fn key_files_are_for_their_owner_alone_and_never_overwritten() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("r0.key");
+    let keys = PartyKeys::generate();
+    keys.save(&path).unwrap();
+    assert!(keys.save(&path).is_err(), "an existing key file stays");
+    let loaded = PartyKeys::load(&path).unwrap();
+    assert_eq!(loaded.signing.verifying_key(), keys.signing.verifying_key());
+    assert_eq!(loaded.link.public(), keys.link.public());
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(matches!(
+        PartyKeys::load(&path),
+        Err(ConfigError::KeyFileMode { mode: 0o644, .. })
+    ));
+}
+
+#[test]
+fn automatic_topologies_are_sound_for_any_number_of_cores() {
+    for cores in 1..=64usize {
+        let allowed: Vec<usize> = (0..cores).collect();
+        let topology = Topology::resolve(&TopologyFile::default(), &allowed, 2).unwrap();
+        assert_eq!(topology.count(RoleKind::Consensus), 1);
+        assert!(topology.shards.len() <= cores);
+    }
+    let unpinned = TopologyFile {
+        pin: false,
+        ..TopologyFile::default()
+    };
+    let topology = Topology::resolve(&unpinned, &[3, 5], 2).unwrap();
+    assert!(topology.shards.iter().all(|shard| shard.core.is_none()));
+}
+
+#[test]
+fn a_topology_with_a_core_twice_or_out_of_the_mask_or_a_role_missing_is_refused() {
+    let shard = |roles: &[RoleKind], core| ShardSpec {
+        roles: roles.to_vec(),
+        core,
+    };
+    let all = [
+        RoleKind::Network,
+        RoleKind::Preprocess,
+        RoleKind::Consensus,
+        RoleKind::Execution,
+    ];
+    let resolve = |shards: Vec<ShardSpec>, spin_us| {
+        Topology::resolve(
+            &TopologyFile {
+                pin: true,
+                spin_us,
+                shards,
+            },
+            &[0, 1],
+            1,
+        )
+        .unwrap_err()
+    };
+    assert_eq!(
+        resolve(vec![shard(&all[..3], None)], 0),
+        TopologyError::Missing(RoleKind::Execution)
+    );
+    assert_eq!(
+        resolve(vec![shard(&all, None), shard(&all[2..3], None)], 0),
+        TopologyError::Twice(RoleKind::Consensus)
+    );
+    assert_eq!(
+        resolve(vec![shard(&all[..2], Some(1)), shard(&all[2..], Some(1))], 0),
+        TopologyError::CoreTwice(1)
+    );
+    assert!(matches!(
+        resolve(vec![shard(&all, Some(9))], 0),
+        TopologyError::CoreNotAllowed { core: 9, .. }
+    ));
+    let three = vec![
+        shard(&all[..2], None),
+        shard(&all[2..3], None),
+        shard(&all[3..], None),
+    ];
+    assert!(matches!(resolve(three, 50), TopologyError::Spinning { .. }));
+}
