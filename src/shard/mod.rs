@@ -6,6 +6,7 @@
 //! needs waking.
 
 mod buffers;
+pub mod control;
 pub(crate) mod data;
 pub(crate) mod lanes;
 pub mod reactor;
