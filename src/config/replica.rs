@@ -1,3 +1,4 @@
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -69,6 +70,8 @@ pub struct NetworkConfig {
     pub keys: PartyKeys,
     /// Where it listens, as `host:port`.
     pub listen: String,
+    /// A socket that listens there already, handed over by whoever started the process.
+    pub listener: Option<Arc<TcpListener>>,
 }
 
 /// Everything a replica needs but its service.
@@ -164,6 +167,7 @@ impl ReplicaConfig {
                 cluster,
                 keys,
                 listen,
+                listener: None,
             },
             op_config: OrderingConfig::default(),
             topology: TopologyFile::default(),

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::messages::{BatchError, CheckpointClaim};
 use crate::net::framing::FramingError;
-use crate::net::hello::HandshakeRefusal;
 use crate::preprocessing::FrameRefusal;
 use crate::protocol::Rejection;
 use crate::replica::ReplicaCounters;
@@ -85,7 +84,6 @@ pub struct Metrics {
     pub node: NodeId,
     /// Plain counters.
     pub counters: Counters,
-    handshake_refusals: [AtomicU64; HandshakeRefusal::ALL.len()],
     framing_errors: [AtomicU64; FramingError::ALL.len()],
     frame_refusals: [AtomicU64; FrameRefusal::NAMES.len()],
     rejections: [AtomicU64; Rejection::ALL.len()],
@@ -117,7 +115,6 @@ impl Metrics {
         Self {
             node,
             counters: Counters::default(),
-            handshake_refusals: zeros(),
             framing_errors: zeros(),
             frame_refusals: zeros(),
             rejections: zeros(),
@@ -132,11 +129,6 @@ impl Metrics {
             frames_refused: AtomicU64::new(0),
             checkpoint: Mutex::new(None),
         }
-    }
-
-    /// Counts a refused handshake.
-    pub fn refuse_handshake(&self, refusal: HandshakeRefusal) {
-        count(&self.handshake_refusals[refusal.index()]);
     }
 
     /// Counts a link ended by its framing.
@@ -211,9 +203,6 @@ impl Metrics {
         visit("frames_refused_by_pool", read(&self.frames_refused));
         visit("batches_refused", read(&self.batches_refused));
         self.counters.read(&mut visit);
-        for refusal in HandshakeRefusal::ALL {
-            visit(refusal.name(), read(&self.handshake_refusals[refusal.index()]));
-        }
         for error in FramingError::ALL {
             visit(error.name(), read(&self.framing_errors[error.index()]));
         }
@@ -223,17 +212,5 @@ impl Metrics {
         for reason in Rejection::ALL {
             visit(reason.name(), read(&self.rejections[reason.index()]));
         }
-    }
-
-    /// The value of one counter by name; zero for a name there is not.
-    #[must_use]
-    pub fn get(&self, name: &str) -> u64 {
-        let mut found = 0;
-        self.visit(|counter, value| {
-            if counter == name {
-                found = value;
-            }
-        });
-        found
     }
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::messages::{CheckpointClaim, Frame, FrameKey, Proposal};
-use crate::net::handshake::Established;
 use crate::protocol::Recipients;
 use crate::ring::{Consumer, Doorbell, Producer, channel};
 use crate::types::{ClientId, NodeId, SeqNo};
@@ -65,13 +64,6 @@ pub(crate) enum Done {
     Executed { seq: SeqNo, operations: usize },
     /// A checkpoint was taken.
     Checkpoint(CheckpointClaim),
-}
-
-/// Control → network: a link that came up.
-#[derive(Debug)]
-pub(crate) struct NewLink {
-    pub socket: std::os::fd::OwnedFd,
-    pub link: Established,
 }
 
 /// The sending end of a lane: a ring, what did not fit into it, and the doorbell of the other side.

@@ -7,6 +7,7 @@
 //! A link that breaks is reported once, and its slot is reused only after the kernel has let go of everything that
 //! was submitted for it.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::net::Shutdown;
 use std::net::TcpStream;
@@ -37,6 +38,14 @@ pub struct WireId {
     generation: u32,
 }
 
+impl WireId {
+    /// The link's slot: two open links never share one.
+    #[must_use]
+    pub fn slot(self) -> usize {
+        usize::from(self.slot)
+    }
+}
+
 /// Why a link ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
@@ -64,6 +73,8 @@ const CANCEL: u8 = 3;
 
 struct Wire {
     socket: TcpStream,
+    /// Held while the link is up: its drop frees the peer's place, or has the peer dialled again.
+    _lease: Box<dyn Any + Send>,
     peer: Peer,
     limits: WireLimits,
     reader: RecordReader,
@@ -111,12 +122,13 @@ impl Wires {
         }
     }
 
-    /// Takes over an established link and begins to receive. `None` when there is no slot or the socket is dead.
+    /// Takes over an established link and begins to receive; `lease` is dropped when the link has ended. `None` when there is no slot or the socket is dead.
     pub fn add(
         &mut self,
         reactor: &mut Reactor,
         socket: OwnedFd,
         link: Established,
+        lease: Box<dyn Any + Send>,
         limits: WireLimits,
     ) -> Option<WireId> {
         let slot = self.free.pop()?;
@@ -127,6 +139,7 @@ impl Wires {
         }
         self.wires[usize::from(slot)] = Some(Wire {
             socket,
+            _lease: lease,
             peer: link.peer,
             limits,
             reader: RecordReader::new(link.opener, limits.record_bytes_max),
@@ -239,6 +252,7 @@ impl Wires {
             };
             wire.is_dirty = false;
             if wire.is_closing {
+                self.release(reactor, slot);
                 continue;
             }
             if wire.is_paused && wire.reader.backlog_bytes() < wire.limits.backlog_bytes_max / 2 {
@@ -366,6 +380,10 @@ impl Wires {
         // Makes everything under way complete.
         let _ = wire.socket.shutdown(Shutdown::Both);
         let peer = wire.peer;
+        if !wire.is_dirty {
+            wire.is_dirty = true;
+            self.dirty.push(id.slot);
+        }
         self.closed.push((id, peer, reason));
         self.open -= 1;
     }
@@ -373,13 +391,6 @@ impl Wires {
     /// The links that ended since the last call.
     pub fn take_closed(&mut self) -> Vec<(WireId, Peer, CloseReason)> {
         std::mem::take(&mut self.closed)
-    }
-
-    /// Frees the slots of closed links that the kernel has let go of.
-    pub fn reap(&mut self, reactor: &mut Reactor) {
-        for slot in 0..self.wires.len() as u16 {
-            self.release(reactor, slot);
-        }
     }
 
     fn release(&mut self, reactor: &mut Reactor, slot: u16) {

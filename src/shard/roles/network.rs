@@ -1,5 +1,4 @@
 use std::sync::Arc;
-use std::sync::mpsc;
 
 use bytes::Bytes;
 
@@ -8,15 +7,16 @@ use crate::messages::{Checked, ENVELOPE_BYTES, Envelope, Kind, LinkMessage, enco
 use crate::metrics::{Metrics, count};
 use crate::net::hello::Peer;
 use crate::protocol::Recipients;
-use crate::shard::lanes::{FromReplica, Inlet, NewLink, Outgoing, Outlet, Raw};
+use crate::shard::control::EstablishedLink;
+use crate::shard::lanes::{FromReplica, Inlet, Outgoing, Outlet, Raw};
 use crate::shard::reactor::{Completion, Reactor};
 use crate::shard::wires::{CloseReason, WireId, WireLimits, Wires};
-use crate::types::{ClientId, ClusterId, Epoch, NodeId, Time};
+use crate::types::{ClientId, ClusterId, Epoch, Time};
 
 /// The lanes of one network role.
 pub(crate) struct NetworkLanes {
     /// Links that came up.
-    pub links: Inlet<NewLink>,
+    pub links: Inlet<EstablishedLink>,
     /// Client frames.
     pub client_frames: Outlet<Raw>,
     /// Replicas' messages with frames: a lane of their own, so that clients never hold them up.
@@ -25,8 +25,6 @@ pub(crate) struct NetworkLanes {
     pub replica_messages: Outlet<FromReplica>,
     /// What the other roles send, one lane each.
     pub outgoing: Vec<Inlet<Outgoing>>,
-    /// Tells the control shard which replica's link ended.
-    pub links_down: mpsc::Sender<NodeId>,
 }
 
 /// Serves the sockets of one shard: bytes in, messages out, and back.
@@ -74,7 +72,7 @@ impl NetworkRole {
         let mut any = false;
         while let Some(new) = self.lanes.links.pop() {
             any = true;
-            let peer = new.link.peer;
+            let peer = new.established.peer;
             let counters = &self.metrics.counters;
             let (entry, limits, up) = match peer {
                 Peer::Replica(node) => (
@@ -93,7 +91,9 @@ impl NetworkRole {
             if let Some(old) = entry.take() {
                 self.wires.close(old, CloseReason::Closed);
             }
-            *entry = self.wires.add(reactor, new.socket, new.link, limits);
+            *entry = self
+                .wires
+                .add(reactor, new.socket, *new.established, Box::new(new.lease), limits);
             if entry.is_some() {
                 count(up);
                 tracing::debug!(peer = %peer, "link up");
@@ -117,7 +117,6 @@ impl NetworkRole {
                     let entry = &mut self.replicas[node.index()];
                     if *entry == Some(id) {
                         *entry = None;
-                        let _ = self.lanes.links_down.send(node);
                     }
                 }
                 Peer::Client(client) => {

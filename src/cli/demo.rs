@@ -1,0 +1,144 @@
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::CommandError;
+use crate::config::{Agreement, AppKind, ClientTuning};
+use crate::load::{ClusterOptions, LoadOptions, LocalCluster, Pace, draw_histogram, run_load};
+use crate::preprocessing::ClientAuth;
+
+/// Run a cluster and its load in this process, and show what it does.
+#[derive(Debug, Args)]
+pub(super) struct Demo {
+    /// Replicas; n = 3f+1 of them tolerate f faulty ones.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    replicas: u16,
+    /// The service.
+    #[arg(long, value_enum, default_value = "kv")]
+    app: AppKind,
+    /// Bytes of one operation.
+    #[arg(long, default_value_t = 64)]
+    payload: usize,
+    /// Operations under way at any time, over all clients.
+    #[arg(long, default_value_t = 16_384)]
+    outstanding: usize,
+    /// Client identities that share the load.
+    #[arg(long, default_value_t = 4)]
+    clients: usize,
+    /// How clients prove their frames: mac or signature.
+    #[arg(long, default_value = "mac", value_parser = parse_auth)]
+    auth: ClientAuth,
+    /// Keys the operations touch.
+    #[arg(long, default_value_t = 100_000)]
+    keys: u64,
+    /// Measured time in seconds, after one second of warm-up.
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Operations in a client's frame at most.
+    #[arg(long, default_value_t = ClientTuning::default().frame_operations_max)]
+    frame_operations: usize,
+    /// Frames of one client under way at most.
+    #[arg(long, default_value_t = ClientTuning::default().frames_in_flight_max)]
+    frames_in_flight: usize,
+    /// Proposals of the leader under way at once.
+    #[arg(long, default_value_t = crate::config::OrderingConfig::default().pipeline)]
+    pipeline: usize,
+    /// Leave the threads to the scheduler.
+    #[arg(long)]
+    no_pin: bool,
+    /// Write the figures to this file as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+fn parse_auth(text: &str) -> Result<ClientAuth, String> {
+    match text {
+        "mac" => Ok(ClientAuth::Mac),
+        "signature" => Ok(ClientAuth::Signature),
+        _ => Err("must be mac or signature".to_owned()),
+    }
+}
+
+impl Demo {
+    fn cluster_options(&self) -> ClusterOptions {
+        ClusterOptions {
+            replicas: usize::from(self.replicas),
+            clients: self.clients.max(1),
+            app: self.app,
+            agreement: Agreement {
+                client_auth: self.auth,
+                ..Agreement::default()
+            },
+            tuning: ClientTuning {
+                frame_operations_max: self.frame_operations,
+                frames_in_flight_max: self.frames_in_flight.clamp(1, 64),
+                ..ClientTuning::default()
+            },
+            pin: !self.no_pin,
+            pipeline: self.pipeline,
+        }
+    }
+
+    pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
+        let cluster_options = self.cluster_options();
+        let cluster = LocalCluster::start(&cluster_options)?;
+        println!("{} replicas linked over loopback TCP:", self.replicas);
+        for replica in cluster.handles() {
+            println!(
+                "{} at {}\n{}",
+                replica.node(),
+                replica.address(),
+                replica.core_map()
+            );
+        }
+        let (warm_up, measured) = (
+            Duration::from_secs(1),
+            Duration::from_secs_f64(self.seconds.max(0.1)),
+        );
+        let load = LoadOptions {
+            pace: Pace::Closed {
+                outstanding: self.outstanding.max(1),
+            },
+            payload_bytes: self.payload,
+            keys: self.keys,
+            warm_up,
+            measured,
+        };
+        let bar = progress_bar(warm_up + measured);
+        let (report, latency_ns) = run_load(&cluster, &cluster_options, &load, |tick| {
+            bar.set_position(tick.elapsed.as_millis() as u64);
+            bar.set_message(format!("{:>9} operations/s", tick.operations * 10));
+        })?;
+        bar.finish_and_clear();
+        println!(
+            "\nlatency from the intended send time\n{}",
+            draw_histogram(&latency_ns)
+        );
+        println!("{}", report.table());
+        if let Some(path) = &self.json {
+            let json = serde_json::to_string_pretty(&report)?;
+            std::fs::write(path, json).map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        let sound = report.agree && report.errors == 0;
+        Ok(if sound {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+}
+
+fn progress_bar(length: Duration) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(length.as_millis() as u64);
+    if let Ok(style) = ProgressStyle::with_template("  {bar:40} {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}

@@ -1,0 +1,262 @@
+//! Dials replicas for an engine: one thread per replica, so that an unreachable one holds up no other.
+
+use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use std::io::{Read, Write};
+
+use crate::crypto::LinkPublic;
+use crate::net::handshake::{Established, Identity, Initiator, Then};
+use crate::net::hello::HandshakeRefusal;
+use crate::ring::Doorbell;
+use crate::types::NodeId;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+const RETRY_FIRST: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// A link that came up, on its way to the engine.
+pub(super) struct Dialled {
+    pub session: usize,
+    pub socket: OwnedFd,
+    pub established: Established,
+    pub lease: DialLease,
+}
+
+/// Held while a link is up; its drop has the replica dialled again.
+#[derive(Debug)]
+pub(super) struct DialLease {
+    session: usize,
+    node: NodeId,
+    redial: Sender<usize>,
+    progress: Arc<Progress>,
+}
+
+impl Drop for DialLease {
+    fn drop(&mut self) {
+        self.progress.set(
+            self.session,
+            self.node,
+            LinkState::Down("the link ended".to_owned()),
+        );
+        // A dialer that is gone has nothing to redial for.
+        let _ = self.redial.send(self.session);
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum LinkState {
+    Up,
+    Down(String),
+}
+
+/// Which links are up, for those who wait for it.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// By session, then by replica.
+    links: Mutex<Vec<Vec<LinkState>>>,
+    changed: Condvar,
+}
+
+impl Progress {
+    pub(super) fn new(sessions: usize, replicas: usize) -> Self {
+        let not_yet = LinkState::Down("not tried yet".to_owned());
+        Self {
+            links: Mutex::new(vec![vec![not_yet; replicas]; sessions]),
+            changed: Condvar::new(),
+        }
+    }
+
+    fn set(&self, session: usize, node: NodeId, state: LinkState) {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)[session][node.index()] = state;
+        self.changed.notify_all();
+    }
+
+    /// Waits until every session has `enough` links, or says who is missing and why.
+    pub(super) fn wait(&self, enough: usize, timeout: Duration) -> Result<(), String> {
+        let deadline = Instant::now() + timeout;
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let up = |states: &Vec<LinkState>| states.iter().filter(|state| **state == LinkState::Up).count();
+            let Some(lacking) = links.iter().find(|states| up(states) < enough) else {
+                return Ok(());
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let reasons = lacking
+                    .iter()
+                    .enumerate()
+                    .filter_map(|(index, state)| match state {
+                        LinkState::Up => None,
+                        LinkState::Down(reason) => Some(format!("r{index}: {reason}")),
+                    });
+                return Err(reasons.collect::<Vec<_>>().join("; "));
+            }
+            links = self
+                .changed
+                .wait_timeout(links, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}
+
+/// One replica to dial, for every session.
+pub(super) struct Target {
+    pub node: NodeId,
+    pub address: String,
+    pub key: LinkPublic,
+}
+
+/// Starts the thread that keeps all sessions linked with one replica. It ends when the engine is gone.
+pub(super) fn spawn(
+    target: Target,
+    identities: Arc<Vec<Identity>>,
+    dialled: Sender<Dialled>,
+    doorbell: Doorbell,
+    progress: Arc<Progress>,
+) -> std::io::Result<()> {
+    let (redial, requests) = channel();
+    for session in 0..identities.len() {
+        // The receiver is right here.
+        let _ = redial.send(session);
+    }
+    let name = format!("dial-{}", target.node);
+    let dialer = Dialer {
+        target,
+        identities,
+        dialled,
+        doorbell,
+        progress,
+        redial,
+    };
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(move || dialer.run(&requests))
+        .map(|_| ())
+}
+
+struct Dialer {
+    target: Target,
+    identities: Arc<Vec<Identity>>,
+    dialled: Sender<Dialled>,
+    doorbell: Doorbell,
+    progress: Arc<Progress>,
+    redial: Sender<usize>,
+}
+
+impl Dialer {
+    fn run(&self, requests: &Receiver<usize>) {
+        /// How often an idle dialer looks whether its engine is still there.
+        const LOOK: Duration = Duration::from_secs(1);
+        let mut waiting: Vec<(Instant, Duration, usize)> = Vec::new();
+        loop {
+            let due = waiting.iter().map(|(at, ..)| *at).min();
+            let pause = due.map_or(LOOK, |at| at.saturating_duration_since(Instant::now()));
+            match requests.recv_timeout(pause) {
+                Ok(session) => waiting.push((Instant::now(), RETRY_FIRST, session)),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if Arc::strong_count(&self.progress) == 1 {
+                return;
+            }
+            let now = Instant::now();
+            for (at, pause, session) in std::mem::take(&mut waiting) {
+                if at > now {
+                    waiting.push((at, pause, session));
+                    continue;
+                }
+                match self.dial(session) {
+                    Ok(true) => {}
+                    Ok(false) => return,
+                    Err(reason) => {
+                        tracing::debug!(replica = %self.target.node, reason, "dial failed");
+                        self.progress
+                            .set(session, self.target.node, LinkState::Down(reason));
+                        waiting.push((Instant::now() + pause, (pause * 2).min(RETRY_MAX), session));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Dials once; false when the engine is gone.
+    fn dial(&self, session: usize) -> Result<bool, String> {
+        let (socket, established) =
+            connect(&self.target, &self.identities[session]).map_err(|reason| reason.to_string())?;
+        let node = self.target.node;
+        let lease = DialLease {
+            session,
+            node,
+            redial: self.redial.clone(),
+            progress: self.progress.clone(),
+        };
+        self.progress.set(session, node, LinkState::Up);
+        let sent = self
+            .dialled
+            .send(Dialled {
+                session,
+                socket,
+                established,
+                lease,
+            })
+            .is_ok();
+        self.doorbell.ring();
+        Ok(sent)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum DialError {
+    #[error("{address}: {source}")]
+    Unreachable { address: String, source: std::io::Error },
+    #[error("{0}")]
+    Refused(HandshakeRefusal),
+}
+
+fn connect(target: &Target, identity: &Identity) -> Result<(OwnedFd, Established), DialError> {
+    let unreachable = |source| DialError::Unreachable {
+        address: target.address.clone(),
+        source,
+    };
+    let not_found = || std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
+    let address = target
+        .address
+        .to_socket_addrs()
+        .map_err(unreachable)?
+        .next()
+        .ok_or_else(not_found)
+        .map_err(unreachable)?;
+    let mut stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).map_err(unreachable)?;
+    stream.set_nodelay(true).map_err(unreachable)?;
+    stream
+        .set_read_timeout(Some(HANDSHAKE_TIMEOUT))
+        .map_err(unreachable)?;
+    stream
+        .set_write_timeout(Some(HANDSHAKE_TIMEOUT))
+        .map_err(unreachable)?;
+    let lost = |error: std::io::Error| {
+        DialError::Refused(match error.kind() {
+            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => HandshakeRefusal::Timeout,
+            _ => HandshakeRefusal::Disconnected,
+        })
+    };
+    let (mut initiator, mut progress) =
+        Initiator::start(identity, target.node, &target.key).map_err(DialError::Refused)?;
+    loop {
+        stream.write_all(&progress.write).map_err(lost)?;
+        match progress.then {
+            Then::Established(established) => return Ok((OwnedFd::from(stream), *established)),
+            Then::Read(wanted) => {
+                let mut bytes = vec![0; wanted];
+                stream.read_exact(&mut bytes).map_err(lost)?;
+                progress = initiator.on_bytes(&bytes).map_err(DialError::Refused)?;
+            }
+        }
+    }
+}

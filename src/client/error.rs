@@ -1,0 +1,55 @@
+use std::fmt;
+
+use crate::messages::RefusalReason;
+use crate::types::NodeId;
+
+/// What one replica had said when a call ended without a result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Silence {
+    /// Nothing.
+    Silent(NodeId),
+    /// A result, told by the beginning of its digest, that fewer than f+1 replicas gave.
+    Answered(NodeId, String),
+    /// A refusal.
+    Refused(NodeId, RefusalReason),
+}
+
+/// Why a call has no result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The deadline passed. The operation may still be executed later.
+    #[error("no f+1 equal answers before the deadline ({}); the operation may still be executed", list(.0))]
+    DeadlineExceeded(Vec<Silence>),
+    /// f+1 replicas refuse the frame for good.
+    #[error("refused by f+1 replicas: {0:?}")]
+    Refused(RefusalReason),
+    /// Too many calls are under way at this client.
+    #[error("too many operations are under way at this client")]
+    Full,
+    /// The operation is larger than a frame may be.
+    #[error("the operation has {got} bytes, at most {max} fit a frame")]
+    TooLarge {
+        /// Its size.
+        got: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The client was closed.
+    #[error("the client was closed")]
+    Closed,
+}
+
+fn list(said: &[Silence]) -> String {
+    let said: Vec<String> = said.iter().map(ToString::to_string).collect();
+    said.join(", ")
+}
+
+impl fmt::Display for Silence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent(node) => write!(f, "{node} silent"),
+            Self::Answered(node, digest) => write!(f, "{node} answered {digest}"),
+            Self::Refused(node, reason) => write!(f, "{node} refused: {reason:?}"),
+        }
+    }
+}

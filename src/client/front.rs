@@ -1,0 +1,253 @@
+//! The door for applications: calls from any thread or task, on any runtime.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossbeam::queue::ArrayQueue;
+use futures_channel::oneshot;
+
+use super::engine::{Completion, Driver, Engine, EngineError, EngineHandle};
+use super::error::CallError;
+use super::session::{Outcome, Session, SubmitError};
+use crate::config::ClientConfig;
+use crate::messages::Mode;
+use crate::types::Time;
+
+/// The result of one operation, as the application wrote it.
+pub type Reply = Bytes;
+
+/// How long [`Client::connect`] waits for links with a quorum.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The engine does not start.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Too few replicas can be reached.
+    #[error("fewer than {needed} of {n} replicas can be reached: {reasons}")]
+    Unreachable {
+        /// Links needed.
+        needed: usize,
+        /// Replicas.
+        n: usize,
+        /// What each missing one said.
+        reasons: String,
+    },
+}
+
+struct Call {
+    operation: Bytes,
+    mode: Mode,
+    deadline: Time,
+    answer: oneshot::Sender<Result<Reply, CallError>>,
+}
+
+/// A client of the cluster. Clones share one identity, its links, and its frames: calls made at the same time
+/// travel together.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    calls: Arc<ArrayQueue<Call>>,
+    deadline: Duration,
+    engine: EngineHandle,
+}
+
+impl Client {
+    /// Connects: dials every replica, and returns when a quorum is linked.
+    ///
+    /// # Errors
+    /// When fewer can be reached within ten seconds: each missing one is named with its reason.
+    pub async fn connect(config: ClientConfig) -> Result<Self, ConnectError> {
+        let (sender, receiver) = oneshot::channel();
+        // Waiting blocks a thread, so it is one of its own.
+        std::thread::spawn(move || {
+            let _ = sender.send(Self::connect_blocking(config));
+        });
+        receiver.await.unwrap_or_else(|_| {
+            Err(ConnectError::Engine(EngineError::Resources(
+                std::io::Error::other("the connecting thread died"),
+            )))
+        })
+    }
+
+    /// As [`connect`](Self::connect), blocking this thread.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn connect_blocking(config: ClientConfig) -> Result<Self, ConnectError> {
+        let calls = Arc::new(ArrayQueue::new(config.tuning.operations_max));
+        let driver = Front {
+            calls: calls.clone(),
+            waiting: Vec::new(),
+            free: Vec::new(),
+            held: None,
+        };
+        let deadline = Duration::from_millis(config.tuning.deadline_ms);
+        let quorum = config.cluster.quorum();
+        let name = format!("client-{}", config.client);
+        let engine = Engine::start(&name, &[config], None, Box::new(driver))?;
+        engine
+            .wait_connected(quorum.quorum(), CONNECT_TIMEOUT)
+            .map_err(|reasons| ConnectError::Unreachable {
+                needed: quorum.quorum(),
+                n: quorum.n(),
+                reasons,
+            })?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                calls,
+                deadline,
+                engine,
+            }),
+        })
+    }
+
+    /// Executes one operation in the order all replicas agree on. Linearizable.
+    ///
+    /// # Errors
+    /// By the configured deadline at the latest; see [`CallError`].
+    pub async fn call(&self, operation: impl Into<Bytes>) -> Result<Reply, CallError> {
+        self.start(operation.into(), Mode::Ordered).await
+    }
+
+    /// Executes one read-only operation beside the order: f+1 replicas agree on the result, which may lack what
+    /// is being decided at the moment.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn read(&self, operation: impl Into<Bytes>) -> Result<Reply, CallError> {
+        self.start(operation.into(), Mode::Unordered).await
+    }
+
+    /// As [`call`](Self::call), blocking this thread.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn call_blocking(&self, operation: impl Into<Bytes>) -> Result<Reply, CallError> {
+        futures_lite::future::block_on(self.call(operation))
+    }
+
+    /// As [`read`](Self::read), blocking this thread.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn read_blocking(&self, operation: impl Into<Bytes>) -> Result<Reply, CallError> {
+        futures_lite::future::block_on(self.read(operation))
+    }
+
+    async fn start(&self, operation: Bytes, mode: Mode) -> Result<Reply, CallError> {
+        let (answer, result) = oneshot::channel();
+        let deadline = self.shared.engine.now().after(self.shared.deadline);
+        let call = Call {
+            operation,
+            mode,
+            deadline,
+            answer,
+        };
+        self.shared.calls.push(call).map_err(|_| CallError::Full)?;
+        self.shared.engine.wake();
+        result.await.unwrap_or(Err(CallError::Closed))
+    }
+}
+
+/// Moves calls from the queue into the session, and results back.
+struct Front {
+    calls: Arc<ArrayQueue<Call>>,
+    waiting: Vec<Option<oneshot::Sender<Result<Reply, CallError>>>>,
+    free: Vec<usize>,
+    /// A call that the session had no room for: it goes first.
+    held: Option<Call>,
+}
+
+impl Front {
+    fn name(&mut self, answer: oneshot::Sender<Result<Reply, CallError>>) -> u64 {
+        match self.free.pop() {
+            Some(place) => {
+                self.waiting[place] = Some(answer);
+                place as u64
+            }
+            None => {
+                self.waiting.push(Some(answer));
+                self.waiting.len() as u64 - 1
+            }
+        }
+    }
+
+    fn answer(&mut self, token: u64, result: Result<Reply, CallError>) {
+        let place = token as usize;
+        if let Some(answer) = self.waiting[place].take() {
+            self.free.push(place);
+            // A caller that stopped waiting wants no answer.
+            let _ = answer.send(result);
+        }
+    }
+}
+
+impl Driver for Front {
+    fn step(&mut self, now: Time, sessions: &mut [Session]) -> bool {
+        let mut any = false;
+        while let Some(call) = self.held.take().or_else(|| self.calls.pop()) {
+            let Call {
+                operation,
+                mode,
+                deadline,
+                answer,
+            } = call;
+            let token = self.name(answer);
+            match sessions[0].submit(now, &operation, mode, token, deadline) {
+                Ok(()) => any = true,
+                Err(SubmitError::Full) => {
+                    let answer = self.waiting[token as usize].take();
+                    self.free.push(token as usize);
+                    self.held = answer.map(|answer| Call {
+                        operation,
+                        mode,
+                        deadline,
+                        answer,
+                    });
+                    if deadline <= now
+                        && let Some(call) = self.held.take()
+                    {
+                        let _ = call.answer.send(Err(CallError::Full));
+                        continue;
+                    }
+                    break;
+                }
+                Err(SubmitError::TooLarge { got, max }) => {
+                    self.answer(token, Err(CallError::TooLarge { got, max }));
+                }
+            }
+        }
+        any
+    }
+
+    fn on_ended(&mut self, _: Time, completion: Completion) {
+        let Completion { tokens, outcome, .. } = completion;
+        match outcome {
+            Outcome::Results(body) => {
+                for (token, result) in tokens.into_iter().zip(body.results()) {
+                    self.answer(token, Ok(body.slice_of(result)));
+                }
+            }
+            Outcome::Failed(error) => {
+                tokens
+                    .into_iter()
+                    .for_each(|token| self.answer(token, Err(error.clone())));
+            }
+        }
+    }
+
+    fn has_input(&self) -> bool {
+        self.held.is_none() && !self.calls.is_empty()
+    }
+
+    fn next_timeout(&self) -> Option<Time> {
+        self.held.as_ref().map(|call| call.deadline)
+    }
+}

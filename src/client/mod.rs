@@ -1,0 +1,28 @@
+//! The client: one identity, many callers.
+//!
+//! ```text
+//!  callers ──► bounded queue ──► Session (gathers, authenticates, counts answers) ──► links to all replicas
+//!                      engine thread: one ring, like a data shard                 dialer thread: handshakes
+//! ```
+//!
+//! A [`Session`] is the protocol of one client identity, without sockets. An [`Engine`] runs sessions on a thread with
+//! a ring of its own. [`Client`] is the door for applications: calls from any number of threads or tasks,
+//! on any runtime, are gathered into frames without waiting when nothing is under way.
+//!
+//! A result is accepted when f+1 distinct replicas gave the same: one of them is correct. Read-only calls answered
+//! that way may be stale by what is under way; ordered calls are linearizable.
+
+mod answers;
+mod dialer;
+mod engine;
+mod error;
+mod front;
+mod session;
+
+pub use engine::{Completion, Driver, Engine, EngineError, EngineHandle};
+pub use error::{CallError, Silence};
+pub use front::{Client, ConnectError, Reply};
+pub use session::{Authentication, Outcome, Output, Session, SessionConfig, SessionCounters, SubmitError};
+
+#[cfg(test)]
+mod tests;

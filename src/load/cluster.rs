@@ -1,0 +1,261 @@
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::MonReplica;
+use crate::config::{
+    Agreement, AppKind, ClientConfig, ClientEntry, ClientTuning, ClusterConfig, MonolithicStateReplicaConfig,
+    PartyKeys, ReplicaConfig, ReplicaEntry, RoleKind, ShardSpec, TopologyFile,
+};
+use crate::execution::Application;
+use crate::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
+use crate::server::{ReplicaError, ReplicaHandle};
+use crate::types::{ClientId, NodeId};
+
+/// What a local cluster is made of.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// Replicas.
+    pub replicas: usize,
+    /// Clients listed in its configuration.
+    pub clients: usize,
+    /// The service.
+    pub app: AppKind,
+    /// What the replicas agree on.
+    pub agreement: Agreement,
+    /// How clients behave.
+    pub tuning: ClientTuning,
+    /// Whether shards are pinned to cores.
+    pub pin: bool,
+    /// Proposals under way at once.
+    pub pipeline: usize,
+}
+
+/// Why a local cluster does not come up.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// No port could be bound.
+    #[error("cannot listen on the loopback: {0}")]
+    Listen(#[from] std::io::Error),
+    /// A replica does not start.
+    #[error("replica {node}: {source}")]
+    Replica {
+        /// The replica.
+        node: NodeId,
+        /// Why.
+        source: ReplicaError,
+    },
+    /// The links did not come up in time.
+    #[error("the replicas did not link up within {0:?}")]
+    NotLinked(Duration),
+}
+
+/// Replicas of one cluster in this process, over loopback TCP: each as it runs alone, with its own shards.
+pub struct LocalCluster {
+    cluster: Arc<ClusterConfig>,
+    client_keys: Vec<PartyKeys>,
+    tuning: ClientTuning,
+    replicas: Vec<(ReplicaHandle, JoinHandle<Result<(), ReplicaError>>)>,
+}
+
+/// The configuration of a cluster on the loopback: keys and free ports are made for it.
+fn configure(
+    options: &ClusterOptions,
+) -> Result<(ClusterConfig, Vec<PartyKeys>, Vec<PartyKeys>, Vec<TcpListener>), LocalError> {
+    let keys: Vec<PartyKeys> = (0..options.replicas).map(|_| PartyKeys::generate()).collect();
+    let client_keys: Vec<PartyKeys> = (0..options.clients).map(|_| PartyKeys::generate()).collect();
+    let listeners: Vec<TcpListener> = keys
+        .iter()
+        .map(|_| TcpListener::bind("127.0.0.1:0"))
+        .collect::<Result<_, _>>()?;
+    let replicas = keys
+        .iter()
+        .zip(&listeners)
+        .enumerate()
+        .map(|(id, (keys, listener))| {
+            Ok(ReplicaEntry {
+                id: id as u16,
+                address: listener.local_addr()?.to_string(),
+                signing_key: keys.signing.verifying_key(),
+                link_key: keys.link.public(),
+            })
+        });
+    let clients = client_keys.iter().enumerate().map(|(id, keys)| ClientEntry {
+        id: id as u32,
+        signing_key: keys.signing.verifying_key(),
+        link_key: keys.link.public(),
+    });
+    let cluster = ClusterConfig {
+        format: 1,
+        name: "local".to_owned(),
+        genesis: hex::encode(rand::random::<[u8; 8]>()),
+        epoch: 0,
+        agreement: options.agreement.clone(),
+        replicas: replicas.collect::<Result<_, std::io::Error>>()?,
+        clients: clients.collect(),
+    };
+    Ok((cluster, keys, client_keys, listeners))
+}
+
+impl LocalCluster {
+    /// Starts a cluster and waits until all its replicas are linked.
+    ///
+    /// # Errors
+    /// When a replica does not start, or links do not come up within ten seconds.
+    pub fn start(options: &ClusterOptions) -> Result<Self, LocalError> {
+        Self::start_staggered(options, |_| Duration::ZERO)
+    }
+
+    /// As [`start`](Self::start), but replica i starts only after `delay(i)`.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_staggered(
+        options: &ClusterOptions,
+        delay: impl Fn(usize) -> Duration,
+    ) -> Result<Self, LocalError> {
+        let (cluster, keys, client_keys, listeners) = configure(options)?;
+        let cluster = Arc::new(cluster);
+        let cores: Vec<usize> = core_affinity::get_core_ids()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|core| core.id)
+            .collect();
+        let mut order: Vec<_> = keys.into_iter().zip(listeners).enumerate().collect();
+        order.sort_by_key(|(id, _)| delay(*id));
+        let (begin, mut replicas) = (Instant::now(), Vec::new());
+        for (id, (keys, listener)) in order {
+            if let Some(pause) = delay(id).checked_sub(begin.elapsed()) {
+                std::thread::sleep(pause);
+            }
+            let node = NodeId::new(id as u16);
+            let mut config = ReplicaConfig::new(cluster.clone(), node, keys, std::path::PathBuf::new());
+            config.node.listener = Some(Arc::new(listener));
+            config.op_config.pipeline = options.pipeline;
+            // Several replicas share the machine: each is folded into one shard, and they take the cores in turn.
+            let core = (options.pin && !cores.is_empty()).then(|| cores[id % cores.len()]);
+            let roles = vec![
+                RoleKind::Network,
+                RoleKind::Preprocess,
+                RoleKind::Consensus,
+                RoleKind::Execution,
+            ];
+            config.topology = TopologyFile {
+                pin: options.pin,
+                spin_us: 0,
+                shards: vec![ShardSpec { roles, core }],
+            };
+            let replica = match options.app {
+                AppKind::Kv => run(Kv, config),
+                AppKind::Bank => run(Bank, config),
+                AppKind::Counter => run(Counter, config),
+                AppKind::Null => run(Null, config),
+            };
+            replicas.push(replica.map_err(|source| LocalError::Replica { node, source })?);
+        }
+        replicas.sort_by_key(|(handle, _)| handle.node());
+        let this = Self {
+            cluster,
+            client_keys,
+            tuning: options.tuning.clone(),
+            replicas,
+        };
+        this.wait_linked(Duration::from_secs(10))?;
+        Ok(this)
+    }
+
+    fn wait_linked(&self, timeout: Duration) -> Result<(), LocalError> {
+        let deadline = Instant::now() + timeout;
+        let others = self.replicas.len() as u64 - 1;
+        while self
+            .handles()
+            .any(|replica| replica.standing().replica_links < others)
+        {
+            if Instant::now() > deadline {
+                return Err(LocalError::NotLinked(timeout));
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        Ok(())
+    }
+
+    /// The replicas that run, in order.
+    pub fn handles(&self) -> impl Iterator<Item = &ReplicaHandle> {
+        self.replicas.iter().map(|(handle, _)| handle)
+    }
+
+    /// The cluster's configuration.
+    #[must_use]
+    pub fn config(&self) -> &Arc<ClusterConfig> {
+        &self.cluster
+    }
+
+    /// The configuration of one of its clients.
+    ///
+    /// # Panics
+    /// When there is no such client.
+    #[must_use]
+    pub fn client(&self, number: usize) -> ClientConfig {
+        ClientConfig {
+            cluster: self.cluster.clone(),
+            client: ClientId::new(number as u32),
+            keys: self.client_keys[number].clone(),
+            tuning: self.tuning.clone(),
+        }
+    }
+
+    /// Ends one replica in good order; the others go on.
+    ///
+    /// # Errors
+    /// When the replica had failed.
+    pub fn stop(&mut self, node: NodeId) -> Result<(), ReplicaError> {
+        let at = self.replicas.iter().position(|(handle, _)| handle.node() == node);
+        let Some(at) = at else { return Ok(()) };
+        let (handle, thread) = self.replicas.remove(at);
+        handle.shutdown();
+        thread.join().unwrap_or(Ok(()))
+    }
+
+    /// Waits until all replicas have executed the same decisions; their states' digests. They agree when all are equal.
+    #[must_use]
+    pub fn digests(&self, timeout: Duration) -> Vec<crate::types::Digest> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let executed: Vec<_> = self
+                .handles()
+                .map(|replica| replica.standing().executed)
+                .collect();
+            if executed.windows(2).all(|pair| pair[0] == pair[1]) || Instant::now() > deadline {
+                return self
+                    .handles()
+                    .filter_map(|replica| Some(replica.digest()?.digest))
+                    .collect();
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for LocalCluster {
+    fn drop(&mut self) {
+        self.handles().for_each(ReplicaHandle::shutdown);
+        for (_, thread) in self.replicas.drain(..) {
+            // A failure was logged where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+type Started = (ReplicaHandle, JoinHandle<Result<(), ReplicaError>>);
+
+fn run<A: Application>(service: A, replica_config: ReplicaConfig) -> Result<Started, ReplicaError> {
+    let config = MonolithicStateReplicaConfig {
+        service,
+        replica_config,
+    };
+    let replica = futures_lite::future::block_on(MonReplica::bootstrap(config))?;
+    let handle = replica.handle();
+    let thread = std::thread::spawn(move || futures_lite::future::block_on(replica.run()));
+    Ok((handle, thread))
+}

@@ -1,0 +1,17 @@
+//! Load and local clusters: what the demo, the benches and the tests measure with. Everything runs over the real
+//! sockets, threads and client library.
+//!
+//! Latency is taken from the intended send time: in a closed loop when the operation could first be sent, in an open
+//! loop when its turn came, whether or not it could be sent then (no coordinated omission).
+
+mod cluster;
+mod driver;
+mod report;
+mod run;
+mod workload;
+
+pub use cluster::{ClusterOptions, LocalCluster, LocalError};
+pub use driver::{Control, LoadDriver, Pace, Tally};
+pub use report::{LatencyReport, Report, draw_histogram};
+pub use run::{LoadOptions, RunError, Tick, run_load};
+pub use workload::Workload;

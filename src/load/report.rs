@@ -1,0 +1,230 @@
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+/// Latency in microseconds, from the intended send time.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LatencyReport {
+    /// The median.
+    pub p50: f64,
+    /// 90 of 100 are at most this.
+    pub p90: f64,
+    /// 99 of 100.
+    pub p99: f64,
+    /// 999 of 1000.
+    pub p999: f64,
+    /// The worst.
+    pub max: f64,
+}
+
+impl LatencyReport {
+    /// The usual quantiles of a histogram of nanoseconds.
+    #[must_use]
+    pub fn of(latency_ns: &Histogram<u64>) -> Self {
+        let us = |nanos: u64| nanos as f64 / 1000.0;
+        let at = |quantile| us(latency_ns.value_at_quantile(quantile));
+        Self {
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: us(latency_ns.max()),
+        }
+    }
+}
+
+/// What a run found, with everything needed to run it again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// All replicas ended with equal state digests.
+    pub agree: bool,
+    /// Operations that failed or gave an unexpected result.
+    pub errors: u64,
+    /// Operations completed in the measured time.
+    pub operations: u64,
+    /// Operations per second.
+    pub throughput_ops_s: f64,
+    /// Latency of an operation.
+    pub latency_us: LatencyReport,
+    /// CPU time of one replica for one operation, all its threads, averaged over the replicas.
+    pub cpu_us_per_op_per_replica: f64,
+    /// The same of the replica that leads.
+    pub cpu_us_per_op_leader: f64,
+    /// CPU time of the clients for one operation.
+    pub cpu_us_per_op_client: f64,
+    /// Resident memory of the process when measuring began, in MiB.
+    pub resident_mib_start: f64,
+    /// When it was half done.
+    pub resident_mib_middle: f64,
+    /// When it ended.
+    pub resident_mib_end: f64,
+    /// Decisions of the first replica in the measured time.
+    pub decisions: u64,
+    /// Operations per decision.
+    pub operations_per_decision: f64,
+    /// Replicas.
+    pub n: usize,
+    /// Replicas that may be faulty.
+    pub f: usize,
+    /// The service.
+    pub app: String,
+    /// Bytes of one operation.
+    pub payload_bytes: usize,
+    /// Operations under way at any time; zero in an open loop.
+    pub outstanding: usize,
+    /// Operations per second asked for; zero in a closed loop.
+    pub rate: f64,
+    /// Client identities.
+    pub clients: usize,
+    /// How clients prove their frames.
+    pub auth: String,
+    /// What is on disk before a vote leaves.
+    pub durability: String,
+    /// How decisions are executed.
+    pub executor: String,
+    /// Roles by shard.
+    pub topology: String,
+    /// Cores this process may use.
+    pub cores: usize,
+    /// The processor.
+    pub machine: String,
+    /// Measured time, in seconds.
+    pub seconds: f64,
+}
+
+impl Report {
+    /// The report as a table for people.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let l = &self.latency_us;
+        let rows = [
+            (
+                "throughput",
+                format!("{} operations/s", grouped(self.throughput_ops_s)),
+            ),
+            (
+                "latency",
+                format!(
+                    "p50 {}  p90 {}  p99 {}  p99.9 {}  max {}",
+                    time(l.p50),
+                    time(l.p90),
+                    time(l.p99),
+                    time(l.p999),
+                    time(l.max)
+                ),
+            ),
+            (
+                "CPU per operation",
+                format!(
+                    "{:.2} µs per replica (leader {:.2}), {:.2} µs client",
+                    self.cpu_us_per_op_per_replica, self.cpu_us_per_op_leader, self.cpu_us_per_op_client
+                ),
+            ),
+            (
+                "batching",
+                format!("{:.0} operations per decision", self.operations_per_decision),
+            ),
+            (
+                "resident memory",
+                format!(
+                    "{:.0} → {:.0} → {:.0} MiB (start, middle, end; whole process)",
+                    self.resident_mib_start, self.resident_mib_middle, self.resident_mib_end
+                ),
+            ),
+            (
+                "agreement",
+                format!(
+                    "{}, {} errors in {} operations",
+                    if self.agree {
+                        "equal state digests at all replicas"
+                    } else {
+                        "STATE DIGESTS DIFFER"
+                    },
+                    self.errors,
+                    grouped(self.operations as f64)
+                ),
+            ),
+            (
+                "cluster",
+                format!(
+                    "n = {}, f = {}, app {}, {} clients",
+                    self.n, self.f, self.app, self.clients
+                ),
+            ),
+            ("load", {
+                let pace = match self.outstanding {
+                    0 => format!("open loop at {} operations/s", grouped(self.rate)),
+                    outstanding => format!(
+                        "closed loop, {} operations outstanding",
+                        grouped(outstanding as f64)
+                    ),
+                };
+                format!(
+                    "{} bytes, {pace}, {:.1} s measured",
+                    self.payload_bytes, self.seconds
+                )
+            }),
+            (
+                "modes",
+                format!(
+                    "auth {}, durability {}, executor {}",
+                    self.auth, self.durability, self.executor
+                ),
+            ),
+            (
+                "topology",
+                format!("{} on {} cores ({})", self.topology, self.cores, self.machine),
+            ),
+        ];
+        let rows = rows.map(|(name, value)| format!("  {name:<18} {value}\n"));
+        rows.concat()
+    }
+}
+
+/// A whole number with its digits in groups of three.
+fn grouped(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn time(us: f64) -> String {
+    match us {
+        ..1000.0 => format!("{us:.0} µs"),
+        ..10_000.0 => format!("{:.2} ms", us / 1000.0),
+        _ => format!("{:.1} ms", us / 1000.0),
+    }
+}
+
+/// The histogram as bars, one for each doubling of latency.
+#[must_use]
+pub fn draw_histogram(latency_ns: &Histogram<u64>) -> String {
+    const WIDTH: u64 = 50;
+    let mut buckets: Vec<(f64, u64)> = Vec::new();
+    for value in latency_ns.iter_recorded() {
+        let us = value.value_iterated_to() as f64 / 1000.0;
+        let upper = 2f64.powi(us.max(1.0).log2().ceil() as i32);
+        match buckets.last_mut() {
+            Some((bound, count)) if *bound == upper => *count += value.count_since_last_iteration(),
+            _ => buckets.push((upper, value.count_since_last_iteration())),
+        }
+    }
+    let most = buckets.iter().map(|(_, count)| *count).max().unwrap_or(1).max(1);
+    let all: u64 = buckets.iter().map(|(_, count)| count).sum();
+    let bars = buckets.iter().map(|(upper, count)| {
+        let eighths = count * WIDTH * 8 / most;
+        let mut bar = "█".repeat((eighths / 8) as usize);
+        bar.push_str(["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][(eighths % 8) as usize]);
+        if bar.is_empty() {
+            bar.push('▏');
+        }
+        let share = 100.0 * *count as f64 / all.max(1) as f64;
+        format!("  ≤ {:>9} {bar:<50} {share:>6.2}%\n", time(*upper))
+    });
+    bars.collect()
+}

@@ -1,0 +1,205 @@
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use super::driver::{Control, LoadDriver, Pace};
+use super::report::{LatencyReport, Report};
+use super::{ClusterOptions, LocalCluster, Workload};
+use crate::client::{Engine, EngineError};
+
+/// A load on a local cluster.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// When operations are sent.
+    pub pace: Pace,
+    /// Bytes of one operation.
+    pub payload_bytes: usize,
+    /// Keys or accounts.
+    pub keys: u64,
+    /// Before measuring.
+    pub warm_up: Duration,
+    /// Measured.
+    pub measured: Duration,
+}
+
+/// Why a run has no report.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The clients do not start.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The clients cannot reach the replicas.
+    #[error("the clients cannot reach every replica: {0}")]
+    NotConnected(String),
+    /// The engine ended early.
+    #[error("{0}")]
+    EngineFailed(String),
+}
+
+/// How a run goes, for a progress bar.
+#[derive(Debug, Clone, Copy)]
+pub struct Tick {
+    /// Since the run began, warm-up included.
+    pub elapsed: Duration,
+    /// Operations ended since the last tick.
+    pub operations: u64,
+}
+
+const TICK: Duration = Duration::from_millis(100);
+
+/// Runs a load on a cluster and reports it; `tick` is called every 100 ms.
+///
+/// # Errors
+/// When the clients do not start or connect.
+pub fn run_load(
+    cluster: &LocalCluster,
+    cluster_options: &ClusterOptions,
+    options: &LoadOptions,
+    mut tick: impl FnMut(Tick),
+) -> Result<(Report, Histogram<u64>), RunError> {
+    let clients: Vec<_> = (0..cluster_options.clients)
+        .map(|number| cluster.client(number))
+        .collect();
+    let control = Control::new();
+    let workload = Workload::new(cluster_options.app, options.payload_bytes, options.keys, 42);
+    let payload_bytes = workload.operation_bytes();
+    let deadline = Duration::from_millis(cluster_options.tuning.deadline_ms);
+    let driver = LoadDriver::new(workload, options.pace, clients.len(), deadline, control.clone());
+    let engine = Engine::start("load", &clients, None, Box::new(driver))?;
+    let n = cluster.handles().count();
+    engine
+        .wait_connected(n, Duration::from_secs(30))
+        .map_err(RunError::NotConnected)?;
+
+    let begin = Instant::now();
+    let mut ended = 0;
+    let mut pass = |until: Duration| {
+        while begin.elapsed() < until {
+            std::thread::sleep(TICK.min(until.saturating_sub(begin.elapsed())));
+            let now = control.ended.load(Ordering::Acquire);
+            tick(Tick {
+                elapsed: begin.elapsed(),
+                operations: now - ended,
+            });
+            ended = now;
+        }
+    };
+    control.send(true);
+    engine.wake();
+    pass(options.warm_up);
+    let start = Sample::take(cluster, &engine);
+    control.measure(true);
+    pass(options.warm_up + options.measured / 2);
+    let resident_mib_middle = resident_mib();
+    pass(options.warm_up + options.measured);
+    control.measure(false);
+    let end = Sample::take(cluster, &engine);
+    control.send(false);
+    let drained_by = Instant::now() + deadline + Duration::from_secs(1);
+    while !control.is_quiet() && Instant::now() < drained_by {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    if let Some(failure) = engine.failure() {
+        return Err(RunError::EngineFailed(failure));
+    }
+    let digests = cluster.digests(Duration::from_secs(5));
+    let tally = control.tally();
+    if let Some(error) = &tally.last_error {
+        tracing::warn!(error, "operations failed");
+    }
+    let quorum = cluster.config().quorum();
+    let per_operation = |cpu: Duration| cpu.as_secs_f64() * 1e6 / (tally.completed.max(1) as f64);
+    let replica_cpu: Vec<Duration> = end
+        .replicas
+        .iter()
+        .zip(&start.replicas)
+        .map(|(end, start)| end.saturating_sub(*start))
+        .collect();
+    let seconds = end.at.duration_since(start.at).as_secs_f64();
+    let decisions = end.decisions - start.decisions;
+    let report = Report {
+        agree: digests.len() == n && digests.windows(2).all(|pair| pair[0] == pair[1]),
+        errors: tally.failed + tally.unexpected,
+        operations: tally.completed,
+        throughput_ops_s: tally.completed as f64 / seconds,
+        latency_us: LatencyReport::of(&tally.latency_ns),
+        cpu_us_per_op_per_replica: per_operation(replica_cpu.iter().sum::<Duration>() / n as u32),
+        cpu_us_per_op_leader: per_operation(replica_cpu.first().copied().unwrap_or_default()),
+        cpu_us_per_op_client: per_operation(end.client.saturating_sub(start.client)),
+        resident_mib_start: start.resident_mib,
+        resident_mib_middle,
+        resident_mib_end: end.resident_mib,
+        decisions,
+        operations_per_decision: tally.completed as f64 / decisions.max(1) as f64,
+        n,
+        f: quorum.f(),
+        app: format!("{:?}", cluster_options.app).to_lowercase(),
+        payload_bytes,
+        outstanding: match options.pace {
+            Pace::Closed { outstanding } => outstanding,
+            Pace::Open { .. } => 0,
+        },
+        rate: match options.pace {
+            Pace::Closed { .. } => 0.0,
+            Pace::Open { rate } => rate,
+        },
+        clients: clients.len(),
+        auth: cluster.config().agreement.client_auth.to_string(),
+        durability: "none".to_owned(),
+        executor: "single".to_owned(),
+        topology: cluster
+            .handles()
+            .next()
+            .map(|replica| replica.topology().to_owned())
+            .unwrap_or_default(),
+        cores: core_affinity::get_core_ids().map_or(0, |cores| cores.len()),
+        machine: machine(),
+        seconds,
+    };
+    Ok((report, tally.latency_ns))
+}
+
+/// The counters at one moment.
+struct Sample {
+    at: Instant,
+    replicas: Vec<Duration>,
+    client: Duration,
+    decisions: u64,
+    resident_mib: f64,
+}
+
+impl Sample {
+    fn take(cluster: &LocalCluster, engine: &crate::client::EngineHandle) -> Self {
+        Self {
+            at: Instant::now(),
+            replicas: cluster.handles().map(crate::ReplicaHandle::cpu_time).collect(),
+            client: engine.cpu_time(),
+            decisions: cluster
+                .handles()
+                .next()
+                .map_or(0, |replica| replica.standing().executed.get()),
+            resident_mib: resident_mib(),
+        }
+    }
+}
+
+fn resident_mib() -> f64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: f64 = statm
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse().ok())
+        .unwrap_or(0.0);
+    pages * 4096.0 / (1 << 20) as f64
+}
+
+/// The processor's name.
+fn machine() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or_default();
+    name.trim_start_matches([' ', '\t', ':']).to_owned()
+}

@@ -1,0 +1,440 @@
+//! From a configuration to running shards: makes the lanes, the roles and the threads.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use futures_channel::mpsc as async_mpsc;
+
+use super::handle::{HandleShared, ReplicaHandle};
+use super::{ReplicaError, monolithic_server::Parts};
+use crate::config::{
+    ClusterConfig, REPLICA_MESSAGE_CHANNEL, RESPONSE_CHANNEL_SIZE, ReplicaConfig, RoleKind, Topology,
+    WORK_CHANNEL_SIZE,
+};
+use crate::crypto::{Digester, MacKey};
+use crate::metrics::Metrics;
+use crate::net::handshake::Identity;
+use crate::net::hello::Peer;
+use crate::preprocessing::{ClientAuth, ClientDirectory, ClientKeys, FrameChecker, PoolLimits, RequestPool};
+use crate::replica::{ExecutorOf, OrderingOf, Replica, ReplicaSettings, Stack};
+use crate::ring::Doorbell;
+use crate::shard::ShardError;
+use crate::shard::control::{
+    BackoffLimits, ControlConfig, ControlHandle, ControlLimits, ControlShard, DialTarget, EstablishedLink,
+    PlaceLimits,
+};
+use crate::shard::data::{self, Lifecycle, ShardContext};
+use crate::shard::lanes::{Checked, Done, FromReplica, Inlet, Outgoing, Outlet, Raw, Work, lane};
+use crate::shard::roles::{
+    ConsensusLanes, ConsensusRole, ExecutionLanes, ExecutionRole, NetworkLanes, NetworkRole, PreprocessLanes,
+    PreprocessRole, Role,
+};
+use crate::shard::wires::WireLimits;
+use crate::types::Lsn;
+
+/// Room in a record around the largest message: envelopes, archives, lengths.
+const RECORD_SLACK_BYTES: usize = 64 * 1024;
+
+/// What was started.
+pub(super) struct Assembly {
+    pub handle: ReplicaHandle,
+    pub control: ControlHandle,
+    /// One result for each data shard that ended.
+    pub ended: async_mpsc::UnboundedReceiver<Result<(), ShardError>>,
+    pub shards: usize,
+}
+
+/// The lanes of every role, before they are dealt out.
+struct Lanes {
+    links: Vec<Outlet<EstablishedLink>>,
+    network: Vec<NetworkLanes>,
+    preprocess: Vec<PreprocessLanes>,
+    consensus: ConsensusLanes,
+    execution: ExecutionLanes,
+    questions: Outlet<Work>,
+}
+
+/// Where each role instance lives: the shard's index, by kind and instance.
+struct Homes {
+    network: Vec<usize>,
+    preprocess: Vec<usize>,
+    consensus: usize,
+    execution: usize,
+}
+
+impl Homes {
+    fn of(topology: &Topology) -> Self {
+        let shards_with = |role: RoleKind| -> Vec<usize> {
+            let with = topology
+                .shards
+                .iter()
+                .enumerate()
+                .filter(|(_, shard)| shard.roles.contains(&role));
+            with.map(|(index, _)| index).collect()
+        };
+        Self {
+            network: shards_with(RoleKind::Network),
+            preprocess: shards_with(RoleKind::Preprocess),
+            consensus: shards_with(RoleKind::Consensus)[0],
+            execution: shards_with(RoleKind::Execution)[0],
+        }
+    }
+}
+
+fn connect<T: Send>(depth: usize, doorbells: &[Doorbell], from: usize, to: usize) -> (Outlet<T>, Inlet<T>) {
+    lane(depth, (from != to).then(|| doorbells[to].clone()))
+}
+
+/// Makes every lane of the mesh. Each has one sender and one receiver.
+fn make_lanes(homes: &Homes, doorbells: &[Doorbell]) -> Lanes {
+    let mut outgoing: Vec<Vec<Inlet<Outgoing>>> = homes.network.iter().map(|_| Vec::new()).collect();
+    let mut to_networks = |from: usize, depth: usize| -> Vec<Outlet<Outgoing>> {
+        let pairs = homes.network.iter().zip(&mut outgoing);
+        let ends = pairs.map(|(to, inlets)| {
+            let (outlet, inlet) = connect(depth, doorbells, from, *to);
+            inlets.push(inlet);
+            outlet
+        });
+        ends.collect()
+    };
+    let consensus_out = to_networks(homes.consensus, REPLICA_MESSAGE_CHANNEL);
+    let replies = to_networks(homes.execution, RESPONSE_CHANNEL_SIZE.max(1024));
+    let refusals: Vec<_> = homes
+        .preprocess
+        .iter()
+        .map(|home| to_networks(*home, RESPONSE_CHANNEL_SIZE))
+        .collect();
+
+    let (mut replica_frames, mut client_frames): (Vec<Vec<Inlet<Raw>>>, Vec<Vec<Inlet<Raw>>>) =
+        homes.preprocess.iter().map(|_| (Vec::new(), Vec::new())).unzip();
+    let (mut links, mut network, mut replica_messages) = (Vec::new(), Vec::new(), Vec::new());
+    for ((index, home), outgoing) in homes.network.iter().enumerate().zip(outgoing) {
+        let checker = index % homes.preprocess.len();
+        let checker_home = homes.preprocess[checker];
+        let (new_links, links_in) = lane(64, Some(doorbells[*home].clone()));
+        let (replica_out, replica_in) = connect(REPLICA_MESSAGE_CHANNEL, doorbells, *home, checker_home);
+        let (client_out, client_in) = connect(REPLICA_MESSAGE_CHANNEL, doorbells, *home, checker_home);
+        let (messages_out, messages_in) =
+            connect::<FromReplica>(REPLICA_MESSAGE_CHANNEL, doorbells, *home, homes.consensus);
+        links.push(new_links);
+        replica_frames[checker].push(replica_in);
+        client_frames[checker].push(client_in);
+        replica_messages.push(messages_in);
+        network.push(NetworkLanes {
+            links: links_in,
+            client_frames: client_out,
+            replica_frames: replica_out,
+            replica_messages: messages_out,
+            outgoing,
+        });
+    }
+    let (mut preprocess, mut checked_in, mut unordered_in) = (Vec::new(), Vec::new(), Vec::new());
+    for (((home, replica_frames), client_frames), refusals) in homes
+        .preprocess
+        .iter()
+        .zip(replica_frames)
+        .zip(client_frames)
+        .zip(refusals)
+    {
+        let (checked, inlet) = connect::<Checked>(REPLICA_MESSAGE_CHANNEL, doorbells, *home, homes.consensus);
+        checked_in.push(inlet);
+        let (unordered, inlet) = connect::<Work>(WORK_CHANNEL_SIZE, doorbells, *home, homes.execution);
+        unordered_in.push(inlet);
+        preprocess.push(PreprocessLanes {
+            replica_frames,
+            client_frames,
+            checked,
+            unordered,
+            refusals,
+        });
+    }
+    let (questions, inlet) = lane(16, Some(doorbells[homes.execution].clone()));
+    unordered_in.push(inlet);
+    let (work, decisions) = connect(WORK_CHANNEL_SIZE, doorbells, homes.consensus, homes.execution);
+    let (done_out, done) =
+        connect::<Done>(RESPONSE_CHANNEL_SIZE, doorbells, homes.execution, homes.consensus);
+    Lanes {
+        links,
+        network,
+        preprocess,
+        consensus: ConsensusLanes {
+            replica_messages,
+            checked: checked_in,
+            done,
+            work,
+            outgoing: consensus_out,
+        },
+        execution: ExecutionLanes {
+            decisions,
+            unordered: unordered_in,
+            done: done_out,
+            replies,
+        },
+        questions,
+    }
+}
+
+fn client_directory(config: &ReplicaConfig) -> Result<ClientDirectory, ReplicaError> {
+    let cluster = &config.node.cluster;
+    let auth = cluster.agreement.client_auth;
+    let keys = cluster.clients.iter().map(|client| {
+        let mac = match auth {
+            ClientAuth::Signature => None,
+            ClientAuth::Mac => {
+                let key = MacKey::between(&config.node.keys.link, &client.link_key, cluster.cluster_id());
+                Some(key.ok_or(ReplicaError::ClientKey {
+                    client: client.id,
+                    auth,
+                })?)
+            }
+        };
+        Ok(ClientKeys {
+            verifying: client.signing_key,
+            mac,
+            must_sign: false,
+        })
+    });
+    Ok(ClientDirectory::new(keys.collect::<Result<_, ReplicaError>>()?))
+}
+
+fn wire_limits(config: &ReplicaConfig) -> (WireLimits, WireLimits) {
+    let checker = config.node.cluster.checker_limits();
+    let replica = WireLimits {
+        record_bytes_max: 2 * checker.batch_bytes_max + RECORD_SLACK_BYTES,
+        queue_bytes_max: config.limits.replica_queue_bytes_max,
+        backlog_bytes_max: 16 << 20,
+    };
+    let client = WireLimits {
+        record_bytes_max: checker.frame_bytes_max + RECORD_SLACK_BYTES,
+        queue_bytes_max: config.limits.client_queue_bytes_max,
+        backlog_bytes_max: 1 << 20,
+    };
+    (replica, client)
+}
+
+fn start_control(
+    config: &ReplicaConfig,
+    topology: &Topology,
+    listener: TcpListener,
+    mut links: Vec<Outlet<EstablishedLink>>,
+) -> Result<ControlHandle, ReplicaError> {
+    let cluster = &config.node.cluster;
+    let limits = &config.limits;
+    let replicas = cluster.replicas.iter().map(|replica| DialTarget {
+        node: crate::types::NodeId::new(replica.id),
+        address: replica.address.clone(),
+    });
+    let control = ControlConfig {
+        identity: Identity {
+            cluster: cluster.cluster_id(),
+            epoch: cluster.epoch(),
+            own: Peer::Replica(config.node.id),
+            secret: config.node.keys.link.clone(),
+        },
+        directory: cluster.clone(),
+        listener: Some(listener),
+        replicas: replicas.collect(),
+        cpu: topology.control_core,
+        limits: ControlLimits {
+            handshakes_max: limits.handshakes_max,
+            handshake_deadline: Duration::from_millis(limits.handshake_timeout_ms),
+            places: PlaceLimits {
+                connections_max: usize::from(limits.connections_max),
+                replicas_reserved: (2 * cluster.replicas.len()).min(usize::from(limits.connections_max) / 2),
+                ..PlaceLimits::default()
+            },
+            backoff: BackoffLimits {
+                initial: Duration::from_millis(limits.reconnect_min_ms),
+                max: Duration::from_millis(limits.reconnect_max_ms),
+            },
+            ..ControlLimits::default()
+        },
+        seed: u64::from(config.node.id.get()),
+    };
+    let on_link = move |link: EstablishedLink| {
+        let network = match link.established.peer {
+            Peer::Replica(node) => node.index() % links.len(),
+            Peer::Client(client) => client.get() as usize % links.len(),
+        };
+        let outlet = &mut links[network];
+        // A shard that takes no new links is overloaded or gone: the link is dropped, and dialled again.
+        if !outlet.is_blocked() {
+            outlet.push(link);
+        }
+        outlet.ring();
+    };
+    Ok(ControlShard::spawn(control, on_link)?)
+}
+
+/// Starts every shard of one replica.
+pub(super) fn assemble<S: Stack>(
+    config: &ReplicaConfig,
+    parts: impl FnOnce(&Digester) -> Parts<OrderingOf<S>, ExecutorOf<S>>,
+) -> Result<Assembly, ReplicaError> {
+    let cluster: &Arc<ClusterConfig> = &config.node.cluster;
+    let allowed: Vec<usize> = core_affinity::get_core_ids()
+        .unwrap_or_default()
+        .into_iter()
+        .map(|core| core.id)
+        .collect();
+    let topology = Topology::resolve(&config.topology, &allowed, config.preprocessor_threads)?;
+    let listen_error = |source| ReplicaError::Listen {
+        address: config.node.listen.clone(),
+        source,
+    };
+    let listener = match &config.node.listener {
+        Some(listener) => listener.try_clone(),
+        None => TcpListener::bind(&config.node.listen),
+    };
+    let listener = listener.map_err(listen_error)?;
+    let address = listener.local_addr().map_err(listen_error)?;
+    let doorbells: Vec<Doorbell> = topology
+        .shards
+        .iter()
+        .map(|_| Doorbell::new())
+        .collect::<Result<_, _>>()
+        .map_err(ReplicaError::Doorbell)?;
+
+    let homes = Homes::of(&topology);
+    let mut lanes = make_lanes(&homes, &doorbells);
+    let metrics = Arc::new(Metrics::new(config.node.id));
+    let identity = (cluster.cluster_id(), cluster.epoch());
+    let digester = Digester::new(identity.0);
+    let directory = client_directory(config)?;
+    let (replica_limits, client_limits) = wire_limits(config);
+    let parts = parts(&digester);
+    let settings = ReplicaSettings {
+        cluster: identity.0,
+        epoch: identity.1,
+        batch_bytes_max: cluster.agreement.batch_bytes_max,
+        batch_frames_max: cluster.agreement.batch_frames_max,
+    };
+    let pool_limits = PoolLimits {
+        frames_per_client: cluster.frames_per_client(),
+        bytes_per_client: config.limits.pool_bytes_per_client,
+        bytes_max: config.limits.pool_bytes_max,
+    };
+    let pool = RequestPool::new(cluster.clients.len(), pool_limits);
+    let replica = Replica::<S>::new(settings, digester.clone(), parts.ordering, pool, Lsn::ZERO);
+    let mut consensus = Some(ConsensusRole::new(
+        replica,
+        lanes.consensus,
+        identity,
+        metrics.clone(),
+    ));
+    let mut execution = Some(ExecutionRole::new(
+        parts.executor,
+        lanes.execution,
+        identity,
+        metrics.clone(),
+    ));
+    let control = start_control(config, &topology, listener, std::mem::take(&mut lanes.links))?;
+
+    let (ended_tx, ended) = async_mpsc::unbounded();
+    let (lifecycle, started) = (Lifecycle::default(), Instant::now());
+    let mut threads = vec![format!("control-{}", config.node.id)];
+    let (mut networks, mut checkers) = (lanes.network.into_iter(), lanes.preprocess.into_iter());
+    for (index, shard) in topology.shards.iter().enumerate() {
+        let mut roles: Vec<Box<dyn Role>> = Vec::new();
+        for role in &shard.roles {
+            let owner = u8::try_from(roles.len()).unwrap_or(u8::MAX - 1);
+            match role {
+                RoleKind::Network => roles.extend(networks.next().map(|lanes| {
+                    let replicas = (cluster.replicas.len(), replica_limits);
+                    let clients = (cluster.clients.len(), client_limits);
+                    let connections = config.limits.connections_max;
+                    let role = NetworkRole::new(
+                        owner,
+                        connections,
+                        lanes,
+                        identity,
+                        replicas,
+                        clients,
+                        metrics.clone(),
+                    );
+                    Box::new(role) as Box<dyn Role>
+                })),
+                RoleKind::Preprocess => roles.extend(checkers.next().map(|lanes| {
+                    let checker = FrameChecker::new(
+                        config.node.id,
+                        cluster.replicas.len(),
+                        cluster.agreement.client_auth,
+                        cluster.checker_limits(),
+                        digester.clone(),
+                        directory.clone(),
+                    );
+                    Box::new(PreprocessRole::new(checker, lanes, identity, metrics.clone())) as Box<dyn Role>
+                })),
+                RoleKind::Consensus => {
+                    roles.extend(consensus.take().map(|role| Box::new(role) as Box<dyn Role>))
+                }
+                RoleKind::Execution => {
+                    roles.extend(execution.take().map(|role| Box::new(role) as Box<dyn Role>))
+                }
+            }
+        }
+        let context = ShardContext {
+            name: format!("atlas-{}-d{index}", config.node.id),
+            core: shard.core,
+            doorbell: doorbells[index].clone(),
+            lifecycle: lifecycle.clone(),
+            started,
+            spin: Duration::from_micros(topology.spin_us),
+            files: u32::from(config.limits.connections_max),
+            receive_buffers: config.limits.receive_buffers,
+            receive_buffer_bytes: config.limits.receive_buffer_bytes,
+            metrics: metrics.clone(),
+        };
+        threads.push(context.name.clone());
+        spawn(context, roles, ended_tx.clone())?;
+    }
+    let shared = HandleShared {
+        metrics,
+        control: control.counters().clone(),
+        address,
+        core_map: topology.to_string(),
+        topology: topology.summary(),
+        lifecycle,
+        doorbells,
+        questions: Mutex::new(lanes.questions),
+        threads,
+    };
+    let handle = ReplicaHandle {
+        shared: Arc::new(shared),
+    };
+    Ok(Assembly {
+        handle,
+        control,
+        ended,
+        shards: topology.shards.len(),
+    })
+}
+
+fn spawn(
+    context: ShardContext,
+    mut roles: Vec<Box<dyn Role>>,
+    ended: async_mpsc::UnboundedSender<Result<(), ShardError>>,
+) -> Result<(), ReplicaError> {
+    let name = context.name.clone();
+    let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
+        let run = std::panic::AssertUnwindSafe(|| data::run(&context, &mut roles));
+        let result = std::panic::catch_unwind(run).unwrap_or_else(|panic| {
+            let message = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+                .unwrap_or_default();
+            Err(ShardError::Panicked {
+                shard: context.name.clone(),
+                message,
+            })
+        });
+        // Nobody waiting any more is fine.
+        let _ = ended.unbounded_send(result);
+    });
+    thread
+        .map(|_| ())
+        .map_err(|source| ReplicaError::Shard(ShardError::Thread { shard: name, source }))
+}

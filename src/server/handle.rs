@@ -1,0 +1,133 @@
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+use crate::messages::CheckpointClaim;
+use crate::metrics::{Metrics, Standing};
+use crate::net::hello::HandshakeRefusal;
+use crate::ring::Doorbell;
+use crate::shard::control::ControlCounters;
+use crate::shard::data::Lifecycle;
+use crate::shard::lanes::{Outlet, Work};
+use crate::types::NodeId;
+
+/// A running replica from outside: to look at it, and to shut it down. Clones are equal.
+#[derive(Debug, Clone)]
+pub struct ReplicaHandle {
+    pub(super) shared: Arc<HandleShared>,
+}
+
+#[derive(Debug)]
+pub(super) struct HandleShared {
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) control: Arc<ControlCounters>,
+    pub(super) address: SocketAddr,
+    pub(super) core_map: String,
+    pub(super) topology: String,
+    pub(super) lifecycle: Lifecycle,
+    pub(super) doorbells: Vec<Doorbell>,
+    pub(super) questions: Mutex<Outlet<Work>>,
+    /// Names of this replica's threads, as the kernel has them.
+    pub(super) threads: Vec<String>,
+}
+
+impl ReplicaHandle {
+    /// The replica.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.shared.metrics.node
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    /// Which roles run where, a line each.
+    #[must_use]
+    pub fn core_map(&self) -> &str {
+        &self.shared.core_map
+    }
+
+    /// The shards in a few words.
+    #[must_use]
+    pub fn topology(&self) -> &str {
+        &self.shared.topology
+    }
+
+    /// Where it stands right now.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.shared.metrics.standing()
+    }
+
+    /// The value of one counter by name; zero for a name there is not.
+    #[must_use]
+    pub fn counter(&self, name: &str) -> u64 {
+        let mut found = 0;
+        self.visit_counters(|counter, value| {
+            if counter == name {
+                found = value;
+            }
+        });
+        found
+    }
+
+    /// Every counter by name.
+    pub fn visit_counters(&self, mut visit: impl FnMut(&'static str, u64)) {
+        self.shared.metrics.visit(&mut visit);
+        for refusal in HandshakeRefusal::ALL {
+            visit(refusal.name(), self.shared.control.refused(refusal));
+        }
+    }
+
+    /// Computes the digest of the state as it is, at once: for tools and tests. `None` when the replica ends first.
+    #[must_use]
+    pub fn digest(&self) -> Option<CheckpointClaim> {
+        let (question, answer) = mpsc::channel();
+        {
+            let mut questions = self
+                .shared
+                .questions
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            questions.push(Work::Digest(question));
+            questions.ring();
+        }
+        answer.recv_timeout(Duration::from_secs(30)).ok()
+    }
+
+    /// CPU time of all of this replica's threads so far, as the kernel's scheduler counts it.
+    #[must_use]
+    pub fn cpu_time(&self) -> Duration {
+        thread_cpu_time(|name| self.shared.threads.iter().any(|own| own == name))
+    }
+
+    /// Asks the replica to finish what it has and end: no new client work, what is under way is decided,
+    /// executed and answered, links say goodbye. [`run`](super::monolithic_server::MonReplica::run) returns then.
+    pub fn shutdown(&self) {
+        self.shared.lifecycle.drain();
+        self.shared.doorbells.iter().for_each(Doorbell::ring);
+    }
+}
+
+/// CPU time of this process's threads whose names are chosen, from the scheduler's statistics.
+pub fn thread_cpu_time(chosen: impl Fn(&str) -> bool) -> Duration {
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
+        return Duration::ZERO;
+    };
+    let mut total = 0;
+    for task in tasks.flatten() {
+        let name = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        if chosen(name.trim_end()) {
+            let statistics = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+            total += statistics
+                .split(' ')
+                .next()
+                .and_then(|nanos| nanos.parse::<u64>().ok())
+                .unwrap_or(0);
+        }
+    }
+    Duration::from_nanos(total)
+}

@@ -1,0 +1,62 @@
+//! The doors: a replica as a value to bootstrap, run, look at and shut down.
+//!
+//! ```no_run
+//! use atlas_smr_replica::config::{MonolithicStateReplicaConfig, ReplicaConfig};
+//! use atlas_smr_replica::execution::apps::kv::Kv;
+//! use atlas_smr_replica::MonReplica;
+//!
+//! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+//! let (replica_config, _) = ReplicaConfig::load("cluster/r0.toml".as_ref())?;
+//! let replica = MonReplica::bootstrap(MonolithicStateReplicaConfig { service: Kv, replica_config }).await?;
+//! let handle = replica.handle(); // to shut down, and to look at
+//! # let _ = handle;
+//! replica.run().await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod assembly;
+mod handle;
+pub mod monolithic_server;
+
+pub use handle::{ReplicaHandle, thread_cpu_time};
+
+use std::io;
+
+use crate::config::TopologyError;
+use crate::preprocessing::ClientAuth;
+use crate::shard::ShardError;
+use crate::shard::control::ControlError;
+
+/// Why a replica does not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicaError {
+    /// The address cannot be listened at.
+    #[error("cannot listen at {address}: {source}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The topology does not fit this machine.
+    #[error("topology: {0}")]
+    Topology(#[from] TopologyError),
+    /// A client's link key makes no MAC key.
+    #[error("client {client}: its link key is of small order, and client_auth is {auth}")]
+    ClientKey {
+        /// The client.
+        client: u32,
+        /// How clients prove their frames.
+        auth: ClientAuth,
+    },
+    /// The process is out of descriptors.
+    #[error("cannot make a doorbell: {0}")]
+    Doorbell(#[source] io::Error),
+    /// The control shard does not start, or panicked.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// A data shard does not start, or failed.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+}

@@ -1,0 +1,103 @@
+//! Replicas of services whose state is transferred as a whole.
+
+use std::marker::PhantomData;
+
+use futures_lite::StreamExt;
+
+use super::assembly::{Assembly, assemble};
+use super::{ReplicaError, ReplicaHandle};
+use crate::config::{MonolithicStateReplicaConfig, ReplicaConfig};
+use crate::execution::{Application, SingleThreaded};
+use crate::ordering::pbft::{Pbft, PbftConfig};
+use crate::replica::{DefaultStack, Stack};
+
+/// The protocol components of a replica, made.
+pub(super) struct Parts<O, E> {
+    pub ordering: O,
+    pub executor: E,
+}
+
+/// A replica of service `A`, built from the stack `S`.
+///
+/// Its shards run from [`bootstrap`](Self::bootstrap) on; [`run`](Self::run) waits for their end. Both can be awaited
+/// on any runtime.
+pub struct MonReplica<A: Application, S: Stack = DefaultStack<A>> {
+    assembly: Assembly,
+    _types: PhantomData<fn() -> (A, S)>,
+}
+
+impl<A: Application> MonReplica<A> {
+    /// Starts a replica: listens, dials, and takes part as soon as links are up.
+    ///
+    /// # Errors
+    /// When the address, the topology or the kernel does not allow it.
+    pub async fn bootstrap(config: MonolithicStateReplicaConfig<A>) -> Result<Self, ReplicaError> {
+        let MonolithicStateReplicaConfig {
+            service,
+            replica_config,
+        } = config;
+        let assembly = assemble::<DefaultStack<A>>(&replica_config, |digester| Parts {
+            ordering: Pbft::new(pbft_config(&replica_config), digester.clone()),
+            executor: SingleThreaded::new(
+                service,
+                replica_config.node.cluster.clients.len(),
+                digester.clone(),
+                replica_config.node.cluster.epoch(),
+                replica_config.node.cluster.checkpoint_rule(),
+            ),
+        })?;
+        Ok(Self {
+            assembly,
+            _types: PhantomData,
+        })
+    }
+}
+
+impl<A: Application, S: Stack> MonReplica<A, S> {
+    /// To look at the replica, and to shut it down, from anywhere.
+    #[must_use]
+    pub fn handle(&self) -> ReplicaHandle {
+        self.assembly.handle.clone()
+    }
+
+    /// Waits until the replica was shut down or failed.
+    ///
+    /// # Errors
+    /// The first failure of a shard; the others are shut down then.
+    pub async fn run(self) -> Result<(), ReplicaError> {
+        let Assembly {
+            handle,
+            control,
+            mut ended,
+            shards,
+        } = self.assembly;
+        let mut result = Ok(());
+        for _ in 0..shards {
+            if let Some(Err(error)) = ended.next().await {
+                tracing::error!(%error, "a shard failed");
+                result = result.and(Err(error.into()));
+                handle.shutdown();
+            }
+        }
+        control.stop()?;
+        result
+    }
+}
+
+fn pbft_config(config: &ReplicaConfig) -> PbftConfig {
+    let cluster = &config.node.cluster;
+    PbftConfig {
+        node: config.node.id,
+        quorum: cluster.quorum(),
+        cluster: cluster.cluster_id(),
+        epoch: cluster.epoch(),
+        window: cluster.agreement.window,
+        pipeline: config.op_config.pipeline,
+        signing: config.node.keys.signing.clone(),
+        verifying: cluster
+            .replicas
+            .iter()
+            .map(|replica| replica.signing_key)
+            .collect(),
+    }
+}
