@@ -3,13 +3,15 @@ use serde::{Deserialize, Serialize};
 use crate::crypto::{MacKey, VerifyingKey};
 use crate::types::ClientId;
 
-/// How clients prove their frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// How the clients of a cluster prove their frames. The same at every replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientAuth {
     /// One Ed25519 signature per frame: a frame that convinces one replica convinces all.
+    #[default]
     Signature,
-    /// One MAC per replica: cheaper, but a client can lie to some replicas only; then it has to sign.
+    /// One MAC per replica, far cheaper; but a client can convince some replicas and not others, and then has
+    /// to sign. Signatures are accepted as well.
     Mac,
 }
 
@@ -22,18 +24,19 @@ impl std::fmt::Display for ClientAuth {
     }
 }
 
-/// What a replica knows to judge one client's frames by.
+/// What a replica judges one client's frames by.
 #[derive(Debug, Clone)]
 pub struct ClientKeys {
     /// The client's public signing key.
     pub verifying: VerifyingKey,
-    /// The MAC key this replica shares with the client; `None` when the client's link key is none.
+    /// The key this replica shares with the client. `None` when the client's configured link key yields none:
+    /// such a client can only sign.
     pub mac: Option<MacKey>,
-    /// After a disputed MAC only signatures count.
+    /// Whether only a signature gets this client's frames in, because one of its MACs was disputed.
     pub must_sign: bool,
 }
 
-/// All clients of the cluster, by number.
+/// All clients of the cluster. They are numbered from zero, so a look-up is an index.
 #[derive(Debug, Clone, Default)]
 pub struct ClientDirectory {
     clients: Vec<ClientKeys>,
@@ -52,7 +55,7 @@ impl ClientDirectory {
         self.clients.get(client.get() as usize)
     }
 
-    /// From now on this client has to sign.
+    /// From now on this client's own frames need a signature. A stranger stays a stranger.
     pub fn require_signature(&mut self, client: ClientId) {
         if let Some(keys) = self.clients.get_mut(client.get() as usize) {
             keys.must_sign = true;

@@ -1,67 +1,90 @@
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
+use super::arrivals::{Arrivals, Ticket};
 use crate::execution::{SequenceWindow, Standing};
-use crate::messages::{Batch, Frame, FrameKey};
+use crate::messages::{Batch, Frame, FrameKey, Mode};
 use crate::types::{ClientId, FrameSeq, Time};
 
-/// How much may wait.
-#[derive(Debug, Clone, Copy)]
+/// How much may be pending: queued or proposed, not decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolLimits {
     /// Frames of one client.
     pub frames_per_client: usize,
     /// Bytes of one client's frames.
     pub bytes_per_client: usize,
-    /// Bytes of all frames.
+    /// Bytes of all clients' frames.
     pub bytes_max: usize,
 }
 
 /// What became of an offered frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Offer {
     /// It waits to be proposed.
     Queued,
-    /// It waits or is proposed already.
+    /// A frame with its key is pending already.
     Duplicate,
-    /// It was decided: its reply is in the client table.
+    /// It was decided: its reply is in the client table, or will be.
     AlreadyDecided,
-    /// It lies before the client's window.
+    /// It lies before its client's window, or the client is none: it is never executed.
     Stale,
-    /// The client, or everybody together, has too much waiting.
+    /// Its client, or all together, have too much pending; it may be offered again later.
     OverQuota,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct Pending {
     frame: Frame,
-    since: Time,
-    proposed: bool,
+    ticket: Ticket,
 }
 
+impl Pending {
+    fn sequence(&self) -> FrameSeq {
+        self.frame.key().sequence
+    }
+}
+
+/// One client's pending frames. Both lists ascend by sequence number; a frame is in at most one of them.
 #[derive(Debug, Default)]
 struct ClientQueue {
-    /// By sequence number: queued frames and proposed ones that are not decided yet.
-    frames: BTreeMap<FrameSeq, Waiting>,
-    queued: usize,
+    queued: VecDeque<Pending>,
+    /// Taken for a batch that is not decided yet.
+    in_flight: VecDeque<Pending>,
     bytes: usize,
     decided: SequenceWindow,
-    /// Whether the client is in the round of those with queued frames.
     in_round: bool,
 }
 
-/// The frames that are not decided yet: each at most once, each client within its quota, and batches made
-/// from them fairly.
+fn position(frames: &VecDeque<Pending>, sequence: FrameSeq) -> Result<usize, usize> {
+    // Frames are decided oldest first and arrive newest last: most look-ups end at one of the ends.
+    match (frames.front(), frames.back()) {
+        (Some(first), _) if first.sequence() == sequence => Ok(0),
+        (_, Some(last)) if last.sequence() < sequence => Err(frames.len()),
+        _ => frames.binary_search_by_key(&sequence, Pending::sequence),
+    }
+}
+
+/// Inserts a frame whose key is not in the list.
+fn insert(frames: &mut VecDeque<Pending>, pending: Pending) {
+    let (Ok(at) | Err(at)) = position(frames, pending.sequence());
+    frames.insert(at, pending);
+}
+
+/// The frames that are not decided yet: each at most once, each client within its quota, and batches made from
+/// them fairly. A client without frames costs nothing but its entry.
 ///
-/// Invariants: `queued` counts the entries of `frames` that are not proposed; a client is in `round` exactly when its
-/// `in_round` is set, and whenever it has queued frames; `bytes` are the sums over `frames`.
+/// Invariants: a client is in `round` exactly when its `in_round` is set, once, and at least whenever it has
+/// queued frames; `bytes`, `frames` and `queued` are the sums over the clients; every pending frame has its
+/// ticket in `arrivals`; no pending frame was decided or is stale.
 #[derive(Debug)]
 pub struct RequestPool {
     limits: PoolLimits,
     clients: Vec<ClientQueue>,
+    /// Whose turn is next: the clients with queued frames, and some that just lost theirs.
     round: VecDeque<ClientId>,
-    bytes: usize,
+    arrivals: Arrivals,
     frames: usize,
-    /// Keys in the order of arrival; those no longer waiting are dropped when they come to the front.
-    arrivals: VecDeque<(Time, FrameKey)>,
+    queued: usize,
+    bytes: usize,
 }
 
 impl RequestPool {
@@ -72,151 +95,200 @@ impl RequestPool {
             limits,
             clients: (0..clients).map(|_| ClientQueue::default()).collect(),
             round: VecDeque::new(),
-            bytes: 0,
+            arrivals: Arrivals::new(),
             frames: 0,
-            arrivals: VecDeque::new(),
+            queued: 0,
+            bytes: 0,
         }
     }
 
-    /// Takes a checked frame in, if it is new and there is room.
+    /// Takes in a checked frame of ordered operations, if it is new and there is room. `now` never runs
+    /// backwards from one offer to the next.
     pub fn offer(&mut self, now: Time, frame: Frame) -> Offer {
-        let key = frame.key();
-        let Some(client) = self.clients.get_mut(key.client.get() as usize) else {
+        debug_assert_eq!(frame.mode(), Mode::Ordered, "read-only frames are not ordered");
+        let FrameKey { client: id, sequence } = frame.key();
+        let Some(client) = self.clients.get_mut(id.get() as usize) else {
             return Offer::Stale;
         };
-        match client.decided.check(key.sequence) {
+        match client.decided.check(sequence) {
             Standing::Executed => return Offer::AlreadyDecided,
             Standing::Stale => return Offer::Stale,
             Standing::Fresh => {}
         }
-        if client.frames.contains_key(&key.sequence) {
+        let Err(at) = position(&client.queued, sequence) else {
+            return Offer::Duplicate;
+        };
+        if position(&client.in_flight, sequence).is_ok() {
             return Offer::Duplicate;
         }
         let bytes = frame.bytes().len();
-        if client.frames.len() >= self.limits.frames_per_client
+        if client.queued.len() + client.in_flight.len() >= self.limits.frames_per_client
             || client.bytes + bytes > self.limits.bytes_per_client
             || self.bytes + bytes > self.limits.bytes_max
         {
             return Offer::OverQuota;
         }
-        client.frames.insert(
-            key.sequence,
-            Waiting {
-                frame,
-                since: now,
-                proposed: false,
-            },
-        );
-        client.queued += 1;
+        let ticket = self.arrivals.push(now);
+        client.queued.insert(at, Pending { frame, ticket });
         client.bytes += bytes;
         self.bytes += bytes;
         self.frames += 1;
+        self.queued += 1;
         if !client.in_round {
             client.in_round = true;
-            self.round.push_back(key.client);
-        }
-        self.arrivals.push_back((now, key));
-        if self.arrivals.len() > 2 * self.frames + 64 {
-            self.drop_old_arrivals();
+            self.round.push_back(id);
         }
         Offer::Queued
     }
 
-    /// Takes the next batch: one frame of each client in turn, each client's in the order of its numbers, up to the
-    /// limits (at least one frame). `None` when nothing is queued. The frames stay in the pool as
-    /// proposed until they are decided or [returned](Self::return_proposed).
+    /// Takes the next batch and its size in bytes: one frame of each client in turn, each client's in the order
+    /// of their numbers, until a limit is met. `None` when nothing is queued. The turn that could not be
+    /// served is the first of the next batch. A frame longer than `bytes_max` makes a batch of its own.
+    ///
+    /// The frames stay pending until they are decided or [returned](Self::return_in_flight).
     pub fn take_batch(&mut self, bytes_max: usize, frames_max: usize) -> Option<(Vec<Frame>, usize)> {
-        let (mut batch, mut bytes) = (Vec::new(), 0);
+        let likely = self.queued.min(frames_max).min(128);
+        if likely == 0 {
+            return None;
+        }
+        let (mut batch, mut bytes) = (Vec::with_capacity(likely), 0);
         while batch.len() < frames_max {
             let Some(id) = self.round.pop_front() else { break };
             let client = &mut self.clients[id.get() as usize];
-            let Some(waiting) = client.frames.values_mut().find(|waiting| !waiting.proposed) else {
+            let Some(next) = client.queued.front() else {
                 client.in_round = false;
                 continue;
             };
-            let frame_bytes = waiting.frame.bytes().len();
+            let frame_bytes = next.frame.bytes().len();
             if !batch.is_empty() && bytes + frame_bytes > bytes_max {
                 self.round.push_front(id);
                 break;
             }
-            waiting.proposed = true;
-            batch.push(waiting.frame.clone());
+            let Some(taken) = client.queued.pop_front() else {
+                break;
+            };
             bytes += frame_bytes;
-            client.queued -= 1;
-            if client.queued > 0 {
-                self.round.push_back(id);
-            } else {
+            batch.push(taken.frame.clone());
+            insert(&mut client.in_flight, taken);
+            self.queued -= 1;
+            if client.queued.is_empty() {
                 client.in_round = false;
+            } else {
+                self.round.push_back(id);
             }
         }
         (!batch.is_empty()).then_some((batch, bytes))
     }
 
-    /// Forgets a decided batch's frames, here and for ever.
+    /// Removes a decided batch's frames, wherever they are, and remembers that they were decided. Frames that
+    /// fall out of their client's window by this are removed as well: they would never be executed.
     pub fn on_decided(&mut self, batch: &Batch) {
         for frame in &batch.frames {
-            let key = frame.key();
-            let Some(client) = self.clients.get_mut(key.client.get() as usize) else {
+            let FrameKey { client: id, sequence } = frame.key();
+            let Some(client) = self.clients.get_mut(id.get() as usize) else {
                 continue;
             };
-            client.decided.record(key.sequence);
-            if let Some(waiting) = client.frames.remove(&key.sequence) {
-                let bytes = waiting.frame.bytes().len();
-                client.bytes -= bytes;
-                self.bytes -= bytes;
-                self.frames -= 1;
-                client.queued -= usize::from(!waiting.proposed);
+            client.decided.record(sequence);
+            if let Ok(at) = position(&client.in_flight, sequence) {
+                let gone = client.in_flight.remove(at);
+                self.leave(id, gone);
+            } else if let Ok(at) = position(&client.queued, sequence) {
+                let gone = client.queued.remove(at);
+                self.queued -= 1;
+                self.leave(id, gone);
             }
+            self.drop_settled(id);
         }
     }
 
-    /// Queues all proposed frames again: their proposals may be lost with the view.
-    pub fn return_proposed(&mut self) {
-        for (number, client) in (0u32..).zip(&mut self.clients) {
-            for waiting in client.frames.values_mut().filter(|waiting| waiting.proposed) {
-                waiting.proposed = false;
-                client.queued += 1;
+    /// Takes over what is known to be decided of a client, from a checkpoint. Pending frames that it settles are
+    /// removed.
+    pub fn adopt_window(&mut self, id: ClientId, window: SequenceWindow) {
+        let Some(client) = self.clients.get_mut(id.get() as usize) else {
+            return;
+        };
+        client.decided = window;
+        let (queued, in_flight) = (
+            std::mem::take(&mut client.queued),
+            std::mem::take(&mut client.in_flight),
+        );
+        let is_fresh = |pending: &Pending| window.check(pending.sequence()) == Standing::Fresh;
+        let (queued, settled): (VecDeque<_>, VecDeque<_>) = queued.into_iter().partition(is_fresh);
+        client.queued = queued;
+        self.queued -= settled.len();
+        settled.into_iter().for_each(|gone| self.leave(id, Some(gone)));
+        let (in_flight, settled): (VecDeque<_>, VecDeque<_>) = in_flight.into_iter().partition(is_fresh);
+        self.clients[id.get() as usize].in_flight = in_flight;
+        settled.into_iter().for_each(|gone| self.leave(id, Some(gone)));
+    }
+
+    /// Queues again what was taken and not decided: its proposals may be lost with the view. Looks at every
+    /// client.
+    pub fn return_in_flight(&mut self) {
+        for (number, client) in (0..).zip(&mut self.clients) {
+            self.queued += client.in_flight.len();
+            for pending in client.in_flight.drain(..).rev() {
+                insert(&mut client.queued, pending);
             }
-            if client.queued > 0 && !client.in_round {
+            if !client.queued.is_empty() && !client.in_round {
                 client.in_round = true;
                 self.round.push_back(ClientId::new(number));
             }
         }
     }
 
-    /// When the frame that waits longest arrived.
-    pub fn oldest_pending_since(&mut self) -> Option<Time> {
-        while let Some((since, key)) = self.arrivals.front() {
-            if self.is_waiting(*since, *key) {
-                return Some(*since);
-            }
-            self.arrivals.pop_front();
-        }
-        None
+    /// When the frame that is pending longest arrived: what a progress timer is set by.
+    #[must_use]
+    pub fn oldest_pending_since(&self) -> Option<Time> {
+        self.arrivals.oldest()
     }
 
-    /// How many frames wait or are proposed.
+    /// How many frames are pending: queued or in flight.
     #[must_use]
     pub fn pending_frames(&self) -> usize {
         self.frames
     }
 
-    /// How many bytes they have.
+    /// How many bytes the pending frames have.
     #[must_use]
     pub fn pending_bytes(&self) -> usize {
         self.bytes
     }
 
-    fn is_waiting(&self, since: Time, key: FrameKey) -> bool {
-        let client = self.clients.get(key.client.get() as usize);
-        client
-            .and_then(|client| client.frames.get(&key.sequence))
-            .is_some_and(|waiting| waiting.since == since)
+    /// How many of the pending frames wait to be taken.
+    #[must_use]
+    pub fn queued_frames(&self) -> usize {
+        self.queued
     }
 
-    fn drop_old_arrivals(&mut self) {
-        let mut arrivals = std::mem::take(&mut self.arrivals);
-        arrivals.retain(|(since, key)| self.is_waiting(*since, *key));
-        self.arrivals = arrivals;
+    /// Removes a client's frames that its window has left behind. They are its oldest.
+    fn drop_settled(&mut self, id: ClientId) {
+        let is_stale = |window: &SequenceWindow, first: Option<&Pending>| {
+            first.is_some_and(|first| window.check(first.sequence()) == Standing::Stale)
+        };
+        loop {
+            let client = &mut self.clients[id.get() as usize];
+            let gone = if is_stale(&client.decided, client.queued.front()) {
+                self.queued -= 1;
+                client.queued.pop_front()
+            } else if is_stale(&client.decided, client.in_flight.front()) {
+                client.in_flight.pop_front()
+            } else {
+                return;
+            };
+            self.leave(id, gone);
+        }
+    }
+
+    /// Books a frame out that was removed from its client's list.
+    fn leave(&mut self, id: ClientId, gone: Option<Pending>) {
+        let Some(Pending { frame, ticket }) = gone else {
+            return;
+        };
+        let bytes = frame.bytes().len();
+        self.clients[id.get() as usize].bytes -= bytes;
+        self.bytes -= bytes;
+        self.frames -= 1;
+        self.arrivals.remove(ticket);
     }
 }

@@ -1,24 +1,24 @@
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-
 use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::crypto::{Digester, Domain, LinkSecret, MacKey, SigningKey};
+use crate::crypto::{Digester, Domain, LinkSecret, MacKey, SigningKey, VerifyingKey};
 use crate::messages::{
-    Authenticator, Batch, BatchError, Checked, Frame, FrameBuilder, Mode, PrePrepare, RequestFrame,
-    SystemMessage,
+    Authenticator, Batch, BatchError, Checked, Frame, FrameBuilder, Mode, PrePrepare, RefusalReason,
+    RequestFrame, SystemMessage,
 };
-use crate::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, NodeId, SeqNo, Time, View};
+use crate::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, NodeId, SeqNo, View};
 
-const CLUSTER: ClusterId = ClusterId::from_bytes(*b"cluster-of-tests");
-const REPLICAS: usize = 4;
+pub(super) const CLUSTER: ClusterId = ClusterId::from_bytes(*b"cluster-of-tests");
+const FOREIGN: ClusterId = ClusterId::from_bytes(*b"another cluster!");
+pub(super) const REPLICAS: usize = 4;
+/// The client whose public key is the identity point: under ZIP-215 anybody can sign for it.
+const SMALL_ORDER: u32 = 3;
 const LIMITS: CheckerLimits = CheckerLimits {
     frame_bytes_max: 4096,
     frame_operations_max: 8,
     batch_bytes_max: 1 << 20,
-    batch_frames_max: 64,
+    batch_frames_max: 6,
 };
 
 fn link(seed: u8) -> LinkSecret {
@@ -29,15 +29,31 @@ fn signing(client: u32) -> SigningKey {
     SigningKey::from_seed(&[client as u8 + 100; 32])
 }
 
-fn checker(node: u16, auth: ClientAuth) -> FrameChecker {
-    let clients = (0..3)
-        .map(|client| ClientKeys {
-            verifying: signing(client).verifying_key(),
-            mac: MacKey::between(&link(node as u8 + 1), &link(client as u8 + 50).public(), CLUSTER),
-            must_sign: false,
-        })
-        .collect();
-    let directory = ClientDirectory::new(clients);
+fn verifying(client: u32) -> VerifyingKey {
+    if client == SMALL_ORDER {
+        let mut identity = [0; 32];
+        identity[0] = 1;
+        return VerifyingKey::from_bytes(identity);
+    }
+    signing(client).verifying_key()
+}
+
+fn mac_key(client: u32, node: NodeId, cluster: ClusterId) -> MacKey {
+    MacKey::between(
+        &link(client as u8 + 50),
+        &link(node.get() as u8 + 1).public(),
+        cluster,
+    )
+    .unwrap()
+}
+
+pub(super) fn checker(node: u16, auth: ClientAuth) -> FrameChecker {
+    let clients = (0..=SMALL_ORDER).map(|client| ClientKeys {
+        verifying: verifying(client),
+        mac: MacKey::between(&link(node as u8 + 1), &link(client as u8 + 50).public(), CLUSTER),
+        must_sign: false,
+    });
+    let directory = ClientDirectory::new(clients.collect());
     FrameChecker::new(
         NodeId::new(node),
         REPLICAS,
@@ -48,354 +64,366 @@ fn checker(node: u16, auth: ClientAuth) -> FrameChecker {
     )
 }
 
-fn body(client: u32, sequence: u64, mode: Mode) -> Vec<u8> {
+pub(super) fn body(client: u32, sequence: u64, mode: Mode) -> Vec<u8> {
     let mut builder = FrameBuilder::default();
-    builder.push(b"operation").unwrap();
+    builder.push(b"first operation").unwrap();
+    builder.push(b"second").unwrap();
     builder.finish(ClientId::new(client), FrameSeq::new(sequence), mode)
 }
 
-fn with_macs(client: u32, sequence: u64, spoil: Option<u16>) -> Bytes {
-    let body = body(client, sequence, Mode::Ordered);
-    let digest = Digester::new(CLUSTER).digest(Domain::RequestFrame, &body);
-    let macs = NodeId::all(REPLICAS).map(|node| {
-        let key = MacKey::between(
-            &link(client as u8 + 50),
-            &link(node.get() as u8 + 1).public(),
-            CLUSTER,
-        )
-        .unwrap();
-        let mut mac = key.mac(&digest);
-        mac[3] ^= u8::from(spoil == Some(node.get()));
-        mac
-    });
-    RequestFrame {
-        authenticator: Authenticator::Macs(macs.collect()),
-        body,
-    }
-    .to_archive()
+fn digest_of(body: &[u8], cluster: ClusterId) -> Digest {
+    Digester::new(cluster).digest(Domain::RequestFrame, body)
 }
 
-fn with_signature(client: u32, sequence: u64, signer: u32) -> Bytes {
-    let body = body(client, sequence, Mode::Ordered);
-    let digest = Digester::new(CLUSTER).digest(Domain::RequestFrame, &body);
-    let authenticator = Authenticator::Signature(signing(signer).sign(Domain::RequestFrame, &digest));
+fn macs_of(client: u32, digest: &Digest, cluster: ClusterId) -> Vec<[u8; 16]> {
+    NodeId::all(REPLICAS)
+        .map(|node| mac_key(client, node, cluster).mac(digest))
+        .collect()
+}
+
+pub(super) fn archive(body: Vec<u8>, authenticator: Authenticator) -> Bytes {
     RequestFrame { body, authenticator }.to_archive()
 }
 
-/// The final verdict on a frame that came by the link of `client`.
-fn verdict(checker: &mut FrameChecker, client: u32, bytes: Bytes) -> Result<Frame, FrameRefusal> {
-    match checker.take_frame(ClientId::new(client), bytes) {
-        Ok(Some(frame)) => Ok(frame),
-        Err((_, refusal)) => Err(refusal),
-        Ok(None) => {
-            let mut result = None;
-            checker.verify(|frame, verdict| result = Some(verdict.map(|()| frame)));
-            result.unwrap()
-        }
+/// A frame under MACs; the one for replica `spoil` is wrong.
+pub(super) fn with_macs(client: u32, sequence: u64, spoil: Option<usize>) -> Bytes {
+    let body = body(client, sequence, Mode::Ordered);
+    let mut macs = macs_of(client, &digest_of(&body, CLUSTER), CLUSTER);
+    if let Some(node) = spoil {
+        macs[node][3] ^= 1;
     }
+    archive(body, Authenticator::Macs(macs))
 }
 
-fn propose(frames: &[Bytes], digest: Option<Digest>) -> Bytes {
+pub(super) fn with_signature(client: u32, sequence: u64, signer: u32) -> Bytes {
+    let body = body(client, sequence, Mode::Ordered);
+    let digest = digest_of(&body, CLUSTER);
+    let signature = signing(signer).sign(Domain::RequestFrame, &digest);
+    archive(body, Authenticator::Signature(signature))
+}
+
+pub(super) fn from(client: u32) -> FrameSource {
+    FrameSource::Client(ClientId::new(client))
+}
+
+const FORWARDED: FrameSource = FrameSource::Replica(NodeId::new(2));
+
+fn check(
+    checker: &mut FrameChecker,
+    frames: impl IntoIterator<Item = (FrameSource, Bytes)>,
+) -> Vec<Result<Frame, RefusedFrame>> {
+    let mut verdicts = Vec::new();
+    checker.check_frames(frames, |_, verdict| verdicts.push(verdict));
+    verdicts
+}
+
+pub(super) fn check_one(
+    checker: &mut FrameChecker,
+    source: FrameSource,
+    bytes: Bytes,
+) -> Result<Frame, FrameRefusal> {
+    let verdict = check(checker, [(source, bytes)]).pop().unwrap();
+    verdict.map_err(|refused| refused.refusal)
+}
+
+pub(super) fn propose_with(frames: &[Bytes], digest: Option<Digest>) -> Bytes {
     let digester = Digester::new(CLUSTER);
     let check = |bytes: &Bytes| {
-        Frame::check(bytes.clone(), 8, 4096, |b| {
-            digester.digest(Domain::RequestFrame, b)
+        Frame::check(bytes.clone(), 8, 4096, |body| {
+            digester.digest(Domain::RequestFrame, body)
         })
     };
     let frames: Vec<Frame> = frames.iter().map(|bytes| check(bytes).unwrap()).collect();
-    let digest = digest.unwrap_or_else(|| batch_digest(&digester, &frames));
     let batch = Batch {
-        digest,
-        bytes: frames.iter().map(|f| f.bytes().len()).sum(),
+        digest: digest.unwrap_or_else(|| batch_digest(&digester, &frames)),
+        bytes: frames.iter().map(|frame| frame.bytes().len()).sum(),
         frames,
     };
-    PrePrepare::encode(CLUSTER, Epoch::ZERO, View::ZERO, SeqNo::new(1), &batch)
+    PrePrepare::encode(CLUSTER, Epoch::ZERO, View::new(2), SeqNo::new(9), &batch)
 }
 
-fn check_proposal(checker: &mut FrameChecker, message: &Bytes) -> Result<bool, BatchError> {
+pub(super) fn propose(frames: &[Bytes]) -> Bytes {
+    propose_with(frames, None)
+}
+
+/// Whether the proposal in `message` is authentic, or why it is refused.
+pub(super) fn check_proposal(checker: &mut FrameChecker, message: &Bytes) -> Result<bool, BatchError> {
     let checked = Checked::<SystemMessage>::body_of(message).unwrap();
-    checker
-        .check_proposal(&checked, message)
-        .unwrap()
-        .map(|proposal| proposal.authentic)
+    let proposal = checker.check_proposal(&checked, message).unwrap()?;
+    assert_eq!(
+        (proposal.view, proposal.seq, &proposal.message),
+        (View::new(2), SeqNo::new(9), message)
+    );
+    let bytes: usize = proposal
+        .batch
+        .frames
+        .iter()
+        .map(|frame| frame.bytes().len())
+        .sum();
+    assert_eq!(proposal.batch.bytes, bytes);
+    Ok(proposal.authentic)
 }
 
 #[test]
-fn a_frame_is_judged_by_its_client_link_and_authenticator() {
+fn a_mac_convinces_the_replica_it_is_for_and_a_signature_everybody() {
     let mut mac = checker(2, ClientAuth::Mac);
-    assert!(verdict(&mut mac, 1, with_macs(1, 5, None)).is_ok());
+    assert!(check_one(&mut mac, from(1), with_macs(1, 5, None)).is_ok());
     assert!(
-        verdict(&mut mac, 1, with_macs(1, 5, Some(3))).is_ok(),
+        check_one(&mut mac, from(1), with_macs(1, 5, Some(3))).is_ok(),
         "another replica's MAC is not ours to judge"
     );
     assert_eq!(
-        verdict(&mut mac, 1, with_macs(1, 5, Some(2))).unwrap_err(),
-        FrameRefusal::NotAuthentic
+        check_one(&mut mac, from(1), with_macs(1, 5, Some(2))).unwrap_err(),
+        FrameRefusal::Mac
     );
-    assert_eq!(
-        verdict(&mut mac, 2, with_macs(1, 5, None)).unwrap_err(),
-        FrameRefusal::WrongClient
-    );
-    assert!(
-        verdict(&mut mac, 1, with_signature(1, 5, 1)).is_ok(),
-        "a signature always convinces"
-    );
-    mac.require_signature(ClientId::new(1));
-    assert_eq!(
-        verdict(&mut mac, 1, with_macs(1, 5, None)).unwrap_err(),
-        FrameRefusal::MustSign
-    );
-    assert!(verdict(&mut mac, 1, with_signature(1, 5, 1)).is_ok());
+    assert!(check_one(&mut mac, from(1), with_signature(1, 5, 1)).is_ok());
 
     let mut signature = checker(2, ClientAuth::Signature);
-    assert!(verdict(&mut signature, 1, with_signature(1, 5, 1)).is_ok());
-    assert_eq!(
-        verdict(&mut signature, 1, with_signature(1, 5, 2)).unwrap_err(),
-        FrameRefusal::NotAuthentic
-    );
-    assert_eq!(
-        verdict(&mut signature, 1, with_macs(1, 5, None)).unwrap_err(),
-        FrameRefusal::NotAuthentic
-    );
-    assert_eq!(
-        verdict(&mut signature, 9, with_signature(9, 5, 9)).unwrap_err(),
-        FrameRefusal::UnknownClient
-    );
+    assert!(check_one(&mut signature, from(1), with_signature(1, 5, 1)).is_ok());
+    let forged = check_one(&mut signature, from(1), with_signature(1, 5, 2));
+    assert_eq!(forged.unwrap_err(), FrameRefusal::Signature);
+    let macs = check_one(&mut signature, from(1), with_macs(1, 5, None));
+    assert_eq!(macs.unwrap_err(), FrameRefusal::MustSign);
 }
 
 #[test]
-fn a_foreign_number_of_macs_is_refused_by_structure() {
-    let body = body(1, 1, Mode::Ordered);
-    let frame = RequestFrame {
-        body,
-        authenticator: Authenticator::Macs(vec![[0; 16]; 3]),
+fn a_flagged_client_has_to_sign_what_it_sends() {
+    let mut checker = checker(0, ClientAuth::Mac);
+    checker.require_signature(ClientId::new(1));
+    checker.require_signature(ClientId::new(77));
+    for source in [from(1), FORWARDED] {
+        let verdict = check_one(&mut checker, source, with_macs(1, 5, None));
+        assert_eq!(verdict.unwrap_err(), FrameRefusal::MustSign);
+        assert!(check_one(&mut checker, source, with_signature(1, 5, 1)).is_ok());
     }
-    .to_archive();
-    assert!(matches!(
-        verdict(&mut checker(0, ClientAuth::Mac), 1, frame),
-        Err(FrameRefusal::Structure(_))
-    ));
-}
-
-#[test]
-fn a_proposal_is_refused_for_one_bad_signature_and_disputed_for_one_bad_mac() {
-    let good = propose(&[with_signature(0, 1, 0), with_signature(1, 1, 1)], None);
-    let bad = propose(&[with_signature(0, 1, 0), with_signature(1, 1, 2)], None);
-    let mut signature = checker(1, ClientAuth::Signature);
+    assert!(check_one(&mut checker, from(0), with_macs(0, 5, None)).is_ok());
+    let proposal = propose(&[with_macs(1, 5, None)]);
     assert_eq!(
-        check_proposal(&mut signature, &bad),
-        Err(BatchError::NotAuthentic(0))
-    );
-    assert_eq!(check_proposal(&mut signature, &good), Ok(true));
-    let mut mac = checker(1, ClientAuth::Mac);
-    let disputed = propose(&[with_macs(0, 1, None), with_macs(1, 1, Some(1))], None);
-    assert_eq!(check_proposal(&mut mac, &disputed), Ok(false));
-    assert_eq!(
-        check_proposal(&mut checker(2, ClientAuth::Mac), &disputed),
-        Ok(true)
-    );
-    let lie = propose(&[with_macs(0, 1, None)], Some(Digest::from_bytes([1; 32])));
-    assert_eq!(check_proposal(&mut mac, &lie), Err(BatchError::Digest));
-    assert_eq!(
-        check_proposal(&mut mac, &propose(&[], None)),
+        check_proposal(&mut checker, &proposal),
         Ok(true),
-        "the null request"
+        "others need not know of the dispute"
     );
 }
 
 #[test]
-fn an_unordered_frame_has_no_place_in_a_batch() {
-    let body = body(1, 1, Mode::Unordered);
-    let frame = RequestFrame {
-        body,
-        authenticator: Authenticator::Macs(vec![[0; 16]; 4]),
-    }
-    .to_archive();
-    let message = propose(&[with_macs(0, 1, None), frame], None);
-    assert_eq!(
-        check_proposal(&mut checker(1, ClientAuth::Mac), &message),
-        Err(BatchError::Unordered(1))
-    );
-}
-
-fn pool_frame(client: u32, sequence: u64, bytes: usize) -> Frame {
-    let mut builder = FrameBuilder::default();
-    builder.push(&vec![0; bytes]).unwrap();
-    let body = builder.finish(ClientId::new(client), FrameSeq::new(sequence), Mode::Ordered);
-    let frame = RequestFrame {
-        body,
-        authenticator: Authenticator::Macs(Vec::new()),
-    };
-    Frame::check(frame.to_archive(), 8, 1 << 20, |body| {
-        Digester::new(CLUSTER).digest(Domain::RequestFrame, body)
-    })
-    .unwrap()
-}
-
-fn at(nanos: u64) -> Time {
-    Time::from_nanos(nanos)
-}
-
-const POOL: PoolLimits = PoolLimits {
-    frames_per_client: 4,
-    bytes_per_client: 4000,
-    bytes_max: 6000,
-};
-
-#[test]
-fn quotas_hold_per_client_and_for_all_together() {
-    let mut pool = RequestPool::new(3, POOL);
-    for sequence in 1..=4 {
-        assert_eq!(
-            pool.offer(at(sequence), pool_frame(0, sequence, 10)),
-            Offer::Queued
+fn a_frame_replayed_on_another_clients_link_is_refused_but_another_replica_may_forward_it() {
+    for (auth, bytes) in [
+        (ClientAuth::Mac, with_macs(1, 5, None)),
+        (ClientAuth::Signature, with_signature(1, 5, 1)),
+    ] {
+        let mut checker = checker(0, auth);
+        let refused = check(&mut checker, [(from(2), bytes.clone())]).pop().unwrap();
+        let expected = RefusedFrame {
+            refusal: FrameRefusal::WrongClient,
+            answer: None,
+        };
+        assert_eq!(refused.unwrap_err(), expected);
+        let forwarded = check_one(&mut checker, FORWARDED, bytes.clone()).unwrap();
+        assert_eq!(forwarded.bytes(), &bytes);
+        assert_ne!(
+            forwarded.bytes().as_ptr(),
+            bytes.as_ptr(),
+            "a forwarded frame must not pin its message"
         );
     }
-    assert_eq!(
-        pool.offer(at(5), pool_frame(0, 5, 10)),
-        Offer::OverQuota,
-        "frames"
-    );
-    assert_eq!(pool.offer(at(5), pool_frame(0, 1, 10)), Offer::Duplicate);
-    assert_eq!(pool.offer(at(6), pool_frame(1, 1, 3500)), Offer::Queued);
-    assert_eq!(
-        pool.offer(at(6), pool_frame(1, 2, 3500)),
-        Offer::OverQuota,
-        "bytes of one"
-    );
-    assert_eq!(
-        pool.offer(at(6), pool_frame(2, 2, 3500)),
-        Offer::OverQuota,
-        "bytes of all"
-    );
-    assert_eq!(pool.offer(at(6), pool_frame(7, 2, 1)), Offer::Stale, "a stranger");
-    assert_eq!(pool.oldest_pending_since(), Some(at(1)));
 }
 
 #[test]
-fn decided_frames_leave_and_never_come_back() {
-    let mut pool = RequestPool::new(1, POOL);
-    pool.offer(at(1), pool_frame(0, 100, 10));
-    pool.offer(at(2), pool_frame(0, 101, 10));
-    let (frames, bytes) = pool.take_batch(1 << 20, 1).unwrap();
-    pool.on_decided(&Batch {
-        digest: Digest::ZERO,
-        frames,
-        bytes,
-    });
-    assert_eq!(pool.offer(at(3), pool_frame(0, 100, 10)), Offer::AlreadyDecided);
-    assert_eq!(pool.offer(at(3), pool_frame(0, 30, 10)), Offer::Stale);
+fn only_the_link_that_sent_a_frame_is_answered() {
+    let mut checker = checker(0, ClientAuth::Mac);
+    let spoilt = with_macs(1, 5, Some(0));
+    let verdicts = check(&mut checker, [(from(1), spoilt.clone()), (FORWARDED, spoilt)]);
+    let answers: Vec<_> = verdicts.into_iter().map(|v| v.unwrap_err().answer).collect();
+    assert_eq!(answers[0].map(|key| key.sequence), Some(FrameSeq::new(5)));
     assert_eq!(
-        (pool.pending_frames(), pool.oldest_pending_since()),
-        (1, Some(at(2)))
-    );
-    let (frames, _) = pool.take_batch(1 << 20, 10).unwrap();
-    assert_eq!(frames[0].key().sequence.get(), 101);
-    assert!(
-        pool.take_batch(1 << 20, 10).is_none(),
-        "what is proposed is not proposed again"
-    );
-    pool.return_proposed();
-    assert_eq!(
-        pool.take_batch(1 << 20, 10).unwrap().0.len(),
-        1,
-        "until its view is lost"
+        answers[1], None,
+        "a faulty replica could make all refuse a client's frame"
     );
 }
 
-#[derive(Debug, Clone)]
-enum Step {
-    Offer {
-        client: u32,
-        sequence: u64,
-        bytes: usize,
-    },
-    Take {
-        bytes: usize,
-        frames: usize,
-    },
-    Decide,
-    ViewLost,
+#[test]
+fn proofs_of_another_client_frame_or_cluster_are_refused() {
+    let ours = body(1, 5, Mode::Ordered);
+    let other = digest_of(&body(1, 6, Mode::Ordered), CLUSTER);
+    let digest = digest_of(&ours, CLUSTER);
+    let mut mac = checker(0, ClientAuth::Mac);
+    for macs in [
+        macs_of(2, &digest, CLUSTER),
+        macs_of(1, &other, CLUSTER),
+        macs_of(1, &digest, FOREIGN),
+    ] {
+        let bytes = archive(ours.clone(), Authenticator::Macs(macs));
+        assert_eq!(
+            check_one(&mut mac, from(1), bytes).unwrap_err(),
+            FrameRefusal::Mac
+        );
+    }
+    let foreign = digest_of(&ours, FOREIGN);
+    let mut signature = checker(0, ClientAuth::Signature);
+    for (domain, digest) in [
+        (Domain::RequestFrame, other),
+        (Domain::RequestFrame, foreign),
+        (Domain::Checkpoint, digest),
+    ] {
+        let proof = Authenticator::Signature(signing(1).sign(domain, &digest));
+        let verdict = check_one(&mut signature, from(1), archive(ours.clone(), proof));
+        assert_eq!(verdict.unwrap_err(), FrameRefusal::Signature);
+    }
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![
-        6 => (0u32..3, 1u64..40, 0usize..900).prop_map(|(client, sequence, bytes)| Step::Offer { client, sequence, bytes }),
-        3 => (0usize..2000, 1usize..6).prop_map(|(bytes, frames)| Step::Take { bytes, frames }),
-        2 => Just(Step::Decide),
-        1 => Just(Step::ViewLost),
+#[test]
+fn strangers_garbage_and_wrong_sizes_are_refused_with_their_kind() {
+    let mut checker = checker(1, ClientAuth::Mac);
+    let short = archive(body(1, 1, Mode::Ordered), Authenticator::Macs(vec![[0; 16]; 3]));
+    let mut many = FrameBuilder::default();
+    (0..9).for_each(|_| many.push(b"x").unwrap());
+    let many = many.finish(ClientId::new(1), FrameSeq::new(1), Mode::Ordered);
+    let cases = [
+        (Bytes::new(), FrameRefusal::Malformed),
+        (Bytes::from_static(&[7; 300]), FrameRefusal::Malformed),
+        (Bytes::from_static(&[7; 5000]), FrameRefusal::TooLong),
+        (
+            archive(many, Authenticator::Signature([0; 64])),
+            FrameRefusal::OperationCount,
+        ),
+        (short, FrameRefusal::MacCount),
+        (with_signature(9, 1, 9), FrameRefusal::UnknownClient),
     ];
-    proptest::collection::vec(step, 0..120)
+    for (bytes, refusal) in cases {
+        for source in [from(9), FORWARDED] {
+            let verdict = check_one(&mut checker, source, bytes.clone());
+            assert_eq!(verdict.unwrap_err(), refusal);
+        }
+    }
+}
+
+#[test]
+fn every_refusal_has_its_own_counter_and_an_answer() {
+    for (index, refusal) in FrameRefusal::ALL.into_iter().enumerate() {
+        assert_eq!(refusal.index(), index);
+        let name = FrameRefusal::NAMES[index];
+        assert_eq!(
+            FrameRefusal::NAMES.iter().filter(|other| **other == name).count(),
+            1
+        );
+    }
+    assert_eq!(FrameRefusal::Mac.reason(), RefusalReason::NotAuthentic);
+    assert_eq!(FrameRefusal::MustSign.reason(), RefusalReason::MustSign);
+    assert_eq!(FrameRefusal::Ends.reason(), RefusalReason::Malformed);
+}
+
+#[test]
+fn a_flipped_bit_anywhere_is_refused_or_changes_nothing_the_client_asked() {
+    for (auth, bytes) in [
+        (ClientAuth::Mac, with_macs(1, 5, None)),
+        (ClientAuth::Signature, with_signature(1, 5, 1)),
+    ] {
+        let mut checker = checker(0, auth);
+        let original = check_one(&mut checker, from(1), bytes.clone()).unwrap();
+        let proposal = propose(std::slice::from_ref(&bytes));
+        let mut refused = 0;
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.to_vec();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            match check_one(&mut checker, from(1), Bytes::from(flipped)) {
+                Ok(frame) => {
+                    assert_eq!((frame.key(), frame.digest()), (original.key(), original.digest()));
+                    assert!(frame.body().operations().eq(original.body().operations()));
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(refused > 8 * body(1, 5, Mode::Ordered).len() / 2);
+        for bit in 0..proposal.len() * 8 {
+            let mut flipped = proposal.to_vec();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let flipped = Bytes::from(flipped);
+            let Ok(checked) = Checked::<SystemMessage>::body_of(&flipped) else {
+                continue;
+            };
+            if let Some(Ok(proposal)) = checker.check_proposal(&checked, &flipped) {
+                assert_eq!(proposal.batch.frames[0].digest(), original.digest());
+            }
+        }
+        assert_eq!(
+            check_proposal(&mut checker, &proposal),
+            Ok(true),
+            "nothing is left behind"
+        );
+    }
+}
+
+/// What a generated frame's authenticator is.
+#[derive(Debug, Clone, Copy)]
+enum Proof {
+    Macs { spoilt: bool },
+    Signature { signer: u32 },
+    FlippedSignature { bit: usize },
+    IdentityPoint,
+}
+
+fn proofs() -> impl Strategy<Value = Vec<(u32, Proof)>> {
+    let proof = prop_oneof![
+        any::<bool>().prop_map(|spoilt| Proof::Macs { spoilt }),
+        (0u32..3).prop_map(|signer| Proof::Signature { signer }),
+        (0usize..512).prop_map(|bit| Proof::FlippedSignature { bit }),
+        Just(Proof::IdentityPoint),
+    ];
+    proptest::collection::vec((0..=SMALL_ORDER, proof), 0..24)
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     #[test]
-    fn batching_keeps_per_client_order_fairness_and_exactly_once(steps in steps()) {
-        let mut pool = RequestPool::new(3, POOL);
-        let mut model: BTreeMap<(u32, u64), (usize, bool)> = BTreeMap::new();
-        let mut decided = BTreeSet::new();
-        let mut proposed: Vec<Vec<Frame>> = Vec::new();
-        for (time, step) in (0u64..).zip(steps) {
-            match step {
-                Step::Offer { client, sequence, bytes } => {
-                    let frame = pool_frame(client, sequence, bytes);
-                    let length = frame.bytes().len();
-                    let offer = pool.offer(at(time), frame);
-                    let known = model.contains_key(&(client, sequence));
-                    prop_assert_eq!(offer == Offer::AlreadyDecided, decided.contains(&(client, sequence)));
-                    prop_assert_eq!(offer == Offer::Duplicate, known);
-                    if offer == Offer::Queued {
-                        model.insert((client, sequence), (length, false));
-                    }
+    fn verdicts_of_a_batch_are_those_of_each_frame_alone_and_come_in_order(proofs in proofs()) {
+        let mut frames = Vec::new();
+        let mut expected = Vec::new();
+        for (sequence, (client, proof)) in (1u64..).zip(proofs) {
+            let body = body(client, sequence, Mode::Ordered);
+            let digest = digest_of(&body, CLUSTER);
+            let mut signature = [0; 64];
+            match proof {
+                Proof::Macs { spoilt } => {
+                    frames.push((from(client), with_macs(client, sequence, spoilt.then_some(0))));
+                    expected.push((sequence, !spoilt));
+                    continue;
                 }
-                Step::Take { bytes, frames } => {
-                    let Some((batch, total)) = pool.take_batch(bytes, frames) else {
-                        prop_assert!(model.values().all(|(_, proposed)| *proposed));
-                        continue;
-                    };
-                    prop_assert!(batch.len() <= frames && (batch.len() == 1 || total <= bytes));
-                    let mut taken: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
-                    for frame in &batch {
-                        let key = (frame.key().client.get(), frame.key().sequence.get());
-                        let entry = model.get_mut(&key).unwrap();
-                        prop_assert!(!entry.1, "proposed twice");
-                        entry.1 = true;
-                        taken.entry(key.0).or_default().push(key.1);
-                    }
-                    for (client, sequences) in &taken {
-                        prop_assert!(sequences.is_sorted(), "a client's frames out of order");
-                        let left = model.iter().filter(|((c, _), (_, p))| c == client && !p);
-                        prop_assert!(left.map(|((_, s), _)| s).all(|s| s > sequences.last().unwrap()));
-                    }
-                    let most = taken.values().map(Vec::len).max().unwrap_or(0);
-                    for client in 0..3u32 {
-                        let got = taken.get(&client).map_or(0, Vec::len);
-                        let waits = model.iter().any(|((c, _), (_, p))| *c == client && !p);
-                        prop_assert!(!waits || got + 2 > most, "client {} waits while another got {}", client, most);
-                    }
-                    proposed.push(batch);
+                Proof::Signature { signer } => {
+                    signature = signing(signer).sign(Domain::RequestFrame, &digest);
                 }
-                Step::Decide => {
-                    let Some(frames) = (!proposed.is_empty()).then(|| proposed.remove(0)) else { continue };
-                    for frame in &frames {
-                        let key = (frame.key().client.get(), frame.key().sequence.get());
-                        model.remove(&key);
-                        decided.insert(key);
-                    }
-                    let batch = Arc::new(Batch { digest: Digest::ZERO, frames, bytes: 0 });
-                    pool.on_decided(&batch);
-                    pool.on_decided(&batch);
+                Proof::FlippedSignature { bit } => {
+                    signature = signing(client).sign(Domain::RequestFrame, &digest);
+                    signature[bit / 8] ^= 1 << (bit % 8);
                 }
-                Step::ViewLost => {
-                    proposed.clear();
-                    pool.return_proposed();
-                    model.values_mut().for_each(|(_, proposed)| *proposed = false);
-                }
+                // R the identity, s zero: valid for a key of small order only, and only under ZIP-215.
+                Proof::IdentityPoint => signature[0] = 1,
             }
-            prop_assert_eq!(pool.pending_frames(), model.len());
-            prop_assert_eq!(pool.pending_bytes(), model.values().map(|(bytes, _)| bytes).sum::<usize>());
-            prop_assert!(pool.pending_bytes() <= POOL.bytes_max);
-            prop_assert_eq!(pool.oldest_pending_since().is_some(), !model.is_empty());
+            let alone = verifying(client).verify(Domain::RequestFrame, &digest, &signature).is_ok();
+            frames.push((from(client), archive(body, Authenticator::Signature(signature))));
+            expected.push((sequence, alone));
         }
+        let mut checker = checker(0, ClientAuth::Mac);
+        let mut one_by_one = Vec::new();
+        for (source, bytes) in frames.clone() {
+            let FrameSource::Client(client) = source else { continue };
+            match checker.take_frame(client, bytes) {
+                Ok(Some(frame)) => one_by_one.push((frame.key().sequence.get(), true)),
+                Ok(None) => {}
+                Err((key, _)) => one_by_one.push((key.unwrap().sequence.get(), false)),
+            }
+        }
+        checker.verify(|frame, verdict| one_by_one.push((frame.key().sequence.get(), verdict.is_ok())));
+        one_by_one.sort_unstable();
+        prop_assert_eq!(&one_by_one, &expected);
+        prop_assert_eq!(checker.waiting(), 0);
+        let verdicts: Vec<_> = check(&mut checker, frames)
+            .into_iter()
+            .map(|verdict| match verdict {
+                Ok(frame) => (frame.key().sequence.get(), true),
+                Err(refused) => (refused.answer.unwrap().sequence.get(), false),
+            })
+            .collect();
+        prop_assert_eq!(verdicts, expected);
     }
 }

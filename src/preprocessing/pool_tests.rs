@@ -1,0 +1,341 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::arrivals::Arrivals;
+use super::*;
+use crate::execution::{CLIENT_WINDOW, SequenceWindow};
+use crate::messages::{Authenticator, Batch, Frame, FrameBuilder, Mode, RequestFrame};
+use crate::types::{ClientId, Digest, FrameSeq, Time};
+
+const CLIENTS: u32 = 4;
+const LIMITS: PoolLimits = PoolLimits {
+    frames_per_client: 5,
+    bytes_per_client: 4000,
+    bytes_max: 6000,
+};
+
+fn frame(client: u32, sequence: u64, operation_bytes: usize) -> Frame {
+    let mut builder = FrameBuilder::default();
+    builder.push(&vec![0; operation_bytes]).unwrap();
+    let body = builder.finish(ClientId::new(client), FrameSeq::new(sequence), Mode::Ordered);
+    let authenticator = Authenticator::Macs(Vec::new());
+    let bytes = RequestFrame { body, authenticator }.to_archive();
+    Frame::check(bytes, 8, 1 << 20, |_| Digest::ZERO).unwrap()
+}
+
+fn at(nanos: u64) -> Time {
+    Time::from_nanos(nanos)
+}
+
+fn batch(frames: Vec<Frame>) -> Batch {
+    let bytes = frames.iter().map(|frame| frame.bytes().len()).sum();
+    Batch {
+        digest: Digest::ZERO,
+        frames,
+        bytes,
+    }
+}
+
+fn keys(frames: &[Frame]) -> Vec<(u32, u64)> {
+    frames
+        .iter()
+        .map(|frame| (frame.key().client.get(), frame.key().sequence.get()))
+        .collect()
+}
+
+#[test]
+fn quotas_hold_per_client_and_for_all_together() {
+    let mut pool = RequestPool::new(3, LIMITS);
+    for sequence in 1..=5 {
+        assert_eq!(pool.offer(at(sequence), frame(0, sequence, 10)), Offer::Queued);
+    }
+    assert_eq!(pool.offer(at(5), frame(0, 6, 10)), Offer::OverQuota);
+    assert_eq!(pool.offer(at(5), frame(0, 1, 10)), Offer::Duplicate);
+    assert_eq!(pool.offer(at(6), frame(1, 1, 3500)), Offer::Queued);
+    assert_eq!(pool.offer(at(6), frame(1, 2, 3500)), Offer::OverQuota);
+    assert_eq!(pool.offer(at(6), frame(2, 2, 3500)), Offer::OverQuota);
+    assert_eq!(pool.offer(at(6), frame(7, 2, 1)), Offer::Stale, "a stranger");
+    let (frames, _) = pool.take_batch(1 << 20, 2).unwrap();
+    assert_eq!(
+        pool.offer(at(7), frame(0, 6, 10)),
+        Offer::OverQuota,
+        "in flight is pending"
+    );
+    pool.on_decided(&batch(frames));
+    assert_eq!(pool.offer(at(7), frame(0, 6, 10)), Offer::Queued);
+}
+
+#[test]
+fn a_decided_frame_never_comes_back_and_a_taken_one_only_when_its_view_is_lost() {
+    let mut pool = RequestPool::new(1, LIMITS);
+    pool.offer(at(1), frame(0, 100, 10));
+    pool.offer(at(2), frame(0, 101, 10));
+    let (frames, _) = pool.take_batch(1 << 20, 1).unwrap();
+    pool.on_decided(&batch(frames));
+    assert_eq!(pool.offer(at(3), frame(0, 100, 10)), Offer::AlreadyDecided);
+    assert_eq!(pool.offer(at(3), frame(0, 36, 10)), Offer::Stale);
+    assert_eq!(
+        (pool.pending_frames(), pool.oldest_pending_since()),
+        (1, Some(at(2)))
+    );
+    assert_eq!(keys(&pool.take_batch(1 << 20, 10).unwrap().0), [(0, 101)]);
+    assert!(
+        pool.take_batch(1 << 20, 10).is_none(),
+        "what is in flight is not taken again"
+    );
+    assert_eq!(pool.offer(at(4), frame(0, 101, 10)), Offer::Duplicate);
+    assert_eq!(pool.offer(at(4), frame(0, 99, 10)), Offer::Queued);
+    pool.return_in_flight();
+    assert_eq!(
+        keys(&pool.take_batch(1 << 20, 10).unwrap().0),
+        [(0, 99), (0, 101)]
+    );
+    assert_eq!(pool.oldest_pending_since(), Some(at(2)));
+}
+
+#[test]
+fn each_client_has_its_turn_and_the_turn_that_found_no_room_is_the_next() {
+    let mut pool = RequestPool::new(4, LIMITS);
+    for (client, sequence, bytes) in [(0, 1, 10), (0, 2, 10), (0, 3, 10), (1, 7, 900), (3, 5, 10)] {
+        assert_eq!(pool.offer(at(1), frame(client, sequence, bytes)), Offer::Queued);
+    }
+    let (frames, bytes) = pool.take_batch(1050, 10).unwrap();
+    assert_eq!(keys(&frames), [(0, 1)]);
+    assert_eq!(bytes, frames[0].bytes().len());
+    let (frames, _) = pool.take_batch(1 << 20, 3).unwrap();
+    assert_eq!(keys(&frames), [(1, 7), (3, 5), (0, 2)]);
+    assert_eq!(keys(&pool.take_batch(1 << 20, 10).unwrap().0), [(0, 3)]);
+}
+
+#[test]
+fn a_frame_longer_than_a_batch_makes_one_of_its_own() {
+    let mut pool = RequestPool::new(2, LIMITS);
+    pool.offer(at(1), frame(0, 1, 2000));
+    pool.offer(at(2), frame(1, 1, 10));
+    assert!(pool.take_batch(1000, 0).is_none());
+    assert_eq!(keys(&pool.take_batch(1000, 10).unwrap().0), [(0, 1)]);
+    assert_eq!(keys(&pool.take_batch(1000, 10).unwrap().0), [(1, 1)]);
+}
+
+#[test]
+fn a_checkpoints_window_settles_what_it_covers() {
+    let mut pool = RequestPool::new(1, LIMITS);
+    for sequence in [10, 100, 101, 102] {
+        pool.offer(at(sequence), frame(0, sequence, 10));
+    }
+    pool.take_batch(1 << 20, 2).unwrap();
+    let mut window = SequenceWindow::default();
+    window.record(FrameSeq::new(101));
+    pool.adopt_window(ClientId::new(0), window);
+    pool.adopt_window(ClientId::new(9), window);
+    assert_eq!((pool.pending_frames(), pool.queued_frames()), (2, 1));
+    assert_eq!(pool.oldest_pending_since(), Some(at(100)));
+    pool.return_in_flight();
+    assert_eq!(
+        keys(&pool.take_batch(1 << 20, 9).unwrap().0),
+        [(0, 100), (0, 102)]
+    );
+}
+
+proptest! {
+    #[test]
+    fn the_oldest_arrival_is_known_whatever_leaves(steps in proptest::collection::vec(any::<(bool, prop::sample::Index)>(), 0..200)) {
+        let mut arrivals = Arrivals::new();
+        let mut model = Vec::new();
+        for (time, (adds, which)) in (0u64..).zip(steps) {
+            if adds || model.is_empty() {
+                model.push((at(time), arrivals.push(at(time))));
+            } else {
+                let (_, ticket) = model.remove(which.index(model.len()));
+                arrivals.remove(ticket);
+            }
+            prop_assert_eq!(arrivals.oldest(), model.first().map(|(since, _)| *since));
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Offer {
+        client: u32,
+        sequence: u64,
+        bytes: usize,
+    },
+    Take {
+        bytes: usize,
+        frames: usize,
+    },
+    /// A batch of this replica, oldest first.
+    Decide,
+    /// A batch of another leader, with frames this replica may not have.
+    DecideForeign {
+        client: u32,
+        sequence: u64,
+    },
+    ViewLost,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let client = || 0..CLIENTS;
+    let step = prop_oneof![
+        8 => (client(), 1u64..200, 0usize..900)
+            .prop_map(|(client, sequence, bytes)| Step::Offer { client, sequence, bytes }),
+        8 => (client(), 1u64..12, 0usize..50)
+            .prop_map(|(client, sequence, bytes)| Step::Offer { client, sequence, bytes }),
+        4 => (0usize..3000, 1usize..9).prop_map(|(bytes, frames)| Step::Take { bytes, frames }),
+        3 => Just(Step::Decide),
+        1 => (client(), 1u64..250).prop_map(|(client, sequence)| Step::DecideForeign { client, sequence }),
+        1 => Just(Step::ViewLost),
+    ];
+    proptest::collection::vec(step, 0..150)
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    bytes: usize,
+    since: u64,
+    in_flight: bool,
+}
+
+/// What the pool should hold, kept the plain way.
+#[derive(Debug, Default)]
+struct Model {
+    pending: BTreeMap<(u32, u64), Known>,
+    decided: BTreeSet<(u32, u64)>,
+}
+
+impl Model {
+    fn is_stale(&self, client: u32, sequence: u64) -> bool {
+        let newest = self.decided.range((client, 0)..=(client, u64::MAX)).next_back();
+        newest.is_some_and(|(_, newest)| sequence + CLIENT_WINDOW <= *newest)
+    }
+
+    fn decide(&mut self, keys: &[(u32, u64)]) {
+        for key in keys {
+            self.pending.remove(key);
+            self.decided.insert(*key);
+        }
+        let stale: Vec<_> = self
+            .pending
+            .keys()
+            .copied()
+            .filter(|(client, sequence)| self.is_stale(*client, *sequence))
+            .collect();
+        self.pending.retain(|key, _| !stale.contains(key));
+    }
+
+    fn expected_offer(&self, client: u32, sequence: u64, bytes: usize) -> Offer {
+        let ours = || self.pending.range((client, 0)..=(client, u64::MAX));
+        if self.is_stale(client, sequence) {
+            Offer::Stale
+        } else if self.decided.contains(&(client, sequence)) {
+            Offer::AlreadyDecided
+        } else if self.pending.contains_key(&(client, sequence)) {
+            Offer::Duplicate
+        } else if ours().count() >= LIMITS.frames_per_client
+            || ours().map(|(_, known)| known.bytes).sum::<usize>() + bytes > LIMITS.bytes_per_client
+            || self.bytes() + bytes > LIMITS.bytes_max
+        {
+            Offer::OverQuota
+        } else {
+            Offer::Queued
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.pending.values().map(|known| known.bytes).sum()
+    }
+
+    fn queued(&self) -> usize {
+        self.pending.values().filter(|known| !known.in_flight).count()
+    }
+
+    fn waiting(&self, client: u32) -> impl Iterator<Item = u64> {
+        let ours = self.pending.range((client, 0)..=(client, u64::MAX));
+        ours.filter(|(_, known)| !known.in_flight)
+            .map(|((_, sequence), _)| *sequence)
+    }
+
+    /// Checks a batch against the rules and marks its frames.
+    fn take(&mut self, batch: &[Frame], limits: (usize, usize), total: usize) -> Result<(), TestCaseError> {
+        let bytes: usize = batch.iter().map(|frame| frame.bytes().len()).sum();
+        prop_assert!(!batch.is_empty() && batch.len() <= limits.1);
+        prop_assert!(bytes <= limits.0 || batch.len() == 1);
+        prop_assert_eq!(bytes, total);
+        let waiting: Vec<Vec<u64>> = (0..CLIENTS)
+            .map(|client| self.waiting(client).collect())
+            .collect();
+        let mut taken = vec![Vec::new(); CLIENTS as usize];
+        for (client, sequence) in keys(batch) {
+            self.pending.get_mut(&(client, sequence)).unwrap().in_flight = true;
+            taken[client as usize].push(sequence);
+        }
+        let most = taken.iter().map(Vec::len).max().unwrap_or(0);
+        for (taken, waiting) in taken.iter().zip(&waiting) {
+            prop_assert!(
+                waiting.starts_with(taken),
+                "a client's frames are taken in order, each once"
+            );
+            let has_more = waiting.len() > taken.len();
+            prop_assert!(
+                !has_more || taken.len() + 1 >= most,
+                "a client waits while another has two turns"
+            );
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_pool_keeps_order_fairness_caps_and_exactly_once(steps in steps()) {
+        let mut pool = RequestPool::new(CLIENTS as usize, LIMITS);
+        let mut model = Model::default();
+        let mut proposed: Vec<Vec<Frame>> = Vec::new();
+        for (time, step) in (0u64..).zip(steps) {
+            match step {
+                Step::Offer { client, sequence, bytes } => {
+                    let frame = frame(client, sequence, bytes);
+                    let bytes = frame.bytes().len();
+                    let expected = model.expected_offer(client, sequence, bytes);
+                    prop_assert_eq!(pool.offer(at(time), frame), expected);
+                    if expected == Offer::Queued {
+                        let known = Known { bytes, since: time, in_flight: false };
+                        model.pending.insert((client, sequence), known);
+                    }
+                }
+                Step::Take { bytes, frames } => match pool.take_batch(bytes, frames) {
+                    Some((batch, total)) => {
+                        model.take(&batch, (bytes, frames), total)?;
+                        proposed.push(batch);
+                    }
+                    None => prop_assert_eq!(model.queued(), 0),
+                },
+                Step::Decide if proposed.is_empty() => {}
+                Step::Decide => {
+                    let frames = proposed.remove(0);
+                    model.decide(&keys(&frames));
+                    let decided = batch(frames);
+                    pool.on_decided(&decided);
+                    pool.on_decided(&decided);
+                }
+                Step::DecideForeign { client, sequence } => {
+                    model.decide(&[(client, sequence)]);
+                    pool.on_decided(&batch(vec![frame(client, sequence, 1)]));
+                }
+                Step::ViewLost => {
+                    proposed.clear();
+                    pool.return_in_flight();
+                    model.pending.values_mut().for_each(|known| known.in_flight = false);
+                }
+            }
+            prop_assert_eq!(pool.pending_frames(), model.pending.len());
+            prop_assert_eq!(pool.queued_frames(), model.queued());
+            prop_assert_eq!(pool.pending_bytes(), model.bytes());
+            prop_assert!(pool.pending_bytes() <= LIMITS.bytes_max);
+            let oldest = model.pending.values().map(|known| at(known.since)).min();
+            prop_assert_eq!(pool.oldest_pending_since(), oldest);
+        }
+    }
+}

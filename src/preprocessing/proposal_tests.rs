@@ -1,0 +1,146 @@
+use bytes::Bytes;
+
+use super::tests::{
+    CLUSTER, REPLICAS, archive, body, check_one, check_proposal, checker, from, propose, propose_with,
+    with_macs, with_signature,
+};
+use super::*;
+use crate::crypto::{Digester, Domain};
+use crate::messages::{Authenticator, BatchError, Checked, Frame, FrameError, Mode, SystemMessage};
+use crate::types::{ClientId, Digest, Epoch};
+
+#[test]
+fn a_proposal_is_refused_for_a_bad_signature_and_only_disputed_for_a_bad_mac() {
+    let mut signature = checker(1, ClientAuth::Signature);
+    let good = [
+        with_signature(0, 1, 0),
+        with_signature(1, 1, 1),
+        with_signature(1, 2, 1),
+    ];
+    let mut bad = good.clone();
+    bad[1] = with_signature(1, 1, 2);
+    assert_eq!(
+        check_proposal(&mut signature, &propose(&bad)),
+        Err(BatchError::NotAuthentic(1))
+    );
+    assert_eq!(check_proposal(&mut signature, &propose(&good)), Ok(true));
+    bad[1] = with_macs(1, 1, None);
+    assert_eq!(
+        check_proposal(&mut signature, &propose(&bad)),
+        Err(BatchError::NotAuthentic(1))
+    );
+
+    let disputed = propose(&[
+        with_signature(2, 1, 2),
+        with_macs(0, 1, None),
+        with_macs(1, 1, Some(1)),
+    ]);
+    let mut mac = checker(1, ClientAuth::Mac);
+    assert_eq!(check_proposal(&mut mac, &disputed), Ok(false));
+    assert!(mac.drain_disputed().eq([ClientId::new(1)]));
+    assert_eq!(
+        check_proposal(&mut checker(2, ClientAuth::Mac), &disputed),
+        Ok(true)
+    );
+    let stranger = propose(&[with_macs(9, 1, None)]);
+    assert_eq!(
+        check_proposal(&mut mac, &stranger),
+        Err(BatchError::NotAuthentic(0))
+    );
+}
+
+#[test]
+fn a_proposals_digest_size_and_kind_are_checked() {
+    let mut checker = checker(1, ClientAuth::Mac);
+    let lie = propose_with(&[with_macs(0, 1, None)], Some(Digest::from_bytes([1; 32])));
+    assert_eq!(check_proposal(&mut checker, &lie), Err(BatchError::Digest));
+    assert_eq!(
+        check_proposal(&mut checker, &propose(&[])),
+        Ok(true),
+        "the null request"
+    );
+    let null_lie = propose_with(&[], Some(Digest::from_bytes([1; 32])));
+    assert_eq!(check_proposal(&mut checker, &null_lie), Err(BatchError::Digest));
+    let many: Vec<Bytes> = (1..8).map(|sequence| with_macs(0, sequence, None)).collect();
+    let expected = BatchError::TooLong { got: 7, max: 6 };
+    assert_eq!(check_proposal(&mut checker, &propose(&many)), Err(expected));
+    let unordered = archive(
+        body(1, 1, Mode::Unordered),
+        Authenticator::Macs(vec![[0; 16]; REPLICAS]),
+    );
+    let unordered = propose(&[with_macs(0, 1, None), unordered]);
+    assert_eq!(
+        check_proposal(&mut checker, &unordered),
+        Err(BatchError::Unordered(1))
+    );
+    let short = archive(body(1, 1, Mode::Ordered), Authenticator::Macs(Vec::new()));
+    let error = FrameError::MacCount {
+        got: 0,
+        expected: REPLICAS,
+    };
+    assert_eq!(
+        check_proposal(&mut checker, &propose(&[short])),
+        Err(BatchError::Frame { index: 0, error })
+    );
+    let votes = SystemMessage::votes(CLUSTER, Epoch::ZERO, Vec::new());
+    let checked = Checked::<SystemMessage>::body_of(&votes).unwrap();
+    assert!(checker.check_proposal(&checked, &votes).is_none());
+}
+
+#[test]
+fn a_frame_is_in_a_batch_once() {
+    let mut checker = checker(1, ClientAuth::Mac);
+    let twice = propose(&[
+        with_macs(1, 7, None),
+        with_macs(0, 7, None),
+        with_signature(1, 7, 1),
+    ]);
+    assert_eq!(
+        check_proposal(&mut checker, &twice),
+        Err(BatchError::NotAuthentic(2))
+    );
+    let ordered = propose(&[
+        with_macs(1, 8, None),
+        with_macs(1, 7, None),
+        with_macs(0, 7, None),
+    ]);
+    assert_eq!(check_proposal(&mut checker, &ordered), Ok(true));
+}
+
+#[test]
+fn a_refused_proposal_leaves_no_signature_behind() {
+    let bad = [with_signature(0, 1, 1), with_signature(1, 1, 1)];
+    let digest = Some(Digest::from_bytes([1; 32]));
+    let mut checker = checker(1, ClientAuth::Signature);
+    assert_eq!(
+        check_proposal(&mut checker, &propose_with(&bad, digest)),
+        Err(BatchError::Digest)
+    );
+    assert!(check_one(&mut checker, from(1), with_signature(1, 1, 1)).is_ok());
+    assert_eq!(
+        check_proposal(&mut checker, &propose_with(&bad, digest)),
+        Err(BatchError::Digest)
+    );
+    let good = propose(&[with_signature(1, 1, 1)]);
+    assert_eq!(check_proposal(&mut checker, &good), Ok(true));
+}
+
+#[test]
+fn a_batch_digest_covers_every_frame_in_order_at_any_length() {
+    let digester = Digester::new(CLUSTER);
+    let frame = |sequence| {
+        Frame::check(with_macs(0, sequence, None), 8, 4096, |body| {
+            digester.digest(Domain::RequestFrame, body)
+        })
+        .unwrap()
+    };
+    let mut frames: Vec<Frame> = (0..300).map(frame).collect();
+    assert_eq!(batch_digest(&digester, &[]), Digest::ZERO);
+    for count in [1, 2, 127, 128, 129, 256, 300] {
+        let expected = digester.digest_of_digests(Domain::Batch, frames[..count].iter().map(Frame::digest));
+        assert_eq!(batch_digest(&digester, &frames[..count]), expected);
+    }
+    let before = batch_digest(&digester, &frames);
+    frames.swap(0, 299);
+    assert_ne!(batch_digest(&digester, &frames), before);
+}

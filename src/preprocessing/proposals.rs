@@ -1,0 +1,157 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::FrameChecker;
+use super::frames::{Authenticity, Judgement};
+use crate::crypto::{BatchVerifier, Digester, Domain};
+use crate::messages::archived::ArchivedPrePrepare;
+use crate::messages::{Batch, BatchError, Checked, Frame, Mode, Proposal, SystemMessage};
+use crate::types::{ClientId, Digest};
+
+/// How many digests are hashed in one go: 4 KiB, so that BLAKE3 works on four chunks side by side.
+const DIGESTS_PER_UPDATE: usize = 128;
+
+/// The digest of a batch: over the digests of its frames, in order. The null request's is [`Digest::ZERO`].
+#[must_use]
+pub fn batch_digest(digester: &Digester, frames: &[Frame]) -> Digest {
+    if frames.is_empty() {
+        return Digest::ZERO;
+    }
+    let mut hasher = digester.hasher(Domain::Batch);
+    let mut buffer = [0; 32 * DIGESTS_PER_UPDATE];
+    for run in frames.chunks(DIGESTS_PER_UPDATE) {
+        for (place, frame) in buffer.chunks_exact_mut(32).zip(run) {
+            place.copy_from_slice(frame.digest().as_bytes());
+        }
+        hasher.update(&buffer[..32 * run.len()]);
+    }
+    Digest::from_bytes(*hasher.finalize().as_bytes())
+}
+
+impl FrameChecker {
+    /// Checks a received pre-prepare: every frame's structure and authenticator, that no frame is in it twice,
+    /// and that its digest is that of its frames. `message` is the whole message that `checked` is the body of.
+    ///
+    /// The proposal is not `authentic` when a MAC for this replica fails; whose is told by
+    /// [`drain_disputed`](Self::drain_disputed).
+    ///
+    /// `None` when the message is no pre-prepare.
+    ///
+    /// # Errors
+    /// A rule that is broken: all correct replicas refuse the proposal alike, and the leader that sent it is
+    /// faulty. Nothing is remembered of the message. A frame whose key an earlier one has is
+    /// [`BatchError::NotAuthentic`]: its client vouches for one frame of a number, once.
+    ///
+    /// # Panics
+    /// When frames [taken](Self::take_frame) before were not [verified](Self::verify).
+    pub fn check_proposal(
+        &mut self,
+        checked: &Checked<SystemMessage>,
+        message: &Bytes,
+    ) -> Option<Result<Proposal, BatchError>> {
+        self.assert_nothing_queued();
+        self.disputed.clear();
+        self.signed.clear();
+        let split = checked.pre_prepare(self.limits.batch_bytes_max)?;
+        let result = split.and_then(|(head, parts)| self.judge_proposal(head, parts, message));
+        if result.is_err() {
+            self.disputed.clear();
+            if !self.verifier.is_empty() {
+                self.verifier = BatchVerifier::default();
+            }
+        }
+        Some(result)
+    }
+
+    /// The clients whose MAC for this replica failed in the proposal checked last. Either the client is
+    /// faulty or a replica spoilt its frame; [signing](Self::require_signature) settles it for the future.
+    pub fn drain_disputed(&mut self) -> std::vec::Drain<'_, ClientId> {
+        self.disputed.drain(..)
+    }
+
+    fn judge_proposal(
+        &mut self,
+        head: &ArchivedPrePrepare,
+        parts: impl ExactSizeIterator<Item = Bytes>,
+        message: &Bytes,
+    ) -> Result<Proposal, BatchError> {
+        let (got, max) = (parts.len(), self.limits.batch_frames_max);
+        if got > max {
+            return Err(BatchError::TooLong { got, max });
+        }
+        let mut frames = Vec::with_capacity(got);
+        let mut bytes = 0;
+        for (index, part) in parts.enumerate() {
+            let frame = self.judge_proposed(index, part)?;
+            bytes += frame.bytes().len();
+            frames.push(frame);
+        }
+        self.refuse_duplicates(&frames)?;
+        let digest = batch_digest(&self.digester, &frames);
+        if digest != head.digest() {
+            return Err(BatchError::Digest);
+        }
+        self.verify_proposed()?;
+        Ok(Proposal {
+            view: head.view(),
+            seq: head.seq(),
+            batch: Arc::new(Batch {
+                digest,
+                frames,
+                bytes,
+            }),
+            message: message.clone(),
+            authentic: self.disputed.is_empty(),
+        })
+    }
+
+    fn judge_proposed(&mut self, index: usize, part: Bytes) -> Result<Frame, BatchError> {
+        let frame = self
+            .check_structure(part)
+            .map_err(|error| BatchError::Frame { index, error })?;
+        if frame.mode() != Mode::Ordered {
+            return Err(BatchError::Unordered(index));
+        }
+        match self
+            .authenticate(&frame)
+            .map_err(|_| BatchError::NotAuthentic(index))?
+        {
+            // A client that has to sign may still be ordered by MACs that hold: others need not know of the
+            // dispute yet, and a good MAC is proof enough for the replica it is for.
+            Judgement::Decided(Authenticity::Verified) => {}
+            Judgement::Decided(Authenticity::Unverifiable) => self.disputed.push(frame.key().client),
+            Judgement::SignatureQueued => self.signed.push(index),
+        }
+        Ok(frame)
+    }
+
+    fn refuse_duplicates(&mut self, frames: &[Frame]) -> Result<(), BatchError> {
+        self.keys.clear();
+        self.keys.extend(
+            frames
+                .iter()
+                .enumerate()
+                .map(|(index, frame)| (frame.key(), index)),
+        );
+        self.keys.sort_unstable();
+        match self.keys.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            Some(pair) => Err(BatchError::NotAuthentic(pair[1].1)),
+            None => Ok(()),
+        }
+    }
+
+    fn verify_proposed(&mut self) -> Result<(), BatchError> {
+        if self.verifier.is_empty() {
+            return Ok(());
+        }
+        let (mut signed, mut first_invalid) = (self.signed.iter(), None);
+        self.verifier.verify(|valid| {
+            let index = signed.next().copied();
+            if !valid && first_invalid.is_none() {
+                first_invalid = index;
+            }
+        });
+        first_invalid.map_or(Ok(()), |index| Err(BatchError::NotAuthentic(index)))
+    }
+}
