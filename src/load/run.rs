@@ -104,6 +104,14 @@ pub fn run_load(
         return Err(RunError::EngineFailed(failure));
     }
     let digests = cluster.digests(Duration::from_secs(5));
+    for replica in cluster.handles() {
+        tracing::debug!(node = %replica.node(), standing = ?replica.standing(), "at the end");
+        replica.visit_counters(|name, value| {
+            if value > 0 {
+                tracing::debug!(node = %replica.node(), name, value, "counted");
+            }
+        });
+    }
     let tally = control.tally();
     if let Some(error) = &tally.last_error {
         tracing::warn!(error, "operations failed");

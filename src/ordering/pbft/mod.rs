@@ -16,7 +16,8 @@
 //! - *COMMIT from q distinct replicas matching a prepared batch:* it is **committed**. Committed batches are decided in
 //!   the order of s, each once, without gaps.
 //! - *Own checkpoint from execution:* sign, log, send CHECKPOINT ⟨s, d⟩ (§4.3).
-//! - *CHECKPOINT ⟨s, d⟩ equal from q distinct signers:* **stable**: h := s, everything up to s is forgotten.
+//! - *CHECKPOINT ⟨s, d⟩ equal from q distinct signers, and everything up to s decided:* **stable**: h := s, everything up
+//!   to s is forgotten. A replica that has not decided s yet keeps what it needs to do so.
 //!
 //! **Why two replicas never decide differently.** Two batches prepared for one (v, s) need two quorums of
 //! accepted pre-prepares; two quorums share a correct replica, and a correct replica accepts one pre-prepare
@@ -81,6 +82,10 @@ pub struct Pbft {
     decided: SeqNo,
     /// The last sequence number this replica proposed, as leader.
     proposed: SeqNo,
+    /// A checkpoint that a quorum signed and that we have not reached.
+    awaited_stable: Option<SeqNo>,
+    /// The last checkpoint beyond our window that we reported.
+    behind: SeqNo,
     checkpoints: Checkpoints,
 }
 
@@ -96,6 +101,8 @@ impl Pbft {
             stable: SeqNo::ZERO,
             decided: SeqNo::ZERO,
             proposed: SeqNo::ZERO,
+            awaited_stable: None,
+            behind: SeqNo::ZERO,
             checkpoints,
             config,
         }
@@ -209,7 +216,7 @@ impl Pbft {
         loop {
             let next = self.decided.next();
             if next > self.high() {
-                return;
+                break;
             }
             let slot = self.slot(next);
             match &slot.proposal {
@@ -217,31 +224,38 @@ impl Pbft {
                     out.push(Effect::Decide(proposal.clone()));
                     self.decided = next;
                 }
-                _ => return,
+                _ => break,
             }
+        }
+        if self.awaited_stable.is_some_and(|seq| seq <= self.decided) {
+            self.try_stable(out);
         }
     }
 
+    /// Moves the window to the newest checkpoint that a quorum signed, as soon as we have decided everything up to
+    /// it: what we are still to decide is on its way to us, and only the messages we keep let us decide it.
     fn try_stable(&mut self, out: &mut Outbox) {
-        let Some((claim, proof)) = self.checkpoints.newest_stable(self.stable, self.config.quorum) else {
+        self.awaited_stable = None;
+        let Some((claim, proof)) = self.checkpoints.newest_stable(self.stable, self.config.quorum) else { return };
+        if self.decided < claim.seq {
+            self.awaited_stable = Some(claim.seq);
+            if claim.seq > self.high() && self.behind < claim.seq {
+                self.behind = claim.seq;
+                out.push(Effect::FellBehind { stable: claim.seq });
+            }
             return;
-        };
+        }
         if let Some(ours) = self.checkpoints.own(claim.seq)
             && ours.digest != claim.digest
         {
             out.push(Effect::Diverged { stable: claim, ours });
         }
-        for seq in self.stable.get() + 1..=claim.seq.get().min(self.high().get()) {
+        for seq in self.stable.get() + 1..=claim.seq.get() {
             self.slot(SeqNo::new(seq)).clear();
         }
         self.stable = claim.seq;
-        self.proposed = self.proposed.max(claim.seq);
         self.checkpoints.forget_before(claim.seq);
         out.push(Effect::Stable { claim, proof });
-        if self.decided < claim.seq {
-            self.decided = claim.seq;
-            out.push(Effect::FellBehind { stable: claim.seq });
-        }
     }
 
     fn reject(from: NodeId, view: View, seq: SeqNo, result: Result<(), Rejection>, out: &mut Outbox) {
