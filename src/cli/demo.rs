@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::CommandError;
+use super::{CommandError, parse_auth};
 use crate::config::{Agreement, AppKind, ClientTuning};
 use crate::load::{ClusterOptions, LoadOptions, LocalCluster, Pace, draw_histogram, run_load};
 use crate::preprocessing::ClientAuth;
@@ -53,14 +53,6 @@ pub(super) struct Demo {
     /// Write the figures to this file as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
-}
-
-fn parse_auth(text: &str) -> Result<ClientAuth, String> {
-    match text {
-        "mac" => Ok(ClientAuth::Mac),
-        "signature" => Ok(ClientAuth::Signature),
-        _ => Err("must be mac or signature".to_owned()),
-    }
 }
 
 impl Demo {
@@ -132,7 +124,7 @@ impl Demo {
     }
 }
 
-fn progress_bar(length: Duration) -> ProgressBar {
+pub(super) fn progress_bar(length: Duration) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }

@@ -1,10 +1,18 @@
 //! The `atlas` command: one file per subcommand.
 
+mod bench;
+mod check;
+mod client;
 mod demo;
+mod doctor;
+mod init;
+mod run;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::preprocessing::ClientAuth;
 
 /// Byzantine fault tolerant state machine replication.
 #[derive(Debug, Parser)]
@@ -18,6 +26,27 @@ struct Arguments {
 enum Command {
     /// Run a cluster and its load in this process, and show what it does.
     Demo(demo::Demo),
+    /// Make the files of a new cluster.
+    Init(init::Init),
+    /// Run one replica.
+    Run(run::Run),
+    /// Call a running cluster's service.
+    Client(client::ClientCommand),
+    /// Measure a running cluster.
+    Bench(bench::Bench),
+    /// Look at configuration files.
+    #[command(subcommand)]
+    Config(check::ConfigCommand),
+    /// Look whether this machine can run replicas well.
+    Doctor(doctor::Doctor),
+}
+
+fn parse_auth(text: &str) -> Result<ClientAuth, String> {
+    match text {
+        "mac" => Ok(ClientAuth::Mac),
+        "signature" => Ok(ClientAuth::Signature),
+        _ => Err("must be mac or signature".to_owned()),
+    }
 }
 
 /// Why a command failed, in one line with its causes.
@@ -34,6 +63,12 @@ pub fn main() -> ExitCode {
         .init();
     let result = match Arguments::parse().command {
         Command::Demo(demo) => demo.run(),
+        Command::Init(init) => init.run(),
+        Command::Run(run) => run.run(),
+        Command::Client(client) => client.run(),
+        Command::Bench(bench) => bench.run(),
+        Command::Config(config) => config.run(),
+        Command::Doctor(doctor) => doctor.run(),
     };
     match result {
         Ok(code) => code,

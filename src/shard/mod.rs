@@ -9,8 +9,10 @@ mod buffers;
 pub mod control;
 pub(crate) mod data;
 pub(crate) mod lanes;
+pub mod probe;
 pub mod reactor;
 pub(crate) mod roles;
+pub mod signals;
 pub mod wires;
 
 pub use data::ShardError;

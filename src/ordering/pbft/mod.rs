@@ -236,7 +236,9 @@ impl Pbft {
     /// it: what we are still to decide is on its way to us, and only the messages we keep let us decide it.
     fn try_stable(&mut self, out: &mut Outbox) {
         self.awaited_stable = None;
-        let Some((claim, proof)) = self.checkpoints.newest_stable(self.stable, self.config.quorum) else { return };
+        let Some((claim, proof)) = self.checkpoints.newest_stable(self.stable, self.config.quorum) else {
+            return;
+        };
         if self.decided < claim.seq {
             self.awaited_stable = Some(claim.seq);
             if claim.seq > self.high() && self.behind < claim.seq {

@@ -1,0 +1,139 @@
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::CommandError;
+use super::demo::progress_bar;
+use crate::client::Engine;
+use crate::config::{AppKind, ClientConfig};
+use crate::load::{Control, LatencyReport, LoadDriver, Pace, Workload, draw_histogram};
+
+/// Measure a running cluster: in a closed loop, or in an open loop at a given rate.
+#[derive(Debug, Args)]
+pub(super) struct Bench {
+    /// Clients' files, as `atlas init` makes them; several share the load.
+    #[arg(long, required = true, num_args = 1..)]
+    config: Vec<PathBuf>,
+    /// The service the cluster runs.
+    #[arg(long, value_enum, default_value = "kv")]
+    app: AppKind,
+    /// Bytes of one operation.
+    #[arg(long, default_value_t = 64)]
+    payload: usize,
+    /// Keys the operations touch.
+    #[arg(long, default_value_t = 100_000)]
+    keys: u64,
+    /// Operations under way at any time, over all clients.
+    #[arg(long, default_value_t = 4096, conflicts_with = "rate")]
+    outstanding: usize,
+    /// Operations per second, whatever becomes of them.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Measured time in seconds, after one second of warm-up.
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Write the figures to this file as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+impl Bench {
+    pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
+        let pace = match self.rate {
+            Some(rate) if rate > 0.0 => Pace::Open { rate },
+            Some(rate) => return Err(format!("--rate {rate}: must be above zero").into()),
+            None => Pace::Closed {
+                outstanding: self.outstanding.max(1),
+            },
+        };
+        let configs: Vec<ClientConfig> = self
+            .config
+            .iter()
+            .map(|path| ClientConfig::load(path))
+            .collect::<Result<_, _>>()?;
+        if configs
+            .iter()
+            .any(|config| config.cluster.cluster_id() != configs[0].cluster.cluster_id())
+        {
+            return Err("the clients belong to different clusters".into());
+        }
+        let control = Control::new();
+        let workload = Workload::new(self.app, self.payload, self.keys, 42);
+        let deadline = Duration::from_millis(configs[0].tuning.deadline_ms);
+        let driver = LoadDriver::new(workload, pace, configs.len(), deadline, control.clone());
+        let engine = Engine::start("bench", &configs, None, Box::new(driver))?;
+        let quorum = configs[0].cluster.quorum();
+        engine
+            .wait_connected(quorum.quorum(), Duration::from_secs(10))
+            .map_err(|reasons| {
+                format!(
+                    "fewer than {} replicas can be reached: {reasons}",
+                    quorum.quorum()
+                )
+            })?;
+        let (warm_up, measured) = (
+            Duration::from_secs(1),
+            Duration::from_secs_f64(self.seconds.max(0.1)),
+        );
+        let bar = progress_bar(warm_up + measured);
+        let begin = Instant::now();
+        control.send(true);
+        engine.wake();
+        let mut ended = 0;
+        let mut pass = |until: Duration| {
+            while begin.elapsed() < until {
+                std::thread::sleep(Duration::from_millis(100).min(until.saturating_sub(begin.elapsed())));
+                let now = control.ended.load(Ordering::Acquire);
+                bar.set_position(begin.elapsed().as_millis() as u64);
+                bar.set_message(format!("{:>9} operations/s", (now - ended) * 10));
+                ended = now;
+            }
+        };
+        pass(warm_up);
+        let (start, cpu) = (Instant::now(), engine.cpu_time());
+        control.measure(true);
+        pass(warm_up + measured);
+        control.measure(false);
+        let (seconds, cpu) = (
+            start.elapsed().as_secs_f64(),
+            engine.cpu_time().saturating_sub(cpu),
+        );
+        control.send(false);
+        bar.finish_and_clear();
+        let tally = control.tally();
+        let latency = LatencyReport::of(&tally.latency_ns);
+        println!(
+            "latency from the intended send time\n{}",
+            draw_histogram(&tally.latency_ns)
+        );
+        let report = serde_json::json!({
+            "throughput_ops_s": tally.completed as f64 / seconds,
+            "latency_us": latency,
+            "errors": tally.failed + tally.unexpected,
+            "last_error": tally.last_error,
+            "operations": tally.completed,
+            "cpu_us_per_op_client": cpu.as_secs_f64() * 1e6 / tally.completed.max(1) as f64,
+            "n": quorum.n(),
+            "f": quorum.f(),
+            "payload_bytes": self.payload,
+            "outstanding": if self.rate.is_some() { 0 } else { self.outstanding },
+            "rate": self.rate,
+            "clients": configs.len(),
+            "auth": configs[0].cluster.agreement.client_auth.to_string(),
+            "seconds": seconds,
+        });
+        println!("{}", serde_json::to_string_pretty(&report)?);
+        if let Some(path) = &self.json {
+            std::fs::write(path, serde_json::to_string_pretty(&report)?)
+                .map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        Ok(if tally.failed + tally.unexpected == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+}

@@ -1,0 +1,69 @@
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::CommandError;
+use crate::config::{ClientConfig, ClusterConfig, ReplicaConfig, load};
+
+/// Look at configuration files.
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Check a cluster's, a replica's or a client's file, and those it names.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+impl ConfigCommand {
+    pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
+        let Self::Check { file } = self;
+        let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let sets = |key: &str| {
+            text.lines().any(|line| {
+                line.strip_prefix(key)
+                    .is_some_and(|rest| rest.trim_start().starts_with('='))
+            })
+        };
+        // A file is taken for what its first keys make it.
+        if sets("node") {
+            let (config, app) = ReplicaConfig::load(file)?;
+            let cluster = &config.node.cluster;
+            println!(
+                "✔ replica {} of cluster {} ({})",
+                config.node.id,
+                cluster.name,
+                cluster.cluster_id()
+            );
+            println!(
+                "  app {app:?}, listens at {}, data in {}",
+                config.node.listen,
+                config.db_path.display()
+            );
+        } else if sets("client") {
+            let config = ClientConfig::load(file)?;
+            println!(
+                "✔ client {} of cluster {} ({})",
+                config.client,
+                config.cluster.name,
+                config.cluster.cluster_id()
+            );
+        } else {
+            let cluster: ClusterConfig = load(file)?;
+            let quorum = cluster.quorum();
+            println!("✔ cluster {} ({})", cluster.name, cluster.cluster_id());
+            println!(
+                "  {} replicas tolerate {} faulty; {} clients, auth {}",
+                quorum.n(),
+                quorum.f(),
+                cluster.clients.len(),
+                cluster.agreement.client_auth
+            );
+            if quorum.f() == 0 {
+                println!("  ! fewer than four replicas tolerate no fault: for development only");
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

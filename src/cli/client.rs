@@ -1,0 +1,117 @@
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::CommandError;
+use crate::Client;
+use crate::config::ClientConfig;
+use crate::execution::apps::{MALFORMED, bank, counter, kv};
+
+/// Call a running cluster's service.
+#[derive(Debug, Args)]
+pub(super) struct ClientCommand {
+    /// The client's file, as `atlas init` makes it.
+    #[arg(long)]
+    config: PathBuf,
+    #[command(subcommand)]
+    call: Call,
+}
+
+#[derive(Debug, Subcommand)]
+enum Call {
+    /// kv: set a key.
+    Put {
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+    },
+    /// kv: read a key.
+    Get {
+        /// The key.
+        key: String,
+        /// Beside the order: f+1 replicas agree, but the answer may lack what is being decided.
+        #[arg(long)]
+        unordered: bool,
+    },
+    /// kv: remove a key.
+    Delete {
+        /// The key.
+        key: String,
+    },
+    /// counter: add, and print the sum.
+    Add {
+        /// What to add.
+        amount: u64,
+    },
+    /// bank: add to an account.
+    Deposit {
+        /// The account.
+        account: u64,
+        /// How much.
+        amount: u64,
+    },
+    /// bank: move between accounts.
+    Transfer {
+        /// From this account.
+        from: u64,
+        /// To this one.
+        to: u64,
+        /// How much.
+        amount: u64,
+    },
+    /// bank: read an account.
+    Balance {
+        /// The account.
+        account: u64,
+    },
+}
+
+impl ClientCommand {
+    pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
+        let (operation, unordered) = match &self.call {
+            Call::Put { key, value } => (kv::put(key.as_bytes(), value.as_bytes())?, false),
+            Call::Get { key, unordered } => (kv::get(key.as_bytes())?, *unordered),
+            Call::Delete { key } => (kv::delete(key.as_bytes())?, false),
+            Call::Add { amount } => (counter::add(*amount), false),
+            Call::Deposit { account, amount } => (bank::deposit(*account, *amount), false),
+            Call::Transfer { from, to, amount } => (bank::transfer(*from, *to, *amount), false),
+            Call::Balance { account } => (bank::balance(*account), false),
+        };
+        let client = Client::connect_blocking(ClientConfig::load(&self.config)?)?;
+        let result = if unordered {
+            client.read_blocking(operation)
+        } else {
+            client.call_blocking(operation)
+        }?;
+        self.print(&result)
+    }
+
+    fn print(&self, result: &[u8]) -> Result<ExitCode, CommandError> {
+        let number = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).ok();
+        let text = match (&self.call, result) {
+            (_, [MALFORMED]) => {
+                return Err("the service does not know this operation: another app runs".into());
+            }
+            (Call::Put { .. }, [0]) => "ok".to_owned(),
+            (Call::Get { .. }, [1, value @ ..]) => String::from_utf8_lossy(value).into_owned(),
+            (Call::Get { .. } | Call::Delete { .. }, [0]) => {
+                eprintln!("no such key");
+                return Ok(ExitCode::FAILURE);
+            }
+            (Call::Delete { .. }, [1]) | (Call::Transfer { .. }, [0]) => "ok".to_owned(),
+            (Call::Add { .. }, sum) => number(sum).map_or_else(|| hex::encode(sum), |sum| sum.to_string()),
+            (Call::Deposit { .. } | Call::Balance { .. }, [0, balance @ ..]) => {
+                number(balance).map_or_else(|| hex::encode(balance), |balance| balance.to_string())
+            }
+            (Call::Transfer { .. }, [1]) => {
+                eprintln!("insufficient funds");
+                return Ok(ExitCode::FAILURE);
+            }
+            (_, other) => hex::encode(other),
+        };
+        println!("{text}");
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,200 @@
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{CommandError, parse_auth};
+use crate::config::{Agreement, AppKind, PartyKeys};
+use crate::preprocessing::ClientAuth;
+
+/// Make the files of a new cluster: one for everybody, one for each replica and client, and their keys.
+#[derive(Debug, Args)]
+pub(super) struct Init {
+    /// Replicas; n = 3f+1 of them tolerate f faulty ones.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    replicas: u16,
+    /// Clients.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    clients: u32,
+    /// Where the files go; made if it is not there.
+    #[arg(long)]
+    out: PathBuf,
+    /// The host all replicas listen at; edit cluster.toml where they differ.
+    #[arg(long, default_value = "127.0.0.1")]
+    host: String,
+    /// The port of replica 0; the others follow.
+    #[arg(long, default_value_t = 7000)]
+    base_port: u16,
+    /// How clients prove their frames: mac or signature.
+    #[arg(long, default_value = "signature", value_parser = parse_auth)]
+    auth: ClientAuth,
+    /// The service.
+    #[arg(long, value_enum, default_value = "kv")]
+    app: AppKind,
+    /// The cluster's name.
+    #[arg(long, default_value = "atlas")]
+    name: String,
+}
+
+impl Init {
+    pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
+        std::fs::create_dir_all(&self.out).map_err(|error| format!("{}: {error}", self.out.display()))?;
+        if self.base_port.checked_add(self.replicas).is_none() {
+            return Err(format!(
+                "--base-port {}: {} ports do not fit above it",
+                self.base_port, self.replicas
+            )
+            .into());
+        }
+        let replicas: Vec<PartyKeys> = (0..self.replicas).map(|_| PartyKeys::generate()).collect();
+        let clients: Vec<PartyKeys> = (0..self.clients).map(|_| PartyKeys::generate()).collect();
+        let mut files = vec![("cluster.toml".to_owned(), self.cluster_file(&replicas, &clients))];
+        files.extend((0..self.replicas).map(|id| (format!("r{id}.toml"), self.replica_file(id))));
+        files.extend((0..self.clients).map(|id| (format!("c{id}.toml"), client_file(id))));
+        let keys = replicas
+            .iter()
+            .enumerate()
+            .map(|(id, keys)| (format!("r{id}.key"), keys));
+        let keys: Vec<_> = keys
+            .chain(
+                clients
+                    .iter()
+                    .enumerate()
+                    .map(|(id, keys)| (format!("c{id}.key"), keys)),
+            )
+            .collect();
+        // Nothing is written before it is clear that nothing is overwritten.
+        let names = files
+            .iter()
+            .map(|(name, _)| name)
+            .chain(keys.iter().map(|(name, _)| name));
+        if let Some(taken) = names.map(|name| self.out.join(name)).find(|path| path.exists()) {
+            return Err(format!("{} exists; choose an empty directory", taken.display()).into());
+        }
+        for (name, keys) in &keys {
+            keys.save(&self.out.join(name))?;
+        }
+        for (name, text) in &files {
+            let path = self.out.join(name);
+            std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        self.print_next(&self.out);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn cluster_file(&self, replicas: &[PartyKeys], clients: &[PartyKeys]) -> String {
+        let a = Agreement {
+            client_auth: self.auth,
+            ..Agreement::default()
+        };
+        let mut text = format!(
+            "# A cluster: who is in it, and what they agree on. The same file for everybody.\n\
+             format = 1\n\
+             name = {name:?}\n\
+             # Random, so that no two clusters are ever one.\n\
+             genesis = \"{genesis}\"\n\n\
+             [agreement]\n\
+             # How clients prove their frames: \"signature\" (Ed25519) or \"mac\" (one per replica; cheaper).\n\
+             client_auth = \"{auth}\"\n\
+             # A checkpoint is due after so many decisions, or bytes of batches, whichever comes first.\n\
+             checkpoint_decisions = {decisions}\n\
+             checkpoint_bytes = {bytes}\n\
+             # Sequence numbers accepted after the stable checkpoint; at least twice checkpoint_decisions.\n\
+             window = {window}\n\
+             # The largest frame of a client, and the largest batch.\n\
+             frame_bytes_max = {frame_bytes}\n\
+             frame_operations_max = {frame_operations}\n\
+             batch_bytes_max = {batch_bytes}\n\
+             batch_frames_max = {batch_frames}\n",
+            name = self.name,
+            genesis = hex::encode(rand::random::<[u8; 16]>()),
+            auth = a.client_auth,
+            decisions = a.checkpoint_decisions,
+            bytes = a.checkpoint_bytes,
+            window = a.window,
+            frame_bytes = a.frame_bytes_max,
+            frame_operations = a.frame_operations_max,
+            batch_bytes = a.batch_bytes_max,
+            batch_frames = a.batch_frames_max,
+        );
+        for (id, keys) in replicas.iter().enumerate() {
+            let port = usize::from(self.base_port) + id;
+            let _ = write!(
+                text,
+                "\n[[replicas]]\nid = {id}\naddress = \"{}:{port}\"\nsigning_key = \"{}\"\nlink_key = \"{}\"\n",
+                self.host,
+                keys.signing.verifying_key(),
+                keys.link.public()
+            );
+        }
+        for (id, keys) in clients.iter().enumerate() {
+            let _ = write!(
+                text,
+                "\n[[clients]]\nid = {id}\nsigning_key = \"{}\"\nlink_key = \"{}\"\n",
+                keys.signing.verifying_key(),
+                keys.link.public()
+            );
+        }
+        text
+    }
+
+    fn replica_file(&self, id: u16) -> String {
+        format!(
+            "# Replica {id}'s own file. Paths are relative to it.\n\
+             node = {id}\n\
+             cluster = \"cluster.toml\"\n\
+             keys = \"r{id}.key\"\n\
+             db_path = \"r{id}-data\"\n\
+             # Where to listen; left out, the address in cluster.toml.\n\
+             # listen = \"0.0.0.0:{port}\"\n\
+             app = \"{app}\"\n\
+             executor = \"single\"\n\
+             # What is on disk before a vote leaves: nothing, in this version.\n\
+             durability = \"none\"\n\n\
+             [ordering]\n\
+             # Proposals under way at once while this replica leads.\n\
+             pipeline = {pipeline}\n\n\
+             [topology]\n\
+             # Pin shards to cores. `[[topology.shards]]` entries with roles and a core replace the automatic layout.\n\
+             pin = true\n\
+             # How long an idle shard looks for work before it sleeps, in microseconds.\n\
+             spin_us = 0\n\n\
+             [limits]\n\
+             connections_max = 1024\n\
+             handshake_timeout_ms = 5000\n",
+            port = usize::from(self.base_port) + usize::from(id),
+            app = format!("{:?}", self.app).to_lowercase(),
+            pipeline = crate::config::OrderingConfig::default().pipeline,
+        )
+    }
+
+    fn print_next(&self, out: &Path) {
+        let out = out.display();
+        println!(
+            "made {out}: {} replicas, {} clients. Next, each in a terminal of its own:",
+            self.replicas, self.clients
+        );
+        for id in 0..self.replicas {
+            println!("  atlas run --config {out}/r{id}.toml");
+        }
+        if self.clients > 0 {
+            println!("then:\n  atlas client --config {out}/c0.toml put greeting hello");
+            println!("  atlas client --config {out}/c0.toml get greeting");
+        }
+    }
+}
+
+fn client_file(id: u32) -> String {
+    format!(
+        "# Client {id}'s own file. Paths are relative to it.\n\
+         client = {id}\n\
+         cluster = \"cluster.toml\"\n\
+         keys = \"c{id}.key\"\n\n\
+         [tuning]\n\
+         # How long to wait for f+1 equal replies before asking everybody, in milliseconds.\n\
+         retransmit_timeout_ms = 1000\n\
+         # How long a call may take as a whole, in milliseconds.\n\
+         deadline_ms = 10000\n"
+    )
+}

@@ -1,0 +1,96 @@
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::CommandError;
+use crate::config::{AppKind, MonolithicStateReplicaConfig, REPLICA_WAIT_TIME, ReplicaConfig};
+use crate::execution::Application;
+use crate::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
+use crate::{MonReplica, ReplicaHandle};
+
+/// Run one replica until it is told to stop (SIGINT, SIGTERM).
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// The replica's file, as `atlas init` makes it.
+    #[arg(long)]
+    config: PathBuf,
+    /// Leave the threads to the scheduler, whatever the file says.
+    #[arg(long)]
+    no_pin: bool,
+}
+
+/// Set by the signal handler; everything else happens on a thread that looks at it.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+impl Run {
+    pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
+        let (mut config, app) = ReplicaConfig::load(&self.config)?;
+        if self.no_pin {
+            config.topology.pin = false;
+            config
+                .topology
+                .shards
+                .iter_mut()
+                .for_each(|shard| shard.core = None);
+        }
+        match app {
+            AppKind::Kv => serve(Kv, config),
+            AppKind::Bank => serve(Bank, config),
+            AppKind::Counter => serve(Counter, config),
+            AppKind::Null => serve(Null, config),
+        }
+    }
+}
+
+fn serve<A: Application>(service: A, replica_config: ReplicaConfig) -> Result<ExitCode, CommandError> {
+    let cluster = replica_config.node.cluster.clone();
+    let config = MonolithicStateReplicaConfig {
+        service,
+        replica_config,
+    };
+    let replica = futures_lite::future::block_on(MonReplica::bootstrap(config))?;
+    let handle = replica.handle();
+    println!(
+        "{} of cluster {} ({}, n = {}, f = {}) at {}\n{}",
+        handle.node(),
+        cluster.name,
+        cluster.cluster_id(),
+        cluster.quorum().n(),
+        cluster.quorum().f(),
+        handle.address(),
+        handle.core_map()
+    );
+    crate::shard::signals::on_termination(&STOP);
+    let quorum = cluster.quorum().quorum() as u64;
+    std::thread::spawn(move || watch(&handle, quorum));
+    futures_lite::future::block_on(replica.run())?;
+    println!("STOPPED");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says READY once a quorum is linked, and passes the signal on.
+fn watch(handle: &ReplicaHandle, quorum: u64) {
+    let (started, wait) = (Instant::now(), Duration::from_millis(REPLICA_WAIT_TIME));
+    let (mut is_ready, mut complained) = (false, false);
+    loop {
+        if STOP.load(Ordering::Acquire) {
+            return handle.shutdown();
+        }
+        let links = handle.standing().replica_links;
+        if !is_ready && links + 1 >= quorum {
+            is_ready = true;
+            println!("READY");
+        }
+        if !is_ready && !complained && started.elapsed() > wait {
+            complained = true;
+            eprintln!(
+                "waiting for other replicas: linked with {links}, {} needed",
+                quorum - 1
+            );
+        }
+        std::thread::sleep(Duration::from_millis(if is_ready { 50 } else { 5 }));
+    }
+}
