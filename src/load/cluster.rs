@@ -59,10 +59,16 @@ pub struct LocalCluster {
     replicas: Vec<(ReplicaHandle, JoinHandle<Result<(), ReplicaError>>)>,
 }
 
+/// A cluster that is not started yet.
+struct Blueprint {
+    cluster: ClusterConfig,
+    keys: Vec<PartyKeys>,
+    client_keys: Vec<PartyKeys>,
+    listeners: Vec<TcpListener>,
+}
+
 /// The configuration of a cluster on the loopback: keys and free ports are made for it.
-fn configure(
-    options: &ClusterOptions,
-) -> Result<(ClusterConfig, Vec<PartyKeys>, Vec<PartyKeys>, Vec<TcpListener>), LocalError> {
+fn configure(options: &ClusterOptions) -> Result<Blueprint, LocalError> {
     let keys: Vec<PartyKeys> = (0..options.replicas).map(|_| PartyKeys::generate()).collect();
     let client_keys: Vec<PartyKeys> = (0..options.clients).map(|_| PartyKeys::generate()).collect();
     let listeners: Vec<TcpListener> = keys
@@ -95,7 +101,12 @@ fn configure(
         replicas: replicas.collect::<Result<_, std::io::Error>>()?,
         clients: clients.collect(),
     };
-    Ok((cluster, keys, client_keys, listeners))
+    Ok(Blueprint {
+        cluster,
+        keys,
+        client_keys,
+        listeners,
+    })
 }
 
 impl LocalCluster {
@@ -115,7 +126,12 @@ impl LocalCluster {
         options: &ClusterOptions,
         delay: impl Fn(usize) -> Duration,
     ) -> Result<Self, LocalError> {
-        let (cluster, keys, client_keys, listeners) = configure(options)?;
+        let Blueprint {
+            cluster,
+            keys,
+            client_keys,
+            listeners,
+        } = configure(options)?;
         let cluster = Arc::new(cluster);
         let cores: Vec<usize> = core_affinity::get_core_ids()
             .unwrap_or_default()

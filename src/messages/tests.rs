@@ -132,7 +132,7 @@ proptest! {
         cut in any::<prop::sample::Index>(),
     ) {
         let frame = Frame::check(frame_bytes(&[b"one".to_vec(), b"two".to_vec()]), 16, 4096, fake_digest).unwrap();
-        for message in [proposal_message(&[frame.clone()]), frame.bytes().clone()] {
+        for message in [proposal_message(std::slice::from_ref(&frame)), frame.bytes().clone()] {
             let mut bytes = message.to_vec();
             for (at, value) in &flips {
                 let at = at.index(bytes.len());

@@ -147,7 +147,8 @@ impl Initiator {
             .and_then(|builder| {
                 builder
                     .local_private_key(&*identity.secret.to_bytes())?
-                    .build_with(key)
+                    .remote_public_key(key.as_bytes())?
+                    .build_initiator()
             })
             .map_err(bad)?;
         let mut first = hello.to_vec();
@@ -200,19 +201,6 @@ impl Initiator {
                 })
             }
         }
-    }
-}
-
-/// Finishes a builder as initiator towards `key`.
-trait BuildWith {
-    fn build_with(self, key: &LinkPublic) -> Result<HandshakeState, snow::Error>;
-}
-
-impl BuildWith for Builder<'_> {
-    fn build_with(self, key: &LinkPublic) -> Result<HandshakeState, snow::Error> {
-        // The builder borrows the key; both end here.
-        let builder: Builder<'_> = self;
-        builder.remote_public_key(key.as_bytes())?.build_initiator()
     }
 }
 

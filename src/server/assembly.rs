@@ -107,8 +107,14 @@ fn make_lanes(homes: &Homes, doorbells: &[Doorbell]) -> Lanes {
         .map(|home| to_networks(*home, RESPONSE_CHANNEL_SIZE))
         .collect();
 
-    let (mut replica_frames, mut client_frames): (Vec<Vec<Inlet<Raw>>>, Vec<Vec<Inlet<Raw>>>) =
-        homes.preprocess.iter().map(|_| (Vec::new(), Vec::new())).unzip();
+    let no_inlets = || {
+        homes
+            .preprocess
+            .iter()
+            .map(|_| Vec::new())
+            .collect::<Vec<Vec<Inlet<Raw>>>>()
+    };
+    let (mut replica_frames, mut client_frames) = (no_inlets(), no_inlets());
     let (mut links, mut network, mut replica_messages) = (Vec::new(), Vec::new(), Vec::new());
     for ((index, home), outgoing) in homes.network.iter().enumerate().zip(outgoing) {
         let checker = index % homes.preprocess.len();

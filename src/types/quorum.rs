@@ -125,11 +125,11 @@ mod tests {
             let f = (n - 1) / 3;
             assert_eq!(q.f(), f);
             assert!(
-                2 * q.quorum() >= n + f + 1,
+                2 * q.quorum() > n + f,
                 "n={n}: two quorums may share only faulty replicas"
             );
             assert!(
-                2 * (q.quorum() - 1) < n + f + 1,
+                2 * (q.quorum() - 1) <= n + f,
                 "n={n}: the quorum is larger than it must be"
             );
             assert!(

@@ -1,0 +1,231 @@
+//! Four real `atlas run` processes made by `atlas init`, served over loopback TCP.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+fn atlas(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_atlas"));
+    command.args(arguments);
+    command
+}
+
+fn output(arguments: &[&str]) -> Output {
+    atlas(arguments).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    text
+}
+
+/// A replica's process; killed when dropped.
+struct Replica {
+    child: Child,
+    lines: BufReader<std::process::ChildStdout>,
+}
+
+impl Replica {
+    fn start(config: &Path) -> Self {
+        let mut child = atlas(&["run", "--no-pin", "--config", config.to_str().unwrap()])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Self { child, lines }
+    }
+
+    fn wait_for(&mut self, line: &str) {
+        let mut said = String::new();
+        while self.lines.read_line(&mut said).unwrap() > 0 {
+            if said.lines().last() == Some(line) {
+                return;
+            }
+        }
+        panic!("the replica ended without saying {line}: {said}");
+    }
+
+    fn terminate(&mut self) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").arg(id).status().unwrap().success());
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Four consecutive ports that were free a moment ago.
+fn base_port() -> u16 {
+    (0..200)
+        .map(|_| {
+            TcpListener::bind("127.0.0.1:0")
+                .unwrap()
+                .local_addr()
+                .unwrap()
+                .port()
+        })
+        .find(|port| {
+            *port < 65_000 && (*port..port + 4).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+        })
+        .expect("four free ports in a row")
+}
+
+struct Cluster {
+    dir: TempDir,
+    replicas: Vec<Replica>,
+}
+
+impl Cluster {
+    fn start(auth: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (out, port) = (dir.path().to_str().unwrap(), base_port().to_string());
+        stdout(&output(&[
+            "init",
+            "--out",
+            out,
+            "--base-port",
+            &port,
+            "--auth",
+            auth,
+        ]));
+        let replicas = (0..4)
+            .map(|id| Replica::start(&dir.path().join(format!("r{id}.toml"))))
+            .collect::<Vec<_>>();
+        let mut this = Self { dir, replicas };
+        this.replicas
+            .iter_mut()
+            .for_each(|replica| replica.wait_for("READY"));
+        this
+    }
+
+    fn client(&self, number: u16, call: &[&str]) -> Output {
+        let config = self.dir.path().join(format!("c{number}.toml"));
+        let mut arguments = vec!["client", "--config", config.to_str().unwrap()];
+        arguments.extend(call);
+        output(&arguments)
+    }
+}
+
+#[test]
+fn four_processes_serve_clients_and_a_bench_and_go_on_without_one_follower() {
+    let mut cluster = Cluster::start("signature");
+    assert_eq!(stdout(&cluster.client(0, &["put", "greeting", "hello"])), "ok\n");
+    assert_eq!(stdout(&cluster.client(1, &["get", "greeting"])), "hello\n");
+    assert_eq!(
+        stdout(&cluster.client(1, &["get", "greeting", "--unordered"])),
+        "hello\n"
+    );
+    assert!(!cluster.client(2, &["get", "nothing"]).status.success());
+
+    drop(cluster.replicas.remove(3));
+    assert_eq!(
+        stdout(&cluster.client(2, &["put", "greeting", "still here"])),
+        "ok\n"
+    );
+    assert_eq!(stdout(&cluster.client(0, &["get", "greeting"])), "still here\n");
+    let config = cluster.dir.path().join("c3.toml");
+    let bench = output(&[
+        "bench",
+        "--config",
+        config.to_str().unwrap(),
+        "--seconds",
+        "1",
+        "--outstanding",
+        "64",
+    ]);
+    assert!(stdout(&bench).contains("\"errors\": 0"));
+}
+
+#[test]
+fn a_replica_told_to_terminate_drains_and_says_so() {
+    let mut cluster = Cluster::start("mac");
+    assert_eq!(stdout(&cluster.client(0, &["put", "k", "v"])), "ok\n");
+    let mut last = cluster.replicas.pop().unwrap();
+    last.terminate();
+    last.wait_for("STOPPED");
+    assert!(last.child.wait().unwrap().success());
+    assert_eq!(stdout(&cluster.client(0, &["get", "k"])), "v\n");
+}
+
+#[test]
+fn a_client_of_another_cluster_learns_why_it_is_refused() {
+    let cluster = Cluster::start("mac");
+    let other = tempfile::tempdir().unwrap();
+    let out = other.path().to_str().unwrap();
+    stdout(&output(&["init", "--out", out]));
+    // The other cluster's file, with this cluster's addresses.
+    let read = |dir: &Path| std::fs::read_to_string(dir.join("cluster.toml")).unwrap();
+    let addresses: Vec<String> = read(cluster.dir.path())
+        .lines()
+        .filter(|line| line.starts_with("address"))
+        .map(str::to_owned)
+        .collect();
+    let mut next = addresses.iter();
+    let text: Vec<String> = read(other.path())
+        .lines()
+        .map(|line| {
+            if line.starts_with("address") {
+                next.next().unwrap().clone()
+            } else {
+                line.to_owned()
+            }
+        })
+        .collect();
+    std::fs::write(other.path().join("cluster.toml"), text.join("\n")).unwrap();
+    let refused = output(&["client", "--config", &format!("{out}/c0.toml"), "get", "k"]);
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success());
+    assert!(
+        error.contains("r0: the two ends belong to different clusters"),
+        "{error}"
+    );
+}
+
+#[test]
+fn errors_of_the_command_line_name_what_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().to_str().unwrap();
+    stdout(&output(&["init", "--out", out, "--clients", "1"]));
+    for file in ["cluster.toml", "r0.toml", "r3.toml", "c0.toml"] {
+        assert!(stdout(&output(&["config", "check", &format!("{out}/{file}")])).starts_with('✔'));
+    }
+    let again = output(&["init", "--out", out]);
+    assert!(!again.status.success());
+    assert!(String::from_utf8_lossy(&again.stderr).contains("exists; choose an empty directory"));
+
+    let path = dir.path().join("r1.toml");
+    let text = std::fs::read_to_string(&path)
+        .unwrap()
+        .replace("pipeline", "pipelin");
+    std::fs::write(&path, text).unwrap();
+    let checked = output(&["config", "check", path.to_str().unwrap()]);
+    let error = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert!(!checked.status.success());
+    assert!(
+        error.contains("r1.toml:") && error.contains("did you mean `pipeline`?"),
+        "{error}"
+    );
+
+    let missing = output(&["run", "--config", "no/such.toml"]);
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("`atlas init` makes a cluster's files"));
+    let swapped = dir.path().join("r2.toml");
+    let text = std::fs::read_to_string(&swapped)
+        .unwrap()
+        .replace("r2.key", "r3.key");
+    std::fs::write(&swapped, text).unwrap();
+    let error = output(&["run", "--config", swapped.to_str().unwrap()]);
+    assert!(String::from_utf8_lossy(&error.stderr).contains("not the keys that"));
+}
