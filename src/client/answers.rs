@@ -2,48 +2,40 @@ use bytes::Bytes;
 
 use super::error::Silence;
 use crate::messages::RefusalReason;
-use crate::types::{NodeId, Signers};
+use crate::types::NodeId;
 
 /// What the replicas said about one frame: one answer each.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
-    answered: Signers,
     /// At most one entry per replica.
     bodies: Vec<(NodeId, Bytes)>,
     refusals: Vec<(NodeId, RefusalReason)>,
 }
 
 impl Answers {
-    /// Counts a result. The body once `enough` distinct replicas gave the same; `None` before.
+    /// Counts a result in place of the replica's earlier one; true once `enough` distinct replicas stand by it.
     ///
-    /// A replica's second result for the frame is ignored, whatever it says; a result after a refusal counts.
-    pub(super) fn add_body(&mut self, from: NodeId, body: Bytes, enough: usize) -> Option<Bytes> {
-        if !self.answered.add(from) {
-            return None;
-        }
-        let equal = 1 + self.bodies.iter().filter(|(_, other)| *other == body).count();
-        if equal >= enough {
-            return Some(body);
-        }
+    /// The latest counts because a read that is asked again in order has two right answers from each correct
+    /// replica. A liar that changes its mind gains nothing: it is one of `enough` at any moment.
+    pub(super) fn add_body(&mut self, from: NodeId, body: Bytes, enough: usize) -> bool {
+        self.bodies.retain(|(node, _)| *node != from);
         self.bodies.push((from, body));
-        None
+        let Some((_, body)) = self.bodies.last() else {
+            return false;
+        };
+        self.bodies.iter().filter(|(_, other)| other == body).count() >= enough
     }
 
-    /// Counts a refusal. The reason once `enough` distinct replicas gave the same.
-    pub(super) fn add_refusal(
-        &mut self,
-        from: NodeId,
-        reason: RefusalReason,
-        enough: usize,
-    ) -> Option<RefusalReason> {
+    /// Counts a refusal; true once `enough` distinct replicas gave the same.
+    pub(super) fn add_refusal(&mut self, from: NodeId, reason: RefusalReason, enough: usize) -> bool {
         self.refusals.retain(|(node, _)| *node != from);
         self.refusals.push((from, reason));
-        (self.refusals.iter().filter(|(_, other)| *other == reason).count() >= enough).then_some(reason)
+        self.refusals.iter().filter(|(_, other)| *other == reason).count() >= enough
     }
 
     /// Whether so many distinct replicas gave a result.
     pub(super) fn all_answered(&self, n: usize) -> bool {
-        self.answered.count() >= n
+        self.bodies.len() >= n
     }
 
     /// Forgets everything: the frame is asked again from the beginning.

@@ -2,6 +2,7 @@
 
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -60,6 +61,8 @@ pub(super) struct Progress {
     /// By session, then by replica.
     links: Mutex<Vec<Vec<LinkState>>>,
     changed: Condvar,
+    /// The engine is gone: nothing more is dialled.
+    closed: AtomicBool,
 }
 
 impl Progress {
@@ -68,7 +71,13 @@ impl Progress {
         Self {
             links: Mutex::new(vec![vec![not_yet; replicas]; sessions]),
             changed: Condvar::new(),
+            closed: AtomicBool::new(false),
         }
+    }
+
+    /// Has the dialers end.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
     }
 
     fn set(&self, session: usize, node: NodeId, state: LinkState) {
@@ -156,13 +165,13 @@ impl Dialer {
         let mut waiting: Vec<(Instant, Duration, usize)> = Vec::new();
         loop {
             let due = waiting.iter().map(|(at, ..)| *at).min();
-            let pause = due.map_or(LOOK, |at| at.saturating_duration_since(Instant::now()));
+            let pause = due.map_or(LOOK, |at| at.saturating_duration_since(Instant::now()).min(LOOK));
             match requests.recv_timeout(pause) {
                 Ok(session) => waiting.push((Instant::now(), RETRY_FIRST, session)),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            if Arc::strong_count(&self.progress) == 1 {
+            if self.progress.closed.load(Ordering::Acquire) {
                 return;
             }
             let now = Instant::now();
@@ -224,15 +233,7 @@ fn connect(target: &Target, identity: &Identity) -> Result<(OwnedFd, Established
         address: target.address.clone(),
         source,
     };
-    let not_found = || std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
-    let address = target
-        .address
-        .to_socket_addrs()
-        .map_err(unreachable)?
-        .next()
-        .ok_or_else(not_found)
-        .map_err(unreachable)?;
-    let mut stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).map_err(unreachable)?;
+    let mut stream = reach(&target.address).map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
     stream
         .set_read_timeout(Some(HANDSHAKE_TIMEOUT))
@@ -259,4 +260,16 @@ fn connect(target: &Target, identity: &Identity) -> Result<(OwnedFd, Established
             }
         }
     }
+}
+
+/// Connects to the first address of a name that answers.
+fn reach(name: &str) -> std::io::Result<TcpStream> {
+    let mut failure = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
+    for address in name.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }

@@ -5,8 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::config::SessionConfig;
 use super::dialer::{self, Dialled, Progress, Target};
-use super::session::{Authentication, Outcome, Output, Session, SessionConfig};
+use super::outcome::{Outcome, Output};
+use super::prover::Authentication;
+use super::session::Session;
 use crate::config::ClientConfig;
 use crate::crypto::MacKey;
 use crate::metrics::Metrics;
@@ -114,6 +117,7 @@ impl EngineHandle {
 
 impl Drop for EngineHandle {
     fn drop(&mut self) {
+        self.progress.close();
         self.lifecycle.drain();
         self.doorbell.ring();
         if let Some(thread) = self.thread.take() {
@@ -301,7 +305,7 @@ impl EngineRole {
         }
     }
 
-    fn take_messages(&mut self, now: Time) -> bool {
+    fn take_messages(&mut self) -> bool {
         let mut any = false;
         for _ in 0..4 * STEP_MESSAGES {
             let Some((id, peer, message)) = self.wires.next_message(true) else {
@@ -309,7 +313,7 @@ impl EngineRole {
             };
             any = true;
             if let Peer::Replica(from) = peer {
-                self.sessions[self.slots[id.slot()]].on_message(now, from, &message);
+                self.sessions[self.slots[id.slot()]].on_message(from, &message);
             }
         }
         any
@@ -348,7 +352,7 @@ impl EngineRole {
 impl Role for EngineRole {
     fn step(&mut self, now: Time, reactor: &mut Reactor) -> bool {
         self.take_links(reactor);
-        let messages = self.take_messages(now);
+        let messages = self.take_messages();
         self.sessions.iter_mut().for_each(|session| session.on_time(now));
         let ended = self.carry_out(now);
         let submitted = self.driver.step(now, &mut self.sessions);

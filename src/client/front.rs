@@ -1,15 +1,18 @@
 //! The door for applications: calls from any thread or task, on any runtime.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use crossbeam::queue::ArrayQueue;
 use futures_channel::oneshot;
 
+use super::config::SubmitError;
 use super::engine::{Completion, Driver, Engine, EngineError, EngineHandle};
 use super::error::CallError;
-use super::session::{Outcome, Session, SubmitError};
+use super::outcome::Outcome;
+use super::session::Session;
 use crate::config::ClientConfig;
 use crate::messages::Mode;
 use crate::types::Time;
@@ -45,6 +48,35 @@ struct Call {
     answer: oneshot::Sender<Result<Reply, CallError>>,
 }
 
+/// CallQueue on their way to the engine's thread.
+///
+/// Invariant: once the engine is gone no call stays in the queue, so that no caller waits for ever.
+struct CallQueue {
+    queue: ArrayQueue<Call>,
+    closed: AtomicBool,
+}
+
+impl CallQueue {
+    fn push(&self, call: Call) -> Result<(), CallError> {
+        self.queue.push(call).map_err(|_| CallError::Full)?;
+        // Pairs with the store in `close`: either this load sees it, or `close` sees the call.
+        if self.closed.load(Ordering::SeqCst) {
+            self.drop_all();
+        }
+        Ok(())
+    }
+
+    /// The engine is gone. CallQueue that are dropped tell their callers so.
+    fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.drop_all();
+    }
+
+    fn drop_all(&self) {
+        while self.queue.pop().is_some() {}
+    }
+}
+
 /// A client of the cluster. Clones share one identity, its links, and its frames: calls made at the same time
 /// travel together.
 #[derive(Clone)]
@@ -53,7 +85,7 @@ pub struct Client {
 }
 
 struct Shared {
-    calls: Arc<ArrayQueue<Call>>,
+    calls: Arc<CallQueue>,
     deadline: Duration,
     engine: EngineHandle,
 }
@@ -81,7 +113,10 @@ impl Client {
     /// # Errors
     /// As [`connect`](Self::connect).
     pub fn connect_blocking(config: ClientConfig) -> Result<Self, ConnectError> {
-        let calls = Arc::new(ArrayQueue::new(config.tuning.operations_max));
+        let calls = Arc::new(CallQueue {
+            queue: ArrayQueue::new(config.tuning.operations_max),
+            closed: AtomicBool::new(false),
+        });
         let driver = Front {
             calls: calls.clone(),
             waiting: Vec::new(),
@@ -150,7 +185,7 @@ impl Client {
             deadline,
             answer,
         };
-        self.shared.calls.push(call).map_err(|_| CallError::Full)?;
+        self.shared.calls.push(call)?;
         self.shared.engine.wake();
         result.await.unwrap_or(Err(CallError::Closed))
     }
@@ -158,7 +193,7 @@ impl Client {
 
 /// Moves calls from the queue into the session, and results back.
 struct Front {
-    calls: Arc<ArrayQueue<Call>>,
+    calls: Arc<CallQueue>,
     waiting: Vec<Option<oneshot::Sender<Result<Reply, CallError>>>>,
     free: Vec<usize>,
     /// A call that the session had no room for: it goes first.
@@ -189,10 +224,16 @@ impl Front {
     }
 }
 
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.calls.close();
+    }
+}
+
 impl Driver for Front {
     fn step(&mut self, now: Time, sessions: &mut [Session]) -> bool {
         let mut any = false;
-        while let Some(call) = self.held.take().or_else(|| self.calls.pop()) {
+        while let Some(call) = self.held.take().or_else(|| self.calls.queue.pop()) {
             let Call {
                 operation,
                 mode,
@@ -244,7 +285,7 @@ impl Driver for Front {
     }
 
     fn has_input(&self) -> bool {
-        self.held.is_none() && !self.calls.is_empty()
+        self.held.is_none() && !self.calls.queue.is_empty()
     }
 
     fn next_timeout(&self) -> Option<Time> {

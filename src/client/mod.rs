@@ -13,16 +13,23 @@
 //! that way may be stale by what is under way; ordered calls are linearizable.
 
 mod answers;
+mod calls;
+mod config;
 mod dialer;
 mod engine;
 mod error;
 mod front;
+mod outcome;
+mod prover;
 mod session;
 
+pub use config::{SessionConfig, SessionCounters, SubmitError};
 pub use engine::{Completion, Driver, Engine, EngineError, EngineHandle};
 pub use error::{CallError, Silence};
 pub use front::{Client, ConnectError, Reply};
-pub use session::{Authentication, Outcome, Output, Session, SessionConfig, SessionCounters, SubmitError};
+pub use outcome::{FrameResults, Outcome, Output};
+pub use prover::Authentication;
+pub use session::Session;
 
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@
 //!   at once while few are under way. So nothing waits when idle, and frames grow by themselves under load.
 //! - An ordered frame goes to the replica believed to lead; on a timeout to all, with growing pauses. The leader is
 //!   that of the view that f+1 replicas have reached.
+//! - A replica's latest answer counts, one for each: any f+1 equal ones hold a correct replica's.
 //! - A read-only frame goes to all; if no f+1 equal answers come in time, its operations are asked in order.
 //! - A frame's sequence number is never more than the client window above the oldest one under way, so a
 //!   correct replica never finds a live frame stale. An abandoned frame blocks no later one.
@@ -11,113 +12,21 @@
 //! Invariant: every submitted operation comes out exactly once, with a result or an error, by its deadline.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::answers::Answers;
+use super::calls::Calls;
+use super::config::{SessionConfig, SessionCounters, SubmitError};
 use super::error::CallError;
-use crate::crypto::{Digester, Domain, MacKey, SigningKey};
+use super::outcome::{Outcome, Output};
+use super::prover::Prover;
 use crate::execution::CLIENT_WINDOW;
 use crate::messages::archived::{ArchivedClientReply, ArchivedRefusalReason};
 use crate::messages::{
-    Authenticator, Checked, ClientReply, Envelope, FrameBuilder, Kind, Mode, RefusalReason, ReplyBody,
-    RequestFrame, encode,
+    Checked, ClientReply, Envelope, FrameBuilder, Kind, Mode, RefusalReason, ReplyBody, RequestBody,
 };
-use crate::types::{ClientId, ClusterId, Epoch, FrameSeq, NodeId, Quorum, Time, View};
-
-/// How the client proves its frames.
-#[derive(Debug, Clone)]
-pub enum Authentication {
-    /// By one signature.
-    Signature(SigningKey),
-    /// By one MAC per replica, in order; and by signature once replicas ask for it.
-    Macs(Vec<MacKey>, SigningKey),
-}
-
-/// What a session must know.
-#[derive(Debug, Clone)]
-pub struct SessionConfig {
-    /// The cluster.
-    pub cluster: ClusterId,
-    /// The membership.
-    pub epoch: Epoch,
-    /// The client.
-    pub client: ClientId,
-    /// The cluster's arithmetic.
-    pub quorum: Quorum,
-    /// How frames are proven.
-    pub authentication: Authentication,
-    /// The most operations in a frame.
-    pub frame_operations_max: usize,
-    /// The most bytes of operations in a frame.
-    pub frame_bytes_max: usize,
-    /// The most frames under way.
-    pub frames_in_flight_max: usize,
-    /// The most operations under way or gathered.
-    pub operations_max: usize,
-    /// How long to wait for answers before asking everybody.
-    pub retransmit_timeout: Duration,
-    /// The number of the first frame: the clock in microseconds, so that a restarted client never repeats one.
-    pub first_sequence: u64,
-}
-
-/// What the session wants done.
-#[derive(Debug)]
-pub enum Output {
-    /// Send a message to a replica.
-    Send {
-        /// The replica.
-        to: NodeId,
-        /// The message, envelope included.
-        message: Bytes,
-    },
-    /// Operations have ended, in the order in which they were submitted to their frame.
-    Ended {
-        /// The caller's names of the operations.
-        tokens: Vec<u64>,
-        /// Their results, or why there are none.
-        outcome: Outcome,
-    },
-}
-
-/// How the operations of a frame ended.
-#[derive(Debug)]
-pub enum Outcome {
-    /// f+1 replicas agree on these results, one per operation.
-    Results(Checked<ReplyBody>),
-    /// None of them has a result.
-    Failed(CallError),
-}
-
-/// An operation is not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SubmitError {
-    /// Too many are under way.
-    #[error("too many operations are under way")]
-    Full,
-    /// It is larger than a frame may be.
-    #[error("the operation has {got} bytes, at most {max} fit a frame")]
-    TooLarge {
-        /// Its size.
-        got: usize,
-        /// The limit.
-        max: usize,
-    },
-}
-
-/// What a session counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SessionCounters {
-    /// Frames sent for the first time.
-    pub frames_sent: u64,
-    /// Frames sent again to everybody.
-    pub retransmissions: u64,
-    /// Answers that are not sound, not for us, or for nothing under way.
-    pub answers_ignored: u64,
-    /// Read-only frames asked again in order.
-    pub reads_ordered: u64,
-}
+use crate::types::{FrameSeq, NodeId, Signers, Time, View};
 
 /// How many times the retransmission timeout doubles at most.
 const BACKOFF_DOUBLINGS: u32 = 5;
@@ -125,8 +34,7 @@ const BACKOFF_DOUBLINGS: u32 = 5;
 #[derive(Debug, Default)]
 struct Gathering {
     frame: FrameBuilder,
-    tokens: Vec<u64>,
-    deadline: Option<Time>,
+    calls: Calls,
 }
 
 #[derive(Debug)]
@@ -134,8 +42,10 @@ struct InFlight {
     mode: Mode,
     body: Vec<u8>,
     message: Bytes,
-    tokens: Vec<u64>,
-    deadline: Time,
+    /// Whether `message` is signed, and who was sent it signed.
+    is_signed: bool,
+    signed_to: Signers,
+    calls: Calls,
     timeout: Time,
     attempts: u32,
     answers: Answers,
@@ -144,18 +54,20 @@ struct InFlight {
 /// The protocol state of one client identity.
 pub struct Session {
     config: SessionConfig,
-    digester: Digester,
-    must_sign: bool,
+    prover: Prover,
     ordered: Gathering,
     unordered: Gathering,
+    /// The mode of the frame sent last: where both wait, they take turns.
+    last_sent: Mode,
     /// Frames under way by sequence number: entry i has number `first + i`; `None` once ended.
     frames: VecDeque<Option<InFlight>>,
     first: u64,
     live: usize,
     operations: usize,
     views: Vec<View>,
+    leader: NodeId,
     outputs: Vec<Output>,
-    /// The earliest deadline or timeout may be earlier than this, never later.
+    /// No deadline or timeout lies before this; there may be none at it.
     next_timeout: Option<Time>,
     counters: SessionCounters,
 }
@@ -164,16 +76,19 @@ impl Session {
     /// A session with nothing under way.
     #[must_use]
     pub fn new(config: SessionConfig) -> Self {
+        let (n, weak) = (config.quorum.n(), config.quorum.weak());
+        let place = (config.cluster, config.epoch);
         Self {
-            digester: Digester::new(config.cluster),
-            must_sign: false,
+            prover: Prover::new(config.authentication.clone(), place, weak),
             ordered: Gathering::default(),
             unordered: Gathering::default(),
+            last_sent: Mode::Unordered,
             frames: VecDeque::new(),
             first: config.first_sequence,
             live: 0,
             operations: 0,
-            views: vec![View::ZERO; config.quorum.n()],
+            views: vec![View::ZERO; n],
+            leader: View::ZERO.leader(n),
             outputs: Vec::new(),
             next_timeout: None,
             counters: SessionCounters::default(),
@@ -194,39 +109,30 @@ impl Session {
         deadline: Time,
     ) -> Result<(), SubmitError> {
         let max = self.config.frame_bytes_max;
+        let too_large = SubmitError::TooLarge {
+            got: operation.len(),
+            max,
+        };
         if operation.len() > max {
-            return Err(SubmitError::TooLarge {
-                got: operation.len(),
-                max,
-            });
+            return Err(too_large);
         }
         if self.operations >= self.config.operations_max {
             return Err(SubmitError::Full);
         }
+        let operations_max = self.config.frame_operations_max;
         let gathering = self.gathering(mode);
         if gathering.frame.operation_bytes() + operation.len() > max
-            || gathering.tokens.len() >= self.config.frame_operations_max
+            || gathering.calls.len() >= operations_max
         {
             // The gathered frame is full. Without room to send it the caller has to wait.
-            if !self.has_room() {
+            if !self.has_room() || self.is_others_turn(mode) {
                 return Err(SubmitError::Full);
             }
             self.send_gathered(now, mode);
         }
         let gathering = self.gathering(mode);
-        gathering
-            .frame
-            .push(operation)
-            .map_err(|_| SubmitError::TooLarge {
-                got: operation.len(),
-                max,
-            })?;
-        gathering.tokens.push(token);
-        gathering.deadline = Some(
-            gathering
-                .deadline
-                .map_or(deadline, |earlier| earlier.min(deadline)),
-        );
+        gathering.frame.push(operation).map_err(|_| too_large)?;
+        gathering.calls.push(token, deadline);
         self.wake_by(deadline);
         self.operations += 1;
         Ok(())
@@ -234,16 +140,20 @@ impl Session {
 
     /// Sends what was gathered, if there is room under way. Call at the end of each turn.
     pub fn flush(&mut self, now: Time) {
-        for mode in [Mode::Ordered, Mode::Unordered] {
-            if !self.gathering(mode).tokens.is_empty() && self.has_room() {
+        let turns = match self.last_sent {
+            Mode::Ordered => [Mode::Unordered, Mode::Ordered],
+            Mode::Unordered => [Mode::Ordered, Mode::Unordered],
+        };
+        for mode in turns {
+            if !self.gathering(mode).calls.is_empty() && self.has_room() {
                 self.send_gathered(now, mode);
             }
         }
     }
 
     /// A message from a replica arrived.
-    pub fn on_message(&mut self, now: Time, from: NodeId, message: &Bytes) {
-        if !self.try_message(now, from, message) {
+    pub fn on_message(&mut self, from: NodeId, message: &Bytes) {
+        if !self.try_message(from, message) {
             self.counters.answers_ignored += 1;
         }
     }
@@ -254,32 +164,28 @@ impl Session {
             return;
         }
         self.next_timeout = None;
-        for mode in [Mode::Ordered, Mode::Unordered] {
-            let gathering = self.gathering(mode);
-            if gathering.deadline.is_some_and(|deadline| deadline <= now) {
-                let gathering = std::mem::take(gathering);
-                self.end(
-                    gathering.tokens,
-                    Outcome::Failed(CallError::DeadlineExceeded(Vec::new())),
-                );
-            }
-            if let Some(deadline) = self.gathering(mode).deadline {
-                self.wake_by(deadline);
-            }
-        }
+        self.expire_gathered(now, Mode::Ordered);
+        self.expire_gathered(now, Mode::Unordered);
         for index in 0..self.frames.len() {
-            let Some(frame) = &self.frames[index] else {
+            let Some(frame) = &mut self.frames[index] else {
                 continue;
             };
-            if frame.deadline <= now {
-                let report = frame.answers.report(self.config.quorum.n());
-                self.end_frame(index, Outcome::Failed(CallError::DeadlineExceeded(report)));
-            } else if frame.timeout <= now {
+            let expired = frame.calls.expire(now);
+            let report = (!expired.is_empty()).then(|| frame.answers.report(self.config.quorum.n()));
+            let (deadline, timeout) = (frame.calls.next_deadline(), frame.timeout);
+            if let Some(report) = report {
+                self.fail(expired, CallError::DeadlineExceeded(report));
+            }
+            let Some(deadline) = deadline else {
+                self.take_frame(index);
+                continue;
+            };
+            if timeout <= now {
                 self.retransmit(now, index);
             } else {
-                let at = frame.timeout.min(frame.deadline);
-                self.wake_by(at);
+                self.wake_by(timeout);
             }
+            self.wake_by(deadline);
         }
         self.drop_ended();
     }
@@ -304,9 +210,7 @@ impl Session {
     /// The replica believed to lead: that of the view which f+1 replicas have reached.
     #[must_use]
     pub fn leader(&self) -> NodeId {
-        let mut views = self.views.clone();
-        views.sort_unstable_by(|a, b| b.cmp(a));
-        views[self.config.quorum.f()].leader(self.config.quorum.n())
+        self.leader
     }
 
     /// What was counted so far.
@@ -322,9 +226,23 @@ impl Session {
         }
     }
 
-    /// Whether one more frame may be under way.
+    /// How many more frames may be under way.
+    fn room(&self) -> usize {
+        let in_window = (CLIENT_WINDOW as usize).saturating_sub(self.frames.len());
+        in_window.min(self.config.frames_in_flight_max.saturating_sub(self.live))
+    }
+
     fn has_room(&self) -> bool {
-        self.live < self.config.frames_in_flight_max && (self.frames.len() as u64) < CLIENT_WINDOW
+        self.room() > 0
+    }
+
+    /// Whether the last room is for the other mode, which waits and was not served last.
+    fn is_others_turn(&mut self, mode: Mode) -> bool {
+        let other = match mode {
+            Mode::Ordered => Mode::Unordered,
+            Mode::Unordered => Mode::Ordered,
+        };
+        self.room() == 1 && self.last_sent == mode && !self.gathering(other).calls.is_empty()
     }
 
     fn wake_by(&mut self, at: Time) {
@@ -335,79 +253,62 @@ impl Session {
         let sequence = FrameSeq::new(self.first + self.frames.len() as u64);
         let client = self.config.client;
         let gathering = self.gathering(mode);
-        let body = gathering.frame.finish(client, sequence, mode);
-        let tokens = std::mem::take(&mut gathering.tokens);
-        let Some(deadline) = gathering.deadline.take() else {
+        if gathering.calls.is_empty() {
             return;
-        };
-        let message = self.authenticate(&body);
+        }
+        let body = gathering.frame.finish(client, sequence, mode);
+        let calls = std::mem::take(&mut gathering.calls);
         let timeout = now.after(self.config.retransmit_timeout);
         self.wake_by(timeout);
         self.counters.frames_sent += 1;
-        match mode {
-            Mode::Ordered => {
-                let to = self.leader();
-                self.outputs.push(Output::Send {
-                    to,
-                    message: message.clone(),
-                });
-            }
-            Mode::Unordered => self.send_to_all(&message),
-        }
-        let answers = Answers::default();
-        self.frames.push_back(Some(InFlight {
+        self.last_sent = mode;
+        let to = (mode == Mode::Ordered).then_some(self.leader);
+        let is_signed = self.prover.signs_for(to);
+        let (body, message) = self.prover.message(body, is_signed);
+        let mut frame = InFlight {
             mode,
             body,
             message,
-            tokens,
-            deadline,
+            is_signed,
+            signed_to: Signers::NONE,
+            calls,
             timeout,
             attempts: 0,
-            answers,
-        }));
+            answers: Answers::default(),
+        };
+        match to {
+            Some(leader) => self.send(leader, &mut frame),
+            None => self.send_to_all(&mut frame),
+        }
+        self.frames.push_back(Some(frame));
         self.live += 1;
     }
 
-    fn send_to_all(&mut self, message: &Bytes) {
-        let all = NodeId::all(self.config.quorum.n());
-        self.outputs.extend(all.map(|to| Output::Send {
-            to,
-            message: message.clone(),
-        }));
+    fn send(&mut self, to: NodeId, frame: &mut InFlight) {
+        if frame.is_signed {
+            frame.signed_to.add(to);
+        }
+        let message = frame.message.clone();
+        self.outputs.push(Output::Send { to, message });
     }
 
-    /// The whole message for a frame with this body.
-    fn authenticate(&self, body: &[u8]) -> Bytes {
-        let digest = self.digester.digest(Domain::RequestFrame, body);
-        let authenticator = match &self.config.authentication {
-            Authentication::Macs(keys, _) if !self.must_sign => {
-                Authenticator::Macs(keys.iter().map(|key| key.mac(&digest)).collect())
-            }
-            Authentication::Macs(_, key) | Authentication::Signature(key) => {
-                Authenticator::Signature(key.sign(Domain::RequestFrame, &digest))
-            }
-        };
-        let envelope = Envelope::new(Kind::Request, self.config.cluster, self.config.epoch);
-        let frame = RequestFrame {
-            body: body.to_vec(),
-            authenticator,
-        };
-        encode(envelope, &frame, body.len() + 160)
+    fn send_to_all(&mut self, frame: &mut InFlight) {
+        NodeId::all(self.config.quorum.n()).for_each(|to| self.send(to, frame));
     }
 
-    fn try_message(&mut self, now: Time, from: NodeId, message: &Bytes) -> bool {
+    fn try_message(&mut self, from: NodeId, message: &Bytes) -> bool {
         let Ok(envelope) = Envelope::open(message, self.config.cluster, self.config.epoch) else {
             return false;
         };
         if envelope.kind == Kind::Link {
             return true;
         }
-        let Ok(reply) = Checked::<ClientReply>::body_of(message) else {
-            return false;
-        };
         if envelope.kind != Kind::Reply || from.index() >= self.views.len() {
             return false;
         }
+        let Ok(reply) = Checked::<ClientReply>::body_of(message) else {
+            return false;
+        };
         match &*reply {
             ArchivedClientReply::Results { view, body } => {
                 self.saw_view(from, View::new(view.to_native()));
@@ -420,46 +321,54 @@ impl Session {
                 reason,
             } => {
                 self.saw_view(from, View::new(view.to_native()));
-                self.on_refused(now, from, sequence.to_native(), to_reason(*reason))
+                self.on_refused(from, sequence.to_native(), to_reason(*reason))
             }
         }
     }
 
-    /// A replica's view only grows; a liar moves the leader by nothing unless f others agree.
+    /// A replica's view only grows; f liars move the leader by nothing unless a correct replica agrees.
     fn saw_view(&mut self, from: NodeId, view: View) {
-        let known = &mut self.views[from.index()];
-        *known = view.max(*known);
+        if view <= self.views[from.index()] {
+            return;
+        }
+        self.views[from.index()] = view;
+        let mut views = self.views.clone();
+        views.sort_unstable_by(|a, b| b.cmp(a));
+        self.leader = views[self.config.quorum.f()].leader(self.config.quorum.n());
     }
 
-    /// The place of a frame under way.
+    /// The place of a frame that is under way, or ended behind an older one that is.
     fn index_of(&self, sequence: u64) -> Option<usize> {
         let index = usize::try_from(sequence.checked_sub(self.first)?).ok()?;
-        self.frames.get(index)?.as_ref().map(|_| index)
+        (index < self.frames.len()).then_some(index)
+    }
+
+    /// Whether a frame of this session's with that number can have been sent, now or before.
+    fn was_sent(&self, sequence: u64) -> bool {
+        (self.config.first_sequence..self.first + self.frames.len() as u64).contains(&sequence)
     }
 
     fn on_results(&mut self, from: NodeId, body: Bytes) -> bool {
         let Ok(checked) = Checked::<ReplyBody>::new(body) else {
             return false;
         };
-        if checked.client.to_native() != self.config.client.get() {
+        if checked.client.to_native() != self.config.client.get() || !checked.is_sound() {
             return false;
         }
-        let Some(index) = self.index_of(checked.sequence.to_native()) else {
-            return true;
+        let sequence = checked.sequence.to_native();
+        let index = self.index_of(sequence);
+        let Some((index, frame)) = index.and_then(|index| Some((index, self.frames[index].as_mut()?))) else {
+            // Late answers are the rule: one more than f+1 is.
+            return self.was_sent(sequence);
         };
-        let Some(frame) = &mut self.frames[index] else {
-            return true;
-        };
-        if !checked.is_sound() || checked.ends.len() != frame.tokens.len() {
+        if checked.ends.len() != frame.calls.len() {
             return false;
         }
         let (weak, n) = (self.config.quorum.weak(), self.config.quorum.n());
-        if frame
-            .answers
-            .add_body(from, checked.bytes().clone(), weak)
-            .is_some()
-        {
-            self.end_frame(index, Outcome::Results(checked));
+        if frame.answers.add_body(from, checked.bytes().clone(), weak) {
+            if let Some(frame) = self.take_frame(index) {
+                self.operations -= frame.calls.end_with(&checked, &mut self.outputs);
+            }
             self.drop_ended();
         } else if frame.mode == Mode::Unordered && frame.answers.all_answered(n) {
             // Everybody answered and no f+1 agree: the state moves too fast for this read.
@@ -469,36 +378,45 @@ impl Session {
         true
     }
 
-    fn on_refused(&mut self, now: Time, from: NodeId, sequence: u64, reason: RefusalReason) -> bool {
-        let Some(index) = self.index_of(sequence) else {
-            return false;
+    fn on_refused(&mut self, from: NodeId, sequence: u64, reason: RefusalReason) -> bool {
+        let index = self.index_of(sequence);
+        let Some(mut frame) = index.and_then(|index| self.frames[index].take()) else {
+            return self.was_sent(sequence);
         };
-        let Some(frame) = &mut self.frames[index] else {
-            return false;
-        };
-        let weak = self.config.quorum.weak();
+        let believed = frame.answers.add_refusal(from, reason, self.config.quorum.weak());
         match reason {
             // Passing: the retransmission asks again. One honest leader is enough to say so.
-            RefusalReason::Overloaded => {
-                frame.answers.add_refusal(from, reason, weak);
+            RefusalReason::Overloaded => {}
+            RefusalReason::MustSign if self.prover.has_macs() => self.on_must_sign(from, &mut frame),
+            _ if believed => {
+                self.live -= 1;
+                self.fail(frame.calls.into_tokens(), CallError::Refused(reason));
+                self.drop_ended();
+                return true;
             }
-            // Signing more than necessary does no harm: believed from anybody.
-            RefusalReason::MustSign if matches!(self.config.authentication, Authentication::Macs(..)) => {
-                frame.answers.add_refusal(from, reason, weak);
-                if !self.must_sign {
-                    self.must_sign = true;
-                    frame.timeout = now;
-                    self.next_timeout = Some(now);
-                }
-            }
-            _ => {
-                if let Some(reason) = frame.answers.add_refusal(from, reason, weak) {
-                    self.end_frame(index, Outcome::Failed(CallError::Refused(reason)));
-                    self.drop_ended();
-                }
-            }
+            _ => {}
+        }
+        if let Some(index) = index {
+            self.frames[index] = Some(frame);
         }
         true
+    }
+
+    /// Gives a replica that wants it the frame signed, once, if it leads or f+1 want it.
+    fn on_must_sign(&mut self, from: NodeId, frame: &mut InFlight) {
+        self.prover.asked_by(from);
+        let is_due = from == self.leader || self.prover.signs_for(None);
+        if is_due && !frame.signed_to.has(from) {
+            self.sign(frame);
+            self.send(from, frame);
+        }
+    }
+
+    fn sign(&self, frame: &mut InFlight) {
+        if !frame.is_signed {
+            let (body, message) = self.prover.message(std::mem::take(&mut frame.body), true);
+            (frame.body, frame.message, frame.is_signed) = (body, message, true);
+        }
     }
 
     /// Asks everybody again; a read is asked in order from now on.
@@ -507,49 +425,53 @@ impl Session {
         let Some(mut frame) = self.frames[index].take() else {
             return;
         };
-        let mut resign = self.must_sign && frame.attempts == 0;
         if frame.mode == Mode::Unordered {
             self.counters.reads_ordered += 1;
             frame.mode = Mode::Ordered;
             frame.answers.clear();
-            frame.body = self.reordered(&frame.body);
-            resign = true;
-        }
-        if resign {
-            frame.message = self.authenticate(&frame.body);
+            let sequence = FrameSeq::new(self.first + index as u64);
+            let mut builder = kept(&frame.body, |_| true);
+            let body = builder.finish(self.config.client, sequence, Mode::Ordered);
+            frame.is_signed |= self.prover.anybody_asked();
+            (frame.body, frame.message) = self.prover.message(body, frame.is_signed);
+        } else if self.prover.anybody_asked() {
+            self.sign(&mut frame);
         }
         frame.answers.clear_refusals();
         frame.attempts += 1;
-        let pause = self.config.retransmit_timeout * 2u32.pow(frame.attempts.min(BACKOFF_DOUBLINGS));
-        frame.timeout = now.after(pause);
-        self.wake_by(frame.timeout.min(frame.deadline));
-        let message = frame.message.clone();
+        let factor = 2u32.pow(frame.attempts.min(BACKOFF_DOUBLINGS));
+        frame.timeout = now.after(self.config.retransmit_timeout.saturating_mul(factor));
+        self.wake_by(frame.timeout);
+        self.send_to_all(&mut frame);
         self.frames[index] = Some(frame);
-        self.send_to_all(&message);
     }
 
-    /// The body of a read-only frame as an ordered one with the same number.
-    fn reordered(&self, body: &[u8]) -> Vec<u8> {
-        let Ok(checked) = Checked::<crate::messages::RequestBody>::new(Bytes::copy_from_slice(body)) else {
-            return body.to_vec();
-        };
-        let mut builder = FrameBuilder::default();
-        for operation in checked.operations() {
-            // It fitted before.
-            let _ = builder.push(operation);
+    /// Ends the gathered calls whose deadline has come, and forgets their operations.
+    fn expire_gathered(&mut self, now: Time, mode: Mode) {
+        let client = self.config.client;
+        let gathering = self.gathering(mode);
+        let expired = gathering.calls.expire(now);
+        if !expired.is_empty() {
+            let calls = std::mem::take(&mut gathering.calls);
+            let body = gathering.frame.finish(client, FrameSeq::new(0), mode);
+            gathering.frame = kept(&body, |index| calls.is_waiting(index));
+            gathering.calls = calls.into_waiting();
+            self.fail(expired, CallError::NeverSent);
         }
-        builder.finish(self.config.client, checked.sequence(), Mode::Ordered)
-    }
-
-    fn end_frame(&mut self, index: usize, outcome: Outcome) {
-        if let Some(frame) = self.frames[index].take() {
-            self.live -= 1;
-            self.end(frame.tokens, outcome);
+        if let Some(deadline) = self.gathering(mode).calls.next_deadline() {
+            self.wake_by(deadline);
         }
     }
 
-    fn end(&mut self, tokens: Vec<u64>, outcome: Outcome) {
+    fn take_frame(&mut self, index: usize) -> Option<InFlight> {
+        let frame = self.frames[index].take()?;
+        self.live -= 1;
+        Some(frame)
+    }
+
+    fn fail(&mut self, tokens: Vec<u64>, error: CallError) {
         self.operations -= tokens.len();
+        let outcome = Outcome::Failed(error);
         self.outputs.push(Output::Ended { tokens, outcome });
     }
 
@@ -559,6 +481,17 @@ impl Session {
             self.first += 1;
         }
     }
+}
+
+/// The operations of a body of our own that are to be kept, gathered again.
+fn kept(body: &[u8], keep: impl Fn(usize) -> bool) -> FrameBuilder {
+    let mut builder = FrameBuilder::default();
+    let body =
+        Checked::<RequestBody>::new(Bytes::copy_from_slice(body)).expect("an archive we just made is sound");
+    for (_, operation) in body.operations().enumerate().filter(|(index, _)| keep(*index)) {
+        builder.push(operation).expect("what fitted before fits again");
+    }
+    builder
 }
 
 fn to_reason(reason: ArchivedRefusalReason) -> RefusalReason {

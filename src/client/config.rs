@@ -1,0 +1,60 @@
+use std::time::Duration;
+
+use super::prover::Authentication;
+use crate::types::{ClientId, ClusterId, Epoch, Quorum};
+
+/// What a session must know.
+#[derive(Debug, Clone)]
+pub struct SessionConfig {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The membership.
+    pub epoch: Epoch,
+    /// The client.
+    pub client: ClientId,
+    /// The cluster's arithmetic.
+    pub quorum: Quorum,
+    /// How frames are proven.
+    pub authentication: Authentication,
+    /// The most operations in a frame.
+    pub frame_operations_max: usize,
+    /// The most bytes of operations in a frame.
+    pub frame_bytes_max: usize,
+    /// The most frames under way.
+    pub frames_in_flight_max: usize,
+    /// The most operations under way or gathered.
+    pub operations_max: usize,
+    /// How long to wait for answers before asking everybody.
+    pub retransmit_timeout: Duration,
+    /// The number of the first frame: the clock in microseconds, so that a restarted client never repeats one.
+    pub first_sequence: u64,
+}
+
+/// An operation is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// Too many are under way.
+    #[error("too many operations are under way")]
+    Full,
+    /// It is larger than a frame may be.
+    #[error("the operation has {got} bytes, at most {max} fit a frame")]
+    TooLarge {
+        /// Its size.
+        got: usize,
+        /// The limit.
+        max: usize,
+    },
+}
+
+/// What a session counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SessionCounters {
+    /// Frames sent for the first time.
+    pub frames_sent: u64,
+    /// Frames sent again to everybody.
+    pub retransmissions: u64,
+    /// Messages that no correct replica sends: not sound, not for us, or about frames that were never sent.
+    pub answers_ignored: u64,
+    /// Read-only frames asked again in order.
+    pub reads_ordered: u64,
+}

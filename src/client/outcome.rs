@@ -1,0 +1,64 @@
+use bytes::Bytes;
+
+use super::error::CallError;
+use crate::messages::{Checked, ReplyBody};
+use crate::types::NodeId;
+
+/// What the session wants done.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a message to a replica.
+    Send {
+        /// The replica.
+        to: NodeId,
+        /// The message, envelope included.
+        message: Bytes,
+    },
+    /// Operations have ended, in the order in which they were submitted to their frame.
+    Ended {
+        /// The caller's names of the operations.
+        tokens: Vec<u64>,
+        /// Their results, or why there are none.
+        outcome: Outcome,
+    },
+}
+
+/// How operations of a frame ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// f+1 replicas agree on these results, one per operation.
+    Results(FrameResults),
+    /// None of them has a result.
+    Failed(CallError),
+}
+
+/// The results of operations that followed one another in a frame.
+#[derive(Debug, Clone)]
+pub struct FrameResults {
+    /// A reply to the whole frame, its table of ends checked.
+    body: Checked<ReplyBody>,
+    /// The first of the operations, and how many they are.
+    first: usize,
+    count: usize,
+}
+
+impl FrameResults {
+    pub(super) fn new(body: Checked<ReplyBody>, first: usize, count: usize) -> Self {
+        debug_assert!(body.is_sound() && first + count <= body.ends.len());
+        Self { body, first, count }
+    }
+
+    /// One result per operation, in order.
+    pub fn results(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.body.results().skip(self.first).take(self.count)
+    }
+
+    /// A reference-counted slice for a result of [`results`](Self::results); it keeps the whole reply in memory.
+    ///
+    /// # Panics
+    /// When `result` is not borrowed from these results.
+    #[must_use]
+    pub fn slice_of(&self, result: &[u8]) -> Bytes {
+        self.body.slice_of(result)
+    }
+}
