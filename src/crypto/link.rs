@@ -172,29 +172,46 @@ impl Opener {
         }
     }
 
-    /// Opens one record, `sealed` being what follows its length, straight into a buffer of its own.
+    /// How many bytes of plaintext a sealed record of this length has.
     ///
     /// # Errors
-    /// When it is not the next record of this link. The link is over then.
-    pub fn open(&mut self, sealed: &[u8]) -> Result<Bytes, OpenError> {
-        let Some(plain_bytes) = sealed.len().checked_sub(TAG_BYTES) else {
+    /// When it is shorter than its tag.
+    pub fn plain_bytes(sealed_bytes: usize) -> Result<usize, OpenError> {
+        sealed_bytes.checked_sub(TAG_BYTES).ok_or(OpenError)
+    }
+
+    /// Opens one record, `sealed` being what follows its length, straight into `plain`, which has exactly
+    /// [`plain_bytes`](Self::plain_bytes).
+    ///
+    /// # Errors
+    /// When it is not the next record of this link. The link is over then, and `plain` holds nothing of use.
+    pub fn open_into(&mut self, sealed: &[u8], plain: &mut [u8]) -> Result<(), OpenError> {
+        let Some((ciphertext, tag)) = sealed.split_at_checked(plain.len()) else {
             return Err(OpenError);
         };
         let Ok(length) = u32::try_from(sealed.len()) else {
             return Err(OpenError);
         };
-        let (ciphertext, tag) = sealed.split_at(plain_bytes);
-        let mut plain = vec![0; plain_bytes];
         self.key
             .open_separate_gather(
                 nonce(self.counter),
                 Aad::from(length.to_le_bytes()),
                 ciphertext,
                 tag,
-                &mut plain,
+                plain,
             )
             .map_err(|_| OpenError)?;
         self.counter = self.counter.checked_add(1).ok_or(OpenError)?;
+        Ok(())
+    }
+
+    /// As [`open_into`](Self::open_into), into a buffer of its own.
+    ///
+    /// # Errors
+    /// As [`open_into`](Self::open_into).
+    pub fn open(&mut self, sealed: &[u8]) -> Result<Bytes, OpenError> {
+        let mut plain = vec![0; Self::plain_bytes(sealed.len())?];
+        self.open_into(sealed, &mut plain)?;
         Ok(Bytes::from(plain))
     }
 }

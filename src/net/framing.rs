@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
 
+use super::pool::BufferPool;
 use crate::crypto::{Opener, SealError, Sealer, TAG_BYTES};
 
 /// How much plaintext is gathered into one record before the next is begun. A longer message has a record
@@ -77,6 +78,7 @@ impl FramingError {
 #[derive(Debug)]
 pub struct RecordReader {
     opener: Opener,
+    pool: BufferPool,
     record_bytes_max: usize,
     gathered: Vec<u8>,
     records: VecDeque<Bytes>,
@@ -84,11 +86,12 @@ pub struct RecordReader {
 }
 
 impl RecordReader {
-    /// A reader that refuses records over `record_bytes_max`.
+    /// A reader that refuses records over `record_bytes_max`; large records are opened into buffers of `pool`.
     #[must_use]
-    pub fn new(opener: Opener, record_bytes_max: usize) -> Self {
+    pub fn new(opener: Opener, record_bytes_max: usize, pool: BufferPool) -> Self {
         Self {
             opener,
+            pool,
             record_bytes_max,
             gathered: Vec::new(),
             records: VecDeque::new(),
@@ -164,7 +167,13 @@ impl RecordReader {
             let Some(sealed) = bytes[used + 4..].get(..length) else {
                 break;
             };
-            let record = self.opener.open(sealed).map_err(|_| FramingError::Forged)?;
+            let opener = &mut self.opener;
+            let record = Opener::plain_bytes(length)
+                .and_then(|plain_bytes| {
+                    self.pool
+                        .filled(plain_bytes, |plain| opener.open_into(sealed, plain))
+                })
+                .map_err(|_| FramingError::Forged)?;
             used += 4 + length;
             self.backlog_bytes += record.len();
             self.records.push_back(record);

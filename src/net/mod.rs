@@ -10,6 +10,7 @@
 pub mod framing;
 pub mod handshake;
 pub mod hello;
+pub mod pool;
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::framing::{FramingError, RecordReader, RecordWriter};
 use super::handshake::{Directory, Established, Identity, Initiator, Responder, Then};
 use super::hello::{HandshakeRefusal, Hello, Peer};
+use super::pool::BufferPool;
 use crate::crypto::{LinkPublic, LinkSecret, Opener, Sealer};
 use crate::types::{ClientId, ClusterId, Epoch, NodeId};
 
@@ -234,17 +235,17 @@ fn a_replayed_transcript_establishes_nothing() {
 
 #[test]
 fn a_record_over_the_limit_is_refused_by_its_length_alone() {
-    let mut reader = RecordReader::new(Opener::new(&[0; 32]), 1000);
+    let mut reader = RecordReader::new(Opener::new(&[0; 32]), 1000, BufferPool::new(2));
     assert_eq!(
         reader.push(&1001u32.to_le_bytes()),
         Err(FramingError::RecordTooLong { got: 1001, max: 1000 })
     );
-    let mut reader = RecordReader::new(Opener::new(&[0; 32]), 1000);
+    let mut reader = RecordReader::new(Opener::new(&[0; 32]), 1000, BufferPool::new(2));
     assert_eq!(
         reader.push(&3u32.to_le_bytes()),
         Err(FramingError::RecordTooShort(3))
     );
-    let mut reader = RecordReader::new(Opener::new(&[0; 32]), 1000);
+    let mut reader = RecordReader::new(Opener::new(&[0; 32]), 1000, BufferPool::new(2));
     let mut garbage = 32u32.to_le_bytes().to_vec();
     garbage.extend([7; 32]);
     assert_eq!(reader.push(&garbage), Err(FramingError::Forged));
@@ -257,7 +258,7 @@ fn a_message_that_passes_its_record_is_refused() {
     sealer
         .seal(&mut wire, |out| out.extend_from_slice(&[200, 0, 0, 0, 1, 2]))
         .unwrap();
-    let mut reader = RecordReader::new(Opener::new(&[4; 32]), 1000);
+    let mut reader = RecordReader::new(Opener::new(&[4; 32]), 1000, BufferPool::new(2));
     reader.push(&wire).unwrap();
     assert_eq!(reader.next_message(), Err(FramingError::MessageOverrun));
 }
@@ -280,7 +281,7 @@ proptest! {
             writer.seal(&mut queue, &mut out, 10_000).unwrap();
             wire.extend(out);
         }
-        let mut reader = RecordReader::new(Opener::new(&[4; 32]), 1 << 20);
+        let mut reader = RecordReader::new(Opener::new(&[4; 32]), 1 << 20, BufferPool::new(2));
         let (mut received, mut at, mut turn) = (Vec::new(), 0, 0);
         while at < wire.len() {
             let end = (at + cuts[turn % cuts.len()]).min(wire.len());

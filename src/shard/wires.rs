@@ -19,6 +19,7 @@ use super::reactor::{Completion, Reactor, Token};
 use crate::net::framing::{FramingError, RecordReader, RecordWriter};
 use crate::net::handshake::Established;
 use crate::net::hello::Peer;
+use crate::net::pool::BufferPool;
 
 /// The limits of one link.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +68,9 @@ pub struct QueueFull;
 /// Sealed bytes handed to the kernel at once.
 const SEND_BYTES: usize = 256 * 1024;
 
+/// Free receive buffers that a shard keeps: about what the batches between two checkpoints take.
+const POOLED_BUFFERS: usize = 64;
+
 const RECEIVE: u8 = 1;
 const SEND: u8 = 2;
 const CANCEL: u8 = 3;
@@ -97,6 +101,7 @@ pub struct Wires {
     owner: u8,
     wires: Vec<Option<Wire>>,
     generations: Vec<u32>,
+    pool: BufferPool,
     free: Vec<u16>,
     dirty: Vec<u16>,
     ready_replicas: VecDeque<u16>,
@@ -113,6 +118,7 @@ impl Wires {
             owner,
             wires: (0..capacity).map(|_| None).collect(),
             generations: vec![0; usize::from(capacity)],
+            pool: BufferPool::new(POOLED_BUFFERS),
             free: (0..capacity).rev().collect(),
             dirty: Vec::new(),
             ready_replicas: VecDeque::new(),
@@ -142,7 +148,7 @@ impl Wires {
             _lease: lease,
             peer: link.peer,
             limits,
-            reader: RecordReader::new(link.opener, limits.record_bytes_max),
+            reader: RecordReader::new(link.opener, limits.record_bytes_max, self.pool.clone()),
             writer: RecordWriter::new(link.sealer),
             queue: VecDeque::new(),
             queue_bytes: 0,
@@ -425,7 +431,7 @@ impl Wires {
 
 impl Wire {
     fn seal(&mut self) -> Result<(), crate::crypto::SealError> {
-        if self.sending.capacity() > 4 * SEND_BYTES {
+        if self.sending.capacity() > 16 * SEND_BYTES {
             self.sending = Vec::new();
         }
         self.sending.clear();
