@@ -387,6 +387,16 @@ fn a_frame_that_was_asked_again_with_macs_is_signed_when_its_leader_wants_it() {
 }
 
 #[test]
+fn what_goes_to_all_is_signed_once_any_replica_asked() {
+    let mut rig = Rig::new(config(4));
+    rig.ordered(ms(0), b"a", 1);
+    rig.from(3, refusal(0, FIRST, RefusalReason::MustSign));
+    assert_eq!(rig.sent(), [], "one that does not lead waits for the next time");
+    rig.pass(ms(100));
+    assert!(rig.sent_to_all().is_signed);
+}
+
+#[test]
 fn a_new_leader_that_wants_signatures_gets_a_frame_that_its_predecessor_had_signed() {
     let mut rig = Rig::new(config(4));
     rig.ordered(ms(0), b"a", 1);
