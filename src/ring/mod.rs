@@ -14,11 +14,13 @@
 //! looks at its rings once more, then sleeps; the producer pushes, then looks at the flag.
 
 mod doorbell;
+mod park;
 mod shim;
 mod spsc;
 
 pub use doorbell::Doorbell;
+pub use park::ParkFlag;
 pub use spsc::{Consumer, Producer, channel};
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
 mod tests;
