@@ -1,3 +1,5 @@
+use std::collections::VecDeque;
+
 use crate::crypto::{Digester, Domain, SigningKey, VerifyingKey};
 use crate::messages::{CheckpointClaim, SignedCheckpoint};
 use crate::protocol::Rejection;
@@ -14,6 +16,8 @@ pub(super) struct Checkpoints {
     /// By signer, each in the order of its sequence numbers.
     signed: Vec<Vec<SignedCheckpoint>>,
     own: Vec<CheckpointClaim>,
+    /// The last claims that became stable, the newest last: execution may reach them later than the proof.
+    certified: VecDeque<CheckpointClaim>,
 }
 
 impl Checkpoints {
@@ -23,6 +27,7 @@ impl Checkpoints {
             signed: vec![Vec::new(); verifying.len()],
             verifying,
             own: Vec::new(),
+            certified: VecDeque::new(),
         }
     }
 
@@ -127,16 +132,34 @@ impl Checkpoints {
         })
     }
 
-    /// Our own claim at `seq`, if it is still known.
-    pub(super) fn own(&self, seq: SeqNo) -> Option<CheckpointClaim> {
-        self.own.iter().find(|claim| claim.seq == seq).copied()
+    /// Notes that `claim` is stable and forgets what lies before it. Our own claim, if it differs.
+    pub(super) fn certify(&mut self, claim: CheckpointClaim) -> Option<CheckpointClaim> {
+        if self.certified.len() == KEPT_PER_SIGNER {
+            self.certified.pop_front();
+        }
+        self.certified.push_back(claim);
+        let ours = self.own.iter().find(|ours| ours.seq == claim.seq).copied();
+        self.forget_before(claim.seq);
+        ours.filter(|ours| ours.digest != claim.digest)
+    }
+
+    /// The stable claim that `ours`, made later, contradicts.
+    pub(super) fn contradicted(&self, ours: CheckpointClaim) -> Option<CheckpointClaim> {
+        let differs = |claim: &&CheckpointClaim| claim.seq == ours.seq && claim.digest != ours.digest;
+        self.certified.iter().find(differs).copied()
     }
 
     /// Forgets what lies before the stable checkpoint.
-    pub(super) fn forget_before(&mut self, stable: SeqNo) {
+    fn forget_before(&mut self, stable: SeqNo) {
         self.signed
             .iter_mut()
             .for_each(|kept| kept.retain(|c| c.claim().seq >= stable));
         self.own.retain(|claim| claim.seq >= stable);
+    }
+
+    /// How many signed checkpoints are held.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.signed.iter().map(Vec::len).sum()
     }
 }

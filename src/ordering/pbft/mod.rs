@@ -16,8 +16,9 @@
 //! - *COMMIT from q distinct replicas matching a prepared batch:* it is **committed**. Committed batches are decided in
 //!   the order of s, each once, without gaps.
 //! - *Own checkpoint from execution:* sign, log, send CHECKPOINT ⟨s, d⟩ (§4.3).
-//! - *CHECKPOINT ⟨s, d⟩ equal from q distinct signers, and everything up to s decided:* **stable**: h := s, everything up
-//!   to s is forgotten. A replica that has not decided s yet keeps what it needs to do so.
+//! - *CHECKPOINT ⟨s, d⟩ equal from q distinct signers:* **stable**. h := the smaller of s and what is decided here;
+//!   everything up to h is forgotten. A replica that lags behind s goes on with the messages that are still under way;
+//!   when s lies above its H it has fallen behind: only a transfer brings it back.
 //!
 //! **Why two replicas never decide differently.** Two batches prepared for one (v, s) need two quorums of
 //! accepted pre-prepares; two quorums share a correct replica, and a correct replica accepts one pre-prepare
@@ -76,16 +77,14 @@ pub struct Pbft {
     config: PbftConfig,
     view: View,
     slots: Vec<Slot>,
-    /// The stable checkpoint: h.
+    /// The last stable checkpoint a quorum proved to us.
     stable: SeqNo,
+    /// h, the low watermark: the smaller of `stable` and `decided`. Slots at or below it are empty.
+    low: SeqNo,
     /// Everything up to here was given to execution.
     decided: SeqNo,
     /// The last sequence number this replica proposed, as leader.
     proposed: SeqNo,
-    /// A checkpoint that a quorum signed and that we have not reached.
-    awaited_stable: Option<SeqNo>,
-    /// The last checkpoint beyond our window that we reported.
-    behind: SeqNo,
     checkpoints: Checkpoints,
 }
 
@@ -99,10 +98,9 @@ impl Pbft {
             view: View::ZERO,
             slots,
             stable: SeqNo::ZERO,
+            low: SeqNo::ZERO,
             decided: SeqNo::ZERO,
             proposed: SeqNo::ZERO,
-            awaited_stable: None,
-            behind: SeqNo::ZERO,
             checkpoints,
             config,
         }
@@ -110,7 +108,7 @@ impl Pbft {
 
     /// H: the highest sequence number accepted now.
     fn high(&self) -> SeqNo {
-        self.stable.plus(self.config.window)
+        self.low.plus(self.config.window)
     }
 
     fn slot(&mut self, seq: SeqNo) -> &mut Slot {
@@ -124,7 +122,7 @@ impl Pbft {
             Err(Rejection::OldView)
         } else if view > self.view {
             Err(Rejection::FutureView)
-        } else if seq <= self.stable {
+        } else if seq <= self.low {
             Err(Rejection::BelowWindow)
         } else if seq > self.high() {
             Err(Rejection::AboveWindow)
@@ -213,51 +211,43 @@ impl Pbft {
 
     /// Hands committed batches to execution, in order.
     fn decide(&mut self, out: &mut Outbox) {
-        loop {
+        let last = self.decided;
+        while self.decided < self.high() {
             let next = self.decided.next();
-            if next > self.high() {
-                break;
-            }
             let slot = self.slot(next);
-            match &slot.proposal {
-                Some(proposal) if slot.committed => {
-                    out.push(Effect::Decide(proposal.clone()));
-                    self.decided = next;
-                }
-                _ => break,
-            }
+            let Some(proposal) = slot.proposal.as_ref().filter(|_| slot.committed) else {
+                break;
+            };
+            out.push(Effect::Decide(proposal.clone()));
+            self.decided = next;
         }
-        if self.awaited_stable.is_some_and(|seq| seq <= self.decided) {
-            self.try_stable(out);
+        if self.decided > last && self.low < self.stable {
+            self.advance_low();
         }
     }
 
-    /// Moves the window to the newest checkpoint that a quorum signed, as soon as we have decided everything up to
-    /// it: what we are still to decide is on its way to us, and only the messages we keep let us decide it.
+    /// Moves the window up to what is both stable and decided here.
+    fn advance_low(&mut self) {
+        let low = self.stable.min(self.decided);
+        for seq in self.low.get() + 1..=low.get() {
+            self.slot(SeqNo::new(seq)).clear();
+        }
+        self.low = low;
+    }
+
     fn try_stable(&mut self, out: &mut Outbox) {
-        self.awaited_stable = None;
         let Some((claim, proof)) = self.checkpoints.newest_stable(self.stable, self.config.quorum) else {
             return;
         };
-        if self.decided < claim.seq {
-            self.awaited_stable = Some(claim.seq);
-            if claim.seq > self.high() && self.behind < claim.seq {
-                self.behind = claim.seq;
-                out.push(Effect::FellBehind { stable: claim.seq });
-            }
-            return;
-        }
-        if let Some(ours) = self.checkpoints.own(claim.seq)
-            && ours.digest != claim.digest
-        {
+        if let Some(ours) = self.checkpoints.certify(claim) {
             out.push(Effect::Diverged { stable: claim, ours });
         }
-        for seq in self.stable.get() + 1..=claim.seq.get() {
-            self.slot(SeqNo::new(seq)).clear();
-        }
         self.stable = claim.seq;
-        self.checkpoints.forget_before(claim.seq);
         out.push(Effect::Stable { claim, proof });
+        self.advance_low();
+        if self.stable > self.high() {
+            out.push(Effect::FellBehind { stable: claim.seq });
+        }
     }
 
     fn reject(from: NodeId, view: View, seq: SeqNo, result: Result<(), Rejection>, out: &mut Outbox) {
@@ -341,6 +331,9 @@ impl OrderingProtocol for Pbft {
 
     fn on_own_checkpoint(&mut self, _: Time, claim: CheckpointClaim, out: &mut Outbox) {
         if claim.seq <= self.stable {
+            if let Some(stable) = self.checkpoints.contradicted(claim) {
+                out.push(Effect::Diverged { stable, ours: claim });
+            }
             return;
         }
         let checkpoint = self

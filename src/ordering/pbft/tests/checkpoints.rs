@@ -1,0 +1,168 @@
+//! Checkpoints and garbage collection (§4.3).
+
+use super::*;
+
+#[test]
+fn an_own_checkpoint_is_signed_logged_and_sent() {
+    let mut backup = Bench::new(4, 1);
+    backup.decide(1, 'a');
+    assert_eq!(
+        backup.own_checkpoint(1, 'k'),
+        ["log 2: checkpoint s1 k", "send all after 2"]
+    );
+}
+
+#[test]
+fn a_quorum_of_equal_checkpoints_is_stable_and_moves_the_window() {
+    let mut backup = Bench::new(4, 1);
+    backup.decide(1, 'a');
+    backup.decide(2, 'b');
+    backup.own_checkpoint(2, 'k');
+    assert_eq!(backup.checkpoint(0, 2, 'k'), NOTHING);
+    assert_eq!(
+        backup.proposal(WINDOW + 2, 'z'),
+        ["refused r0 v0 s10 AboveWindow"]
+    );
+    assert_eq!(backup.checkpoint(3, 2, 'k'), ["stable s2 k by [0, 1, 3]"]);
+    assert_eq!(backup.pbft.stable(), SeqNo::new(2));
+    assert_eq!(backup.prepare(2, 2, 'b'), ["refused r2 v0 s2 BelowWindow"]);
+    assert_eq!(
+        backup.proposal(WINDOW + 2, 'z'),
+        ["log 5: proposal v0 s10 z", "vote prepare v0 s10 z after 5"],
+        "the slot of s2 is free again"
+    );
+}
+
+#[test]
+fn a_checkpoint_may_lie_anywhere() {
+    let mut only = Bench::new(1, 0);
+    only.propose('a');
+    assert_eq!(
+        only.own_checkpoint(1, 'k'),
+        ["log 2: checkpoint s1 k", "send all after 2", "stable s1 k by [0]"]
+    );
+}
+
+#[test]
+fn checkpoints_with_different_digests_do_not_add_up() {
+    let mut backup = Bench::new(4, 1);
+    backup.decide(1, 'a');
+    backup.own_checkpoint(1, 'k');
+    assert_eq!(backup.checkpoint(0, 1, 'x'), NOTHING);
+    assert_eq!(backup.checkpoint(2, 1, 'k'), NOTHING);
+    assert_eq!(backup.checkpoint(3, 1, 'k'), ["stable s1 k by [1, 2, 3]"]);
+}
+
+#[test]
+fn a_replica_whose_state_differs_from_the_quorums_is_told() {
+    let mut backup = Bench::new(4, 1);
+    backup.decide(1, 'a');
+    backup.own_checkpoint(1, 'x');
+    backup.checkpoint(0, 1, 'k');
+    backup.checkpoint(2, 1, 'k');
+    assert_eq!(
+        backup.checkpoint(3, 1, 'k'),
+        ["diverged s1 k ours x", "stable s1 k by [0, 2, 3]"]
+    );
+}
+
+#[test]
+fn a_replica_whose_execution_is_slow_is_told_as_well() {
+    let mut backup = Bench::new(4, 1);
+    backup.decide(1, 'a');
+    for from in [0, 2, 3] {
+        backup.checkpoint(from, 1, 'k');
+    }
+    assert_eq!(backup.pbft.stable(), SeqNo::new(1));
+    assert_eq!(backup.own_checkpoint(1, 'x'), ["diverged s1 k ours x"]);
+    assert_eq!(backup.own_checkpoint(1, 'k'), NOTHING);
+}
+
+#[test]
+fn a_replica_that_lags_behind_a_stable_checkpoint_decides_what_is_under_way() {
+    let mut backup = Bench::new(4, 1);
+    backup.proposal(1, 'a');
+    backup.prepare(2, 1, 'a');
+    backup.decide(2, 'b');
+    for from in [0, 2] {
+        backup.checkpoint(from, 2, 'k');
+    }
+    assert_eq!(backup.checkpoint(3, 2, 'k'), ["stable s2 k by [0, 2, 3]"]);
+    backup.commit(0, 1, 'a');
+    assert_eq!(backup.commit(2, 1, 'a'), ["decide s1 a", "decide s2 b"]);
+    assert_eq!(backup.commit(3, 1, 'a'), ["refused r3 v0 s1 BelowWindow"]);
+    assert_eq!(
+        backup.proposal(WINDOW + 2, 'z').len(),
+        2,
+        "the window moved with the decisions"
+    );
+}
+
+#[test]
+fn a_replica_whose_window_the_stable_checkpoint_left_fell_behind() {
+    let mut backup = Bench::new(4, 1);
+    for from in [0, 2] {
+        assert_eq!(backup.checkpoint(from, WINDOW + 1, 'k'), NOTHING);
+    }
+    assert_eq!(
+        backup.checkpoint(3, WINDOW + 1, 'k'),
+        ["stable s9 k by [0, 2, 3]", "fell behind s9"]
+    );
+    assert_eq!(backup.pbft.decided(), SeqNo::ZERO, "no decision is skipped");
+}
+
+#[test]
+fn checkpoints_must_be_signed_by_their_sender() {
+    let mut backup = Bench::new(4, 1);
+    let mut send = |from: u16, signed: SignedCheckpoint| {
+        backup
+            .pbft
+            .on_checkpoint(Time::START, NodeId::new(from), signed, &mut backup.out);
+        backup.told()
+    };
+    assert_eq!(send(2, signed_by(3, 1, 'k')), ["refused r2 v0 s1 BadSignature"]);
+    let forged = SignedCheckpoint {
+        signer: 2,
+        ..signed_by(3, 1, 'k')
+    };
+    assert_eq!(send(2, forged), ["refused r2 v0 s1 BadSignature"]);
+    let moved = SignedCheckpoint {
+        seq: 2,
+        ..signed_by(2, 1, 'k')
+    };
+    assert_eq!(send(2, moved), ["refused r2 v0 s2 BadSignature"]);
+    assert_eq!(send(9, signed_by(2, 1, 'k')), ["refused r9 v0 s1 BadSignature"]);
+}
+
+#[test]
+fn one_signer_counts_once_and_is_held_to_its_first_claim() {
+    let mut backup = Bench::new(4, 1);
+    backup.checkpoint(2, 1, 'k');
+    assert_eq!(backup.checkpoint(2, 1, 'k'), ["refused r2 v0 s1 Duplicate"]);
+    assert_eq!(backup.checkpoint(2, 1, 'x'), ["refused r2 v0 s1 ConflictingVote"]);
+}
+
+#[test]
+fn checkpoints_at_or_below_the_stable_one_are_refused() {
+    let mut backup = Bench::new(4, 1);
+    backup.decide(1, 'a');
+    backup.decide(2, 'b');
+    for from in [0, 2, 3] {
+        backup.checkpoint(from, 2, 'k');
+    }
+    assert_eq!(backup.checkpoint(0, 1, 'k'), ["refused r0 v0 s1 BelowWindow"]);
+    assert_eq!(backup.checkpoint(0, 2, 'k'), ["refused r0 v0 s2 BelowWindow"]);
+}
+
+#[test]
+fn a_signer_of_many_checkpoints_takes_the_place_of_its_own_only() {
+    let mut backup = Bench::new(4, 1);
+    backup.decide(1, 'a');
+    for seq in 1_000..1_100 {
+        assert_eq!(backup.checkpoint(2, seq, 'x'), NOTHING);
+    }
+    assert_eq!(backup.pbft.checkpoints.kept(), 4);
+    backup.own_checkpoint(1, 'k');
+    backup.checkpoint(0, 1, 'k');
+    assert_eq!(backup.checkpoint(3, 1, 'k'), ["stable s1 k by [0, 1, 3]"]);
+}
