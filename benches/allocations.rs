@@ -42,7 +42,10 @@ fn main() {
         replicas: 4,
         clients: 4,
         app: AppKind::Kv,
-        agreement: Agreement { client_auth: ClientAuth::Mac, ..Agreement::default() },
+        agreement: Agreement {
+            client_auth: ClientAuth::Mac,
+            ..Agreement::default()
+        },
         tuning: ClientTuning::default(),
         pin: true,
         pipeline: atlas_smr_replica::config::OrderingConfig::default().pipeline,

@@ -29,19 +29,54 @@ const fn closed(outstanding: usize) -> Pace {
 }
 
 fn cases(quick: bool) -> Vec<Case> {
-    let case = |name, app, auth, clients, payload_bytes, pace| Case { name, app, auth, clients, payload_bytes, pace };
+    let case = |name, app, auth, clients, payload_bytes, pace| Case {
+        name,
+        app,
+        auth,
+        clients,
+        payload_bytes,
+        pace,
+    };
     let mut cases = vec![
         case("kv, mac", AppKind::Kv, ClientAuth::Mac, 4, 64, closed(16_384)),
-        case("kv, signature", AppKind::Kv, ClientAuth::Signature, 4, 64, closed(16_384)),
-        case("kv, one outstanding", AppKind::Kv, ClientAuth::Mac, 1, 64, closed(1)),
-        case("kv, 200 clients of one", AppKind::Kv, ClientAuth::Mac, 200, 64, closed(200)),
+        case(
+            "kv, signature",
+            AppKind::Kv,
+            ClientAuth::Signature,
+            4,
+            64,
+            closed(16_384),
+        ),
+        case(
+            "kv, one outstanding",
+            AppKind::Kv,
+            ClientAuth::Mac,
+            1,
+            64,
+            closed(1),
+        ),
+        case(
+            "kv, 200 clients of one",
+            AppKind::Kv,
+            ClientAuth::Mac,
+            200,
+            64,
+            closed(200),
+        ),
     ];
     if !quick {
         cases.extend([
             case("null, mac", AppKind::Null, ClientAuth::Mac, 4, 64, closed(16_384)),
             case("bank, mac", AppKind::Bank, ClientAuth::Mac, 4, 64, closed(16_384)),
             case("kv, 1 KiB", AppKind::Kv, ClientAuth::Mac, 4, 1024, closed(4096)),
-            case("kv, open 100k/s", AppKind::Kv, ClientAuth::Mac, 4, 64, Pace::Open { rate: 100_000.0 }),
+            case(
+                "kv, open 100k/s",
+                AppKind::Kv,
+                ClientAuth::Mac,
+                4,
+                64,
+                Pace::Open { rate: 100_000.0 },
+            ),
         ]);
     }
     cases
@@ -52,7 +87,10 @@ fn run(case: &Case, seconds: f64) -> Report {
         replicas: 4,
         clients: case.clients,
         app: case.app,
-        agreement: Agreement { client_auth: case.auth, ..Agreement::default() },
+        agreement: Agreement {
+            client_auth: case.auth,
+            ..Agreement::default()
+        },
         tuning: ClientTuning::default(),
         pin: true,
         pipeline: atlas_smr_replica::config::OrderingConfig::default().pipeline,
@@ -74,7 +112,8 @@ fn run(case: &Case, seconds: f64) -> Report {
 /// Bytes per second of one loopback TCP connection, in the sizes a batch is sent in.
 fn loopback_bytes_per_second() -> f64 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("the loopback can be bound");
-    let mut sender = TcpStream::connect(listener.local_addr().expect("it has an address")).expect("it accepts");
+    let mut sender =
+        TcpStream::connect(listener.local_addr().expect("it has an address")).expect("it accepts");
     let (mut receiver, _) = listener.accept().expect("it was dialled");
     let thread = std::thread::spawn(move || {
         let mut buffer = vec![0; 64 << 10];
@@ -96,7 +135,10 @@ fn loopback_bytes_per_second() -> f64 {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let quick = arguments.iter().any(|argument| argument == "--quick");
-    let json = arguments.iter().position(|argument| argument == "--json").and_then(|at| arguments.get(at + 1));
+    let json = arguments
+        .iter()
+        .position(|argument| argument == "--json")
+        .and_then(|at| arguments.get(at + 1));
     let seconds = if quick { 3.0 } else { 10.0 };
     println!(
         "n = 4, f = 1, durability none, executor single, {seconds} s measured per case, 100,000 keys, closed loops \

@@ -1,4 +1,39 @@
 //! Byzantine fault tolerant state machine replication for Linux.
+//!
+//! n = 3f+1 replicas run the same deterministic service; any f of them may crash, lie or be stolen, and clients still see
+//! one correct, linearizable service.
+//!
+//! ```text
+//!              ┌───────────────────────── one replica ──────────────────────────┐
+//!  clients ──► │ network ─► preprocess ─► consensus ─► execution ─► network     │ ──► clients: f+1 equal replies
+//!              │    ▲ │        hash,         pool,        state,                │
+//!  replicas ◄─►│    │ └──────► authenticate  PBFT         client table          │
+//!              │    └───────────── votes, proposals ◄┘                          │
+//!              │ control: listen, handshake, reconnect (glommio)                │
+//!              └────────────────────────────────────────────────────────────────┘
+//!    data shards: one pinned thread, one io_uring ring, some of the roles; lanes between them are SPSC rings
+//! ```
+//!
+//! **The way of a request**: [`client`] gathers operations into a frame and proves it; [`net`] carries it sealed; [`shard`]'s
+//! network role receives it into the buffer it stays in; [`preprocessing`] checks, hashes and pools it; [`replica`] has
+//! [`ordering`] propose and decide it; [`execution`] executes it once and answers; the client takes what f+1 replicas say.
+//!
+//! **Two kinds of rooms.** `types`, `crypto`, `messages`, `protocol`, `ordering`, `preprocessing`, `execution`, `replica`, `net` and
+//! `client::Session` are sans-io: deterministic, no clock, no socket, no thread. `ring`, `shard`, `server`, `client::Engine`, `load`
+//! and `cli` are shells around them.
+//!
+//! | word | meaning |
+//! |---|---|
+//! | operation | one application call by a client |
+//! | frame | what a client sends, proves and retransmits: 1..k operations, one sequence number |
+//! | batch | what one consensus instance orders: a list of frames |
+//! | decision | a batch with its sequence number, committed |
+//! | view | a leader's term; leader = view mod n |
+//! | checkpoint | a digest of state, client table and membership at a sequence number; stable with a quorum of signatures |
+//! | shard | one pinned thread with its own event loop, running one or more roles |
+//! | role | network, preprocess, consensus, execution |
+//! | lane | a bounded ring between two roles |
+//! | stack | the set of protocol implementations a replica is built from |
 
 pub mod cli;
 pub mod client;
@@ -17,7 +52,6 @@ pub mod ring;
 pub mod server;
 pub mod shard;
 pub mod types;
-
 pub use client::Client;
 pub use server::ReplicaHandle;
 pub use server::monolithic_server::MonReplica;

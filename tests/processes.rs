@@ -130,6 +130,14 @@ fn four_processes_serve_clients_and_a_bench_and_go_on_without_one_follower() {
     );
     assert!(!cluster.client(2, &["get", "nothing"]).status.success());
 
+    let status = output(&[
+        "status",
+        "--counters",
+        "--config",
+        cluster.dir.path().join("c3.toml").to_str().unwrap(),
+    ]);
+    assert!(stdout(&status).contains("4 of 4 answer; 3 needed"));
+
     drop(cluster.replicas.remove(3));
     assert_eq!(
         stdout(&cluster.client(2, &["put", "greeting", "still here"])),

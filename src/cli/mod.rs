@@ -7,6 +7,7 @@ mod demo;
 mod doctor;
 mod init;
 mod run;
+mod status;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,8 @@ enum Command {
     Run(run::Run),
     /// Call a running cluster's service.
     Client(client::ClientCommand),
+    /// Show where each replica of a running cluster stands.
+    Status(status::Status),
     /// Measure a running cluster.
     Bench(bench::Bench),
     /// Look at configuration files.
@@ -66,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Init(init) => init.run(),
         Command::Run(run) => run.run(),
         Command::Client(client) => client.run(),
+        Command::Status(status) => status.run(),
         Command::Bench(bench) => bench.run(),
         Command::Config(config) => config.run(),
         Command::Doctor(doctor) => doctor.run(),

@@ -221,14 +221,14 @@ impl Dialer {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum DialError {
+pub(super) enum DialError {
     #[error("{address}: {source}")]
     Unreachable { address: String, source: std::io::Error },
     #[error("{0}")]
     Refused(HandshakeRefusal),
 }
 
-fn connect(target: &Target, identity: &Identity) -> Result<(OwnedFd, Established), DialError> {
+pub(super) fn connect(target: &Target, identity: &Identity) -> Result<(OwnedFd, Established), DialError> {
     let unreachable = |source| DialError::Unreachable {
         address: target.address.clone(),
         source,

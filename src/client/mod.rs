@@ -22,6 +22,7 @@ mod front;
 mod outcome;
 mod prover;
 mod session;
+mod status;
 
 pub use config::{SessionConfig, SessionCounters, SubmitError};
 pub use engine::{Completion, Driver, Engine, EngineError, EngineHandle};
@@ -30,6 +31,7 @@ pub use front::{Client, ConnectError, Reply};
 pub use outcome::{FrameResults, Outcome, Output};
 pub use prover::Authentication;
 pub use session::Session;
+pub use status::status;
 
 #[cfg(test)]
 mod tests;

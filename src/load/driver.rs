@@ -116,6 +116,8 @@ pub struct LoadDriver {
     /// When the next operation is due (open loop), and whose turn it is.
     next_due: Option<Time>,
     turn: usize,
+    /// A session refused an operation: the next end of some makes room.
+    is_full: bool,
     /// Operations per step, so that a step stays bounded.
     step_operations: usize,
 }
@@ -144,6 +146,7 @@ impl LoadDriver {
             allowance,
             next_due: None,
             turn: 0,
+            is_full: false,
             step_operations: 16_384,
         }
     }
@@ -166,6 +169,7 @@ impl LoadDriver {
         for (number, session) in sessions.iter_mut().enumerate() {
             while self.allowance[number] > 0 && sent < self.step_operations as u64 {
                 if !self.submit(now, now, session) {
+                    self.is_full = true;
                     break;
                 }
                 self.allowance[number] -= 1;
@@ -182,6 +186,7 @@ impl LoadDriver {
         while due <= now && sent < self.step_operations as u64 {
             let turn = self.turn % sessions.len();
             if !self.submit(now, due, &mut sessions[turn]) {
+                self.is_full = true;
                 break;
             }
             self.turn += 1;
@@ -244,10 +249,12 @@ impl Driver for LoadDriver {
     }
 
     fn has_input(&self) -> bool {
-        self.control.sending.load(Ordering::Acquire) && self.allowance.iter().any(|allowance| *allowance > 0)
+        !self.is_full
+            && self.control.sending.load(Ordering::Acquire)
+            && self.allowance.iter().any(|allowance| *allowance > 0)
     }
 
     fn next_timeout(&self) -> Option<Time> {
-        self.next_due
+        self.next_due.filter(|_| !self.is_full)
     }
 }

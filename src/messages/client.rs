@@ -75,10 +75,16 @@ pub struct AdminReply {
     pub executed: u64,
     /// The last stable checkpoint.
     pub stable: u64,
-    /// The digest of the last checkpoint it took.
+    /// The last checkpoint it took.
+    pub checkpoint: u64,
+    /// That checkpoint's digest.
     pub checkpoint_digest: [u8; 32],
     /// Operations it executed.
     pub operations: u64,
+    /// Links with other replicas that are up.
+    pub replica_links: u64,
+    /// Links with clients that are up.
+    pub client_links: u64,
     /// Counters by name, one `name value` per line.
     pub counters: String,
 }

@@ -2,15 +2,17 @@
 //!
 //! Writing is one relaxed store or add: a reader never slows a shard, and losing every reader changes nothing.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use crate::messages::{BatchError, CheckpointClaim};
+use crate::messages::{AdminReply, BatchError, CheckpointClaim};
 use crate::net::framing::FramingError;
+use crate::net::hello::HandshakeRefusal;
 use crate::preprocessing::FrameRefusal;
 use crate::protocol::Rejection;
 use crate::replica::ReplicaCounters;
-use crate::types::{NodeId, SeqNo, View};
+use crate::shard::control::ControlCounters;
+use crate::types::{Digest, NodeId, SeqNo, View};
 
 /// Declares the plain counters: each a name and what it counts.
 macro_rules! counters {
@@ -97,6 +99,7 @@ pub struct Metrics {
     frames_queued: AtomicU64,
     frames_refused: AtomicU64,
     checkpoint: Mutex<Option<CheckpointClaim>>,
+    control: OnceLock<Arc<ControlCounters>>,
 }
 
 /// Adds one.
@@ -128,6 +131,7 @@ impl Metrics {
             frames_queued: AtomicU64::new(0),
             frames_refused: AtomicU64::new(0),
             checkpoint: Mutex::new(None),
+            control: OnceLock::new(),
         }
     }
 
@@ -144,6 +148,11 @@ impl Metrics {
     /// Counts a refused proposal.
     pub fn refuse_batch(&self, _: BatchError) {
         count(&self.batches_refused);
+    }
+
+    /// Shows what the control shard counts as well. Set once, when it runs.
+    pub(crate) fn show_control(&self, counters: Arc<ControlCounters>) {
+        let _ = self.control.set(counters);
     }
 
     /// Publishes what the orchestrator counted.
@@ -193,6 +202,31 @@ impl Metrics {
         }
     }
 
+    /// What an operator is told.
+    #[must_use]
+    pub fn status(&self) -> AdminReply {
+        use std::fmt::Write;
+        let standing = self.standing();
+        let mut counters = String::new();
+        self.visit(|name, value| {
+            // Writing to a string does not fail.
+            let _ = writeln!(counters, "{name} {value}");
+        });
+        let digest = standing.checkpoint.map_or(Digest::ZERO, |claim| claim.digest);
+        AdminReply {
+            node: self.node.get(),
+            view: standing.view.get(),
+            executed: standing.executed.get(),
+            stable: standing.stable.get(),
+            checkpoint: standing.checkpoint.map_or(0, |claim| claim.seq.get()),
+            checkpoint_digest: *digest.as_bytes(),
+            operations: standing.operations,
+            replica_links: standing.replica_links,
+            client_links: standing.client_links,
+            counters,
+        }
+    }
+
     /// Every counter by name.
     pub fn visit(&self, mut visit: impl FnMut(&'static str, u64)) {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -208,6 +242,12 @@ impl Metrics {
         }
         for (name, counter) in FrameRefusal::NAMES.iter().zip(&self.frame_refusals) {
             visit(name, read(counter));
+        }
+        for refusal in HandshakeRefusal::ALL {
+            visit(
+                refusal.name(),
+                self.control.get().map_or(0, |control| control.refused(refusal)),
+            );
         }
         for reason in Rejection::ALL {
             visit(reason.name(), read(&self.rejections[reason.index()]));

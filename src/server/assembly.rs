@@ -338,6 +338,8 @@ pub(super) fn assemble<S: Stack>(
     ));
     let control = start_control(config, &topology, listener, std::mem::take(&mut lanes.links))?;
 
+    metrics.show_control(control.counters().clone());
+
     let (ended_tx, ended) = async_mpsc::unbounded();
     let (lifecycle, started) = (Lifecycle::default(), Instant::now());
     let mut threads = vec![format!("control-{}", config.node.id)];
@@ -398,7 +400,6 @@ pub(super) fn assemble<S: Stack>(
     }
     let shared = HandleShared {
         metrics,
-        control: control.counters().clone(),
         address,
         core_map: topology.to_string(),
         topology: topology.summary(),

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use crate::messages::CheckpointClaim;
 use crate::metrics::{Metrics, Standing};
-use crate::net::hello::HandshakeRefusal;
 use crate::ring::Doorbell;
-use crate::shard::control::ControlCounters;
 use crate::shard::data::Lifecycle;
 use crate::shard::lanes::{Outlet, Work};
 use crate::types::NodeId;
@@ -20,7 +18,6 @@ pub struct ReplicaHandle {
 #[derive(Debug)]
 pub(super) struct HandleShared {
     pub(super) metrics: Arc<Metrics>,
-    pub(super) control: Arc<ControlCounters>,
     pub(super) address: SocketAddr,
     pub(super) core_map: String,
     pub(super) topology: String,
@@ -75,11 +72,8 @@ impl ReplicaHandle {
     }
 
     /// Every counter by name.
-    pub fn visit_counters(&self, mut visit: impl FnMut(&'static str, u64)) {
-        self.shared.metrics.visit(&mut visit);
-        for refusal in HandshakeRefusal::ALL {
-            visit(refusal.name(), self.shared.control.refused(refusal));
-        }
+    pub fn visit_counters(&self, visit: impl FnMut(&'static str, u64)) {
+        self.shared.metrics.visit(visit);
     }
 
     /// Computes the digest of the state as it is, at once: for tools and tests. `None` when the replica ends first.

@@ -3,7 +3,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Role, STEP_MESSAGES};
-use crate::messages::{Checked, ENVELOPE_BYTES, Envelope, Kind, LinkMessage, encode};
+use crate::messages::archived::ArchivedAdminRequest;
+use crate::messages::{AdminRequest, Checked, ENVELOPE_BYTES, Envelope, Kind, LinkMessage, encode};
 use crate::metrics::{Metrics, count};
 use crate::net::hello::Peer;
 use crate::protocol::Recipients;
@@ -148,6 +149,15 @@ impl NetworkRole {
                     let bytes = message.slice(ENVELOPE_BYTES..);
                     self.lanes.client_frames.push(Raw::Frame { client, bytes });
                 }
+            }
+            (Peer::Client(client), Kind::Admin) => {
+                let Ok(request) = Checked::<AdminRequest>::body_of(&message) else {
+                    return false;
+                };
+                let ArchivedAdminRequest::Status = &*request;
+                let envelope = Envelope::new(Kind::Admin, self.cluster, self.epoch);
+                let status = encode(envelope, &self.metrics.status(), 4096);
+                self.send_to_client(client, status);
             }
             (_, Kind::Link) => return Checked::<LinkMessage>::body_of(&message).is_ok(),
             _ => return false,
