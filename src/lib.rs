@@ -35,22 +35,35 @@
 //! | lane | a bounded ring between two roles |
 //! | stack | the set of protocol implementations a replica is built from |
 
+#[forbid(unsafe_code)]
 pub mod cli;
+#[forbid(unsafe_code)]
 pub mod client;
+#[forbid(unsafe_code)]
 pub mod config;
+#[forbid(unsafe_code)]
 pub mod crypto;
+#[forbid(unsafe_code)]
 pub mod execution;
+#[forbid(unsafe_code)]
 pub mod load;
 pub mod messages;
+#[forbid(unsafe_code)]
 pub mod metrics;
 pub mod net;
+#[forbid(unsafe_code)]
 pub mod ordering;
+#[forbid(unsafe_code)]
 pub mod preprocessing;
+#[forbid(unsafe_code)]
 pub mod protocol;
+#[forbid(unsafe_code)]
 pub mod replica;
 pub mod ring;
+#[forbid(unsafe_code)]
 pub mod server;
 pub mod shard;
+#[forbid(unsafe_code)]
 pub mod types;
 pub use client::Client;
 pub use server::ReplicaHandle;

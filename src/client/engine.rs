@@ -387,7 +387,11 @@ impl Role for EngineRole {
         sessions.chain(self.driver.next_timeout()).min()
     }
 
-    fn drain(&mut self) -> bool {
+    fn drain(&mut self, _: bool) -> bool {
+        true
+    }
+
+    fn is_settled(&self) -> bool {
         true
     }
 }

@@ -112,7 +112,7 @@ pub(super) trait Validate {
 ///
 /// # Errors
 /// Naming file, line and key.
-#[allow(
+#[expect(
     private_bounds,
     reason = "which rules a file has to satisfy is this module's business"
 )]

@@ -16,6 +16,9 @@ const SHARD: u8 = u8::MAX;
 /// How long a replica drains at most before it stops all the same.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
 
+const DRAINING: u8 = 1;
+const FINISHING: u8 = 2;
+
 /// How far a replica's life has come; its shards follow.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Lifecycle(Arc<AtomicU8>);
@@ -23,11 +26,20 @@ pub(crate) struct Lifecycle(Arc<AtomicU8>);
 impl Lifecycle {
     /// Asks every shard to finish what it has and stop.
     pub fn drain(&self) {
-        self.0.store(1, Ordering::Release);
+        self.0.fetch_max(DRAINING, Ordering::AcqRel);
     }
 
     fn is_draining(&self) -> bool {
-        self.0.load(Ordering::Acquire) > 0
+        self.0.load(Ordering::Acquire) >= DRAINING
+    }
+
+    /// Everything taken was decided, executed and answered: shards may end.
+    fn finish(&self) {
+        self.0.store(FINISHING, Ordering::Release);
+    }
+
+    fn is_finishing(&self) -> bool {
+        self.0.load(Ordering::Acquire) >= FINISHING
     }
 }
 
@@ -163,8 +175,15 @@ impl Shard<'_> {
 
     fn is_drained(&mut self, roles: &mut [Box<dyn Role>]) -> bool {
         let deadline = *self.drain_until.get_or_insert_with(|| Instant::now() + DRAIN_MAX);
+        let finishing = self.context.lifecycle.is_finishing();
         // Every role hears of it, whatever the others say.
-        let drained = roles.iter_mut().fold(true, |all, role| role.drain() & all);
+        let drained = roles
+            .iter_mut()
+            .fold(true, |all, role| role.drain(finishing) & all)
+            && finishing;
+        if roles.iter().any(|role| role.is_settled()) {
+            self.context.lifecycle.finish();
+        }
         drained || Instant::now() >= deadline
     }
 

@@ -207,7 +207,11 @@ impl<S: Stack> Role for ConsensusRole<S> {
         self.replica.next_timeout()
     }
 
-    fn drain(&mut self) -> bool {
+    fn drain(&mut self, finishing: bool) -> bool {
+        finishing && !self.has_input()
+    }
+
+    fn is_settled(&self) -> bool {
         self.replica.is_idle() && !self.has_input()
     }
 }

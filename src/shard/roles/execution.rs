@@ -150,7 +150,7 @@ impl<E: Executor> Role for ExecutionRole<E> {
             || self.has_background
     }
 
-    fn drain(&mut self) -> bool {
+    fn drain(&mut self, _: bool) -> bool {
         !self.has_input()
     }
 }

@@ -35,6 +35,12 @@ pub(crate) trait Role: Send {
         None
     }
 
-    /// The replica drains: no new client work is taken. True once this role has nothing left to do.
-    fn drain(&mut self) -> bool;
+    /// The replica drains: no new client work is taken. True once this role has nothing left to do. `finishing` says that
+    /// everything taken was decided, executed and answered, on all shards.
+    fn drain(&mut self, finishing: bool) -> bool;
+
+    /// Whether this role knows that everything taken was decided and executed: of the one that orders.
+    fn is_settled(&self) -> bool {
+        false
+    }
 }

@@ -276,8 +276,12 @@ impl Role for NetworkRole {
             || self.lanes.outgoing.iter().any(|lane| !lane.is_empty())
     }
 
-    fn drain(&mut self) -> bool {
+    fn drain(&mut self, finishing: bool) -> bool {
         self.draining = true;
+        // What the others sent before they settled is in the lanes already.
+        if !finishing || self.has_input() {
+            return false;
+        }
         if !self.said_goodbye && self.wires.is_flushed() {
             self.said_goodbye = true;
             self.say_goodbye();

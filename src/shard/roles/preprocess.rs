@@ -166,7 +166,7 @@ impl Role for PreprocessRole {
             || self.lanes.unordered.has_overflow()
     }
 
-    fn drain(&mut self) -> bool {
+    fn drain(&mut self, _: bool) -> bool {
         !self.has_input()
     }
 }

@@ -1,0 +1,129 @@
+//! Roles on shards of their own behave as folded ones do: same service, same states, same graceful end.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use atlas_smr_replica::config::{
+    Agreement, ClientConfig, ClientEntry, ClientTuning, ClusterConfig, MonolithicStateReplicaConfig,
+    PartyKeys, ReplicaConfig, ReplicaEntry, RoleKind, ShardSpec, TopologyFile,
+};
+use atlas_smr_replica::execution::apps::counter::{self, Counter};
+use atlas_smr_replica::types::{ClientId, NodeId};
+use atlas_smr_replica::{Client, MonReplica};
+use futures_lite::future::block_on;
+
+use RoleKind::{Consensus, Execution, Network, Preprocess};
+
+/// A layout for each replica of the cluster, all different.
+fn layouts() -> [Vec<Vec<RoleKind>>; 4] {
+    [
+        vec![vec![Network, Preprocess], vec![Consensus], vec![Execution]],
+        vec![vec![Network], vec![Preprocess], vec![Consensus], vec![Execution]],
+        vec![
+            vec![Network, Preprocess],
+            vec![Network, Preprocess],
+            vec![Consensus, Execution],
+        ],
+        vec![
+            vec![Execution, Network],
+            vec![Network, Consensus],
+            vec![Preprocess],
+            vec![Preprocess, Network],
+        ],
+    ]
+}
+
+#[test]
+fn replicas_of_four_different_layouts_agree_and_end_in_good_order() {
+    let keys: Vec<PartyKeys> = (0..4).map(|_| PartyKeys::generate()).collect();
+    let client_keys: Vec<PartyKeys> = (0..3).map(|_| PartyKeys::generate()).collect();
+    let listeners: Vec<TcpListener> = keys
+        .iter()
+        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+        .collect();
+    let cluster = Arc::new(ClusterConfig {
+        format: 1,
+        name: "layouts".into(),
+        genesis: "00".into(),
+        epoch: 0,
+        agreement: Agreement {
+            checkpoint_decisions: 50,
+            window: 200,
+            ..Agreement::default()
+        },
+        replicas: (0..4)
+            .map(|id| ReplicaEntry {
+                id: id as u16,
+                address: listeners[id].local_addr().unwrap().to_string(),
+                signing_key: keys[id].signing.verifying_key(),
+                link_key: keys[id].link.public(),
+            })
+            .collect(),
+        clients: (0..3)
+            .map(|id| ClientEntry {
+                id: id as u32,
+                signing_key: client_keys[id].signing.verifying_key(),
+                link_key: client_keys[id].link.public(),
+            })
+            .collect(),
+    });
+    let mut running = Vec::new();
+    for (id, ((keys, listener), layout)) in keys.into_iter().zip(listeners).zip(layouts()).enumerate() {
+        let mut config = ReplicaConfig::new(cluster.clone(), NodeId::new(id as u16), keys, PathBuf::new());
+        config.node.listener = Some(Arc::new(listener));
+        let shards = layout
+            .into_iter()
+            .map(|roles| ShardSpec { roles, core: None })
+            .collect();
+        config.topology = TopologyFile {
+            pin: false,
+            spin_us: 0,
+            shards,
+        };
+        let config = MonolithicStateReplicaConfig {
+            service: Counter,
+            replica_config: config,
+        };
+        let replica = block_on(MonReplica::bootstrap(config)).unwrap();
+        let handle = replica.handle();
+        running.push((handle, std::thread::spawn(move || block_on(replica.run()))));
+    }
+    let callers: Vec<_> = (0..3)
+        .map(|number| {
+            let config = ClientConfig {
+                cluster: cluster.clone(),
+                client: ClientId::new(number),
+                keys: client_keys[number as usize].clone(),
+                tuning: ClientTuning::default(),
+            };
+            std::thread::spawn(move || {
+                let client = Client::connect_blocking(config).unwrap();
+                (0..100).for_each(|_| drop(client.call_blocking(counter::add(1)).unwrap()));
+                counter::value(&client.call_blocking(counter::read()).unwrap()).unwrap()
+            })
+        })
+        .collect();
+    let highest = callers.into_iter().map(|caller| caller.join().unwrap()).max();
+    assert_eq!(highest, Some(300));
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let executed = |running: &[(atlas_smr_replica::ReplicaHandle, _)]| -> Vec<_> {
+        running
+            .iter()
+            .map(|(handle, _)| handle.standing().executed)
+            .collect()
+    };
+    while executed(&running).windows(2).any(|pair| pair[0] != pair[1]) {
+        assert!(std::time::Instant::now() < deadline, "{:?}", executed(&running));
+        std::thread::yield_now();
+    }
+    let digests: Vec<_> = running
+        .iter()
+        .map(|(handle, _)| handle.digest().unwrap().digest)
+        .collect();
+    assert!(digests.windows(2).all(|pair| pair[0] == pair[1]), "{digests:?}");
+    for (handle, thread) in running {
+        handle.shutdown();
+        thread.join().unwrap().unwrap();
+    }
+}
