@@ -4,6 +4,8 @@ use crossbeam::utils::CachePadded;
 
 use super::shim::{Arc, AtomicBool, AtomicUsize, Ordering, UnsafeCell};
 
+type Slot<T> = UnsafeCell<MaybeUninit<T>>;
+
 /// What both ends share.
 ///
 /// Positions only grow (wrapping); position p lives in slot p mod depth, and the depth is a power of two.
@@ -14,7 +16,7 @@ struct Shared<T> {
     /// Written by the producer.
     tail: CachePadded<AtomicUsize>,
     closed: AtomicBool,
-    slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
+    slots: Box<[Slot<T>]>,
 }
 
 // SAFETY: items move from one thread to another (T: Send); the positions order every access to a slot.
@@ -23,10 +25,15 @@ unsafe impl<T: Send> Send for Shared<T> {}
 unsafe impl<T: Send> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
-    fn slot(&self, position: usize) -> &UnsafeCell<MaybeUninit<T>> {
-        // SAFETY: `channel` makes at least one slot and a power of two of them, so the mask is below their number.
-        unsafe { self.slots.get_unchecked(position & (self.slots.len() - 1)) }
+    fn publish_head(&self, head: usize) {
+        // Release pairs with the producer's acquire of `head`: our reads of the slots are over.
+        self.head.store(head, Ordering::Release);
     }
+}
+
+fn slot<T>(slots: &[Slot<T>], position: usize) -> &Slot<T> {
+    // SAFETY: `channel` makes at least one slot and a power of two of them, so the mask is below their number.
+    unsafe { slots.get_unchecked(position & (slots.len() - 1)) }
 }
 
 impl<T> Drop for Shared<T> {
@@ -38,8 +45,7 @@ impl<T> Drop for Shared<T> {
         );
         while head != tail {
             // SAFETY: slots in head..tail hold items that nobody else can reach any more.
-            self.slot(head)
-                .with_mut(|slot| unsafe { (*slot).assume_init_drop() });
+            slot(&self.slots, head).with_mut(|slot| unsafe { (*slot).assume_init_drop() });
             head = head.wrapping_add(1);
         }
     }
@@ -49,8 +55,8 @@ impl<T> Drop for Shared<T> {
 pub struct Producer<T> {
     shared: Arc<Shared<T>>,
     tail: usize,
-    /// The consumer's position when last looked at: it is further now, never back.
-    cached_head: usize,
+    /// Slots known to be free: as many as when the consumer was last looked at, less what was pushed since.
+    free: usize,
 }
 
 /// The end that pops.
@@ -86,7 +92,7 @@ pub fn channel<T: Send>(depth: usize) -> (Producer<T>, Consumer<T>) {
         Producer {
             shared: shared.clone(),
             tail: 0,
-            cached_head: 0,
+            free: depth,
         },
         Consumer {
             shared,
@@ -100,14 +106,12 @@ impl<T: Send> Producer<T> {
     /// How many items can be pushed for certain. Looks at the consumer only when none is left by what was seen
     /// before.
     pub fn credits(&mut self) -> usize {
-        let depth = self.shared.slots.len();
-        let mut free = depth - self.tail.wrapping_sub(self.cached_head);
-        if free == 0 {
+        if self.free == 0 {
             // Acquire pairs with the consumer's release of `head`: its reads of the freed slots are over.
-            self.cached_head = self.shared.head.load(Ordering::Acquire);
-            free = depth - self.tail.wrapping_sub(self.cached_head);
+            let head = self.shared.head.load(Ordering::Acquire);
+            self.free = self.shared.slots.len() - self.tail.wrapping_sub(head);
         }
-        free
+        self.free
     }
 
     /// Pushes one item.
@@ -119,9 +123,8 @@ impl<T: Send> Producer<T> {
             return Err(item);
         }
         // SAFETY: by the invariant the slot at `tail` is ours: `credits` saw the consumer past it.
-        self.shared
-            .slot(self.tail)
-            .with_mut(|slot| unsafe { (*slot).write(item) });
+        slot(&self.shared.slots, self.tail).with_mut(|slot| unsafe { slot.cast::<T>().write(item) });
+        self.free -= 1;
         self.tail = self.tail.wrapping_add(1);
         // Release pairs with the consumer's acquire of `tail`: the item is there when it is counted.
         self.shared.tail.store(self.tail, Ordering::Release);
@@ -145,8 +148,11 @@ impl<T: Send> Consumer<T> {
                 return None;
             }
         }
-        let item = self.take();
-        self.publish_head();
+        // SAFETY: the producer published the item at `head` and leaves the slot alone until `head` is published beyond
+        // it; `head` moves on here, so no item is taken twice.
+        let item = slot(&self.shared.slots, self.head).with_mut(|slot| unsafe { slot.cast::<T>().read() });
+        self.head = self.head.wrapping_add(1);
+        self.shared.publish_head(self.head);
         Some(item)
     }
 
@@ -154,10 +160,13 @@ impl<T: Send> Consumer<T> {
     /// call of `f`: fewer cache lines change hands than with one [`pop`](Self::pop) each, but it waits longer for credits.
     pub fn drain(&mut self, max: usize, mut f: impl FnMut(T)) -> usize {
         /// Publishes also when `f` panics, or a taken item would be taken again.
-        struct Taken<'a, T>(&'a mut Consumer<T>);
+        struct Taken<'a, T> {
+            shared: &'a Shared<T>,
+            head: &'a mut usize,
+        }
         impl<T> Drop for Taken<'_, T> {
             fn drop(&mut self) {
-                self.0.publish_head();
+                self.shared.publish_head(*self.head);
             }
         }
 
@@ -166,10 +175,17 @@ impl<T: Send> Consumer<T> {
         }
         let count = self.cached_tail.wrapping_sub(self.head).min(max);
         if count > 0 {
-            let taken = Taken(self);
+            let shared = &*self.shared;
+            let head = &mut self.head;
+            let taken = Taken { shared, head };
+            // Out of the loop, because `f` is opaque: the compiler would have to read it again for each item.
+            let slots = &*shared.slots;
             for _ in 0..count {
-                let item = taken.0.take();
-                f(item);
+                let slot = slot(slots, *taken.head);
+                *taken.head = taken.head.wrapping_add(1);
+                // SAFETY: as in `pop`: `count` ends at `cached_tail`, and the guard's position moves on before
+                // anything can panic.
+                f(slot.with_mut(|slot| unsafe { slot.cast::<T>().read() }));
             }
         }
         count
@@ -202,24 +218,6 @@ impl<T> Consumer<T> {
     fn refresh_tail(&mut self) {
         // Acquire pairs with the producer's release of `tail`: the items are there.
         self.cached_tail = self.shared.tail.load(Ordering::Acquire);
-    }
-
-    fn publish_head(&self) {
-        // Release pairs with the producer's acquire of `head`: our reads of the slots are over.
-        self.shared.head.store(self.head, Ordering::Release);
-    }
-
-    /// Moves the item at `head` out. Only for `head` before `cached_tail`.
-    fn take(&mut self) -> T {
-        debug_assert_ne!(self.head, self.cached_tail);
-        // SAFETY: the producer published the item at `head` and leaves the slot alone until `head` is published
-        // beyond it; `head` moves on here, so no item is taken twice.
-        let item = self
-            .shared
-            .slot(self.head)
-            .with_mut(|slot| unsafe { (*slot).assume_init_read() });
-        self.head = self.head.wrapping_add(1);
-        item
     }
 }
 
