@@ -135,3 +135,10 @@ impl<T: Send> Outlet<T> {
         }
     }
 }
+
+/// Whether any of these is blocked; each moves on as far as it can, whatever the others do.
+pub(crate) fn any_blocked<T: Send>(outlets: &mut [Outlet<T>]) -> bool {
+    outlets
+        .iter_mut()
+        .fold(false, |any, outlet| outlet.is_blocked() | any)
+}

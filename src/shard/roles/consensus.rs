@@ -6,7 +6,7 @@ use crate::messages::{Checked as CheckedMessage, ClientReply, SystemMessage};
 use crate::metrics::{Metrics, count};
 use crate::ordering::OrderingProtocol;
 use crate::replica::{Action, Replica, Stack};
-use crate::shard::lanes::{Checked, Done, FromReplica, Inlet, Outgoing, Outlet, Work};
+use crate::shard::lanes::{Checked, Done, FromReplica, Inlet, Outgoing, Outlet, Work, any_blocked};
 use crate::shard::reactor::Reactor;
 use crate::types::{ClusterId, Epoch, Lsn, Time};
 
@@ -53,7 +53,7 @@ impl<S: Stack> ConsensusRole<S> {
     }
 
     fn is_blocked(&mut self) -> bool {
-        let outgoing = self.lanes.outgoing.iter_mut().any(Outlet::is_blocked);
+        let outgoing = any_blocked(&mut self.lanes.outgoing);
         self.lanes.work.is_blocked() || outgoing
     }
 

@@ -5,7 +5,7 @@ use super::Role;
 use crate::execution::{ExecutionEvent, Executor};
 use crate::messages::ClientReply;
 use crate::metrics::Metrics;
-use crate::shard::lanes::{Done, Inlet, Outgoing, Outlet, Work};
+use crate::shard::lanes::{Done, Inlet, Outgoing, Outlet, Work, any_blocked};
 use crate::shard::reactor::Reactor;
 use crate::types::{ClusterId, Epoch, Time};
 
@@ -56,7 +56,7 @@ impl<E: Executor> ExecutionRole<E> {
     }
 
     fn is_blocked(&mut self) -> bool {
-        let replies = self.lanes.replies.iter_mut().any(Outlet::is_blocked);
+        let replies = any_blocked(&mut self.lanes.replies);
         self.lanes.done.is_blocked() || replies
     }
 

@@ -274,6 +274,9 @@ impl Role for NetworkRole {
         self.wires.has_messages()
             || !self.lanes.links.is_empty()
             || self.lanes.outgoing.iter().any(|lane| !lane.is_empty())
+            || self.lanes.client_frames.has_overflow()
+            || self.lanes.replica_frames.has_overflow()
+            || self.lanes.replica_messages.has_overflow()
     }
 
     fn drain(&mut self, finishing: bool) -> bool {

@@ -4,7 +4,7 @@ use super::{Role, STEP_MESSAGES};
 use crate::messages::{Checked as CheckedMessage, ClientReply, Frame, FrameKey, Mode, SystemMessage};
 use crate::metrics::{Metrics, count};
 use crate::preprocessing::{FrameChecker, FrameRefusal};
-use crate::shard::lanes::{Checked, Inlet, Outgoing, Outlet, Raw, Work};
+use crate::shard::lanes::{Checked, Inlet, Outgoing, Outlet, Raw, Work, any_blocked};
 use crate::shard::reactor::Reactor;
 use crate::types::{ClientId, ClusterId, Epoch, Time, View};
 
@@ -48,8 +48,9 @@ impl PreprocessRole {
     }
 
     fn is_blocked(&mut self) -> bool {
-        let refusals = self.lanes.refusals.iter_mut().any(Outlet::is_blocked);
-        self.lanes.checked.is_blocked() || self.lanes.unordered.is_blocked() || refusals
+        let refusals = any_blocked(&mut self.lanes.refusals);
+        let (checked, unordered) = (self.lanes.checked.is_blocked(), self.lanes.unordered.is_blocked());
+        refusals || checked || unordered
     }
 
     fn take_replica_frames(&mut self) -> bool {
@@ -164,6 +165,7 @@ impl Role for PreprocessRole {
             .any(|lane| !lane.is_empty())
             || self.lanes.checked.has_overflow()
             || self.lanes.unordered.has_overflow()
+            || self.lanes.refusals.iter().any(Outlet::has_overflow)
     }
 
     fn drain(&mut self, _: bool) -> bool {
