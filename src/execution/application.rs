@@ -25,6 +25,10 @@ pub trait Application: Send + 'static {
     /// Executes one read-only operation beside the order and appends its result.
     fn unordered_execution(&self, state: &Self::State, operation: &[u8], result: &mut Vec<u8>);
 
+    /// Told of each ordered operation a few operations before it is executed, so that what it will touch can be
+    /// brought closer to the processor. Nothing observable may depend on it. By default nothing.
+    fn prepare(&self, _state: &Self::State, _operation: &[u8]) {}
+
     /// The application's name, for reports.
     fn name(&self) -> &'static str;
 }

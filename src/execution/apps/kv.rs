@@ -110,6 +110,12 @@ impl Application for Kv {
         }
     }
 
+    fn prepare(&self, state: &PartitionedStore, operation: &[u8]) {
+        if let Some((_, key, _)) = parse(operation) {
+            state.touch(key);
+        }
+    }
+
     fn name(&self) -> &'static str {
         "kv"
     }
