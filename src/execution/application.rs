@@ -4,6 +4,10 @@ use crate::types::Digest;
 /// The result of an operation during which the application panicked: the same at every replica.
 pub const PANIC_RESULT: &[u8] = b"\xffthe operation failed inside the application";
 
+/// The result of an operation whose own result would make the frame's reply too long: the same at every replica.
+/// The operation took effect.
+pub const TOO_LONG_RESULT: &[u8] = b"\xfdtoo long";
+
 /// A deterministic service.
 ///
 /// Operations and results are bytes whose meaning is the application's. Operations come from clients: they are
@@ -45,4 +49,9 @@ pub trait MonolithicState: Send + 'static {
     /// depends on the contents alone, not on how they came about.
     fn digest_step(snapshot: &mut Self::Snapshot, digester: &Digester, budget_bytes: usize)
     -> Option<Digest>;
+
+    /// About how many bytes of that work are left, so that it can be spread. By default unknown.
+    fn digest_left_bytes(_snapshot: &Self::Snapshot) -> usize {
+        0
+    }
 }

@@ -12,8 +12,28 @@ use crate::types::{ClientId, Digest, FrameSeq};
 #[derive(Debug, Clone, Default)]
 struct Entry {
     window: SequenceWindow,
-    /// The replies of frames inside the window, in the order of execution.
+    /// The replies of the newest frames, in the order of their numbers: those inside the window, as far as they fit.
     replies: VecDeque<(FrameSeq, Bytes)>,
+    reply_bytes: usize,
+}
+
+/// How many bytes of replies are remembered of one client; the newest of its frames keeps its reply whatever its
+/// length. Equal at every replica, as the replies are part of checkpoints.
+pub const CLIENT_REPLY_BYTES_MAX: usize = 8 << 20;
+
+impl Entry {
+    fn record(&mut self, sequence: FrameSeq, reply: Bytes) {
+        self.window.record(sequence);
+        self.reply_bytes += reply.len();
+        let behind = self.replies.partition_point(|(other, _)| *other < sequence);
+        self.replies.insert(behind, (sequence, reply));
+        while self.replies.len() > CLIENT_WINDOW as usize
+            || (self.reply_bytes > CLIENT_REPLY_BYTES_MAX && self.replies.len() > 1)
+        {
+            let forgotten = self.replies.pop_front();
+            self.reply_bytes -= forgotten.map_or(0, |(_, reply)| reply.len());
+        }
+    }
 }
 
 /// Which frames of which client were executed, and their replies: what makes execution exactly-once. Part of
@@ -47,24 +67,17 @@ impl ClientTable {
         let Some(entry) = self.entries.get_mut(key.client.get() as usize) else {
             return;
         };
-        let entry = Arc::make_mut(entry);
-        entry.window.record(key.sequence);
-        while entry.replies.len() >= CLIENT_WINDOW as usize {
-            entry.replies.pop_front();
-        }
-        entry.replies.push_back((key.sequence, reply));
+        Arc::make_mut(entry).record(key.sequence, reply);
     }
 
     /// The reply of an executed frame, while it is remembered.
     #[must_use]
     pub fn reply(&self, key: FrameKey) -> Option<&Bytes> {
         let entry = self.entry(key.client)?;
-        entry
+        let found = entry
             .replies
-            .iter()
-            .rev()
-            .find(|(sequence, _)| *sequence == key.sequence)
-            .map(|(_, reply)| reply)
+            .binary_search_by_key(&key.sequence, |(sequence, _)| *sequence);
+        found.ok().map(|place| &entry.replies[place].1)
     }
 
     fn entry(&self, client: ClientId) -> Option<&Entry> {

@@ -8,14 +8,15 @@
 mod application;
 pub mod apps;
 mod client_table;
+mod part;
 mod parts;
 mod single;
 mod window;
 
-pub use application::{Application, MonolithicState, PANIC_RESULT};
+pub use application::{Application, MonolithicState, PANIC_RESULT, TOO_LONG_RESULT};
 pub use client_table::ClientTable;
 pub use parts::{PARTS, PartitionedStore, PartsSnapshot};
-pub use single::{CheckpointRule, SingleThreaded};
+pub use single::{CheckpointRule, FRAME_RESULT_BYTES_MAX, SingleThreaded};
 pub use window::{CLIENT_WINDOW, SequenceWindow, Standing};
 
 use std::sync::Arc;

@@ -3,7 +3,10 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::{Application, ClientTable, ExecutionEvent, Executor, MonolithicState, PANIC_RESULT, Standing};
+use super::{
+    Application, ClientTable, ExecutionEvent, Executor, MonolithicState, PANIC_RESULT, Standing,
+    TOO_LONG_RESULT,
+};
 use crate::crypto::{Digester, Domain};
 use crate::messages::{CheckpointClaim, Frame, FrameKey, Mode, Proposal, ReplyBuilder};
 use crate::types::{Digest, Epoch, SeqNo, View};
@@ -19,6 +22,12 @@ pub struct CheckpointRule {
 
 /// How many operations are prepared together: their cache misses overlap instead of following one another.
 const PREPARED: usize = 8;
+
+/// How many bytes the results of one frame have together, unless [`SingleThreaded::limit_results`] says otherwise.
+pub const FRAME_RESULT_BYTES_MAX: usize = 3 << 20;
+
+/// Checkpoint work done with every decision when the state does not tell how much is left.
+const PACE_BYTES: usize = 64 * 1024;
 
 /// A checkpoint whose digest is being computed.
 struct Pending<S: MonolithicState> {
@@ -38,6 +47,7 @@ pub struct SingleThreaded<A: Application> {
     digester: Digester,
     epoch: Epoch,
     rule: CheckpointRule,
+    result_bytes_max: usize,
     reply: ReplyBuilder,
     executed: SeqNo,
     view: View,
@@ -65,6 +75,7 @@ impl<A: Application> SingleThreaded<A> {
             digester,
             epoch,
             rule,
+            result_bytes_max: FRAME_RESULT_BYTES_MAX,
             reply: ReplyBuilder::default(),
             executed: SeqNo::ZERO,
             view: View::ZERO,
@@ -73,6 +84,14 @@ impl<A: Application> SingleThreaded<A> {
             pending: VecDeque::new(),
             panics: 0,
         }
+    }
+
+    /// Gives results beyond `bytes` in one frame as [`TOO_LONG_RESULT`]. Must be equal at every replica: replies are
+    /// part of checkpoints.
+    #[must_use]
+    pub fn limit_results(mut self, bytes: usize) -> Self {
+        self.result_bytes_max = bytes;
+        self
     }
 
     /// The state, to look at.
@@ -86,25 +105,34 @@ impl<A: Application> SingleThreaded<A> {
         let body = frame.body();
         let mut operations = body.operations();
         let (application, state, reply) = (&self.application, &mut self.state, &mut self.reply);
-        let result_start = Cell::new(0);
+        let (mode, result_bytes_max) = (frame.mode(), self.result_bytes_max);
+        // Where the result of the operation that is running starts.
+        let running = Cell::new(None);
+        let mut prepares = mode == Mode::Ordered;
         let mut panics = 0;
         loop {
             // One catch per frame while nothing panics: each operation would cost more.
             let run = catch_unwind(AssertUnwindSafe(|| {
                 while operations.len() > 0 {
-                    if frame.mode() == Mode::Ordered {
+                    if prepares {
                         operations
                             .clone()
                             .take(PREPARED)
                             .for_each(|operation| application.prepare(state, operation));
                     }
                     for operation in operations.by_ref().take(PREPARED) {
-                        result_start.set(reply.buffer().len());
-                        match frame.mode() {
+                        let start = reply.buffer().len();
+                        running.set(Some(start));
+                        match mode {
                             Mode::Ordered => application.update(state, operation, reply.buffer()),
                             Mode::Unordered => {
                                 application.unordered_execution(state, operation, reply.buffer())
                             }
+                        }
+                        running.set(None);
+                        if reply.buffer().len() > result_bytes_max {
+                            reply.buffer().truncate(start);
+                            reply.buffer().extend_from_slice(TOO_LONG_RESULT);
                         }
                         reply.end_result();
                     }
@@ -113,10 +141,16 @@ impl<A: Application> SingleThreaded<A> {
             if run.is_ok() {
                 break;
             }
-            panics += 1;
-            reply.buffer().truncate(result_start.get());
-            reply.buffer().extend_from_slice(PANIC_RESULT);
-            reply.end_result();
+            match running.take() {
+                Some(start) => {
+                    panics += 1;
+                    reply.buffer().truncate(start);
+                    reply.buffer().extend_from_slice(PANIC_RESULT);
+                    reply.end_result();
+                }
+                // A hint panicked. The operations are executed without any.
+                None => prepares = false,
+            }
         }
         self.panics += panics;
         frame.operation_count()
@@ -135,6 +169,18 @@ impl<A: Application> SingleThreaded<A> {
             next_client: 0,
             clients_hasher: self.digester.hasher(Domain::ClientTable),
         });
+    }
+
+    /// Does this decision's share of a pending digest, so that it is done by half of the way to the next
+    /// checkpoint: nobody else may find the time for it under load.
+    fn pace_digest(&mut self, events: &mut Vec<ExecutionEvent>) {
+        let Some(pending) = self.pending.front() else {
+            return;
+        };
+        let left = A::State::digest_left_bytes(&pending.state);
+        let decisions_left = (self.rule.decisions / 2).saturating_sub(self.decisions_since);
+        let share = left / usize::try_from(decisions_left).unwrap_or(usize::MAX).max(1);
+        self.background_step(share.max(PACE_BYTES), events);
     }
 
     fn claim(&self, seq: SeqNo, state: Digest, clients: Digest) -> CheckpointClaim {
@@ -185,6 +231,8 @@ impl<A: Application> Executor for SingleThreaded<A> {
         self.bytes_since += decision.batch.bytes as u64;
         if self.decisions_since >= self.rule.decisions || self.bytes_since >= self.rule.bytes {
             self.take_checkpoint(events);
+        } else {
+            self.pace_digest(events);
         }
     }
 
