@@ -94,12 +94,7 @@ fn a_leader_that_speaks_to_some_only_stops_nobody() {
         let _ = run(4, seed, calm(seed), &[Behaviour::Selective]);
     });
     (0..60).for_each(|seed| {
-        drop(run(
-            7,
-            seed,
-            calm(seed),
-            &[Behaviour::Selective, Behaviour::Selective],
-        ))
+        let _ = run(7, seed, calm(seed), &[Behaviour::Selective, Behaviour::Selective]);
     });
 }
 
