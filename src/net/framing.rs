@@ -16,6 +16,10 @@ use crate::crypto::{Opener, SealError, Sealer, TAG_BYTES};
 /// of its own.
 const RECORD_PLAIN_BYTES: usize = 64 * 1024;
 
+/// How much room for records that span chunks a link keeps. Large batches come one after the other: giving their room
+/// back each time would cost fresh pages each time.
+const GATHERED_BYTES_KEPT: usize = 2 * 1024 * 1024;
+
 /// Why a link's bytes are refused. All of these end the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FramingError {
@@ -113,7 +117,7 @@ impl RecordReader {
         let mut gathered = std::mem::take(&mut self.gathered);
         let used = self.open_records(&gathered)?;
         gathered.drain(..used);
-        if gathered.is_empty() && gathered.capacity() > 4 * RECORD_PLAIN_BYTES {
+        if gathered.is_empty() && gathered.capacity() > GATHERED_BYTES_KEPT {
             gathered = Vec::new();
         }
         self.gathered = gathered;

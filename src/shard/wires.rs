@@ -69,7 +69,7 @@ pub struct QueueFull;
 const SEND_BYTES: usize = 256 * 1024;
 
 /// Free receive buffers that a shard keeps: about what the batches between two checkpoints take.
-const POOLED_BUFFERS: usize = 64;
+const POOLED_BUFFERS: usize = 256;
 
 const RECEIVE: u8 = 1;
 const SEND: u8 = 2;
