@@ -1,3 +1,4 @@
+use super::ImageError;
 use crate::crypto::Digester;
 use crate::types::Digest;
 
@@ -49,6 +50,20 @@ pub trait MonolithicState: Send + 'static {
     /// depends on the contents alone, not on how they came about.
     fn digest_step(snapshot: &mut Self::Snapshot, digester: &Digester, budget_bytes: usize)
     -> Option<Digest>;
+
+    /// Appends about `budget_bytes` of the snapshot's contents to `chunk`, as one piece that
+    /// [`read_chunk`](Self::read_chunk) understands; false when nothing is left. May be called on a snapshot that was not
+    /// digested, from beginning to end.
+    fn write_chunk(snapshot: &mut Self::Snapshot, budget_bytes: usize, chunk: &mut Vec<u8>) -> bool;
+
+    /// A state without any contents, to read chunks into.
+    fn blank() -> Self;
+
+    /// Takes the contents of one chunk in. Chunks come in the order in which they were written; they may be damaged.
+    ///
+    /// # Errors
+    /// When the bytes are no chunk.
+    fn read_chunk(&mut self, chunk: &[u8]) -> Result<(), ImageError>;
 
     /// About how many bytes of that work are left, so that it can be spread. By default unknown.
     fn digest_left_bytes(_snapshot: &Self::Snapshot) -> usize {

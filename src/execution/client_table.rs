@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::ImageError;
 use super::window::{CLIENT_WINDOW, SequenceWindow, Standing};
 use crate::crypto::{Digester, Domain};
 use crate::messages::FrameKey;
@@ -90,6 +91,52 @@ impl ClientTable {
         self.entries.len()
     }
 
+    /// What is known of each client's frames.
+    pub(super) fn windows(&self) -> Vec<SequenceWindow> {
+        self.entries.iter().map(|entry| entry.window).collect()
+    }
+
+    /// Appends one client's entry: number, window, and each reply after its frame's number and its length.
+    pub(super) fn write_entry(&self, client: usize, out: &mut Vec<u8>) {
+        let entry = &self.entries[client];
+        out.extend_from_slice(&(client as u32).to_le_bytes());
+        out.extend_from_slice(&entry.window.to_bytes());
+        out.extend_from_slice(&(entry.replies.len() as u32).to_le_bytes());
+        for (sequence, reply) in &entry.replies {
+            out.extend_from_slice(&sequence.get().to_le_bytes());
+            out.extend_from_slice(&(reply.len() as u32).to_le_bytes());
+            out.extend_from_slice(reply);
+        }
+    }
+
+    /// Reads entries that were written one after the other.
+    pub(super) fn read_entries(&mut self, mut bytes: &[u8]) -> Result<(), ImageError> {
+        while !bytes.is_empty() {
+            let client = u32::from_le_bytes(take(&mut bytes)?) as usize;
+            let window = SequenceWindow::from_bytes(take(&mut bytes)?);
+            let replies = u32::from_le_bytes(take(&mut bytes)?);
+            let mut entry = Entry {
+                window,
+                ..Entry::default()
+            };
+            for _ in 0..replies {
+                let sequence = FrameSeq::new(u64::from_le_bytes(take(&mut bytes)?));
+                let length = u32::from_le_bytes(take(&mut bytes)?) as usize;
+                let (reply, rest) = bytes.split_at_checked(length).ok_or(ImageError::Clients)?;
+                bytes = rest;
+                entry.reply_bytes += length;
+                entry.replies.push_back((sequence, Bytes::copy_from_slice(reply)));
+            }
+            if entry.replies.len() > CLIENT_WINDOW as usize
+                || !entry.replies.iter().is_sorted_by_key(|(sequence, _)| *sequence)
+            {
+                return Err(ImageError::Clients);
+            }
+            *self.entries.get_mut(client).ok_or(ImageError::Clients)? = Arc::new(entry);
+        }
+        Ok(())
+    }
+
     /// The digest of one client's entry, and how many bytes were hashed for it.
     pub(super) fn entry_digest(&self, client: usize, digester: &Digester) -> (Digest, usize) {
         let entry = &self.entries[client];
@@ -105,4 +152,10 @@ impl ClientTable {
         }
         (Digest::from_bytes(*hasher.finalize().as_bytes()), bytes)
     }
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], ImageError> {
+    let (head, rest) = bytes.split_first_chunk::<N>().ok_or(ImageError::Clients)?;
+    *bytes = rest;
+    Ok(*head)
 }

@@ -99,6 +99,17 @@ impl Part {
         true
     }
 
+    /// Appends every pair: key bytes and value bytes as u32, key, value.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        for slot in self.slots.iter().filter(|slot| slot.at != 0) {
+            let (key, value) = self.pair(*slot);
+            out.extend_from_slice(&length(key.len()));
+            out.extend_from_slice(&length(value.len()));
+            out.extend_from_slice(key);
+            out.extend_from_slice(value);
+        }
+    }
+
     /// The digest over the pairs in the order of their keys, computed at most once per content.
     pub fn digest(&self, digester: &Digester) -> Digest {
         *self.digest.get_or_init(|| {

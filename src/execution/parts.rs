@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
-use super::MonolithicState;
 use super::part::Part;
+use super::{ImageError, MonolithicState};
 use crate::crypto::{Digester, Domain};
 use crate::types::Digest;
 
@@ -132,6 +132,34 @@ impl MonolithicState for PartitionedStore {
             snapshot.left_bytes -= bytes;
         }
         None
+    }
+
+    fn write_chunk(snapshot: &mut PartsSnapshot, budget_bytes: usize, chunk: &mut Vec<u8>) -> bool {
+        let start = chunk.len();
+        for part in snapshot.parts.by_ref() {
+            part.write(chunk);
+            if chunk.len() - start >= budget_bytes {
+                break;
+            }
+        }
+        chunk.len() > start
+    }
+
+    fn blank() -> Self {
+        Self::default()
+    }
+
+    fn read_chunk(&mut self, mut chunk: &[u8]) -> Result<(), ImageError> {
+        while !chunk.is_empty() {
+            let (lengths, rest) = chunk.split_at_checked(8).ok_or(ImageError::State)?;
+            let (lengths, _) = lengths.as_chunks::<4>();
+            let [key_bytes, value_bytes] = [0, 1].map(|index| u32::from_le_bytes(lengths[index]) as usize);
+            let (key, rest) = rest.split_at_checked(key_bytes).ok_or(ImageError::State)?;
+            let (value, rest) = rest.split_at_checked(value_bytes).ok_or(ImageError::State)?;
+            self.put(key, value);
+            chunk = rest;
+        }
+        Ok(())
     }
 
     fn digest_left_bytes(snapshot: &PartsSnapshot) -> usize {

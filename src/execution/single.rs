@@ -3,9 +3,10 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use super::image::{Chunk, Head, Image, Link, Next};
 use super::{
-    Application, ClientTable, ExecutionEvent, Executor, MonolithicState, PANIC_RESULT, Standing,
-    TOO_LONG_RESULT,
+    Application, ClientTable, ExecutionEvent, Executor, ImageError, MonolithicState, PANIC_RESULT,
+    SequenceWindow, Standing, TOO_LONG_RESULT,
 };
 use crate::crypto::{Digester, Domain};
 use crate::messages::{CheckpointClaim, Frame, FrameKey, Mode, Proposal, ReplyBuilder};
@@ -37,6 +38,9 @@ struct Pending<S: MonolithicState> {
     clients: ClientTable,
     next_client: usize,
     clients_hasher: blake3::Hasher,
+    chain: Link,
+    /// The state once more, for the image: the first is used up by its digest.
+    image: Option<S::Snapshot>,
 }
 
 /// Executes decisions one operation after the other.
@@ -54,6 +58,10 @@ pub struct SingleThreaded<A: Application> {
     decisions_since: u64,
     bytes_since: u64,
     pending: VecDeque<Pending<A::State>>,
+    chain: Link,
+    keeps_images: bool,
+    /// The head of the image that is being read.
+    reading: Option<Head>,
     panics: u64,
 }
 
@@ -82,6 +90,9 @@ impl<A: Application> SingleThreaded<A> {
             decisions_since: 0,
             bytes_since: 0,
             pending: VecDeque::new(),
+            chain: Link::START,
+            keeps_images: false,
+            reading: None,
             panics: 0,
         }
     }
@@ -168,6 +179,8 @@ impl<A: Application> SingleThreaded<A> {
             clients: self.clients.clone(),
             next_client: 0,
             clients_hasher: self.digester.hasher(Domain::ClientTable),
+            chain: self.chain,
+            image: self.keeps_images.then(|| self.state.snapshot()),
         });
     }
 
@@ -183,16 +196,31 @@ impl<A: Application> SingleThreaded<A> {
         self.background_step(share.max(PACE_BYTES), events);
     }
 
-    fn claim(&self, seq: SeqNo, state: Digest, clients: Digest) -> CheckpointClaim {
-        let mut hasher = self.digester.hasher(Domain::Checkpoint);
-        hasher.update(&seq.get().to_le_bytes());
-        hasher.update(&self.epoch.get().to_le_bytes());
-        hasher.update(state.as_bytes());
-        hasher.update(clients.as_bytes());
-        CheckpointClaim {
+    fn head(&self, seq: SeqNo, chain: Link, state: Digest, clients: Digest) -> Head {
+        Head {
             seq,
-            digest: Digest::from_bytes(*hasher.finalize().as_bytes()),
+            epoch: self.epoch,
+            chain,
+            state,
+            clients,
+            client_count: self.clients.clients() as u32,
         }
+    }
+
+    /// The head of a checkpoint of the state as it is now.
+    fn head_now(&mut self) -> Head {
+        let mut snapshot = self.state.snapshot();
+        let state = loop {
+            if let Some(digest) = A::State::digest_step(&mut snapshot, &self.digester, usize::MAX) {
+                break digest;
+            }
+        };
+        let mut hasher = self.digester.hasher(Domain::ClientTable);
+        for client in 0..self.clients.clients() {
+            hasher.update(self.clients.entry_digest(client, &self.digester).0.as_bytes());
+        }
+        let clients = Digest::from_bytes(*hasher.finalize().as_bytes());
+        self.head(self.executed, self.chain, state, clients)
     }
 }
 
@@ -205,6 +233,9 @@ impl<A: Application> Executor for SingleThreaded<A> {
         );
         self.executed = decision.seq;
         self.view = decision.view;
+        self.chain = self
+            .chain
+            .then(decision.seq, &decision.batch.digest, &self.digester);
         let mut operations = 0;
         for frame in &decision.batch.frames {
             let key = frame.key();
@@ -276,28 +307,65 @@ impl<A: Application> Executor for SingleThreaded<A> {
             spent = spent.saturating_add(bytes);
         }
         let clients = Digest::from_bytes(*pending.clients_hasher.finalize().as_bytes());
-        let seq = pending.seq;
-        self.pending.pop_front();
-        events.push(ExecutionEvent::Checkpoint(self.claim(seq, state, clients)));
+        let Some(done) = self.pending.pop_front() else {
+            return false;
+        };
+        let head = self.head(done.seq, done.chain, state, clients);
+        let claim = head.claim(&self.digester);
+        events.push(ExecutionEvent::Checkpoint(claim));
+        if let Some(state) = done.image {
+            events.push(ExecutionEvent::Image(Box::new(Image::<A::State> {
+                claim,
+                head,
+                state,
+                clients: done.clients,
+                next: Next::Head,
+            })));
+        }
         !self.pending.is_empty()
     }
 
     fn digest_now(&mut self) -> CheckpointClaim {
-        let mut snapshot = self.state.snapshot();
-        let state = loop {
-            if let Some(digest) = A::State::digest_step(&mut snapshot, &self.digester, usize::MAX) {
-                break digest;
+        self.head_now().claim(&self.digester)
+    }
+
+    fn keep_images(&mut self, keep: bool) {
+        self.keeps_images = keep;
+    }
+
+    fn read_image_chunk(&mut self, chunk: &[u8]) -> Result<(), ImageError> {
+        match (Chunk::parse(chunk)?, self.reading) {
+            (Chunk::Head(head), None) => {
+                let clients = self.clients.clients();
+                if head.epoch != self.epoch || head.client_count as usize != clients {
+                    return Err(ImageError::Head);
+                }
+                self.state = A::State::blank();
+                self.clients = ClientTable::new(clients);
+                self.reading = Some(head);
+                Ok(())
             }
-        };
-        let mut hasher = self.digester.hasher(Domain::ClientTable);
-        for client in 0..self.clients.clients() {
-            hasher.update(self.clients.entry_digest(client, &self.digester).0.as_bytes());
+            (Chunk::Clients(entries), Some(_)) => self.clients.read_entries(entries),
+            (Chunk::State(piece), Some(_)) => self.state.read_chunk(piece),
+            _ => Err(ImageError::Kind),
         }
-        self.claim(
-            self.executed,
-            state,
-            Digest::from_bytes(*hasher.finalize().as_bytes()),
-        )
+    }
+
+    fn finish_image(&mut self) -> Result<CheckpointClaim, ImageError> {
+        let promised = self.reading.take().ok_or(ImageError::Head)?;
+        self.executed = promised.seq;
+        self.chain = promised.chain;
+        self.decisions_since = 0;
+        self.bytes_since = 0;
+        self.pending.clear();
+        match self.head_now() == promised {
+            true => Ok(promised.claim(&self.digester)),
+            false => Err(ImageError::Digest),
+        }
+    }
+
+    fn client_windows(&self) -> Vec<SequenceWindow> {
+        self.clients.windows()
     }
 
     fn executed(&self) -> SeqNo {

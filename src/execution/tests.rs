@@ -441,3 +441,80 @@ proptest! {
         }
     }
 }
+
+fn image_of(
+    executor: &mut impl Executor,
+    events: &mut Vec<ExecutionEvent>,
+) -> (CheckpointClaim, Vec<Vec<u8>>) {
+    while executor.background_step(usize::MAX, events) {}
+    let image = events.iter_mut().find_map(|event| match event {
+        ExecutionEvent::Image(image) => Some(image),
+        _ => None,
+    });
+    let image = image.expect("the checkpoint has an image");
+    let mut chunks = Vec::new();
+    loop {
+        let mut chunk = Vec::new();
+        if !image.next_chunk(100, &mut chunk) {
+            return (image.claim(), chunks);
+        }
+        chunks.push(chunk);
+    }
+}
+
+#[test]
+fn an_image_gives_back_state_clients_and_what_they_amount_to() {
+    let mut first = executor(kv::Kv, 3);
+    first.keep_images(true);
+    let mut events = Vec::new();
+    let put = |seq: u64| {
+        let puts: Vec<_> = (0..20u64)
+            .map(|key| kv::put(&(seq * 20 + key).to_le_bytes(), &[seq as u8; 30]).unwrap())
+            .collect();
+        decision(seq, vec![frame(seq as u32 % 2, seq, Mode::Ordered, &puts)])
+    };
+    (1..=3).for_each(|seq| first.execute(&put(seq), &mut events));
+    let (claim, chunks) = image_of(&mut first, &mut events);
+    assert_eq!(Some(&claim), checkpoints(&mut first, &mut events).first());
+
+    let mut second = executor(kv::Kv, 3);
+    second.execute(&put(1), &mut Vec::new());
+    for chunk in &chunks {
+        second.read_image_chunk(chunk).unwrap();
+    }
+    assert_eq!(second.finish_image(), Ok(claim));
+    assert_eq!(second.client_windows(), first.client_windows());
+    let (mut one, mut other) = (Vec::new(), Vec::new());
+    for seq in 4..=6 {
+        first.execute(&put(seq), &mut one);
+        second.execute(&put(seq), &mut other);
+    }
+    assert_eq!(results(&one), results(&other));
+    assert_eq!(first.digest_now(), second.digest_now());
+}
+
+#[test]
+fn a_damaged_image_is_never_taken_for_the_whole_one() {
+    let mut whole = executor(kv::Kv, 1);
+    whole.keep_images(true);
+    let mut events = Vec::new();
+    let puts = [kv::put(b"key", b"value").unwrap()];
+    whole.execute(&decision(1, vec![frame(0, 1, Mode::Ordered, &puts)]), &mut events);
+    let (claim, chunks) = image_of(&mut whole, &mut events);
+    for chunk in 0..chunks.len() {
+        for bit in 0..chunks[chunk].len() * 8 {
+            let mut damaged = chunks.clone();
+            damaged[chunk][bit / 8] ^= 1 << (bit % 8);
+            let mut executor = executor(kv::Kv, 1);
+            let read = damaged
+                .iter()
+                .try_for_each(|chunk| executor.read_image_chunk(chunk));
+            let told = read.and_then(|()| executor.finish_image());
+            // An empty entry may stand for another empty one.
+            let is_same = executor.client_windows() == whole.client_windows()
+                && executor.state().get(b"key") == Some(b"value")
+                && executor.state().len() == 1;
+            assert!(told != Ok(claim) || is_same, "chunk {chunk}, bit {bit}");
+        }
+    }
+}
