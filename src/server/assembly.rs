@@ -491,13 +491,16 @@ fn keeper_name(config: &ReplicaConfig) -> String {
     format!("keeper-{}", config.node.id)
 }
 
+/// What the log role writes with, and to.
+type OpenLog = (LogWriter, BTreeMap<u64, File>);
+
 /// Starts the keeper of a recovered directory; what it does goes to the log and to consensus.
 fn start_keeper(
     config: &ReplicaConfig,
     recovered: Recovered,
     mut to_log: Outlet<Kept>,
     mut to_consensus: Outlet<Logged>,
-) -> Result<(Keeper, (LogWriter, BTreeMap<u64, File>)), ReplicaError> {
+) -> Result<(Keeper, OpenLog), ReplicaError> {
     let told = move |kept| {
         match kept {
             Kept::Image(seq) => to_consensus.push(Logged::Image(seq)),

@@ -168,9 +168,9 @@ impl<'a> Source<'a> {
 
 /// The place a record is about, without reading the rest of it.
 pub(super) fn place_of(record: &[u8]) -> Option<SeqNo> {
-    let at = match record.first()? {
-        &(PROPOSAL | BATCH | PREPARE | COMMIT) => 9,
-        &(DECISION | CHECKPOINT) => 1,
+    let at = match *record.first()? {
+        PROPOSAL | BATCH | PREPARE | COMMIT => 9,
+        DECISION | CHECKPOINT => 1,
         _ => return None,
     };
     let number = record.get(at..at + 8)?.try_into().ok()?;
