@@ -64,6 +64,8 @@ pub mod ring;
 pub mod server;
 pub mod shard;
 #[forbid(unsafe_code)]
+pub mod sim;
+#[forbid(unsafe_code)]
 pub mod types;
 pub use client::Client;
 pub use server::ReplicaHandle;

@@ -237,6 +237,18 @@ impl<S: Stack> Replica<S> {
         &self.ordering
     }
 
+    /// The frames that are not decided yet, to look at.
+    #[must_use]
+    pub fn pool(&self) -> &RequestPool {
+        &self.pool
+    }
+
+    /// How many effects wait for the disk.
+    #[must_use]
+    pub fn held_effects(&self) -> usize {
+        self.held.len()
+    }
+
     /// The last decision that was executed.
     #[must_use]
     pub fn executed(&self) -> SeqNo {

@@ -1,0 +1,355 @@
+//! What a seed decides before a run begins: knobs, weather, faults and who lies.
+
+use std::time::Duration;
+
+use super::Dice;
+use super::byzantine::Lie;
+use super::clients::Roguery;
+use super::network::Weather;
+use crate::preprocessing::{CheckerLimits, ClientAuth, PoolLimits};
+use crate::types::Time;
+
+/// Which kinds of faults a run may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Profile {
+    /// Only the network and the clocks are faulty.
+    Net,
+    /// Up to f replicas and two clients lie.
+    Byzantine,
+    /// Up to f replicas crash and stay down.
+    Crash,
+    /// One replica runs twice with one key, and partitions split the copies.
+    Twins,
+}
+
+impl Profile {
+    /// Every profile, in the order of a run over all of them.
+    pub const ALL: [Self; 4] = [Self::Net, Self::Byzantine, Self::Crash, Self::Twins];
+
+    /// The profile's name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Net => "net",
+            Self::Byzantine => "byzantine",
+            Self::Crash => "crash",
+            Self::Twins => "twins",
+        }
+    }
+}
+
+/// The settings of the cluster and its clients in one run.
+#[derive(Debug, Clone)]
+pub struct Knobs {
+    /// Replicas.
+    pub replicas: usize,
+    /// Clients that follow the protocol.
+    pub honest_clients: usize,
+    /// Clients that do not.
+    pub rogue_clients: usize,
+    /// Sequence numbers after the stable checkpoint that are accepted.
+    pub window: u64,
+    /// Undecided proposals of the leader.
+    pub pipeline: usize,
+    /// Decisions between checkpoints.
+    pub checkpoint_decisions: u64,
+    /// Sizes of frames and batches.
+    pub limits: CheckerLimits,
+    /// Bounds of the request pool.
+    pub pool: PoolLimits,
+    /// How clients prove their frames.
+    pub auth: ClientAuth,
+    /// Frames of one client under way.
+    pub frames_in_flight: usize,
+    /// Microseconds from a message's arrival to the turn that looks at it.
+    pub turn_us: (u64, u64),
+    /// Microseconds of a disk's sync.
+    pub sync_us: (u64, u64),
+    /// How long clients wait before they ask everybody.
+    pub retransmit: Duration,
+}
+
+impl Knobs {
+    /// The settings of a small, quiet cluster.
+    #[must_use]
+    pub fn calm(replicas: usize, honest_clients: usize) -> Self {
+        Self {
+            replicas,
+            honest_clients,
+            rogue_clients: 0,
+            window: 64,
+            pipeline: 4,
+            checkpoint_decisions: 8,
+            limits: CheckerLimits {
+                frame_bytes_max: 4096,
+                frame_operations_max: 16,
+                batch_bytes_max: 16 << 10,
+                batch_frames_max: 64,
+            },
+            pool: PoolLimits {
+                frames_per_client: 64,
+                bytes_per_client: 64 << 10,
+                bytes_max: 256 << 10,
+            },
+            auth: ClientAuth::Mac,
+            frames_in_flight: 8,
+            turn_us: (1, 20),
+            sync_us: (10, 200),
+            retransmit: Duration::from_millis(200),
+        }
+    }
+
+    fn of(dice: &mut Dice) -> Self {
+        let replicas = dice.pick(&[4, 4, 4, 4, 4, 7, 7, 10]);
+        let checkpoint_decisions = dice.between(2, 12);
+        Self {
+            window: checkpoint_decisions * dice.between(2, 4) + dice.below(5),
+            pipeline: dice.between(1, 8) as usize,
+            checkpoint_decisions,
+            limits: CheckerLimits {
+                batch_frames_max: dice.pick(&[1, 2, 8, 64]),
+                frame_operations_max: dice.pick(&[1, 4, 16]),
+                ..Self::calm(1, 1).limits
+            },
+            auth: dice.pick(&[ClientAuth::Mac, ClientAuth::Mac, ClientAuth::Signature]),
+            frames_in_flight: dice.pick(&[1, 4, 16]),
+            turn_us: dice.pick(&[(0, 0), (1, 20), (50, 500)]),
+            sync_us: dice.pick(&[(1, 20), (50, 800), (1000, 12_000)]),
+            retransmit: dice.millis(50, 400),
+            ..Self::calm(replicas, dice.between(2, 4) as usize)
+        }
+    }
+
+    /// Clients, honest or not.
+    #[must_use]
+    pub const fn clients(&self) -> usize {
+        self.honest_clients + self.rogue_clients
+    }
+
+    /// How many replicas may be faulty.
+    #[must_use]
+    pub const fn faulty_max(&self) -> usize {
+        (self.replicas - 1) / 3
+    }
+}
+
+/// Something that goes wrong at a moment.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// Messages of these hosts to these hosts do not pass until a moment; and back, if `both`.
+    Partition {
+        /// One side.
+        from: Vec<usize>,
+        /// The other side.
+        to: Vec<usize>,
+        /// Whether neither direction passes.
+        both: bool,
+        /// When it heals.
+        until: Time,
+    },
+    /// All that a host sends takes longer.
+    SlowLink {
+        /// The host.
+        host: usize,
+        /// By how much.
+        by: Duration,
+    },
+    /// A host loses power for good.
+    Crash {
+        /// The host.
+        host: usize,
+    },
+}
+
+/// One run, decided.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The seed of it all.
+    pub seed: u64,
+    /// Its kind.
+    pub profile: Profile,
+    /// Settings.
+    pub knobs: Knobs,
+    /// Links.
+    pub weather: Weather,
+    /// The faults and when they strike.
+    pub faults: Vec<(Time, Fault)>,
+    /// Replicas that lie, and how.
+    pub liars: Vec<(usize, Vec<Lie>)>,
+    /// The replica that runs twice.
+    pub twin: Option<usize>,
+    /// What the faulty clients do.
+    pub rogues: Vec<Roguery>,
+    /// Clock of each host: offset in nanoseconds and rate in parts per million too fast.
+    pub clocks: Vec<(u64, i64)>,
+    /// Operations of all honest clients.
+    pub operations: usize,
+    /// Keys that they touch.
+    pub keys: u64,
+    /// They are submitted until then.
+    pub busy_until: Time,
+    /// All faults but crashes and lies have healed by then.
+    pub calm_from: Time,
+    /// Whether all operations have to complete soon after that.
+    pub promises_progress: bool,
+}
+
+/// After the faults have healed, everything pending completes within this.
+pub const PROGRESS_BOUND: Duration = Duration::from_secs(60);
+
+impl Plan {
+    /// The run of a seed.
+    #[must_use]
+    pub fn of(profile: Profile, seed: u64) -> Self {
+        let mut dice = Dice::new(seed ^ (profile as u64) << 56);
+        let mut knobs = Knobs::of(&mut dice);
+        let busy_until = Time::START.after(dice.millis(200, 4000));
+        let calm_from = busy_until.after(dice.millis(0, 1000));
+        let weather = weather(&mut dice);
+        let mut plan = Self {
+            seed,
+            profile,
+            weather,
+            faults: Vec::new(),
+            liars: Vec::new(),
+            twin: None,
+            rogues: Vec::new(),
+            clocks: Vec::new(),
+            operations: dice.between(20, 120) as usize,
+            keys: dice.between(1, 5),
+            busy_until,
+            calm_from,
+            promises_progress: false,
+            knobs: knobs.clone(),
+        };
+        match profile {
+            Profile::Net => {}
+            Profile::Byzantine => {
+                plan.plan_lies(&mut dice);
+                knobs.rogue_clients = plan.rogues.len();
+            }
+            Profile::Crash => plan.plan_crashes(&mut dice),
+            Profile::Twins => plan.twin = Some(dice.below(knobs.replicas as u64) as usize),
+        }
+        plan.knobs = knobs;
+        let hosts = plan.hosts();
+        plan.clocks = (0..hosts)
+            .map(|_| (dice.below(3_600_000_000_000), dice.between(0, 1000) as i64 - 500))
+            .collect();
+        plan.plan_partitions(&mut dice);
+        plan.promises_progress = plan.is_progress_promised();
+        plan
+    }
+
+    /// How many hosts run replicas: one more than replicas if one runs twice.
+    #[must_use]
+    pub fn hosts(&self) -> usize {
+        self.knobs.replicas + usize::from(self.twin.is_some())
+    }
+
+    /// The replica that a host runs.
+    #[must_use]
+    pub fn node_of(&self, host: usize) -> usize {
+        match self.twin {
+            Some(twin) if host == self.knobs.replicas => twin,
+            _ => host,
+        }
+    }
+
+    /// Whether a host follows the protocol with a key that nobody else has.
+    #[must_use]
+    pub fn is_correct(&self, host: usize) -> bool {
+        self.twin != Some(self.node_of(host)) && self.liars.iter().all(|(liar, _)| *liar != host)
+    }
+
+    fn plan_lies(&mut self, dice: &mut Dice) {
+        let count = dice.between(1, self.knobs.faulty_max() as u64);
+        let mut candidates: Vec<usize> = (0..self.knobs.replicas).collect();
+        // The leader lies in half of the runs: there is more to lie about.
+        if dice.chance(50) {
+            candidates.swap_remove(0);
+        }
+        for index in 0..count {
+            let place = match index {
+                0 if candidates[0] == 0 => 0,
+                _ => dice.below(candidates.len() as u64) as usize,
+            };
+            let lies = (0..dice.between(1, 3)).map(|_| dice.pick(&Lie::ALL)).collect();
+            self.liars.push((candidates.swap_remove(place), lies));
+        }
+        let rogues = dice.pick(&[0, 0, 1, 2]);
+        self.rogues = (0..rogues).map(|_| dice.pick(&Roguery::ALL)).collect();
+    }
+
+    fn plan_crashes(&mut self, dice: &mut Dice) {
+        let count = dice.between(1, self.knobs.faulty_max() as u64);
+        let mut candidates: Vec<usize> = (0..self.knobs.replicas).collect();
+        for _ in 0..count {
+            let host = candidates.swap_remove(dice.below(candidates.len() as u64) as usize);
+            let at = Time::from_nanos(dice.below(self.busy_until.as_nanos()));
+            self.faults.push((at, Fault::Crash { host }));
+        }
+    }
+
+    fn plan_partitions(&mut self, dice: &mut Dice) {
+        let hosts = self.hosts() as u64;
+        let count = match self.profile {
+            Profile::Twins => dice.between(1, 4),
+            _ => dice.pick(&[0, 0, 1, 2, 3]),
+        };
+        for _ in 0..count {
+            let at = Time::from_nanos(dice.below(self.busy_until.as_nanos()));
+            let until = at.after(dice.millis(1, 1500)).min(self.calm_from);
+            let (mut from, mut to) = (Vec::new(), Vec::new());
+            for host in 0..hosts as usize {
+                if dice.chance(50) { &mut from } else { &mut to }.push(host);
+            }
+            let both = dice.chance(60);
+            self.faults.push((
+                at,
+                Fault::Partition {
+                    from,
+                    to,
+                    both,
+                    until,
+                },
+            ));
+        }
+        if dice.chance(20) {
+            let (host, by) = (dice.below(hosts) as usize, dice.millis(1, 60));
+            self.faults.push((Time::START, Fault::SlowLink { host, by }));
+        }
+    }
+
+    /// In this version of the protocol a leader that fails, and a message between replicas that is lost, are not
+    /// recovered from; and a frame that its client proves to some replicas only needs all the others.
+    fn is_progress_promised(&self) -> bool {
+        let leader_fails = self.liars.iter().any(|(liar, _)| *liar == 0)
+            || self
+                .faults
+                .iter()
+                .any(|(_, fault)| matches!(fault, Fault::Crash { host: 0 }));
+        let cuts = self
+            .faults
+            .iter()
+            .any(|(_, fault)| matches!(fault, Fault::Partition { .. }));
+        let loses = self.weather.replica_loss_percent > 0 || (cuts && self.weather.partitions_lose);
+        let disputes = self.rogues.contains(&Roguery::BadMacs) && self.knobs.auth == ClientAuth::Mac;
+        !leader_fails && !loses && !disputes && self.twin.is_none()
+    }
+}
+
+fn weather(dice: &mut Dice) -> Weather {
+    let delay_us = dice.pick(&[(20, 100), (100, 3000), (5000, 40_000)]);
+    let loses = dice.chance(25);
+    Weather {
+        delay_us,
+        late_percent: dice.pick(&[0, 1, 10]),
+        late_ms: dice.between(1, 500),
+        doubled_percent: dice.pick(&[0, 2, 20]),
+        replica_loss_percent: if loses { dice.between(1, 15) } else { 0 },
+        client_loss_percent: dice.pick(&[0, 0, 2, 20]),
+        in_order: dice.chance(50),
+        partitions_lose: loses,
+    }
+}

@@ -1,0 +1,268 @@
+//! One simulated replica: the parts and the order of steps are those of the shards' roles, in one thread.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Knobs;
+use super::keys::{CLUSTER, Keyring};
+use crate::crypto::Digester;
+use crate::execution::{Application, CheckpointRule, ExecutionEvent, Executor, SingleThreaded};
+use crate::messages::archived::{ArchivedOrderingMessage, ArchivedSystemMessage};
+use crate::messages::{
+    Checked, CheckpointClaim, ClientReply, ENVELOPE_BYTES, Envelope, Frame, FrameKey, Kind, Mode, Proposal,
+    SystemMessage,
+};
+use crate::net::hello::Peer;
+use crate::ordering::pbft::{Pbft, PbftConfig};
+use crate::preprocessing::{FrameChecker, FrameRefusal, RequestPool};
+use crate::protocol::{Recipients, Record};
+use crate::replica::{Action, DefaultStack, Replica, ReplicaSettings};
+use crate::types::{ClientId, Epoch, Lsn, NodeId, Quorum, SeqNo, Time, View};
+
+/// Bytes of checkpoint work done in one turn: little, so that decisions come in between.
+const BACKGROUND_BYTES: usize = 64 << 10;
+
+/// What a replica did in one turn, in order.
+pub(super) enum Said {
+    ToReplicas { to: Recipients, message: Bytes },
+    ToClient { to: ClientId, message: Bytes },
+    Log { lsn: Lsn, record: Record },
+    Execute(Arc<Proposal>),
+    Executed { seq: SeqNo, operations: usize },
+    Reply { key: FrameKey, body: Bytes },
+    Checkpoint(CheckpointClaim),
+    Stable(CheckpointClaim),
+    Diverged { ours: CheckpointClaim },
+    FellBehind(SeqNo),
+}
+
+/// Preprocessing, consensus and execution of one replica.
+pub(super) struct SimReplica<A: Application> {
+    checker: FrameChecker,
+    pub replica: Replica<DefaultStack<A>>,
+    executor: SingleThreaded<A>,
+    events: Vec<ExecutionEvent>,
+    inbox: VecDeque<(Peer, Bytes)>,
+    has_background: bool,
+}
+
+impl<A: Application> SimReplica<A> {
+    pub fn new(node: NodeId, knobs: &Knobs, application: A) -> Self {
+        let keys = Keyring::get();
+        let n = knobs.replicas;
+        let digester = Digester::new(CLUSTER);
+        let quorum = Quorum::of(n).expect("a simulated cluster has a valid size");
+        let config = PbftConfig {
+            node,
+            quorum,
+            cluster: CLUSTER,
+            epoch: Epoch::ZERO,
+            window: knobs.window,
+            pipeline: knobs.pipeline,
+            signing: keys.replica(node).clone(),
+            verifying: keys.verifying(n).to_vec(),
+        };
+        let settings = ReplicaSettings {
+            cluster: CLUSTER,
+            epoch: Epoch::ZERO,
+            batch_bytes_max: knobs.limits.batch_bytes_max,
+            batch_frames_max: knobs.limits.batch_frames_max,
+        };
+        let rule = CheckpointRule {
+            decisions: knobs.checkpoint_decisions,
+            bytes: u64::MAX,
+        };
+        let directory = keys.directory(node, knobs.clients(), knobs.auth);
+        let pbft = Pbft::new(config, digester.clone());
+        let pool = RequestPool::new(knobs.clients(), knobs.pool);
+        Self {
+            checker: FrameChecker::new(node, n, knobs.auth, knobs.limits, digester.clone(), directory),
+            replica: Replica::new(settings, digester.clone(), pbft, pool, Lsn::ZERO),
+            executor: SingleThreaded::new(application, knobs.clients(), digester, Epoch::ZERO, rule),
+            events: Vec::new(),
+            inbox: VecDeque::new(),
+            has_background: false,
+        }
+    }
+
+    /// A message arrived; it is looked at in the next turn.
+    pub fn receive(&mut self, from: Peer, message: Bytes) {
+        self.inbox.push_back((from, message));
+    }
+
+    /// Whether a turn would find work at once.
+    pub fn has_work(&self) -> bool {
+        self.has_background || !self.inbox.is_empty()
+    }
+
+    /// The claim for the state as it is.
+    pub fn digest_now(&mut self) -> CheckpointClaim {
+        self.executor.digest_now()
+    }
+
+    /// One turn: everything that arrived, what the disk has done, what is due.
+    pub fn turn(&mut self, now: Time, durable: Option<Lsn>, said: &mut Vec<Said>) {
+        self.replica.on_time(now);
+        if let Some(end) = durable {
+            self.replica.on_durable(end);
+        }
+        while let Some((from, message)) = self.inbox.pop_front() {
+            self.route(now, from, message, said);
+        }
+        self.verify_waiting(now, said);
+        if self.has_background {
+            self.has_background = self.executor.background_step(BACKGROUND_BYTES, &mut self.events);
+            self.report(now, said);
+        }
+        loop {
+            self.replica.finish_turn(now);
+            let actions: Vec<Action> = self.replica.drain_actions().collect();
+            if actions.is_empty() {
+                break;
+            }
+            actions.into_iter().for_each(|action| self.act(now, action, said));
+        }
+    }
+
+    fn route(&mut self, now: Time, from: Peer, message: Bytes, said: &mut Vec<Said>) {
+        let Ok(envelope) = Envelope::open(&message, CLUSTER, Epoch::ZERO) else {
+            return;
+        };
+        match (from, envelope.kind) {
+            (Peer::Replica(from), Kind::System) => self.take_message(now, from, &message),
+            (Peer::Replica(from), Kind::SystemWithFrames) => self.take_frames(now, from, &message, said),
+            (Peer::Client(client), Kind::Request) => {
+                match self.checker.take_frame(client, message.slice(ENVELOPE_BYTES..)) {
+                    Ok(Some(frame)) => self.pass(now, frame, said),
+                    Ok(None) => {}
+                    Err((key, refusal)) => Self::refuse(client, key, refusal, said),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn take_message(&mut self, now: Time, from: NodeId, message: &Bytes) {
+        let Ok(message) = Checked::<SystemMessage>::body_of(message) else {
+            return;
+        };
+        match &*message {
+            ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::Votes(votes)) => {
+                for vote in votes.votes.iter() {
+                    self.replica.on_vote(now, from, vote.to_vote());
+                }
+            }
+            ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::Checkpoint(checkpoint)) => {
+                self.replica.on_checkpoint(now, from, checkpoint.to_checkpoint());
+            }
+            _ => {}
+        }
+    }
+
+    fn take_frames(&mut self, now: Time, from: NodeId, message: &Bytes, said: &mut Vec<Said>) {
+        let Ok(checked) = Checked::<SystemMessage>::body_of(message) else {
+            return;
+        };
+        // Signatures of frames taken before are judged first: the verifier is one.
+        self.verify_waiting(now, said);
+        if let Some(Ok(proposal)) = self.checker.check_proposal(&checked, message) {
+            self.replica.on_proposal(now, from, proposal);
+        }
+    }
+
+    fn verify_waiting(&mut self, now: Time, said: &mut Vec<Said>) {
+        if self.checker.waiting() == 0 {
+            return;
+        }
+        let mut verdicts = Vec::with_capacity(self.checker.waiting());
+        self.checker
+            .verify(|frame, verdict| verdicts.push((frame, verdict)));
+        for (frame, verdict) in verdicts {
+            match verdict {
+                Ok(()) => self.pass(now, frame, said),
+                Err(refusal) => Self::refuse(frame.key().client, Some(frame.key()), refusal, said),
+            }
+        }
+    }
+
+    fn pass(&mut self, now: Time, frame: Frame, said: &mut Vec<Said>) {
+        match frame.mode() {
+            Mode::Ordered => self.replica.on_frame(now, frame),
+            Mode::Unordered => {
+                self.executor.execute_unordered(&frame, &mut self.events);
+                self.report_unordered(said);
+            }
+        }
+    }
+
+    fn refuse(client: ClientId, key: Option<FrameKey>, refusal: FrameRefusal, said: &mut Vec<Said>) {
+        let Some(key) = key else { return };
+        let message = ClientReply::refusal(CLUSTER, Epoch::ZERO, View::ZERO, key.sequence, refusal.reason());
+        said.push(Said::ToClient { to: client, message });
+    }
+
+    fn act(&mut self, now: Time, action: Action, said: &mut Vec<Said>) {
+        match action {
+            Action::ToReplicas { to, message } => said.push(Said::ToReplicas { to, message }),
+            Action::Refuse { key, reason } => {
+                let message = ClientReply::refusal(CLUSTER, Epoch::ZERO, View::ZERO, key.sequence, reason);
+                said.push(Said::ToClient {
+                    to: key.client,
+                    message,
+                });
+            }
+            Action::Execute(decision) => {
+                said.push(Said::Execute(decision.clone()));
+                self.executor.execute(&decision, &mut self.events);
+                self.has_background = true;
+                self.report(now, said);
+            }
+            Action::ReplyAgain(key) => {
+                self.executor.reply_again(key, &mut self.events);
+                self.report(now, said);
+            }
+            Action::Log { lsn, record } => said.push(Said::Log { lsn, record }),
+            Action::Stable(claim) => said.push(Said::Stable(claim)),
+            Action::Diverged { ours, .. } => said.push(Said::Diverged { ours }),
+            Action::FellBehind { stable } => said.push(Said::FellBehind(stable)),
+        }
+    }
+
+    /// Tells consensus and the clients what execution has done.
+    fn report(&mut self, now: Time, said: &mut Vec<Said>) {
+        for event in std::mem::take(&mut self.events) {
+            match event {
+                ExecutionEvent::Reply { key, view, body } => {
+                    let message = ClientReply::results(CLUSTER, Epoch::ZERO, view, &body);
+                    said.push(Said::Reply { key, body });
+                    said.push(Said::ToClient {
+                        to: key.client,
+                        message,
+                    });
+                }
+                ExecutionEvent::Executed { seq, operations } => {
+                    self.replica.on_executed(seq, operations);
+                    said.push(Said::Executed { seq, operations });
+                }
+                ExecutionEvent::Checkpoint(claim) => {
+                    said.push(Said::Checkpoint(claim));
+                    self.replica.on_checkpoint_taken(now, claim);
+                }
+            }
+        }
+    }
+
+    fn report_unordered(&mut self, said: &mut Vec<Said>) {
+        for event in std::mem::take(&mut self.events) {
+            if let ExecutionEvent::Reply { key, view, body } = event {
+                let message = ClientReply::results(CLUSTER, Epoch::ZERO, view, &body);
+                said.push(Said::ToClient {
+                    to: key.client,
+                    message,
+                });
+            }
+        }
+    }
+}
