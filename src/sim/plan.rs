@@ -206,6 +206,7 @@ impl Plan {
         let busy_until = Time::START.after(dice.millis(200, 4000));
         let calm_from = busy_until.after(dice.millis(0, 1000));
         let weather = weather(&mut dice);
+        let keys = dice.between(1, 5);
         let mut plan = Self {
             seed,
             profile,
@@ -215,8 +216,8 @@ impl Plan {
             twin: None,
             rogues: Vec::new(),
             clocks: Vec::new(),
-            operations: dice.between(20, 120) as usize,
-            keys: dice.between(1, 5),
+            operations: 30 * keys as usize,
+            keys,
             busy_until,
             calm_from,
             promises_progress: false,

@@ -64,11 +64,6 @@ impl<'a> Stage<'a> {
     pub fn others(&self) -> Vec<NodeId> {
         NodeId::all(self.n).filter(|node| *node != self.node).collect()
     }
-
-    /// Who leads a view.
-    pub fn leader(&self, view: u64) -> NodeId {
-        NodeId::new((view % self.n as u64) as u16)
-    }
 }
 
 /// The ordering message inside a message between replicas.

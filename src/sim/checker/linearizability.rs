@@ -86,9 +86,22 @@ impl Search<'_> {
             }
             self.budget -= 1;
             let (state, from) = (top.state, top.next);
-            match self.candidate(&done, state, from) {
+            // What fits and changes nothing may come first in any order that explains the rest: no other choice is
+            // worth a look.
+            let harmless = match from {
+                0 => self.candidate(&done, state, 0, |after| after == state),
+                _ => None,
+            };
+            let (found, next) = match harmless {
+                Some(found) => (Some(found), usize::MAX),
+                None => {
+                    let found = self.candidate(&done, state, from, |_| true);
+                    (found, found.map_or(from, |(index, _)| index + 1))
+                }
+            };
+            match found {
                 Some((index, after)) => {
-                    top.next = index + 1;
+                    top.next = next;
                     done[index / 64] |= 1 << (index % 64);
                     if self.seen.insert((done.clone(), after)) {
                         stack.push(Frame {
@@ -122,7 +135,13 @@ impl Search<'_> {
     }
 
     /// The next operation from `from` on that may come now and fits the state; and the state after it.
-    fn candidate(&self, done: &[u64], state: Option<u64>, from: usize) -> Option<(usize, Option<u64>)> {
+    fn candidate(
+        &self,
+        done: &[u64],
+        state: Option<u64>,
+        from: usize,
+        wanted: impl Fn(Option<u64>) -> bool,
+    ) -> Option<(usize, Option<u64>)> {
         let open = |index: &usize| !Self::is_done(done, *index);
         let first_end = (0..self.operations.len())
             .filter(open)
@@ -131,7 +150,8 @@ impl Search<'_> {
         (from..self.operations.len())
             .take_while(|index| first_end.is_none_or(|end| self.operations[*index].from <= end))
             .filter(open)
-            .find_map(|index| Some((index, step(&self.operations[index].action, state)?)))
+            .filter_map(|index| Some((index, step(&self.operations[index].action, state)?)))
+            .find(|(_, after)| wanted(*after))
     }
 }
 
