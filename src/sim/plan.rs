@@ -335,7 +335,8 @@ impl Plan {
             .iter()
             .any(|(_, fault)| matches!(fault, Fault::Partition { .. }));
         let loses = self.weather.replica_loss_percent > 0 || (cuts && self.weather.partitions_lose);
-        let disputes = self.rogues.contains(&Roguery::BadMacs) && self.knobs.auth == ClientAuth::Mac;
+        let spoils_macs = |kind: &Roguery| matches!(kind, Roguery::BadMacs | Roguery::Garbage);
+        let disputes = self.rogues.iter().any(spoils_macs) && self.knobs.auth == ClientAuth::Mac;
         !leader_fails && !loses && !disputes && self.twin.is_none()
     }
 }

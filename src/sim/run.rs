@@ -113,23 +113,29 @@ fn drive(plan: &Plan, world: &mut World<Kv>) {
     }
     let stuck = world.open_calls();
     if plan.promises_progress && stuck > 0 && !lost_by_lagging(world) {
+        let places: Vec<String> = (0..world.hosts.len())
+            .map(|host| format!("s{}", world.agreement.executed_by(host)))
+            .collect();
         world.break_rule(
             Rule::Progress,
-            format!("{stuck} calls have not ended {PROGRESS_BOUND:?} after the faults have healed"),
+            format!(
+                "{stuck} calls have not ended {PROGRESS_BOUND:?} after the faults have healed; hosts are at {}",
+                places.join(" ")
+            ),
         );
     }
-    world.check_end(stuck == 0 && plan.rogues.is_empty() && plan.liars.is_empty());
+    let is_clean = plan.promises_progress && plan.rogues.is_empty() && plan.liars.is_empty();
+    world.check_end(stuck == 0 && is_clean);
     judge_history(world);
 }
 
-/// Whether a correct replica fell behind its window: nothing in this version of the protocol brings it back, and with
-/// other faults the rest may be too few.
+/// Whether a correct replica fell behind its window and refused what it now lacks: nothing in this version of the
+/// protocol brings it back, and with other faults the rest may be too few.
 fn lost_by_lagging(world: &World<Kv>) -> bool {
-    let decided = world.agreement.decided();
-    world.hosts.iter().enumerate().any(|(index, host)| {
+    let correct = world.hosts.iter().filter(|host| host.is_correct && host.is_up);
+    correct.into_iter().any(|host| {
         let refused = host.sim.replica.counters().rejected[Rejection::AboveWindow.index()];
-        let is_behind = world.agreement.executed_by(index) < decided;
-        host.is_correct && host.is_up && is_behind && (host.fell_behind || refused > 0)
+        host.fell_behind || refused > 0
     })
 }
 

@@ -41,11 +41,17 @@ pub enum Verdict {
 /// Judges one key's history with at most `budget` steps.
 #[must_use]
 pub fn check(history: &[Operation], budget: usize) -> Verdict {
-    // Reads that never returned tell nothing.
-    let mut operations: Vec<&Operation> = history
-        .iter()
-        .filter(|operation| operation.to.is_some() || !matches!(operation.action, Action::Get(_)))
-        .collect();
+    let was_read = |value: u64| {
+        let mut history = history.iter();
+        history.any(|operation| operation.action == Action::Get(Some(Some(value))))
+    };
+    // What never returned and that nobody saw tells nothing: it may never have taken effect.
+    let tells = |operation: &&Operation| match operation.action {
+        Action::Get(_) => operation.to.is_some(),
+        Action::Put(value) => operation.to.is_some() || was_read(value),
+        Action::Delete(_) => true,
+    };
+    let mut operations: Vec<&Operation> = history.iter().filter(tells).collect();
     operations.sort_by_key(|operation| (operation.from, operation.to));
     let mut search = Search {
         operations,
@@ -134,6 +140,14 @@ impl Search<'_> {
         rest.all(|(index, operation)| operation.to.is_none() || Self::is_done(done, index))
     }
 
+    /// Whether somebody still has to read the value: it is never written again.
+    fn is_awaited(&self, done: &[u64], state: Option<u64>) -> bool {
+        let reads = |(index, operation): (usize, &&Operation)| {
+            !Self::is_done(done, index) && operation.action == Action::Get(Some(state))
+        };
+        state.is_some() && self.operations.iter().enumerate().any(reads)
+    }
+
     /// The next operation from `from` on that may come now and fits the state; and the state after it.
     fn candidate(
         &self,
@@ -151,7 +165,7 @@ impl Search<'_> {
             .take_while(|index| first_end.is_none_or(|end| self.operations[*index].from <= end))
             .filter(open)
             .filter_map(|index| Some((index, step(&self.operations[index].action, state)?)))
-            .find(|(_, after)| wanted(*after))
+            .find(|(_, after)| wanted(*after) && (*after == state || !self.is_awaited(done, state)))
     }
 }
 
