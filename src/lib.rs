@@ -70,3 +70,5 @@ pub mod types;
 pub use client::Client;
 pub use server::ReplicaHandle;
 pub use server::monolithic_server::MonReplica;
+#[forbid(unsafe_code)]
+pub mod view_transfer;

@@ -1,6 +1,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +9,7 @@ use super::error::{Broken, ConfigError, Validate, in_range, load};
 use super::topology::TopologyFile;
 use super::{ClusterConfig, Limits, PartyKeys};
 use crate::types::NodeId;
+use crate::view_transfer::pbft::ViewTimings;
 
 /// What is on disk before a vote or reply leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +61,58 @@ impl Default for OrderingConfig {
     }
 }
 
+/// How long a replica waits before it asks for another leader, and how often it tells where it stands.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct ViewTransferConfig {
+    /// How long requests may wait without any execution before the leader is suspected, and how long a view may take
+    /// to begin, in milliseconds.
+    pub timeout_ms: u64,
+    /// The cap of that, when view changes fail one after the other, in milliseconds.
+    pub timeout_max_ms: u64,
+    /// The time between two statuses, in milliseconds.
+    pub status_period_ms: u64,
+    /// The time between two reviews of the leader's throughput, in milliseconds.
+    pub review_period_ms: u64,
+    /// How long one request may wait in a view while others are executed, in milliseconds.
+    pub fairness_ms: u64,
+}
+
+impl Default for ViewTransferConfig {
+    fn default() -> Self {
+        let timings = ViewTimings::default();
+        Self {
+            timeout_ms: timings.timeout.as_millis() as u64,
+            timeout_max_ms: timings.timeout_max.as_millis() as u64,
+            status_period_ms: timings.status_period.as_millis() as u64,
+            review_period_ms: timings.review_period.as_millis() as u64,
+            fairness_ms: timings.fairness.as_millis() as u64,
+        }
+    }
+}
+
+impl ViewTransferConfig {
+    /// The same, as the protocol takes it.
+    #[must_use]
+    pub fn timings(&self) -> ViewTimings {
+        ViewTimings {
+            timeout: Duration::from_millis(self.timeout_ms),
+            timeout_max: Duration::from_millis(self.timeout_max_ms),
+            status_period: Duration::from_millis(self.status_period_ms),
+            review_period: Duration::from_millis(self.review_period_ms),
+            fairness: Duration::from_millis(self.fairness_ms),
+        }
+    }
+
+    fn validate(&self) -> Result<(), Broken> {
+        in_range("timeout_ms", self.timeout_ms, 20..=600_000)?;
+        in_range("timeout_max_ms", self.timeout_max_ms, self.timeout_ms..=3_600_000)?;
+        in_range("status_period_ms", self.status_period_ms, 100..=60_000)?;
+        in_range("review_period_ms", self.review_period_ms, 100..=600_000)?;
+        in_range("fairness_ms", self.fairness_ms, self.timeout_ms..=3_600_000)
+    }
+}
+
 /// Where a replica stands in its network.
 #[derive(Debug, Clone)]
 pub struct NetworkConfig {
@@ -83,6 +137,8 @@ pub struct ReplicaConfig {
     pub node: NetworkConfig,
     /// The ordering protocol's own choices.
     pub op_config: OrderingConfig,
+    /// The view transfer's patience.
+    pub vt_config: ViewTransferConfig,
     /// Shards and cores.
     pub topology: TopologyFile,
     /// Bounds.
@@ -131,6 +187,9 @@ pub struct ReplicaFile {
     /// The ordering protocol's own choices.
     #[serde(default)]
     pub ordering: OrderingConfig,
+    /// The view transfer's patience.
+    #[serde(default)]
+    pub view_transfer: ViewTransferConfig,
     /// Shards and cores.
     #[serde(default)]
     pub topology: TopologyFile,
@@ -170,6 +229,7 @@ impl ReplicaConfig {
                 listener: None,
             },
             op_config: OrderingConfig::default(),
+            vt_config: ViewTransferConfig::default(),
             topology: TopologyFile::default(),
             limits: Limits::default(),
             durability: default_durability(),
@@ -209,6 +269,7 @@ impl ReplicaConfig {
             config.node.listen = listen;
         }
         config.op_config = file.ordering;
+        config.vt_config = file.view_transfer;
         config.topology = file.topology;
         config.limits = file.limits;
         config.durability = file.durability;
@@ -220,6 +281,7 @@ impl ReplicaConfig {
 impl Validate for ReplicaFile {
     fn validate(&self) -> Result<(), Broken> {
         in_range("pipeline", self.ordering.pipeline, 1..=1024)?;
+        self.view_transfer.validate()?;
         in_range("preprocessor_threads", self.preprocessor_threads, 1..=16)?;
         self.topology.validate()?;
         self.limits.validate()

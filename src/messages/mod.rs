@@ -7,6 +7,10 @@
 //! | [`PrePrepare`] | leader → replicas | a batch proposed for a sequence number in a view |
 //! | [`Votes`] | replica → replicas | prepares and commits, coalesced per flush |
 //! | [`SignedCheckpoint`] | replica → replicas | "my state after this decision has this digest" |
+//! | [`ViewChange`], [`NewView`] | replica → replicas | a view is left; a view begins |
+//! | [`Status`] | replica → replicas | what the sender has; what it lacks is sent again |
+//! | [`ViewTransferMessage::FetchBatches`], [`BatchResponse`](ViewTransferMessage::BatchResponse) | replica ↔ replica | a batch by its digest |
+//! | [`ViewTransferMessage::Decisions`] | replica → replica | what was decided, believed from f+1 |
 //! | [`ForwardedRequests`] | replica → leader | frames that clients sent to everybody |
 //! | [`AdminRequest`], [`AdminReply`] | operator ↔ replica | status |
 //! | [`LinkMessage`] | both ends of a link | why it is about to close |
@@ -24,6 +28,7 @@ mod envelope;
 mod ordering;
 mod request;
 mod system;
+mod view;
 
 pub use batch::{Batch, BatchError, Frame, FrameKey, Proposal};
 pub use checked::{Checked, DEPTH_MAX, Malformed, Message, encode};
@@ -36,7 +41,11 @@ pub use request::{
     Authenticator, FrameBuilder, FrameError, Mode, Operations, RequestBody, RequestFrame, SplitError,
     ends_are_sound,
 };
+use system::ArchivedSystemMessage;
 pub use system::{ForwardedRequests, SystemMessage};
+pub use view::{
+    BatchRef, NewView, PlaceStatus, PlacedDigest, STATUS_PLACES, Status, ViewChange, ViewTransferMessage,
+};
 
 /// The generated archived forms, for code that names them.
 pub mod archived {
@@ -47,6 +56,9 @@ pub mod archived {
     pub use super::ordering::{ArchivedOrderingMessage, ArchivedPrePrepare, ArchivedVote};
     pub use super::request::{ArchivedAuthenticator, ArchivedRequestBody, ArchivedRequestFrame};
     pub use super::system::{ArchivedForwardedRequests, ArchivedSystemMessage};
+    pub use super::view::{
+        ArchivedBatchRef, ArchivedNewView, ArchivedStatus, ArchivedViewChange, ArchivedViewTransferMessage,
+    };
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use super::checked::{Checked, encode};
 use super::envelope::{Envelope, Kind};
 use super::request::ends_are_sound;
 use super::system::{ArchivedSystemMessage, SystemMessage};
+use super::view::ArchivedViewTransferMessage;
 use super::{Batch, BatchError};
+use crate::crypto::{Digester, Domain};
 use crate::types::{ClusterId, Digest, Epoch, SeqNo, View};
 
 /// Which of the two voting phases a vote belongs to.
@@ -147,24 +149,42 @@ impl SignedCheckpoint {
     }
 }
 
-impl PrePrepare {
-    /// The whole message that proposes `batch`: the frames' bytes are copied once, as they are.
+impl CheckpointClaim {
+    /// What the signature of a [`SignedCheckpoint`] covers.
     #[must_use]
-    pub fn encode(cluster: ClusterId, epoch: Epoch, view: View, seq: SeqNo, batch: &Batch) -> Bytes {
+    pub fn signed_digest(&self, digester: &Digester) -> Digest {
+        let mut hasher = digester.hasher(Domain::Checkpoint);
+        hasher.update(b"claim");
+        hasher.update(&self.seq.get().to_le_bytes());
+        hasher.update(self.digest.as_bytes());
+        Digest::from_bytes(*hasher.finalize().as_bytes())
+    }
+}
+
+impl PrePrepare {
+    /// The proposal of `batch`: the frames' bytes are copied once, as they are.
+    #[must_use]
+    pub fn new(view: View, seq: SeqNo, batch: &Batch) -> Self {
         let mut frames = Vec::with_capacity(batch.bytes);
         let mut ends = Vec::with_capacity(batch.frames.len());
         for frame in &batch.frames {
             frames.extend_from_slice(frame.bytes());
             ends.push(u32::try_from(frames.len()).expect("a batch is under 4 GiB"));
         }
-        let hint = frames.len() + 4 * ends.len();
-        let message = PrePrepare {
+        Self {
             view: view.get(),
             seq: seq.get(),
             digest: *batch.digest.as_bytes(),
             ends,
             frames,
-        };
+        }
+    }
+
+    /// The whole message that proposes `batch`.
+    #[must_use]
+    pub fn encode(cluster: ClusterId, epoch: Epoch, view: View, seq: SeqNo, batch: &Batch) -> Bytes {
+        let message = Self::new(view, seq, batch);
+        let hint = message.frames.len() + 4 * message.ends.len();
         let message = SystemMessage::ProtocolMessage(OrderingMessage::PrePrepare(message));
         encode(
             Envelope::new(Kind::SystemWithFrames, cluster, epoch),
@@ -220,7 +240,7 @@ pub(super) fn split_frames<'a>(
 }
 
 impl Checked<SystemMessage> {
-    /// The frames of the pre-prepare in this message, or `None` when it is another message.
+    /// The frames of the pre-prepare or fetched batch in this message, or `None` when it is another message.
     ///
     /// # Errors
     /// [`BatchError::Ends`] or [`BatchError::TooLong`] when the table of ends does not describe them.
@@ -229,7 +249,10 @@ impl Checked<SystemMessage> {
         bytes_max: usize,
     ) -> Option<Result<(&ArchivedPrePrepare, impl ExactSizeIterator<Item = Bytes> + '_), BatchError>> {
         match &**self {
-            ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::PrePrepare(message)) => {
+            ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::PrePrepare(message))
+            | ArchivedSystemMessage::ViewTransferMessage(ArchivedViewTransferMessage::BatchResponse(
+                message,
+            )) => {
                 let frames = split_frames(
                     self,
                     message.ends.as_slice(),

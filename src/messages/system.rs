@@ -4,6 +4,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use super::checked::{Checked, encode};
 use super::envelope::{Envelope, Kind};
 use super::ordering::{OrderingMessage, split_frames};
+use super::view::ViewTransferMessage;
 use super::{BatchError, Frame, SignedCheckpoint, Vote, Votes};
 use crate::types::{ClusterId, Epoch};
 
@@ -23,6 +24,8 @@ pub enum SystemMessage {
     ForwardedRequestMessage(ForwardedRequests),
     /// The ordering protocol.
     ProtocolMessage(OrderingMessage),
+    /// Views, and what a replica lacks.
+    ViewTransferMessage(ViewTransferMessage),
 }
 
 impl SystemMessage {
@@ -84,7 +87,7 @@ impl Checked<SystemMessage> {
                 message.frames.as_slice(),
                 bytes_max,
             )),
-            ArchivedSystemMessage::ProtocolMessage(_) => None,
+            _ => None,
         }
     }
 }

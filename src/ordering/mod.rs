@@ -6,8 +6,8 @@ pub mod pbft;
 
 use std::sync::Arc;
 
-use crate::messages::{Batch, CheckpointClaim, Proposal, SignedCheckpoint, Vote};
-use crate::protocol::{Outbox, Timer};
+use crate::messages::{Batch, BatchRef, CheckpointClaim, Proposal, SignedCheckpoint, Status, Vote};
+use crate::protocol::{Outbox, Standing, Timer, ViewEvidence, ViewStart};
 use crate::types::{NodeId, SeqNo, Time, View};
 
 /// A protocol that orders batches: a deterministic state machine (see [`crate::protocol`]).
@@ -15,10 +15,10 @@ use crate::types::{NodeId, SeqNo, Time, View};
 /// Its caller guarantees that `from` is the authenticated sender, that a [`Proposal`]'s frames are sound and
 /// its digest is that of its frames, and that calls and effects happen in order.
 pub trait OrderingProtocol {
-    /// The view this replica is in.
+    /// The view this replica is in, or is changing to.
     fn view(&self) -> View;
 
-    /// The replica that leads the current view.
+    /// The replica that leads that view.
     fn leader(&self) -> NodeId;
 
     /// Whether this replica leads the current view and may propose.
@@ -44,6 +44,27 @@ pub trait OrderingProtocol {
 
     /// A timer fired.
     fn on_timeout(&mut self, now: Time, timer: Timer, out: &mut Outbox);
+
+    /// Stops voting until a view from `next` on begins, and hands out what this replica carries into it.
+    fn leave_view(&mut self, next: View) -> ViewEvidence;
+
+    /// A view begins. Its start was verified by the view transfer.
+    fn enter_view(&mut self, now: Time, start: &ViewStart, out: &mut Outbox);
+
+    /// A peer asks for batches.
+    fn on_fetch(&mut self, now: Time, from: NodeId, wanted: &[BatchRef], out: &mut Outbox);
+
+    /// A batch arrived that was asked for; its `view` means nothing.
+    fn on_batch(&mut self, now: Time, from: NodeId, batch: Proposal, out: &mut Outbox);
+
+    /// A peer says what was decided.
+    fn on_decisions(&mut self, now: Time, from: NodeId, decisions: &[BatchRef], out: &mut Outbox);
+
+    /// A peer says what it has: it is sent what it lacks of votes, proposals, decisions and checkpoints.
+    fn on_status(&mut self, now: Time, from: NodeId, status: &Status, out: &mut Outbox);
+
+    /// Where this replica stands, for its own status. Called after [`Timer::Status`] fired.
+    fn standing(&mut self) -> Standing;
 
     /// The last decision given to execution.
     fn decided(&self) -> SeqNo;

@@ -212,6 +212,12 @@ impl FrameChecker {
         }
     }
 
+    /// The most bytes of frames in one message of a replica.
+    #[must_use]
+    pub fn batch_bytes_max(&self) -> usize {
+        self.limits.batch_bytes_max
+    }
+
     /// From now on frames that this client sends here need a signature. Call it on every preprocess shard's
     /// checker with the clients of [`drain_disputed`](Self::drain_disputed).
     pub fn require_signature(&mut self, client: ClientId) {

@@ -11,9 +11,11 @@
 
 mod outbox;
 mod record;
+mod view;
 
 pub use outbox::{Effect, Outbox, Persisted, Recipients, When};
 pub use record::Record;
+pub use view::{Standing, ViewEvidence, ViewStart};
 
 use crate::types::{NodeId, SeqNo, View};
 

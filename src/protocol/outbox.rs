@@ -2,9 +2,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Record, Rejected, Timer};
+use super::{Record, Rejected, Timer, ViewStart};
 use crate::messages::{CheckpointClaim, Proposal, SignedCheckpoint, Vote};
-use crate::types::{Lsn, NodeId, SeqNo, Time};
+use crate::types::{Lsn, NodeId, SeqNo, Time, View};
 
 /// Who a message goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +77,10 @@ pub enum Effect {
         /// What we have.
         ours: CheckpointClaim,
     },
+    /// Leave the current view for this one: ordering stops voting and hands out its evidence.
+    LeaveView(View),
+    /// A view begins: ordering starts it.
+    EnterView(Arc<ViewStart>),
     /// We lack decisions that the others have forgotten: only a transfer brings us back.
     FellBehind {
         /// The stable checkpoint we have to reach.

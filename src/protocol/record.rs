@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::messages::{Proposal, SignedCheckpoint, Vote};
 use crate::types::View;
 
@@ -14,4 +16,6 @@ pub enum Record {
     Checkpoint(SignedCheckpoint),
     /// The view this replica moved to; it votes in no earlier one any more.
     View(View),
+    /// The new-view message of a view this replica entered.
+    NewView(Bytes),
 }

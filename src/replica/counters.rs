@@ -17,6 +17,12 @@ pub struct ReplicaCounters {
     pub decisions: u64,
     /// Operations executed.
     pub operations_executed: u64,
+    /// Views this replica left, asking for another.
+    pub view_changes: u64,
+    /// Views that began here.
+    pub views_entered: u64,
+    /// Client frames passed on to the leader.
+    pub frames_forwarded: u64,
     /// Checkpoints that became stable.
     pub checkpoints_stable: u64,
     /// Replicas' messages refused, by [`Rejection::index`].

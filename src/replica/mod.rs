@@ -18,12 +18,13 @@
 
 mod action;
 mod counters;
+mod messages;
 mod stack;
 mod timers;
 
 pub use action::Action;
 pub use counters::ReplicaCounters;
-pub use stack::{ApplicationOf, DefaultStack, ExecutorOf, OrderingOf, Stack};
+pub use stack::{ApplicationOf, DefaultStack, ExecutorOf, OrderingOf, Stack, ViewTransferOf};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -36,8 +37,9 @@ use crate::messages::{
 };
 use crate::ordering::OrderingProtocol;
 use crate::preprocessing::{Offer, RequestPool, batch_digest};
-use crate::protocol::{Effect, Outbox, Recipients, When};
+use crate::protocol::{Effect, Outbox, Recipients, Timer, ViewStart, When};
 use crate::types::{ClusterId, Epoch, Lsn, NodeId, SeqNo, Time, View};
+use crate::view_transfer::ViewTransferProtocol;
 use timers::Timers;
 
 /// What the orchestrator needs to know of its cluster and of its limits.
@@ -53,6 +55,18 @@ pub struct ReplicaSettings {
     pub batch_frames_max: usize,
 }
 
+/// Which protocol is at work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExecutionPhase {
+    /// Batches are ordered in a view that has begun.
+    OrderProtocol,
+    /// A view was left, and the next has not begun.
+    ViewTransferProtocol,
+}
+
+/// How many pending frames are passed on to the leader of a view that begins, about. Clients send the rest again.
+const FORWARDED_FRAMES_MAX: usize = 4096;
+
 /// An effect that waits for the disk.
 enum Held {
     Send { to: Recipients, message: Bytes },
@@ -65,7 +79,10 @@ pub struct Replica<S: Stack> {
     settings: ReplicaSettings,
     digester: Digester,
     ordering: OrderingOf<S>,
+    view_transfer: ViewTransferOf<S>,
     pool: RequestPool,
+    /// Frames on their way to the leader: their clients have lost patience with it.
+    forward: Vec<Frame>,
     timers: Timers,
     outbox: Outbox,
     /// Effects in the order of the log positions they wait for.
@@ -87,15 +104,21 @@ impl<S: Stack> Replica<S> {
         settings: ReplicaSettings,
         digester: Digester,
         ordering: OrderingOf<S>,
+        view_transfer: ViewTransferOf<S>,
         pool: RequestPool,
         next_lsn: Lsn,
     ) -> Self {
+        let mut timers = Timers::default();
+        timers.set(Timer::Status, Time::START);
+        timers.set(Timer::LeaderReview, Time::START);
         Self {
             settings,
             digester,
             ordering,
+            view_transfer,
             pool,
-            timers: Timers::default(),
+            forward: Vec::new(),
+            timers,
             outbox: Outbox::new(next_lsn),
             held: VecDeque::new(),
             logged_end: next_lsn,
@@ -111,7 +134,14 @@ impl<S: Stack> Replica<S> {
     /// A client's frame arrived, checked by preprocessing.
     pub fn on_frame(&mut self, now: Time, frame: Frame) {
         let key = frame.key();
-        match self.pool.offer(now, frame) {
+        // A client sends to the leader alone until it loses patience with it.
+        let leads = self.ordering.is_leading();
+        let forwarded = (!leads).then(|| frame.clone());
+        let offer = self.pool.offer(now, frame);
+        if matches!(offer, Offer::Queued | Offer::Duplicate) {
+            self.forward.extend(forwarded);
+        }
+        match offer {
             Offer::Queued => self.counters.frames_queued += 1,
             Offer::Duplicate => self.counters.frames_duplicate += 1,
             Offer::AlreadyDecided => self.actions.push(Action::ReplyAgain(key)),
@@ -123,25 +153,26 @@ impl<S: Stack> Replica<S> {
     /// A replica's pre-prepare arrived, its frames checked by preprocessing.
     pub fn on_proposal(&mut self, now: Time, from: NodeId, proposal: Proposal) {
         self.ordering.on_proposal(now, from, proposal, &mut self.outbox);
-        self.carry_out();
+        self.carry_out(now);
     }
 
     /// A replica's vote arrived.
     pub fn on_vote(&mut self, now: Time, from: NodeId, vote: Vote) {
         self.ordering.on_vote(now, from, vote, &mut self.outbox);
-        self.carry_out();
+        self.carry_out(now);
     }
 
     /// A replica's checkpoint arrived.
     pub fn on_checkpoint(&mut self, now: Time, from: NodeId, checkpoint: SignedCheckpoint) {
         self.ordering
             .on_checkpoint(now, from, checkpoint, &mut self.outbox);
-        self.carry_out();
+        self.carry_out(now);
     }
 
     /// Execution finished a decision of this many operations.
-    pub fn on_executed(&mut self, seq: SeqNo, operations: usize) {
+    pub fn on_executed(&mut self, now: Time, seq: SeqNo, operations: usize) {
         self.executed = seq;
+        self.view_transfer.on_executed(now, operations);
         self.counters.operations_executed += operations as u64;
     }
 
@@ -149,7 +180,7 @@ impl<S: Stack> Replica<S> {
     pub fn on_checkpoint_taken(&mut self, now: Time, claim: CheckpointClaim) {
         self.last_checkpoint = Some(claim);
         self.ordering.on_own_checkpoint(now, claim, &mut self.outbox);
-        self.carry_out();
+        self.carry_out(now);
     }
 
     /// The log is on disk up to, but not including, `end`.
@@ -171,7 +202,13 @@ impl<S: Stack> Replica<S> {
     pub fn on_time(&mut self, now: Time) {
         while let Some(timer) = self.timers.take_due(now) {
             self.ordering.on_timeout(now, timer, &mut self.outbox);
-            self.carry_out();
+            if timer == Timer::Status {
+                let standing = self.ordering.standing();
+                self.view_transfer.on_status_due(now, standing, &mut self.outbox);
+            } else {
+                self.view_transfer.on_timeout(now, timer, &mut self.outbox);
+            }
+            self.carry_out(now);
         }
     }
 
@@ -183,6 +220,13 @@ impl<S: Stack> Replica<S> {
 
     /// Ends a turn: free slots take what is pending, and the turn's votes leave in one message.
     pub fn finish_turn(&mut self, now: Time) {
+        self.forward_frames();
+        let oldest = self.pool.oldest_pending_since();
+        self.view_transfer
+            .on_pending_changed(now, oldest, &mut self.outbox);
+        if !self.outbox.is_empty() {
+            self.carry_out(now);
+        }
         while self.ordering.free_slots() > 0 {
             let Some((frames, bytes)) = self
                 .pool
@@ -201,7 +245,7 @@ impl<S: Stack> Replica<S> {
                 }),
                 &mut self.outbox,
             );
-            self.carry_out();
+            self.carry_out(now);
         }
         if !self.votes.is_empty() {
             self.counters.votes_cast += self.votes.len() as u64;
@@ -272,9 +316,11 @@ impl<S: Stack> Replica<S> {
         self.actions.push(Action::Refuse { key, reason });
     }
 
-    /// Turns the protocols' effects into actions, holding back what waits for the disk.
-    fn carry_out(&mut self) {
+    /// Turns the protocols' effects into actions, holding back what waits for the disk. What one protocol asks of another
+    /// is done afterwards, in order.
+    fn carry_out(&mut self, now: Time) {
         let mut outbox = std::mem::replace(&mut self.outbox, Outbox::new(self.logged_end));
+        let mut asked = Vec::new();
         for effect in outbox.drain() {
             match effect {
                 Effect::Persist { lsn, record } => {
@@ -301,9 +347,84 @@ impl<S: Stack> Replica<S> {
                 Effect::Rejected(rejected) => self.counters.reject(rejected.reason),
                 Effect::Diverged { stable, ours } => self.actions.push(Action::Diverged { stable, ours }),
                 Effect::FellBehind { stable } => self.actions.push(Action::FellBehind { stable }),
+                asks @ (Effect::LeaveView(_) | Effect::EnterView(_)) => asked.push(asks),
             }
         }
         self.outbox = outbox;
+        for asks in asked {
+            match asks {
+                Effect::LeaveView(view) => self.leave_view(now, view),
+                Effect::EnterView(start) => self.enter_view(now, &start),
+                _ => {}
+            }
+        }
+    }
+
+    /// [`ExecutionPhase::ViewTransferProtocol`] begins.
+    fn leave_view(&mut self, now: Time, view: View) {
+        if view <= self.ordering.view() {
+            return;
+        }
+        self.counters.view_changes += 1;
+        let evidence = self.ordering.leave_view(view);
+        self.view_transfer
+            .on_view_left(now, view, evidence, &mut self.outbox);
+        self.carry_out(now);
+    }
+
+    /// [`ExecutionPhase::OrderProtocol`] begins. What was proposed in the last view may be lost: it is queued again, here or
+    /// at the new leader.
+    fn enter_view(&mut self, now: Time, start: &ViewStart) {
+        self.counters.views_entered += 1;
+        self.ordering.enter_view(now, start, &mut self.outbox);
+        self.carry_out(now);
+        self.pool.return_in_flight();
+        self.forward.clear();
+        if !self.ordering.is_leading() {
+            while self.forward.len() < FORWARDED_FRAMES_MAX {
+                let (bytes_max, frames_max) = (self.settings.batch_bytes_max, self.settings.batch_frames_max);
+                let Some((frames, _)) = self.pool.take_batch(bytes_max, frames_max) else {
+                    break;
+                };
+                self.forward.extend(frames);
+            }
+            self.pool.return_in_flight();
+        }
+    }
+
+    /// Passes on to the leader what clients sent to everybody.
+    fn forward_frames(&mut self) {
+        if self.forward.is_empty() || self.phase() == ExecutionPhase::ViewTransferProtocol {
+            return;
+        }
+        let leader = self.ordering.leader();
+        let mut frames = std::mem::take(&mut self.forward);
+        while !frames.is_empty() && !self.ordering.is_leading() {
+            let mut bytes = 0;
+            let fits = |frame: &Frame| {
+                bytes += frame.bytes().len();
+                bytes <= self.settings.batch_bytes_max
+            };
+            let count = frames.iter().map(fits).take_while(|fits| *fits).count().max(1);
+            let rest = frames.split_off(count.min(frames.len()));
+            let (cluster, epoch) = (self.settings.cluster, self.settings.epoch);
+            let message = SystemMessage::forwarded_requests(cluster, epoch, &frames);
+            self.counters.frames_forwarded += frames.len() as u64;
+            let to = Recipients::One(leader);
+            self.actions.push(Action::ToReplicas { to, message });
+            frames = rest;
+        }
+        frames.clear();
+        self.forward = frames;
+    }
+
+    /// Which protocol is at work.
+    #[must_use]
+    pub fn phase(&self) -> ExecutionPhase {
+        match self.view_transfer.is_active() {
+            true => ExecutionPhase::OrderProtocol,
+            false => ExecutionPhase::ViewTransferProtocol,
+        }
     }
 
     fn hold(&mut self, when: When, held: Held) {

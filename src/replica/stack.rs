@@ -3,6 +3,8 @@ use std::marker::PhantomData;
 use crate::execution::{Application, Executor, SingleThreaded};
 use crate::ordering::OrderingProtocol;
 use crate::ordering::pbft::Pbft;
+use crate::view_transfer::ViewTransferProtocol;
+use crate::view_transfer::pbft::PbftViewChange;
 
 /// The protocols a replica is built from: swapping one is changing one associated type.
 pub trait Stack: Sized + Send + 'static {
@@ -10,12 +12,16 @@ pub trait Stack: Sized + Send + 'static {
     type Application: Application;
     /// How batches are ordered.
     type Ordering: OrderingProtocol + Send;
+    /// How leaders are replaced.
+    type ViewTransfer: ViewTransferProtocol + Send;
     /// How decisions are executed.
     type Executor: Executor + 'static;
 }
 
 /// The ordering protocol of a stack.
 pub type OrderingOf<S> = <S as Stack>::Ordering;
+/// The view transfer protocol of a stack.
+pub type ViewTransferOf<S> = <S as Stack>::ViewTransfer;
 /// The executor of a stack.
 pub type ExecutorOf<S> = <S as Stack>::Executor;
 /// The application of a stack.
@@ -27,5 +33,6 @@ pub struct DefaultStack<A>(PhantomData<fn() -> A>);
 impl<A: Application> Stack for DefaultStack<A> {
     type Application = A;
     type Ordering = Pbft;
+    type ViewTransfer = PbftViewChange;
     type Executor = SingleThreaded<A>;
 }

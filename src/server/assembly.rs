@@ -277,7 +277,7 @@ fn start_control(
 /// Starts every shard of one replica.
 pub(super) fn assemble<S: Stack>(
     config: &ReplicaConfig,
-    parts: impl FnOnce(&Digester) -> Parts<OrderingOf<S>, ExecutorOf<S>>,
+    parts: impl FnOnce(&Digester) -> Parts<S>,
 ) -> Result<Assembly, ReplicaError> {
     let cluster: &Arc<ClusterConfig> = &config.node.cluster;
     let allowed: Vec<usize> = core_affinity::get_core_ids()
@@ -323,7 +323,14 @@ pub(super) fn assemble<S: Stack>(
         bytes_max: config.limits.pool_bytes_max,
     };
     let pool = RequestPool::new(cluster.clients.len(), pool_limits);
-    let replica = Replica::<S>::new(settings, digester.clone(), parts.ordering, pool, Lsn::ZERO);
+    let replica = Replica::<S>::new(
+        settings,
+        digester.clone(),
+        parts.ordering,
+        parts.view_transfer,
+        pool,
+        Lsn::ZERO,
+    );
     let mut consensus = Some(ConsensusRole::new(
         replica,
         lanes.consensus,

@@ -9,12 +9,14 @@ use super::{ReplicaError, ReplicaHandle};
 use crate::config::{MonolithicStateReplicaConfig, ReplicaConfig};
 use crate::execution::{Application, SingleThreaded};
 use crate::ordering::pbft::{Pbft, PbftConfig};
-use crate::replica::{DefaultStack, Stack};
+use crate::replica::{DefaultStack, ExecutorOf, OrderingOf, Stack, ViewTransferOf};
+use crate::view_transfer::pbft::{PbftViewChange, ViewChangeConfig};
 
 /// The protocol components of a replica, made.
-pub(super) struct Parts<O, E> {
-    pub ordering: O,
-    pub executor: E,
+pub(super) struct Parts<S: Stack> {
+    pub ordering: OrderingOf<S>,
+    pub view_transfer: ViewTransferOf<S>,
+    pub executor: ExecutorOf<S>,
 }
 
 /// A replica of service `A`, built from the stack `S`.
@@ -38,6 +40,7 @@ impl<A: Application> MonReplica<A> {
         } = config;
         let assembly = assemble::<DefaultStack<A>>(&replica_config, |digester| Parts {
             ordering: Pbft::new(pbft_config(&replica_config), digester.clone()),
+            view_transfer: PbftViewChange::new(view_change_config(&replica_config), digester.clone()),
             executor: SingleThreaded::new(
                 service,
                 replica_config.node.cluster.clients.len(),
@@ -81,6 +84,29 @@ impl<A: Application, S: Stack> MonReplica<A, S> {
         }
         control.stop()?;
         result
+    }
+}
+
+fn view_change_config(config: &ReplicaConfig) -> ViewChangeConfig {
+    let PbftConfig {
+        node,
+        quorum,
+        cluster,
+        epoch,
+        window,
+        signing,
+        verifying,
+        ..
+    } = pbft_config(config);
+    ViewChangeConfig {
+        node,
+        quorum,
+        cluster,
+        epoch,
+        window,
+        signing,
+        verifying,
+        timings: config.vt_config.timings(),
     }
 }
 

@@ -3,7 +3,7 @@ use std::collections::VecDeque;
 use crate::crypto::{Digester, Domain, SigningKey, VerifyingKey};
 use crate::messages::{CheckpointClaim, SignedCheckpoint};
 use crate::protocol::Rejection;
-use crate::types::{Digest, NodeId, Quorum, SeqNo, Signers};
+use crate::types::{NodeId, Quorum, SeqNo, Signers};
 
 /// How many checkpoints of one replica are kept: the newest. Correct replicas have at most two unstable.
 const KEPT_PER_SIGNER: usize = 4;
@@ -31,15 +31,6 @@ impl Checkpoints {
         }
     }
 
-    /// What a checkpoint's signature covers: place and digest.
-    fn signed_digest(&self, claim: CheckpointClaim) -> Digest {
-        let mut hasher = self.digester.hasher(Domain::Checkpoint);
-        hasher.update(b"claim");
-        hasher.update(&claim.seq.get().to_le_bytes());
-        hasher.update(claim.digest.as_bytes());
-        Digest::from_bytes(*hasher.finalize().as_bytes())
-    }
-
     /// Signs our own claim and keeps it.
     pub(super) fn sign(
         &mut self,
@@ -47,7 +38,7 @@ impl Checkpoints {
         node: NodeId,
         key: &SigningKey,
     ) -> SignedCheckpoint {
-        let signature = key.sign(Domain::Checkpoint, &self.signed_digest(claim));
+        let signature = key.sign(Domain::Checkpoint, &claim.signed_digest(&self.digester));
         let checkpoint = SignedCheckpoint {
             seq: claim.seq.get(),
             digest: *claim.digest.as_bytes(),
@@ -84,7 +75,7 @@ impl Checkpoints {
         }
         key.verify(
             Domain::Checkpoint,
-            &self.signed_digest(claim),
+            &claim.signed_digest(&self.digester),
             &checkpoint.signature,
         )
         .map_err(|_| Rejection::BadSignature)?;
@@ -130,6 +121,12 @@ impl Checkpoints {
             });
             (signers.count() >= quorum.quorum()).then_some((claim, proof))
         })
+    }
+
+    /// Our own signed checkpoints after `seq`, for a peer that lacks them.
+    pub(super) fn own_after(&self, node: NodeId, seq: SeqNo) -> impl Iterator<Item = SignedCheckpoint> + '_ {
+        let signed = self.signed.get(node.index()).into_iter().flatten();
+        signed.filter(move |c| c.claim().seq > seq).copied()
     }
 
     /// Notes that `claim` is stable and forgets what lies before it. Our own claim, if it differs.

@@ -1,4 +1,4 @@
-//! PBFT (Castro & Liskov, Practical Byzantine Fault Tolerance and Proactive Recovery, TOCS 2002), normal case.
+//! PBFT (Castro & Liskov, Practical Byzantine Fault Tolerance and Proactive Recovery, TOCS 2002): ordering.
 //!
 //! ```text
 //!  leader   ──pre-prepare──►  prepare   commit
@@ -7,48 +7,78 @@
 //!  backup 3        ●────────────►●─────────►●  decided
 //! ```
 //!
-//! **Events** (n replicas, f = ⌊(n−1)/3⌋, quorum q = ⌈(n+f+1)/2⌉, window (h, H]):
+//! **Events** (n replicas, f = ⌊(n−1)/3⌋, quorum q = ⌈(n+f+1)/2⌉, window (h, H], H = h + k):
 //! - *A free slot and pending frames, at the leader:* log the proposal, then send PRE-PREPARE ⟨v, s, d, frames⟩ (§4.2).
 //! - *PRE-PREPARE of the leader of our view, h < s ≤ H, none accepted for (v, s) with another digest:* log it, then
 //!   send PREPARE ⟨v, s, d⟩.
-//! - *PREPARE from q−1 distinct backups matching the accepted pre-prepare:* the batch is **prepared**; log it,
+//! - *PREPARE from q−1 distinct backups matching the accepted pre-prepare:* the batch is **prepared**; log the vote,
 //!   then send COMMIT ⟨v, s, d⟩.
-//! - *COMMIT from q distinct replicas matching a prepared batch:* it is **committed**. Committed batches are decided in
-//!   the order of s, each once, without gaps.
+//! - *COMMIT ⟨v, s, d⟩ from q distinct replicas:* d is **committed** at s. Committed batches are decided in the order of
+//!   s, each once, without gaps, as soon as their frames are at hand.
 //! - *Own checkpoint from execution:* sign, log, send CHECKPOINT ⟨s, d⟩ (§4.3).
 //! - *CHECKPOINT ⟨s, d⟩ equal from q distinct signers:* **stable**. h := the smaller of s and what is decided here;
 //!   everything up to h is forgotten. A replica that lags behind s goes on with the messages that are still under way;
 //!   when s lies above its H it has fallen behind: only a transfer brings it back.
+//! - *A view is left* ([`OrderingProtocol::leave_view`]): no vote for an earlier view is cast any more. Handed out are the
+//!   stable checkpoint with its proof, P (per place the batch prepared last, with its view) and Q (per place
+//!   the batches pre-prepared, each with its latest view), all of places after the checkpoint (§4.4).
+//! - *A view begins* with a batch chosen for each place from min-s + 1 to max-s
+//!   ([`OrderingProtocol::enter_view`]; how they are chosen is [`crate::view_transfer::pbft`]'s): each chosen batch
+//!   counts as pre-prepared by the new leader; backups prepare it, and the three phases go on as above, for places
+//!   already decided as well (§4.4). Frames that are not at hand are fetched by digest. Fresh proposals start after max-s.
+//! - *A message for a view that has not begun here:* kept, within bounds, until it begins.
+//! - *[`Status`] of a peer that asks:* it is sent our checkpoints, decisions, votes and proposals that it lacks.
+//! - *Decisions from f+1 distinct replicas that name d for s:* d is committed at s.
 //!
 //! **Why two replicas never decide differently.** Two batches prepared for one (v, s) need two quorums of
 //! accepted pre-prepares; two quorums share a correct replica, and a correct replica accepts one pre-prepare
-//! per (v, s). Across views the view change carries prepared batches on; the slots keep what it needs: the
-//! last prepared (view, digest) and every pre-prepared digest with its latest view (the P and Q sets).
+//! per (v, s). Across views: a committed batch is prepared at f+1 correct replicas, which say so in P of every later
+//! view change; every quorum of view changes holds one of them, and the choice rules then leave no other batch.
 //!
-//! **Deviations.** Votes carry no authenticators of their own: links are authenticated and sealed. A batch whose
-//! MACs do not convince us is accepted once f+1 other backups prepared it: one of them is correct, and could
-//! check its own MACs. Checkpoints are signed, and due where execution says (by decisions or by bytes), not at
-//! multiples of a constant.
+//! **Deviations from the paper, and why.**
+//! - Votes carry no authenticators of their own: links are authenticated and sealed.
+//! - A batch whose MACs do not convince us is accepted once f+1 other backups prepared it: one of them is correct,
+//!   and could check its own MACs. A batch a view begins with was accepted by a correct replica before (A2).
+//! - A quorum of commits decides without our own prepare (the paper asks for both): f+1 of its senders are correct and
+//!   prepared d, which is all that later views need. So a leader that withholds a proposal from some withholds nothing.
+//! - f+1 equal words "decided" decide: one of them is a correct replica's. They replace the retransmission of votes of
+//!   views that are over.
+//! - Checkpoints are signed, and due where execution says (by decisions or by bytes), not at multiples of a constant.
+//! - Q keeps at most [`KEPT_PER_PLACE`](slot::KEPT_PER_PLACE) digests per place, the one in P always among them: more need
+//!   as many failed leaders in a row without one decision.
 //!
-//! **What is promised.** Safety with up to f faulty replicas under any timing. In this version a faulty or
-//! unreachable *leader* stops progress until the view change exists; faulty followers, up to f, do not.
+//! **What is promised.** Safety with up to f faulty replicas under any timing. Progress, with up to f faulty
+//! replicas, leaders included, while messages between correct replicas arrive in time (the view transfer
+//! doubles what "in time" is). With MAC-authenticated clients, a client whose frames convince the leader and fewer
+//! than f+1 backups costs a view change. Not promised: return of a replica that fell behind by more
+//! than the others remember (a transfer does that).
 //!
 //! Invariants: one accepted proposal per slot and view; one prepare and one commit counted per sender, slot and
-//! view (a sender's second, different vote is refused); memory is bounded by the window whatever arrives.
+//! view (a sender's second, different vote is refused); nothing is sent that binds us before it is logged; memory is
+//! bounded by the window whatever arrives.
 
 mod checkpoints;
+mod early;
+mod resend;
 mod slot;
+mod views;
 
 use std::sync::Arc;
 
 use crate::crypto::{Digester, SigningKey, VerifyingKey};
 use crate::messages::{
-    Batch, CheckpointClaim, Phase, PrePrepare, Proposal, SignedCheckpoint, SystemMessage, Vote,
+    Batch, BatchRef, CheckpointClaim, Phase, PrePrepare, Proposal, SignedCheckpoint, Status, SystemMessage,
+    Vote,
 };
 use crate::ordering::OrderingProtocol;
-use crate::protocol::{Effect, Outbox, Recipients, Record, Rejected, Rejection, Timer};
-use crate::types::{ClusterId, Epoch, NodeId, Quorum, SeqNo, Time, View};
+use crate::protocol::{
+    Effect, Outbox, Persisted, Recipients, Record, Rejected, Rejection, Standing, Timer, ViewEvidence,
+    ViewStart,
+};
+use crate::types::{ClusterId, Digest, Epoch, NodeId, Quorum, SeqNo, Time, View};
 use checkpoints::Checkpoints;
+use early::Early;
+use resend::Resend;
 use slot::Slot;
 
 /// What a replica must know to take part.
@@ -76,9 +106,18 @@ pub struct PbftConfig {
 pub struct Pbft {
     config: PbftConfig,
     view: View,
+    /// Whether `view` has begun here; while it has not, nothing is voted on.
+    active: bool,
+    /// The last place the view began with (max-s): fresh proposals come after it.
+    view_floor: SeqNo,
+    /// The batches the view began with that lie above our window still, the next place last.
+    chosen_ahead: Vec<(SeqNo, Digest)>,
     slots: Vec<Slot>,
-    /// The last stable checkpoint a quorum proved to us.
-    stable: SeqNo,
+    /// By sender: what came for a view to come.
+    early: Vec<Early>,
+    /// The last stable checkpoint a quorum proved to us, and its proof.
+    stable: CheckpointClaim,
+    proof: Vec<SignedCheckpoint>,
     /// h, the low watermark: the smaller of `stable` and `decided`. Slots at or below it are empty.
     low: SeqNo,
     /// Everything up to here was given to execution.
@@ -86,6 +125,9 @@ pub struct Pbft {
     /// The last sequence number this replica proposed, as leader.
     proposed: SeqNo,
     checkpoints: Checkpoints,
+    resend: Resend,
+    /// The last thing we logged: what is sent again waits for it.
+    promise: Option<Persisted>,
 }
 
 impl Pbft {
@@ -94,14 +136,25 @@ impl Pbft {
     pub fn new(config: PbftConfig, digester: Digester) -> Self {
         let slots = (0..config.window).map(|_| Slot::default()).collect();
         let checkpoints = Checkpoints::new(digester, config.verifying.clone());
+        let n = config.quorum.n();
         Self {
             view: View::ZERO,
+            active: true,
+            view_floor: SeqNo::ZERO,
+            chosen_ahead: Vec::new(),
             slots,
-            stable: SeqNo::ZERO,
+            early: (0..n).map(|_| Early::default()).collect(),
+            stable: CheckpointClaim {
+                seq: SeqNo::ZERO,
+                digest: Digest::ZERO,
+            },
+            proof: Vec::new(),
             low: SeqNo::ZERO,
             decided: SeqNo::ZERO,
             proposed: SeqNo::ZERO,
             checkpoints,
+            resend: Resend::new(n),
+            promise: None,
             config,
         }
     }
@@ -116,12 +169,19 @@ impl Pbft {
         &mut self.slots[index]
     }
 
-    /// Whether a message for (view, seq) may be looked at.
+    fn peek(&self, seq: SeqNo) -> &Slot {
+        &self.slots[(seq.get() % self.config.window) as usize]
+    }
+
+    /// Whether `view` has not begun here.
+    fn is_to_come(&self, view: View) -> bool {
+        view > self.view || (view == self.view && !self.active)
+    }
+
+    /// Whether a message for (view, seq) of a view that has begun may be looked at.
     fn admit(&self, view: View, seq: SeqNo) -> Result<(), Rejection> {
         if view < self.view {
             Err(Rejection::OldView)
-        } else if view > self.view {
-            Err(Rejection::FutureView)
         } else if seq <= self.low {
             Err(Rejection::BelowWindow)
         } else if seq > self.high() {
@@ -132,47 +192,78 @@ impl Pbft {
     }
 
     fn try_proposal(&mut self, from: NodeId, proposal: Proposal, out: &mut Outbox) -> Result<(), Rejection> {
-        self.admit(proposal.view, proposal.seq)?;
-        if from != self.leader() || from == self.config.node {
+        let n = self.config.quorum.n();
+        if from != proposal.view.leader(n) || from == self.config.node {
             return Err(Rejection::NotLeader);
         }
-        let seq = proposal.seq;
+        if self.is_to_come(proposal.view) {
+            let kept = self.early[from.index()].keep_proposal(proposal, self.config.pipeline);
+            return if kept { Ok(()) } else { Err(Rejection::FutureView) };
+        }
+        self.admit(proposal.view, proposal.seq)?;
+        let (seq, floor) = (proposal.seq, self.view_floor);
         let slot = self.slot(seq);
-        if let Some(first) = &slot.proposal {
-            let same = first.batch.digest == proposal.batch.digest;
-            return Err(if same {
+        let first = slot
+            .chosen
+            .or(slot.proposal.as_ref().map(|first| first.batch.digest));
+        if let Some(first) = first {
+            return Err(if first == proposal.batch.digest {
                 Rejection::Duplicate
             } else {
                 Rejection::Equivocation
             });
         }
+        if seq <= floor {
+            // The view began with a later checkpoint: what lies before it is decided elsewhere.
+            return Err(Rejection::BelowWindow);
+        }
         slot.proposal = Some(Arc::new(proposal));
+        let awaited = slot.outcome.is_some();
         self.advance(seq, out);
+        if awaited {
+            self.decide(out);
+        }
         Ok(())
     }
 
     fn try_vote(&mut self, from: NodeId, vote: Vote, out: &mut Outbox) -> Result<(), Rejection> {
-        let seq = vote.seq();
-        self.admit(vote.view(), seq)?;
-        if vote.phase == Phase::Prepare && from == self.leader() {
+        let (seq, view) = (vote.seq(), vote.view());
+        let n = self.config.quorum.n();
+        if vote.phase == Phase::Prepare && from == view.leader(n) {
             return Err(Rejection::LeaderPrepare);
         }
-        if from == self.config.node || from.index() >= self.config.quorum.n() {
+        if from == self.config.node || from.index() >= n {
             return Err(Rejection::Duplicate);
         }
-        self.slot(seq).tally(vote.phase).add(from, vote.digest())?;
-        self.advance(seq, out);
+        if self.is_to_come(view) {
+            let votes_max = 2 * self.config.window as usize;
+            let kept = self.early[from.index()].keep_vote(vote, votes_max);
+            return if kept { Ok(()) } else { Err(Rejection::FutureView) };
+        }
+        self.admit(view, seq)?;
+        let quorum = self.config.quorum.quorum();
+        let slot = self.slot(seq);
+        slot.tally(vote.phase).add(from, vote.digest())?;
+        if vote.phase == Phase::Commit
+            && slot.outcome.is_none()
+            && slot.commits.count(&vote.digest()) >= quorum
+        {
+            slot.outcome = Some(vote.digest());
+            self.decide(out);
+        } else {
+            self.advance(seq, out);
+        }
         Ok(())
     }
 
     /// Takes every step the slot's messages allow.
     fn advance(&mut self, seq: SeqNo, out: &mut Outbox) {
-        let (node, view, leading) = (self.config.node, self.view, self.leader() == self.config.node);
         let (weak, prepares, quorum) = (
             self.config.quorum.weak(),
             self.config.quorum.prepares(),
             self.config.quorum.quorum(),
         );
+        let (node, view) = (self.config.node, self.view);
         let slot = self.slot(seq);
         let Some(proposal) = slot.proposal.clone() else {
             return;
@@ -183,71 +274,111 @@ impl Pbft {
             if !proposal.authentic && slot.prepares.count(&digest) < weak {
                 return;
             }
-            slot.accept(view, digest);
-            let promise = out.persist(Record::Proposal(proposal.clone()));
-            if leading {
-                out.send_promise(Recipients::Others, proposal.message.clone(), promise);
-            } else {
-                let _ = slot.prepares.add(node, digest);
-                let vote = Vote {
-                    phase: Phase::Prepare,
-                    ..vote(view, seq, digest)
-                };
-                out.vote(vote, promise);
-            }
+            self.accept(&proposal, out);
         }
+        let slot = self.slot(seq);
         if !slot.prepared && slot.prepares.count(&digest) >= prepares {
             slot.prepare(view, digest);
             let _ = slot.commits.add(node, digest);
-            let vote = vote(view, seq, digest);
-            let promise = out.persist(Record::Vote(vote));
+            let vote = vote(Phase::Commit, view, seq, digest);
+            let promise = self.persist(Record::Vote(vote), out);
             out.vote(vote, promise);
         }
-        if slot.prepared && !slot.committed && slot.commits.count(&digest) >= quorum {
-            slot.committed = true;
+        let slot = self.slot(seq);
+        if slot.prepared && slot.outcome.is_none() && slot.commits.count(&digest) >= quorum {
+            slot.outcome = Some(digest);
             self.decide(out);
         }
     }
 
-    /// Hands committed batches to execution, in order.
+    /// Answers for a proposal: it enters Q, and our prepare (or, at the leader, the proposal itself) leaves once it is
+    /// logged. What the view began with was logged with the new-view message, its frames when they came.
+    fn accept(&mut self, proposal: &Arc<Proposal>, out: &mut Outbox) {
+        let (node, view, leading) = (self.config.node, self.view, self.leader() == self.config.node);
+        let (seq, digest) = (proposal.seq, proposal.batch.digest);
+        let slot = self.slot(seq);
+        slot.accept(view, digest);
+        let chosen = slot.chosen.is_some();
+        let logged = chosen && slot.is_logged(&digest);
+        if !leading {
+            let _ = slot.prepares.add(node, digest);
+        }
+        let mut promise = None;
+        if !logged {
+            promise = Some(self.persist(Record::Proposal(proposal.clone()), out));
+        }
+        if leading {
+            if let (false, Some(promise)) = (chosen, promise) {
+                out.send_promise(Recipients::Others, proposal.message.clone(), promise);
+            }
+            return;
+        }
+        let vote = vote(Phase::Prepare, view, seq, digest);
+        let promise = match promise {
+            Some(promise) => promise,
+            None => self.persist(Record::Vote(vote), out),
+        };
+        out.vote(vote, promise);
+    }
+
+    fn persist(&mut self, record: Record, out: &mut Outbox) -> Persisted {
+        let promise = out.persist(record);
+        self.promise = Some(promise);
+        promise
+    }
+
+    /// Hands committed batches to execution, in order, as far as their frames are at hand.
     fn decide(&mut self, out: &mut Outbox) {
         let last = self.decided;
         while self.decided < self.high() {
             let next = self.decided.next();
-            let slot = self.slot(next);
-            let Some(proposal) = slot.proposal.as_ref().filter(|_| slot.committed) else {
+            let slot = self.peek(next);
+            let Some(digest) = slot.outcome else { break };
+            let Some(proposal) = slot.proposal_of(self.view, next, &digest) else {
                 break;
             };
-            out.push(Effect::Decide(proposal.clone()));
+            self.resend.remember(proposal.clone());
+            out.push(Effect::Decide(proposal));
             self.decided = next;
         }
-        if self.decided > last && self.low < self.stable {
-            self.advance_low();
+        if self.decided > last && self.low < self.stable.seq {
+            self.advance_low(out);
         }
     }
 
     /// Moves the window up to what is both stable and decided here.
-    fn advance_low(&mut self) {
-        let low = self.stable.min(self.decided);
+    fn advance_low(&mut self, out: &mut Outbox) {
+        let low = self.stable.seq.min(self.decided);
         for seq in self.low.get() + 1..=low.get() {
             self.slot(SeqNo::new(seq)).clear();
         }
         self.low = low;
+        self.resend.forget(low, self.config.window);
+        self.place_ahead(out);
     }
 
     fn try_stable(&mut self, out: &mut Outbox) {
-        let Some((claim, proof)) = self.checkpoints.newest_stable(self.stable, self.config.quorum) else {
-            return;
-        };
+        let newest = self
+            .checkpoints
+            .newest_stable(self.stable.seq, self.config.quorum);
+        if let Some((claim, proof)) = newest {
+            self.adopt_stable(claim, proof, out);
+        }
+    }
+
+    fn adopt_stable(&mut self, claim: CheckpointClaim, proof: Vec<SignedCheckpoint>, out: &mut Outbox) {
         if let Some(ours) = self.checkpoints.certify(claim) {
             out.push(Effect::Diverged { stable: claim, ours });
         }
-        self.stable = claim.seq;
+        self.stable = claim;
+        self.proof.clone_from(&proof);
         out.push(Effect::Stable { claim, proof });
-        self.advance_low();
-        if self.stable > self.high() {
+        self.advance_low(out);
+        if claim.seq > self.high() {
             out.push(Effect::FellBehind { stable: claim.seq });
         }
+        // What the last window kept waiting may be decided now.
+        self.decide(out);
     }
 
     fn reject(from: NodeId, view: View, seq: SeqNo, result: Result<(), Rejection>, out: &mut Outbox) {
@@ -262,10 +393,9 @@ impl Pbft {
     }
 }
 
-/// A commit vote; prepares are made from it.
-fn vote(view: View, seq: SeqNo, digest: crate::types::Digest) -> Vote {
+fn vote(phase: Phase, view: View, seq: SeqNo, digest: Digest) -> Vote {
     Vote {
-        phase: Phase::Commit,
+        phase,
         view: view.get(),
         seq: seq.get(),
         digest: *digest.as_bytes(),
@@ -282,7 +412,7 @@ impl OrderingProtocol for Pbft {
     }
 
     fn is_leading(&self) -> bool {
-        self.leader() == self.config.node
+        self.active && self.leader() == self.config.node
     }
 
     fn free_slots(&self) -> usize {
@@ -322,7 +452,7 @@ impl OrderingProtocol for Pbft {
     }
 
     fn on_checkpoint(&mut self, _: Time, from: NodeId, checkpoint: SignedCheckpoint, out: &mut Outbox) {
-        let result = self.checkpoints.add(from, checkpoint, self.stable);
+        let result = self.checkpoints.add(from, checkpoint, self.stable.seq);
         Self::reject(from, self.view, checkpoint.claim().seq, result, out);
         if result.is_ok() {
             self.try_stable(out);
@@ -330,7 +460,7 @@ impl OrderingProtocol for Pbft {
     }
 
     fn on_own_checkpoint(&mut self, _: Time, claim: CheckpointClaim, out: &mut Outbox) {
-        if claim.seq <= self.stable {
+        if claim.seq <= self.stable.seq {
             if let Some(stable) = self.checkpoints.contradicted(claim) {
                 out.push(Effect::Diverged { stable, ours: claim });
             }
@@ -339,20 +469,54 @@ impl OrderingProtocol for Pbft {
         let checkpoint = self
             .checkpoints
             .sign(claim, self.config.node, &self.config.signing);
-        let promise = out.persist(Record::Checkpoint(checkpoint));
+        let promise = self.persist(Record::Checkpoint(checkpoint), out);
         let message = SystemMessage::checkpoint(self.config.cluster, self.config.epoch, checkpoint);
         out.send_promise(Recipients::Others, message, promise);
         self.try_stable(out);
     }
 
-    fn on_timeout(&mut self, _: Time, _: Timer, _: &mut Outbox) {}
+    fn on_timeout(&mut self, _: Time, timer: Timer, out: &mut Outbox) {
+        if timer == Timer::Status {
+            self.on_status_due(out);
+        }
+    }
+
+    fn leave_view(&mut self, next: View) -> ViewEvidence {
+        self.leave(next)
+    }
+
+    fn enter_view(&mut self, _: Time, start: &ViewStart, out: &mut Outbox) {
+        self.enter(start, out);
+    }
+
+    fn on_fetch(&mut self, now: Time, from: NodeId, wanted: &[BatchRef], out: &mut Outbox) {
+        self.answer_fetch(now, from, wanted, out);
+    }
+
+    fn on_batch(&mut self, _: Time, from: NodeId, batch: Proposal, out: &mut Outbox) {
+        let (view, seq) = (batch.view, batch.seq);
+        let result = self.try_batch(batch, out);
+        Self::reject(from, view, seq, result, out);
+    }
+
+    fn on_decisions(&mut self, _: Time, from: NodeId, decisions: &[BatchRef], out: &mut Outbox) {
+        self.take_decisions(from, decisions, out);
+    }
+
+    fn on_status(&mut self, now: Time, from: NodeId, status: &Status, out: &mut Outbox) {
+        self.answer_status(now, from, status, out);
+    }
+
+    fn standing(&mut self) -> Standing {
+        self.stand()
+    }
 
     fn decided(&self) -> SeqNo {
         self.decided
     }
 
     fn stable(&self) -> SeqNo {
-        self.stable
+        self.stable.seq
     }
 }
 

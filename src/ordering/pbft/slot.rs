@@ -1,8 +1,12 @@
 use std::sync::Arc;
 
-use crate::messages::{Phase, Proposal};
+use crate::messages::{Batch, Phase, PlaceStatus, Proposal};
 use crate::protocol::Rejection;
-use crate::types::{Digest, NodeId, Signers, View};
+use crate::types::{Digest, NodeId, SeqNo, Signers, View};
+
+/// How many pre-prepared digests and bodies of one place are kept: one more is added only by another view whose
+/// leader failed as well. The oldest goes, but never the one that was prepared last.
+pub(super) const KEPT_PER_PLACE: usize = 8;
 
 /// The votes of one phase for one slot: the first of each sender, grouped by digest.
 #[derive(Debug, Default)]
@@ -54,21 +58,36 @@ impl Tally {
     }
 }
 
+/// A batch whose frames are at hand.
+#[derive(Debug, Clone)]
+struct Body {
+    proposal: Arc<Proposal>,
+    /// Whether the log has it.
+    logged: bool,
+}
+
 /// What is known about one sequence number inside the window.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
-    /// The leader's proposal in the current view.
+    /// The current view's batch, its frames at hand.
     pub(super) proposal: Option<Arc<Proposal>>,
+    /// The digest with which the current view began here (its NEW-VIEW chose it).
+    pub(super) chosen: Option<Digest>,
     pub(super) prepares: Tally,
     pub(super) commits: Tally,
+    /// Others' word that a digest was decided here. Outlives the view: what was decided stays decided.
+    pub(super) decisions: Tally,
     /// We answer for the proposal: logged it, and prepared it (or proposed it).
     pub(super) accepted: bool,
     pub(super) prepared: bool,
-    pub(super) committed: bool,
+    /// What was committed here. Outlives the view.
+    pub(super) outcome: Option<Digest>,
     /// P: the last view in which a batch prepared here, and its digest. Outlives the view.
     last_prepared: Option<(View, Digest)>,
     /// Q: every digest pre-prepared here, with the latest view. Outlives the view.
     pre_prepared: Vec<(Digest, View)>,
+    /// Batches of earlier views and fetched ones.
+    bodies: Vec<Body>,
 }
 
 impl Slot {
@@ -82,10 +101,20 @@ impl Slot {
     /// Marks the proposal as ours to answer for: it enters the Q set.
     pub(super) fn accept(&mut self, view: View, digest: Digest) {
         self.accepted = true;
-        match self.pre_prepared.iter_mut().find(|(d, _)| *d == digest) {
-            Some((_, latest)) => *latest = view,
-            None => self.pre_prepared.push((digest, view)),
+        if let Some((_, latest)) = self.pre_prepared.iter_mut().find(|(d, _)| *d == digest) {
+            *latest = view;
+            return;
         }
+        if self.pre_prepared.len() >= KEPT_PER_PLACE {
+            let prepared = self.last_prepared.map(|(_, digest)| digest);
+            let oldest = (0..self.pre_prepared.len())
+                .filter(|&at| Some(self.pre_prepared[at].0) != prepared)
+                .min_by_key(|&at| self.pre_prepared[at].1);
+            if let Some(oldest) = oldest {
+                self.pre_prepared.remove(oldest);
+            }
+        }
+        self.pre_prepared.push((digest, view));
     }
 
     /// Marks the proposal as prepared: it enters the P set.
@@ -94,15 +123,100 @@ impl Slot {
         self.last_prepared = Some((view, digest));
     }
 
-    /// Forgets everything; the allocations stay.
-    pub(super) fn clear(&mut self) {
-        self.proposal = None;
+    /// P's entry.
+    pub(super) fn last_prepared(&self) -> Option<(View, Digest)> {
+        self.last_prepared
+    }
+
+    /// Q's entries.
+    pub(super) fn pre_prepared(&self) -> &[(Digest, View)] {
+        &self.pre_prepared
+    }
+
+    /// Keeps a batch that is not the current view's proposal.
+    pub(super) fn keep(&mut self, proposal: Arc<Proposal>, logged: bool) {
+        if self.body(&proposal.batch.digest).is_some() {
+            return;
+        }
+        if self.bodies.len() >= KEPT_PER_PLACE {
+            let needed = [self.outcome, self.chosen, self.last_prepared.map(|(_, d)| d)];
+            let spare = self
+                .bodies
+                .iter()
+                .position(|body| !needed.contains(&Some(body.proposal.batch.digest)));
+            self.bodies.remove(spare.unwrap_or(0));
+        }
+        self.bodies.push(Body { proposal, logged });
+    }
+
+    /// The batch with this digest, if it is at hand.
+    pub(super) fn body(&self, digest: &Digest) -> Option<&Arc<Proposal>> {
+        let bodies = self.bodies.iter().map(|body| &body.proposal);
+        self.proposal
+            .iter()
+            .chain(bodies)
+            .find(|p| p.batch.digest == *digest)
+    }
+
+    /// Whether the log has the batch with this digest. It need not have the null request.
+    pub(super) fn is_logged(&self, digest: &Digest) -> bool {
+        let in_log = |body: &Body| body.logged && body.proposal.batch.digest == *digest;
+        *digest == Digest::ZERO || self.bodies.iter().any(in_log)
+    }
+
+    /// The batch with this digest as a proposal for (view, seq); the null request is always at hand.
+    pub(super) fn proposal_of(&self, view: View, seq: SeqNo, digest: &Digest) -> Option<Arc<Proposal>> {
+        let (batch, message) = match self.body(digest) {
+            Some(body) if body.view == view && body.seq == seq => return Some(body.clone()),
+            Some(body) => (body.batch.clone(), body.message.clone()),
+            None if *digest == Digest::ZERO => (Arc::new(Batch::null()), bytes::Bytes::new()),
+            None => return None,
+        };
+        Some(Arc::new(Proposal {
+            view,
+            seq,
+            batch,
+            message,
+            authentic: true,
+        }))
+    }
+
+    /// The digest this slot waits for the frames of.
+    pub(super) fn wanted(&self) -> Option<Digest> {
+        [self.outcome, self.chosen]
+            .into_iter()
+            .flatten()
+            .find(|digest| *digest != Digest::ZERO && self.body(digest).is_none())
+    }
+
+    /// What a status says of this slot.
+    pub(super) fn status(&self) -> u8 {
+        let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+        bit(self.proposal.is_some(), PlaceStatus::PROPOSED)
+            | bit(self.prepared, PlaceStatus::PREPARED)
+            | bit(self.outcome.is_some(), PlaceStatus::COMMITTED)
+    }
+
+    /// Another view begins: its votes start from nothing; what was learnt in earlier ones stays.
+    pub(super) fn begin_view(&mut self) {
+        if let Some(proposal) = self.proposal.take() {
+            let logged = self.accepted;
+            self.keep(proposal, logged);
+        }
+        self.chosen = None;
         self.prepares.clear();
         self.commits.clear();
         self.accepted = false;
         self.prepared = false;
-        self.committed = false;
+    }
+
+    /// Forgets everything; the allocations stay.
+    pub(super) fn clear(&mut self) {
+        self.begin_view();
+        self.decisions.clear();
+        self.outcome = None;
         self.last_prepared = None;
         self.pre_prepared.clear();
+        self.bodies.clear();
     }
 }

@@ -3,6 +3,7 @@
 mod checkpoints;
 mod cluster;
 mod normal_case;
+mod seeds;
 
 use super::*;
 use crate::messages::Batch;
@@ -188,6 +189,7 @@ fn record_text(record: &Record) -> String {
         Record::Vote(vote) => vote_text(vote),
         Record::Checkpoint(c) => format!("checkpoint s{} {}", c.seq, letter(&c.claim().digest)),
         Record::View(view) => format!("view {view}"),
+        Record::NewView(_) => "new view".into(),
     }
 }
 
@@ -211,6 +213,8 @@ fn line(effect: &Effect) -> String {
             letter(&stable.digest),
             letter(&ours.digest)
         ),
+        Effect::LeaveView(view) => format!("leave for {view:?}"),
+        Effect::EnterView(start) => format!("enter {:?}", start.view),
         Effect::FellBehind { stable } => format!("fell behind {stable:?}"),
     }
 }

@@ -1,7 +1,6 @@
 use std::sync::Arc;
 
 use super::{Role, STEP_MESSAGES};
-use crate::messages::archived::{ArchivedOrderingMessage, ArchivedSystemMessage};
 use crate::messages::{Checked as CheckedMessage, ClientReply, SystemMessage};
 use crate::metrics::{Metrics, count};
 use crate::ordering::OrderingProtocol;
@@ -62,7 +61,7 @@ impl<S: Stack> ConsensusRole<S> {
         while let Some(done) = self.lanes.done.pop() {
             any = true;
             match done {
-                Done::Executed { seq, operations } => self.replica.on_executed(seq, operations),
+                Done::Executed { seq, operations } => self.replica.on_executed(now, seq, operations),
                 Done::Checkpoint(claim) => {
                     self.metrics.publish_checkpoint(claim);
                     self.replica.on_checkpoint_taken(now, claim);
@@ -80,23 +79,10 @@ impl<S: Stack> ConsensusRole<S> {
                     break;
                 };
                 any = true;
-                let Ok(message) = CheckedMessage::<SystemMessage>::body_of(&message) else {
+                let known = CheckedMessage::<SystemMessage>::body_of(&message)
+                    .is_ok_and(|checked| self.replica.on_message(now, from, &checked, &message));
+                if !known {
                     count(&self.metrics.counters.messages_refused);
-                    continue;
-                };
-                match &*message {
-                    ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::Votes(votes)) => {
-                        for vote in votes.votes.iter() {
-                            self.replica.on_vote(now, from, vote.to_vote());
-                        }
-                    }
-                    ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::Checkpoint(
-                        checkpoint,
-                    )) => {
-                        self.replica.on_checkpoint(now, from, checkpoint.to_checkpoint());
-                    }
-                    // Messages with frames come by preprocessing.
-                    _ => count(&self.metrics.counters.messages_refused),
                 }
             }
         }
@@ -114,6 +100,7 @@ impl<S: Stack> ConsensusRole<S> {
                 match checked {
                     Checked::Frame(frame) => self.replica.on_frame(now, frame),
                     Checked::Proposal { from, proposal } => self.replica.on_proposal(now, from, *proposal),
+                    Checked::Batch { from, batch } => self.replica.on_batch(now, from, *batch),
                 }
             }
         }
@@ -122,6 +109,7 @@ impl<S: Stack> ConsensusRole<S> {
 
     fn act(&mut self) -> bool {
         let mut any = false;
+        let view = self.replica.view();
         for action in self.replica.drain_actions() {
             any = true;
             match action {
@@ -134,7 +122,6 @@ impl<S: Stack> ConsensusRole<S> {
                     }
                 }
                 Action::Refuse { key, reason } => {
-                    let view = crate::types::View::ZERO;
                     let message = ClientReply::refusal(self.cluster, self.epoch, view, key.sequence, reason);
                     let network = key.client.get() as usize % self.lanes.outgoing.len();
                     self.lanes.outgoing[network].push(Outgoing::Client {

@@ -3,10 +3,10 @@ use std::sync::Arc;
 use super::{Role, STEP_MESSAGES};
 use crate::messages::{Checked as CheckedMessage, ClientReply, Frame, FrameKey, Mode, SystemMessage};
 use crate::metrics::{Metrics, count};
-use crate::preprocessing::{FrameChecker, FrameRefusal};
+use crate::preprocessing::{FrameChecker, FrameRefusal, FrameSource};
 use crate::shard::lanes::{Checked, Inlet, Outgoing, Outlet, Raw, Work, any_blocked};
 use crate::shard::reactor::Reactor;
-use crate::types::{ClientId, ClusterId, Epoch, Time, View};
+use crate::types::{ClientId, ClusterId, Epoch, NodeId, Time, View};
 
 /// The lanes of one preprocess role.
 pub(crate) struct PreprocessLanes {
@@ -68,7 +68,16 @@ impl PreprocessRole {
                     count(&self.metrics.counters.messages_refused);
                     continue;
                 };
+                if self.take_forwarded(from, &checked) {
+                    continue;
+                }
                 match self.checker.check_proposal(&checked, &message) {
+                    Some(Ok(batch)) if checked.is_batch_response() => {
+                        self.lanes.checked.push(Checked::Batch {
+                            from,
+                            batch: Box::new(batch),
+                        });
+                    }
                     Some(Ok(proposal)) => {
                         self.lanes.checked.push(Checked::Proposal {
                             from,
@@ -84,6 +93,25 @@ impl PreprocessRole {
             }
         }
         any
+    }
+
+    /// Takes frames that clients sent to another replica; false when the message is none of those.
+    fn take_forwarded(&mut self, from: NodeId, checked: &CheckedMessage<SystemMessage>) -> bool {
+        let Some(frames) = checked.forwarded_frames(self.checker.batch_bytes_max()) else {
+            return false;
+        };
+        let Ok(frames) = frames else {
+            count(&self.metrics.counters.messages_refused);
+            return true;
+        };
+        let (checked, metrics) = (&mut self.lanes.checked, &self.metrics);
+        let sourced = frames.map(|bytes| (FrameSource::Replica(from), bytes));
+        self.checker.check_frames(sourced, |_, verdict| match verdict {
+            Ok(frame) if frame.mode() == Mode::Ordered => checked.push(Checked::Frame(frame)),
+            Ok(_) => count(&metrics.counters.messages_refused),
+            Err(refused) => metrics.refuse_frame(refused.refusal),
+        });
+        true
     }
 
     fn take_client_frames(&mut self) -> bool {

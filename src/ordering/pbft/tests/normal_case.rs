@@ -157,15 +157,36 @@ fn a_second_proposal_for_one_place_is_equivocation_and_the_same_one_a_duplicate(
 }
 
 #[test]
-fn messages_of_another_view_are_refused() {
+fn messages_of_a_view_to_come_are_kept_within_bounds() {
     let mut backup = Bench::new(4, 1);
+    for seq in 1..=PIPELINE as u64 {
+        assert_eq!(backup.proposal_with(2, (2, seq), 'a', true), NOTHING);
+    }
     assert_eq!(
-        backup.proposal_with(1, (1, 1), 'a', true),
-        ["refused r1 v1 s1 FutureView"]
+        backup.proposal_with(2, (2, 4), 'a', true),
+        ["refused r2 v2 s4 FutureView"]
+    );
+    for seq in 1..=2 * WINDOW {
+        assert_eq!(backup.vote(3, vote_for(Phase::Commit, 9, seq, 'a')), NOTHING);
+    }
+    assert_eq!(
+        backup.vote(3, vote_for(Phase::Commit, 9, 1, 'a')),
+        ["refused r3 v9 s1 FutureView"]
     );
     assert_eq!(
-        backup.vote(2, vote_for(Phase::Commit, 9, 1, 'a')),
-        ["refused r2 v9 s1 FutureView"]
+        backup.vote(3, vote_for(Phase::Commit, 8, 1, 'a')),
+        ["refused r3 v8 s1 FutureView"],
+        "the sender has left view 8"
+    );
+    assert_eq!(backup.vote(3, vote_for(Phase::Commit, 10, 1, 'a')), NOTHING);
+}
+
+#[test]
+fn only_the_leader_of_a_view_to_come_may_propose_in_it() {
+    let mut backup = Bench::new(4, 1);
+    assert_eq!(
+        backup.proposal_with(3, (2, 1), 'a', true),
+        ["refused r3 v2 s1 NotLeader"]
     );
 }
 

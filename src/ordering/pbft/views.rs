@@ -1,0 +1,128 @@
+//! Leaving a view and beginning one (§4.4).
+
+use super::Pbft;
+use super::slot::Slot;
+use crate::messages::{BatchRef, PlacedDigest, ViewTransferMessage};
+use crate::protocol::{Effect, Outbox, Recipients, Rejected, ViewEvidence, ViewStart};
+use crate::types::{Digest, NodeId, SeqNo, View};
+
+impl Pbft {
+    pub(super) fn leave(&mut self, next: View) -> ViewEvidence {
+        debug_assert!(next > self.view, "views only grow");
+        self.view = next;
+        self.active = false;
+        let mut evidence = ViewEvidence {
+            stable: self.stable,
+            proof: self.proof.clone(),
+            prepared: Vec::new(),
+            pre_prepared: Vec::new(),
+        };
+        let first = self.stable.seq.max(self.low).next();
+        for number in first.get()..=self.high().get() {
+            let seq = SeqNo::new(number);
+            let slot = self.peek(seq);
+            if let Some((view, digest)) = slot.last_prepared() {
+                evidence.prepared.push(PlacedDigest::new(seq, &digest, view));
+            }
+            let from = evidence.pre_prepared.len();
+            let entries = slot.pre_prepared().iter();
+            evidence
+                .pre_prepared
+                .extend(entries.map(|(digest, view)| PlacedDigest::new(seq, digest, *view)));
+            evidence.pre_prepared[from..].sort_unstable();
+        }
+        evidence
+    }
+
+    pub(super) fn enter(&mut self, start: &ViewStart, out: &mut Outbox) {
+        debug_assert!(start.view >= self.view, "views only grow");
+        self.view = start.view;
+        self.active = true;
+        self.slots.iter_mut().for_each(Slot::begin_view);
+        self.view_floor = start.last();
+        self.proposed = start.last();
+        self.chosen_ahead.clear();
+        let places = (1..).map(|distance| start.stable.seq.plus(distance));
+        let chosen = places.zip(start.chosen.iter().copied());
+        self.chosen_ahead
+            .extend(chosen.filter(|(seq, _)| *seq > self.low));
+        self.chosen_ahead.reverse();
+        if start.stable.seq > self.stable.seq {
+            self.adopt_stable(start.stable, start.proof.clone(), out);
+        }
+        self.place_ahead(out);
+        self.fetch_wanted(out);
+        self.take_early(out);
+    }
+
+    fn next_ahead(&mut self) -> Option<(SeqNo, Digest)> {
+        let high = self.high();
+        self.chosen_ahead.pop_if(|(seq, _)| *seq <= high)
+    }
+
+    /// Puts the batches the view began with into their slots, as far as the window reaches.
+    pub(super) fn place_ahead(&mut self, out: &mut Outbox) {
+        while let Some((seq, digest)) = self.next_ahead() {
+            if seq <= self.low {
+                continue;
+            }
+            self.slot(seq).chosen = Some(digest);
+            self.place_chosen(seq, digest, out);
+        }
+    }
+
+    /// Starts the view's batch of a place, if its frames are at hand.
+    pub(super) fn place_chosen(&mut self, seq: SeqNo, digest: Digest, out: &mut Outbox) {
+        let view = self.view;
+        let slot = self.slot(seq);
+        if slot.proposal.is_none() {
+            slot.proposal = slot.proposal_of(view, seq, &digest);
+        }
+        self.advance(seq, out);
+    }
+
+    /// Asks f+1 peers for the batches we know by digest only: one of them is correct. Who is asked turns with each call.
+    pub(super) fn fetch_wanted(&mut self, out: &mut Outbox) {
+        let wanted: Vec<BatchRef> = (self.decided.next().get()..=self.high().get())
+            .map(SeqNo::new)
+            .filter_map(|seq| Some(BatchRef::new(seq, &self.peek(seq).wanted()?)))
+            .take(super::resend::FETCHED_AT_ONCE)
+            .collect();
+        if wanted.is_empty() {
+            return;
+        }
+        let (n, node) = (self.config.quorum.n(), self.config.node);
+        let turn = self.resend.next_turn();
+        let peers = (0..n)
+            .map(|step| NodeId::new(((node.index() + 1 + turn + step) % n) as u16))
+            .filter(|peer| *peer != node);
+        for peer in peers.take(self.config.quorum.weak()) {
+            let message = ViewTransferMessage::FetchBatches(wanted.clone());
+            let message = message.encode(self.config.cluster, self.config.epoch);
+            out.send(Recipients::One(peer), message);
+        }
+    }
+
+    /// Takes what arrived for this view before it began.
+    fn take_early(&mut self, out: &mut Outbox) {
+        for index in 0..self.early.len() {
+            let from = NodeId::new(index as u16);
+            let (proposals, votes) = self.early[index].take(self.view);
+            for proposal in proposals {
+                let (view, seq) = (proposal.view, proposal.seq);
+                let result = self.try_proposal(from, proposal, out);
+                Self::reject(from, view, seq, result, out);
+            }
+            for vote in votes {
+                if let Err(reason) = self.try_vote(from, vote, out) {
+                    out.push(Effect::Rejected(Rejected {
+                        from,
+                        view: vote.view(),
+                        seq: vote.seq(),
+                        reason,
+                    }));
+                }
+            }
+        }
+    }
+}

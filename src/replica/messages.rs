@@ -1,0 +1,88 @@
+//! Messages of other replicas, each handed to the protocol it concerns.
+
+use bytes::Bytes;
+
+use super::{Replica, Stack};
+use crate::messages::archived::{
+    ArchivedOrderingMessage, ArchivedSystemMessage, ArchivedViewTransferMessage,
+};
+use crate::messages::{BatchRef, Checked, Proposal, STATUS_PLACES, Status, SystemMessage};
+use crate::ordering::OrderingProtocol;
+use crate::types::{NodeId, Time};
+use crate::view_transfer::ViewTransferProtocol;
+
+impl<S: Stack> Replica<S> {
+    /// A replica's message without client frames arrived. `message` is the whole message that `checked` is the body of.
+    /// False when it is none of those: messages with frames come by preprocessing.
+    pub fn on_message(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        checked: &Checked<SystemMessage>,
+        message: &Bytes,
+    ) -> bool {
+        match &**checked {
+            ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::Votes(votes)) => {
+                for vote in votes.votes.iter() {
+                    self.on_vote(now, from, vote.to_vote());
+                }
+            }
+            ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::Checkpoint(checkpoint)) => {
+                self.on_checkpoint(now, from, checkpoint.to_checkpoint());
+            }
+            ArchivedSystemMessage::ViewTransferMessage(view_message) => {
+                return self.on_view_message(now, from, view_message, message);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn on_view_message(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        view_message: &ArchivedViewTransferMessage,
+        message: &Bytes,
+    ) -> bool {
+        let refs = |list: &rkyv::vec::ArchivedVec<crate::messages::archived::ArchivedBatchRef>| {
+            let refs = list.iter().take(STATUS_PLACES);
+            refs.map(|reference| reference.to_ref())
+                .collect::<Vec<BatchRef>>()
+        };
+        match view_message {
+            ArchivedViewTransferMessage::ViewChange(view_change) => {
+                let view_change = view_change.to_view_change();
+                self.view_transfer
+                    .on_view_change(now, from, view_change, &mut self.outbox);
+            }
+            ArchivedViewTransferMessage::NewView(new_view) => {
+                let new_view = new_view.to_new_view();
+                self.view_transfer
+                    .on_new_view(now, from, new_view, message, &mut self.outbox);
+            }
+            ArchivedViewTransferMessage::Status(status) => self.take_status(now, from, &status.to_status()),
+            ArchivedViewTransferMessage::FetchBatches(wanted) => {
+                self.ordering.on_fetch(now, from, &refs(wanted), &mut self.outbox);
+            }
+            ArchivedViewTransferMessage::Decisions(decisions) => {
+                self.ordering
+                    .on_decisions(now, from, &refs(decisions), &mut self.outbox);
+            }
+            ArchivedViewTransferMessage::BatchResponse(_) => return false,
+        }
+        self.carry_out(now);
+        true
+    }
+
+    fn take_status(&mut self, now: Time, from: NodeId, status: &Status) {
+        self.ordering.on_status(now, from, status, &mut self.outbox);
+        self.view_transfer.on_status(now, from, status, &mut self.outbox);
+    }
+
+    /// A batch this replica asked for arrived, its frames checked by preprocessing.
+    pub fn on_batch(&mut self, now: Time, from: NodeId, batch: Proposal) {
+        self.ordering.on_batch(now, from, batch, &mut self.outbox);
+        self.carry_out(now);
+    }
+}

@@ -1,0 +1,46 @@
+//! View transfer: replicas agree that a leader is replaced, and on what its successor begins with.
+//!
+//! [`ViewTransferProtocol`] is the contract; [`pbft`] is the protocol behind it. It never calls ordering: it asks the
+//! orchestrator, by effect, to have a view left ([`Effect::LeaveView`](crate::protocol::Effect::LeaveView)) or
+//! begun ([`Effect::EnterView`](crate::protocol::Effect::EnterView)), and is given what ordering hands out.
+
+pub mod pbft;
+
+use bytes::Bytes;
+
+use crate::messages::{NewView, Status, ViewChange};
+use crate::protocol::{Outbox, Standing, Timer, ViewEvidence};
+use crate::types::{NodeId, Time, View};
+
+/// A protocol that replaces leaders: a deterministic state machine (see [`crate::protocol`]).
+pub trait ViewTransferProtocol {
+    /// The view this replica is in, or is changing to.
+    fn view(&self) -> View;
+
+    /// Whether that view has begun here.
+    fn is_active(&self) -> bool;
+
+    /// When the request that waits longest at this replica arrived; `None` when none waits. Cheap: called every turn.
+    fn on_pending_changed(&mut self, now: Time, oldest: Option<Time>, out: &mut Outbox);
+
+    /// A decision was executed, with this many operations that had not been executed before.
+    fn on_executed(&mut self, now: Time, operations: usize);
+
+    /// A timer other than [`Timer::Status`] fired.
+    fn on_timeout(&mut self, now: Time, timer: Timer, out: &mut Outbox);
+
+    /// [`Timer::Status`] fired: tells the peers where this replica stands.
+    fn on_status_due(&mut self, now: Time, standing: Standing, out: &mut Outbox);
+
+    /// Ordering left its view for `view`, as asked.
+    fn on_view_left(&mut self, now: Time, view: View, evidence: ViewEvidence, out: &mut Outbox);
+
+    /// Another replica's view change arrived.
+    fn on_view_change(&mut self, now: Time, from: NodeId, view_change: ViewChange, out: &mut Outbox);
+
+    /// A new view arrived, from its leader or passed on. `message` is the whole of it.
+    fn on_new_view(&mut self, now: Time, from: NodeId, new_view: NewView, message: &Bytes, out: &mut Outbox);
+
+    /// A peer's status arrived: it is sent what it lacks of view changes and new views.
+    fn on_status(&mut self, now: Time, from: NodeId, status: &Status, out: &mut Outbox);
+}

@@ -1,0 +1,481 @@
+//! PBFT's view change (Castro & Liskov, TOCS 2002, §4.4 and §4.5), with signatures in the place of acknowledgements.
+//!
+//! ```text
+//!                 suspects                                       view v+1 begins
+//!  leader of v  ──✗
+//!  leader of v+1    ──VIEW-CHANGE──►  q of them: chooses ──NEW-VIEW──►●──► pre-prepared
+//!  backup           ──VIEW-CHANGE──►                          checks ●──prepare──► commit ──►
+//!  backup           ──VIEW-CHANGE──►                          checks ●──prepare──► commit ──►
+//! ```
+//!
+//! **Events** (n replicas, f = ⌊(n−1)/3⌋, quorum q = ⌈(n+f+1)/2⌉):
+//! - *A request waits, and nothing was executed for a timeout:* the leader is suspected; ask for view v+1.
+//! - *The leader is slow or unfair by [`Timer::LeaderReview`]:* ask for view v+1.
+//! - *Asking for view w:* ordering leaves its view and hands out h with its proof, P and Q. Log the view, then send
+//!   VIEW-CHANGE ⟨w, h, proof, P, Q⟩ signed. No vote for a view before w is cast any more.
+//! - *Valid VIEW-CHANGE of f+1 others for views above ours:* one of them is correct; ask for the highest view that f+1 of
+//!   them have reached, even if no timer fired.
+//! - *Valid VIEW-CHANGE of q for our view or above, the view not begun:* start [`Timer::ViewChange`]; when it fires, ask for
+//!   the next view. Every attempt without progress doubles the timeout, up to a cap; execution sets it back.
+//! - *Valid VIEW-CHANGE of q for w, at the leader of w, and the choice below settles every place:* log and send
+//!   NEW-VIEW ⟨w, those VIEW-CHANGEs⟩ signed; view w begins.
+//! - *Valid NEW-VIEW for our view or above:* make the same choice; if it settles every place, log it and begin view w.
+//! - *[`Timer::Status`]:* send STATUS. *STATUS of a peer that lacks our VIEW-CHANGE, or the NEW-VIEW we entered by:* send it.
+//!
+//! **The choice** of the batch for place n, from a set S of view changes (§4.5, figure 3). It starts after the latest stable
+//! checkpoint in S (min-s) and ends with the last place in any P (max-s).
+//! - *A:* there is ⟨n, d, v⟩ in some P such that
+//!   - *A1:* q messages of S have h < n, and whatever they have in P for n was prepared before v, or in v with digest d;
+//!   - *A2:* f+1 messages of S have ⟨n, d, v'⟩ with v' ≥ v in Q.
+//!
+//!   Then d is chosen.
+//! - *B:* q messages of S have h < n and nothing in P for n. Then the null request is chosen.
+//! - Neither: S is too small; the leader waits for another view change.
+//!
+//! **Why a committed batch survives.** Let d be committed at n in view v: q replicas prepared it, so f+1 correct ones have
+//! ⟨n, d, ≥v⟩ in P until a checkpoint after n is stable. Any q messages include one of those. B fails by it. A1 for
+//! another digest fails by it unless that digest was prepared in a later view; but then by A2 a correct
+//! replica accepted that digest in a view after v, whose beginning chose d: by induction no such digest exists.
+//!
+//! **Why the choice is settled in the end.** With the view changes of all n − f ≥ q correct replicas: take the entry of their
+//! P for n with the latest view. A1 holds by them all; it was prepared, so q − f ≥ f+1 correct replicas accepted it, and
+//! A2 holds. Without such an entry, B holds.
+//!
+//! **Deviations from the paper, and why.**
+//! - VIEW-CHANGE and NEW-VIEW are signed and a NEW-VIEW holds its VIEW-CHANGEs: no acknowledgements are needed, anybody can
+//!   pass a NEW-VIEW on, and the choice is computed by all instead of being said.
+//! - Checkpoints in VIEW-CHANGE carry the signatures that make them stable: one message is enough to start from the latest
+//!   (the paper asks for f+1 messages that have it).
+//! - The leader may announce a choice whose frames it lacks: A2 says that a correct replica has them; ordering fetches them.
+//! - A replica joins the highest view that f+1 others have reached, not the lowest above its own: it climbs in one step.
+//! - The progress timer counts from the last execution, not from the arrival of each request: see `Patience`.
+//!
+//! **What is kept**, whatever arrives: one view change per replica (the latest), our own, and one new view.
+
+mod choice;
+mod patience;
+mod proofs;
+mod review;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::ViewTransferProtocol;
+use crate::crypto::{Digester, SigningKey, VerifyingKey};
+use crate::messages::{NewView, Status, ViewChange, ViewTransferMessage};
+use crate::protocol::{
+    Effect, Outbox, Persisted, Recipients, Record, Rejected, Rejection, Standing, Timer, ViewEvidence,
+    ViewStart,
+};
+use crate::types::{ClusterId, Epoch, NodeId, Quorum, SeqNo, Time, View};
+use patience::Patience;
+use proofs::Proofs;
+use review::Review;
+
+/// A peer's status is answered at most once in this time.
+const ANSWER_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long the view change waits for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ViewTimings {
+    /// How long requests may wait without any execution before the leader is suspected, and how long a view may take to
+    /// begin.
+    pub timeout: Duration,
+    /// The cap of that, when view changes fail one after the other.
+    pub timeout_max: Duration,
+    /// The time between two statuses; at least 100 ms, the pause between two answers to one peer.
+    pub status_period: Duration,
+    /// The time between two reviews of the leader.
+    pub review_period: Duration,
+    /// How long one request may wait in a view while others are executed.
+    pub fairness: Duration,
+}
+
+impl Default for ViewTimings {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_millis(1000),
+            timeout_max: Duration::from_secs(30),
+            status_period: Duration::from_millis(250),
+            review_period: Duration::from_millis(1000),
+            fairness: Duration::from_secs(8),
+        }
+    }
+}
+
+/// What a replica must know to change views.
+#[derive(Debug, Clone)]
+pub struct ViewChangeConfig {
+    /// This replica.
+    pub node: NodeId,
+    /// The cluster's arithmetic.
+    pub quorum: Quorum,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The membership.
+    pub epoch: Epoch,
+    /// The window of ordering: view changes speak of no place beyond it.
+    pub window: u64,
+    /// Signs view changes and new views.
+    pub signing: SigningKey,
+    /// Everybody's public signing keys, by replica.
+    pub verifying: Vec<VerifyingKey>,
+    /// How long to wait.
+    pub timings: ViewTimings,
+}
+
+/// A view change as it was sent, and what it waits for.
+#[derive(Debug)]
+struct Sent {
+    message: Bytes,
+    promise: Persisted,
+}
+
+/// The state of one replica.
+#[derive(Debug)]
+pub struct PbftViewChange {
+    proofs: Proofs,
+    cluster: ClusterId,
+    status_period: Duration,
+    view: View,
+    active: bool,
+    patience: Patience,
+    review: Review,
+    /// By replica: its latest valid view change for a view that has not begun here, our own included.
+    view_changes: Vec<Option<ViewChange>>,
+    /// Our own view change, while the view has not begun.
+    own: Option<Sent>,
+    /// The new view we entered by.
+    new_view: Option<Sent>,
+    /// By peer: when its status was answered.
+    answered: Vec<Option<Time>>,
+    /// Whether the view-change timer runs for the current view.
+    timer_runs: bool,
+}
+
+impl PbftViewChange {
+    /// A replica at the beginning of time, in view zero.
+    #[must_use]
+    pub fn new(config: ViewChangeConfig, digester: Digester) -> Self {
+        let n = config.quorum.n();
+        let timings = config.timings;
+        Self {
+            proofs: Proofs {
+                node: config.node,
+                quorum: config.quorum,
+                epoch: config.epoch,
+                window: config.window,
+                digester,
+                signing: config.signing,
+                verifying: config.verifying,
+            },
+            cluster: config.cluster,
+            status_period: timings.status_period,
+            view: View::ZERO,
+            active: true,
+            patience: Patience::new(timings.timeout, timings.timeout_max),
+            review: Review::new(timings.review_period, timings.fairness),
+            view_changes: vec![None; n],
+            own: None,
+            new_view: None,
+            answered: vec![None; n],
+            timer_runs: false,
+        }
+    }
+
+    fn n(&self) -> usize {
+        self.proofs.quorum.n()
+    }
+
+    /// Asks for a later view. A cluster of one has nobody to change to.
+    fn ask(&mut self, view: View, out: &mut Outbox) {
+        if self.n() > 1 {
+            out.push(Effect::LeaveView(view));
+        }
+    }
+
+    /// (Re)starts the progress timer if a request waits and it does not run.
+    fn watch(&mut self, now: Time, out: &mut Outbox) {
+        if self.patience.armed || !self.active || self.n() == 1 {
+            return;
+        }
+        if let Some(deadline) = self.patience.deadline() {
+            self.patience.armed = true;
+            out.push(Effect::SetTimer {
+                timer: Timer::Progress,
+                at: deadline.max(now),
+            });
+        }
+    }
+
+    fn on_progress_timer(&mut self, now: Time, out: &mut Outbox) {
+        self.patience.armed = false;
+        match self.patience.deadline() {
+            Some(deadline) if self.active && deadline <= now => self.ask(self.view.next(), out),
+            _ => self.watch(now, out),
+        }
+    }
+
+    fn try_view_change(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        message: ViewChange,
+        out: &mut Outbox,
+    ) -> Result<(), Rejection> {
+        let view = message.view();
+        if message.signer() != from || from == self.proofs.node || from.index() >= self.n() {
+            return Err(Rejection::BadSignature);
+        }
+        if view < self.view || (view == self.view && self.active) {
+            return Err(Rejection::OldView);
+        }
+        if self.view_changes[from.index()]
+            .as_ref()
+            .is_some_and(|held| held.view() >= view)
+        {
+            return Err(Rejection::Duplicate);
+        }
+        self.proofs.check_view_change(&message)?;
+        self.view_changes[from.index()] = Some(message);
+        self.go_on(now, out);
+        Ok(())
+    }
+
+    /// Takes every step the view changes at hand allow.
+    fn go_on(&mut self, now: Time, out: &mut Outbox) {
+        if let Some(view) = self.reached_by_weak_quorum()
+            && view > self.view
+        {
+            return self.ask(view, out);
+        }
+        if self.active {
+            return;
+        }
+        let asking = self
+            .view_changes
+            .iter()
+            .flatten()
+            .filter(|m| m.view() >= self.view);
+        if !self.timer_runs && asking.count() >= self.proofs.quorum.quorum() {
+            self.timer_runs = true;
+            out.push(Effect::SetTimer {
+                timer: Timer::ViewChange,
+                at: now.after(self.patience.timeout()),
+            });
+        }
+        if self.view.leader(self.n()) == self.proofs.node {
+            self.try_begin(now, out);
+        }
+    }
+
+    /// The highest view that f+1 other replicas have asked for, or passed.
+    fn reached_by_weak_quorum(&self) -> Option<View> {
+        let node = self.proofs.node;
+        let others = self.view_changes.iter().flatten().filter(|m| m.signer() != node);
+        let mut views: Vec<View> = others.map(ViewChange::view).collect();
+        views.sort_unstable_by(|a, b| b.cmp(a));
+        views.get(self.proofs.quorum.weak() - 1).copied()
+    }
+
+    /// As the leader of the view: begins it, if its view changes settle every place.
+    fn try_begin(&mut self, now: Time, out: &mut Outbox) {
+        let for_view = self
+            .view_changes
+            .iter()
+            .flatten()
+            .filter(|m| m.view() == self.view);
+        let view_changes: Vec<ViewChange> = for_view.cloned().collect();
+        if view_changes.len() < self.proofs.quorum.quorum() {
+            return;
+        }
+        let Some(start) = choice::choose(self.view, &view_changes, self.proofs.quorum) else {
+            return;
+        };
+        let message = self.proofs.sign_new_view(self.view, view_changes);
+        let message = ViewTransferMessage::NewView(message).encode(self.cluster, self.proofs.epoch);
+        let promise = out.persist(Record::NewView(message.clone()));
+        out.send_promise(Recipients::Others, message.clone(), promise);
+        self.begin(now, start, Sent { message, promise }, out);
+    }
+
+    fn begin(&mut self, now: Time, start: ViewStart, sent: Sent, out: &mut Outbox) {
+        self.view = start.view;
+        self.active = true;
+        self.own = None;
+        self.new_view = Some(sent);
+        for held in &mut self.view_changes {
+            held.take_if(|held| held.view() <= start.view);
+        }
+        self.timer_runs = false;
+        out.push(Effect::CancelTimer(Timer::ViewChange));
+        self.patience.on_entered(now);
+        self.review.on_entered(now);
+        out.push(Effect::EnterView(Arc::new(start)));
+        self.watch(now, out);
+    }
+
+    fn try_new_view(
+        &mut self,
+        now: Time,
+        message: NewView,
+        bytes: &Bytes,
+        out: &mut Outbox,
+    ) -> Result<(), Rejection> {
+        let view = message.view();
+        if view < self.view {
+            return Err(Rejection::OldView);
+        }
+        if view == self.view && self.active {
+            return Err(Rejection::Duplicate);
+        }
+        self.proofs.check_new_view(&message)?;
+        let start = choice::choose(view, &message.view_changes, self.proofs.quorum)
+            .ok_or(Rejection::BadViewChange)?;
+        let promise = out.persist(Record::NewView(bytes.clone()));
+        let message = bytes.clone();
+        self.begin(now, start, Sent { message, promise }, out);
+        Ok(())
+    }
+
+    fn reject(from: NodeId, view: View, result: Result<(), Rejection>, out: &mut Outbox) {
+        if let Err(reason) = result {
+            out.push(Effect::Rejected(Rejected {
+                from,
+                view,
+                seq: SeqNo::ZERO,
+                reason,
+            }));
+        }
+    }
+}
+
+impl ViewTransferProtocol for PbftViewChange {
+    fn view(&self) -> View {
+        self.view
+    }
+
+    fn is_active(&self) -> bool {
+        self.active
+    }
+
+    fn on_pending_changed(&mut self, now: Time, oldest: Option<Time>, out: &mut Outbox) {
+        self.patience.set_pending(oldest);
+        if oldest.is_some() {
+            self.watch(now, out);
+        }
+    }
+
+    fn on_executed(&mut self, now: Time, operations: usize) {
+        // Null requests and repeated frames are no progress: a faulty leader can make them at will.
+        if operations > 0 {
+            self.review.on_executed(operations);
+            self.patience.on_progress(now);
+        }
+    }
+
+    fn on_timeout(&mut self, now: Time, timer: Timer, out: &mut Outbox) {
+        match timer {
+            Timer::Progress => self.on_progress_timer(now, out),
+            Timer::ViewChange => {
+                if !self.active {
+                    self.ask(self.view.next(), out);
+                }
+            }
+            Timer::LeaderReview => {
+                if self.n() == 1 {
+                    return;
+                }
+                out.push(Effect::SetTimer {
+                    timer: Timer::LeaderReview,
+                    at: now.after(self.review.period()),
+                });
+                let waiting = self.patience.oldest_age(now);
+                let leads = self.view.leader(self.n()) == self.proofs.node;
+                if self.active && self.review.end_period(now, waiting) && !leads {
+                    self.ask(self.view.next(), out);
+                }
+            }
+            Timer::Status => {}
+        }
+    }
+
+    fn on_status_due(&mut self, now: Time, standing: Standing, out: &mut Outbox) {
+        if self.n() == 1 {
+            return;
+        }
+        out.push(Effect::SetTimer {
+            timer: Timer::Status,
+            at: now.after(self.status_period),
+        });
+        let latest = |held: &Option<ViewChange>| held.as_ref().map_or(0, |held| held.view);
+        let status = Status {
+            view: self.view.get(),
+            active: self.active,
+            stable: standing.stable.get(),
+            decided: standing.decided.get(),
+            view_changes: self.view_changes.iter().map(latest).collect(),
+            asks: standing.asks,
+            places: standing.places,
+        };
+        let message = ViewTransferMessage::Status(status).encode(self.cluster, self.proofs.epoch);
+        out.send(Recipients::Others, message);
+    }
+
+    fn on_view_left(&mut self, now: Time, view: View, evidence: ViewEvidence, out: &mut Outbox) {
+        self.view = view;
+        self.active = false;
+        self.patience.try_view();
+        let promise = out.persist(Record::View(view));
+        let view_change = self.proofs.sign_view_change(view, evidence);
+        let message =
+            ViewTransferMessage::ViewChange(view_change.clone()).encode(self.cluster, self.proofs.epoch);
+        self.view_changes[self.proofs.node.index()] = Some(view_change);
+        out.send_promise(Recipients::Others, message.clone(), promise);
+        self.own = Some(Sent { message, promise });
+        self.new_view = None;
+        if std::mem::take(&mut self.timer_runs) {
+            out.push(Effect::CancelTimer(Timer::ViewChange));
+        }
+        self.go_on(now, out);
+    }
+
+    fn on_view_change(&mut self, now: Time, from: NodeId, view_change: ViewChange, out: &mut Outbox) {
+        let view = view_change.view();
+        let result = self.try_view_change(now, from, view_change, out);
+        Self::reject(from, view, result, out);
+    }
+
+    fn on_new_view(&mut self, now: Time, from: NodeId, new_view: NewView, message: &Bytes, out: &mut Outbox) {
+        let view = new_view.view();
+        let result = self.try_new_view(now, new_view, message, out);
+        Self::reject(from, view, result, out);
+    }
+
+    fn on_status(&mut self, now: Time, from: NodeId, status: &Status, out: &mut Outbox) {
+        let Some(answered) = self.answered.get_mut(from.index()) else {
+            return;
+        };
+        let theirs = View::new(status.view);
+        let is_there = theirs > self.view || (theirs == self.view && status.active);
+        let has_ours = status
+            .view_changes
+            .get(self.proofs.node.index())
+            .is_some_and(|held| *held >= self.view.get());
+        let lacking = match (&self.own, &self.new_view) {
+            (Some(own), _) if !self.active && !has_ours => own,
+            (_, Some(new_view)) if self.active => new_view,
+            _ => return,
+        };
+        if is_there || answered.is_some_and(|last| now.since(last) < ANSWER_PAUSE) {
+            return;
+        }
+        *answered = Some(now);
+        out.send_promise(Recipients::One(from), lacking.message.clone(), lacking.promise);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! What is signed, and what makes a signed message valid.
+
+use crate::crypto::{Digester, Domain, SigningKey, VerifyingKey};
+use crate::messages::{NewView, PlacedDigest, SignedCheckpoint, ViewChange};
+use crate::protocol::{Rejection, ViewEvidence};
+use crate::types::{Digest, Epoch, NodeId, Quorum, Signers, View};
+
+/// The most entries of Q for one place: what a correct replica keeps (see [`crate::ordering::pbft`]), and as much again.
+const PRE_PREPARED_PER_PLACE_MAX: usize = 16;
+
+/// Signs and judges the messages of one replica's view changes.
+#[derive(Debug)]
+pub(super) struct Proofs {
+    pub(super) node: NodeId,
+    pub(super) quorum: Quorum,
+    pub(super) epoch: Epoch,
+    /// k of §4.3: the size of everybody's window.
+    pub(super) window: u64,
+    pub(super) digester: Digester,
+    pub(super) signing: SigningKey,
+    pub(super) verifying: Vec<VerifyingKey>,
+}
+
+impl Proofs {
+    fn view_change_digest(&self, message: &ViewChange) -> Digest {
+        let mut hasher = self.digester.hasher(Domain::ViewChange);
+        hasher.update(&self.epoch.get().to_le_bytes());
+        message.hash_into(&mut hasher);
+        Digest::from_bytes(*hasher.finalize().as_bytes())
+    }
+
+    fn new_view_digest(&self, message: &NewView) -> Digest {
+        let mut hasher = self.digester.hasher(Domain::NewView);
+        hasher.update(&self.epoch.get().to_le_bytes());
+        message.hash_into(&mut hasher);
+        Digest::from_bytes(*hasher.finalize().as_bytes())
+    }
+
+    /// Our own view change.
+    pub(super) fn sign_view_change(&self, view: View, evidence: ViewEvidence) -> ViewChange {
+        let mut message = ViewChange {
+            view: view.get(),
+            stable_seq: evidence.stable.seq.get(),
+            stable_digest: *evidence.stable.digest.as_bytes(),
+            stable_proof: evidence.proof,
+            prepared: evidence.prepared,
+            pre_prepared: evidence.pre_prepared,
+            signer: self.node.get(),
+            signature: [0; 64],
+        };
+        let digest = self.view_change_digest(&message);
+        message.signature = self.signing.sign(Domain::ViewChange, &digest);
+        message
+    }
+
+    /// The new view that these view changes begin.
+    pub(super) fn sign_new_view(&self, view: View, view_changes: Vec<ViewChange>) -> NewView {
+        let mut message = NewView {
+            view: view.get(),
+            view_changes,
+            signer: self.node.get(),
+            signature: [0; 64],
+        };
+        let digest = self.new_view_digest(&message);
+        message.signature = self.signing.sign(Domain::NewView, &digest);
+        message
+    }
+
+    /// Whether a view change is one a correct replica could have signed.
+    pub(super) fn check_view_change(&self, message: &ViewChange) -> Result<(), Rejection> {
+        let key = self
+            .verifying
+            .get(message.signer().index())
+            .ok_or(Rejection::BadSignature)?;
+        if !self.is_sound(message) {
+            return Err(Rejection::BadViewChange);
+        }
+        key.verify(
+            Domain::ViewChange,
+            &self.view_change_digest(message),
+            &message.signature,
+        )
+        .map_err(|_| Rejection::BadSignature)?;
+        match self.is_stable(message) {
+            true => Ok(()),
+            false => Err(Rejection::BadViewChange),
+        }
+    }
+
+    /// P and Q ascend, lie inside the window after the checkpoint, and speak of earlier views only.
+    fn is_sound(&self, message: &ViewChange) -> bool {
+        let (low, high) = (message.stable_seq, message.stable_seq.saturating_add(self.window));
+        let is_placed =
+            |placed: &PlacedDigest| placed.seq > low && placed.seq <= high && placed.view < message.view;
+        let ascends = |pair: &[PlacedDigest]| (pair[0].seq, pair[0].digest) < (pair[1].seq, pair[1].digest);
+        let q_max = (self.window as usize).saturating_mul(PRE_PREPARED_PER_PLACE_MAX);
+        message.view > 0
+            && message.pre_prepared.len() <= q_max
+            && message.prepared.iter().all(is_placed)
+            && message.prepared.windows(2).all(|pair| pair[0].seq < pair[1].seq)
+            && message.pre_prepared.iter().all(is_placed)
+            && message.pre_prepared.windows(2).all(ascends)
+    }
+
+    /// A quorum of distinct replicas signed the checkpoint, or it is the beginning of time.
+    fn is_stable(&self, message: &ViewChange) -> bool {
+        let claim = message.stable();
+        if claim.seq.get() == 0 {
+            return claim.digest == Digest::ZERO && message.stable_proof.is_empty();
+        }
+        if message.stable_proof.len() > self.quorum.n() {
+            return false;
+        }
+        let digest = claim.signed_digest(&self.digester);
+        let is_signed = |checkpoint: &SignedCheckpoint| {
+            let key = self.verifying.get(NodeId::new(checkpoint.signer).index());
+            let holds = |key: &VerifyingKey| {
+                key.verify(Domain::Checkpoint, &digest, &checkpoint.signature)
+                    .is_ok()
+            };
+            checkpoint.claim() == claim && key.is_some_and(holds)
+        };
+        let mut signers = Signers::NONE;
+        message
+            .stable_proof
+            .iter()
+            .all(|c| signers.add(NodeId::new(c.signer)) && is_signed(c))
+            && signers.count() >= self.quorum.quorum()
+    }
+
+    /// Whether a new view is signed by its leader over a quorum of valid view changes of distinct replicas.
+    pub(super) fn check_new_view(&self, message: &NewView) -> Result<(), Rejection> {
+        let leader = message.view().leader(self.quorum.n());
+        let key = self
+            .verifying
+            .get(leader.index())
+            .ok_or(Rejection::BadSignature)?;
+        if NodeId::new(message.signer) != leader || message.view_changes.len() > self.quorum.n() {
+            return Err(Rejection::BadViewChange);
+        }
+        key.verify(
+            Domain::NewView,
+            &self.new_view_digest(message),
+            &message.signature,
+        )
+        .map_err(|_| Rejection::BadSignature)?;
+        let mut signers = Signers::NONE;
+        for view_change in &message.view_changes {
+            if view_change.view != message.view || !signers.add(view_change.signer()) {
+                return Err(Rejection::BadViewChange);
+            }
+            self.check_view_change(view_change)
+                .map_err(|_| Rejection::BadViewChange)?;
+        }
+        match signers.count() >= self.quorum.quorum() {
+            true => Ok(()),
+            false => Err(Rejection::BadViewChange),
+        }
+    }
+}

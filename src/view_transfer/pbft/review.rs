@@ -1,0 +1,71 @@
+//! Judging a leader that works, but slowly or unfairly (Clement et al., Aardvark, NSDI 2009, §4.3).
+
+use std::time::Duration;
+
+use crate::types::Time;
+
+/// A leader must keep this share of the throughput seen before, in percent, while requests wait.
+const SHARE_PERCENT: u64 = 50;
+/// How many slow periods in a row are too many.
+const SLOW_PERIODS_MAX: u32 = 3;
+
+/// Operations executed per period, now and at best. Unlike Aardvark's, the bar is not raised in good times: a leader
+/// that keeps up is kept.
+#[derive(Debug)]
+pub(super) struct Review {
+    period: Duration,
+    /// How long one request may wait while others are executed.
+    fairness: Duration,
+    operations: u64,
+    /// The most operations of a period, fading by a sixteenth each period in which less was asked for or done.
+    best: u64,
+    slow_periods: u32,
+    not_before: Time,
+}
+
+impl Review {
+    pub(super) fn new(period: Duration, fairness: Duration) -> Self {
+        Self {
+            period,
+            fairness,
+            operations: 0,
+            best: 0,
+            slow_periods: 0,
+            not_before: Time::START,
+        }
+    }
+
+    pub(super) fn period(&self) -> Duration {
+        self.period
+    }
+
+    pub(super) fn on_executed(&mut self, operations: usize) {
+        self.operations += operations as u64;
+    }
+
+    /// A new leader has two periods to find its pace.
+    pub(super) fn on_entered(&mut self, now: Time) {
+        self.slow_periods = 0;
+        self.not_before = now.after(self.period * 2);
+    }
+
+    /// Ends a period: whether the leader is to be replaced. `waiting` is how long the oldest request of this replica has
+    /// waited in the view; requests wait at a backup only when their client has given up on the leader once.
+    pub(super) fn end_period(&mut self, now: Time, waiting: Duration) -> bool {
+        let done = std::mem::take(&mut self.operations);
+        if now < self.not_before {
+            return false;
+        }
+        let demanded = waiting >= self.period;
+        let slow = demanded && done * 100 < self.best * SHARE_PERCENT;
+        self.slow_periods = if slow { self.slow_periods + 1 } else { 0 };
+        self.best = done.max(self.best - self.best / 16);
+        if self.slow_periods >= SLOW_PERIODS_MAX || waiting >= self.fairness {
+            // Perhaps it is not the leader but the times: the next one is measured more gently.
+            self.best /= 2;
+            self.slow_periods = 0;
+            return true;
+        }
+        false
+    }
+}
