@@ -8,6 +8,7 @@ use super::clients::Roguery;
 use super::network::Weather;
 use crate::preprocessing::{CheckerLimits, ClientAuth, PoolLimits};
 use crate::types::Time;
+use crate::view_transfer::pbft::ViewTimings;
 
 /// Which kinds of faults a run may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +66,8 @@ pub struct Knobs {
     pub turn_us: (u64, u64),
     /// Microseconds of a disk's sync.
     pub sync_us: (u64, u64),
+    /// How long replicas wait for a leader and a view.
+    pub timings: ViewTimings,
     /// How long clients wait before they ask everybody.
     pub retransmit: Duration,
 }
@@ -95,6 +98,10 @@ impl Knobs {
             frames_in_flight: 8,
             turn_us: (1, 20),
             sync_us: (10, 200),
+            timings: ViewTimings {
+                timeout_max: Duration::from_secs(5),
+                ..ViewTimings::default()
+            },
             retransmit: Duration::from_millis(200),
         }
     }
@@ -115,6 +122,12 @@ impl Knobs {
             frames_in_flight: dice.pick(&[1, 4, 16]),
             turn_us: dice.pick(&[(0, 0), (1, 20), (50, 500)]),
             sync_us: dice.pick(&[(1, 20), (50, 800), (1000, 12_000)]),
+            timings: ViewTimings {
+                timeout: dice.millis(300, 1500),
+                timeout_max: Duration::from_secs(5),
+                status_period: dice.millis(100, 500),
+                ..ViewTimings::default()
+            },
             retransmit: dice.millis(50, 400),
             ..Self::calm(replicas, dice.between(2, 4) as usize)
         }
@@ -322,22 +335,10 @@ impl Plan {
         }
     }
 
-    /// In this version of the protocol a leader that fails, and a message between replicas that is lost, are not
-    /// recovered from; and a frame that its client proves to some replicas only needs all the others.
+    /// A frame that its client proves to some replicas only needs all the others.
     fn is_progress_promised(&self) -> bool {
-        let leader_fails = self.liars.iter().any(|(liar, _)| *liar == 0)
-            || self
-                .faults
-                .iter()
-                .any(|(_, fault)| matches!(fault, Fault::Crash { host: 0 }));
-        let cuts = self
-            .faults
-            .iter()
-            .any(|(_, fault)| matches!(fault, Fault::Partition { .. }));
-        let loses = self.weather.replica_loss_percent > 0 || (cuts && self.weather.partitions_lose);
         let spoils_macs = |kind: &Roguery| matches!(kind, Roguery::BadMacs | Roguery::Garbage);
-        let disputes = self.rogues.iter().any(spoils_macs) && self.knobs.auth == ClientAuth::Mac;
-        !leader_fails && !loses && !disputes && self.twin.is_none()
+        !self.rogues.iter().any(spoils_macs) || self.knobs.auth == ClientAuth::Signature
     }
 }
 

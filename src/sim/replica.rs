@@ -9,17 +9,17 @@ use super::Knobs;
 use super::keys::{CLUSTER, Keyring};
 use crate::crypto::Digester;
 use crate::execution::{Application, CheckpointRule, ExecutionEvent, Executor, SingleThreaded};
-use crate::messages::archived::{ArchivedOrderingMessage, ArchivedSystemMessage};
 use crate::messages::{
     Checked, CheckpointClaim, ClientReply, ENVELOPE_BYTES, Envelope, Frame, FrameKey, Kind, Mode, Proposal,
     SystemMessage,
 };
 use crate::net::hello::Peer;
 use crate::ordering::pbft::{Pbft, PbftConfig};
-use crate::preprocessing::{FrameChecker, FrameRefusal, RequestPool};
+use crate::preprocessing::{FrameChecker, FrameRefusal, FrameSource, RequestPool};
 use crate::protocol::{Recipients, Record};
 use crate::replica::{Action, DefaultStack, Replica, ReplicaSettings};
 use crate::types::{ClientId, Epoch, Lsn, NodeId, Quorum, SeqNo, Time, View};
+use crate::view_transfer::pbft::{PbftViewChange, ViewChangeConfig};
 
 /// Bytes of checkpoint work done in one turn: little, so that decisions come in between.
 const BACKGROUND_BYTES: usize = 64 << 10;
@@ -76,10 +76,23 @@ impl<A: Application> SimReplica<A> {
         };
         let directory = keys.directory(node, knobs.clients(), knobs.auth);
         let pbft = Pbft::new(config, digester.clone());
+        let view_change = PbftViewChange::new(
+            ViewChangeConfig {
+                node,
+                quorum,
+                cluster: CLUSTER,
+                epoch: Epoch::ZERO,
+                window: knobs.window,
+                signing: keys.replica(node).clone(),
+                verifying: keys.verifying(n).to_vec(),
+                timings: knobs.timings,
+            },
+            digester.clone(),
+        );
         let pool = RequestPool::new(knobs.clients(), knobs.pool);
         Self {
             checker: FrameChecker::new(node, n, knobs.auth, knobs.limits, digester.clone(), directory),
-            replica: Replica::new(settings, digester.clone(), pbft, pool, Lsn::ZERO),
+            replica: Replica::new(settings, digester.clone(), pbft, view_change, pool, Lsn::ZERO),
             executor: SingleThreaded::new(application, knobs.clients(), digester, Epoch::ZERO, rule),
             events: Vec::new(),
             inbox: VecDeque::new(),
@@ -145,19 +158,8 @@ impl<A: Application> SimReplica<A> {
     }
 
     fn take_message(&mut self, now: Time, from: NodeId, message: &Bytes) {
-        let Ok(message) = Checked::<SystemMessage>::body_of(message) else {
-            return;
-        };
-        match &*message {
-            ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::Votes(votes)) => {
-                for vote in votes.votes.iter() {
-                    self.replica.on_vote(now, from, vote.to_vote());
-                }
-            }
-            ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::Checkpoint(checkpoint)) => {
-                self.replica.on_checkpoint(now, from, checkpoint.to_checkpoint());
-            }
-            _ => {}
+        if let Ok(checked) = Checked::<SystemMessage>::body_of(message) {
+            self.replica.on_message(now, from, &checked, message);
         }
     }
 
@@ -167,9 +169,28 @@ impl<A: Application> SimReplica<A> {
         };
         // Signatures of frames taken before are judged first: the verifier is one.
         self.verify_waiting(now, said);
-        if let Some(Ok(proposal)) = self.checker.check_proposal(&checked, message) {
-            self.replica.on_proposal(now, from, proposal);
+        if self.take_forwarded(now, from, &checked) {
+            return;
         }
+        match self.checker.check_proposal(&checked, message) {
+            Some(Ok(batch)) if checked.is_batch_response() => self.replica.on_batch(now, from, batch),
+            Some(Ok(proposal)) => self.replica.on_proposal(now, from, proposal),
+            _ => {}
+        }
+    }
+
+    fn take_forwarded(&mut self, now: Time, from: NodeId, checked: &Checked<SystemMessage>) -> bool {
+        let Some(frames) = checked.forwarded_frames(self.checker.batch_bytes_max()) else {
+            return false;
+        };
+        let Ok(frames) = frames else { return true };
+        let sourced = frames.map(|bytes| (FrameSource::Replica(from), bytes));
+        let replica = &mut self.replica;
+        self.checker.check_frames(sourced, |_, verdict| match verdict {
+            Ok(frame) if frame.mode() == Mode::Ordered => replica.on_frame(now, frame),
+            _ => {}
+        });
+        true
     }
 
     fn verify_waiting(&mut self, now: Time, said: &mut Vec<Said>) {
@@ -207,7 +228,8 @@ impl<A: Application> SimReplica<A> {
         match action {
             Action::ToReplicas { to, message } => said.push(Said::ToReplicas { to, message }),
             Action::Refuse { key, reason } => {
-                let message = ClientReply::refusal(CLUSTER, Epoch::ZERO, View::ZERO, key.sequence, reason);
+                let view = self.replica.view();
+                let message = ClientReply::refusal(CLUSTER, Epoch::ZERO, view, key.sequence, reason);
                 said.push(Said::ToClient {
                     to: key.client,
                     message,
@@ -243,7 +265,7 @@ impl<A: Application> SimReplica<A> {
                     });
                 }
                 ExecutionEvent::Executed { seq, operations } => {
-                    self.replica.on_executed(seq, operations);
+                    self.replica.on_executed(now, seq, operations);
                     said.push(Said::Executed { seq, operations });
                 }
                 ExecutionEvent::Checkpoint(claim) => {

@@ -11,7 +11,6 @@ use super::plan::{PROGRESS_BOUND, Plan, Profile};
 use super::world::{Call, World};
 use crate::execution::apps::kv::{self, Kv};
 use crate::messages::Mode;
-use crate::protocol::Rejection;
 use crate::types::Time;
 
 /// Steps of the search for an order that explains one key's history.
@@ -129,14 +128,11 @@ fn drive(plan: &Plan, world: &mut World<Kv>) {
     judge_history(world);
 }
 
-/// Whether a correct replica fell behind its window and refused what it now lacks: nothing in this version of the
-/// protocol brings it back, and with other faults the rest may be too few.
+/// Whether a correct replica lacks what the others have forgotten: only a transfer would bring it back, and with other
+/// faults the rest may be too few.
 fn lost_by_lagging(world: &World<Kv>) -> bool {
-    let correct = world.hosts.iter().filter(|host| host.is_correct && host.is_up);
-    correct.into_iter().any(|host| {
-        let refused = host.sim.replica.counters().rejected[Rejection::AboveWindow.index()];
-        host.fell_behind || refused > 0
-    })
+    let mut correct = world.hosts.iter().filter(|host| host.is_correct && host.is_up);
+    correct.any(|host| host.fell_behind)
 }
 
 fn judge_history(world: &mut World<Kv>) {

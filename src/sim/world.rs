@@ -431,8 +431,8 @@ impl<A: Application + Clone> World<A> {
                 let seq = decision.seq;
                 self.tell(|_| format!("host {index} executes s{seq} {:?}", decision.batch.digest));
                 if is_correct {
-                    let place = (decision.view.get(), seq.get());
-                    let certified = self.hosts[index].ledger.executes(place, decision.batch.digest);
+                    let ledger = &self.hosts[index].ledger;
+                    let certified = ledger.executes(seq.get(), decision.batch.digest);
                     self.judge(certified);
                     let agreed = self.agreement.executes(index, &decision);
                     self.judge(agreed);
@@ -646,8 +646,9 @@ impl<A: Application + Clone> World<A> {
         let frames_max = limits.frames_per_client * self.knobs.clients();
         let (frames, bytes) = (pool.pending_frames(), pool.pending_bytes());
         let held = host.sim.replica.held_effects();
-        // A slot has a proposal, two votes and a decision; a checkpoint comes at most once per slot.
-        let held_max = 5 * self.knobs.window as usize;
+        // A slot has a proposal, two votes and a decision, and each may be sent again; a checkpoint comes at most once per
+        // slot.
+        let held_max = 16 * self.knobs.window as usize + 64;
         if frames > frames_max || bytes > limits.bytes_max || held > held_max {
             let what = format!("host {index} holds {frames} frames, {bytes} bytes, {held} effects");
             self.judge(Err((Rule::Memory, what)));

@@ -72,7 +72,7 @@ pub(super) fn open(message: &Bytes) -> Option<OrderingMessage> {
     let owned: SystemMessage = rkyv::deserialize::<_, rkyv::rancor::Failure>(&*checked).ok()?;
     match owned {
         SystemMessage::ProtocolMessage(message) => Some(message),
-        SystemMessage::ForwardedRequestMessage(_) => None,
+        SystemMessage::ForwardedRequestMessage(_) | SystemMessage::ViewTransferMessage(_) => None,
     }
 }
 

@@ -2,7 +2,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Broken, Rule};
 use crate::crypto::{Digester, Domain};
-use crate::messages::archived::{ArchivedOrderingMessage, ArchivedSystemMessage};
+use crate::messages::archived::{
+    ArchivedOrderingMessage, ArchivedSystemMessage, ArchivedViewTransferMessage,
+};
 use crate::messages::{Checked, CheckpointClaim, Phase, SignedCheckpoint, SystemMessage};
 use crate::protocol::Record;
 use crate::sim::keys::{CLUSTER, Keyring};
@@ -20,7 +22,11 @@ pub(in crate::sim) struct Ledger {
     commits: BTreeMap<(Place, Digest), BTreeSet<usize>>,
     /// (seq, digest) → whose sound signatures were delivered here.
     checkpoints: BTreeMap<(u64, Digest), BTreeSet<usize>>,
-    proposals_durable: BTreeSet<(Place, Digest)>,
+    /// (seq, digest) → who said that it was decided.
+    decisions: BTreeMap<(u64, Digest), BTreeSet<usize>>,
+    /// By place and digest: a batch that is logged may be prepared again in a later view.
+    proposals_durable: BTreeSet<(u64, Digest)>,
+    prepares_durable: BTreeSet<(Place, Digest)>,
     commits_durable: BTreeSet<(Place, Digest)>,
     checkpoints_durable: BTreeSet<(u64, Digest)>,
     said: BTreeMap<(u8, Place), Digest>,
@@ -36,7 +42,9 @@ impl Ledger {
             prepares: BTreeMap::new(),
             commits: BTreeMap::new(),
             checkpoints: BTreeMap::new(),
+            decisions: BTreeMap::new(),
             proposals_durable: BTreeSet::new(),
+            prepares_durable: BTreeSet::new(),
             commits_durable: BTreeSet::new(),
             checkpoints_durable: BTreeSet::new(),
             said: BTreeMap::new(),
@@ -57,8 +65,10 @@ impl Ledger {
     /// A message was delivered here.
     pub(in crate::sim) fn heard(&mut self, from: NodeId, message: &Checked<SystemMessage>) {
         let from = from.index();
-        let ArchivedSystemMessage::ProtocolMessage(message) = &**message else {
-            return;
+        let message = match &**message {
+            ArchivedSystemMessage::ProtocolMessage(message) => message,
+            ArchivedSystemMessage::ViewTransferMessage(message) => return self.heard_of_views(from, message),
+            ArchivedSystemMessage::ForwardedRequestMessage(_) => return,
         };
         match message {
             ArchivedOrderingMessage::PrePrepare(head) => {
@@ -86,11 +96,47 @@ impl Ledger {
             }
             ArchivedOrderingMessage::Checkpoint(checkpoint) => {
                 let checkpoint = checkpoint.to_checkpoint();
-                if usize::from(checkpoint.signer) == from && self.is_signed(&checkpoint) {
-                    let key = (checkpoint.seq, checkpoint.claim().digest);
-                    self.checkpoints.entry(key).or_default().insert(from);
+                if usize::from(checkpoint.signer) == from {
+                    self.count_checkpoint(&checkpoint);
                 }
             }
+        }
+    }
+
+    /// Others' checkpoints travel with view changes, as proofs.
+    fn heard_of_views(&mut self, from: usize, message: &ArchivedViewTransferMessage) {
+        let proofs: Vec<SignedCheckpoint> = match message {
+            ArchivedViewTransferMessage::ViewChange(message) => message.to_view_change().stable_proof,
+            ArchivedViewTransferMessage::NewView(message) => {
+                let changes = message.to_new_view().view_changes;
+                changes
+                    .into_iter()
+                    .flat_map(|change| change.stable_proof)
+                    .collect()
+            }
+            ArchivedViewTransferMessage::Decisions(decisions) => {
+                for decision in decisions.iter().map(|decision| decision.to_ref()) {
+                    let key = (decision.seq, decision.digest());
+                    self.decisions.entry(key).or_default().insert(from);
+                }
+                return;
+            }
+            _ => return,
+        };
+        proofs
+            .iter()
+            .for_each(|checkpoint| self.count_checkpoint(checkpoint));
+    }
+
+    fn count_checkpoint(&mut self, checkpoint: &SignedCheckpoint) {
+        let key = (checkpoint.seq, checkpoint.claim().digest);
+        let signer = usize::from(checkpoint.signer);
+        let is_known = self
+            .checkpoints
+            .get(&key)
+            .is_some_and(|signers| signers.contains(&signer));
+        if !is_known && self.is_signed(checkpoint) {
+            self.checkpoints.entry(key).or_default().insert(signer);
         }
     }
 
@@ -111,18 +157,21 @@ impl Ledger {
     pub(in crate::sim) fn on_disk(&mut self, record: &Record) {
         match record {
             Record::Proposal(proposal) => {
-                let place = (proposal.view.get(), proposal.seq.get());
-                self.proposals_durable.insert((place, proposal.batch.digest));
+                self.proposals_durable
+                    .insert((proposal.seq.get(), proposal.batch.digest));
             }
             Record::Vote(vote) => {
-                self.commits_durable
-                    .insert(((vote.view, vote.seq), vote.digest()));
+                let key = ((vote.view, vote.seq), vote.digest());
+                match vote.phase {
+                    Phase::Prepare => self.prepares_durable.insert(key),
+                    Phase::Commit => self.commits_durable.insert(key),
+                };
             }
             Record::Checkpoint(checkpoint) => {
                 self.checkpoints_durable
                     .insert((checkpoint.seq, checkpoint.claim().digest));
             }
-            Record::View(_) => {}
+            Record::View(_) | Record::NewView(_) => {}
         }
     }
 
@@ -134,11 +183,8 @@ impl Ledger {
         match message {
             ArchivedOrderingMessage::PrePrepare(head) => {
                 let (place, digest) = ((head.view().get(), head.seq().get()), head.digest());
-                self.durable(
-                    self.proposals_durable.contains(&(place, digest)),
-                    "pre-prepare",
-                    place,
-                )?;
+                let kept = self.proposals_durable.contains(&(place.1, digest));
+                self.durable(kept, "pre-prepare", place)?;
                 self.says_once(0, place, digest)
             }
             ArchivedOrderingMessage::Votes(votes) => {
@@ -146,7 +192,8 @@ impl Ledger {
                     let (place, digest) = ((vote.view, vote.seq), vote.digest());
                     match vote.phase {
                         Phase::Prepare => {
-                            let kept = self.proposals_durable.contains(&(place, digest));
+                            let kept = self.proposals_durable.contains(&(place.1, digest))
+                                || self.prepares_durable.contains(&(place, digest));
                             self.durable(kept, "prepare", place)?;
                             self.says_once(1, place, digest)?;
                         }
@@ -208,6 +255,10 @@ impl Ledger {
     fn is_prepared(&self, place: Place, digest: Digest) -> Result<(), Broken> {
         let mut signers = self.prepares.get(&(place, digest)).cloned().unwrap_or_default();
         signers.insert(self.node);
+        // A new-view stands for the pre-prepares of what it chose.
+        if place.0 > 0 {
+            signers.insert(self.leader(place.0));
+        }
         if signers.len() >= self.enough() && signers.contains(&self.leader(place.0)) {
             return Ok(());
         }
@@ -220,18 +271,31 @@ impl Ledger {
         ))
     }
 
-    /// This replica executes a batch.
-    pub(in crate::sim) fn executes(&self, place: Place, digest: Digest) -> Result<(), Broken> {
-        self.durable(self.commits_durable.contains(&(place, digest)), "decision", place)?;
-        let mut signers = self.commits.get(&(place, digest)).cloned().unwrap_or_default();
-        signers.insert(self.node);
-        match signers.len() >= self.enough() {
+    /// This replica executes a batch: a quorum committed it in one view, or f+1 others said that it was decided.
+    pub(in crate::sim) fn executes(&self, seq: u64, digest: Digest) -> Result<(), Broken> {
+        let faulty = (self.n - 1) / 3;
+        let told = self.decisions.get(&(seq, digest)).map_or(0, BTreeSet::len);
+        if told > faulty {
+            return Ok(());
+        }
+        let is_kept = self
+            .commits_durable
+            .iter()
+            .any(|((_, place), kept)| (*place, *kept) == (seq, digest));
+        self.durable(is_kept, "decision", (0, seq))?;
+        let mut most = 1;
+        for (((_, place), voted), signers) in &self.commits {
+            if (*place, *voted) == (seq, digest) {
+                most = most.max(signers.len() + usize::from(!signers.contains(&self.node)));
+            }
+        }
+        match most >= self.enough() {
             true => Ok(()),
             false => Err((
                 Rule::Certificates,
                 format!(
-                    "r{} executes v{} s{} committed by {signers:?} only",
-                    self.node, place.0, place.1
+                    "r{} executes s{seq} committed by {most} only, told by {told}",
+                    self.node
                 ),
             )),
         }
