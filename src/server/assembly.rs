@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::net::handshake::Identity;
 use crate::net::hello::Peer;
 use crate::preprocessing::{ClientAuth, ClientDirectory, ClientKeys, FrameChecker, PoolLimits, RequestPool};
-use crate::replica::{ExecutorOf, OrderingOf, Replica, ReplicaSettings, Stack};
+use crate::replica::{Replica, ReplicaSettings, Stack};
 use crate::ring::Doorbell;
 use crate::shard::ShardError;
 use crate::shard::control::{

@@ -317,7 +317,7 @@ impl Cluster {
                 continue;
             }
             let selective =
-                behaviour == Behaviour::Selective && id.index() % 2 == 0 && self.random.chance(90);
+                behaviour == Behaviour::Selective && id.index().is_multiple_of(2) && self.random.chance(90);
             // Each twin is heard by those of its kind, mostly.
             let twin = behaviour == Behaviour::Twins && other % 2 != host % 2 && self.random.chance(80);
             let apart = self.hosts[host].side != self.hosts[other].side;

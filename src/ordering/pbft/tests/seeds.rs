@@ -36,8 +36,12 @@ fn replicas_agree_and_finish_under_any_order_of_delivery() {
 
 #[test]
 fn lost_messages_are_made_good() {
-    (0..600).for_each(|seed| drop(run(4, seed, storm(seed), &[])));
-    (0..100).for_each(|seed| drop(run(7, seed, storm(seed), &[])));
+    (0..600).for_each(|seed| {
+        let _ = run(4, seed, storm(seed), &[]);
+    });
+    (0..100).for_each(|seed| {
+        let _ = run(7, seed, storm(seed), &[]);
+    });
 }
 
 #[test]
@@ -69,7 +73,9 @@ fn two_crashed_leaders_of_seven_are_replaced() {
 
 #[test]
 fn a_crash_and_lost_messages_together_are_survived() {
-    (0..400).for_each(|seed| drop(run(4, seed, storm(seed), &[Behaviour::Crashes(seed % 900)])));
+    (0..400).for_each(|seed| {
+        let _ = run(4, seed, storm(seed), &[Behaviour::Crashes(seed % 900)]);
+    });
 }
 
 #[test]
@@ -84,30 +90,37 @@ fn a_leader_that_never_proposes_is_replaced() {
 
 #[test]
 fn a_leader_that_speaks_to_some_only_stops_nobody() {
-    (0..300).for_each(|seed| drop(run(4, seed, calm(seed), &[Behaviour::Selective])));
+    (0..300).for_each(|seed| {
+        let _ = run(4, seed, calm(seed), &[Behaviour::Selective]);
+    });
     (0..60).for_each(|seed| {
-        drop(run(
-            7,
-            seed,
-            calm(seed),
-            &[Behaviour::Selective, Behaviour::Selective],
-        ))
+        let _ = run(7, seed, calm(seed), &[Behaviour::Selective, Behaviour::Selective]);
     });
 }
 
 #[test]
 fn a_replica_that_votes_at_random_changes_nothing() {
-    (0..300).for_each(|seed| drop(run(4, seed, storm(seed), &[Behaviour::Lies])));
-    (0..60).for_each(|seed| drop(run(7, seed, storm(seed), &[Behaviour::Lies, Behaviour::Lies])));
+    (0..300).for_each(|seed| {
+        let _ = run(4, seed, storm(seed), &[Behaviour::Lies]);
+    });
+    (0..60).for_each(|seed| {
+        let _ = run(7, seed, storm(seed), &[Behaviour::Lies, Behaviour::Lies]);
+    });
 }
 
 #[test]
 fn an_equivocating_leader_divides_nobody() {
-    (0..500).for_each(|seed| drop(run(4, seed, calm(seed), &[Behaviour::Twins])));
-    (0..300).for_each(|seed| drop(run(4, seed, storm(seed), &[Behaviour::Twins])));
+    (0..500).for_each(|seed| {
+        let _ = run(4, seed, calm(seed), &[Behaviour::Twins]);
+    });
+    (0..300).for_each(|seed| {
+        let _ = run(4, seed, storm(seed), &[Behaviour::Twins]);
+    });
 }
 
 #[test]
 fn two_equivocating_leaders_of_seven_divide_nobody() {
-    (0..100).for_each(|seed| drop(run(7, seed, storm(seed), &[Behaviour::Twins, Behaviour::Twins])));
+    (0..100).for_each(|seed| {
+        let _ = run(7, seed, storm(seed), &[Behaviour::Twins, Behaviour::Twins]);
+    });
 }
