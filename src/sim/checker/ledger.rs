@@ -271,34 +271,33 @@ impl Ledger {
         ))
     }
 
-    /// This replica executes a batch: a quorum committed it in one view, or f+1 others said that it was decided.
+    /// This replica executes a batch: a quorum committed it in one view, or f+1 others said that it was decided. Its own
+    /// commit counts once it is on its disk.
     pub(in crate::sim) fn executes(&self, seq: u64, digest: Digest) -> Result<(), Broken> {
         let faulty = (self.n - 1) / 3;
         let told = self.decisions.get(&(seq, digest)).map_or(0, BTreeSet::len);
         if told > faulty {
             return Ok(());
         }
-        let is_kept = self
-            .commits_durable
-            .iter()
-            .any(|((_, place), kept)| (*place, *kept) == (seq, digest));
-        self.durable(is_kept, "decision", (0, seq))?;
-        let mut most = 1;
-        for (((_, place), voted), signers) in &self.commits {
-            if (*place, *voted) == (seq, digest) {
-                most = most.max(signers.len() + usize::from(!signers.contains(&self.node)));
+        let (mut most, mut with_own) = (0, false);
+        for (key, signers) in &self.commits {
+            if (key.0.1, key.1) == (seq, digest) {
+                let kept = self.commits_durable.contains(key);
+                with_own |= signers.len() + 1 >= self.enough();
+                most = most.max(signers.len() + usize::from(kept));
             }
         }
-        match most >= self.enough() {
-            true => Ok(()),
-            false => Err((
-                Rule::Certificates,
-                format!(
-                    "r{} executes s{seq} committed by {most} only, told by {told}",
-                    self.node
-                ),
-            )),
+        if self.enough() <= 1 || most >= self.enough() {
+            return Ok(());
         }
+        self.durable(!with_own, "decision", (0, seq))?;
+        Err((
+            Rule::Certificates,
+            format!(
+                "r{} executes s{seq} committed by {most} only, told by {told}",
+                self.node
+            ),
+        ))
     }
 
     /// This replica took a checkpoint itself.
