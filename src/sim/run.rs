@@ -111,7 +111,7 @@ fn drive(plan: &Plan, world: &mut World<Kv>) {
         return;
     }
     let stuck = world.open_calls();
-    if plan.promises_progress && stuck > 0 && !lost_by_lagging(world) {
+    if plan.promises_progress && stuck > 0 && !lost_by_lagging(plan, world) {
         let places: Vec<String> = (0..world.hosts.len())
             .map(|host| format!("s{}", world.agreement.executed_by(host)))
             .collect();
@@ -128,11 +128,13 @@ fn drive(plan: &Plan, world: &mut World<Kv>) {
     judge_history(world);
 }
 
-/// Whether a correct replica lacks what the others have forgotten: only a transfer would bring it back, and with other
-/// faults the rest may be too few.
-fn lost_by_lagging(world: &World<Kv>) -> bool {
-    let mut correct = world.hosts.iter().filter(|host| host.is_correct && host.is_up);
-    correct.any(|host| host.fell_behind)
+/// Whether more than f replicas are faulty or lack what the others have forgotten: only a transfer would bring these back,
+/// and the rest may be too few.
+fn lost_by_lagging(plan: &Plan, world: &World<Kv>) -> bool {
+    let is_sound = |host: &&crate::sim::world::Host<Kv>| host.is_correct && host.is_up && !host.fell_behind;
+    let sound = world.hosts.iter().filter(is_sound).count();
+    let lagging = world.hosts.iter().any(|host| host.is_correct && host.fell_behind);
+    lagging && sound < plan.knobs.replicas - plan.knobs.faulty_max()
 }
 
 fn judge_history(world: &mut World<Kv>) {

@@ -25,6 +25,8 @@ use crate::types::{ClientId, Lsn, NodeId, Time};
 
 /// Calls are given up after this: long after every bound that is checked.
 const DEADLINE: Duration = Duration::from_secs(10_000);
+/// More messages than this are under way only if something answers itself.
+const QUEUE_MAX: usize = 1 << 20;
 /// How often a faulty client acts.
 const ROGUE_PAUSE_MS: (u64, u64) = (5, 80);
 
@@ -243,6 +245,9 @@ impl<A: Application + Clone> World<A> {
         self.now = next.at;
         self.steps += 1;
         self.happen(next.event);
+        if self.queue.len() > QUEUE_MAX {
+            self.break_rule(Rule::Memory, format!("more than {QUEUE_MAX} messages are under way"));
+        }
         true
     }
 
@@ -358,7 +363,10 @@ impl<A: Application + Clone> World<A> {
             {
                 self.hosts[host].ledger.heard(from, &checked);
             }
-            let sent = self.hosts[host].liar.as_mut().map(|liar| liar.hear(&message));
+            // Liars do not excite each other without end.
+            let is_honest = self.hosts.iter().all(|host| host.node != from || host.liar.is_none());
+            let liar = self.hosts[host].liar.as_mut().filter(|_| is_honest);
+            let sent = liar.map(|liar| liar.hear(&message));
             for lie in sent.into_iter().flatten() {
                 self.send_to_node(host, lie.to, &lie.message, lie.later);
             }
