@@ -246,7 +246,10 @@ impl<A: Application + Clone> World<A> {
         self.steps += 1;
         self.happen(next.event);
         if self.queue.len() > QUEUE_MAX {
-            self.break_rule(Rule::Memory, format!("more than {QUEUE_MAX} messages are under way"));
+            self.break_rule(
+                Rule::Memory,
+                format!("more than {QUEUE_MAX} messages are under way"),
+            );
         }
         true
     }
@@ -364,7 +367,10 @@ impl<A: Application + Clone> World<A> {
                 self.hosts[host].ledger.heard(from, &checked);
             }
             // Liars do not excite each other without end.
-            let is_honest = self.hosts.iter().all(|host| host.node != from || host.liar.is_none());
+            let is_honest = self
+                .hosts
+                .iter()
+                .all(|host| host.node != from || host.liar.is_none());
             let liar = self.hosts[host].liar.as_mut().filter(|_| is_honest);
             let sent = liar.map(|liar| liar.hear(&message));
             for lie in sent.into_iter().flatten() {

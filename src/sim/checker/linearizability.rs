@@ -52,7 +52,9 @@ pub fn check(history: &[Operation], budget: usize) -> Verdict {
         Action::Delete(_) => true,
     };
     let mut operations: Vec<&Operation> = history.iter().filter(tells).collect();
-    operations.sort_by_key(|operation| (operation.from, operation.to));
+    // What has to come first is tried first.
+    let end = |operation: &Operation| operation.to.unwrap_or(Time::from_nanos(u64::MAX));
+    operations.sort_by_key(|operation| (end(operation), operation.from));
     let mut search = Search {
         operations,
         seen: BTreeSet::new(),
@@ -92,16 +94,14 @@ impl Search<'_> {
             }
             self.budget -= 1;
             let (state, from) = (top.state, top.next);
-            // What fits and changes nothing may come first in any order that explains the rest: no other choice is
-            // worth a look.
             let harmless = match from {
-                0 => self.candidate(&done, state, 0, |after| after == state),
+                0 => self.harmless(&done, state),
                 _ => None,
             };
             let (found, next) = match harmless {
                 Some(found) => (Some(found), usize::MAX),
                 None => {
-                    let found = self.candidate(&done, state, from, |_| true);
+                    let found = self.candidate(&done, state, from, |_, _| true);
                     (found, found.map_or(from, |(index, _)| index + 1))
                 }
             };
@@ -148,13 +148,32 @@ impl Search<'_> {
         state.is_some() && self.operations.iter().enumerate().any(reads)
     }
 
+    /// An operation that may come now in any order that explains the rest: no other choice is worth a look. Such is what
+    /// fits and changes nothing; and a write that nobody read over a value that nobody reads any more, unless a later
+    /// removal may need it to find something.
+    fn harmless(&self, done: &[u64], state: Option<u64>) -> Option<(usize, Option<u64>)> {
+        let still = self.candidate(done, state, 0, |_, after| after == state);
+        if still.is_some() || state.is_none() || self.is_awaited(done, state) {
+            return still;
+        }
+        let removes = |(index, operation): (usize, &&Operation)| {
+            !Self::is_done(done, index) && matches!(operation.action, Action::Delete(None | Some(true)))
+        };
+        if self.operations.iter().enumerate().filter(|o| removes(*o)).count() > 1 {
+            return None;
+        }
+        self.candidate(done, state, 0, |action, after| {
+            matches!(action, Action::Put(_)) && !self.is_awaited(done, after)
+        })
+    }
+
     /// The next operation from `from` on that may come now and fits the state; and the state after it.
     fn candidate(
         &self,
         done: &[u64],
         state: Option<u64>,
         from: usize,
-        wanted: impl Fn(Option<u64>) -> bool,
+        wanted: impl Fn(&Action, Option<u64>) -> bool,
     ) -> Option<(usize, Option<u64>)> {
         let open = |index: &usize| !Self::is_done(done, *index);
         let first_end = (0..self.operations.len())
@@ -162,10 +181,13 @@ impl Search<'_> {
             .filter_map(|index| self.operations[index].to)
             .min();
         (from..self.operations.len())
-            .take_while(|index| first_end.is_none_or(|end| self.operations[*index].from <= end))
+            .filter(|index| first_end.is_none_or(|end| self.operations[*index].from <= end))
             .filter(open)
             .filter_map(|index| Some((index, step(&self.operations[index].action, state)?)))
-            .find(|(_, after)| wanted(*after) && (*after == state || !self.is_awaited(done, state)))
+            .find(|(index, after)| {
+                let action = &self.operations[*index].action;
+                wanted(action, *after) && (*after == state || !self.is_awaited(done, state))
+            })
     }
 }
 
