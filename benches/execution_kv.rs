@@ -94,9 +94,25 @@ fn checkpoint(criterion: &mut Criterion) {
         Kv.update(&mut state, &operation(number, 100_000), &mut result);
         result.clear();
     }
+    let all: Vec<_> = (0..100_000).map(|number| operation(number, 100_000)).collect();
     let mut group = criterion.benchmark_group("checkpoint of 100,000 keys");
     group.bench_function("freeze", |bench| bench.iter(|| state.snapshot()));
     group.sample_size(20);
+    group.bench_function("write every key after freezing", |bench| {
+        // Two closures take turns with the one state.
+        let shared = std::cell::RefCell::new(&mut state);
+        bench.iter_batched(
+            || shared.borrow_mut().snapshot(),
+            |snapshot| {
+                for put in &all {
+                    Kv.update(&mut shared.borrow_mut(), put, &mut result);
+                    result.clear();
+                }
+                snapshot
+            },
+            BatchSize::PerIteration,
+        );
+    });
     group.bench_function("digest after every key was written", |bench| {
         bench.iter_batched(
             || {

@@ -23,10 +23,12 @@ pub enum Domain {
     NewView,
     /// A record of the persistent log.
     LogRecord,
+    /// The chain of decisions: each link covers the one before, a place and its batch.
+    Decision,
 }
 
 impl Domain {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::RequestFrame,
         Self::Batch,
         Self::Checkpoint,
@@ -36,6 +38,7 @@ impl Domain {
         Self::ViewChange,
         Self::NewView,
         Self::LogRecord,
+        Self::Decision,
     ];
 }
 

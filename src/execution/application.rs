@@ -1,8 +1,13 @@
+use super::ImageError;
 use crate::crypto::Digester;
 use crate::types::Digest;
 
 /// The result of an operation during which the application panicked: the same at every replica.
 pub const PANIC_RESULT: &[u8] = b"\xffthe operation failed inside the application";
+
+/// The result of an operation whose own result would make the frame's reply too long: the same at every replica.
+/// The operation took effect.
+pub const TOO_LONG_RESULT: &[u8] = b"\xfdtoo long";
 
 /// A deterministic service.
 ///
@@ -45,4 +50,23 @@ pub trait MonolithicState: Send + 'static {
     /// depends on the contents alone, not on how they came about.
     fn digest_step(snapshot: &mut Self::Snapshot, digester: &Digester, budget_bytes: usize)
     -> Option<Digest>;
+
+    /// Appends about `budget_bytes` of the snapshot's contents to `chunk`, as one piece that
+    /// [`read_chunk`](Self::read_chunk) understands; false when nothing is left. May be called on a snapshot that was not
+    /// digested, from beginning to end.
+    fn write_chunk(snapshot: &mut Self::Snapshot, budget_bytes: usize, chunk: &mut Vec<u8>) -> bool;
+
+    /// A state without any contents, to read chunks into.
+    fn blank() -> Self;
+
+    /// Takes the contents of one chunk in. Chunks come in the order in which they were written; they may be damaged.
+    ///
+    /// # Errors
+    /// When the bytes are no chunk.
+    fn read_chunk(&mut self, chunk: &[u8]) -> Result<(), ImageError>;
+
+    /// About how many bytes of that work are left, so that it can be spread. By default unknown.
+    fn digest_left_bytes(_snapshot: &Self::Snapshot) -> usize {
+        0
+    }
 }

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::ImageError;
 use super::window::{CLIENT_WINDOW, SequenceWindow, Standing};
 use crate::crypto::{Digester, Domain};
 use crate::messages::FrameKey;
@@ -12,8 +13,28 @@ use crate::types::{ClientId, Digest, FrameSeq};
 #[derive(Debug, Clone, Default)]
 struct Entry {
     window: SequenceWindow,
-    /// The replies of frames inside the window, in the order of execution.
+    /// The replies of the newest frames, in the order of their numbers: those inside the window, as far as they fit.
     replies: VecDeque<(FrameSeq, Bytes)>,
+    reply_bytes: usize,
+}
+
+/// How many bytes of replies are remembered of one client; the newest of its frames keeps its reply whatever its
+/// length. Equal at every replica, as the replies are part of checkpoints.
+pub const CLIENT_REPLY_BYTES_MAX: usize = 8 << 20;
+
+impl Entry {
+    fn record(&mut self, sequence: FrameSeq, reply: Bytes) {
+        self.window.record(sequence);
+        self.reply_bytes += reply.len();
+        let behind = self.replies.partition_point(|(other, _)| *other < sequence);
+        self.replies.insert(behind, (sequence, reply));
+        while self.replies.len() > CLIENT_WINDOW as usize
+            || (self.reply_bytes > CLIENT_REPLY_BYTES_MAX && self.replies.len() > 1)
+        {
+            let forgotten = self.replies.pop_front();
+            self.reply_bytes -= forgotten.map_or(0, |(_, reply)| reply.len());
+        }
+    }
 }
 
 /// Which frames of which client were executed, and their replies: what makes execution exactly-once. Part of
@@ -47,24 +68,17 @@ impl ClientTable {
         let Some(entry) = self.entries.get_mut(key.client.get() as usize) else {
             return;
         };
-        let entry = Arc::make_mut(entry);
-        entry.window.record(key.sequence);
-        while entry.replies.len() >= CLIENT_WINDOW as usize {
-            entry.replies.pop_front();
-        }
-        entry.replies.push_back((key.sequence, reply));
+        Arc::make_mut(entry).record(key.sequence, reply);
     }
 
     /// The reply of an executed frame, while it is remembered.
     #[must_use]
     pub fn reply(&self, key: FrameKey) -> Option<&Bytes> {
         let entry = self.entry(key.client)?;
-        entry
+        let found = entry
             .replies
-            .iter()
-            .rev()
-            .find(|(sequence, _)| *sequence == key.sequence)
-            .map(|(_, reply)| reply)
+            .binary_search_by_key(&key.sequence, |(sequence, _)| *sequence);
+        found.ok().map(|place| &entry.replies[place].1)
     }
 
     fn entry(&self, client: ClientId) -> Option<&Entry> {
@@ -75,6 +89,52 @@ impl ClientTable {
     #[must_use]
     pub fn clients(&self) -> usize {
         self.entries.len()
+    }
+
+    /// What is known of each client's frames.
+    pub(super) fn windows(&self) -> Vec<SequenceWindow> {
+        self.entries.iter().map(|entry| entry.window).collect()
+    }
+
+    /// Appends one client's entry: number, window, and each reply after its frame's number and its length.
+    pub(super) fn write_entry(&self, client: usize, out: &mut Vec<u8>) {
+        let entry = &self.entries[client];
+        out.extend_from_slice(&(client as u32).to_le_bytes());
+        out.extend_from_slice(&entry.window.to_bytes());
+        out.extend_from_slice(&(entry.replies.len() as u32).to_le_bytes());
+        for (sequence, reply) in &entry.replies {
+            out.extend_from_slice(&sequence.get().to_le_bytes());
+            out.extend_from_slice(&(reply.len() as u32).to_le_bytes());
+            out.extend_from_slice(reply);
+        }
+    }
+
+    /// Reads entries that were written one after the other.
+    pub(super) fn read_entries(&mut self, mut bytes: &[u8]) -> Result<(), ImageError> {
+        while !bytes.is_empty() {
+            let client = u32::from_le_bytes(take(&mut bytes)?) as usize;
+            let window = SequenceWindow::from_bytes(take(&mut bytes)?);
+            let replies = u32::from_le_bytes(take(&mut bytes)?);
+            let mut entry = Entry {
+                window,
+                ..Entry::default()
+            };
+            for _ in 0..replies {
+                let sequence = FrameSeq::new(u64::from_le_bytes(take(&mut bytes)?));
+                let length = u32::from_le_bytes(take(&mut bytes)?) as usize;
+                let (reply, rest) = bytes.split_at_checked(length).ok_or(ImageError::Clients)?;
+                bytes = rest;
+                entry.reply_bytes += length;
+                entry.replies.push_back((sequence, Bytes::copy_from_slice(reply)));
+            }
+            if entry.replies.len() > CLIENT_WINDOW as usize
+                || !entry.replies.iter().is_sorted_by_key(|(sequence, _)| *sequence)
+            {
+                return Err(ImageError::Clients);
+            }
+            *self.entries.get_mut(client).ok_or(ImageError::Clients)? = Arc::new(entry);
+        }
+        Ok(())
     }
 
     /// The digest of one client's entry, and how many bytes were hashed for it.
@@ -92,4 +152,10 @@ impl ClientTable {
         }
         (Digest::from_bytes(*hasher.finalize().as_bytes()), bytes)
     }
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], ImageError> {
+    let (head, rest) = bytes.split_first_chunk::<N>().ok_or(ImageError::Clients)?;
+    *bytes = rest;
+    Ok(*head)
 }

@@ -8,14 +8,17 @@
 mod application;
 pub mod apps;
 mod client_table;
+mod image;
+mod part;
 mod parts;
 mod single;
 mod window;
 
-pub use application::{Application, MonolithicState, PANIC_RESULT};
+pub use application::{Application, MonolithicState, PANIC_RESULT, TOO_LONG_RESULT};
 pub use client_table::ClientTable;
+pub use image::{CheckpointImage, ImageError};
 pub use parts::{PARTS, PartitionedStore, PartsSnapshot};
-pub use single::{CheckpointRule, SingleThreaded};
+pub use single::{CheckpointRule, FRAME_RESULT_BYTES_MAX, SingleThreaded};
 pub use window::{CLIENT_WINDOW, SequenceWindow, Standing};
 
 use std::sync::Arc;
@@ -26,7 +29,7 @@ use crate::messages::{CheckpointClaim, Frame, FrameKey, Proposal};
 use crate::types::{SeqNo, View};
 
 /// What execution tells the rest of the replica.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum ExecutionEvent {
     /// Answer a client.
     Reply {
@@ -46,6 +49,8 @@ pub enum ExecutionEvent {
     },
     /// The digest of a checkpoint is known.
     Checkpoint(CheckpointClaim),
+    /// The contents of the checkpoint whose digest was just told, to be kept on disk.
+    Image(Box<dyn CheckpointImage>),
 }
 
 /// Runs an application over decisions. Deterministic: the same calls give the same events.
@@ -65,6 +70,24 @@ pub trait Executor: Send {
 
     /// The checkpoint claim for the state as it is now, computed at once: for tools and tests, not for load.
     fn digest_now(&mut self) -> CheckpointClaim;
+
+    /// Whether checkpoints give [images](ExecutionEvent::Image) from the next one on.
+    fn keep_images(&mut self, keep: bool);
+
+    /// Takes one chunk of an image in; the first one empties the state and the client table.
+    ///
+    /// # Errors
+    /// When it is no chunk of an image of this service and this cluster.
+    fn read_image_chunk(&mut self, chunk: &[u8]) -> Result<(), ImageError>;
+
+    /// All chunks of an image were read: what the contents amount to, if they are those the image's head promised.
+    ///
+    /// # Errors
+    /// When they are not.
+    fn finish_image(&mut self) -> Result<CheckpointClaim, ImageError>;
+
+    /// What was executed of each client's frames.
+    fn client_windows(&self) -> Vec<SequenceWindow>;
 
     /// The last decision executed.
     fn executed(&self) -> SeqNo;

@@ -1,65 +1,21 @@
 //! A key-value store in parts that are shared with snapshots and copied when they are next written.
 
 use std::hash::BuildHasher;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 
-use super::MonolithicState;
+use super::part::Part;
+use super::{ImageError, MonolithicState};
 use crate::crypto::{Digester, Domain};
 use crate::types::Digest;
 
 /// How many parts a store has. At 1 GiB a part is 256 KiB: copying one on write takes well under a millisecond.
 pub const PARTS: usize = 4096;
 
-/// One key and its value, in one allocation.
-#[derive(Debug, Clone)]
-struct Pair {
-    key_bytes: u32,
-    bytes: Vec<u8>,
-}
-
-impl Pair {
-    fn key(&self) -> &[u8] {
-        &self.bytes[..self.key_bytes as usize]
-    }
-
-    fn value(&self) -> &[u8] {
-        &self.bytes[self.key_bytes as usize..]
-    }
-}
-
-/// The pairs whose keys fall into one part.
-///
-/// Invariant: a set `digest` is that of `pairs`. Writers hold the part alone and unset it.
-#[derive(Debug, Clone, Default)]
-struct Part {
-    pairs: HashTable<Pair>,
-    bytes: usize,
-    digest: OnceLock<Digest>,
-}
-
-impl Part {
-    /// The digest over the pairs in the order of their keys, computed at most once per content.
-    fn digest(&self, digester: &Digester) -> Digest {
-        *self.digest.get_or_init(|| {
-            let mut pairs: Vec<&Pair> = self.pairs.iter().collect();
-            pairs.sort_unstable_by(|a, b| a.key().cmp(b.key()));
-            let mut hasher = digester.hasher(Domain::State);
-            for pair in pairs {
-                hasher.update(&pair.key_bytes.to_le_bytes());
-                hasher.update(&(pair.bytes.len() as u64).to_le_bytes());
-                hasher.update(&pair.bytes);
-            }
-            Digest::from_bytes(*hasher.finalize().as_bytes())
-        })
-    }
-}
-
 /// The part of a key. Written out here, because it must be the same in every build of every version: part digests
 /// depend on it. A client can choose keys of one part; that part is then slow to copy and digest, nothing else.
-fn place(key: &[u8]) -> usize {
+pub(super) fn place(key: &[u8]) -> usize {
     let mut hash = key.len() as u64;
     let (words, rest) = key.as_chunks::<8>();
     let mut last = [0; 8];
@@ -100,80 +56,63 @@ impl PartitionedStore {
     /// The value of `key`.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        let part = &self.parts[place(key)];
-        let hash = self.table.hash_one(key);
-        part.pairs.find(hash, |pair| pair.key() == key).map(Pair::value)
+        self.parts[place(key)].get(self.tag(key), key)
     }
 
     /// Sets the value of `key`.
     ///
     /// # Panics
-    /// When the key is 4 GiB or longer.
+    /// When key or value are 4 GiB or longer, or one part passes 32 GiB.
     pub fn put(&mut self, key: &[u8], value: &[u8]) {
-        let place = place(key);
-        let hash = self.table.hash_one(key);
-        let part = Arc::make_mut(&mut self.parts[place]);
-        part.digest.take();
-        if let Some(pair) = part.pairs.find_mut(hash, |pair| pair.key() == key) {
-            part.bytes = part.bytes + value.len() - pair.value().len();
-            pair.bytes.truncate(pair.key_bytes as usize);
-            pair.bytes.extend_from_slice(value);
-            return;
-        }
-        let mut bytes = Vec::with_capacity(key.len() + value.len());
-        bytes.extend_from_slice(key);
-        bytes.extend_from_slice(value);
-        part.bytes += bytes.len();
-        let key_bytes = u32::try_from(key.len()).expect("keys are shorter than 4 GiB");
-        let table = &self.table;
-        part.pairs
-            .insert_unique(hash, Pair { key_bytes, bytes }, |pair| table.hash_one(pair.key()));
+        let tag = self.tag(key);
+        Arc::make_mut(&mut self.parts[place(key)]).put(tag, key, value);
     }
 
     /// Removes `key`; true if it was there.
     pub fn delete(&mut self, key: &[u8]) -> bool {
-        let place = place(key);
-        let hash = self.table.hash_one(key);
-        let part = Arc::make_mut(&mut self.parts[place]);
-        match part.pairs.find_entry(hash, |pair| pair.key() == key) {
-            Ok(entry) => {
-                part.digest.take();
-                let (pair, _) = entry.remove();
-                part.bytes -= pair.bytes.len();
-                true
-            }
-            Err(_) => false,
-        }
+        let tag = self.tag(key);
+        let part = &mut self.parts[place(key)];
+        // A part is not copied for a key that is not there.
+        part.get(tag, key).is_some() && Arc::make_mut(part).delete(tag, key)
+    }
+
+    fn tag(&self, key: &[u8]) -> u32 {
+        self.table.hash_one(key) as u32
     }
 
     /// How many keys there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.pairs.len()).sum()
+        self.parts.iter().map(|part| part.len()).sum()
     }
 
     /// Whether there is no key.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.parts.iter().all(|part| part.len() == 0)
     }
 }
 
-/// A frozen [`PartitionedStore`], and how far its digest has come.
+/// A frozen [`PartitionedStore`], as far as its digest has not come yet. Parts are let go as they are digested: from
+/// then on they are written in place again, and the end of a snapshot frees nothing large.
 #[derive(Debug)]
 pub struct PartsSnapshot {
-    parts: Vec<Arc<Part>>,
-    next: usize,
+    parts: std::vec::IntoIter<Arc<Part>>,
+    left_bytes: usize,
     hasher: Option<blake3::Hasher>,
 }
+
+/// What going on to the next part counts as.
+const STEP_BYTES: usize = 32;
 
 impl MonolithicState for PartitionedStore {
     type Snapshot = PartsSnapshot;
 
     fn snapshot(&mut self) -> PartsSnapshot {
+        let left = self.parts.iter().map(|part| STEP_BYTES + part.undigested_bytes());
         PartsSnapshot {
-            parts: self.parts.clone(),
-            next: 0,
+            left_bytes: left.sum(),
+            parts: self.parts.clone().into_iter(),
             hasher: None,
         }
     }
@@ -184,18 +123,46 @@ impl MonolithicState for PartitionedStore {
             .get_or_insert_with(|| digester.hasher(Domain::State));
         let mut spent = 0;
         while spent < budget_bytes {
-            let Some(part) = snapshot.parts.get(snapshot.next) else {
+            let Some(part) = snapshot.parts.next() else {
                 return Some(Digest::from_bytes(*hasher.finalize().as_bytes()));
             };
-            spent += 32
-                + if part.digest.get().is_some() {
-                    0
-                } else {
-                    part.bytes + 16 * part.pairs.len()
-                };
+            let bytes = STEP_BYTES + part.undigested_bytes();
             hasher.update(part.digest(digester).as_bytes());
-            snapshot.next += 1;
+            spent += bytes;
+            snapshot.left_bytes -= bytes;
         }
         None
+    }
+
+    fn write_chunk(snapshot: &mut PartsSnapshot, budget_bytes: usize, chunk: &mut Vec<u8>) -> bool {
+        let start = chunk.len();
+        for part in snapshot.parts.by_ref() {
+            part.write(chunk);
+            if chunk.len() - start >= budget_bytes {
+                break;
+            }
+        }
+        chunk.len() > start
+    }
+
+    fn blank() -> Self {
+        Self::default()
+    }
+
+    fn read_chunk(&mut self, mut chunk: &[u8]) -> Result<(), ImageError> {
+        while !chunk.is_empty() {
+            let (lengths, rest) = chunk.split_at_checked(8).ok_or(ImageError::State)?;
+            let (lengths, _) = lengths.as_chunks::<4>();
+            let [key_bytes, value_bytes] = [0, 1].map(|index| u32::from_le_bytes(lengths[index]) as usize);
+            let (key, rest) = rest.split_at_checked(key_bytes).ok_or(ImageError::State)?;
+            let (value, rest) = rest.split_at_checked(value_bytes).ok_or(ImageError::State)?;
+            self.put(key, value);
+            chunk = rest;
+        }
+        Ok(())
+    }
+
+    fn digest_left_bytes(snapshot: &PartsSnapshot) -> usize {
+        snapshot.left_bytes
     }
 }

@@ -3,7 +3,11 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::{Application, ClientTable, ExecutionEvent, Executor, MonolithicState, PANIC_RESULT, Standing};
+use super::image::{Chunk, Head, Image, Link, Next};
+use super::{
+    Application, ClientTable, ExecutionEvent, Executor, ImageError, MonolithicState, PANIC_RESULT,
+    SequenceWindow, Standing, TOO_LONG_RESULT,
+};
 use crate::crypto::{Digester, Domain};
 use crate::messages::{CheckpointClaim, Frame, FrameKey, Mode, Proposal, ReplyBuilder};
 use crate::types::{Digest, Epoch, SeqNo, View};
@@ -20,6 +24,12 @@ pub struct CheckpointRule {
 /// How many operations are prepared together: their cache misses overlap instead of following one another.
 const PREPARED: usize = 8;
 
+/// How many bytes the results of one frame have together, unless [`SingleThreaded::limit_results`] says otherwise.
+pub const FRAME_RESULT_BYTES_MAX: usize = 3 << 20;
+
+/// Checkpoint work done with every decision when the state does not tell how much is left.
+const PACE_BYTES: usize = 64 * 1024;
+
 /// A checkpoint whose digest is being computed.
 struct Pending<S: MonolithicState> {
     seq: SeqNo,
@@ -28,6 +38,9 @@ struct Pending<S: MonolithicState> {
     clients: ClientTable,
     next_client: usize,
     clients_hasher: blake3::Hasher,
+    chain: Link,
+    /// The state once more, for the image: the first is used up by its digest.
+    image: Option<S::Snapshot>,
 }
 
 /// Executes decisions one operation after the other.
@@ -38,12 +51,17 @@ pub struct SingleThreaded<A: Application> {
     digester: Digester,
     epoch: Epoch,
     rule: CheckpointRule,
+    result_bytes_max: usize,
     reply: ReplyBuilder,
     executed: SeqNo,
     view: View,
     decisions_since: u64,
     bytes_since: u64,
     pending: VecDeque<Pending<A::State>>,
+    chain: Link,
+    keeps_images: bool,
+    /// The head of the image that is being read.
+    reading: Option<Head>,
     panics: u64,
 }
 
@@ -65,14 +83,26 @@ impl<A: Application> SingleThreaded<A> {
             digester,
             epoch,
             rule,
+            result_bytes_max: FRAME_RESULT_BYTES_MAX,
             reply: ReplyBuilder::default(),
             executed: SeqNo::ZERO,
             view: View::ZERO,
             decisions_since: 0,
             bytes_since: 0,
             pending: VecDeque::new(),
+            chain: Link::START,
+            keeps_images: false,
+            reading: None,
             panics: 0,
         }
+    }
+
+    /// Gives results beyond `bytes` in one frame as [`TOO_LONG_RESULT`]. Must be equal at every replica: replies are
+    /// part of checkpoints.
+    #[must_use]
+    pub fn limit_results(mut self, bytes: usize) -> Self {
+        self.result_bytes_max = bytes;
+        self
     }
 
     /// The state, to look at.
@@ -86,25 +116,34 @@ impl<A: Application> SingleThreaded<A> {
         let body = frame.body();
         let mut operations = body.operations();
         let (application, state, reply) = (&self.application, &mut self.state, &mut self.reply);
-        let result_start = Cell::new(0);
+        let (mode, result_bytes_max) = (frame.mode(), self.result_bytes_max);
+        // Where the result of the operation that is running starts.
+        let running = Cell::new(None);
+        let mut prepares = mode == Mode::Ordered;
         let mut panics = 0;
         loop {
             // One catch per frame while nothing panics: each operation would cost more.
             let run = catch_unwind(AssertUnwindSafe(|| {
                 while operations.len() > 0 {
-                    if frame.mode() == Mode::Ordered {
+                    if prepares {
                         operations
                             .clone()
                             .take(PREPARED)
                             .for_each(|operation| application.prepare(state, operation));
                     }
                     for operation in operations.by_ref().take(PREPARED) {
-                        result_start.set(reply.buffer().len());
-                        match frame.mode() {
+                        let start = reply.buffer().len();
+                        running.set(Some(start));
+                        match mode {
                             Mode::Ordered => application.update(state, operation, reply.buffer()),
                             Mode::Unordered => {
                                 application.unordered_execution(state, operation, reply.buffer())
                             }
+                        }
+                        running.set(None);
+                        if reply.buffer().len() > result_bytes_max {
+                            reply.buffer().truncate(start);
+                            reply.buffer().extend_from_slice(TOO_LONG_RESULT);
                         }
                         reply.end_result();
                     }
@@ -113,10 +152,16 @@ impl<A: Application> SingleThreaded<A> {
             if run.is_ok() {
                 break;
             }
-            panics += 1;
-            reply.buffer().truncate(result_start.get());
-            reply.buffer().extend_from_slice(PANIC_RESULT);
-            reply.end_result();
+            match running.take() {
+                Some(start) => {
+                    panics += 1;
+                    reply.buffer().truncate(start);
+                    reply.buffer().extend_from_slice(PANIC_RESULT);
+                    reply.end_result();
+                }
+                // A hint panicked. The operations are executed without any.
+                None => prepares = false,
+            }
         }
         self.panics += panics;
         frame.operation_count()
@@ -134,19 +179,48 @@ impl<A: Application> SingleThreaded<A> {
             clients: self.clients.clone(),
             next_client: 0,
             clients_hasher: self.digester.hasher(Domain::ClientTable),
+            chain: self.chain,
+            image: self.keeps_images.then(|| self.state.snapshot()),
         });
     }
 
-    fn claim(&self, seq: SeqNo, state: Digest, clients: Digest) -> CheckpointClaim {
-        let mut hasher = self.digester.hasher(Domain::Checkpoint);
-        hasher.update(&seq.get().to_le_bytes());
-        hasher.update(&self.epoch.get().to_le_bytes());
-        hasher.update(state.as_bytes());
-        hasher.update(clients.as_bytes());
-        CheckpointClaim {
+    /// Does this decision's share of a pending digest, so that it is done by half of the way to the next
+    /// checkpoint: nobody else may find the time for it under load.
+    fn pace_digest(&mut self, events: &mut Vec<ExecutionEvent>) {
+        let Some(pending) = self.pending.front() else {
+            return;
+        };
+        let left = A::State::digest_left_bytes(&pending.state);
+        let decisions_left = (self.rule.decisions / 2).saturating_sub(self.decisions_since);
+        let share = left / usize::try_from(decisions_left).unwrap_or(usize::MAX).max(1);
+        self.background_step(share.max(PACE_BYTES), events);
+    }
+
+    fn head(&self, seq: SeqNo, chain: Link, state: Digest, clients: Digest) -> Head {
+        Head {
             seq,
-            digest: Digest::from_bytes(*hasher.finalize().as_bytes()),
+            epoch: self.epoch,
+            chain,
+            state,
+            clients,
+            client_count: self.clients.clients() as u32,
         }
+    }
+
+    /// The head of a checkpoint of the state as it is now.
+    fn head_now(&mut self) -> Head {
+        let mut snapshot = self.state.snapshot();
+        let state = loop {
+            if let Some(digest) = A::State::digest_step(&mut snapshot, &self.digester, usize::MAX) {
+                break digest;
+            }
+        };
+        let mut hasher = self.digester.hasher(Domain::ClientTable);
+        for client in 0..self.clients.clients() {
+            hasher.update(self.clients.entry_digest(client, &self.digester).0.as_bytes());
+        }
+        let clients = Digest::from_bytes(*hasher.finalize().as_bytes());
+        self.head(self.executed, self.chain, state, clients)
     }
 }
 
@@ -159,6 +233,9 @@ impl<A: Application> Executor for SingleThreaded<A> {
         );
         self.executed = decision.seq;
         self.view = decision.view;
+        self.chain = self
+            .chain
+            .then(decision.seq, &decision.batch.digest, &self.digester);
         let mut operations = 0;
         for frame in &decision.batch.frames {
             let key = frame.key();
@@ -185,6 +262,8 @@ impl<A: Application> Executor for SingleThreaded<A> {
         self.bytes_since += decision.batch.bytes as u64;
         if self.decisions_since >= self.rule.decisions || self.bytes_since >= self.rule.bytes {
             self.take_checkpoint(events);
+        } else {
+            self.pace_digest(events);
         }
     }
 
@@ -228,28 +307,65 @@ impl<A: Application> Executor for SingleThreaded<A> {
             spent = spent.saturating_add(bytes);
         }
         let clients = Digest::from_bytes(*pending.clients_hasher.finalize().as_bytes());
-        let seq = pending.seq;
-        self.pending.pop_front();
-        events.push(ExecutionEvent::Checkpoint(self.claim(seq, state, clients)));
+        let Some(done) = self.pending.pop_front() else {
+            return false;
+        };
+        let head = self.head(done.seq, done.chain, state, clients);
+        let claim = head.claim(&self.digester);
+        events.push(ExecutionEvent::Checkpoint(claim));
+        if let Some(state) = done.image {
+            events.push(ExecutionEvent::Image(Box::new(Image::<A::State> {
+                claim,
+                head,
+                state,
+                clients: done.clients,
+                next: Next::Head,
+            })));
+        }
         !self.pending.is_empty()
     }
 
     fn digest_now(&mut self) -> CheckpointClaim {
-        let mut snapshot = self.state.snapshot();
-        let state = loop {
-            if let Some(digest) = A::State::digest_step(&mut snapshot, &self.digester, usize::MAX) {
-                break digest;
+        self.head_now().claim(&self.digester)
+    }
+
+    fn keep_images(&mut self, keep: bool) {
+        self.keeps_images = keep;
+    }
+
+    fn read_image_chunk(&mut self, chunk: &[u8]) -> Result<(), ImageError> {
+        match (Chunk::parse(chunk)?, self.reading) {
+            (Chunk::Head(head), None) => {
+                let clients = self.clients.clients();
+                if head.epoch != self.epoch || head.client_count as usize != clients {
+                    return Err(ImageError::Head);
+                }
+                self.state = A::State::blank();
+                self.clients = ClientTable::new(clients);
+                self.reading = Some(head);
+                Ok(())
             }
-        };
-        let mut hasher = self.digester.hasher(Domain::ClientTable);
-        for client in 0..self.clients.clients() {
-            hasher.update(self.clients.entry_digest(client, &self.digester).0.as_bytes());
+            (Chunk::Clients(entries), Some(_)) => self.clients.read_entries(entries),
+            (Chunk::State(piece), Some(_)) => self.state.read_chunk(piece),
+            _ => Err(ImageError::Kind),
         }
-        self.claim(
-            self.executed,
-            state,
-            Digest::from_bytes(*hasher.finalize().as_bytes()),
-        )
+    }
+
+    fn finish_image(&mut self) -> Result<CheckpointClaim, ImageError> {
+        let promised = self.reading.take().ok_or(ImageError::Head)?;
+        self.executed = promised.seq;
+        self.chain = promised.chain;
+        self.decisions_since = 0;
+        self.bytes_since = 0;
+        self.pending.clear();
+        match self.head_now() == promised {
+            true => Ok(promised.claim(&self.digester)),
+            false => Err(ImageError::Digest),
+        }
+    }
+
+    fn client_windows(&self) -> Vec<SequenceWindow> {
+        self.clients.windows()
     }
 
     fn executed(&self) -> SeqNo {

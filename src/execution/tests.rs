@@ -296,3 +296,225 @@ proptest! {
         prop_assert_eq!(total, 500);
     }
 }
+
+/// Panics when told of the operation `[13]`, and gives results of ten bytes.
+struct Nervous;
+
+impl Application for Nervous {
+    type State = PartitionedStore;
+
+    fn initial_state(&self) -> PartitionedStore {
+        PartitionedStore::default()
+    }
+
+    fn update(&self, state: &mut PartitionedStore, operation: &[u8], result: &mut Vec<u8>) {
+        state.put(operation, b"");
+        result.extend_from_slice(&[7; 10]);
+    }
+
+    fn unordered_execution(&self, _: &PartitionedStore, _: &[u8], _: &mut Vec<u8>) {}
+
+    fn prepare(&self, _: &PartitionedStore, operation: &[u8]) {
+        assert_ne!(operation, [13], "planted");
+    }
+
+    fn name(&self) -> &'static str {
+        "nervous"
+    }
+}
+
+#[test]
+fn a_hint_that_panics_costs_nothing_but_hints() {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut executor = executor(Nervous, 100);
+    let mut events = Vec::new();
+    let operations: Vec<Vec<u8>> = (0..20).map(|byte| vec![byte]).collect();
+    executor.execute(
+        &decision(1, vec![frame(0, 1, Mode::Ordered, &operations)]),
+        &mut events,
+    );
+    std::panic::set_hook(hook);
+    assert_eq!(results(&events), vec![vec![vec![7; 10]; 20]]);
+    assert_eq!((executor.panics(), executor.state().len()), (0, 20));
+}
+
+#[test]
+fn results_beyond_the_limit_of_a_frame_are_replaced_and_the_operations_take_effect() {
+    let mut executor = executor(Nervous, 100).limit_results(25);
+    let mut events = Vec::new();
+    let operations: Vec<Vec<u8>> = (0..4).map(|byte| vec![byte]).collect();
+    let frames = vec![
+        frame(0, 1, Mode::Ordered, &operations),
+        frame(0, 2, Mode::Ordered, &operations[..1]),
+    ];
+    executor.execute(&decision(1, frames), &mut events);
+    let (whole, cut) = (vec![7; 10], TOO_LONG_RESULT.to_vec());
+    let first = vec![whole.clone(), whole.clone(), cut.clone(), cut];
+    assert_eq!(
+        results(&events),
+        vec![first, vec![whole]],
+        "each frame has the limit for itself"
+    );
+    assert_eq!(executor.state().len(), 4);
+}
+
+#[test]
+fn every_reply_inside_the_window_is_remembered_whatever_the_order_of_execution() {
+    let mut table = ClientTable::new(1);
+    let key = |sequence| FrameKey {
+        client: ClientId::new(0),
+        sequence: FrameSeq::new(sequence),
+    };
+    let (low, high) = ([64].into_iter().chain(1..64), [127].into_iter().chain(65..127));
+    for sequence in low.chain(high) {
+        table.record(key(sequence), Bytes::copy_from_slice(&sequence.to_le_bytes()));
+    }
+    for sequence in 64..=127u64 {
+        assert_eq!(
+            table.reply(key(sequence)).map(|reply| &reply[..]),
+            Some(&sequence.to_le_bytes()[..])
+        );
+    }
+    let megabyte = Bytes::from(vec![0; 1 << 20]);
+    (200..220).for_each(|sequence| table.record(key(sequence), megabyte.clone()));
+    let remembered = (1..300).filter(|sequence| table.reply(key(*sequence)).is_some());
+    assert_eq!(remembered.collect::<Vec<_>>(), (212..220).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_digest_under_load_is_done_before_the_next_checkpoint_is_due() {
+    let mut executor = executor(kv::Kv, 20);
+    let mut events = Vec::new();
+    for seq in 1..=31u64 {
+        let puts: Vec<_> = (0..64u64)
+            .map(|number| kv::put(&(seq * 64 + number).to_le_bytes(), &[1; 4096]).unwrap())
+            .collect();
+        executor.execute(
+            &decision(seq, vec![frame(0, seq, Mode::Ordered, &puts)]),
+            &mut events,
+        );
+    }
+    let claimed = events
+        .iter()
+        .any(|event| matches!(event, ExecutionEvent::Checkpoint(claim) if claim.seq.get() == 20));
+    assert!(claimed, "nobody called for background work");
+}
+
+proptest! {
+    #[test]
+    fn a_store_agrees_with_a_map_and_its_snapshots_with_the_past(
+        steps in proptest::collection::vec((0u16..400, proptest::option::of(0usize..300)), 0..600),
+        frozen_at in 0usize..600,
+    ) {
+        // Keys whose place is equal share a part, which fills, grows, empties and is compacted.
+        let keys: Vec<u32> = (0..).filter(|key: &u32| parts::place(&key.to_le_bytes()) < 8).take(400).collect();
+        let mut store = PartitionedStore::default();
+        let mut model = std::collections::BTreeMap::new();
+        let mut frozen = None;
+        for (step, (key, value)) in steps.iter().enumerate() {
+            if step == frozen_at {
+                let mut same = PartitionedStore::default();
+                model.iter().for_each(|(key, value): (&[u8; 4], &Vec<u8>)| same.put(key, value));
+                frozen = Some((store.snapshot(), digest_of(&mut same)));
+            }
+            let key = keys[usize::from(*key)].to_le_bytes();
+            match value {
+                Some(bytes) => {
+                    let value = vec![step as u8; *bytes];
+                    store.put(&key, &value);
+                    model.insert(key, value);
+                }
+                None => prop_assert_eq!(store.delete(&key), model.remove(&key).is_some()),
+            }
+            prop_assert_eq!(store.get(&key), model.get(&key).map(Vec::as_slice));
+        }
+        for key in &keys {
+            let key = key.to_le_bytes();
+            prop_assert_eq!(store.get(&key), model.get(&key).map(Vec::as_slice));
+        }
+        prop_assert_eq!(store.len(), model.len());
+        if let Some((mut snapshot, expected)) = frozen {
+            let left = PartitionedStore::digest_left_bytes(&snapshot);
+            prop_assert_eq!(PartitionedStore::digest_step(&mut snapshot, &digester(), usize::MAX), Some(expected));
+            prop_assert!(left >= 4096 && PartitionedStore::digest_left_bytes(&snapshot) == 0);
+        }
+    }
+}
+
+fn image_of(
+    executor: &mut impl Executor,
+    events: &mut Vec<ExecutionEvent>,
+) -> (CheckpointClaim, Vec<Vec<u8>>) {
+    while executor.background_step(usize::MAX, events) {}
+    let image = events.iter_mut().find_map(|event| match event {
+        ExecutionEvent::Image(image) => Some(image),
+        _ => None,
+    });
+    let image = image.expect("the checkpoint has an image");
+    let mut chunks = Vec::new();
+    loop {
+        let mut chunk = Vec::new();
+        if !image.next_chunk(100, &mut chunk) {
+            return (image.claim(), chunks);
+        }
+        chunks.push(chunk);
+    }
+}
+
+#[test]
+fn an_image_gives_back_state_clients_and_what_they_amount_to() {
+    let mut first = executor(kv::Kv, 3);
+    first.keep_images(true);
+    let mut events = Vec::new();
+    let put = |seq: u64| {
+        let puts: Vec<_> = (0..20u64)
+            .map(|key| kv::put(&(seq * 20 + key).to_le_bytes(), &[seq as u8; 30]).unwrap())
+            .collect();
+        decision(seq, vec![frame(seq as u32 % 2, seq, Mode::Ordered, &puts)])
+    };
+    (1..=3).for_each(|seq| first.execute(&put(seq), &mut events));
+    let (claim, chunks) = image_of(&mut first, &mut events);
+    assert_eq!(Some(&claim), checkpoints(&mut first, &mut events).first());
+
+    let mut second = executor(kv::Kv, 3);
+    second.execute(&put(1), &mut Vec::new());
+    for chunk in &chunks {
+        second.read_image_chunk(chunk).unwrap();
+    }
+    assert_eq!(second.finish_image(), Ok(claim));
+    assert_eq!(second.client_windows(), first.client_windows());
+    let (mut one, mut other) = (Vec::new(), Vec::new());
+    for seq in 4..=6 {
+        first.execute(&put(seq), &mut one);
+        second.execute(&put(seq), &mut other);
+    }
+    assert_eq!(results(&one), results(&other));
+    assert_eq!(first.digest_now(), second.digest_now());
+}
+
+#[test]
+fn a_damaged_image_is_never_taken_for_the_whole_one() {
+    let mut whole = executor(kv::Kv, 1);
+    whole.keep_images(true);
+    let mut events = Vec::new();
+    let puts = [kv::put(b"key", b"value").unwrap()];
+    whole.execute(&decision(1, vec![frame(0, 1, Mode::Ordered, &puts)]), &mut events);
+    let (claim, chunks) = image_of(&mut whole, &mut events);
+    for chunk in 0..chunks.len() {
+        for bit in 0..chunks[chunk].len() * 8 {
+            let mut damaged = chunks.clone();
+            damaged[chunk][bit / 8] ^= 1 << (bit % 8);
+            let mut executor = executor(kv::Kv, 1);
+            let read = damaged
+                .iter()
+                .try_for_each(|chunk| executor.read_image_chunk(chunk));
+            let told = read.and_then(|()| executor.finish_image());
+            // An empty entry may stand for another empty one.
+            let is_same = executor.client_windows() == whole.client_windows()
+                && executor.state().get(b"key") == Some(b"value")
+                && executor.state().len() == 1;
+            assert!(told != Ok(claim) || is_same, "chunk {chunk}, bit {bit}");
+        }
+    }
+}

@@ -63,7 +63,17 @@ impl SequenceWindow {
         FrameSeq::new(self.highest)
     }
 
-    /// The window as bytes, for digests.
+    /// The window whose [bytes](Self::to_bytes) these are.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        let (halves, _) = bytes.as_chunks::<8>();
+        Self {
+            highest: u64::from_le_bytes(halves[0]),
+            bitmap: u64::from_le_bytes(halves[1]),
+        }
+    }
+
+    /// The window as bytes, for digests and images.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; 16] {
         let mut bytes = [0; 16];

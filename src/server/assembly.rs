@@ -340,6 +340,7 @@ pub(super) fn assemble<S: Stack>(
     let mut execution = Some(ExecutionRole::new(
         parts.executor,
         lanes.execution,
+        None,
         identity,
         metrics.clone(),
     ));

@@ -126,6 +126,16 @@ impl Application for Bank {
         }
     }
 
+    fn prepare(&self, state: &PartitionedStore, operation: &[u8]) {
+        let Some((kind, fields)) = parse(operation) else {
+            return;
+        };
+        let accounts = if kind == TRANSFER { 2 } else { 1 };
+        fields[..accounts]
+            .iter()
+            .for_each(|account| state.touch(&account.to_le_bytes()));
+    }
+
     fn name(&self) -> &'static str {
         "bank"
     }

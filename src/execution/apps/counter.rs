@@ -2,7 +2,7 @@
 
 use super::MALFORMED;
 use crate::crypto::{Digester, Domain};
-use crate::execution::{Application, MonolithicState};
+use crate::execution::{Application, ImageError, MonolithicState};
 use crate::types::Digest;
 
 /// The application.
@@ -12,6 +12,13 @@ pub struct Counter;
 /// The number.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Count(u64);
+
+/// The number, until it was written.
+#[derive(Debug, Clone, Copy)]
+pub struct FrozenCount {
+    count: u64,
+    is_written: bool,
+}
 
 /// The operation that adds `amount`.
 #[must_use]
@@ -32,14 +39,34 @@ pub fn value(result: &[u8]) -> Option<u64> {
 }
 
 impl MonolithicState for Count {
-    type Snapshot = Self;
+    type Snapshot = FrozenCount;
 
-    fn snapshot(&mut self) -> Self {
-        *self
+    fn snapshot(&mut self) -> FrozenCount {
+        FrozenCount {
+            count: self.0,
+            is_written: false,
+        }
     }
 
-    fn digest_step(snapshot: &mut Self, digester: &Digester, _: usize) -> Option<Digest> {
-        Some(digester.digest(Domain::State, &snapshot.0.to_le_bytes()))
+    fn digest_step(snapshot: &mut FrozenCount, digester: &Digester, _: usize) -> Option<Digest> {
+        Some(digester.digest(Domain::State, &snapshot.count.to_le_bytes()))
+    }
+
+    fn write_chunk(snapshot: &mut FrozenCount, _: usize, chunk: &mut Vec<u8>) -> bool {
+        if std::mem::replace(&mut snapshot.is_written, true) {
+            return false;
+        }
+        chunk.extend_from_slice(&snapshot.count.to_le_bytes());
+        true
+    }
+
+    fn blank() -> Self {
+        Self::default()
+    }
+
+    fn read_chunk(&mut self, chunk: &[u8]) -> Result<(), ImageError> {
+        self.0 = value(chunk).ok_or(ImageError::State)?;
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Nothing: every operation gives an empty result. For measuring what everything else costs.
 
 use crate::crypto::{Digester, Domain};
-use crate::execution::{Application, MonolithicState};
+use crate::execution::{Application, ImageError, MonolithicState};
 use crate::types::Digest;
 
 /// The application.
@@ -21,6 +21,18 @@ impl MonolithicState for Nothing {
 
     fn digest_step(_: &mut Self, digester: &Digester, _: usize) -> Option<Digest> {
         Some(digester.digest(Domain::State, &[]))
+    }
+
+    fn write_chunk(_: &mut Self, _: usize, _: &mut Vec<u8>) -> bool {
+        false
+    }
+
+    fn blank() -> Self {
+        Self
+    }
+
+    fn read_chunk(&mut self, _: &[u8]) -> Result<(), ImageError> {
+        Err(ImageError::State)
     }
 }
 

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Role;
-use crate::execution::{ExecutionEvent, Executor};
+use crate::execution::{CheckpointImage, ExecutionEvent, Executor};
 use crate::messages::ClientReply;
 use crate::metrics::Metrics;
 use crate::shard::lanes::{Done, Inlet, Outgoing, Outlet, Work, any_blocked};
@@ -26,6 +26,9 @@ pub(crate) struct ExecutionLanes {
     pub replies: Vec<Outlet<Outgoing>>,
 }
 
+/// Takes the contents of a checkpoint to where they are kept.
+pub(crate) type ImageSink = Box<dyn FnMut(Box<dyn CheckpointImage>) + Send>;
+
 /// Executes decisions and answers clients.
 pub(crate) struct ExecutionRole<E: Executor> {
     executor: E,
@@ -34,6 +37,7 @@ pub(crate) struct ExecutionRole<E: Executor> {
     epoch: Epoch,
     events: Vec<ExecutionEvent>,
     has_background: bool,
+    images: Option<ImageSink>,
     metrics: Arc<Metrics>,
 }
 
@@ -41,6 +45,7 @@ impl<E: Executor> ExecutionRole<E> {
     pub fn new(
         executor: E,
         lanes: ExecutionLanes,
+        images: Option<ImageSink>,
         (cluster, epoch): (ClusterId, Epoch),
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -51,6 +56,7 @@ impl<E: Executor> ExecutionRole<E> {
             epoch,
             events: Vec::new(),
             has_background: false,
+            images,
             metrics,
         }
     }
@@ -90,6 +96,11 @@ impl<E: Executor> ExecutionRole<E> {
                     self.lanes.done.push(Done::Executed { seq, operations });
                 }
                 ExecutionEvent::Checkpoint(claim) => self.lanes.done.push(Done::Checkpoint(claim)),
+                ExecutionEvent::Image(image) => {
+                    if let Some(keep) = &mut self.images {
+                        keep(image);
+                    }
+                }
             }
         }
     }

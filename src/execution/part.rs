@@ -1,0 +1,260 @@
+use std::sync::OnceLock;
+
+use crate::crypto::{Digester, Domain};
+use crate::types::Digest;
+
+/// Records begin at multiples of this, so that a u32 reaches far enough.
+const UNIT_BYTES: usize = 8;
+/// Before a record's key: key bytes, value bytes and units of the record, each u32.
+const HEAD_BYTES: usize = 12;
+/// Unused bytes a part may always keep; above that, as many as it uses.
+const SLACK_BYTES: usize = 4096;
+/// How much is gathered for one call of the hasher: enough for it to work on several blocks at once.
+const HASHED_BYTES: usize = 64 * 1024;
+
+/// Where a record is. The tag is the key's hash, so that the index grows without reading any key.
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    tag: u32,
+    /// One more than the record's first unit; 0 in a free slot.
+    at: u32,
+}
+
+/// What a record begins with.
+struct Head {
+    key_bytes: usize,
+    value_bytes: usize,
+    record_bytes: usize,
+}
+
+/// The pairs whose keys fall into one part, in two allocations: copying a part is copying memory, whatever the
+/// number of pairs.
+///
+/// Callers give the hash of a key as its tag: always the same one in a process.
+///
+/// Invariants: a set `digest` is that of the pairs; at least a quarter of `slots` is free, and their number is zero or
+/// a power of two; from a tag's place (its low bits) to its slot no slot is free.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Part {
+    slots: Vec<Slot>,
+    records: Vec<u8>,
+    pairs: usize,
+    /// Bytes of keys and values.
+    bytes: usize,
+    digest: OnceLock<Digest>,
+}
+
+impl Part {
+    /// How many pairs there are.
+    pub fn len(&self) -> usize {
+        self.pairs
+    }
+
+    /// About how many bytes have to be hashed for the digest.
+    pub fn undigested_bytes(&self) -> usize {
+        match self.digest.get() {
+            Some(_) => 0,
+            None => self.bytes + 16 * self.pairs,
+        }
+    }
+
+    pub fn get(&self, tag: u32, key: &[u8]) -> Option<&[u8]> {
+        let slot = self.find(tag, key)?;
+        Some(self.pair(self.slots[slot]).1)
+    }
+
+    /// # Panics
+    /// When key or value are 4 GiB or longer, or the part passes 32 GiB.
+    pub fn put(&mut self, tag: u32, key: &[u8], value: &[u8]) {
+        self.digest.take();
+        let Some(slot) = self.find(tag, key) else {
+            let at = self.append(key, value);
+            self.insert(Slot { tag, at });
+            self.bytes += key.len() + value.len();
+            return;
+        };
+        let start = start(self.slots[slot]);
+        let head = self.head(start);
+        let value_start = HEAD_BYTES + key.len();
+        if value_start + value.len() <= head.record_bytes {
+            self.records[start + 4..start + 8].copy_from_slice(&length(value.len()));
+            self.records[start + value_start..][..value.len()].copy_from_slice(value);
+        } else {
+            self.slots[slot].at = self.append(key, value);
+        }
+        self.bytes = self.bytes + value.len() - head.value_bytes;
+        self.compact_if_sparse();
+    }
+
+    /// True if the key was there.
+    pub fn delete(&mut self, tag: u32, key: &[u8]) -> bool {
+        let Some(slot) = self.find(tag, key) else {
+            return false;
+        };
+        self.digest.take();
+        self.bytes -= key.len() + self.pair(self.slots[slot]).1.len();
+        self.pairs -= 1;
+        self.close(slot);
+        self.compact_if_sparse();
+        true
+    }
+
+    /// Appends every pair: key bytes and value bytes as u32, key, value.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        for slot in self.slots.iter().filter(|slot| slot.at != 0) {
+            let (key, value) = self.pair(*slot);
+            out.extend_from_slice(&length(key.len()));
+            out.extend_from_slice(&length(value.len()));
+            out.extend_from_slice(key);
+            out.extend_from_slice(value);
+        }
+    }
+
+    /// The digest over the pairs in the order of their keys, computed at most once per content.
+    pub fn digest(&self, digester: &Digester) -> Digest {
+        *self.digest.get_or_init(|| {
+            let taken = self.slots.iter().filter(|slot| slot.at != 0);
+            let mut pairs: Vec<_> = taken.map(|slot| self.pair(*slot)).collect();
+            pairs.sort_unstable_by_key(|(key, _)| *key);
+            let mut hasher = digester.hasher(Domain::State);
+            let mut gathered = Vec::with_capacity(self.undigested_bytes().min(HASHED_BYTES));
+            for (key, value) in pairs {
+                gathered.extend_from_slice(&length(key.len()));
+                gathered.extend_from_slice(&((key.len() + value.len()) as u64).to_le_bytes());
+                gathered.extend_from_slice(key);
+                if gathered.len() + value.len() > HASHED_BYTES {
+                    hasher.update(&gathered);
+                    gathered.clear();
+                }
+                if value.len() > HASHED_BYTES {
+                    hasher.update(value);
+                } else {
+                    gathered.extend_from_slice(value);
+                }
+            }
+            hasher.update(&gathered);
+            Digest::from_bytes(*hasher.finalize().as_bytes())
+        })
+    }
+
+    fn find(&self, tag: u32, key: &[u8]) -> Option<usize> {
+        let mask = self.slots.len().checked_sub(1)?;
+        let mut place = tag as usize & mask;
+        loop {
+            let slot = self.slots[place];
+            if slot.at == 0 {
+                return None;
+            }
+            if slot.tag == tag && self.pair(slot).0 == key {
+                return Some(place);
+            }
+            place = (place + 1) & mask;
+        }
+    }
+
+    fn head(&self, start: usize) -> Head {
+        let (fields, _) = self.records[start..start + HEAD_BYTES].as_chunks::<4>();
+        let field = |index: usize| u32::from_le_bytes(fields[index]) as usize;
+        Head {
+            key_bytes: field(0),
+            value_bytes: field(1),
+            record_bytes: field(2) * UNIT_BYTES,
+        }
+    }
+
+    fn pair(&self, slot: Slot) -> (&[u8], &[u8]) {
+        let start = start(slot);
+        let head = self.head(start);
+        let pair = &self.records[start + HEAD_BYTES..][..head.key_bytes + head.value_bytes];
+        pair.split_at(head.key_bytes)
+    }
+
+    /// Writes a record behind the others; what its slot holds for it.
+    fn append(&mut self, key: &[u8], value: &[u8]) -> u32 {
+        let start = self.records.len();
+        let at = u32::try_from(start / UNIT_BYTES + 1).expect("a part is shorter than 32 GiB");
+        let bytes = (HEAD_BYTES + key.len() + value.len()).next_multiple_of(UNIT_BYTES);
+        if self.records.capacity() - start < bytes {
+            // A quarter more instead of twice as much: states are large.
+            self.records.reserve_exact(bytes.max(start / 4));
+        }
+        self.records.extend_from_slice(&length(key.len()));
+        self.records.extend_from_slice(&length(value.len()));
+        self.records.extend_from_slice(&length(bytes / UNIT_BYTES));
+        self.records.extend_from_slice(key);
+        self.records.extend_from_slice(value);
+        self.records.resize(start + bytes, 0);
+        at
+    }
+
+    /// Takes a slot for a record whose key has none.
+    fn insert(&mut self, slot: Slot) {
+        if 4 * (self.pairs + 1) > 3 * self.slots.len() {
+            let grown = vec![Slot::default(); (2 * self.slots.len()).max(4)];
+            let old = std::mem::replace(&mut self.slots, grown);
+            old.into_iter()
+                .filter(|slot| slot.at != 0)
+                .for_each(|slot| self.place(slot));
+        }
+        self.place(slot);
+        self.pairs += 1;
+    }
+
+    fn place(&mut self, slot: Slot) {
+        let mask = self.slots.len() - 1;
+        let mut place = slot.tag as usize & mask;
+        while self.slots[place].at != 0 {
+            place = (place + 1) & mask;
+        }
+        self.slots[place] = slot;
+    }
+
+    /// Frees a slot and moves those behind it up that could not be at their place because of it.
+    fn close(&mut self, mut hole: usize) {
+        let mask = self.slots.len() - 1;
+        let mut place = hole;
+        loop {
+            place = (place + 1) & mask;
+            let slot = self.slots[place];
+            if slot.at == 0 {
+                break;
+            }
+            let from_home = place.wrapping_sub(slot.tag as usize) & mask;
+            if from_home >= place.wrapping_sub(hole) & mask {
+                self.slots[hole] = slot;
+                hole = place;
+            }
+        }
+        self.slots[hole] = Slot::default();
+    }
+
+    /// Writes the records anew once more than half of their bytes are unused. Each byte moved was paid for by one
+    /// written before.
+    fn compact_if_sparse(&mut self) {
+        let used = self.bytes + self.pairs * (HEAD_BYTES + UNIT_BYTES);
+        if self.records.len() <= 2 * used + SLACK_BYTES {
+            return;
+        }
+        let mut slots = std::mem::take(&mut self.slots);
+        let old = Self {
+            records: std::mem::replace(&mut self.records, Vec::with_capacity(used)),
+            ..Self::default()
+        };
+        for slot in slots.iter_mut().filter(|slot| slot.at != 0) {
+            let (key, value) = old.pair(*slot);
+            slot.at = self.append(key, value);
+        }
+        self.slots = slots;
+    }
+}
+
+/// Where the record of a taken slot begins.
+fn start(slot: Slot) -> usize {
+    (slot.at as usize - 1) * UNIT_BYTES
+}
+
+fn length(length: usize) -> [u8; 4] {
+    u32::try_from(length)
+        .expect("keys and values are shorter than 4 GiB")
+        .to_le_bytes()
+}
