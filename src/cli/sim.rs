@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::CommandError;
-use crate::sim::{Lie, Profile, Roguery, Rule, RunReport, run};
+use crate::sim::{Lie, Profile, Roguery, Rule, RunReport, TWINS_PATTERNS, run, run_twins_pattern};
 
 /// Seeds are simulated by so many threads.
 const WORKERS: usize = 2;
@@ -26,6 +26,10 @@ pub(super) struct Sim {
     /// Which faults.
     #[arg(long, value_enum, default_value = "all")]
     profile: ProfileArgument,
+    /// Instead of seeds, every split of the hosts into two sets in each of three views, for four replicas of which one runs
+    /// twice. With `--seed`, the one pattern of that number.
+    #[arg(long, conflicts_with_all = ["seeds", "mutants"])]
+    exhaustive: bool,
     /// Tell the story of the run.
     #[arg(long, requires = "seed")]
     trace: bool,
@@ -101,7 +105,7 @@ impl Summary {
         }
     }
 
-    fn print(&self, took: Duration) {
+    fn print(&self, took: Duration, exhaustive: bool) {
         println!(
             "{} runs, {:.1} simulated cluster-hours, {} events, {} decisions, {} operations in {:.1} s",
             self.runs,
@@ -129,21 +133,50 @@ impl Summary {
         {
             None => println!("\nno rule was broken"),
             Some((first, violation)) => println!(
-                "\n{} runs broke a rule. The first, seed {}:\n  {violation}\n  replay: {}",
+                "\n{} runs broke a rule. The first, seed {}:\n  {violation}\n  replay: atlas sim --profile {}{} --seed {} --trace",
                 self.violations,
                 first.seed,
-                replay(first)
+                first.profile.name(),
+                if exhaustive { " --exhaustive" } else { "" },
+                first.seed,
             ),
         }
     }
 }
 
-fn replay(report: &RunReport) -> String {
-    format!(
-        "atlas sim --profile {} --seed {} --trace",
-        report.profile.name(),
-        report.seed
-    )
+/// Runs whatever `runs` are numbered, on all workers, with a progress bar.
+fn run_all(total: u64, summary: &mut Summary, play: impl Fn(u64) -> RunReport + Sync) {
+    let bar = ProgressBar::new(total);
+    if let Ok(style) = ProgressStyle::with_template("  {bar:40} {pos}/{len} {msg}") {
+        bar.set_style(style);
+    }
+    let (next, (reports, received)) = (AtomicU64::new(0), mpsc::channel());
+    std::thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            let (next, play, reports) = (&next, &play, reports.clone());
+            scope.spawn(move || {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= total {
+                        break;
+                    }
+                    // The receiver outlives the workers.
+                    let _ = reports.send(play(number));
+                }
+            });
+        }
+        drop(reports);
+        for report in received {
+            summary.add(report);
+            bar.set_position(summary.runs);
+            bar.set_message(format!(
+                "{:.1} simulated hours, {} violations",
+                summary.simulated.as_secs_f64() / 3600.0,
+                summary.violations
+            ));
+        }
+    });
+    bar.finish_and_clear();
 }
 
 impl Sim {
@@ -157,10 +190,24 @@ impl Sim {
         }
     }
 
+    fn play(&self, profile: Profile, seed: u64) -> RunReport {
+        match self.exhaustive {
+            true => run_twins_pattern(seed, self.trace),
+            false => run(profile, seed, self.trace),
+        }
+    }
+
+    fn profiles(&self) -> Vec<Profile> {
+        match self.exhaustive {
+            true => vec![Profile::Twins],
+            false => self.profile.profiles(),
+        }
+    }
+
     fn run_one(&self, seed: u64) -> ExitCode {
         let mut is_sound = true;
-        for profile in self.profile.profiles() {
-            let report = run(profile, seed, self.trace);
+        for profile in self.profiles() {
+            let report = self.play(profile, seed);
             report.story.iter().for_each(|line| println!("{line}"));
             let verdict = match &report.violation {
                 None => "no rule was broken".to_owned(),
@@ -185,50 +232,24 @@ impl Sim {
     }
 
     fn run_many(&self) -> ExitCode {
-        let profiles = self.profile.profiles();
-        let total = (self.seeds.end - self.seeds.start) * profiles.len() as u64;
-        let bar = ProgressBar::new(total);
-        if let Ok(style) = ProgressStyle::with_template("  {bar:40} {pos}/{len} {msg}") {
-            bar.set_style(style);
-        }
+        let profiles = self.profiles();
+        let seeds = match self.exhaustive {
+            true => 0..TWINS_PATTERNS,
+            false => self.seeds.clone(),
+        };
         let begin = Instant::now();
-        let (next, (reports, received)) = (AtomicU64::new(0), mpsc::channel());
         let mut summary = Summary::default();
-        for kind in Lie::ALL {
-            summary.hits.insert(kind.name(), 0);
+        if profiles.contains(&Profile::Byzantine) {
+            let names = Lie::ALL.iter().map(|lie| lie.name());
+            let names = names.chain(Roguery::ALL.iter().map(|roguery| roguery.name()));
+            summary.hits = names.map(|name| (name, 0)).collect();
         }
-        for kind in Roguery::ALL {
-            summary.hits.insert(kind.name(), 0);
-        }
-        std::thread::scope(|scope| {
-            for _ in 0..WORKERS {
-                let (next, profiles, reports) = (&next, &profiles, reports.clone());
-                scope.spawn(move || {
-                    loop {
-                        let number = next.fetch_add(1, Ordering::Relaxed);
-                        if number >= total {
-                            break;
-                        }
-                        let seed = self.seeds.start + number / profiles.len() as u64;
-                        let profile = profiles[(number % profiles.len() as u64) as usize];
-                        // The receiver outlives the workers.
-                        let _ = reports.send(run(profile, seed, false));
-                    }
-                });
-            }
-            drop(reports);
-            for report in received {
-                summary.add(report);
-                bar.set_position(summary.runs);
-                bar.set_message(format!(
-                    "{:.1} simulated hours, {} violations",
-                    summary.simulated.as_secs_f64() / 3600.0,
-                    summary.violations
-                ));
-            }
+        let count = profiles.len() as u64;
+        run_all((seeds.end - seeds.start) * count, &mut summary, |number| {
+            let profile = profiles[(number % count) as usize];
+            self.play(profile, seeds.start + number / count)
         });
-        bar.finish_and_clear();
-        summary.print(begin.elapsed());
+        summary.print(begin.elapsed(), self.exhaustive);
         match summary.violations {
             0 => ExitCode::SUCCESS,
             _ => ExitCode::FAILURE,

@@ -45,20 +45,9 @@ impl ClusterBuilder {
     #[must_use]
     pub fn start<A: Application + Clone>(self, application: A) -> Cluster<A> {
         let plan = Plan {
-            seed: self.seed,
-            profile: Profile::Net,
-            knobs: self.knobs,
             weather: self.weather,
-            faults: Vec::new(),
-            liars: Vec::new(),
-            twin: None,
-            rogues: Vec::new(),
-            clocks: Vec::new(),
-            operations: 0,
-            keys: 0,
-            busy_until: Time::START,
             calm_from: Time::from_nanos(u64::MAX),
-            promises_progress: true,
+            ..Plan::quiet(Profile::Net, self.seed, self.knobs)
         };
         Cluster {
             world: World::new(&plan, &application),

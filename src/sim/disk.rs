@@ -16,6 +16,10 @@ pub struct SimDisk {
     syncing: VecDeque<(Lsn, Record)>,
     waiting: VecDeque<(Lsn, Record)>,
     lost: usize,
+    /// Until when syncs take so many times as long.
+    slow: (Time, u64),
+    /// Until when there is no room: no sync ends before.
+    full_until: Time,
 }
 
 impl SimDisk {
@@ -29,6 +33,8 @@ impl SimDisk {
             syncing: VecDeque::new(),
             waiting: VecDeque::new(),
             lost: 0,
+            slow: (Time::START, 1),
+            full_until: Time::START,
         }
     }
 
@@ -44,7 +50,20 @@ impl SimDisk {
     fn start_sync(&mut self, now: Time) -> Option<Time> {
         std::mem::swap(&mut self.syncing, &mut self.waiting);
         let (from, to) = self.sync_us;
-        (!self.syncing.is_empty()).then(|| now.after(self.dice.micros(from, to)))
+        let (slow_until, factor) = self.slow;
+        let factor = if now < slow_until { factor } else { 1 };
+        let start = now.max(self.full_until);
+        (!self.syncing.is_empty()).then(|| start.after(self.dice.micros(from * factor, to * factor)))
+    }
+
+    /// Syncs that start before `until` take `factor` times as long.
+    pub fn slow_down(&mut self, factor: u64, until: Time) {
+        self.slow = (until, factor.max(1));
+    }
+
+    /// The disk is full until then: nothing that arrives meanwhile becomes durable before.
+    pub fn fill_up(&mut self, until: Time) {
+        self.full_until = self.full_until.max(until);
     }
 
     /// The running sync is done: the records that it made durable, their end, and when the next sync is done.

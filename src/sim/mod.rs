@@ -43,4 +43,4 @@ pub use dice::Dice;
 pub use disk::SimDisk;
 pub use network::Weather;
 pub use plan::{Knobs, Profile};
-pub use run::{RunReport, run};
+pub use run::{RunReport, TWINS_PATTERNS, run, run_plan, run_twins_pattern};

@@ -125,7 +125,10 @@ impl Knobs {
             timings: ViewTimings {
                 timeout: dice.millis(300, 1500),
                 timeout_max: Duration::from_secs(5),
-                status_period: dice.millis(100, 500),
+                status_period: match dice.chance(50) {
+                    true => dice.millis(100, 500),
+                    false => dice.millis(500, 2000),
+                },
                 ..ViewTimings::default()
             },
             retransmit: dice.millis(50, 400),
@@ -167,12 +170,47 @@ pub enum Fault {
         /// By how much.
         by: Duration,
     },
-    /// A host loses power for good.
+    /// A host loses power for good. (Disks keep what a restart would read, see [`SimDisk`](super::SimDisk).)
     Crash {
         /// The host.
         host: usize,
     },
+    /// A host's disk fails to sync: the replica stops for good, as it must.
+    FailedSync {
+        /// The host.
+        host: usize,
+    },
+    /// A host's disk is slow for a while.
+    SlowDisk {
+        /// The host.
+        host: usize,
+        /// How many times as long a sync takes.
+        factor: u64,
+        /// Until then.
+        until: Time,
+    },
+    /// A host's disk has no room for a while.
+    FullDisk {
+        /// The host.
+        host: usize,
+        /// Until then.
+        until: Time,
+    },
+    /// A host's clock jumps ahead.
+    ClockJump {
+        /// The host.
+        host: usize,
+        /// By how much.
+        by: Duration,
+    },
 }
+
+/// How the hosts of an exhaustive twins run are split in one view: bit `i` says on which side host `i + 1` is, host 0 being
+/// on side 0.
+pub type TwoSets = u8;
+
+/// How many such splits there are of the five hosts of four replicas with one twin.
+pub const TWO_SETS: u64 = 16;
 
 /// One run, decided.
 #[derive(Debug, Clone)]
@@ -211,30 +249,88 @@ pub struct Plan {
 pub const PROGRESS_BOUND: Duration = Duration::from_secs(60);
 
 impl Plan {
-    /// The run of a seed.
+    /// A run in which nothing happens.
     #[must_use]
-    pub fn of(profile: Profile, seed: u64) -> Self {
-        let mut dice = Dice::new(seed ^ (profile as u64) << 56);
-        let mut knobs = Knobs::of(&mut dice);
-        let busy_until = Time::START.after(dice.millis(200, 4000));
-        let calm_from = busy_until.after(dice.millis(0, 1000));
-        let weather = weather(&mut dice);
-        let keys = dice.between(1, 5);
-        let mut plan = Self {
+    pub fn quiet(profile: Profile, seed: u64, knobs: Knobs) -> Self {
+        Self {
             seed,
             profile,
-            weather,
+            knobs,
+            weather: Weather::calm(),
             faults: Vec::new(),
             liars: Vec::new(),
             twin: None,
             rogues: Vec::new(),
             clocks: Vec::new(),
+            operations: 0,
+            keys: 1,
+            busy_until: Time::START,
+            calm_from: Time::START,
+            promises_progress: true,
+        }
+    }
+
+    /// One of the runs that together cover every split of the hosts into two sets in each of three views, for four replicas
+    /// of which the first runs twice (Bano et al., Twins, OPODIS 2021).
+    #[must_use]
+    pub fn of_twins_pattern(twin: usize, pattern: [TwoSets; 3]) -> Self {
+        let mut seed = twin as u64;
+        let round = Duration::from_millis(400);
+        let mut knobs = Knobs::calm(4, 2);
+        knobs.timings.timeout = Duration::from_millis(300);
+        knobs.retransmit = Duration::from_millis(100);
+        let mut faults = Vec::new();
+        for (number, sides) in (0u32..).zip(pattern) {
+            seed = seed << 4 | u64::from(sides);
+            let at = Time::START.after(round * number);
+            let (from, to): (Vec<usize>, Vec<usize>) =
+                (0..5).partition(|host| *host == 0 || sides >> (host - 1) & 1 == 0);
+            let until = at.after(round);
+            let both = true;
+            faults.push((
+                at,
+                Fault::Partition {
+                    from,
+                    to,
+                    both,
+                    until,
+                },
+            ));
+        }
+        let calm_from = Time::START.after(round * 3);
+        Self {
+            weather: Weather {
+                partitions_lose: true,
+                ..Weather::calm()
+            },
+            faults,
+            twin: Some(twin),
+            operations: 24,
+            keys: 2,
+            busy_until: calm_from,
+            calm_from,
+            ..Self::quiet(Profile::Twins, seed, knobs)
+        }
+    }
+
+    /// The run of a seed.
+    #[must_use]
+    pub fn of(profile: Profile, seed: u64) -> Self {
+        let mut dice = Dice::new(seed ^ (profile as u64) << 56);
+        let mut knobs = Knobs::of(&mut dice);
+        // Some runs are dense, and some are long with much quiet in between.
+        let busy_ms = dice.pick(&[(200, 4000), (200, 4000), (4000, 60_000), (60_000, 900_000)]);
+        let busy_until = Time::START.after(dice.millis(busy_ms.0, busy_ms.1));
+        let calm_from = busy_until.after(dice.millis(0, 1000));
+        let weather = weather(&mut dice);
+        let keys = dice.between(1, 5);
+        let mut plan = Self {
+            weather,
             operations: 30 * keys as usize,
             keys,
             busy_until,
             calm_from,
-            promises_progress: false,
-            knobs: knobs.clone(),
+            ..Self::quiet(profile, seed, knobs.clone())
         };
         match profile {
             Profile::Net => {}
@@ -243,14 +339,21 @@ impl Plan {
                 knobs.rogue_clients = plan.rogues.len();
             }
             Profile::Crash => plan.plan_crashes(&mut dice),
-            Profile::Twins => plan.twin = Some(dice.below(knobs.replicas as u64) as usize),
+            Profile::Twins => {
+                let early = dice.pick(&[0, 1, 2, knobs.replicas - 1]);
+                plan.twin = Some(early);
+                plan.plan_rounds(&mut dice, knobs.timings.timeout);
+            }
         }
         plan.knobs = knobs;
         let hosts = plan.hosts();
         plan.clocks = (0..hosts)
             .map(|_| (dice.below(3_600_000_000_000), dice.between(0, 1000) as i64 - 500))
             .collect();
-        plan.plan_partitions(&mut dice);
+        if profile != Profile::Twins {
+            plan.plan_partitions(&mut dice);
+        }
+        plan.plan_clocks_and_disks(&mut dice);
         plan.promises_progress = plan.is_progress_promised();
         plan
     }
@@ -277,18 +380,21 @@ impl Plan {
     }
 
     fn plan_lies(&mut self, dice: &mut Dice) {
-        let count = dice.between(1, self.knobs.faulty_max() as u64);
+        let most = self.knobs.faulty_max() as u64;
+        let colludes = most > 1 && dice.chance(25);
+        let count = if colludes { most } else { dice.between(1, most) };
         let mut candidates: Vec<usize> = (0..self.knobs.replicas).collect();
-        // The leader lies in half of the runs: there is more to lie about.
-        if dice.chance(50) {
-            candidates.swap_remove(0);
-        }
+        // The first leader lies in half of the runs, the second in a quarter: leaders have more to lie about.
+        let first = dice.pick(&[Some(0), Some(0), Some(1), None]);
         for index in 0..count {
-            let place = match index {
-                0 if candidates[0] == 0 => 0,
+            let place = match (index, first) {
+                (0, Some(first)) => first,
                 _ => dice.below(candidates.len() as u64) as usize,
             };
-            let lies = (0..dice.between(1, 3)).map(|_| dice.pick(&Lie::ALL)).collect();
+            let lies = match colludes {
+                true => vec![Lie::Collude],
+                false => (0..dice.between(1, 3)).map(|_| dice.pick(&Lie::ALL)).collect(),
+            };
             self.liars.push((candidates.swap_remove(place), lies));
         }
         let rogues = dice.pick(&[0, 0, 1, 2]);
@@ -298,40 +404,100 @@ impl Plan {
     fn plan_crashes(&mut self, dice: &mut Dice) {
         let count = dice.between(1, self.knobs.faulty_max() as u64);
         let mut candidates: Vec<usize> = (0..self.knobs.replicas).collect();
-        for _ in 0..count {
-            let host = candidates.swap_remove(dice.below(candidates.len() as u64) as usize);
-            let at = Time::from_nanos(dice.below(self.busy_until.as_nanos()));
-            self.faults.push((at, Fault::Crash { host }));
+        for index in 0..count {
+            // The first leader often, and its successor with it: view changes that fail.
+            let place = match dice.chance(50) {
+                true => (index as usize).min(candidates.len() - 1),
+                false => dice.below(candidates.len() as u64) as usize,
+            };
+            let host = candidates.swap_remove(place);
+            let at = self.moment(dice);
+            let fault = match dice.chance(70) {
+                true => Fault::Crash { host },
+                false => Fault::FailedSync { host },
+            };
+            self.faults.push((at, fault));
         }
     }
 
-    fn plan_partitions(&mut self, dice: &mut Dice) {
-        let hosts = self.hosts() as u64;
-        let count = match self.profile {
-            Profile::Twins => dice.between(1, 4),
-            _ => dice.pick(&[0, 0, 1, 2, 3]),
-        };
-        for _ in 0..count {
-            let at = Time::from_nanos(dice.below(self.busy_until.as_nanos()));
-            let until = at.after(dice.millis(1, 1500)).min(self.calm_from);
-            let (mut from, mut to) = (Vec::new(), Vec::new());
-            for host in 0..hosts as usize {
-                if dice.chance(50) { &mut from } else { &mut to }.push(host);
-            }
-            let both = dice.chance(60);
-            self.faults.push((
-                at,
-                Fault::Partition {
+    /// A moment while clients are busy.
+    fn moment(&self, dice: &mut Dice) -> Time {
+        Time::from_nanos(dice.below(self.busy_until.as_nanos()))
+    }
+
+    /// How long a fault that heals lasts.
+    fn spell(&self, dice: &mut Dice, at: Time) -> Time {
+        let most = (self.busy_until.as_nanos() / 3_000_000).clamp(1500, 30_000);
+        at.after(dice.millis(1, most)).min(self.calm_from)
+    }
+
+    /// Each round splits the hosts anew, and lasts about as long as a leader is given.
+    fn plan_rounds(&mut self, dice: &mut Dice, timeout: Duration) {
+        let hosts = self.hosts();
+        let mut at = Time::START.after(dice.millis(0, 200));
+        for _ in 0..dice.between(1, 8) {
+            let until = at.after(timeout.mul_f64(dice.between(5, 25) as f64 / 10.0));
+            let until = until.min(self.calm_from);
+            let sets = dice.between(2, 3);
+            let side: Vec<u64> = (0..hosts).map(|_| dice.below(sets)).collect();
+            for set in 0..sets {
+                let inside = |host: &usize| side[*host] == set;
+                let (from, to) = (0..hosts).filter(|host| side[*host] >= set).partition(inside);
+                let both = dice.chance(85);
+                let fault = Fault::Partition {
                     from,
                     to,
                     both,
                     until,
-                },
-            ));
+                };
+                self.faults.push((at, fault));
+            }
+            at = until;
+        }
+    }
+
+    fn plan_partitions(&mut self, dice: &mut Dice) {
+        let hosts = self.hosts();
+        for _ in 0..dice.pick(&[0, 0, 1, 2, 3, 6]) {
+            let at = self.moment(dice);
+            let until = self.spell(dice, at);
+            let (from, to) = (0..hosts).partition(|_| dice.chance(50));
+            let both = dice.chance(60);
+            let fault = Fault::Partition {
+                from,
+                to,
+                both,
+                until,
+            };
+            self.faults.push((at, fault));
         }
         if dice.chance(20) {
-            let (host, by) = (dice.below(hosts) as usize, dice.millis(1, 60));
+            let (host, by) = (dice.below(hosts as u64) as usize, dice.millis(1, 60));
             self.faults.push((Time::START, Fault::SlowLink { host, by }));
+        }
+    }
+
+    fn plan_clocks_and_disks(&mut self, dice: &mut Dice) {
+        let hosts = self.hosts() as u64;
+        if dice.chance(25) {
+            for _ in 0..dice.between(1, 3) {
+                let (at, host) = (self.moment(dice), dice.below(hosts) as usize);
+                let by = dice.millis(1, 20_000);
+                self.faults.push((at, Fault::ClockJump { host, by }));
+            }
+        }
+        if self.profile == Profile::Crash || dice.chance(10) {
+            for _ in 0..dice.between(0, 2) {
+                let (at, host) = (self.moment(dice), dice.below(hosts) as usize);
+                let until = self.spell(dice, at);
+                let factor = dice.pick(&[10, 100]);
+                self.faults.push((at, Fault::SlowDisk { host, factor, until }));
+            }
+            for _ in 0..dice.between(0, 2) {
+                let (at, host) = (self.moment(dice), dice.below(hosts) as usize);
+                let until = self.spell(dice, at);
+                self.faults.push((at, Fault::FullDisk { host, until }));
+            }
         }
     }
 

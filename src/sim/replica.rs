@@ -272,6 +272,8 @@ impl<A: Application> SimReplica<A> {
                     said.push(Said::Checkpoint(claim));
                     self.replica.on_checkpoint_taken(now, claim);
                 }
+                // Nobody restarts in this world: what a restart would read is not kept.
+                ExecutionEvent::Image(_) => {}
             }
         }
     }

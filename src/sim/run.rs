@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Dice;
 use super::checker::linearizability::{self, Action, Operation, Verdict};
 use super::checker::{Rule, Violation};
-use super::plan::{PROGRESS_BOUND, Plan, Profile};
+use super::plan::{PROGRESS_BOUND, Plan, Profile, TWO_SETS, TwoSets};
 use super::world::{Call, World};
 use crate::execution::apps::kv::{self, Kv};
 use crate::messages::Mode;
@@ -46,7 +46,26 @@ pub struct RunReport {
 /// Runs one seed.
 #[must_use]
 pub fn run(profile: Profile, seed: u64, with_story: bool) -> RunReport {
-    let plan = Plan::of(profile, seed);
+    run_plan(Plan::of(profile, seed), with_story)
+}
+
+/// How many patterns [`run_twins_pattern`] knows: whoever of the four runs twice, three splits in a row.
+pub const TWINS_PATTERNS: u64 = 4 * TWO_SETS.pow(3);
+
+/// Runs one of the patterns of [`Plan::of_twins_pattern`], by its number.
+#[must_use]
+pub fn run_twins_pattern(number: u64, with_story: bool) -> RunReport {
+    let sides = |round: u64| (number / TWO_SETS.pow(round as u32) % TWO_SETS) as TwoSets;
+    let twin = (number / TWO_SETS.pow(3) % 4) as usize;
+    let mut plan = Plan::of_twins_pattern(twin, [sides(2), sides(1), sides(0)]);
+    plan.seed = number;
+    run_plan(plan, with_story)
+}
+
+/// Runs a plan of one's own.
+#[must_use]
+pub fn run_plan(plan: Plan, with_story: bool) -> RunReport {
+    let (profile, seed) = (plan.profile, plan.seed);
     let mut world = World::new(&plan, &Kv);
     world.story = with_story.then(|| vec![format!("{plan:#?}")]);
     plan_calls(&plan, &mut world);

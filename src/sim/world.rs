@@ -1,6 +1,12 @@
 //! The world: hosts, clients and links in virtual time. One queue of events, in the order of time and, within one
 //! moment, of making; nothing happens but by an event, and no randomness but the seed's.
 
+mod events;
+mod faults;
+mod host;
+mod judge;
+mod speech;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
@@ -11,17 +17,17 @@ use super::byzantine::Liar;
 use super::checker::{Agreement, Ledger, Rule, Violation};
 use super::clients::{Rogue, session};
 use super::disk::SimDisk;
-use super::network::{End, Network};
+use super::network::Network;
 use super::plan::{Fault, Plan};
-use super::replica::{Said, SimReplica};
+use super::replica::SimReplica;
 use super::{Dice, Knobs};
 use crate::client::{CallError, Outcome, Output, Session};
 use crate::execution::Application;
 use crate::messages::{Checked, ENVELOPE_BYTES, Mode, RequestFrame, SystemMessage};
 use crate::net::hello::Peer;
-use crate::ordering::OrderingProtocol;
-use crate::protocol::Recipients;
-use crate::types::{ClientId, Lsn, NodeId, Time};
+use crate::types::{NodeId, Time};
+use events::{Event, Planned};
+pub(super) use host::Host;
 
 /// Calls are given up after this: long after every bound that is checked.
 const DEADLINE: Duration = Duration::from_secs(10_000);
@@ -43,84 +49,6 @@ pub struct Call {
     pub from: Option<Time>,
     /// When it ended, and how.
     pub end: Option<(Time, Result<Vec<u8>, CallError>)>,
-}
-
-enum Event {
-    ToHost {
-        host: usize,
-        from: Peer,
-        message: Bytes,
-    },
-    ToClient {
-        client: usize,
-        from: NodeId,
-        message: Bytes,
-    },
-    Turn(usize),
-    Synced(usize),
-    ClientWake(usize),
-    Call(usize),
-    Rogue(usize),
-    Fault(usize),
-}
-
-struct Planned {
-    at: Time,
-    order: u64,
-    event: Event,
-}
-
-impl PartialEq for Planned {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-
-impl Eq for Planned {}
-
-impl PartialOrd for Planned {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Planned {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
-
-/// A machine with a replica on it.
-pub(super) struct Host<A: Application> {
-    pub node: NodeId,
-    /// Follows the protocol, with a key that nobody else has.
-    pub is_correct: bool,
-    pub is_up: bool,
-    /// It was told that the others have forgotten what it lacks.
-    pub fell_behind: bool,
-    pub sim: SimReplica<A>,
-    disk: SimDisk,
-    ledger: Ledger,
-    liar: Option<Liar>,
-    /// Nanoseconds ahead of the world, and parts per million too fast.
-    clock: (u64, i64),
-    turn_at: Option<Time>,
-    durable: Option<Lsn>,
-}
-
-impl<A: Application> Host<A> {
-    fn local(&self, now: Time) -> Time {
-        let (offset, ppm) = self.clock;
-        let drift = i128::from(now.as_nanos()) * i128::from(ppm) / 1_000_000;
-        Time::from_nanos((i128::from(now.as_nanos()) + drift) as u64 + offset)
-    }
-
-    /// A moment of the world at which the host's clock shows at least `local`.
-    fn world(&self, local: Time) -> Time {
-        let (offset, ppm) = self.clock;
-        let since = i128::from(local.as_nanos().saturating_sub(offset));
-        Time::from_nanos((since * 1_000_000 / i128::from(1_000_000 + ppm)) as u64 + 2)
-    }
 }
 
 /// Everything there is.
@@ -254,39 +182,6 @@ impl<A: Application + Clone> World<A> {
         true
     }
 
-    /// A host loses power for good.
-    pub fn crash(&mut self, host: usize) {
-        self.hosts[host].is_up = false;
-        self.hosts[host].disk.crash();
-        self.tell(|_| format!("host {host} loses power"));
-    }
-
-    /// Lets a fault strike now.
-    pub fn strike(&mut self, fault: &Fault) {
-        self.tell(|_| format!("{fault:?}"));
-        match fault {
-            Fault::Crash { host } => {
-                self.hit("crash", 1);
-                self.crash(*host);
-            }
-            Fault::SlowLink { host, by } => self.network.slow_down(*host, *by),
-            Fault::Partition {
-                from,
-                to,
-                both,
-                until,
-            } => {
-                self.hit(if *both { "partition" } else { "one-way partition" }, 1);
-                for (a, b) in from.iter().flat_map(|a| to.iter().map(move |b| (*a, *b))) {
-                    self.network.cut(a, b, *until);
-                    if *both {
-                        self.network.cut(b, a, *until);
-                    }
-                }
-            }
-        }
-    }
-
     fn plan(&mut self, at: Time, event: Event) {
         self.made += 1;
         let (at, order) = (at.max(self.now), self.made);
@@ -303,17 +198,6 @@ impl<A: Application + Clone> World<A> {
             if let Some(story) = &mut self.story {
                 story.push(line);
             }
-        }
-    }
-
-    fn judge(&mut self, result: Result<(), (Rule, String)>) {
-        if let (Err((rule, what)), None) = (result, &self.violation) {
-            self.tell(|_| format!("VIOLATION of {rule:?}: {what}"));
-            self.violation = Some(Violation {
-                rule,
-                what,
-                at: self.now,
-            });
         }
     }
 
@@ -430,152 +314,6 @@ impl<A: Application + Clone> World<A> {
         self.schedule_turn(index);
     }
 
-    fn carry_out(&mut self, index: usize, said: Said) {
-        let is_correct = self.hosts[index].is_correct;
-        match said {
-            Said::ToReplicas { to, message } => self.say(index, to, message),
-            Said::ToClient { to, message } => self.answer(index, to, message),
-            Said::Log { lsn, record } => {
-                if let Some(at) = self.hosts[index].disk.append(self.now, lsn, record) {
-                    self.plan(at, Event::Synced(index));
-                }
-            }
-            Said::Execute(decision) => {
-                self.note(4, index, decision.batch.digest.as_bytes());
-                let seq = decision.seq;
-                self.tell(|_| format!("host {index} executes s{seq} {:?}", decision.batch.digest));
-                if is_correct {
-                    let ledger = &self.hosts[index].ledger;
-                    let certified = ledger.executes(seq.get(), decision.batch.digest);
-                    self.judge(certified);
-                    let agreed = self.agreement.executes(index, &decision);
-                    self.judge(agreed);
-                }
-            }
-            Said::Executed { seq, operations } if is_correct => {
-                let once = self.agreement.executed(index, seq.get(), operations);
-                self.judge(once);
-            }
-            Said::Reply { key, body } if is_correct => {
-                let equal = self.agreement.replies(index, key, &body);
-                self.judge(equal);
-            }
-            Said::Checkpoint(claim) if is_correct => {
-                self.hosts[index].ledger.took(claim);
-                let equal = self.agreement.state(index, claim);
-                self.judge(equal);
-            }
-            Said::Stable(claim) if is_correct => {
-                self.hosts[index].disk.forget();
-                let certified = self.hosts[index].ledger.holds_stable(claim);
-                self.judge(certified);
-            }
-            Said::Diverged { ours } if is_correct => {
-                let what = format!("host {index} found that its state {ours:?} is not the quorum's");
-                self.judge(Err((Rule::Checkpoints, what)));
-            }
-            Said::FellBehind(seq) => {
-                self.tell(|_| format!("host {index} fell behind s{seq}"));
-                self.hosts[index].fell_behind = true;
-            }
-            _ => {}
-        }
-    }
-
-    fn say(&mut self, index: usize, to: Recipients, message: Bytes) {
-        if self.hosts[index].is_correct
-            && let Ok(checked) = Checked::<SystemMessage>::body_of(&message)
-        {
-            let fair = self.hosts[index].ledger.says(&checked);
-            self.judge(fair);
-        }
-        let own = self.hosts[index].node;
-        let nodes: Vec<NodeId> = match to {
-            Recipients::Others => NodeId::all(self.knobs.replicas)
-                .filter(|node| *node != own)
-                .collect(),
-            Recipients::One(node) => vec![node],
-        };
-        for node in nodes {
-            let sent = self.hosts[index]
-                .liar
-                .as_mut()
-                .map(|liar| liar.send(node, message.clone()));
-            match sent {
-                None => self.send_to_node(index, node, &message, Duration::ZERO),
-                Some(sent) => {
-                    for lie in sent {
-                        self.send_to_node(index, lie.to, &lie.message, lie.later);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Sends to every host that runs the replica: a twin's messages reach both copies.
-    fn send_to_node(&mut self, from: usize, to: NodeId, message: &Bytes, later: Duration) {
-        let sender = Peer::Replica(self.hosts[from].node);
-        for host in 0..self.hosts.len() {
-            if self.hosts[host].node != to || host == from {
-                continue;
-            }
-            let start = self.now.after(later);
-            for at in self.network.arrivals(start, End::Host(from), End::Host(host)) {
-                let message = message.clone();
-                self.plan(
-                    at,
-                    Event::ToHost {
-                        host,
-                        from: sender,
-                        message,
-                    },
-                );
-            }
-        }
-    }
-
-    fn answer(&mut self, index: usize, to: ClientId, message: Bytes) {
-        let client = to.get() as usize;
-        let message = match &mut self.hosts[index].liar {
-            Some(liar) => liar.reply(message),
-            None => Some(message),
-        };
-        let Some(message) = message.filter(|_| client < self.sessions.len()) else {
-            return;
-        };
-        let from = self.hosts[index].node;
-        for at in self
-            .network
-            .arrivals(self.now, End::Host(index), End::Client(to.get()))
-        {
-            let message = message.clone();
-            self.plan(
-                at,
-                Event::ToClient {
-                    client,
-                    from,
-                    message,
-                },
-            );
-        }
-    }
-
-    fn send_to_host(&mut self, client: u32, to: NodeId, message: &Bytes) {
-        for host in 0..self.hosts.len() {
-            if self.hosts[host].node != to {
-                continue;
-            }
-            let from = Peer::Client(ClientId::new(client));
-            for at in self
-                .network
-                .arrivals(self.now, End::Client(client), End::Host(host))
-            {
-                let message = message.clone();
-                self.plan(at, Event::ToHost { host, from, message });
-            }
-        }
-    }
-
     fn submit(&mut self, number: usize) {
         let now = self.now;
         let call = &mut self.calls[number];
@@ -647,75 +385,10 @@ impl<A: Application + Clone> World<A> {
         for (to, message) in sent {
             self.send_to_host(client, to, &message);
         }
-        let pause = self.dice.millis(ROGUE_PAUSE_MS.0, ROGUE_PAUSE_MS.1);
+        // As often in a long run as in a short one.
+        let rarely = (self.rogues_until.as_nanos() / 4_000_000_000).max(1);
+        let (least, most) = ROGUE_PAUSE_MS;
+        let pause = self.dice.millis(least * rarely, most * rarely);
         self.plan(self.now.after(pause), Event::Rogue(index));
-    }
-
-    fn check_memory(&mut self, index: usize) {
-        let host = &self.hosts[index];
-        if !host.is_correct {
-            return;
-        }
-        let (pool, limits) = (host.sim.replica.pool(), self.knobs.pool);
-        let frames_max = limits.frames_per_client * self.knobs.clients();
-        let (frames, bytes) = (pool.pending_frames(), pool.pending_bytes());
-        let held = host.sim.replica.held_effects();
-        // A slot has a proposal, two votes and a decision, and each may be sent again; a checkpoint comes at most once per
-        // slot.
-        let held_max = 16 * self.knobs.window as usize + 64;
-        if frames > frames_max || bytes > limits.bytes_max || held > held_max {
-            let what = format!("host {index} holds {frames} frames, {bytes} bytes, {held} effects");
-            self.judge(Err((Rule::Memory, what)));
-        }
-    }
-
-    /// Adds up what struck whom.
-    pub fn count_hits(&mut self) {
-        let traffic = self.network.traffic;
-        for (name, count) in [
-            ("message lost", traffic.lost),
-            ("message doubled", traffic.doubled),
-            ("message late", traffic.late),
-            ("message cut off", traffic.cut),
-            ("slow link", traffic.slowed),
-        ] {
-            self.hit(name, count);
-        }
-        let lies: Vec<(&'static str, u64)> = self
-            .hosts
-            .iter()
-            .filter_map(|host| host.liar.as_ref())
-            .flat_map(|liar| liar.hits.iter().map(|(lie, count)| (lie.name(), *count)))
-            .collect();
-        lies.into_iter().for_each(|(name, count)| self.hit(name, count));
-        let lost = self.hosts.iter().map(|host| host.disk.lost() as u64).sum();
-        self.hit("unsynced record lost", lost);
-    }
-
-    /// What lies at the end of a run: equal states, and nothing left over where all is done.
-    pub fn check_end(&mut self, must_be_empty: bool) {
-        for index in 0..self.hosts.len() {
-            let host = &mut self.hosts[index];
-            if !host.is_correct || !host.is_up {
-                continue;
-            }
-            let claim = host.sim.digest_now();
-            let (frames, stable) = (
-                host.sim.replica.pool().pending_frames(),
-                host.sim.replica.ordering().stable(),
-            );
-            let equal = self.agreement.state(index, claim);
-            self.judge(equal);
-            let is_behind = self.agreement.executed_by(index) < self.agreement.decided();
-            if must_be_empty && !is_behind && frames > 0 {
-                let what = format!("host {index} keeps {frames} frames after all is done, stable s{stable}");
-                self.judge(Err((Rule::Memory, what)));
-            }
-        }
-    }
-
-    /// A rule that only a whole run can break.
-    pub fn break_rule(&mut self, rule: Rule, what: String) {
-        self.judge(Err((rule, what)));
     }
 }

@@ -19,7 +19,7 @@ impl FutureBombs {
         let far = stage.dice.throw() >> 1;
         stage
             .dice
-            .pick(&[self.window, self.window + 1, 3 * self.window, far])
+            .pick(&[self.window, self.window + 1, 3 * self.window, far, u64::MAX])
     }
 }
 
@@ -30,7 +30,7 @@ impl Actor for FutureBombs {
             Some(OrderingMessage::PrePrepare(mut proposal)) => {
                 match stage.dice.chance(50) {
                     true => proposal.seq = proposal.seq.saturating_add(self.ahead(stage)),
-                    false => proposal.view += stage.n as u64,
+                    false => proposal.view = stage.dice.pick(&[proposal.view + stage.n as u64, u64::MAX]),
                 }
                 stage.lie(to, close(OrderingMessage::PrePrepare(proposal)));
             }
@@ -42,7 +42,10 @@ impl Actor for FutureBombs {
                 for phase in [Phase::Prepare, Phase::Commit] {
                     for _ in 0..8 {
                         let seq = first.seq.saturating_add(self.ahead(stage));
-                        let view = first.view + stage.dice.pick(&[0, 0, 1, 1 << 40]);
+                        let view =
+                            stage
+                                .dice
+                                .pick(&[first.view, first.view, first.view + 1, 1 << 40, u64::MAX]);
                         bombs.push(Vote {
                             phase,
                             view,

@@ -3,12 +3,17 @@
 //! else's.
 
 mod censor;
+mod collude;
 mod eager;
 mod equivocate;
 mod fabricate;
+mod false_words;
 mod forged_checkpoints;
+mod forged_view_changes;
 mod future_bombs;
+mod just_in_time;
 mod lying_replies;
+mod omitting_new_view;
 mod repeat_frames;
 mod replay;
 mod selective;
@@ -59,11 +64,21 @@ pub enum Lie {
     LyingReplies,
     /// Proposals without one client's frames.
     Censor,
+    /// Proposals just before the timeout.
+    JustInTime,
+    /// View changes that say too much or too little, old ones, others', and unasked ones.
+    ForgedViewChanges,
+    /// New views without what was prepared.
+    OmittingNewView,
+    /// Decisions, batches and statuses that are not so.
+    FalseWords,
+    /// All faulty replicas vote for both of two batches.
+    Collude,
 }
 
 impl Lie {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 20] = [
         Self::Equivocate,
         Self::Silent,
         Self::Selective,
@@ -79,6 +94,11 @@ impl Lie {
         Self::RepeatFrames,
         Self::LyingReplies,
         Self::Censor,
+        Self::JustInTime,
+        Self::ForgedViewChanges,
+        Self::OmittingNewView,
+        Self::FalseWords,
+        Self::Collude,
     ];
 
     /// The name of its counter.
@@ -100,6 +120,11 @@ impl Lie {
             Self::RepeatFrames => "replica: frames decided before",
             Self::LyingReplies => "replica: lying replies",
             Self::Censor => "replica: censors a client",
+            Self::JustInTime => "replica: leader just under the timeout",
+            Self::ForgedViewChanges => "replica: stale and forged view changes",
+            Self::OmittingNewView => "replica: new view without what was prepared",
+            Self::FalseWords => "replica: false decisions, batches, statuses",
+            Self::Collude => "replica: all faulty ones collude",
         }
     }
 
@@ -120,6 +145,11 @@ impl Lie {
             Self::RepeatFrames => Box::new(repeat_frames::RepeatFrames::default()),
             Self::LyingReplies => Box::new(lying_replies::LyingReplies),
             Self::Censor => Box::new(censor::Censor::new(dice, knobs)),
+            Self::JustInTime => Box::new(just_in_time::JustInTime::new(dice, knobs)),
+            Self::ForgedViewChanges => Box::new(forged_view_changes::ForgedViewChanges::new(knobs.window)),
+            Self::OmittingNewView => Box::new(omitting_new_view::OmittingNewView::default()),
+            Self::FalseWords => Box::new(false_words::FalseWords),
+            Self::Collude => Box::new(collude::Collude::default()),
         }
     }
 }
@@ -133,6 +163,9 @@ trait Actor {
 
     /// The replica heard this from another.
     fn hear(&mut self, _: &mut Stage<'_>, _: &Bytes) {}
+
+    /// Another faulty replica sends this to somebody, and lets us know.
+    fn overhear(&mut self, _: &mut Stage<'_>, _: NodeId, _: &Bytes) {}
 
     /// What a client is told in place of this; `None` to tell it nothing.
     fn reply(&mut self, _: &mut Stage<'_>, message: &Bytes) -> Option<Bytes> {
@@ -193,10 +226,19 @@ impl Liar {
 
     /// What is sent because of a message that was heard.
     pub fn hear(&mut self, message: &Bytes) -> Vec<Sent> {
+        self.react(|actor, stage| actor.hear(stage, message))
+    }
+
+    /// What is sent because another faulty replica sends this to `to`.
+    pub fn overhear(&mut self, to: NodeId, message: &Bytes) -> Vec<Sent> {
+        self.react(|actor, stage| actor.overhear(stage, to, message))
+    }
+
+    fn react(&mut self, mut act: impl FnMut(&mut dyn Actor, &mut Stage<'_>)) -> Vec<Sent> {
         let mut out = Vec::new();
         for index in 0..self.actors.len() {
             let mut stage = Stage::new(self.node, self.n, &mut self.dice);
-            self.actors[index].1.hear(&mut stage, message);
+            act(&mut *self.actors[index].1, &mut stage);
             self.hits[index].1 += stage.hits;
             let said = std::mem::take(&mut stage.out);
             out.extend(self.chain(index + 1, said));

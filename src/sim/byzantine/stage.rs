@@ -4,11 +4,12 @@ use bytes::Bytes;
 
 use crate::crypto::{Digester, Domain};
 use crate::messages::{
-    Checked, Envelope, Frame, Kind, OrderingMessage, PrePrepare, SystemMessage, Vote, encode,
+    Checked, Envelope, Frame, Kind, NewView, OrderingMessage, PrePrepare, SystemMessage, ViewChange,
+    ViewTransferMessage, Vote, encode,
 };
 use crate::preprocessing::batch_digest;
 use crate::sim::Dice;
-use crate::sim::keys::CLUSTER;
+use crate::sim::keys::{CLUSTER, Keyring};
 use crate::types::{Digest, Epoch, NodeId};
 
 /// A message that a faulty replica sends.
@@ -74,6 +75,43 @@ pub(super) fn open(message: &Bytes) -> Option<OrderingMessage> {
         SystemMessage::ProtocolMessage(message) => Some(message),
         SystemMessage::ForwardedRequestMessage(_) | SystemMessage::ViewTransferMessage(_) => None,
     }
+}
+
+/// The message about views inside a message between replicas.
+pub(super) fn open_view(message: &Bytes) -> Option<ViewTransferMessage> {
+    let checked = Checked::<SystemMessage>::body_of(message).ok()?;
+    let owned: SystemMessage = rkyv::deserialize::<_, rkyv::rancor::Failure>(&*checked).ok()?;
+    match owned {
+        SystemMessage::ViewTransferMessage(message) => Some(message),
+        SystemMessage::ForwardedRequestMessage(_) | SystemMessage::ProtocolMessage(_) => None,
+    }
+}
+
+/// The message that carries one about views.
+pub(super) fn close_view(message: ViewTransferMessage) -> Bytes {
+    message.encode(CLUSTER, Epoch::ZERO)
+}
+
+fn signed(node: NodeId, domain: Domain, feed: impl FnOnce(&mut blake3::Hasher)) -> [u8; 64] {
+    let mut hasher = Digester::new(CLUSTER).hasher(domain);
+    hasher.update(&Epoch::ZERO.get().to_le_bytes());
+    feed(&mut hasher);
+    let digest = Digest::from_bytes(*hasher.finalize().as_bytes());
+    Keyring::get().replica(node).sign(domain, &digest)
+}
+
+/// A view change under the liar's own name, properly signed.
+pub(super) fn sign_view_change(node: NodeId, mut message: ViewChange) -> ViewChange {
+    message.signer = node.get();
+    message.signature = signed(node, Domain::ViewChange, |hasher| message.hash_into(hasher));
+    message
+}
+
+/// A new view under the liar's own name, properly signed.
+pub(super) fn sign_new_view(node: NodeId, mut message: NewView) -> NewView {
+    message.signer = node.get();
+    message.signature = signed(node, Domain::NewView, |hasher| message.hash_into(hasher));
+    message
 }
 
 /// The message that carries an ordering message.
