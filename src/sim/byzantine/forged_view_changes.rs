@@ -30,7 +30,7 @@ impl ForgedViewChanges {
             2 => boast(&mut forged, self.window, [0x77; 32]),
             // A checkpoint that only the liar has signed, again and again.
             3 => {
-                forged.stable_seq += self.window;
+                forged.stable_seq = forged.stable_seq.saturating_add(self.window);
                 forged.stable_digest = [0x55; 32];
                 let seq = forged.stable_seq;
                 let own = SignedCheckpoint {
@@ -68,7 +68,7 @@ impl ForgedViewChanges {
 
 /// Claims other batches for every place that it speaks of, and for the next one.
 fn boast(forged: &mut ViewChange, window: u64, digest: [u8; 32]) {
-    let view = forged.view - 1;
+    let view = forged.view.saturating_sub(1);
     let last = forged
         .prepared
         .last()
@@ -106,7 +106,9 @@ impl Actor for ForgedViewChanges {
         }
         let next = status.view.saturating_add(1);
         let unasked = ViewChange {
-            view: stage.dice.pick(&[next, next, next + 1, 1 << 40, u64::MAX]),
+            view: stage
+                .dice
+                .pick(&[next, next, next.saturating_add(1), 1 << 40, u64::MAX]),
             stable_seq: 0,
             stable_digest: [0; 32],
             stable_proof: Vec::new(),

@@ -30,7 +30,11 @@ impl Actor for FutureBombs {
             Some(OrderingMessage::PrePrepare(mut proposal)) => {
                 match stage.dice.chance(50) {
                     true => proposal.seq = proposal.seq.saturating_add(self.ahead(stage)),
-                    false => proposal.view = stage.dice.pick(&[proposal.view + stage.n as u64, u64::MAX]),
+                    false => {
+                        proposal.view = stage
+                            .dice
+                            .pick(&[proposal.view.saturating_add(stage.n as u64), u64::MAX])
+                    }
                 }
                 stage.lie(to, close(OrderingMessage::PrePrepare(proposal)));
             }
@@ -42,10 +46,13 @@ impl Actor for FutureBombs {
                 for phase in [Phase::Prepare, Phase::Commit] {
                     for _ in 0..8 {
                         let seq = first.seq.saturating_add(self.ahead(stage));
-                        let view =
-                            stage
-                                .dice
-                                .pick(&[first.view, first.view, first.view + 1, 1 << 40, u64::MAX]);
+                        let view = stage.dice.pick(&[
+                            first.view,
+                            first.view,
+                            first.view.saturating_add(1),
+                            1 << 40,
+                            u64::MAX,
+                        ]);
                         bombs.push(Vote {
                             phase,
                             view,
