@@ -44,6 +44,8 @@ pub mod config;
 #[forbid(unsafe_code)]
 pub mod crypto;
 #[forbid(unsafe_code)]
+pub mod decision_log;
+#[forbid(unsafe_code)]
 pub mod execution;
 #[forbid(unsafe_code)]
 pub mod load;

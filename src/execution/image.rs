@@ -12,6 +12,7 @@
 
 use super::{ClientTable, MonolithicState};
 use crate::crypto::{Digester, Domain};
+use crate::decision_log::Chain;
 use crate::messages::CheckpointClaim;
 use crate::types::{Digest, Epoch, SeqNo};
 
@@ -50,29 +51,12 @@ pub trait CheckpointImage: Send + std::fmt::Debug {
     fn next_chunk(&mut self, budget_bytes: usize, chunk: &mut Vec<u8>) -> bool;
 }
 
-/// The chain of decisions: its head covers every decision since the beginning of time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Link(Digest);
-
-impl Link {
-    pub(super) const START: Self = Self(Digest::ZERO);
-
-    /// The chain with one more decision.
-    pub(super) fn then(self, seq: SeqNo, batch: &Digest, digester: &Digester) -> Self {
-        let mut link = [0; 72];
-        link[..32].copy_from_slice(self.0.as_bytes());
-        link[32..40].copy_from_slice(&seq.get().to_le_bytes());
-        link[40..].copy_from_slice(batch.as_bytes());
-        Self(digester.digest(Domain::Decision, &link))
-    }
-}
-
 /// What a checkpoint claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Head {
     pub seq: SeqNo,
     pub epoch: Epoch,
-    pub chain: Link,
+    pub chain: Chain,
     pub state: Digest,
     pub clients: Digest,
     pub client_count: u32,
@@ -83,7 +67,7 @@ impl Head {
         let mut bytes = [0; HEAD_BYTES];
         bytes[..8].copy_from_slice(&self.seq.get().to_le_bytes());
         bytes[8..16].copy_from_slice(&self.epoch.get().to_le_bytes());
-        bytes[16..48].copy_from_slice(self.chain.0.as_bytes());
+        bytes[16..48].copy_from_slice(self.chain.head().as_bytes());
         bytes[48..80].copy_from_slice(self.state.as_bytes());
         bytes[80..112].copy_from_slice(self.clients.as_bytes());
         bytes[112..].copy_from_slice(&self.client_count.to_le_bytes());
@@ -97,7 +81,7 @@ impl Head {
         Some(Self {
             seq: SeqNo::new(number(0)?),
             epoch: Epoch::new(number(8)?),
-            chain: Link(digest(16)?),
+            chain: Chain::from_head(digest(16)?),
             state: digest(48)?,
             clients: digest(80)?,
             client_count: u32::from_le_bytes(bytes[112..].try_into().ok()?),

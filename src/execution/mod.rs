@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::decision_log::Chain;
 use crate::messages::{CheckpointClaim, Frame, FrameKey, Proposal};
 use crate::types::{SeqNo, View};
 
@@ -85,6 +86,9 @@ pub trait Executor: Send {
     /// # Errors
     /// When they are not.
     fn finish_image(&mut self) -> Result<CheckpointClaim, ImageError>;
+
+    /// The chain of the decisions that were executed.
+    fn chain(&self) -> Chain;
 
     /// What was executed of each client's frames.
     fn client_windows(&self) -> Vec<SequenceWindow>;

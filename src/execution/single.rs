@@ -3,12 +3,13 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::image::{Chunk, Head, Image, Link, Next};
+use super::image::{Chunk, Head, Image, Next};
 use super::{
     Application, ClientTable, ExecutionEvent, Executor, ImageError, MonolithicState, PANIC_RESULT,
     SequenceWindow, Standing, TOO_LONG_RESULT,
 };
 use crate::crypto::{Digester, Domain};
+use crate::decision_log::Chain;
 use crate::messages::{CheckpointClaim, Frame, FrameKey, Mode, Proposal, ReplyBuilder};
 use crate::types::{Digest, Epoch, SeqNo, View};
 
@@ -38,7 +39,7 @@ struct Pending<S: MonolithicState> {
     clients: ClientTable,
     next_client: usize,
     clients_hasher: blake3::Hasher,
-    chain: Link,
+    chain: Chain,
     /// The state once more, for the image: the first is used up by its digest.
     image: Option<S::Snapshot>,
 }
@@ -58,7 +59,7 @@ pub struct SingleThreaded<A: Application> {
     decisions_since: u64,
     bytes_since: u64,
     pending: VecDeque<Pending<A::State>>,
-    chain: Link,
+    chain: Chain,
     keeps_images: bool,
     /// The head of the image that is being read.
     reading: Option<Head>,
@@ -90,7 +91,7 @@ impl<A: Application> SingleThreaded<A> {
             decisions_since: 0,
             bytes_since: 0,
             pending: VecDeque::new(),
-            chain: Link::START,
+            chain: Chain::START,
             keeps_images: false,
             reading: None,
             panics: 0,
@@ -196,7 +197,7 @@ impl<A: Application> SingleThreaded<A> {
         self.background_step(share.max(PACE_BYTES), events);
     }
 
-    fn head(&self, seq: SeqNo, chain: Link, state: Digest, clients: Digest) -> Head {
+    fn head(&self, seq: SeqNo, chain: Chain, state: Digest, clients: Digest) -> Head {
         Head {
             seq,
             epoch: self.epoch,
@@ -362,6 +363,10 @@ impl<A: Application> Executor for SingleThreaded<A> {
             true => Ok(promised.claim(&self.digester)),
             false => Err(ImageError::Digest),
         }
+    }
+
+    fn chain(&self) -> Chain {
+        self.chain
     }
 
     fn client_windows(&self) -> Vec<SequenceWindow> {

@@ -7,8 +7,8 @@ pub mod pbft;
 use std::sync::Arc;
 
 use crate::messages::{Batch, BatchRef, CheckpointClaim, Proposal, SignedCheckpoint, Status, Vote};
-use crate::protocol::{Outbox, Standing, Timer, ViewEvidence, ViewStart};
-use crate::types::{NodeId, SeqNo, Time, View};
+use crate::protocol::{Outbox, Record, Standing, Timer, ViewEvidence, ViewStart};
+use crate::types::{Digest, NodeId, SeqNo, Time, View};
 
 /// A protocol that orders batches: a deterministic state machine (see [`crate::protocol`]).
 ///
@@ -65,6 +65,28 @@ pub trait OrderingProtocol {
 
     /// Where this replica stands, for its own status. Called after [`Timer::Status`] fired.
     fn standing(&mut self) -> Standing;
+
+    /// What this replica carries out of the view it left; for a view change that is taken up again after a restart.
+    fn evidence(&self) -> ViewEvidence;
+
+    /// A restart begins: everything up to `seq` is part of the state that was restored.
+    fn restore_base(&mut self, seq: SeqNo);
+
+    /// The log holds this record. Records come in the order in which they were written, decisions and new views by
+    /// methods of their own.
+    fn restore(&mut self, record: &Record);
+
+    /// The log holds the new view this one started with.
+    fn restore_view(&mut self, start: &ViewStart);
+
+    /// The log holds this decision, the next one in order: its batch, if it is at hand.
+    fn restore_decision(&mut self, seq: SeqNo, digest: Digest) -> Option<Arc<Proposal>>;
+
+    /// The log was restored: takes every step that what was restored allows.
+    fn resume(&mut self, now: Time, out: &mut Outbox);
+
+    /// What has to be written again before the log is cut.
+    fn base_records(&self) -> Vec<Record>;
 
     /// The last decision given to execution.
     fn decided(&self) -> SeqNo;

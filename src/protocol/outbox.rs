@@ -89,9 +89,14 @@ pub enum Effect {
 }
 
 /// The proof that a record was given to the log: what it promises may be sent once it is durable.
-/// Made by [`Outbox::persist`] alone.
+/// Made by [`Outbox::persist`] alone, or read back from the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Persisted(Lsn);
+
+impl Persisted {
+    /// The proof for what was read back from the log: it is durable.
+    pub const RESTORED: Self = Self(Lsn::ZERO);
+}
 
 /// Collects the effects of one event.
 #[derive(Debug)]

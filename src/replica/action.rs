@@ -34,8 +34,10 @@ pub enum Action {
         /// The record.
         record: Record,
     },
-    /// A checkpoint became stable: the log may be cut there.
+    /// A checkpoint became stable.
     Stable(CheckpointClaim),
+    /// Records about places up to this one are not needed any more, nor any that is about none and was written before.
+    CutLog(SeqNo),
     /// Our state is not the one a quorum signed: stop serving, raise an alarm.
     Diverged {
         /// What the quorum signed.

@@ -19,12 +19,13 @@
 mod action;
 mod counters;
 mod messages;
+mod restore;
 mod stack;
 mod timers;
 
 pub use action::Action;
 pub use counters::ReplicaCounters;
-pub use stack::{ApplicationOf, DefaultStack, ExecutorOf, OrderingOf, Stack, ViewTransferOf};
+pub use stack::{ApplicationOf, DecisionLogOf, DefaultStack, ExecutorOf, OrderingOf, Stack, ViewTransferOf};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,12 +33,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::crypto::Digester;
+use crate::decision_log::DecisionLog;
 use crate::messages::{
     Batch, CheckpointClaim, Frame, FrameKey, Proposal, RefusalReason, SignedCheckpoint, SystemMessage, Vote,
 };
 use crate::ordering::OrderingProtocol;
 use crate::preprocessing::{Offer, RequestPool, batch_digest};
-use crate::protocol::{Effect, Outbox, Recipients, Timer, ViewStart, When};
+use crate::protocol::{Effect, Outbox, Recipients, Record, Timer, ViewStart, When};
 use crate::types::{ClusterId, Epoch, Lsn, NodeId, SeqNo, Time, View};
 use crate::view_transfer::ViewTransferProtocol;
 use timers::Timers;
@@ -72,6 +74,7 @@ enum Held {
     Send { to: Recipients, message: Bytes },
     Vote(Vote),
     Decide(Arc<Proposal>),
+    CutLog(SeqNo),
 }
 
 /// One replica: the protocols of stack `S`, composed.
@@ -80,6 +83,7 @@ pub struct Replica<S: Stack> {
     digester: Digester,
     ordering: OrderingOf<S>,
     view_transfer: ViewTransferOf<S>,
+    decision_log: DecisionLogOf<S>,
     pool: RequestPool,
     /// Frames on their way to the leader: their clients have lost patience with it.
     forward: Vec<Frame>,
@@ -95,6 +99,10 @@ pub struct Replica<S: Stack> {
     counters: ReplicaCounters,
     executed: SeqNo,
     last_checkpoint: Option<CheckpointClaim>,
+    /// The last checkpoint whose contents are on disk.
+    image_kept: SeqNo,
+    /// Where the log was cut last.
+    cut: SeqNo,
 }
 
 impl<S: Stack> Replica<S> {
@@ -105,6 +113,7 @@ impl<S: Stack> Replica<S> {
         digester: Digester,
         ordering: OrderingOf<S>,
         view_transfer: ViewTransferOf<S>,
+        decision_log: DecisionLogOf<S>,
         pool: RequestPool,
         next_lsn: Lsn,
     ) -> Self {
@@ -116,6 +125,7 @@ impl<S: Stack> Replica<S> {
             digester,
             ordering,
             view_transfer,
+            decision_log,
             pool,
             forward: Vec::new(),
             timers,
@@ -128,6 +138,8 @@ impl<S: Stack> Replica<S> {
             counters: ReplicaCounters::default(),
             executed: SeqNo::ZERO,
             last_checkpoint: None,
+            image_kept: SeqNo::ZERO,
+            cut: SeqNo::ZERO,
         }
     }
 
@@ -181,6 +193,30 @@ impl<S: Stack> Replica<S> {
         self.last_checkpoint = Some(claim);
         self.ordering.on_own_checkpoint(now, claim, &mut self.outbox);
         self.carry_out(now);
+    }
+
+    /// The contents of the checkpoint at `seq` are on disk: the log before it is not needed once it is stable as well.
+    pub fn on_image_kept(&mut self, now: Time, seq: SeqNo) {
+        self.image_kept = self.image_kept.max(seq);
+        self.cut_log(now);
+    }
+
+    /// Has the log cut at the last checkpoint that is both stable and kept, after what is about no place was written
+    /// again.
+    fn cut_log(&mut self, now: Time) {
+        let seq = self.image_kept.min(self.ordering.stable());
+        if seq <= self.cut {
+            return;
+        }
+        self.cut = seq;
+        self.decision_log.on_cut(seq);
+        let mut records = self.view_transfer.base_records();
+        records.append(&mut self.ordering.base_records());
+        for record in records {
+            self.outbox.persist(record);
+        }
+        self.carry_out(now);
+        self.hold(When::Durable(self.logged_end.minus(1)), Held::CutLog(seq));
     }
 
     /// The log is on disk up to, but not including, `end`.
@@ -321,6 +357,7 @@ impl<S: Stack> Replica<S> {
     fn carry_out(&mut self, now: Time) {
         let mut outbox = std::mem::replace(&mut self.outbox, Outbox::new(self.logged_end));
         let mut asked = Vec::new();
+        let (mut decided, mut stable) = (Vec::new(), None);
         for effect in outbox.drain() {
             match effect {
                 Effect::Persist { lsn, record } => {
@@ -336,11 +373,13 @@ impl<S: Stack> Replica<S> {
                         Lsn::ZERO => When::Now,
                         end => When::Durable(end.minus(1)),
                     };
+                    decided.push(proposal.clone());
                     self.hold(when, Held::Decide(proposal));
                 }
-                Effect::Stable { claim, .. } => {
+                Effect::Stable { claim, proof } => {
                     self.counters.checkpoints_stable += 1;
                     self.actions.push(Action::Stable(claim));
+                    stable = Some(Record::Stable { claim, proof });
                 }
                 Effect::SetTimer { timer, at } => self.timers.set(timer, at),
                 Effect::CancelTimer(timer) => self.timers.cancel(timer),
@@ -351,6 +390,19 @@ impl<S: Stack> Replica<S> {
             }
         }
         self.outbox = outbox;
+        for proposal in decided {
+            self.decision_log.on_decided(&proposal, &mut self.outbox);
+        }
+        let became_stable = stable.is_some();
+        if let Some(record) = stable {
+            self.outbox.persist(record);
+        }
+        if !self.outbox.is_empty() {
+            self.carry_out(now);
+        }
+        if became_stable {
+            self.cut_log(now);
+        }
         for asks in asked {
             match asks {
                 Effect::LeaveView(view) => self.leave_view(now, view),
@@ -436,6 +488,7 @@ impl<S: Stack> Replica<S> {
 
     fn release(&mut self, held: Held) {
         match held {
+            Held::CutLog(seq) => self.actions.push(Action::CutLog(seq)),
             Held::Send { to, message } => self.actions.push(Action::ToReplicas { to, message }),
             Held::Vote(vote) => self.votes.push(vote),
             Held::Decide(proposal) => {

@@ -1,5 +1,6 @@
 use std::marker::PhantomData;
 
+use crate::decision_log::{ChainedLog, DecisionLog};
 use crate::execution::{Application, Executor, SingleThreaded};
 use crate::ordering::OrderingProtocol;
 use crate::ordering::pbft::Pbft;
@@ -14,6 +15,8 @@ pub trait Stack: Sized + Send + 'static {
     type Ordering: OrderingProtocol + Send;
     /// How leaders are replaced.
     type ViewTransfer: ViewTransferProtocol + Send;
+    /// How decisions are kept.
+    type DecisionLog: DecisionLog + Send;
     /// How decisions are executed.
     type Executor: Executor + 'static;
 }
@@ -22,6 +25,8 @@ pub trait Stack: Sized + Send + 'static {
 pub type OrderingOf<S> = <S as Stack>::Ordering;
 /// The view transfer protocol of a stack.
 pub type ViewTransferOf<S> = <S as Stack>::ViewTransfer;
+/// The decision log of a stack.
+pub type DecisionLogOf<S> = <S as Stack>::DecisionLog;
 /// The executor of a stack.
 pub type ExecutorOf<S> = <S as Stack>::Executor;
 /// The application of a stack.
@@ -34,5 +39,6 @@ impl<A: Application> Stack for DefaultStack<A> {
     type Application = A;
     type Ordering = Pbft;
     type ViewTransfer = PbftViewChange;
+    type DecisionLog = ChainedLog;
     type Executor = SingleThreaded<A>;
 }

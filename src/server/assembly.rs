@@ -328,6 +328,7 @@ pub(super) fn assemble<S: Stack>(
         digester.clone(),
         parts.ordering,
         parts.view_transfer,
+        parts.decision_log,
         pool,
         Lsn::ZERO,
     );

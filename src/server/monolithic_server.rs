@@ -7,15 +7,17 @@ use futures_lite::StreamExt;
 use super::assembly::{Assembly, assemble};
 use super::{ReplicaError, ReplicaHandle};
 use crate::config::{MonolithicStateReplicaConfig, ReplicaConfig};
+use crate::decision_log::ChainedLog;
 use crate::execution::{Application, SingleThreaded};
 use crate::ordering::pbft::{Pbft, PbftConfig};
-use crate::replica::{DefaultStack, ExecutorOf, OrderingOf, Stack, ViewTransferOf};
+use crate::replica::{DecisionLogOf, DefaultStack, ExecutorOf, OrderingOf, Stack, ViewTransferOf};
 use crate::view_transfer::pbft::{PbftViewChange, ViewChangeConfig};
 
 /// The protocol components of a replica, made.
 pub(super) struct Parts<S: Stack> {
     pub ordering: OrderingOf<S>,
     pub view_transfer: ViewTransferOf<S>,
+    pub decision_log: DecisionLogOf<S>,
     pub executor: ExecutorOf<S>,
 }
 
@@ -41,6 +43,7 @@ impl<A: Application> MonReplica<A> {
         let assembly = assemble::<DefaultStack<A>>(&replica_config, |digester| Parts {
             ordering: Pbft::new(pbft_config(&replica_config), digester.clone()),
             view_transfer: PbftViewChange::new(view_change_config(&replica_config), digester.clone()),
+            decision_log: ChainedLog::new(digester.clone()),
             executor: SingleThreaded::new(
                 service,
                 replica_config.node.cluster.clients.len(),

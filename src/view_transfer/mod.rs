@@ -9,7 +9,7 @@ pub mod pbft;
 use bytes::Bytes;
 
 use crate::messages::{NewView, Status, ViewChange};
-use crate::protocol::{Outbox, Standing, Timer, ViewEvidence};
+use crate::protocol::{Outbox, Record, RestoreError, Standing, Timer, ViewEvidence, ViewStart};
 use crate::types::{NodeId, Time, View};
 
 /// A protocol that replaces leaders: a deterministic state machine (see [`crate::protocol`]).
@@ -40,6 +40,18 @@ pub trait ViewTransferProtocol {
 
     /// A new view arrived, from its leader or passed on. `message` is the whole of it.
     fn on_new_view(&mut self, now: Time, from: NodeId, new_view: NewView, message: &Bytes, out: &mut Outbox);
+
+    /// The log holds this record: a view that was left for.
+    fn restore(&mut self, record: &Record);
+
+    /// The log holds this new-view message: what the view began with.
+    ///
+    /// # Errors
+    /// When the message cannot be read.
+    fn restore_new_view(&mut self, message: &Bytes) -> Result<ViewStart, RestoreError>;
+
+    /// What has to be written again before the log is cut.
+    fn base_records(&self) -> Vec<Record>;
 
     /// A peer's status arrived: it is sent what it lacks of view changes and new views.
     fn on_status(&mut self, now: Time, from: NodeId, status: &Status, out: &mut Outbox);

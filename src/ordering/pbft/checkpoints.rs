@@ -50,6 +50,17 @@ impl Checkpoints {
         checkpoint
     }
 
+    /// Takes one back that we signed before a restart.
+    pub(super) fn restore_own(&mut self, node: NodeId, checkpoint: SignedCheckpoint) {
+        self.own.push(checkpoint.claim());
+        self.keep(node, checkpoint);
+    }
+
+    /// Whether we signed exactly this claim, and it is not stable yet.
+    pub(super) fn has_own(&self, claim: CheckpointClaim) -> bool {
+        self.own.contains(&claim)
+    }
+
     /// Takes another replica's checkpoint in.
     pub(super) fn add(
         &mut self,

@@ -60,6 +60,7 @@
 mod checkpoints;
 mod early;
 mod resend;
+mod restore;
 mod slot;
 mod views;
 
@@ -466,6 +467,10 @@ impl OrderingProtocol for Pbft {
             }
             return;
         }
+        if self.checkpoints.has_own(claim) {
+            // Signed before the last restart.
+            return;
+        }
         let checkpoint = self
             .checkpoints
             .sign(claim, self.config.node, &self.config.signing);
@@ -509,6 +514,34 @@ impl OrderingProtocol for Pbft {
 
     fn standing(&mut self) -> Standing {
         self.stand()
+    }
+
+    fn evidence(&self) -> ViewEvidence {
+        self.carried()
+    }
+
+    fn restore_base(&mut self, seq: SeqNo) {
+        self.start_after(seq);
+    }
+
+    fn restore(&mut self, record: &Record) {
+        self.take_record(record);
+    }
+
+    fn restore_view(&mut self, start: &ViewStart) {
+        self.take_view(start);
+    }
+
+    fn restore_decision(&mut self, seq: SeqNo, digest: Digest) -> Option<Arc<Proposal>> {
+        self.take_decision(seq, digest)
+    }
+
+    fn resume(&mut self, _: Time, out: &mut Outbox) {
+        self.go_on(out);
+    }
+
+    fn base_records(&self) -> Vec<Record> {
+        self.records_to_carry()
     }
 
     fn decided(&self) -> SeqNo {

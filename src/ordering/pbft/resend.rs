@@ -243,7 +243,7 @@ impl Pbft {
         });
         slot.keep(batch.clone(), true);
         let chosen = slot.chosen == Some(digest);
-        self.persist(Record::Proposal(batch), out);
+        self.persist(Record::Batch(batch), out);
         if chosen && self.active {
             self.place_chosen(seq, digest, out);
         }

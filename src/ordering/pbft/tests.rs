@@ -186,6 +186,9 @@ fn vote_text(vote: &Vote) -> String {
 fn record_text(record: &Record) -> String {
     match record {
         Record::Proposal(p) => format!("proposal {:?} {:?} {}", p.view, p.seq, letter(&p.batch.digest)),
+        Record::Batch(p) => format!("batch {:?} {}", p.seq, letter(&p.batch.digest)),
+        Record::Decision { seq, digest, .. } => format!("decision {seq:?} {}", letter(digest)),
+        Record::Stable { claim, .. } => format!("stable {:?}", claim.seq),
         Record::Vote(vote) => vote_text(vote),
         Record::Checkpoint(c) => format!("checkpoint s{} {}", c.seq, letter(&c.claim().digest)),
         Record::View(view) => format!("view {view}"),

@@ -11,6 +11,11 @@ impl Pbft {
         debug_assert!(next > self.view, "views only grow");
         self.view = next;
         self.active = false;
+        self.carried()
+    }
+
+    /// h with its proof, P and Q.
+    pub(super) fn carried(&self) -> ViewEvidence {
         let mut evidence = ViewEvidence {
             stable: self.stable,
             proof: self.proof.clone(),
@@ -35,6 +40,17 @@ impl Pbft {
     }
 
     pub(super) fn enter(&mut self, start: &ViewStart, out: &mut Outbox) {
+        self.begin(start);
+        if start.stable.seq > self.stable.seq {
+            self.adopt_stable(start.stable, start.proof.clone(), out);
+        }
+        self.place_ahead(out);
+        self.fetch_wanted(out);
+        self.take_early(out);
+    }
+
+    /// Notes that a view begins, and the batches it begins with.
+    pub(super) fn begin(&mut self, start: &ViewStart) {
         debug_assert!(start.view >= self.view, "views only grow");
         self.view = start.view;
         self.active = true;
@@ -47,15 +63,9 @@ impl Pbft {
         self.chosen_ahead
             .extend(chosen.filter(|(seq, _)| *seq > self.low));
         self.chosen_ahead.reverse();
-        if start.stable.seq > self.stable.seq {
-            self.adopt_stable(start.stable, start.proof.clone(), out);
-        }
-        self.place_ahead(out);
-        self.fetch_wanted(out);
-        self.take_early(out);
     }
 
-    fn next_ahead(&mut self) -> Option<(SeqNo, Digest)> {
+    pub(super) fn next_ahead(&mut self) -> Option<(SeqNo, Digest)> {
         let high = self.high();
         self.chosen_ahead.pop_if(|(seq, _)| *seq <= high)
     }

@@ -133,6 +133,7 @@ impl<S: Stack> ConsensusRole<S> {
                 Action::ReplyAgain(key) => self.lanes.work.push(Work::ReplyAgain(key)),
                 Action::Log { lsn, .. } => self.logged_end = Some(lsn.next()),
                 Action::Stable(claim) => tracing::debug!(seq = %claim.seq, "checkpoint stable"),
+                Action::CutLog(seq) => tracing::debug!(%seq, "the log is cut"),
                 Action::Diverged { stable, ours } => {
                     tracing::error!(
                         ?stable,

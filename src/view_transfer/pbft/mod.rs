@@ -64,10 +64,11 @@ use bytes::Bytes;
 
 use super::ViewTransferProtocol;
 use crate::crypto::{Digester, SigningKey, VerifyingKey};
-use crate::messages::{NewView, Status, ViewChange, ViewTransferMessage};
+use crate::messages::archived::{ArchivedSystemMessage, ArchivedViewTransferMessage};
+use crate::messages::{Checked, NewView, Status, SystemMessage, ViewChange, ViewTransferMessage};
 use crate::protocol::{
-    Effect, Outbox, Persisted, Recipients, Record, Rejected, Rejection, Standing, Timer, ViewEvidence,
-    ViewStart,
+    Effect, Outbox, Persisted, Recipients, Record, Rejected, Rejection, RestoreError, Standing, Timer,
+    ViewEvidence, ViewStart,
 };
 use crate::types::{ClusterId, Epoch, NodeId, Quorum, SeqNo, Time, View};
 use patience::Patience;
@@ -301,6 +302,18 @@ impl PbftViewChange {
         self.begin(now, start, Sent { message, promise }, out);
     }
 
+    /// What the view of a new-view message of our own log begins with.
+    fn read_new_view(&self, message: &Bytes) -> Option<ViewStart> {
+        let message = Checked::<SystemMessage>::body_of(message).ok()?;
+        let ArchivedSystemMessage::ViewTransferMessage(ArchivedViewTransferMessage::NewView(new_view)) =
+            &*message
+        else {
+            return None;
+        };
+        let new_view = new_view.to_new_view();
+        choice::choose(new_view.view(), &new_view.view_changes, self.proofs.quorum)
+    }
+
     fn begin(&mut self, now: Time, start: ViewStart, sent: Sent, out: &mut Outbox) {
         self.view = start.view;
         self.active = true;
@@ -440,6 +453,40 @@ impl ViewTransferProtocol for PbftViewChange {
             out.push(Effect::CancelTimer(Timer::ViewChange));
         }
         self.go_on(now, out);
+    }
+
+    fn restore(&mut self, record: &Record) {
+        if let Record::View(view) = record
+            && *view > self.view
+        {
+            self.view = *view;
+            self.active = false;
+            self.new_view = None;
+        }
+    }
+
+    fn restore_new_view(&mut self, message: &Bytes) -> Result<ViewStart, RestoreError> {
+        let start = self.read_new_view(message).ok_or(RestoreError::NewView)?;
+        self.view = start.view;
+        self.active = true;
+        self.new_view = Some(Sent {
+            message: message.clone(),
+            promise: Persisted::RESTORED,
+        });
+        Ok(start)
+    }
+
+    fn base_records(&self) -> Vec<Record> {
+        let left = Record::View(self.view);
+        let entered = self
+            .new_view
+            .as_ref()
+            .map(|new_view| Record::NewView(new_view.message.clone()));
+        match (self.view, self.active) {
+            (View::ZERO, _) => Vec::new(),
+            (_, false) => vec![left],
+            (_, true) => entered.into_iter().collect(),
+        }
     }
 
     fn on_view_change(&mut self, now: Time, from: NodeId, view_change: ViewChange, out: &mut Outbox) {

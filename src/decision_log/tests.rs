@@ -1,0 +1,84 @@
+use super::*;
+use crate::messages::Batch;
+use crate::types::{ClusterId, Lsn, View};
+
+fn digester() -> Digester {
+    Digester::new(ClusterId::from_bytes([7; 16]))
+}
+
+fn proposal(seq: u64, digest: u8) -> Arc<Proposal> {
+    let batch = Batch {
+        digest: Digest::from_bytes([digest; 32]),
+        ..Batch::null()
+    };
+    Arc::new(Proposal {
+        view: View::ZERO,
+        seq: SeqNo::new(seq),
+        batch: Arc::new(batch),
+        message: bytes::Bytes::new(),
+        authentic: true,
+    })
+}
+
+fn log_of(count: u64) -> (ChainedLog, Vec<Record>) {
+    let (mut log, mut out) = (ChainedLog::new(digester()), Outbox::new(Lsn::ZERO));
+    (1..=count).for_each(|seq| log.on_decided(&proposal(seq, seq as u8), &mut out));
+    let records = out.drain().filter_map(|effect| match effect {
+        crate::protocol::Effect::Persist { record, .. } => Some(record),
+        _ => None,
+    });
+    (log, records.collect())
+}
+
+fn places(log: &ChainedLog, first: u64, count: usize) -> Vec<u64> {
+    log.read(SeqNo::new(first), count)
+        .map(|decision| decision.proposal.seq.get())
+        .collect()
+}
+
+#[test]
+fn decisions_are_read_by_range_until_they_are_cut() {
+    let (mut log, _) = log_of(10);
+    assert_eq!(places(&log, 4, 3), [4, 5, 6]);
+    log.on_cut(SeqNo::new(5));
+    assert!(
+        places(&log, 4, 3).is_empty(),
+        "a range is given whole or not at all"
+    );
+    assert_eq!(places(&log, 6, 100), [6, 7, 8, 9, 10]);
+    log.on_cut(SeqNo::new(99));
+    assert_eq!((log.last().get(), places(&log, 11, 1).len()), (10, 0));
+}
+
+#[test]
+fn a_restored_log_has_the_chain_it_had() {
+    let (log, records) = log_of(5);
+    let mut restored = ChainedLog::new(digester());
+    for record in records {
+        let Record::Decision { seq, chain, .. } = record else {
+            panic!("the decision log writes decisions only");
+        };
+        restored
+            .restore(&proposal(seq.get(), seq.get() as u8), chain)
+            .unwrap();
+    }
+    assert_eq!(restored.chain(), log.chain());
+}
+
+#[test]
+fn another_batch_and_a_gap_are_found() {
+    let (log, _) = log_of(2);
+    let mut restored = ChainedLog::new(digester());
+    let chain = log.read(SeqNo::new(1), 1).next().unwrap().chain;
+    assert_eq!(
+        restored.restore(&proposal(1, 99), chain),
+        Err(RestoreError::Chain { seq: SeqNo::new(1) })
+    );
+    assert_eq!(
+        restored.restore(&proposal(2, 2), chain),
+        Err(RestoreError::Gap {
+            last: SeqNo::ZERO,
+            found: SeqNo::new(2)
+        })
+    );
+}

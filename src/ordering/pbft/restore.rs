@@ -1,0 +1,171 @@
+//! A restart: what the log says becomes what was known when it was written.
+//!
+//! Nothing is said here. A slot gets back exactly what its records prove: a vote that is not in the log was never
+//! sent, and [`Pbft::go_on`] casts it like any other, with a record of its own.
+
+use std::sync::Arc;
+
+use super::Pbft;
+use crate::messages::{Phase, Proposal, Vote};
+use crate::ordering::OrderingProtocol;
+use crate::protocol::{Outbox, Persisted, Record, ViewStart};
+use crate::types::{Digest, SeqNo};
+
+impl Pbft {
+    pub(super) fn start_after(&mut self, seq: SeqNo) {
+        self.decided = seq;
+        self.promise = Some(Persisted::RESTORED);
+    }
+
+    pub(super) fn take_record(&mut self, record: &Record) {
+        self.promise = Some(Persisted::RESTORED);
+        match record {
+            Record::Proposal(proposal) => self.take_proposal(proposal),
+            Record::Batch(proposal) if self.is_inside(proposal.seq) => {
+                self.slot(proposal.seq).keep(proposal.clone(), true);
+            }
+            Record::Vote(vote) => self.take_vote(vote),
+            Record::Checkpoint(checkpoint) if checkpoint.claim().seq > self.stable.seq => {
+                self.checkpoints.restore_own(self.config.node, *checkpoint);
+            }
+            Record::Stable { claim, proof } if claim.seq > self.stable.seq => {
+                self.stable = *claim;
+                self.proof.clone_from(proof);
+                self.checkpoints.certify(*claim);
+                self.restore_low();
+            }
+            Record::View(view) if *view > self.view => {
+                self.view = *view;
+                self.active = false;
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn take_view(&mut self, start: &ViewStart) {
+        if start.view < self.view {
+            return;
+        }
+        self.begin(start);
+        if start.stable.seq > self.stable.seq {
+            self.stable = start.stable;
+            self.proof.clone_from(&start.proof);
+            self.checkpoints.certify(start.stable);
+            self.restore_low();
+        }
+        self.restore_ahead();
+    }
+
+    pub(super) fn take_decision(&mut self, seq: SeqNo, digest: Digest) -> Option<Arc<Proposal>> {
+        let view = self.view;
+        if !self.is_inside(seq) {
+            return None;
+        }
+        let slot = self.slot(seq);
+        slot.outcome = Some(digest);
+        let proposal = slot.proposal_of(view, seq, &digest)?;
+        if seq == self.decided.next() {
+            self.decided = seq;
+            self.resend.remember(proposal.clone());
+            self.restore_low();
+        }
+        Some(proposal)
+    }
+
+    /// Takes every step that is allowed now.
+    pub(super) fn go_on(&mut self, out: &mut Outbox) {
+        self.decide(out);
+        if self.active {
+            self.place_ahead(out);
+            for number in self.low.get() + 1..=self.high().get() {
+                let seq = SeqNo::new(number);
+                match self.peek(seq).chosen {
+                    Some(digest) => self.place_chosen(seq, digest, out),
+                    None => self.advance(seq, out),
+                }
+            }
+        }
+        self.fetch_wanted(out);
+    }
+
+    pub(super) fn records_to_carry(&self) -> Vec<Record> {
+        let stable = Record::Stable {
+            claim: self.stable,
+            proof: self.proof.clone(),
+        };
+        match self.stable.seq {
+            SeqNo::ZERO => Vec::new(),
+            _ => vec![stable],
+        }
+    }
+
+    fn is_inside(&self, seq: SeqNo) -> bool {
+        seq > self.low && seq <= self.high()
+    }
+
+    fn take_proposal(&mut self, proposal: &Arc<Proposal>) {
+        let (view, seq, digest) = (proposal.view, proposal.seq, proposal.batch.digest);
+        let (node, leading) = (self.config.node, self.leader() == self.config.node);
+        if leading && view == self.view {
+            self.proposed = self.proposed.max(seq);
+        }
+        if !self.is_inside(seq) {
+            return;
+        }
+        let is_current = view == self.view && self.active;
+        let slot = self.slot(seq);
+        if !is_current {
+            slot.keep(proposal.clone(), true);
+            return;
+        }
+        slot.proposal = Some(proposal.clone());
+        slot.accept(view, digest);
+        if !leading {
+            let _ = slot.prepares.add(node, digest);
+        }
+    }
+
+    fn take_vote(&mut self, vote: &Vote) {
+        let (view, seq, digest) = (vote.view(), vote.seq(), vote.digest());
+        let node = self.config.node;
+        if !self.is_inside(seq) {
+            return;
+        }
+        let is_current = view == self.view && self.active;
+        let slot = self.slot(seq);
+        match vote.phase {
+            Phase::Prepare => {
+                if is_current {
+                    slot.proposal = slot.proposal_of(view, seq, &digest);
+                    let _ = slot.prepares.add(node, digest);
+                }
+                slot.accept(view, digest);
+            }
+            Phase::Commit => {
+                slot.prepare(view, digest);
+                if is_current {
+                    let _ = slot.commits.add(node, digest);
+                }
+            }
+        }
+    }
+
+    /// Moves the window up to what is both stable and decided, as it was moved before the restart.
+    fn restore_low(&mut self) {
+        let low = self.stable.seq.min(self.decided);
+        for seq in self.low.get() + 1..=low.get() {
+            self.slot(SeqNo::new(seq)).clear();
+        }
+        self.low = self.low.max(low);
+        self.resend.forget(self.low, self.config.window);
+        self.restore_ahead();
+    }
+
+    fn restore_ahead(&mut self) {
+        while let Some((seq, digest)) = self.next_ahead() {
+            if seq > self.low {
+                self.slot(seq).chosen = Some(digest);
+            }
+        }
+    }
+}
