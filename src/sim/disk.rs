@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 
 use super::Dice;
 use crate::protocol::Record;
-use crate::types::{Lsn, Time};
+use crate::types::{Lsn, SeqNo, Time};
 
 /// A replica's disk: takes records in order and acknowledges them, in order, some time later. Group commit: what
 /// arrives during a sync waits for the next one.
@@ -15,6 +15,8 @@ pub struct SimDisk {
     kept: Vec<Record>,
     syncing: VecDeque<(Lsn, Record)>,
     waiting: VecDeque<(Lsn, Record)>,
+    /// The contents of checkpoints: what is kept, what is being written and what waits.
+    images: [Option<SeqNo>; 3],
     lost: usize,
     /// Until when syncs take so many times as long.
     slow: (Time, u64),
@@ -32,6 +34,7 @@ impl SimDisk {
             kept: Vec::new(),
             syncing: VecDeque::new(),
             waiting: VecDeque::new(),
+            images: [None; 3],
             lost: 0,
             slow: (Time::START, 1),
             full_until: Time::START,
@@ -41,7 +44,17 @@ impl SimDisk {
     /// Takes a record. The time at which the sync that it starts will be done; `None` while one is running.
     pub fn append(&mut self, now: Time, lsn: Lsn, record: Record) -> Option<Time> {
         self.waiting.push_back((lsn, record));
-        match self.syncing.is_empty() {
+        self.start_if_idle(now)
+    }
+
+    /// Takes the contents of a checkpoint; like [`append`](Self::append).
+    pub fn write_image(&mut self, now: Time, seq: SeqNo) -> Option<Time> {
+        self.images[2] = Some(seq);
+        self.start_if_idle(now)
+    }
+
+    fn start_if_idle(&mut self, now: Time) -> Option<Time> {
+        match self.syncing.is_empty() && self.images[1].is_none() {
             true => self.start_sync(now),
             false => None,
         }
@@ -49,11 +62,13 @@ impl SimDisk {
 
     fn start_sync(&mut self, now: Time) -> Option<Time> {
         std::mem::swap(&mut self.syncing, &mut self.waiting);
+        self.images[1] = self.images[2].take();
         let (from, to) = self.sync_us;
         let (slow_until, factor) = self.slow;
         let factor = if now < slow_until { factor } else { 1 };
         let start = now.max(self.full_until);
-        (!self.syncing.is_empty()).then(|| start.after(self.dice.micros(from * factor, to * factor)))
+        let has_work = !self.syncing.is_empty() || self.images[1].is_some();
+        has_work.then(|| start.after(self.dice.micros(from * factor, to * factor)))
     }
 
     /// Syncs that start before `until` take `factor` times as long.
@@ -66,12 +81,15 @@ impl SimDisk {
         self.full_until = self.full_until.max(until);
     }
 
-    /// The running sync is done: the records that it made durable, their end, and when the next sync is done.
-    pub fn sync_done(&mut self, now: Time) -> (Vec<Record>, Option<Lsn>, Option<Time>) {
+    /// The running sync is done: the records that it made durable, their end, the checkpoint whose contents it wrote, and when
+    /// the next sync is done.
+    pub fn sync_done(&mut self, now: Time) -> (Vec<Record>, Option<Lsn>, Option<SeqNo>, Option<Time>) {
         let end = self.syncing.back().map(|(lsn, _)| lsn.next());
         let records: Vec<Record> = self.syncing.drain(..).map(|(_, record)| record).collect();
         self.kept.extend(records.iter().cloned());
-        (records, end, self.start_sync(now))
+        let image = self.images[1].take();
+        self.images[0] = image.or(self.images[0]);
+        (records, end, image, self.start_sync(now))
     }
 
     /// The host lost power: a prefix of what was being written survives, the rest is gone.
@@ -82,11 +100,28 @@ impl SimDisk {
         self.lost += self.syncing.len() + self.waiting.len();
         self.syncing.clear();
         self.waiting.clear();
+        (self.images[1], self.images[2]) = (None, None);
     }
 
-    /// Forgets records that a stable checkpoint made superfluous.
-    pub fn forget(&mut self) {
-        self.kept.clear();
+    /// Forgets what is about places up to this one, and what is about none and was written before the last record about
+    /// stability.
+    pub fn cut(&mut self, seq: SeqNo) {
+        let is_stable = |record: &Record| matches!(record, Record::Stable { .. });
+        let last = self.kept.iter().rposition(is_stable).unwrap_or(0);
+        let mut place = 0;
+        self.kept.retain(|record| {
+            place += 1;
+            match record.seq() {
+                Some(about) => about > seq,
+                None => place > last || !is_stable(record),
+            }
+        });
+    }
+
+    /// The last checkpoint whose contents are kept.
+    #[must_use]
+    pub fn image(&self) -> Option<SeqNo> {
+        self.images[0]
     }
 
     /// What a restart would read.

@@ -142,6 +142,12 @@ impl Knobs {
         self.honest_clients + self.rogue_clients
     }
 
+    /// How many effects may wait for the disk: room for every place of the window, several times.
+    #[must_use]
+    pub const fn held_effects_max(&self) -> usize {
+        8 * self.window as usize + 64
+    }
+
     /// How many replicas may be faulty.
     #[must_use]
     pub const fn faulty_max(&self) -> usize {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::Knobs;
 use super::keys::{CLUSTER, Keyring};
 use crate::crypto::Digester;
+use crate::decision_log::ChainedLog;
 use crate::execution::{Application, CheckpointRule, ExecutionEvent, Executor, SingleThreaded};
 use crate::messages::{
     Checked, CheckpointClaim, ClientReply, ENVELOPE_BYTES, Envelope, Frame, FrameKey, Kind, Mode, Proposal,
@@ -26,16 +27,51 @@ const BACKGROUND_BYTES: usize = 64 << 10;
 
 /// What a replica did in one turn, in order.
 pub(super) enum Said {
-    ToReplicas { to: Recipients, message: Bytes },
-    ToClient { to: ClientId, message: Bytes },
-    Log { lsn: Lsn, record: Record },
+    ToReplicas {
+        to: Recipients,
+        message: Bytes,
+    },
+    ToClient {
+        to: ClientId,
+        message: Bytes,
+    },
+    Log {
+        lsn: Lsn,
+        record: Record,
+    },
     Execute(Arc<Proposal>),
-    Executed { seq: SeqNo, operations: usize },
-    Reply { key: FrameKey, body: Bytes },
+    Executed {
+        seq: SeqNo,
+        operations: usize,
+    },
+    Reply {
+        key: FrameKey,
+        body: Bytes,
+    },
     Checkpoint(CheckpointClaim),
     Stable(CheckpointClaim),
-    Diverged { ours: CheckpointClaim },
+    CutLog(SeqNo),
+    /// The contents of a checkpoint, for the disk.
+    Image(SeqNo),
+    Diverged {
+        ours: CheckpointClaim,
+    },
     FellBehind(SeqNo),
+}
+
+/// What the disk has done since the last turn.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Durable {
+    /// The log's new end.
+    pub log: Option<Lsn>,
+    /// The last checkpoint whose contents were written.
+    pub image: Option<SeqNo>,
+}
+
+impl Durable {
+    pub fn is_some(&self) -> bool {
+        self.log.is_some() || self.image.is_some()
+    }
 }
 
 /// Preprocessing, consensus and execution of one replica.
@@ -69,6 +105,7 @@ impl<A: Application> SimReplica<A> {
             epoch: Epoch::ZERO,
             batch_bytes_max: knobs.limits.batch_bytes_max,
             batch_frames_max: knobs.limits.batch_frames_max,
+            held_effects_max: knobs.held_effects_max(),
         };
         let rule = CheckpointRule {
             decisions: knobs.checkpoint_decisions,
@@ -92,7 +129,15 @@ impl<A: Application> SimReplica<A> {
         let pool = RequestPool::new(knobs.clients(), knobs.pool);
         Self {
             checker: FrameChecker::new(node, n, knobs.auth, knobs.limits, digester.clone(), directory),
-            replica: Replica::new(settings, digester.clone(), pbft, view_change, pool, Lsn::ZERO),
+            replica: Replica::new(
+                settings,
+                digester.clone(),
+                pbft,
+                view_change,
+                ChainedLog::new(digester.clone()),
+                pool,
+                Lsn::ZERO,
+            ),
             executor: SingleThreaded::new(application, knobs.clients(), digester, Epoch::ZERO, rule),
             events: Vec::new(),
             inbox: VecDeque::new(),
@@ -116,10 +161,13 @@ impl<A: Application> SimReplica<A> {
     }
 
     /// One turn: everything that arrived, what the disk has done, what is due.
-    pub fn turn(&mut self, now: Time, durable: Option<Lsn>, said: &mut Vec<Said>) {
+    pub fn turn(&mut self, now: Time, durable: Durable, said: &mut Vec<Said>) {
         self.replica.on_time(now);
-        if let Some(end) = durable {
+        if let Some(end) = durable.log {
             self.replica.on_durable(end);
+        }
+        if let Some(seq) = durable.image {
+            self.replica.on_image_kept(now, seq);
         }
         while let Some((from, message)) = self.inbox.pop_front() {
             self.route(now, from, message, said);
@@ -246,6 +294,7 @@ impl<A: Application> SimReplica<A> {
                 self.report(now, said);
             }
             Action::Log { lsn, record } => said.push(Said::Log { lsn, record }),
+            Action::CutLog(seq) => said.push(Said::CutLog(seq)),
             Action::Stable(claim) => said.push(Said::Stable(claim)),
             Action::Diverged { ours, .. } => said.push(Said::Diverged { ours }),
             Action::FellBehind { stable } => said.push(Said::FellBehind(stable)),
@@ -272,8 +321,7 @@ impl<A: Application> SimReplica<A> {
                     said.push(Said::Checkpoint(claim));
                     self.replica.on_checkpoint_taken(now, claim);
                 }
-                // Nobody restarts in this world: what a restart would read is not kept.
-                ExecutionEvent::Image(_) => {}
+                ExecutionEvent::Image(image) => said.push(Said::Image(image.claim().seq)),
             }
         }
     }

@@ -19,7 +19,7 @@ use super::clients::{Rogue, session};
 use super::disk::SimDisk;
 use super::network::Network;
 use super::plan::{Fault, Plan};
-use super::replica::SimReplica;
+use super::replica::{Durable, SimReplica};
 use super::{Dice, Knobs};
 use crate::client::{CallError, Outcome, Output, Session};
 use crate::execution::Application;
@@ -97,7 +97,7 @@ impl<A: Application + Clone> World<A> {
                     liar: lies.map(|(_, lies)| Liar::new(node, lies, &knobs, dice.split())),
                     clock: plan.clocks.get(host).copied().unwrap_or((0, 0)),
                     turn_at: None,
-                    durable: None,
+                    durable: Durable::default(),
                 }
             })
             .collect();
@@ -290,7 +290,7 @@ impl<A: Application + Clone> World<A> {
             return;
         }
         host.turn_at = None;
-        let (local, durable) = (host.local(self.now), host.durable.take());
+        let (local, durable) = (host.local(self.now), std::mem::take(&mut host.durable));
         let mut said = Vec::new();
         host.sim.turn(local, durable, &mut said);
         for said in said {
@@ -305,9 +305,10 @@ impl<A: Application + Clone> World<A> {
         if !host.is_up {
             return;
         }
-        let (records, end, next) = host.disk.sync_done(self.now);
+        let (records, end, image, next) = host.disk.sync_done(self.now);
         records.iter().for_each(|record| host.ledger.on_disk(record));
-        host.durable = end.max(host.durable);
+        host.durable.log = end.max(host.durable.log);
+        host.durable.image = image.max(host.durable.image);
         if let Some(at) = next {
             self.plan(at, Event::Synced(index));
         }

@@ -24,8 +24,7 @@ pub(in crate::sim) struct Ledger {
     checkpoints: BTreeMap<(u64, Digest), BTreeSet<usize>>,
     /// (seq, digest) → who said that it was decided.
     decisions: BTreeMap<(u64, Digest), BTreeSet<usize>>,
-    /// By place and digest: a batch that is logged may be prepared again in a later view.
-    proposals_durable: BTreeSet<(u64, Digest)>,
+    proposals_durable: BTreeSet<(Place, Digest)>,
     prepares_durable: BTreeSet<(Place, Digest)>,
     commits_durable: BTreeSet<(Place, Digest)>,
     checkpoints_durable: BTreeSet<(u64, Digest)>,
@@ -157,8 +156,8 @@ impl Ledger {
     pub(in crate::sim) fn on_disk(&mut self, record: &Record) {
         match record {
             Record::Proposal(proposal) => {
-                self.proposals_durable
-                    .insert((proposal.seq.get(), proposal.batch.digest));
+                let place = (proposal.view.get(), proposal.seq.get());
+                self.proposals_durable.insert((place, proposal.batch.digest));
             }
             Record::Vote(vote) => {
                 let key = ((vote.view, vote.seq), vote.digest());
@@ -171,7 +170,8 @@ impl Ledger {
                 self.checkpoints_durable
                     .insert((checkpoint.seq, checkpoint.claim().digest));
             }
-            Record::View(_) | Record::NewView(_) => {}
+            // A batch that was fetched binds nobody.
+            _ => {}
         }
     }
 
@@ -183,7 +183,7 @@ impl Ledger {
         match message {
             ArchivedOrderingMessage::PrePrepare(head) => {
                 let (place, digest) = ((head.view().get(), head.seq().get()), head.digest());
-                let kept = self.proposals_durable.contains(&(place.1, digest));
+                let kept = self.proposals_durable.contains(&(place, digest));
                 self.durable(kept, "pre-prepare", place)?;
                 self.says_once(0, place, digest)
             }
@@ -192,7 +192,7 @@ impl Ledger {
                     let (place, digest) = ((vote.view, vote.seq), vote.digest());
                     match vote.phase {
                         Phase::Prepare => {
-                            let kept = self.proposals_durable.contains(&(place.1, digest))
+                            let kept = self.proposals_durable.contains(&(place, digest))
                                 || self.prepares_durable.contains(&(place, digest));
                             self.durable(kept, "prepare", place)?;
                             self.says_once(1, place, digest)?;

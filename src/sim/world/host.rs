@@ -2,8 +2,8 @@ use crate::execution::Application;
 use crate::sim::byzantine::Liar;
 use crate::sim::checker::Ledger;
 use crate::sim::disk::SimDisk;
-use crate::sim::replica::SimReplica;
-use crate::types::{Lsn, NodeId, Time};
+use crate::sim::replica::{Durable, SimReplica};
+use crate::types::{NodeId, Time};
 
 /// A machine with a replica on it.
 pub(in crate::sim) struct Host<A: Application> {
@@ -20,7 +20,7 @@ pub(in crate::sim) struct Host<A: Application> {
     /// Nanoseconds ahead of the world, and parts per million too fast.
     pub(super) clock: (u64, i64),
     pub(super) turn_at: Option<Time>,
-    pub(super) durable: Option<Lsn>,
+    pub(super) durable: Durable,
 }
 
 impl<A: Application> Host<A> {

@@ -26,6 +26,12 @@ impl<A: Application + Clone> World<A> {
                     self.plan(at, Event::Synced(index));
                 }
             }
+            Said::Image(seq) => {
+                if let Some(at) = self.hosts[index].disk.write_image(self.now, seq) {
+                    self.plan(at, Event::Synced(index));
+                }
+            }
+            Said::CutLog(seq) => self.hosts[index].disk.cut(seq),
             Said::Execute(decision) => {
                 self.note(4, index, decision.batch.digest.as_bytes());
                 let seq = decision.seq;
@@ -52,7 +58,6 @@ impl<A: Application + Clone> World<A> {
                 self.judge(equal);
             }
             Said::Stable(claim) if is_correct => {
-                self.hosts[index].disk.forget();
                 let certified = self.hosts[index].ledger.holds_stable(claim);
                 self.judge(certified);
             }
