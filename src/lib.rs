@@ -67,6 +67,8 @@ pub mod server;
 pub mod shard;
 pub mod storage;
 #[forbid(unsafe_code)]
+pub mod sim;
+#[forbid(unsafe_code)]
 pub mod types;
 pub use client::Client;
 pub use server::ReplicaHandle;

@@ -8,6 +8,7 @@ mod doctor;
 mod format;
 mod init;
 mod run;
+mod sim;
 mod status;
 
 use std::process::ExitCode;
@@ -40,6 +41,8 @@ enum Command {
     Status(status::Status),
     /// Measure a running cluster.
     Bench(bench::Bench),
+    /// Run seeded clusters in virtual time, under faults and lies.
+    Sim(sim::Sim),
     /// Look at configuration files.
     #[command(subcommand)]
     Config(check::ConfigCommand),
@@ -75,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Client(client) => client.run(),
         Command::Status(status) => status.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Sim(sim) => sim.run(),
         Command::Config(config) => config.run(),
         Command::Doctor(doctor) => doctor.run(),
     };

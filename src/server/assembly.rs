@@ -347,6 +347,7 @@ pub(super) fn assemble<S: Stack>(
         epoch: identity.1,
         batch_bytes_max: cluster.agreement.batch_bytes_max,
         batch_frames_max: cluster.agreement.batch_frames_max,
+        held_effects_max: 8 * cluster.agreement.window as usize + 64,
     };
     let pool_limits = PoolLimits {
         frames_per_client: cluster.frames_per_client(),
