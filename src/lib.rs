@@ -65,9 +65,9 @@ pub mod ring;
 #[forbid(unsafe_code)]
 pub mod server;
 pub mod shard;
-pub mod storage;
 #[forbid(unsafe_code)]
 pub mod sim;
+pub mod storage;
 #[forbid(unsafe_code)]
 pub mod types;
 pub use client::Client;

@@ -438,7 +438,6 @@ pub(super) fn assemble<S: Stack>(
                         roles.push(Box::new(LogRole::new(
                             owner,
                             writer,
-                            config.pl_config.segment_bytes,
                             files,
                             keeper.clone(),
                             lanes,

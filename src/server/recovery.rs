@@ -183,12 +183,15 @@ fn open_log(
 ) -> Result<Recovered, ReplicaError> {
     let limits = config.node.cluster.checker_limits();
     let log = &config.pl_config;
+    let record_bytes_max = 2 * limits.batch_bytes_max + RECORD_SLACK_BYTES;
     let settings = WriterSettings {
         tag: superblock.tag(),
         seed: superblock.seed,
-        segment_bytes: log.segment_bytes,
+        segment_bytes: log
+            .segment_bytes
+            .max((2 * record_bytes_max as u64).next_multiple_of(1 << 20)),
         segments_max: log.segments_max(),
-        record_bytes_max: 2 * limits.batch_bytes_max + RECORD_SLACK_BYTES,
+        record_bytes_max,
     };
     let mut writer = LogWriter::resume(settings, tail);
     let mut files = BTreeMap::new();

@@ -157,3 +157,6 @@ impl StorageError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

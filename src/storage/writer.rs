@@ -8,6 +8,9 @@ use super::{StorageError, codec};
 use crate::protocol::Record;
 use crate::types::{Lsn, SeqNo};
 
+/// How many bytes are gathered in one group at most, unless one record is longer.
+const GATHERED_BYTES: usize = 1 << 20;
+
 /// How many groups may be gathered, under way, or wait.
 const BUFFERS: usize = 4;
 
@@ -108,9 +111,17 @@ pub struct LogWriter {
 
 impl LogWriter {
     /// A writer for an empty log whose first segment will be `first_segment`.
+    ///
+    /// # Panics
+    /// When a segment cannot hold the longest record.
     #[must_use]
     pub fn new(settings: WriterSettings, first_segment: u64) -> Self {
-        let capacity = HEADER_BYTES + settings.record_bytes_max.max(1 << 20);
+        let longest = HEADER_BYTES + settings.record_bytes_max;
+        let capacity = longest.max(GATHERED_BYTES.min(settings.segment_bytes as usize / 2));
+        assert!(
+            longest.next_multiple_of(super::BLOCK_BYTES) as u64 <= settings.segment_bytes,
+            "a segment holds the longest record"
+        );
         let mut spare: Vec<AlignedBuffer> = (0..BUFFERS).map(|_| AlignedBuffer::new(capacity)).collect();
         let open = spare.pop().map(|buffer| Group::new(buffer, Lsn::ZERO));
         Self {
@@ -360,6 +371,12 @@ impl LogWriter {
     #[must_use]
     pub fn first_segment(&self) -> Option<u64> {
         self.segments.front().map(|segment| segment.index)
+    }
+
+    /// The size of a segment, in bytes.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        self.settings.segment_bytes
     }
 
     /// How many bytes of segments hold records.

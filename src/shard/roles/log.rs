@@ -33,7 +33,6 @@ pub(crate) struct LogLanes {
 pub(crate) struct LogRole {
     owner: u8,
     writer: LogWriter,
-    segment_bytes: u64,
     files: BTreeMap<u64, File>,
     keeper: KeeperHandle,
     lanes: LogLanes,
@@ -52,7 +51,6 @@ impl LogRole {
     pub fn new(
         owner: u8,
         writer: LogWriter,
-        segment_bytes: u64,
         files: BTreeMap<u64, File>,
         keeper: KeeperHandle,
         lanes: LogLanes,
@@ -62,7 +60,6 @@ impl LogRole {
             owner,
             told: writer.durable(),
             writer,
-            segment_bytes,
             files,
             keeper,
             lanes,
@@ -180,7 +177,7 @@ impl Role for LogRole {
             && let Some(index) = self.writer.wanted_segment()
         {
             self.asked = Some(index);
-            self.keeper.prepare(index, self.segment_bytes);
+            self.keeper.prepare(index, self.writer.segment_bytes());
         }
         let durable = self.writer.durable();
         if durable > self.told {
