@@ -305,6 +305,23 @@ fn start_control(
     Ok(ControlShard::spawn(control, on_link)?)
 }
 
+/// How long an address may be taken by a replica that was killed a moment ago.
+const LISTEN_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Listens at an address. The kernel closes the sockets of a killed process's rings some time after the process is gone;
+/// until then the address is taken.
+fn listen(address: &str) -> std::io::Result<TcpListener> {
+    let deadline = Instant::now() + LISTEN_PATIENCE;
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
+    }
+}
+
 /// Starts every shard of one replica.
 pub(super) fn assemble<S: Stack>(
     config: &ReplicaConfig,
@@ -323,7 +340,7 @@ pub(super) fn assemble<S: Stack>(
     };
     let listener = match &config.node.listener {
         Some(listener) => listener.try_clone(),
-        None => TcpListener::bind(&config.node.listen),
+        None => listen(&config.node.listen),
     };
     let listener = listener.map_err(listen_error)?;
     let address = listener.local_addr().map_err(listen_error)?;
