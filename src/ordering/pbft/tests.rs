@@ -3,10 +3,15 @@
 mod checkpoints;
 mod cluster;
 mod normal_case;
+mod resends;
 mod seeds;
+mod views;
 
 use super::*;
-use crate::messages::Batch;
+use crate::messages::archived::{
+    ArchivedBatchRef, ArchivedOrderingMessage, ArchivedSystemMessage, ArchivedViewTransferMessage,
+};
+use crate::messages::{Batch, Checked};
 use crate::protocol::When;
 use crate::types::{Digest, Lsn};
 
@@ -41,7 +46,10 @@ fn digest(letter: char) -> Digest {
 }
 
 fn letter(digest: &Digest) -> char {
-    char::from(digest.as_bytes()[0])
+    match digest.as_bytes()[0] {
+        0 => '0',
+        byte => char::from(byte),
+    }
 }
 
 fn batch(letter: char) -> Arc<Batch> {
@@ -143,6 +151,61 @@ impl Bench {
         self.told()
     }
 
+    fn status(&mut self, from: u16, at_ms: u64, status: &Status) -> Vec<String> {
+        let now = Time::from_nanos(at_ms * 1_000_000);
+        self.pbft.on_status(now, NodeId::new(from), status, &mut self.out);
+        self.told()
+    }
+
+    fn status_due(&mut self) -> Vec<String> {
+        self.pbft.on_timeout(Time::START, Timer::Status, &mut self.out);
+        self.told()
+    }
+
+    fn batch(&mut self, from: u16, seq: u64, letter: char) -> Vec<String> {
+        let batch = Proposal {
+            view: View::ZERO,
+            seq: SeqNo::new(seq),
+            batch: batch(letter),
+            message: bytes::Bytes::new(),
+            authentic: false,
+        };
+        self.pbft
+            .on_batch(Time::START, NodeId::new(from), batch, &mut self.out);
+        self.told()
+    }
+
+    fn decisions(&mut self, from: u16, decisions: &[(u64, char)]) -> Vec<String> {
+        let refs: Vec<BatchRef> = decisions
+            .iter()
+            .map(|(seq, letter)| BatchRef::new(SeqNo::new(*seq), &digest(*letter)))
+            .collect();
+        self.pbft
+            .on_decisions(Time::START, NodeId::new(from), &refs, &mut self.out);
+        self.told()
+    }
+
+    /// A view begins after `stable` with these batches; `'0'` is the null request.
+    fn enter(&mut self, view: u64, stable: CheckpointClaim, chosen: &str) -> Vec<String> {
+        let start = ViewStart {
+            view: View::new(view),
+            stable,
+            proof: Vec::new(),
+            chosen: chosen
+                .chars()
+                .map(|letter| {
+                    if letter == '0' {
+                        Digest::ZERO
+                    } else {
+                        digest(letter)
+                    }
+                })
+                .collect(),
+        };
+        self.pbft.enter_view(Time::START, &start, &mut self.out);
+        self.told()
+    }
+
     /// Takes a backup of four through a whole instance without looking.
     fn decide(&mut self, seq: u64, letter: char) {
         self.proposal(seq, letter);
@@ -175,6 +238,33 @@ fn when_text(when: When) -> String {
     }
 }
 
+/// What a message is, where the tests tell it apart.
+fn what_text(message: &bytes::Bytes) -> String {
+    let Ok(checked) = Checked::<SystemMessage>::body_of(message) else {
+        return " again".into();
+    };
+    let places = |list: &[ArchivedBatchRef]| {
+        let refs = list.iter().map(|r| r.to_ref());
+        let texts = refs.map(|r| format!("s{}{}", r.seq, letter(&r.digest())));
+        texts.collect::<Vec<_>>().join(" ")
+    };
+    match &*checked {
+        ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::Votes(votes)) => {
+            let votes = votes.votes.iter().map(|vote| vote_text(&vote.to_vote()));
+            format!(" [{}]", votes.collect::<Vec<_>>().join(", "))
+        }
+        ArchivedSystemMessage::ViewTransferMessage(message) => match message {
+            ArchivedViewTransferMessage::FetchBatches(list) => format!(" fetch {}", places(list)),
+            ArchivedViewTransferMessage::Decisions(list) => format!(" decisions {}", places(list)),
+            ArchivedViewTransferMessage::BatchResponse(batch) => {
+                format!(" batch {:?} {}", batch.seq(), letter(&batch.digest()))
+            }
+            _ => String::new(),
+        },
+        _ => String::new(),
+    }
+}
+
 fn vote_text(vote: &Vote) -> String {
     let phase = match vote.phase {
         Phase::Prepare => "prepare",
@@ -200,7 +290,9 @@ fn record_text(record: &Record) -> String {
 fn line(effect: &Effect) -> String {
     match effect {
         Effect::Persist { lsn, record } => format!("log {lsn}: {}", record_text(record)),
-        Effect::Send { to, when, .. } => format!("send {} {}", to_text(*to), when_text(*when)),
+        Effect::Send { to, when, message } => {
+            format!("send{} {} {}", what_text(message), to_text(*to), when_text(*when))
+        }
         Effect::Vote { vote, when } => format!("vote {} {}", vote_text(vote), when_text(*when)),
         Effect::Decide(p) => format!("decide {:?} {}", p.seq, letter(&p.batch.digest)),
         Effect::Stable { claim, proof } => {

@@ -1,1 +1,534 @@
+//! The contract suite: input → the exact list of effects; and the conditions A1, A2 and B, one by one.
 
+mod choice;
+
+use super::*;
+use crate::messages::archived::{ArchivedSystemMessage, ArchivedViewTransferMessage};
+use crate::messages::{Checked, CheckpointClaim, PlacedDigest, SignedCheckpoint, SystemMessage};
+use crate::protocol::When;
+use crate::types::{Digest, Lsn};
+
+const CLUSTER: ClusterId = ClusterId::from_bytes([3; 16]);
+const WINDOW: u64 = 8;
+
+fn signing(node: u16) -> SigningKey {
+    SigningKey::from_seed(&[node as u8 + 1; 32])
+}
+
+fn ms(ms: u64) -> Time {
+    Time::from_nanos(ms * 1_000_000)
+}
+
+fn config(n: usize, node: u16) -> ViewChangeConfig {
+    ViewChangeConfig {
+        node: NodeId::new(node),
+        quorum: Quorum::of(n).unwrap(),
+        cluster: CLUSTER,
+        epoch: Epoch::ZERO,
+        window: WINDOW,
+        signing: signing(node),
+        verifying: NodeId::all(n)
+            .map(|node| signing(node.get()).verifying_key())
+            .collect(),
+        timings: ViewTimings {
+            timeout: Duration::from_millis(100),
+            timeout_max: Duration::from_millis(350),
+            status_period: Duration::from_millis(100),
+            review_period: Duration::from_millis(1000),
+            fairness: Duration::from_millis(5000),
+        },
+    }
+}
+
+fn replica(node: u16) -> PbftViewChange {
+    PbftViewChange::new(config(4, node), Digester::new(CLUSTER))
+}
+
+fn digest(letter: char) -> Digest {
+    Digest::from_bytes([letter as u8; 32])
+}
+
+/// Evidence of a replica at the beginning of time that prepared these batches in view zero.
+fn evidence(prepared: &[(u64, char)]) -> ViewEvidence {
+    let placed =
+        |(seq, letter): &(u64, char)| PlacedDigest::new(SeqNo::new(*seq), &digest(*letter), View::ZERO);
+    ViewEvidence {
+        stable: CheckpointClaim {
+            seq: SeqNo::ZERO,
+            digest: Digest::ZERO,
+        },
+        proof: Vec::new(),
+        prepared: prepared.iter().map(placed).collect(),
+        pre_prepared: prepared.iter().map(placed).collect(),
+    }
+}
+
+/// The view change that `node` signs.
+fn view_change(node: u16, view: u64, prepared: &[(u64, char)]) -> ViewChange {
+    replica(node)
+        .proofs
+        .sign_view_change(View::new(view), evidence(prepared))
+}
+
+fn checkpoint(node: u16, claim: CheckpointClaim) -> SignedCheckpoint {
+    SignedCheckpoint {
+        seq: claim.seq.get(),
+        digest: *claim.digest.as_bytes(),
+        signer: node,
+        signature: signing(node).sign(
+            crate::crypto::Domain::Checkpoint,
+            &claim.signed_digest(&Digester::new(CLUSTER)),
+        ),
+    }
+}
+
+/// A replica under test; what ordering would do is done at once, with nothing prepared.
+struct Bench {
+    protocol: PbftViewChange,
+    out: Outbox,
+}
+
+impl Bench {
+    fn new(node: u16) -> Self {
+        Self {
+            protocol: replica(node),
+            out: Outbox::new(Lsn::ZERO),
+        }
+    }
+
+    fn told(&mut self) -> Vec<String> {
+        self.out.drain().map(|effect| line(&effect)).collect()
+    }
+
+    fn pending(&mut self, now: u64, oldest: Option<u64>) -> Vec<String> {
+        self.protocol
+            .on_pending_changed(ms(now), oldest.map(ms), &mut self.out);
+        self.told()
+    }
+
+    fn timeout(&mut self, now: u64, timer: Timer) -> Vec<String> {
+        self.protocol.on_timeout(ms(now), timer, &mut self.out);
+        self.told()
+    }
+
+    fn left(&mut self, now: u64, view: u64, prepared: &[(u64, char)]) -> Vec<String> {
+        self.protocol
+            .on_view_left(ms(now), View::new(view), evidence(prepared), &mut self.out);
+        self.told()
+    }
+
+    fn view_change(&mut self, now: u64, message: &ViewChange) -> Vec<String> {
+        self.protocol
+            .on_view_change(ms(now), message.signer(), message.clone(), &mut self.out);
+        self.told()
+    }
+
+    fn new_view(&mut self, now: u64, from: u16, message: &NewView) -> Vec<String> {
+        let bytes = Bytes::from_static(b"the whole message");
+        self.protocol
+            .on_new_view(ms(now), NodeId::new(from), message.clone(), &bytes, &mut self.out);
+        self.told()
+    }
+
+    fn status(&mut self, now: u64, from: u16, status: &Status) -> Vec<String> {
+        self.protocol
+            .on_status(ms(now), NodeId::new(from), status, &mut self.out);
+        self.told()
+    }
+}
+
+fn line(effect: &Effect) -> String {
+    match effect {
+        Effect::Persist { lsn, record } => match record {
+            Record::View(view) => format!("log {lsn}: view {view}"),
+            Record::NewView(_) => format!("log {lsn}: new view"),
+            _ => "log something else".into(),
+        },
+        Effect::Send { to, message, when } => {
+            let to = match to {
+                Recipients::Others => "all".into(),
+                Recipients::One(node) => node.to_string(),
+            };
+            let when = match when {
+                When::Now => "now".into(),
+                When::Durable(lsn) | When::DurableIfRoom(lsn) => format!("after {lsn}"),
+            };
+            format!("send {} {to} {when}", what(message))
+        }
+        Effect::SetTimer { timer, at } => format!("{timer:?} at {at:?}"),
+        Effect::CancelTimer(timer) => format!("no {timer:?}"),
+        Effect::Rejected(r) => format!("refused {} {:?} {:?}", r.from, r.view, r.reason),
+        Effect::LeaveView(view) => format!("leave for {view:?}"),
+        Effect::EnterView(start) => {
+            let chosen = start.chosen.iter().map(|d| match d.as_bytes()[0] {
+                0 => '0',
+                byte => char::from(byte),
+            });
+            let chosen: String = chosen.collect();
+            format!("enter {:?} after {:?}: {chosen}", start.view, start.stable.seq)
+        }
+        _ => "something else".into(),
+    }
+}
+
+fn what(message: &Bytes) -> &'static str {
+    let Ok(checked) = Checked::<SystemMessage>::body_of(message) else {
+        return "new view";
+    };
+    match &*checked {
+        ArchivedSystemMessage::ViewTransferMessage(message) => match message {
+            ArchivedViewTransferMessage::ViewChange(_) => "view change",
+            ArchivedViewTransferMessage::NewView(_) => "new view",
+            ArchivedViewTransferMessage::Status(_) => "status",
+            _ => "something else",
+        },
+        _ => "something else",
+    }
+}
+
+const NOTHING: [&str; 0] = [];
+
+#[test]
+fn a_leader_is_suspected_when_a_request_waits_and_nothing_is_executed_for_a_timeout() {
+    let mut backup = Bench::new(1);
+    assert_eq!(backup.pending(10, Some(10)), ["Progress at 110ms"]);
+    assert_eq!(backup.pending(50, Some(10)), NOTHING, "the timer runs");
+    assert_eq!(backup.timeout(110, Timer::Progress), ["leave for v1"]);
+}
+
+#[test]
+fn a_leader_under_load_is_not_suspected_while_anything_is_executed() {
+    let mut backup = Bench::new(1);
+    backup.pending(10, Some(10));
+    for round in 0..50 {
+        let now = 110 + 90 * round;
+        backup.protocol.on_executed(ms(now - 10), 1);
+        backup.pending(now, Some(10));
+        let told = backup.timeout(now, Timer::Progress);
+        assert_eq!(told, [format!("Progress at {:?}", ms(now + 90))]);
+    }
+}
+
+#[test]
+fn null_requests_and_repeated_frames_are_no_progress() {
+    let mut backup = Bench::new(1);
+    backup.pending(10, Some(10));
+    backup.protocol.on_executed(ms(100), 0);
+    assert_eq!(backup.timeout(110, Timer::Progress), ["leave for v1"]);
+}
+
+#[test]
+fn nobody_is_suspected_while_nothing_waits() {
+    let mut backup = Bench::new(1);
+    backup.pending(10, Some(10));
+    backup.pending(20, None);
+    assert_eq!(backup.timeout(110, Timer::Progress), NOTHING);
+    assert_eq!(backup.pending(500, Some(490)), ["Progress at 590ms"]);
+}
+
+#[test]
+fn a_view_change_is_logged_and_sent() {
+    let mut backup = Bench::new(3);
+    assert_eq!(
+        backup.left(0, 1, &[(1, 'a')]),
+        ["log 0: view 1", "send view change all after 0"]
+    );
+    assert!(!backup.protocol.is_active());
+    assert_eq!(backup.protocol.view(), View::new(1));
+}
+
+#[test]
+fn a_replica_joins_the_highest_view_that_f_plus_one_others_reached() {
+    let mut backup = Bench::new(3);
+    assert_eq!(
+        backup.view_change(0, &view_change(0, 7, &[])),
+        NOTHING,
+        "one may lie"
+    );
+    assert_eq!(backup.view_change(0, &view_change(1, 4, &[])), ["leave for v4"]);
+    backup.left(0, 4, &[]);
+    assert_eq!(backup.view_change(0, &view_change(2, 6, &[])), ["leave for v6"]);
+}
+
+#[test]
+fn the_view_change_timer_starts_with_a_quorum_and_asks_for_the_next_view() {
+    let mut backup = Bench::new(3);
+    backup.left(0, 1, &[]);
+    assert_eq!(backup.view_change(5, &view_change(0, 1, &[])), NOTHING);
+    assert_eq!(
+        backup.view_change(10, &view_change(2, 1, &[])),
+        ["ViewChange at 110ms"]
+    );
+    assert_eq!(backup.timeout(110, Timer::ViewChange), ["leave for v2"]);
+}
+
+#[test]
+fn every_attempt_without_progress_doubles_the_timeout_up_to_the_cap() {
+    let mut backup = Bench::new(3);
+    for (view, timeout) in [(1, 100), (2, 200), (5, 350), (6, 350)] {
+        backup.left(0, view, &[]);
+        backup.view_change(0, &view_change(0, view, &[]));
+        let told = backup.view_change(0, &view_change(2, view, &[]));
+        let expected = format!("ViewChange at {:?}", ms(timeout));
+        assert!(told.contains(&expected), "{told:?} lacks {expected}");
+    }
+    backup.protocol.on_executed(ms(1), 1);
+    backup.left(0, 9, &[]);
+    backup.view_change(0, &view_change(0, 9, &[]));
+    let told = backup.view_change(0, &view_change(2, 9, &[]));
+    assert_eq!(told, ["ViewChange at 100ms"], "progress sets it back");
+}
+
+#[test]
+fn the_leader_begins_its_view_with_a_quorum_of_view_changes() {
+    let mut leader = Bench::new(1);
+    leader.left(0, 1, &[(1, 'a')]);
+    leader.view_change(0, &view_change(2, 1, &[(1, 'a')]));
+    assert_eq!(
+        leader.view_change(0, &view_change(3, 1, &[(1, 'a'), (3, 'c')])),
+        [
+            "ViewChange at 100ms",
+            // c at s3 is prepared at one replica and accepted at one: neither A2 nor B.
+        ]
+    );
+    assert_eq!(
+        leader.view_change(0, &view_change(0, 1, &[(1, 'a')])),
+        [
+            "log 1: new view",
+            "send new view all after 1",
+            "no ViewChange",
+            "enter v1 after s0: a00",
+        ]
+    );
+    assert!(leader.protocol.is_active());
+}
+
+#[test]
+fn view_changes_for_another_view_do_not_begin_this_one() {
+    let mut leader = Bench::new(1);
+    leader.left(0, 1, &[]);
+    leader.view_change(0, &view_change(2, 1, &[]));
+    assert_eq!(
+        leader.view_change(0, &view_change(3, 5, &[])),
+        ["ViewChange at 100ms"]
+    );
+}
+
+fn new_view(view: u64, signers: &[u16]) -> NewView {
+    let leader = View::new(view).leader(4);
+    let view_changes = signers.iter().map(|node| view_change(*node, view, &[(1, 'a')]));
+    replica(leader.get())
+        .proofs
+        .sign_new_view(View::new(view), view_changes.collect())
+}
+
+#[test]
+fn a_backup_enters_a_valid_new_view_from_whoever_passes_it_on() {
+    let mut backup = Bench::new(3);
+    assert_eq!(
+        backup.new_view(0, 0, &new_view(1, &[0, 1, 2])),
+        ["log 0: new view", "no ViewChange", "enter v1 after s0: a"]
+    );
+    assert_eq!(
+        backup.new_view(0, 1, &new_view(1, &[0, 1, 2])),
+        ["refused r1 v1 Duplicate"]
+    );
+    assert_eq!(
+        backup.new_view(0, 2, &new_view(0, &[0, 1, 2])),
+        ["refused r2 v0 OldView"]
+    );
+}
+
+#[test]
+fn a_new_view_that_breaks_a_rule_is_refused() {
+    let mut backup = Bench::new(3);
+    let mut refused = |message: &NewView, reason: &str| {
+        assert_eq!(
+            backup.new_view(0, 1, message),
+            [format!("refused r1 v1 {reason}")]
+        );
+    };
+    refused(&new_view(1, &[0, 1]), "BadViewChange");
+    refused(&new_view(1, &[0, 1, 1]), "BadViewChange");
+    let mut edited = new_view(1, &[0, 1, 2]);
+    edited.view_changes[0].prepared.clear();
+    refused(&edited, "BadSignature");
+    let leader = replica(1);
+    let resigned = leader
+        .proofs
+        .sign_new_view(View::new(1), edited.view_changes.clone());
+    refused(&resigned, "BadViewChange");
+    let mut mixed = new_view(1, &[0, 1]).view_changes;
+    mixed.push(view_change(2, 2, &[]));
+    refused(&leader.proofs.sign_new_view(View::new(1), mixed), "BadViewChange");
+    let usurped = replica(2)
+        .proofs
+        .sign_new_view(View::new(1), new_view(1, &[0, 1, 2]).view_changes);
+    refused(&usurped, "BadViewChange");
+    let open = [(0, vec![(1, 'a')]), (1, vec![(1, 'b')]), (2, vec![])];
+    let open = open.map(|(node, prepared)| view_change(node, 1, &prepared));
+    refused(
+        &leader.proofs.sign_new_view(View::new(1), open.to_vec()),
+        "BadViewChange",
+    );
+}
+
+#[test]
+fn view_changes_must_be_signed_by_their_sender_and_sound() {
+    let mut backup = Bench::new(3);
+    let valid = view_change(0, 1, &[(1, 'a')]);
+    let mut send = |from: u16, message: ViewChange| {
+        backup
+            .protocol
+            .on_view_change(ms(0), NodeId::new(from), message, &mut backup.out);
+        backup.told()
+    };
+    assert_eq!(send(2, valid.clone()), ["refused r2 v1 BadSignature"]);
+    assert_eq!(send(9, valid.clone()), ["refused r9 v1 BadSignature"]);
+    let mut edited = valid.clone();
+    edited.pre_prepared.clear();
+    assert_eq!(send(0, edited), ["refused r0 v1 BadSignature"]);
+    let sign = |view: u64, edit: &dyn Fn(&mut ViewEvidence)| {
+        let mut evidence = evidence(&[(1, 'a'), (2, 'b')]);
+        edit(&mut evidence);
+        replica(0).proofs.sign_view_change(View::new(view), evidence)
+    };
+    let bad = ["refused r0 v1 BadViewChange"];
+    assert_eq!(send(0, sign(1, &|e| e.prepared.reverse())), bad);
+    assert_eq!(send(0, sign(1, &|e| e.prepared[1].seq = WINDOW + 1)), bad);
+    assert_eq!(send(0, sign(1, &|e| e.prepared[1].seq = 0)), bad);
+    assert_eq!(send(0, sign(1, &|e| e.prepared[1].view = 1)), bad);
+    assert_eq!(send(0, sign(1, &|e| e.pre_prepared[1] = e.pre_prepared[0])), bad);
+    assert_eq!(send(0, sign(1, &|e| e.stable.seq = SeqNo::new(1))), bad);
+    assert_eq!(send(0, sign(0, &|_| ())), ["refused r0 v0 OldView"]);
+    assert_eq!(send(0, valid.clone()), NOTHING);
+    assert_eq!(send(0, valid), ["refused r0 v1 Duplicate"]);
+}
+
+#[test]
+fn a_stable_checkpoint_in_a_view_change_needs_a_quorum_of_distinct_signers() {
+    let claim = CheckpointClaim {
+        seq: SeqNo::new(5),
+        digest: digest('k'),
+    };
+    let judge = |proof: Vec<SignedCheckpoint>| {
+        let evidence = ViewEvidence {
+            stable: claim,
+            proof,
+            ..evidence(&[])
+        };
+        let message = replica(0).proofs.sign_view_change(View::new(1), evidence);
+        replica(3).proofs.check_view_change(&message)
+    };
+    let by = |nodes: &[u16]| nodes.iter().map(|node| checkpoint(*node, claim)).collect();
+    assert_eq!(judge(by(&[0, 1, 2])), Ok(()));
+    assert_eq!(judge(by(&[0, 1])), Err(Rejection::BadViewChange));
+    assert_eq!(judge(by(&[0, 1, 1])), Err(Rejection::BadViewChange));
+    assert_eq!(judge(by(&[0, 1, 7])), Err(Rejection::BadViewChange));
+    let mut other: Vec<SignedCheckpoint> = by(&[0, 1, 2]);
+    other[2].digest = [1; 32];
+    assert_eq!(judge(other), Err(Rejection::BadViewChange));
+}
+
+fn status(view: u64, active: bool, view_changes: &[u64]) -> Status {
+    Status {
+        view,
+        active,
+        stable: 0,
+        decided: 0,
+        view_changes: view_changes.to_vec(),
+        asks: false,
+        places: Vec::new(),
+    }
+}
+
+#[test]
+fn a_peer_that_lacks_our_view_change_is_sent_it_until_it_has_it() {
+    let mut backup = Bench::new(3);
+    backup.left(0, 2, &[]);
+    let again = ["send view change r0 after 0"];
+    assert_eq!(backup.status(0, 0, &status(0, true, &[])), again);
+    assert_eq!(
+        backup.status(99, 0, &status(0, true, &[])),
+        NOTHING,
+        "no amplifier"
+    );
+    assert_eq!(backup.status(100, 0, &status(2, false, &[0, 0, 0, 1])), again);
+    assert_eq!(backup.status(200, 0, &status(2, false, &[0, 0, 0, 2])), NOTHING);
+    assert_eq!(backup.status(300, 0, &status(2, true, &[])), NOTHING);
+    assert_eq!(backup.status(400, 0, &status(3, false, &[])), NOTHING);
+}
+
+#[test]
+fn a_peer_that_lacks_the_new_view_is_sent_it() {
+    let mut backup = Bench::new(3);
+    backup.new_view(0, 1, &new_view(1, &[0, 1, 2]));
+    let again = ["send new view r0 after 0"];
+    assert_eq!(backup.status(0, 0, &status(0, true, &[])), again);
+    assert_eq!(backup.status(200, 0, &status(1, false, &[])), again);
+    assert_eq!(backup.status(400, 0, &status(1, true, &[])), NOTHING);
+}
+
+#[test]
+fn view_changes_of_each_replica_take_one_place() {
+    let mut backup = Bench::new(3);
+    for view in 1..20 {
+        backup.view_change(0, &view_change(0, view, &[]));
+    }
+    assert_eq!(backup.protocol.view_changes.iter().flatten().count(), 1);
+}
+
+#[test]
+fn a_status_tells_where_we_are_and_comes_again() {
+    let mut backup = Bench::new(3);
+    let standing = Standing {
+        stable: SeqNo::ZERO,
+        decided: SeqNo::ZERO,
+        asks: false,
+        places: Vec::new(),
+    };
+    backup.protocol.on_status_due(ms(0), standing, &mut backup.out);
+    assert_eq!(backup.told(), ["Status at 100ms", "send status all now"]);
+}
+
+#[test]
+fn a_leader_far_below_the_throughput_seen_before_is_replaced_if_requests_wait() {
+    let mut backup = Bench::new(3);
+    let mut period = |now: u64, operations: usize, waiting: bool| {
+        backup.protocol.on_executed(ms(now - 1), operations);
+        backup.pending(now, waiting.then_some(now - 1500));
+        backup.timeout(now, Timer::LeaderReview)
+    };
+    let next = |now: u64| format!("LeaderReview at {:?}", ms(now + 1000));
+    for round in 3..6 {
+        assert_eq!(period(1000 * round, 1000, true)[0], next(1000 * round));
+    }
+    for round in 6..9 {
+        assert_eq!(period(1000 * round, 10, false).len(), 1, "nothing waits");
+    }
+    assert_eq!(period(9_000, 10, true).len(), 1);
+    assert_eq!(period(10_000, 10, true).len(), 1);
+    assert_eq!(period(11_000, 10, true), [next(11_000), "leave for v1".into()]);
+}
+
+#[test]
+fn a_leader_that_leaves_one_request_waiting_for_ever_is_replaced() {
+    let mut backup = Bench::new(3);
+    for round in 3..8 {
+        backup.protocol.on_executed(ms(1000 * round), 1000);
+        backup.pending(1000 * round, Some(3000));
+        assert_eq!(backup.timeout(1000 * round, Timer::LeaderReview).len(), 1);
+    }
+    backup.protocol.on_executed(ms(8000), 1000);
+    assert_eq!(backup.timeout(8000, Timer::LeaderReview)[1], "leave for v1");
+}
+
+#[test]
+fn a_single_replica_has_nobody_to_change_to() {
+    let mut only = PbftViewChange::new(config(1, 0), Digester::new(CLUSTER));
+    let mut out = Outbox::new(Lsn::ZERO);
+    only.on_pending_changed(ms(0), Some(ms(0)), &mut out);
+    only.on_timeout(ms(1000), Timer::Progress, &mut out);
+    only.on_timeout(ms(1000), Timer::LeaderReview, &mut out);
+    assert!(out.is_empty());
+}
