@@ -51,6 +51,7 @@ fn main() {
         pipeline: atlas_smr_replica::config::OrderingConfig::default().pipeline,
         durability: Durability::None,
         data: None,
+        lie: None,
     };
     let cluster = LocalCluster::start(&options).expect("the cluster starts");
     let load = LoadOptions {
@@ -59,6 +60,7 @@ fn main() {
         keys: 10_000,
         warm_up: Duration::from_secs(2),
         measured: Duration::from_secs(3),
+        kill_leader_after: None,
     };
     let mut at_start = (0, 0);
     let mut operations = 0;

@@ -96,6 +96,7 @@ fn run(case: &Case, seconds: f64) -> Report {
         pipeline: atlas_smr_replica::config::OrderingConfig::default().pipeline,
         durability: Durability::None,
         data: None,
+        lie: None,
     };
     let cluster = LocalCluster::start(&options).expect("the cluster starts");
     let load = LoadOptions {
@@ -104,6 +105,7 @@ fn run(case: &Case, seconds: f64) -> Report {
         keys: 100_000,
         warm_up: Duration::from_secs_f64(seconds / 3.0),
         measured: Duration::from_secs_f64(seconds),
+        kill_leader_after: None,
     };
     let (report, _) = run_load(&cluster, &options, &load, |_| {}).expect("the load runs");
     assert!(report.agree, "{}: the replicas' states differ", case.name);

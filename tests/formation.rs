@@ -18,6 +18,7 @@ fn options() -> ClusterOptions {
         pipeline: 8,
         durability: Durability::None,
         data: None,
+        lie: None,
     }
 }
 

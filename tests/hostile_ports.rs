@@ -42,6 +42,7 @@ impl Victim {
             pipeline: 8,
             durability: Durability::Sync,
             data: None,
+            lie: None,
         })
         .unwrap();
         let client = Client::connect_blocking(cluster.client(0)).unwrap();

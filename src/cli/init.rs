@@ -205,7 +205,7 @@ fn client_file(id: u32) -> String {
          keys = \"c{id}.key\"\n\n\
          [tuning]\n\
          # How long to wait for f+1 equal replies before asking everybody, in milliseconds.\n\
-         retransmit_timeout_ms = 1000\n\
+         retransmit_timeout_ms = 500\n\
          # How long a call may take as a whole, in milliseconds.\n\
          deadline_ms = 10000\n"
     )

@@ -27,7 +27,7 @@ pub struct ClientTuning {
 impl Default for ClientTuning {
     fn default() -> Self {
         Self {
-            retransmit_timeout_ms: 1000,
+            retransmit_timeout_ms: 500,
             deadline_ms: 10_000,
             frame_operations_max: 512,
             frames_in_flight_max: 32,

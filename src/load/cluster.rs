@@ -14,6 +14,8 @@ use crate::config::{
 use crate::execution::Application;
 use crate::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
 use crate::server::{ReplicaError, ReplicaHandle};
+use crate::shard::lanes::Interceptor;
+use crate::sim::Lie;
 use crate::storage::{DataDirectory, StorageError};
 use crate::types::{ClientId, NodeId};
 
@@ -38,6 +40,8 @@ pub struct ClusterOptions {
     pub durability: Durability,
     /// Where the replicas' data directories are made; a temporary directory if left out.
     pub data: Option<PathBuf>,
+    /// What replica 0, the first leader, does to what it says.
+    pub lie: Option<Lie>,
 }
 
 /// Why a local cluster does not come up.
@@ -68,6 +72,7 @@ pub struct LocalCluster {
     client_keys: Vec<PartyKeys>,
     tuning: ClientTuning,
     replicas: Vec<(ReplicaHandle, JoinHandle<Result<(), ReplicaError>>)>,
+    has_liar: bool,
     /// Removed with the cluster.
     _data: Option<TempDir>,
 }
@@ -187,11 +192,13 @@ impl LocalCluster {
                 spin_us: 0,
                 shards: vec![ShardSpec { roles, core }],
             };
+            let lies = options.lie.filter(|_| id == 0);
+            let liar = lies.map(|lie| lie.over_links(node, options.replicas, cluster.cluster_id()));
             let replica = match options.app {
-                AppKind::Kv => run(Kv, config),
-                AppKind::Bank => run(Bank, config),
-                AppKind::Counter => run(Counter, config),
-                AppKind::Null => run(Null, config),
+                AppKind::Kv => run(Kv, config, liar),
+                AppKind::Bank => run(Bank, config, liar),
+                AppKind::Counter => run(Counter, config, liar),
+                AppKind::Null => run(Null, config, liar),
             };
             replicas.push(replica.map_err(|source| LocalError::Replica { node, source })?);
         }
@@ -201,6 +208,7 @@ impl LocalCluster {
             client_keys,
             tuning: options.tuning.clone(),
             replicas,
+            has_liar: options.lie.is_some(),
             _data: temporary,
         };
         this.wait_linked(Duration::from_secs(10))?;
@@ -259,18 +267,26 @@ impl LocalCluster {
         thread.join().unwrap_or(Ok(()))
     }
 
-    /// Waits until all replicas have executed the same decisions; their states' digests. They agree when all are equal.
+    /// The replicas that neither lie nor were killed.
+    pub fn correct(&self) -> impl Iterator<Item = &ReplicaHandle> {
+        self.handles()
+            .filter(|replica| !replica.is_killed())
+            .filter(|replica| !self.has_liar || replica.node().index() != 0)
+    }
+
+    /// Waits until all correct replicas have executed the same decisions; their states' digests. They agree when all are
+    /// equal.
     #[must_use]
     pub fn digests(&self, timeout: Duration) -> Vec<crate::types::Digest> {
         let deadline = Instant::now() + timeout;
         loop {
             let executed: Vec<_> = self
-                .handles()
+                .correct()
                 .map(|replica| replica.standing().executed)
                 .collect();
             if executed.windows(2).all(|pair| pair[0] == pair[1]) || Instant::now() > deadline {
                 return self
-                    .handles()
+                    .correct()
                     .filter_map(|replica| Some(replica.digest()?.digest))
                     .collect();
             }
@@ -291,12 +307,16 @@ impl Drop for LocalCluster {
 
 type Started = (ReplicaHandle, JoinHandle<Result<(), ReplicaError>>);
 
-fn run<A: Application>(service: A, replica_config: ReplicaConfig) -> Result<Started, ReplicaError> {
+fn run<A: Application>(
+    service: A,
+    replica_config: ReplicaConfig,
+    liar: Option<Box<dyn Interceptor>>,
+) -> Result<Started, ReplicaError> {
     let config = MonolithicStateReplicaConfig {
         service,
         replica_config,
     };
-    let replica = futures_lite::future::block_on(MonReplica::bootstrap(config))?;
+    let replica = futures_lite::future::block_on(MonReplica::bootstrap_as(config, liar))?;
     let handle = replica.handle();
     let thread = std::thread::spawn(move || futures_lite::future::block_on(replica.run()));
     Ok((handle, thread))

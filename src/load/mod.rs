@@ -12,6 +12,6 @@ mod workload;
 
 pub use cluster::{ClusterOptions, LocalCluster, LocalError};
 pub use driver::{Control, LoadDriver, Pace, Tally};
-pub use report::{LatencyReport, Report, draw_histogram};
+pub use report::{Incident, LatencyReport, Report, draw_histogram};
 pub use run::{LoadOptions, RunError, Tick, run_load};
 pub use workload::Workload;

@@ -29,9 +29,11 @@ use crate::shard::control::{
     PlaceLimits,
 };
 use crate::shard::data::{self, Lifecycle, ShardContext};
-use crate::shard::lanes::{Checked, Done, FromReplica, Inlet, Logged, Outgoing, Outlet, Raw, Work, lane};
+use crate::shard::lanes::{
+    Checked, Done, FromReplica, Inlet, Interceptor, Logged, Outgoing, Outlet, Raw, Work, lane,
+};
 use crate::shard::roles::{
-    ConsensusLanes, ConsensusRole, ExecutionLanes, ExecutionRole, LogLanes, LogRole, NetworkLanes,
+    ConsensusLanes, ConsensusRole, ExecutionLanes, ExecutionRole, Faults, LogLanes, LogRole, NetworkLanes,
     NetworkRole, PreprocessLanes, PreprocessRole, Role,
 };
 use crate::shard::wires::WireLimits;
@@ -325,6 +327,7 @@ fn listen(address: &str) -> std::io::Result<TcpListener> {
 /// Starts every shard of one replica.
 pub(super) fn assemble<S: Stack>(
     config: &ReplicaConfig,
+    liar: Option<Box<dyn Interceptor>>,
     parts: impl FnOnce(&Digester) -> Parts<S>,
 ) -> Result<Assembly, ReplicaError> {
     let cluster: &Arc<ClusterConfig> = &config.node.cluster;
@@ -399,6 +402,7 @@ pub(super) fn assemble<S: Stack>(
         lanes.consensus,
         identity,
         config.durability,
+        liar.map(|liar| Faults::new(config.node.id, cluster.replicas.len(), liar)),
         metrics.clone(),
     ));
     let mut execution = Some(ExecutionRole::new(

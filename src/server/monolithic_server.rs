@@ -11,6 +11,7 @@ use crate::decision_log::ChainedLog;
 use crate::execution::{Application, SingleThreaded};
 use crate::ordering::pbft::{Pbft, PbftConfig};
 use crate::replica::{DecisionLogOf, DefaultStack, ExecutorOf, OrderingOf, Stack, ViewTransferOf};
+use crate::shard::lanes::Interceptor;
 use crate::view_transfer::pbft::{PbftViewChange, ViewChangeConfig};
 
 /// The protocol components of a replica, made.
@@ -36,11 +37,19 @@ impl<A: Application> MonReplica<A> {
     /// # Errors
     /// When the address, the topology or the kernel does not allow it.
     pub async fn bootstrap(config: MonolithicStateReplicaConfig<A>) -> Result<Self, ReplicaError> {
+        Self::bootstrap_as(config, None).await
+    }
+
+    /// Starts a replica that says what `liar` makes of its words.
+    pub(crate) async fn bootstrap_as(
+        config: MonolithicStateReplicaConfig<A>,
+        liar: Option<Box<dyn Interceptor>>,
+    ) -> Result<Self, ReplicaError> {
         let MonolithicStateReplicaConfig {
             service,
             replica_config,
         } = config;
-        let assembly = assemble::<DefaultStack<A>>(&replica_config, |digester| Parts {
+        let assembly = assemble::<DefaultStack<A>>(&replica_config, liar, |digester| Parts {
             ordering: Pbft::new(pbft_config(&replica_config), digester.clone()),
             view_transfer: PbftViewChange::new(view_change_config(&replica_config), digester.clone()),
             decision_log: ChainedLog::new(digester.clone()),

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -66,6 +67,12 @@ pub(crate) enum Done {
     Executed { seq: SeqNo, operations: usize },
     /// A checkpoint was taken.
     Checkpoint(CheckpointClaim),
+}
+
+/// Changes what a replica says to others: for demonstrations of faulty replicas, nothing else has one.
+pub(crate) trait Interceptor: Send {
+    /// What is sent in place of this message: to whom, what, and how much later.
+    fn say(&mut self, to: NodeId, message: &Bytes) -> Vec<(NodeId, Bytes, Duration)>;
 }
 
 /// Consensus → log.

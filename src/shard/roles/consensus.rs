@@ -1,10 +1,14 @@
 use std::sync::Arc;
 
+use bytes::Bytes;
+
+use super::faults::Faults;
 use super::{Role, STEP_MESSAGES};
 use crate::config::Durability;
 use crate::messages::{Checked as CheckedMessage, ClientReply, SystemMessage};
 use crate::metrics::{Metrics, count};
 use crate::ordering::OrderingProtocol;
+use crate::protocol::Recipients;
 use crate::replica::{Action, Replica, Stack};
 use crate::shard::lanes::{
     Checked, Done, FromReplica, Inlet, LogEntry, Logged, Outgoing, Outlet, Work, any_blocked,
@@ -30,6 +34,16 @@ pub(crate) struct ConsensusLanes {
     pub outgoing: Vec<Outlet<Outgoing>>,
 }
 
+/// Sends to every network role: each has links to some of the replicas.
+fn send(outgoing: &mut [Outlet<Outgoing>], to: Recipients, message: &Bytes) {
+    for outgoing in outgoing {
+        outgoing.push(Outgoing::Replicas {
+            to,
+            message: message.clone(),
+        });
+    }
+}
+
 /// Runs the orchestrator: its inputs in one order, protocol messages first.
 pub(crate) struct ConsensusRole<S: Stack> {
     replica: Replica<S>,
@@ -37,6 +51,8 @@ pub(crate) struct ConsensusRole<S: Stack> {
     cluster: ClusterId,
     epoch: Epoch,
     metrics: Arc<Metrics>,
+    /// A demonstration's lies, if this replica tells any.
+    faults: Option<Faults>,
     /// Whether a record counts as kept when it was made.
     trusts_memory: bool,
     /// The end of what was logged in this step, if it counts as kept.
@@ -49,9 +65,11 @@ impl<S: Stack> ConsensusRole<S> {
         lanes: ConsensusLanes,
         (cluster, epoch): (ClusterId, Epoch),
         durability: Durability,
+        faults: Option<Faults>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
+            faults,
             trusts_memory: durability != Durability::Sync,
             replica,
             lanes,
@@ -134,20 +152,19 @@ impl<S: Stack> ConsensusRole<S> {
         any
     }
 
-    fn act(&mut self) -> bool {
+    fn act(&mut self, now: Time) -> bool {
         let mut any = false;
+        if let Some(faults) = &mut self.faults {
+            faults.say_what_is_due(now, &mut self.lanes.outgoing);
+        }
         let view = self.replica.view();
         for action in self.replica.drain_actions() {
             any = true;
             match action {
-                Action::ToReplicas { to, message } => {
-                    for outgoing in &mut self.lanes.outgoing {
-                        outgoing.push(Outgoing::Replicas {
-                            to,
-                            message: message.clone(),
-                        });
-                    }
-                }
+                Action::ToReplicas { to, message } => match &mut self.faults {
+                    Some(faults) => faults.say(now, to, &message, &mut self.lanes.outgoing),
+                    None => send(&mut self.lanes.outgoing, to, &message),
+                },
                 Action::Refuse { key, reason } => {
                     let message = ClientReply::refusal(self.cluster, self.epoch, view, key.sequence, reason);
                     let network = key.client.get() as usize % self.lanes.outgoing.len();
@@ -199,12 +216,12 @@ impl<S: Stack> Role for ConsensusRole<S> {
         if messages || checked || done || logged {
             self.replica.finish_turn(now);
         }
-        let mut acted = self.act();
+        let mut acted = self.act(now);
         // Without `durability = "sync"` a record counts as kept when it was made.
         while let Some(end) = self.logged_end.take() {
             self.replica.on_durable(end);
             self.replica.finish_turn(now);
-            acted |= self.act();
+            acted |= self.act(now);
         }
         messages || checked || done || logged || acted
     }
@@ -236,7 +253,8 @@ impl<S: Stack> Role for ConsensusRole<S> {
     }
 
     fn next_timeout(&self) -> Option<Time> {
-        self.replica.next_timeout()
+        let late = self.faults.as_ref().and_then(Faults::next_due);
+        self.replica.next_timeout().into_iter().chain(late).min()
     }
 
     fn drain(&mut self, finishing: bool) -> bool {

@@ -85,7 +85,7 @@ impl PreprocessRole {
                         });
                     }
                     Some(Err(error)) => {
-                        tracing::warn!(%from, %error, "refused a proposal");
+                        tracing::debug!(%from, %error, "refused a proposal");
                         self.metrics.refuse_batch(error);
                     }
                     None => count(&self.metrics.counters.messages_refused),
