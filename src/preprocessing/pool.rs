@@ -3,6 +3,7 @@ use std::collections::VecDeque;
 use super::arrivals::{Arrivals, Ticket};
 use crate::execution::{SequenceWindow, Standing};
 use crate::messages::{Batch, Frame, FrameKey, Mode};
+use crate::mutants::{Mutant, active};
 use crate::types::{ClientId, FrameSeq, Time};
 
 /// How much may be pending: queued or proposed, not decided.
@@ -122,10 +123,10 @@ impl RequestPool {
             return Offer::Duplicate;
         }
         let bytes = frame.bytes().len();
-        if client.queued.len() + client.in_flight.len() >= self.limits.frames_per_client
+        let is_over = client.queued.len() + client.in_flight.len() >= self.limits.frames_per_client
             || client.bytes + bytes > self.limits.bytes_per_client
-            || self.bytes + bytes > self.limits.bytes_max
-        {
+            || self.bytes + bytes > self.limits.bytes_max;
+        if is_over && !active(Mutant::QuotaUnchecked) {
             return Offer::OverQuota;
         }
         let ticket = self.arrivals.push(now);

@@ -37,6 +37,7 @@ use crate::decision_log::DecisionLog;
 use crate::messages::{
     Batch, CheckpointClaim, Frame, FrameKey, Proposal, RefusalReason, SignedCheckpoint, SystemMessage, Vote,
 };
+use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
 use crate::preprocessing::{Offer, RequestPool, batch_digest};
 use crate::protocol::{Effect, Outbox, Recipients, Record, Timer, ViewStart, When};
@@ -159,6 +160,7 @@ impl<S: Stack> Replica<S> {
         match offer {
             Offer::Queued => self.counters.frames_queued += 1,
             Offer::Duplicate => self.counters.frames_duplicate += 1,
+            Offer::AlreadyDecided if active(Mutant::ReplyAgainSkipped) => {}
             Offer::AlreadyDecided => self.actions.push(Action::ReplyAgain(key)),
             Offer::Stale => self.refuse(key, RefusalReason::Stale),
             Offer::OverQuota => self.refuse(key, RefusalReason::Overloaded),
@@ -376,6 +378,7 @@ impl<S: Stack> Replica<S> {
                 // our own commit is part of the quorum that decided.
                 Effect::Decide(proposal) => {
                     let when = match self.logged_end {
+                        _ if active(Mutant::DecisionBeforeDurable) => When::Now,
                         Lsn::ZERO => When::Now,
                         end => When::Durable(end.minus(1)),
                     };
@@ -452,6 +455,9 @@ impl<S: Stack> Replica<S> {
 
     /// Passes on to the leader what clients sent to everybody.
     fn forward_frames(&mut self) {
+        if active(Mutant::ForwardSkipped) {
+            self.forward.clear();
+        }
         if self.forward.is_empty() || self.phase() == ExecutionPhase::ViewTransferProtocol {
             return;
         }
@@ -488,7 +494,7 @@ impl<S: Stack> Replica<S> {
     /// Whether the disk does not keep up: a full one, say. The others go on without this replica, and whatever they say
     /// would be one more thing that waits.
     fn is_choked(&mut self) -> bool {
-        let choked = self.held.len() >= self.settings.held_effects_max;
+        let choked = self.held.len() >= self.settings.held_effects_max && !active(Mutant::DiskRoomIgnored);
         self.counters.messages_choked += u64::from(choked);
         choked
     }
@@ -498,7 +504,8 @@ impl<S: Stack> Replica<S> {
             When::Durable(lsn) if lsn >= self.durable_end => self.held.push_back((lsn, held)),
             When::DurableIfRoom(lsn) if lsn >= self.durable_end => {
                 // Half of the room is for what is said for the first time.
-                if self.held.len() < self.settings.held_effects_max / 2 {
+                let has_room = self.held.len() < self.settings.held_effects_max / 2;
+                if has_room || active(Mutant::DiskRoomIgnored) {
                     self.held.push_back((lsn, held));
                 }
             }
@@ -512,7 +519,9 @@ impl<S: Stack> Replica<S> {
             Held::Send { to, message } => self.actions.push(Action::ToReplicas { to, message }),
             Held::Vote(vote) => self.votes.push(vote),
             Held::Decide(proposal) => {
-                self.pool.on_decided(&proposal.batch);
+                if !active(Mutant::PoolKeepsDecided) {
+                    self.pool.on_decided(&proposal.batch);
+                }
                 self.counters.decisions += 1;
                 self.actions.push(Action::Execute(proposal));
             }

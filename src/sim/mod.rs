@@ -16,7 +16,7 @@
 //! - [`run`] plays one seed of a [`Profile`] over the key-value store and gives a [`RunReport`];
 //! - [`Cluster`] lets applications run on a simulated cluster in tests;
 //! - `atlas sim` plays many seeds, and one seed readably;
-//! - [`mutants`] are faults planted in the protocol: each must be found.
+//! - [`mutants`](crate::mutants) are faults planted in the protocol: each must be found.
 //!
 //! **What a run promises.** Safety is judged in every run. Progress is judged where the protocol promises it: see
 //! [`Plan::promises_progress`](plan::Plan).
@@ -28,7 +28,6 @@ mod cluster;
 mod dice;
 mod disk;
 mod keys;
-pub mod mutants;
 mod network;
 pub mod plan;
 mod replica;

@@ -1,7 +1,7 @@
 //! Faults planted in the protocol, to prove that the simulator finds faults.
 //!
-//! A mutant is a line `if active(Mutant::X)` in the protocol's code. Without the feature `mutants` it is a constant
-//! `false` that the compiler removes; with it, [`plant`] switches one mutant on for the calling thread.
+//! A mutant is a line `if active(Mutant::X)` in the protocol's code. Without the feature `mutants` that is a constant
+//! `false`, which the compiler removes; with it, [`plant`] switches one mutant on for the calling thread.
 
 #[cfg(feature = "mutants")]
 use std::cell::Cell;
@@ -9,17 +9,17 @@ use std::cell::Cell;
 /// The planted faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mutant {
-    /// A batch is prepared with one prepare less than a quorum.
+    /// A batch is prepared with one prepare less than it takes.
     PrepareQuorumMinusOne,
     /// A batch is committed with one commit less than a quorum.
     CommitQuorumMinusOne,
     /// A checkpoint is stable with one signature less than a quorum.
     CheckpointQuorumMinusOne,
-    /// Signatures of different states count together for a stable checkpoint.
-    CheckpointDigestIgnored,
     /// A checkpoint's signature is not verified.
     CheckpointSignatureUnchecked,
-    /// A replica's second vote counts as another replica's.
+    /// A replica's checkpoint in another's name counts as the other's.
+    CheckpointSignerUnchecked,
+    /// Votes are counted by messages, not by signers.
     MessagesCounted,
     /// A second proposal for a place replaces the first.
     EquivocationAccepted,
@@ -31,67 +31,118 @@ pub enum Mutant {
     WatermarkUnchecked,
     /// The window never moves.
     WindowStuck,
+    /// A proposal is prepared without being logged.
+    AcceptedUnlogged,
     /// Votes leave before they are on disk.
     VoteBeforeDurable,
+    /// Proposals, checkpoints and view changes leave before they are on disk.
+    PromiseBeforeDurable,
     /// Decisions are executed before our own commit is on disk.
     DecisionBeforeDurable,
-    /// Records are logged, and forgotten to be waited for by checkpoints.
-    CheckpointBeforeDurable,
-    /// The last vote of a turn is lost.
-    VoteForgotten,
+    /// A proposal whose MACs do not convince us is accepted at once.
+    UnauthenticAccepted,
+    /// Nobody sends again what a peer lacks.
+    StatusUnanswered,
+    /// One replica's word that a batch was decided is enough.
+    OneDecisionBelieved,
+    /// Batches known by digest only are not asked for.
+    FetchSkipped,
+    /// A replica that asks for a view goes on voting in the old one.
+    OldViewVoted,
+    /// View changes do not say what was prepared.
+    PreparedForgotten,
+    /// View changes do not say what was pre-prepared.
+    PrePreparedForgotten,
+    /// A new view chooses any batch that somebody prepared, whatever a quorum says.
+    NewViewSkipsA1,
+    /// A new view believes one replica that a batch was prepared.
+    NewViewSkipsA2,
+    /// A new view fills every place with null requests.
+    NewViewForgets,
+    /// A view begins with one view change less than a quorum.
+    NewViewQuorumMinusOne,
+    /// The signatures of view changes are not verified.
+    ViewChangeSignatureUnchecked,
+    /// The checkpoint in a view change needs no proof.
+    StableProofUnchecked,
+    /// A new view is not sent again to those that lack it.
+    NewViewUnsent,
+    /// Nobody suspects a leader that does nothing.
+    ProgressTimerSkipped,
+    /// Nobody suspects a leader that does not begin its view.
+    ViewTimerSkipped,
     /// Frames that were executed are executed again.
     DedupSkipped,
-    /// A frame's number is not recorded as executed when it lies below the newest.
+    /// A frame's number is not remembered when it lies below the newest.
     GapsForgotten,
     /// A proposal's digest is not compared with its frames.
     BatchDigestUnchecked,
-    /// A proposal whose MACs do not convince us is accepted at once.
-    UnauthenticAccepted,
     /// Signatures of frames in proposals are not verified.
     FrameSignatureUnchecked,
+    /// The order of frames in a batch is not covered by the batch's digest.
+    FrameOrderUncovered,
     /// Clients fill the pool as they like.
     QuotaUnchecked,
     /// Decided frames stay in the pool.
     PoolKeepsDecided,
+    /// Backups do not pass frames on to the leader.
+    ForwardSkipped,
+    /// Effects wait for a full disk without limit.
+    DiskRoomIgnored,
     /// A frame sent again after its decision is not answered.
     ReplyAgainSkipped,
     /// A client believes one replica.
     OneReplyBelieved,
     /// A client never asks again.
     RetransmissionSkipped,
-    /// The order of frames in a batch is not covered by the batch's digest.
-    FrameOrderUncovered,
 }
 
 impl Mutant {
     /// Every mutant.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 43] = [
         Self::PrepareQuorumMinusOne,
         Self::CommitQuorumMinusOne,
         Self::CheckpointQuorumMinusOne,
-        Self::CheckpointDigestIgnored,
         Self::CheckpointSignatureUnchecked,
+        Self::CheckpointSignerUnchecked,
         Self::MessagesCounted,
         Self::EquivocationAccepted,
         Self::NotLeaderAccepted,
         Self::LeaderPrepareCounted,
         Self::WatermarkUnchecked,
         Self::WindowStuck,
+        Self::AcceptedUnlogged,
         Self::VoteBeforeDurable,
+        Self::PromiseBeforeDurable,
         Self::DecisionBeforeDurable,
-        Self::CheckpointBeforeDurable,
-        Self::VoteForgotten,
+        Self::UnauthenticAccepted,
+        Self::StatusUnanswered,
+        Self::OneDecisionBelieved,
+        Self::FetchSkipped,
+        Self::OldViewVoted,
+        Self::PreparedForgotten,
+        Self::PrePreparedForgotten,
+        Self::NewViewSkipsA1,
+        Self::NewViewSkipsA2,
+        Self::NewViewForgets,
+        Self::NewViewQuorumMinusOne,
+        Self::ViewChangeSignatureUnchecked,
+        Self::StableProofUnchecked,
+        Self::NewViewUnsent,
+        Self::ProgressTimerSkipped,
+        Self::ViewTimerSkipped,
         Self::DedupSkipped,
         Self::GapsForgotten,
         Self::BatchDigestUnchecked,
-        Self::UnauthenticAccepted,
         Self::FrameSignatureUnchecked,
+        Self::FrameOrderUncovered,
         Self::QuotaUnchecked,
         Self::PoolKeepsDecided,
+        Self::ForwardSkipped,
+        Self::DiskRoomIgnored,
         Self::ReplyAgainSkipped,
         Self::OneReplyBelieved,
         Self::RetransmissionSkipped,
-        Self::FrameOrderUncovered,
     ];
 }
 
