@@ -87,6 +87,8 @@ pub enum Mutant {
     PoolKeepsDecided,
     /// Backups do not pass frames on to the leader.
     ForwardSkipped,
+    /// Clients whose MACs are disputed need not sign.
+    DisputesIgnored,
     /// Effects wait for a full disk without limit.
     DiskRoomIgnored,
     /// A frame sent again after its decision is not answered.
@@ -99,7 +101,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every mutant.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::PrepareQuorumMinusOne,
         Self::CommitQuorumMinusOne,
         Self::CheckpointQuorumMinusOne,
@@ -139,6 +141,7 @@ impl Mutant {
         Self::QuotaUnchecked,
         Self::PoolKeepsDecided,
         Self::ForwardSkipped,
+        Self::DisputesIgnored,
         Self::DiskRoomIgnored,
         Self::ReplyAgainSkipped,
         Self::OneReplyBelieved,

@@ -18,6 +18,7 @@
 
 mod action;
 mod counters;
+mod disputes;
 mod messages;
 mod restore;
 mod stack;
@@ -41,8 +42,9 @@ use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
 use crate::preprocessing::{Offer, RequestPool, batch_digest};
 use crate::protocol::{Effect, Outbox, Recipients, Record, Timer, ViewStart, When};
-use crate::types::{ClusterId, Epoch, Lsn, NodeId, SeqNo, Time, View};
+use crate::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, SeqNo, Time, View};
 use crate::view_transfer::ViewTransferProtocol;
+use disputes::Disputes;
 use timers::Timers;
 
 /// What the orchestrator needs to know of its cluster and of its limits.
@@ -89,6 +91,7 @@ pub struct Replica<S: Stack> {
     view_transfer: ViewTransferOf<S>,
     decision_log: DecisionLogOf<S>,
     pool: RequestPool,
+    disputes: Disputes,
     /// Frames on their way to the leader: their clients have lost patience with it.
     forward: Vec<Frame>,
     timers: Timers,
@@ -130,6 +133,7 @@ impl<S: Stack> Replica<S> {
             ordering,
             view_transfer,
             decision_log,
+            disputes: Disputes::new(pool.clients()),
             pool,
             forward: Vec::new(),
             timers,
@@ -247,7 +251,8 @@ impl<S: Stack> Replica<S> {
         while let Some(timer) = self.timers.take_due(now) {
             self.ordering.on_timeout(now, timer, &mut self.outbox);
             if timer == Timer::Status {
-                let standing = self.ordering.standing();
+                let mut standing = self.ordering.standing();
+                standing.disputed = self.disputes.own();
                 self.view_transfer.on_status_due(now, standing, &mut self.outbox);
             } else {
                 self.view_transfer.on_timeout(now, timer, &mut self.outbox);
@@ -441,6 +446,7 @@ impl<S: Stack> Replica<S> {
         self.carry_out(now);
         self.pool.return_in_flight();
         self.forward.clear();
+        self.settle_disputes();
         if !self.ordering.is_leading() {
             while self.forward.len() < FORWARDED_FRAMES_MAX {
                 let (bytes_max, frames_max) = (self.settings.batch_bytes_max, self.settings.batch_frames_max);
@@ -450,6 +456,25 @@ impl<S: Stack> Replica<S> {
                 self.forward.extend(frames);
             }
             self.pool.return_in_flight();
+        }
+    }
+
+    /// A client of whom MACs failed in a leader's proposal, here; once for each.
+    pub fn on_disputed(&mut self, client: ClientId) {
+        self.disputes.add_own(client);
+    }
+
+    /// A view was lost. Perhaps for a frame whose MACs convinced some replicas and not enough of them: what disputed
+    /// clients have pending needs a signature from now on.
+    fn settle_disputes(&mut self) {
+        if active(Mutant::DisputesIgnored) {
+            return;
+        }
+        for client in self.disputes.all() {
+            self.actions.push(Action::RequireSignature(client));
+            for key in self.pool.drop_unsigned(client) {
+                self.refuse(key, RefusalReason::MustSign);
+            }
         }
     }
 

@@ -18,8 +18,10 @@
 //! - `atlas sim` plays many seeds, and one seed readably;
 //! - [`mutants`](crate::mutants) are faults planted in the protocol: each must be found.
 //!
-//! **What a run promises.** Safety is judged in every run. Progress is judged where the protocol promises it: see
-//! [`Plan::promises_progress`](plan::Plan).
+//! **What is judged.** Safety all the time. Progress: whatever honest clients asked is done within
+//! [`PROGRESS_BOUND`](plan::PROGRESS_BOUND) of virtual time after the network, disks and clocks have healed, with up to f
+//! replicas that lie or are gone, and whatever other clients do. Excepted are runs in which more than f replicas are faulty or
+//! have fallen behind what the others remember: these need a transfer.
 
 mod byzantine;
 pub mod checker;

@@ -124,6 +124,7 @@ impl Pbft {
                 true => places.map(|seq| self.peek(SeqNo::new(seq)).status()).collect(),
                 false => Vec::new(),
             },
+            disputed: Vec::new(),
         }
     }
 

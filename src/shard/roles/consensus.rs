@@ -4,6 +4,7 @@ use super::{Role, STEP_MESSAGES};
 use crate::messages::{Checked as CheckedMessage, ClientReply, SystemMessage};
 use crate::metrics::{Metrics, count};
 use crate::ordering::OrderingProtocol;
+use crate::preprocessing::ClientDirectory;
 use crate::replica::{Action, Replica, Stack};
 use crate::shard::lanes::{Checked, Done, FromReplica, Inlet, Outgoing, Outlet, Work, any_blocked};
 use crate::shard::reactor::Reactor;
@@ -29,6 +30,7 @@ pub(crate) struct ConsensusRole<S: Stack> {
     lanes: ConsensusLanes,
     cluster: ClusterId,
     epoch: Epoch,
+    clients: ClientDirectory,
     metrics: Arc<Metrics>,
     /// The end of what was logged in this step.
     logged_end: Option<Lsn>,
@@ -39,6 +41,7 @@ impl<S: Stack> ConsensusRole<S> {
         replica: Replica<S>,
         lanes: ConsensusLanes,
         (cluster, epoch): (ClusterId, Epoch),
+        clients: ClientDirectory,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
@@ -46,6 +49,7 @@ impl<S: Stack> ConsensusRole<S> {
             lanes,
             cluster,
             epoch,
+            clients,
             metrics,
             logged_end: None,
         }
@@ -100,6 +104,7 @@ impl<S: Stack> ConsensusRole<S> {
                 match checked {
                     Checked::Frame(frame) => self.replica.on_frame(now, frame),
                     Checked::Proposal { from, proposal } => self.replica.on_proposal(now, from, *proposal),
+                    Checked::Disputed(client) => self.replica.on_disputed(client),
                     Checked::Batch { from, batch } => self.replica.on_batch(now, from, *batch),
                 }
             }
@@ -132,6 +137,7 @@ impl<S: Stack> ConsensusRole<S> {
                 Action::Execute(decision) => self.lanes.work.push(Work::Decision(decision)),
                 Action::ReplyAgain(key) => self.lanes.work.push(Work::ReplyAgain(key)),
                 Action::Log { lsn, .. } => self.logged_end = Some(lsn.next()),
+                Action::RequireSignature(client) => self.clients.require_signature(client),
                 Action::Stable(claim) => tracing::debug!(seq = %claim.seq, "checkpoint stable"),
                 Action::CutLog(seq) => tracing::debug!(%seq, "the log is cut"),
                 Action::Diverged { stable, ours } => {

@@ -434,6 +434,7 @@ impl ViewTransferProtocol for PbftViewChange {
             view_changes: self.view_changes.iter().map(latest).collect(),
             asks: standing.asks,
             places: standing.places,
+            disputed: standing.disputed.iter().map(|client| client.get()).collect(),
         };
         let message = ViewTransferMessage::Status(status).encode(self.cluster, self.proofs.epoch);
         out.send(Recipients::Others, message);
