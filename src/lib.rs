@@ -68,6 +68,7 @@ pub mod server;
 pub mod shard;
 #[forbid(unsafe_code)]
 pub mod sim;
+pub mod storage;
 #[forbid(unsafe_code)]
 pub mod types;
 pub use client::Client;

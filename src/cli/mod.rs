@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod demo;
 mod doctor;
+mod format;
 mod init;
 mod run;
 mod sim;
@@ -30,6 +31,8 @@ enum Command {
     Demo(demo::Demo),
     /// Make the files of a new cluster.
     Init(init::Init),
+    /// Make the data directory of a replica that has never run.
+    Format(format::Format),
     /// Run one replica.
     Run(run::Run),
     /// Call a running cluster's service.
@@ -70,6 +73,7 @@ pub fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo(demo) => demo.run(),
         Command::Init(init) => init.run(),
+        Command::Format(format) => format.run(),
         Command::Run(run) => run.run(),
         Command::Client(client) => client.run(),
         Command::Status(status) => status.run(),

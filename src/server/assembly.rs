@@ -1,5 +1,7 @@
 //! From a configuration to running shards: makes the lanes, the roles and the threads.
 
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -8,10 +10,11 @@ use std::time::{Duration, Instant};
 use futures_channel::mpsc as async_mpsc;
 
 use super::handle::{HandleShared, ReplicaHandle};
+use super::recovery::{Recovered, recover};
 use super::{ReplicaError, monolithic_server::Parts};
 use crate::config::{
-    ClusterConfig, REPLICA_MESSAGE_CHANNEL, RESPONSE_CHANNEL_SIZE, ReplicaConfig, RoleKind, Topology,
-    WORK_CHANNEL_SIZE,
+    ClusterConfig, Durability, REPLICA_MESSAGE_CHANNEL, RESPONSE_CHANNEL_SIZE, ReplicaConfig, RoleKind,
+    Topology, WORK_CHANNEL_SIZE,
 };
 use crate::crypto::{Digester, MacKey};
 use crate::metrics::Metrics;
@@ -28,21 +31,30 @@ use crate::shard::control::{
     PlaceLimits,
 };
 use crate::shard::data::{self, Lifecycle, ShardContext};
-use crate::shard::lanes::{Checked, Done, FromReplica, Inlet, Outgoing, Outlet, Raw, Work, lane};
+use crate::shard::lanes::{Checked, Done, FromReplica, Inlet, Logged, Outgoing, Outlet, Raw, Work, lane};
 use crate::shard::roles::{
-    ConsensusLanes, ConsensusRole, ExecutionLanes, ExecutionRole, NetworkLanes, NetworkRole, PreprocessLanes,
-    PreprocessRole, Role,
+    ConsensusLanes, ConsensusRole, ExecutionLanes, ExecutionRole, LogLanes, LogRole, NetworkLanes,
+    NetworkRole, PreprocessLanes, PreprocessRole, Role,
 };
 use crate::shard::wires::WireLimits;
+use crate::storage::LogWriter;
+use crate::storage::keeper::{Keeper, Kept};
 use crate::types::Lsn;
 
 /// Room in a record around the largest message: envelopes, archives, lengths.
 const RECORD_SLACK_BYTES: usize = 64 * 1024;
 
+/// Records that may wait for the log role, and its answers.
+const LOG_CHANNEL: usize = 1024;
+/// What the keeper did, and nobody looked at yet.
+const KEPT_CHANNEL: usize = 16;
+
 /// What was started.
 pub(super) struct Assembly {
     pub handle: ReplicaHandle,
     pub control: ControlHandle,
+    /// Ends with the replica: it has the data directory open.
+    pub keeper: Option<Keeper>,
     /// One result for each data shard that ended.
     pub ended: async_mpsc::UnboundedReceiver<Result<(), ShardError>>,
     pub shards: usize,
@@ -55,6 +67,10 @@ struct Lanes {
     preprocess: Vec<PreprocessLanes>,
     consensus: ConsensusLanes,
     execution: ExecutionLanes,
+    log: LogLanes,
+    /// From the keeper: to the log, and to consensus.
+    kept: Outlet<Kept>,
+    images: Outlet<Logged>,
     questions: Outlet<Work>,
 }
 
@@ -64,6 +80,7 @@ struct Homes {
     preprocess: Vec<usize>,
     consensus: usize,
     execution: usize,
+    log: usize,
 }
 
 impl Homes {
@@ -81,6 +98,7 @@ impl Homes {
             preprocess: shards_with(RoleKind::Preprocess),
             consensus: shards_with(RoleKind::Consensus)[0],
             execution: shards_with(RoleKind::Execution)[0],
+            log: shards_with(RoleKind::Log)[0],
         }
     }
 }
@@ -163,6 +181,10 @@ fn make_lanes(homes: &Homes, doorbells: &[Doorbell]) -> Lanes {
     let (work, decisions) = connect(WORK_CHANNEL_SIZE, doorbells, homes.consensus, homes.execution);
     let (done_out, done) =
         connect::<Done>(RESPONSE_CHANNEL_SIZE, doorbells, homes.execution, homes.consensus);
+    let (entries_out, entries) = connect(LOG_CHANNEL, doorbells, homes.consensus, homes.log);
+    let (logged_out, logged) = connect(LOG_CHANNEL, doorbells, homes.log, homes.consensus);
+    let (kept_out, kept) = lane(KEPT_CHANNEL, Some(doorbells[homes.log].clone()));
+    let (images_out, images) = lane(KEPT_CHANNEL, Some(doorbells[homes.consensus].clone()));
     Lanes {
         links,
         network,
@@ -172,6 +194,8 @@ fn make_lanes(homes: &Homes, doorbells: &[Doorbell]) -> Lanes {
             checked: checked_in,
             done,
             work,
+            log: Some(entries_out),
+            logged: vec![logged, images],
             outgoing: consensus_out,
         },
         execution: ExecutionLanes {
@@ -180,6 +204,13 @@ fn make_lanes(homes: &Homes, doorbells: &[Doorbell]) -> Lanes {
             done: done_out,
             replies,
         },
+        log: LogLanes {
+            entries,
+            kept,
+            logged: logged_out,
+        },
+        kept: kept_out,
+        images: images_out,
         questions,
     }
 }
@@ -276,6 +307,23 @@ fn start_control(
     Ok(ControlShard::spawn(control, on_link)?)
 }
 
+/// How long an address may be taken by a replica that was killed a moment ago.
+const LISTEN_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Listens at an address. The kernel closes the sockets of a killed process's rings some time after the process is gone;
+/// until then the address is taken.
+fn listen(address: &str) -> std::io::Result<TcpListener> {
+    let deadline = Instant::now() + LISTEN_PATIENCE;
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            result => return result,
+        }
+    }
+}
+
 /// Starts every shard of one replica.
 pub(super) fn assemble<S: Stack>(
     config: &ReplicaConfig,
@@ -294,7 +342,7 @@ pub(super) fn assemble<S: Stack>(
     };
     let listener = match &config.node.listener {
         Some(listener) => listener.try_clone(),
-        None => TcpListener::bind(&config.node.listen),
+        None => listen(&config.node.listen),
     };
     let listener = listener.map_err(listen_error)?;
     let address = listener.local_addr().map_err(listen_error)?;
@@ -312,7 +360,7 @@ pub(super) fn assemble<S: Stack>(
     let digester = Digester::new(identity.0);
     let directory = client_directory(config)?;
     let (replica_limits, client_limits) = wire_limits(config);
-    let parts = parts(&digester);
+    let mut parts = parts(&digester);
     let settings = ReplicaSettings {
         cluster: identity.0,
         epoch: identity.1,
@@ -326,7 +374,7 @@ pub(super) fn assemble<S: Stack>(
         bytes_max: config.limits.pool_bytes_max,
     };
     let pool = RequestPool::new(cluster.clients.len(), pool_limits);
-    let replica = Replica::<S>::new(
+    let mut replica = Replica::<S>::new(
         settings,
         digester.clone(),
         parts.ordering,
@@ -335,17 +383,31 @@ pub(super) fn assemble<S: Stack>(
         pool,
         Lsn::ZERO,
     );
+    let on_disk = match config.durability {
+        Durability::None => {
+            lanes.consensus.log = None;
+            None
+        }
+        Durability::Sync | Durability::Async => {
+            let recovered = recover(config, &digester, &mut replica, &mut parts.executor)?;
+            Some(start_keeper(config, recovered, lanes.kept, lanes.images)?)
+        }
+    };
+    let (keeper, log) = on_disk.unzip();
+    let keeper_handle = keeper.as_ref().map(Keeper::handle);
+    let mut log = log.map(|(writer, files)| (writer, files, lanes.log));
     let mut consensus = Some(ConsensusRole::new(
         replica,
         lanes.consensus,
         identity,
         directory.clone(),
+        config.durability,
         metrics.clone(),
     ));
     let mut execution = Some(ExecutionRole::new(
         parts.executor,
         lanes.execution,
-        None,
+        keeper_handle.clone(),
         identity,
         metrics.clone(),
     ));
@@ -355,7 +417,7 @@ pub(super) fn assemble<S: Stack>(
 
     let (ended_tx, ended) = async_mpsc::unbounded();
     let (lifecycle, started) = (Lifecycle::default(), Instant::now());
-    let mut threads = vec![format!("control-{}", config.node.id)];
+    let mut threads = vec![format!("control-{}", config.node.id), keeper_name(config)];
     let (mut networks, mut checkers) = (lanes.network.into_iter(), lanes.preprocess.into_iter());
     for (index, shard) in topology.shards.iter().enumerate() {
         let mut roles: Vec<Box<dyn Role>> = Vec::new();
@@ -390,6 +452,18 @@ pub(super) fn assemble<S: Stack>(
                 })),
                 RoleKind::Consensus => {
                     roles.extend(consensus.take().map(|role| Box::new(role) as Box<dyn Role>))
+                }
+                RoleKind::Log => {
+                    if let (Some((writer, files, lanes)), Some(keeper)) = (log.take(), &keeper_handle) {
+                        roles.push(Box::new(LogRole::new(
+                            owner,
+                            writer,
+                            files,
+                            keeper.clone(),
+                            lanes,
+                            metrics.clone(),
+                        )));
+                    }
                 }
                 RoleKind::Execution => {
                     roles.extend(execution.take().map(|role| Box::new(role) as Box<dyn Role>))
@@ -427,9 +501,39 @@ pub(super) fn assemble<S: Stack>(
     Ok(Assembly {
         handle,
         control,
+        keeper,
         ended,
         shards: topology.shards.len(),
     })
+}
+
+fn keeper_name(config: &ReplicaConfig) -> String {
+    format!("keeper-{}", config.node.id)
+}
+
+/// What the log role writes with, and to.
+type OpenLog = (LogWriter, BTreeMap<u64, File>);
+
+/// Starts the keeper of a recovered directory; what it does goes to the log and to consensus.
+fn start_keeper(
+    config: &ReplicaConfig,
+    recovered: Recovered,
+    mut to_log: Outlet<Kept>,
+    mut to_consensus: Outlet<Logged>,
+) -> Result<(Keeper, OpenLog), ReplicaError> {
+    let told = move |kept| {
+        match kept {
+            Kept::Image(seq) => to_consensus.push(Logged::Image(seq)),
+            other => to_log.push(other),
+        }
+        to_consensus.ring();
+        to_log.ring();
+    };
+    let keeper = Keeper::spawn(keeper_name(config), recovered.directory, recovered.spare, told);
+    Ok((
+        keeper.map_err(ReplicaError::Keeper)?,
+        (recovered.writer, recovered.files),
+    ))
 }
 
 fn spawn(

@@ -20,15 +20,16 @@ pub(super) struct Tally {
 impl Tally {
     /// Counts a vote.
     pub(super) fn add(&mut self, from: NodeId, digest: Digest) -> Result<(), Rejection> {
-        if self.voted.has(from) && active(Mutant::MessagesCounted) {
-            if let Some((_, signers)) = self.by_digest.iter_mut().find(|(d, _)| *d == digest) {
-                let nobody = (0..64)
-                    .rev()
-                    .map(NodeId::new)
-                    .find(|nobody| !signers.has(*nobody));
-                signers.add(nobody.unwrap_or(from));
-                return Ok(());
-            }
+        if active(Mutant::MessagesCounted)
+            && self.voted.has(from)
+            && let Some((_, signers)) = self.by_digest.iter_mut().find(|(d, _)| *d == digest)
+        {
+            let nobody = (0..64)
+                .rev()
+                .map(NodeId::new)
+                .find(|nobody| !signers.has(*nobody));
+            signers.add(nobody.unwrap_or(from));
+            return Ok(());
         }
         if self.voted.has(from) {
             let same = self

@@ -16,7 +16,7 @@ pub(super) struct Equivocate {
 
 impl Actor for Equivocate {
     fn send(&mut self, stage: &mut Stage<'_>, to: NodeId, message: &Bytes) {
-        if to.index() % 2 == 0 {
+        if to.index().is_multiple_of(2) {
             return stage.pass(to, message.clone());
         }
         match open(message) {
