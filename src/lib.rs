@@ -52,6 +52,7 @@ pub mod load;
 pub mod messages;
 #[forbid(unsafe_code)]
 pub mod metrics;
+pub mod mutants;
 pub mod net;
 #[forbid(unsafe_code)]
 pub mod ordering;

@@ -26,6 +26,7 @@ use crate::messages::archived::{ArchivedClientReply, ArchivedRefusalReason};
 use crate::messages::{
     Checked, ClientReply, Envelope, FrameBuilder, Kind, Mode, RefusalReason, ReplyBody, RequestBody,
 };
+use crate::mutants::{Mutant, active};
 use crate::types::{FrameSeq, NodeId, Signers, Time, View};
 
 /// How many times the retransmission timeout doubles at most.
@@ -180,7 +181,7 @@ impl Session {
                 self.take_frame(index);
                 continue;
             };
-            if timeout <= now {
+            if timeout <= now && !active(Mutant::RetransmissionSkipped) {
                 self.retransmit(now, index);
             } else {
                 self.wake_by(timeout);
@@ -364,7 +365,10 @@ impl Session {
         if checked.ends.len() != frame.calls.len() {
             return false;
         }
-        let (weak, n) = (self.config.quorum.weak(), self.config.quorum.n());
+        let (mut weak, n) = (self.config.quorum.weak(), self.config.quorum.n());
+        if active(Mutant::OneReplyBelieved) {
+            weak = 1;
+        }
         if frame.answers.add_body(from, checked.bytes().clone(), weak) {
             if let Some(frame) = self.take_frame(index) {
                 self.operations -= frame.calls.end_with(&checked, &mut self.outputs);

@@ -44,7 +44,8 @@ pub use request::{
 use system::ArchivedSystemMessage;
 pub use system::{ForwardedRequests, SystemMessage};
 pub use view::{
-    BatchRef, NewView, PlaceStatus, PlacedDigest, STATUS_PLACES, Status, ViewChange, ViewTransferMessage,
+    BatchRef, NewView, PlaceStatus, PlacedDigest, STATUS_DISPUTES, STATUS_PLACES, Status, ViewChange,
+    ViewTransferMessage,
 };
 
 /// The generated archived forms, for code that names them.

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::{Record, Rejected, Timer, ViewStart};
 use crate::messages::{CheckpointClaim, Proposal, SignedCheckpoint, Vote};
+use crate::mutants::{Mutant, active};
 use crate::types::{Lsn, NodeId, SeqNo, Time, View};
 
 /// Who a message goes to.
@@ -139,7 +140,10 @@ impl Outbox {
         self.effects.push(Effect::Send {
             to,
             message,
-            when: When::Durable(promise.0),
+            when: match active(Mutant::PromiseBeforeDurable) {
+                true => When::Now,
+                false => When::Durable(promise.0),
+            },
         });
     }
 
@@ -156,7 +160,10 @@ impl Outbox {
     pub fn vote(&mut self, vote: Vote, promise: Persisted) {
         self.effects.push(Effect::Vote {
             vote,
-            when: When::Durable(promise.0),
+            when: match active(Mutant::VoteBeforeDurable) {
+                true => When::Now,
+                false => When::Durable(promise.0),
+            },
         });
     }
 

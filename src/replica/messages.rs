@@ -79,6 +79,7 @@ impl<S: Stack> Replica<S> {
     }
 
     fn take_status(&mut self, now: Time, from: NodeId, status: &Status) {
+        self.disputes.claim(from, &status.disputed);
         self.ordering.on_status(now, from, status, &mut self.outbox);
         self.view_transfer.on_status(now, from, status, &mut self.outbox);
     }

@@ -18,6 +18,7 @@
 
 mod action;
 mod counters;
+mod disputes;
 mod messages;
 mod restore;
 mod stack;
@@ -37,11 +38,13 @@ use crate::decision_log::DecisionLog;
 use crate::messages::{
     Batch, CheckpointClaim, Frame, FrameKey, Proposal, RefusalReason, SignedCheckpoint, SystemMessage, Vote,
 };
+use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
 use crate::preprocessing::{Offer, RequestPool, batch_digest};
 use crate::protocol::{Effect, Outbox, Recipients, Record, Timer, ViewStart, When};
-use crate::types::{ClusterId, Epoch, Lsn, NodeId, SeqNo, Time, View};
+use crate::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, SeqNo, Time, View};
 use crate::view_transfer::ViewTransferProtocol;
+use disputes::Disputes;
 use timers::Timers;
 
 /// What the orchestrator needs to know of its cluster and of its limits.
@@ -88,6 +91,7 @@ pub struct Replica<S: Stack> {
     view_transfer: ViewTransferOf<S>,
     decision_log: DecisionLogOf<S>,
     pool: RequestPool,
+    disputes: Disputes,
     /// Frames on their way to the leader: their clients have lost patience with it.
     forward: Vec<Frame>,
     timers: Timers,
@@ -129,6 +133,7 @@ impl<S: Stack> Replica<S> {
             ordering,
             view_transfer,
             decision_log,
+            disputes: Disputes::new(pool.clients()),
             pool,
             forward: Vec::new(),
             timers,
@@ -159,6 +164,7 @@ impl<S: Stack> Replica<S> {
         match offer {
             Offer::Queued => self.counters.frames_queued += 1,
             Offer::Duplicate => self.counters.frames_duplicate += 1,
+            Offer::AlreadyDecided if active(Mutant::ReplyAgainSkipped) => {}
             Offer::AlreadyDecided => self.actions.push(Action::ReplyAgain(key)),
             Offer::Stale => self.refuse(key, RefusalReason::Stale),
             Offer::OverQuota => self.refuse(key, RefusalReason::Overloaded),
@@ -245,7 +251,8 @@ impl<S: Stack> Replica<S> {
         while let Some(timer) = self.timers.take_due(now) {
             self.ordering.on_timeout(now, timer, &mut self.outbox);
             if timer == Timer::Status {
-                let standing = self.ordering.standing();
+                let mut standing = self.ordering.standing();
+                standing.disputed = self.disputes.own();
                 self.view_transfer.on_status_due(now, standing, &mut self.outbox);
             } else {
                 self.view_transfer.on_timeout(now, timer, &mut self.outbox);
@@ -376,6 +383,7 @@ impl<S: Stack> Replica<S> {
                 // our own commit is part of the quorum that decided.
                 Effect::Decide(proposal) => {
                     let when = match self.logged_end {
+                        _ if active(Mutant::DecisionBeforeDurable) => When::Now,
                         Lsn::ZERO => When::Now,
                         end => When::Durable(end.minus(1)),
                     };
@@ -438,6 +446,7 @@ impl<S: Stack> Replica<S> {
         self.carry_out(now);
         self.pool.return_in_flight();
         self.forward.clear();
+        self.settle_disputes();
         if !self.ordering.is_leading() {
             while self.forward.len() < FORWARDED_FRAMES_MAX {
                 let (bytes_max, frames_max) = (self.settings.batch_bytes_max, self.settings.batch_frames_max);
@@ -450,8 +459,30 @@ impl<S: Stack> Replica<S> {
         }
     }
 
+    /// A client of whom MACs failed in a leader's proposal, here; once for each.
+    pub fn on_disputed(&mut self, client: ClientId) {
+        self.disputes.add_own(client);
+    }
+
+    /// A view was lost. Perhaps for a frame whose MACs convinced some replicas and not enough of them: what disputed
+    /// clients have pending needs a signature from now on.
+    fn settle_disputes(&mut self) {
+        if active(Mutant::DisputesIgnored) {
+            return;
+        }
+        for client in self.disputes.all() {
+            self.actions.push(Action::RequireSignature(client));
+            for key in self.pool.drop_unsigned(client) {
+                self.refuse(key, RefusalReason::MustSign);
+            }
+        }
+    }
+
     /// Passes on to the leader what clients sent to everybody.
     fn forward_frames(&mut self) {
+        if active(Mutant::ForwardSkipped) {
+            self.forward.clear();
+        }
         if self.forward.is_empty() || self.phase() == ExecutionPhase::ViewTransferProtocol {
             return;
         }
@@ -488,7 +519,7 @@ impl<S: Stack> Replica<S> {
     /// Whether the disk does not keep up: a full one, say. The others go on without this replica, and whatever they say
     /// would be one more thing that waits.
     fn is_choked(&mut self) -> bool {
-        let choked = self.held.len() >= self.settings.held_effects_max;
+        let choked = self.held.len() >= self.settings.held_effects_max && !active(Mutant::DiskRoomIgnored);
         self.counters.messages_choked += u64::from(choked);
         choked
     }
@@ -498,7 +529,8 @@ impl<S: Stack> Replica<S> {
             When::Durable(lsn) if lsn >= self.durable_end => self.held.push_back((lsn, held)),
             When::DurableIfRoom(lsn) if lsn >= self.durable_end => {
                 // Half of the room is for what is said for the first time.
-                if self.held.len() < self.settings.held_effects_max / 2 {
+                let has_room = self.held.len() < self.settings.held_effects_max / 2;
+                if has_room || active(Mutant::DiskRoomIgnored) {
                     self.held.push_back((lsn, held));
                 }
             }
@@ -512,7 +544,9 @@ impl<S: Stack> Replica<S> {
             Held::Send { to, message } => self.actions.push(Action::ToReplicas { to, message }),
             Held::Vote(vote) => self.votes.push(vote),
             Held::Decide(proposal) => {
-                self.pool.on_decided(&proposal.batch);
+                if !active(Mutant::PoolKeepsDecided) {
+                    self.pool.on_decided(&proposal.batch);
+                }
                 self.counters.decisions += 1;
                 self.actions.push(Action::Execute(proposal));
             }

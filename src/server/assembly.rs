@@ -20,7 +20,9 @@ use crate::crypto::{Digester, MacKey};
 use crate::metrics::Metrics;
 use crate::net::handshake::Identity;
 use crate::net::hello::Peer;
-use crate::preprocessing::{ClientAuth, ClientDirectory, ClientKeys, FrameChecker, PoolLimits, RequestPool};
+use crate::preprocessing::{
+    ClientAuth, ClientDirectory, ClientKeys, FrameChecker, PoolLimits, RequestPool, SigningDuty,
+};
 use crate::replica::{Replica, ReplicaSettings, Stack};
 use crate::ring::Doorbell;
 use crate::shard::ShardError;
@@ -232,7 +234,7 @@ fn client_directory(config: &ReplicaConfig) -> Result<ClientDirectory, ReplicaEr
         Ok(ClientKeys {
             verifying: client.signing_key,
             mac,
-            must_sign: false,
+            must_sign: SigningDuty::default(),
         })
     });
     Ok(ClientDirectory::new(keys.collect::<Result<_, ReplicaError>>()?))
@@ -401,6 +403,7 @@ pub(super) fn assemble<S: Stack>(
         replica,
         lanes.consensus,
         identity,
+        directory.clone(),
         config.durability,
         liar.map(|liar| Faults::new(config.node.id, cluster.replicas.len(), liar)),
         metrics.clone(),

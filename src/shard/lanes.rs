@@ -34,6 +34,8 @@ pub(crate) enum Checked {
     Frame(Frame),
     /// A pre-prepare whose frames are sound.
     Proposal { from: NodeId, proposal: Box<Proposal> },
+    /// A client whose MAC for this replica failed in a proposal.
+    Disputed(ClientId),
     /// A fetched batch whose frames are sound.
     Batch { from: NodeId, batch: Box<Proposal> },
 }

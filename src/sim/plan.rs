@@ -247,8 +247,6 @@ pub struct Plan {
     pub busy_until: Time,
     /// All faults but crashes and lies have healed by then.
     pub calm_from: Time,
-    /// Whether all operations have to complete soon after that.
-    pub promises_progress: bool,
 }
 
 /// After the faults have healed, everything pending completes within this.
@@ -272,7 +270,6 @@ impl Plan {
             keys: 1,
             busy_until: Time::START,
             calm_from: Time::START,
-            promises_progress: true,
         }
     }
 
@@ -360,7 +357,6 @@ impl Plan {
             plan.plan_partitions(&mut dice);
         }
         plan.plan_clocks_and_disks(&mut dice);
-        plan.promises_progress = plan.is_progress_promised();
         plan
     }
 
@@ -505,12 +501,6 @@ impl Plan {
                 self.faults.push((at, Fault::FullDisk { host, until }));
             }
         }
-    }
-
-    /// A frame that its client proves to some replicas only needs all the others.
-    fn is_progress_promised(&self) -> bool {
-        let spoils_macs = |kind: &Roguery| matches!(kind, Roguery::BadMacs | Roguery::Garbage);
-        !self.rogues.iter().any(spoils_macs) || self.knobs.auth == ClientAuth::Signature
     }
 }
 

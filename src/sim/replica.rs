@@ -220,7 +220,11 @@ impl<A: Application> SimReplica<A> {
         if self.take_forwarded(now, from, &checked) {
             return;
         }
-        match self.checker.check_proposal(&checked, message) {
+        let result = self.checker.check_proposal(&checked, message);
+        for client in self.checker.drain_disputed() {
+            self.replica.on_disputed(client);
+        }
+        match result {
             Some(Ok(batch)) if checked.is_batch_response() => self.replica.on_batch(now, from, batch),
             Some(Ok(proposal)) => self.replica.on_proposal(now, from, proposal),
             _ => {}
@@ -294,6 +298,7 @@ impl<A: Application> SimReplica<A> {
                 self.report(now, said);
             }
             Action::Log { lsn, record } => said.push(Said::Log { lsn, record }),
+            Action::RequireSignature(client) => self.checker.require_signature(client),
             Action::CutLog(seq) => said.push(Said::CutLog(seq)),
             Action::Stable(claim) => said.push(Said::Stable(claim)),
             Action::Diverged { ours, .. } => said.push(Said::Diverged { ours }),

@@ -10,6 +10,7 @@ use super::{Pbft, vote};
 use crate::messages::{
     BatchRef, Phase, PlaceStatus, Proposal, STATUS_PLACES, Status, SystemMessage, ViewTransferMessage, Vote,
 };
+use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
 use crate::protocol::{Outbox, Recipients, Record, Rejected, Rejection, Standing};
 use crate::types::{NodeId, SeqNo, Time};
@@ -123,11 +124,17 @@ impl Pbft {
                 true => places.map(|seq| self.peek(SeqNo::new(seq)).status()).collect(),
                 false => Vec::new(),
             },
+            disputed: Vec::new(),
         }
     }
 
     pub(super) fn answer_status(&mut self, now: Time, from: NodeId, status: &Status, out: &mut Outbox) {
-        if !status.asks || from == self.config.node || !self.resend.may_answer(now, from, Asked::Status) {
+        let silent = active(Mutant::StatusUnanswered);
+        if silent
+            || !status.asks
+            || from == self.config.node
+            || !self.resend.may_answer(now, from, Asked::Status)
+        {
             return;
         }
         let to = Recipients::One(from);
@@ -252,7 +259,10 @@ impl Pbft {
     }
 
     pub(super) fn take_decisions(&mut self, from: NodeId, decisions: &[BatchRef], out: &mut Outbox) {
-        let weak = self.config.quorum.weak();
+        let weak = match active(Mutant::OneDecisionBelieved) {
+            true => 1,
+            false => self.config.quorum.weak(),
+        };
         if from == self.config.node || from.index() >= self.config.quorum.n() {
             return;
         }

@@ -8,6 +8,7 @@ use crate::config::Durability;
 use crate::messages::{Checked as CheckedMessage, ClientReply, SystemMessage};
 use crate::metrics::{Metrics, count};
 use crate::ordering::OrderingProtocol;
+use crate::preprocessing::ClientDirectory;
 use crate::protocol::Recipients;
 use crate::replica::{Action, Replica, Stack};
 use crate::shard::lanes::{
@@ -50,6 +51,7 @@ pub(crate) struct ConsensusRole<S: Stack> {
     lanes: ConsensusLanes,
     cluster: ClusterId,
     epoch: Epoch,
+    clients: ClientDirectory,
     metrics: Arc<Metrics>,
     /// A demonstration's lies, if this replica tells any.
     faults: Option<Faults>,
@@ -64,6 +66,7 @@ impl<S: Stack> ConsensusRole<S> {
         replica: Replica<S>,
         lanes: ConsensusLanes,
         (cluster, epoch): (ClusterId, Epoch),
+        clients: ClientDirectory,
         durability: Durability,
         faults: Option<Faults>,
         metrics: Arc<Metrics>,
@@ -75,6 +78,7 @@ impl<S: Stack> ConsensusRole<S> {
             lanes,
             cluster,
             epoch,
+            clients,
             metrics,
             logged_end: None,
         }
@@ -145,6 +149,7 @@ impl<S: Stack> ConsensusRole<S> {
                 match checked {
                     Checked::Frame(frame) => self.replica.on_frame(now, frame),
                     Checked::Proposal { from, proposal } => self.replica.on_proposal(now, from, *proposal),
+                    Checked::Disputed(client) => self.replica.on_disputed(client),
                     Checked::Batch { from, batch } => self.replica.on_batch(now, from, *batch),
                 }
             }
@@ -175,6 +180,7 @@ impl<S: Stack> ConsensusRole<S> {
                 }
                 Action::Execute(decision) => self.lanes.work.push(Work::Decision(decision)),
                 Action::ReplyAgain(key) => self.lanes.work.push(Work::ReplyAgain(key)),
+                Action::RequireSignature(client) => self.clients.require_signature(client),
                 Action::Log { lsn, record } => {
                     if let Some(log) = &mut self.lanes.log {
                         log.push(LogEntry::Record { lsn, record });

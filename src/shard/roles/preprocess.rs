@@ -71,7 +71,11 @@ impl PreprocessRole {
                 if self.take_forwarded(from, &checked) {
                     continue;
                 }
-                match self.checker.check_proposal(&checked, &message) {
+                let result = self.checker.check_proposal(&checked, &message);
+                for client in self.checker.drain_disputed() {
+                    self.lanes.checked.push(Checked::Disputed(client));
+                }
+                match result {
                     Some(Ok(batch)) if checked.is_batch_response() => {
                         self.lanes.checked.push(Checked::Batch {
                             from,

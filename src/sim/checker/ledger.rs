@@ -28,6 +28,8 @@ pub(in crate::sim) struct Ledger {
     prepares_durable: BTreeSet<(Place, Digest)>,
     commits_durable: BTreeSet<(Place, Digest)>,
     checkpoints_durable: BTreeSet<(u64, Digest)>,
+    view_durable: u64,
+    new_views_durable: BTreeSet<u64>,
     said: BTreeMap<(u8, Place), Digest>,
     stable: u64,
 }
@@ -46,6 +48,8 @@ impl Ledger {
             prepares_durable: BTreeSet::new(),
             commits_durable: BTreeSet::new(),
             checkpoints_durable: BTreeSet::new(),
+            view_durable: 0,
+            new_views_durable: BTreeSet::new(),
             said: BTreeMap::new(),
             stable: 0,
         }
@@ -170,15 +174,40 @@ impl Ledger {
                 self.checkpoints_durable
                     .insert((checkpoint.seq, checkpoint.claim().digest));
             }
+            Record::View(view) => self.view_durable = self.view_durable.max(view.get()),
+            Record::NewView(message) => {
+                if let Ok(checked) = Checked::<SystemMessage>::body_of(message)
+                    && let ArchivedSystemMessage::ViewTransferMessage(message) = &*checked
+                    && let ArchivedViewTransferMessage::NewView(message) = message
+                {
+                    self.new_views_durable.insert(message.to_new_view().view);
+                }
+            }
             // A batch that was fetched binds nobody.
             _ => {}
         }
     }
 
+    fn says_of_views(&self, message: &ArchivedViewTransferMessage) -> Result<(), Broken> {
+        match message {
+            ArchivedViewTransferMessage::ViewChange(message) => {
+                let view = message.to_view_change().view;
+                self.durable(view <= self.view_durable, "view change", (view, 0))
+            }
+            ArchivedViewTransferMessage::NewView(message) => {
+                let view = message.to_new_view().view;
+                self.durable(self.new_views_durable.contains(&view), "new view", (view, 0))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// This replica sends a message to others.
     pub(in crate::sim) fn says(&mut self, message: &Checked<SystemMessage>) -> Result<(), Broken> {
-        let ArchivedSystemMessage::ProtocolMessage(message) = &**message else {
-            return Ok(());
+        let message = match &**message {
+            ArchivedSystemMessage::ProtocolMessage(message) => message,
+            ArchivedSystemMessage::ViewTransferMessage(message) => return self.says_of_views(message),
+            ArchivedSystemMessage::ForwardedRequestMessage(_) => return Ok(()),
         };
         match message {
             ArchivedOrderingMessage::PrePrepare(head) => {

@@ -357,7 +357,11 @@ impl Cluster {
                 );
             }
             Action::FellBehind { .. } => self.hosts[host].fell_behind = true,
-            Action::Refuse { .. } | Action::ReplyAgain(_) | Action::Stable(_) | Action::CutLog(_) => {}
+            Action::Refuse { .. }
+            | Action::ReplyAgain(_)
+            | Action::Stable(_)
+            | Action::RequireSignature(_)
+            | Action::CutLog(_) => {}
         }
     }
 
