@@ -4,6 +4,7 @@
 //! Latency is taken from the intended send time: in a closed loop when the operation could first be sent, in an open
 //! loop when its turn came, whether or not it could be sent then (no coordinated omission).
 
+pub mod calibrate;
 mod cluster;
 mod driver;
 mod report;
