@@ -217,7 +217,8 @@ fn main() {
                 .map(|_| MODELS.map(|model| measure(model, rounds_per_op, conflict, operations)))
                 .collect();
             for (index, model) in MODELS.iter().enumerate() {
-                let of = |what: fn(&Measured) -> f64| median(measured.iter().map(|round| what(&round[index])));
+                let of =
+                    |what: fn(&Measured) -> f64| median(measured.iter().map(|round| what(&round[index])));
                 let ratios = measured
                     .iter()
                     .map(|round| round[index].ops_per_s / round[0].ops_per_s);

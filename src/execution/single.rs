@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::bookkeeping::{Bookkeeping, CheckpointRule};
 use super::{
-    Application, ExecutionEvent, Executor, ImageError, MonolithicState, PANIC_RESULT, SequenceWindow, Standing,
-    TOO_LONG_RESULT,
+    Application, ExecutionEvent, Executor, ImageError, MonolithicState, PANIC_RESULT, SequenceWindow,
+    Standing, TOO_LONG_RESULT,
 };
 use crate::crypto::Digester;
 use crate::decision_log::Chain;

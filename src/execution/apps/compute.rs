@@ -115,8 +115,7 @@ impl<A: ScalableApp> ScalableApp for Compute<A> {
             state,
             rounds: self.rounds,
         };
-        self.inner
-            .speculatively_execute(&mut burning, operation, result);
+        self.inner.speculatively_execute(&mut burning, operation, result);
         burning.work();
     }
 

@@ -1,7 +1,9 @@
 //! Nothing: every operation gives an empty result. For measuring what everything else costs.
 
 use crate::crypto::{Digester, Domain};
-use crate::execution::{Application, Column, CrudState, ImageError, KeyedState, MonolithicState, ScalableApp};
+use crate::execution::{
+    Application, Column, CrudState, ImageError, KeyedState, MonolithicState, ScalableApp,
+};
 use crate::types::Digest;
 
 /// The application.

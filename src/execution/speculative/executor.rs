@@ -125,6 +125,18 @@ impl<A: ScalableApp> Speculative<A> {
         helpers.collect()
     }
 
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> Arc<Shared<A>> {
+        self.shared.clone()
+    }
+
+    /// Answers what was committed and feeds what there is room for, without executing anything.
+    pub(super) fn gather(&mut self, events: &mut Vec<ExecutionEvent>) -> bool {
+        let any = self.harvest(events);
+        self.feed();
+        any
+    }
+
     /// Feeds as much as there is room for.
     fn feed(&mut self) {
         while let Some(mut feeding) = self.queue.pop_front() {
@@ -207,7 +219,11 @@ impl<A: ScalableApp> Speculative<A> {
         let declare = || {
             let mut touch = |column, key: &[u8]| {
                 let place = (core.hash(column, key) >> 32) as usize % TOUCHED;
-                certain_from = certain_from.max(std::mem::replace(&mut touched[place], after));
+                let before = std::mem::replace(&mut touched[place], after);
+                // A key that is named twice is no operation to wait for.
+                if before != after {
+                    certain_from = certain_from.max(before);
+                }
             };
             application.declare_keys(operation, &mut touch)
         };
@@ -216,9 +232,10 @@ impl<A: ScalableApp> Speculative<A> {
         if !declares {
             *undeclared = after;
         }
-        // A key that is named twice is no operation to wait for.
-        let certain_from = declares.then(|| certain_from.min(after - 1));
-        core.feed(frame.bytes().slice_ref(operation), certain_from);
+        core.feed(
+            frame.bytes().slice_ref(operation),
+            declares.then_some(certain_from),
+        );
     }
 
     /// Answers what was committed; true if there was any.
@@ -331,9 +348,7 @@ impl<A: ScalableApp> Executor for Speculative<A> {
                 break;
             }
         }
-        any |= self.harvest(events);
-        self.feed();
-        any
+        any | self.gather(events)
     }
 
     fn has_work(&self) -> bool {

@@ -60,3 +60,6 @@ pub use view::View;
 pub use worker::{Helper, SpeculativeHelper};
 
 use super::{Column, CrudState, KeyedState};
+
+#[cfg(test)]
+mod tests;

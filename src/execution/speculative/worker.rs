@@ -15,7 +15,7 @@ pub(super) struct Shared<A: Application> {
 /// What one worker keeps from operation to operation.
 #[derive(Default)]
 pub(super) struct Scratch {
-    outcome: Outcome,
+    pub outcome: Outcome,
     result: Vec<u8>,
     declared: Vec<u64>,
 }
@@ -34,7 +34,8 @@ impl<A: ScalableApp> Shared<A> {
     pub fn turn(&self, scratch: &mut Scratch) -> Turn {
         let found = self.core.next();
         if let Some(task) = &found.task {
-            self.execute(task, scratch);
+            self.run(task, scratch);
+            self.core.finish(task, &mut scratch.outcome);
         }
         Turn {
             executed: found.task.is_some(),
@@ -42,7 +43,8 @@ impl<A: ScalableApp> Shared<A> {
         }
     }
 
-    fn execute(&self, task: &Task, scratch: &mut Scratch) {
+    /// Executes a task; its outcome is then in `scratch`.
+    pub fn run(&self, task: &Task, scratch: &mut Scratch) {
         let Scratch {
             outcome,
             result,
@@ -67,7 +69,6 @@ impl<A: ScalableApp> Shared<A> {
             result.extend_from_slice(PANIC_RESULT);
         }
         std::mem::swap(&mut outcome.result, result);
-        self.core.finish(task, outcome);
     }
 }
 
