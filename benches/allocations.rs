@@ -6,7 +6,7 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use atlas_smr_replica::config::{Agreement, AppKind, ClientTuning};
+use atlas_smr_replica::config::{Agreement, AppKind, ClientTuning, Durability};
 use atlas_smr_replica::load::{ClusterOptions, LoadOptions, LocalCluster, Pace, run_load};
 use atlas_smr_replica::preprocessing::ClientAuth;
 
@@ -49,6 +49,8 @@ fn main() {
         tuning: ClientTuning::default(),
         pin: true,
         pipeline: atlas_smr_replica::config::OrderingConfig::default().pipeline,
+        durability: Durability::None,
+        data: None,
     };
     let cluster = LocalCluster::start(&options).expect("the cluster starts");
     let load = LoadOptions {

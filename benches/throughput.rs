@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use atlas_smr_replica::config::{Agreement, AppKind, ClientTuning};
+use atlas_smr_replica::config::{Agreement, AppKind, ClientTuning, Durability};
 use atlas_smr_replica::load::{ClusterOptions, LoadOptions, LocalCluster, Pace, Report, run_load};
 use atlas_smr_replica::preprocessing::ClientAuth;
 
@@ -94,6 +94,8 @@ fn run(case: &Case, seconds: f64) -> Report {
         tuning: ClientTuning::default(),
         pin: true,
         pipeline: atlas_smr_replica::config::OrderingConfig::default().pipeline,
+        durability: Durability::None,
+        data: None,
     };
     let cluster = LocalCluster::start(&options).expect("the cluster starts");
     let load = LoadOptions {

@@ -66,6 +66,9 @@ pub mod ring;
 pub mod server;
 pub mod shard;
 #[forbid(unsafe_code)]
+pub mod sim;
+pub mod storage;
+#[forbid(unsafe_code)]
 pub mod types;
 pub use client::Client;
 pub use server::ReplicaHandle;

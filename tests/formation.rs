@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use atlas_smr_replica::Client;
-use atlas_smr_replica::config::{Agreement, AppKind, ClientTuning};
+use atlas_smr_replica::config::{Agreement, AppKind, ClientTuning, Durability};
 use atlas_smr_replica::execution::apps::counter;
 use atlas_smr_replica::load::{ClusterOptions, LocalCluster};
 
@@ -16,6 +16,8 @@ fn options() -> ClusterOptions {
         tuning: ClientTuning::default(),
         pin: false,
         pipeline: 8,
+        durability: Durability::None,
+        data: None,
     }
 }
 

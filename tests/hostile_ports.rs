@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use atlas_smr_replica::config::{Agreement, AppKind, ClientTuning, PartyKeys};
+use atlas_smr_replica::config::{Agreement, AppKind, ClientTuning, Durability, PartyKeys};
 use atlas_smr_replica::execution::apps::counter;
 use atlas_smr_replica::load::{ClusterOptions, LocalCluster};
 use atlas_smr_replica::messages::{
@@ -40,6 +40,8 @@ impl Victim {
             tuning: ClientTuning::default(),
             pin: false,
             pipeline: 8,
+            durability: Durability::Sync,
+            data: None,
         })
         .unwrap();
         let client = Client::connect_blocking(cluster.client(0)).unwrap();

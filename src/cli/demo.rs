@@ -7,7 +7,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{CommandError, parse_auth};
-use crate::config::{Agreement, AppKind, ClientTuning};
+use crate::config::{Agreement, AppKind, ClientTuning, Durability};
 use crate::load::{ClusterOptions, LoadOptions, LocalCluster, Pace, draw_histogram, run_load};
 use crate::preprocessing::ClientAuth;
 
@@ -35,6 +35,12 @@ pub(super) struct Demo {
     /// Keys the operations touch.
     #[arg(long, default_value_t = 100_000)]
     keys: u64,
+    /// What is on disk before a vote or a reply leaves; async and none are for comparison.
+    #[arg(long, value_enum, default_value = "sync")]
+    durability: Durability,
+    /// Where the replicas' data directories are made, each time anew; a temporary directory if left out.
+    #[arg(long)]
+    data: Option<PathBuf>,
     /// Measured time in seconds, after one second of warm-up.
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
@@ -72,6 +78,8 @@ impl Demo {
             },
             pin: !self.no_pin,
             pipeline: self.pipeline,
+            durability: self.durability,
+            data: self.data.clone(),
         }
     }
 

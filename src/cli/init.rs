@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::format::format_for;
 use super::{CommandError, parse_auth};
-use crate::config::{Agreement, AppKind, PartyKeys};
+use crate::config::{Agreement, AppKind, PartyKeys, PersistentLogConfig, ReplicaConfig};
 use crate::preprocessing::ClientAuth;
 
 /// Make the files of a new cluster: one for everybody, one for each replica and client, and their keys.
@@ -79,6 +80,10 @@ impl Init {
             let path = self.out.join(name);
             std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
         }
+        for id in 0..self.replicas {
+            let (config, _) = ReplicaConfig::load(&self.out.join(format!("r{id}.toml")))?;
+            format_for(&config)?;
+        }
         self.print_next(&self.out);
         Ok(ExitCode::SUCCESS)
     }
@@ -140,6 +145,7 @@ impl Init {
     }
 
     fn replica_file(&self, id: u16) -> String {
+        let log = PersistentLogConfig::default();
         format!(
             "# Replica {id}'s own file. Paths are relative to it.\n\
              node = {id}\n\
@@ -150,8 +156,12 @@ impl Init {
              # listen = \"0.0.0.0:{port}\"\n\
              app = \"{app}\"\n\
              executor = \"single\"\n\
-             # What is on disk before a vote leaves: nothing, in this version.\n\
-             durability = \"none\"\n\n\
+             # What is on disk before a vote or a reply leaves: sync (everything), async or none (for comparison).\n\
+             durability = \"sync\"\n\n\
+             [log]\n\
+             # The size of one segment, and how much disk the log may use.\n\
+             segment_bytes = {segment}\n\
+             log_bytes_max = {log_max}\n\n\
              [ordering]\n\
              # Proposals under way at once while this replica leads.\n\
              pipeline = {pipeline}\n\n\
@@ -166,6 +176,8 @@ impl Init {
             port = usize::from(self.base_port) + usize::from(id),
             app = format!("{:?}", self.app).to_lowercase(),
             pipeline = crate::config::OrderingConfig::default().pipeline,
+            segment = log.segment_bytes,
+            log_max = log.log_bytes_max,
         )
     }
 

@@ -5,8 +5,10 @@ mod check;
 mod client;
 mod demo;
 mod doctor;
+mod format;
 mod init;
 mod run;
+mod sim;
 mod status;
 
 use std::process::ExitCode;
@@ -29,6 +31,8 @@ enum Command {
     Demo(demo::Demo),
     /// Make the files of a new cluster.
     Init(init::Init),
+    /// Make the data directory of a replica that has never run.
+    Format(format::Format),
     /// Run one replica.
     Run(run::Run),
     /// Call a running cluster's service.
@@ -37,6 +41,8 @@ enum Command {
     Status(status::Status),
     /// Measure a running cluster.
     Bench(bench::Bench),
+    /// Run seeded clusters in virtual time, under faults and lies.
+    Sim(sim::Sim),
     /// Look at configuration files.
     #[command(subcommand)]
     Config(check::ConfigCommand),
@@ -67,10 +73,12 @@ pub fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Demo(demo) => demo.run(),
         Command::Init(init) => init.run(),
+        Command::Format(format) => format.run(),
         Command::Run(run) => run.run(),
         Command::Client(client) => client.run(),
         Command::Status(status) => status.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Sim(sim) => sim.run(),
         Command::Config(config) => config.run(),
         Command::Doctor(doctor) => doctor.run(),
     };

@@ -27,7 +27,7 @@ pub use limits::{
 };
 pub use replica::{
     AppKind, Durability, ExecutorKind, MonolithicStateReplicaConfig, NetworkConfig, OrderingConfig,
-    ReplicaConfig, ReplicaFile, ViewTransferConfig,
+    PersistentLogConfig, ReplicaConfig, ReplicaFile, ViewTransferConfig,
 };
 pub use topology::{RoleKind, ShardSpec, Topology, TopologyError, TopologyFile};
 

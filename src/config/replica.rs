@@ -12,16 +12,69 @@ use crate::types::NodeId;
 use crate::view_transfer::pbft::ViewTimings;
 
 /// What is on disk before a vote or reply leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
-    /// Nothing is kept on disk.
+    /// Everything it promises: a restart loses nothing.
+    #[default]
+    Sync,
+    /// Nothing is waited for; everything is written soon after. For comparison: after a power cut the replica may
+    /// contradict itself.
+    Async,
+    /// Nothing is kept on disk. For comparison: a replica that stops cannot come back.
     None,
+}
+
+/// The persistent log.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct PersistentLogConfig {
+    /// The size of one segment, in bytes: a multiple of 1 MiB.
+    pub segment_bytes: u64,
+    /// How much disk the log may use, in bytes. When it is used up nothing is voted until a checkpoint frees some.
+    pub log_bytes_max: u64,
+}
+
+impl Default for PersistentLogConfig {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            log_bytes_max: 4 << 30,
+        }
+    }
+}
+
+impl PersistentLogConfig {
+    /// How many segments there may be.
+    #[must_use]
+    pub fn segments_max(&self) -> usize {
+        usize::try_from(self.log_bytes_max / self.segment_bytes.max(1)).unwrap_or(usize::MAX)
+    }
+
+    fn validate(&self) -> Result<(), Broken> {
+        in_range("segment_bytes", self.segment_bytes, 16 << 20..=4 << 30)?;
+        if !self.segment_bytes.is_multiple_of(1 << 20) {
+            return Err(Broken {
+                key: "segment_bytes",
+                value: self.segment_bytes.to_string(),
+                rule: "must be a multiple of 1 MiB".into(),
+            });
+        }
+        in_range(
+            "log_bytes_max",
+            self.log_bytes_max,
+            4 * self.segment_bytes..=1 << 44,
+        )
+    }
 }
 
 impl std::fmt::Display for Durability {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("none")
+        f.write_str(match self {
+            Self::Sync => "sync",
+            Self::Async => "async",
+            Self::None => "none",
+        })
     }
 }
 
@@ -139,6 +192,8 @@ pub struct ReplicaConfig {
     pub op_config: OrderingConfig,
     /// The view transfer's patience.
     pub vt_config: ViewTransferConfig,
+    /// The persistent log.
+    pub pl_config: PersistentLogConfig,
     /// Shards and cores.
     pub topology: TopologyFile,
     /// Bounds.
@@ -174,7 +229,7 @@ pub struct ReplicaFile {
     /// Where the replica's files lie, relative to this one.
     pub db_path: PathBuf,
     /// What is on disk before a vote leaves.
-    #[serde(default = "default_durability")]
+    #[serde(default)]
     pub durability: Durability,
     /// The service.
     pub app: AppKind,
@@ -190,16 +245,15 @@ pub struct ReplicaFile {
     /// The view transfer's patience.
     #[serde(default)]
     pub view_transfer: ViewTransferConfig,
+    /// The persistent log.
+    #[serde(default)]
+    pub log: PersistentLogConfig,
     /// Shards and cores.
     #[serde(default)]
     pub topology: TopologyFile,
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
-}
-
-fn default_durability() -> Durability {
-    Durability::None
 }
 
 fn default_executor() -> ExecutorKind {
@@ -230,9 +284,10 @@ impl ReplicaConfig {
             },
             op_config: OrderingConfig::default(),
             vt_config: ViewTransferConfig::default(),
+            pl_config: PersistentLogConfig::default(),
             topology: TopologyFile::default(),
             limits: Limits::default(),
-            durability: default_durability(),
+            durability: Durability::default(),
             preprocessor_threads: default_preprocessors(),
         }
     }
@@ -270,6 +325,7 @@ impl ReplicaConfig {
         }
         config.op_config = file.ordering;
         config.vt_config = file.view_transfer;
+        config.pl_config = file.log;
         config.topology = file.topology;
         config.limits = file.limits;
         config.durability = file.durability;
@@ -283,6 +339,7 @@ impl Validate for ReplicaFile {
         in_range("pipeline", self.ordering.pipeline, 1..=1024)?;
         self.view_transfer.validate()?;
         in_range("preprocessor_threads", self.preprocessor_threads, 1..=16)?;
+        self.log.validate()?;
         self.topology.validate()?;
         self.limits.validate()
     }

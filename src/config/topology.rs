@@ -19,6 +19,8 @@ pub enum RoleKind {
     Consensus,
     /// Executes. On one shard.
     Execution,
+    /// Writes the persistent log. On one shard; left out, on that of consensus.
+    Log,
 }
 
 impl fmt::Display for RoleKind {
@@ -28,6 +30,7 @@ impl fmt::Display for RoleKind {
             Self::Preprocess => "preprocess",
             Self::Consensus => "consensus",
             Self::Execution => "execution",
+            Self::Log => "log",
         })
     }
 }
@@ -108,7 +111,7 @@ pub struct Topology {
     pub spin_us: u64,
 }
 
-use RoleKind::{Consensus, Execution, Network, Preprocess};
+use RoleKind::{Consensus, Execution, Log, Network, Preprocess};
 
 impl Topology {
     /// What the configuration asks for, on a machine where this process may use `allowed` cores.
@@ -129,8 +132,14 @@ impl Topology {
             }
             topology
         } else {
+            let mut shards = file.shards.clone();
+            let has_log = shards.iter().any(|shard| shard.roles.contains(&Log));
+            let orders = |shard: &&mut ShardSpec| shard.roles.contains(&Consensus);
+            if let (false, Some(shard)) = (has_log, shards.iter_mut().find(orders)) {
+                shard.roles.push(Log);
+            }
             Self {
-                shards: file.shards.clone(),
+                shards,
                 control_core: None,
                 spin_us: file.spin_us,
             }
@@ -144,12 +153,12 @@ impl Topology {
     #[must_use]
     pub fn auto(cores: &[usize], preprocessors: usize) -> Self {
         let roles: Vec<Vec<RoleKind>> = match cores.len() {
-            0..=3 => vec![vec![Network, Preprocess, Consensus, Execution]],
-            4..=7 => vec![vec![Network, Preprocess], vec![Consensus], vec![Execution]],
+            0..=3 => vec![vec![Network, Preprocess, Consensus, Execution, Log]],
+            4..=7 => vec![vec![Network, Preprocess], vec![Consensus, Log], vec![Execution]],
             count => {
                 let pairs = preprocessors.clamp(1, count - 4);
                 let mut roles = vec![vec![Network, Preprocess]; pairs];
-                roles.extend([vec![Consensus], vec![Execution]]);
+                roles.extend([vec![Consensus, Log], vec![Execution]]);
                 roles
             }
         };
@@ -172,7 +181,7 @@ impl Topology {
     /// Everything on one shard, pinned to `core`: for several replicas in one process.
     #[must_use]
     pub fn folded(core: Option<usize>) -> Self {
-        let roles = vec![Network, Preprocess, Consensus, Execution];
+        let roles = vec![Network, Preprocess, Consensus, Execution, Log];
         Self {
             shards: vec![ShardSpec { roles, core }],
             control_core: core,
@@ -181,7 +190,7 @@ impl Topology {
     }
 
     fn check(&self, allowed: &[usize]) -> Result<(), TopologyError> {
-        for role in [Network, Preprocess, Consensus, Execution] {
+        for role in [Network, Preprocess, Consensus, Execution, Log] {
             match self.count(role) {
                 0 => return Err(TopologyError::Missing(role)),
                 1 => {}

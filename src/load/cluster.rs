@@ -1,16 +1,20 @@
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
+
 use crate::MonReplica;
 use crate::config::{
-    Agreement, AppKind, ClientConfig, ClientEntry, ClientTuning, ClusterConfig, MonolithicStateReplicaConfig,
-    PartyKeys, ReplicaConfig, ReplicaEntry, RoleKind, ShardSpec, TopologyFile,
+    Agreement, AppKind, ClientConfig, ClientEntry, ClientTuning, ClusterConfig, Durability,
+    MonolithicStateReplicaConfig, PartyKeys, ReplicaConfig, ReplicaEntry, RoleKind, ShardSpec, TopologyFile,
 };
 use crate::execution::Application;
 use crate::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
 use crate::server::{ReplicaError, ReplicaHandle};
+use crate::storage::{DataDirectory, StorageError};
 use crate::types::{ClientId, NodeId};
 
 /// What a local cluster is made of.
@@ -30,6 +34,10 @@ pub struct ClusterOptions {
     pub pin: bool,
     /// Proposals under way at once.
     pub pipeline: usize,
+    /// What is on disk before a vote or a reply leaves.
+    pub durability: Durability,
+    /// Where the replicas' data directories are made; a temporary directory if left out.
+    pub data: Option<PathBuf>,
 }
 
 /// Why a local cluster does not come up.
@@ -38,6 +46,9 @@ pub enum LocalError {
     /// No port could be bound.
     #[error("cannot listen on the loopback: {0}")]
     Listen(#[from] std::io::Error),
+    /// A data directory cannot be made.
+    #[error("data directory {0}")]
+    Storage(#[from] StorageError),
     /// A replica does not start.
     #[error("replica {node}: {source}")]
     Replica {
@@ -57,6 +68,8 @@ pub struct LocalCluster {
     client_keys: Vec<PartyKeys>,
     tuning: ClientTuning,
     replicas: Vec<(ReplicaHandle, JoinHandle<Result<(), ReplicaError>>)>,
+    /// Removed with the cluster.
+    _data: Option<TempDir>,
 }
 
 /// A cluster that is not started yet.
@@ -140,13 +153,24 @@ impl LocalCluster {
             .collect();
         let mut order: Vec<_> = keys.into_iter().zip(listeners).enumerate().collect();
         order.sort_by_key(|(id, _)| delay(*id));
+        let temporary = match (&options.data, options.durability) {
+            (None, Durability::Sync | Durability::Async) => Some(TempDir::with_prefix("atlas-")?),
+            _ => None,
+        };
+        let directory = temporary.as_ref().map(|temporary| temporary.path().to_owned());
+        let directory = options.data.clone().or(directory).unwrap_or_default();
         let (begin, mut replicas) = (Instant::now(), Vec::new());
         for (id, (keys, listener)) in order {
             if let Some(pause) = delay(id).checked_sub(begin.elapsed()) {
                 std::thread::sleep(pause);
             }
             let node = NodeId::new(id as u16);
-            let mut config = ReplicaConfig::new(cluster.clone(), node, keys, std::path::PathBuf::new());
+            let mut config =
+                ReplicaConfig::new(cluster.clone(), node, keys, directory.join(node.to_string()));
+            config.durability = options.durability;
+            if options.durability != Durability::None {
+                DataDirectory::format(&config.db_path, cluster.cluster_id(), node, cluster.epoch())?;
+            }
             config.node.listener = Some(Arc::new(listener));
             config.op_config.pipeline = options.pipeline;
             // Several replicas share the machine: each is folded into one shard, and they take the cores in turn.
@@ -156,6 +180,7 @@ impl LocalCluster {
                 RoleKind::Preprocess,
                 RoleKind::Consensus,
                 RoleKind::Execution,
+                RoleKind::Log,
             ];
             config.topology = TopologyFile {
                 pin: options.pin,
@@ -176,6 +201,7 @@ impl LocalCluster {
             client_keys,
             tuning: options.tuning.clone(),
             replicas,
+            _data: temporary,
         };
         this.wait_linked(Duration::from_secs(10))?;
         Ok(this)

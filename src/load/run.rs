@@ -154,7 +154,7 @@ pub fn run_load(
         },
         clients: clients.len(),
         auth: cluster.config().agreement.client_auth.to_string(),
-        durability: "none".to_owned(),
+        durability: cluster_options.durability.to_string(),
         executor: "single".to_owned(),
         topology: cluster
             .handles()

@@ -54,6 +54,12 @@ counters!(
     messages_from_clients,
     /// Operations of applications that panicked.
     application_panics,
+    /// Bytes of log segments that hold records.
+    log_bytes,
+    /// Bytes of the last checkpoint's image on disk.
+    image_bytes,
+    /// Groups of records that reached the disk.
+    log_syncs,
     /// Turns of data shards (summed over a replica's shards).
     shard_turns,
     /// Times a data shard went to sleep.

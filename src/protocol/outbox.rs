@@ -22,6 +22,8 @@ pub enum When {
     Now,
     /// When the log is on disk up to and including this record.
     Durable(Lsn),
+    /// Like [`When::Durable`], and never if too much waits for the disk: it is a repetition, and will be asked for again.
+    DurableIfRoom(Lsn),
 }
 
 /// What a protocol wants done. The orchestrator carries effects out in the order in which they were given.
@@ -138,6 +140,15 @@ impl Outbox {
             to,
             message,
             when: When::Durable(promise.0),
+        });
+    }
+
+    /// Sends again what binds the replica, once it is on disk; or not at all, if too much waits for the disk.
+    pub fn send_again(&mut self, to: Recipients, message: Bytes, promise: Persisted) {
+        self.effects.push(Effect::Send {
+            to,
+            message,
+            when: When::DurableIfRoom(promise.0),
         });
     }
 

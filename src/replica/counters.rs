@@ -25,6 +25,8 @@ pub struct ReplicaCounters {
     pub frames_forwarded: u64,
     /// Checkpoints that became stable.
     pub checkpoints_stable: u64,
+    /// Replicas' messages not listened to because too much waited for the disk.
+    pub messages_choked: u64,
     /// Replicas' messages refused, by [`Rejection::index`].
     pub rejected: [u64; Rejection::ALL.len()],
 }

@@ -21,6 +21,9 @@ impl<S: Stack> Replica<S> {
         checked: &Checked<SystemMessage>,
         message: &Bytes,
     ) -> bool {
+        if self.is_choked() {
+            return true;
+        }
         match &**checked {
             ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::Votes(votes)) => {
                 for vote in votes.votes.iter() {
@@ -82,6 +85,9 @@ impl<S: Stack> Replica<S> {
 
     /// A batch this replica asked for arrived, its frames checked by preprocessing.
     pub fn on_batch(&mut self, now: Time, from: NodeId, batch: Proposal) {
+        if self.is_choked() {
+            return;
+        }
         self.ordering.on_batch(now, from, batch, &mut self.outbox);
         self.carry_out(now);
     }

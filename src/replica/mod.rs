@@ -55,6 +55,9 @@ pub struct ReplicaSettings {
     pub batch_bytes_max: usize,
     /// The most frames in one batch.
     pub batch_frames_max: usize,
+    /// While so many effects wait for the disk, other replicas are not listened to: what they say leads to more. They
+    /// say it again when this replica tells them what it lacks.
+    pub held_effects_max: usize,
 }
 
 /// Which protocol is at work.
@@ -164,6 +167,9 @@ impl<S: Stack> Replica<S> {
 
     /// A replica's pre-prepare arrived, its frames checked by preprocessing.
     pub fn on_proposal(&mut self, now: Time, from: NodeId, proposal: Proposal) {
+        if self.is_choked() {
+            return;
+        }
         self.ordering.on_proposal(now, from, proposal, &mut self.outbox);
         self.carry_out(now);
     }
@@ -317,6 +323,18 @@ impl<S: Stack> Replica<S> {
         &self.ordering
     }
 
+    /// The frames that are not decided yet, to look at.
+    #[must_use]
+    pub fn pool(&self) -> &RequestPool {
+        &self.pool
+    }
+
+    /// How many effects wait for the disk.
+    #[must_use]
+    pub fn held_effects(&self) -> usize {
+        self.held.len()
+    }
+
     /// The last decision that was executed.
     #[must_use]
     pub fn executed(&self) -> SeqNo {
@@ -467,10 +485,24 @@ impl<S: Stack> Replica<S> {
         }
     }
 
+    /// Whether the disk does not keep up: a full one, say. The others go on without this replica, and whatever they say
+    /// would be one more thing that waits.
+    fn is_choked(&mut self) -> bool {
+        let choked = self.held.len() >= self.settings.held_effects_max;
+        self.counters.messages_choked += u64::from(choked);
+        choked
+    }
+
     fn hold(&mut self, when: When, held: Held) {
         match when {
             When::Durable(lsn) if lsn >= self.durable_end => self.held.push_back((lsn, held)),
-            When::Now | When::Durable(_) => self.release(held),
+            When::DurableIfRoom(lsn) if lsn >= self.durable_end => {
+                // Half of the room is for what is said for the first time.
+                if self.held.len() < self.settings.held_effects_max / 2 {
+                    self.held.push_back((lsn, held));
+                }
+            }
+            When::Now | When::Durable(_) | When::DurableIfRoom(_) => self.release(held),
         }
     }
 

@@ -1,5 +1,7 @@
 //! From a configuration to running shards: makes the lanes, the roles and the threads.
 
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -8,10 +10,11 @@ use std::time::{Duration, Instant};
 use futures_channel::mpsc as async_mpsc;
 
 use super::handle::{HandleShared, ReplicaHandle};
+use super::recovery::{Recovered, recover};
 use super::{ReplicaError, monolithic_server::Parts};
 use crate::config::{
-    ClusterConfig, REPLICA_MESSAGE_CHANNEL, RESPONSE_CHANNEL_SIZE, ReplicaConfig, RoleKind, Topology,
-    WORK_CHANNEL_SIZE,
+    ClusterConfig, Durability, REPLICA_MESSAGE_CHANNEL, RESPONSE_CHANNEL_SIZE, ReplicaConfig, RoleKind,
+    Topology, WORK_CHANNEL_SIZE,
 };
 use crate::crypto::{Digester, MacKey};
 use crate::metrics::Metrics;
@@ -26,21 +29,30 @@ use crate::shard::control::{
     PlaceLimits,
 };
 use crate::shard::data::{self, Lifecycle, ShardContext};
-use crate::shard::lanes::{Checked, Done, FromReplica, Inlet, Outgoing, Outlet, Raw, Work, lane};
+use crate::shard::lanes::{Checked, Done, FromReplica, Inlet, Logged, Outgoing, Outlet, Raw, Work, lane};
 use crate::shard::roles::{
-    ConsensusLanes, ConsensusRole, ExecutionLanes, ExecutionRole, NetworkLanes, NetworkRole, PreprocessLanes,
-    PreprocessRole, Role,
+    ConsensusLanes, ConsensusRole, ExecutionLanes, ExecutionRole, LogLanes, LogRole, NetworkLanes,
+    NetworkRole, PreprocessLanes, PreprocessRole, Role,
 };
 use crate::shard::wires::WireLimits;
+use crate::storage::LogWriter;
+use crate::storage::keeper::{Keeper, Kept};
 use crate::types::Lsn;
 
 /// Room in a record around the largest message: envelopes, archives, lengths.
 const RECORD_SLACK_BYTES: usize = 64 * 1024;
 
+/// Records that may wait for the log role, and its answers.
+const LOG_CHANNEL: usize = 1024;
+/// What the keeper did, and nobody looked at yet.
+const KEPT_CHANNEL: usize = 16;
+
 /// What was started.
 pub(super) struct Assembly {
     pub handle: ReplicaHandle,
     pub control: ControlHandle,
+    /// Ends with the replica: it has the data directory open.
+    pub keeper: Option<Keeper>,
     /// One result for each data shard that ended.
     pub ended: async_mpsc::UnboundedReceiver<Result<(), ShardError>>,
     pub shards: usize,
@@ -53,6 +65,10 @@ struct Lanes {
     preprocess: Vec<PreprocessLanes>,
     consensus: ConsensusLanes,
     execution: ExecutionLanes,
+    log: LogLanes,
+    /// From the keeper: to the log, and to consensus.
+    kept: Outlet<Kept>,
+    images: Outlet<Logged>,
     questions: Outlet<Work>,
 }
 
@@ -62,6 +78,7 @@ struct Homes {
     preprocess: Vec<usize>,
     consensus: usize,
     execution: usize,
+    log: usize,
 }
 
 impl Homes {
@@ -79,6 +96,7 @@ impl Homes {
             preprocess: shards_with(RoleKind::Preprocess),
             consensus: shards_with(RoleKind::Consensus)[0],
             execution: shards_with(RoleKind::Execution)[0],
+            log: shards_with(RoleKind::Log)[0],
         }
     }
 }
@@ -161,6 +179,10 @@ fn make_lanes(homes: &Homes, doorbells: &[Doorbell]) -> Lanes {
     let (work, decisions) = connect(WORK_CHANNEL_SIZE, doorbells, homes.consensus, homes.execution);
     let (done_out, done) =
         connect::<Done>(RESPONSE_CHANNEL_SIZE, doorbells, homes.execution, homes.consensus);
+    let (entries_out, entries) = connect(LOG_CHANNEL, doorbells, homes.consensus, homes.log);
+    let (logged_out, logged) = connect(LOG_CHANNEL, doorbells, homes.log, homes.consensus);
+    let (kept_out, kept) = lane(KEPT_CHANNEL, Some(doorbells[homes.log].clone()));
+    let (images_out, images) = lane(KEPT_CHANNEL, Some(doorbells[homes.consensus].clone()));
     Lanes {
         links,
         network,
@@ -170,6 +192,8 @@ fn make_lanes(homes: &Homes, doorbells: &[Doorbell]) -> Lanes {
             checked: checked_in,
             done,
             work,
+            log: Some(entries_out),
+            logged: vec![logged, images],
             outgoing: consensus_out,
         },
         execution: ExecutionLanes {
@@ -178,6 +202,13 @@ fn make_lanes(homes: &Homes, doorbells: &[Doorbell]) -> Lanes {
             done: done_out,
             replies,
         },
+        log: LogLanes {
+            entries,
+            kept,
+            logged: logged_out,
+        },
+        kept: kept_out,
+        images: images_out,
         questions,
     }
 }
@@ -310,12 +341,13 @@ pub(super) fn assemble<S: Stack>(
     let digester = Digester::new(identity.0);
     let directory = client_directory(config)?;
     let (replica_limits, client_limits) = wire_limits(config);
-    let parts = parts(&digester);
+    let mut parts = parts(&digester);
     let settings = ReplicaSettings {
         cluster: identity.0,
         epoch: identity.1,
         batch_bytes_max: cluster.agreement.batch_bytes_max,
         batch_frames_max: cluster.agreement.batch_frames_max,
+        held_effects_max: 8 * cluster.agreement.window as usize + 64,
     };
     let pool_limits = PoolLimits {
         frames_per_client: cluster.frames_per_client(),
@@ -323,7 +355,7 @@ pub(super) fn assemble<S: Stack>(
         bytes_max: config.limits.pool_bytes_max,
     };
     let pool = RequestPool::new(cluster.clients.len(), pool_limits);
-    let replica = Replica::<S>::new(
+    let mut replica = Replica::<S>::new(
         settings,
         digester.clone(),
         parts.ordering,
@@ -332,16 +364,30 @@ pub(super) fn assemble<S: Stack>(
         pool,
         Lsn::ZERO,
     );
+    let on_disk = match config.durability {
+        Durability::None => {
+            lanes.consensus.log = None;
+            None
+        }
+        Durability::Sync | Durability::Async => {
+            let recovered = recover(config, &digester, &mut replica, &mut parts.executor)?;
+            Some(start_keeper(config, recovered, lanes.kept, lanes.images)?)
+        }
+    };
+    let (keeper, log) = on_disk.unzip();
+    let keeper_handle = keeper.as_ref().map(Keeper::handle);
+    let mut log = log.map(|(writer, files)| (writer, files, lanes.log));
     let mut consensus = Some(ConsensusRole::new(
         replica,
         lanes.consensus,
         identity,
+        config.durability,
         metrics.clone(),
     ));
     let mut execution = Some(ExecutionRole::new(
         parts.executor,
         lanes.execution,
-        None,
+        keeper_handle.clone(),
         identity,
         metrics.clone(),
     ));
@@ -351,7 +397,7 @@ pub(super) fn assemble<S: Stack>(
 
     let (ended_tx, ended) = async_mpsc::unbounded();
     let (lifecycle, started) = (Lifecycle::default(), Instant::now());
-    let mut threads = vec![format!("control-{}", config.node.id)];
+    let mut threads = vec![format!("control-{}", config.node.id), keeper_name(config)];
     let (mut networks, mut checkers) = (lanes.network.into_iter(), lanes.preprocess.into_iter());
     for (index, shard) in topology.shards.iter().enumerate() {
         let mut roles: Vec<Box<dyn Role>> = Vec::new();
@@ -386,6 +432,18 @@ pub(super) fn assemble<S: Stack>(
                 })),
                 RoleKind::Consensus => {
                     roles.extend(consensus.take().map(|role| Box::new(role) as Box<dyn Role>))
+                }
+                RoleKind::Log => {
+                    if let (Some((writer, files, lanes)), Some(keeper)) = (log.take(), &keeper_handle) {
+                        roles.push(Box::new(LogRole::new(
+                            owner,
+                            writer,
+                            files,
+                            keeper.clone(),
+                            lanes,
+                            metrics.clone(),
+                        )));
+                    }
                 }
                 RoleKind::Execution => {
                     roles.extend(execution.take().map(|role| Box::new(role) as Box<dyn Role>))
@@ -423,9 +481,39 @@ pub(super) fn assemble<S: Stack>(
     Ok(Assembly {
         handle,
         control,
+        keeper,
         ended,
         shards: topology.shards.len(),
     })
+}
+
+fn keeper_name(config: &ReplicaConfig) -> String {
+    format!("keeper-{}", config.node.id)
+}
+
+/// What the log role writes with, and to.
+type OpenLog = (LogWriter, BTreeMap<u64, File>);
+
+/// Starts the keeper of a recovered directory; what it does goes to the log and to consensus.
+fn start_keeper(
+    config: &ReplicaConfig,
+    recovered: Recovered,
+    mut to_log: Outlet<Kept>,
+    mut to_consensus: Outlet<Logged>,
+) -> Result<(Keeper, OpenLog), ReplicaError> {
+    let told = move |kept| {
+        match kept {
+            Kept::Image(seq) => to_consensus.push(Logged::Image(seq)),
+            other => to_log.push(other),
+        }
+        to_consensus.ring();
+        to_log.ring();
+    };
+    let keeper = Keeper::spawn(keeper_name(config), recovered.directory, recovered.spare, told);
+    Ok((
+        keeper.map_err(ReplicaError::Keeper)?,
+        (recovered.writer, recovered.files),
+    ))
 }
 
 fn spawn(

@@ -18,6 +18,7 @@
 mod assembly;
 mod handle;
 pub mod monolithic_server;
+mod recovery;
 
 pub use handle::{ReplicaHandle, thread_cpu_time};
 
@@ -27,6 +28,7 @@ use crate::config::TopologyError;
 use crate::preprocessing::ClientAuth;
 use crate::shard::ShardError;
 use crate::shard::control::ControlError;
+use crate::storage::StorageError;
 
 /// Why a replica does not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +55,12 @@ pub enum ReplicaError {
     /// The process is out of descriptors.
     #[error("cannot make a doorbell: {0}")]
     Doorbell(#[source] io::Error),
+    /// The data directory cannot be used.
+    #[error("data directory {0}")]
+    Storage(#[from] StorageError),
+    /// The thread that keeps images and segments cannot be made.
+    #[error("cannot start the thread that keeps images and segments: {0}")]
+    Keeper(#[source] io::Error),
     /// The control shard does not start, or panicked.
     #[error(transparent)]
     Control(#[from] ControlError),

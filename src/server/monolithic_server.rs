@@ -74,6 +74,7 @@ impl<A: Application, S: Stack> MonReplica<A, S> {
         let Assembly {
             handle,
             control,
+            keeper,
             mut ended,
             shards,
         } = self.assembly;
@@ -86,6 +87,7 @@ impl<A: Application, S: Stack> MonReplica<A, S> {
             }
         }
         control.stop()?;
+        drop(keeper);
         result
     }
 }

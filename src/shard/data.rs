@@ -8,6 +8,7 @@ use super::reactor::{Reactor, ReactorError, Token, until};
 use super::roles::Role;
 use crate::metrics::Metrics;
 use crate::ring::Doorbell;
+use crate::storage::StorageError;
 use crate::types::Time;
 
 /// The owner number of the shard's own operations; roles have theirs below.
@@ -86,6 +87,14 @@ pub enum ShardError {
         /// Why.
         source: std::io::Error,
     },
+    /// The disk failed.
+    #[error("shard {shard}: {source}")]
+    Storage {
+        /// The shard.
+        shard: String,
+        /// Why.
+        source: StorageError,
+    },
     /// The thread panicked: a bug.
     #[error("shard {shard} panicked: {message}")]
     Panicked {
@@ -121,10 +130,7 @@ pub(crate) fn run(context: &ShardContext, roles: &mut [Box<dyn Role>]) -> Result
     .turns(roles);
     // Nothing may complete into the roles' memory after they are dropped.
     reactor.cancel_all();
-    result.map_err(|source| ShardError::Ring {
-        shard: context.name.clone(),
-        source,
-    })
+    result
 }
 
 struct Shard<'a> {
@@ -135,10 +141,12 @@ struct Shard<'a> {
 }
 
 impl Shard<'_> {
-    fn turns(&mut self, roles: &mut [Box<dyn Role>]) -> std::io::Result<()> {
+    fn turns(&mut self, roles: &mut [Box<dyn Role>]) -> Result<(), ShardError> {
         self.arm_doorbell();
         loop {
-            self.reactor.turn()?;
+            if let Err(source) = self.reactor.turn() {
+                return Err(self.ring_error(source));
+            }
             self.complete(roles);
             let now = self.now();
             let mut busy = false;
@@ -153,14 +161,25 @@ impl Shard<'_> {
                 .counters
                 .shard_turns
                 .fetch_add(1, Ordering::Relaxed);
+            if let Some(source) = roles.iter_mut().find_map(|role| role.failure()) {
+                let shard = self.context.name.clone();
+                return Err(ShardError::Storage { shard, source });
+            }
             if self.context.lifecycle.is_draining() && self.is_drained(roles) {
                 return Ok(());
             }
             if busy {
                 self.idle_since = None;
             } else if self.has_spun() {
-                self.park(roles)?;
+                self.park(roles).map_err(|source| self.ring_error(source))?;
             }
+        }
+    }
+
+    fn ring_error(&self, source: std::io::Error) -> ShardError {
+        ShardError::Ring {
+            shard: self.context.name.clone(),
+            source,
         }
     }
 

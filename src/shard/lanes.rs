@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::messages::{CheckpointClaim, Frame, FrameKey, Proposal};
-use crate::protocol::Recipients;
+use crate::protocol::{Recipients, Record};
 use crate::ring::{Consumer, Doorbell, Producer, channel};
-use crate::types::{ClientId, NodeId, SeqNo};
+use crate::types::{ClientId, Lsn, NodeId, SeqNo};
 
 /// Network → preprocessing.
 #[derive(Debug)]
@@ -66,6 +66,24 @@ pub(crate) enum Done {
     Executed { seq: SeqNo, operations: usize },
     /// A checkpoint was taken.
     Checkpoint(CheckpointClaim),
+}
+
+/// Consensus → log.
+#[derive(Debug)]
+pub(crate) enum LogEntry {
+    /// The next record.
+    Record { lsn: Lsn, record: Record },
+    /// Everything about places up to this one may go.
+    Cut(SeqNo),
+}
+
+/// Log and keeper → consensus.
+#[derive(Debug)]
+pub(crate) enum Logged {
+    /// Everything before this position is on disk.
+    Durable(Lsn),
+    /// The contents of a checkpoint are on disk.
+    Image(SeqNo),
 }
 
 /// The sending end of a lane: a ring, what did not fit into it, and the doorbell of the other side.

@@ -152,6 +152,28 @@ impl Reactor {
         unsafe { self.push(entry, token) };
     }
 
+    /// Writes `bytes` to a file at `offset`; as many as the completion says.
+    ///
+    /// # Safety
+    /// `bytes` must stay where it is, unchanged, until the completion for `token` was reaped; `fd` must stay open.
+    pub unsafe fn write(&mut self, fd: RawFd, bytes: &[u8], offset: u64, token: Token) {
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let entry = opcode::Write::new(types::Fd(fd), bytes.as_ptr(), length)
+            .offset(offset)
+            .build();
+        // SAFETY: the caller keeps `bytes` alive and unchanged until the completion.
+        unsafe { self.push(entry, token) };
+    }
+
+    /// Has what was written to a file reach the disk.
+    pub fn sync_data(&mut self, fd: RawFd, token: Token) {
+        let entry = opcode::Fsync::new(types::Fd(fd))
+            .flags(types::FsyncFlags::DATASYNC)
+            .build();
+        // SAFETY: a sync touches no memory of ours.
+        unsafe { self.push(entry, token) };
+    }
+
     /// Completes once when `fd` is readable.
     pub fn poll_readable(&mut self, fd: RawFd, token: Token) {
         let entry = opcode::PollAdd::new(types::Fd(fd), libc::POLLIN as u32).build();

@@ -196,7 +196,7 @@ impl Pbft {
     /// Sends something that may promise what we logged not long ago.
     fn send_again(&self, to: Recipients, message: Bytes, out: &mut Outbox) {
         match self.promise {
-            Some(promise) => out.send_promise(to, message, promise),
+            Some(promise) => out.send_again(to, message, promise),
             None => out.send(to, message),
         }
     }

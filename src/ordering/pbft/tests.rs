@@ -171,7 +171,7 @@ fn to_text(to: Recipients) -> String {
 fn when_text(when: When) -> String {
     match when {
         When::Now => "now".into(),
-        When::Durable(lsn) => format!("after {lsn}"),
+        When::Durable(lsn) | When::DurableIfRoom(lsn) => format!("after {lsn}"),
     }
 }
 

@@ -1,11 +1,14 @@
 use std::sync::Arc;
 
 use super::{Role, STEP_MESSAGES};
+use crate::config::Durability;
 use crate::messages::{Checked as CheckedMessage, ClientReply, SystemMessage};
 use crate::metrics::{Metrics, count};
 use crate::ordering::OrderingProtocol;
 use crate::replica::{Action, Replica, Stack};
-use crate::shard::lanes::{Checked, Done, FromReplica, Inlet, Outgoing, Outlet, Work, any_blocked};
+use crate::shard::lanes::{
+    Checked, Done, FromReplica, Inlet, LogEntry, Logged, Outgoing, Outlet, Work, any_blocked,
+};
 use crate::shard::reactor::Reactor;
 use crate::types::{ClusterId, Epoch, Lsn, Time};
 
@@ -19,6 +22,10 @@ pub(crate) struct ConsensusLanes {
     pub done: Inlet<Done>,
     /// Decisions, to execution.
     pub work: Outlet<Work>,
+    /// Records, to the log; `None` when nothing is kept on disk.
+    pub log: Option<Outlet<LogEntry>>,
+    /// What is on disk, from the log and from the keeper of images.
+    pub logged: Vec<Inlet<Logged>>,
     /// Messages, to each network role.
     pub outgoing: Vec<Outlet<Outgoing>>,
 }
@@ -30,7 +37,9 @@ pub(crate) struct ConsensusRole<S: Stack> {
     cluster: ClusterId,
     epoch: Epoch,
     metrics: Arc<Metrics>,
-    /// The end of what was logged in this step.
+    /// Whether a record counts as kept when it was made.
+    trusts_memory: bool,
+    /// The end of what was logged in this step, if it counts as kept.
     logged_end: Option<Lsn>,
 }
 
@@ -39,9 +48,11 @@ impl<S: Stack> ConsensusRole<S> {
         replica: Replica<S>,
         lanes: ConsensusLanes,
         (cluster, epoch): (ClusterId, Epoch),
+        durability: Durability,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
+            trusts_memory: durability != Durability::Sync,
             replica,
             lanes,
             cluster,
@@ -53,7 +64,23 @@ impl<S: Stack> ConsensusRole<S> {
 
     fn is_blocked(&mut self) -> bool {
         let outgoing = any_blocked(&mut self.lanes.outgoing);
-        self.lanes.work.is_blocked() || outgoing
+        let log = self.lanes.log.as_mut().is_some_and(Outlet::is_blocked);
+        self.lanes.work.is_blocked() | outgoing | log
+    }
+
+    fn take_logged(&mut self, now: Time) -> bool {
+        let mut any = false;
+        for lane in &mut self.lanes.logged {
+            while let Some(logged) = lane.pop() {
+                any = true;
+                match logged {
+                    Logged::Durable(end) if !self.trusts_memory => self.replica.on_durable(end),
+                    Logged::Durable(_) => {}
+                    Logged::Image(seq) => self.replica.on_image_kept(now, seq),
+                }
+            }
+        }
+        any
     }
 
     fn take_done(&mut self, now: Time) -> bool {
@@ -131,9 +158,20 @@ impl<S: Stack> ConsensusRole<S> {
                 }
                 Action::Execute(decision) => self.lanes.work.push(Work::Decision(decision)),
                 Action::ReplyAgain(key) => self.lanes.work.push(Work::ReplyAgain(key)),
-                Action::Log { lsn, .. } => self.logged_end = Some(lsn.next()),
+                Action::Log { lsn, record } => {
+                    if let Some(log) = &mut self.lanes.log {
+                        log.push(LogEntry::Record { lsn, record });
+                    }
+                    if self.trusts_memory {
+                        self.logged_end = Some(lsn.next());
+                    }
+                }
+                Action::CutLog(seq) => {
+                    if let Some(log) = &mut self.lanes.log {
+                        log.push(LogEntry::Cut(seq));
+                    }
+                }
                 Action::Stable(claim) => tracing::debug!(seq = %claim.seq, "checkpoint stable"),
-                Action::CutLog(seq) => tracing::debug!(%seq, "the log is cut"),
                 Action::Diverged { stable, ours } => {
                     tracing::error!(
                         ?stable,
@@ -157,21 +195,25 @@ impl<S: Stack> Role for ConsensusRole<S> {
         let messages = self.take_messages(now);
         let checked = self.take_checked(now);
         let done = self.take_done(now);
-        if messages || checked || done {
+        let logged = self.take_logged(now);
+        if messages || checked || done || logged {
             self.replica.finish_turn(now);
         }
         let mut acted = self.act();
-        // With `durability = "none"` a record counts as kept when it was made.
+        // Without `durability = "sync"` a record counts as kept when it was made.
         while let Some(end) = self.logged_end.take() {
             self.replica.on_durable(end);
             self.replica.finish_turn(now);
             acted |= self.act();
         }
-        messages || checked || done || acted
+        messages || checked || done || logged || acted
     }
 
     fn finish(&mut self, _: Time, _: &mut Reactor) -> bool {
         self.lanes.work.ring();
+        if let Some(log) = &mut self.lanes.log {
+            log.ring();
+        }
         self.lanes.outgoing.iter_mut().for_each(Outlet::ring);
         let ordering = self.replica.ordering();
         self.metrics.publish(
@@ -187,7 +229,9 @@ impl<S: Stack> Role for ConsensusRole<S> {
         self.lanes.replica_messages.iter().any(|lane| !lane.is_empty())
             || self.lanes.checked.iter().any(|lane| !lane.is_empty())
             || !self.lanes.done.is_empty()
+            || self.lanes.logged.iter().any(|lane| !lane.is_empty())
             || self.lanes.work.has_overflow()
+            || self.lanes.log.as_ref().is_some_and(Outlet::has_overflow)
             || self.lanes.outgoing.iter().any(Outlet::has_overflow)
     }
 

@@ -2,11 +2,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Role;
-use crate::execution::{CheckpointImage, ExecutionEvent, Executor};
+use crate::execution::{ExecutionEvent, Executor};
 use crate::messages::ClientReply;
 use crate::metrics::Metrics;
 use crate::shard::lanes::{Done, Inlet, Outgoing, Outlet, Work, any_blocked};
 use crate::shard::reactor::Reactor;
+use crate::storage::keeper::KeeperHandle;
 use crate::types::{ClusterId, Epoch, Time};
 
 /// Decisions executed in one step.
@@ -26,9 +27,6 @@ pub(crate) struct ExecutionLanes {
     pub replies: Vec<Outlet<Outgoing>>,
 }
 
-/// Takes the contents of a checkpoint to where they are kept.
-pub(crate) type ImageSink = Box<dyn FnMut(Box<dyn CheckpointImage>) + Send>;
-
 /// Executes decisions and answers clients.
 pub(crate) struct ExecutionRole<E: Executor> {
     executor: E,
@@ -37,7 +35,7 @@ pub(crate) struct ExecutionRole<E: Executor> {
     epoch: Epoch,
     events: Vec<ExecutionEvent>,
     has_background: bool,
-    images: Option<ImageSink>,
+    keeper: Option<KeeperHandle>,
     metrics: Arc<Metrics>,
 }
 
@@ -45,7 +43,7 @@ impl<E: Executor> ExecutionRole<E> {
     pub fn new(
         executor: E,
         lanes: ExecutionLanes,
-        images: Option<ImageSink>,
+        keeper: Option<KeeperHandle>,
         (cluster, epoch): (ClusterId, Epoch),
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -56,7 +54,7 @@ impl<E: Executor> ExecutionRole<E> {
             epoch,
             events: Vec::new(),
             has_background: false,
-            images,
+            keeper,
             metrics,
         }
     }
@@ -97,8 +95,8 @@ impl<E: Executor> ExecutionRole<E> {
                 }
                 ExecutionEvent::Checkpoint(claim) => self.lanes.done.push(Done::Checkpoint(claim)),
                 ExecutionEvent::Image(image) => {
-                    if let Some(keep) = &mut self.images {
-                        keep(image);
+                    if let Some(keeper) = &self.keeper {
+                        keeper.keep(image);
                     }
                 }
             }
@@ -145,6 +143,10 @@ impl<E: Executor> Role for ExecutionRole<E> {
 
     fn finish(&mut self, _: Time, _: &mut Reactor) -> bool {
         self.lanes.done.ring();
+        if let Some(keeper) = &self.keeper {
+            // One image is written at a time; meanwhile checkpoints are taken without.
+            self.executor.keep_images(!keeper.is_writing());
+        }
         self.lanes.replies.iter_mut().for_each(Outlet::ring);
         self.metrics
             .counters

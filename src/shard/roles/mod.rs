@@ -2,15 +2,18 @@
 
 mod consensus;
 mod execution;
+mod log;
 mod network;
 mod preprocess;
 
 pub(crate) use consensus::{ConsensusLanes, ConsensusRole};
 pub(crate) use execution::{ExecutionLanes, ExecutionRole};
+pub(crate) use log::{LogLanes, LogRole};
 pub(crate) use network::{NetworkLanes, NetworkRole};
 pub(crate) use preprocess::{PreprocessLanes, PreprocessRole};
 
 use super::reactor::{Completion, Reactor};
+use crate::storage::StorageError;
 use crate::types::Time;
 
 /// How many messages of one lane a role takes in one step.
@@ -38,6 +41,11 @@ pub(crate) trait Role: Send {
     /// The replica drains: no new client work is taken. True once this role has nothing left to do. `finishing` says that
     /// everything taken was decided, executed and answered, on all shards.
     fn drain(&mut self, finishing: bool) -> bool;
+
+    /// Why this role cannot go on, once: its shard ends, and the replica with it.
+    fn failure(&mut self) -> Option<StorageError> {
+        None
+    }
 
     /// Whether this role knows that everything taken was decided and executed: of the one that orders.
     fn is_settled(&self) -> bool {

@@ -520,7 +520,7 @@ impl ViewTransferProtocol for PbftViewChange {
             return;
         }
         *answered = Some(now);
-        out.send_promise(Recipients::One(from), lacking.message.clone(), lacking.promise);
+        out.send_again(Recipients::One(from), lacking.message.clone(), lacking.promise);
     }
 }
 

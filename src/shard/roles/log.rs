@@ -1,0 +1,225 @@
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::{Role, STEP_MESSAGES};
+use crate::metrics::Metrics;
+use crate::shard::lanes::{Inlet, LogEntry, Logged, Outlet};
+use crate::shard::reactor::{Completion, Reactor, Token};
+use crate::storage::keeper::{KeeperHandle, Kept};
+use crate::storage::{LogOperation, LogWriter, StorageError};
+use crate::types::{Lsn, Time};
+
+const WRITE: u8 = 1;
+const SYNC: u8 = 2;
+
+/// How long to wait before a segment is asked for again that there was no space for.
+const SPACE_PAUSE: Duration = Duration::from_secs(1);
+
+/// The lanes of the log role.
+pub(crate) struct LogLanes {
+    /// Records, from consensus.
+    pub entries: Inlet<LogEntry>,
+    /// What the keeper did.
+    pub kept: Inlet<Kept>,
+    /// What is on disk, to consensus.
+    pub logged: Outlet<Logged>,
+}
+
+/// Writes the persistent log on the shard's own ring, one group of records at a time.
+pub(crate) struct LogRole {
+    owner: u8,
+    writer: LogWriter,
+    files: BTreeMap<u64, File>,
+    keeper: KeeperHandle,
+    lanes: LogLanes,
+    /// A record there was no room for yet.
+    waiting: Option<LogEntry>,
+    /// The segment the keeper was asked for.
+    asked: Option<u64>,
+    /// There was no space: ask again then.
+    ask_again_at: Option<Time>,
+    told: Lsn,
+    failure: Option<StorageError>,
+    metrics: Arc<Metrics>,
+}
+
+impl LogRole {
+    pub fn new(
+        owner: u8,
+        writer: LogWriter,
+        files: BTreeMap<u64, File>,
+        keeper: KeeperHandle,
+        lanes: LogLanes,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            owner,
+            told: writer.durable(),
+            writer,
+            files,
+            keeper,
+            lanes,
+            waiting: None,
+            asked: None,
+            ask_again_at: None,
+            failure: None,
+            metrics,
+        }
+    }
+
+    fn take_kept(&mut self, now: Time) -> bool {
+        let mut any = false;
+        while let Some(kept) = self.lanes.kept.pop() {
+            any = true;
+            match kept {
+                Kept::Segment { index, file } => {
+                    self.asked = None;
+                    self.files.insert(index, file);
+                    self.writer.add_segment(index);
+                }
+                Kept::NoSegment => self.ask_again_at = Some(now.after(SPACE_PAUSE)),
+                Kept::Failed(error) => self.failure = Some(error),
+                Kept::Image(_) => {}
+            }
+        }
+        if self.ask_again_at.is_some_and(|at| at <= now) {
+            self.ask_again_at = None;
+            self.asked = None;
+        }
+        any
+    }
+
+    fn take_entries(&mut self) -> bool {
+        let mut any = false;
+        for _ in 0..4 * STEP_MESSAGES {
+            let Some(entry) = self.waiting.take().or_else(|| self.lanes.entries.pop()) else {
+                break;
+            };
+            match entry {
+                LogEntry::Record { lsn, record } => {
+                    if !self.writer.has_room(&record) {
+                        self.waiting = Some(LogEntry::Record { lsn, record });
+                        break;
+                    }
+                    let at = self.writer.append(&record);
+                    assert_eq!(at, lsn, "records are logged in the order of their positions");
+                }
+                LogEntry::Cut(seq) => {
+                    let gone = self.writer.cut(seq);
+                    if let (false, Some(first)) = (gone.is_empty(), self.writer.first_segment()) {
+                        gone.iter().for_each(|index| {
+                            self.files.remove(index);
+                        });
+                        self.keeper.release(first, gone);
+                    }
+                }
+            }
+            any = true;
+        }
+        any
+    }
+
+    fn token(&self, operation: u8) -> Token {
+        Token {
+            owner: self.owner,
+            operation,
+            slot: 0,
+            generation: 0,
+        }
+    }
+
+    fn operate(&mut self, reactor: &mut Reactor) -> bool {
+        if self.failure.is_some() {
+            return false;
+        }
+        let Some(operation) = self.writer.next_operation() else {
+            return false;
+        };
+        let (LogOperation::Write { segment, .. } | LogOperation::Sync { segment }) = operation;
+        let Some(file) = self.files.get(&segment) else {
+            self.failure = Some(StorageError::Log {
+                doing: "opening a segment",
+                source: std::io::ErrorKind::NotFound.into(),
+            });
+            return false;
+        };
+        let fd = file.as_raw_fd();
+        match operation {
+            LogOperation::Write { offset, .. } => {
+                let (bytes, token) = (self.writer.bytes(), self.token(WRITE));
+                // SAFETY: the group under way stays where it is and unchanged until its write completed; this role is
+                // dropped only after the ring has cancelled what is under way. Its file stays in `files` that long:
+                // a segment is cut only when a later one is written to.
+                unsafe { reactor.write(fd, bytes, offset, token) };
+            }
+            LogOperation::Sync { .. } => reactor.sync_data(fd, self.token(SYNC)),
+        }
+        true
+    }
+}
+
+impl Role for LogRole {
+    fn step(&mut self, now: Time, _: &mut Reactor) -> bool {
+        let kept = self.take_kept(now);
+        if self.lanes.logged.is_blocked() {
+            return kept;
+        }
+        self.take_entries() | kept
+    }
+
+    fn finish(&mut self, _: Time, reactor: &mut Reactor) -> bool {
+        let operated = self.operate(reactor);
+        if self.asked.is_none()
+            && let Some(index) = self.writer.wanted_segment()
+        {
+            self.asked = Some(index);
+            self.keeper.prepare(index, self.writer.segment_bytes());
+        }
+        let durable = self.writer.durable();
+        if durable > self.told {
+            self.told = durable;
+            self.lanes.logged.push(Logged::Durable(durable));
+        }
+        self.lanes.logged.ring();
+        let counters = &self.metrics.counters;
+        counters
+            .image_bytes
+            .store(self.keeper.image_bytes(), Ordering::Relaxed);
+        counters
+            .log_bytes
+            .store(self.writer.used_bytes(), Ordering::Relaxed);
+        operated
+    }
+
+    fn on_completion(&mut self, _: &mut Reactor, completion: Completion) {
+        let outcome = usize::try_from(completion.result).map_err(|_| -completion.result);
+        if completion.token.operation == SYNC {
+            self.metrics.counters.log_syncs.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Err(error) = self.writer.on_complete(outcome) {
+            self.failure = Some(error);
+        }
+    }
+
+    fn has_input(&self) -> bool {
+        (self.waiting.is_none() && !self.lanes.entries.is_empty())
+            || !self.lanes.kept.is_empty()
+            || self.lanes.logged.has_overflow()
+    }
+
+    fn next_timeout(&self) -> Option<Time> {
+        self.ask_again_at
+    }
+
+    fn drain(&mut self, finishing: bool) -> bool {
+        finishing && !self.has_input() && (self.writer.is_idle() || self.writer.waits_for_segment())
+    }
+
+    fn failure(&mut self) -> Option<StorageError> {
+        self.failure.take()
+    }
+}

@@ -1,0 +1,46 @@
+use bytes::Bytes;
+
+use super::stage::{close, frames_of, open, with_frames};
+use super::{Actor, Stage};
+use crate::crypto::{Digester, Domain};
+use crate::messages::{Frame, OrderingMessage};
+use crate::sim::keys::CLUSTER;
+use crate::sim::{Dice, Knobs};
+use crate::types::{ClientId, NodeId};
+
+/// Proposes no frames of one client.
+pub(super) struct Censor {
+    client: ClientId,
+}
+
+impl Censor {
+    pub(super) fn new(dice: &mut Dice, knobs: &Knobs) -> Self {
+        Self {
+            client: ClientId::new(dice.below(knobs.honest_clients as u64) as u32),
+        }
+    }
+}
+
+impl Actor for Censor {
+    fn send(&mut self, stage: &mut Stage<'_>, to: NodeId, message: &Bytes) {
+        let Some(OrderingMessage::PrePrepare(proposal)) = open(message) else {
+            return stage.pass(to, message.clone());
+        };
+        let digester = Digester::new(CLUSTER);
+        let client_of = |bytes: &Bytes| {
+            let digest_of = |body: &[u8]| digester.digest(Domain::RequestFrame, body);
+            let frame = Frame::check(bytes.clone(), usize::MAX, usize::MAX, digest_of);
+            frame.ok().map(|frame| frame.key().client)
+        };
+        let mut frames = frames_of(&proposal);
+        let count = frames.len();
+        frames.retain(|frame| client_of(frame) != Some(self.client));
+        if frames.len() == count {
+            return stage.pass(to, message.clone());
+        }
+        stage.lie(
+            to,
+            close(OrderingMessage::PrePrepare(with_frames(&proposal, &frames))),
+        );
+    }
+}

@@ -1,0 +1,38 @@
+use bytes::Bytes;
+
+use super::stage::{close, frames_of, open, with_frames};
+use super::{Actor, Stage};
+use crate::execution::apps::kv;
+use crate::messages::{Authenticator, FrameBuilder, Mode, OrderingMessage, RequestFrame};
+use crate::types::{ClientId, FrameSeq, NodeId};
+
+/// Proposes frames in the names of clients that never made them.
+pub(super) struct Fabricate;
+
+impl Actor for Fabricate {
+    fn send(&mut self, stage: &mut Stage<'_>, to: NodeId, message: &Bytes) {
+        let Some(OrderingMessage::PrePrepare(proposal)) = open(message) else {
+            return stage.pass(to, message.clone());
+        };
+        if proposal.seq % 3 != 1 {
+            return stage.pass(to, message.clone());
+        }
+        let mut builder = FrameBuilder::default();
+        let operation = kv::put(b"k0", &u64::MAX.to_le_bytes()).expect("the key is short");
+        builder.push(&operation).expect("one operation fits");
+        let sequence = FrameSeq::new(1_000_000 + proposal.seq);
+        let frame = RequestFrame {
+            body: builder.finish(ClientId::new(0), sequence, Mode::Ordered),
+            authenticator: match proposal.seq % 2 {
+                0 => Authenticator::Signature([1; 64]),
+                _ => Authenticator::Macs(vec![[0; 16]; stage.n]),
+            },
+        };
+        let mut frames = frames_of(&proposal);
+        frames.push(frame.to_archive());
+        stage.lie(
+            to,
+            close(OrderingMessage::PrePrepare(with_frames(&proposal, &frames))),
+        );
+    }
+}

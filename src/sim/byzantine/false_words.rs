@@ -1,0 +1,63 @@
+use bytes::Bytes;
+
+use super::stage::{close_view, open_view};
+use super::{Actor, Stage};
+use crate::messages::{BatchRef, STATUS_PLACES, ViewTransferMessage};
+use crate::types::NodeId;
+
+/// Tells those that lag behind of decisions that never were, answers fetches with other batches, and describes itself
+/// as being wherever it is not, so that others send and fetch for nothing.
+pub(super) struct FalseWords;
+
+impl Actor for FalseWords {
+    fn send(&mut self, stage: &mut Stage<'_>, to: NodeId, message: &Bytes) {
+        let mut said = match open_view(message) {
+            Some(said) => said,
+            None => return stage.pass(to, message.clone()),
+        };
+        match &mut said {
+            ViewTransferMessage::Decisions(decisions) => {
+                for decision in decisions {
+                    decision.digest[stage.dice.below(32) as usize] ^= 1;
+                }
+            }
+            ViewTransferMessage::BatchResponse(batch) => match stage.dice.below(3) {
+                0 => batch.digest[0] ^= 1,
+                1 => batch.seq = batch.seq.wrapping_add(1),
+                _ => {
+                    batch.frames.clear();
+                    batch.ends.clear();
+                }
+            },
+            ViewTransferMessage::Status(status) => {
+                status.asks = true;
+                match stage.dice.below(4) {
+                    0 => (status.decided, status.stable) = (0, 0),
+                    1 => (status.decided, status.stable) = (u64::MAX - 1, u64::MAX - 1),
+                    2 => status.view = u64::MAX,
+                    _ => status.places = vec![0; STATUS_PLACES],
+                }
+            }
+            ViewTransferMessage::FetchBatches(wanted) => wanted.reverse(),
+            _ => return stage.pass(to, message.clone()),
+        }
+        stage.lie(to, close_view(said));
+    }
+
+    fn hear(&mut self, stage: &mut Stage<'_>, message: &Bytes) {
+        let Some(ViewTransferMessage::Status(status)) = open_view(message) else {
+            return;
+        };
+        let made_up = |step: u64| BatchRef {
+            seq: status.decided.saturating_add(step),
+            digest: [step as u8; 32],
+        };
+        let made_up: Vec<BatchRef> = (1..=8).map(made_up).collect();
+        let to = stage.others()[stage.dice.below(stage.n as u64 - 1) as usize];
+        let lie = match stage.dice.chance(50) {
+            true => ViewTransferMessage::Decisions(made_up),
+            false => ViewTransferMessage::FetchBatches(made_up),
+        };
+        stage.lie(to, close_view(lie));
+    }
+}

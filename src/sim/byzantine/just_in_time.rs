@@ -1,0 +1,35 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::stage::open;
+use super::{Actor, Stage};
+use crate::messages::OrderingMessage;
+use crate::sim::{Dice, Knobs};
+use crate::types::NodeId;
+
+/// As a leader, proposes just before the others lose patience with it.
+pub(super) struct JustInTime {
+    by: Duration,
+}
+
+impl JustInTime {
+    pub(super) fn new(dice: &mut Dice, knobs: &Knobs) -> Self {
+        let percent = dice.between(50, 95) as u32;
+        Self {
+            by: knobs.timings.timeout * percent / 100,
+        }
+    }
+}
+
+impl Actor for JustInTime {
+    fn send(&mut self, stage: &mut Stage<'_>, to: NodeId, message: &Bytes) {
+        match open(message) {
+            Some(OrderingMessage::PrePrepare(_)) => {
+                stage.hit();
+                stage.pass_later(to, message.clone(), self.by);
+            }
+            _ => stage.pass(to, message.clone()),
+        }
+    }
+}

@@ -1,0 +1,27 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Actor, Stage};
+use crate::sim::Dice;
+use crate::types::NodeId;
+
+/// Says everything, late.
+pub(super) struct Slow {
+    by: Duration,
+}
+
+impl Slow {
+    pub(super) fn new(dice: &mut Dice) -> Self {
+        Self {
+            by: dice.millis(10, 800),
+        }
+    }
+}
+
+impl Actor for Slow {
+    fn send(&mut self, stage: &mut Stage<'_>, to: NodeId, message: &Bytes) {
+        stage.hit();
+        stage.pass_later(to, message.clone(), self.by);
+    }
+}

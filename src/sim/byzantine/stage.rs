@@ -1,0 +1,163 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::crypto::{Digester, Domain};
+use crate::messages::{
+    Checked, Envelope, Frame, Kind, NewView, OrderingMessage, PrePrepare, SystemMessage, ViewChange,
+    ViewTransferMessage, Vote, encode,
+};
+use crate::preprocessing::batch_digest;
+use crate::sim::Dice;
+use crate::sim::keys::{CLUSTER, Keyring};
+use crate::types::{Digest, Epoch, NodeId};
+
+/// A message that a faulty replica sends.
+pub(in crate::sim) struct Sent {
+    pub to: NodeId,
+    pub message: Bytes,
+    /// How much later than it would have been sent.
+    pub later: Duration,
+}
+
+/// Where a lie is told: who tells it, and what it comes to.
+pub(in crate::sim) struct Stage<'a> {
+    pub node: NodeId,
+    pub n: usize,
+    pub dice: &'a mut Dice,
+    pub(super) out: Vec<Sent>,
+    pub(super) hits: u64,
+}
+
+impl<'a> Stage<'a> {
+    pub(super) fn new(node: NodeId, n: usize, dice: &'a mut Dice) -> Self {
+        Self {
+            node,
+            n,
+            dice,
+            out: Vec::new(),
+            hits: 0,
+        }
+    }
+
+    /// Sends as it is.
+    pub fn pass(&mut self, to: NodeId, message: Bytes) {
+        self.pass_later(to, message, Duration::ZERO);
+    }
+
+    /// Sends as it is, later.
+    pub fn pass_later(&mut self, to: NodeId, message: Bytes, later: Duration) {
+        self.out.push(Sent { to, message, later });
+    }
+
+    /// Sends a lie.
+    pub fn lie(&mut self, to: NodeId, message: Bytes) {
+        self.hits += 1;
+        self.pass(to, message);
+    }
+
+    /// Counts a lie that sends nothing, or nothing new.
+    pub fn hit(&mut self) {
+        self.hits += 1;
+    }
+
+    /// Everybody else.
+    pub fn others(&self) -> Vec<NodeId> {
+        NodeId::all(self.n).filter(|node| *node != self.node).collect()
+    }
+}
+
+/// The ordering message inside a message between replicas.
+pub(super) fn open(message: &Bytes) -> Option<OrderingMessage> {
+    let checked = Checked::<SystemMessage>::body_of(message).ok()?;
+    let owned: SystemMessage = rkyv::deserialize::<_, rkyv::rancor::Failure>(&*checked).ok()?;
+    match owned {
+        SystemMessage::ProtocolMessage(message) => Some(message),
+        SystemMessage::ForwardedRequestMessage(_) | SystemMessage::ViewTransferMessage(_) => None,
+    }
+}
+
+/// The message about views inside a message between replicas.
+pub(super) fn open_view(message: &Bytes) -> Option<ViewTransferMessage> {
+    let checked = Checked::<SystemMessage>::body_of(message).ok()?;
+    let owned: SystemMessage = rkyv::deserialize::<_, rkyv::rancor::Failure>(&*checked).ok()?;
+    match owned {
+        SystemMessage::ViewTransferMessage(message) => Some(message),
+        SystemMessage::ForwardedRequestMessage(_) | SystemMessage::ProtocolMessage(_) => None,
+    }
+}
+
+/// The message that carries one about views.
+pub(super) fn close_view(message: ViewTransferMessage) -> Bytes {
+    message.encode(CLUSTER, Epoch::ZERO)
+}
+
+fn signed(node: NodeId, domain: Domain, feed: impl FnOnce(&mut blake3::Hasher)) -> [u8; 64] {
+    let mut hasher = Digester::new(CLUSTER).hasher(domain);
+    hasher.update(&Epoch::ZERO.get().to_le_bytes());
+    feed(&mut hasher);
+    let digest = Digest::from_bytes(*hasher.finalize().as_bytes());
+    Keyring::get().replica(node).sign(domain, &digest)
+}
+
+/// A view change under the liar's own name, properly signed.
+pub(super) fn sign_view_change(node: NodeId, mut message: ViewChange) -> ViewChange {
+    message.signer = node.get();
+    message.signature = signed(node, Domain::ViewChange, |hasher| message.hash_into(hasher));
+    message
+}
+
+/// A new view under the liar's own name, properly signed.
+pub(super) fn sign_new_view(node: NodeId, mut message: NewView) -> NewView {
+    message.signer = node.get();
+    message.signature = signed(node, Domain::NewView, |hasher| message.hash_into(hasher));
+    message
+}
+
+/// The message that carries an ordering message.
+pub(super) fn close(message: OrderingMessage) -> Bytes {
+    let kind = match message {
+        OrderingMessage::PrePrepare(_) => Kind::SystemWithFrames,
+        _ => Kind::System,
+    };
+    let message = SystemMessage::ProtocolMessage(message);
+    encode(Envelope::new(kind, CLUSTER, Epoch::ZERO), &message, 1024)
+}
+
+/// The message that carries votes.
+pub(super) fn votes(votes: Vec<Vote>) -> Bytes {
+    SystemMessage::votes(CLUSTER, Epoch::ZERO, votes)
+}
+
+/// The frames of a pre-prepare.
+pub(super) fn frames_of(message: &PrePrepare) -> Vec<Bytes> {
+    let mut start = 0;
+    let part = |end: &u32| {
+        let frame = message.frames.get(start..*end as usize)?;
+        start = *end as usize;
+        Some(Bytes::copy_from_slice(frame))
+    };
+    message.ends.iter().filter_map(part).collect()
+}
+
+/// A pre-prepare of these frames in the place of another; with the digest that belongs to them.
+pub(super) fn with_frames(message: &PrePrepare, frames: &[Bytes]) -> PrePrepare {
+    let digester = Digester::new(CLUSTER);
+    let digest_of = |body: &[u8]| digester.digest(Domain::RequestFrame, body);
+    let checked: Vec<Frame> = frames
+        .iter()
+        .filter_map(|bytes| Frame::check(bytes.clone(), usize::MAX, usize::MAX, digest_of).ok())
+        .collect();
+    let digest: Digest = batch_digest(&digester, &checked);
+    let mut with = PrePrepare {
+        digest: *digest.as_bytes(),
+        ends: Vec::new(),
+        frames: Vec::new(),
+        ..message.clone()
+    };
+    for frame in frames {
+        with.frames.extend_from_slice(frame);
+        with.ends.push(with.frames.len() as u32);
+    }
+    with
+}

@@ -1,0 +1,30 @@
+use bytes::Bytes;
+
+use super::stage::{close, open, votes};
+use super::{Actor, Stage};
+use crate::messages::OrderingMessage;
+use crate::types::NodeId;
+
+/// Votes and proposes with digests that are those of no batch.
+pub(super) struct WrongDigests;
+
+impl Actor for WrongDigests {
+    fn send(&mut self, stage: &mut Stage<'_>, to: NodeId, message: &Bytes) {
+        match open(message) {
+            Some(OrderingMessage::PrePrepare(mut proposal)) if stage.dice.chance(30) => {
+                proposal.digest[0] ^= 1;
+                stage.lie(to, close(OrderingMessage::PrePrepare(proposal)));
+            }
+            Some(OrderingMessage::Votes(mut cast)) => {
+                for vote in &mut cast.votes {
+                    if stage.dice.chance(50) {
+                        vote.digest[stage.dice.below(32) as usize] ^= 1;
+                        stage.hit();
+                    }
+                }
+                stage.pass(to, votes(cast.votes));
+            }
+            _ => stage.pass(to, message.clone()),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use super::{Broken, Rule};
+use crate::messages::{CheckpointClaim, Frame, FrameKey, Proposal};
+use crate::types::Digest;
+
+/// Below a client's newest executed number, so many numbers may still be executed.
+const WINDOW: u64 = 64;
+
+/// What one correct replica has executed.
+#[derive(Default)]
+struct Executed {
+    last: u64,
+    /// By client: the newest number and all of them.
+    clients: BTreeMap<u32, (u64, BTreeSet<u64>)>,
+    /// Operations that its decisions should have executed, by place.
+    expected: BTreeMap<u64, usize>,
+}
+
+/// What correct replicas do, compared with each other and with what clients asked.
+pub(in crate::sim) struct Agreement {
+    hosts: Vec<Executed>,
+    /// The one batch at each place: the hash over its frames' bodies.
+    batches: BTreeMap<u64, [u8; 32]>,
+    /// What each honest client ever sent under a number.
+    asked: BTreeMap<(u32, u64), BTreeSet<[u8; 32]>>,
+    honest_clients: u32,
+    replies: BTreeMap<(u32, u64), Bytes>,
+    checkpoints: BTreeMap<u64, Digest>,
+}
+
+fn hash(bytes: &[u8]) -> [u8; 32] {
+    *blake3::hash(bytes).as_bytes()
+}
+
+impl Agreement {
+    pub(in crate::sim) fn new(hosts: usize, honest_clients: usize) -> Self {
+        Self {
+            hosts: (0..hosts).map(|_| Executed::default()).collect(),
+            batches: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            honest_clients: honest_clients as u32,
+            replies: BTreeMap::new(),
+            checkpoints: BTreeMap::new(),
+        }
+    }
+
+    /// An honest client sends a frame.
+    pub(in crate::sim) fn asks(&mut self, client: u32, sequence: u64, body: &[u8]) {
+        self.asked
+            .entry((client, sequence))
+            .or_default()
+            .insert(hash(body));
+    }
+
+    /// A correct replica executes a decision.
+    pub(in crate::sim) fn executes(&mut self, host: usize, decision: &Proposal) -> Result<(), Broken> {
+        let seq = decision.seq.get();
+        let books = &mut self.hosts[host];
+        if seq != books.last + 1 {
+            return Err((
+                Rule::Order,
+                format!("host {host} executes s{seq} after s{}", books.last),
+            ));
+        }
+        books.last = seq;
+        let mut hasher = blake3::Hasher::new();
+        let mut operations = 0;
+        for frame in &decision.batch.frames {
+            let body = frame.archived().body.as_slice();
+            hasher.update(&hash(body));
+            operations += count_once(books, frame);
+            let key = (frame.key().client.get(), frame.key().sequence.get());
+            let asked = |asked: &BTreeSet<[u8; 32]>| asked.contains(&hash(body));
+            if key.0 < self.honest_clients && !self.asked.get(&key).is_some_and(asked) {
+                return Err((
+                    Rule::Validity,
+                    format!("s{seq} has frame {} of c{} that it never sent", key.1, key.0),
+                ));
+            }
+        }
+        books.expected.insert(seq, operations);
+        let batch = *hasher.finalize().as_bytes();
+        let first = *self.batches.entry(seq).or_insert(batch);
+        match first == batch {
+            true => Ok(()),
+            false => Err((
+                Rule::Agreement,
+                format!(
+                    "host {host} executes batch {} at s{seq}, another replica {}",
+                    hex::encode(&batch[..4]),
+                    hex::encode(&first[..4])
+                ),
+            )),
+        }
+    }
+
+    /// A correct replica says how many operations a decision had.
+    pub(in crate::sim) fn executed(&self, host: usize, seq: u64, operations: usize) -> Result<(), Broken> {
+        let expected = self.hosts[host].expected.get(&seq).copied().unwrap_or(0);
+        match expected == operations {
+            true => Ok(()),
+            false => Err((
+                Rule::ExactlyOnce,
+                format!("host {host} executed {operations} operations at s{seq}, {expected} are new"),
+            )),
+        }
+    }
+
+    /// A correct replica answers an ordered frame.
+    pub(in crate::sim) fn replies(&mut self, host: usize, key: FrameKey, body: &Bytes) -> Result<(), Broken> {
+        let name = (key.client.get(), key.sequence.get());
+        let first = self.replies.entry(name).or_insert_with(|| body.clone());
+        match first == body {
+            true => Ok(()),
+            false => Err((
+                Rule::Replies,
+                format!(
+                    "host {host} answers frame {} of c{} unlike another replica",
+                    name.1, name.0
+                ),
+            )),
+        }
+    }
+
+    /// A correct replica took a checkpoint, or its state was looked at.
+    pub(in crate::sim) fn state(&mut self, host: usize, claim: CheckpointClaim) -> Result<(), Broken> {
+        let first = *self.checkpoints.entry(claim.seq.get()).or_insert(claim.digest);
+        match first == claim.digest {
+            true => Ok(()),
+            false => Err((
+                Rule::Checkpoints,
+                format!("host {host} has {claim:?}, another replica {first:?}"),
+            )),
+        }
+    }
+
+    /// The last place that any correct replica executed.
+    pub(in crate::sim) fn decided(&self) -> u64 {
+        self.hosts.iter().map(|host| host.last).max().unwrap_or(0)
+    }
+
+    /// The last place that this one executed.
+    pub(in crate::sim) fn executed_by(&self, host: usize) -> u64 {
+        self.hosts[host].last
+    }
+}
+
+/// The operations of a frame if it is executed now for the first time and not too late.
+fn count_once(books: &mut Executed, frame: &Frame) -> usize {
+    let FrameKey { client, sequence } = frame.key();
+    let (newest, numbers) = books.clients.entry(client.get()).or_default();
+    let sequence = sequence.get();
+    if *newest >= WINDOW && sequence <= *newest - WINDOW || !numbers.insert(sequence) {
+        return 0;
+    }
+    *newest = (*newest).max(sequence);
+    frame.operation_count()
+}

@@ -1,0 +1,326 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Broken, Rule};
+use crate::crypto::{Digester, Domain};
+use crate::messages::archived::{
+    ArchivedOrderingMessage, ArchivedSystemMessage, ArchivedViewTransferMessage,
+};
+use crate::messages::{Checked, CheckpointClaim, Phase, SignedCheckpoint, SystemMessage};
+use crate::protocol::Record;
+use crate::sim::keys::{CLUSTER, Keyring};
+use crate::types::{Digest, NodeId};
+
+type Place = (u64, u64);
+
+/// The books kept about one correct replica: what it heard, what its disk holds, what it said.
+pub(in crate::sim) struct Ledger {
+    node: usize,
+    n: usize,
+    window: u64,
+    /// (view, seq, digest) → who proposed or prepared it, as delivered here.
+    prepares: BTreeMap<(Place, Digest), BTreeSet<usize>>,
+    commits: BTreeMap<(Place, Digest), BTreeSet<usize>>,
+    /// (seq, digest) → whose sound signatures were delivered here.
+    checkpoints: BTreeMap<(u64, Digest), BTreeSet<usize>>,
+    /// (seq, digest) → who said that it was decided.
+    decisions: BTreeMap<(u64, Digest), BTreeSet<usize>>,
+    proposals_durable: BTreeSet<(Place, Digest)>,
+    prepares_durable: BTreeSet<(Place, Digest)>,
+    commits_durable: BTreeSet<(Place, Digest)>,
+    checkpoints_durable: BTreeSet<(u64, Digest)>,
+    said: BTreeMap<(u8, Place), Digest>,
+    stable: u64,
+}
+
+impl Ledger {
+    pub(in crate::sim) fn new(node: usize, n: usize, window: u64) -> Self {
+        Self {
+            node,
+            n,
+            window,
+            prepares: BTreeMap::new(),
+            commits: BTreeMap::new(),
+            checkpoints: BTreeMap::new(),
+            decisions: BTreeMap::new(),
+            proposals_durable: BTreeSet::new(),
+            prepares_durable: BTreeSet::new(),
+            commits_durable: BTreeSet::new(),
+            checkpoints_durable: BTreeSet::new(),
+            said: BTreeMap::new(),
+            stable: 0,
+        }
+    }
+
+    /// So many distinct replicas make any two such sets share a correct one: more than (n+f)/2.
+    fn enough(&self) -> usize {
+        let faulty = (self.n - 1) / 3;
+        (self.n + faulty) / 2 + 1
+    }
+
+    fn leader(&self, view: u64) -> usize {
+        (view % self.n as u64) as usize
+    }
+
+    /// A message was delivered here.
+    pub(in crate::sim) fn heard(&mut self, from: NodeId, message: &Checked<SystemMessage>) {
+        let from = from.index();
+        let message = match &**message {
+            ArchivedSystemMessage::ProtocolMessage(message) => message,
+            ArchivedSystemMessage::ViewTransferMessage(message) => return self.heard_of_views(from, message),
+            ArchivedSystemMessage::ForwardedRequestMessage(_) => return,
+        };
+        match message {
+            ArchivedOrderingMessage::PrePrepare(head) => {
+                let place = (head.view().get(), head.seq().get());
+                if self.leader(place.0) == from {
+                    self.prepares
+                        .entry((place, head.digest()))
+                        .or_default()
+                        .insert(from);
+                }
+            }
+            ArchivedOrderingMessage::Votes(votes) => {
+                for vote in votes.votes.iter().map(|vote| vote.to_vote()) {
+                    let key = ((vote.view, vote.seq), vote.digest());
+                    match vote.phase {
+                        Phase::Prepare if self.leader(vote.view) != from => {
+                            self.prepares.entry(key).or_default().insert(from);
+                        }
+                        Phase::Prepare => {}
+                        Phase::Commit => {
+                            self.commits.entry(key).or_default().insert(from);
+                        }
+                    }
+                }
+            }
+            ArchivedOrderingMessage::Checkpoint(checkpoint) => {
+                let checkpoint = checkpoint.to_checkpoint();
+                if usize::from(checkpoint.signer) == from {
+                    self.count_checkpoint(&checkpoint);
+                }
+            }
+        }
+    }
+
+    /// Others' checkpoints travel with view changes, as proofs.
+    fn heard_of_views(&mut self, from: usize, message: &ArchivedViewTransferMessage) {
+        let proofs: Vec<SignedCheckpoint> = match message {
+            ArchivedViewTransferMessage::ViewChange(message) => message.to_view_change().stable_proof,
+            ArchivedViewTransferMessage::NewView(message) => {
+                let changes = message.to_new_view().view_changes;
+                changes
+                    .into_iter()
+                    .flat_map(|change| change.stable_proof)
+                    .collect()
+            }
+            ArchivedViewTransferMessage::Decisions(decisions) => {
+                for decision in decisions.iter().map(|decision| decision.to_ref()) {
+                    let key = (decision.seq, decision.digest());
+                    self.decisions.entry(key).or_default().insert(from);
+                }
+                return;
+            }
+            _ => return,
+        };
+        proofs
+            .iter()
+            .for_each(|checkpoint| self.count_checkpoint(checkpoint));
+    }
+
+    fn count_checkpoint(&mut self, checkpoint: &SignedCheckpoint) {
+        let key = (checkpoint.seq, checkpoint.claim().digest);
+        let signer = usize::from(checkpoint.signer);
+        let is_known = self
+            .checkpoints
+            .get(&key)
+            .is_some_and(|signers| signers.contains(&signer));
+        if !is_known && self.is_signed(checkpoint) {
+            self.checkpoints.entry(key).or_default().insert(signer);
+        }
+    }
+
+    fn is_signed(&self, checkpoint: &SignedCheckpoint) -> bool {
+        let mut hasher = Digester::new(CLUSTER).hasher(Domain::Checkpoint);
+        hasher.update(b"claim");
+        hasher.update(&checkpoint.seq.to_le_bytes());
+        hasher.update(&checkpoint.digest);
+        let digest = Digest::from_bytes(*hasher.finalize().as_bytes());
+        let keys = Keyring::get().verifying(self.n);
+        keys.get(usize::from(checkpoint.signer)).is_some_and(|key| {
+            key.verify(Domain::Checkpoint, &digest, &checkpoint.signature)
+                .is_ok()
+        })
+    }
+
+    /// A record is on this replica's disk.
+    pub(in crate::sim) fn on_disk(&mut self, record: &Record) {
+        match record {
+            Record::Proposal(proposal) => {
+                let place = (proposal.view.get(), proposal.seq.get());
+                self.proposals_durable.insert((place, proposal.batch.digest));
+            }
+            Record::Vote(vote) => {
+                let key = ((vote.view, vote.seq), vote.digest());
+                match vote.phase {
+                    Phase::Prepare => self.prepares_durable.insert(key),
+                    Phase::Commit => self.commits_durable.insert(key),
+                };
+            }
+            Record::Checkpoint(checkpoint) => {
+                self.checkpoints_durable
+                    .insert((checkpoint.seq, checkpoint.claim().digest));
+            }
+            // A batch that was fetched binds nobody.
+            _ => {}
+        }
+    }
+
+    /// This replica sends a message to others.
+    pub(in crate::sim) fn says(&mut self, message: &Checked<SystemMessage>) -> Result<(), Broken> {
+        let ArchivedSystemMessage::ProtocolMessage(message) = &**message else {
+            return Ok(());
+        };
+        match message {
+            ArchivedOrderingMessage::PrePrepare(head) => {
+                let (place, digest) = ((head.view().get(), head.seq().get()), head.digest());
+                let kept = self.proposals_durable.contains(&(place, digest));
+                self.durable(kept, "pre-prepare", place)?;
+                self.says_once(0, place, digest)
+            }
+            ArchivedOrderingMessage::Votes(votes) => {
+                for vote in votes.votes.iter().map(|vote| vote.to_vote()) {
+                    let (place, digest) = ((vote.view, vote.seq), vote.digest());
+                    match vote.phase {
+                        Phase::Prepare => {
+                            let kept = self.proposals_durable.contains(&(place, digest))
+                                || self.prepares_durable.contains(&(place, digest));
+                            self.durable(kept, "prepare", place)?;
+                            self.says_once(1, place, digest)?;
+                        }
+                        Phase::Commit => {
+                            let kept = self.commits_durable.contains(&(place, digest));
+                            self.durable(kept, "commit", place)?;
+                            self.says_once(2, place, digest)?;
+                            self.is_prepared(place, digest)?;
+                        }
+                    }
+                }
+                Ok(())
+            }
+            ArchivedOrderingMessage::Checkpoint(checkpoint) => {
+                let claim = checkpoint.to_checkpoint().claim();
+                let kept = self
+                    .checkpoints_durable
+                    .contains(&(claim.seq.get(), claim.digest));
+                self.durable(kept, "checkpoint", (0, claim.seq.get()))
+            }
+        }
+    }
+
+    fn durable(&self, kept: bool, what: &str, (view, seq): Place) -> Result<(), Broken> {
+        match kept {
+            true => Ok(()),
+            false => Err((
+                Rule::Durability,
+                format!(
+                    "r{} sends a {what} for v{view} s{seq} that its disk does not hold",
+                    self.node
+                ),
+            )),
+        }
+    }
+
+    fn says_once(&mut self, phase: u8, place: Place, digest: Digest) -> Result<(), Broken> {
+        let (node, (view, seq)) = (self.node, place);
+        let first = *self.said.entry((phase, place)).or_insert(digest);
+        if first != digest {
+            return Err((
+                Rule::OneVote,
+                format!("r{node} speaks for {first:?} and {digest:?} at v{view} s{seq}, phase {phase}"),
+            ));
+        }
+        if seq > self.stable + self.window {
+            return Err((
+                Rule::Window,
+                format!(
+                    "r{node} speaks for s{seq}; its window ends at s{}",
+                    self.stable + self.window
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// A quorum, this replica and the leader among it, stands behind the batch.
+    fn is_prepared(&self, place: Place, digest: Digest) -> Result<(), Broken> {
+        let mut signers = self.prepares.get(&(place, digest)).cloned().unwrap_or_default();
+        signers.insert(self.node);
+        // A new-view stands for the pre-prepares of what it chose.
+        if place.0 > 0 {
+            signers.insert(self.leader(place.0));
+        }
+        if signers.len() >= self.enough() && signers.contains(&self.leader(place.0)) {
+            return Ok(());
+        }
+        Err((
+            Rule::Certificates,
+            format!(
+                "r{} commits v{} s{} prepared by {signers:?} only",
+                self.node, place.0, place.1
+            ),
+        ))
+    }
+
+    /// This replica executes a batch: a quorum committed it in one view, or f+1 others said that it was decided. Its own
+    /// commit counts once it is on its disk.
+    pub(in crate::sim) fn executes(&self, seq: u64, digest: Digest) -> Result<(), Broken> {
+        let faulty = (self.n - 1) / 3;
+        let told = self.decisions.get(&(seq, digest)).map_or(0, BTreeSet::len);
+        if told > faulty {
+            return Ok(());
+        }
+        let (mut most, mut with_own) = (0, false);
+        for (key, signers) in &self.commits {
+            if (key.0.1, key.1) == (seq, digest) {
+                let kept = self.commits_durable.contains(key);
+                with_own |= signers.len() + 1 >= self.enough();
+                most = most.max(signers.len() + usize::from(kept));
+            }
+        }
+        if self.enough() <= 1 || most >= self.enough() {
+            return Ok(());
+        }
+        self.durable(!with_own, "decision", (0, seq))?;
+        Err((
+            Rule::Certificates,
+            format!(
+                "r{} executes s{seq} committed by {most} only, told by {told}",
+                self.node
+            ),
+        ))
+    }
+
+    /// This replica took a checkpoint itself.
+    pub(in crate::sim) fn took(&mut self, claim: CheckpointClaim) {
+        self.checkpoints
+            .entry((claim.seq.get(), claim.digest))
+            .or_default()
+            .insert(self.node);
+    }
+
+    /// This replica takes a checkpoint for stable.
+    pub(in crate::sim) fn holds_stable(&mut self, claim: CheckpointClaim) -> Result<(), Broken> {
+        self.stable = self.stable.max(claim.seq.get());
+        let signers = self
+            .checkpoints
+            .get(&(claim.seq.get(), claim.digest))
+            .map_or(0, BTreeSet::len);
+        match signers >= self.enough() {
+            true => Ok(()),
+            false => Err((
+                Rule::Certificates,
+                format!("r{} holds {claim:?} for stable with {signers} signers", self.node),
+            )),
+        }
+    }
+}

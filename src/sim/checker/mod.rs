@@ -1,0 +1,70 @@
+//! What must be true of every run, by arithmetic of its own: nothing here calls a predicate of the protocol.
+//!
+//! | checker | looks at | finds |
+//! |---|---|---|
+//! | [`ledger`](self) | what each correct replica hears, logs, says | votes before they are durable, two votes for one place, commits and stable checkpoints without a quorum of distinct signers, votes outside the window |
+//! | agreement | what correct replicas execute | two batches at one place, gaps, frames no client sent, frames executed twice, replies and checkpoints that differ |
+//! | [`linearizability`] | the history that clients see | results that no order of the operations explains |
+//! | memory | queues and pools | more than the limits allow, and what is never freed |
+
+mod agreement;
+mod ledger;
+pub mod linearizability;
+
+pub(super) use agreement::Agreement;
+pub(super) use ledger::Ledger;
+
+use crate::types::Time;
+
+/// A rule that a run broke.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which rule.
+    pub rule: Rule,
+    /// What was seen.
+    pub what: String,
+    /// When, in virtual time.
+    pub at: Time,
+}
+
+/// The rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rule {
+    /// No two correct replicas execute different batches at one place.
+    Agreement,
+    /// Decisions are executed in order, without gaps.
+    Order,
+    /// What is executed was asked by its client.
+    Validity,
+    /// Each frame is executed once.
+    ExactlyOnce,
+    /// Correct replicas give equal replies.
+    Replies,
+    /// Correct replicas take equal checkpoints.
+    Checkpoints,
+    /// Nothing that binds a replica leaves it before it is on disk.
+    Durability,
+    /// A correct replica casts one vote per phase, view and place.
+    OneVote,
+    /// A commit follows a quorum of prepares, a decision a quorum of commits, a stable checkpoint a quorum of signatures.
+    Certificates,
+    /// A correct replica takes no part outside its window.
+    Window,
+    /// What clients see is linearizable.
+    Linearizability,
+    /// Queues and pools stay within their limits, and are empty once everything is done.
+    Memory,
+    /// After the faults have healed, everything pending completes.
+    Progress,
+    /// No assertion of the protocol fails.
+    NoPanic,
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} at {:?}: {}", self.rule, self.at, self.what)
+    }
+}
+
+/// A rule with what broke it: when is added by the world.
+pub(super) type Broken = (Rule, String);

@@ -1,0 +1,209 @@
+//! Clients: those that follow the protocol, and those that do not.
+
+use bytes::Bytes;
+
+use super::keys::{CLUSTER, Keyring};
+use super::{Dice, Knobs};
+use crate::client::{Authentication, Session, SessionConfig};
+use crate::crypto::{Digester, Domain};
+use crate::execution::apps::kv;
+use crate::messages::{Authenticator, Envelope, FrameBuilder, Kind, Mode, RequestFrame, encode};
+use crate::preprocessing::ClientAuth;
+use crate::types::{ClientId, Epoch, FrameSeq, NodeId, Quorum};
+
+/// The number of every client's first frame.
+const FIRST_SEQUENCE: u64 = 1000;
+
+/// A session for an honest client.
+pub(super) fn session(client: u32, knobs: &Knobs) -> Session {
+    let (keys, client) = (Keyring::get(), ClientId::new(client));
+    let signing = keys.client(client).clone();
+    Session::new(SessionConfig {
+        cluster: CLUSTER,
+        epoch: Epoch::ZERO,
+        client,
+        quorum: Quorum::of(knobs.replicas).expect("a simulated cluster has a valid size"),
+        authentication: match knobs.auth {
+            ClientAuth::Signature => Authentication::Signature(signing),
+            ClientAuth::Mac => Authentication::Macs(keys.macs(client, knobs.replicas).to_vec(), signing),
+        },
+        frame_operations_max: knobs.limits.frame_operations_max,
+        frame_bytes_max: knobs.limits.frame_bytes_max / 2,
+        frames_in_flight_max: knobs.frames_in_flight,
+        operations_max: 1024,
+        retransmit_timeout: knobs.retransmit,
+        first_sequence: FIRST_SEQUENCE,
+    })
+}
+
+/// What a faulty client does, beside asking for things like any other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Roguery {
+    /// MACs that convince some replicas and not others.
+    BadMacs,
+    /// Different frames under one number for different replicas.
+    Equivocate,
+    /// Old frames again and again.
+    Replay,
+    /// Far more frames than it may have pending.
+    Flood,
+    /// Frames for one replica that does not lead.
+    OneReplica,
+    /// Bytes that are no frames.
+    Garbage,
+}
+
+impl Roguery {
+    /// Every kind.
+    pub const ALL: [Self; 6] = [
+        Self::BadMacs,
+        Self::Equivocate,
+        Self::Replay,
+        Self::Flood,
+        Self::OneReplica,
+        Self::Garbage,
+    ];
+
+    /// The name of its counter.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BadMacs => "client: MACs for some replicas only",
+            Self::Equivocate => "client: two frames with one number",
+            Self::Replay => "client: replays",
+            Self::Flood => "client: flood",
+            Self::OneReplica => "client: frames to one backup only",
+            Self::Garbage => "client: garbage",
+        }
+    }
+}
+
+/// A faulty client.
+pub(super) struct Rogue {
+    client: ClientId,
+    kind: Roguery,
+    auth: ClientAuth,
+    n: usize,
+    dice: Dice,
+    next: u64,
+    sent: Vec<(NodeId, Bytes)>,
+    flood_frames: u64,
+}
+
+impl Rogue {
+    pub fn new(client: u32, kind: Roguery, knobs: &Knobs, dice: Dice) -> Self {
+        Self {
+            client: ClientId::new(client),
+            kind,
+            auth: knobs.auth,
+            n: knobs.replicas,
+            dice,
+            next: FIRST_SEQUENCE,
+            sent: Vec::new(),
+            flood_frames: 2 * knobs.pool.frames_per_client as u64,
+        }
+    }
+
+    /// What it does wrong.
+    pub fn kind(&self) -> Roguery {
+        self.kind
+    }
+
+    /// What it sends now.
+    pub fn act(&mut self) -> Vec<(NodeId, Bytes)> {
+        let all: Vec<NodeId> = NodeId::all(self.n).collect();
+        let mut out = Vec::new();
+        match self.kind {
+            Roguery::BadMacs => {
+                let good: Vec<bool> = all
+                    .iter()
+                    .map(|node| node.index() == 0 || self.dice.chance(60))
+                    .collect();
+                let sequence = self.sequence();
+                let message = self.frame(sequence, &good);
+                out.extend(all.iter().map(|node| (*node, message.clone())));
+            }
+            Roguery::Equivocate => {
+                let sequence = self.sequence();
+                let good = vec![true; self.n];
+                let messages = [self.frame(sequence, &good), self.frame(sequence, &good)];
+                out.extend(
+                    all.iter()
+                        .map(|node| (*node, messages[self.dice.below(2) as usize].clone())),
+                );
+            }
+            Roguery::Replay => {
+                let sequence = self.sequence();
+                let message = self.frame(sequence, &vec![true; self.n]);
+                out.push((NodeId::new(0), message));
+                for _ in 0..8 {
+                    if let Some(old) = self.sent.get(self.dice.below(self.sent.len() as u64) as usize) {
+                        out.push((self.dice.pick(&all), old.1.clone()));
+                    }
+                }
+            }
+            Roguery::Flood => {
+                for _ in 0..self.flood_frames {
+                    let sequence = self.sequence();
+                    let message = self.frame(sequence, &vec![true; self.n]);
+                    out.push((self.dice.pick(&all), message));
+                }
+            }
+            Roguery::OneReplica => {
+                let sequence = self.sequence();
+                let message = self.frame(sequence, &vec![true; self.n]);
+                out.push((NodeId::new(self.n as u16 - 1), message));
+            }
+            Roguery::Garbage => {
+                let sequence = self.sequence();
+                let message = self.frame(sequence, &vec![true; self.n]).to_vec();
+                for node in all {
+                    let mut message = message.clone();
+                    let at = self.dice.below(message.len() as u64) as usize;
+                    message[at] ^= 1 << self.dice.below(8);
+                    out.push((node, Bytes::from(message)));
+                }
+            }
+        }
+        if self.sent.len() < 64 {
+            self.sent.extend(out.iter().take(4).cloned());
+        }
+        out
+    }
+
+    fn sequence(&mut self) -> FrameSeq {
+        // Sometimes a number far ahead, and never back.
+        self.next += if self.dice.chance(2) {
+            self.dice.below(100)
+        } else {
+            1
+        };
+        FrameSeq::new(self.next)
+    }
+
+    /// A write to a key of its own; its MACs hold for the replicas named.
+    fn frame(&mut self, sequence: FrameSeq, good: &[bool]) -> Bytes {
+        let keys = Keyring::get();
+        let mut builder = FrameBuilder::default();
+        let value = self.dice.throw().to_le_bytes();
+        let operation = kv::put(b"rogue", &value).expect("the key is short");
+        builder.push(&operation).expect("one operation fits");
+        let body = builder.finish(self.client, sequence, Mode::Ordered);
+        let digest = Digester::new(CLUSTER).digest(Domain::RequestFrame, &body);
+        let authenticator = match self.auth {
+            ClientAuth::Signature if good.iter().all(|good| *good) => {
+                Authenticator::Signature(keys.client(self.client).sign(Domain::RequestFrame, &digest))
+            }
+            ClientAuth::Signature => Authenticator::Signature([7; 64]),
+            ClientAuth::Mac => {
+                let macs = keys.macs(self.client, self.n).iter().zip(good);
+                Authenticator::Macs(
+                    macs.map(|(key, good)| if *good { key.mac(&digest) } else { [9; 16] })
+                        .collect(),
+                )
+            }
+        };
+        let frame = RequestFrame { body, authenticator };
+        encode(Envelope::new(Kind::Request, CLUSTER, Epoch::ZERO), &frame, 512)
+    }
+}

@@ -1,0 +1,191 @@
+//! A simulated cluster for users' own applications.
+
+use std::time::Duration;
+
+use super::checker::Violation;
+use super::network::Weather;
+use super::plan::{Fault, Knobs, Plan, Profile};
+use super::world::World;
+use crate::client::CallError;
+use crate::execution::Application;
+use crate::messages::Mode;
+use crate::types::{Digest, NodeId, SeqNo, Time};
+
+/// How a [`Cluster`] is made.
+#[derive(Debug, Clone)]
+pub struct ClusterBuilder {
+    seed: u64,
+    knobs: Knobs,
+    weather: Weather,
+}
+
+impl ClusterBuilder {
+    /// So many replicas, from 1 to 10; four if not said.
+    #[must_use]
+    pub fn replicas(mut self, replicas: usize) -> Self {
+        self.knobs.replicas = replicas.clamp(1, super::keys::REPLICAS_MAX);
+        self
+    }
+
+    /// The seed that everything follows from; 1 if not said.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// How the links behave; calm if not said.
+    #[must_use]
+    pub fn weather(mut self, weather: Weather) -> Self {
+        self.weather = weather;
+        self
+    }
+
+    /// Starts replicas of `application`.
+    #[must_use]
+    pub fn start<A: Application + Clone>(self, application: A) -> Cluster<A> {
+        let plan = Plan {
+            weather: self.weather,
+            calm_from: Time::from_nanos(u64::MAX),
+            ..Plan::quiet(Profile::Net, self.seed, self.knobs)
+        };
+        Cluster {
+            world: World::new(&plan, &application),
+        }
+    }
+}
+
+/// A cluster of simulated replicas of one application, driven by hand.
+///
+/// ```
+/// use std::time::Duration;
+/// use atlas_smr_replica::execution::apps::counter::{self, Counter};
+/// use atlas_smr_replica::sim::Cluster;
+/// use atlas_smr_replica::types::NodeId;
+///
+/// let mut cluster = Cluster::new(Counter);
+/// for expected in 1..=3 {
+///     let sum = cluster.call(&counter::add(1), Duration::from_secs(1)).unwrap();
+///     assert_eq!(counter::value(&sum), Some(expected));
+/// }
+/// // One of four replicas may fail.
+/// cluster.crash(NodeId::new(3));
+/// let sum = cluster.call(&counter::add(1), Duration::from_secs(1)).unwrap();
+/// assert_eq!(counter::value(&sum), Some(4));
+/// cluster.check().unwrap();
+/// ```
+pub struct Cluster<A: Application> {
+    world: World<A>,
+}
+
+/// A call did not end in time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SimCallError {
+    /// No f+1 equal answers within the time; the operation may still be executed.
+    #[error("no f+1 equal answers in time")]
+    TimedOut,
+    /// The client was told why there is no result.
+    #[error(transparent)]
+    Failed(#[from] CallError),
+}
+
+impl<A: Application + Clone> Cluster<A> {
+    /// Four replicas, one client, a calm network.
+    #[must_use]
+    pub fn new(application: A) -> Self {
+        Self::builder().start(application)
+    }
+
+    /// A cluster with other settings.
+    #[must_use]
+    pub fn builder() -> ClusterBuilder {
+        ClusterBuilder {
+            seed: 1,
+            knobs: Knobs::calm(4, 1),
+            weather: Weather::calm(),
+        }
+    }
+
+    /// Executes one ordered operation and lets virtual time pass until its result is known.
+    ///
+    /// # Errors
+    /// When there is none within this much virtual time.
+    pub fn call(&mut self, operation: &[u8], within: Duration) -> Result<Vec<u8>, SimCallError> {
+        self.ask(operation, Mode::Ordered, within)
+    }
+
+    /// Executes one read-only operation beside the order; its result may be stale.
+    ///
+    /// # Errors
+    /// When there is none within this much virtual time.
+    pub fn read(&mut self, operation: &[u8], within: Duration) -> Result<Vec<u8>, SimCallError> {
+        self.ask(operation, Mode::Unordered, within)
+    }
+
+    fn ask(&mut self, operation: &[u8], mode: Mode, within: Duration) -> Result<Vec<u8>, SimCallError> {
+        let until = self.world.now.after(within);
+        let call = self.world.call_at(self.world.now, 0, operation.to_vec(), mode);
+        while self.world.calls[call].end.is_none() && self.world.step(until) {}
+        match &self.world.calls[call].end {
+            Some((_, result)) => Ok(result.clone()?),
+            None => Err(SimCallError::TimedOut),
+        }
+    }
+
+    /// Lets virtual time pass.
+    pub fn run_for(&mut self, duration: Duration) {
+        let until = self.world.now.after(duration);
+        while self.world.step(until) {}
+        self.world.now = self.world.now.max(until);
+    }
+
+    /// A replica loses power for good.
+    pub fn crash(&mut self, node: NodeId) {
+        if node.index() < self.world.hosts.len() {
+            self.world.crash(node.index());
+        }
+    }
+
+    /// Cuts these replicas off from the others until [`heal`](Self::heal); what is sent meanwhile is lost.
+    pub fn cut_off(&mut self, nodes: &[NodeId]) {
+        let is_inside = |host: &usize| nodes.iter().any(|node| node.index() == *host);
+        let (from, to): (Vec<usize>, Vec<usize>) = (0..self.world.hosts.len()).partition(is_inside);
+        let until = self.world.now.after(Duration::from_secs(1 << 30));
+        self.world.network.lose_at_cuts();
+        self.world.strike(&Fault::Partition {
+            from,
+            to,
+            both: true,
+            until,
+        });
+    }
+
+    /// Ends every partition.
+    pub fn heal(&mut self) {
+        self.world.network.heal();
+    }
+
+    /// How much virtual time has passed.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.world.now.since(Time::START)
+    }
+
+    /// The last decision of each replica and the digest of its state after it.
+    pub fn states(&mut self) -> Vec<(SeqNo, Digest)> {
+        let hosts = self.world.hosts.iter_mut();
+        hosts
+            .map(|host| host.sim.digest_now())
+            .map(|claim| (claim.seq, claim.digest))
+            .collect()
+    }
+
+    /// Whether every rule held so far, and replicas at the same decision have the same state.
+    ///
+    /// # Errors
+    /// The first rule that was broken: the application is not deterministic, or the protocol is wrong.
+    pub fn check(&mut self) -> Result<(), Violation> {
+        self.world.check_end(false);
+        self.world.violation.clone().map_or(Ok(()), Err)
+    }
+}

@@ -1,0 +1,57 @@
+use std::time::Duration;
+
+/// Numbers from a seed, the same for ever (SplitMix64; Steele, Lea & Flood, OOPSLA 2014).
+#[derive(Debug, Clone)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// The numbers of this seed.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// Dice of their own for one part of the world, so that its throws do not move anybody else's.
+    #[must_use]
+    pub fn split(&mut self) -> Self {
+        Self(self.throw())
+    }
+
+    /// The next number.
+    pub fn throw(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `end`; zero when `end` is zero.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.throw().checked_rem(end).unwrap_or(0)
+    }
+
+    /// A number from `from` to `to`, both included.
+    pub fn between(&mut self, from: u64, to: u64) -> u64 {
+        from + self.below(to.saturating_sub(from).saturating_add(1))
+    }
+
+    /// True in so many of a hundred throws.
+    pub fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    /// One of these, which must not be empty.
+    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len() as u64) as usize]
+    }
+
+    /// A duration between two numbers of microseconds.
+    pub fn micros(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_micros(self.between(from, to))
+    }
+
+    /// A duration between two numbers of milliseconds.
+    pub fn millis(&mut self, from: u64, to: u64) -> Duration {
+        self.micros(1000 * from, 1000 * to)
+    }
+}

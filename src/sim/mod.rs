@@ -1,0 +1,46 @@
+//! The simulator: a whole cluster in virtual time, from one seed.
+//!
+//! ```text
+//!   seed ──► Plan: knobs, weather, faults, liars ──► World ──► RunReport
+//!                                                      │
+//!       hosts: FrameChecker + Replica + executor       │  one queue of events: messages, turns, syncs,
+//!       disks, clocks, clients, links, liars           │  clients' calls and timeouts, faults
+//!                                                      ▼
+//!                                  checkers, with their own arithmetic
+//! ```
+//!
+//! The replicas are the ones that run in production, fed with encoded messages by the steps of the shards' roles;
+//! only the network, the disk and the clock are replaced. Everything follows from the seed: two runs of one seed have the
+//! same digest over every message delivered and every decision executed.
+//!
+//! - [`run`] plays one seed of a [`Profile`] over the key-value store and gives a [`RunReport`];
+//! - [`Cluster`] lets applications run on a simulated cluster in tests;
+//! - `atlas sim` plays many seeds, and one seed readably;
+//! - [`mutants`] are faults planted in the protocol: each must be found.
+//!
+//! **What a run promises.** Safety is judged in every run. Progress is judged where the protocol promises it: see
+//! [`Plan::promises_progress`](plan::Plan).
+
+mod byzantine;
+pub mod checker;
+mod clients;
+mod cluster;
+mod dice;
+mod disk;
+mod keys;
+pub mod mutants;
+mod network;
+pub mod plan;
+mod replica;
+mod run;
+mod world;
+
+pub use byzantine::Lie;
+pub use checker::{Rule, Violation};
+pub use clients::Roguery;
+pub use cluster::{Cluster, ClusterBuilder, SimCallError};
+pub use dice::Dice;
+pub use disk::SimDisk;
+pub use network::Weather;
+pub use plan::{Knobs, Profile};
+pub use run::{RunReport, TWINS_PATTERNS, run, run_plan, run_twins_pattern};

@@ -1,0 +1,171 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Dice;
+use crate::types::Time;
+
+/// How links behave in one run.
+#[derive(Debug, Clone)]
+pub struct Weather {
+    /// The usual delay of a message, in microseconds.
+    pub delay_us: (u64, u64),
+    /// Messages that take much longer, in percent: what overtakes them is reordered.
+    pub late_percent: u64,
+    /// How much longer at most, in milliseconds.
+    pub late_ms: u64,
+    /// Messages delivered twice, in percent.
+    pub doubled_percent: u64,
+    /// Messages between replicas that are lost, in percent.
+    pub replica_loss_percent: u64,
+    /// Messages between clients and replicas that are lost, in percent.
+    pub client_loss_percent: u64,
+    /// Whether a link delivers in the order of sending, as TCP does.
+    pub in_order: bool,
+    /// Whether a partition loses messages; else it holds them back, as a link that stays up does.
+    pub partitions_lose: bool,
+}
+
+impl Weather {
+    /// A quiet local network.
+    #[must_use]
+    pub const fn calm() -> Self {
+        Self {
+            delay_us: (50, 200),
+            late_percent: 0,
+            late_ms: 0,
+            doubled_percent: 0,
+            replica_loss_percent: 0,
+            client_loss_percent: 0,
+            in_order: true,
+            partitions_lose: false,
+        }
+    }
+}
+
+/// One end of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum End {
+    /// A host, by its place in the world.
+    Host(usize),
+    /// A client, by its number.
+    Client(u32),
+}
+
+/// What happened to messages on the way.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Traffic {
+    pub lost: u64,
+    pub doubled: u64,
+    pub late: u64,
+    pub cut: u64,
+    pub slowed: u64,
+}
+
+/// The links between all ends.
+pub(super) struct Network {
+    weather: Weather,
+    dice: Dice,
+    /// Cut directions and until when.
+    cuts: Vec<(usize, usize, Time)>,
+    /// Hosts whose messages take longer, and by how much.
+    slow: BTreeMap<usize, Duration>,
+    /// When the last message of a link arrives.
+    last: BTreeMap<(End, End), Time>,
+    /// From here on nothing is lost, doubled or late.
+    calm_from: Time,
+    pub traffic: Traffic,
+}
+
+impl Network {
+    pub(super) fn new(weather: Weather, calm_from: Time, dice: Dice) -> Self {
+        Self {
+            weather,
+            dice,
+            cuts: Vec::new(),
+            slow: BTreeMap::new(),
+            last: BTreeMap::new(),
+            calm_from,
+            traffic: Traffic::default(),
+        }
+    }
+
+    /// Cuts one direction between two hosts.
+    pub(super) fn cut(&mut self, from: usize, to: usize, until: Time) {
+        self.cuts.push((from, to, until));
+    }
+
+    /// What is sent into a cut is lost from now on, not held back.
+    pub(super) fn lose_at_cuts(&mut self) {
+        self.weather.partitions_lose = true;
+    }
+
+    /// Heals every cut.
+    pub(super) fn heal(&mut self) {
+        self.cuts.clear();
+        self.slow.clear();
+    }
+
+    /// Makes everything that a host sends slow.
+    pub(super) fn slow_down(&mut self, host: usize, by: Duration) {
+        self.slow.insert(host, by);
+    }
+
+    fn cut_until(&self, now: Time, from: End, to: End) -> Option<Time> {
+        let (End::Host(from), End::Host(to)) = (from, to) else {
+            return None;
+        };
+        let cuts = self
+            .cuts
+            .iter()
+            .filter(|cut| (cut.0, cut.1) == (from, to) && cut.2 > now);
+        cuts.map(|cut| cut.2).max()
+    }
+
+    /// When the copies of a message arrive: none, one or two.
+    pub(super) fn arrivals(&mut self, now: Time, from: End, to: End) -> Vec<Time> {
+        let rough = now < self.calm_from;
+        let between_replicas = matches!((from, to), (End::Host(_), End::Host(_)));
+        let loss = match between_replicas {
+            true => self.weather.replica_loss_percent,
+            false => self.weather.client_loss_percent,
+        };
+        let mut start = now;
+        if let Some(until) = self.cut_until(now, from, to) {
+            self.traffic.cut += 1;
+            if self.weather.partitions_lose {
+                return Vec::new();
+            }
+            start = until;
+        }
+        if rough && self.dice.chance(loss) {
+            self.traffic.lost += 1;
+            return Vec::new();
+        }
+        let copies = 1 + usize::from(rough && self.dice.chance(self.weather.doubled_percent));
+        self.traffic.doubled += copies as u64 - 1;
+        (0..copies)
+            .map(|_| self.arrival(start, from, to, rough))
+            .collect()
+    }
+
+    fn arrival(&mut self, start: Time, from: End, to: End, rough: bool) -> Time {
+        let (least, most) = self.weather.delay_us;
+        let mut at = start.after(self.dice.micros(least, most));
+        if rough && self.dice.chance(self.weather.late_percent) {
+            self.traffic.late += 1;
+            at = at.after(self.dice.millis(0, self.weather.late_ms));
+        }
+        if let End::Host(host) = from
+            && let Some(by) = self.slow.get(&host)
+        {
+            self.traffic.slowed += 1;
+            at = at.after(*by);
+        }
+        if self.weather.in_order {
+            let last = self.last.entry((from, to)).or_insert(at);
+            *last = (*last).max(at);
+            at = *last;
+        }
+        at
+    }
+}

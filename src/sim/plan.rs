@@ -1,0 +1,530 @@
+//! What a seed decides before a run begins: knobs, weather, faults and who lies.
+
+use std::time::Duration;
+
+use super::Dice;
+use super::byzantine::Lie;
+use super::clients::Roguery;
+use super::network::Weather;
+use crate::preprocessing::{CheckerLimits, ClientAuth, PoolLimits};
+use crate::types::Time;
+use crate::view_transfer::pbft::ViewTimings;
+
+/// Which kinds of faults a run may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Profile {
+    /// Only the network and the clocks are faulty.
+    Net,
+    /// Up to f replicas and two clients lie.
+    Byzantine,
+    /// Up to f replicas crash and stay down.
+    Crash,
+    /// One replica runs twice with one key, and partitions split the copies.
+    Twins,
+}
+
+impl Profile {
+    /// Every profile, in the order of a run over all of them.
+    pub const ALL: [Self; 4] = [Self::Net, Self::Byzantine, Self::Crash, Self::Twins];
+
+    /// The profile's name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Net => "net",
+            Self::Byzantine => "byzantine",
+            Self::Crash => "crash",
+            Self::Twins => "twins",
+        }
+    }
+}
+
+/// The settings of the cluster and its clients in one run.
+#[derive(Debug, Clone)]
+pub struct Knobs {
+    /// Replicas.
+    pub replicas: usize,
+    /// Clients that follow the protocol.
+    pub honest_clients: usize,
+    /// Clients that do not.
+    pub rogue_clients: usize,
+    /// Sequence numbers after the stable checkpoint that are accepted.
+    pub window: u64,
+    /// Undecided proposals of the leader.
+    pub pipeline: usize,
+    /// Decisions between checkpoints.
+    pub checkpoint_decisions: u64,
+    /// Sizes of frames and batches.
+    pub limits: CheckerLimits,
+    /// Bounds of the request pool.
+    pub pool: PoolLimits,
+    /// How clients prove their frames.
+    pub auth: ClientAuth,
+    /// Frames of one client under way.
+    pub frames_in_flight: usize,
+    /// Microseconds from a message's arrival to the turn that looks at it.
+    pub turn_us: (u64, u64),
+    /// Microseconds of a disk's sync.
+    pub sync_us: (u64, u64),
+    /// How long replicas wait for a leader and a view.
+    pub timings: ViewTimings,
+    /// How long clients wait before they ask everybody.
+    pub retransmit: Duration,
+}
+
+impl Knobs {
+    /// The settings of a small, quiet cluster.
+    #[must_use]
+    pub fn calm(replicas: usize, honest_clients: usize) -> Self {
+        Self {
+            replicas,
+            honest_clients,
+            rogue_clients: 0,
+            window: 64,
+            pipeline: 4,
+            checkpoint_decisions: 8,
+            limits: CheckerLimits {
+                frame_bytes_max: 4096,
+                frame_operations_max: 16,
+                batch_bytes_max: 16 << 10,
+                batch_frames_max: 64,
+            },
+            pool: PoolLimits {
+                frames_per_client: 64,
+                bytes_per_client: 64 << 10,
+                bytes_max: 256 << 10,
+            },
+            auth: ClientAuth::Mac,
+            frames_in_flight: 8,
+            turn_us: (1, 20),
+            sync_us: (10, 200),
+            timings: ViewTimings {
+                timeout_max: Duration::from_secs(5),
+                ..ViewTimings::default()
+            },
+            retransmit: Duration::from_millis(200),
+        }
+    }
+
+    fn of(dice: &mut Dice) -> Self {
+        let replicas = dice.pick(&[4, 4, 4, 4, 4, 7, 7, 10]);
+        let checkpoint_decisions = dice.between(2, 12);
+        Self {
+            window: checkpoint_decisions * dice.between(2, 4) + dice.below(5),
+            pipeline: dice.between(1, 8) as usize,
+            checkpoint_decisions,
+            limits: CheckerLimits {
+                batch_frames_max: dice.pick(&[1, 2, 8, 64]),
+                frame_operations_max: dice.pick(&[1, 4, 16]),
+                ..Self::calm(1, 1).limits
+            },
+            auth: dice.pick(&[ClientAuth::Mac, ClientAuth::Mac, ClientAuth::Signature]),
+            frames_in_flight: dice.pick(&[1, 4, 16]),
+            turn_us: dice.pick(&[(0, 0), (1, 20), (50, 500)]),
+            sync_us: dice.pick(&[(1, 20), (50, 800), (1000, 12_000)]),
+            timings: ViewTimings {
+                timeout: dice.millis(300, 1500),
+                timeout_max: Duration::from_secs(5),
+                status_period: match dice.chance(50) {
+                    true => dice.millis(100, 500),
+                    false => dice.millis(500, 2000),
+                },
+                ..ViewTimings::default()
+            },
+            retransmit: dice.millis(50, 400),
+            ..Self::calm(replicas, dice.between(2, 4) as usize)
+        }
+    }
+
+    /// Clients, honest or not.
+    #[must_use]
+    pub const fn clients(&self) -> usize {
+        self.honest_clients + self.rogue_clients
+    }
+
+    /// How many effects may wait for the disk: room for every place of the window, several times.
+    #[must_use]
+    pub const fn held_effects_max(&self) -> usize {
+        8 * self.window as usize + 64
+    }
+
+    /// How many replicas may be faulty.
+    #[must_use]
+    pub const fn faulty_max(&self) -> usize {
+        (self.replicas - 1) / 3
+    }
+}
+
+/// Something that goes wrong at a moment.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// Messages of these hosts to these hosts do not pass until a moment; and back, if `both`.
+    Partition {
+        /// One side.
+        from: Vec<usize>,
+        /// The other side.
+        to: Vec<usize>,
+        /// Whether neither direction passes.
+        both: bool,
+        /// When it heals.
+        until: Time,
+    },
+    /// All that a host sends takes longer.
+    SlowLink {
+        /// The host.
+        host: usize,
+        /// By how much.
+        by: Duration,
+    },
+    /// A host loses power for good. (Disks keep what a restart would read, see [`SimDisk`](super::SimDisk).)
+    Crash {
+        /// The host.
+        host: usize,
+    },
+    /// A host's disk fails to sync: the replica stops for good, as it must.
+    FailedSync {
+        /// The host.
+        host: usize,
+    },
+    /// A host's disk is slow for a while.
+    SlowDisk {
+        /// The host.
+        host: usize,
+        /// How many times as long a sync takes.
+        factor: u64,
+        /// Until then.
+        until: Time,
+    },
+    /// A host's disk has no room for a while.
+    FullDisk {
+        /// The host.
+        host: usize,
+        /// Until then.
+        until: Time,
+    },
+    /// A host's clock jumps ahead.
+    ClockJump {
+        /// The host.
+        host: usize,
+        /// By how much.
+        by: Duration,
+    },
+}
+
+/// How the hosts of an exhaustive twins run are split in one view: bit `i` says on which side host `i + 1` is, host 0 being
+/// on side 0.
+pub type TwoSets = u8;
+
+/// How many such splits there are of the five hosts of four replicas with one twin.
+pub const TWO_SETS: u64 = 16;
+
+/// One run, decided.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The seed of it all.
+    pub seed: u64,
+    /// Its kind.
+    pub profile: Profile,
+    /// Settings.
+    pub knobs: Knobs,
+    /// Links.
+    pub weather: Weather,
+    /// The faults and when they strike.
+    pub faults: Vec<(Time, Fault)>,
+    /// Replicas that lie, and how.
+    pub liars: Vec<(usize, Vec<Lie>)>,
+    /// The replica that runs twice.
+    pub twin: Option<usize>,
+    /// What the faulty clients do.
+    pub rogues: Vec<Roguery>,
+    /// Clock of each host: offset in nanoseconds and rate in parts per million too fast.
+    pub clocks: Vec<(u64, i64)>,
+    /// Operations of all honest clients.
+    pub operations: usize,
+    /// Keys that they touch.
+    pub keys: u64,
+    /// They are submitted until then.
+    pub busy_until: Time,
+    /// All faults but crashes and lies have healed by then.
+    pub calm_from: Time,
+    /// Whether all operations have to complete soon after that.
+    pub promises_progress: bool,
+}
+
+/// After the faults have healed, everything pending completes within this.
+pub const PROGRESS_BOUND: Duration = Duration::from_secs(60);
+
+impl Plan {
+    /// A run in which nothing happens.
+    #[must_use]
+    pub fn quiet(profile: Profile, seed: u64, knobs: Knobs) -> Self {
+        Self {
+            seed,
+            profile,
+            knobs,
+            weather: Weather::calm(),
+            faults: Vec::new(),
+            liars: Vec::new(),
+            twin: None,
+            rogues: Vec::new(),
+            clocks: Vec::new(),
+            operations: 0,
+            keys: 1,
+            busy_until: Time::START,
+            calm_from: Time::START,
+            promises_progress: true,
+        }
+    }
+
+    /// One of the runs that together cover every split of the hosts into two sets in each of three views, for four replicas
+    /// of which the first runs twice (Bano et al., Twins, OPODIS 2021).
+    #[must_use]
+    pub fn of_twins_pattern(twin: usize, pattern: [TwoSets; 3]) -> Self {
+        let mut seed = twin as u64;
+        let round = Duration::from_millis(400);
+        let mut knobs = Knobs::calm(4, 2);
+        knobs.timings.timeout = Duration::from_millis(300);
+        knobs.retransmit = Duration::from_millis(100);
+        let mut faults = Vec::new();
+        for (number, sides) in (0u32..).zip(pattern) {
+            seed = seed << 4 | u64::from(sides);
+            let at = Time::START.after(round * number);
+            let (from, to): (Vec<usize>, Vec<usize>) =
+                (0..5).partition(|host| *host == 0 || sides >> (host - 1) & 1 == 0);
+            let until = at.after(round);
+            let both = true;
+            faults.push((
+                at,
+                Fault::Partition {
+                    from,
+                    to,
+                    both,
+                    until,
+                },
+            ));
+        }
+        let calm_from = Time::START.after(round * 3);
+        Self {
+            weather: Weather {
+                partitions_lose: true,
+                ..Weather::calm()
+            },
+            faults,
+            twin: Some(twin),
+            operations: 24,
+            keys: 2,
+            busy_until: calm_from,
+            calm_from,
+            ..Self::quiet(Profile::Twins, seed, knobs)
+        }
+    }
+
+    /// The run of a seed.
+    #[must_use]
+    pub fn of(profile: Profile, seed: u64) -> Self {
+        let mut dice = Dice::new(seed ^ (profile as u64) << 56);
+        let mut knobs = Knobs::of(&mut dice);
+        // Some runs are dense, and some are long with much quiet in between.
+        let busy_ms = dice.pick(&[(200, 4000), (200, 4000), (4000, 60_000), (60_000, 900_000)]);
+        let busy_until = Time::START.after(dice.millis(busy_ms.0, busy_ms.1));
+        let calm_from = busy_until.after(dice.millis(0, 1000));
+        let weather = weather(&mut dice);
+        let keys = dice.between(1, 5);
+        let mut plan = Self {
+            weather,
+            operations: 30 * keys as usize,
+            keys,
+            busy_until,
+            calm_from,
+            ..Self::quiet(profile, seed, knobs.clone())
+        };
+        match profile {
+            Profile::Net => {}
+            Profile::Byzantine => {
+                plan.plan_lies(&mut dice);
+                knobs.rogue_clients = plan.rogues.len();
+            }
+            Profile::Crash => plan.plan_crashes(&mut dice),
+            Profile::Twins => {
+                let early = dice.pick(&[0, 1, 2, knobs.replicas - 1]);
+                plan.twin = Some(early);
+                plan.plan_rounds(&mut dice, knobs.timings.timeout);
+            }
+        }
+        plan.knobs = knobs;
+        let hosts = plan.hosts();
+        plan.clocks = (0..hosts)
+            .map(|_| (dice.below(3_600_000_000_000), dice.between(0, 1000) as i64 - 500))
+            .collect();
+        if profile != Profile::Twins {
+            plan.plan_partitions(&mut dice);
+        }
+        plan.plan_clocks_and_disks(&mut dice);
+        plan.promises_progress = plan.is_progress_promised();
+        plan
+    }
+
+    /// How many hosts run replicas: one more than replicas if one runs twice.
+    #[must_use]
+    pub fn hosts(&self) -> usize {
+        self.knobs.replicas + usize::from(self.twin.is_some())
+    }
+
+    /// The replica that a host runs.
+    #[must_use]
+    pub fn node_of(&self, host: usize) -> usize {
+        match self.twin {
+            Some(twin) if host == self.knobs.replicas => twin,
+            _ => host,
+        }
+    }
+
+    /// Whether a host follows the protocol with a key that nobody else has.
+    #[must_use]
+    pub fn is_correct(&self, host: usize) -> bool {
+        self.twin != Some(self.node_of(host)) && self.liars.iter().all(|(liar, _)| *liar != host)
+    }
+
+    fn plan_lies(&mut self, dice: &mut Dice) {
+        let most = self.knobs.faulty_max() as u64;
+        let colludes = most > 1 && dice.chance(25);
+        let count = if colludes { most } else { dice.between(1, most) };
+        let mut candidates: Vec<usize> = (0..self.knobs.replicas).collect();
+        // The first leader lies in half of the runs, the second in a quarter: leaders have more to lie about.
+        let first = dice.pick(&[Some(0), Some(0), Some(1), None]);
+        for index in 0..count {
+            let place = match (index, first) {
+                (0, Some(first)) => first,
+                _ => dice.below(candidates.len() as u64) as usize,
+            };
+            let lies = match colludes {
+                true => vec![Lie::Collude],
+                false => (0..dice.between(1, 3)).map(|_| dice.pick(&Lie::ALL)).collect(),
+            };
+            self.liars.push((candidates.swap_remove(place), lies));
+        }
+        let rogues = dice.pick(&[0, 0, 1, 2]);
+        self.rogues = (0..rogues).map(|_| dice.pick(&Roguery::ALL)).collect();
+    }
+
+    fn plan_crashes(&mut self, dice: &mut Dice) {
+        let count = dice.between(1, self.knobs.faulty_max() as u64);
+        let mut candidates: Vec<usize> = (0..self.knobs.replicas).collect();
+        for index in 0..count {
+            // The first leader often, and its successor with it: view changes that fail.
+            let place = match dice.chance(50) {
+                true => (index as usize).min(candidates.len() - 1),
+                false => dice.below(candidates.len() as u64) as usize,
+            };
+            let host = candidates.swap_remove(place);
+            let at = self.moment(dice);
+            let fault = match dice.chance(70) {
+                true => Fault::Crash { host },
+                false => Fault::FailedSync { host },
+            };
+            self.faults.push((at, fault));
+        }
+    }
+
+    /// A moment while clients are busy.
+    fn moment(&self, dice: &mut Dice) -> Time {
+        Time::from_nanos(dice.below(self.busy_until.as_nanos()))
+    }
+
+    /// How long a fault that heals lasts.
+    fn spell(&self, dice: &mut Dice, at: Time) -> Time {
+        let most = (self.busy_until.as_nanos() / 3_000_000).clamp(1500, 30_000);
+        at.after(dice.millis(1, most)).min(self.calm_from)
+    }
+
+    /// Each round splits the hosts anew, and lasts about as long as a leader is given.
+    fn plan_rounds(&mut self, dice: &mut Dice, timeout: Duration) {
+        let hosts = self.hosts();
+        let mut at = Time::START.after(dice.millis(0, 200));
+        for _ in 0..dice.between(1, 8) {
+            let until = at.after(timeout.mul_f64(dice.between(5, 25) as f64 / 10.0));
+            let until = until.min(self.calm_from);
+            let sets = dice.between(2, 3);
+            let side: Vec<u64> = (0..hosts).map(|_| dice.below(sets)).collect();
+            for set in 0..sets {
+                let inside = |host: &usize| side[*host] == set;
+                let (from, to) = (0..hosts).filter(|host| side[*host] >= set).partition(inside);
+                let both = dice.chance(85);
+                let fault = Fault::Partition {
+                    from,
+                    to,
+                    both,
+                    until,
+                };
+                self.faults.push((at, fault));
+            }
+            at = until;
+        }
+    }
+
+    fn plan_partitions(&mut self, dice: &mut Dice) {
+        let hosts = self.hosts();
+        for _ in 0..dice.pick(&[0, 0, 1, 2, 3, 6]) {
+            let at = self.moment(dice);
+            let until = self.spell(dice, at);
+            let (from, to) = (0..hosts).partition(|_| dice.chance(50));
+            let both = dice.chance(60);
+            let fault = Fault::Partition {
+                from,
+                to,
+                both,
+                until,
+            };
+            self.faults.push((at, fault));
+        }
+        if dice.chance(20) {
+            let (host, by) = (dice.below(hosts as u64) as usize, dice.millis(1, 60));
+            self.faults.push((Time::START, Fault::SlowLink { host, by }));
+        }
+    }
+
+    fn plan_clocks_and_disks(&mut self, dice: &mut Dice) {
+        let hosts = self.hosts() as u64;
+        if dice.chance(25) {
+            for _ in 0..dice.between(1, 3) {
+                let (at, host) = (self.moment(dice), dice.below(hosts) as usize);
+                let by = dice.millis(1, 20_000);
+                self.faults.push((at, Fault::ClockJump { host, by }));
+            }
+        }
+        if self.profile == Profile::Crash || dice.chance(10) {
+            for _ in 0..dice.between(0, 2) {
+                let (at, host) = (self.moment(dice), dice.below(hosts) as usize);
+                let until = self.spell(dice, at);
+                let factor = dice.pick(&[10, 100]);
+                self.faults.push((at, Fault::SlowDisk { host, factor, until }));
+            }
+            for _ in 0..dice.between(0, 2) {
+                let (at, host) = (self.moment(dice), dice.below(hosts) as usize);
+                let until = self.spell(dice, at);
+                self.faults.push((at, Fault::FullDisk { host, until }));
+            }
+        }
+    }
+
+    /// A frame that its client proves to some replicas only needs all the others.
+    fn is_progress_promised(&self) -> bool {
+        let spoils_macs = |kind: &Roguery| matches!(kind, Roguery::BadMacs | Roguery::Garbage);
+        !self.rogues.iter().any(spoils_macs) || self.knobs.auth == ClientAuth::Signature
+    }
+}
+
+fn weather(dice: &mut Dice) -> Weather {
+    let delay_us = dice.pick(&[(20, 100), (100, 3000), (5000, 40_000)]);
+    let loses = dice.chance(25);
+    Weather {
+        delay_us,
+        late_percent: dice.pick(&[0, 1, 10]),
+        late_ms: dice.between(1, 500),
+        doubled_percent: dice.pick(&[0, 2, 20]),
+        replica_loss_percent: if loses { dice.between(1, 15) } else { 0 },
+        client_loss_percent: dice.pick(&[0, 0, 2, 20]),
+        in_order: dice.chance(50),
+        partitions_lose: loses,
+    }
+}

@@ -1,0 +1,209 @@
+//! A planned run of the key-value store from its beginning to the verdict.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use super::Dice;
+use super::checker::linearizability::{self, Action, Operation, Verdict};
+use super::checker::{Rule, Violation};
+use super::plan::{PROGRESS_BOUND, Plan, Profile, TWO_SETS, TwoSets};
+use super::world::{Call, World};
+use crate::execution::apps::kv::{self, Kv};
+use crate::messages::Mode;
+use crate::types::Time;
+
+/// Steps of the search for an order that explains one key's history.
+const LINEARIZABILITY_BUDGET: usize = 1_000_000;
+/// After the last call has ended, what is still under way arrives within this.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// What became of a run.
+#[derive(Debug, Clone)]
+pub struct RunReport {
+    /// Its seed.
+    pub seed: u64,
+    /// Its kind.
+    pub profile: Profile,
+    /// The digest of everything that happened: equal for equal seeds.
+    pub digest: [u8; 32],
+    /// The first rule that was broken.
+    pub violation: Option<Violation>,
+    /// Virtual time that passed.
+    pub simulated: Duration,
+    /// Events that happened.
+    pub steps: u64,
+    /// Decisions of the correct replica that has most.
+    pub decisions: u64,
+    /// Operations that completed, of all.
+    pub completed: (usize, usize),
+    /// How often each kind of fault struck.
+    pub hits: BTreeMap<&'static str, u64>,
+    /// The run in words, if it was asked for.
+    pub story: Vec<String>,
+}
+
+/// Runs one seed.
+#[must_use]
+pub fn run(profile: Profile, seed: u64, with_story: bool) -> RunReport {
+    run_plan(Plan::of(profile, seed), with_story)
+}
+
+/// How many patterns [`run_twins_pattern`] knows: whoever of the four runs twice, three splits in a row.
+pub const TWINS_PATTERNS: u64 = 4 * TWO_SETS.pow(3);
+
+/// Runs one of the patterns of [`Plan::of_twins_pattern`], by its number.
+#[must_use]
+pub fn run_twins_pattern(number: u64, with_story: bool) -> RunReport {
+    let sides = |round: u64| (number / TWO_SETS.pow(round as u32) % TWO_SETS) as TwoSets;
+    let twin = (number / TWO_SETS.pow(3) % 4) as usize;
+    let mut plan = Plan::of_twins_pattern(twin, [sides(2), sides(1), sides(0)]);
+    plan.seed = number;
+    run_plan(plan, with_story)
+}
+
+/// Runs a plan of one's own.
+#[must_use]
+pub fn run_plan(plan: Plan, with_story: bool) -> RunReport {
+    let (profile, seed) = (plan.profile, plan.seed);
+    let mut world = World::new(&plan, &Kv);
+    world.story = with_story.then(|| vec![format!("{plan:#?}")]);
+    plan_calls(&plan, &mut world);
+    let ended = catch_unwind(AssertUnwindSafe(|| drive(&plan, &mut world)));
+    if let Err(panic) = ended {
+        let what = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        world.break_rule(
+            Rule::NoPanic,
+            what.unwrap_or_else(|| "a panic without words".to_owned()),
+        );
+    }
+    world.count_hits();
+    RunReport {
+        seed,
+        profile,
+        digest: world.digest(),
+        simulated: world.now.since(Time::START),
+        steps: world.steps,
+        decisions: world.agreement.decided(),
+        completed: (world.calls.len() - world.open_calls(), world.calls.len()),
+        violation: world.violation,
+        hits: world.hits,
+        story: world.story.unwrap_or_default(),
+    }
+}
+
+fn key_name(key: u64) -> Vec<u8> {
+    format!("k{key}").into_bytes()
+}
+
+/// Writes of values that are never written twice, reads and removals, over few keys.
+fn plan_calls(plan: &Plan, world: &mut World<Kv>) {
+    let mut dice = Dice::new(plan.seed ^ 0x6361_6c6c);
+    for number in 0..plan.operations as u64 {
+        let key = key_name(dice.below(plan.keys));
+        let (operation, mode) = match dice.below(100) {
+            0..40 => (kv::put(&key, &(number + 1).to_le_bytes()), Mode::Ordered),
+            40..45 => (kv::delete(&key), Mode::Ordered),
+            45..90 => (kv::get(&key), Mode::Ordered),
+            _ => (kv::get(&key), Mode::Unordered),
+        };
+        let at = Time::from_nanos(dice.below(plan.busy_until.as_nanos()));
+        let client = dice.below(plan.knobs.honest_clients as u64) as usize;
+        world.call_at(at, client, operation.expect("the key is short"), mode);
+    }
+}
+
+fn drive(plan: &Plan, world: &mut World<Kv>) {
+    let bound = plan.calm_from.after(PROGRESS_BOUND);
+    // Where no progress is promised, a while after the calm tells as much as a long one.
+    let until = match plan.promises_progress {
+        true => bound,
+        false => plan.calm_from.after(SETTLE),
+    };
+    while world.open_calls() > 0 && world.step(until) {}
+    let settled = world.now.max(plan.calm_from).after(SETTLE);
+    while world.step(settled) {}
+    if world.violation.is_some() {
+        return;
+    }
+    let stuck = world.open_calls();
+    if plan.promises_progress && stuck > 0 && !lost_by_lagging(plan, world) {
+        let places: Vec<String> = (0..world.hosts.len())
+            .map(|host| format!("s{}", world.agreement.executed_by(host)))
+            .collect();
+        world.break_rule(
+            Rule::Progress,
+            format!(
+                "{stuck} calls have not ended {PROGRESS_BOUND:?} after the faults have healed; hosts are at {}",
+                places.join(" ")
+            ),
+        );
+    }
+    let is_clean = plan.promises_progress && plan.rogues.is_empty() && plan.liars.is_empty();
+    world.check_end(stuck == 0 && is_clean);
+    judge_history(world);
+}
+
+/// Whether more than f replicas are faulty or lack what the others have forgotten: only a transfer would bring these back,
+/// and the rest may be too few.
+fn lost_by_lagging(plan: &Plan, world: &World<Kv>) -> bool {
+    let is_sound = |host: &&crate::sim::world::Host<Kv>| host.is_correct && host.is_up && !host.fell_behind;
+    let sound = world.hosts.iter().filter(is_sound).count();
+    let lagging = world.hosts.iter().any(|host| host.is_correct && host.fell_behind);
+    lagging && sound < plan.knobs.replicas - plan.knobs.faulty_max()
+}
+
+fn judge_history(world: &mut World<Kv>) {
+    let mut histories: BTreeMap<Vec<u8>, Vec<Operation>> = BTreeMap::new();
+    for call in &world.calls {
+        let Some((key, operation)) = read_call(call) else {
+            let what = format!("{call:?} has a result that no such operation gives");
+            return world.break_rule(Rule::Linearizability, what);
+        };
+        if let Some(operation) = operation {
+            histories.entry(key).or_default().push(operation);
+        }
+    }
+    if let Some((key, verdict)) = linearizability::check_all(&histories, LINEARIZABILITY_BUDGET) {
+        let how = match verdict {
+            Verdict::Unknown => "cannot be explained within the budget",
+            _ => "cannot be explained",
+        };
+        let (name, history) = (String::from_utf8_lossy(&key), &histories[&key]);
+        let what = format!("the {} operations on {name} {how}", history.len());
+        if let Some(story) = &mut world.story {
+            story.extend(history.iter().map(|operation| format!("  {operation:?}")));
+        }
+        world.break_rule(Rule::Linearizability, what);
+    }
+}
+
+/// The key of a call and what it did, if that belongs to the history; `None` when the result is none of its kind.
+fn read_call(call: &Call) -> Option<(Vec<u8>, Option<Operation>)> {
+    let (kind, rest) = call.operation.split_first()?;
+    let (length, rest) = rest.split_first_chunk::<2>()?;
+    let (key, value) = rest.split_at(usize::from(u16::from_le_bytes(*length)));
+    // Read-only calls may be stale: they are no part of the order.
+    let Some(from) = call.from.filter(|_| call.mode == Mode::Ordered) else {
+        return Some((key.to_vec(), None));
+    };
+    let number = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_le_bytes);
+    let result = match &call.end {
+        Some((_, Ok(result))) => Some(result.as_slice()),
+        _ => None,
+    };
+    let action = match (kind, result) {
+        (1, None | Some([0])) => Action::Put(number(value)?),
+        (2, None) => Action::Get(None),
+        (2, Some([0])) => Action::Get(Some(None)),
+        (2, Some([1, read @ ..])) => Action::Get(Some(Some(number(read)?))),
+        (3, None) => Action::Delete(None),
+        (3, Some([was_there @ (0 | 1)])) => Action::Delete(Some(*was_there == 1)),
+        _ => return None,
+    };
+    let to = call.end.as_ref().and_then(|(at, how)| how.is_ok().then_some(*at));
+    Some((key.to_vec(), Some(Operation { action, from, to })))
+}

@@ -1,0 +1,395 @@
+//! The world: hosts, clients and links in virtual time. One queue of events, in the order of time and, within one
+//! moment, of making; nothing happens but by an event, and no randomness but the seed's.
+
+mod events;
+mod faults;
+mod host;
+mod judge;
+mod speech;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::byzantine::Liar;
+use super::checker::{Agreement, Ledger, Rule, Violation};
+use super::clients::{Rogue, session};
+use super::disk::SimDisk;
+use super::network::Network;
+use super::plan::{Fault, Plan};
+use super::replica::{Durable, SimReplica};
+use super::{Dice, Knobs};
+use crate::client::{CallError, Outcome, Output, Session};
+use crate::execution::Application;
+use crate::messages::{Checked, ENVELOPE_BYTES, Mode, RequestFrame, SystemMessage};
+use crate::net::hello::Peer;
+use crate::types::{NodeId, Time};
+use events::{Event, Planned};
+pub(super) use host::Host;
+
+/// Calls are given up after this: long after every bound that is checked.
+const DEADLINE: Duration = Duration::from_secs(10_000);
+/// More messages than this are under way only if something answers itself.
+const QUEUE_MAX: usize = 1 << 20;
+/// How often a faulty client acts.
+const ROGUE_PAUSE_MS: (u64, u64) = (5, 80);
+
+/// An operation of an honest client, and what became of it.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The client.
+    pub client: usize,
+    /// The operation.
+    pub operation: Vec<u8>,
+    /// Ordered or read-only.
+    pub mode: Mode,
+    /// When it was submitted; `None` before.
+    pub from: Option<Time>,
+    /// When it ended, and how.
+    pub end: Option<(Time, Result<Vec<u8>, CallError>)>,
+}
+
+/// Everything there is.
+pub(super) struct World<A: Application> {
+    pub now: Time,
+    pub knobs: Knobs,
+    pub hosts: Vec<Host<A>>,
+    pub calls: Vec<Call>,
+    pub violation: Option<Violation>,
+    /// How often each kind of fault struck.
+    pub hits: BTreeMap<&'static str, u64>,
+    pub steps: u64,
+    /// The run in words, if somebody wants to read it.
+    pub story: Option<Vec<String>>,
+    pub agreement: Agreement,
+    pub network: Network,
+    dice: Dice,
+    sessions: Vec<Session>,
+    wakes: Vec<Option<Time>>,
+    rogues: Vec<Rogue>,
+    rogues_until: Time,
+    faults: Vec<Fault>,
+    queue: BinaryHeap<Reverse<Planned>>,
+    made: u64,
+    open_calls: usize,
+    hasher: blake3::Hasher,
+}
+
+impl<A: Application + Clone> World<A> {
+    /// The world of a plan, with no calls yet.
+    pub fn new(plan: &Plan, application: &A) -> Self {
+        let mut dice = Dice::new(plan.seed);
+        let knobs = plan.knobs.clone();
+        let hosts: Vec<Host<A>> = (0..plan.hosts())
+            .map(|host| {
+                let node = NodeId::new(plan.node_of(host) as u16);
+                let lies = plan.liars.iter().find(|(liar, _)| *liar == host);
+                Host {
+                    node,
+                    is_correct: plan.is_correct(host),
+                    is_up: true,
+                    fell_behind: false,
+                    sim: SimReplica::new(node, &knobs, application.clone()),
+                    disk: SimDisk::new(knobs.sync_us, dice.split()),
+                    ledger: Ledger::new(node.index(), knobs.replicas, knobs.window),
+                    liar: lies.map(|(_, lies)| Liar::new(node, lies, &knobs, dice.split())),
+                    clock: plan.clocks.get(host).copied().unwrap_or((0, 0)),
+                    turn_at: None,
+                    durable: Durable::default(),
+                }
+            })
+            .collect();
+        let first_rogue = knobs.honest_clients as u32;
+        let rogues = (first_rogue..).zip(&plan.rogues);
+        let rogues: Vec<Rogue> = rogues
+            .map(|(client, kind)| Rogue::new(client, *kind, &knobs, dice.split()))
+            .collect();
+        let mut world = Self {
+            now: Time::START,
+            agreement: Agreement::new(hosts.len(), knobs.honest_clients),
+            network: Network::new(plan.weather.clone(), plan.calm_from, dice.split()),
+            hosts,
+            calls: Vec::new(),
+            violation: None,
+            hits: BTreeMap::new(),
+            steps: 0,
+            story: None,
+            sessions: (0..first_rogue).map(|client| session(client, &knobs)).collect(),
+            wakes: vec![None; knobs.honest_clients],
+            rogues_until: plan.busy_until,
+            faults: plan.faults.iter().map(|(_, fault)| fault.clone()).collect(),
+            queue: BinaryHeap::new(),
+            made: 0,
+            open_calls: 0,
+            hasher: blake3::Hasher::new(),
+            knobs,
+            rogues,
+            dice,
+        };
+        for (index, (at, _)) in plan.faults.iter().enumerate() {
+            world.plan(*at, Event::Fault(index));
+        }
+        for (index, kind) in plan.rogues.iter().enumerate() {
+            world.plan(Time::START, Event::Rogue(index));
+            *world.hits.entry(kind.name()).or_default() += 0;
+        }
+        world
+    }
+
+    /// Has a client submit an operation at a moment; the call's number.
+    pub fn call_at(&mut self, at: Time, client: usize, operation: Vec<u8>, mode: Mode) -> usize {
+        self.calls.push(Call {
+            client,
+            operation,
+            mode,
+            from: None,
+            end: None,
+        });
+        self.open_calls += 1;
+        self.plan(at, Event::Call(self.calls.len() - 1));
+        self.calls.len() - 1
+    }
+
+    /// How many calls have not ended.
+    pub fn open_calls(&self) -> usize {
+        self.open_calls
+    }
+
+    /// The digest of everything that has happened.
+    pub fn digest(&self) -> [u8; 32] {
+        *self.hasher.finalize().as_bytes()
+    }
+
+    /// Lets the next event happen; false when there is none before `until`, or a rule is broken.
+    pub fn step(&mut self, until: Time) -> bool {
+        if self.violation.is_some() || self.queue.peek().is_none_or(|Reverse(next)| next.at > until) {
+            return false;
+        }
+        let Some(Reverse(next)) = self.queue.pop() else {
+            return false;
+        };
+        self.now = next.at;
+        self.steps += 1;
+        self.happen(next.event);
+        if self.queue.len() > QUEUE_MAX {
+            self.break_rule(
+                Rule::Memory,
+                format!("more than {QUEUE_MAX} messages are under way"),
+            );
+        }
+        true
+    }
+
+    fn plan(&mut self, at: Time, event: Event) {
+        self.made += 1;
+        let (at, order) = (at.max(self.now), self.made);
+        self.queue.push(Reverse(Planned { at, order, event }));
+    }
+
+    fn hit(&mut self, name: &'static str, count: u64) {
+        *self.hits.entry(name).or_default() += count;
+    }
+
+    fn tell(&mut self, what: impl FnOnce(&Self) -> String) {
+        if self.story.is_some() {
+            let line = format!("{:>12.6} {}", self.now.as_nanos() as f64 / 1e9, what(self));
+            if let Some(story) = &mut self.story {
+                story.push(line);
+            }
+        }
+    }
+
+    fn note(&mut self, kind: u8, whom: usize, bytes: &[u8]) {
+        self.hasher.update(&[kind]);
+        self.hasher.update(&(whom as u64).to_le_bytes());
+        self.hasher.update(&self.now.as_nanos().to_le_bytes());
+        self.hasher.update(&(bytes.len() as u64).to_le_bytes());
+        self.hasher.update(bytes);
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::ToHost { host, from, message } => self.deliver(host, from, message),
+            Event::ToClient {
+                client,
+                from,
+                message,
+            } => {
+                self.note(2, client, &message);
+                self.sessions[client].on_message(from, &message);
+                self.serve_client(client);
+            }
+            Event::Turn(host) => self.turn(host),
+            Event::Synced(host) => self.synced(host),
+            Event::ClientWake(client) => {
+                if self.wakes[client] == Some(self.now) {
+                    self.wakes[client] = None;
+                    self.serve_client(client);
+                }
+            }
+            Event::Call(call) => self.submit(call),
+            Event::Rogue(rogue) => self.rogue(rogue),
+            Event::Fault(index) => {
+                let fault = self.faults[index].clone();
+                self.note(3, index, &[]);
+                self.strike(&fault);
+            }
+        }
+    }
+
+    fn deliver(&mut self, host: usize, from: Peer, message: Bytes) {
+        self.note(1, host, &message);
+        if !self.hosts[host].is_up {
+            return;
+        }
+        if let Peer::Replica(from) = from {
+            if let Ok(checked) = Checked::<SystemMessage>::body_of(&message)
+                && self.hosts[host].is_correct
+            {
+                self.hosts[host].ledger.heard(from, &checked);
+            }
+            // Liars do not excite each other without end.
+            let is_honest = self
+                .hosts
+                .iter()
+                .all(|host| host.node != from || host.liar.is_none());
+            let liar = self.hosts[host].liar.as_mut().filter(|_| is_honest);
+            let sent = liar.map(|liar| liar.hear(&message));
+            for lie in sent.into_iter().flatten() {
+                self.send_to_node(host, lie.to, &lie.message, lie.later);
+            }
+        }
+        self.hosts[host].sim.receive(from, message);
+        self.schedule_turn(host);
+    }
+
+    /// Plans the host's next turn: soon if there is work, else at its next timeout.
+    fn schedule_turn(&mut self, index: usize) {
+        let host = &self.hosts[index];
+        let timeout = host.sim.replica.next_timeout().map(|local| host.world(local));
+        let soon = (host.sim.has_work() || host.durable.is_some()).then(|| {
+            let (from, to) = self.knobs.turn_us;
+            self.now.after(self.dice.micros(from, to))
+        });
+        let Some(at) = soon.into_iter().chain(timeout).min() else {
+            return;
+        };
+        let host = &mut self.hosts[index];
+        if host.turn_at.is_none_or(|planned| at < planned) {
+            let at = at.max(self.now);
+            host.turn_at = Some(at);
+            self.plan(at, Event::Turn(index));
+        }
+    }
+
+    fn turn(&mut self, index: usize) {
+        let host = &mut self.hosts[index];
+        if host.turn_at != Some(self.now) || !host.is_up {
+            return;
+        }
+        host.turn_at = None;
+        let (local, durable) = (host.local(self.now), std::mem::take(&mut host.durable));
+        let mut said = Vec::new();
+        host.sim.turn(local, durable, &mut said);
+        for said in said {
+            self.carry_out(index, said);
+        }
+        self.check_memory(index);
+        self.schedule_turn(index);
+    }
+
+    fn synced(&mut self, index: usize) {
+        let host = &mut self.hosts[index];
+        if !host.is_up {
+            return;
+        }
+        let (records, end, image, next) = host.disk.sync_done(self.now);
+        records.iter().for_each(|record| host.ledger.on_disk(record));
+        host.durable.log = end.max(host.durable.log);
+        host.durable.image = image.max(host.durable.image);
+        if let Some(at) = next {
+            self.plan(at, Event::Synced(index));
+        }
+        self.schedule_turn(index);
+    }
+
+    fn submit(&mut self, number: usize) {
+        let now = self.now;
+        let call = &mut self.calls[number];
+        call.from.get_or_insert(now);
+        let client = call.client;
+        let deadline = now.after(DEADLINE);
+        let session = &mut self.sessions[client];
+        match session.submit(now, &call.operation, call.mode, number as u64, deadline) {
+            Ok(()) => self.serve_client(client),
+            // Too much is under way: it tries again a little later.
+            Err(_) => self.plan(now.after(Duration::from_millis(5)), Event::Call(number)),
+        }
+    }
+
+    fn serve_client(&mut self, client: usize) {
+        let now = self.now;
+        self.sessions[client].on_time(now);
+        self.sessions[client].flush(now);
+        let outputs: Vec<Output> = self.sessions[client].drain_outputs().collect();
+        for output in outputs {
+            match output {
+                Output::Send { to, message } => {
+                    if let Ok(frame) = Checked::<RequestFrame>::new(message.slice(ENVELOPE_BYTES..))
+                        && let Ok(body) = frame.open_body()
+                    {
+                        let sequence = body.sequence().get();
+                        self.agreement
+                            .asks(client as u32, sequence, frame.body.as_slice());
+                    }
+                    self.send_to_host(client as u32, to, &message);
+                }
+                Output::Ended { tokens, outcome } => self.end(&tokens, &outcome),
+            }
+        }
+        let wake = self.sessions[client].next_timeout();
+        if let Some(at) = wake
+            && self.wakes[client].is_none_or(|planned| at < planned || planned < now)
+        {
+            let at = at.max(now);
+            self.wakes[client] = Some(at);
+            self.plan(at, Event::ClientWake(client));
+        }
+    }
+
+    fn end(&mut self, tokens: &[u64], outcome: &Outcome) {
+        let mut results: Vec<Result<Vec<u8>, CallError>> = match outcome {
+            Outcome::Results(results) => results.results().map(|result| Ok(result.to_vec())).collect(),
+            Outcome::Failed(error) => tokens.iter().map(|_| Err(error.clone())).collect(),
+        };
+        results.reverse();
+        for token in tokens {
+            let Some(result) = results.pop() else { break };
+            self.tell(|world| {
+                let call = &world.calls[*token as usize];
+                format!("c{} call {token} ended: {}", call.client, result.is_ok())
+            });
+            self.calls[*token as usize].end = Some((self.now, result));
+            self.open_calls -= 1;
+        }
+    }
+
+    fn rogue(&mut self, index: usize) {
+        if self.now >= self.rogues_until {
+            return;
+        }
+        let client = (self.sessions.len() + index) as u32;
+        let sent = self.rogues[index].act();
+        self.hit(self.rogues[index].kind().name(), sent.len() as u64);
+        for (to, message) in sent {
+            self.send_to_host(client, to, &message);
+        }
+        // As often in a long run as in a short one.
+        let rarely = (self.rogues_until.as_nanos() / 4_000_000_000).max(1);
+        let (least, most) = ROGUE_PAUSE_MS;
+        let pause = self.dice.millis(least * rarely, most * rarely);
+        self.plan(self.now.after(pause), Event::Rogue(index));
+    }
+}

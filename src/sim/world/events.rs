@@ -1,0 +1,51 @@
+use bytes::Bytes;
+
+use crate::net::hello::Peer;
+use crate::types::{NodeId, Time};
+
+/// Something that happens.
+pub(super) enum Event {
+    ToHost {
+        host: usize,
+        from: Peer,
+        message: Bytes,
+    },
+    ToClient {
+        client: usize,
+        from: NodeId,
+        message: Bytes,
+    },
+    Turn(usize),
+    Synced(usize),
+    ClientWake(usize),
+    Call(usize),
+    Rogue(usize),
+    Fault(usize),
+}
+
+/// An event with its moment; of equal moments the one made first.
+pub(super) struct Planned {
+    pub at: Time,
+    pub order: u64,
+    pub event: Event,
+}
+
+impl PartialEq for Planned {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+
+impl Eq for Planned {}
+
+impl PartialOrd for Planned {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Planned {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}

@@ -1,0 +1,86 @@
+//! Where rules are judged, and what struck is counted.
+
+use super::World;
+use crate::execution::Application;
+use crate::ordering::OrderingProtocol;
+use crate::sim::checker::{Rule, Violation};
+
+impl<A: Application + Clone> World<A> {
+    pub(super) fn judge(&mut self, result: Result<(), (Rule, String)>) {
+        if let (Err((rule, what)), None) = (result, &self.violation) {
+            self.tell(|_| format!("VIOLATION of {rule:?}: {what}"));
+            self.violation = Some(Violation {
+                rule,
+                what,
+                at: self.now,
+            });
+        }
+    }
+
+    pub(super) fn check_memory(&mut self, index: usize) {
+        let host = &self.hosts[index];
+        if !host.is_correct {
+            return;
+        }
+        let (pool, limits) = (host.sim.replica.pool(), self.knobs.pool);
+        let frames_max = limits.frames_per_client * self.knobs.clients();
+        let (frames, bytes) = (pool.pending_frames(), pool.pending_bytes());
+        let held = host.sim.replica.held_effects();
+        // What arrives is looked at only while less waits; looking at it adds a few effects per place.
+        let held_max = self.knobs.held_effects_max() + 8 * self.knobs.window as usize + 64;
+        if frames > frames_max || bytes > limits.bytes_max || held > held_max {
+            let what = format!("host {index} holds {frames} frames, {bytes} bytes, {held} effects");
+            self.judge(Err((Rule::Memory, what)));
+        }
+    }
+
+    /// Adds up what struck whom.
+    pub(in crate::sim) fn count_hits(&mut self) {
+        let traffic = self.network.traffic;
+        for (name, count) in [
+            ("message lost", traffic.lost),
+            ("message doubled", traffic.doubled),
+            ("message late", traffic.late),
+            ("message cut off", traffic.cut),
+            ("slow link", traffic.slowed),
+        ] {
+            self.hit(name, count);
+        }
+        let lies: Vec<(&'static str, u64)> = self
+            .hosts
+            .iter()
+            .filter_map(|host| host.liar.as_ref())
+            .flat_map(|liar| liar.hits.iter().map(|(lie, count)| (lie.name(), *count)))
+            .collect();
+        lies.into_iter().for_each(|(name, count)| self.hit(name, count));
+        let lost = self.hosts.iter().map(|host| host.disk.lost() as u64).sum();
+        self.hit("unsynced record lost", lost);
+    }
+
+    /// What lies at the end of a run: equal states, and nothing left over where all is done.
+    pub(in crate::sim) fn check_end(&mut self, must_be_empty: bool) {
+        for index in 0..self.hosts.len() {
+            let host = &mut self.hosts[index];
+            if !host.is_correct || !host.is_up {
+                continue;
+            }
+            let claim = host.sim.digest_now();
+            let (frames, stable) = (
+                host.sim.replica.pool().pending_frames(),
+                host.sim.replica.ordering().stable(),
+            );
+            let equal = self.agreement.state(index, claim);
+            self.judge(equal);
+            let is_behind = self.agreement.executed_by(index) < self.agreement.decided();
+            if must_be_empty && !is_behind && frames > 0 {
+                let what = format!("host {index} keeps {frames} frames after all is done, stable s{stable}");
+                self.judge(Err((Rule::Memory, what)));
+            }
+        }
+    }
+
+    /// A rule that only a whole run can break.
+    pub(in crate::sim) fn break_rule(&mut self, rule: Rule, what: String) {
+        self.judge(Err((rule, what)));
+    }
+}

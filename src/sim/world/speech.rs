@@ -1,0 +1,181 @@
+//! What replicas and clients say, on its way.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::World;
+use super::events::Event;
+use crate::execution::Application;
+use crate::messages::{Checked, SystemMessage};
+use crate::net::hello::Peer;
+use crate::protocol::Recipients;
+use crate::sim::checker::Rule;
+use crate::sim::network::End;
+use crate::sim::replica::Said;
+use crate::types::{ClientId, NodeId};
+
+impl<A: Application + Clone> World<A> {
+    pub(super) fn carry_out(&mut self, index: usize, said: Said) {
+        let is_correct = self.hosts[index].is_correct;
+        match said {
+            Said::ToReplicas { to, message } => self.say(index, to, message),
+            Said::ToClient { to, message } => self.answer(index, to, message),
+            Said::Log { lsn, record } => {
+                if let Some(at) = self.hosts[index].disk.append(self.now, lsn, record) {
+                    self.plan(at, Event::Synced(index));
+                }
+            }
+            Said::Image(seq) => {
+                if let Some(at) = self.hosts[index].disk.write_image(self.now, seq) {
+                    self.plan(at, Event::Synced(index));
+                }
+            }
+            Said::CutLog(seq) => self.hosts[index].disk.cut(seq),
+            Said::Execute(decision) => {
+                self.note(4, index, decision.batch.digest.as_bytes());
+                let seq = decision.seq;
+                self.tell(|_| format!("host {index} executes s{seq} {:?}", decision.batch.digest));
+                if is_correct {
+                    let ledger = &self.hosts[index].ledger;
+                    let certified = ledger.executes(seq.get(), decision.batch.digest);
+                    self.judge(certified);
+                    let agreed = self.agreement.executes(index, &decision);
+                    self.judge(agreed);
+                }
+            }
+            Said::Executed { seq, operations } if is_correct => {
+                let once = self.agreement.executed(index, seq.get(), operations);
+                self.judge(once);
+            }
+            Said::Reply { key, body } if is_correct => {
+                let equal = self.agreement.replies(index, key, &body);
+                self.judge(equal);
+            }
+            Said::Checkpoint(claim) if is_correct => {
+                self.hosts[index].ledger.took(claim);
+                let equal = self.agreement.state(index, claim);
+                self.judge(equal);
+            }
+            Said::Stable(claim) if is_correct => {
+                let certified = self.hosts[index].ledger.holds_stable(claim);
+                self.judge(certified);
+            }
+            Said::Diverged { ours } if is_correct => {
+                let what = format!("host {index} found that its state {ours:?} is not the quorum's");
+                self.judge(Err((Rule::Checkpoints, what)));
+            }
+            Said::FellBehind(seq) => {
+                self.tell(|_| format!("host {index} fell behind s{seq}"));
+                self.hosts[index].fell_behind = true;
+            }
+            _ => {}
+        }
+    }
+
+    fn say(&mut self, index: usize, to: Recipients, message: Bytes) {
+        if self.hosts[index].is_correct
+            && let Ok(checked) = Checked::<SystemMessage>::body_of(&message)
+        {
+            let fair = self.hosts[index].ledger.says(&checked);
+            self.judge(fair);
+        }
+        let own = self.hosts[index].node;
+        let nodes: Vec<NodeId> = match to {
+            Recipients::Others => NodeId::all(self.knobs.replicas)
+                .filter(|node| *node != own)
+                .collect(),
+            Recipients::One(node) => vec![node],
+        };
+        for node in nodes {
+            let sent = self.hosts[index]
+                .liar
+                .as_mut()
+                .map(|liar| liar.send(node, message.clone()));
+            match sent {
+                None => self.send_to_node(index, node, &message, Duration::ZERO),
+                Some(sent) => {
+                    for lie in sent {
+                        self.let_know(index, lie.to, &lie.message);
+                        self.send_to_node(index, lie.to, &lie.message, lie.later);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Faulty replicas know of each other's lies at once.
+    fn let_know(&mut self, liar: usize, to: NodeId, message: &Bytes) {
+        for index in (0..self.hosts.len()).filter(|index| *index != liar) {
+            let liar = self.hosts[index].liar.as_mut();
+            let sent = liar.map(|liar| liar.overhear(to, message));
+            for lie in sent.into_iter().flatten() {
+                self.send_to_node(index, lie.to, &lie.message, lie.later);
+            }
+        }
+    }
+
+    /// Sends to every host that runs the replica: a twin's messages reach both copies.
+    pub(super) fn send_to_node(&mut self, from: usize, to: NodeId, message: &Bytes, later: Duration) {
+        let sender = Peer::Replica(self.hosts[from].node);
+        for host in 0..self.hosts.len() {
+            if self.hosts[host].node != to || host == from {
+                continue;
+            }
+            let start = self.now.after(later);
+            for at in self.network.arrivals(start, End::Host(from), End::Host(host)) {
+                let message = message.clone();
+                self.plan(
+                    at,
+                    Event::ToHost {
+                        host,
+                        from: sender,
+                        message,
+                    },
+                );
+            }
+        }
+    }
+
+    fn answer(&mut self, index: usize, to: ClientId, message: Bytes) {
+        let client = to.get() as usize;
+        let message = match &mut self.hosts[index].liar {
+            Some(liar) => liar.reply(message),
+            None => Some(message),
+        };
+        let Some(message) = message.filter(|_| client < self.sessions.len()) else {
+            return;
+        };
+        let from = self.hosts[index].node;
+        for at in self
+            .network
+            .arrivals(self.now, End::Host(index), End::Client(to.get()))
+        {
+            let message = message.clone();
+            self.plan(
+                at,
+                Event::ToClient {
+                    client,
+                    from,
+                    message,
+                },
+            );
+        }
+    }
+
+    pub(super) fn send_to_host(&mut self, client: u32, to: NodeId, message: &Bytes) {
+        for host in 0..self.hosts.len() {
+            if self.hosts[host].node != to {
+                continue;
+            }
+            let from = Peer::Client(ClientId::new(client));
+            for at in self
+                .network
+                .arrivals(self.now, End::Client(client), End::Host(host))
+            {
+                let message = message.clone();
+                self.plan(at, Event::ToHost { host, from, message });
+            }
+        }
+    }
+}

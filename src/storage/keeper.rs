@@ -1,0 +1,201 @@
+//! The thread that does what takes long on disk and what nobody waits for.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use super::{DataDirectory, StorageError, image};
+use crate::execution::CheckpointImage;
+use crate::types::SeqNo;
+
+/// How many images are kept.
+const IMAGES_KEPT: usize = 2;
+
+/// What the keeper is asked to do.
+#[derive(Debug)]
+enum Task {
+    Prepare { index: u64, bytes: u64 },
+    Release { log_start: u64, gone: Vec<u64> },
+    Keep(Box<dyn CheckpointImage>),
+    Stop,
+}
+
+/// What the keeper did.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    /// A segment can be used.
+    Segment { index: u64, file: File },
+    /// A segment cannot be made for now; it may be asked for again.
+    NoSegment,
+    /// The contents of a checkpoint are on disk.
+    Image(SeqNo),
+    /// The disk failed.
+    Failed(StorageError),
+}
+
+/// Asks the keeper. Clones are equal.
+#[derive(Debug, Clone)]
+pub(crate) struct KeeperHandle {
+    tasks: mpsc::Sender<Task>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    is_writing: AtomicBool,
+    image_bytes: AtomicU64,
+}
+
+impl KeeperHandle {
+    pub fn prepare(&self, index: u64, bytes: u64) {
+        // A keeper that is gone stops the replica by its own report.
+        let _ = self.tasks.send(Task::Prepare { index, bytes });
+    }
+
+    /// The log starts at `log_start` now; `gone` are the segments that were before it.
+    pub fn release(&self, log_start: u64, gone: Vec<u64>) {
+        let _ = self.tasks.send(Task::Release { log_start, gone });
+    }
+
+    /// Keeps an image, unless another one is being written: then this one is dropped.
+    pub fn keep(&self, image: Box<dyn CheckpointImage>) {
+        if !self.shared.is_writing.swap(true, Ordering::AcqRel) {
+            let _ = self.tasks.send(Task::Keep(image));
+        }
+    }
+
+    /// Whether an image is being written.
+    pub fn is_writing(&self) -> bool {
+        self.shared.is_writing.load(Ordering::Acquire)
+    }
+
+    /// The size of the last image, in bytes.
+    pub fn image_bytes(&self) -> u64 {
+        self.shared.image_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// The keeper of one replica's directory.
+pub(crate) struct Keeper {
+    handle: KeeperHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Keeper {
+    /// Starts the thread. `spare` are segments that are not needed any more; `told` is called on it with everything it did.
+    ///
+    /// # Errors
+    /// When the thread cannot be made.
+    pub fn spawn(
+        name: String,
+        directory: DataDirectory,
+        spare: Vec<u64>,
+        mut told: impl FnMut(Kept) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (tasks, todo) = mpsc::channel();
+        let shared = Arc::new(Shared::default());
+        let state = shared.clone();
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
+            let mut work = Work {
+                directory,
+                recycled: spare,
+                shared: state,
+            };
+            while let Ok(task) = todo.recv() {
+                if matches!(task, Task::Stop) {
+                    break;
+                }
+                if let Some(kept) = work.run(task) {
+                    told(kept);
+                }
+            }
+        })?;
+        Ok(Self {
+            handle: KeeperHandle { tasks, shared },
+            thread: Some(thread),
+        })
+    }
+
+    pub fn handle(&self) -> KeeperHandle {
+        self.handle.clone()
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        let _ = self.handle.tasks.send(Task::Stop);
+        if let Some(thread) = self.thread.take() {
+            // A panic was reported by the thread itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Work {
+    directory: DataDirectory,
+    /// Segments that are not needed any more.
+    recycled: Vec<u64>,
+    shared: Arc<Shared>,
+}
+
+impl Work {
+    fn run(&mut self, task: Task) -> Option<Kept> {
+        match task {
+            Task::Prepare { index, bytes } => {
+                let recycled = self.recycled.pop();
+                match self.directory.prepare_segment(index, bytes, recycled) {
+                    Ok(file) => Some(Kept::Segment { index, file }),
+                    Err(error) if is_out_of_space(&error) => {
+                        tracing::error!(%error, "no space for another segment of the log: nothing is voted until there is");
+                        Some(Kept::NoSegment)
+                    }
+                    Err(error) => Some(Kept::Failed(error)),
+                }
+            }
+            Task::Release { log_start, gone } => {
+                // First nobody looks there any more, then the files are used again.
+                let moved = self
+                    .directory
+                    .update(|superblock| superblock.log_start = log_start);
+                self.recycled.extend(gone);
+                moved.err().map(Kept::Failed)
+            }
+            Task::Keep(mut image) => {
+                let kept = self.keep(&mut *image);
+                self.shared.is_writing.store(false, Ordering::Release);
+                match kept {
+                    Ok(seq) => Some(Kept::Image(seq)),
+                    Err(error) if is_out_of_space(&error) => {
+                        tracing::error!(%error, "no space for the image of a checkpoint; the log grows until there is");
+                        None
+                    }
+                    Err(error) => Some(Kept::Failed(error)),
+                }
+            }
+            Task::Stop => None,
+        }
+    }
+
+    fn keep(&mut self, image: &mut dyn CheckpointImage) -> Result<SeqNo, StorageError> {
+        let seq = image.claim().seq;
+        let (path, seed) = (self.directory.image_path(seq), self.directory.superblock().seed);
+        let bytes = image::write(&path, image, seed)?;
+        self.shared.image_bytes.store(bytes, Ordering::Relaxed);
+        self.directory.update(|superblock| superblock.image = seq)?;
+        let images = self.directory.images()?;
+        for old in images.iter().rev().skip(IMAGES_KEPT) {
+            std::fs::remove_file(&old.path).map_err(StorageError::io(&old.path, "cannot be removed"))?;
+        }
+        Ok(seq)
+    }
+}
+
+fn is_out_of_space(error: &StorageError) -> bool {
+    matches!(
+        error,
+        StorageError::Io { source, .. }
+            if matches!(source.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+    )
+}

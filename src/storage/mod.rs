@@ -1,0 +1,162 @@
+//! What is on disk: the persistent log, images of checkpoints, and the superblock that names them.
+//!
+//! ```text
+//!  DIR/lock                  held by the process that has the directory open
+//!  DIR/superblock            two copies: who this is, where the log starts, the key of its checksums
+//!  DIR/log/0000000000000001  segments of one fixed size, zero-filled before use, recycled after a checkpoint
+//!  DIR/images/0000000000000001  the contents of the last checkpoints, two of them
+//!
+//!  segment   group │ group │ … │ zeros or groups of an earlier life
+//!  group     header (96 bytes) │ records, end to end │ zeros up to a multiple of 4096
+//!  record    u32 length │ u8 kind │ contents
+//! ```
+//!
+//! **Group commit.** Records are gathered into one aligned buffer while the group before them is being written; when it is
+//! on disk the next is sealed and written. One group is under way at a time: it is written with `O_DIRECT`, then
+//! synced, and only then do its records count as durable. A group is never written again once it was sealed.
+//!
+//! **What a restart believes.** A group's checksum is keyed, and covers its header and its records; the header names
+//! cluster, node, segment, the group's number and the checksum of the group before it. So groups of a segment's earlier
+//! life, of another directory, and whatever a client made records look like are all told apart from the log.
+//! - The first group that is not sound ends the log: it was under way when the replica stopped, nobody was promised
+//!   anything. It is cut off.
+//! - Unless a later group is sound: then the broken one had been durable, and what was promised is damaged. The
+//!   replica does not start ([`StorageError::Damaged`]).
+//!
+//! **Bounds.** There are at most `log_bytes_max / segment_bytes` segments; each is filled with zeros before it is used, so
+//! a write to it needs no space. When none is free, nothing is logged, hence nothing voted, until a checkpoint frees one.
+//!
+//! **Who does what.** [`LogWriter`] is a state machine: it says what to write and is told what became of it. The log role
+//! runs it on a data shard's ring ([`crate::shard`]). The [`Keeper`](keeper::Keeper), a thread of its own, does what takes
+//! long and nobody waits for: fills segments with zeros, writes images, moves the superblock on.
+
+mod buffer;
+mod codec;
+mod directory;
+mod group;
+pub mod image;
+pub(crate) mod keeper;
+mod recovery;
+mod superblock;
+mod writer;
+
+pub use codec::{CodecError, RecordReader};
+pub use directory::{DataDirectory, Formatted};
+pub use group::BLOCK_BYTES;
+pub use recovery::{Found, RawRecord, Tail, scan};
+pub use superblock::Superblock;
+pub use writer::{LogOperation, LogWriter, Outcome, WriterSettings};
+
+use std::path::{Path, PathBuf};
+
+use crate::execution::ImageError;
+use crate::protocol::RestoreError;
+use crate::types::NodeId;
+
+/// The version of everything in a data directory.
+pub const FORMAT_VERSION: u16 = 1;
+
+/// Why a data directory cannot be used, or is used no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// A file cannot be opened, read or written.
+    #[error("{}: {doing}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// There is no superblock: the directory was never made, or was lost.
+    #[error(
+        "{}: there is no superblock, so this is not the data directory of {node}. If {node} has never run, make one with `atlas format`. \
+         If it has run, its directory was lost or replaced: it must not vote again under its old key; give it a new key and reconfigure",
+        path.display()
+    )]
+    NotFormatted {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it should be.
+        node: NodeId,
+    },
+    /// The directory is made already.
+    #[error("{}: there is a superblock already; a data directory is made once", path.display())]
+    AlreadyFormatted {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory belongs to somebody else, or to another version.
+    #[error("{}: belongs to {what} {found}, expected {expected}; set `db_path` to the directory of this replica", path.display())]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// What the superblock says.
+        found: String,
+        /// What the configuration says.
+        expected: String,
+    },
+    /// Another process has it open.
+    #[error("{}: another process uses this data directory; stop it first", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// What was promised is damaged.
+    #[error("{}: damaged at offset {offset}: {what}; restore the directory from nothing (state transfer) or replace the disk", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        offset: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// What the log says makes no sense.
+    #[error("{}: the log cannot be replayed: {source}", path.display())]
+    Replay {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: RestoreError,
+    },
+    /// An image cannot be read.
+    #[error("{}: {source}", path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: ImageError,
+    },
+    /// A write or a sync of the log failed: what is on disk is unknown.
+    #[error(
+        "the log: {doing} failed with {source}; the replica stops, because what is on disk is not known any more"
+    )]
+    Log {
+        /// What was being done.
+        doing: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl StorageError {
+    pub(crate) fn io(path: &Path, doing: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, doing, source }
+    }
+
+    fn damaged(path: &Path, offset: u64, what: impl Into<String>) -> Self {
+        Self::Damaged {
+            path: path.to_owned(),
+            offset,
+            what: what.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::{BLOCK_BYTES, FORMAT_VERSION};
+use crate::types::{ClusterId, Epoch, NodeId, SeqNo};
+
+const MAGIC: &[u8; 8] = b"ATLAS\0SB";
+
+/// Who a data directory belongs to, and where its log starts. Two copies, each in a block of its own: one is always
+/// whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Superblock {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The replica.
+    pub node: NodeId,
+    /// The membership under which it was written last.
+    pub epoch: Epoch,
+    /// How often the superblock was written; the copy with the higher number counts.
+    pub generation: u64,
+    /// How often a process has started with this directory.
+    pub starts: u64,
+    /// The first segment of the log.
+    pub log_start: u64,
+    /// The last checkpoint whose image is kept; zero for none.
+    pub image: SeqNo,
+    /// Keys the checksums of the log.
+    pub seed: u64,
+}
+
+impl Superblock {
+    /// The copy's place in the file: they are written in turn.
+    pub(super) fn offset(&self) -> u64 {
+        (self.generation % 2) * BLOCK_BYTES as u64
+    }
+
+    pub(super) fn to_block(self) -> [u8; BLOCK_BYTES] {
+        let mut block = [0; BLOCK_BYTES];
+        block[8..16].copy_from_slice(MAGIC);
+        block[16..18].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        block[18..20].copy_from_slice(&self.node.get().to_le_bytes());
+        block[24..40].copy_from_slice(self.cluster.as_bytes());
+        let numbers = [
+            self.epoch.get(),
+            self.generation,
+            self.starts,
+            self.log_start,
+            self.image.get(),
+            self.seed,
+        ];
+        for (place, number) in numbers.into_iter().enumerate() {
+            block[40 + 8 * place..48 + 8 * place].copy_from_slice(&number.to_le_bytes());
+        }
+        let checksum = xxh3_64_with_seed(&block[8..], 0);
+        block[..8].copy_from_slice(&checksum.to_le_bytes());
+        block
+    }
+
+    /// The copy in a block; the format version if it is another than ours.
+    pub(super) fn from_block(block: &[u8]) -> Option<Result<Self, u16>> {
+        let block: &[u8; BLOCK_BYTES] = block.try_into().ok()?;
+        let (checksum, rest) = block.split_first_chunk::<8>()?;
+        if !rest.starts_with(MAGIC) || u64::from_le_bytes(*checksum) != xxh3_64_with_seed(rest, 0) {
+            return None;
+        }
+        let half = |at: usize| Some(u16::from_le_bytes(block[at..at + 2].try_into().ok()?));
+        let version = half(16)?;
+        if version != FORMAT_VERSION {
+            return Some(Err(version));
+        }
+        let number = |place: usize| {
+            let at = 40 + 8 * place;
+            Some(u64::from_le_bytes(block[at..at + 8].try_into().ok()?))
+        };
+        Some(Ok(Self {
+            node: NodeId::new(half(18)?),
+            cluster: ClusterId::from_bytes(block[24..40].try_into().ok()?),
+            epoch: Epoch::new(number(0)?),
+            generation: number(1)?,
+            starts: number(2)?,
+            log_start: number(3)?,
+            image: SeqNo::new(number(4)?),
+            seed: number(5)?,
+        }))
+    }
+
+    /// What marks the groups of this log.
+    pub(crate) fn tag(&self) -> u64 {
+        self.cluster.tag() ^ (u64::from(self.node.get()) << 48)
+    }
+}
