@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::MonReplica;
 use crate::config::{
-    Agreement, AppKind, ClientConfig, ClientEntry, ClientTuning, ClusterConfig, Durability,
-    MonolithicStateReplicaConfig, PartyKeys, ReplicaConfig, ReplicaEntry, RoleKind, ShardSpec, TopologyFile,
+    Agreement, AppKind, ClientConfig, ClientEntry, ClientTuning, ClusterConfig, Durability, ExecutionConfig,
+    MonolithicStateReplicaConfig, OrderingConfig, PartyKeys, ReplicaConfig, ReplicaEntry, RoleKind,
+    ShardSpec, TopologyFile,
 };
-use crate::execution::Application;
-use crate::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
+use crate::execution::ScalableApp;
+use crate::execution::apps::{bank::Bank, compute::Compute, counter::Counter, kv::Kv, null::Null};
+use crate::server::monolithic_server::bootstrap_as_configured;
 use crate::server::{ReplicaError, ReplicaHandle};
 use crate::storage::{DataDirectory, StorageError};
 use crate::types::{ClientId, NodeId};
@@ -36,8 +37,30 @@ pub struct ClusterOptions {
     pub pipeline: usize,
     /// What is on disk before a vote or a reply leaves.
     pub durability: Durability,
+    /// How the replicas execute.
+    pub execution: ExecutionConfig,
+    /// Processor time that each operation costs beside what the service does, in microseconds.
+    pub compute_us: f64,
     /// Where the replicas' data directories are made; a temporary directory if left out.
     pub data: Option<PathBuf>,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        Self {
+            replicas: 4,
+            clients: 4,
+            app: AppKind::Kv,
+            agreement: Agreement::default(),
+            tuning: ClientTuning::default(),
+            pin: true,
+            pipeline: OrderingConfig::default().pipeline,
+            durability: Durability::None,
+            execution: ExecutionConfig::default(),
+            compute_us: 0.0,
+            data: None,
+        }
+    }
 }
 
 /// Why a local cluster does not come up.
@@ -151,6 +174,10 @@ impl LocalCluster {
             .into_iter()
             .map(|core| core.id)
             .collect();
+        let rounds = match options.compute_us > 0.0 {
+            true => (options.compute_us * super::calibrate::rounds_per_us()) as u64,
+            false => 0,
+        };
         let mut order: Vec<_> = keys.into_iter().zip(listeners).enumerate().collect();
         order.sort_by_key(|(id, _)| delay(*id));
         let temporary = match (&options.data, options.durability) {
@@ -173,6 +200,7 @@ impl LocalCluster {
             }
             config.node.listener = Some(Arc::new(listener));
             config.op_config.pipeline = options.pipeline;
+            config.execution = options.execution;
             // Several replicas share the machine: each is folded into one shard, and they take the cores in turn.
             let core = (options.pin && !cores.is_empty()).then(|| cores[id % cores.len()]);
             let roles = vec![
@@ -188,10 +216,10 @@ impl LocalCluster {
                 shards: vec![ShardSpec { roles, core }],
             };
             let replica = match options.app {
-                AppKind::Kv => run(Kv, config),
-                AppKind::Bank => run(Bank, config),
-                AppKind::Counter => run(Counter, config),
-                AppKind::Null => run(Null, config),
+                AppKind::Kv => run(Compute::new(Kv, rounds), config),
+                AppKind::Bank => run(Compute::new(Bank, rounds), config),
+                AppKind::Counter => run(Compute::new(Counter, rounds), config),
+                AppKind::Null => run(Compute::new(Null, rounds), config),
             };
             replicas.push(replica.map_err(|source| LocalError::Replica { node, source })?);
         }
@@ -291,13 +319,12 @@ impl Drop for LocalCluster {
 
 type Started = (ReplicaHandle, JoinHandle<Result<(), ReplicaError>>);
 
-fn run<A: Application>(service: A, replica_config: ReplicaConfig) -> Result<Started, ReplicaError> {
+fn run<A: ScalableApp>(service: A, replica_config: ReplicaConfig) -> Result<Started, ReplicaError> {
     let config = MonolithicStateReplicaConfig {
         service,
         replica_config,
     };
-    let replica = futures_lite::future::block_on(MonReplica::bootstrap(config))?;
-    let handle = replica.handle();
-    let thread = std::thread::spawn(move || futures_lite::future::block_on(replica.run()));
+    let (handle, run) = futures_lite::future::block_on(bootstrap_as_configured(config))?;
+    let thread = std::thread::spawn(move || futures_lite::future::block_on(run));
     Ok((handle, thread))
 }

@@ -15,4 +15,4 @@ pub use cluster::{ClusterOptions, LocalCluster, LocalError};
 pub use driver::{Control, LoadDriver, Pace, Tally};
 pub use report::{LatencyReport, Report, draw_histogram};
 pub use run::{LoadOptions, RunError, Tick, run_load};
-pub use workload::Workload;
+pub use workload::{Shape, Workload};
