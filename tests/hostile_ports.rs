@@ -41,8 +41,7 @@ impl Victim {
             pin: false,
             pipeline: 8,
             durability: Durability::Sync,
-            data: None,
-            lie: None,
+            ..ClusterOptions::default()
         })
         .unwrap();
         let client = Client::connect_blocking(cluster.client(0)).unwrap();

@@ -7,8 +7,8 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{CommandError, parse_auth};
-use crate::config::{Agreement, AppKind, ClientTuning, Durability};
-use crate::load::{ClusterOptions, LoadOptions, LocalCluster, Pace, Report, draw_histogram, run_load};
+use crate::config::{Agreement, AppKind, ClientTuning, Durability, ExecutionConfig, ExecutorKind, ReadLevel};
+use crate::load::{ClusterOptions, LoadOptions, LocalCluster, Pace, Report, Shape, draw_histogram, run_load};
 use crate::preprocessing::ClientAuth;
 use crate::sim::Lie;
 
@@ -60,6 +60,30 @@ pub(super) struct Demo {
     /// Keys the operations touch.
     #[arg(long, default_value_t = 100_000)]
     keys: u64,
+    /// The share of reads, in percent.
+    #[arg(long, default_value_t = 0.0)]
+    reads: f64,
+    /// Enable linearizable reads beside the order, and ask reads there.
+    #[arg(long)]
+    unordered: bool,
+    /// Ask reads beside the order, where f+1 equal answers are enough: they may be old.
+    #[arg(long)]
+    relaxed: bool,
+    /// The skew of the keys, from 0 (uniform) to below 1 (YCSB has 0.99).
+    #[arg(long, default_value_t = 0.0)]
+    zipf: f64,
+    /// The share of operations that touch one and the same key, in percent.
+    #[arg(long, default_value_t = 0.0)]
+    conflict: f64,
+    /// How replicas execute.
+    #[arg(long, value_enum, default_value = "single")]
+    executor: ExecutorKind,
+    /// Threads that execute at each replica, of the speculative executor.
+    #[arg(long, default_value_t = ExecutionConfig::default().workers)]
+    workers: usize,
+    /// Processor time that each operation costs beside what the service does, in microseconds.
+    #[arg(long, default_value_t = 0.0)]
+    compute_us: f64,
     /// What is on disk before a vote or a reply leaves; async and none are for comparison.
     #[arg(long, value_enum, default_value = "sync")]
     durability: Durability,
@@ -100,13 +124,23 @@ impl Demo {
             app: self.app,
             agreement: Agreement {
                 client_auth: self.auth,
+                unordered: self.unordered,
                 ..Agreement::default()
             },
             tuning: ClientTuning {
                 frame_operations_max: self.frame_operations,
                 frames_in_flight_max: self.frames_in_flight.clamp(1, 64),
+                reads: match self.relaxed {
+                    true => ReadLevel::Relaxed,
+                    false => ReadLevel::Linearizable,
+                },
                 ..ClientTuning::default()
             },
+            execution: ExecutionConfig {
+                executor: self.executor,
+                workers: self.workers.clamp(1, 64),
+            },
+            compute_us: self.compute_us,
             pin: !self.no_pin,
             pipeline: self.pipeline,
             durability: self.durability,
@@ -146,8 +180,14 @@ impl Demo {
             pace: Pace::Closed {
                 outstanding: self.outstanding.max(1),
             },
-            payload_bytes: self.payload,
-            keys: self.keys,
+            shape: Shape {
+                payload_bytes: self.payload,
+                keys: self.keys,
+                reads: self.reads / 100.0,
+                unordered: self.unordered || self.relaxed,
+                zipf: self.zipf,
+                conflict: self.conflict / 100.0,
+            },
             warm_up,
             measured,
             kill_leader_after: self

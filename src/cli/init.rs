@@ -155,7 +155,9 @@ impl Init {
              # Where to listen; left out, the address in cluster.toml.\n\
              # listen = \"0.0.0.0:{port}\"\n\
              app = \"{app}\"\n\
+             # How decisions are executed: single, or speculative on so many threads. Replicas may differ.\n\
              executor = \"single\"\n\
+             workers = 2\n\
              # What is on disk before a vote or a reply leaves: sync (everything), async or none (for comparison).\n\
              durability = \"sync\"\n\n\
              [log]\n\

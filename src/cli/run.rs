@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::CommandError;
+use crate::ReplicaHandle;
 use crate::config::{AppKind, MonolithicStateReplicaConfig, REPLICA_WAIT_TIME, ReplicaConfig};
-use crate::execution::Application;
+use crate::execution::ScalableApp;
 use crate::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
-use crate::{MonReplica, ReplicaHandle};
+use crate::server::monolithic_server::bootstrap_as_configured;
 
 /// Run one replica until it is told to stop (SIGINT, SIGTERM).
 #[derive(Debug, Args)]
@@ -45,14 +46,13 @@ impl Run {
     }
 }
 
-fn serve<A: Application>(service: A, replica_config: ReplicaConfig) -> Result<ExitCode, CommandError> {
+fn serve<A: ScalableApp>(service: A, replica_config: ReplicaConfig) -> Result<ExitCode, CommandError> {
     let cluster = replica_config.node.cluster.clone();
     let config = MonolithicStateReplicaConfig {
         service,
         replica_config,
     };
-    let replica = futures_lite::future::block_on(MonReplica::bootstrap(config))?;
-    let handle = replica.handle();
+    let (handle, run) = futures_lite::future::block_on(bootstrap_as_configured(config))?;
     println!(
         "{} of cluster {} ({}, n = {}, f = {}) at {}\n{}",
         handle.node(),
@@ -66,7 +66,7 @@ fn serve<A: Application>(service: A, replica_config: ReplicaConfig) -> Result<Ex
     crate::shard::signals::on_termination(&STOP);
     let quorum = cluster.quorum().quorum() as u64;
     std::thread::spawn(move || watch(&handle, quorum));
-    futures_lite::future::block_on(replica.run())?;
+    futures_lite::future::block_on(run)?;
     println!("STOPPED");
     Ok(ExitCode::SUCCESS)
 }

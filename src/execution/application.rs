@@ -1,4 +1,4 @@
-use super::ImageError;
+use super::{Column, CrudState, ImageError, KeyedState};
 use crate::crypto::Digester;
 use crate::types::Digest;
 
@@ -36,6 +36,23 @@ pub trait Application: Send + 'static {
 
     /// The application's name, for reports.
     fn name(&self) -> &'static str;
+}
+
+/// A service whose operations say through [`CrudState`] what they read and write, so that several can run at once.
+///
+/// [`update`](Application::update) must do what [`speculatively_execute`](Self::speculatively_execute) does on
+/// [`Direct`](super::Direct). An execution whose result is not used may have read values that never stood beside one another:
+/// every operation must end whatever it reads, and may panic.
+pub trait ScalableApp: Application<State: KeyedState> + Sync {
+    /// Executes one ordered operation and appends its result to `result`. It sees and changes nothing but `state`.
+    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut Vec<u8>);
+
+    /// Names every key that the operation may touch and gives true; or gives false. Operations that declare their
+    /// keys need no validation when nothing before them is under way that touches one of these. To touch a key that was
+    /// not declared costs the advantage, for all operations from then on.
+    fn declare_keys(&self, _operation: &[u8], _touch: &mut dyn FnMut(Column, &[u8])) -> bool {
+        false
+    }
 }
 
 /// A state that is snapshot and digested as a whole.

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::MonReplica;
 use crate::config::{
-    Agreement, AppKind, ClientConfig, ClientEntry, ClientTuning, ClusterConfig, Durability,
-    MonolithicStateReplicaConfig, PartyKeys, ReplicaConfig, ReplicaEntry, RoleKind, ShardSpec, TopologyFile,
+    Agreement, AppKind, ClientConfig, ClientEntry, ClientTuning, ClusterConfig, Durability, ExecutionConfig,
+    MonolithicStateReplicaConfig, OrderingConfig, PartyKeys, ReplicaConfig, ReplicaEntry, RoleKind,
+    ShardSpec, TopologyFile,
 };
-use crate::execution::Application;
-use crate::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
+use crate::execution::ScalableApp;
+use crate::execution::apps::{bank::Bank, compute::Compute, counter::Counter, kv::Kv, null::Null};
+use crate::server::monolithic_server::bootstrap_with_faults;
 use crate::server::{ReplicaError, ReplicaHandle};
 use crate::shard::lanes::Interceptor;
 use crate::sim::Lie;
@@ -38,10 +39,33 @@ pub struct ClusterOptions {
     pub pipeline: usize,
     /// What is on disk before a vote or a reply leaves.
     pub durability: Durability,
+    /// How the replicas execute.
+    pub execution: ExecutionConfig,
+    /// Processor time that each operation costs beside what the service does, in microseconds.
+    pub compute_us: f64,
     /// Where the replicas' data directories are made; a temporary directory if left out.
     pub data: Option<PathBuf>,
     /// What replica 0, the first leader, does to what it says.
     pub lie: Option<Lie>,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        Self {
+            replicas: 4,
+            clients: 4,
+            app: AppKind::Kv,
+            agreement: Agreement::default(),
+            tuning: ClientTuning::default(),
+            pin: true,
+            pipeline: OrderingConfig::default().pipeline,
+            durability: Durability::None,
+            execution: ExecutionConfig::default(),
+            compute_us: 0.0,
+            data: None,
+            lie: None,
+        }
+    }
 }
 
 /// Why a local cluster does not come up.
@@ -156,6 +180,10 @@ impl LocalCluster {
             .into_iter()
             .map(|core| core.id)
             .collect();
+        let rounds = match options.compute_us > 0.0 {
+            true => (options.compute_us * super::calibrate::rounds_per_us()) as u64,
+            false => 0,
+        };
         let mut order: Vec<_> = keys.into_iter().zip(listeners).enumerate().collect();
         order.sort_by_key(|(id, _)| delay(*id));
         let temporary = match (&options.data, options.durability) {
@@ -178,6 +206,7 @@ impl LocalCluster {
             }
             config.node.listener = Some(Arc::new(listener));
             config.op_config.pipeline = options.pipeline;
+            config.execution = options.execution;
             // Several replicas share the machine: each is folded into one shard, and they take the cores in turn.
             let core = (options.pin && !cores.is_empty()).then(|| cores[id % cores.len()]);
             let roles = vec![
@@ -195,10 +224,10 @@ impl LocalCluster {
             let lies = options.lie.filter(|_| id == 0);
             let liar = lies.map(|lie| lie.over_links(node, options.replicas, cluster.cluster_id()));
             let replica = match options.app {
-                AppKind::Kv => run(Kv, config, liar),
-                AppKind::Bank => run(Bank, config, liar),
-                AppKind::Counter => run(Counter, config, liar),
-                AppKind::Null => run(Null, config, liar),
+                AppKind::Kv => run(Compute::new(Kv, rounds), config, liar),
+                AppKind::Bank => run(Compute::new(Bank, rounds), config, liar),
+                AppKind::Counter => run(Compute::new(Counter, rounds), config, liar),
+                AppKind::Null => run(Compute::new(Null, rounds), config, liar),
             };
             replicas.push(replica.map_err(|source| LocalError::Replica { node, source })?);
         }
@@ -307,7 +336,7 @@ impl Drop for LocalCluster {
 
 type Started = (ReplicaHandle, JoinHandle<Result<(), ReplicaError>>);
 
-fn run<A: Application>(
+fn run<A: ScalableApp>(
     service: A,
     replica_config: ReplicaConfig,
     liar: Option<Box<dyn Interceptor>>,
@@ -316,8 +345,7 @@ fn run<A: Application>(
         service,
         replica_config,
     };
-    let replica = futures_lite::future::block_on(MonReplica::bootstrap_as(config, liar))?;
-    let handle = replica.handle();
-    let thread = std::thread::spawn(move || futures_lite::future::block_on(replica.run()));
+    let (handle, run) = futures_lite::future::block_on(bootstrap_with_faults(config, liar))?;
+    let thread = std::thread::spawn(move || futures_lite::future::block_on(run));
     Ok((handle, thread))
 }

@@ -1,6 +1,8 @@
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use super::Shape;
+
 /// Latency in microseconds, from the intended send time.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LatencyReport {
@@ -81,6 +83,14 @@ pub struct Report {
     pub durability: String,
     /// How decisions are executed.
     pub executor: String,
+    /// Threads that execute, at each replica.
+    pub workers: usize,
+    /// Processor time that each operation costs beside what the service does, in microseconds.
+    pub compute_us: f64,
+    /// What the operations were like.
+    pub shape: Shape,
+    /// Executions of no use for one operation at one replica.
+    pub aborts_per_op: f64,
     /// Roles by shard.
     pub topology: String,
     /// Cores this process may use.
@@ -214,16 +224,22 @@ impl Report {
                         grouped(outstanding as f64)
                     ),
                 };
+                let s = &self.shape;
                 format!(
-                    "{} bytes, {pace}, {:.1} s measured",
-                    self.payload_bytes, self.seconds
+                    "{} bytes, {pace}, {:.1} s measured; {:.0}% reads{}, {:.0}% conflict, {} µs each",
+                    self.payload_bytes,
+                    self.seconds,
+                    100.0 * s.reads,
+                    if s.unordered { " beside the order" } else { "" },
+                    100.0 * s.conflict,
+                    self.compute_us
                 )
             }),
             (
                 "modes",
                 format!(
-                    "auth {}, durability {}, executor {}",
-                    self.auth, self.durability, self.executor
+                    "auth {}, durability {}, executor {} on {} threads, {:.3} executions repeated per operation",
+                    self.auth, self.durability, self.executor, self.workers, self.aborts_per_op
                 ),
             ),
             (

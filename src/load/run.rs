@@ -5,7 +5,7 @@ use hdrhistogram::Histogram;
 
 use super::driver::{Control, LoadDriver, Pace};
 use super::report::{Incident, LatencyReport, Report};
-use super::{ClusterOptions, LocalCluster, Workload};
+use super::{ClusterOptions, LocalCluster, Shape, Workload};
 use crate::client::{Engine, EngineError};
 use crate::config::ViewTransferConfig;
 
@@ -14,10 +14,8 @@ use crate::config::ViewTransferConfig;
 pub struct LoadOptions {
     /// When operations are sent.
     pub pace: Pace,
-    /// Bytes of one operation.
-    pub payload_bytes: usize,
-    /// Keys or accounts.
-    pub keys: u64,
+    /// What the operations are like.
+    pub shape: Shape,
     /// Before measuring.
     pub warm_up: Duration,
     /// Measured.
@@ -65,7 +63,7 @@ pub fn run_load(
         .map(|number| cluster.client(number))
         .collect();
     let control = Control::new();
-    let workload = Workload::new(cluster_options.app, options.payload_bytes, options.keys, 42);
+    let workload = Workload::new(cluster_options.app, options.shape, 42);
     let payload_bytes = workload.operation_bytes();
     let deadline = Duration::from_millis(cluster_options.tuning.deadline_ms);
     let driver = LoadDriver::new(workload, options.pace, clients.len(), deadline, control.clone());
@@ -150,7 +148,11 @@ pub fn run_load(
         clients: clients.len(),
         auth: cluster.config().agreement.client_auth.to_string(),
         durability: cluster_options.durability.to_string(),
-        executor: "single".to_owned(),
+        executor: cluster_options.execution.executor.to_string(),
+        workers: 1 + cluster_options.execution.helpers(),
+        compute_us: cluster_options.compute_us,
+        shape: options.shape,
+        aborts_per_op: (end.aborts - start.aborts) as f64 / n as f64 / tally.completed.max(1) as f64,
         topology: cluster
             .handles()
             .next()
@@ -266,6 +268,7 @@ struct Sample {
     replicas: Vec<Duration>,
     client: Duration,
     decisions: u64,
+    aborts: u64,
     resident_mib: f64,
 }
 
@@ -279,6 +282,10 @@ impl Sample {
                 .handles()
                 .next()
                 .map_or(0, |replica| replica.standing().executed.get()),
+            aborts: cluster
+                .handles()
+                .map(|replica| replica.counter("executions_repeated"))
+                .sum(),
             resident_mib: resident_mib(),
         }
     }

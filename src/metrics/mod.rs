@@ -54,6 +54,8 @@ counters!(
     messages_from_clients,
     /// Operations of applications that panicked.
     application_panics,
+    /// Executions that were of no use and repeated, of the speculative executor.
+    executions_repeated,
     /// Bytes of log segments that hold records.
     log_bytes,
     /// Bytes of the last checkpoint's image on disk.

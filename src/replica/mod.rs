@@ -26,7 +26,10 @@ mod timers;
 
 pub use action::Action;
 pub use counters::ReplicaCounters;
-pub use stack::{ApplicationOf, DecisionLogOf, DefaultStack, ExecutorOf, OrderingOf, Stack, ViewTransferOf};
+pub use stack::{
+    ApplicationOf, DecisionLogOf, DefaultStack, ExecutorOf, OrderingOf, SpeculativeStack, Stack,
+    ViewTransferOf,
+};
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 use std::marker::PhantomData;
 
 use crate::decision_log::{ChainedLog, DecisionLog};
-use crate::execution::{Application, Executor, SingleThreaded};
+use crate::execution::{Application, Executor, ScalableApp, SingleThreaded, Speculative};
 use crate::ordering::OrderingProtocol;
 use crate::ordering::pbft::Pbft;
 use crate::view_transfer::ViewTransferProtocol;
@@ -41,4 +41,15 @@ impl<A: Application> Stack for DefaultStack<A> {
     type ViewTransfer = PbftViewChange;
     type DecisionLog = ChainedLog;
     type Executor = SingleThreaded<A>;
+}
+
+/// The production stack with speculative execution on several threads.
+pub struct SpeculativeStack<A>(PhantomData<fn() -> A>);
+
+impl<A: ScalableApp> Stack for SpeculativeStack<A> {
+    type Application = A;
+    type Ordering = Pbft;
+    type ViewTransfer = PbftViewChange;
+    type DecisionLog = ChainedLog;
+    type Executor = Speculative<A>;
 }

@@ -30,6 +30,7 @@ use crate::shard::control::{
     BackoffLimits, ControlConfig, ControlHandle, ControlLimits, ControlShard, DialTarget, EstablishedLink,
     PlaceLimits,
 };
+use crate::shard::crew::Crew;
 use crate::shard::data::{self, Lifecycle, ShardContext};
 use crate::shard::lanes::{
     Checked, Done, FromReplica, Inlet, Interceptor, Logged, Outgoing, Outlet, Raw, Work, lane,
@@ -338,7 +339,8 @@ pub(super) fn assemble<S: Stack>(
         .into_iter()
         .map(|core| core.id)
         .collect();
-    let topology = Topology::resolve(&config.topology, &allowed, config.preprocessor_threads)?;
+    let topology = Topology::resolve(&config.topology, &allowed, config.preprocessor_threads)?
+        .with_helpers(config.execution.helpers(), &allowed);
     let listen_error = |source| ReplicaError::Listen {
         address: config.node.listen.clone(),
         source,
@@ -408,10 +410,23 @@ pub(super) fn assemble<S: Stack>(
         liar.map(|liar| Faults::new(config.node.id, cluster.replicas.len(), liar)),
         metrics.clone(),
     ));
+    let mut threads = vec![format!("control-{}", config.node.id), keeper_name(config)];
+    let crew_name = format!("atlas-{}-e", config.node.id);
+    let helpers: Vec<_> = parts
+        .helpers
+        .into_iter()
+        .zip(topology.helper_cores.clone())
+        .collect();
+    threads.extend((0..helpers.len()).map(|number| format!("{crew_name}{number}")));
+    let crew = match helpers.is_empty() {
+        true => None,
+        false => Some(Crew::start(&crew_name, helpers, &doorbells[homes.execution])?),
+    };
     let mut execution = Some(ExecutionRole::new(
         parts.executor,
         lanes.execution,
         keeper_handle.clone(),
+        crew,
         identity,
         metrics.clone(),
     ));
@@ -421,7 +436,6 @@ pub(super) fn assemble<S: Stack>(
 
     let (ended_tx, ended) = async_mpsc::unbounded();
     let (lifecycle, started) = (Lifecycle::default(), Instant::now());
-    let mut threads = vec![format!("control-{}", config.node.id), keeper_name(config)];
     let (mut networks, mut checkers) = (lanes.network.into_iter(), lanes.preprocess.into_iter());
     for (index, shard) in topology.shards.iter().enumerate() {
         let mut roles: Vec<Box<dyn Role>> = Vec::new();

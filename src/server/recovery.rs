@@ -163,6 +163,7 @@ impl<S: Stack> Replay<'_, S> {
 
     fn finish(mut self, tail: &Tail) {
         let mut events = Vec::new();
+        self.executor.settle(&mut events);
         while self.executor.background_step(usize::MAX, &mut events) {}
         self.take_claims(events);
         let windows = self.executor.client_windows();

@@ -5,6 +5,7 @@ use super::Role;
 use crate::execution::{ExecutionEvent, Executor};
 use crate::messages::ClientReply;
 use crate::metrics::Metrics;
+use crate::shard::crew::Crew;
 use crate::shard::lanes::{Done, Inlet, Outgoing, Outlet, Work, any_blocked};
 use crate::shard::reactor::Reactor;
 use crate::storage::keeper::KeeperHandle;
@@ -36,6 +37,8 @@ pub(crate) struct ExecutionRole<E: Executor> {
     events: Vec<ExecutionEvent>,
     has_background: bool,
     keeper: Option<KeeperHandle>,
+    /// The executor's helpers.
+    crew: Option<Crew>,
     metrics: Arc<Metrics>,
 }
 
@@ -44,6 +47,7 @@ impl<E: Executor> ExecutionRole<E> {
         executor: E,
         lanes: ExecutionLanes,
         keeper: Option<KeeperHandle>,
+        crew: Option<Crew>,
         (cluster, epoch): (ClusterId, Epoch),
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -55,6 +59,7 @@ impl<E: Executor> ExecutionRole<E> {
             events: Vec::new(),
             has_background: false,
             keeper,
+            crew,
             metrics,
         }
     }
@@ -73,6 +78,7 @@ impl<E: Executor> ExecutionRole<E> {
             Work::Unordered(frame) => self.executor.execute_unordered(&frame, &mut self.events),
             Work::ReplyAgain(key) => self.executor.reply_again(key, &mut self.events),
             Work::Digest(answer) => {
+                self.executor.settle(&mut self.events);
                 // Nobody waiting for it any more is fine.
                 let _ = answer.send(self.executor.digest_now());
             }
@@ -108,7 +114,7 @@ impl<E: Executor> Role for ExecutionRole<E> {
     fn step(&mut self, _: Time, _: &mut Reactor) -> bool {
         let mut any = false;
         for _ in 0..STEP_DECISIONS {
-            if self.is_blocked() {
+            if !self.executor.has_room() || self.is_blocked() {
                 break;
             }
             let Some(work) = self.lanes.decisions.pop() else {
@@ -116,6 +122,11 @@ impl<E: Executor> Role for ExecutionRole<E> {
             };
             any = true;
             self.work(work);
+            self.emit();
+        }
+        if !self.is_blocked() && self.executor.step(&mut self.events) {
+            any = true;
+            self.has_background = true;
             self.emit();
         }
         for lane in 0..self.lanes.unordered.len() {
@@ -142,16 +153,24 @@ impl<E: Executor> Role for ExecutionRole<E> {
     }
 
     fn finish(&mut self, _: Time, _: &mut Reactor) -> bool {
+        if let Some(crew) = &self.crew
+            && self.executor.wants_help()
+        {
+            crew.ring();
+        }
         self.lanes.done.ring();
         if let Some(keeper) = &self.keeper {
             // One image is written at a time; meanwhile checkpoints are taken without.
             self.executor.keep_images(!keeper.is_writing());
         }
         self.lanes.replies.iter_mut().for_each(Outlet::ring);
-        self.metrics
-            .counters
+        let counters = &self.metrics.counters;
+        counters
             .application_panics
             .store(self.executor.panics(), Ordering::Relaxed);
+        counters
+            .executions_repeated
+            .store(self.executor.aborts(), Ordering::Relaxed);
         false
     }
 
@@ -161,9 +180,10 @@ impl<E: Executor> Role for ExecutionRole<E> {
             || self.lanes.done.has_overflow()
             || self.lanes.replies.iter().any(Outlet::has_overflow)
             || self.has_background
+            || self.executor.has_work()
     }
 
     fn drain(&mut self, _: bool) -> bool {
-        !self.has_input()
+        !self.has_input() && self.executor.is_settled()
     }
 }
