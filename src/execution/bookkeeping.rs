@@ -2,9 +2,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::image::{Chunk, Head, Image, Next};
+use super::image::{Image, ImageChunk, ImageHead, ImageIndex, Next, PieceReader, clients_digest};
 use super::{ClientTable, ExecutionEvent, ImageError, MonolithicState};
-use crate::crypto::{Digester, Domain};
+use crate::crypto::Digester;
 use crate::decision_log::Chain;
 use crate::messages::{CheckpointClaim, FrameKey, Proposal};
 use crate::types::{Digest, Epoch, SeqNo, View};
@@ -47,11 +47,20 @@ struct Pending<S: MonolithicState> {
     state: S::Snapshot,
     state_digest: Option<Digest>,
     clients: ClientTable,
-    next_client: usize,
-    clients_hasher: blake3::Hasher,
+    client_digests: Vec<Digest>,
+    piece_count: usize,
     chain: Chain,
     /// The state once more, for the image: the first is used up by its digest.
     image: Option<S::Snapshot>,
+}
+
+/// How far an image was read.
+struct Reading {
+    head: ImageHead,
+    index: Option<ImageIndex>,
+    pieces: PieceReader,
+    /// The next piece.
+    next: usize,
 }
 
 /// What every executor keeps beside the state: what was executed and answered, and the checkpoints.
@@ -66,8 +75,8 @@ pub(super) struct Bookkeeping<S: MonolithicState> {
     pending: VecDeque<Pending<S>>,
     pub chain: Chain,
     pub keeps_images: bool,
-    /// The head of the image that is being read.
-    reading: Option<Head>,
+    /// The image that is being read.
+    reading: Option<Reading>,
 }
 
 impl<S: MonolithicState> Bookkeeping<S> {
@@ -145,13 +154,14 @@ impl<S: MonolithicState> Bookkeeping<S> {
     ) {
         // The digest of the one before goes first; two at once would pin two copies of the state.
         while self.background_step(usize::MAX, events) {}
+        let state = snapshot();
         self.pending.push_back(Pending {
             seq: self.executed,
-            state: snapshot(),
+            piece_count: S::piece_count(&state),
+            state,
             state_digest: None,
             clients: self.clients.clone(),
-            next_client: 0,
-            clients_hasher: self.digester.hasher(Domain::ClientTable),
+            client_digests: Vec::with_capacity(self.clients.clients()),
             chain: self.chain,
             image: self.keeps_images.then(snapshot),
         });
@@ -169,30 +179,27 @@ impl<S: MonolithicState> Bookkeeping<S> {
         self.background_step(share.max(PACE_BYTES), events);
     }
 
-    fn head(&self, seq: SeqNo, chain: Chain, state: Digest, clients: Digest) -> Head {
-        Head {
-            seq,
-            epoch: self.epoch,
-            chain,
-            state,
-            clients,
-            client_count: self.clients.clients() as u32,
-        }
-    }
-
     /// The head of a checkpoint of the state as it is now.
-    fn head_now(&self, mut snapshot: S::Snapshot) -> Head {
+    fn head_now(&self, mut snapshot: S::Snapshot) -> ImageHead {
+        let piece_count = S::piece_count(&snapshot) as u32;
         let state = loop {
             if let Some(digest) = S::digest_step(&mut snapshot, &self.digester, usize::MAX) {
                 break digest;
             }
         };
-        let mut hasher = self.digester.hasher(Domain::ClientTable);
-        for client in 0..self.clients.clients() {
-            hasher.update(self.clients.entry_digest(client, &self.digester).0.as_bytes());
+        let clients = 0..self.clients.clients();
+        let clients: Vec<Digest> = clients
+            .map(|client| self.clients.entry_digest(client, &self.digester).0)
+            .collect();
+        ImageHead {
+            seq: self.executed,
+            epoch: self.epoch,
+            chain: self.chain,
+            state,
+            clients: clients_digest(&clients, &self.digester),
+            client_count: clients.len() as u32,
+            piece_count,
         }
-        let clients = Digest::from_bytes(*hasher.finalize().as_bytes());
-        self.head(self.executed, self.chain, state, clients)
     }
 
     /// The claim for the state as it is now.
@@ -210,20 +217,27 @@ impl<S: MonolithicState> Bookkeeping<S> {
             return true;
         };
         let mut spent = 0;
-        while pending.next_client < pending.clients.clients() {
+        while pending.client_digests.len() < pending.clients.clients() {
             if spent >= budget_bytes {
                 return true;
             }
-            let (digest, bytes) = pending.clients.entry_digest(pending.next_client, &self.digester);
-            pending.clients_hasher.update(digest.as_bytes());
-            pending.next_client += 1;
+            let client = pending.client_digests.len();
+            let (digest, bytes) = pending.clients.entry_digest(client, &self.digester);
+            pending.client_digests.push(digest);
             spent = spent.saturating_add(bytes);
         }
-        let clients = Digest::from_bytes(*pending.clients_hasher.finalize().as_bytes());
         let Some(done) = self.pending.pop_front() else {
             return false;
         };
-        let head = self.head(done.seq, done.chain, state, clients);
+        let head = ImageHead {
+            seq: done.seq,
+            epoch: self.epoch,
+            chain: done.chain,
+            state,
+            clients: clients_digest(&done.client_digests, &self.digester),
+            client_count: done.client_digests.len() as u32,
+            piece_count: done.piece_count as u32,
+        };
         let claim = head.claim(&self.digester);
         events.push(ExecutionEvent::Checkpoint(claim));
         if let Some(state) = done.image {
@@ -232,41 +246,70 @@ impl<S: MonolithicState> Bookkeeping<S> {
                 head,
                 state,
                 clients: done.clients,
+                client_digests: done.client_digests,
+                digester: self.digester.clone(),
                 next: Next::Head,
             })));
         }
         !self.pending.is_empty()
     }
 
-    /// Takes one chunk of an image in; the first one empties `state` and the client table.
+    /// Takes one chunk of an image in; the first one empties `state` and the client table. Every piece is checked.
     pub fn read_image_chunk(&mut self, state: &mut S, chunk: &[u8]) -> Result<(), ImageError> {
-        match (Chunk::parse(chunk)?, self.reading) {
-            (Chunk::Head(head), None) => {
-                let clients = self.clients.clients();
+        let clients = self.clients.clients();
+        let reading = match (ImageChunk::parse(chunk)?, &mut self.reading) {
+            (ImageChunk::Head(head), _) => {
                 if head.epoch != self.epoch || head.client_count as usize != clients {
                     return Err(ImageError::Head);
                 }
                 *state = S::blank();
                 self.clients = ClientTable::new(clients);
-                self.reading = Some(head);
-                Ok(())
+                self.pending.clear();
+                self.reading = Some(Reading {
+                    head,
+                    index: None,
+                    pieces: PieceReader::default(),
+                    next: 0,
+                });
+                return Ok(());
             }
-            (Chunk::Clients(entries), Some(_)) => self.clients.read_entries(entries),
-            (Chunk::State(piece), Some(_)) => state.read_chunk(piece),
-            _ => Err(ImageError::Kind),
-        }
+            (_, None) => return Err(ImageError::Kind),
+            (_, Some(reading)) => reading,
+        };
+        let Some(index) = &reading.index else {
+            let ImageChunk::Index(contents) = ImageChunk::parse(chunk)? else {
+                return Err(ImageError::Kind);
+            };
+            reading.index = Some(ImageIndex::read::<S>(reading.head, contents, &self.digester)?);
+            return Ok(());
+        };
+        let (next, table) = (&mut reading.next, &mut self.clients);
+        reading.pieces.read(
+            index,
+            ImageChunk::parse(chunk)?,
+            &self.digester,
+            |piece, bytes| {
+                if piece != *next {
+                    return Err(ImageError::State);
+                }
+                *next += 1;
+                match piece < clients {
+                    true => table.read_entry(piece, bytes),
+                    false => state.read_piece(piece - clients, bytes),
+                }
+            },
+        )
     }
 
-    /// All chunks were read into `state`.
-    pub fn finish_image(&mut self, state: &mut S) -> Result<CheckpointClaim, ImageError> {
-        let promised = self.reading.take().ok_or(ImageError::Head)?;
-        self.executed = promised.seq;
-        self.chain = promised.chain;
-        self.since = Distance::default();
-        self.pending.clear();
-        match self.head_now(state.snapshot()) == promised {
-            true => Ok(promised.claim(&self.digester)),
-            false => Err(ImageError::Digest),
+    /// All chunks were read.
+    pub fn finish_image(&mut self) -> Result<CheckpointClaim, ImageError> {
+        let read = self.reading.take().ok_or(ImageError::Head)?;
+        if read.index.is_none() || read.next != read.head.pieces() {
+            return Err(ImageError::Digest);
         }
+        self.executed = read.head.seq;
+        self.chain = read.head.chain;
+        self.since = Distance::default();
+        Ok(read.head.claim(&self.digester))
     }
 }

@@ -1,4 +1,4 @@
-use super::{Column, ImageError, KeyedState, MonolithicState, PartitionedStore, PartsSnapshot};
+use super::{Column, ImageError, KeyedState, MonolithicState, PARTS, PartitionedStore, PartsSnapshot};
 use crate::crypto::{Digester, Domain};
 use crate::types::Digest;
 
@@ -21,6 +21,7 @@ impl<const N: usize> Default for Columns<N> {
 pub struct ColumnsSnapshot<const N: usize> {
     columns: [PartsSnapshot; N],
     hasher: Option<blake3::Hasher>,
+    /// The next column to digest, or the next piece to write.
     next: usize,
 }
 
@@ -73,26 +74,39 @@ impl<const N: usize> MonolithicState for Columns<N> {
         Some(Digest::from_bytes(*hasher.finalize().as_bytes()))
     }
 
-    fn write_chunk(snapshot: &mut ColumnsSnapshot<N>, budget_bytes: usize, chunk: &mut Vec<u8>) -> bool {
-        while let Some(column) = snapshot.columns.get_mut(snapshot.next) {
-            chunk.push(snapshot.next as u8);
-            if PartitionedStore::write_chunk(column, budget_bytes, chunk) {
-                return true;
-            }
-            chunk.pop();
+    fn piece_count(_: &ColumnsSnapshot<N>) -> usize {
+        N * PARTS
+    }
+
+    fn piece_digests(snapshot: &ColumnsSnapshot<N>, digester: &Digester) -> Vec<Digest> {
+        let columns = snapshot.columns.iter();
+        columns
+            .flat_map(|column| PartitionedStore::piece_digests(column, digester))
+            .collect()
+    }
+
+    fn digest_of(pieces: &[Digest], digester: &Digester) -> Digest {
+        let columns = pieces.chunks(PARTS);
+        let columns: Vec<Digest> = columns
+            .map(|column| PartitionedStore::digest_of(column, digester))
+            .collect();
+        PartitionedStore::digest_of(&columns, digester)
+    }
+
+    fn write_piece(snapshot: &mut ColumnsSnapshot<N>, out: &mut Vec<u8>) {
+        if let Some(column) = snapshot.columns.get_mut(snapshot.next / PARTS) {
+            PartitionedStore::write_piece(column, out);
             snapshot.next += 1;
         }
-        false
     }
 
     fn blank() -> Self {
         Self::default()
     }
 
-    fn read_chunk(&mut self, chunk: &[u8]) -> Result<(), ImageError> {
-        let (column, chunk) = chunk.split_first().ok_or(ImageError::State)?;
-        let column = self.columns.get_mut(usize::from(*column));
-        column.ok_or(ImageError::State)?.read_chunk(chunk)
+    fn read_piece(&mut self, piece: usize, bytes: &[u8]) -> Result<(), ImageError> {
+        let column = self.columns.get_mut(piece / PARTS).ok_or(ImageError::State)?;
+        column.read_piece(piece % PARTS, bytes)
     }
 
     fn digest_left_bytes(snapshot: &ColumnsSnapshot<N>) -> usize {

@@ -169,7 +169,7 @@ impl<A: Application> Executor for SingleThreaded<A> {
     }
 
     fn finish_image(&mut self) -> Result<CheckpointClaim, ImageError> {
-        self.book.finish_image(&mut self.state)
+        self.book.finish_image()
     }
 
     fn chain(&self) -> Chain {

@@ -17,13 +17,6 @@ pub struct Count([u8; 8]);
 
 const COLUMN: Column = Column(0);
 
-/// The number, until it was written.
-#[derive(Debug, Clone, Copy)]
-pub struct FrozenCount {
-    count: u64,
-    is_written: bool,
-}
-
 /// The operation that adds `amount`.
 #[must_use]
 pub fn add(amount: u64) -> Vec<u8> {
@@ -43,33 +36,38 @@ pub fn value(result: &[u8]) -> Option<u64> {
 }
 
 impl MonolithicState for Count {
-    type Snapshot = FrozenCount;
+    type Snapshot = u64;
 
-    fn snapshot(&mut self) -> FrozenCount {
-        FrozenCount {
-            count: u64::from_le_bytes(self.0),
-            is_written: false,
-        }
+    fn snapshot(&mut self) -> u64 {
+        u64::from_le_bytes(self.0)
     }
 
-    fn digest_step(snapshot: &mut FrozenCount, digester: &Digester, _: usize) -> Option<Digest> {
-        Some(digester.digest(Domain::State, &snapshot.count.to_le_bytes()))
+    fn digest_step(snapshot: &mut u64, digester: &Digester, _: usize) -> Option<Digest> {
+        Some(digester.digest(Domain::State, &snapshot.to_le_bytes()))
     }
 
-    fn write_chunk(snapshot: &mut FrozenCount, _: usize, chunk: &mut Vec<u8>) -> bool {
-        if std::mem::replace(&mut snapshot.is_written, true) {
-            return false;
-        }
-        chunk.extend_from_slice(&snapshot.count.to_le_bytes());
-        true
+    fn piece_count(_: &u64) -> usize {
+        1
+    }
+
+    fn piece_digests(snapshot: &u64, digester: &Digester) -> Vec<Digest> {
+        vec![digester.digest(Domain::State, &snapshot.to_le_bytes())]
+    }
+
+    fn digest_of(pieces: &[Digest], _: &Digester) -> Digest {
+        pieces.first().copied().unwrap_or(Digest::ZERO)
+    }
+
+    fn write_piece(snapshot: &mut u64, out: &mut Vec<u8>) {
+        out.extend_from_slice(&snapshot.to_le_bytes());
     }
 
     fn blank() -> Self {
         Self::default()
     }
 
-    fn read_chunk(&mut self, chunk: &[u8]) -> Result<(), ImageError> {
-        self.0 = chunk.try_into().map_err(|_| ImageError::State)?;
+    fn read_piece(&mut self, _: usize, bytes: &[u8]) -> Result<(), ImageError> {
+        self.0 = bytes.try_into().map_err(|_| ImageError::State)?;
         Ok(())
     }
 }

@@ -25,15 +25,25 @@ impl MonolithicState for Nothing {
         Some(digester.digest(Domain::State, &[]))
     }
 
-    fn write_chunk(_: &mut Self, _: usize, _: &mut Vec<u8>) -> bool {
-        false
+    fn piece_count(_: &Self) -> usize {
+        0
     }
+
+    fn piece_digests(_: &Self, _: &Digester) -> Vec<Digest> {
+        Vec::new()
+    }
+
+    fn digest_of(_: &[Digest], digester: &Digester) -> Digest {
+        digester.digest(Domain::State, &[])
+    }
+
+    fn write_piece(_: &mut Self, _: &mut Vec<u8>) {}
 
     fn blank() -> Self {
         Self
     }
 
-    fn read_chunk(&mut self, _: &[u8]) -> Result<(), ImageError> {
+    fn read_piece(&mut self, _: usize, _: &[u8]) -> Result<(), ImageError> {
         Err(ImageError::State)
     }
 }

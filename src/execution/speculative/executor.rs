@@ -406,8 +406,7 @@ impl<A: ScalableApp> Executor for Speculative<A> {
     }
 
     fn finish_image(&mut self) -> Result<CheckpointClaim, ImageError> {
-        let book = &mut self.book;
-        let claim = self.shared.core.with_base_mut(|state| book.finish_image(state));
+        let claim = self.book.finish_image();
         self.windows = self.book.clients.windows();
         self.distance = Distance::default();
         claim
