@@ -97,11 +97,17 @@ pub enum Mutant {
     OneReplyBelieved,
     /// A client never asks again.
     RetransmissionSkipped,
+    /// What one replica says was decided is transferred.
+    LogTailFromOne,
+    /// The pieces of a transferred state are not checked.
+    ChunkUnchecked,
+    /// A state is transferred that no quorum signed.
+    StateTargetUncertified,
 }
 
 impl Mutant {
     /// Every mutant.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 47] = [
         Self::PrepareQuorumMinusOne,
         Self::CommitQuorumMinusOne,
         Self::CheckpointQuorumMinusOne,
@@ -146,6 +152,9 @@ impl Mutant {
         Self::ReplyAgainSkipped,
         Self::OneReplyBelieved,
         Self::RetransmissionSkipped,
+        Self::LogTailFromOne,
+        Self::ChunkUnchecked,
+        Self::StateTargetUncertified,
     ];
 }
 

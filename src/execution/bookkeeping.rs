@@ -289,7 +289,11 @@ impl<S: MonolithicState> Bookkeeping<S> {
             ImageChunk::parse(chunk)?,
             &self.digester,
             |piece, bytes| {
-                if piece != *next {
+                if piece < *next {
+                    // An image that came from others may have a piece twice.
+                    return Ok(());
+                }
+                if piece > *next {
                     return Err(ImageError::State);
                 }
                 *next += 1;

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::{Record, Rejected, Timer, ViewStart};
 use crate::messages::{CheckpointClaim, Proposal, SignedCheckpoint, Vote};
 use crate::mutants::{Mutant, active};
+use crate::state_transfer::ImageTask;
 use crate::types::{Lsn, NodeId, SeqNo, Time, View};
 
 /// Who a message goes to.
@@ -69,6 +70,8 @@ pub enum Effect {
         /// When it fires.
         at: Time,
     },
+    /// Have the disk, or execution, do something with the image of a checkpoint.
+    Image(ImageTask),
     /// Stop a timer.
     CancelTimer(Timer),
     /// A message was refused: count it.
@@ -165,6 +168,11 @@ impl Outbox {
                 false => When::Durable(promise.0),
             },
         });
+    }
+
+    /// (Re)starts a timer.
+    pub fn set_timer(&mut self, timer: Timer, at: Time) {
+        self.effects.push(Effect::SetTimer { timer, at });
     }
 
     /// Adds any effect that sends nothing.

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::messages::{CheckpointClaim, FrameKey, Proposal, RefusalReason};
 use crate::protocol::{Recipients, Record};
+use crate::state_transfer::ImageTask;
 use crate::types::{ClientId, Lsn, SeqNo};
 
 /// What the shell does for the orchestrator, in order.
@@ -47,6 +48,9 @@ pub enum Action {
         /// What we have.
         ours: CheckpointClaim,
     },
+    /// Something to do for the disk, or for execution, with the image of a checkpoint;
+    /// [`on_image`](super::Replica::on_image) follows.
+    Image(ImageTask),
     /// The others have forgotten what we lack.
     FellBehind {
         /// The checkpoint to reach.

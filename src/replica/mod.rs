@@ -23,13 +23,15 @@ mod messages;
 mod restore;
 mod stack;
 mod timers;
+mod transfer;
 
 pub use action::Action;
 pub use counters::ReplicaCounters;
 pub use stack::{
-    ApplicationOf, DecisionLogOf, DefaultStack, ExecutorOf, OrderingOf, SpeculativeStack, Stack,
-    ViewTransferOf,
+    ApplicationOf, DecisionLogOf, DefaultStack, ExecutorOf, LogTransferOf, OrderingOf, SpeculativeStack,
+    Stack, StateTransferOf, ViewTransferOf,
 };
+pub use transfer::TransferPhase;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -38,6 +40,7 @@ use bytes::Bytes;
 
 use crate::crypto::Digester;
 use crate::decision_log::DecisionLog;
+use crate::log_transfer::{LogTransferProtocol, LogTransferState};
 use crate::messages::{
     Batch, CheckpointClaim, Frame, FrameKey, Proposal, RefusalReason, SignedCheckpoint, SystemMessage, Vote,
 };
@@ -45,10 +48,12 @@ use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
 use crate::preprocessing::{Offer, RequestPool, batch_digest};
 use crate::protocol::{Effect, Outbox, Recipients, Record, Timer, ViewStart, When};
-use crate::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, SeqNo, Time, View};
+use crate::state_transfer::StateTransferProtocol;
+use crate::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, Quorum, SeqNo, Time, View};
 use crate::view_transfer::ViewTransferProtocol;
 use disputes::Disputes;
 use timers::Timers;
+use transfer::Transfers;
 
 /// What the orchestrator needs to know of its cluster and of its limits.
 #[derive(Debug, Clone)]
@@ -57,6 +62,8 @@ pub struct ReplicaSettings {
     pub cluster: ClusterId,
     /// The membership's number.
     pub epoch: Epoch,
+    /// The cluster's arithmetic.
+    pub quorum: Quorum,
     /// The most bytes of frames in one batch.
     pub batch_bytes_max: usize,
     /// The most frames in one batch.
@@ -86,6 +93,20 @@ enum Held {
     CutLog(SeqNo),
 }
 
+/// The protocols of a replica.
+pub struct Protocols<S: Stack> {
+    /// How batches are ordered.
+    pub ordering: OrderingOf<S>,
+    /// How leaders are replaced.
+    pub view_transfer: ViewTransferOf<S>,
+    /// How decisions are kept.
+    pub decision_log: DecisionLogOf<S>,
+    /// How decisions come from other replicas.
+    pub log_transfer: LogTransferOf<S>,
+    /// How states come from other replicas.
+    pub state_transfer: StateTransferOf<S>,
+}
+
 /// One replica: the protocols of stack `S`, composed.
 pub struct Replica<S: Stack> {
     settings: ReplicaSettings,
@@ -93,6 +114,9 @@ pub struct Replica<S: Stack> {
     ordering: OrderingOf<S>,
     view_transfer: ViewTransferOf<S>,
     decision_log: DecisionLogOf<S>,
+    log_transfer: LogTransferOf<S>,
+    state_transfer: StateTransferOf<S>,
+    transfers: Transfers,
     pool: RequestPool,
     disputes: Disputes,
     /// Frames on their way to the leader: their clients have lost patience with it.
@@ -121,21 +145,29 @@ impl<S: Stack> Replica<S> {
     pub fn new(
         settings: ReplicaSettings,
         digester: Digester,
-        ordering: OrderingOf<S>,
-        view_transfer: ViewTransferOf<S>,
-        decision_log: DecisionLogOf<S>,
+        protocols: Protocols<S>,
         pool: RequestPool,
         next_lsn: Lsn,
     ) -> Self {
+        let Protocols {
+            ordering,
+            view_transfer,
+            decision_log,
+            log_transfer,
+            state_transfer,
+        } = protocols;
         let mut timers = Timers::default();
         timers.set(Timer::Status, Time::START);
         timers.set(Timer::LeaderReview, Time::START);
         Self {
+            transfers: Transfers::new(settings.quorum.n()),
             settings,
             digester,
             ordering,
             view_transfer,
             decision_log,
+            log_transfer,
+            state_transfer,
             disputes: Disputes::new(pool.clients()),
             pool,
             forward: Vec::new(),
@@ -199,6 +231,9 @@ impl<S: Stack> Replica<S> {
     /// Execution finished a decision of this many operations.
     pub fn on_executed(&mut self, now: Time, seq: SeqNo, operations: usize) {
         self.executed = seq;
+        if self.transfers.awaiting.is_none() {
+            self.decision_log.keep_after(seq);
+        }
         self.view_transfer.on_executed(now, operations);
         self.counters.operations_executed += operations as u64;
     }
@@ -213,6 +248,7 @@ impl<S: Stack> Replica<S> {
     /// The contents of the checkpoint at `seq` are on disk: the log before it is not needed once it is stable as well.
     pub fn on_image_kept(&mut self, now: Time, seq: SeqNo) {
         self.image_kept = self.image_kept.max(seq);
+        self.transfers.remember_image(seq);
         self.cut_log(now);
     }
 
@@ -253,6 +289,11 @@ impl<S: Stack> Replica<S> {
     pub fn on_time(&mut self, now: Time) {
         while let Some(timer) = self.timers.take_due(now) {
             self.ordering.on_timeout(now, timer, &mut self.outbox);
+            match timer {
+                Timer::LogTransfer => self.log_transfer.on_timeout(now, &mut self.outbox),
+                Timer::StateTransfer => self.state_transfer.on_timeout(now, &mut self.outbox),
+                _ => {}
+            }
             if timer == Timer::Status {
                 let mut standing = self.ordering.standing();
                 standing.disputed = self.disputes.own();
@@ -272,6 +313,7 @@ impl<S: Stack> Replica<S> {
 
     /// Ends a turn: free slots take what is pending, and the turn's votes leave in one message.
     pub fn finish_turn(&mut self, now: Time) {
+        self.go_on_with_transfers(now);
         self.forward_frames();
         let oldest = self.pool.oldest_pending_since();
         self.view_transfer
@@ -374,6 +416,7 @@ impl<S: Stack> Replica<S> {
         let mut outbox = std::mem::replace(&mut self.outbox, Outbox::new(self.logged_end));
         let mut asked = Vec::new();
         let (mut decided, mut stable) = (Vec::new(), None);
+        let (mut diverged, mut fell_behind) = (None, false);
         for effect in outbox.drain() {
             match effect {
                 Effect::Persist { lsn, record } => {
@@ -394,6 +437,7 @@ impl<S: Stack> Replica<S> {
                     self.hold(when, Held::Decide(proposal));
                 }
                 Effect::Stable { claim, proof } => {
+                    self.transfers.remember_certificate(claim, &proof);
                     self.counters.checkpoints_stable += 1;
                     self.actions.push(Action::Stable(claim));
                     stable = Some(Record::Stable { claim, proof });
@@ -401,8 +445,15 @@ impl<S: Stack> Replica<S> {
                 Effect::SetTimer { timer, at } => self.timers.set(timer, at),
                 Effect::CancelTimer(timer) => self.timers.cancel(timer),
                 Effect::Rejected(rejected) => self.counters.reject(rejected.reason),
-                Effect::Diverged { stable, ours } => self.actions.push(Action::Diverged { stable, ours }),
-                Effect::FellBehind { stable } => self.actions.push(Action::FellBehind { stable }),
+                Effect::Diverged { stable, ours } => {
+                    diverged = Some(stable.seq);
+                    self.actions.push(Action::Diverged { stable, ours });
+                }
+                Effect::FellBehind { stable } => {
+                    fell_behind = true;
+                    self.actions.push(Action::FellBehind { stable });
+                }
+                Effect::Image(task) => self.actions.push(Action::Image(task)),
                 asks @ (Effect::LeaveView(_) | Effect::EnterView(_)) => asked.push(asks),
             }
         }
@@ -426,6 +477,12 @@ impl<S: Stack> Replica<S> {
                 Effect::EnterView(start) => self.enter_view(now, &start),
                 _ => {}
             }
+        }
+        if fell_behind && self.log_transfer.state() == LogTransferState::Idle {
+            self.begin_log_transfer(now);
+        }
+        if let Some(stable) = diverged {
+            self.replace_state(now, stable);
         }
     }
 
@@ -522,7 +579,8 @@ impl<S: Stack> Replica<S> {
     /// Whether the disk does not keep up: a full one, say. The others go on without this replica, and whatever they say
     /// would be one more thing that waits.
     fn is_choked(&mut self) -> bool {
-        let choked = self.held.len() >= self.settings.held_effects_max && !active(Mutant::DiskRoomIgnored);
+        let is_full = self.held.len() >= self.settings.held_effects_max && !active(Mutant::DiskRoomIgnored);
+        let choked = is_full || self.waits_for_state();
         self.counters.messages_choked += u64::from(choked);
         choked
     }
@@ -551,7 +609,14 @@ impl<S: Stack> Replica<S> {
                     self.pool.on_decided(&proposal.batch);
                 }
                 self.counters.decisions += 1;
-                self.actions.push(Action::Execute(proposal));
+                if proposal.seq <= self.transfers.released {
+                    // A jump went past it.
+                    return;
+                }
+                self.transfers.released = proposal.seq;
+                if self.transfers.awaiting.is_none() {
+                    self.actions.push(Action::Execute(proposal));
+                }
             }
         }
     }

@@ -8,14 +8,18 @@ use futures_lite::StreamExt;
 use super::assembly::{Assembly, assemble};
 use super::{ReplicaError, ReplicaHandle};
 use crate::config::{ExecutorKind, MonolithicStateReplicaConfig, ReplicaConfig};
+use crate::crypto::Digester;
 use crate::decision_log::ChainedLog;
 use crate::execution::speculative::Helper;
-use crate::execution::{Application, ScalableApp, SingleThreaded, Speculative};
+use crate::execution::{Application, MonolithicState, ScalableApp, SingleThreaded, Speculative};
+use crate::log_transfer::RangedLogTransfer;
 use crate::ordering::pbft::{Pbft, PbftConfig};
 use crate::replica::{
-    DecisionLogOf, DefaultStack, ExecutorOf, OrderingOf, SpeculativeStack, Stack, ViewTransferOf,
+    DecisionLogOf, DefaultStack, ExecutorOf, LogTransferOf, OrderingOf, SpeculativeStack, Stack,
+    StateTransferOf, ViewTransferOf,
 };
 use crate::shard::lanes::Interceptor;
+use crate::state_transfer::monolithic::PieceTransfer;
 use crate::view_transfer::pbft::{PbftViewChange, ViewChangeConfig};
 
 /// The protocol components of a replica, made.
@@ -23,6 +27,8 @@ pub(super) struct Parts<S: Stack> {
     pub ordering: OrderingOf<S>,
     pub view_transfer: ViewTransferOf<S>,
     pub decision_log: DecisionLogOf<S>,
+    pub log_transfer: LogTransferOf<S>,
+    pub state_transfer: StateTransferOf<S>,
     pub executor: ExecutorOf<S>,
     /// The executor's workers beside its own thread.
     pub helpers: Vec<Box<dyn Helper>>,
@@ -59,6 +65,8 @@ impl<A: Application> MonReplica<A> {
             ordering: Pbft::new(pbft_config(&replica_config), digester.clone()),
             view_transfer: PbftViewChange::new(view_change_config(&replica_config), digester.clone()),
             decision_log: ChainedLog::new(digester.clone()),
+            log_transfer: log_transfer(&replica_config),
+            state_transfer: state_transfer(&replica_config, digester),
             executor: SingleThreaded::new(
                 service,
                 replica_config.node.cluster.clients.len(),
@@ -107,6 +115,8 @@ impl<A: ScalableApp> MonReplica<A, SpeculativeStack<A>> {
                 ordering: Pbft::new(pbft_config(&replica_config), digester.clone()),
                 view_transfer: PbftViewChange::new(view_change_config(&replica_config), digester.clone()),
                 decision_log: ChainedLog::new(digester.clone()),
+                log_transfer: log_transfer(&replica_config),
+                state_transfer: state_transfer(&replica_config, digester),
                 helpers: executor.helpers(replica_config.execution.helpers()),
                 executor,
             }
@@ -179,6 +189,27 @@ impl<A: Application, S: Stack> MonReplica<A, S> {
         drop(keeper);
         result
     }
+}
+
+fn log_transfer(config: &ReplicaConfig) -> RangedLogTransfer {
+    let cluster = &config.node.cluster;
+    RangedLogTransfer::new(
+        config.node.id,
+        cluster.quorum(),
+        cluster.cluster_id(),
+        cluster.epoch(),
+    )
+}
+
+fn state_transfer<S: MonolithicState>(config: &ReplicaConfig, digester: &Digester) -> PieceTransfer<S> {
+    let cluster = &config.node.cluster;
+    PieceTransfer::new(
+        config.node.id,
+        cluster.quorum().n(),
+        cluster.cluster_id(),
+        cluster.epoch(),
+        digester.clone(),
+    )
 }
 
 fn view_change_config(config: &ReplicaConfig) -> ViewChangeConfig {

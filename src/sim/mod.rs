@@ -34,6 +34,7 @@ mod network;
 pub mod plan;
 mod replica;
 mod run;
+mod shelf;
 mod world;
 
 pub use byzantine::Lie;

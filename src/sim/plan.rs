@@ -66,6 +66,8 @@ pub struct Knobs {
     pub turn_us: (u64, u64),
     /// Microseconds of a disk's sync.
     pub sync_us: (u64, u64),
+    /// How many decisions before a stable checkpoint replicas keep for peers.
+    pub kept_for_peers: usize,
     /// How long replicas wait for a leader and a view.
     pub timings: ViewTimings,
     /// How long clients wait before they ask everybody.
@@ -98,6 +100,7 @@ impl Knobs {
             frames_in_flight: 8,
             turn_us: (1, 20),
             sync_us: (10, 200),
+            kept_for_peers: 4096,
             timings: ViewTimings {
                 timeout_max: Duration::from_secs(5),
                 ..ViewTimings::default()
@@ -122,6 +125,7 @@ impl Knobs {
             frames_in_flight: dice.pick(&[1, 4, 16]),
             turn_us: dice.pick(&[(0, 0), (1, 20), (50, 500)]),
             sync_us: dice.pick(&[(1, 20), (50, 800), (1000, 12_000)]),
+            kept_for_peers: dice.pick(&[0, 0, 20, 4096]),
             timings: ViewTimings {
                 timeout: dice.millis(300, 1500),
                 timeout_max: Duration::from_secs(5),

@@ -125,7 +125,7 @@ fn drive(plan: &Plan, world: &mut World<Kv>) {
         return;
     }
     let stuck = world.open_calls();
-    if stuck > 0 && !lost_by_lagging(plan, world) {
+    if stuck > 0 {
         let places: Vec<String> = (0..world.hosts.len())
             .map(|host| format!("s{}", world.agreement.executed_by(host)))
             .collect();
@@ -140,15 +140,6 @@ fn drive(plan: &Plan, world: &mut World<Kv>) {
     let is_clean = plan.rogues.is_empty() && plan.liars.is_empty();
     world.check_end(stuck == 0 && is_clean);
     judge_history(world);
-}
-
-/// Whether more than f replicas are faulty or lack what the others have forgotten: only a transfer would bring these back,
-/// and the rest may be too few.
-fn lost_by_lagging(plan: &Plan, world: &World<Kv>) -> bool {
-    let is_sound = |host: &&crate::sim::world::Host<Kv>| host.is_correct && host.is_up && !host.fell_behind;
-    let sound = world.hosts.iter().filter(is_sound).count();
-    let lagging = world.hosts.iter().any(|host| host.is_correct && host.fell_behind);
-    lagging && sound < plan.knobs.replicas - plan.knobs.faulty_max()
 }
 
 fn judge_history(world: &mut World<Kv>) {

@@ -142,6 +142,25 @@ impl Checkpoints {
         })
     }
 
+    /// Whether a quorum of distinct replicas signed `claim` in `proof`.
+    pub(super) fn proves(&self, claim: CheckpointClaim, proof: &[SignedCheckpoint], quorum: Quorum) -> bool {
+        let signed = claim.signed_digest(&self.digester);
+        let mut signers = Signers::NONE;
+        for checkpoint in proof.iter().take(self.verifying.len()) {
+            let Some(key) = self.verifying.get(usize::from(checkpoint.signer)) else {
+                return false;
+            };
+            let is_valid = checkpoint.claim() == claim
+                && key
+                    .verify(Domain::Checkpoint, &signed, &checkpoint.signature)
+                    .is_ok();
+            if is_valid {
+                signers.add(NodeId::new(checkpoint.signer));
+            }
+        }
+        signers.count() >= quorum.quorum()
+    }
+
     /// Our own signed checkpoints after `seq`, for a peer that lacks them.
     pub(super) fn own_after(&self, node: NodeId, seq: SeqNo) -> impl Iterator<Item = SignedCheckpoint> + '_ {
         let signed = self.signed.get(node.index()).into_iter().flatten();

@@ -19,6 +19,8 @@
 //! - *CHECKPOINT ⟨s, d⟩ equal from q distinct signers:* **stable**. h := the smaller of s and what is decided here;
 //!   everything up to h is forgotten. A replica that lags behind s goes on with the messages that are still under way;
 //!   when s lies above its H it has fallen behind: only a transfer brings it back.
+//! - *A transfer hands in the next decision, or a stable checkpoint beyond the last one:* decided; or everything up to the
+//!   checkpoint is forgotten, and ordering goes on after it.
 //! - *A view is left* ([`OrderingProtocol::leave_view`]): no vote for an earlier view is cast any more. Handed out are the
 //!   stable checkpoint with its proof, P (per place the batch prepared last, with its view) and Q (per place
 //!   the batches pre-prepared, each with its latest view), all of places after the checkpoint (§4.4).
@@ -62,6 +64,7 @@ mod early;
 mod resend;
 mod restore;
 mod slot;
+mod transfer;
 mod views;
 
 use std::sync::Arc;
@@ -370,7 +373,7 @@ impl Pbft {
             return;
         }
         let low = self.stable.seq.min(self.decided);
-        for seq in self.low.get() + 1..=low.get() {
+        for seq in self.low.get() + 1..=low.get().min(self.high().get()) {
             self.slot(SeqNo::new(seq)).clear();
         }
         self.low = low;
@@ -562,6 +565,18 @@ impl OrderingProtocol for Pbft {
 
     fn base_records(&self) -> Vec<Record> {
         self.records_to_carry()
+    }
+
+    fn is_certified(&self, claim: CheckpointClaim, proof: &[SignedCheckpoint]) -> bool {
+        self.checkpoints.proves(claim, proof, self.config.quorum)
+    }
+
+    fn jump(&mut self, _: Time, claim: CheckpointClaim, proof: &[SignedCheckpoint], out: &mut Outbox) {
+        self.jump_to(claim, proof, out);
+    }
+
+    fn on_transferred(&mut self, _: Time, decision: &Arc<Proposal>, out: &mut Outbox) {
+        self.take_transferred(decision, out);
     }
 
     fn decided(&self) -> SeqNo {

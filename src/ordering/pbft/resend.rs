@@ -78,6 +78,12 @@ impl Resend {
         }
     }
 
+    /// Decisions go on after a gap: what lies before it is forgotten.
+    pub(super) fn restart(&mut self) {
+        self.history.clear();
+        self.history_bytes = 0;
+    }
+
     fn decision(&self, seq: SeqNo) -> Option<&Arc<Proposal>> {
         let first = self.history.front()?.seq;
         (seq >= first).then(|| self.history.get(seq.since(first) as usize))?

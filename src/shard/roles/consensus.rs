@@ -15,7 +15,12 @@ use crate::shard::lanes::{
     Checked, Done, FromReplica, Inlet, LogEntry, Logged, Outgoing, Outlet, Work, any_blocked,
 };
 use crate::shard::reactor::Reactor;
+use crate::state_transfer::ImageTask;
+use crate::storage::shelf::ShelfHandle;
 use crate::types::{ClusterId, Epoch, Lsn, Time};
+
+/// Chunks of an image that are read ahead of execution.
+const INSTALL_CHUNKS: usize = 8;
 
 /// The lanes of the consensus role.
 pub(crate) struct ConsensusLanes {
@@ -52,6 +57,8 @@ pub(crate) struct ConsensusRole<S: Stack> {
     cluster: ClusterId,
     epoch: Epoch,
     clients: ClientDirectory,
+    /// The images of checkpoints that are transferred; `None` when nothing is kept on disk.
+    shelf: Option<ShelfHandle>,
     metrics: Arc<Metrics>,
     /// A demonstration's lies, if this replica tells any.
     faults: Option<Faults>,
@@ -79,9 +86,16 @@ impl<S: Stack> ConsensusRole<S> {
             cluster,
             epoch,
             clients,
+            shelf: None,
             metrics,
             logged_end: None,
         }
+    }
+
+    /// Gives it images to transfer.
+    pub fn with_shelf(mut self, shelf: Option<ShelfHandle>) -> Self {
+        self.shelf = shelf;
+        self
     }
 
     fn is_blocked(&mut self) -> bool {
@@ -99,6 +113,7 @@ impl<S: Stack> ConsensusRole<S> {
                     Logged::Durable(end) if !self.trusts_memory => self.replica.on_durable(end),
                     Logged::Durable(_) => {}
                     Logged::Image(seq) => self.replica.on_image_kept(now, seq),
+                    Logged::Transfer(event) => self.replica.on_image(now, &event),
                 }
             }
         }
@@ -114,6 +129,10 @@ impl<S: Stack> ConsensusRole<S> {
                 Done::Checkpoint(claim) => {
                     self.metrics.publish_checkpoint(claim);
                     self.replica.on_checkpoint_taken(now, claim);
+                }
+                Done::Installed { seq, windows } => {
+                    tracing::info!(%seq, "a state from other replicas is installed");
+                    self.replica.on_installed(now, seq, &windows);
                 }
             }
         }
@@ -194,6 +213,18 @@ impl<S: Stack> ConsensusRole<S> {
                         log.push(LogEntry::Cut(seq));
                     }
                 }
+                Action::Image(task) => {
+                    if let Some(shelf) = &self.shelf {
+                        match task {
+                            ImageTask::Install(seq) => {
+                                let (sender, chunks) = std::sync::mpsc::sync_channel(INSTALL_CHUNKS);
+                                shelf.stream(seq, sender);
+                                self.lanes.work.push(Work::Install(chunks));
+                            }
+                            task => shelf.ask(task),
+                        }
+                    }
+                }
                 Action::Stable(claim) => tracing::debug!(seq = %claim.seq, "checkpoint stable"),
                 Action::Diverged { stable, ours } => {
                     tracing::error!(
@@ -202,7 +233,7 @@ impl<S: Stack> ConsensusRole<S> {
                         "this replica's state is not the one a quorum signed"
                     );
                 }
-                Action::FellBehind { stable } => tracing::warn!(%stable, "this replica fell behind"),
+                Action::FellBehind { stable } => tracing::info!(%stable, "this replica fell behind"),
             }
         }
         any

@@ -118,7 +118,7 @@ pub(super) fn open(message: &Bytes) -> Option<OrderingMessage> {
     let owned: SystemMessage = rkyv::deserialize::<_, rkyv::rancor::Failure>(&*checked).ok()?;
     match owned {
         SystemMessage::ProtocolMessage(message) => Some(message),
-        SystemMessage::ForwardedRequestMessage(_) | SystemMessage::ViewTransferMessage(_) => None,
+        _ => None,
     }
 }
 
@@ -128,7 +128,7 @@ pub(super) fn open_view(message: &Bytes) -> Option<ViewTransferMessage> {
     let owned: SystemMessage = rkyv::deserialize::<_, rkyv::rancor::Failure>(&*checked).ok()?;
     match owned {
         SystemMessage::ViewTransferMessage(message) => Some(message),
-        SystemMessage::ForwardedRequestMessage(_) | SystemMessage::ProtocolMessage(_) => None,
+        _ => None,
     }
 }
 

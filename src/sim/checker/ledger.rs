@@ -3,7 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Broken, Rule};
 use crate::crypto::{Digester, Domain};
 use crate::messages::archived::{
-    ArchivedOrderingMessage, ArchivedSystemMessage, ArchivedViewTransferMessage,
+    ArchivedLogTransferMessage, ArchivedOrderingMessage, ArchivedStateTransferMessage, ArchivedSystemMessage,
+    ArchivedViewTransferMessage,
 };
 use crate::messages::{Checked, CheckpointClaim, Phase, SignedCheckpoint, SystemMessage};
 use crate::protocol::Record;
@@ -71,7 +72,16 @@ impl Ledger {
         let message = match &**message {
             ArchivedSystemMessage::ProtocolMessage(message) => message,
             ArchivedSystemMessage::ViewTransferMessage(message) => return self.heard_of_views(from, message),
-            ArchivedSystemMessage::ForwardedRequestMessage(_) => return,
+            ArchivedSystemMessage::LogTransferMessage(message) => {
+                return self.heard_of_decisions(from, message);
+            }
+            ArchivedSystemMessage::StateTransferMessage(ArchivedStateTransferMessage::Offer(offer)) => {
+                let proof = offer.to_offer().proof;
+                return proof
+                    .iter()
+                    .for_each(|checkpoint| self.count_checkpoint(checkpoint));
+            }
+            _ => return,
         };
         match message {
             ArchivedOrderingMessage::PrePrepare(head) => {
@@ -102,6 +112,15 @@ impl Ledger {
                 if usize::from(checkpoint.signer) == from {
                     self.count_checkpoint(&checkpoint);
                 }
+            }
+        }
+    }
+
+    fn heard_of_decisions(&mut self, from: usize, message: &ArchivedLogTransferMessage) {
+        if let ArchivedLogTransferMessage::Decided { first, digests } = message {
+            for (seq, digest) in (first.to_native()..).zip(digests.iter()) {
+                let key = (seq, Digest::from_bytes(*digest));
+                self.decisions.entry(key).or_default().insert(from);
             }
         }
     }
@@ -207,7 +226,7 @@ impl Ledger {
         let message = match &**message {
             ArchivedSystemMessage::ProtocolMessage(message) => message,
             ArchivedSystemMessage::ViewTransferMessage(message) => return self.says_of_views(message),
-            ArchivedSystemMessage::ForwardedRequestMessage(_) => return Ok(()),
+            _ => return Ok(()),
         };
         match message {
             ArchivedOrderingMessage::PrePrepare(head) => {
