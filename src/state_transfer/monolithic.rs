@@ -17,7 +17,7 @@
 //! - *A donor has nothing to send:* it gets the next block of pieces that nobody is to send.
 //! - *A chunk of pieces:* each piece is checked against the index and handed to the disk; the rest of the block is asked
 //!   for when the answer ends.
-//! - *A chunk that fails its check, or that was not asked for:* the donor lies; it is banned.
+//! - *A chunk that fails its check:* the donor lies; it is banned. What comes late, twice or out of order is no lie.
 //! - *A donor is silent for [`PATIENCE`], or does not have the checkpoint any more:* its block goes to others; it is
 //!   asked again only when nobody else is left.
 //! - *Nobody is left:* everything starts again with the question for offers. What was kept is found again if the target stays.
@@ -38,7 +38,9 @@ use bytes::Bytes;
 
 use super::{ImageEvent, ImageTask, StateTransferProtocol, StateTransferState, Target};
 use crate::crypto::Digester;
-use crate::execution::{ImageChunk, ImageHead, ImageIndex, MonolithicState, PieceReader, PieceWriter};
+use crate::execution::{
+    ImageChunk, ImageError, ImageHead, ImageIndex, MonolithicState, PieceReader, PieceWriter,
+};
 use crate::messages::{CheckpointClaim, CheckpointOffer, ChunkOf, PieceRange, StateTransferMessage};
 use crate::mutants::{Mutant, active};
 use crate::protocol::{Effect, Outbox, Recipients, Timer};
@@ -147,6 +149,10 @@ impl<S: MonolithicState> PieceTransfer<S> {
         self.claim = None;
         self.donors = Signers::NONE;
         self.tired = Signers::NONE;
+        if self.banned.count() > (self.n - 1) / 3 {
+            // More than can be faulty: some of them were not.
+            self.banned = Signers::NONE;
+        }
         self.phase = Phase::Asking {
             offers: BTreeMap::new(),
             since: now,
@@ -230,14 +236,19 @@ impl<S: MonolithicState> PieceTransfer<S> {
         }
         let claim = self.claim;
         let read = match (ImageChunk::parse(bytes), head.take()) {
-            (Ok(ImageChunk::Head(read)), None) if Some(read.claim(&self.digester)) == claim => {
-                *head = Some((read, bytes.clone()));
+            (Ok(ImageChunk::Head(read)), known) if Some(read.claim(&self.digester)) == claim => {
+                *head = known.or_else(|| Some((read, bytes.clone())));
                 return;
             }
             (Ok(ImageChunk::Index(contents)), Some((head, head_bytes))) => {
                 ImageIndex::read::<S>(head, contents, &self.digester).map(|index| (index, head_bytes))
             }
-            _ => Err(crate::execution::ImageError::Head),
+            // What belongs to another question comes late, or twice.
+            (Ok(ImageChunk::Index(_) | ImageChunk::Pieces(_) | ImageChunk::Slice(_)), known) => {
+                *head = known;
+                return;
+            }
+            (Ok(ImageChunk::Head(_)) | Err(_), _) => Err(ImageError::Head),
         };
         let Ok((index, head_bytes)) = read else {
             self.ban(from);
@@ -315,20 +326,18 @@ impl<S: MonolithicState> PieceTransfer<S> {
         let Some(mut block) = receiving.blocks[from.index()].take() else {
             return;
         };
-        let next = block.next;
-        if receiving
-            .take_chunk(&mut block, bytes, &self.digester, out)
-            .is_err()
-        {
+        let before = (block.next, block.offset);
+        let taken = receiving.take_chunk(&mut block, bytes, &self.digester, out);
+        if taken.is_err() {
             self.ban(from);
             return self.fetch_pieces(now, out);
         }
         receiving.bytes += bytes.len() as u64;
-        if block.next > next || block.offset > 0 {
-            block.deadline = now.after(PATIENCE);
-        }
         while block.next < block.until && receiving.done[block.next] {
             block.next += 1;
+        }
+        if (block.next, block.offset) != before {
+            block.deadline = now.after(PATIENCE);
         }
         if block.next < block.until {
             if last {
@@ -369,34 +378,37 @@ impl Receiving {
         Some((first, until.unwrap_or(self.done.len().min(first + BLOCK))))
     }
 
-    /// Checks the pieces of a chunk and hands the new ones to the disk.
+    /// Checks the pieces of a chunk and hands the new ones to the disk. Chunks may come late, twice or out of order: only
+    /// contents that the index does not cover are a lie.
     fn take_chunk(
         &mut self,
         block: &mut Block,
         bytes: &Bytes,
         digester: &Digester,
         out: &mut Outbox,
-    ) -> Result<(), crate::execution::ImageError> {
+    ) -> Result<(), ImageError> {
         let chunk = ImageChunk::parse(bytes)?;
-        let range = chunk.range().ok_or(crate::execution::ImageError::Kind)?;
-        // An answer starts with what was asked for, and may go on behind the block.
-        if range.0 > block.next || range.1.max(range.0 + 1) <= block.next || range.1 > self.done.len() {
-            return Err(crate::execution::ImageError::Kind);
+        let Some((first, end)) = chunk.range() else {
+            return Ok(());
+        };
+        if end.max(first + 1) > self.done.len() {
+            return Err(ImageError::Kind);
         }
-        let is_slice = matches!(chunk, ImageChunk::Slice(_));
         let mut writer = PieceWriter::default();
         let (done, done_count, index) = (&mut self.done, &mut self.done_count, &self.index);
-        block.reader.read(index, chunk, digester, |piece, bytes| {
+        let read = block.reader.read(index, chunk, digester, |piece, bytes| {
             if !std::mem::replace(&mut done[piece], true) {
                 *done_count += 1;
                 writer.write(piece, bytes);
             }
             Ok(())
-        })?;
-        block.offset = match is_slice && range.1 == range.0 {
-            true => block.reader.partial_bytes(),
-            false => 0,
-        };
+        });
+        match read {
+            // A slice that does not follow the one before.
+            Err(ImageError::State) => block.reader = PieceReader::default(),
+            other => other?,
+        }
+        block.offset = block.reader.partial_bytes();
         for kept in writer.finish() {
             self.unkept += kept.len();
             out.push(Effect::Image(ImageTask::Keep(kept.into())));
