@@ -82,6 +82,15 @@ pub enum ExecutionPhase {
     ViewTransferProtocol,
 }
 
+impl std::fmt::Display for ExecutionPhase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::OrderProtocol => "ordering",
+            Self::ViewTransferProtocol => "changing the view",
+        })
+    }
+}
+
 /// How many pending frames are passed on to the leader of a view that begins, about. Clients send the rest again.
 const FORWARDED_FRAMES_MAX: usize = 4096;
 

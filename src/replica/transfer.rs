@@ -57,6 +57,61 @@ pub enum TransferPhase {
     },
 }
 
+impl TransferPhase {
+    /// A number that changes when another step begins.
+    #[must_use]
+    pub fn stage(&self) -> u8 {
+        let Self::RunningTransferProtocols { state_transfer, .. } = self else {
+            return 0;
+        };
+        match state_transfer {
+            StateTransferState::Idle => 1,
+            StateTransferState::Asking => 2,
+            StateTransferState::Opening { .. } => 3,
+            StateTransferState::Receiving { .. } => 4,
+            StateTransferState::Installing { .. } => 5,
+        }
+    }
+}
+
+impl std::fmt::Display for TransferPhase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self::RunningTransferProtocols {
+            state_transfer,
+            log_transfer,
+        } = self
+        else {
+            return f.write_str("no transfer");
+        };
+        match state_transfer {
+            StateTransferState::Idle => {}
+            StateTransferState::Asking => f.write_str("looking for a checkpoint of others")?,
+            StateTransferState::Opening { seq } => write!(f, "opening the checkpoint at {seq}")?,
+            StateTransferState::Receiving {
+                seq,
+                pieces,
+                of,
+                bytes,
+                donors,
+            } => write!(
+                f,
+                "receiving the state at {seq}: {pieces} of {of} pieces, {} MiB, from {donors} donors",
+                bytes >> 20
+            )?,
+            StateTransferState::Installing { seq } => write!(f, "installing the state at {seq}")?,
+        }
+        match (state_transfer, log_transfer) {
+            (StateTransferState::Idle, LogTransferState::Running { delivered, settled }) => {
+                write!(f, "receiving decisions: {delivered} of {settled}")
+            }
+            (_, LogTransferState::Running { delivered, settled }) => {
+                write!(f, "; decisions: {delivered} of {settled}")
+            }
+            (_, LogTransferState::Idle | LogTransferState::OutOfReach) => Ok(()),
+        }
+    }
+}
+
 /// What a peer may still be sent: bytes that fill up with time.
 #[derive(Debug, Clone, Copy)]
 struct Allowance {
@@ -148,6 +203,12 @@ impl<S: Stack> Replica<S> {
                 log_transfer,
             },
         }
+    }
+
+    /// The last decision up to which all that this replica promised is on disk.
+    #[must_use]
+    pub fn released(&self) -> SeqNo {
+        self.transfers.released
     }
 
     /// A peer says in its status how far it is.

@@ -6,11 +6,11 @@ use super::faults::Faults;
 use super::{Role, STEP_MESSAGES};
 use crate::config::Durability;
 use crate::messages::{Checked as CheckedMessage, ClientReply, SystemMessage};
-use crate::metrics::{Metrics, count};
+use crate::metrics::{Metrics, Places, count};
 use crate::ordering::OrderingProtocol;
 use crate::preprocessing::ClientDirectory;
 use crate::protocol::Recipients;
-use crate::replica::{Action, Replica, Stack};
+use crate::replica::{Action, ExecutionPhase, Replica, Stack, TransferPhase};
 use crate::shard::lanes::{
     Checked, Done, FromReplica, Inlet, LogEntry, Logged, Outgoing, Outlet, Work, any_blocked,
 };
@@ -66,6 +66,8 @@ pub(crate) struct ConsensusRole<S: Stack> {
     trusts_memory: bool,
     /// The end of what was logged in this step, if it counts as kept.
     logged_end: Option<Lsn>,
+    /// What was told last.
+    phases: (ExecutionPhase, TransferPhase),
 }
 
 impl<S: Stack> ConsensusRole<S> {
@@ -89,6 +91,7 @@ impl<S: Stack> ConsensusRole<S> {
             shelf: None,
             metrics,
             logged_end: None,
+            phases: (ExecutionPhase::OrderProtocol, TransferPhase::NotRunning),
         }
     }
 
@@ -96,6 +99,19 @@ impl<S: Stack> ConsensusRole<S> {
     pub fn with_shelf(mut self, shelf: Option<ShelfHandle>) -> Self {
         self.shelf = shelf;
         self
+    }
+
+    /// Publishes what the replica does now, and logs it where it begins or ends.
+    fn tell_phases(&mut self, phases: (ExecutionPhase, TransferPhase)) {
+        let (execution, transfer) = phases;
+        self.metrics.publish_phases(execution, transfer);
+        if execution != self.phases.0 {
+            tracing::info!(view = %self.replica.view(), "{execution}");
+        }
+        if transfer.stage() != self.phases.1.stage() {
+            tracing::info!(executed = %self.replica.executed(), "{transfer}");
+        }
+        self.phases = phases;
     }
 
     fn is_blocked(&mut self) -> bool {
@@ -270,12 +286,18 @@ impl<S: Stack> Role for ConsensusRole<S> {
         }
         self.lanes.outgoing.iter_mut().for_each(Outlet::ring);
         let ordering = self.replica.ordering();
-        self.metrics.publish(
-            self.replica.view(),
-            self.replica.executed(),
-            ordering.stable(),
-            self.replica.counters(),
-        );
+        let places = Places {
+            view: self.replica.view(),
+            ordered: ordering.decided(),
+            durable: self.replica.released(),
+            executed: self.replica.executed(),
+            stable: ordering.stable(),
+        };
+        self.metrics.publish(places, self.replica.counters());
+        let phases = (self.replica.phase(), self.replica.transfer_phase());
+        if phases != self.phases {
+            self.tell_phases(phases);
+        }
         false
     }
 
