@@ -1,3 +1,4 @@
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,7 +71,8 @@ fn serve<A: ScalableApp>(service: A, replica_config: ReplicaConfig) -> Result<Ex
     let quorum = cluster.quorum().quorum() as u64;
     std::thread::spawn(move || watch(&handle, quorum));
     futures_lite::future::block_on(run)?;
-    println!("STOPPED");
+    // Nobody may be reading any more.
+    let _ = writeln!(std::io::stdout(), "STOPPED");
     Ok(ExitCode::SUCCESS)
 }
 

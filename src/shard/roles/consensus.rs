@@ -258,14 +258,16 @@ impl<S: Stack> ConsensusRole<S> {
 
 impl<S: Stack> Role for ConsensusRole<S> {
     fn step(&mut self, now: Time, _: &mut Reactor) -> bool {
+        // What execution and the log say is always heard: they may be waiting for room in these lanes before they make
+        // room in those that block this role.
+        let done = self.take_done(now);
+        let logged = self.take_logged(now);
         if self.is_blocked() {
-            return false;
+            return done || logged;
         }
         self.replica.on_time(now);
         let messages = self.take_messages(now);
         let checked = self.take_checked(now);
-        let done = self.take_done(now);
-        let logged = self.take_logged(now);
         if messages || checked || done || logged {
             self.replica.finish_turn(now);
         }
