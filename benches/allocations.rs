@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use atlas_smr_replica::config::{Agreement, AppKind, ClientTuning, Durability};
-use atlas_smr_replica::load::{ClusterOptions, LoadOptions, LocalCluster, Pace, run_load};
+use atlas_smr_replica::load::{ClusterOptions, LoadOptions, LocalCluster, Pace, Shape, run_load};
 use atlas_smr_replica::preprocessing::ClientAuth;
 
 struct Counting(mimalloc::MiMalloc);
@@ -50,15 +50,18 @@ fn main() {
         pin: true,
         pipeline: atlas_smr_replica::config::OrderingConfig::default().pipeline,
         durability: Durability::None,
-        data: None,
+        ..ClusterOptions::default()
     };
     let cluster = LocalCluster::start(&options).expect("the cluster starts");
     let load = LoadOptions {
         pace: Pace::Closed { outstanding: 16_384 },
-        payload_bytes: 64,
-        keys: 10_000,
+        shape: Shape {
+            keys: 10_000,
+            ..Shape::default()
+        },
         warm_up: Duration::from_secs(2),
         measured: Duration::from_secs(3),
+        kill_leader_after: None,
     };
     let mut at_start = (0, 0);
     let mut operations = 0;

@@ -10,7 +10,7 @@ use atlas_smr_replica::messages::{
 };
 use atlas_smr_replica::preprocessing::{
     CheckerLimits, ClientAuth, ClientDirectory, ClientKeys, FrameChecker, FrameSource, Offer, PoolLimits,
-    RequestPool, batch_digest,
+    RequestPool, SigningDuty, batch_digest,
 };
 use atlas_smr_replica::types::{ClientId, ClusterId, Epoch, FrameSeq, NodeId, SeqNo, Time, View};
 use bytes::Bytes;
@@ -64,7 +64,7 @@ impl Keys {
             .map(|(signing, macs)| ClientKeys {
                 verifying: signing.verifying_key(),
                 mac: Some(macs[0].clone()),
-                must_sign: false,
+                must_sign: SigningDuty::default(),
             });
         let directory = ClientDirectory::new(clients.collect());
         FrameChecker::new(

@@ -9,7 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use atlas_smr_replica::config::{Agreement, AppKind, ClientTuning, Durability};
-use atlas_smr_replica::load::{ClusterOptions, LoadOptions, LocalCluster, Pace, Report, run_load};
+use atlas_smr_replica::load::{ClusterOptions, LoadOptions, LocalCluster, Pace, Report, Shape, run_load};
 use atlas_smr_replica::preprocessing::ClientAuth;
 
 #[global_allocator]
@@ -95,15 +95,18 @@ fn run(case: &Case, seconds: f64) -> Report {
         pin: true,
         pipeline: atlas_smr_replica::config::OrderingConfig::default().pipeline,
         durability: Durability::None,
-        data: None,
+        ..ClusterOptions::default()
     };
     let cluster = LocalCluster::start(&options).expect("the cluster starts");
     let load = LoadOptions {
         pace: case.pace,
-        payload_bytes: case.payload_bytes,
-        keys: 100_000,
+        shape: Shape {
+            payload_bytes: case.payload_bytes,
+            ..Shape::default()
+        },
         warm_up: Duration::from_secs_f64(seconds / 3.0),
         measured: Duration::from_secs_f64(seconds),
+        kill_leader_after: None,
     };
     let (report, _) = run_load(&cluster, &options, &load, |_| {}).expect("the load runs");
     assert!(report.agree, "{}: the replicas' states differ", case.name);

@@ -49,9 +49,11 @@ pub mod decision_log;
 pub mod execution;
 #[forbid(unsafe_code)]
 pub mod load;
+pub mod log_transfer;
 pub mod messages;
 #[forbid(unsafe_code)]
 pub mod metrics;
+pub mod mutants;
 pub mod net;
 #[forbid(unsafe_code)]
 pub mod ordering;
@@ -67,6 +69,7 @@ pub mod server;
 pub mod shard;
 #[forbid(unsafe_code)]
 pub mod sim;
+pub mod state_transfer;
 pub mod storage;
 #[forbid(unsafe_code)]
 pub mod types;

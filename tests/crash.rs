@@ -8,6 +8,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use atlas_smr_replica::Client;
@@ -50,6 +51,12 @@ impl Drop for Replica {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Clusters take turns: the ports of one have to stay free while its replicas are down.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Four free ports below those the kernel gives to outgoing connections: they must be free again after every crash.
@@ -101,6 +108,29 @@ fn connect(dir: &Path, client: usize) -> Client {
     futures_lite::future::block_on(Client::connect(config)).unwrap()
 }
 
+/// What `atlas status --json` says of one replica; `None` while it does not answer.
+fn status(dir: &Path, node: usize) -> Option<serde_json::Value> {
+    let output = Command::new(env!("CARGO_BIN_EXE_atlas"))
+        .args(["status", "--json", "--config"])
+        .arg(dir.join("c3.toml"))
+        .output();
+    let all: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).ok()?;
+    let row = all["replicas"][node].clone();
+    row["error"].is_null().then_some(row)
+}
+
+/// Waits until a replica has executed what the others had when it was asked for the first time.
+fn wait_until_caught_up(dir: &Path, node: usize) {
+    let target = status(dir, 0).map_or(0, |row| row["executed"].as_u64().unwrap());
+    for _ in 0..600 {
+        if status(dir, node).is_some_and(|row| row["executed"].as_u64().unwrap() >= target) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("replica {node} does not catch up: {:?}", status(dir, node));
+}
+
 /// One caller adds distinct powers to the counter until told to stop: what was acknowledged, in order, with the sums.
 fn add(client: &Client, stop: &AtomicBool) -> Vec<u64> {
     let mut sums = Vec::new();
@@ -131,11 +161,9 @@ fn check(histories: &[Vec<u64>], last: u64) {
     );
 }
 
-#[test]
-fn all_four_are_killed_again_and_again_and_nothing_acknowledged_is_lost_or_done_twice() {
-    let dir = init("counter");
-    let mut replicas = start(dir.path());
-    let clients: Vec<Client> = (0..3).map(|client| connect(dir.path(), client)).collect();
+/// Runs callers while `disturb` does its worst, and checks what they were told.
+fn under_load(dir: &Path, disturb: impl FnOnce()) {
+    let clients: Vec<Client> = (0..3).map(|client| connect(dir, client)).collect();
     let stop = AtomicBool::new(false);
     let histories: Vec<Vec<u64>> = std::thread::scope(|scope| {
         let callers: Vec<_> = clients
@@ -143,6 +171,75 @@ fn all_four_are_killed_again_and_again_and_nothing_acknowledged_is_lost_or_done_
             .flat_map(|client| [client, client])
             .map(|client| scope.spawn(|| add(client, &stop)))
             .collect();
+        disturb();
+        stop.store(true, Ordering::Release);
+        callers.into_iter().map(|caller| caller.join().unwrap()).collect()
+    });
+    let last = clients[0].call_blocking(counter::read()).unwrap();
+    check(&histories, counter::value(&last).unwrap());
+}
+
+#[test]
+fn one_after_another_is_killed_and_catches_up_while_the_others_serve() {
+    let _alone = alone();
+    let dir = init("counter");
+    let mut replicas = start(dir.path());
+    under_load(dir.path(), || {
+        for round in 0..rounds() {
+            let victim = round % 4;
+            std::thread::sleep(Duration::from_millis(10 + 7 * (round as u64 % 13)));
+            let file = dir.path().join(format!("r{victim}.toml"));
+            drop(replicas.remove(victim));
+            replicas.insert(victim, Replica::start(&file));
+            replicas[victim].wait_ready();
+            if round % 5 == 4 {
+                wait_until_caught_up(dir.path(), victim);
+            }
+        }
+    });
+    (0..4).for_each(|node| wait_until_caught_up(dir.path(), node));
+}
+
+#[test]
+fn a_damaged_image_is_replaced_by_the_state_of_others_under_load() {
+    let _alone = alone();
+    let dir = init("counter");
+    let cluster = dir.path().join("cluster.toml");
+    let text = std::fs::read_to_string(&cluster).unwrap();
+    let often = text.replace("checkpoint_decisions = 1000", "checkpoint_decisions = 50");
+    assert_ne!(often, text);
+    std::fs::write(&cluster, often).unwrap();
+    let mut replicas = start(dir.path());
+    under_load(dir.path(), || {
+        let images = dir.path().join("r3-data/images");
+        let newest = || {
+            let files = std::fs::read_dir(&images)
+                .unwrap()
+                .map(|entry| entry.unwrap().path());
+            files.filter(|path| path.extension().is_none()).max()
+        };
+        while newest().is_none() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        drop(replicas.remove(3));
+        let newest = newest().unwrap();
+        let mut bytes = std::fs::read(&newest).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&newest, bytes).unwrap();
+        replicas.push(Replica::start(&dir.path().join("r3.toml")));
+        replicas[3].wait_ready();
+        wait_until_caught_up(dir.path(), 3);
+        assert!(newest.with_extension("damaged").exists(), "the evidence is kept");
+    });
+}
+
+#[test]
+fn all_four_are_killed_again_and_again_and_nothing_acknowledged_is_lost_or_done_twice() {
+    let _alone = alone();
+    let dir = init("counter");
+    let mut replicas = start(dir.path());
+    under_load(dir.path(), || {
         for round in 0..rounds() {
             // Long enough for some calls, short enough to hit every moment of their lives.
             std::thread::sleep(Duration::from_millis(20 + 7 * (round as u64 % 13)));
@@ -150,9 +247,5 @@ fn all_four_are_killed_again_and_again_and_nothing_acknowledged_is_lost_or_done_
             replicas = start(dir.path());
         }
         std::thread::sleep(Duration::from_millis(200));
-        stop.store(true, Ordering::Release);
-        callers.into_iter().map(|caller| caller.join().unwrap()).collect()
     });
-    let last = clients[0].call_blocking(counter::read()).unwrap();
-    check(&histories, counter::value(&last).unwrap());
 }

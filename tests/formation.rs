@@ -17,7 +17,7 @@ fn options() -> ClusterOptions {
         pin: false,
         pipeline: 8,
         durability: Durability::None,
-        data: None,
+        ..ClusterOptions::default()
     }
 }
 

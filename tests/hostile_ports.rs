@@ -41,7 +41,7 @@ impl Victim {
             pin: false,
             pipeline: 8,
             durability: Durability::Sync,
-            data: None,
+            ..ClusterOptions::default()
         })
         .unwrap();
         let client = Client::connect_blocking(cluster.client(0)).unwrap();

@@ -136,7 +136,7 @@ fn four_processes_serve_clients_and_a_bench_and_go_on_without_one_follower() {
         "--config",
         cluster.dir.path().join("c3.toml").to_str().unwrap(),
     ]);
-    assert!(stdout(&status).contains("4 of 4 answer; 3 needed"));
+    assert!(stdout(&status).contains("OK: 4 of 4 replicas take part, 3 needed; 1 more may fail"));
 
     drop(cluster.replicas.remove(3));
     assert_eq!(

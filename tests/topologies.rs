@@ -1,7 +1,6 @@
 //! Roles on shards of their own behave as folded ones do: same service, same states, same graceful end.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use atlas_smr_replica::config::{
@@ -9,24 +8,31 @@ use atlas_smr_replica::config::{
     PartyKeys, ReplicaConfig, ReplicaEntry, RoleKind, ShardSpec, TopologyFile,
 };
 use atlas_smr_replica::execution::apps::counter::{self, Counter};
+use atlas_smr_replica::storage::DataDirectory;
 use atlas_smr_replica::types::{ClientId, NodeId};
 use atlas_smr_replica::{Client, MonReplica};
 use futures_lite::future::block_on;
 
-use RoleKind::{Consensus, Execution, Network, Preprocess};
+use RoleKind::{Consensus, Execution, Log, Network, Preprocess};
 
 /// A layout for each replica of the cluster, all different.
 fn layouts() -> [Vec<Vec<RoleKind>>; 4] {
     [
         vec![vec![Network, Preprocess], vec![Consensus], vec![Execution]],
-        vec![vec![Network], vec![Preprocess], vec![Consensus], vec![Execution]],
         vec![
-            vec![Network, Preprocess],
-            vec![Network, Preprocess],
-            vec![Consensus, Execution],
+            vec![Network],
+            vec![Preprocess],
+            vec![Consensus],
+            vec![Log],
+            vec![Execution],
         ],
         vec![
-            vec![Execution, Network],
+            vec![Network, Preprocess],
+            vec![Network, Preprocess],
+            vec![Consensus, Execution, Log],
+        ],
+        vec![
+            vec![Execution, Network, Log],
             vec![Network, Consensus],
             vec![Preprocess],
             vec![Preprocess, Network],
@@ -68,9 +74,13 @@ fn replicas_of_four_different_layouts_agree_and_end_in_good_order() {
             })
             .collect(),
     });
+    let data = tempfile::tempdir().unwrap();
     let mut running = Vec::new();
     for (id, ((keys, listener), layout)) in keys.into_iter().zip(listeners).zip(layouts()).enumerate() {
-        let mut config = ReplicaConfig::new(cluster.clone(), NodeId::new(id as u16), keys, PathBuf::new());
+        let node = NodeId::new(id as u16);
+        let path = data.path().join(format!("r{id}"));
+        DataDirectory::format(&path, cluster.cluster_id(), node, cluster.epoch()).unwrap();
+        let mut config = ReplicaConfig::new(cluster.clone(), node, keys, path);
         config.node.listener = Some(Arc::new(listener));
         let shards = layout
             .into_iter()

@@ -9,7 +9,7 @@ use super::CommandError;
 use super::demo::progress_bar;
 use crate::client::Engine;
 use crate::config::{AppKind, ClientConfig};
-use crate::load::{Control, LatencyReport, LoadDriver, Pace, Workload, draw_histogram};
+use crate::load::{Control, LatencyReport, LoadDriver, Pace, Shape, Workload, draw_histogram};
 
 /// Measure a running cluster: in a closed loop, or in an open loop at a given rate.
 #[derive(Debug, Args)]
@@ -26,6 +26,18 @@ pub(super) struct Bench {
     /// Keys the operations touch.
     #[arg(long, default_value_t = 100_000)]
     keys: u64,
+    /// The share of reads, in percent.
+    #[arg(long, default_value_t = 0.0)]
+    reads: f64,
+    /// Ask reads beside the order.
+    #[arg(long)]
+    unordered: bool,
+    /// The skew of the keys, from 0 (uniform) to below 1 (YCSB has 0.99).
+    #[arg(long, default_value_t = 0.0)]
+    zipf: f64,
+    /// The share of operations that touch one and the same key, in percent.
+    #[arg(long, default_value_t = 0.0)]
+    conflict: f64,
     /// Operations under way at any time, over all clients.
     #[arg(long, default_value_t = 4096, conflicts_with = "rate")]
     outstanding: usize,
@@ -61,7 +73,18 @@ impl Bench {
             return Err("the clients belong to different clusters".into());
         }
         let control = Control::new();
-        let workload = Workload::new(self.app, self.payload, self.keys, 42);
+        let workload = Workload::new(
+            self.app,
+            Shape {
+                payload_bytes: self.payload,
+                keys: self.keys,
+                reads: self.reads / 100.0,
+                unordered: self.unordered,
+                zipf: self.zipf,
+                conflict: self.conflict / 100.0,
+            },
+            42,
+        );
         let deadline = Duration::from_millis(configs[0].tuning.deadline_ms);
         let driver = LoadDriver::new(workload, pace, configs.len(), deadline, control.clone());
         let engine = Engine::start("bench", &configs, None, Box::new(driver))?;

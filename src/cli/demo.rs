@@ -3,13 +3,38 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{CommandError, parse_auth};
-use crate::config::{Agreement, AppKind, ClientTuning, Durability};
-use crate::load::{ClusterOptions, LoadOptions, LocalCluster, Pace, draw_histogram, run_load};
+use crate::config::{Agreement, AppKind, ClientTuning, Durability, ExecutionConfig, ExecutorKind, ReadLevel};
+use crate::load::{ClusterOptions, LoadOptions, LocalCluster, Pace, Report, Shape, draw_histogram, run_load};
 use crate::preprocessing::ClientAuth;
+use crate::sim::Lie;
+
+/// What a faulty replica of the demo does; the simulator knows more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Byzantine {
+    /// Proposes different batches to different replicas, with votes to match.
+    Equivocate,
+    /// Says nothing to other replicas.
+    Silent,
+    /// Says everything late.
+    Slow,
+    /// Proposes and votes with digests that are those of no batch.
+    Corrupt,
+}
+
+impl Byzantine {
+    fn lie(self) -> Lie {
+        match self {
+            Self::Equivocate => Lie::Equivocate,
+            Self::Silent => Lie::Silent,
+            Self::Slow => Lie::Slow,
+            Self::Corrupt => Lie::WrongDigests,
+        }
+    }
+}
 
 /// Run a cluster and its load in this process, and show what it does.
 #[derive(Debug, Args)]
@@ -35,9 +60,39 @@ pub(super) struct Demo {
     /// Keys the operations touch.
     #[arg(long, default_value_t = 100_000)]
     keys: u64,
+    /// The share of reads, in percent.
+    #[arg(long, default_value_t = 0.0)]
+    reads: f64,
+    /// Enable linearizable reads beside the order, and ask reads there.
+    #[arg(long)]
+    unordered: bool,
+    /// Ask reads beside the order, where f+1 equal answers are enough: they may be old.
+    #[arg(long)]
+    relaxed: bool,
+    /// The skew of the keys, from 0 (uniform) to below 1 (YCSB has 0.99).
+    #[arg(long, default_value_t = 0.0)]
+    zipf: f64,
+    /// The share of operations that touch one and the same key, in percent.
+    #[arg(long, default_value_t = 0.0)]
+    conflict: f64,
+    /// How replicas execute.
+    #[arg(long, value_enum, default_value = "single")]
+    executor: ExecutorKind,
+    /// Threads that execute at each replica, of the speculative executor.
+    #[arg(long, default_value_t = ExecutionConfig::default().workers)]
+    workers: usize,
+    /// Processor time that each operation costs beside what the service does, in microseconds.
+    #[arg(long, default_value_t = 0.0)]
+    compute_us: f64,
     /// What is on disk before a vote or a reply leaves; async and none are for comparison.
     #[arg(long, value_enum, default_value = "sync")]
     durability: Durability,
+    /// Kill the replica that leads after so many seconds of the measured time.
+    #[arg(long)]
+    kill_leader_after: Option<f64>,
+    /// Let the first leader lie; an honest run of the same length comes first.
+    #[arg(long, value_enum)]
+    byzantine: Option<Byzantine>,
     /// Where the replicas' data directories are made, each time anew; a temporary directory if left out.
     #[arg(long)]
     data: Option<PathBuf>,
@@ -62,29 +117,51 @@ pub(super) struct Demo {
 }
 
 impl Demo {
-    fn cluster_options(&self) -> ClusterOptions {
+    fn cluster_options(&self, lie: Option<Lie>) -> ClusterOptions {
         ClusterOptions {
             replicas: usize::from(self.replicas),
             clients: self.clients.max(1),
             app: self.app,
             agreement: Agreement {
                 client_auth: self.auth,
+                unordered: self.unordered,
                 ..Agreement::default()
             },
             tuning: ClientTuning {
                 frame_operations_max: self.frame_operations,
                 frames_in_flight_max: self.frames_in_flight.clamp(1, 64),
+                reads: match self.relaxed {
+                    true => ReadLevel::Relaxed,
+                    false => ReadLevel::Linearizable,
+                },
                 ..ClientTuning::default()
             },
+            execution: ExecutionConfig {
+                executor: self.executor,
+                workers: self.workers.clamp(1, 64),
+            },
+            compute_us: self.compute_us,
             pin: !self.no_pin,
             pipeline: self.pipeline,
             durability: self.durability,
             data: self.data.clone(),
+            lie,
         }
     }
 
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
-        let cluster_options = self.cluster_options();
+        let Some(byzantine) = self.byzantine else {
+            return self.finish(&self.run_one(None)?);
+        };
+        let honest = self.run_one(None)?;
+        println!("honest run\n{}\nnow r0 lies", honest.table());
+        let mut report = self.run_one(Some(byzantine.lie()))?;
+        report.share_of_honest = Some(report.throughput_ops_s / honest.throughput_ops_s);
+        self.finish(&report)
+    }
+
+    fn run_one(&self, lie: Option<Lie>) -> Result<Report, CommandError> {
+        let cluster_options = self.cluster_options(lie);
         let cluster = LocalCluster::start(&cluster_options)?;
         println!("{} replicas linked over loopback TCP:", self.replicas);
         for replica in cluster.handles() {
@@ -92,7 +169,7 @@ impl Demo {
                 "{} at {}\n{}",
                 replica.node(),
                 replica.address(),
-                replica.core_map()
+                replica.core_map().trim_end()
             );
         }
         let (warm_up, measured) = (
@@ -103,10 +180,19 @@ impl Demo {
             pace: Pace::Closed {
                 outstanding: self.outstanding.max(1),
             },
-            payload_bytes: self.payload,
-            keys: self.keys,
+            shape: Shape {
+                payload_bytes: self.payload,
+                keys: self.keys,
+                reads: self.reads / 100.0,
+                unordered: self.unordered || self.relaxed,
+                zipf: self.zipf,
+                conflict: self.conflict / 100.0,
+            },
             warm_up,
             measured,
+            kill_leader_after: self
+                .kill_leader_after
+                .map(|after| Duration::from_secs_f64(after.max(0.0))),
         };
         let bar = progress_bar(warm_up + measured);
         let (report, latency_ns) = run_load(&cluster, &cluster_options, &load, |tick| {
@@ -118,12 +204,20 @@ impl Demo {
             "\nlatency from the intended send time\n{}",
             draw_histogram(&latency_ns)
         );
+        Ok(report)
+    }
+
+    fn finish(&self, report: &Report) -> Result<ExitCode, CommandError> {
         println!("{}", report.table());
         if let Some(path) = &self.json {
-            let json = serde_json::to_string_pretty(&report)?;
+            let json = serde_json::to_string_pretty(report)?;
             std::fs::write(path, json).map_err(|error| format!("{}: {error}", path.display()))?;
         }
-        let sound = report.agree && report.errors == 0;
+        let once = report
+            .incident
+            .as_ref()
+            .is_none_or(|incident| incident.executed_once);
+        let sound = report.agree && report.errors == 0 && once;
         Ok(if sound {
             ExitCode::SUCCESS
         } else {

@@ -155,7 +155,9 @@ impl Init {
              # Where to listen; left out, the address in cluster.toml.\n\
              # listen = \"0.0.0.0:{port}\"\n\
              app = \"{app}\"\n\
+             # How decisions are executed: single, or speculative on so many threads. Replicas may differ.\n\
              executor = \"single\"\n\
+             workers = 2\n\
              # What is on disk before a vote or a reply leaves: sync (everything), async or none (for comparison).\n\
              durability = \"sync\"\n\n\
              [log]\n\
@@ -205,7 +207,7 @@ fn client_file(id: u32) -> String {
          keys = \"c{id}.key\"\n\n\
          [tuning]\n\
          # How long to wait for f+1 equal replies before asking everybody, in milliseconds.\n\
-         retransmit_timeout_ms = 1000\n\
+         retransmit_timeout_ms = 500\n\
          # How long a call may take as a whole, in milliseconds.\n\
          deadline_ms = 10000\n"
     )

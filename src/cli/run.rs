@@ -1,15 +1,20 @@
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
 
 use super::CommandError;
+use crate::ReplicaHandle;
 use crate::config::{AppKind, MonolithicStateReplicaConfig, REPLICA_WAIT_TIME, ReplicaConfig};
-use crate::execution::Application;
+use crate::execution::ScalableApp;
 use crate::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
-use crate::{MonReplica, ReplicaHandle};
+use crate::replica::TransferPhase;
+use crate::server::monolithic_server::bootstrap_as_configured;
+use crate::state_transfer::StateTransferState;
 
 /// Run one replica until it is told to stop (SIGINT, SIGTERM).
 #[derive(Debug, Args)]
@@ -45,14 +50,13 @@ impl Run {
     }
 }
 
-fn serve<A: Application>(service: A, replica_config: ReplicaConfig) -> Result<ExitCode, CommandError> {
+fn serve<A: ScalableApp>(service: A, replica_config: ReplicaConfig) -> Result<ExitCode, CommandError> {
     let cluster = replica_config.node.cluster.clone();
     let config = MonolithicStateReplicaConfig {
         service,
         replica_config,
     };
-    let replica = futures_lite::future::block_on(MonReplica::bootstrap(config))?;
-    let handle = replica.handle();
+    let (handle, run) = futures_lite::future::block_on(bootstrap_as_configured(config))?;
     println!(
         "{} of cluster {} ({}, n = {}, f = {}) at {}\n{}",
         handle.node(),
@@ -66,16 +70,43 @@ fn serve<A: Application>(service: A, replica_config: ReplicaConfig) -> Result<Ex
     crate::shard::signals::on_termination(&STOP);
     let quorum = cluster.quorum().quorum() as u64;
     std::thread::spawn(move || watch(&handle, quorum));
-    futures_lite::future::block_on(replica.run())?;
-    println!("STOPPED");
+    futures_lite::future::block_on(run)?;
+    // Nobody may be reading any more.
+    let _ = writeln!(std::io::stdout(), "STOPPED");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Draws how far a state transfer is, on a terminal.
+fn show_transfer(bar: &mut Option<ProgressBar>, transfer: TransferPhase) {
+    let TransferPhase::RunningTransferProtocols {
+        state_transfer: StateTransferState::Receiving {
+            pieces, of, bytes, ..
+        },
+        ..
+    } = transfer
+    else {
+        if let Some(bar) = bar.take() {
+            bar.finish_and_clear();
+        }
+        return;
+    };
+    let bar = bar.get_or_insert_with(|| {
+        let style = "{prefix} {wide_bar} {percent} % {msg} {eta} left";
+        ProgressBar::new(of as u64)
+            .with_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()))
+            .with_prefix("state from other replicas")
+    });
+    bar.set_position(pieces as u64);
+    bar.set_message(format!("{} MiB,", bytes >> 20));
 }
 
 /// Says READY once a quorum is linked, and passes the signal on.
 fn watch(handle: &ReplicaHandle, quorum: u64) {
     let (started, wait) = (Instant::now(), Duration::from_millis(REPLICA_WAIT_TIME));
     let (mut is_ready, mut complained) = (false, false);
+    let mut bar = None;
     loop {
+        show_transfer(&mut bar, handle.standing().transfer);
         if STOP.load(Ordering::Acquire) {
             return handle.shutdown();
         }

@@ -1,3 +1,6 @@
+#[path = "sim_mutants.rs"]
+mod hunt;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::process::ExitCode;
@@ -254,73 +257,5 @@ impl Sim {
             0 => ExitCode::SUCCESS,
             _ => ExitCode::FAILURE,
         }
-    }
-}
-
-#[cfg(not(feature = "mutants"))]
-mod hunt {
-    use super::*;
-
-    pub(super) fn mutants(_: &Range<u64>, _: &[Profile]) -> Result<ExitCode, CommandError> {
-        Err("this binary has no planted faults: build it with --features mutants".into())
-    }
-}
-
-#[cfg(feature = "mutants")]
-mod hunt {
-    use super::*;
-    use crate::sim::mutants::{Mutant, plant};
-
-    /// Looks for each mutant's first seed, the seeds in order.
-    pub(super) fn mutants(seeds: &Range<u64>, profiles: &[Profile]) -> Result<ExitCode, CommandError> {
-        // A mutant may well die by an assertion: that is a finding, not news.
-        std::panic::set_hook(Box::new(|_| {}));
-        let next = AtomicU64::new(0);
-        let (found, received) = mpsc::channel();
-        let mut killers = BTreeMap::new();
-        std::thread::scope(|scope| {
-            for _ in 0..WORKERS {
-                let (next, found) = (&next, found.clone());
-                scope.spawn(move || {
-                    while let Some(mutant) = Mutant::ALL.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                        plant(Some(*mutant));
-                        let runs = seeds
-                            .clone()
-                            .flat_map(|seed| profiles.iter().map(move |p| (*p, seed)));
-                        let killer = runs
-                            .map(|(profile, seed)| run(profile, seed, false))
-                            .find(|report| report.violation.is_some());
-                        plant(None);
-                        let _ = found.send((*mutant, killer));
-                    }
-                });
-            }
-            drop(found);
-            for (mutant, killer) in received {
-                killers.insert(mutant, killer);
-            }
-        });
-        for (mutant, killer) in &killers {
-            match killer
-                .as_ref()
-                .and_then(|report| Some((report, report.violation.as_ref()?)))
-            {
-                Some((report, violation)) => println!(
-                    "{:<30} killed by {} seed {}: {:?}",
-                    format!("{mutant:?}"),
-                    report.profile.name(),
-                    report.seed,
-                    violation.rule
-                ),
-                None => println!("{:<30} SURVIVED", format!("{mutant:?}")),
-            }
-        }
-        let survivors = killers.values().filter(|killer| killer.is_none()).count();
-        println!("{} planted, {survivors} survived", killers.len());
-        Ok(if survivors == 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        })
     }
 }

@@ -33,9 +33,11 @@ impl Answers {
         self.refusals.iter().filter(|(_, other)| *other == reason).count() >= enough
     }
 
-    /// Whether so many distinct replicas gave a result.
-    pub(super) fn all_answered(&self, n: usize) -> bool {
-        self.bodies.len() >= n
+    /// Whether `enough` of `n` replicas can still come to stand by one result, if each answers once.
+    pub(super) fn can_agree(&self, n: usize, enough: usize) -> bool {
+        let alike = |body: &Bytes| self.bodies.iter().filter(|(_, other)| other == body).count();
+        let most = self.bodies.iter().map(|(_, body)| alike(body)).max();
+        most.unwrap_or(0) + n.saturating_sub(self.bodies.len()) >= enough
     }
 
     /// Forgets everything: the frame is asked again from the beginning.

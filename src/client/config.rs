@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::prover::Authentication;
+use crate::config::ReadLevel;
 use crate::types::{ClientId, ClusterId, Epoch, Quorum};
 
 /// What a session must know.
@@ -14,6 +15,8 @@ pub struct SessionConfig {
     pub client: ClientId,
     /// The cluster's arithmetic.
     pub quorum: Quorum,
+    /// How many answers are enough.
+    pub answers: AnswerRule,
     /// How frames are proven.
     pub authentication: Authentication,
     /// The most operations in a frame.
@@ -28,6 +31,34 @@ pub struct SessionConfig {
     pub retransmit_timeout: Duration,
     /// The number of the first frame: the clock in microseconds, so that a restarted client never repeats one.
     pub first_sequence: u64,
+}
+
+/// How many equal answers, each of another replica, end an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerRule {
+    /// Of ordered operations.
+    pub ordered: usize,
+    /// Of reads beside the order; `None` where reads are asked in order.
+    pub unordered: Option<usize>,
+}
+
+impl AnswerRule {
+    /// The rule of a cluster in which linearizable reads beside the order are enabled or not, for a client that wants
+    /// its reads at this level. The reasons stand with [`Session`](super::Session).
+    #[must_use]
+    pub fn new(quorum: Quorum, unordered: bool, reads: ReadLevel) -> Self {
+        Self {
+            ordered: match unordered {
+                true => quorum.quorum(),
+                false => quorum.weak(),
+            },
+            unordered: match (reads, unordered) {
+                (ReadLevel::Relaxed, _) => Some(quorum.weak()),
+                (ReadLevel::Linearizable, true) => Some(quorum.quorum()),
+                (ReadLevel::Linearizable, false) => None,
+            },
+        }
+    }
 }
 
 /// An operation is not taken.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::config::SessionConfig;
+use super::config::{AnswerRule, SessionConfig};
 use super::dialer::{self, Dialled, Progress, Target};
 use super::outcome::{Outcome, Output};
 use super::prover::Authentication;
@@ -252,6 +252,7 @@ fn session_config(config: &ClientConfig) -> Result<SessionConfig, EngineError> {
         epoch: cluster.epoch(),
         client: config.client,
         quorum: cluster.quorum(),
+        answers: AnswerRule::new(cluster.quorum(), cluster.agreement.unordered, config.tuning.reads),
         authentication,
         frame_operations_max: config
             .tuning

@@ -151,8 +151,8 @@ impl Client {
         self.start(operation.into(), Mode::Ordered).await
     }
 
-    /// Executes one read-only operation beside the order: f+1 replicas agree on the result, which may lack what
-    /// is being decided at the moment.
+    /// Executes one read-only operation: beside the order where the cluster enables that, else in order. The client's
+    /// [`ReadLevel`](crate::config::ReadLevel) says what the result promises.
     ///
     /// # Errors
     /// As [`call`](Self::call).

@@ -24,7 +24,7 @@ mod prover;
 mod session;
 mod status;
 
-pub use config::{SessionConfig, SessionCounters, SubmitError};
+pub use config::{AnswerRule, SessionConfig, SessionCounters, SubmitError};
 pub use engine::{Completion, Driver, Engine, EngineError, EngineHandle};
 pub use error::{CallError, Silence};
 pub use front::{Client, ConnectError, Reply};

@@ -4,10 +4,26 @@
 //!   at once while few are under way. So nothing waits when idle, and frames grow by themselves under load.
 //! - An ordered frame goes to the replica believed to lead; on a timeout to all, with growing pauses. The leader is
 //!   that of the view that f+1 replicas have reached.
-//! - A replica's latest answer counts, one for each: any f+1 equal ones hold a correct replica's.
-//! - A read-only frame goes to all; if no f+1 equal answers come in time, its operations are asked in order.
+//! - A replica's latest answer counts, one for each. How many equal ones are enough is the [`AnswerRule`]'s.
+//! - A read-only frame goes to all; if not enough equal answers come in time, or can come, its operations are asked in order.
 //! - A frame's sequence number is never more than the client window above the oldest one under way, so a
 //!   correct replica never finds a live frame stale. An abandoned frame blocks no later one.
+//!
+//! # How many answers are enough
+//! n replicas, f of them faulty, q = ⌈(n+f+1)/2⌉: two sets of q share at least f+1 replicas, hence a correct one.
+//! - **Ordered operations alone: f+1.** One of them is correct, and what it answers was decided.
+//! - **Linearizable reads beside the order: q, and then q for ordered operations as well.** Say a write ended before a read
+//!   began. With q equal answers each, some correct replica gave both; it had executed the write when it answered the
+//!   read, so the value read is no older. With f+1 for the write this fails: its answers may come from f liars and one correct
+//!   replica, and q answers of others, none of which has executed the write yet, agree on the old value. Two reads are in order
+//!   for the same reason: each value read is the state of a correct replica after some decision, and the replica that the
+//!   quorums share never goes back. (Berger, Reiser and Bessani,
+//!   "Making Reads in BFT State Machine Replication Fast, Linearizable, and Live", SRDS 2021.)
+//! - **It must stay live** (the second part of the same paper): a client that waits for q answers to a write needs every
+//!   correct replica to answer, also those that learnt of the write from a checkpoint and never executed it. Here the
+//!   replies are part of the client table, and that of every checkpoint: such a replica answers a retransmission from
+//!   the table. A read that finds no q equal answers is asked in order: there all correct replicas agree, and n−f ≥ q.
+//! - **Relaxed reads: f+1 equal answers.** A correct replica vouches that the state was so, once. Never a default.
 //!
 //! Invariant: every submitted operation comes out exactly once, with a result or an error, by its deadline.
 
@@ -26,6 +42,7 @@ use crate::messages::archived::{ArchivedClientReply, ArchivedRefusalReason};
 use crate::messages::{
     Checked, ClientReply, Envelope, FrameBuilder, Kind, Mode, RefusalReason, ReplyBody, RequestBody,
 };
+use crate::mutants::{Mutant, active};
 use crate::types::{FrameSeq, NodeId, Signers, Time, View};
 
 /// How many times the retransmission timeout doubles at most.
@@ -108,6 +125,10 @@ impl Session {
         token: u64,
         deadline: Time,
     ) -> Result<(), SubmitError> {
+        let mode = match self.config.answers.unordered {
+            Some(_) => mode,
+            None => Mode::Ordered,
+        };
         let max = self.config.frame_bytes_max;
         let too_large = SubmitError::TooLarge {
             got: operation.len(),
@@ -180,7 +201,7 @@ impl Session {
                 self.take_frame(index);
                 continue;
             };
-            if timeout <= now {
+            if timeout <= now && !active(Mutant::RetransmissionSkipped) {
                 self.retransmit(now, index);
             } else {
                 self.wake_by(timeout);
@@ -364,14 +385,21 @@ impl Session {
         if checked.ends.len() != frame.calls.len() {
             return false;
         }
-        let (weak, n) = (self.config.quorum.weak(), self.config.quorum.n());
-        if frame.answers.add_body(from, checked.bytes().clone(), weak) {
+        let (rule, n) = (self.config.answers, self.config.quorum.n());
+        let mut enough = match frame.mode {
+            Mode::Ordered => rule.ordered,
+            Mode::Unordered => rule.unordered.unwrap_or(rule.ordered),
+        };
+        if active(Mutant::OneReplyBelieved) {
+            enough = 1;
+        }
+        if frame.answers.add_body(from, checked.bytes().clone(), enough) {
             if let Some(frame) = self.take_frame(index) {
                 self.operations -= frame.calls.end_with(&checked, &mut self.outputs);
             }
             self.drop_ended();
-        } else if frame.mode == Mode::Unordered && frame.answers.all_answered(n) {
-            // Everybody answered and no f+1 agree: the state moves too fast for this read.
+        } else if frame.mode == Mode::Unordered && !frame.answers.can_agree(n, enough) {
+            // Not enough can agree any more: the state moves too fast for this read.
             frame.timeout = Time::START;
             self.next_timeout = Some(Time::START);
         }

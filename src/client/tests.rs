@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::outcome::{Outcome, Output};
 use super::*;
+use crate::config::ReadLevel;
 use crate::crypto::{Digester, Domain, LinkSecret, MacKey, SigningKey};
 use crate::messages::archived::ArchivedAuthenticator;
 use crate::messages::{
@@ -54,6 +55,7 @@ fn config(n: usize) -> SessionConfig {
         epoch: Epoch::ZERO,
         client: CLIENT,
         quorum: Quorum::of(n).unwrap(),
+        answers: AnswerRule::new(Quorum::of(n).unwrap(), false, ReadLevel::Relaxed),
         authentication: Authentication::Macs(keys.collect(), signing_key()),
         frame_operations_max: 4,
         frame_bytes_max: 1000,

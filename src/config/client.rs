@@ -8,6 +8,17 @@ use super::{ClusterConfig, PartyKeys};
 use crate::execution::CLIENT_WINDOW;
 use crate::types::ClientId;
 
+/// What a read beside the order promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadLevel {
+    /// It sees every write that ended before it began. Asked in order where the cluster does not enable unordered reads.
+    #[default]
+    Linearizable,
+    /// f+1 replicas agree on it, so a correct one vouches for it; it may be old.
+    Relaxed,
+}
+
 /// How a client behaves; every value has a default.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
@@ -22,16 +33,19 @@ pub struct ClientTuning {
     pub frames_in_flight_max: usize,
     /// The most operations under way or waiting; more calls are refused until some are answered.
     pub operations_max: usize,
+    /// What reads promise.
+    pub reads: ReadLevel,
 }
 
 impl Default for ClientTuning {
     fn default() -> Self {
         Self {
-            retransmit_timeout_ms: 1000,
+            retransmit_timeout_ms: 500,
             deadline_ms: 10_000,
             frame_operations_max: 512,
             frames_in_flight_max: 32,
             operations_max: 1 << 17,
+            reads: ReadLevel::default(),
         }
     }
 }

@@ -55,6 +55,9 @@ pub struct Agreement {
     pub batch_bytes_max: usize,
     /// The most frames in one batch.
     pub batch_frames_max: usize,
+    /// Whether linearizable reads may be answered beside the order. They need a quorum of equal answers, and so does
+    /// every ordered operation then.
+    pub unordered: bool,
 }
 
 impl Default for Agreement {
@@ -68,6 +71,7 @@ impl Default for Agreement {
             frame_operations_max: 4096,
             batch_bytes_max: 1 << 20,
             batch_frames_max: 4096,
+            unordered: false,
         }
     }
 }

@@ -17,7 +17,7 @@ mod limits;
 mod replica;
 mod topology;
 
-pub use client::{ClientConfig, ClientFile, ClientTuning};
+pub use client::{ClientConfig, ClientFile, ClientTuning, ReadLevel};
 pub use cluster::{Agreement, ClientEntry, ClusterConfig, ReplicaEntry};
 pub use error::{ConfigError, load};
 pub use keys::{KeyFile, PartyKeys};
@@ -26,8 +26,8 @@ pub use limits::{
     WORK_CHANNEL_SIZE,
 };
 pub use replica::{
-    AppKind, Durability, ExecutorKind, MonolithicStateReplicaConfig, NetworkConfig, OrderingConfig,
-    PersistentLogConfig, ReplicaConfig, ReplicaFile, ViewTransferConfig,
+    AppKind, Durability, ExecutionConfig, ExecutorKind, MonolithicStateReplicaConfig, NetworkConfig,
+    OrderingConfig, PersistentLogConfig, ReplicaConfig, ReplicaFile, ViewTransferConfig,
 };
 pub use topology::{RoleKind, ShardSpec, Topology, TopologyError, TopologyFile};
 

@@ -93,11 +93,51 @@ pub enum AppKind {
 }
 
 /// How decisions are executed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ExecutorKind {
     /// One operation after the other.
     Single,
+    /// Several operations at once, ahead of their turn, with the same outcome.
+    Speculative,
+}
+
+impl std::fmt::Display for ExecutorKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Single => "single",
+            Self::Speculative => "speculative",
+        })
+    }
+}
+
+/// How one replica executes. Replicas of one cluster may differ: the outcome is the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExecutionConfig {
+    /// The execution model.
+    pub executor: ExecutorKind,
+    /// Threads that execute, the execution shard's own included. The single-threaded executor has one.
+    pub workers: usize,
+}
+
+impl Default for ExecutionConfig {
+    fn default() -> Self {
+        Self {
+            executor: ExecutorKind::Single,
+            workers: default_workers(),
+        }
+    }
+}
+
+impl ExecutionConfig {
+    /// Threads beside the execution shard's own.
+    #[must_use]
+    pub fn helpers(&self) -> usize {
+        match self.executor {
+            ExecutorKind::Single => 0,
+            ExecutorKind::Speculative => self.workers.saturating_sub(1),
+        }
+    }
 }
 
 /// What the ordering protocol may decide for itself at one replica.
@@ -194,6 +234,8 @@ pub struct ReplicaConfig {
     pub vt_config: ViewTransferConfig,
     /// The persistent log.
     pub pl_config: PersistentLogConfig,
+    /// How decisions are executed.
+    pub execution: ExecutionConfig,
     /// Shards and cores.
     pub topology: TopologyFile,
     /// Bounds.
@@ -236,6 +278,9 @@ pub struct ReplicaFile {
     /// How decisions are executed.
     #[serde(default = "default_executor")]
     pub executor: ExecutorKind,
+    /// Threads that execute, of the speculative executor.
+    #[serde(default = "default_workers")]
+    pub workers: usize,
     /// Shards that check client frames, in the automatic topology.
     #[serde(default = "default_preprocessors")]
     pub preprocessor_threads: usize,
@@ -258,6 +303,10 @@ pub struct ReplicaFile {
 
 fn default_executor() -> ExecutorKind {
     ExecutorKind::Single
+}
+
+fn default_workers() -> usize {
+    2
 }
 
 fn default_preprocessors() -> usize {
@@ -285,6 +334,7 @@ impl ReplicaConfig {
             op_config: OrderingConfig::default(),
             vt_config: ViewTransferConfig::default(),
             pl_config: PersistentLogConfig::default(),
+            execution: ExecutionConfig::default(),
             topology: TopologyFile::default(),
             limits: Limits::default(),
             durability: Durability::default(),
@@ -326,6 +376,10 @@ impl ReplicaConfig {
         config.op_config = file.ordering;
         config.vt_config = file.view_transfer;
         config.pl_config = file.log;
+        config.execution = ExecutionConfig {
+            executor: file.executor,
+            workers: file.workers,
+        };
         config.topology = file.topology;
         config.limits = file.limits;
         config.durability = file.durability;
@@ -338,6 +392,7 @@ impl Validate for ReplicaFile {
     fn validate(&self) -> Result<(), Broken> {
         in_range("pipeline", self.ordering.pipeline, 1..=1024)?;
         self.view_transfer.validate()?;
+        in_range("workers", self.workers, 1..=64)?;
         in_range("preprocessor_threads", self.preprocessor_threads, 1..=16)?;
         self.log.validate()?;
         self.topology.validate()?;

@@ -109,6 +109,8 @@ pub struct Topology {
     pub control_core: Option<usize>,
     /// How long an idle shard looks for work before it sleeps, in microseconds.
     pub spin_us: u64,
+    /// The cores of the threads that execute beside the execution shard.
+    pub helper_cores: Vec<Option<usize>>,
 }
 
 use RoleKind::{Consensus, Execution, Log, Network, Preprocess};
@@ -142,6 +144,7 @@ impl Topology {
                 shards,
                 control_core: None,
                 spin_us: file.spin_us,
+                helper_cores: Vec::new(),
             }
         };
         topology.check(allowed)?;
@@ -175,6 +178,7 @@ impl Topology {
             shards,
             control_core: cores.last().copied(),
             spin_us: 0,
+            helper_cores: Vec::new(),
         }
     }
 
@@ -186,7 +190,21 @@ impl Topology {
             shards: vec![ShardSpec { roles, core }],
             control_core: core,
             spin_us: 0,
+            helper_cores: Vec::new(),
         }
+    }
+
+    /// The same with `helpers` threads that execute beside the execution shard: on cores that no shard has while there
+    /// are some and shards are pinned, else wherever the scheduler puts them.
+    #[must_use]
+    pub fn with_helpers(mut self, helpers: usize, allowed: &[usize]) -> Self {
+        let used: Vec<usize> = self.shards.iter().filter_map(|shard| shard.core).collect();
+        let mut free = allowed
+            .iter()
+            .copied()
+            .filter(|core| !used.is_empty() && !used.contains(core));
+        self.helper_cores = (0..helpers).map(|_| free.next()).collect();
+        self
     }
 
     fn check(&self, allowed: &[usize]) -> Result<(), TopologyError> {
@@ -254,6 +272,9 @@ impl fmt::Display for Topology {
                 core(shard.core),
                 names(&shard.roles)
             )?;
+        }
+        for (index, helper) in self.helper_cores.iter().enumerate() {
+            writeln!(f, "  helper {index:<2} {:<9} execution", core(*helper))?;
         }
         write!(
             f,

@@ -8,7 +8,8 @@
 //! **Events**
 //! - *A batch is decided:* it is chained, kept, and logged. Nothing waits for that record: what binds the replica, its commit,
 //!   is on disk before the decision is executed.
-//! - *A checkpoint is stable and kept:* decisions up to it are forgotten, here and in the log.
+//! - *A checkpoint is stable and kept:* decisions up to it are forgotten in the log; here some are kept for peers that lag behind.
+//! - *A jump:* the log goes on after a checkpoint whose state comes from others.
 //! - *A restart:* the log's decisions come back in order and must fit the chain.
 //!
 //! Invariant: decisions are kept without gaps, from the one after `base` to the last.
@@ -78,6 +79,21 @@ pub trait DecisionLog {
     /// When it does not follow the one before, or is of another chain.
     fn restore(&mut self, proposal: &Arc<Proposal>, chain: Chain) -> Result<(), RestoreError>;
 
+    /// The log begins after `seq`, and what covers the decisions up to there is not known: the first one restored says it.
+    fn restore_base_unproved(&mut self, seq: SeqNo);
+
+    /// Whether the chain is known.
+    fn is_proved(&self) -> bool;
+
+    /// Decisions after `seq` are needed, whatever room they take.
+    fn keep_after(&mut self, seq: SeqNo);
+
+    /// How many bytes of batches are kept in memory.
+    fn kept_bytes(&self) -> usize;
+
+    /// The place before the first decision that is kept.
+    fn base(&self) -> SeqNo;
+
     /// The last decision.
     fn last(&self) -> SeqNo;
 
@@ -91,6 +107,9 @@ pub trait DecisionLog {
 /// How many bytes of batches are kept in memory; older decisions are in the persistent log alone.
 const KEPT_BYTES_MAX: usize = 64 << 20;
 
+/// How many decisions before a stable checkpoint are kept for peers.
+const KEPT_FOR_PEERS: usize = 4096;
+
 /// The decision log of the production stack.
 #[derive(Debug)]
 pub struct ChainedLog {
@@ -100,6 +119,10 @@ pub struct ChainedLog {
     kept: VecDeque<Decision>,
     kept_bytes: usize,
     chain: Chain,
+    is_proved: bool,
+    /// Decisions after this one are not forgotten.
+    needed_after: SeqNo,
+    kept_for_peers: usize,
 }
 
 impl ChainedLog {
@@ -112,7 +135,17 @@ impl ChainedLog {
             kept: VecDeque::new(),
             kept_bytes: 0,
             chain: Chain::START,
+            is_proved: true,
+            needed_after: SeqNo::ZERO,
+            kept_for_peers: KEPT_FOR_PEERS,
         }
+    }
+
+    /// Keeps so many decisions before a stable checkpoint for peers that lag behind.
+    #[must_use]
+    pub fn keep_for_peers(mut self, decisions: usize) -> Self {
+        self.kept_for_peers = decisions;
+        self
     }
 
     fn append(&mut self, proposal: &Arc<Proposal>, chain: Chain) {
@@ -122,9 +155,7 @@ impl ChainedLog {
             proposal: proposal.clone(),
             chain,
         });
-        while self.kept_bytes > KEPT_BYTES_MAX && self.kept.len() > 1 {
-            self.forget_first();
-        }
+        while self.kept_bytes > KEPT_BYTES_MAX && self.base < self.needed_after && self.forget_first() {}
     }
 
     fn forget_first(&mut self) -> bool {
@@ -155,14 +186,41 @@ impl DecisionLog for ChainedLog {
     }
 
     fn on_cut(&mut self, seq: SeqNo) {
-        while self.base < seq && self.forget_first() {}
+        let end = seq.min(self.needed_after);
+        let spare = end.since(self.base).saturating_sub(self.kept_for_peers as u64);
+        (0..spare).for_each(|_| {
+            self.forget_first();
+        });
     }
 
     fn restore_base(&mut self, seq: SeqNo, chain: Chain) {
         self.base = seq;
         self.chain = chain;
+        self.is_proved = true;
+        self.needed_after = seq;
         self.kept.clear();
         self.kept_bytes = 0;
+    }
+
+    fn restore_base_unproved(&mut self, seq: SeqNo) {
+        self.restore_base(seq, Chain::START);
+        self.is_proved = false;
+    }
+
+    fn is_proved(&self) -> bool {
+        self.is_proved
+    }
+
+    fn keep_after(&mut self, seq: SeqNo) {
+        self.needed_after = seq;
+    }
+
+    fn kept_bytes(&self) -> usize {
+        self.kept_bytes
+    }
+
+    fn base(&self) -> SeqNo {
+        self.base
     }
 
     fn restore(&mut self, proposal: &Arc<Proposal>, chain: Chain) -> Result<(), RestoreError> {
@@ -170,7 +228,7 @@ impl DecisionLog for ChainedLog {
         if seq != last.next() {
             return Err(RestoreError::Gap { last, found: seq });
         }
-        if self.next_chain(proposal) != chain {
+        if std::mem::replace(&mut self.is_proved, true) && self.next_chain(proposal) != chain {
             return Err(RestoreError::Chain { seq });
         }
         self.append(proposal, chain);

@@ -21,7 +21,11 @@ fn proposal(seq: u64, digest: u8) -> Arc<Proposal> {
 }
 
 fn log_of(count: u64) -> (ChainedLog, Vec<Record>) {
-    let (mut log, mut out) = (ChainedLog::new(digester()), Outbox::new(Lsn::ZERO));
+    let (mut log, mut out) = (
+        ChainedLog::new(digester()).keep_for_peers(0),
+        Outbox::new(Lsn::ZERO),
+    );
+    log.keep_after(SeqNo::new(count));
     (1..=count).for_each(|seq| log.on_decided(&proposal(seq, seq as u8), &mut out));
     let records = out.drain().filter_map(|effect| match effect {
         crate::protocol::Effect::Persist { record, .. } => Some(record),

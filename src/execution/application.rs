@@ -1,4 +1,4 @@
-use super::ImageError;
+use super::{Column, CrudState, ImageError, KeyedState};
 use crate::crypto::Digester;
 use crate::types::Digest;
 
@@ -38,6 +38,23 @@ pub trait Application: Send + 'static {
     fn name(&self) -> &'static str;
 }
 
+/// A service whose operations say through [`CrudState`] what they read and write, so that several can run at once.
+///
+/// [`update`](Application::update) must do what [`speculatively_execute`](Self::speculatively_execute) does on
+/// [`Direct`](super::Direct). An execution whose result is not used may have read values that never stood beside one another:
+/// every operation must end whatever it reads, and may panic.
+pub trait ScalableApp: Application<State: KeyedState> + Sync {
+    /// Executes one ordered operation and appends its result to `result`. It sees and changes nothing but `state`.
+    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut Vec<u8>);
+
+    /// Names every key that the operation may touch and gives true; or gives false. Operations that declare their
+    /// keys need no validation when nothing before them is under way that touches one of these. To touch a key that was
+    /// not declared costs the advantage, for all operations from then on.
+    fn declare_keys(&self, _operation: &[u8], _touch: &mut dyn FnMut(Column, &[u8])) -> bool {
+        false
+    }
+}
+
 /// A state that is snapshot and digested as a whole.
 pub trait MonolithicState: Send + 'static {
     /// A frozen copy. Taking one must be cheap whatever the size of the state (copy-on-write).
@@ -51,19 +68,28 @@ pub trait MonolithicState: Send + 'static {
     fn digest_step(snapshot: &mut Self::Snapshot, digester: &Digester, budget_bytes: usize)
     -> Option<Digest>;
 
-    /// Appends about `budget_bytes` of the snapshot's contents to `chunk`, as one piece that
-    /// [`read_chunk`](Self::read_chunk) understands; false when nothing is left. May be called on a snapshot that was not
-    /// digested, from beginning to end.
-    fn write_chunk(snapshot: &mut Self::Snapshot, budget_bytes: usize, chunk: &mut Vec<u8>) -> bool;
+    /// How many pieces a snapshot has. Equal states have equally many.
+    fn piece_count(snapshot: &Self::Snapshot) -> usize;
 
-    /// A state without any contents, to read chunks into.
+    /// The digest of every piece of a snapshot that was neither digested nor written yet, in order. A piece is what is written, checked
+    /// and transferred as a whole; its digest is that of its bytes in [`Domain::State`](crate::crypto::Domain::State).
+    fn piece_digests(snapshot: &Self::Snapshot, digester: &Digester) -> Vec<Digest>;
+
+    /// The digest of a state whose pieces have these digests: what [`digest_step`](Self::digest_step) gives for it.
+    fn digest_of(pieces: &[Digest], digester: &Digester) -> Digest;
+
+    /// Appends the next piece. Equal states write equal bytes. Called once for each piece, on a snapshot that was not
+    /// digested.
+    fn write_piece(snapshot: &mut Self::Snapshot, out: &mut Vec<u8>);
+
+    /// A state without any contents, to read pieces into.
     fn blank() -> Self;
 
-    /// Takes the contents of one chunk in. Chunks come in the order in which they were written; they may be damaged.
+    /// Takes the contents of a piece in. Pieces come in order, each once; they may be damaged.
     ///
     /// # Errors
-    /// When the bytes are no chunk.
-    fn read_chunk(&mut self, chunk: &[u8]) -> Result<(), ImageError>;
+    /// When the bytes are no such piece.
+    fn read_piece(&mut self, piece: usize, bytes: &[u8]) -> Result<(), ImageError>;
 
     /// About how many bytes of that work are left, so that it can be spread. By default unknown.
     fn digest_left_bytes(_snapshot: &Self::Snapshot) -> usize {

@@ -7,6 +7,7 @@ use super::ImageError;
 use super::window::{CLIENT_WINDOW, SequenceWindow, Standing};
 use crate::crypto::{Digester, Domain};
 use crate::messages::FrameKey;
+use crate::mutants::{Mutant, active};
 use crate::types::{ClientId, Digest, FrameSeq};
 
 /// What is remembered of one client.
@@ -59,6 +60,9 @@ impl ClientTable {
     /// Whether a frame may be executed. A client outside the table has only stale frames.
     #[must_use]
     pub fn standing(&self, key: FrameKey) -> Standing {
+        if active(Mutant::DedupSkipped) {
+            return Standing::Fresh;
+        }
         self.entry(key.client)
             .map_or(Standing::Stale, |entry| entry.window.check(key.sequence))
     }
@@ -109,44 +113,46 @@ impl ClientTable {
         }
     }
 
-    /// Reads entries that were written one after the other.
-    pub(super) fn read_entries(&mut self, mut bytes: &[u8]) -> Result<(), ImageError> {
-        while !bytes.is_empty() {
-            let client = u32::from_le_bytes(take(&mut bytes)?) as usize;
-            let window = SequenceWindow::from_bytes(take(&mut bytes)?);
-            let replies = u32::from_le_bytes(take(&mut bytes)?);
-            let mut entry = Entry {
-                window,
-                ..Entry::default()
-            };
-            for _ in 0..replies {
-                let sequence = FrameSeq::new(u64::from_le_bytes(take(&mut bytes)?));
-                let length = u32::from_le_bytes(take(&mut bytes)?) as usize;
-                let (reply, rest) = bytes.split_at_checked(length).ok_or(ImageError::Clients)?;
-                bytes = rest;
-                entry.reply_bytes += length;
-                entry.replies.push_back((sequence, Bytes::copy_from_slice(reply)));
-            }
-            if entry.replies.len() > CLIENT_WINDOW as usize
-                || !entry.replies.iter().is_sorted_by_key(|(sequence, _)| *sequence)
-            {
-                return Err(ImageError::Clients);
-            }
-            *self.entries.get_mut(client).ok_or(ImageError::Clients)? = Arc::new(entry);
+    /// Reads the entry that was written of `client`.
+    pub(super) fn read_entry(&mut self, client: usize, mut bytes: &[u8]) -> Result<(), ImageError> {
+        let bytes = &mut bytes;
+        let number = u32::from_le_bytes(take(bytes)?) as usize;
+        let window = SequenceWindow::from_bytes(take(bytes)?);
+        let replies = u32::from_le_bytes(take(bytes)?);
+        let mut entry = Entry {
+            window,
+            ..Entry::default()
+        };
+        for _ in 0..replies {
+            let sequence = FrameSeq::new(u64::from_le_bytes(take(bytes)?));
+            let length = u32::from_le_bytes(take(bytes)?) as usize;
+            let (reply, rest) = bytes.split_at_checked(length).ok_or(ImageError::Clients)?;
+            *bytes = rest;
+            entry.reply_bytes += length;
+            entry.replies.push_back((sequence, Bytes::copy_from_slice(reply)));
         }
+        let is_sound = number == client
+            && bytes.is_empty()
+            && entry.replies.len() <= CLIENT_WINDOW as usize
+            && entry.replies.iter().is_sorted_by_key(|(sequence, _)| *sequence);
+        if !is_sound {
+            return Err(ImageError::Clients);
+        }
+        *self.entries.get_mut(client).ok_or(ImageError::Clients)? = Arc::new(entry);
         Ok(())
     }
 
-    /// The digest of one client's entry, and how many bytes were hashed for it.
+    /// The digest of what [`write_entry`](Self::write_entry) writes, and how many bytes were hashed for it.
     pub(super) fn entry_digest(&self, client: usize, digester: &Digester) -> (Digest, usize) {
         let entry = &self.entries[client];
         let mut hasher = digester.hasher(Domain::ClientTable);
-        hasher.update(&(client as u64).to_le_bytes());
+        hasher.update(&(client as u32).to_le_bytes());
         hasher.update(&entry.window.to_bytes());
+        hasher.update(&(entry.replies.len() as u32).to_le_bytes());
         let mut bytes = 64;
         for (sequence, reply) in &entry.replies {
             hasher.update(&sequence.get().to_le_bytes());
-            hasher.update(&(reply.len() as u64).to_le_bytes());
+            hasher.update(&(reply.len() as u32).to_le_bytes());
             hasher.update(reply);
             bytes += reply.len() + 16;
         }

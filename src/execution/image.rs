@@ -1,26 +1,32 @@
-//! The contents of a checkpoint, as chunks: what snapshots on disk and state transfers carry.
+//! The contents of a checkpoint, as chunks: what images on disk and state transfers carry.
 //!
 //! ```text
 //!  chunk   1 byte kind │ contents
-//!  kind 0  head: seq, epoch, chain, digest of the state, digest of the client table, number of clients
-//!  kind 1  entries of the client table
-//!  kind 2  a piece of the state, as the application's state writes it
+//!  kind 0  head:   seq, epoch, chain, digest of the state, digest of the client table, number of clients, of the state's pieces
+//!  kind 1  index:  the digest of every piece: the entries of the client table, then the pieces of the state
+//!  kind 2  pieces: number of the first │ length, bytes │ length, bytes │ …
+//!  kind 3  slice of a long piece: its number, its length, where the slice starts │ bytes
 //! ```
 //!
-//! A claim covers everything the head says, and the head's digests cover the rest: an image that reads without an error
-//! and whose claim a quorum signed is that quorum's state.
+//! Two levels of a Merkle tree: a checkpoint's claim covers the head, the head covers the index, and the index each piece. So
+//! whoever has a certificate of the claim can check the head, then the index, then every piece for itself, whoever it came from and in
+//! whatever order.
 
 use super::{ClientTable, MonolithicState};
 use crate::crypto::{Digester, Domain};
 use crate::decision_log::Chain;
 use crate::messages::CheckpointClaim;
+use crate::mutants::{Mutant, active};
 use crate::types::{Digest, Epoch, SeqNo};
 
 const HEAD: u8 = 0;
-const CLIENTS: u8 = 1;
-const STATE: u8 = 2;
+const INDEX: u8 = 1;
+const PIECES: u8 = 2;
+const SLICE: u8 = 3;
 
-const HEAD_BYTES: usize = 8 + 8 + 3 * 32 + 4;
+const HEAD_BYTES: usize = 8 + 8 + 3 * 32 + 4 + 4;
+/// The longest piece there is.
+const PIECE_BYTES_MAX: u64 = 32 << 30;
 
 /// Why bytes are no image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -47,22 +53,31 @@ pub trait CheckpointImage: Send + std::fmt::Debug {
     /// What the contents amount to.
     fn claim(&self) -> CheckpointClaim;
 
-    /// Appends the next chunk, of about `budget_bytes`; false when there was none left.
+    /// Appends the next chunk, of about `budget_bytes`; false when there was none left. Equal checkpoints give equal
+    /// chunks for equal budgets, at every replica.
     fn next_chunk(&mut self, budget_bytes: usize, chunk: &mut Vec<u8>) -> bool;
 }
 
-/// What a checkpoint claims.
+/// What a checkpoint consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Head {
+pub struct ImageHead {
+    /// The last decision the state includes.
     pub seq: SeqNo,
+    /// The membership.
     pub epoch: Epoch,
+    /// Covers every decision up to `seq`.
     pub chain: Chain,
+    /// The digest of the state.
     pub state: Digest,
+    /// The digest of the client table.
     pub clients: Digest,
+    /// How many entries the client table has.
     pub client_count: u32,
+    /// How many pieces the state has.
+    pub piece_count: u32,
 }
 
-impl Head {
+impl ImageHead {
     fn to_bytes(self) -> [u8; HEAD_BYTES] {
         let mut bytes = [0; HEAD_BYTES];
         bytes[..8].copy_from_slice(&self.seq.get().to_le_bytes());
@@ -70,47 +85,133 @@ impl Head {
         bytes[16..48].copy_from_slice(self.chain.head().as_bytes());
         bytes[48..80].copy_from_slice(self.state.as_bytes());
         bytes[80..112].copy_from_slice(self.clients.as_bytes());
-        bytes[112..].copy_from_slice(&self.client_count.to_le_bytes());
+        bytes[112..116].copy_from_slice(&self.client_count.to_le_bytes());
+        bytes[116..].copy_from_slice(&self.piece_count.to_le_bytes());
         bytes
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; HEAD_BYTES] = bytes.try_into().ok()?;
-        let number = |at: usize| Some(u64::from_le_bytes(bytes[at..at + 8].try_into().ok()?));
-        let digest = |at: usize| Some(Digest::from_bytes(bytes[at..at + 32].try_into().ok()?));
+        let mut bytes: &[u8] = bytes
+            .first_chunk::<HEAD_BYTES>()
+            .filter(|_| bytes.len() == HEAD_BYTES)?;
+        let digest = |bytes: &mut &[u8]| Some(Digest::from_bytes(take(bytes)?));
+        let bytes = &mut bytes;
         Some(Self {
-            seq: SeqNo::new(number(0)?),
-            epoch: Epoch::new(number(8)?),
-            chain: Chain::from_head(digest(16)?),
-            state: digest(48)?,
-            clients: digest(80)?,
-            client_count: u32::from_le_bytes(bytes[112..].try_into().ok()?),
+            seq: SeqNo::new(u64::from_le_bytes(take(bytes)?)),
+            epoch: Epoch::new(u64::from_le_bytes(take(bytes)?)),
+            chain: Chain::from_head(digest(bytes)?),
+            state: digest(bytes)?,
+            clients: digest(bytes)?,
+            client_count: u32::from_le_bytes(take(bytes)?),
+            piece_count: u32::from_le_bytes(take(bytes)?),
         })
     }
 
-    pub(super) fn claim(&self, digester: &Digester) -> CheckpointClaim {
+    /// What the checkpoint amounts to.
+    #[must_use]
+    pub fn claim(&self, digester: &Digester) -> CheckpointClaim {
         CheckpointClaim {
             seq: self.seq,
             digest: digester.digest(Domain::Checkpoint, &self.to_bytes()),
         }
     }
+
+    /// How many pieces the checkpoint has: entries of the client table and pieces of the state.
+    #[must_use]
+    pub fn pieces(&self) -> usize {
+        self.client_count as usize + self.piece_count as usize
+    }
+}
+
+/// The head of a checkpoint and the digest of each of its pieces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageIndex {
+    /// The head, which covers the digests.
+    pub head: ImageHead,
+    digests: Vec<Digest>,
+}
+
+impl ImageIndex {
+    /// Reads the contents of an index chunk of an image of state `S`.
+    ///
+    /// # Errors
+    /// [`ImageError::Digest`] when these are not the digests that `head` covers.
+    pub fn read<S: MonolithicState>(
+        head: ImageHead,
+        contents: &[u8],
+        digester: &Digester,
+    ) -> Result<Self, ImageError> {
+        let (digests, rest) = contents.as_chunks::<32>();
+        if digests.len() != head.pieces() || !rest.is_empty() {
+            return Err(ImageError::Digest);
+        }
+        let digests: Vec<Digest> = digests.iter().map(|digest| Digest::from_bytes(*digest)).collect();
+        let (clients, state) = digests.split_at(head.client_count as usize);
+        let is_covered =
+            clients_digest(clients, digester) == head.clients && S::digest_of(state, digester) == head.state;
+        match is_covered {
+            true => Ok(Self { head, digests }),
+            false => Err(ImageError::Digest),
+        }
+    }
+
+    /// Whether these are the contents of the piece.
+    #[must_use]
+    pub fn covers(&self, piece: usize, bytes: &[u8], digester: &Digester) -> bool {
+        let is_client = piece < self.head.client_count as usize;
+        let domain = if is_client {
+            Domain::ClientTable
+        } else {
+            Domain::State
+        };
+        self.digests.get(piece) == Some(&digester.digest(domain, bytes))
+    }
+
+    /// How many pieces there are.
+    #[must_use]
+    pub fn pieces(&self) -> usize {
+        self.digests.len()
+    }
+
+    /// The digest of each piece.
+    #[must_use]
+    pub fn digests(&self) -> &[Digest] {
+        &self.digests
+    }
+}
+
+/// The digest of a client table whose entries have these.
+pub(super) fn clients_digest(entries: &[Digest], digester: &Digester) -> Digest {
+    let mut hasher = digester.hasher(Domain::ClientTable);
+    entries.iter().for_each(|entry| {
+        hasher.update(entry.as_bytes());
+    });
+    Digest::from_bytes(*hasher.finalize().as_bytes())
 }
 
 /// The image of a monolithic state.
 pub(super) struct Image<S: MonolithicState> {
     pub claim: CheckpointClaim,
-    pub head: Head,
+    pub head: ImageHead,
     pub state: S::Snapshot,
     pub clients: ClientTable,
+    pub client_digests: Vec<Digest>,
+    pub digester: Digester,
     pub next: Next,
 }
 
 /// What is written next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Next {
     Head,
-    Client(usize),
-    State,
+    Index,
+    Piece(usize),
+    /// The rest of a long piece.
+    Slice {
+        piece: usize,
+        bytes: Vec<u8>,
+        offset: usize,
+    },
 }
 
 impl<S: MonolithicState> std::fmt::Debug for Image<S> {
@@ -121,57 +222,330 @@ impl<S: MonolithicState> std::fmt::Debug for Image<S> {
     }
 }
 
+impl<S: MonolithicState> Image<S> {
+    fn write_index(&self, chunk: &mut Vec<u8>) {
+        chunk.push(INDEX);
+        let state = S::piece_digests(&self.state, &self.digester);
+        for digest in self.client_digests.iter().chain(&state) {
+            chunk.extend_from_slice(digest.as_bytes());
+        }
+    }
+
+    fn write_piece(&mut self, piece: usize, out: &mut Vec<u8>) {
+        match piece < self.clients.clients() {
+            true => self.clients.write_entry(piece, out),
+            false => S::write_piece(&mut self.state, out),
+        }
+    }
+
+    /// Writes whole pieces until the budget is spent. A piece that is longer goes on in slices.
+    fn write_pieces(&mut self, first: usize, budget_bytes: usize, chunk: &mut Vec<u8>) -> Next {
+        let (start, pieces) = (chunk.len(), self.head.pieces());
+        chunk.push(PIECES);
+        chunk.extend_from_slice(&(first as u32).to_le_bytes());
+        let mut piece = first;
+        while piece < pieces && chunk.len() - start < budget_bytes {
+            let at = chunk.len();
+            chunk.extend_from_slice(&[0; 4]);
+            self.write_piece(piece, chunk);
+            let length = chunk.len() - at - 4;
+            if length > budget_bytes {
+                let bytes = chunk.split_off(at + 4);
+                chunk.truncate(at);
+                let mut next = Next::Slice {
+                    piece,
+                    bytes,
+                    offset: 0,
+                };
+                if piece == first {
+                    chunk.truncate(start);
+                    next = self.write_slice(next, budget_bytes, chunk);
+                }
+                return next;
+            }
+            chunk[at..at + 4].copy_from_slice(&(length as u32).to_le_bytes());
+            piece += 1;
+        }
+        Next::Piece(piece)
+    }
+
+    fn write_slice(&mut self, slice: Next, budget_bytes: usize, chunk: &mut Vec<u8>) -> Next {
+        let Next::Slice { piece, bytes, offset } = slice else {
+            return slice;
+        };
+        let end = bytes.len().min(offset + budget_bytes.max(1));
+        chunk.extend_from_slice(&slice_chunk(piece, bytes.len(), offset, &bytes[offset..end]));
+        match end == bytes.len() {
+            true => Next::Piece(piece + 1),
+            false => Next::Slice {
+                piece,
+                bytes,
+                offset: end,
+            },
+        }
+    }
+}
+
 impl<S: MonolithicState> CheckpointImage for Image<S> {
     fn claim(&self) -> CheckpointClaim {
         self.claim
     }
 
     fn next_chunk(&mut self, budget_bytes: usize, chunk: &mut Vec<u8>) -> bool {
-        match self.next {
+        self.next = match std::mem::replace(&mut self.next, Next::Head) {
             Next::Head => {
-                self.next = Next::Client(0);
                 chunk.push(HEAD);
                 chunk.extend_from_slice(&self.head.to_bytes());
-                true
+                Next::Index
             }
-            Next::Client(first) if first < self.clients.clients() => {
-                let (start, mut client) = (chunk.len(), first);
-                chunk.push(CLIENTS);
-                while client < self.clients.clients() && chunk.len() - start < budget_bytes {
-                    self.clients.write_entry(client, chunk);
-                    client += 1;
-                }
-                self.next = Next::Client(client);
-                true
+            Next::Index => {
+                self.write_index(chunk);
+                Next::Piece(0)
             }
-            Next::Client(_) | Next::State => {
-                self.next = Next::State;
-                chunk.push(STATE);
-                let any = S::write_chunk(&mut self.state, budget_bytes, chunk);
-                if !any {
-                    chunk.pop();
-                }
-                any
+            Next::Piece(piece) if piece >= self.head.pieces() => {
+                self.next = Next::Piece(piece);
+                return false;
             }
-        }
+            Next::Piece(piece) => self.write_pieces(piece, budget_bytes, chunk),
+            slice @ Next::Slice { .. } => self.write_slice(slice, budget_bytes, chunk),
+        };
+        true
     }
 }
 
 /// What one chunk is.
-pub(super) enum Chunk<'a> {
-    Head(Head),
-    Clients(&'a [u8]),
-    State(&'a [u8]),
+#[derive(Debug)]
+pub enum ImageChunk<'a> {
+    /// The head.
+    Head(ImageHead),
+    /// The contents of the index; [`ImageIndex::read`] reads them.
+    Index(&'a [u8]),
+    /// Some pieces.
+    Pieces(Pieces<'a>),
+    /// A slice of a long piece.
+    Slice(Slice<'a>),
 }
 
-impl<'a> Chunk<'a> {
-    pub(super) fn parse(chunk: &'a [u8]) -> Result<Self, ImageError> {
-        let (kind, contents) = chunk.split_first().ok_or(ImageError::Kind)?;
+/// A slice of a long piece.
+#[derive(Debug, Clone, Copy)]
+pub struct Slice<'a> {
+    /// The number of the piece.
+    pub piece: usize,
+    /// How long the whole piece is.
+    pub length: u64,
+    /// Where the slice starts.
+    pub offset: u64,
+    /// Its bytes.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> ImageChunk<'a> {
+    /// How many bytes at the start of a chunk say which pieces are in it.
+    pub const START_BYTES: usize = 1 + 4 + 8 + 8;
+
+    /// The first piece in a chunk, and where in this piece it starts, out of the chunk's first bytes. `None` for head and index.
+    #[must_use]
+    pub fn start(bytes: &[u8]) -> Option<(usize, u64)> {
+        let (kind, mut contents) = bytes.split_first()?;
         match *kind {
-            HEAD => Head::from_bytes(contents).map(Self::Head).ok_or(ImageError::Head),
-            CLIENTS => Ok(Self::Clients(contents)),
-            STATE => Ok(Self::State(contents)),
+            PIECES => Some((u32::from_le_bytes(take(&mut contents)?) as usize, 0)),
+            SLICE => {
+                let piece = u32::from_le_bytes(take(&mut contents)?) as usize;
+                let _length: [u8; 8] = take(&mut contents)?;
+                Some((piece, u64::from_le_bytes(take(&mut contents)?)))
+            }
+            _ => None,
+        }
+    }
+
+    /// What a chunk is.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn parse(chunk: &'a [u8]) -> Result<Self, ImageError> {
+        let (kind, mut contents) = chunk.split_first().ok_or(ImageError::Kind)?;
+        match *kind {
+            HEAD => ImageHead::from_bytes(contents)
+                .map(Self::Head)
+                .ok_or(ImageError::Head),
+            INDEX => Ok(Self::Index(contents)),
+            PIECES => {
+                let first = take(&mut contents)
+                    .map(u32::from_le_bytes)
+                    .ok_or(ImageError::State)?;
+                let pieces = Pieces {
+                    next: first as usize,
+                    rest: contents,
+                };
+                // Lengths are checked here, so that going through them cannot fail.
+                match pieces.clone().map(|(_, bytes)| 4 + bytes.len()).sum::<usize>() == contents.len() {
+                    true => Ok(Self::Pieces(pieces)),
+                    false => Err(ImageError::State),
+                }
+            }
+            SLICE => Slice::parse(contents).map(Self::Slice).ok_or(ImageError::State),
             _ => Err(ImageError::Kind),
         }
     }
+
+    /// The numbers of the first piece in this chunk and of the first after it, if it has whole pieces or a slice.
+    #[must_use]
+    pub fn range(&self) -> Option<(usize, usize)> {
+        match self {
+            Self::Pieces(pieces) => Some((pieces.next, pieces.next + pieces.clone().count())),
+            Self::Slice(slice) => {
+                let is_last = slice.offset + slice.bytes.len() as u64 == slice.length;
+                Some((slice.piece, slice.piece + usize::from(is_last)))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl<'a> Slice<'a> {
+    fn parse(mut contents: &'a [u8]) -> Option<Self> {
+        let piece = u32::from_le_bytes(take(&mut contents)?) as usize;
+        let length = u64::from_le_bytes(take(&mut contents)?);
+        let offset = u64::from_le_bytes(take(&mut contents)?);
+        let slice = Self {
+            piece,
+            length,
+            offset,
+            bytes: contents,
+        };
+        let is_inside = length <= PIECE_BYTES_MAX && offset.checked_add(contents.len() as u64)? <= length;
+        is_inside.then_some(slice)
+    }
+}
+
+/// The pieces in a chunk, each with its number.
+#[derive(Debug, Clone)]
+pub struct Pieces<'a> {
+    next: usize,
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = (usize, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (length, rest) = self.rest.split_first_chunk::<4>()?;
+        let (bytes, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        self.rest = rest;
+        self.next += 1;
+        Some((self.next - 1, bytes))
+    }
+}
+
+/// About how long a chunk that is kept may be.
+const KEPT_CHUNK_BYTES: usize = 256 << 10;
+
+/// Makes chunks of pieces, in the order in which they are given.
+#[derive(Debug, Default)]
+pub struct PieceWriter {
+    chunks: Vec<Vec<u8>>,
+    /// The piece that may be added to the last chunk.
+    next: Option<usize>,
+}
+
+impl PieceWriter {
+    /// Adds a piece.
+    pub fn write(&mut self, piece: usize, bytes: &[u8]) {
+        if bytes.len() > KEPT_CHUNK_BYTES {
+            self.next = None;
+            for (number, slice) in bytes.chunks(KEPT_CHUNK_BYTES).enumerate() {
+                let offset = number * KEPT_CHUNK_BYTES;
+                self.chunks.push(slice_chunk(piece, bytes.len(), offset, slice));
+            }
+            return;
+        }
+        let has_room = self
+            .chunks
+            .last()
+            .is_some_and(|chunk| chunk.len() < KEPT_CHUNK_BYTES);
+        if self.next != Some(piece) || !has_room {
+            let mut chunk = vec![PIECES];
+            chunk.extend_from_slice(&(piece as u32).to_le_bytes());
+            self.chunks.push(chunk);
+        }
+        if let Some(chunk) = self.chunks.last_mut() {
+            chunk.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+            chunk.extend_from_slice(bytes);
+        }
+        self.next = Some(piece + 1);
+    }
+
+    /// The chunks.
+    #[must_use]
+    pub fn finish(self) -> Vec<Vec<u8>> {
+        self.chunks
+    }
+}
+
+fn slice_chunk(piece: usize, length: usize, offset: usize, slice: &[u8]) -> Vec<u8> {
+    let mut chunk = vec![SLICE];
+    chunk.extend_from_slice(&(piece as u32).to_le_bytes());
+    chunk.extend_from_slice(&(length as u64).to_le_bytes());
+    chunk.extend_from_slice(&(offset as u64).to_le_bytes());
+    chunk.extend_from_slice(slice);
+    chunk
+}
+
+/// Puts pieces together that came in slices, and checks every piece against the index.
+#[derive(Debug, Default)]
+pub struct PieceReader {
+    /// The piece whose slices are being put together, its length and what came of it.
+    slices: Option<(usize, u64, Vec<u8>)>,
+}
+
+impl PieceReader {
+    /// How many bytes of a piece in slices have come.
+    #[must_use]
+    pub fn partial_bytes(&self) -> u64 {
+        self.slices.as_ref().map_or(0, |(.., bytes)| bytes.len() as u64)
+    }
+
+    /// Hands every whole piece of a chunk to `each`, after it was checked.
+    ///
+    /// # Errors
+    /// When a piece is not the one that the index covers, or what `each` says.
+    pub fn read(
+        &mut self,
+        index: &ImageIndex,
+        chunk: ImageChunk<'_>,
+        digester: &Digester,
+        mut each: impl FnMut(usize, &[u8]) -> Result<(), ImageError>,
+    ) -> Result<(), ImageError> {
+        let mut checked = |piece: usize, bytes: &[u8]| match index.covers(piece, bytes, digester)
+            || (piece < index.pieces() && active(Mutant::ChunkUnchecked))
+        {
+            true => each(piece, bytes),
+            false => Err(ImageError::Digest),
+        };
+        match chunk {
+            ImageChunk::Pieces(mut pieces) => pieces.try_for_each(|(piece, bytes)| checked(piece, bytes)),
+            ImageChunk::Slice(slice) => {
+                if slice.offset == 0 {
+                    self.slices = Some((slice.piece, slice.length, Vec::new()));
+                }
+                let (piece, length, bytes) = self.slices.as_mut().ok_or(ImageError::State)?;
+                if (*piece, *length, bytes.len() as u64) != (slice.piece, slice.length, slice.offset) {
+                    return Err(ImageError::State);
+                }
+                bytes.extend_from_slice(slice.bytes);
+                if slice.length > bytes.len() as u64 {
+                    return Ok(());
+                }
+                let (piece, _, bytes) = self.slices.take().ok_or(ImageError::State)?;
+                checked(piece, &bytes)
+            }
+            ImageChunk::Head(_) | ImageChunk::Index(_) => Err(ImageError::Kind),
+        }
+    }
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, rest) = bytes.split_first_chunk::<N>()?;
+    *bytes = rest;
+    Some(*head)
 }

@@ -7,18 +7,26 @@
 
 mod application;
 pub mod apps;
+mod bookkeeping;
 mod client_table;
+mod columns;
+mod crud;
 mod image;
 mod part;
 mod parts;
 mod single;
+pub mod speculative;
 mod window;
 
-pub use application::{Application, MonolithicState, PANIC_RESULT, TOO_LONG_RESULT};
+pub use application::{Application, MonolithicState, PANIC_RESULT, ScalableApp, TOO_LONG_RESULT};
+pub use bookkeeping::CheckpointRule;
 pub use client_table::ClientTable;
-pub use image::{CheckpointImage, ImageError};
+pub use columns::Columns;
+pub use crud::{Column, CrudState, Direct, KeyedState};
+pub use image::{CheckpointImage, ImageChunk, ImageError, ImageHead, ImageIndex, PieceReader, PieceWriter};
 pub use parts::{PARTS, PartitionedStore, PartsSnapshot};
-pub use single::{CheckpointRule, FRAME_RESULT_BYTES_MAX, SingleThreaded};
+pub use single::{FRAME_RESULT_BYTES_MAX, SingleThreaded};
+pub use speculative::Speculative;
 pub use window::{CLIENT_WINDOW, SequenceWindow, Standing};
 
 use std::sync::Arc;
@@ -56,8 +64,47 @@ pub enum ExecutionEvent {
 
 /// Runs an application over decisions. Deterministic: the same calls give the same events.
 pub trait Executor: Send {
-    /// Executes the next decision. Decisions come in order, without gaps.
+    /// Takes the next decision. Decisions come in order, without gaps. Its events come at once, or with later
+    /// [steps](Self::step).
     fn execute(&mut self, decision: &Arc<Proposal>, events: &mut Vec<ExecutionEvent>);
+
+    /// Whether the next decision can be taken without waiting for earlier ones.
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    /// Goes on with decisions that were taken; true if there was anything to do. An executor that executes at once
+    /// has nothing to go on with.
+    fn step(&mut self, _events: &mut Vec<ExecutionEvent>) -> bool {
+        false
+    }
+
+    /// Whether a [`step`](Self::step) would do something now.
+    fn has_work(&self) -> bool {
+        false
+    }
+
+    /// Whether every decision taken was executed and answered.
+    fn is_settled(&self) -> bool {
+        true
+    }
+
+    /// Whether helpers would find something to do.
+    fn wants_help(&self) -> bool {
+        false
+    }
+
+    /// Goes on until everything that was taken is executed and answered.
+    fn settle(&mut self, events: &mut Vec<ExecutionEvent>) {
+        while !self.is_settled() {
+            self.step(events);
+        }
+    }
+
+    /// How many executions were of no use and repeated. Differs from replica to replica.
+    fn aborts(&self) -> u64 {
+        0
+    }
 
     /// Executes a frame of read-only operations on the current state.
     fn execute_unordered(&mut self, frame: &Frame, events: &mut Vec<ExecutionEvent>);
@@ -69,7 +116,8 @@ pub trait Executor: Send {
     /// so that a checkpoint never stops execution.
     fn background_step(&mut self, budget_bytes: usize, events: &mut Vec<ExecutionEvent>) -> bool;
 
-    /// The checkpoint claim for the state as it is now, computed at once: for tools and tests, not for load.
+    /// The checkpoint claim for the state as it is now, computed at once: for tools and tests, not for load. Everything
+    /// must be [settled](Self::settle).
     fn digest_now(&mut self) -> CheckpointClaim;
 
     /// Whether checkpoints give [images](ExecutionEvent::Image) from the next one on.

@@ -99,10 +99,9 @@ impl Part {
         true
     }
 
-    /// Appends every pair: key bytes and value bytes as u32, key, value.
+    /// Appends every pair in the order of the keys: key bytes and value bytes as u32, key, value.
     pub fn write(&self, out: &mut Vec<u8>) {
-        for slot in self.slots.iter().filter(|slot| slot.at != 0) {
-            let (key, value) = self.pair(*slot);
+        for (key, value) in self.sorted() {
             out.extend_from_slice(&length(key.len()));
             out.extend_from_slice(&length(value.len()));
             out.extend_from_slice(key);
@@ -110,17 +109,14 @@ impl Part {
         }
     }
 
-    /// The digest over the pairs in the order of their keys, computed at most once per content.
+    /// The digest of what [`write`](Self::write) writes, computed at most once per content.
     pub fn digest(&self, digester: &Digester) -> Digest {
         *self.digest.get_or_init(|| {
-            let taken = self.slots.iter().filter(|slot| slot.at != 0);
-            let mut pairs: Vec<_> = taken.map(|slot| self.pair(*slot)).collect();
-            pairs.sort_unstable_by_key(|(key, _)| *key);
             let mut hasher = digester.hasher(Domain::State);
             let mut gathered = Vec::with_capacity(self.undigested_bytes().min(HASHED_BYTES));
-            for (key, value) in pairs {
+            for (key, value) in self.sorted() {
                 gathered.extend_from_slice(&length(key.len()));
-                gathered.extend_from_slice(&((key.len() + value.len()) as u64).to_le_bytes());
+                gathered.extend_from_slice(&length(value.len()));
                 gathered.extend_from_slice(key);
                 if gathered.len() + value.len() > HASHED_BYTES {
                     hasher.update(&gathered);
@@ -135,6 +131,13 @@ impl Part {
             hasher.update(&gathered);
             Digest::from_bytes(*hasher.finalize().as_bytes())
         })
+    }
+
+    fn sorted(&self) -> Vec<(&[u8], &[u8])> {
+        let taken = self.slots.iter().filter(|slot| slot.at != 0);
+        let mut pairs: Vec<_> = taken.map(|slot| self.pair(*slot)).collect();
+        pairs.sort_unstable_by_key(|(key, _)| *key);
+        pairs
     }
 
     fn find(&self, tag: u32, key: &[u8]) -> Option<usize> {

@@ -134,30 +134,45 @@ impl MonolithicState for PartitionedStore {
         None
     }
 
-    fn write_chunk(snapshot: &mut PartsSnapshot, budget_bytes: usize, chunk: &mut Vec<u8>) -> bool {
-        let start = chunk.len();
-        for part in snapshot.parts.by_ref() {
-            part.write(chunk);
-            if chunk.len() - start >= budget_bytes {
-                break;
-            }
+    fn piece_count(_: &PartsSnapshot) -> usize {
+        PARTS
+    }
+
+    fn piece_digests(snapshot: &PartsSnapshot, digester: &Digester) -> Vec<Digest> {
+        let parts = snapshot.parts.as_slice().iter();
+        parts.map(|part| part.digest(digester)).collect()
+    }
+
+    fn digest_of(pieces: &[Digest], digester: &Digester) -> Digest {
+        let mut hasher = digester.hasher(Domain::State);
+        pieces.iter().for_each(|piece| {
+            hasher.update(piece.as_bytes());
+        });
+        Digest::from_bytes(*hasher.finalize().as_bytes())
+    }
+
+    fn write_piece(snapshot: &mut PartsSnapshot, out: &mut Vec<u8>) {
+        if let Some(part) = snapshot.parts.next() {
+            part.write(out);
         }
-        chunk.len() > start
     }
 
     fn blank() -> Self {
         Self::default()
     }
 
-    fn read_chunk(&mut self, mut chunk: &[u8]) -> Result<(), ImageError> {
-        while !chunk.is_empty() {
-            let (lengths, rest) = chunk.split_at_checked(8).ok_or(ImageError::State)?;
+    fn read_piece(&mut self, piece: usize, mut bytes: &[u8]) -> Result<(), ImageError> {
+        while !bytes.is_empty() {
+            let (lengths, rest) = bytes.split_at_checked(8).ok_or(ImageError::State)?;
             let (lengths, _) = lengths.as_chunks::<4>();
             let [key_bytes, value_bytes] = [0, 1].map(|index| u32::from_le_bytes(lengths[index]) as usize);
             let (key, rest) = rest.split_at_checked(key_bytes).ok_or(ImageError::State)?;
             let (value, rest) = rest.split_at_checked(value_bytes).ok_or(ImageError::State)?;
+            if place(key) != piece {
+                return Err(ImageError::State);
+            }
             self.put(key, value);
-            chunk = rest;
+            bytes = rest;
         }
         Ok(())
     }

@@ -1,26 +1,16 @@
 use std::cell::Cell;
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::image::{Chunk, Head, Image, Next};
+use super::bookkeeping::{Bookkeeping, CheckpointRule};
 use super::{
-    Application, ClientTable, ExecutionEvent, Executor, ImageError, MonolithicState, PANIC_RESULT,
-    SequenceWindow, Standing, TOO_LONG_RESULT,
+    Application, ExecutionEvent, Executor, ImageError, MonolithicState, PANIC_RESULT, SequenceWindow,
+    Standing, TOO_LONG_RESULT,
 };
-use crate::crypto::{Digester, Domain};
+use crate::crypto::Digester;
 use crate::decision_log::Chain;
 use crate::messages::{CheckpointClaim, Frame, FrameKey, Mode, Proposal, ReplyBuilder};
-use crate::types::{Digest, Epoch, SeqNo, View};
-
-/// When a checkpoint is due: what comes first of the two. Both follow from the decisions alone.
-#[derive(Debug, Clone, Copy)]
-pub struct CheckpointRule {
-    /// Decisions since the last checkpoint.
-    pub decisions: u64,
-    /// Bytes of batches since the last checkpoint.
-    pub bytes: u64,
-}
+use crate::types::{Epoch, SeqNo};
 
 /// How many operations are prepared together: their cache misses overlap instead of following one another.
 const PREPARED: usize = 8;
@@ -28,41 +18,13 @@ const PREPARED: usize = 8;
 /// How many bytes the results of one frame have together, unless [`SingleThreaded::limit_results`] says otherwise.
 pub const FRAME_RESULT_BYTES_MAX: usize = 3 << 20;
 
-/// Checkpoint work done with every decision when the state does not tell how much is left.
-const PACE_BYTES: usize = 64 * 1024;
-
-/// A checkpoint whose digest is being computed.
-struct Pending<S: MonolithicState> {
-    seq: SeqNo,
-    state: S::Snapshot,
-    state_digest: Option<Digest>,
-    clients: ClientTable,
-    next_client: usize,
-    clients_hasher: blake3::Hasher,
-    chain: Chain,
-    /// The state once more, for the image: the first is used up by its digest.
-    image: Option<S::Snapshot>,
-}
-
 /// Executes decisions one operation after the other.
 pub struct SingleThreaded<A: Application> {
     application: A,
     state: A::State,
-    clients: ClientTable,
-    digester: Digester,
-    epoch: Epoch,
-    rule: CheckpointRule,
+    book: Bookkeeping<A::State>,
     result_bytes_max: usize,
     reply: ReplyBuilder,
-    executed: SeqNo,
-    view: View,
-    decisions_since: u64,
-    bytes_since: u64,
-    pending: VecDeque<Pending<A::State>>,
-    chain: Chain,
-    keeps_images: bool,
-    /// The head of the image that is being read.
-    reading: Option<Head>,
     panics: u64,
 }
 
@@ -80,20 +42,9 @@ impl<A: Application> SingleThreaded<A> {
         Self {
             application,
             state,
-            clients: ClientTable::new(clients),
-            digester,
-            epoch,
-            rule,
+            book: Bookkeeping::new(clients, digester, epoch, rule),
             result_bytes_max: FRAME_RESULT_BYTES_MAX,
             reply: ReplyBuilder::default(),
-            executed: SeqNo::ZERO,
-            view: View::ZERO,
-            decisions_since: 0,
-            bytes_since: 0,
-            pending: VecDeque::new(),
-            chain: Chain::START,
-            keeps_images: false,
-            reading: None,
             panics: 0,
         }
     }
@@ -167,214 +118,70 @@ impl<A: Application> SingleThreaded<A> {
         self.panics += panics;
         frame.operation_count()
     }
-
-    fn take_checkpoint(&mut self, events: &mut Vec<ExecutionEvent>) {
-        self.decisions_since = 0;
-        self.bytes_since = 0;
-        // The digest of the one before goes first; two at once would pin two copies of the state.
-        while self.background_step(usize::MAX, events) {}
-        self.pending.push_back(Pending {
-            seq: self.executed,
-            state: self.state.snapshot(),
-            state_digest: None,
-            clients: self.clients.clone(),
-            next_client: 0,
-            clients_hasher: self.digester.hasher(Domain::ClientTable),
-            chain: self.chain,
-            image: self.keeps_images.then(|| self.state.snapshot()),
-        });
-    }
-
-    /// Does this decision's share of a pending digest, so that it is done by half of the way to the next
-    /// checkpoint: nobody else may find the time for it under load.
-    fn pace_digest(&mut self, events: &mut Vec<ExecutionEvent>) {
-        let Some(pending) = self.pending.front() else {
-            return;
-        };
-        let left = A::State::digest_left_bytes(&pending.state);
-        let decisions_left = (self.rule.decisions / 2).saturating_sub(self.decisions_since);
-        let share = left / usize::try_from(decisions_left).unwrap_or(usize::MAX).max(1);
-        self.background_step(share.max(PACE_BYTES), events);
-    }
-
-    fn head(&self, seq: SeqNo, chain: Chain, state: Digest, clients: Digest) -> Head {
-        Head {
-            seq,
-            epoch: self.epoch,
-            chain,
-            state,
-            clients,
-            client_count: self.clients.clients() as u32,
-        }
-    }
-
-    /// The head of a checkpoint of the state as it is now.
-    fn head_now(&mut self) -> Head {
-        let mut snapshot = self.state.snapshot();
-        let state = loop {
-            if let Some(digest) = A::State::digest_step(&mut snapshot, &self.digester, usize::MAX) {
-                break digest;
-            }
-        };
-        let mut hasher = self.digester.hasher(Domain::ClientTable);
-        for client in 0..self.clients.clients() {
-            hasher.update(self.clients.entry_digest(client, &self.digester).0.as_bytes());
-        }
-        let clients = Digest::from_bytes(*hasher.finalize().as_bytes());
-        self.head(self.executed, self.chain, state, clients)
-    }
 }
 
 impl<A: Application> Executor for SingleThreaded<A> {
     fn execute(&mut self, decision: &Arc<Proposal>, events: &mut Vec<ExecutionEvent>) {
-        assert_eq!(
-            decision.seq,
-            self.executed.next(),
-            "decisions are executed in order, without gaps"
-        );
-        self.executed = decision.seq;
-        self.view = decision.view;
-        self.chain = self
-            .chain
-            .then(decision.seq, &decision.batch.digest, &self.digester);
+        self.book.begin(decision);
         let mut operations = 0;
         for frame in &decision.batch.frames {
             let key = frame.key();
-            match self.clients.standing(key) {
+            match self.book.clients.standing(key) {
                 Standing::Fresh => {
                     operations += self.run_frame(frame);
                     let body = self.reply.finish(key.client, key.sequence);
-                    self.clients.record(key, body.clone());
-                    events.push(ExecutionEvent::Reply {
-                        key,
-                        view: self.view,
-                        body,
-                    });
+                    self.book.reply(key, body, events);
                 }
-                Standing::Executed => self.reply_again(key, events),
+                Standing::Executed => self.book.reply_again(key, events),
                 Standing::Stale => {}
             }
         }
-        events.push(ExecutionEvent::Executed {
-            seq: decision.seq,
-            operations,
-        });
-        self.decisions_since += 1;
-        self.bytes_since += decision.batch.bytes as u64;
-        if self.decisions_since >= self.rule.decisions || self.bytes_since >= self.rule.bytes {
-            self.take_checkpoint(events);
-        } else {
-            self.pace_digest(events);
-        }
+        let snapshot = || self.state.snapshot();
+        self.book.end(decision.batch.bytes, operations, snapshot, events);
     }
 
     fn execute_unordered(&mut self, frame: &Frame, events: &mut Vec<ExecutionEvent>) {
         self.run_frame(frame);
         let key = frame.key();
         let body = self.reply.finish(key.client, key.sequence);
-        events.push(ExecutionEvent::Reply {
-            key,
-            view: self.view,
-            body,
-        });
+        let view = self.book.view;
+        events.push(ExecutionEvent::Reply { key, view, body });
     }
 
     fn reply_again(&mut self, key: FrameKey, events: &mut Vec<ExecutionEvent>) {
-        if let Some(body) = self.clients.reply(key) {
-            events.push(ExecutionEvent::Reply {
-                key,
-                view: self.view,
-                body: body.clone(),
-            });
-        }
+        self.book.reply_again(key, events);
     }
 
     fn background_step(&mut self, budget_bytes: usize, events: &mut Vec<ExecutionEvent>) -> bool {
-        let Some(pending) = self.pending.front_mut() else {
-            return false;
-        };
-        let Some(state) = pending.state_digest else {
-            pending.state_digest = A::State::digest_step(&mut pending.state, &self.digester, budget_bytes);
-            return true;
-        };
-        let mut spent = 0;
-        while pending.next_client < pending.clients.clients() {
-            if spent >= budget_bytes {
-                return true;
-            }
-            let (digest, bytes) = pending.clients.entry_digest(pending.next_client, &self.digester);
-            pending.clients_hasher.update(digest.as_bytes());
-            pending.next_client += 1;
-            spent = spent.saturating_add(bytes);
-        }
-        let clients = Digest::from_bytes(*pending.clients_hasher.finalize().as_bytes());
-        let Some(done) = self.pending.pop_front() else {
-            return false;
-        };
-        let head = self.head(done.seq, done.chain, state, clients);
-        let claim = head.claim(&self.digester);
-        events.push(ExecutionEvent::Checkpoint(claim));
-        if let Some(state) = done.image {
-            events.push(ExecutionEvent::Image(Box::new(Image::<A::State> {
-                claim,
-                head,
-                state,
-                clients: done.clients,
-                next: Next::Head,
-            })));
-        }
-        !self.pending.is_empty()
+        self.book.background_step(budget_bytes, events)
     }
 
     fn digest_now(&mut self) -> CheckpointClaim {
-        self.head_now().claim(&self.digester)
+        self.book.claim_now(self.state.snapshot())
     }
 
     fn keep_images(&mut self, keep: bool) {
-        self.keeps_images = keep;
+        self.book.keeps_images = keep;
     }
 
     fn read_image_chunk(&mut self, chunk: &[u8]) -> Result<(), ImageError> {
-        match (Chunk::parse(chunk)?, self.reading) {
-            (Chunk::Head(head), None) => {
-                let clients = self.clients.clients();
-                if head.epoch != self.epoch || head.client_count as usize != clients {
-                    return Err(ImageError::Head);
-                }
-                self.state = A::State::blank();
-                self.clients = ClientTable::new(clients);
-                self.reading = Some(head);
-                Ok(())
-            }
-            (Chunk::Clients(entries), Some(_)) => self.clients.read_entries(entries),
-            (Chunk::State(piece), Some(_)) => self.state.read_chunk(piece),
-            _ => Err(ImageError::Kind),
-        }
+        self.book.read_image_chunk(&mut self.state, chunk)
     }
 
     fn finish_image(&mut self) -> Result<CheckpointClaim, ImageError> {
-        let promised = self.reading.take().ok_or(ImageError::Head)?;
-        self.executed = promised.seq;
-        self.chain = promised.chain;
-        self.decisions_since = 0;
-        self.bytes_since = 0;
-        self.pending.clear();
-        match self.head_now() == promised {
-            true => Ok(promised.claim(&self.digester)),
-            false => Err(ImageError::Digest),
-        }
+        self.book.finish_image()
     }
 
     fn chain(&self) -> Chain {
-        self.chain
+        self.book.chain
     }
 
     fn client_windows(&self) -> Vec<SequenceWindow> {
-        self.clients.windows()
+        self.book.clients.windows()
     }
 
     fn executed(&self) -> SeqNo {
-        self.executed
+        self.book.executed
     }
 
     fn panics(&self) -> u64 {

@@ -1,3 +1,4 @@
+use crate::mutants::{Mutant, active};
 use crate::types::FrameSeq;
 
 /// How many frames of one client may be under way: frames more than this below the client's newest are
@@ -52,7 +53,7 @@ impl SequenceWindow {
             };
             self.bitmap |= 1;
             self.highest = sequence;
-        } else if self.highest - sequence < CLIENT_WINDOW {
+        } else if self.highest - sequence < CLIENT_WINDOW && !active(Mutant::GapsForgotten) {
             self.bitmap |= 1 << (self.highest - sequence);
         }
     }

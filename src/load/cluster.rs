@@ -6,14 +6,17 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::MonReplica;
 use crate::config::{
-    Agreement, AppKind, ClientConfig, ClientEntry, ClientTuning, ClusterConfig, Durability,
-    MonolithicStateReplicaConfig, PartyKeys, ReplicaConfig, ReplicaEntry, RoleKind, ShardSpec, TopologyFile,
+    Agreement, AppKind, ClientConfig, ClientEntry, ClientTuning, ClusterConfig, Durability, ExecutionConfig,
+    MonolithicStateReplicaConfig, OrderingConfig, PartyKeys, ReplicaConfig, ReplicaEntry, RoleKind,
+    ShardSpec, TopologyFile,
 };
-use crate::execution::Application;
-use crate::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
+use crate::execution::ScalableApp;
+use crate::execution::apps::{bank::Bank, compute::Compute, counter::Counter, kv::Kv, null::Null};
+use crate::server::monolithic_server::bootstrap_with_faults;
 use crate::server::{ReplicaError, ReplicaHandle};
+use crate::shard::lanes::Interceptor;
+use crate::sim::Lie;
 use crate::storage::{DataDirectory, StorageError};
 use crate::types::{ClientId, NodeId};
 
@@ -36,8 +39,33 @@ pub struct ClusterOptions {
     pub pipeline: usize,
     /// What is on disk before a vote or a reply leaves.
     pub durability: Durability,
+    /// How the replicas execute.
+    pub execution: ExecutionConfig,
+    /// Processor time that each operation costs beside what the service does, in microseconds.
+    pub compute_us: f64,
     /// Where the replicas' data directories are made; a temporary directory if left out.
     pub data: Option<PathBuf>,
+    /// What replica 0, the first leader, does to what it says.
+    pub lie: Option<Lie>,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        Self {
+            replicas: 4,
+            clients: 4,
+            app: AppKind::Kv,
+            agreement: Agreement::default(),
+            tuning: ClientTuning::default(),
+            pin: true,
+            pipeline: OrderingConfig::default().pipeline,
+            durability: Durability::None,
+            execution: ExecutionConfig::default(),
+            compute_us: 0.0,
+            data: None,
+            lie: None,
+        }
+    }
 }
 
 /// Why a local cluster does not come up.
@@ -68,6 +96,7 @@ pub struct LocalCluster {
     client_keys: Vec<PartyKeys>,
     tuning: ClientTuning,
     replicas: Vec<(ReplicaHandle, JoinHandle<Result<(), ReplicaError>>)>,
+    has_liar: bool,
     /// Removed with the cluster.
     _data: Option<TempDir>,
 }
@@ -151,6 +180,10 @@ impl LocalCluster {
             .into_iter()
             .map(|core| core.id)
             .collect();
+        let rounds = match options.compute_us > 0.0 {
+            true => (options.compute_us * super::calibrate::rounds_per_us()) as u64,
+            false => 0,
+        };
         let mut order: Vec<_> = keys.into_iter().zip(listeners).enumerate().collect();
         order.sort_by_key(|(id, _)| delay(*id));
         let temporary = match (&options.data, options.durability) {
@@ -173,6 +206,7 @@ impl LocalCluster {
             }
             config.node.listener = Some(Arc::new(listener));
             config.op_config.pipeline = options.pipeline;
+            config.execution = options.execution;
             // Several replicas share the machine: each is folded into one shard, and they take the cores in turn.
             let core = (options.pin && !cores.is_empty()).then(|| cores[id % cores.len()]);
             let roles = vec![
@@ -187,11 +221,13 @@ impl LocalCluster {
                 spin_us: 0,
                 shards: vec![ShardSpec { roles, core }],
             };
+            let lies = options.lie.filter(|_| id == 0);
+            let liar = lies.map(|lie| lie.over_links(node, options.replicas, cluster.cluster_id()));
             let replica = match options.app {
-                AppKind::Kv => run(Kv, config),
-                AppKind::Bank => run(Bank, config),
-                AppKind::Counter => run(Counter, config),
-                AppKind::Null => run(Null, config),
+                AppKind::Kv => run(Compute::new(Kv, rounds), config, liar),
+                AppKind::Bank => run(Compute::new(Bank, rounds), config, liar),
+                AppKind::Counter => run(Compute::new(Counter, rounds), config, liar),
+                AppKind::Null => run(Compute::new(Null, rounds), config, liar),
             };
             replicas.push(replica.map_err(|source| LocalError::Replica { node, source })?);
         }
@@ -201,6 +237,7 @@ impl LocalCluster {
             client_keys,
             tuning: options.tuning.clone(),
             replicas,
+            has_liar: options.lie.is_some(),
             _data: temporary,
         };
         this.wait_linked(Duration::from_secs(10))?;
@@ -259,18 +296,26 @@ impl LocalCluster {
         thread.join().unwrap_or(Ok(()))
     }
 
-    /// Waits until all replicas have executed the same decisions; their states' digests. They agree when all are equal.
+    /// The replicas that neither lie nor were killed.
+    pub fn correct(&self) -> impl Iterator<Item = &ReplicaHandle> {
+        self.handles()
+            .filter(|replica| !replica.is_killed())
+            .filter(|replica| !self.has_liar || replica.node().index() != 0)
+    }
+
+    /// Waits until all correct replicas have executed the same decisions; their states' digests. They agree when all are
+    /// equal.
     #[must_use]
     pub fn digests(&self, timeout: Duration) -> Vec<crate::types::Digest> {
         let deadline = Instant::now() + timeout;
         loop {
             let executed: Vec<_> = self
-                .handles()
+                .correct()
                 .map(|replica| replica.standing().executed)
                 .collect();
             if executed.windows(2).all(|pair| pair[0] == pair[1]) || Instant::now() > deadline {
                 return self
-                    .handles()
+                    .correct()
                     .filter_map(|replica| Some(replica.digest()?.digest))
                     .collect();
             }
@@ -291,13 +336,16 @@ impl Drop for LocalCluster {
 
 type Started = (ReplicaHandle, JoinHandle<Result<(), ReplicaError>>);
 
-fn run<A: Application>(service: A, replica_config: ReplicaConfig) -> Result<Started, ReplicaError> {
+fn run<A: ScalableApp>(
+    service: A,
+    replica_config: ReplicaConfig,
+    liar: Option<Box<dyn Interceptor>>,
+) -> Result<Started, ReplicaError> {
     let config = MonolithicStateReplicaConfig {
         service,
         replica_config,
     };
-    let replica = futures_lite::future::block_on(MonReplica::bootstrap(config))?;
-    let handle = replica.handle();
-    let thread = std::thread::spawn(move || futures_lite::future::block_on(replica.run()));
+    let (handle, run) = futures_lite::future::block_on(bootstrap_with_faults(config, liar))?;
+    let thread = std::thread::spawn(move || futures_lite::future::block_on(run));
     Ok((handle, thread))
 }

@@ -6,7 +6,6 @@ use hdrhistogram::Histogram;
 
 use super::Workload;
 use crate::client::{Completion, Driver, Outcome, Session};
-use crate::messages::Mode;
 use crate::types::Time;
 
 /// When operations are sent.
@@ -153,14 +152,9 @@ impl LoadDriver {
 
     fn submit(&mut self, now: Time, intended: Time, session: &mut Session) -> bool {
         let deadline = now.after(self.deadline);
+        let (operation, mode) = self.workload.next_operation();
         session
-            .submit(
-                now,
-                self.workload.next_operation(),
-                Mode::Ordered,
-                intended.as_nanos(),
-                deadline,
-            )
+            .submit(now, operation, mode, intended.as_nanos(), deadline)
             .is_ok()
     }
 

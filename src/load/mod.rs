@@ -4,6 +4,7 @@
 //! Latency is taken from the intended send time: in a closed loop when the operation could first be sent, in an open
 //! loop when its turn came, whether or not it could be sent then (no coordinated omission).
 
+pub mod calibrate;
 mod cluster;
 mod driver;
 mod report;
@@ -12,6 +13,6 @@ mod workload;
 
 pub use cluster::{ClusterOptions, LocalCluster, LocalError};
 pub use driver::{Control, LoadDriver, Pace, Tally};
-pub use report::{LatencyReport, Report, draw_histogram};
+pub use report::{Incident, LatencyReport, Report, draw_histogram};
 pub use run::{LoadOptions, RunError, Tick, run_load};
-pub use workload::Workload;
+pub use workload::{Shape, Workload};

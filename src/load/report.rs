@@ -1,6 +1,8 @@
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use super::Shape;
+
 /// Latency in microseconds, from the intended send time.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LatencyReport {
@@ -81,6 +83,14 @@ pub struct Report {
     pub durability: String,
     /// How decisions are executed.
     pub executor: String,
+    /// Threads that execute, at each replica.
+    pub workers: usize,
+    /// Processor time that each operation costs beside what the service does, in microseconds.
+    pub compute_us: f64,
+    /// What the operations were like.
+    pub shape: Shape,
+    /// Executions of no use for one operation at one replica.
+    pub aborts_per_op: f64,
     /// Roles by shard.
     pub topology: String,
     /// Cores this process may use.
@@ -89,6 +99,59 @@ pub struct Report {
     pub machine: String,
     /// Measured time, in seconds.
     pub seconds: f64,
+    /// What the first leader did to what it said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub byzantine: Option<String>,
+    /// The throughput as a share of that of an honest run just before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share_of_honest: Option<f64>,
+    /// What came of killing the leader.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<Incident>,
+}
+
+/// What came of killing the leader.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Incident {
+    /// The longest time without a reply after it, in milliseconds.
+    pub gap_ms: f64,
+    /// How long replicas wait before they ask for another leader, in milliseconds.
+    pub view_timeout_ms: u64,
+    /// Operations that ended in each tenth of a second, warm-up included.
+    pub throughput_per_100ms: Vec<u64>,
+    /// Whether every correct replica executed exactly the operations that were sent, each once.
+    pub executed_once: bool,
+    /// The view at the end.
+    pub view: u64,
+}
+
+impl Incident {
+    fn rows(&self) -> String {
+        let loss = match self.executed_once {
+            true => "every operation executed exactly once at every remaining replica",
+            false => "OPERATIONS WERE LOST OR DOUBLED",
+        };
+        format!(
+            "  {:<18} {:.0} ms without a reply (view timeout {} ms), then view {}; {loss}\n  {:<18} {}\n",
+            "leader killed",
+            self.gap_ms,
+            self.view_timeout_ms,
+            self.view,
+            "per 100 ms",
+            sparkline(&self.throughput_per_100ms),
+        )
+    }
+}
+
+/// Numbers as a line of bars; zero is a dot.
+fn sparkline(values: &[u64]) -> String {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let most = values.iter().max().copied().unwrap_or(0).max(1);
+    let bar = |value: &u64| match value {
+        0 => '·',
+        value => BARS[((value * 8).div_ceil(most) as usize - 1).min(7)],
+    };
+    values.iter().map(bar).collect()
 }
 
 impl Report {
@@ -135,7 +198,10 @@ impl Report {
                 format!(
                     "{}, {} errors in {} operations",
                     if self.agree {
-                        "equal state digests at all replicas"
+                        match (&self.incident, &self.byzantine) {
+                            (None, None) => "equal state digests at all replicas",
+                            _ => "equal state digests at all correct replicas",
+                        }
                     } else {
                         "STATE DIGESTS DIFFER"
                     },
@@ -158,16 +224,22 @@ impl Report {
                         grouped(outstanding as f64)
                     ),
                 };
+                let s = &self.shape;
                 format!(
-                    "{} bytes, {pace}, {:.1} s measured",
-                    self.payload_bytes, self.seconds
+                    "{} bytes, {pace}, {:.1} s measured; {:.0}% reads{}, {:.0}% conflict, {} µs each",
+                    self.payload_bytes,
+                    self.seconds,
+                    100.0 * s.reads,
+                    if s.unordered { " beside the order" } else { "" },
+                    100.0 * s.conflict,
+                    self.compute_us
                 )
             }),
             (
                 "modes",
                 format!(
-                    "auth {}, durability {}, executor {}",
-                    self.auth, self.durability, self.executor
+                    "auth {}, durability {}, executor {} on {} threads, {:.3} executions repeated per operation",
+                    self.auth, self.durability, self.executor, self.workers, self.aborts_per_op
                 ),
             ),
             (
@@ -175,8 +247,20 @@ impl Report {
                 format!("{} on {} cores ({})", self.topology, self.cores, self.machine),
             ),
         ];
-        let rows = rows.map(|(name, value)| format!("  {name:<18} {value}\n"));
-        rows.concat()
+        let mut table = rows
+            .map(|(name, value)| format!("  {name:<18} {value}\n"))
+            .concat();
+        if let Some(incident) = &self.incident {
+            table.push_str(&incident.rows());
+        }
+        if let (Some(lie), Some(share)) = (&self.byzantine, self.share_of_honest) {
+            table.push_str(&format!(
+                "  {:<18} {lie} (r0): {:.0} % of the honest run's throughput\n",
+                "one lies",
+                share * 100.0
+            ));
+        }
+        table
     }
 }
 

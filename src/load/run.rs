@@ -4,23 +4,24 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use super::driver::{Control, LoadDriver, Pace};
-use super::report::{LatencyReport, Report};
-use super::{ClusterOptions, LocalCluster, Workload};
+use super::report::{Incident, LatencyReport, Report};
+use super::{ClusterOptions, LocalCluster, Shape, Workload};
 use crate::client::{Engine, EngineError};
+use crate::config::ViewTransferConfig;
 
 /// A load on a local cluster.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
     /// When operations are sent.
     pub pace: Pace,
-    /// Bytes of one operation.
-    pub payload_bytes: usize,
-    /// Keys or accounts.
-    pub keys: u64,
+    /// What the operations are like.
+    pub shape: Shape,
     /// Before measuring.
     pub warm_up: Duration,
     /// Measured.
     pub measured: Duration,
+    /// When in the measured time the replica that leads is killed.
+    pub kill_leader_after: Option<Duration>,
 }
 
 /// Why a run has no report.
@@ -62,7 +63,7 @@ pub fn run_load(
         .map(|number| cluster.client(number))
         .collect();
     let control = Control::new();
-    let workload = Workload::new(cluster_options.app, options.payload_bytes, options.keys, 42);
+    let workload = Workload::new(cluster_options.app, options.shape, 42);
     let payload_bytes = workload.operation_bytes();
     let deadline = Duration::from_millis(cluster_options.tuning.deadline_ms);
     let driver = LoadDriver::new(workload, options.pace, clients.len(), deadline, control.clone());
@@ -73,18 +74,8 @@ pub fn run_load(
         .map_err(RunError::NotConnected)?;
 
     let begin = Instant::now();
-    let mut ended = 0;
-    let mut pass = |until: Duration| {
-        while begin.elapsed() < until {
-            std::thread::sleep(TICK.min(until.saturating_sub(begin.elapsed())));
-            let now = control.ended.load(Ordering::Acquire);
-            tick(Tick {
-                elapsed: begin.elapsed(),
-                operations: now - ended,
-            });
-            ended = now;
-        }
-    };
+    let mut watch = Watch::new(begin, options);
+    let mut pass = |until: Duration| watch.until(until, cluster, &control, &mut tick);
     control.send(true);
     engine.wake();
     pass(options.warm_up);
@@ -112,6 +103,7 @@ pub fn run_load(
             }
         });
     }
+    let incident = watch.incident(cluster, &control);
     let tally = control.tally();
     if let Some(error) = &tally.last_error {
         tracing::warn!(error, "operations failed");
@@ -127,7 +119,8 @@ pub fn run_load(
     let seconds = end.at.duration_since(start.at).as_secs_f64();
     let decisions = end.decisions - start.decisions;
     let report = Report {
-        agree: digests.len() == n && digests.windows(2).all(|pair| pair[0] == pair[1]),
+        agree: digests.len() == cluster.correct().count()
+            && digests.windows(2).all(|pair| pair[0] == pair[1]),
         errors: tally.failed + tally.unexpected,
         operations: tally.completed,
         throughput_ops_s: tally.completed as f64 / seconds,
@@ -155,7 +148,11 @@ pub fn run_load(
         clients: clients.len(),
         auth: cluster.config().agreement.client_auth.to_string(),
         durability: cluster_options.durability.to_string(),
-        executor: "single".to_owned(),
+        executor: cluster_options.execution.executor.to_string(),
+        workers: 1 + cluster_options.execution.helpers(),
+        compute_us: cluster_options.compute_us,
+        shape: options.shape,
+        aborts_per_op: (end.aborts - start.aborts) as f64 / n as f64 / tally.completed.max(1) as f64,
         topology: cluster
             .handles()
             .next()
@@ -164,8 +161,105 @@ pub fn run_load(
         cores: core_affinity::get_core_ids().map_or(0, |cores| cores.len()),
         machine: machine(),
         seconds,
+        byzantine: cluster_options.lie.map(|lie| lie.name().to_owned()),
+        share_of_honest: None,
+        incident,
     };
     Ok((report, tally.latency_ns))
+}
+
+/// Watches a run as it passes: a tick every 100 ms, and closer when the leader is to be killed.
+struct Watch {
+    begin: Instant,
+    /// When the leader is killed, since the beginning.
+    kill_at: Option<Duration>,
+    ended: u64,
+    next_tick: Duration,
+    per_tick: Vec<u64>,
+    /// When an operation ended last, and the longest time without any since the leader was killed.
+    last_end: Instant,
+    ended_last: u64,
+    gap: Duration,
+    was_killed: bool,
+}
+
+impl Watch {
+    fn new(begin: Instant, options: &LoadOptions) -> Self {
+        Self {
+            begin,
+            kill_at: options.kill_leader_after.map(|after| options.warm_up + after),
+            ended: 0,
+            next_tick: TICK,
+            per_tick: Vec::new(),
+            last_end: begin,
+            ended_last: 0,
+            gap: Duration::ZERO,
+            was_killed: false,
+        }
+    }
+
+    fn until(
+        &mut self,
+        until: Duration,
+        cluster: &LocalCluster,
+        control: &Control,
+        tick: &mut impl FnMut(Tick),
+    ) {
+        let pause = self.kill_at.map_or(TICK, |_| Duration::from_millis(1));
+        while self.begin.elapsed() < until {
+            std::thread::sleep(pause.min(until.saturating_sub(self.begin.elapsed())));
+            self.look(cluster, control);
+            let elapsed = self.begin.elapsed();
+            if elapsed >= self.next_tick {
+                self.next_tick += TICK;
+                let operations = self.ended_last - self.ended;
+                self.ended = self.ended_last;
+                self.per_tick.push(operations);
+                tick(Tick { elapsed, operations });
+            }
+        }
+    }
+
+    fn look(&mut self, cluster: &LocalCluster, control: &Control) {
+        let (now, ended) = (Instant::now(), control.ended.load(Ordering::Acquire));
+        if self.was_killed {
+            self.gap = self.gap.max(now - self.last_end);
+        }
+        if ended > self.ended_last {
+            (self.last_end, self.ended_last) = (now, ended);
+        }
+        if self.kill_at.is_some_and(|at| self.begin.elapsed() >= at) {
+            self.kill_at = None;
+            let n = cluster.config().replicas.len();
+            let view = cluster.correct().map(|replica| replica.standing().view).max();
+            let leader = view.map(|view| view.leader(n));
+            cluster
+                .handles()
+                .filter(|replica| Some(replica.node()) == leader)
+                .for_each(crate::ReplicaHandle::kill);
+            self.was_killed = true;
+            self.last_end = now;
+        }
+    }
+
+    /// What came of killing the leader.
+    fn incident(self, cluster: &LocalCluster, control: &Control) -> Option<Incident> {
+        let sent = control.sent.load(Ordering::Acquire);
+        let once = cluster
+            .correct()
+            .all(|replica| replica.standing().operations == sent);
+        self.was_killed.then(|| Incident {
+            gap_ms: self.gap.as_secs_f64() * 1e3,
+            view_timeout_ms: ViewTransferConfig::default().timeout_ms,
+            throughput_per_100ms: self.per_tick,
+            executed_once: once,
+            view: cluster
+                .correct()
+                .map(|replica| replica.standing().view.get())
+                .max()
+                .unwrap_or(0),
+        })
+    }
 }
 
 /// The counters at one moment.
@@ -174,6 +268,7 @@ struct Sample {
     replicas: Vec<Duration>,
     client: Duration,
     decisions: u64,
+    aborts: u64,
     resident_mib: f64,
 }
 
@@ -187,6 +282,10 @@ impl Sample {
                 .handles()
                 .next()
                 .map_or(0, |replica| replica.standing().executed.get()),
+            aborts: cluster
+                .handles()
+                .map(|replica| replica.counter("executions_repeated"))
+                .sum(),
             resident_mib: resident_mib(),
         }
     }

@@ -73,6 +73,12 @@ pub struct AdminReply {
     pub view: u64,
     /// The last decision it executed.
     pub executed: u64,
+    /// The last decision it ordered.
+    pub ordered: u64,
+    /// The last decision up to which all that it promised is on disk.
+    pub durable: u64,
+    /// What it does, in a few words.
+    pub phase: String,
     /// The last stable checkpoint.
     pub stable: u64,
     /// The last checkpoint it took.

@@ -11,6 +11,8 @@
 //! | [`Status`] | replica → replicas | what the sender has; what it lacks is sent again |
 //! | [`ViewTransferMessage::FetchBatches`], [`BatchResponse`](ViewTransferMessage::BatchResponse) | replica ↔ replica | a batch by its digest |
 //! | [`ViewTransferMessage::Decisions`] | replica → replica | what was decided, believed from f+1 |
+//! | [`LogTransferMessage`] | replica ↔ replica | decisions in bulk |
+//! | [`StateTransferMessage`] | replica ↔ replica | the contents of a checkpoint |
 //! | [`ForwardedRequests`] | replica → leader | frames that clients sent to everybody |
 //! | [`AdminRequest`], [`AdminReply`] | operator ↔ replica | status |
 //! | [`LinkMessage`] | both ends of a link | why it is about to close |
@@ -28,6 +30,7 @@ mod envelope;
 mod ordering;
 mod request;
 mod system;
+mod transfer;
 mod view;
 
 pub use batch::{Batch, BatchError, Frame, FrameKey, Proposal};
@@ -43,8 +46,12 @@ pub use request::{
 };
 use system::ArchivedSystemMessage;
 pub use system::{ForwardedRequests, SystemMessage};
+pub use transfer::{
+    CheckpointOffer, ChunkOf, DECIDED_MAX, LogTransferMessage, PieceRange, StateTransferMessage,
+};
 pub use view::{
-    BatchRef, NewView, PlaceStatus, PlacedDigest, STATUS_PLACES, Status, ViewChange, ViewTransferMessage,
+    BatchRef, NewView, PlaceStatus, PlacedDigest, STATUS_DISPUTES, STATUS_PLACES, Status, ViewChange,
+    ViewTransferMessage,
 };
 
 /// The generated archived forms, for code that names them.
@@ -56,6 +63,7 @@ pub mod archived {
     pub use super::ordering::{ArchivedOrderingMessage, ArchivedPrePrepare, ArchivedVote};
     pub use super::request::{ArchivedAuthenticator, ArchivedRequestBody, ArchivedRequestFrame};
     pub use super::system::{ArchivedForwardedRequests, ArchivedSystemMessage};
+    pub use super::transfer::{ArchivedLogTransferMessage, ArchivedStateTransferMessage};
     pub use super::view::{
         ArchivedBatchRef, ArchivedNewView, ArchivedStatus, ArchivedViewChange, ArchivedViewTransferMessage,
     };

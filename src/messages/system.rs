@@ -4,6 +4,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use super::checked::{Checked, encode};
 use super::envelope::{Envelope, Kind};
 use super::ordering::{OrderingMessage, split_frames};
+use super::transfer::{LogTransferMessage, StateTransferMessage};
 use super::view::ViewTransferMessage;
 use super::{BatchError, Frame, SignedCheckpoint, Vote, Votes};
 use crate::types::{ClusterId, Epoch};
@@ -26,6 +27,10 @@ pub enum SystemMessage {
     ProtocolMessage(OrderingMessage),
     /// Views, and what a replica lacks.
     ViewTransferMessage(ViewTransferMessage),
+    /// Decisions in bulk.
+    LogTransferMessage(LogTransferMessage),
+    /// The contents of checkpoints.
+    StateTransferMessage(StateTransferMessage),
 }
 
 impl SystemMessage {

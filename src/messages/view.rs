@@ -12,6 +12,9 @@ use crate::types::{ClusterId, Digest, Epoch, NodeId, REPLICAS_MAX, SeqNo, View};
 /// How many places a [`Status`] describes, and how many decisions answer it.
 pub const STATUS_PLACES: usize = 64;
 
+/// How many clients a [`Status`] names.
+pub const STATUS_DISPUTES: usize = 64;
+
 /// A batch at a place: what is asked for, or what was decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize)]
 pub struct BatchRef {
@@ -84,6 +87,8 @@ pub struct Status {
     pub asks: bool,
     /// What it has of the places after `decided`, at most [`STATUS_PLACES`]; see [`PlaceStatus`]. Empty unless it asks.
     pub places: Vec<u8>,
+    /// Clients whose MACs failed here in a leader's proposal, at most [`STATUS_DISPUTES`].
+    pub disputed: Vec<u32>,
 }
 
 /// What a replica has of one place: the bits of a byte in [`Status::places`].
@@ -243,7 +248,7 @@ impl ArchivedNewView {
 }
 
 impl ArchivedStatus {
-    /// The status, out of the received bytes; places beyond [`STATUS_PLACES`] are cut off.
+    /// The status, out of the received bytes; lists that are too long are cut off.
     #[must_use]
     pub fn to_status(&self) -> Status {
         Status {
@@ -259,6 +264,12 @@ impl ArchivedStatus {
                 .collect(),
             asks: self.asks,
             places: self.places.iter().copied().take(STATUS_PLACES).collect(),
+            disputed: self
+                .disputed
+                .iter()
+                .map(|client| client.to_native())
+                .take(STATUS_DISPUTES)
+                .collect(),
         }
     }
 }
@@ -285,7 +296,8 @@ impl ViewTransferMessage {
                 (Kind::System, hint)
             }
             Self::Status(message) => {
-                let hint = message.places.len() + 8 * message.view_changes.len() + 64;
+                let lists = message.places.len() + 4 * message.disputed.len();
+                let hint = lists + 8 * message.view_changes.len() + 64;
                 (Kind::System, hint)
             }
             Self::FetchBatches(list) | Self::Decisions(list) => (Kind::System, 40 * list.len()),

@@ -10,7 +10,7 @@ use crate::net::framing::FramingError;
 use crate::net::hello::HandshakeRefusal;
 use crate::preprocessing::FrameRefusal;
 use crate::protocol::Rejection;
-use crate::replica::ReplicaCounters;
+use crate::replica::{ExecutionPhase, ReplicaCounters, TransferPhase};
 use crate::shard::control::ControlCounters;
 use crate::types::{Digest, NodeId, SeqNo, View};
 
@@ -54,6 +54,8 @@ counters!(
     messages_from_clients,
     /// Operations of applications that panicked.
     application_panics,
+    /// Executions that were of no use and repeated, of the speculative executor.
+    executions_repeated,
     /// Bytes of log segments that hold records.
     log_bytes,
     /// Bytes of the last checkpoint's image on disk.
@@ -66,6 +68,21 @@ counters!(
     shard_parks,
 );
 
+/// How far a replica is, in numbers that change all the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Places {
+    /// Its view.
+    pub view: View,
+    /// The last decision it ordered.
+    pub ordered: SeqNo,
+    /// The last decision up to which all that it promised is on disk.
+    pub durable: SeqNo,
+    /// The last decision it executed.
+    pub executed: SeqNo,
+    /// Its last stable checkpoint.
+    pub stable: SeqNo,
+}
+
 /// Where a replica stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
@@ -73,8 +90,16 @@ pub struct Standing {
     pub view: View,
     /// The last decision it executed.
     pub executed: SeqNo,
+    /// The last decision it ordered.
+    pub ordered: SeqNo,
+    /// The last decision up to which all that it promised is on disk.
+    pub durable: SeqNo,
     /// Its last stable checkpoint.
     pub stable: SeqNo,
+    /// Which protocol orders.
+    pub execution: ExecutionPhase,
+    /// Which transfers run.
+    pub transfer: TransferPhase,
     /// Operations it executed.
     pub operations: u64,
     /// Links with other replicas that are up.
@@ -98,7 +123,11 @@ pub struct Metrics {
     batches_refused: AtomicU64,
     view: AtomicU64,
     executed: AtomicU64,
+    ordered: AtomicU64,
+    durable: AtomicU64,
     stable: AtomicU64,
+    phases: Mutex<(ExecutionPhase, TransferPhase)>,
+    transfers: [AtomicU64; 4],
     operations: AtomicU64,
     decisions: AtomicU64,
     batches_proposed: AtomicU64,
@@ -130,6 +159,10 @@ impl Metrics {
             batches_refused: AtomicU64::new(0),
             view: AtomicU64::new(0),
             executed: AtomicU64::new(0),
+            ordered: AtomicU64::new(0),
+            durable: AtomicU64::new(0),
+            phases: Mutex::new((ExecutionPhase::OrderProtocol, TransferPhase::NotRunning)),
+            transfers: zeros(),
             stable: AtomicU64::new(0),
             operations: AtomicU64::new(0),
             decisions: AtomicU64::new(0),
@@ -162,10 +195,21 @@ impl Metrics {
     }
 
     /// Publishes what the orchestrator counted.
-    pub fn publish(&self, view: View, executed: SeqNo, stable: SeqNo, counters: &ReplicaCounters) {
-        self.view.store(view.get(), Ordering::Relaxed);
-        self.executed.store(executed.get(), Ordering::Relaxed);
-        self.stable.store(stable.get(), Ordering::Relaxed);
+    pub fn publish(&self, places: Places, counters: &ReplicaCounters) {
+        self.view.store(places.view.get(), Ordering::Relaxed);
+        self.executed.store(places.executed.get(), Ordering::Relaxed);
+        self.ordered.store(places.ordered.get(), Ordering::Relaxed);
+        self.durable.store(places.durable.get(), Ordering::Relaxed);
+        self.stable.store(places.stable.get(), Ordering::Relaxed);
+        let transfers = [
+            counters.log_transfers,
+            counters.decisions_transferred,
+            counters.states_transferred,
+            counters.divergences,
+        ];
+        for (shared, own) in self.transfers.iter().zip(transfers) {
+            shared.store(own, Ordering::Relaxed);
+        }
         self.operations
             .store(counters.operations_executed, Ordering::Relaxed);
         self.decisions.store(counters.decisions, Ordering::Relaxed);
@@ -178,6 +222,14 @@ impl Metrics {
         for (shared, own) in self.rejections.iter().zip(&counters.rejected) {
             shared.store(*own, Ordering::Relaxed);
         }
+    }
+
+    /// Publishes which protocols are at work; only when that changed.
+    pub fn publish_phases(&self, execution: ExecutionPhase, transfer: TransferPhase) {
+        *self
+            .phases
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = (execution, transfer);
     }
 
     /// Publishes a checkpoint that was taken.
@@ -193,7 +245,15 @@ impl Metrics {
     pub fn standing(&self) -> Standing {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
+        let (execution, transfer) = *self
+            .phases
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         Standing {
+            ordered: SeqNo::new(read(&self.ordered)),
+            durable: SeqNo::new(read(&self.durable)),
+            execution,
+            transfer,
             view: View::new(read(&self.view)),
             executed: SeqNo::new(read(&self.executed)),
             stable: SeqNo::new(read(&self.stable)),
@@ -223,6 +283,12 @@ impl Metrics {
             node: self.node.get(),
             view: standing.view.get(),
             executed: standing.executed.get(),
+            ordered: standing.ordered.get(),
+            durable: standing.durable.get(),
+            phase: match standing.transfer {
+                TransferPhase::NotRunning => standing.execution.to_string(),
+                transfer => transfer.to_string(),
+            },
             stable: standing.stable.get(),
             checkpoint: standing.checkpoint.map_or(0, |claim| claim.seq.get()),
             checkpoint_digest: *digest.as_bytes(),
@@ -242,6 +308,15 @@ impl Metrics {
         visit("frames_queued", read(&self.frames_queued));
         visit("frames_refused_by_pool", read(&self.frames_refused));
         visit("batches_refused", read(&self.batches_refused));
+        let transfers = [
+            "log_transfers",
+            "decisions_transferred",
+            "states_transferred",
+            "divergences",
+        ];
+        for (name, counter) in transfers.into_iter().zip(&self.transfers) {
+            visit(name, read(counter));
+        }
         self.counters.read(&mut visit);
         for error in FramingError::ALL {
             visit(error.name(), read(&self.framing_errors[error.index()]));

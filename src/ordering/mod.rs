@@ -88,6 +88,15 @@ pub trait OrderingProtocol {
     /// What has to be written again before the log is cut.
     fn base_records(&self) -> Vec<Record>;
 
+    /// Whether these signatures prove the claim: those of a quorum of distinct replicas.
+    fn is_certified(&self, claim: CheckpointClaim, proof: &[SignedCheckpoint]) -> bool;
+
+    /// Goes on after a stable checkpoint beyond the last decision: the state it stands for comes from others.
+    fn jump(&mut self, now: Time, claim: CheckpointClaim, proof: &[SignedCheckpoint], out: &mut Outbox);
+
+    /// The batch that f+1 replicas decided at the next place. Nothing happens while the window does not reach so far.
+    fn on_transferred(&mut self, now: Time, decision: &Arc<Proposal>, out: &mut Outbox);
+
     /// The last decision given to execution.
     fn decided(&self) -> SeqNo;
 

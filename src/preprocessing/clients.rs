@@ -1,3 +1,6 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde::{Deserialize, Serialize};
 
 use crate::crypto::{MacKey, VerifyingKey};
@@ -33,7 +36,24 @@ pub struct ClientKeys {
     /// such a client can only sign.
     pub mac: Option<MacKey>,
     /// Whether only a signature gets this client's frames in, because one of its MACs was disputed.
-    pub must_sign: bool,
+    pub must_sign: SigningDuty,
+}
+
+/// Whether a client has to sign. Copies are one: what one shard learns, all know.
+#[derive(Debug, Clone, Default)]
+pub struct SigningDuty(Arc<AtomicBool>);
+
+impl SigningDuty {
+    /// Whether it has to.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        // Whoever sees it late has taken a frame that came before.
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// All clients of the cluster. They are numbered from zero, so a look-up is an index.
@@ -56,9 +76,10 @@ impl ClientDirectory {
     }
 
     /// From now on this client's own frames need a signature. A stranger stays a stranger.
-    pub fn require_signature(&mut self, client: ClientId) {
-        if let Some(keys) = self.clients.get_mut(client.get() as usize) {
-            keys.must_sign = true;
+    /// Holds for all copies of the directory.
+    pub fn require_signature(&self, client: ClientId) {
+        if let Some(keys) = self.clients.get(client.get() as usize) {
+            keys.must_sign.set();
         }
     }
 

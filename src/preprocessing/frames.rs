@@ -218,9 +218,8 @@ impl FrameChecker {
         self.limits.batch_bytes_max
     }
 
-    /// From now on frames that this client sends here need a signature. Call it on every preprocess shard's
-    /// checker with the clients of [`drain_disputed`](Self::drain_disputed).
-    pub fn require_signature(&mut self, client: ClientId) {
+    /// From now on frames that this client sends here need a signature, at every checker that shares the directory.
+    pub fn require_signature(&self, client: ClientId) {
         self.directory.require_signature(client);
     }
 
@@ -338,7 +337,12 @@ impl FrameChecker {
             return refuse(FrameRefusal::WrongClient);
         }
         let has_macs = matches!(frame.archived().authenticator, ArchivedAuthenticator::Macs(_));
-        if has_macs && self.directory.get(key.client).is_some_and(|keys| keys.must_sign) {
+        if has_macs
+            && self
+                .directory
+                .get(key.client)
+                .is_some_and(|keys| keys.must_sign.is_set())
+        {
             return refuse(FrameRefusal::MustSign);
         }
         match self.authenticate(&frame) {

@@ -26,7 +26,7 @@ mod frames;
 mod pool;
 mod proposals;
 
-pub use clients::{ClientAuth, ClientDirectory, ClientKeys};
+pub use clients::{ClientAuth, ClientDirectory, ClientKeys, SigningDuty};
 pub use frames::{Authenticity, CheckerLimits, FrameChecker, FrameRefusal, FrameSource, RefusedFrame};
 pub use pool::{Offer, PoolLimits, RequestPool};
 pub use proposals::batch_digest;

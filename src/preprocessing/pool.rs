@@ -2,7 +2,9 @@ use std::collections::VecDeque;
 
 use super::arrivals::{Arrivals, Ticket};
 use crate::execution::{SequenceWindow, Standing};
+use crate::messages::archived::ArchivedAuthenticator;
 use crate::messages::{Batch, Frame, FrameKey, Mode};
+use crate::mutants::{Mutant, active};
 use crate::types::{ClientId, FrameSeq, Time};
 
 /// How much may be pending: queued or proposed, not decided.
@@ -122,10 +124,10 @@ impl RequestPool {
             return Offer::Duplicate;
         }
         let bytes = frame.bytes().len();
-        if client.queued.len() + client.in_flight.len() >= self.limits.frames_per_client
+        let is_over = client.queued.len() + client.in_flight.len() >= self.limits.frames_per_client
             || client.bytes + bytes > self.limits.bytes_per_client
-            || self.bytes + bytes > self.limits.bytes_max
-        {
+            || self.bytes + bytes > self.limits.bytes_max;
+        if is_over && !active(Mutant::QuotaUnchecked) {
             return Offer::OverQuota;
         }
         let ticket = self.arrivals.push(now);
@@ -199,6 +201,30 @@ impl RequestPool {
             }
             self.drop_settled(id);
         }
+    }
+
+    /// Removes a client's queued frames that MACs prove, and says which: perhaps they do not prove them to everybody.
+    pub fn drop_unsigned(&mut self, id: ClientId) -> Vec<FrameKey> {
+        let Some(client) = self.clients.get_mut(id.get() as usize) else {
+            return Vec::new();
+        };
+        let has_macs = |pending: &Pending| {
+            let authenticator = &pending.frame.archived().authenticator;
+            matches!(authenticator, ArchivedAuthenticator::Macs(_))
+        };
+        let queued = std::mem::take(&mut client.queued);
+        let (unsigned, queued): (VecDeque<_>, VecDeque<_>) = queued.into_iter().partition(has_macs);
+        client.queued = queued;
+        self.queued -= unsigned.len();
+        let keys = unsigned.iter().map(|pending| pending.frame.key()).collect();
+        unsigned.into_iter().for_each(|gone| self.leave(id, Some(gone)));
+        keys
+    }
+
+    /// How many clients there are.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.clients.len()
     }
 
     /// Takes over what is known to be decided of a client, from a checkpoint. Pending frames that it settles are

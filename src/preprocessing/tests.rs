@@ -7,6 +7,7 @@ use crate::messages::{
     Authenticator, Batch, BatchError, Checked, Frame, FrameBuilder, Mode, PrePrepare, RefusalReason,
     RequestFrame, SystemMessage,
 };
+use crate::preprocessing::SigningDuty;
 use crate::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, NodeId, SeqNo, View};
 
 pub(super) const CLUSTER: ClusterId = ClusterId::from_bytes(*b"cluster-of-tests");
@@ -51,7 +52,7 @@ pub(super) fn checker(node: u16, auth: ClientAuth) -> FrameChecker {
     let clients = (0..=SMALL_ORDER).map(|client| ClientKeys {
         verifying: verifying(client),
         mac: MacKey::between(&link(node as u8 + 1), &link(client as u8 + 50).public(), CLUSTER),
-        must_sign: false,
+        must_sign: SigningDuty::default(),
     });
     let directory = ClientDirectory::new(clients.collect());
     FrameChecker::new(

@@ -30,11 +30,22 @@ pub enum Timer {
     Status,
     /// Periodic: judges the leader's throughput and fairness against what was seen before.
     LeaderReview,
+    /// Set while decisions are transferred.
+    LogTransfer,
+    /// Set while a state is transferred.
+    StateTransfer,
 }
 
 impl Timer {
     /// Every timer, for arrays that hold one entry each.
-    pub const ALL: [Self; 4] = [Self::Progress, Self::ViewChange, Self::Status, Self::LeaderReview];
+    pub const ALL: [Self; 6] = [
+        Self::Progress,
+        Self::ViewChange,
+        Self::Status,
+        Self::LeaderReview,
+        Self::LogTransfer,
+        Self::StateTransfer,
+    ];
 
     /// The place of this timer in such an array.
     #[must_use]

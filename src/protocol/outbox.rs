@@ -4,6 +4,8 @@ use bytes::Bytes;
 
 use super::{Record, Rejected, Timer, ViewStart};
 use crate::messages::{CheckpointClaim, Proposal, SignedCheckpoint, Vote};
+use crate::mutants::{Mutant, active};
+use crate::state_transfer::ImageTask;
 use crate::types::{Lsn, NodeId, SeqNo, Time, View};
 
 /// Who a message goes to.
@@ -68,6 +70,8 @@ pub enum Effect {
         /// When it fires.
         at: Time,
     },
+    /// Have the disk, or execution, do something with the image of a checkpoint.
+    Image(ImageTask),
     /// Stop a timer.
     CancelTimer(Timer),
     /// A message was refused: count it.
@@ -139,7 +143,10 @@ impl Outbox {
         self.effects.push(Effect::Send {
             to,
             message,
-            when: When::Durable(promise.0),
+            when: match active(Mutant::PromiseBeforeDurable) {
+                true => When::Now,
+                false => When::Durable(promise.0),
+            },
         });
     }
 
@@ -156,8 +163,16 @@ impl Outbox {
     pub fn vote(&mut self, vote: Vote, promise: Persisted) {
         self.effects.push(Effect::Vote {
             vote,
-            when: When::Durable(promise.0),
+            when: match active(Mutant::VoteBeforeDurable) {
+                true => When::Now,
+                false => When::Durable(promise.0),
+            },
         });
+    }
+
+    /// (Re)starts a timer.
+    pub fn set_timer(&mut self, timer: Timer, at: Time) {
+        self.effects.push(Effect::SetTimer { timer, at });
     }
 
     /// Adds any effect that sends nothing.

@@ -34,6 +34,13 @@ pub enum Record {
         /// The signatures that prove it, of distinct replicas.
         proof: Vec<SignedCheckpoint>,
     },
+    /// Decisions up to here were not made here: the state they lead to comes from others, and the log goes on after them.
+    Jump {
+        /// The last of them.
+        seq: SeqNo,
+        /// The chain of decisions up to it.
+        chain: Chain,
+    },
     /// The view this replica moved to; it votes in no earlier one any more.
     View(View),
     /// The new-view message of a view this replica entered.
@@ -48,7 +55,7 @@ impl Record {
         match self {
             Self::Proposal(proposal) | Self::Batch(proposal) => Some(proposal.seq),
             Self::Vote(vote) => Some(vote.seq()),
-            Self::Decision { seq, .. } => Some(*seq),
+            Self::Decision { seq, .. } | Self::Jump { seq, .. } => Some(*seq),
             Self::Checkpoint(checkpoint) => Some(checkpoint.claim().seq),
             Self::Stable { .. } | Self::View(_) | Self::NewView(_) => None,
         }

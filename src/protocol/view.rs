@@ -1,5 +1,5 @@
 use crate::messages::{CheckpointClaim, PlacedDigest, SignedCheckpoint};
-use crate::types::{Digest, SeqNo, View};
+use crate::types::{ClientId, Digest, SeqNo, View};
 
 /// What ordering carries out of a view it leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,4 +46,6 @@ pub struct Standing {
     pub asks: bool,
     /// What is there of the places after `decided`; see [`PlaceStatus`](crate::messages::PlaceStatus).
     pub places: Vec<u8>,
+    /// Clients whose MACs failed here in a proposal.
+    pub disputed: Vec<ClientId>,
 }

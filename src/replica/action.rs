@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 use crate::messages::{CheckpointClaim, FrameKey, Proposal, RefusalReason};
 use crate::protocol::{Recipients, Record};
-use crate::types::{Lsn, SeqNo};
+use crate::state_transfer::ImageTask;
+use crate::types::{ClientId, Lsn, SeqNo};
 
 /// What the shell does for the orchestrator, in order.
 #[derive(Debug, Clone)]
@@ -34,6 +35,8 @@ pub enum Action {
         /// The record.
         record: Record,
     },
+    /// From now on this client has to sign: a MAC of it was disputed, and a view was lost meanwhile.
+    RequireSignature(ClientId),
     /// A checkpoint became stable.
     Stable(CheckpointClaim),
     /// Records about places up to this one are not needed any more, nor any that is about none and was written before.
@@ -45,6 +48,9 @@ pub enum Action {
         /// What we have.
         ours: CheckpointClaim,
     },
+    /// Something to do for the disk, or for execution, with the image of a checkpoint;
+    /// [`on_image`](super::Replica::on_image) follows.
+    Image(ImageTask),
     /// The others have forgotten what we lack.
     FellBehind {
         /// The checkpoint to reach.

@@ -23,6 +23,14 @@ pub struct ReplicaCounters {
     pub views_entered: u64,
     /// Client frames passed on to the leader.
     pub frames_forwarded: u64,
+    /// Log transfers begun.
+    pub log_transfers: u64,
+    /// Decisions that came by log transfer.
+    pub decisions_transferred: u64,
+    /// States installed that came from others.
+    pub states_transferred: u64,
+    /// Own checkpoints that a quorum's contradicted.
+    pub divergences: u64,
     /// Checkpoints that became stable.
     pub checkpoints_stable: u64,
     /// Replicas' messages not listened to because too much waited for the disk.

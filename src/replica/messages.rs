@@ -3,12 +3,13 @@
 use bytes::Bytes;
 
 use super::{Replica, Stack};
+use crate::log_transfer::LogTransferProtocol;
 use crate::messages::archived::{
     ArchivedOrderingMessage, ArchivedSystemMessage, ArchivedViewTransferMessage,
 };
 use crate::messages::{BatchRef, Checked, Proposal, STATUS_PLACES, Status, SystemMessage};
 use crate::ordering::OrderingProtocol;
-use crate::types::{NodeId, Time};
+use crate::types::{NodeId, SeqNo, Time};
 use crate::view_transfer::ViewTransferProtocol;
 
 impl<S: Stack> Replica<S> {
@@ -21,6 +22,17 @@ impl<S: Stack> Replica<S> {
         checked: &Checked<SystemMessage>,
         message: &Bytes,
     ) -> bool {
+        match &**checked {
+            ArchivedSystemMessage::LogTransferMessage(message) => {
+                self.on_log_message(now, from, message);
+                return true;
+            }
+            ArchivedSystemMessage::StateTransferMessage(message) => {
+                self.on_state_message(now, from, message);
+                return true;
+            }
+            _ => {}
+        }
         if self.is_choked() {
             return true;
         }
@@ -79,8 +91,10 @@ impl<S: Stack> Replica<S> {
     }
 
     fn take_status(&mut self, now: Time, from: NodeId, status: &Status) {
+        self.disputes.claim(from, &status.disputed);
         self.ordering.on_status(now, from, status, &mut self.outbox);
         self.view_transfer.on_status(now, from, status, &mut self.outbox);
+        self.consider_transfer(now, from, SeqNo::new(status.decided));
     }
 
     /// A batch this replica asked for arrived, its frames checked by preprocessing.
@@ -88,7 +102,9 @@ impl<S: Stack> Replica<S> {
         if self.is_choked() {
             return;
         }
-        self.ordering.on_batch(now, from, batch, &mut self.outbox);
+        if let Some(batch) = self.log_transfer.on_batch(now, from, batch, &mut self.outbox) {
+            self.ordering.on_batch(now, from, batch, &mut self.outbox);
+        }
         self.carry_out(now);
     }
 }

@@ -18,14 +18,20 @@
 
 mod action;
 mod counters;
+mod disputes;
 mod messages;
 mod restore;
 mod stack;
 mod timers;
+mod transfer;
 
 pub use action::Action;
 pub use counters::ReplicaCounters;
-pub use stack::{ApplicationOf, DecisionLogOf, DefaultStack, ExecutorOf, OrderingOf, Stack, ViewTransferOf};
+pub use stack::{
+    ApplicationOf, DecisionLogOf, DefaultStack, ExecutorOf, LogTransferOf, OrderingOf, SpeculativeStack,
+    Stack, StateTransferOf, ViewTransferOf,
+};
+pub use transfer::TransferPhase;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -34,15 +40,20 @@ use bytes::Bytes;
 
 use crate::crypto::Digester;
 use crate::decision_log::DecisionLog;
+use crate::log_transfer::{LogTransferProtocol, LogTransferState};
 use crate::messages::{
     Batch, CheckpointClaim, Frame, FrameKey, Proposal, RefusalReason, SignedCheckpoint, SystemMessage, Vote,
 };
+use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
 use crate::preprocessing::{Offer, RequestPool, batch_digest};
 use crate::protocol::{Effect, Outbox, Recipients, Record, Timer, ViewStart, When};
-use crate::types::{ClusterId, Epoch, Lsn, NodeId, SeqNo, Time, View};
+use crate::state_transfer::StateTransferProtocol;
+use crate::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, Quorum, SeqNo, Time, View};
 use crate::view_transfer::ViewTransferProtocol;
+use disputes::Disputes;
 use timers::Timers;
+use transfer::Transfers;
 
 /// What the orchestrator needs to know of its cluster and of its limits.
 #[derive(Debug, Clone)]
@@ -51,6 +62,8 @@ pub struct ReplicaSettings {
     pub cluster: ClusterId,
     /// The membership's number.
     pub epoch: Epoch,
+    /// The cluster's arithmetic.
+    pub quorum: Quorum,
     /// The most bytes of frames in one batch.
     pub batch_bytes_max: usize,
     /// The most frames in one batch.
@@ -69,6 +82,15 @@ pub enum ExecutionPhase {
     ViewTransferProtocol,
 }
 
+impl std::fmt::Display for ExecutionPhase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::OrderProtocol => "ordering",
+            Self::ViewTransferProtocol => "changing the view",
+        })
+    }
+}
+
 /// How many pending frames are passed on to the leader of a view that begins, about. Clients send the rest again.
 const FORWARDED_FRAMES_MAX: usize = 4096;
 
@@ -80,6 +102,20 @@ enum Held {
     CutLog(SeqNo),
 }
 
+/// The protocols of a replica.
+pub struct Protocols<S: Stack> {
+    /// How batches are ordered.
+    pub ordering: OrderingOf<S>,
+    /// How leaders are replaced.
+    pub view_transfer: ViewTransferOf<S>,
+    /// How decisions are kept.
+    pub decision_log: DecisionLogOf<S>,
+    /// How decisions come from other replicas.
+    pub log_transfer: LogTransferOf<S>,
+    /// How states come from other replicas.
+    pub state_transfer: StateTransferOf<S>,
+}
+
 /// One replica: the protocols of stack `S`, composed.
 pub struct Replica<S: Stack> {
     settings: ReplicaSettings,
@@ -87,7 +123,11 @@ pub struct Replica<S: Stack> {
     ordering: OrderingOf<S>,
     view_transfer: ViewTransferOf<S>,
     decision_log: DecisionLogOf<S>,
+    log_transfer: LogTransferOf<S>,
+    state_transfer: StateTransferOf<S>,
+    transfers: Transfers,
     pool: RequestPool,
+    disputes: Disputes,
     /// Frames on their way to the leader: their clients have lost patience with it.
     forward: Vec<Frame>,
     timers: Timers,
@@ -114,21 +154,30 @@ impl<S: Stack> Replica<S> {
     pub fn new(
         settings: ReplicaSettings,
         digester: Digester,
-        ordering: OrderingOf<S>,
-        view_transfer: ViewTransferOf<S>,
-        decision_log: DecisionLogOf<S>,
+        protocols: Protocols<S>,
         pool: RequestPool,
         next_lsn: Lsn,
     ) -> Self {
+        let Protocols {
+            ordering,
+            view_transfer,
+            decision_log,
+            log_transfer,
+            state_transfer,
+        } = protocols;
         let mut timers = Timers::default();
         timers.set(Timer::Status, Time::START);
         timers.set(Timer::LeaderReview, Time::START);
         Self {
+            transfers: Transfers::new(settings.quorum.n()),
             settings,
             digester,
             ordering,
             view_transfer,
             decision_log,
+            log_transfer,
+            state_transfer,
+            disputes: Disputes::new(pool.clients()),
             pool,
             forward: Vec::new(),
             timers,
@@ -159,6 +208,7 @@ impl<S: Stack> Replica<S> {
         match offer {
             Offer::Queued => self.counters.frames_queued += 1,
             Offer::Duplicate => self.counters.frames_duplicate += 1,
+            Offer::AlreadyDecided if active(Mutant::ReplyAgainSkipped) => {}
             Offer::AlreadyDecided => self.actions.push(Action::ReplyAgain(key)),
             Offer::Stale => self.refuse(key, RefusalReason::Stale),
             Offer::OverQuota => self.refuse(key, RefusalReason::Overloaded),
@@ -190,6 +240,9 @@ impl<S: Stack> Replica<S> {
     /// Execution finished a decision of this many operations.
     pub fn on_executed(&mut self, now: Time, seq: SeqNo, operations: usize) {
         self.executed = seq;
+        if self.transfers.awaiting.is_none() {
+            self.decision_log.keep_after(seq);
+        }
         self.view_transfer.on_executed(now, operations);
         self.counters.operations_executed += operations as u64;
     }
@@ -204,6 +257,7 @@ impl<S: Stack> Replica<S> {
     /// The contents of the checkpoint at `seq` are on disk: the log before it is not needed once it is stable as well.
     pub fn on_image_kept(&mut self, now: Time, seq: SeqNo) {
         self.image_kept = self.image_kept.max(seq);
+        self.transfers.remember_image(seq);
         self.cut_log(now);
     }
 
@@ -244,8 +298,14 @@ impl<S: Stack> Replica<S> {
     pub fn on_time(&mut self, now: Time) {
         while let Some(timer) = self.timers.take_due(now) {
             self.ordering.on_timeout(now, timer, &mut self.outbox);
+            match timer {
+                Timer::LogTransfer => self.log_transfer.on_timeout(now, &mut self.outbox),
+                Timer::StateTransfer => self.state_transfer.on_timeout(now, &mut self.outbox),
+                _ => {}
+            }
             if timer == Timer::Status {
-                let standing = self.ordering.standing();
+                let mut standing = self.ordering.standing();
+                standing.disputed = self.disputes.own();
                 self.view_transfer.on_status_due(now, standing, &mut self.outbox);
             } else {
                 self.view_transfer.on_timeout(now, timer, &mut self.outbox);
@@ -262,6 +322,7 @@ impl<S: Stack> Replica<S> {
 
     /// Ends a turn: free slots take what is pending, and the turn's votes leave in one message.
     pub fn finish_turn(&mut self, now: Time) {
+        self.go_on_with_transfers(now);
         self.forward_frames();
         let oldest = self.pool.oldest_pending_since();
         self.view_transfer
@@ -364,6 +425,7 @@ impl<S: Stack> Replica<S> {
         let mut outbox = std::mem::replace(&mut self.outbox, Outbox::new(self.logged_end));
         let mut asked = Vec::new();
         let (mut decided, mut stable) = (Vec::new(), None);
+        let (mut diverged, mut fell_behind) = (None, false);
         for effect in outbox.drain() {
             match effect {
                 Effect::Persist { lsn, record } => {
@@ -376,6 +438,7 @@ impl<S: Stack> Replica<S> {
                 // our own commit is part of the quorum that decided.
                 Effect::Decide(proposal) => {
                     let when = match self.logged_end {
+                        _ if active(Mutant::DecisionBeforeDurable) => When::Now,
                         Lsn::ZERO => When::Now,
                         end => When::Durable(end.minus(1)),
                     };
@@ -383,6 +446,7 @@ impl<S: Stack> Replica<S> {
                     self.hold(when, Held::Decide(proposal));
                 }
                 Effect::Stable { claim, proof } => {
+                    self.transfers.remember_certificate(claim, &proof);
                     self.counters.checkpoints_stable += 1;
                     self.actions.push(Action::Stable(claim));
                     stable = Some(Record::Stable { claim, proof });
@@ -390,8 +454,15 @@ impl<S: Stack> Replica<S> {
                 Effect::SetTimer { timer, at } => self.timers.set(timer, at),
                 Effect::CancelTimer(timer) => self.timers.cancel(timer),
                 Effect::Rejected(rejected) => self.counters.reject(rejected.reason),
-                Effect::Diverged { stable, ours } => self.actions.push(Action::Diverged { stable, ours }),
-                Effect::FellBehind { stable } => self.actions.push(Action::FellBehind { stable }),
+                Effect::Diverged { stable, ours } => {
+                    diverged = Some(stable.seq);
+                    self.actions.push(Action::Diverged { stable, ours });
+                }
+                Effect::FellBehind { stable } => {
+                    fell_behind = true;
+                    self.actions.push(Action::FellBehind { stable });
+                }
+                Effect::Image(task) => self.actions.push(Action::Image(task)),
                 asks @ (Effect::LeaveView(_) | Effect::EnterView(_)) => asked.push(asks),
             }
         }
@@ -416,6 +487,12 @@ impl<S: Stack> Replica<S> {
                 _ => {}
             }
         }
+        if fell_behind && self.log_transfer.state() == LogTransferState::Idle {
+            self.begin_log_transfer(now);
+        }
+        if let Some(stable) = diverged {
+            self.replace_state(now, stable);
+        }
     }
 
     /// [`ExecutionPhase::ViewTransferProtocol`] begins.
@@ -438,6 +515,7 @@ impl<S: Stack> Replica<S> {
         self.carry_out(now);
         self.pool.return_in_flight();
         self.forward.clear();
+        self.settle_disputes();
         if !self.ordering.is_leading() {
             while self.forward.len() < FORWARDED_FRAMES_MAX {
                 let (bytes_max, frames_max) = (self.settings.batch_bytes_max, self.settings.batch_frames_max);
@@ -450,8 +528,30 @@ impl<S: Stack> Replica<S> {
         }
     }
 
+    /// A client of whom MACs failed in a leader's proposal, here; once for each.
+    pub fn on_disputed(&mut self, client: ClientId) {
+        self.disputes.add_own(client);
+    }
+
+    /// A view was lost. Perhaps for a frame whose MACs convinced some replicas and not enough of them: what disputed
+    /// clients have pending needs a signature from now on.
+    fn settle_disputes(&mut self) {
+        if active(Mutant::DisputesIgnored) {
+            return;
+        }
+        for client in self.disputes.all() {
+            self.actions.push(Action::RequireSignature(client));
+            for key in self.pool.drop_unsigned(client) {
+                self.refuse(key, RefusalReason::MustSign);
+            }
+        }
+    }
+
     /// Passes on to the leader what clients sent to everybody.
     fn forward_frames(&mut self) {
+        if active(Mutant::ForwardSkipped) {
+            self.forward.clear();
+        }
         if self.forward.is_empty() || self.phase() == ExecutionPhase::ViewTransferProtocol {
             return;
         }
@@ -488,7 +588,8 @@ impl<S: Stack> Replica<S> {
     /// Whether the disk does not keep up: a full one, say. The others go on without this replica, and whatever they say
     /// would be one more thing that waits.
     fn is_choked(&mut self) -> bool {
-        let choked = self.held.len() >= self.settings.held_effects_max;
+        let is_full = self.held.len() >= self.settings.held_effects_max && !active(Mutant::DiskRoomIgnored);
+        let choked = is_full || self.waits_for_state();
         self.counters.messages_choked += u64::from(choked);
         choked
     }
@@ -498,7 +599,8 @@ impl<S: Stack> Replica<S> {
             When::Durable(lsn) if lsn >= self.durable_end => self.held.push_back((lsn, held)),
             When::DurableIfRoom(lsn) if lsn >= self.durable_end => {
                 // Half of the room is for what is said for the first time.
-                if self.held.len() < self.settings.held_effects_max / 2 {
+                let has_room = self.held.len() < self.settings.held_effects_max / 2;
+                if has_room || active(Mutant::DiskRoomIgnored) {
                     self.held.push_back((lsn, held));
                 }
             }
@@ -512,9 +614,18 @@ impl<S: Stack> Replica<S> {
             Held::Send { to, message } => self.actions.push(Action::ToReplicas { to, message }),
             Held::Vote(vote) => self.votes.push(vote),
             Held::Decide(proposal) => {
-                self.pool.on_decided(&proposal.batch);
+                if !active(Mutant::PoolKeepsDecided) {
+                    self.pool.on_decided(&proposal.batch);
+                }
                 self.counters.decisions += 1;
-                self.actions.push(Action::Execute(proposal));
+                if proposal.seq <= self.transfers.released {
+                    // A jump went past it.
+                    return;
+                }
+                self.transfers.released = proposal.seq;
+                if self.transfers.awaiting.is_none() {
+                    self.actions.push(Action::Execute(proposal));
+                }
             }
         }
     }

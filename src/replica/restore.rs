@@ -25,11 +25,28 @@ impl<S: Stack> Replica<S> {
         self.decision_log.restore_base(seq, chain);
         self.executed = seq;
         self.image_kept = seq;
+        self.transfers.released = seq;
+        self.transfers.remember_image(seq);
+    }
+
+    /// The image of the checkpoint at `seq` cannot be read: its state has to come from others.
+    pub fn restore_without_image(&mut self, seq: SeqNo) {
+        self.ordering.restore_base(seq);
+        self.decision_log.restore_base_unproved(seq);
+        self.transfers.released = seq;
+        self.transfers.awaiting = Some(seq);
+    }
+
+    /// Whether execution waits for a state from others.
+    #[must_use]
+    pub fn awaits_state(&self) -> bool {
+        self.transfers.awaiting.is_some()
     }
 
     /// The log holds this record about what is stable. All of them come before the first [`restore`](Self::restore).
     pub fn restore_stable(&mut self, record: &Record) {
-        if matches!(record, Record::Stable { .. }) {
+        if let Record::Stable { claim, proof } = record {
+            self.transfers.remember_certificate(*claim, proof);
             self.ordering.restore(record);
         }
     }
@@ -51,8 +68,22 @@ impl<S: Stack> Replica<S> {
                 }
                 let proposal = proposal.ok_or(RestoreError::BatchMissing { seq: *seq })?;
                 self.decision_log.restore(&proposal, *chain)?;
+                self.transfers.released = *seq;
+                if self.transfers.awaiting.is_some() {
+                    return Ok(None);
+                }
                 self.executed = *seq;
+                self.decision_log.keep_after(*seq);
                 return Ok(Some(proposal));
+            }
+            Record::Jump { seq, chain } => {
+                // Later ones than the image that was read, if any: the state did not come before the restart.
+                if *seq > self.decision_log.last() {
+                    self.ordering.restore_base(*seq);
+                    self.decision_log.restore_base(*seq, *chain);
+                    self.transfers.released = *seq;
+                    self.transfers.awaiting = Some(*seq);
+                }
             }
             Record::NewView(message) => {
                 let start = self.view_transfer.restore_new_view(message)?;
@@ -81,5 +112,8 @@ impl<S: Stack> Replica<S> {
                 .on_view_left(now, view, evidence, &mut self.outbox);
         }
         self.carry_out(now);
+        if let Some(seq) = self.transfers.awaiting {
+            self.begin_state_transfer(now, seq.minus(1));
+        }
     }
 }

@@ -1,9 +1,12 @@
 use std::marker::PhantomData;
 
 use crate::decision_log::{ChainedLog, DecisionLog};
-use crate::execution::{Application, Executor, SingleThreaded};
+use crate::execution::{Application, Executor, ScalableApp, SingleThreaded, Speculative};
+use crate::log_transfer::{LogTransferProtocol, RangedLogTransfer};
 use crate::ordering::OrderingProtocol;
 use crate::ordering::pbft::Pbft;
+use crate::state_transfer::StateTransferProtocol;
+use crate::state_transfer::monolithic::PieceTransfer;
 use crate::view_transfer::ViewTransferProtocol;
 use crate::view_transfer::pbft::PbftViewChange;
 
@@ -17,6 +20,10 @@ pub trait Stack: Sized + Send + 'static {
     type ViewTransfer: ViewTransferProtocol + Send;
     /// How decisions are kept.
     type DecisionLog: DecisionLog + Send;
+    /// How decisions come from other replicas.
+    type LogTransfer: LogTransferProtocol + Send;
+    /// How states come from other replicas.
+    type StateTransfer: StateTransferProtocol + Send;
     /// How decisions are executed.
     type Executor: Executor + 'static;
 }
@@ -27,6 +34,10 @@ pub type OrderingOf<S> = <S as Stack>::Ordering;
 pub type ViewTransferOf<S> = <S as Stack>::ViewTransfer;
 /// The decision log of a stack.
 pub type DecisionLogOf<S> = <S as Stack>::DecisionLog;
+/// The log transfer of a stack.
+pub type LogTransferOf<S> = <S as Stack>::LogTransfer;
+/// The state transfer of a stack.
+pub type StateTransferOf<S> = <S as Stack>::StateTransfer;
 /// The executor of a stack.
 pub type ExecutorOf<S> = <S as Stack>::Executor;
 /// The application of a stack.
@@ -40,5 +51,20 @@ impl<A: Application> Stack for DefaultStack<A> {
     type Ordering = Pbft;
     type ViewTransfer = PbftViewChange;
     type DecisionLog = ChainedLog;
+    type LogTransfer = RangedLogTransfer;
+    type StateTransfer = PieceTransfer<A::State>;
     type Executor = SingleThreaded<A>;
+}
+
+/// The production stack with speculative execution on several threads.
+pub struct SpeculativeStack<A>(PhantomData<fn() -> A>);
+
+impl<A: ScalableApp> Stack for SpeculativeStack<A> {
+    type Application = A;
+    type Ordering = Pbft;
+    type ViewTransfer = PbftViewChange;
+    type DecisionLog = ChainedLog;
+    type LogTransfer = RangedLogTransfer;
+    type StateTransfer = PieceTransfer<A::State>;
+    type Executor = Speculative<A>;
 }

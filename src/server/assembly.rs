@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_channel::mpsc as async_mpsc;
@@ -20,23 +20,29 @@ use crate::crypto::{Digester, MacKey};
 use crate::metrics::Metrics;
 use crate::net::handshake::Identity;
 use crate::net::hello::Peer;
-use crate::preprocessing::{ClientAuth, ClientDirectory, ClientKeys, FrameChecker, PoolLimits, RequestPool};
-use crate::replica::{Replica, ReplicaSettings, Stack};
+use crate::preprocessing::{
+    ClientAuth, ClientDirectory, ClientKeys, FrameChecker, PoolLimits, RequestPool, SigningDuty,
+};
+use crate::replica::{Protocols, Replica, ReplicaSettings, Stack};
 use crate::ring::Doorbell;
 use crate::shard::ShardError;
 use crate::shard::control::{
     BackoffLimits, ControlConfig, ControlHandle, ControlLimits, ControlShard, DialTarget, EstablishedLink,
     PlaceLimits,
 };
+use crate::shard::crew::Crew;
 use crate::shard::data::{self, Lifecycle, ShardContext};
-use crate::shard::lanes::{Checked, Done, FromReplica, Inlet, Logged, Outgoing, Outlet, Raw, Work, lane};
+use crate::shard::lanes::{
+    Checked, Done, FromReplica, Inlet, Interceptor, Logged, Outgoing, Outlet, Raw, Work, lane,
+};
 use crate::shard::roles::{
-    ConsensusLanes, ConsensusRole, ExecutionLanes, ExecutionRole, LogLanes, LogRole, NetworkLanes,
+    ConsensusLanes, ConsensusRole, ExecutionLanes, ExecutionRole, Faults, LogLanes, LogRole, NetworkLanes,
     NetworkRole, PreprocessLanes, PreprocessRole, Role,
 };
 use crate::shard::wires::WireLimits;
 use crate::storage::LogWriter;
 use crate::storage::keeper::{Keeper, Kept};
+use crate::storage::shelf::{Shelf, Shelved};
 use crate::types::Lsn;
 
 /// Room in a record around the largest message: envelopes, archives, lengths.
@@ -52,7 +58,7 @@ pub(super) struct Assembly {
     pub handle: ReplicaHandle,
     pub control: ControlHandle,
     /// Ends with the replica: it has the data directory open.
-    pub keeper: Option<Keeper>,
+    pub keeper: Option<(Keeper, Shelf)>,
     /// One result for each data shard that ended.
     pub ended: async_mpsc::UnboundedReceiver<Result<(), ShardError>>,
     pub shards: usize,
@@ -68,6 +74,8 @@ struct Lanes {
     log: LogLanes,
     /// From the keeper: to the log, and to consensus.
     kept: Outlet<Kept>,
+    /// From the shelf, to consensus.
+    transfers: Outlet<Logged>,
     images: Outlet<Logged>,
     questions: Outlet<Work>,
 }
@@ -182,6 +190,7 @@ fn make_lanes(homes: &Homes, doorbells: &[Doorbell]) -> Lanes {
     let (entries_out, entries) = connect(LOG_CHANNEL, doorbells, homes.consensus, homes.log);
     let (logged_out, logged) = connect(LOG_CHANNEL, doorbells, homes.log, homes.consensus);
     let (kept_out, kept) = lane(KEPT_CHANNEL, Some(doorbells[homes.log].clone()));
+    let (transfers_out, transfers) = lane(KEPT_CHANNEL, Some(doorbells[homes.consensus].clone()));
     let (images_out, images) = lane(KEPT_CHANNEL, Some(doorbells[homes.consensus].clone()));
     Lanes {
         links,
@@ -193,7 +202,7 @@ fn make_lanes(homes: &Homes, doorbells: &[Doorbell]) -> Lanes {
             done,
             work,
             log: Some(entries_out),
-            logged: vec![logged, images],
+            logged: vec![logged, images, transfers],
             outgoing: consensus_out,
         },
         execution: ExecutionLanes {
@@ -209,6 +218,7 @@ fn make_lanes(homes: &Homes, doorbells: &[Doorbell]) -> Lanes {
         },
         kept: kept_out,
         images: images_out,
+        transfers: transfers_out,
         questions,
     }
 }
@@ -230,7 +240,7 @@ fn client_directory(config: &ReplicaConfig) -> Result<ClientDirectory, ReplicaEr
         Ok(ClientKeys {
             verifying: client.signing_key,
             mac,
-            must_sign: false,
+            must_sign: SigningDuty::default(),
         })
     });
     Ok(ClientDirectory::new(keys.collect::<Result<_, ReplicaError>>()?))
@@ -325,6 +335,7 @@ fn listen(address: &str) -> std::io::Result<TcpListener> {
 /// Starts every shard of one replica.
 pub(super) fn assemble<S: Stack>(
     config: &ReplicaConfig,
+    liar: Option<Box<dyn Interceptor>>,
     parts: impl FnOnce(&Digester) -> Parts<S>,
 ) -> Result<Assembly, ReplicaError> {
     let cluster: &Arc<ClusterConfig> = &config.node.cluster;
@@ -333,7 +344,8 @@ pub(super) fn assemble<S: Stack>(
         .into_iter()
         .map(|core| core.id)
         .collect();
-    let topology = Topology::resolve(&config.topology, &allowed, config.preprocessor_threads)?;
+    let topology = Topology::resolve(&config.topology, &allowed, config.preprocessor_threads)?
+        .with_helpers(config.execution.helpers(), &allowed);
     let listen_error = |source| ReplicaError::Listen {
         address: config.node.listen.clone(),
         source,
@@ -362,6 +374,7 @@ pub(super) fn assemble<S: Stack>(
     let settings = ReplicaSettings {
         cluster: identity.0,
         epoch: identity.1,
+        quorum: cluster.quorum(),
         batch_bytes_max: cluster.agreement.batch_bytes_max,
         batch_frames_max: cluster.agreement.batch_frames_max,
         held_effects_max: 8 * cluster.agreement.window as usize + 64,
@@ -372,15 +385,14 @@ pub(super) fn assemble<S: Stack>(
         bytes_max: config.limits.pool_bytes_max,
     };
     let pool = RequestPool::new(cluster.clients.len(), pool_limits);
-    let mut replica = Replica::<S>::new(
-        settings,
-        digester.clone(),
-        parts.ordering,
-        parts.view_transfer,
-        parts.decision_log,
-        pool,
-        Lsn::ZERO,
-    );
+    let protocols = Protocols {
+        ordering: parts.ordering,
+        view_transfer: parts.view_transfer,
+        decision_log: parts.decision_log,
+        log_transfer: parts.log_transfer,
+        state_transfer: parts.state_transfer,
+    };
+    let mut replica = Replica::<S>::new(settings, digester.clone(), protocols, pool, Lsn::ZERO);
     let on_disk = match config.durability {
         Durability::None => {
             lanes.consensus.log = None;
@@ -388,23 +400,50 @@ pub(super) fn assemble<S: Stack>(
         }
         Durability::Sync | Durability::Async => {
             let recovered = recover(config, &digester, &mut replica, &mut parts.executor)?;
-            Some(start_keeper(config, recovered, lanes.kept, lanes.images)?)
+            Some(start_keepers(
+                config,
+                recovered,
+                lanes.kept,
+                lanes.images,
+                lanes.transfers,
+            )?)
         }
     };
     let (keeper, log) = on_disk.unzip();
-    let keeper_handle = keeper.as_ref().map(Keeper::handle);
+    let keeper_handle = keeper.as_ref().map(|(keeper, _)| keeper.handle());
+    let shelf = keeper.as_ref().map(|(_, shelf)| shelf.handle());
     let mut log = log.map(|(writer, files)| (writer, files, lanes.log));
-    let mut consensus = Some(ConsensusRole::new(
+    let consensus = ConsensusRole::new(
         replica,
         lanes.consensus,
         identity,
+        directory.clone(),
         config.durability,
+        liar.map(|liar| Faults::new(config.node.id, cluster.replicas.len(), liar)),
         metrics.clone(),
-    ));
+    );
+    let mut consensus = Some(consensus.with_shelf(shelf));
+    let mut threads = vec![
+        format!("control-{}", config.node.id),
+        keeper_name(config),
+        shelf_name(config),
+    ];
+    let crew_name = format!("atlas-{}-e", config.node.id);
+    let helpers: Vec<_> = parts
+        .helpers
+        .into_iter()
+        .zip(topology.helper_cores.clone())
+        .collect();
+    threads.extend((0..helpers.len()).map(|number| format!("{crew_name}{number}")));
+    let crew = match helpers.is_empty() {
+        true => None,
+        false => Some(Crew::start(&crew_name, helpers, &doorbells[homes.execution])?),
+    };
     let mut execution = Some(ExecutionRole::new(
         parts.executor,
         lanes.execution,
         keeper_handle.clone(),
+        crew,
         identity,
         metrics.clone(),
     ));
@@ -414,7 +453,6 @@ pub(super) fn assemble<S: Stack>(
 
     let (ended_tx, ended) = async_mpsc::unbounded();
     let (lifecycle, started) = (Lifecycle::default(), Instant::now());
-    let mut threads = vec![format!("control-{}", config.node.id), keeper_name(config)];
     let (mut networks, mut checkers) = (lanes.network.into_iter(), lanes.preprocess.into_iter());
     for (index, shard) in topology.shards.iter().enumerate() {
         let mut roles: Vec<Box<dyn Role>> = Vec::new();
@@ -511,26 +549,57 @@ fn keeper_name(config: &ReplicaConfig) -> String {
 /// What the log role writes with, and to.
 type OpenLog = (LogWriter, BTreeMap<u64, File>);
 
-/// Starts the keeper of a recovered directory; what it does goes to the log and to consensus.
-fn start_keeper(
+fn shelf_name(config: &ReplicaConfig) -> String {
+    format!("shelf-{}", config.node.id)
+}
+
+/// Starts the keeper and the shelf of a recovered directory; what they do goes to the log and to consensus.
+fn start_keepers(
     config: &ReplicaConfig,
     recovered: Recovered,
     mut to_log: Outlet<Kept>,
-    mut to_consensus: Outlet<Logged>,
-) -> Result<(Keeper, OpenLog), ReplicaError> {
-    let told = move |kept| {
-        match kept {
-            Kept::Image(seq) => to_consensus.push(Logged::Image(seq)),
-            other => to_log.push(other),
-        }
-        to_consensus.ring();
-        to_log.ring();
+    mut images: Outlet<Logged>,
+    mut transfers: Outlet<Logged>,
+) -> Result<((Keeper, Shelf), OpenLog), ReplicaError> {
+    let (to_log, place) = (
+        Arc::new(Mutex::new(move |kept| deliver(&mut to_log, kept))),
+        (
+            recovered.directory.images_path(),
+            recovered.directory.superblock().seed,
+        ),
+    );
+    let tell_log = to_log.clone();
+    let told = move |kept| match kept {
+        Kept::Image(seq) => deliver(&mut images, Logged::Image(seq)),
+        other => tell_log.lock().unwrap_or_else(PoisonError::into_inner)(other),
     };
-    let keeper = Keeper::spawn(keeper_name(config), recovered.directory, recovered.spare, told);
-    Ok((
-        keeper.map_err(ReplicaError::Keeper)?,
-        (recovered.writer, recovered.files),
-    ))
+    let keeper = Keeper::spawn(keeper_name(config), recovered.directory, recovered.spare, told)
+        .map_err(ReplicaError::Keeper)?;
+    let told = move |shelved| match shelved {
+        Shelved::Event(event) => deliver(&mut transfers, Logged::Transfer(event)),
+        Shelved::Failed(error) => to_log.lock().unwrap_or_else(PoisonError::into_inner)(Kept::Failed(error)),
+    };
+    let shelf =
+        Shelf::spawn(shelf_name(config), place, keeper.handle(), told).map_err(ReplicaError::Keeper)?;
+    Ok(((keeper, shelf), (recovered.writer, recovered.files)))
+}
+
+/// How long a thread that may wait looks away while a lane is full.
+const LANE_PAUSE: Duration = Duration::from_micros(200);
+/// How long it waits at most: a replica that ended takes nothing any more.
+const LANE_PATIENCE: u32 = 50_000;
+
+/// Puts an item into a lane, waiting for room.
+fn deliver<T: Send>(lane: &mut Outlet<T>, item: T) {
+    lane.push(item);
+    for _ in 0..LANE_PATIENCE {
+        let is_full = lane.is_blocked();
+        lane.ring();
+        if !is_full {
+            return;
+        }
+        std::thread::sleep(LANE_PAUSE);
+    }
 }
 
 fn spawn(

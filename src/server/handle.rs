@@ -106,6 +106,21 @@ impl ReplicaHandle {
     }
 }
 
+impl ReplicaHandle {
+    /// Stops the replica where it is, as if its process were killed: nothing is finished, nobody is told. For demonstrations
+    /// and tests; what is on disk is what was durable.
+    pub fn kill(&self) {
+        self.shared.lifecycle.halt();
+        self.shared.doorbells.iter().for_each(Doorbell::ring);
+    }
+
+    /// Whether it was killed.
+    #[must_use]
+    pub fn is_killed(&self) -> bool {
+        self.shared.lifecycle.is_halted()
+    }
+}
+
 /// CPU time of this process's threads whose names are chosen, from the scheduler's statistics.
 pub fn thread_cpu_time(chosen: impl Fn(&str) -> bool) -> Duration {
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {

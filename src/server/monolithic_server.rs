@@ -1,16 +1,25 @@
 //! Replicas of services whose state is transferred as a whole.
 
 use std::marker::PhantomData;
+use std::pin::Pin;
 
 use futures_lite::StreamExt;
 
 use super::assembly::{Assembly, assemble};
 use super::{ReplicaError, ReplicaHandle};
-use crate::config::{MonolithicStateReplicaConfig, ReplicaConfig};
+use crate::config::{ExecutorKind, MonolithicStateReplicaConfig, ReplicaConfig};
+use crate::crypto::Digester;
 use crate::decision_log::ChainedLog;
-use crate::execution::{Application, SingleThreaded};
+use crate::execution::speculative::Helper;
+use crate::execution::{Application, MonolithicState, ScalableApp, SingleThreaded, Speculative};
+use crate::log_transfer::RangedLogTransfer;
 use crate::ordering::pbft::{Pbft, PbftConfig};
-use crate::replica::{DecisionLogOf, DefaultStack, ExecutorOf, OrderingOf, Stack, ViewTransferOf};
+use crate::replica::{
+    DecisionLogOf, DefaultStack, ExecutorOf, LogTransferOf, OrderingOf, SpeculativeStack, Stack,
+    StateTransferOf, ViewTransferOf,
+};
+use crate::shard::lanes::Interceptor;
+use crate::state_transfer::monolithic::PieceTransfer;
 use crate::view_transfer::pbft::{PbftViewChange, ViewChangeConfig};
 
 /// The protocol components of a replica, made.
@@ -18,7 +27,11 @@ pub(super) struct Parts<S: Stack> {
     pub ordering: OrderingOf<S>,
     pub view_transfer: ViewTransferOf<S>,
     pub decision_log: DecisionLogOf<S>,
+    pub log_transfer: LogTransferOf<S>,
+    pub state_transfer: StateTransferOf<S>,
     pub executor: ExecutorOf<S>,
+    /// The executor's workers beside its own thread.
+    pub helpers: Vec<Box<dyn Helper>>,
 }
 
 /// A replica of service `A`, built from the stack `S`.
@@ -36,14 +49,24 @@ impl<A: Application> MonReplica<A> {
     /// # Errors
     /// When the address, the topology or the kernel does not allow it.
     pub async fn bootstrap(config: MonolithicStateReplicaConfig<A>) -> Result<Self, ReplicaError> {
+        Self::bootstrap_as(config, None).await
+    }
+
+    /// Starts a replica that says what `liar` makes of its words.
+    pub(crate) async fn bootstrap_as(
+        config: MonolithicStateReplicaConfig<A>,
+        liar: Option<Box<dyn Interceptor>>,
+    ) -> Result<Self, ReplicaError> {
         let MonolithicStateReplicaConfig {
             service,
             replica_config,
         } = config;
-        let assembly = assemble::<DefaultStack<A>>(&replica_config, |digester| Parts {
+        let assembly = assemble::<DefaultStack<A>>(&replica_config, liar, |digester| Parts {
             ordering: Pbft::new(pbft_config(&replica_config), digester.clone()),
             view_transfer: PbftViewChange::new(view_change_config(&replica_config), digester.clone()),
             decision_log: ChainedLog::new(digester.clone()),
+            log_transfer: log_transfer(&replica_config),
+            state_transfer: state_transfer(&replica_config, digester),
             executor: SingleThreaded::new(
                 service,
                 replica_config.node.cluster.clients.len(),
@@ -51,6 +74,7 @@ impl<A: Application> MonReplica<A> {
                 replica_config.node.cluster.epoch(),
                 replica_config.node.cluster.checkpoint_rule(),
             ),
+            helpers: Vec::new(),
         })?;
         Ok(Self {
             assembly,
@@ -58,6 +82,81 @@ impl<A: Application> MonReplica<A> {
         })
     }
 }
+
+impl<A: ScalableApp> MonReplica<A, SpeculativeStack<A>> {
+    /// As [`bootstrap`](MonReplica::bootstrap), with speculative execution on the configured number of workers.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn bootstrap_speculative(
+        config: MonolithicStateReplicaConfig<A>,
+    ) -> Result<Self, ReplicaError> {
+        Self::bootstrap_speculative_as(config, None).await
+    }
+
+    /// Starts a replica that says what `liar` makes of its words.
+    pub(crate) async fn bootstrap_speculative_as(
+        config: MonolithicStateReplicaConfig<A>,
+        liar: Option<Box<dyn Interceptor>>,
+    ) -> Result<Self, ReplicaError> {
+        let MonolithicStateReplicaConfig {
+            service,
+            replica_config,
+        } = config;
+        let assembly = assemble::<SpeculativeStack<A>>(&replica_config, liar, |digester| {
+            let executor = Speculative::new(
+                service,
+                replica_config.node.cluster.clients.len(),
+                digester.clone(),
+                replica_config.node.cluster.epoch(),
+                replica_config.node.cluster.checkpoint_rule(),
+            );
+            Parts {
+                ordering: Pbft::new(pbft_config(&replica_config), digester.clone()),
+                view_transfer: PbftViewChange::new(view_change_config(&replica_config), digester.clone()),
+                decision_log: ChainedLog::new(digester.clone()),
+                log_transfer: log_transfer(&replica_config),
+                state_transfer: state_transfer(&replica_config, digester),
+                helpers: executor.helpers(replica_config.execution.helpers()),
+                executor,
+            }
+        })?;
+        Ok(Self {
+            assembly,
+            _types: PhantomData,
+        })
+    }
+}
+
+/// A replica of a scalable service with the execution model its configuration names: its handle, and its end.
+///
+/// # Errors
+/// As [`MonReplica::bootstrap`].
+pub async fn bootstrap_as_configured<A: ScalableApp>(
+    config: MonolithicStateReplicaConfig<A>,
+) -> Result<(ReplicaHandle, BoxedRun), ReplicaError> {
+    bootstrap_with_faults(config, None).await
+}
+
+/// As [`bootstrap_as_configured`]; the replica says what `liar` makes of its words.
+pub(crate) async fn bootstrap_with_faults<A: ScalableApp>(
+    config: MonolithicStateReplicaConfig<A>,
+    liar: Option<Box<dyn Interceptor>>,
+) -> Result<(ReplicaHandle, BoxedRun), ReplicaError> {
+    Ok(match config.replica_config.execution.executor {
+        ExecutorKind::Single => {
+            let replica = MonReplica::bootstrap_as(config, liar).await?;
+            (replica.handle(), Box::pin(replica.run()))
+        }
+        ExecutorKind::Speculative => {
+            let replica = MonReplica::bootstrap_speculative_as(config, liar).await?;
+            (replica.handle(), Box::pin(replica.run()))
+        }
+    })
+}
+
+/// What waits for the end of a replica, whatever its stack.
+pub type BoxedRun = Pin<Box<dyn Future<Output = Result<(), ReplicaError>> + Send>>;
 
 impl<A: Application, S: Stack> MonReplica<A, S> {
     /// To look at the replica, and to shut it down, from anywhere.
@@ -90,6 +189,27 @@ impl<A: Application, S: Stack> MonReplica<A, S> {
         drop(keeper);
         result
     }
+}
+
+fn log_transfer(config: &ReplicaConfig) -> RangedLogTransfer {
+    let cluster = &config.node.cluster;
+    RangedLogTransfer::new(
+        config.node.id,
+        cluster.quorum(),
+        cluster.cluster_id(),
+        cluster.epoch(),
+    )
+}
+
+fn state_transfer<S: MonolithicState>(config: &ReplicaConfig, digester: &Digester) -> PieceTransfer<S> {
+    let cluster = &config.node.cluster;
+    PieceTransfer::new(
+        config.node.id,
+        cluster.quorum().n(),
+        cluster.cluster_id(),
+        cluster.epoch(),
+        digester.clone(),
+    )
 }
 
 fn view_change_config(config: &ReplicaConfig) -> ViewChangeConfig {

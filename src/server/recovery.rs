@@ -48,7 +48,14 @@ pub(super) fn recover<S: Stack>(
     let cluster = &config.node.cluster;
     let directory = DataDirectory::open(&config.db_path, cluster.cluster_id(), config.node.id)?;
     let superblock = *directory.superblock();
-    let image = restore_image(&directory, &superblock, executor)?;
+    let image = match restore_image(&directory, &superblock, executor) {
+        Ok(image) => image,
+        Err(error) => {
+            set_aside(&directory, &superblock, &error)?;
+            replica.restore_without_image(superblock.image);
+            None
+        }
+    };
     if let Some(claim) = image {
         replica.restore_base(claim.seq, executor.chain());
     }
@@ -102,6 +109,21 @@ fn restore_image<E: Executor>(
     }
     let path = directory.image_path(superblock.image);
     image::load(&path, superblock.seed, executor).map(Some)
+}
+
+/// Keeps a damaged image as evidence, where nobody takes it for a sound one.
+fn set_aside(
+    directory: &DataDirectory,
+    superblock: &Superblock,
+    error: &StorageError,
+) -> Result<(), StorageError> {
+    tracing::error!(%error, "the image of a checkpoint cannot be read; its state has to come from other replicas");
+    let path = directory.image_path(superblock.image);
+    if !path.exists() {
+        return Ok(());
+    }
+    let aside = path.with_extension("damaged");
+    std::fs::rename(&path, &aside).map_err(StorageError::io(&path, "cannot be set aside"))
 }
 
 struct Replay<'a, S: Stack> {
@@ -163,9 +185,14 @@ impl<S: Stack> Replay<'_, S> {
 
     fn finish(mut self, tail: &Tail) {
         let mut events = Vec::new();
+        self.executor.settle(&mut events);
         while self.executor.background_step(usize::MAX, &mut events) {}
         self.take_claims(events);
-        let windows = self.executor.client_windows();
+        let windows = match self.replica.awaits_state() {
+            // What was read of a state, if anything, is not the one to come.
+            true => Vec::new(),
+            false => self.executor.client_windows(),
+        };
         self.replica.resume(Time::START, tail.next_lsn, &windows);
         for claim in std::mem::take(&mut self.claims) {
             self.replica.on_checkpoint_taken(Time::START, claim);

@@ -19,6 +19,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(2);
 
 const DRAINING: u8 = 1;
 const FINISHING: u8 = 2;
+const HALTED: u8 = 3;
 
 /// How far a replica's life has come; its shards follow.
 #[derive(Debug, Clone, Default)]
@@ -36,7 +37,16 @@ impl Lifecycle {
 
     /// Everything taken was decided, executed and answered: shards may end.
     fn finish(&self) {
-        self.0.store(FINISHING, Ordering::Release);
+        self.0.fetch_max(FINISHING, Ordering::AcqRel);
+    }
+
+    /// Has every shard stop where it is.
+    pub fn halt(&self) {
+        self.0.store(HALTED, Ordering::Release);
+    }
+
+    pub fn is_halted(&self) -> bool {
+        self.0.load(Ordering::Acquire) == HALTED
     }
 
     fn is_finishing(&self) -> bool {
@@ -161,6 +171,9 @@ impl Shard<'_> {
                 .counters
                 .shard_turns
                 .fetch_add(1, Ordering::Relaxed);
+            if self.context.lifecycle.is_halted() {
+                return Ok(());
+            }
             if let Some(source) = roles.iter_mut().find_map(|role| role.failure()) {
                 let shard = self.context.name.clone();
                 return Err(ShardError::Storage { shard, source });

@@ -2,12 +2,16 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::execution::SequenceWindow;
 use crate::messages::{CheckpointClaim, Frame, FrameKey, Proposal};
 use crate::protocol::{Recipients, Record};
 use crate::ring::{Consumer, Doorbell, Producer, channel};
+use crate::state_transfer::ImageEvent;
+use crate::storage::StorageError;
 use crate::types::{ClientId, Lsn, NodeId, SeqNo};
 
 /// Network → preprocessing.
@@ -33,6 +37,8 @@ pub(crate) enum Checked {
     Frame(Frame),
     /// A pre-prepare whose frames are sound.
     Proposal { from: NodeId, proposal: Box<Proposal> },
+    /// A client whose MAC for this replica failed in a proposal.
+    Disputed(ClientId),
     /// A fetched batch whose frames are sound.
     Batch { from: NodeId, batch: Box<Proposal> },
 }
@@ -55,6 +61,8 @@ pub(crate) enum Work {
     Unordered(Frame),
     /// Send a cached reply again.
     ReplyAgain(FrameKey),
+    /// Replace the state by an image, whose chunks come here.
+    Install(std::sync::mpsc::Receiver<Result<Bytes, StorageError>>),
     /// Compute the digest of the state as it is, for tools.
     Digest(std::sync::mpsc::Sender<CheckpointClaim>),
 }
@@ -66,6 +74,17 @@ pub(crate) enum Done {
     Executed { seq: SeqNo, operations: usize },
     /// A checkpoint was taken.
     Checkpoint(CheckpointClaim),
+    /// The state was replaced by that of a checkpoint; what it includes of each client's frames.
+    Installed {
+        seq: SeqNo,
+        windows: Vec<SequenceWindow>,
+    },
+}
+
+/// Changes what a replica says to others: for demonstrations of faulty replicas, nothing else has one.
+pub(crate) trait Interceptor: Send {
+    /// What is sent in place of this message: to whom, what, and how much later.
+    fn say(&mut self, to: NodeId, message: &Bytes) -> Vec<(NodeId, Bytes, Duration)>;
 }
 
 /// Consensus → log.
@@ -84,6 +103,8 @@ pub(crate) enum Logged {
     Durable(Lsn),
     /// The contents of a checkpoint are on disk.
     Image(SeqNo),
+    /// Something was done with the image of a checkpoint that is transferred.
+    Transfer(ImageEvent),
 }
 
 /// The sending end of a lane: a ring, what did not fit into it, and the doorbell of the other side.

@@ -7,6 +7,7 @@
 
 mod buffers;
 pub mod control;
+pub mod crew;
 pub(crate) mod data;
 pub(crate) mod lanes;
 pub mod probe;

@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 use super::keys::{CLUSTER, Keyring};
 use super::{Dice, Knobs};
-use crate::client::{Authentication, Session, SessionConfig};
+use crate::client::{AnswerRule, Authentication, Session, SessionConfig};
+use crate::config::ReadLevel;
 use crate::crypto::{Digester, Domain};
 use crate::execution::apps::kv;
 use crate::messages::{Authenticator, Envelope, FrameBuilder, Kind, Mode, RequestFrame, encode};
@@ -23,6 +24,11 @@ pub(super) fn session(client: u32, knobs: &Knobs) -> Session {
         epoch: Epoch::ZERO,
         client,
         quorum: Quorum::of(knobs.replicas).expect("a simulated cluster has a valid size"),
+        answers: AnswerRule::new(
+            Quorum::of(knobs.replicas).expect("a simulated cluster has a valid size"),
+            false,
+            ReadLevel::Relaxed,
+        ),
         authentication: match knobs.auth {
             ClientAuth::Signature => Authentication::Signature(signing),
             ClientAuth::Mac => Authentication::Macs(keys.macs(client, knobs.replicas).to_vec(), signing),

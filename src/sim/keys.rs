@@ -1,7 +1,7 @@
 use std::sync::OnceLock;
 
 use crate::crypto::{LinkSecret, MacKey, SigningKey, VerifyingKey};
-use crate::preprocessing::{ClientAuth, ClientDirectory, ClientKeys};
+use crate::preprocessing::{ClientAuth, ClientDirectory, ClientKeys, SigningDuty};
 use crate::types::{ClientId, ClusterId, NodeId};
 
 /// The simulated cluster.
@@ -76,7 +76,7 @@ impl Keyring {
         let keys = keys.map(|(signing, macs)| ClientKeys {
             verifying: signing.verifying_key(),
             mac: (auth == ClientAuth::Mac).then(|| macs[node.index()].clone()),
-            must_sign: false,
+            must_sign: SigningDuty::default(),
         });
         ClientDirectory::new(keys.collect())
     }

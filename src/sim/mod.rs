@@ -16,10 +16,12 @@
 //! - [`run`] plays one seed of a [`Profile`] over the key-value store and gives a [`RunReport`];
 //! - [`Cluster`] lets applications run on a simulated cluster in tests;
 //! - `atlas sim` plays many seeds, and one seed readably;
-//! - [`mutants`] are faults planted in the protocol: each must be found.
+//! - [`mutants`](crate::mutants) are faults planted in the protocol: each must be found.
 //!
-//! **What a run promises.** Safety is judged in every run. Progress is judged where the protocol promises it: see
-//! [`Plan::promises_progress`](plan::Plan).
+//! **What is judged.** Safety all the time. Progress: whatever honest clients asked is done within
+//! [`PROGRESS_BOUND`](plan::PROGRESS_BOUND) of virtual time after the network, disks and clocks have healed, with up to f
+//! replicas that lie or are gone, and whatever other clients do. Excepted are runs in which more than f replicas are faulty or
+//! have fallen behind what the others remember: these need a transfer.
 
 mod byzantine;
 pub mod checker;
@@ -28,11 +30,11 @@ mod cluster;
 mod dice;
 mod disk;
 mod keys;
-pub mod mutants;
 mod network;
 pub mod plan;
 mod replica;
 mod run;
+mod shelf;
 mod world;
 
 pub use byzantine::Lie;

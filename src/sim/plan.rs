@@ -66,6 +66,8 @@ pub struct Knobs {
     pub turn_us: (u64, u64),
     /// Microseconds of a disk's sync.
     pub sync_us: (u64, u64),
+    /// How many decisions before a stable checkpoint replicas keep for peers.
+    pub kept_for_peers: usize,
     /// How long replicas wait for a leader and a view.
     pub timings: ViewTimings,
     /// How long clients wait before they ask everybody.
@@ -98,6 +100,7 @@ impl Knobs {
             frames_in_flight: 8,
             turn_us: (1, 20),
             sync_us: (10, 200),
+            kept_for_peers: 4096,
             timings: ViewTimings {
                 timeout_max: Duration::from_secs(5),
                 ..ViewTimings::default()
@@ -122,6 +125,7 @@ impl Knobs {
             frames_in_flight: dice.pick(&[1, 4, 16]),
             turn_us: dice.pick(&[(0, 0), (1, 20), (50, 500)]),
             sync_us: dice.pick(&[(1, 20), (50, 800), (1000, 12_000)]),
+            kept_for_peers: dice.pick(&[0, 0, 20, 4096]),
             timings: ViewTimings {
                 timeout: dice.millis(300, 1500),
                 timeout_max: Duration::from_secs(5),
@@ -247,8 +251,6 @@ pub struct Plan {
     pub busy_until: Time,
     /// All faults but crashes and lies have healed by then.
     pub calm_from: Time,
-    /// Whether all operations have to complete soon after that.
-    pub promises_progress: bool,
 }
 
 /// After the faults have healed, everything pending completes within this.
@@ -272,7 +274,6 @@ impl Plan {
             keys: 1,
             busy_until: Time::START,
             calm_from: Time::START,
-            promises_progress: true,
         }
     }
 
@@ -360,7 +361,6 @@ impl Plan {
             plan.plan_partitions(&mut dice);
         }
         plan.plan_clocks_and_disks(&mut dice);
-        plan.promises_progress = plan.is_progress_promised();
         plan
     }
 
@@ -505,12 +505,6 @@ impl Plan {
                 self.faults.push((at, Fault::FullDisk { host, until }));
             }
         }
-    }
-
-    /// A frame that its client proves to some replicas only needs all the others.
-    fn is_progress_promised(&self) -> bool {
-        let spoils_macs = |kind: &Roguery| matches!(kind, Roguery::BadMacs | Roguery::Garbage);
-        !self.rogues.iter().any(spoils_macs) || self.knobs.auth == ClientAuth::Signature
     }
 }
 

@@ -7,9 +7,11 @@ use bytes::Bytes;
 
 use super::Knobs;
 use super::keys::{CLUSTER, Keyring};
+use super::shelf::Shelf;
 use crate::crypto::Digester;
 use crate::decision_log::ChainedLog;
 use crate::execution::{Application, CheckpointRule, ExecutionEvent, Executor, SingleThreaded};
+use crate::log_transfer::RangedLogTransfer;
 use crate::messages::{
     Checked, CheckpointClaim, ClientReply, ENVELOPE_BYTES, Envelope, Frame, FrameKey, Kind, Mode, Proposal,
     SystemMessage,
@@ -18,7 +20,9 @@ use crate::net::hello::Peer;
 use crate::ordering::pbft::{Pbft, PbftConfig};
 use crate::preprocessing::{FrameChecker, FrameRefusal, FrameSource, RequestPool};
 use crate::protocol::{Recipients, Record};
-use crate::replica::{Action, DefaultStack, Replica, ReplicaSettings};
+use crate::replica::{Action, DefaultStack, Protocols, Replica, ReplicaSettings};
+use crate::state_transfer::ImageTask;
+use crate::state_transfer::monolithic::PieceTransfer;
 use crate::types::{ClientId, Epoch, Lsn, NodeId, Quorum, SeqNo, Time, View};
 use crate::view_transfer::pbft::{PbftViewChange, ViewChangeConfig};
 
@@ -57,6 +61,8 @@ pub(super) enum Said {
         ours: CheckpointClaim,
     },
     FellBehind(SeqNo),
+    /// A state from others replaced the replica's own.
+    Installed(CheckpointClaim),
 }
 
 /// What the disk has done since the last turn.
@@ -82,6 +88,7 @@ pub(super) struct SimReplica<A: Application> {
     events: Vec<ExecutionEvent>,
     inbox: VecDeque<(Peer, Bytes)>,
     has_background: bool,
+    shelf: Shelf,
 }
 
 impl<A: Application> SimReplica<A> {
@@ -103,6 +110,7 @@ impl<A: Application> SimReplica<A> {
         let settings = ReplicaSettings {
             cluster: CLUSTER,
             epoch: Epoch::ZERO,
+            quorum,
             batch_bytes_max: knobs.limits.batch_bytes_max,
             batch_frames_max: knobs.limits.batch_frames_max,
             held_effects_max: knobs.held_effects_max(),
@@ -127,21 +135,29 @@ impl<A: Application> SimReplica<A> {
             digester.clone(),
         );
         let pool = RequestPool::new(knobs.clients(), knobs.pool);
+        let mut executor =
+            SingleThreaded::new(application, knobs.clients(), digester.clone(), Epoch::ZERO, rule);
+        executor.keep_images(true);
         Self {
             checker: FrameChecker::new(node, n, knobs.auth, knobs.limits, digester.clone(), directory),
             replica: Replica::new(
                 settings,
                 digester.clone(),
-                pbft,
-                view_change,
-                ChainedLog::new(digester.clone()),
+                Protocols {
+                    ordering: pbft,
+                    view_transfer: view_change,
+                    decision_log: ChainedLog::new(digester.clone()).keep_for_peers(knobs.kept_for_peers),
+                    log_transfer: RangedLogTransfer::new(node, quorum, CLUSTER, Epoch::ZERO),
+                    state_transfer: PieceTransfer::new(node, n, CLUSTER, Epoch::ZERO, digester.clone()),
+                },
                 pool,
                 Lsn::ZERO,
             ),
-            executor: SingleThreaded::new(application, knobs.clients(), digester, Epoch::ZERO, rule),
+            executor,
             events: Vec::new(),
             inbox: VecDeque::new(),
             has_background: false,
+            shelf: Shelf::default(),
         }
     }
 
@@ -220,7 +236,11 @@ impl<A: Application> SimReplica<A> {
         if self.take_forwarded(now, from, &checked) {
             return;
         }
-        match self.checker.check_proposal(&checked, message) {
+        let result = self.checker.check_proposal(&checked, message);
+        for client in self.checker.drain_disputed() {
+            self.replica.on_disputed(client);
+        }
+        match result {
             Some(Ok(batch)) if checked.is_batch_response() => self.replica.on_batch(now, from, batch),
             Some(Ok(proposal)) => self.replica.on_proposal(now, from, proposal),
             _ => {}
@@ -294,11 +314,33 @@ impl<A: Application> SimReplica<A> {
                 self.report(now, said);
             }
             Action::Log { lsn, record } => said.push(Said::Log { lsn, record }),
+            Action::RequireSignature(client) => self.checker.require_signature(client),
             Action::CutLog(seq) => said.push(Said::CutLog(seq)),
+            Action::Image(ImageTask::Install(seq)) => self.install(now, seq, said),
+            Action::Image(task) => {
+                for event in self.shelf.run(task) {
+                    self.replica.on_image(now, &event);
+                }
+            }
             Action::Stable(claim) => said.push(Said::Stable(claim)),
             Action::Diverged { ours, .. } => said.push(Said::Diverged { ours }),
             Action::FellBehind { stable } => said.push(Said::FellBehind(stable)),
         }
+    }
+
+    /// Replaces the state by an image that came from others.
+    fn install(&mut self, now: Time, seq: SeqNo, said: &mut Vec<Said>) {
+        let chunks = self.shelf.image(seq).unwrap_or_default();
+        let read = chunks
+            .iter()
+            .try_for_each(|chunk| self.executor.read_image_chunk(chunk));
+        let claim = read
+            .and_then(|()| self.executor.finish_image())
+            .expect("what was checked piece by piece can be read");
+        said.push(Said::Installed(claim));
+        self.replica
+            .on_installed(now, seq, &self.executor.client_windows());
+        self.has_background = true;
     }
 
     /// Tells consensus and the clients what execution has done.
@@ -321,7 +363,10 @@ impl<A: Application> SimReplica<A> {
                     said.push(Said::Checkpoint(claim));
                     self.replica.on_checkpoint_taken(now, claim);
                 }
-                ExecutionEvent::Image(image) => said.push(Said::Image(image.claim().seq)),
+                ExecutionEvent::Image(mut image) => {
+                    self.shelf.take(&mut *image);
+                    said.push(Said::Image(image.claim().seq));
+                }
             }
         }
     }

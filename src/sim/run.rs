@@ -118,19 +118,14 @@ fn plan_calls(plan: &Plan, world: &mut World<Kv>) {
 
 fn drive(plan: &Plan, world: &mut World<Kv>) {
     let bound = plan.calm_from.after(PROGRESS_BOUND);
-    // Where no progress is promised, a while after the calm tells as much as a long one.
-    let until = match plan.promises_progress {
-        true => bound,
-        false => plan.calm_from.after(SETTLE),
-    };
-    while world.open_calls() > 0 && world.step(until) {}
+    while world.open_calls() > 0 && world.step(bound) {}
     let settled = world.now.max(plan.calm_from).after(SETTLE);
     while world.step(settled) {}
     if world.violation.is_some() {
         return;
     }
     let stuck = world.open_calls();
-    if plan.promises_progress && stuck > 0 && !lost_by_lagging(plan, world) {
+    if stuck > 0 {
         let places: Vec<String> = (0..world.hosts.len())
             .map(|host| format!("s{}", world.agreement.executed_by(host)))
             .collect();
@@ -142,18 +137,9 @@ fn drive(plan: &Plan, world: &mut World<Kv>) {
             ),
         );
     }
-    let is_clean = plan.promises_progress && plan.rogues.is_empty() && plan.liars.is_empty();
+    let is_clean = plan.rogues.is_empty() && plan.liars.is_empty();
     world.check_end(stuck == 0 && is_clean);
     judge_history(world);
-}
-
-/// Whether more than f replicas are faulty or lack what the others have forgotten: only a transfer would bring these back,
-/// and the rest may be too few.
-fn lost_by_lagging(plan: &Plan, world: &World<Kv>) -> bool {
-    let is_sound = |host: &&crate::sim::world::Host<Kv>| host.is_correct && host.is_up && !host.fell_behind;
-    let sound = world.hosts.iter().filter(is_sound).count();
-    let lagging = world.hosts.iter().any(|host| host.is_correct && host.fell_behind);
-    lagging && sound < plan.knobs.replicas - plan.knobs.faulty_max()
 }
 
 fn judge_history(world: &mut World<Kv>) {

@@ -90,7 +90,6 @@ impl<A: Application + Clone> World<A> {
                     node,
                     is_correct: plan.is_correct(host),
                     is_up: true,
-                    fell_behind: false,
                     sim: SimReplica::new(node, &knobs, application.clone()),
                     disk: SimDisk::new(knobs.sync_us, dice.split()),
                     ledger: Ledger::new(node.index(), knobs.replicas, knobs.window),
@@ -108,7 +107,7 @@ impl<A: Application + Clone> World<A> {
             .collect();
         let mut world = Self {
             now: Time::START,
-            agreement: Agreement::new(hosts.len(), knobs.honest_clients),
+            agreement: Agreement::new(hosts.len(), knobs.honest_clients, knobs.checkpoint_decisions),
             network: Network::new(plan.weather.clone(), plan.calm_from, dice.split()),
             hosts,
             calls: Vec::new(),

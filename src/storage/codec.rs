@@ -22,6 +22,7 @@ const CHECKPOINT: u8 = 6;
 const STABLE: u8 = 7;
 const VIEW: u8 = 8;
 const NEW_VIEW: u8 = 9;
+const JUMP: u8 = 10;
 
 /// Before a record's contents: length of kind and contents, kind.
 const FRAME_BYTES: usize = 5;
@@ -45,6 +46,7 @@ pub(super) fn encoded_bytes(record: &Record) -> usize {
             Record::Proposal(proposal) | Record::Batch(proposal) => 8 + 8 + 32 + proposal.message.len(),
             Record::Vote(_) => 8 + 8 + 32,
             Record::Decision { .. } => 8 + 32 + 32,
+            Record::Jump { .. } => 8 + 32,
             Record::Checkpoint(_) => CHECKPOINT_BYTES,
             Record::Stable { proof, .. } => 8 + 32 + proof.len() * CHECKPOINT_BYTES,
             Record::View(_) => 8,
@@ -84,6 +86,7 @@ pub(super) fn encode(record: &Record, out: &mut [u8]) -> usize {
         Record::Vote(vote) if vote.phase == Phase::Prepare => PREPARE,
         Record::Vote(_) => COMMIT,
         Record::Decision { .. } => DECISION,
+        Record::Jump { .. } => JUMP,
         Record::Checkpoint(_) => CHECKPOINT,
         Record::Stable { .. } => STABLE,
         Record::View(_) => VIEW,
@@ -107,6 +110,10 @@ pub(super) fn encode(record: &Record, out: &mut [u8]) -> usize {
         Record::Decision { seq, digest, chain } => {
             sink.number(seq.get());
             sink.put(digest.as_bytes());
+            sink.put(chain.head().as_bytes());
+        }
+        Record::Jump { seq, chain } => {
+            sink.number(seq.get());
             sink.put(chain.head().as_bytes());
         }
         Record::Checkpoint(checkpoint) => sink.checkpoint(checkpoint),
@@ -170,7 +177,7 @@ impl<'a> Source<'a> {
 pub(super) fn place_of(record: &[u8]) -> Option<SeqNo> {
     let at = match *record.first()? {
         PROPOSAL | BATCH | PREPARE | COMMIT => 9,
-        DECISION | CHECKPOINT => 1,
+        DECISION | CHECKPOINT | JUMP => 1,
         _ => return None,
     };
     let number = record.get(at..at + 8)?.try_into().ok()?;
@@ -194,6 +201,7 @@ pub(super) fn kind_name(record: &[u8]) -> &'static str {
         Some(&STABLE) => "stable",
         Some(&VIEW) => "view",
         Some(&NEW_VIEW) => "new-view",
+        Some(&JUMP) => "jump",
         _ => "unknown",
     }
 }
@@ -235,6 +243,10 @@ impl RecordReader {
             DECISION => Record::Decision {
                 seq: SeqNo::new(source.number()?),
                 digest: source.digest()?,
+                chain: Chain::from_head(source.digest()?),
+            },
+            JUMP => Record::Jump {
+                seq: SeqNo::new(source.number()?),
                 chain: Chain::from_head(source.digest()?),
             },
             CHECKPOINT => Record::Checkpoint(source.checkpoint()?),

@@ -163,6 +163,12 @@ impl DataDirectory {
         numbered(&self.path.join("log"), index)
     }
 
+    /// Where images are.
+    #[must_use]
+    pub fn images_path(&self) -> PathBuf {
+        self.path.join("images")
+    }
+
     /// Where the image of a checkpoint is.
     #[must_use]
     pub fn image_path(&self, seq: SeqNo) -> PathBuf {

@@ -2,13 +2,14 @@
 
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read, Write};
-use std::path::Path;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::StorageError;
 use super::directory::sync_directory;
-use crate::execution::{CheckpointImage, Executor};
+use crate::execution::{CheckpointImage, Executor, ImageChunk};
 use crate::messages::CheckpointClaim;
 
 /// About how long a chunk is.
@@ -16,7 +17,10 @@ pub(super) const CHUNK_BYTES: usize = 256 << 10;
 /// The longest that is read; one entry of a state may be larger than a chunk should be.
 const CHUNK_BYTES_MAX: usize = 1 << 30;
 
-const MAGIC: &[u8; 8] = b"ATLAS\0I1";
+const MAGIC: &[u8; 8] = b"ATLAS\0I2";
+
+/// Before a chunk: its length and checksum.
+const HEAD_BYTES: usize = 12;
 
 /// Writes an image beside its final place, and puts it there when it is whole and on disk. How many bytes it has.
 ///
@@ -41,9 +45,7 @@ fn write_file(path: &Path, image: &mut dyn CheckpointImage, seed: u64) -> std::i
         if !more {
             chunk.clear();
         }
-        let length = u32::try_from(chunk.len()).map_err(std::io::Error::other)?;
-        file.write_all(&length.to_le_bytes())?;
-        file.write_all(&checksum(written, &chunk, seed).to_le_bytes())?;
+        file.write_all(&chunk_head(written, &chunk, seed))?;
         file.write_all(&chunk)?;
         written += 12 + chunk.len() as u64;
         if !more {
@@ -59,6 +61,157 @@ fn write_file(path: &Path, image: &mut dyn CheckpointImage, seed: u64) -> std::i
 /// Covers where the chunk lies as well: chunks cannot change places.
 fn checksum(offset: u64, chunk: &[u8], seed: u64) -> u64 {
     xxh3_64_with_seed(chunk, seed ^ offset)
+}
+
+/// What an image file begins with.
+pub(super) fn file_magic() -> &'static [u8] {
+    MAGIC
+}
+
+/// What comes before a chunk that lies at `offset`.
+pub(super) fn chunk_head(offset: u64, chunk: &[u8], seed: u64) -> [u8; HEAD_BYTES] {
+    let mut head = [0; HEAD_BYTES];
+    head[..4].copy_from_slice(&(chunk.len() as u32).to_le_bytes());
+    head[4..].copy_from_slice(&checksum(offset, chunk, seed).to_le_bytes());
+    head
+}
+
+/// Where a chunk lies, and what is in it.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// The first piece in it; zero for head and index.
+    first: usize,
+    /// Where in this piece it starts.
+    piece_offset: u64,
+    offset: u64,
+    length: usize,
+}
+
+/// An image file, open for reading in the order of its pieces, whatever the order in which they were written.
+#[derive(Debug)]
+pub(crate) struct ImageFile {
+    path: PathBuf,
+    file: File,
+    seed: u64,
+    /// Head, index, then pieces.
+    places: Vec<Place>,
+}
+
+impl ImageFile {
+    /// Opens a whole image and finds its chunks.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not whole.
+    pub fn open(path: &Path, seed: u64) -> Result<Self, StorageError> {
+        let file = File::open(path).map_err(StorageError::io(path, "cannot be opened"))?;
+        let mut image = Self {
+            path: path.to_owned(),
+            file,
+            seed,
+            places: Vec::new(),
+        };
+        let mut magic = [0; 8];
+        if image.file.read_exact_at(&mut magic, 0).is_err() || magic != *MAGIC {
+            return Err(StorageError::damaged(path, 0, "it is no image"));
+        }
+        let mut offset = MAGIC.len() as u64;
+        while let Some(place) = image.place(offset)? {
+            offset = place.offset + (HEAD_BYTES + place.length) as u64;
+            image.places.push(place);
+        }
+        let sorted = image.places.get_mut(2..);
+        sorted
+            .ok_or_else(|| StorageError::damaged(path, offset, "it has no head and index"))?
+            .sort_by_key(|place| (place.first, place.piece_offset));
+        Ok(image)
+    }
+
+    /// The chunk at `offset`; `None` for the last one, which is empty.
+    fn place(&self, offset: u64) -> Result<Option<Place>, StorageError> {
+        let damaged = |what: &str| StorageError::damaged(&self.path, offset, what);
+        let mut head = [0; HEAD_BYTES];
+        self.file
+            .read_exact_at(&mut head, offset)
+            .map_err(|_| damaged("it ends before its last chunk"))?;
+        let length = head[..4].try_into().map_or(0, u32::from_le_bytes) as usize;
+        if length > CHUNK_BYTES_MAX {
+            return Err(damaged("a chunk is longer than any"));
+        }
+        if length == 0 {
+            return Ok(None);
+        }
+        let mut start = [0; ImageChunk::START_BYTES];
+        let start = &mut start[..length.min(ImageChunk::START_BYTES)];
+        self.file
+            .read_exact_at(start, offset + HEAD_BYTES as u64)
+            .map_err(|_| damaged("it ends inside a chunk"))?;
+        let (first, piece_offset) = ImageChunk::start(start).unwrap_or((0, 0));
+        Ok(Some(Place {
+            first,
+            piece_offset,
+            offset,
+            length,
+        }))
+    }
+
+    /// How many chunks there are.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The first piece of a chunk.
+    pub fn first_piece(&self, number: usize) -> usize {
+        self.places[number].first
+    }
+
+    /// The chunks from the one on that contains this piece, or this byte of it.
+    pub fn chunks_from(&self, piece: usize, offset: u64) -> impl Iterator<Item = usize> + use<> {
+        let pieces = &self.places[2..];
+        let behind = pieces.partition_point(|place| (place.first, place.piece_offset) <= (piece, offset));
+        2 + behind.saturating_sub(1)..self.places.len()
+    }
+
+    /// Reads a chunk.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is damaged.
+    pub fn chunk(&self, number: usize) -> Result<Vec<u8>, StorageError> {
+        let place = self.places[number];
+        let mut head = [0; HEAD_BYTES];
+        let mut chunk = vec![0; place.length];
+        self.file
+            .read_exact_at(&mut head, place.offset)
+            .and_then(|()| {
+                self.file
+                    .read_exact_at(&mut chunk, place.offset + HEAD_BYTES as u64)
+            })
+            .map_err(StorageError::io(&self.path, "cannot be read"))?;
+        match head == chunk_head(place.offset, &chunk, self.seed) {
+            true => Ok(chunk),
+            false => Err(StorageError::damaged(
+                &self.path,
+                place.offset,
+                "a chunk's checksum does not fit",
+            )),
+        }
+    }
+
+    /// Reads the chunks of an image that is not whole, as far as they are sound; `each` is told where a chunk ends.
+    ///
+    /// # Errors
+    /// When it is no image.
+    pub fn each_sound(path: &Path, seed: u64, mut each: impl FnMut(&[u8], u64)) -> Result<(), StorageError> {
+        let mut end = MAGIC.len() as u64;
+        let read = read(path, seed, |chunk| {
+            end += (HEAD_BYTES + chunk.len()) as u64;
+            each(chunk, end);
+            Ok(())
+        });
+        match read {
+            Err(error) if end == MAGIC.len() as u64 => Err(error),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Reads every chunk of an image.
@@ -80,7 +233,7 @@ pub fn read(
     }
     let mut chunk = Vec::new();
     loop {
-        let mut head = [0; 12];
+        let mut head = [0; HEAD_BYTES];
         file.read_exact(&mut head)
             .map_err(|_| damaged(offset, "it ends before its last chunk"))?;
         let (length, sum) = head.split_at(4);
@@ -112,8 +265,9 @@ pub fn load<E: Executor>(path: &Path, seed: u64, executor: &mut E) -> Result<Che
         path: path.to_owned(),
         source,
     };
-    read(path, seed, |chunk| {
-        executor.read_image_chunk(chunk).map_err(wrong)
-    })?;
+    let image = ImageFile::open(path, seed)?;
+    for number in 0..image.len() {
+        executor.read_image_chunk(&image.chunk(number)?).map_err(wrong)?;
+    }
     executor.finish_image().map_err(wrong)
 }

@@ -19,6 +19,7 @@ enum Task {
     Prepare { index: u64, bytes: u64 },
     Release { log_start: u64, gone: Vec<u64> },
     Keep(Box<dyn CheckpointImage>),
+    Adopt(SeqNo),
     Stop,
 }
 
@@ -64,6 +65,11 @@ impl KeeperHandle {
         if !self.shared.is_writing.swap(true, Ordering::AcqRel) {
             let _ = self.tasks.send(Task::Keep(image));
         }
+    }
+
+    /// An image that came from others is in its place: a restart begins with it from now on.
+    pub fn adopt(&self, seq: SeqNo) {
+        let _ = self.tasks.send(Task::Adopt(seq));
     }
 
     /// Whether an image is being written.
@@ -174,6 +180,7 @@ impl Work {
                     Err(error) => Some(Kept::Failed(error)),
                 }
             }
+            Task::Adopt(seq) => self.adopt(seq).err().map(Kept::Failed),
             Task::Stop => None,
         }
     }
@@ -183,12 +190,20 @@ impl Work {
         let (path, seed) = (self.directory.image_path(seq), self.directory.superblock().seed);
         let bytes = image::write(&path, image, seed)?;
         self.shared.image_bytes.store(bytes, Ordering::Relaxed);
-        self.directory.update(|superblock| superblock.image = seq)?;
+        self.adopt(seq)?;
+        Ok(seq)
+    }
+
+    fn adopt(&mut self, seq: SeqNo) -> Result<(), StorageError> {
+        let last = self.directory.superblock().image;
+        if seq > last || !self.directory.image_path(last).exists() {
+            self.directory.update(|superblock| superblock.image = seq)?;
+        }
         let images = self.directory.images()?;
         for old in images.iter().rev().skip(IMAGES_KEPT) {
             std::fs::remove_file(&old.path).map_err(StorageError::io(&old.path, "cannot be removed"))?;
         }
-        Ok(seq)
+        Ok(())
     }
 }
 

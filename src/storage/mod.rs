@@ -37,6 +37,7 @@ mod group;
 pub mod image;
 pub(crate) mod keeper;
 mod recovery;
+pub(crate) mod shelf;
 mod superblock;
 mod writer;
 

@@ -9,7 +9,7 @@
 //! Every account exists and starts empty. A balance that would pass 2^64 − 1 refuses with `2`.
 
 use super::MALFORMED;
-use crate::execution::{Application, PartitionedStore};
+use crate::execution::{Application, Column, CrudState, Direct, PartitionedStore, ScalableApp};
 
 const DEPOSIT: u8 = 1;
 const TRANSFER: u8 = 2;
@@ -18,6 +18,8 @@ const BALANCE: u8 = 3;
 const DONE: u8 = 0;
 const INSUFFICIENT: u8 = 1;
 const OVERFLOW: u8 = 2;
+
+const COLUMN: Column = Column(0);
 
 /// The application.
 #[derive(Debug, Clone, Copy, Default)]
@@ -50,15 +52,27 @@ pub fn balance(account: u64) -> Vec<u8> {
     operation(BALANCE, &[account])
 }
 
-fn load(state: &PartitionedStore, account: u64) -> u64 {
-    let bytes = state
-        .get(&account.to_le_bytes())
-        .and_then(|value| value.first_chunk());
+fn balance_of(value: Option<&[u8]>) -> u64 {
+    let bytes = value.and_then(|value| value.first_chunk());
     bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-fn store(state: &mut PartitionedStore, account: u64, balance: u64) {
-    state.put(&account.to_le_bytes(), &balance.to_le_bytes());
+fn load(state: &mut impl CrudState, account: u64) -> u64 {
+    balance_of(state.read(COLUMN, &account.to_le_bytes()))
+}
+
+fn store(state: &mut impl CrudState, account: u64, balance: u64) {
+    state.put(COLUMN, &account.to_le_bytes(), &balance.to_le_bytes());
+}
+
+fn answer(balance: u64, result: &mut Vec<u8>) {
+    result.push(DONE);
+    result.extend_from_slice(&balance.to_le_bytes());
+}
+
+/// How many of an operation's fields are accounts.
+fn accounts(kind: u8) -> usize {
+    if kind == TRANSFER { 2 } else { 1 }
 }
 
 /// Kind and fields of an operation; `None` when its length fits no kind.
@@ -89,12 +103,39 @@ impl Application for Bank {
     }
 
     fn update(&self, state: &mut PartitionedStore, operation: &[u8], result: &mut Vec<u8>) {
+        self.speculatively_execute(&mut Direct(state), operation, result);
+    }
+
+    fn unordered_execution(&self, state: &PartitionedStore, operation: &[u8], result: &mut Vec<u8>) {
+        match parse(operation) {
+            Some((BALANCE, [account, ..])) => {
+                answer(balance_of(state.get(&account.to_le_bytes())), result);
+            }
+            _ => result.push(MALFORMED),
+        }
+    }
+
+    fn prepare(&self, state: &PartitionedStore, operation: &[u8]) {
+        let Some((kind, fields)) = parse(operation) else {
+            return;
+        };
+        fields[..accounts(kind)]
+            .iter()
+            .for_each(|account| state.touch(&account.to_le_bytes()));
+    }
+
+    fn name(&self) -> &'static str {
+        "bank"
+    }
+}
+
+impl ScalableApp for Bank {
+    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut Vec<u8>) {
         match parse(operation) {
             Some((DEPOSIT, [account, amount, _])) => match load(state, account).checked_add(amount) {
                 Some(balance) => {
                     store(state, account, balance);
-                    result.push(DONE);
-                    result.extend_from_slice(&balance.to_le_bytes());
+                    answer(balance, result);
                 }
                 None => result.push(OVERFLOW),
             },
@@ -111,32 +152,17 @@ impl Application for Bank {
                 }
                 result.push(DONE);
             }
-            Some(_) => self.unordered_execution(state, operation, result),
+            Some((_, [account, ..])) => answer(load(state, account), result),
             None => result.push(MALFORMED),
         }
     }
 
-    fn unordered_execution(&self, state: &PartitionedStore, operation: &[u8], result: &mut Vec<u8>) {
-        match parse(operation) {
-            Some((BALANCE, [account, ..])) => {
-                result.push(DONE);
-                result.extend_from_slice(&load(state, account).to_le_bytes());
-            }
-            _ => result.push(MALFORMED),
+    fn declare_keys(&self, operation: &[u8], touch: &mut dyn FnMut(Column, &[u8])) -> bool {
+        if let Some((kind, fields)) = parse(operation) {
+            fields[..accounts(kind)]
+                .iter()
+                .for_each(|account| touch(COLUMN, &account.to_le_bytes()));
         }
-    }
-
-    fn prepare(&self, state: &PartitionedStore, operation: &[u8]) {
-        let Some((kind, fields)) = parse(operation) else {
-            return;
-        };
-        let accounts = if kind == TRANSFER { 2 } else { 1 };
-        fields[..accounts]
-            .iter()
-            .for_each(|account| state.touch(&account.to_le_bytes()));
-    }
-
-    fn name(&self) -> &'static str {
-        "bank"
+        true
     }
 }

@@ -2,23 +2,20 @@
 
 use super::MALFORMED;
 use crate::crypto::{Digester, Domain};
-use crate::execution::{Application, ImageError, MonolithicState};
+use crate::execution::{
+    Application, Column, CrudState, Direct, ImageError, KeyedState, MonolithicState, ScalableApp,
+};
 use crate::types::Digest;
 
 /// The application.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Counter;
 
-/// The number.
+/// The number, in little-endian bytes: under the empty key of column 0.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Count(u64);
+pub struct Count([u8; 8]);
 
-/// The number, until it was written.
-#[derive(Debug, Clone, Copy)]
-pub struct FrozenCount {
-    count: u64,
-    is_written: bool,
-}
+const COLUMN: Column = Column(0);
 
 /// The operation that adds `amount`.
 #[must_use]
@@ -39,34 +36,73 @@ pub fn value(result: &[u8]) -> Option<u64> {
 }
 
 impl MonolithicState for Count {
-    type Snapshot = FrozenCount;
+    type Snapshot = u64;
 
-    fn snapshot(&mut self) -> FrozenCount {
-        FrozenCount {
-            count: self.0,
-            is_written: false,
-        }
+    fn snapshot(&mut self) -> u64 {
+        u64::from_le_bytes(self.0)
     }
 
-    fn digest_step(snapshot: &mut FrozenCount, digester: &Digester, _: usize) -> Option<Digest> {
-        Some(digester.digest(Domain::State, &snapshot.count.to_le_bytes()))
+    fn digest_step(snapshot: &mut u64, digester: &Digester, _: usize) -> Option<Digest> {
+        Some(digester.digest(Domain::State, &snapshot.to_le_bytes()))
     }
 
-    fn write_chunk(snapshot: &mut FrozenCount, _: usize, chunk: &mut Vec<u8>) -> bool {
-        if std::mem::replace(&mut snapshot.is_written, true) {
-            return false;
-        }
-        chunk.extend_from_slice(&snapshot.count.to_le_bytes());
-        true
+    fn piece_count(_: &u64) -> usize {
+        1
+    }
+
+    fn piece_digests(snapshot: &u64, digester: &Digester) -> Vec<Digest> {
+        vec![digester.digest(Domain::State, &snapshot.to_le_bytes())]
+    }
+
+    fn digest_of(pieces: &[Digest], _: &Digester) -> Digest {
+        pieces.first().copied().unwrap_or(Digest::ZERO)
+    }
+
+    fn write_piece(snapshot: &mut u64, out: &mut Vec<u8>) {
+        out.extend_from_slice(&snapshot.to_le_bytes());
     }
 
     fn blank() -> Self {
         Self::default()
     }
 
-    fn read_chunk(&mut self, chunk: &[u8]) -> Result<(), ImageError> {
-        self.0 = value(chunk).ok_or(ImageError::State)?;
+    fn read_piece(&mut self, _: usize, bytes: &[u8]) -> Result<(), ImageError> {
+        self.0 = bytes.try_into().map_err(|_| ImageError::State)?;
         Ok(())
+    }
+}
+
+impl KeyedState for Count {
+    fn get(&self, column: Column, key: &[u8]) -> Option<&[u8]> {
+        (column == COLUMN && key.is_empty()).then_some(&self.0)
+    }
+
+    /// Other keys, and values of another length, are not kept.
+    fn put(&mut self, column: Column, key: &[u8], value: &[u8]) {
+        if let (COLUMN, [], Ok(count)) = (column, key, value.try_into()) {
+            self.0 = count;
+        }
+    }
+
+    /// The number is never removed.
+    fn remove(&mut self, _: Column, _: &[u8]) -> bool {
+        false
+    }
+}
+
+impl ScalableApp for Counter {
+    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut Vec<u8>) {
+        let count = state.read(COLUMN, &[]).and_then(value).unwrap_or(0);
+        let count = match (operation, value(operation)) {
+            ([], _) => count,
+            (_, Some(amount)) => {
+                let sum = count.wrapping_add(amount);
+                state.put(COLUMN, &[], &sum.to_le_bytes());
+                sum
+            }
+            _ => return result.push(MALFORMED),
+        };
+        result.extend_from_slice(&count.to_le_bytes());
     }
 }
 
@@ -78,17 +114,12 @@ impl Application for Counter {
     }
 
     fn update(&self, state: &mut Count, operation: &[u8], result: &mut Vec<u8>) {
-        if let Some(amount) = value(operation) {
-            state.0 = state.0.wrapping_add(amount);
-            result.extend_from_slice(&state.0.to_le_bytes());
-        } else {
-            self.unordered_execution(state, operation, result);
-        }
+        self.speculatively_execute(&mut Direct(state), operation, result);
     }
 
     fn unordered_execution(&self, state: &Count, operation: &[u8], result: &mut Vec<u8>) {
         match operation {
-            [] => result.extend_from_slice(&state.0.to_le_bytes()),
+            [] => result.extend_from_slice(&state.0),
             _ => result.push(MALFORMED),
         }
     }

@@ -7,11 +7,13 @@
 //! | delete | `3`, key length u16, key | `1` if it was there, else `0` |
 
 use super::MALFORMED;
-use crate::execution::{Application, PartitionedStore};
+use crate::execution::{Application, Column, CrudState, Direct, PartitionedStore, ScalableApp};
 
 const PUT: u8 = 1;
 const GET: u8 = 2;
 const DELETE: u8 = 3;
+
+const COLUMN: Column = Column(0);
 
 /// The application.
 #[derive(Debug, Clone, Copy, Default)]
@@ -74,8 +76,8 @@ fn parse(operation: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((kind, key, value))
 }
 
-fn read(state: &PartitionedStore, key: &[u8], result: &mut Vec<u8>) {
-    match state.get(key) {
+fn answer(value: Option<&[u8]>, result: &mut Vec<u8>) {
+    match value {
         Some(value) => {
             result.push(1);
             result.extend_from_slice(value);
@@ -92,20 +94,12 @@ impl Application for Kv {
     }
 
     fn update(&self, state: &mut PartitionedStore, operation: &[u8], result: &mut Vec<u8>) {
-        match parse(operation) {
-            Some((PUT, key, value)) => {
-                state.put(key, value);
-                result.push(0);
-            }
-            Some((DELETE, key, [])) => result.push(u8::from(state.delete(key))),
-            Some((GET, key, [])) => read(state, key, result),
-            _ => result.push(MALFORMED),
-        }
+        self.speculatively_execute(&mut Direct(state), operation, result);
     }
 
     fn unordered_execution(&self, state: &PartitionedStore, operation: &[u8], result: &mut Vec<u8>) {
         match parse(operation) {
-            Some((GET, key, [])) => read(state, key, result),
+            Some((GET, key, [])) => answer(state.get(key), result),
             _ => result.push(MALFORMED),
         }
     }
@@ -118,5 +112,26 @@ impl Application for Kv {
 
     fn name(&self) -> &'static str {
         "kv"
+    }
+}
+
+impl ScalableApp for Kv {
+    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut Vec<u8>) {
+        match parse(operation) {
+            Some((PUT, key, value)) => {
+                state.put(COLUMN, key, value);
+                result.push(0);
+            }
+            Some((DELETE, key, [])) => result.push(u8::from(state.delete(COLUMN, key))),
+            Some((GET, key, [])) => answer(state.read(COLUMN, key), result),
+            _ => result.push(MALFORMED),
+        }
+    }
+
+    fn declare_keys(&self, operation: &[u8], touch: &mut dyn FnMut(Column, &[u8])) -> bool {
+        if let Some((_, key, _)) = parse(operation) {
+            touch(COLUMN, key);
+        }
+        true
     }
 }

@@ -1,6 +1,7 @@
 //! The built-in applications.
 
 pub mod bank;
+pub mod compute;
 pub mod counter;
 pub mod kv;
 pub mod null;

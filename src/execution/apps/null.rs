@@ -1,7 +1,9 @@
 //! Nothing: every operation gives an empty result. For measuring what everything else costs.
 
 use crate::crypto::{Digester, Domain};
-use crate::execution::{Application, ImageError, MonolithicState};
+use crate::execution::{
+    Application, Column, CrudState, ImageError, KeyedState, MonolithicState, ScalableApp,
+};
 use crate::types::Digest;
 
 /// The application.
@@ -23,16 +25,46 @@ impl MonolithicState for Nothing {
         Some(digester.digest(Domain::State, &[]))
     }
 
-    fn write_chunk(_: &mut Self, _: usize, _: &mut Vec<u8>) -> bool {
-        false
+    fn piece_count(_: &Self) -> usize {
+        0
     }
+
+    fn piece_digests(_: &Self, _: &Digester) -> Vec<Digest> {
+        Vec::new()
+    }
+
+    fn digest_of(_: &[Digest], digester: &Digester) -> Digest {
+        digester.digest(Domain::State, &[])
+    }
+
+    fn write_piece(_: &mut Self, _: &mut Vec<u8>) {}
 
     fn blank() -> Self {
         Self
     }
 
-    fn read_chunk(&mut self, _: &[u8]) -> Result<(), ImageError> {
+    fn read_piece(&mut self, _: usize, _: &[u8]) -> Result<(), ImageError> {
         Err(ImageError::State)
+    }
+}
+
+impl KeyedState for Nothing {
+    fn get(&self, _: Column, _: &[u8]) -> Option<&[u8]> {
+        None
+    }
+
+    fn put(&mut self, _: Column, _: &[u8], _: &[u8]) {}
+
+    fn remove(&mut self, _: Column, _: &[u8]) -> bool {
+        false
+    }
+}
+
+impl ScalableApp for Null {
+    fn speculatively_execute(&self, _: &mut impl CrudState, _: &[u8], _: &mut Vec<u8>) {}
+
+    fn declare_keys(&self, _: &[u8], _: &mut dyn FnMut(Column, &[u8])) -> bool {
+        true
     }
 }
 

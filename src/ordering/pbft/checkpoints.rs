@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 
 use crate::crypto::{Digester, Domain, SigningKey, VerifyingKey};
 use crate::messages::{CheckpointClaim, SignedCheckpoint};
+use crate::mutants::{Mutant, active};
 use crate::protocol::Rejection;
 use crate::types::{NodeId, Quorum, SeqNo, Signers};
 
@@ -71,6 +72,10 @@ impl Checkpoints {
         let claim = checkpoint.claim();
         let key = self.verifying.get(from.index()).ok_or(Rejection::BadSignature)?;
         if checkpoint.signer != from.get() {
+            if active(Mutant::CheckpointSignerUnchecked) {
+                self.keep(NodeId::new(checkpoint.signer), checkpoint);
+                return Ok(());
+            }
             return Err(Rejection::BadSignature);
         }
         if claim.seq <= stable {
@@ -84,12 +89,14 @@ impl Checkpoints {
                 Rejection::ConflictingVote
             });
         }
-        key.verify(
+        let verified = key.verify(
             Domain::Checkpoint,
             &claim.signed_digest(&self.digester),
             &checkpoint.signature,
-        )
-        .map_err(|_| Rejection::BadSignature)?;
+        );
+        if verified.is_err() && !active(Mutant::CheckpointSignatureUnchecked) {
+            return Err(Rejection::BadSignature);
+        }
         self.keep(from, checkpoint);
         Ok(())
     }
@@ -130,8 +137,28 @@ impl Checkpoints {
             proof.iter().for_each(|c| {
                 signers.add(NodeId::new(c.signer));
             });
-            (signers.count() >= quorum.quorum()).then_some((claim, proof))
+            let enough = quorum.quorum() - usize::from(active(Mutant::CheckpointQuorumMinusOne));
+            (signers.count() >= enough).then_some((claim, proof))
         })
+    }
+
+    /// Whether a quorum of distinct replicas signed `claim` in `proof`.
+    pub(super) fn proves(&self, claim: CheckpointClaim, proof: &[SignedCheckpoint], quorum: Quorum) -> bool {
+        let signed = claim.signed_digest(&self.digester);
+        let mut signers = Signers::NONE;
+        for checkpoint in proof.iter().take(self.verifying.len()) {
+            let Some(key) = self.verifying.get(usize::from(checkpoint.signer)) else {
+                return false;
+            };
+            let is_valid = checkpoint.claim() == claim
+                && key
+                    .verify(Domain::Checkpoint, &signed, &checkpoint.signature)
+                    .is_ok();
+            if is_valid {
+                signers.add(NodeId::new(checkpoint.signer));
+            }
+        }
+        signers.count() >= quorum.quorum()
     }
 
     /// Our own signed checkpoints after `seq`, for a peer that lacks them.

@@ -19,6 +19,8 @@
 //! - *CHECKPOINT ⟨s, d⟩ equal from q distinct signers:* **stable**. h := the smaller of s and what is decided here;
 //!   everything up to h is forgotten. A replica that lags behind s goes on with the messages that are still under way;
 //!   when s lies above its H it has fallen behind: only a transfer brings it back.
+//! - *A transfer hands in the next decision, or a stable checkpoint beyond the last one:* decided; or everything up to the
+//!   checkpoint is forgotten, and ordering goes on after it.
 //! - *A view is left* ([`OrderingProtocol::leave_view`]): no vote for an earlier view is cast any more. Handed out are the
 //!   stable checkpoint with its proof, P (per place the batch prepared last, with its view) and Q (per place
 //!   the batches pre-prepared, each with its latest view), all of places after the checkpoint (§4.4).
@@ -62,6 +64,7 @@ mod early;
 mod resend;
 mod restore;
 mod slot;
+mod transfer;
 mod views;
 
 use std::sync::Arc;
@@ -71,6 +74,7 @@ use crate::messages::{
     Batch, BatchRef, CheckpointClaim, Phase, PrePrepare, Proposal, SignedCheckpoint, Status, SystemMessage,
     Vote,
 };
+use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
 use crate::protocol::{
     Effect, Outbox, Persisted, Recipients, Record, Rejected, Rejection, Standing, Timer, ViewEvidence,
@@ -185,7 +189,7 @@ impl Pbft {
             Err(Rejection::OldView)
         } else if seq <= self.low {
             Err(Rejection::BelowWindow)
-        } else if seq > self.high() {
+        } else if seq > self.high() && !active(Mutant::WatermarkUnchecked) {
             Err(Rejection::AboveWindow)
         } else {
             Ok(())
@@ -194,7 +198,8 @@ impl Pbft {
 
     fn try_proposal(&mut self, from: NodeId, proposal: Proposal, out: &mut Outbox) -> Result<(), Rejection> {
         let n = self.config.quorum.n();
-        if from != proposal.view.leader(n) || from == self.config.node {
+        let leads = from == proposal.view.leader(n) || active(Mutant::NotLeaderAccepted);
+        if !leads || from == self.config.node {
             return Err(Rejection::NotLeader);
         }
         if self.is_to_come(proposal.view) {
@@ -207,7 +212,10 @@ impl Pbft {
         let first = slot
             .chosen
             .or(slot.proposal.as_ref().map(|first| first.batch.digest));
-        if let Some(first) = first {
+        if active(Mutant::EquivocationAccepted) {
+            slot.accepted = false;
+        }
+        if let Some(first) = first.filter(|_| !active(Mutant::EquivocationAccepted)) {
             return Err(if first == proposal.batch.digest {
                 Rejection::Duplicate
             } else {
@@ -230,7 +238,8 @@ impl Pbft {
     fn try_vote(&mut self, from: NodeId, vote: Vote, out: &mut Outbox) -> Result<(), Rejection> {
         let (seq, view) = (vote.seq(), vote.view());
         let n = self.config.quorum.n();
-        if vote.phase == Phase::Prepare && from == view.leader(n) {
+        let by_leader = from == view.leader(n) && !active(Mutant::LeaderPrepareCounted);
+        if vote.phase == Phase::Prepare && by_leader {
             return Err(Rejection::LeaderPrepare);
         }
         if from == self.config.node || from.index() >= n {
@@ -242,7 +251,7 @@ impl Pbft {
             return if kept { Ok(()) } else { Err(Rejection::FutureView) };
         }
         self.admit(view, seq)?;
-        let quorum = self.config.quorum.quorum();
+        let quorum = self.commits_needed();
         let slot = self.slot(seq);
         slot.tally(vote.phase).add(from, vote.digest())?;
         if vote.phase == Phase::Commit
@@ -257,12 +266,22 @@ impl Pbft {
         Ok(())
     }
 
+    /// How many backups' prepares, and how many commits, it takes.
+    fn prepares_needed(&self) -> usize {
+        let fewer = usize::from(active(Mutant::PrepareQuorumMinusOne));
+        self.config.quorum.prepares().saturating_sub(fewer)
+    }
+
+    fn commits_needed(&self) -> usize {
+        self.config.quorum.quorum() - usize::from(active(Mutant::CommitQuorumMinusOne))
+    }
+
     /// Takes every step the slot's messages allow.
     fn advance(&mut self, seq: SeqNo, out: &mut Outbox) {
         let (weak, prepares, quorum) = (
             self.config.quorum.weak(),
-            self.config.quorum.prepares(),
-            self.config.quorum.quorum(),
+            self.prepares_needed(),
+            self.commits_needed(),
         );
         let (node, view) = (self.config.node, self.view);
         let slot = self.slot(seq);
@@ -272,7 +291,8 @@ impl Pbft {
         let digest = proposal.batch.digest;
         if !slot.accepted {
             // Others' prepares vouch for clients whose MACs do not convince us.
-            if !proposal.authentic && slot.prepares.count(&digest) < weak {
+            let believed = proposal.authentic || active(Mutant::UnauthenticAccepted);
+            if !believed && slot.prepares.count(&digest) < weak {
                 return;
             }
             self.accept(&proposal, out);
@@ -305,7 +325,7 @@ impl Pbft {
             let _ = slot.prepares.add(node, digest);
         }
         let mut promise = None;
-        if !logged {
+        if !logged && !active(Mutant::AcceptedUnlogged) {
             promise = Some(self.persist(Record::Proposal(proposal.clone()), out));
         }
         if leading {
@@ -349,8 +369,11 @@ impl Pbft {
 
     /// Moves the window up to what is both stable and decided here.
     fn advance_low(&mut self, out: &mut Outbox) {
+        if active(Mutant::WindowStuck) {
+            return;
+        }
         let low = self.stable.seq.min(self.decided);
-        for seq in self.low.get() + 1..=low.get() {
+        for seq in self.low.get() + 1..=low.get().min(self.high().get()) {
             self.slot(SeqNo::new(seq)).clear();
         }
         self.low = low;
@@ -542,6 +565,18 @@ impl OrderingProtocol for Pbft {
 
     fn base_records(&self) -> Vec<Record> {
         self.records_to_carry()
+    }
+
+    fn is_certified(&self, claim: CheckpointClaim, proof: &[SignedCheckpoint]) -> bool {
+        self.checkpoints.proves(claim, proof, self.config.quorum)
+    }
+
+    fn jump(&mut self, _: Time, claim: CheckpointClaim, proof: &[SignedCheckpoint], out: &mut Outbox) {
+        self.jump_to(claim, proof, out);
+    }
+
+    fn on_transferred(&mut self, _: Time, decision: &Arc<Proposal>, out: &mut Outbox) {
+        self.take_transferred(decision, out);
     }
 
     fn decided(&self) -> SeqNo {

@@ -10,6 +10,7 @@ use super::{Pbft, vote};
 use crate::messages::{
     BatchRef, Phase, PlaceStatus, Proposal, STATUS_PLACES, Status, SystemMessage, ViewTransferMessage, Vote,
 };
+use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
 use crate::protocol::{Outbox, Recipients, Record, Rejected, Rejection, Standing};
 use crate::types::{NodeId, SeqNo, Time};
@@ -77,6 +78,12 @@ impl Resend {
         }
     }
 
+    /// Decisions go on after a gap: what lies before it is forgotten.
+    pub(super) fn restart(&mut self) {
+        self.history.clear();
+        self.history_bytes = 0;
+    }
+
     fn decision(&self, seq: SeqNo) -> Option<&Arc<Proposal>> {
         let first = self.history.front()?.seq;
         (seq >= first).then(|| self.history.get(seq.since(first) as usize))?
@@ -123,11 +130,17 @@ impl Pbft {
                 true => places.map(|seq| self.peek(SeqNo::new(seq)).status()).collect(),
                 false => Vec::new(),
             },
+            disputed: Vec::new(),
         }
     }
 
     pub(super) fn answer_status(&mut self, now: Time, from: NodeId, status: &Status, out: &mut Outbox) {
-        if !status.asks || from == self.config.node || !self.resend.may_answer(now, from, Asked::Status) {
+        let silent = active(Mutant::StatusUnanswered);
+        if silent
+            || !status.asks
+            || from == self.config.node
+            || !self.resend.may_answer(now, from, Asked::Status)
+        {
             return;
         }
         let to = Recipients::One(from);
@@ -252,7 +265,10 @@ impl Pbft {
     }
 
     pub(super) fn take_decisions(&mut self, from: NodeId, decisions: &[BatchRef], out: &mut Outbox) {
-        let weak = self.config.quorum.weak();
+        let weak = match active(Mutant::OneDecisionBelieved) {
+            true => 1,
+            false => self.config.quorum.weak(),
+        };
         if from == self.config.node || from.index() >= self.config.quorum.n() {
             return;
         }

@@ -13,8 +13,9 @@ use crate::types::{Digest, SeqNo};
 
 impl Pbft {
     pub(super) fn start_after(&mut self, seq: SeqNo) {
-        self.decided = seq;
+        self.decided = self.decided.max(seq);
         self.promise = Some(Persisted::RESTORED);
+        self.restore_low();
     }
 
     pub(super) fn take_record(&mut self, record: &Record) {
@@ -153,7 +154,7 @@ impl Pbft {
     /// Moves the window up to what is both stable and decided, as it was moved before the restart.
     fn restore_low(&mut self) {
         let low = self.stable.seq.min(self.decided);
-        for seq in self.low.get() + 1..=low.get() {
+        for seq in self.low.get() + 1..=low.get().min(self.high().get()) {
             self.slot(SeqNo::new(seq)).clear();
         }
         self.low = self.low.max(low);

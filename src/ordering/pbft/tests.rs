@@ -281,6 +281,7 @@ fn record_text(record: &Record) -> String {
         Record::Stable { claim, .. } => format!("stable {:?}", claim.seq),
         Record::Vote(vote) => vote_text(vote),
         Record::Checkpoint(c) => format!("checkpoint s{} {}", c.seq, letter(&c.claim().digest)),
+        Record::Jump { seq, .. } => format!("jump {seq:?}"),
         Record::View(view) => format!("view {view}"),
         Record::NewView(_) => "new view".into(),
     }
@@ -300,6 +301,7 @@ fn line(effect: &Effect) -> String {
             format!("stable {:?} {} by {signers:?}", claim.seq, letter(&claim.digest))
         }
         Effect::SetTimer { timer, at } => format!("timer {timer:?} at {at:?}"),
+        Effect::Image(task) => format!("image {task:?}"),
         Effect::CancelTimer(timer) => format!("no timer {timer:?}"),
         Effect::Rejected(r) => format!("refused {} {:?} {:?} {:?}", r.from, r.view, r.seq, r.reason),
         Effect::Diverged { stable, ours } => format!(

@@ -3,12 +3,16 @@
 use super::Pbft;
 use super::slot::Slot;
 use crate::messages::{BatchRef, PlacedDigest, ViewTransferMessage};
+use crate::mutants::{Mutant, active};
 use crate::protocol::{Effect, Outbox, Recipients, Rejected, ViewEvidence, ViewStart};
 use crate::types::{Digest, NodeId, SeqNo, View};
 
 impl Pbft {
     pub(super) fn leave(&mut self, next: View) -> ViewEvidence {
         debug_assert!(next > self.view, "views only grow");
+        if active(Mutant::OldViewVoted) {
+            return self.carried();
+        }
         self.view = next;
         self.active = false;
         self.carried()
@@ -22,11 +26,12 @@ impl Pbft {
             prepared: Vec::new(),
             pre_prepared: Vec::new(),
         };
+        let forgets = active(Mutant::PreparedForgotten);
         let first = self.stable.seq.max(self.low).next();
         for number in first.get()..=self.high().get() {
             let seq = SeqNo::new(number);
             let slot = self.peek(seq);
-            if let Some((view, digest)) = slot.last_prepared() {
+            if let (Some((view, digest)), false) = (slot.last_prepared(), forgets) {
                 evidence.prepared.push(PlacedDigest::new(seq, &digest, view));
             }
             let from = evidence.pre_prepared.len();
@@ -35,6 +40,9 @@ impl Pbft {
                 .pre_prepared
                 .extend(entries.map(|(digest, view)| PlacedDigest::new(seq, digest, *view)));
             evidence.pre_prepared[from..].sort_unstable();
+        }
+        if active(Mutant::PrePreparedForgotten) {
+            evidence.pre_prepared.clear();
         }
         evidence
     }
@@ -98,7 +106,7 @@ impl Pbft {
             .filter_map(|seq| Some(BatchRef::new(seq, &self.peek(seq).wanted()?)))
             .take(super::resend::FETCHED_AT_ONCE)
             .collect();
-        if wanted.is_empty() {
+        if wanted.is_empty() || active(Mutant::FetchSkipped) {
             return;
         }
         let (n, node) = (self.config.quorum.n(), self.config.node);

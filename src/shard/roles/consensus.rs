@@ -1,16 +1,26 @@
 use std::sync::Arc;
 
+use bytes::Bytes;
+
+use super::faults::Faults;
 use super::{Role, STEP_MESSAGES};
 use crate::config::Durability;
 use crate::messages::{Checked as CheckedMessage, ClientReply, SystemMessage};
-use crate::metrics::{Metrics, count};
+use crate::metrics::{Metrics, Places, count};
 use crate::ordering::OrderingProtocol;
-use crate::replica::{Action, Replica, Stack};
+use crate::preprocessing::ClientDirectory;
+use crate::protocol::Recipients;
+use crate::replica::{Action, ExecutionPhase, Replica, Stack, TransferPhase};
 use crate::shard::lanes::{
     Checked, Done, FromReplica, Inlet, LogEntry, Logged, Outgoing, Outlet, Work, any_blocked,
 };
 use crate::shard::reactor::Reactor;
+use crate::state_transfer::ImageTask;
+use crate::storage::shelf::ShelfHandle;
 use crate::types::{ClusterId, Epoch, Lsn, Time};
+
+/// Chunks of an image that are read ahead of execution.
+const INSTALL_CHUNKS: usize = 8;
 
 /// The lanes of the consensus role.
 pub(crate) struct ConsensusLanes {
@@ -30,17 +40,34 @@ pub(crate) struct ConsensusLanes {
     pub outgoing: Vec<Outlet<Outgoing>>,
 }
 
+/// Sends to every network role: each has links to some of the replicas.
+fn send(outgoing: &mut [Outlet<Outgoing>], to: Recipients, message: &Bytes) {
+    for outgoing in outgoing {
+        outgoing.push(Outgoing::Replicas {
+            to,
+            message: message.clone(),
+        });
+    }
+}
+
 /// Runs the orchestrator: its inputs in one order, protocol messages first.
 pub(crate) struct ConsensusRole<S: Stack> {
     replica: Replica<S>,
     lanes: ConsensusLanes,
     cluster: ClusterId,
     epoch: Epoch,
+    clients: ClientDirectory,
+    /// The images of checkpoints that are transferred; `None` when nothing is kept on disk.
+    shelf: Option<ShelfHandle>,
     metrics: Arc<Metrics>,
+    /// A demonstration's lies, if this replica tells any.
+    faults: Option<Faults>,
     /// Whether a record counts as kept when it was made.
     trusts_memory: bool,
     /// The end of what was logged in this step, if it counts as kept.
     logged_end: Option<Lsn>,
+    /// What was told last.
+    phases: (ExecutionPhase, TransferPhase),
 }
 
 impl<S: Stack> ConsensusRole<S> {
@@ -48,18 +75,43 @@ impl<S: Stack> ConsensusRole<S> {
         replica: Replica<S>,
         lanes: ConsensusLanes,
         (cluster, epoch): (ClusterId, Epoch),
+        clients: ClientDirectory,
         durability: Durability,
+        faults: Option<Faults>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
+            faults,
             trusts_memory: durability != Durability::Sync,
             replica,
             lanes,
             cluster,
             epoch,
+            clients,
+            shelf: None,
             metrics,
             logged_end: None,
+            phases: (ExecutionPhase::OrderProtocol, TransferPhase::NotRunning),
         }
+    }
+
+    /// Gives it images to transfer.
+    pub fn with_shelf(mut self, shelf: Option<ShelfHandle>) -> Self {
+        self.shelf = shelf;
+        self
+    }
+
+    /// Publishes what the replica does now, and logs it where it begins or ends.
+    fn tell_phases(&mut self, phases: (ExecutionPhase, TransferPhase)) {
+        let (execution, transfer) = phases;
+        self.metrics.publish_phases(execution, transfer);
+        if execution != self.phases.0 {
+            tracing::info!(view = %self.replica.view(), "{execution}");
+        }
+        if transfer.stage() != self.phases.1.stage() {
+            tracing::info!(executed = %self.replica.executed(), "{transfer}");
+        }
+        self.phases = phases;
     }
 
     fn is_blocked(&mut self) -> bool {
@@ -77,6 +129,7 @@ impl<S: Stack> ConsensusRole<S> {
                     Logged::Durable(end) if !self.trusts_memory => self.replica.on_durable(end),
                     Logged::Durable(_) => {}
                     Logged::Image(seq) => self.replica.on_image_kept(now, seq),
+                    Logged::Transfer(event) => self.replica.on_image(now, &event),
                 }
             }
         }
@@ -92,6 +145,10 @@ impl<S: Stack> ConsensusRole<S> {
                 Done::Checkpoint(claim) => {
                     self.metrics.publish_checkpoint(claim);
                     self.replica.on_checkpoint_taken(now, claim);
+                }
+                Done::Installed { seq, windows } => {
+                    tracing::info!(%seq, "a state from other replicas is installed");
+                    self.replica.on_installed(now, seq, &windows);
                 }
             }
         }
@@ -127,6 +184,7 @@ impl<S: Stack> ConsensusRole<S> {
                 match checked {
                     Checked::Frame(frame) => self.replica.on_frame(now, frame),
                     Checked::Proposal { from, proposal } => self.replica.on_proposal(now, from, *proposal),
+                    Checked::Disputed(client) => self.replica.on_disputed(client),
                     Checked::Batch { from, batch } => self.replica.on_batch(now, from, *batch),
                 }
             }
@@ -134,20 +192,19 @@ impl<S: Stack> ConsensusRole<S> {
         any
     }
 
-    fn act(&mut self) -> bool {
+    fn act(&mut self, now: Time) -> bool {
         let mut any = false;
+        if let Some(faults) = &mut self.faults {
+            faults.say_what_is_due(now, &mut self.lanes.outgoing);
+        }
         let view = self.replica.view();
         for action in self.replica.drain_actions() {
             any = true;
             match action {
-                Action::ToReplicas { to, message } => {
-                    for outgoing in &mut self.lanes.outgoing {
-                        outgoing.push(Outgoing::Replicas {
-                            to,
-                            message: message.clone(),
-                        });
-                    }
-                }
+                Action::ToReplicas { to, message } => match &mut self.faults {
+                    Some(faults) => faults.say(now, to, &message, &mut self.lanes.outgoing),
+                    None => send(&mut self.lanes.outgoing, to, &message),
+                },
                 Action::Refuse { key, reason } => {
                     let message = ClientReply::refusal(self.cluster, self.epoch, view, key.sequence, reason);
                     let network = key.client.get() as usize % self.lanes.outgoing.len();
@@ -158,6 +215,7 @@ impl<S: Stack> ConsensusRole<S> {
                 }
                 Action::Execute(decision) => self.lanes.work.push(Work::Decision(decision)),
                 Action::ReplyAgain(key) => self.lanes.work.push(Work::ReplyAgain(key)),
+                Action::RequireSignature(client) => self.clients.require_signature(client),
                 Action::Log { lsn, record } => {
                     if let Some(log) = &mut self.lanes.log {
                         log.push(LogEntry::Record { lsn, record });
@@ -171,6 +229,18 @@ impl<S: Stack> ConsensusRole<S> {
                         log.push(LogEntry::Cut(seq));
                     }
                 }
+                Action::Image(task) => {
+                    if let Some(shelf) = &self.shelf {
+                        match task {
+                            ImageTask::Install(seq) => {
+                                let (sender, chunks) = std::sync::mpsc::sync_channel(INSTALL_CHUNKS);
+                                shelf.stream(seq, sender);
+                                self.lanes.work.push(Work::Install(chunks));
+                            }
+                            task => shelf.ask(task),
+                        }
+                    }
+                }
                 Action::Stable(claim) => tracing::debug!(seq = %claim.seq, "checkpoint stable"),
                 Action::Diverged { stable, ours } => {
                     tracing::error!(
@@ -179,7 +249,7 @@ impl<S: Stack> ConsensusRole<S> {
                         "this replica's state is not the one a quorum signed"
                     );
                 }
-                Action::FellBehind { stable } => tracing::warn!(%stable, "this replica fell behind"),
+                Action::FellBehind { stable } => tracing::info!(%stable, "this replica fell behind"),
             }
         }
         any
@@ -188,23 +258,25 @@ impl<S: Stack> ConsensusRole<S> {
 
 impl<S: Stack> Role for ConsensusRole<S> {
     fn step(&mut self, now: Time, _: &mut Reactor) -> bool {
+        // What execution and the log say is always heard: they may be waiting for room in these lanes before they make
+        // room in those that block this role.
+        let done = self.take_done(now);
+        let logged = self.take_logged(now);
         if self.is_blocked() {
-            return false;
+            return done || logged;
         }
         self.replica.on_time(now);
         let messages = self.take_messages(now);
         let checked = self.take_checked(now);
-        let done = self.take_done(now);
-        let logged = self.take_logged(now);
         if messages || checked || done || logged {
             self.replica.finish_turn(now);
         }
-        let mut acted = self.act();
+        let mut acted = self.act(now);
         // Without `durability = "sync"` a record counts as kept when it was made.
         while let Some(end) = self.logged_end.take() {
             self.replica.on_durable(end);
             self.replica.finish_turn(now);
-            acted |= self.act();
+            acted |= self.act(now);
         }
         messages || checked || done || logged || acted
     }
@@ -216,12 +288,18 @@ impl<S: Stack> Role for ConsensusRole<S> {
         }
         self.lanes.outgoing.iter_mut().for_each(Outlet::ring);
         let ordering = self.replica.ordering();
-        self.metrics.publish(
-            self.replica.view(),
-            self.replica.executed(),
-            ordering.stable(),
-            self.replica.counters(),
-        );
+        let places = Places {
+            view: self.replica.view(),
+            ordered: ordering.decided(),
+            durable: self.replica.released(),
+            executed: self.replica.executed(),
+            stable: ordering.stable(),
+        };
+        self.metrics.publish(places, self.replica.counters());
+        let phases = (self.replica.phase(), self.replica.transfer_phase());
+        if phases != self.phases {
+            self.tell_phases(phases);
+        }
         false
     }
 
@@ -236,7 +314,8 @@ impl<S: Stack> Role for ConsensusRole<S> {
     }
 
     fn next_timeout(&self) -> Option<Time> {
-        self.replica.next_timeout()
+        let late = self.faults.as_ref().and_then(Faults::next_due);
+        self.replica.next_timeout().into_iter().chain(late).min()
     }
 
     fn drain(&mut self, finishing: bool) -> bool {

@@ -1,15 +1,22 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, TryRecvError};
+
+use bytes::Bytes;
 
 use super::Role;
 use crate::execution::{ExecutionEvent, Executor};
 use crate::messages::ClientReply;
 use crate::metrics::Metrics;
+use crate::shard::crew::Crew;
 use crate::shard::lanes::{Done, Inlet, Outgoing, Outlet, Work, any_blocked};
 use crate::shard::reactor::Reactor;
+use crate::storage::StorageError;
 use crate::storage::keeper::KeeperHandle;
 use crate::types::{ClusterId, Epoch, Time};
 
+/// Chunks of an image read in one step.
+const STEP_CHUNKS: usize = 2;
 /// Decisions executed in one step.
 const STEP_DECISIONS: usize = 16;
 /// Bytes of checkpoint work done in one step.
@@ -35,7 +42,12 @@ pub(crate) struct ExecutionRole<E: Executor> {
     epoch: Epoch,
     events: Vec<ExecutionEvent>,
     has_background: bool,
+    /// The chunks of an image that replaces the state.
+    installing: Option<Receiver<Result<Bytes, StorageError>>>,
+    failure: Option<StorageError>,
     keeper: Option<KeeperHandle>,
+    /// The executor's helpers.
+    crew: Option<Crew>,
     metrics: Arc<Metrics>,
 }
 
@@ -44,6 +56,7 @@ impl<E: Executor> ExecutionRole<E> {
         executor: E,
         lanes: ExecutionLanes,
         keeper: Option<KeeperHandle>,
+        crew: Option<Crew>,
         (cluster, epoch): (ClusterId, Epoch),
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -54,7 +67,10 @@ impl<E: Executor> ExecutionRole<E> {
             epoch,
             events: Vec::new(),
             has_background: false,
+            installing: None,
+            failure: None,
             keeper,
+            crew,
             metrics,
         }
     }
@@ -70,13 +86,59 @@ impl<E: Executor> ExecutionRole<E> {
                 self.executor.execute(&decision, &mut self.events);
                 self.has_background = true;
             }
+            Work::Install(chunks) => {
+                self.executor.settle(&mut self.events);
+                self.installing = Some(chunks);
+            }
+            // Other replicas answer while the state is being replaced.
+            Work::Unordered(_) | Work::Digest(_) if self.installing.is_some() => {}
             Work::Unordered(frame) => self.executor.execute_unordered(&frame, &mut self.events),
             Work::ReplyAgain(key) => self.executor.reply_again(key, &mut self.events),
             Work::Digest(answer) => {
+                self.executor.settle(&mut self.events);
                 // Nobody waiting for it any more is fine.
                 let _ = answer.send(self.executor.digest_now());
             }
         }
+    }
+
+    /// Reads some of an image; true while there is one.
+    fn install(&mut self) -> bool {
+        let Some(chunks) = &self.installing else {
+            return false;
+        };
+        for _ in 0..STEP_CHUNKS {
+            let error = match chunks.try_recv() {
+                Ok(Ok(chunk)) => match self.executor.read_image_chunk(&chunk) {
+                    Ok(()) => continue,
+                    Err(source) => StorageError::Image {
+                        path: "images".into(),
+                        source,
+                    },
+                },
+                Ok(Err(error)) => error,
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => match self.executor.finish_image() {
+                    Ok(claim) => {
+                        self.lanes.done.push(Done::Installed {
+                            seq: claim.seq,
+                            windows: self.executor.client_windows(),
+                        });
+                        self.metrics.publish_checkpoint(claim);
+                        self.installing = None;
+                        return true;
+                    }
+                    Err(source) => StorageError::Image {
+                        path: "images".into(),
+                        source,
+                    },
+                },
+            };
+            self.failure = Some(error);
+            self.installing = None;
+            return true;
+        }
+        true
     }
 
     fn emit(&mut self) {
@@ -106,9 +168,9 @@ impl<E: Executor> ExecutionRole<E> {
 
 impl<E: Executor> Role for ExecutionRole<E> {
     fn step(&mut self, _: Time, _: &mut Reactor) -> bool {
-        let mut any = false;
+        let mut any = self.install();
         for _ in 0..STEP_DECISIONS {
-            if self.is_blocked() {
+            if self.installing.is_some() || !self.executor.has_room() || self.is_blocked() {
                 break;
             }
             let Some(work) = self.lanes.decisions.pop() else {
@@ -116,6 +178,11 @@ impl<E: Executor> Role for ExecutionRole<E> {
             };
             any = true;
             self.work(work);
+            self.emit();
+        }
+        if self.installing.is_none() && !self.is_blocked() && self.executor.step(&mut self.events) {
+            any = true;
+            self.has_background = true;
             self.emit();
         }
         for lane in 0..self.lanes.unordered.len() {
@@ -131,7 +198,7 @@ impl<E: Executor> Role for ExecutionRole<E> {
                 self.emit();
             }
         }
-        if self.has_background {
+        if self.has_background && self.installing.is_none() {
             self.has_background = self
                 .executor
                 .background_step(STEP_BACKGROUND_BYTES, &mut self.events);
@@ -142,16 +209,24 @@ impl<E: Executor> Role for ExecutionRole<E> {
     }
 
     fn finish(&mut self, _: Time, _: &mut Reactor) -> bool {
+        if let Some(crew) = &self.crew
+            && self.executor.wants_help()
+        {
+            crew.ring();
+        }
         self.lanes.done.ring();
         if let Some(keeper) = &self.keeper {
             // One image is written at a time; meanwhile checkpoints are taken without.
             self.executor.keep_images(!keeper.is_writing());
         }
         self.lanes.replies.iter_mut().for_each(Outlet::ring);
-        self.metrics
-            .counters
+        let counters = &self.metrics.counters;
+        counters
             .application_panics
             .store(self.executor.panics(), Ordering::Relaxed);
+        counters
+            .executions_repeated
+            .store(self.executor.aborts(), Ordering::Relaxed);
         false
     }
 
@@ -161,9 +236,15 @@ impl<E: Executor> Role for ExecutionRole<E> {
             || self.lanes.done.has_overflow()
             || self.lanes.replies.iter().any(Outlet::has_overflow)
             || self.has_background
+            || self.installing.is_some()
+            || self.executor.has_work()
+    }
+
+    fn failure(&mut self) -> Option<StorageError> {
+        self.failure.take()
     }
 
     fn drain(&mut self, _: bool) -> bool {
-        !self.has_input()
+        !self.has_input() && self.executor.is_settled()
     }
 }

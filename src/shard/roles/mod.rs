@@ -2,12 +2,14 @@
 
 mod consensus;
 mod execution;
+mod faults;
 mod log;
 mod network;
 mod preprocess;
 
 pub(crate) use consensus::{ConsensusLanes, ConsensusRole};
 pub(crate) use execution::{ExecutionLanes, ExecutionRole};
+pub(crate) use faults::Faults;
 pub(crate) use log::{LogLanes, LogRole};
 pub(crate) use network::{NetworkLanes, NetworkRole};
 pub(crate) use preprocess::{PreprocessLanes, PreprocessRole};

@@ -71,7 +71,11 @@ impl PreprocessRole {
                 if self.take_forwarded(from, &checked) {
                     continue;
                 }
-                match self.checker.check_proposal(&checked, &message) {
+                let result = self.checker.check_proposal(&checked, &message);
+                for client in self.checker.drain_disputed() {
+                    self.lanes.checked.push(Checked::Disputed(client));
+                }
+                match result {
                     Some(Ok(batch)) if checked.is_batch_response() => {
                         self.lanes.checked.push(Checked::Batch {
                             from,
@@ -85,7 +89,7 @@ impl PreprocessRole {
                         });
                     }
                     Some(Err(error)) => {
-                        tracing::warn!(%from, %error, "refused a proposal");
+                        tracing::debug!(%from, %error, "refused a proposal");
                         self.metrics.refuse_batch(error);
                     }
                     None => count(&self.metrics.counters.messages_refused),

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 
-use super::stage::{close, frames_of, open, with_frames};
+use super::stage::{frames_of, open};
 use super::{Actor, Stage};
 use crate::crypto::{Digester, Domain};
 use crate::messages::{Frame, OrderingMessage};
@@ -40,7 +40,7 @@ impl Actor for Censor {
         }
         stage.lie(
             to,
-            close(OrderingMessage::PrePrepare(with_frames(&proposal, &frames))),
+            stage.close(OrderingMessage::PrePrepare(stage.with_frames(&proposal, &frames))),
         );
     }
 }

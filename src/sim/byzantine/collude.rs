@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::equivocate::Equivocate;
-use super::stage::{open, votes};
+use super::stage::open;
 use super::{Actor, Stage};
 use crate::messages::{OrderingMessage, Phase, PrePrepare, Vote};
 use crate::types::NodeId;
@@ -39,7 +39,7 @@ impl Actor for Collude {
                     }
                 }
                 stage.hit();
-                self.leading.send(stage, to, &votes(cast.votes));
+                self.leading.send(stage, to, &stage.votes(cast.votes));
             }
             _ => stage.pass(to, message.clone()),
         }
@@ -57,6 +57,6 @@ impl Actor for Collude {
             digest: proposal.digest,
         };
         let cast = vec![ballot(Phase::Prepare), ballot(Phase::Commit)];
-        stage.lie(to, votes(cast));
+        stage.lie(to, stage.votes(cast));
     }
 }

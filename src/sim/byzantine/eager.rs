@@ -1,6 +1,6 @@
 use bytes::Bytes;
 
-use super::stage::{open, votes};
+use super::stage::open;
 use super::{Actor, Stage};
 use crate::messages::{OrderingMessage, Phase, PrePrepare, Vote};
 use crate::types::NodeId;
@@ -28,7 +28,7 @@ impl Actor for Eager {
     fn send(&mut self, stage: &mut Stage<'_>, to: NodeId, message: &Bytes) {
         // Votes may overtake the proposal that they are for.
         if let Some(OrderingMessage::PrePrepare(proposal)) = open(message) {
-            stage.lie(to, votes(ballots(&proposal)));
+            stage.lie(to, stage.votes(ballots(&proposal)));
         }
         stage.pass(to, message.clone());
     }
@@ -36,7 +36,7 @@ impl Actor for Eager {
     fn hear(&mut self, stage: &mut Stage<'_>, message: &Bytes) {
         if let Some(OrderingMessage::PrePrepare(proposal)) = open(message) {
             for to in stage.others() {
-                stage.lie(to, votes(ballots(&proposal)));
+                stage.lie(to, stage.votes(ballots(&proposal)));
             }
         }
     }

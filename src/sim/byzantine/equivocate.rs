@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::stage::{close, frames_of, open, votes, with_frames};
+use super::stage::{frames_of, open};
 use super::{Actor, Stage};
 use crate::messages::OrderingMessage;
 use crate::types::NodeId;
@@ -26,9 +26,9 @@ impl Actor for Equivocate {
                     0 | 1 => frames.clear(),
                     _ => frames.reverse(),
                 }
-                let other = with_frames(&proposal, &frames);
+                let other = stage.with_frames(&proposal, &frames);
                 self.other.insert(proposal.digest, other.digest);
-                stage.lie(to, close(OrderingMessage::PrePrepare(other)));
+                stage.lie(to, stage.close(OrderingMessage::PrePrepare(other)));
             }
             Some(OrderingMessage::Votes(mut cast)) => {
                 for vote in &mut cast.votes {
@@ -37,7 +37,7 @@ impl Actor for Equivocate {
                         stage.hit();
                     }
                 }
-                stage.pass(to, votes(cast.votes));
+                stage.pass(to, stage.votes(cast.votes));
             }
             _ => stage.pass(to, message.clone()),
         }

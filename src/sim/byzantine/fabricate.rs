@@ -1,6 +1,6 @@
 use bytes::Bytes;
 
-use super::stage::{close, frames_of, open, with_frames};
+use super::stage::{frames_of, open};
 use super::{Actor, Stage};
 use crate::execution::apps::kv;
 use crate::messages::{Authenticator, FrameBuilder, Mode, OrderingMessage, RequestFrame};
@@ -32,7 +32,7 @@ impl Actor for Fabricate {
         frames.push(frame.to_archive());
         stage.lie(
             to,
-            close(OrderingMessage::PrePrepare(with_frames(&proposal, &frames))),
+            stage.close(OrderingMessage::PrePrepare(stage.with_frames(&proposal, &frames))),
         );
     }
 }

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 
-use super::stage::{close_view, open_view};
+use super::stage::open_view;
 use super::{Actor, Stage};
 use crate::messages::{BatchRef, STATUS_PLACES, ViewTransferMessage};
 use crate::types::NodeId;
@@ -41,7 +41,7 @@ impl Actor for FalseWords {
             ViewTransferMessage::FetchBatches(wanted) => wanted.reverse(),
             _ => return stage.pass(to, message.clone()),
         }
-        stage.lie(to, close_view(said));
+        stage.lie(to, stage.close_view(said));
     }
 
     fn hear(&mut self, stage: &mut Stage<'_>, message: &Bytes) {
@@ -58,6 +58,6 @@ impl Actor for FalseWords {
             true => ViewTransferMessage::Decisions(made_up),
             false => ViewTransferMessage::FetchBatches(made_up),
         };
-        stage.lie(to, close_view(lie));
+        stage.lie(to, stage.close_view(lie));
     }
 }

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 
-use super::stage::{close, open};
+use super::stage::open;
 use super::{Actor, Stage};
 use crate::crypto::{Digester, Domain};
 use crate::messages::{OrderingMessage, SignedCheckpoint};
@@ -31,7 +31,7 @@ impl Actor for ForgedCheckpoints {
                 ..truth
             },
         };
-        stage.lie(to, close(OrderingMessage::Checkpoint(forged)));
+        stage.lie(to, stage.close(OrderingMessage::Checkpoint(forged)));
         if stage.dice.chance(50) {
             stage.pass(to, message.clone());
         }

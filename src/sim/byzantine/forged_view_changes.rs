@@ -1,6 +1,6 @@
 use bytes::Bytes;
 
-use super::stage::{close_view, open_view, sign_view_change};
+use super::stage::{open_view, sign_view_change};
 use super::{Actor, Stage};
 use crate::messages::{PlacedDigest, SignedCheckpoint, ViewChange, ViewTransferMessage};
 use crate::types::NodeId;
@@ -89,7 +89,7 @@ impl Actor for ForgedViewChanges {
             return stage.pass(to, message.clone());
         };
         let forged = self.forge(stage, &truth);
-        stage.lie(to, close_view(ViewTransferMessage::ViewChange(forged)));
+        stage.lie(to, stage.close_view(ViewTransferMessage::ViewChange(forged)));
         if stage.dice.chance(30) {
             stage.pass(to, message.clone());
         }
@@ -118,7 +118,7 @@ impl Actor for ForgedViewChanges {
             signature: [0; 64],
         };
         let unasked = sign_view_change(stage.node, unasked);
-        let unasked = close_view(ViewTransferMessage::ViewChange(unasked));
+        let unasked = stage.close_view(ViewTransferMessage::ViewChange(unasked));
         for to in stage.others() {
             stage.lie(to, unasked.clone());
         }

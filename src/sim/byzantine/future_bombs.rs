@@ -1,6 +1,6 @@
 use bytes::Bytes;
 
-use super::stage::{close, open, votes};
+use super::stage::open;
 use super::{Actor, Stage};
 use crate::messages::{OrderingMessage, Phase, Vote};
 use crate::types::NodeId;
@@ -36,7 +36,7 @@ impl Actor for FutureBombs {
                             .pick(&[proposal.view.saturating_add(stage.n as u64), u64::MAX])
                     }
                 }
-                stage.lie(to, close(OrderingMessage::PrePrepare(proposal)));
+                stage.lie(to, stage.close(OrderingMessage::PrePrepare(proposal)));
             }
             Some(OrderingMessage::Votes(cast)) => {
                 let Some(first) = cast.votes.first().copied() else {
@@ -61,7 +61,7 @@ impl Actor for FutureBombs {
                         });
                     }
                 }
-                stage.lie(to, votes(bombs));
+                stage.lie(to, stage.votes(bombs));
             }
             _ => {}
         }

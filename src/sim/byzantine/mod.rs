@@ -28,8 +28,10 @@ pub(super) use stage::{Sent, Stage};
 
 use bytes::Bytes;
 
+use super::keys::CLUSTER;
 use super::{Dice, Knobs};
-use crate::types::NodeId;
+use crate::shard::lanes::Interceptor;
+use crate::types::{ClusterId, NodeId};
 
 /// The kinds of lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,6 +130,12 @@ impl Lie {
         }
     }
 
+    /// The lie told by a replica of a real cluster.
+    pub(crate) fn over_links(self, node: NodeId, n: usize, cluster: ClusterId) -> Box<dyn Interceptor> {
+        let knobs = Knobs::calm(n, 1);
+        Box::new(Liar::new(node, &[self], &knobs, Dice::new(42)).in_cluster(cluster))
+    }
+
     fn actor(self, dice: &mut Dice, knobs: &Knobs) -> Box<dyn Actor> {
         match self {
             Self::Equivocate => Box::new(equivocate::Equivocate::default()),
@@ -155,7 +163,7 @@ impl Lie {
 }
 
 /// One lie at work.
-trait Actor {
+trait Actor: Send {
     /// The replica would send this. Only what the actor passes on is sent.
     fn send(&mut self, stage: &mut Stage<'_>, to: NodeId, message: &Bytes) {
         stage.pass(to, message.clone());
@@ -177,6 +185,7 @@ trait Actor {
 pub(super) struct Liar {
     node: NodeId,
     n: usize,
+    cluster: ClusterId,
     dice: Dice,
     actors: Vec<(Lie, Box<dyn Actor>)>,
     /// How often each kind acted.
@@ -188,6 +197,7 @@ impl Liar {
         Self {
             node,
             n: knobs.replicas,
+            cluster: CLUSTER,
             actors: lies
                 .iter()
                 .map(|lie| (*lie, lie.actor(&mut dice, knobs)))
@@ -195,6 +205,12 @@ impl Liar {
             hits: lies.iter().map(|lie| (*lie, 0)).collect(),
             dice,
         }
+    }
+
+    /// A liar in another cluster than the simulator's.
+    pub fn in_cluster(mut self, cluster: ClusterId) -> Self {
+        self.cluster = cluster;
+        self
     }
 
     /// What is sent in place of a message.
@@ -211,7 +227,7 @@ impl Liar {
         for index in from..self.actors.len() {
             let mut next = Vec::new();
             for sent in messages {
-                let mut stage = Stage::new(self.node, self.n, &mut self.dice);
+                let mut stage = Stage::new(self.node, self.n, self.cluster, &mut self.dice);
                 self.actors[index].1.send(&mut stage, sent.to, &sent.message);
                 self.hits[index].1 += stage.hits;
                 next.extend(stage.out.into_iter().map(|mut passed| {
@@ -237,7 +253,7 @@ impl Liar {
     fn react(&mut self, mut act: impl FnMut(&mut dyn Actor, &mut Stage<'_>)) -> Vec<Sent> {
         let mut out = Vec::new();
         for index in 0..self.actors.len() {
-            let mut stage = Stage::new(self.node, self.n, &mut self.dice);
+            let mut stage = Stage::new(self.node, self.n, self.cluster, &mut self.dice);
             act(&mut *self.actors[index].1, &mut stage);
             self.hits[index].1 += stage.hits;
             let said = std::mem::take(&mut stage.out);
@@ -249,11 +265,21 @@ impl Liar {
     /// What a client is told in place of this.
     pub fn reply(&mut self, mut message: Bytes) -> Option<Bytes> {
         for (index, (_, actor)) in self.actors.iter_mut().enumerate() {
-            let mut stage = Stage::new(self.node, self.n, &mut self.dice);
+            let mut stage = Stage::new(self.node, self.n, self.cluster, &mut self.dice);
             let told = actor.reply(&mut stage, &message);
             self.hits[index].1 += stage.hits;
             message = told?;
         }
         Some(message)
+    }
+}
+
+/// Over real links a liar is an interceptor: it lies to other replicas, in the cluster it is put into.
+impl Interceptor for Liar {
+    fn say(&mut self, to: NodeId, message: &Bytes) -> Vec<(NodeId, Bytes, std::time::Duration)> {
+        let said = self.send(to, message.clone());
+        said.into_iter()
+            .map(|sent| (sent.to, sent.message, sent.later))
+            .collect()
     }
 }

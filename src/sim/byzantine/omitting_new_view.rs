@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::stage::{close_view, open_view, sign_new_view, sign_view_change};
+use super::stage::{open_view, sign_new_view, sign_view_change};
 use super::{Actor, Stage};
 use crate::messages::{NewView, ViewChange, ViewTransferMessage};
 use crate::types::NodeId;
@@ -59,7 +59,7 @@ impl Actor for OmittingNewView {
         match open_view(message) {
             Some(ViewTransferMessage::NewView(truth)) if truth.signer == stage.node.get() => {
                 let forged = self.forge(stage, &truth);
-                stage.lie(to, close_view(ViewTransferMessage::NewView(forged)));
+                stage.lie(to, stage.close_view(ViewTransferMessage::NewView(forged)));
             }
             _ => stage.pass(to, message.clone()),
         }

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 
-use super::stage::{close, frames_of, open, with_frames};
+use super::stage::{frames_of, open};
 use super::{Actor, Stage};
 use crate::messages::OrderingMessage;
 use crate::types::NodeId;
@@ -25,7 +25,7 @@ impl Actor for RepeatFrames {
         }
         stage.lie(
             to,
-            close(OrderingMessage::PrePrepare(with_frames(&proposal, &frames))),
+            stage.close(OrderingMessage::PrePrepare(stage.with_frames(&proposal, &frames))),
         );
     }
 }

@@ -10,7 +10,7 @@ use crate::messages::{
 use crate::preprocessing::batch_digest;
 use crate::sim::Dice;
 use crate::sim::keys::{CLUSTER, Keyring};
-use crate::types::{Digest, Epoch, NodeId};
+use crate::types::{ClusterId, Digest, Epoch, NodeId};
 
 /// A message that a faulty replica sends.
 pub(in crate::sim) struct Sent {
@@ -25,16 +25,19 @@ pub(in crate::sim) struct Stage<'a> {
     pub node: NodeId,
     pub n: usize,
     pub dice: &'a mut Dice,
+    /// The cluster it is told in.
+    pub cluster: ClusterId,
     pub(super) out: Vec<Sent>,
     pub(super) hits: u64,
 }
 
 impl<'a> Stage<'a> {
-    pub(super) fn new(node: NodeId, n: usize, dice: &'a mut Dice) -> Self {
+    pub(super) fn new(node: NodeId, n: usize, cluster: ClusterId, dice: &'a mut Dice) -> Self {
         Self {
             node,
             n,
             dice,
+            cluster,
             out: Vec::new(),
             hits: 0,
         }
@@ -61,6 +64,48 @@ impl<'a> Stage<'a> {
         self.hits += 1;
     }
 
+    /// The message that carries one about views.
+    pub(super) fn close_view(&self, message: ViewTransferMessage) -> Bytes {
+        message.encode(self.cluster, Epoch::ZERO)
+    }
+
+    /// The message that carries an ordering message.
+    pub(super) fn close(&self, message: OrderingMessage) -> Bytes {
+        let kind = match message {
+            OrderingMessage::PrePrepare(_) => Kind::SystemWithFrames,
+            _ => Kind::System,
+        };
+        let message = SystemMessage::ProtocolMessage(message);
+        encode(Envelope::new(kind, self.cluster, Epoch::ZERO), &message, 1024)
+    }
+
+    /// The message that carries votes.
+    pub(super) fn votes(&self, votes: Vec<Vote>) -> Bytes {
+        SystemMessage::votes(self.cluster, Epoch::ZERO, votes)
+    }
+
+    /// A pre-prepare of these frames in the place of another; with the digest that belongs to them.
+    pub(super) fn with_frames(&self, message: &PrePrepare, frames: &[Bytes]) -> PrePrepare {
+        let digester = Digester::new(self.cluster);
+        let digest_of = |body: &[u8]| digester.digest(Domain::RequestFrame, body);
+        let checked: Vec<Frame> = frames
+            .iter()
+            .filter_map(|bytes| Frame::check(bytes.clone(), usize::MAX, usize::MAX, digest_of).ok())
+            .collect();
+        let digest: Digest = batch_digest(&digester, &checked);
+        let mut with = PrePrepare {
+            digest: *digest.as_bytes(),
+            ends: Vec::new(),
+            frames: Vec::new(),
+            ..message.clone()
+        };
+        for frame in frames {
+            with.frames.extend_from_slice(frame);
+            with.ends.push(with.frames.len() as u32);
+        }
+        with
+    }
+
     /// Everybody else.
     pub fn others(&self) -> Vec<NodeId> {
         NodeId::all(self.n).filter(|node| *node != self.node).collect()
@@ -73,7 +118,7 @@ pub(super) fn open(message: &Bytes) -> Option<OrderingMessage> {
     let owned: SystemMessage = rkyv::deserialize::<_, rkyv::rancor::Failure>(&*checked).ok()?;
     match owned {
         SystemMessage::ProtocolMessage(message) => Some(message),
-        SystemMessage::ForwardedRequestMessage(_) | SystemMessage::ViewTransferMessage(_) => None,
+        _ => None,
     }
 }
 
@@ -83,13 +128,8 @@ pub(super) fn open_view(message: &Bytes) -> Option<ViewTransferMessage> {
     let owned: SystemMessage = rkyv::deserialize::<_, rkyv::rancor::Failure>(&*checked).ok()?;
     match owned {
         SystemMessage::ViewTransferMessage(message) => Some(message),
-        SystemMessage::ForwardedRequestMessage(_) | SystemMessage::ProtocolMessage(_) => None,
+        _ => None,
     }
-}
-
-/// The message that carries one about views.
-pub(super) fn close_view(message: ViewTransferMessage) -> Bytes {
-    message.encode(CLUSTER, Epoch::ZERO)
 }
 
 fn signed(node: NodeId, domain: Domain, feed: impl FnOnce(&mut blake3::Hasher)) -> [u8; 64] {
@@ -114,21 +154,6 @@ pub(super) fn sign_new_view(node: NodeId, mut message: NewView) -> NewView {
     message
 }
 
-/// The message that carries an ordering message.
-pub(super) fn close(message: OrderingMessage) -> Bytes {
-    let kind = match message {
-        OrderingMessage::PrePrepare(_) => Kind::SystemWithFrames,
-        _ => Kind::System,
-    };
-    let message = SystemMessage::ProtocolMessage(message);
-    encode(Envelope::new(kind, CLUSTER, Epoch::ZERO), &message, 1024)
-}
-
-/// The message that carries votes.
-pub(super) fn votes(votes: Vec<Vote>) -> Bytes {
-    SystemMessage::votes(CLUSTER, Epoch::ZERO, votes)
-}
-
 /// The frames of a pre-prepare.
 pub(super) fn frames_of(message: &PrePrepare) -> Vec<Bytes> {
     let mut start = 0;
@@ -138,26 +163,4 @@ pub(super) fn frames_of(message: &PrePrepare) -> Vec<Bytes> {
         Some(Bytes::copy_from_slice(frame))
     };
     message.ends.iter().filter_map(part).collect()
-}
-
-/// A pre-prepare of these frames in the place of another; with the digest that belongs to them.
-pub(super) fn with_frames(message: &PrePrepare, frames: &[Bytes]) -> PrePrepare {
-    let digester = Digester::new(CLUSTER);
-    let digest_of = |body: &[u8]| digester.digest(Domain::RequestFrame, body);
-    let checked: Vec<Frame> = frames
-        .iter()
-        .filter_map(|bytes| Frame::check(bytes.clone(), usize::MAX, usize::MAX, digest_of).ok())
-        .collect();
-    let digest: Digest = batch_digest(&digester, &checked);
-    let mut with = PrePrepare {
-        digest: *digest.as_bytes(),
-        ends: Vec::new(),
-        frames: Vec::new(),
-        ..message.clone()
-    };
-    for frame in frames {
-        with.frames.extend_from_slice(frame);
-        with.ends.push(with.frames.len() as u32);
-    }
-    with
 }

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 
-use super::stage::{close, frames_of, open, with_frames};
+use super::stage::{frames_of, open};
 use super::{Actor, Stage};
 use crate::messages::OrderingMessage;
 
@@ -14,9 +14,9 @@ impl Actor for Usurper {
         };
         let mut frames = frames_of(&proposal);
         frames.reverse();
-        let mut own = with_frames(&proposal, &frames);
+        let mut own = stage.with_frames(&proposal, &frames);
         own.seq = own.seq.saturating_add(stage.dice.below(3));
-        let own = close(OrderingMessage::PrePrepare(own));
+        let own = stage.close(OrderingMessage::PrePrepare(own));
         for to in stage.others() {
             stage.lie(to, own.clone());
         }

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 
-use super::stage::{close, frames_of, open, with_frames};
+use super::stage::{frames_of, open};
 use super::{Actor, Stage};
 use crate::messages::OrderingMessage;
 use crate::types::NodeId;
@@ -14,9 +14,9 @@ impl Actor for WithheldFrames {
             Some(OrderingMessage::PrePrepare(proposal)) if stage.dice.chance(40) => {
                 let mut frames = frames_of(&proposal);
                 frames.pop();
-                let mut short = with_frames(&proposal, &frames);
+                let mut short = stage.with_frames(&proposal, &frames);
                 short.digest = proposal.digest;
-                stage.lie(to, close(OrderingMessage::PrePrepare(short)));
+                stage.lie(to, stage.close(OrderingMessage::PrePrepare(short)));
             }
             _ => stage.pass(to, message.clone()),
         }

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 
-use super::stage::{close, open, votes};
+use super::stage::open;
 use super::{Actor, Stage};
 use crate::messages::OrderingMessage;
 use crate::types::NodeId;
@@ -13,7 +13,7 @@ impl Actor for WrongDigests {
         match open(message) {
             Some(OrderingMessage::PrePrepare(mut proposal)) if stage.dice.chance(30) => {
                 proposal.digest[0] ^= 1;
-                stage.lie(to, close(OrderingMessage::PrePrepare(proposal)));
+                stage.lie(to, stage.close(OrderingMessage::PrePrepare(proposal)));
             }
             Some(OrderingMessage::Votes(mut cast)) => {
                 for vote in &mut cast.votes {
@@ -22,7 +22,7 @@ impl Actor for WrongDigests {
                         stage.hit();
                     }
                 }
-                stage.pass(to, votes(cast.votes));
+                stage.pass(to, stage.votes(cast.votes));
             }
             _ => stage.pass(to, message.clone()),
         }

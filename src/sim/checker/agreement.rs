@@ -9,12 +9,14 @@ use crate::types::Digest;
 /// Below a client's newest executed number, so many numbers may still be executed.
 const WINDOW: u64 = 64;
 
+/// By client: the newest number executed and all of them.
+type Numbers = BTreeMap<u32, (u64, BTreeSet<u64>)>;
+
 /// What one correct replica has executed.
 #[derive(Default)]
 struct Executed {
     last: u64,
-    /// By client: the newest number and all of them.
-    clients: BTreeMap<u32, (u64, BTreeSet<u64>)>,
+    clients: Numbers,
     /// Operations that its decisions should have executed, by place.
     expected: BTreeMap<u64, usize>,
 }
@@ -29,6 +31,9 @@ pub(in crate::sim) struct Agreement {
     honest_clients: u32,
     replies: BTreeMap<(u32, u64), Bytes>,
     checkpoints: BTreeMap<u64, Digest>,
+    /// What had been executed at each place where checkpoints are taken.
+    histories: BTreeMap<u64, Numbers>,
+    checkpoint_decisions: u64,
 }
 
 fn hash(bytes: &[u8]) -> [u8; 32] {
@@ -36,7 +41,7 @@ fn hash(bytes: &[u8]) -> [u8; 32] {
 }
 
 impl Agreement {
-    pub(in crate::sim) fn new(hosts: usize, honest_clients: usize) -> Self {
+    pub(in crate::sim) fn new(hosts: usize, honest_clients: usize, checkpoint_decisions: u64) -> Self {
         Self {
             hosts: (0..hosts).map(|_| Executed::default()).collect(),
             batches: BTreeMap::new(),
@@ -44,6 +49,8 @@ impl Agreement {
             honest_clients: honest_clients as u32,
             replies: BTreeMap::new(),
             checkpoints: BTreeMap::new(),
+            histories: BTreeMap::new(),
+            checkpoint_decisions,
         }
     }
 
@@ -82,6 +89,9 @@ impl Agreement {
             }
         }
         books.expected.insert(seq, operations);
+        if seq.is_multiple_of(self.checkpoint_decisions) {
+            self.histories.entry(seq).or_insert_with(|| books.clients.clone());
+        }
         let batch = *hasher.finalize().as_bytes();
         let first = *self.batches.entry(seq).or_insert(batch);
         match first == batch {
@@ -133,6 +143,23 @@ impl Agreement {
             false => Err((
                 Rule::Checkpoints,
                 format!("host {host} has {claim:?}, another replica {first:?}"),
+            )),
+        }
+    }
+
+    /// A correct replica replaced its state by that of a checkpoint, which must be one that a correct replica took.
+    pub(in crate::sim) fn installed(&mut self, host: usize, claim: CheckpointClaim) -> Result<(), Broken> {
+        let seq = claim.seq.get();
+        let history = self.histories.get(&seq);
+        match history.filter(|_| self.checkpoints.get(&seq) == Some(&claim.digest)) {
+            Some(history) => {
+                self.hosts[host].clients.clone_from(history);
+                self.hosts[host].last = seq;
+                Ok(())
+            }
+            None => Err((
+                Rule::Checkpoints,
+                format!("host {host} installs {claim:?}, which no correct replica took"),
             )),
         }
     }

@@ -3,7 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Broken, Rule};
 use crate::crypto::{Digester, Domain};
 use crate::messages::archived::{
-    ArchivedOrderingMessage, ArchivedSystemMessage, ArchivedViewTransferMessage,
+    ArchivedLogTransferMessage, ArchivedOrderingMessage, ArchivedStateTransferMessage, ArchivedSystemMessage,
+    ArchivedViewTransferMessage,
 };
 use crate::messages::{Checked, CheckpointClaim, Phase, SignedCheckpoint, SystemMessage};
 use crate::protocol::Record;
@@ -28,6 +29,8 @@ pub(in crate::sim) struct Ledger {
     prepares_durable: BTreeSet<(Place, Digest)>,
     commits_durable: BTreeSet<(Place, Digest)>,
     checkpoints_durable: BTreeSet<(u64, Digest)>,
+    view_durable: u64,
+    new_views_durable: BTreeSet<u64>,
     said: BTreeMap<(u8, Place), Digest>,
     stable: u64,
 }
@@ -46,6 +49,8 @@ impl Ledger {
             prepares_durable: BTreeSet::new(),
             commits_durable: BTreeSet::new(),
             checkpoints_durable: BTreeSet::new(),
+            view_durable: 0,
+            new_views_durable: BTreeSet::new(),
             said: BTreeMap::new(),
             stable: 0,
         }
@@ -67,7 +72,16 @@ impl Ledger {
         let message = match &**message {
             ArchivedSystemMessage::ProtocolMessage(message) => message,
             ArchivedSystemMessage::ViewTransferMessage(message) => return self.heard_of_views(from, message),
-            ArchivedSystemMessage::ForwardedRequestMessage(_) => return,
+            ArchivedSystemMessage::LogTransferMessage(message) => {
+                return self.heard_of_decisions(from, message);
+            }
+            ArchivedSystemMessage::StateTransferMessage(ArchivedStateTransferMessage::Offer(offer)) => {
+                let proof = offer.to_offer().proof;
+                return proof
+                    .iter()
+                    .for_each(|checkpoint| self.count_checkpoint(checkpoint));
+            }
+            _ => return,
         };
         match message {
             ArchivedOrderingMessage::PrePrepare(head) => {
@@ -98,6 +112,15 @@ impl Ledger {
                 if usize::from(checkpoint.signer) == from {
                     self.count_checkpoint(&checkpoint);
                 }
+            }
+        }
+    }
+
+    fn heard_of_decisions(&mut self, from: usize, message: &ArchivedLogTransferMessage) {
+        if let ArchivedLogTransferMessage::Decided { first, digests } = message {
+            for (seq, digest) in (first.to_native()..).zip(digests.iter()) {
+                let key = (seq, Digest::from_bytes(*digest));
+                self.decisions.entry(key).or_default().insert(from);
             }
         }
     }
@@ -170,15 +193,40 @@ impl Ledger {
                 self.checkpoints_durable
                     .insert((checkpoint.seq, checkpoint.claim().digest));
             }
+            Record::View(view) => self.view_durable = self.view_durable.max(view.get()),
+            Record::NewView(message) => {
+                if let Ok(checked) = Checked::<SystemMessage>::body_of(message)
+                    && let ArchivedSystemMessage::ViewTransferMessage(message) = &*checked
+                    && let ArchivedViewTransferMessage::NewView(message) = message
+                {
+                    self.new_views_durable.insert(message.to_new_view().view);
+                }
+            }
             // A batch that was fetched binds nobody.
             _ => {}
         }
     }
 
+    fn says_of_views(&self, message: &ArchivedViewTransferMessage) -> Result<(), Broken> {
+        match message {
+            ArchivedViewTransferMessage::ViewChange(message) => {
+                let view = message.to_view_change().view;
+                self.durable(view <= self.view_durable, "view change", (view, 0))
+            }
+            ArchivedViewTransferMessage::NewView(message) => {
+                let view = message.to_new_view().view;
+                self.durable(self.new_views_durable.contains(&view), "new view", (view, 0))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// This replica sends a message to others.
     pub(in crate::sim) fn says(&mut self, message: &Checked<SystemMessage>) -> Result<(), Broken> {
-        let ArchivedSystemMessage::ProtocolMessage(message) = &**message else {
-            return Ok(());
+        let message = match &**message {
+            ArchivedSystemMessage::ProtocolMessage(message) => message,
+            ArchivedSystemMessage::ViewTransferMessage(message) => return self.says_of_views(message),
+            _ => return Ok(()),
         };
         match message {
             ArchivedOrderingMessage::PrePrepare(head) => {

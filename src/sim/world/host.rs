@@ -12,7 +12,6 @@ pub(in crate::sim) struct Host<A: Application> {
     pub is_correct: bool,
     pub is_up: bool,
     /// It was told that the others have forgotten what it lacks.
-    pub fell_behind: bool,
     pub sim: SimReplica<A>,
     pub(super) disk: SimDisk,
     pub(super) ledger: Ledger,

@@ -55,6 +55,15 @@ impl<A: Application + Clone> World<A> {
         lies.into_iter().for_each(|(name, count)| self.hit(name, count));
         let lost = self.hosts.iter().map(|host| host.disk.lost() as u64).sum();
         self.hit("unsynced record lost", lost);
+        let counters = self.hosts.iter().map(|host| host.sim.replica.counters());
+        let (decisions, states) = counters.fold((0, 0), |(decisions, states), counters| {
+            (
+                decisions + counters.decisions_transferred,
+                states + counters.states_transferred,
+            )
+        });
+        self.hit("decision transferred", decisions);
+        self.hit("state transferred", states);
     }
 
     /// What lies at the end of a run: equal states, and nothing left over where all is done.

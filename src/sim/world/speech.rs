@@ -65,9 +65,15 @@ impl<A: Application + Clone> World<A> {
                 let what = format!("host {index} found that its state {ours:?} is not the quorum's");
                 self.judge(Err((Rule::Checkpoints, what)));
             }
+            Said::Installed(claim) => {
+                self.tell(|_| format!("host {index} installs the state after s{}", claim.seq));
+                if is_correct {
+                    let known = self.agreement.installed(index, claim);
+                    self.judge(known);
+                }
+            }
             Said::FellBehind(seq) => {
                 self.tell(|_| format!("host {index} fell behind s{seq}"));
-                self.hosts[index].fell_behind = true;
             }
             _ => {}
         }

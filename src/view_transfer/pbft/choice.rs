@@ -1,6 +1,7 @@
 //! The decision procedure of §4.5.
 
 use crate::messages::{PlacedDigest, ViewChange};
+use crate::mutants::{Mutant, active};
 use crate::protocol::ViewStart;
 use crate::types::{Digest, Quorum, SeqNo, View};
 
@@ -34,6 +35,9 @@ pub(super) fn choose(view: View, view_changes: &[ViewChange], quorum: Quorum) ->
 
 /// The batch of one place: condition A for the latest prepared one, else condition B.
 fn choose_at(seq: u64, view_changes: &[ViewChange], quorum: Quorum) -> Option<Digest> {
+    if active(Mutant::NewViewForgets) {
+        return Some(Digest::ZERO);
+    }
     let mut prepared: Vec<(u64, [u8; 32])> = view_changes
         .iter()
         .flat_map(|m| at(&m.prepared, seq))
@@ -59,7 +63,7 @@ fn is_a1(seq: u64, view: u64, digest: &[u8; 32], view_changes: &[ViewChange], qu
         let permits = |p: &PlacedDigest| p.view < view || (p.view == view && p.digest == *digest);
         m.stable().seq < SeqNo::new(seq) && at(&m.prepared, seq).iter().all(permits)
     };
-    view_changes.iter().filter(agrees).count() >= quorum.quorum()
+    view_changes.iter().filter(agrees).count() >= quorum.quorum() || active(Mutant::NewViewSkipsA1)
 }
 
 /// Condition A2: f+1 messages have ⟨n, d, v'⟩ with v' ≥ v in Q. A correct replica accepted the batch then: it is
@@ -69,7 +73,7 @@ fn is_a2(seq: u64, view: u64, digest: &[u8; 32], view_changes: &[ViewChange], qu
         let entries = at(&m.pre_prepared, seq);
         entries.iter().any(|p| p.digest == *digest && p.view >= view)
     };
-    view_changes.iter().filter(accepted).count() >= quorum.weak()
+    view_changes.iter().filter(accepted).count() >= quorum.weak() || active(Mutant::NewViewSkipsA2)
 }
 
 /// Condition B: a quorum of messages has low watermarks before n and nothing in P for n. Nothing was committed there, and

@@ -66,6 +66,7 @@ use super::ViewTransferProtocol;
 use crate::crypto::{Digester, SigningKey, VerifyingKey};
 use crate::messages::archived::{ArchivedSystemMessage, ArchivedViewTransferMessage};
 use crate::messages::{Checked, NewView, Status, SystemMessage, ViewChange, ViewTransferMessage};
+use crate::mutants::{Mutant, active};
 use crate::protocol::{
     Effect, Outbox, Persisted, Recipients, Record, Rejected, Rejection, RestoreError, Standing, Timer,
     ViewEvidence, ViewStart,
@@ -199,7 +200,8 @@ impl PbftViewChange {
 
     /// (Re)starts the progress timer if a request waits and it does not run.
     fn watch(&mut self, now: Time, out: &mut Outbox) {
-        if self.patience.armed || !self.active || self.n() == 1 {
+        let blind = active(Mutant::ProgressTimerSkipped);
+        if blind || self.patience.armed || !self.active || self.n() == 1 {
             return;
         }
         if let Some(deadline) = self.patience.deadline() {
@@ -289,7 +291,7 @@ impl PbftViewChange {
             .flatten()
             .filter(|m| m.view() == self.view);
         let view_changes: Vec<ViewChange> = for_view.cloned().collect();
-        if view_changes.len() < self.proofs.quorum.quorum() {
+        if view_changes.len() < self.proofs.view_changes_needed() {
             return;
         }
         let Some(start) = choice::choose(self.view, &view_changes, self.proofs.quorum) else {
@@ -393,7 +395,7 @@ impl ViewTransferProtocol for PbftViewChange {
         match timer {
             Timer::Progress => self.on_progress_timer(now, out),
             Timer::ViewChange => {
-                if !self.active {
+                if !self.active && !active(Mutant::ViewTimerSkipped) {
                     self.ask(self.view.next(), out);
                 }
             }
@@ -411,7 +413,7 @@ impl ViewTransferProtocol for PbftViewChange {
                     self.ask(self.view.next(), out);
                 }
             }
-            Timer::Status => {}
+            Timer::Status | Timer::LogTransfer | Timer::StateTransfer => {}
         }
     }
 
@@ -432,6 +434,7 @@ impl ViewTransferProtocol for PbftViewChange {
             view_changes: self.view_changes.iter().map(latest).collect(),
             asks: standing.asks,
             places: standing.places,
+            disputed: standing.disputed.iter().map(|client| client.get()).collect(),
         };
         let message = ViewTransferMessage::Status(status).encode(self.cluster, self.proofs.epoch);
         out.send(Recipients::Others, message);
@@ -513,7 +516,7 @@ impl ViewTransferProtocol for PbftViewChange {
             .is_some_and(|held| *held >= self.view.get());
         let lacking = match (&self.own, &self.new_view) {
             (Some(own), _) if !self.active && !has_ours => own,
-            (_, Some(new_view)) if self.active => new_view,
+            (_, Some(new_view)) if self.active && !active(Mutant::NewViewUnsent) => new_view,
             _ => return,
         };
         if is_there || answered.is_some_and(|last| now.since(last) < ANSWER_PAUSE) {

@@ -10,10 +10,12 @@ use super::*;
 use crate::crypto::Domain;
 use crate::decision_log::ChainedLog;
 use crate::execution::apps::null::Null;
+use crate::log_transfer::RangedLogTransfer;
 use crate::messages::archived::{ArchivedOrderingMessage, ArchivedSystemMessage};
 use crate::messages::{Authenticator, Checked, Frame, FrameBuilder, FrameKey, Mode, RequestFrame};
 use crate::preprocessing::{PoolLimits, RequestPool, batch_digest};
-use crate::replica::{Action, DefaultStack, Replica, ReplicaSettings};
+use crate::replica::{Action, DefaultStack, Protocols, Replica, ReplicaSettings};
+use crate::state_transfer::monolithic::PieceTransfer;
 use crate::types::{ClientId, FrameSeq};
 use crate::view_transfer::pbft::{PbftViewChange, ViewChangeConfig, ViewTimings};
 
@@ -357,7 +359,12 @@ impl Cluster {
                 );
             }
             Action::FellBehind { .. } => self.hosts[host].fell_behind = true,
-            Action::Refuse { .. } | Action::ReplyAgain(_) | Action::Stable(_) | Action::CutLog(_) => {}
+            Action::Refuse { .. }
+            | Action::ReplyAgain(_)
+            | Action::Stable(_)
+            | Action::RequireSignature(_)
+            | Action::Image(_)
+            | Action::CutLog(_) => {}
         }
     }
 
@@ -481,9 +488,10 @@ fn host(n: usize, id: NodeId, behaviour: Behaviour, settings: Settings, digester
         pipeline: settings.pipeline,
         ..config(n, id.get())
     };
+    let quorum = config.quorum;
     let view_change = ViewChangeConfig {
         node: id,
-        quorum: config.quorum,
+        quorum,
         cluster: CLUSTER,
         epoch: Epoch::ZERO,
         window: settings.window,
@@ -505,6 +513,7 @@ fn host(n: usize, id: NodeId, behaviour: Behaviour, settings: Settings, digester
     let replica_settings = ReplicaSettings {
         cluster: CLUSTER,
         epoch: Epoch::ZERO,
+        quorum,
         batch_bytes_max: 1 << 16,
         batch_frames_max: settings.batch_frames_max,
         held_effects_max: 8 * settings.window as usize + 64,
@@ -515,9 +524,13 @@ fn host(n: usize, id: NodeId, behaviour: Behaviour, settings: Settings, digester
         replica: Replica::new(
             replica_settings,
             digester.clone(),
-            Pbft::new(config, digester.clone()),
-            PbftViewChange::new(view_change, digester.clone()),
-            ChainedLog::new(digester.clone()),
+            Protocols {
+                ordering: Pbft::new(config, digester.clone()),
+                view_transfer: PbftViewChange::new(view_change, digester.clone()),
+                decision_log: ChainedLog::new(digester.clone()),
+                log_transfer: RangedLogTransfer::new(id, quorum, CLUSTER, Epoch::ZERO),
+                state_transfer: PieceTransfer::new(id, n, CLUSTER, Epoch::ZERO, digester.clone()),
+            },
             RequestPool::new(CLIENTS as usize, limits),
             Lsn::ZERO,
         ),

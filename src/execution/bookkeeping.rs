@@ -1,0 +1,319 @@
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::image::{Image, ImageChunk, ImageHead, ImageIndex, Next, PieceReader, clients_digest};
+use super::{ClientTable, ExecutionEvent, ImageError, MonolithicState};
+use crate::crypto::Digester;
+use crate::decision_log::Chain;
+use crate::messages::{CheckpointClaim, FrameKey, Proposal};
+use crate::types::{Digest, Epoch, SeqNo, View};
+
+/// When a checkpoint is due: what comes first of the two. Both follow from the decisions alone.
+#[derive(Debug, Clone, Copy)]
+pub struct CheckpointRule {
+    /// Decisions since the last checkpoint.
+    pub decisions: u64,
+    /// Bytes of batches since the last checkpoint.
+    pub bytes: u64,
+}
+
+/// How far the way to the next checkpoint is. Follows from the decisions alone, so it can be counted ahead of them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Distance {
+    decisions: u64,
+    bytes: u64,
+}
+
+impl Distance {
+    /// Counts one decision; true when a checkpoint comes after it.
+    pub fn pass(&mut self, rule: &CheckpointRule, batch_bytes: usize) -> bool {
+        self.decisions += 1;
+        self.bytes += batch_bytes as u64;
+        let is_due = self.decisions >= rule.decisions || self.bytes >= rule.bytes;
+        if is_due {
+            *self = Self::default();
+        }
+        is_due
+    }
+}
+
+/// Checkpoint work done with every decision when the state does not tell how much is left.
+const PACE_BYTES: usize = 64 * 1024;
+
+/// A checkpoint whose digest is being computed.
+struct Pending<S: MonolithicState> {
+    seq: SeqNo,
+    state: S::Snapshot,
+    state_digest: Option<Digest>,
+    clients: ClientTable,
+    client_digests: Vec<Digest>,
+    piece_count: usize,
+    chain: Chain,
+    /// The state once more, for the image: the first is used up by its digest.
+    image: Option<S::Snapshot>,
+}
+
+/// How far an image was read.
+struct Reading {
+    head: ImageHead,
+    index: Option<ImageIndex>,
+    pieces: PieceReader,
+    /// The next piece.
+    next: usize,
+}
+
+/// What every executor keeps beside the state: what was executed and answered, and the checkpoints.
+pub(super) struct Bookkeeping<S: MonolithicState> {
+    pub clients: ClientTable,
+    digester: Digester,
+    epoch: Epoch,
+    pub rule: CheckpointRule,
+    pub executed: SeqNo,
+    pub view: View,
+    since: Distance,
+    pending: VecDeque<Pending<S>>,
+    pub chain: Chain,
+    pub keeps_images: bool,
+    /// The image that is being read.
+    reading: Option<Reading>,
+}
+
+impl<S: MonolithicState> Bookkeeping<S> {
+    pub fn new(clients: usize, digester: Digester, epoch: Epoch, rule: CheckpointRule) -> Self {
+        Self {
+            clients: ClientTable::new(clients),
+            digester,
+            epoch,
+            rule,
+            executed: SeqNo::ZERO,
+            view: View::ZERO,
+            since: Distance::default(),
+            pending: VecDeque::new(),
+            chain: Chain::START,
+            keeps_images: false,
+            reading: None,
+        }
+    }
+
+    /// A decision begins.
+    pub fn begin(&mut self, decision: &Proposal) {
+        assert_eq!(
+            decision.seq,
+            self.executed.next(),
+            "decisions are executed in order, without gaps"
+        );
+        self.executed = decision.seq;
+        self.view = decision.view;
+        self.chain = self
+            .chain
+            .then(decision.seq, &decision.batch.digest, &self.digester);
+    }
+
+    /// A frame was executed.
+    pub fn reply(&mut self, key: FrameKey, body: Bytes, events: &mut Vec<ExecutionEvent>) {
+        self.clients.record(key, body.clone());
+        let view = self.view;
+        events.push(ExecutionEvent::Reply { key, view, body });
+    }
+
+    /// Sends the reply of an executed frame once more, while it is remembered.
+    pub fn reply_again(&self, key: FrameKey, events: &mut Vec<ExecutionEvent>) {
+        if let Some(body) = self.clients.reply(key) {
+            events.push(ExecutionEvent::Reply {
+                key,
+                view: self.view,
+                body: body.clone(),
+            });
+        }
+    }
+
+    /// A decision was executed; `snapshot` freezes the state as it is after it. True when a checkpoint was taken.
+    pub fn end(
+        &mut self,
+        batch_bytes: usize,
+        operations: usize,
+        snapshot: impl FnMut() -> S::Snapshot,
+        events: &mut Vec<ExecutionEvent>,
+    ) -> bool {
+        let seq = self.executed;
+        events.push(ExecutionEvent::Executed { seq, operations });
+        let is_due = self.since.pass(&self.rule, batch_bytes);
+        if is_due {
+            self.take_checkpoint(snapshot, events);
+        } else {
+            self.pace_digest(events);
+        }
+        is_due
+    }
+
+    fn take_checkpoint(
+        &mut self,
+        mut snapshot: impl FnMut() -> S::Snapshot,
+        events: &mut Vec<ExecutionEvent>,
+    ) {
+        // The digest of the one before goes first; two at once would pin two copies of the state.
+        while self.background_step(usize::MAX, events) {}
+        let state = snapshot();
+        self.pending.push_back(Pending {
+            seq: self.executed,
+            piece_count: S::piece_count(&state),
+            state,
+            state_digest: None,
+            clients: self.clients.clone(),
+            client_digests: Vec::with_capacity(self.clients.clients()),
+            chain: self.chain,
+            image: self.keeps_images.then(snapshot),
+        });
+    }
+
+    /// Does this decision's share of a pending digest, so that it is done by half of the way to the next
+    /// checkpoint: nobody else may find the time for it under load.
+    fn pace_digest(&mut self, events: &mut Vec<ExecutionEvent>) {
+        let Some(pending) = self.pending.front() else {
+            return;
+        };
+        let left = S::digest_left_bytes(&pending.state);
+        let decisions_left = (self.rule.decisions / 2).saturating_sub(self.since.decisions);
+        let share = left / usize::try_from(decisions_left).unwrap_or(usize::MAX).max(1);
+        self.background_step(share.max(PACE_BYTES), events);
+    }
+
+    /// The head of a checkpoint of the state as it is now.
+    fn head_now(&self, mut snapshot: S::Snapshot) -> ImageHead {
+        let piece_count = S::piece_count(&snapshot) as u32;
+        let state = loop {
+            if let Some(digest) = S::digest_step(&mut snapshot, &self.digester, usize::MAX) {
+                break digest;
+            }
+        };
+        let clients = 0..self.clients.clients();
+        let clients: Vec<Digest> = clients
+            .map(|client| self.clients.entry_digest(client, &self.digester).0)
+            .collect();
+        ImageHead {
+            seq: self.executed,
+            epoch: self.epoch,
+            chain: self.chain,
+            state,
+            clients: clients_digest(&clients, &self.digester),
+            client_count: clients.len() as u32,
+            piece_count,
+        }
+    }
+
+    /// The claim for the state as it is now.
+    pub fn claim_now(&self, snapshot: S::Snapshot) -> CheckpointClaim {
+        self.head_now(snapshot).claim(&self.digester)
+    }
+
+    /// Does about `budget_bytes` of pending checkpoint work; true while some is left.
+    pub fn background_step(&mut self, budget_bytes: usize, events: &mut Vec<ExecutionEvent>) -> bool {
+        let Some(pending) = self.pending.front_mut() else {
+            return false;
+        };
+        let Some(state) = pending.state_digest else {
+            pending.state_digest = S::digest_step(&mut pending.state, &self.digester, budget_bytes);
+            return true;
+        };
+        let mut spent = 0;
+        while pending.client_digests.len() < pending.clients.clients() {
+            if spent >= budget_bytes {
+                return true;
+            }
+            let client = pending.client_digests.len();
+            let (digest, bytes) = pending.clients.entry_digest(client, &self.digester);
+            pending.client_digests.push(digest);
+            spent = spent.saturating_add(bytes);
+        }
+        let Some(done) = self.pending.pop_front() else {
+            return false;
+        };
+        let head = ImageHead {
+            seq: done.seq,
+            epoch: self.epoch,
+            chain: done.chain,
+            state,
+            clients: clients_digest(&done.client_digests, &self.digester),
+            client_count: done.client_digests.len() as u32,
+            piece_count: done.piece_count as u32,
+        };
+        let claim = head.claim(&self.digester);
+        events.push(ExecutionEvent::Checkpoint(claim));
+        if let Some(state) = done.image {
+            events.push(ExecutionEvent::Image(Box::new(Image::<S> {
+                claim,
+                head,
+                state,
+                clients: done.clients,
+                client_digests: done.client_digests,
+                digester: self.digester.clone(),
+                next: Next::Head,
+            })));
+        }
+        !self.pending.is_empty()
+    }
+
+    /// Takes one chunk of an image in; the first one empties `state` and the client table. Every piece is checked.
+    pub fn read_image_chunk(&mut self, state: &mut S, chunk: &[u8]) -> Result<(), ImageError> {
+        let clients = self.clients.clients();
+        let reading = match (ImageChunk::parse(chunk)?, &mut self.reading) {
+            (ImageChunk::Head(head), _) => {
+                if head.epoch != self.epoch || head.client_count as usize != clients {
+                    return Err(ImageError::Head);
+                }
+                *state = S::blank();
+                self.clients = ClientTable::new(clients);
+                self.pending.clear();
+                self.reading = Some(Reading {
+                    head,
+                    index: None,
+                    pieces: PieceReader::default(),
+                    next: 0,
+                });
+                return Ok(());
+            }
+            (_, None) => return Err(ImageError::Kind),
+            (_, Some(reading)) => reading,
+        };
+        let Some(index) = &reading.index else {
+            let ImageChunk::Index(contents) = ImageChunk::parse(chunk)? else {
+                return Err(ImageError::Kind);
+            };
+            reading.index = Some(ImageIndex::read::<S>(reading.head, contents, &self.digester)?);
+            return Ok(());
+        };
+        let (next, table) = (&mut reading.next, &mut self.clients);
+        reading.pieces.read(
+            index,
+            ImageChunk::parse(chunk)?,
+            &self.digester,
+            |piece, bytes| {
+                if piece < *next {
+                    // An image that came from others may have a piece twice.
+                    return Ok(());
+                }
+                if piece > *next {
+                    return Err(ImageError::State);
+                }
+                *next += 1;
+                match piece < clients {
+                    true => table.read_entry(piece, bytes),
+                    false => state.read_piece(piece - clients, bytes),
+                }
+            },
+        )
+    }
+
+    /// All chunks were read.
+    pub fn finish_image(&mut self) -> Result<CheckpointClaim, ImageError> {
+        let read = self.reading.take().ok_or(ImageError::Head)?;
+        if read.index.is_none() || read.next != read.head.pieces() {
+            return Err(ImageError::Digest);
+        }
+        self.executed = read.head.seq;
+        self.chain = read.head.chain;
+        self.since = Distance::default();
+        Ok(read.head.claim(&self.digester))
+    }
+}

@@ -1,0 +1,116 @@
+use super::{Column, ImageError, KeyedState, MonolithicState, PARTS, PartitionedStore, PartsSnapshot};
+use crate::crypto::{Digester, Domain};
+use crate::types::Digest;
+
+/// Several columns of byte strings under keys, numbered from 0, each a [`PartitionedStore`].
+#[derive(Debug)]
+pub struct Columns<const N: usize> {
+    columns: [PartitionedStore; N],
+}
+
+impl<const N: usize> Default for Columns<N> {
+    fn default() -> Self {
+        Self {
+            columns: std::array::from_fn(|_| PartitionedStore::default()),
+        }
+    }
+}
+
+/// Frozen [`Columns`], as far as they were not digested or written yet.
+#[derive(Debug)]
+pub struct ColumnsSnapshot<const N: usize> {
+    columns: [PartsSnapshot; N],
+    hasher: Option<blake3::Hasher>,
+    /// The next column to digest, or the next piece to write.
+    next: usize,
+}
+
+/// A column that is not there has no keys.
+///
+/// # Panics
+/// [`put`](KeyedState::put) panics for a column that is not there.
+impl<const N: usize> KeyedState for Columns<N> {
+    fn get(&self, column: Column, key: &[u8]) -> Option<&[u8]> {
+        self.columns.get(usize::from(column.0))?.get(key)
+    }
+
+    fn put(&mut self, column: Column, key: &[u8], value: &[u8]) {
+        let column = self.columns.get_mut(usize::from(column.0));
+        column.expect("the column is there").put(key, value);
+    }
+
+    fn remove(&mut self, column: Column, key: &[u8]) -> bool {
+        let column = self.columns.get_mut(usize::from(column.0));
+        column.is_some_and(|column| column.delete(key))
+    }
+}
+
+impl<const N: usize> MonolithicState for Columns<N> {
+    type Snapshot = ColumnsSnapshot<N>;
+
+    fn snapshot(&mut self) -> ColumnsSnapshot<N> {
+        ColumnsSnapshot {
+            columns: self.columns.each_mut().map(PartitionedStore::snapshot),
+            hasher: None,
+            next: 0,
+        }
+    }
+
+    fn digest_step(
+        snapshot: &mut ColumnsSnapshot<N>,
+        digester: &Digester,
+        budget_bytes: usize,
+    ) -> Option<Digest> {
+        let hasher = snapshot
+            .hasher
+            .get_or_insert_with(|| digester.hasher(Domain::State));
+        if let Some(column) = snapshot.columns.get_mut(snapshot.next) {
+            if let Some(digest) = PartitionedStore::digest_step(column, digester, budget_bytes) {
+                hasher.update(digest.as_bytes());
+                snapshot.next += 1;
+            }
+            return None;
+        }
+        Some(Digest::from_bytes(*hasher.finalize().as_bytes()))
+    }
+
+    fn piece_count(_: &ColumnsSnapshot<N>) -> usize {
+        N * PARTS
+    }
+
+    fn piece_digests(snapshot: &ColumnsSnapshot<N>, digester: &Digester) -> Vec<Digest> {
+        let columns = snapshot.columns.iter();
+        columns
+            .flat_map(|column| PartitionedStore::piece_digests(column, digester))
+            .collect()
+    }
+
+    fn digest_of(pieces: &[Digest], digester: &Digester) -> Digest {
+        let columns = pieces.chunks(PARTS);
+        let columns: Vec<Digest> = columns
+            .map(|column| PartitionedStore::digest_of(column, digester))
+            .collect();
+        PartitionedStore::digest_of(&columns, digester)
+    }
+
+    fn write_piece(snapshot: &mut ColumnsSnapshot<N>, out: &mut Vec<u8>) {
+        if let Some(column) = snapshot.columns.get_mut(snapshot.next / PARTS) {
+            PartitionedStore::write_piece(column, out);
+            snapshot.next += 1;
+        }
+    }
+
+    fn blank() -> Self {
+        Self::default()
+    }
+
+    fn read_piece(&mut self, piece: usize, bytes: &[u8]) -> Result<(), ImageError> {
+        let column = self.columns.get_mut(piece / PARTS).ok_or(ImageError::State)?;
+        column.read_piece(piece % PARTS, bytes)
+    }
+
+    fn digest_left_bytes(snapshot: &ColumnsSnapshot<N>) -> usize {
+        let left = snapshot.columns.iter().map(PartitionedStore::digest_left_bytes);
+        left.sum()
+    }
+}

@@ -1,0 +1,93 @@
+use super::PartitionedStore;
+
+/// A column of a keyed state: keys of different columns are different keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Column(pub u8);
+
+/// A state made of byte strings under keys, each in a column.
+pub trait KeyedState: Send + Sync {
+    /// The value of a key.
+    fn get(&self, column: Column, key: &[u8]) -> Option<&[u8]>;
+
+    /// Sets the value of a key.
+    fn put(&mut self, column: Column, key: &[u8], value: &[u8]);
+
+    /// Removes a key; true if it was there.
+    fn remove(&mut self, column: Column, key: &[u8]) -> bool;
+}
+
+/// What an operation of a [`ScalableApp`](super::ScalableApp) acts on: the state, or a speculative view of it.
+///
+/// A value that was read stays borrowed until the next call.
+pub trait CrudState {
+    /// Sets the value of a key that is not there; false, and nothing happens, when it is.
+    fn create(&mut self, column: Column, key: &[u8], value: &[u8]) -> bool;
+
+    /// The value of a key.
+    fn read(&mut self, column: Column, key: &[u8]) -> Option<&[u8]>;
+
+    /// Sets the value of a key that is there; false, and nothing happens, when it is not.
+    fn update(&mut self, column: Column, key: &[u8], value: &[u8]) -> bool;
+
+    /// Removes a key; true if it was there.
+    fn delete(&mut self, column: Column, key: &[u8]) -> bool;
+
+    /// Sets the value of a key whether it is there or not. Reads nothing, so it conflicts with no other write.
+    fn put(&mut self, column: Column, key: &[u8], value: &[u8]);
+}
+
+/// The state itself: every call acts at once.
+#[derive(Debug)]
+pub struct Direct<'a, S>(pub &'a mut S);
+
+impl<S: KeyedState> CrudState for Direct<'_, S> {
+    fn create(&mut self, column: Column, key: &[u8], value: &[u8]) -> bool {
+        let is_free = self.0.get(column, key).is_none();
+        if is_free {
+            self.0.put(column, key, value);
+        }
+        is_free
+    }
+
+    fn read(&mut self, column: Column, key: &[u8]) -> Option<&[u8]> {
+        self.0.get(column, key)
+    }
+
+    fn update(&mut self, column: Column, key: &[u8], value: &[u8]) -> bool {
+        let is_there = self.0.get(column, key).is_some();
+        if is_there {
+            self.0.put(column, key, value);
+        }
+        is_there
+    }
+
+    fn delete(&mut self, column: Column, key: &[u8]) -> bool {
+        self.0.remove(column, key)
+    }
+
+    fn put(&mut self, column: Column, key: &[u8], value: &[u8]) {
+        self.0.put(column, key, value);
+    }
+}
+
+/// One column, number 0. Others have no keys.
+///
+/// # Panics
+/// [`put`](KeyedState::put) panics for another column: the application asks for what its state does not have.
+impl KeyedState for PartitionedStore {
+    fn get(&self, column: Column, key: &[u8]) -> Option<&[u8]> {
+        match column {
+            Column(0) => PartitionedStore::get(self, key),
+            _ => None,
+        }
+    }
+
+    fn put(&mut self, column: Column, key: &[u8], value: &[u8]) {
+        assert_eq!(column, Column(0), "the store has one column");
+        PartitionedStore::put(self, key, value);
+    }
+
+    fn remove(&mut self, column: Column, key: &[u8]) -> bool {
+        column == Column(0) && PartitionedStore::delete(self, key)
+    }
+}

@@ -1,0 +1,108 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::core::{Core, Task};
+use super::outcome::Outcome;
+use super::view::{Outdated, View};
+use crate::execution::{Application, PANIC_RESULT, ScalableApp};
+
+/// What all workers of an executor share.
+pub(super) struct Shared<A: Application> {
+    pub application: A,
+    pub core: Core<A::State>,
+}
+
+/// What one worker keeps from operation to operation.
+#[derive(Default)]
+pub(super) struct Scratch {
+    pub outcome: Outcome,
+    result: Vec<u8>,
+    declared: Vec<u64>,
+}
+
+/// What one turn of a worker came to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Turn {
+    /// An operation was executed.
+    pub executed: bool,
+    /// Operations were committed.
+    pub committed: bool,
+}
+
+impl<A: ScalableApp> Shared<A> {
+    /// Commits, and executes one operation if there is one to execute.
+    pub fn turn(&self, scratch: &mut Scratch) -> Turn {
+        let found = self.core.next();
+        if let Some(task) = &found.task {
+            self.run(task, scratch);
+            self.core.finish(task, &mut scratch.outcome);
+        }
+        Turn {
+            executed: found.task.is_some(),
+            committed: found.committed,
+        }
+    }
+
+    /// Executes a task; its outcome is then in `scratch`.
+    pub fn run(&self, task: &Task, scratch: &mut Scratch) {
+        let Scratch {
+            outcome,
+            result,
+            declared,
+        } = scratch;
+        result.clear();
+        let run = catch_unwind(AssertUnwindSafe(|| {
+            declared.clear();
+            if task.declares {
+                let mut touch = |column, key: &[u8]| declared.push(self.core.hash(column, key));
+                self.application.declare_keys(&task.operation, &mut touch);
+            }
+            let mut view = View::new(&self.core, task, outcome, declared);
+            self.application
+                .speculatively_execute(&mut view, &task.operation, result);
+        }));
+        if let Err(panic) = run
+            && !panic.is::<Outdated>()
+        {
+            outcome.panicked = true;
+            result.clear();
+            result.extend_from_slice(PANIC_RESULT);
+        }
+        std::mem::swap(&mut outcome.result, result);
+    }
+}
+
+/// A worker beside the executor's own thread, as the shell that gives it a thread sees it.
+pub trait Helper: Send {
+    /// Does one piece of work; false when there was none.
+    fn work(&mut self) -> bool;
+
+    /// Whether [`work`](Self::work) would find something. Asked before the thread sleeps.
+    fn has_work(&self) -> bool;
+
+    /// Whether operations were committed since the last call, so that the executor has something to answer.
+    fn take_committed(&mut self) -> bool;
+}
+
+/// A worker of a [`Speculative`](super::Speculative) executor.
+pub struct SpeculativeHelper<A: ScalableApp> {
+    pub(super) shared: Arc<Shared<A>>,
+    pub(super) scratch: Scratch,
+    pub(super) committed: bool,
+}
+
+impl<A: ScalableApp> Helper for SpeculativeHelper<A> {
+    fn work(&mut self) -> bool {
+        let turn = self.shared.turn(&mut self.scratch);
+        self.committed |= turn.committed;
+        turn.executed || turn.committed
+    }
+
+    fn has_work(&self) -> bool {
+        self.shared.core.has_work()
+    }
+
+    fn take_committed(&mut self) -> bool {
+        std::mem::take(&mut self.committed)
+    }
+}

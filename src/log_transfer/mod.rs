@@ -1,0 +1,343 @@
+//! Log transfer: decisions that a replica lacks and the others still have.
+//!
+//! ```text
+//!  receiver ── AskDecided(after) ──► everybody
+//!           ◄── Decided(first, digests) ──  f+1 equal digests for a place: that is what was decided there
+//!           ── FetchDecisions(range) ──► a donor for each range
+//!           ◄── batches ──                  believed by their digests alone, delivered in order
+//! ```
+//!
+//! **Events**
+//! - *It [begins](LogTransferProtocol::begin), or its timer fires while it runs:* everybody is asked what was decided
+//!   after the last place known; donors that owe an answer for too long lose their range to another.
+//! - *Decided:* kept by donor. A place at which f+1 distinct donors name one digest is settled: one of them is correct.
+//! - *A place is settled and a donor has nothing to do:* it is asked for the next range of batches.
+//! - *A batch:* taken if its digest is the settled one of its place. Another donor's digest at a settled place counts as a lie, and the
+//!   donor is not asked again in this transfer.
+//! - *f+1 donors have forgotten what we need:* the transfer ends [out of reach](LogTransferState::OutOfReach); the state has to
+//!   be transferred.
+//! - *Nothing is settled beyond what was delivered, and nobody names more:* it ends. The ordering protocol goes on alone.
+//!
+//! **Why one digest from f+1 is enough**, and no certificate: the digests are 32 bytes a decision, so asking everybody costs
+//! little, and one correct donor among f+1 equal ones has decided this. Batches, which are large, come from one donor each.
+//!
+//! Invariants: memory is bounded by [`DECIDED_MAX`] digests per donor and [`AHEAD_MAX`] batches; at most one range is
+//! under way per donor; batches are delivered in order, each once.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::messages::{DECIDED_MAX, LogTransferMessage, Proposal};
+use crate::mutants::{Mutant, active};
+use crate::protocol::{Outbox, Recipients, Timer};
+use crate::types::{ClusterId, Digest, Epoch, NodeId, Quorum, SeqNo, Time};
+
+/// How many batches may be at hand or asked for before they are delivered.
+pub const AHEAD_MAX: u64 = 256;
+/// How many batches are asked for in one message.
+const RANGE: u64 = 16;
+/// How often what is missing is asked for again.
+const TICK: Duration = Duration::from_millis(50);
+/// How long a donor may owe us batches.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How far a log transfer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogTransferState {
+    /// There is none.
+    Idle,
+    /// Decisions come in.
+    Running {
+        /// The last place delivered.
+        delivered: SeqNo,
+        /// The last place known to be decided.
+        settled: SeqNo,
+    },
+    /// The others have forgotten what is needed.
+    OutOfReach,
+}
+
+/// A protocol that brings decisions from other replicas: a deterministic state machine (see [`crate::protocol`]).
+pub trait LogTransferProtocol {
+    /// Starts, or goes on, after this place.
+    fn begin(&mut self, now: Time, decided: SeqNo, out: &mut Outbox);
+
+    /// Ends whatever runs.
+    fn end(&mut self, out: &mut Outbox);
+
+    /// A peer says what was decided.
+    fn on_decided(&mut self, now: Time, from: NodeId, first: SeqNo, digests: &[Digest], out: &mut Outbox);
+
+    /// A batch arrived. Given back if this transfer has no use for it.
+    fn on_batch(&mut self, now: Time, from: NodeId, batch: Proposal, out: &mut Outbox) -> Option<Proposal>;
+
+    /// [`Timer::LogTransfer`] fired.
+    fn on_timeout(&mut self, now: Time, out: &mut Outbox);
+
+    /// The next batch in order, if it is at hand. `decided` is what ordering has reached, perhaps on its own.
+    fn deliver(&mut self, decided: SeqNo) -> Option<Arc<Proposal>>;
+
+    /// How far it is.
+    fn state(&self) -> LogTransferState;
+}
+
+/// What is known of one donor.
+#[derive(Debug, Default)]
+struct Donor {
+    first: SeqNo,
+    digests: VecDeque<Digest>,
+    /// The range it was asked for, and until when it has to send some of it.
+    owes: Option<(SeqNo, SeqNo, Time)>,
+    /// It has forgotten what we need.
+    forgot: bool,
+    banned: bool,
+}
+
+impl Donor {
+    fn digest(&self, seq: SeqNo) -> Option<&Digest> {
+        let place = (seq >= self.first).then(|| seq.since(self.first))?;
+        self.digests.get(place as usize)
+    }
+}
+
+/// Log transfer from several donors in parallel ranges.
+#[derive(Debug)]
+pub struct RangedLogTransfer {
+    node: NodeId,
+    quorum: Quorum,
+    cluster: ClusterId,
+    epoch: Epoch,
+    running: bool,
+    out_of_reach: bool,
+    donors: Vec<Donor>,
+    delivered: SeqNo,
+    /// By place after `delivered`: what f+1 named, without gaps.
+    settled: VecDeque<Digest>,
+    batches: BTreeMap<SeqNo, Arc<Proposal>>,
+    /// Ticks without anything new.
+    quiet: u32,
+    turn: usize,
+}
+
+impl RangedLogTransfer {
+    /// A transfer that is not running.
+    #[must_use]
+    pub fn new(node: NodeId, quorum: Quorum, cluster: ClusterId, epoch: Epoch) -> Self {
+        Self {
+            node,
+            quorum,
+            cluster,
+            epoch,
+            running: false,
+            out_of_reach: false,
+            donors: (0..quorum.n()).map(|_| Donor::default()).collect(),
+            delivered: SeqNo::ZERO,
+            settled: VecDeque::new(),
+            batches: BTreeMap::new(),
+            quiet: 0,
+            turn: 0,
+        }
+    }
+
+    fn settled_end(&self) -> SeqNo {
+        self.delivered.plus(self.settled.len() as u64)
+    }
+
+    fn settled_at(&self, seq: SeqNo) -> Option<Digest> {
+        let place = (seq > self.delivered).then(|| seq.since(self.delivered) - 1)?;
+        self.settled.get(place as usize).copied()
+    }
+
+    /// Ordering has reached this place: what lies before it is of no use.
+    fn advance_to(&mut self, seq: SeqNo) {
+        let passed = seq.since(self.delivered) as usize;
+        if seq <= self.delivered {
+            return;
+        }
+        self.settled.drain(..passed.min(self.settled.len()));
+        self.delivered = seq;
+        self.batches = self.batches.split_off(&seq.next());
+        for donor in &mut self.donors {
+            let passed = seq.next().since(donor.first) as usize;
+            if seq >= donor.first {
+                donor.digests.drain(..passed.min(donor.digests.len()));
+                donor.first = seq.next();
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        let weak = match active(Mutant::LogTailFromOne) {
+            true => 1,
+            false => self.quorum.weak(),
+        };
+        loop {
+            let next = self.settled_end().next();
+            let named = || self.donors.iter().filter_map(|donor| donor.digest(next));
+            let agreed = named().find(|digest| named().filter(|other| other == digest).count() >= weak);
+            let Some(digest) = agreed.copied() else { break };
+            for donor in &mut self.donors {
+                if donor.digest(next).is_some_and(|other| *other != digest) {
+                    donor.banned = true;
+                }
+            }
+            self.settled.push_back(digest);
+            self.quiet = 0;
+        }
+    }
+
+    fn ask(&mut self, out: &mut Outbox) {
+        let after = self.settled_end().get();
+        let message = LogTransferMessage::AskDecided { after };
+        out.send(Recipients::Others, message.encode(self.cluster, self.epoch));
+    }
+
+    /// Gives idle donors ranges of settled places whose batches nobody is to send.
+    fn fetch(&mut self, now: Time, out: &mut Outbox) {
+        let end = self.settled_end().min(self.delivered.plus(AHEAD_MAX));
+        let mut next = self.delivered.next();
+        for _ in 0..self.donors.len() {
+            self.turn = (self.turn + 1) % self.donors.len();
+            let donor = &self.donors[self.turn];
+            if self.turn == self.node.index() || donor.banned || donor.forgot || donor.owes.is_some() {
+                continue;
+            }
+            while next <= end && (self.batches.contains_key(&next) || self.is_owed(next)) {
+                next = next.next();
+            }
+            if next > end {
+                return;
+            }
+            let mut last = next;
+            let is_free = |seq: SeqNo| !self.batches.contains_key(&seq) && !self.is_owed(seq);
+            while last < end && last.since(next) + 1 < RANGE && is_free(last.next()) {
+                last = last.next();
+            }
+            let message = LogTransferMessage::FetchDecisions {
+                first: next.get(),
+                count: (last.since(next) + 1) as u32,
+            };
+            let to = Recipients::One(NodeId::new(self.turn as u16));
+            out.send(to, message.encode(self.cluster, self.epoch));
+            self.donors[self.turn].owes = Some((next, last, now.after(PATIENCE)));
+            next = last.next();
+        }
+    }
+
+    fn is_owed(&self, seq: SeqNo) -> bool {
+        let owed = self.donors.iter().filter_map(|donor| donor.owes);
+        owed.into_iter()
+            .any(|(first, last, _)| first <= seq && seq <= last)
+    }
+}
+
+impl LogTransferProtocol for RangedLogTransfer {
+    fn begin(&mut self, now: Time, decided: SeqNo, out: &mut Outbox) {
+        if !self.running {
+            self.donors.iter_mut().for_each(|donor| *donor = Donor::default());
+            self.settled.clear();
+            self.batches.clear();
+            self.delivered = decided;
+            self.out_of_reach = false;
+            self.running = true;
+            self.quiet = 0;
+        }
+        self.advance_to(decided);
+        self.ask(out);
+        out.set_timer(Timer::LogTransfer, now.after(TICK));
+    }
+
+    fn end(&mut self, out: &mut Outbox) {
+        self.running = false;
+        self.out_of_reach = false;
+        self.batches.clear();
+        self.settled.clear();
+        out.push(crate::protocol::Effect::CancelTimer(Timer::LogTransfer));
+    }
+
+    fn on_decided(&mut self, now: Time, from: NodeId, first: SeqNo, digests: &[Digest], out: &mut Outbox) {
+        if !self.running || from == self.node {
+            return;
+        }
+        let needed = self.settled_end().next();
+        let Some(donor) = self.donors.get_mut(from.index()) else {
+            return;
+        };
+        donor.forgot = first > needed;
+        if !donor.forgot {
+            donor.first = first;
+            donor.digests = digests.iter().copied().take(DECIDED_MAX).collect();
+        }
+        let forgetful = self.donors.iter().filter(|donor| donor.forgot).count();
+        if forgetful >= self.quorum.weak() {
+            self.out_of_reach = true;
+            return;
+        }
+        self.settle();
+        self.fetch(now, out);
+    }
+
+    fn on_batch(&mut self, now: Time, from: NodeId, batch: Proposal, out: &mut Outbox) -> Option<Proposal> {
+        let seq = batch.seq;
+        let is_wanted = self.running && self.settled_at(seq) == Some(batch.batch.digest);
+        if !is_wanted || self.batches.contains_key(&seq) || seq > self.delivered.plus(AHEAD_MAX) {
+            return Some(batch);
+        }
+        self.quiet = 0;
+        // Settled by digest: f+1 replicas vouch for its clients.
+        let batch = Proposal {
+            authentic: true,
+            ..batch
+        };
+        self.batches.insert(seq, Arc::new(batch));
+        if let Some(donor) = self.donors.get_mut(from.index())
+            && let Some((first, last, _)) = donor.owes
+            && first <= seq
+            && seq <= last
+        {
+            donor.owes = (seq < last).then(|| (seq.next(), last, now.after(PATIENCE)));
+            if donor.owes.is_none() {
+                self.fetch(now, out);
+            }
+        }
+        None
+    }
+
+    fn on_timeout(&mut self, now: Time, out: &mut Outbox) {
+        if !self.running {
+            return;
+        }
+        for donor in &mut self.donors {
+            if donor.owes.is_some_and(|(.., until)| until <= now) {
+                // Perhaps it only lost the question; what it did not send is asked of the next in turn.
+                donor.owes = None;
+            }
+        }
+        self.quiet += 1;
+        self.ask(out);
+        self.fetch(now, out);
+        out.set_timer(Timer::LogTransfer, now.after(TICK));
+    }
+
+    fn deliver(&mut self, decided: SeqNo) -> Option<Arc<Proposal>> {
+        if !self.running {
+            return None;
+        }
+        self.advance_to(decided);
+        self.batches.get(&decided.next()).cloned()
+    }
+
+    fn state(&self) -> LogTransferState {
+        // Two rounds of questions and answers without anything new: there is nothing more.
+        let is_over = self.settled.is_empty() && self.quiet > 3;
+        match (self.running, self.out_of_reach) {
+            (true, true) => LogTransferState::OutOfReach,
+            (true, false) if !is_over => LogTransferState::Running {
+                delivered: self.delivered,
+                settled: self.settled_end(),
+            },
+            _ => LogTransferState::Idle,
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! What a transfer brings: decisions made by others, and checkpoints to go on from.
+
+use std::sync::Arc;
+
+use super::Pbft;
+use crate::messages::{CheckpointClaim, Proposal, SignedCheckpoint};
+use crate::protocol::{Outbox, Record};
+
+impl Pbft {
+    /// Goes on after `claim`, which its proof convinced the caller of.
+    pub(super) fn jump_to(&mut self, claim: CheckpointClaim, proof: &[SignedCheckpoint], out: &mut Outbox) {
+        if claim.seq <= self.decided {
+            return;
+        }
+        // Nothing before the checkpoint is of any use: the slots of those places become those of later ones.
+        for seq in self.low.get() + 1..=claim.seq.get().min(self.high().get()) {
+            self.slot(crate::types::SeqNo::new(seq)).clear();
+        }
+        self.decided = claim.seq;
+        self.resend.restart();
+        if claim.seq > self.stable.seq {
+            self.adopt_stable(claim, proof.to_vec(), out);
+        } else {
+            self.advance_low(out);
+        }
+        self.decide(out);
+        self.fetch_wanted(out);
+    }
+
+    pub(super) fn take_transferred(&mut self, decision: &Arc<Proposal>, out: &mut Outbox) {
+        let (seq, digest) = (decision.seq, decision.batch.digest);
+        if seq != self.decided.next() || seq > self.high() {
+            return;
+        }
+        let view = self.view;
+        let slot = self.slot(seq);
+        // The slot may have the batch, from a proposal that came meanwhile.
+        let is_new = slot.proposal_of(view, seq, &digest).is_none();
+        slot.outcome = Some(digest);
+        if is_new {
+            slot.keep(decision.clone(), true);
+            self.persist(Record::Batch(decision.clone()), out);
+        }
+        self.decide(out);
+    }
+}

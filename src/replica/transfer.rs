@@ -1,0 +1,465 @@
+//! The orchestrator's transfer phase: a replica that lacks decisions or state gets them, and gives them to others.
+//!
+//! ```text
+//!  peers are far ahead ─► log transfer ─► decisions, in order, to ordering
+//!       │ forgotten there
+//!       ▼
+//!  state transfer ─► head checked: ordering goes on after the checkpoint (jump), decisions wait for the state
+//!                 ─► pieces, on disk ─► installed ─► the decisions that waited are executed
+//! ```
+//!
+//! The transfers run beside live ordering: from the jump on the replica votes on places after the checkpoint like any other, so
+//! it cannot fall behind again while its state is on the way.
+//!
+//! A replica whose own checkpoint is contradicted by a quorum stops executing at once and replaces its state in the same way.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::{Action, Replica, Stack};
+use crate::decision_log::DecisionLog;
+use crate::execution::SequenceWindow;
+use crate::log_transfer::{LogTransferProtocol, LogTransferState};
+use crate::messages::archived::{ArchivedLogTransferMessage, ArchivedStateTransferMessage};
+use crate::messages::{
+    CheckpointClaim, CheckpointOffer, ChunkOf, DECIDED_MAX, LogTransferMessage, PieceRange, SignedCheckpoint,
+    StateTransferMessage, ViewTransferMessage,
+};
+use crate::ordering::OrderingProtocol;
+use crate::protocol::{Recipients, Record};
+use crate::state_transfer::monolithic::ANSWER_BYTES;
+use crate::state_transfer::{ImageEvent, ImageTask, StateTransferProtocol, StateTransferState};
+use crate::types::{ClientId, Digest, NodeId, SeqNo, Time};
+
+/// A replica so many decisions behind f+1 others has them transferred; fewer come with the next status.
+const LAG_DECISIONS: u64 = 32;
+/// How many batches answer one question of a log transfer, at most.
+const BATCHES_PER_ANSWER: u64 = 64;
+/// How many certificates of stable checkpoints are remembered.
+const CERTIFICATES_KEPT: usize = 16;
+/// How many bytes of decisions may wait for a state before nothing more is listened to.
+const WAITING_BYTES_MAX: usize = 1 << 30;
+/// How many bytes a second a peer is sent for its transfers, and how many at once after a pause.
+const PEER_BYTES_PER_SECOND: u64 = 256 << 20;
+const PEER_BURST_BYTES: u64 = 64 << 20;
+
+/// Whether state and decisions are being transferred.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransferPhase {
+    /// Nothing is.
+    NotRunning,
+    /// At least one of both is.
+    RunningTransferProtocols {
+        /// How far the state is.
+        state_transfer: StateTransferState,
+        /// How far the decisions are.
+        log_transfer: LogTransferState,
+    },
+}
+
+impl TransferPhase {
+    /// A number that changes when another step begins.
+    #[must_use]
+    pub fn stage(&self) -> u8 {
+        let Self::RunningTransferProtocols { state_transfer, .. } = self else {
+            return 0;
+        };
+        match state_transfer {
+            StateTransferState::Idle => 1,
+            StateTransferState::Asking => 2,
+            StateTransferState::Opening { .. } => 3,
+            StateTransferState::Receiving { .. } => 4,
+            StateTransferState::Installing { .. } => 5,
+        }
+    }
+}
+
+impl std::fmt::Display for TransferPhase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self::RunningTransferProtocols {
+            state_transfer,
+            log_transfer,
+        } = self
+        else {
+            return f.write_str("no transfer");
+        };
+        match state_transfer {
+            StateTransferState::Idle => {}
+            StateTransferState::Asking => f.write_str("looking for a checkpoint of others")?,
+            StateTransferState::Opening { seq } => write!(f, "opening the checkpoint at {seq}")?,
+            StateTransferState::Receiving {
+                seq,
+                pieces,
+                of,
+                bytes,
+                donors,
+            } => write!(
+                f,
+                "receiving the state at {seq}: {pieces} of {of} pieces, {} MiB, from {donors} donors",
+                bytes >> 20
+            )?,
+            StateTransferState::Installing { seq } => write!(f, "installing the state at {seq}")?,
+        }
+        match (state_transfer, log_transfer) {
+            (StateTransferState::Idle, LogTransferState::Running { delivered, settled }) => {
+                write!(f, "receiving decisions: {delivered} of {settled}")
+            }
+            (_, LogTransferState::Running { delivered, settled }) => {
+                write!(f, "; decisions: {delivered} of {settled}")
+            }
+            (_, LogTransferState::Idle | LogTransferState::OutOfReach) => Ok(()),
+        }
+    }
+}
+
+/// What a peer may still be sent: bytes that fill up with time.
+#[derive(Debug, Clone, Copy)]
+struct Allowance {
+    bytes: u64,
+    at: Time,
+}
+
+impl Allowance {
+    fn spend(&mut self, now: Time, bytes: u64) -> bool {
+        let earned = now.since(self.at).min(Duration::from_secs(10)).as_micros() as u64;
+        let filled = self.bytes + earned * (PEER_BYTES_PER_SECOND / 1_000_000);
+        self.bytes = filled.min(PEER_BURST_BYTES);
+        self.at = now;
+        let may = self.bytes >= bytes;
+        self.bytes = self.bytes.saturating_sub(if may { bytes } else { 0 });
+        may
+    }
+}
+
+/// What the orchestrator knows about transfers.
+#[derive(Debug)]
+pub(super) struct Transfers {
+    /// By peer: its last decision, as it says.
+    decided: Vec<SeqNo>,
+    /// Stable checkpoints and what proves them, the newest last.
+    certificates: VecDeque<(CheckpointClaim, Vec<SignedCheckpoint>)>,
+    /// The images that are on disk, the newest last.
+    images: VecDeque<SeqNo>,
+    /// Execution waits for the state after this decision.
+    pub awaiting: Option<SeqNo>,
+    /// The last decision that was handed out, to execution unless it waits.
+    pub released: SeqNo,
+    allowances: Vec<Allowance>,
+}
+
+impl Transfers {
+    pub fn new(n: usize) -> Self {
+        let allowance = Allowance {
+            bytes: PEER_BURST_BYTES,
+            at: Time::START,
+        };
+        Self {
+            decided: vec![SeqNo::ZERO; n],
+            certificates: VecDeque::new(),
+            images: VecDeque::new(),
+            awaiting: None,
+            released: SeqNo::ZERO,
+            allowances: vec![allowance; n],
+        }
+    }
+
+    pub fn remember_certificate(&mut self, claim: CheckpointClaim, proof: &[SignedCheckpoint]) {
+        if self.certificates.iter().any(|(known, _)| *known == claim) {
+            return;
+        }
+        if self.certificates.len() == CERTIFICATES_KEPT {
+            self.certificates.pop_front();
+        }
+        let at = self
+            .certificates
+            .partition_point(|(known, _)| known.seq < claim.seq);
+        self.certificates.insert(at, (claim, proof.to_vec()));
+    }
+
+    pub fn remember_image(&mut self, seq: SeqNo) {
+        if self.images.len() == 2 {
+            self.images.pop_front();
+        }
+        self.images.push_back(seq);
+    }
+
+    /// The place that f+1 peers have reached, or say so.
+    fn reached(&self, weak: usize) -> SeqNo {
+        let mut decided = self.decided.clone();
+        decided.sort_unstable_by(|a, b| b.cmp(a));
+        decided.get(weak - 1).copied().unwrap_or(SeqNo::ZERO)
+    }
+}
+
+impl<S: Stack> Replica<S> {
+    /// Which transfers run.
+    #[must_use]
+    pub fn transfer_phase(&self) -> TransferPhase {
+        let (state_transfer, log_transfer) = (self.state_transfer.state(), self.log_transfer.state());
+        match (state_transfer, log_transfer) {
+            (StateTransferState::Idle, LogTransferState::Idle) => TransferPhase::NotRunning,
+            _ => TransferPhase::RunningTransferProtocols {
+                state_transfer,
+                log_transfer,
+            },
+        }
+    }
+
+    /// The last decision up to which all that this replica promised is on disk.
+    #[must_use]
+    pub fn released(&self) -> SeqNo {
+        self.transfers.released
+    }
+
+    /// A peer says in its status how far it is.
+    pub(super) fn consider_transfer(&mut self, now: Time, from: NodeId, decided: SeqNo) {
+        if let Some(known) = self.transfers.decided.get_mut(from.index()) {
+            *known = decided;
+        }
+        let reached = self.transfers.reached(self.settings.quorum.weak());
+        let is_far = reached > self.ordering.decided().plus(LAG_DECISIONS);
+        if is_far && self.log_transfer.state() == LogTransferState::Idle {
+            self.begin_log_transfer(now);
+        }
+    }
+
+    pub(super) fn begin_log_transfer(&mut self, now: Time) {
+        self.counters.log_transfers += 1;
+        self.log_transfer
+            .begin(now, self.ordering.decided(), &mut self.outbox);
+        self.carry_out(now);
+    }
+
+    /// Looks for a checkpoint after `after` and brings its state.
+    pub(super) fn begin_state_transfer(&mut self, now: Time, after: SeqNo) {
+        self.state_transfer.begin(now, after, &mut self.outbox);
+        self.carry_out(now);
+    }
+
+    /// Our own state was contradicted by a quorum: it is not executed on any more, and is replaced.
+    pub(super) fn replace_state(&mut self, now: Time, stable: SeqNo) {
+        self.counters.divergences += 1;
+        self.transfers.awaiting = Some(stable);
+        self.transfers.images.clear();
+        self.begin_state_transfer(now, stable.minus(1));
+    }
+
+    /// Goes on with what runs.
+    pub(super) fn go_on_with_transfers(&mut self, now: Time) {
+        while let Some(decision) = self.log_transfer.deliver(self.ordering.decided()) {
+            let before = self.ordering.decided();
+            self.ordering.on_transferred(now, &decision, &mut self.outbox);
+            self.carry_out(now);
+            if self.ordering.decided() == before {
+                break;
+            }
+            self.counters.decisions_transferred += 1;
+        }
+        match self.log_transfer.state() {
+            LogTransferState::OutOfReach => {
+                self.log_transfer.end(&mut self.outbox);
+                let after = self.ordering.decided();
+                self.begin_state_transfer(now, after);
+            }
+            LogTransferState::Idle | LogTransferState::Running { .. } => {}
+        }
+        if let Some(target) = self.state_transfer.take_target() {
+            self.aim_at(now, target.claim, target.chain);
+        }
+    }
+
+    /// The checkpoint whose state will come is known.
+    fn aim_at(&mut self, now: Time, claim: CheckpointClaim, chain: crate::decision_log::Chain) {
+        let last = self.decision_log.last();
+        if claim.seq >= last {
+            let known = self
+                .transfers
+                .certificates
+                .iter()
+                .find(|(known, _)| *known == claim);
+            let proof = known.map(|(_, proof)| proof.clone()).unwrap_or_default();
+            self.decision_log.restore_base(claim.seq, chain);
+            self.outbox.persist(Record::Jump {
+                seq: claim.seq,
+                chain,
+            });
+            self.ordering.jump(now, claim, &proof, &mut self.outbox);
+            self.transfers.released = self.transfers.released.max(claim.seq);
+        }
+        self.decision_log.keep_after(claim.seq);
+        self.transfers.awaiting = Some(claim.seq);
+        self.carry_out(now);
+        // The others went on meanwhile.
+        self.begin_log_transfer(now);
+    }
+
+    /// Whether so much waits for a state that others are not listened to until it has come.
+    pub(super) fn waits_for_state(&self) -> bool {
+        let waits = self.transfers.awaiting.is_some();
+        waits && (self.decision_log.kept_bytes() > WAITING_BYTES_MAX || !self.decision_log.is_proved())
+    }
+
+    /// The disk has done something with an image.
+    pub fn on_image(&mut self, now: Time, event: &ImageEvent) {
+        match event {
+            ImageEvent::Chunk { to, seq, last, bytes } => {
+                let chunk = ChunkOf {
+                    seq: seq.get(),
+                    last: *last,
+                    bytes: bytes.to_vec(),
+                };
+                let message =
+                    StateTransferMessage::Chunk(chunk).encode(self.settings.cluster, self.settings.epoch);
+                self.outbox.send(Recipients::One(*to), message);
+            }
+            event => self.state_transfer.on_image(now, event, &mut self.outbox),
+        }
+        self.carry_out(now);
+    }
+
+    /// Execution has read the state after `seq`: what waited for it is executed. `windows` is what the state includes, by
+    /// client.
+    pub fn on_installed(&mut self, now: Time, seq: SeqNo, windows: &[SequenceWindow]) {
+        self.state_transfer.on_installed(seq, &mut self.outbox);
+        self.counters.states_transferred += 1;
+        self.transfers.awaiting = None;
+        self.transfers.remember_image(seq);
+        self.executed = seq;
+        self.image_kept = self.image_kept.max(seq);
+        for (client, window) in (0..).zip(windows) {
+            self.pool.adopt_window(ClientId::new(client), *window);
+        }
+        let waiting = self.decision_log.read(seq.next(), usize::MAX);
+        let released = waiting.take_while(|decision| decision.proposal.seq <= self.transfers.released);
+        let released: Vec<_> = released.map(|decision| decision.proposal.clone()).collect();
+        for decision in released {
+            self.pool.on_decided(&decision.batch);
+            self.actions.push(Action::Execute(decision));
+        }
+        self.carry_out(now);
+        self.cut_log(now);
+    }
+
+    pub(super) fn on_log_message(&mut self, now: Time, from: NodeId, message: &ArchivedLogTransferMessage) {
+        match message {
+            ArchivedLogTransferMessage::AskDecided { after } => {
+                self.answer_decided(now, from, SeqNo::new(after.to_native()));
+            }
+            ArchivedLogTransferMessage::Decided { first, digests } => {
+                let digests: Vec<Digest> = digests
+                    .iter()
+                    .take(DECIDED_MAX)
+                    .map(|digest| Digest::from_bytes(*digest))
+                    .collect();
+                let first = SeqNo::new(first.to_native());
+                self.log_transfer
+                    .on_decided(now, from, first, &digests, &mut self.outbox);
+            }
+            ArchivedLogTransferMessage::FetchDecisions { first, count } => {
+                self.answer_fetch(now, from, SeqNo::new(first.to_native()), count.to_native());
+            }
+        }
+        self.carry_out(now);
+    }
+
+    pub(super) fn on_state_message(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        message: &ArchivedStateTransferMessage,
+    ) {
+        match message {
+            ArchivedStateTransferMessage::AskOffer { after } => {
+                self.answer_offer(from, SeqNo::new(after.to_native()));
+            }
+            ArchivedStateTransferMessage::Offer(offer) => {
+                let offer = offer.to_offer();
+                let certified = self.ordering.is_certified(offer.claim(), &offer.proof);
+                if certified {
+                    self.transfers.remember_certificate(offer.claim(), &offer.proof);
+                }
+                self.state_transfer
+                    .on_offer(now, from, &offer, certified, &mut self.outbox);
+            }
+            ArchivedStateTransferMessage::Fetch(range) => {
+                let range: PieceRange = range.to_range();
+                if self.may_send(now, from, ANSWER_BYTES) {
+                    self.actions.push(Action::Image(ImageTask::Read {
+                        to: from,
+                        range,
+                        bytes_max: ANSWER_BYTES,
+                    }));
+                }
+            }
+            ArchivedStateTransferMessage::Chunk(chunk) => {
+                let chunk = ChunkOf {
+                    seq: chunk.seq.to_native(),
+                    last: chunk.last,
+                    bytes: chunk.bytes.to_vec(),
+                };
+                self.state_transfer.on_chunk(now, from, &chunk, &mut self.outbox);
+            }
+        }
+        self.carry_out(now);
+    }
+
+    fn may_send(&mut self, now: Time, to: NodeId, bytes: usize) -> bool {
+        let allowance = self.transfers.allowances.get_mut(to.index());
+        allowance.is_some_and(|allowance| allowance.spend(now, bytes as u64))
+    }
+
+    fn answer_decided(&mut self, now: Time, from: NodeId, after: SeqNo) {
+        let first = after.max(self.decision_log.base()).next();
+        let released = self.transfers.released;
+        let decisions = self.decision_log.read(first, DECIDED_MAX);
+        let digests: Vec<[u8; 32]> = decisions
+            .take_while(|decision| decision.proposal.seq <= released)
+            .map(|decision| *decision.proposal.batch.digest.as_bytes())
+            .collect();
+        let has_forgotten = first > after.next();
+        if (digests.is_empty() && !has_forgotten) || !self.may_send(now, from, 32 * digests.len() + 64) {
+            return;
+        }
+        let message = LogTransferMessage::Decided {
+            first: first.get(),
+            digests,
+        };
+        let message = message.encode(self.settings.cluster, self.settings.epoch);
+        self.outbox.send(Recipients::One(from), message);
+    }
+
+    fn answer_fetch(&mut self, now: Time, from: NodeId, first: SeqNo, count: u32) {
+        let count = u64::from(count).min(BATCHES_PER_ANSWER) as usize;
+        let (cluster, epoch) = (self.settings.cluster, self.settings.epoch);
+        let released = self.transfers.released;
+        let decisions = self.decision_log.read(first, count);
+        let batches: Vec<_> = decisions
+            .take_while(|decision| decision.proposal.seq <= released)
+            .map(|decision| decision.proposal.clone())
+            .collect();
+        for proposal in batches {
+            if !self.may_send(now, from, proposal.batch.bytes) {
+                return;
+            }
+            let message =
+                ViewTransferMessage::batch(cluster, epoch, proposal.view, proposal.seq, &proposal.batch);
+            self.outbox.send(Recipients::One(from), message);
+        }
+    }
+
+    fn answer_offer(&mut self, from: NodeId, after: SeqNo) {
+        let images = &self.transfers.images;
+        let mut offers = self.transfers.certificates.iter().rev();
+        let Some((claim, proof)) = offers.find(|(claim, _)| claim.seq > after && images.contains(&claim.seq))
+        else {
+            return;
+        };
+        let offer = CheckpointOffer {
+            seq: claim.seq.get(),
+            digest: *claim.digest.as_bytes(),
+            proof: proof.clone(),
+        };
+        let message = StateTransferMessage::Offer(offer).encode(self.settings.cluster, self.settings.epoch);
+        self.outbox.send(Recipients::One(from), message);
+    }
+}

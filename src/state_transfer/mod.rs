@@ -1,0 +1,137 @@
+//! State transfer: the contents of a checkpoint, from other replicas.
+//!
+//! [`StateTransferProtocol`] is the contract; [`monolithic`] is the protocol for states that are digested in pieces.
+
+pub mod monolithic;
+
+use bytes::Bytes;
+
+use crate::decision_log::Chain;
+use crate::messages::{CheckpointClaim, CheckpointOffer, ChunkOf, PieceRange};
+use crate::protocol::Outbox;
+use crate::types::{NodeId, SeqNo, Time};
+
+/// How far a state transfer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateTransferState {
+    /// There is none.
+    Idle,
+    /// Others are asked which checkpoint they have.
+    Asking,
+    /// Its head and index are on their way.
+    Opening {
+        /// The checkpoint.
+        seq: SeqNo,
+    },
+    /// Its pieces come in.
+    Receiving {
+        /// The checkpoint.
+        seq: SeqNo,
+        /// Pieces checked and handed to the disk.
+        pieces: usize,
+        /// Pieces there are.
+        of: usize,
+        /// Bytes received.
+        bytes: u64,
+        /// Replicas that send them.
+        donors: usize,
+    },
+    /// Everything is on disk, and execution reads it.
+    Installing {
+        /// The checkpoint.
+        seq: SeqNo,
+    },
+}
+
+/// What is asked of the disk. Answers come as [`ImageEvent`]s.
+#[derive(Debug, Clone)]
+pub enum ImageTask {
+    /// Makes room for this checkpoint, or finds what an earlier attempt kept of it; other attempts are forgotten.
+    Open(CheckpointClaim),
+    /// Adds a chunk.
+    Keep(Bytes),
+    /// All chunks were added: makes them the image that a restart begins with.
+    Complete(SeqNo),
+    /// Has execution read the image, in place of the state it has.
+    Install(SeqNo),
+    /// Reads pieces of an image for a peer, not many more bytes than these.
+    Read {
+        /// The peer.
+        to: NodeId,
+        /// The pieces.
+        range: PieceRange,
+        /// About how many bytes.
+        bytes_max: usize,
+    },
+}
+
+/// What the disk, or execution, has done.
+#[derive(Debug, Clone)]
+pub enum ImageEvent {
+    /// Of the checkpoint that was opened, an earlier attempt had kept this chunk. Comes before `Opened`.
+    Found(Bytes),
+    /// The checkpoint's file is ready.
+    Opened(SeqNo),
+    /// This many bytes were added.
+    Kept(usize),
+    /// The checkpoint is whole and on disk.
+    Completed(SeqNo),
+    /// A chunk that was read for a peer; empty if the image is not there.
+    Chunk {
+        /// The peer.
+        to: NodeId,
+        /// The checkpoint.
+        seq: SeqNo,
+        /// Whether it ends the answer.
+        last: bool,
+        /// The chunk.
+        bytes: Bytes,
+    },
+}
+
+/// The head of the checkpoint is known and proved: ordering may go on from there before the state has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// The checkpoint.
+    pub claim: CheckpointClaim,
+    /// Covers the decisions up to it.
+    pub chain: Chain,
+}
+
+/// A protocol that brings the state of a checkpoint from other replicas: a deterministic state machine (see
+/// [`crate::protocol`]). Its tasks are effects; see [`Effect::Image`](crate::protocol::Effect::Image).
+pub trait StateTransferProtocol {
+    /// Starts to look for a checkpoint after this place, or goes on.
+    fn begin(&mut self, now: Time, after: SeqNo, out: &mut Outbox);
+
+    /// A peer offers a checkpoint. `certified` says whether its proof convinces us.
+    fn on_offer(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        offer: &CheckpointOffer,
+        certified: bool,
+        out: &mut Outbox,
+    );
+
+    /// A chunk arrived.
+    fn on_chunk(&mut self, now: Time, from: NodeId, chunk: &ChunkOf, out: &mut Outbox);
+
+    /// The disk has done something.
+    fn on_image(&mut self, now: Time, event: &ImageEvent, out: &mut Outbox);
+
+    /// Execution has read the image of this checkpoint.
+    fn on_installed(&mut self, seq: SeqNo, out: &mut Outbox);
+
+    /// [`Timer::StateTransfer`](crate::protocol::Timer::StateTransfer) fired.
+    fn on_timeout(&mut self, now: Time, out: &mut Outbox);
+
+    /// The checkpoint that is being brought, once its head was checked. Given once.
+    fn take_target(&mut self) -> Option<Target>;
+
+    /// How far it is.
+    fn state(&self) -> StateTransferState;
+
+    /// How many chunks were refused so far: a donor lied.
+    fn lies(&self) -> u64;
+}

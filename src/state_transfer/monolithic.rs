@@ -1,0 +1,582 @@
+//! State transfer in pieces, each checked by itself, from several donors at once.
+//!
+//! ```text
+//!  receiver ── AskOffer(after) ──► everybody
+//!           ◄── Offer(claim, certificate)        only a certificate makes a target
+//!           ── Fetch(head) ──► a donor           head and index, checked against the claim
+//!           ── Fetch(pieces) ──► each donor      a block of pieces each; every piece is checked before it is kept
+//!           ◄── chunks
+//!  disk     ◄── Open, Keep …, Complete, Install
+//! ```
+//!
+//! **Events**
+//! - *[Begin](StateTransferProtocol::begin):* everybody is asked for offers, again and again until there is one.
+//! - *An offer with a certificate, after the place we have:* the newest one that has been offered when the first tick ends becomes
+//!   the target; whoever offers exactly it is a donor.
+//! - *Head and index arrive:* checked against the claim. From here on the checkpoint's chain is known.
+//! - *A donor has nothing to send:* it gets the next block of pieces that nobody is to send.
+//! - *A chunk of pieces:* each piece is checked against the index and handed to the disk; the rest of the block is asked
+//!   for when the answer ends.
+//! - *A chunk that fails its check:* the donor lies; it is banned. What comes late, twice or out of order is no lie.
+//! - *A donor is silent for [`PATIENCE`], or does not have the checkpoint any more:* its block goes to others; it is
+//!   asked again only when nobody else is left.
+//! - *Nobody is left:* everything starts again with the question for offers. What was kept is found again if the target stays.
+//! - *All pieces are kept:* the image is completed on disk, then installed.
+//!
+//! **Why it is right.** The claim is signed by a quorum, so some correct replica had this state; the claim covers the
+//! head, the head the index, the index every piece ([`execution::image`](crate::execution::ImageIndex)). So nothing that
+//! one donor says is believed, and one correct donor is enough.
+//!
+//! Invariants: at most one answer of [`ANSWER_BYTES`] is under way per donor; at most [`UNKEPT_BYTES_MAX`] wait for the disk before
+//! nothing more is asked for; the state is never held in memory.
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{ImageEvent, ImageTask, StateTransferProtocol, StateTransferState, Target};
+use crate::crypto::Digester;
+use crate::execution::{
+    ImageChunk, ImageError, ImageHead, ImageIndex, MonolithicState, PieceReader, PieceWriter,
+};
+use crate::messages::{CheckpointClaim, CheckpointOffer, ChunkOf, PieceRange, StateTransferMessage};
+use crate::mutants::{Mutant, active};
+use crate::protocol::{Effect, Outbox, Recipients, Timer};
+use crate::types::{ClusterId, Epoch, NodeId, SeqNo, Signers, Time};
+
+/// About how many bytes answer one question.
+pub const ANSWER_BYTES: usize = 1 << 20;
+/// How many pieces a donor is to send, at most.
+const BLOCK: usize = 64;
+/// How often everything is looked at.
+const TICK: Duration = Duration::from_millis(50);
+/// How long a donor may say nothing.
+const PATIENCE: Duration = Duration::from_millis(1000);
+/// Bytes handed to the disk and not written yet.
+const UNKEPT_BYTES_MAX: usize = 32 << 20;
+
+/// What a donor is to send.
+#[derive(Debug)]
+struct Block {
+    /// The next piece.
+    next: usize,
+    /// The piece to stop before.
+    until: usize,
+    /// By then it has to have sent some of it.
+    deadline: Time,
+    /// Puts the slices of a long piece together.
+    reader: PieceReader,
+    /// How much of a long piece has come.
+    offset: u64,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Idle,
+    Asking {
+        /// Certified offers, and who made them.
+        offers: BTreeMap<CheckpointClaim, Signers>,
+        since: Time,
+    },
+    Opening {
+        asked: Option<(NodeId, Time)>,
+        head: Option<(ImageHead, Bytes)>,
+    },
+    Receiving(Box<Receiving>),
+    Installing,
+}
+
+#[derive(Debug)]
+struct Receiving {
+    index: ImageIndex,
+    is_open: bool,
+    done: Vec<bool>,
+    done_count: usize,
+    /// By donor.
+    blocks: Vec<Option<Block>>,
+    bytes: u64,
+    unkept: usize,
+}
+
+/// Brings states `S` in pieces.
+#[derive(Debug)]
+pub struct PieceTransfer<S> {
+    node: NodeId,
+    n: usize,
+    cluster: ClusterId,
+    epoch: Epoch,
+    digester: Digester,
+    after: SeqNo,
+    claim: Option<CheckpointClaim>,
+    donors: Signers,
+    /// They were silent, or have it no more.
+    tired: Signers,
+    /// They lied.
+    banned: Signers,
+    phase: Phase,
+    target: Option<Target>,
+    lies: u64,
+    turn: usize,
+    _state: PhantomData<fn() -> S>,
+}
+
+impl<S: MonolithicState> PieceTransfer<S> {
+    /// A transfer that is not running.
+    #[must_use]
+    pub fn new(node: NodeId, n: usize, cluster: ClusterId, epoch: Epoch, digester: Digester) -> Self {
+        Self {
+            node,
+            n,
+            cluster,
+            epoch,
+            digester,
+            after: SeqNo::ZERO,
+            claim: None,
+            donors: Signers::NONE,
+            tired: Signers::NONE,
+            banned: Signers::NONE,
+            phase: Phase::Idle,
+            target: None,
+            lies: 0,
+            turn: 0,
+            _state: PhantomData,
+        }
+    }
+
+    fn ask(&mut self, now: Time, out: &mut Outbox) {
+        self.claim = None;
+        self.donors = Signers::NONE;
+        self.tired = Signers::NONE;
+        if self.banned.count() > (self.n - 1) / 3 {
+            // More than can be faulty: some of them were not.
+            self.banned = Signers::NONE;
+        }
+        self.phase = Phase::Asking {
+            offers: BTreeMap::new(),
+            since: now,
+        };
+        self.send_ask(out);
+    }
+
+    fn send_ask(&self, out: &mut Outbox) {
+        let after = self.after.get();
+        self.send(Recipients::Others, StateTransferMessage::AskOffer { after }, out);
+    }
+
+    fn send(&self, to: Recipients, message: StateTransferMessage, out: &mut Outbox) {
+        out.send(to, message.encode(self.cluster, self.epoch));
+    }
+
+    /// A donor that may be asked and is not busy; those that were silent only if there is nobody else.
+    fn next_donor(&mut self, is_busy: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+        for tired in [false, true] {
+            for _ in 0..self.n {
+                self.turn = (self.turn + 1) % self.n;
+                let donor = NodeId::new(self.turn as u16);
+                let is_donor = self.donors.has(donor) && !self.banned.has(donor);
+                if is_donor && self.tired.has(donor) == tired && !is_busy(donor) {
+                    return Some(donor);
+                }
+            }
+        }
+        None
+    }
+
+    fn ban(&mut self, donor: NodeId) {
+        self.lies += 1;
+        self.banned.add(donor);
+    }
+
+    fn choose(&mut self, now: Time, out: &mut Outbox) {
+        let Phase::Asking { offers, .. } = &mut self.phase else {
+            return;
+        };
+        let Some((claim, donors)) = offers.pop_last() else {
+            return;
+        };
+        (self.claim, self.donors) = (Some(claim), donors);
+        self.phase = Phase::Opening {
+            asked: None,
+            head: None,
+        };
+        self.fetch_head(now, out);
+    }
+
+    fn fetch_head(&mut self, now: Time, out: &mut Outbox) {
+        let Some(claim) = self.claim else { return };
+        let Some(donor) = self.next_donor(|_| false) else {
+            return self.ask(now, out);
+        };
+        self.phase = Phase::Opening {
+            asked: Some((donor, now.after(PATIENCE))),
+            head: None,
+        };
+        let range = PieceRange {
+            seq: claim.seq.get(),
+            piece: PieceRange::HEAD,
+            offset: 0,
+            until: 0,
+        };
+        self.send(Recipients::One(donor), StateTransferMessage::Fetch(range), out);
+    }
+
+    /// Head and index, chunk by chunk.
+    fn take_opening(&mut self, now: Time, from: NodeId, bytes: &Bytes, out: &mut Outbox) {
+        let Phase::Opening {
+            asked: Some((donor, _)),
+            head,
+        } = &mut self.phase
+        else {
+            return;
+        };
+        if *donor != from {
+            return;
+        }
+        let claim = self.claim;
+        let read = match (ImageChunk::parse(bytes), head.take()) {
+            (Ok(ImageChunk::Head(read)), known) if Some(read.claim(&self.digester)) == claim => {
+                *head = known.or_else(|| Some((read, bytes.clone())));
+                return;
+            }
+            (Ok(ImageChunk::Index(contents)), Some((head, head_bytes))) => {
+                ImageIndex::read::<S>(head, contents, &self.digester).map(|index| (index, head_bytes))
+            }
+            // What belongs to another question comes late, or twice.
+            (Ok(ImageChunk::Index(_) | ImageChunk::Pieces(_) | ImageChunk::Slice(_)), known) => {
+                *head = known;
+                return;
+            }
+            (Ok(ImageChunk::Head(_)) | Err(_), _) => Err(ImageError::Head),
+        };
+        let Ok((index, head_bytes)) = read else {
+            self.ban(from);
+            return self.fetch_head(now, out);
+        };
+        let (Some(claim), pieces) = (claim, index.pieces()) else {
+            return;
+        };
+        self.target = Some(Target {
+            claim,
+            chain: index.head.chain,
+        });
+        out.push(Effect::Image(ImageTask::Open(claim)));
+        out.push(Effect::Image(ImageTask::Keep(head_bytes.clone())));
+        out.push(Effect::Image(ImageTask::Keep(bytes.clone())));
+        self.phase = Phase::Receiving(Box::new(Receiving {
+            unkept: head_bytes.len() + bytes.len(),
+            index,
+            is_open: false,
+            done: vec![false; pieces],
+            done_count: 0,
+            blocks: (0..self.n).map(|_| None).collect(),
+            bytes: 0,
+        }));
+    }
+
+    /// Gives idle donors blocks of pieces that nobody is to send.
+    fn fetch_pieces(&mut self, now: Time, out: &mut Outbox) {
+        loop {
+            let Phase::Receiving(receiving) = &mut self.phase else {
+                return;
+            };
+            if !receiving.is_open || receiving.unkept > UNKEPT_BYTES_MAX {
+                return;
+            }
+            let Some((next, until)) = receiving.next_block() else {
+                return;
+            };
+            let busy: Vec<bool> = receiving.blocks.iter().map(Option::is_some).collect();
+            let Some(donor) = self.next_donor(|donor| busy[donor.index()]) else {
+                if !busy.contains(&true) {
+                    self.ask(now, out);
+                }
+                return;
+            };
+            let block = Block {
+                next,
+                until,
+                deadline: now.after(PATIENCE),
+                reader: PieceReader::default(),
+                offset: 0,
+            };
+            self.send_fetch(donor, &block, out);
+            if let Phase::Receiving(receiving) = &mut self.phase {
+                receiving.blocks[donor.index()] = Some(block);
+            }
+        }
+    }
+
+    fn send_fetch(&self, donor: NodeId, block: &Block, out: &mut Outbox) {
+        let Some(claim) = self.claim else { return };
+        let range = PieceRange {
+            seq: claim.seq.get(),
+            piece: block.next as u32,
+            offset: block.offset,
+            until: block.until as u32,
+        };
+        self.send(Recipients::One(donor), StateTransferMessage::Fetch(range), out);
+    }
+
+    fn take_pieces(&mut self, now: Time, from: NodeId, bytes: &Bytes, last: bool, out: &mut Outbox) {
+        let Phase::Receiving(receiving) = &mut self.phase else {
+            return;
+        };
+        let Some(mut block) = receiving.blocks[from.index()].take() else {
+            return;
+        };
+        let before = (block.next, block.offset);
+        let taken = receiving.take_chunk(&mut block, bytes, &self.digester, out);
+        if taken.is_err() {
+            self.ban(from);
+            return self.fetch_pieces(now, out);
+        }
+        receiving.bytes += bytes.len() as u64;
+        while block.next < block.until && receiving.done[block.next] {
+            block.next += 1;
+        }
+        if (block.next, block.offset) != before {
+            block.deadline = now.after(PATIENCE);
+        }
+        if block.next < block.until {
+            if last {
+                self.send_fetch(from, &block, out);
+            }
+            if let Phase::Receiving(receiving) = &mut self.phase {
+                receiving.blocks[from.index()] = Some(block);
+            }
+        }
+        self.finish_if_whole(out);
+        self.fetch_pieces(now, out);
+    }
+
+    fn finish_if_whole(&mut self, out: &mut Outbox) {
+        if let (Phase::Receiving(receiving), Some(claim)) = (&self.phase, self.claim)
+            && receiving.is_open
+            && receiving.done_count == receiving.done.len()
+        {
+            out.push(Effect::Image(ImageTask::Complete(claim.seq)));
+            self.phase = Phase::Installing;
+        }
+    }
+}
+
+impl Receiving {
+    /// Pieces that are missing and that nobody is to send, in a row.
+    fn next_block(&self) -> Option<(usize, usize)> {
+        let is_free = |piece: usize| {
+            let owed = self
+                .blocks
+                .iter()
+                .flatten()
+                .any(|block| block.next <= piece && piece < block.until);
+            !self.done[piece] && !owed
+        };
+        let first = (0..self.done.len()).find(|piece| is_free(*piece))?;
+        let until = (first..self.done.len().min(first + BLOCK)).find(|piece| !is_free(*piece));
+        Some((first, until.unwrap_or(self.done.len().min(first + BLOCK))))
+    }
+
+    /// Checks the pieces of a chunk and hands the new ones to the disk. Chunks may come late, twice or out of order: only
+    /// contents that the index does not cover are a lie.
+    fn take_chunk(
+        &mut self,
+        block: &mut Block,
+        bytes: &Bytes,
+        digester: &Digester,
+        out: &mut Outbox,
+    ) -> Result<(), ImageError> {
+        let chunk = ImageChunk::parse(bytes)?;
+        let Some((first, end)) = chunk.range() else {
+            return Ok(());
+        };
+        if end.max(first + 1) > self.done.len() {
+            return Err(ImageError::Kind);
+        }
+        let mut writer = PieceWriter::default();
+        let (done, done_count, index) = (&mut self.done, &mut self.done_count, &self.index);
+        let read = block.reader.read(index, chunk, digester, |piece, bytes| {
+            if !std::mem::replace(&mut done[piece], true) {
+                *done_count += 1;
+                writer.write(piece, bytes);
+            }
+            Ok(())
+        });
+        match read {
+            // A slice that does not follow the one before.
+            Err(ImageError::State) => block.reader = PieceReader::default(),
+            other => other?,
+        }
+        block.offset = block.reader.partial_bytes();
+        for kept in writer.finish() {
+            self.unkept += kept.len();
+            out.push(Effect::Image(ImageTask::Keep(kept.into())));
+        }
+        Ok(())
+    }
+
+    /// Takes a chunk that an earlier attempt had kept.
+    fn take_found(&mut self, bytes: &Bytes, reader: &mut PieceReader, digester: &Digester) {
+        let Ok(chunk) = ImageChunk::parse(bytes) else {
+            return;
+        };
+        let (done, done_count) = (&mut self.done, &mut self.done_count);
+        // What does not fit is asked for again.
+        let _ = reader.read(&self.index, chunk, digester, |piece, _| {
+            if !std::mem::replace(&mut done[piece], true) {
+                *done_count += 1;
+            }
+            Ok(())
+        });
+    }
+}
+
+impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
+    fn begin(&mut self, now: Time, after: SeqNo, out: &mut Outbox) {
+        self.after = self.after.max(after);
+        if matches!(self.phase, Phase::Idle) {
+            self.banned = Signers::NONE;
+            self.ask(now, out);
+            out.set_timer(Timer::StateTransfer, now.after(TICK));
+        }
+    }
+
+    fn on_offer(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        offer: &CheckpointOffer,
+        certified: bool,
+        out: &mut Outbox,
+    ) {
+        let claim = offer.claim();
+        let believed = certified || active(Mutant::StateTargetUncertified);
+        if from == self.node || self.banned.has(from) || !believed {
+            return;
+        }
+        match &mut self.phase {
+            Phase::Asking { offers, .. } if claim.seq > self.after => {
+                offers.entry(claim).or_insert(Signers::NONE).add(from);
+            }
+            Phase::Opening { .. } | Phase::Receiving(_) if self.claim == Some(claim) => {
+                self.donors.add(from);
+                self.fetch_pieces(now, out);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_chunk(&mut self, now: Time, from: NodeId, chunk: &ChunkOf, out: &mut Outbox) {
+        let is_current = self.claim.is_some_and(|claim| claim.seq.get() == chunk.seq);
+        if !is_current || self.banned.has(from) || from.index() >= self.n {
+            return;
+        }
+        if chunk.bytes.is_empty() {
+            self.donors.remove(from);
+            if let Phase::Receiving(receiving) = &mut self.phase {
+                receiving.blocks[from.index()] = None;
+                return self.fetch_pieces(now, out);
+            }
+            if matches!(&self.phase, Phase::Opening { asked: Some((donor, _)), .. } if *donor == from) {
+                self.fetch_head(now, out);
+            }
+            return;
+        }
+        let bytes = Bytes::copy_from_slice(&chunk.bytes);
+        match &self.phase {
+            Phase::Opening { .. } => self.take_opening(now, from, &bytes, out),
+            Phase::Receiving(_) => self.take_pieces(now, from, &bytes, chunk.last, out),
+            _ => {}
+        }
+    }
+
+    fn on_image(&mut self, now: Time, event: &ImageEvent, out: &mut Outbox) {
+        let current = self.claim.map(|claim| claim.seq);
+        match (event, &mut self.phase) {
+            (ImageEvent::Found(chunk), Phase::Receiving(receiving)) => {
+                receiving.take_found(chunk, &mut PieceReader::default(), &self.digester);
+            }
+            (ImageEvent::Opened(seq), Phase::Receiving(receiving)) if Some(*seq) == current => {
+                receiving.is_open = true;
+                self.finish_if_whole(out);
+                self.fetch_pieces(now, out);
+            }
+            (ImageEvent::Kept(bytes), Phase::Receiving(receiving)) => {
+                receiving.unkept = receiving.unkept.saturating_sub(*bytes);
+                self.fetch_pieces(now, out);
+            }
+            (ImageEvent::Completed(seq), Phase::Installing) if Some(*seq) == current => {
+                out.push(Effect::Image(ImageTask::Install(*seq)));
+            }
+            _ => {}
+        }
+    }
+
+    fn on_installed(&mut self, seq: SeqNo, out: &mut Outbox) {
+        if self.claim.is_some_and(|claim| claim.seq == seq) {
+            self.phase = Phase::Idle;
+            self.claim = None;
+            self.after = seq;
+            out.push(Effect::CancelTimer(Timer::StateTransfer));
+        }
+    }
+
+    fn on_timeout(&mut self, now: Time, out: &mut Outbox) {
+        match &mut self.phase {
+            Phase::Idle => return,
+            Phase::Installing => {}
+            Phase::Asking { offers, since } => match offers.is_empty() {
+                false => self.choose(now, out),
+                true if now.since(*since) >= PATIENCE => {
+                    *since = now;
+                    self.send_ask(out);
+                }
+                true => {}
+            },
+            Phase::Opening { asked, .. } => {
+                if let Some((donor, until)) = *asked
+                    && until <= now
+                {
+                    self.tired.add(donor);
+                    self.fetch_head(now, out);
+                }
+            }
+            Phase::Receiving(receiving) => {
+                for (donor, block) in receiving.blocks.iter_mut().enumerate() {
+                    if block.as_ref().is_some_and(|block| block.deadline <= now) {
+                        *block = None;
+                        self.tired.add(NodeId::new(donor as u16));
+                    }
+                }
+                self.fetch_pieces(now, out);
+            }
+        }
+        out.set_timer(Timer::StateTransfer, now.after(TICK));
+    }
+
+    fn take_target(&mut self) -> Option<Target> {
+        self.target.take()
+    }
+
+    fn state(&self) -> StateTransferState {
+        let seq = self.claim.map_or(SeqNo::ZERO, |claim| claim.seq);
+        match &self.phase {
+            Phase::Idle => StateTransferState::Idle,
+            Phase::Asking { .. } => StateTransferState::Asking,
+            Phase::Opening { .. } => StateTransferState::Opening { seq },
+            Phase::Receiving(receiving) => StateTransferState::Receiving {
+                seq,
+                pieces: receiving.done_count,
+                of: receiving.done.len(),
+                bytes: receiving.bytes,
+                donors: receiving.blocks.iter().flatten().count(),
+            },
+            Phase::Installing => StateTransferState::Installing { seq },
+        }
+    }
+
+    fn lies(&self) -> u64 {
+        self.lies
+    }
+}

@@ -1,0 +1,302 @@
+//! The thread that reads and writes the images that state transfers carry.
+//!
+//! Beside the keeper, because a peer that waits for pieces must not wait for an image that is being written.
+
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+
+use super::StorageError;
+use super::image::{ImageFile, chunk_head, file_magic};
+use super::keeper::KeeperHandle;
+use crate::messages::PieceRange;
+use crate::state_transfer::{ImageEvent, ImageTask};
+use crate::types::SeqNo;
+
+/// Images that are open for peers.
+const OPEN_MAX: usize = 2;
+
+/// Chunks on their way to execution; an error ends them.
+pub(crate) type ChunkSender = mpsc::SyncSender<Result<Bytes, StorageError>>;
+
+enum Task {
+    Image(ImageTask),
+    Stream(SeqNo, ChunkSender),
+    Stop,
+}
+
+/// What the shelf has to say.
+#[derive(Debug)]
+pub(crate) enum Shelved {
+    /// To the orchestrator.
+    Event(ImageEvent),
+    /// The disk failed.
+    Failed(StorageError),
+}
+
+/// Asks the shelf. Clones are equal.
+#[derive(Debug, Clone)]
+pub(crate) struct ShelfHandle {
+    tasks: mpsc::Sender<Task>,
+}
+
+impl ShelfHandle {
+    /// Does anything but installing.
+    pub fn ask(&self, task: ImageTask) {
+        // A shelf that is gone stops the replica by its own report.
+        let _ = self.tasks.send(Task::Image(task));
+    }
+
+    /// Sends every chunk of an image, in the order of its pieces.
+    pub fn stream(&self, seq: SeqNo, chunks: ChunkSender) {
+        let _ = self.tasks.send(Task::Stream(seq, chunks));
+    }
+}
+
+/// The shelf of one replica's directory.
+pub(crate) struct Shelf {
+    handle: ShelfHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Shelf {
+    /// Starts the thread, for the images in this directory under this seed. `told` is called on it with everything it did.
+    ///
+    /// # Errors
+    /// When the thread cannot be made.
+    pub fn spawn(
+        name: String,
+        (images, seed): (PathBuf, u64),
+        keeper: KeeperHandle,
+        mut told: impl FnMut(Shelved) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (tasks, todo) = mpsc::channel();
+        let mut work = Work {
+            images,
+            seed,
+            keeper,
+            receiving: None,
+            open: VecDeque::new(),
+        };
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
+            while let Ok(task) = todo.recv() {
+                let done = match task {
+                    Task::Image(task) => work.run(task, &mut told),
+                    Task::Stream(seq, chunks) => {
+                        work.stream(seq, &chunks);
+                        Ok(())
+                    }
+                    Task::Stop => break,
+                };
+                if let Err(error) = done {
+                    told(Shelved::Failed(error));
+                }
+            }
+        })?;
+        Ok(Self {
+            handle: ShelfHandle { tasks },
+            thread: Some(thread),
+        })
+    }
+
+    pub fn handle(&self) -> ShelfHandle {
+        self.handle.clone()
+    }
+}
+
+impl Drop for Shelf {
+    fn drop(&mut self) {
+        let _ = self.handle.tasks.send(Task::Stop);
+        if let Some(thread) = self.thread.take() {
+            // A panic was reported by the thread itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// An image that comes from others.
+struct Receiving {
+    seq: SeqNo,
+    path: PathBuf,
+    file: File,
+    written: u64,
+}
+
+struct Work {
+    images: PathBuf,
+    seed: u64,
+    keeper: KeeperHandle,
+    receiving: Option<Receiving>,
+    /// Images that peers read, the one read last at the back. A file that was removed meanwhile stays readable.
+    open: VecDeque<(SeqNo, ImageFile)>,
+}
+
+impl Work {
+    fn run(&mut self, task: ImageTask, told: &mut impl FnMut(Shelved)) -> Result<(), StorageError> {
+        match task {
+            ImageTask::Open(claim) => {
+                self.receive(claim.seq, told)?;
+                told(Shelved::Event(ImageEvent::Opened(claim.seq)));
+            }
+            ImageTask::Keep(chunk) => {
+                self.keep(&chunk)?;
+                told(Shelved::Event(ImageEvent::Kept(chunk.len())));
+            }
+            ImageTask::Complete(seq) => {
+                if self.complete(seq)? {
+                    told(Shelved::Event(ImageEvent::Completed(seq)));
+                }
+            }
+            ImageTask::Read { to, range, bytes_max } => {
+                let mut chunks = self.read(range, bytes_max).unwrap_or_else(|error| {
+                    tracing::debug!(%error, "cannot read an image for a peer");
+                    Vec::new()
+                });
+                if chunks.is_empty() {
+                    // Says that it is not there.
+                    chunks.push(Bytes::new());
+                }
+                let (seq, count) = (SeqNo::new(range.seq), chunks.len());
+                for (number, bytes) in chunks.into_iter().enumerate() {
+                    let last = number + 1 == count;
+                    told(Shelved::Event(ImageEvent::Chunk { to, seq, last, bytes }));
+                }
+            }
+            ImageTask::Install(_) => {}
+        }
+        Ok(())
+    }
+
+    fn partial_path(&self, seq: SeqNo) -> PathBuf {
+        self.images.join(format!("{:016}.partial", seq.get()))
+    }
+
+    /// Opens the file of an image to come, after what an earlier attempt kept; other attempts are removed.
+    fn receive(&mut self, seq: SeqNo, told: &mut impl FnMut(Shelved)) -> Result<(), StorageError> {
+        let path = self.partial_path(seq);
+        self.receiving = None;
+        let entries = fs::read_dir(&self.images).map_err(StorageError::io(&self.images, "cannot be read"))?;
+        for entry in entries.flatten() {
+            let other = entry.path();
+            if other.extension().is_some_and(|extension| extension == "partial") && other != path {
+                fs::remove_file(&other).map_err(StorageError::io(&other, "cannot be removed"))?;
+            }
+        }
+        let options = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path);
+        let mut file = options.map_err(StorageError::io(&path, "cannot be made"))?;
+        let mut written = 0;
+        // Only what can be read without an error is taken for kept.
+        let found = ImageFile::each_sound(&path, self.seed, |chunk, end| {
+            written = end;
+            told(Shelved::Event(ImageEvent::Found(Bytes::copy_from_slice(chunk))));
+        });
+        if found.is_err() || written == 0 {
+            let magic = file_magic();
+            written = magic.len() as u64;
+            file.set_len(0)
+                .and_then(|()| file.write_all(magic))
+                .map_err(StorageError::io(&path, "cannot be written"))?;
+        }
+        file.set_len(written)
+            .and_then(|()| file.seek(SeekFrom::Start(written)))
+            .map_err(StorageError::io(&path, "cannot be written"))?;
+        self.receiving = Some(Receiving {
+            seq,
+            path,
+            file,
+            written,
+        });
+        Ok(())
+    }
+
+    fn keep(&mut self, chunk: &[u8]) -> Result<(), StorageError> {
+        let Some(receiving) = &mut self.receiving else {
+            return Ok(());
+        };
+        let head = chunk_head(receiving.written, chunk, self.seed);
+        receiving
+            .file
+            .write_all(&head)
+            .and_then(|()| receiving.file.write_all(chunk))
+            .map_err(StorageError::io(&receiving.path, "cannot be written"))?;
+        receiving.written += (head.len() + chunk.len()) as u64;
+        Ok(())
+    }
+
+    /// Puts the image in its place; false when it is not the one that was asked for.
+    fn complete(&mut self, seq: SeqNo) -> Result<bool, StorageError> {
+        self.keep(&[])?;
+        let Some(receiving) = self.receiving.take().filter(|receiving| receiving.seq == seq) else {
+            return Ok(false);
+        };
+        let path = self.images.join(format!("{:016}", seq.get()));
+        receiving
+            .file
+            .sync_all()
+            .and_then(|()| fs::rename(&receiving.path, &path))
+            .map_err(StorageError::io(&receiving.path, "cannot be put in its place"))?;
+        super::directory::sync_directory(&self.images)?;
+        // A restart begins with it from now on.
+        self.keeper.adopt(seq);
+        Ok(true)
+    }
+
+    fn open(&mut self, seq: SeqNo) -> Result<&ImageFile, StorageError> {
+        let at = self.open.iter().position(|(open, _)| *open == seq);
+        let image = match at.and_then(|at| self.open.remove(at)) {
+            Some((_, image)) => image,
+            None => ImageFile::open(&self.images.join(format!("{:016}", seq.get())), self.seed)?,
+        };
+        if self.open.len() == OPEN_MAX {
+            self.open.pop_front();
+        }
+        self.open.push_back((seq, image));
+        Ok(&self.open[self.open.len() - 1].1)
+    }
+
+    fn read(&mut self, range: PieceRange, bytes_max: usize) -> Result<Vec<Bytes>, StorageError> {
+        let image = self.open(SeqNo::new(range.seq))?;
+        if range.piece == PieceRange::HEAD {
+            return Ok(vec![image.chunk(0)?.into(), image.chunk(1)?.into()]);
+        }
+        let mut chunks: Vec<Bytes> = Vec::new();
+        let mut bytes = 0;
+        for number in image.chunks_from(range.piece as usize, range.offset) {
+            if bytes >= bytes_max || image.first_piece(number) >= range.until as usize {
+                break;
+            }
+            let chunk = image.chunk(number)?;
+            bytes += chunk.len();
+            chunks.push(chunk.into());
+        }
+        Ok(chunks)
+    }
+
+    fn stream(&mut self, seq: SeqNo, chunks: &ChunkSender) {
+        let image = match self.open(seq) {
+            Ok(image) => image,
+            Err(error) => {
+                let _ = chunks.send(Err(error));
+                return;
+            }
+        };
+        for number in 0..image.len() {
+            let chunk = image.chunk(number).map(Bytes::from);
+            let is_error = chunk.is_err();
+            // Nobody listens any more when the replica ends.
+            if chunks.send(chunk).is_err() || is_error {
+                return;
+            }
+        }
+    }
+}
