@@ -439,6 +439,7 @@ fn status(view: u64, active: bool, view_changes: &[u64]) -> Status {
         view_changes: view_changes.to_vec(),
         asks: false,
         places: Vec::new(),
+        disputed: Vec::new(),
     }
 }
 
@@ -486,6 +487,7 @@ fn a_status_tells_where_we_are_and_comes_again() {
         decided: SeqNo::ZERO,
         asks: false,
         places: Vec::new(),
+        disputed: Vec::new(),
     };
     backup.protocol.on_status_due(ms(0), standing, &mut backup.out);
     assert_eq!(backup.told(), ["Status at 100ms", "send status all now"]);

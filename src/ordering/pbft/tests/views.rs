@@ -164,7 +164,7 @@ fn a_batch_the_view_begins_with_and_we_lack_is_fetched_from_f_plus_one() {
     assert_eq!(
         backup.batch(0, 1, 'a'),
         [
-            "log 0: proposal v0 s1 a",
+            "log 0: batch s1 a",
             "log 1: prepare v1 s1 a",
             "vote prepare v1 s1 a after 1",
         ]
