@@ -115,13 +115,12 @@ impl Application for Bank {
         }
     }
 
-    fn prepare(&self, state: &PartitionedStore, operation: &[u8]) {
-        let Some((kind, fields)) = parse(operation) else {
-            return;
-        };
-        fields[..accounts(kind)]
-            .iter()
-            .for_each(|account| state.touch(&account.to_le_bytes()));
+    fn prepare(&self, state: &PartitionedStore, operations: &[&[u8]]) {
+        let parsed = operations.iter().filter_map(|operation| parse(operation));
+        state.touch(parsed.flat_map(|(kind, fields)| {
+            let accounts = fields.into_iter().take(accounts(kind));
+            accounts.map(u64::to_le_bytes)
+        }));
     }
 
     fn name(&self) -> &'static str {
