@@ -63,26 +63,29 @@ impl Part {
         }
     }
 
-    /// How many slots there are: looks no further than the part itself.
-    pub fn slot_count(&self) -> usize {
-        self.slots.len()
+    /// Looks at the part itself, both its ends.
+    pub fn touch(&self) -> usize {
+        self.slots.len() ^ usize::from(self.digest.get().is_some())
     }
 
     /// Looks at the slot where a search for this tag begins.
-    pub fn touch_slot(&self, tag: u32) -> u32 {
+    pub fn touch_slot(&self, tag: u32) -> usize {
         let mask = self.slots.len().wrapping_sub(1);
-        self.slots.get(tag as usize & mask).map_or(0, |slot| slot.at)
+        self.slots
+            .get(tag as usize & mask)
+            .map_or(0, |slot| slot.at as usize)
     }
 
     /// Looks at the record that this tag leads to, if its slot is where the search begins or behind it.
-    pub fn touch_record(&self, tag: u32) -> u8 {
+    pub fn touch_record(&self, tag: u32) -> usize {
         let mask = self.slots.len().wrapping_sub(1);
         let mut place = tag as usize & mask;
         for _ in 0..TOUCHED_SLOTS {
             match self.slots.get(place) {
                 Some(slot) if slot.at != 0 && slot.tag == tag => {
                     let record = &self.records[start(*slot)..];
-                    return record[0] | record.get(CACHE_LINE_BYTES).unwrap_or(&0);
+                    let next_line = record.get(CACHE_LINE_BYTES).unwrap_or(&0);
+                    return usize::from(record[0] ^ next_line);
                 }
                 Some(slot) if slot.at != 0 => place = (place + 1) & mask,
                 _ => break,
