@@ -7,6 +7,7 @@ mod demo;
 mod doctor;
 mod format;
 mod init;
+mod report;
 mod run;
 mod sim;
 mod status;
@@ -41,6 +42,8 @@ enum Command {
     Status(status::Status),
     /// Measure a running cluster.
     Bench(bench::Bench),
+    /// Show a run of the throughput bench, or compare two.
+    Report(report::ReportCommand),
     /// Run seeded clusters in virtual time, under faults and lies.
     Sim(sim::Sim),
     /// Look at configuration files.
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Client(client) => client.run(),
         Command::Status(status) => status.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Report(report) => report.run(),
         Command::Sim(sim) => sim.run(),
         Command::Config(config) => config.run(),
         Command::Doctor(doctor) => doctor.run(),
