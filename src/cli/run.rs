@@ -32,7 +32,8 @@ static STOP: AtomicBool = AtomicBool::new(false);
 
 impl Run {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
-        let (mut config, app) = ReplicaConfig::load(&self.config)?;
+        let mut loaded = ReplicaConfig::load(&self.config)?;
+        let config = &mut loaded.replica_config;
         if self.no_pin {
             config.topology.pin = false;
             config
@@ -41,21 +42,17 @@ impl Run {
                 .iter_mut()
                 .for_each(|shard| shard.core = None);
         }
-        match app {
-            AppKind::Kv => serve(Kv, config),
-            AppKind::Bank => serve(Bank, config),
-            AppKind::Counter => serve(Counter, config),
-            AppKind::Null => serve(Null, config),
+        match loaded.app {
+            AppKind::Kv => serve(loaded.serving(Kv)),
+            AppKind::Bank => serve(loaded.serving(Bank)),
+            AppKind::Counter => serve(loaded.serving(Counter)),
+            AppKind::Null => serve(loaded.serving(Null)),
         }
     }
 }
 
-fn serve<A: ScalableApp>(service: A, replica_config: ReplicaConfig) -> Result<ExitCode, CommandError> {
-    let cluster = replica_config.node.cluster.clone();
-    let config = MonolithicStateReplicaConfig {
-        service,
-        replica_config,
-    };
+fn serve<A: ScalableApp>(config: MonolithicStateReplicaConfig<A>) -> Result<ExitCode, CommandError> {
+    let cluster = config.replica_config.node.cluster.clone();
     let (handle, run) = futures_lite::future::block_on(bootstrap_as_configured(config))?;
     println!(
         "{} of cluster {} ({}, n = {}, f = {}) at {}\n{}",

@@ -31,7 +31,7 @@ pub use stack::{
     ApplicationOf, DecisionLogOf, DefaultStack, ExecutorOf, LogTransferOf, OrderingOf, SpeculativeStack,
     Stack, StateTransferOf, ViewTransferOf,
 };
-pub use transfer::TransferPhase;
+pub use transfer::{TransferLimits, TransferPhase};
 
 use std::collections::VecDeque;
 use std::sync::Arc;

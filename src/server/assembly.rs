@@ -14,7 +14,7 @@ use super::recovery::{Recovered, recover};
 use super::{ReplicaError, monolithic_server::Parts};
 use crate::config::{
     ClusterConfig, Durability, REPLICA_MESSAGE_CHANNEL, RESPONSE_CHANNEL_SIZE, ReplicaConfig, RoleKind,
-    Topology, WORK_CHANNEL_SIZE,
+    StateTransferConfig, Topology, WORK_CHANNEL_SIZE,
 };
 use crate::crypto::{Digester, MacKey};
 use crate::metrics::Metrics;
@@ -335,6 +335,7 @@ fn listen(address: &str) -> std::io::Result<TcpListener> {
 /// Starts every shard of one replica.
 pub(super) fn assemble<S: Stack>(
     config: &ReplicaConfig,
+    st_config: &StateTransferConfig,
     liar: Option<Box<dyn Interceptor>>,
     parts: impl FnOnce(&Digester) -> Parts<S>,
 ) -> Result<Assembly, ReplicaError> {
@@ -392,7 +393,8 @@ pub(super) fn assemble<S: Stack>(
         log_transfer: parts.log_transfer,
         state_transfer: parts.state_transfer,
     };
-    let mut replica = Replica::<S>::new(settings, digester.clone(), protocols, pool, Lsn::ZERO);
+    let mut replica = Replica::<S>::new(settings, digester.clone(), protocols, pool, Lsn::ZERO)
+        .with_transfer_limits(st_config.limits());
     let on_disk = match config.durability {
         Durability::None => {
             lanes.consensus.log = None;
