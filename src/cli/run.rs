@@ -9,11 +9,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::CommandError;
 use crate::ReplicaHandle;
-use crate::config::{AppKind, MonolithicStateReplicaConfig, REPLICA_WAIT_TIME, ReplicaConfig};
+use crate::config::{AppKind, Durability, MonolithicStateReplicaConfig, REPLICA_WAIT_TIME, ReplicaConfig};
 use crate::execution::ScalableApp;
 use crate::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
 use crate::replica::TransferPhase;
 use crate::server::monolithic_server::bootstrap_as_configured;
+use crate::server::replace_lost_directory;
 use crate::state_transfer::StateTransferState;
 
 /// Run one replica until it is told to stop (SIGINT, SIGTERM).
@@ -25,6 +26,9 @@ pub(super) struct Run {
     /// Leave the threads to the scheduler, whatever the file says.
     #[arg(long)]
     no_pin: bool,
+    /// If the data directory was lost, make a new one and abstain from votes until nothing that was promised matters any more.
+    #[arg(long)]
+    repair: bool,
 }
 
 /// Set by the signal handler; everything else happens on a thread that looks at it.
@@ -41,6 +45,9 @@ impl Run {
                 .shards
                 .iter_mut()
                 .for_each(|shard| shard.core = None);
+        }
+        if self.repair && config.durability != Durability::None {
+            replace_lost_directory(config)?;
         }
         match loaded.app {
             AppKind::Kv => serve(loaded.serving(Kv)),

@@ -40,9 +40,9 @@ use crate::shard::roles::{
     NetworkRole, PreprocessLanes, PreprocessRole, Role,
 };
 use crate::shard::wires::WireLimits;
-use crate::storage::LogWriter;
 use crate::storage::keeper::{Keeper, Kept};
 use crate::storage::shelf::{Shelf, Shelved};
+use crate::storage::{AbstentionMark, LogWriter};
 use crate::types::Lsn;
 
 /// Room in a record around the largest message: envelopes, archives, lengths.
@@ -424,7 +424,7 @@ pub(super) fn assemble<S: Stack>(
         liar.map(|liar| Faults::new(config.node.id, cluster.replicas.len(), liar)),
         metrics.clone(),
     );
-    let mut consensus = Some(consensus.with_shelf(shelf));
+    let mut consensus = Some(consensus.with_shelf(shelf, AbstentionMark::of(&config.db_path)));
     let mut threads = vec![
         format!("control-{}", config.node.id),
         keeper_name(config),

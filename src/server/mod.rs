@@ -19,8 +19,10 @@ mod assembly;
 mod handle;
 pub mod monolithic_server;
 mod recovery;
+mod repair;
 
 pub use handle::{ReplicaHandle, thread_cpu_time};
+pub use repair::replace_lost_directory;
 
 use std::io;
 
