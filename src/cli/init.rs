@@ -172,8 +172,10 @@ impl Init {
              kept_decisions = {kept_decisions}\n\
              kept_bytes = {kept_bytes}\n\n\
              [state_transfer]\n\
-             # How many bytes a second one lagging replica is sent at most, and how many at once after a pause.\n\
+             # How many bytes a second one lagging replica is sent at most: while this replica idles, and while it serves; and how\n\
+             # many at once after a pause.\n\
              donor_bytes_per_second = {donor_bytes}\n\
+             donor_bytes_per_second_serving = {serving_bytes}\n\
              donor_burst_bytes = {burst_bytes}\n\n\
              [ordering]\n\
              # Proposals under way at once while this replica leads.\n\
@@ -194,6 +196,7 @@ impl Init {
             kept_decisions = decisions.kept_decisions,
             kept_bytes = decisions.kept_bytes,
             donor_bytes = transfer.donor_bytes_per_second,
+            serving_bytes = transfer.donor_bytes_per_second_serving,
             burst_bytes = transfer.donor_burst_bytes,
         )
     }

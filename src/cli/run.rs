@@ -12,10 +12,9 @@ use crate::ReplicaHandle;
 use crate::config::{AppKind, Durability, MonolithicStateReplicaConfig, REPLICA_WAIT_TIME, ReplicaConfig};
 use crate::execution::ScalableApp;
 use crate::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
-use crate::replica::TransferPhase;
+use crate::metrics::TransferProgress;
 use crate::server::monolithic_server::bootstrap_as_configured;
 use crate::server::replace_lost_directory;
-use crate::state_transfer::StateTransferState;
 
 /// Run one replica until it is told to stop (SIGINT, SIGTERM).
 #[derive(Debug, Args)]
@@ -81,27 +80,29 @@ fn serve<A: ScalableApp>(config: MonolithicStateReplicaConfig<A>) -> Result<Exit
 }
 
 /// Draws how far a state transfer is, on a terminal.
-fn show_transfer(bar: &mut Option<ProgressBar>, transfer: TransferPhase) {
-    let TransferPhase::RunningTransferProtocols {
-        state_transfer: StateTransferState::Receiving {
-            pieces, of, bytes, ..
-        },
-        ..
-    } = transfer
-    else {
+fn show_transfer(bar: &mut Option<ProgressBar>, progress: Option<TransferProgress>) {
+    let Some(progress) = progress else {
         if let Some(bar) = bar.take() {
             bar.finish_and_clear();
         }
         return;
     };
     let bar = bar.get_or_insert_with(|| {
-        let style = "{prefix} {wide_bar} {percent} % {msg} {eta} left";
-        ProgressBar::new(of as u64)
+        let style = "{prefix} {wide_bar} {percent} % {msg}";
+        ProgressBar::new(progress.of as u64)
             .with_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()))
             .with_prefix("state from other replicas")
     });
-    bar.set_position(pieces as u64);
-    bar.set_message(format!("{} MiB,", bytes >> 20));
+    bar.set_position(progress.pieces as u64);
+    let left = progress
+        .seconds_left
+        .map_or_else(String::new, |left| format!(", {left:.0} s left"));
+    bar.set_message(format!(
+        "{} MiB from {} donors, {:.1} MiB/s{left}",
+        progress.bytes >> 20,
+        progress.donors,
+        progress.bytes_per_second / f64::from(1 << 20)
+    ));
 }
 
 /// Says READY once a quorum is linked, and passes the signal on.
@@ -110,7 +111,7 @@ fn watch(handle: &ReplicaHandle, quorum: u64) {
     let (mut is_ready, mut complained) = (false, false);
     let mut bar = None;
     loop {
-        show_transfer(&mut bar, handle.standing().transfer);
+        show_transfer(&mut bar, handle.standing().progress);
         if STOP.load(Ordering::Acquire) {
             return handle.shutdown();
         }

@@ -62,6 +62,8 @@ pub struct StateTransferConfig {
     pub patience_ms: u64,
     /// How many bytes a second one peer is sent for its transfers of state and decisions.
     pub donor_bytes_per_second: u64,
+    /// The same while this replica serves clients: what it gives must not cost them much.
+    pub donor_bytes_per_second_serving: u64,
     /// How many of them at once, after a pause.
     pub donor_burst_bytes: u64,
     /// How many bytes of decisions may wait for a state before others are not listened to until it has come.
@@ -74,6 +76,7 @@ impl Default for StateTransferConfig {
         Self {
             patience_ms: tuning.patience.as_millis() as u64,
             donor_bytes_per_second: limits.donor_bytes_per_second,
+            donor_bytes_per_second_serving: limits.donor_bytes_per_second_serving,
             donor_burst_bytes: limits.donor_burst_bytes,
             waiting_bytes_max: limits.waiting_bytes_max,
         }
@@ -94,6 +97,7 @@ impl StateTransferConfig {
     pub fn limits(&self) -> TransferLimits {
         TransferLimits {
             donor_bytes_per_second: self.donor_bytes_per_second,
+            donor_bytes_per_second_serving: self.donor_bytes_per_second_serving,
             donor_burst_bytes: self.donor_burst_bytes,
             waiting_bytes_max: self.waiting_bytes_max,
         }
@@ -105,6 +109,11 @@ impl StateTransferConfig {
             "donor_bytes_per_second",
             self.donor_bytes_per_second,
             1 << 20..=1 << 40,
+        )?;
+        in_range(
+            "donor_bytes_per_second_serving",
+            self.donor_bytes_per_second_serving,
+            1 << 20..=self.donor_bytes_per_second,
         )?;
         // Less than an answer would never be sent.
         let answer = crate::state_transfer::monolithic::ANSWER_BYTES as u64;

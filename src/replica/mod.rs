@@ -20,6 +20,7 @@ mod abstention;
 mod action;
 mod counters;
 mod disputes;
+mod donations;
 mod messages;
 mod restore;
 mod stack;
@@ -29,11 +30,12 @@ mod transfer;
 pub use abstention::{Forgotten, Participation};
 pub use action::Action;
 pub use counters::ReplicaCounters;
+pub use donations::TransferLimits;
 pub use stack::{
     ApplicationOf, DecisionLogOf, DefaultStack, ExecutorOf, LogTransferOf, OrderingOf, SpeculativeStack,
     Stack, StateTransferOf, ViewTransferOf,
 };
-pub use transfer::{TransferLimits, TransferPhase};
+pub use transfer::TransferPhase;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -251,6 +253,9 @@ impl<S: Stack> Replica<S> {
             self.decision_log.keep_after(seq);
         }
         self.view_transfer.on_executed(now, operations);
+        if operations > 0 {
+            self.transfers.donations.on_served(now);
+        }
         self.counters.operations_executed += operations as u64;
     }
 
@@ -314,6 +319,7 @@ impl<S: Stack> Replica<S> {
             match timer {
                 Timer::LogTransfer => self.log_transfer.on_timeout(now, &mut self.outbox),
                 Timer::StateTransfer => self.state_transfer.on_timeout(now, &mut self.outbox),
+                Timer::Donor => self.answer_owed(now),
                 _ => {}
             }
             if timer == Timer::Status {

@@ -115,7 +115,7 @@ pub trait StateTransferProtocol {
     );
 
     /// A chunk arrived.
-    fn on_chunk(&mut self, now: Time, from: NodeId, chunk: &ChunkOf, out: &mut Outbox);
+    fn on_chunk(&mut self, now: Time, from: NodeId, chunk: ChunkOf, out: &mut Outbox);
 
     /// The disk has done something.
     fn on_image(&mut self, now: Time, event: &ImageEvent, out: &mut Outbox);

@@ -11,8 +11,8 @@
 //!
 //! **Events**
 //! - *[Begin](StateTransferProtocol::begin):* everybody is asked for offers, again and again until there is one.
-//! - *An offer with a certificate, after the place we have:* the newest one that has been offered when the first tick ends becomes
-//!   the target; whoever offers exactly it is a donor.
+//! - *An offer with a certificate, after the place we have:* of those offered when the first tick ends, the one that most donors offer (the newest of
+//!   equals) becomes the target; whoever offers exactly it is a donor.
 //! - *Head and index arrive:* checked against the claim. From here on the checkpoint's chain is known.
 //! - *A donor has nothing to send:* it gets the next block of pieces that nobody is to send.
 //! - *A chunk of pieces:* each piece is checked against the index and handed to the disk; the rest of the block is asked
@@ -169,8 +169,8 @@ impl<S: MonolithicState> PieceTransfer<S> {
 
     fn ask(&mut self, now: Time, out: &mut Outbox) {
         self.claim = None;
+        // Who was silent is remembered: asked first again, it would cost so much time again that the others' checkpoints were gone.
         self.donors = Signers::NONE;
-        self.tired = Signers::NONE;
         if self.banned.count() > (self.n - 1) / 3 {
             // More than can be faulty: some of them were not.
             self.banned = Signers::NONE;
@@ -215,7 +215,11 @@ impl<S: MonolithicState> PieceTransfer<S> {
         let Phase::Asking { offers, .. } = &mut self.phase else {
             return;
         };
-        let Some((claim, donors)) = offers.pop_last() else {
+        // What most can give comes fastest; of equals the newest.
+        let best = offers
+            .iter()
+            .max_by_key(|(claim, donors)| (donors.count(), claim.seq));
+        let Some((claim, donors)) = best.map(|(claim, donors)| (*claim, *donors)) else {
             return;
         };
         (self.claim, self.donors) = (Some(claim), donors);
@@ -459,6 +463,7 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
         self.after = self.after.max(after);
         if matches!(self.phase, Phase::Idle) {
             self.banned = Signers::NONE;
+            self.tired = Signers::NONE;
             self.ask(now, out);
             out.set_timer(Timer::StateTransfer, now.after(TICK));
         }
@@ -489,7 +494,7 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
         }
     }
 
-    fn on_chunk(&mut self, now: Time, from: NodeId, chunk: &ChunkOf, out: &mut Outbox) {
+    fn on_chunk(&mut self, now: Time, from: NodeId, chunk: ChunkOf, out: &mut Outbox) {
         let is_current = self.claim.is_some_and(|claim| claim.seq.get() == chunk.seq);
         if !is_current || self.banned.has(from) || from.index() >= self.n {
             return;
@@ -505,7 +510,7 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
             }
             return;
         }
-        let bytes = Bytes::copy_from_slice(&chunk.bytes);
+        let bytes = Bytes::from(chunk.bytes);
         match &self.phase {
             Phase::Opening { .. } => self.take_opening(now, from, &bytes, out),
             Phase::Receiving(_) => self.take_pieces(now, from, &bytes, chunk.last, out),

@@ -10,7 +10,7 @@ use crate::metrics::{Metrics, Places, count};
 use crate::ordering::OrderingProtocol;
 use crate::preprocessing::ClientDirectory;
 use crate::protocol::Recipients;
-use crate::replica::{Action, ExecutionPhase, Replica, Stack, TransferPhase};
+use crate::replica::{Action, ExecutionPhase, Participation, Replica, Stack, TransferPhase};
 use crate::shard::lanes::{
     Checked, Done, FromReplica, Inlet, LogEntry, Logged, Outgoing, Outlet, Work, any_blocked,
 };
@@ -70,7 +70,7 @@ pub(crate) struct ConsensusRole<S: Stack> {
     /// The end of what was logged in this step, if it counts as kept.
     logged_end: Option<Lsn>,
     /// What was told last.
-    phases: (ExecutionPhase, TransferPhase),
+    phases: (ExecutionPhase, TransferPhase, Participation),
 }
 
 impl<S: Stack> ConsensusRole<S> {
@@ -95,7 +95,11 @@ impl<S: Stack> ConsensusRole<S> {
             mark: None,
             metrics,
             logged_end: None,
-            phases: (ExecutionPhase::OrderProtocol, TransferPhase::NotRunning),
+            phases: (
+                ExecutionPhase::OrderProtocol,
+                TransferPhase::NotRunning,
+                Participation::Full,
+            ),
         }
     }
 
@@ -107,14 +111,24 @@ impl<S: Stack> ConsensusRole<S> {
     }
 
     /// Publishes what the replica does now, and logs it where it begins or ends.
-    fn tell_phases(&mut self, phases: (ExecutionPhase, TransferPhase)) {
-        let (execution, transfer) = phases;
-        self.metrics.publish_phases(execution, transfer);
+    fn tell_phases(&mut self, phases: (ExecutionPhase, TransferPhase, Participation)) {
+        let (execution, transfer, participation) = phases;
+        self.metrics.publish_phases(execution, transfer, participation);
         if execution != self.phases.0 {
             tracing::info!(view = %self.replica.view(), "{execution}");
         }
-        if transfer.stage() != self.phases.1.stage() {
-            tracing::info!(executed = %self.replica.executed(), "{transfer}");
+        let (before, stage) = (self.phases.1, transfer.stage());
+        if (stage, transfer.tenth()) != (before.stage(), before.tenth()) {
+            let told = self
+                .metrics
+                .standing()
+                .progress
+                .map(|progress| progress.to_string());
+            let told = told.unwrap_or_else(|| transfer.to_string());
+            tracing::info!(executed = %self.replica.executed(), "{told}");
+        }
+        if participation != self.phases.2 {
+            tracing::info!("{participation}");
         }
         self.phases = phases;
     }
@@ -312,7 +326,11 @@ impl<S: Stack> Role for ConsensusRole<S> {
             stable: ordering.stable(),
         };
         self.metrics.publish(places, self.replica.counters());
-        let phases = (self.replica.phase(), self.replica.transfer_phase());
+        let phases = (
+            self.replica.phase(),
+            self.replica.transfer_phase(),
+            self.replica.participation(),
+        );
         if phases != self.phases {
             self.tell_phases(phases);
         }
