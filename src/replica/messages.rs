@@ -27,8 +27,8 @@ impl<S: Stack> Replica<S> {
                 self.on_log_message(now, from, message);
                 return true;
             }
-            ArchivedSystemMessage::StateTransferMessage(message) => {
-                self.on_state_message(now, from, message);
+            ArchivedSystemMessage::StateTransferMessage(transfer) => {
+                self.on_state_message(now, from, transfer, message);
                 return true;
             }
             _ => {}

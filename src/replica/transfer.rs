@@ -15,6 +15,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use super::donations::{Donations, TransferLimits};
 use super::{Action, Replica, Stack};
 use crate::decision_log::DecisionLog;
@@ -27,7 +29,7 @@ use crate::messages::{
 };
 use crate::ordering::OrderingProtocol;
 use crate::protocol::{Recipients, Record};
-use crate::state_transfer::{ImageEvent, StateTransferProtocol, StateTransferState};
+use crate::state_transfer::{ImageEvent, ImageTask, StateTransferProtocol, StateTransferState};
 use crate::types::{ClientId, Digest, NodeId, SeqNo, Time};
 
 /// A replica so many decisions behind f+1 others has them transferred; fewer come with the next status.
@@ -294,19 +296,20 @@ impl<S: Stack> Replica<S> {
     }
 
     /// The disk has done something with an image.
-    pub fn on_image(&mut self, now: Time, event: &ImageEvent) {
+    pub fn on_image(&mut self, now: Time, event: ImageEvent) {
         match event {
             ImageEvent::Chunk { to, seq, last, bytes } => {
                 let chunk = ChunkOf {
                     seq: seq.get(),
-                    last: *last,
-                    bytes: bytes.to_vec(),
+                    last,
+                    // No copy, if nobody else holds it.
+                    bytes: bytes.into(),
                 };
                 let message =
                     StateTransferMessage::Chunk(chunk).encode(self.settings.cluster, self.settings.epoch);
-                self.outbox.send(Recipients::One(*to), message);
+                self.outbox.send(Recipients::One(to), message);
             }
-            event => self.state_transfer.on_image(now, event, &mut self.outbox),
+            event => self.state_transfer.on_image(now, &event, &mut self.outbox),
         }
         self.carry_out(now);
     }
@@ -365,6 +368,7 @@ impl<S: Stack> Replica<S> {
         now: Time,
         from: NodeId,
         message: &ArchivedStateTransferMessage,
+        whole: &Bytes,
     ) {
         match message {
             ArchivedStateTransferMessage::AskOffer { after } => {
@@ -385,12 +389,11 @@ impl<S: Stack> Replica<S> {
                 self.answer_owed(now);
             }
             ArchivedStateTransferMessage::Chunk(chunk) => {
-                let chunk = ChunkOf {
-                    seq: chunk.seq.to_native(),
-                    last: chunk.last,
-                    bytes: chunk.bytes.to_vec(),
-                };
-                self.state_transfer.on_chunk(now, from, chunk, &mut self.outbox);
+                let of = (SeqNo::new(chunk.seq.to_native()), chunk.last);
+                // A slice of the message: a state is not copied on its way to the disk.
+                let bytes = whole.slice_ref(&chunk.bytes);
+                self.state_transfer
+                    .on_chunk(now, from, of, bytes, &mut self.outbox);
                 self.counters.chunks_refused = self.state_transfer.lies();
             }
         }
@@ -436,6 +439,8 @@ impl<S: Stack> Replica<S> {
             let message =
                 StateTransferMessage::Offer(offer).encode(self.settings.cluster, self.settings.epoch);
             self.outbox.send(Recipients::One(from), message);
+            // Checkpoints may follow one another faster than a peer can ask for the first piece.
+            self.actions.push(Action::Image(ImageTask::Hold(claim.seq)));
         }
     }
 }

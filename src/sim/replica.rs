@@ -319,7 +319,7 @@ impl<A: Application> SimReplica<A> {
             Action::Image(ImageTask::Install(seq)) => self.install(now, seq, said),
             Action::Image(task) => {
                 for event in self.shelf.run(task) {
-                    self.replica.on_image(now, &event);
+                    self.replica.on_image(now, event);
                 }
             }
             Action::Stable(claim) => said.push(Said::Stable(claim)),

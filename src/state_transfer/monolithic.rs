@@ -41,7 +41,7 @@ use crate::crypto::Digester;
 use crate::execution::{
     ImageChunk, ImageError, ImageHead, ImageIndex, MonolithicState, PieceReader, PieceWriter,
 };
-use crate::messages::{CheckpointClaim, CheckpointOffer, ChunkOf, PieceRange, StateTransferMessage};
+use crate::messages::{CheckpointClaim, CheckpointOffer, PieceRange, StateTransferMessage};
 use crate::mutants::{Mutant, active};
 use crate::protocol::{Effect, Outbox, Recipients, Timer};
 use crate::types::{ClusterId, Epoch, NodeId, SeqNo, Signers, Time};
@@ -420,6 +420,17 @@ impl Receiving {
         if end.max(first + 1) > self.done.len() {
             return Err(ImageError::Kind);
         }
+        let is_pieces = matches!(chunk, ImageChunk::Pieces(_)) && first < end;
+        if is_pieces && !self.done[first..end].contains(&true) {
+            // All of it is new: it is kept as it came.
+            block.reader.read(&self.index, chunk, digester, |_, _| Ok(()))?;
+            self.done[first..end].fill(true);
+            self.done_count += end - first;
+            self.unkept += bytes.len();
+            out.push(Effect::Image(ImageTask::Keep(bytes.clone())));
+            block.offset = block.reader.partial_bytes();
+            return Ok(());
+        }
         let mut writer = PieceWriter::default();
         let (done, done_count, index) = (&mut self.done, &mut self.done_count, &self.index);
         let read = block.reader.read(index, chunk, digester, |piece, bytes| {
@@ -494,12 +505,19 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
         }
     }
 
-    fn on_chunk(&mut self, now: Time, from: NodeId, chunk: ChunkOf, out: &mut Outbox) {
-        let is_current = self.claim.is_some_and(|claim| claim.seq.get() == chunk.seq);
+    fn on_chunk(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        (seq, last): (SeqNo, bool),
+        bytes: Bytes,
+        out: &mut Outbox,
+    ) {
+        let is_current = self.claim.is_some_and(|claim| claim.seq == seq);
         if !is_current || self.banned.has(from) || from.index() >= self.n {
             return;
         }
-        if chunk.bytes.is_empty() {
+        if bytes.is_empty() {
             self.donors.remove(from);
             if let Phase::Receiving(receiving) = &mut self.phase {
                 receiving.blocks[from.index()] = None;
@@ -510,10 +528,9 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
             }
             return;
         }
-        let bytes = Bytes::from(chunk.bytes);
         match &self.phase {
             Phase::Opening { .. } => self.take_opening(now, from, &bytes, out),
-            Phase::Receiving(_) => self.take_pieces(now, from, &bytes, chunk.last, out),
+            Phase::Receiving(_) => self.take_pieces(now, from, &bytes, last, out),
             _ => {}
         }
     }

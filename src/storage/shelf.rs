@@ -18,8 +18,8 @@ use crate::messages::PieceRange;
 use crate::state_transfer::{ImageEvent, ImageTask};
 use crate::types::SeqNo;
 
-/// Images that are open for peers.
-const OPEN_MAX: usize = 2;
+/// Images that are open for peers. Those that are removed meanwhile take up their room on disk until others are asked for.
+const OPEN_MAX: usize = 4;
 
 /// Chunks on their way to execution; an error ends them.
 pub(crate) type ChunkSender = mpsc::SyncSender<Result<Bytes, StorageError>>;
@@ -165,6 +165,11 @@ impl Work {
                 for (number, bytes) in chunks.into_iter().enumerate() {
                     let last = number + 1 == count;
                     told(Shelved::Event(ImageEvent::Chunk { to, seq, last, bytes }));
+                }
+            }
+            ImageTask::Hold(seq) => {
+                if let Err(error) = self.open(seq) {
+                    tracing::debug!(%error, "an image that was offered is gone already");
                 }
             }
             ImageTask::Install(_) => {}

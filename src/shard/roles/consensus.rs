@@ -148,7 +148,7 @@ impl<S: Stack> ConsensusRole<S> {
                     Logged::Durable(end) if !self.trusts_memory => self.replica.on_durable(end),
                     Logged::Durable(_) => {}
                     Logged::Image(seq) => self.replica.on_image_kept(now, seq),
-                    Logged::Transfer(event) => self.replica.on_image(now, &event),
+                    Logged::Transfer(event) => self.replica.on_image(now, event),
                 }
             }
         }
