@@ -138,7 +138,27 @@ fn four_processes_serve_clients_and_a_bench_and_go_on_without_one_follower() {
     ]);
     assert!(stdout(&status).contains("OK: 4 of 4 replicas take part, 3 needed; 1 more may fail"));
 
+    let judged = |cluster: &Cluster| {
+        let config = cluster.dir.path().join("c3.toml");
+        let output = output(&["status", "--json", "--config", config.to_str().unwrap()]);
+        let all: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let verdict = all["health"]["verdict"].as_str().unwrap().to_owned();
+        let tolerable = all["health"]["faults_tolerable"].as_u64().unwrap();
+        let rows = all["replicas"].as_array().unwrap().clone();
+        (output.status.code(), verdict, tolerable, rows)
+    };
+    let (code, verdict, tolerable, rows) = judged(&cluster);
+    assert_eq!((code, verdict.as_str(), tolerable), (Some(0), "OK", 1));
+    assert_eq!(rows.len(), 4);
+    for field in ["view", "ordered", "executed", "stable", "durable", "lag"] {
+        assert!(rows.iter().all(|row| row[field].is_u64()), "{field}");
+    }
+    assert!(rows.iter().all(|row| row["phase"] == "ordering"));
+
     drop(cluster.replicas.remove(3));
+    let (code, verdict, tolerable, rows) = judged(&cluster);
+    assert_eq!((code, verdict.as_str(), tolerable), (Some(1), "DEGRADED", 0));
+    assert!(rows[3]["error"].is_string());
     assert_eq!(
         stdout(&cluster.client(2, &["put", "greeting", "still here"])),
         "ok\n"
@@ -155,6 +175,9 @@ fn four_processes_serve_clients_and_a_bench_and_go_on_without_one_follower() {
         "64",
     ]);
     assert!(stdout(&bench).contains("\"errors\": 0"));
+    drop(cluster.replicas.remove(2));
+    let (code, verdict, ..) = judged(&cluster);
+    assert_eq!((code, verdict.as_str()), (Some(2), "STALLED"));
 }
 
 #[test]

@@ -8,7 +8,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{CommandError, parse_auth};
 use crate::config::{Agreement, AppKind, ClientTuning, Durability, ExecutionConfig, ExecutorKind, ReadLevel};
-use crate::load::{ClusterOptions, LoadOptions, LocalCluster, Pace, Report, Shape, draw_histogram, run_load};
+use crate::load::{
+    ClusterOptions, DonorLie, LoadOptions, LocalCluster, Pace, Report, Shape, draw_histogram, run_load,
+};
 use crate::preprocessing::ClientAuth;
 use crate::sim::Lie;
 
@@ -23,16 +25,30 @@ enum Byzantine {
     Slow,
     /// Proposes and votes with digests that are those of no batch.
     Corrupt,
+    /// Sends false chunks to a replica that catches up.
+    CorruptChunks,
+    /// Offers its state to a replica that catches up, and sends nothing.
+    StallTransfer,
 }
 
 impl Byzantine {
-    fn lie(self) -> Lie {
+    /// What it does to replicas that catch up.
+    fn donor_lie(self) -> Option<DonorLie> {
         match self {
+            Self::CorruptChunks => Some(DonorLie::CorruptChunks),
+            Self::StallTransfer => Some(DonorLie::StallTransfer),
+            _ => None,
+        }
+    }
+
+    fn lie(self) -> Option<Lie> {
+        Some(match self {
             Self::Equivocate => Lie::Equivocate,
             Self::Silent => Lie::Silent,
             Self::Slow => Lie::Slow,
             Self::Corrupt => Lie::WrongDigests,
-        }
+            Self::CorruptChunks | Self::StallTransfer => return None,
+        })
     }
 }
 
@@ -146,6 +162,7 @@ impl Demo {
             durability: self.durability,
             data: self.data.clone(),
             lie,
+            ..ClusterOptions::default()
         }
     }
 
@@ -153,9 +170,12 @@ impl Demo {
         let Some(byzantine) = self.byzantine else {
             return self.finish(&self.run_one(None)?);
         };
+        if let Some(lie) = byzantine.donor_lie() {
+            return super::demo_catch_up::run(&self.cluster_options(None), lie);
+        }
         let honest = self.run_one(None)?;
         println!("honest run\n{}\nnow r0 lies", honest.table());
-        let mut report = self.run_one(Some(byzantine.lie()))?;
+        let mut report = self.run_one(byzantine.lie())?;
         report.share_of_honest = Some(report.throughput_ops_s / honest.throughput_ops_s);
         self.finish(&report)
     }

@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod client;
 mod demo;
+mod demo_catch_up;
 mod doctor;
 mod format;
 mod init;

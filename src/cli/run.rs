@@ -9,12 +9,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::CommandError;
 use crate::ReplicaHandle;
-use crate::config::{AppKind, MonolithicStateReplicaConfig, REPLICA_WAIT_TIME, ReplicaConfig};
+use crate::config::{AppKind, Durability, MonolithicStateReplicaConfig, REPLICA_WAIT_TIME, ReplicaConfig};
 use crate::execution::ScalableApp;
 use crate::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
-use crate::replica::TransferPhase;
+use crate::metrics::TransferProgress;
 use crate::server::monolithic_server::bootstrap_as_configured;
-use crate::state_transfer::StateTransferState;
+use crate::server::replace_lost_directory;
 
 /// Run one replica until it is told to stop (SIGINT, SIGTERM).
 #[derive(Debug, Args)]
@@ -25,6 +25,9 @@ pub(super) struct Run {
     /// Leave the threads to the scheduler, whatever the file says.
     #[arg(long)]
     no_pin: bool,
+    /// If the data directory was lost, make a new one and abstain from votes until nothing that was promised matters any more.
+    #[arg(long)]
+    repair: bool,
 }
 
 /// Set by the signal handler; everything else happens on a thread that looks at it.
@@ -32,7 +35,8 @@ static STOP: AtomicBool = AtomicBool::new(false);
 
 impl Run {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
-        let (mut config, app) = ReplicaConfig::load(&self.config)?;
+        let mut loaded = ReplicaConfig::load(&self.config)?;
+        let config = &mut loaded.replica_config;
         if self.no_pin {
             config.topology.pin = false;
             config
@@ -41,21 +45,20 @@ impl Run {
                 .iter_mut()
                 .for_each(|shard| shard.core = None);
         }
-        match app {
-            AppKind::Kv => serve(Kv, config),
-            AppKind::Bank => serve(Bank, config),
-            AppKind::Counter => serve(Counter, config),
-            AppKind::Null => serve(Null, config),
+        if self.repair && config.durability != Durability::None {
+            replace_lost_directory(config)?;
+        }
+        match loaded.app {
+            AppKind::Kv => serve(loaded.serving(Kv)),
+            AppKind::Bank => serve(loaded.serving(Bank)),
+            AppKind::Counter => serve(loaded.serving(Counter)),
+            AppKind::Null => serve(loaded.serving(Null)),
         }
     }
 }
 
-fn serve<A: ScalableApp>(service: A, replica_config: ReplicaConfig) -> Result<ExitCode, CommandError> {
-    let cluster = replica_config.node.cluster.clone();
-    let config = MonolithicStateReplicaConfig {
-        service,
-        replica_config,
-    };
+fn serve<A: ScalableApp>(config: MonolithicStateReplicaConfig<A>) -> Result<ExitCode, CommandError> {
+    let cluster = config.replica_config.node.cluster.clone();
     let (handle, run) = futures_lite::future::block_on(bootstrap_as_configured(config))?;
     println!(
         "{} of cluster {} ({}, n = {}, f = {}) at {}\n{}",
@@ -77,27 +80,29 @@ fn serve<A: ScalableApp>(service: A, replica_config: ReplicaConfig) -> Result<Ex
 }
 
 /// Draws how far a state transfer is, on a terminal.
-fn show_transfer(bar: &mut Option<ProgressBar>, transfer: TransferPhase) {
-    let TransferPhase::RunningTransferProtocols {
-        state_transfer: StateTransferState::Receiving {
-            pieces, of, bytes, ..
-        },
-        ..
-    } = transfer
-    else {
+fn show_transfer(bar: &mut Option<ProgressBar>, progress: Option<TransferProgress>) {
+    let Some(progress) = progress else {
         if let Some(bar) = bar.take() {
             bar.finish_and_clear();
         }
         return;
     };
     let bar = bar.get_or_insert_with(|| {
-        let style = "{prefix} {wide_bar} {percent} % {msg} {eta} left";
-        ProgressBar::new(of as u64)
+        let style = "{prefix} {wide_bar} {percent} % {msg}";
+        ProgressBar::new(progress.of as u64)
             .with_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()))
             .with_prefix("state from other replicas")
     });
-    bar.set_position(pieces as u64);
-    bar.set_message(format!("{} MiB,", bytes >> 20));
+    bar.set_position(progress.pieces as u64);
+    let left = progress
+        .seconds_left
+        .map_or_else(String::new, |left| format!(", {left:.0} s left"));
+    bar.set_message(format!(
+        "{} MiB from {} donors, {:.1} MiB/s{left}",
+        progress.bytes >> 20,
+        progress.donors,
+        progress.bytes_per_second / f64::from(1 << 20)
+    ));
 }
 
 /// Says READY once a quorum is linked, and passes the signal on.
@@ -106,7 +111,7 @@ fn watch(handle: &ReplicaHandle, quorum: u64) {
     let (mut is_ready, mut complained) = (false, false);
     let mut bar = None;
     loop {
-        show_transfer(&mut bar, handle.standing().transfer);
+        show_transfer(&mut bar, handle.standing().progress);
         if STOP.load(Ordering::Acquire) {
             return handle.shutdown();
         }

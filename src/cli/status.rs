@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -49,8 +50,22 @@ struct Row {
     client_links: u64,
     checkpoint: u64,
     checkpoint_digest: String,
-    #[serde(skip)]
-    counters: String,
+    /// How far a state is that comes from other replicas.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transfer: Option<Transfer>,
+    counters: BTreeMap<String, u64>,
+}
+
+/// A state on its way to a replica.
+#[derive(Debug, Serialize)]
+struct Transfer {
+    pieces: u64,
+    pieces_of: u64,
+    bytes: u64,
+    donors: u64,
+    bytes_per_second: u64,
+    /// `None` while that is not known.
+    seconds_left: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -141,8 +156,8 @@ impl Status {
                 row.phase
             );
             if self.counters {
-                let counted = row.counters.lines().filter(|line| !line.ends_with(" 0"));
-                counted.for_each(|line| println!("      {line}"));
+                let counted = row.counters.iter().filter(|(_, value)| **value > 0);
+                counted.for_each(|(name, value)| println!("      {name} {value}"));
             }
         }
         health.findings.iter().for_each(|finding| println!("! {finding}"));
@@ -180,11 +195,30 @@ fn ask(config: &ClientConfig, node: NodeId) -> Row {
             .as_ref()
             .map(|s| Digest::from_bytes(s.checkpoint_digest).short().to_string())
             .unwrap_or_default(),
+        transfer: (number(|s| s.transfer_pieces_of.to_native()) > 0).then(|| {
+            let left = number(|s| s.transfer_milliseconds_left.to_native());
+            Transfer {
+                pieces: number(|s| s.transfer_pieces.to_native()),
+                pieces_of: number(|s| s.transfer_pieces_of.to_native()),
+                bytes: number(|s| s.transfer_bytes.to_native()),
+                donors: number(|s| s.transfer_donors.to_native()),
+                bytes_per_second: number(|s| s.transfer_bytes_per_second.to_native()),
+                seconds_left: (left > 0).then_some(left as f64 / 1e3),
+            }
+        }),
         counters: answer
             .as_ref()
-            .map(|s| s.counters.to_string())
+            .map(|s| read_counters(&s.counters))
             .unwrap_or_default(),
     }
+}
+
+/// Counters as they come: a name and a value on each line.
+fn read_counters(text: &str) -> BTreeMap<String, u64> {
+    let pairs = text.lines().filter_map(|line| line.split_once(' '));
+    pairs
+        .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
+        .collect()
 }
 
 /// What an operator should know. Two looks at different moments are compared, so small distances mean nothing.
@@ -257,7 +291,8 @@ mod tests {
             client_links: 1,
             checkpoint: 50,
             checkpoint_digest: "aa".into(),
-            counters: String::new(),
+            transfer: None,
+            counters: BTreeMap::new(),
         }
     }
 

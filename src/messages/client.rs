@@ -79,6 +79,18 @@ pub struct AdminReply {
     pub durable: u64,
     /// What it does, in a few words.
     pub phase: String,
+    /// Pieces of a state from others that are here; zero while none comes, as all that follows about it.
+    pub transfer_pieces: u64,
+    /// Pieces there are.
+    pub transfer_pieces_of: u64,
+    /// Bytes received.
+    pub transfer_bytes: u64,
+    /// Replicas that send them.
+    pub transfer_donors: u64,
+    /// Bytes a second.
+    pub transfer_bytes_per_second: u64,
+    /// How long the rest takes at that rate, in milliseconds; zero if that is not known.
+    pub transfer_milliseconds_left: u64,
     /// The last stable checkpoint.
     pub stable: u64,
     /// The last checkpoint it took.

@@ -2,15 +2,20 @@
 //!
 //! Writing is one relaxed store or add: a reader never slows a shard, and losing every reader changes nothing.
 
+mod progress;
+
+pub use progress::TransferProgress;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
 
 use crate::messages::{AdminReply, BatchError, CheckpointClaim};
 use crate::net::framing::FramingError;
 use crate::net::hello::HandshakeRefusal;
 use crate::preprocessing::FrameRefusal;
 use crate::protocol::Rejection;
-use crate::replica::{ExecutionPhase, ReplicaCounters, TransferPhase};
+use crate::replica::{ExecutionPhase, Participation, ReplicaCounters, TransferPhase};
 use crate::shard::control::ControlCounters;
 use crate::types::{Digest, NodeId, SeqNo, View};
 
@@ -86,7 +91,7 @@ pub struct Places {
 }
 
 /// Where a replica stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Standing {
     /// Its view.
     pub view: View,
@@ -102,6 +107,10 @@ pub struct Standing {
     pub execution: ExecutionPhase,
     /// Which transfers run.
     pub transfer: TransferPhase,
+    /// How far the state is, while one comes from others.
+    pub progress: Option<TransferProgress>,
+    /// Whether it takes part in votes.
+    pub participation: Participation,
     /// Operations it executed.
     pub operations: u64,
     /// Links with other replicas that are up.
@@ -110,6 +119,32 @@ pub struct Standing {
     pub client_links: u64,
     /// The last checkpoint it took.
     pub checkpoint: Option<CheckpointClaim>,
+}
+
+impl Standing {
+    /// What it does, in words.
+    #[must_use]
+    pub fn phase(&self) -> String {
+        let does = match (self.progress, self.transfer) {
+            (Some(progress), _) => progress.to_string(),
+            (None, TransferPhase::NotRunning) => self.execution.to_string(),
+            (None, transfer) => transfer.to_string(),
+        };
+        match self.participation {
+            Participation::Full => does,
+            abstaining => format!("{abstaining}; {does}"),
+        }
+    }
+}
+
+/// What a replica does right now.
+#[derive(Debug, Clone, Copy)]
+struct Phases {
+    execution: ExecutionPhase,
+    transfer: TransferPhase,
+    participation: Participation,
+    /// When the state that comes from others began to come.
+    begin: Option<progress::Begin>,
 }
 
 /// Everything one replica counts.
@@ -128,8 +163,8 @@ pub struct Metrics {
     ordered: AtomicU64,
     durable: AtomicU64,
     stable: AtomicU64,
-    phases: Mutex<(ExecutionPhase, TransferPhase)>,
-    transfers: [AtomicU64; 4],
+    phases: Mutex<Phases>,
+    transfers: [AtomicU64; 5],
     operations: AtomicU64,
     decisions: AtomicU64,
     batches_proposed: AtomicU64,
@@ -163,7 +198,12 @@ impl Metrics {
             executed: AtomicU64::new(0),
             ordered: AtomicU64::new(0),
             durable: AtomicU64::new(0),
-            phases: Mutex::new((ExecutionPhase::OrderProtocol, TransferPhase::NotRunning)),
+            phases: Mutex::new(Phases {
+                execution: ExecutionPhase::OrderProtocol,
+                transfer: TransferPhase::NotRunning,
+                participation: Participation::Full,
+                begin: None,
+            }),
             transfers: zeros(),
             stable: AtomicU64::new(0),
             operations: AtomicU64::new(0),
@@ -208,6 +248,7 @@ impl Metrics {
             counters.decisions_transferred,
             counters.states_transferred,
             counters.divergences,
+            counters.chunks_refused,
         ];
         for (shared, own) in self.transfers.iter().zip(transfers) {
             shared.store(own, Ordering::Relaxed);
@@ -227,11 +268,22 @@ impl Metrics {
     }
 
     /// Publishes which protocols are at work; only when that changed.
-    pub fn publish_phases(&self, execution: ExecutionPhase, transfer: TransferPhase) {
-        *self
+    pub fn publish_phases(
+        &self,
+        execution: ExecutionPhase,
+        transfer: TransferPhase,
+        participation: Participation,
+    ) {
+        let mut phases = self
             .phases
             .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = (execution, transfer);
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        *phases = Phases {
+            execution,
+            transfer,
+            participation,
+            begin: progress::Begin::of(transfer, phases.begin, Instant::now()),
+        };
     }
 
     /// Publishes a checkpoint that was taken.
@@ -247,7 +299,12 @@ impl Metrics {
     pub fn standing(&self) -> Standing {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
-        let (execution, transfer) = *self
+        let Phases {
+            execution,
+            transfer,
+            participation,
+            begin,
+        } = *self
             .phases
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -256,6 +313,8 @@ impl Metrics {
             durable: SeqNo::new(read(&self.durable)),
             execution,
             transfer,
+            progress: begin.and_then(|begin| begin.progress(transfer, Instant::now())),
+            participation,
             view: View::new(read(&self.view)),
             executed: SeqNo::new(read(&self.executed)),
             stable: SeqNo::new(read(&self.stable)),
@@ -287,10 +346,18 @@ impl Metrics {
             executed: standing.executed.get(),
             ordered: standing.ordered.get(),
             durable: standing.durable.get(),
-            phase: match standing.transfer {
-                TransferPhase::NotRunning => standing.execution.to_string(),
-                transfer => transfer.to_string(),
-            },
+            phase: standing.phase(),
+            transfer_pieces: standing.progress.map_or(0, |progress| progress.pieces as u64),
+            transfer_pieces_of: standing.progress.map_or(0, |progress| progress.of as u64),
+            transfer_bytes: standing.progress.map_or(0, |progress| progress.bytes),
+            transfer_donors: standing.progress.map_or(0, |progress| progress.donors as u64),
+            transfer_bytes_per_second: standing
+                .progress
+                .map_or(0, |progress| progress.bytes_per_second as u64),
+            transfer_milliseconds_left: standing
+                .progress
+                .and_then(|progress| progress.seconds_left)
+                .map_or(0, |left| (left * 1e3) as u64),
             stable: standing.stable.get(),
             checkpoint: standing.checkpoint.map_or(0, |claim| claim.seq.get()),
             checkpoint_digest: *digest.as_bytes(),
@@ -315,6 +382,7 @@ impl Metrics {
             "decisions_transferred",
             "states_transferred",
             "divergences",
+            "chunks_refused",
         ];
         for (name, counter) in transfers.into_iter().zip(&self.transfers) {
             visit(name, read(counter));

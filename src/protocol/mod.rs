@@ -34,17 +34,20 @@ pub enum Timer {
     LogTransfer,
     /// Set while a state is transferred.
     StateTransfer,
+    /// Set while a peer is owed more than its allowance covers.
+    Donor,
 }
 
 impl Timer {
     /// Every timer, for arrays that hold one entry each.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Progress,
         Self::ViewChange,
         Self::Status,
         Self::LeaderReview,
         Self::LogTransfer,
         Self::StateTransfer,
+        Self::Donor,
     ];
 
     /// The place of this timer in such an array.

@@ -29,6 +29,8 @@ pub struct ReplicaCounters {
     pub decisions_transferred: u64,
     /// States installed that came from others.
     pub states_transferred: u64,
+    /// Chunks of states that were not what the certificate covers: a donor lied.
+    pub chunks_refused: u64,
     /// Own checkpoints that a quorum's contradicted.
     pub divergences: u64,
     /// Checkpoints that became stable.

@@ -16,17 +16,21 @@
 //!
 //! Invariant: no [`Action`] that carries a promise exists before the log is durable up to it.
 
+mod abstention;
 mod action;
 mod counters;
 mod disputes;
+mod donations;
 mod messages;
 mod restore;
 mod stack;
 mod timers;
 mod transfer;
 
+pub use abstention::{Forgotten, Participation};
 pub use action::Action;
 pub use counters::ReplicaCounters;
+pub use donations::TransferLimits;
 pub use stack::{
     ApplicationOf, DecisionLogOf, DefaultStack, ExecutorOf, LogTransferOf, OrderingOf, SpeculativeStack,
     Stack, StateTransferOf, ViewTransferOf,
@@ -51,6 +55,7 @@ use crate::protocol::{Effect, Outbox, Recipients, Record, Timer, ViewStart, When
 use crate::state_transfer::StateTransferProtocol;
 use crate::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, Quorum, SeqNo, Time, View};
 use crate::view_transfer::ViewTransferProtocol;
+use abstention::Abstention;
 use disputes::Disputes;
 use timers::Timers;
 use transfer::Transfers;
@@ -100,6 +105,7 @@ enum Held {
     Vote(Vote),
     Decide(Arc<Proposal>),
     CutLog(SeqNo),
+    AbstentionOver,
 }
 
 /// The protocols of a replica.
@@ -126,6 +132,8 @@ pub struct Replica<S: Stack> {
     log_transfer: LogTransferOf<S>,
     state_transfer: StateTransferOf<S>,
     transfers: Transfers,
+    /// While there is one, nothing is said that binds.
+    abstention: Option<Abstention>,
     pool: RequestPool,
     disputes: Disputes,
     /// Frames on their way to the leader: their clients have lost patience with it.
@@ -170,6 +178,7 @@ impl<S: Stack> Replica<S> {
         timers.set(Timer::LeaderReview, Time::START);
         Self {
             transfers: Transfers::new(settings.quorum.n()),
+            abstention: None,
             settings,
             digester,
             ordering,
@@ -244,6 +253,9 @@ impl<S: Stack> Replica<S> {
             self.decision_log.keep_after(seq);
         }
         self.view_transfer.on_executed(now, operations);
+        if operations > 0 {
+            self.transfers.donations.on_served(now);
+        }
         self.counters.operations_executed += operations as u64;
     }
 
@@ -297,10 +309,17 @@ impl<S: Stack> Replica<S> {
     /// Fires the timers that are due.
     pub fn on_time(&mut self, now: Time) {
         while let Some(timer) = self.timers.take_due(now) {
+            if self.abstention.is_some()
+                && let Some(later) = Abstention::puts_off(timer, now)
+            {
+                self.timers.set(timer, later);
+                continue;
+            }
             self.ordering.on_timeout(now, timer, &mut self.outbox);
             match timer {
                 Timer::LogTransfer => self.log_transfer.on_timeout(now, &mut self.outbox),
                 Timer::StateTransfer => self.state_transfer.on_timeout(now, &mut self.outbox),
+                Timer::Donor => self.answer_owed(now),
                 _ => {}
             }
             if timer == Timer::Status {
@@ -323,6 +342,7 @@ impl<S: Stack> Replica<S> {
     /// Ends a turn: free slots take what is pending, and the turn's votes leave in one message.
     pub fn finish_turn(&mut self, now: Time) {
         self.go_on_with_transfers(now);
+        self.consider_abstention();
         self.forward_frames();
         let oldest = self.pool.oldest_pending_since();
         self.view_transfer
@@ -330,7 +350,7 @@ impl<S: Stack> Replica<S> {
         if !self.outbox.is_empty() {
             self.carry_out(now);
         }
-        while self.ordering.free_slots() > 0 {
+        while self.abstention.is_none() && self.ordering.free_slots() > 0 {
             let Some((frames, bytes)) = self
                 .pool
                 .take_batch(self.settings.batch_bytes_max, self.settings.batch_frames_max)
@@ -432,6 +452,8 @@ impl<S: Stack> Replica<S> {
                     self.logged_end = lsn.next();
                     self.actions.push(Action::Log { lsn, record });
                 }
+                Effect::Send { when, .. } | Effect::Vote { when, .. }
+                    if self.abstention.is_some() && Abstention::withholds(when) => {}
                 Effect::Send { to, message, when } => self.hold(when, Held::Send { to, message }),
                 Effect::Vote { vote, when } => self.hold(when, Held::Vote(vote)),
                 // A decision is executed, and answered, once everything logged before it is durable:
@@ -502,15 +524,19 @@ impl<S: Stack> Replica<S> {
         }
         self.counters.view_changes += 1;
         let evidence = self.ordering.leave_view(view);
+        let ended = self.ends_abstention(view);
         self.view_transfer
             .on_view_left(now, view, evidence, &mut self.outbox);
         self.carry_out(now);
+        self.mark_abstention_over(ended);
     }
 
     /// [`ExecutionPhase::OrderProtocol`] begins. What was proposed in the last view may be lost: it is queued again, here or
     /// at the new leader.
     fn enter_view(&mut self, now: Time, start: &ViewStart) {
         self.counters.views_entered += 1;
+        let ended = self.ends_abstention(start.view);
+        self.mark_abstention_over(ended);
         self.ordering.enter_view(now, start, &mut self.outbox);
         self.carry_out(now);
         self.pool.return_in_flight();
@@ -611,6 +637,7 @@ impl<S: Stack> Replica<S> {
     fn release(&mut self, held: Held) {
         match held {
             Held::CutLog(seq) => self.actions.push(Action::CutLog(seq)),
+            Held::AbstentionOver => self.actions.push(Action::AbstentionOver),
             Held::Send { to, message } => self.actions.push(Action::ToReplicas { to, message }),
             Held::Vote(vote) => self.votes.push(vote),
             Held::Decide(proposal) => {

@@ -115,5 +115,9 @@ impl<S: Stack> Replica<S> {
         if let Some(seq) = self.transfers.awaiting {
             self.begin_state_transfer(now, seq.minus(1));
         }
+        // The others may have gone on: they are asked before their statuses come.
+        if self.settings.quorum.n() > 1 {
+            self.begin_log_transfer(now);
+        }
     }
 }

@@ -14,8 +14,10 @@
 //! A replica whose own checkpoint is contradicted by a quorum stops executing at once and replaces its state in the same way.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
+use bytes::Bytes;
+
+use super::donations::{Donations, TransferLimits};
 use super::{Action, Replica, Stack};
 use crate::decision_log::DecisionLog;
 use crate::execution::SequenceWindow;
@@ -23,11 +25,10 @@ use crate::log_transfer::{LogTransferProtocol, LogTransferState};
 use crate::messages::archived::{ArchivedLogTransferMessage, ArchivedStateTransferMessage};
 use crate::messages::{
     CheckpointClaim, CheckpointOffer, ChunkOf, DECIDED_MAX, LogTransferMessage, PieceRange, SignedCheckpoint,
-    StateTransferMessage, ViewTransferMessage,
+    StateTransferMessage,
 };
 use crate::ordering::OrderingProtocol;
 use crate::protocol::{Recipients, Record};
-use crate::state_transfer::monolithic::ANSWER_BYTES;
 use crate::state_transfer::{ImageEvent, ImageTask, StateTransferProtocol, StateTransferState};
 use crate::types::{ClientId, Digest, NodeId, SeqNo, Time};
 
@@ -37,11 +38,6 @@ const LAG_DECISIONS: u64 = 32;
 const BATCHES_PER_ANSWER: u64 = 64;
 /// How many certificates of stable checkpoints are remembered.
 const CERTIFICATES_KEPT: usize = 16;
-/// How many bytes of decisions may wait for a state before nothing more is listened to.
-const WAITING_BYTES_MAX: usize = 1 << 30;
-/// How many bytes a second a peer is sent for its transfers, and how many at once after a pause.
-const PEER_BYTES_PER_SECOND: u64 = 256 << 20;
-const PEER_BURST_BYTES: u64 = 64 << 20;
 
 /// Whether state and decisions are being transferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +66,20 @@ impl TransferPhase {
             StateTransferState::Opening { .. } => 3,
             StateTransferState::Receiving { .. } => 4,
             StateTransferState::Installing { .. } => 5,
+        }
+    }
+}
+
+impl TransferPhase {
+    /// How many tenths of a state's pieces have come.
+    #[must_use]
+    pub fn tenth(&self) -> usize {
+        match self {
+            Self::RunningTransferProtocols {
+                state_transfer: StateTransferState::Receiving { pieces, of, .. },
+                ..
+            } => 10 * pieces / (*of).max(1),
+            _ => 0,
         }
     }
 }
@@ -112,25 +122,6 @@ impl std::fmt::Display for TransferPhase {
     }
 }
 
-/// What a peer may still be sent: bytes that fill up with time.
-#[derive(Debug, Clone, Copy)]
-struct Allowance {
-    bytes: u64,
-    at: Time,
-}
-
-impl Allowance {
-    fn spend(&mut self, now: Time, bytes: u64) -> bool {
-        let earned = now.since(self.at).min(Duration::from_secs(10)).as_micros() as u64;
-        let filled = self.bytes + earned * (PEER_BYTES_PER_SECOND / 1_000_000);
-        self.bytes = filled.min(PEER_BURST_BYTES);
-        self.at = now;
-        let may = self.bytes >= bytes;
-        self.bytes = self.bytes.saturating_sub(if may { bytes } else { 0 });
-        may
-    }
-}
-
 /// What the orchestrator knows about transfers.
 #[derive(Debug)]
 pub(super) struct Transfers {
@@ -144,22 +135,18 @@ pub(super) struct Transfers {
     pub awaiting: Option<SeqNo>,
     /// The last decision that was handed out, to execution unless it waits.
     pub released: SeqNo,
-    allowances: Vec<Allowance>,
+    pub donations: Donations,
 }
 
 impl Transfers {
     pub fn new(n: usize) -> Self {
-        let allowance = Allowance {
-            bytes: PEER_BURST_BYTES,
-            at: Time::START,
-        };
         Self {
             decided: vec![SeqNo::ZERO; n],
             certificates: VecDeque::new(),
             images: VecDeque::new(),
             awaiting: None,
             released: SeqNo::ZERO,
-            allowances: vec![allowance; n],
+            donations: Donations::new(n, TransferLimits::default()),
         }
     }
 
@@ -192,6 +179,13 @@ impl Transfers {
 }
 
 impl<S: Stack> Replica<S> {
+    /// The same with other limits on what it gives to others.
+    #[must_use]
+    pub fn with_transfer_limits(mut self, limits: TransferLimits) -> Self {
+        self.transfers.donations = Donations::new(self.settings.quorum.n(), limits);
+        self
+    }
+
     /// Which transfers run.
     #[must_use]
     pub fn transfer_phase(&self) -> TransferPhase {
@@ -296,23 +290,26 @@ impl<S: Stack> Replica<S> {
     /// Whether so much waits for a state that others are not listened to until it has come.
     pub(super) fn waits_for_state(&self) -> bool {
         let waits = self.transfers.awaiting.is_some();
-        waits && (self.decision_log.kept_bytes() > WAITING_BYTES_MAX || !self.decision_log.is_proved())
+        waits
+            && (self.decision_log.kept_bytes() > self.transfers.donations.limits().waiting_bytes_max
+                || !self.decision_log.is_proved())
     }
 
     /// The disk has done something with an image.
-    pub fn on_image(&mut self, now: Time, event: &ImageEvent) {
+    pub fn on_image(&mut self, now: Time, event: ImageEvent) {
         match event {
             ImageEvent::Chunk { to, seq, last, bytes } => {
                 let chunk = ChunkOf {
                     seq: seq.get(),
-                    last: *last,
-                    bytes: bytes.to_vec(),
+                    last,
+                    // No copy, if nobody else holds it.
+                    bytes: bytes.into(),
                 };
                 let message =
                     StateTransferMessage::Chunk(chunk).encode(self.settings.cluster, self.settings.epoch);
-                self.outbox.send(Recipients::One(*to), message);
+                self.outbox.send(Recipients::One(to), message);
             }
-            event => self.state_transfer.on_image(now, event, &mut self.outbox),
+            event => self.state_transfer.on_image(now, &event, &mut self.outbox),
         }
         self.carry_out(now);
     }
@@ -356,7 +353,11 @@ impl<S: Stack> Replica<S> {
                     .on_decided(now, from, first, &digests, &mut self.outbox);
             }
             ArchivedLogTransferMessage::FetchDecisions { first, count } => {
-                self.answer_fetch(now, from, SeqNo::new(first.to_native()), count.to_native());
+                let count = u64::from(count.to_native()).min(BATCHES_PER_ANSWER);
+                self.transfers
+                    .donations
+                    .owe_decisions(from, SeqNo::new(first.to_native()), count);
+                self.answer_owed(now);
             }
         }
         self.carry_out(now);
@@ -367,6 +368,7 @@ impl<S: Stack> Replica<S> {
         now: Time,
         from: NodeId,
         message: &ArchivedStateTransferMessage,
+        whole: &Bytes,
     ) {
         match message {
             ArchivedStateTransferMessage::AskOffer { after } => {
@@ -383,29 +385,19 @@ impl<S: Stack> Replica<S> {
             }
             ArchivedStateTransferMessage::Fetch(range) => {
                 let range: PieceRange = range.to_range();
-                if self.may_send(now, from, ANSWER_BYTES) {
-                    self.actions.push(Action::Image(ImageTask::Read {
-                        to: from,
-                        range,
-                        bytes_max: ANSWER_BYTES,
-                    }));
-                }
+                self.transfers.donations.owe_pieces(from, range);
+                self.answer_owed(now);
             }
             ArchivedStateTransferMessage::Chunk(chunk) => {
-                let chunk = ChunkOf {
-                    seq: chunk.seq.to_native(),
-                    last: chunk.last,
-                    bytes: chunk.bytes.to_vec(),
-                };
-                self.state_transfer.on_chunk(now, from, &chunk, &mut self.outbox);
+                let of = (SeqNo::new(chunk.seq.to_native()), chunk.last);
+                // A slice of the message: a state is not copied on its way to the disk.
+                let bytes = whole.slice_ref(&chunk.bytes);
+                self.state_transfer
+                    .on_chunk(now, from, of, bytes, &mut self.outbox);
+                self.counters.chunks_refused = self.state_transfer.lies();
             }
         }
         self.carry_out(now);
-    }
-
-    fn may_send(&mut self, now: Time, to: NodeId, bytes: usize) -> bool {
-        let allowance = self.transfers.allowances.get_mut(to.index());
-        allowance.is_some_and(|allowance| allowance.spend(now, bytes as u64))
     }
 
     fn answer_decided(&mut self, now: Time, from: NodeId, after: SeqNo) {
@@ -417,7 +409,12 @@ impl<S: Stack> Replica<S> {
             .map(|decision| *decision.proposal.batch.digest.as_bytes())
             .collect();
         let has_forgotten = first > after.next();
-        if (digests.is_empty() && !has_forgotten) || !self.may_send(now, from, 32 * digests.len() + 64) {
+        if (digests.is_empty() && !has_forgotten)
+            || !self
+                .transfers
+                .donations
+                .may_send(now, from, 32 * digests.len() as u64 + 64)
+        {
             return;
         }
         let message = LogTransferMessage::Decided {
@@ -428,38 +425,22 @@ impl<S: Stack> Replica<S> {
         self.outbox.send(Recipients::One(from), message);
     }
 
-    fn answer_fetch(&mut self, now: Time, from: NodeId, first: SeqNo, count: u32) {
-        let count = u64::from(count).min(BATCHES_PER_ANSWER) as usize;
-        let (cluster, epoch) = (self.settings.cluster, self.settings.epoch);
-        let released = self.transfers.released;
-        let decisions = self.decision_log.read(first, count);
-        let batches: Vec<_> = decisions
-            .take_while(|decision| decision.proposal.seq <= released)
-            .map(|decision| decision.proposal.clone())
-            .collect();
-        for proposal in batches {
-            if !self.may_send(now, from, proposal.batch.bytes) {
-                return;
-            }
-            let message =
-                ViewTransferMessage::batch(cluster, epoch, proposal.view, proposal.seq, &proposal.batch);
-            self.outbox.send(Recipients::One(from), message);
-        }
-    }
-
+    /// Offers every image that is there: the others may have other ones, and a checkpoint that several have comes from
+    /// several.
     fn answer_offer(&mut self, from: NodeId, after: SeqNo) {
-        let images = &self.transfers.images;
-        let mut offers = self.transfers.certificates.iter().rev();
-        let Some((claim, proof)) = offers.find(|(claim, _)| claim.seq > after && images.contains(&claim.seq))
-        else {
-            return;
-        };
-        let offer = CheckpointOffer {
-            seq: claim.seq.get(),
-            digest: *claim.digest.as_bytes(),
-            proof: proof.clone(),
-        };
-        let message = StateTransferMessage::Offer(offer).encode(self.settings.cluster, self.settings.epoch);
-        self.outbox.send(Recipients::One(from), message);
+        let (images, certificates) = (&self.transfers.images, self.transfers.certificates.iter());
+        let offered = certificates.filter(|(claim, _)| claim.seq > after && images.contains(&claim.seq));
+        for (claim, proof) in offered {
+            let offer = CheckpointOffer {
+                seq: claim.seq.get(),
+                digest: *claim.digest.as_bytes(),
+                proof: proof.clone(),
+            };
+            let message =
+                StateTransferMessage::Offer(offer).encode(self.settings.cluster, self.settings.epoch);
+            self.outbox.send(Recipients::One(from), message);
+            // Checkpoints may follow one another faster than a peer can ask for the first piece.
+            self.actions.push(Action::Image(ImageTask::Hold(claim.seq)));
+        }
     }
 }

@@ -319,11 +319,13 @@ impl<A: Application> SimReplica<A> {
             Action::Image(ImageTask::Install(seq)) => self.install(now, seq, said),
             Action::Image(task) => {
                 for event in self.shelf.run(task) {
-                    self.replica.on_image(now, &event);
+                    self.replica.on_image(now, event);
                 }
             }
             Action::Stable(claim) => said.push(Said::Stable(claim)),
             Action::Diverged { ours, .. } => said.push(Said::Diverged { ours }),
+            // No simulated disk is damaged.
+            Action::AbstentionOver => {}
             Action::FellBehind { stable } => said.push(Said::FellBehind(stable)),
         }
     }

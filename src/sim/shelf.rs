@@ -71,7 +71,7 @@ impl Shelf {
                 _ => Vec::new(),
             },
             ImageTask::Read { to, range, bytes_max } => self.read(to, range, bytes_max),
-            ImageTask::Install(_) => Vec::new(),
+            ImageTask::Install(_) | ImageTask::Hold(_) => Vec::new(),
         }
     }
 

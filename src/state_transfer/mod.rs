@@ -7,7 +7,7 @@ pub mod monolithic;
 use bytes::Bytes;
 
 use crate::decision_log::Chain;
-use crate::messages::{CheckpointClaim, CheckpointOffer, ChunkOf, PieceRange};
+use crate::messages::{CheckpointClaim, CheckpointOffer, PieceRange};
 use crate::protocol::Outbox;
 use crate::types::{NodeId, SeqNo, Time};
 
@@ -54,6 +54,8 @@ pub enum ImageTask {
     Complete(SeqNo),
     /// Has execution read the image, in place of the state it has.
     Install(SeqNo),
+    /// Keeps this image at hand for a while, whatever comes after it: it was offered to a peer.
+    Hold(SeqNo),
     /// Reads pieces of an image for a peer, not many more bytes than these.
     Read {
         /// The peer.
@@ -114,8 +116,8 @@ pub trait StateTransferProtocol {
         out: &mut Outbox,
     );
 
-    /// A chunk arrived.
-    fn on_chunk(&mut self, now: Time, from: NodeId, chunk: &ChunkOf, out: &mut Outbox);
+    /// A chunk of this checkpoint arrived; empty if the donor does not have it any more. `last` says that it ends the answer.
+    fn on_chunk(&mut self, now: Time, from: NodeId, of: (SeqNo, bool), bytes: Bytes, out: &mut Outbox);
 
     /// The disk has done something.
     fn on_image(&mut self, now: Time, event: &ImageEvent, out: &mut Outbox);

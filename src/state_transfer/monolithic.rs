@@ -11,14 +11,14 @@
 //!
 //! **Events**
 //! - *[Begin](StateTransferProtocol::begin):* everybody is asked for offers, again and again until there is one.
-//! - *An offer with a certificate, after the place we have:* the newest one that has been offered when the first tick ends becomes
-//!   the target; whoever offers exactly it is a donor.
+//! - *An offer with a certificate, after the place we have:* of those offered when the first tick ends, the one that most donors offer (the newest of
+//!   equals) becomes the target; whoever offers exactly it is a donor.
 //! - *Head and index arrive:* checked against the claim. From here on the checkpoint's chain is known.
 //! - *A donor has nothing to send:* it gets the next block of pieces that nobody is to send.
 //! - *A chunk of pieces:* each piece is checked against the index and handed to the disk; the rest of the block is asked
 //!   for when the answer ends.
 //! - *A chunk that fails its check:* the donor lies; it is banned. What comes late, twice or out of order is no lie.
-//! - *A donor is silent for [`PATIENCE`], or does not have the checkpoint any more:* its block goes to others; it is
+//! - *A donor is silent for [patience](PieceTransferTuning::patience), or does not have the checkpoint any more:* its block goes to others; it is
 //!   asked again only when nobody else is left.
 //! - *Nobody is left:* everything starts again with the question for offers. What was kept is found again if the target stays.
 //! - *All pieces are kept:* the image is completed on disk, then installed.
@@ -41,7 +41,7 @@ use crate::crypto::Digester;
 use crate::execution::{
     ImageChunk, ImageError, ImageHead, ImageIndex, MonolithicState, PieceReader, PieceWriter,
 };
-use crate::messages::{CheckpointClaim, CheckpointOffer, ChunkOf, PieceRange, StateTransferMessage};
+use crate::messages::{CheckpointClaim, CheckpointOffer, PieceRange, StateTransferMessage};
 use crate::mutants::{Mutant, active};
 use crate::protocol::{Effect, Outbox, Recipients, Timer};
 use crate::types::{ClusterId, Epoch, NodeId, SeqNo, Signers, Time};
@@ -52,10 +52,23 @@ pub const ANSWER_BYTES: usize = 1 << 20;
 const BLOCK: usize = 64;
 /// How often everything is looked at.
 const TICK: Duration = Duration::from_millis(50);
-/// How long a donor may say nothing.
-const PATIENCE: Duration = Duration::from_millis(1000);
 /// Bytes handed to the disk and not written yet.
 const UNKEPT_BYTES_MAX: usize = 32 << 20;
+
+/// What may be chosen freely.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PieceTransferTuning {
+    /// How long a donor may say nothing.
+    pub patience: Duration,
+}
+
+impl Default for PieceTransferTuning {
+    fn default() -> Self {
+        Self {
+            patience: Duration::from_millis(1000),
+        }
+    }
+}
 
 /// What a donor is to send.
 #[derive(Debug)]
@@ -119,6 +132,7 @@ pub struct PieceTransfer<S> {
     target: Option<Target>,
     lies: u64,
     turn: usize,
+    tuning: PieceTransferTuning,
     _state: PhantomData<fn() -> S>,
 }
 
@@ -141,14 +155,22 @@ impl<S: MonolithicState> PieceTransfer<S> {
             target: None,
             lies: 0,
             turn: 0,
+            tuning: PieceTransferTuning::default(),
             _state: PhantomData,
         }
     }
 
+    /// The same with other choices.
+    #[must_use]
+    pub fn tuned(mut self, tuning: PieceTransferTuning) -> Self {
+        self.tuning = tuning;
+        self
+    }
+
     fn ask(&mut self, now: Time, out: &mut Outbox) {
         self.claim = None;
+        // Who was silent is remembered: asked first again, it would cost so much time again that the others' checkpoints were gone.
         self.donors = Signers::NONE;
-        self.tired = Signers::NONE;
         if self.banned.count() > (self.n - 1) / 3 {
             // More than can be faulty: some of them were not.
             self.banned = Signers::NONE;
@@ -193,7 +215,11 @@ impl<S: MonolithicState> PieceTransfer<S> {
         let Phase::Asking { offers, .. } = &mut self.phase else {
             return;
         };
-        let Some((claim, donors)) = offers.pop_last() else {
+        // What most can give comes fastest; of equals the newest.
+        let best = offers
+            .iter()
+            .max_by_key(|(claim, donors)| (donors.count(), claim.seq));
+        let Some((claim, donors)) = best.map(|(claim, donors)| (*claim, *donors)) else {
             return;
         };
         (self.claim, self.donors) = (Some(claim), donors);
@@ -210,7 +236,7 @@ impl<S: MonolithicState> PieceTransfer<S> {
             return self.ask(now, out);
         };
         self.phase = Phase::Opening {
-            asked: Some((donor, now.after(PATIENCE))),
+            asked: Some((donor, now.after(self.tuning.patience))),
             head: None,
         };
         let range = PieceRange {
@@ -297,7 +323,7 @@ impl<S: MonolithicState> PieceTransfer<S> {
             let block = Block {
                 next,
                 until,
-                deadline: now.after(PATIENCE),
+                deadline: now.after(self.tuning.patience),
                 reader: PieceReader::default(),
                 offset: 0,
             };
@@ -337,7 +363,7 @@ impl<S: MonolithicState> PieceTransfer<S> {
             block.next += 1;
         }
         if (block.next, block.offset) != before {
-            block.deadline = now.after(PATIENCE);
+            block.deadline = now.after(self.tuning.patience);
         }
         if block.next < block.until {
             if last {
@@ -394,6 +420,17 @@ impl Receiving {
         if end.max(first + 1) > self.done.len() {
             return Err(ImageError::Kind);
         }
+        let is_pieces = matches!(chunk, ImageChunk::Pieces(_)) && first < end;
+        if is_pieces && !self.done[first..end].contains(&true) {
+            // All of it is new: it is kept as it came.
+            block.reader.read(&self.index, chunk, digester, |_, _| Ok(()))?;
+            self.done[first..end].fill(true);
+            self.done_count += end - first;
+            self.unkept += bytes.len();
+            out.push(Effect::Image(ImageTask::Keep(bytes.clone())));
+            block.offset = block.reader.partial_bytes();
+            return Ok(());
+        }
         let mut writer = PieceWriter::default();
         let (done, done_count, index) = (&mut self.done, &mut self.done_count, &self.index);
         let read = block.reader.read(index, chunk, digester, |piece, bytes| {
@@ -437,6 +474,7 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
         self.after = self.after.max(after);
         if matches!(self.phase, Phase::Idle) {
             self.banned = Signers::NONE;
+            self.tired = Signers::NONE;
             self.ask(now, out);
             out.set_timer(Timer::StateTransfer, now.after(TICK));
         }
@@ -467,12 +505,19 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
         }
     }
 
-    fn on_chunk(&mut self, now: Time, from: NodeId, chunk: &ChunkOf, out: &mut Outbox) {
-        let is_current = self.claim.is_some_and(|claim| claim.seq.get() == chunk.seq);
+    fn on_chunk(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        (seq, last): (SeqNo, bool),
+        bytes: Bytes,
+        out: &mut Outbox,
+    ) {
+        let is_current = self.claim.is_some_and(|claim| claim.seq == seq);
         if !is_current || self.banned.has(from) || from.index() >= self.n {
             return;
         }
-        if chunk.bytes.is_empty() {
+        if bytes.is_empty() {
             self.donors.remove(from);
             if let Phase::Receiving(receiving) = &mut self.phase {
                 receiving.blocks[from.index()] = None;
@@ -483,10 +528,9 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
             }
             return;
         }
-        let bytes = Bytes::copy_from_slice(&chunk.bytes);
         match &self.phase {
             Phase::Opening { .. } => self.take_opening(now, from, &bytes, out),
-            Phase::Receiving(_) => self.take_pieces(now, from, &bytes, chunk.last, out),
+            Phase::Receiving(_) => self.take_pieces(now, from, &bytes, last, out),
             _ => {}
         }
     }
@@ -528,7 +572,7 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
             Phase::Installing => {}
             Phase::Asking { offers, since } => match offers.is_empty() {
                 false => self.choose(now, out),
-                true if now.since(*since) >= PATIENCE => {
+                true if now.since(*since) >= self.tuning.patience => {
                     *since = now;
                     self.send_ask(out);
                 }

@@ -20,8 +20,8 @@ use crate::messages::PieceRange;
 use crate::state_transfer::{ImageEvent, ImageTask};
 use crate::types::SeqNo;
 
-/// Images that are open for peers.
-const OPEN_MAX: usize = 2;
+/// Images that are open for peers. Those that are removed meanwhile take up their room on disk until others are asked for.
+const OPEN_MAX: usize = 4;
 
 /// How often a task is tried again that there was no space for.
 const SPACE_PAUSE: Duration = Duration::from_millis(200);
@@ -195,6 +195,11 @@ impl Work {
                 for (number, bytes) in chunks.into_iter().enumerate() {
                     let last = number + 1 == count;
                     told(Shelved::Event(ImageEvent::Chunk { to, seq, last, bytes }));
+                }
+            }
+            ImageTask::Hold(seq) => {
+                if let Err(error) = self.open(seq) {
+                    tracing::debug!(%error, "an image that was offered is gone already");
                 }
             }
             ImageTask::Install(_) => {}

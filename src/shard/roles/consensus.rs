@@ -10,12 +10,13 @@ use crate::metrics::{Metrics, Places, count};
 use crate::ordering::OrderingProtocol;
 use crate::preprocessing::ClientDirectory;
 use crate::protocol::Recipients;
-use crate::replica::{Action, ExecutionPhase, Replica, Stack, TransferPhase};
+use crate::replica::{Action, ExecutionPhase, Participation, Replica, Stack, TransferPhase};
 use crate::shard::lanes::{
     Checked, Done, FromReplica, Inlet, LogEntry, Logged, Outgoing, Outlet, Work, any_blocked,
 };
 use crate::shard::reactor::Reactor;
 use crate::state_transfer::ImageTask;
+use crate::storage::AbstentionMark;
 use crate::storage::shelf::ShelfHandle;
 use crate::types::{ClusterId, Epoch, Lsn, Time};
 
@@ -59,6 +60,8 @@ pub(crate) struct ConsensusRole<S: Stack> {
     clients: ClientDirectory,
     /// The images of checkpoints that are transferred; `None` when nothing is kept on disk.
     shelf: Option<ShelfHandle>,
+    /// Lies in the data directory while this replica abstains.
+    mark: Option<AbstentionMark>,
     metrics: Arc<Metrics>,
     /// A demonstration's lies, if this replica tells any.
     faults: Option<Faults>,
@@ -67,7 +70,7 @@ pub(crate) struct ConsensusRole<S: Stack> {
     /// The end of what was logged in this step, if it counts as kept.
     logged_end: Option<Lsn>,
     /// What was told last.
-    phases: (ExecutionPhase, TransferPhase),
+    phases: (ExecutionPhase, TransferPhase, Participation),
 }
 
 impl<S: Stack> ConsensusRole<S> {
@@ -89,27 +92,43 @@ impl<S: Stack> ConsensusRole<S> {
             epoch,
             clients,
             shelf: None,
+            mark: None,
             metrics,
             logged_end: None,
-            phases: (ExecutionPhase::OrderProtocol, TransferPhase::NotRunning),
+            phases: (
+                ExecutionPhase::OrderProtocol,
+                TransferPhase::NotRunning,
+                Participation::Full,
+            ),
         }
     }
 
     /// Gives it images to transfer.
-    pub fn with_shelf(mut self, shelf: Option<ShelfHandle>) -> Self {
+    pub fn with_shelf(mut self, shelf: Option<ShelfHandle>, mark: AbstentionMark) -> Self {
+        self.mark = shelf.is_some().then_some(mark);
         self.shelf = shelf;
         self
     }
 
     /// Publishes what the replica does now, and logs it where it begins or ends.
-    fn tell_phases(&mut self, phases: (ExecutionPhase, TransferPhase)) {
-        let (execution, transfer) = phases;
-        self.metrics.publish_phases(execution, transfer);
+    fn tell_phases(&mut self, phases: (ExecutionPhase, TransferPhase, Participation)) {
+        let (execution, transfer, participation) = phases;
+        self.metrics.publish_phases(execution, transfer, participation);
         if execution != self.phases.0 {
             tracing::info!(view = %self.replica.view(), "{execution}");
         }
-        if transfer.stage() != self.phases.1.stage() {
-            tracing::info!(executed = %self.replica.executed(), "{transfer}");
+        let (before, stage) = (self.phases.1, transfer.stage());
+        if (stage, transfer.tenth()) != (before.stage(), before.tenth()) {
+            let told = self
+                .metrics
+                .standing()
+                .progress
+                .map(|progress| progress.to_string());
+            let told = told.unwrap_or_else(|| transfer.to_string());
+            tracing::info!(executed = %self.replica.executed(), "{told}");
+        }
+        if participation != self.phases.2 {
+            tracing::info!("{participation}");
         }
         self.phases = phases;
     }
@@ -129,7 +148,7 @@ impl<S: Stack> ConsensusRole<S> {
                     Logged::Durable(end) if !self.trusts_memory => self.replica.on_durable(end),
                     Logged::Durable(_) => {}
                     Logged::Image(seq) => self.replica.on_image_kept(now, seq),
-                    Logged::Transfer(event) => self.replica.on_image(now, &event),
+                    Logged::Transfer(event) => self.replica.on_image(now, event),
                 }
             }
         }
@@ -241,6 +260,17 @@ impl<S: Stack> ConsensusRole<S> {
                         }
                     }
                 }
+                Action::AbstentionOver => {
+                    tracing::warn!(%view, "this replica votes again: what it had forgotten does not matter any more");
+                    let mark = self.mark.take();
+                    // Nobody waits for it, and the disk must not hold up this shard.
+                    std::thread::spawn(move || match mark.map(|mark| mark.remove()) {
+                        Some(Err(error)) => {
+                            tracing::error!(%error, "it abstains once more after its next start")
+                        }
+                        Some(Ok(())) | None => {}
+                    });
+                }
                 Action::Stable(claim) => tracing::debug!(seq = %claim.seq, "checkpoint stable"),
                 Action::Diverged { stable, ours } => {
                     tracing::error!(
@@ -296,7 +326,11 @@ impl<S: Stack> Role for ConsensusRole<S> {
             stable: ordering.stable(),
         };
         self.metrics.publish(places, self.replica.counters());
-        let phases = (self.replica.phase(), self.replica.transfer_phase());
+        let phases = (
+            self.replica.phase(),
+            self.replica.transfer_phase(),
+            self.replica.participation(),
+        );
         if phases != self.phases {
             self.tell_phases(phases);
         }

@@ -413,7 +413,7 @@ impl ViewTransferProtocol for PbftViewChange {
                     self.ask(self.view.next(), out);
                 }
             }
-            Timer::Status | Timer::LogTransfer | Timer::StateTransfer => {}
+            Timer::Status | Timer::LogTransfer | Timer::StateTransfer | Timer::Donor => {}
         }
     }
 

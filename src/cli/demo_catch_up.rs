@@ -1,0 +1,82 @@
+//! A replica that fell behind catches up, while one of those it asks lies to it.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use super::CommandError;
+use crate::Client;
+use crate::config::{AppKind, DecisionLogConfig};
+use crate::load::{ClusterOptions, DonorLie, Filling, LocalCluster, fill};
+use crate::types::NodeId;
+
+/// What the store is filled with while the replica is down.
+const KEYS: u64 = 200_000;
+const VALUE_BYTES: usize = 512;
+/// How long the catch-up may take.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Stops the last replica, fills a store, starts the replica again and shows how it gets the state; replica 0 lies.
+pub(super) fn run(options: &ClusterOptions, lie: DonorLie) -> Result<ExitCode, CommandError> {
+    let options = ClusterOptions {
+        app: AppKind::Kv,
+        donor_lies: vec![(NodeId::new(0), lie)],
+        dl_config: DecisionLogConfig {
+            kept_decisions: 1,
+            kept_bytes: 1 << 20,
+        },
+        ..options.clone()
+    };
+    let mut cluster = LocalCluster::start(&options)?;
+    let late = NodeId::new(options.replicas as u16 - 1);
+    cluster.stop(late)?;
+    let client = Client::connect_blocking(cluster.client(0))?;
+    println!("{late} is down; {KEYS} values of {VALUE_BYTES} B are written meanwhile");
+    let mut filling = Filling {
+        first_key: 0,
+        keys: KEYS,
+        value_bytes: VALUE_BYTES,
+        outstanding: 1024,
+    };
+    fill(&client, filling)?;
+    // A few more decisions, so that a checkpoint of all of it is taken.
+    (filling.keys, filling.outstanding) = (2 * options.agreement.checkpoint_decisions, 1);
+    fill(&client, filling)?;
+    println!("{late} starts again; r0: {}", lie.name());
+    let start = Instant::now();
+    cluster.restart(late)?;
+    let mut told = String::new();
+    loop {
+        let target = cluster.correct().map(|replica| replica.standing().executed).max();
+        let replica = cluster.replica(late).ok_or("the replica ended")?;
+        let standing = replica.standing();
+        let phase = standing.phase();
+        if phase != told {
+            println!("{:>8.3} s  {phase}", start.elapsed().as_secs_f64());
+            std::io::stdout().flush().map_err(|error| error.to_string())?;
+            told = phase;
+        }
+        if Some(standing.executed) == target && replica.counter("states_transferred") > 0 {
+            break;
+        }
+        if start.elapsed() > LIMIT {
+            return Err(format!("{late} does not catch up: {standing:?}").into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let refused = cluster
+        .replica(late)
+        .map_or(0, |replica| replica.counter("chunks_refused"));
+    let digests = cluster.digests(Duration::from_secs(10));
+    let agree = digests.len() == options.replicas && digests.windows(2).all(|pair| pair[0] == pair[1]);
+    println!(
+        "{late} caught up in {seconds:.2} s; {refused} false chunks refused; the replicas\' states are {}",
+        if agree { "equal" } else { "DIFFERENT" }
+    );
+    Ok(if agree {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
