@@ -8,7 +8,8 @@ use super::Dice;
 use super::checker::linearizability::{self, Action, Operation, Verdict};
 use super::checker::{Rule, Violation};
 use super::plan::{PROGRESS_BOUND, Plan, Profile, TWO_SETS, TwoSets};
-use super::world::{Call, World};
+use super::stack::mixed;
+use super::world::{Call, PAIRS, World};
 use crate::execution::apps::kv::{self, Kv};
 use crate::messages::Mode;
 use crate::types::Time;
@@ -62,11 +63,17 @@ pub fn run_twins_pattern(number: u64, with_story: bool) -> RunReport {
     run_plan(plan, with_story)
 }
 
+/// The names under which it is counted that of {view change, log transfer, state transfer, checkpoint, restart} two
+/// went on at once at one replica.
+pub fn pair_names() -> impl Iterator<Item = &'static str> {
+    PAIRS.iter().map(|(_, name)| *name)
+}
+
 /// Runs a plan of one's own.
 #[must_use]
 pub fn run_plan(plan: Plan, with_story: bool) -> RunReport {
     let (profile, seed) = (plan.profile, plan.seed);
-    let mut world = World::new(&plan, &Kv);
+    let mut world = World::new(&plan, mixed(Kv));
     world.story = with_story.then(|| vec![format!("{plan:#?}")]);
     plan_calls(&plan, &mut world);
     let ended = catch_unwind(AssertUnwindSafe(|| drive(&plan, &mut world)));

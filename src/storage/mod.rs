@@ -37,6 +37,7 @@ mod group;
 pub mod image;
 pub(crate) mod keeper;
 mod recovery;
+pub mod restart;
 pub(crate) mod shelf;
 mod superblock;
 mod writer;
@@ -44,7 +45,7 @@ mod writer;
 pub use codec::{CodecError, RecordReader};
 pub use directory::{DataDirectory, Formatted};
 pub use group::BLOCK_BYTES;
-pub use recovery::{Found, RawRecord, Tail, scan};
+pub use recovery::{Found, RawRecord, Tail, scan, scan_with};
 pub use superblock::Superblock;
 pub use writer::{LogOperation, LogWriter, Outcome, WriterSettings};
 

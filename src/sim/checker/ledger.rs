@@ -28,6 +28,7 @@ pub(in crate::sim) struct Ledger {
     proposals_durable: BTreeSet<(Place, Digest)>,
     prepares_durable: BTreeSet<(Place, Digest)>,
     commits_durable: BTreeSet<(Place, Digest)>,
+    decisions_durable: BTreeSet<(u64, Digest)>,
     checkpoints_durable: BTreeSet<(u64, Digest)>,
     view_durable: u64,
     new_views_durable: BTreeSet<u64>,
@@ -48,6 +49,7 @@ impl Ledger {
             proposals_durable: BTreeSet::new(),
             prepares_durable: BTreeSet::new(),
             commits_durable: BTreeSet::new(),
+            decisions_durable: BTreeSet::new(),
             checkpoints_durable: BTreeSet::new(),
             view_durable: 0,
             new_views_durable: BTreeSet::new(),
@@ -202,8 +204,25 @@ impl Ledger {
                     self.new_views_durable.insert(message.to_new_view().view);
                 }
             }
+            Record::Decision { seq, digest, .. } => {
+                self.decisions_durable.insert((seq.get(), *digest));
+            }
             // A batch that was fetched binds nobody.
             _ => {}
+        }
+    }
+
+    /// This replica starts again, and has read these records: what it heard is forgotten, but for what it committed to.
+    pub(in crate::sim) fn restarted(&mut self, records: &[Record]) {
+        records.iter().for_each(|record| self.on_disk(record));
+        let committed = &self.commits_durable;
+        self.prepares.retain(|key, _| committed.contains(key));
+        self.commits.clear();
+        self.decisions.clear();
+        // What it accepted was the leader's proposal: that was judged when it prepared it.
+        for (place, digest) in &self.proposals_durable {
+            let leader = self.leader(place.0);
+            self.prepares.entry((*place, *digest)).or_default().insert(leader);
         }
     }
 
@@ -324,7 +343,7 @@ impl Ledger {
     pub(in crate::sim) fn executes(&self, seq: u64, digest: Digest) -> Result<(), Broken> {
         let faulty = (self.n - 1) / 3;
         let told = self.decisions.get(&(seq, digest)).map_or(0, BTreeSet::len);
-        if told > faulty {
+        if told > faulty || self.decisions_durable.contains(&(seq, digest)) {
             return Ok(());
         }
         let (mut most, mut with_own) = (0, false);

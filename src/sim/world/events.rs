@@ -1,6 +1,7 @@
 use bytes::Bytes;
 
 use crate::net::hello::Peer;
+use crate::sim::disk::DiskEvent;
 use crate::types::{NodeId, Time};
 
 /// Something that happens.
@@ -16,7 +17,15 @@ pub(super) enum Event {
         message: Bytes,
     },
     Turn(usize),
-    Synced(usize),
+    Disk {
+        host: usize,
+        life: u64,
+        event: DiskEvent,
+    },
+    Restart {
+        host: usize,
+        life: u64,
+    },
     ClientWake(usize),
     Call(usize),
     Rogue(usize),

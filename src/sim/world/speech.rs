@@ -15,23 +15,12 @@ use crate::sim::network::End;
 use crate::sim::replica::Said;
 use crate::types::{ClientId, NodeId};
 
-impl<A: Application + Clone> World<A> {
+impl<A: Application> World<A> {
     pub(super) fn carry_out(&mut self, index: usize, said: Said) {
         let is_correct = self.hosts[index].is_correct;
         match said {
             Said::ToReplicas { to, message } => self.say(index, to, message),
             Said::ToClient { to, message } => self.answer(index, to, message),
-            Said::Log { lsn, record } => {
-                if let Some(at) = self.hosts[index].disk.append(self.now, lsn, record) {
-                    self.plan(at, Event::Synced(index));
-                }
-            }
-            Said::Image(seq) => {
-                if let Some(at) = self.hosts[index].disk.write_image(self.now, seq) {
-                    self.plan(at, Event::Synced(index));
-                }
-            }
-            Said::CutLog(seq) => self.hosts[index].disk.cut(seq),
             Said::Execute(decision) => {
                 self.note(4, index, decision.batch.digest.as_bytes());
                 let seq = decision.seq;
