@@ -249,6 +249,11 @@ impl<S: Stack> Replica<S> {
 
     /// Execution took a checkpoint.
     pub fn on_checkpoint_taken(&mut self, now: Time, claim: CheckpointClaim) {
+        if self.transfers.awaiting.is_some() {
+            // Of a state that is about to be replaced, perhaps because it is wrong.
+            return;
+        }
+        self.transfers.remember_taken(claim.seq);
         self.last_checkpoint = Some(claim);
         self.ordering.on_own_checkpoint(now, claim, &mut self.outbox);
         self.carry_out(now);
@@ -256,6 +261,10 @@ impl<S: Stack> Replica<S> {
 
     /// The contents of the checkpoint at `seq` are on disk: the log before it is not needed once it is stable as well.
     pub fn on_image_kept(&mut self, now: Time, seq: SeqNo) {
+        if !self.transfers.is_taken(seq) {
+            // Of a state that was replaced meanwhile.
+            return;
+        }
         self.image_kept = self.image_kept.max(seq);
         self.transfers.remember_image(seq);
         self.cut_log(now);
@@ -477,7 +486,7 @@ impl<S: Stack> Replica<S> {
         if !self.outbox.is_empty() {
             self.carry_out(now);
         }
-        if became_stable {
+        if became_stable && diverged.is_none() {
             self.cut_log(now);
         }
         for asks in asked {
@@ -630,3 +639,6 @@ impl<S: Stack> Replica<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -104,6 +104,9 @@ pub trait StateTransferProtocol {
     /// Starts to look for a checkpoint after this place, or goes on.
     fn begin(&mut self, now: Time, after: SeqNo, out: &mut Outbox);
 
+    /// Ends whatever runs: the state is not needed. Only while nothing is being kept yet.
+    fn end(&mut self, out: &mut Outbox);
+
     /// A peer offers a checkpoint. `certified` says whether its proof convinces us.
     fn on_offer(
         &mut self,
