@@ -39,8 +39,21 @@ pub const AHEAD_MAX: u64 = 256;
 const RANGE: u64 = 16;
 /// How often what is missing is asked for again.
 const TICK: Duration = Duration::from_millis(50);
-/// How long a donor may owe us batches.
-const PATIENCE: Duration = Duration::from_millis(500);
+
+/// What may be chosen freely.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogTransferTuning {
+    /// How long a donor may owe us batches.
+    pub patience: Duration,
+}
+
+impl Default for LogTransferTuning {
+    fn default() -> Self {
+        Self {
+            patience: Duration::from_millis(500),
+        }
+    }
+}
 
 /// How far a log transfer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +131,7 @@ pub struct RangedLogTransfer {
     /// Ticks without anything new.
     quiet: u32,
     turn: usize,
+    tuning: LogTransferTuning,
 }
 
 impl RangedLogTransfer {
@@ -137,7 +151,15 @@ impl RangedLogTransfer {
             batches: BTreeMap::new(),
             quiet: 0,
             turn: 0,
+            tuning: LogTransferTuning::default(),
         }
+    }
+
+    /// The same with other choices.
+    #[must_use]
+    pub fn tuned(mut self, tuning: LogTransferTuning) -> Self {
+        self.tuning = tuning;
+        self
     }
 
     fn settled_end(&self) -> SeqNo {
@@ -220,7 +242,7 @@ impl RangedLogTransfer {
             };
             let to = Recipients::One(NodeId::new(self.turn as u16));
             out.send(to, message.encode(self.cluster, self.epoch));
-            self.donors[self.turn].owes = Some((next, last, now.after(PATIENCE)));
+            self.donors[self.turn].owes = Some((next, last, now.after(self.tuning.patience)));
             next = last.next();
         }
     }
@@ -296,7 +318,7 @@ impl LogTransferProtocol for RangedLogTransfer {
             && first <= seq
             && seq <= last
         {
-            donor.owes = (seq < last).then(|| (seq.next(), last, now.after(PATIENCE)));
+            donor.owes = (seq < last).then(|| (seq.next(), last, now.after(self.tuning.patience)));
             if donor.owes.is_none() {
                 self.fetch(now, out);
             }

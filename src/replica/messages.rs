@@ -91,6 +91,9 @@ impl<S: Stack> Replica<S> {
     }
 
     fn take_status(&mut self, now: Time, from: NodeId, status: &Status) {
+        if let Some(abstention) = &mut self.abstention {
+            abstention.on_status(from, status);
+        }
         self.disputes.claim(from, &status.disputed);
         self.ordering.on_status(now, from, status, &mut self.outbox);
         self.view_transfer.on_status(now, from, status, &mut self.outbox);

@@ -281,7 +281,7 @@ impl Bench {
                 let windows = self.executor.client_windows();
                 return self.replica.on_installed(self.now, seq, &windows);
             }
-            ImageTask::Read { .. } => return,
+            ImageTask::Read { .. } | ImageTask::Forget(_) => return,
         };
         self.replica.on_image(self.now, &event);
     }

@@ -39,11 +39,27 @@ const BATCHES_PER_ANSWER: u64 = 64;
 const CERTIFICATES_KEPT: usize = 16;
 /// How many checkpoints are remembered whose images may not be written yet.
 const TAKEN_KEPT: usize = 64;
-/// How many bytes of decisions may wait for a state before nothing more is listened to.
-const WAITING_BYTES_MAX: usize = 1 << 30;
-/// How many bytes a second a peer is sent for its transfers, and how many at once after a pause.
-const PEER_BYTES_PER_SECOND: u64 = 256 << 20;
-const PEER_BURST_BYTES: u64 = 64 << 20;
+
+/// What a replica gives to others, and what it keeps while it waits for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransferLimits {
+    /// How many bytes a second a peer is sent for its transfers.
+    pub donor_bytes_per_second: u64,
+    /// How many of them at once, after a pause.
+    pub donor_burst_bytes: u64,
+    /// How many bytes of decisions may wait for a state before nothing more is listened to.
+    pub waiting_bytes_max: usize,
+}
+
+impl Default for TransferLimits {
+    fn default() -> Self {
+        Self {
+            donor_bytes_per_second: 256 << 20,
+            donor_burst_bytes: 64 << 20,
+            waiting_bytes_max: 1 << 30,
+        }
+    }
+}
 
 /// Whether state and decisions are being transferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,10 +138,10 @@ struct Allowance {
 }
 
 impl Allowance {
-    fn spend(&mut self, now: Time, bytes: u64) -> bool {
+    fn spend(&mut self, now: Time, bytes: u64, limits: &TransferLimits) -> bool {
         let earned = now.since(self.at).min(Duration::from_secs(10)).as_micros() as u64;
-        let filled = self.bytes + earned * (PEER_BYTES_PER_SECOND / 1_000_000);
-        self.bytes = filled.min(PEER_BURST_BYTES);
+        let filled = self.bytes + earned * limits.donor_bytes_per_second / 1_000_000;
+        self.bytes = filled.min(limits.donor_burst_bytes);
         self.at = now;
         let may = self.bytes >= bytes;
         self.bytes = self.bytes.saturating_sub(if may { bytes } else { 0 });
@@ -149,12 +165,14 @@ pub(super) struct Transfers {
     /// The last decision that was handed out, to execution unless it waits.
     pub released: SeqNo,
     allowances: Vec<Allowance>,
+    pub limits: TransferLimits,
 }
 
 impl Transfers {
     pub fn new(n: usize) -> Self {
+        let limits = TransferLimits::default();
         let allowance = Allowance {
-            bytes: PEER_BURST_BYTES,
+            bytes: limits.donor_burst_bytes,
             at: Time::START,
         };
         Self {
@@ -165,6 +183,7 @@ impl Transfers {
             awaiting: None,
             released: SeqNo::ZERO,
             allowances: vec![allowance; n],
+            limits,
         }
     }
 
@@ -195,13 +214,21 @@ impl Transfers {
     }
 
     pub fn remember_image(&mut self, seq: SeqNo) {
-        if self.images.contains(&seq) {
-            return;
+        if let Err(at) = self.images.binary_search(&seq) {
+            self.images.insert(at, seq);
         }
-        if self.images.len() == 2 {
-            self.images.pop_front();
-        }
-        self.images.push_back(seq);
+    }
+
+    /// Forgets images that nobody needs, if there are any: those before the one before the last that a quorum signed. Later ones may
+    /// not be signed for long, and until one is, only that one helps a peer that lacks its state.
+    fn forget_images(&mut self) -> Option<SeqNo> {
+        let is_certified = |seq: &SeqNo| self.certificates.iter().any(|(claim, _)| claim.seq == *seq);
+        let last = self.images.iter().rposition(is_certified)?;
+        let spare = last.saturating_sub(1);
+        (spare > 0).then(|| {
+            self.images.drain(..spare);
+            self.images[0]
+        })
     }
 
     /// The place that f+1 peers have reached, or say so.
@@ -213,6 +240,23 @@ impl Transfers {
 }
 
 impl<S: Stack> Replica<S> {
+    /// Has images that nobody needs any more removed.
+    pub(super) fn drop_images(&mut self) {
+        if let Some(seq) = self.transfers.forget_images() {
+            self.actions.push(Action::Image(ImageTask::Forget(seq)));
+        }
+    }
+
+    /// The same with other limits on what it gives to others.
+    #[must_use]
+    pub fn with_transfer_limits(mut self, limits: TransferLimits) -> Self {
+        self.transfers.limits = limits;
+        for allowance in &mut self.transfers.allowances {
+            allowance.bytes = limits.donor_burst_bytes;
+        }
+        self
+    }
+
     /// Which transfers run.
     #[must_use]
     pub fn transfer_phase(&self) -> TransferPhase {
@@ -339,7 +383,9 @@ impl<S: Stack> Replica<S> {
     /// Whether so much waits for a state that others are not listened to until it has come.
     pub(super) fn waits_for_state(&self) -> bool {
         let waits = self.transfers.awaiting.is_some();
-        waits && (self.decision_log.kept_bytes() > WAITING_BYTES_MAX || !self.decision_log.is_proved())
+        waits
+            && (self.decision_log.kept_bytes() > self.transfers.limits.waiting_bytes_max
+                || !self.decision_log.is_proved())
     }
 
     /// The disk has done something with an image.
@@ -448,8 +494,9 @@ impl<S: Stack> Replica<S> {
     }
 
     fn may_send(&mut self, now: Time, to: NodeId, bytes: usize) -> bool {
+        let limits = self.transfers.limits;
         let allowance = self.transfers.allowances.get_mut(to.index());
-        allowance.is_some_and(|allowance| allowance.spend(now, bytes as u64))
+        allowance.is_some_and(|allowance| allowance.spend(now, bytes as u64, &limits))
     }
 
     fn answer_decided(&mut self, now: Time, from: NodeId, after: SeqNo) {

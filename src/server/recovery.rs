@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fs::File;
 
 use super::ReplicaError;
+use super::repair::can_abstain;
 use crate::config::ReplicaConfig;
 use crate::crypto::Digester;
 use crate::replica::{ExecutorOf, Replica, Stack};
-use crate::storage::restart::{Continued, restart, writer_settings};
+use crate::storage::restart::{Continued, RestartSettings, restart, writer_settings};
 use crate::storage::{DataDirectory, LogWriter, RecordReader};
 use crate::types::SeqNo;
 
@@ -30,10 +31,15 @@ pub(super) fn recover<S: Stack>(
 ) -> Result<Recovered, ReplicaError> {
     let cluster = &config.node.cluster;
     let mut directory = DataDirectory::open(&config.db_path, cluster.cluster_id(), config.node.id)?;
-    let superblock = *directory.superblock();
     let limits = cluster.checker_limits();
-    let reader = RecordReader::new(digester.clone(), limits);
-    let restored = restart(&mut directory, reader, replica, executor, &mut ())?;
+    let settings = RestartSettings {
+        reader: RecordReader::new(digester.clone(), limits),
+        window: cluster.agreement.window,
+        can_abstain: can_abstain(config),
+    };
+    let restored = restart(&mut directory, &settings, replica, executor, &mut ())?;
+    // Its start may have moved on.
+    let superblock = *directory.superblock();
     if superblock.starts > 1 {
         tracing::info!(
             image = %restored.image.map_or(SeqNo::ZERO, |claim| claim.seq),

@@ -24,7 +24,7 @@ use crate::protocol::{Recipients, Record};
 use crate::replica::{Action, Protocols, Replica, ReplicaSettings};
 use crate::state_transfer::ImageTask;
 use crate::state_transfer::monolithic::PieceTransfer;
-use crate::storage::restart::{Restored, Witness, restart};
+use crate::storage::restart::{RestartSettings, Restored, Witness, restart};
 use crate::storage::{RecordReader, StorageError};
 use crate::types::{ClientId, Epoch, Lsn, NodeId, Quorum, SeqNo, Time, View};
 use crate::view_transfer::pbft::{PbftViewChange, ViewChangeConfig};
@@ -59,6 +59,8 @@ pub(super) enum Said {
         ours: CheckpointClaim,
     },
     FellBehind(SeqNo),
+    /// It votes again.
+    AbstentionOver,
     /// A state from others replaced the replica's own.
     Installed(CheckpointClaim),
 }
@@ -169,8 +171,13 @@ impl<A: Application> SimReplica<A> {
         platter.open(CLUSTER, node)?;
         let mut replica = make_replica(node, knobs, &digester);
         let mut read_back = ReadBack::default();
-        let reader = RecordReader::new(digester.clone(), knobs.limits);
-        let restored = restart(platter, reader, &mut replica, &mut executor, &mut read_back)?;
+        let quorum = Quorum::of(knobs.replicas).expect("a simulated cluster has a valid size");
+        let settings = RestartSettings {
+            reader: RecordReader::new(digester.clone(), knobs.limits),
+            window: knobs.window,
+            can_abstain: quorum.n() > quorum.quorum(),
+        };
+        let restored = restart(platter, &settings, &mut replica, &mut executor, &mut read_back)?;
         executor.keep_images(true);
         let record_bytes_max =
             2 * knobs.limits.batch_bytes_max + RECORD_BYTES_PER_REPLICA * knobs.replicas + (64 << 10);
@@ -380,6 +387,11 @@ impl<A: Application> SimReplica<A> {
             }
             Action::Stable(claim) => said.push(Said::Stable(claim)),
             Action::Diverged { ours, .. } => said.push(Said::Diverged { ours }),
+            // No simulated disk is damaged.
+            Action::AbstentionOver => {
+                self.disk.platter.mark = None;
+                said.push(Said::AbstentionOver);
+            }
             Action::FellBehind { stable } => said.push(Said::FellBehind(stable)),
         }
     }

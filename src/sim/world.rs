@@ -240,7 +240,16 @@ impl<A: Application> World<A> {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::ToHost { host, from, message } => self.deliver(host, from, message),
+            Event::ToHost {
+                host,
+                life,
+                from,
+                message,
+            } => {
+                if self.hosts[host].life == life {
+                    self.deliver(host, from, message);
+                }
+            }
             Event::ToClient {
                 client,
                 from,

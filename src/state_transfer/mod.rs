@@ -54,6 +54,8 @@ pub enum ImageTask {
     Complete(SeqNo),
     /// Has execution read the image, in place of the state it has.
     Install(SeqNo),
+    /// Images before this checkpoint are not needed any more.
+    Forget(SeqNo),
     /// Reads pieces of an image for a peer, not many more bytes than these.
     Read {
         /// The peer.

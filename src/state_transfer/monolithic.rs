@@ -18,7 +18,7 @@
 //! - *A chunk of pieces:* each piece is checked against the index and handed to the disk; the rest of the block is asked
 //!   for when the answer ends.
 //! - *A chunk that fails its check:* the donor lies; it is banned. What comes late, twice or out of order is no lie.
-//! - *A donor is silent for [`PATIENCE`], or does not have the checkpoint any more:* its block goes to others; it is
+//! - *A donor is silent for [patience](PieceTransferTuning::patience), or does not have the checkpoint any more:* its block goes to others; it is
 //!   asked again only when nobody else is left.
 //! - *Nobody is left:* everything starts again with the question for offers. What was kept is found again if the target stays.
 //! - *All pieces are kept:* the image is completed on disk, then installed.
@@ -52,10 +52,23 @@ pub const ANSWER_BYTES: usize = 1 << 20;
 const BLOCK: usize = 64;
 /// How often everything is looked at.
 const TICK: Duration = Duration::from_millis(50);
-/// How long a donor may say nothing.
-const PATIENCE: Duration = Duration::from_millis(1000);
 /// Bytes handed to the disk and not written yet.
 const UNKEPT_BYTES_MAX: usize = 32 << 20;
+
+/// What may be chosen freely.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PieceTransferTuning {
+    /// How long a donor may say nothing.
+    pub patience: Duration,
+}
+
+impl Default for PieceTransferTuning {
+    fn default() -> Self {
+        Self {
+            patience: Duration::from_millis(1000),
+        }
+    }
+}
 
 /// What a donor is to send.
 #[derive(Debug)]
@@ -119,6 +132,7 @@ pub struct PieceTransfer<S> {
     target: Option<Target>,
     lies: u64,
     turn: usize,
+    tuning: PieceTransferTuning,
     _state: PhantomData<fn() -> S>,
 }
 
@@ -141,8 +155,16 @@ impl<S: MonolithicState> PieceTransfer<S> {
             target: None,
             lies: 0,
             turn: 0,
+            tuning: PieceTransferTuning::default(),
             _state: PhantomData,
         }
+    }
+
+    /// The same with other choices.
+    #[must_use]
+    pub fn tuned(mut self, tuning: PieceTransferTuning) -> Self {
+        self.tuning = tuning;
+        self
     }
 
     fn ask(&mut self, now: Time, out: &mut Outbox) {
@@ -210,7 +232,7 @@ impl<S: MonolithicState> PieceTransfer<S> {
             return self.ask(now, out);
         };
         self.phase = Phase::Opening {
-            asked: Some((donor, now.after(PATIENCE))),
+            asked: Some((donor, now.after(self.tuning.patience))),
             head: None,
         };
         let range = PieceRange {
@@ -297,7 +319,7 @@ impl<S: MonolithicState> PieceTransfer<S> {
             let block = Block {
                 next,
                 until,
-                deadline: now.after(PATIENCE),
+                deadline: now.after(self.tuning.patience),
                 reader: PieceReader::default(),
                 offset: 0,
             };
@@ -337,7 +359,7 @@ impl<S: MonolithicState> PieceTransfer<S> {
             block.next += 1;
         }
         if (block.next, block.offset) != before {
-            block.deadline = now.after(PATIENCE);
+            block.deadline = now.after(self.tuning.patience);
         }
         if block.next < block.until {
             if last {
@@ -535,7 +557,7 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
             Phase::Installing => {}
             Phase::Asking { offers, since } => match offers.is_empty() {
                 false => self.choose(now, out),
-                true if now.since(*since) >= PATIENCE => {
+                true if now.since(*since) >= self.tuning.patience => {
                     *since = now;
                     self.send_ask(out);
                 }

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use super::image::ImageFile;
 use super::recovery::{Found, read_segment};
+use super::repair::{AbstentionMark, set_log_aside};
 use super::restart::Medium;
 use super::{StorageError, Superblock};
-use crate::types::{ClusterId, Epoch, NodeId, SeqNo};
+use crate::types::{ClusterId, Epoch, NodeId, SeqNo, View};
 
 /// The proof that a directory was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,12 +166,16 @@ impl DataDirectory {
         open_direct(&path)
     }
 
-    /// The images, in order.
+    /// Removes the images of checkpoints before `seq`.
     ///
     /// # Errors
-    /// When the directory cannot be read.
-    pub fn images(&self) -> Result<Vec<Found>, StorageError> {
-        list(&self.path.join("images"))
+    /// When one cannot be removed.
+    pub fn forget_images(&self, seq: SeqNo) -> Result<(), StorageError> {
+        let images = list(&self.path.join("images"))?;
+        for old in images.iter().filter(|image| image.index < seq.get()) {
+            fs::remove_file(&old.path).map_err(StorageError::io(&old.path, "cannot be removed"))?;
+        }
+        Ok(())
     }
 }
 
@@ -193,6 +198,11 @@ impl Medium for DataDirectory {
         read_segment(&segment.path)
     }
 
+    fn images(&self) -> Result<Vec<SeqNo>, StorageError> {
+        let found = list(&self.path.join("images"))?;
+        Ok(found.iter().map(|image| SeqNo::new(image.index)).collect())
+    }
+
     fn open_image(&self, seq: SeqNo) -> Result<ImageFile, StorageError> {
         ImageFile::open(&self.image_path(seq), self.superblock.seed)
     }
@@ -204,6 +214,18 @@ impl Medium for DataDirectory {
         }
         let aside = path.with_extension("damaged");
         fs::rename(&path, &aside).map_err(StorageError::io(&path, "cannot be set aside"))
+    }
+
+    fn abstention(&self) -> Option<Option<View>> {
+        let mark = AbstentionMark::of(&self.path);
+        mark.is_set().then(|| mark.view().map(View::new))
+    }
+
+    fn set_log_aside(&mut self, damage: &StorageError, view: Option<View>) -> Result<(), StorageError> {
+        AbstentionMark::of(&self.path).set(&damage.to_string(), view.map(View::get))?;
+        let aside = set_log_aside(&self.path)?;
+        tracing::error!(evidence = %aside.display(), "the damaged log was moved");
+        Ok(())
     }
 }
 
@@ -219,7 +241,6 @@ fn numbered(directory: &Path, number: u64) -> PathBuf {
 ///
 /// # Errors
 /// When it is not there, damaged, or another version's.
-#[cfg(test)]
 pub(crate) fn read_superblock(path: &Path) -> Result<Superblock, StorageError> {
     let name = superblock_path(path);
     let bytes = fs::read(&name).map_err(StorageError::io(&name, "cannot be read"))?;

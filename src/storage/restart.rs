@@ -12,12 +12,13 @@ use std::sync::Arc;
 
 use super::image::{ImageFile, ReadAt};
 use super::recovery::{Found, scan_with};
+use super::repair::repair_log;
 use super::{LogWriter, RawRecord, RecordReader, StorageError, Superblock, Tail, WriterSettings, image};
 use crate::execution::{ExecutionEvent, Executor};
 use crate::messages::{CheckpointClaim, Proposal};
 use crate::protocol::Record;
-use crate::replica::{ExecutorOf, Replica, Stack};
-use crate::types::{SeqNo, Time};
+use crate::replica::{ExecutorOf, Forgotten, Replica, Stack};
+use crate::types::{Lsn, SeqNo, Time, View};
 
 /// Room around the largest message in a record.
 const RECORD_SLACK_BYTES: usize = 64 * 1024;
@@ -45,6 +46,12 @@ pub trait Medium {
     /// When it cannot be read.
     fn read_segment(&self, segment: &Found) -> Result<Vec<u8>, StorageError>;
 
+    /// The places of the checkpoints whose images there are.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    fn images(&self) -> Result<Vec<SeqNo>, StorageError>;
+
     /// The image of the checkpoint at `seq`.
     ///
     /// # Errors
@@ -56,6 +63,27 @@ pub trait Medium {
     /// # Errors
     /// When it cannot be moved.
     fn set_image_aside(&mut self, seq: SeqNo) -> Result<(), StorageError>;
+
+    /// Whether promises that were here may be forgotten; if so, the last view the replica may have asked for, as far as that is
+    /// known.
+    fn abstention(&self) -> Option<Option<View>>;
+
+    /// Marks that promises may be forgotten, and then keeps the log as evidence where nobody takes it for a sound one.
+    ///
+    /// # Errors
+    /// When it cannot be moved.
+    fn set_log_aside(&mut self, damage: &StorageError, view: Option<View>) -> Result<(), StorageError>;
+}
+
+/// How a replica starts again.
+#[derive(Debug)]
+pub struct RestartSettings {
+    /// Reads its records.
+    pub reader: RecordReader,
+    /// How many places after its stable checkpoint it votes on.
+    pub window: u64,
+    /// Whether it may go on without a log, abstaining from votes: not in a cluster too small for it.
+    pub can_abstain: bool,
 }
 
 /// What came back, and where the log goes on.
@@ -89,12 +117,13 @@ impl Witness for () {}
 /// When it cannot be read, or what was promised is damaged: the replica must not start.
 pub fn restart<S: Stack, M: Medium>(
     medium: &mut M,
-    reader: RecordReader,
+    settings: &RestartSettings,
     replica: &mut Replica<S>,
     executor: &mut ExecutorOf<S>,
     witness: &mut impl Witness,
 ) -> Result<Restored, StorageError> {
     let superblock = medium.superblock();
+    let stables = find_stables(medium, settings, &superblock)?;
     let image = match restore_image(medium, &superblock, executor) {
         Ok(image) => image,
         Err(error) => {
@@ -104,12 +133,18 @@ pub fn restart<S: Stack, M: Medium>(
             None
         }
     };
+    let images = medium.images()?;
+    replica.restore_images(images.into_iter().filter(|seq| *seq <= superblock.image));
     if let Some(claim) = image {
         replica.restore_base(claim.seq, executor.chain());
     }
+    if let Some(view) = medium.abstention() {
+        let window = settings.window;
+        replica.abstain(Forgotten { window, view });
+    }
     let mut replay = Replay {
         path: medium.path(),
-        reader,
+        reader: &settings.reader,
         replica,
         executor,
         witness,
@@ -119,7 +154,7 @@ pub fn restart<S: Stack, M: Medium>(
     };
     let segments = medium.segments()?;
     let read = |segment: &Found| medium.read_segment(segment);
-    scan_with(&superblock, &segments, read, |raw| replay.stable(raw))?;
+    stables.iter().try_for_each(|raw| replay.stable(raw))?;
     let tail = scan_with(&superblock, &segments, read, |raw| replay.record(raw))?;
     let (records, replayed) = (replay.records, replay.replayed);
     replay.finish(&tail);
@@ -130,6 +165,35 @@ pub fn restart<S: Stack, M: Medium>(
         replayed,
         segments: segments.iter().map(|found| found.index).collect(),
     })
+}
+
+/// The records about what is stable. A log that is damaged is replaced by an empty one, if that may be.
+fn find_stables<M: Medium>(
+    medium: &mut M,
+    settings: &RestartSettings,
+    superblock: &Superblock,
+) -> Result<Vec<(Lsn, Vec<u8>)>, StorageError> {
+    let mut stables = Vec::new();
+    let read = |segment: &Found| medium.read_segment(segment);
+    let scanned = scan_with(superblock, &medium.segments()?, read, |raw| {
+        if raw.is_stable() {
+            stables.push((raw.lsn, raw.bytes.to_vec()));
+        }
+        Ok(())
+    });
+    match scanned {
+        Ok(_) => Ok(stables),
+        Err(damage @ StorageError::Damaged { .. }) if settings.can_abstain => {
+            tracing::error!(
+                error = %damage,
+                "the log is damaged, and votes in it may be forgotten; the state comes from other replicas, and this replica abstains from \
+                 votes until what it may have promised does not matter any more"
+            );
+            repair_log(medium, &settings.reader, &damage)?;
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Has the executor read the last image, if there is one.
@@ -146,7 +210,7 @@ fn restore_image<M: Medium, E: Executor>(
 
 struct Replay<'a, S: Stack, W: Witness> {
     path: &'a Path,
-    reader: RecordReader,
+    reader: &'a RecordReader,
     replica: &'a mut Replica<S>,
     executor: &'a mut ExecutorOf<S>,
     witness: &'a mut W,
@@ -166,11 +230,9 @@ impl<S: Stack, W: Witness> Replay<'_, S, W> {
             })
     }
 
-    fn stable(&mut self, raw: RawRecord<'_>) -> Result<(), StorageError> {
-        if raw.is_stable() {
-            let record = self.read(raw)?;
-            self.replica.restore_stable(&record);
-        }
+    fn stable(&mut self, (lsn, bytes): &(Lsn, Vec<u8>)) -> Result<(), StorageError> {
+        let record = self.read(RawRecord { lsn: *lsn, bytes })?;
+        self.replica.restore_stable(&record);
         Ok(())
     }
 

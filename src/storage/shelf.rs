@@ -167,6 +167,7 @@ impl Work {
                     told(Shelved::Event(ImageEvent::Chunk { to, seq, last, bytes }));
                 }
             }
+            ImageTask::Forget(seq) => self.keeper.forget(seq),
             ImageTask::Install(_) => {}
         }
         Ok(())

@@ -6,7 +6,7 @@ use crate::messages::archived::{
     ArchivedLogTransferMessage, ArchivedOrderingMessage, ArchivedStateTransferMessage, ArchivedSystemMessage,
     ArchivedViewTransferMessage,
 };
-use crate::messages::{Checked, CheckpointClaim, Phase, SignedCheckpoint, SystemMessage};
+use crate::messages::{Checked, CheckpointClaim, Phase, SignedCheckpoint, SystemMessage, ViewChange};
 use crate::protocol::Record;
 use crate::sim::keys::{CLUSTER, Keyring};
 use crate::types::{Digest, NodeId};
@@ -33,6 +33,8 @@ pub(in crate::sim) struct Ledger {
     view_durable: u64,
     new_views_durable: BTreeSet<u64>,
     said: BTreeMap<(u8, Place), Digest>,
+    /// The last view change that was sent.
+    view_change: Option<ViewChange>,
     stable: u64,
 }
 
@@ -54,6 +56,7 @@ impl Ledger {
             view_durable: 0,
             new_views_durable: BTreeSet::new(),
             said: BTreeMap::new(),
+            view_change: None,
             stable: 0,
         }
     }
@@ -212,6 +215,17 @@ impl Ledger {
         }
     }
 
+    /// What was on this replica's disk is gone, and it knows.
+    pub(in crate::sim) fn forgot(&mut self) {
+        self.proposals_durable.clear();
+        self.prepares_durable.clear();
+        self.commits_durable.clear();
+        self.decisions_durable.clear();
+        self.checkpoints_durable.clear();
+        self.new_views_durable.clear();
+        self.view_durable = 0;
+    }
+
     /// This replica starts again, and has read these records: what it heard is forgotten, but for what it committed to.
     pub(in crate::sim) fn restarted(&mut self, records: &[Record]) {
         records.iter().for_each(|record| self.on_disk(record));
@@ -226,11 +240,14 @@ impl Ledger {
         }
     }
 
-    fn says_of_views(&self, message: &ArchivedViewTransferMessage) -> Result<(), Broken> {
+    fn says_of_views(&mut self, message: &ArchivedViewTransferMessage) -> Result<(), Broken> {
         match message {
             ArchivedViewTransferMessage::ViewChange(message) => {
-                let view = message.to_view_change().view;
-                self.durable(view <= self.view_durable, "view change", (view, 0))
+                let view_change = message.to_view_change();
+                let view = view_change.view;
+                self.durable(view <= self.view_durable, "view change", (view, 0))?;
+                self.view_change = Some(view_change);
+                self.carries()
             }
             ArchivedViewTransferMessage::NewView(message) => {
                 let view = message.to_new_view().view;
@@ -238,6 +255,31 @@ impl Ledger {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Every batch that this replica committed to in an earlier view, after the checkpoint, is in P, or one prepared later.
+    fn carries(&self) -> Result<(), Broken> {
+        let Some(view_change) = &self.view_change else {
+            return Ok(());
+        };
+        for ((view, seq), digest) in &self.commits_durable {
+            let is_missing = *view < view_change.view
+                && *seq > view_change.stable_seq
+                && !view_change
+                    .prepared
+                    .iter()
+                    .any(|placed| placed.seq == *seq && placed.view >= *view);
+            if is_missing {
+                return Err((
+                    Rule::Evidence,
+                    format!(
+                        "r{} asks for v{} without {digest:?}, which it committed to at v{view} s{seq}",
+                        self.node, view_change.view
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// This replica sends a message to others.
@@ -269,6 +311,9 @@ impl Ledger {
                             self.durable(kept, "commit", place)?;
                             self.says_once(2, place, digest)?;
                             self.is_prepared(place, digest)?;
+                            if self.view_change.as_ref().is_some_and(|said| place.0 < said.view) {
+                                self.carries()?;
+                            }
                         }
                     }
                 }

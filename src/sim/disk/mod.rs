@@ -19,8 +19,6 @@ use crate::storage::{BLOCK_BYTES, LogOperation, LogWriter, WriterSettings, image
 use crate::types::{Lsn, SeqNo, Time};
 pub(in crate::sim) use platter::{Platter, Rot};
 
-/// How many images are kept.
-const IMAGES_KEPT: usize = 2;
 /// About how long a chunk of an image is.
 const CHUNK_BYTES: usize = 4 << 10;
 /// How long to wait before a segment is asked for again that there was no space for.
@@ -64,6 +62,7 @@ enum Task {
     Release { log_start: u64, gone: Vec<u64> },
     Image(SeqNo, Bytes),
     Adopt(SeqNo),
+    Forget(SeqNo),
 }
 
 /// What an event of the disk led to.
@@ -337,6 +336,7 @@ impl SimDisk {
                 return Some(seq);
             }
             Task::Adopt(seq) => self.adopt(seq),
+            Task::Forget(seq) => self.platter.images.retain(|kept, _| *kept >= seq),
         }
         None
     }
@@ -351,9 +351,6 @@ impl SimDisk {
         let last = self.platter.superblock.image;
         if seq > last || !self.platter.images.contains_key(&last) {
             self.platter.update(|superblock| superblock.image = seq);
-        }
-        while self.platter.images.len() > IMAGES_KEPT {
-            self.platter.images.pop_first();
         }
     }
 

@@ -9,7 +9,7 @@ use crate::sim::Dice;
 use crate::storage::image::ImageFile;
 use crate::storage::restart::Medium;
 use crate::storage::{BLOCK_BYTES, Found, StorageError, Superblock};
-use crate::types::{ClusterId, Epoch, NodeId, SeqNo};
+use crate::types::{ClusterId, Epoch, NodeId, SeqNo, View};
 
 /// What a flipped bit has hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub(in crate::sim) struct Platter {
     pub images: BTreeMap<SeqNo, Bytes>,
     /// An image that comes from others.
     pub partial: Option<(SeqNo, Vec<u8>)>,
+    /// Promises may be forgotten; the last view that may have been asked for, if it is known.
+    pub mark: Option<Option<View>>,
     /// Where the last group of the log was written.
     pub log_end: (u64, usize),
 }
@@ -66,6 +68,7 @@ impl Platter {
             segments: BTreeMap::new(),
             images: BTreeMap::new(),
             partial: None,
+            mark: None,
             log_end: (0, 0),
         }
     }
@@ -110,6 +113,15 @@ impl Platter {
         self.segments.clear();
         self.images.clear();
         self.partial = None;
+        self.mark = None;
+    }
+
+    /// An operator makes a new, marked directory in the place of a lost one.
+    pub fn replace(&mut self, cluster: ClusterId, node: NodeId, seed: u64) {
+        self.superblock = Superblock::first(cluster, node, Epoch::ZERO, seed);
+        self.superblock_file = Some(self.superblock.first_file());
+        self.mark = Some(None);
+        self.log_end = (0, 0);
     }
 
     /// Flips one bit.
@@ -188,6 +200,10 @@ impl Medium for Platter {
         Ok(self.segments.get(&segment.index).cloned().unwrap_or_default())
     }
 
+    fn images(&self) -> Result<Vec<SeqNo>, StorageError> {
+        Ok(self.images.keys().copied().collect())
+    }
+
     fn open_image(&self, seq: SeqNo) -> Result<ImageFile<Bytes>, StorageError> {
         let path = self.image_path(seq);
         let bytes = self.images.get(&seq).cloned().unwrap_or_default();
@@ -196,6 +212,17 @@ impl Medium for Platter {
 
     fn set_image_aside(&mut self, seq: SeqNo) -> Result<(), StorageError> {
         self.images.remove(&seq);
+        Ok(())
+    }
+
+    fn abstention(&self) -> Option<Option<View>> {
+        self.mark
+    }
+
+    fn set_log_aside(&mut self, _: &StorageError, view: Option<View>) -> Result<(), StorageError> {
+        self.mark = Some(view);
+        self.segments.clear();
+        self.log_end = (0, 0);
         Ok(())
     }
 }

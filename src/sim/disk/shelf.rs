@@ -34,6 +34,10 @@ impl SimDisk {
                 }
             }
             ImageTask::Read { to, range, bytes_max } => self.read(to, range, bytes_max),
+            ImageTask::Forget(seq) => {
+                self.ask(now, Task::Forget(seq));
+                Vec::new()
+            }
             ImageTask::Install(_) => Vec::new(),
         }
     }

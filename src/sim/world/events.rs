@@ -8,6 +8,8 @@ use crate::types::{NodeId, Time};
 pub(super) enum Event {
     ToHost {
         host: usize,
+        /// Links do not outlive a process.
+        life: u64,
         from: Peer,
         message: Bytes,
     },

@@ -10,6 +10,7 @@ use crate::ordering::OrderingProtocol;
 use crate::replica::{ExecutionPhase, TransferPhase};
 use crate::sim::checker::Rule;
 use crate::sim::disk::{DiskEvent, Rot};
+use crate::sim::keys::CLUSTER;
 use crate::sim::replica::{Durable, ReadBack, SimReplica};
 use crate::state_transfer::StateTransferState;
 use crate::storage::StorageError;
@@ -108,6 +109,7 @@ impl<A: Application> World<A> {
         };
         let executor = (self.make_executor)(&self.knobs, self.speculates[index]);
         let dice = self.dice.split();
+        let is_marked = platter.mark.is_some();
         match SimReplica::start(host.node, &self.knobs, executor, platter, dice) {
             Ok((sim, restored, read_back)) => {
                 host.past = host.counted();
@@ -123,6 +125,10 @@ impl<A: Application> World<A> {
                     ppm,
                 };
                 self.hit("restart", 1);
+                let abstains = self.hosts[index].sim.disk.platter.mark.is_some();
+                if abstains && !is_marked {
+                    self.hit("damaged log set aside", 1);
+                }
                 self.tell(|world| {
                     let replica = &world.hosts[index].sim.replica;
                     format!(
@@ -133,7 +139,8 @@ impl<A: Application> World<A> {
                         replica.view(),
                     )
                 });
-                self.judge_restart(index, &restored, &read_back);
+                self.judge_restart(index, &restored, &read_back, abstains);
+                self.hosts[index].tampering = Tampering::None;
                 // What the restart allows is done in the first turn.
                 self.hosts[index].turn_at = Some(self.now);
                 self.plan(self.now, Event::Turn(index));
@@ -148,20 +155,33 @@ impl<A: Application> World<A> {
         let tampering = self.hosts[index].tampering;
         if tampering == Tampering::None {
             let what = format!("host {index} refuses to start, although its disk is sound: {error}");
-            self.break_rule(Rule::Recovery, what);
+            return self.break_rule(Rule::Recovery, what);
+        }
+        if self.dice.chance(50) {
+            // An operator says that the directory is lost.
+            let seed = self.dice.throw();
+            let host = &mut self.hosts[index];
+            if let Some(platter) = &mut host.platter {
+                platter.wipe();
+                platter.replace(CLUSTER, host.node, seed);
+                self.hit("lost directory replaced", 1);
+                self.plan_restart(index, self.now.after(FRESH));
+            }
         }
     }
 
-    fn judge_restart(&mut self, index: usize, restored: &Restored, read_back: &ReadBack) {
+    fn judge_restart(&mut self, index: usize, restored: &Restored, read_back: &ReadBack, abstains: bool) {
         let host = &mut self.hosts[index];
-        if host.tampering == Tampering::Wiped {
+        if host.tampering == Tampering::Wiped && !abstains {
             let what = format!("host {index} starts on an empty disk, although it has run before");
             return self.break_rule(Rule::Recovery, what);
         }
         if !host.is_correct {
             return;
         }
-        if restored.tail.next_lsn < host.acknowledged {
+        if abstains {
+            host.ledger.forgot();
+        } else if restored.tail.next_lsn < host.acknowledged {
             let what = format!(
                 "host {index} finds its log up to {}, it was durable up to {}",
                 restored.tail.next_lsn, host.acknowledged
@@ -189,7 +209,7 @@ impl<A: Application> World<A> {
         let host = &mut self.hosts[index];
         let Some(platter) = &mut host.platter else { return };
         host.tampering = how(&mut self.dice, platter);
-        host.is_correct &= !matches!(host.tampering, Tampering::Forgetful | Tampering::Wiped);
+        host.is_correct &= !matches!(host.tampering, Tampering::Forgetful);
     }
 
     /// Flips a bit of a disk that holds what was acknowledged.

@@ -61,6 +61,10 @@ impl<A: Application> World<A> {
                     self.judge(known);
                 }
             }
+            Said::AbstentionOver => {
+                self.hit("abstention over", 1);
+                self.tell(|_| format!("host {index} votes again"));
+            }
             Said::FellBehind(seq) => {
                 self.tell(|_| format!("host {index} fell behind s{seq}"));
             }
@@ -124,6 +128,7 @@ impl<A: Application> World<A> {
                     at,
                     Event::ToHost {
                         host,
+                        life: self.hosts[host].life,
                         from: sender,
                         message,
                     },
@@ -169,7 +174,16 @@ impl<A: Application> World<A> {
                 .arrivals(self.now, End::Client(client), End::Host(host))
             {
                 let message = message.clone();
-                self.plan(at, Event::ToHost { host, from, message });
+                let life = self.hosts[host].life;
+                self.plan(
+                    at,
+                    Event::ToHost {
+                        host,
+                        life,
+                        from,
+                        message,
+                    },
+                );
             }
         }
     }
