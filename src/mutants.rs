@@ -103,6 +103,8 @@ pub enum Mutant {
     ChunkUnchecked,
     /// A state is transferred that no quorum signed.
     StateTargetUncertified,
+    /// Beside linearizable reads out of order, ordered operations end with f+1 equal answers.
+    OrderedAnswersWeak,
     /// A restart forgets the votes in the log.
     VoteRecordForgotten,
     /// A restart forgets the views that were left.
@@ -129,7 +131,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every mutant.
-    pub const ALL: [Self; 58] = [
+    pub const ALL: [Self; 59] = [
         Self::PrepareQuorumMinusOne,
         Self::CommitQuorumMinusOne,
         Self::CheckpointQuorumMinusOne,
@@ -177,6 +179,7 @@ impl Mutant {
         Self::LogTailFromOne,
         Self::ChunkUnchecked,
         Self::StateTargetUncertified,
+        Self::OrderedAnswersWeak,
         Self::VoteRecordForgotten,
         Self::ViewRecordForgotten,
         Self::ProposalRecordForgotten,

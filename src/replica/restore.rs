@@ -67,6 +67,9 @@ impl<S: Stack> Replica<S> {
                 let last = self.decision_log.last();
                 let proposal = self.ordering.restore_decision(*seq, *digest);
                 if *seq <= last {
+                    if let Some(proposal) = proposal {
+                        self.decision_log.restore_earlier(&proposal, *chain);
+                    }
                     return Ok(None);
                 }
                 if *seq != last.next() {

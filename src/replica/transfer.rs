@@ -219,6 +219,12 @@ impl Transfers {
         }
     }
 
+    /// The last checkpoint that can be given to peers, and what proves it.
+    pub fn offerable(&self) -> Option<&(CheckpointClaim, Vec<SignedCheckpoint>)> {
+        let mut certificates = self.certificates.iter().rev();
+        certificates.find(|(claim, _)| self.images.contains(&claim.seq))
+    }
+
     /// Forgets images that nobody needs, if there are any: those before the one before the last that a quorum signed. Later ones may
     /// not be signed for long, and until one is, only that one helps a peer that lacks its state.
     fn forget_images(&mut self) -> Option<SeqNo> {

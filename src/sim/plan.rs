@@ -61,6 +61,8 @@ pub struct Knobs {
     pub limits: CheckerLimits,
     /// Bounds of the request pool.
     pub pool: PoolLimits,
+    /// Whether reads beside the order are linearizable: they, and ordered operations, take a quorum of equal answers.
+    pub unordered: bool,
     /// How clients prove their frames.
     pub auth: ClientAuth,
     /// Frames of one client under way.
@@ -101,6 +103,7 @@ impl Knobs {
                 bytes_per_client: 64 << 10,
                 bytes_max: 256 << 10,
             },
+            unordered: false,
             auth: ClientAuth::Mac,
             frames_in_flight: 8,
             turn_us: (1, 20),
@@ -127,6 +130,7 @@ impl Knobs {
                 frame_operations_max: dice.pick(&[1, 4, 16]),
                 ..Self::calm(1, 1).limits
             },
+            unordered: dice.chance(35),
             auth: dice.pick(&[ClientAuth::Mac, ClientAuth::Mac, ClientAuth::Signature]),
             frames_in_flight: dice.pick(&[1, 4, 16]),
             turn_us: dice.pick(&[(0, 0), (1, 20), (50, 500)]),

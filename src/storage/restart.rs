@@ -97,6 +97,8 @@ pub struct Restored {
     pub records: u64,
     /// How many decisions were executed again.
     pub replayed: u64,
+    /// The checkpoints that were taken again.
+    pub claims: Vec<CheckpointClaim>,
     /// Every segment there is, in order.
     pub segments: Vec<u64>,
 }
@@ -157,12 +159,13 @@ pub fn restart<S: Stack, M: Medium>(
     stables.iter().try_for_each(|raw| replay.stable(raw))?;
     let tail = scan_with(&superblock, &segments, read, |raw| replay.record(raw))?;
     let (records, replayed) = (replay.records, replay.replayed);
-    replay.finish(&tail);
+    let claims = replay.finish(&tail);
     Ok(Restored {
         image,
         tail,
         records,
         replayed,
+        claims,
         segments: segments.iter().map(|found| found.index).collect(),
     })
 }
@@ -266,7 +269,7 @@ impl<S: Stack, W: Witness> Replay<'_, S, W> {
             }));
     }
 
-    fn finish(mut self, tail: &Tail) {
+    fn finish(mut self, tail: &Tail) -> Vec<CheckpointClaim> {
         let mut events = Vec::new();
         self.executor.settle(&mut events);
         while self.executor.background_step(usize::MAX, &mut events) {}
@@ -277,9 +280,10 @@ impl<S: Stack, W: Witness> Replay<'_, S, W> {
             false => self.executor.client_windows(),
         };
         self.replica.resume(Time::START, tail.next_lsn, &windows);
-        for claim in std::mem::take(&mut self.claims) {
-            self.replica.on_checkpoint_taken(Time::START, claim);
+        for claim in &self.claims {
+            self.replica.on_checkpoint_taken(Time::START, *claim);
         }
+        self.claims
     }
 }
 

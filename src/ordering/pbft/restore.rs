@@ -84,9 +84,10 @@ impl Pbft {
         let slot = self.slot(seq);
         slot.outcome = Some(digest);
         let proposal = slot.proposal_of(view, seq, &digest)?;
+        // Those that the image covers may be all that a peer lacks, if it is not stable yet.
+        self.resend.restore(proposal.clone());
         if seq == self.decided.next() {
             self.decided = seq;
-            self.resend.remember(proposal.clone());
             self.restore_low();
         }
         Some(proposal)

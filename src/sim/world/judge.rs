@@ -81,6 +81,26 @@ impl<A: Application> World<A> {
         }
     }
 
+    /// Where a host stands, in words.
+    pub(in crate::sim) fn standing(&self, index: usize) -> String {
+        let host = &self.hosts[index];
+        if !host.is_up {
+            return "down".to_owned();
+        }
+        let replica = &host.sim.replica;
+        let ordering = replica.ordering();
+        format!(
+            "{} {}, decided {}, stable {}, images {:?}, {}, {}",
+            replica.view(),
+            replica.phase(),
+            ordering.decided(),
+            ordering.stable(),
+            host.sim.disk.platter.images.keys().collect::<Vec<_>>(),
+            replica.transfer_phase(),
+            replica.participation()
+        )
+    }
+
     /// A rule that only a whole run can break.
     pub(in crate::sim) fn break_rule(&mut self, rule: Rule, what: String) {
         self.judge(Err((rule, what)));

@@ -189,6 +189,11 @@ impl<A: Application> World<A> {
             return self.break_rule(Rule::Recovery, what);
         }
         host.ledger.restarted(&read_back.records);
+        restored.claims.iter().for_each(|claim| host.ledger.took(*claim));
+        for claim in &restored.claims {
+            let equal = self.agreement.state(index, *claim);
+            self.judge(equal);
+        }
         let known = self.agreement.restarted(index, restored.image);
         self.judge(known);
         for decision in &read_back.replayed {
