@@ -261,6 +261,11 @@ impl<S: Stack> Replica<S> {
 
     /// Execution took a checkpoint.
     pub fn on_checkpoint_taken(&mut self, now: Time, claim: CheckpointClaim) {
+        if self.transfers.awaiting.is_some() {
+            // Of a state that is about to be replaced, perhaps because it is wrong.
+            return;
+        }
+        self.transfers.remember_taken(claim.seq);
         self.last_checkpoint = Some(claim);
         self.ordering.on_own_checkpoint(now, claim, &mut self.outbox);
         self.carry_out(now);
@@ -268,22 +273,39 @@ impl<S: Stack> Replica<S> {
 
     /// The contents of the checkpoint at `seq` are on disk: the log before it is not needed once it is stable as well.
     pub fn on_image_kept(&mut self, now: Time, seq: SeqNo) {
+        if !self.transfers.is_taken(seq) {
+            // Of a state that was replaced meanwhile.
+            return;
+        }
         self.image_kept = self.image_kept.max(seq);
         self.transfers.remember_image(seq);
+        self.drop_images();
         self.cut_log(now);
     }
 
     /// Has the log cut at the last checkpoint that is both stable and kept, after what is about no place was written
-    /// again.
+    /// again. What a peer lacks it can be given then, as a state or as decisions.
     fn cut_log(&mut self, now: Time) {
-        let seq = self.image_kept.min(self.ordering.stable());
+        let stable = self.ordering.stable();
+        let offerable = self.transfers.offerable().cloned();
+        let kept = offerable.as_ref().map_or(SeqNo::ZERO, |(claim, _)| claim.seq);
+        let seq = match active(Mutant::CutBeforeImageKept) {
+            true => stable,
+            false => kept.min(self.image_kept).min(stable),
+        };
         if seq <= self.cut {
             return;
         }
         self.cut = seq;
         self.decision_log.on_cut(seq);
         let mut records = self.view_transfer.base_records();
+        if let Some((claim, proof)) = offerable.filter(|_| seq < stable) {
+            records.push(Record::Stable { claim, proof });
+        }
         records.append(&mut self.ordering.base_records());
+        if active(Mutant::BaseRecordsForgotten) {
+            records.clear();
+        }
         for record in records {
             self.outbox.persist(record);
         }
@@ -499,7 +521,8 @@ impl<S: Stack> Replica<S> {
         if !self.outbox.is_empty() {
             self.carry_out(now);
         }
-        if became_stable {
+        if became_stable && diverged.is_none() {
+            self.drop_images();
             self.cut_log(now);
         }
         for asks in asked {
@@ -657,3 +680,6 @@ impl<S: Stack> Replica<S> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,6 +38,8 @@ const LAG_DECISIONS: u64 = 32;
 const BATCHES_PER_ANSWER: u64 = 64;
 /// How many certificates of stable checkpoints are remembered.
 const CERTIFICATES_KEPT: usize = 16;
+/// How many checkpoints are remembered whose images may not be written yet.
+const TAKEN_KEPT: usize = 64;
 
 /// Whether state and decisions are being transferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +133,8 @@ pub(super) struct Transfers {
     certificates: VecDeque<(CheckpointClaim, Vec<SignedCheckpoint>)>,
     /// The images that are on disk, the newest last.
     images: VecDeque<SeqNo>,
+    /// The checkpoints that execution took of the state it has now, the newest last: their images are to come.
+    taken: VecDeque<SeqNo>,
     /// Execution waits for the state after this decision.
     pub awaiting: Option<SeqNo>,
     /// The last decision that was handed out, to execution unless it waits.
@@ -144,6 +148,7 @@ impl Transfers {
             decided: vec![SeqNo::ZERO; n],
             certificates: VecDeque::new(),
             images: VecDeque::new(),
+            taken: VecDeque::new(),
             awaiting: None,
             released: SeqNo::ZERO,
             donations: Donations::new(n, TransferLimits::default()),
@@ -163,11 +168,41 @@ impl Transfers {
         self.certificates.insert(at, (claim, proof.to_vec()));
     }
 
-    pub fn remember_image(&mut self, seq: SeqNo) {
-        if self.images.len() == 2 {
-            self.images.pop_front();
+    /// Execution took a checkpoint.
+    pub fn remember_taken(&mut self, seq: SeqNo) {
+        if self.taken.len() == TAKEN_KEPT {
+            self.taken.pop_front();
         }
-        self.images.push_back(seq);
+        self.taken.push_back(seq);
+    }
+
+    /// Whether an image at this place is one of the state that execution has.
+    pub fn is_taken(&self, seq: SeqNo) -> bool {
+        self.taken.contains(&seq)
+    }
+
+    pub fn remember_image(&mut self, seq: SeqNo) {
+        if let Err(at) = self.images.binary_search(&seq) {
+            self.images.insert(at, seq);
+        }
+    }
+
+    /// The last checkpoint that can be given to peers, and what proves it.
+    pub fn offerable(&self) -> Option<&(CheckpointClaim, Vec<SignedCheckpoint>)> {
+        let mut certificates = self.certificates.iter().rev();
+        certificates.find(|(claim, _)| self.images.contains(&claim.seq))
+    }
+
+    /// Forgets images that nobody needs, if there are any: those before the one before the last that a quorum signed. Later ones may
+    /// not be signed for long, and until one is, only that one helps a peer that lacks its state.
+    fn forget_images(&mut self) -> Option<SeqNo> {
+        let is_certified = |seq: &SeqNo| self.certificates.iter().any(|(claim, _)| claim.seq == *seq);
+        let last = self.images.iter().rposition(is_certified)?;
+        let spare = last.saturating_sub(1);
+        (spare > 0).then(|| {
+            self.images.drain(..spare);
+            self.images[0]
+        })
     }
 
     /// The place that f+1 peers have reached, or say so.
@@ -179,6 +214,13 @@ impl Transfers {
 }
 
 impl<S: Stack> Replica<S> {
+    /// Has images that nobody needs any more removed.
+    pub(super) fn drop_images(&mut self) {
+        if let Some(seq) = self.transfers.forget_images() {
+            self.actions.push(Action::Image(ImageTask::Forget(seq)));
+        }
+    }
+
     /// The same with other limits on what it gives to others.
     #[must_use]
     pub fn with_transfer_limits(mut self, limits: TransferLimits) -> Self {
@@ -230,17 +272,28 @@ impl<S: Stack> Replica<S> {
         self.carry_out(now);
     }
 
-    /// Our own state was contradicted by a quorum: it is not executed on any more, and is replaced.
+    /// Our own state was contradicted by a quorum: it is not executed on any more, and is replaced. What was executed on it
+    /// is executed again, on the state that comes; images of it are none.
     pub(super) fn replace_state(&mut self, now: Time, stable: SeqNo) {
         self.counters.divergences += 1;
-        self.transfers.awaiting = Some(stable);
         self.transfers.images.clear();
-        self.begin_state_transfer(now, stable.minus(1));
+        self.transfers.taken.clear();
+        self.image_kept = self.cut;
+        if self.transfers.awaiting.is_some() {
+            // The state that is on its way already replaces this one as well.
+            return;
+        }
+        let base = self.decision_log.base();
+        self.decision_log.keep_after(base);
+        self.transfers.awaiting = Some(stable.max(base));
+        self.begin_state_transfer(now, stable.max(base).minus(1));
     }
 
     /// Goes on with what runs.
     pub(super) fn go_on_with_transfers(&mut self, now: Time) {
-        while let Some(decision) = self.log_transfer.deliver(self.ordering.decided()) {
+        while !self.waits_for_state()
+            && let Some(decision) = self.log_transfer.deliver(self.ordering.decided())
+        {
             let before = self.ordering.decided();
             self.ordering.on_transferred(now, &decision, &mut self.outbox);
             self.carry_out(now);
@@ -264,6 +317,17 @@ impl<S: Stack> Replica<S> {
 
     /// The checkpoint whose state will come is known.
     fn aim_at(&mut self, now: Time, claim: CheckpointClaim, chain: crate::decision_log::Chain) {
+        if self.transfers.awaiting.is_none() && claim.seq <= self.ordering.decided() {
+            // Ordering came so far by itself meanwhile: execution arrives there without help.
+            self.state_transfer.end(&mut self.outbox);
+            return self.carry_out(now);
+        }
+        let base = self.decision_log.base();
+        if claim.seq < base {
+            // What was decided between the two is forgotten: nothing could go on from there.
+            self.state_transfer.end(&mut self.outbox);
+            return self.begin_state_transfer(now, base.minus(1));
+        }
         let last = self.decision_log.last();
         if claim.seq >= last {
             let known = self
@@ -320,6 +384,7 @@ impl<S: Stack> Replica<S> {
         self.state_transfer.on_installed(seq, &mut self.outbox);
         self.counters.states_transferred += 1;
         self.transfers.awaiting = None;
+        self.transfers.taken.clear();
         self.transfers.remember_image(seq);
         self.executed = seq;
         self.image_kept = self.image_kept.max(seq);

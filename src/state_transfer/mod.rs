@@ -56,6 +56,8 @@ pub enum ImageTask {
     Install(SeqNo),
     /// Keeps this image at hand for a while, whatever comes after it: it was offered to a peer.
     Hold(SeqNo),
+    /// Images before this checkpoint are not needed any more.
+    Forget(SeqNo),
     /// Reads pieces of an image for a peer, not many more bytes than these.
     Read {
         /// The peer.
@@ -105,6 +107,9 @@ pub struct Target {
 pub trait StateTransferProtocol {
     /// Starts to look for a checkpoint after this place, or goes on.
     fn begin(&mut self, now: Time, after: SeqNo, out: &mut Outbox);
+
+    /// Ends whatever runs: the state is not needed. Only while nothing is being kept yet.
+    fn end(&mut self, out: &mut Outbox);
 
     /// A peer offers a checkpoint. `certified` says whether its proof convinces us.
     fn on_offer(

@@ -480,6 +480,13 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
         }
     }
 
+    fn end(&mut self, out: &mut Outbox) {
+        self.phase = Phase::Idle;
+        self.claim = None;
+        self.target = None;
+        out.push(Effect::CancelTimer(Timer::StateTransfer));
+    }
+
     fn on_offer(
         &mut self,
         now: Time,

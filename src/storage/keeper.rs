@@ -10,9 +10,6 @@ use super::{DataDirectory, StorageError, files, image};
 use crate::execution::CheckpointImage;
 use crate::types::SeqNo;
 
-/// How many images are kept.
-const IMAGES_KEPT: usize = 2;
-
 /// What the keeper is asked to do.
 #[derive(Debug)]
 pub(super) enum Task {
@@ -20,6 +17,7 @@ pub(super) enum Task {
     Release { log_start: u64, gone: Vec<u64> },
     Keep(Box<dyn CheckpointImage>),
     Adopt(SeqNo),
+    Forget(SeqNo),
     Stop,
 }
 
@@ -70,6 +68,11 @@ impl KeeperHandle {
     /// An image that came from others is in its place: a restart begins with it from now on.
     pub fn adopt(&self, seq: SeqNo) {
         let _ = self.tasks.send(Task::Adopt(seq));
+    }
+
+    /// Images before this one are not needed any more.
+    pub fn forget(&self, seq: SeqNo) {
+        let _ = self.tasks.send(Task::Forget(seq));
     }
 
     /// Whether an image is being written.
@@ -190,6 +193,7 @@ impl Work {
                 }
             }
             Task::Adopt(seq) => self.adopt(seq).err().map(Kept::Failed),
+            Task::Forget(seq) => self.directory.forget_images(seq).err().map(Kept::Failed),
             Task::Stop => None,
         }
     }
@@ -207,13 +211,6 @@ impl Work {
         let last = self.directory.superblock().image;
         if seq > last || !self.directory.image_path(last).exists() {
             self.directory.update(|superblock| superblock.image = seq)?;
-        }
-        let images = self.directory.images()?;
-        let named = self.directory.superblock().image.get();
-        for old in images.iter().rev().skip(IMAGES_KEPT) {
-            if old.index != named {
-                files::remove(&old.path).map_err(StorageError::io(&old.path, "cannot be removed"))?;
-            }
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::image::{ImageFile, chunk_head, file_magic};
+use super::image::{ImageFile, chunk_head, each_sound, file_magic};
 use super::keeper::{KeeperHandle, is_out_of_space};
 use super::{StorageError, files};
 use crate::messages::PieceRange;
@@ -202,6 +202,7 @@ impl Work {
                     tracing::debug!(%error, "an image that was offered is gone already");
                 }
             }
+            ImageTask::Forget(seq) => self.keeper.forget(seq),
             ImageTask::Install(_) => {}
         }
         Ok(())
@@ -231,7 +232,7 @@ impl Work {
         let file = options.map_err(StorageError::io(&path, "cannot be made"))?;
         let mut written = 0;
         // Only what can be read without an error is taken for kept.
-        let found = ImageFile::each_sound(&path, self.seed, |chunk, end| {
+        let found = each_sound(&path, &file, self.seed, |chunk, end| {
             written = end;
             told(Shelved::Event(ImageEvent::Found(Bytes::copy_from_slice(chunk))));
         });
@@ -304,21 +305,7 @@ impl Work {
     }
 
     fn read(&mut self, range: PieceRange, bytes_max: usize) -> Result<Vec<Bytes>, StorageError> {
-        let image = self.open(SeqNo::new(range.seq))?;
-        if range.piece == PieceRange::HEAD {
-            return Ok(vec![image.chunk(0)?.into(), image.chunk(1)?.into()]);
-        }
-        let mut chunks: Vec<Bytes> = Vec::new();
-        let mut bytes = 0;
-        for number in image.chunks_from(range.piece as usize, range.offset) {
-            if bytes >= bytes_max || image.first_piece(number) >= range.until as usize {
-                break;
-            }
-            let chunk = image.chunk(number)?;
-            bytes += chunk.len();
-            chunks.push(chunk.into());
-        }
-        Ok(chunks)
+        self.open(SeqNo::new(range.seq))?.read_range(range, bytes_max)
     }
 
     fn stream(&mut self, seq: SeqNo, chunks: &ChunkSender) {
@@ -329,7 +316,7 @@ impl Work {
                 return;
             }
         };
-        for number in 0..image.len() {
+        for number in 0..image.chunks() {
             let chunk = image.chunk(number).map(Bytes::from);
             let is_error = chunk.is_err();
             // Nobody listens any more when the replica ends.
