@@ -7,6 +7,7 @@ mod demo;
 mod doctor;
 mod format;
 mod init;
+mod inspect;
 mod run;
 mod sim;
 mod status;
@@ -43,6 +44,9 @@ enum Command {
     Bench(bench::Bench),
     /// Run seeded clusters in virtual time, under faults and lies.
     Sim(sim::Sim),
+    /// Look at replicas' data directories: superblock, log, snapshots, integrity, differences.
+    #[command(subcommand)]
+    Inspect(inspect::Inspect),
     /// Look at configuration files.
     #[command(subcommand)]
     Config(check::ConfigCommand),
@@ -80,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Status(status) => status.run(),
         Command::Bench(bench) => bench.run(),
         Command::Sim(sim) => sim.run(),
+        Command::Inspect(inspect) => inspect.run(),
         Command::Config(config) => config.run(),
         Command::Doctor(doctor) => doctor.run(),
     };

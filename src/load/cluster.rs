@@ -96,6 +96,7 @@ pub struct LocalCluster {
     client_keys: Vec<PartyKeys>,
     tuning: ClientTuning,
     replicas: Vec<(ReplicaHandle, JoinHandle<Result<(), ReplicaError>>)>,
+    configs: Vec<ReplicaConfig>,
     has_liar: bool,
     /// Removed with the cluster.
     _data: Option<TempDir>,
@@ -192,7 +193,7 @@ impl LocalCluster {
         };
         let directory = temporary.as_ref().map(|temporary| temporary.path().to_owned());
         let directory = options.data.clone().or(directory).unwrap_or_default();
-        let (begin, mut replicas) = (Instant::now(), Vec::new());
+        let (begin, mut replicas, mut configs) = (Instant::now(), Vec::new(), Vec::new());
         for (id, (keys, listener)) in order {
             if let Some(pause) = delay(id).checked_sub(begin.elapsed()) {
                 std::thread::sleep(pause);
@@ -223,6 +224,7 @@ impl LocalCluster {
             };
             let lies = options.lie.filter(|_| id == 0);
             let liar = lies.map(|lie| lie.over_links(node, options.replicas, cluster.cluster_id()));
+            configs.push(config.clone());
             let replica = match options.app {
                 AppKind::Kv => run(Compute::new(Kv, rounds), config, liar),
                 AppKind::Bank => run(Compute::new(Bank, rounds), config, liar),
@@ -237,6 +239,7 @@ impl LocalCluster {
             client_keys,
             tuning: options.tuning.clone(),
             replicas,
+            configs,
             has_liar: options.lie.is_some(),
             _data: temporary,
         };
@@ -268,6 +271,16 @@ impl LocalCluster {
     #[must_use]
     pub fn config(&self) -> &Arc<ClusterConfig> {
         &self.cluster
+    }
+
+    /// The configuration of one of its replicas, to start it again after the cluster ended: its listener is in it.
+    ///
+    /// # Panics
+    /// When there is no such replica.
+    #[must_use]
+    pub fn replica(&self, node: NodeId) -> ReplicaConfig {
+        let config = self.configs.iter().find(|config| config.node.id == node);
+        config.expect("it was started").clone()
     }
 
     /// The configuration of one of its clients.

@@ -261,7 +261,7 @@ impl DataDirectory {
     }
 }
 
-fn superblock_path(path: &Path) -> PathBuf {
+pub(super) fn superblock_path(path: &Path) -> PathBuf {
     path.join("superblock")
 }
 

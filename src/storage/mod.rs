@@ -41,9 +41,11 @@ pub(crate) mod keeper;
 mod recovery;
 pub(crate) mod shelf;
 mod superblock;
+pub mod survey;
 mod writer;
 
 pub use budget::DiskBudget;
+pub(crate) use buffer::AlignedBuffer;
 pub use codec::{CodecError, RecordReader};
 pub use directory::{DataDirectory, Formatted};
 pub use group::BLOCK_BYTES;
@@ -148,11 +150,7 @@ pub enum StorageError {
         path: PathBuf,
     },
     /// What was promised is damaged.
-    #[error(
-        "{}: damaged at offset {offset}: {what}. What this replica promised may be lost, so it does not start from here: restore what \
-         was there, or replace the disk, give the replica a new key and reconfigure (`atlas inspect integrity` shows the extent)",
-        path.display()
-    )]
+    #[error("{}: damaged at offset {offset}: {what}; {} (`atlas inspect integrity` shows the extent)", path.display(), remedy(path))]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -189,13 +187,24 @@ pub enum StorageError {
     },
 }
 
+/// What helps against damage of a file.
+fn remedy(path: &Path) -> &'static str {
+    match path.parent().is_some_and(|parent| parent.ends_with("images")) {
+        true => "the state has to come from other replicas",
+        false => {
+            "what this replica promised may be lost, so it does not start from here: restore what was there, or replace the disk, give \
+             the replica a new key and reconfigure"
+        }
+    }
+}
+
 impl StorageError {
     pub(crate) fn io(path: &Path, doing: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { path, doing, source }
     }
 
-    fn damaged(path: &Path, offset: u64, what: impl Into<String>) -> Self {
+    pub(crate) fn damaged(path: &Path, offset: u64, what: impl Into<String>) -> Self {
         Self::Damaged {
             path: path.to_owned(),
             offset,
