@@ -61,7 +61,7 @@ struct Measured {
     seconds: f64,
     ops_per_s: f64,
     longest_pause_ms: f64,
-    /// The same in processor time of the executor's thread.
+    /// The same in processor time of the executor's thread, at most: a look every few operations takes them together.
     longest_pause_cpu_ms: f64,
     /// The longest execution of one decision.
     longest_decision_ms: f64,
@@ -156,8 +156,8 @@ impl Application for Timed {
         Kv.unordered_execution(state, operation, result);
     }
 
-    fn prepare(&self, state: &PartitionedStore, operation: &[u8]) {
-        Kv.prepare(state, operation);
+    fn prepare(&self, state: &PartitionedStore, operations: &[&[u8]]) {
+        Kv.prepare(state, operations);
     }
 
     fn name(&self) -> &'static str {

@@ -8,6 +8,7 @@ mod doctor;
 mod format;
 mod init;
 mod inspect;
+mod report;
 mod run;
 mod sim;
 mod status;
@@ -42,6 +43,8 @@ enum Command {
     Status(status::Status),
     /// Measure a running cluster.
     Bench(bench::Bench),
+    /// Show a run of the throughput bench, or compare two.
+    Report(report::ReportCommand),
     /// Run seeded clusters in virtual time, under faults and lies.
     Sim(sim::Sim),
     /// Look at replicas' data directories: superblock, log, snapshots, integrity, differences.
@@ -83,6 +86,7 @@ pub fn main() -> ExitCode {
         Command::Client(client) => client.run(),
         Command::Status(status) => status.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Report(report) => report.run(),
         Command::Sim(sim) => sim.run(),
         Command::Inspect(inspect) => inspect.run(),
         Command::Config(config) => config.run(),
