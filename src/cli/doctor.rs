@@ -1,5 +1,7 @@
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -9,10 +11,19 @@ use crate::shard::probe;
 /// Look whether this machine can run replicas well, and say what to change.
 #[derive(Debug, Args)]
 pub(super) struct Doctor {
+    /// Also look whether a replica's data can lie in this directory, and how long its disk takes to sync.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Print a seccomp profile for container runtimes that allows io_uring, and nothing else.
+    #[arg(long)]
+    seccomp: bool,
     /// Print the findings as JSON.
     #[arg(long)]
     json: bool,
 }
+
+/// Forbids what container runtimes forbid by default, io_uring excepted.
+const SECCOMP: &str = include_str!("../../deploy/seccomp.json");
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -61,8 +72,20 @@ fn read(path: &str) -> String {
 }
 
 fn io_uring() -> Finding {
-    let remedy = "use kernel 6.1 or later; allow io_uring (sysctl kernel.io_uring_disabled=0, and in the \
-                  container's seccomp profile the calls io_uring_setup, io_uring_enter, io_uring_register)";
+    let is_filtered = read("/proc/self/status")
+        .lines()
+        .any(|line| line.split_whitespace().eq(["Seccomp:", "2"]));
+    let remedy = match is_filtered {
+        true => {
+            "this process is under a seccomp profile: atlas doctor --seccomp > seccomp.json, and run the container with \
+             --security-opt seccomp=seccomp.json (Kubernetes: securityContext.seccompProfile, type Localhost). Also use kernel 6.1 or \
+             later, and sysctl kernel.io_uring_disabled=0"
+        }
+        false => {
+            "use kernel 6.1 or later and sysctl kernel.io_uring_disabled=0; in containers, run with the seccomp profile that \
+             `atlas doctor --seccomp` prints (deploy/seccomp.json)"
+        }
+    };
     match probe::ring() {
         Ok(()) => Finding::new(
             "io_uring",
@@ -90,7 +113,7 @@ fn kernel() -> Finding {
 
 fn memlock() -> Finding {
     let limit = probe::limit(libc::RLIMIT_MEMLOCK);
-    let grade = if limit >= 8 << 20 {
+    let grade = if limit >= 64 << 20 {
         Grade::Good
     } else {
         Grade::Warning
@@ -104,7 +127,7 @@ fn memlock() -> Finding {
         "locked memory",
         grade,
         found,
-        "raise it to 8 MiB or more: ulimit -l 8192, or LimitMEMLOCK=8M in the unit",
+        "rings and the log's registered buffers lie in it; raise it to 64 MiB or more: ulimit -l 65536, or LimitMEMLOCK=64M in the unit",
     )
 }
 
@@ -177,9 +200,52 @@ fn cpu_accounting() -> Finding {
     )
 }
 
+/// A sync that takes longer slows every decision down.
+const SLOW_SYNC: Duration = Duration::from_millis(5);
+/// A sync of a disk takes longer: what is faster keeps data in memory, or in a cache that outlives a power cut.
+const FAST_SYNC: Duration = Duration::from_micros(5);
+
+fn disk(directory: &Path) -> Finding {
+    let found = match probe::disk(directory) {
+        Ok(found) => found,
+        Err(error) => {
+            let remedy = "keep `db_path` on a file system of a disk (ext4, xfs) that this user may write to, not on tmpfs or a \
+                          network; in a container, on a volume";
+            return Finding::new("disk", Grade::Bad, error, remedy);
+        }
+    };
+    let us = |time: Duration| time.as_micros();
+    let (median, longest) = (us(found.median), us(found.longest));
+    let text = format!(
+        "{}: a block is written and synced in {median} µs (longest {longest} µs)",
+        directory.display()
+    );
+    if found.median < FAST_SYNC {
+        let remedy =
+            "this is memory, not a disk: after a power cut nothing would be there. Keep `db_path` on a disk";
+        return Finding::new("disk", Grade::Warning, text, remedy);
+    }
+    if found.median > SLOW_SYNC {
+        let remedy = "every decision waits for syncs: a disk with a protected write cache takes less than a millisecond";
+        return Finding::new("disk", Grade::Warning, text, remedy);
+    }
+    let grade = if found.registers {
+        Grade::Good
+    } else {
+        Grade::Warning
+    };
+    let remedy =
+        "the log's buffer cannot be registered: raise the locked memory (ulimit -l 65536, LimitMEMLOCK=64M)";
+    Finding::new("disk", grade, text, remedy)
+}
+
 impl Doctor {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
-        let findings = [
+        if self.seccomp {
+            print!("{SECCOMP}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut findings = vec![
             kernel(),
             io_uring(),
             memlock(),
@@ -188,6 +254,7 @@ impl Doctor {
             clock(),
             cpu_accounting(),
         ];
+        findings.extend(self.data.as_deref().map(disk));
         if self.json {
             println!("{}", serde_json::to_string_pretty(&findings)?);
         } else {
@@ -206,5 +273,46 @@ impl Doctor {
         }
         let bad = findings.iter().any(|finding| finding.grade == Grade::Bad);
         Ok(if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seccomp_profile_forbids_much_and_no_call_of_io_uring() {
+        let profile: serde_json::Value = serde_json::from_str(SECCOMP).unwrap();
+        assert_eq!(profile["defaultAction"], "SCMP_ACT_ALLOW");
+        let rules = profile["syscalls"].as_array().unwrap();
+        let names = rules.iter().flat_map(|rule| rule["names"].as_array().unwrap());
+        let names: Vec<&str> = names.map(|name| name.as_str().unwrap()).collect();
+        assert!(rules.iter().all(|rule| rule["action"] == "SCMP_ACT_ERRNO"));
+        assert!(
+            ["mount", "ptrace", "bpf", "kexec_load"]
+                .iter()
+                .all(|name| names.contains(name))
+        );
+        assert!(!names.iter().any(|name| name.starts_with("io_uring")));
+    }
+
+    #[test]
+    fn a_directory_is_found_fit_or_named_with_the_reason() {
+        let temporary = tempfile::tempdir().unwrap();
+        let found = disk(temporary.path());
+        assert!(
+            found.found.contains("a block is written and synced in"),
+            "{found:?}"
+        );
+        assert_eq!(
+            std::fs::read_dir(temporary.path()).unwrap().count(),
+            0,
+            "nothing is left there"
+        );
+        let missing = disk(&temporary.path().join("missing"));
+        assert!(
+            missing.grade == Grade::Bad && missing.found.contains("missing"),
+            "{missing:?}"
+        );
     }
 }

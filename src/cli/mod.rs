@@ -8,6 +8,7 @@ mod demo_catch_up;
 mod doctor;
 mod format;
 mod init;
+mod inspect;
 mod report;
 mod run;
 mod sim;
@@ -47,6 +48,9 @@ enum Command {
     Report(report::ReportCommand),
     /// Run seeded clusters in virtual time, under faults and lies.
     Sim(sim::Sim),
+    /// Look at replicas' data directories: superblock, log, snapshots, integrity, differences.
+    #[command(subcommand)]
+    Inspect(inspect::Inspect),
     /// Look at configuration files.
     #[command(subcommand)]
     Config(check::ConfigCommand),
@@ -85,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Bench(bench) => bench.run(),
         Command::Report(report) => report.run(),
         Command::Sim(sim) => sim.run(),
+        Command::Inspect(inspect) => inspect.run(),
         Command::Config(config) => config.run(),
         Command::Doctor(doctor) => doctor.run(),
     };

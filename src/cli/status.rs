@@ -236,7 +236,7 @@ fn judge(rows: &[Row], needed: usize) -> Health {
                 "{node} is linked with {} replicas only",
                 row.replica_links
             ));
-        } else if row.counters.lines().any(|line| line == "log_waits_for_space 1") {
+        } else if row.counters.get("log_waits_for_space") == Some(&1) {
             findings.push(format!(
                 "{node} has no space for its log and votes for nothing: free some on its disk"
             ));

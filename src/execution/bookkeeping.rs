@@ -77,6 +77,8 @@ pub(super) struct Bookkeeping<S: MonolithicState> {
     pub keeps_images: bool,
     /// The image that is being read.
     reading: Option<Reading>,
+    /// Whether frames do their share of a pending digest themselves.
+    paced_by_frame: bool,
 }
 
 impl<S: MonolithicState> Bookkeeping<S> {
@@ -93,6 +95,7 @@ impl<S: MonolithicState> Bookkeeping<S> {
             chain: Chain::START,
             keeps_images: false,
             reading: None,
+            paced_by_frame: false,
         }
     }
 
@@ -142,7 +145,7 @@ impl<S: MonolithicState> Bookkeeping<S> {
         if is_due {
             self.take_checkpoint(snapshot, events);
         } else {
-            self.pace_digest(events);
+            self.pace_digest(batch_bytes, events);
         }
         is_due
     }
@@ -167,16 +170,56 @@ impl<S: MonolithicState> Bookkeeping<S> {
         });
     }
 
-    /// Does this decision's share of a pending digest, so that it is done by half of the way to the next
-    /// checkpoint: nobody else may find the time for it under load.
-    fn pace_digest(&mut self, events: &mut Vec<ExecutionEvent>) {
-        let Some(pending) = self.pending.front() else {
+    /// Bytes of batches until a pending digest should be done: at half of the way to the next checkpoint, whichever
+    /// rule will end it. `passed` bytes of a decision of `batch_bytes` lie behind.
+    fn bytes_to_digest_in(&self, batch_bytes: usize, passed: usize) -> u64 {
+        let decisions = (self.rule.decisions / 2).saturating_sub(self.since.decisions);
+        let by_decisions = decisions.saturating_mul(batch_bytes as u64);
+        let by_bytes = (self.rule.bytes / 2).saturating_sub(self.since.bytes);
+        by_decisions.min(by_bytes).saturating_sub(passed as u64)
+    }
+
+    /// A share of a pending digest, for the next `bytes` of batches.
+    fn digest_share(&self, bytes: usize, bytes_left: u64) -> usize {
+        let left = self
+            .pending
+            .front()
+            .map_or(0, |pending| S::digest_left_bytes(&pending.state));
+        let share = left as u128 * bytes as u128 / u128::from(bytes_left.max(bytes as u64)).max(1);
+        share as usize
+    }
+
+    /// Does this decision's share of a pending digest, as far as [`pace_frame`](Self::pace_frame) has not: nobody else may find the
+    /// time for it under load.
+    fn pace_digest(&mut self, batch_bytes: usize, events: &mut Vec<ExecutionEvent>) {
+        if self.pending.is_empty() {
             return;
+        }
+        // The next decision may come without frames.
+        let next = batch_bytes.max(1);
+        let share = match self.paced_by_frame {
+            true => 0,
+            false => self.digest_share(next, self.bytes_to_digest_in(next, 0)),
         };
-        let left = S::digest_left_bytes(&pending.state);
-        let decisions_left = (self.rule.decisions / 2).saturating_sub(self.since.decisions);
-        let share = left / usize::try_from(decisions_left).unwrap_or(usize::MAX).max(1);
         self.background_step(share.max(PACE_BYTES), events);
+    }
+
+    /// Does a frame's share of a pending digest, so that a large decision has no long pause at its end. The end of the digest is left to
+    /// the decision's end.
+    pub fn pace_frame(&mut self, frame_bytes: usize, batch_bytes: usize, passed: usize) {
+        self.paced_by_frame = true;
+        let share = self.digest_share(frame_bytes, self.bytes_to_digest_in(batch_bytes, passed));
+        if let Some(pending) = self
+            .pending
+            .front_mut()
+            .filter(|pending| pending.state_digest.is_none())
+        {
+            let left = S::digest_left_bytes(&pending.state);
+            match share.min(left.saturating_sub(PACE_BYTES)) {
+                0 => {}
+                now => pending.state_digest = S::digest_step(&mut pending.state, &self.digester, now),
+            }
+        }
     }
 
     /// The head of a checkpoint of the state as it is now.

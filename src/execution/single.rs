@@ -125,9 +125,9 @@ impl<A: Application> SingleThreaded<A> {
 impl<A: Application> Executor for SingleThreaded<A> {
     fn execute(&mut self, decision: &Arc<Proposal>, events: &mut Vec<ExecutionEvent>) {
         self.book.begin(decision);
-        let mut operations = 0;
+        let (mut operations, mut passed) = (0, 0);
         for frame in &decision.batch.frames {
-            let key = frame.key();
+            let (key, bytes) = (frame.key(), frame.bytes().len());
             match self.book.clients.standing(key) {
                 Standing::Fresh => {
                     operations += self.run_frame(frame);
@@ -137,6 +137,8 @@ impl<A: Application> Executor for SingleThreaded<A> {
                 Standing::Executed => self.book.reply_again(key, events),
                 Standing::Stale => {}
             }
+            self.book.pace_frame(bytes, decision.batch.bytes, passed);
+            passed += bytes;
         }
         let snapshot = || self.state.snapshot();
         self.book.end(decision.batch.bytes, operations, snapshot, events);

@@ -401,6 +401,38 @@ fn a_digest_under_load_is_done_before_the_next_checkpoint_is_due() {
     assert!(claimed, "nobody called for background work");
 }
 
+#[test]
+fn a_digest_is_done_in_time_when_bytes_end_the_way_and_a_large_decision_does_it_frame_by_frame() {
+    let rule = CheckpointRule {
+        decisions: 1_000_000,
+        bytes: 4 << 20,
+    };
+    let digester = Digester::new(ClusterId::from_bytes([3; 16]));
+    let mut executor = SingleThreaded::new(kv::Kv, 8, digester, Epoch::ZERO, rule);
+    let mut claims_at = Vec::new();
+    for seq in 1..=20u64 {
+        let mut events = Vec::new();
+        let frames = (0..8u32).map(|client| {
+            let puts: Vec<_> = (0..16u64)
+                .map(|number| kv::put(&(seq * 999 + number).to_le_bytes(), &[1; 4096]).unwrap())
+                .collect();
+            frame(client, seq, Mode::Ordered, &puts)
+        });
+        executor.execute(&decision(seq, frames.collect()), &mut events);
+        claims_at.extend(events.into_iter().filter_map(|event| match event {
+            ExecutionEvent::Checkpoint(claim) => Some((claim.seq.get(), seq)),
+            _ => None,
+        }));
+    }
+    // Eight decisions of half a MiB and more are 4 MiB.
+    let (checkpoint, at) = claims_at[0];
+    assert_eq!(checkpoint, 8);
+    assert!(
+        at <= 8 + 5,
+        "the digest was paced by decisions alone: {claims_at:?}"
+    );
+}
+
 proptest! {
     #[test]
     fn a_store_agrees_with_a_map_and_its_snapshots_with_the_past(

@@ -336,6 +336,15 @@ impl LocalCluster {
         &self.cluster
     }
 
+    /// The configuration of one of its replicas, to start it again after the cluster ended: its listener is in it.
+    ///
+    /// # Panics
+    /// When there is no such replica.
+    #[must_use]
+    pub fn replica_config(&self, node: NodeId) -> ReplicaConfig {
+        self.configs[node.index()].clone()
+    }
+
     /// The configuration of one of its clients.
     ///
     /// # Panics

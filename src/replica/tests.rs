@@ -281,9 +281,9 @@ impl Bench {
                 let windows = self.executor.client_windows();
                 return self.replica.on_installed(self.now, seq, &windows);
             }
-            ImageTask::Read { .. } | ImageTask::Forget(_) => return,
+            ImageTask::Read { .. } | ImageTask::Forget(_) | ImageTask::Hold(_) => return,
         };
-        self.replica.on_image(self.now, &event);
+        self.replica.on_image(self.now, event);
     }
 
     /// Two peers say that the null request was decided at these places.

@@ -1,11 +1,15 @@
 //! What this machine allows, found by trying it.
 
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
-use std::time::Duration;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::reactor::{Reactor, Token};
+use crate::storage::AlignedBuffer;
 
 /// Makes a data shard's ring and receives a few bytes by it.
 ///
@@ -36,6 +40,99 @@ pub fn ring() -> Result<(), String> {
     };
     reactor.cancel_all();
     outcome
+}
+
+/// How many groups a look at a disk writes and syncs.
+const GROUPS: usize = 32;
+/// The file it writes them to.
+const PROBE_BYTES: usize = 1 << 20;
+const GROUP_BYTES: usize = 4096;
+
+/// What a disk took for the shortest group of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskProbe {
+    /// The time of a write and its sync that half of the groups did not take.
+    pub median: Duration,
+    /// The longest.
+    pub longest: Duration,
+    /// Whether the kernel let the buffer be registered.
+    pub registers: bool,
+}
+
+/// Writes and syncs groups in `directory` as the log role does: with `O_DIRECT`, out of a registered buffer, into a file
+/// that was filled with zeros. The file is removed.
+///
+/// # Errors
+/// What the file system or the kernel does not allow.
+pub fn disk(directory: &Path) -> Result<DiskProbe, String> {
+    let name = directory.join(format!(".atlas-doctor-{}", std::process::id()));
+    let outcome = write_groups(&name);
+    // It is there unless it could not be made.
+    let _ = fs::remove_file(&name);
+    outcome
+}
+
+fn write_groups(name: &Path) -> Result<DiskProbe, String> {
+    let at = |doing: &str, error: std::io::Error| format!("{}: {doing}: {error}", name.display());
+    File::create_new(name)
+        .and_then(|mut file| file.write_all(&[0; PROBE_BYTES]).and_then(|()| file.sync_all()))
+        .map_err(|error| at("cannot be written", error))?;
+    let file = OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(name)
+        .map_err(|error| at("cannot be opened with O_DIRECT", error))?;
+    let mut reactor = Reactor::new(8, 8, 4096).map_err(|error| error.to_string())?;
+    let buffer = AlignedBuffer::new(0, GROUP_BYTES);
+    // SAFETY: the buffer outlives every write: each is waited for, and what is left is cancelled below.
+    let registers = unsafe { reactor.register_buffers(&[&buffer]) }.is_ok();
+    let token = Token {
+        owner: 0,
+        operation: 0,
+        slot: 0,
+        generation: 0,
+    };
+    let wait = |reactor: &mut Reactor, wanted: i32, doing: &str| {
+        let completions = reactor
+            .wait(Some(Duration::from_secs(10)))
+            .map_err(|error| at(doing, error))?;
+        match completions.first().map(|completion| completion.result) {
+            Some(result) if result == wanted => Ok(()),
+            Some(result) if result < 0 => Err(at(doing, std::io::Error::from_raw_os_error(-result))),
+            Some(_) => Err(format!("{}: {doing}: cut short", name.display())),
+            None => Err(format!(
+                "{}: {doing}: takes longer than ten seconds",
+                name.display()
+            )),
+        }
+    };
+    let mut times = Vec::new();
+    let mut run = |reactor: &mut Reactor| {
+        for group in 0..GROUPS {
+            let (begin, offset) = (Instant::now(), (group * GROUP_BYTES) as u64);
+            // SAFETY: the buffer is not changed, and outlives every write.
+            unsafe {
+                match registers {
+                    true => reactor.write_fixed(file.as_raw_fd(), &buffer, 0, offset, token),
+                    false => reactor.write(file.as_raw_fd(), &buffer, offset, token),
+                }
+            }
+            wait(reactor, GROUP_BYTES as i32, "a write with O_DIRECT")?;
+            reactor.sync_data(file.as_raw_fd(), token);
+            wait(reactor, 0, "a sync")?;
+            times.push(begin.elapsed());
+        }
+        Ok(())
+    };
+    let ran: Result<(), String> = run(&mut reactor);
+    reactor.cancel_all();
+    ran?;
+    times.sort_unstable();
+    Ok(DiskProbe {
+        median: times[GROUPS / 2],
+        longest: times[GROUPS - 1],
+        registers,
+    })
 }
 
 /// A resource limit of this process (the soft one); `u64::MAX` for unlimited.

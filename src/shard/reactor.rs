@@ -73,16 +73,80 @@ pub struct Completion {
 #[derive(Debug, thiserror::Error)]
 pub enum ReactorError {
     /// io_uring is missing or forbidden.
+    #[error("io_uring_setup failed: {source}; {}", remedy(source))]
+    Setup {
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel has io_uring, and not all of it that a shard needs.
     #[error(
-        "io_uring_setup failed: {0}; the kernel must be 6.1 or later and must not forbid io_uring (see `atlas doctor`)"
+        "io_uring has no {what}, which needs kernel {since}; use kernel 6.1 or later (see `atlas doctor`)"
     )]
-    Setup(#[source] io::Error),
+    Missing {
+        /// The feature.
+        what: &'static str,
+        /// The first kernel that has it.
+        since: &'static str,
+    },
     /// Provided-buffer rings are missing.
     #[error("registering provided buffers failed: {0}; the kernel must be 6.1 or later (see `atlas doctor`)")]
     Buffers(#[source] io::Error),
     /// Registered files are missing.
     #[error("registering the file table failed: {0} (see `atlas doctor`)")]
     Files(#[source] io::Error),
+}
+
+/// What helps against an error of `io_uring_setup`.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            "it is forbidden here: set the sysctl kernel.io_uring_disabled to 0; in a container, run with the seccomp profile that \
+             `atlas doctor --seccomp` prints"
+        }
+        Some(libc::ENOSYS) => {
+            "the kernel has none, or a seccomp profile hides it: use kernel 6.1 or later; in a container, run with the profile that \
+             `atlas doctor --seccomp` prints"
+        }
+        Some(libc::EINVAL) => {
+            "the kernel lacks single-issuer rings with deferred task work: use kernel 6.1 or later"
+        }
+        Some(libc::ENOMEM) => "raise the locked memory: ulimit -l 65536, or LimitMEMLOCK=64M in the unit",
+        Some(libc::EMFILE | libc::ENFILE) => {
+            "raise the number of open files: ulimit -n 4096, or LimitNOFILE=4096 in the unit"
+        }
+        _ => "see `atlas doctor`",
+    }
+}
+
+/// Asks for every operation that roles submit, and for what waiting needs.
+fn probe(ring: &IoUring) -> Result<(), ReactorError> {
+    let missing = |what, since| ReactorError::Missing { what, since };
+    if !ring.params().is_feature_nodrop() {
+        return Err(missing(
+            "completions that are kept when their queue is full",
+            "5.5",
+        ));
+    }
+    if !ring.params().is_feature_ext_arg() {
+        return Err(missing("waiting with a timeout", "5.11"));
+    }
+    let mut found = io_uring::Probe::new();
+    ring.submitter()
+        .register_probe(&mut found)
+        .map_err(|_| missing("way to ask for operations", "5.6"))?;
+    let needed = [
+        (opcode::RecvMulti::CODE, "receive", "5.6"),
+        (opcode::Send::CODE, "send", "5.6"),
+        (opcode::Write::CODE, "write", "5.6"),
+        (opcode::WriteFixed::CODE, "write from registered buffers", "5.1"),
+        (opcode::Fsync::CODE, "sync", "5.1"),
+        (opcode::PollAdd::CODE, "poll", "5.1"),
+        (opcode::AsyncCancel::CODE, "cancellation", "5.5"),
+    ];
+    match needed.iter().find(|(code, ..)| !found.is_supported(*code)) {
+        Some((_, what, since)) => Err(missing(what, since)),
+        None => Ok(()),
+    }
 }
 
 /// A data shard's ring with its provided receive buffers.
@@ -107,7 +171,8 @@ impl Reactor {
             .setup_cqsize(COMPLETIONS)
             .setup_clamp()
             .build(SUBMISSIONS)
-            .map_err(ReactorError::Setup)?;
+            .map_err(|source| ReactorError::Setup { source })?;
+        probe(&ring)?;
         ring.submitter()
             .register_files_sparse(files)
             .map_err(ReactorError::Files)?;
@@ -159,6 +224,39 @@ impl Reactor {
     pub unsafe fn write(&mut self, fd: RawFd, bytes: &[u8], offset: u64, token: Token) {
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let entry = opcode::Write::new(types::Fd(fd), bytes.as_ptr(), length)
+            .offset(offset)
+            .build();
+        // SAFETY: the caller keeps `bytes` alive and unchanged until the completion.
+        unsafe { self.push(entry, token) };
+    }
+
+    /// Registers memory for [`write_fixed`](Self::write_fixed), by its place in the list: the kernel need not look it up for every
+    /// write. Once per ring.
+    ///
+    /// # Safety
+    /// The memory must stay where it is until the ring was closed, or has no write under way.
+    ///
+    /// # Errors
+    /// When the kernel refuses, for instance because it may lock no more memory (`RLIMIT_MEMLOCK`).
+    pub unsafe fn register_buffers(&mut self, buffers: &[&[u8]]) -> io::Result<()> {
+        let vectors: Vec<libc::iovec> = buffers
+            .iter()
+            .map(|buffer| libc::iovec {
+                iov_base: buffer.as_ptr().cast_mut().cast(),
+                iov_len: buffer.len(),
+            })
+            .collect();
+        // SAFETY: the caller keeps the memory where it is.
+        unsafe { self.ring.submitter().register_buffers(&vectors) }
+    }
+
+    /// As [`write`](Self::write), out of the registered memory `buffer`, in which `bytes` lie.
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn write_fixed(&mut self, fd: RawFd, bytes: &[u8], buffer: u16, offset: u64, token: Token) {
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let entry = opcode::WriteFixed::new(types::Fd(fd), bytes.as_ptr(), length, buffer)
             .offset(offset)
             .build();
         // SAFETY: the caller keeps `bytes` alive and unchanged until the completion.

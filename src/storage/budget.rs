@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::restart::Medium;
 use super::{BLOCK_BYTES, DataDirectory, StorageError};
 
 /// Groups that one decision may take at most while nothing else is logged: what it proposes, its prepare, its commit, and that

@@ -6,7 +6,9 @@ use super::BLOCK_BYTES;
 
 /// Memory that `O_DIRECT` can be given: aligned to a block, and a multiple of one.
 #[derive(Debug)]
-pub(super) struct AlignedBuffer {
+pub(crate) struct AlignedBuffer {
+    /// Which of its owner's buffers it is.
+    pub number: u16,
     memory: NonNull<u8>,
     layout: Layout,
 }
@@ -16,14 +18,18 @@ unsafe impl Send for AlignedBuffer {}
 
 impl AlignedBuffer {
     /// A buffer of zeros, of at least `bytes`.
-    pub(super) fn new(bytes: usize) -> Self {
+    pub(crate) fn new(number: u16, bytes: usize) -> Self {
         let bytes = bytes.max(1).next_multiple_of(BLOCK_BYTES);
         let layout =
             Layout::from_size_align(bytes, BLOCK_BYTES).expect("a buffer is far smaller than memory");
         // SAFETY: the layout's size is not zero.
         let memory = unsafe { alloc_zeroed(layout) };
         let memory = NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout));
-        Self { memory, layout }
+        Self {
+            number,
+            memory,
+            layout,
+        }
     }
 }
 

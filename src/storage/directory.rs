@@ -240,7 +240,7 @@ impl Medium for DataDirectory {
     }
 
     fn segments(&self) -> Result<Vec<Found>, StorageError> {
-        segments(&self.path, &self.superblock)
+        segments(&self.path)
     }
 
     fn read_segment(&self, segment: &Found) -> Result<Vec<u8>, StorageError> {
@@ -274,11 +274,12 @@ impl Medium for DataDirectory {
         AbstentionMark::of(&self.path).set(&damage.to_string(), view.map(View::get))?;
         let aside = set_log_aside(&self.path)?;
         tracing::error!(evidence = %aside.display(), "the damaged log was moved");
-        Ok(())
+        // Its segments are not missed.
+        self.update(|superblock| superblock.log_end = 0)
     }
 }
 
-fn superblock_path(path: &Path) -> PathBuf {
+pub(super) fn superblock_path(path: &Path) -> PathBuf {
     path.join("superblock")
 }
 
@@ -309,15 +310,8 @@ fn lock(path: &Path) -> Result<File, StorageError> {
 }
 
 /// The segments of the log of a directory, in order.
-pub(super) fn segments(path: &Path, superblock: &Superblock) -> Result<Vec<Found>, StorageError> {
-    let log = path.join("log");
-    let found = list(&log)?;
-    let last = found.last().map_or(0, |file| file.index);
-    if last < superblock.log_end {
-        let missing = numbered(&log, superblock.log_end);
-        return Err(StorageError::damaged(&missing, 0, "the segment is missing"));
-    }
-    Ok(found)
+pub(super) fn segments(path: &Path) -> Result<Vec<Found>, StorageError> {
+    list(&path.join("log"))
 }
 
 pub(super) fn sync_directory(path: &Path) -> Result<(), StorageError> {

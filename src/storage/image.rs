@@ -22,7 +22,7 @@ const CHUNK_BYTES_MAX: usize = 1 << 30;
 const MAGIC: &[u8; 8] = b"ATLAS\0I2";
 
 /// Before a chunk: its length and checksum.
-const HEAD_BYTES: usize = 12;
+pub(super) const HEAD_BYTES: usize = 12;
 
 /// Writes an image beside its final place, and puts it there when it is whole and on disk. How many bytes it has.
 ///

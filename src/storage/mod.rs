@@ -47,9 +47,11 @@ mod repair;
 pub mod restart;
 pub(crate) mod shelf;
 mod superblock;
+pub mod survey;
 mod writer;
 
 pub use budget::DiskBudget;
+pub(crate) use buffer::AlignedBuffer;
 pub use codec::{CodecError, RecordReader};
 pub(crate) use directory::read_superblock;
 pub use directory::{DataDirectory, Formatted};
@@ -157,7 +159,7 @@ pub enum StorageError {
         path: PathBuf,
     },
     /// What was promised is damaged.
-    #[error("{}: damaged at offset {offset}: {what} (`atlas inspect integrity` shows the extent)", path.display())]
+    #[error("{}: damaged at offset {offset}: {what}; {} (`atlas inspect integrity` shows the extent)", path.display(), remedy(path))]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -194,13 +196,24 @@ pub enum StorageError {
     },
 }
 
+/// What helps against damage of a file.
+fn remedy(path: &Path) -> &'static str {
+    match path.parent().is_some_and(|parent| parent.ends_with("images")) {
+        true => "the state has to come from other replicas",
+        false => {
+            "what this replica promised may be lost: one of a cluster of four or more sets its log aside, catches up and abstains from \
+             votes as long as that matters; in a smaller one, restore what was there"
+        }
+    }
+}
+
 impl StorageError {
     pub(crate) fn io(path: &Path, doing: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { path, doing, source }
     }
 
-    fn damaged(path: &Path, offset: u64, what: impl Into<String>) -> Self {
+    pub(crate) fn damaged(path: &Path, offset: u64, what: impl Into<String>) -> Self {
         Self::Damaged {
             path: path.to_owned(),
             offset,

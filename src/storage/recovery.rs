@@ -102,6 +102,7 @@ pub fn scan_with(
         first_segment: superblock.log_start,
         torn: false,
     };
+    check_end(superblock, files)?;
     let files = files.iter().filter(|file| file.index >= superblock.log_start);
     let mut end: Option<(PathBuf, u64)> = None;
     for (file, expected) in files.zip(superblock.log_start..) {
@@ -147,6 +148,21 @@ pub fn scan_with(
     }
     tail.next_number = tail.next_number.max(1);
     Ok(tail)
+}
+
+/// Whether the last segment that was made is there.
+fn check_end(superblock: &Superblock, files: &[Found]) -> Result<(), StorageError> {
+    let (last, path) = files
+        .last()
+        .map_or((0, PathBuf::from("log")), |file| (file.index, file.path.clone()));
+    if last >= superblock.log_end {
+        return Ok(());
+    }
+    let what = format!(
+        "the log goes on to segment {}, which is missing",
+        superblock.log_end
+    );
+    Err(StorageError::damaged(&path, 0, what))
 }
 
 fn next_group<'a>(

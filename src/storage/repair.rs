@@ -246,6 +246,9 @@ impl Remains {
                 };
                 each(RawRecord {
                     lsn: header.first_lsn.plus(number),
+                    path: &file.path,
+                    offset: *at as u64,
+                    group: header.number,
                     bytes,
                 });
             }

@@ -124,8 +124,9 @@ pub fn restart<S: Stack, M: Medium>(
     executor: &mut ExecutorOf<S>,
     witness: &mut impl Witness,
 ) -> Result<Restored, StorageError> {
+    let stables = find_stables(medium, settings)?;
+    // As it is when a damaged log was set aside.
     let superblock = medium.superblock();
-    let stables = find_stables(medium, settings, &superblock)?;
     let image = match restore_image(medium, &superblock, executor) {
         Ok(image) => image,
         Err(error) => {
@@ -173,14 +174,10 @@ pub fn restart<S: Stack, M: Medium>(
 }
 
 /// The records about what is stable. A log that is damaged is replaced by an empty one, if that may be.
-fn find_stables<M: Medium>(
-    medium: &mut M,
-    settings: &RestartSettings,
-    superblock: &Superblock,
-) -> Result<Vec<Record>, StorageError> {
+fn find_stables<M: Medium>(medium: &mut M, settings: &RestartSettings) -> Result<Vec<Record>, StorageError> {
     let mut stables = Vec::new();
     let read = |segment: &Found| medium.read_segment(segment);
-    let scanned = scan_with(superblock, &medium.segments()?, read, |raw| {
+    let scanned = scan_with(&medium.superblock(), &medium.segments()?, read, |raw| {
         if raw.is_stable() {
             stables.push(read_record(&settings.reader, raw)?);
         }

@@ -13,7 +13,7 @@ use crate::types::{Lsn, SeqNo};
 const GATHERED_BYTES: usize = 1 << 20;
 
 /// How many groups may be gathered, under way, or wait.
-const BUFFERS: usize = 4;
+const BUFFERS: u16 = 4;
 
 /// What a writer starts with: who it writes for, and where the log ends.
 #[derive(Debug, Clone, Copy)]
@@ -125,7 +125,9 @@ impl LogWriter {
             longest.next_multiple_of(super::BLOCK_BYTES) as u64 <= settings.segment_bytes,
             "a segment holds the longest record"
         );
-        let mut spare: Vec<AlignedBuffer> = (0..BUFFERS).map(|_| AlignedBuffer::new(capacity)).collect();
+        let mut spare: Vec<AlignedBuffer> = (0..BUFFERS)
+            .map(|number| AlignedBuffer::new(number, capacity))
+            .collect();
         let open = spare.pop().map(|buffer| Group::new(buffer, Lsn::ZERO));
         Self {
             settings,
@@ -283,6 +285,25 @@ impl LogWriter {
             }) => &group.buffer[*from..group.disk_bytes()],
             _ => &[],
         }
+    }
+
+    /// The memory that groups are gathered in and written from, by its number: to be registered with a ring. It stays where it is as long
+    /// as the writer lives.
+    #[must_use]
+    pub fn buffers(&self) -> Vec<&[u8]> {
+        let flight = self.flight.iter().map(|flight| &flight.group.buffer);
+        let groups = self.sealed.iter().chain([&self.open]).map(|group| &group.buffer);
+        let mut all: Vec<&AlignedBuffer> = flight.chain(groups).chain(&self.spare).collect();
+        all.sort_unstable_by_key(|buffer| buffer.number);
+        all.into_iter().map(|buffer| &**buffer).collect()
+    }
+
+    /// The number of the buffer that holds what the write under way writes.
+    #[must_use]
+    pub fn buffer(&self) -> u16 {
+        self.flight
+            .as_ref()
+            .map_or(0, |flight| flight.group.buffer.number)
     }
 
     /// Seals the next group and gives it its place.

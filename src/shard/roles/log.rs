@@ -33,6 +33,8 @@ pub(crate) struct LogLanes {
 pub(crate) struct LogRole {
     owner: u8,
     writer: LogWriter,
+    /// Whether the writer's buffers are registered with the ring; unknown before the first write.
+    is_registered: Option<bool>,
     files: BTreeMap<u64, File>,
     keeper: KeeperHandle,
     lanes: LogLanes,
@@ -62,6 +64,7 @@ impl LogRole {
             owner,
             told: writer.durable(),
             writer,
+            is_registered: None,
             files,
             keeper,
             lanes,
@@ -169,16 +172,35 @@ impl LogRole {
         let fd = file.as_raw_fd();
         match operation {
             LogOperation::Write { offset, .. } => {
+                let is_registered = *self
+                    .is_registered
+                    .get_or_insert_with(|| register(&self.writer, reactor));
                 let (bytes, token) = (self.writer.bytes(), self.token(WRITE));
                 // SAFETY: the group under way stays where it is and unchanged until its write completed; this role is
                 // dropped only after the ring has cancelled what is under way. Its file stays in `files` that long:
                 // a segment is cut only when a later one is written to.
-                unsafe { reactor.write(fd, bytes, offset, token) };
+                unsafe {
+                    match is_registered {
+                        true => reactor.write_fixed(fd, bytes, self.writer.buffer(), offset, token),
+                        false => reactor.write(fd, bytes, offset, token),
+                    }
+                }
             }
             LogOperation::Sync { .. } => reactor.sync_data(fd, self.token(SYNC)),
         }
         true
     }
+}
+
+/// Registers the writer's buffers with the ring that writes them; false when they have to be written without.
+fn register(writer: &LogWriter, reactor: &mut Reactor) -> bool {
+    // SAFETY: the buffers live as long as the writer, and their role is dropped after its shard's ring.
+    let registered = unsafe { reactor.register_buffers(&writer.buffers()) };
+    registered
+        .inspect_err(|error| {
+            tracing::warn!(%error, "the log's buffers cannot be registered, writes cost more: raise the locked memory, see `atlas doctor`");
+        })
+        .is_ok()
 }
 
 impl Role for LogRole {

@@ -38,7 +38,8 @@ impl SimDisk {
                 self.ask(now, Task::Forget(seq));
                 Vec::new()
             }
-            ImageTask::Install(_) => Vec::new(),
+            // Images stay until they are forgotten.
+            ImageTask::Install(_) | ImageTask::Hold(_) => Vec::new(),
         }
     }
 

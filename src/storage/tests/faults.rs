@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use super::files::planned::{self, Plan};
 use super::keeper::{Kept, Task, Work};
+use super::restart::Medium;
 use super::*;
 
 /// Four groups of one block each.

@@ -1,0 +1,486 @@
+//! What checkpoints cost execution: the longest pause, and the throughput beside a run without any.
+//!
+//! `cargo bench --bench checkpoint -- [--mib M] [--value-bytes N] [--batch-operations N] [--decisions D] [--bytes B]
+//! [--checkpoints C] [--rate R] [--hot PERCENT] [--dir DIR] [--json FILE]` fills a key-value store with M MiB (1024) and runs decisions
+//! of random puts through the single-threaded executor as the execution role does: a few decisions, some background work, images
+//! handed to a thread that writes them to disk, one at a time. A checkpoint is due after D decisions (1000) or B bytes (32 MiB),
+//! as by default; C of them are measured. With `--rate` decisions come at R operations per second, as consensus would send them, in
+//! place of all at once. `--hot` sends nine tenths of the puts to that percentage of the parts' keys.
+//!
+//! A pause is a stretch of the executor's time during which no operation is executed: the application itself takes the
+//! time of each. It is given by the clock, and in processor time of the executor's thread (taken every few operations): a machine that is
+//! busy with other things stretches the first, not the second. Decisions are made between the measured stretches.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use atlas_smr_replica::crypto::Digester;
+use atlas_smr_replica::execution::apps::kv::{self, Kv};
+use atlas_smr_replica::execution::{
+    Application, CheckpointImage, CheckpointRule, ExecutionEvent, Executor, PartitionedStore, SingleThreaded,
+};
+use atlas_smr_replica::messages::{Authenticator, Batch, Frame, FrameBuilder, Mode, Proposal, RequestFrame};
+use atlas_smr_replica::storage::image;
+use atlas_smr_replica::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, SeqNo, View};
+use bytes::Bytes;
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// As in the execution role.
+const STEP_DECISIONS: usize = 16;
+const STEP_BACKGROUND_BYTES: usize = 128 * 1024;
+const FRAME_OPERATIONS: usize = 64;
+/// Bytes of a pair beside its value: the key, and what the store keeps with it.
+const PAIR_BYTES: u64 = 8 + 20;
+
+#[derive(Debug, Clone, Serialize)]
+struct Parameters {
+    state_mib: u64,
+    keys: u64,
+    value_bytes: usize,
+    batch_operations: usize,
+    checkpoint_decisions: u64,
+    checkpoint_bytes: u64,
+    checkpoints: u64,
+    /// Operations per second; 0: as fast as they are executed.
+    rate: f64,
+    hot_percent: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Measured {
+    operations: u64,
+    seconds: f64,
+    ops_per_s: f64,
+    longest_pause_ms: f64,
+    /// The same in processor time of the executor's thread, at most: a look every few operations takes them together.
+    longest_pause_cpu_ms: f64,
+    /// The longest execution of one decision.
+    longest_decision_ms: f64,
+    decision_p50_us: f64,
+    decision_p999_us: f64,
+    checkpoints: u64,
+    images: u64,
+    /// Processor time of the executor's thread per operation.
+    cpu_us_per_op: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    parameters: Parameters,
+    without: Measured,
+    with: Measured,
+    throughput_ratio: f64,
+}
+
+/// Takes the time between operations.
+#[derive(Debug, Clone)]
+struct Timed {
+    start: Instant,
+    last_ns: Arc<AtomicU64>,
+    longest_ns: Arc<AtomicU64>,
+    operations: Arc<AtomicU64>,
+    last_cpu_ns: Arc<AtomicU64>,
+    longest_cpu_ns: Arc<AtomicU64>,
+}
+
+/// Operations between two looks at the processor time, which costs a system call.
+const CPU_EVERY: u64 = 8;
+
+impl Timed {
+    fn now(&self) -> u64 {
+        self.start.elapsed().as_nanos() as u64
+    }
+
+    /// The executor goes on after a stretch that does not count.
+    fn resume(&self) {
+        self.last_ns.store(self.now(), Ordering::Relaxed);
+        self.last_cpu_ns
+            .store(cpu_time().as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    fn forget(&self) {
+        self.longest_ns.store(0, Ordering::Relaxed);
+        self.longest_cpu_ns.store(0, Ordering::Relaxed);
+    }
+
+    /// An operation was executed.
+    fn count(&self) {
+        if self
+            .operations
+            .fetch_add(1, Ordering::Relaxed)
+            .is_multiple_of(CPU_EVERY)
+        {
+            self.pass();
+        } else {
+            self.pass_clock();
+        }
+    }
+
+    /// Ends a stretch, or an operation.
+    fn pass(&self) {
+        self.pass_clock();
+        let now = cpu_time().as_nanos() as u64;
+        let gap = now - self.last_cpu_ns.swap(now, Ordering::Relaxed);
+        self.longest_cpu_ns.fetch_max(gap, Ordering::Relaxed);
+    }
+
+    fn pass_clock(&self) {
+        let now = self.now();
+        let gap = now - self.last_ns.swap(now, Ordering::Relaxed);
+        self.longest_ns.fetch_max(gap, Ordering::Relaxed);
+    }
+}
+
+impl Application for Timed {
+    type State = PartitionedStore;
+
+    fn initial_state(&self) -> PartitionedStore {
+        Kv.initial_state()
+    }
+
+    fn update(&self, state: &mut PartitionedStore, operation: &[u8], result: &mut Vec<u8>) {
+        Kv.update(state, operation, result);
+        self.count();
+    }
+
+    fn unordered_execution(&self, state: &PartitionedStore, operation: &[u8], result: &mut Vec<u8>) {
+        Kv.unordered_execution(state, operation, result);
+    }
+
+    fn prepare(&self, state: &PartitionedStore, operations: &[&[u8]]) {
+        Kv.prepare(state, operations);
+    }
+
+    fn name(&self) -> &'static str {
+        "kv, timed"
+    }
+}
+
+/// Writes images, as the keeper does: one at a time, on a thread of its own.
+struct Writer {
+    tasks: mpsc::Sender<Box<dyn CheckpointImage>>,
+    thread: JoinHandle<()>,
+    is_writing: Arc<AtomicBool>,
+    written: Arc<AtomicU64>,
+}
+
+impl Writer {
+    fn start(directory: &Path) -> Self {
+        let (tasks, todo) = mpsc::channel::<Box<dyn CheckpointImage>>();
+        let (is_writing, written) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let (is_done, count) = (is_writing.clone(), written.clone());
+        let directory = directory.to_owned();
+        let thread = std::thread::spawn(move || {
+            let mut kept: VecDeque<PathBuf> = VecDeque::new();
+            for mut image in todo {
+                let path = directory.join(format!("{:016}", image.claim().seq.get()));
+                image::write(&path, &mut *image, 1).expect("there is space for images");
+                drop(image);
+                kept.push_back(path);
+                if kept.len() > 2 {
+                    let old = kept.pop_front().unwrap_or_default();
+                    std::fs::remove_file(old).expect("it was written");
+                }
+                count.fetch_add(1, Ordering::Relaxed);
+                is_done.store(false, Ordering::Release);
+            }
+            for last in kept {
+                std::fs::remove_file(last).expect("it was written");
+            }
+        });
+        Self {
+            tasks,
+            thread,
+            is_writing,
+            written,
+        }
+    }
+}
+
+struct Load {
+    parameters: Parameters,
+    random: u64,
+    seq: u64,
+}
+
+impl Load {
+    fn key(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let (keys, hot) = (self.parameters.keys, self.parameters.hot_percent);
+        let is_hot = hot > 0 && !self.random.is_multiple_of(10);
+        let reach = if is_hot { (keys * hot / 100).max(1) } else { keys };
+        (self.random >> 8) % reach
+    }
+
+    fn decision(&mut self, mut key: impl FnMut(&mut Self) -> u64) -> Arc<Proposal> {
+        self.seq += 1;
+        let value = vec![self.seq as u8; self.parameters.value_bytes];
+        let clients = self.parameters.batch_operations / FRAME_OPERATIONS;
+        let frames: Vec<Frame> = (0..clients)
+            .map(|client| {
+                let mut builder = FrameBuilder::default();
+                for _ in 0..FRAME_OPERATIONS {
+                    let put = kv::put(&key(self).to_le_bytes(), &value).expect("the key is short");
+                    builder.push(&put).expect("it fits");
+                }
+                let client = ClientId::new(client as u32);
+                let body = builder.finish(client, FrameSeq::new(self.seq), Mode::Ordered);
+                let frame = RequestFrame {
+                    body,
+                    authenticator: Authenticator::Macs(Vec::new()),
+                };
+                Frame::check(frame.to_archive(), 4096, 16 << 20, |_| Digest::ZERO).expect("it is sound")
+            })
+            .collect();
+        let bytes = frames.iter().map(|frame| frame.bytes().len()).sum();
+        Arc::new(Proposal {
+            view: View::ZERO,
+            seq: SeqNo::new(self.seq),
+            batch: Arc::new(Batch {
+                digest: Digest::ZERO,
+                frames,
+                bytes,
+            }),
+            message: Bytes::new(),
+            authentic: true,
+        })
+    }
+}
+
+fn cpu_time() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel fills the struct it is given.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+fn measure(parameters: &Parameters, checkpoints: bool, directory: &Path) -> Measured {
+    let timed = Timed {
+        start: Instant::now(),
+        last_ns: Arc::default(),
+        longest_ns: Arc::default(),
+        operations: Arc::default(),
+        last_cpu_ns: Arc::default(),
+        longest_cpu_ns: Arc::default(),
+    };
+    let rule = match checkpoints {
+        true => CheckpointRule {
+            decisions: parameters.checkpoint_decisions,
+            bytes: parameters.checkpoint_bytes,
+        },
+        false => CheckpointRule {
+            decisions: u64::MAX,
+            bytes: u64::MAX,
+        },
+    };
+    let clients = parameters.batch_operations / FRAME_OPERATIONS;
+    let digester = Digester::new(ClusterId::from_bytes([1; 16]));
+    let mut executor = SingleThreaded::new(timed.clone(), clients, digester, Epoch::ZERO, rule);
+    let mut load = Load {
+        parameters: parameters.clone(),
+        random: 0x9e37_79b9_7f4a_7c15,
+        seq: 0,
+    };
+    let mut events = Vec::new();
+    let mut filled = 0;
+    while filled < parameters.keys {
+        let decision = load.decision(|_| {
+            filled += 1;
+            (filled - 1) % parameters.keys
+        });
+        executor.execute(&decision, &mut events);
+        events.clear();
+    }
+    while executor.background_step(usize::MAX, &mut events) {}
+    events.clear();
+
+    let writer = Writer::start(directory);
+    let batch_bytes = load.decision(Load::key).batch.bytes as u64;
+    load.seq -= 1;
+    let by_bytes = parameters.checkpoint_bytes.div_ceil(batch_bytes);
+    let period = parameters.checkpoint_decisions.min(by_bytes);
+    // One period to get going.
+    let (warm_up, decisions) = (period, parameters.checkpoints * period);
+    let mut latency = Histogram::<u64>::new(3).expect("three digits");
+    let (mut busy, mut cpu, mut done, mut taken) = (Duration::ZERO, Duration::ZERO, 0, 0);
+    let mut has_background = false;
+    let mut images_before = 0;
+    let pace = (parameters.rate > 0.0)
+        .then(|| Duration::from_secs_f64(parameters.batch_operations as f64 / parameters.rate));
+    let (mut due, mut began) = (Instant::now(), Instant::now());
+    let mut ready: VecDeque<Arc<Proposal>> = VecDeque::new();
+    while done < warm_up + decisions {
+        let count = STEP_DECISIONS.min((warm_up + decisions - done) as usize);
+        while ready.len() < count {
+            let decision = load.decision(Load::key);
+            ready.push_back(decision);
+        }
+        if done >= warm_up && busy.is_zero() {
+            timed.forget();
+            images_before = writer.written.load(Ordering::Relaxed);
+            taken = 0;
+            due = Instant::now();
+            began = due;
+        }
+        let is_measured = done >= warm_up;
+        timed.resume();
+        let (start, start_cpu) = (Instant::now(), cpu_time());
+        let mut executed = 0;
+        while executed < count {
+            if pace.is_some_and(|_| Instant::now() < due) {
+                break;
+            }
+            let Some(decision) = ready.pop_front() else { break };
+            let begin = Instant::now();
+            executor.execute(&decision, &mut events);
+            if is_measured {
+                latency
+                    .record(begin.elapsed().as_nanos() as u64)
+                    .expect("it grows");
+            }
+            due += pace.unwrap_or_default();
+            executed += 1;
+            has_background = true;
+        }
+        // While nothing is due, standing still is no pause.
+        if executed == 0 {
+            timed.resume();
+        }
+        if has_background {
+            has_background = executor.background_step(STEP_BACKGROUND_BYTES, &mut events);
+        }
+        for event in events.drain(..) {
+            match event {
+                ExecutionEvent::Checkpoint(_) => taken += 1,
+                ExecutionEvent::Image(image) if !writer.is_writing.swap(true, Ordering::AcqRel) => {
+                    writer.tasks.send(image).expect("the writer lives");
+                }
+                _ => {}
+            }
+        }
+        executor.keep_images(checkpoints && !writer.is_writing.load(Ordering::Acquire));
+        if executed > 0 || Instant::now() > due {
+            timed.pass();
+        }
+        if is_measured {
+            busy += start.elapsed();
+            cpu += cpu_time() - start_cpu;
+        }
+        done += executed as u64;
+        if executed == 0 && !has_background {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
+    }
+    if pace.is_some() {
+        busy = began.elapsed();
+    }
+    let images = writer.written.load(Ordering::Relaxed) - images_before;
+    drop(writer.tasks);
+    writer.thread.join().expect("images are written");
+    let operations = decisions * parameters.batch_operations as u64;
+    let us = |quantile: f64| latency.value_at_quantile(quantile) as f64 / 1e3;
+    Measured {
+        operations,
+        seconds: busy.as_secs_f64(),
+        ops_per_s: operations as f64 / busy.as_secs_f64(),
+        longest_pause_ms: timed.longest_ns.load(Ordering::Relaxed) as f64 / 1e6,
+        longest_pause_cpu_ms: timed.longest_cpu_ns.load(Ordering::Relaxed) as f64 / 1e6,
+        longest_decision_ms: us(1.0) / 1e3,
+        decision_p50_us: us(0.5),
+        decision_p999_us: us(0.999),
+        checkpoints: taken,
+        images,
+        cpu_us_per_op: cpu.as_secs_f64() * 1e6 / operations as f64,
+    }
+}
+
+fn print(name: &str, measured: &Measured) {
+    println!(
+        "{name:<22} {:>10.0} {:>9.3} {:>9.3} {:>11.3} {:>9.0} {:>9.0} {:>12} {:>7} {:>9.3}",
+        measured.ops_per_s,
+        measured.longest_pause_ms,
+        measured.longest_pause_cpu_ms,
+        measured.longest_decision_ms,
+        measured.decision_p50_us,
+        measured.decision_p999_us,
+        measured.checkpoints,
+        measured.images,
+        measured.cpu_us_per_op
+    );
+}
+
+fn main() {
+    let all: Vec<String> = std::env::args().collect();
+    let value = |name: &str| {
+        let at = all.iter().position(|argument| argument == name)?;
+        all.get(at + 1)
+    };
+    let number = |name: &str, default: f64| {
+        value(name).map_or(default, |text| {
+            text.parse().unwrap_or_else(|_| panic!("{name} is a number"))
+        })
+    };
+    let (state_mib, value_bytes) = (
+        number("--mib", 1024.0) as u64,
+        number("--value-bytes", 256.0) as usize,
+    );
+    let parameters = Parameters {
+        state_mib,
+        keys: (state_mib << 20) / (value_bytes as u64 + PAIR_BYTES),
+        value_bytes,
+        batch_operations: (number("--batch-operations", 256.0) as usize).next_multiple_of(FRAME_OPERATIONS),
+        checkpoint_decisions: number("--decisions", 1000.0) as u64,
+        checkpoint_bytes: number("--bytes", f64::from(32 << 20)) as u64,
+        checkpoints: number("--checkpoints", 5.0) as u64,
+        rate: number("--rate", 0.0),
+        hot_percent: number("--hot", 0.0) as u64,
+    };
+    let directory = value("--dir").map_or_else(std::env::temp_dir, PathBuf::from);
+    let temporary = tempfile::tempdir_in(&directory).expect("the directory can be written");
+    println!("{parameters:?}, images in {}", directory.display());
+    println!(
+        "{:<22} {:>10} {:>9} {:>9} {:>11} {:>9} {:>9} {:>12} {:>7} {:>9}",
+        "run",
+        "ops/s",
+        "pause/ms",
+        "…CPU/ms",
+        "decision/ms",
+        "p50/µs",
+        "p99.9/µs",
+        "checkpoints",
+        "images",
+        "CPU µs/op"
+    );
+    let without = measure(&parameters, false, temporary.path());
+    print("without checkpoints", &without);
+    let with = measure(&parameters, true, temporary.path());
+    print("with checkpoints", &with);
+    let report = Report {
+        throughput_ratio: with.ops_per_s / without.ops_per_s,
+        parameters,
+        without,
+        with,
+    };
+    println!(
+        "longest pause {:.2} ms ({:.2} ms of processor time); throughput {:.2} of a run without checkpoints",
+        report.with.longest_pause_ms, report.with.longest_pause_cpu_ms, report.throughput_ratio
+    );
+    if let Some(path) = value("--json") {
+        let text = serde_json::to_string_pretty(&report).expect("the report is plain");
+        std::fs::write(path, text).expect("the file can be written");
+    }
+}
