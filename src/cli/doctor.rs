@@ -1,9 +1,11 @@
 use std::fmt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
 use super::CommandError;
+use crate::load::Limits;
 use crate::shard::probe;
 
 /// Look whether this machine can run replicas well, and say what to change.
@@ -12,6 +14,12 @@ pub(super) struct Doctor {
     /// Print the findings as JSON.
     #[arg(long)]
     json: bool,
+    /// Measure as well what this machine can do at most, term by term of an operation's cost; takes two seconds.
+    #[arg(long)]
+    limits: bool,
+    /// The directory whose disk is measured.
+    #[arg(long, default_value = ".", requires = "limits")]
+    data: PathBuf,
 }
 
 /// How bad a finding is.
@@ -188,8 +196,19 @@ impl Doctor {
             clock(),
             cpu_accounting(),
         ];
+        let limits = match self.limits {
+            true => Some(Limits::measure(&self.data)?),
+            false => None,
+        };
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&findings)?);
+            let text = match &limits {
+                None => serde_json::to_string_pretty(&findings)?,
+                Some(limits) => serde_json::to_string_pretty(&serde_json::json!({
+                    "findings": findings,
+                    "limits": limits,
+                }))?,
+            };
+            println!("{text}");
         } else {
             for Finding {
                 grade,
@@ -201,6 +220,12 @@ impl Doctor {
                 println!("{grade} {subject:<15} {found}");
                 if let Some(remedy) = remedy {
                     println!("  {:<15} → {remedy}", "");
+                }
+            }
+            if let Some(limits) = &limits {
+                println!("what this machine can do at most");
+                for (name, value) in limits.rows() {
+                    println!("  {name:<28} {value:>14}");
                 }
             }
         }
