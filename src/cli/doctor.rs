@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::CommandError;
+use crate::load::Limits;
 use crate::shard::probe;
 
 /// Look whether this machine can run replicas well, and say what to change.
@@ -20,6 +21,9 @@ pub(super) struct Doctor {
     /// Print the findings as JSON.
     #[arg(long)]
     json: bool,
+    /// Measure as well what this machine can do at most, term by term of an operation's cost; takes two seconds.
+    #[arg(long)]
+    limits: bool,
 }
 
 /// Forbids what container runtimes forbid by default, io_uring excepted.
@@ -255,8 +259,19 @@ impl Doctor {
             cpu_accounting(),
         ];
         findings.extend(self.data.as_deref().map(disk));
+        let limits = match self.limits {
+            true => Some(Limits::measure(self.data.as_deref().unwrap_or(Path::new(".")))?),
+            false => None,
+        };
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&findings)?);
+            let text = match &limits {
+                None => serde_json::to_string_pretty(&findings)?,
+                Some(limits) => serde_json::to_string_pretty(&serde_json::json!({
+                    "findings": findings,
+                    "limits": limits,
+                }))?,
+            };
+            println!("{text}");
         } else {
             for Finding {
                 grade,
@@ -268,6 +283,12 @@ impl Doctor {
                 println!("{grade} {subject:<15} {found}");
                 if let Some(remedy) = remedy {
                     println!("  {:<15} → {remedy}", "");
+                }
+            }
+            if let Some(limits) = &limits {
+                println!("what this machine can do at most");
+                for (name, value) in limits.rows() {
+                    println!("  {name:<28} {value:>14}");
                 }
             }
         }

@@ -101,6 +101,10 @@ pub struct Task {
     pub declares: bool,
     /// Whether all of that is final.
     pub certain: bool,
+    /// Operations executed [alone](Core::execute_alone) before it began.
+    pub(super) alone: u64,
+    /// Whether operations before it are not committed.
+    pub(super) early: bool,
     state: State,
 }
 
@@ -135,6 +139,8 @@ pub struct Core<S> {
     distrusts: AtomicBool,
     /// Executions that were of no use.
     aborts: AtomicU64,
+    /// Operations executed on the state itself, with nothing under way beside them that could notice.
+    alone: AtomicU64,
     commit: Mutex<Throttle>,
 }
 
@@ -163,6 +169,7 @@ impl<S: KeyedState> Core<S> {
             limit: AtomicU64::new(u64::MAX),
             distrusts: AtomicBool::new(false),
             aborts: AtomicU64::new(0),
+            alone: AtomicU64::new(0),
             commit: Mutex::new(Throttle::new(slots as u64)),
         }
     }
@@ -253,14 +260,62 @@ impl<S: KeyedState> Core<S> {
         self.head_is_due() || self.cursor.load(Ordering::Acquire) < self.bound()
     }
 
-    /// Whether more than one worker would find something to do.
-    pub fn has_work_for_many(&self) -> bool {
-        self.ahead.load(Ordering::Relaxed) > 1
-            && self.cursor.load(Ordering::Relaxed).saturating_add(1) < self.bound()
+    /// How many operations from the head on are executed from now on; with 1 there is no speculation.
+    pub fn set_ahead(&self, ahead: u64) {
+        self.ahead.store(ahead, Ordering::Relaxed);
     }
 
-    /// Commits what can be committed, and finds an execution to do: that of the head first, else the next in order.
-    pub fn next(&self) -> Found {
+    /// Whether speculation is of no use at the moment: the owner executes operations in order, on the state itself.
+    pub fn is_alone(&self) -> bool {
+        self.ahead.load(Ordering::Relaxed) <= 1
+    }
+
+    /// Whether more than one worker would find something to do.
+    pub fn has_work_for_many(&self) -> bool {
+        !self.is_alone() && self.cursor.load(Ordering::Relaxed).saturating_add(1) < self.bound()
+    }
+
+    /// Owner: executes up to `most` operations at the head on the state itself, as long as speculation is of no use and none
+    /// of them was executed before; how many. There is nothing to validate: all before each of them is final, and
+    /// nothing is committed meanwhile. Call [`next`](Self::next) after it.
+    pub fn execute_alone(&self, most: usize, mut execute: impl FnMut(&mut S, &[u8], &mut Outcome)) -> usize {
+        if !self.is_alone() {
+            return 0;
+        }
+        let Ok(mut throttle) = self.commit.try_lock() else {
+            return 0;
+        };
+        let mut done = 0;
+        while done < most && self.is_alone() {
+            let head = self.head.load(Ordering::Relaxed);
+            if head >= self.tail.load(Ordering::Acquire) || head >= self.limit.load(Ordering::Acquire) {
+                break;
+            }
+            let state = self.state(head);
+            if state.phase != Phase::Ready || !self.change(head, state, state.at(Phase::Validating)) {
+                break;
+            }
+            let slot = self.slot(head);
+            let operation = std::mem::take(&mut held(&slot.input).operation);
+            {
+                let mut outcome = held(&slot.outcome);
+                outcome.reset(head);
+                self.with_base_mut(|base| execute(base, &operation, &mut outcome));
+            }
+            // After the writes: whoever began with the new count reads them. Pairs with the load in `start`.
+            self.alone.fetch_add(1, Ordering::Release);
+            self.commit_head(head, state, false, &mut throttle);
+            let _ = self
+                .cursor
+                .compare_exchange(head, head + 1, Ordering::AcqRel, Ordering::Relaxed);
+            done += 1;
+        }
+        done
+    }
+
+    /// Commits what can be committed, and finds an execution to do: that of the head first, else the next in order. A
+    /// helper leaves operations to the owner while that executes them [alone](Self::execute_alone).
+    pub fn next(&self, helps: bool) -> Found {
         let mut found = Found {
             task: None,
             committed: false,
@@ -270,15 +325,15 @@ impl<S: KeyedState> Core<S> {
                 // Who holds it looks at the head once more after letting go.
                 break;
             };
-            found.task = self.commit(&mut throttle, &mut found.committed);
+            found.task = self.commit(&mut throttle, helps, &mut found.committed);
             drop(throttle);
             // Pairs with the fence in `finish`: either who finished the head finds the lock free, or its end is seen here.
             fence(Ordering::SeqCst);
-            if found.task.is_some() || !self.head_is_due() {
+            if found.task.is_some() || (helps && self.is_alone()) || !self.head_is_due() {
                 break;
             }
         }
-        if found.task.is_none() {
+        if found.task.is_none() && !(helps && self.is_alone()) {
             found.task = self.claim();
         }
         found
@@ -310,7 +365,7 @@ impl<S: KeyedState> Core<S> {
 
     /// Commits from the head on. Gives the head's execution if it needs one: all before it is final, so what it reads
     /// will be.
-    fn commit(&self, throttle: &mut Throttle, committed: &mut bool) -> Option<Task> {
+    fn commit(&self, throttle: &mut Throttle, helps: bool, committed: &mut bool) -> Option<Task> {
         loop {
             let head = self.head.load(Ordering::Relaxed);
             if head >= self.tail.load(Ordering::Acquire) || head >= self.limit.load(Ordering::Acquire) {
@@ -330,15 +385,11 @@ impl<S: KeyedState> Core<S> {
                         self.aborts.fetch_add(1, Ordering::Relaxed);
                         return self.start(head, validating);
                     }
-                    self.slot(head)
-                        .state
-                        .store(state.at(Phase::Committed).pack(), Ordering::Release);
-                    self.head.store(head + 1, Ordering::Release);
+                    let was_early = held(&self.slot(head).outcome).early;
+                    self.commit_head(head, state, was_early, throttle);
                     *committed = true;
-                    if let Some(ahead) = throttle.on_commit(self.aborts()) {
-                        self.ahead.store(ahead, Ordering::Relaxed);
-                    }
                 }
+                Phase::Ready if helps && self.is_alone() => return None,
                 Phase::Ready | Phase::Aborted | Phase::Outdated => {
                     if let Some(task) = self.start(head, state) {
                         return Some(task);
@@ -349,16 +400,28 @@ impl<S: KeyedState> Core<S> {
         }
     }
 
+    /// The head's outcome is part of the state.
+    fn commit_head(&self, head: u64, state: State, was_early: bool, throttle: &mut Throttle) {
+        let committed = state.at(Phase::Committed).pack();
+        self.slot(head).state.store(committed, Ordering::Release);
+        self.head.store(head + 1, Ordering::Release);
+        if let Some(ahead) = throttle.on_commit(was_early, self.aborts()) {
+            self.set_ahead(ahead);
+        }
+    }
+
     /// Validates the head's outcome against the final state before it and makes it part of the state. An execution is
     /// a function of what it read: had it run now, the outcome would be the same.
     fn apply(&self, head: u64) -> bool {
         let outcome = held(&self.slot(head).outcome);
-        let is_certain = outcome.certain && !self.distrusts.load(Ordering::Acquire);
+        let distrusts = self.distrusts.load(Ordering::Acquire);
+        // Nobody looks at what an operation touches that is executed alone.
+        let is_certain = outcome.certain && !distrusts && outcome.alone == self.alone.load(Ordering::Acquire);
         let is_valid = |base: &S| {
             let mut reads = outcome.reads.iter();
             reads.all(|read| base.get(read.column, outcome.slice(&read.key)) == outcome.value(read))
         };
-        if outcome.certain && !is_certain {
+        if outcome.certain && distrusts {
             return false;
         }
         if outcome.writes.is_empty() {
@@ -420,16 +483,18 @@ impl<S: KeyedState> Core<S> {
             return None;
         }
         let input = held(&slot.input).clone();
-        let certain = input
-            .certain_from
-            .is_some_and(|from| self.head.load(Ordering::Acquire) >= from)
-            && !self.distrusts.load(Ordering::Acquire);
+        let alone = self.alone.load(Ordering::Acquire);
+        let head = self.head.load(Ordering::Acquire);
+        let certain =
+            input.certain_from.is_some_and(|from| head >= from) && !self.distrusts.load(Ordering::Acquire);
         Some(Task {
             txn,
             operation: input.operation,
             incarnation: to.incarnation,
             declares: input.certain_from.is_some(),
             certain,
+            alone,
+            early: txn > head,
             state: to,
         })
     }

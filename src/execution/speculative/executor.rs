@@ -338,13 +338,20 @@ impl<A: ScalableApp> Executor for Speculative<A> {
     }
 
     fn step(&mut self, events: &mut Vec<ExecutionEvent>) -> bool {
-        let mut any = false;
-        for _ in 0..STEP_OPERATIONS {
-            let turn = self.shared.turn(&mut self.scratch);
+        let (mut any, mut left) = (false, STEP_OPERATIONS);
+        while left > 0 {
+            let alone = self.shared.run_alone(left);
+            left -= alone;
+            if alone > 0 {
+                any = true;
+                continue;
+            }
+            let turn = self.shared.turn(&mut self.scratch, false);
             any |= turn.executed || turn.committed;
             if !turn.executed {
                 break;
             }
+            left -= 1;
         }
         any | self.gather(events)
     }

@@ -41,8 +41,9 @@
 //!   paper's eager validation is replaced by the readers that publishing finds in the index.
 //! - A read that finds the write of an aborted execution takes the old value instead of waiting: it is marked when the new one comes.
 //! - Blocks have no end: the window slides.
-//! - How far ahead operations are executed adapts to the share of useless executions: under full conflict
-//!   helpers are left asleep.
+//! - How far ahead operations are executed adapts to how many of these executions are used and how many are wasted. Where more
+//!   are wasted, helpers are left asleep and the owner executes operations one after the other on the state itself, as the
+//!   single-threaded executor does; now and then speculation is tried again, less and less often while it is in vain.
 
 mod core;
 mod executor;

@@ -35,10 +35,14 @@ pub struct Outcome {
     pub(super) txn: u64,
     /// Whether it read nothing but what was final, by the keys it declared: it needs no validation then.
     pub(super) certain: bool,
+    /// Operations executed alone before it began.
+    pub(super) alone: u64,
+    /// Whether it began before its turn.
+    pub(super) early: bool,
 }
 
 impl Outcome {
-    pub(super) fn reset(&mut self, txn: u64, certain: bool) {
+    pub(super) fn reset(&mut self, txn: u64) {
         for buffer in [&mut self.bytes, &mut self.result] {
             buffer.clear();
             buffer.shrink_to(KEPT_BYTES);
@@ -47,7 +51,9 @@ impl Outcome {
         self.writes.clear();
         self.panicked = false;
         self.txn = txn;
-        self.certain = certain;
+        self.certain = false;
+        self.alone = 0;
+        self.early = false;
     }
 
     /// Appends bytes.

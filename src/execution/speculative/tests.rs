@@ -228,12 +228,19 @@ proptest! {
                 executor.gather(&mut events);
                 continue;
             }
+            if turn % 7 == 2 {
+                // Speculation ends, or begins again.
+                shared.core.set_ahead(if turn % 2 == 0 { 1 } else { 64 });
+                shared.run_alone(turn % 4);
+                continue;
+            }
             let count = workers.len();
-            let worker = &mut workers[turn / 7 % count];
+            let number = turn / 7 % count;
+            let worker = &mut workers[number];
             match worker.running.take() {
                 Some(task) => shared.core.finish(&task, &mut worker.scratch.outcome),
                 None => {
-                    worker.running = shared.core.next().task;
+                    worker.running = shared.core.next(number > 0).task;
                     if let Some(task) = &worker.running {
                         shared.run(task, &mut worker.scratch);
                     }
@@ -301,8 +308,8 @@ fn a_reader_that_was_too_early_is_executed_again_when_the_writer_publishes() {
     executor.execute(&chain(2), &mut Vec::new());
     let shared = executor.shared();
     let (mut first, mut second) = (Scratch::default(), Scratch::default());
-    let writer = shared.core.next().task.unwrap();
-    let reader = shared.core.next().task.unwrap();
+    let writer = shared.core.next(false).task.unwrap();
+    let reader = shared.core.next(false).task.unwrap();
     shared.run(&reader, &mut second);
     shared.core.finish(&reader, &mut second.outcome);
     shared.run(&writer, &mut first);
@@ -312,7 +319,7 @@ fn a_reader_that_was_too_early_is_executed_again_when_the_writer_publishes() {
         1,
         "publishing marks the reader before its turn to be validated"
     );
-    let again = shared.core.next().task.unwrap();
+    let again = shared.core.next(false).task.unwrap();
     assert_eq!(again.txn, reader.txn);
 }
 
@@ -323,7 +330,7 @@ fn declared_operations_without_common_keys_are_executed_without_validation() {
     let operations = vec![program(1), program(2), program(1)];
     executor.execute(&decision(1, &[(0, 1, operations)]), &mut Vec::new());
     let core = &executor.shared().core;
-    let certain: Vec<bool> = (0..3).map(|_| core.next().task.unwrap().certain).collect();
+    let certain: Vec<bool> = (0..3).map(|_| core.next(false).task.unwrap().certain).collect();
     assert_eq!(certain, [true, true, false]);
 }
 
@@ -338,8 +345,8 @@ fn a_declaration_that_leaves_a_key_out_changes_no_outcome() {
     executor.execute(&decisions[0], &mut events);
     let shared = executor.shared();
     let (mut first, mut second) = (Scratch::default(), Scratch::default());
-    let lying = shared.core.next().task.unwrap();
-    let trusting = shared.core.next().task.unwrap();
+    let lying = shared.core.next(false).task.unwrap();
+    let trusting = shared.core.next(false).task.unwrap();
     assert!(trusting.certain);
     shared.run(&trusting, &mut second);
     shared.core.finish(&trusting, &mut second.outcome);

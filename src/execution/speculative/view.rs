@@ -22,7 +22,10 @@ pub struct View<'a, S> {
 impl<'a, S: KeyedState> View<'a, S> {
     /// The view of a task. With [`Task::declares`], `declared` holds the hashes of all keys the operation touches.
     pub fn new(core: &'a Core<S>, task: &'a Task, outcome: &'a mut Outcome, declared: &'a [u64]) -> Self {
-        outcome.reset(task.txn, task.certain);
+        outcome.reset(task.txn);
+        outcome.certain = task.certain;
+        outcome.alone = task.alone;
+        outcome.early = task.early;
         Self {
             core,
             task,

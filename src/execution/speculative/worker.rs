@@ -30,9 +30,24 @@ pub(super) struct Turn {
 }
 
 impl<A: ScalableApp> Shared<A> {
+    /// Executes up to `most` operations in order where speculation is of no use; how many.
+    pub fn run_alone(&self, most: usize) -> usize {
+        let application = &self.application;
+        self.core.execute_alone(most, |state, operation, outcome| {
+            let result = &mut outcome.result;
+            // What a panicking operation wrote stays, as everywhere.
+            let run = catch_unwind(AssertUnwindSafe(|| application.update(state, operation, result)));
+            if run.is_err() {
+                outcome.panicked = true;
+                result.clear();
+                result.extend_from_slice(PANIC_RESULT);
+            }
+        })
+    }
+
     /// Commits, and executes one operation if there is one to execute.
-    pub fn turn(&self, scratch: &mut Scratch) -> Turn {
-        let found = self.core.next();
+    pub fn turn(&self, scratch: &mut Scratch, helps: bool) -> Turn {
+        let found = self.core.next(helps);
         if let Some(task) = &found.task {
             self.run(task, scratch);
             self.core.finish(task, &mut scratch.outcome);
@@ -93,13 +108,13 @@ pub struct SpeculativeHelper<A: ScalableApp> {
 
 impl<A: ScalableApp> Helper for SpeculativeHelper<A> {
     fn work(&mut self) -> bool {
-        let turn = self.shared.turn(&mut self.scratch);
+        let turn = self.shared.turn(&mut self.scratch, true);
         self.committed |= turn.committed;
         turn.executed || turn.committed
     }
 
     fn has_work(&self) -> bool {
-        self.shared.core.has_work()
+        !self.shared.core.is_alone() && self.shared.core.has_work()
     }
 
     fn take_committed(&mut self) -> bool {
