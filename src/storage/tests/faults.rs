@@ -172,11 +172,9 @@ impl Life {
                     }
                 }
             }
-            LogOperation::Sync { segment } => match planned::next() {
-                None | Some((0, _)) => {
-                    self.files[&segment].sync_data().unwrap();
-                    Ok(0)
-                }
+            // Without a power cut, what was written is there: nothing to wait for.
+            LogOperation::Sync { .. } => match planned::next() {
+                None | Some((0, _)) => Ok(0),
                 Some((errno, _)) => Err(errno),
             },
         })
