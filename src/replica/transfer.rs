@@ -33,6 +33,8 @@ use crate::types::{ClientId, Digest, NodeId, SeqNo, Time};
 
 /// A replica so many decisions behind f+1 others has them transferred; fewer come with the next status.
 const LAG_DECISIONS: u64 = 32;
+/// A gap that does not close for so long is not small, whatever its size.
+const GAP_PATIENCE: Duration = Duration::from_secs(1);
 /// How many batches answer one question of a log transfer, at most.
 const BATCHES_PER_ANSWER: u64 = 64;
 /// How many certificates of stable checkpoints are remembered.
@@ -138,6 +140,8 @@ impl Allowance {
 pub(super) struct Transfers {
     /// By peer: its last decision, as it says.
     decided: Vec<SeqNo>,
+    /// Our own last decision, and since when.
+    moved: (SeqNo, Time),
     /// Stable checkpoints and what proves them, the newest last.
     certificates: VecDeque<(CheckpointClaim, Vec<SignedCheckpoint>)>,
     /// The images that are on disk, the newest last.
@@ -159,6 +163,7 @@ impl Transfers {
         };
         Self {
             decided: vec![SeqNo::ZERO; n],
+            moved: (SeqNo::ZERO, Time::START),
             certificates: VecDeque::new(),
             images: VecDeque::new(),
             taken: VecDeque::new(),
@@ -237,9 +242,16 @@ impl<S: Stack> Replica<S> {
         if let Some(known) = self.transfers.decided.get_mut(from.index()) {
             *known = decided;
         }
-        let reached = self.transfers.reached(self.settings.quorum.weak());
-        let is_far = reached > self.ordering.decided().plus(LAG_DECISIONS);
-        if is_far && self.log_transfer.state() == LogTransferState::Idle {
+        let (reached, here) = (
+            self.transfers.reached(self.settings.quorum.weak()),
+            self.ordering.decided(),
+        );
+        if self.transfers.moved.0 != here {
+            self.transfers.moved = (here, now);
+        }
+        let is_stuck = reached > here && now.since(self.transfers.moved.1) >= GAP_PATIENCE;
+        let is_far = reached > here.plus(LAG_DECISIONS);
+        if (is_far || is_stuck) && self.log_transfer.state() == LogTransferState::Idle {
             self.begin_log_transfer(now);
         }
     }

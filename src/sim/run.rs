@@ -11,6 +11,7 @@ use super::plan::{PROGRESS_BOUND, Plan, Profile, TWO_SETS, TwoSets};
 use super::world::{Call, World};
 use crate::execution::apps::kv::{self, Kv};
 use crate::messages::Mode;
+use crate::ordering::OrderingProtocol;
 use crate::types::Time;
 
 /// Steps of the search for an order that explains one key's history.
@@ -127,13 +128,18 @@ fn drive(plan: &Plan, world: &mut World<Kv>) {
     let stuck = world.open_calls();
     if stuck > 0 {
         let places: Vec<String> = (0..world.hosts.len())
-            .map(|host| format!("s{}", world.agreement.executed_by(host)))
+            .map(|host| {
+                let (executed, replica) = (world.agreement.executed_by(host), &world.hosts[host].sim.replica);
+                let (phase, transfer) = (replica.phase(), replica.transfer_phase());
+                let (view, decided) = (replica.view(), replica.ordering().decided());
+                format!("s{executed} ({phase} in view {view}, decided {decided}, {transfer})")
+            })
             .collect();
         world.break_rule(
             Rule::Progress,
             format!(
                 "{stuck} calls have not ended {PROGRESS_BOUND:?} after the faults have healed; hosts are at {}",
-                places.join(" ")
+                places.join(", ")
             ),
         );
     }

@@ -117,3 +117,13 @@ fn a_wrong_state_is_replaced_and_what_was_taken_of_it_counts_for_nothing() {
         "nothing is executed on a wrong state"
     );
 }
+
+#[test]
+fn a_small_gap_that_does_not_close_is_transferred_all_the_same() {
+    let mut bench = Bench::new();
+    bench.claim_decided(5);
+    assert_eq!(bench.replica.transfer_phase(), TransferPhase::NotRunning);
+    bench.wait_ms(1000);
+    bench.claim_decided(5);
+    assert_ne!(bench.replica.transfer_phase(), TransferPhase::NotRunning);
+}
