@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use atlas_smr_replica::config::{
     Agreement, ClientConfig, ClientEntry, ClientTuning, ClusterConfig, MonolithicStateReplicaConfig,
-    PartyKeys, ReplicaConfig, ReplicaEntry, RoleKind, ShardSpec, TopologyFile,
+    PartyKeys, ReplicaConfig, ReplicaEntry, RoleKind, ShardSpec, StateTransferConfig, TopologyFile,
 };
 use atlas_smr_replica::execution::apps::counter::{self, Counter};
 use atlas_smr_replica::storage::DataDirectory;
@@ -94,6 +94,7 @@ fn replicas_of_four_different_layouts_agree_and_end_in_good_order() {
         let config = MonolithicStateReplicaConfig {
             service: Counter,
             replica_config: config,
+            st_config: StateTransferConfig::default(),
         };
         let replica = block_on(MonReplica::bootstrap(config)).unwrap();
         let handle = replica.handle();

@@ -28,7 +28,8 @@ impl ConfigCommand {
         };
         // A file is taken for what its first keys make it.
         if sets("node") {
-            let (config, app) = ReplicaConfig::load(file)?;
+            let loaded = ReplicaConfig::load(file)?;
+            let (config, app) = (loaded.replica_config, loaded.app);
             let cluster = &config.node.cluster;
             println!(
                 "✔ replica {} of cluster {} ({})",

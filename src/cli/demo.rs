@@ -146,6 +146,7 @@ impl Demo {
             durability: self.durability,
             data: self.data.clone(),
             lie,
+            ..ClusterOptions::default()
         }
     }
 

@@ -20,7 +20,7 @@ pub(super) struct Format {
 
 impl Format {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
-        let (config, _) = ReplicaConfig::load(&self.config)?;
+        let config = ReplicaConfig::load(&self.config)?.replica_config;
         format_for(&config)?;
         println!("made {}", config.db_path.display());
         Ok(ExitCode::SUCCESS)

@@ -6,7 +6,9 @@ use clap::Args;
 
 use super::format::format_for;
 use super::{CommandError, parse_auth};
-use crate::config::{Agreement, AppKind, PartyKeys, PersistentLogConfig, ReplicaConfig};
+use crate::config::{
+    Agreement, AppKind, DecisionLogConfig, PartyKeys, PersistentLogConfig, ReplicaConfig, StateTransferConfig,
+};
 use crate::preprocessing::ClientAuth;
 
 /// Make the files of a new cluster: one for everybody, one for each replica and client, and their keys.
@@ -81,8 +83,8 @@ impl Init {
             std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
         }
         for id in 0..self.replicas {
-            let (config, _) = ReplicaConfig::load(&self.out.join(format!("r{id}.toml")))?;
-            format_for(&config)?;
+            let loaded = ReplicaConfig::load(&self.out.join(format!("r{id}.toml")))?;
+            format_for(&loaded.replica_config)?;
         }
         self.print_next(&self.out);
         Ok(ExitCode::SUCCESS)
@@ -146,6 +148,7 @@ impl Init {
 
     fn replica_file(&self, id: u16) -> String {
         let log = PersistentLogConfig::default();
+        let (decisions, transfer) = (DecisionLogConfig::default(), StateTransferConfig::default());
         format!(
             "# Replica {id}'s own file. Paths are relative to it.\n\
              node = {id}\n\
@@ -164,6 +167,14 @@ impl Init {
              # The size of one segment, and how much disk the log may use.\n\
              segment_bytes = {segment}\n\
              log_bytes_max = {log_max}\n\n\
+             [decision_log]\n\
+             # Decisions kept in memory for replicas that lag behind, and their bytes; beyond, a state is transferred.\n\
+             kept_decisions = {kept_decisions}\n\
+             kept_bytes = {kept_bytes}\n\n\
+             [state_transfer]\n\
+             # How many bytes a second one lagging replica is sent at most, and how many at once after a pause.\n\
+             donor_bytes_per_second = {donor_bytes}\n\
+             donor_burst_bytes = {burst_bytes}\n\n\
              [ordering]\n\
              # Proposals under way at once while this replica leads.\n\
              pipeline = {pipeline}\n\n\
@@ -180,6 +191,10 @@ impl Init {
             pipeline = crate::config::OrderingConfig::default().pipeline,
             segment = log.segment_bytes,
             log_max = log.log_bytes_max,
+            kept_decisions = decisions.kept_decisions,
+            kept_bytes = decisions.kept_bytes,
+            donor_bytes = transfer.donor_bytes_per_second,
+            burst_bytes = transfer.donor_burst_bytes,
         )
     }
 

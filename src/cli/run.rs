@@ -9,11 +9,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::CommandError;
 use crate::ReplicaHandle;
-use crate::config::{AppKind, MonolithicStateReplicaConfig, REPLICA_WAIT_TIME, ReplicaConfig};
+use crate::config::{AppKind, Durability, MonolithicStateReplicaConfig, REPLICA_WAIT_TIME, ReplicaConfig};
 use crate::execution::ScalableApp;
 use crate::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
 use crate::replica::TransferPhase;
 use crate::server::monolithic_server::bootstrap_as_configured;
+use crate::server::replace_lost_directory;
 use crate::state_transfer::StateTransferState;
 
 /// Run one replica until it is told to stop (SIGINT, SIGTERM).
@@ -25,6 +26,9 @@ pub(super) struct Run {
     /// Leave the threads to the scheduler, whatever the file says.
     #[arg(long)]
     no_pin: bool,
+    /// If the data directory was lost, make a new one and abstain from votes until nothing that was promised matters any more.
+    #[arg(long)]
+    repair: bool,
 }
 
 /// Set by the signal handler; everything else happens on a thread that looks at it.
@@ -32,7 +36,8 @@ static STOP: AtomicBool = AtomicBool::new(false);
 
 impl Run {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
-        let (mut config, app) = ReplicaConfig::load(&self.config)?;
+        let mut loaded = ReplicaConfig::load(&self.config)?;
+        let config = &mut loaded.replica_config;
         if self.no_pin {
             config.topology.pin = false;
             config
@@ -41,21 +46,20 @@ impl Run {
                 .iter_mut()
                 .for_each(|shard| shard.core = None);
         }
-        match app {
-            AppKind::Kv => serve(Kv, config),
-            AppKind::Bank => serve(Bank, config),
-            AppKind::Counter => serve(Counter, config),
-            AppKind::Null => serve(Null, config),
+        if self.repair && config.durability != Durability::None {
+            replace_lost_directory(config)?;
+        }
+        match loaded.app {
+            AppKind::Kv => serve(loaded.serving(Kv)),
+            AppKind::Bank => serve(loaded.serving(Bank)),
+            AppKind::Counter => serve(loaded.serving(Counter)),
+            AppKind::Null => serve(loaded.serving(Null)),
         }
     }
 }
 
-fn serve<A: ScalableApp>(service: A, replica_config: ReplicaConfig) -> Result<ExitCode, CommandError> {
-    let cluster = replica_config.node.cluster.clone();
-    let config = MonolithicStateReplicaConfig {
-        service,
-        replica_config,
-    };
+fn serve<A: ScalableApp>(config: MonolithicStateReplicaConfig<A>) -> Result<ExitCode, CommandError> {
+    let cluster = config.replica_config.node.cluster.clone();
     let (handle, run) = futures_lite::future::block_on(bootstrap_as_configured(config))?;
     println!(
         "{} of cluster {} ({}, n = {}, f = {}) at {}\n{}",

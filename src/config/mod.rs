@@ -16,6 +16,7 @@ mod keys;
 mod limits;
 mod replica;
 mod topology;
+mod transfer;
 
 pub use client::{ClientConfig, ClientFile, ClientTuning, ReadLevel};
 pub use cluster::{Agreement, ClientEntry, ClusterConfig, ReplicaEntry};
@@ -26,10 +27,11 @@ pub use limits::{
     WORK_CHANNEL_SIZE,
 };
 pub use replica::{
-    AppKind, Durability, ExecutionConfig, ExecutorKind, MonolithicStateReplicaConfig, NetworkConfig,
-    OrderingConfig, PersistentLogConfig, ReplicaConfig, ReplicaFile, ViewTransferConfig,
+    AppKind, Durability, ExecutionConfig, ExecutorKind, LoadedReplica, MonolithicStateReplicaConfig,
+    NetworkConfig, OrderingConfig, PersistentLogConfig, ReplicaConfig, ReplicaFile, ViewTransferConfig,
 };
 pub use topology::{RoleKind, ShardSpec, Topology, TopologyError, TopologyFile};
+pub use transfer::{DecisionLogConfig, LogTransferConfig, StateTransferConfig};
 
 #[cfg(test)]
 mod tests;

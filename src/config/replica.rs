@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Broken, ConfigError, Validate, in_range, load};
 use super::topology::TopologyFile;
+use super::transfer::{DecisionLogConfig, LogTransferConfig, StateTransferConfig};
 use super::{ClusterConfig, Limits, PartyKeys};
 use crate::types::NodeId;
 use crate::view_transfer::pbft::ViewTimings;
@@ -232,6 +233,10 @@ pub struct ReplicaConfig {
     pub op_config: OrderingConfig,
     /// The view transfer's patience.
     pub vt_config: ViewTransferConfig,
+    /// The decision log: what is kept for peers.
+    pub dl_config: DecisionLogConfig,
+    /// The transfer of decisions.
+    pub lt_config: LogTransferConfig,
     /// The persistent log.
     pub pl_config: PersistentLogConfig,
     /// How decisions are executed.
@@ -251,8 +256,33 @@ pub struct ReplicaConfig {
 pub struct MonolithicStateReplicaConfig<A> {
     /// The service.
     pub service: A,
-    /// Everything else.
+    /// Everything but the service and its state.
     pub replica_config: ReplicaConfig,
+    /// The transfer of the state.
+    pub st_config: StateTransferConfig,
+}
+
+/// What a replica's file and those it names say.
+#[derive(Debug, Clone)]
+pub struct LoadedReplica {
+    /// The service it names.
+    pub app: AppKind,
+    /// Everything but the service and its state.
+    pub replica_config: ReplicaConfig,
+    /// The transfer of the state.
+    pub st_config: StateTransferConfig,
+}
+
+impl LoadedReplica {
+    /// The configuration of a replica of this service, whatever the file names.
+    #[must_use]
+    pub fn serving<A>(self, service: A) -> MonolithicStateReplicaConfig<A> {
+        MonolithicStateReplicaConfig {
+            service,
+            replica_config: self.replica_config,
+            st_config: self.st_config,
+        }
+    }
 }
 
 /// A replica's own file.
@@ -293,6 +323,15 @@ pub struct ReplicaFile {
     /// The persistent log.
     #[serde(default)]
     pub log: PersistentLogConfig,
+    /// What is kept for peers.
+    #[serde(default)]
+    pub decision_log: DecisionLogConfig,
+    /// The transfer of decisions.
+    #[serde(default)]
+    pub log_transfer: LogTransferConfig,
+    /// The transfer of states.
+    #[serde(default)]
+    pub state_transfer: StateTransferConfig,
     /// Shards and cores.
     #[serde(default)]
     pub topology: TopologyFile,
@@ -333,6 +372,8 @@ impl ReplicaConfig {
             },
             op_config: OrderingConfig::default(),
             vt_config: ViewTransferConfig::default(),
+            dl_config: DecisionLogConfig::default(),
+            lt_config: LogTransferConfig::default(),
             pl_config: PersistentLogConfig::default(),
             execution: ExecutionConfig::default(),
             topology: TopologyFile::default(),
@@ -342,11 +383,11 @@ impl ReplicaConfig {
         }
     }
 
-    /// Reads a replica's file and those it names; also tells which service it names.
+    /// Reads a replica's file and those it names.
     ///
     /// # Errors
     /// Naming the file and line at fault.
-    pub fn load(path: &Path) -> Result<(Self, AppKind), ConfigError> {
+    pub fn load(path: &Path) -> Result<LoadedReplica, ConfigError> {
         let file: ReplicaFile = load(path)?;
         let beside = |name: &Path| path.parent().unwrap_or(Path::new("")).join(name);
         let cluster_path = beside(&file.cluster);
@@ -375,6 +416,8 @@ impl ReplicaConfig {
         }
         config.op_config = file.ordering;
         config.vt_config = file.view_transfer;
+        config.dl_config = file.decision_log;
+        config.lt_config = file.log_transfer;
         config.pl_config = file.log;
         config.execution = ExecutionConfig {
             executor: file.executor,
@@ -384,7 +427,11 @@ impl ReplicaConfig {
         config.limits = file.limits;
         config.durability = file.durability;
         config.preprocessor_threads = file.preprocessor_threads;
-        Ok((config, file.app))
+        Ok(LoadedReplica {
+            app: file.app,
+            replica_config: config,
+            st_config: file.state_transfer,
+        })
     }
 }
 
@@ -395,6 +442,9 @@ impl Validate for ReplicaFile {
         in_range("workers", self.workers, 1..=64)?;
         in_range("preprocessor_threads", self.preprocessor_threads, 1..=16)?;
         self.log.validate()?;
+        self.decision_log.validate()?;
+        self.log_transfer.validate()?;
+        self.state_transfer.validate()?;
         self.topology.validate()?;
         self.limits.validate()
     }

@@ -123,6 +123,7 @@ pub struct ChainedLog {
     /// Decisions after this one are not forgotten.
     needed_after: SeqNo,
     kept_for_peers: usize,
+    kept_bytes_max: usize,
 }
 
 impl ChainedLog {
@@ -138,6 +139,7 @@ impl ChainedLog {
             is_proved: true,
             needed_after: SeqNo::ZERO,
             kept_for_peers: KEPT_FOR_PEERS,
+            kept_bytes_max: KEPT_BYTES_MAX,
         }
     }
 
@@ -148,6 +150,13 @@ impl ChainedLog {
         self
     }
 
+    /// Keeps at most so many bytes of batches, those that are needed here aside.
+    #[must_use]
+    pub fn keep_bytes(mut self, bytes: usize) -> Self {
+        self.kept_bytes_max = bytes;
+        self
+    }
+
     fn append(&mut self, proposal: &Arc<Proposal>, chain: Chain) {
         self.chain = chain;
         self.kept_bytes += proposal.batch.bytes;
@@ -155,7 +164,7 @@ impl ChainedLog {
             proposal: proposal.clone(),
             chain,
         });
-        while self.kept_bytes > KEPT_BYTES_MAX && self.base < self.needed_after && self.forget_first() {}
+        while self.kept_bytes > self.kept_bytes_max && self.base < self.needed_after && self.forget_first() {}
     }
 
     fn forget_first(&mut self) -> bool {

@@ -1,15 +1,16 @@
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::DonorLie;
 use crate::config::{
-    Agreement, AppKind, ClientConfig, ClientEntry, ClientTuning, ClusterConfig, Durability, ExecutionConfig,
-    MonolithicStateReplicaConfig, OrderingConfig, PartyKeys, ReplicaConfig, ReplicaEntry, RoleKind,
-    ShardSpec, TopologyFile,
+    Agreement, AppKind, ClientConfig, ClientEntry, ClientTuning, ClusterConfig, DecisionLogConfig,
+    Durability, ExecutionConfig, MonolithicStateReplicaConfig, OrderingConfig, PartyKeys,
+    PersistentLogConfig, ReplicaConfig, ReplicaEntry, RoleKind, ShardSpec, StateTransferConfig, TopologyFile,
 };
 use crate::execution::ScalableApp;
 use crate::execution::apps::{bank::Bank, compute::Compute, counter::Counter, kv::Kv, null::Null};
@@ -47,6 +48,14 @@ pub struct ClusterOptions {
     pub data: Option<PathBuf>,
     /// What replica 0, the first leader, does to what it says.
     pub lie: Option<Lie>,
+    /// Replicas that lie when others catch up from them, and how.
+    pub donor_lies: Vec<(NodeId, DonorLie)>,
+    /// The persistent log of each replica.
+    pub pl_config: PersistentLogConfig,
+    /// What each replica keeps for its peers.
+    pub dl_config: DecisionLogConfig,
+    /// How each replica transfers states.
+    pub st_config: StateTransferConfig,
 }
 
 impl Default for ClusterOptions {
@@ -64,6 +73,10 @@ impl Default for ClusterOptions {
             compute_us: 0.0,
             data: None,
             lie: None,
+            donor_lies: Vec::new(),
+            pl_config: PersistentLogConfig::default(),
+            dl_config: DecisionLogConfig::default(),
+            st_config: StateTransferConfig::default(),
         }
     }
 }
@@ -95,8 +108,12 @@ pub struct LocalCluster {
     cluster: Arc<ClusterConfig>,
     client_keys: Vec<PartyKeys>,
     tuning: ClientTuning,
+    options: ClusterOptions,
+    /// What each replica is started with, whether it runs or not.
+    configs: Vec<ReplicaConfig>,
+    /// What an operation costs beside what the service does.
+    rounds: u64,
     replicas: Vec<(ReplicaHandle, JoinHandle<Result<(), ReplicaError>>)>,
-    has_liar: bool,
     /// Removed with the cluster.
     _data: Option<TempDir>,
 }
@@ -184,19 +201,14 @@ impl LocalCluster {
             true => (options.compute_us * super::calibrate::rounds_per_us()) as u64,
             false => 0,
         };
-        let mut order: Vec<_> = keys.into_iter().zip(listeners).enumerate().collect();
-        order.sort_by_key(|(id, _)| delay(*id));
         let temporary = match (&options.data, options.durability) {
             (None, Durability::Sync | Durability::Async) => Some(TempDir::with_prefix("atlas-")?),
             _ => None,
         };
         let directory = temporary.as_ref().map(|temporary| temporary.path().to_owned());
         let directory = options.data.clone().or(directory).unwrap_or_default();
-        let (begin, mut replicas) = (Instant::now(), Vec::new());
-        for (id, (keys, listener)) in order {
-            if let Some(pause) = delay(id).checked_sub(begin.elapsed()) {
-                std::thread::sleep(pause);
-            }
+        let configs = keys.into_iter().zip(listeners).enumerate();
+        let configs = configs.map(|(id, (keys, listener))| {
             let node = NodeId::new(id as u16);
             let mut config =
                 ReplicaConfig::new(cluster.clone(), node, keys, directory.join(node.to_string()));
@@ -206,6 +218,8 @@ impl LocalCluster {
             }
             config.node.listener = Some(Arc::new(listener));
             config.op_config.pipeline = options.pipeline;
+            config.pl_config = options.pl_config.clone();
+            config.dl_config = options.dl_config.clone();
             config.execution = options.execution;
             // Several replicas share the machine: each is folded into one shard, and they take the cores in turn.
             let core = (options.pin && !cores.is_empty()).then(|| cores[id % cores.len()]);
@@ -221,27 +235,79 @@ impl LocalCluster {
                 spin_us: 0,
                 shards: vec![ShardSpec { roles, core }],
             };
-            let lies = options.lie.filter(|_| id == 0);
-            let liar = lies.map(|lie| lie.over_links(node, options.replicas, cluster.cluster_id()));
-            let replica = match options.app {
-                AppKind::Kv => run(Compute::new(Kv, rounds), config, liar),
-                AppKind::Bank => run(Compute::new(Bank, rounds), config, liar),
-                AppKind::Counter => run(Compute::new(Counter, rounds), config, liar),
-                AppKind::Null => run(Compute::new(Null, rounds), config, liar),
-            };
-            replicas.push(replica.map_err(|source| LocalError::Replica { node, source })?);
-        }
-        replicas.sort_by_key(|(handle, _)| handle.node());
-        let this = Self {
+            Ok(config)
+        });
+        let configs: Vec<ReplicaConfig> = configs.collect::<Result<_, LocalError>>()?;
+        let mut this = Self {
             cluster,
             client_keys,
             tuning: options.tuning.clone(),
-            replicas,
-            has_liar: options.lie.is_some(),
+            options: options.clone(),
+            configs,
+            rounds,
+            replicas: Vec::new(),
             _data: temporary,
         };
+        let mut order: Vec<usize> = (0..options.replicas).collect();
+        order.sort_by_key(|id| delay(*id));
+        let begin = Instant::now();
+        for id in order {
+            if let Some(pause) = delay(id).checked_sub(begin.elapsed()) {
+                std::thread::sleep(pause);
+            }
+            this.run_replica(NodeId::new(id as u16))?;
+        }
         this.wait_linked(Duration::from_secs(10))?;
         Ok(this)
+    }
+
+    fn run_replica(&mut self, node: NodeId) -> Result<(), LocalError> {
+        let (options, cluster, rounds) = (&self.options, &self.cluster, self.rounds);
+        let config = self.configs[node.index()].clone();
+        let lie = options.lie.filter(|_| node.index() == 0);
+        let donor_lie = options.donor_lies.iter().find(|(donor, _)| *donor == node);
+        let liar = match (lie, donor_lie) {
+            (Some(lie), _) => Some(lie.over_links(node, options.replicas, cluster.cluster_id())),
+            (None, Some((_, lie))) => Some(lie.over_links(cluster.cluster_id(), cluster.epoch())),
+            (None, None) => None,
+        };
+        let st_config = options.st_config.clone();
+        let replica = match options.app {
+            AppKind::Kv => run(Compute::new(Kv, rounds), config, st_config, liar),
+            AppKind::Bank => run(Compute::new(Bank, rounds), config, st_config, liar),
+            AppKind::Counter => run(Compute::new(Counter, rounds), config, st_config, liar),
+            AppKind::Null => run(Compute::new(Null, rounds), config, st_config, liar),
+        };
+        self.replicas
+            .push(replica.map_err(|source| LocalError::Replica { node, source })?);
+        self.replicas.sort_by_key(|(handle, _)| handle.node());
+        Ok(())
+    }
+
+    /// Starts a replica again that was [stopped](Self::stop), with what is in its data directory.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn restart(&mut self, node: NodeId) -> Result<(), LocalError> {
+        if self.replicas.iter().any(|(handle, _)| handle.node() == node) {
+            return Ok(());
+        }
+        self.run_replica(node)
+    }
+
+    /// Where a replica's files are.
+    ///
+    /// # Panics
+    /// When there is no such replica.
+    #[must_use]
+    pub fn data_path(&self, node: NodeId) -> &Path {
+        &self.configs[node.index()].db_path
+    }
+
+    /// A replica that runs.
+    #[must_use]
+    pub fn replica(&self, node: NodeId) -> Option<&ReplicaHandle> {
+        self.handles().find(|handle| handle.node() == node)
     }
 
     fn wait_linked(&self, timeout: Duration) -> Result<(), LocalError> {
@@ -300,7 +366,7 @@ impl LocalCluster {
     pub fn correct(&self) -> impl Iterator<Item = &ReplicaHandle> {
         self.handles()
             .filter(|replica| !replica.is_killed())
-            .filter(|replica| !self.has_liar || replica.node().index() != 0)
+            .filter(|replica| self.options.lie.is_none() || replica.node().index() != 0)
     }
 
     /// Waits until all correct replicas have executed the same decisions; their states' digests. They agree when all are
@@ -339,11 +405,13 @@ type Started = (ReplicaHandle, JoinHandle<Result<(), ReplicaError>>);
 fn run<A: ScalableApp>(
     service: A,
     replica_config: ReplicaConfig,
+    st_config: StateTransferConfig,
     liar: Option<Box<dyn Interceptor>>,
 ) -> Result<Started, ReplicaError> {
     let config = MonolithicStateReplicaConfig {
         service,
         replica_config,
+        st_config,
     };
     let (handle, run) = futures_lite::future::block_on(bootstrap_with_faults(config, liar))?;
     let thread = std::thread::spawn(move || futures_lite::future::block_on(run));

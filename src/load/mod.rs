@@ -6,13 +6,17 @@
 
 pub mod calibrate;
 mod cluster;
+mod donors;
 mod driver;
+mod fill;
 mod report;
 mod run;
 mod workload;
 
 pub use cluster::{ClusterOptions, LocalCluster, LocalError};
+pub use donors::DonorLie;
 pub use driver::{Control, LoadDriver, Pace, Tally};
+pub use fill::{Filling, fill};
 pub use report::{Incident, LatencyReport, Report, draw_histogram};
 pub use run::{LoadOptions, RunError, Tick, run_load};
 pub use workload::{Shape, Workload};

@@ -50,8 +50,21 @@ const STUCK_TICKS: u32 = 2;
 const MOVING_TICKS: u32 = 4;
 /// How often what is missing is asked for again.
 const TICK: Duration = Duration::from_millis(50);
-/// How long a donor may owe us batches.
-const PATIENCE: Duration = Duration::from_millis(500);
+
+/// What may be chosen freely.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogTransferTuning {
+    /// How long a donor may owe us batches.
+    pub patience: Duration,
+}
+
+impl Default for LogTransferTuning {
+    fn default() -> Self {
+        Self {
+            patience: Duration::from_millis(500),
+        }
+    }
+}
 
 /// How far a log transfer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +168,7 @@ pub struct RangedLogTransfer {
     moving: u32,
     stuck: u32,
     turn: usize,
+    tuning: LogTransferTuning,
 }
 
 impl RangedLogTransfer {
@@ -178,7 +192,15 @@ impl RangedLogTransfer {
             moving: 0,
             stuck: 0,
             turn: 0,
+            tuning: LogTransferTuning::default(),
         }
+    }
+
+    /// The same with other choices.
+    #[must_use]
+    pub fn tuned(mut self, tuning: LogTransferTuning) -> Self {
+        self.tuning = tuning;
+        self
     }
 
     fn settled_end(&self) -> SeqNo {
@@ -285,7 +307,7 @@ impl RangedLogTransfer {
                 first: next,
                 last,
                 asked: now,
-                until: now.after(PATIENCE),
+                until: now.after(self.tuning.patience),
             });
             next = last.next();
         }
@@ -299,10 +321,11 @@ impl RangedLogTransfer {
 
     /// Takes their ranges from donors that are too slow.
     fn end_patience(&mut self, now: Time) {
+        let patience = self.tuning.patience;
         let (head, others_wait) = (self.delivered.next(), !self.batches.is_empty());
         for donor in &mut self.donors {
             let is_late = |owed: &Owed| {
-                let holds_up = others_wait && owed.has(head) && owed.asked.after(PATIENCE) <= now;
+                let holds_up = others_wait && owed.has(head) && owed.asked.after(patience) <= now;
                 owed.until <= now || holds_up
             };
             // What was decided meanwhile it need not send any more.
@@ -403,7 +426,7 @@ impl LogTransferProtocol for RangedLogTransfer {
         {
             donor.owes = (seq < owed.last).then(|| Owed {
                 first: seq.next(),
-                until: now.after(PATIENCE),
+                until: now.after(self.tuning.patience),
                 ..owed
             });
             if donor.owes.is_none() {

@@ -48,6 +48,8 @@ pub enum Action {
         /// What we have.
         ours: CheckpointClaim,
     },
+    /// What this replica had forgotten does not matter any more, and the log holds why: it takes part in votes again.
+    AbstentionOver,
     /// Something to do for the disk, or for execution, with the image of a checkpoint;
     /// [`on_image`](super::Replica::on_image) follows.
     Image(ImageTask),

@@ -16,22 +16,25 @@
 //!
 //! Invariant: no [`Action`] that carries a promise exists before the log is durable up to it.
 
+mod abstention;
 mod action;
 mod counters;
 mod disputes;
+mod judgements;
 mod messages;
 mod restore;
 mod stack;
 mod timers;
 mod transfer;
 
+pub use abstention::{Forgotten, Participation};
 pub use action::Action;
 pub use counters::ReplicaCounters;
 pub use stack::{
     ApplicationOf, DecisionLogOf, DefaultStack, ExecutorOf, LogTransferOf, OrderingOf, SpeculativeStack,
     Stack, StateTransferOf, ViewTransferOf,
 };
-pub use transfer::TransferPhase;
+pub use transfer::{TransferLimits, TransferPhase};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -51,7 +54,9 @@ use crate::protocol::{Effect, Outbox, Recipients, Record, Timer, ViewStart, When
 use crate::state_transfer::StateTransferProtocol;
 use crate::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, Quorum, SeqNo, Time, View};
 use crate::view_transfer::ViewTransferProtocol;
+use abstention::Abstention;
 use disputes::Disputes;
+use judgements::Judgements;
 use timers::Timers;
 use transfer::Transfers;
 
@@ -100,6 +105,7 @@ enum Held {
     Vote(Vote),
     Decide(Arc<Proposal>),
     CutLog(SeqNo),
+    AbstentionOver,
 }
 
 /// The protocols of a replica.
@@ -126,8 +132,11 @@ pub struct Replica<S: Stack> {
     log_transfer: LogTransferOf<S>,
     state_transfer: StateTransferOf<S>,
     transfers: Transfers,
+    /// While there is one, nothing is said that binds.
+    abstention: Option<Abstention>,
     pool: RequestPool,
     disputes: Disputes,
+    judgements: Judgements,
     /// Frames on their way to the leader: their clients have lost patience with it.
     forward: Vec<Frame>,
     timers: Timers,
@@ -170,6 +179,8 @@ impl<S: Stack> Replica<S> {
         timers.set(Timer::LeaderReview, Time::START);
         Self {
             transfers: Transfers::new(settings.quorum.n()),
+            judgements: Judgements::new(settings.quorum.n()),
+            abstention: None,
             settings,
             digester,
             ordering,
@@ -200,7 +211,11 @@ impl<S: Stack> Replica<S> {
         let key = frame.key();
         // A client sends to the leader alone until it loses patience with it.
         let leads = self.ordering.is_leading();
-        let forwarded = (!leads).then(|| frame.clone());
+        // What is pending when a view begins is passed on then.
+        let passes_on = !leads
+            && self.phase() == ExecutionPhase::OrderProtocol
+            && self.forward.len() < FORWARDED_FRAMES_MAX;
+        let forwarded = passes_on.then(|| frame.clone());
         let offer = self.pool.offer(now, frame);
         if matches!(offer, Offer::Queued | Offer::Duplicate) {
             self.forward.extend(forwarded);
@@ -306,6 +321,12 @@ impl<S: Stack> Replica<S> {
     /// Fires the timers that are due.
     pub fn on_time(&mut self, now: Time) {
         while let Some(timer) = self.timers.take_due(now) {
+            if self.abstention.is_some()
+                && let Some(later) = Abstention::puts_off(timer, now)
+            {
+                self.timers.set(timer, later);
+                continue;
+            }
             self.ordering.on_timeout(now, timer, &mut self.outbox);
             match timer {
                 Timer::LogTransfer => self.log_transfer.on_timeout(now, &mut self.outbox),
@@ -332,6 +353,7 @@ impl<S: Stack> Replica<S> {
     /// Ends a turn: free slots take what is pending, and the turn's votes leave in one message.
     pub fn finish_turn(&mut self, now: Time) {
         self.go_on_with_transfers(now);
+        self.consider_abstention();
         self.forward_frames();
         let oldest = self.pool.oldest_pending_since();
         self.view_transfer
@@ -339,7 +361,7 @@ impl<S: Stack> Replica<S> {
         if !self.outbox.is_empty() {
             self.carry_out(now);
         }
-        while self.ordering.free_slots() > 0 {
+        while self.abstention.is_none() && self.ordering.free_slots() > 0 {
             let Some((frames, bytes)) = self
                 .pool
                 .take_batch(self.settings.batch_bytes_max, self.settings.batch_frames_max)
@@ -441,6 +463,8 @@ impl<S: Stack> Replica<S> {
                     self.logged_end = lsn.next();
                     self.actions.push(Action::Log { lsn, record });
                 }
+                Effect::Send { when, .. } | Effect::Vote { when, .. }
+                    if self.abstention.is_some() && Abstention::withholds(when) => {}
                 Effect::Send { to, message, when } => self.hold(when, Held::Send { to, message }),
                 Effect::Vote { vote, when } => self.hold(when, Held::Vote(vote)),
                 // A decision is executed, and answered, once everything logged before it is durable:
@@ -511,15 +535,19 @@ impl<S: Stack> Replica<S> {
         }
         self.counters.view_changes += 1;
         let evidence = self.ordering.leave_view(view);
+        let ended = self.ends_abstention(view);
         self.view_transfer
             .on_view_left(now, view, evidence, &mut self.outbox);
         self.carry_out(now);
+        self.mark_abstention_over(ended);
     }
 
     /// [`ExecutionPhase::OrderProtocol`] begins. What was proposed in the last view may be lost: it is queued again, here or
     /// at the new leader.
     fn enter_view(&mut self, now: Time, start: &ViewStart) {
         self.counters.views_entered += 1;
+        let ended = self.ends_abstention(start.view);
+        self.mark_abstention_over(ended);
         self.ordering.enter_view(now, start, &mut self.outbox);
         self.carry_out(now);
         self.pool.return_in_flight();
@@ -620,6 +648,7 @@ impl<S: Stack> Replica<S> {
     fn release(&mut self, held: Held) {
         match held {
             Held::CutLog(seq) => self.actions.push(Action::CutLog(seq)),
+            Held::AbstentionOver => self.actions.push(Action::AbstentionOver),
             Held::Send { to, message } => self.actions.push(Action::ToReplicas { to, message }),
             Held::Vote(vote) => self.votes.push(vote),
             Held::Decide(proposal) => {

@@ -1,5 +1,6 @@
 //! Transition tests of the orchestrator: one real replica, real execution, and peers that say what the test wants.
 
+mod floods;
 mod transfers;
 
 use std::collections::BTreeMap;

@@ -41,11 +41,27 @@ const BATCHES_PER_ANSWER: u64 = 64;
 const CERTIFICATES_KEPT: usize = 16;
 /// How many checkpoints are remembered whose images may not be written yet.
 const TAKEN_KEPT: usize = 64;
-/// How many bytes of decisions may wait for a state before nothing more is listened to.
-const WAITING_BYTES_MAX: usize = 1 << 30;
-/// How many bytes a second a peer is sent for its transfers, and how many at once after a pause.
-const PEER_BYTES_PER_SECOND: u64 = 256 << 20;
-const PEER_BURST_BYTES: u64 = 64 << 20;
+
+/// What a replica gives to others, and what it keeps while it waits for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransferLimits {
+    /// How many bytes a second a peer is sent for its transfers.
+    pub donor_bytes_per_second: u64,
+    /// How many of them at once, after a pause.
+    pub donor_burst_bytes: u64,
+    /// How many bytes of decisions may wait for a state before nothing more is listened to.
+    pub waiting_bytes_max: usize,
+}
+
+impl Default for TransferLimits {
+    fn default() -> Self {
+        Self {
+            donor_bytes_per_second: 256 << 20,
+            donor_burst_bytes: 64 << 20,
+            waiting_bytes_max: 1 << 30,
+        }
+    }
+}
 
 /// Whether state and decisions are being transferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,10 +140,10 @@ struct Allowance {
 }
 
 impl Allowance {
-    fn spend(&mut self, now: Time, bytes: u64) -> bool {
+    fn spend(&mut self, now: Time, bytes: u64, limits: &TransferLimits) -> bool {
         let earned = now.since(self.at).min(Duration::from_secs(10)).as_micros() as u64;
-        let filled = self.bytes + earned * (PEER_BYTES_PER_SECOND / 1_000_000);
-        self.bytes = filled.min(PEER_BURST_BYTES);
+        let filled = self.bytes + earned * limits.donor_bytes_per_second / 1_000_000;
+        self.bytes = filled.min(limits.donor_burst_bytes);
         self.at = now;
         let may = self.bytes >= bytes;
         self.bytes = self.bytes.saturating_sub(if may { bytes } else { 0 });
@@ -153,12 +169,14 @@ pub(super) struct Transfers {
     /// The last decision that was handed out, to execution unless it waits.
     pub released: SeqNo,
     allowances: Vec<Allowance>,
+    pub limits: TransferLimits,
 }
 
 impl Transfers {
     pub fn new(n: usize) -> Self {
+        let limits = TransferLimits::default();
         let allowance = Allowance {
-            bytes: PEER_BURST_BYTES,
+            bytes: limits.donor_burst_bytes,
             at: Time::START,
         };
         Self {
@@ -170,6 +188,7 @@ impl Transfers {
             awaiting: None,
             released: SeqNo::ZERO,
             allowances: vec![allowance; n],
+            limits,
         }
     }
 
@@ -218,6 +237,16 @@ impl Transfers {
 }
 
 impl<S: Stack> Replica<S> {
+    /// The same with other limits on what it gives to others.
+    #[must_use]
+    pub fn with_transfer_limits(mut self, limits: TransferLimits) -> Self {
+        self.transfers.limits = limits;
+        for allowance in &mut self.transfers.allowances {
+            allowance.bytes = limits.donor_burst_bytes;
+        }
+        self
+    }
+
     /// Which transfers run.
     #[must_use]
     pub fn transfer_phase(&self) -> TransferPhase {
@@ -351,7 +380,9 @@ impl<S: Stack> Replica<S> {
     /// Whether so much waits for a state that others are not listened to until it has come.
     pub(super) fn waits_for_state(&self) -> bool {
         let waits = self.transfers.awaiting.is_some();
-        waits && (self.decision_log.kept_bytes() > WAITING_BYTES_MAX || !self.decision_log.is_proved())
+        waits
+            && (self.decision_log.kept_bytes() > self.transfers.limits.waiting_bytes_max
+                || !self.decision_log.is_proved())
     }
 
     /// The disk has done something with an image.
@@ -430,7 +461,12 @@ impl<S: Stack> Replica<S> {
             }
             ArchivedStateTransferMessage::Offer(offer) => {
                 let offer = offer.to_offer();
-                let certified = self.ordering.is_certified(offer.claim(), &offer.proof);
+                let claim = offer.claim();
+                let certificates = &self.transfers.certificates;
+                let certified = certificates.iter().any(|(known, _)| *known == claim)
+                    || (self.state_transfer.wants_offer(from, claim.seq)
+                        && self.judgements.may_judge(now, from, offer.proof.len())
+                        && self.ordering.is_certified(claim, &offer.proof));
                 if certified {
                     self.transfers.remember_certificate(offer.claim(), &offer.proof);
                 }
@@ -460,8 +496,9 @@ impl<S: Stack> Replica<S> {
     }
 
     fn may_send(&mut self, now: Time, to: NodeId, bytes: usize) -> bool {
+        let limits = self.transfers.limits;
         let allowance = self.transfers.allowances.get_mut(to.index());
-        allowance.is_some_and(|allowance| allowance.spend(now, bytes as u64))
+        allowance.is_some_and(|allowance| allowance.spend(now, bytes as u64, &limits))
     }
 
     fn answer_decided(&mut self, now: Time, from: NodeId, after: SeqNo) {

@@ -14,7 +14,7 @@ use super::recovery::{Recovered, recover};
 use super::{ReplicaError, monolithic_server::Parts};
 use crate::config::{
     ClusterConfig, Durability, REPLICA_MESSAGE_CHANNEL, RESPONSE_CHANNEL_SIZE, ReplicaConfig, RoleKind,
-    Topology, WORK_CHANNEL_SIZE,
+    StateTransferConfig, Topology, WORK_CHANNEL_SIZE,
 };
 use crate::crypto::{Digester, MacKey};
 use crate::metrics::Metrics;
@@ -40,9 +40,9 @@ use crate::shard::roles::{
     NetworkRole, PreprocessLanes, PreprocessRole, Role,
 };
 use crate::shard::wires::WireLimits;
-use crate::storage::LogWriter;
 use crate::storage::keeper::{Keeper, Kept};
 use crate::storage::shelf::{Shelf, Shelved};
+use crate::storage::{AbstentionMark, LogWriter};
 use crate::types::Lsn;
 
 /// Room in a record around the largest message: envelopes, archives, lengths.
@@ -335,6 +335,7 @@ fn listen(address: &str) -> std::io::Result<TcpListener> {
 /// Starts every shard of one replica.
 pub(super) fn assemble<S: Stack>(
     config: &ReplicaConfig,
+    st_config: &StateTransferConfig,
     liar: Option<Box<dyn Interceptor>>,
     parts: impl FnOnce(&Digester) -> Parts<S>,
 ) -> Result<Assembly, ReplicaError> {
@@ -392,7 +393,8 @@ pub(super) fn assemble<S: Stack>(
         log_transfer: parts.log_transfer,
         state_transfer: parts.state_transfer,
     };
-    let mut replica = Replica::<S>::new(settings, digester.clone(), protocols, pool, Lsn::ZERO);
+    let mut replica = Replica::<S>::new(settings, digester.clone(), protocols, pool, Lsn::ZERO)
+        .with_transfer_limits(st_config.limits());
     let on_disk = match config.durability {
         Durability::None => {
             lanes.consensus.log = None;
@@ -422,7 +424,7 @@ pub(super) fn assemble<S: Stack>(
         liar.map(|liar| Faults::new(config.node.id, cluster.replicas.len(), liar)),
         metrics.clone(),
     );
-    let mut consensus = Some(consensus.with_shelf(shelf));
+    let mut consensus = Some(consensus.with_shelf(shelf, AbstentionMark::of(&config.db_path)));
     let mut threads = vec![
         format!("control-{}", config.node.id),
         keeper_name(config),

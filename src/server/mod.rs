@@ -1,13 +1,13 @@
 //! The doors: a replica as a value to bootstrap, run, look at and shut down.
 //!
 //! ```no_run
-//! use atlas_smr_replica::config::{MonolithicStateReplicaConfig, ReplicaConfig};
+//! use atlas_smr_replica::config::ReplicaConfig;
 //! use atlas_smr_replica::execution::apps::kv::Kv;
 //! use atlas_smr_replica::MonReplica;
 //!
 //! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
-//! let (replica_config, _) = ReplicaConfig::load("cluster/r0.toml".as_ref())?;
-//! let replica = MonReplica::bootstrap(MonolithicStateReplicaConfig { service: Kv, replica_config }).await?;
+//! let loaded = ReplicaConfig::load("cluster/r0.toml".as_ref())?;
+//! let replica = MonReplica::bootstrap(loaded.serving(Kv)).await?;
 //! let handle = replica.handle(); // to shut down, and to look at
 //! # let _ = handle;
 //! replica.run().await?;
@@ -19,8 +19,10 @@ mod assembly;
 mod handle;
 pub mod monolithic_server;
 mod recovery;
+mod repair;
 
 pub use handle::{ReplicaHandle, thread_cpu_time};
+pub use repair::replace_lost_directory;
 
 use std::io;
 

@@ -7,7 +7,7 @@ use futures_lite::StreamExt;
 
 use super::assembly::{Assembly, assemble};
 use super::{ReplicaError, ReplicaHandle};
-use crate::config::{ExecutorKind, MonolithicStateReplicaConfig, ReplicaConfig};
+use crate::config::{ExecutorKind, MonolithicStateReplicaConfig, ReplicaConfig, StateTransferConfig};
 use crate::crypto::Digester;
 use crate::decision_log::ChainedLog;
 use crate::execution::speculative::Helper;
@@ -60,13 +60,14 @@ impl<A: Application> MonReplica<A> {
         let MonolithicStateReplicaConfig {
             service,
             replica_config,
+            st_config,
         } = config;
-        let assembly = assemble::<DefaultStack<A>>(&replica_config, liar, |digester| Parts {
+        let assembly = assemble::<DefaultStack<A>>(&replica_config, &st_config, liar, |digester| Parts {
             ordering: Pbft::new(pbft_config(&replica_config), digester.clone()),
             view_transfer: PbftViewChange::new(view_change_config(&replica_config), digester.clone()),
-            decision_log: ChainedLog::new(digester.clone()),
+            decision_log: decision_log(&replica_config, digester),
             log_transfer: log_transfer(&replica_config),
-            state_transfer: state_transfer(&replica_config, digester),
+            state_transfer: state_transfer(&replica_config, &st_config, digester),
             executor: SingleThreaded::new(
                 service,
                 replica_config.node.cluster.clients.len(),
@@ -102,8 +103,9 @@ impl<A: ScalableApp> MonReplica<A, SpeculativeStack<A>> {
         let MonolithicStateReplicaConfig {
             service,
             replica_config,
+            st_config,
         } = config;
-        let assembly = assemble::<SpeculativeStack<A>>(&replica_config, liar, |digester| {
+        let assembly = assemble::<SpeculativeStack<A>>(&replica_config, &st_config, liar, |digester| {
             let executor = Speculative::new(
                 service,
                 replica_config.node.cluster.clients.len(),
@@ -114,9 +116,9 @@ impl<A: ScalableApp> MonReplica<A, SpeculativeStack<A>> {
             Parts {
                 ordering: Pbft::new(pbft_config(&replica_config), digester.clone()),
                 view_transfer: PbftViewChange::new(view_change_config(&replica_config), digester.clone()),
-                decision_log: ChainedLog::new(digester.clone()),
+                decision_log: decision_log(&replica_config, digester),
                 log_transfer: log_transfer(&replica_config),
-                state_transfer: state_transfer(&replica_config, digester),
+                state_transfer: state_transfer(&replica_config, &st_config, digester),
                 helpers: executor.helpers(replica_config.execution.helpers()),
                 executor,
             }
@@ -191,6 +193,12 @@ impl<A: Application, S: Stack> MonReplica<A, S> {
     }
 }
 
+fn decision_log(config: &ReplicaConfig, digester: &Digester) -> ChainedLog {
+    ChainedLog::new(digester.clone())
+        .keep_for_peers(config.dl_config.kept_decisions)
+        .keep_bytes(config.dl_config.kept_bytes)
+}
+
 fn log_transfer(config: &ReplicaConfig) -> RangedLogTransfer {
     let cluster = &config.node.cluster;
     RangedLogTransfer::new(
@@ -199,9 +207,14 @@ fn log_transfer(config: &ReplicaConfig) -> RangedLogTransfer {
         cluster.cluster_id(),
         cluster.epoch(),
     )
+    .tuned(config.lt_config.tuning())
 }
 
-fn state_transfer<S: MonolithicState>(config: &ReplicaConfig, digester: &Digester) -> PieceTransfer<S> {
+fn state_transfer<S: MonolithicState>(
+    config: &ReplicaConfig,
+    st_config: &StateTransferConfig,
+    digester: &Digester,
+) -> PieceTransfer<S> {
     let cluster = &config.node.cluster;
     PieceTransfer::new(
         config.node.id,
@@ -210,6 +223,7 @@ fn state_transfer<S: MonolithicState>(config: &ReplicaConfig, digester: &Digeste
         cluster.epoch(),
         digester.clone(),
     )
+    .tuned(st_config.tuning())
 }
 
 fn view_change_config(config: &ReplicaConfig) -> ViewChangeConfig {

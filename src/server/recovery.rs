@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::Path;
 
 use super::ReplicaError;
+use super::repair::{forgotten, repair_log};
 use crate::config::ReplicaConfig;
 use crate::crypto::Digester;
 use crate::execution::{ExecutionEvent, Executor};
@@ -15,7 +16,7 @@ use crate::storage::{
     DataDirectory, LogWriter, RawRecord, RecordReader, StorageError, Superblock, Tail, WriterSettings, image,
     scan,
 };
-use crate::types::{SeqNo, Time};
+use crate::types::{Lsn, SeqNo, Time};
 
 /// Room around the largest message in a record.
 const RECORD_SLACK_BYTES: usize = 64 * 1024;
@@ -48,6 +49,22 @@ pub(super) fn recover<S: Stack>(
     let cluster = &config.node.cluster;
     let directory = DataDirectory::open(&config.db_path, cluster.cluster_id(), config.node.id)?;
     let superblock = *directory.superblock();
+    let (mut segments, mut stables) = (directory.segments()?, Vec::new());
+    let mut find_stable = |raw: RawRecord<'_>| {
+        if raw.is_stable() {
+            stables.push((raw.lsn, raw.bytes.to_vec()));
+        }
+        Ok(())
+    };
+    match scan(&superblock, &segments, &mut find_stable) {
+        Ok(_) => {}
+        Err(damage @ StorageError::Damaged { .. }) => {
+            repair_log(config, digester, &directory, damage)?;
+            segments = directory.segments()?;
+            stables.clear();
+        }
+        Err(error) => return Err(error.into()),
+    }
     let image = match restore_image(&directory, &superblock, executor) {
         Ok(image) => image,
         Err(error) => {
@@ -59,6 +76,9 @@ pub(super) fn recover<S: Stack>(
     if let Some(claim) = image {
         replica.restore_base(claim.seq, executor.chain());
     }
+    if let Some(forgotten) = forgotten(config, &directory) {
+        replica.abstain(forgotten);
+    }
     let mut replay = Replay {
         path: directory.path(),
         reader: RecordReader::new(digester.clone(), cluster.checker_limits()),
@@ -68,8 +88,7 @@ pub(super) fn recover<S: Stack>(
         records: 0,
         replayed: 0,
     };
-    let segments = directory.segments()?;
-    scan(&superblock, &segments, |raw| replay.stable(raw))?;
+    stables.iter().try_for_each(|raw| replay.stable(raw))?;
     let tail = scan(&superblock, &segments, |raw| replay.record(raw))?;
     let story = Story {
         image: image.map_or(SeqNo::ZERO, |claim| claim.seq),
@@ -147,11 +166,9 @@ impl<S: Stack> Replay<'_, S> {
             })
     }
 
-    fn stable(&mut self, raw: RawRecord<'_>) -> Result<(), StorageError> {
-        if raw.is_stable() {
-            let record = self.read(raw)?;
-            self.replica.restore_stable(&record);
-        }
+    fn stable(&mut self, (lsn, bytes): &(Lsn, Vec<u8>)) -> Result<(), StorageError> {
+        let record = self.read(RawRecord { lsn: *lsn, bytes })?;
+        self.replica.restore_stable(&record);
         Ok(())
     }
 

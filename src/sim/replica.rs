@@ -324,6 +324,8 @@ impl<A: Application> SimReplica<A> {
             }
             Action::Stable(claim) => said.push(Said::Stable(claim)),
             Action::Diverged { ours, .. } => said.push(Said::Diverged { ours }),
+            // No simulated disk is damaged.
+            Action::AbstentionOver => {}
             Action::FellBehind { stable } => said.push(Said::FellBehind(stable)),
         }
     }

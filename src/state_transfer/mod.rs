@@ -107,6 +107,9 @@ pub trait StateTransferProtocol {
     /// Ends whatever runs: the state is not needed. Only while nothing is being kept yet.
     fn end(&mut self, out: &mut Outbox);
 
+    /// Whether an offer of this replica would be looked at now: judging its proof costs many signatures.
+    fn wants_offer(&self, from: NodeId, seq: SeqNo) -> bool;
+
     /// A peer offers a checkpoint. `certified` says whether its proof convinces us.
     fn on_offer(
         &mut self,

@@ -23,6 +23,10 @@
 //! - Unless a later group is sound: then the broken one had been durable, and what was promised is damaged. The
 //!   replica does not start ([`StorageError::Damaged`]).
 //!
+//! **What is damaged is replaced.** A damaged image is renamed, and its state comes from others. A damaged log is moved away as a whole
+//! (`log.damaged-N`), after a mark was made (`DIR/abstain`): as long as it is there the replica votes on nothing, since the
+//! log may have held votes that are forgotten ([`repair`], [`crate::replica`]).
+//!
 //! **Bounds.** There are at most `log_bytes_max / segment_bytes` segments; each is filled with zeros before it is used, so
 //! a write to it needs no space. When none is free, nothing is logged, hence nothing voted, until a checkpoint frees one.
 //!
@@ -37,14 +41,17 @@ mod group;
 pub mod image;
 pub(crate) mod keeper;
 mod recovery;
+mod repair;
 pub(crate) mod shelf;
 mod superblock;
 mod writer;
 
 pub use codec::{CodecError, RecordReader};
+pub(crate) use directory::read_superblock;
 pub use directory::{DataDirectory, Formatted};
 pub use group::BLOCK_BYTES;
 pub use recovery::{Found, RawRecord, Tail, scan};
+pub use repair::{AbstentionMark, Remains, replace_directory, set_log_aside};
 pub use superblock::Superblock;
 pub use writer::{LogOperation, LogWriter, Outcome, WriterSettings};
 
@@ -73,7 +80,8 @@ pub enum StorageError {
     /// There is no superblock: the directory was never made, or was lost.
     #[error(
         "{}: there is no superblock, so this is not the data directory of {node}. If {node} has never run, make one with `atlas format`. \
-         If it has run, its directory was lost or replaced: it must not vote again under its old key; give it a new key and reconfigure",
+         If it has run, its directory was lost or replaced: it must not vote as if nothing had happened; start it with `atlas run --repair`, and it \
+         abstains until what it may have promised does not matter any more",
         path.display()
     )]
     NotFormatted {
@@ -107,7 +115,7 @@ pub enum StorageError {
         path: PathBuf,
     },
     /// What was promised is damaged.
-    #[error("{}: damaged at offset {offset}: {what}; restore the directory from nothing (state transfer) or replace the disk", path.display())]
+    #[error("{}: damaged at offset {offset}: {what}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,

@@ -16,6 +16,7 @@ use crate::shard::lanes::{
 };
 use crate::shard::reactor::Reactor;
 use crate::state_transfer::ImageTask;
+use crate::storage::AbstentionMark;
 use crate::storage::shelf::ShelfHandle;
 use crate::types::{ClusterId, Epoch, Lsn, Time};
 
@@ -59,6 +60,8 @@ pub(crate) struct ConsensusRole<S: Stack> {
     clients: ClientDirectory,
     /// The images of checkpoints that are transferred; `None` when nothing is kept on disk.
     shelf: Option<ShelfHandle>,
+    /// Lies in the data directory while this replica abstains.
+    mark: Option<AbstentionMark>,
     metrics: Arc<Metrics>,
     /// A demonstration's lies, if this replica tells any.
     faults: Option<Faults>,
@@ -89,6 +92,7 @@ impl<S: Stack> ConsensusRole<S> {
             epoch,
             clients,
             shelf: None,
+            mark: None,
             metrics,
             logged_end: None,
             phases: (ExecutionPhase::OrderProtocol, TransferPhase::NotRunning),
@@ -96,7 +100,8 @@ impl<S: Stack> ConsensusRole<S> {
     }
 
     /// Gives it images to transfer.
-    pub fn with_shelf(mut self, shelf: Option<ShelfHandle>) -> Self {
+    pub fn with_shelf(mut self, shelf: Option<ShelfHandle>, mark: AbstentionMark) -> Self {
+        self.mark = shelf.is_some().then_some(mark);
         self.shelf = shelf;
         self
     }
@@ -240,6 +245,16 @@ impl<S: Stack> ConsensusRole<S> {
                             task => shelf.ask(task),
                         }
                     }
+                }
+                Action::AbstentionOver => {
+                    tracing::warn!(%view, "this replica votes again: what it had forgotten does not matter any more");
+                    let mark = self.mark.take();
+                    // Nobody waits for it, and the disk must not hold up this shard.
+                    std::thread::spawn(move || {
+                        if let Some(Err(error)) = mark.map(|mark| mark.remove()) {
+                            tracing::error!(%error, "it abstains once more after its next start");
+                        }
+                    });
                 }
                 Action::Stable(claim) => tracing::debug!(seq = %claim.seq, "checkpoint stable"),
                 Action::Diverged { stable, ours } => {

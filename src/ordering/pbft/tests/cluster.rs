@@ -359,6 +359,7 @@ impl Cluster {
                 );
             }
             Action::FellBehind { .. } => self.hosts[host].fell_behind = true,
+            Action::AbstentionOver => {}
             Action::Refuse { .. }
             | Action::ReplyAgain(_)
             | Action::Stable(_)

@@ -1,0 +1,397 @@
+//! How long a replica takes to catch up: four real replicas over loopback TCP, each with a data directory on disk.
+//!
+//! `cargo bench --bench recovery -- [--quick] [--json FILE] [--data DIR] [--only state|log|service]`
+//!
+//! - *state:* a replica that has nothing but a fresh directory gets a key-value store of some size. Beside it, in the same run, the raw
+//!   copy: the bytes of the same checkpoint read from a file, sent over one loopback connection, written to a file and synced.
+//! - *log:* a replica that stopped a number of decisions ago gets them. The raw copy is of as many bytes as the
+//!   operations have.
+//! - *service:* the first under a closed loop of clients: what is left of the service meanwhile.
+//!
+//! Both ends of every transfer, the other replicas and the clients share this machine's cores.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use atlas_smr_replica::client::Engine;
+use atlas_smr_replica::config::{Agreement, AppKind, ClientTuning, DecisionLogConfig, Durability};
+use atlas_smr_replica::load::{
+    ClusterOptions, Control, Filling, LoadDriver, LocalCluster, Pace, Shape, Workload, fill,
+};
+use atlas_smr_replica::preprocessing::ClientAuth;
+use atlas_smr_replica::replica::TransferPhase;
+use atlas_smr_replica::types::NodeId;
+use atlas_smr_replica::{Client, ReplicaHandle};
+use serde_json::{Value, json};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const VALUE_BYTES: usize = 4096;
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(300);
+/// The replica that falls behind.
+const LATE: NodeId = NodeId::new(3);
+const CHUNK_BYTES: usize = 1 << 20;
+
+struct Arguments {
+    quick: bool,
+    json: Option<PathBuf>,
+    data: PathBuf,
+    only: Option<String>,
+}
+
+impl Arguments {
+    fn read() -> Self {
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        let value = |name: &str| {
+            let at = arguments.iter().position(|argument| argument == name)?;
+            arguments.get(at + 1).cloned()
+        };
+        Self {
+            quick: arguments.iter().any(|argument| argument == "--quick"),
+            json: value("--json").map(PathBuf::from),
+            data: value("--data").map_or_else(std::env::temp_dir, PathBuf::from),
+            only: value("--only"),
+        }
+    }
+
+    fn wants(&self, part: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == part)
+    }
+}
+
+fn options(data: &Path, kept: DecisionLogConfig) -> ClusterOptions {
+    ClusterOptions {
+        clients: 4,
+        app: AppKind::Kv,
+        agreement: Agreement {
+            client_auth: ClientAuth::Mac,
+            ..Agreement::default()
+        },
+        tuning: ClientTuning {
+            deadline_ms: 120_000,
+            ..ClientTuning::default()
+        },
+        durability: Durability::Sync,
+        data: Some(data.to_owned()),
+        dl_config: kept,
+        ..ClusterOptions::default()
+    }
+}
+
+/// What peers keep in memory of old decisions: next to nothing, or everything.
+fn keep(everything: bool) -> DecisionLogConfig {
+    DecisionLogConfig {
+        kept_decisions: if everything { 1 << 30 } else { 1 },
+        kept_bytes: if everything { 8 << 30 } else { 1 << 20 },
+    }
+}
+
+fn connect(cluster: &LocalCluster, number: usize) -> Client {
+    Client::connect_blocking(cluster.client(number)).expect("the cluster answers")
+}
+
+/// When each step of a catch-up began, since the restart.
+#[derive(Default)]
+struct Steps {
+    seen: Vec<(u8, f64)>,
+}
+
+impl Steps {
+    fn look(&mut self, start: Instant, transfer: TransferPhase) {
+        let stage = transfer.stage();
+        if self.seen.last().is_none_or(|(last, _)| *last != stage) {
+            self.seen.push((stage, start.elapsed().as_secs_f64()));
+        }
+    }
+
+    /// How long a stage lasted, in seconds.
+    fn lasted(&self, stage: u8) -> f64 {
+        let ends = self.seen.iter().skip(1).map(|(_, at)| *at);
+        let pairs = self.seen.iter().zip(ends);
+        pairs
+            .filter(|((own, _), _)| *own == stage)
+            .map(|((_, from), to)| to - from)
+            .sum()
+    }
+}
+
+/// Starts the late replica and waits until it is where the others are. Seconds, and the steps.
+fn catch_up(cluster: &mut LocalCluster, is_there: impl Fn(&ReplicaHandle, u64) -> bool) -> (f64, Steps) {
+    let start = Instant::now();
+    cluster.restart(LATE).expect("the replica starts");
+    let mut steps = Steps::default();
+    loop {
+        let most = cluster
+            .handles()
+            .map(|handle| handle.standing().executed.get())
+            .max();
+        let late = cluster.replica(LATE).expect("it was started");
+        steps.look(start, late.standing().transfer);
+        if is_there(late, most.unwrap_or(0)) {
+            return (start.elapsed().as_secs_f64(), steps);
+        }
+        assert!(
+            start.elapsed() < CATCH_UP_LIMIT,
+            "it does not catch up: {:?}",
+            late.standing()
+        );
+        std::thread::sleep(Duration::from_micros(500));
+    }
+}
+
+/// Copies a file's bytes, or as many zeros, over a loopback connection into a file, synced. Seconds.
+fn raw_copy(from: Option<&Path>, bytes: u64, data: &Path) -> f64 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("the loopback can be bound");
+    let address = listener.local_addr().expect("it has an address");
+    let mut source: Box<dyn Read + Send> = match from {
+        Some(path) => Box::new(File::open(path).expect("the image is there")),
+        None => Box::new(std::io::repeat(7).take(bytes)),
+    };
+    let target = data.join("raw-copy");
+    let start = Instant::now();
+    let sender = std::thread::spawn(move || {
+        let mut socket = TcpStream::connect(address).expect("it accepts");
+        let mut chunk = vec![0; CHUNK_BYTES];
+        while let Ok(read @ 1..) = source.read(&mut chunk) {
+            socket.write_all(&chunk[..read]).expect("the receiver reads");
+        }
+    });
+    let (mut socket, _) = listener.accept().expect("it was dialled");
+    let mut file = File::create(&target).expect("the data directory can be written");
+    let mut chunk = vec![0; CHUNK_BYTES];
+    while let Ok(read @ 1..) = socket.read(&mut chunk) {
+        file.write_all(&chunk[..read]).expect("the disk has room");
+    }
+    file.sync_all().expect("the disk syncs");
+    let seconds = start.elapsed().as_secs_f64();
+    sender.join().expect("the sender ends");
+    std::fs::remove_file(target).expect("it was just made");
+    seconds
+}
+
+/// The middle of three.
+fn median(mut measure: impl FnMut() -> f64) -> f64 {
+    let mut seconds = [measure(), measure(), measure()];
+    seconds.sort_by(f64::total_cmp);
+    seconds[1]
+}
+
+/// The newest image in a replica's directory.
+fn newest_image(directory: &Path) -> Option<PathBuf> {
+    let files = std::fs::read_dir(directory.join("images")).ok()?;
+    let whole = files.flatten().map(|entry| entry.path());
+    whole.filter(|path| path.extension().is_none()).max()
+}
+
+fn state_case(mib: u64, data: &Path) -> Value {
+    let directory = tempfile::TempDir::with_prefix_in("atlas-recovery-", data).expect("a directory");
+    let mut cluster = LocalCluster::start(&options(directory.path(), keep(false))).expect("it starts");
+    cluster.stop(LATE).expect("it ends in good order");
+    let client = connect(&cluster, 0);
+    let mut filling = Filling {
+        first_key: 0,
+        keys: (mib << 20) / (VALUE_BYTES as u64 + 8),
+        value_bytes: VALUE_BYTES,
+        outstanding: 1024,
+    };
+    fill(&client, filling).expect("the cluster takes it");
+    // Far enough for a checkpoint of everything, whose image is on disk.
+    let first = |cluster: &LocalCluster| cluster.replica(NodeId::new(0)).map(ReplicaHandle::standing);
+    let filled = first(&cluster).expect("it runs").executed.get();
+    let is_kept = |cluster: &LocalCluster| {
+        let all = (0..3).map(|id| newest_image(cluster.data_path(NodeId::new(id))));
+        let kept = |path: PathBuf| path.file_name()?.to_str()?.parse::<u64>().ok();
+        all.map(|path| path.and_then(kept))
+            .all(|seq| seq.is_some_and(|seq| seq >= filled))
+    };
+    filling.keys = 64;
+    filling.outstanding = 1;
+    filling.value_bytes = 16;
+    while !is_kept(&cluster) {
+        fill(&client, filling).expect("the cluster takes it");
+    }
+    let image = newest_image(cluster.data_path(NodeId::new(0))).expect("there is one");
+    let bytes = std::fs::metadata(&image).expect("it is there").len();
+    let raw = median(|| raw_copy(Some(&image), bytes, directory.path()));
+    let (seconds, steps) = catch_up(&mut cluster, |late, most| late.standing().executed.get() >= most);
+    let late = cluster.replica(LATE).expect("it runs");
+    let (states, decisions) = (
+        late.counter("states_transferred"),
+        late.counter("decisions_transferred"),
+    );
+    assert_eq!(states, 1, "a state was transferred");
+    let digests = cluster.digests(Duration::from_secs(10));
+    assert!(
+        digests.len() == 4 && digests.windows(2).all(|pair| pair[0] == pair[1]),
+        "the replicas' states differ"
+    );
+    println!(
+        "state {mib:>5} MiB {:>9.3} s {:>9.3} s {:>6.2} × {:>8.0} MB/s   asked {:.3} s, received {:.3} s, installed {:.3} s, {decisions} decisions",
+        seconds,
+        raw,
+        seconds / raw,
+        bytes as f64 / seconds / 1e6,
+        steps.lasted(1) + steps.lasted(2) + steps.lasted(3),
+        steps.lasted(4),
+        steps.lasted(5),
+    );
+    json!({
+        "case": "state", "state_mib": mib, "image_bytes": bytes, "seconds": seconds, "raw_copy_seconds": raw,
+        "times_raw": seconds / raw, "received_seconds": steps.lasted(4), "installed_seconds": steps.lasted(5),
+        "decisions": decisions, "value_bytes": VALUE_BYTES,
+    })
+}
+
+fn log_case(decisions: u64, data: &Path) -> Value {
+    const OPERATIONS: u64 = 16;
+    const BYTES: usize = 1024;
+    let directory = tempfile::TempDir::with_prefix_in("atlas-recovery-", data).expect("a directory");
+    let mut cluster = LocalCluster::start(&options(directory.path(), keep(true))).expect("it starts");
+    cluster.stop(LATE).expect("it ends in good order");
+    let client = connect(&cluster, 0);
+    let filling = Filling {
+        first_key: 0,
+        keys: 1000,
+        value_bytes: BYTES,
+        outstanding: OPERATIONS as usize,
+    };
+    let reached = |cluster: &LocalCluster| {
+        let standing = cluster.replica(NodeId::new(0)).map(ReplicaHandle::standing);
+        standing.map_or((0, 0), |standing| (standing.executed.get(), standing.operations))
+    };
+    while reached(&cluster).0 < decisions {
+        fill(&client, filling).expect("the cluster takes it");
+    }
+    let (executed, operations) = reached(&cluster);
+    let bytes = operations * (BYTES as u64 + 11);
+    let raw = median(|| raw_copy(None, bytes, directory.path()));
+    let (seconds, _) = catch_up(&mut cluster, |late, most| late.standing().executed.get() >= most);
+    let late = cluster.replica(LATE).expect("it runs");
+    assert_eq!(late.counter("states_transferred"), 0, "decisions were enough");
+    println!(
+        "log   {executed:>5} dec {:>9.3} s {:>9.3} s {:>6.2} × {:>8.0} MB/s   {operations} operations of {BYTES} B, {:.0} decisions/s",
+        seconds,
+        raw,
+        seconds / raw,
+        bytes as f64 / seconds / 1e6,
+        executed as f64 / seconds,
+    );
+    json!({
+        "case": "log", "decisions": executed, "operations": operations, "operation_bytes": BYTES, "bytes": bytes,
+        "seconds": seconds, "raw_copy_seconds": raw, "times_raw": seconds / raw,
+    })
+}
+
+/// Operations per second while `until` is false.
+fn rate_until(control: &Control, mut until: impl FnMut(Duration) -> bool) -> f64 {
+    let (start, before) = (Instant::now(), control.ended.load(Ordering::Acquire));
+    while !until(start.elapsed()) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let ended = control.ended.load(Ordering::Acquire) - before;
+    ended as f64 / start.elapsed().as_secs_f64()
+}
+
+fn service_case(mib: u64, seconds: u64, data: &Path) -> Value {
+    let directory = tempfile::TempDir::with_prefix_in("atlas-recovery-", data).expect("a directory");
+    let options = options(directory.path(), keep(false));
+    let mut cluster = LocalCluster::start(&options).expect("it starts");
+    cluster.stop(LATE).expect("it ends in good order");
+    let filling = Filling {
+        first_key: 1 << 32,
+        keys: (mib << 20) / (VALUE_BYTES as u64 + 8),
+        value_bytes: VALUE_BYTES,
+        outstanding: 1024,
+    };
+    fill(&connect(&cluster, 0), filling).expect("the cluster takes it");
+    let control = Control::new();
+    let shape = Shape::default();
+    let driver = LoadDriver::new(
+        Workload::new(AppKind::Kv, shape, 42),
+        Pace::Closed { outstanding: 1024 },
+        3,
+        Duration::from_secs(120),
+        control.clone(),
+    );
+    let clients: Vec<_> = (1..4).map(|number| cluster.client(number)).collect();
+    let engine = Engine::start("load", &clients, None, Box::new(driver)).expect("the clients start");
+    engine
+        .wait_connected(3, Duration::from_secs(10))
+        .expect("three replicas are there");
+    control.send(true);
+    engine.wake();
+    let some_time = |elapsed: Duration| elapsed.as_secs() >= seconds;
+    rate_until(&control, |elapsed| elapsed.as_secs() >= 2);
+    let three = rate_until(&control, some_time);
+    let (took, during) = {
+        let (start, before) = (Instant::now(), control.ended.load(Ordering::Acquire));
+        let (took, _) = catch_up(&mut cluster, |late, most| {
+            late.counter("states_transferred") > 0 && late.standing().executed.get() + 64 >= most
+        });
+        let ended = control.ended.load(Ordering::Acquire) - before;
+        (took, ended as f64 / start.elapsed().as_secs_f64())
+    };
+    let four = rate_until(&control, some_time);
+    control.send(false);
+    while !control.is_quiet() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let digests = cluster.digests(Duration::from_secs(30));
+    assert!(
+        digests.len() == 4 && digests.windows(2).all(|pair| pair[0] == pair[1]),
+        "the replicas' states differ"
+    );
+    println!(
+        "service {mib:>4} MiB: {three:.0} operations/s with three replicas, {during:.0} while the fourth catches up ({took:.2} s), {four:.0} \
+         with four: {:.2} of before, {:.2} of after",
+        during / three,
+        during / four
+    );
+    json!({
+        "case": "service", "state_mib": mib, "outstanding": 1024, "payload_bytes": shape.payload_bytes,
+        "before_ops_s": three, "during_ops_s": during, "after_ops_s": four, "catch_up_seconds": took,
+        "share_of_before": during / three, "share_of_after": during / four,
+    })
+}
+
+fn main() {
+    let arguments = Arguments::read();
+    println!(
+        "n = 4, f = 1, durability sync, auth mac, executor single, values of {VALUE_BYTES} B, {} cores, data in {}",
+        std::thread::available_parallelism().map_or(1, usize::from),
+        arguments.data.display()
+    );
+    println!(
+        "{:<15} {:>11} {:>11} {:>8} {:>13}",
+        "case", "catch-up", "raw copy", "ratio", "rate"
+    );
+    let (sizes, lengths): (&[u64], &[u64]) = match arguments.quick {
+        true => (&[10, 100], &[1000]),
+        false => (&[10, 100, 1000], &[1000, 10_000, 30_000]),
+    };
+    let mut rows = Vec::new();
+    if arguments.wants("state") {
+        rows.extend(sizes.iter().map(|mib| state_case(*mib, &arguments.data)));
+    }
+    if arguments.wants("log") {
+        rows.extend(
+            lengths
+                .iter()
+                .map(|decisions| log_case(*decisions, &arguments.data)),
+        );
+    }
+    if arguments.wants("service") {
+        let (mib, seconds) = if arguments.quick { (100, 3) } else { (500, 10) };
+        rows.push(service_case(mib, seconds, &arguments.data));
+    }
+    if let Some(path) = &arguments.json {
+        let report = json!({ "rows": rows, "n": 4, "f": 1, "durability": "sync", "auth": "mac" });
+        let text = serde_json::to_string_pretty(&report).expect("figures are JSON");
+        std::fs::write(path, text).expect("the JSON file can be written");
+    }
+}
