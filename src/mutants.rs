@@ -103,11 +103,35 @@ pub enum Mutant {
     ChunkUnchecked,
     /// A state is transferred that no quorum signed.
     StateTargetUncertified,
+    /// Beside linearizable reads out of order, ordered operations end with f+1 equal answers.
+    OrderedAnswersWeak,
+    /// A restart forgets the votes in the log.
+    VoteRecordForgotten,
+    /// A restart forgets the views that were left.
+    ViewRecordForgotten,
+    /// A restarted leader forgets what it proposed.
+    ProposalRecordForgotten,
+    /// The log is cut without writing again what is about no place.
+    BaseRecordsForgotten,
+    /// A restart forgets that it went on after a checkpoint of others.
+    JumpRecordForgotten,
+    /// A group of the log is believed whatever its checksum says.
+    TornTailAccepted,
+    /// A restarted log numbers its groups from the last one, not after it.
+    GroupNumberReused,
+    /// A group of the log counts as durable when it is written, not when it is synced.
+    DurableBeforeSync,
+    /// The image of a checkpoint is believed whatever its checksums and digests say.
+    ImageUnchecked,
+    /// The log is cut at a stable checkpoint whose contents are not on disk.
+    CutBeforeImageKept,
+    /// A replica whose disk is empty starts as if it had never run.
+    WipedDiskVotes,
 }
 
 impl Mutant {
     /// Every mutant.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 59] = [
         Self::PrepareQuorumMinusOne,
         Self::CommitQuorumMinusOne,
         Self::CheckpointQuorumMinusOne,
@@ -155,6 +179,18 @@ impl Mutant {
         Self::LogTailFromOne,
         Self::ChunkUnchecked,
         Self::StateTargetUncertified,
+        Self::OrderedAnswersWeak,
+        Self::VoteRecordForgotten,
+        Self::ViewRecordForgotten,
+        Self::ProposalRecordForgotten,
+        Self::BaseRecordsForgotten,
+        Self::JumpRecordForgotten,
+        Self::TornTailAccepted,
+        Self::GroupNumberReused,
+        Self::DurableBeforeSync,
+        Self::ImageUnchecked,
+        Self::CutBeforeImageKept,
+        Self::WipedDiskVotes,
     ];
 }
 

@@ -12,7 +12,9 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::CommandError;
-use crate::sim::{Lie, Profile, Roguery, Rule, RunReport, TWINS_PATTERNS, run, run_twins_pattern};
+use crate::sim::{
+    Lie, Profile, Roguery, Rule, RunReport, TWINS_PATTERNS, pair_names, run, run_twins_pattern,
+};
 
 /// Seeds are simulated by so many threads.
 const WORKERS: usize = 2;
@@ -47,6 +49,7 @@ enum ProfileArgument {
     Byzantine,
     Crash,
     Twins,
+    Disk,
     All,
 }
 
@@ -57,6 +60,7 @@ impl ProfileArgument {
             Self::Byzantine => vec![Profile::Byzantine],
             Self::Crash => vec![Profile::Crash],
             Self::Twins => vec![Profile::Twins],
+            Self::Disk => vec![Profile::Disk],
             Self::All => Profile::ALL.to_vec(),
         }
     }
@@ -241,11 +245,14 @@ impl Sim {
             false => self.seeds.clone(),
         };
         let begin = Instant::now();
-        let mut summary = Summary::default();
+        let mut summary = Summary {
+            hits: pair_names().map(|name| (name, 0)).collect(),
+            ..Summary::default()
+        };
         if profiles.contains(&Profile::Byzantine) {
             let names = Lie::ALL.iter().map(|lie| lie.name());
             let names = names.chain(Roguery::ALL.iter().map(|roguery| roguery.name()));
-            summary.hits = names.map(|name| (name, 0)).collect();
+            summary.hits.extend(names.map(|name| (name, 0)));
         }
         let count = profiles.len() as u64;
         run_all((seeds.end - seeds.start) * count, &mut summary, |number| {

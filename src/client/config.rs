@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::prover::Authentication;
 use crate::config::ReadLevel;
+use crate::mutants::{Mutant, active};
 use crate::types::{ClientId, ClusterId, Epoch, Quorum};
 
 /// What a session must know.
@@ -49,8 +50,8 @@ impl AnswerRule {
     pub fn new(quorum: Quorum, unordered: bool, reads: ReadLevel) -> Self {
         Self {
             ordered: match unordered {
-                true => quorum.quorum(),
-                false => quorum.weak(),
+                true if !active(Mutant::OrderedAnswersWeak) => quorum.quorum(),
+                _ => quorum.weak(),
             },
             unordered: match (reads, unordered) {
                 (ReadLevel::Relaxed, _) => Some(quorum.weak()),

@@ -79,6 +79,9 @@ pub trait DecisionLog {
     /// When it does not follow the one before, or is of another chain.
     fn restore(&mut self, proposal: &Arc<Proposal>, chain: Chain) -> Result<(), RestoreError>;
 
+    /// The log holds this decision, which the base covers: peers may still need it. They come in order, up to the base.
+    fn restore_earlier(&mut self, proposal: &Arc<Proposal>, chain: Chain);
+
     /// The log begins after `seq`, and what covers the decisions up to there is not known: the first one restored says it.
     fn restore_base_unproved(&mut self, seq: SeqNo);
 
@@ -120,6 +123,8 @@ pub struct ChainedLog {
     kept_bytes: usize,
     chain: Chain,
     is_proved: bool,
+    /// While the log is read back: decisions without gaps that the base covers.
+    earlier: VecDeque<Decision>,
     /// Decisions after this one are not forgotten.
     needed_after: SeqNo,
     kept_for_peers: usize,
@@ -137,6 +142,7 @@ impl ChainedLog {
             kept_bytes: 0,
             chain: Chain::START,
             is_proved: true,
+            earlier: VecDeque::new(),
             needed_after: SeqNo::ZERO,
             kept_for_peers: KEPT_FOR_PEERS,
             kept_bytes_max: KEPT_BYTES_MAX,
@@ -209,6 +215,27 @@ impl DecisionLog for ChainedLog {
         self.needed_after = seq;
         self.kept.clear();
         self.kept_bytes = 0;
+    }
+
+    fn restore_earlier(&mut self, proposal: &Arc<Proposal>, chain: Chain) {
+        let seq = proposal.seq;
+        if seq > self.base || !self.kept.is_empty() {
+            return;
+        }
+        if self
+            .earlier
+            .back()
+            .is_some_and(|last| last.proposal.seq.next() != seq)
+        {
+            self.earlier.clear();
+        }
+        let proposal = proposal.clone();
+        self.earlier.push_back(Decision { proposal, chain });
+        if seq == self.base && self.is_proved && chain == self.chain {
+            self.kept = std::mem::take(&mut self.earlier);
+            self.kept_bytes = self.kept.iter().map(|kept| kept.proposal.batch.bytes).sum();
+            self.base = seq.minus(self.kept.len() as u64);
+        }
     }
 
     fn restore_base_unproved(&mut self, seq: SeqNo) {

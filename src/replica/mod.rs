@@ -282,20 +282,33 @@ impl<S: Stack> Replica<S> {
         }
         self.image_kept = self.image_kept.max(seq);
         self.transfers.remember_image(seq);
+        self.drop_images(now);
         self.cut_log(now);
     }
 
     /// Has the log cut at the last checkpoint that is both stable and kept, after what is about no place was written
-    /// again.
+    /// again. What a peer lacks it can be given then, as a state or as decisions.
     fn cut_log(&mut self, now: Time) {
-        let seq = self.image_kept.min(self.ordering.stable());
+        let stable = self.ordering.stable();
+        let offerable = self.transfers.offerable().cloned();
+        let kept = offerable.as_ref().map_or(SeqNo::ZERO, |(claim, _)| claim.seq);
+        let seq = match active(Mutant::CutBeforeImageKept) {
+            true => stable,
+            false => kept.min(self.image_kept).min(stable),
+        };
         if seq <= self.cut {
             return;
         }
         self.cut = seq;
         self.decision_log.on_cut(seq);
         let mut records = self.view_transfer.base_records();
+        if let Some((claim, proof)) = offerable.filter(|_| seq < stable) {
+            records.push(Record::Stable { claim, proof });
+        }
         records.append(&mut self.ordering.base_records());
+        if active(Mutant::BaseRecordsForgotten) {
+            records.clear();
+        }
         for record in records {
             self.outbox.persist(record);
         }
@@ -511,6 +524,7 @@ impl<S: Stack> Replica<S> {
             self.carry_out(now);
         }
         if became_stable && diverged.is_none() {
+            self.drop_images(now);
             self.cut_log(now);
         }
         for asks in asked {

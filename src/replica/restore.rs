@@ -13,6 +13,7 @@ use super::{Replica, Stack};
 use crate::decision_log::{Chain, DecisionLog};
 use crate::execution::SequenceWindow;
 use crate::messages::Proposal;
+use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
 use crate::protocol::{Outbox, Record, RestoreError};
 use crate::types::{ClientId, Lsn, SeqNo, Time};
@@ -27,6 +28,11 @@ impl<S: Stack> Replica<S> {
         self.image_kept = seq;
         self.transfers.released = seq;
         self.transfers.remember_image(seq);
+    }
+
+    /// Images of these checkpoints are on disk.
+    pub fn restore_images(&mut self, images: impl Iterator<Item = SeqNo>) {
+        images.for_each(|seq| self.transfers.remember_image(seq));
     }
 
     /// The image of the checkpoint at `seq` cannot be read: its state has to come from others.
@@ -61,6 +67,9 @@ impl<S: Stack> Replica<S> {
                 let last = self.decision_log.last();
                 let proposal = self.ordering.restore_decision(*seq, *digest);
                 if *seq <= last {
+                    if let Some(proposal) = proposal {
+                        self.decision_log.restore_earlier(&proposal, *chain);
+                    }
                     return Ok(None);
                 }
                 if *seq != last.next() {
@@ -76,6 +85,7 @@ impl<S: Stack> Replica<S> {
                 self.decision_log.keep_after(*seq);
                 return Ok(Some(proposal));
             }
+            Record::Jump { .. } if active(Mutant::JumpRecordForgotten) => {}
             Record::Jump { seq, chain } => {
                 // Later ones than the image that was read, if any: the state did not come before the restart.
                 if *seq > self.decision_log.last() {

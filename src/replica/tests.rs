@@ -282,6 +282,9 @@ impl Bench {
                 let windows = self.executor.client_windows();
                 return self.replica.on_installed(self.now, seq, &windows);
             }
+            ImageTask::Forget { before, but } => {
+                return self.images.retain(|seq, _| *seq >= before || but.contains(seq));
+            }
             ImageTask::Read { .. } => return,
         };
         self.replica.on_image(self.now, &event);

@@ -39,6 +39,9 @@ const GAP_PATIENCE: Duration = Duration::from_secs(1);
 const BATCHES_PER_ANSWER: u64 = 64;
 /// How many certificates of stable checkpoints are remembered.
 const CERTIFICATES_KEPT: usize = 16;
+/// An image is kept for a peer until it has asked nothing of it for so long, and at most so long in all.
+const LOAN_IDLE: Duration = Duration::from_secs(10);
+const LOAN_MAX: Duration = Duration::from_secs(30 * 60);
 /// How many checkpoints are remembered whose images may not be written yet.
 const TAKEN_KEPT: usize = 64;
 
@@ -151,6 +154,22 @@ impl Allowance {
     }
 }
 
+/// An image that a peer reads: it is kept meanwhile, so that a transfer comes to its end however fast newer checkpoints are taken.
+#[derive(Debug, Clone, Copy)]
+struct Loan {
+    seq: SeqNo,
+    since: Time,
+    /// When the peer asked last.
+    asked: Time,
+}
+
+impl Loan {
+    /// One per peer, and none for ever: a faulty peer costs the room of an image, for a while.
+    fn runs(&self, now: Time) -> bool {
+        now.since(self.asked) < LOAN_IDLE && now.since(self.since) < LOAN_MAX
+    }
+}
+
 /// What the orchestrator knows about transfers.
 #[derive(Debug)]
 pub(super) struct Transfers {
@@ -164,6 +183,8 @@ pub(super) struct Transfers {
     images: VecDeque<SeqNo>,
     /// The checkpoints that execution took of the state it has now, the newest last: their images are to come.
     taken: VecDeque<SeqNo>,
+    /// By peer.
+    loans: Vec<Option<Loan>>,
     /// Execution waits for the state after this decision.
     pub awaiting: Option<SeqNo>,
     /// The last decision that was handed out, to execution unless it waits.
@@ -185,6 +206,7 @@ impl Transfers {
             certificates: VecDeque::new(),
             images: VecDeque::new(),
             taken: VecDeque::new(),
+            loans: vec![None; n],
             awaiting: None,
             released: SeqNo::ZERO,
             allowances: vec![allowance; n],
@@ -219,13 +241,46 @@ impl Transfers {
     }
 
     pub fn remember_image(&mut self, seq: SeqNo) {
-        if self.images.contains(&seq) {
+        if let Err(at) = self.images.binary_search(&seq) {
+            self.images.insert(at, seq);
+        }
+    }
+
+    /// The last checkpoint that can be given to peers, and what proves it.
+    pub fn offerable(&self) -> Option<&(CheckpointClaim, Vec<SignedCheckpoint>)> {
+        let mut certificates = self.certificates.iter().rev();
+        certificates.find(|(claim, _)| self.images.contains(&claim.seq))
+    }
+
+    /// A peer reads this image.
+    pub fn lend(&mut self, now: Time, to: NodeId, seq: SeqNo) {
+        let Some(loan) = self.loans.get_mut(to.index()) else {
             return;
+        };
+        match loan {
+            Some(loan) if loan.seq == seq => loan.asked = now,
+            loan => {
+                *loan = Some(Loan {
+                    seq,
+                    since: now,
+                    asked: now,
+                });
+            }
         }
-        if self.images.len() == 2 {
-            self.images.pop_front();
-        }
-        self.images.push_back(seq);
+    }
+
+    /// Forgets images that nobody needs, if there are any: those before the one before the last that a quorum signed, but for
+    /// those that peers read. Later ones may not be signed for long, and until one is, only that one helps a peer that lacks its
+    /// state.
+    fn forget_images(&mut self, now: Time) -> Option<ImageTask> {
+        let is_certified = |seq: &SeqNo| self.certificates.iter().any(|(claim, _)| claim.seq == *seq);
+        let last = self.images.iter().rposition(is_certified)?;
+        let before = *self.images.get(last.saturating_sub(1))?;
+        let lent = self.loans.iter().flatten().filter(|loan| loan.runs(now));
+        let but: Vec<SeqNo> = lent.map(|loan| loan.seq).filter(|seq| *seq < before).collect();
+        let known = self.images.len();
+        self.images.retain(|seq| *seq >= before || but.contains(seq));
+        (self.images.len() < known).then_some(ImageTask::Forget { before, but })
     }
 
     /// The place that f+1 peers have reached, or say so.
@@ -237,6 +292,13 @@ impl Transfers {
 }
 
 impl<S: Stack> Replica<S> {
+    /// Has images that nobody needs any more removed.
+    pub(super) fn drop_images(&mut self, now: Time) {
+        if let Some(task) = self.transfers.forget_images(now) {
+            self.actions.push(Action::Image(task));
+        }
+    }
+
     /// The same with other limits on what it gives to others.
     #[must_use]
     pub fn with_transfer_limits(mut self, limits: TransferLimits) -> Self {
@@ -475,6 +537,7 @@ impl<S: Stack> Replica<S> {
             }
             ArchivedStateTransferMessage::Fetch(range) => {
                 let range: PieceRange = range.to_range();
+                self.transfers.lend(now, from, SeqNo::new(range.seq));
                 if self.may_send(now, from, ANSWER_BYTES) {
                     self.actions.push(Action::Image(ImageTask::Read {
                         to: from,

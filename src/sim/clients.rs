@@ -26,8 +26,11 @@ pub(super) fn session(client: u32, knobs: &Knobs) -> Session {
         quorum: Quorum::of(knobs.replicas).expect("a simulated cluster has a valid size"),
         answers: AnswerRule::new(
             Quorum::of(knobs.replicas).expect("a simulated cluster has a valid size"),
-            false,
-            ReadLevel::Relaxed,
+            knobs.unordered,
+            match knobs.unordered {
+                true => ReadLevel::Linearizable,
+                false => ReadLevel::Relaxed,
+            },
         ),
         authentication: match knobs.auth {
             ClientAuth::Signature => Authentication::Signature(signing),

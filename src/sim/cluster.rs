@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::checker::Violation;
 use super::network::Weather;
 use super::plan::{Fault, Knobs, Plan, Profile};
+use super::stack::single;
 use super::world::World;
 use crate::client::CallError;
 use crate::execution::Application;
@@ -50,7 +51,7 @@ impl ClusterBuilder {
             ..Plan::quiet(Profile::Net, self.seed, self.knobs)
         };
         Cluster {
-            world: World::new(&plan, &application),
+            world: World::new(&plan, single(application)),
         }
     }
 }

@@ -34,7 +34,7 @@ mod network;
 pub mod plan;
 mod replica;
 mod run;
-mod shelf;
+mod stack;
 mod world;
 
 pub use byzantine::Lie;
@@ -42,7 +42,6 @@ pub use checker::{Rule, Violation};
 pub use clients::Roguery;
 pub use cluster::{Cluster, ClusterBuilder, SimCallError};
 pub use dice::Dice;
-pub use disk::SimDisk;
 pub use network::Weather;
 pub use plan::{Knobs, Profile};
-pub use run::{RunReport, TWINS_PATTERNS, run, run_plan, run_twins_pattern};
+pub use run::{RunReport, TWINS_PATTERNS, pair_names, run, run_plan, run_twins_pattern};

@@ -17,15 +17,17 @@ pub enum Profile {
     Net,
     /// Up to f replicas and two clients lie.
     Byzantine,
-    /// Up to f replicas crash and stay down.
+    /// Replicas crash and come back, one, some or all at once; up to f stay down.
     Crash,
     /// One replica runs twice with one key, and partitions split the copies.
     Twins,
+    /// Disks of up to f replicas lose what they acknowledged, or rot; all may crash, be slow or full.
+    Disk,
 }
 
 impl Profile {
     /// Every profile, in the order of a run over all of them.
-    pub const ALL: [Self; 4] = [Self::Net, Self::Byzantine, Self::Crash, Self::Twins];
+    pub const ALL: [Self; 5] = [Self::Net, Self::Byzantine, Self::Crash, Self::Twins, Self::Disk];
 
     /// The profile's name on the command line.
     #[must_use]
@@ -35,6 +37,7 @@ impl Profile {
             Self::Byzantine => "byzantine",
             Self::Crash => "crash",
             Self::Twins => "twins",
+            Self::Disk => "disk",
         }
     }
 }
@@ -58,6 +61,8 @@ pub struct Knobs {
     pub limits: CheckerLimits,
     /// Bounds of the request pool.
     pub pool: PoolLimits,
+    /// Whether reads beside the order are linearizable: they, and ordered operations, take a quorum of equal answers.
+    pub unordered: bool,
     /// How clients prove their frames.
     pub auth: ClientAuth,
     /// Frames of one client under way.
@@ -66,6 +71,8 @@ pub struct Knobs {
     pub turn_us: (u64, u64),
     /// Microseconds of a disk's sync.
     pub sync_us: (u64, u64),
+    /// The size of a segment of the log, if it holds the longest record.
+    pub segment_bytes: u64,
     /// How many decisions before a stable checkpoint replicas keep for peers.
     pub kept_for_peers: usize,
     /// How long replicas wait for a leader and a view.
@@ -96,10 +103,12 @@ impl Knobs {
                 bytes_per_client: 64 << 10,
                 bytes_max: 256 << 10,
             },
+            unordered: false,
             auth: ClientAuth::Mac,
             frames_in_flight: 8,
             turn_us: (1, 20),
             sync_us: (10, 200),
+            segment_bytes: 1 << 20,
             kept_for_peers: 4096,
             timings: ViewTimings {
                 timeout_max: Duration::from_secs(5),
@@ -121,10 +130,12 @@ impl Knobs {
                 frame_operations_max: dice.pick(&[1, 4, 16]),
                 ..Self::calm(1, 1).limits
             },
+            unordered: dice.chance(35),
             auth: dice.pick(&[ClientAuth::Mac, ClientAuth::Mac, ClientAuth::Signature]),
             frames_in_flight: dice.pick(&[1, 4, 16]),
             turn_us: dice.pick(&[(0, 0), (1, 20), (50, 500)]),
             sync_us: dice.pick(&[(1, 20), (50, 800), (1000, 12_000)]),
+            segment_bytes: dice.pick(&[0, 0, 1 << 20]),
             kept_for_peers: dice.pick(&[0, 0, 20, 4096]),
             timings: ViewTimings {
                 timeout: dice.millis(300, 1500),
@@ -180,15 +191,45 @@ pub enum Fault {
         /// By how much.
         by: Duration,
     },
-    /// A host loses power for good. (Disks keep what a restart would read, see [`SimDisk`](super::SimDisk).)
+    /// A host loses power.
     Crash {
         /// The host.
         host: usize,
+        /// When it comes back; `None` for good.
+        back: Option<Time>,
     },
-    /// A host's disk fails to sync: the replica stops for good, as it must.
+    /// A host's disk fails to sync: the replica stops, as it must.
     FailedSync {
         /// The host.
         host: usize,
+        /// When it comes back; `None` for good.
+        back: Option<Time>,
+    },
+    /// A host loses power, and a bit of its disk flips.
+    Rot {
+        /// The host.
+        host: usize,
+        /// When it comes back, if it can.
+        back: Time,
+    },
+    /// A host loses power, and everything on its disk.
+    Wipe {
+        /// The host.
+        host: usize,
+        /// When it tries to come back.
+        back: Time,
+    },
+    /// A host's disk is copied, to be put in its place later.
+    CopyDisk {
+        /// The host.
+        host: usize,
+    },
+    /// A host loses power, and its disk is replaced by the copy that was made of it.
+    RollBack {
+        /// The host.
+        host: usize,
+        /// When it comes back.
+        back: Time,
     },
     /// A host's disk is slow for a while.
     SlowDisk {
@@ -241,6 +282,8 @@ pub struct Plan {
     pub twin: Option<usize>,
     /// What the faulty clients do.
     pub rogues: Vec<Roguery>,
+    /// Hosts that execute speculatively; the others one operation after the other.
+    pub speculative: Vec<usize>,
     /// Clock of each host: offset in nanoseconds and rate in parts per million too fast.
     pub clocks: Vec<(u64, i64)>,
     /// Operations of all honest clients.
@@ -270,6 +313,7 @@ impl Plan {
             twin: None,
             rogues: Vec::new(),
             clocks: Vec::new(),
+            speculative: Vec::new(),
             operations: 0,
             keys: 1,
             busy_until: Time::START,
@@ -345,7 +389,14 @@ impl Plan {
                 plan.plan_lies(&mut dice);
                 knobs.rogue_clients = plan.rogues.len();
             }
-            Profile::Crash => plan.plan_crashes(&mut dice),
+            Profile::Crash => {
+                let gone = plan.plan_losses(&mut dice, true);
+                plan.plan_outages(&mut dice, &gone);
+            }
+            Profile::Disk => {
+                let gone = plan.plan_losses(&mut dice, false);
+                plan.plan_outages(&mut dice, &gone);
+            }
             Profile::Twins => {
                 let early = dice.pick(&[0, 1, 2, knobs.replicas - 1]);
                 plan.twin = Some(early);
@@ -354,6 +405,7 @@ impl Plan {
         }
         plan.knobs = knobs;
         let hosts = plan.hosts();
+        plan.speculative = (0..hosts).filter(|_| dice.chance(40)).collect();
         plan.clocks = (0..hosts)
             .map(|_| (dice.below(3_600_000_000_000), dice.between(0, 1000) as i64 - 500))
             .collect();
@@ -377,6 +429,12 @@ impl Plan {
             Some(twin) if host == self.knobs.replicas => twin,
             _ => host,
         }
+    }
+
+    /// Whether a host executes speculatively.
+    #[must_use]
+    pub fn speculates(&self, host: usize) -> bool {
+        self.speculative.contains(&host)
     }
 
     /// Whether a host follows the protocol with a key that nobody else has.
@@ -407,9 +465,15 @@ impl Plan {
         self.rogues = (0..rogues).map(|_| dice.pick(&Roguery::ALL)).collect();
     }
 
-    fn plan_crashes(&mut self, dice: &mut Dice) {
-        let count = dice.between(1, self.knobs.faulty_max() as u64);
+    /// Up to f replicas are lost, at some moment: they crash for good, or their disks forget or rot.
+    fn plan_losses(&mut self, dice: &mut Dice, only_crashes: bool) -> Vec<usize> {
+        let most = self.knobs.faulty_max() as u64;
+        let count = match only_crashes {
+            true => dice.pick(&[0, 0, 1, most]),
+            false => dice.between(1, most),
+        };
         let mut candidates: Vec<usize> = (0..self.knobs.replicas).collect();
+        let mut lost = Vec::new();
         for index in 0..count {
             // The first leader often, and its successor with it: view changes that fail.
             let place = match dice.chance(50) {
@@ -417,12 +481,72 @@ impl Plan {
                 false => dice.below(candidates.len() as u64) as usize,
             };
             let host = candidates.swap_remove(place);
+            lost.push(host);
             let at = self.moment(dice);
-            let fault = match dice.chance(70) {
-                true => Fault::Crash { host },
-                false => Fault::FailedSync { host },
+            let back = self.spell(dice, at);
+            let kind = if only_crashes {
+                dice.below(2)
+            } else {
+                dice.between(1, 6)
+            };
+            let fault = match kind {
+                0 => Fault::Crash { host, back: None },
+                1 => Fault::FailedSync { host, back: None },
+                2 => Fault::Wipe { host, back },
+                3 => {
+                    let copied = Time::from_nanos(dice.below(at.as_nanos()));
+                    self.faults.push((copied, Fault::CopyDisk { host }));
+                    Fault::RollBack { host, back }
+                }
+                _ => Fault::Rot { host, back },
             };
             self.faults.push((at, fault));
+        }
+        lost
+    }
+
+    /// Hosts crash and come back: one, some or all at once, now and then one again and again.
+    fn plan_outages(&mut self, dice: &mut Dice, gone: &[usize]) {
+        let hosts: Vec<usize> = (0..self.knobs.replicas)
+            .filter(|host| !gone.contains(host))
+            .collect();
+        for _ in 0..dice.between(1, 4) {
+            let at = self.moment(dice);
+            let share = dice.pick(&[20, 20, 50, 100]);
+            let one = dice.below(hosts.len() as u64) as usize;
+            let is_one = dice.chance(40);
+            for (place, host) in hosts.iter().copied().enumerate() {
+                if (is_one && place != one) || (!is_one && !dice.chance(share)) {
+                    continue;
+                }
+                let at = match dice.chance(50) {
+                    true => at,
+                    false => at.after(dice.micros(0, 20_000)).min(self.calm_from),
+                };
+                let back = Some(self.outage_end(dice, at));
+                let fault = match dice.chance(85) {
+                    true => Fault::Crash { host, back },
+                    false => Fault::FailedSync { host, back },
+                };
+                self.faults.push((at, fault));
+            }
+        }
+        if dice.chance(40) {
+            let host = dice.pick(&hosts);
+            let mut at = self.moment(dice);
+            for _ in 0..dice.between(2, 8) {
+                let back = Some(at.after(dice.millis(1, 100)).min(self.calm_from));
+                self.faults.push((at, Fault::Crash { host, back }));
+                at = at.after(dice.millis(2, 600)).min(self.calm_from);
+            }
+        }
+    }
+
+    /// Most outages are short.
+    fn outage_end(&self, dice: &mut Dice, at: Time) -> Time {
+        match dice.chance(60) {
+            true => at.after(dice.millis(0, 400)).min(self.calm_from),
+            false => self.spell(dice, at),
         }
     }
 
@@ -492,7 +616,7 @@ impl Plan {
                 self.faults.push((at, Fault::ClockJump { host, by }));
             }
         }
-        if self.profile == Profile::Crash || dice.chance(10) {
+        if matches!(self.profile, Profile::Crash | Profile::Disk) || dice.chance(10) {
             for _ in 0..dice.between(0, 2) {
                 let (at, host) = (self.moment(dice), dice.below(hosts) as usize);
                 let until = self.spell(dice, at);

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Knobs;
+use super::disk::{DiskSettings, Platter, SimDisk};
 use super::keys::{CLUSTER, Keyring};
-use super::shelf::Shelf;
+use super::stack::{AnyExecutor, SimStack};
+use super::{Dice, Knobs};
 use crate::crypto::Digester;
 use crate::decision_log::ChainedLog;
-use crate::execution::{Application, CheckpointRule, ExecutionEvent, Executor, SingleThreaded};
+use crate::execution::{Application, ExecutionEvent, Executor};
 use crate::log_transfer::RangedLogTransfer;
 use crate::messages::{
     Checked, CheckpointClaim, ClientReply, ENVELOPE_BYTES, Envelope, Frame, FrameKey, Kind, Mode, Proposal,
@@ -20,14 +21,18 @@ use crate::net::hello::Peer;
 use crate::ordering::pbft::{Pbft, PbftConfig};
 use crate::preprocessing::{FrameChecker, FrameRefusal, FrameSource, RequestPool};
 use crate::protocol::{Recipients, Record};
-use crate::replica::{Action, DefaultStack, Protocols, Replica, ReplicaSettings};
+use crate::replica::{Action, Protocols, Replica, ReplicaSettings};
 use crate::state_transfer::ImageTask;
 use crate::state_transfer::monolithic::PieceTransfer;
+use crate::storage::restart::{RestartSettings, Restored, Witness, restart};
+use crate::storage::{RecordReader, StorageError};
 use crate::types::{ClientId, Epoch, Lsn, NodeId, Quorum, SeqNo, Time, View};
 use crate::view_transfer::pbft::{PbftViewChange, ViewChangeConfig};
 
 /// Bytes of checkpoint work done in one turn: little, so that decisions come in between.
 const BACKGROUND_BYTES: usize = 64 << 10;
+/// Room for a view change of each replica in a record, beside the batches.
+const RECORD_BYTES_PER_REPLICA: usize = 24 << 10;
 
 /// What a replica did in one turn, in order.
 pub(super) enum Said {
@@ -38,10 +43,6 @@ pub(super) enum Said {
     ToClient {
         to: ClientId,
         message: Bytes,
-    },
-    Log {
-        lsn: Lsn,
-        record: Record,
     },
     Execute(Arc<Proposal>),
     Executed {
@@ -54,13 +55,12 @@ pub(super) enum Said {
     },
     Checkpoint(CheckpointClaim),
     Stable(CheckpointClaim),
-    CutLog(SeqNo),
-    /// The contents of a checkpoint, for the disk.
-    Image(SeqNo),
     Diverged {
         ours: CheckpointClaim,
     },
     FellBehind(SeqNo),
+    /// It votes again.
+    AbstentionOver,
     /// A state from others replaced the replica's own.
     Installed(CheckpointClaim),
 }
@@ -80,85 +80,134 @@ impl Durable {
     }
 }
 
-/// Preprocessing, consensus and execution of one replica.
+/// What a restart has read back.
+#[derive(Default)]
+pub(super) struct ReadBack {
+    pub records: Vec<Record>,
+    pub replayed: Vec<Arc<Proposal>>,
+}
+
+impl Witness for ReadBack {
+    fn on_record(&mut self, record: &Record) {
+        self.records.push(record.clone());
+    }
+
+    fn on_replayed(&mut self, decision: &Arc<Proposal>) {
+        self.replayed.push(decision.clone());
+    }
+}
+
+/// Preprocessing, consensus, execution and the disk of one replica.
 pub(super) struct SimReplica<A: Application> {
     checker: FrameChecker,
-    pub replica: Replica<DefaultStack<A>>,
-    executor: SingleThreaded<A>,
+    pub replica: Replica<SimStack<A>>,
+    executor: AnyExecutor,
     events: Vec<ExecutionEvent>,
     inbox: VecDeque<(Peer, Bytes)>,
     has_background: bool,
-    shelf: Shelf,
+    pub disk: SimDisk,
+}
+
+fn make_replica<A: Application>(node: NodeId, knobs: &Knobs, digester: &Digester) -> Replica<SimStack<A>> {
+    let keys = Keyring::get();
+    let n = knobs.replicas;
+    let quorum = Quorum::of(n).expect("a simulated cluster has a valid size");
+    let config = PbftConfig {
+        node,
+        quorum,
+        cluster: CLUSTER,
+        epoch: Epoch::ZERO,
+        window: knobs.window,
+        pipeline: knobs.pipeline,
+        signing: keys.replica(node).clone(),
+        verifying: keys.verifying(n).to_vec(),
+    };
+    let settings = ReplicaSettings {
+        cluster: CLUSTER,
+        epoch: Epoch::ZERO,
+        quorum,
+        batch_bytes_max: knobs.limits.batch_bytes_max,
+        batch_frames_max: knobs.limits.batch_frames_max,
+        held_effects_max: knobs.held_effects_max(),
+    };
+    let view_change = ViewChangeConfig {
+        node,
+        quorum,
+        cluster: CLUSTER,
+        epoch: Epoch::ZERO,
+        window: knobs.window,
+        signing: keys.replica(node).clone(),
+        verifying: keys.verifying(n).to_vec(),
+        timings: knobs.timings,
+    };
+    Replica::new(
+        settings,
+        digester.clone(),
+        Protocols {
+            ordering: Pbft::new(config, digester.clone()),
+            view_transfer: PbftViewChange::new(view_change, digester.clone()),
+            decision_log: ChainedLog::new(digester.clone()).keep_for_peers(knobs.kept_for_peers),
+            log_transfer: RangedLogTransfer::new(node, quorum, CLUSTER, Epoch::ZERO),
+            state_transfer: PieceTransfer::new(node, n, CLUSTER, Epoch::ZERO, digester.clone()),
+        },
+        RequestPool::new(knobs.clients(), knobs.pool),
+        Lsn::ZERO,
+    )
 }
 
 impl<A: Application> SimReplica<A> {
-    pub fn new(node: NodeId, knobs: &Knobs, application: A) -> Self {
-        let keys = Keyring::get();
-        let n = knobs.replicas;
+    /// Starts a process on the disk that `platter` holds.
+    ///
+    /// # Errors
+    /// When it refuses to start: what is on the disk is damaged, or not there.
+    pub fn start(
+        node: NodeId,
+        knobs: &Knobs,
+        mut executor: AnyExecutor,
+        platter: &mut Platter,
+        dice: Dice,
+    ) -> Result<(Self, Restored, ReadBack), StorageError> {
         let digester = Digester::new(CLUSTER);
-        let quorum = Quorum::of(n).expect("a simulated cluster has a valid size");
-        let config = PbftConfig {
-            node,
-            quorum,
-            cluster: CLUSTER,
-            epoch: Epoch::ZERO,
+        platter.open(CLUSTER, node)?;
+        let mut replica = make_replica(node, knobs, &digester);
+        let mut read_back = ReadBack::default();
+        let quorum = Quorum::of(knobs.replicas).expect("a simulated cluster has a valid size");
+        let settings = RestartSettings {
+            reader: RecordReader::new(digester.clone(), knobs.limits),
             window: knobs.window,
-            pipeline: knobs.pipeline,
-            signing: keys.replica(node).clone(),
-            verifying: keys.verifying(n).to_vec(),
+            can_abstain: quorum.n() > quorum.quorum(),
         };
-        let settings = ReplicaSettings {
-            cluster: CLUSTER,
-            epoch: Epoch::ZERO,
-            quorum,
-            batch_bytes_max: knobs.limits.batch_bytes_max,
-            batch_frames_max: knobs.limits.batch_frames_max,
-            held_effects_max: knobs.held_effects_max(),
-        };
-        let rule = CheckpointRule {
-            decisions: knobs.checkpoint_decisions,
-            bytes: u64::MAX,
-        };
-        let directory = keys.directory(node, knobs.clients(), knobs.auth);
-        let pbft = Pbft::new(config, digester.clone());
-        let view_change = PbftViewChange::new(
-            ViewChangeConfig {
-                node,
-                quorum,
-                cluster: CLUSTER,
-                epoch: Epoch::ZERO,
-                window: knobs.window,
-                signing: keys.replica(node).clone(),
-                verifying: keys.verifying(n).to_vec(),
-                timings: knobs.timings,
-            },
-            digester.clone(),
-        );
-        let pool = RequestPool::new(knobs.clients(), knobs.pool);
-        let mut executor =
-            SingleThreaded::new(application, knobs.clients(), digester.clone(), Epoch::ZERO, rule);
+        let restored = restart(platter, &settings, &mut replica, &mut executor, &mut read_back)?;
         executor.keep_images(true);
-        Self {
-            checker: FrameChecker::new(node, n, knobs.auth, knobs.limits, digester.clone(), directory),
-            replica: Replica::new(
-                settings,
-                digester.clone(),
-                Protocols {
-                    ordering: pbft,
-                    view_transfer: view_change,
-                    decision_log: ChainedLog::new(digester.clone()).keep_for_peers(knobs.kept_for_peers),
-                    log_transfer: RangedLogTransfer::new(node, quorum, CLUSTER, Epoch::ZERO),
-                    state_transfer: PieceTransfer::new(node, n, CLUSTER, Epoch::ZERO, digester.clone()),
-                },
-                pool,
-                Lsn::ZERO,
+        let record_bytes_max =
+            2 * knobs.limits.batch_bytes_max + RECORD_BYTES_PER_REPLICA * knobs.replicas + (64 << 10);
+        let settings = DiskSettings {
+            sync_us: knobs.sync_us,
+            segment_bytes: knobs.segment_bytes.max(record_bytes_max as u64 + 4096) / 4096 * 4096 + 4096,
+            segments_max: 1 << 16,
+            record_bytes_max,
+            short_percent: 5,
+        };
+        let keys = Keyring::get();
+        let directory = keys.directory(node, knobs.clients(), knobs.auth);
+        let this = Self {
+            checker: FrameChecker::new(
+                node,
+                knobs.replicas,
+                knobs.auth,
+                knobs.limits,
+                digester,
+                directory,
             ),
+            replica,
             executor,
             events: Vec::new(),
             inbox: VecDeque::new(),
-            has_background: false,
-            shelf: Shelf::default(),
-        }
+            // What the restart allows is done in the first turn.
+            has_background: true,
+            disk: SimDisk::new(platter.clone(), &restored, settings, dice),
+        };
+        Ok((this, restored, read_back))
     }
 
     /// A message arrived; it is looked at in the next turn.
@@ -168,16 +217,19 @@ impl<A: Application> SimReplica<A> {
 
     /// Whether a turn would find work at once.
     pub fn has_work(&self) -> bool {
-        self.has_background || !self.inbox.is_empty()
+        self.has_background || !self.inbox.is_empty() || self.executor.has_work()
     }
 
     /// The claim for the state as it is.
     pub fn digest_now(&mut self) -> CheckpointClaim {
+        let mut events = Vec::new();
+        self.executor.settle(&mut events);
         self.executor.digest_now()
     }
 
-    /// One turn: everything that arrived, what the disk has done, what is due.
-    pub fn turn(&mut self, now: Time, durable: Durable, said: &mut Vec<Said>) {
+    /// One turn: everything that arrived, what the disk has done, what is due. `now` is the host's clock, `world` that of
+    /// the disk.
+    pub fn turn(&mut self, now: Time, world: Time, durable: Durable, said: &mut Vec<Said>) {
         self.replica.on_time(now);
         if let Some(end) = durable.log {
             self.replica.on_durable(end);
@@ -189,18 +241,26 @@ impl<A: Application> SimReplica<A> {
             self.route(now, from, message, said);
         }
         self.verify_waiting(now, said);
+        if self.executor.has_work() {
+            self.has_background |= self.executor.step(&mut self.events);
+            self.report(now, world, said);
+        }
         if self.has_background {
             self.has_background = self.executor.background_step(BACKGROUND_BYTES, &mut self.events);
-            self.report(now, said);
+            self.report(now, world, said);
         }
+        let mut actions: Vec<Action> = Vec::new();
         loop {
             self.replica.finish_turn(now);
-            let actions: Vec<Action> = self.replica.drain_actions().collect();
+            actions.extend(self.replica.drain_actions());
             if actions.is_empty() {
                 break;
             }
-            actions.into_iter().for_each(|action| self.act(now, action, said));
+            for action in actions.drain(..) {
+                self.act(now, world, action, said);
+            }
         }
+        self.executor.keep_images(!self.disk.is_writing_image());
     }
 
     fn route(&mut self, now: Time, from: Peer, message: Bytes, said: &mut Vec<Said>) {
@@ -292,7 +352,7 @@ impl<A: Application> SimReplica<A> {
         said.push(Said::ToClient { to: client, message });
     }
 
-    fn act(&mut self, now: Time, action: Action, said: &mut Vec<Said>) {
+    fn act(&mut self, now: Time, world: Time, action: Action, said: &mut Vec<Said>) {
         match action {
             Action::ToReplicas { to, message } => said.push(Said::ToReplicas { to, message }),
             Action::Refuse { key, reason } => {
@@ -305,34 +365,42 @@ impl<A: Application> SimReplica<A> {
             }
             Action::Execute(decision) => {
                 said.push(Said::Execute(decision.clone()));
+                while !self.executor.has_room() {
+                    self.executor.step(&mut self.events);
+                }
                 self.executor.execute(&decision, &mut self.events);
                 self.has_background = true;
-                self.report(now, said);
+                self.report(now, world, said);
             }
             Action::ReplyAgain(key) => {
                 self.executor.reply_again(key, &mut self.events);
-                self.report(now, said);
+                self.report(now, world, said);
             }
-            Action::Log { lsn, record } => said.push(Said::Log { lsn, record }),
+            Action::Log { lsn, record } => self.disk.append(world, lsn, record),
             Action::RequireSignature(client) => self.checker.require_signature(client),
-            Action::CutLog(seq) => said.push(Said::CutLog(seq)),
-            Action::Image(ImageTask::Install(seq)) => self.install(now, seq, said),
+            Action::CutLog(seq) => self.disk.cut(world, seq),
+            Action::Image(ImageTask::Install(seq)) => self.install(now, world, seq, said),
             Action::Image(task) => {
-                for event in self.shelf.run(task) {
+                for event in self.disk.shelve(world, task) {
                     self.replica.on_image(now, &event);
                 }
             }
             Action::Stable(claim) => said.push(Said::Stable(claim)),
             Action::Diverged { ours, .. } => said.push(Said::Diverged { ours }),
             // No simulated disk is damaged.
-            Action::AbstentionOver => {}
+            Action::AbstentionOver => {
+                self.disk.platter.mark = None;
+                said.push(Said::AbstentionOver);
+            }
             Action::FellBehind { stable } => said.push(Said::FellBehind(stable)),
         }
     }
 
     /// Replaces the state by an image that came from others.
-    fn install(&mut self, now: Time, seq: SeqNo, said: &mut Vec<Said>) {
-        let chunks = self.shelf.image(seq).unwrap_or_default();
+    fn install(&mut self, now: Time, world: Time, seq: SeqNo, said: &mut Vec<Said>) {
+        self.executor.settle(&mut self.events);
+        self.report(now, world, said);
+        let chunks = self.disk.image_chunks(seq);
         let read = chunks
             .iter()
             .try_for_each(|chunk| self.executor.read_image_chunk(chunk));
@@ -346,7 +414,7 @@ impl<A: Application> SimReplica<A> {
     }
 
     /// Tells consensus and the clients what execution has done.
-    fn report(&mut self, now: Time, said: &mut Vec<Said>) {
+    fn report(&mut self, now: Time, world: Time, said: &mut Vec<Said>) {
         for event in std::mem::take(&mut self.events) {
             match event {
                 ExecutionEvent::Reply { key, view, body } => {
@@ -365,10 +433,7 @@ impl<A: Application> SimReplica<A> {
                     said.push(Said::Checkpoint(claim));
                     self.replica.on_checkpoint_taken(now, claim);
                 }
-                ExecutionEvent::Image(mut image) => {
-                    self.shelf.take(&mut *image);
-                    said.push(Said::Image(image.claim().seq));
-                }
+                ExecutionEvent::Image(mut image) => self.disk.keep_image(world, &mut *image),
             }
         }
     }

@@ -8,10 +8,10 @@ use super::Dice;
 use super::checker::linearizability::{self, Action, Operation, Verdict};
 use super::checker::{Rule, Violation};
 use super::plan::{PROGRESS_BOUND, Plan, Profile, TWO_SETS, TwoSets};
-use super::world::{Call, World};
+use super::stack::mixed;
+use super::world::{Call, PAIRS, World};
 use crate::execution::apps::kv::{self, Kv};
 use crate::messages::Mode;
-use crate::ordering::OrderingProtocol;
 use crate::types::Time;
 
 /// Steps of the search for an order that explains one key's history.
@@ -63,11 +63,17 @@ pub fn run_twins_pattern(number: u64, with_story: bool) -> RunReport {
     run_plan(plan, with_story)
 }
 
+/// The names under which it is counted that of {view change, log transfer, state transfer, checkpoint, restart} two
+/// went on at once at one replica.
+pub fn pair_names() -> impl Iterator<Item = &'static str> {
+    PAIRS.iter().map(|(_, name)| *name)
+}
+
 /// Runs a plan of one's own.
 #[must_use]
 pub fn run_plan(plan: Plan, with_story: bool) -> RunReport {
     let (profile, seed) = (plan.profile, plan.seed);
-    let mut world = World::new(&plan, &Kv);
+    let mut world = World::new(&plan, mixed(Kv));
     world.story = with_story.then(|| vec![format!("{plan:#?}")]);
     plan_calls(&plan, &mut world);
     let ended = catch_unwind(AssertUnwindSafe(|| drive(&plan, &mut world)));
@@ -108,7 +114,8 @@ fn plan_calls(plan: &Plan, world: &mut World<Kv>) {
         let (operation, mode) = match dice.below(100) {
             0..40 => (kv::put(&key, &(number + 1).to_le_bytes()), Mode::Ordered),
             40..45 => (kv::delete(&key), Mode::Ordered),
-            45..90 => (kv::get(&key), Mode::Ordered),
+            45..60 => (kv::get(&key), Mode::Ordered),
+            60..90 if !plan.knobs.unordered => (kv::get(&key), Mode::Ordered),
             _ => (kv::get(&key), Mode::Unordered),
         };
         let at = Time::from_nanos(dice.below(plan.busy_until.as_nanos()));
@@ -129,10 +136,11 @@ fn drive(plan: &Plan, world: &mut World<Kv>) {
     if stuck > 0 {
         let places: Vec<String> = (0..world.hosts.len())
             .map(|host| {
-                let (executed, replica) = (world.agreement.executed_by(host), &world.hosts[host].sim.replica);
-                let (phase, transfer) = (replica.phase(), replica.transfer_phase());
-                let (view, decided) = (replica.view(), replica.ordering().decided());
-                format!("s{executed} ({phase} in view {view}, decided {decided}, {transfer})")
+                format!(
+                    "s{} ({})",
+                    world.agreement.executed_by(host),
+                    world.standing(host)
+                )
             })
             .collect();
         world.break_rule(
@@ -145,13 +153,13 @@ fn drive(plan: &Plan, world: &mut World<Kv>) {
     }
     let is_clean = plan.rogues.is_empty() && plan.liars.is_empty();
     world.check_end(stuck == 0 && is_clean);
-    judge_history(world);
+    judge_history(plan, world);
 }
 
-fn judge_history(world: &mut World<Kv>) {
+fn judge_history(plan: &Plan, world: &mut World<Kv>) {
     let mut histories: BTreeMap<Vec<u8>, Vec<Operation>> = BTreeMap::new();
     for call in &world.calls {
-        let Some((key, operation)) = read_call(call) else {
+        let Some((key, operation)) = read_call(call, plan.knobs.unordered) else {
             let what = format!("{call:?} has a result that no such operation gives");
             return world.break_rule(Rule::Linearizability, what);
         };
@@ -174,12 +182,13 @@ fn judge_history(world: &mut World<Kv>) {
 }
 
 /// The key of a call and what it did, if that belongs to the history; `None` when the result is none of its kind.
-fn read_call(call: &Call) -> Option<(Vec<u8>, Option<Operation>)> {
+fn read_call(call: &Call, unordered: bool) -> Option<(Vec<u8>, Option<Operation>)> {
     let (kind, rest) = call.operation.split_first()?;
     let (length, rest) = rest.split_first_chunk::<2>()?;
     let (key, value) = rest.split_at(usize::from(u16::from_le_bytes(*length)));
-    // Read-only calls may be stale: they are no part of the order.
-    let Some(from) = call.from.filter(|_| call.mode == Mode::Ordered) else {
+    // Relaxed reads may be stale: they are no part of the order.
+    let is_linearizable = unordered || call.mode == Mode::Ordered;
+    let Some(from) = call.from.filter(|_| is_linearizable) else {
         return Some((key.to_vec(), None));
     };
     let number = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_le_bytes);

@@ -5,6 +5,7 @@ mod events;
 mod faults;
 mod host;
 mod judge;
+mod lives;
 mod speech;
 
 use std::cmp::Reverse;
@@ -16,18 +17,22 @@ use bytes::Bytes;
 use super::byzantine::Liar;
 use super::checker::{Agreement, Ledger, Rule, Violation};
 use super::clients::{Rogue, session};
-use super::disk::SimDisk;
+use super::disk::Platter;
+use super::keys::CLUSTER;
 use super::network::Network;
 use super::plan::{Fault, Plan};
-use super::replica::{Durable, SimReplica};
+use super::replica::{Durable, Said, SimReplica};
+use super::stack::ExecutorMaker;
 use super::{Dice, Knobs};
 use crate::client::{CallError, Outcome, Output, Session};
 use crate::execution::Application;
 use crate::messages::{Checked, ENVELOPE_BYTES, Mode, RequestFrame, SystemMessage};
 use crate::net::hello::Peer;
-use crate::types::{NodeId, Time};
+use crate::types::{Lsn, NodeId, Time};
 use events::{Event, Planned};
 pub(super) use host::Host;
+use host::{Clock, Tampering};
+pub(super) use lives::PAIRS;
 
 /// Calls are given up after this: long after every bound that is checked.
 const DEADLINE: Duration = Duration::from_secs(10_000);
@@ -75,28 +80,50 @@ pub(super) struct World<A: Application> {
     made: u64,
     open_calls: usize,
     hasher: blake3::Hasher,
+    /// What a turn says; only the allocation stays.
+    said: Vec<Said>,
+    make_executor: ExecutorMaker,
+    /// Hosts whose executor is the speculative one.
+    speculates: Vec<bool>,
 }
 
-impl<A: Application + Clone> World<A> {
+impl<A: Application> World<A> {
     /// The world of a plan, with no calls yet.
-    pub fn new(plan: &Plan, application: &A) -> Self {
+    pub fn new(plan: &Plan, make_executor: ExecutorMaker) -> Self {
         let mut dice = Dice::new(plan.seed);
         let knobs = plan.knobs.clone();
         let hosts: Vec<Host<A>> = (0..plan.hosts())
             .map(|host| {
                 let node = NodeId::new(plan.node_of(host) as u16);
                 let lies = plan.liars.iter().find(|(liar, _)| *liar == host);
+                let mut platter = Platter::format(&format!("host {host}"), CLUSTER, node, dice.throw());
+                let executor = make_executor(&knobs, plan.speculates(host));
+                let (sim, ..) = SimReplica::start(node, &knobs, executor, &mut platter, dice.split())
+                    .expect("a directory that was just made is sound");
+                let (offset, ppm) = plan.clocks.get(host).copied().unwrap_or((0, 0));
                 Host {
                     node,
                     is_correct: plan.is_correct(host),
                     is_up: true,
-                    sim: SimReplica::new(node, &knobs, application.clone()),
-                    disk: SimDisk::new(knobs.sync_us, dice.split()),
+                    sim,
+                    platter: None,
+                    acknowledged: Lsn::ZERO,
+                    tampering: Tampering::None,
+                    back: None,
+                    life: 0,
+                    copy: None,
                     ledger: Ledger::new(node.index(), knobs.replicas, knobs.window),
                     liar: lies.map(|(_, lies)| Liar::new(node, lies, &knobs, dice.split())),
-                    clock: plan.clocks.get(host).copied().unwrap_or((0, 0)),
+                    clock: Clock {
+                        origin: Time::START,
+                        offset,
+                        ppm,
+                    },
                     turn_at: None,
                     durable: Durable::default(),
+                    busy: 0,
+                    fresh_until: Time::START,
+                    past: BTreeMap::new(),
                 }
             })
             .collect();
@@ -123,6 +150,9 @@ impl<A: Application + Clone> World<A> {
             made: 0,
             open_calls: 0,
             hasher: blake3::Hasher::new(),
+            speculates: (0..plan.hosts()).map(|host| plan.speculates(host)).collect(),
+            make_executor,
+            said: Vec::new(),
             knobs,
             rogues,
             dice,
@@ -210,7 +240,16 @@ impl<A: Application + Clone> World<A> {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::ToHost { host, from, message } => self.deliver(host, from, message),
+            Event::ToHost {
+                host,
+                life,
+                from,
+                message,
+            } => {
+                if self.hosts[host].life == life {
+                    self.deliver(host, from, message);
+                }
+            }
             Event::ToClient {
                 client,
                 from,
@@ -221,7 +260,8 @@ impl<A: Application + Clone> World<A> {
                 self.serve_client(client);
             }
             Event::Turn(host) => self.turn(host),
-            Event::Synced(host) => self.synced(host),
+            Event::Disk { host, life, event } => self.on_disk(host, life, event),
+            Event::Restart { host, life } => self.restart(host, life),
             Event::ClientWake(client) => {
                 if self.wakes[client] == Some(self.now) {
                     self.wakes[client] = None;
@@ -290,27 +330,15 @@ impl<A: Application + Clone> World<A> {
         }
         host.turn_at = None;
         let (local, durable) = (host.local(self.now), std::mem::take(&mut host.durable));
-        let mut said = Vec::new();
-        host.sim.turn(local, durable, &mut said);
-        for said in said {
+        let mut said = std::mem::take(&mut self.said);
+        host.sim.turn(local, self.now, durable, &mut said);
+        for said in said.drain(..) {
             self.carry_out(index, said);
         }
+        self.said = said;
+        self.plan_disk(index);
         self.check_memory(index);
-        self.schedule_turn(index);
-    }
-
-    fn synced(&mut self, index: usize) {
-        let host = &mut self.hosts[index];
-        if !host.is_up {
-            return;
-        }
-        let (records, end, image, next) = host.disk.sync_done(self.now);
-        records.iter().for_each(|record| host.ledger.on_disk(record));
-        host.durable.log = end.max(host.durable.log);
-        host.durable.image = image.max(host.durable.image);
-        if let Some(at) = next {
-            self.plan(at, Event::Synced(index));
-        }
+        self.watch_activities(index);
         self.schedule_turn(index);
     }
 

@@ -54,6 +54,13 @@ pub enum ImageTask {
     Complete(SeqNo),
     /// Has execution read the image, in place of the state it has.
     Install(SeqNo),
+    /// Images before a checkpoint are not needed any more.
+    Forget {
+        /// The checkpoint.
+        before: SeqNo,
+        /// Those that are, because peers read them.
+        but: Vec<SeqNo>,
+    },
     /// Reads pieces of an image for a peer, not many more bytes than these.
     Read {
         /// The peer.

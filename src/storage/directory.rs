@@ -5,9 +5,12 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::recovery::Found;
-use super::{BLOCK_BYTES, StorageError, Superblock};
-use crate::types::{ClusterId, Epoch, NodeId, SeqNo};
+use super::image::ImageFile;
+use super::recovery::{Found, read_segment};
+use super::repair::{AbstentionMark, set_log_aside};
+use super::restart::Medium;
+use super::{StorageError, Superblock};
+use crate::types::{ClusterId, Epoch, NodeId, SeqNo, View};
 
 /// The proof that a directory was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,21 +46,11 @@ impl DataDirectory {
                 path: path.to_owned(),
             });
         }
-        let superblock = Superblock {
-            cluster,
-            node,
-            epoch,
-            generation: 0,
-            starts: 0,
-            log_start: 1,
-            image: SeqNo::ZERO,
-            seed: rand::random(),
-        };
+        let superblock = Superblock::first(cluster, node, epoch, rand::random());
         // Whole or not at all.
         let unfinished = name.with_extension("new");
         let mut file = File::create(&unfinished).map_err(StorageError::io(&unfinished, "cannot be made"))?;
-        file.write_all(&superblock.to_block())
-            .and_then(|()| file.write_all(&[0; BLOCK_BYTES]))
+        file.write_all(&superblock.first_file())
             .and_then(|()| file.sync_all())
             .map_err(StorageError::io(&unfinished, "cannot be written"))?;
         fs::rename(&unfinished, &name).map_err(StorageError::io(&name, "cannot be made"))?;
@@ -72,33 +65,12 @@ impl DataDirectory {
     pub fn open(path: &Path, cluster: ClusterId, node: NodeId) -> Result<Self, StorageError> {
         let name = superblock_path(path);
         if !name.exists() {
-            return Err(StorageError::NotFormatted {
-                path: path.to_owned(),
-                node,
-            });
+            // Says that it was never made, or was lost.
+            Superblock::open(&name, None, cluster, node)?;
         }
         let lock = lock(path)?;
-        let mut superblock = read_superblock(path)?;
-        if superblock.starts == 0 {
-            // Never used: the cluster's file may have been edited since the directory was made.
-            superblock.cluster = cluster;
-        }
-        let foreign = |what, found: String, expected: String| StorageError::Foreign {
-            path: path.to_owned(),
-            what,
-            found,
-            expected,
-        };
-        if superblock.cluster != cluster {
-            return Err(foreign(
-                "cluster",
-                superblock.cluster.to_string(),
-                cluster.to_string(),
-            ));
-        }
-        if superblock.node != node {
-            return Err(foreign("node", superblock.node.to_string(), node.to_string()));
-        }
+        let bytes = fs::read(&name).map_err(StorageError::io(&name, "cannot be read"))?;
+        let superblock = Superblock::open(&name, Some(&bytes), cluster, node)?;
         let superblock_file = OpenOptions::new()
             .write(true)
             .open(&name)
@@ -139,14 +111,6 @@ impl DataDirectory {
                 &superblock_path(&self.path),
                 "cannot be written",
             ))
-    }
-
-    /// The segments of the log, in order.
-    ///
-    /// # Errors
-    /// When the directory cannot be read.
-    pub fn segments(&self) -> Result<Vec<Found>, StorageError> {
-        list(&self.path.join("log"))
     }
 
     /// Opens a segment as the log role needs it.
@@ -202,12 +166,67 @@ impl DataDirectory {
         open_direct(&path)
     }
 
-    /// The images, in order.
+    /// Removes the images of checkpoints before `seq`, but for some.
     ///
     /// # Errors
-    /// When the directory cannot be read.
-    pub fn images(&self) -> Result<Vec<Found>, StorageError> {
-        list(&self.path.join("images"))
+    /// When one cannot be removed.
+    pub fn forget_images(&self, seq: SeqNo, but: &[SeqNo]) -> Result<(), StorageError> {
+        let images = list(&self.path.join("images"))?;
+        let is_needed = |image: &&Found| image.index >= seq.get() || but.contains(&SeqNo::new(image.index));
+        for old in images.iter().filter(|image| !is_needed(image)) {
+            fs::remove_file(&old.path).map_err(StorageError::io(&old.path, "cannot be removed"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Medium for DataDirectory {
+    type Image = File;
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn superblock(&self) -> Superblock {
+        self.superblock
+    }
+
+    fn segments(&self) -> Result<Vec<Found>, StorageError> {
+        list(&self.path.join("log"))
+    }
+
+    fn read_segment(&self, segment: &Found) -> Result<Vec<u8>, StorageError> {
+        read_segment(&segment.path)
+    }
+
+    fn images(&self) -> Result<Vec<SeqNo>, StorageError> {
+        let found = list(&self.path.join("images"))?;
+        Ok(found.iter().map(|image| SeqNo::new(image.index)).collect())
+    }
+
+    fn open_image(&self, seq: SeqNo) -> Result<ImageFile, StorageError> {
+        ImageFile::open(&self.image_path(seq), self.superblock.seed)
+    }
+
+    fn set_image_aside(&mut self, seq: SeqNo) -> Result<(), StorageError> {
+        let path = self.image_path(seq);
+        if !path.exists() {
+            return Ok(());
+        }
+        let aside = path.with_extension("damaged");
+        fs::rename(&path, &aside).map_err(StorageError::io(&path, "cannot be set aside"))
+    }
+
+    fn abstention(&self) -> Option<Option<View>> {
+        let mark = AbstentionMark::of(&self.path);
+        mark.is_set().then(|| mark.view().map(View::new))
+    }
+
+    fn set_log_aside(&mut self, damage: &StorageError, view: Option<View>) -> Result<(), StorageError> {
+        AbstentionMark::of(&self.path).set(&damage.to_string(), view.map(View::get))?;
+        let aside = set_log_aside(&self.path)?;
+        tracing::error!(evidence = %aside.display(), "the damaged log was moved");
+        Ok(())
     }
 }
 
@@ -226,22 +245,7 @@ fn numbered(directory: &Path, number: u64) -> PathBuf {
 pub(crate) fn read_superblock(path: &Path) -> Result<Superblock, StorageError> {
     let name = superblock_path(path);
     let bytes = fs::read(&name).map_err(StorageError::io(&name, "cannot be read"))?;
-    let copies = bytes.chunks(BLOCK_BYTES).filter_map(Superblock::from_block);
-    let newest = copies.max_by_key(|copy| copy.map_or(0, |copy| copy.generation + 1));
-    match newest {
-        Some(Ok(superblock)) => Ok(superblock),
-        Some(Err(version)) => Err(StorageError::Foreign {
-            path: path.to_owned(),
-            what: "format version",
-            found: version.to_string(),
-            expected: super::FORMAT_VERSION.to_string(),
-        }),
-        None => Err(StorageError::damaged(
-            &name,
-            0,
-            "neither copy of the superblock is sound",
-        )),
-    }
+    Superblock::newest(&name, &bytes)
 }
 
 fn lock(path: &Path) -> Result<File, StorageError> {

@@ -1,16 +1,18 @@
 //! Images of checkpoints as files: chunks, each with its length and checksum, and a last one without contents.
 
 use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::StorageError;
 use super::directory::sync_directory;
 use crate::execution::{CheckpointImage, Executor, ImageChunk};
-use crate::messages::CheckpointClaim;
+use crate::messages::{CheckpointClaim, PieceRange};
+use crate::mutants::{Mutant, active};
 
 /// About how long a chunk is.
 pub(super) const CHUNK_BYTES: usize = 256 << 10;
@@ -35,27 +37,40 @@ pub fn write(path: &Path, image: &mut dyn CheckpointImage, seed: u64) -> Result<
     Ok(bytes)
 }
 
-fn write_file(path: &Path, image: &mut dyn CheckpointImage, seed: u64) -> std::io::Result<u64> {
+fn write_file(path: &Path, image: &mut dyn CheckpointImage, seed: u64) -> io::Result<u64> {
     let mut file = BufWriter::with_capacity(CHUNK_BYTES, File::create(path)?);
-    file.write_all(MAGIC)?;
-    let (mut chunk, mut written) = (Vec::with_capacity(2 * CHUNK_BYTES), MAGIC.len() as u64);
+    let written = write_to(&mut file, image, seed, CHUNK_BYTES)?;
+    file.into_inner()
+        .map_err(io::IntoInnerError::into_error)?
+        .sync_all()?;
+    Ok(written)
+}
+
+/// Writes an image, in chunks of about `chunk_bytes`, as the contents of its file. How many bytes it has.
+///
+/// # Errors
+/// When `out` does not take them.
+pub(crate) fn write_to(
+    out: &mut impl Write,
+    image: &mut dyn CheckpointImage,
+    seed: u64,
+    chunk_bytes: usize,
+) -> io::Result<u64> {
+    out.write_all(MAGIC)?;
+    let (mut chunk, mut written) = (Vec::with_capacity(2 * chunk_bytes), MAGIC.len() as u64);
     loop {
         chunk.clear();
-        let more = image.next_chunk(CHUNK_BYTES, &mut chunk);
+        let more = image.next_chunk(chunk_bytes, &mut chunk);
         if !more {
             chunk.clear();
         }
-        file.write_all(&chunk_head(written, &chunk, seed))?;
-        file.write_all(&chunk)?;
-        written += 12 + chunk.len() as u64;
+        out.write_all(&chunk_head(written, &chunk, seed))?;
+        out.write_all(&chunk)?;
+        written += (HEAD_BYTES + chunk.len()) as u64;
         if !more {
-            break;
+            return Ok(written);
         }
     }
-    file.into_inner()
-        .map_err(std::io::IntoInnerError::into_error)?
-        .sync_all()?;
-    Ok(written)
 }
 
 /// Covers where the chunk lies as well: chunks cannot change places.
@@ -64,12 +79,12 @@ fn checksum(offset: u64, chunk: &[u8], seed: u64) -> u64 {
 }
 
 /// What an image file begins with.
-pub(super) fn file_magic() -> &'static [u8] {
+pub(crate) fn file_magic() -> &'static [u8] {
     MAGIC
 }
 
 /// What comes before a chunk that lies at `offset`.
-pub(super) fn chunk_head(offset: u64, chunk: &[u8], seed: u64) -> [u8; HEAD_BYTES] {
+pub(crate) fn chunk_head(offset: u64, chunk: &[u8], seed: u64) -> [u8; HEAD_BYTES] {
     let mut head = [0; HEAD_BYTES];
     head[..4].copy_from_slice(&(chunk.len() as u32).to_le_bytes());
     head[4..].copy_from_slice(&checksum(offset, chunk, seed).to_le_bytes());
@@ -87,11 +102,35 @@ struct Place {
     length: usize,
 }
 
+/// Bytes that can be read from any place on: a file's, or those of a disk that is simulated.
+pub trait ReadAt {
+    /// Fills `buffer` with what lies at `offset`.
+    ///
+    /// # Errors
+    /// When there is less, or it cannot be read.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
+}
+
+impl ReadAt for File {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        FileExt::read_exact_at(self, buffer, offset)
+    }
+}
+
+impl ReadAt for Bytes {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let found = self.get(start..).and_then(|rest| rest.get(..buffer.len()));
+        buffer.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+}
+
 /// An image file, open for reading in the order of its pieces, whatever the order in which they were written.
 #[derive(Debug)]
-pub(crate) struct ImageFile {
+pub struct ImageFile<F = File> {
     path: PathBuf,
-    file: File,
+    file: F,
     seed: u64,
     /// Head, index, then pieces.
     places: Vec<Place>,
@@ -104,6 +143,16 @@ impl ImageFile {
     /// When it cannot be read, or is not whole.
     pub fn open(path: &Path, seed: u64) -> Result<Self, StorageError> {
         let file = File::open(path).map_err(StorageError::io(path, "cannot be opened"))?;
+        Self::of(path, file, seed)
+    }
+}
+
+impl<F: ReadAt> ImageFile<F> {
+    /// Finds the chunks of a whole image that was opened.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not whole.
+    pub fn of(path: &Path, file: F, seed: u64) -> Result<Self, StorageError> {
         let mut image = Self {
             path: path.to_owned(),
             file,
@@ -155,17 +204,34 @@ impl ImageFile {
     }
 
     /// How many chunks there are.
-    pub fn len(&self) -> usize {
+    #[must_use]
+    pub fn chunks(&self) -> usize {
         self.places.len()
     }
 
-    /// The first piece of a chunk.
-    pub fn first_piece(&self, number: usize) -> usize {
-        self.places[number].first
+    /// The chunks that answer a peer's question, about `bytes_max` bytes of them.
+    ///
+    /// # Errors
+    /// When one cannot be read, or is damaged.
+    pub fn read_range(&self, range: PieceRange, bytes_max: usize) -> Result<Vec<Bytes>, StorageError> {
+        if range.piece == PieceRange::HEAD {
+            return Ok(vec![self.chunk(0)?.into(), self.chunk(1)?.into()]);
+        }
+        let mut chunks: Vec<Bytes> = Vec::new();
+        let mut bytes = 0;
+        for number in self.chunks_from(range.piece as usize, range.offset) {
+            if bytes >= bytes_max || self.places[number].first >= range.until as usize {
+                break;
+            }
+            let chunk = self.chunk(number)?;
+            bytes += chunk.len();
+            chunks.push(chunk.into());
+        }
+        Ok(chunks)
     }
 
     /// The chunks from the one on that contains this piece, or this byte of it.
-    pub fn chunks_from(&self, piece: usize, offset: u64) -> impl Iterator<Item = usize> + use<> {
+    fn chunks_from(&self, piece: usize, offset: u64) -> std::ops::Range<usize> {
         let pieces = &self.places[2..];
         let behind = pieces.partition_point(|place| (place.first, place.piece_offset) <= (piece, offset));
         2 + behind.saturating_sub(1)..self.places.len()
@@ -186,7 +252,8 @@ impl ImageFile {
                     .read_exact_at(&mut chunk, place.offset + HEAD_BYTES as u64)
             })
             .map_err(StorageError::io(&self.path, "cannot be read"))?;
-        match head == chunk_head(place.offset, &chunk, self.seed) {
+        let is_sound = head == chunk_head(place.offset, &chunk, self.seed);
+        match is_sound || active(Mutant::ImageUnchecked) {
             true => Ok(chunk),
             false => Err(StorageError::damaged(
                 &self.path,
@@ -195,22 +262,27 @@ impl ImageFile {
             )),
         }
     }
+}
 
-    /// Reads the chunks of an image that is not whole, as far as they are sound; `each` is told where a chunk ends.
-    ///
-    /// # Errors
-    /// When it is no image.
-    pub fn each_sound(path: &Path, seed: u64, mut each: impl FnMut(&[u8], u64)) -> Result<(), StorageError> {
-        let mut end = MAGIC.len() as u64;
-        let read = read(path, seed, |chunk| {
-            end += (HEAD_BYTES + chunk.len()) as u64;
-            each(chunk, end);
-            Ok(())
-        });
-        match read {
-            Err(error) if end == MAGIC.len() as u64 => Err(error),
-            _ => Ok(()),
-        }
+/// Reads the chunks of an image that is not whole, as far as they are sound; `each` is told where a chunk ends.
+///
+/// # Errors
+/// When it is no image.
+pub(crate) fn each_sound(
+    path: &Path,
+    from: impl Read,
+    seed: u64,
+    mut each: impl FnMut(&[u8], u64),
+) -> Result<(), StorageError> {
+    let mut end = MAGIC.len() as u64;
+    let read = read_from(path, from, seed, |chunk| {
+        end += (HEAD_BYTES + chunk.len()) as u64;
+        each(chunk, end);
+        Ok(())
+    });
+    match read {
+        Err(error) if end == MAGIC.len() as u64 => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -221,10 +293,19 @@ impl ImageFile {
 pub fn read(
     path: &Path,
     seed: u64,
-    mut each: impl FnMut(&[u8]) -> Result<(), StorageError>,
+    each: impl FnMut(&[u8]) -> Result<(), StorageError>,
 ) -> Result<(), StorageError> {
     let opened = File::open(path).map_err(StorageError::io(path, "cannot be opened"))?;
-    let mut file = BufReader::with_capacity(CHUNK_BYTES, opened);
+    read_from(path, opened, seed, each)
+}
+
+fn read_from(
+    path: &Path,
+    from: impl Read,
+    seed: u64,
+    mut each: impl FnMut(&[u8]) -> Result<(), StorageError>,
+) -> Result<(), StorageError> {
+    let mut file = BufReader::with_capacity(CHUNK_BYTES, from);
     let mut offset = MAGIC.len() as u64;
     let damaged = |offset, what: &str| StorageError::damaged(path, offset, what);
     let mut magic = [0; 8];
@@ -260,13 +341,15 @@ pub fn read(
 ///
 /// # Errors
 /// When the file is damaged, or is no image of this service.
-pub fn load<E: Executor>(path: &Path, seed: u64, executor: &mut E) -> Result<CheckpointClaim, StorageError> {
+pub fn load<F: ReadAt, E: Executor>(
+    image: &ImageFile<F>,
+    executor: &mut E,
+) -> Result<CheckpointClaim, StorageError> {
     let wrong = |source| StorageError::Image {
-        path: path.to_owned(),
+        path: image.path.clone(),
         source,
     };
-    let image = ImageFile::open(path, seed)?;
-    for number in 0..image.len() {
+    for number in 0..image.chunks() {
         executor.read_image_chunk(&image.chunk(number)?).map_err(wrong)?;
     }
     executor.finish_image().map_err(wrong)

@@ -10,9 +10,6 @@ use super::{DataDirectory, StorageError, image};
 use crate::execution::CheckpointImage;
 use crate::types::SeqNo;
 
-/// How many images are kept.
-const IMAGES_KEPT: usize = 2;
-
 /// What the keeper is asked to do.
 #[derive(Debug)]
 enum Task {
@@ -20,6 +17,7 @@ enum Task {
     Release { log_start: u64, gone: Vec<u64> },
     Keep(Box<dyn CheckpointImage>),
     Adopt(SeqNo),
+    Forget(SeqNo, Vec<SeqNo>),
     Stop,
 }
 
@@ -70,6 +68,11 @@ impl KeeperHandle {
     /// An image that came from others is in its place: a restart begins with it from now on.
     pub fn adopt(&self, seq: SeqNo) {
         let _ = self.tasks.send(Task::Adopt(seq));
+    }
+
+    /// Images before this one are not needed any more, but for some.
+    pub fn forget(&self, before: SeqNo, but: Vec<SeqNo>) {
+        let _ = self.tasks.send(Task::Forget(before, but));
     }
 
     /// Whether an image is being written.
@@ -181,6 +184,7 @@ impl Work {
                 }
             }
             Task::Adopt(seq) => self.adopt(seq).err().map(Kept::Failed),
+            Task::Forget(before, but) => self.directory.forget_images(before, &but).err().map(Kept::Failed),
             Task::Stop => None,
         }
     }
@@ -198,10 +202,6 @@ impl Work {
         let last = self.directory.superblock().image;
         if seq > last || !self.directory.image_path(last).exists() {
             self.directory.update(|superblock| superblock.image = seq)?;
-        }
-        let images = self.directory.images()?;
-        for old in images.iter().rev().skip(IMAGES_KEPT) {
-            std::fs::remove_file(&old.path).map_err(StorageError::io(&old.path, "cannot be removed"))?;
         }
         Ok(())
     }

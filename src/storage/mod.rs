@@ -42,6 +42,7 @@ pub mod image;
 pub(crate) mod keeper;
 mod recovery;
 mod repair;
+pub mod restart;
 pub(crate) mod shelf;
 mod superblock;
 mod writer;
@@ -50,8 +51,8 @@ pub use codec::{CodecError, RecordReader};
 pub(crate) use directory::read_superblock;
 pub use directory::{DataDirectory, Formatted};
 pub use group::BLOCK_BYTES;
-pub use recovery::{Found, RawRecord, Tail, scan};
-pub use repair::{AbstentionMark, Remains, replace_directory, set_log_aside};
+pub use recovery::{Found, RawRecord, Tail, scan, scan_with};
+pub use repair::{AbstentionMark, Remains, replace_directory};
 pub use superblock::Superblock;
 pub use writer::{LogOperation, LogWriter, Outcome, WriterSettings};
 

@@ -72,6 +72,19 @@ pub struct Found {
 pub fn scan(
     superblock: &Superblock,
     files: &[Found],
+    each: impl FnMut(RawRecord<'_>) -> Result<(), StorageError>,
+) -> Result<Tail, StorageError> {
+    scan_with(superblock, files, |file| read_segment(&file.path), each)
+}
+
+/// As [`scan`]; `read` gives the contents of a segment.
+///
+/// # Errors
+/// As there.
+pub fn scan_with(
+    superblock: &Superblock,
+    files: &[Found],
+    mut read: impl FnMut(&Found) -> Result<Vec<u8>, StorageError>,
     mut each: impl FnMut(RawRecord<'_>) -> Result<(), StorageError>,
 ) -> Result<Tail, StorageError> {
     let mut tail = Tail {
@@ -93,7 +106,8 @@ pub fn scan(
                 format!("the segment before it, {expected}, is missing"),
             ));
         }
-        let bytes = read_segment(&file.path)?;
+        let mut bytes = read(file)?;
+        bytes.truncate(bytes.len() / BLOCK_BYTES * BLOCK_BYTES);
         let mut offset = 0;
         while let Some((header, checksum, records)) =
             next_group(&bytes[offset..], superblock, file.index, &tail)
@@ -183,11 +197,10 @@ fn give(
     Ok(last_place)
 }
 
-fn read_segment(path: &Path) -> Result<Vec<u8>, StorageError> {
+pub(super) fn read_segment(path: &Path) -> Result<Vec<u8>, StorageError> {
     let mut file = File::open(path).map_err(StorageError::io(path, "cannot be opened"))?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)
         .map_err(StorageError::io(path, "cannot be read"))?;
-    bytes.truncate(bytes.len() / BLOCK_BYTES * BLOCK_BYTES);
     Ok(bytes)
 }

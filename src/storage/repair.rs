@@ -7,8 +7,12 @@ use std::path::{Path, PathBuf};
 use super::directory::{DataDirectory, sync_directory};
 use super::group::{BLOCK_BYTES, GroupHeader};
 use super::recovery::{Found, RawRecord};
-use super::{StorageError, Superblock, codec};
-use crate::types::{ClusterId, Epoch, NodeId};
+use super::restart::Medium;
+use super::{RecordReader, StorageError, Superblock, codec};
+use crate::messages::archived::{ArchivedSystemMessage, ArchivedViewTransferMessage};
+use crate::messages::{Checked, SystemMessage};
+use crate::protocol::Record;
+use crate::types::{ClusterId, Epoch, NodeId, View};
 
 /// The file whose presence says that promises may be forgotten.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +79,52 @@ impl AbstentionMark {
     }
 }
 
+/// Sets a damaged log aside and marks the medium, so that the replica abstains until it may vote again.
+///
+/// # Errors
+/// When the disk cannot do it.
+pub(super) fn repair_log<M: Medium>(
+    medium: &mut M,
+    reader: &RecordReader,
+    damage: &StorageError,
+) -> Result<(), StorageError> {
+    let told = last_view(medium, reader)?;
+    let view = match medium.abstention() {
+        None => told,
+        Some(before) => before.zip(told).map(|(before, told)| before.max(told)),
+    };
+    medium.set_log_aside(damage, view)
+}
+
+/// The last view that the log, as far as it is left, says this replica may have asked for. What it logged of a view after the last
+/// gap shows that all it asked for before the gap was no later: views only grow.
+fn last_view<M: Medium>(medium: &M, reader: &RecordReader) -> Result<Option<View>, StorageError> {
+    let read = |segment: &Found| medium.read_segment(segment);
+    let remains = Remains::of(&medium.superblock(), &medium.segments()?, read)?;
+    let mut last = None;
+    remains.each(read, |raw| {
+        let view = match reader.read(raw.bytes) {
+            Ok(Record::Vote(vote)) => Some(vote.view()),
+            Ok(Record::Proposal(proposal)) => Some(proposal.view),
+            Ok(Record::View(view)) => Some(view),
+            Ok(Record::NewView(message)) => new_view(&message),
+            _ => None,
+        };
+        last = last.max(view);
+    })?;
+    Ok(last)
+}
+
+fn new_view(message: &bytes::Bytes) -> Option<View> {
+    let message = Checked::<SystemMessage>::body_of(message).ok()?;
+    match &*message {
+        ArchivedSystemMessage::ViewTransferMessage(ArchivedViewTransferMessage::NewView(new_view)) => {
+            Some(new_view.to_new_view().view())
+        }
+        _ => None,
+    }
+}
+
 /// Moves the log of a data directory away, as evidence, and makes room for a new one. Where it is now.
 ///
 /// # Errors
@@ -128,7 +178,7 @@ pub fn replace_directory(
 #[derive(Debug)]
 pub struct Remains {
     /// Their groups, by number: the file, and where in it.
-    groups: Vec<(u64, PathBuf, usize)>,
+    groups: Vec<(u64, Found, usize)>,
     seed: u64,
 }
 
@@ -137,10 +187,14 @@ impl Remains {
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub fn of(superblock: &Superblock, files: &[Found]) -> Result<Self, StorageError> {
-        let mut sound: Vec<(GroupHeader, u128, PathBuf, usize)> = Vec::new();
+    pub fn of(
+        superblock: &Superblock,
+        files: &[Found],
+        read: impl Fn(&Found) -> Result<Vec<u8>, StorageError>,
+    ) -> Result<Self, StorageError> {
+        let mut sound: Vec<(GroupHeader, u128, Found, usize)> = Vec::new();
         for file in files.iter().filter(|file| file.index >= superblock.log_start) {
-            let bytes = fs::read(&file.path).map_err(StorageError::io(&file.path, "cannot be read"))?;
+            let bytes = read(file)?;
             let mut at = 0;
             while at < bytes.len() {
                 let group = GroupHeader::read(&bytes[at..], superblock.seed)
@@ -149,19 +203,19 @@ impl Remains {
                     at += BLOCK_BYTES;
                     continue;
                 };
-                sound.push((header, checksum, file.path.clone(), at));
+                sound.push((header, checksum, file.clone(), at));
                 at += GroupHeader::disk_bytes(header.bytes as usize);
             }
         }
         sound.sort_by_key(|(header, ..)| header.number);
-        let follows = |pair: &[(GroupHeader, u128, PathBuf, usize)]| {
+        let follows = |pair: &[(GroupHeader, u128, Found, usize)]| {
             pair[1].0.number == pair[0].0.number + 1 && pair[1].0.previous == pair[0].1
         };
         let gap = sound.windows(2).rposition(|pair| !follows(pair));
         let groups = sound.into_iter().skip(gap.map_or(0, |gap| gap + 1));
         Ok(Self {
             groups: groups
-                .map(|(header, _, path, at)| (header.number, path, at))
+                .map(|(header, _, file, at)| (header.number, file, at))
                 .collect(),
             seed: superblock.seed,
         })
@@ -171,12 +225,15 @@ impl Remains {
     ///
     /// # Errors
     /// When a file cannot be read any more.
-    pub fn each(&self, mut each: impl FnMut(RawRecord<'_>)) -> Result<(), StorageError> {
-        let mut open: Option<(&Path, Vec<u8>)> = None;
-        for (_, path, at) in &self.groups {
-            if open.as_ref().is_none_or(|(name, _)| *name != path.as_path()) {
-                let bytes = fs::read(path).map_err(StorageError::io(path, "cannot be read"))?;
-                open = Some((path, bytes));
+    pub fn each(
+        &self,
+        read: impl Fn(&Found) -> Result<Vec<u8>, StorageError>,
+        mut each: impl FnMut(RawRecord<'_>),
+    ) -> Result<(), StorageError> {
+        let mut open: Option<(u64, Vec<u8>)> = None;
+        for (_, file, at) in &self.groups {
+            if open.as_ref().is_none_or(|(index, _)| *index != file.index) {
+                open = Some((file.index, read(file)?));
             }
             let bytes = open.as_ref().map_or(&[][..], |(_, bytes)| bytes);
             let rest = bytes.get(*at..).unwrap_or_default();

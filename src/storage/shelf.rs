@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 
 use super::StorageError;
-use super::image::{ImageFile, chunk_head, file_magic};
+use super::image::{ImageFile, chunk_head, each_sound, file_magic};
 use super::keeper::KeeperHandle;
 use crate::messages::PieceRange;
 use crate::state_transfer::{ImageEvent, ImageTask};
@@ -167,6 +167,7 @@ impl Work {
                     told(Shelved::Event(ImageEvent::Chunk { to, seq, last, bytes }));
                 }
             }
+            ImageTask::Forget { before, but } => self.keeper.forget(before, but),
             ImageTask::Install(_) => {}
         }
         Ok(())
@@ -196,7 +197,7 @@ impl Work {
         let mut file = options.map_err(StorageError::io(&path, "cannot be made"))?;
         let mut written = 0;
         // Only what can be read without an error is taken for kept.
-        let found = ImageFile::each_sound(&path, self.seed, |chunk, end| {
+        let found = each_sound(&path, &file, self.seed, |chunk, end| {
             written = end;
             told(Shelved::Event(ImageEvent::Found(Bytes::copy_from_slice(chunk))));
         });
@@ -265,21 +266,7 @@ impl Work {
     }
 
     fn read(&mut self, range: PieceRange, bytes_max: usize) -> Result<Vec<Bytes>, StorageError> {
-        let image = self.open(SeqNo::new(range.seq))?;
-        if range.piece == PieceRange::HEAD {
-            return Ok(vec![image.chunk(0)?.into(), image.chunk(1)?.into()]);
-        }
-        let mut chunks: Vec<Bytes> = Vec::new();
-        let mut bytes = 0;
-        for number in image.chunks_from(range.piece as usize, range.offset) {
-            if bytes >= bytes_max || image.first_piece(number) >= range.until as usize {
-                break;
-            }
-            let chunk = image.chunk(number)?;
-            bytes += chunk.len();
-            chunks.push(chunk.into());
-        }
-        Ok(chunks)
+        self.open(SeqNo::new(range.seq))?.read_range(range, bytes_max)
     }
 
     fn stream(&mut self, seq: SeqNo, chunks: &ChunkSender) {
@@ -290,7 +277,7 @@ impl Work {
                 return;
             }
         };
-        for number in 0..image.len() {
+        for number in 0..image.chunks() {
             let chunk = image.chunk(number).map(Bytes::from);
             let is_error = chunk.is_err();
             // Nobody listens any more when the replica ends.

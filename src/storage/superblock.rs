@@ -1,6 +1,9 @@
+use std::path::Path;
+
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{BLOCK_BYTES, FORMAT_VERSION};
+use super::{BLOCK_BYTES, FORMAT_VERSION, StorageError};
+use crate::mutants::{Mutant, active};
 use crate::types::{ClusterId, Epoch, NodeId, SeqNo};
 
 const MAGIC: &[u8; 8] = b"ATLAS\0SB";
@@ -28,12 +31,101 @@ pub struct Superblock {
 }
 
 impl Superblock {
+    /// The superblock of a directory that was never used.
+    #[must_use]
+    pub fn first(cluster: ClusterId, node: NodeId, epoch: Epoch, seed: u64) -> Self {
+        Self {
+            cluster,
+            node,
+            epoch,
+            generation: 0,
+            starts: 0,
+            log_start: 1,
+            image: SeqNo::ZERO,
+            seed,
+        }
+    }
+
+    /// What the superblock's file at `path` holds as long as the directory was never used.
+    #[must_use]
+    pub fn first_file(&self) -> Vec<u8> {
+        let mut file = self.to_block().to_vec();
+        file.resize(2 * BLOCK_BYTES, 0);
+        file
+    }
+
+    /// The newest sound copy in the file at `path`, whose contents are `bytes`.
+    ///
+    /// # Errors
+    /// When there is none, or it is another version's.
+    pub fn newest(path: &Path, bytes: &[u8]) -> Result<Self, StorageError> {
+        let copies = bytes.chunks(BLOCK_BYTES).filter_map(Self::from_block);
+        let newest = copies.max_by_key(|copy| copy.map_or(0, |copy| copy.generation + 1));
+        match newest {
+            Some(Ok(superblock)) => Ok(superblock),
+            Some(Err(version)) => Err(StorageError::Foreign {
+                path: path.parent().unwrap_or(path).to_owned(),
+                what: "format version",
+                found: version.to_string(),
+                expected: FORMAT_VERSION.to_string(),
+            }),
+            None => Err(StorageError::damaged(
+                path,
+                0,
+                "neither copy of the superblock is sound",
+            )),
+        }
+    }
+
+    /// The superblock in the file at `path`, for a replica that starts with it. `bytes` is what the file holds, if it is
+    /// there.
+    ///
+    /// # Errors
+    /// When it is not there, damaged, somebody else's or another version's.
+    pub fn open(
+        path: &Path,
+        bytes: Option<&[u8]>,
+        cluster: ClusterId,
+        node: NodeId,
+    ) -> Result<Self, StorageError> {
+        let directory = path.parent().unwrap_or(path);
+        let Some(bytes) = bytes else {
+            if active(Mutant::WipedDiskVotes) {
+                return Ok(Self::first(cluster, node, Epoch::ZERO, 0));
+            }
+            return Err(StorageError::NotFormatted {
+                path: directory.to_owned(),
+                node,
+            });
+        };
+        let mut superblock = Self::newest(path, bytes)?;
+        if superblock.starts == 0 {
+            // Never used: the cluster's file may have been edited since the directory was made.
+            superblock.cluster = cluster;
+        }
+        let foreign = |what, found: String, expected: String| StorageError::Foreign {
+            path: directory.to_owned(),
+            what,
+            found,
+            expected,
+        };
+        if superblock.cluster != cluster {
+            let found = superblock.cluster.to_string();
+            return Err(foreign("cluster", found, cluster.to_string()));
+        }
+        if superblock.node != node {
+            let found = superblock.node.to_string();
+            return Err(foreign("node", found, node.to_string()));
+        }
+        Ok(superblock)
+    }
+
     /// The copy's place in the file: they are written in turn.
-    pub(super) fn offset(&self) -> u64 {
+    pub(crate) fn offset(&self) -> u64 {
         (self.generation % 2) * BLOCK_BYTES as u64
     }
 
-    pub(super) fn to_block(self) -> [u8; BLOCK_BYTES] {
+    pub(crate) fn to_block(self) -> [u8; BLOCK_BYTES] {
         let mut block = [0; BLOCK_BYTES];
         block[8..16].copy_from_slice(MAGIC);
         block[16..18].copy_from_slice(&FORMAT_VERSION.to_le_bytes());

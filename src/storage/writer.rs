@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::buffer::AlignedBuffer;
 use super::group::{GroupHeader, HEADER_BYTES};
 use super::{StorageError, codec};
+use crate::mutants::{Mutant, active};
 use crate::protocol::Record;
 use crate::types::{Lsn, SeqNo};
 
@@ -150,7 +151,7 @@ impl LogWriter {
         this.next_lsn = tail.next_lsn;
         this.durable = tail.next_lsn;
         this.open.first_lsn = tail.next_lsn;
-        this.number = tail.next_number;
+        this.number = tail.next_number - u64::from(active(Mutant::GroupNumberReused) && tail.next_number > 1);
         this.previous = tail.previous;
         this.segments = tail
             .segments
@@ -341,6 +342,9 @@ impl LogWriter {
             (Step::Writing(from), Ok(count)) => {
                 // Whole blocks count; the rest of a block is written again.
                 let to = from + count;
+                if active(Mutant::DurableBeforeSync) {
+                    self.durable = flight.group.first_lsn.plus(u64::from(flight.group.records));
+                }
                 flight.step = match to >= flight.group.disk_bytes() {
                     true => Step::Sync,
                     false => Step::Write(to / super::BLOCK_BYTES * super::BLOCK_BYTES),

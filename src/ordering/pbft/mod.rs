@@ -133,6 +133,8 @@ pub struct Pbft {
     resend: Resend,
     /// The last thing we logged: what is sent again waits for it.
     promise: Option<Persisted>,
+    /// While the log is read back: what it says of a view that has not begun yet.
+    unplaced: Vec<Record>,
 }
 
 impl Pbft {
@@ -160,6 +162,7 @@ impl Pbft {
             checkpoints,
             resend: Resend::new(n),
             promise: None,
+            unplaced: Vec::new(),
             config,
         }
     }

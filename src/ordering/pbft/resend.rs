@@ -66,6 +66,18 @@ impl Resend {
         self.history.push_back(decision);
     }
 
+    /// Keeps a decision that the log holds.
+    pub(super) fn restore(&mut self, decision: Arc<Proposal>) {
+        if self
+            .history
+            .back()
+            .is_some_and(|last| last.seq.next() != decision.seq)
+        {
+            self.restart();
+        }
+        self.remember(decision);
+    }
+
     /// The low watermark moved to `low`: forgets what lies a window below it, and more if that is too much.
     pub(super) fn forget(&mut self, low: SeqNo, window: u64) {
         while let Some(oldest) = self.history.front() {

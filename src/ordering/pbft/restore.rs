@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::Pbft;
 use crate::messages::{Phase, Proposal, Vote};
+use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
 use crate::protocol::{Outbox, Persisted, Record, ViewStart};
 use crate::types::{Digest, SeqNo};
@@ -20,11 +21,21 @@ impl Pbft {
 
     pub(super) fn take_record(&mut self, record: &Record) {
         self.promise = Some(Persisted::RESTORED);
+        let view = match record {
+            Record::Proposal(proposal) => Some(proposal.view),
+            Record::Vote(vote) => Some(vote.view()),
+            _ => None,
+        };
+        if view.is_some_and(|view| self.is_to_come(view)) {
+            // What began this view was cut off, and written again further on.
+            self.unplaced.push(record.clone());
+        }
         match record {
             Record::Proposal(proposal) => self.take_proposal(proposal),
             Record::Batch(proposal) if self.is_inside(proposal.seq) => {
                 self.slot(proposal.seq).keep(proposal.clone(), true);
             }
+            Record::Vote(_) if active(Mutant::VoteRecordForgotten) => {}
             Record::Vote(vote) => self.take_vote(vote),
             Record::Checkpoint(checkpoint) if checkpoint.claim().seq > self.stable.seq => {
                 self.checkpoints.restore_own(self.config.node, *checkpoint);
@@ -35,7 +46,7 @@ impl Pbft {
                 self.checkpoints.certify(*claim);
                 self.restore_low();
             }
-            Record::View(view) if *view > self.view => {
+            Record::View(view) if *view > self.view && !active(Mutant::ViewRecordForgotten) => {
                 self.view = *view;
                 self.active = false;
             }
@@ -47,7 +58,11 @@ impl Pbft {
         if start.view < self.view {
             return;
         }
-        self.begin(start);
+        // The new view may be there twice: it is written again before the log is cut.
+        let is_first = start.view > self.view || !self.active;
+        if is_first {
+            self.begin(start);
+        }
         if start.stable.seq > self.stable.seq {
             self.stable = start.stable;
             self.proof.clone_from(&start.proof);
@@ -55,6 +70,10 @@ impl Pbft {
             self.restore_low();
         }
         self.restore_ahead();
+        if is_first {
+            let unplaced = std::mem::take(&mut self.unplaced);
+            unplaced.iter().for_each(|record| self.take_record(record));
+        }
     }
 
     pub(super) fn take_decision(&mut self, seq: SeqNo, digest: Digest) -> Option<Arc<Proposal>> {
@@ -65,9 +84,10 @@ impl Pbft {
         let slot = self.slot(seq);
         slot.outcome = Some(digest);
         let proposal = slot.proposal_of(view, seq, &digest)?;
+        // Those that the image covers may be all that a peer lacks, if it is not stable yet.
+        self.resend.restore(proposal.clone());
         if seq == self.decided.next() {
             self.decided = seq;
-            self.resend.remember(proposal.clone());
             self.restore_low();
         }
         Some(proposal)
@@ -75,6 +95,7 @@ impl Pbft {
 
     /// Takes every step that is allowed now.
     pub(super) fn go_on(&mut self, out: &mut Outbox) {
+        self.unplaced = Vec::new();
         self.decide(out);
         if self.active {
             self.place_ahead(out);
@@ -107,7 +128,7 @@ impl Pbft {
     fn take_proposal(&mut self, proposal: &Arc<Proposal>) {
         let (view, seq, digest) = (proposal.view, proposal.seq, proposal.batch.digest);
         let (node, leading) = (self.config.node, self.leader() == self.config.node);
-        if leading && view == self.view {
+        if leading && view == self.view && !active(Mutant::ProposalRecordForgotten) {
             self.proposed = self.proposed.max(seq);
         }
         if !self.is_inside(seq) {
@@ -115,8 +136,12 @@ impl Pbft {
         }
         let is_current = view == self.view && self.active;
         let slot = self.slot(seq);
+        if active(Mutant::ProposalRecordForgotten) {
+            return slot.keep(proposal.clone(), true);
+        }
         if !is_current {
             slot.keep(proposal.clone(), true);
+            slot.accept(view, digest);
             return;
         }
         slot.proposal = Some(proposal.clone());

@@ -164,6 +164,32 @@ impl Agreement {
         }
     }
 
+    /// A correct replica starts again, from the image of a checkpoint that a correct replica took, if any.
+    pub(in crate::sim) fn restarted(
+        &mut self,
+        host: usize,
+        image: Option<CheckpointClaim>,
+    ) -> Result<(), Broken> {
+        let Some(claim) = image else {
+            self.hosts[host].last = 0;
+            self.hosts[host].clients.clear();
+            return Ok(());
+        };
+        let seq = claim.seq.get();
+        let history = self.histories.get(&seq);
+        match history.filter(|_| self.checkpoints.get(&seq) == Some(&claim.digest)) {
+            Some(history) => {
+                self.hosts[host].clients.clone_from(history);
+                self.hosts[host].last = seq;
+                Ok(())
+            }
+            None => Err((
+                Rule::Recovery,
+                format!("host {host} starts from {claim:?}, which no correct replica took"),
+            )),
+        }
+    }
+
     /// The last place that any correct replica executed.
     pub(in crate::sim) fn decided(&self) -> u64 {
         self.hosts.iter().map(|host| host.last).max().unwrap_or(0)

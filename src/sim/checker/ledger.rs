@@ -6,7 +6,7 @@ use crate::messages::archived::{
     ArchivedLogTransferMessage, ArchivedOrderingMessage, ArchivedStateTransferMessage, ArchivedSystemMessage,
     ArchivedViewTransferMessage,
 };
-use crate::messages::{Checked, CheckpointClaim, Phase, SignedCheckpoint, SystemMessage};
+use crate::messages::{Checked, CheckpointClaim, Phase, SignedCheckpoint, SystemMessage, ViewChange};
 use crate::protocol::Record;
 use crate::sim::keys::{CLUSTER, Keyring};
 use crate::types::{Digest, NodeId};
@@ -28,10 +28,13 @@ pub(in crate::sim) struct Ledger {
     proposals_durable: BTreeSet<(Place, Digest)>,
     prepares_durable: BTreeSet<(Place, Digest)>,
     commits_durable: BTreeSet<(Place, Digest)>,
+    decisions_durable: BTreeSet<(u64, Digest)>,
     checkpoints_durable: BTreeSet<(u64, Digest)>,
     view_durable: u64,
     new_views_durable: BTreeSet<u64>,
     said: BTreeMap<(u8, Place), Digest>,
+    /// The last view change that was sent.
+    view_change: Option<ViewChange>,
     stable: u64,
 }
 
@@ -48,10 +51,12 @@ impl Ledger {
             proposals_durable: BTreeSet::new(),
             prepares_durable: BTreeSet::new(),
             commits_durable: BTreeSet::new(),
+            decisions_durable: BTreeSet::new(),
             checkpoints_durable: BTreeSet::new(),
             view_durable: 0,
             new_views_durable: BTreeSet::new(),
             said: BTreeMap::new(),
+            view_change: None,
             stable: 0,
         }
     }
@@ -202,16 +207,47 @@ impl Ledger {
                     self.new_views_durable.insert(message.to_new_view().view);
                 }
             }
+            Record::Decision { seq, digest, .. } => {
+                self.decisions_durable.insert((seq.get(), *digest));
+            }
             // A batch that was fetched binds nobody.
             _ => {}
         }
     }
 
-    fn says_of_views(&self, message: &ArchivedViewTransferMessage) -> Result<(), Broken> {
+    /// What was on this replica's disk is gone, and it knows.
+    pub(in crate::sim) fn forgot(&mut self) {
+        self.proposals_durable.clear();
+        self.prepares_durable.clear();
+        self.commits_durable.clear();
+        self.decisions_durable.clear();
+        self.checkpoints_durable.clear();
+        self.new_views_durable.clear();
+        self.view_durable = 0;
+    }
+
+    /// This replica starts again, and has read these records: what it heard is forgotten, but for what it committed to.
+    pub(in crate::sim) fn restarted(&mut self, records: &[Record]) {
+        records.iter().for_each(|record| self.on_disk(record));
+        let committed = &self.commits_durable;
+        self.prepares.retain(|key, _| committed.contains(key));
+        self.commits.clear();
+        self.decisions.clear();
+        // What it accepted was the leader's proposal: that was judged when it prepared it.
+        for (place, digest) in &self.proposals_durable {
+            let leader = self.leader(place.0);
+            self.prepares.entry((*place, *digest)).or_default().insert(leader);
+        }
+    }
+
+    fn says_of_views(&mut self, message: &ArchivedViewTransferMessage) -> Result<(), Broken> {
         match message {
             ArchivedViewTransferMessage::ViewChange(message) => {
-                let view = message.to_view_change().view;
-                self.durable(view <= self.view_durable, "view change", (view, 0))
+                let view_change = message.to_view_change();
+                let view = view_change.view;
+                self.durable(view <= self.view_durable, "view change", (view, 0))?;
+                self.view_change = Some(view_change);
+                self.carries()
             }
             ArchivedViewTransferMessage::NewView(message) => {
                 let view = message.to_new_view().view;
@@ -219,6 +255,31 @@ impl Ledger {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Every batch that this replica committed to in an earlier view, after the checkpoint, is in P, or one prepared later.
+    fn carries(&self) -> Result<(), Broken> {
+        let Some(view_change) = &self.view_change else {
+            return Ok(());
+        };
+        for ((view, seq), digest) in &self.commits_durable {
+            let is_missing = *view < view_change.view
+                && *seq > view_change.stable_seq
+                && !view_change
+                    .prepared
+                    .iter()
+                    .any(|placed| placed.seq == *seq && placed.view >= *view);
+            if is_missing {
+                return Err((
+                    Rule::Evidence,
+                    format!(
+                        "r{} asks for v{} without {digest:?}, which it committed to at v{view} s{seq}",
+                        self.node, view_change.view
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// This replica sends a message to others.
@@ -250,6 +311,9 @@ impl Ledger {
                             self.durable(kept, "commit", place)?;
                             self.says_once(2, place, digest)?;
                             self.is_prepared(place, digest)?;
+                            if self.view_change.as_ref().is_some_and(|said| place.0 < said.view) {
+                                self.carries()?;
+                            }
                         }
                     }
                 }
@@ -324,7 +388,7 @@ impl Ledger {
     pub(in crate::sim) fn executes(&self, seq: u64, digest: Digest) -> Result<(), Broken> {
         let faulty = (self.n - 1) / 3;
         let told = self.decisions.get(&(seq, digest)).map_or(0, BTreeSet::len);
-        if told > faulty {
+        if told > faulty || self.decisions_durable.contains(&(seq, digest)) {
             return Ok(());
         }
         let (mut most, mut with_own) = (0, false);

@@ -56,6 +56,10 @@ pub enum Rule {
     Memory,
     /// After the faults have healed, everything pending completes.
     Progress,
+    /// View changes carry what their sender committed to before.
+    Evidence,
+    /// A replica whose disk kept what was acknowledged starts again, with all of it; one whose disk is empty does not start.
+    Recovery,
     /// No assertion of the protocol fails.
     NoPanic,
 }

@@ -1,12 +1,15 @@
 use bytes::Bytes;
 
 use crate::net::hello::Peer;
+use crate::sim::disk::DiskEvent;
 use crate::types::{NodeId, Time};
 
 /// Something that happens.
 pub(super) enum Event {
     ToHost {
         host: usize,
+        /// Links do not outlive a process.
+        life: u64,
         from: Peer,
         message: Bytes,
     },
@@ -16,7 +19,15 @@ pub(super) enum Event {
         message: Bytes,
     },
     Turn(usize),
-    Synced(usize),
+    Disk {
+        host: usize,
+        life: u64,
+        event: DiskEvent,
+    },
+    Restart {
+        host: usize,
+        life: u64,
+    },
     ClientWake(usize),
     Call(usize),
     Rogue(usize),

@@ -1,38 +1,76 @@
-use super::World;
+use super::{Tampering, World};
 use crate::execution::Application;
 use crate::sim::plan::Fault;
+use crate::types::Time;
 
-impl<A: Application + Clone> World<A> {
-    /// A host loses power for good.
-    pub(in crate::sim) fn crash(&mut self, host: usize) {
-        self.hosts[host].is_up = false;
-        self.hosts[host].disk.crash();
-        self.tell(|_| format!("host {host} loses power"));
+impl<A: Application> World<A> {
+    /// A host that is up loses power, something happens to its disk, and it comes back at a moment, if ever.
+    fn take_down(
+        &mut self,
+        host: usize,
+        back: Option<Time>,
+        name: &'static str,
+        then: impl FnOnce(&mut Self, usize),
+    ) {
+        if !self.hosts[host].is_up {
+            return;
+        }
+        self.hit(name, 1);
+        self.crash(host);
+        if self.hosts.iter().all(|host| !host.is_up) {
+            self.hit("all hosts down at once", 1);
+        }
+        then(self, host);
+        if let Some(back) = back {
+            self.plan_restart(host, back);
+        }
     }
 
     /// Lets a fault strike now.
     pub(in crate::sim) fn strike(&mut self, fault: &Fault) {
         self.tell(|_| format!("{fault:?}"));
         match fault {
-            Fault::Crash { host } => {
-                self.hit("crash", 1);
-                self.crash(*host);
+            Fault::Crash { host, back } => self.take_down(*host, *back, "crash", |_, _| {}),
+            Fault::FailedSync { host, back } => {
+                // Counted when it happens.
+                self.hosts[*host].sim.disk.fail_sync();
+                self.hosts[*host].back = *back;
             }
-            Fault::FailedSync { host } => {
-                self.hit("failed sync", 1);
-                self.crash(*host);
+            Fault::Rot { host, back } => self.take_down(*host, Some(*back), "disk rots", Self::rot),
+            Fault::Wipe { host, back } => self.take_down(*host, Some(*back), "disk wiped", |world, host| {
+                world.tamper(host, |_, platter| {
+                    platter.wipe();
+                    Tampering::Wiped
+                });
+            }),
+            Fault::CopyDisk { host } => {
+                let host = &mut self.hosts[*host];
+                let platter = host.platter.as_ref().unwrap_or(&host.sim.disk.platter);
+                host.copy = Some(platter.clone());
+            }
+            Fault::RollBack { host, back } => {
+                self.take_down(*host, Some(*back), "disk rolled back", |world, host| {
+                    let copy = world.hosts[host].copy.take();
+                    world.tamper(host, |_, platter| match copy {
+                        Some(copy) => {
+                            *platter = copy;
+                            Tampering::Forgetful
+                        }
+                        None => Tampering::None,
+                    });
+                });
             }
             Fault::SlowDisk { host, factor, until } => {
                 self.hit("slow disk", 1);
-                self.hosts[*host].disk.slow_down(*factor, *until);
+                self.hosts[*host].sim.disk.slow_down(*factor, *until);
             }
             Fault::FullDisk { host, until } => {
                 self.hit("full disk", 1);
-                self.hosts[*host].disk.fill_up(*until);
+                self.hosts[*host].sim.disk.fill_up(*until);
             }
             Fault::ClockJump { host, by } => {
                 self.hit("clock jump", 1);
-                self.hosts[*host].clock.0 += by.as_nanos() as u64;
+                self.hosts[*host].clock.offset += by.as_nanos() as u64;
                 self.schedule_turn(*host);
             }
             Fault::SlowLink { host, by } => self.network.slow_down(*host, *by),

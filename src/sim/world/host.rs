@@ -1,38 +1,97 @@
+use std::collections::BTreeMap;
+
 use crate::execution::Application;
 use crate::sim::byzantine::Liar;
 use crate::sim::checker::Ledger;
-use crate::sim::disk::SimDisk;
+use crate::sim::disk::Platter;
 use crate::sim::replica::{Durable, SimReplica};
-use crate::types::{NodeId, Time};
+use crate::types::{Lsn, NodeId, Time};
+
+/// What a fault did to a disk while its host was down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::sim) enum Tampering {
+    /// Nothing: it holds what was acknowledged.
+    None,
+    /// A bit is another. The replica refuses to start, or repairs it.
+    Rotten,
+    /// What was acknowledged is gone, and nobody can see it on this disk.
+    Forgetful,
+    /// It is empty.
+    Wiped,
+}
+
+/// A host's clock: what it shows at the start of the process, and how much too fast it is.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::sim) struct Clock {
+    /// When the process started, in the world's time.
+    pub origin: Time,
+    /// What the clock showed then.
+    pub offset: u64,
+    /// Parts per million too fast.
+    pub ppm: i64,
+}
 
 /// A machine with a replica on it.
 pub(in crate::sim) struct Host<A: Application> {
     pub node: NodeId,
-    /// Follows the protocol, with a key that nobody else has.
+    /// Follows the protocol, with a key that nobody else has, and remembers what it said.
     pub is_correct: bool,
     pub is_up: bool,
-    /// It was told that the others have forgotten what it lacks.
+    /// The process that runs, or the one that ran last.
     pub sim: SimReplica<A>,
-    pub(super) disk: SimDisk,
+    /// What a restart begins with, while the host is down.
+    pub(super) platter: Option<Platter>,
+    /// What was acknowledged before.
+    pub(super) acknowledged: Lsn,
+    pub(super) tampering: Tampering,
+    /// When it comes back after a failed sync.
+    pub(super) back: Option<Time>,
+    /// How often the host lost power.
+    pub(super) life: u64,
+    /// A copy of the disk as it was some time ago.
+    pub(super) copy: Option<Platter>,
     pub(super) ledger: Ledger,
     pub(super) liar: Option<Liar>,
-    /// Nanoseconds ahead of the world, and parts per million too fast.
-    pub(super) clock: (u64, i64),
+    pub(super) clock: Clock,
     pub(super) turn_at: Option<Time>,
     pub(super) durable: Durable,
+    /// What goes on here, as of the last turn.
+    pub(super) busy: u8,
+    /// Until when a restart counts as going on.
+    pub(super) fresh_until: Time,
+    /// What its earlier lives counted.
+    pub(super) past: BTreeMap<&'static str, u64>,
 }
 
 impl<A: Application> Host<A> {
     pub(super) fn local(&self, now: Time) -> Time {
-        let (offset, ppm) = self.clock;
-        let drift = i128::from(now.as_nanos()) * i128::from(ppm) / 1_000_000;
-        Time::from_nanos((i128::from(now.as_nanos()) + drift) as u64 + offset)
+        let Clock { origin, offset, ppm } = self.clock;
+        let since = now.since(origin).as_nanos() as i128;
+        let drift = since * i128::from(ppm) / 1_000_000;
+        Time::from_nanos((since + drift) as u64 + offset)
     }
 
     /// A moment of the world at which the host's clock shows at least `local`.
     pub(super) fn world(&self, local: Time) -> Time {
-        let (offset, ppm) = self.clock;
+        let Clock { origin, offset, ppm } = self.clock;
         let since = i128::from(local.as_nanos().saturating_sub(offset));
-        Time::from_nanos((since * 1_000_000 / i128::from(1_000_000 + ppm)) as u64 + 2)
+        let since = (since * 1_000_000 / i128::from(1_000_000 + ppm)) as u64 + 2;
+        Time::from_nanos(origin.as_nanos() + since)
+    }
+
+    /// Adds up what the process counted, before it is gone.
+    pub(super) fn counted(&self) -> BTreeMap<&'static str, u64> {
+        let mut counted = self.past.clone();
+        let counters = self.sim.replica.counters();
+        for (name, count) in [
+            ("decision transferred", counters.decisions_transferred),
+            ("state transferred", counters.states_transferred),
+        ] {
+            *counted.entry(name).or_default() += count;
+        }
+        for (name, count) in &self.sim.disk.hits {
+            *counted.entry(name).or_default() += count;
+        }
+        counted
     }
 }

@@ -5,7 +5,7 @@ use crate::execution::Application;
 use crate::ordering::OrderingProtocol;
 use crate::sim::checker::{Rule, Violation};
 
-impl<A: Application + Clone> World<A> {
+impl<A: Application> World<A> {
     pub(super) fn judge(&mut self, result: Result<(), (Rule, String)>) {
         if let (Err((rule, what)), None) = (result, &self.violation) {
             self.tell(|_| format!("VIOLATION of {rule:?}: {what}"));
@@ -53,17 +53,10 @@ impl<A: Application + Clone> World<A> {
             .flat_map(|liar| liar.hits.iter().map(|(lie, count)| (lie.name(), *count)))
             .collect();
         lies.into_iter().for_each(|(name, count)| self.hit(name, count));
-        let lost = self.hosts.iter().map(|host| host.disk.lost() as u64).sum();
-        self.hit("unsynced record lost", lost);
-        let counters = self.hosts.iter().map(|host| host.sim.replica.counters());
-        let (decisions, states) = counters.fold((0, 0), |(decisions, states), counters| {
-            (
-                decisions + counters.decisions_transferred,
-                states + counters.states_transferred,
-            )
-        });
-        self.hit("decision transferred", decisions);
-        self.hit("state transferred", states);
+        let counted: Vec<(&'static str, u64)> = self.hosts.iter().flat_map(|host| host.counted()).collect();
+        counted
+            .into_iter()
+            .for_each(|(name, count)| self.hit(name, count));
     }
 
     /// What lies at the end of a run: equal states, and nothing left over where all is done.
@@ -86,6 +79,26 @@ impl<A: Application + Clone> World<A> {
                 self.judge(Err((Rule::Memory, what)));
             }
         }
+    }
+
+    /// Where a host stands, in words.
+    pub(in crate::sim) fn standing(&self, index: usize) -> String {
+        let host = &self.hosts[index];
+        if !host.is_up {
+            return "down".to_owned();
+        }
+        let replica = &host.sim.replica;
+        let ordering = replica.ordering();
+        format!(
+            "{} {}, decided {}, stable {}, images {:?}, {}, {}",
+            replica.view(),
+            replica.phase(),
+            ordering.decided(),
+            ordering.stable(),
+            host.sim.disk.platter.images.keys().collect::<Vec<_>>(),
+            replica.transfer_phase(),
+            replica.participation()
+        )
     }
 
     /// A rule that only a whole run can break.

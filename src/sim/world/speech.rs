@@ -15,23 +15,12 @@ use crate::sim::network::End;
 use crate::sim::replica::Said;
 use crate::types::{ClientId, NodeId};
 
-impl<A: Application + Clone> World<A> {
+impl<A: Application> World<A> {
     pub(super) fn carry_out(&mut self, index: usize, said: Said) {
         let is_correct = self.hosts[index].is_correct;
         match said {
             Said::ToReplicas { to, message } => self.say(index, to, message),
             Said::ToClient { to, message } => self.answer(index, to, message),
-            Said::Log { lsn, record } => {
-                if let Some(at) = self.hosts[index].disk.append(self.now, lsn, record) {
-                    self.plan(at, Event::Synced(index));
-                }
-            }
-            Said::Image(seq) => {
-                if let Some(at) = self.hosts[index].disk.write_image(self.now, seq) {
-                    self.plan(at, Event::Synced(index));
-                }
-            }
-            Said::CutLog(seq) => self.hosts[index].disk.cut(seq),
             Said::Execute(decision) => {
                 self.note(4, index, decision.batch.digest.as_bytes());
                 let seq = decision.seq;
@@ -71,6 +60,10 @@ impl<A: Application + Clone> World<A> {
                     let known = self.agreement.installed(index, claim);
                     self.judge(known);
                 }
+            }
+            Said::AbstentionOver => {
+                self.hit("abstention over", 1);
+                self.tell(|_| format!("host {index} votes again"));
             }
             Said::FellBehind(seq) => {
                 self.tell(|_| format!("host {index} fell behind s{seq}"));
@@ -135,6 +128,7 @@ impl<A: Application + Clone> World<A> {
                     at,
                     Event::ToHost {
                         host,
+                        life: self.hosts[host].life,
                         from: sender,
                         message,
                     },
@@ -180,7 +174,16 @@ impl<A: Application + Clone> World<A> {
                 .arrivals(self.now, End::Client(client), End::Host(host))
             {
                 let message = message.clone();
-                self.plan(at, Event::ToHost { host, from, message });
+                let life = self.hosts[host].life;
+                self.plan(
+                    at,
+                    Event::ToHost {
+                        host,
+                        life,
+                        from,
+                        message,
+                    },
+                );
             }
         }
     }

@@ -461,6 +461,7 @@ impl ViewTransferProtocol for PbftViewChange {
     fn restore(&mut self, record: &Record) {
         if let Record::View(view) = record
             && *view > self.view
+            && !active(Mutant::ViewRecordForgotten)
         {
             self.view = *view;
             self.active = false;

@@ -1,0 +1,433 @@
+//! A simulated disk with what runs on it: the real log writer, and the steps of the log role, the keeper and the shelf.
+//!
+//! Time passes between an operation's start and its end; what is under way when the power goes is kept, lost or torn as the
+//! dice say. What was acknowledged is kept, unless a fault of the plan takes it.
+
+mod platter;
+mod shelf;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Dice;
+use crate::execution::CheckpointImage;
+use crate::protocol::Record;
+use crate::storage::restart::{Continued, Restored};
+use crate::storage::{BLOCK_BYTES, LogOperation, LogWriter, WriterSettings, image};
+use crate::types::{Lsn, SeqNo, Time};
+pub(in crate::sim) use platter::{Platter, Rot};
+
+/// About how long a chunk of an image is.
+const CHUNK_BYTES: usize = 4 << 10;
+/// How long to wait before a segment is asked for again that there was no space for.
+const SPACE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How a disk behaves.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DiskSettings {
+    /// Microseconds of a sync.
+    pub sync_us: (u64, u64),
+    /// The size of a segment.
+    pub segment_bytes: u64,
+    /// How many there may be.
+    pub segments_max: usize,
+    /// The longest record.
+    pub record_bytes_max: usize,
+    /// In so many of a hundred writes only a part is written at first.
+    pub short_percent: u64,
+}
+
+/// Something that a disk has under way ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DiskEvent {
+    /// The sync of the log.
+    Synced,
+    /// The keeper's task.
+    Kept,
+    /// Space may have come back.
+    Space,
+}
+
+/// What the log role has not taken yet.
+enum Entry {
+    Record(Lsn, Record),
+    Cut(SeqNo),
+}
+
+/// What the keeper does, one after the other.
+enum Task {
+    Prepare(u64),
+    Release { log_start: u64, gone: Vec<u64> },
+    Image(SeqNo, Bytes),
+    Adopt(SeqNo),
+    Forget(SeqNo, Vec<SeqNo>),
+}
+
+/// What an event of the disk led to.
+#[derive(Default)]
+pub(super) struct Done {
+    /// Records that are durable now.
+    pub records: Vec<Record>,
+    /// The log's new end.
+    pub log: Option<Lsn>,
+    /// The checkpoint whose contents are kept now.
+    pub image: Option<SeqNo>,
+    /// A sync failed: the process ends.
+    pub failed: bool,
+}
+
+/// One life of a replica's disk: from a start to the loss of power.
+pub(super) struct SimDisk {
+    pub platter: Platter,
+    settings: DiskSettings,
+    dice: Dice,
+    writer: LogWriter,
+    entries: VecDeque<Entry>,
+    /// Appended and not acknowledged.
+    appended: VecDeque<(Lsn, Record)>,
+    /// Written and not synced: segment, offset, bytes.
+    unsynced: Vec<(u64, usize, Vec<u8>)>,
+    tasks: VecDeque<Task>,
+    is_keeping: bool,
+    spare: Vec<u64>,
+    asked: Option<u64>,
+    /// What was acknowledged.
+    told: Lsn,
+    planned: Vec<(Time, DiskEvent)>,
+    pub hits: BTreeMap<&'static str, u64>,
+    /// Until when syncs take so many times as long.
+    slow: (Time, u64),
+    full_until: Time,
+    sync_fails: bool,
+}
+
+impl SimDisk {
+    /// The disk of a process that has read `platter`, as `restored` says.
+    pub fn new(platter: Platter, restored: &Restored, settings: DiskSettings, dice: Dice) -> Self {
+        let superblock = platter.superblock;
+        let writer_settings = WriterSettings {
+            tag: superblock.tag(),
+            seed: superblock.seed,
+            segment_bytes: settings.segment_bytes,
+            segments_max: settings.segments_max,
+            record_bytes_max: settings.record_bytes_max,
+        };
+        let Continued { writer, spare, .. } = restored.go_on(writer_settings, &superblock);
+        Self {
+            told: writer.durable(),
+            platter,
+            settings,
+            dice,
+            writer,
+            entries: VecDeque::new(),
+            appended: VecDeque::new(),
+            unsynced: Vec::new(),
+            tasks: VecDeque::new(),
+            is_keeping: false,
+            spare,
+            asked: None,
+            planned: Vec::new(),
+            hits: BTreeMap::new(),
+            slow: (Time::START, 1),
+            full_until: Time::START,
+            sync_fails: false,
+        }
+    }
+
+    fn hit(&mut self, name: &'static str) {
+        *self.hits.entry(name).or_default() += 1;
+    }
+
+    /// What was acknowledged: a restart finds at least this.
+    pub fn acknowledged(&self) -> Lsn {
+        self.told
+    }
+
+    /// The moments at which something that is under way ends.
+    pub fn drain_planned(&mut self) -> std::vec::Drain<'_, (Time, DiskEvent)> {
+        self.planned.drain(..)
+    }
+
+    /// Takes a record.
+    pub fn append(&mut self, now: Time, lsn: Lsn, record: Record) {
+        self.entries.push_back(Entry::Record(lsn, record));
+        self.go_on(now);
+    }
+
+    /// Everything about places up to `seq` may be forgotten.
+    pub fn cut(&mut self, now: Time, seq: SeqNo) {
+        self.entries.push_back(Entry::Cut(seq));
+        self.go_on(now);
+    }
+
+    /// Whether an image is being written: another one would be dropped.
+    pub fn is_writing_image(&self) -> bool {
+        self.tasks.iter().any(|task| matches!(task, Task::Image(..)))
+    }
+
+    /// Takes the image of an own checkpoint.
+    pub fn keep_image(&mut self, now: Time, contents: &mut dyn CheckpointImage) {
+        if self.is_writing_image() {
+            return;
+        }
+        let (seq, mut bytes) = (contents.claim().seq, Vec::new());
+        let seed = self.platter.superblock.seed;
+        image::write_to(&mut bytes, contents, seed, CHUNK_BYTES).expect("memory takes everything");
+        self.ask(now, Task::Image(seq, bytes.into()));
+    }
+
+    /// Syncs that start before `until` take `factor` times as long.
+    pub fn slow_down(&mut self, factor: u64, until: Time) {
+        self.slow = (until, factor.max(1));
+    }
+
+    /// There is no room for new files until then.
+    pub fn fill_up(&mut self, until: Time) {
+        self.full_until = self.full_until.max(until);
+    }
+
+    /// The next sync fails.
+    pub fn fail_sync(&mut self) {
+        self.sync_fails = true;
+    }
+
+    fn sync_end(&mut self, now: Time) -> Time {
+        let (from, to) = self.settings.sync_us;
+        let (slow_until, factor) = self.slow;
+        let factor = if now < slow_until { factor } else { 1 };
+        now.after(self.dice.micros(from * factor, to * factor))
+    }
+
+    /// The log role's turn.
+    fn go_on(&mut self, now: Time) {
+        self.take_entries(now);
+        while let Some(operation) = self.writer.next_operation() {
+            match operation {
+                LogOperation::Write { segment, offset } => self.write(segment, offset as usize),
+                LogOperation::Sync { .. } => {
+                    let at = self.sync_end(now);
+                    self.planned.push((at, DiskEvent::Synced));
+                }
+            }
+        }
+        if self.asked.is_none()
+            && let Some(index) = self.writer.wanted_segment()
+        {
+            self.asked = Some(index);
+            self.ask(now, Task::Prepare(index));
+        }
+    }
+
+    fn take_entries(&mut self, now: Time) {
+        while let Some(entry) = self.entries.pop_front() {
+            match entry {
+                Entry::Record(lsn, record) => {
+                    if !self.writer.has_room(&record) {
+                        self.entries.push_front(Entry::Record(lsn, record));
+                        break;
+                    }
+                    let at = self.writer.append(&record);
+                    assert_eq!(at, lsn, "records are logged in the order of their positions");
+                    self.appended.push_back((lsn, record));
+                }
+                Entry::Cut(seq) => {
+                    let gone = self.writer.cut(seq);
+                    if let (false, Some(log_start)) = (gone.is_empty(), self.writer.first_segment()) {
+                        self.ask(now, Task::Release { log_start, gone });
+                    }
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, segment: u64, offset: usize) {
+        let bytes = self.writer.bytes().to_vec();
+        let mut count = bytes.len();
+        if count > BLOCK_BYTES && self.dice.chance(self.settings.short_percent) {
+            count = self.dice.between(1, count as u64) as usize;
+            self.hit("short write");
+        }
+        let written = bytes[..count].to_vec();
+        self.unsynced.push((segment, offset, written));
+        self.writer
+            .on_complete(Ok(count))
+            .expect("a write that ended well is no failure");
+    }
+
+    fn ask(&mut self, now: Time, task: Task) {
+        self.tasks.push_back(task);
+        self.keep_going(now);
+    }
+
+    /// The keeper begins its next task.
+    fn keep_going(&mut self, now: Time) {
+        if !self.is_keeping && !self.tasks.is_empty() {
+            self.is_keeping = true;
+            let at = self.sync_end(now);
+            self.planned.push((at, DiskEvent::Kept));
+        }
+    }
+
+    /// Something that was under way has ended.
+    pub fn on_event(&mut self, now: Time, event: DiskEvent) -> Done {
+        let mut done = Done::default();
+        match event {
+            DiskEvent::Synced if self.sync_fails => {
+                done.failed = true;
+                return done;
+            }
+            DiskEvent::Synced => {
+                for (segment, offset, bytes) in std::mem::take(&mut self.unsynced) {
+                    self.platter.write(segment, offset, &bytes);
+                    self.platter.log_end = (segment, offset);
+                }
+                self.writer
+                    .on_complete(Ok(0))
+                    .expect("a sync that ended well is no failure");
+            }
+            DiskEvent::Kept => {
+                self.is_keeping = false;
+                if let Some(task) = self.tasks.pop_front() {
+                    done.image = self.carry_out(now, task);
+                }
+                self.keep_going(now);
+            }
+            DiskEvent::Space => self.asked = None,
+        }
+        self.go_on(now);
+        let durable = self.writer.durable();
+        while self.appended.front().is_some_and(|(lsn, _)| *lsn < durable) {
+            done.records
+                .extend(self.appended.pop_front().map(|(_, record)| record));
+        }
+        if durable > self.told {
+            self.told = durable;
+            done.log = Some(durable);
+        }
+        done
+    }
+
+    fn carry_out(&mut self, now: Time, task: Task) -> Option<SeqNo> {
+        let is_full = now < self.full_until;
+        match task {
+            Task::Prepare(index) => match self.spare.pop() {
+                // Groups of its earlier life have another segment's number.
+                Some(old) => {
+                    let contents = self.platter.segments.remove(&old).unwrap_or_default();
+                    self.add_segment(index, contents);
+                    self.hit("segment recycled");
+                }
+                None if is_full => {
+                    self.hit("no space for a segment");
+                    self.planned.push((now.after(SPACE_PAUSE), DiskEvent::Space));
+                }
+                None => self.add_segment(index, Vec::new()),
+            },
+            Task::Release { log_start, gone } => {
+                self.platter.update(|superblock| superblock.log_start = log_start);
+                self.spare.extend(gone);
+            }
+            Task::Image(..) if is_full => self.hit("no space for an image"),
+            Task::Image(seq, bytes) => {
+                self.platter.images.insert(seq, bytes);
+                self.adopt(seq);
+                return Some(seq);
+            }
+            Task::Adopt(seq) => self.adopt(seq),
+            Task::Forget(before, but) => {
+                let is_needed = |kept: &SeqNo| *kept >= before || but.contains(kept);
+                self.platter.images.retain(|kept, _| is_needed(kept));
+            }
+        }
+        None
+    }
+
+    fn add_segment(&mut self, index: u64, contents: Vec<u8>) {
+        self.platter.segments.insert(index, contents);
+        self.asked = None;
+        self.writer.add_segment(index);
+    }
+
+    fn adopt(&mut self, seq: SeqNo) {
+        let last = self.platter.superblock.image;
+        if seq > last || !self.platter.images.contains_key(&last) {
+            self.platter.update(|superblock| superblock.image = seq);
+        }
+    }
+
+    /// The power goes: what was under way may be there, or not, or in part.
+    pub fn lose_power(&mut self) -> Platter {
+        let lost = (self.appended.len() + self.entries.len()) as u64;
+        let unsynced = std::mem::take(&mut self.unsynced);
+        if !unsynced.is_empty() {
+            // All, nothing, a first part, any blocks; the last with rubbish in one of them.
+            let fate = self.dice.below(5);
+            let whole: usize = unsynced
+                .iter()
+                .map(|(_, _, bytes)| bytes.len().div_ceil(BLOCK_BYTES))
+                .sum();
+            let until = self.dice.below(whole as u64 + 1) as usize;
+            let (mut number, mut kept) = (0, 0);
+            for (segment, offset, bytes) in unsynced {
+                for (block, at) in bytes.chunks(BLOCK_BYTES).zip((offset..).step_by(BLOCK_BYTES)) {
+                    let survives = match fate {
+                        0 => true,
+                        1 => false,
+                        2 => number < until,
+                        _ => self.dice.chance(50),
+                    };
+                    let mut block = block.to_vec();
+                    if fate == 4 && number == until {
+                        let from = self.dice.below(block.len() as u64) as usize;
+                        block[from..].iter_mut().for_each(|byte| *byte = !*byte);
+                        self.hit("rubbish written");
+                    }
+                    if survives {
+                        kept += 1;
+                        self.platter.write(segment, at, &block);
+                    }
+                    number += 1;
+                }
+            }
+            if kept > 0 && kept < whole {
+                self.hit("torn write");
+            }
+        }
+        *self.hits.entry("unsynced record lost").or_default() += lost;
+        self.tear_keeper();
+        self.platter.clone()
+    }
+
+    /// The keeper's task under way: files appear whole or not at all; a copy of the superblock may be torn.
+    fn tear_keeper(&mut self) {
+        if let Some((_, partial)) = &mut self.platter.partial {
+            let end = self.dice.below(partial.len() as u64 + 1) as usize;
+            partial.truncate(end);
+        }
+        if !self.is_keeping {
+            return;
+        }
+        let fate = self.dice.below(4);
+        match self.tasks.pop_front() {
+            Some(Task::Release { log_start, .. }) if fate == 0 => {
+                self.platter.update(|superblock| superblock.log_start = log_start);
+            }
+            Some(Task::Release { .. } | Task::Adopt(_)) if fate == 1 => {
+                // The older copy was being written.
+                let at = (self.platter.superblock.generation + 1) % 2 * BLOCK_BYTES as u64;
+                if let Some(file) = &mut self.platter.superblock_file {
+                    let from = at as usize + self.dice.below(BLOCK_BYTES as u64) as usize;
+                    file[from..at as usize + BLOCK_BYTES].fill(0x5a);
+                    self.hit("superblock torn");
+                }
+            }
+            // In its place, and not yet named by the superblock.
+            Some(Task::Image(seq, bytes)) if fate == 0 => {
+                self.platter.images.insert(seq, bytes);
+            }
+            _ => {}
+        }
+    }
+}

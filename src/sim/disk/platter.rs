@@ -1,0 +1,228 @@
+//! What a simulated disk holds when the power goes.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use crate::sim::Dice;
+use crate::storage::image::ImageFile;
+use crate::storage::restart::Medium;
+use crate::storage::{BLOCK_BYTES, Found, StorageError, Superblock};
+use crate::types::{ClusterId, Epoch, NodeId, SeqNo, View};
+
+/// What a flipped bit has hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::sim) enum Rot {
+    /// Nothing that anybody reads.
+    Nothing,
+    /// A block of the log that a later one follows.
+    Log,
+    /// The last block of the log. Nobody can tell it from one that was being written.
+    LogEnd,
+    /// An image of a checkpoint.
+    Image,
+    /// One of the two copies of the superblock.
+    Superblock,
+}
+
+impl Rot {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "bit rot of nothing",
+            Self::Log => "bit rot of the log",
+            Self::LogEnd => "bit rot of the log's last group",
+            Self::Image => "bit rot of an image",
+            Self::Superblock => "bit rot of the superblock",
+        }
+    }
+}
+
+/// The files of a data directory.
+#[derive(Debug, Clone)]
+pub(in crate::sim) struct Platter {
+    path: PathBuf,
+    /// `None` when the directory is empty.
+    pub superblock_file: Option<Vec<u8>>,
+    /// As the running process knows it.
+    pub superblock: Superblock,
+    /// Contents as far as they were ever written; zeros follow.
+    pub segments: BTreeMap<u64, Vec<u8>>,
+    pub images: BTreeMap<SeqNo, Bytes>,
+    /// An image that comes from others.
+    pub partial: Option<(SeqNo, Vec<u8>)>,
+    /// Promises may be forgotten; the last view that may have been asked for, if it is known.
+    pub mark: Option<Option<View>>,
+    /// Where the last group of the log was written.
+    pub log_end: (u64, usize),
+}
+
+impl Platter {
+    /// A directory that was made and never used.
+    pub fn format(name: &str, cluster: ClusterId, node: NodeId, seed: u64) -> Self {
+        let superblock = Superblock::first(cluster, node, Epoch::ZERO, seed);
+        Self {
+            path: name.into(),
+            superblock_file: Some(superblock.first_file()),
+            superblock,
+            segments: BTreeMap::new(),
+            images: BTreeMap::new(),
+            partial: None,
+            mark: None,
+            log_end: (0, 0),
+        }
+    }
+
+    /// Opens the directory as a process that starts does.
+    ///
+    /// # Errors
+    /// When it is not this replica's.
+    pub fn open(&mut self, cluster: ClusterId, node: NodeId) -> Result<(), StorageError> {
+        let name = self.path.join("superblock");
+        self.superblock = Superblock::open(&name, self.superblock_file.as_deref(), cluster, node)?;
+        if self.superblock_file.is_none() {
+            self.superblock_file = Some(self.superblock.first_file());
+        }
+        self.update(|superblock| superblock.starts += 1);
+        Ok(())
+    }
+
+    /// Changes the superblock, in its older copy.
+    pub fn update(&mut self, change: impl FnOnce(&mut Superblock)) {
+        change(&mut self.superblock);
+        self.superblock.generation += 1;
+        let at = self.superblock.offset() as usize;
+        if let Some(file) = &mut self.superblock_file {
+            file[at..at + BLOCK_BYTES].copy_from_slice(&self.superblock.to_block());
+        }
+    }
+
+    /// Writes to a segment.
+    pub fn write(&mut self, segment: u64, offset: usize, bytes: &[u8]) {
+        let contents = self.segments.entry(segment).or_default();
+        let end = offset + bytes.len();
+        if contents.len() < end {
+            contents.resize(end, 0);
+        }
+        contents[offset..end].copy_from_slice(bytes);
+    }
+
+    /// Everything is gone.
+    pub fn wipe(&mut self) {
+        self.superblock_file = None;
+        self.segments.clear();
+        self.images.clear();
+        self.partial = None;
+        self.mark = None;
+    }
+
+    /// An operator makes a new, marked directory in the place of a lost one.
+    pub fn replace(&mut self, cluster: ClusterId, node: NodeId, seed: u64) {
+        self.superblock = Superblock::first(cluster, node, Epoch::ZERO, seed);
+        self.superblock_file = Some(self.superblock.first_file());
+        self.mark = Some(None);
+        self.log_end = (0, 0);
+    }
+
+    /// Flips one bit.
+    pub fn rot(&mut self, dice: &mut Dice) -> Rot {
+        let flip = |bytes: &mut [u8], dice: &mut Dice| {
+            let at = dice.below(bytes.len() as u64) as usize;
+            bytes[at] ^= 1 << dice.below(8);
+            at
+        };
+        match dice.below(10) {
+            0 => match &mut self.superblock_file {
+                Some(file) => {
+                    flip(file, dice);
+                    Rot::Superblock
+                }
+                None => Rot::Nothing,
+            },
+            1..4 if !self.images.is_empty() => {
+                let at = dice.below(self.images.len() as u64) as usize;
+                let Some((_, image)) = self.images.iter_mut().nth(at) else {
+                    return Rot::Nothing;
+                };
+                let mut bytes = image.to_vec();
+                flip(&mut bytes, dice);
+                *image = bytes.into();
+                Rot::Image
+            }
+            _ => {
+                let first = self.superblock.log_start;
+                let (last, end) = self.log_end;
+                let count = self.segments.range(first..=last.max(first)).count() as u64;
+                let Some((index, contents)) = self
+                    .segments
+                    .range_mut(first..=last.max(first))
+                    .nth(dice.below(count) as usize)
+                else {
+                    return Rot::Nothing;
+                };
+                if contents.is_empty() {
+                    return Rot::Nothing;
+                }
+                let at = flip(contents, dice);
+                match *index == last && at >= end {
+                    true => Rot::LogEnd,
+                    false => Rot::Log,
+                }
+            }
+        }
+    }
+
+    pub fn image_path(&self, seq: SeqNo) -> PathBuf {
+        self.path.join(format!("images/{:016}", seq.get()))
+    }
+}
+
+impl Medium for Platter {
+    type Image = Bytes;
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn superblock(&self) -> Superblock {
+        self.superblock
+    }
+
+    fn segments(&self) -> Result<Vec<Found>, StorageError> {
+        let found = self.segments.keys().map(|index| Found {
+            index: *index,
+            path: self.path.join(format!("log/{index:016}")),
+        });
+        Ok(found.collect())
+    }
+
+    fn read_segment(&self, segment: &Found) -> Result<Vec<u8>, StorageError> {
+        Ok(self.segments.get(&segment.index).cloned().unwrap_or_default())
+    }
+
+    fn images(&self) -> Result<Vec<SeqNo>, StorageError> {
+        Ok(self.images.keys().copied().collect())
+    }
+
+    fn open_image(&self, seq: SeqNo) -> Result<ImageFile<Bytes>, StorageError> {
+        let path = self.image_path(seq);
+        let bytes = self.images.get(&seq).cloned().unwrap_or_default();
+        ImageFile::of(&path, bytes, self.superblock.seed)
+    }
+
+    fn set_image_aside(&mut self, seq: SeqNo) -> Result<(), StorageError> {
+        self.images.remove(&seq);
+        Ok(())
+    }
+
+    fn abstention(&self) -> Option<Option<View>> {
+        self.mark
+    }
+
+    fn set_log_aside(&mut self, _: &StorageError, view: Option<View>) -> Result<(), StorageError> {
+        self.mark = Some(view);
+        self.segments.clear();
+        self.log_end = (0, 0);
+        Ok(())
+    }
+}

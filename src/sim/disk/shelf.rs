@@ -1,0 +1,102 @@
+//! The shelf's tasks, done at once.
+
+use bytes::Bytes;
+
+use super::{SimDisk, Task};
+use crate::messages::PieceRange;
+use crate::state_transfer::{ImageEvent, ImageTask};
+use crate::storage::image::{chunk_head, each_sound, file_magic};
+use crate::storage::restart::Medium;
+use crate::types::{NodeId, SeqNo, Time};
+
+impl SimDisk {
+    /// Does anything but installing; what came of it.
+    pub fn shelve(&mut self, now: Time, task: ImageTask) -> Vec<ImageEvent> {
+        match task {
+            ImageTask::Open(claim) => {
+                let mut events = self.receive(claim.seq);
+                events.push(ImageEvent::Opened(claim.seq));
+                events
+            }
+            ImageTask::Keep(chunk) => {
+                self.write_partial(&chunk);
+                vec![ImageEvent::Kept(chunk.len())]
+            }
+            ImageTask::Complete(seq) => {
+                self.write_partial(&[]);
+                match self.platter.partial.take() {
+                    Some((received, bytes)) if received == seq => {
+                        self.platter.images.insert(seq, bytes.into());
+                        self.ask(now, Task::Adopt(seq));
+                        vec![ImageEvent::Completed(seq)]
+                    }
+                    _ => Vec::new(),
+                }
+            }
+            ImageTask::Read { to, range, bytes_max } => self.read(to, range, bytes_max),
+            ImageTask::Forget { before, but } => {
+                self.ask(now, Task::Forget(before, but));
+                Vec::new()
+            }
+            ImageTask::Install(_) => Vec::new(),
+        }
+    }
+
+    /// Opens the file of an image to come, after what an earlier attempt kept.
+    fn receive(&mut self, seq: SeqNo) -> Vec<ImageEvent> {
+        let kept = self.platter.partial.take().filter(|(kept, _)| *kept == seq);
+        let mut bytes = kept.map(|(_, bytes)| bytes).unwrap_or_default();
+        let (mut events, mut written) = (Vec::new(), 0);
+        let path = self.platter.image_path(seq);
+        let seed = self.platter.superblock.seed;
+        let found = each_sound(&path, bytes.as_slice(), seed, |chunk, end| {
+            written = end as usize;
+            events.push(ImageEvent::Found(Bytes::copy_from_slice(chunk)));
+        });
+        if found.is_err() || written == 0 {
+            bytes = file_magic().to_vec();
+            written = bytes.len();
+        }
+        bytes.truncate(written);
+        self.platter.partial = Some((seq, bytes));
+        events
+    }
+
+    fn write_partial(&mut self, chunk: &[u8]) {
+        let seed = self.platter.superblock.seed;
+        if let Some((_, bytes)) = &mut self.platter.partial {
+            let head = chunk_head(bytes.len() as u64, chunk, seed);
+            bytes.extend_from_slice(&head);
+            bytes.extend_from_slice(chunk);
+        }
+    }
+
+    /// The chunks of an image, in the order of its pieces.
+    pub fn image_chunks(&self, seq: SeqNo) -> Vec<Bytes> {
+        let Ok(image) = self.platter.open_image(seq) else {
+            return Vec::new();
+        };
+        let chunks = (0..image.chunks()).map_while(|number| image.chunk(number).ok());
+        chunks.map(Bytes::from).collect()
+    }
+
+    fn read(&self, to: NodeId, range: PieceRange, bytes_max: usize) -> Vec<ImageEvent> {
+        let seq = SeqNo::new(range.seq);
+        let image = self.platter.open_image(seq);
+        let read = image.and_then(|image| image.read_range(range, bytes_max));
+        let mut found = read.unwrap_or_default();
+        if found.is_empty() {
+            // Says that it is not there.
+            found.push(Bytes::new());
+        }
+        let count = found.len();
+        let chunks = found.into_iter().enumerate();
+        let events = chunks.map(|(number, bytes)| ImageEvent::Chunk {
+            to,
+            seq,
+            last: number + 1 == count,
+            bytes,
+        });
+        events.collect()
+    }
+}

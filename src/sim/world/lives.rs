@@ -1,0 +1,274 @@
+//! How a host's process ends and starts again, what its disk does meanwhile, and what goes on at once.
+
+use std::time::Duration;
+
+use super::events::Event;
+use super::{Clock, Tampering, World};
+use crate::execution::Application;
+use crate::log_transfer::LogTransferState;
+use crate::ordering::OrderingProtocol;
+use crate::replica::{ExecutionPhase, TransferPhase};
+use crate::sim::checker::Rule;
+use crate::sim::disk::{DiskEvent, Rot};
+use crate::sim::keys::CLUSTER;
+use crate::sim::replica::{Durable, ReadBack, SimReplica};
+use crate::state_transfer::StateTransferState;
+use crate::storage::StorageError;
+use crate::storage::restart::Restored;
+use crate::types::Time;
+
+/// What goes on at a host, as bits.
+const VIEW_CHANGE: u8 = 1;
+const LOG_TRANSFER: u8 = 2;
+const STATE_TRANSFER: u8 = 4;
+const CHECKPOINT: u8 = 8;
+const RESTART: u8 = 16;
+
+/// Every two things that can go on at once at one host, with the name under which that is counted.
+pub(in crate::sim) const PAIRS: [(u8, &str); 10] = [
+    (VIEW_CHANGE | LOG_TRANSFER, "view change during log transfer"),
+    (VIEW_CHANGE | STATE_TRANSFER, "view change during state transfer"),
+    (VIEW_CHANGE | CHECKPOINT, "view change during checkpoint"),
+    (VIEW_CHANGE | RESTART, "restart during view change"),
+    (
+        LOG_TRANSFER | STATE_TRANSFER,
+        "log transfer during state transfer",
+    ),
+    (LOG_TRANSFER | CHECKPOINT, "checkpoint during log transfer"),
+    (LOG_TRANSFER | RESTART, "restart during log transfer"),
+    (STATE_TRANSFER | CHECKPOINT, "checkpoint during state transfer"),
+    (STATE_TRANSFER | RESTART, "restart during state transfer"),
+    (CHECKPOINT | RESTART, "restart during checkpoint"),
+];
+
+/// So long after its start a process counts as restarting, unless it executes something earlier.
+const FRESH: Duration = Duration::from_millis(200);
+
+impl<A: Application> World<A> {
+    /// Has the ends of what the disk has begun happen.
+    pub(super) fn plan_disk(&mut self, index: usize) {
+        let host = &mut self.hosts[index];
+        let life = host.life;
+        let planned: Vec<(Time, DiskEvent)> = host.sim.disk.drain_planned().collect();
+        for (at, event) in planned {
+            let host = index;
+            self.plan(at, Event::Disk { host, life, event });
+        }
+    }
+
+    pub(super) fn on_disk(&mut self, index: usize, life: u64, event: DiskEvent) {
+        let host = &mut self.hosts[index];
+        if !host.is_up || host.life != life {
+            return;
+        }
+        let done = host.sim.disk.on_event(self.now, event);
+        if done.failed {
+            self.hit("failed sync", 1);
+            self.tell(|_| format!("host {index}: a sync fails, the replica stops"));
+            self.crash(index);
+            if let Some(back) = self.hosts[index].back {
+                self.plan_restart(index, back);
+            }
+            return;
+        }
+        done.records.iter().for_each(|record| host.ledger.on_disk(record));
+        host.durable.log = done.log.max(host.durable.log);
+        host.durable.image = done.image.max(host.durable.image);
+        self.plan_disk(index);
+        self.schedule_turn(index);
+    }
+
+    /// A host loses power.
+    pub(in crate::sim) fn crash(&mut self, index: usize) {
+        let host = &mut self.hosts[index];
+        if !host.is_up {
+            return;
+        }
+        host.is_up = false;
+        host.life += 1;
+        host.acknowledged = host.sim.disk.acknowledged();
+        host.platter = Some(host.sim.disk.lose_power());
+        host.turn_at = None;
+        host.durable = Durable::default();
+        let busy = host.busy & !RESTART;
+        self.count_pairs(busy, busy | RESTART);
+        self.tell(|_| format!("host {index} loses power"));
+    }
+
+    /// Has a host that is down start again at a moment.
+    pub(super) fn plan_restart(&mut self, host: usize, at: Time) {
+        let life = self.hosts[host].life;
+        self.plan(at, Event::Restart { host, life });
+    }
+
+    /// Starts the process of a host that is down.
+    pub(super) fn restart(&mut self, index: usize, life: u64) {
+        let host = &mut self.hosts[index];
+        let Some(platter) = host.platter.as_mut().filter(|_| !host.is_up && host.life == life) else {
+            return;
+        };
+        let executor = (self.make_executor)(&self.knobs, self.speculates[index]);
+        let dice = self.dice.split();
+        let is_marked = platter.mark.is_some();
+        match SimReplica::start(host.node, &self.knobs, executor, platter, dice) {
+            Ok((sim, restored, read_back)) => {
+                host.past = host.counted();
+                host.sim = sim;
+                host.platter = None;
+                host.is_up = true;
+                host.busy = RESTART;
+                host.fresh_until = self.now.after(FRESH);
+                let ppm = host.clock.ppm;
+                host.clock = Clock {
+                    origin: self.now,
+                    offset: 0,
+                    ppm,
+                };
+                self.hit("restart", 1);
+                let abstains = self.hosts[index].sim.disk.platter.mark.is_some();
+                if abstains && !is_marked {
+                    self.hit("damaged log set aside", 1);
+                }
+                self.tell(|world| {
+                    let replica = &world.hosts[index].sim.replica;
+                    format!(
+                        "host {index} starts again: image {:?}, {} records, executed s{}, v{}",
+                        restored.image.map(|claim| claim.seq),
+                        restored.records,
+                        replica.executed(),
+                        replica.view(),
+                    )
+                });
+                self.judge_restart(index, &restored, &read_back, abstains);
+                self.hosts[index].tampering = Tampering::None;
+                // What the restart allows is done in the first turn.
+                self.hosts[index].turn_at = Some(self.now);
+                self.plan(self.now, Event::Turn(index));
+            }
+            Err(error) => self.judge_refusal(index, &error),
+        }
+    }
+
+    fn judge_refusal(&mut self, index: usize, error: &StorageError) {
+        self.hit("start refused", 1);
+        self.tell(|_| format!("host {index} refuses to start: {error}"));
+        let tampering = self.hosts[index].tampering;
+        if tampering == Tampering::None {
+            let what = format!("host {index} refuses to start, although its disk is sound: {error}");
+            return self.break_rule(Rule::Recovery, what);
+        }
+        if self.dice.chance(50) {
+            // An operator says that the directory is lost.
+            let seed = self.dice.throw();
+            let host = &mut self.hosts[index];
+            if let Some(platter) = &mut host.platter {
+                platter.wipe();
+                platter.replace(CLUSTER, host.node, seed);
+                self.hit("lost directory replaced", 1);
+                self.plan_restart(index, self.now.after(FRESH));
+            }
+        }
+    }
+
+    fn judge_restart(&mut self, index: usize, restored: &Restored, read_back: &ReadBack, abstains: bool) {
+        let host = &mut self.hosts[index];
+        if host.tampering == Tampering::Wiped && !abstains {
+            let what = format!("host {index} starts on an empty disk, although it has run before");
+            return self.break_rule(Rule::Recovery, what);
+        }
+        if !host.is_correct {
+            return;
+        }
+        if abstains {
+            host.ledger.forgot();
+        } else if restored.tail.next_lsn < host.acknowledged {
+            let what = format!(
+                "host {index} finds its log up to {}, it was durable up to {}",
+                restored.tail.next_lsn, host.acknowledged
+            );
+            return self.break_rule(Rule::Recovery, what);
+        }
+        host.ledger.restarted(&read_back.records);
+        restored.claims.iter().for_each(|claim| host.ledger.took(*claim));
+        for claim in &restored.claims {
+            let equal = self.agreement.state(index, *claim);
+            self.judge(equal);
+        }
+        let known = self.agreement.restarted(index, restored.image);
+        self.judge(known);
+        for decision in &read_back.replayed {
+            let host = &self.hosts[index];
+            let certified = host.ledger.executes(decision.seq.get(), decision.batch.digest);
+            self.judge(certified);
+            let agreed = self.agreement.executes(index, decision);
+            self.judge(agreed);
+        }
+    }
+
+    /// Does something to the disk of a host that is down.
+    pub(super) fn tamper(
+        &mut self,
+        index: usize,
+        how: impl FnOnce(&mut super::Dice, &mut super::Platter) -> Tampering,
+    ) {
+        let host = &mut self.hosts[index];
+        let Some(platter) = &mut host.platter else { return };
+        host.tampering = how(&mut self.dice, platter);
+        host.is_correct &= !matches!(host.tampering, Tampering::Forgetful);
+    }
+
+    /// Flips a bit of a disk that holds what was acknowledged.
+    pub(super) fn rot(&mut self, index: usize) {
+        let mut hit = Rot::Nothing;
+        self.tamper(index, |dice, platter| {
+            hit = platter.rot(dice);
+            match hit {
+                Rot::Nothing => Tampering::None,
+                Rot::LogEnd => Tampering::Forgetful,
+                Rot::Log | Rot::Image | Rot::Superblock => Tampering::Rotten,
+            }
+        });
+        self.tell(|_| format!("host {index}: {}", hit.name()));
+        self.hit(hit.name(), 1);
+    }
+
+    /// Looks at what goes on at a host, and counts what began while something else went on.
+    pub(super) fn watch_activities(&mut self, index: usize) {
+        let host = &self.hosts[index];
+        let replica = &host.sim.replica;
+        let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+        let (mut log, mut state) = (false, false);
+        if let TransferPhase::RunningTransferProtocols {
+            state_transfer,
+            log_transfer,
+        } = replica.transfer_phase()
+        {
+            log = matches!(log_transfer, LogTransferState::Running { .. });
+            state = state_transfer != StateTransferState::Idle;
+        }
+        let taken = replica.last_checkpoint().map(|claim| claim.seq);
+        let busy = bit(
+            replica.phase() == ExecutionPhase::ViewTransferProtocol,
+            VIEW_CHANGE,
+        ) | bit(log, LOG_TRANSFER)
+            | bit(state, STATE_TRANSFER)
+            | bit(
+                taken.is_some_and(|taken| taken > replica.ordering().stable()),
+                CHECKPOINT,
+            )
+            | bit(self.now < host.fresh_until, RESTART);
+        let before = host.busy;
+        if busy != before {
+            self.count_pairs(before, busy);
+            self.hosts[index].busy = busy;
+        }
+    }
+
+    fn count_pairs(&mut self, before: u8, busy: u8) {
+        for (pair, name) in PAIRS {
+            if busy & pair == pair && before & pair != pair {
+                self.hit(name, 1);
+            }
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! What a replica's disk holds becomes a replica that goes on where it stopped.
+//!
+//! ```text
+//!  superblock ─► image of a checkpoint ─► every Stable record ─► every record, in order ─► resume
+//!                (state, clients, chain)                          decisions to execution
+//! ```
+//!
+//! The same steps for a data directory and for a simulated disk: both are a [`Medium`].
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::image::{ImageFile, ReadAt};
+use super::recovery::{Found, scan_with};
+use super::repair::repair_log;
+use super::{LogWriter, RawRecord, RecordReader, StorageError, Superblock, Tail, WriterSettings, image};
+use crate::execution::{ExecutionEvent, Executor};
+use crate::messages::{CheckpointClaim, Proposal};
+use crate::protocol::Record;
+use crate::replica::{ExecutorOf, Forgotten, Replica, Stack};
+use crate::types::{Lsn, SeqNo, Time, View};
+
+/// Room around the largest message in a record.
+const RECORD_SLACK_BYTES: usize = 64 * 1024;
+
+/// What a replica kept, to be read back.
+pub trait Medium {
+    /// An image that is open.
+    type Image: ReadAt;
+
+    /// Where it is, for messages.
+    fn path(&self) -> &Path;
+
+    /// What its superblock says; it was found to be this replica's.
+    fn superblock(&self) -> Superblock;
+
+    /// The segments of the log, in order.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    fn segments(&self) -> Result<Vec<Found>, StorageError>;
+
+    /// What a segment holds.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn read_segment(&self, segment: &Found) -> Result<Vec<u8>, StorageError>;
+
+    /// The places of the checkpoints whose images there are.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    fn images(&self) -> Result<Vec<SeqNo>, StorageError>;
+
+    /// The image of the checkpoint at `seq`.
+    ///
+    /// # Errors
+    /// When it is not there, cannot be read, or is not whole.
+    fn open_image(&self, seq: SeqNo) -> Result<ImageFile<Self::Image>, StorageError>;
+
+    /// Keeps a damaged image as evidence, where nobody takes it for a sound one.
+    ///
+    /// # Errors
+    /// When it cannot be moved.
+    fn set_image_aside(&mut self, seq: SeqNo) -> Result<(), StorageError>;
+
+    /// Whether promises that were here may be forgotten; if so, the last view the replica may have asked for, as far as that is
+    /// known.
+    fn abstention(&self) -> Option<Option<View>>;
+
+    /// Marks that promises may be forgotten, and then keeps the log as evidence where nobody takes it for a sound one.
+    ///
+    /// # Errors
+    /// When it cannot be moved.
+    fn set_log_aside(&mut self, damage: &StorageError, view: Option<View>) -> Result<(), StorageError>;
+}
+
+/// How a replica starts again.
+#[derive(Debug)]
+pub struct RestartSettings {
+    /// Reads its records.
+    pub reader: RecordReader,
+    /// How many places after its stable checkpoint it votes on.
+    pub window: u64,
+    /// Whether it may go on without a log, abstaining from votes: not in a cluster too small for it.
+    pub can_abstain: bool,
+}
+
+/// What came back, and where the log goes on.
+#[derive(Debug)]
+pub struct Restored {
+    /// The state that was read, if any.
+    pub image: Option<CheckpointClaim>,
+    /// The end of the log.
+    pub tail: Tail,
+    /// How many records it has.
+    pub records: u64,
+    /// How many decisions were executed again.
+    pub replayed: u64,
+    /// The checkpoints that were taken again.
+    pub claims: Vec<CheckpointClaim>,
+    /// Every segment there is, in order.
+    pub segments: Vec<u64>,
+}
+
+/// Listens to a restart: what is read, and what is executed again.
+pub trait Witness {
+    /// The log holds this record.
+    fn on_record(&mut self, _record: &Record) {}
+    /// This decision is executed again.
+    fn on_replayed(&mut self, _decision: &Arc<Proposal>) {}
+}
+
+impl Witness for () {}
+
+/// Restores a new replica and its executor from what `medium` holds.
+///
+/// # Errors
+/// When it cannot be read, or what was promised is damaged: the replica must not start.
+pub fn restart<S: Stack, M: Medium>(
+    medium: &mut M,
+    settings: &RestartSettings,
+    replica: &mut Replica<S>,
+    executor: &mut ExecutorOf<S>,
+    witness: &mut impl Witness,
+) -> Result<Restored, StorageError> {
+    let superblock = medium.superblock();
+    let stables = find_stables(medium, settings, &superblock)?;
+    let image = match restore_image(medium, &superblock, executor) {
+        Ok(image) => image,
+        Err(error) => {
+            tracing::error!(%error, "the image of a checkpoint cannot be read; its state has to come from other replicas");
+            medium.set_image_aside(superblock.image)?;
+            replica.restore_without_image(superblock.image);
+            None
+        }
+    };
+    let images = medium.images()?;
+    replica.restore_images(images.into_iter().filter(|seq| *seq <= superblock.image));
+    if let Some(claim) = image {
+        replica.restore_base(claim.seq, executor.chain());
+    }
+    if let Some(view) = medium.abstention() {
+        let window = settings.window;
+        replica.abstain(Forgotten { window, view });
+    }
+    let mut replay = Replay {
+        path: medium.path(),
+        reader: &settings.reader,
+        replica,
+        executor,
+        witness,
+        claims: Vec::new(),
+        records: 0,
+        replayed: 0,
+    };
+    let segments = medium.segments()?;
+    let read = |segment: &Found| medium.read_segment(segment);
+    stables.iter().try_for_each(|raw| replay.stable(raw))?;
+    let tail = scan_with(&superblock, &segments, read, |raw| replay.record(raw))?;
+    let (records, replayed) = (replay.records, replay.replayed);
+    let claims = replay.finish(&tail);
+    Ok(Restored {
+        image,
+        tail,
+        records,
+        replayed,
+        claims,
+        segments: segments.iter().map(|found| found.index).collect(),
+    })
+}
+
+/// The records about what is stable. A log that is damaged is replaced by an empty one, if that may be.
+fn find_stables<M: Medium>(
+    medium: &mut M,
+    settings: &RestartSettings,
+    superblock: &Superblock,
+) -> Result<Vec<(Lsn, Vec<u8>)>, StorageError> {
+    let mut stables = Vec::new();
+    let read = |segment: &Found| medium.read_segment(segment);
+    let scanned = scan_with(superblock, &medium.segments()?, read, |raw| {
+        if raw.is_stable() {
+            stables.push((raw.lsn, raw.bytes.to_vec()));
+        }
+        Ok(())
+    });
+    match scanned {
+        Ok(_) => Ok(stables),
+        Err(damage @ StorageError::Damaged { .. }) if settings.can_abstain => {
+            tracing::error!(
+                error = %damage,
+                "the log is damaged, and votes in it may be forgotten; the state comes from other replicas, and this replica abstains from \
+                 votes until what it may have promised does not matter any more"
+            );
+            repair_log(medium, &settings.reader, &damage)?;
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Has the executor read the last image, if there is one.
+fn restore_image<M: Medium, E: Executor>(
+    medium: &M,
+    superblock: &Superblock,
+    executor: &mut E,
+) -> Result<Option<CheckpointClaim>, StorageError> {
+    if superblock.image == SeqNo::ZERO {
+        return Ok(None);
+    }
+    image::load(&medium.open_image(superblock.image)?, executor).map(Some)
+}
+
+struct Replay<'a, S: Stack, W: Witness> {
+    path: &'a Path,
+    reader: &'a RecordReader,
+    replica: &'a mut Replica<S>,
+    executor: &'a mut ExecutorOf<S>,
+    witness: &'a mut W,
+    claims: Vec<CheckpointClaim>,
+    records: u64,
+    replayed: u64,
+}
+
+impl<S: Stack, W: Witness> Replay<'_, S, W> {
+    fn read(&self, raw: RawRecord<'_>) -> Result<Record, StorageError> {
+        self.reader
+            .read(raw.bytes)
+            .map_err(|error| StorageError::Damaged {
+                path: self.path.to_owned(),
+                offset: raw.lsn.get(),
+                what: format!("record {}: {error}", raw.lsn),
+            })
+    }
+
+    fn stable(&mut self, (lsn, bytes): &(Lsn, Vec<u8>)) -> Result<(), StorageError> {
+        let record = self.read(RawRecord { lsn: *lsn, bytes })?;
+        self.replica.restore_stable(&record);
+        Ok(())
+    }
+
+    fn record(&mut self, raw: RawRecord<'_>) -> Result<(), StorageError> {
+        let record = self.read(raw)?;
+        self.records += 1;
+        self.witness.on_record(&record);
+        let decision = self
+            .replica
+            .restore(&record)
+            .map_err(|source| StorageError::Replay {
+                path: self.path.to_owned(),
+                source,
+            })?;
+        if let Some(decision) = decision {
+            let mut events = Vec::new();
+            self.witness.on_replayed(&decision);
+            self.executor.execute(&decision, &mut events);
+            self.replayed += 1;
+            self.take_claims(events);
+        }
+        Ok(())
+    }
+
+    /// Clients got their replies before, or ask again.
+    fn take_claims(&mut self, events: Vec<ExecutionEvent>) {
+        self.claims
+            .extend(events.into_iter().filter_map(|event| match event {
+                ExecutionEvent::Checkpoint(claim) => Some(claim),
+                _ => None,
+            }));
+    }
+
+    fn finish(mut self, tail: &Tail) -> Vec<CheckpointClaim> {
+        let mut events = Vec::new();
+        self.executor.settle(&mut events);
+        while self.executor.background_step(usize::MAX, &mut events) {}
+        self.take_claims(events);
+        let windows = match self.replica.awaits_state() {
+            // What was read of a state, if anything, is not the one to come.
+            true => Vec::new(),
+            false => self.executor.client_windows(),
+        };
+        self.replica.resume(Time::START, tail.next_lsn, &windows);
+        for claim in &self.claims {
+            self.replica.on_checkpoint_taken(Time::START, *claim);
+        }
+        self.claims
+    }
+}
+
+/// The sizes of a log whose batches have at most so many bytes.
+#[must_use]
+pub fn writer_settings(
+    superblock: &Superblock,
+    segment_bytes: u64,
+    segments_max: usize,
+    batch_bytes_max: usize,
+) -> WriterSettings {
+    let record_bytes_max = 2 * batch_bytes_max + RECORD_SLACK_BYTES;
+    WriterSettings {
+        tag: superblock.tag(),
+        seed: superblock.seed,
+        segment_bytes: segment_bytes.max((2 * record_bytes_max as u64).next_multiple_of(1 << 20)),
+        segments_max,
+        record_bytes_max,
+    }
+}
+
+/// The log as it goes on, and what becomes of the segments there are.
+#[derive(Debug)]
+pub struct Continued {
+    /// Writes after the end that was found.
+    pub writer: LogWriter,
+    /// The segments it writes to next: the last one with records, and those prepared.
+    pub current: Vec<u64>,
+    /// Segments of which nothing is needed any more.
+    pub spare: Vec<u64>,
+}
+
+impl Restored {
+    /// Goes on where the log ends.
+    #[must_use]
+    pub fn go_on(&self, settings: WriterSettings, superblock: &Superblock) -> Continued {
+        let mut writer = LogWriter::resume(settings, &self.tail);
+        let last = self.tail.segments.last().map(|(index, _)| *index);
+        let (spare, needed): (Vec<u64>, Vec<u64>) = self
+            .segments
+            .iter()
+            .partition(|index| **index < superblock.log_start);
+        let mut current = Vec::new();
+        for index in needed {
+            if last.is_none_or(|last| index > last) {
+                writer.add_segment(index);
+            }
+            if last.is_none_or(|last| index >= last) {
+                current.push(index);
+            }
+        }
+        Continued {
+            writer,
+            current,
+            spare,
+        }
+    }
+}
