@@ -7,7 +7,9 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use atlas_smr_replica::config::{Agreement, AppKind, Durability, MonolithicStateReplicaConfig};
+use atlas_smr_replica::config::{
+    Agreement, AppKind, Durability, MonolithicStateReplicaConfig, StateTransferConfig,
+};
 use atlas_smr_replica::execution::apps::kv::Kv;
 use atlas_smr_replica::load::{ClusterOptions, LoadOptions, LocalCluster, Pace, Shape, run_load};
 use atlas_smr_replica::preprocessing::ClientAuth;
@@ -110,6 +112,7 @@ fn main() {
     let service = MonolithicStateReplicaConfig {
         service: Kv,
         replica_config: config,
+        st_config: StateTransferConfig::default(),
     };
     let (handle, run) =
         futures_lite::future::block_on(bootstrap_as_configured(service)).expect("the replica comes back");

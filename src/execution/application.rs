@@ -82,7 +82,7 @@ pub trait MonolithicState: Send + 'static {
     /// The digest of a state whose pieces have these digests: what [`digest_step`](Self::digest_step) gives for it.
     fn digest_of(pieces: &[Digest], digester: &Digester) -> Digest;
 
-    /// Appends the next piece. Equal states write equal bytes. Called once for each piece, on a snapshot that was not
+    /// Appends the next piece, of at most [`PIECE_BYTES_MAX`](crate::state_transfer::monolithic::PIECE_BYTES_MAX). Equal states write equal bytes. Called once for each piece, on a snapshot that was not
     /// digested.
     fn write_piece(snapshot: &mut Self::Snapshot, out: &mut Vec<u8>);
 

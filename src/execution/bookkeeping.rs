@@ -327,6 +327,9 @@ impl<S: MonolithicState> Bookkeeping<S> {
             return Ok(());
         };
         let (next, table) = (&mut reading.next, &mut self.clients);
+        if matches!(ImageChunk::parse(chunk)?, ImageChunk::Slice(slice) if slice.piece < *next) {
+            return Ok(());
+        }
         reading.pieces.read(
             index,
             ImageChunk::parse(chunk)?,

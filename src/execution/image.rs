@@ -525,6 +525,13 @@ impl PieceReader {
         match chunk {
             ImageChunk::Pieces(mut pieces) => pieces.try_for_each(|(piece, bytes)| checked(piece, bytes)),
             ImageChunk::Slice(slice) => {
+                let known = self.slices.as_ref().filter(|(piece, ..)| *piece == slice.piece);
+                if known
+                    .is_some_and(|(.., known)| slice.offset + slice.bytes.len() as u64 <= known.len() as u64)
+                {
+                    // Twice: what an earlier attempt had kept of a long piece lies beside the whole of it.
+                    return Ok(());
+                }
                 if slice.offset == 0 {
                     self.slices = Some((slice.piece, slice.length, Vec::new()));
                 }

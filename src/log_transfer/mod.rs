@@ -9,20 +9,23 @@
 //!
 //! **Events**
 //! - *It [begins](LogTransferProtocol::begin), or its timer fires while it runs:* everybody is asked what was decided
-//!   after the last place known; donors that owe an answer for too long lose their range to another.
+//!   after the last place known. A donor that owes batches for too long loses its range to another, and is asked again only
+//!   when every other one was too slow as well; if others' batches wait for one of its, a trickle does not help it.
 //! - *Decided:* kept by donor. A place at which f+1 distinct donors name one digest is settled: one of them is correct.
-//! - *A place is settled and a donor has nothing to do:* it is asked for the next range of batches.
+//! - *A place is settled and a donor that named its digest has nothing to do:* it is asked for the next range of batches;
+//!   while few are missing and ordering goes on, it may well get them by itself, and nobody is asked.
 //! - *A batch:* taken if its digest is the settled one of its place. Another donor's digest at a settled place counts as a lie, and the
 //!   donor is not asked again in this transfer.
 //! - *f+1 donors have forgotten what we need:* the transfer ends [out of reach](LogTransferState::OutOfReach); the state has to
 //!   be transferred.
-//! - *Nothing is settled beyond what was delivered, and nobody names more:* it ends. The ordering protocol goes on alone.
+//! - *Nothing is settled beyond what was delivered, and nobody names more; or few are missing, and ordering goes on without
+//!   them:* it ends. The ordering protocol goes on alone.
 //!
 //! **Why one digest from f+1 is enough**, and no certificate: the digests are 32 bytes a decision, so asking everybody costs
 //! little, and one correct donor among f+1 equal ones has decided this. Batches, which are large, come from one donor each.
 //!
-//! Invariants: memory is bounded by [`DECIDED_MAX`] digests per donor and [`AHEAD_MAX`] batches; at most one range is
-//! under way per donor; batches are delivered in order, each once.
+//! Invariants: memory is bounded by [`DECIDED_MAX`] digests per donor, and by [`AHEAD_MAX`] batches of about [`AHEAD_BYTES_MAX`]; at
+//! most one range is under way per donor; batches are delivered in order, each once.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -35,8 +38,16 @@ use crate::types::{ClusterId, Digest, Epoch, NodeId, Quorum, SeqNo, Time};
 
 /// How many batches may be at hand or asked for before they are delivered.
 pub const AHEAD_MAX: u64 = 256;
+/// How many bytes of batches may be at hand before only the next one is taken.
+pub const AHEAD_BYTES_MAX: usize = 64 << 20;
 /// How many batches are asked for in one message.
 const RANGE: u64 = 16;
+/// So few missing decisions ordering may get by itself.
+const NEAR: usize = 16;
+/// Ticks without progress after which they are asked for all the same.
+const STUCK_TICKS: u32 = 2;
+/// Ticks with progress after which so few are left to ordering.
+const MOVING_TICKS: u32 = 4;
 /// How often what is missing is asked for again.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -95,19 +106,40 @@ pub trait LogTransferProtocol {
     fn state(&self) -> LogTransferState;
 }
 
+/// The batches a donor was asked for.
+#[derive(Debug, Clone, Copy)]
+struct Owed {
+    first: SeqNo,
+    last: SeqNo,
+    asked: Time,
+    /// By then it has to send some of them.
+    until: Time,
+}
+
+impl Owed {
+    fn has(&self, seq: SeqNo) -> bool {
+        self.first <= seq && seq <= self.last
+    }
+}
+
 /// What is known of one donor.
 #[derive(Debug, Default)]
 struct Donor {
     first: SeqNo,
     digests: VecDeque<Digest>,
-    /// The range it was asked for, and until when it has to send some of it.
-    owes: Option<(SeqNo, SeqNo, Time)>,
+    owes: Option<Owed>,
     /// It has forgotten what we need.
     forgot: bool,
+    /// It did not send in time what it was asked for.
+    is_slow: bool,
     banned: bool,
 }
 
 impl Donor {
+    fn is_usable(&self) -> bool {
+        !self.banned && !self.forgot && !self.digests.is_empty()
+    }
+
     fn digest(&self, seq: SeqNo) -> Option<&Digest> {
         let place = (seq >= self.first).then(|| seq.since(self.first))?;
         self.digests.get(place as usize)
@@ -128,8 +160,13 @@ pub struct RangedLogTransfer {
     /// By place after `delivered`: what f+1 named, without gaps.
     settled: VecDeque<Digest>,
     batches: BTreeMap<SeqNo, Arc<Proposal>>,
+    batch_bytes: usize,
     /// Ticks without anything new.
     quiet: u32,
+    /// What was delivered at the last tick; ticks in a row in which that changed, or did not.
+    delivered_at_tick: SeqNo,
+    moving: u32,
+    stuck: u32,
     turn: usize,
     tuning: LogTransferTuning,
 }
@@ -149,7 +186,11 @@ impl RangedLogTransfer {
             delivered: SeqNo::ZERO,
             settled: VecDeque::new(),
             batches: BTreeMap::new(),
+            batch_bytes: 0,
             quiet: 0,
+            delivered_at_tick: SeqNo::ZERO,
+            moving: 0,
+            stuck: 0,
             turn: 0,
             tuning: LogTransferTuning::default(),
         }
@@ -179,7 +220,10 @@ impl RangedLogTransfer {
         }
         self.settled.drain(..passed.min(self.settled.len()));
         self.delivered = seq;
-        self.batches = self.batches.split_off(&seq.next());
+        let rest = self.batches.split_off(&seq.next());
+        for passed in std::mem::replace(&mut self.batches, rest).values() {
+            self.batch_bytes -= passed.batch.bytes;
+        }
         for donor in &mut self.donors {
             let passed = seq.next().since(donor.first) as usize;
             if seq >= donor.first {
@@ -217,23 +261,40 @@ impl RangedLogTransfer {
 
     /// Gives idle donors ranges of settled places whose batches nobody is to send.
     fn fetch(&mut self, now: Time, out: &mut Outbox) {
-        let end = self.settled_end().min(self.delivered.plus(AHEAD_MAX));
+        if self.settled.len() <= NEAR && self.stuck < STUCK_TICKS {
+            return;
+        }
+        let usable = |donor: &&mut Donor| donor.is_usable();
+        if self.donors.iter_mut().filter(usable).all(|donor| donor.is_slow) {
+            self.donors.iter_mut().for_each(|donor| donor.is_slow = false);
+        }
+        let ahead_max = if self.batch_bytes > AHEAD_BYTES_MAX {
+            1
+        } else {
+            AHEAD_MAX
+        };
+        let end = self.settled_end().min(self.delivered.plus(ahead_max));
         let mut next = self.delivered.next();
         for _ in 0..self.donors.len() {
             self.turn = (self.turn + 1) % self.donors.len();
-            let donor = &self.donors[self.turn];
-            if self.turn == self.node.index() || donor.banned || donor.forgot || donor.owes.is_some() {
-                continue;
-            }
-            while next <= end && (self.batches.contains_key(&next) || self.is_owed(next)) {
+            while next <= end && !self.is_free(next) {
                 next = next.next();
             }
             if next > end {
                 return;
             }
+            let donor = &self.donors[self.turn];
+            let is_idle = donor.is_usable() && !donor.is_slow && donor.owes.is_none();
+            let named = |seq: SeqNo| donor.digest(seq).copied() == self.settled_at(seq);
+            if !is_idle || !named(next) {
+                continue;
+            }
             let mut last = next;
-            let is_free = |seq: SeqNo| !self.batches.contains_key(&seq) && !self.is_owed(seq);
-            while last < end && last.since(next) + 1 < RANGE && is_free(last.next()) {
+            while last < end
+                && last.since(next) + 1 < RANGE
+                && self.is_free(last.next())
+                && named(last.next())
+            {
                 last = last.next();
             }
             let message = LogTransferMessage::FetchDecisions {
@@ -242,15 +303,56 @@ impl RangedLogTransfer {
             };
             let to = Recipients::One(NodeId::new(self.turn as u16));
             out.send(to, message.encode(self.cluster, self.epoch));
-            self.donors[self.turn].owes = Some((next, last, now.after(self.tuning.patience)));
+            self.donors[self.turn].owes = Some(Owed {
+                first: next,
+                last,
+                asked: now,
+                until: now.after(self.tuning.patience),
+            });
             next = last.next();
         }
     }
 
-    fn is_owed(&self, seq: SeqNo) -> bool {
-        let owed = self.donors.iter().filter_map(|donor| donor.owes);
-        owed.into_iter()
-            .any(|(first, last, _)| first <= seq && seq <= last)
+    /// Whether the batch is neither at hand nor on its way.
+    fn is_free(&self, seq: SeqNo) -> bool {
+        let mut owed = self.donors.iter().filter_map(|donor| donor.owes);
+        !self.batches.contains_key(&seq) && !owed.any(|owed| owed.has(seq))
+    }
+
+    /// Takes their ranges from donors that are too slow.
+    fn end_patience(&mut self, now: Time) {
+        let patience = self.tuning.patience;
+        let (head, others_wait) = (self.delivered.next(), !self.batches.is_empty());
+        for donor in &mut self.donors {
+            let is_late = |owed: &Owed| {
+                let holds_up = others_wait && owed.has(head) && owed.asked.after(patience) <= now;
+                owed.until <= now || holds_up
+            };
+            // What was decided meanwhile it need not send any more.
+            donor.owes = donor.owes.filter(|owed| owed.last >= head);
+            if donor.owes.is_some_and(|owed| is_late(&owed)) {
+                donor.owes = None;
+                donor.is_slow = true;
+            }
+        }
+    }
+
+    /// Notes whether decisions went on since the last tick.
+    fn observe(&mut self) {
+        match self.delivered == self.delivered_at_tick {
+            true => (self.moving, self.stuck) = (0, self.stuck + 1),
+            false => (self.moving, self.stuck) = (self.moving + 1, 0),
+        }
+        if self.settled.len() > NEAR {
+            self.moving = 0;
+        }
+        self.delivered_at_tick = self.delivered;
+        self.quiet += 1;
+    }
+
+    /// Whether there is nothing more: two rounds of questions and answers brought nothing new, or ordering goes on by itself.
+    fn is_over(&self) -> bool {
+        (self.settled.is_empty() && self.quiet > 3) || self.moving >= MOVING_TICKS
     }
 }
 
@@ -260,10 +362,12 @@ impl LogTransferProtocol for RangedLogTransfer {
             self.donors.iter_mut().for_each(|donor| *donor = Donor::default());
             self.settled.clear();
             self.batches.clear();
+            self.batch_bytes = 0;
             self.delivered = decided;
+            self.delivered_at_tick = decided;
             self.out_of_reach = false;
             self.running = true;
-            self.quiet = 0;
+            (self.quiet, self.moving, self.stuck) = (0, 0, 0);
         }
         self.advance_to(decided);
         self.ask(out);
@@ -274,6 +378,7 @@ impl LogTransferProtocol for RangedLogTransfer {
         self.running = false;
         self.out_of_reach = false;
         self.batches.clear();
+        self.batch_bytes = 0;
         self.settled.clear();
         out.push(crate::protocol::Effect::CancelTimer(Timer::LogTransfer));
     }
@@ -303,7 +408,9 @@ impl LogTransferProtocol for RangedLogTransfer {
     fn on_batch(&mut self, now: Time, from: NodeId, batch: Proposal, out: &mut Outbox) -> Option<Proposal> {
         let seq = batch.seq;
         let is_wanted = self.running && self.settled_at(seq) == Some(batch.batch.digest);
-        if !is_wanted || self.batches.contains_key(&seq) || seq > self.delivered.plus(AHEAD_MAX) {
+        let has_room = self.batch_bytes <= AHEAD_BYTES_MAX || seq == self.delivered.next();
+        let is_ahead = seq > self.delivered.plus(AHEAD_MAX);
+        if !is_wanted || !has_room || is_ahead || self.batches.contains_key(&seq) {
             return Some(batch);
         }
         self.quiet = 0;
@@ -312,13 +419,16 @@ impl LogTransferProtocol for RangedLogTransfer {
             authentic: true,
             ..batch
         };
+        self.batch_bytes += batch.batch.bytes;
         self.batches.insert(seq, Arc::new(batch));
         if let Some(donor) = self.donors.get_mut(from.index())
-            && let Some((first, last, _)) = donor.owes
-            && first <= seq
-            && seq <= last
+            && let Some(owed) = donor.owes.filter(|owed| owed.has(seq))
         {
-            donor.owes = (seq < last).then(|| (seq.next(), last, now.after(self.tuning.patience)));
+            donor.owes = (seq < owed.last).then(|| Owed {
+                first: seq.next(),
+                until: now.after(self.tuning.patience),
+                ..owed
+            });
             if donor.owes.is_none() {
                 self.fetch(now, out);
             }
@@ -330,13 +440,11 @@ impl LogTransferProtocol for RangedLogTransfer {
         if !self.running {
             return;
         }
-        for donor in &mut self.donors {
-            if donor.owes.is_some_and(|(.., until)| until <= now) {
-                // Perhaps it only lost the question; what it did not send is asked of the next in turn.
-                donor.owes = None;
-            }
+        self.observe();
+        if self.is_over() {
+            return self.end(out);
         }
-        self.quiet += 1;
+        self.end_patience(now);
         self.ask(out);
         self.fetch(now, out);
         out.set_timer(Timer::LogTransfer, now.after(TICK));
@@ -351,11 +459,9 @@ impl LogTransferProtocol for RangedLogTransfer {
     }
 
     fn state(&self) -> LogTransferState {
-        // Two rounds of questions and answers without anything new: there is nothing more.
-        let is_over = self.settled.is_empty() && self.quiet > 3;
         match (self.running, self.out_of_reach) {
             (true, true) => LogTransferState::OutOfReach,
-            (true, false) if !is_over => LogTransferState::Running {
+            (true, false) => LogTransferState::Running {
                 delivered: self.delivered,
                 settled: self.settled_end(),
             },
@@ -363,3 +469,6 @@ impl LogTransferProtocol for RangedLogTransfer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

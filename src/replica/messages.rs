@@ -5,12 +5,17 @@ use bytes::Bytes;
 use super::{Replica, Stack};
 use crate::log_transfer::LogTransferProtocol;
 use crate::messages::archived::{
-    ArchivedOrderingMessage, ArchivedSystemMessage, ArchivedViewTransferMessage,
+    ArchivedOrderingMessage, ArchivedSystemMessage, ArchivedViewChange, ArchivedViewTransferMessage,
 };
 use crate::messages::{BatchRef, Checked, Proposal, STATUS_PLACES, Status, SystemMessage};
 use crate::ordering::OrderingProtocol;
 use crate::types::{NodeId, SeqNo, Time};
 use crate::view_transfer::ViewTransferProtocol;
+
+/// How many signatures there are in a view change.
+fn signatures(view_change: &ArchivedViewChange) -> usize {
+    1 + view_change.stable_proof.len()
+}
 
 impl<S: Stack> Replica<S> {
     /// A replica's message without client frames arrived. `message` is the whole message that `checked` is the body of.
@@ -43,7 +48,9 @@ impl<S: Stack> Replica<S> {
                 }
             }
             ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::Checkpoint(checkpoint)) => {
-                self.on_checkpoint(now, from, checkpoint.to_checkpoint());
+                if self.judgements.may_judge(now, from, 1) {
+                    self.on_checkpoint(now, from, checkpoint.to_checkpoint());
+                }
             }
             ArchivedSystemMessage::ViewTransferMessage(view_message) => {
                 return self.on_view_message(now, from, view_message, message);
@@ -67,11 +74,18 @@ impl<S: Stack> Replica<S> {
         };
         match view_message {
             ArchivedViewTransferMessage::ViewChange(view_change) => {
+                if !self.judgements.may_judge(now, from, signatures(view_change)) {
+                    return true;
+                }
                 let view_change = view_change.to_view_change();
                 self.view_transfer
                     .on_view_change(now, from, view_change, &mut self.outbox);
             }
             ArchivedViewTransferMessage::NewView(new_view) => {
+                let proofs: usize = new_view.view_changes.iter().map(signatures).sum();
+                if !self.judgements.may_judge(now, from, 1 + proofs) {
+                    return true;
+                }
                 let new_view = new_view.to_new_view();
                 self.view_transfer
                     .on_new_view(now, from, new_view, message, &mut self.outbox);

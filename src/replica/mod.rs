@@ -21,6 +21,7 @@ mod action;
 mod counters;
 mod disputes;
 mod donations;
+mod judgements;
 mod messages;
 mod restore;
 mod stack;
@@ -57,6 +58,7 @@ use crate::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, Quorum, SeqNo, Time,
 use crate::view_transfer::ViewTransferProtocol;
 use abstention::Abstention;
 use disputes::Disputes;
+use judgements::Judgements;
 use timers::Timers;
 use transfer::Transfers;
 
@@ -136,6 +138,7 @@ pub struct Replica<S: Stack> {
     abstention: Option<Abstention>,
     pool: RequestPool,
     disputes: Disputes,
+    judgements: Judgements,
     /// Frames on their way to the leader: their clients have lost patience with it.
     forward: Vec<Frame>,
     timers: Timers,
@@ -178,6 +181,7 @@ impl<S: Stack> Replica<S> {
         timers.set(Timer::LeaderReview, Time::START);
         Self {
             transfers: Transfers::new(settings.quorum.n()),
+            judgements: Judgements::new(settings.quorum.n()),
             abstention: None,
             settings,
             digester,
@@ -209,7 +213,11 @@ impl<S: Stack> Replica<S> {
         let key = frame.key();
         // A client sends to the leader alone until it loses patience with it.
         let leads = self.ordering.is_leading();
-        let forwarded = (!leads).then(|| frame.clone());
+        // What is pending when a view begins is passed on then.
+        let passes_on = !leads
+            && self.phase() == ExecutionPhase::OrderProtocol
+            && self.forward.len() < FORWARDED_FRAMES_MAX;
+        let forwarded = passes_on.then(|| frame.clone());
         let offer = self.pool.offer(now, frame);
         if matches!(offer, Offer::Queued | Offer::Duplicate) {
             self.forward.extend(forwarded);
@@ -279,7 +287,7 @@ impl<S: Stack> Replica<S> {
         }
         self.image_kept = self.image_kept.max(seq);
         self.transfers.remember_image(seq);
-        self.drop_images();
+        self.drop_images(now);
         self.cut_log(now);
     }
 
@@ -522,7 +530,7 @@ impl<S: Stack> Replica<S> {
             self.carry_out(now);
         }
         if became_stable && diverged.is_none() {
-            self.drop_images();
+            self.drop_images(now);
             self.cut_log(now);
         }
         for asks in asked {

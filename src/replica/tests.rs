@@ -1,5 +1,6 @@
 //! Transition tests of the orchestrator: one real replica, real execution, and peers that say what the test wants.
 
+mod floods;
 mod transfers;
 
 use std::collections::BTreeMap;
@@ -281,7 +282,10 @@ impl Bench {
                 let windows = self.executor.client_windows();
                 return self.replica.on_installed(self.now, seq, &windows);
             }
-            ImageTask::Read { .. } | ImageTask::Forget(_) | ImageTask::Hold(_) => return,
+            ImageTask::Forget { before, but } => {
+                return self.images.retain(|seq, _| *seq >= before || but.contains(seq));
+            }
+            ImageTask::Read { .. } | ImageTask::Hold(_) => return,
         };
         self.replica.on_image(self.now, event);
     }

@@ -14,6 +14,7 @@
 //! A replica whose own checkpoint is contradicted by a quorum stops executing at once and replaces its state in the same way.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -34,10 +35,15 @@ use crate::types::{ClientId, Digest, NodeId, SeqNo, Time};
 
 /// A replica so many decisions behind f+1 others has them transferred; fewer come with the next status.
 const LAG_DECISIONS: u64 = 32;
+/// A gap that does not close for so long is not small, whatever its size.
+const GAP_PATIENCE: Duration = Duration::from_secs(1);
 /// How many batches answer one question of a log transfer, at most.
 const BATCHES_PER_ANSWER: u64 = 64;
 /// How many certificates of stable checkpoints are remembered.
 const CERTIFICATES_KEPT: usize = 16;
+/// An image is kept for a peer until it has asked nothing of it for so long, and at most so long in all.
+const LOAN_IDLE: Duration = Duration::from_secs(10);
+const LOAN_MAX: Duration = Duration::from_secs(30 * 60);
 /// How many checkpoints are remembered whose images may not be written yet.
 const TAKEN_KEPT: usize = 64;
 
@@ -124,17 +130,37 @@ impl std::fmt::Display for TransferPhase {
     }
 }
 
+/// An image that a peer reads: it is kept meanwhile, so that a transfer comes to its end however fast newer checkpoints are taken.
+#[derive(Debug, Clone, Copy)]
+struct Loan {
+    seq: SeqNo,
+    since: Time,
+    /// When the peer asked last.
+    asked: Time,
+}
+
+impl Loan {
+    /// One per peer, and none for ever: a faulty peer costs the room of an image, for a while.
+    fn runs(&self, now: Time) -> bool {
+        now.since(self.asked) < LOAN_IDLE && now.since(self.since) < LOAN_MAX
+    }
+}
+
 /// What the orchestrator knows about transfers.
 #[derive(Debug)]
 pub(super) struct Transfers {
     /// By peer: its last decision, as it says.
     decided: Vec<SeqNo>,
+    /// Our own last decision, and since when.
+    moved: (SeqNo, Time),
     /// Stable checkpoints and what proves them, the newest last.
     certificates: VecDeque<(CheckpointClaim, Vec<SignedCheckpoint>)>,
     /// The images that are on disk, the newest last.
     images: VecDeque<SeqNo>,
     /// The checkpoints that execution took of the state it has now, the newest last: their images are to come.
     taken: VecDeque<SeqNo>,
+    /// By peer.
+    loans: Vec<Option<Loan>>,
     /// Execution waits for the state after this decision.
     pub awaiting: Option<SeqNo>,
     /// The last decision that was handed out, to execution unless it waits.
@@ -146,9 +172,11 @@ impl Transfers {
     pub fn new(n: usize) -> Self {
         Self {
             decided: vec![SeqNo::ZERO; n],
+            moved: (SeqNo::ZERO, Time::START),
             certificates: VecDeque::new(),
             images: VecDeque::new(),
             taken: VecDeque::new(),
+            loans: vec![None; n],
             awaiting: None,
             released: SeqNo::ZERO,
             donations: Donations::new(n, TransferLimits::default()),
@@ -193,16 +221,35 @@ impl Transfers {
         certificates.find(|(claim, _)| self.images.contains(&claim.seq))
     }
 
-    /// Forgets images that nobody needs, if there are any: those before the one before the last that a quorum signed. Later ones may
-    /// not be signed for long, and until one is, only that one helps a peer that lacks its state.
-    fn forget_images(&mut self) -> Option<SeqNo> {
+    /// A peer reads this image.
+    pub fn lend(&mut self, now: Time, to: NodeId, seq: SeqNo) {
+        let Some(loan) = self.loans.get_mut(to.index()) else {
+            return;
+        };
+        match loan {
+            Some(loan) if loan.seq == seq => loan.asked = now,
+            loan => {
+                *loan = Some(Loan {
+                    seq,
+                    since: now,
+                    asked: now,
+                });
+            }
+        }
+    }
+
+    /// Forgets images that nobody needs, if there are any: those before the one before the last that a quorum signed, but for
+    /// those that peers read. Later ones may not be signed for long, and until one is, only that one helps a peer that lacks its
+    /// state.
+    fn forget_images(&mut self, now: Time) -> Option<ImageTask> {
         let is_certified = |seq: &SeqNo| self.certificates.iter().any(|(claim, _)| claim.seq == *seq);
         let last = self.images.iter().rposition(is_certified)?;
-        let spare = last.saturating_sub(1);
-        (spare > 0).then(|| {
-            self.images.drain(..spare);
-            self.images[0]
-        })
+        let before = *self.images.get(last.saturating_sub(1))?;
+        let lent = self.loans.iter().flatten().filter(|loan| loan.runs(now));
+        let but: Vec<SeqNo> = lent.map(|loan| loan.seq).filter(|seq| *seq < before).collect();
+        let known = self.images.len();
+        self.images.retain(|seq| *seq >= before || but.contains(seq));
+        (self.images.len() < known).then_some(ImageTask::Forget { before, but })
     }
 
     /// The place that f+1 peers have reached, or say so.
@@ -215,9 +262,9 @@ impl Transfers {
 
 impl<S: Stack> Replica<S> {
     /// Has images that nobody needs any more removed.
-    pub(super) fn drop_images(&mut self) {
-        if let Some(seq) = self.transfers.forget_images() {
-            self.actions.push(Action::Image(ImageTask::Forget(seq)));
+    pub(super) fn drop_images(&mut self, now: Time) {
+        if let Some(task) = self.transfers.forget_images(now) {
+            self.actions.push(Action::Image(task));
         }
     }
 
@@ -252,9 +299,16 @@ impl<S: Stack> Replica<S> {
         if let Some(known) = self.transfers.decided.get_mut(from.index()) {
             *known = decided;
         }
-        let reached = self.transfers.reached(self.settings.quorum.weak());
-        let is_far = reached > self.ordering.decided().plus(LAG_DECISIONS);
-        if is_far && self.log_transfer.state() == LogTransferState::Idle {
+        let (reached, here) = (
+            self.transfers.reached(self.settings.quorum.weak()),
+            self.ordering.decided(),
+        );
+        if self.transfers.moved.0 != here {
+            self.transfers.moved = (here, now);
+        }
+        let is_stuck = reached > here && now.since(self.transfers.moved.1) >= GAP_PATIENCE;
+        let is_far = reached > here.plus(LAG_DECISIONS);
+        if (is_far || is_stuck) && self.log_transfer.state() == LogTransferState::Idle {
             self.begin_log_transfer(now);
         }
     }
@@ -441,7 +495,12 @@ impl<S: Stack> Replica<S> {
             }
             ArchivedStateTransferMessage::Offer(offer) => {
                 let offer = offer.to_offer();
-                let certified = self.ordering.is_certified(offer.claim(), &offer.proof);
+                let claim = offer.claim();
+                let certificates = &self.transfers.certificates;
+                let certified = certificates.iter().any(|(known, _)| *known == claim)
+                    || (self.state_transfer.wants_offer(from, claim.seq)
+                        && self.judgements.may_judge(now, from, offer.proof.len())
+                        && self.ordering.is_certified(claim, &offer.proof));
                 if certified {
                     self.transfers.remember_certificate(offer.claim(), &offer.proof);
                 }
@@ -450,6 +509,7 @@ impl<S: Stack> Replica<S> {
             }
             ArchivedStateTransferMessage::Fetch(range) => {
                 let range: PieceRange = range.to_range();
+                self.transfers.lend(now, from, SeqNo::new(range.seq));
                 self.transfers.donations.owe_pieces(from, range);
                 self.answer_owed(now);
             }

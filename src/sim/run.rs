@@ -147,7 +147,7 @@ fn drive(plan: &Plan, world: &mut World<Kv>) {
             Rule::Progress,
             format!(
                 "{stuck} calls have not ended {PROGRESS_BOUND:?} after the faults have healed; hosts are at {}",
-                places.join(" ")
+                places.join(", ")
             ),
         );
     }

@@ -56,8 +56,13 @@ pub enum ImageTask {
     Install(SeqNo),
     /// Keeps this image at hand for a while, whatever comes after it: it was offered to a peer.
     Hold(SeqNo),
-    /// Images before this checkpoint are not needed any more.
-    Forget(SeqNo),
+    /// Images before a checkpoint are not needed any more.
+    Forget {
+        /// The checkpoint.
+        before: SeqNo,
+        /// Those that are, because peers read them.
+        but: Vec<SeqNo>,
+    },
     /// Reads pieces of an image for a peer, not many more bytes than these.
     Read {
         /// The peer.
@@ -110,6 +115,9 @@ pub trait StateTransferProtocol {
 
     /// Ends whatever runs: the state is not needed. Only while nothing is being kept yet.
     fn end(&mut self, out: &mut Outbox);
+
+    /// Whether an offer of this replica would be looked at now: judging its proof costs many signatures.
+    fn wants_offer(&self, from: NodeId, seq: SeqNo) -> bool;
 
     /// A peer offers a checkpoint. `certified` says whether its proof convinces us.
     fn on_offer(

@@ -11,16 +11,20 @@
 //!
 //! **Events**
 //! - *[Begin](StateTransferProtocol::begin):* everybody is asked for offers, again and again until there is one.
-//! - *An offer with a certificate, after the place we have:* of those offered when the first tick ends, the one that most donors offer (the newest of
-//!   equals) becomes the target; whoever offers exactly it is a donor.
+//! - *Offers with a certificate, after the place we have:* of those made when the first tick ends, the one that most donors
+//!   offer (the newest of equals) becomes the target; whoever offers exactly it is a donor. Donors that stalled before count only
+//!   if nobody else offers anything: one that is always the first with the newest checkpoint, and then sends nothing, holds nobody up.
 //! - *Head and index arrive:* checked against the claim. From here on the checkpoint's chain is known.
 //! - *A donor has nothing to send:* it gets the next block of pieces that nobody is to send.
 //! - *A chunk of pieces:* each piece is checked against the index and handed to the disk; the rest of the block is asked
 //!   for when the answer ends.
 //! - *A chunk that fails its check:* the donor lies; it is banned. What comes late, twice or out of order is no lie.
-//! - *A donor is silent for [patience](PieceTransferTuning::patience), or does not have the checkpoint any more:* its block goes to others; it is
-//!   asked again only when nobody else is left.
-//! - *Nobody is left:* everything starts again with the question for offers. What was kept is found again if the target stays.
+//! - *A donor is silent for [patience](PieceTransferTuning::patience), or does not have the checkpoint any more:* its block
+//!   goes to others; it is asked again only when nobody else is left.
+//! - *Every piece is on its way, and a block has been for longer than patience:* a donor that has nothing to do is asked for its
+//!   rest as well. A trickle of pieces does not hold up the end.
+//! - *Nobody is left, or nothing came for [`STALLS_MAX`] times patience:* everything starts again with the question for offers.
+//!   What was kept is found again if the target stays. An older checkpoint than a target whose head was proved is no target.
 //! - *All pieces are kept:* the image is completed on disk, then installed.
 //!
 //! **Why it is right.** The claim is signed by a quorum, so some correct replica had this state; the claim covers the
@@ -28,7 +32,8 @@
 //! one donor says is believed, and one correct donor is enough.
 //!
 //! Invariants: at most one answer of [`ANSWER_BYTES`] is under way per donor; at most [`UNKEPT_BYTES_MAX`] wait for the disk before
-//! nothing more is asked for; the state is never held in memory.
+//! nothing more is asked for, and not much more before nothing more is taken; the state is never held in memory, but for one piece per
+//! donor that comes in slices, of at most [`PIECE_BYTES_MAX`]; at most [`OFFERS_MAX`] offers of a replica are judged per question.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -54,6 +59,12 @@ const BLOCK: usize = 64;
 const TICK: Duration = Duration::from_millis(50);
 /// Bytes handed to the disk and not written yet.
 const UNKEPT_BYTES_MAX: usize = 32 << 20;
+/// The longest piece that is transferred.
+pub const PIECE_BYTES_MAX: u64 = 1 << 30;
+/// How many offers of one replica are judged after a question.
+const OFFERS_MAX: u8 = 8;
+/// After so many times a donor's patience without any progress, everything starts again.
+const STALLS_MAX: u32 = 4;
 
 /// What may be chosen freely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +88,8 @@ struct Block {
     next: usize,
     /// The piece to stop before.
     until: usize,
+    /// When it was given to the donor.
+    since: Time,
     /// By then it has to have sent some of it.
     deadline: Time,
     /// Puts the slices of a long piece together.
@@ -91,6 +104,8 @@ enum Phase {
     Asking {
         /// Certified offers, and who made them.
         offers: BTreeMap<CheckpointClaim, Signers>,
+        /// By replica: how many offers it made since the last question.
+        heard: Vec<u8>,
         since: Time,
     },
     Opening {
@@ -111,6 +126,8 @@ struct Receiving {
     blocks: Vec<Option<Block>>,
     bytes: u64,
     unkept: usize,
+    /// When something came last.
+    progress: Time,
 }
 
 /// Brings states `S` in pieces.
@@ -126,6 +143,8 @@ pub struct PieceTransfer<S> {
     donors: Signers,
     /// They were silent, or have it no more.
     tired: Signers,
+    /// They were silent in earlier attempts of this transfer.
+    stalled: Signers,
     /// They lied.
     banned: Signers,
     phase: Phase,
@@ -150,6 +169,7 @@ impl<S: MonolithicState> PieceTransfer<S> {
             claim: None,
             donors: Signers::NONE,
             tired: Signers::NONE,
+            stalled: Signers::NONE,
             banned: Signers::NONE,
             phase: Phase::Idle,
             target: None,
@@ -168,15 +188,23 @@ impl<S: MonolithicState> PieceTransfer<S> {
     }
 
     fn ask(&mut self, now: Time, out: &mut Outbox) {
-        self.claim = None;
+        let faulty_max = (self.n - 1) / 3;
         // Who was silent is remembered: asked first again, it would cost so much time again that the others' checkpoints were gone.
-        self.donors = Signers::NONE;
-        if self.banned.count() > (self.n - 1) / 3 {
-            // More than can be faulty: some of them were not.
-            self.banned = Signers::NONE;
+        self.tired.iter().for_each(|donor| {
+            self.stalled.add(donor);
+        });
+        // More than can be faulty: some of them were not.
+        for blamed in [&mut self.stalled, &mut self.banned] {
+            if blamed.count() > faulty_max {
+                *blamed = Signers::NONE;
+            }
         }
+        self.claim = None;
+        self.donors = Signers::NONE;
+        self.tired = Signers::NONE;
         self.phase = Phase::Asking {
             offers: BTreeMap::new(),
+            heard: vec![0; self.n],
             since: now,
         };
         self.send_ask(out);
@@ -215,10 +243,12 @@ impl<S: MonolithicState> PieceTransfer<S> {
         let Phase::Asking { offers, .. } = &mut self.phase else {
             return;
         };
-        // What most can give comes fastest; of equals the newest.
+        // What most can give comes fastest.
+        let stalled = self.stalled;
+        let willing = |donors: &Signers| donors.iter().filter(|donor| !stalled.has(*donor)).count();
         let best = offers
             .iter()
-            .max_by_key(|(claim, donors)| (donors.count(), claim.seq));
+            .max_by_key(|(claim, donors)| (willing(donors), claim.seq));
         let Some((claim, donors)) = best.map(|(claim, donors)| (*claim, *donors)) else {
             return;
         };
@@ -232,7 +262,8 @@ impl<S: MonolithicState> PieceTransfer<S> {
 
     fn fetch_head(&mut self, now: Time, out: &mut Outbox) {
         let Some(claim) = self.claim else { return };
-        let Some(donor) = self.next_donor(|_| false) else {
+        let tired = self.tired;
+        let Some(donor) = self.next_donor(|donor| tired.has(donor)) else {
             return self.ask(now, out);
         };
         self.phase = Phase::Opening {
@@ -283,6 +314,7 @@ impl<S: MonolithicState> PieceTransfer<S> {
         let (Some(claim), pieces) = (claim, index.pieces()) else {
             return;
         };
+        self.after = self.after.max(claim.seq.minus(1));
         self.target = Some(Target {
             claim,
             chain: index.head.chain,
@@ -298,6 +330,7 @@ impl<S: MonolithicState> PieceTransfer<S> {
             done_count: 0,
             blocks: (0..self.n).map(|_| None).collect(),
             bytes: 0,
+            progress: now,
         }));
     }
 
@@ -310,7 +343,9 @@ impl<S: MonolithicState> PieceTransfer<S> {
             if !receiving.is_open || receiving.unkept > UNKEPT_BYTES_MAX {
                 return;
             }
-            let Some((next, until)) = receiving.next_block() else {
+            let late = now.since(Time::START).checked_sub(self.tuning.patience);
+            let slow = || receiving.next_late_block(Time::START.after(late?));
+            let Some((next, until)) = receiving.next_block().or_else(slow) else {
                 return;
             };
             let busy: Vec<bool> = receiving.blocks.iter().map(Option::is_some).collect();
@@ -323,6 +358,7 @@ impl<S: MonolithicState> PieceTransfer<S> {
             let block = Block {
                 next,
                 until,
+                since: now,
                 deadline: now.after(self.tuning.patience),
                 reader: PieceReader::default(),
                 offset: 0,
@@ -349,6 +385,10 @@ impl<S: MonolithicState> PieceTransfer<S> {
         let Phase::Receiving(receiving) = &mut self.phase else {
             return;
         };
+        if receiving.unkept > UNKEPT_BYTES_MAX + 2 * self.n * ANSWER_BYTES {
+            // Nobody was asked for so much.
+            return;
+        }
         let Some(mut block) = receiving.blocks[from.index()].take() else {
             return;
         };
@@ -363,6 +403,7 @@ impl<S: MonolithicState> PieceTransfer<S> {
             block.next += 1;
         }
         if (block.next, block.offset) != before {
+            receiving.progress = now;
             block.deadline = now.after(self.tuning.patience);
         }
         if block.next < block.until {
@@ -404,6 +445,20 @@ impl Receiving {
         Some((first, until.unwrap_or(self.done.len().min(first + BLOCK))))
     }
 
+    /// The rest of a block that nobody was asked for later than at `late`.
+    fn next_late_block(&self, late: Time) -> Option<(usize, usize)> {
+        let blocks = || self.blocks.iter().flatten();
+        let missing = |block: &Block| (block.next..block.until).find(|piece| !self.done[*piece]);
+        let is_late = |piece: usize| {
+            let mut owing = blocks().filter(|block| block.next <= piece && piece < block.until);
+            owing.all(|block| block.since <= late)
+        };
+        blocks().find_map(|block| {
+            let piece = missing(block).filter(|piece| is_late(*piece))?;
+            Some((piece, block.until))
+        })
+    }
+
     /// Checks the pieces of a chunk and hands the new ones to the disk. Chunks may come late, twice or out of order: only
     /// contents that the index does not cover are a lie.
     fn take_chunk(
@@ -417,7 +472,8 @@ impl Receiving {
         let Some((first, end)) = chunk.range() else {
             return Ok(());
         };
-        if end.max(first + 1) > self.done.len() {
+        let is_long = matches!(&chunk, ImageChunk::Slice(slice) if slice.length > PIECE_BYTES_MAX);
+        if end.max(first + 1) > self.done.len() || is_long {
             return Err(ImageError::Kind);
         }
         let is_pieces = matches!(chunk, ImageChunk::Pieces(_)) && first < end;
@@ -473,8 +529,7 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
     fn begin(&mut self, now: Time, after: SeqNo, out: &mut Outbox) {
         self.after = self.after.max(after);
         if matches!(self.phase, Phase::Idle) {
-            self.banned = Signers::NONE;
-            self.tired = Signers::NONE;
+            (self.banned, self.stalled, self.tired) = (Signers::NONE, Signers::NONE, Signers::NONE);
             self.ask(now, out);
             out.set_timer(Timer::StateTransfer, now.after(TICK));
         }
@@ -487,6 +542,14 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
         out.push(Effect::CancelTimer(Timer::StateTransfer));
     }
 
+    fn wants_offer(&self, from: NodeId, seq: SeqNo) -> bool {
+        let Phase::Asking { heard, .. } = &self.phase else {
+            return false;
+        };
+        let heard = heard.get(from.index()).copied();
+        seq > self.after && !self.banned.has(from) && heard.is_some_and(|heard| heard < OFFERS_MAX)
+    }
+
     fn on_offer(
         &mut self,
         now: Time,
@@ -497,6 +560,11 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
     ) {
         let claim = offer.claim();
         let believed = certified || active(Mutant::StateTargetUncertified);
+        if let Phase::Asking { heard, .. } = &mut self.phase
+            && let Some(heard) = heard.get_mut(from.index())
+        {
+            *heard = heard.saturating_add(1);
+        }
         if from == self.node || self.banned.has(from) || !believed {
             return;
         }
@@ -577,10 +645,11 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
         match &mut self.phase {
             Phase::Idle => return,
             Phase::Installing => {}
-            Phase::Asking { offers, since } => match offers.is_empty() {
+            Phase::Asking { offers, heard, since } => match offers.is_empty() {
                 false => self.choose(now, out),
                 true if now.since(*since) >= self.tuning.patience => {
                     *since = now;
+                    heard.fill(0);
                     self.send_ask(out);
                 }
                 true => {}
@@ -600,7 +669,14 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
                         self.tired.add(NodeId::new(donor as u16));
                     }
                 }
-                self.fetch_pieces(now, out);
+                let is_writing = !receiving.is_open || receiving.unkept > UNKEPT_BYTES_MAX;
+                if is_writing {
+                    receiving.progress = now;
+                }
+                match now.since(receiving.progress) >= STALLS_MAX * self.tuning.patience {
+                    true => self.ask(now, out),
+                    false => self.fetch_pieces(now, out),
+                }
             }
         }
         out.set_timer(Timer::StateTransfer, now.after(TICK));
@@ -631,3 +707,6 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
         self.lies
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -215,13 +215,14 @@ impl DataDirectory {
         Ok(file)
     }
 
-    /// Removes the images of checkpoints before `seq`.
+    /// Removes the images of checkpoints before `seq`, but for some.
     ///
     /// # Errors
     /// When one cannot be removed.
-    pub fn forget_images(&self, seq: SeqNo) -> Result<(), StorageError> {
+    pub fn forget_images(&self, seq: SeqNo, but: &[SeqNo]) -> Result<(), StorageError> {
         let images = list(&self.path.join("images"))?;
-        for old in images.iter().filter(|image| image.index < seq.get()) {
+        let is_needed = |image: &&Found| image.index >= seq.get() || but.contains(&SeqNo::new(image.index));
+        for old in images.iter().filter(|image| !is_needed(image)) {
             files::remove(&old.path).map_err(StorageError::io(&old.path, "cannot be removed"))?;
         }
         Ok(())

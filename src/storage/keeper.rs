@@ -17,7 +17,7 @@ pub(super) enum Task {
     Release { log_start: u64, gone: Vec<u64> },
     Keep(Box<dyn CheckpointImage>),
     Adopt(SeqNo),
-    Forget(SeqNo),
+    Forget(SeqNo, Vec<SeqNo>),
     Stop,
 }
 
@@ -70,9 +70,9 @@ impl KeeperHandle {
         let _ = self.tasks.send(Task::Adopt(seq));
     }
 
-    /// Images before this one are not needed any more.
-    pub fn forget(&self, seq: SeqNo) {
-        let _ = self.tasks.send(Task::Forget(seq));
+    /// Images before this one are not needed any more, but for some.
+    pub fn forget(&self, before: SeqNo, but: Vec<SeqNo>) {
+        let _ = self.tasks.send(Task::Forget(before, but));
     }
 
     /// Whether an image is being written.
@@ -193,7 +193,7 @@ impl Work {
                 }
             }
             Task::Adopt(seq) => self.adopt(seq).err().map(Kept::Failed),
-            Task::Forget(seq) => self.directory.forget_images(seq).err().map(Kept::Failed),
+            Task::Forget(before, but) => self.directory.forget_images(before, &but).err().map(Kept::Failed),
             Task::Stop => None,
         }
     }

@@ -202,7 +202,7 @@ impl Work {
                     tracing::debug!(%error, "an image that was offered is gone already");
                 }
             }
-            ImageTask::Forget(seq) => self.keeper.forget(seq),
+            ImageTask::Forget { before, ref but } => self.keeper.forget(before, but.clone()),
             ImageTask::Install(_) => {}
         }
         Ok(())

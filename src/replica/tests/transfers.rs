@@ -117,3 +117,65 @@ fn a_wrong_state_is_replaced_and_what_was_taken_of_it_counts_for_nothing() {
         "nothing is executed on a wrong state"
     );
 }
+
+#[test]
+fn a_small_gap_that_does_not_close_is_transferred_all_the_same() {
+    let mut bench = Bench::new();
+    bench.claim_decided(5);
+    assert_eq!(bench.replica.transfer_phase(), TransferPhase::NotRunning);
+    bench.wait_ms(1000);
+    bench.claim_decided(5);
+    assert_ne!(bench.replica.transfer_phase(), TransferPhase::NotRunning);
+}
+
+/// Decides up to `last`, and has a quorum sign every checkpoint.
+fn go_on(bench: &mut Bench, last: u64) {
+    for seq in bench.replica.ordering().decided().get() + 1..=last {
+        bench.decide(seq..=seq);
+        if seq % PERIOD == 0 {
+            for signed in certificate(checkpoint(seq).claim) {
+                bench.hear(
+                    signed.signer,
+                    &SystemMessage::checkpoint(CLUSTER, Epoch::ZERO, signed),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn an_image_is_kept_while_a_peer_reads_it_however_many_newer_ones_there_are() {
+    let mut bench = Bench::new();
+    let fetch = |seq: u64| {
+        let range = crate::messages::PieceRange {
+            seq,
+            piece: 0,
+            offset: 0,
+            until: 1,
+        };
+        StateTransferMessage::Fetch(range).encode(CLUSTER, Epoch::ZERO)
+    };
+    go_on(&mut bench, 10);
+    let kept = |bench: &Bench| bench.images.keys().map(|seq| seq.get()).collect::<Vec<_>>();
+    for round in 1..8 {
+        bench.hear(3, &fetch(10));
+        bench.wait_ms(5000);
+        go_on(&mut bench, 10 + 10 * round);
+        assert!(kept(&bench).contains(&10), "{:?}", kept(&bench));
+        assert!(kept(&bench).len() <= 4, "{:?}", kept(&bench));
+    }
+    bench.wait_ms(10_000);
+    go_on(&mut bench, 90);
+    assert!(!kept(&bench).contains(&10), "nobody reads it any more");
+    // A peer that never ends loses it as well.
+    for round in 0..400 {
+        bench.hear(3, &fetch(90));
+        bench.now = bench.now.after(Duration::from_secs(5));
+        if round == 300 {
+            go_on(&mut bench, 120);
+            assert!(kept(&bench).contains(&90), "{:?}", kept(&bench));
+        }
+    }
+    go_on(&mut bench, 150);
+    assert!(!kept(&bench).contains(&90), "{:?}", kept(&bench));
+}

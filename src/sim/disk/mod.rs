@@ -62,7 +62,7 @@ enum Task {
     Release { log_start: u64, gone: Vec<u64> },
     Image(SeqNo, Bytes),
     Adopt(SeqNo),
-    Forget(SeqNo),
+    Forget(SeqNo, Vec<SeqNo>),
 }
 
 /// What an event of the disk led to.
@@ -336,7 +336,10 @@ impl SimDisk {
                 return Some(seq);
             }
             Task::Adopt(seq) => self.adopt(seq),
-            Task::Forget(seq) => self.platter.images.retain(|kept, _| *kept >= seq),
+            Task::Forget(before, but) => {
+                let is_needed = |kept: &SeqNo| *kept >= before || but.contains(kept);
+                self.platter.images.retain(|kept, _| is_needed(kept));
+            }
         }
         None
     }

@@ -34,8 +34,8 @@ impl SimDisk {
                 }
             }
             ImageTask::Read { to, range, bytes_max } => self.read(to, range, bytes_max),
-            ImageTask::Forget(seq) => {
-                self.ask(now, Task::Forget(seq));
+            ImageTask::Forget { before, but } => {
+                self.ask(now, Task::Forget(before, but));
                 Vec::new()
             }
             // Images stay until they are forgotten.

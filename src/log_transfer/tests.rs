@@ -1,0 +1,236 @@
+//! Transition tests: what others say → what is asked of whom.
+
+use bytes::Bytes;
+
+use super::*;
+use crate::messages::archived::{ArchivedLogTransferMessage, ArchivedSystemMessage};
+use crate::messages::{Batch, Checked, SystemMessage};
+use crate::protocol::Effect;
+use crate::types::View;
+
+const CLUSTER: ClusterId = ClusterId::from_bytes([3; 16]);
+
+fn digest(seq: u64) -> Digest {
+    Digest::from_bytes([seq as u8; 32])
+}
+
+fn batch_of(seq: u64, digest: Digest, bytes: usize) -> Proposal {
+    Proposal {
+        view: View::ZERO,
+        seq: SeqNo::new(seq),
+        batch: Arc::new(Batch {
+            digest,
+            frames: Vec::new(),
+            bytes,
+        }),
+        message: Bytes::new(),
+        authentic: true,
+    }
+}
+
+/// Replica 3 of 4.
+struct Bench {
+    transfer: RangedLogTransfer,
+    out: Outbox,
+    now: Time,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let quorum = Quorum::of(4).unwrap();
+        let mut bench = Self {
+            transfer: RangedLogTransfer::new(NodeId::new(3), quorum, CLUSTER, Epoch::ZERO),
+            out: Outbox::new(crate::types::Lsn::ZERO),
+            now: Time::START,
+        };
+        bench.transfer.begin(bench.now, SeqNo::ZERO, &mut bench.out);
+        bench
+    }
+
+    /// A donor says what was decided up to `last`.
+    fn name(&mut self, from: u16, last: u64) {
+        let digests: Vec<Digest> = (1..=last).map(digest).collect();
+        let (from, first) = (NodeId::new(from), SeqNo::new(1));
+        self.transfer
+            .on_decided(self.now, from, first, &digests, &mut self.out);
+    }
+
+    fn send(&mut self, from: u16, seq: u64) -> Option<Proposal> {
+        let batch = batch_of(seq, digest(seq), 100);
+        self.transfer
+            .on_batch(self.now, NodeId::new(from), batch, &mut self.out)
+    }
+
+    /// A donor sends all that it was asked for.
+    fn serve(&mut self, (donor, range): &(u16, std::ops::RangeInclusive<u64>)) {
+        range.clone().for_each(|seq| {
+            self.send(*donor, seq);
+        });
+    }
+
+    fn wait_ms(&mut self, ms: u64) {
+        for _ in 0..ms / 50 {
+            self.now = self.now.after(TICK);
+            self.transfer.on_timeout(self.now, &mut self.out);
+        }
+    }
+
+    /// Who was asked for which batches since the last call.
+    fn asked(&mut self) -> Vec<(u16, std::ops::RangeInclusive<u64>)> {
+        let effects: Vec<Effect> = self.out.drain().collect();
+        let asked = effects.into_iter().filter_map(|effect| {
+            let Effect::Send {
+                to: Recipients::One(to),
+                message,
+                ..
+            } = effect
+            else {
+                return None;
+            };
+            let message = Checked::<SystemMessage>::body_of(&message).unwrap();
+            match &*message {
+                ArchivedSystemMessage::LogTransferMessage(ArchivedLogTransferMessage::FetchDecisions {
+                    first,
+                    count,
+                }) => {
+                    let first = first.to_native();
+                    Some((to.get(), first..=first + u64::from(count.to_native()) - 1))
+                }
+                _ => None,
+            }
+        });
+        asked.collect()
+    }
+}
+
+#[test]
+fn a_donor_that_named_nothing_is_not_asked_for_batches() {
+    let mut bench = Bench::new();
+    bench.name(0, 40);
+    bench.name(1, 40);
+    // Replica 2 is dead. However the turns fall, it never gets a range to sit on.
+    for _ in 0..40 {
+        bench.wait_ms(50);
+        assert!(bench.asked().iter().all(|(donor, _)| *donor != 2));
+    }
+}
+
+#[test]
+fn a_donor_that_stalls_is_not_asked_again_while_others_send() {
+    let mut bench = Bench::new();
+    (0..3).for_each(|donor| bench.name(donor, 2000));
+    let first = bench.asked();
+    assert_eq!(first.len(), 3);
+    let (stalling, stalled) = first[0].clone();
+    first[1..].iter().for_each(|asked| bench.serve(asked));
+    let mut asked = Vec::new();
+    for _ in 0..40 {
+        bench.wait_ms(50);
+        for (donor, range) in bench.asked() {
+            if donor != stalling {
+                bench.serve(&(donor, range.clone()));
+            }
+            asked.push((donor, range));
+        }
+    }
+    assert!(asked.iter().any(|(_, range)| *range == stalled));
+    assert!(asked.iter().all(|(donor, _)| *donor != stalling), "{asked:?}");
+}
+
+#[test]
+fn a_trickle_of_batches_does_not_hold_up_what_others_have_sent() {
+    let mut bench = Bench::new();
+    (0..3).for_each(|donor| bench.name(donor, 2000));
+    let first = bench.asked();
+    let (trickling, _) = first
+        .iter()
+        .find(|(_, range)| range.contains(&1))
+        .cloned()
+        .unwrap();
+    let others = first.iter().filter(|(donor, _)| *donor != trickling);
+    others.for_each(|asked| bench.serve(asked));
+    let mut delivered = 0;
+    // One batch just before every deadline.
+    for tick in 0..40 {
+        if tick % 9 == 0 {
+            bench.send(trickling, delivered + 1);
+        }
+        while bench.transfer.deliver(SeqNo::new(delivered)).is_some() {
+            delivered += 1;
+        }
+        bench.wait_ms(50);
+        let asked = bench.asked();
+        let others = asked.iter().filter(|(donor, _)| *donor != trickling);
+        others.for_each(|asked| bench.serve(asked));
+    }
+    assert!(delivered > 500, "{delivered}");
+}
+
+#[test]
+fn it_ends_when_nobody_names_more_and_says_nothing_afterwards() {
+    let mut bench = Bench::new();
+    bench.wait_ms(300);
+    assert_eq!(bench.transfer.state(), LogTransferState::Idle);
+    bench.out.drain();
+    bench.wait_ms(1000);
+    assert!(bench.out.is_empty());
+}
+
+#[test]
+fn it_ends_when_ordering_goes_on_by_itself_close_behind_the_others() {
+    let mut bench = Bench::new();
+    for decided in 1..20 {
+        (0..3).for_each(|donor| bench.name(donor, decided + 5));
+        bench.transfer.deliver(SeqNo::new(decided));
+        bench.wait_ms(50);
+        assert_eq!(bench.asked(), [], "ordering gets these by itself");
+    }
+    assert_eq!(bench.transfer.state(), LogTransferState::Idle);
+}
+
+#[test]
+fn few_missing_decisions_are_fetched_when_ordering_does_not_get_them() {
+    let mut bench = Bench::new();
+    (0..3).for_each(|donor| bench.name(donor, 5));
+    assert_eq!(bench.asked(), []);
+    bench.wait_ms(150);
+    assert!(!bench.asked().is_empty());
+}
+
+#[test]
+fn batches_that_are_at_hand_take_bounded_memory() {
+    let mut bench = Bench::new();
+    (0..3).for_each(|donor| bench.name(donor, 200));
+    let big = |seq: u64| batch_of(seq, digest(seq), AHEAD_BYTES_MAX / 8);
+    let mut taken = 0;
+    for seq in 2..=200 {
+        let refused = bench
+            .transfer
+            .on_batch(bench.now, NodeId::new(0), big(seq), &mut bench.out);
+        taken += usize::from(refused.is_none());
+    }
+    assert_eq!(taken, 9);
+    // The next in order is taken all the same: it makes room.
+    let next = bench
+        .transfer
+        .on_batch(bench.now, NodeId::new(1), big(1), &mut bench.out);
+    assert!(next.is_none());
+    assert!(bench.transfer.deliver(SeqNo::ZERO).is_some());
+    bench.transfer.deliver(SeqNo::new(5));
+    assert_eq!(bench.transfer.batch_bytes, 5 * (AHEAD_BYTES_MAX / 8));
+}
+
+#[test]
+fn one_donor_cannot_settle_a_place_nor_have_a_batch_of_another_digest_taken() {
+    let mut bench = Bench::new();
+    bench.name(0, 40);
+    bench.wait_ms(200);
+    assert_eq!(bench.asked(), []);
+    bench.name(1, 40);
+    let forged = batch_of(1, digest(99), 10);
+    let refused = bench
+        .transfer
+        .on_batch(bench.now, NodeId::new(0), forged, &mut bench.out);
+    assert!(refused.is_some());
+    assert!(bench.transfer.deliver(SeqNo::ZERO).is_none());
+}

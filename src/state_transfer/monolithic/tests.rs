@@ -1,0 +1,314 @@
+//! Transition tests: what donors say → what is asked of whom, and what the disk is told.
+
+use super::*;
+use crate::execution::apps::counter::{Count, Counter};
+use crate::execution::{CheckpointRule, ExecutionEvent, Executor, SingleThreaded};
+use crate::messages::archived::{ArchivedStateTransferMessage, ArchivedSystemMessage};
+use crate::messages::{Batch, Checked, Proposal, SystemMessage};
+use crate::types::{Lsn, View};
+
+const CLUSTER: ClusterId = ClusterId::from_bytes([3; 16]);
+/// Entries of the client table: with the counter, one piece more.
+const CLIENTS: usize = 299;
+
+fn digester() -> Digester {
+    Digester::new(CLUSTER)
+}
+
+/// The checkpoint after so many null requests: its claim, and its chunks.
+fn checkpoint(seq: u64) -> (CheckpointClaim, Vec<Bytes>) {
+    let rule = CheckpointRule {
+        decisions: seq,
+        bytes: u64::MAX,
+    };
+    let mut executor = SingleThreaded::new(Counter, CLIENTS, digester(), Epoch::ZERO, rule);
+    executor.keep_images(true);
+    let mut events = Vec::new();
+    for seq in 1..=seq {
+        let decision = Proposal {
+            view: View::ZERO,
+            seq: SeqNo::new(seq),
+            batch: std::sync::Arc::new(Batch::null()),
+            message: Bytes::new(),
+            authentic: true,
+        };
+        executor.execute(&std::sync::Arc::new(decision), &mut events);
+    }
+    while executor.background_step(usize::MAX, &mut events) {}
+    let image = events.into_iter().find_map(|event| match event {
+        ExecutionEvent::Image(image) => Some(image),
+        _ => None,
+    });
+    let mut image = image.expect("a checkpoint was due");
+    let (mut chunks, mut chunk) = (Vec::new(), Vec::new());
+    while image.next_chunk(256, &mut chunk) {
+        chunks.push(std::mem::take(&mut chunk).into());
+    }
+    (image.claim(), chunks)
+}
+
+/// Replica 3 of 4, and a disk that does everything at once.
+struct Bench {
+    transfer: PieceTransfer<Count>,
+    out: Outbox,
+    now: Time,
+    asked: Vec<(NodeId, PieceRange)>,
+    questions: usize,
+    completed: Option<SeqNo>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let mut bench = Self {
+            transfer: PieceTransfer::new(NodeId::new(3), 4, CLUSTER, Epoch::ZERO, digester()),
+            out: Outbox::new(Lsn::ZERO),
+            now: Time::START.after(Duration::from_secs(100)),
+            asked: Vec::new(),
+            questions: 0,
+            completed: None,
+        };
+        bench.transfer.begin(bench.now, SeqNo::ZERO, &mut bench.out);
+        bench.act();
+        bench
+    }
+
+    fn act(&mut self) {
+        while !self.out.is_empty() {
+            let effects: Vec<Effect> = self.out.drain().collect();
+            for effect in effects {
+                match effect {
+                    Effect::Send { to, message, .. } => self.hear(to, &message),
+                    Effect::Image(ImageTask::Open(claim)) => self.disk(&ImageEvent::Opened(claim.seq)),
+                    Effect::Image(ImageTask::Keep(chunk)) => self.disk(&ImageEvent::Kept(chunk.len())),
+                    Effect::Image(ImageTask::Complete(seq)) => self.completed = Some(seq),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn disk(&mut self, event: &ImageEvent) {
+        self.transfer.on_image(self.now, event, &mut self.out);
+    }
+
+    fn hear(&mut self, to: Recipients, message: &Bytes) {
+        let message = Checked::<SystemMessage>::body_of(message).unwrap();
+        let ArchivedSystemMessage::StateTransferMessage(message) = &*message else {
+            panic!("a state transfer says nothing else");
+        };
+        match (to, message) {
+            (Recipients::Others, ArchivedStateTransferMessage::AskOffer { .. }) => self.questions += 1,
+            (Recipients::One(to), ArchivedStateTransferMessage::Fetch(range)) => {
+                self.asked.push((to, range.to_range()));
+            }
+            _ => panic!("nothing else is said"),
+        }
+    }
+
+    fn offer(&mut self, from: u16, claim: CheckpointClaim) {
+        let offer = CheckpointOffer {
+            seq: claim.seq.get(),
+            digest: *claim.digest.as_bytes(),
+            proof: Vec::new(),
+        };
+        let from = NodeId::new(from);
+        self.transfer
+            .on_offer(self.now, from, &offer, true, &mut self.out);
+        self.act();
+    }
+
+    fn wait_ms(&mut self, ms: u64) {
+        for _ in 0..ms / 50 {
+            self.now = self.now.after(TICK);
+            self.transfer.on_timeout(self.now, &mut self.out);
+            self.act();
+        }
+    }
+
+    fn asked(&mut self) -> Vec<(NodeId, PieceRange)> {
+        std::mem::take(&mut self.asked)
+    }
+
+    /// A donor answers a question, with `count` chunks at most.
+    fn answer(
+        &mut self,
+        (from, range): (NodeId, PieceRange),
+        (claim, chunks): &(CheckpointClaim, Vec<Bytes>),
+        count: usize,
+    ) {
+        let first = match range.piece {
+            PieceRange::HEAD => 0,
+            piece => {
+                let place = Some((piece as usize, range.offset));
+                chunks.partition_point(|chunk| ImageChunk::start(chunk) <= place) - 1
+            }
+        };
+        let until = match range.piece {
+            PieceRange::HEAD => 2,
+            _ => chunks.partition_point(|chunk| {
+                ImageChunk::start(chunk).is_none_or(|(piece, _)| piece < range.until as usize)
+            }),
+        };
+        let end = until.min(first.saturating_add(count));
+        for (number, bytes) in chunks[first..end].iter().enumerate() {
+            let of = (claim.seq, first + number + 1 == end);
+            self.transfer
+                .on_chunk(self.now, from, of, bytes.clone(), &mut self.out);
+            self.act();
+        }
+    }
+
+    /// Everybody but `except` answers whatever it is asked, until nothing is asked any more.
+    fn serve(&mut self, checkpoint: &(CheckpointClaim, Vec<Bytes>), except: u16) {
+        loop {
+            let asked = self.asked();
+            let answered: Vec<_> = asked.into_iter().filter(|(to, _)| to.get() != except).collect();
+            if answered.is_empty() {
+                return;
+            }
+            for question in answered {
+                self.answer(question, checkpoint, usize::MAX);
+            }
+        }
+    }
+}
+
+#[test]
+fn pieces_come_from_all_who_offer_the_checkpoint_that_most_offer() {
+    let (old, new) = (checkpoint(10), checkpoint(20));
+    let mut bench = Bench::new();
+    bench.offer(0, new.0);
+    bench.offer(1, old.0);
+    bench.offer(2, old.0);
+    bench.wait_ms(50);
+    bench.serve(&old, 0);
+    assert_eq!(bench.completed, Some(old.0.seq));
+}
+
+#[test]
+fn a_donor_that_stalls_with_the_newest_checkpoint_holds_nobody_up() {
+    let (old, new) = (checkpoint(10), checkpoint(20));
+    let mut bench = Bench::new();
+    for _ in 0..3 {
+        // Always the only one with the newest, and then silent.
+        bench.offer(0, new.0);
+        bench.offer(1, old.0);
+        bench.wait_ms(100);
+        bench.serve(&old, 0);
+        bench.wait_ms(1100);
+        bench.serve(&old, 0);
+    }
+    assert_eq!(bench.completed, Some(old.0.seq));
+    assert_eq!(bench.questions, 2, "one stall is enough");
+}
+
+#[test]
+fn donors_that_all_stall_after_the_head_are_left_for_others() {
+    let (old, new) = (checkpoint(10), checkpoint(20));
+    let mut bench = Bench::new();
+    bench.offer(0, new.0);
+    bench.wait_ms(50);
+    let head = bench.asked().remove(0);
+    bench.answer(head, &new, usize::MAX);
+    bench.wait_ms(5000);
+    assert!(bench.questions > 1);
+    // The target was proved: nothing older will do.
+    bench.offer(1, old.0);
+    bench.wait_ms(100);
+    bench.serve(&old, 0);
+    assert_eq!(bench.completed, None);
+    bench.offer(1, new.0);
+    bench.wait_ms(100);
+    bench.serve(&new, 0);
+    assert_eq!(bench.completed, Some(new.0.seq));
+}
+
+#[test]
+fn a_trickling_donor_does_not_hold_up_the_end() {
+    let target = checkpoint(10);
+    let mut bench = Bench::new();
+    (0..3).for_each(|donor| bench.offer(donor, target.0));
+    bench.wait_ms(50);
+    let head = bench.asked().remove(0);
+    bench.answer(head, &target, usize::MAX);
+    let mut seconds = 0;
+    while bench.completed.is_none() {
+        // Donor 0 sends one chunk of its block just in time, always.
+        let asked = bench.asked();
+        let (trickling, quick): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(to, _)| to.get() == 0);
+        for question in trickling {
+            bench.answer(question, &target, 1);
+        }
+        for question in quick {
+            bench.answer(question, &target, usize::MAX);
+        }
+        bench.wait_ms(900);
+        seconds += 1;
+        assert!(seconds < 6, "its block has 64 pieces");
+    }
+}
+
+#[test]
+fn a_lying_donor_is_banned_and_the_others_finish() {
+    let target = checkpoint(10);
+    let mut bench = Bench::new();
+    (0..3).for_each(|donor| bench.offer(donor, target.0));
+    bench.wait_ms(50);
+    let head = bench.asked().remove(0);
+    bench.answer(head, &target, usize::MAX);
+    let mut lie = target.1[2].to_vec();
+    *lie.last_mut().unwrap() ^= 1;
+    let (liar, of) = (NodeId::new(0), (target.0.seq, true));
+    bench
+        .transfer
+        .on_chunk(bench.now, liar, of, lie.into(), &mut bench.out);
+    bench.act();
+    assert_eq!(bench.transfer.lies(), 1);
+    let before = bench.asked();
+    before
+        .into_iter()
+        .filter(|(to, _)| *to != liar)
+        .for_each(|question| {
+            bench.answer(question, &target, usize::MAX);
+        });
+    bench.serve(&target, 0);
+    assert_eq!(bench.completed, Some(target.0.seq));
+}
+
+#[test]
+fn a_slice_of_a_piece_longer_than_any_is_a_lie() {
+    let target = checkpoint(10);
+    let mut bench = Bench::new();
+    bench.offer(0, target.0);
+    bench.wait_ms(50);
+    let head = bench.asked().remove(0);
+    bench.answer(head, &target, usize::MAX);
+    let mut slice = vec![3];
+    slice.extend_from_slice(&0u32.to_le_bytes());
+    slice.extend_from_slice(&(PIECE_BYTES_MAX + 1).to_le_bytes());
+    slice.extend_from_slice(&0u64.to_le_bytes());
+    slice.push(0);
+    let of = (target.0.seq, false);
+    bench
+        .transfer
+        .on_chunk(bench.now, NodeId::new(0), of, slice.into(), &mut bench.out);
+    assert_eq!(bench.transfer.lies(), 1);
+}
+
+#[test]
+fn a_flood_of_offers_is_not_judged() {
+    let (claim, _) = checkpoint(10);
+    let mut bench = Bench::new();
+    let peer = NodeId::new(0);
+    for _ in 0..OFFERS_MAX {
+        assert!(bench.transfer.wants_offer(peer, claim.seq));
+        bench.offer(0, claim);
+    }
+    assert!(!bench.transfer.wants_offer(peer, claim.seq));
+    assert!(bench.transfer.wants_offer(NodeId::new(1), claim.seq));
+    bench.wait_ms(50);
+    assert!(
+        !bench.transfer.wants_offer(NodeId::new(1), claim.seq),
+        "there is a target"
+    );
+}
