@@ -215,14 +215,14 @@ impl Demo {
                 .map(|after| Duration::from_secs_f64(after.max(0.0))),
         };
         let bar = progress_bar(warm_up + measured);
-        let (report, latency_ns) = run_load(&cluster, &cluster_options, &load, |tick| {
+        let (report, latencies) = run_load(&cluster, &cluster_options, &load, |tick| {
             bar.set_position(tick.elapsed.as_millis() as u64);
             bar.set_message(format!("{:>9} operations/s", tick.operations * 10));
         })?;
         bar.finish_and_clear();
         println!(
             "\nlatency from the intended send time\n{}",
-            draw_histogram(&latency_ns)
+            draw_histogram(&latencies.all_ns)
         );
         Ok(report)
     }

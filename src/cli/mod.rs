@@ -8,6 +8,7 @@ mod demo_catch_up;
 mod doctor;
 mod format;
 mod init;
+mod report;
 mod run;
 mod sim;
 mod status;
@@ -42,6 +43,8 @@ enum Command {
     Status(status::Status),
     /// Measure a running cluster.
     Bench(bench::Bench),
+    /// Show a run of the throughput bench, or compare two.
+    Report(report::ReportCommand),
     /// Run seeded clusters in virtual time, under faults and lies.
     Sim(sim::Sim),
     /// Look at configuration files.
@@ -80,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Client(client) => client.run(),
         Command::Status(status) => status.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Report(report) => report.run(),
         Command::Sim(sim) => sim.run(),
         Command::Config(config) => config.run(),
         Command::Doctor(doctor) => doctor.run(),

@@ -236,6 +236,10 @@ fn judge(rows: &[Row], needed: usize) -> Health {
                 "{node} is linked with {} replicas only",
                 row.replica_links
             ));
+        } else if row.counters.get("log_waits_for_space") == Some(&1) {
+            findings.push(format!(
+                "{node} has no space for its log and votes for nothing: free some on its disk"
+            ));
         } else if row.phase != "ordering" && row.phase != "changing the view" {
             findings.push(format!("{node}: {}", row.phase));
         }

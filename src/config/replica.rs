@@ -46,12 +46,6 @@ impl Default for PersistentLogConfig {
 }
 
 impl PersistentLogConfig {
-    /// How many segments there may be.
-    #[must_use]
-    pub fn segments_max(&self) -> usize {
-        usize::try_from(self.log_bytes_max / self.segment_bytes.max(1)).unwrap_or(usize::MAX)
-    }
-
     fn validate(&self) -> Result<(), Broken> {
         in_range("segment_bytes", self.segment_bytes, 16 << 20..=4 << 30)?;
         if !self.segment_bytes.is_multiple_of(1 << 20) {

@@ -9,6 +9,9 @@ pub const PANIC_RESULT: &[u8] = b"\xffthe operation failed inside the applicatio
 /// The operation took effect.
 pub const TOO_LONG_RESULT: &[u8] = b"\xfdtoo long";
 
+/// How many operations an application is told of ahead. A core has about as many cache misses under way.
+pub const PREPARED_OPERATIONS: usize = 16;
+
 /// A deterministic service.
 ///
 /// Operations and results are bytes whose meaning is the application's. Operations come from clients: they are
@@ -30,9 +33,10 @@ pub trait Application: Send + 'static {
     /// Executes one read-only operation beside the order and appends its result.
     fn unordered_execution(&self, state: &Self::State, operation: &[u8], result: &mut Vec<u8>);
 
-    /// Told of each ordered operation a few operations before it is executed, so that what it will touch can be
-    /// brought closer to the processor. Nothing observable may depend on it. By default nothing.
-    fn prepare(&self, _state: &Self::State, _operation: &[u8]) {}
+    /// Told which ordered operations come next, at most [`PREPARED_OPERATIONS`] of them, so that what they will touch can be
+    /// brought closer to the processor: all at once, so that their cache misses overlap. Nothing observable may
+    /// depend on it. By default nothing.
+    fn prepare(&self, _state: &Self::State, _operations: &[&[u8]]) {}
 
     /// The application's name, for reports.
     fn name(&self) -> &'static str;

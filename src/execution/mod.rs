@@ -18,7 +18,9 @@ mod single;
 pub mod speculative;
 mod window;
 
-pub use application::{Application, MonolithicState, PANIC_RESULT, ScalableApp, TOO_LONG_RESULT};
+pub use application::{
+    Application, MonolithicState, PANIC_RESULT, PREPARED_OPERATIONS, ScalableApp, TOO_LONG_RESULT,
+};
 pub use bookkeeping::CheckpointRule;
 pub use client_table::ClientTable;
 pub use columns::Columns;

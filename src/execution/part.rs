@@ -12,6 +12,11 @@ const SLACK_BYTES: usize = 4096;
 /// How much is gathered for one call of the hasher: enough for it to work on several blocks at once.
 const HASHED_BYTES: usize = 64 * 1024;
 
+/// Slots looked at to bring a record closer: those of about one cache line.
+const TOUCHED_SLOTS: usize = 8;
+/// What the processor loads at once.
+const CACHE_LINE_BYTES: usize = 64;
+
 /// Where a record is. The tag is the key's hash, so that the index grows without reading any key.
 #[derive(Debug, Clone, Copy, Default)]
 struct Slot {
@@ -56,6 +61,37 @@ impl Part {
             Some(_) => 0,
             None => self.bytes + 16 * self.pairs,
         }
+    }
+
+    /// Looks at the part itself, both its ends.
+    pub fn touch(&self) -> usize {
+        self.slots.len() ^ usize::from(self.digest.get().is_some())
+    }
+
+    /// Looks at the slot where a search for this tag begins.
+    pub fn touch_slot(&self, tag: u32) -> usize {
+        let mask = self.slots.len().wrapping_sub(1);
+        self.slots
+            .get(tag as usize & mask)
+            .map_or(0, |slot| slot.at as usize)
+    }
+
+    /// Looks at the record that this tag leads to, if its slot is where the search begins or behind it.
+    pub fn touch_record(&self, tag: u32) -> usize {
+        let mask = self.slots.len().wrapping_sub(1);
+        let mut place = tag as usize & mask;
+        for _ in 0..TOUCHED_SLOTS {
+            match self.slots.get(place) {
+                Some(slot) if slot.at != 0 && slot.tag == tag => {
+                    let record = &self.records[start(*slot)..];
+                    let next_line = record.get(CACHE_LINE_BYTES).unwrap_or(&0);
+                    return usize::from(record[0] ^ next_line);
+                }
+                Some(slot) if slot.at != 0 => place = (place + 1) & mask,
+                _ => break,
+            }
+        }
+        0
     }
 
     pub fn get(&self, tag: u32, key: &[u8]) -> Option<&[u8]> {

@@ -13,6 +13,9 @@ use crate::types::Digest;
 /// How many parts a store has. At 1 GiB a part is 256 KiB: copying one on write takes well under a millisecond.
 pub const PARTS: usize = 4096;
 
+/// How many keys are touched together at most: an operation may have two.
+const TOUCHED: usize = 2 * super::PREPARED_OPERATIONS;
+
 /// The part of a key. Written out here, because it must be the same in every build of every version: part digests
 /// depend on it. A client can choose keys of one part; that part is then slow to copy and digest, nothing else.
 pub(super) fn place(key: &[u8]) -> usize {
@@ -48,9 +51,25 @@ impl Default for PartitionedStore {
 }
 
 impl PartitionedStore {
-    /// Brings what `key` leads to closer to the processor.
-    pub(super) fn touch(&self, key: &[u8]) {
-        std::hint::black_box(self.get(key).and_then(<[u8]>::last));
+    /// Brings what the keys lead to closer to the processor: part, slot, record, one step for all keys after the other. No
+    /// step of one key waits for another key's, so their cache misses overlap.
+    pub(super) fn touch<K: AsRef<[u8]>>(&self, keys: impl Iterator<Item = K>) {
+        let mut ways = [(0, 0); TOUCHED];
+        // What lies there does not matter, but the processor has to look.
+        let (mut count, mut seen) = (0, 0);
+        for (way, key) in ways.iter_mut().zip(keys) {
+            let (place, tag) = (place(key.as_ref()), self.tag(key.as_ref()));
+            *way = (place, tag);
+            count += 1;
+            seen ^= self.parts[place].touch();
+        }
+        for (place, tag) in &ways[..count] {
+            seen ^= self.parts[*place].touch_slot(*tag);
+        }
+        for (place, tag) in &ways[..count] {
+            seen ^= self.parts[*place].touch_record(*tag);
+        }
+        std::hint::black_box(seen);
     }
 
     /// The value of `key`.

@@ -4,16 +4,13 @@ use std::sync::Arc;
 
 use super::bookkeeping::{Bookkeeping, CheckpointRule};
 use super::{
-    Application, ExecutionEvent, Executor, ImageError, MonolithicState, PANIC_RESULT, SequenceWindow,
-    Standing, TOO_LONG_RESULT,
+    Application, ExecutionEvent, Executor, ImageError, MonolithicState, PANIC_RESULT, PREPARED_OPERATIONS,
+    SequenceWindow, Standing, TOO_LONG_RESULT,
 };
 use crate::crypto::Digester;
 use crate::decision_log::Chain;
 use crate::messages::{CheckpointClaim, Frame, FrameKey, Mode, Proposal, ReplyBuilder};
 use crate::types::{Epoch, SeqNo};
-
-/// How many operations are prepared together: their cache misses overlap instead of following one another.
-const PREPARED: usize = 8;
 
 /// How many bytes the results of one frame have together, unless [`SingleThreaded::limit_results`] says otherwise.
 pub const FRAME_RESULT_BYTES_MAX: usize = 3 << 20;
@@ -78,12 +75,17 @@ impl<A: Application> SingleThreaded<A> {
             let run = catch_unwind(AssertUnwindSafe(|| {
                 while operations.len() > 0 {
                     if prepares {
-                        operations
-                            .clone()
-                            .take(PREPARED)
-                            .for_each(|operation| application.prepare(state, operation));
+                        let mut next: [&[u8]; PREPARED_OPERATIONS] = [&[]; PREPARED_OPERATIONS];
+                        let count =
+                            next.iter_mut()
+                                .zip(operations.clone())
+                                .fold(0, |count, (slot, operation)| {
+                                    *slot = operation;
+                                    count + 1
+                                });
+                        application.prepare(state, &next[..count]);
                     }
-                    for operation in operations.by_ref().take(PREPARED) {
+                    for operation in operations.by_ref().take(PREPARED_OPERATIONS) {
                         let start = reply.buffer().len();
                         running.set(Some(start));
                         match mode {

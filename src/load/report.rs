@@ -63,6 +63,15 @@ pub struct Report {
     pub decisions: u64,
     /// Operations per decision.
     pub operations_per_decision: f64,
+    /// Operations per message of a client.
+    #[serde(default)]
+    pub operations_per_frame: f64,
+    /// Messages that a replica received for one operation, of clients and replicas.
+    #[serde(default)]
+    pub messages_per_op_per_replica: f64,
+    /// Groups of records that a replica brought to the disk, per second.
+    #[serde(default)]
+    pub log_syncs_per_s: f64,
     /// Replicas.
     pub n: usize,
     /// Replicas that may be faulty.
@@ -79,6 +88,9 @@ pub struct Report {
     pub clients: usize,
     /// How clients prove their frames.
     pub auth: String,
+    /// What reads promise, and where they are executed.
+    #[serde(default)]
+    pub read_level: String,
     /// What is on disk before a vote leaves.
     pub durability: String,
     /// How decisions are executed.
@@ -265,7 +277,7 @@ impl Report {
 }
 
 /// A whole number with its digits in groups of three.
-fn grouped(value: f64) -> String {
+pub(super) fn grouped(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -277,7 +289,7 @@ fn grouped(value: f64) -> String {
     text
 }
 
-fn time(us: f64) -> String {
+pub(super) fn time(us: f64) -> String {
     match us {
         ..1000.0 => format!("{us:.0} µs"),
         ..10_000.0 => format!("{:.2} ms", us / 1000.0),

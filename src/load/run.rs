@@ -1,13 +1,12 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
-
 use super::driver::{Control, LoadDriver, Pace};
+use super::latencies::{INTERVAL, Latencies};
 use super::report::{Incident, LatencyReport, Report};
 use super::{ClusterOptions, LocalCluster, Shape, Workload};
 use crate::client::{Engine, EngineError};
-use crate::config::ViewTransferConfig;
+use crate::config::{ReadLevel, ViewTransferConfig};
 
 /// A load on a local cluster.
 #[derive(Debug, Clone)]
@@ -58,7 +57,7 @@ pub fn run_load(
     cluster_options: &ClusterOptions,
     options: &LoadOptions,
     mut tick: impl FnMut(Tick),
-) -> Result<(Report, Histogram<u64>), RunError> {
+) -> Result<(Report, Latencies), RunError> {
     let clients: Vec<_> = (0..cluster_options.clients)
         .map(|number| cluster.client(number))
         .collect();
@@ -80,11 +79,21 @@ pub fn run_load(
     engine.wake();
     pass(options.warm_up);
     let start = Sample::take(cluster, &engine);
+    let mut latencies = Latencies::new(&control.tally());
     control.measure(true);
-    pass(options.warm_up + options.measured / 2);
-    let resident_mib_middle = resident_mib();
-    pass(options.warm_up + options.measured);
+    let (mut until, mut resident_mib_middle) = (Duration::ZERO, 0.0);
+    while until < options.measured {
+        if until > Duration::ZERO {
+            latencies.cut(start.at.elapsed(), control.tally());
+        }
+        until = options.measured.min(until + INTERVAL);
+        pass(options.warm_up + until);
+        if resident_mib_middle == 0.0 && 2 * until >= options.measured {
+            resident_mib_middle = resident_mib();
+        }
+    }
     control.measure(false);
+    latencies.cut(start.at.elapsed(), control.tally());
     let end = Sample::take(cluster, &engine);
     control.send(false);
     let drained_by = Instant::now() + deadline + Duration::from_secs(1);
@@ -118,6 +127,8 @@ pub fn run_load(
         .collect();
     let seconds = end.at.duration_since(start.at).as_secs_f64();
     let decisions = end.decisions - start.decisions;
+    let from_clients = end.from_clients - start.from_clients;
+    let from_replicas = end.from_replicas - start.from_replicas;
     let report = Report {
         agree: digests.len() == cluster.correct().count()
             && digests.windows(2).all(|pair| pair[0] == pair[1]),
@@ -146,6 +157,12 @@ pub fn run_load(
             Pace::Open { rate } => rate,
         },
         clients: clients.len(),
+        operations_per_frame: tally.completed as f64 / from_clients.max(1) as f64,
+        messages_per_op_per_replica: (from_clients + from_replicas) as f64
+            / n as f64
+            / tally.completed.max(1) as f64,
+        log_syncs_per_s: (end.log_syncs - start.log_syncs) as f64 / n as f64 / seconds,
+        read_level: read_level(cluster_options, &options.shape),
         auth: cluster.config().agreement.client_auth.to_string(),
         durability: cluster_options.durability.to_string(),
         executor: cluster_options.execution.executor.to_string(),
@@ -165,7 +182,7 @@ pub fn run_load(
         share_of_honest: None,
         incident,
     };
-    Ok((report, tally.latency_ns))
+    Ok((report, latencies))
 }
 
 /// Watches a run as it passes: a tick every 100 ms, and closer when the leader is to be killed.
@@ -269,11 +286,15 @@ struct Sample {
     client: Duration,
     decisions: u64,
     aborts: u64,
+    from_clients: u64,
+    from_replicas: u64,
+    log_syncs: u64,
     resident_mib: f64,
 }
 
 impl Sample {
     fn take(cluster: &LocalCluster, engine: &crate::client::EngineHandle) -> Self {
+        let counted = |name| cluster.handles().map(|replica| replica.counter(name)).sum();
         Self {
             at: Instant::now(),
             replicas: cluster.handles().map(crate::ReplicaHandle::cpu_time).collect(),
@@ -282,10 +303,10 @@ impl Sample {
                 .handles()
                 .next()
                 .map_or(0, |replica| replica.standing().executed.get()),
-            aborts: cluster
-                .handles()
-                .map(|replica| replica.counter("executions_repeated"))
-                .sum(),
+            aborts: counted("executions_repeated"),
+            from_clients: counted("messages_from_clients"),
+            from_replicas: counted("messages_from_replicas"),
+            log_syncs: counted("log_syncs"),
             resident_mib: resident_mib(),
         }
     }
@@ -301,8 +322,19 @@ fn resident_mib() -> f64 {
     pages * 4096.0 / (1 << 20) as f64
 }
 
+/// What a read promises in this load.
+fn read_level(cluster_options: &ClusterOptions, shape: &Shape) -> String {
+    let level = match (shape.unordered, cluster_options.tuning.reads) {
+        (false, _) => "ordered",
+        (true, ReadLevel::Relaxed) => "unordered, relaxed",
+        (true, ReadLevel::Linearizable) => "unordered, linearizable",
+    };
+    level.to_owned()
+}
+
 /// The processor's name.
-fn machine() -> String {
+#[must_use]
+pub fn machine() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info
         .lines()

@@ -105,7 +105,7 @@ impl Workload {
                 kv::put(&[0; KEY_BYTES], &value).unwrap_or_default()
             }
             AppKind::Null => vec![0; shape.payload_bytes],
-            AppKind::Bank => bank::deposit(0, 1),
+            AppKind::Bank => bank::deposit_with_memo(0, 1, shape.payload_bytes),
             AppKind::Counter => counter::add(1),
         };
         let read = match app {

@@ -65,6 +65,8 @@ counters!(
     log_bytes,
     /// Bytes of the last checkpoint's image on disk.
     image_bytes,
+    /// 1 while nothing is logged, hence nothing voted, because the disk or the log's budget is full; else 0.
+    log_waits_for_space,
     /// Groups of records that reached the disk.
     log_syncs,
     /// Turns of data shards (summed over a replica's shards).

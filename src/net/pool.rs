@@ -10,6 +10,9 @@ const POOLED_BYTES_MIN: usize = 32 * 1024;
 /// The buffers of larger records are not kept.
 const POOLED_BYTES_MAX: usize = 2 * 1024 * 1024;
 
+/// Buffers grow in steps of this.
+const GROWTH_BYTES: usize = 64 * 1024;
+
 /// Buffers that come back when the last slice of them is dropped, on whatever thread. Clones share them.
 #[derive(Debug, Clone)]
 pub struct BufferPool {
@@ -39,7 +42,7 @@ impl BufferPool {
         let mut bytes = self.free.pop().unwrap_or_default();
         // Kept buffers stay as long as they ever were, so that nothing is zeroed twice.
         if bytes.len() < length {
-            bytes.resize(length.next_power_of_two(), 0);
+            bytes.resize(length.next_multiple_of(GROWTH_BYTES), 0);
         }
         let mut buffer = Pooled {
             bytes,

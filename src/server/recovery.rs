@@ -13,8 +13,8 @@ use crate::messages::CheckpointClaim;
 use crate::protocol::Record;
 use crate::replica::{ExecutorOf, Replica, Stack};
 use crate::storage::{
-    DataDirectory, LogWriter, RawRecord, RecordReader, StorageError, Superblock, Tail, WriterSettings, image,
-    scan,
+    DataDirectory, DiskBudget, LogWriter, RawRecord, RecordReader, StorageError, Superblock, Tail,
+    WriterSettings, image, scan,
 };
 use crate::types::{Lsn, SeqNo, Time};
 
@@ -48,6 +48,7 @@ pub(super) fn recover<S: Stack>(
 ) -> Result<Recovered, ReplicaError> {
     let cluster = &config.node.cluster;
     let directory = DataDirectory::open(&config.db_path, cluster.cluster_id(), config.node.id)?;
+    budget(config).check(&directory)?;
     let superblock = *directory.superblock();
     let (mut segments, mut stables) = (directory.segments()?, Vec::new());
     let mut find_stable = |raw: RawRecord<'_>| {
@@ -160,14 +161,20 @@ impl<S: Stack> Replay<'_, S> {
         self.reader
             .read(raw.bytes)
             .map_err(|error| StorageError::Damaged {
-                path: self.path.to_owned(),
-                offset: raw.lsn.get(),
+                path: raw.path.to_owned(),
+                offset: raw.offset,
                 what: format!("record {}: {error}", raw.lsn),
             })
     }
 
     fn stable(&mut self, (lsn, bytes): &(Lsn, Vec<u8>)) -> Result<(), StorageError> {
-        let record = self.read(RawRecord { lsn: *lsn, bytes })?;
+        let record = self.read(RawRecord {
+            lsn: *lsn,
+            path: self.path,
+            offset: lsn.get(),
+            group: 0,
+            bytes,
+        })?;
         self.replica.restore_stable(&record);
         Ok(())
     }
@@ -217,6 +224,24 @@ impl<S: Stack> Replay<'_, S> {
     }
 }
 
+/// The longest record.
+fn record_bytes_max(config: &ReplicaConfig) -> usize {
+    2 * config.node.cluster.checker_limits().batch_bytes_max + RECORD_SLACK_BYTES
+}
+
+fn budget(config: &ReplicaConfig) -> DiskBudget {
+    let agreement = &config.node.cluster.agreement;
+    let segment_bytes_min = (2 * record_bytes_max(config) as u64).next_multiple_of(1 << 20);
+    DiskBudget {
+        segment_bytes: config.pl_config.segment_bytes.max(segment_bytes_min),
+        log_bytes_max: config.pl_config.log_bytes_max,
+        checkpoint_decisions: agreement.checkpoint_decisions,
+        checkpoint_bytes: agreement
+            .checkpoint_bytes
+            .saturating_add(agreement.batch_bytes_max as u64),
+    }
+}
+
 /// Opens the segments that the log goes on in.
 fn open_log(
     config: &ReplicaConfig,
@@ -225,17 +250,13 @@ fn open_log(
     tail: &Tail,
     segments: impl Iterator<Item = u64> + Clone,
 ) -> Result<Recovered, ReplicaError> {
-    let limits = config.node.cluster.checker_limits();
-    let log = &config.pl_config;
-    let record_bytes_max = 2 * limits.batch_bytes_max + RECORD_SLACK_BYTES;
+    let budget = budget(config);
     let settings = WriterSettings {
         tag: superblock.tag(),
         seed: superblock.seed,
-        segment_bytes: log
-            .segment_bytes
-            .max((2 * record_bytes_max as u64).next_multiple_of(1 << 20)),
-        segments_max: log.segments_max(),
-        record_bytes_max,
+        segment_bytes: budget.segment_bytes,
+        segments_max: budget.segments_max(),
+        record_bytes_max: record_bytes_max(config),
     };
     let mut writer = LogWriter::resume(settings, tail);
     let mut files = BTreeMap::new();
@@ -248,7 +269,7 @@ fn open_log(
             writer.add_segment(index);
         }
         if last.is_none_or(|last| index >= last) {
-            files.insert(index, directory.open_segment(index)?);
+            files.insert(index, directory.open_segment(index, settings.segment_bytes)?);
         }
     }
     Ok(Recovered {

@@ -1,12 +1,11 @@
 //! A replica's data directory: its files, who may open it, and how it is made.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::Write;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::recovery::Found;
-use super::{BLOCK_BYTES, StorageError, Superblock};
+use super::{BLOCK_BYTES, StorageError, Superblock, files};
 use crate::types::{ClusterId, Epoch, NodeId, SeqNo};
 
 /// The proof that a directory was made.
@@ -27,7 +26,7 @@ impl DataDirectory {
     /// Makes the directory of a replica that has never run.
     ///
     /// # Errors
-    /// When it exists already, or cannot be written.
+    /// When it exists already, holds what a replica wrote before, or cannot be written.
     pub fn format(
         path: &Path,
         cluster: ClusterId,
@@ -43,6 +42,11 @@ impl DataDirectory {
                 path: path.to_owned(),
             });
         }
+        for directory in [path.join("log"), path.join("images")] {
+            if let Some(remains) = list(&directory)?.into_iter().next() {
+                return Err(StorageError::Remains { path: remains.path });
+            }
+        }
         let superblock = Superblock {
             cluster,
             node,
@@ -50,18 +54,24 @@ impl DataDirectory {
             generation: 0,
             starts: 0,
             log_start: 1,
+            log_end: 0,
             image: SeqNo::ZERO,
             seed: rand::random(),
         };
         // Whole or not at all.
         let unfinished = name.with_extension("new");
-        let mut file = File::create(&unfinished).map_err(StorageError::io(&unfinished, "cannot be made"))?;
-        file.write_all(&superblock.to_block())
-            .and_then(|()| file.write_all(&[0; BLOCK_BYTES]))
-            .and_then(|()| file.sync_all())
+        let mut file = files::create(&unfinished).map_err(StorageError::io(&unfinished, "cannot be made"))?;
+        files::write_all(&mut file, &superblock.to_block())
+            .and_then(|()| files::write_all(&mut file, &[0; BLOCK_BYTES]))
+            .and_then(|()| files::sync(&file))
             .map_err(StorageError::io(&unfinished, "cannot be written"))?;
-        fs::rename(&unfinished, &name).map_err(StorageError::io(&name, "cannot be made"))?;
+        files::rename(&unfinished, &name).map_err(StorageError::io(&name, "cannot be made"))?;
         sync_directory(path)?;
+        // The directory's own name is in the one above.
+        match path.parent() {
+            Some(above) if above != Path::new("") => sync_directory(above)?,
+            _ => sync_directory(Path::new("."))?,
+        }
         Ok(Formatted)
     }
 
@@ -109,8 +119,25 @@ impl DataDirectory {
             superblock_file,
             _lock: lock,
         };
+        this.settle_names()?;
         this.update(|superblock| superblock.starts += 1)?;
         Ok(this)
+    }
+
+    /// Removes what was not finished, and has every name reach the disk: a file that was renamed before the last end may
+    /// lose its name yet, and with it what is written to it from now on.
+    fn settle_names(&self) -> Result<(), StorageError> {
+        for directory in [self.path.join("log"), self.images_path()] {
+            let unfinished = |path: &Path| path.file_name().is_some_and(is_unfinished);
+            let entries = fs::read_dir(&directory).map_err(StorageError::io(&directory, "cannot be read"))?;
+            for path in entries.flatten().map(|entry| entry.path()) {
+                if unfinished(&path) {
+                    files::remove(&path).map_err(StorageError::io(&path, "cannot be removed"))?;
+                }
+            }
+            sync_directory(&directory)?;
+        }
+        sync_directory(&self.path)
     }
 
     /// Where it is.
@@ -125,36 +152,50 @@ impl DataDirectory {
         &self.superblock
     }
 
-    /// Changes the superblock, on disk as well.
+    /// Changes the superblock, on disk as well. What could not be written has not changed; the next attempt goes to the same
+    /// copy, so that the other one stays whole.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn update(&mut self, change: impl FnOnce(&mut Superblock)) -> Result<(), StorageError> {
-        change(&mut self.superblock);
-        self.superblock.generation += 1;
-        self.superblock_file
-            .write_all_at(&self.superblock.to_block(), self.superblock.offset())
-            .and_then(|()| self.superblock_file.sync_data())
+        let mut changed = self.superblock;
+        change(&mut changed);
+        changed.generation += 1;
+        files::write_all_at(&self.superblock_file, &changed.to_block(), changed.offset())
+            .and_then(|()| files::sync(&self.superblock_file))
             .map_err(StorageError::io(
                 &superblock_path(&self.path),
                 "cannot be written",
-            ))
+            ))?;
+        self.superblock = changed;
+        Ok(())
     }
 
     /// The segments of the log, in order.
     ///
     /// # Errors
-    /// When the directory cannot be read.
+    /// When the directory cannot be read, or the last one is missing.
     pub fn segments(&self) -> Result<Vec<Found>, StorageError> {
-        list(&self.path.join("log"))
+        segments(&self.path, &self.superblock)
     }
 
-    /// Opens a segment as the log role needs it.
+    /// Opens a segment of `bytes` as the log role needs it: with all that was found in it on disk, and all of its room.
     ///
     /// # Errors
-    /// When it is not there, or the file system has no `O_DIRECT`.
-    pub fn open_segment(&self, index: u64) -> Result<File, StorageError> {
-        open_direct(&self.segment_path(index))
+    /// When it is not there, cannot be synced, or the file system has no `O_DIRECT`.
+    pub fn open_segment(&self, index: u64, bytes: u64) -> Result<File, StorageError> {
+        let path = self.segment_path(index);
+        // What a process wrote and did not sync is found, and believed, after its end.
+        let file = OpenOptions::new().append(true).open(&path);
+        file.and_then(|mut file| {
+            let length = file.metadata()?.len();
+            fill_with_zeros(&mut file, bytes.saturating_sub(length))
+        })
+        .map_err(StorageError::io(
+            &path,
+            "cannot be synced and filled up with zeros",
+        ))?;
+        open_direct(&path)
     }
 
     /// Where a segment is.
@@ -175,31 +216,40 @@ impl DataDirectory {
         numbered(&self.path.join("images"), seq.get())
     }
 
-    /// Makes a segment full of zeros, out of `recycled` if there is one.
+    /// Makes a segment full of zeros, out of `recycled` if there is one. Asked again after a failure, it goes on.
     ///
     /// # Errors
     /// When there is no space, or it cannot be written.
     pub fn prepare_segment(
-        &self,
+        &mut self,
         index: u64,
         bytes: u64,
         recycled: Option<u64>,
     ) -> Result<File, StorageError> {
-        let (path, unfinished) = (self.segment_path(index), self.path.join("log").join("unfinished"));
-        match recycled {
+        let (path, unfinished) = (self.segment_path(index), self.path.join("log").join(UNFINISHED));
+        match recycled.map(|old| self.segment_path(old)) {
+            _ if path.exists() => {}
             // Groups of its earlier life have another segment's number.
-            Some(old) => fs::rename(self.segment_path(old), &path).map_err(StorageError::io(
+            Some(old) => files::rename(&old, &path).map_err(StorageError::io(
                 &path,
                 "cannot be made of a segment that is not needed any more",
             ))?,
             None => {
-                fill_with_zeros(&unfinished, bytes)
+                let filled =
+                    files::create(&unfinished).and_then(|mut file| fill_with_zeros(&mut file, bytes));
+                filled
+                    .inspect_err(|_| remove_leftover(&unfinished))
                     .map_err(StorageError::io(&unfinished, "cannot be filled with zeros"))?;
-                fs::rename(&unfinished, &path).map_err(StorageError::io(&path, "cannot be made"))?;
+                files::rename(&unfinished, &path).map_err(StorageError::io(&path, "cannot be made"))?;
             }
         }
         sync_directory(&self.path.join("log"))?;
-        open_direct(&path)
+        let file = self.open_segment(index, bytes)?;
+        if index > self.superblock.log_end {
+            // From now on it is missed when it is gone.
+            self.update(|superblock| superblock.log_end = index)?;
+        }
+        Ok(file)
     }
 
     /// The images, in order.
@@ -256,22 +306,49 @@ fn lock(path: &Path) -> Result<File, StorageError> {
     }
 }
 
-pub(super) fn sync_directory(path: &Path) -> Result<(), StorageError> {
-    File::open(path)
-        .and_then(|directory| directory.sync_all())
-        .map_err(StorageError::io(path, "cannot be synced"))
+/// The segments of the log of a directory, in order.
+pub(super) fn segments(path: &Path, superblock: &Superblock) -> Result<Vec<Found>, StorageError> {
+    let log = path.join("log");
+    let found = list(&log)?;
+    let last = found.last().map_or(0, |file| file.index);
+    if last < superblock.log_end {
+        let missing = numbered(&log, superblock.log_end);
+        return Err(StorageError::damaged(&missing, 0, "the segment is missing"));
+    }
+    Ok(found)
 }
 
-fn fill_with_zeros(path: &Path, bytes: u64) -> std::io::Result<()> {
-    let mut file = File::create(path)?;
-    let zeros = vec![0; 1 << 20];
+pub(super) fn sync_directory(path: &Path) -> Result<(), StorageError> {
+    files::sync_directory(path).map_err(StorageError::io(path, "cannot be synced"))
+}
+
+/// What a segment is called, and an image's name ends with, before it is whole.
+pub(super) const UNFINISHED: &str = "unfinished";
+
+fn is_unfinished(name: &std::ffi::OsStr) -> bool {
+    Path::new(name)
+        .extension()
+        .is_some_and(|extension| extension == UNFINISHED)
+        || name == UNFINISHED
+}
+
+/// Gives the space of what could not be finished back, as far as possible: there may be too little.
+pub(super) fn remove_leftover(path: &Path) {
+    if let Err(error) = files::remove(path) {
+        tracing::warn!(path = %path.display(), %error, "what could not be finished cannot be removed");
+    }
+}
+
+/// Appends so many zeros, and has the file reach the disk.
+fn fill_with_zeros(file: &mut File, bytes: u64) -> std::io::Result<()> {
+    let zeros = vec![0; bytes.min(1 << 20) as usize];
     let mut left = bytes;
     while left > 0 {
         let count = left.min(zeros.len() as u64);
-        file.write_all(&zeros[..count as usize])?;
+        files::write_all(file, &zeros[..count as usize])?;
         left -= count;
     }
-    file.sync_all()
+    files::sync(file)
 }
 
 fn open_direct(path: &Path) -> Result<File, StorageError> {

@@ -1,14 +1,14 @@
 //! Images of checkpoints as files: chunks, each with its length and checksum, and a last one without contents.
 
-use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::fs::File;
+use std::io::{BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::StorageError;
-use super::directory::sync_directory;
+use super::directory::{UNFINISHED, remove_leftover, sync_directory};
+use super::{StorageError, files};
 use crate::execution::{CheckpointImage, Executor, ImageChunk};
 use crate::messages::CheckpointClaim;
 
@@ -27,34 +27,38 @@ const HEAD_BYTES: usize = 12;
 /// # Errors
 /// When it cannot be written.
 pub fn write(path: &Path, image: &mut dyn CheckpointImage, seed: u64) -> Result<u64, StorageError> {
-    let unfinished = path.with_extension("unfinished");
-    let wrote = write_file(&unfinished, image, seed);
-    let bytes = wrote.map_err(StorageError::io(&unfinished, "cannot be written"))?;
-    fs::rename(&unfinished, path).map_err(StorageError::io(path, "cannot be made"))?;
+    let unfinished = path.with_extension(UNFINISHED);
+    let bytes = write_file(&unfinished, image, seed)
+        .inspect_err(|_| remove_leftover(&unfinished))
+        .map_err(StorageError::io(&unfinished, "cannot be written"))?;
+    files::rename(&unfinished, path).map_err(StorageError::io(path, "cannot be made"))?;
     sync_directory(path.parent().unwrap_or(Path::new(".")))?;
     Ok(bytes)
 }
 
 fn write_file(path: &Path, image: &mut dyn CheckpointImage, seed: u64) -> std::io::Result<u64> {
-    let mut file = BufWriter::with_capacity(CHUNK_BYTES, File::create(path)?);
-    file.write_all(MAGIC)?;
-    let (mut chunk, mut written) = (Vec::with_capacity(2 * CHUNK_BYTES), MAGIC.len() as u64);
+    let mut file = files::create(path)?;
+    // Heads and chunks, gathered to about a chunk's length.
+    let (mut gathered, mut written) = (MAGIC.to_vec(), 0);
     loop {
-        chunk.clear();
-        let more = image.next_chunk(CHUNK_BYTES, &mut chunk);
+        let at = gathered.len();
+        gathered.extend_from_slice(&[0; HEAD_BYTES]);
+        let more = image.next_chunk(CHUNK_BYTES, &mut gathered);
         if !more {
-            chunk.clear();
+            gathered.truncate(at + HEAD_BYTES);
         }
-        file.write_all(&chunk_head(written, &chunk, seed))?;
-        file.write_all(&chunk)?;
-        written += 12 + chunk.len() as u64;
+        let head = chunk_head(written + at as u64, &gathered[at + HEAD_BYTES..], seed);
+        gathered[at..at + HEAD_BYTES].copy_from_slice(&head);
+        if gathered.len() >= CHUNK_BYTES || !more {
+            files::write_all(&mut file, &gathered)?;
+            written += gathered.len() as u64;
+            gathered.clear();
+        }
         if !more {
             break;
         }
     }
-    file.into_inner()
-        .map_err(std::io::IntoInnerError::into_error)?
-        .sync_all()?;
+    files::sync(&file)?;
     Ok(written)
 }
 
@@ -252,7 +256,7 @@ pub fn read(
             return Ok(());
         }
         each(&chunk)?;
-        offset += 12 + length as u64;
+        offset += (HEAD_BYTES + length) as u64;
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use super::{DataDirectory, StorageError, image};
+use super::{DataDirectory, StorageError, files, image};
 use crate::execution::CheckpointImage;
 use crate::types::SeqNo;
 
@@ -15,7 +15,7 @@ const IMAGES_KEPT: usize = 2;
 
 /// What the keeper is asked to do.
 #[derive(Debug)]
-enum Task {
+pub(super) enum Task {
     Prepare { index: u64, bytes: u64 },
     Release { log_start: u64, gone: Vec<u64> },
     Keep(Box<dyn CheckpointImage>),
@@ -101,14 +101,9 @@ impl Keeper {
         mut told: impl FnMut(Kept) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (tasks, todo) = mpsc::channel();
-        let shared = Arc::new(Shared::default());
-        let state = shared.clone();
+        let mut work = Work::new(directory, spare);
+        let shared = work.shared.clone();
         let thread = std::thread::Builder::new().name(name).spawn(move || {
-            let mut work = Work {
-                directory,
-                recycled: spare,
-                shared: state,
-            };
             while let Ok(task) = todo.recv() {
                 if matches!(task, Task::Stop) {
                     break;
@@ -139,20 +134,34 @@ impl Drop for Keeper {
     }
 }
 
-struct Work {
-    directory: DataDirectory,
+/// The keeper's work, on whatever thread.
+pub(super) struct Work {
+    pub directory: DataDirectory,
     /// Segments that are not needed any more.
     recycled: Vec<u64>,
     shared: Arc<Shared>,
 }
 
 impl Work {
-    fn run(&mut self, task: Task) -> Option<Kept> {
+    pub fn new(directory: DataDirectory, spare: Vec<u64>) -> Self {
+        Self {
+            directory,
+            recycled: spare,
+            shared: Arc::default(),
+        }
+    }
+
+    pub fn run(&mut self, task: Task) -> Option<Kept> {
         match task {
             Task::Prepare { index, bytes } => {
-                let recycled = self.recycled.pop();
+                let recycled = self.recycled.last().copied();
                 match self.directory.prepare_segment(index, bytes, recycled) {
-                    Ok(file) => Some(Kept::Segment { index, file }),
+                    Ok(file) => {
+                        // An attempt that failed may have made it of nothing.
+                        self.recycled
+                            .pop_if(|old| !self.directory.segment_path(*old).exists());
+                        Some(Kept::Segment { index, file })
+                    }
                     Err(error) if is_out_of_space(&error) => {
                         tracing::error!(%error, "no space for another segment of the log: nothing is voted until there is");
                         Some(Kept::NoSegment)
@@ -200,17 +209,17 @@ impl Work {
             self.directory.update(|superblock| superblock.image = seq)?;
         }
         let images = self.directory.images()?;
+        let named = self.directory.superblock().image.get();
         for old in images.iter().rev().skip(IMAGES_KEPT) {
-            std::fs::remove_file(&old.path).map_err(StorageError::io(&old.path, "cannot be removed"))?;
+            if old.index != named {
+                files::remove(&old.path).map_err(StorageError::io(&old.path, "cannot be removed"))?;
+            }
         }
         Ok(())
     }
 }
 
-fn is_out_of_space(error: &StorageError) -> bool {
-    matches!(
-        error,
-        StorageError::Io { source, .. }
-            if matches!(source.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
-    )
+/// Whether space that comes back would have helped.
+pub(super) fn is_out_of_space(error: &StorageError) -> bool {
+    matches!(error, StorageError::Io { source, .. } if files::is_out_of_space(source))
 }

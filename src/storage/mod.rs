@@ -34,9 +34,11 @@
 //! runs it on a data shard's ring ([`crate::shard`]). The [`Keeper`](keeper::Keeper), a thread of its own, does what takes
 //! long and nobody waits for: fills segments with zeros, writes images, moves the superblock on.
 
+mod budget;
 mod buffer;
 mod codec;
 mod directory;
+mod files;
 mod group;
 pub mod image;
 pub(crate) mod keeper;
@@ -46,6 +48,7 @@ pub(crate) mod shelf;
 mod superblock;
 mod writer;
 
+pub use budget::DiskBudget;
 pub use codec::{CodecError, RecordReader};
 pub(crate) use directory::read_superblock;
 pub use directory::{DataDirectory, Formatted};
@@ -96,6 +99,16 @@ pub enum StorageError {
         /// The directory.
         path: PathBuf,
     },
+    /// There is no superblock, but what a replica wrote.
+    #[error(
+        "{}: a replica wrote this before, and its superblock is lost: it must not vote again under its old key. Give it a new key \
+         and reconfigure, or choose an empty directory for a replica that has never run",
+        path.display()
+    )]
+    Remains {
+        /// The first file found.
+        path: PathBuf,
+    },
     /// The directory belongs to somebody else, or to another version.
     #[error("{}: belongs to {what} {found}, expected {expected}; set `db_path` to the directory of this replica", path.display())]
     Foreign {
@@ -108,6 +121,34 @@ pub enum StorageError {
         /// What the configuration says.
         expected: String,
     },
+    /// The configuration gives the log less than it needs.
+    #[error(
+        "{}: log_bytes_max = {configured} is less than the {required} bytes that the log needs from one checkpoint to the next; \
+         raise log_bytes_max under [log], or have checkpoints more often",
+        path.display()
+    )]
+    Budget {
+        /// The directory.
+        path: PathBuf,
+        /// What the log may use, in bytes.
+        configured: u64,
+        /// What it needs, in bytes.
+        required: u64,
+    },
+    /// The disk has less than the log needs.
+    #[error(
+        "{}: {free} bytes are free, but the log needs another {required} from one checkpoint to the next; free some, or put `db_path` \
+         on a larger disk",
+        path.display()
+    )]
+    Space {
+        /// The directory.
+        path: PathBuf,
+        /// What is free, in bytes.
+        free: u64,
+        /// What is needed beside what is there already, in bytes.
+        required: u64,
+    },
     /// Another process has it open.
     #[error("{}: another process uses this data directory; stop it first", path.display())]
     Locked {
@@ -115,7 +156,7 @@ pub enum StorageError {
         path: PathBuf,
     },
     /// What was promised is damaged.
-    #[error("{}: damaged at offset {offset}: {what}", path.display())]
+    #[error("{}: damaged at offset {offset}: {what} (`atlas inspect integrity` shows the extent)", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,

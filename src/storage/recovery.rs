@@ -32,6 +32,12 @@ pub struct Tail {
 pub struct RawRecord<'a> {
     /// Its position.
     pub lsn: Lsn,
+    /// The segment that holds it.
+    pub path: &'a Path,
+    /// Where in the segment its group begins.
+    pub offset: u64,
+    /// The number of its group.
+    pub group: u64,
     /// Kind and contents; [`RecordReader`](super::RecordReader) makes a record of them.
     pub bytes: &'a [u8],
 }
@@ -175,6 +181,9 @@ fn give(
             .map_err(|error| StorageError::damaged(path, offset as u64, error.to_string()))?;
         let record = RawRecord {
             lsn: header.first_lsn.plus(number),
+            path,
+            offset: offset as u64,
+            group: header.number,
             bytes,
         };
         last_place = last_place.max(record.place().unwrap_or(SeqNo::ZERO));

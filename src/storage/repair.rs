@@ -189,6 +189,9 @@ impl Remains {
                 };
                 each(RawRecord {
                     lsn: header.first_lsn.plus(number),
+                    path,
+                    offset: *at as u64,
+                    group: header.number,
                     bytes,
                 });
             }

@@ -4,22 +4,27 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::StorageError;
 use super::image::{ImageFile, chunk_head, file_magic};
-use super::keeper::KeeperHandle;
+use super::keeper::{KeeperHandle, is_out_of_space};
+use super::{StorageError, files};
 use crate::messages::PieceRange;
 use crate::state_transfer::{ImageEvent, ImageTask};
 use crate::types::SeqNo;
 
 /// Images that are open for peers. Those that are removed meanwhile take up their room on disk until others are asked for.
 const OPEN_MAX: usize = 4;
+
+/// How often a task is tried again that there was no space for.
+const SPACE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Chunks on their way to execution; an error ends them.
 pub(crate) type ChunkSender = mpsc::SyncSender<Result<Bytes, StorageError>>;
@@ -61,6 +66,7 @@ impl ShelfHandle {
 /// The shelf of one replica's directory.
 pub(crate) struct Shelf {
     handle: ShelfHandle,
+    ends: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -83,23 +89,24 @@ impl Shelf {
             receiving: None,
             open: VecDeque::new(),
         };
+        let ends = Arc::new(AtomicBool::new(false));
+        let ended = ends.clone();
         let thread = std::thread::Builder::new().name(name).spawn(move || {
             while let Ok(task) = todo.recv() {
-                let done = match task {
-                    Task::Image(task) => work.run(task, &mut told),
-                    Task::Stream(seq, chunks) => {
-                        work.stream(seq, &chunks);
-                        Ok(())
+                match task {
+                    Task::Image(task) => {
+                        if let Err(error) = work.run_with_space(&task, &ended, &mut told) {
+                            told(Shelved::Failed(error));
+                        }
                     }
+                    Task::Stream(seq, chunks) => work.stream(seq, &chunks),
                     Task::Stop => break,
-                };
-                if let Err(error) = done {
-                    told(Shelved::Failed(error));
                 }
             }
         })?;
         Ok(Self {
             handle: ShelfHandle { tasks },
+            ends,
             thread: Some(thread),
         })
     }
@@ -111,6 +118,7 @@ impl Shelf {
 
 impl Drop for Shelf {
     fn drop(&mut self) {
+        self.ends.store(true, Ordering::Release);
         let _ = self.handle.tasks.send(Task::Stop);
         if let Some(thread) = self.thread.take() {
             // A panic was reported by the thread itself.
@@ -137,14 +145,36 @@ struct Work {
 }
 
 impl Work {
-    fn run(&mut self, task: ImageTask, told: &mut impl FnMut(Shelved)) -> Result<(), StorageError> {
-        match task {
+    /// Does a task, and waits with it for space if there is none: what comes from others can come later.
+    fn run_with_space(
+        &mut self,
+        task: &ImageTask,
+        ends: &AtomicBool,
+        told: &mut impl FnMut(Shelved),
+    ) -> Result<(), StorageError> {
+        let mut complained = false;
+        loop {
+            match self.run(task, told) {
+                Err(error) if is_out_of_space(&error) && !ends.load(Ordering::Acquire) => {
+                    if !std::mem::replace(&mut complained, true) {
+                        tracing::error!(%error, "no space for the state that others send: it waits until there is");
+                    }
+                    std::thread::sleep(SPACE_PAUSE);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Does a task. One that failed can be done again.
+    fn run(&mut self, task: &ImageTask, told: &mut impl FnMut(Shelved)) -> Result<(), StorageError> {
+        match *task {
             ImageTask::Open(claim) => {
                 self.receive(claim.seq, told)?;
                 told(Shelved::Event(ImageEvent::Opened(claim.seq)));
             }
-            ImageTask::Keep(chunk) => {
-                self.keep(&chunk)?;
+            ImageTask::Keep(ref chunk) => {
+                self.keep(chunk)?;
                 told(Shelved::Event(ImageEvent::Kept(chunk.len())));
             }
             ImageTask::Complete(seq) => {
@@ -189,7 +219,7 @@ impl Work {
         for entry in entries.flatten() {
             let other = entry.path();
             if other.extension().is_some_and(|extension| extension == "partial") && other != path {
-                fs::remove_file(&other).map_err(StorageError::io(&other, "cannot be removed"))?;
+                files::remove(&other).map_err(StorageError::io(&other, "cannot be removed"))?;
             }
         }
         let options = OpenOptions::new()
@@ -198,7 +228,7 @@ impl Work {
             .create(true)
             .truncate(false)
             .open(&path);
-        let mut file = options.map_err(StorageError::io(&path, "cannot be made"))?;
+        let file = options.map_err(StorageError::io(&path, "cannot be made"))?;
         let mut written = 0;
         // Only what can be read without an error is taken for kept.
         let found = ImageFile::each_sound(&path, self.seed, |chunk, end| {
@@ -209,11 +239,10 @@ impl Work {
             let magic = file_magic();
             written = magic.len() as u64;
             file.set_len(0)
-                .and_then(|()| file.write_all(magic))
+                .and_then(|()| files::write_all_at(&file, magic, 0))
                 .map_err(StorageError::io(&path, "cannot be written"))?;
         }
         file.set_len(written)
-            .and_then(|()| file.seek(SeekFrom::Start(written)))
             .map_err(StorageError::io(&path, "cannot be written"))?;
         self.receiving = Some(Receiving {
             seq,
@@ -229,10 +258,9 @@ impl Work {
             return Ok(());
         };
         let head = chunk_head(receiving.written, chunk, self.seed);
-        receiving
-            .file
-            .write_all(&head)
-            .and_then(|()| receiving.file.write_all(chunk))
+        let at = receiving.written;
+        files::write_all_at(&receiving.file, &head, at)
+            .and_then(|()| files::write_all_at(&receiving.file, chunk, at + head.len() as u64))
             .map_err(StorageError::io(&receiving.path, "cannot be written"))?;
         receiving.written += (head.len() + chunk.len()) as u64;
         Ok(())
@@ -240,16 +268,22 @@ impl Work {
 
     /// Puts the image in its place; false when it is not the one that was asked for.
     fn complete(&mut self, seq: SeqNo) -> Result<bool, StorageError> {
-        self.keep(&[])?;
-        let Some(receiving) = self.receiving.take().filter(|receiving| receiving.seq == seq) else {
+        let Some(receiving) = &self.receiving else {
             return Ok(false);
         };
+        let (whole, is_wanted) = (receiving.written, receiving.seq == seq);
+        self.keep(&[])?;
+        let Some(receiving) = self.receiving.as_mut().filter(|_| is_wanted) else {
+            self.receiving = None;
+            return Ok(false);
+        };
+        // Done again after a failure, the last chunk goes to the same place.
+        receiving.written = whole;
         let path = self.images.join(format!("{:016}", seq.get()));
-        receiving
-            .file
-            .sync_all()
-            .and_then(|()| fs::rename(&receiving.path, &path))
+        files::sync(&receiving.file)
+            .and_then(|()| files::rename(&receiving.path, &path))
             .map_err(StorageError::io(&receiving.path, "cannot be put in its place"))?;
+        self.receiving = None;
         super::directory::sync_directory(&self.images)?;
         // A restart begins with it from now on.
         self.keeper.adopt(seq);

@@ -21,6 +21,8 @@ pub struct Superblock {
     pub starts: u64,
     /// The first segment of the log.
     pub log_start: u64,
+    /// The last segment that was made; zero before the first. It and those back to `log_start` are missed when they are gone.
+    pub log_end: u64,
     /// The last checkpoint whose image is kept; zero for none.
     pub image: SeqNo,
     /// Keys the checksums of the log.
@@ -46,6 +48,7 @@ impl Superblock {
             self.log_start,
             self.image.get(),
             self.seed,
+            self.log_end,
         ];
         for (place, number) in numbers.into_iter().enumerate() {
             block[40 + 8 * place..48 + 8 * place].copy_from_slice(&number.to_le_bytes());
@@ -80,6 +83,7 @@ impl Superblock {
             log_start: number(3)?,
             image: SeqNo::new(number(4)?),
             seed: number(5)?,
+            log_end: number(6)?,
         }))
     }
 

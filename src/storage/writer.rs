@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::buffer::AlignedBuffer;
 use super::group::{GroupHeader, HEADER_BYTES};
-use super::{StorageError, codec};
+use super::{StorageError, codec, files};
 use crate::protocol::Record;
 use crate::types::{Lsn, SeqNo};
 
@@ -107,6 +107,8 @@ pub struct LogWriter {
     /// The segment to begin with.
     first_segment: u64,
     is_full: bool,
+    /// The disk had no space for the last write.
+    is_short_of_space: bool,
 }
 
 impl LogWriter {
@@ -140,6 +142,7 @@ impl LogWriter {
             ready: VecDeque::new(),
             first_segment,
             is_full: false,
+            is_short_of_space: false,
         }
     }
 
@@ -214,10 +217,17 @@ impl LogWriter {
         self.durable == self.next_lsn
     }
 
-    /// Whether the next group waits for a segment.
+    /// Whether the next group waits for a segment, or for space to write it.
     #[must_use]
-    pub fn waits_for_segment(&self) -> bool {
-        self.is_full
+    pub fn waits_for_space(&self) -> bool {
+        self.is_full || self.is_short_of_space
+    }
+
+    /// Whether the disk had no space for the last write, though the segment was filled before: file systems that copy on
+    /// write, and thin volumes, may have none. The [next operation](Self::next_operation) tries again.
+    #[must_use]
+    pub fn is_short_of_space(&self) -> bool {
+        self.is_short_of_space
     }
 
     /// The segment that should be filled with zeros next, if one is needed and may exist.
@@ -242,6 +252,7 @@ impl LogWriter {
             self.take_off()?;
         }
         let flight = self.flight.as_mut()?;
+        self.is_short_of_space = false;
         match flight.step {
             Step::Write(from) => {
                 flight.step = Step::Writing(from);
@@ -336,6 +347,11 @@ impl LogWriter {
         match (flight.step, outcome) {
             // Interrupted before anything was done: once more.
             (Step::Writing(from), Err(libc::EINTR | libc::EAGAIN)) => flight.step = Step::Write(from),
+            // Nothing was written, and nothing promised: it can wait.
+            (Step::Writing(from), Err(errno)) if files::is_space_errno(errno) => {
+                flight.step = Step::Write(from);
+                self.is_short_of_space = true;
+            }
             (Step::Writing(_), Err(errno)) => return Err(failed("a write", errno)),
             (Step::Writing(_), Ok(0)) => return Err(failed("a write of nothing", libc::EIO)),
             (Step::Writing(from), Ok(count)) => {

@@ -2,7 +2,7 @@
 //!
 //! | operation | bytes | result |
 //! |---|---|---|
-//! | deposit | `1`, account u64, amount u64 | `0` and the new balance |
+//! | deposit | `1`, account u64, amount u64, a memo of any length, which is not kept | `0` and the new balance |
 //! | transfer | `2`, from u64, to u64, amount u64 | `0`, or `1` when the funds do not suffice |
 //! | balance | `3`, account u64 | `0` and the balance |
 //!
@@ -38,6 +38,14 @@ fn operation(kind: u8, fields: &[u64]) -> Vec<u8> {
 #[must_use]
 pub fn deposit(account: u64, amount: u64) -> Vec<u8> {
     operation(DEPOSIT, &[account, amount])
+}
+
+/// The same with a memo, so that the operation has `bytes` if that is more.
+#[must_use]
+pub fn deposit_with_memo(account: u64, amount: u64, bytes: usize) -> Vec<u8> {
+    let mut operation = deposit(account, amount);
+    operation.resize(bytes.max(operation.len()), b'm');
+    operation
 }
 
 /// The operation that moves `amount` from one account to another.
@@ -78,21 +86,18 @@ fn accounts(kind: u8) -> usize {
 /// Kind and fields of an operation; `None` when its length fits no kind.
 fn parse(operation: &[u8]) -> Option<(u8, [u64; 3])> {
     let (&kind, rest) = operation.split_first()?;
-    let (fields_read, tail) = rest.as_chunks::<8>();
-    if !tail.is_empty() || fields_read.len() > 3 {
-        return None;
-    }
-    let mut fields = [0; 3];
-    for (field, bytes) in fields.iter_mut().zip(fields_read) {
-        *field = u64::from_le_bytes(*bytes);
-    }
     let expected = match kind {
         DEPOSIT => 2,
         TRANSFER => 3,
         BALANCE => 1,
         _ => return None,
     };
-    (fields_read.len() == expected).then_some((kind, fields))
+    let (read, memo) = rest.split_at_checked(8 * expected)?;
+    let mut fields = [0; 3];
+    for (field, bytes) in fields.iter_mut().zip(read.as_chunks::<8>().0) {
+        *field = u64::from_le_bytes(*bytes);
+    }
+    (memo.is_empty() || kind == DEPOSIT).then_some((kind, fields))
 }
 
 impl Application for Bank {
@@ -115,13 +120,12 @@ impl Application for Bank {
         }
     }
 
-    fn prepare(&self, state: &PartitionedStore, operation: &[u8]) {
-        let Some((kind, fields)) = parse(operation) else {
-            return;
-        };
-        fields[..accounts(kind)]
-            .iter()
-            .for_each(|account| state.touch(&account.to_le_bytes()));
+    fn prepare(&self, state: &PartitionedStore, operations: &[&[u8]]) {
+        let parsed = operations.iter().filter_map(|operation| parse(operation));
+        state.touch(parsed.flat_map(|(kind, fields)| {
+            let accounts = fields.into_iter().take(accounts(kind));
+            accounts.map(u64::to_le_bytes)
+        }));
     }
 
     fn name(&self) -> &'static str {

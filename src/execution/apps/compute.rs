@@ -100,8 +100,8 @@ impl<A: ScalableApp> Application for Compute<A> {
         self.inner.unordered_execution(state, operation, result);
     }
 
-    fn prepare(&self, state: &A::State, operation: &[u8]) {
-        self.inner.prepare(state, operation);
+    fn prepare(&self, state: &A::State, operations: &[&[u8]]) {
+        self.inner.prepare(state, operations);
     }
 
     fn name(&self) -> &'static str {

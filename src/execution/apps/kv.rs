@@ -104,10 +104,12 @@ impl Application for Kv {
         }
     }
 
-    fn prepare(&self, state: &PartitionedStore, operation: &[u8]) {
-        if let Some((_, key, _)) = parse(operation) {
-            state.touch(key);
-        }
+    fn prepare(&self, state: &PartitionedStore, operations: &[&[u8]]) {
+        state.touch(
+            operations
+                .iter()
+                .filter_map(|operation| Some(parse(operation)?.1)),
+        );
     }
 
     fn name(&self) -> &'static str {

@@ -42,6 +42,8 @@ pub(crate) struct LogRole {
     asked: Option<u64>,
     /// There was no space: ask again then.
     ask_again_at: Option<Time>,
+    /// There was no space: write again then.
+    write_again_at: Option<Time>,
     told: Lsn,
     failure: Option<StorageError>,
     metrics: Arc<Metrics>,
@@ -66,6 +68,7 @@ impl LogRole {
             waiting: None,
             asked: None,
             ask_again_at: None,
+            write_again_at: None,
             failure: None,
             metrics,
         }
@@ -123,6 +126,12 @@ impl LogRole {
         any
     }
 
+    /// Whether nothing is written until somebody makes room: an operator, or a checkpoint.
+    fn is_short_of_space(&self) -> bool {
+        let is_at_bound = self.writer.waits_for_space() && self.writer.wanted_segment().is_none();
+        self.ask_again_at.is_some() || self.writer.is_short_of_space() || is_at_bound
+    }
+
     fn token(&self, operation: u8) -> Token {
         Token {
             owner: self.owner,
@@ -132,10 +141,20 @@ impl LogRole {
         }
     }
 
-    fn operate(&mut self, reactor: &mut Reactor) -> bool {
+    fn operate(&mut self, now: Time, reactor: &mut Reactor) -> bool {
         if self.failure.is_some() {
             return false;
         }
+        if self.writer.is_short_of_space() {
+            let again_at = *self.write_again_at.get_or_insert_with(|| {
+                tracing::error!("no space to write the log: nothing is voted until there is");
+                now.after(SPACE_PAUSE)
+            });
+            if now < again_at {
+                return false;
+            }
+        }
+        self.write_again_at = None;
         let Some(operation) = self.writer.next_operation() else {
             return false;
         };
@@ -171,8 +190,8 @@ impl Role for LogRole {
         self.take_entries() | kept
     }
 
-    fn finish(&mut self, _: Time, reactor: &mut Reactor) -> bool {
-        let operated = self.operate(reactor);
+    fn finish(&mut self, now: Time, reactor: &mut Reactor) -> bool {
+        let operated = self.operate(now, reactor);
         if self.asked.is_none()
             && let Some(index) = self.writer.wanted_segment()
         {
@@ -189,6 +208,9 @@ impl Role for LogRole {
         counters
             .image_bytes
             .store(self.keeper.image_bytes(), Ordering::Relaxed);
+        counters
+            .log_waits_for_space
+            .store(u64::from(self.is_short_of_space()), Ordering::Relaxed);
         counters
             .log_bytes
             .store(self.writer.used_bytes(), Ordering::Relaxed);
@@ -212,11 +234,11 @@ impl Role for LogRole {
     }
 
     fn next_timeout(&self) -> Option<Time> {
-        self.ask_again_at
+        self.ask_again_at.into_iter().chain(self.write_again_at).min()
     }
 
     fn drain(&mut self, finishing: bool) -> bool {
-        finishing && !self.has_input() && (self.writer.is_idle() || self.writer.waits_for_segment())
+        finishing && !self.has_input() && (self.writer.is_idle() || self.writer.waits_for_space())
     }
 
     fn failure(&mut self) -> Option<StorageError> {
