@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use atlas_smr_replica::Client;
@@ -22,7 +22,7 @@ fn rounds() -> usize {
 }
 
 /// One caller adds distinct powers to the counter until told to stop: what was acknowledged, in order, with the sums.
-fn add(client: &Client, stop: &AtomicBool) -> (Vec<u64>, Vec<Instant>) {
+fn add(client: &Client, stop: &AtomicBool, acknowledged: &AtomicU64) -> (Vec<u64>, Vec<Instant>) {
     let (mut sums, mut ends) = (Vec::new(), Vec::new());
     while !stop.load(Ordering::Acquire) {
         let sum = client
@@ -30,6 +30,7 @@ fn add(client: &Client, stop: &AtomicBool) -> (Vec<u64>, Vec<Instant>) {
             .expect("a call outlives every crash");
         sums.push(counter::value(&sum).expect("a sum"));
         ends.push(Instant::now());
+        acknowledged.fetch_add(1, Ordering::Release);
     }
     (sums, ends)
 }
@@ -61,16 +62,17 @@ fn check(histories: &[Vec<u64>], last: u64) {
 }
 
 /// Runs callers while `disturb` does its worst, and checks what they were told.
-fn under_load(dir: &Path, disturb: impl FnOnce()) {
+fn under_load(dir: &Path, disturb: impl FnOnce(&AtomicU64)) {
     let clients: Vec<Client> = (0..3).map(|client| connect(dir, client)).collect();
     let (stop, begin) = (AtomicBool::new(false), Instant::now());
+    let acknowledged = AtomicU64::new(0);
     let (histories, ends): (Vec<Vec<u64>>, Vec<Vec<Instant>>) = std::thread::scope(|scope| {
         let callers: Vec<_> = clients
             .iter()
             .flat_map(|client| [client, client])
-            .map(|client| scope.spawn(|| add(client, &stop)))
+            .map(|client| scope.spawn(|| add(client, &stop, &acknowledged)))
             .collect();
-        disturb();
+        disturb(&acknowledged);
         stop.store(true, Ordering::Release);
         callers.into_iter().map(|caller| caller.join().unwrap()).collect()
     });
@@ -88,7 +90,7 @@ fn one_after_another_is_killed_and_catches_up_while_the_others_serve() {
     let _alone = alone();
     let dir = init("counter");
     let mut replicas = start(dir.path());
-    under_load(dir.path(), || {
+    under_load(dir.path(), |_| {
         for round in 0..rounds() {
             let victim = round % 4;
             std::thread::sleep(Duration::from_millis(10 + 7 * (round as u64 % 13)));
@@ -115,7 +117,7 @@ fn a_damaged_image_is_replaced_by_the_state_of_others_under_load() {
         "checkpoint_decisions = 50",
     );
     let mut replicas = start(dir.path());
-    under_load(dir.path(), || {
+    under_load(dir.path(), |_| {
         let images = dir.path().join("r3-data/images");
         let newest = || {
             let files = std::fs::read_dir(&images)
@@ -144,10 +146,14 @@ fn all_four_are_killed_again_and_again_and_nothing_acknowledged_is_lost_or_done_
     let _alone = alone();
     let dir = init("counter");
     let mut replicas = start(dir.path());
-    under_load(dir.path(), || {
+    under_load(dir.path(), |acknowledged| {
         for round in 0..rounds() {
-            // Long enough for some calls, short enough to hit every moment of their lives.
-            std::thread::sleep(Duration::from_millis(20 + 7 * (round as u64 % 13)));
+            // The service is back, and no sooner: every round loses calls that were under way, at another moment of their lives.
+            let before = acknowledged.load(Ordering::Acquire);
+            while acknowledged.load(Ordering::Acquire) == before {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            std::thread::sleep(Duration::from_millis(7 * (round as u64 % 13)));
             replicas.clear();
             replicas = start(dir.path());
         }

@@ -86,7 +86,7 @@ fn a_wiped_directory_is_refused_and_cannot_be_made_anew_over_its_remains() {
         error.contains(path.to_str().unwrap()) && error.contains("there is no superblock"),
         "{error}"
     );
-    assert!(error.contains("give it a new key and reconfigure"), "{error}");
+    assert!(error.contains("atlas run --repair"), "{error}");
     let again = DataDirectory::format(&path, CLUSTER, NODE, Epoch::ZERO).unwrap_err();
     assert!(matches!(again, StorageError::Remains { .. }), "{again}");
     assert!(
