@@ -339,6 +339,7 @@ impl<S: Stack> Replica<S> {
                 _ => {}
             }
             if timer == Timer::Status {
+                self.consider_gap(now);
                 let mut standing = self.ordering.standing();
                 standing.disputed = self.disputes.own();
                 self.view_transfer.on_status_due(now, standing, &mut self.outbox);

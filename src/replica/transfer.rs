@@ -33,6 +33,9 @@ use crate::types::{ClientId, Digest, NodeId, SeqNo, Time};
 
 /// A replica so many decisions behind f+1 others has them transferred; fewer come with the next status.
 const LAG_DECISIONS: u64 = 32;
+/// A replica that decided nothing for so many of its statuses in a row, while f+1 others are further, has what it lacks
+/// transferred, however little that is: the others may have forgotten it.
+const GAP_STATUSES: u32 = 8;
 /// How many batches answer one question of a log transfer, at most.
 const BATCHES_PER_ANSWER: u64 = 64;
 /// How many certificates of stable checkpoints are remembered.
@@ -165,6 +168,8 @@ pub(super) struct Transfers {
     /// The last decision that was handed out, to execution unless it waits.
     pub released: SeqNo,
     allowances: Vec<Allowance>,
+    /// What was decided at the last status, and for how many statuses.
+    gap: (SeqNo, u32),
     pub limits: TransferLimits,
 }
 
@@ -183,6 +188,7 @@ impl Transfers {
             awaiting: None,
             released: SeqNo::ZERO,
             allowances: vec![allowance; n],
+            gap: (SeqNo::ZERO, 0),
             limits,
         }
     }
@@ -290,6 +296,18 @@ impl<S: Stack> Replica<S> {
         let reached = self.transfers.reached(self.settings.quorum.weak());
         let is_far = reached > self.ordering.decided().plus(LAG_DECISIONS);
         if is_far && self.log_transfer.state() == LogTransferState::Idle {
+            self.begin_log_transfer(now);
+        }
+    }
+
+    /// Our own status is due: a gap that does not close is closed by a transfer.
+    pub(super) fn consider_gap(&mut self, now: Time) {
+        let decided = self.ordering.decided();
+        let (last, statuses) = self.transfers.gap;
+        self.transfers.gap = (decided, if last == decided { statuses + 1 } else { 0 });
+        let is_behind = self.transfers.reached(self.settings.quorum.weak()) > decided;
+        if statuses >= GAP_STATUSES && is_behind && self.transfer_phase() == TransferPhase::NotRunning {
+            self.transfers.gap.1 = 0;
             self.begin_log_transfer(now);
         }
     }
