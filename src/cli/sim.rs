@@ -245,8 +245,10 @@ impl Sim {
             false => self.seeds.clone(),
         };
         let begin = Instant::now();
-        let mut summary = Summary::default();
-        summary.hits = pair_names().map(|name| (name, 0)).collect();
+        let mut summary = Summary {
+            hits: pair_names().map(|name| (name, 0)).collect(),
+            ..Summary::default()
+        };
         if profiles.contains(&Profile::Byzantine) {
             let names = Lie::ALL.iter().map(|lie| lie.name());
             let names = names.chain(Roguery::ALL.iter().map(|roguery| roguery.name()));

@@ -109,6 +109,18 @@ pub trait Witness {
     fn on_record(&mut self, _record: &Record) {}
     /// This decision is executed again.
     fn on_replayed(&mut self, _decision: &Arc<Proposal>) {}
+    /// An image cannot be read: the replica goes on without.
+    fn on_damaged_image(&mut self, error: &StorageError) {
+        tracing::error!(%error, "the image of a checkpoint cannot be read; its state has to come from other replicas");
+    }
+    /// The log is damaged: the replica goes on without.
+    fn on_damaged_log(&mut self, error: &StorageError) {
+        tracing::error!(
+            %error,
+            "the log is damaged, and votes in it may be forgotten; the state comes from other replicas, and this replica abstains from votes \
+             until what it may have promised does not matter any more"
+        );
+    }
 }
 
 impl Witness for () {}
@@ -125,11 +137,11 @@ pub fn restart<S: Stack, M: Medium>(
     witness: &mut impl Witness,
 ) -> Result<Restored, StorageError> {
     let superblock = medium.superblock();
-    let stables = find_stables(medium, settings, &superblock)?;
+    let stables = find_stables(medium, settings, &superblock, witness)?;
     let image = match restore_image(medium, &superblock, executor) {
         Ok(image) => image,
         Err(error) => {
-            tracing::error!(%error, "the image of a checkpoint cannot be read; its state has to come from other replicas");
+            witness.on_damaged_image(&error);
             medium.set_image_aside(superblock.image)?;
             replica.restore_without_image(superblock.image);
             None
@@ -175,6 +187,7 @@ fn find_stables<M: Medium>(
     medium: &mut M,
     settings: &RestartSettings,
     superblock: &Superblock,
+    witness: &mut impl Witness,
 ) -> Result<Vec<(Lsn, Vec<u8>)>, StorageError> {
     let mut stables = Vec::new();
     let read = |segment: &Found| medium.read_segment(segment);
@@ -187,11 +200,7 @@ fn find_stables<M: Medium>(
     match scanned {
         Ok(_) => Ok(stables),
         Err(damage @ StorageError::Damaged { .. }) if settings.can_abstain => {
-            tracing::error!(
-                error = %damage,
-                "the log is damaged, and votes in it may be forgotten; the state comes from other replicas, and this replica abstains from \
-                 votes until what it may have promised does not matter any more"
-            );
+            witness.on_damaged_log(&damage);
             repair_log(medium, &settings.reader, &damage)?;
             Ok(Vec::new())
         }

@@ -250,11 +250,10 @@ impl<S: Stack> ConsensusRole<S> {
                     tracing::warn!(%view, "this replica votes again: what it had forgotten does not matter any more");
                     let mark = self.mark.take();
                     // Nobody waits for it, and the disk must not hold up this shard.
-                    std::thread::spawn(move || match mark.map(|mark| mark.remove()) {
-                        Some(Err(error)) => {
-                            tracing::error!(%error, "it abstains once more after its next start")
+                    std::thread::spawn(move || {
+                        if let Some(Err(error)) = mark.map(|mark| mark.remove()) {
+                            tracing::error!(%error, "it abstains once more after its next start");
                         }
-                        Some(Ok(())) | None => {}
                     });
                 }
                 Action::Stable(claim) => tracing::debug!(seq = %claim.seq, "checkpoint stable"),
