@@ -1,5 +1,5 @@
 #[path = "sim_mutants.rs"]
-mod hunt;
+mod planted;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -189,7 +189,7 @@ fn run_all(total: u64, summary: &mut Summary, play: impl Fn(u64) -> RunReport + 
 impl Sim {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
         if self.mutants {
-            return hunt::mutants(&self.seeds, &self.profile.profiles());
+            return planted::mutants(&self.seeds, &self.profile.profiles());
         }
         match self.seed {
             Some(seed) => Ok(self.run_one(seed)),

@@ -303,7 +303,7 @@ impl<S: Stack> Replica<S> {
             self.transfers.reached(self.settings.quorum.weak()),
             self.ordering.decided(),
         );
-        if self.transfers.moved.0 != here {
+        if self.transfers.moved.0 != here || reached <= here {
             self.transfers.moved = (here, now);
         }
         let is_stuck = reached > here && now.since(self.transfers.moved.1) >= GAP_PATIENCE;

@@ -95,6 +95,11 @@ impl Witness for ReadBack {
     fn on_replayed(&mut self, decision: &Arc<Proposal>) {
         self.replayed.push(decision.clone());
     }
+
+    // The run's story and its counts tell of damage.
+    fn on_damaged_image(&mut self, _: &StorageError) {}
+
+    fn on_damaged_log(&mut self, _: &StorageError) {}
 }
 
 /// Preprocessing, consensus, execution and the disk of one replica.

@@ -109,6 +109,18 @@ pub trait Witness {
     fn on_record(&mut self, _record: &Record) {}
     /// This decision is executed again.
     fn on_replayed(&mut self, _decision: &Arc<Proposal>) {}
+    /// An image cannot be read: the replica goes on without.
+    fn on_damaged_image(&mut self, error: &StorageError) {
+        tracing::error!(%error, "the image of a checkpoint cannot be read; its state has to come from other replicas");
+    }
+    /// The log is damaged: the replica goes on without.
+    fn on_damaged_log(&mut self, error: &StorageError) {
+        tracing::error!(
+            %error,
+            "the log is damaged, and votes in it may be forgotten; the state comes from other replicas, and this replica abstains from votes \
+             until what it may have promised does not matter any more"
+        );
+    }
 }
 
 impl Witness for () {}
@@ -124,13 +136,13 @@ pub fn restart<S: Stack, M: Medium>(
     executor: &mut ExecutorOf<S>,
     witness: &mut impl Witness,
 ) -> Result<Restored, StorageError> {
-    let stables = find_stables(medium, settings)?;
+    let stables = find_stables(medium, settings, witness)?;
     // As it is when a damaged log was set aside.
     let superblock = medium.superblock();
     let image = match restore_image(medium, &superblock, executor) {
         Ok(image) => image,
         Err(error) => {
-            tracing::error!(%error, "the image of a checkpoint cannot be read; its state has to come from other replicas");
+            witness.on_damaged_image(&error);
             medium.set_image_aside(superblock.image)?;
             replica.restore_without_image(superblock.image);
             None
@@ -174,7 +186,11 @@ pub fn restart<S: Stack, M: Medium>(
 }
 
 /// The records about what is stable. A log that is damaged is replaced by an empty one, if that may be.
-fn find_stables<M: Medium>(medium: &mut M, settings: &RestartSettings) -> Result<Vec<Record>, StorageError> {
+fn find_stables<M: Medium>(
+    medium: &mut M,
+    settings: &RestartSettings,
+    witness: &mut impl Witness,
+) -> Result<Vec<Record>, StorageError> {
     let mut stables = Vec::new();
     let read = |segment: &Found| medium.read_segment(segment);
     let scanned = scan_with(&medium.superblock(), &medium.segments()?, read, |raw| {
@@ -186,11 +202,7 @@ fn find_stables<M: Medium>(medium: &mut M, settings: &RestartSettings) -> Result
     match scanned {
         Ok(_) => Ok(stables),
         Err(damage @ StorageError::Damaged { .. }) if settings.can_abstain => {
-            tracing::error!(
-                error = %damage,
-                "the log is damaged, and votes in it may be forgotten; the state comes from other replicas, and this replica abstains from \
-                 votes until what it may have promised does not matter any more"
-            );
+            witness.on_damaged_log(&damage);
             repair_log(medium, &settings.reader, &damage)?;
             Ok(Vec::new())
         }
