@@ -47,25 +47,31 @@ pub(super) fn recover<S: Stack>(
     executor: &mut ExecutorOf<S>,
 ) -> Result<Recovered, ReplicaError> {
     let cluster = &config.node.cluster;
-    let directory = DataDirectory::open(&config.db_path, cluster.cluster_id(), config.node.id)?;
+    let mut directory = DataDirectory::open(&config.db_path, cluster.cluster_id(), config.node.id)?;
     budget(config).check(&directory)?;
-    let superblock = *directory.superblock();
-    let (mut segments, mut stables) = (directory.segments()?, Vec::new());
+    let mut superblock = *directory.superblock();
+    let mut stables = Vec::new();
     let mut find_stable = |raw: RawRecord<'_>| {
         if raw.is_stable() {
             stables.push((raw.lsn, raw.bytes.to_vec()));
         }
         Ok(())
     };
-    match scan(&superblock, &segments, &mut find_stable) {
-        Ok(_) => {}
+    let found = directory.segments();
+    let scanned = found.and_then(|segments| {
+        scan(&superblock, &segments, &mut find_stable)?;
+        Ok(segments)
+    });
+    let segments = match scanned {
+        Ok(segments) => segments,
         Err(damage @ StorageError::Damaged { .. }) => {
-            repair_log(config, digester, &directory, damage)?;
-            segments = directory.segments()?;
+            repair_log(config, digester, &mut directory, damage)?;
+            superblock = *directory.superblock();
             stables.clear();
+            directory.segments()?
         }
         Err(error) => return Err(error.into()),
-    }
+    };
     let image = match restore_image(&directory, &superblock, executor) {
         Ok(image) => image,
         Err(error) => {

@@ -25,7 +25,7 @@ fn can_abstain(config: &ReplicaConfig) -> bool {
 pub(super) fn repair_log(
     config: &ReplicaConfig,
     digester: &Digester,
-    directory: &DataDirectory,
+    directory: &mut DataDirectory,
     damage: StorageError,
 ) -> Result<(), ReplicaError> {
     if !can_abstain(config) {
@@ -39,6 +39,8 @@ pub(super) fn repair_log(
     };
     mark.set(&damage.to_string(), view)?;
     let aside = set_log_aside(directory.path())?;
+    // Nothing is missed from now on of what was set aside.
+    directory.update(|superblock| (superblock.log_start, superblock.log_end) = (1, 0))?;
     tracing::error!(
         error = %damage,
         evidence = %aside.display(),
@@ -65,7 +67,11 @@ fn last_view(
     directory: &DataDirectory,
 ) -> Result<Option<u64>, StorageError> {
     let reader = RecordReader::new(digester.clone(), config.node.cluster.checker_limits());
-    let remains = Remains::of(directory.superblock(), &directory.segments()?)?;
+    // Where a segment is missing, what it said is not known.
+    let Ok(segments) = directory.segments() else {
+        return Ok(None);
+    };
+    let remains = Remains::of(directory.superblock(), &segments)?;
     let mut last = None;
     remains.each(|raw| {
         let view = match reader.read(raw.bytes) {
