@@ -51,6 +51,7 @@ mod hunt {
         if let Ok(style) = ProgressStyle::with_template("  {bar:40} {pos}/{len} {msg}") {
             bar.set_style(style);
         }
+        println!("{:<30} {:>5}  killed by", "mutant", "runs");
         let next = AtomicU64::new(0);
         let (found, received) = mpsc::channel();
         let mut hunts = BTreeMap::new();
@@ -67,7 +68,7 @@ mod hunt {
             drop(found);
             for (mutant, hunt) in received {
                 bar.inc(1);
-                bar.set_message(format!("{mutant:?}"));
+                bar.suspend(|| print_row(mutant, &hunt));
                 hunts.insert(mutant, hunt);
             }
         });
@@ -98,31 +99,31 @@ mod hunt {
         hunt
     }
 
+    fn print_row(mutant: Mutant, hunt: &Hunt) {
+        let by = hunt
+            .killer
+            .as_ref()
+            .and_then(|report| Some((report, report.violation.as_ref()?)));
+        let by = match by {
+            Some((report, violation)) => {
+                let accused = if hunt.innocent {
+                    ""
+                } else {
+                    "  (so does the unmutated code!)"
+                };
+                format!(
+                    "{:?}, --profile {} --seed {}{accused}",
+                    violation.rule,
+                    report.profile.name(),
+                    report.seed
+                )
+            }
+            None => "nothing: SURVIVED".to_owned(),
+        };
+        println!("{:<30} {:>5}  {by}", format!("{mutant:?}"), hunt.runs);
+    }
+
     fn print(hunts: &BTreeMap<Mutant, Hunt>, took_s: f64) -> ExitCode {
-        println!("{:<30} {:>5}  killed by", "mutant", "runs");
-        for (mutant, hunt) in hunts {
-            let by = hunt
-                .killer
-                .as_ref()
-                .and_then(|report| Some((report, report.violation.as_ref()?)));
-            let by = match by {
-                Some((report, violation)) => {
-                    let accused = if hunt.innocent {
-                        ""
-                    } else {
-                        "  (so does the unmutated code!)"
-                    };
-                    format!(
-                        "{:?}, --profile {} --seed {}{accused}",
-                        violation.rule,
-                        report.profile.name(),
-                        report.seed
-                    )
-                }
-                None => "nothing: SURVIVED".to_owned(),
-            };
-            println!("{:<30} {:>5}  {by}", format!("{mutant:?}"), hunt.runs);
-        }
         let survivors = hunts.values().filter(|hunt| hunt.killer.is_none()).count();
         let accused = hunts.values().filter(|hunt| !hunt.innocent).count();
         println!(

@@ -35,17 +35,19 @@
 //! nothing more is asked for, and not much more before nothing more is taken; the state is never held in memory, but for one piece per
 //! donor that comes in slices, of at most [`PIECE_BYTES_MAX`]; at most [`OFFERS_MAX`] offers of a replica are judged per question.
 
+mod receiving;
+
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use receiving::{Block, Receiving};
+
 use super::{ImageEvent, ImageTask, StateTransferProtocol, StateTransferState, Target};
 use crate::crypto::Digester;
-use crate::execution::{
-    ImageChunk, ImageError, ImageHead, ImageIndex, MonolithicState, PieceReader, PieceWriter,
-};
+use crate::execution::{ImageChunk, ImageError, ImageHead, ImageIndex, MonolithicState, PieceReader};
 use crate::messages::{CheckpointClaim, CheckpointOffer, PieceRange, StateTransferMessage};
 use crate::mutants::{Mutant, active};
 use crate::protocol::{Effect, Outbox, Recipients, Timer};
@@ -53,8 +55,6 @@ use crate::types::{ClusterId, Epoch, NodeId, SeqNo, Signers, Time};
 
 /// About how many bytes answer one question.
 pub const ANSWER_BYTES: usize = 1 << 20;
-/// How many pieces a donor is to send, at most.
-const BLOCK: usize = 64;
 /// How often everything is looked at.
 const TICK: Duration = Duration::from_millis(50);
 /// Bytes handed to the disk and not written yet.
@@ -81,23 +81,6 @@ impl Default for PieceTransferTuning {
     }
 }
 
-/// What a donor is to send.
-#[derive(Debug)]
-struct Block {
-    /// The next piece.
-    next: usize,
-    /// The piece to stop before.
-    until: usize,
-    /// When it was given to the donor.
-    since: Time,
-    /// By then it has to have sent some of it.
-    deadline: Time,
-    /// Puts the slices of a long piece together.
-    reader: PieceReader,
-    /// How much of a long piece has come.
-    offset: u64,
-}
-
 #[derive(Debug)]
 enum Phase {
     Idle,
@@ -114,20 +97,6 @@ enum Phase {
     },
     Receiving(Box<Receiving>),
     Installing,
-}
-
-#[derive(Debug)]
-struct Receiving {
-    index: ImageIndex,
-    is_open: bool,
-    done: Vec<bool>,
-    done_count: usize,
-    /// By donor.
-    blocks: Vec<Option<Block>>,
-    bytes: u64,
-    unkept: usize,
-    /// When something came last.
-    progress: Time,
 }
 
 /// Brings states `S` in pieces.
@@ -426,102 +395,6 @@ impl<S: MonolithicState> PieceTransfer<S> {
             out.push(Effect::Image(ImageTask::Complete(claim.seq)));
             self.phase = Phase::Installing;
         }
-    }
-}
-
-impl Receiving {
-    /// Pieces that are missing and that nobody is to send, in a row.
-    fn next_block(&self) -> Option<(usize, usize)> {
-        let is_free = |piece: usize| {
-            let owed = self
-                .blocks
-                .iter()
-                .flatten()
-                .any(|block| block.next <= piece && piece < block.until);
-            !self.done[piece] && !owed
-        };
-        let first = (0..self.done.len()).find(|piece| is_free(*piece))?;
-        let until = (first..self.done.len().min(first + BLOCK)).find(|piece| !is_free(*piece));
-        Some((first, until.unwrap_or(self.done.len().min(first + BLOCK))))
-    }
-
-    /// The rest of a block that nobody was asked for later than at `late`.
-    fn next_late_block(&self, late: Time) -> Option<(usize, usize)> {
-        let blocks = || self.blocks.iter().flatten();
-        let missing = |block: &Block| (block.next..block.until).find(|piece| !self.done[*piece]);
-        let is_late = |piece: usize| {
-            let mut owing = blocks().filter(|block| block.next <= piece && piece < block.until);
-            owing.all(|block| block.since <= late)
-        };
-        blocks().find_map(|block| {
-            let piece = missing(block).filter(|piece| is_late(*piece))?;
-            Some((piece, block.until))
-        })
-    }
-
-    /// Checks the pieces of a chunk and hands the new ones to the disk. Chunks may come late, twice or out of order: only
-    /// contents that the index does not cover are a lie.
-    fn take_chunk(
-        &mut self,
-        block: &mut Block,
-        bytes: &Bytes,
-        digester: &Digester,
-        out: &mut Outbox,
-    ) -> Result<(), ImageError> {
-        let chunk = ImageChunk::parse(bytes)?;
-        let Some((first, end)) = chunk.range() else {
-            return Ok(());
-        };
-        let is_long = matches!(&chunk, ImageChunk::Slice(slice) if slice.length > PIECE_BYTES_MAX);
-        if end.max(first + 1) > self.done.len() || is_long {
-            return Err(ImageError::Kind);
-        }
-        let is_pieces = matches!(chunk, ImageChunk::Pieces(_)) && first < end;
-        if is_pieces && !self.done[first..end].contains(&true) {
-            // All of it is new: it is kept as it came.
-            block.reader.read(&self.index, chunk, digester, |_, _| Ok(()))?;
-            self.done[first..end].fill(true);
-            self.done_count += end - first;
-            self.unkept += bytes.len();
-            out.push(Effect::Image(ImageTask::Keep(bytes.clone())));
-            block.offset = block.reader.partial_bytes();
-            return Ok(());
-        }
-        let mut writer = PieceWriter::default();
-        let (done, done_count, index) = (&mut self.done, &mut self.done_count, &self.index);
-        let read = block.reader.read(index, chunk, digester, |piece, bytes| {
-            if !std::mem::replace(&mut done[piece], true) {
-                *done_count += 1;
-                writer.write(piece, bytes);
-            }
-            Ok(())
-        });
-        match read {
-            // A slice that does not follow the one before.
-            Err(ImageError::State) => block.reader = PieceReader::default(),
-            other => other?,
-        }
-        block.offset = block.reader.partial_bytes();
-        for kept in writer.finish() {
-            self.unkept += kept.len();
-            out.push(Effect::Image(ImageTask::Keep(kept.into())));
-        }
-        Ok(())
-    }
-
-    /// Takes a chunk that an earlier attempt had kept.
-    fn take_found(&mut self, bytes: &Bytes, reader: &mut PieceReader, digester: &Digester) {
-        let Ok(chunk) = ImageChunk::parse(bytes) else {
-            return;
-        };
-        let (done, done_count) = (&mut self.done, &mut self.done_count);
-        // What does not fit is asked for again.
-        let _ = reader.read(&self.index, chunk, digester, |piece, _| {
-            if !std::mem::replace(&mut done[piece], true) {
-                *done_count += 1;
-            }
-            Ok(())
-        });
     }
 }
 
