@@ -41,6 +41,9 @@ pub(super) struct Sim {
     /// Plant every known fault in the protocol, one after the other, and see that it is found.
     #[arg(long, conflicts_with_all = ["seed", "trace"])]
     mutants: bool,
+    /// Only the planted faults of these names.
+    #[arg(long, requires = "mutants", value_delimiter = ',')]
+    only: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -189,7 +192,7 @@ fn run_all(total: u64, summary: &mut Summary, play: impl Fn(u64) -> RunReport + 
 impl Sim {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
         if self.mutants {
-            return planted::mutants(&self.seeds, &self.profile.profiles());
+            return planted::mutants(&self.seeds, &self.profile.profiles(), &self.only);
         }
         match self.seed {
             Some(seed) => Ok(self.run_one(seed)),

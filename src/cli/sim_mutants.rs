@@ -8,7 +8,7 @@ use crate::sim::Profile;
 
 /// Without the feature there is nothing to find.
 #[cfg(not(feature = "mutants"))]
-pub(super) fn mutants(_: &Range<u64>, _: &[Profile]) -> Result<ExitCode, CommandError> {
+pub(super) fn mutants(_: &Range<u64>, _: &[Profile], _: &[String]) -> Result<ExitCode, CommandError> {
     Err(
         "this binary has no planted faults; run: cargo run --release --features mutants -- sim --mutants"
             .into(),
@@ -43,11 +43,20 @@ mod hunt {
     pub(in crate::cli) fn mutants(
         seeds: &Range<u64>,
         profiles: &[Profile],
+        only: &[String],
     ) -> Result<ExitCode, CommandError> {
+        let is_chosen = |name: &String| Mutant::ALL.iter().any(|mutant| format!("{mutant:?}") == *name);
+        if let Some(unknown) = only.iter().find(|name| !is_chosen(name)) {
+            return Err(format!("--only {unknown}: there is no planted fault of this name").into());
+        }
+        let chosen: Vec<Mutant> = Mutant::ALL
+            .into_iter()
+            .filter(|mutant| only.is_empty() || only.contains(&format!("{mutant:?}")))
+            .collect();
         // A mutant may well die by an assertion: that is a finding, not news.
         std::panic::set_hook(Box::new(|_| {}));
         let begin = Instant::now();
-        let bar = ProgressBar::new(Mutant::ALL.len() as u64);
+        let bar = ProgressBar::new(chosen.len() as u64);
         if let Ok(style) = ProgressStyle::with_template("  {bar:40} {pos}/{len} {msg}") {
             bar.set_style(style);
         }
@@ -57,9 +66,9 @@ mod hunt {
         let mut hunts = BTreeMap::new();
         std::thread::scope(|scope| {
             for _ in 0..WORKERS {
-                let (next, found) = (&next, found.clone());
+                let (next, found, chosen) = (&next, found.clone(), &chosen);
                 scope.spawn(move || {
-                    while let Some(mutant) = Mutant::ALL.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    while let Some(mutant) = chosen.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
                         // The receiver outlives the workers.
                         let _ = found.send((*mutant, hunt(*mutant, seeds, profiles)));
                     }

@@ -20,8 +20,8 @@
 //!
 //! **What is judged.** Safety all the time. Progress: whatever honest clients asked is done within
 //! [`PROGRESS_BOUND`](plan::PROGRESS_BOUND) of virtual time after the network, disks and clocks have healed, with up to f
-//! replicas that lie or are gone, and whatever other clients do. Excepted are runs in which more than f replicas are faulty or
-//! have fallen behind what the others remember: these need a transfer.
+//! replicas that lie or are gone, and whatever other clients do. Replicas that crash and restart with what they had on disk are not faulty; those
+//! whose disk was wiped, rolled back or rotted are, and count among the f.
 
 mod byzantine;
 pub mod checker;

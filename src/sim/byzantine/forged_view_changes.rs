@@ -19,7 +19,7 @@ impl ForgedViewChanges {
 
     fn forge(&self, stage: &mut Stage<'_>, truth: &ViewChange) -> ViewChange {
         let mut forged = truth.clone();
-        match stage.dice.below(7) {
+        match stage.dice.below(9) {
             // Nothing was ever prepared.
             0 => forged.prepared.clear(),
             1 => {
@@ -28,6 +28,14 @@ impl ForgedViewChanges {
             }
             // Something else was, lately.
             2 => boast(&mut forged, self.window, [0x77; 32]),
+            // The null request was: a batch that everybody has.
+            7 => boast(&mut forged, self.window, [0; 32]),
+            // What was proposed first was, and nothing that came after it.
+            8 => {
+                forged.prepared = truth.pre_prepared.clone();
+                forged.prepared.sort_by_key(|placed| (placed.seq, placed.view));
+                forged.prepared.dedup_by_key(|placed| placed.seq);
+            }
             // A checkpoint that only the liar has signed, again and again.
             3 => {
                 forged.stable_seq = forged.stable_seq.saturating_add(self.window);

@@ -45,6 +45,9 @@ fn choose_at(seq: u64, view_changes: &[ViewChange], quorum: Quorum) -> Option<Di
         .collect();
     prepared.sort_unstable_by(|a, b| b.cmp(a));
     prepared.dedup();
+    if active(Mutant::NewViewSkipsA1) {
+        prepared.reverse();
+    }
     // Condition A: some ⟨n, d, v⟩ in a P satisfies A1 and A2. The latest view first, then the larger digest: all
     // replicas try them in one order.
     let verified = prepared
