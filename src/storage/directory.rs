@@ -284,7 +284,7 @@ pub(super) fn superblock_path(path: &Path) -> PathBuf {
     path.join("superblock")
 }
 
-fn numbered(directory: &Path, number: u64) -> PathBuf {
+pub(super) fn numbered(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("{number:016}"))
 }
 

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::directory::numbered;
 use super::group::{BLOCK_BYTES, GroupHeader};
 use super::{StorageError, Superblock, codec};
 use crate::types::{Lsn, SeqNo};
@@ -152,12 +153,11 @@ pub fn scan_with(
 
 /// Whether the last segment that was made is there.
 fn check_end(superblock: &Superblock, files: &[Found]) -> Result<(), StorageError> {
-    let (last, path) = files
-        .last()
-        .map_or((0, PathBuf::from("log")), |file| (file.index, file.path.clone()));
-    if last >= superblock.log_end {
+    if files.last().map_or(0, |file| file.index) >= superblock.log_end {
         return Ok(());
     }
+    let log = files.last().and_then(|file| file.path.parent());
+    let path = numbered(log.unwrap_or(Path::new("log")), superblock.log_end);
     let what = format!(
         "the log goes on to segment {}, which is missing",
         superblock.log_end
