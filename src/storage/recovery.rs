@@ -158,11 +158,7 @@ fn check_end(superblock: &Superblock, files: &[Found]) -> Result<(), StorageErro
     }
     let log = files.last().and_then(|file| file.path.parent());
     let path = numbered(log.unwrap_or(Path::new("log")), superblock.log_end);
-    let what = format!(
-        "the log goes on to segment {}, which is missing",
-        superblock.log_end
-    );
-    Err(StorageError::damaged(&path, 0, what))
+    Err(StorageError::damaged(&path, 0, "the segment is missing"))
 }
 
 fn next_group<'a>(
