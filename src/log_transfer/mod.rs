@@ -11,7 +11,9 @@
 //! - *It [begins](LogTransferProtocol::begin), or its timer fires while it runs:* everybody is asked what was decided
 //!   after the last place known. A donor that owes batches for too long loses its range to another, and is asked again only
 //!   when every other one was too slow as well; if others' batches wait for one of its, a trickle does not help it.
-//! - *Decided:* kept by donor. A place at which f+1 distinct donors name one digest is settled: one of them is correct.
+//! - *Decided:* kept by donor, after what it named before: it may be asked for all that it named and we lack. A place at which f+1
+//!   distinct donors name one digest is settled: one of them is correct. If f+1 had more to name than fits an answer, they are asked
+//!   for it as soon as there is room, and not at the next tick.
 //! - *A place is settled and a donor that named its digest has nothing to do:* it is asked for the next range of batches;
 //!   while few are missing and ordering goes on, it may well get them by itself, and nobody is asked.
 //! - *A batch:* taken if its digest is the settled one of its place. Another donor's digest at a settled place counts as a lie, and the
@@ -24,7 +26,7 @@
 //! **Why one digest from f+1 is enough**, and no certificate: the digests are 32 bytes a decision, so asking everybody costs
 //! little, and one correct donor among f+1 equal ones has decided this. Batches, which are large, come from one donor each.
 //!
-//! Invariants: memory is bounded by [`DECIDED_MAX`] digests per donor, and by [`AHEAD_MAX`] batches of about [`AHEAD_BYTES_MAX`]; at
+//! Invariants: memory is bounded by [`NAMED_MAX`] digests per donor, and by [`AHEAD_MAX`] batches of about [`AHEAD_BYTES_MAX`]; at
 //! most one range is under way per donor; batches are delivered in order, each once.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -40,6 +42,8 @@ use crate::types::{ClusterId, Digest, Epoch, NodeId, Quorum, SeqNo, Time};
 pub const AHEAD_MAX: u64 = 256;
 /// How many bytes of batches may be at hand before only the next one is taken.
 pub const AHEAD_BYTES_MAX: usize = 64 << 20;
+/// How many digests after the last delivered place are kept of a donor: while batches come for one answer, the next one does.
+const NAMED_MAX: usize = 2 * DECIDED_MAX;
 /// How many batches are asked for in one message.
 const RANGE: u64 = 16;
 /// So few missing decisions ordering may get by itself.
@@ -99,8 +103,9 @@ pub trait LogTransferProtocol {
     /// [`Timer::LogTransfer`] fired.
     fn on_timeout(&mut self, now: Time, out: &mut Outbox);
 
-    /// The next batch in order, if it is at hand. `decided` is what ordering has reached, perhaps on its own.
-    fn deliver(&mut self, decided: SeqNo) -> Option<Arc<Proposal>>;
+    /// The next batch in order, if it is at hand; if not, more are asked for. `decided` is what ordering has reached, perhaps on
+    /// its own.
+    fn deliver(&mut self, now: Time, decided: SeqNo, out: &mut Outbox) -> Option<Arc<Proposal>>;
 
     /// How far it is.
     fn state(&self) -> LogTransferState;
@@ -127,6 +132,8 @@ impl Owed {
 struct Donor {
     first: SeqNo,
     digests: VecDeque<Digest>,
+    /// Its last answer was full, and it was not asked since.
+    has_more: bool,
     owes: Option<Owed>,
     /// It has forgotten what we need.
     forgot: bool,
@@ -143,6 +150,25 @@ impl Donor {
     fn digest(&self, seq: SeqNo) -> Option<&Digest> {
         let place = (seq >= self.first).then(|| seq.since(self.first))?;
         self.digests.get(place as usize)
+    }
+
+    /// It names digests from `first` on. They go on where its last ones ended, or begin nearer; what is nearer is needed first.
+    fn name(&mut self, delivered: SeqNo, first: SeqNo, digests: &[Digest]) {
+        let passed = delivered.next().since(first).min(digests.len() as u64) as usize;
+        let (first, digests) = (first.plus(passed as u64), &digests[passed..]);
+        let end = self.first.plus(self.digests.len() as u64);
+        if digests.is_empty() {
+            return;
+        }
+        if self.digests.is_empty() || first < self.first {
+            self.first = first;
+            self.digests.clear();
+            self.digests.extend(digests);
+        } else if first <= end {
+            let known = end.since(first) as usize;
+            self.digests.extend(digests.iter().skip(known));
+        }
+        self.digests.truncate(NAMED_MAX);
     }
 }
 
@@ -167,6 +193,8 @@ pub struct RangedLogTransfer {
     delivered_at_tick: SeqNo,
     moving: u32,
     stuck: u32,
+    /// Since the last tick, ordering took batches that were brought here.
+    brought: bool,
     turn: usize,
     tuning: LogTransferTuning,
 }
@@ -191,6 +219,7 @@ impl RangedLogTransfer {
             delivered_at_tick: SeqNo::ZERO,
             moving: 0,
             stuck: 0,
+            brought: false,
             turn: 0,
             tuning: LogTransferTuning::default(),
         }
@@ -223,6 +252,7 @@ impl RangedLogTransfer {
         let rest = self.batches.split_off(&seq.next());
         for passed in std::mem::replace(&mut self.batches, rest).values() {
             self.batch_bytes -= passed.batch.bytes;
+            self.brought = true;
         }
         for donor in &mut self.donors {
             let passed = seq.next().since(donor.first) as usize;
@@ -254,9 +284,22 @@ impl RangedLogTransfer {
     }
 
     fn ask(&mut self, out: &mut Outbox) {
+        if self.settled.len() > NAMED_MAX - DECIDED_MAX {
+            // There is no room for the answers.
+            return;
+        }
+        self.donors.iter_mut().for_each(|donor| donor.has_more = false);
         let after = self.settled_end().get();
         let message = LogTransferMessage::AskDecided { after };
         out.send(Recipients::Others, message.encode(self.cluster, self.epoch));
+    }
+
+    /// Asks for what did not fit the last answers, if there was such.
+    fn ask_on(&mut self, out: &mut Outbox) {
+        let full = self.donors.iter().filter(|donor| donor.has_more).count();
+        if full >= self.quorum.weak() {
+            self.ask(out);
+        }
     }
 
     /// Gives idle donors ranges of settled places whose batches nobody is to send.
@@ -343,7 +386,8 @@ impl RangedLogTransfer {
             true => (self.moving, self.stuck) = (0, self.stuck + 1),
             false => (self.moving, self.stuck) = (self.moving + 1, 0),
         }
-        if self.settled.len() > NEAR {
+        if self.settled.len() > NEAR || std::mem::take(&mut self.brought) {
+            // It does not go on by itself.
             self.moving = 0;
         }
         self.delivered_at_tick = self.delivered;
@@ -367,7 +411,7 @@ impl LogTransferProtocol for RangedLogTransfer {
             self.delivered_at_tick = decided;
             self.out_of_reach = false;
             self.running = true;
-            (self.quiet, self.moving, self.stuck) = (0, 0, 0);
+            (self.quiet, self.moving, self.stuck, self.brought) = (0, 0, 0, false);
         }
         self.advance_to(decided);
         self.ask(out);
@@ -388,13 +432,14 @@ impl LogTransferProtocol for RangedLogTransfer {
             return;
         }
         let needed = self.settled_end().next();
+        let delivered = self.delivered;
         let Some(donor) = self.donors.get_mut(from.index()) else {
             return;
         };
         donor.forgot = first > needed;
         if !donor.forgot {
-            donor.first = first;
-            donor.digests = digests.iter().copied().take(DECIDED_MAX).collect();
+            donor.has_more = digests.len() >= DECIDED_MAX;
+            donor.name(delivered, first, digests);
         }
         let forgetful = self.donors.iter().filter(|donor| donor.forgot).count();
         if forgetful >= self.quorum.weak() {
@@ -402,6 +447,7 @@ impl LogTransferProtocol for RangedLogTransfer {
             return;
         }
         self.settle();
+        self.ask_on(out);
         self.fetch(now, out);
     }
 
@@ -450,12 +496,18 @@ impl LogTransferProtocol for RangedLogTransfer {
         out.set_timer(Timer::LogTransfer, now.after(TICK));
     }
 
-    fn deliver(&mut self, decided: SeqNo) -> Option<Arc<Proposal>> {
+    fn deliver(&mut self, now: Time, decided: SeqNo, out: &mut Outbox) -> Option<Arc<Proposal>> {
         if !self.running {
             return None;
         }
+        let has_moved = decided > self.delivered;
         self.advance_to(decided);
-        self.batches.get(&decided.next()).cloned()
+        let next = self.batches.get(&decided.next()).cloned();
+        if has_moved && next.is_none() {
+            self.ask_on(out);
+            self.fetch(now, out);
+        }
+        next
     }
 
     fn state(&self) -> LogTransferState {

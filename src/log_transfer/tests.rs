@@ -68,10 +68,41 @@ impl Bench {
         });
     }
 
+    fn deliver(&mut self, decided: u64) -> Option<Arc<Proposal>> {
+        self.transfer
+            .deliver(self.now, SeqNo::new(decided), &mut self.out)
+    }
+
     fn wait_ms(&mut self, ms: u64) {
         for _ in 0..ms / 50 {
             self.now = self.now.after(TICK);
             self.transfer.on_timeout(self.now, &mut self.out);
+        }
+    }
+
+    /// All donors have decided `last`, and answer what they are asked.
+    fn answer(&mut self, to: Recipients, message: &Bytes, last: u64) {
+        let message = Checked::<SystemMessage>::body_of(message).unwrap();
+        let ArchivedSystemMessage::LogTransferMessage(message) = &*message else {
+            return;
+        };
+        match (message, to) {
+            (ArchivedLogTransferMessage::AskDecided { after }, _) => {
+                let first = after.to_native() + 1;
+                let named = (first..=last).take(DECIDED_MAX).map(digest);
+                let digests: Vec<Digest> = named.collect();
+                // A donor that has nothing to name says nothing.
+                for donor in (0..3).filter(|_| !digests.is_empty()) {
+                    let (donor, first) = (NodeId::new(donor), SeqNo::new(first));
+                    self.transfer
+                        .on_decided(self.now, donor, first, &digests, &mut self.out);
+                }
+            }
+            (ArchivedLogTransferMessage::FetchDecisions { first, count }, Recipients::One(to)) => {
+                let first = first.to_native();
+                self.serve(&(to.get(), first..=first + u64::from(count.to_native()) - 1));
+            }
+            _ => {}
         }
     }
 
@@ -155,7 +186,7 @@ fn a_trickle_of_batches_does_not_hold_up_what_others_have_sent() {
         if tick % 9 == 0 {
             bench.send(trickling, delivered + 1);
         }
-        while bench.transfer.deliver(SeqNo::new(delivered)).is_some() {
+        while bench.deliver(delivered).is_some() {
             delivered += 1;
         }
         bench.wait_ms(50);
@@ -181,7 +212,7 @@ fn it_ends_when_ordering_goes_on_by_itself_close_behind_the_others() {
     let mut bench = Bench::new();
     for decided in 1..20 {
         (0..3).for_each(|donor| bench.name(donor, decided + 5));
-        bench.transfer.deliver(SeqNo::new(decided));
+        bench.deliver(decided);
         bench.wait_ms(50);
         assert_eq!(bench.asked(), [], "ordering gets these by itself");
     }
@@ -215,8 +246,8 @@ fn batches_that_are_at_hand_take_bounded_memory() {
         .transfer
         .on_batch(bench.now, NodeId::new(1), big(1), &mut bench.out);
     assert!(next.is_none());
-    assert!(bench.transfer.deliver(SeqNo::ZERO).is_some());
-    bench.transfer.deliver(SeqNo::new(5));
+    assert!(bench.deliver(0).is_some());
+    bench.deliver(5);
     assert_eq!(bench.transfer.batch_bytes, 5 * (AHEAD_BYTES_MAX / 8));
 }
 
@@ -232,5 +263,75 @@ fn one_donor_cannot_settle_a_place_nor_have_a_batch_of_another_digest_taken() {
         .transfer
         .on_batch(bench.now, NodeId::new(0), forged, &mut bench.out);
     assert!(refused.is_some());
-    assert!(bench.transfer.deliver(SeqNo::ZERO).is_none());
+    assert!(bench.deliver(0).is_none());
+}
+
+/// Donors answer every question in one round trip, and at its end ordering takes what there is. The time until all was
+/// delivered, and the most digests that were kept of a donor.
+fn transferred(decisions: u64, round_trip: Duration) -> (Duration, usize) {
+    let mut bench = Bench::new();
+    let (mut delivered, mut most, mut tick) = (0, 0, None);
+    while delivered < decisions && bench.transfer.state() != LogTransferState::Idle {
+        let effects: Vec<Effect> = bench.out.drain().collect();
+        bench.now = bench.now.after(round_trip);
+        for effect in effects {
+            match effect {
+                Effect::Send { to, message, .. } => bench.answer(to, &message, decisions),
+                Effect::SetTimer { at, .. } => tick = Some(at),
+                _ => {}
+            }
+        }
+        if tick.take_if(|at| *at <= bench.now).is_some() {
+            bench.transfer.on_timeout(bench.now, &mut bench.out);
+        }
+        while bench.deliver(delivered).is_some() {
+            delivered += 1;
+        }
+        let kept = bench.transfer.donors.iter().map(|donor| donor.digests.len());
+        most = kept
+            .chain([most, bench.transfer.settled.len()])
+            .max()
+            .unwrap_or(0);
+    }
+    assert_eq!(delivered, decisions, "at {:?}", bench.now);
+    (bench.now.since(Time::START), most)
+}
+
+#[test]
+fn a_long_log_comes_as_fast_as_donors_send_it_and_waits_for_no_tick() {
+    const DECISIONS: u64 = 10_000;
+    // Answers that come long before a tick, and such that a tick falls amid the batches of every one.
+    for round_trip in [1, 10].map(Duration::from_millis) {
+        let (took, most) = transferred(DECISIONS, round_trip);
+        let rounds = took.as_micros() / round_trip.as_micros();
+        // Three donors, a range each.
+        let needed = u128::from(DECISIONS / (3 * RANGE));
+        assert!(
+            rounds <= needed + needed / 10,
+            "{rounds} round trips, {needed} needed"
+        );
+        assert!(most <= NAMED_MAX, "{most}");
+    }
+}
+
+#[test]
+fn answers_that_overlap_come_late_or_leave_a_gap_take_nothing_away_that_is_needed() {
+    let named = |first: u64, last: u64| (first..=last).map(digest).collect::<Vec<_>>();
+    let (mut donor, delivered) = (Donor::default(), SeqNo::new(10));
+    for (first, last, range) in [
+        (5, 20, 11..=20),
+        (15, 30, 11..=30),
+        (1, 8, 11..=30),
+        (11, 25, 11..=30),
+        (40, 50, 11..=30),
+        (31, 40, 11..=40),
+    ] {
+        donor.name(delivered, SeqNo::new(first), &named(first, last));
+        let has: Vec<u64> = (1..60)
+            .filter(|seq| donor.digest(SeqNo::new(*seq)) == Some(&digest(*seq)))
+            .collect();
+        assert_eq!(has, range.collect::<Vec<_>>(), "after {first} to {last}");
+    }
+    donor.name(delivered, SeqNo::new(11), &named(11, 20_000));
+    assert_eq!(donor.digests.len(), NAMED_MAX);
 }

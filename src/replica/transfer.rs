@@ -14,6 +14,7 @@
 //! A replica whose own checkpoint is contradicted by a quorum stops executing at once and replaces its state in the same way.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,8 +26,8 @@ use crate::execution::SequenceWindow;
 use crate::log_transfer::{LogTransferProtocol, LogTransferState};
 use crate::messages::archived::{ArchivedLogTransferMessage, ArchivedStateTransferMessage};
 use crate::messages::{
-    CheckpointClaim, CheckpointOffer, ChunkOf, DECIDED_MAX, LogTransferMessage, PieceRange, SignedCheckpoint,
-    StateTransferMessage,
+    CheckpointClaim, CheckpointOffer, ChunkOf, DECIDED_MAX, LogTransferMessage, PieceRange, Proposal,
+    SignedCheckpoint, StateTransferMessage,
 };
 use crate::ordering::OrderingProtocol;
 use crate::protocol::{Recipients, Record};
@@ -346,7 +347,7 @@ impl<S: Stack> Replica<S> {
     /// Goes on with what runs.
     pub(super) fn go_on_with_transfers(&mut self, now: Time) {
         while !self.waits_for_state()
-            && let Some(decision) = self.log_transfer.deliver(self.ordering.decided())
+            && let Some(decision) = self.next_transferred(now)
         {
             let before = self.ordering.decided();
             self.ordering.on_transferred(now, &decision, &mut self.outbox);
@@ -367,6 +368,14 @@ impl<S: Stack> Replica<S> {
         if let Some(target) = self.state_transfer.take_target() {
             self.aim_at(now, target.claim, target.chain);
         }
+    }
+
+    fn next_transferred(&mut self, now: Time) -> Option<Arc<Proposal>> {
+        let next = self
+            .log_transfer
+            .deliver(now, self.ordering.decided(), &mut self.outbox);
+        self.carry_out(now);
+        next
     }
 
     /// The checkpoint whose state will come is known.
