@@ -392,7 +392,6 @@ impl<A: Application> SimReplica<A> {
             }
             Action::Stable(claim) => said.push(Said::Stable(claim)),
             Action::Diverged { ours, .. } => said.push(Said::Diverged { ours }),
-            // No simulated disk is damaged.
             Action::AbstentionOver => {
                 self.disk.platter.mark = None;
                 said.push(Said::AbstentionOver);

@@ -149,19 +149,20 @@ impl Agreement {
 
     /// A correct replica replaced its state by that of a checkpoint, which must be one that a correct replica took.
     pub(in crate::sim) fn installed(&mut self, host: usize, claim: CheckpointClaim) -> Result<(), Broken> {
+        self.adopt(host, claim).ok_or_else(|| {
+            let what = format!("host {host} installs {claim:?}, which no correct replica took");
+            (Rule::Checkpoints, what)
+        })
+    }
+
+    /// A host has the state of a checkpoint from now on; `None` when no correct replica took it.
+    fn adopt(&mut self, host: usize, claim: CheckpointClaim) -> Option<()> {
         let seq = claim.seq.get();
         let history = self.histories.get(&seq);
-        match history.filter(|_| self.checkpoints.get(&seq) == Some(&claim.digest)) {
-            Some(history) => {
-                self.hosts[host].clients.clone_from(history);
-                self.hosts[host].last = seq;
-                Ok(())
-            }
-            None => Err((
-                Rule::Checkpoints,
-                format!("host {host} installs {claim:?}, which no correct replica took"),
-            )),
-        }
+        let history = history.filter(|_| self.checkpoints.get(&seq) == Some(&claim.digest))?;
+        self.hosts[host].clients.clone_from(history);
+        self.hosts[host].last = seq;
+        Some(())
     }
 
     /// A correct replica starts again, from the image of a checkpoint that a correct replica took, if any.
@@ -175,19 +176,10 @@ impl Agreement {
             self.hosts[host].clients.clear();
             return Ok(());
         };
-        let seq = claim.seq.get();
-        let history = self.histories.get(&seq);
-        match history.filter(|_| self.checkpoints.get(&seq) == Some(&claim.digest)) {
-            Some(history) => {
-                self.hosts[host].clients.clone_from(history);
-                self.hosts[host].last = seq;
-                Ok(())
-            }
-            None => Err((
-                Rule::Recovery,
-                format!("host {host} starts from {claim:?}, which no correct replica took"),
-            )),
-        }
+        self.adopt(host, claim).ok_or_else(|| {
+            let what = format!("host {host} starts from {claim:?}, which no correct replica took");
+            (Rule::Recovery, what)
+        })
     }
 
     /// The last place that any correct replica executed.
