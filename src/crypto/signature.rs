@@ -1,7 +1,7 @@
 use ed25519_zebra::{VerificationKey, VerificationKeyBytes, batch};
 use zeroize::Zeroizing;
 
-use super::{Domain, key_text};
+use super::{Domain, key_text, verdicts};
 use crate::types::Digest;
 
 /// The size of a signature, in bytes.
@@ -96,11 +96,20 @@ impl VerifyingKey {
         digest: &Digest,
         signature: &Signature,
     ) -> Result<(), SignatureError> {
-        let key =
-            VerificationKey::try_from(VerificationKeyBytes::from(self.0)).map_err(|_| SignatureError)?;
+        let is_valid = verdicts::recall(&self.0, domain, digest, signature).unwrap_or_else(|| {
+            let is_valid = self.judge(domain, digest, signature);
+            verdicts::note(&self.0, domain, digest, signature, is_valid);
+            is_valid
+        });
+        is_valid.then_some(()).ok_or(SignatureError)
+    }
+
+    fn judge(&self, domain: Domain, digest: &Digest, signature: &Signature) -> bool {
+        let Ok(key) = VerificationKey::try_from(VerificationKeyBytes::from(self.0)) else {
+            return false;
+        };
         let signature = ed25519_zebra::Signature::from_bytes(signature);
-        key.verify(&signature, &signed_bytes(domain, digest))
-            .map_err(|_| SignatureError)
+        key.verify(&signature, &signed_bytes(domain, digest)).is_ok()
     }
 }
 
@@ -108,49 +117,72 @@ impl VerifyingKey {
 /// the one single verification gives.
 #[derive(Debug, Default)]
 pub struct BatchVerifier {
-    items: Vec<batch::Item>,
+    questions: Vec<Question>,
+}
+
+#[derive(Debug)]
+struct Question {
+    key: VerifyingKey,
+    domain: Domain,
+    digest: Digest,
+    signature: Signature,
+    /// The verdict, if it is remembered.
+    known: Option<bool>,
+}
+
+impl Question {
+    fn item(&self) -> batch::Item {
+        let signature = ed25519_zebra::Signature::from_bytes(&self.signature);
+        let signed = signed_bytes(self.domain, &self.digest);
+        (VerificationKeyBytes::from(self.key.0), signature, &signed).into()
+    }
 }
 
 impl BatchVerifier {
     /// Adds a signature; its place is the number of those added before.
     pub fn queue(&mut self, key: &VerifyingKey, domain: Domain, digest: &Digest, signature: &Signature) {
-        let signature = ed25519_zebra::Signature::from_bytes(signature);
-        self.items.push(
-            (
-                VerificationKeyBytes::from(key.0),
-                signature,
-                &signed_bytes(domain, digest),
-            )
-                .into(),
-        );
+        self.questions.push(Question {
+            key: *key,
+            domain,
+            digest: *digest,
+            signature: *signature,
+            known: verdicts::recall(&key.0, domain, digest, signature),
+        });
     }
 
     /// How many are waiting.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.items.len()
+        self.questions.len()
     }
 
     /// Whether none is waiting.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.questions.is_empty()
     }
 
     /// Verifies and forgets all of them, and calls `verdict` for each in order.
     pub fn verify(&mut self, mut verdict: impl FnMut(bool)) {
-        if let [item] = self.items.as_slice() {
-            let valid = item.clone().verify_single().is_ok();
-            self.items.clear();
-            return verdict(valid);
-        }
-        let mut all = batch::Verifier::new();
-        for item in &self.items {
-            all.queue(item.clone());
-        }
-        let all_valid = all.verify(rand::rng()).is_ok();
-        for item in self.items.drain(..) {
-            verdict(all_valid || item.verify_single().is_ok());
+        let open = || self.questions.iter().filter(|question| question.known.is_none());
+        let all_valid = open().count() > 1 && {
+            let mut all = batch::Verifier::new();
+            open().for_each(|question| all.queue(question.item()));
+            all.verify(rand::rng()).is_ok()
+        };
+        for question in self.questions.drain(..) {
+            let Question {
+                key,
+                domain,
+                digest,
+                signature,
+                known,
+            } = question;
+            verdict(known.unwrap_or_else(|| {
+                let is_valid = all_valid || key.judge(domain, &digest, &signature);
+                verdicts::note(&key.0, domain, &digest, &signature, is_valid);
+                is_valid
+            }));
         }
     }
 }

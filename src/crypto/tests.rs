@@ -35,6 +35,32 @@ fn a_signature_holds_for_its_key_domain_and_digest_only() {
 }
 
 #[test]
+fn a_remembered_verdict_is_the_one_that_was_given_and_of_that_signature_alone() {
+    remember_verdicts(8);
+    let ours = SigningKey::generate();
+    let key = ours.verifying_key();
+    // More than are remembered, each twice and a forged one beside it, one by one and together.
+    for number in 0..20 {
+        let digest = Digest::from_bytes([number; 32]);
+        let signature = ours.sign(Domain::Checkpoint, &digest);
+        let mut forged = signature;
+        forged[5] ^= 1;
+        for _ in 0..2 {
+            assert!(key.verify(Domain::Checkpoint, &digest, &signature).is_ok());
+            assert!(key.verify(Domain::Checkpoint, &digest, &forged).is_err());
+            assert!(key.verify(Domain::ViewChange, &digest, &signature).is_err());
+            let (mut batch, mut verdicts) = (BatchVerifier::default(), Vec::new());
+            for signature in [&signature, &forged, &signature] {
+                batch.queue(&key, Domain::Checkpoint, &digest, signature);
+                batch.queue(&key, Domain::NewView, &digest, signature);
+            }
+            batch.verify(|is_valid| verdicts.push(is_valid));
+            assert_eq!(verdicts, [true, false, false, false, true, false]);
+        }
+    }
+}
+
+#[test]
 fn both_ends_derive_the_same_mac_key_and_a_small_order_point_gives_none() {
     let (client, replica) = (LinkSecret::generate(), LinkSecret::generate());
     let at_client = MacKey::between(&client, &replica.public(), CLUSTER).unwrap();

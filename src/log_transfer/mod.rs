@@ -18,8 +18,9 @@
 //!   while few are missing and ordering goes on, it may well get them by itself, and nobody is asked.
 //! - *A batch:* taken if its digest is the settled one of its place. Another donor's digest at a settled place counts as a lie, and the
 //!   donor is not asked again in this transfer.
-//! - *f+1 donors have forgotten what we need:* the transfer ends [out of reach](LogTransferState::OutOfReach); the state has to
-//!   be transferred.
+//! - *f+1 donors have forgotten what we need, or one has and nothing came for a while:* the transfer ends
+//!   [out of reach](LogTransferState::OutOfReach); the state has to be transferred. The second when a donor is gone: of the f+1 that are
+//!   left one may remember and one not.
 //! - *Nothing is settled beyond what was delivered, and nobody names more; or few are missing, and ordering goes on without
 //!   them:* it ends. The ordering protocol goes on alone.
 //!
@@ -82,8 +83,11 @@ pub enum LogTransferState {
         /// The last place known to be decided.
         settled: SeqNo,
     },
-    /// The others have forgotten what is needed.
-    OutOfReach,
+    /// Others have forgotten what is needed.
+    OutOfReach {
+        /// f+1 say so. Else somebody does, and too few others name it: one of them may be gone.
+        certain: bool,
+    },
 }
 
 /// A protocol that brings decisions from other replicas: a deterministic state machine (see [`crate::protocol`]).
@@ -180,7 +184,8 @@ pub struct RangedLogTransfer {
     cluster: ClusterId,
     epoch: Epoch,
     running: bool,
-    out_of_reach: bool,
+    /// Others have forgotten what is needed, and whether that is certain.
+    out_of_reach: Option<bool>,
     donors: Vec<Donor>,
     delivered: SeqNo,
     /// By place after `delivered`: what f+1 named, without gaps.
@@ -209,7 +214,7 @@ impl RangedLogTransfer {
             cluster,
             epoch,
             running: false,
-            out_of_reach: false,
+            out_of_reach: None,
             donors: (0..quorum.n()).map(|_| Donor::default()).collect(),
             delivered: SeqNo::ZERO,
             settled: VecDeque::new(),
@@ -409,7 +414,7 @@ impl LogTransferProtocol for RangedLogTransfer {
             self.batch_bytes = 0;
             self.delivered = decided;
             self.delivered_at_tick = decided;
-            self.out_of_reach = false;
+            self.out_of_reach = None;
             self.running = true;
             (self.quiet, self.moving, self.stuck, self.brought) = (0, 0, 0, false);
         }
@@ -420,7 +425,7 @@ impl LogTransferProtocol for RangedLogTransfer {
 
     fn end(&mut self, out: &mut Outbox) {
         self.running = false;
-        self.out_of_reach = false;
+        self.out_of_reach = None;
         self.batches.clear();
         self.batch_bytes = 0;
         self.settled.clear();
@@ -443,7 +448,7 @@ impl LogTransferProtocol for RangedLogTransfer {
         }
         let forgetful = self.donors.iter().filter(|donor| donor.forgot).count();
         if forgetful >= self.quorum.weak() {
-            self.out_of_reach = true;
+            self.out_of_reach = Some(true);
             return;
         }
         self.settle();
@@ -488,6 +493,10 @@ impl LogTransferProtocol for RangedLogTransfer {
         }
         self.observe();
         if self.is_over() {
+            if self.moving == 0 && self.donors.iter().any(|donor| donor.forgot) {
+                self.out_of_reach = Some(false);
+                return;
+            }
             return self.end(out);
         }
         self.end_patience(now);
@@ -512,8 +521,8 @@ impl LogTransferProtocol for RangedLogTransfer {
 
     fn state(&self) -> LogTransferState {
         match (self.running, self.out_of_reach) {
-            (true, true) => LogTransferState::OutOfReach,
-            (true, false) => LogTransferState::Running {
+            (true, Some(certain)) => LogTransferState::OutOfReach { certain },
+            (true, None) => LogTransferState::Running {
                 delivered: self.delivered,
                 settled: self.settled_end(),
             },

@@ -335,3 +335,21 @@ fn answers_that_overlap_come_late_or_leave_a_gap_take_nothing_away_that_is_neede
     donor.name(delivered, SeqNo::new(11), &named(11, 20_000));
     assert_eq!(donor.digests.len(), NAMED_MAX);
 }
+
+#[test]
+fn one_that_forgot_and_one_that_remembers_are_too_few_to_wait_for() {
+    // Of four, one is gone. Of the two others neither f+1 name what is needed, nor have f+1 forgotten it.
+    let mut bench = Bench::new();
+    let later: Vec<Digest> = (11..=20).map(digest).collect();
+    let (forgetful, first) = (NodeId::new(0), SeqNo::new(11));
+    bench
+        .transfer
+        .on_decided(bench.now, forgetful, first, &later, &mut bench.out);
+    bench.name(1, 20);
+    assert!(matches!(bench.transfer.state(), LogTransferState::Running { .. }));
+    bench.wait_ms(500);
+    assert_eq!(
+        bench.transfer.state(),
+        LogTransferState::OutOfReach { certain: false }
+    );
+}

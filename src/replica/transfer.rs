@@ -126,7 +126,7 @@ impl std::fmt::Display for TransferPhase {
             (_, LogTransferState::Running { delivered, settled }) => {
                 write!(f, "; decisions: {delivered} of {settled}")
             }
-            (_, LogTransferState::Idle | LogTransferState::OutOfReach) => Ok(()),
+            (_, LogTransferState::Idle | LogTransferState::OutOfReach { .. }) => Ok(()),
         }
     }
 }
@@ -358,10 +358,13 @@ impl<S: Stack> Replica<S> {
             self.counters.decisions_transferred += 1;
         }
         match self.log_transfer.state() {
-            LogTransferState::OutOfReach => {
+            LogTransferState::OutOfReach { certain } => {
                 self.log_transfer.end(&mut self.outbox);
                 let after = self.ordering.decided();
-                self.begin_state_transfer(now, after);
+                // One replica's word alone sends nobody looking for a state.
+                if certain || self.transfers.reached(self.settings.quorum.weak()) > after {
+                    self.begin_state_transfer(now, after);
+                }
             }
             LogTransferState::Idle | LogTransferState::Running { .. } => {}
         }

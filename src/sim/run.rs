@@ -27,7 +27,7 @@ pub struct RunReport {
     /// Its kind.
     pub profile: Profile,
     /// The digest of everything that happened: equal for equal seeds.
-    pub digest: [u8; 32],
+    pub digest: [u8; 16],
     /// The first rule that was broken.
     pub violation: Option<Violation>,
     /// Virtual time that passed.

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::byzantine::Liar;
 use super::checker::{Agreement, Ledger, Rule, Violation};
@@ -25,6 +26,7 @@ use super::replica::{Durable, Said, SimReplica};
 use super::stack::ExecutorMaker;
 use super::{Dice, Knobs};
 use crate::client::{CallError, Outcome, Output, Session};
+use crate::crypto::remember_verdicts;
 use crate::execution::Application;
 use crate::messages::{Checked, ENVELOPE_BYTES, Mode, RequestFrame, SystemMessage};
 use crate::net::hello::Peer;
@@ -38,6 +40,8 @@ pub(super) use lives::PAIRS;
 const DEADLINE: Duration = Duration::from_secs(10_000);
 /// More messages than this are under way only if something answers itself.
 const QUEUE_MAX: usize = 1 << 20;
+/// How many verdicts on signatures are remembered: those of one run, about.
+const VERDICTS_MAX: usize = 1 << 14;
 /// How often a faulty client acts.
 const ROGUE_PAUSE_MS: (u64, u64) = (5, 80);
 
@@ -79,7 +83,8 @@ pub(super) struct World<A: Application> {
     queue: BinaryHeap<Reverse<Planned>>,
     made: u64,
     open_calls: usize,
-    hasher: blake3::Hasher,
+    /// Everything that happened; nobody lies to it, so it need not be cryptographic.
+    hasher: Xxh3,
     /// What a turn says; only the allocation stays.
     said: Vec<Said>,
     make_executor: ExecutorMaker,
@@ -90,6 +95,8 @@ pub(super) struct World<A: Application> {
 impl<A: Application> World<A> {
     /// The world of a plan, with no calls yet.
     pub fn new(plan: &Plan, make_executor: ExecutorMaker) -> Self {
+        // All replicas live on this thread.
+        remember_verdicts(VERDICTS_MAX);
         let mut dice = Dice::new(plan.seed);
         let knobs = plan.knobs.clone();
         let hosts: Vec<Host<A>> = (0..plan.hosts())
@@ -149,7 +156,7 @@ impl<A: Application> World<A> {
             queue: BinaryHeap::new(),
             made: 0,
             open_calls: 0,
-            hasher: blake3::Hasher::new(),
+            hasher: Xxh3::new(),
             speculates: (0..plan.hosts()).map(|host| plan.speculates(host)).collect(),
             make_executor,
             said: Vec::new(),
@@ -187,8 +194,8 @@ impl<A: Application> World<A> {
     }
 
     /// The digest of everything that has happened.
-    pub fn digest(&self) -> [u8; 32] {
-        *self.hasher.finalize().as_bytes()
+    pub fn digest(&self) -> [u8; 16] {
+        self.hasher.digest128().to_be_bytes()
     }
 
     /// Lets the next event happen; false when there is none before `until`, or a rule is broken.
@@ -231,10 +238,15 @@ impl<A: Application> World<A> {
     }
 
     fn note(&mut self, kind: u8, whom: usize, bytes: &[u8]) {
-        self.hasher.update(&[kind]);
-        self.hasher.update(&(whom as u64).to_le_bytes());
-        self.hasher.update(&self.now.as_nanos().to_le_bytes());
-        self.hasher.update(&(bytes.len() as u64).to_le_bytes());
+        let head = [
+            u64::from(kind),
+            whom as u64,
+            self.now.as_nanos(),
+            bytes.len() as u64,
+        ];
+        for word in head {
+            self.hasher.update(&word.to_le_bytes());
+        }
         self.hasher.update(bytes);
     }
 

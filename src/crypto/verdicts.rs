@@ -1,0 +1,59 @@
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
+use super::{Domain, SIGNATURE_BYTES, Signature};
+use crate::types::Digest;
+
+/// Everything a verdict depends on.
+type Question = ([u8; 32], u8, [u8; 32], [u8; SIGNATURE_BYTES]);
+
+thread_local! {
+    static VERDICTS: RefCell<Option<Verdicts>> = const { RefCell::new(None) };
+}
+
+#[derive(Debug)]
+struct Verdicts {
+    known: HashMap<Question, bool, RandomState>,
+    most: usize,
+}
+
+/// From now on the calling thread remembers its verdicts on up to `most` signatures, and does not compute them again.
+///
+/// Verification is a function of key, domain, digest and signature alone, so nothing but the time changes. Where one
+/// thread is every replica of a cluster, each signature is otherwise verified n times and more. A replica of its own gains nothing, and does
+/// not switch this on.
+pub fn remember_verdicts(most: usize) {
+    VERDICTS.with_borrow_mut(|verdicts| {
+        *verdicts = Some(Verdicts {
+            known: HashMap::default(),
+            most,
+        });
+    });
+}
+
+fn question(key: &[u8; 32], domain: Domain, digest: &Digest, signature: &Signature) -> Question {
+    (*key, domain as u8, *digest.as_bytes(), *signature)
+}
+
+/// The verdict, if it is remembered.
+pub(super) fn recall(key: &[u8; 32], domain: Domain, digest: &Digest, signature: &Signature) -> Option<bool> {
+    VERDICTS.with_borrow(|verdicts| {
+        let known = &verdicts.as_ref()?.known;
+        known.get(&question(key, domain, digest, signature)).copied()
+    })
+}
+
+/// Remembers a verdict, if that is wanted.
+pub(super) fn note(key: &[u8; 32], domain: Domain, digest: &Digest, signature: &Signature, is_valid: bool) {
+    VERDICTS.with_borrow_mut(|verdicts| {
+        let Some(verdicts) = verdicts else { return };
+        if verdicts.known.len() >= verdicts.most {
+            verdicts.known.clear();
+        }
+        verdicts
+            .known
+            .insert(question(key, domain, digest, signature), is_valid);
+    });
+}
