@@ -110,6 +110,7 @@ pub(crate) fn chunk_head(offset: u64, chunk: &[u8], seed: u64) -> [u8; HEAD_BYTE
 /// Where a chunk lies, and what is in it.
 #[derive(Debug, Clone, Copy)]
 struct Place {
+    is_head: bool,
     /// The first piece in it, and where in this piece it starts; `None` for head and index.
     piece: Option<(usize, u64)>,
     offset: u64,
@@ -180,8 +181,13 @@ impl<F: ReadAt> ImageFile<F> {
         let mut offset = MAGIC.len() as u64;
         while let Some(place) = image.place(offset)? {
             offset = place.offset + (HEAD_BYTES + place.length) as u64;
-            // A transfer that was interrupted and went on wrote head and index again.
-            if place.piece.is_some() || image.places.len() < 2 {
+            // A transfer that was interrupted and went on wrote head, or head and index, again.
+            let is_again = match image.places.len() {
+                0 => false,
+                1 => place.is_head,
+                _ => place.piece.is_none(),
+            };
+            if !is_again {
                 image.places.push(place);
             }
         }
@@ -212,6 +218,7 @@ impl<F: ReadAt> ImageFile<F> {
             .read_exact_at(start, offset + HEAD_BYTES as u64)
             .map_err(|_| damaged("it ends inside a chunk"))?;
         Ok(Some(Place {
+            is_head: ImageChunk::is_head(start),
             piece: ImageChunk::start(start),
             offset,
             length,
