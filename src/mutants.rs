@@ -6,192 +6,163 @@
 #[cfg(feature = "mutants")]
 use std::cell::Cell;
 
-/// The planted faults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Mutant {
-    /// A batch is prepared with one prepare less than it takes.
-    PrepareQuorumMinusOne,
-    /// A batch is committed with one commit less than a quorum.
-    CommitQuorumMinusOne,
-    /// A checkpoint is stable with one signature less than a quorum.
-    CheckpointQuorumMinusOne,
-    /// A checkpoint's signature is not verified.
-    CheckpointSignatureUnchecked,
-    /// A replica's checkpoint in another's name counts as the other's.
-    CheckpointSignerUnchecked,
-    /// Votes are counted by messages, not by signers.
-    MessagesCounted,
-    /// A second proposal for a place replaces the first.
-    EquivocationAccepted,
-    /// Anybody proposes.
-    NotLeaderAccepted,
-    /// The leader's prepare counts beside its pre-prepare.
-    LeaderPrepareCounted,
-    /// Places above the high watermark are accepted.
-    WatermarkUnchecked,
-    /// The window never moves.
-    WindowStuck,
-    /// A proposal is prepared without being logged.
-    AcceptedUnlogged,
-    /// Votes leave before they are on disk.
-    VoteBeforeDurable,
-    /// Proposals, checkpoints and view changes leave before they are on disk.
-    PromiseBeforeDurable,
-    /// Decisions are executed before our own commit is on disk.
-    DecisionBeforeDurable,
-    /// A proposal whose MACs do not convince us is accepted at once.
-    UnauthenticAccepted,
-    /// Nobody sends again what a peer lacks.
-    StatusUnanswered,
-    /// One replica's word that a batch was decided is enough.
-    OneDecisionBelieved,
-    /// Batches known by digest only are not asked for.
-    FetchSkipped,
-    /// A replica that asks for a view goes on voting in the old one.
-    OldViewVoted,
-    /// View changes do not say what was prepared.
-    PreparedForgotten,
-    /// View changes do not say what was pre-prepared.
-    PrePreparedForgotten,
-    /// A new view chooses any batch that somebody prepared, whatever a quorum says.
-    NewViewSkipsA1,
-    /// A new view believes one replica that a batch was prepared.
-    NewViewSkipsA2,
-    /// A new view fills every place with null requests.
-    NewViewForgets,
-    /// A view begins with one view change less than a quorum.
-    NewViewQuorumMinusOne,
-    /// The signatures of view changes are not verified.
-    ViewChangeSignatureUnchecked,
-    /// The checkpoint in a view change needs no proof.
-    StableProofUnchecked,
-    /// A new view is not sent again to those that lack it.
-    NewViewUnsent,
-    /// Nobody suspects a leader that does nothing.
-    ProgressTimerSkipped,
-    /// Nobody suspects a leader that does not begin its view.
-    ViewTimerSkipped,
-    /// Frames that were executed are executed again.
-    DedupSkipped,
-    /// A frame's number is not remembered when it lies below the newest.
-    GapsForgotten,
-    /// A proposal's digest is not compared with its frames.
-    BatchDigestUnchecked,
-    /// Signatures of frames in proposals are not verified.
-    FrameSignatureUnchecked,
-    /// The order of frames in a batch is not covered by the batch's digest.
-    FrameOrderUncovered,
-    /// Clients fill the pool as they like.
-    QuotaUnchecked,
-    /// Decided frames stay in the pool.
-    PoolKeepsDecided,
-    /// Backups do not pass frames on to the leader.
-    ForwardSkipped,
-    /// Clients whose MACs are disputed need not sign.
-    DisputesIgnored,
-    /// Effects wait for a full disk without limit.
-    DiskRoomIgnored,
-    /// A frame sent again after its decision is not answered.
-    ReplyAgainSkipped,
-    /// A client believes one replica.
-    OneReplyBelieved,
-    /// A client never asks again.
-    RetransmissionSkipped,
-    /// What one replica says was decided is transferred.
-    LogTailFromOne,
-    /// The pieces of a transferred state are not checked.
-    ChunkUnchecked,
-    /// A state is transferred that no quorum signed.
-    StateTargetUncertified,
-    /// Beside linearizable reads out of order, ordered operations end with f+1 equal answers.
-    OrderedAnswersWeak,
-    /// A restart forgets the votes in the log.
-    VoteRecordForgotten,
-    /// A restart forgets the views that were left.
-    ViewRecordForgotten,
-    /// A restarted leader forgets what it proposed.
-    ProposalRecordForgotten,
-    /// The log is cut without writing again what is about no place.
-    BaseRecordsForgotten,
-    /// A restart forgets that it went on after a checkpoint of others.
-    JumpRecordForgotten,
-    /// A group of the log is believed whatever its checksum says.
-    TornTailAccepted,
-    /// A restarted log numbers its groups from the last one, not after it.
-    GroupNumberReused,
-    /// A group of the log counts as durable when it is written, not when it is synced.
-    DurableBeforeSync,
-    /// The image of a checkpoint is believed whatever its checksums and digests say.
-    ImageUnchecked,
-    /// The log is cut at a stable checkpoint whose contents are not on disk.
-    CutBeforeImageKept,
-    /// A replica whose disk is empty starts as if it had never run.
-    WipedDiskVotes,
+use crate::sim::Profile;
+
+/// Names every mutant once, with what it breaks and the simulator's profile in which it is looked for first: its home.
+macro_rules! planted {
+    ($($(#[doc = $doc:literal])+ $name:ident at $home:ident,)+) => {
+        /// The planted faults.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Mutant {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Mutant {
+            /// Every mutant.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// Where it is looked for first.
+            #[must_use]
+            pub const fn home(self) -> Profile {
+                match self {
+                    $(Self::$name => Profile::$home,)+
+                }
+            }
+        }
+    };
 }
 
-impl Mutant {
-    /// Every mutant.
-    pub const ALL: [Self; 59] = [
-        Self::PrepareQuorumMinusOne,
-        Self::CommitQuorumMinusOne,
-        Self::CheckpointQuorumMinusOne,
-        Self::CheckpointSignatureUnchecked,
-        Self::CheckpointSignerUnchecked,
-        Self::MessagesCounted,
-        Self::EquivocationAccepted,
-        Self::NotLeaderAccepted,
-        Self::LeaderPrepareCounted,
-        Self::WatermarkUnchecked,
-        Self::WindowStuck,
-        Self::AcceptedUnlogged,
-        Self::VoteBeforeDurable,
-        Self::PromiseBeforeDurable,
-        Self::DecisionBeforeDurable,
-        Self::UnauthenticAccepted,
-        Self::StatusUnanswered,
-        Self::OneDecisionBelieved,
-        Self::FetchSkipped,
-        Self::OldViewVoted,
-        Self::PreparedForgotten,
-        Self::PrePreparedForgotten,
-        Self::NewViewSkipsA1,
-        Self::NewViewSkipsA2,
-        Self::NewViewForgets,
-        Self::NewViewQuorumMinusOne,
-        Self::ViewChangeSignatureUnchecked,
-        Self::StableProofUnchecked,
-        Self::NewViewUnsent,
-        Self::ProgressTimerSkipped,
-        Self::ViewTimerSkipped,
-        Self::DedupSkipped,
-        Self::GapsForgotten,
-        Self::BatchDigestUnchecked,
-        Self::FrameSignatureUnchecked,
-        Self::FrameOrderUncovered,
-        Self::QuotaUnchecked,
-        Self::PoolKeepsDecided,
-        Self::ForwardSkipped,
-        Self::DisputesIgnored,
-        Self::DiskRoomIgnored,
-        Self::ReplyAgainSkipped,
-        Self::OneReplyBelieved,
-        Self::RetransmissionSkipped,
-        Self::LogTailFromOne,
-        Self::ChunkUnchecked,
-        Self::StateTargetUncertified,
-        Self::OrderedAnswersWeak,
-        Self::VoteRecordForgotten,
-        Self::ViewRecordForgotten,
-        Self::ProposalRecordForgotten,
-        Self::BaseRecordsForgotten,
-        Self::JumpRecordForgotten,
-        Self::TornTailAccepted,
-        Self::GroupNumberReused,
-        Self::DurableBeforeSync,
-        Self::ImageUnchecked,
-        Self::CutBeforeImageKept,
-        Self::WipedDiskVotes,
-    ];
+planted! {
+    /// A batch is prepared with one prepare less than it takes.
+    PrepareQuorumMinusOne at Net,
+    /// A batch is committed with one commit less than a quorum.
+    CommitQuorumMinusOne at Net,
+    /// A checkpoint is stable with one signature less than a quorum.
+    CheckpointQuorumMinusOne at Net,
+    /// A checkpoint's signature is not verified.
+    CheckpointSignatureUnchecked at Byzantine,
+    /// A replica's checkpoint in another's name counts as the other's.
+    CheckpointSignerUnchecked at Byzantine,
+    /// Votes are counted by messages, not by signers.
+    MessagesCounted at Net,
+    /// A second proposal for a place replaces the first.
+    EquivocationAccepted at Twins,
+    /// Anybody proposes.
+    NotLeaderAccepted at Byzantine,
+    /// The leader's prepare counts beside its pre-prepare.
+    LeaderPrepareCounted at Byzantine,
+    /// Places above the high watermark are accepted.
+    WatermarkUnchecked at Disk,
+    /// The window never moves.
+    WindowStuck at Net,
+    /// A proposal is prepared without being logged.
+    AcceptedUnlogged at Net,
+    /// Votes leave before they are on disk.
+    VoteBeforeDurable at Net,
+    /// Proposals, checkpoints and view changes leave before they are on disk.
+    PromiseBeforeDurable at Net,
+    /// Decisions are executed before our own commit is on disk.
+    DecisionBeforeDurable at Net,
+    /// A proposal whose MACs do not convince us is accepted at once.
+    UnauthenticAccepted at Byzantine,
+    /// Nobody sends again what a peer lacks.
+    StatusUnanswered at Crash,
+    /// One replica's word that a batch was decided is enough.
+    OneDecisionBelieved at Crash,
+    /// Batches known by digest only are not asked for.
+    FetchSkipped at Crash,
+    /// A replica that asks for a view goes on voting in the old one.
+    OldViewVoted at Byzantine,
+    /// View changes do not say what was prepared.
+    PreparedForgotten at Byzantine,
+    /// View changes do not say what was pre-prepared.
+    PrePreparedForgotten at Byzantine,
+    /// A new view chooses any batch that somebody prepared, whatever a quorum says.
+    NewViewSkipsA1 at Twins,
+    /// A new view believes one replica that a batch was prepared.
+    NewViewSkipsA2 at Byzantine,
+    /// A new view fills every place with null requests.
+    NewViewForgets at Crash,
+    /// A view begins with one view change less than a quorum.
+    NewViewQuorumMinusOne at Byzantine,
+    /// The signatures of view changes are not verified.
+    ViewChangeSignatureUnchecked at Byzantine,
+    /// The checkpoint in a view change needs no proof.
+    StableProofUnchecked at Byzantine,
+    /// A view change is not sent again to those that lack it.
+    ViewChangeUnsent at Crash,
+    /// A replica asks for a view that f others ask for, not f+1.
+    ViewJoinedByTooFew at Byzantine,
+    /// Nobody suspects a leader that does nothing.
+    ProgressTimerSkipped at Crash,
+    /// Nobody suspects a leader that does not begin its view.
+    ViewTimerSkipped at Crash,
+    /// Frames that were executed are executed again.
+    DedupSkipped at Crash,
+    /// A frame's number is not remembered when it lies below the newest.
+    GapsForgotten at Byzantine,
+    /// A proposal's digest is not compared with its frames.
+    BatchDigestUnchecked at Byzantine,
+    /// Signatures of frames in proposals are not verified.
+    FrameSignatureUnchecked at Byzantine,
+    /// The order of frames in a batch is not covered by the batch's digest.
+    FrameOrderUncovered at Twins,
+    /// Clients fill the pool as they like.
+    QuotaUnchecked at Byzantine,
+    /// Decided frames stay in the pool.
+    PoolKeepsDecided at Net,
+    /// Backups do not pass frames on to the leader.
+    ForwardSkipped at Net,
+    /// Clients whose MACs are disputed need not sign.
+    DisputesIgnored at Byzantine,
+    /// Effects wait for a full disk without limit.
+    DiskRoomIgnored at Disk,
+    /// A frame sent again after its decision is not answered.
+    ReplyAgainSkipped at Net,
+    /// A client believes one replica.
+    OneReplyBelieved at Crash,
+    /// A client never asks again.
+    RetransmissionSkipped at Net,
+    /// What one replica says was decided is transferred.
+    LogTailFromOne at Crash,
+    /// The pieces of a transferred state are not checked.
+    ChunkUnchecked at Byzantine,
+    /// A state is transferred that no quorum signed.
+    StateTargetUncertified at Byzantine,
+    /// Beside linearizable reads out of order, ordered operations end with f+1 equal answers.
+    OrderedAnswersWeak at Twins,
+    /// A restart forgets the votes in the log.
+    VoteRecordForgotten at Crash,
+    /// A restart forgets the views that were left.
+    ViewRecordForgotten at Crash,
+    /// A restarted leader forgets what it proposed.
+    ProposalRecordForgotten at Crash,
+    /// The log is cut without writing again what is about no place.
+    BaseRecordsForgotten at Crash,
+    /// A restart forgets that it went on after a checkpoint of others.
+    JumpRecordForgotten at Crash,
+    /// A group of the log is believed whatever its checksum says.
+    TornTailAccepted at Crash,
+    /// A restarted log numbers its groups from the last one, not after it.
+    GroupNumberReused at Disk,
+    /// A group of the log counts as durable when it is written, not when it is synced.
+    DurableBeforeSync at Crash,
+    /// The image of a checkpoint is believed whatever its checksums and digests say.
+    ImageUnchecked at Disk,
+    /// The log is cut at a stable checkpoint whose contents are not on disk.
+    CutBeforeImageKept at Crash,
+    /// A replica whose disk is empty starts as if it had never run.
+    WipedDiskVotes at Disk,
+    /// A replica votes although it may have forgotten what it said.
+    AbstentionIgnored at Disk,
+    /// It votes again before a stable checkpoint has passed the places of which it may have spoken.
+    AbstentionPlacesForgotten at Disk,
+    /// A transferred decision is not compared with what f+1 donors named.
+    LogBatchUnchecked at Byzantine,
+    /// Who asks often is answered as often.
+    StatusFloodAnswered at Byzantine,
+    /// Peers that fetch a state are sent as much as they ask for.
+    DonationsUnlimited at Byzantine,
 }
 
 #[cfg(feature = "mutants")]

@@ -39,7 +39,7 @@ mod hunt {
         innocent: bool,
     }
 
-    /// Looks for each mutant's first seed, the seeds in order.
+    /// Looks for each mutant's first seed: the seeds in order in its home profile, and then in the other ones.
     pub(in crate::cli) fn mutants(
         seeds: &Range<u64>,
         profiles: &[Profile],
@@ -50,7 +50,8 @@ mod hunt {
             return Err(format!("--only {unknown}: there is no planted fault of this name").into());
         }
         let chosen: Vec<Mutant> = Mutant::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .filter(|mutant| only.is_empty() || only.contains(&format!("{mutant:?}")))
             .collect();
         // A mutant may well die by an assertion: that is a finding, not news.
@@ -82,13 +83,27 @@ mod hunt {
             }
         });
         bar.finish_and_clear();
+        if let [one] = chosen[..]
+            && let Some(killer) = hunts.get(&one).and_then(|hunt| hunt.killer.as_ref())
+            && let Some(violation) = &killer.violation
+        {
+            println!("  {violation}");
+        }
         Ok(print(&hunts, begin.elapsed().as_secs_f64()))
     }
 
     fn hunt(mutant: Mutant, seeds: &Range<u64>, profiles: &[Profile]) -> Hunt {
-        let runs = seeds
+        // At home first, if that is asked for, and then everywhere else.
+        let (home, others): (Vec<Profile>, Vec<Profile>) =
+            profiles.iter().partition(|profile| **profile == mutant.home());
+        let at_home = seeds
             .clone()
-            .flat_map(|seed| profiles.iter().map(move |profile| (*profile, seed)));
+            .flat_map(|seed| home.iter().map(move |home| (*home, seed)));
+        let runs = at_home.chain(
+            seeds
+                .clone()
+                .flat_map(|seed| others.iter().map(move |other| (*other, seed))),
+        );
         let mut hunt = Hunt {
             killer: None,
             runs: 0,

@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use super::{Held, Replica, Stack};
 use crate::messages::Status;
+use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
 use crate::protocol::{Timer, When};
 use crate::types::{NodeId, Quorum, SeqNo, Time, View};
@@ -134,8 +135,9 @@ impl Abstention {
 
     /// Whether nothing forgotten matters to a replica that has come so far, in `view`.
     pub fn is_over(&self, passed: SeqNo, view: View) -> bool {
-        self.bounds()
-            .is_some_and(|(seq, first)| passed >= seq && view >= first)
+        self.bounds().is_some_and(|(seq, first)| {
+            (passed >= seq || active(Mutant::AbstentionPlacesForgotten)) && view >= first
+        })
     }
 
     pub fn participation(&self) -> Participation {
@@ -148,7 +150,7 @@ impl Abstention {
 
     /// Whether this is not said: it binds.
     pub fn withholds(when: When) -> bool {
-        when != When::Now
+        when != When::Now && !active(Mutant::AbstentionIgnored)
     }
 
     /// When a timer is looked at instead, if it would have the replica ask for a view.

@@ -58,6 +58,7 @@ pub(super) struct Traffic {
     pub doubled: u64,
     pub late: u64,
     pub cut: u64,
+    pub dead: u64,
     pub slowed: u64,
 }
 
@@ -69,6 +70,8 @@ pub(super) struct Network {
     cuts: Vec<(usize, usize, Time)>,
     /// Hosts whose messages take longer, and by how much.
     slow: BTreeMap<usize, Duration>,
+    /// Links on which nothing ever arrives, from a client to a host, from then on.
+    dead: Vec<(u32, usize, Time)>,
     /// When the last message of a link arrives.
     last: BTreeMap<(End, End), Time>,
     /// From here on nothing is lost, doubled or late.
@@ -83,6 +86,7 @@ impl Network {
             dice,
             cuts: Vec::new(),
             slow: BTreeMap::new(),
+            dead: Vec::new(),
             last: BTreeMap::new(),
             calm_from,
             traffic: Traffic::default(),
@@ -92,6 +96,11 @@ impl Network {
     /// Cuts one direction between two hosts.
     pub(super) fn cut(&mut self, from: usize, to: usize, until: Time) {
         self.cuts.push((from, to, until));
+    }
+
+    /// What is sent from then on does not arrive on this link.
+    pub(super) fn kill(&mut self, client: u32, host: usize, from: Time) {
+        self.dead.push((client, host, from));
     }
 
     /// What is sent into a cut is lost from now on, not held back.
@@ -129,6 +138,15 @@ impl Network {
             true => self.weather.replica_loss_percent,
             false => self.weather.client_loss_percent,
         };
+        if let (End::Client(client), End::Host(host)) = (from, to)
+            && self
+                .dead
+                .iter()
+                .any(|dead| (dead.0, dead.1) == (client, host) && dead.2 <= now)
+        {
+            self.traffic.dead += 1;
+            return Vec::new();
+        }
         let mut start = now;
         if let Some(until) = self.cut_until(now, from, to) {
             self.traffic.cut += 1;

@@ -1,5 +1,7 @@
 //! What a seed decides before a run begins: knobs, weather, faults and who lies.
 
+mod troubles;
+
 use std::time::Duration;
 
 use super::Dice;
@@ -7,8 +9,10 @@ use super::byzantine::Lie;
 use super::clients::Roguery;
 use super::network::Weather;
 use crate::preprocessing::{CheckerLimits, ClientAuth, PoolLimits};
+use crate::replica::TransferLimits;
 use crate::types::Time;
 use crate::view_transfer::pbft::ViewTimings;
+use troubles::weather;
 
 /// Which kinds of faults a run may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +79,8 @@ pub struct Knobs {
     pub segment_bytes: u64,
     /// How many decisions before a stable checkpoint replicas keep for peers.
     pub kept_for_peers: usize,
+    /// What replicas give to peers that catch up.
+    pub donor: TransferLimits,
     /// How long replicas wait for a leader and a view.
     pub timings: ViewTimings,
     /// How long clients wait before they ask everybody.
@@ -110,6 +116,7 @@ impl Knobs {
             sync_us: (10, 200),
             segment_bytes: 1 << 20,
             kept_for_peers: 4096,
+            donor: TransferLimits::default(),
             timings: ViewTimings {
                 timeout_max: Duration::from_secs(5),
                 ..ViewTimings::default()
@@ -148,6 +155,14 @@ impl Knobs {
             },
             retransmit: dice.millis(50, 400),
             ..Self::calm(replicas, dice.between(2, 4) as usize)
+        }
+    }
+
+    /// Checkpoints come seldom: view after view speaks of the same places.
+    fn remember_long(&mut self, dice: &mut Dice) {
+        if dice.chance(70) {
+            self.checkpoint_decisions = dice.between(20, 80);
+            self.window = self.checkpoint_decisions * 2;
         }
     }
 
@@ -284,6 +299,10 @@ pub struct Plan {
     pub rogues: Vec<Roguery>,
     /// Hosts that execute speculatively; the others one operation after the other.
     pub speculative: Vec<usize>,
+    /// Links from a client to a host on which nothing arrives once everything else is in order.
+    pub dead_links: Vec<(usize, usize)>,
+    /// From then on everything is in order, the first client asks for a little more, and leaders stay.
+    pub steady_from: Option<Time>,
     /// Clock of each host: offset in nanoseconds and rate in parts per million too fast.
     pub clocks: Vec<(u64, i64)>,
     /// Operations of all honest clients.
@@ -312,6 +331,8 @@ impl Plan {
             liars: Vec::new(),
             twin: None,
             rogues: Vec::new(),
+            dead_links: Vec::new(),
+            steady_from: None,
             clocks: Vec::new(),
             speculative: Vec::new(),
             operations: 0,
@@ -383,13 +404,33 @@ impl Plan {
             calm_from,
             ..Self::quiet(profile, seed, knobs.clone())
         };
+        let has_plot = profile == Profile::Byzantine && dice.chance(40);
         match profile {
             Profile::Net => {}
+            Profile::Byzantine if has_plot => {
+                plan.plan_plot(&mut dice);
+                plan.make_busy(&mut dice, (2, 12));
+                knobs.remember_long(&mut dice);
+                plan.plan_rounds(&mut dice, knobs.timings.timeout, (2, 8));
+            }
             Profile::Byzantine => {
                 plan.plan_lies(&mut dice);
                 knobs.rogue_clients = plan.rogues.len();
+                if dice.chance(30) {
+                    plan.plan_straggler(&mut dice);
+                }
+                if dice.chance(50) {
+                    knobs.donor.donor_bytes_per_second = 1 << 20;
+                    knobs.donor.donor_bytes_per_second_serving = 1 << 20;
+                    knobs.donor.donor_burst_bytes = 64 << 10;
+                }
             }
             Profile::Crash => {
+                if dice.chance(30) {
+                    // Leaders are not judged by their pace: only timers find out that one is gone.
+                    knobs.timings.review_period = Duration::from_secs(3600);
+                    knobs.timings.fairness = Duration::from_secs(3600);
+                }
                 let gone = plan.plan_losses(&mut dice, true);
                 plan.plan_outages(&mut dice, &gone);
             }
@@ -400,7 +441,11 @@ impl Plan {
             Profile::Twins => {
                 let early = dice.pick(&[0, 1, 2, knobs.replicas - 1]);
                 plan.twin = Some(early);
-                plan.plan_rounds(&mut dice, knobs.timings.timeout);
+                if dice.chance(50) {
+                    plan.make_busy(&mut dice, (2, 12));
+                    knobs.remember_long(&mut dice);
+                }
+                plan.plan_rounds(&mut dice, knobs.timings.timeout, (1, 8));
             }
         }
         plan.knobs = knobs;
@@ -409,10 +454,12 @@ impl Plan {
         plan.clocks = (0..hosts)
             .map(|_| (dice.below(3_600_000_000_000), dice.between(0, 1000) as i64 - 500))
             .collect();
-        if profile != Profile::Twins {
+        if profile != Profile::Twins && !has_plot {
             plan.plan_partitions(&mut dice);
         }
         plan.plan_clocks_and_disks(&mut dice);
+        plan.plan_full_disks(&mut dice);
+        plan.plan_steady(&mut dice);
         plan
     }
 
@@ -441,208 +488,5 @@ impl Plan {
     #[must_use]
     pub fn is_correct(&self, host: usize) -> bool {
         self.twin != Some(self.node_of(host)) && self.liars.iter().all(|(liar, _)| *liar != host)
-    }
-
-    fn plan_lies(&mut self, dice: &mut Dice) {
-        let most = self.knobs.faulty_max() as u64;
-        let colludes = most > 1 && dice.chance(25);
-        let count = if colludes { most } else { dice.between(1, most) };
-        let mut candidates: Vec<usize> = (0..self.knobs.replicas).collect();
-        // The first leader lies in half of the runs, the second in a quarter: leaders have more to lie about.
-        let first = dice.pick(&[Some(0), Some(0), Some(1), None]);
-        for index in 0..count {
-            let place = match (index, first) {
-                (0, Some(first)) => first,
-                _ => dice.below(candidates.len() as u64) as usize,
-            };
-            let lies = match colludes {
-                true => vec![Lie::Collude],
-                false => (0..dice.between(1, 3)).map(|_| dice.pick(&Lie::ALL)).collect(),
-            };
-            self.liars.push((candidates.swap_remove(place), lies));
-        }
-        let rogues = dice.pick(&[0, 0, 1, 2]);
-        self.rogues = (0..rogues).map(|_| dice.pick(&Roguery::ALL)).collect();
-    }
-
-    /// Up to f replicas are lost, at some moment: they crash for good, or their disks forget or rot.
-    fn plan_losses(&mut self, dice: &mut Dice, only_crashes: bool) -> Vec<usize> {
-        let most = self.knobs.faulty_max() as u64;
-        let count = match only_crashes {
-            true => dice.pick(&[0, 0, 1, most]),
-            false => dice.between(1, most),
-        };
-        let mut candidates: Vec<usize> = (0..self.knobs.replicas).collect();
-        let mut lost = Vec::new();
-        for index in 0..count {
-            // The first leader often, and its successor with it: view changes that fail.
-            let place = match dice.chance(50) {
-                true => (index as usize).min(candidates.len() - 1),
-                false => dice.below(candidates.len() as u64) as usize,
-            };
-            let host = candidates.swap_remove(place);
-            lost.push(host);
-            let at = self.moment(dice);
-            let back = self.spell(dice, at);
-            let kind = if only_crashes {
-                dice.below(2)
-            } else {
-                dice.between(1, 6)
-            };
-            let fault = match kind {
-                0 => Fault::Crash { host, back: None },
-                1 => Fault::FailedSync { host, back: None },
-                2 => Fault::Wipe { host, back },
-                3 => {
-                    let copied = Time::from_nanos(dice.below(at.as_nanos()));
-                    self.faults.push((copied, Fault::CopyDisk { host }));
-                    Fault::RollBack { host, back }
-                }
-                _ => Fault::Rot { host, back },
-            };
-            self.faults.push((at, fault));
-        }
-        lost
-    }
-
-    /// Hosts crash and come back: one, some or all at once, now and then one again and again.
-    fn plan_outages(&mut self, dice: &mut Dice, gone: &[usize]) {
-        let hosts: Vec<usize> = (0..self.knobs.replicas)
-            .filter(|host| !gone.contains(host))
-            .collect();
-        for _ in 0..dice.between(1, 4) {
-            let at = self.moment(dice);
-            let share = dice.pick(&[20, 20, 50, 100]);
-            let one = dice.below(hosts.len() as u64) as usize;
-            let is_one = dice.chance(40);
-            for (place, host) in hosts.iter().copied().enumerate() {
-                if (is_one && place != one) || (!is_one && !dice.chance(share)) {
-                    continue;
-                }
-                let at = match dice.chance(50) {
-                    true => at,
-                    false => at.after(dice.micros(0, 20_000)).min(self.calm_from),
-                };
-                let back = Some(self.outage_end(dice, at));
-                let fault = match dice.chance(85) {
-                    true => Fault::Crash { host, back },
-                    false => Fault::FailedSync { host, back },
-                };
-                self.faults.push((at, fault));
-            }
-        }
-        if dice.chance(40) {
-            let host = dice.pick(&hosts);
-            let mut at = self.moment(dice);
-            for _ in 0..dice.between(2, 8) {
-                let back = Some(at.after(dice.millis(1, 100)).min(self.calm_from));
-                self.faults.push((at, Fault::Crash { host, back }));
-                at = at.after(dice.millis(2, 600)).min(self.calm_from);
-            }
-        }
-    }
-
-    /// Most outages are short.
-    fn outage_end(&self, dice: &mut Dice, at: Time) -> Time {
-        match dice.chance(60) {
-            true => at.after(dice.millis(0, 400)).min(self.calm_from),
-            false => self.spell(dice, at),
-        }
-    }
-
-    /// A moment while clients are busy.
-    fn moment(&self, dice: &mut Dice) -> Time {
-        Time::from_nanos(dice.below(self.busy_until.as_nanos()))
-    }
-
-    /// How long a fault that heals lasts.
-    fn spell(&self, dice: &mut Dice, at: Time) -> Time {
-        let most = (self.busy_until.as_nanos() / 3_000_000).clamp(1500, 30_000);
-        at.after(dice.millis(1, most)).min(self.calm_from)
-    }
-
-    /// Each round splits the hosts anew, and lasts about as long as a leader is given.
-    fn plan_rounds(&mut self, dice: &mut Dice, timeout: Duration) {
-        let hosts = self.hosts();
-        let mut at = Time::START.after(dice.millis(0, 200));
-        for _ in 0..dice.between(1, 8) {
-            let until = at.after(timeout.mul_f64(dice.between(5, 25) as f64 / 10.0));
-            let until = until.min(self.calm_from);
-            let sets = dice.between(2, 3);
-            let side: Vec<u64> = (0..hosts).map(|_| dice.below(sets)).collect();
-            for set in 0..sets {
-                let inside = |host: &usize| side[*host] == set;
-                let (from, to) = (0..hosts).filter(|host| side[*host] >= set).partition(inside);
-                let both = dice.chance(85);
-                let fault = Fault::Partition {
-                    from,
-                    to,
-                    both,
-                    until,
-                };
-                self.faults.push((at, fault));
-            }
-            at = until;
-        }
-    }
-
-    fn plan_partitions(&mut self, dice: &mut Dice) {
-        let hosts = self.hosts();
-        for _ in 0..dice.pick(&[0, 0, 1, 2, 3, 6]) {
-            let at = self.moment(dice);
-            let until = self.spell(dice, at);
-            let (from, to) = (0..hosts).partition(|_| dice.chance(50));
-            let both = dice.chance(60);
-            let fault = Fault::Partition {
-                from,
-                to,
-                both,
-                until,
-            };
-            self.faults.push((at, fault));
-        }
-        if dice.chance(20) {
-            let (host, by) = (dice.below(hosts as u64) as usize, dice.millis(1, 60));
-            self.faults.push((Time::START, Fault::SlowLink { host, by }));
-        }
-    }
-
-    fn plan_clocks_and_disks(&mut self, dice: &mut Dice) {
-        let hosts = self.hosts() as u64;
-        if dice.chance(25) {
-            for _ in 0..dice.between(1, 3) {
-                let (at, host) = (self.moment(dice), dice.below(hosts) as usize);
-                let by = dice.millis(1, 20_000);
-                self.faults.push((at, Fault::ClockJump { host, by }));
-            }
-        }
-        if matches!(self.profile, Profile::Crash | Profile::Disk) || dice.chance(10) {
-            for _ in 0..dice.between(0, 2) {
-                let (at, host) = (self.moment(dice), dice.below(hosts) as usize);
-                let until = self.spell(dice, at);
-                let factor = dice.pick(&[10, 100]);
-                self.faults.push((at, Fault::SlowDisk { host, factor, until }));
-            }
-            for _ in 0..dice.between(0, 2) {
-                let (at, host) = (self.moment(dice), dice.below(hosts) as usize);
-                let until = self.spell(dice, at);
-                self.faults.push((at, Fault::FullDisk { host, until }));
-            }
-        }
-    }
-}
-
-fn weather(dice: &mut Dice) -> Weather {
-    let delay_us = dice.pick(&[(20, 100), (100, 3000), (5000, 40_000)]);
-    let loses = dice.chance(25);
-    Weather {
-        delay_us,
-        late_percent: dice.pick(&[0, 1, 10]),
-        late_ms: dice.between(1, 500),
-        doubled_percent: dice.pick(&[0, 2, 20]),
-        replica_loss_percent: if loses { dice.between(1, 15) } else { 0 },
-        client_loss_percent: dice.pick(&[0, 0, 2, 20]),
-        in_order: dice.chance(50),
-        partitions_lose: loses,
     }
 }

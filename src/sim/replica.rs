@@ -158,6 +158,7 @@ fn make_replica<A: Application>(node: NodeId, knobs: &Knobs, digester: &Digester
         RequestPool::new(knobs.clients(), knobs.pool),
         Lsn::ZERO,
     )
+    .with_transfer_limits(knobs.donor)
 }
 
 impl<A: Application> SimReplica<A> {

@@ -20,6 +20,10 @@ const LINEARIZABILITY_BUDGET: usize = 1_000_000;
 /// After the last call has ended, what is still under way arrives within this.
 const SETTLE: Duration = Duration::from_secs(5);
 
+/// What the first client asks for once everything is in order, and how often.
+const STEADY_CALLS: u32 = 10;
+const STEADY_PAUSE: Duration = Duration::from_millis(300);
+
 /// What became of a run.
 #[derive(Debug, Clone)]
 pub struct RunReport {
@@ -122,6 +126,14 @@ fn plan_calls(plan: &Plan, world: &mut World<SmallKv>) {
         let at = Time::from_nanos(dice.below(plan.busy_until.as_nanos()));
         let client = dice.below(plan.knobs.honest_clients as u64) as usize;
         world.call_at(at, client, operation.expect("the key is short"), mode);
+    }
+    for number in 0..plan.steady_from.map_or(0, |_| STEADY_CALLS) {
+        let at = plan
+            .steady_from
+            .unwrap_or(Time::START)
+            .after(STEADY_PAUSE * number);
+        let key = key_name(dice.below(plan.keys));
+        world.call_at(at, 0, kv::get(&key).expect("the key is short"), Mode::Ordered);
     }
 }
 

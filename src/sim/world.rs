@@ -16,7 +16,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::byzantine::Liar;
-use super::checker::{Agreement, Ledger, Rule, Violation};
+use super::checker::{Agreement, Lasting, Ledger, Rule, Violation};
 use super::clients::{Rogue, session};
 use super::disk::Platter;
 use super::keys::CLUSTER;
@@ -73,6 +73,7 @@ pub(super) struct World<A: Application> {
     /// The run in words, if somebody wants to read it.
     pub story: Option<Vec<String>>,
     pub agreement: Agreement,
+    lasting: Lasting,
     pub network: Network,
     dice: Dice,
     sessions: Vec<Session>,
@@ -119,7 +120,7 @@ impl<A: Application> World<A> {
                     back: None,
                     life: 0,
                     copy: None,
-                    ledger: Ledger::new(node.index(), knobs.replicas, knobs.window),
+                    ledger: Ledger::new(node.index(), &knobs).steady_from(plan.steady_from),
                     liar: lies.map(|(_, lies)| Liar::new(node, lies, &knobs, dice.split())),
                     clock: Clock {
                         origin: Time::START,
@@ -142,6 +143,7 @@ impl<A: Application> World<A> {
         let mut world = Self {
             now: Time::START,
             agreement: Agreement::new(hosts.len(), knobs.honest_clients, knobs.checkpoint_decisions),
+            lasting: Lasting::new(knobs.replicas),
             network: Network::new(plan.weather.clone(), plan.calm_from, dice.split()),
             hosts,
             calls: Vec::new(),
@@ -166,6 +168,10 @@ impl<A: Application> World<A> {
         };
         for (index, (at, _)) in plan.faults.iter().enumerate() {
             world.plan(*at, Event::Fault(index));
+        }
+        for (client, host) in &plan.dead_links {
+            let from = plan.steady_from.unwrap_or(Time::START);
+            world.network.kill(*client as u32, *host, from);
         }
         for (index, kind) in plan.rogues.iter().enumerate() {
             world.plan(Time::START, Event::Rogue(index));

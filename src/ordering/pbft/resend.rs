@@ -106,7 +106,7 @@ impl Resend {
             return false;
         };
         let last = &mut last[asked as usize];
-        if last.is_some_and(|last| now.since(last) < ANSWER_PAUSE) {
+        if last.is_some_and(|last| now.since(last) < ANSWER_PAUSE) && !active(Mutant::StatusFloodAnswered) {
             return false;
         }
         *last = Some(now);

@@ -19,45 +19,15 @@ impl ForgedViewChanges {
 
     fn forge(&self, stage: &mut Stage<'_>, truth: &ViewChange) -> ViewChange {
         let mut forged = truth.clone();
-        match stage.dice.below(9) {
-            // Nothing was ever prepared.
-            0 => forged.prepared.clear(),
-            1 => {
-                forged.prepared.clear();
-                forged.pre_prepared.clear();
-            }
-            // Something else was, lately.
-            2 => boast(&mut forged, self.window, [0x77; 32]),
-            // The null request was: a batch that everybody has.
-            7 => boast(&mut forged, self.window, [0; 32]),
-            // What was proposed first was, and nothing that came after it.
-            8 => {
-                forged.prepared = truth.pre_prepared.clone();
-                forged.prepared.sort_by_key(|placed| (placed.seq, placed.view));
-                forged.prepared.dedup_by_key(|placed| placed.seq);
-            }
-            // A checkpoint that only the liar has signed, again and again.
-            3 => {
-                forged.stable_seq = forged.stable_seq.saturating_add(self.window);
-                forged.stable_digest = [0x55; 32];
-                let seq = forged.stable_seq;
-                let own = SignedCheckpoint {
-                    seq,
-                    digest: forged.stable_digest,
-                    signer: stage.node.get(),
-                    signature: [5; 64],
-                };
-                forged.stable_proof = vec![own; stage.n];
-                forged.prepared.clear();
-                forged.pre_prepared.clear();
-            }
+        match stage.dice.below(10) {
+            0..=6 => forged = forge(stage, self.window, truth),
             // In another's name.
-            4 => {
+            7 => {
                 forged.signer = (forged.signer + 1) % stage.n as u16;
                 return forged;
             }
             // An old one, made to look new.
-            5 => {
+            8 => {
                 let mut old = self.old.clone().unwrap_or(forged);
                 old.view = truth.view;
                 return old;
@@ -72,6 +42,45 @@ impl ForgedViewChanges {
         }
         sign_view_change(stage.node, forged)
     }
+}
+
+/// What a liar says it saw: less than it did, or more.
+pub(super) fn forge(stage: &mut Stage<'_>, window: u64, truth: &ViewChange) -> ViewChange {
+    let mut forged = truth.clone();
+    match stage.dice.below(8) {
+        // Nothing was ever prepared.
+        0 => forged.prepared.clear(),
+        1 => {
+            forged.prepared.clear();
+            forged.pre_prepared.clear();
+        }
+        // Something else was, lately.
+        2 => boast(&mut forged, window, [0x77; 32]),
+        // The null request was: a batch that everybody has.
+        3..=5 => boast(&mut forged, window, [0; 32]),
+        // What was proposed first was, and nothing that came after it.
+        6 => {
+            forged.prepared = truth.pre_prepared.clone();
+            forged.prepared.sort_by_key(|placed| (placed.seq, placed.view));
+            forged.prepared.dedup_by_key(|placed| placed.seq);
+        }
+        // A checkpoint that only the liar has signed, again and again.
+        _ => {
+            forged.stable_seq = forged.stable_seq.saturating_add(window);
+            forged.stable_digest = [0x55; 32];
+            let seq = forged.stable_seq;
+            let own = SignedCheckpoint {
+                seq,
+                digest: forged.stable_digest,
+                signer: stage.node.get(),
+                signature: [5; 64],
+            };
+            forged.stable_proof = vec![own; stage.n];
+            forged.prepared.clear();
+            forged.pre_prepared.clear();
+        }
+    }
+    sign_view_change(stage.node, forged)
 }
 
 /// Claims other batches for every place that it speaks of, and for the next one.

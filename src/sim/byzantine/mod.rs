@@ -7,11 +7,13 @@ mod collude;
 mod eager;
 mod equivocate;
 mod fabricate;
+mod false_transfers;
 mod false_words;
 mod forged_checkpoints;
 mod forged_view_changes;
 mod future_bombs;
 mod just_in_time;
+mod leech;
 mod lying_replies;
 mod omitting_new_view;
 mod repeat_frames;
@@ -76,11 +78,15 @@ pub enum Lie {
     FalseWords,
     /// All faulty replicas vote for both of two batches.
     Collude,
+    /// Decisions, checkpoints and pieces of states that are not so, for those that catch up.
+    FalseTransfers,
+    /// Questions without end.
+    Leech,
 }
 
 impl Lie {
     /// Every kind.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Equivocate,
         Self::Silent,
         Self::Selective,
@@ -101,7 +107,12 @@ impl Lie {
         Self::OmittingNewView,
         Self::FalseWords,
         Self::Collude,
+        Self::FalseTransfers,
+        Self::Leech,
     ];
+
+    /// Those about what was prepared when a view begins.
+    pub(super) const OF_VIEWS: [Self; 2] = [Self::ForgedViewChanges, Self::OmittingNewView];
 
     /// The name of its counter.
     #[must_use]
@@ -127,6 +138,8 @@ impl Lie {
             Self::OmittingNewView => "replica: new view without what was prepared",
             Self::FalseWords => "replica: false decisions, batches, statuses",
             Self::Collude => "replica: all faulty ones collude",
+            Self::FalseTransfers => "replica: false transfers",
+            Self::Leech => "replica: asks without end",
         }
     }
 
@@ -155,9 +168,11 @@ impl Lie {
             Self::Censor => Box::new(censor::Censor::new(dice, knobs)),
             Self::JustInTime => Box::new(just_in_time::JustInTime::new(dice, knobs)),
             Self::ForgedViewChanges => Box::new(forged_view_changes::ForgedViewChanges::new(knobs.window)),
-            Self::OmittingNewView => Box::new(omitting_new_view::OmittingNewView::default()),
+            Self::OmittingNewView => Box::new(omitting_new_view::OmittingNewView::new(knobs.window)),
             Self::FalseWords => Box::new(false_words::FalseWords),
             Self::Collude => Box::new(collude::Collude::default()),
+            Self::FalseTransfers => Box::new(false_transfers::FalseTransfers),
+            Self::Leech => Box::new(leech::Leech::default()),
         }
     }
 }

@@ -112,11 +112,15 @@ impl<'a> Stage<'a> {
     }
 }
 
+/// A message between replicas, whatever it is.
+pub(super) fn open_system(message: &Bytes) -> Option<SystemMessage> {
+    let checked = Checked::<SystemMessage>::body_of(message).ok()?;
+    rkyv::deserialize::<_, rkyv::rancor::Failure>(&*checked).ok()
+}
+
 /// The ordering message inside a message between replicas.
 pub(super) fn open(message: &Bytes) -> Option<OrderingMessage> {
-    let checked = Checked::<SystemMessage>::body_of(message).ok()?;
-    let owned: SystemMessage = rkyv::deserialize::<_, rkyv::rancor::Failure>(&*checked).ok()?;
-    match owned {
+    match open_system(message)? {
         SystemMessage::ProtocolMessage(message) => Some(message),
         _ => None,
     }
@@ -124,9 +128,7 @@ pub(super) fn open(message: &Bytes) -> Option<OrderingMessage> {
 
 /// The message about views inside a message between replicas.
 pub(super) fn open_view(message: &Bytes) -> Option<ViewTransferMessage> {
-    let checked = Checked::<SystemMessage>::body_of(message).ok()?;
-    let owned: SystemMessage = rkyv::deserialize::<_, rkyv::rancor::Failure>(&*checked).ok()?;
-    match owned {
+    match open_system(message)? {
         SystemMessage::ViewTransferMessage(message) => Some(message),
         _ => None,
     }

@@ -1,5 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::answers::Answers;
+use super::views::Views;
 use super::{Broken, Rule};
 use crate::crypto::{Digester, Domain};
 use crate::messages::archived::{
@@ -8,8 +10,9 @@ use crate::messages::archived::{
 };
 use crate::messages::{Checked, CheckpointClaim, Phase, SignedCheckpoint, SystemMessage, ViewChange};
 use crate::protocol::Record;
+use crate::sim::Knobs;
 use crate::sim::keys::{CLUSTER, Keyring};
-use crate::types::{Digest, NodeId};
+use crate::types::{Digest, NodeId, Time};
 
 type Place = (u64, u64);
 
@@ -35,11 +38,16 @@ pub(in crate::sim) struct Ledger {
     said: BTreeMap<(u8, Place), Digest>,
     /// The last view change that was sent.
     view_change: Option<ViewChange>,
+    views: Views,
+    answers: Answers,
+    /// The last place and the last view that it spoke of before its disk lost that.
+    forgot: Option<(u64, u64)>,
     stable: u64,
 }
 
 impl Ledger {
-    pub(in crate::sim) fn new(node: usize, n: usize, window: u64) -> Self {
+    pub(in crate::sim) fn new(node: usize, knobs: &Knobs) -> Self {
+        let (n, window, donor) = (knobs.replicas, knobs.window, knobs.donor);
         Self {
             node,
             n,
@@ -57,8 +65,17 @@ impl Ledger {
             new_views_durable: BTreeSet::new(),
             said: BTreeMap::new(),
             view_change: None,
+            views: Views::new(node, n),
+            answers: Answers::new(n, donor),
+            forgot: None,
             stable: 0,
         }
+    }
+
+    /// From then on leaders stay.
+    pub(in crate::sim) fn steady_from(mut self, from: Option<Time>) -> Self {
+        self.views.steady_from = from;
+        self
     }
 
     /// So many distinct replicas make any two such sets share a correct one: more than (n+f)/2.
@@ -133,7 +150,11 @@ impl Ledger {
     /// Others' checkpoints travel with view changes, as proofs.
     fn heard_of_views(&mut self, from: usize, message: &ArchivedViewTransferMessage) {
         let proofs: Vec<SignedCheckpoint> = match message {
-            ArchivedViewTransferMessage::ViewChange(message) => message.to_view_change().stable_proof,
+            ArchivedViewTransferMessage::ViewChange(message) => {
+                let message = message.to_view_change();
+                self.views.heard(from, &message);
+                message.stable_proof
+            }
             ArchivedViewTransferMessage::NewView(message) => {
                 let changes = message.to_new_view().view_changes;
                 changes
@@ -204,7 +225,9 @@ impl Ledger {
                     && let ArchivedSystemMessage::ViewTransferMessage(message) = &*checked
                     && let ArchivedViewTransferMessage::NewView(message) = message
                 {
-                    self.new_views_durable.insert(message.to_new_view().view);
+                    let message = message.to_new_view();
+                    self.new_views_durable.insert(message.view);
+                    self.views.begins(&message);
                 }
             }
             Record::Decision { seq, digest, .. } => {
@@ -224,11 +247,30 @@ impl Ledger {
         self.checkpoints_durable.clear();
         self.new_views_durable.clear();
         self.view_durable = 0;
+        let place = self.said.keys().map(|(_, (_, seq))| *seq).max().unwrap_or(0);
+        let view = self.view_change.as_ref().map_or(0, |said| said.view);
+        self.forgot = Some((place, view));
+    }
+
+    /// What this replica says now is not about what it said before its disk lost that: at most where the stable checkpoint
+    /// `from` its words begin, in this view.
+    fn is_news(&self, from: u64, view: u64) -> Result<(), Broken> {
+        match self.forgot {
+            Some((last, asked)) if from < last || view < asked => Err((
+                Rule::Abstention,
+                format!(
+                    "r{} speaks of what comes after s{from} in v{view}; it forgot what it said up to s{last}, v{asked}",
+                    self.node
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// This replica starts again, and has read these records: what it heard is forgotten, but for what it committed to.
     pub(in crate::sim) fn restarted(&mut self, records: &[Record]) {
         records.iter().for_each(|record| self.on_disk(record));
+        self.views.restarted(self.view_durable);
         let committed = &self.commits_durable;
         self.prepares.retain(|key, _| committed.contains(key));
         self.commits.clear();
@@ -240,12 +282,14 @@ impl Ledger {
         }
     }
 
-    fn says_of_views(&mut self, message: &ArchivedViewTransferMessage) -> Result<(), Broken> {
+    fn says_of_views(&mut self, now: Time, message: &ArchivedViewTransferMessage) -> Result<(), Broken> {
         match message {
             ArchivedViewTransferMessage::ViewChange(message) => {
                 let view_change = message.to_view_change();
                 let view = view_change.view;
                 self.durable(view <= self.view_durable, "view change", (view, 0))?;
+                self.is_news(view_change.stable_seq, view)?;
+                self.views.asks(now, view)?;
                 self.view_change = Some(view_change);
                 self.carries()
             }
@@ -282,11 +326,21 @@ impl Ledger {
         Ok(())
     }
 
+    /// This replica sends a message to one other.
+    pub(in crate::sim) fn gives(
+        &mut self,
+        now: Time,
+        to: NodeId,
+        message: &Checked<SystemMessage>,
+    ) -> Result<(), Broken> {
+        self.answers.gives(now, to, message)
+    }
+
     /// This replica sends a message to others.
-    pub(in crate::sim) fn says(&mut self, message: &Checked<SystemMessage>) -> Result<(), Broken> {
+    pub(in crate::sim) fn says(&mut self, now: Time, message: &Checked<SystemMessage>) -> Result<(), Broken> {
         let message = match &**message {
             ArchivedSystemMessage::ProtocolMessage(message) => message,
-            ArchivedSystemMessage::ViewTransferMessage(message) => return self.says_of_views(message),
+            ArchivedSystemMessage::ViewTransferMessage(message) => return self.says_of_views(now, message),
             _ => return Ok(()),
         };
         match message {
@@ -351,6 +405,8 @@ impl Ledger {
                 format!("r{node} speaks for {first:?} and {digest:?} at v{view} s{seq}, phase {phase}"),
             ));
         }
+        self.is_news(seq - 1, view)?;
+        self.views.speaks(view)?;
         if seq > self.stable + self.window {
             return Err((
                 Rule::Window,

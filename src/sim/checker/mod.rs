@@ -2,16 +2,21 @@
 //!
 //! | checker | looks at | finds |
 //! |---|---|---|
-//! | [`ledger`](self) | what each correct replica hears, logs, says | votes before they are durable, two votes for one place, commits and stable checkpoints without a quorum of distinct signers, votes outside the window |
+//! | [`ledger`](self) | what each correct replica hears, logs, says | votes before they are durable, two votes for one place, commits, views and stable checkpoints without a quorum of distinct signers, votes outside the window, or about what a damaged disk forgot |
+//! | lasting | what correct replicas vote for, view after view | another batch where one may be committed |
 //! | agreement | what correct replicas execute | two batches at one place, gaps, frames no client sent, frames executed twice, replies and checkpoints that differ |
 //! | [`linearizability`] | the history that clients see | results that no order of the operations explains |
-//! | memory | queues and pools | more than the limits allow, and what is never freed |
+//! | memory | queues, pools and answers | more than the limits allow, and what is never freed |
 
 mod agreement;
+mod answers;
+mod lasting;
 mod ledger;
 pub mod linearizability;
+mod views;
 
 pub(super) use agreement::Agreement;
+pub(super) use lasting::Lasting;
 pub(super) use ledger::Ledger;
 
 use crate::types::Time;
@@ -30,7 +35,7 @@ pub struct Violation {
 /// The rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
-    /// No two correct replicas execute different batches at one place.
+    /// No two correct replicas execute different batches at one place, and none votes for another where one may be committed.
     Agreement,
     /// Decisions are executed in order, without gaps.
     Order,
@@ -46,18 +51,23 @@ pub enum Rule {
     Durability,
     /// A correct replica casts one vote per phase, view and place.
     OneVote,
-    /// A commit follows a quorum of prepares, a decision a quorum of commits, a stable checkpoint a quorum of signatures.
+    /// A commit follows a quorum of prepares, a decision a quorum of commits, a stable checkpoint a quorum of signatures, a
+    /// view a quorum of view changes; a view out of turn is asked for when f+1 others do.
     Certificates,
     /// A correct replica takes no part outside its window.
     Window,
     /// What clients see is linearizable.
     Linearizability,
-    /// Queues and pools stay within their limits, and are empty once everything is done.
+    /// Queues and pools stay within their limits, and are empty once everything is done; nobody is answered beyond them.
     Memory,
     /// After the faults have healed, everything pending completes.
     Progress,
+    /// Once everything is in order, a leader that does its work is not replaced.
+    Stability,
     /// View changes carry what their sender committed to before.
     Evidence,
+    /// A replica whose disk lost what it promised says nothing of what that was about.
+    Abstention,
     /// A replica whose disk kept what was acknowledged starts again, with all of it; one whose disk is empty does not start.
     Recovery,
     /// No assertion of the protocol fails.

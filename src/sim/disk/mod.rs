@@ -368,7 +368,10 @@ impl SimDisk {
                 .iter()
                 .map(|(_, _, bytes)| bytes.len().div_ceil(BLOCK_BYTES))
                 .sum();
-            let until = self.dice.below(whole as u64 + 1) as usize;
+            let until = match fate {
+                4 => self.dice.below(whole as u64),
+                _ => self.dice.below(whole as u64 + 1),
+            } as usize;
             let (mut number, mut kept) = (0, 0);
             for (segment, offset, bytes) in unsynced {
                 for (block, at) in bytes.chunks(BLOCK_BYTES).zip((offset..).step_by(BLOCK_BYTES)) {
@@ -376,11 +379,14 @@ impl SimDisk {
                         0 => true,
                         1 => false,
                         2 => number < until,
+                        4 if number == until => true,
                         _ => self.dice.chance(50),
                     };
                     let mut block = block.to_vec();
                     if fate == 4 && number == until {
-                        let from = self.dice.below(block.len() as u64) as usize;
+                        // Often near the block's start, where its contents are.
+                        let reach = block.len() as u64 >> self.dice.below(6);
+                        let from = self.dice.below(reach) as usize;
                         block[from..].iter_mut().for_each(|byte| *byte = !*byte);
                         self.hit("rubbish written");
                     }

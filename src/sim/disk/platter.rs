@@ -140,7 +140,13 @@ impl Platter {
                 None => Rot::Nothing,
             },
             1..4 if !self.images.is_empty() => {
+                // Mostly the newest, with which a restart begins.
                 let at = dice.below(self.images.len() as u64) as usize;
+                let at = if dice.chance(70) {
+                    self.images.len() - 1
+                } else {
+                    at
+                };
                 let Some((_, image)) = self.images.iter_mut().nth(at) else {
                     return Rot::Nothing;
                 };

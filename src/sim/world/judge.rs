@@ -42,6 +42,7 @@ impl<A: Application> World<A> {
             ("message doubled", traffic.doubled),
             ("message late", traffic.late),
             ("message cut off", traffic.cut),
+            ("dead link of a client", traffic.dead),
             ("slow link", traffic.slowed),
         ] {
             self.hit(name, count);

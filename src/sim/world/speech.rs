@@ -76,8 +76,15 @@ impl<A: Application> World<A> {
         if self.hosts[index].is_correct
             && let Ok(checked) = Checked::<SystemMessage>::body_of(&message)
         {
-            let fair = self.hosts[index].ledger.says(&checked);
+            let fair = self.hosts[index].ledger.says(self.now, &checked);
             self.judge(fair);
+            if let Recipients::One(to) = to {
+                let within = self.hosts[index].ledger.gives(self.now, to, &checked);
+                self.judge(within);
+            }
+            let hosts = &self.hosts;
+            let lasts = self.lasting.says(index, &checked, |host| hosts[host].is_correct);
+            self.judge(lasts);
         }
         let own = self.hosts[index].node;
         let nodes: Vec<NodeId> = match to {

@@ -285,7 +285,8 @@ impl PbftViewChange {
         let others = self.view_changes.iter().flatten().filter(|m| m.signer() != node);
         let mut views: Vec<View> = others.map(ViewChange::view).collect();
         views.sort_unstable_by(|a, b| b.cmp(a));
-        views.get(self.proofs.quorum.weak() - 1).copied()
+        let fewer = usize::from(active(Mutant::ViewJoinedByTooFew) && self.proofs.quorum.weak() > 1);
+        views.get(self.proofs.quorum.weak() - 1 - fewer).copied()
     }
 
     /// As the leader of the view: begins it, if its view changes settle every place.
@@ -521,8 +522,8 @@ impl ViewTransferProtocol for PbftViewChange {
             .get(self.proofs.node.index())
             .is_some_and(|held| *held >= self.view.get());
         let lacking = match (&self.own, &self.new_view) {
-            (Some(own), _) if !self.active && !has_ours => own,
-            (_, Some(new_view)) if self.active && !active(Mutant::NewViewUnsent) => new_view,
+            (Some(own), _) if !self.active && !has_ours && !active(Mutant::ViewChangeUnsent) => own,
+            (_, Some(new_view)) if self.active => new_view,
             _ => return,
         };
         if is_there || answered.is_some_and(|last| now.since(last) < ANSWER_PAUSE) {

@@ -1,0 +1,95 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Broken, Rule};
+use crate::messages::Phase;
+use crate::messages::archived::{ArchivedOrderingMessage, ArchivedSystemMessage};
+use crate::types::Digest;
+
+/// What correct replicas said of one batch at one place, in one view.
+#[derive(Default)]
+struct Support {
+    /// Proposed or prepared it.
+    prepared: BTreeSet<usize>,
+    committed: BTreeSet<usize>,
+}
+
+/// What was or may yet be committed at each place, which no later view may have another batch for: a batch to which so many
+/// correct replicas committed that with all faulty ones they are a quorum.
+pub(in crate::sim) struct Lasting {
+    n: usize,
+    /// By place: by view and batch.
+    places: BTreeMap<u64, BTreeMap<(u64, Digest), Support>>,
+}
+
+impl Lasting {
+    pub(in crate::sim) fn new(n: usize) -> Self {
+        Self {
+            n,
+            places: BTreeMap::new(),
+        }
+    }
+
+    /// A correct host sends a message; `is_correct` says of each host whether it still is.
+    pub(in crate::sim) fn says(
+        &mut self,
+        host: usize,
+        message: &ArchivedSystemMessage,
+        is_correct: impl Fn(usize) -> bool,
+    ) -> Result<(), Broken> {
+        match message {
+            ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::PrePrepare(head)) => {
+                let place = (head.view().get(), head.seq().get());
+                self.speaks(host, place, head.digest(), Phase::Prepare, is_correct)
+            }
+            ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::Votes(votes)) => {
+                for vote in votes.votes.iter().map(|vote| vote.to_vote()) {
+                    let place = (vote.view, vote.seq);
+                    self.speaks(host, place, vote.digest(), vote.phase, &is_correct)?;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn speaks(
+        &mut self,
+        host: usize,
+        (view, seq): (u64, u64),
+        digest: Digest,
+        phase: Phase,
+        is_correct: impl Fn(usize) -> bool,
+    ) -> Result<(), Broken> {
+        let place = self.places.entry(seq).or_default();
+        let support = place.entry((view, digest)).or_default();
+        let is_new = match phase {
+            Phase::Prepare => support.prepared.insert(host),
+            Phase::Commit => support.committed.insert(host),
+        };
+        if !is_new || place.len() == 1 {
+            return Ok(());
+        }
+        let faulty = (self.n - 1) / 3;
+        let enough = (self.n + faulty) / 2 + 1 - faulty;
+        for ((earlier, lasting), support) in place.iter() {
+            let committed = support.committed.iter().filter(|host| is_correct(**host));
+            if committed.count() < enough {
+                continue;
+            }
+            let speakers = |support: &Support| support.prepared.iter().any(|host| is_correct(*host));
+            let other = place
+                .iter()
+                .find(|((later, other), said)| later > earlier && other != lasting && speakers(said));
+            if let Some(((later, other), _)) = other {
+                return Err((
+                    Rule::Agreement,
+                    format!(
+                        "at s{seq} {lasting:?} may be committed in v{earlier}, by {:?}; v{later} has {other:?}",
+                        support.committed
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+}

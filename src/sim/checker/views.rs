@@ -1,0 +1,112 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Broken, Rule};
+use crate::crypto::{Digester, Domain};
+use crate::messages::{NewView, ViewChange};
+use crate::sim::keys::{CLUSTER, Keyring};
+use crate::types::{Digest, Epoch, Time};
+
+/// The books about one correct replica's views: who asked it for which, and what those began with in which it speaks.
+pub(super) struct Views {
+    node: usize,
+    n: usize,
+    /// By replica: the latest view that it asked for, in a message delivered here that it signed.
+    asked: Vec<u64>,
+    /// By view that began here: whose signed view changes its new view holds.
+    begun: BTreeMap<u64, BTreeSet<usize>>,
+    /// The latest view that this replica asked for or began.
+    last: u64,
+    /// From then on it asks for no view that it did not ask for before.
+    pub(super) steady_from: Option<Time>,
+}
+
+impl Views {
+    pub(super) fn new(node: usize, n: usize) -> Self {
+        Self {
+            node,
+            n,
+            asked: vec![0; n],
+            begun: BTreeMap::new(),
+            last: 0,
+            steady_from: None,
+        }
+    }
+
+    fn is_signed(&self, message: &ViewChange) -> bool {
+        let mut hasher = Digester::new(CLUSTER).hasher(Domain::ViewChange);
+        hasher.update(&Epoch::ZERO.get().to_le_bytes());
+        message.hash_into(&mut hasher);
+        let digest = Digest::from_bytes(*hasher.finalize().as_bytes());
+        let keys = Keyring::get().verifying(self.n);
+        let key = keys.get(usize::from(message.signer));
+        key.is_some_and(|key| {
+            key.verify(Domain::ViewChange, &digest, &message.signature)
+                .is_ok()
+        })
+    }
+
+    /// A view change was delivered here.
+    pub(super) fn heard(&mut self, from: usize, message: &ViewChange) {
+        if usize::from(message.signer) == from && message.view > self.asked[from] && self.is_signed(message) {
+            self.asked[from] = message.view;
+        }
+    }
+
+    /// This replica's disk holds a new view.
+    pub(super) fn begins(&mut self, message: &NewView) {
+        self.last = self.last.max(message.view);
+        if self.begun.contains_key(&message.view) {
+            return;
+        }
+        let changes = message.view_changes.iter();
+        let sound = changes.filter(|change| change.view == message.view && self.is_signed(change));
+        let signers = sound.map(|change| usize::from(change.signer)).collect();
+        self.begun.insert(message.view, signers);
+    }
+
+    /// This replica starts again, in the view that its disk says.
+    pub(super) fn restarted(&mut self, view: u64) {
+        self.last = self.last.max(view);
+    }
+
+    /// This replica asks for a view: the next one, or one that more others ask for than may be faulty.
+    pub(super) fn asks(&mut self, now: Time, view: u64) -> Result<(), Broken> {
+        let faulty = (self.n - 1) / 3;
+        let node = self.node;
+        if view > self.last && self.steady_from.is_some_and(|from| now >= from) {
+            let what = format!("r{node} asks for v{view}, although everything is in order");
+            return Err((Rule::Stability, what));
+        }
+        let others = (0..self.n).filter(|other| *other != node);
+        let asking = others.filter(|other| self.asked[*other] >= view).count();
+        if view > self.last + 1 && asking <= faulty {
+            return Err((
+                Rule::Certificates,
+                format!(
+                    "r{node} asks for v{view} after v{}, as {asking} others do",
+                    self.last
+                ),
+            ));
+        }
+        self.last = self.last.max(view);
+        Ok(())
+    }
+
+    /// This replica votes or proposes in a view, which a quorum's view changes have begun.
+    pub(super) fn speaks(&self, view: u64) -> Result<(), Broken> {
+        let faulty = (self.n - 1) / 3;
+        let begun = self.begun.get(&view);
+        let signers = begun.map_or(0, BTreeSet::len);
+        match view == 0 || signers > (self.n + faulty) / 2 {
+            true => Ok(()),
+            false => Err((
+                Rule::Certificates,
+                format!(
+                    "r{} speaks in v{view}, which view changes signed by {begun:?} began; it began {:?}",
+                    self.node,
+                    self.begun.keys()
+                ),
+            )),
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! The troubles of a run: who lies and how, what is cut off, lost, slow or full, and when.
+
+use std::time::Duration;
+
+use super::{Fault, Plan, Profile};
+use crate::sim::Dice;
+use crate::sim::byzantine::Lie;
+use crate::sim::clients::Roguery;
+use crate::sim::network::Weather;
+use crate::types::Time;
+
+/// So long after the network has healed every view change has come to its end.
+const STEADY_AFTER: Duration = Duration::from_secs(10);
+
+impl Plan {
+    pub(super) fn plan_lies(&mut self, dice: &mut Dice) {
+        let most = self.knobs.faulty_max() as u64;
+        let colludes = most > 1 && dice.chance(25);
+        let count = if colludes { most } else { dice.between(1, most) };
+        let mut candidates: Vec<usize> = (0..self.knobs.replicas).collect();
+        // The first leader lies in half of the runs, the second in a quarter: leaders have more to lie about.
+        let first = dice.pick(&[Some(0), Some(0), Some(1), None]);
+        for index in 0..count {
+            let place = match (index, first) {
+                (0, Some(first)) => first,
+                _ => dice.below(candidates.len() as u64) as usize,
+            };
+            let lies = match colludes {
+                true => vec![Lie::Collude],
+                false => (0..dice.between(1, 3)).map(|_| dice.pick(&Lie::ALL)).collect(),
+            };
+            self.liars.push((candidates.swap_remove(place), lies));
+        }
+        let rogues = dice.pick(&[0, 0, 1, 2]);
+        self.rogues = (0..rogues).map(|_| dice.pick(&Roguery::ALL)).collect();
+    }
+
+    /// Up to f replicas lie about what was prepared whenever a leader is replaced, and early leaders are among them.
+    pub(super) fn plan_plot(&mut self, dice: &mut Dice) {
+        let mut candidates: Vec<usize> = (0..self.knobs.replicas).collect();
+        for _ in 0..self.knobs.faulty_max() {
+            let place = dice.pick(&[0, 1, 1, 1, 2]);
+            let both = &Lie::OF_VIEWS[..];
+            let mut lies = dice.pick(&[both, both, both, &both[..1], &both[1..]]).to_vec();
+            if dice.chance(25) {
+                lies.push(dice.pick(&Lie::ALL));
+            }
+            self.liars.push((candidates.swap_remove(place), lies));
+        }
+    }
+
+    /// A correct replica is cut off for most of the run: what it lacks then comes from others, liars among them.
+    pub(super) fn plan_straggler(&mut self, dice: &mut Dice) {
+        let correct: Vec<usize> = (0..self.knobs.replicas)
+            .filter(|host| self.is_correct(*host))
+            .collect();
+        for (_, lies) in &mut self.liars {
+            if dice.chance(60) && *lies != [Lie::Collude] {
+                lies.push(Lie::FalseTransfers);
+            }
+        }
+        let straggler = dice.pick(&correct);
+        let sides = (0..self.knobs.replicas).partition(|host| *host == straggler);
+        let at = Time::from_nanos(self.busy_until.as_nanos() / dice.between(4, 20));
+        let until = Time::from_nanos(self.busy_until.as_nanos() / 10 * dice.between(5, 9));
+        self.cut(at, until, sides, true);
+    }
+
+    /// Operations come all the time while so many timeouts pass, twice as many as else.
+    pub(super) fn make_busy(&mut self, dice: &mut Dice, timeouts: (u64, u64)) {
+        let busy = self.knobs.timings.timeout * dice.between(timeouts.0, timeouts.1) as u32;
+        self.busy_until = Time::START.after(busy);
+        self.calm_from = self.busy_until;
+        self.operations *= 2;
+    }
+
+    /// Up to f replicas are lost, at some moment: they crash for good, or their disks forget or rot.
+    pub(super) fn plan_losses(&mut self, dice: &mut Dice, only_crashes: bool) -> Vec<usize> {
+        let most = self.knobs.faulty_max() as u64;
+        let count = match only_crashes {
+            true => dice.pick(&[0, 0, 1, most]),
+            false => dice.between(1, most),
+        };
+        let mut candidates: Vec<usize> = (0..self.knobs.replicas).collect();
+        let mut lost = Vec::new();
+        for index in 0..count {
+            // The first leader often, and its successor with it: view changes that fail.
+            let place = match dice.chance(50) {
+                true => (index as usize).min(candidates.len() - 1),
+                false => dice.below(candidates.len() as u64) as usize,
+            };
+            let host = candidates.swap_remove(place);
+            lost.push(host);
+            let at = self.moment(dice);
+            let back = self.spell(dice, at);
+            let kind = if only_crashes {
+                dice.below(2)
+            } else {
+                dice.between(1, 6)
+            };
+            let fault = match kind {
+                0 => Fault::Crash { host, back: None },
+                1 => Fault::FailedSync { host, back: None },
+                2 => Fault::Wipe { host, back },
+                3 => {
+                    let copied = Time::from_nanos(dice.below(at.as_nanos()));
+                    self.faults.push((copied, Fault::CopyDisk { host }));
+                    Fault::RollBack { host, back }
+                }
+                _ => Fault::Rot { host, back },
+            };
+            self.faults.push((at, fault));
+        }
+        lost
+    }
+
+    /// Hosts crash and come back: one, some or all at once, now and then one again and again.
+    pub(super) fn plan_outages(&mut self, dice: &mut Dice, gone: &[usize]) {
+        let hosts: Vec<usize> = (0..self.knobs.replicas)
+            .filter(|host| !gone.contains(host))
+            .collect();
+        for _ in 0..dice.between(1, 4) {
+            let at = self.moment(dice);
+            let share = dice.pick(&[20, 20, 50, 100]);
+            let one = dice.below(hosts.len() as u64) as usize;
+            let is_one = dice.chance(40);
+            for (place, host) in hosts.iter().copied().enumerate() {
+                if (is_one && place != one) || (!is_one && !dice.chance(share)) {
+                    continue;
+                }
+                let at = match dice.chance(50) {
+                    true => at,
+                    false => at.after(dice.micros(0, 20_000)).min(self.calm_from),
+                };
+                let back = Some(self.outage_end(dice, at));
+                let fault = match dice.chance(85) {
+                    true => Fault::Crash { host, back },
+                    false => Fault::FailedSync { host, back },
+                };
+                self.faults.push((at, fault));
+            }
+        }
+        if dice.chance(40) {
+            let host = dice.pick(&hosts);
+            let mut at = self.moment(dice);
+            if dice.chance(50) {
+                // So long that it lacks a state when it comes back.
+                let back = self.spell(dice, at);
+                let back_at = Some(back);
+                self.faults.push((at, Fault::Crash { host, back: back_at }));
+                at = back.after(dice.millis(1, 200)).min(self.calm_from);
+            }
+            for _ in 0..dice.between(2, 8) {
+                let back = Some(at.after(dice.millis(1, 100)).min(self.calm_from));
+                self.faults.push((at, Fault::Crash { host, back }));
+                at = at.after(dice.millis(2, 600)).min(self.calm_from);
+            }
+        }
+    }
+
+    /// Most outages are short.
+    fn outage_end(&self, dice: &mut Dice, at: Time) -> Time {
+        match dice.chance(60) {
+            true => at.after(dice.millis(0, 400)).min(self.calm_from),
+            false => self.spell(dice, at),
+        }
+    }
+
+    /// A moment while clients are busy.
+    fn moment(&self, dice: &mut Dice) -> Time {
+        Time::from_nanos(dice.below(self.busy_until.as_nanos()))
+    }
+
+    /// How long a fault that heals lasts.
+    fn spell(&self, dice: &mut Dice, at: Time) -> Time {
+        let most = (self.busy_until.as_nanos() / 3_000_000).clamp(1500, 30_000);
+        at.after(dice.millis(1, most)).min(self.calm_from)
+    }
+
+    /// Rounds of partitions, each about as long as a leader is given: now one splits the hosts anew, now one cuts off no more than
+    /// may be faulty, so that the others go on, now one lets messages reach few. So leaders fail one after the other, and
+    /// leave at the same places what only some have prepared.
+    pub(super) fn plan_rounds(&mut self, dice: &mut Dice, timeout: Duration, rounds: (u64, u64)) {
+        let hosts = self.hosts();
+        let mut at = Time::START.after(dice.millis(0, 200));
+        let mut few: Vec<usize> = Vec::new();
+        for _ in 0..dice.between(rounds.0, rounds.1) {
+            let long = timeout.mul_f64(dice.between(5, 25) as f64 / 10.0);
+            let until = at.after(long).min(self.calm_from);
+            if few.is_empty() || dice.chance(50) {
+                few = self.few_correct(dice);
+            }
+            let is_few = |host: &usize| few.contains(host);
+            match dice.below(5) {
+                0 => {
+                    let (from, to) = (0..hosts).partition(is_few);
+                    self.cut(at, until, (from, to), true);
+                }
+                1 | 2 => {
+                    // What is under way to the others is lost: only these learn of it, and are cut off with it at once.
+                    let heard = at.after(dice.micros(200, long.as_micros() as u64 / 4));
+                    let others = (0..hosts).filter(|host| !few.contains(host)).collect();
+                    self.cut(at, until.min(heard), ((0..hosts).collect(), others), false);
+                    let (from, to) = (0..hosts).partition(is_few);
+                    self.cut(until.min(heard), until, (from, to), true);
+                    if dice.chance(50) {
+                        // And others after them.
+                        few = self.few_correct(dice);
+                    }
+                }
+                _ => self.split(dice, at, until),
+            }
+            at = until;
+        }
+    }
+
+    /// As many correct hosts as may be faulty.
+    fn few_correct(&self, dice: &mut Dice) -> Vec<usize> {
+        let mut correct: Vec<usize> = (0..self.hosts()).filter(|host| self.is_correct(*host)).collect();
+        let count = dice.between(1, self.knobs.faulty_max() as u64) as usize;
+        while correct.len() > count {
+            correct.swap_remove(dice.below(correct.len() as u64) as usize);
+        }
+        correct
+    }
+
+    fn split(&mut self, dice: &mut Dice, at: Time, until: Time) {
+        let hosts = self.hosts();
+        let sets = dice.between(2, 3);
+        let side: Vec<u64> = (0..hosts).map(|_| dice.below(sets)).collect();
+        for set in 0..sets {
+            let inside = |host: &usize| side[*host] == set;
+            let sides = (0..hosts).filter(|host| side[*host] >= set).partition(inside);
+            let both = dice.chance(85);
+            self.cut(at, until, sides, both);
+        }
+    }
+
+    fn cut(&mut self, at: Time, until: Time, (from, to): (Vec<usize>, Vec<usize>), both: bool) {
+        let fault = Fault::Partition {
+            from,
+            to,
+            both,
+            until,
+        };
+        self.faults.push((at, fault));
+    }
+
+    pub(super) fn plan_partitions(&mut self, dice: &mut Dice) {
+        let hosts = self.hosts();
+        for _ in 0..dice.pick(&[0, 0, 1, 2, 3, 6]) {
+            let at = self.moment(dice);
+            let until = self.spell(dice, at);
+            let sides = (0..hosts).partition(|_| dice.chance(50));
+            let both = dice.chance(60);
+            self.cut(at, until, sides, both);
+        }
+        if dice.chance(20) {
+            let (host, by) = (dice.below(hosts as u64) as usize, dice.millis(1, 60));
+            self.faults.push((Time::START, Fault::SlowLink { host, by }));
+        }
+    }
+
+    /// Now and then all disks are full at once, for long.
+    pub(super) fn plan_full_disks(&mut self, dice: &mut Dice) {
+        if self.profile != Profile::Disk || !dice.chance(15) {
+            return;
+        }
+        let at = self.moment(dice);
+        let until = at.after(dice.millis(5000, 40_000)).min(self.calm_from);
+        for host in 0..self.knobs.replicas {
+            self.faults.push((at, Fault::FullDisk { host, until }));
+        }
+    }
+
+    /// Where nothing but the network is at fault, and links are short, some runs have a client that reaches no more than f+1
+    /// replicas once all else has healed; no leader is replaced because of it.
+    pub(super) fn plan_steady(&mut self, dice: &mut Dice) {
+        let is_far = self.weather.delay_us.1 > 3000;
+        let is_slow = |(_, fault): &(Time, Fault)| matches!(fault, Fault::SlowLink { .. });
+        if self.profile != Profile::Net
+            || self.knobs.unordered
+            || is_far
+            || self.faults.iter().any(is_slow)
+            || !dice.chance(50)
+        {
+            return;
+        }
+        let mut hosts: Vec<usize> = (0..self.knobs.replicas).collect();
+        for _ in 0..=self.knobs.faulty_max() {
+            hosts.swap_remove(dice.below(hosts.len() as u64) as usize);
+        }
+        self.dead_links = hosts.into_iter().map(|host| (0, host)).collect();
+        self.steady_from = Some(self.calm_from.after(STEADY_AFTER));
+    }
+
+    pub(super) fn plan_clocks_and_disks(&mut self, dice: &mut Dice) {
+        let hosts = self.hosts() as u64;
+        if dice.chance(25) {
+            for _ in 0..dice.between(1, 3) {
+                let (at, host) = (self.moment(dice), dice.below(hosts) as usize);
+                let by = dice.millis(1, 20_000);
+                self.faults.push((at, Fault::ClockJump { host, by }));
+            }
+        }
+        if matches!(self.profile, Profile::Crash | Profile::Disk) || dice.chance(10) {
+            for _ in 0..dice.between(0, 2) {
+                let (at, host) = (self.moment(dice), dice.below(hosts) as usize);
+                let until = self.spell(dice, at);
+                let factor = dice.pick(&[10, 100]);
+                self.faults.push((at, Fault::SlowDisk { host, factor, until }));
+            }
+            for _ in 0..dice.between(0, 2) {
+                let (at, host) = (self.moment(dice), dice.below(hosts) as usize);
+                let until = self.spell(dice, at);
+                self.faults.push((at, Fault::FullDisk { host, until }));
+            }
+        }
+    }
+}
+
+pub(super) fn weather(dice: &mut Dice) -> Weather {
+    let delay_us = dice.pick(&[(20, 100), (100, 3000), (5000, 40_000)]);
+    let loses = dice.chance(25);
+    Weather {
+        delay_us,
+        late_percent: dice.pick(&[0, 1, 10]),
+        late_ms: dice.between(1, 500),
+        doubled_percent: dice.pick(&[0, 2, 20]),
+        replica_loss_percent: if loses { dice.between(1, 15) } else { 0 },
+        client_loss_percent: dice.pick(&[0, 0, 2, 20]),
+        in_order: dice.chance(50),
+        partitions_lose: loses,
+    }
+}
