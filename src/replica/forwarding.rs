@@ -1,12 +1,37 @@
 //! Frames that a replica passes on: to the leader what clients sent to everybody, and to everybody what the leader does not order.
 
-use super::{Action, FORWARDED_FRAMES_MAX, Replica, Stack};
-use crate::messages::{Frame, SystemMessage};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Action, ExecutionPhase, FORWARDED_FRAMES_MAX, Replica, Stack};
+use crate::messages::{Frame, FrameKey, SystemMessage};
 use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
 use crate::protocol::Recipients;
+use crate::types::Time;
 
-use super::ExecutionPhase;
+/// A frame is not passed on again so soon: less than any client's patience.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What was passed on lately. Replicas in different views take each other for leaders: without a pause a frame would go to and
+/// fro between them as fast as the links allow.
+#[derive(Debug, Default)]
+pub(super) struct PassedOn(BTreeMap<FrameKey, Time>);
+
+impl PassedOn {
+    /// Whether a frame may be passed on now; it is noted if so.
+    pub fn may_pass(&mut self, now: Time, key: FrameKey) -> bool {
+        if self.0.len() >= FORWARDED_FRAMES_MAX {
+            self.0.retain(|_, at| now.since(*at) < PAUSE);
+        }
+        let is_recent = self.0.get(&key).is_some_and(|at| now.since(*at) < PAUSE);
+        if is_recent || self.0.len() >= FORWARDED_FRAMES_MAX {
+            return false;
+        }
+        self.0.insert(key, now);
+        true
+    }
+}
 
 impl<S: Stack> Replica<S> {
     /// Passes on to the leader what clients sent to everybody.
@@ -63,5 +88,35 @@ impl<S: Stack> Replica<S> {
             self.actions.push(Action::ToReplicas { to, message });
             frames = rest;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{ClientId, FrameSeq};
+
+    #[test]
+    fn a_frame_that_comes_back_at_once_is_passed_on_once_and_a_flood_is_passed_on_in_part() {
+        let mut passed = PassedOn::default();
+        let key = |client, sequence| FrameKey {
+            client: ClientId::new(client),
+            sequence: FrameSeq::new(sequence),
+        };
+        let now = Time::START.after(Duration::from_secs(1));
+        assert!(passed.may_pass(now, key(1, 1)));
+        assert!(!passed.may_pass(now.after(PAUSE / 2), key(1, 1)));
+        assert!(passed.may_pass(now, key(2, 1)), "another client's");
+        assert!(
+            passed.may_pass(now.after(PAUSE), key(1, 1)),
+            "its client has asked again"
+        );
+        let flood =
+            (0..2 * FORWARDED_FRAMES_MAX as u64).filter(|number| passed.may_pass(now, key(3, *number)));
+        assert_eq!(flood.count(), FORWARDED_FRAMES_MAX - 2);
+        assert!(
+            passed.may_pass(now.after(PAUSE * 2), key(4, 1)),
+            "there is room again"
+        );
     }
 }

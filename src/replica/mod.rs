@@ -59,6 +59,7 @@ use crate::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, Quorum, SeqNo, Time,
 use crate::view_transfer::ViewTransferProtocol;
 use abstention::Abstention;
 use disputes::Disputes;
+use forwarding::PassedOn;
 use judgements::Judgements;
 use timers::Timers;
 use transfer::Transfers;
@@ -142,6 +143,7 @@ pub struct Replica<S: Stack> {
     judgements: Judgements,
     /// Frames on their way to the leader: their clients have lost patience with it.
     forward: Vec<Frame>,
+    passed_on: PassedOn,
     timers: Timers,
     outbox: Outbox,
     /// Effects in the order of the log positions they wait for.
@@ -194,6 +196,7 @@ impl<S: Stack> Replica<S> {
             disputes: Disputes::new(pool.clients()),
             pool,
             forward: Vec::new(),
+            passed_on: PassedOn::default(),
             timers,
             outbox: Outbox::new(next_lsn),
             held: VecDeque::new(),
@@ -220,8 +223,11 @@ impl<S: Stack> Replica<S> {
             && self.forward.len() < FORWARDED_FRAMES_MAX;
         let forwarded = passes_on.then(|| frame.clone());
         let offer = self.pool.offer(now, frame);
-        if matches!(offer, Offer::Queued | Offer::Duplicate) {
-            self.forward.extend(forwarded);
+        if matches!(offer, Offer::Queued | Offer::Duplicate)
+            && let Some(frame) = forwarded
+            && self.passed_on.may_pass(now, key)
+        {
+            self.forward.push(frame);
         }
         match offer {
             Offer::Queued => self.counters.frames_queued += 1,
