@@ -127,11 +127,19 @@ pub enum Mutant {
     CutBeforeImageKept,
     /// A replica whose disk is empty starts as if it had never run.
     WipedDiskVotes,
+    /// The log is cut at a stable checkpoint that does not include the state.
+    CutAtLight,
+    /// A checkpoint that does not include the state is offered as one.
+    LightOffered,
+    /// Who starts from another's state goes on counting towards the next where it was itself.
+    StateCountKept,
+    /// Decisions that are not in memory any more are promised to peers, and never sent.
+    LoggedUnsent,
 }
 
 impl Mutant {
     /// Every mutant.
-    pub const ALL: [Self; 59] = [
+    pub const ALL: [Self; 63] = [
         Self::PrepareQuorumMinusOne,
         Self::CommitQuorumMinusOne,
         Self::CheckpointQuorumMinusOne,
@@ -191,6 +199,10 @@ impl Mutant {
         Self::ImageUnchecked,
         Self::CutBeforeImageKept,
         Self::WipedDiskVotes,
+        Self::CutAtLight,
+        Self::LightOffered,
+        Self::StateCountKept,
+        Self::LoggedUnsent,
     ];
 }
 

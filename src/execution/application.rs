@@ -95,6 +95,12 @@ pub trait MonolithicState: Send + 'static {
     /// When the bytes are no such piece.
     fn read_piece(&mut self, piece: usize, bytes: &[u8]) -> Result<(), ImageError>;
 
+    /// About how large the state is, at once: a function of the contents alone, equal at every replica, however they came about. Of a
+    /// large state not every checkpoint includes it ([`StateRule`](super::StateRule)). By default nothing: every one does.
+    fn size_bytes(&self) -> u64 {
+        0
+    }
+
     /// About how many bytes of that work are left, so that it can be spread. By default unknown.
     fn digest_left_bytes(_snapshot: &Self::Snapshot) -> usize {
         0

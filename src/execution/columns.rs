@@ -104,6 +104,10 @@ impl<const N: usize> MonolithicState for Columns<N> {
         Self::default()
     }
 
+    fn size_bytes(&self) -> u64 {
+        self.columns.iter().map(PartitionedStore::size_bytes).sum()
+    }
+
     fn read_piece(&mut self, piece: usize, bytes: &[u8]) -> Result<(), ImageError> {
         let column = self.columns.get_mut(piece / PARTS).ok_or(ImageError::State)?;
         column.read_piece(piece % PARTS, bytes)

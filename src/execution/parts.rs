@@ -39,6 +39,8 @@ pub(super) fn place(key: &[u8]) -> usize {
 pub struct PartitionedStore {
     parts: Vec<Arc<Part>>,
     table: RandomState,
+    /// What the parts have together.
+    size_bytes: u64,
 }
 
 impl Default for PartitionedStore {
@@ -46,6 +48,7 @@ impl Default for PartitionedStore {
         Self {
             parts: (0..PARTS).map(|_| Arc::default()).collect(),
             table: RandomState::default(),
+            size_bytes: 0,
         }
     }
 }
@@ -84,7 +87,10 @@ impl PartitionedStore {
     /// When key or value are 4 GiB or longer, or one part passes 32 GiB.
     pub fn put(&mut self, key: &[u8], value: &[u8]) {
         let tag = self.tag(key);
-        Arc::make_mut(&mut self.parts[place(key)]).put(tag, key, value);
+        let part = Arc::make_mut(&mut self.parts[place(key)]);
+        let before = part.size_bytes();
+        part.put(tag, key, value);
+        self.size_bytes = self.size_bytes - before + part.size_bytes();
     }
 
     /// Removes `key`; true if it was there.
@@ -92,7 +98,14 @@ impl PartitionedStore {
         let tag = self.tag(key);
         let part = &mut self.parts[place(key)];
         // A part is not copied for a key that is not there.
-        part.get(tag, key).is_some() && Arc::make_mut(part).delete(tag, key)
+        if part.get(tag, key).is_none() {
+            return false;
+        }
+        let part = Arc::make_mut(part);
+        let before = part.size_bytes();
+        part.delete(tag, key);
+        self.size_bytes = self.size_bytes - before + part.size_bytes();
+        true
     }
 
     fn tag(&self, key: &[u8]) -> u32 {
@@ -178,6 +191,10 @@ impl MonolithicState for PartitionedStore {
 
     fn blank() -> Self {
         Self::default()
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
     }
 
     fn read_piece(&mut self, piece: usize, mut bytes: &[u8]) -> Result<(), ImageError> {

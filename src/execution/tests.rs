@@ -45,6 +45,7 @@ fn executor<A: Application>(application: A, decisions: u64) -> SingleThreaded<A>
     let rule = CheckpointRule {
         decisions,
         bytes: u64::MAX,
+        state: StateRule::ALWAYS,
     };
     SingleThreaded::new(application, 4, digester(), Epoch::ZERO, rule)
 }
@@ -65,7 +66,7 @@ fn results(events: &[ExecutionEvent]) -> Vec<Vec<Vec<u8>>> {
 fn checkpoints(executor: &mut impl Executor, events: &mut Vec<ExecutionEvent>) -> Vec<CheckpointClaim> {
     while executor.background_step(100, events) {}
     let claims = events.iter().filter_map(|event| match event {
-        ExecutionEvent::Checkpoint(claim) => Some(*claim),
+        ExecutionEvent::Checkpoint(taken) => Some(taken.claim),
         _ => None,
     });
     claims.collect()
@@ -397,7 +398,7 @@ fn a_digest_under_load_is_done_before_the_next_checkpoint_is_due() {
     }
     let claimed = events
         .iter()
-        .any(|event| matches!(event, ExecutionEvent::Checkpoint(claim) if claim.seq.get() == 20));
+        .any(|event| matches!(event, ExecutionEvent::Checkpoint(taken) if taken.claim.seq.get() == 20));
     assert!(claimed, "nobody called for background work");
 }
 
@@ -406,6 +407,7 @@ fn a_digest_is_done_in_time_when_bytes_end_the_way_and_a_large_decision_does_it_
     let rule = CheckpointRule {
         decisions: 1_000_000,
         bytes: 4 << 20,
+        state: StateRule::ALWAYS,
     };
     let digester = Digester::new(ClusterId::from_bytes([3; 16]));
     let mut executor = SingleThreaded::new(kv::Kv, 8, digester, Epoch::ZERO, rule);
@@ -420,7 +422,7 @@ fn a_digest_is_done_in_time_when_bytes_end_the_way_and_a_large_decision_does_it_
         });
         executor.execute(&decision(seq, frames.collect()), &mut events);
         claims_at.extend(events.into_iter().filter_map(|event| match event {
-            ExecutionEvent::Checkpoint(claim) => Some((claim.seq.get(), seq)),
+            ExecutionEvent::Checkpoint(taken) => Some((taken.claim.seq.get(), seq)),
             _ => None,
         }));
     }

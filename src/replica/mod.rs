@@ -22,6 +22,7 @@ mod counters;
 mod disputes;
 mod donations;
 mod judgements;
+mod logged;
 mod messages;
 mod restore;
 mod stack;
@@ -47,7 +48,8 @@ use crate::crypto::Digester;
 use crate::decision_log::DecisionLog;
 use crate::log_transfer::{LogTransferProtocol, LogTransferState};
 use crate::messages::{
-    Batch, CheckpointClaim, Frame, FrameKey, Proposal, RefusalReason, SignedCheckpoint, SystemMessage, Vote,
+    Batch, CheckpointClaim, Frame, FrameKey, Proposal, RefusalReason, SignedCheckpoint, SystemMessage,
+    TakenCheckpoint, Vote,
 };
 use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
@@ -268,12 +270,13 @@ impl<S: Stack> Replica<S> {
     }
 
     /// Execution took a checkpoint.
-    pub fn on_checkpoint_taken(&mut self, now: Time, claim: CheckpointClaim) {
+    pub fn on_checkpoint_taken(&mut self, now: Time, taken: TakenCheckpoint) {
+        let claim = taken.claim;
         if self.transfers.awaiting.is_some() {
             // Of a state that is about to be replaced, perhaps because it is wrong.
             return;
         }
-        self.transfers.remember_taken(claim.seq);
+        self.transfers.remember_taken(&taken);
         self.last_checkpoint = Some(claim);
         self.ordering.on_own_checkpoint(now, claim, &mut self.outbox);
         self.carry_out(now);
@@ -291,13 +294,15 @@ impl<S: Stack> Replica<S> {
         self.cut_log(now);
     }
 
-    /// Has the log cut at the last checkpoint that is both stable and kept, after what is about no place was written
+    /// Has the log cut at the last checkpoint that is both stable and kept, which includes the state then, after what is about no place was written
     /// again. What a peer lacks it can be given then, as a state or as decisions.
     fn cut_log(&mut self, now: Time) {
         let stable = self.ordering.stable();
         let offerable = self.transfers.offerable().cloned();
-        let kept = offerable.as_ref().map_or(SeqNo::ZERO, |(claim, _)| claim.seq);
-        let seq = match active(Mutant::CutBeforeImageKept) {
+        let kept = offerable.as_ref().map_or(SeqNo::ZERO, |proof| proof.claim.seq);
+        let is_wrong = active(Mutant::CutBeforeImageKept)
+            || (active(Mutant::CutAtLight) && self.transfers.is_light(stable));
+        let seq = match is_wrong {
             true => stable,
             false => kept.min(self.image_kept).min(stable),
         };
@@ -307,8 +312,11 @@ impl<S: Stack> Replica<S> {
         self.cut = seq;
         self.decision_log.on_cut(seq);
         let mut records = self.view_transfer.base_records();
-        if let Some((claim, proof)) = offerable.filter(|_| seq < stable) {
-            records.push(Record::Stable { claim, proof });
+        if let Some(known) = offerable.filter(|_| seq < stable) {
+            records.push(Record::Stable {
+                claim: known.signed(),
+                proof: known.proof,
+            });
         }
         records.append(&mut self.ordering.base_records());
         if active(Mutant::BaseRecordsForgotten) {
@@ -530,6 +538,7 @@ impl<S: Stack> Replica<S> {
             self.carry_out(now);
         }
         if became_stable && diverged.is_none() {
+            self.decision_log.on_stable(self.ordering.stable());
             self.drop_images(now);
             self.cut_log(now);
         }
@@ -681,7 +690,7 @@ impl<S: Stack> Replica<S> {
                     return;
                 }
                 self.transfers.released = proposal.seq;
-                if self.transfers.awaiting.is_none() {
+                if self.transfers.awaiting.is_none() && self.transfers.fed.is_none() {
                     self.actions.push(Action::Execute(proposal));
                 }
             }
