@@ -129,7 +129,7 @@ pub enum Mutant {
     WipedDiskVotes,
     /// The log is cut at a stable checkpoint that does not include the state.
     CutAtLight,
-    /// A checkpoint that does not include the state is offered as one.
+    /// The last stable checkpoint is offered to those that need a state, whether it includes one or not.
     LightOffered,
     /// Who starts from another's state goes on counting towards the next where it was itself.
     StateCountKept,

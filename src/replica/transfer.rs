@@ -664,14 +664,14 @@ impl<S: Stack> Replica<S> {
             .cloned()
             .collect();
         if active(Mutant::LightOffered) {
-            let certificates = self.transfers.certificates.iter();
-            let lights =
-                certificates.filter(|(claim, _)| claim.seq > after && self.transfers.is_light(claim.seq));
-            offered.extend(lights.map(|(claim, proof)| StateProof {
-                claim: *claim,
-                cover: None,
-                proof: proof.clone(),
-            }));
+            // The last that is stable, whatever it is.
+            let last = self.transfers.certificates.back();
+            let last = last.filter(|(claim, _)| claim.seq > after).cloned();
+            let cover = None;
+            offered = last
+                .map(|(claim, proof)| StateProof { claim, cover, proof })
+                .into_iter()
+                .collect();
         }
         for StateProof { claim, cover, proof } in offered {
             let offer = CheckpointOffer {
