@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 use atlas_smr_replica::crypto::Digester;
 use atlas_smr_replica::execution::apps::kv::{self, Kv};
 use atlas_smr_replica::execution::{
-    Application, CheckpointImage, CheckpointRule, ExecutionEvent, Executor, PartitionedStore, SingleThreaded,
-    StateRule,
+    Application, CheckpointImage, CheckpointRule, DigestHelp, ExecutionEvent, Executor, PartitionedStore,
+    SingleThreaded, StateRule,
 };
 use atlas_smr_replica::messages::{Authenticator, Batch, Frame, FrameBuilder, Mode, Proposal, RequestFrame};
 use atlas_smr_replica::storage::image;
@@ -200,9 +200,15 @@ impl Application for Timed {
     }
 }
 
-/// Writes images, as the keeper does: one at a time, on a thread of its own.
+/// What is done beside the executor.
+enum ImageWork {
+    Digest(DigestHelp),
+    Write(Box<dyn CheckpointImage>),
+}
+
+/// Writes images and helps with digests, as the keeper does: one at a time, on a thread of its own.
 struct Writer {
-    tasks: mpsc::Sender<Box<dyn CheckpointImage>>,
+    tasks: mpsc::Sender<ImageWork>,
     thread: JoinHandle<()>,
     is_writing: Arc<AtomicBool>,
     written: Arc<AtomicU64>,
@@ -210,13 +216,20 @@ struct Writer {
 
 impl Writer {
     fn start(directory: &Path) -> Self {
-        let (tasks, todo) = mpsc::channel::<Box<dyn CheckpointImage>>();
+        let (tasks, todo) = mpsc::channel();
         let (is_writing, written) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let (is_done, count) = (is_writing.clone(), written.clone());
         let directory = directory.to_owned();
         let thread = std::thread::spawn(move || {
             let mut kept: VecDeque<PathBuf> = VecDeque::new();
-            for mut image in todo {
+            for work in todo {
+                let mut image = match work {
+                    ImageWork::Write(image) => image,
+                    ImageWork::Digest(help) => {
+                        help.run();
+                        continue;
+                    }
+                };
                 let path = directory.join(format!("{:016}", image.claim().seq.get()));
                 image::write(&path, &mut *image, 1).expect("there is space for images");
                 drop(image);
@@ -406,8 +419,17 @@ fn measure(parameters: &Parameters, checkpoints: bool, directory: &Path) -> Meas
                     taken += 1;
                     with_state += u64::from(checkpoint.light.is_none());
                 }
+                ExecutionEvent::Digesting(help) => {
+                    writer
+                        .tasks
+                        .send(ImageWork::Digest(help))
+                        .expect("the writer lives");
+                }
                 ExecutionEvent::Image(image) if !writer.is_writing.swap(true, Ordering::AcqRel) => {
-                    writer.tasks.send(image).expect("the writer lives");
+                    writer
+                        .tasks
+                        .send(ImageWork::Write(image))
+                        .expect("the writer lives");
                 }
                 _ => {}
             }

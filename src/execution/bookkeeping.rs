@@ -209,6 +209,9 @@ impl<S: MonolithicState> Bookkeeping<S> {
         self.log_bytes = 0;
         let image = self.keeps_images.then(|| state.snapshot());
         let state = state.snapshot();
+        if image.is_some() {
+            events.extend(S::digest_help(&state, &self.digester).map(ExecutionEvent::Digesting));
+        }
         self.pending.push_back(Pending {
             seq: self.executed,
             piece_count: S::piece_count(&state),

@@ -19,7 +19,7 @@ pub mod speculative;
 mod window;
 
 pub use application::{
-    Application, MonolithicState, PANIC_RESULT, PREPARED_OPERATIONS, ScalableApp, TOO_LONG_RESULT,
+    Application, DigestHelp, MonolithicState, PANIC_RESULT, PREPARED_OPERATIONS, ScalableApp, TOO_LONG_RESULT,
 };
 pub use bookkeeping::{CheckpointRule, StateRule};
 pub use client_table::ClientTable;
@@ -60,6 +60,8 @@ pub enum ExecutionEvent {
     },
     /// A checkpoint was taken, and its digest is known.
     Checkpoint(TakenCheckpoint),
+    /// A checkpoint whose contents will be kept on disk is being digested: a thread that has the time may help.
+    Digesting(DigestHelp),
     /// The contents of the checkpoint whose digest was just told, to be kept on disk.
     Image(Box<dyn CheckpointImage>),
 }

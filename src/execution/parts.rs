@@ -6,7 +6,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use super::part::Part;
-use super::{ImageError, MonolithicState};
+use super::{DigestHelp, ImageError, MonolithicState};
 use crate::crypto::{Digester, Domain};
 use crate::types::Digest;
 
@@ -187,6 +187,16 @@ impl MonolithicState for PartitionedStore {
         if let Some(part) = snapshot.parts.next() {
             part.write(out);
         }
+    }
+
+    /// From the other end, so that the two meet once.
+    fn digest_help(snapshot: &PartsSnapshot, digester: &Digester) -> Option<DigestHelp> {
+        let (mut parts, digester) = (snapshot.parts.as_slice().to_vec(), digester.clone());
+        Some(DigestHelp::new(move || {
+            while let Some(part) = parts.pop() {
+                part.digest(&digester);
+            }
+        }))
     }
 
     fn blank() -> Self {

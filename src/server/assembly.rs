@@ -428,6 +428,7 @@ pub(super) fn assemble<S: Stack>(
     let mut threads = vec![
         format!("control-{}", config.node.id),
         keeper_name(config),
+        images_name(config),
         shelf_name(config),
     ];
     let crew_name = format!("atlas-{}-e", config.node.id);
@@ -553,6 +554,10 @@ fn keeper_name(config: &ReplicaConfig) -> String {
 /// What the log role writes with, and to.
 type OpenLog = (LogWriter, BTreeMap<u64, File>);
 
+fn images_name(config: &ReplicaConfig) -> String {
+    format!("images-{}", config.node.id)
+}
+
 fn shelf_name(config: &ReplicaConfig) -> String {
     format!("shelf-{}", config.node.id)
 }
@@ -578,8 +583,13 @@ fn start_keepers(
         Kept::Image(seq) => deliver(&mut images, Logged::Image(seq)),
         other => tell_log.lock().unwrap_or_else(PoisonError::into_inner)(other),
     };
-    let keeper = Keeper::spawn(keeper_name(config), recovered.directory, recovered.spare, told)
-        .map_err(ReplicaError::Keeper)?;
+    let keeper = Keeper::spawn(
+        (keeper_name(config), images_name(config)),
+        recovered.directory,
+        recovered.spare,
+        told,
+    )
+    .map_err(ReplicaError::Keeper)?;
     let told = move |shelved| match shelved {
         Shelved::Event(event) => deliver(&mut transfers, Logged::Transfer(event)),
         Shelved::Read(read) => deliver(&mut transfers, Logged::Read(read)),

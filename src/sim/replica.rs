@@ -450,6 +450,8 @@ impl<A: Application> SimReplica<A> {
                     said.push(Said::Checkpoint(taken));
                     self.replica.on_checkpoint_taken(now, taken);
                 }
+                // Nobody has the time.
+                ExecutionEvent::Digesting(_) => {}
                 ExecutionEvent::Image(mut image) => self.disk.keep_image(world, &mut *image),
             }
         }

@@ -156,6 +156,11 @@ impl<E: Executor> ExecutionRole<E> {
                     self.lanes.done.push(Done::Executed { seq, operations });
                 }
                 ExecutionEvent::Checkpoint(taken) => self.lanes.done.push(Done::Checkpoint(taken)),
+                ExecutionEvent::Digesting(help) => {
+                    if let Some(keeper) = &self.keeper {
+                        keeper.digest(help);
+                    }
+                }
                 ExecutionEvent::Image(image) => {
                     if let Some(keeper) = &self.keeper {
                         keeper.keep(image);
