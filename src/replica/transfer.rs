@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::checkpoints::{Certificate, StateProof};
 use super::donations::{Donations, TransferLimits};
 use super::{Action, Replica, Stack};
 use crate::decision_log::DecisionLog;
@@ -41,14 +42,9 @@ const LAG_DECISIONS: u64 = 32;
 const GAP_PATIENCE: Duration = Duration::from_secs(1);
 /// How many batches answer one question of a log transfer, at most.
 const BATCHES_PER_ANSWER: u64 = 64;
-/// How many certificates of stable checkpoints are remembered, and how many light checkpoints.
-const CERTIFICATES_KEPT: usize = 64;
 /// An image is kept for a peer until it has asked nothing of it for so long, and at most so long in all.
 const LOAN_IDLE: Duration = Duration::from_secs(10);
 const LOAN_MAX: Duration = Duration::from_secs(30 * 60);
-/// How many checkpoints are remembered whose images may not be written yet.
-const TAKEN_KEPT: usize = 64;
-
 /// Whether state and decisions are being transferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransferPhase {
@@ -148,24 +144,6 @@ impl Loan {
     }
 }
 
-/// A stable checkpoint and what proves it.
-type Certificate = (CheckpointClaim, Vec<SignedCheckpoint>);
-
-/// What proves a checkpoint with a state: signatures of its claim, or of a light checkpoint that names it.
-#[derive(Debug, Clone)]
-pub(super) struct StateProof {
-    pub claim: CheckpointClaim,
-    pub cover: Option<(LightCheckpoint, CheckpointClaim)>,
-    pub proof: Vec<SignedCheckpoint>,
-}
-
-impl StateProof {
-    /// What was signed.
-    pub fn signed(&self) -> CheckpointClaim {
-        self.cover.map_or(self.claim, |(_, claim)| claim)
-    }
-}
-
 /// What the orchestrator knows about transfers.
 #[derive(Debug)]
 pub(super) struct Transfers {
@@ -174,15 +152,15 @@ pub(super) struct Transfers {
     /// Our own last decision, and since when.
     moved: (SeqNo, Time),
     /// Stable checkpoints and what proves them, the newest last.
-    certificates: VecDeque<Certificate>,
+    pub(super) certificates: VecDeque<Certificate>,
     /// Light checkpoints that execution took, or a quorum signed, the newest last.
-    lights: VecDeque<(LightCheckpoint, CheckpointClaim)>,
+    pub(super) lights: VecDeque<(LightCheckpoint, CheckpointClaim)>,
     /// What proves those of `taken` and `images` that are proved.
-    proofs: BTreeMap<SeqNo, StateProof>,
+    pub(super) proofs: BTreeMap<SeqNo, StateProof>,
     /// The images that are on disk, the newest last.
-    images: VecDeque<SeqNo>,
+    pub(super) images: VecDeque<SeqNo>,
     /// The checkpoints that execution took of the state it has now, the newest last: their images are to come.
-    taken: VecDeque<SeqNo>,
+    pub(super) taken: VecDeque<SeqNo>,
     /// By peer.
     loans: Vec<Option<Loan>>,
     /// Execution waits for the state after this decision.
@@ -214,102 +192,6 @@ impl Transfers {
             released: SeqNo::ZERO,
             donations: Donations::new(n, TransferLimits::default()),
         }
-    }
-
-    pub fn remember_certificate(&mut self, claim: CheckpointClaim, proof: &[SignedCheckpoint]) {
-        if self.certificates.iter().any(|(known, _)| *known == claim) {
-            return;
-        }
-        if self.certificates.len() == CERTIFICATES_KEPT {
-            self.certificates.pop_front();
-        }
-        let at = self
-            .certificates
-            .partition_point(|(known, _)| known.seq < claim.seq);
-        self.certificates.insert(at, (claim, proof.to_vec()));
-        self.prove();
-    }
-
-    /// Execution took a checkpoint.
-    pub fn remember_taken(&mut self, taken: &TakenCheckpoint) {
-        if let Some(light) = taken.light {
-            return self.remember_light(light, taken.claim);
-        }
-        if self.taken.len() == TAKEN_KEPT {
-            self.taken.pop_front();
-        }
-        self.taken.push_back(taken.claim.seq);
-        self.prove();
-    }
-
-    /// A light checkpoint is what it says: execution took it, or a quorum signed it.
-    pub fn remember_light(&mut self, light: LightCheckpoint, claim: CheckpointClaim) {
-        if self.lights.iter().any(|(_, known)| *known == claim) {
-            return;
-        }
-        if self.lights.len() == CERTIFICATES_KEPT {
-            self.lights.pop_front();
-        }
-        self.lights.push_back((light, claim));
-        self.prove();
-    }
-
-    /// Whether execution took a light checkpoint there.
-    pub fn is_light(&self, seq: SeqNo) -> bool {
-        self.lights.iter().any(|(light, _)| light.seq == seq)
-    }
-
-    fn certificate(&self, is_it: impl Fn(CheckpointClaim) -> bool) -> Option<Certificate> {
-        let mut certificates = self.certificates.iter();
-        certificates.find(|(claim, _)| is_it(*claim)).cloned()
-    }
-
-    /// What proves the checkpoint at this place, which includes the state.
-    fn find_proof(&self, seq: SeqNo) -> Option<StateProof> {
-        if let Some((claim, proof)) = self.certificate(|claim| claim.seq == seq) {
-            let cover = None;
-            return Some(StateProof { claim, cover, proof });
-        }
-        let mut covering = self.lights.iter().filter(|(light, _)| light.state.seq == seq);
-        covering.find_map(|(light, claim)| {
-            let (_, proof) = self.certificate(|known| known == *claim)?;
-            Some(StateProof {
-                claim: light.state,
-                cover: Some((*light, *claim)),
-                proof,
-            })
-        })
-    }
-
-    /// Proves what can be: certificates are not remembered as long as images are kept.
-    fn prove(&mut self) {
-        let (images, taken) = (&self.images, &self.taken);
-        self.proofs
-            .retain(|seq, _| images.contains(seq) || taken.contains(seq));
-        let all = images.iter().chain(taken).copied();
-        let unproved: Vec<SeqNo> = all.filter(|seq| !self.proofs.contains_key(seq)).collect();
-        for seq in unproved {
-            if let Some(proof) = self.find_proof(seq) {
-                self.proofs.insert(seq, proof);
-            }
-        }
-    }
-
-    /// Whether an image at this place is one of the state that execution has.
-    pub fn is_taken(&self, seq: SeqNo) -> bool {
-        self.taken.contains(&seq)
-    }
-
-    pub fn remember_image(&mut self, seq: SeqNo) {
-        if let Err(at) = self.images.binary_search(&seq) {
-            self.images.insert(at, seq);
-        }
-        self.prove();
-    }
-
-    /// The last checkpoint whose state can be given to peers, and what proves it.
-    pub fn offerable(&self) -> Option<&StateProof> {
-        self.images.iter().rev().find_map(|seq| self.proofs.get(seq))
     }
 
     /// A peer reads this image.
