@@ -1,4 +1,4 @@
-use super::PartitionedStore;
+use super::Partitioned;
 
 /// A column of a keyed state: keys of different columns are different keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -74,20 +74,20 @@ impl<S: KeyedState> CrudState for Direct<'_, S> {
 ///
 /// # Panics
 /// [`put`](KeyedState::put) panics for another column: the application asks for what its state does not have.
-impl KeyedState for PartitionedStore {
+impl<const P: usize> KeyedState for Partitioned<P> {
     fn get(&self, column: Column, key: &[u8]) -> Option<&[u8]> {
         match column {
-            Column(0) => PartitionedStore::get(self, key),
+            Column(0) => Self::get(self, key),
             _ => None,
         }
     }
 
     fn put(&mut self, column: Column, key: &[u8], value: &[u8]) {
         assert_eq!(column, Column(0), "the store has one column");
-        PartitionedStore::put(self, key, value);
+        Self::put(self, key, value);
     }
 
     fn remove(&mut self, column: Column, key: &[u8]) -> bool {
-        column == Column(0) && PartitionedStore::delete(self, key)
+        column == Column(0) && Self::delete(self, key)
     }
 }

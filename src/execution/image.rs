@@ -343,6 +343,12 @@ impl<'a> ImageChunk<'a> {
     /// How many bytes at the start of a chunk say which pieces are in it.
     pub const START_BYTES: usize = 1 + 4 + 8 + 8;
 
+    /// Whether a chunk is a head, by its first bytes.
+    #[must_use]
+    pub fn is_head(bytes: &[u8]) -> bool {
+        bytes.first() == Some(&HEAD)
+    }
+
     /// The first piece in a chunk, and where in this piece it starts, out of the chunk's first bytes. `None` for head and index.
     #[must_use]
     pub fn start(bytes: &[u8]) -> Option<(usize, u64)> {

@@ -26,7 +26,7 @@ pub use client_table::ClientTable;
 pub use columns::Columns;
 pub use crud::{Column, CrudState, Direct, KeyedState};
 pub use image::{CheckpointImage, ImageChunk, ImageError, ImageHead, ImageIndex, PieceReader, PieceWriter};
-pub use parts::{PARTS, PartitionedStore, PartsSnapshot};
+pub use parts::{PARTS, Partitioned, PartitionedStore, PartsSnapshot};
 pub use single::{FRAME_RESULT_BYTES_MAX, SingleThreaded};
 pub use speculative::Speculative;
 pub use window::{CLIENT_WINDOW, SequenceWindow, Standing};

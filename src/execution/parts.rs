@@ -18,7 +18,7 @@ const TOUCHED: usize = 2 * super::PREPARED_OPERATIONS;
 
 /// The part of a key. Written out here, because it must be the same in every build of every version: part digests
 /// depend on it. A client can choose keys of one part; that part is then slow to copy and digest, nothing else.
-pub(super) fn place(key: &[u8]) -> usize {
+pub(super) fn place(key: &[u8], parts: usize) -> usize {
     let mut hash = key.len() as u64;
     let (words, rest) = key.as_chunks::<8>();
     let mut last = [0; 8];
@@ -28,7 +28,7 @@ pub(super) fn place(key: &[u8]) -> usize {
         hash = (hash ^ u64::from_le_bytes(*word)).wrapping_mul(0xff51_afd7_ed55_8ccd);
         hash ^= hash >> 32;
     }
-    hash as usize % PARTS
+    hash as usize % parts
 }
 
 /// A map from byte strings to byte strings that can be frozen at any time.
@@ -36,24 +36,27 @@ pub(super) fn place(key: &[u8]) -> usize {
 /// Which part a key falls into is the same at every replica, because part digests are. Inside a part the table
 /// is hashed under a key of this process, so no client can choose keys that collide there.
 #[derive(Debug)]
-pub struct PartitionedStore {
+pub struct Partitioned<const P: usize> {
     parts: Vec<Arc<Part>>,
     table: RandomState,
     /// What the parts have together.
     size_bytes: u64,
 }
 
-impl Default for PartitionedStore {
+/// The store of as many parts as suit states up to gigabytes.
+pub type PartitionedStore = Partitioned<PARTS>;
+
+impl<const P: usize> Default for Partitioned<P> {
     fn default() -> Self {
         Self {
-            parts: (0..PARTS).map(|_| Arc::default()).collect(),
+            parts: (0..P).map(|_| Arc::default()).collect(),
             table: RandomState::default(),
             size_bytes: 0,
         }
     }
 }
 
-impl PartitionedStore {
+impl<const P: usize> Partitioned<P> {
     /// Brings what the keys lead to closer to the processor: part, slot, record, one step for all keys after the other. No
     /// step of one key waits for another key's, so their cache misses overlap.
     pub(super) fn touch<K: AsRef<[u8]>>(&self, keys: impl Iterator<Item = K>) {
@@ -61,7 +64,7 @@ impl PartitionedStore {
         // What lies there does not matter, but the processor has to look.
         let (mut count, mut seen) = (0, 0);
         for (way, key) in ways.iter_mut().zip(keys) {
-            let (place, tag) = (place(key.as_ref()), self.tag(key.as_ref()));
+            let (place, tag) = (place(key.as_ref(), P), self.tag(key.as_ref()));
             *way = (place, tag);
             count += 1;
             seen ^= self.parts[place].touch();
@@ -78,7 +81,7 @@ impl PartitionedStore {
     /// The value of `key`.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        self.parts[place(key)].get(self.tag(key), key)
+        self.parts[place(key, P)].get(self.tag(key), key)
     }
 
     /// Sets the value of `key`.
@@ -87,7 +90,7 @@ impl PartitionedStore {
     /// When key or value are 4 GiB or longer, or one part passes 32 GiB.
     pub fn put(&mut self, key: &[u8], value: &[u8]) {
         let tag = self.tag(key);
-        let part = Arc::make_mut(&mut self.parts[place(key)]);
+        let part = Arc::make_mut(&mut self.parts[place(key, P)]);
         let before = part.size_bytes();
         part.put(tag, key, value);
         self.size_bytes = self.size_bytes - before + part.size_bytes();
@@ -96,7 +99,7 @@ impl PartitionedStore {
     /// Removes `key`; true if it was there.
     pub fn delete(&mut self, key: &[u8]) -> bool {
         let tag = self.tag(key);
-        let part = &mut self.parts[place(key)];
+        let part = &mut self.parts[place(key, P)];
         // A part is not copied for a key that is not there.
         if part.get(tag, key).is_none() {
             return false;
@@ -137,7 +140,7 @@ pub struct PartsSnapshot {
 /// What going on to the next part counts as.
 const STEP_BYTES: usize = 32;
 
-impl MonolithicState for PartitionedStore {
+impl<const P: usize> MonolithicState for Partitioned<P> {
     type Snapshot = PartsSnapshot;
 
     fn snapshot(&mut self) -> PartsSnapshot {
@@ -167,7 +170,7 @@ impl MonolithicState for PartitionedStore {
     }
 
     fn piece_count(_: &PartsSnapshot) -> usize {
-        PARTS
+        P
     }
 
     fn piece_digests(snapshot: &PartsSnapshot, digester: &Digester) -> Vec<Digest> {
@@ -214,7 +217,7 @@ impl MonolithicState for PartitionedStore {
             let [key_bytes, value_bytes] = [0, 1].map(|index| u32::from_le_bytes(lengths[index]) as usize);
             let (key, rest) = rest.split_at_checked(key_bytes).ok_or(ImageError::State)?;
             let (value, rest) = rest.split_at_checked(value_bytes).ok_or(ImageError::State)?;
-            if place(key) != piece {
+            if place(key, P) != piece {
                 return Err(ImageError::State);
             }
             self.put(key, value);

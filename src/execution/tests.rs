@@ -442,7 +442,7 @@ proptest! {
         frozen_at in 0usize..600,
     ) {
         // Keys whose place is equal share a part, which fills, grows, empties and is compacted.
-        let keys: Vec<u32> = (0..).filter(|key: &u32| parts::place(&key.to_le_bytes()) < 8).take(400).collect();
+        let keys: Vec<u32> = (0..).filter(|key: &u32| parts::place(&key.to_le_bytes(), PARTS) < 8).take(400).collect();
         let mut store = PartitionedStore::default();
         let mut model = std::collections::BTreeMap::new();
         let mut frozen = None;

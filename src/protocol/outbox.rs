@@ -85,6 +85,8 @@ pub enum Effect {
     },
     /// Leave the current view for this one: ordering stops voting and hands out its evidence.
     LeaveView(View),
+    /// Pass pending requests on to everybody: the leader has not ordered them for a while.
+    SharePending,
     /// A view begins: ordering starts it.
     EnterView(Arc<ViewStart>),
     /// We lack decisions that the others have forgotten: only a transfer brings us back.

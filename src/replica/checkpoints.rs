@@ -87,7 +87,7 @@ impl Transfers {
     }
 
     /// What proves the checkpoint at this place, which includes the state.
-    fn find_proof(&self, seq: SeqNo) -> Option<StateProof> {
+    pub(super) fn find_proof(&self, seq: SeqNo) -> Option<StateProof> {
         if let Some((claim, proof)) = self.certificate(|claim| claim.seq == seq) {
             let cover = None;
             return Some(StateProof { claim, cover, proof });

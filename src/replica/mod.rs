@@ -22,6 +22,7 @@ mod checkpoints;
 mod counters;
 mod disputes;
 mod donations;
+mod forwarding;
 mod judgements;
 mod logged;
 mod messages;
@@ -49,8 +50,7 @@ use crate::crypto::Digester;
 use crate::decision_log::DecisionLog;
 use crate::log_transfer::{LogTransferProtocol, LogTransferState};
 use crate::messages::{
-    Batch, CheckpointClaim, Frame, FrameKey, Proposal, RefusalReason, SignedCheckpoint, SystemMessage,
-    TakenCheckpoint, Vote,
+    Batch, CheckpointClaim, Frame, FrameKey, Proposal, RefusalReason, SignedCheckpoint, SystemMessage, Vote,
 };
 use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
@@ -464,6 +464,7 @@ impl<S: Stack> Replica<S> {
                     self.actions.push(Action::FellBehind { stable });
                 }
                 Effect::Image(task) => self.actions.push(Action::Image(task)),
+                Effect::SharePending => self.share_pending(),
                 asks @ (Effect::LeaveView(_) | Effect::EnterView(_)) => asked.push(asks),
             }
         }
@@ -524,14 +525,7 @@ impl<S: Stack> Replica<S> {
         self.forward.clear();
         self.settle_disputes();
         if !self.ordering.is_leading() {
-            while self.forward.len() < FORWARDED_FRAMES_MAX {
-                let (bytes_max, frames_max) = (self.settings.batch_bytes_max, self.settings.batch_frames_max);
-                let Some((frames, _)) = self.pool.take_batch(bytes_max, frames_max) else {
-                    break;
-                };
-                self.forward.extend(frames);
-            }
-            self.pool.return_in_flight();
+            self.forward = self.pending_frames();
         }
     }
 
@@ -552,35 +546,6 @@ impl<S: Stack> Replica<S> {
                 self.refuse(key, RefusalReason::MustSign);
             }
         }
-    }
-
-    /// Passes on to the leader what clients sent to everybody.
-    fn forward_frames(&mut self) {
-        if active(Mutant::ForwardSkipped) {
-            self.forward.clear();
-        }
-        if self.forward.is_empty() || self.phase() == ExecutionPhase::ViewTransferProtocol {
-            return;
-        }
-        let leader = self.ordering.leader();
-        let mut frames = std::mem::take(&mut self.forward);
-        while !frames.is_empty() && !self.ordering.is_leading() {
-            let mut bytes = 0;
-            let fits = |frame: &Frame| {
-                bytes += frame.bytes().len();
-                bytes <= self.settings.batch_bytes_max
-            };
-            let count = frames.iter().map(fits).take_while(|fits| *fits).count().max(1);
-            let rest = frames.split_off(count.min(frames.len()));
-            let (cluster, epoch) = (self.settings.cluster, self.settings.epoch);
-            let message = SystemMessage::forwarded_requests(cluster, epoch, &frames);
-            self.counters.frames_forwarded += frames.len() as u64;
-            let to = Recipients::One(leader);
-            self.actions.push(Action::ToReplicas { to, message });
-            frames = rest;
-        }
-        frames.clear();
-        self.forward = frames;
     }
 
     /// Which protocol is at work.

@@ -28,7 +28,7 @@ use crate::log_transfer::{LogTransferProtocol, LogTransferState};
 use crate::messages::archived::{ArchivedLogTransferMessage, ArchivedStateTransferMessage};
 use crate::messages::{
     CheckpointClaim, CheckpointOffer, ChunkOf, CoveringCheckpoint, DECIDED_MAX, LightCheckpoint,
-    LogTransferMessage, PieceRange, Proposal, SignedCheckpoint, StateTransferMessage, TakenCheckpoint,
+    LogTransferMessage, PieceRange, Proposal, StateTransferMessage,
 };
 use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;

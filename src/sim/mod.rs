@@ -23,6 +23,7 @@
 //! replicas that lie or are gone, and whatever other clients do. Replicas that crash and restart with what they had on disk are not faulty; those
 //! whose disk was wiped, rolled back or rotted are, and count among the f.
 
+mod app;
 mod byzantine;
 pub mod checker;
 mod clients;

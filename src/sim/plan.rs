@@ -142,7 +142,7 @@ impl Knobs {
             frames_in_flight: dice.pick(&[1, 4, 16]),
             turn_us: dice.pick(&[(0, 0), (1, 20), (50, 500)]),
             sync_us: dice.pick(&[(1, 20), (50, 800), (1000, 12_000)]),
-            segment_bytes: dice.pick(&[0, 0, 1 << 20]),
+            segment_bytes: dice.pick(&[0, 0, 1 << 17]),
             kept_for_peers: dice.pick(&[0, 0, 20, 4096]),
             timings: ViewTimings {
                 timeout: dice.millis(300, 1500),
@@ -393,7 +393,7 @@ impl Plan {
         let mut knobs = Knobs::of(&mut dice);
         knobs.lighten(&mut Dice::new(!seed));
         // Some runs are dense, and some are long with much quiet in between.
-        let busy_ms = dice.pick(&[(200, 4000), (200, 4000), (4000, 60_000), (60_000, 900_000)]);
+        let busy_ms = dice.pick(&[(200, 4000), (200, 4000), (4000, 60_000), (60_000, 3_600_000)]);
         let busy_until = Time::START.after(dice.millis(busy_ms.0, busy_ms.1));
         let calm_from = busy_until.after(dice.millis(0, 1000));
         let weather = weather(&mut dice);

@@ -5,12 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::Dice;
+use super::app::SmallKv;
 use super::checker::linearizability::{self, Action, Operation, Verdict};
 use super::checker::{Rule, Violation};
 use super::plan::{PROGRESS_BOUND, Plan, Profile, TWO_SETS, TwoSets};
 use super::stack::mixed;
 use super::world::{Call, PAIRS, World};
-use crate::execution::apps::kv::{self, Kv};
+use crate::execution::apps::kv;
 use crate::messages::Mode;
 use crate::types::Time;
 
@@ -73,7 +74,7 @@ pub fn pair_names() -> impl Iterator<Item = &'static str> {
 #[must_use]
 pub fn run_plan(plan: Plan, with_story: bool) -> RunReport {
     let (profile, seed) = (plan.profile, plan.seed);
-    let mut world = World::new(&plan, mixed(Kv));
+    let mut world = World::new(&plan, mixed(SmallKv));
     world.story = with_story.then(|| vec![format!("{plan:#?}")]);
     plan_calls(&plan, &mut world);
     let ended = catch_unwind(AssertUnwindSafe(|| drive(&plan, &mut world)));
@@ -107,7 +108,7 @@ fn key_name(key: u64) -> Vec<u8> {
 }
 
 /// Writes of values that are never written twice, reads and removals, over few keys.
-fn plan_calls(plan: &Plan, world: &mut World<Kv>) {
+fn plan_calls(plan: &Plan, world: &mut World<SmallKv>) {
     let mut dice = Dice::new(plan.seed ^ 0x6361_6c6c);
     for number in 0..plan.operations as u64 {
         let key = key_name(dice.below(plan.keys));
@@ -124,7 +125,7 @@ fn plan_calls(plan: &Plan, world: &mut World<Kv>) {
     }
 }
 
-fn drive(plan: &Plan, world: &mut World<Kv>) {
+fn drive(plan: &Plan, world: &mut World<SmallKv>) {
     let bound = plan.calm_from.after(PROGRESS_BOUND);
     while world.open_calls() > 0 && world.step(bound) {}
     let settled = world.now.max(plan.calm_from).after(SETTLE);
@@ -156,7 +157,7 @@ fn drive(plan: &Plan, world: &mut World<Kv>) {
     judge_history(plan, world);
 }
 
-fn judge_history(plan: &Plan, world: &mut World<Kv>) {
+fn judge_history(plan: &Plan, world: &mut World<SmallKv>) {
     let mut histories: BTreeMap<Vec<u8>, Vec<Operation>> = BTreeMap::new();
     for call in &world.calls {
         let Some((key, operation)) = read_call(call, plan.knobs.unordered) else {

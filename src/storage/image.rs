@@ -110,10 +110,9 @@ pub(crate) fn chunk_head(offset: u64, chunk: &[u8], seed: u64) -> [u8; HEAD_BYTE
 /// Where a chunk lies, and what is in it.
 #[derive(Debug, Clone, Copy)]
 struct Place {
-    /// The first piece in it; zero for head and index.
-    first: usize,
-    /// Where in this piece it starts.
-    piece_offset: u64,
+    is_head: bool,
+    /// The first piece in it, and where in this piece it starts; `None` for head and index.
+    piece: Option<(usize, u64)>,
     offset: u64,
     length: usize,
 }
@@ -182,12 +181,20 @@ impl<F: ReadAt> ImageFile<F> {
         let mut offset = MAGIC.len() as u64;
         while let Some(place) = image.place(offset)? {
             offset = place.offset + (HEAD_BYTES + place.length) as u64;
-            image.places.push(place);
+            // A transfer that was interrupted and went on wrote head, or head and index, again.
+            let is_again = match image.places.len() {
+                0 => false,
+                1 => place.is_head,
+                _ => place.piece.is_none(),
+            };
+            if !is_again {
+                image.places.push(place);
+            }
         }
         let sorted = image.places.get_mut(2..);
         sorted
             .ok_or_else(|| StorageError::damaged(path, offset, "it has no head and index"))?
-            .sort_by_key(|place| (place.first, place.piece_offset));
+            .sort_by_key(|place| place.piece);
         Ok(image)
     }
 
@@ -210,10 +217,9 @@ impl<F: ReadAt> ImageFile<F> {
         self.file
             .read_exact_at(start, offset + HEAD_BYTES as u64)
             .map_err(|_| damaged("it ends inside a chunk"))?;
-        let (first, piece_offset) = ImageChunk::start(start).unwrap_or((0, 0));
         Ok(Some(Place {
-            first,
-            piece_offset,
+            is_head: ImageChunk::is_head(start),
+            piece: ImageChunk::start(start),
             offset,
             length,
         }))
@@ -236,7 +242,8 @@ impl<F: ReadAt> ImageFile<F> {
         let mut chunks: Vec<Bytes> = Vec::new();
         let mut bytes = 0;
         for number in self.chunks_from(range.piece as usize, range.offset) {
-            if bytes >= bytes_max || self.places[number].first >= range.until as usize {
+            let is_behind = |(first, _)| first >= range.until as usize;
+            if bytes >= bytes_max || self.places[number].piece.is_some_and(is_behind) {
                 break;
             }
             let chunk = self.chunk(number)?;
@@ -249,7 +256,7 @@ impl<F: ReadAt> ImageFile<F> {
     /// The chunks from the one on that contains this piece, or this byte of it.
     fn chunks_from(&self, piece: usize, offset: u64) -> std::ops::Range<usize> {
         let pieces = &self.places[2..];
-        let behind = pieces.partition_point(|place| (place.first, place.piece_offset) <= (piece, offset));
+        let behind = pieces.partition_point(|place| place.piece <= Some((piece, offset)));
         2 + behind.saturating_sub(1)..self.places.len()
     }
 
@@ -369,4 +376,43 @@ pub fn load<F: ReadAt, E: Executor>(
         executor.read_image_chunk(&image.chunk(number)?).map_err(wrong)?;
     }
     executor.finish_image().map_err(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_come_in_order_whatever_an_interrupted_transfer_wrote_again() {
+        let (seed, path) = (7, Path::new("image"));
+        let pieces = |first: u32| [&[2][..], &first.to_le_bytes(), b"\x01\0\0\0x"].concat();
+        let (head, index) = (vec![0; 20], vec![1; 40]);
+        let mut bytes = file_magic().to_vec();
+        for chunk in [
+            &head,
+            &index,
+            &pieces(0),
+            &pieces(9),
+            &head,
+            &index,
+            &pieces(4),
+            &Vec::new(),
+        ] {
+            let at = bytes.len() as u64;
+            bytes.extend_from_slice(&chunk_head(at, chunk, seed));
+            bytes.extend_from_slice(chunk);
+        }
+        let image = ImageFile::of(path, Bytes::from(bytes), seed).unwrap();
+        let read: Vec<Vec<u8>> = (0..image.chunks())
+            .map(|number| image.chunk(number).unwrap())
+            .collect();
+        assert_eq!(read, [head, index, pieces(0), pieces(4), pieces(9)]);
+        let range = PieceRange {
+            seq: 0,
+            piece: 4,
+            offset: 0,
+            until: 9,
+        };
+        assert_eq!(image.read_range(range, 1000).unwrap(), [pieces(4)]);
+    }
 }

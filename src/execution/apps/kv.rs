@@ -7,7 +7,7 @@
 //! | delete | `3`, key length u16, key | `1` if it was there, else `0` |
 
 use super::MALFORMED;
-use crate::execution::{Application, Column, CrudState, Direct, PartitionedStore, ScalableApp};
+use crate::execution::{Application, Column, CrudState, Direct, Partitioned, PartitionedStore, ScalableApp};
 
 const PUT: u8 = 1;
 const GET: u8 = 2;
@@ -86,6 +86,14 @@ fn answer(value: Option<&[u8]>, result: &mut Vec<u8>) {
     }
 }
 
+/// What a read beside the order finds.
+pub(crate) fn read<const P: usize>(state: &Partitioned<P>, operation: &[u8], result: &mut Vec<u8>) {
+    match parse(operation) {
+        Some((GET, key, [])) => answer(state.get(key), result),
+        _ => result.push(MALFORMED),
+    }
+}
+
 impl Application for Kv {
     type State = PartitionedStore;
 
@@ -98,10 +106,7 @@ impl Application for Kv {
     }
 
     fn unordered_execution(&self, state: &PartitionedStore, operation: &[u8], result: &mut Vec<u8>) {
-        match parse(operation) {
-            Some((GET, key, [])) => answer(state.get(key), result),
-            _ => result.push(MALFORMED),
-        }
+        read(state, operation, result);
     }
 
     fn prepare(&self, state: &PartitionedStore, operations: &[&[u8]]) {

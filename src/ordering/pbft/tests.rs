@@ -313,6 +313,7 @@ fn line(effect: &Effect) -> String {
         Effect::LeaveView(view) => format!("leave for {view:?}"),
         Effect::EnterView(start) => format!("enter {:?}", start.view),
         Effect::FellBehind { stable } => format!("fell behind {stable:?}"),
+        Effect::SharePending => "share".into(),
     }
 }
 

@@ -98,7 +98,7 @@ fn a_wrong_state_is_replaced_and_what_was_taken_of_it_counts_for_nothing() {
     // Checkpoints and images of the wrong state come late.
     bench.replica.on_checkpoint_taken(
         bench.now,
-        TakenCheckpoint {
+        crate::messages::TakenCheckpoint {
             claim: CheckpointClaim {
                 seq: SeqNo::new(30),
                 ..own

@@ -67,15 +67,13 @@ impl<A: Application> World<A> {
                 continue;
             }
             let claim = host.sim.digest_now();
-            let (frames, stable) = (
-                host.sim.replica.pool().pending_frames(),
-                host.sim.replica.ordering().stable(),
-            );
+            let frames = host.sim.replica.pool().pending_frames();
             let equal = self.agreement.state(index, claim);
             self.judge(equal);
             let is_behind = self.agreement.executed_by(index) < self.agreement.decided();
             if must_be_empty && !is_behind && frames > 0 {
-                let what = format!("host {index} keeps {frames} frames after all is done, stable s{stable}");
+                let standing = self.standing(index);
+                let what = format!("host {index} keeps {frames} frames after all is done: {standing}");
                 self.judge(Err((Rule::Memory, what)));
             }
         }

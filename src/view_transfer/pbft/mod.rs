@@ -9,6 +9,8 @@
 //! ```
 //!
 //! **Events** (n replicas, f = ⌊(n−1)/3⌋, quorum q = ⌈(n+f+1)/2⌉):
+//! - *A request waits, and nothing was executed for half a timeout:* what is pending is shared with everybody, once. A request that reached
+//!   one replica alone, whose leader lost it, would else make that one leave the view on its own.
 //! - *A request waits, and nothing was executed for a timeout:* the leader is suspected; ask for view v+1.
 //! - *The leader is slow or unfair by [`Timer::LeaderReview`]:* ask for view v+1.
 //! - *Asking for view w:* ordering leaves its view and hands out h with its proof, P and Q. Log the view, then send
@@ -204,17 +206,20 @@ impl PbftViewChange {
         if blind || self.patience.armed || !self.active || self.n() == 1 {
             return;
         }
-        if let Some(deadline) = self.patience.deadline() {
+        if let Some(next) = self.patience.next() {
             self.patience.armed = true;
             out.push(Effect::SetTimer {
                 timer: Timer::Progress,
-                at: deadline.max(now),
+                at: next.max(now),
             });
         }
     }
 
     fn on_progress_timer(&mut self, now: Time, out: &mut Outbox) {
         self.patience.armed = false;
+        if self.active && self.n() > 1 && self.patience.begins_to_share(now) {
+            out.push(Effect::SharePending);
+        }
         match self.patience.deadline() {
             Some(deadline) if self.active && deadline <= now => self.ask(self.view.next(), out),
             _ => self.watch(now, out),

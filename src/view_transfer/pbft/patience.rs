@@ -15,6 +15,8 @@ pub(super) struct Patience {
     tried: bool,
     /// When the request that waits longest arrived.
     pending: Option<Time>,
+    /// The request that waited longest when what is pending was shared.
+    shared: Option<Time>,
     last_progress: Time,
     entered: Time,
     /// Whether the progress timer runs.
@@ -29,6 +31,7 @@ impl Patience {
             now: base,
             tried: false,
             pending: None,
+            shared: None,
             last_progress: Time::START,
             entered: Time::START,
             armed: false,
@@ -68,6 +71,27 @@ impl Patience {
     pub(super) fn deadline(&self) -> Option<Time> {
         let oldest = self.pending?;
         Some(oldest.max(self.last_progress).max(self.entered).after(self.now))
+    }
+
+    /// When there is something to do next if nothing is executed until then: to share what is pending, or to suspect the leader.
+    pub(super) fn next(&self) -> Option<Time> {
+        self.share_at().or(self.deadline())
+    }
+
+    /// Half the time before the leader is suspected, once for each request that waits longest: if only this replica has it, the others have the
+    /// other half to see it ordered, or to suspect the leader as well.
+    fn share_at(&self) -> Option<Time> {
+        let deadline = self.deadline().filter(|_| self.shared != self.pending)?;
+        Some(Time::START.after(deadline.since(Time::START) - self.now / 2))
+    }
+
+    /// Whether what is pending is to be shared now.
+    pub(super) fn begins_to_share(&mut self, now: Time) -> bool {
+        let begins = self.share_at().is_some_and(|at| at <= now);
+        if begins {
+            self.shared = self.pending;
+        }
+        begins
     }
 
     /// How long the oldest request has waited in this view.

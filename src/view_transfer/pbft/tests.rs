@@ -167,6 +167,7 @@ fn line(effect: &Effect) -> String {
             let chosen: String = chosen.collect();
             format!("enter {:?} after {:?}: {chosen}", start.view, start.stable.seq)
         }
+        Effect::SharePending => "share".into(),
         _ => "something else".into(),
     }
 }
@@ -191,9 +192,29 @@ const NOTHING: [&str; 0] = [];
 #[test]
 fn a_leader_is_suspected_when_a_request_waits_and_nothing_is_executed_for_a_timeout() {
     let mut backup = Bench::new(1);
-    assert_eq!(backup.pending(10, Some(10)), ["Progress at 110ms"]);
+    assert_eq!(backup.pending(10, Some(10)), ["Progress at 60ms"]);
     assert_eq!(backup.pending(50, Some(10)), NOTHING, "the timer runs");
+    let shared = backup.timeout(60, Timer::Progress);
+    assert_eq!(shared, ["share", "Progress at 110ms"], "it may be here alone");
     assert_eq!(backup.timeout(110, Timer::Progress), ["leave for v1"]);
+}
+
+#[test]
+fn what_waits_is_shared_once_for_each_request_that_waits_longest() {
+    let mut backup = Bench::new(1);
+    backup.pending(10, Some(10));
+    assert_eq!(
+        backup.timeout(60, Timer::Progress),
+        ["share", "Progress at 110ms"]
+    );
+    backup.protocol.on_executed(ms(100), 1);
+    assert_eq!(backup.timeout(110, Timer::Progress), ["Progress at 200ms"]);
+    // That one was decided at last; another waits.
+    backup.pending(150, Some(120));
+    assert_eq!(
+        backup.timeout(200, Timer::Progress),
+        ["share", "Progress at 220ms"]
+    );
 }
 
 #[test]
@@ -201,11 +222,11 @@ fn a_leader_under_load_is_not_suspected_while_anything_is_executed() {
     let mut backup = Bench::new(1);
     backup.pending(10, Some(10));
     for round in 0..50 {
-        let now = 110 + 90 * round;
+        let now = 60 + 40 * round;
         backup.protocol.on_executed(ms(now - 10), 1);
         backup.pending(now, Some(10));
         let told = backup.timeout(now, Timer::Progress);
-        assert_eq!(told, [format!("Progress at {:?}", ms(now + 90))]);
+        assert_eq!(told, [format!("Progress at {:?}", ms(now + 40))]);
     }
 }
 
@@ -214,7 +235,7 @@ fn null_requests_and_repeated_frames_are_no_progress() {
     let mut backup = Bench::new(1);
     backup.pending(10, Some(10));
     backup.protocol.on_executed(ms(100), 0);
-    assert_eq!(backup.timeout(110, Timer::Progress), ["leave for v1"]);
+    assert_eq!(backup.timeout(110, Timer::Progress), ["share", "leave for v1"]);
 }
 
 #[test]
@@ -222,8 +243,8 @@ fn nobody_is_suspected_while_nothing_waits() {
     let mut backup = Bench::new(1);
     backup.pending(10, Some(10));
     backup.pending(20, None);
-    assert_eq!(backup.timeout(110, Timer::Progress), NOTHING);
-    assert_eq!(backup.pending(500, Some(490)), ["Progress at 590ms"]);
+    assert_eq!(backup.timeout(60, Timer::Progress), NOTHING);
+    assert_eq!(backup.pending(500, Some(490)), ["Progress at 540ms"]);
 }
 
 #[test]

@@ -1,0 +1,39 @@
+use crate::execution::apps::kv::{self, Kv};
+use crate::execution::{Application, Column, CrudState, Direct, Partitioned, ScalableApp};
+
+/// A handful of keys need no thousands of parts, and a checkpoint of them is most of what a short run computes.
+const PARTS: usize = 16;
+
+/// The key-value store in few parts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SmallKv;
+
+impl Application for SmallKv {
+    type State = Partitioned<PARTS>;
+
+    fn initial_state(&self) -> Self::State {
+        Partitioned::default()
+    }
+
+    fn update(&self, state: &mut Self::State, operation: &[u8], result: &mut Vec<u8>) {
+        Kv.speculatively_execute(&mut Direct(state), operation, result);
+    }
+
+    fn unordered_execution(&self, state: &Self::State, operation: &[u8], result: &mut Vec<u8>) {
+        kv::read(state, operation, result);
+    }
+
+    fn name(&self) -> &'static str {
+        Kv.name()
+    }
+}
+
+impl ScalableApp for SmallKv {
+    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut Vec<u8>) {
+        Kv.speculatively_execute(state, operation, result);
+    }
+
+    fn declare_keys(&self, operation: &[u8], touch: &mut dyn FnMut(Column, &[u8])) -> bool {
+        Kv.declare_keys(operation, touch)
+    }
+}
