@@ -115,7 +115,9 @@ pub struct Pbft {
     active: bool,
     /// The last place the view began with (max-s): fresh proposals come after it.
     view_floor: SeqNo,
-    /// The batches the view began with that lie above our window still, the next place last.
+    /// The last view that began here.
+    begun: View,
+    /// The batches it began with that lie above our window still, the next place last.
     chosen_ahead: Vec<(SeqNo, Digest)>,
     slots: Vec<Slot>,
     /// By sender: what came for a view to come.
@@ -148,6 +150,7 @@ impl Pbft {
             view: View::ZERO,
             active: true,
             view_floor: SeqNo::ZERO,
+            begun: View::ZERO,
             chosen_ahead: Vec::new(),
             slots,
             early: (0..n).map(|_| Early::default()).collect(),
@@ -321,9 +324,9 @@ impl Pbft {
         let (node, view, leading) = (self.config.node, self.view, self.leader() == self.config.node);
         let (seq, digest) = (proposal.seq, proposal.batch.digest);
         let slot = self.slot(seq);
-        slot.accept(view, digest);
         let chosen = slot.chosen.is_some();
         let logged = chosen && slot.is_logged(&digest);
+        slot.accept(view, digest);
         if !leading {
             let _ = slot.prepares.add(node, digest);
         }
@@ -361,6 +364,10 @@ impl Pbft {
             let Some(proposal) = slot.proposal_of(self.view, next, &digest) else {
                 break;
             };
+            if !slot.is_logged(&digest) {
+                // Decided by others' words, before it was accepted here: a restart needs its batch.
+                self.persist(Record::Batch(proposal.clone()), out);
+            }
             self.resend.remember(proposal.clone());
             out.push(Effect::Decide(proposal));
             self.decided = next;

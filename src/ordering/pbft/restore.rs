@@ -190,7 +190,7 @@ impl Pbft {
     fn restore_ahead(&mut self) {
         while let Some((seq, digest)) = self.next_ahead() {
             if seq > self.low {
-                self.slot(seq).chosen = Some(digest);
+                self.choose(seq, digest);
             }
         }
     }

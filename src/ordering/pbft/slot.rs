@@ -113,6 +113,11 @@ impl Slot {
     /// Marks the proposal as ours to answer for: it enters the Q set.
     pub(super) fn accept(&mut self, view: View, digest: Digest) {
         self.accepted = true;
+        self.pre_prepare(view, digest);
+    }
+
+    /// The batch enters the Q set.
+    pub(super) fn pre_prepare(&mut self, view: View, digest: Digest) {
         if let Some((_, latest)) = self.pre_prepared.iter_mut().find(|(d, _)| *d == digest) {
             *latest = view;
             return;
@@ -173,7 +178,9 @@ impl Slot {
     /// Whether the log has the batch with this digest. It need not have the null request.
     pub(super) fn is_logged(&self, digest: &Digest) -> bool {
         let in_log = |body: &Body| body.logged && body.proposal.batch.digest == *digest;
-        *digest == Digest::ZERO || self.bodies.iter().any(in_log)
+        let is_it = |proposal: &Arc<Proposal>| proposal.batch.digest == *digest;
+        let accepted = self.accepted && self.proposal.as_ref().is_some_and(is_it);
+        *digest == Digest::ZERO || accepted || self.bodies.iter().any(in_log)
     }
 
     /// The batch with this digest as a proposal for (view, seq); the null request is always at hand.

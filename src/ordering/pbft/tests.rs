@@ -76,6 +76,23 @@ fn claim(seq: u64, letter: char) -> CheckpointClaim {
     }
 }
 
+/// The batch of a letter; `0` is the null request.
+fn chosen(letter: char) -> Digest {
+    match letter {
+        '0' => Digest::ZERO,
+        letter => digest(letter),
+    }
+}
+
+fn start(view: u64, stable: CheckpointClaim, batches: &str) -> ViewStart {
+    ViewStart {
+        view: View::new(view),
+        stable,
+        proof: Vec::new(),
+        chosen: batches.chars().map(chosen).collect(),
+    }
+}
+
 /// A replica under test, and its outbox.
 struct Bench {
     pbft: Pbft,
@@ -187,21 +204,7 @@ impl Bench {
 
     /// A view begins after `stable` with these batches; `'0'` is the null request.
     fn enter(&mut self, view: u64, stable: CheckpointClaim, chosen: &str) -> Vec<String> {
-        let start = ViewStart {
-            view: View::new(view),
-            stable,
-            proof: Vec::new(),
-            chosen: chosen
-                .chars()
-                .map(|letter| {
-                    if letter == '0' {
-                        Digest::ZERO
-                    } else {
-                        digest(letter)
-                    }
-                })
-                .collect(),
-        };
+        let start = start(view, stable, chosen);
         self.pbft.enter_view(Time::START, &start, &mut self.out);
         self.told()
     }

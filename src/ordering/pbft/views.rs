@@ -41,6 +41,13 @@ impl Pbft {
                 .extend(entries.map(|(digest, view)| PlacedDigest::new(seq, digest, *view)));
             evidence.pre_prepared[from..].sort_unstable();
         }
+        if self.has_announced() {
+            let last = self.stable.seq.plus(self.config.window);
+            let ahead = self.chosen_ahead.iter().rev();
+            let ahead = ahead.filter(|(seq, _)| *seq > self.high() && *seq <= last);
+            let ahead = ahead.map(|(seq, digest)| PlacedDigest::new(*seq, digest, self.begun));
+            evidence.pre_prepared.extend(ahead);
+        }
         if active(Mutant::PrePreparedForgotten) {
             evidence.pre_prepared.clear();
         }
@@ -61,6 +68,7 @@ impl Pbft {
     pub(super) fn begin(&mut self, start: &ViewStart) {
         debug_assert!(start.view >= self.view, "views only grow");
         self.view = start.view;
+        self.begun = start.view;
         self.active = true;
         self.slots.iter_mut().for_each(Slot::begin_view);
         self.view_floor = start.last();
@@ -78,14 +86,33 @@ impl Pbft {
         self.chosen_ahead.pop_if(|(seq, _)| *seq <= high)
     }
 
-    /// Puts the batches the view began with into their slots, as far as the window reaches.
+    /// Whether the last view that began was ours: our NEW-VIEW was our pre-prepare of all that it chose, whether we have the batches
+    /// or not. The others prepare without a further word of ours, so it has to be in Q: else too few might have it there (A2).
+    fn has_announced(&self) -> bool {
+        self.begun > View::ZERO && self.begun.leader(self.config.quorum.n()) == self.config.node
+    }
+
+    /// A place of the last view that began comes into the window.
+    pub(super) fn choose(&mut self, seq: SeqNo, digest: Digest) {
+        let (begun, announced) = (self.begun, self.has_announced());
+        let slot = self.slot(seq);
+        slot.chosen = Some(digest);
+        if announced {
+            slot.pre_prepare(begun, digest);
+        }
+    }
+
+    /// Puts the batches the view began with into their slots, as far as the window reaches. Nothing is said about them after the view
+    /// was left.
     pub(super) fn place_ahead(&mut self, out: &mut Outbox) {
         while let Some((seq, digest)) = self.next_ahead() {
             if seq <= self.low {
                 continue;
             }
-            self.slot(seq).chosen = Some(digest);
-            self.place_chosen(seq, digest, out);
+            self.choose(seq, digest);
+            if self.active {
+                self.place_chosen(seq, digest, out);
+            }
         }
     }
 

@@ -41,7 +41,8 @@
 //!
 //! **Why the choice is settled in the end.** With the view changes of all n − f ≥ q correct replicas: take the entry of their
 //! P for n with the latest view. A1 holds by them all; it was prepared, so q − f ≥ f+1 correct replicas accepted it, and
-//! A2 holds. Without such an entry, B holds.
+//! A2 holds: the leader, too, has in Q what its NEW-VIEW chose, from the moment it is logged, with or without the batch.
+//! Without such an entry, B holds.
 //!
 //! **Deviations from the paper, and why.**
 //! - VIEW-CHANGE and NEW-VIEW are signed and a NEW-VIEW holds its VIEW-CHANGEs: no acknowledgements are needed, anybody can

@@ -186,3 +186,15 @@ fn batches_are_sent_to_who_asks_for_them_decided_or_not() {
         .on_fetch(Time::START, NodeId::new(3), &wanted, &mut backup.out);
     assert_eq!(backup.told(), NOTHING, "no amplifier");
 }
+
+#[test]
+fn a_batch_decided_by_others_word_before_it_was_accepted_is_in_the_log_for_a_restart() {
+    let mut backup = Bench::new(4, 1);
+    // Its client's MACs do not convince us, and nobody prepared it yet.
+    assert_eq!(backup.proposal_with(0, (0, 1), 'a', false), NOTHING);
+    backup.decisions(2, &[(1, 'a')]);
+    assert_eq!(
+        backup.decisions(3, &[(1, 'a')]),
+        ["log 0: batch s1 a", "decide s1 a"]
+    );
+}

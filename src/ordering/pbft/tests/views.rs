@@ -9,7 +9,7 @@ const BEGINNING: CheckpointClaim = CheckpointClaim {
 };
 
 fn placed(seq: u64, letter: char, view: u64) -> PlacedDigest {
-    PlacedDigest::new(SeqNo::new(seq), &digest(letter), View::new(view))
+    PlacedDigest::new(SeqNo::new(seq), &chosen(letter), View::new(view))
 }
 
 #[test]
@@ -124,6 +124,35 @@ fn the_new_leader_counts_what_the_view_begins_with_as_its_proposals() {
         leader.vote(3, vote_for(Phase::Prepare, 1, 1, 'a')),
         ["log 2: commit v1 s1 a", "vote commit v1 s1 a after 2"]
     );
+}
+
+#[test]
+fn what_a_leader_announced_is_carried_whether_it_has_the_batches_or_not() {
+    let mut leader = Bench::new(4, 1);
+    leader.enter(1, BEGINNING, "a0");
+    let announced = [placed(1, 'a', 1), placed(2, '0', 1)];
+    assert_eq!(leader.pbft.leave_view(View::new(2)).pre_prepared, announced);
+    // A backup answers for what it has.
+    let mut backup = Bench::new(4, 2);
+    backup.enter(1, BEGINNING, "a0");
+    let carried = backup.pbft.leave_view(View::new(2)).pre_prepared;
+    assert_eq!(carried, announced[1..]);
+    // Places that its own window does not reach.
+    let mut behind = Bench::new(4, 1);
+    behind.enter(1, claim(2, 'k'), "00000000");
+    let carried = behind.pbft.leave_view(View::new(2)).pre_prepared;
+    let all: Vec<PlacedDigest> = (3..=10).map(|seq| placed(seq, '0', 1)).collect();
+    assert_eq!(carried, all);
+}
+
+#[test]
+fn what_a_leader_announced_is_carried_after_a_restart() {
+    let mut leader = Bench::new(4, 1);
+    leader.pbft.restore(&Record::View(View::new(1)));
+    leader.pbft.restore_view(&start(1, BEGINNING, "ab"));
+    leader.pbft.restore(&Record::View(View::new(2)));
+    let carried = leader.pbft.evidence().pre_prepared;
+    assert_eq!(carried, [placed(1, 'a', 1), placed(2, 'b', 1)]);
 }
 
 #[test]
