@@ -1,11 +1,13 @@
 //! What checkpoints cost execution: the longest pause, and the throughput beside a run without any.
 //!
-//! `cargo bench --bench checkpoint -- [--mib M] [--value-bytes N] [--batch-operations N] [--decisions D] [--bytes B]
-//! [--checkpoints C] [--rate R] [--hot PERCENT] [--dir DIR] [--json FILE]` fills a key-value store with M MiB (1024) and runs decisions
-//! of random puts through the single-threaded executor as the execution role does: a few decisions, some background work, images
+//! `cargo bench --bench checkpoint -- [--mib M] [--value-bytes N] [--batch-operations N] [--decisions D] [--bytes B] [--factor F]
+//! [--log-mib L] [--cycles C] [--rate R] [--hot PERCENT] [--dir DIR] [--json FILE]` fills a key-value store with M MiB (1024) and runs
+//! decisions of random puts through the single-threaded executor as the execution role does: a few decisions, some background work, images
 //! handed to a thread that writes them to disk, one at a time. A checkpoint is due after D decisions (1000) or B bytes (32 MiB),
-//! as by default; C of them are measured. With `--rate` decisions come at R operations per second, as consensus would send them, in
-//! place of all at once. `--hot` sends nine tenths of the puts to that percentage of the parts' keys.
+//! and includes the state when the log has grown by F times its size or L MiB since the last that did, as by default; C whole ways from one
+//! such checkpoint to the next are measured (1), so that their share is as it is in the long run. `--factor 0` includes it always: 5
+//! checkpoints are measured then. With `--rate` decisions come at R operations per second, as consensus would send them, in place of all at
+//! once. `--hot` sends nine tenths of the puts to that percentage of the parts' keys.
 //!
 //! A pause is a stretch of the executor's time during which no operation is executed: the application itself takes the
 //! time of each. It is given by the clock, and in processor time of the executor's thread (taken every few operations): a machine that is
@@ -22,7 +24,8 @@ use std::time::{Duration, Instant};
 use atlas_smr_replica::crypto::Digester;
 use atlas_smr_replica::execution::apps::kv::{self, Kv};
 use atlas_smr_replica::execution::{
-    Application, CheckpointImage, CheckpointRule, ExecutionEvent, Executor, PartitionedStore, SingleThreaded,
+    Application, CheckpointImage, CheckpointRule, DigestHelp, ExecutionEvent, Executor, PartitionedStore,
+    SingleThreaded, StateRule,
 };
 use atlas_smr_replica::messages::{Authenticator, Batch, Frame, FrameBuilder, Mode, Proposal, RequestFrame};
 use atlas_smr_replica::storage::image;
@@ -49,10 +52,40 @@ struct Parameters {
     batch_operations: usize,
     checkpoint_decisions: u64,
     checkpoint_bytes: u64,
-    checkpoints: u64,
+    /// 0: every checkpoint includes the state.
+    state_log_factor: u64,
+    state_log_bytes_max: u64,
+    cycles: u64,
     /// Operations per second; 0: as fast as they are executed.
     rate: f64,
     hot_percent: u64,
+}
+
+/// Checkpoints that are measured when every one includes the state.
+const CHECKPOINTS: u64 = 5;
+
+impl Parameters {
+    fn state_rule(&self) -> StateRule {
+        match self.state_log_factor {
+            0 => StateRule::ALWAYS,
+            factor => StateRule {
+                small_bytes: self.checkpoint_bytes,
+                factor,
+                log_bytes_max: self.state_log_bytes_max,
+            },
+        }
+    }
+
+    /// Decisions of the measured stretch.
+    fn cycle(&self, batch_bytes: u64, period: u64) -> u64 {
+        let state = self.keys * (8 + self.value_bytes as u64 + 16);
+        if self.state_log_factor == 0 || state <= self.checkpoint_bytes {
+            return CHECKPOINTS * period;
+        }
+        let due = self.state_log_bytes_max.min(self.state_log_factor * state);
+        let each = period * StateRule::log_bytes(batch_bytes as usize);
+        self.cycles * due.div_ceil(each) * period
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -68,6 +101,8 @@ struct Measured {
     decision_p50_us: f64,
     decision_p999_us: f64,
     checkpoints: u64,
+    /// Of them, those that include the state.
+    with_state: u64,
     images: u64,
     /// Processor time of the executor's thread per operation.
     cpu_us_per_op: f64,
@@ -165,9 +200,15 @@ impl Application for Timed {
     }
 }
 
-/// Writes images, as the keeper does: one at a time, on a thread of its own.
+/// What is done beside the executor.
+enum ImageWork {
+    Digest(DigestHelp),
+    Write(Box<dyn CheckpointImage>),
+}
+
+/// Writes images and helps with digests, as the keeper does: one at a time, on a thread of its own.
 struct Writer {
-    tasks: mpsc::Sender<Box<dyn CheckpointImage>>,
+    tasks: mpsc::Sender<ImageWork>,
     thread: JoinHandle<()>,
     is_writing: Arc<AtomicBool>,
     written: Arc<AtomicU64>,
@@ -175,13 +216,20 @@ struct Writer {
 
 impl Writer {
     fn start(directory: &Path) -> Self {
-        let (tasks, todo) = mpsc::channel::<Box<dyn CheckpointImage>>();
+        let (tasks, todo) = mpsc::channel();
         let (is_writing, written) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let (is_done, count) = (is_writing.clone(), written.clone());
         let directory = directory.to_owned();
         let thread = std::thread::spawn(move || {
             let mut kept: VecDeque<PathBuf> = VecDeque::new();
-            for mut image in todo {
+            for work in todo {
+                let mut image = match work {
+                    ImageWork::Write(image) => image,
+                    ImageWork::Digest(help) => {
+                        help.run();
+                        continue;
+                    }
+                };
                 let path = directory.join(format!("{:016}", image.claim().seq.get()));
                 image::write(&path, &mut *image, 1).expect("there is space for images");
                 drop(image);
@@ -281,10 +329,12 @@ fn measure(parameters: &Parameters, checkpoints: bool, directory: &Path) -> Meas
         true => CheckpointRule {
             decisions: parameters.checkpoint_decisions,
             bytes: parameters.checkpoint_bytes,
+            state: parameters.state_rule(),
         },
         false => CheckpointRule {
             decisions: u64::MAX,
             bytes: u64::MAX,
+            state: StateRule::ALWAYS,
         },
     };
     let clients = parameters.batch_operations / FRAME_OPERATIONS;
@@ -313,10 +363,10 @@ fn measure(parameters: &Parameters, checkpoints: bool, directory: &Path) -> Meas
     load.seq -= 1;
     let by_bytes = parameters.checkpoint_bytes.div_ceil(batch_bytes);
     let period = parameters.checkpoint_decisions.min(by_bytes);
-    // One period to get going.
-    let (warm_up, decisions) = (period, parameters.checkpoints * period);
+    // One period to get going. Of a whole number of periods the last takes a checkpoint with the state.
+    let (warm_up, decisions) = (period, parameters.cycle(batch_bytes, period));
     let mut latency = Histogram::<u64>::new(3).expect("three digits");
-    let (mut busy, mut cpu, mut done, mut taken) = (Duration::ZERO, Duration::ZERO, 0, 0);
+    let (mut busy, mut cpu, mut done, mut taken, mut with_state) = (Duration::ZERO, Duration::ZERO, 0, 0, 0);
     let mut has_background = false;
     let mut images_before = 0;
     let pace = (parameters.rate > 0.0)
@@ -332,7 +382,7 @@ fn measure(parameters: &Parameters, checkpoints: bool, directory: &Path) -> Meas
         if done >= warm_up && busy.is_zero() {
             timed.forget();
             images_before = writer.written.load(Ordering::Relaxed);
-            taken = 0;
+            (taken, with_state) = (0, 0);
             due = Instant::now();
             began = due;
         }
@@ -365,9 +415,21 @@ fn measure(parameters: &Parameters, checkpoints: bool, directory: &Path) -> Meas
         }
         for event in events.drain(..) {
             match event {
-                ExecutionEvent::Checkpoint(_) => taken += 1,
+                ExecutionEvent::Checkpoint(checkpoint) => {
+                    taken += 1;
+                    with_state += u64::from(checkpoint.light.is_none());
+                }
+                ExecutionEvent::Digesting(help) => {
+                    writer
+                        .tasks
+                        .send(ImageWork::Digest(help))
+                        .expect("the writer lives");
+                }
                 ExecutionEvent::Image(image) if !writer.is_writing.swap(true, Ordering::AcqRel) => {
-                    writer.tasks.send(image).expect("the writer lives");
+                    writer
+                        .tasks
+                        .send(ImageWork::Write(image))
+                        .expect("the writer lives");
                 }
                 _ => {}
             }
@@ -403,6 +465,7 @@ fn measure(parameters: &Parameters, checkpoints: bool, directory: &Path) -> Meas
         decision_p50_us: us(0.5),
         decision_p999_us: us(0.999),
         checkpoints: taken,
+        with_state,
         images,
         cpu_us_per_op: cpu.as_secs_f64() * 1e6 / operations as f64,
     }
@@ -410,7 +473,7 @@ fn measure(parameters: &Parameters, checkpoints: bool, directory: &Path) -> Meas
 
 fn print(name: &str, measured: &Measured) {
     println!(
-        "{name:<22} {:>10.0} {:>9.3} {:>9.3} {:>11.3} {:>9.0} {:>9.0} {:>12} {:>7} {:>9.3}",
+        "{name:<22} {:>10.0} {:>9.3} {:>9.3} {:>11.3} {:>9.0} {:>9.0} {:>12} {:>10} {:>7} {:>9.3}",
         measured.ops_per_s,
         measured.longest_pause_ms,
         measured.longest_pause_cpu_ms,
@@ -418,6 +481,7 @@ fn print(name: &str, measured: &Measured) {
         measured.decision_p50_us,
         measured.decision_p999_us,
         measured.checkpoints,
+        measured.with_state,
         measured.images,
         measured.cpu_us_per_op
     );
@@ -445,7 +509,9 @@ fn main() {
         batch_operations: (number("--batch-operations", 256.0) as usize).next_multiple_of(FRAME_OPERATIONS),
         checkpoint_decisions: number("--decisions", 1000.0) as u64,
         checkpoint_bytes: number("--bytes", f64::from(32 << 20)) as u64,
-        checkpoints: number("--checkpoints", 5.0) as u64,
+        state_log_factor: number("--factor", 8.0) as u64,
+        state_log_bytes_max: (number("--log-mib", 4096.0) as u64) << 20,
+        cycles: number("--cycles", 1.0) as u64,
         rate: number("--rate", 0.0),
         hot_percent: number("--hot", 0.0) as u64,
     };
@@ -453,7 +519,7 @@ fn main() {
     let temporary = tempfile::tempdir_in(&directory).expect("the directory can be written");
     println!("{parameters:?}, images in {}", directory.display());
     println!(
-        "{:<22} {:>10} {:>9} {:>9} {:>11} {:>9} {:>9} {:>12} {:>7} {:>9}",
+        "{:<22} {:>10} {:>9} {:>9} {:>11} {:>9} {:>9} {:>12} {:>10} {:>7} {:>9}",
         "run",
         "ops/s",
         "pause/ms",
@@ -462,6 +528,7 @@ fn main() {
         "p50/µs",
         "p99.9/µs",
         "checkpoints",
+        "with state",
         "images",
         "CPU µs/op"
     );

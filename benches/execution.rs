@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use atlas_smr_replica::crypto::Digester;
 use atlas_smr_replica::execution::apps::bank::{self, Bank};
 use atlas_smr_replica::execution::apps::compute::Compute;
-use atlas_smr_replica::execution::{CheckpointRule, Executor, SingleThreaded, Speculative};
+use atlas_smr_replica::execution::{CheckpointRule, Executor, SingleThreaded, Speculative, StateRule};
 use atlas_smr_replica::load::calibrate;
 use atlas_smr_replica::messages::{Authenticator, Batch, Frame, FrameBuilder, Mode, Proposal, RequestFrame};
 use atlas_smr_replica::ring::Doorbell;
@@ -153,6 +153,7 @@ fn measure(model: Model, rounds_per_op: u64, conflict: u64, operations: usize) -
     let rule = CheckpointRule {
         decisions: u64::MAX,
         bytes: u64::MAX,
+        state: StateRule::ALWAYS,
     };
     let application = Compute::new(Bank, rounds_per_op);
     let application = match model.declares {

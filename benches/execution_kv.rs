@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use atlas_smr_replica::crypto::Digester;
 use atlas_smr_replica::execution::apps::kv::{self, Kv};
-use atlas_smr_replica::execution::{Application, CheckpointRule, Executor, MonolithicState, SingleThreaded};
+use atlas_smr_replica::execution::{
+    Application, CheckpointRule, Executor, MonolithicState, SingleThreaded, StateRule,
+};
 use atlas_smr_replica::messages::{Authenticator, Batch, Frame, FrameBuilder, Mode, Proposal, RequestFrame};
 use atlas_smr_replica::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, SeqNo, View};
 use bytes::Bytes;
@@ -61,6 +63,7 @@ fn puts(criterion: &mut Criterion) {
         let rule = CheckpointRule {
             decisions: u64::MAX,
             bytes: u64::MAX,
+            state: StateRule::ALWAYS,
         };
         let mut executor = SingleThreaded::new(Kv, FRAMES, digester, Epoch::ZERO, rule);
         let (mut seq, mut events) = (0, Vec::new());

@@ -70,6 +70,8 @@ fn options(data: &Path, kept: DecisionLogConfig) -> ClusterOptions {
         app: AppKind::Kv,
         agreement: Agreement {
             client_auth: ClientAuth::Mac,
+            // What is measured is the transfer of a state, so there has to be an image soon.
+            state_log_bytes_max: 1 << 16,
             ..Agreement::default()
         },
         tuning: ClientTuning {

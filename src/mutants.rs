@@ -163,6 +163,14 @@ planted! {
     StatusFloodAnswered at Byzantine,
     /// Peers that fetch a state are sent as much as they ask for.
     DonationsUnlimited at Byzantine,
+    /// The log is cut at a stable checkpoint that does not include the state.
+    CutAtLight at Crash,
+    /// The last stable checkpoint is offered to those that need a state, whether it includes one or not.
+    LightOffered at Disk,
+    /// Who starts from another's state goes on counting towards the next where it was itself.
+    StateCountKept at Crash,
+    /// Decisions that are not in memory any more are promised to peers, and never sent.
+    LoggedUnsent at Disk,
 }
 
 #[cfg(feature = "mutants")]

@@ -107,6 +107,10 @@ impl Init {
              # A checkpoint is due after so many decisions, or bytes of batches, whichever comes first.\n\
              checkpoint_decisions = {decisions}\n\
              checkpoint_bytes = {bytes}\n\
+             # A state larger than checkpoint_bytes is part of a checkpoint once the log has grown by so many times its size, or by so\n\
+             # many bytes; the checkpoints between cover the decisions alone. A restart executes at most that much again.\n\
+             state_log_factor = {state_factor}\n\
+             state_log_bytes_max = {state_bytes}\n\
              # Sequence numbers accepted after the stable checkpoint; at least twice checkpoint_decisions.\n\
              window = {window}\n\
              # The largest frame of a client, and the largest batch.\n\
@@ -119,6 +123,8 @@ impl Init {
             auth = a.client_auth,
             decisions = a.checkpoint_decisions,
             bytes = a.checkpoint_bytes,
+            state_factor = a.state_log_factor,
+            state_bytes = a.state_log_bytes_max,
             window = a.window,
             frame_bytes = a.frame_bytes_max,
             frame_operations = a.frame_operations_max,
@@ -168,7 +174,7 @@ impl Init {
              segment_bytes = {segment}\n\
              log_bytes_max = {log_max}\n\n\
              [decision_log]\n\
-             # Decisions kept in memory for replicas that lag behind, and their bytes; beyond, a state is transferred.\n\
+             # Decisions kept in memory for replicas that lag behind, and their bytes; beyond, they are read from the log.\n\
              kept_decisions = {kept_decisions}\n\
              kept_bytes = {kept_bytes}\n\n\
              [state_transfer]\n\

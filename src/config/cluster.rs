@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{Broken, Validate, in_range};
 use super::limits::CHECKPOINT_PERIOD;
 use crate::crypto::{LinkPublic, VerifyingKey};
-use crate::execution::{CLIENT_WINDOW, CheckpointRule};
+use crate::execution::{CLIENT_WINDOW, CheckpointRule, StateRule};
 use crate::net::handshake::Directory;
 use crate::net::hello::Peer;
 use crate::preprocessing::{CheckerLimits, ClientAuth};
@@ -45,6 +45,11 @@ pub struct Agreement {
     pub checkpoint_decisions: u64,
     /// Bytes of batches between two checkpoints, if they come first.
     pub checkpoint_bytes: u64,
+    /// States larger than `checkpoint_bytes` are part of a checkpoint once the log has grown by so many times their size since the last
+    /// that was; the checkpoints between cover the decisions alone.
+    pub state_log_factor: u64,
+    /// How much the log grows at most until a checkpoint includes the state, in bytes: a replica that restarts executes so much again.
+    pub state_log_bytes_max: u64,
     /// Sequence numbers accepted after the stable checkpoint.
     pub window: u64,
     /// The most bytes of one client frame.
@@ -66,6 +71,8 @@ impl Default for Agreement {
             client_auth: ClientAuth::Signature,
             checkpoint_decisions: CHECKPOINT_PERIOD,
             checkpoint_bytes: 32 << 20,
+            state_log_factor: 8,
+            state_log_bytes_max: 4 << 30,
             window: 2 * CHECKPOINT_PERIOD,
             frame_bytes_max: 1 << 20,
             frame_operations_max: 4096,
@@ -162,6 +169,11 @@ impl ClusterConfig {
         CheckpointRule {
             decisions: self.agreement.checkpoint_decisions,
             bytes: self.agreement.checkpoint_bytes,
+            state: StateRule {
+                small_bytes: self.agreement.checkpoint_bytes,
+                factor: self.agreement.state_log_factor,
+                log_bytes_max: self.agreement.state_log_bytes_max,
+            },
         }
     }
 
@@ -230,6 +242,8 @@ impl Validate for ClusterConfig {
         let a = &self.agreement;
         in_range("checkpoint_decisions", a.checkpoint_decisions, 1..=1_000_000)?;
         in_range("checkpoint_bytes", a.checkpoint_bytes, 1 << 16..=1 << 40)?;
+        in_range("state_log_factor", a.state_log_factor, 1..=1000)?;
+        in_range("state_log_bytes_max", a.state_log_bytes_max, 1 << 16..=1 << 42)?;
         // Two checkpoints fit the window: ordering goes on while one becomes stable.
         in_range("window", a.window, (2 * a.checkpoint_decisions)..=4_000_000)?;
         in_range("frame_bytes_max", a.frame_bytes_max, 1024..=1 << 26)?;

@@ -40,7 +40,7 @@ impl Default for PersistentLogConfig {
     fn default() -> Self {
         Self {
             segment_bytes: 64 << 20,
-            log_bytes_max: 4 << 30,
+            log_bytes_max: 16 << 30,
         }
     }
 }

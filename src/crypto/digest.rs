@@ -25,10 +25,12 @@ pub enum Domain {
     LogRecord,
     /// The chain of decisions: each link covers the one before, a place and its batch.
     Decision,
+    /// A checkpoint claim that leaves the state to an earlier one.
+    LightCheckpoint,
 }
 
 impl Domain {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::RequestFrame,
         Self::Batch,
         Self::Checkpoint,
@@ -39,6 +41,7 @@ impl Domain {
         Self::NewView,
         Self::LogRecord,
         Self::Decision,
+        Self::LightCheckpoint,
     ];
 }
 

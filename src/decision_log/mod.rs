@@ -8,11 +8,13 @@
 //! **Events**
 //! - *A batch is decided:* it is chained, kept, and logged. Nothing waits for that record: what binds the replica, its commit,
 //!   is on disk before the decision is executed.
-//! - *A checkpoint is stable and kept:* decisions up to it are forgotten in the log; here some are kept for peers that lag behind.
+//! - *A checkpoint is stable:* of the decisions up to it some are kept here, for peers that lag behind. Of older ones that the
+//!   persistent log holds only the digests are.
+//! - *A checkpoint is stable and its state kept:* decisions up to it are forgotten in the log, and their digests here.
 //! - *A jump:* the log goes on after a checkpoint whose state comes from others.
 //! - *A restart:* the log's decisions come back in order and must fit the chain.
 //!
-//! Invariant: decisions are kept without gaps, from the one after `base` to the last.
+//! Invariants: decisions are kept without gaps, from the one after `base` to the last; digests from the one after `floor` to `base`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use std::sync::Arc;
 use crate::crypto::{Digester, Domain};
 use crate::messages::Proposal;
 use crate::protocol::{Outbox, Record, RestoreError};
-use crate::types::{Digest, SeqNo};
+use crate::types::{Digest, NodeId, SeqNo};
 
 /// The chain of decisions: covers every decision since the beginning of time, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,12 +64,39 @@ pub struct Decision {
     pub chain: Chain,
 }
 
+/// Decisions to be read from the persistent log: for a peer, or for our own execution.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggedRange {
+    /// The peer; `None` for us.
+    pub to: Option<NodeId>,
+    /// The place of the first.
+    pub first: SeqNo,
+    /// The batches.
+    pub digests: Vec<Digest>,
+    /// About how many bytes of them at most; one at least.
+    pub bytes_max: usize,
+}
+
+/// What was read of a [`LoggedRange`].
+#[derive(Debug, Clone)]
+pub struct LoggedDecisions {
+    /// The peer; `None` for us.
+    pub to: Option<NodeId>,
+    /// The place of the first.
+    pub first: SeqNo,
+    /// Without gaps; none when the log does not hold the first, or it cannot be read.
+    pub decisions: Vec<Arc<Proposal>>,
+}
+
 /// Keeps decisions, and gives them back by range.
 pub trait DecisionLog {
     /// A batch was decided, the next in order.
     fn on_decided(&mut self, proposal: &Arc<Proposal>, out: &mut Outbox);
 
-    /// Everything up to `seq` is part of a checkpoint that is stable and kept.
+    /// Everything up to `seq` is part of a checkpoint that is stable.
+    fn on_stable(&mut self, seq: SeqNo);
+
+    /// Everything up to `seq` is part of a checkpoint that is stable and whose state is kept.
     fn on_cut(&mut self, seq: SeqNo);
 
     /// Starts after a checkpoint: `chain` covers everything up to `seq`.
@@ -97,6 +126,12 @@ pub trait DecisionLog {
     /// The place before the first decision that is kept.
     fn base(&self) -> SeqNo;
 
+    /// The place before the first decision whose digest is known: the persistent log holds those that are not kept.
+    fn floor(&self) -> SeqNo;
+
+    /// The digests of the batches from `first` on, at most `count`; none if that of `first` is not known.
+    fn digests(&self, first: SeqNo, count: usize) -> impl Iterator<Item = Digest>;
+
     /// The last decision.
     fn last(&self) -> SeqNo;
 
@@ -121,6 +156,10 @@ pub struct ChainedLog {
     base: SeqNo,
     kept: VecDeque<Decision>,
     kept_bytes: usize,
+    /// The batches of the decisions before `base` that the persistent log holds.
+    logged: VecDeque<Digest>,
+    /// Whether there is a persistent log to read decisions from.
+    has_disk: bool,
     chain: Chain,
     is_proved: bool,
     /// While the log is read back: decisions without gaps that the base covers.
@@ -140,6 +179,8 @@ impl ChainedLog {
             base: SeqNo::ZERO,
             kept: VecDeque::new(),
             kept_bytes: 0,
+            logged: VecDeque::new(),
+            has_disk: false,
             chain: Chain::START,
             is_proved: true,
             earlier: VecDeque::new(),
@@ -163,6 +204,13 @@ impl ChainedLog {
         self
     }
 
+    /// Decisions that are not kept in memory can be read from the persistent log.
+    #[must_use]
+    pub fn on_disk(mut self, has_disk: bool) -> Self {
+        self.has_disk = has_disk;
+        self
+    }
+
     fn append(&mut self, proposal: &Arc<Proposal>, chain: Chain) {
         self.chain = chain;
         self.kept_bytes += proposal.batch.bytes;
@@ -170,7 +218,12 @@ impl ChainedLog {
             proposal: proposal.clone(),
             chain,
         });
-        while self.kept_bytes > self.kept_bytes_max && self.base < self.needed_after && self.forget_first() {}
+        while self.kept_bytes > self.kept_bytes_max && self.may_forget() && self.forget_first() {}
+    }
+
+    /// Whether the first decision that is kept may go.
+    fn may_forget(&self) -> bool {
+        self.has_disk || self.base < self.needed_after
     }
 
     fn forget_first(&mut self) -> bool {
@@ -179,7 +232,21 @@ impl ChainedLog {
         };
         self.kept_bytes -= first.proposal.batch.bytes;
         self.base = first.proposal.seq;
+        if self.has_disk {
+            self.logged.push_back(first.proposal.batch.digest);
+        }
         true
+    }
+
+    fn forget_but_for_peers(&mut self, seq: SeqNo) {
+        let end = match self.has_disk {
+            true => seq.min(self.last()),
+            false => seq.min(self.needed_after),
+        };
+        let spare = end.since(self.base).saturating_sub(self.kept_for_peers as u64);
+        (0..spare).for_each(|_| {
+            self.forget_first();
+        });
     }
 
     fn next_chain(&self, proposal: &Proposal) -> Chain {
@@ -200,12 +267,16 @@ impl DecisionLog for ChainedLog {
         });
     }
 
+    fn on_stable(&mut self, seq: SeqNo) {
+        if self.has_disk {
+            self.forget_but_for_peers(seq);
+        }
+    }
+
     fn on_cut(&mut self, seq: SeqNo) {
-        let end = seq.min(self.needed_after);
-        let spare = end.since(self.base).saturating_sub(self.kept_for_peers as u64);
-        (0..spare).for_each(|_| {
-            self.forget_first();
-        });
+        self.forget_but_for_peers(seq);
+        let passed = seq.since(self.floor()).min(self.logged.len() as u64);
+        self.logged.drain(..passed as usize);
     }
 
     fn restore_base(&mut self, seq: SeqNo, chain: Chain) {
@@ -215,6 +286,7 @@ impl DecisionLog for ChainedLog {
         self.needed_after = seq;
         self.kept.clear();
         self.kept_bytes = 0;
+        self.logged.clear();
     }
 
     fn restore_earlier(&mut self, proposal: &Arc<Proposal>, chain: Chain) {
@@ -257,6 +329,19 @@ impl DecisionLog for ChainedLog {
 
     fn base(&self) -> SeqNo {
         self.base
+    }
+
+    fn floor(&self) -> SeqNo {
+        self.base.minus(self.logged.len() as u64)
+    }
+
+    fn digests(&self, first: SeqNo, count: usize) -> impl Iterator<Item = Digest> {
+        let floor = self.floor();
+        let skipped = first.since(floor.next()) as usize;
+        let count = if first <= floor { 0 } else { count };
+        let kept = self.kept.iter().map(|kept| kept.proposal.batch.digest);
+        let all = self.logged.iter().copied().chain(kept);
+        all.skip(skipped).take(count)
     }
 
     fn restore(&mut self, proposal: &Arc<Proposal>, chain: Chain) -> Result<(), RestoreError> {

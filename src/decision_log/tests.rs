@@ -86,3 +86,32 @@ fn another_batch_and_a_gap_are_found() {
         })
     );
 }
+
+#[test]
+fn of_decisions_that_the_disk_has_the_digests_are_kept_until_the_log_is_cut() {
+    let mut out = Outbox::new(Lsn::ZERO);
+    let bytes = proposal(1, 1).batch.bytes;
+    let mut log = ChainedLog::new(digester())
+        .keep_for_peers(2)
+        .keep_bytes(8 * bytes.max(1))
+        .on_disk(true);
+    (1..=10).for_each(|seq| log.on_decided(&proposal(seq, seq as u8), &mut out));
+    log.on_stable(SeqNo::new(9));
+    assert_eq!((log.base().get(), log.floor().get()), (7, 0));
+    let digests =
+        |log: &ChainedLog, first, count| -> Vec<Digest> { log.digests(SeqNo::new(first), count).collect() };
+    let expected = |places: std::ops::RangeInclusive<u64>| -> Vec<Digest> {
+        places.map(|seq| proposal(seq, seq as u8).batch.digest).collect()
+    };
+    assert_eq!(digests(&log, 6, 4), expected(6..=9));
+    assert_eq!(digests(&log, 1, 100), expected(1..=10));
+    log.on_cut(SeqNo::new(5));
+    assert_eq!((log.base().get(), log.floor().get()), (7, 5));
+    assert!(digests(&log, 5, 3).is_empty(), "its batch is gone");
+    assert_eq!(digests(&log, 6, 100), expected(6..=10));
+    log.on_cut(SeqNo::new(10));
+    assert_eq!(
+        (log.base().get(), log.floor().get(), log.last().get()),
+        (8, 8, 10)
+    );
+}

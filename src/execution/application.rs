@@ -59,6 +59,29 @@ pub trait ScalableApp: Application<State: KeyedState> + Sync {
     }
 }
 
+/// A share of the work of digesting a snapshot, for another thread. What it has done is not done again; whether it is done at all changes
+/// no digest.
+pub struct DigestHelp(Box<dyn FnOnce() + Send>);
+
+impl DigestHelp {
+    /// Help that consists of this.
+    #[must_use]
+    pub fn new(help: impl FnOnce() + Send + 'static) -> Self {
+        Self(Box::new(help))
+    }
+
+    /// Does all of it.
+    pub fn run(self) {
+        (self.0)();
+    }
+}
+
+impl std::fmt::Debug for DigestHelp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DigestHelp")
+    }
+}
+
 /// A state that is snapshot and digested as a whole.
 pub trait MonolithicState: Send + 'static {
     /// A frozen copy. Taking one must be cheap whatever the size of the state (copy-on-write).
@@ -94,6 +117,17 @@ pub trait MonolithicState: Send + 'static {
     /// # Errors
     /// When the bytes are no such piece.
     fn read_piece(&mut self, piece: usize, bytes: &[u8]) -> Result<(), ImageError>;
+
+    /// What another thread can do of the work of digesting a snapshot that is just taken. By default nothing.
+    fn digest_help(_snapshot: &Self::Snapshot, _digester: &Digester) -> Option<DigestHelp> {
+        None
+    }
+
+    /// About how large the state is, at once: a function of the contents alone, equal at every replica, however they came about. Of a
+    /// large state not every checkpoint includes it ([`StateRule`](super::StateRule)). By default nothing: every one does.
+    fn size_bytes(&self) -> u64 {
+        0
+    }
 
     /// About how many bytes of that work are left, so that it can be spread. By default unknown.
     fn digest_left_bytes(_snapshot: &Self::Snapshot) -> usize {

@@ -6,7 +6,8 @@ use super::image::{Image, ImageChunk, ImageHead, ImageIndex, Next, PieceReader, 
 use super::{ClientTable, ExecutionEvent, ImageError, MonolithicState};
 use crate::crypto::Digester;
 use crate::decision_log::Chain;
-use crate::messages::{CheckpointClaim, FrameKey, Proposal};
+use crate::messages::{CheckpointClaim, FrameKey, LightCheckpoint, Proposal, TakenCheckpoint};
+use crate::mutants::{Mutant, active};
 use crate::types::{Digest, Epoch, SeqNo, View};
 
 /// When a checkpoint is due: what comes first of the two. Both follow from the decisions alone.
@@ -16,6 +17,48 @@ pub struct CheckpointRule {
     pub decisions: u64,
     /// Bytes of batches since the last checkpoint.
     pub bytes: u64,
+    /// Which checkpoints include the state.
+    pub state: StateRule,
+}
+
+/// Which checkpoints include the state. The others are [light](LightCheckpoint): they cover the decisions alone, and cost nothing that
+/// grows with the state.
+///
+/// Follows from the decisions and the contents of the state alone, so that all replicas take the same ones; whoever starts from a
+/// checkpoint with a state counts on from there like everybody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StateRule {
+    /// States of at most so many bytes are always included.
+    pub small_bytes: u64,
+    /// Larger ones once the log has grown by so many times their size since the last that was included,
+    pub factor: u64,
+    /// or by so many bytes.
+    pub log_bytes_max: u64,
+}
+
+impl StateRule {
+    /// Every checkpoint includes the state.
+    pub const ALWAYS: Self = Self {
+        small_bytes: u64::MAX,
+        factor: 1,
+        log_bytes_max: u64::MAX,
+    };
+
+    /// What a decision counts as: its batch, and what the log may take beside it at most (see
+    /// [`DiskBudget`](crate::storage::DiskBudget)).
+    #[must_use]
+    pub const fn log_bytes(batch_bytes: usize) -> u64 {
+        batch_bytes as u64 + Self::DECISION_BYTES
+    }
+
+    /// What the log may take for a decision beside its batch, while nothing else is logged: groups of a block each for what it proposes, its
+    /// prepare, its commit, and that it was decided.
+    pub const DECISION_BYTES: u64 = 4 * 4096;
+
+    fn includes(&self, state_bytes: u64, log_bytes: u64) -> bool {
+        let due = state_bytes.saturating_mul(self.factor).min(self.log_bytes_max);
+        state_bytes <= self.small_bytes || log_bytes >= due
+    }
 }
 
 /// How far the way to the next checkpoint is. Follows from the decisions alone, so it can be counted ahead of them.
@@ -72,6 +115,10 @@ pub(super) struct Bookkeeping<S: MonolithicState> {
     pub executed: SeqNo,
     pub view: View,
     since: Distance,
+    /// By how much the log has grown since the last checkpoint with a state.
+    log_bytes: u64,
+    /// The last checkpoint with a state.
+    state: CheckpointClaim,
     pending: VecDeque<Pending<S>>,
     pub chain: Chain,
     pub keeps_images: bool,
@@ -91,6 +138,8 @@ impl<S: MonolithicState> Bookkeeping<S> {
             executed: SeqNo::ZERO,
             view: View::ZERO,
             since: Distance::default(),
+            log_bytes: 0,
+            state: CheckpointClaim::NONE,
             pending: VecDeque::new(),
             chain: Chain::START,
             keeps_images: false,
@@ -131,33 +180,38 @@ impl<S: MonolithicState> Bookkeeping<S> {
         }
     }
 
-    /// A decision was executed; `snapshot` freezes the state as it is after it. True when a checkpoint was taken.
+    /// A decision was executed; `with_state` lends the state as it is after it. True when a checkpoint was taken.
     pub fn end(
         &mut self,
         batch_bytes: usize,
         operations: usize,
-        snapshot: impl FnMut() -> S::Snapshot,
+        mut with_state: impl FnMut(&mut dyn FnMut(&mut S)),
         events: &mut Vec<ExecutionEvent>,
     ) -> bool {
         let seq = self.executed;
         events.push(ExecutionEvent::Executed { seq, operations });
+        self.log_bytes = self.log_bytes.saturating_add(StateRule::log_bytes(batch_bytes));
         let is_due = self.since.pass(&self.rule, batch_bytes);
         if is_due {
-            self.take_checkpoint(snapshot, events);
+            with_state(&mut |state| self.take_checkpoint(state, events));
         } else {
             self.pace_digest(batch_bytes, events);
         }
         is_due
     }
 
-    fn take_checkpoint(
-        &mut self,
-        mut snapshot: impl FnMut() -> S::Snapshot,
-        events: &mut Vec<ExecutionEvent>,
-    ) {
-        // The digest of the one before goes first; two at once would pin two copies of the state.
+    fn take_checkpoint(&mut self, state: &mut S, events: &mut Vec<ExecutionEvent>) {
+        // The digest of the one before goes first: two at once would pin two copies of the state, and a light checkpoint names it.
         while self.background_step(usize::MAX, events) {}
-        let state = snapshot();
+        if !self.rule.state.includes(state.size_bytes(), self.log_bytes) {
+            return self.take_light(events);
+        }
+        self.log_bytes = 0;
+        let image = self.keeps_images.then(|| state.snapshot());
+        let state = state.snapshot();
+        if image.is_some() {
+            events.extend(S::digest_help(&state, &self.digester).map(ExecutionEvent::Digesting));
+        }
         self.pending.push_back(Pending {
             seq: self.executed,
             piece_count: S::piece_count(&state),
@@ -166,8 +220,21 @@ impl<S: MonolithicState> Bookkeeping<S> {
             clients: self.clients.clone(),
             client_digests: Vec::with_capacity(self.clients.clients()),
             chain: self.chain,
-            image: self.keeps_images.then(snapshot),
+            image,
         });
+    }
+
+    fn take_light(&mut self, events: &mut Vec<ExecutionEvent>) {
+        let light = LightCheckpoint {
+            seq: self.executed,
+            epoch: self.epoch,
+            chain: self.chain,
+            state: self.state,
+        };
+        events.push(ExecutionEvent::Checkpoint(TakenCheckpoint {
+            claim: light.claim(&self.digester),
+            light: Some(light),
+        }));
     }
 
     /// Bytes of batches until a pending digest should be done: at half of the way to the next checkpoint, whichever
@@ -282,7 +349,8 @@ impl<S: MonolithicState> Bookkeeping<S> {
             piece_count: done.piece_count as u32,
         };
         let claim = head.claim(&self.digester);
-        events.push(ExecutionEvent::Checkpoint(claim));
+        self.state = claim;
+        events.push(ExecutionEvent::Checkpoint(TakenCheckpoint { claim, light: None }));
         if let Some(state) = done.image {
             events.push(ExecutionEvent::Image(Box::new(Image::<S> {
                 claim,
@@ -360,6 +428,10 @@ impl<S: MonolithicState> Bookkeeping<S> {
         self.executed = read.head.seq;
         self.chain = read.head.chain;
         self.since = Distance::default();
-        Ok(read.head.claim(&self.digester))
+        if !active(Mutant::StateCountKept) {
+            self.log_bytes = 0;
+        }
+        self.state = read.head.claim(&self.digester);
+        Ok(self.state)
     }
 }

@@ -1,4 +1,6 @@
-use super::{Column, ImageError, KeyedState, MonolithicState, PARTS, PartitionedStore, PartsSnapshot};
+use super::{
+    Column, DigestHelp, ImageError, KeyedState, MonolithicState, PARTS, PartitionedStore, PartsSnapshot,
+};
 use crate::crypto::{Digester, Domain};
 use crate::types::Digest;
 
@@ -100,8 +102,20 @@ impl<const N: usize> MonolithicState for Columns<N> {
         }
     }
 
+    fn digest_help(snapshot: &ColumnsSnapshot<N>, digester: &Digester) -> Option<DigestHelp> {
+        let columns = snapshot.columns.iter().rev();
+        let help: Vec<DigestHelp> = columns
+            .filter_map(|column| PartitionedStore::digest_help(column, digester))
+            .collect();
+        Some(DigestHelp::new(|| help.into_iter().for_each(DigestHelp::run)))
+    }
+
     fn blank() -> Self {
         Self::default()
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.columns.iter().map(PartitionedStore::size_bytes).sum()
     }
 
     fn read_piece(&mut self, piece: usize, bytes: &[u8]) -> Result<(), ImageError> {

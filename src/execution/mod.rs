@@ -19,9 +19,9 @@ pub mod speculative;
 mod window;
 
 pub use application::{
-    Application, MonolithicState, PANIC_RESULT, PREPARED_OPERATIONS, ScalableApp, TOO_LONG_RESULT,
+    Application, DigestHelp, MonolithicState, PANIC_RESULT, PREPARED_OPERATIONS, ScalableApp, TOO_LONG_RESULT,
 };
-pub use bookkeeping::CheckpointRule;
+pub use bookkeeping::{CheckpointRule, StateRule};
 pub use client_table::ClientTable;
 pub use columns::Columns;
 pub use crud::{Column, CrudState, Direct, KeyedState};
@@ -36,7 +36,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::decision_log::Chain;
-use crate::messages::{CheckpointClaim, Frame, FrameKey, Proposal};
+use crate::messages::{CheckpointClaim, Frame, FrameKey, Proposal, TakenCheckpoint};
 use crate::types::{SeqNo, View};
 
 /// What execution tells the rest of the replica.
@@ -58,8 +58,10 @@ pub enum ExecutionEvent {
         /// Operations executed; frames executed before do not count.
         operations: usize,
     },
-    /// The digest of a checkpoint is known.
-    Checkpoint(CheckpointClaim),
+    /// A checkpoint was taken, and its digest is known.
+    Checkpoint(TakenCheckpoint),
+    /// A checkpoint whose contents will be kept on disk is being digested: a thread that has the time may help.
+    Digesting(DigestHelp),
     /// The contents of the checkpoint whose digest was just told, to be kept on disk.
     Image(Box<dyn CheckpointImage>),
 }

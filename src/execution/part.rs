@@ -7,6 +7,8 @@ use crate::types::Digest;
 const UNIT_BYTES: usize = 8;
 /// Before a record's key: key bytes, value bytes and units of the record, each u32.
 const HEAD_BYTES: usize = 12;
+/// What a pair counts as beside its key and value.
+const PAIR_BYTES: usize = 16;
 /// Unused bytes a part may always keep; above that, as many as it uses.
 const SLACK_BYTES: usize = 4096;
 /// How much is gathered for one call of the hasher: enough for it to work on several blocks at once.
@@ -55,11 +57,16 @@ impl Part {
         self.pairs
     }
 
+    /// About how large it is: depends on the pairs alone.
+    pub fn size_bytes(&self) -> u64 {
+        (self.bytes + PAIR_BYTES * self.pairs) as u64
+    }
+
     /// About how many bytes have to be hashed for the digest.
     pub fn undigested_bytes(&self) -> usize {
         match self.digest.get() {
             Some(_) => 0,
-            None => self.bytes + 16 * self.pairs,
+            None => self.bytes + PAIR_BYTES * self.pairs,
         }
     }
 

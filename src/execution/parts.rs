@@ -6,7 +6,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use super::part::Part;
-use super::{ImageError, MonolithicState};
+use super::{DigestHelp, ImageError, MonolithicState};
 use crate::crypto::{Digester, Domain};
 use crate::types::Digest;
 
@@ -39,6 +39,8 @@ pub(super) fn place(key: &[u8], parts: usize) -> usize {
 pub struct Partitioned<const P: usize> {
     parts: Vec<Arc<Part>>,
     table: RandomState,
+    /// What the parts have together.
+    size_bytes: u64,
 }
 
 /// The store of as many parts as suit states up to gigabytes.
@@ -49,6 +51,7 @@ impl<const P: usize> Default for Partitioned<P> {
         Self {
             parts: (0..P).map(|_| Arc::default()).collect(),
             table: RandomState::default(),
+            size_bytes: 0,
         }
     }
 }
@@ -87,7 +90,10 @@ impl<const P: usize> Partitioned<P> {
     /// When key or value are 4 GiB or longer, or one part passes 32 GiB.
     pub fn put(&mut self, key: &[u8], value: &[u8]) {
         let tag = self.tag(key);
-        Arc::make_mut(&mut self.parts[place(key, P)]).put(tag, key, value);
+        let part = Arc::make_mut(&mut self.parts[place(key, P)]);
+        let before = part.size_bytes();
+        part.put(tag, key, value);
+        self.size_bytes = self.size_bytes - before + part.size_bytes();
     }
 
     /// Removes `key`; true if it was there.
@@ -95,7 +101,14 @@ impl<const P: usize> Partitioned<P> {
         let tag = self.tag(key);
         let part = &mut self.parts[place(key, P)];
         // A part is not copied for a key that is not there.
-        part.get(tag, key).is_some() && Arc::make_mut(part).delete(tag, key)
+        if part.get(tag, key).is_none() {
+            return false;
+        }
+        let part = Arc::make_mut(part);
+        let before = part.size_bytes();
+        part.delete(tag, key);
+        self.size_bytes = self.size_bytes - before + part.size_bytes();
+        true
     }
 
     fn tag(&self, key: &[u8]) -> u32 {
@@ -179,8 +192,22 @@ impl<const P: usize> MonolithicState for Partitioned<P> {
         }
     }
 
+    /// From the other end, so that the two meet once.
+    fn digest_help(snapshot: &PartsSnapshot, digester: &Digester) -> Option<DigestHelp> {
+        let (mut parts, digester) = (snapshot.parts.as_slice().to_vec(), digester.clone());
+        Some(DigestHelp::new(move || {
+            while let Some(part) = parts.pop() {
+                part.digest(&digester);
+            }
+        }))
+    }
+
     fn blank() -> Self {
         Self::default()
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
     }
 
     fn read_piece(&mut self, piece: usize, mut bytes: &[u8]) -> Result<(), ImageError> {

@@ -140,8 +140,9 @@ impl<A: Application> Executor for SingleThreaded<A> {
             self.book.pace_frame(bytes, decision.batch.bytes, passed);
             passed += bytes;
         }
-        let snapshot = || self.state.snapshot();
-        self.book.end(decision.batch.bytes, operations, snapshot, events);
+        let Self { book, state, .. } = self;
+        let with_state = |take: &mut dyn FnMut(&mut A::State)| take(state);
+        book.end(decision.batch.bytes, operations, with_state, events);
     }
 
     fn execute_unordered(&mut self, frame: &Frame, events: &mut Vec<ExecutionEvent>) {

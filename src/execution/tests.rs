@@ -45,6 +45,7 @@ fn executor<A: Application>(application: A, decisions: u64) -> SingleThreaded<A>
     let rule = CheckpointRule {
         decisions,
         bytes: u64::MAX,
+        state: StateRule::ALWAYS,
     };
     SingleThreaded::new(application, 4, digester(), Epoch::ZERO, rule)
 }
@@ -65,7 +66,7 @@ fn results(events: &[ExecutionEvent]) -> Vec<Vec<Vec<u8>>> {
 fn checkpoints(executor: &mut impl Executor, events: &mut Vec<ExecutionEvent>) -> Vec<CheckpointClaim> {
     while executor.background_step(100, events) {}
     let claims = events.iter().filter_map(|event| match event {
-        ExecutionEvent::Checkpoint(claim) => Some(*claim),
+        ExecutionEvent::Checkpoint(taken) => Some(taken.claim),
         _ => None,
     });
     claims.collect()
@@ -397,7 +398,7 @@ fn a_digest_under_load_is_done_before_the_next_checkpoint_is_due() {
     }
     let claimed = events
         .iter()
-        .any(|event| matches!(event, ExecutionEvent::Checkpoint(claim) if claim.seq.get() == 20));
+        .any(|event| matches!(event, ExecutionEvent::Checkpoint(taken) if taken.claim.seq.get() == 20));
     assert!(claimed, "nobody called for background work");
 }
 
@@ -406,6 +407,7 @@ fn a_digest_is_done_in_time_when_bytes_end_the_way_and_a_large_decision_does_it_
     let rule = CheckpointRule {
         decisions: 1_000_000,
         bytes: 4 << 20,
+        state: StateRule::ALWAYS,
     };
     let digester = Digester::new(ClusterId::from_bytes([3; 16]));
     let mut executor = SingleThreaded::new(kv::Kv, 8, digester, Epoch::ZERO, rule);
@@ -420,7 +422,7 @@ fn a_digest_is_done_in_time_when_bytes_end_the_way_and_a_large_decision_does_it_
         });
         executor.execute(&decision(seq, frames.collect()), &mut events);
         claims_at.extend(events.into_iter().filter_map(|event| match event {
-            ExecutionEvent::Checkpoint(claim) => Some((claim.seq.get(), seq)),
+            ExecutionEvent::Checkpoint(taken) => Some((taken.claim.seq.get(), seq)),
             _ => None,
         }));
     }
@@ -580,4 +582,124 @@ fn pieces_longer_than_a_chunk_come_in_slices_that_fit_together_again() {
     let mut third = executor(kv::Kv, 1);
     let read = chunks.iter().try_for_each(|chunk| third.read_image_chunk(chunk));
     assert!(read.and_then(|()| third.finish_image()).is_err());
+}
+
+/// A rule under which a state of more than 100 bytes is included when the log has grown by three decisions.
+fn light_rule() -> CheckpointRule {
+    CheckpointRule {
+        decisions: 1,
+        bytes: u64::MAX,
+        state: StateRule {
+            small_bytes: 100,
+            factor: u64::MAX,
+            log_bytes_max: 3 * StateRule::DECISION_BYTES,
+        },
+    }
+}
+
+fn put_decision(seq: u64, value: &[u8]) -> Arc<Proposal> {
+    let put = kv::put(b"key", value).unwrap();
+    decision(seq, vec![frame(0, seq, Mode::Ordered, &[put])])
+}
+
+fn taken(executor: &mut impl Executor, events: &mut Vec<ExecutionEvent>) -> Vec<TakenCheckpoint> {
+    executor.settle(events);
+    while executor.background_step(usize::MAX, events) {}
+    let checkpoints = events.iter().filter_map(|event| match event {
+        ExecutionEvent::Checkpoint(taken) => Some(*taken),
+        _ => None,
+    });
+    checkpoints.collect()
+}
+
+#[test]
+fn only_checkpoints_of_a_small_state_or_after_much_log_include_it_and_the_others_name_it() {
+    let run = |executor: &mut dyn Executor| {
+        let mut events = Vec::new();
+        for seq in 1..=9 {
+            let value = if seq < 3 { 10 } else { 1000 };
+            executor.execute(&put_decision(seq, &vec![seq as u8; value]), &mut events);
+            executor.settle(&mut events);
+        }
+        events
+    };
+    let mut single = SingleThreaded::new(kv::Kv, 4, digester(), Epoch::ZERO, light_rule());
+    let mut speculative = Speculative::new(kv::Kv, 4, digester(), Epoch::ZERO, light_rule());
+    let (mut events, mut others) = (run(&mut single), run(&mut speculative));
+    let checkpoints = taken(&mut single, &mut events);
+    assert_eq!(checkpoints, taken(&mut speculative, &mut others));
+    let kinds: Vec<bool> = checkpoints.iter().map(|taken| taken.light.is_none()).collect();
+    // A decision counts as its batch as well, so that the third after the last is enough.
+    assert_eq!(kinds, [true, true, false, false, true, false, false, true, false]);
+    let mut last = CheckpointClaim::NONE;
+    for taken in checkpoints {
+        match taken.light {
+            None => last = taken.claim,
+            Some(light) => {
+                assert_eq!((light.seq, light.state), (taken.claim.seq, last));
+                assert_eq!(light.claim(&digester()), taken.claim);
+            }
+        }
+    }
+}
+
+#[test]
+fn who_starts_from_a_state_takes_the_same_checkpoints_from_there_on() {
+    let mut whole = SingleThreaded::new(kv::Kv, 4, digester(), Epoch::ZERO, light_rule());
+    whole.keep_images(true);
+    let mut events = Vec::new();
+    for seq in 1..=12 {
+        whole.execute(&put_decision(seq, &[seq as u8; 500]), &mut events);
+        while whole.background_step(usize::MAX, &mut events) {}
+    }
+    let checkpoints = taken(&mut whole, &mut events);
+    let images: Vec<_> = events
+        .into_iter()
+        .filter_map(|event| match event {
+            ExecutionEvent::Image(image) => Some(image),
+            _ => None,
+        })
+        .collect();
+    assert!(images.len() >= 3, "{} images", images.len());
+    // One that was somewhere else before: what it counted there does not matter.
+    let mut other = SingleThreaded::new(kv::Kv, 4, digester(), Epoch::ZERO, light_rule());
+    let mut events = Vec::new();
+    for seq in 1..=2 {
+        other.execute(&put_decision(seq, &[seq as u8; 500]), &mut events);
+    }
+    for mut image in images {
+        let (seq, mut chunk) = (image.claim().seq, Vec::new());
+        while image.next_chunk(1 << 16, &mut chunk) {
+            other.read_image_chunk(&chunk).unwrap();
+            chunk.clear();
+        }
+        assert_eq!(other.finish_image().unwrap().seq, seq);
+        let mut events = Vec::new();
+        for seq in seq.get() + 1..=12 {
+            other.execute(&put_decision(seq, &[seq as u8; 500]), &mut events);
+        }
+        let expected: Vec<_> = checkpoints.iter().filter(|taken| taken.claim.seq > seq).collect();
+        let found = taken(&mut other, &mut events);
+        assert_eq!(found.iter().collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
+fn the_size_of_a_store_follows_from_its_contents() {
+    let mut store = PartitionedStore::default();
+    assert_eq!(store.size_bytes(), 0);
+    store.put(b"a", &[1; 100]);
+    store.put(b"b", &[2; 10]);
+    store.put(b"a", &[3; 5]);
+    let two = store.size_bytes();
+    store.put(b"c", &[4; 4000]);
+    assert!(store.delete(b"c") && !store.delete(b"c"));
+    assert_eq!(store.size_bytes(), two);
+    let mut other = PartitionedStore::default();
+    other.put(b"b", &[2; 10]);
+    other.put(b"a", &[3; 5]);
+    assert_eq!(other.size_bytes(), two);
+    store.delete(b"a");
+    store.delete(b"b");
+    assert_eq!(store.size_bytes(), 0);
 }

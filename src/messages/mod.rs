@@ -39,7 +39,10 @@ pub use client::{
     AdminReply, AdminRequest, ClientReply, LinkMessage, RefusalReason, ReplyBody, ReplyBuilder,
 };
 pub use envelope::{ENVELOPE_BYTES, Envelope, EnvelopeError, Kind, PROTOCOL_VERSION};
-pub use ordering::{CheckpointClaim, OrderingMessage, Phase, PrePrepare, SignedCheckpoint, Vote, Votes};
+pub use ordering::{
+    CheckpointClaim, LightCheckpoint, OrderingMessage, Phase, PrePrepare, SignedCheckpoint, TakenCheckpoint,
+    Vote, Votes,
+};
 pub use request::{
     Authenticator, FrameBuilder, FrameError, Mode, Operations, RequestBody, RequestFrame, SplitError,
     ends_are_sound,
@@ -47,7 +50,8 @@ pub use request::{
 use system::ArchivedSystemMessage;
 pub use system::{ForwardedRequests, SystemMessage};
 pub use transfer::{
-    CheckpointOffer, ChunkOf, DECIDED_MAX, LogTransferMessage, PieceRange, StateTransferMessage,
+    CheckpointOffer, ChunkOf, CoveringCheckpoint, DECIDED_MAX, LogTransferMessage, PieceRange,
+    StateTransferMessage,
 };
 pub use view::{
     BatchRef, NewView, PlaceStatus, PlacedDigest, STATUS_DISPUTES, STATUS_PLACES, Status, ViewChange,

@@ -8,6 +8,7 @@ use super::system::{ArchivedSystemMessage, SystemMessage};
 use super::view::ArchivedViewTransferMessage;
 use super::{Batch, BatchError};
 use crate::crypto::{Digester, Domain};
+use crate::decision_log::Chain;
 use crate::types::{ClusterId, Digest, Epoch, SeqNo, View};
 
 /// Which of the two voting phases a vote belongs to.
@@ -56,13 +57,37 @@ pub struct Votes {
     pub votes: Vec<Vote>,
 }
 
-/// What a checkpoint claims: the digest of state, client table and membership after a decision.
+/// What a checkpoint claims: the digest of state, client table and membership after a decision; or, if it is a
+/// [light](LightCheckpoint) one, of the decisions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CheckpointClaim {
     /// The last decision the state includes.
     pub seq: SeqNo,
     /// The digest of all of it.
     pub digest: Digest,
+}
+
+/// What a light checkpoint consists of: the decisions, and the last checkpoint whose state was digested. Whoever has signatures of its
+/// claim has them of that checkpoint as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LightCheckpoint {
+    /// The last decision it covers.
+    pub seq: SeqNo,
+    /// The membership.
+    pub epoch: Epoch,
+    /// Covers every decision up to `seq`.
+    pub chain: Chain,
+    /// The last checkpoint with a state; all zero if there is none.
+    pub state: CheckpointClaim,
+}
+
+/// A checkpoint that execution took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TakenCheckpoint {
+    /// What is claimed.
+    pub claim: CheckpointClaim,
+    /// What it consists of, if it is a light one. The others include the state.
+    pub light: Option<LightCheckpoint>,
 }
 
 /// A checkpoint claim under its replica's signature: it must convince third parties later.
@@ -149,7 +174,30 @@ impl SignedCheckpoint {
     }
 }
 
+impl LightCheckpoint {
+    /// What the checkpoint amounts to: a digest that no checkpoint with a state has.
+    #[must_use]
+    pub fn claim(&self, digester: &Digester) -> CheckpointClaim {
+        let mut hasher = digester.hasher(Domain::LightCheckpoint);
+        hasher.update(&self.seq.get().to_le_bytes());
+        hasher.update(&self.epoch.get().to_le_bytes());
+        hasher.update(self.chain.head().as_bytes());
+        hasher.update(&self.state.seq.get().to_le_bytes());
+        hasher.update(self.state.digest.as_bytes());
+        CheckpointClaim {
+            seq: self.seq,
+            digest: Digest::from_bytes(*hasher.finalize().as_bytes()),
+        }
+    }
+}
+
 impl CheckpointClaim {
+    /// What there is before the first checkpoint.
+    pub const NONE: Self = Self {
+        seq: SeqNo::ZERO,
+        digest: Digest::ZERO,
+    };
+
     /// What the signature of a [`SignedCheckpoint`] covers.
     #[must_use]
     pub fn signed_digest(&self, digester: &Digester) -> Digest {

@@ -6,8 +6,9 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use super::checked::encode;
 use super::envelope::{Envelope, Kind};
-use super::ordering::{CheckpointClaim, SignedCheckpoint};
+use super::ordering::{CheckpointClaim, LightCheckpoint, SignedCheckpoint};
 use super::system::SystemMessage;
+use crate::decision_log::Chain;
 use crate::types::{ClusterId, Digest, Epoch, SeqNo};
 
 /// How many decisions one [`LogTransferMessage::Decided`] names.
@@ -45,8 +46,19 @@ pub struct CheckpointOffer {
     pub seq: u64,
     /// Its digest.
     pub digest: [u8; 32],
+    /// The later light checkpoint that was signed and names it; `None` when it was signed itself.
+    pub cover: Option<CoveringCheckpoint>,
     /// The quorum of signatures that proves it.
     pub proof: Vec<SignedCheckpoint>,
+}
+
+/// What makes a [`LightCheckpoint`] of the checkpoint that it names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct CoveringCheckpoint {
+    /// The last decision it covers.
+    pub seq: u64,
+    /// The head of the chain of decisions up to it.
+    pub chain: [u8; 32],
 }
 
 /// What is asked for of a checkpoint's contents.
@@ -129,6 +141,17 @@ impl CheckpointOffer {
             seq: SeqNo::new(self.seq),
             digest: Digest::from_bytes(self.digest),
         }
+    }
+
+    /// What the proof has to be of: the offered checkpoint, or the light one that names it.
+    #[must_use]
+    pub fn light(&self, epoch: Epoch) -> Option<LightCheckpoint> {
+        self.cover.map(|cover| LightCheckpoint {
+            seq: SeqNo::new(cover.seq),
+            epoch,
+            chain: Chain::from_head(Digest::from_bytes(cover.chain)),
+            state: self.claim(),
+        })
     }
 }
 

@@ -91,8 +91,16 @@ pub trait OrderingProtocol {
     /// Whether these signatures prove the claim: those of a quorum of distinct replicas.
     fn is_certified(&self, claim: CheckpointClaim, proof: &[SignedCheckpoint]) -> bool;
 
-    /// Goes on after a stable checkpoint beyond the last decision: the state it stands for comes from others.
-    fn jump(&mut self, now: Time, claim: CheckpointClaim, proof: &[SignedCheckpoint], out: &mut Outbox);
+    /// Goes on after a place beyond the last decision: the state after it comes from others. `stable` is the checkpoint there, or a later
+    /// one, with its proof.
+    fn jump(
+        &mut self,
+        now: Time,
+        seq: SeqNo,
+        stable: CheckpointClaim,
+        proof: &[SignedCheckpoint],
+        out: &mut Outbox,
+    );
 
     /// The batch that f+1 replicas decided at the next place. Nothing happens while the window does not reach so far.
     fn on_transferred(&mut self, now: Time, decision: &Arc<Proposal>, out: &mut Outbox);

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::decision_log::LoggedRange;
 use crate::messages::{CheckpointClaim, FrameKey, Proposal, RefusalReason};
 use crate::protocol::{Recipients, Record};
 use crate::state_transfer::ImageTask;
@@ -53,6 +54,8 @@ pub enum Action {
     /// Something to do for the disk, or for execution, with the image of a checkpoint;
     /// [`on_image`](super::Replica::on_image) follows.
     Image(ImageTask),
+    /// Read decisions from the log; [`on_logged`](super::Replica::on_logged) follows. They are durable.
+    ReadLog(LoggedRange),
     /// The others have forgotten what we lack.
     FellBehind {
         /// The checkpoint to reach.

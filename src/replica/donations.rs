@@ -3,11 +3,13 @@
 //! A peer has one question of a kind under way. What its allowance does not cover at once is owed, and is sent when it does:
 //! a question that were dropped would cost the peer its whole patience.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Action, Replica, Stack};
 use crate::decision_log::DecisionLog;
-use crate::messages::{PieceRange, ViewTransferMessage};
+use crate::messages::{PieceRange, Proposal, ViewTransferMessage};
 use crate::mutants::{Mutant, active};
 use crate::protocol::{Recipients, Timer};
 use crate::state_transfer::ImageTask;
@@ -44,12 +46,16 @@ impl Default for TransferLimits {
 }
 
 /// One peer: what it may be sent, in bytes that fill up with time, and what it is owed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Peer {
     bytes: u64,
     at: Time,
     pieces: Option<PieceRange>,
     decisions: Option<(SeqNo, u64)>,
+    /// The first place of what is being read from the log for it.
+    reading: Option<SeqNo>,
+    /// What was read, in order.
+    read: VecDeque<Arc<Proposal>>,
 }
 
 /// What is given to each peer.
@@ -68,6 +74,8 @@ impl Donations {
             at: Time::START,
             pieces: None,
             decisions: None,
+            reading: None,
+            read: VecDeque::new(),
         };
         Self {
             limits,
@@ -95,6 +103,30 @@ impl Donations {
         if let Some(peer) = self.peers.get_mut(to.index()) {
             peer.decisions = Some((first, count));
         }
+    }
+
+    /// The log was read for a peer. When it does not hold what is owed, others have to give it.
+    pub fn on_read(&mut self, to: NodeId, first: SeqNo, decisions: Vec<Arc<Proposal>>) {
+        let Some(peer) = self.peers.get_mut(to.index()) else {
+            return;
+        };
+        if peer.reading.take_if(|reading| *reading == first).is_none() {
+            return;
+        }
+        let is_owed = peer.decisions.is_some_and(|(owed, _)| owed == first);
+        if decisions.is_empty() && is_owed {
+            peer.decisions = None;
+        }
+        peer.read = decisions.into();
+    }
+
+    /// The next decision that is owed to a peer, if it was read from the log.
+    fn take_read(&mut self, to: NodeId, seq: SeqNo) -> Option<Arc<Proposal>> {
+        let read = &mut self.peers[to.index()].read;
+        while read.front().is_some_and(|first| first.seq < seq) {
+            read.pop_front();
+        }
+        read.front().filter(|first| first.seq == seq).cloned()
     }
 
     /// Bytes a second, and at once.
@@ -170,26 +202,42 @@ impl<S: Stack> Replica<S> {
 
     fn answer_decisions(&mut self, now: Time, to: NodeId) -> Option<Time> {
         let (first, count) = self.transfers.donations.peers[to.index()].decisions.take()?;
-        let (cluster, epoch, released) = (
-            self.settings.cluster,
-            self.settings.epoch,
-            self.transfers.released,
-        );
-        let decisions = self.decision_log.read(first, count as usize);
-        let released = decisions.take_while(|decision| decision.proposal.seq <= released);
-        let proposals: Vec<_> = released.map(|decision| decision.proposal.clone()).collect();
-        for proposal in proposals {
+        let (cluster, epoch) = (self.settings.cluster, self.settings.epoch);
+        let end = first.plus(count).minus(1).min(self.transfers.released);
+        let mut next = first;
+        while next <= end {
+            let Some(proposal) = self.decision_at_hand(to, next) else {
+                break;
+            };
             let bytes = proposal.batch.bytes as u64;
             if let Err(later) = self.transfers.donations.spend(now, to, bytes) {
-                let left = count - proposal.seq.since(first);
-                self.transfers.donations.owe_decisions(to, proposal.seq, left);
+                let left = count - next.since(first);
+                self.transfers.donations.owe_decisions(to, next, left);
                 return Some(later);
             }
-            let message =
-                ViewTransferMessage::batch(cluster, epoch, proposal.view, proposal.seq, &proposal.batch);
+            let message = ViewTransferMessage::batch(cluster, epoch, proposal.view, next, &proposal.batch);
             self.outbox.send(Recipients::One(to), message);
+            next = next.next();
+        }
+        if next <= end && self.is_logged_only(next) {
+            let left = count - next.since(first);
+            let donations = &mut self.transfers.donations;
+            donations.owe_decisions(to, next, left);
+            let peer = &mut donations.peers[to.index()];
+            if peer.reading.is_none() {
+                peer.reading = Some(next);
+                self.read_log(Some(to), next, left as usize);
+            }
         }
         None
+    }
+
+    /// A decision that a peer is owed, from memory or as it was read for it.
+    fn decision_at_hand(&mut self, to: NodeId, seq: SeqNo) -> Option<Arc<Proposal>> {
+        if let Some(decision) = self.decision_log.read(seq, 1).next() {
+            return Some(decision.proposal.clone());
+        }
+        self.transfers.donations.take_read(to, seq)
     }
 }
 

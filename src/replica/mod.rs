@@ -18,11 +18,13 @@
 
 mod abstention;
 mod action;
+mod checkpoints;
 mod counters;
 mod disputes;
 mod donations;
 mod forwarding;
 mod judgements;
+mod logged;
 mod messages;
 mod restore;
 mod stack;
@@ -274,60 +276,6 @@ impl<S: Stack> Replica<S> {
         self.counters.operations_executed += operations as u64;
     }
 
-    /// Execution took a checkpoint.
-    pub fn on_checkpoint_taken(&mut self, now: Time, claim: CheckpointClaim) {
-        if self.transfers.awaiting.is_some() {
-            // Of a state that is about to be replaced, perhaps because it is wrong.
-            return;
-        }
-        self.transfers.remember_taken(claim.seq);
-        self.last_checkpoint = Some(claim);
-        self.ordering.on_own_checkpoint(now, claim, &mut self.outbox);
-        self.carry_out(now);
-    }
-
-    /// The contents of the checkpoint at `seq` are on disk: the log before it is not needed once it is stable as well.
-    pub fn on_image_kept(&mut self, now: Time, seq: SeqNo) {
-        if !self.transfers.is_taken(seq) {
-            // Of a state that was replaced meanwhile.
-            return;
-        }
-        self.image_kept = self.image_kept.max(seq);
-        self.transfers.remember_image(seq);
-        self.drop_images(now);
-        self.cut_log(now);
-    }
-
-    /// Has the log cut at the last checkpoint that is both stable and kept, after what is about no place was written
-    /// again. What a peer lacks it can be given then, as a state or as decisions.
-    fn cut_log(&mut self, now: Time) {
-        let stable = self.ordering.stable();
-        let offerable = self.transfers.offerable().cloned();
-        let kept = offerable.as_ref().map_or(SeqNo::ZERO, |(claim, _)| claim.seq);
-        let seq = match active(Mutant::CutBeforeImageKept) {
-            true => stable,
-            false => kept.min(self.image_kept).min(stable),
-        };
-        if seq <= self.cut {
-            return;
-        }
-        self.cut = seq;
-        self.decision_log.on_cut(seq);
-        let mut records = self.view_transfer.base_records();
-        if let Some((claim, proof)) = offerable.filter(|_| seq < stable) {
-            records.push(Record::Stable { claim, proof });
-        }
-        records.append(&mut self.ordering.base_records());
-        if active(Mutant::BaseRecordsForgotten) {
-            records.clear();
-        }
-        for record in records {
-            self.outbox.persist(record);
-        }
-        self.carry_out(now);
-        self.hold(When::Durable(self.logged_end.minus(1)), Held::CutLog(seq));
-    }
-
     /// The log is on disk up to, but not including, `end`.
     pub fn on_durable(&mut self, end: Lsn) {
         debug_assert!(
@@ -538,6 +486,7 @@ impl<S: Stack> Replica<S> {
             self.carry_out(now);
         }
         if became_stable && diverged.is_none() {
+            self.decision_log.on_stable(self.ordering.stable());
             self.drop_images(now);
             self.cut_log(now);
         }
@@ -653,7 +602,7 @@ impl<S: Stack> Replica<S> {
                     return;
                 }
                 self.transfers.released = proposal.seq;
-                if self.transfers.awaiting.is_none() {
+                if self.transfers.awaiting.is_none() && self.transfers.fed.is_none() {
                     self.actions.push(Action::Execute(proposal));
                 }
             }

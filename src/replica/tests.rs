@@ -13,7 +13,7 @@ use super::*;
 use crate::crypto::{Domain, SigningKey};
 use crate::decision_log::ChainedLog;
 use crate::execution::apps::counter::Counter;
-use crate::execution::{CheckpointRule, ExecutionEvent, Executor, ImageChunk, SingleThreaded};
+use crate::execution::{CheckpointRule, ExecutionEvent, Executor, ImageChunk, SingleThreaded, StateRule};
 use crate::log_transfer::RangedLogTransfer;
 use crate::messages::{
     BatchRef, Checked, CheckpointOffer, ChunkOf, LogTransferMessage, StateTransferMessage, Status,
@@ -40,6 +40,7 @@ fn executor() -> SingleThreaded<Counter> {
     let rule = CheckpointRule {
         decisions: PERIOD,
         bytes: u64::MAX,
+        state: StateRule::ALWAYS,
     };
     let mut executor = SingleThreaded::new(Counter, CLIENTS, Digester::new(CLUSTER), Epoch::ZERO, rule);
     executor.keep_images(true);
@@ -248,7 +249,7 @@ impl Bench {
                     self.images.insert(image.claim().seq, chunks);
                     self.replica.on_image_kept(self.now, image.claim().seq);
                 }
-                ExecutionEvent::Reply { .. } => {}
+                ExecutionEvent::Reply { .. } | ExecutionEvent::Digesting(_) => {}
             }
         }
     }
@@ -332,6 +333,7 @@ impl Bench {
         let offer = CheckpointOffer {
             seq: checkpoint.claim.seq.get(),
             digest: *checkpoint.claim.digest.as_bytes(),
+            cover: None,
             proof: certificate(checkpoint.claim),
         };
         let message = StateTransferMessage::Offer(offer).encode(CLUSTER, Epoch::ZERO);

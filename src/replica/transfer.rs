@@ -13,12 +13,13 @@
 //!
 //! A replica whose own checkpoint is contradicted by a quorum stops executing at once and replaces its state in the same way.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::checkpoints::{Certificate, StateProof};
 use super::donations::{Donations, TransferLimits};
 use super::{Action, Replica, Stack};
 use crate::decision_log::DecisionLog;
@@ -26,9 +27,10 @@ use crate::execution::SequenceWindow;
 use crate::log_transfer::{LogTransferProtocol, LogTransferState};
 use crate::messages::archived::{ArchivedLogTransferMessage, ArchivedStateTransferMessage};
 use crate::messages::{
-    CheckpointClaim, CheckpointOffer, ChunkOf, DECIDED_MAX, LogTransferMessage, PieceRange, Proposal,
-    SignedCheckpoint, StateTransferMessage,
+    CheckpointClaim, CheckpointOffer, ChunkOf, CoveringCheckpoint, DECIDED_MAX, LightCheckpoint,
+    LogTransferMessage, PieceRange, Proposal, StateTransferMessage,
 };
+use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
 use crate::protocol::{Recipients, Record};
 use crate::state_transfer::{ImageEvent, ImageTask, StateTransferProtocol, StateTransferState};
@@ -40,14 +42,9 @@ const LAG_DECISIONS: u64 = 32;
 const GAP_PATIENCE: Duration = Duration::from_secs(1);
 /// How many batches answer one question of a log transfer, at most.
 const BATCHES_PER_ANSWER: u64 = 64;
-/// How many certificates of stable checkpoints are remembered.
-const CERTIFICATES_KEPT: usize = 16;
 /// An image is kept for a peer until it has asked nothing of it for so long, and at most so long in all.
 const LOAN_IDLE: Duration = Duration::from_secs(10);
 const LOAN_MAX: Duration = Duration::from_secs(30 * 60);
-/// How many checkpoints are remembered whose images may not be written yet.
-const TAKEN_KEPT: usize = 64;
-
 /// Whether state and decisions are being transferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransferPhase {
@@ -155,15 +152,24 @@ pub(super) struct Transfers {
     /// Our own last decision, and since when.
     moved: (SeqNo, Time),
     /// Stable checkpoints and what proves them, the newest last.
-    certificates: VecDeque<(CheckpointClaim, Vec<SignedCheckpoint>)>,
+    pub(super) certificates: VecDeque<Certificate>,
+    /// Light checkpoints that execution took, or a quorum signed, the newest last.
+    pub(super) lights: VecDeque<(LightCheckpoint, CheckpointClaim)>,
+    /// What proves those of `taken` and `images` that are proved.
+    pub(super) proofs: BTreeMap<SeqNo, StateProof>,
     /// The images that are on disk, the newest last.
-    images: VecDeque<SeqNo>,
+    pub(super) images: VecDeque<SeqNo>,
     /// The checkpoints that execution took of the state it has now, the newest last: their images are to come.
-    taken: VecDeque<SeqNo>,
+    pub(super) taken: VecDeque<SeqNo>,
     /// By peer.
     loans: Vec<Option<Loan>>,
     /// Execution waits for the state after this decision.
     pub awaiting: Option<SeqNo>,
+    /// Execution goes on from a state that came from others: everything up to this place was given to it. What is released is not
+    /// given to it at once.
+    pub fed: Option<SeqNo>,
+    /// The first place of what is being read from the log for it.
+    pub feeding: Option<SeqNo>,
     /// The last decision that was handed out, to execution unless it waits.
     pub released: SeqNo,
     pub donations: Donations,
@@ -175,51 +181,17 @@ impl Transfers {
             decided: vec![SeqNo::ZERO; n],
             moved: (SeqNo::ZERO, Time::START),
             certificates: VecDeque::new(),
+            lights: VecDeque::new(),
+            proofs: BTreeMap::new(),
             images: VecDeque::new(),
             taken: VecDeque::new(),
             loans: vec![None; n],
             awaiting: None,
+            fed: None,
+            feeding: None,
             released: SeqNo::ZERO,
             donations: Donations::new(n, TransferLimits::default()),
         }
-    }
-
-    pub fn remember_certificate(&mut self, claim: CheckpointClaim, proof: &[SignedCheckpoint]) {
-        if self.certificates.iter().any(|(known, _)| *known == claim) {
-            return;
-        }
-        if self.certificates.len() == CERTIFICATES_KEPT {
-            self.certificates.pop_front();
-        }
-        let at = self
-            .certificates
-            .partition_point(|(known, _)| known.seq < claim.seq);
-        self.certificates.insert(at, (claim, proof.to_vec()));
-    }
-
-    /// Execution took a checkpoint.
-    pub fn remember_taken(&mut self, seq: SeqNo) {
-        if self.taken.len() == TAKEN_KEPT {
-            self.taken.pop_front();
-        }
-        self.taken.push_back(seq);
-    }
-
-    /// Whether an image at this place is one of the state that execution has.
-    pub fn is_taken(&self, seq: SeqNo) -> bool {
-        self.taken.contains(&seq)
-    }
-
-    pub fn remember_image(&mut self, seq: SeqNo) {
-        if let Err(at) = self.images.binary_search(&seq) {
-            self.images.insert(at, seq);
-        }
-    }
-
-    /// The last checkpoint that can be given to peers, and what proves it.
-    pub fn offerable(&self) -> Option<&(CheckpointClaim, Vec<SignedCheckpoint>)> {
-        let mut certificates = self.certificates.iter().rev();
-        certificates.find(|(claim, _)| self.images.contains(&claim.seq))
     }
 
     /// A peer reads this image.
@@ -243,7 +215,7 @@ impl Transfers {
     /// those that peers read. Later ones may not be signed for long, and until one is, only that one helps a peer that lacks its
     /// state.
     fn forget_images(&mut self, now: Time) -> Option<ImageTask> {
-        let is_certified = |seq: &SeqNo| self.certificates.iter().any(|(claim, _)| claim.seq == *seq);
+        let is_certified = |seq: &SeqNo| self.proofs.contains_key(seq);
         let last = self.images.iter().rposition(is_certified)?;
         let before = *self.images.get(last.saturating_sub(1))?;
         let lent = self.loans.iter().flatten().filter(|loan| loan.runs(now));
@@ -333,6 +305,8 @@ impl<S: Stack> Replica<S> {
         self.counters.divergences += 1;
         self.transfers.images.clear();
         self.transfers.taken.clear();
+        self.transfers.lights.clear();
+        self.transfers.fed = None;
         self.image_kept = self.cut;
         if self.transfers.awaiting.is_some() {
             // The state that is on its way already replaces this one as well.
@@ -341,11 +315,14 @@ impl<S: Stack> Replica<S> {
         let base = self.decision_log.base();
         self.decision_log.keep_after(base);
         self.transfers.awaiting = Some(stable.max(base));
-        self.begin_state_transfer(now, stable.max(base).minus(1));
+        // Any state will do from which our decisions go on: what a quorum signed is right, and a later one may be far off.
+        let floor = self.decision_log.floor();
+        self.begin_state_transfer(now, floor.minus(1));
     }
 
     /// Goes on with what runs.
     pub(super) fn go_on_with_transfers(&mut self, now: Time) {
+        self.feed_execution(now);
         while !self.waits_for_state()
             && let Some(decision) = self.next_transferred(now)
         {
@@ -388,30 +365,30 @@ impl<S: Stack> Replica<S> {
             self.state_transfer.end(&mut self.outbox);
             return self.carry_out(now);
         }
-        let base = self.decision_log.base();
-        if claim.seq < base {
+        let floor = self.decision_log.floor();
+        if claim.seq < floor {
             // What was decided between the two is forgotten: nothing could go on from there.
             self.state_transfer.end(&mut self.outbox);
-            return self.begin_state_transfer(now, base.minus(1));
+            return self.begin_state_transfer(now, floor.minus(1));
         }
         let last = self.decision_log.last();
         if claim.seq >= last {
-            let known = self
-                .transfers
-                .certificates
-                .iter()
-                .find(|(known, _)| *known == claim);
-            let proof = known.map(|(_, proof)| proof.clone()).unwrap_or_default();
+            let known = self.transfers.find_proof(claim.seq);
+            let (signed, proof) = known
+                .filter(|known| known.claim == claim)
+                .map_or_else(|| (claim, Vec::new()), |known| (known.signed(), known.proof));
             self.decision_log.restore_base(claim.seq, chain);
             self.outbox.persist(Record::Jump {
                 seq: claim.seq,
                 chain,
             });
-            self.ordering.jump(now, claim, &proof, &mut self.outbox);
+            self.ordering
+                .jump(now, claim.seq, signed, &proof, &mut self.outbox);
             self.transfers.released = self.transfers.released.max(claim.seq);
         }
         self.decision_log.keep_after(claim.seq);
         self.transfers.awaiting = Some(claim.seq);
+        self.transfers.fed = None;
         self.carry_out(now);
         // The others went on meanwhile.
         self.begin_log_transfer(now);
@@ -457,13 +434,8 @@ impl<S: Stack> Replica<S> {
         for (client, window) in (0..).zip(windows) {
             self.pool.adopt_window(ClientId::new(client), *window);
         }
-        let waiting = self.decision_log.read(seq.next(), usize::MAX);
-        let released = waiting.take_while(|decision| decision.proposal.seq <= self.transfers.released);
-        let released: Vec<_> = released.map(|decision| decision.proposal.clone()).collect();
-        for decision in released {
-            self.pool.on_decided(&decision.batch);
-            self.actions.push(Action::Execute(decision));
-        }
+        self.transfers.fed = Some(seq);
+        self.feed_execution(now);
         self.carry_out(now);
         self.cut_log(now);
     }
@@ -508,13 +480,18 @@ impl<S: Stack> Replica<S> {
             ArchivedStateTransferMessage::Offer(offer) => {
                 let offer = offer.to_offer();
                 let claim = offer.claim();
+                let light = offer.light(self.settings.epoch);
+                let signed = light.map_or(claim, |light| light.claim(&self.digester));
                 let certificates = &self.transfers.certificates;
-                let certified = certificates.iter().any(|(known, _)| *known == claim)
+                let certified = certificates.iter().any(|(known, _)| *known == signed)
                     || (self.state_transfer.wants_offer(from, claim.seq)
                         && self.judgements.may_judge(now, from, offer.proof.len())
-                        && self.ordering.is_certified(claim, &offer.proof));
+                        && self.ordering.is_certified(signed, &offer.proof));
                 if certified {
-                    self.transfers.remember_certificate(offer.claim(), &offer.proof);
+                    self.transfers.remember_certificate(signed, &offer.proof);
+                    if let Some(light) = light {
+                        self.transfers.remember_light(light, signed);
+                    }
                 }
                 self.state_transfer
                     .on_offer(now, from, &offer, certified, &mut self.outbox);
@@ -538,13 +515,10 @@ impl<S: Stack> Replica<S> {
     }
 
     fn answer_decided(&mut self, now: Time, from: NodeId, after: SeqNo) {
-        let first = after.max(self.decision_log.base()).next();
-        let released = self.transfers.released;
-        let decisions = self.decision_log.read(first, DECIDED_MAX);
-        let digests: Vec<[u8; 32]> = decisions
-            .take_while(|decision| decision.proposal.seq <= released)
-            .map(|decision| *decision.proposal.batch.digest.as_bytes())
-            .collect();
+        let first = after.max(self.decision_log.floor()).next();
+        let released = self.transfers.released.next().since(first) as usize;
+        let digests = self.decision_log.digests(first, released.min(DECIDED_MAX));
+        let digests: Vec<[u8; 32]> = digests.map(|digest| *digest.as_bytes()).collect();
         let has_forgotten = first > after.next();
         if (digests.is_empty() && !has_forgotten)
             || !self
@@ -565,13 +539,31 @@ impl<S: Stack> Replica<S> {
     /// Offers every image that is there: the others may have other ones, and a checkpoint that several have comes from
     /// several.
     fn answer_offer(&mut self, from: NodeId, after: SeqNo) {
-        let (images, certificates) = (&self.transfers.images, self.transfers.certificates.iter());
-        let offered = certificates.filter(|(claim, _)| claim.seq > after && images.contains(&claim.seq));
-        for (claim, proof) in offered {
+        let images = &self.transfers.images;
+        let proofs = self.transfers.proofs.values();
+        let mut offered: Vec<StateProof> = proofs
+            .filter(|proof| proof.claim.seq > after && images.contains(&proof.claim.seq))
+            .cloned()
+            .collect();
+        if active(Mutant::LightOffered) {
+            // The last that is stable, whatever it is.
+            let last = self.transfers.certificates.back();
+            let last = last.filter(|(claim, _)| claim.seq > after).cloned();
+            let cover = None;
+            offered = last
+                .map(|(claim, proof)| StateProof { claim, cover, proof })
+                .into_iter()
+                .collect();
+        }
+        for StateProof { claim, cover, proof } in offered {
             let offer = CheckpointOffer {
                 seq: claim.seq.get(),
                 digest: *claim.digest.as_bytes(),
-                proof: proof.clone(),
+                cover: cover.map(|(light, _)| CoveringCheckpoint {
+                    seq: light.seq.get(),
+                    chain: *light.chain.head().as_bytes(),
+                }),
+                proof,
             };
             let message =
                 StateTransferMessage::Offer(offer).encode(self.settings.cluster, self.settings.epoch);

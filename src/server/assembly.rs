@@ -424,10 +424,11 @@ pub(super) fn assemble<S: Stack>(
         liar.map(|liar| Faults::new(config.node.id, cluster.replicas.len(), liar)),
         metrics.clone(),
     );
-    let mut consensus = Some(consensus.with_shelf(shelf, AbstentionMark::of(&config.db_path)));
+    let mut consensus = Some(consensus.with_shelf(shelf.clone(), AbstentionMark::of(&config.db_path)));
     let mut threads = vec![
         format!("control-{}", config.node.id),
         keeper_name(config),
+        images_name(config),
         shelf_name(config),
     ];
     let crew_name = format!("atlas-{}-e", config.node.id);
@@ -491,12 +492,14 @@ pub(super) fn assemble<S: Stack>(
                     roles.extend(consensus.take().map(|role| Box::new(role) as Box<dyn Role>))
                 }
                 RoleKind::Log => {
-                    if let (Some((writer, files, lanes)), Some(keeper)) = (log.take(), &keeper_handle) {
+                    if let (Some((writer, files, lanes)), Some(keeper), Some(shelf)) =
+                        (log.take(), &keeper_handle, &shelf)
+                    {
                         roles.push(Box::new(LogRole::new(
                             owner,
                             writer,
                             files,
-                            keeper.clone(),
+                            (keeper.clone(), shelf.clone()),
                             lanes,
                             metrics.clone(),
                         )));
@@ -551,6 +554,10 @@ fn keeper_name(config: &ReplicaConfig) -> String {
 /// What the log role writes with, and to.
 type OpenLog = (LogWriter, BTreeMap<u64, File>);
 
+fn images_name(config: &ReplicaConfig) -> String {
+    format!("images-{}", config.node.id)
+}
+
 fn shelf_name(config: &ReplicaConfig) -> String {
     format!("shelf-{}", config.node.id)
 }
@@ -570,19 +577,27 @@ fn start_keepers(
             recovered.directory.superblock().seed,
         ),
     );
+    let log_path = recovered.directory.log_path();
     let tell_log = to_log.clone();
     let told = move |kept| match kept {
         Kept::Image(seq) => deliver(&mut images, Logged::Image(seq)),
         other => tell_log.lock().unwrap_or_else(PoisonError::into_inner)(other),
     };
-    let keeper = Keeper::spawn(keeper_name(config), recovered.directory, recovered.spare, told)
-        .map_err(ReplicaError::Keeper)?;
+    let keeper = Keeper::spawn(
+        (keeper_name(config), images_name(config)),
+        recovered.directory,
+        recovered.spare,
+        told,
+    )
+    .map_err(ReplicaError::Keeper)?;
     let told = move |shelved| match shelved {
         Shelved::Event(event) => deliver(&mut transfers, Logged::Transfer(event)),
+        Shelved::Read(read) => deliver(&mut transfers, Logged::Read(read)),
         Shelved::Failed(error) => to_log.lock().unwrap_or_else(PoisonError::into_inner)(Kept::Failed(error)),
     };
+    let log = (log_path, recovered.reader);
     let shelf =
-        Shelf::spawn(shelf_name(config), place, keeper.handle(), told).map_err(ReplicaError::Keeper)?;
+        Shelf::spawn(shelf_name(config), place, log, keeper.handle(), told).map_err(ReplicaError::Keeper)?;
     Ok(((keeper, shelf), (recovered.writer, recovered.files)))
 }
 

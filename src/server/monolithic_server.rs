@@ -7,7 +7,9 @@ use futures_lite::StreamExt;
 
 use super::assembly::{Assembly, assemble};
 use super::{ReplicaError, ReplicaHandle};
-use crate::config::{ExecutorKind, MonolithicStateReplicaConfig, ReplicaConfig, StateTransferConfig};
+use crate::config::{
+    Durability, ExecutorKind, MonolithicStateReplicaConfig, ReplicaConfig, StateTransferConfig,
+};
 use crate::crypto::Digester;
 use crate::decision_log::ChainedLog;
 use crate::execution::speculative::Helper;
@@ -197,6 +199,7 @@ fn decision_log(config: &ReplicaConfig, digester: &Digester) -> ChainedLog {
     ChainedLog::new(digester.clone())
         .keep_for_peers(config.dl_config.kept_decisions)
         .keep_bytes(config.dl_config.kept_bytes)
+        .on_disk(config.durability != Durability::None)
 }
 
 fn log_transfer(config: &ReplicaConfig) -> RangedLogTransfer {

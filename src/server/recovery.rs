@@ -8,6 +8,7 @@ use super::repair::can_abstain;
 use crate::config::ReplicaConfig;
 use crate::crypto::Digester;
 use crate::replica::{ExecutorOf, Replica, Stack};
+use crate::storage::logged::LogReader;
 use crate::storage::restart::{Continued, RestartSettings, restart, segment_bytes_min, writer_settings};
 use crate::storage::{DataDirectory, DiskBudget, LogWriter, RecordReader};
 use crate::types::SeqNo;
@@ -20,6 +21,8 @@ pub(super) struct Recovered {
     pub files: BTreeMap<u64, File>,
     /// Segments of which nothing is needed any more.
     pub spare: Vec<u64>,
+    /// Reads decisions back.
+    pub reader: LogReader<File>,
 }
 
 /// Opens the data directory and restores what is in it.
@@ -34,8 +37,9 @@ pub(super) fn recover<S: Stack>(
     let budget = budget(config);
     budget.check(&directory)?;
     let limits = cluster.checker_limits();
+    let reader = RecordReader::new(digester.clone(), limits);
     let settings = RestartSettings {
-        reader: RecordReader::new(digester.clone(), limits),
+        reader: reader.clone(),
         window: cluster.agreement.window,
         can_abstain: can_abstain(config),
     };
@@ -73,6 +77,7 @@ pub(super) fn recover<S: Stack>(
         writer,
         files,
         spare,
+        reader: LogReader::new(reader, superblock.tag(), superblock.seed),
     })
 }
 
@@ -86,5 +91,6 @@ fn budget(config: &ReplicaConfig) -> DiskBudget {
         checkpoint_bytes: agreement
             .checkpoint_bytes
             .saturating_add(agreement.batch_bytes_max as u64),
+        state_log_bytes: agreement.state_log_bytes_max,
     }
 }

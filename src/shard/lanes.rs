@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::decision_log::{LoggedDecisions, LoggedRange};
 use crate::execution::SequenceWindow;
-use crate::messages::{CheckpointClaim, Frame, FrameKey, Proposal};
+use crate::messages::{CheckpointClaim, Frame, FrameKey, Proposal, TakenCheckpoint};
 use crate::protocol::{Recipients, Record};
 use crate::ring::{Consumer, Doorbell, Producer, channel};
 use crate::state_transfer::ImageEvent;
@@ -73,7 +74,7 @@ pub(crate) enum Done {
     /// A decision was executed.
     Executed { seq: SeqNo, operations: usize },
     /// A checkpoint was taken.
-    Checkpoint(CheckpointClaim),
+    Checkpoint(TakenCheckpoint),
     /// The state was replaced by that of a checkpoint; what it includes of each client's frames.
     Installed {
         seq: SeqNo,
@@ -94,6 +95,8 @@ pub(crate) enum LogEntry {
     Record { lsn: Lsn, record: Record },
     /// Everything about places up to this one may go.
     Cut(SeqNo),
+    /// Decisions are to be read back.
+    Read(LoggedRange),
 }
 
 /// Log and keeper → consensus.
@@ -105,6 +108,8 @@ pub(crate) enum Logged {
     Image(SeqNo),
     /// Something was done with the image of a checkpoint that is transferred.
     Transfer(ImageEvent),
+    /// Decisions were read back.
+    Read(LoggedDecisions),
 }
 
 /// The sending end of a lane: a ring, what did not fit into it, and the doorbell of the other side.

@@ -8,6 +8,7 @@ use super::Dice;
 use super::byzantine::Lie;
 use super::clients::Roguery;
 use super::network::Weather;
+use crate::execution::StateRule;
 use crate::preprocessing::{CheckerLimits, ClientAuth, PoolLimits};
 use crate::replica::TransferLimits;
 use crate::types::Time;
@@ -61,6 +62,8 @@ pub struct Knobs {
     pub pipeline: usize,
     /// Decisions between checkpoints.
     pub checkpoint_decisions: u64,
+    /// Which of them include the state.
+    pub state_rule: StateRule,
     /// Sizes of frames and batches.
     pub limits: CheckerLimits,
     /// Bounds of the request pool.
@@ -81,6 +84,8 @@ pub struct Knobs {
     pub kept_for_peers: usize,
     /// What replicas give to peers that catch up.
     pub donor: TransferLimits,
+    /// How many bytes of decisions are kept in memory.
+    pub kept_bytes: usize,
     /// How long replicas wait for a leader and a view.
     pub timings: ViewTimings,
     /// How long clients wait before they ask everybody.
@@ -98,6 +103,7 @@ impl Knobs {
             window: 64,
             pipeline: 4,
             checkpoint_decisions: 8,
+            state_rule: StateRule::ALWAYS,
             limits: CheckerLimits {
                 frame_bytes_max: 4096,
                 frame_operations_max: 16,
@@ -117,6 +123,7 @@ impl Knobs {
             segment_bytes: 1 << 20,
             kept_for_peers: 4096,
             donor: TransferLimits::default(),
+            kept_bytes: 64 << 20,
             timings: ViewTimings {
                 timeout_max: Duration::from_secs(5),
                 ..ViewTimings::default()
@@ -164,6 +171,21 @@ impl Knobs {
             self.checkpoint_decisions = dice.between(20, 80);
             self.window = self.checkpoint_decisions * 2;
         }
+    }
+
+    /// In half of the runs not every checkpoint includes the state, and memory holds few decisions.
+    fn lighten(&mut self, dice: &mut Dice) {
+        if dice.chance(50) {
+            return;
+        }
+        // The state has some hundred bytes, a decision counts as more than sixteen thousand.
+        let periods = dice.pick(&[2, 5, 20, 100]);
+        self.state_rule = StateRule {
+            small_bytes: dice.pick(&[0, 64]),
+            factor: dice.pick(&[200, 2000, u64::MAX]),
+            log_bytes_max: periods * self.checkpoint_decisions * StateRule::DECISION_BYTES,
+        };
+        self.kept_bytes = dice.pick(&[0, 0, 4096, 64 << 20]);
     }
 
     /// Clients, honest or not.
@@ -390,6 +412,7 @@ impl Plan {
     pub fn of(profile: Profile, seed: u64) -> Self {
         let mut dice = Dice::new(seed ^ (profile as u64) << 56);
         let mut knobs = Knobs::of(&mut dice);
+        knobs.lighten(&mut Dice::new(!seed));
         // Some runs are dense, and some are long with much quiet in between.
         let busy_ms = dice.pick(&[(200, 4000), (200, 4000), (4000, 60_000), (60_000, 3_600_000)]);
         let busy_until = Time::START.after(dice.millis(busy_ms.0, busy_ms.1));

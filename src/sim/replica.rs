@@ -15,7 +15,7 @@ use crate::execution::{Application, ExecutionEvent, Executor};
 use crate::log_transfer::RangedLogTransfer;
 use crate::messages::{
     Checked, CheckpointClaim, ClientReply, ENVELOPE_BYTES, Envelope, Frame, FrameKey, Kind, Mode, Proposal,
-    SystemMessage,
+    SystemMessage, TakenCheckpoint,
 };
 use crate::net::hello::Peer;
 use crate::ordering::pbft::{Pbft, PbftConfig};
@@ -53,12 +53,14 @@ pub(super) enum Said {
         key: FrameKey,
         body: Bytes,
     },
-    Checkpoint(CheckpointClaim),
+    Checkpoint(TakenCheckpoint),
     Stable(CheckpointClaim),
     Diverged {
         ours: CheckpointClaim,
     },
     FellBehind(SeqNo),
+    /// So many decisions were read back from the log.
+    ReadLog(usize),
     /// It votes again.
     AbstentionOver,
     /// A state from others replaced the replica's own.
@@ -110,6 +112,7 @@ pub(super) struct SimReplica<A: Application> {
     events: Vec<ExecutionEvent>,
     inbox: VecDeque<(Peer, Bytes)>,
     has_background: bool,
+    reader: RecordReader,
     pub disk: SimDisk,
 }
 
@@ -151,7 +154,10 @@ fn make_replica<A: Application>(node: NodeId, knobs: &Knobs, digester: &Digester
         Protocols {
             ordering: Pbft::new(config, digester.clone()),
             view_transfer: PbftViewChange::new(view_change, digester.clone()),
-            decision_log: ChainedLog::new(digester.clone()).keep_for_peers(knobs.kept_for_peers),
+            decision_log: ChainedLog::new(digester.clone())
+                .keep_for_peers(knobs.kept_for_peers)
+                .keep_bytes(knobs.kept_bytes)
+                .on_disk(true),
             log_transfer: RangedLogTransfer::new(node, quorum, CLUSTER, Epoch::ZERO),
             state_transfer: PieceTransfer::new(node, n, CLUSTER, Epoch::ZERO, digester.clone()),
         },
@@ -178,8 +184,9 @@ impl<A: Application> SimReplica<A> {
         let mut replica = make_replica(node, knobs, &digester);
         let mut read_back = ReadBack::default();
         let quorum = Quorum::of(knobs.replicas).expect("a simulated cluster has a valid size");
+        let reader = RecordReader::new(digester.clone(), knobs.limits);
         let settings = RestartSettings {
-            reader: RecordReader::new(digester.clone(), knobs.limits),
+            reader: reader.clone(),
             window: knobs.window,
             can_abstain: quorum.n() > quorum.quorum(),
         };
@@ -211,6 +218,7 @@ impl<A: Application> SimReplica<A> {
             inbox: VecDeque::new(),
             // What the restart allows is done in the first turn.
             has_background: true,
+            reader,
             disk: SimDisk::new(platter.clone(), &restored, settings, dice),
         };
         Ok((this, restored, read_back))
@@ -385,6 +393,11 @@ impl<A: Application> SimReplica<A> {
             Action::Log { lsn, record } => self.disk.append(world, lsn, record),
             Action::RequireSignature(client) => self.checker.require_signature(client),
             Action::CutLog(seq) => self.disk.cut(world, seq),
+            Action::ReadLog(range) => {
+                let read = self.disk.read_log(&self.reader, range);
+                said.push(Said::ReadLog(read.decisions.len()));
+                self.replica.on_logged(now, read);
+            }
             Action::Image(ImageTask::Install(seq)) => self.install(now, world, seq, said),
             Action::Image(task) => {
                 for event in self.disk.shelve(world, task) {
@@ -434,10 +447,12 @@ impl<A: Application> SimReplica<A> {
                     self.replica.on_executed(now, seq, operations);
                     said.push(Said::Executed { seq, operations });
                 }
-                ExecutionEvent::Checkpoint(claim) => {
-                    said.push(Said::Checkpoint(claim));
-                    self.replica.on_checkpoint_taken(now, claim);
+                ExecutionEvent::Checkpoint(taken) => {
+                    said.push(Said::Checkpoint(taken));
+                    self.replica.on_checkpoint_taken(now, taken);
                 }
+                // Nobody has the time.
+                ExecutionEvent::Digesting(_) => {}
                 ExecutionEvent::Image(mut image) => self.disk.keep_image(world, &mut *image),
             }
         }

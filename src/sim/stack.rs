@@ -107,6 +107,7 @@ fn rule(knobs: &Knobs) -> CheckpointRule {
     CheckpointRule {
         decisions: knobs.checkpoint_decisions,
         bytes: u64::MAX,
+        state: knobs.state_rule,
     }
 }
 

@@ -6,11 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::restart::Medium;
-use super::{BLOCK_BYTES, DataDirectory, StorageError};
-
-/// Groups that one decision may take at most while nothing else is logged: what it proposes, its prepare, its commit, and that
-/// it was decided.
-const GROUPS_PER_DECISION: u64 = 4;
+use super::{DataDirectory, StorageError};
+use crate::execution::StateRule;
 
 /// How many ways from one checkpoint to the next the log must hold: while the image of one is being written, those after it
 /// are taken without; the log goes on until the next image is there.
@@ -30,6 +27,8 @@ pub struct DiskBudget {
     pub checkpoint_decisions: u64,
     /// Bytes of batches between two checkpoints, the last batch included.
     pub checkpoint_bytes: u64,
+    /// How much the log grows at most from one checkpoint that includes a large state to the next that is due then.
+    pub state_log_bytes: u64,
 }
 
 impl DiskBudget {
@@ -43,11 +42,21 @@ impl DiskBudget {
     /// voted again.
     #[must_use]
     pub fn required_bytes(&self) -> u64 {
-        let padding = GROUPS_PER_DECISION * BLOCK_BYTES as u64;
+        self.for_growth(self.state_log_bytes)
+    }
+
+    /// What is needed as long as the state is small: every checkpoint includes it then.
+    fn least_bytes(&self) -> u64 {
+        self.for_growth(0)
+    }
+
+    fn for_growth(&self, state_log_bytes: u64) -> u64 {
+        let padding = StateRule::DECISION_BYTES;
         let period = self
             .checkpoint_decisions
             .saturating_mul(padding)
-            .saturating_add(self.checkpoint_bytes);
+            .saturating_add(self.checkpoint_bytes)
+            .saturating_add(state_log_bytes);
         PERIODS
             .saturating_mul(period)
             .saturating_add(PARTIAL_SEGMENTS.saturating_mul(self.segment_bytes))
@@ -57,7 +66,7 @@ impl DiskBudget {
     ///
     /// # Errors
     /// [`StorageError::Budget`] when the configuration gives the log too little, [`StorageError::Space`] when the disk has not
-    /// even what is needed. A disk that has that and less than the budget is warned of.
+    /// even what is needed while the state is small. A disk that has that and less than the budget is warned of.
     pub fn check(&self, directory: &DataDirectory) -> Result<(), StorageError> {
         let path = directory.path();
         let required = self.required_bytes();
@@ -75,11 +84,12 @@ impl DiskBudget {
             .map(|metadata| metadata.len())
             .sum();
         let free = free_bytes(path)?;
-        if free.saturating_add(there) < required {
+        let least = self.least_bytes();
+        if free.saturating_add(there) < least {
             return Err(StorageError::Space {
                 path: path.to_owned(),
                 free,
-                required: required - there,
+                required: least - there,
             });
         }
         let missing = self.log_bytes_max.saturating_sub(there);
@@ -122,6 +132,7 @@ mod tests {
         log_bytes_max: 16 << 20,
         checkpoint_decisions: 100,
         checkpoint_bytes: 1 << 20,
+        state_log_bytes: 2 << 20,
     };
 
     fn directory(path: &Path) -> DataDirectory {
@@ -135,7 +146,7 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let directory = directory(&temporary.path().join("d"));
         let required = BUDGET.required_bytes();
-        assert_eq!(required, (3 + 2) * (1 << 20) + 3 * 100 * 4 * 4096);
+        assert_eq!(required, (3 * 3 + 2) * (1 << 20) + 3 * 100 * 4 * 4096);
         let exact = DiskBudget {
             log_bytes_max: required,
             ..BUDGET

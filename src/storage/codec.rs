@@ -184,6 +184,15 @@ pub(super) fn place_of(record: &[u8]) -> Option<SeqNo> {
     Some(SeqNo::new(u64::from_le_bytes(number)))
 }
 
+/// The place and the digest of the batch that a record carries, without reading the batch.
+pub(super) fn batch_of(record: &[u8]) -> Option<(SeqNo, [u8; 32])> {
+    if !matches!(*record.first()?, PROPOSAL | BATCH) {
+        return None;
+    }
+    let digest = record.get(17..49)?.try_into().ok()?;
+    Some((place_of(record)?, digest))
+}
+
 /// Whether a record says that a checkpoint is stable.
 pub(super) fn is_stable(record: &[u8]) -> bool {
     record.first() == Some(&STABLE)

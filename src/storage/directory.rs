@@ -161,10 +161,16 @@ impl DataDirectory {
         open_direct(&path)
     }
 
+    /// Where the log's segments are.
+    #[must_use]
+    pub fn log_path(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
     /// Where a segment is.
     #[must_use]
     pub fn segment_path(&self, index: u64) -> PathBuf {
-        numbered(&self.path.join("log"), index)
+        numbered(&self.log_path(), index)
     }
 
     /// Where images are.

@@ -9,6 +9,9 @@ pub const BLOCK_BYTES: usize = 4096;
 /// Before a group's records.
 pub(super) const HEADER_BYTES: usize = 96;
 
+/// More than the records of any group have.
+const GROUP_BYTES_MAX: usize = 1 << 30;
+
 const MAGIC: u32 = 0x474c_5441;
 
 /// What a group's header says besides its checksum.
@@ -38,6 +41,13 @@ impl GroupHeader {
     /// How many bytes a group with this many bytes of records takes on disk.
     pub(super) fn disk_bytes(bytes: usize) -> usize {
         (HEADER_BYTES + bytes).next_multiple_of(BLOCK_BYTES)
+    }
+
+    /// How many bytes a group takes on disk that begins with this block, if one does; nothing is checked yet.
+    pub(super) fn disk_bytes_of(block: &[u8]) -> Option<usize> {
+        let word = |at: usize| Some(u32::from_le_bytes(block.get(at..at + 4)?.try_into().ok()?));
+        let bytes = (word(16)? == MAGIC).then_some(word(60)? as usize)?;
+        (bytes <= GROUP_BYTES_MAX).then(|| Self::disk_bytes(bytes))
     }
 
     /// Writes the header before the records that lie in `group` already. The checksum.

@@ -1,23 +1,43 @@
-//! The thread that does what takes long on disk and what nobody waits for.
+//! The threads that do what takes long on disk and what nobody waits for.
+//!
+//! One writes images of checkpoints and nothing else, which may take seconds; the other does the rest, so that the log never waits for an
+//! image to get its next segment.
 
 use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
+use super::directory::numbered;
 use super::{DataDirectory, StorageError, files, image};
-use crate::execution::CheckpointImage;
+use crate::execution::{CheckpointImage, DigestHelp};
 use crate::types::SeqNo;
 
 /// What the keeper is asked to do.
 #[derive(Debug)]
 pub(super) enum Task {
-    Prepare { index: u64, bytes: u64 },
-    Release { log_start: u64, gone: Vec<u64> },
-    Keep(Box<dyn CheckpointImage>),
+    Prepare {
+        index: u64,
+        bytes: u64,
+    },
+    Release {
+        log_start: u64,
+        gone: Vec<u64>,
+    },
+    /// An image was written; how many bytes it has.
+    Written(Result<(SeqNo, u64), StorageError>),
     Adopt(SeqNo),
     Forget(SeqNo, Vec<SeqNo>),
+    Stop,
+}
+
+/// What the thread for images is asked to do.
+#[derive(Debug)]
+enum ImageWork {
+    Digest(DigestHelp),
+    Write(Box<dyn CheckpointImage>),
     Stop,
 }
 
@@ -38,6 +58,7 @@ pub(crate) enum Kept {
 #[derive(Debug, Clone)]
 pub(crate) struct KeeperHandle {
     tasks: mpsc::Sender<Task>,
+    images: mpsc::Sender<ImageWork>,
     shared: Arc<Shared>,
 }
 
@@ -61,8 +82,13 @@ impl KeeperHandle {
     /// Keeps an image, unless another one is being written: then this one is dropped.
     pub fn keep(&self, image: Box<dyn CheckpointImage>) {
         if !self.shared.is_writing.swap(true, Ordering::AcqRel) {
-            let _ = self.tasks.send(Task::Keep(image));
+            let _ = self.images.send(ImageWork::Write(image));
         }
+    }
+
+    /// Helps with the digest of a checkpoint whose image will come.
+    pub fn digest(&self, help: DigestHelp) {
+        let _ = self.images.send(ImageWork::Digest(help));
     }
 
     /// An image that came from others is in its place: a restart begins with it from now on.
@@ -89,24 +115,45 @@ impl KeeperHandle {
 /// The keeper of one replica's directory.
 pub(crate) struct Keeper {
     handle: KeeperHandle,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Keeper {
-    /// Starts the thread. `spare` are segments that are not needed any more; `told` is called on it with everything it did.
+    /// Starts the threads. `spare` are segments that are not needed any more; `told` is called on it with everything it did.
     ///
     /// # Errors
-    /// When the thread cannot be made.
+    /// When a thread cannot be made.
     pub fn spawn(
-        name: String,
+        (name, images_name): (String, String),
         directory: DataDirectory,
         spare: Vec<u64>,
         mut told: impl FnMut(Kept) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (tasks, todo) = mpsc::channel();
+        let (images, to_write) = mpsc::channel();
+        let place = (directory.images_path(), directory.superblock().seed);
         let mut work = Work::new(directory, spare);
         let shared = work.shared.clone();
-        let thread = std::thread::Builder::new().name(name).spawn(move || {
+        let handle = KeeperHandle {
+            tasks,
+            images,
+            shared,
+        };
+        let written = handle.tasks.clone();
+        let images = std::thread::Builder::new().name(images_name).spawn(move || {
+            let (directory, seed) = place;
+            for work in to_write {
+                match work {
+                    ImageWork::Digest(help) => help.run(),
+                    ImageWork::Write(image) => {
+                        // A keeper that is gone needs no image.
+                        let _ = written.send(Task::Written(write_image(&directory, seed, image)));
+                    }
+                    ImageWork::Stop => break,
+                }
+            }
+        })?;
+        let keeper = std::thread::Builder::new().name(name).spawn(move || {
             while let Ok(task) = todo.recv() {
                 if matches!(task, Task::Stop) {
                     break;
@@ -117,8 +164,8 @@ impl Keeper {
             }
         })?;
         Ok(Self {
-            handle: KeeperHandle { tasks, shared },
-            thread: Some(thread),
+            handle,
+            threads: vec![images, keeper],
         })
     }
 
@@ -129,8 +176,9 @@ impl Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
+        let _ = self.handle.images.send(ImageWork::Stop);
         let _ = self.handle.tasks.send(Task::Stop);
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             // A panic was reported by the thread itself.
             let _ = thread.join();
         }
@@ -180,8 +228,8 @@ impl Work {
                 self.recycled.extend(gone);
                 moved.err().map(Kept::Failed)
             }
-            Task::Keep(mut image) => {
-                let kept = self.keep(&mut *image);
+            Task::Written(written) => {
+                let kept = written.and_then(|(seq, bytes)| self.keep(seq, bytes));
                 self.shared.is_writing.store(false, Ordering::Release);
                 match kept {
                     Ok(seq) => Some(Kept::Image(seq)),
@@ -198,10 +246,7 @@ impl Work {
         }
     }
 
-    fn keep(&mut self, image: &mut dyn CheckpointImage) -> Result<SeqNo, StorageError> {
-        let seq = image.claim().seq;
-        let (path, seed) = (self.directory.image_path(seq), self.directory.superblock().seed);
-        let bytes = image::write(&path, image, seed)?;
+    fn keep(&mut self, seq: SeqNo, bytes: u64) -> Result<SeqNo, StorageError> {
         self.shared.image_bytes.store(bytes, Ordering::Relaxed);
         self.adopt(seq)?;
         Ok(seq)
@@ -214,6 +259,17 @@ impl Work {
         }
         Ok(())
     }
+}
+
+/// Writes an image to its place in the directory of images.
+pub(super) fn write_image(
+    directory: &Path,
+    seed: u64,
+    mut image: Box<dyn CheckpointImage>,
+) -> Result<(SeqNo, u64), StorageError> {
+    let seq = image.claim().seq;
+    let bytes = image::write(&numbered(directory, seq.get()), &mut *image, seed)?;
+    Ok((seq, bytes))
 }
 
 /// Whether space that comes back would have helped.

@@ -42,6 +42,7 @@ mod files;
 mod group;
 pub mod image;
 pub(crate) mod keeper;
+pub(crate) mod logged;
 mod recovery;
 mod repair;
 pub mod restart;

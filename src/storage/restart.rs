@@ -15,7 +15,7 @@ use super::recovery::{Found, scan_with};
 use super::repair::repair_log;
 use super::{LogWriter, RawRecord, RecordReader, StorageError, Superblock, Tail, WriterSettings, image};
 use crate::execution::{ExecutionEvent, Executor};
-use crate::messages::{CheckpointClaim, Proposal};
+use crate::messages::{CheckpointClaim, Proposal, TakenCheckpoint};
 use crate::protocol::Record;
 use crate::replica::{ExecutorOf, Forgotten, Replica, Stack};
 use crate::types::{SeqNo, Time, View};
@@ -98,7 +98,7 @@ pub struct Restored {
     /// How many decisions were executed again.
     pub replayed: u64,
     /// The checkpoints that were taken again.
-    pub claims: Vec<CheckpointClaim>,
+    pub claims: Vec<TakenCheckpoint>,
     /// Every segment there is, in order.
     pub segments: Vec<u64>,
 }
@@ -236,7 +236,7 @@ struct Replay<'a, S: Stack, W: Witness> {
     replica: &'a mut Replica<S>,
     executor: &'a mut ExecutorOf<S>,
     witness: &'a mut W,
-    claims: Vec<CheckpointClaim>,
+    claims: Vec<TakenCheckpoint>,
     records: u64,
     replayed: u64,
 }
@@ -267,12 +267,12 @@ impl<S: Stack, W: Witness> Replay<'_, S, W> {
     fn take_claims(&mut self, events: Vec<ExecutionEvent>) {
         self.claims
             .extend(events.into_iter().filter_map(|event| match event {
-                ExecutionEvent::Checkpoint(claim) => Some(claim),
+                ExecutionEvent::Checkpoint(taken) => Some(taken),
                 _ => None,
             }));
     }
 
-    fn finish(mut self, tail: &Tail) -> Vec<CheckpointClaim> {
+    fn finish(mut self, tail: &Tail) -> Vec<TakenCheckpoint> {
         let mut events = Vec::new();
         self.executor.settle(&mut events);
         while self.executor.background_step(usize::MAX, &mut events) {}
@@ -283,8 +283,8 @@ impl<S: Stack, W: Witness> Replay<'_, S, W> {
             false => self.executor.client_windows(),
         };
         self.replica.resume(Time::START, tail.next_lsn, &windows);
-        for claim in &self.claims {
-            self.replica.on_checkpoint_taken(Time::START, *claim);
+        for taken in &self.claims {
+            self.replica.on_checkpoint_taken(Time::START, *taken);
         }
         self.claims
     }

@@ -1,4 +1,4 @@
-//! The thread that reads and writes the images that state transfers carry.
+//! The thread that reads and writes what transfers carry: images of checkpoints, and decisions that only the log holds.
 //!
 //! Beside the keeper, because a peer that waits for pieces must not wait for an image that is being written.
 
@@ -13,9 +13,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::directory::numbered;
 use super::image::{ImageFile, chunk_head, each_sound, file_magic};
 use super::keeper::{KeeperHandle, is_out_of_space};
+use super::logged::LogReader;
 use super::{StorageError, files};
+use crate::decision_log::{LoggedDecisions, LoggedRange};
 use crate::messages::PieceRange;
 use crate::state_transfer::{ImageEvent, ImageTask};
 use crate::types::SeqNo;
@@ -32,6 +35,7 @@ pub(crate) type ChunkSender = mpsc::SyncSender<Result<Bytes, StorageError>>;
 enum Task {
     Image(ImageTask),
     Stream(SeqNo, ChunkSender),
+    ReadLog(LoggedRange, Vec<u64>),
     Stop,
 }
 
@@ -40,6 +44,8 @@ enum Task {
 pub(crate) enum Shelved {
     /// To the orchestrator.
     Event(ImageEvent),
+    /// To the orchestrator: what was read of the log.
+    Read(LoggedDecisions),
     /// The disk failed.
     Failed(StorageError),
 }
@@ -61,6 +67,11 @@ impl ShelfHandle {
     pub fn stream(&self, seq: SeqNo, chunks: ChunkSender) {
         let _ = self.tasks.send(Task::Stream(seq, chunks));
     }
+
+    /// Reads decisions from the log; `segments` may hold them.
+    pub fn read_log(&self, range: LoggedRange, segments: Vec<u64>) {
+        let _ = self.tasks.send(Task::ReadLog(range, segments));
+    }
 }
 
 /// The shelf of one replica's directory.
@@ -71,13 +82,15 @@ pub(crate) struct Shelf {
 }
 
 impl Shelf {
-    /// Starts the thread, for the images in this directory under this seed. `told` is called on it with everything it did.
+    /// Starts the thread, for the images in this directory under this seed, and the log in that one. `told` is called on it with
+    /// everything it did.
     ///
     /// # Errors
     /// When the thread cannot be made.
     pub fn spawn(
         name: String,
         (images, seed): (PathBuf, u64),
+        (log, mut reader): (PathBuf, LogReader<File>),
         keeper: KeeperHandle,
         mut told: impl FnMut(Shelved) + Send + 'static,
     ) -> std::io::Result<Self> {
@@ -100,6 +113,10 @@ impl Shelf {
                         }
                     }
                     Task::Stream(seq, chunks) => work.stream(seq, &chunks),
+                    Task::ReadLog(range, segments) => {
+                        let open = |segment| File::open(numbered(&log, segment)).ok();
+                        told(Shelved::Read(reader.read(range, &segments, open)));
+                    }
                     Task::Stop => break,
                 }
             }

@@ -16,6 +16,7 @@ use crate::types::{ClusterId, Digest, Epoch, Lsn, NodeId, SeqNo, View};
 
 mod directories;
 mod faults;
+mod logged;
 
 const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
 const NODE: NodeId = NodeId::new(2);

@@ -12,6 +12,9 @@ use crate::types::{Lsn, SeqNo};
 /// How many bytes are gathered in one group at most, unless one record is longer.
 const GATHERED_BYTES: usize = 1 << 20;
 
+/// In how many segments a batch is looked for.
+const SEARCHED_SEGMENTS: usize = 8;
+
 /// How many groups may be gathered, under way, or wait.
 const BUFFERS: u16 = 4;
 
@@ -412,6 +415,20 @@ impl LogWriter {
     #[must_use]
     pub fn first_segment(&self) -> Option<u64> {
         self.segments.front().map(|segment| segment.index)
+    }
+
+    /// The segments that may hold the batch of a decision at this place, in order. A batch is logged before its decision, when later
+    /// ones may have been: not many, the window is bounded.
+    #[must_use]
+    pub fn segments_from(&self, seq: SeqNo) -> Vec<u64> {
+        let later = self
+            .segments
+            .iter()
+            .skip_while(|segment| segment.last_place < seq);
+        later
+            .map(|segment| segment.index)
+            .take(SEARCHED_SEGMENTS)
+            .collect()
     }
 
     /// The size of a segment, in bytes.

@@ -262,8 +262,11 @@ impl<A: ScalableApp> Speculative<A> {
 
     fn end(&mut self, decision: &Proposal, operations: usize, events: &mut Vec<ExecutionEvent>) {
         let core = &self.shared.core;
-        let snapshot = || core.with_base_mut(MonolithicState::snapshot);
-        if self.book.end(decision.batch.bytes, operations, snapshot, events) {
+        let with_state = |take: &mut dyn FnMut(&mut A::State)| core.with_base_mut(take);
+        if self
+            .book
+            .end(decision.batch.bytes, operations, with_state, events)
+        {
             self.limits.pop_front();
             let next = self.limits.front().copied().unwrap_or(u64::MAX);
             core.set_limit(next);

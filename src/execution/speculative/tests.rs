@@ -9,7 +9,7 @@ use super::*;
 use crate::crypto::Digester;
 use crate::execution::{
     Application, CheckpointRule, Columns, Direct, ExecutionEvent, Executor, PANIC_RESULT, ScalableApp,
-    SingleThreaded, Speculative,
+    SingleThreaded, Speculative, StateRule,
 };
 use crate::messages::{
     Authenticator, Batch, CheckpointClaim, Frame, FrameBuilder, FrameKey, Mode, Proposal, RequestFrame,
@@ -144,8 +144,8 @@ fn made(executor: &mut impl Executor, mut events: Vec<ExecutionEvent>) -> Made {
         match event {
             ExecutionEvent::Reply { key, body, .. } => made.replies.push((key, body)),
             ExecutionEvent::Executed { seq, operations } => made.executed.push((seq, operations)),
-            ExecutionEvent::Checkpoint(claim) => made.checkpoints.push(claim),
-            ExecutionEvent::Image(_) => {}
+            ExecutionEvent::Checkpoint(taken) => made.checkpoints.push(taken.claim),
+            ExecutionEvent::Image(_) | ExecutionEvent::Digesting(_) => {}
         }
     }
     made
@@ -154,6 +154,7 @@ fn made(executor: &mut impl Executor, mut events: Vec<ExecutionEvent>) -> Made {
 const RULE: CheckpointRule = CheckpointRule {
     decisions: 3,
     bytes: u64::MAX,
+    state: StateRule::ALWAYS,
 };
 
 fn digester() -> Digester {

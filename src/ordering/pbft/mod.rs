@@ -581,8 +581,15 @@ impl OrderingProtocol for Pbft {
         self.checkpoints.proves(claim, proof, self.config.quorum)
     }
 
-    fn jump(&mut self, _: Time, claim: CheckpointClaim, proof: &[SignedCheckpoint], out: &mut Outbox) {
-        self.jump_to(claim, proof, out);
+    fn jump(
+        &mut self,
+        _: Time,
+        seq: SeqNo,
+        stable: CheckpointClaim,
+        proof: &[SignedCheckpoint],
+        out: &mut Outbox,
+    ) {
+        self.jump_to(seq, stable, proof, out);
     }
 
     fn on_transferred(&mut self, _: Time, decision: &Arc<Proposal>, out: &mut Outbox) {

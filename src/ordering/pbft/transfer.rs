@@ -5,21 +5,28 @@ use std::sync::Arc;
 use super::Pbft;
 use crate::messages::{CheckpointClaim, Proposal, SignedCheckpoint};
 use crate::protocol::{Outbox, Record};
+use crate::types::SeqNo;
 
 impl Pbft {
-    /// Goes on after `claim`, which its proof convinced the caller of.
-    pub(super) fn jump_to(&mut self, claim: CheckpointClaim, proof: &[SignedCheckpoint], out: &mut Outbox) {
-        if claim.seq <= self.decided {
+    /// Goes on after `last`; `stable` is a checkpoint there or later, which its proof convinced the caller of.
+    pub(super) fn jump_to(
+        &mut self,
+        last: SeqNo,
+        stable: CheckpointClaim,
+        proof: &[SignedCheckpoint],
+        out: &mut Outbox,
+    ) {
+        if last <= self.decided {
             return;
         }
-        // Nothing before the checkpoint is of any use: the slots of those places become those of later ones.
-        for seq in self.low.get() + 1..=claim.seq.get().min(self.high().get()) {
-            self.slot(crate::types::SeqNo::new(seq)).clear();
+        // Nothing before it is of any use: the slots of those places become those of later ones.
+        for seq in self.low.get() + 1..=last.get().min(self.high().get()) {
+            self.slot(SeqNo::new(seq)).clear();
         }
-        self.decided = claim.seq;
+        self.decided = last;
         self.resend.restart();
-        if claim.seq > self.stable.seq {
-            self.adopt_stable(claim, proof.to_vec(), out);
+        if stable.seq > self.stable.seq {
+            self.adopt_stable(stable, proof.to_vec(), out);
         } else {
             self.advance_low(out);
         }

@@ -98,9 +98,12 @@ fn a_wrong_state_is_replaced_and_what_was_taken_of_it_counts_for_nothing() {
     // Checkpoints and images of the wrong state come late.
     bench.replica.on_checkpoint_taken(
         bench.now,
-        CheckpointClaim {
-            seq: SeqNo::new(30),
-            ..own
+        crate::messages::TakenCheckpoint {
+            claim: CheckpointClaim {
+                seq: SeqNo::new(30),
+                ..own
+            },
+            light: None,
         },
     );
     bench.replica.on_image_kept(bench.now, SeqNo::new(20));

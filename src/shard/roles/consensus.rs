@@ -149,6 +149,7 @@ impl<S: Stack> ConsensusRole<S> {
                     Logged::Durable(_) => {}
                     Logged::Image(seq) => self.replica.on_image_kept(now, seq),
                     Logged::Transfer(event) => self.replica.on_image(now, event),
+                    Logged::Read(read) => self.replica.on_logged(now, read),
                 }
             }
         }
@@ -161,9 +162,9 @@ impl<S: Stack> ConsensusRole<S> {
             any = true;
             match done {
                 Done::Executed { seq, operations } => self.replica.on_executed(now, seq, operations),
-                Done::Checkpoint(claim) => {
-                    self.metrics.publish_checkpoint(claim);
-                    self.replica.on_checkpoint_taken(now, claim);
+                Done::Checkpoint(taken) => {
+                    self.metrics.publish_checkpoint(taken.claim);
+                    self.replica.on_checkpoint_taken(now, taken);
                 }
                 Done::Installed { seq, windows } => {
                     tracing::info!(%seq, "a state from other replicas is installed");
@@ -246,6 +247,11 @@ impl<S: Stack> ConsensusRole<S> {
                 Action::CutLog(seq) => {
                     if let Some(log) = &mut self.lanes.log {
                         log.push(LogEntry::Cut(seq));
+                    }
+                }
+                Action::ReadLog(range) => {
+                    if let Some(log) = &mut self.lanes.log {
+                        log.push(LogEntry::Read(range));
                     }
                 }
                 Action::Image(task) => {

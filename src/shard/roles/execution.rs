@@ -155,7 +155,12 @@ impl<E: Executor> ExecutionRole<E> {
                 ExecutionEvent::Executed { seq, operations } => {
                     self.lanes.done.push(Done::Executed { seq, operations });
                 }
-                ExecutionEvent::Checkpoint(claim) => self.lanes.done.push(Done::Checkpoint(claim)),
+                ExecutionEvent::Checkpoint(taken) => self.lanes.done.push(Done::Checkpoint(taken)),
+                ExecutionEvent::Digesting(help) => {
+                    if let Some(keeper) = &self.keeper {
+                        keeper.digest(help);
+                    }
+                }
                 ExecutionEvent::Image(image) => {
                     if let Some(keeper) = &self.keeper {
                         keeper.keep(image);

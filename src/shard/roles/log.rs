@@ -10,6 +10,7 @@ use crate::metrics::Metrics;
 use crate::shard::lanes::{Inlet, LogEntry, Logged, Outlet};
 use crate::shard::reactor::{Completion, Reactor, Token};
 use crate::storage::keeper::{KeeperHandle, Kept};
+use crate::storage::shelf::ShelfHandle;
 use crate::storage::{LogOperation, LogWriter, StorageError};
 use crate::types::{Lsn, Time};
 
@@ -37,6 +38,7 @@ pub(crate) struct LogRole {
     is_registered: Option<bool>,
     files: BTreeMap<u64, File>,
     keeper: KeeperHandle,
+    shelf: ShelfHandle,
     lanes: LogLanes,
     /// A record there was no room for yet.
     waiting: Option<LogEntry>,
@@ -56,7 +58,7 @@ impl LogRole {
         owner: u8,
         writer: LogWriter,
         files: BTreeMap<u64, File>,
-        keeper: KeeperHandle,
+        (keeper, shelf): (KeeperHandle, ShelfHandle),
         lanes: LogLanes,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -67,6 +69,7 @@ impl LogRole {
             is_registered: None,
             files,
             keeper,
+            shelf,
             lanes,
             waiting: None,
             asked: None,
@@ -113,6 +116,10 @@ impl LogRole {
                     }
                     let at = self.writer.append(&record);
                     assert_eq!(at, lsn, "records are logged in the order of their positions");
+                }
+                LogEntry::Read(range) => {
+                    let segments = self.writer.segments_from(range.first);
+                    self.shelf.read_log(range, segments);
                 }
                 LogEntry::Cut(seq) => {
                     let gone = self.writer.cut(seq);

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::{Broken, Rule};
-use crate::messages::{CheckpointClaim, Frame, FrameKey, Proposal};
+use crate::messages::{CheckpointClaim, Frame, FrameKey, Proposal, TakenCheckpoint};
 use crate::types::Digest;
 
 /// Below a client's newest executed number, so many numbers may still be executed.
@@ -30,7 +30,10 @@ pub(in crate::sim) struct Agreement {
     asked: BTreeMap<(u32, u64), BTreeSet<[u8; 32]>>,
     honest_clients: u32,
     replies: BTreeMap<(u32, u64), Bytes>,
+    /// Of states, by place.
     checkpoints: BTreeMap<u64, Digest>,
+    /// By place: whether it is a light one, and its digest.
+    taken: BTreeMap<u64, (bool, Digest)>,
     /// What had been executed at each place where checkpoints are taken.
     histories: BTreeMap<u64, Numbers>,
     checkpoint_decisions: u64,
@@ -49,6 +52,7 @@ impl Agreement {
             honest_clients: honest_clients as u32,
             replies: BTreeMap::new(),
             checkpoints: BTreeMap::new(),
+            taken: BTreeMap::new(),
             histories: BTreeMap::new(),
             checkpoint_decisions,
         }
@@ -135,7 +139,21 @@ impl Agreement {
         }
     }
 
-    /// A correct replica took a checkpoint, or its state was looked at.
+    /// A correct replica took a checkpoint: all take the same, light or not.
+    pub(in crate::sim) fn checkpoint(&mut self, host: usize, taken: &TakenCheckpoint) -> Result<(), Broken> {
+        let (seq, this) = (taken.claim.seq.get(), (taken.light.is_some(), taken.claim.digest));
+        let first = *self.taken.entry(seq).or_insert(this);
+        if first != this {
+            let what = format!("host {host} takes {taken:?}, another replica {first:?}");
+            return Err((Rule::Checkpoints, what));
+        }
+        match taken.light {
+            Some(_) => Ok(()),
+            None => self.state(host, taken.claim),
+        }
+    }
+
+    /// A correct replica digested its state for a checkpoint, or it was looked at.
     pub(in crate::sim) fn state(&mut self, host: usize, claim: CheckpointClaim) -> Result<(), Broken> {
         let first = *self.checkpoints.entry(claim.seq.get()).or_insert(claim.digest);
         match first == claim.digest {

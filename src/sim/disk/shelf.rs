@@ -3,9 +3,12 @@
 use bytes::Bytes;
 
 use super::{SimDisk, Task};
+use crate::decision_log::{LoggedDecisions, LoggedRange};
 use crate::messages::PieceRange;
 use crate::state_transfer::{ImageEvent, ImageTask};
+use crate::storage::RecordReader;
 use crate::storage::image::{chunk_head, each_sound, file_magic};
+use crate::storage::logged::LogReader;
 use crate::storage::restart::Medium;
 use crate::types::{NodeId, SeqNo, Time};
 
@@ -41,6 +44,14 @@ impl SimDisk {
             // Images stay until they are forgotten.
             ImageTask::Install(_) | ImageTask::Hold(_) => Vec::new(),
         }
+    }
+
+    /// Reads decisions back from the log: those that were synced are on the platter.
+    pub fn read_log(&self, reader: &RecordReader, range: LoggedRange) -> LoggedDecisions {
+        let superblock = &self.platter.superblock;
+        let segments = self.writer.segments_from(range.first);
+        let contents = |index| self.platter.segments.get(&index).cloned().map(Bytes::from);
+        LogReader::new(reader.clone(), superblock.tag(), superblock.seed).read(range, &segments, contents)
     }
 
     /// Opens the file of an image to come, after what an earlier attempt kept.

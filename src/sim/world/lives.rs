@@ -189,9 +189,12 @@ impl<A: Application> World<A> {
             return self.break_rule(Rule::Recovery, what);
         }
         host.ledger.restarted(&read_back.records);
-        restored.claims.iter().for_each(|claim| host.ledger.took(*claim));
-        for claim in &restored.claims {
-            let equal = self.agreement.state(index, *claim);
+        restored
+            .claims
+            .iter()
+            .for_each(|taken| host.ledger.took(taken.claim));
+        for taken in &restored.claims {
+            let equal = self.agreement.checkpoint(index, taken);
             self.judge(equal);
         }
         let known = self.agreement.restarted(index, restored.image);

@@ -41,11 +41,15 @@ impl<A: Application> World<A> {
                 let equal = self.agreement.replies(index, key, &body);
                 self.judge(equal);
             }
-            Said::Checkpoint(claim) if is_correct => {
-                self.hosts[index].ledger.took(claim);
-                let equal = self.agreement.state(index, claim);
+            Said::Checkpoint(taken) if is_correct => {
+                if taken.light.is_some() {
+                    self.hit("light checkpoint", 1);
+                }
+                self.hosts[index].ledger.took(taken.claim);
+                let equal = self.agreement.checkpoint(index, &taken);
                 self.judge(equal);
             }
+            Said::ReadLog(decisions) => self.hit("decision read from the log", decisions as u64),
             Said::Stable(claim) if is_correct => {
                 let certified = self.hosts[index].ledger.holds_stable(claim);
                 self.judge(certified);

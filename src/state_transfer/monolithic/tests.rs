@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::execution::apps::counter::{Count, Counter};
-use crate::execution::{CheckpointRule, ExecutionEvent, Executor, SingleThreaded};
+use crate::execution::{CheckpointRule, ExecutionEvent, Executor, SingleThreaded, StateRule};
 use crate::messages::archived::{ArchivedStateTransferMessage, ArchivedSystemMessage};
 use crate::messages::{Batch, Checked, Proposal, SystemMessage};
 use crate::types::{Lsn, View};
@@ -20,6 +20,7 @@ fn checkpoint(seq: u64) -> (CheckpointClaim, Vec<Bytes>) {
     let rule = CheckpointRule {
         decisions: seq,
         bytes: u64::MAX,
+        state: StateRule::ALWAYS,
     };
     let mut executor = SingleThreaded::new(Counter, CLIENTS, digester(), Epoch::ZERO, rule);
     executor.keep_images(true);
@@ -109,6 +110,7 @@ impl Bench {
         let offer = CheckpointOffer {
             seq: claim.seq.get(),
             digest: *claim.digest.as_bytes(),
+            cover: None,
             proof: Vec::new(),
         };
         let from = NodeId::new(from);

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use super::files::planned::{self, Plan};
-use super::keeper::{Kept, Task, Work};
+use super::keeper::{Kept, Task, Work, write_image};
 use super::restart::Medium;
 use super::*;
 
@@ -220,7 +220,10 @@ impl Life {
                     upto: number,
                     next: 0,
                 };
-                let kept = self.work.run(Task::Keep(Box::new(image)));
+                let directory = &self.work.directory;
+                let (images, seed) = (directory.images_path(), directory.superblock().seed);
+                let written = write_image(&images, seed, Box::new(image));
+                let kept = self.work.run(Task::Written(written));
                 self.on_kept(kept)?;
             }
         }

@@ -250,7 +250,9 @@ impl Cluster {
             Event::Frame(frame) => replica.on_frame(now, frame),
             Event::Durable(end) => replica.on_durable(end),
             Event::Executed(seq, operations) => replica.on_executed(now, seq, operations),
-            Event::Checkpoint(claim) => replica.on_checkpoint_taken(now, claim),
+            Event::Checkpoint(claim) => {
+                replica.on_checkpoint_taken(now, crate::messages::TakenCheckpoint { claim, light: None })
+            }
             Event::TurnEnd => return self.end_turn(host),
             Event::Message { from, message } => deliver(replica, &self.digester, now, from, &message),
             Event::Retry(client, sequence) => return self.retry(client, sequence),
@@ -344,6 +346,8 @@ impl Cluster {
 
     fn act(&mut self, host: usize, action: Action) {
         match action {
+            // Everything stays in memory.
+            Action::ReadLog(_) => {}
             Action::ToReplicas { to, message } => self.send(host, to, &message),
             Action::Log { lsn, .. } => {
                 let at = self.later(self.now.max(self.hosts[host].disk_at), 500);
