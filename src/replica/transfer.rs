@@ -30,7 +30,7 @@ use crate::messages::{
     SignedCheckpoint, StateTransferMessage,
 };
 use crate::ordering::OrderingProtocol;
-use crate::protocol::{Recipients, Record};
+use crate::protocol::{Recipients, Record, Timer};
 use crate::state_transfer::{ImageEvent, ImageTask, StateTransferProtocol, StateTransferState};
 use crate::types::{ClientId, Digest, NodeId, SeqNo, Time};
 
@@ -166,6 +166,8 @@ pub(super) struct Transfers {
     pub awaiting: Option<SeqNo>,
     /// The last decision that was handed out, to execution unless it waits.
     pub released: SeqNo,
+    /// The end of the window for which peers were asked out of turn last.
+    hurried: SeqNo,
     pub donations: Donations,
 }
 
@@ -180,6 +182,7 @@ impl Transfers {
             loans: vec![None; n],
             awaiting: None,
             released: SeqNo::ZERO,
+            hurried: SeqNo::ZERO,
             donations: Donations::new(n, TransferLimits::default()),
         }
     }
@@ -347,12 +350,14 @@ impl<S: Stack> Replica<S> {
     /// Goes on with what runs.
     pub(super) fn go_on_with_transfers(&mut self, now: Time) {
         while !self.waits_for_state()
+            && self.has_disk_room()
             && let Some(decision) = self.next_transferred(now)
         {
             let before = self.ordering.decided();
             self.ordering.on_transferred(now, &decision, &mut self.outbox);
             self.carry_out(now);
             if self.ordering.decided() == before {
+                self.hurry_status(now, before);
                 break;
             }
             self.counters.decisions_transferred += 1;
@@ -370,6 +375,19 @@ impl<S: Stack> Replica<S> {
         }
         if let Some(target) = self.state_transfer.take_target() {
             self.aim_at(now, target.claim, target.chain);
+        }
+    }
+
+    /// Whether the disk keeps up well enough for more decisions that others made: half of the room is for what is ordered here.
+    fn has_disk_room(&self) -> bool {
+        self.held.len() < self.settings.held_effects_max / 2
+    }
+
+    /// The window ends here, and peers have what moves it: they are asked at once, and not with the next status in its turn.
+    fn hurry_status(&mut self, now: Time, decided: SeqNo) {
+        if self.transfers.hurried < decided {
+            self.transfers.hurried = decided;
+            self.timers.set(Timer::Status, now);
         }
     }
 
@@ -396,12 +414,13 @@ impl<S: Stack> Replica<S> {
         }
         let last = self.decision_log.last();
         if claim.seq >= last {
-            let known = self
-                .transfers
-                .certificates
-                .iter()
-                .find(|(known, _)| *known == claim);
-            let proof = known.map(|(_, proof)| proof.clone()).unwrap_or_default();
+            let certificates = self.transfers.certificates.iter();
+            let Some((_, proof)) = certificates.clone().find(|(known, _)| *known == claim) else {
+                // Later ones have taken its place meanwhile, and without it nobody could be convinced of where we go on.
+                self.state_transfer.end(&mut self.outbox);
+                return self.begin_state_transfer(now, claim.seq.minus(1));
+            };
+            let proof = proof.clone();
             self.decision_log.restore_base(claim.seq, chain);
             self.outbox.persist(Record::Jump {
                 seq: claim.seq,
@@ -562,10 +581,10 @@ impl<S: Stack> Replica<S> {
         self.outbox.send(Recipients::One(from), message);
     }
 
-    /// Offers every image that is there: the others may have other ones, and a checkpoint that several have comes from
+    /// Offers every image that is there, the newest first: the others may have other ones, and a checkpoint that several have comes from
     /// several.
     fn answer_offer(&mut self, from: NodeId, after: SeqNo) {
-        let (images, certificates) = (&self.transfers.images, self.transfers.certificates.iter());
+        let (images, certificates) = (&self.transfers.images, self.transfers.certificates.iter().rev());
         let offered = certificates.filter(|(claim, _)| claim.seq > after && images.contains(&claim.seq));
         for (claim, proof) in offered {
             let offer = CheckpointOffer {

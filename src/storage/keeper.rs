@@ -17,6 +17,7 @@ pub(super) enum Task {
     Release { log_start: u64, gone: Vec<u64> },
     Keep(Box<dyn CheckpointImage>),
     Adopt(SeqNo),
+    Installed,
     Forget(SeqNo, Vec<SeqNo>),
     Stop,
 }
@@ -65,9 +66,23 @@ impl KeeperHandle {
         }
     }
 
-    /// An image that came from others is in its place: a restart begins with it from now on.
+    /// An image that came from others is in its place: a restart begins with it from now on. Later ones of the state that it
+    /// replaces are removed, and no more are kept until it is [installed](Self::installed).
     pub fn adopt(&self, seq: SeqNo) {
         let _ = self.tasks.send(Task::Adopt(seq));
+    }
+
+    /// Execution has the state that was adopted: what it gives from now on are images of that.
+    pub fn installed(&self) {
+        let _ = self.tasks.send(Task::Installed);
+    }
+
+    /// A handle of a keeper that does nothing but take tasks.
+    #[cfg(test)]
+    pub(super) fn detached() -> (Self, mpsc::Receiver<Task>) {
+        let (tasks, todo) = mpsc::channel();
+        let shared = Arc::default();
+        (Self { tasks, shared }, todo)
     }
 
     /// Images before this one are not needed any more, but for some.
@@ -143,6 +158,8 @@ pub(super) struct Work {
     /// Segments that are not needed any more.
     recycled: Vec<u64>,
     shared: Arc<Shared>,
+    /// The state that execution has is about to be replaced, perhaps because it is wrong.
+    is_replaced: bool,
 }
 
 impl Work {
@@ -151,6 +168,7 @@ impl Work {
             directory,
             recycled: spare,
             shared: Arc::default(),
+            is_replaced: false,
         }
     }
 
@@ -180,6 +198,10 @@ impl Work {
                 self.recycled.extend(gone);
                 moved.err().map(Kept::Failed)
             }
+            Task::Keep(_) if self.is_replaced => {
+                self.shared.is_writing.store(false, Ordering::Release);
+                None
+            }
             Task::Keep(mut image) => {
                 let kept = self.keep(&mut *image);
                 self.shared.is_writing.store(false, Ordering::Release);
@@ -192,7 +214,14 @@ impl Work {
                     Err(error) => Some(Kept::Failed(error)),
                 }
             }
-            Task::Adopt(seq) => self.adopt(seq).err().map(Kept::Failed),
+            Task::Adopt(seq) => {
+                self.is_replaced = true;
+                self.adopt(seq).err().map(Kept::Failed)
+            }
+            Task::Installed => {
+                self.is_replaced = false;
+                None
+            }
             Task::Forget(before, but) => self.directory.forget_images(before, &but).err().map(Kept::Failed),
             Task::Stop => None,
         }
@@ -203,16 +232,20 @@ impl Work {
         let (path, seed) = (self.directory.image_path(seq), self.directory.superblock().seed);
         let bytes = image::write(&path, image, seed)?;
         self.shared.image_bytes.store(bytes, Ordering::Relaxed);
-        self.adopt(seq)?;
-        Ok(seq)
-    }
-
-    fn adopt(&mut self, seq: SeqNo) -> Result<(), StorageError> {
         let last = self.directory.superblock().image;
         if seq > last || !self.directory.image_path(last).exists() {
             self.directory.update(|superblock| superblock.image = seq)?;
         }
-        Ok(())
+        Ok(seq)
+    }
+
+    /// Has a restart begin with an image that came from others. Our own later ones are of a state that a quorum contradicted, or
+    /// that no log of ours leads on from.
+    fn adopt(&mut self, seq: SeqNo) -> Result<(), StorageError> {
+        if self.directory.superblock().image != seq {
+            self.directory.update(|superblock| superblock.image = seq)?;
+        }
+        self.directory.forget_images_after(seq)
     }
 }
 

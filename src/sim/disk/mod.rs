@@ -332,7 +332,10 @@ impl SimDisk {
             Task::Image(..) if is_full => self.hit("no space for an image"),
             Task::Image(seq, bytes) => {
                 self.platter.images.insert(seq, bytes);
-                self.adopt(seq);
+                let last = self.platter.superblock.image;
+                if seq > last || !self.platter.images.contains_key(&last) {
+                    self.platter.update(|superblock| superblock.image = seq);
+                }
                 return Some(seq);
             }
             Task::Adopt(seq) => self.adopt(seq),
@@ -350,11 +353,10 @@ impl SimDisk {
         self.writer.add_segment(index);
     }
 
+    /// An image that came from others: later ones are of the state that it replaces.
     fn adopt(&mut self, seq: SeqNo) {
-        let last = self.platter.superblock.image;
-        if seq > last || !self.platter.images.contains_key(&last) {
-            self.platter.update(|superblock| superblock.image = seq);
-        }
+        self.platter.update(|superblock| superblock.image = seq);
+        self.platter.images.retain(|kept, _| *kept <= seq);
     }
 
     /// The power goes: what was under way may be there, or not, or in part.
