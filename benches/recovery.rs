@@ -1,12 +1,15 @@
 //! How long a replica takes to catch up: four real replicas over loopback TCP, each with a data directory on disk.
 //!
-//! `cargo bench --bench recovery -- [--quick] [--json FILE] [--data DIR] [--only state|log|service]`
+//! `cargo bench --bench recovery -- [--quick] [--json FILE] [--data DIR] [--only state|log|service] [--size N]`; `--size` is the one size to
+//! measure, in MiB or decisions. With `ATLAS_LOG=debug` the replicas tell what they do, and when.
 //!
 //! - *state:* a replica that has nothing but a fresh directory gets a key-value store of some size. Beside it, in the same run, the raw
 //!   copy: the bytes of the same checkpoint read from a file, sent over one loopback connection, written to a file and synced.
 //! - *log:* a replica that stopped a number of decisions ago gets them. The raw copy is of as many bytes as the
 //!   operations have.
-//! - *service:* the first under a closed loop of clients: what is left of the service meanwhile.
+//! - *service:* the first under a closed loop of clients: operations answered per second with three replicas, then from the restart of the
+//!   fourth until it is where the others are, then with four. The share of *before* includes the processor time of the fourth replica,
+//!   which a host of its own would give it; the share of *after*, when it only votes, is what the transfer itself takes from the others.
 //!
 //! Both ends of every transfer, the other replicas and the clients share this machine's cores.
 
@@ -42,6 +45,7 @@ struct Arguments {
     json: Option<PathBuf>,
     data: PathBuf,
     only: Option<String>,
+    size: Option<u64>,
 }
 
 impl Arguments {
@@ -56,6 +60,7 @@ impl Arguments {
             json: value("--json").map(PathBuf::from),
             data: value("--data").map_or_else(std::env::temp_dir, PathBuf::from),
             only: value("--only"),
+            size: value("--size").and_then(|size| size.parse().ok()),
         }
     }
 
@@ -126,14 +131,20 @@ impl Steps {
 fn catch_up(cluster: &mut LocalCluster, is_there: impl Fn(&ReplicaHandle, u64) -> bool) -> (f64, Steps) {
     let start = Instant::now();
     cluster.restart(LATE).expect("the replica starts");
-    let mut steps = Steps::default();
+    let (mut steps, mut told) = (Steps::default(), 0);
     loop {
         let most = cluster
             .handles()
             .map(|handle| handle.standing().executed.get())
             .max();
         let late = cluster.replica(LATE).expect("it was started");
-        steps.look(start, late.standing().transfer);
+        let standing = late.standing();
+        steps.look(start, standing.transfer);
+        let tick = start.elapsed().as_millis() / 50;
+        if tick != told {
+            told = tick;
+            tracing::debug!(ordered = %standing.ordered, durable = %standing.durable, executed = %standing.executed, "{}", standing.transfer);
+        }
         if is_there(late, most.unwrap_or(0)) {
             return (start.elapsed().as_secs_f64(), steps);
         }
@@ -363,6 +374,12 @@ fn service_case(mib: u64, seconds: u64, data: &Path) -> Value {
 
 fn main() {
     let arguments = Arguments::read();
+    if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env("ATLAS_LOG") {
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .init();
+    }
     println!(
         "n = 4, f = 1, durability sync, auth mac, executor single, values of {VALUE_BYTES} B, {} cores, data in {}",
         std::thread::available_parallelism().map_or(1, usize::from),
@@ -375,6 +392,11 @@ fn main() {
     let (sizes, lengths): (&[u64], &[u64]) = match arguments.quick {
         true => (&[10, 100], &[1000]),
         false => (&[10, 100, 1000], &[1000, 10_000, 30_000]),
+    };
+    let only: Vec<u64> = arguments.size.into_iter().collect();
+    let (sizes, lengths) = match only.is_empty() {
+        true => (sizes, lengths),
+        false => (&only[..], &only[..]),
     };
     let mut rows = Vec::new();
     if arguments.wants("state") {

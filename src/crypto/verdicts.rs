@@ -1,13 +1,11 @@
 use std::cell::RefCell;
-use std::collections::HashMap;
-
-use foldhash::fast::RandomState;
+use std::collections::BTreeMap;
 
 use super::{Domain, SIGNATURE_BYTES, Signature};
 use crate::types::Digest;
 
-/// Everything a verdict depends on.
-type Question = ([u8; 32], u8, [u8; 32], [u8; SIGNATURE_BYTES]);
+/// Everything a verdict depends on; the signature first, which tells most questions apart at once.
+type Question = ([u8; SIGNATURE_BYTES], [u8; 32], [u8; 32], u8);
 
 thread_local! {
     static VERDICTS: RefCell<Option<Verdicts>> = const { RefCell::new(None) };
@@ -15,7 +13,7 @@ thread_local! {
 
 #[derive(Debug)]
 struct Verdicts {
-    known: HashMap<Question, bool, RandomState>,
+    known: BTreeMap<Question, bool>,
     most: usize,
 }
 
@@ -27,14 +25,14 @@ struct Verdicts {
 pub fn remember_verdicts(most: usize) {
     VERDICTS.with_borrow_mut(|verdicts| {
         *verdicts = Some(Verdicts {
-            known: HashMap::default(),
+            known: BTreeMap::new(),
             most,
         });
     });
 }
 
 fn question(key: &[u8; 32], domain: Domain, digest: &Digest, signature: &Signature) -> Question {
-    (*key, domain as u8, *digest.as_bytes(), *signature)
+    (*signature, *key, *digest.as_bytes(), domain as u8)
 }
 
 /// The verdict, if it is remembered.

@@ -129,6 +129,16 @@ impl Part {
         self.compact_if_sparse();
     }
 
+    /// Makes room for so many pairs, of so many bytes of keys and values, at once.
+    pub fn reserve(&mut self, pairs: usize, bytes: usize) {
+        self.records
+            .reserve_exact(bytes + pairs * (HEAD_BYTES + UNIT_BYTES - 1));
+        let slots = (4 * (self.pairs + pairs)).div_ceil(3).next_power_of_two().max(4);
+        if slots > self.slots.len() {
+            self.grow(slots);
+        }
+    }
+
     /// True if the key was there.
     pub fn delete(&mut self, tag: u32, key: &[u8]) -> bool {
         let Some(slot) = self.find(tag, key) else {
@@ -236,14 +246,16 @@ impl Part {
     /// Takes a slot for a record whose key has none.
     fn insert(&mut self, slot: Slot) {
         if 4 * (self.pairs + 1) > 3 * self.slots.len() {
-            let grown = vec![Slot::default(); (2 * self.slots.len()).max(4)];
-            let old = std::mem::replace(&mut self.slots, grown);
-            old.into_iter()
-                .filter(|slot| slot.at != 0)
-                .for_each(|slot| self.place(slot));
+            self.grow((2 * self.slots.len()).max(4));
         }
         self.place(slot);
         self.pairs += 1;
+    }
+
+    fn grow(&mut self, slots: usize) {
+        let old = std::mem::replace(&mut self.slots, vec![Slot::default(); slots]);
+        let taken = old.into_iter().filter(|slot| slot.at != 0);
+        taken.for_each(|slot| self.place(slot));
     }
 
     fn place(&mut self, slot: Slot) {

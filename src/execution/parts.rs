@@ -140,6 +140,19 @@ pub struct PartsSnapshot {
 /// What going on to the next part counts as.
 const STEP_BYTES: usize = 32;
 
+/// A key, its value, and the bytes behind them.
+type Split<'a> = (&'a [u8], &'a [u8], &'a [u8]);
+
+/// The pair that a part's bytes begin with, and what follows.
+fn split_pair(bytes: &[u8]) -> Result<Split<'_>, ImageError> {
+    let (lengths, rest) = bytes.split_at_checked(8).ok_or(ImageError::State)?;
+    let (lengths, _) = lengths.as_chunks::<4>();
+    let [key_bytes, value_bytes] = [0, 1].map(|index| u32::from_le_bytes(lengths[index]) as usize);
+    let (key, rest) = rest.split_at_checked(key_bytes).ok_or(ImageError::State)?;
+    let (value, rest) = rest.split_at_checked(value_bytes).ok_or(ImageError::State)?;
+    Ok((key, value, rest))
+}
+
 impl<const P: usize> MonolithicState for Partitioned<P> {
     type Snapshot = PartsSnapshot;
 
@@ -210,18 +223,25 @@ impl<const P: usize> MonolithicState for Partitioned<P> {
         self.size_bytes
     }
 
-    fn read_piece(&mut self, piece: usize, mut bytes: &[u8]) -> Result<(), ImageError> {
-        while !bytes.is_empty() {
-            let (lengths, rest) = bytes.split_at_checked(8).ok_or(ImageError::State)?;
-            let (lengths, _) = lengths.as_chunks::<4>();
-            let [key_bytes, value_bytes] = [0, 1].map(|index| u32::from_le_bytes(lengths[index]) as usize);
-            let (key, rest) = rest.split_at_checked(key_bytes).ok_or(ImageError::State)?;
-            let (value, rest) = rest.split_at_checked(value_bytes).ok_or(ImageError::State)?;
+    fn read_piece(&mut self, piece: usize, bytes: &[u8]) -> Result<(), ImageError> {
+        let (mut rest, mut pairs) = (bytes, 0);
+        while !rest.is_empty() {
+            rest = split_pair(rest)?.2;
+            pairs += 1;
+        }
+        if pairs > 0 {
+            // One allocation in place of one whenever it has grown by a quarter.
+            let part = self.parts.get_mut(piece).ok_or(ImageError::State)?;
+            Arc::make_mut(part).reserve(pairs, bytes.len() - 8 * pairs);
+        }
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (key, value, behind) = split_pair(rest)?;
             if place(key, P) != piece {
                 return Err(ImageError::State);
             }
             self.put(key, value);
-            bytes = rest;
+            rest = behind;
         }
         Ok(())
     }

@@ -21,6 +21,8 @@
 //! - *f+1 donors have forgotten what we need, or one has and nothing came for a while:* the transfer ends
 //!   [out of reach](LogTransferState::OutOfReach); the state has to be transferred. The second when a donor is gone: of the f+1 that are
 //!   left one may remember and one not.
+//! - *What is settled does not come:* now and then everybody is asked what was decided after the last place delivered. Who answers
+//!   from further on has forgotten it meanwhile.
 //! - *Nothing is settled beyond what was delivered, and nobody names more; or few are missing, and ordering goes on without
 //!   them:* it ends. The ordering protocol goes on alone.
 //!
@@ -55,6 +57,10 @@ const STUCK_TICKS: u32 = 2;
 const MOVING_TICKS: u32 = 4;
 /// How often what is missing is asked for again.
 const TICK: Duration = Duration::from_millis(50);
+/// The same before anybody answered, at first, and then ever less often: links may just be coming up.
+const FIRST_TICK: Duration = Duration::from_millis(2);
+/// So often, in ticks, what nobody brings is asked for as if it were not known: it may be forgotten meanwhile.
+const DOUBT_TICKS: u32 = 10;
 
 /// What may be chosen freely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,6 +206,10 @@ pub struct RangedLogTransfer {
     stuck: u32,
     /// Since the last tick, ordering took batches that were brought here.
     brought: bool,
+    /// The pause before the next question, as long as nobody has answered one.
+    unheard: Option<Duration>,
+    /// Whether it was asked last what comes after the last place delivered, and not after the last one that is settled.
+    doubts: bool,
     turn: usize,
     tuning: LogTransferTuning,
 }
@@ -225,6 +235,8 @@ impl RangedLogTransfer {
             moving: 0,
             stuck: 0,
             brought: false,
+            unheard: None,
+            doubts: false,
             turn: 0,
             tuning: LogTransferTuning::default(),
         }
@@ -294,7 +306,11 @@ impl RangedLogTransfer {
             return;
         }
         self.donors.iter_mut().for_each(|donor| donor.has_more = false);
-        let after = self.settled_end().get();
+        self.doubts = !self.settled.is_empty() && self.stuck % DOUBT_TICKS == DOUBT_TICKS - 1;
+        let after = match self.doubts {
+            true => self.delivered.get(),
+            false => self.settled_end().get(),
+        };
         let message = LogTransferMessage::AskDecided { after };
         out.send(Recipients::Others, message.encode(self.cluster, self.epoch));
     }
@@ -417,10 +433,11 @@ impl LogTransferProtocol for RangedLogTransfer {
             self.out_of_reach = None;
             self.running = true;
             (self.quiet, self.moving, self.stuck, self.brought) = (0, 0, 0, false);
+            self.unheard = Some(FIRST_TICK);
         }
         self.advance_to(decided);
         self.ask(out);
-        out.set_timer(Timer::LogTransfer, now.after(TICK));
+        out.set_timer(Timer::LogTransfer, now.after(self.unheard.unwrap_or(TICK)));
     }
 
     fn end(&mut self, out: &mut Outbox) {
@@ -436,8 +453,12 @@ impl LogTransferProtocol for RangedLogTransfer {
         if !self.running || from == self.node {
             return;
         }
-        let needed = self.settled_end().next();
+        let needed = match self.doubts {
+            true => self.delivered.next(),
+            false => self.settled_end().next(),
+        };
         let delivered = self.delivered;
+        self.unheard = None;
         let Some(donor) = self.donors.get_mut(from.index()) else {
             return;
         };
@@ -492,6 +513,12 @@ impl LogTransferProtocol for RangedLogTransfer {
 
     fn on_timeout(&mut self, now: Time, out: &mut Outbox) {
         if !self.running {
+            return;
+        }
+        if let Some(pause) = self.unheard.map(|pause| 2 * pause).filter(|pause| *pause < TICK) {
+            self.unheard = Some(pause);
+            self.ask(out);
+            out.set_timer(Timer::LogTransfer, now.after(pause));
             return;
         }
         self.observe();

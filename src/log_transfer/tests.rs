@@ -200,7 +200,7 @@ fn a_trickle_of_batches_does_not_hold_up_what_others_have_sent() {
 #[test]
 fn it_ends_when_nobody_names_more_and_says_nothing_afterwards() {
     let mut bench = Bench::new();
-    bench.wait_ms(300);
+    bench.wait_ms(500);
     assert_eq!(bench.transfer.state(), LogTransferState::Idle);
     bench.out.drain();
     bench.wait_ms(1000);
@@ -351,5 +351,64 @@ fn one_that_forgot_and_one_that_remembers_are_too_few_to_wait_for() {
     assert_eq!(
         bench.transfer.state(),
         LogTransferState::OutOfReach { certain: false }
+    );
+}
+
+#[test]
+fn while_nobody_answers_the_question_is_asked_again_soon_and_then_ever_less_often() {
+    let mut bench = Bench::new();
+    bench.out.drain();
+    let mut pauses = Vec::new();
+    for _ in 0..6 {
+        bench.transfer.on_timeout(bench.now, &mut bench.out);
+        let effects: Vec<Effect> = bench.out.drain().collect();
+        let sends = |effect: &Effect| matches!(effect, Effect::Send { .. });
+        assert_eq!(effects.iter().filter(|effect| sends(effect)).count(), 1);
+        let next = effects.iter().find_map(|effect| match effect {
+            Effect::SetTimer { at, .. } => Some(*at),
+            _ => None,
+        });
+        pauses.push(next.unwrap().since(bench.now).as_millis());
+        bench.now = next.unwrap();
+    }
+    assert_eq!(pauses, [4, 8, 16, 32, 50, 50]);
+}
+
+#[test]
+fn what_was_named_and_is_forgotten_before_it_was_sent_is_found_out() {
+    let mut bench = Bench::new();
+    (0..3).for_each(|donor| bench.name(donor, 40));
+    // Nobody sends anything: all have forgotten what lies before place 31 meanwhile, and say nothing of it until asked.
+    for _ in 0..20 {
+        bench.wait_ms(50);
+        let effects: Vec<Effect> = bench.out.drain().collect();
+        for effect in effects {
+            let Effect::Send {
+                to: Recipients::Others,
+                message,
+                ..
+            } = effect
+            else {
+                continue;
+            };
+            let checked = Checked::<SystemMessage>::body_of(&message).unwrap();
+            if let ArchivedSystemMessage::LogTransferMessage(ArchivedLogTransferMessage::AskDecided {
+                after,
+            }) = &*checked
+            {
+                let first = (after.to_native() + 1).max(31);
+                let digests: Vec<Digest> = (first..=40).map(digest).collect();
+                for donor in (0..2).map(NodeId::new) {
+                    let first = SeqNo::new(first);
+                    bench
+                        .transfer
+                        .on_decided(bench.now, donor, first, &digests, &mut bench.out);
+                }
+            }
+        }
+    }
+    assert_eq!(
+        bench.transfer.state(),
+        LogTransferState::OutOfReach { certain: true }
     );
 }

@@ -185,6 +185,12 @@ pub enum BatchError {
     /// The digest is not that of the frames.
     #[error("the digest is not that of the frames")]
     Digest,
+    /// A pre-prepare for a view that its sender does not lead.
+    #[error("its sender does not lead the view that it proposes for")]
+    NotLeader,
+    /// Nobody asked for it, and its sender had so many signatures verified already that these are not.
+    #[error("its sender may not have {0} more signatures verified now")]
+    OverBudget(usize),
     /// A frame's client is unknown or did not authenticate it.
     #[error("frame {0} is not authentic")]
     NotAuthentic(usize),

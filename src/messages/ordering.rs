@@ -288,6 +288,18 @@ pub(super) fn split_frames<'a>(
 }
 
 impl Checked<SystemMessage> {
+    /// The head of a pre-prepare, or of a batch that answers a question; `None` when the message is neither.
+    #[must_use]
+    pub fn pre_prepare_head(&self) -> Option<&ArchivedPrePrepare> {
+        match &**self {
+            ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::PrePrepare(message))
+            | ArchivedSystemMessage::ViewTransferMessage(ArchivedViewTransferMessage::BatchResponse(
+                message,
+            )) => Some(message),
+            _ => None,
+        }
+    }
+
     /// The frames of the pre-prepare or fetched batch in this message, or `None` when it is another message.
     ///
     /// # Errors

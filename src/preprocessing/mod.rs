@@ -5,6 +5,7 @@
 //! | frames of clients, directly or forwarded | [`FrameChecker::check_frames`]: a [`Frame`](crate::messages::Frame) or a [`FrameRefusal`] for each |
 //! | one frame from its client's link | [`FrameChecker::take_frame`], and [`FrameChecker::verify`] at the end of the turn |
 //! | a pre-prepare | [`FrameChecker::check_proposal`]: a [`Proposal`](crate::messages::Proposal), or why its leader is faulty |
+//! | one of a replica that does not lead | [`ProposalGate::admit`]: how many signatures of it may be verified |
 //! | a checked frame | [`RequestPool::offer`]: queued, known, or refused |
 //! | a free slot of consensus | [`RequestPool::take_batch`]: the next batch, fair among clients |
 //! | a decision | [`RequestPool::on_decided`]: its frames leave the pool and never come back |
@@ -23,11 +24,13 @@
 mod arrivals;
 mod clients;
 mod frames;
+mod gate;
 mod pool;
 mod proposals;
 
 pub use clients::{ClientAuth, ClientDirectory, ClientKeys, SigningDuty};
 pub use frames::{Authenticity, CheckerLimits, FrameChecker, FrameRefusal, FrameSource, RefusedFrame};
+pub use gate::{Expectations, ProposalGate};
 pub use pool::{Offer, PoolLimits, RequestPool};
 pub use proposals::batch_digest;
 

@@ -50,6 +50,19 @@ fn a_proposal_is_refused_for_a_bad_signature_and_only_disputed_for_a_bad_mac() {
 }
 
 #[test]
+fn a_batch_with_more_signatures_than_its_sender_may_have_verified_is_refused_unverified() {
+    let mut checker = checker(1, ClientAuth::Signature);
+    let false_ones = propose(&[with_signature(0, 1, 2), with_signature(1, 1, 2)]);
+    let checked = Checked::<SystemMessage>::body_of(&false_ones).unwrap();
+    let mut within = |signatures_max| {
+        let result = checker.check_proposal_within(&checked, &false_ones, signatures_max);
+        (result.unwrap().err(), checker.signatures())
+    };
+    assert_eq!(within(1), (Some(BatchError::OverBudget(2)), 2));
+    assert_eq!(within(2), (Some(BatchError::NotAuthentic(0)), 2));
+}
+
+#[test]
 fn a_proposals_digest_size_and_kind_are_checked() {
     let mut checker = checker(1, ClientAuth::Mac);
     let lie = propose_with(&[with_macs(0, 1, None)], Some(Digest::from_bytes([1; 32])));

@@ -56,11 +56,37 @@ impl FrameChecker {
         checked: &Checked<SystemMessage>,
         message: &Bytes,
     ) -> Option<Result<Proposal, BatchError>> {
+        self.check_proposal_within(checked, message, usize::MAX)
+    }
+
+    /// How many signatures were in the batch checked last.
+    #[must_use]
+    pub fn signatures(&self) -> usize {
+        self.signed.len()
+    }
+
+    /// As [`check_proposal`](Self::check_proposal), and no signature is verified if there are more than these.
+    ///
+    /// # Errors
+    /// [`BatchError::OverBudget`] as well.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn check_proposal_within(
+        &mut self,
+        checked: &Checked<SystemMessage>,
+        message: &Bytes,
+        signatures_max: usize,
+    ) -> Option<Result<Proposal, BatchError>> {
         self.assert_nothing_queued();
         self.disputed.clear();
         self.signed.clear();
         let split = checked.pre_prepare(self.limits.batch_bytes_max)?;
-        let result = split.and_then(|(head, parts)| self.judge_proposal(head, parts, message));
+        let result = split.and_then(|(head, parts)| {
+            let frames = self.judge_frames(head, parts, signatures_max)?;
+            self.verify_proposed()?;
+            Ok(self.proposal(head, frames, message))
+        });
         if result.is_err() {
             self.disputed.clear();
             if !self.verifier.is_empty() {
@@ -76,40 +102,44 @@ impl FrameChecker {
         self.disputed.drain(..)
     }
 
-    fn judge_proposal(
+    /// All that can be checked without verifying a signature.
+    fn judge_frames(
         &mut self,
         head: &ArchivedPrePrepare,
         parts: impl ExactSizeIterator<Item = Bytes>,
-        message: &Bytes,
-    ) -> Result<Proposal, BatchError> {
+        signatures_max: usize,
+    ) -> Result<Vec<Frame>, BatchError> {
         let (got, max) = (parts.len(), self.limits.batch_frames_max);
         if got > max {
             return Err(BatchError::TooLong { got, max });
         }
         let mut frames = Vec::with_capacity(got);
-        let mut bytes = 0;
         for (index, part) in parts.enumerate() {
-            let frame = self.judge_proposed(index, part)?;
-            bytes += frame.bytes().len();
-            frames.push(frame);
+            frames.push(self.judge_proposed(index, part)?);
         }
         self.refuse_duplicates(&frames)?;
         let digest = batch_digest(&self.digester, &frames);
         if digest != head.digest() && !active(Mutant::BatchDigestUnchecked) {
             return Err(BatchError::Digest);
         }
-        self.verify_proposed()?;
-        Ok(Proposal {
+        match self.signed.len() {
+            signatures if signatures > signatures_max => Err(BatchError::OverBudget(signatures)),
+            _ => Ok(frames),
+        }
+    }
+
+    fn proposal(&self, head: &ArchivedPrePrepare, frames: Vec<Frame>, message: &Bytes) -> Proposal {
+        Proposal {
             view: head.view(),
             seq: head.seq(),
             batch: Arc::new(Batch {
-                digest,
+                digest: head.digest(),
+                bytes: frames.iter().map(|frame| frame.bytes().len()).sum(),
                 frames,
-                bytes,
             }),
             message: message.clone(),
             authentic: self.disputed.is_empty(),
-        })
+        }
     }
 
     fn judge_proposed(&mut self, index: usize, part: Bytes) -> Result<Frame, BatchError> {

@@ -14,7 +14,7 @@ mod record;
 mod view;
 
 pub use outbox::{Effect, Outbox, Persisted, Recipients, When};
-pub use record::{Record, RestoreError};
+pub use record::{LogCut, Record, RestoreError};
 pub use view::{Standing, ViewEvidence, ViewStart};
 
 use crate::types::{NodeId, SeqNo, View};

@@ -140,6 +140,14 @@ impl Outbox {
         });
     }
 
+    /// The messages to this replica alone.
+    pub fn sent_to(&self, node: NodeId) -> impl Iterator<Item = &Bytes> {
+        self.effects.iter().filter_map(move |effect| match effect {
+            Effect::Send { to, message, .. } if *to == Recipients::One(node) => Some(message),
+            _ => None,
+        })
+    }
+
     /// Sends a message that binds the replica, once what it promises is on disk.
     pub fn send_promise(&mut self, to: Recipients, message: Bytes, promise: Persisted) {
         self.effects.push(Effect::Send {

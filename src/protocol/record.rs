@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::decision_log::Chain;
 use crate::messages::{CheckpointClaim, Proposal, SignedCheckpoint, Vote};
-use crate::types::{Digest, SeqNo, View};
+use crate::types::{Digest, Lsn, SeqNo, View};
 
 /// What a protocol writes to the persistent log: everything that binds the replica after a restart, and what it
 /// needs to go on from where it was.
@@ -60,6 +60,16 @@ impl Record {
             Self::Stable { .. } | Self::View(_) | Self::NewView(_) => None,
         }
     }
+}
+
+/// Which records are not needed any more: those about places up to `seq`, and those about none, as far as they were written before `before`.
+/// From there on lie the ones about none that were written again for this cut, and newer ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogCut {
+    /// The last place.
+    pub seq: SeqNo,
+    /// The first record that stays, whatever it is about.
+    pub before: Lsn,
 }
 
 /// Why what the log says cannot be restored: the log is damaged, or another software's.

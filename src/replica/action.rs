@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::decision_log::LoggedRange;
 use crate::messages::{CheckpointClaim, FrameKey, Proposal, RefusalReason};
-use crate::protocol::{Recipients, Record};
+use crate::protocol::{LogCut, Recipients, Record};
 use crate::state_transfer::ImageTask;
 use crate::types::{ClientId, Lsn, SeqNo};
 
@@ -40,8 +40,8 @@ pub enum Action {
     RequireSignature(ClientId),
     /// A checkpoint became stable.
     Stable(CheckpointClaim),
-    /// Records about places up to this one are not needed any more, nor any that is about none and was written before.
-    CutLog(SeqNo),
+    /// These records are not needed any more.
+    CutLog(LogCut),
     /// Our state is not the one a quorum signed: stop serving, raise an alarm.
     Diverged {
         /// What the quorum signed.

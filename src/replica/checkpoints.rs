@@ -10,7 +10,7 @@ use crate::decision_log::DecisionLog;
 use crate::messages::{CheckpointClaim, LightCheckpoint, SignedCheckpoint, TakenCheckpoint};
 use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
-use crate::protocol::{Record, When};
+use crate::protocol::{LogCut, Record, When};
 use crate::types::{SeqNo, Time};
 use crate::view_transfer::ViewTransferProtocol;
 
@@ -189,10 +189,12 @@ impl<S: Stack> Replica<S> {
         if active(Mutant::BaseRecordsForgotten) {
             records.clear();
         }
+        let before = self.logged_end;
         for record in records {
             self.outbox.persist(record);
         }
         self.carry_out(now);
-        self.hold(When::Durable(self.logged_end.minus(1)), Held::CutLog(seq));
+        let cut = LogCut { seq, before };
+        self.hold(When::Durable(self.logged_end.minus(1)), Held::CutLog(cut));
     }
 }

@@ -49,6 +49,8 @@ impl Default for TransferLimits {
 #[derive(Debug, Clone)]
 struct Peer {
     bytes: u64,
+    /// What it was sent beyond that: nothing more is, until so much was earned.
+    debt: u64,
     at: Time,
     pieces: Option<PieceRange>,
     decisions: Option<(SeqNo, u64)>,
@@ -71,6 +73,7 @@ impl Donations {
     pub fn new(n: usize, limits: TransferLimits) -> Self {
         let peer = Peer {
             bytes: limits.donor_burst_bytes,
+            debt: 0,
             at: Time::START,
             pieces: None,
             decisions: None,
@@ -146,6 +149,20 @@ impl Donations {
         self.spend(now, to, bytes).is_ok()
     }
 
+    /// Whether anything at all may be sent now whose size is known only when it was: [`charge`](Self::charge) counts it then.
+    pub fn may_answer(&mut self, now: Time, to: NodeId) -> bool {
+        self.may_send(now, to, 0)
+    }
+
+    /// A peer was sent so much.
+    pub fn charge(&mut self, to: NodeId, bytes: u64) {
+        if let Some(peer) = self.peers.get_mut(to.index()) {
+            let covered = bytes.min(peer.bytes);
+            peer.bytes -= covered;
+            peer.debt += bytes - covered;
+        }
+    }
+
     /// As [`may_send`](Self::may_send); when it may be, if not now.
     fn spend(&mut self, now: Time, to: NodeId, bytes: u64) -> Result<(), Time> {
         let (rate, burst) = self.rate(now);
@@ -153,18 +170,20 @@ impl Donations {
             return Err(now.after(SERVES_FOR));
         };
         let earned = u128::from(rate) * now.since(peer.at).as_micros() / 1_000_000;
-        peer.bytes = u64::try_from(earned)
-            .unwrap_or(u64::MAX)
-            .saturating_add(peer.bytes)
-            .min(burst);
+        let earned = u64::try_from(earned).unwrap_or(u64::MAX);
+        let repaid = earned.min(peer.debt);
+        peer.debt -= repaid;
+        peer.bytes = (earned - repaid).saturating_add(peer.bytes).min(burst);
         peer.at = now;
         // What is larger than a burst would never be sent.
         let needed = bytes.min(burst);
-        if peer.bytes >= needed || active(Mutant::DonationsUnlimited) {
+        if (peer.debt == 0 && peer.bytes >= needed) || active(Mutant::DonationsUnlimited) {
             peer.bytes = peer.bytes.saturating_sub(needed);
             return Ok(());
         }
-        let missing = u128::from(needed - peer.bytes) * 1_000_000 / u128::from(rate.max(1)) + 1;
+        let missing = u128::from(peer.debt + needed.saturating_sub(peer.bytes)) * 1_000_000
+            / u128::from(rate.max(1))
+            + 1;
         let pause = Duration::from_micros(u64::try_from(missing).unwrap_or(u64::MAX));
         Err(now.after(pause.min(SERVES_FOR)))
     }
@@ -282,6 +301,25 @@ mod tests {
             20 << 20,
             "each peer has an allowance of its own"
         );
+    }
+
+    #[test]
+    fn what_was_answered_beyond_the_allowance_is_earned_before_there_is_more() {
+        let mut donations = donations();
+        let (mut sent, answer) = (0, 8 << 20);
+        for step in 0..10_000 {
+            let now = Time::START.after(Duration::from_micros(100 * step));
+            donations.on_served(now);
+            if donations.may_answer(now, PEER) {
+                donations.charge(PEER, answer);
+                sent += answer;
+            }
+        }
+        assert!(
+            (14 << 20..=24 << 20).contains(&sent),
+            "4 MiB at once, 10 more, and one answer: {sent}"
+        );
+        assert!(donations.may_answer(Time::START, NodeId::new(2)));
     }
 
     #[test]

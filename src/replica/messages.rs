@@ -92,7 +92,10 @@ impl<S: Stack> Replica<S> {
             }
             ArchivedViewTransferMessage::Status(status) => self.take_status(now, from, &status.to_status()),
             ArchivedViewTransferMessage::FetchBatches(wanted) => {
-                self.ordering.on_fetch(now, from, &refs(wanted), &mut self.outbox);
+                if self.transfers.donations.may_answer(now, from) {
+                    self.ordering.on_fetch(now, from, &refs(wanted), &mut self.outbox);
+                    self.charge_answer(from);
+                }
             }
             ArchivedViewTransferMessage::Decisions(decisions) => {
                 self.ordering
@@ -109,17 +112,26 @@ impl<S: Stack> Replica<S> {
             abstention.on_status(from, status);
         }
         self.disputes.claim(from, &status.disputed);
-        self.ordering.on_status(now, from, status, &mut self.outbox);
+        if self.transfers.donations.may_answer(now, from) {
+            self.ordering.on_status(now, from, status, &mut self.outbox);
+            self.charge_answer(from);
+        }
         self.view_transfer.on_status(now, from, status, &mut self.outbox);
         self.consider_transfer(now, from, SeqNo::new(status.decided));
     }
 
+    /// What ordering has just answered a peer counts against what the peer is sent for its transfers.
+    fn charge_answer(&mut self, from: NodeId) {
+        let answer: usize = self.outbox.sent_to(from).map(Bytes::len).sum();
+        self.transfers.donations.charge(from, answer as u64);
+    }
+
     /// A batch this replica asked for arrived, its frames checked by preprocessing.
     pub fn on_batch(&mut self, now: Time, from: NodeId, batch: Proposal) {
-        if self.is_choked() {
-            return;
-        }
-        if let Some(batch) = self.log_transfer.on_batch(now, from, batch, &mut self.outbox) {
+        // What a transfer asked for it has room for, and takes however slow the disk is: it would have to ask again.
+        if let Some(batch) = self.log_transfer.on_batch(now, from, batch, &mut self.outbox)
+            && !self.is_choked()
+        {
             self.ordering.on_batch(now, from, batch, &mut self.outbox);
         }
         self.carry_out(now);

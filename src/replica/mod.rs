@@ -55,7 +55,7 @@ use crate::messages::{
 use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
 use crate::preprocessing::{Offer, RequestPool, batch_digest};
-use crate::protocol::{Effect, Outbox, Recipients, Record, Timer, ViewStart, When};
+use crate::protocol::{Effect, LogCut, Outbox, Recipients, Record, Timer, ViewStart, When};
 use crate::state_transfer::StateTransferProtocol;
 use crate::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, Quorum, SeqNo, Time, View};
 use crate::view_transfer::ViewTransferProtocol;
@@ -110,7 +110,7 @@ enum Held {
     Send { to: Recipients, message: Bytes },
     Vote(Vote),
     Decide(Arc<Proposal>),
-    CutLog(SeqNo),
+    CutLog(LogCut),
     AbstentionOver,
 }
 
@@ -588,7 +588,7 @@ impl<S: Stack> Replica<S> {
 
     fn release(&mut self, held: Held) {
         match held {
-            Held::CutLog(seq) => self.actions.push(Action::CutLog(seq)),
+            Held::CutLog(cut) => self.actions.push(Action::CutLog(cut)),
             Held::AbstentionOver => self.actions.push(Action::AbstentionOver),
             Held::Send { to, message } => self.actions.push(Action::ToReplicas { to, message }),
             Held::Vote(vote) => self.votes.push(vote),

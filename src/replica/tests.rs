@@ -224,7 +224,7 @@ impl Bench {
             }
             Action::Execute(decision) => self.execute(&decision),
             Action::Image(task) => self.image(task),
-            Action::CutLog(seq) => self.told.push(format!("cut {}", seq.get())),
+            Action::CutLog(cut) => self.told.push(format!("cut {}", cut.seq.get())),
             Action::Diverged { stable, .. } => self.told.push(format!("diverged {}", stable.seq.get())),
             Action::Stable(claim) => self.told.push(format!("stable {}", claim.seq.get())),
             _ => {}

@@ -32,7 +32,7 @@ use crate::messages::{
 };
 use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
-use crate::protocol::{Recipients, Record};
+use crate::protocol::{Recipients, Record, Timer};
 use crate::state_transfer::{ImageEvent, ImageTask, StateTransferProtocol, StateTransferState};
 use crate::types::{ClientId, Digest, NodeId, SeqNo, Time};
 
@@ -172,6 +172,8 @@ pub(super) struct Transfers {
     pub feeding: Option<SeqNo>,
     /// The last decision that was handed out, to execution unless it waits.
     pub released: SeqNo,
+    /// The end of the window for which peers were asked out of turn last.
+    hurried: SeqNo,
     pub donations: Donations,
 }
 
@@ -190,6 +192,7 @@ impl Transfers {
             fed: None,
             feeding: None,
             released: SeqNo::ZERO,
+            hurried: SeqNo::ZERO,
             donations: Donations::new(n, TransferLimits::default()),
         }
     }
@@ -324,12 +327,14 @@ impl<S: Stack> Replica<S> {
     pub(super) fn go_on_with_transfers(&mut self, now: Time) {
         self.feed_execution(now);
         while !self.waits_for_state()
+            && self.has_disk_room()
             && let Some(decision) = self.next_transferred(now)
         {
             let before = self.ordering.decided();
             self.ordering.on_transferred(now, &decision, &mut self.outbox);
             self.carry_out(now);
             if self.ordering.decided() == before {
+                self.hurry_status(now, before);
                 break;
             }
             self.counters.decisions_transferred += 1;
@@ -347,6 +352,19 @@ impl<S: Stack> Replica<S> {
         }
         if let Some(target) = self.state_transfer.take_target() {
             self.aim_at(now, target.claim, target.chain);
+        }
+    }
+
+    /// Whether the disk keeps up well enough for more decisions that others made: half of the room is for what is ordered here.
+    fn has_disk_room(&self) -> bool {
+        self.held.len() < self.settings.held_effects_max / 2
+    }
+
+    /// The window ends here, and peers have what moves it: they are asked at once, and not with the next status in its turn.
+    fn hurry_status(&mut self, now: Time, decided: SeqNo) {
+        if self.transfers.hurried < decided {
+            self.transfers.hurried = decided;
+            self.timers.set(Timer::Status, now);
         }
     }
 
@@ -373,10 +391,16 @@ impl<S: Stack> Replica<S> {
         }
         let last = self.decision_log.last();
         if claim.seq >= last {
-            let known = self.transfers.find_proof(claim.seq);
-            let (signed, proof) = known
+            let Some(known) = self
+                .transfers
+                .find_proof(claim.seq)
                 .filter(|known| known.claim == claim)
-                .map_or_else(|| (claim, Vec::new()), |known| (known.signed(), known.proof));
+            else {
+                // Later ones have taken its place meanwhile, and without it nobody could be convinced of where we go on.
+                self.state_transfer.end(&mut self.outbox);
+                return self.begin_state_transfer(now, claim.seq.minus(1));
+            };
+            let (signed, proof) = (known.signed(), known.proof);
             self.decision_log.restore_base(claim.seq, chain);
             self.outbox.persist(Record::Jump {
                 seq: claim.seq,
@@ -536,7 +560,7 @@ impl<S: Stack> Replica<S> {
         self.outbox.send(Recipients::One(from), message);
     }
 
-    /// Offers every image that is there: the others may have other ones, and a checkpoint that several have comes from
+    /// Offers every image that is there, the newest first: the others may have other ones, and a checkpoint that several have comes from
     /// several.
     fn answer_offer(&mut self, from: NodeId, after: SeqNo) {
         let images = &self.transfers.images;
@@ -544,6 +568,7 @@ impl<S: Stack> Replica<S> {
         let mut offered: Vec<StateProof> = proofs
             .filter(|proof| proof.claim.seq > after && images.contains(&proof.claim.seq))
             .cloned()
+            .rev()
             .collect();
         if active(Mutant::LightOffered) {
             // The last that is stable, whatever it is.

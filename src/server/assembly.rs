@@ -21,7 +21,8 @@ use crate::metrics::Metrics;
 use crate::net::handshake::Identity;
 use crate::net::hello::Peer;
 use crate::preprocessing::{
-    ClientAuth, ClientDirectory, ClientKeys, FrameChecker, PoolLimits, RequestPool, SigningDuty,
+    ClientAuth, ClientDirectory, ClientKeys, Expectations, FrameChecker, PoolLimits, ProposalGate,
+    RequestPool, SigningDuty,
 };
 use crate::replica::{Protocols, Replica, ReplicaSettings, Stack};
 use crate::ring::Doorbell;
@@ -424,7 +425,11 @@ pub(super) fn assemble<S: Stack>(
         liar.map(|liar| Faults::new(config.node.id, cluster.replicas.len(), liar)),
         metrics.clone(),
     );
-    let mut consensus = Some(consensus.with_shelf(shelf.clone(), AbstentionMark::of(&config.db_path)));
+    let expectations = Expectations::default();
+    let consensus = consensus
+        .with_expectations(expectations.clone())
+        .with_shelf(shelf.clone(), AbstentionMark::of(&config.db_path));
+    let mut consensus = Some(consensus);
     let mut threads = vec![
         format!("control-{}", config.node.id),
         keeper_name(config),
@@ -486,7 +491,9 @@ pub(super) fn assemble<S: Stack>(
                         digester.clone(),
                         directory.clone(),
                     );
-                    Box::new(PreprocessRole::new(checker, lanes, identity, metrics.clone())) as Box<dyn Role>
+                    let gate = ProposalGate::new(cluster.replicas.len(), expectations.clone());
+                    let role = PreprocessRole::new((checker, gate), lanes, identity, metrics.clone());
+                    Box::new(role) as Box<dyn Role>
                 })),
                 RoleKind::Consensus => {
                     roles.extend(consensus.take().map(|role| Box::new(role) as Box<dyn Role>))

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::decision_log::{LoggedDecisions, LoggedRange};
 use crate::execution::SequenceWindow;
 use crate::messages::{CheckpointClaim, Frame, FrameKey, Proposal, TakenCheckpoint};
-use crate::protocol::{Recipients, Record};
+use crate::protocol::{LogCut, Recipients, Record};
 use crate::ring::{Consumer, Doorbell, Producer, channel};
 use crate::state_transfer::ImageEvent;
 use crate::storage::StorageError;
@@ -94,7 +94,7 @@ pub(crate) enum LogEntry {
     /// The next record.
     Record { lsn: Lsn, record: Record },
     /// Everything about places up to this one may go.
-    Cut(SeqNo),
+    Cut(LogCut),
     /// Decisions are to be read back.
     Read(LoggedRange),
 }

@@ -392,7 +392,7 @@ impl<A: Application> SimReplica<A> {
             }
             Action::Log { lsn, record } => self.disk.append(world, lsn, record),
             Action::RequireSignature(client) => self.checker.require_signature(client),
-            Action::CutLog(seq) => self.disk.cut(world, seq),
+            Action::CutLog(cut) => self.disk.cut(world, cut),
             Action::ReadLog(range) => {
                 let read = self.disk.read_log(&self.reader, range);
                 said.push(Said::ReadLog(read.decisions.len()));

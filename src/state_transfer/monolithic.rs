@@ -11,19 +11,20 @@
 //!
 //! **Events**
 //! - *[Begin](StateTransferProtocol::begin):* everybody is asked for offers, again and again until there is one.
-//! - *Offers with a certificate, after the place we have:* of those made when the first tick ends, the one that most donors
-//!   offer (the newest of equals) becomes the target; whoever offers exactly it is a donor. Donors that stalled before count only
+//! - *Offers with a certificate, after the place we have:* one that a quorum less ourselves offers, or else, of those made when the
+//!   first tick ends, the one that most donors offer (the newest of equals) becomes the target; whoever offers exactly it is a donor. Donors that stalled before count only
 //!   if nobody else offers anything: one that is always the first with the newest checkpoint, and then sends nothing, holds nobody up.
 //! - *Head and index arrive:* checked against the claim. From here on the checkpoint's chain is known.
 //! - *A donor has nothing to send:* it gets the next block of pieces that nobody is to send.
 //! - *A chunk of pieces:* each piece is checked against the index and handed to the disk; the rest of the block is asked
 //!   for when the answer ends.
 //! - *A chunk that fails its check:* the donor lies; it is banned. What comes late, twice or out of order is no lie.
-//! - *A donor is silent for [patience](PieceTransferTuning::patience), or does not have the checkpoint any more:* its block
-//!   goes to others; it is asked again only when nobody else is left.
-//! - *Every piece is on its way, and a block has been for longer than patience:* a donor that has nothing to do is asked for its
+//! - *A donor brings next to nothing for [patience](PieceTransferTuning::patience), or does not have the checkpoint any more:* its
+//!   block goes to others; it is asked again only when nobody else is left.
+//! - *Every piece is on its way, and a block has been for an eighth of patience:* a donor that has nothing to do is asked for its
 //!   rest as well. A trickle of pieces does not hold up the end.
-//! - *Nobody is left, or nothing came for [`STALLS_MAX`] times patience:* everything starts again with the question for offers.
+//! - *Nobody is left, or next to nothing came for [`STALLS_MAX`] times patience:* everything starts again with the question for
+//!   offers.
 //!   What was kept is found again if the target stays. An older checkpoint than a target whose head was proved is no target.
 //! - *All pieces are kept:* the image is completed on disk, then installed.
 //!
@@ -63,6 +64,8 @@ const UNKEPT_BYTES_MAX: usize = 32 << 20;
 pub const PIECE_BYTES_MAX: u64 = 1 << 30;
 /// How many offers of one replica are judged after a question.
 const OFFERS_MAX: u8 = 8;
+/// At the end, when every piece is on its way, others are asked as well for a block that takes this share of a donor's patience.
+const LATE_SHARE: u32 = 8;
 /// After so many times a donor's patience without any progress, everything starts again.
 const STALLS_MAX: u32 = 4;
 
@@ -208,6 +211,12 @@ impl<S: MonolithicState> PieceTransfer<S> {
         self.banned.add(donor);
     }
 
+    /// As many donors as there are correct ones at least.
+    fn quorum_of_others(&self) -> usize {
+        let faulty_max = (self.n - 1) / 3;
+        self.n - 1 - faulty_max
+    }
+
     fn choose(&mut self, now: Time, out: &mut Outbox) {
         let Phase::Asking { offers, .. } = &mut self.phase else {
             return;
@@ -297,9 +306,11 @@ impl<S: MonolithicState> PieceTransfer<S> {
             is_open: false,
             done: vec![false; pieces],
             done_count: 0,
+            done_until: 0,
             blocks: (0..self.n).map(|_| None).collect(),
             bytes: 0,
-            progress: now,
+            fresh_bytes: 0,
+            progress: (now, 0),
         }));
     }
 
@@ -312,12 +323,19 @@ impl<S: MonolithicState> PieceTransfer<S> {
             if !receiving.is_open || receiving.unkept > UNKEPT_BYTES_MAX {
                 return;
             }
-            let late = now.since(Time::START).checked_sub(self.tuning.patience);
+            let busy: Vec<bool> = receiving.blocks.iter().map(Option::is_some).collect();
+            let mut usable = self.donors.iter().filter(|donor| !self.banned.has(*donor));
+            if busy.contains(&true) && usable.all(|donor| busy[donor.index()]) {
+                return;
+            }
+            let late = now
+                .since(Time::START)
+                .checked_sub(self.tuning.patience / LATE_SHARE);
+            let next = receiving.next_block();
             let slow = || receiving.next_late_block(Time::START.after(late?));
-            let Some((next, until)) = receiving.next_block().or_else(slow) else {
+            let Some((next, until)) = next.or_else(slow) else {
                 return;
             };
-            let busy: Vec<bool> = receiving.blocks.iter().map(Option::is_some).collect();
             let Some(donor) = self.next_donor(|donor| busy[donor.index()]) else {
                 if !busy.contains(&true) {
                     self.ask(now, out);
@@ -327,8 +345,10 @@ impl<S: MonolithicState> PieceTransfer<S> {
             let block = Block {
                 next,
                 until,
+                asked: next,
                 since: now,
                 deadline: now.after(self.tuning.patience),
+                fresh_bytes: 0,
                 reader: PieceReader::default(),
                 offset: 0,
             };
@@ -361,7 +381,8 @@ impl<S: MonolithicState> PieceTransfer<S> {
         let Some(mut block) = receiving.blocks[from.index()].take() else {
             return;
         };
-        let before = (block.next, block.offset);
+        let is_of_answer = ImageChunk::start(bytes).is_some_and(|(piece, _)| block.is_of_answer(piece));
+        let before = (receiving.done_count, block.offset);
         let taken = receiving.take_chunk(&mut block, bytes, &self.digester, out);
         if taken.is_err() {
             self.ban(from);
@@ -371,12 +392,14 @@ impl<S: MonolithicState> PieceTransfer<S> {
         while block.next < block.until && receiving.done[block.next] {
             block.next += 1;
         }
-        if (block.next, block.offset) != before {
-            receiving.progress = now;
-            block.deadline = now.after(self.tuning.patience);
+        if receiving.done_count > before.0 || block.offset > before.1 {
+            receiving.fresh_bytes += bytes.len();
+            block.fresh_bytes += bytes.len();
+            receiving.observe(now);
         }
         if block.next < block.until {
-            if last {
+            if last && is_of_answer {
+                block.asked = block.next;
                 self.send_fetch(from, &block, out);
             }
             if let Phase::Receiving(receiving) = &mut self.phase {
@@ -443,7 +466,12 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
         }
         match &mut self.phase {
             Phase::Asking { offers, .. } if claim.seq > self.after => {
-                offers.entry(claim).or_insert(Signers::NONE).add(from);
+                let donors = offers.entry(claim).or_insert(Signers::NONE);
+                donors.add(from);
+                let willing = donors.iter().filter(|donor| !self.stalled.has(*donor)).count();
+                if willing >= self.quorum_of_others() {
+                    self.choose(now, out);
+                }
             }
             Phase::Opening { .. } | Phase::Receiving(_) if self.claim == Some(claim) => {
                 self.donors.add(from);
@@ -537,16 +565,19 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
             }
             Phase::Receiving(receiving) => {
                 for (donor, block) in receiving.blocks.iter_mut().enumerate() {
-                    if block.as_ref().is_some_and(|block| block.deadline <= now) {
+                    if block
+                        .as_mut()
+                        .is_some_and(|block| block.is_too_slow(now, self.tuning.patience))
+                    {
                         *block = None;
                         self.tired.add(NodeId::new(donor as u16));
                     }
                 }
                 let is_writing = !receiving.is_open || receiving.unkept > UNKEPT_BYTES_MAX;
                 if is_writing {
-                    receiving.progress = now;
+                    receiving.progress.0 = now;
                 }
-                match now.since(receiving.progress) >= STALLS_MAX * self.tuning.patience {
+                match now.since(receiving.progress.0) >= STALLS_MAX * self.tuning.patience {
                     true => self.ask(now, out),
                     false => self.fetch_pieces(now, out),
                 }

@@ -235,6 +235,20 @@ impl DataDirectory {
     }
 }
 
+impl DataDirectory {
+    /// Removes the images of checkpoints after `seq`.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub(super) fn forget_images_after(&self, seq: SeqNo) -> Result<(), StorageError> {
+        let images = list(&self.path.join("images"))?;
+        for later in images.iter().filter(|image| image.index > seq.get()) {
+            files::remove(&later.path).map_err(StorageError::io(&later.path, "cannot be removed"))?;
+        }
+        Ok(())
+    }
+}
+
 impl Medium for DataDirectory {
     type Image = File;
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::directory::{UNFINISHED, remove_leftover, sync_directory};
 use super::{StorageError, files};
-use crate::execution::{CheckpointImage, Executor, ImageChunk};
+use crate::execution::{CheckpointImage, Executor, ImageChunk, PieceWriter};
 use crate::messages::{CheckpointClaim, PieceRange};
 use crate::mutants::{Mutant, active};
 
@@ -29,13 +30,33 @@ pub(super) const HEAD_BYTES: usize = 12;
 /// # Errors
 /// When it cannot be written.
 pub fn write(path: &Path, image: &mut dyn CheckpointImage, seed: u64) -> Result<u64, StorageError> {
-    let unfinished = path.with_extension(UNFINISHED);
-    let bytes = write_file(&unfinished, image, seed)
-        .inspect_err(|_| remove_leftover(&unfinished))
-        .map_err(StorageError::io(&unfinished, "cannot be written"))?;
-    files::rename(&unfinished, path).map_err(StorageError::io(path, "cannot be made"))?;
-    sync_directory(path.parent().unwrap_or(Path::new(".")))?;
+    let bytes = write_beside(path, image, seed)?;
+    place(path)?;
     Ok(bytes)
+}
+
+/// Writes an image beside its final place at `path`, on disk and whole. How many bytes it has.
+pub(super) fn write_beside(
+    path: &Path,
+    image: &mut dyn CheckpointImage,
+    seed: u64,
+) -> Result<u64, StorageError> {
+    let unfinished = path.with_extension(UNFINISHED);
+    write_file(&unfinished, image, seed)
+        .inspect_err(|_| remove_leftover(&unfinished))
+        .map_err(StorageError::io(&unfinished, "cannot be written"))
+}
+
+/// Puts what was written beside it into its place.
+pub(super) fn place(path: &Path) -> Result<(), StorageError> {
+    let unfinished = path.with_extension(UNFINISHED);
+    files::rename(&unfinished, path).map_err(StorageError::io(path, "cannot be made"))?;
+    sync_directory(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Removes what was written beside it.
+pub(super) fn discard(path: &Path) {
+    remove_leftover(&path.with_extension(UNFINISHED));
 }
 
 fn write_file(path: &Path, image: &mut dyn CheckpointImage, seed: u64) -> io::Result<u64> {
@@ -247,14 +268,15 @@ impl<F: ReadAt> ImageFile<F> {
                 break;
             }
             let chunk = self.chunk(number)?;
-            bytes += chunk.len();
-            chunks.push(chunk.into());
+            let known = chunks.len();
+            trim(chunk, range, &mut chunks);
+            bytes += chunks[known..].iter().map(Bytes::len).sum::<usize>();
         }
         Ok(chunks)
     }
 
     /// The chunks from the one on that contains this piece, or this byte of it.
-    fn chunks_from(&self, piece: usize, offset: u64) -> std::ops::Range<usize> {
+    fn chunks_from(&self, piece: usize, offset: u64) -> Range<usize> {
         let pieces = &self.places[2..];
         let behind = pieces.partition_point(|place| place.piece <= Some((piece, offset)));
         2 + behind.saturating_sub(1)..self.places.len()
@@ -284,6 +306,20 @@ impl<F: ReadAt> ImageFile<F> {
                 "a chunk's checksum does not fit",
             )),
         }
+    }
+}
+
+/// Adds what a peer asked for of a chunk: short pieces share one, and the peer gets the others from elsewhere.
+fn trim(chunk: Vec<u8>, range: PieceRange, chunks: &mut Vec<Bytes>) {
+    let wanted = range.piece as usize..range.until as usize;
+    match ImageChunk::parse(&chunk) {
+        Ok(ImageChunk::Pieces(pieces)) if !pieces.clone().all(|(piece, _)| wanted.contains(&piece)) => {
+            let mut writer = PieceWriter::default();
+            let pieces = pieces.filter(|(piece, _)| wanted.contains(piece));
+            pieces.for_each(|(piece, bytes)| writer.write(piece, bytes));
+            chunks.extend(writer.finish().into_iter().map(Bytes::from));
+        }
+        _ => chunks.push(chunk.into()),
     }
 }
 

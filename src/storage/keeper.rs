@@ -29,6 +29,7 @@ pub(super) enum Task {
     /// An image was written; how many bytes it has.
     Written(Result<(SeqNo, u64), StorageError>),
     Adopt(SeqNo),
+    Installed,
     Forget(SeqNo, Vec<SeqNo>),
     Stop,
 }
@@ -91,9 +92,28 @@ impl KeeperHandle {
         let _ = self.images.send(ImageWork::Digest(help));
     }
 
-    /// An image that came from others is in its place: a restart begins with it from now on.
+    /// An image that came from others is in its place: a restart begins with it from now on. Later ones of the state that it
+    /// replaces are removed, and no more are kept until it is [installed](Self::installed).
     pub fn adopt(&self, seq: SeqNo) {
         let _ = self.tasks.send(Task::Adopt(seq));
+    }
+
+    /// Execution has the state that was adopted: what it gives from now on are images of that.
+    pub fn installed(&self) {
+        let _ = self.tasks.send(Task::Installed);
+    }
+
+    /// A handle of a keeper that does nothing but take tasks.
+    #[cfg(test)]
+    pub(super) fn detached() -> (Self, mpsc::Receiver<Task>) {
+        let (tasks, todo) = mpsc::channel();
+        let (images, _) = mpsc::channel();
+        let handle = Self {
+            tasks,
+            images,
+            shared: Arc::default(),
+        };
+        (handle, todo)
     }
 
     /// Images before this one are not needed any more, but for some.
@@ -191,6 +211,8 @@ pub(super) struct Work {
     /// Segments that are not needed any more.
     recycled: Vec<u64>,
     shared: Arc<Shared>,
+    /// The state that execution has is about to be replaced, perhaps because it is wrong.
+    is_replaced: bool,
 }
 
 impl Work {
@@ -199,6 +221,7 @@ impl Work {
             directory,
             recycled: spare,
             shared: Arc::default(),
+            is_replaced: false,
         }
     }
 
@@ -232,7 +255,7 @@ impl Work {
                 let kept = written.and_then(|(seq, bytes)| self.keep(seq, bytes));
                 self.shared.is_writing.store(false, Ordering::Release);
                 match kept {
-                    Ok(seq) => Some(Kept::Image(seq)),
+                    Ok(kept) => kept.map(Kept::Image),
                     Err(error) if is_out_of_space(&error) => {
                         tracing::error!(%error, "no space for the image of a checkpoint; the log grows until there is");
                         None
@@ -240,35 +263,53 @@ impl Work {
                     Err(error) => Some(Kept::Failed(error)),
                 }
             }
-            Task::Adopt(seq) => self.adopt(seq).err().map(Kept::Failed),
+            Task::Adopt(seq) => {
+                self.is_replaced = true;
+                self.adopt(seq).err().map(Kept::Failed)
+            }
+            Task::Installed => {
+                self.is_replaced = false;
+                None
+            }
             Task::Forget(before, but) => self.directory.forget_images(before, &but).err().map(Kept::Failed),
             Task::Stop => None,
         }
     }
 
-    fn keep(&mut self, seq: SeqNo, bytes: u64) -> Result<SeqNo, StorageError> {
+    /// Puts an own image that was written into its place, unless it is of a state that is being replaced.
+    fn keep(&mut self, seq: SeqNo, bytes: u64) -> Result<Option<SeqNo>, StorageError> {
+        let path = self.directory.image_path(seq);
+        if self.is_replaced {
+            image::discard(&path);
+            return Ok(None);
+        }
+        image::place(&path)?;
         self.shared.image_bytes.store(bytes, Ordering::Relaxed);
-        self.adopt(seq)?;
-        Ok(seq)
-    }
-
-    fn adopt(&mut self, seq: SeqNo) -> Result<(), StorageError> {
         let last = self.directory.superblock().image;
         if seq > last || !self.directory.image_path(last).exists() {
             self.directory.update(|superblock| superblock.image = seq)?;
         }
-        Ok(())
+        Ok(Some(seq))
+    }
+
+    /// Has a restart begin with an image that came from others. Our own later ones are of a state that a quorum contradicted, or
+    /// that no log of ours leads on from.
+    fn adopt(&mut self, seq: SeqNo) -> Result<(), StorageError> {
+        if self.directory.superblock().image != seq {
+            self.directory.update(|superblock| superblock.image = seq)?;
+        }
+        self.directory.forget_images_after(seq)
     }
 }
 
-/// Writes an image to its place in the directory of images.
+/// Writes an image beside its place in the directory of images.
 pub(super) fn write_image(
     directory: &Path,
     seed: u64,
     mut image: Box<dyn CheckpointImage>,
 ) -> Result<(SeqNo, u64), StorageError> {
     let seq = image.claim().seq;
-    let bytes = image::write(&numbered(directory, seq.get()), &mut *image, seed)?;
+    let bytes = image::write_beside(&numbered(directory, seq.get()), &mut *image, seed)?;
     Ok((seq, bytes))
 }
 

@@ -27,7 +27,13 @@ use crate::types::SeqNo;
 const OPEN_MAX: usize = 4;
 
 /// How often a task is tried again that there was no space for.
-const SPACE_PAUSE: Duration = Duration::from_millis(200);
+const SPACE_PAUSE: Duration = match cfg!(test) {
+    true => Duration::from_millis(1),
+    false => Duration::from_millis(200),
+};
+
+/// How many bytes that came gather before the disk is told to write them.
+const WRITTEN_AT_ONCE: u64 = 8 << 20;
 
 /// Chunks on their way to execution; an error ends them.
 pub(crate) type ChunkSender = mpsc::SyncSender<Result<Bytes, StorageError>>;
@@ -150,6 +156,10 @@ struct Receiving {
     path: PathBuf,
     file: File,
     written: u64,
+    /// What the disk was told to write already.
+    begun: u64,
+    /// All of it is on disk, under its final name.
+    is_placed: bool,
 }
 
 struct Work {
@@ -267,6 +277,8 @@ impl Work {
             path,
             file,
             written,
+            begun: written,
+            is_placed: false,
         });
         Ok(())
     }
@@ -281,31 +293,48 @@ impl Work {
             .and_then(|()| files::write_all_at(&receiving.file, chunk, at + head.len() as u64))
             .map_err(StorageError::io(&receiving.path, "cannot be written"))?;
         receiving.written += (head.len() + chunk.len()) as u64;
+        let waiting = receiving.written - receiving.begun;
+        if waiting >= WRITTEN_AT_ONCE {
+            files::begin_writing(&receiving.file, receiving.begun, waiting);
+            receiving.begun = receiving.written;
+        }
         Ok(())
     }
 
     /// Puts the image in its place; false when it is not the one that was asked for.
     fn complete(&mut self, seq: SeqNo) -> Result<bool, StorageError> {
-        let Some(receiving) = &self.receiving else {
-            return Ok(false);
-        };
-        let (whole, is_wanted) = (receiving.written, receiving.seq == seq);
-        self.keep(&[])?;
-        let Some(receiving) = self.receiving.as_mut().filter(|_| is_wanted) else {
+        let Some(receiving) = self.receiving.as_ref().filter(|receiving| receiving.seq == seq) else {
             self.receiving = None;
             return Ok(false);
         };
-        // Done again after a failure, the last chunk goes to the same place.
-        receiving.written = whole;
-        let path = self.images.join(format!("{:016}", seq.get()));
-        files::sync(&receiving.file)
-            .and_then(|()| files::rename(&receiving.path, &path))
-            .map_err(StorageError::io(&receiving.path, "cannot be put in its place"))?;
-        self.receiving = None;
+        if !receiving.is_placed {
+            let whole = receiving.written;
+            self.keep(&[])?;
+            self.place(whole)?;
+        }
+        // Done again after a failure, no step is done twice that cannot be.
         super::directory::sync_directory(&self.images)?;
+        self.receiving = None;
         // A restart begins with it from now on.
         self.keeper.adopt(seq);
         Ok(true)
+    }
+
+    /// Syncs the image that came, and gives it its final name. Before its last chunk there are so many bytes.
+    fn place(&mut self, whole: u64) -> Result<(), StorageError> {
+        let Some(receiving) = &mut self.receiving else {
+            return Ok(());
+        };
+        // Done again after a failure, the last chunk goes to the same place.
+        receiving.written = whole;
+        let path = self.images.join(format!("{:016}", receiving.seq.get()));
+        let start = std::time::Instant::now();
+        files::sync(&receiving.file)
+            .and_then(|()| files::rename(&receiving.path, &path))
+            .map_err(StorageError::io(&receiving.path, "cannot be put in its place"))?;
+        receiving.is_placed = true;
+        tracing::debug!(seq = %receiving.seq, bytes = whole, sync = ?start.elapsed(), "a state from other replicas is on disk");
+        Ok(())
     }
 
     fn open(&mut self, seq: SeqNo) -> Result<&ImageFile, StorageError> {
@@ -343,3 +372,6 @@ impl Work {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use crate::crypto::Digester;
 use crate::decision_log::Chain;
 use crate::execution::apps::kv;
 use crate::messages::{CheckpointClaim, Phase, SignedCheckpoint, Vote};
-use crate::protocol::Record;
+use crate::protocol::{LogCut, Record};
 use crate::types::{ClusterId, Digest, Epoch, Lsn, NodeId, SeqNo, View};
 
 mod directories;
@@ -296,12 +296,21 @@ fn the_log_is_cut_segment_by_segment_and_never_below_what_is_needed() {
         }));
         drive(&mut writer, &mut disk, usize::MAX, usize::MAX);
     }
+    let cut = |seq, before| LogCut {
+        seq: SeqNo::new(seq),
+        before: Lsn::ZERO.plus(before),
+    };
     // Sixteen groups of a block in each segment.
-    assert_eq!(writer.cut(SeqNo::new(14)), [0u64; 0]);
-    assert_eq!(writer.cut(SeqNo::new(47)), [1, 2, 3]);
+    assert_eq!(writer.cut(cut(14, 100)), [0u64; 0]);
+    assert_eq!(writer.cut(cut(47, 100)), [1, 2, 3]);
     assert_eq!(
-        writer.cut(SeqNo::new(1000)),
-        [4, 5, 6],
+        writer.cut(cut(1000, 70)),
+        [4],
+        "what was written for the cut lies in the fifth, whatever it is about"
+    );
+    assert_eq!(
+        writer.cut(cut(1000, 100)),
+        [5, 6],
         "the last one is being written to"
     );
     assert_eq!(writer.first_segment(), Some(7));

@@ -6,7 +6,7 @@ use super::buffer::AlignedBuffer;
 use super::group::{GroupHeader, HEADER_BYTES};
 use super::{StorageError, codec, files};
 use crate::mutants::{Mutant, active};
-use crate::protocol::Record;
+use crate::protocol::{LogCut, Record};
 use crate::types::{Lsn, SeqNo};
 
 /// How many bytes are gathered in one group at most, unless one record is longer.
@@ -59,6 +59,8 @@ struct Segment {
     index: u64,
     /// The last place its records are about.
     last_place: SeqNo,
+    /// The position after its last record.
+    end: Lsn,
 }
 
 #[derive(Debug)]
@@ -167,6 +169,7 @@ impl LogWriter {
             .map(|(index, last_place)| Segment {
                 index: *index,
                 last_place: *last_place,
+                end: tail.next_lsn,
             })
             .collect();
         this.offset = tail.offset;
@@ -323,6 +326,7 @@ impl LogWriter {
             self.segments.push_back(Segment {
                 index,
                 last_place: SeqNo::ZERO,
+                end: Lsn::ZERO,
             });
             self.offset = 0;
         }
@@ -335,6 +339,7 @@ impl LogWriter {
         };
         let segment = self.segments.back_mut()?;
         segment.last_place = segment.last_place.max(group.last_place);
+        segment.end = group.first_lsn.plus(u64::from(group.records));
         let header = GroupHeader {
             tag: self.settings.tag,
             segment: segment.index,
@@ -402,10 +407,11 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Records about places up to `seq` are not needed any more, nor any about none from before: the segments that go.
-    pub fn cut(&mut self, seq: SeqNo) -> Vec<u64> {
+    /// These records are not needed any more: the segments that go, each with nothing else in it.
+    pub fn cut(&mut self, cut: LogCut) -> Vec<u64> {
         let mut gone = Vec::new();
-        while self.segments.len() > 1 && self.segments[0].last_place <= seq {
+        let is_over = |segment: &Segment| segment.last_place <= cut.seq && segment.end <= cut.before;
+        while self.segments.len() > 1 && is_over(&self.segments[0]) {
             gone.extend(self.segments.pop_front().map(|segment| segment.index));
         }
         gone

@@ -96,6 +96,11 @@ impl Resend {
         self.history_bytes = 0;
     }
 
+    /// Has the next status ask for what we lack.
+    pub(super) fn ask_next(&mut self) {
+        self.catching_up = true;
+    }
+
     fn decision(&self, seq: SeqNo) -> Option<&Arc<Proposal>> {
         let first = self.history.front()?.seq;
         (seq >= first).then(|| self.history.get(seq.since(first) as usize))?

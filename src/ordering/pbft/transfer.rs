@@ -36,6 +36,10 @@ impl Pbft {
 
     pub(super) fn take_transferred(&mut self, decision: &Arc<Proposal>, out: &mut Outbox) {
         let (seq, digest) = (decision.seq, decision.batch.digest);
+        if seq > self.high() {
+            // Only a checkpoint of the others leads on: the next status asks for theirs.
+            self.resend.ask_next();
+        }
         if seq != self.decided.next() || seq > self.high() {
             return;
         }

@@ -44,6 +44,35 @@ fn a_state_that_ordering_has_passed_meanwhile_is_not_installed() {
 }
 
 #[test]
+fn a_state_whose_certificate_was_forgotten_meanwhile_is_asked_for_again() {
+    let mut bench = Bench::new();
+    let target = checkpoint(100);
+    bench.fall_behind(105);
+    bench.offer(1, &target);
+    bench.offer(2, &target);
+    for later in 1..=100 {
+        let claim = CheckpointClaim {
+            seq: SeqNo::new(100 + later),
+            ..target.claim
+        };
+        bench.replica.transfers.remember_certificate(claim, &[]);
+    }
+    for donor in bench.asked() {
+        bench.send_chunks(donor, &target, 0..2);
+    }
+    assert_eq!(
+        bench.replica.ordering().decided(),
+        SeqNo::ZERO,
+        "nothing proves where it would go on"
+    );
+    bench.offer(1, &target);
+    bench.offer(2, &target);
+    bench.serve(&target);
+    assert!(bench.told().contains(&"installed 100".to_string()));
+    assert_eq!(bench.replica.ordering().decided(), SeqNo::new(100));
+}
+
+#[test]
 fn a_state_older_than_what_is_known_of_the_log_is_not_gone_on_from() {
     let mut bench = Bench::new();
     let (old, new) = (checkpoint(90), checkpoint(100));

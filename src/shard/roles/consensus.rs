@@ -8,7 +8,7 @@ use crate::config::Durability;
 use crate::messages::{Checked as CheckedMessage, ClientReply, SystemMessage};
 use crate::metrics::{Metrics, Places, count};
 use crate::ordering::OrderingProtocol;
-use crate::preprocessing::ClientDirectory;
+use crate::preprocessing::{ClientDirectory, Expectations};
 use crate::protocol::Recipients;
 use crate::replica::{Action, ExecutionPhase, Participation, Replica, Stack, TransferPhase};
 use crate::shard::lanes::{
@@ -58,6 +58,7 @@ pub(crate) struct ConsensusRole<S: Stack> {
     cluster: ClusterId,
     epoch: Epoch,
     clients: ClientDirectory,
+    expectations: Expectations,
     /// The images of checkpoints that are transferred; `None` when nothing is kept on disk.
     shelf: Option<ShelfHandle>,
     /// Lies in the data directory while this replica abstains.
@@ -91,6 +92,7 @@ impl<S: Stack> ConsensusRole<S> {
             cluster,
             epoch,
             clients,
+            expectations: Expectations::default(),
             shelf: None,
             mark: None,
             metrics,
@@ -101,6 +103,12 @@ impl<S: Stack> ConsensusRole<S> {
                 Participation::Full,
             ),
         }
+    }
+
+    /// Has preprocessing know what this replica expects of others.
+    pub fn with_expectations(mut self, expectations: Expectations) -> Self {
+        self.expectations = expectations;
+        self
     }
 
     /// Gives it images to transfer.
@@ -244,9 +252,9 @@ impl<S: Stack> ConsensusRole<S> {
                         self.logged_end = Some(lsn.next());
                     }
                 }
-                Action::CutLog(seq) => {
+                Action::CutLog(cut) => {
                     if let Some(log) = &mut self.lanes.log {
-                        log.push(LogEntry::Cut(seq));
+                        log.push(LogEntry::Cut(cut));
                     }
                 }
                 Action::ReadLog(range) => {
@@ -331,6 +339,8 @@ impl<S: Stack> Role for ConsensusRole<S> {
             stable: ordering.stable(),
         };
         self.metrics.publish(places, self.replica.counters());
+        let transfers = self.replica.transfer_phase() != TransferPhase::NotRunning;
+        self.expectations.tell(self.replica.view(), transfers);
         let phases = (
             self.replica.phase(),
             self.replica.transfer_phase(),

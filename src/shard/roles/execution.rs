@@ -120,6 +120,9 @@ impl<E: Executor> ExecutionRole<E> {
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => match self.executor.finish_image() {
                     Ok(claim) => {
+                        if let Some(keeper) = &self.keeper {
+                            keeper.installed();
+                        }
                         self.lanes.done.push(Done::Installed {
                             seq: claim.seq,
                             windows: self.executor.client_windows(),

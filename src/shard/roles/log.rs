@@ -121,8 +121,8 @@ impl LogRole {
                     let segments = self.writer.segments_from(range.first);
                     self.shelf.read_log(range, segments);
                 }
-                LogEntry::Cut(seq) => {
-                    let gone = self.writer.cut(seq);
+                LogEntry::Cut(cut) => {
+                    let gone = self.writer.cut(cut);
                     if let (false, Some(first)) = (gone.is_empty(), self.writer.first_segment()) {
                         gone.iter().for_each(|index| {
                             self.files.remove(index);

@@ -1,9 +1,13 @@
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{Role, STEP_MESSAGES};
-use crate::messages::{Checked as CheckedMessage, ClientReply, Frame, FrameKey, Mode, SystemMessage};
+use crate::messages::{
+    BatchError, Checked as CheckedMessage, ClientReply, Frame, FrameKey, Mode, Proposal, SystemMessage,
+};
 use crate::metrics::{Metrics, count};
-use crate::preprocessing::{FrameChecker, FrameRefusal, FrameSource};
+use crate::preprocessing::{FrameChecker, FrameRefusal, FrameSource, ProposalGate};
 use crate::shard::lanes::{Checked, Inlet, Outgoing, Outlet, Raw, Work, any_blocked};
 use crate::shard::reactor::Reactor;
 use crate::types::{ClientId, ClusterId, Epoch, NodeId, Time, View};
@@ -25,6 +29,7 @@ pub(crate) struct PreprocessLanes {
 /// Checks and hashes frames before anything else sees them.
 pub(crate) struct PreprocessRole {
     checker: FrameChecker,
+    gate: ProposalGate,
     lanes: PreprocessLanes,
     cluster: ClusterId,
     epoch: Epoch,
@@ -33,13 +38,14 @@ pub(crate) struct PreprocessRole {
 
 impl PreprocessRole {
     pub fn new(
-        checker: FrameChecker,
+        (checker, gate): (FrameChecker, ProposalGate),
         lanes: PreprocessLanes,
         (cluster, epoch): (ClusterId, Epoch),
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             checker,
+            gate,
             lanes,
             cluster,
             epoch,
@@ -53,7 +59,7 @@ impl PreprocessRole {
         refusals || checked || unordered
     }
 
-    fn take_replica_frames(&mut self) -> bool {
+    fn take_replica_frames(&mut self, now: Time) -> bool {
         let mut any = false;
         for lane in 0..self.lanes.replica_frames.len() {
             for _ in 0..STEP_MESSAGES {
@@ -71,7 +77,7 @@ impl PreprocessRole {
                 if self.take_forwarded(from, &checked) {
                     continue;
                 }
-                let result = self.checker.check_proposal(&checked, &message);
+                let result = self.check_batch(now, from, &checked, &message);
                 for client in self.checker.drain_disputed() {
                     self.lanes.checked.push(Checked::Disputed(client));
                 }
@@ -97,6 +103,25 @@ impl PreprocessRole {
             }
         }
         any
+    }
+
+    /// Checks a pre-prepare or a batch, as far as its sender may have such checked; `None` when the message is neither.
+    fn check_batch(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        checked: &CheckedMessage<SystemMessage>,
+        message: &Bytes,
+    ) -> Option<Result<Proposal, BatchError>> {
+        let admitted = match self.gate.admit(now, from, checked) {
+            Ok(admitted) => admitted,
+            Err(error) => return Some(Err(error)),
+        };
+        let result = self.checker.check_proposal_within(checked, message, admitted);
+        if !matches!(result, Some(Err(BatchError::OverBudget(_)))) {
+            self.gate.charge(from, self.checker.signatures(), admitted);
+        }
+        result
     }
 
     /// Takes frames that clients sent to another replica; false when the message is none of those.
@@ -177,8 +202,8 @@ impl PreprocessRole {
 }
 
 impl Role for PreprocessRole {
-    fn step(&mut self, _: Time, _: &mut Reactor) -> bool {
-        let replicas = self.take_replica_frames();
+    fn step(&mut self, now: Time, _: &mut Reactor) -> bool {
+        let replicas = self.take_replica_frames(now);
         self.take_client_frames() || replicas
     }
 

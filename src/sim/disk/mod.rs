@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::Dice;
 use crate::execution::CheckpointImage;
-use crate::protocol::Record;
+use crate::protocol::{LogCut, Record};
 use crate::storage::restart::{Continued, Restored};
 use crate::storage::{BLOCK_BYTES, LogOperation, LogWriter, WriterSettings, image};
 use crate::types::{Lsn, SeqNo, Time};
@@ -53,7 +53,7 @@ pub(super) enum DiskEvent {
 /// What the log role has not taken yet.
 enum Entry {
     Record(Lsn, Record),
-    Cut(SeqNo),
+    Cut(LogCut),
 }
 
 /// What the keeper does, one after the other.
@@ -157,8 +157,8 @@ impl SimDisk {
     }
 
     /// Everything about places up to `seq` may be forgotten.
-    pub fn cut(&mut self, now: Time, seq: SeqNo) {
-        self.entries.push_back(Entry::Cut(seq));
+    pub fn cut(&mut self, now: Time, cut: LogCut) {
+        self.entries.push_back(Entry::Cut(cut));
         self.go_on(now);
     }
 
@@ -232,8 +232,8 @@ impl SimDisk {
                     assert_eq!(at, lsn, "records are logged in the order of their positions");
                     self.appended.push_back((lsn, record));
                 }
-                Entry::Cut(seq) => {
-                    let gone = self.writer.cut(seq);
+                Entry::Cut(cut) => {
+                    let gone = self.writer.cut(cut);
                     if let (false, Some(log_start)) = (gone.is_empty(), self.writer.first_segment()) {
                         self.ask(now, Task::Release { log_start, gone });
                     }
@@ -332,7 +332,10 @@ impl SimDisk {
             Task::Image(..) if is_full => self.hit("no space for an image"),
             Task::Image(seq, bytes) => {
                 self.platter.images.insert(seq, bytes);
-                self.adopt(seq);
+                let last = self.platter.superblock.image;
+                if seq > last || !self.platter.images.contains_key(&last) {
+                    self.platter.update(|superblock| superblock.image = seq);
+                }
                 return Some(seq);
             }
             Task::Adopt(seq) => self.adopt(seq),
@@ -350,11 +353,10 @@ impl SimDisk {
         self.writer.add_segment(index);
     }
 
+    /// An image that came from others: later ones are of the state that it replaces.
     fn adopt(&mut self, seq: SeqNo) {
-        let last = self.platter.superblock.image;
-        if seq > last || !self.platter.images.contains_key(&last) {
-            self.platter.update(|superblock| superblock.image = seq);
-        }
+        self.platter.update(|superblock| superblock.image = seq);
+        self.platter.images.retain(|kept, _| *kept <= seq);
     }
 
     /// The power goes: what was under way may be there, or not, or in part.

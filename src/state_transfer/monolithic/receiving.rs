@@ -1,5 +1,7 @@
 //! What has come of a state, and who is to send the rest.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::PIECE_BYTES_MAX;
@@ -9,8 +11,12 @@ use crate::protocol::{Effect, Outbox};
 use crate::state_transfer::ImageTask;
 use crate::types::Time;
 
-/// How many pieces a donor is to send, at most.
-const BLOCK: usize = 64;
+/// About how many bytes a donor is to send before others may be given the next pieces.
+const BLOCK_BYTES: u64 = 4 << 20;
+/// How many pieces a donor is to send while it is not known how long they are.
+const BLOCK_FIRST: usize = 64;
+/// A donor brings at least so much while its patience lasts, or all of its block.
+const PACE_BYTES: usize = 256 << 10;
 
 /// What a donor is to send.
 #[derive(Debug)]
@@ -19,14 +25,37 @@ pub(super) struct Block {
     pub next: usize,
     /// The piece to stop before.
     pub until: usize,
+    /// The first piece of the answer that is under way.
+    pub asked: usize,
     /// When it was given to the donor.
     pub since: Time,
-    /// By then it has to have sent some of it.
+    /// By then it has to have sent [enough](Self::is_too_slow) of it.
     pub deadline: Time,
+    /// What came of it that was new, since the last deadline.
+    pub fresh_bytes: usize,
     /// Puts the slices of a long piece together.
     pub reader: PieceReader,
     /// How much of a long piece has come.
     pub offset: u64,
+}
+
+impl Block {
+    /// Whether a chunk that begins with this piece is one of those that were asked for last. Another one is of an answer that the
+    /// donor had to give before, and its end asks for nothing more.
+    pub fn is_of_answer(&self, first: usize) -> bool {
+        (self.asked..self.until).contains(&first)
+    }
+
+    /// Whether the time is up, and what came is next to nothing: a trickle is a way to hold up a transfer. If it is up and
+    /// enough came, there is another deadline.
+    pub fn is_too_slow(&mut self, now: Time, patience: Duration) -> bool {
+        if now < self.deadline {
+            return false;
+        }
+        let fresh = std::mem::take(&mut self.fresh_bytes);
+        self.deadline = now.after(patience);
+        fresh < PACE_BYTES
+    }
 }
 
 /// How far the pieces of a state have come.
@@ -36,17 +65,43 @@ pub(super) struct Receiving {
     pub is_open: bool,
     pub done: Vec<bool>,
     pub done_count: usize,
+    /// Before this piece everything has come.
+    pub done_until: usize,
     /// By donor.
     pub blocks: Vec<Option<Block>>,
     pub bytes: u64,
+    /// What came that was new.
+    pub fresh_bytes: usize,
     pub unkept: usize,
-    /// When something came last.
-    pub progress: Time,
+    /// When enough had come last, and how much had come then.
+    pub progress: (Time, usize),
 }
 
 impl Receiving {
+    /// Notes that it goes on, if it does.
+    pub fn observe(&mut self, now: Time) {
+        if self.fresh_bytes >= self.progress.1 + PACE_BYTES || self.done_count == self.done.len() {
+            self.progress = (now, self.fresh_bytes);
+        }
+    }
+
+    /// How many pieces make up a block.
+    fn block_pieces(&self) -> usize {
+        let piece_bytes = self.fresh_bytes.checked_div(self.done_count).unwrap_or(0);
+        match piece_bytes {
+            0 => BLOCK_FIRST,
+            // Pieces may become longer: nobody is given most of what is missing.
+            bytes => {
+                let share = (self.done.len() - self.done_count) / (2 * self.blocks.len()).max(1);
+                ((BLOCK_BYTES / bytes as u64) as usize).clamp(1, share.max(BLOCK_FIRST))
+            }
+        }
+    }
+
     /// Pieces that are missing and that nobody is to send, in a row.
-    pub fn next_block(&self) -> Option<(usize, usize)> {
+    pub fn next_block(&mut self) -> Option<(usize, usize)> {
+        let missing = self.done[self.done_until..].iter().take_while(|done| **done);
+        self.done_until += missing.count();
         let is_free = |piece: usize| {
             let owed = self
                 .blocks
@@ -55,9 +110,10 @@ impl Receiving {
                 .any(|block| block.next <= piece && piece < block.until);
             !self.done[piece] && !owed
         };
-        let first = (0..self.done.len()).find(|piece| is_free(*piece))?;
-        let until = (first..self.done.len().min(first + BLOCK)).find(|piece| !is_free(*piece));
-        Some((first, until.unwrap_or(self.done.len().min(first + BLOCK))))
+        let first = (self.done_until..self.done.len()).find(|piece| is_free(*piece))?;
+        let end = self.done.len().min(first + self.block_pieces());
+        let until = (first..end).find(|piece| !is_free(*piece));
+        Some((first, until.unwrap_or(end)))
     }
 
     /// The rest of a block that nobody was asked for later than at `late`.
@@ -137,5 +193,6 @@ impl Receiving {
             }
             Ok(())
         });
+        self.fresh_bytes += bytes.len();
     }
 }

@@ -251,6 +251,79 @@ fn a_trickling_donor_does_not_hold_up_the_end() {
 }
 
 #[test]
+fn a_trickling_donor_that_is_the_only_one_is_left_for_others_as_soon_as_there_are_some() {
+    let (old, new) = (checkpoint(10), checkpoint(20));
+    let mut bench = Bench::new();
+    bench.offer(0, old.0);
+    bench.wait_ms(50);
+    let head = bench.asked().remove(0);
+    bench.answer(head, &old, usize::MAX);
+    let mut seconds = 0;
+    while bench.completed.is_none() {
+        // One chunk each time, just before its patience would end.
+        for question in bench.asked() {
+            match question.0.get() {
+                0 => bench.answer(question, &old, 1),
+                _ => bench.answer(question, &new, usize::MAX),
+            }
+        }
+        if bench.questions > 1 {
+            (0..3).for_each(|donor| bench.offer(donor, if donor == 0 { old.0 } else { new.0 }));
+            bench.serve(&new, 0);
+        }
+        bench.wait_ms(900);
+        seconds += 1;
+        assert!(seconds < 12, "it goes on for ever: {:?}", bench.transfer.state());
+    }
+    assert_eq!(bench.completed, Some(new.0.seq));
+}
+
+/// A checkpoint's pieces, as many to a chunk as are asked for: what donors with images of short pieces send.
+fn exactly((_, chunks): &(CheckpointClaim, Vec<Bytes>), range: PieceRange) -> Vec<Bytes> {
+    let mut writer = crate::execution::PieceWriter::default();
+    for chunk in &chunks[2..] {
+        if let Ok(ImageChunk::Pieces(pieces)) = ImageChunk::parse(chunk) {
+            let wanted = pieces.filter(|(piece, _)| (range.piece..range.until).contains(&(*piece as u32)));
+            wanted.for_each(|(piece, bytes)| writer.write(piece, bytes));
+        }
+    }
+    writer.finish().into_iter().map(Bytes::from).collect()
+}
+
+#[test]
+fn the_end_of_an_answer_that_is_still_on_its_way_asks_for_nothing_twice() {
+    let target = checkpoint(10);
+    let mut bench = Bench::new();
+    bench.offer(0, target.0);
+    bench.wait_ms(50);
+    let head = bench.asked().remove(0);
+    bench.answer(head, &target, usize::MAX);
+    let (mut fetched, mut late) = (0, None);
+    while bench.completed.is_none() {
+        let asked = bench.asked();
+        assert!(asked.len() <= 1, "one answer is under way");
+        for (donor, range) in asked {
+            fetched += (range.until - range.piece) as usize;
+            for bytes in exactly(&target, range) {
+                let of = (target.0.seq, true);
+                bench
+                    .transfer
+                    .on_chunk(bench.now, donor, of, bytes.clone(), &mut bench.out);
+                bench.act();
+                // What was sent before comes once more, and says again that it is the last.
+                if let Some(bytes) = late.replace(bytes) {
+                    bench
+                        .transfer
+                        .on_chunk(bench.now, donor, of, bytes, &mut bench.out);
+                    bench.act();
+                }
+            }
+        }
+    }
+    assert_eq!(fetched, CLIENTS + 1, "every piece was asked for once");
+}
+
+#[test]
 fn a_lying_donor_is_banned_and_the_others_finish() {
     let target = checkpoint(10);
     let mut bench = Bench::new();

@@ -8,6 +8,7 @@ use super::files::planned::{self, Plan};
 use super::keeper::{Kept, Task, Work, write_image};
 use super::restart::Medium;
 use super::*;
+use crate::protocol::LogCut;
 
 /// Four groups of one block each.
 const SMALL_SEGMENT: u64 = 16 << 10;
@@ -134,7 +135,8 @@ impl Life {
             }
             Some(Kept::NoSegment) => self.asked = None,
             Some(Kept::Image(seq)) => {
-                let gone = self.writer.cut(seq);
+                let before = self.writer.durable();
+                let gone = self.writer.cut(LogCut { seq, before });
                 if let (false, Some(log_start)) = (gone.is_empty(), self.writer.first_segment()) {
                     gone.iter().for_each(|index| {
                         self.files.remove(index);
