@@ -22,9 +22,9 @@ const WORKERS: usize = 2;
 /// Run seeded clusters in virtual time, under faults and lies.
 #[derive(Debug, Args)]
 pub(super) struct Sim {
-    /// The seeds, from the first to before the last: 0..2000.
-    #[arg(long, default_value = "0..200", value_parser = parse_seeds)]
-    seeds: Range<u64>,
+    /// The seeds, from the first to before the last: 0..2000. Planted faults are looked for in 0..1000, others in 0..200 by default.
+    #[arg(long, value_parser = parse_seeds)]
+    seeds: Option<Range<u64>>,
     /// One seed instead.
     #[arg(long, conflicts_with = "seeds")]
     seed: Option<u64>,
@@ -192,7 +192,11 @@ fn run_all(total: u64, summary: &mut Summary, play: impl Fn(u64) -> RunReport + 
 impl Sim {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
         if self.mutants {
-            return planted::mutants(&self.seeds, &self.profile.profiles(), &self.only);
+            return planted::mutants(
+                &self.seeds.clone().unwrap_or(0..1000),
+                &self.profile.profiles(),
+                &self.only,
+            );
         }
         match self.seed {
             Some(seed) => Ok(self.run_one(seed)),
@@ -245,7 +249,7 @@ impl Sim {
         let profiles = self.profiles();
         let seeds = match self.exhaustive {
             true => 0..TWINS_PATTERNS,
-            false => self.seeds.clone(),
+            false => self.seeds.clone().unwrap_or(0..200),
         };
         let begin = Instant::now();
         let mut summary = Summary {

@@ -142,6 +142,9 @@ fn drive(plan: &Plan, world: &mut World<SmallKv>) {
     while world.open_calls() > 0 && world.step(bound) {}
     let settled = world.now.max(plan.calm_from).after(SETTLE);
     while world.step(settled) {}
+    // Who fell behind is brought back, though nobody waits for it.
+    let bound = settled.after(PROGRESS_BOUND);
+    while world.open_calls() == 0 && world.is_behind().is_some() && world.step(bound) {}
     if world.violation.is_some() {
         return;
     }
@@ -161,6 +164,15 @@ fn drive(plan: &Plan, world: &mut World<SmallKv>) {
             format!(
                 "{stuck} calls have not ended {PROGRESS_BOUND:?} after the faults have healed; hosts are at {}",
                 places.join(", ")
+            ),
+        );
+    }
+    if let Some(host) = world.is_behind().filter(|_| stuck == 0) {
+        let (at, standing) = (world.agreement.executed_by(host), world.standing(host));
+        world.break_rule(
+            Rule::Progress,
+            format!(
+                "host {host} has not caught up {PROGRESS_BOUND:?} after all was done: s{at} ({standing})"
             ),
         );
     }

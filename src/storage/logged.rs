@@ -6,14 +6,16 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::RecordReader;
 use super::codec;
 use super::group::{BLOCK_BYTES, GroupHeader, HEADER_BYTES};
 use super::image::ReadAt;
 use crate::decision_log::{LoggedDecisions, LoggedRange};
-use crate::messages::Proposal;
+use crate::messages::{Batch, Proposal};
 use crate::protocol::Record;
-use crate::types::{Digest, SeqNo};
+use crate::types::{Digest, SeqNo, View};
 
 /// Segments whose batches' places are known.
 const OPEN_MAX: usize = 8;
@@ -61,9 +63,13 @@ impl<F: ReadAt> LogReader<F> {
                 break;
             }
             let seq = range.first.plus(place);
-            let found = segments
-                .iter()
-                .find_map(|segment| self.find(*segment, seq, digest, &open));
+            let found = match *digest == Digest::ZERO {
+                // The log need not have it.
+                true => Some(null_request(seq)),
+                false => segments
+                    .iter()
+                    .find_map(|segment| self.find(*segment, seq, digest, &open)),
+            };
             let Some(proposal) = found else { break };
             bytes += proposal.batch.bytes;
             decisions.push(proposal);
@@ -115,6 +121,16 @@ impl<F: ReadAt> LogReader<F> {
             _ => None,
         }
     }
+}
+
+fn null_request(seq: SeqNo) -> Arc<Proposal> {
+    Arc::new(Proposal {
+        view: View::ZERO,
+        seq,
+        batch: Arc::new(Batch::null()),
+        message: Bytes::new(),
+        authentic: true,
+    })
 }
 
 impl<F: ReadAt> Indexed<F> {

@@ -60,7 +60,7 @@ pub enum Rule {
     Linearizability,
     /// Queues and pools stay within their limits, and are empty once everything is done; nobody is answered beyond them.
     Memory,
-    /// After the faults have healed, everything pending completes.
+    /// After the faults have healed, everything pending completes, and every correct replica has executed what the others have.
     Progress,
     /// Once everything is in order, a leader that does its work is not replaced.
     Stability,

@@ -80,6 +80,14 @@ impl<A: Application> World<A> {
         }
     }
 
+    /// A correct host that is up and has not executed what another such has.
+    pub(in crate::sim) fn is_behind(&self) -> Option<usize> {
+        let able = |host: &usize| self.hosts[*host].is_correct && self.hosts[*host].is_up;
+        let last = |host: usize| self.agreement.executed_by(host);
+        let most = (0..self.hosts.len()).filter(able).map(last).max()?;
+        (0..self.hosts.len()).filter(able).find(|host| last(*host) < most)
+    }
+
     /// Where a host stands, in words.
     pub(in crate::sim) fn standing(&self, index: usize) -> String {
         let host = &self.hosts[index];

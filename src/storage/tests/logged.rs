@@ -122,3 +122,16 @@ fn what_is_gone_damaged_or_another_batch_is_not_read() {
     let contents = |index| disk.synced.get(&index).cloned().map(Bytes::from);
     assert!(places(&log_reader().read(all, &segments, contents)).is_empty());
 }
+
+#[test]
+fn the_null_request_is_read_though_the_log_need_not_hold_it() {
+    let (disk, writer, proposals) = log_of(2);
+    let contents = |index| disk.synced.get(&index).cloned().map(Bytes::from);
+    let mut wanted = range(&proposals, 1 << 20);
+    wanted.digests.insert(0, Digest::ZERO);
+    wanted.first = SeqNo::ZERO;
+    let read = log_reader().read(wanted, &writer.segments_from(SeqNo::new(1)), contents);
+    let digests: Vec<Digest> = read.decisions.iter().map(|read| read.batch.digest).collect();
+    let expected = [Digest::ZERO, proposals[0].batch.digest, proposals[1].batch.digest];
+    assert_eq!(digests, expected);
+}
