@@ -66,7 +66,7 @@ planted! {
     /// A proposal whose MACs do not convince us is accepted at once.
     UnauthenticAccepted at Byzantine,
     /// Nobody sends again what a peer lacks.
-    StatusUnanswered at Disk,
+    StatusUnanswered at Crash,
     /// One replica's word that a batch was decided is enough.
     OneDecisionBelieved at Crash,
     /// Batches known by digest only are not asked for.
