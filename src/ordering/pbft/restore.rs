@@ -140,8 +140,9 @@ impl Pbft {
             return slot.keep(proposal.clone(), true);
         }
         if !is_current {
+            // Of another view: it is in Q, and nothing was said in this one.
             slot.keep(proposal.clone(), true);
-            slot.accept(view, digest);
+            slot.pre_prepare(view, digest);
             return;
         }
         slot.proposal = Some(proposal.clone());
@@ -159,20 +160,18 @@ impl Pbft {
         }
         let is_current = view == self.view && self.active;
         let slot = self.slot(seq);
-        match vote.phase {
-            Phase::Prepare => {
-                if is_current {
-                    slot.proposal = slot.proposal_of(view, seq, &digest);
-                    let _ = slot.prepares.add(node, digest);
-                }
+        match (vote.phase, is_current) {
+            (Phase::Prepare, true) => {
+                slot.proposal = slot.proposal_of(view, seq, &digest);
+                let _ = slot.prepares.add(node, digest);
                 slot.accept(view, digest);
             }
-            Phase::Commit => {
+            (Phase::Commit, true) => {
                 slot.prepare(view, digest);
-                if is_current {
-                    let _ = slot.commits.add(node, digest);
-                }
+                let _ = slot.commits.add(node, digest);
             }
+            (Phase::Prepare, false) => slot.pre_prepare(view, digest),
+            (Phase::Commit, false) => slot.note_prepared(view, digest),
         }
     }
 

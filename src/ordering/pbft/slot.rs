@@ -119,7 +119,7 @@ impl Slot {
     /// The batch enters the Q set.
     pub(super) fn pre_prepare(&mut self, view: View, digest: Digest) {
         if let Some((_, latest)) = self.pre_prepared.iter_mut().find(|(d, _)| *d == digest) {
-            *latest = view;
+            *latest = view.max(*latest);
             return;
         }
         if self.pre_prepared.len() >= KEPT_PER_PLACE {
@@ -137,7 +137,14 @@ impl Slot {
     /// Marks the proposal as prepared: it enters the P set.
     pub(super) fn prepare(&mut self, view: View, digest: Digest) {
         self.prepared = true;
-        self.last_prepared = Some((view, digest));
+        self.note_prepared(view, digest);
+    }
+
+    /// It was prepared in this view, which may be an earlier one: it enters the P set.
+    pub(super) fn note_prepared(&mut self, view: View, digest: Digest) {
+        if self.last_prepared.is_none_or(|(last, _)| last <= view) {
+            self.last_prepared = Some((view, digest));
+        }
     }
 
     /// P's entry.
