@@ -225,7 +225,10 @@ impl<A: Application> World<A> {
         self.steps += 1;
         self.happen(next.event);
         if self.instant_steps > INSTANT_STEPS_MAX {
-            self.break_rule(Rule::Progress, "somebody is never done, and time stands still".to_owned());
+            self.break_rule(
+                Rule::Progress,
+                "somebody is never done, and time stands still".to_owned(),
+            );
         }
         if self.queue.len() > QUEUE_MAX {
             self.break_rule(
