@@ -488,6 +488,9 @@ mod tests {
         assert!(start(&mut platter).is_none());
         platter.update(|superblock| superblock.cut(1, View::new(3)));
         let refused = start(&mut platter).expect("what was said in view 3 is lost");
-        assert!(refused.to_string().contains("records of views are lost"), "{refused}");
+        assert!(
+            refused.to_string().contains("records of views are lost"),
+            "{refused}"
+        );
     }
 }
