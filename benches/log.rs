@@ -4,9 +4,9 @@
 //! [`LogWriter`] (encoding, checksums, group by group, one under way) over zero-filled, preallocated segments with
 //! `O_DIRECT`, and has each group written and synced in one of these ways:
 //!
-//! - *separate*: io_uring write, and when it is complete io_uring fdatasync, which is what the log role does;
+//! - *separate*: io_uring write, and when it is complete io_uring fdatasync;
 //! - *linked*: both submitted at once, linked;
-//! - *dsync*: io_uring write with `RWF_DSYNC`;
+//! - *dsync*: io_uring write with `RWF_DSYNC`, complete when it is on the disk, which (*fixed*) is what the log role does;
 //! - *syscalls*: `pwrite`, then `fdatasync`.
 //!
 //! The first three also with registered buffers (*fixed*). Ways take turns, round by round, so that what else runs on the

@@ -139,7 +139,6 @@ fn probe(ring: &IoUring) -> Result<(), ReactorError> {
         (opcode::Send::CODE, "send", "5.6"),
         (opcode::Write::CODE, "write", "5.6"),
         (opcode::WriteFixed::CODE, "write from registered buffers", "5.1"),
-        (opcode::Fsync::CODE, "sync", "5.1"),
         (opcode::PollAdd::CODE, "poll", "5.1"),
         (opcode::AsyncCancel::CODE, "cancellation", "5.5"),
     ];
@@ -217,7 +216,7 @@ impl Reactor {
         unsafe { self.push(entry, token) };
     }
 
-    /// Writes `bytes` to a file at `offset`; as many as the completion says.
+    /// Writes `bytes` to a file at `offset`; as many as the completion says, and these are on the disk then (`RWF_DSYNC`).
     ///
     /// # Safety
     /// `bytes` must stay where it is, unchanged, until the completion for `token` was reaped; `fd` must stay open.
@@ -225,6 +224,7 @@ impl Reactor {
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let entry = opcode::Write::new(types::Fd(fd), bytes.as_ptr(), length)
             .offset(offset)
+            .rw_flags(libc::RWF_DSYNC)
             .build();
         // SAFETY: the caller keeps `bytes` alive and unchanged until the completion.
         unsafe { self.push(entry, token) };
@@ -258,17 +258,9 @@ impl Reactor {
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let entry = opcode::WriteFixed::new(types::Fd(fd), bytes.as_ptr(), length, buffer)
             .offset(offset)
+            .rw_flags(libc::RWF_DSYNC)
             .build();
         // SAFETY: the caller keeps `bytes` alive and unchanged until the completion.
-        unsafe { self.push(entry, token) };
-    }
-
-    /// Has what was written to a file reach the disk.
-    pub fn sync_data(&mut self, fd: RawFd, token: Token) {
-        let entry = opcode::Fsync::new(types::Fd(fd))
-            .flags(types::FsyncFlags::DATASYNC)
-            .build();
-        // SAFETY: a sync touches no memory of ours.
         unsafe { self.push(entry, token) };
     }
 

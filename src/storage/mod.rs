@@ -12,8 +12,8 @@
 //! ```
 //!
 //! **Group commit.** Records are gathered into one aligned buffer while the group before them is being written; when it is
-//! on disk the next is sealed and written. One group is under way at a time: it is written with `O_DIRECT`, then
-//! synced, and only then do its records count as durable. A group is never written again once it was sealed.
+//! on disk the next is sealed and written. One group is under way at a time: it is written with `O_DIRECT`
+//! and synced, with `RWF_DSYNC` in one step, and only then do its records count as durable. A group is never written again once it was sealed.
 //!
 //! **What a restart believes.** A group's checksum is keyed, and covers its header and its records; the header names
 //! cluster, node, segment, the group's number and the checksum of the group before it. So groups of a segment's earlier
