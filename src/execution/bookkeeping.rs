@@ -56,8 +56,16 @@ impl StateRule {
     pub const DECISION_BYTES: u64 = 4 * 4096;
 
     fn includes(&self, state_bytes: u64, log_bytes: u64) -> bool {
-        let due = state_bytes.saturating_mul(self.factor).min(self.log_bytes_max);
-        state_bytes <= self.small_bytes || log_bytes >= due
+        state_bytes <= self.small_bytes || log_bytes >= self.due(state_bytes)
+    }
+
+    /// Whether a large state has half of the way behind it.
+    fn is_coming(&self, state_bytes: u64, log_bytes: u64) -> bool {
+        state_bytes > self.small_bytes && log_bytes >= self.due(state_bytes) / 2
+    }
+
+    fn due(&self, state_bytes: u64) -> u64 {
+        state_bytes.saturating_mul(self.factor).min(self.log_bytes_max)
     }
 }
 
@@ -117,6 +125,8 @@ pub(super) struct Bookkeeping<S: MonolithicState> {
     since: Distance,
     /// By how much the log has grown since the last checkpoint with a state.
     log_bytes: u64,
+    /// Whether others were asked to prepare the next checkpoint with a state.
+    is_prepared: bool,
     /// The last checkpoint with a state.
     state: CheckpointClaim,
     pending: VecDeque<Pending<S>>,
@@ -139,6 +149,7 @@ impl<S: MonolithicState> Bookkeeping<S> {
             view: View::ZERO,
             since: Distance::default(),
             log_bytes: 0,
+            is_prepared: false,
             state: CheckpointClaim::NONE,
             pending: VecDeque::new(),
             chain: Chain::START,
@@ -203,10 +214,16 @@ impl<S: MonolithicState> Bookkeeping<S> {
     fn take_checkpoint(&mut self, state: &mut S, events: &mut Vec<ExecutionEvent>) {
         // The digest of the one before goes first: two at once would pin two copies of the state, and a light checkpoint names it.
         while self.background_step(usize::MAX, events) {}
-        if !self.rule.state.includes(state.size_bytes(), self.log_bytes) {
+        let state_bytes = state.size_bytes();
+        if !self.rule.state.includes(state_bytes, self.log_bytes) {
+            if !self.is_prepared && self.rule.state.is_coming(state_bytes, self.log_bytes) {
+                self.is_prepared = true;
+                events.extend(state.copy_help().map(ExecutionEvent::Digesting));
+            }
             return self.take_light(events);
         }
         self.log_bytes = 0;
+        self.is_prepared = false;
         let image = self.keeps_images.then(|| state.snapshot());
         let state = state.snapshot();
         if image.is_some() {
