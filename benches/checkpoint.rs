@@ -480,20 +480,21 @@ fn measure(parameters: &Parameters, checkpoints: bool, directory: &Path, stretch
         random: 0x9e37_79b9_7f4a_7c15,
         seq: 0,
     };
+    let writer = Writer::start(directory);
     let mut events = Vec::new();
     let mut filled = 0;
+    let mut filling = Stretch::begin(&timed, &writer);
     while filled < parameters.keys {
         let decision = load.decision(|_| {
             filled += 1;
             (filled - 1) % parameters.keys
         });
         executor.execute(&decision, &mut events);
-        events.clear();
+        filling.emit(&mut events, &writer);
     }
     while executor.background_step(usize::MAX, &mut events) {}
-    events.clear();
+    filling.emit(&mut events, &writer);
 
-    let writer = Writer::start(directory);
     let batch_bytes = load.decision(Load::key).batch.bytes as u64;
     load.seq -= 1;
     let by_bytes = parameters.checkpoint_bytes.div_ceil(batch_bytes);

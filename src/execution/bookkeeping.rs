@@ -59,9 +59,12 @@ impl StateRule {
         state_bytes <= self.small_bytes || log_bytes >= self.due(state_bytes)
     }
 
-    /// Whether a large state has half of the way behind it.
-    fn is_coming(&self, state_bytes: u64, log_bytes: u64) -> bool {
-        state_bytes > self.small_bytes && log_bytes >= self.due(state_bytes) / 2
+    /// How many quarters of the way to its next checkpoint a large state has behind it.
+    fn quarters(&self, state_bytes: u64, log_bytes: u64) -> u64 {
+        match state_bytes > self.small_bytes {
+            true => log_bytes.saturating_mul(4) / self.due(state_bytes).max(1),
+            false => 0,
+        }
     }
 
     fn due(&self, state_bytes: u64) -> u64 {
@@ -125,8 +128,9 @@ pub(super) struct Bookkeeping<S: MonolithicState> {
     since: Distance,
     /// By how much the log has grown since the last checkpoint with a state.
     log_bytes: u64,
-    /// Whether others were asked to prepare the next checkpoint with a state.
-    is_prepared: bool,
+    /// The quarter of the way to the next checkpoint with a state at which others were last asked to prepare it. In each, as the state may
+    /// have grown; what is prepared already costs nothing.
+    prepared: u64,
     /// The last checkpoint with a state.
     state: CheckpointClaim,
     pending: VecDeque<Pending<S>>,
@@ -149,7 +153,7 @@ impl<S: MonolithicState> Bookkeeping<S> {
             view: View::ZERO,
             since: Distance::default(),
             log_bytes: 0,
-            is_prepared: false,
+            prepared: 0,
             state: CheckpointClaim::NONE,
             pending: VecDeque::new(),
             chain: Chain::START,
@@ -216,14 +220,15 @@ impl<S: MonolithicState> Bookkeeping<S> {
         while self.background_step(usize::MAX, events) {}
         let state_bytes = state.size_bytes();
         if !self.rule.state.includes(state_bytes, self.log_bytes) {
-            if !self.is_prepared && self.rule.state.is_coming(state_bytes, self.log_bytes) {
-                self.is_prepared = true;
+            let quarters = self.rule.state.quarters(state_bytes, self.log_bytes);
+            if quarters > self.prepared {
+                self.prepared = quarters;
                 events.extend(state.copy_help().map(ExecutionEvent::Digesting));
             }
             return self.take_light(events);
         }
         self.log_bytes = 0;
-        self.is_prepared = false;
+        self.prepared = 0;
         let image = self.keeps_images.then(|| state.snapshot());
         let state = state.snapshot();
         if image.is_some() {
@@ -448,6 +453,7 @@ impl<S: MonolithicState> Bookkeeping<S> {
         if !active(Mutant::StateCountKept) {
             self.log_bytes = 0;
         }
+        self.prepared = 0;
         self.state = read.head.claim(&self.digester);
         Ok(self.state)
     }

@@ -813,7 +813,7 @@ fn what_help_has_digested_is_not_left_to_do() {
 }
 
 #[test]
-fn help_is_asked_for_once_on_the_way_to_a_large_state_and_changes_no_checkpoint() {
+fn help_is_asked_for_in_the_quarters_of_the_way_to_a_large_state_and_changes_no_checkpoint() {
     let mut helped = SingleThreaded::new(kv::Kv, 4, digester(), Epoch::ZERO, light_rule());
     let mut alone = SingleThreaded::new(kv::Kv, 4, digester(), Epoch::ZERO, light_rule());
     let (mut states, mut asked) = (Vec::new(), Vec::new());
@@ -835,5 +835,9 @@ fn help_is_asked_for_once_on_the_way_to_a_large_state_and_changes_no_checkpoint(
         }
     }
     assert_eq!(states, [1, 2, 3, 6, 9, 12]);
-    assert_eq!(asked, [5, 8, 11], "half of three decisions are two");
+    assert_eq!(
+        asked,
+        [4, 5, 7, 8, 10, 11],
+        "once in each that ends with a decision"
+    );
 }
