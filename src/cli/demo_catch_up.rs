@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::CommandError;
 use crate::Client;
-use crate::config::{AppKind, DecisionLogConfig};
+use crate::config::{Agreement, AppKind, DecisionLogConfig};
 use crate::load::{ClusterOptions, DonorLie, Filling, LocalCluster, fill};
 use crate::types::NodeId;
 
@@ -51,6 +51,11 @@ fn catch_up(options: &ClusterOptions, lie: Option<DonorLie>) -> Result<Outcome, 
         dl_config: DecisionLogConfig {
             kept_decisions: 1,
             kept_bytes: 1 << 20,
+        },
+        agreement: Agreement {
+            // What is shown is the transfer of a state: there has to be one, and logs are cut.
+            state_log_bytes_max: 1 << 16,
+            ..options.agreement.clone()
         },
         ..options.clone()
     };

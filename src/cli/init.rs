@@ -107,8 +107,8 @@ impl Init {
              # A checkpoint is due after so many decisions, or bytes of batches, whichever comes first.\n\
              checkpoint_decisions = {decisions}\n\
              checkpoint_bytes = {bytes}\n\
-             # A state larger than checkpoint_bytes is part of a checkpoint once the log has grown by so many times its size, or by so\n\
-             # many bytes; the checkpoints between cover the decisions alone. A restart executes at most that much again.\n\
+             # A state is part of a checkpoint once the log has grown by so many times its size, or by so many bytes; the checkpoints\n\
+             # between cover the decisions alone. A restart executes at most that much again.\n\
              state_log_factor = {state_factor}\n\
              state_log_bytes_max = {state_bytes}\n\
              # Sequence numbers accepted after the stable checkpoint; at least twice checkpoint_decisions.\n\

@@ -125,6 +125,7 @@ struct Copy {
     generation: Option<u64>,
     starts: Option<u64>,
     epoch: Option<u64>,
+    view: Option<u64>,
     log_start: Option<u64>,
     log_end: Option<u64>,
     image: Option<u64>,
@@ -147,6 +148,7 @@ impl Copy {
             generation: sound.map(|s| s.generation),
             starts: sound.map(|s| s.starts),
             epoch: sound.map(|s| s.epoch.get()),
+            view: sound.map(|s| s.view.get()),
             log_start: sound.map(|s| s.log_start),
             log_end: sound.map(|s| s.log_end),
             image: sound.map(|s| s.image.get()),
@@ -174,18 +176,19 @@ fn superblock(directory: &Directory) -> Result<u8, CommandError> {
         println!("{} of cluster {}", counted.node, counted.cluster);
         mention_holder(&survey);
         println!(
-            "{:<5} {:<17} {:>10} {:>7} {:>6} {:>10} {:>8} {:>10}",
-            "copy", "state", "generation", "starts", "epoch", "log from", "to", "image"
+            "{:<5} {:<17} {:>10} {:>7} {:>6} {:>6} {:>10} {:>8} {:>10}",
+            "copy", "state", "generation", "starts", "epoch", "view", "log from", "to", "image"
         );
         for (number, copy) in copies.iter().enumerate() {
             let cell = |value: Option<u64>| value.map_or("-".to_owned(), |value| value.to_string());
             println!(
-                "{:<5} {:<17} {:>10} {:>7} {:>6} {:>10} {:>8} {:>10}{}",
+                "{:<5} {:<17} {:>10} {:>7} {:>6} {:>6} {:>10} {:>8} {:>10}{}",
                 number,
                 copy.state,
                 cell(copy.generation),
                 cell(copy.starts),
                 cell(copy.epoch),
+                cell(copy.view),
                 cell(copy.log_start),
                 cell(copy.log_end),
                 cell(copy.image),

@@ -201,7 +201,7 @@ impl Session {
                 self.take_frame(index);
                 continue;
             };
-            if timeout <= now && !active(Mutant::RetransmissionSkipped) {
+            if timeout <= now {
                 self.retransmit(now, index);
             } else {
                 self.wake_by(timeout);
@@ -470,7 +470,9 @@ impl Session {
         let factor = 2u32.pow(frame.attempts.min(BACKOFF_DOUBLINGS));
         frame.timeout = now.after(self.config.retransmit_timeout.saturating_mul(factor));
         self.wake_by(frame.timeout);
-        self.send_to_all(&mut frame);
+        if !active(Mutant::RetransmissionSkipped) {
+            self.send_to_all(&mut frame);
+        }
         self.frames[index] = Some(frame);
     }
 

@@ -45,8 +45,9 @@ pub struct Agreement {
     pub checkpoint_decisions: u64,
     /// Bytes of batches between two checkpoints, if they come first.
     pub checkpoint_bytes: u64,
-    /// States larger than `checkpoint_bytes` are part of a checkpoint once the log has grown by so many times their size since the last
-    /// that was; the checkpoints between cover the decisions alone.
+    /// A state is part of a checkpoint once the log has grown by so many times its size since the last that was, or if `checkpoint_bytes`
+    /// are so many times its size; the checkpoints between cover the decisions alone. What images cost beside the log falls with it, and a
+    /// restart has more to execute again.
     pub state_log_factor: u64,
     /// How much the log grows at most until a checkpoint includes the state, in bytes: a replica that restarts executes so much again.
     pub state_log_bytes_max: u64,
@@ -71,7 +72,7 @@ impl Default for Agreement {
             client_auth: ClientAuth::Signature,
             checkpoint_decisions: CHECKPOINT_PERIOD,
             checkpoint_bytes: 32 << 20,
-            state_log_factor: 8,
+            state_log_factor: 16,
             state_log_bytes_max: 4 << 30,
             window: 2 * CHECKPOINT_PERIOD,
             frame_bytes_max: 1 << 20,
@@ -170,7 +171,8 @@ impl ClusterConfig {
             decisions: self.agreement.checkpoint_decisions,
             bytes: self.agreement.checkpoint_bytes,
             state: StateRule {
-                small_bytes: self.agreement.checkpoint_bytes,
+                // As if the log had grown by a whole checkpoint: with few operations it grows slowly.
+                small_bytes: self.agreement.checkpoint_bytes / self.agreement.state_log_factor,
                 factor: self.agreement.state_log_factor,
                 log_bytes_max: self.agreement.state_log_bytes_max,
             },

@@ -70,6 +70,8 @@ pub struct LogCut {
     pub seq: SeqNo,
     /// The first record that stays, whatever it is about.
     pub before: Lsn,
+    /// The view that the log is in from there on.
+    pub view: View,
 }
 
 /// Why what the log says cannot be restored: the log is damaged, or another software's.

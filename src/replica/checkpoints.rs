@@ -194,7 +194,8 @@ impl<S: Stack> Replica<S> {
             self.outbox.persist(record);
         }
         self.carry_out(now);
-        let cut = LogCut { seq, before };
+        let view = self.view();
+        let cut = LogCut { seq, before, view };
         self.hold(When::Durable(self.logged_end.minus(1)), Held::CutLog(cut));
     }
 }

@@ -470,3 +470,27 @@ impl<A: Application> SimReplica<A> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::app::SmallKv;
+    use crate::sim::stack::single;
+
+    #[test]
+    fn a_log_that_says_of_no_view_as_late_as_the_superblock_is_refused() {
+        let (node, knobs) = (NodeId::new(1), Knobs::calm(4, 1));
+        let mut platter = Platter::format("disk", CLUSTER, node, 7);
+        let start = |platter: &mut Platter| {
+            let executor = single(SmallKv)(&knobs, false);
+            SimReplica::<SmallKv>::start(node, &knobs, executor, platter, Dice::new(1)).err()
+        };
+        assert!(start(&mut platter).is_none());
+        platter.update(|superblock| superblock.cut(1, View::new(3)));
+        let refused = start(&mut platter).expect("what was said in view 3 is lost");
+        assert!(
+            refused.to_string().contains("records of views are lost"),
+            "{refused}"
+        );
+    }
+}

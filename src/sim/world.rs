@@ -40,6 +40,8 @@ pub(super) use lives::PAIRS;
 const DEADLINE: Duration = Duration::from_secs(10_000);
 /// More messages than this are under way only if something answers itself.
 const QUEUE_MAX: usize = 1 << 20;
+/// More events at one instant than anything sensible makes.
+const INSTANT_STEPS_MAX: u64 = 1 << 22;
 /// How many verdicts on signatures are remembered: those of one run, about.
 const VERDICTS_MAX: usize = 1 << 14;
 /// How often a faulty client acts.
@@ -70,6 +72,8 @@ pub(super) struct World<A: Application> {
     /// How often each kind of fault struck.
     pub hits: BTreeMap<&'static str, u64>,
     pub steps: u64,
+    /// Of these, at this instant.
+    instant_steps: u64,
     /// The run in words, if somebody wants to read it.
     pub story: Option<Vec<String>>,
     pub agreement: Agreement,
@@ -150,6 +154,7 @@ impl<A: Application> World<A> {
             violation: None,
             hits: BTreeMap::new(),
             steps: 0,
+            instant_steps: 0,
             story: None,
             sessions: (0..first_rogue).map(|client| session(client, &knobs)).collect(),
             wakes: vec![None; knobs.honest_clients],
@@ -212,9 +217,19 @@ impl<A: Application> World<A> {
         let Some(Reverse(next)) = self.queue.pop() else {
             return false;
         };
+        self.instant_steps = match self.now == next.at {
+            true => self.instant_steps + 1,
+            false => 0,
+        };
         self.now = next.at;
         self.steps += 1;
         self.happen(next.event);
+        if self.instant_steps > INSTANT_STEPS_MAX {
+            self.break_rule(
+                Rule::Progress,
+                "somebody is never done, and time stands still".to_owned(),
+            );
+        }
         if self.queue.len() > QUEUE_MAX {
             self.break_rule(
                 Rule::Memory,

@@ -295,8 +295,8 @@ impl Medium for DataDirectory {
         AbstentionMark::of(&self.path).set(&damage.to_string(), view.map(View::get))?;
         let aside = set_log_aside(&self.path)?;
         tracing::error!(evidence = %aside.display(), "the damaged log was moved");
-        // Its segments are not missed.
-        self.update(|superblock| superblock.log_end = 0)
+        // Neither its segments nor what it said about views is missed.
+        self.update(|superblock| (superblock.log_end, superblock.view) = (0, View::ZERO))
     }
 }
 

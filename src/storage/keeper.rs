@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use super::directory::numbered;
 use super::{DataDirectory, StorageError, files, image};
 use crate::execution::{CheckpointImage, DigestHelp};
-use crate::types::SeqNo;
+use crate::types::{SeqNo, View};
 
 /// What the keeper is asked to do.
 #[derive(Debug)]
@@ -24,6 +24,7 @@ pub(super) enum Task {
     },
     Release {
         log_start: u64,
+        view: View,
         gone: Vec<u64>,
     },
     /// An image was written; how many bytes it has.
@@ -75,9 +76,14 @@ impl KeeperHandle {
         let _ = self.tasks.send(Task::Prepare { index, bytes });
     }
 
-    /// The log starts at `log_start` now; `gone` are the segments that were before it.
-    pub fn release(&self, log_start: u64, gone: Vec<u64>) {
-        let _ = self.tasks.send(Task::Release { log_start, gone });
+    /// The log starts at `log_start` now, and is in `view` at least; `gone` are the segments that were before it.
+    pub fn release(&self, log_start: u64, view: View, gone: Vec<u64>) {
+        let task = Task::Release {
+            log_start,
+            view,
+            gone,
+        };
+        let _ = self.tasks.send(task);
     }
 
     /// Keeps an image, unless another one is being written: then this one is dropped.
@@ -243,11 +249,15 @@ impl Work {
                     Err(error) => Some(Kept::Failed(error)),
                 }
             }
-            Task::Release { log_start, gone } => {
+            Task::Release {
+                log_start,
+                view,
+                gone,
+            } => {
                 // First nobody looks there any more, then the files are used again.
                 let moved = self
                     .directory
-                    .update(|superblock| superblock.log_start = log_start);
+                    .update(|superblock| superblock.cut(log_start, view));
                 self.recycled.extend(gone);
                 moved.err().map(Kept::Failed)
             }

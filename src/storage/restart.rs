@@ -175,6 +175,10 @@ pub fn restart<S: Stack, M: Medium>(
     let tail = scan_with(&superblock, &segments, read, |raw| replay.record(raw))?;
     let (records, replayed) = (replay.records, replay.replayed);
     let claims = replay.finish(&tail);
+    if replica.view() < superblock.view && medium.abstention().is_none() {
+        let what = "the log knows of no view as late as the superblock does: its records of views are lost";
+        return Err(StorageError::damaged(medium.path(), 0, what));
+    }
     Ok(Restored {
         image,
         tail,

@@ -4,7 +4,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{BLOCK_BYTES, FORMAT_VERSION, StorageError};
 use crate::mutants::{Mutant, active};
-use crate::types::{ClusterId, Epoch, NodeId, SeqNo};
+use crate::types::{ClusterId, Epoch, NodeId, SeqNo, View};
 
 const MAGIC: &[u8; 8] = b"ATLAS\0SB";
 
@@ -22,6 +22,8 @@ pub struct Superblock {
     pub generation: u64,
     /// How often a process has started with this directory.
     pub starts: u64,
+    /// The view that the log was in when it was cut last. It says of this one or a later one, or something is lost.
+    pub view: View,
     /// The first segment of the log.
     pub log_start: u64,
     /// The last segment that was made; zero before the first. It and those back to `log_start` are missed when they are gone.
@@ -42,6 +44,7 @@ impl Superblock {
             epoch,
             generation: 0,
             starts: 0,
+            view: View::ZERO,
             log_start: 1,
             log_end: 0,
             image: SeqNo::ZERO,
@@ -142,6 +145,7 @@ impl Superblock {
             self.image.get(),
             self.seed,
             self.log_end,
+            self.view.get(),
         ];
         for (place, number) in numbers.into_iter().enumerate() {
             block[40 + 8 * place..48 + 8 * place].copy_from_slice(&number.to_le_bytes());
@@ -177,7 +181,13 @@ impl Superblock {
             image: SeqNo::new(number(4)?),
             seed: number(5)?,
             log_end: number(6)?,
+            view: View::new(number(7)?),
         }))
+    }
+
+    /// The log was cut: it starts at this segment, in this view.
+    pub(crate) fn cut(&mut self, log_start: u64, view: View) {
+        (self.log_start, self.view) = (log_start, self.view.max(view));
     }
 
     /// What marks the groups of this log.

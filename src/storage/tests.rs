@@ -29,6 +29,7 @@ fn superblock() -> Superblock {
         epoch: Epoch::ZERO,
         generation: 3,
         starts: 1,
+        view: View::ZERO,
         log_start: 1,
         log_end: 0,
         image: SeqNo::ZERO,
@@ -299,6 +300,7 @@ fn the_log_is_cut_segment_by_segment_and_never_below_what_is_needed() {
     let cut = |seq, before| LogCut {
         seq: SeqNo::new(seq),
         before: Lsn::ZERO.plus(before),
+        view: View::ZERO,
     };
     // Sixteen groups of a block in each segment.
     assert_eq!(writer.cut(cut(14, 100)), [0u64; 0]);

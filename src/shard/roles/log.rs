@@ -127,7 +127,7 @@ impl LogRole {
                         gone.iter().for_each(|index| {
                             self.files.remove(index);
                         });
-                        self.keeper.release(first, gone);
+                        self.keeper.release(first, cut.view, gone);
                     }
                 }
             }

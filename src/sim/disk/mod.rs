@@ -16,7 +16,7 @@ use crate::execution::CheckpointImage;
 use crate::protocol::{LogCut, Record};
 use crate::storage::restart::{Continued, Restored};
 use crate::storage::{BLOCK_BYTES, LogOperation, LogWriter, WriterSettings, image};
-use crate::types::{Lsn, SeqNo, Time};
+use crate::types::{Lsn, SeqNo, Time, View};
 pub(in crate::sim) use platter::{Platter, Rot};
 
 /// About how long a chunk of an image is.
@@ -59,7 +59,11 @@ enum Entry {
 /// What the keeper does, one after the other.
 enum Task {
     Prepare(u64),
-    Release { log_start: u64, gone: Vec<u64> },
+    Release {
+        log_start: u64,
+        view: View,
+        gone: Vec<u64>,
+    },
     Image(SeqNo, Bytes),
     Adopt(SeqNo),
     Forget(SeqNo, Vec<SeqNo>),
@@ -235,7 +239,15 @@ impl SimDisk {
                 Entry::Cut(cut) => {
                     let gone = self.writer.cut(cut);
                     if let (false, Some(log_start)) = (gone.is_empty(), self.writer.first_segment()) {
-                        self.ask(now, Task::Release { log_start, gone });
+                        let view = cut.view;
+                        self.ask(
+                            now,
+                            Task::Release {
+                                log_start,
+                                view,
+                                gone,
+                            },
+                        );
                     }
                 }
             }
@@ -325,8 +337,12 @@ impl SimDisk {
                 }
                 None => self.add_segment(index, Vec::new()),
             },
-            Task::Release { log_start, gone } => {
-                self.platter.update(|superblock| superblock.log_start = log_start);
+            Task::Release {
+                log_start,
+                view,
+                gone,
+            } => {
+                self.platter.update(|superblock| superblock.cut(log_start, view));
                 self.spare.extend(gone);
             }
             Task::Image(..) if is_full => self.hit("no space for an image"),
@@ -419,8 +435,8 @@ impl SimDisk {
         }
         let fate = self.dice.below(4);
         match self.tasks.pop_front() {
-            Some(Task::Release { log_start, .. }) if fate == 0 => {
-                self.platter.update(|superblock| superblock.log_start = log_start);
+            Some(Task::Release { log_start, view, .. }) if fate == 0 => {
+                self.platter.update(|superblock| superblock.cut(log_start, view));
             }
             Some(Task::Release { .. } | Task::Adopt(_)) if fate == 1 => {
                 // The older copy was being written.

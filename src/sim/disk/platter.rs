@@ -229,6 +229,7 @@ impl Medium for Platter {
         self.mark = Some(view);
         self.segments.clear();
         self.log_end = (0, 0);
+        self.update(|superblock| superblock.view = View::ZERO);
         Ok(())
     }
 }

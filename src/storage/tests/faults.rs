@@ -136,12 +136,17 @@ impl Life {
             Some(Kept::NoSegment) => self.asked = None,
             Some(Kept::Image(seq)) => {
                 let before = self.writer.durable();
-                let gone = self.writer.cut(LogCut { seq, before });
+                let view = View::ZERO;
+                let gone = self.writer.cut(LogCut { seq, before, view });
                 if let (false, Some(log_start)) = (gone.is_empty(), self.writer.first_segment()) {
                     gone.iter().for_each(|index| {
                         self.files.remove(index);
                     });
-                    let kept = self.work.run(Task::Release { log_start, gone });
+                    let kept = self.work.run(Task::Release {
+                        log_start,
+                        view,
+                        gone,
+                    });
                     return self.on_kept(kept);
                 }
             }
