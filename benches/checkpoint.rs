@@ -3,7 +3,7 @@
 //! `cargo bench --bench checkpoint -- [--mib M] [--value-bytes N] [--batch-operations N] [--decisions D] [--bytes B] [--factor F]
 //! [--log-mib L] [--cycles C] [--rate R] [--hot PERCENT] [--dir DIR] [--json FILE]` fills a key-value store with M MiB (1024) and runs
 //! decisions of random puts through the single-threaded executor as the execution role does: a few decisions, some background work, images
-//! handed to a thread that writes them to disk, one at a time. A checkpoint is due after D decisions (1000) or B bytes (32 MiB),
+//! and help handed to a thread of its own, which writes the images to disk. A checkpoint is due after D decisions (1000) or B bytes (32 MiB),
 //! and includes the state when the log has grown by F times its size or L MiB since the last that did, as by default; C whole ways from one
 //! such checkpoint to the next are measured (1), so that their share is as it is in the long run. `--factor 0` includes it always: 5
 //! checkpoints are measured then. With `--rate` decisions come at R operations per second, as consensus would send them, in place of all at
@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 use atlas_smr_replica::crypto::Digester;
 use atlas_smr_replica::execution::apps::kv::{self, Kv};
 use atlas_smr_replica::execution::{
-    Application, CheckpointImage, CheckpointRule, DigestHelp, ExecutionEvent, Executor, PartitionedStore,
-    SingleThreaded, StateRule,
+    Application, CheckpointImage, CheckpointRule, DigestHelp, ExecutionEvent, Executor, PARTS,
+    PartitionedStore, SingleThreaded, StateRule,
 };
 use atlas_smr_replica::messages::{Authenticator, Batch, Frame, FrameBuilder, Mode, Proposal, RequestFrame};
 use atlas_smr_replica::storage::image;
@@ -112,8 +112,79 @@ struct Measured {
 struct Report {
     parameters: Parameters,
     without: Measured,
-    with: Measured,
-    throughput_ratio: f64,
+    /// With the first checkpoint that includes the whole state, which finds the memory for it, and with the later ones, which use that again.
+    with: Vec<Measured>,
+    /// Of each of them: throughput, beside that of the run without checkpoints.
+    throughput_ratio: Vec<f64>,
+    /// The same if the executor's thread had a processor for itself.
+    cpu_ratio: Vec<f64>,
+    raw: Raw,
+}
+
+impl Report {
+    fn print(&self) {
+        for (with, name) in self.with.iter().zip(["the first", "from then on"]) {
+            let ratio = with.ops_per_s / self.without.ops_per_s;
+            let cpu_ratio = self.without.cpu_us_per_op / with.cpu_us_per_op;
+            let more_us = (with.cpu_us_per_op - self.without.cpu_us_per_op) * with.operations as f64;
+            println!(
+                "{name}: throughput {ratio:.2} of a run without checkpoints ({cpu_ratio:.2} by processor time), longest pause {:.2} ms \
+                 ({:.2} ms of processor time), {:.0} ms of processor time for each with state",
+                with.longest_pause_ms,
+                with.longest_pause_cpu_ms,
+                more_us / 1e3 / with.with_state.max(1) as f64
+            );
+        }
+        println!(
+            "control: longest pause without checkpoints {:.2} ms ({:.2} ms of processor time)",
+            self.without.longest_pause_ms, self.without.longest_pause_cpu_ms
+        );
+        println!(
+            "raw, the bytes of the state in as many pieces, one thread: copied {:.0} ms, to memory that was just taken {:.0} ms, digested {:.0} ms",
+            self.raw.copy_ms, self.raw.copy_fresh_ms, self.raw.digest_ms
+        );
+    }
+}
+
+/// What the machine needs for the bytes of the state, in pieces as long as parts: what a checkpoint cannot do without.
+#[derive(Debug, Serialize)]
+struct Raw {
+    /// Copying them to memory that was written before.
+    copy_ms: f64,
+    /// Copying them to memory that the system has to find first.
+    copy_fresh_ms: f64,
+    /// Digesting them, on one thread.
+    digest_ms: f64,
+}
+
+impl Raw {
+    fn measure(parameters: &Parameters) -> Self {
+        let bytes = (parameters.state_mib as usize) << 20;
+        let pieces = bytes / PARTS;
+        let from: Vec<Vec<u8>> = (0..PARTS).map(|part| vec![part as u8 | 1; pieces]).collect();
+        let time = |mut work: Box<dyn FnMut() + '_>| {
+            let start = cpu_time();
+            work();
+            (cpu_time() - start).as_secs_f64() * 1e3
+        };
+        let mut to = Vec::with_capacity(PARTS);
+        let copy_fresh_ms = time(Box::new(|| to.extend(from.iter().cloned())));
+        let copy_ms = time(Box::new(|| {
+            for (to, from) in to.iter_mut().zip(&from) {
+                to.copy_from_slice(from);
+            }
+        }));
+        let digest_ms = time(Box::new(|| {
+            for piece in &to {
+                std::hint::black_box(blake3::hash(piece));
+            }
+        }));
+        Self {
+            copy_ms,
+            copy_fresh_ms,
+            digest_ms,
+        }
+    }
 }
 
 /// Takes the time between operations.
@@ -316,7 +387,71 @@ fn cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-fn measure(parameters: &Parameters, checkpoints: bool, directory: &Path) -> Measured {
+/// What is counted of one stretch.
+struct Stretch {
+    latency: Histogram<u64>,
+    busy: Duration,
+    cpu: Duration,
+    began: Instant,
+    checkpoints: u64,
+    with_state: u64,
+    images_before: u64,
+}
+
+impl Stretch {
+    fn begin(timed: &Timed, writer: &Writer) -> Self {
+        timed.forget();
+        Self {
+            latency: Histogram::new(3).expect("three digits"),
+            busy: Duration::ZERO,
+            cpu: Duration::ZERO,
+            began: Instant::now(),
+            checkpoints: 0,
+            with_state: 0,
+            images_before: writer.written.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Hands on what the executor says, as the execution role does after every decision.
+    fn emit(&mut self, events: &mut Vec<ExecutionEvent>, writer: &Writer) {
+        let hand = |work| writer.tasks.send(work).expect("the writer lives");
+        for event in events.drain(..) {
+            match event {
+                ExecutionEvent::Checkpoint(checkpoint) => {
+                    self.checkpoints += 1;
+                    self.with_state += u64::from(checkpoint.light.is_none());
+                }
+                ExecutionEvent::Digesting(help) => hand(ImageWork::Digest(help)),
+                ExecutionEvent::Image(image) if !writer.is_writing.swap(true, Ordering::AcqRel) => {
+                    hand(ImageWork::Write(image));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn end(self, operations: u64, is_paced: bool, timed: &Timed, writer: &Writer) -> Measured {
+        let us = |quantile: f64| self.latency.value_at_quantile(quantile) as f64 / 1e3;
+        let time = if is_paced { self.began.elapsed() } else { self.busy };
+        Measured {
+            operations,
+            seconds: time.as_secs_f64(),
+            ops_per_s: operations as f64 / time.as_secs_f64(),
+            longest_pause_ms: timed.longest_ns.load(Ordering::Relaxed) as f64 / 1e6,
+            longest_pause_cpu_ms: timed.longest_cpu_ns.load(Ordering::Relaxed) as f64 / 1e6,
+            longest_decision_ms: us(1.0) / 1e3,
+            decision_p50_us: us(0.5),
+            decision_p999_us: us(0.999),
+            checkpoints: self.checkpoints,
+            with_state: self.with_state,
+            images: writer.written.load(Ordering::Relaxed) - self.images_before,
+            cpu_us_per_op: self.cpu.as_secs_f64() * 1e6 / operations as f64,
+        }
+    }
+}
+
+/// Measures so many stretches, one after the other.
+fn measure(parameters: &Parameters, checkpoints: bool, directory: &Path, stretches: u64) -> Vec<Measured> {
     let timed = Timed {
         start: Instant::now(),
         last_ns: Arc::default(),
@@ -345,129 +480,124 @@ fn measure(parameters: &Parameters, checkpoints: bool, directory: &Path) -> Meas
         random: 0x9e37_79b9_7f4a_7c15,
         seq: 0,
     };
+    let writer = Writer::start(directory);
     let mut events = Vec::new();
     let mut filled = 0;
+    let mut filling = Stretch::begin(&timed, &writer);
     while filled < parameters.keys {
         let decision = load.decision(|_| {
             filled += 1;
             (filled - 1) % parameters.keys
         });
         executor.execute(&decision, &mut events);
-        events.clear();
+        filling.emit(&mut events, &writer);
     }
     while executor.background_step(usize::MAX, &mut events) {}
-    events.clear();
+    filling.emit(&mut events, &writer);
 
-    let writer = Writer::start(directory);
     let batch_bytes = load.decision(Load::key).batch.bytes as u64;
     load.seq -= 1;
     let by_bytes = parameters.checkpoint_bytes.div_ceil(batch_bytes);
     let period = parameters.checkpoint_decisions.min(by_bytes);
-    // One period to get going. Of a whole number of periods the last takes a checkpoint with the state.
-    let (warm_up, decisions) = (period, parameters.cycle(batch_bytes, period));
-    let mut latency = Histogram::<u64>::new(3).expect("three digits");
-    let (mut busy, mut cpu, mut done, mut taken, mut with_state) = (Duration::ZERO, Duration::ZERO, 0, 0, 0);
-    let mut has_background = false;
-    let mut images_before = 0;
-    let pace = (parameters.rate > 0.0)
-        .then(|| Duration::from_secs_f64(parameters.batch_operations as f64 / parameters.rate));
-    let (mut due, mut began) = (Instant::now(), Instant::now());
-    let mut ready: VecDeque<Arc<Proposal>> = VecDeque::new();
-    while done < warm_up + decisions {
-        let count = STEP_DECISIONS.min((warm_up + decisions - done) as usize);
-        while ready.len() < count {
-            let decision = load.decision(Load::key);
-            ready.push_back(decision);
+    // One period to get going.
+    let cycle = parameters.cycle(batch_bytes, period);
+    let mut run = Run {
+        executor,
+        timed,
+        writer,
+        load,
+        keeps_images: checkpoints,
+        pace: (parameters.rate > 0.0)
+            .then(|| Duration::from_secs_f64(parameters.batch_operations as f64 / parameters.rate)),
+        ready: VecDeque::new(),
+        has_background: false,
+    };
+    run.stretch(period);
+    let measured = (0..stretches).map(|_| run.stretch(cycle)).collect();
+    drop(run.writer.tasks);
+    run.writer.thread.join().expect("images are written");
+    measured
+}
+
+/// An executor under load.
+struct Run {
+    executor: SingleThreaded<Timed>,
+    timed: Timed,
+    writer: Writer,
+    load: Load,
+    keeps_images: bool,
+    pace: Option<Duration>,
+    ready: VecDeque<Arc<Proposal>>,
+    has_background: bool,
+}
+
+impl Run {
+    fn stretch(&mut self, decisions: u64) -> Measured {
+        let mut events = Vec::new();
+        let mut due = Instant::now();
+        let mut done = 0;
+        let mut stretch = Stretch::begin(&self.timed, &self.writer);
+        while done < decisions {
+            let count = STEP_DECISIONS.min((decisions - done) as usize);
+            while self.ready.len() < count {
+                let decision = self.load.decision(Load::key);
+                self.ready.push_back(decision);
+            }
+            self.timed.resume();
+            let (start, start_cpu) = (Instant::now(), cpu_time());
+            let executed = self.step(count, &mut due, &mut stretch, &mut events);
+            if executed > 0 || Instant::now() > due {
+                self.timed.pass();
+            }
+            stretch.busy += start.elapsed();
+            stretch.cpu += cpu_time() - start_cpu;
+            done += executed as u64;
+            if executed == 0 && !self.has_background {
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            }
         }
-        if done >= warm_up && busy.is_zero() {
-            timed.forget();
-            images_before = writer.written.load(Ordering::Relaxed);
-            (taken, with_state) = (0, 0);
-            due = Instant::now();
-            began = due;
-        }
-        let is_measured = done >= warm_up;
-        timed.resume();
-        let (start, start_cpu) = (Instant::now(), cpu_time());
+        let operations = decisions * self.load.parameters.batch_operations as u64;
+        stretch.end(operations, self.pace.is_some(), &self.timed, &self.writer)
+    }
+
+    /// What the execution role does in a step; how many decisions were executed.
+    fn step(
+        &mut self,
+        count: usize,
+        due: &mut Instant,
+        stretch: &mut Stretch,
+        events: &mut Vec<ExecutionEvent>,
+    ) -> usize {
         let mut executed = 0;
         while executed < count {
-            if pace.is_some_and(|_| Instant::now() < due) {
+            if self.pace.is_some() && Instant::now() < *due {
                 break;
             }
-            let Some(decision) = ready.pop_front() else { break };
+            let Some(decision) = self.ready.pop_front() else {
+                break;
+            };
             let begin = Instant::now();
-            executor.execute(&decision, &mut events);
-            if is_measured {
-                latency
-                    .record(begin.elapsed().as_nanos() as u64)
-                    .expect("it grows");
-            }
-            due += pace.unwrap_or_default();
+            self.executor.execute(&decision, events);
+            stretch.emit(events, &self.writer);
+            stretch
+                .latency
+                .record(begin.elapsed().as_nanos() as u64)
+                .expect("it grows");
+            *due += self.pace.unwrap_or_default();
             executed += 1;
-            has_background = true;
+            self.has_background = true;
         }
         // While nothing is due, standing still is no pause.
         if executed == 0 {
-            timed.resume();
+            self.timed.resume();
         }
-        if has_background {
-            has_background = executor.background_step(STEP_BACKGROUND_BYTES, &mut events);
+        if self.has_background {
+            self.has_background = self.executor.background_step(STEP_BACKGROUND_BYTES, events);
+            stretch.emit(events, &self.writer);
         }
-        for event in events.drain(..) {
-            match event {
-                ExecutionEvent::Checkpoint(checkpoint) => {
-                    taken += 1;
-                    with_state += u64::from(checkpoint.light.is_none());
-                }
-                ExecutionEvent::Digesting(help) => {
-                    writer
-                        .tasks
-                        .send(ImageWork::Digest(help))
-                        .expect("the writer lives");
-                }
-                ExecutionEvent::Image(image) if !writer.is_writing.swap(true, Ordering::AcqRel) => {
-                    writer
-                        .tasks
-                        .send(ImageWork::Write(image))
-                        .expect("the writer lives");
-                }
-                _ => {}
-            }
-        }
-        executor.keep_images(checkpoints && !writer.is_writing.load(Ordering::Acquire));
-        if executed > 0 || Instant::now() > due {
-            timed.pass();
-        }
-        if is_measured {
-            busy += start.elapsed();
-            cpu += cpu_time() - start_cpu;
-        }
-        done += executed as u64;
-        if executed == 0 && !has_background {
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        }
-    }
-    if pace.is_some() {
-        busy = began.elapsed();
-    }
-    let images = writer.written.load(Ordering::Relaxed) - images_before;
-    drop(writer.tasks);
-    writer.thread.join().expect("images are written");
-    let operations = decisions * parameters.batch_operations as u64;
-    let us = |quantile: f64| latency.value_at_quantile(quantile) as f64 / 1e3;
-    Measured {
-        operations,
-        seconds: busy.as_secs_f64(),
-        ops_per_s: operations as f64 / busy.as_secs_f64(),
-        longest_pause_ms: timed.longest_ns.load(Ordering::Relaxed) as f64 / 1e6,
-        longest_pause_cpu_ms: timed.longest_cpu_ns.load(Ordering::Relaxed) as f64 / 1e6,
-        longest_decision_ms: us(1.0) / 1e3,
-        decision_p50_us: us(0.5),
-        decision_p999_us: us(0.999),
-        checkpoints: taken,
-        with_state,
-        images,
-        cpu_us_per_op: cpu.as_secs_f64() * 1e6 / operations as f64,
+        let is_writing = self.writer.is_writing.load(Ordering::Acquire);
+        self.executor.keep_images(self.keeps_images && !is_writing);
+        executed
     }
 }
 
@@ -532,20 +662,26 @@ fn main() {
         "images",
         "CPU µs/op"
     );
-    let without = measure(&parameters, false, temporary.path());
+    let without = measure(&parameters, false, temporary.path(), 1).remove(0);
     print("without checkpoints", &without);
-    let with = measure(&parameters, true, temporary.path());
-    print("with checkpoints", &with);
+    let with = measure(&parameters, true, temporary.path(), 2);
+    print("with, the first", &with[0]);
+    print("with, from then on", &with[1]);
     let report = Report {
-        throughput_ratio: with.ops_per_s / without.ops_per_s,
+        throughput_ratio: with
+            .iter()
+            .map(|with| with.ops_per_s / without.ops_per_s)
+            .collect(),
+        cpu_ratio: with
+            .iter()
+            .map(|with| without.cpu_us_per_op / with.cpu_us_per_op)
+            .collect(),
+        raw: Raw::measure(&parameters),
         parameters,
         without,
         with,
     };
-    println!(
-        "longest pause {:.2} ms ({:.2} ms of processor time); throughput {:.2} of a run without checkpoints",
-        report.with.longest_pause_ms, report.with.longest_pause_cpu_ms, report.throughput_ratio
-    );
+    report.print();
     if let Some(path) = value("--json") {
         let text = serde_json::to_string_pretty(&report).expect("the report is plain");
         std::fs::write(path, text).expect("the file can be written");

@@ -59,8 +59,8 @@ pub trait ScalableApp: Application<State: KeyedState> + Sync {
     }
 }
 
-/// A share of the work of digesting a snapshot, for another thread. What it has done is not done again; whether it is done at all changes
-/// no digest.
+/// A share of the work of a checkpoint, for another thread: of its digest, or of finding the memory that it will take. What it has done is
+/// not done again; whether it is done at all changes no digest.
 pub struct DigestHelp(Box<dyn FnOnce() + Send>);
 
 impl DigestHelp {
@@ -120,6 +120,12 @@ pub trait MonolithicState: Send + 'static {
 
     /// What another thread can do of the work of digesting a snapshot that is just taken. By default nothing.
     fn digest_help(_snapshot: &Self::Snapshot, _digester: &Digester) -> Option<DigestHelp> {
+        None
+    }
+
+    /// What another thread can do so that a snapshot that will be taken costs less, as finding memory for what will be copied. By default
+    /// nothing.
+    fn copy_help(&self) -> Option<DigestHelp> {
         None
     }
 

@@ -56,8 +56,19 @@ impl StateRule {
     pub const DECISION_BYTES: u64 = 4 * 4096;
 
     fn includes(&self, state_bytes: u64, log_bytes: u64) -> bool {
-        let due = state_bytes.saturating_mul(self.factor).min(self.log_bytes_max);
-        state_bytes <= self.small_bytes || log_bytes >= due
+        state_bytes <= self.small_bytes || log_bytes >= self.due(state_bytes)
+    }
+
+    /// How many quarters of the way to its next checkpoint a large state has behind it.
+    fn quarters(&self, state_bytes: u64, log_bytes: u64) -> u64 {
+        match state_bytes > self.small_bytes {
+            true => log_bytes.saturating_mul(4) / self.due(state_bytes).max(1),
+            false => 0,
+        }
+    }
+
+    fn due(&self, state_bytes: u64) -> u64 {
+        state_bytes.saturating_mul(self.factor).min(self.log_bytes_max)
     }
 }
 
@@ -117,6 +128,9 @@ pub(super) struct Bookkeeping<S: MonolithicState> {
     since: Distance,
     /// By how much the log has grown since the last checkpoint with a state.
     log_bytes: u64,
+    /// The quarter of the way to the next checkpoint with a state at which others were last asked to prepare it. In each, as the state may
+    /// have grown; what is prepared already costs nothing.
+    prepared: u64,
     /// The last checkpoint with a state.
     state: CheckpointClaim,
     pending: VecDeque<Pending<S>>,
@@ -139,6 +153,7 @@ impl<S: MonolithicState> Bookkeeping<S> {
             view: View::ZERO,
             since: Distance::default(),
             log_bytes: 0,
+            prepared: 0,
             state: CheckpointClaim::NONE,
             pending: VecDeque::new(),
             chain: Chain::START,
@@ -203,10 +218,17 @@ impl<S: MonolithicState> Bookkeeping<S> {
     fn take_checkpoint(&mut self, state: &mut S, events: &mut Vec<ExecutionEvent>) {
         // The digest of the one before goes first: two at once would pin two copies of the state, and a light checkpoint names it.
         while self.background_step(usize::MAX, events) {}
-        if !self.rule.state.includes(state.size_bytes(), self.log_bytes) {
+        let state_bytes = state.size_bytes();
+        if !self.rule.state.includes(state_bytes, self.log_bytes) {
+            let quarters = self.rule.state.quarters(state_bytes, self.log_bytes);
+            if quarters > self.prepared {
+                self.prepared = quarters;
+                events.extend(state.copy_help().map(ExecutionEvent::Digesting));
+            }
             return self.take_light(events);
         }
         self.log_bytes = 0;
+        self.prepared = 0;
         let image = self.keeps_images.then(|| state.snapshot());
         let state = state.snapshot();
         if image.is_some() {
@@ -431,6 +453,7 @@ impl<S: MonolithicState> Bookkeeping<S> {
         if !active(Mutant::StateCountKept) {
             self.log_bytes = 0;
         }
+        self.prepared = 0;
         self.state = read.head.claim(&self.digester);
         Ok(self.state)
     }

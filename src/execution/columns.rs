@@ -110,6 +110,12 @@ impl<const N: usize> MonolithicState for Columns<N> {
         Some(DigestHelp::new(|| help.into_iter().for_each(DigestHelp::run)))
     }
 
+    fn copy_help(&self) -> Option<DigestHelp> {
+        let columns = self.columns.iter();
+        let help: Vec<DigestHelp> = columns.filter_map(PartitionedStore::copy_help).collect();
+        Some(DigestHelp::new(|| help.into_iter().for_each(DigestHelp::run)))
+    }
+
     fn blank() -> Self {
         Self::default()
     }

@@ -15,6 +15,7 @@ mod image;
 mod part;
 mod parts;
 mod single;
+mod spares;
 pub mod speculative;
 mod window;
 
@@ -60,7 +61,8 @@ pub enum ExecutionEvent {
     },
     /// A checkpoint was taken, and its digest is known.
     Checkpoint(TakenCheckpoint),
-    /// A checkpoint whose contents will be kept on disk is being digested: a thread that has the time may help.
+    /// A checkpoint whose contents will be kept on disk is being digested, or one with a large state comes nearer: a thread that has the
+    /// time may help.
     Digesting(DigestHelp),
     /// The contents of the checkpoint whose digest was just told, to be kept on disk.
     Image(Box<dyn CheckpointImage>),

@@ -1,5 +1,6 @@
 use std::sync::OnceLock;
 
+use super::spares::Room;
 use crate::crypto::{Digester, Domain};
 use crate::types::Digest;
 
@@ -7,6 +8,8 @@ use crate::types::Digest;
 const UNIT_BYTES: usize = 8;
 /// Before a record's key: key bytes, value bytes and units of the record, each u32.
 const HEAD_BYTES: usize = 12;
+/// Of those, what is written with a pair.
+const LENGTHS_BYTES: usize = 8;
 /// What a pair counts as beside its key and value.
 const PAIR_BYTES: usize = 16;
 /// Unused bytes a part may always keep; above that, as many as it uses.
@@ -55,6 +58,46 @@ impl Part {
     /// How many pairs there are.
     pub fn len(&self) -> usize {
         self.pairs
+    }
+
+    /// Forgets its pairs and takes those of `other`, in the memory it has if that suits.
+    pub fn become_copy_of(&mut self, other: &Self) {
+        // With the room that the other has: a copy is made to be written to.
+        let room = other.room();
+        if !room.suits(self.room()) {
+            *self = Self {
+                slots: Vec::with_capacity(room.slots),
+                records: Vec::with_capacity(room.record_bytes),
+                ..Self::default()
+            };
+        }
+        self.slots.clear();
+        self.slots.extend_from_slice(&other.slots);
+        self.records.clear();
+        self.records.extend_from_slice(&other.records);
+        self.pairs = other.pairs;
+        self.bytes = other.bytes;
+        self.digest = other.digest.clone();
+    }
+
+    /// No pairs, and room whose every byte was written, so that it was found already.
+    pub fn with_memory(room: Room) -> Self {
+        let mut found = Self {
+            slots: vec![Slot { tag: 1, at: 1 }; room.slots],
+            records: vec![1; room.record_bytes],
+            ..Self::default()
+        };
+        found.slots.clear();
+        found.records.clear();
+        found
+    }
+
+    /// How much memory it has.
+    pub fn room(&self) -> Room {
+        Room {
+            slots: self.slots.capacity(),
+            record_bytes: self.records.capacity(),
+        }
     }
 
     /// About how large it is: depends on the pairs alone.
@@ -154,43 +197,61 @@ impl Part {
 
     /// Appends every pair in the order of the keys: key bytes and value bytes as u32, key, value.
     pub fn write(&self, out: &mut Vec<u8>) {
-        for (key, value) in self.sorted() {
-            out.extend_from_slice(&length(key.len()));
-            out.extend_from_slice(&length(value.len()));
-            out.extend_from_slice(key);
-            out.extend_from_slice(value);
+        out.reserve(self.bytes + LENGTHS_BYTES * self.pairs);
+        for at in self.sorted() {
+            let (lengths, pair) = self.written(at);
+            out.extend_from_slice(lengths);
+            out.extend_from_slice(pair);
         }
     }
 
-    /// The digest of what [`write`](Self::write) writes, computed at most once per content.
+    /// The digest of what [`write`](Self::write) writes, computed at most once per content; by two threads at the same time, twice: nobody
+    /// waits for another who may not be running.
     pub fn digest(&self, digester: &Digester) -> Digest {
-        *self.digest.get_or_init(|| {
-            let mut hasher = digester.hasher(Domain::State);
-            let mut gathered = Vec::with_capacity(self.undigested_bytes().min(HASHED_BYTES));
-            for (key, value) in self.sorted() {
-                gathered.extend_from_slice(&length(key.len()));
-                gathered.extend_from_slice(&length(value.len()));
-                gathered.extend_from_slice(key);
-                if gathered.len() + value.len() > HASHED_BYTES {
+        if let Some(known) = self.digest.get() {
+            return *known;
+        }
+        let mut hasher = digester.hasher(Domain::State);
+        let mut gathered = Vec::with_capacity((self.bytes + LENGTHS_BYTES * self.pairs).min(HASHED_BYTES));
+        for at in self.sorted() {
+            let (lengths, pair) = self.written(at);
+            for mut bytes in [lengths, pair] {
+                // Exactly as many bytes at once: the hasher is fastest on whole powers of two of its chunks.
+                while gathered.len() + bytes.len() >= HASHED_BYTES {
+                    let (now, later) = bytes.split_at(HASHED_BYTES - gathered.len());
+                    gathered.extend_from_slice(now);
                     hasher.update(&gathered);
                     gathered.clear();
+                    bytes = later;
                 }
-                if value.len() > HASHED_BYTES {
-                    hasher.update(value);
-                } else {
-                    gathered.extend_from_slice(value);
-                }
+                gathered.extend_from_slice(bytes);
             }
-            hasher.update(&gathered);
-            Digest::from_bytes(*hasher.finalize().as_bytes())
-        })
+        }
+        hasher.update(&gathered);
+        let digest = Digest::from_bytes(*hasher.finalize().as_bytes());
+        *self.digest.get_or_init(|| digest)
     }
 
-    fn sorted(&self) -> Vec<(&[u8], &[u8])> {
+    /// Where the records are, in the order of their keys.
+    fn sorted(&self) -> impl Iterator<Item = u32> + use<> {
         let taken = self.slots.iter().filter(|slot| slot.at != 0);
-        let mut pairs: Vec<_> = taken.map(|slot| self.pair(*slot)).collect();
-        pairs.sort_unstable_by_key(|(key, _)| *key);
-        pairs
+        let mut records = Vec::with_capacity(self.pairs);
+        // Keys lie all over the part; most comparisons need no more than how they begin.
+        records.extend(taken.map(|slot| (beginning(self.pair(*slot).0), slot.at)));
+        records.sort_unstable_by(|(left, left_at), (right, right_at)| {
+            let key = |at: u32| self.pair(Slot { tag: 0, at }).0;
+            left.cmp(right).then_with(|| key(*left_at).cmp(key(*right_at)))
+        });
+        records.into_iter().map(|(_, at)| at)
+    }
+
+    /// The record as it is written: lengths of key and value, then both.
+    fn written(&self, at: u32) -> (&[u8], &[u8]) {
+        let start = start(Slot { tag: 0, at });
+        let head = self.head(start);
+        let record = &self.records[start..];
+        let pair = &record[HEAD_BYTES..][..head.key_bytes + head.value_bytes];
+        (&record[..LENGTHS_BYTES], pair)
     }
 
     fn find(&self, tag: u32, key: &[u8]) -> Option<usize> {
@@ -309,6 +370,18 @@ impl Part {
 /// Where the record of a taken slot begins.
 fn start(slot: Slot) -> usize {
     (slot.at as usize - 1) * UNIT_BYTES
+}
+
+/// The first bytes of a key as a number: smaller where the key is, if they differ.
+fn beginning(key: &[u8]) -> u64 {
+    match key.first_chunk::<8>() {
+        Some(first) => u64::from_be_bytes(*first),
+        None => {
+            let mut first = [0; 8];
+            first[..key.len()].copy_from_slice(key);
+            u64::from_be_bytes(first)
+        }
+    }
 }
 
 fn length(length: usize) -> [u8; 4] {

@@ -1,11 +1,14 @@
 //! A key-value store in parts that are shared with snapshots and copied when they are next written.
 
+use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::fast::RandomState;
 
 use super::part::Part;
+use super::spares::{Room, Spares};
 use super::{DigestHelp, ImageError, MonolithicState};
 use crate::crypto::{Digester, Domain};
 use crate::types::Digest;
@@ -41,6 +44,8 @@ pub struct Partitioned<const P: usize> {
     table: RandomState,
     /// What the parts have together.
     size_bytes: u64,
+    /// Where copies of parts go.
+    spares: Arc<Spares>,
 }
 
 /// The store of as many parts as suit states up to gigabytes.
@@ -52,6 +57,7 @@ impl<const P: usize> Default for Partitioned<P> {
             parts: (0..P).map(|_| Arc::default()).collect(),
             table: RandomState::default(),
             size_bytes: 0,
+            spares: Arc::new(Spares::new(P)),
         }
     }
 }
@@ -90,7 +96,8 @@ impl<const P: usize> Partitioned<P> {
     /// When key or value are 4 GiB or longer, or one part passes 32 GiB.
     pub fn put(&mut self, key: &[u8], value: &[u8]) {
         let tag = self.tag(key);
-        let part = Arc::make_mut(&mut self.parts[place(key, P)]);
+        let place = place(key, P);
+        let part = own(&mut self.parts[place], place, &self.spares);
         let before = part.size_bytes();
         part.put(tag, key, value);
         self.size_bytes = self.size_bytes - before + part.size_bytes();
@@ -99,12 +106,12 @@ impl<const P: usize> Partitioned<P> {
     /// Removes `key`; true if it was there.
     pub fn delete(&mut self, key: &[u8]) -> bool {
         let tag = self.tag(key);
-        let part = &mut self.parts[place(key, P)];
+        let place = place(key, P);
         // A part is not copied for a key that is not there.
-        if part.get(tag, key).is_none() {
+        if self.parts[place].get(tag, key).is_none() {
             return false;
         }
-        let part = Arc::make_mut(part);
+        let part = own(&mut self.parts[place], place, &self.spares);
         let before = part.size_bytes();
         part.delete(tag, key);
         self.size_bytes = self.size_bytes - before + part.size_bytes();
@@ -132,9 +139,63 @@ impl<const P: usize> Partitioned<P> {
 /// then on they are written in place again, and the end of a snapshot frees nothing large.
 #[derive(Debug)]
 pub struct PartsSnapshot {
-    parts: std::vec::IntoIter<Arc<Part>>,
+    parts: HeldParts,
+    /// Of them those that help has digested count until they are passed.
     left_bytes: usize,
+    /// Bytes that help has digested.
+    helped_bytes: Arc<AtomicUsize>,
     hasher: Option<blake3::Hasher>,
+}
+
+/// The parts that a snapshot still has. What the last one to have a part lets go is memory for copies.
+#[derive(Debug, Clone)]
+struct HeldParts {
+    /// The number of the first.
+    first: usize,
+    parts: VecDeque<Arc<Part>>,
+    spares: Arc<Spares>,
+}
+
+impl HeldParts {
+    /// Does something with the first part, and lets it go.
+    fn pass_first<T>(&mut self, pass: impl FnOnce(&Part) -> T) -> Option<T> {
+        let part = self.parts.pop_front()?;
+        let passed = pass(&part);
+        release(part, self.first, &self.spares);
+        self.first += 1;
+        Some(passed)
+    }
+
+    /// Does something with the last part, and lets it go.
+    fn pass_last<T>(&mut self, pass: impl FnOnce(&Part) -> T) -> Option<T> {
+        let part = self.parts.pop_back()?;
+        let passed = pass(&part);
+        release(part, self.first + self.parts.len(), &self.spares);
+        Some(passed)
+    }
+}
+
+impl Drop for HeldParts {
+    fn drop(&mut self) {
+        while self.pass_first(|_| ()).is_some() {}
+    }
+}
+
+/// A part to write to: a copy of its own if a snapshot has it too.
+fn own<'a>(part: &'a mut Arc<Part>, index: usize, spares: &Spares) -> &'a mut Part {
+    // Snapshots are taken by whoever writes, so meanwhile there can only be fewer of them.
+    if Arc::strong_count(part) > 1 {
+        let copy = spares.copy(index, part);
+        release(std::mem::replace(part, copy), index, spares);
+    }
+    Arc::make_mut(part)
+}
+
+/// Lets a part go.
+fn release(part: Arc<Part>, index: usize, spares: &Spares) {
+    if let Some(last) = Arc::into_inner(part) {
+        spares.give(index, last);
+    }
 }
 
 /// What going on to the next part counts as.
@@ -160,7 +221,12 @@ impl<const P: usize> MonolithicState for Partitioned<P> {
         let left = self.parts.iter().map(|part| STEP_BYTES + part.undigested_bytes());
         PartsSnapshot {
             left_bytes: left.sum(),
-            parts: self.parts.clone().into_iter(),
+            parts: HeldParts {
+                first: 0,
+                parts: self.parts.iter().cloned().collect(),
+                spares: self.spares.clone(),
+            },
+            helped_bytes: Arc::default(),
             hasher: None,
         }
     }
@@ -171,11 +237,14 @@ impl<const P: usize> MonolithicState for Partitioned<P> {
             .get_or_insert_with(|| digester.hasher(Domain::State));
         let mut spent = 0;
         while spent < budget_bytes {
-            let Some(part) = snapshot.parts.next() else {
+            let passed = snapshot.parts.pass_first(|part| {
+                let bytes = STEP_BYTES + part.undigested_bytes();
+                hasher.update(part.digest(digester).as_bytes());
+                bytes
+            });
+            let Some(bytes) = passed else {
                 return Some(Digest::from_bytes(*hasher.finalize().as_bytes()));
             };
-            let bytes = STEP_BYTES + part.undigested_bytes();
-            hasher.update(part.digest(digester).as_bytes());
             spent += bytes;
             snapshot.left_bytes -= bytes;
         }
@@ -187,7 +256,7 @@ impl<const P: usize> MonolithicState for Partitioned<P> {
     }
 
     fn piece_digests(snapshot: &PartsSnapshot, digester: &Digester) -> Vec<Digest> {
-        let parts = snapshot.parts.as_slice().iter();
+        let parts = snapshot.parts.parts.iter();
         parts.map(|part| part.digest(digester)).collect()
     }
 
@@ -200,17 +269,30 @@ impl<const P: usize> MonolithicState for Partitioned<P> {
     }
 
     fn write_piece(snapshot: &mut PartsSnapshot, out: &mut Vec<u8>) {
-        if let Some(part) = snapshot.parts.next() {
-            part.write(out);
-        }
+        snapshot.parts.pass_first(|part| part.write(out));
     }
 
     /// From the other end, so that the two meet once.
     fn digest_help(snapshot: &PartsSnapshot, digester: &Digester) -> Option<DigestHelp> {
-        let (mut parts, digester) = (snapshot.parts.as_slice().to_vec(), digester.clone());
+        let (mut parts, digester) = (snapshot.parts.clone(), digester.clone());
+        let helped_bytes = snapshot.helped_bytes.clone();
+        let digest = move |part: &Part| {
+            let bytes = part.undigested_bytes();
+            part.digest(&digester);
+            // Paces whoever reads it, nothing else.
+            helped_bytes.fetch_add(bytes, Ordering::Relaxed);
+        };
+        Some(DigestHelp::new(
+            move || while parts.pass_last(&digest).is_some() {},
+        ))
+    }
+
+    fn copy_help(&self) -> Option<DigestHelp> {
+        let rooms: Vec<Room> = self.parts.iter().map(|part| part.room()).collect();
+        let spares = self.spares.clone();
         Some(DigestHelp::new(move || {
-            while let Some(part) = parts.pop() {
-                part.digest(&digester);
+            for (index, room) in rooms.into_iter().enumerate() {
+                spares.prepare(index, room);
             }
         }))
     }
@@ -232,7 +314,7 @@ impl<const P: usize> MonolithicState for Partitioned<P> {
         if pairs > 0 {
             // One allocation in place of one whenever it has grown by a quarter.
             let part = self.parts.get_mut(piece).ok_or(ImageError::State)?;
-            Arc::make_mut(part).reserve(pairs, bytes.len() - 8 * pairs);
+            own(part, piece, &self.spares).reserve(pairs, bytes.len() - 8 * pairs);
         }
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -247,6 +329,7 @@ impl<const P: usize> MonolithicState for Partitioned<P> {
     }
 
     fn digest_left_bytes(snapshot: &PartsSnapshot) -> usize {
-        snapshot.left_bytes
+        let helped = snapshot.helped_bytes.load(Ordering::Relaxed);
+        snapshot.left_bytes.saturating_sub(helped)
     }
 }

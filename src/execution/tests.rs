@@ -703,3 +703,141 @@ fn the_size_of_a_store_follows_from_its_contents() {
     store.delete(b"b");
     assert_eq!(store.size_bytes(), 0);
 }
+
+/// Everything of a snapshot, as it is written.
+fn written(mut snapshot: PartsSnapshot) -> Vec<Vec<u8>> {
+    let mut pieces = vec![Vec::new(); PARTS];
+    pieces
+        .iter_mut()
+        .for_each(|piece| PartitionedStore::write_piece(&mut snapshot, piece));
+    pieces
+}
+
+#[test]
+fn a_piece_is_written_in_the_order_of_whole_keys_and_its_digest_is_that_of_its_bytes() {
+    // Alike in the first bytes, shorter than those, with zeros at their end; a value as long as what is hashed at once, and around it.
+    let beginnings: [&[u8]; 5] = [b"", b"a", b"a\0", b"aaaaaaaa", b"aaaaaaaa\0"];
+    let ends = (0u32..5000).map(|number| (number.wrapping_mul(0x9e37_79b9)).to_le_bytes());
+    let keys = ends.flat_map(|end| beginnings.map(|beginning| [beginning, &end[..]].concat()));
+    let keys: Vec<Vec<u8>> = keys.chain(beginnings.map(<[u8]>::to_vec)).collect();
+    let mut store = PartitionedStore::default();
+    let mut expected = vec![std::collections::BTreeMap::new(); PARTS];
+    for (number, key) in keys.iter().enumerate() {
+        let value = match number % 500 {
+            0 => vec![number as u8; (64 << 10) - 30 + number / 500],
+            _ => vec![number as u8; number % 40],
+        };
+        store.put(key, &value);
+        expected[parts::place(key, PARTS)].insert(key.clone(), value);
+    }
+    let digests = PartitionedStore::piece_digests(&store.snapshot(), &digester());
+    for ((piece, digest), pairs) in written(store.snapshot()).iter().zip(digests).zip(expected) {
+        let mut sorted = Vec::new();
+        for (key, value) in pairs {
+            sorted.extend_from_slice(&(key.len() as u32).to_le_bytes());
+            sorted.extend_from_slice(&(value.len() as u32).to_le_bytes());
+            sorted.extend_from_slice(&key);
+            sorted.extend_from_slice(&value);
+        }
+        assert!(*piece == sorted, "the pairs of one part, in order");
+        assert_eq!(digest, digester().digest(crate::crypto::Domain::State, piece));
+    }
+}
+
+proptest! {
+    #[test]
+    fn memory_that_is_used_again_has_nothing_left_of_what_was_in_it(
+        rounds in proptest::collection::vec(
+            (proptest::collection::vec((0u16..200, proptest::option::of(0usize..300)), 0..100), 0u8..4),
+            1..12,
+        ),
+    ) {
+        let keys: Vec<u32> = (0..).filter(|key: &u32| parts::place(&key.to_le_bytes(), PARTS) < 4).take(200).collect();
+        let mut store = PartitionedStore::default();
+        let mut model = std::collections::BTreeMap::new();
+        let mut frozen = Vec::new();
+        for (step, (writes, end)) in rounds.into_iter().enumerate() {
+            let mut same = PartitionedStore::default();
+            model.iter().for_each(|(key, value): (&[u8; 4], &Vec<u8>)| same.put(key, value));
+            frozen.push((store.snapshot(), same));
+            if step % 2 == 0 {
+                store.copy_help().unwrap().run();
+            }
+            for (key, value) in writes {
+                let key = keys[usize::from(key)].to_le_bytes();
+                match value {
+                    Some(bytes) => {
+                        let value = vec![step as u8; bytes];
+                        store.put(&key, &value);
+                        model.insert(key, value);
+                    }
+                    None => prop_assert_eq!(store.delete(&key), model.remove(&key).is_some()),
+                }
+            }
+            // Snapshots end in every way there is, and give their memory back: dropped, digested with help, written.
+            if end > 0 {
+                let (mut snapshot, mut same) = frozen.remove(0);
+                let expected = same.snapshot();
+                match end {
+                    1 => drop(snapshot),
+                    2 => {
+                        PartitionedStore::digest_help(&snapshot, &digester()).unwrap().run();
+                        let digest = PartitionedStore::digest_step(&mut snapshot, &digester(), usize::MAX);
+                        prop_assert_eq!(digest, Some(digest_of(&mut same)));
+                    }
+                    _ => prop_assert!(written(snapshot) == written(expected)),
+                }
+            }
+            for key in &keys {
+                let key = key.to_le_bytes();
+                prop_assert_eq!(store.get(&key), model.get(&key).map(Vec::as_slice));
+            }
+        }
+        let mut same = PartitionedStore::default();
+        model.iter().for_each(|(key, value)| same.put(key, value));
+        prop_assert_eq!(digest_of(&mut store), digest_of(&mut same));
+    }
+}
+
+#[test]
+fn what_help_has_digested_is_not_left_to_do() {
+    let mut store = PartitionedStore::default();
+    (0..1000u32).for_each(|key| store.put(&key.to_le_bytes(), &[7; 100]));
+    let snapshot = store.snapshot();
+    let before = PartitionedStore::digest_left_bytes(&snapshot);
+    let help = PartitionedStore::digest_help(&snapshot, &digester()).unwrap();
+    assert_eq!(PartitionedStore::digest_left_bytes(&snapshot), before);
+    help.run();
+    let after = PartitionedStore::digest_left_bytes(&snapshot);
+    assert!(before >= 100_000 + after, "{before} {after}");
+}
+
+#[test]
+fn help_is_asked_for_in_the_quarters_of_the_way_to_a_large_state_and_changes_no_checkpoint() {
+    let mut helped = SingleThreaded::new(kv::Kv, 4, digester(), Epoch::ZERO, light_rule());
+    let mut alone = SingleThreaded::new(kv::Kv, 4, digester(), Epoch::ZERO, light_rule());
+    let (mut states, mut asked) = (Vec::new(), Vec::new());
+    for seq in 1..=12u64 {
+        let (mut events, mut others) = (Vec::new(), Vec::new());
+        // The first three leave a state that is small enough to be always included.
+        let put = put_decision(seq, &vec![seq as u8; if seq <= 3 { 10 } else { 5000 }]);
+        helped.execute(&put, &mut events);
+        alone.execute(&put, &mut others);
+        let (one, other) = (taken(&mut helped, &mut events), taken(&mut alone, &mut others));
+        assert_eq!(one, other);
+        let with_state = one.iter().filter(|taken| taken.light.is_none());
+        states.extend(with_state.map(|taken| taken.claim.seq.get()));
+        for event in events {
+            if let ExecutionEvent::Digesting(help) = event {
+                help.run();
+                asked.push(seq);
+            }
+        }
+    }
+    assert_eq!(states, [1, 2, 3, 6, 9, 12]);
+    assert_eq!(
+        asked,
+        [4, 5, 7, 8, 10, 11],
+        "once in each that ends with a decision"
+    );
+}
