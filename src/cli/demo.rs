@@ -65,7 +65,7 @@ pub(super) struct Demo {
     #[arg(long, default_value_t = 64)]
     payload: usize,
     /// Operations under way at any time, over all clients.
-    #[arg(long, default_value_t = 16_384)]
+    #[arg(long, default_value_t = 32_768)]
     outstanding: usize,
     /// Client identities that share the load.
     #[arg(long, default_value_t = 4)]
