@@ -89,6 +89,8 @@ planted! {
     ViewChangeSignatureUnchecked at Byzantine,
     /// The checkpoint in a view change needs no proof.
     StableProofUnchecked at Byzantine,
+    /// A peer's word that a checkpoint is stable needs no proof.
+    StableWordBelieved at Byzantine,
     /// A view change is not sent again to those that lack it.
     ViewChangeUnsent at Crash,
     /// A replica asks for a view that f others ask for, not f+1.

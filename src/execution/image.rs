@@ -90,6 +90,12 @@ impl ImageHead {
         bytes
     }
 
+    /// The chunk that it is written as.
+    #[must_use]
+    pub fn to_chunk(self) -> Vec<u8> {
+        [&[HEAD][..], &self.to_bytes()].concat()
+    }
+
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let mut bytes: &[u8] = bytes
             .first_chunk::<HEAD_BYTES>()
@@ -294,8 +300,7 @@ impl<S: MonolithicState> CheckpointImage for Image<S> {
     fn next_chunk(&mut self, budget_bytes: usize, chunk: &mut Vec<u8>) -> bool {
         self.next = match std::mem::replace(&mut self.next, Next::Head) {
             Next::Head => {
-                chunk.push(HEAD);
-                chunk.extend_from_slice(&self.head.to_bytes());
+                chunk.extend_from_slice(&self.head.to_chunk());
                 Next::Index
             }
             Next::Index => {

@@ -11,6 +11,7 @@
 //! | [`Status`] | replica → replicas | what the sender has; what it lacks is sent again |
 //! | [`ViewTransferMessage::FetchBatches`], [`BatchResponse`](ViewTransferMessage::BatchResponse) | replica ↔ replica | a batch by its digest |
 //! | [`ViewTransferMessage::Decisions`] | replica → replica | what was decided, believed from f+1 |
+//! | [`ViewTransferMessage::Stable`] | replica → replica | a stable checkpoint with its proof |
 //! | [`LogTransferMessage`] | replica ↔ replica | decisions in bulk |
 //! | [`StateTransferMessage`] | replica ↔ replica | the contents of a checkpoint |
 //! | [`ForwardedRequests`] | replica → leader | frames that clients sent to everybody |

@@ -125,6 +125,9 @@ pub enum ViewTransferMessage {
     BatchResponse(PrePrepare),
     /// "This was decided": f+1 equal ones are believed.
     Decisions(Vec<BatchRef>),
+    /// "This checkpoint is stable": a quorum's signatures of one claim. Those of the replicas that answer may be too few, when others
+    /// are silent.
+    Stable(Vec<SignedCheckpoint>),
 }
 
 impl BatchRef {
@@ -301,6 +304,7 @@ impl ViewTransferMessage {
                 (Kind::System, hint)
             }
             Self::FetchBatches(list) | Self::Decisions(list) => (Kind::System, 40 * list.len()),
+            Self::Stable(proof) => (Kind::System, 112 * proof.len()),
             Self::BatchResponse(message) => (
                 Kind::SystemWithFrames,
                 message.frames.len() + 4 * message.ends.len(),

@@ -39,6 +39,9 @@ pub trait OrderingProtocol {
     /// Another replica's checkpoint arrived.
     fn on_checkpoint(&mut self, now: Time, from: NodeId, checkpoint: SignedCheckpoint, out: &mut Outbox);
 
+    /// Another replica says that a checkpoint is stable, with what is to prove it.
+    fn on_stable(&mut self, now: Time, from: NodeId, proof: &[SignedCheckpoint], out: &mut Outbox);
+
     /// Our own execution took a checkpoint.
     fn on_own_checkpoint(&mut self, now: Time, claim: CheckpointClaim, out: &mut Outbox);
 

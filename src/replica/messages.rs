@@ -101,6 +101,13 @@ impl<S: Stack> Replica<S> {
                 self.ordering
                     .on_decisions(now, from, &refs(decisions), &mut self.outbox);
             }
+            ArchivedViewTransferMessage::Stable(proof) => {
+                if !self.judgements.may_judge(now, from, proof.len()) {
+                    return true;
+                }
+                let proof: Vec<_> = proof.iter().map(|signed| signed.to_checkpoint()).collect();
+                self.ordering.on_stable(now, from, &proof, &mut self.outbox);
+            }
             ArchivedViewTransferMessage::BatchResponse(_) => return false,
         }
         self.carry_out(now);

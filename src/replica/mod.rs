@@ -602,7 +602,9 @@ impl<S: Stack> Replica<S> {
                     return;
                 }
                 self.transfers.released = proposal.seq;
-                if self.transfers.awaiting.is_none() && self.transfers.fed.is_none() {
+                // A state may come that includes it while a slow disk holds it back.
+                let is_included = proposal.seq <= self.executed;
+                if self.transfers.awaiting.is_none() && self.transfers.fed.is_none() && !is_included {
                     self.actions.push(Action::Execute(proposal));
                 }
             }

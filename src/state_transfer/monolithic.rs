@@ -54,7 +54,6 @@ use super::{ImageEvent, ImageTask, StateTransferProtocol, StateTransferState, Ta
 use crate::crypto::Digester;
 use crate::execution::{ImageChunk, ImageError, ImageHead, ImageIndex, MonolithicState, PieceReader};
 use crate::messages::{CheckpointClaim, CheckpointOffer, PieceRange, StateTransferMessage};
-use crate::mutants::{Mutant, active};
 use crate::protocol::{Effect, Outbox, Recipients, Timer};
 use crate::types::{ClusterId, Epoch, NodeId, SeqNo, Signers, Time};
 
@@ -491,13 +490,12 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
         out: &mut Outbox,
     ) {
         let claim = offer.claim();
-        let believed = certified || active(Mutant::StateTargetUncertified);
         if let Phase::Asking { heard, .. } = &mut self.phase
             && let Some(heard) = heard.get_mut(from.index())
         {
             *heard = heard.saturating_add(1);
         }
-        if from == self.node || self.banned.has(from) || !believed {
+        if from == self.node || self.banned.has(from) || !certified {
             return;
         }
         match &mut self.phase {

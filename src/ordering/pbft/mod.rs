@@ -29,7 +29,8 @@
 //!   counts as pre-prepared by the new leader; backups prepare it, and the three phases go on as above, for places
 //!   already decided as well (§4.4). Frames that are not at hand are fetched by digest. Fresh proposals start after max-s.
 //! - *A message for a view that has not begun here:* kept, within bounds, until it begins.
-//! - *[`Status`] of a peer that asks:* it is sent our checkpoints, decisions, votes and proposals that it lacks.
+//! - *A stable checkpoint with its proof, later than ours:* stable here as well, whoever sent it.
+//! - *[`Status`] of a peer that asks:* it is sent our stable checkpoint with its proof, our checkpoints, decisions, votes and proposals that it lacks.
 //! - *Decisions from f+1 distinct replicas that name d for s:* d is committed at s.
 //!
 //! **Why two replicas never decide differently.** Two batches prepared for one (v, s) need two quorums of
@@ -490,6 +491,23 @@ impl OrderingProtocol for Pbft {
         Self::reject(from, self.view, checkpoint.claim().seq, result, out);
         if result.is_ok() {
             self.try_stable(out);
+        }
+    }
+
+    fn on_stable(&mut self, _: Time, from: NodeId, proof: &[SignedCheckpoint], out: &mut Outbox) {
+        let Some(claim) = proof.first().map(SignedCheckpoint::claim) else {
+            return;
+        };
+        let result = match () {
+            () if claim.seq <= self.stable.seq => Err(Rejection::BelowWindow),
+            // It is kept and handed on: nothing may ride on it.
+            () if proof.len() > self.config.quorum.n() => Err(Rejection::BadSignature),
+            () if self.is_certified(claim, proof) || active(Mutant::StableWordBelieved) => Ok(()),
+            () => Err(Rejection::BadSignature),
+        };
+        Self::reject(from, self.view, claim.seq, result, out);
+        if result.is_ok() {
+            self.adopt_stable(claim, proof.to_vec(), out);
         }
     }
 

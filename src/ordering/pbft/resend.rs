@@ -162,7 +162,15 @@ impl Pbft {
         }
         let to = Recipients::One(from);
         let stable = SeqNo::new(status.stable);
-        let checkpoints = self.checkpoints.own_after(self.config.node, stable);
+        let is_later = self.stable.seq > stable && !self.proof.is_empty();
+        if is_later {
+            // Our signature alone is not enough where the others that signed with us are silent, or gone.
+            let message = ViewTransferMessage::Stable(self.proof.clone());
+            let message = message.encode(self.config.cluster, self.config.epoch);
+            self.send_again(to, message, out);
+        }
+        let known = if is_later { self.stable.seq } else { stable };
+        let checkpoints = self.checkpoints.own_after(self.config.node, known);
         let checkpoints: Vec<_> = checkpoints.collect();
         for checkpoint in checkpoints {
             let message = SystemMessage::checkpoint(self.config.cluster, self.config.epoch, checkpoint);

@@ -168,6 +168,12 @@ impl Bench {
         self.told()
     }
 
+    fn stable(&mut self, from: u16, proof: &[SignedCheckpoint]) -> Vec<String> {
+        self.pbft
+            .on_stable(Time::START, NodeId::new(from), proof, &mut self.out);
+        self.told()
+    }
+
     fn status(&mut self, from: u16, at_ms: u64, status: &Status) -> Vec<String> {
         let now = Time::from_nanos(at_ms * 1_000_000);
         self.pbft.on_status(now, NodeId::new(from), status, &mut self.out);
@@ -258,6 +264,10 @@ fn what_text(message: &bytes::Bytes) -> String {
         }
         ArchivedSystemMessage::ViewTransferMessage(message) => match message {
             ArchivedViewTransferMessage::FetchBatches(list) => format!(" fetch {}", places(list)),
+            ArchivedViewTransferMessage::Stable(proof) => {
+                let signers: Vec<_> = proof.iter().map(|signed| signed.signer.to_native()).collect();
+                format!(" stable by {signers:?}")
+            }
             ArchivedViewTransferMessage::Decisions(list) => format!(" decisions {}", places(list)),
             ArchivedViewTransferMessage::BatchResponse(batch) => {
                 format!(" batch {:?} {}", batch.seq(), letter(&batch.digest()))

@@ -39,6 +39,11 @@ impl Actor for FalseWords {
                 }
             }
             ViewTransferMessage::FetchBatches(wanted) => wanted.reverse(),
+            ViewTransferMessage::Stable(proof) => match stage.dice.below(3) {
+                0 => proof.truncate(1),
+                1 => proof.iter_mut().for_each(|signed| signed.digest[0] ^= 1),
+                _ => proof.iter_mut().for_each(|signed| signed.seq += 1),
+            },
             _ => return stage.pass(to, message.clone()),
         }
         stage.lie(to, stage.close_view(said));

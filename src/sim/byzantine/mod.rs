@@ -12,6 +12,7 @@ mod false_words;
 mod forged_checkpoints;
 mod forged_view_changes;
 mod future_bombs;
+mod invented_state;
 mod just_in_time;
 mod leech;
 mod lying_replies;
@@ -80,13 +81,15 @@ pub enum Lie {
     Collude,
     /// Decisions, checkpoints and pieces of states that are not so, for those that catch up.
     FalseTransfers,
+    /// Whole states that never were.
+    InventedState,
     /// Questions without end.
     Leech,
 }
 
 impl Lie {
     /// Every kind.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Equivocate,
         Self::Silent,
         Self::Selective,
@@ -108,6 +111,7 @@ impl Lie {
         Self::FalseWords,
         Self::Collude,
         Self::FalseTransfers,
+        Self::InventedState,
         Self::Leech,
     ];
 
@@ -139,6 +143,7 @@ impl Lie {
             Self::FalseWords => "replica: false decisions, batches, statuses",
             Self::Collude => "replica: all faulty ones collude",
             Self::FalseTransfers => "replica: false transfers",
+            Self::InventedState => "replica: invented states",
             Self::Leech => "replica: asks without end",
         }
     }
@@ -172,6 +177,7 @@ impl Lie {
             Self::FalseWords => Box::new(false_words::FalseWords),
             Self::Collude => Box::new(collude::Collude::default()),
             Self::FalseTransfers => Box::new(false_transfers::FalseTransfers),
+            Self::InventedState => Box::new(invented_state::InventedState::new(knobs.clients())),
             Self::Leech => Box::new(leech::Leech::default()),
         }
     }

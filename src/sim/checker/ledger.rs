@@ -162,6 +162,9 @@ impl Ledger {
                     .flat_map(|change| change.stable_proof)
                     .collect()
             }
+            ArchivedViewTransferMessage::Stable(proof) => {
+                proof.iter().map(|signed| signed.to_checkpoint()).collect()
+            }
             ArchivedViewTransferMessage::Decisions(decisions) => {
                 for decision in decisions.iter().map(|decision| decision.to_ref()) {
                     let key = (decision.seq, decision.digest());

@@ -73,7 +73,10 @@ impl Views {
     pub(super) fn asks(&mut self, now: Time, view: u64) -> Result<(), Broken> {
         let faulty = (self.n - 1) / 3;
         let node = self.node;
-        if view > self.last && self.steady_from.is_some_and(|from| now >= from) {
+        // A leader that left its view does not do its work.
+        let leader = (self.last % self.n as u64) as usize;
+        let is_led = self.asked[leader] <= self.last;
+        if view > self.last && is_led && self.steady_from.is_some_and(|from| now >= from) {
             let what = format!("r{node} asks for v{view}, although everything is in order");
             return Err((Rule::Stability, what));
         }

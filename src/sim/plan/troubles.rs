@@ -56,7 +56,7 @@ impl Plan {
             .collect();
         for (_, lies) in &mut self.liars {
             if dice.chance(60) && *lies != [Lie::Collude] {
-                lies.push(Lie::FalseTransfers);
+                lies.push(dice.pick(&[Lie::FalseTransfers, Lie::InventedState]));
             }
         }
         let straggler = dice.pick(&correct);

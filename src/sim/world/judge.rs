@@ -80,11 +80,14 @@ impl<A: Application> World<A> {
         }
     }
 
-    /// A correct host that is up and has not executed what another such has.
+    /// A correct host that is up and has not executed what f+1 others such have: fewer convince nobody, and what only they have decided is
+    /// decided by the others when something is ordered after it.
     pub(in crate::sim) fn is_behind(&self) -> Option<usize> {
         let able = |host: &usize| self.hosts[*host].is_correct && self.hosts[*host].is_up;
         let last = |host: usize| self.agreement.executed_by(host);
-        let most = (0..self.hosts.len()).filter(able).map(last).max()?;
+        let mut reached: Vec<u64> = (0..self.hosts.len()).filter(able).map(last).collect();
+        reached.sort_unstable_by(|a, b| b.cmp(a));
+        let most = *reached.get(self.knobs.faulty_max())?;
         (0..self.hosts.len()).filter(able).find(|host| last(*host) < most)
     }
 

@@ -112,6 +112,31 @@ fn a_replica_whose_window_the_stable_checkpoint_left_fell_behind() {
 }
 
 #[test]
+fn a_stable_checkpoint_is_believed_with_its_proof_alone_whoever_sends_it() {
+    let mut backup = Bench::new(4, 1);
+    let proof = |seq, letter| [0, 2, 3].map(|signer| signed_by(signer, seq, letter));
+    let refused = |seq: u64| vec![format!("refused r3 v0 s{seq} BadSignature")];
+    assert_eq!(backup.stable(3, &[]), NOTHING);
+    assert_eq!(backup.stable(3, &proof(1, 'k')[..2]), refused(1));
+    let [one, two, _] = proof(1, 'k');
+    assert_eq!(
+        backup.stable(3, &[one, two, two]),
+        refused(1),
+        "signers count, not signatures"
+    );
+    assert_eq!(backup.stable(3, &[one, two, signed_by(3, 1, 'l')]), refused(1));
+    let forged = SignedCheckpoint { signer: 3, ..two };
+    assert_eq!(backup.stable(3, &[one, two, forged]), refused(1));
+    let padded: Vec<_> = proof(1, 'k').into_iter().chain([forged, forged]).collect();
+    assert_eq!(backup.stable(3, &padded), refused(1), "nothing rides on a proof");
+    let first = backup.stable(3, &proof(1, 'k'));
+    assert_eq!(first, ["stable s1 k by [0, 2, 3]"]);
+    assert_eq!(backup.stable(3, &proof(1, 'k')), ["refused r3 v0 s1 BelowWindow"]);
+    let far = backup.stable(3, &proof(WINDOW + 2, 'm'));
+    assert_eq!(far, ["stable s10 m by [0, 2, 3]", "fell behind s10"]);
+}
+
+#[test]
 fn checkpoints_must_be_signed_by_their_sender() {
     let mut backup = Bench::new(4, 1);
     let mut send = |from: u16, signed: SignedCheckpoint| {

@@ -100,6 +100,25 @@ fn decisions_and_checkpoints_are_sent_to_a_peer_that_lacks_them() {
 }
 
 #[test]
+fn a_stable_checkpoint_is_sent_with_its_whole_proof() {
+    let mut backup = Bench::new(4, 1);
+    backup.decide(1, 'a');
+    backup.own_checkpoint(1, 'k');
+    backup.checkpoint(0, 1, 'k');
+    backup.checkpoint(2, 1, 'k');
+    let answer = backup.status(3, 0, &status(0, &[0]));
+    assert_eq!(
+        answer[0], "send stable by [0, 1, 2] r3 after 2",
+        "others may be silent"
+    );
+    let knows = Status {
+        stable: 1,
+        ..status(1, &[])
+    };
+    assert_eq!(backup.status(3, 100, &knows), NOTHING);
+}
+
+#[test]
 fn f_plus_one_equal_words_decide() {
     let mut backup = Bench::new(4, 1);
     backup.proposal(1, 'a');
