@@ -1,10 +1,12 @@
 //! A replica that fell behind, lost part of its directory, or all of it, catches up while the others serve.
 //!
-//! `cargo test --test catch_up`; `ATLAS_CATCH_UP_OPERATIONS=5000000 cargo test --test catch_up` for more operations meanwhile.
+//! `cargo test --test catch_up`; `ATLAS_CATCH_UP_OPERATIONS=5000000 cargo test --release --test catch_up -- --nocapture` for more operations
+//! meanwhile, and to see what the others' clients were served. Times are printed and never asserted: the replica that catches up, the others
+//! and the clients share this machine's cores.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use atlas_smr_replica::Client;
@@ -17,18 +19,31 @@ use atlas_smr_replica::types::NodeId;
 
 mod shared;
 
-use shared::{Replica, alone, connect, init, set, start, status};
+use shared::load::{Load, Rates};
+use shared::{Replica, alone, client, connect, init, set, start, status, status_of_all};
 
 /// Long enough for a busy machine; a test that waits so long has failed.
 const LIMIT: Duration = Duration::from_secs(120);
 const CHECKPOINT_DECISIONS: u64 = 50;
 const WINDOW: u64 = 200;
+/// Replicas that work are no more decisions apart: they are not asked at the very same time.
+const NEAR: u64 = 64;
 
 fn operations() -> u64 {
     std::env::var("ATLAS_CATCH_UP_OPERATIONS")
         .ok()
         .and_then(|operations| operations.parse().ok())
         .unwrap_or(60_000)
+}
+
+/// Operations under way: a full load, with several checkpoints in it however few operations there are.
+fn outstanding() -> usize {
+    (operations() / 500).clamp(128, 4096) as usize
+}
+
+/// For how many windows the service is watched before and after a replica catches up.
+fn windows() -> usize {
+    if operations() >= 1_000_000 { 50 } else { 10 }
 }
 
 fn filling(first_key: u64, keys: u64) -> Filling {
@@ -38,6 +53,45 @@ fn filling(first_key: u64, keys: u64) -> Filling {
         value_bytes: 64,
         outstanding: 128,
     }
+}
+
+/// A load on a cluster of processes.
+fn load(dir: &Path) -> Load {
+    Load::start(&[client(dir, 1), client(dir, 2)], outstanding())
+}
+
+fn some_windows(load: &Load) -> Rates {
+    let mut left = windows();
+    load.watch(|| {
+        left -= 1;
+        left > 0
+    })
+}
+
+/// Watches what clients are served by three replicas, while the fourth starts and catches up, and by four; prints it.
+fn watch_catch_up(what: &str, load: &Load, start: impl FnOnce(), mut is_there: impl FnMut() -> bool) {
+    let three = some_windows(load);
+    let begin = Instant::now();
+    start();
+    let ready = begin.elapsed();
+    let meanwhile = load.watch(|| {
+        assert!(begin.elapsed() < LIMIT, "it catches up");
+        !is_there()
+    });
+    let took = begin.elapsed();
+    let four = some_windows(load);
+    let (before, during, after) = (three.median(), meanwhile.median(), four.median());
+    println!(
+        "{what}: started in {:.2} s, caught up after {:.2} s; operations/s, medians of windows: {before:.0} ({}) with three replicas, \
+         {during:.0} ({}) meanwhile, {after:.0} ({}) with four: {:.2} of before, {:.2} of after",
+        ready.as_secs_f64(),
+        took.as_secs_f64(),
+        three.windows(),
+        meanwhile.windows(),
+        four.windows(),
+        during / before,
+        during / after,
+    );
 }
 
 /// A key-value cluster with many checkpoints that keeps next to no decisions for those who lag behind.
@@ -76,15 +130,15 @@ fn number(dir: &Path, node: usize, field: &str) -> u64 {
     status(dir, node).map_or(0, |row| row[field].as_u64().unwrap())
 }
 
-/// Waits until a replica has executed what the others had when this was asked, and its state came from others.
-fn wait_for_state(dir: &Path, node: usize) {
-    let target = number(dir, 0, "executed").max(number(dir, 1, "executed"));
-    wait("it catches up", || {
-        status(dir, node).is_some_and(|row| {
-            let states = row["counters"]["states_transferred"].as_u64().unwrap();
-            states > 0 && row["executed"].as_u64().unwrap() >= target
-        })
-    });
+/// Whether replica 3 executes what the others do, as they do it, on a state that came from others.
+fn has_caught_up(dir: &Path) -> bool {
+    let Some(all) = status_of_all(dir) else {
+        return false;
+    };
+    let executed = |node: usize| all[node]["executed"].as_u64();
+    let states = all[3]["counters"]["states_transferred"].as_u64();
+    let (own, most) = (executed(3), (0..3).filter_map(executed).max());
+    states > Some(0) && own.zip(most).is_some_and(|(own, most)| own + NEAR >= most)
 }
 
 /// Waits until these replicas have executed the same, and have the same state.
@@ -97,27 +151,6 @@ fn wait_for_equal_states(dir: &Path, nodes: &[usize]) {
             && ["executed", "checkpoint", "checkpoint_digest"]
                 .into_iter()
                 .all(same)
-    });
-}
-
-/// Runs a load while `disturb` does its worst; every operation has to succeed.
-fn under_load(client: &Client, disturb: impl FnOnce()) {
-    struct Stop<'a>(&'a AtomicBool);
-    impl Drop for Stop<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Release);
-        }
-    }
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Acquire) {
-                fill(client, filling(0, 2000)).expect("the service goes on");
-            }
-        });
-        // A test that fails ends the load as well.
-        let _stop = Stop(&stop);
-        disturb();
     });
 }
 
@@ -135,16 +168,20 @@ fn a_replica_that_was_down_for_longer_than_the_others_remember_gets_their_state_
     let client = connect(dir.path(), 0);
     fill(&client, filling(0, 5000)).unwrap();
     drop(replicas.remove(3));
-    fill(&client, filling(5000, operations())).unwrap();
+    let load = load(dir.path());
+    load.run(operations());
     let ran = number(dir.path(), 0, "executed");
     assert!(
         ran > 4 * CHECKPOINT_DECISIONS,
         "several checkpoints were taken: {ran} decisions"
     );
-    under_load(&client, || {
-        restart(dir.path(), &mut replicas, &[]);
-        wait_for_state(dir.path(), 3);
-    });
+    watch_catch_up(
+        "down",
+        &load,
+        || restart(dir.path(), &mut replicas, &[]),
+        || has_caught_up(dir.path()),
+    );
+    load.end();
     wait_for_equal_states(dir.path(), &[0, 1, 2, 3]);
 }
 
@@ -171,15 +208,23 @@ fn a_replica_with_a_damaged_log_abstains_catches_up_and_then_votes_again() {
     let dir = cluster();
     let mut replicas = start(dir.path());
     let client = connect(dir.path(), 0);
-    fill(&client, filling(0, operations() / 2)).unwrap();
+    let load = load(dir.path());
+    load.run(operations() / 20);
     drop(replicas.remove(3));
     damage_log(dir.path());
+    load.run(operations());
     let mark = dir.path().join("r3-data/abstain");
-    under_load(&client, || {
-        restart(dir.path(), &mut replicas, &[]);
-        assert!(mark.exists(), "it may have forgotten votes");
-        wait("it votes again", || !mark.exists());
-    });
+    watch_catch_up(
+        "log damaged",
+        &load,
+        || {
+            restart(dir.path(), &mut replicas, &[]);
+            assert!(mark.exists(), "it may have forgotten votes");
+        },
+        || has_caught_up(dir.path()),
+    );
+    wait("it votes again", || !mark.exists());
+    load.end();
     let evidence = dir.path().join("r3-data/log.damaged-1");
     assert!(evidence.is_dir(), "the evidence is kept");
     wait_for_equal_states(dir.path(), &[0, 1, 2, 3]);
@@ -195,7 +240,8 @@ fn a_replica_that_lost_its_directory_comes_back_when_it_is_told_to_and_takes_par
     let dir = cluster();
     let mut replicas = start(dir.path());
     let client = connect(dir.path(), 0);
-    fill(&client, filling(0, operations() / 4)).unwrap();
+    let load = load(dir.path());
+    load.run(operations() / 4);
     drop(replicas.remove(3));
     std::fs::remove_dir_all(dir.path().join("r3-data")).unwrap();
     let refused = Command::new(env!("CARGO_BIN_EXE_atlas"))
@@ -209,22 +255,25 @@ fn a_replica_that_lost_its_directory_comes_back_when_it_is_told_to_and_takes_par
 
     let mark = dir.path().join("r3-data/abstain");
     let mut leader = replicas.remove(0);
-    under_load(&client, || {
-        restart(dir.path(), &mut replicas, &["--repair"]);
-        wait_for_state(dir.path(), 3);
-        // Past everything it may have voted on; but it may have asked for a view, so it votes in the next one at the earliest.
-        let passed = number(dir.path(), 3, "executed") + 2 * WINDOW;
-        wait("a checkpoint comes", || number(dir.path(), 3, "stable") > passed);
-        assert!(mark.exists());
-        let phase = status(dir.path(), 3).unwrap()["phase"]
-            .as_str()
-            .unwrap()
-            .to_owned();
-        assert!(phase.contains("abstaining until"), "{phase}");
-        // The two that are left cannot change the view, nor decide, without it.
-        leader.0.kill().unwrap();
-        wait("it votes again", || !mark.exists());
-    });
+    watch_catch_up(
+        "directory lost",
+        &load,
+        || restart(dir.path(), &mut replicas, &["--repair"]),
+        || has_caught_up(dir.path()),
+    );
+    // Past everything it may have voted on; but it may have asked for a view, so it votes in the next one at the earliest.
+    let passed = number(dir.path(), 3, "executed") + 2 * WINDOW;
+    wait("a checkpoint comes", || number(dir.path(), 3, "stable") > passed);
+    assert!(mark.exists());
+    let phase = status(dir.path(), 3).unwrap()["phase"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(phase.contains("abstaining until"), "{phase}");
+    // The two that are left cannot change the view, nor decide, without it.
+    leader.0.kill().unwrap();
+    wait("it votes again", || !mark.exists());
+    load.end();
     fill(&client, filling(0, 2000)).expect("it votes");
     wait_for_equal_states(dir.path(), &[1, 2, 3]);
 }
@@ -265,11 +314,22 @@ fn one_donor_that_lies_and_one_that_stalls_do_not_keep_a_replica_from_catching_u
     assert!(refused > 0, "a lie was told, and found out");
 
     cluster.stop(late).unwrap();
-    fill(&client, filling(30_000, 30_000)).unwrap();
-    under_load(&client, || {
-        cluster.restart(late).unwrap();
-        wait("it catches up under load", || states(&cluster) > 0);
-    });
+    let load = Load::start(&[cluster.client(1), cluster.client(2)], outstanding());
+    load.run(operations());
+    let cluster = RefCell::new(cluster);
+    watch_catch_up(
+        "a donor lies, another stalls",
+        &load,
+        || cluster.borrow_mut().restart(late).unwrap(),
+        || {
+            let cluster = cluster.borrow();
+            let executed = |node: NodeId| cluster.replica(node).unwrap().standing().executed.get();
+            let most = NodeId::all(3).map(executed).max().unwrap();
+            states(&cluster) > 0 && executed(late) + NEAR >= most
+        },
+    );
+    load.end();
+    let cluster = cluster.into_inner();
     let digests = cluster.digests(LIMIT);
     assert_eq!(digests.len(), 4);
     assert!(

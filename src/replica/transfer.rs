@@ -343,8 +343,11 @@ impl<S: Stack> Replica<S> {
             LogTransferState::OutOfReach { certain } => {
                 self.log_transfer.end(&mut self.outbox);
                 let after = self.ordering.decided();
-                // One replica's word alone sends nobody looking for a state.
-                if certain || self.transfers.reached(self.settings.quorum.weak()) > after {
+                // One replica's word alone sends nobody looking for a state, or for another one than that which comes. If f+1 say so, a state
+                // no later than our decisions is of no use: nothing would go on from there.
+                let is_idle = self.state_transfer.state() == StateTransferState::Idle;
+                let is_behind = self.transfers.reached(self.settings.quorum.weak()) > after;
+                if certain || (is_idle && is_behind) {
                     self.begin_state_transfer(now, after);
                 }
             }

@@ -110,7 +110,7 @@ pub struct Target {
 /// A protocol that brings the state of a checkpoint from other replicas: a deterministic state machine (see
 /// [`crate::protocol`]). Its tasks are effects; see [`Effect::Image`](crate::protocol::Effect::Image).
 pub trait StateTransferProtocol {
-    /// Starts to look for a checkpoint after this place, or goes on.
+    /// Starts to look for a checkpoint after this place, or goes on with one that is on its way, unless it is no later.
     fn begin(&mut self, now: Time, after: SeqNo, out: &mut Outbox);
 
     /// Ends whatever runs: the state is not needed. Only while nothing is being kept yet.

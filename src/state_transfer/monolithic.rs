@@ -10,12 +10,16 @@
 //! ```
 //!
 //! **Events**
-//! - *[Begin](StateTransferProtocol::begin):* everybody is asked for offers, again and again until there is one.
+//! - *[Begin](StateTransferProtocol::begin):* everybody is asked for offers, again and again until there is one. If a checkpoint is on its
+//!   way that does not come after the place to begin at, it is given up, unless all of it has come. Who lied in earlier transfers stays
+//!   banned, and who stalled counts as one that stalled, if they were not long ago: checkpoints may be forgotten faster than one patience
+//!   lasts, and then a transfer that starts without that knowledge is as useless as the one before.
 //! - *Offers with a certificate, after the place we have:* one that a quorum less ourselves offers, or else, of those made when the
 //!   first tick ends, the one that most donors offer (the newest of equals) becomes the target; whoever offers exactly it is a donor. Donors that stalled before count only
 //!   if nobody else offers anything: one that is always the first with the newest checkpoint, and then sends nothing, holds nobody up.
 //! - *Head and index arrive:* checked against the claim. From here on the checkpoint's chain is known.
-//! - *A donor has nothing to send:* it gets the next block of pieces that nobody is to send.
+//! - *A donor has nothing to send:* it gets the next block of pieces that nobody is to send. Donors that stalled get none while another one
+//!   is left.
 //! - *A chunk of pieces:* each piece is checked against the index and handed to the disk; the rest of the block is asked
 //!   for when the answer ends.
 //! - *A chunk that fails its check:* the donor lies; it is banned. What comes late, twice or out of order is no lie.
@@ -67,6 +71,8 @@ const OFFERS_MAX: u8 = 8;
 const LATE_SHARE: u32 = 8;
 /// After so many times a donor's patience without any progress, everything starts again.
 const STALLS_MAX: u32 = 4;
+/// Who stalled is as good as any other when nothing was transferred for so long.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 
 /// What may be chosen freely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,12 +120,14 @@ pub struct PieceTransfer<S> {
     donors: Signers,
     /// They were silent, or have it no more.
     tired: Signers,
-    /// They were silent in earlier attempts of this transfer.
+    /// They were silent in earlier attempts.
     stalled: Signers,
     /// They lied.
     banned: Signers,
     phase: Phase,
     target: Option<Target>,
+    /// When a transfer ran last.
+    ran: Time,
     lies: u64,
     turn: usize,
     tuning: PieceTransferTuning,
@@ -144,6 +152,7 @@ impl<S: MonolithicState> PieceTransfer<S> {
             banned: Signers::NONE,
             phase: Phase::Idle,
             target: None,
+            ran: Time::START,
             lies: 0,
             turn: 0,
             tuning: PieceTransferTuning::default(),
@@ -171,6 +180,7 @@ impl<S: MonolithicState> PieceTransfer<S> {
             }
         }
         self.claim = None;
+        self.target = None;
         self.donors = Signers::NONE;
         self.tired = Signers::NONE;
         self.phase = Phase::Asking {
@@ -190,14 +200,32 @@ impl<S: MonolithicState> PieceTransfer<S> {
         out.send(to, message.encode(self.cluster, self.epoch));
     }
 
+    /// How little is to be expected of a donor: it was silent in this attempt, or in an earlier one.
+    fn reluctance(&self, donor: NodeId) -> u8 {
+        match (self.tired.has(donor), self.stalled.has(donor)) {
+            (true, _) => 2,
+            (false, true) => 1,
+            (false, false) => 0,
+        }
+    }
+
+    /// Those of whom most is to be expected.
+    fn best_donors(&self) -> Vec<NodeId> {
+        let usable = || self.donors.iter().filter(|donor| !self.banned.has(*donor));
+        let least = usable().map(|donor| self.reluctance(donor)).min();
+        usable()
+            .filter(|donor| Some(self.reluctance(*donor)) == least)
+            .collect()
+    }
+
     /// A donor that may be asked and is not busy; those that were silent only if there is nobody else.
     fn next_donor(&mut self, is_busy: impl Fn(NodeId) -> bool) -> Option<NodeId> {
-        for tired in [false, true] {
+        for reluctance in 0..=2 {
             for _ in 0..self.n {
                 self.turn = (self.turn + 1) % self.n;
                 let donor = NodeId::new(self.turn as u16);
                 let is_donor = self.donors.has(donor) && !self.banned.has(donor);
-                if is_donor && self.tired.has(donor) == tired && !is_busy(donor) {
+                if is_donor && self.reluctance(donor) == reluctance && !is_busy(donor) {
                     return Some(donor);
                 }
             }
@@ -316,6 +344,7 @@ impl<S: MonolithicState> PieceTransfer<S> {
     /// Gives idle donors blocks of pieces that nobody is to send.
     fn fetch_pieces(&mut self, now: Time, out: &mut Outbox) {
         loop {
+            let best = self.best_donors();
             let Phase::Receiving(receiving) = &mut self.phase else {
                 return;
             };
@@ -323,8 +352,8 @@ impl<S: MonolithicState> PieceTransfer<S> {
                 return;
             }
             let busy: Vec<bool> = receiving.blocks.iter().map(Option::is_some).collect();
-            let mut usable = self.donors.iter().filter(|donor| !self.banned.has(*donor));
-            if busy.contains(&true) && usable.all(|donor| busy[donor.index()]) {
+            let is_busy = |donor: &NodeId| busy[donor.index()];
+            if busy.contains(&true) && best.iter().all(is_busy) {
                 return;
             }
             let late = now
@@ -423,11 +452,18 @@ impl<S: MonolithicState> PieceTransfer<S> {
 impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
     fn begin(&mut self, now: Time, after: SeqNo, out: &mut Outbox) {
         self.after = self.after.max(after);
-        if matches!(self.phase, Phase::Idle) {
-            (self.banned, self.stalled, self.tired) = (Signers::NONE, Signers::NONE, Signers::NONE);
-            self.ask(now, out);
-            out.set_timer(Timer::StateTransfer, now.after(TICK));
+        if now.since(self.ran) >= FORGIVEN_AFTER {
+            (self.stalled, self.tired) = (Signers::NONE, Signers::NONE);
         }
+        self.ran = now;
+        let is_late = self.claim.is_some_and(|claim| claim.seq <= after);
+        match self.phase {
+            Phase::Idle => {}
+            Phase::Opening { .. } | Phase::Receiving(_) if is_late => {}
+            _ => return,
+        }
+        self.ask(now, out);
+        out.set_timer(Timer::StateTransfer, now.after(TICK));
     }
 
     fn end(&mut self, out: &mut Outbox) {
@@ -541,6 +577,9 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
     }
 
     fn on_timeout(&mut self, now: Time, out: &mut Outbox) {
+        if !matches!(self.phase, Phase::Idle) {
+            self.ran = now;
+        }
         match &mut self.phase {
             Phase::Idle => return,
             Phase::Installing => {}

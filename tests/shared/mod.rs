@@ -14,6 +14,8 @@ use atlas_smr_replica::Client;
 use atlas_smr_replica::config::ClientConfig;
 use tempfile::TempDir;
 
+pub mod load;
+
 /// A replica's process; killed when dropped.
 pub struct Replica(pub Child);
 
@@ -108,21 +110,30 @@ pub fn start(dir: &Path) -> Vec<Replica> {
     replicas
 }
 
-pub fn connect(dir: &Path, client: usize) -> Client {
+pub fn client(dir: &Path, client: usize) -> ClientConfig {
     let mut config = ClientConfig::load(&dir.join(format!("c{client}.toml"))).unwrap();
     config.tuning.retransmit_timeout_ms = 100;
     config.tuning.deadline_ms = 60_000;
-    futures_lite::future::block_on(Client::connect(config)).unwrap()
+    config
 }
 
-/// What `atlas status --json` says of one replica; `None` while it does not answer.
-pub fn status(dir: &Path, node: usize) -> Option<serde_json::Value> {
+pub fn connect(dir: &Path, number: usize) -> Client {
+    futures_lite::future::block_on(Client::connect(client(dir, number))).unwrap()
+}
+
+/// What `atlas status --json` says of every replica; `None` while it says nothing.
+pub fn status_of_all(dir: &Path) -> Option<serde_json::Value> {
     let output = Command::new(env!("CARGO_BIN_EXE_atlas"))
         .args(["status", "--json", "--config"])
         .arg(dir.join("c3.toml"))
         .output();
     let all: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).ok()?;
-    let row = all["replicas"][node].clone();
+    Some(all["replicas"].clone())
+}
+
+/// What it says of one; `None` while that does not answer.
+pub fn status(dir: &Path, node: usize) -> Option<serde_json::Value> {
+    let row = status_of_all(dir)?[node].clone();
     row["error"].is_null().then_some(row)
 }
 

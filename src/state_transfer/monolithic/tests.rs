@@ -387,3 +387,70 @@ fn a_flood_of_offers_is_not_judged() {
         "there is a target"
     );
 }
+
+#[test]
+fn who_stalled_in_an_earlier_transfer_is_not_waited_for_in_the_next() {
+    let (first, second) = (checkpoint(10), checkpoint(20));
+    let mut bench = Bench::new();
+    let stalling = 1;
+    for (target, pause_ms) in [(&first, 1100), (&second, 0)] {
+        bench
+            .transfer
+            .begin(bench.now, target.0.seq.minus(1), &mut bench.out);
+        (0..3).for_each(|donor| bench.offer(donor, target.0));
+        bench.wait_ms(50);
+        bench.serve(target, stalling);
+        // It is the first to be asked for the head, and for some of the pieces.
+        for _ in 0..3 {
+            bench.wait_ms(pause_ms);
+            bench.serve(target, stalling);
+        }
+        assert_eq!(bench.completed, Some(target.0.seq));
+        bench.transfer.on_installed(target.0.seq, &mut bench.out);
+        bench.act();
+    }
+    // Long afterwards it is asked like any other.
+    bench.now = bench.now.after(FORGIVEN_AFTER);
+    let third = checkpoint(30);
+    bench.transfer.begin(bench.now, second.0.seq, &mut bench.out);
+    (0..3).for_each(|donor| bench.offer(donor, third.0));
+    bench.wait_ms(50);
+    let mut gave = Signers::NONE;
+    while bench.completed != Some(third.0.seq) {
+        let asked = bench.asked();
+        assert!(!asked.is_empty());
+        for question in asked {
+            gave.add(question.0);
+            bench.answer(question, &third, usize::MAX);
+        }
+    }
+    assert!(gave.has(NodeId::new(stalling)));
+}
+
+#[test]
+fn a_checkpoint_that_is_no_later_than_what_is_needed_is_given_up_until_all_of_it_has_come() {
+    let (old, new) = (checkpoint(10), checkpoint(20));
+    let mut bench = Bench::new();
+    (0..3).for_each(|donor| bench.offer(donor, old.0));
+    bench.wait_ms(50);
+    let head = bench.asked().remove(0);
+    bench.answer(head, &old, usize::MAX);
+    assert!(bench.transfer.take_target().is_some());
+    bench
+        .transfer
+        .begin(bench.now, old.0.seq.minus(1), &mut bench.out);
+    assert_eq!(bench.questions, 1, "it is what is looked for");
+    bench.transfer.begin(bench.now, old.0.seq, &mut bench.out);
+    bench.act();
+    assert_eq!(bench.transfer.state(), StateTransferState::Asking);
+    (0..3).for_each(|donor| bench.offer(donor, new.0));
+    bench.wait_ms(50);
+    bench.serve(&new, 3);
+    assert_eq!(bench.completed, Some(new.0.seq));
+    // What has come is on its way to execution.
+    bench.transfer.begin(bench.now, new.0.seq, &mut bench.out);
+    assert_eq!(
+        bench.transfer.state(),
+        StateTransferState::Installing { seq: new.0.seq }
+    );
+}
