@@ -19,11 +19,13 @@ use atlas_smr_replica::types::NodeId;
 
 mod shared;
 
-use shared::load::{Load, Rates};
+use shared::load::{Load, Service, cpu_of};
 use shared::{Replica, alone, client, connect, init, set, start, status, status_of_all};
 
 /// Long enough for a busy machine; a test that waits so long has failed.
 const LIMIT: Duration = Duration::from_secs(120);
+/// For so long the service is watched before and after a replica catches up.
+const WATCHED: Duration = Duration::from_millis(if cfg!(debug_assertions) { 400 } else { 1500 });
 const CHECKPOINT_DECISIONS: u64 = 50;
 const WINDOW: u64 = 200;
 /// Replicas that work are no more decisions apart: they are not asked at the very same time.
@@ -41,9 +43,9 @@ fn outstanding() -> usize {
     (operations() / 500).clamp(128, 4096) as usize
 }
 
-/// For how many windows the service is watched before and after a replica catches up.
-fn windows() -> usize {
-    if operations() >= 1_000_000 { 50 } else { 10 }
+/// How often a replica is stopped and catches up, where it can be done again: once is not a figure.
+fn rounds() -> u64 {
+    if operations() >= 1_000_000 { 7 } else { 1 }
 }
 
 fn filling(first_key: u64, keys: u64) -> Filling {
@@ -60,37 +62,67 @@ fn load(dir: &Path) -> Load {
     Load::start(&[client(dir, 1), client(dir, 2)], outstanding())
 }
 
-fn some_windows(load: &Load) -> Rates {
-    let mut left = windows();
-    load.watch(|| {
-        left -= 1;
-        left > 0
-    })
+/// What clients were served by three replicas, while the fourth caught up, and by four.
+struct Round {
+    seconds: f64,
+    before: Service,
+    meanwhile: Service,
+    after: Service,
 }
 
-/// Watches what clients are served by three replicas, while the fourth starts and catches up, and by four; prints it.
-fn watch_catch_up(what: &str, load: &Load, start: impl FnOnce(), mut is_there: impl FnMut() -> bool) {
-    let three = some_windows(load);
+/// Watches what clients are served before a replica starts, until it has caught up, and afterwards.
+fn watch_catch_up(
+    load: &Load,
+    others_cpu: impl Fn() -> Duration,
+    start: impl FnOnce(),
+    mut is_there: impl FnMut() -> bool,
+) -> Round {
+    // Asked all the time, so that asking costs the same before, meanwhile and afterwards.
+    let for_a_while = |is_there: &mut dyn FnMut() -> bool| {
+        let begin = Instant::now();
+        load.watch(&others_cpu, || {
+            is_there();
+            begin.elapsed() < WATCHED
+        })
+    };
+    let before = for_a_while(&mut is_there);
     let begin = Instant::now();
     start();
-    let ready = begin.elapsed();
-    let meanwhile = load.watch(|| {
+    let meanwhile = load.watch(&others_cpu, || {
         assert!(begin.elapsed() < LIMIT, "it catches up");
         !is_there()
     });
-    let took = begin.elapsed();
-    let four = some_windows(load);
-    let (before, during, after) = (three.median(), meanwhile.median(), four.median());
+    let seconds = begin.elapsed().as_secs_f64();
+    let after = for_a_while(&mut is_there);
+    Round {
+        seconds,
+        before,
+        meanwhile,
+        after,
+    }
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+fn report(what: &str, rounds: &[Round]) {
+    let of = |figure: &dyn Fn(&Round) -> f64| median(rounds.iter().map(figure).collect());
     println!(
-        "{what}: started in {:.2} s, caught up after {:.2} s; operations/s, medians of windows: {before:.0} ({}) with three replicas, \
-         {during:.0} ({}) meanwhile, {after:.0} ({}) with four: {:.2} of before, {:.2} of after",
-        ready.as_secs_f64(),
-        took.as_secs_f64(),
-        three.windows(),
-        meanwhile.windows(),
-        four.windows(),
-        during / before,
-        during / after,
+        "{what}: caught up after {:.2} s; {:.0} operations/s with three replicas, {:.0} meanwhile, {:.0} with four: {:.2} of before, {:.2} of \
+         after; the others' processor time: {:.2}, {:.2} and {:.2} us per operation (medians of {} rounds, {} operations in the first)",
+        of(&|round| round.seconds),
+        of(&|round| round.before.operations_per_second),
+        of(&|round| round.meanwhile.operations_per_second),
+        of(&|round| round.after.operations_per_second),
+        of(&|round| round.meanwhile.operations_per_second / round.before.operations_per_second),
+        of(&|round| round.meanwhile.operations_per_second / round.after.operations_per_second),
+        of(&|round| round.before.cpu_us_per_operation),
+        of(&|round| round.meanwhile.cpu_us_per_operation),
+        of(&|round| round.after.cpu_us_per_operation),
+        rounds.len(),
+        operations(),
     );
 }
 
@@ -175,12 +207,20 @@ fn a_replica_that_was_down_for_longer_than_the_others_remember_gets_their_state_
         ran > 4 * CHECKPOINT_DECISIONS,
         "several checkpoints were taken: {ran} decisions"
     );
-    watch_catch_up(
-        "down",
-        &load,
-        || restart(dir.path(), &mut replicas, &[]),
-        || has_caught_up(dir.path()),
-    );
+    let others: Vec<u32> = replicas.iter().map(|replica| replica.0.id()).collect();
+    let round = |round: u64| {
+        if round > 0 {
+            drop(replicas.remove(3));
+            load.run(operations() / 8);
+        }
+        watch_catch_up(
+            &load,
+            || cpu_of(&others),
+            || restart(dir.path(), &mut replicas, &[]),
+            || has_caught_up(dir.path()),
+        )
+    };
+    report("down", &(0..rounds()).map(round).collect::<Vec<_>>());
     load.end();
     wait_for_equal_states(dir.path(), &[0, 1, 2, 3]);
 }
@@ -214,15 +254,17 @@ fn a_replica_with_a_damaged_log_abstains_catches_up_and_then_votes_again() {
     damage_log(dir.path());
     load.run(operations());
     let mark = dir.path().join("r3-data/abstain");
-    watch_catch_up(
-        "log damaged",
+    let others: Vec<u32> = replicas.iter().map(|replica| replica.0.id()).collect();
+    let round = watch_catch_up(
         &load,
+        || cpu_of(&others),
         || {
             restart(dir.path(), &mut replicas, &[]);
             assert!(mark.exists(), "it may have forgotten votes");
         },
         || has_caught_up(dir.path()),
     );
+    report("log damaged", &[round]);
     wait("it votes again", || !mark.exists());
     load.end();
     let evidence = dir.path().join("r3-data/log.damaged-1");
@@ -255,12 +297,14 @@ fn a_replica_that_lost_its_directory_comes_back_when_it_is_told_to_and_takes_par
 
     let mark = dir.path().join("r3-data/abstain");
     let mut leader = replicas.remove(0);
-    watch_catch_up(
-        "directory lost",
+    let others: Vec<u32> = replicas.iter().map(|replica| replica.0.id()).collect();
+    let round = watch_catch_up(
         &load,
+        || cpu_of(&[&others[..], &[leader.0.id()]].concat()),
         || restart(dir.path(), &mut replicas, &["--repair"]),
         || has_caught_up(dir.path()),
     );
+    report("directory lost", &[round]);
     // Past everything it may have voted on; but it may have asked for a view, so it votes in the next one at the earliest.
     let passed = number(dir.path(), 3, "executed") + 2 * WINDOW;
     wait("a checkpoint comes", || number(dir.path(), 3, "stable") > passed);
@@ -313,20 +357,34 @@ fn one_donor_that_lies_and_one_that_stalls_do_not_keep_a_replica_from_catching_u
     let refused = cluster.replica(late).unwrap().counter("chunks_refused");
     assert!(refused > 0, "a lie was told, and found out");
 
-    cluster.stop(late).unwrap();
     let load = Load::start(&[cluster.client(1), cluster.client(2)], outstanding());
-    load.run(operations());
     let cluster = RefCell::new(cluster);
-    watch_catch_up(
+    let round = |round: u64| {
+        cluster.borrow_mut().stop(late).unwrap();
+        load.run(if round == 0 {
+            operations()
+        } else {
+            operations() / 8
+        });
+        watch_catch_up(
+            &load,
+            // All replicas are in this process: whose time it was is not told.
+            || Duration::ZERO,
+            || cluster.borrow_mut().restart(late).unwrap(),
+            || {
+                let cluster = cluster.borrow();
+                let executed = |node: NodeId| Some(cluster.replica(node)?.standing().executed.get());
+                let most = NodeId::all(3).filter_map(executed).max();
+                let near = executed(late)
+                    .zip(most)
+                    .is_some_and(|(own, most)| own + NEAR >= most);
+                near && states(&cluster) > 0
+            },
+        )
+    };
+    report(
         "a donor lies, another stalls",
-        &load,
-        || cluster.borrow_mut().restart(late).unwrap(),
-        || {
-            let cluster = cluster.borrow();
-            let executed = |node: NodeId| cluster.replica(node).unwrap().standing().executed.get();
-            let most = NodeId::all(3).map(executed).max().unwrap();
-            states(&cluster) > 0 && executed(late) + NEAR >= most
-        },
+        &(0..rounds()).map(round).collect::<Vec<_>>(),
     );
     load.end();
     let cluster = cluster.into_inner();

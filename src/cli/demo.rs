@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{CommandError, parse_auth};
+use super::{CommandError, demo_durability, parse_auth};
 use crate::config::{Agreement, AppKind, ClientTuning, Durability, ExecutionConfig, ExecutorKind, ReadLevel};
 use crate::load::{
     ClusterOptions, DonorLie, LoadOptions, LocalCluster, Pace, Report, Shape, draw_histogram, run_load,
@@ -53,7 +53,7 @@ impl Byzantine {
 }
 
 /// Run a cluster and its load in this process, and show what it does.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct Demo {
     /// Replicas; n = 3f+1 of them tolerate f faulty ones.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -103,6 +103,9 @@ pub(super) struct Demo {
     /// What is on disk before a vote or a reply leaves; async and none are for comparison.
     #[arg(long, value_enum, default_value = "sync")]
     durability: Durability,
+    /// Show what it costs to have everything on disk: runs with sync and with none take turns.
+    #[arg(long, conflicts_with_all = ["durability", "kill_leader_after", "byzantine", "json"])]
+    compare_durability: bool,
     /// Kill the replica that leads after so many seconds of the measured time.
     #[arg(long)]
     kill_leader_after: Option<f64>,
@@ -167,6 +170,16 @@ impl Demo {
     }
 
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
+        if self.compare_durability {
+            let directory = self.data.clone().unwrap_or_else(std::env::temp_dir);
+            return demo_durability::run(&directory, |durability| {
+                let options = Self {
+                    durability,
+                    ..self.clone()
+                };
+                options.run_one(None)
+            });
+        }
         let Some(byzantine) = self.byzantine else {
             return self.finish(&self.run_one(None)?);
         };

@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod demo;
 mod demo_catch_up;
+mod demo_durability;
 mod doctor;
 mod format;
 mod init;

@@ -8,8 +8,8 @@ use atlas_smr_replica::client::{Engine, EngineHandle};
 use atlas_smr_replica::config::{AppKind, ClientConfig};
 use atlas_smr_replica::load::{Control, LoadDriver, Pace, Shape, Workload};
 
-/// Throughput is told as the median of windows so long: one that waits for a slow sync, or for somebody else's compiler, counts as one.
-const WINDOW: Duration = Duration::from_millis(100);
+/// How often a watched load is looked at.
+const GLANCE: Duration = Duration::from_millis(100);
 /// Small enough a state that every checkpoint includes it.
 const KEYS: u64 = 200_000;
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -60,16 +60,17 @@ impl Load {
         }
     }
 
-    /// Operations answered a second, window after window, while `goes_on`; asked once a window. One window at least.
-    pub fn watch(&self, mut goes_on: impl FnMut() -> bool) -> Rates {
-        let mut rates = Rates(Vec::new());
-        while rates.0.is_empty() || goes_on() {
-            let (start, before) = (Instant::now(), self.answered());
-            std::thread::sleep(WINDOW);
-            let answered = self.answered() - before;
-            rates.0.push(answered as f64 / start.elapsed().as_secs_f64());
+    /// What was answered while `goes_on`, which is asked every tenth of a second; `cpu` says how much the replicas have worked so far.
+    pub fn watch(&self, cpu: impl Fn() -> Duration, mut goes_on: impl FnMut() -> bool) -> Service {
+        let (start, before, worked) = (Instant::now(), self.answered(), cpu());
+        while goes_on() {
+            std::thread::sleep(GLANCE);
         }
-        rates
+        let answered = (self.answered() - before) as f64;
+        Service {
+            operations_per_second: answered / start.elapsed().as_secs_f64(),
+            cpu_us_per_operation: (cpu() - worked).as_secs_f64() * 1e6 / answered.max(1.0),
+        }
     }
 
     /// Sends no more, and waits for what is under way.
@@ -86,17 +87,24 @@ impl Load {
     }
 }
 
-/// Operations a second, by window.
-pub struct Rates(Vec<f64>);
+/// What clients were served for a while, and what it took.
+#[derive(Debug, Clone, Copy)]
+pub struct Service {
+    pub operations_per_second: f64,
+    /// Processor time of the replicas that were asked about, all together.
+    pub cpu_us_per_operation: f64,
+}
 
-impl Rates {
-    pub fn median(&self) -> f64 {
-        let mut sorted = self.0.clone();
-        sorted.sort_by(f64::total_cmp);
-        sorted[sorted.len() / 2]
-    }
-
-    pub fn windows(&self) -> usize {
-        self.0.len()
-    }
+/// Processor time of these processes so far.
+pub fn cpu_of(processes: &[u32]) -> Duration {
+    let ticks = |process: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+        // After the name, which may contain anything; user and system time are the 14th and 15th field of all.
+        let (_, fields) = stat.rsplit_once(')')?;
+        let mut times = fields.split_whitespace().skip(11);
+        let mut next = || times.next()?.parse::<u64>().ok();
+        Some(next()? + next()?)
+    };
+    // A hundred a second, whatever the kernel's own (proc(5)).
+    Duration::from_millis(10 * processes.iter().filter_map(ticks).sum::<u64>())
 }
