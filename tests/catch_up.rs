@@ -28,6 +28,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 const WATCHED: Duration = Duration::from_millis(if cfg!(debug_assertions) { 400 } else { 1500 });
 const CHECKPOINT_DECISIONS: u64 = 50;
 const WINDOW: u64 = 200;
+/// So soon the log has grown enough for a checkpoint with the state.
+const STATE_LOG_BYTES_MAX: u64 = 1 << 20;
 /// Replicas that work are no more decisions apart: they are not asked at the very same time.
 const NEAR: u64 = 64;
 
@@ -141,6 +143,12 @@ fn cluster() -> tempfile::TempDir {
         "cluster.toml",
         "window = 2000",
         &format!("window = {WINDOW}"),
+    );
+    set(
+        dir.path(),
+        "cluster.toml",
+        "state_log_bytes_max = 4294967296",
+        &format!("state_log_bytes_max = {STATE_LOG_BYTES_MAX}"),
     );
     for id in 0..4 {
         let file = format!("r{id}.toml");
@@ -331,6 +339,8 @@ fn one_donor_that_lies_and_one_that_stalls_do_not_keep_a_replica_from_catching_u
             client_auth: ClientAuth::Mac,
             checkpoint_decisions: CHECKPOINT_DECISIONS,
             window: WINDOW,
+            // A state in every checkpoint: else decisions from the logs may be enough.
+            state_log_bytes_max: STATE_LOG_BYTES_MAX,
             ..Agreement::default()
         },
         pin: false,
