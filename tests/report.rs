@@ -74,7 +74,7 @@ fn a_run_is_shown_drawn_and_compared_and_the_exit_code_says_how_it_went() {
     );
     let other = changed("other.json", "outstanding", 1.into());
     let compared = atlas(&["report", &demo, &other]);
-    assert!(String::from_utf8_lossy(&compared.stdout).contains("outstanding: A 16384, B 1"));
+    assert!(String::from_utf8_lossy(&compared.stdout).contains("outstanding: A 32768, B 1"));
     assert_eq!(
         code(&path("none.json"), &[]),
         Some(2),
