@@ -21,6 +21,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use atlas_smr_replica::config::Agreement;
 use atlas_smr_replica::crypto::Digester;
 use atlas_smr_replica::execution::apps::kv::{self, Kv};
 use atlas_smr_replica::execution::{
@@ -68,18 +69,14 @@ impl Parameters {
     fn state_rule(&self) -> StateRule {
         match self.state_log_factor {
             0 => StateRule::ALWAYS,
-            factor => StateRule {
-                small_bytes: self.checkpoint_bytes,
-                factor,
-                log_bytes_max: self.state_log_bytes_max,
-            },
+            factor => StateRule::of(self.checkpoint_bytes, factor, self.state_log_bytes_max),
         }
     }
 
     /// Decisions of the measured stretch.
     fn cycle(&self, batch_bytes: u64, period: u64) -> u64 {
         let state = self.keys * (8 + self.value_bytes as u64 + 16);
-        if self.state_log_factor == 0 || state <= self.checkpoint_bytes {
+        if state <= self.state_rule().small_bytes {
             return CHECKPOINTS * period;
         }
         let due = self.state_log_bytes_max.min(self.state_log_factor * state);
@@ -639,7 +636,7 @@ fn main() {
         batch_operations: (number("--batch-operations", 256.0) as usize).next_multiple_of(FRAME_OPERATIONS),
         checkpoint_decisions: number("--decisions", 1000.0) as u64,
         checkpoint_bytes: number("--bytes", f64::from(32 << 20)) as u64,
-        state_log_factor: number("--factor", 8.0) as u64,
+        state_log_factor: number("--factor", Agreement::default().state_log_factor as f64) as u64,
         state_log_bytes_max: (number("--log-mib", 4096.0) as u64) << 20,
         cycles: number("--cycles", 1.0) as u64,
         rate: number("--rate", 0.0),

@@ -13,7 +13,7 @@ use atlas_smr_replica::crypto::Digester;
 use atlas_smr_replica::execution::apps::bank::{self, Bank};
 use atlas_smr_replica::execution::apps::compute::Compute;
 use atlas_smr_replica::execution::{CheckpointRule, Executor, SingleThreaded, Speculative, StateRule};
-use atlas_smr_replica::load::calibrate;
+use atlas_smr_replica::load::{calibrate, median};
 use atlas_smr_replica::messages::{Authenticator, Batch, Frame, FrameBuilder, Mode, Proposal, RequestFrame};
 use atlas_smr_replica::ring::Doorbell;
 use atlas_smr_replica::shard::crew::Crew;
@@ -190,12 +190,6 @@ fn measure(model: Model, rounds_per_op: u64, conflict: u64, operations: usize) -
     let helpers = helpers.into_iter().map(|helper| (helper, None)).collect();
     let crew = Crew::start("helper", helpers, &doorbell).expect("threads start");
     run(&mut executor, Some(&crew))
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_unstable_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn main() {

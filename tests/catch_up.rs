@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use atlas_smr_replica::Client;
 use atlas_smr_replica::config::{Agreement, AppKind, DecisionLogConfig, Durability, ReplicaConfig};
-use atlas_smr_replica::load::{ClusterOptions, DonorLie, Filling, LocalCluster, fill};
+use atlas_smr_replica::load::{ClusterOptions, DonorLie, Filling, LocalCluster, fill, median};
 use atlas_smr_replica::preprocessing::ClientAuth;
 use atlas_smr_replica::storage::restart::Medium;
 use atlas_smr_replica::storage::{DataDirectory, scan};
@@ -104,13 +104,8 @@ fn watch_catch_up(
     }
 }
 
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
-}
-
 fn report(what: &str, rounds: &[Round]) {
-    let of = |figure: &dyn Fn(&Round) -> f64| median(rounds.iter().map(figure).collect());
+    let of = |figure: &dyn Fn(&Round) -> f64| median(rounds.iter().map(figure));
     println!(
         "{what}: caught up after {:.2} s; {:.0} operations/s with three replicas, {:.0} meanwhile, {:.0} with four: {:.2} of before, {:.2} of \
          after; the others' processor time: {:.2}, {:.2} and {:.2} us per operation (medians of {} rounds, {} operations in the first)",

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::CommandError;
 use crate::config::Durability;
-use crate::load::Report;
+use crate::load::{Report, median};
 use crate::shard::probe;
 
 /// Runs of each kind; medians are compared.
@@ -57,21 +57,4 @@ pub(super) fn run(
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
-}
-
-fn median(figures: impl Iterator<Item = f64>) -> f64 {
-    let mut figures: Vec<f64> = figures.collect();
-    figures.sort_by(f64::total_cmp);
-    figures.get(figures.len() / 2).copied().unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_the_one_in_the_middle() {
-        let median = median([9.0, 1.0, 4.0].into_iter());
-        assert!((median - 4.0).abs() < f64::EPSILON);
-    }
 }

@@ -170,12 +170,11 @@ impl ClusterConfig {
         CheckpointRule {
             decisions: self.agreement.checkpoint_decisions,
             bytes: self.agreement.checkpoint_bytes,
-            state: StateRule {
-                // As if the log had grown by a whole checkpoint: with few operations it grows slowly.
-                small_bytes: self.agreement.checkpoint_bytes / self.agreement.state_log_factor,
-                factor: self.agreement.state_log_factor,
-                log_bytes_max: self.agreement.state_log_bytes_max,
-            },
+            state: StateRule::of(
+                self.agreement.checkpoint_bytes,
+                self.agreement.state_log_factor,
+                self.agreement.state_log_bytes_max,
+            ),
         }
     }
 

@@ -44,6 +44,17 @@ impl StateRule {
         log_bytes_max: u64::MAX,
     };
 
+    /// Once per `factor` times its size of log, or `log_bytes_max`; a state whose share of `checkpoint_bytes` is no larger always, as if the
+    /// log had grown by a whole checkpoint: with few operations it grows slowly.
+    #[must_use]
+    pub const fn of(checkpoint_bytes: u64, factor: u64, log_bytes_max: u64) -> Self {
+        Self {
+            small_bytes: checkpoint_bytes / factor,
+            factor,
+            log_bytes_max,
+        }
+    }
+
     /// What a decision counts as: its batch, and what the log may take beside it at most (see
     /// [`DiskBudget`](crate::storage::DiskBudget)).
     #[must_use]

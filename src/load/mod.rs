@@ -32,7 +32,7 @@ pub use fill::{Filling, fill};
 pub use latencies::{Interval, Latencies};
 pub use limits::{Limits, LimitsError};
 pub use page::page;
-pub use report::{Incident, LatencyReport, Report, draw_histogram};
+pub use report::{Incident, LatencyReport, Report, draw_histogram, median};
 pub use results::{Group, Parameters, Results, ResultsError, Row};
 pub use run::{LoadOptions, RunError, Tick, machine, run_load};
 pub use table::{table_head, table_row};

@@ -324,3 +324,22 @@ pub fn draw_histogram(latency_ns: &Histogram<u64>) -> String {
     });
     bars.collect()
 }
+
+/// The figure in the middle, the upper one of two; zero of none.
+#[must_use]
+pub fn median(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut figures: Vec<f64> = figures.collect();
+    figures.sort_unstable_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_one_in_the_middle() {
+        let median = median([9.0, 1.0, 4.0].into_iter());
+        assert!((median - 4.0).abs() < f64::EPSILON);
+    }
+}

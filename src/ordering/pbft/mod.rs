@@ -30,7 +30,8 @@
 //!   already decided as well (§4.4). Frames that are not at hand are fetched by digest. Fresh proposals start after max-s.
 //! - *A message for a view that has not begun here:* kept, within bounds, until it begins.
 //! - *A stable checkpoint with its proof, later than ours:* stable here as well, whoever sent it.
-//! - *[`Status`] of a peer that asks:* it is sent our stable checkpoint with its proof, our checkpoints, decisions, votes and proposals that it lacks.
+//! - *[`Status`] of a peer that asks:* it is sent our stable checkpoint with its proof, our checkpoints, decisions, votes and
+//!   proposals that it lacks.
 //! - *Decisions from f+1 distinct replicas that name d for s:* d is committed at s.
 //!
 //! **Why two replicas never decide differently.** Two batches prepared for one (v, s) need two quorums of

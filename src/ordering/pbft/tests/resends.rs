@@ -15,6 +15,16 @@ fn status(decided: u64, places: &[u8]) -> Status {
     }
 }
 
+/// Replica 1 after one decision, which a stable checkpoint covers.
+fn with_stable_checkpoint() -> Bench {
+    let mut backup = Bench::new(4, 1);
+    backup.decide(1, 'a');
+    backup.own_checkpoint(1, 'k');
+    backup.checkpoint(0, 1, 'k');
+    backup.checkpoint(2, 1, 'k');
+    backup
+}
+
 #[test]
 fn a_replica_asks_when_it_decided_nothing_between_two_statuses() {
     let mut backup = Bench::new(4, 1);
@@ -101,11 +111,7 @@ fn decisions_and_checkpoints_are_sent_to_a_peer_that_lacks_them() {
 
 #[test]
 fn a_stable_checkpoint_is_sent_with_its_whole_proof() {
-    let mut backup = Bench::new(4, 1);
-    backup.decide(1, 'a');
-    backup.own_checkpoint(1, 'k');
-    backup.checkpoint(0, 1, 'k');
-    backup.checkpoint(2, 1, 'k');
+    let mut backup = with_stable_checkpoint();
     let answer = backup.status(3, 0, &status(0, &[0]));
     assert_eq!(
         answer[0], "send stable by [0, 1, 2] r3 after 2",
@@ -185,11 +191,7 @@ fn a_leader_that_shows_us_another_batch_than_the_others_does_not_stop_us() {
 
 #[test]
 fn batches_are_sent_to_who_asks_for_them_decided_or_not() {
-    let mut backup = Bench::new(4, 1);
-    backup.decide(1, 'a');
-    backup.own_checkpoint(1, 'k');
-    backup.checkpoint(0, 1, 'k');
-    backup.checkpoint(2, 1, 'k');
+    let mut backup = with_stable_checkpoint();
     backup.proposal(2, 'b');
     let wanted = [(1, 'a'), (2, 'b'), (2, 'x'), (9, 'a')]
         .map(|(seq, letter)| BatchRef::new(SeqNo::new(seq), &digest(letter)));
