@@ -89,6 +89,7 @@ fn replicas_of_four_different_layouts_agree_and_end_in_good_order() {
         config.topology = TopologyFile {
             pin: false,
             spin_us: 0,
+            huge_pages: false,
             shards,
         };
         let config = MonolithicStateReplicaConfig {

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::CommandError;
 use crate::load::Limits;
+use crate::shard::memory::first_touch;
 use crate::shard::probe;
 
 /// Look whether this machine can run replicas well, and say what to change.
@@ -204,6 +205,26 @@ fn cpu_accounting() -> Finding {
     )
 }
 
+fn memory() -> Finding {
+    let remedy = "set `huge_pages = false` in [topology]: the kernel does not tell what they cost here";
+    match first_touch() {
+        Ok(found) => {
+            let us = |time: Duration| time.as_micros();
+            let advice = match found.huge < found.small {
+                true => "`huge_pages = true` in [topology] may make large states faster",
+                false => "keep `huge_pages = false` in [topology]",
+            };
+            let text = format!(
+                "2 MiB are touched for the first time in {} µs of small pages, {} µs as a huge page: {advice}",
+                us(found.small),
+                us(found.huge)
+            );
+            Finding::new("memory", Grade::Good, text, remedy)
+        }
+        Err(error) => Finding::new("memory", Grade::Warning, error.to_string(), remedy),
+    }
+}
+
 /// A sync that takes longer slows every decision down.
 const SLOW_SYNC: Duration = Duration::from_millis(5);
 /// A sync of a disk takes longer: what is faster keeps data in memory, or in a cache that outlives a power cut.
@@ -257,6 +278,7 @@ impl Doctor {
             cores(),
             clock(),
             cpu_accounting(),
+            memory(),
         ];
         findings.extend(self.data.as_deref().map(disk));
         let limits = match self.limits {

@@ -190,7 +190,9 @@ impl Init {
              # Pin shards to cores. `[[topology.shards]]` entries with roles and a core replace the automatic layout.\n\
              pin = true\n\
              # How long an idle shard looks for work before it sleeps, in microseconds.\n\
-             spin_us = 0\n\n\
+             spin_us = 0\n\
+             # Whether this process's memory may be of huge pages: see `atlas doctor`.\n\
+             huge_pages = false\n\n\
              [limits]\n\
              connections_max = 1024\n\
              handshake_timeout_ms = 5000\n",

@@ -130,6 +130,7 @@ fn a_topology_with_a_core_twice_or_out_of_the_mask_or_a_role_missing_is_refused(
             &TopologyFile {
                 pin: true,
                 spin_us,
+                huge_pages: false,
                 shards,
             },
             &[0, 1],

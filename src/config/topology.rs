@@ -54,6 +54,10 @@ pub struct TopologyFile {
     pub pin: bool,
     /// How long an idle shard looks for work before it sleeps, in microseconds. Zero where threads exceed cores.
     pub spin_us: u64,
+    /// Whether the kernel may back this process's memory with huge pages (2 MiB). They make lookups in very large states a little cheaper,
+    /// and the first use of memory much dearer where a hypervisor takes back what is free: `atlas doctor` measures it. It holds for the
+    /// whole process.
+    pub huge_pages: bool,
     /// The shards; empty for the automatic topology.
     pub shards: Vec<ShardSpec>,
 }
@@ -63,6 +67,7 @@ impl Default for TopologyFile {
         Self {
             pin: true,
             spin_us: 0,
+            huge_pages: false,
             shards: Vec::new(),
         }
     }

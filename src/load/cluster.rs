@@ -233,6 +233,7 @@ impl LocalCluster {
             config.topology = TopologyFile {
                 pin: options.pin,
                 spin_us: 0,
+                huge_pages: false,
                 shards: vec![ShardSpec { roles, core }],
             };
             Ok(config)

@@ -36,6 +36,7 @@ use crate::shard::data::{self, Lifecycle, ShardContext};
 use crate::shard::lanes::{
     Checked, Done, FromReplica, Inlet, Interceptor, Logged, Outgoing, Outlet, Raw, Work, lane,
 };
+use crate::shard::memory::allow_huge_pages;
 use crate::shard::roles::{
     ConsensusLanes, ConsensusRole, ExecutionLanes, ExecutionRole, Faults, LogLanes, LogRole, NetworkLanes,
     NetworkRole, PreprocessLanes, PreprocessRole, Role,
@@ -348,6 +349,9 @@ pub(super) fn assemble<S: Stack>(
         .collect();
     let topology = Topology::resolve(&config.topology, &allowed, config.preprocessor_threads)?
         .with_helpers(config.execution.helpers(), &allowed);
+    if let Err(error) = allow_huge_pages(config.topology.huge_pages) {
+        tracing::warn!(%error, "the kernel does not let this process choose between small and huge pages");
+    }
     let listen_error = |source| ReplicaError::Listen {
         address: config.node.listen.clone(),
         source,

@@ -10,6 +10,7 @@ pub mod control;
 pub mod crew;
 pub(crate) mod data;
 pub(crate) mod lanes;
+pub mod memory;
 pub mod probe;
 pub mod reactor;
 pub(crate) mod roles;

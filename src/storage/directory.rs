@@ -264,8 +264,8 @@ impl Medium for DataDirectory {
         segments(&self.path)
     }
 
-    fn read_segment(&self, segment: &Found) -> Result<Vec<u8>, StorageError> {
-        read_segment(&segment.path)
+    fn read_segment(&self, segment: &Found, bytes: &mut Vec<u8>) -> Result<(), StorageError> {
+        read_segment(&segment.path, bytes)
     }
 
     fn images(&self) -> Result<Vec<SeqNo>, StorageError> {

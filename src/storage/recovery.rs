@@ -81,17 +81,22 @@ pub fn scan(
     files: &[Found],
     each: impl FnMut(RawRecord<'_>) -> Result<(), StorageError>,
 ) -> Result<Tail, StorageError> {
-    scan_with(superblock, files, |file| read_segment(&file.path), each)
+    scan_with(
+        superblock,
+        files,
+        |file, bytes| read_segment(&file.path, bytes),
+        each,
+    )
 }
 
-/// As [`scan`]; `read` gives the contents of a segment.
+/// As [`scan`]; `read` puts the contents of a segment into a buffer, in place of what is there.
 ///
 /// # Errors
 /// As there.
 pub fn scan_with(
     superblock: &Superblock,
     files: &[Found],
-    mut read: impl FnMut(&Found) -> Result<Vec<u8>, StorageError>,
+    mut read: impl FnMut(&Found, &mut Vec<u8>) -> Result<(), StorageError>,
     mut each: impl FnMut(RawRecord<'_>) -> Result<(), StorageError>,
 ) -> Result<Tail, StorageError> {
     let mut tail = Tail {
@@ -106,6 +111,8 @@ pub fn scan_with(
     check_end(superblock, files)?;
     let files = files.iter().filter(|file| file.index >= superblock.log_start);
     let mut end: Option<(PathBuf, u64)> = None;
+    // One for all segments: to touch memory for the first time costs as much as to read it.
+    let mut bytes = Vec::new();
     for (file, expected) in files.zip(superblock.log_start..) {
         if file.index != expected {
             return Err(StorageError::damaged(
@@ -114,7 +121,7 @@ pub fn scan_with(
                 format!("the segment before it, {expected}, is missing"),
             ));
         }
-        let mut bytes = read(file)?;
+        read(file, &mut bytes)?;
         bytes.truncate(bytes.len() / BLOCK_BYTES * BLOCK_BYTES);
         let mut offset = 0;
         while let Some((header, checksum, records)) =
@@ -218,10 +225,10 @@ fn give(
     Ok(last_place)
 }
 
-pub(super) fn read_segment(path: &Path) -> Result<Vec<u8>, StorageError> {
+pub(super) fn read_segment(path: &Path, bytes: &mut Vec<u8>) -> Result<(), StorageError> {
     let mut file = File::open(path).map_err(StorageError::io(path, "cannot be opened"))?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)
+    bytes.clear();
+    file.read_to_end(bytes)
         .map_err(StorageError::io(path, "cannot be read"))?;
-    Ok(bytes)
+    Ok(())
 }

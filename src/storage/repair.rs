@@ -99,7 +99,10 @@ pub(super) fn repair_log<M: Medium>(
 /// The last view that the log, as far as it is left, says this replica may have asked for. What it logged of a view after the last
 /// gap shows that all it asked for before the gap was no later: views only grow.
 fn last_view<M: Medium>(medium: &M, reader: &RecordReader) -> Result<Option<View>, StorageError> {
-    let read = |segment: &Found| medium.read_segment(segment);
+    let read = |segment: &Found| {
+        let mut bytes = Vec::new();
+        medium.read_segment(segment, &mut bytes).map(|()| bytes)
+    };
     let remains = Remains::of(&medium.superblock(), &medium.segments()?, read)?;
     let mut last = None;
     remains.each(read, |raw| {

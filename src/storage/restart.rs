@@ -40,11 +40,11 @@ pub trait Medium {
     /// When they cannot be listed.
     fn segments(&self) -> Result<Vec<Found>, StorageError>;
 
-    /// What a segment holds.
+    /// Puts what a segment holds into `bytes`, in place of what is there.
     ///
     /// # Errors
     /// When it cannot be read.
-    fn read_segment(&self, segment: &Found) -> Result<Vec<u8>, StorageError>;
+    fn read_segment(&self, segment: &Found, bytes: &mut Vec<u8>) -> Result<(), StorageError>;
 
     /// The places of the checkpoints whose images there are.
     ///
@@ -168,7 +168,7 @@ pub fn restart<S: Stack, M: Medium>(
         replayed: 0,
     };
     let segments = medium.segments()?;
-    let read = |segment: &Found| medium.read_segment(segment);
+    let read = |segment: &Found, bytes: &mut Vec<u8>| medium.read_segment(segment, bytes);
     stables
         .iter()
         .for_each(|record| replay.replica.restore_stable(record));
@@ -196,7 +196,7 @@ fn find_stables<M: Medium>(
     witness: &mut impl Witness,
 ) -> Result<Vec<Record>, StorageError> {
     let mut stables = Vec::new();
-    let read = |segment: &Found| medium.read_segment(segment);
+    let read = |segment: &Found, bytes: &mut Vec<u8>| medium.read_segment(segment, bytes);
     let scanned = scan_with(&medium.superblock(), &medium.segments()?, read, |raw| {
         if raw.is_stable() {
             stables.push(read_record(&settings.reader, raw)?);

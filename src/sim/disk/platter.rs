@@ -202,8 +202,10 @@ impl Medium for Platter {
         Ok(found.collect())
     }
 
-    fn read_segment(&self, segment: &Found) -> Result<Vec<u8>, StorageError> {
-        Ok(self.segments.get(&segment.index).cloned().unwrap_or_default())
+    fn read_segment(&self, segment: &Found, bytes: &mut Vec<u8>) -> Result<(), StorageError> {
+        bytes.clear();
+        bytes.extend_from_slice(self.segments.get(&segment.index).map_or(&[], Vec::as_slice));
+        Ok(())
     }
 
     fn images(&self) -> Result<Vec<SeqNo>, StorageError> {
