@@ -42,7 +42,7 @@ fn operations() -> u64 {
 
 /// Operations under way: a full load, with several checkpoints in it however few operations there are.
 fn outstanding() -> usize {
-    (operations() / 500).clamp(128, 4096) as usize
+    (operations() / 300).clamp(128, 16_384) as usize
 }
 
 /// How often a replica is stopped and catches up, where it can be done again: once is not a figure.
@@ -64,30 +64,38 @@ fn load(dir: &Path) -> Load {
     Load::start(&[client(dir, 1), client(dir, 2)], outstanding())
 }
 
-/// What clients were served by three replicas, while the fourth caught up, and by four.
+/// Watches what clients are served for a while. `is_there` is asked all the time, so that asking costs the same whenever one watches.
+fn watch(load: &Load, others_cpu: impl Fn() -> Duration, mut is_there: impl FnMut() -> bool) -> Service {
+    let begin = Instant::now();
+    load.watch(others_cpu, || {
+        is_there();
+        begin.elapsed() < WATCHED
+    })
+}
+
+/// What clients were served.
 struct Round {
+    /// How long it took to catch up.
     seconds: f64,
-    before: Service,
+    /// Before the replica stopped.
+    whole: Service,
+    /// Without it.
+    without: Service,
+    /// While it caught up.
     meanwhile: Service,
+    /// When it had caught up.
     after: Service,
 }
 
-/// Watches what clients are served before a replica starts, until it has caught up, and afterwards.
+/// Watches what clients are served before a replica starts, until it has caught up, and afterwards; `whole` was before it stopped.
 fn watch_catch_up(
     load: &Load,
+    whole: Service,
     others_cpu: impl Fn() -> Duration,
     start: impl FnOnce(),
     mut is_there: impl FnMut() -> bool,
 ) -> Round {
-    // Asked all the time, so that asking costs the same before, meanwhile and afterwards.
-    let for_a_while = |is_there: &mut dyn FnMut() -> bool| {
-        let begin = Instant::now();
-        load.watch(&others_cpu, || {
-            is_there();
-            begin.elapsed() < WATCHED
-        })
-    };
-    let before = for_a_while(&mut is_there);
+    let without = watch(load, &others_cpu, &mut is_there);
     let begin = Instant::now();
     start();
     let meanwhile = load.watch(&others_cpu, || {
@@ -95,29 +103,40 @@ fn watch_catch_up(
         !is_there()
     });
     let seconds = begin.elapsed().as_secs_f64();
-    let after = for_a_while(&mut is_there);
     Round {
         seconds,
-        before,
+        whole,
+        without,
         meanwhile,
-        after,
+        after: watch(load, &others_cpu, &mut is_there),
     }
 }
 
+/// Says what a replica that catches up takes from the others' clients. Where replicas share processors, it takes its own part of them in any
+/// case: so what four replicas did before it stopped is what it is held against, and what three did stands beside it.
 fn report(what: &str, rounds: &[Round]) {
     let of = |figure: &dyn Fn(&Round) -> f64| median(rounds.iter().map(figure));
+    let rate = |service: &dyn Fn(&Round) -> Service| of(&|round| service(round).operations_per_second);
+    let cost = |service: &dyn Fn(&Round) -> Service| of(&|round| service(round).cpu_us_per_operation);
+    let share = |than: &dyn Fn(&Round) -> Service| {
+        of(&|round| round.meanwhile.operations_per_second / than(round).operations_per_second)
+    };
     println!(
-        "{what}: caught up after {:.2} s; {:.0} operations/s with three replicas, {:.0} meanwhile, {:.0} with four: {:.2} of before, {:.2} of \
-         after; the others' processor time: {:.2}, {:.2} and {:.2} us per operation (medians of {} rounds, {} operations in the first)",
+        "{what}: caught up after {:.2} s; {:.0} operations/s meanwhile, {:.2} of the {:.0} before it stopped, {:.2} of the {:.0} without it, {:.2} of \
+         the {:.0} afterwards; the others' processor time per operation: {:.2}, {:.2}, {:.2}, {:.2} us before, without, meanwhile, after (medians of \
+         {} rounds, {} operations in the first)",
         of(&|round| round.seconds),
-        of(&|round| round.before.operations_per_second),
-        of(&|round| round.meanwhile.operations_per_second),
-        of(&|round| round.after.operations_per_second),
-        of(&|round| round.meanwhile.operations_per_second / round.before.operations_per_second),
-        of(&|round| round.meanwhile.operations_per_second / round.after.operations_per_second),
-        of(&|round| round.before.cpu_us_per_operation),
-        of(&|round| round.meanwhile.cpu_us_per_operation),
-        of(&|round| round.after.cpu_us_per_operation),
+        rate(&|round| round.meanwhile),
+        share(&|round| round.whole),
+        rate(&|round| round.whole),
+        share(&|round| round.without),
+        rate(&|round| round.without),
+        share(&|round| round.after),
+        rate(&|round| round.after),
+        cost(&|round| round.whole),
+        cost(&|round| round.without),
+        cost(&|round| round.meanwhile),
+        cost(&|round| round.after),
         rounds.len(),
         operations(),
     );
@@ -202,22 +221,26 @@ fn a_replica_that_was_down_for_longer_than_the_others_remember_gets_their_state_
     let mut replicas = start(dir.path());
     let client = connect(dir.path(), 0);
     fill(&client, filling(0, 5000)).unwrap();
-    drop(replicas.remove(3));
     let load = load(dir.path());
-    load.run(operations());
-    let ran = number(dir.path(), 0, "executed");
-    assert!(
-        ran > 4 * CHECKPOINT_DECISIONS,
-        "several checkpoints were taken: {ran} decisions"
-    );
-    let others: Vec<u32> = replicas.iter().map(|replica| replica.0.id()).collect();
+    load.run(operations() / 20);
+    let others: Vec<u32> = replicas[..3].iter().map(|replica| replica.0.id()).collect();
     let round = |round: u64| {
-        if round > 0 {
-            drop(replicas.remove(3));
-            load.run(operations() / 8);
-        }
+        let whole = watch(&load, || cpu_of(&others), || has_caught_up(dir.path()));
+        drop(replicas.remove(3));
+        let before = number(dir.path(), 0, "executed");
+        load.run(if round == 0 {
+            operations()
+        } else {
+            operations() / 8
+        });
+        let ran = number(dir.path(), 0, "executed") - before;
+        assert!(
+            round > 0 || ran > 4 * CHECKPOINT_DECISIONS,
+            "several checkpoints were taken: {ran} decisions"
+        );
         watch_catch_up(
             &load,
+            whole,
             || cpu_of(&others),
             || restart(dir.path(), &mut replicas, &[]),
             || has_caught_up(dir.path()),
@@ -253,13 +276,15 @@ fn a_replica_with_a_damaged_log_abstains_catches_up_and_then_votes_again() {
     let client = connect(dir.path(), 0);
     let load = load(dir.path());
     load.run(operations() / 20);
+    let others: Vec<u32> = replicas[..3].iter().map(|replica| replica.0.id()).collect();
+    let whole = watch(&load, || cpu_of(&others), || has_caught_up(dir.path()));
     drop(replicas.remove(3));
     damage_log(dir.path());
     load.run(operations());
     let mark = dir.path().join("r3-data/abstain");
-    let others: Vec<u32> = replicas.iter().map(|replica| replica.0.id()).collect();
     let round = watch_catch_up(
         &load,
+        whole,
         || cpu_of(&others),
         || {
             restart(dir.path(), &mut replicas, &[]);
@@ -287,6 +312,8 @@ fn a_replica_that_lost_its_directory_comes_back_when_it_is_told_to_and_takes_par
     let client = connect(dir.path(), 0);
     let load = load(dir.path());
     load.run(operations() / 4);
+    let others: Vec<u32> = replicas[..3].iter().map(|replica| replica.0.id()).collect();
+    let whole = watch(&load, || cpu_of(&others), || has_caught_up(dir.path()));
     drop(replicas.remove(3));
     std::fs::remove_dir_all(dir.path().join("r3-data")).unwrap();
     let refused = Command::new(env!("CARGO_BIN_EXE_atlas"))
@@ -300,10 +327,10 @@ fn a_replica_that_lost_its_directory_comes_back_when_it_is_told_to_and_takes_par
 
     let mark = dir.path().join("r3-data/abstain");
     let mut leader = replicas.remove(0);
-    let others: Vec<u32> = replicas.iter().map(|replica| replica.0.id()).collect();
     let round = watch_catch_up(
         &load,
-        || cpu_of(&[&others[..], &[leader.0.id()]].concat()),
+        whole,
+        || cpu_of(&others),
         || restart(dir.path(), &mut replicas, &["--repair"]),
         || has_caught_up(dir.path()),
     );
@@ -364,28 +391,27 @@ fn one_donor_that_lies_and_one_that_stalls_do_not_keep_a_replica_from_catching_u
 
     let load = Load::start(&[cluster.client(1), cluster.client(2)], outstanding());
     let cluster = RefCell::new(cluster);
+    let is_there = || {
+        let cluster = cluster.borrow();
+        let executed = |node: NodeId| Some(cluster.replica(node)?.standing().executed.get());
+        let most = NodeId::all(3).filter_map(executed).max();
+        let near = executed(late)
+            .zip(most)
+            .is_some_and(|(own, most)| own + NEAR >= most);
+        near && states(&cluster) > 0
+    };
+    // All replicas are in this process: whose time it was is not told.
+    let unknown = || Duration::ZERO;
     let round = |round: u64| {
+        let whole = watch(&load, unknown, is_there);
         cluster.borrow_mut().stop(late).unwrap();
         load.run(if round == 0 {
             operations()
         } else {
             operations() / 8
         });
-        watch_catch_up(
-            &load,
-            // All replicas are in this process: whose time it was is not told.
-            || Duration::ZERO,
-            || cluster.borrow_mut().restart(late).unwrap(),
-            || {
-                let cluster = cluster.borrow();
-                let executed = |node: NodeId| Some(cluster.replica(node)?.standing().executed.get());
-                let most = NodeId::all(3).filter_map(executed).max();
-                let near = executed(late)
-                    .zip(most)
-                    .is_some_and(|(own, most)| own + NEAR >= most);
-                near && states(&cluster) > 0
-            },
-        )
+        let restart = || cluster.borrow_mut().restart(late).unwrap();
+        watch_catch_up(&load, whole, unknown, restart, is_there)
     };
     report(
         "a donor lies, another stalls",
