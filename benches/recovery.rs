@@ -39,6 +39,8 @@ const CATCH_UP_LIMIT: Duration = Duration::from_secs(300);
 /// The replica that falls behind.
 const LATE: NodeId = NodeId::new(3);
 const CHUNK_BYTES: usize = 1 << 20;
+/// After so long without operations a donor gives as fast as it can: what it gives while it serves is another case.
+const IDLE: Duration = Duration::from_millis(300);
 
 struct Arguments {
     quick: bool,
@@ -231,6 +233,7 @@ fn state_case(mib: u64, data: &Path) -> Value {
     let image = newest_image(cluster.data_path(NodeId::new(0))).expect("there is one");
     let bytes = std::fs::metadata(&image).expect("it is there").len();
     let raw = median(|| raw_copy(Some(&image), bytes, directory.path()));
+    std::thread::sleep(IDLE);
     let (seconds, steps) = catch_up(&mut cluster, |late, most| late.standing().executed.get() >= most);
     let late = cluster.replica(LATE).expect("it runs");
     let (states, decisions) = (
@@ -283,6 +286,7 @@ fn log_case(decisions: u64, data: &Path) -> Value {
     let (executed, operations) = reached(&cluster);
     let bytes = operations * (BYTES as u64 + 11);
     let raw = median(|| raw_copy(None, bytes, directory.path()));
+    std::thread::sleep(IDLE);
     let (seconds, _) = catch_up(&mut cluster, |late, most| late.standing().executed.get() >= most);
     let late = cluster.replica(LATE).expect("it runs");
     assert_eq!(late.counter("states_transferred"), 0, "decisions were enough");
