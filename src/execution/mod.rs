@@ -11,6 +11,8 @@ mod bookkeeping;
 mod client_table;
 mod columns;
 mod crud;
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod image;
 mod part;
 mod parts;

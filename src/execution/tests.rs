@@ -3,43 +3,11 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::apps::{bank, counter, kv};
+use super::fixtures::{decision, digester, frame};
 use super::*;
 use crate::crypto::Digester;
-use crate::messages::{Authenticator, Batch, FrameBuilder, Mode, ReplyBody, RequestFrame};
+use crate::messages::{Mode, ReplyBody};
 use crate::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq};
-
-fn digester() -> Digester {
-    Digester::new(ClusterId::from_bytes([1; 16]))
-}
-
-fn frame(client: u32, sequence: u64, mode: Mode, operations: &[Vec<u8>]) -> Frame {
-    let mut builder = FrameBuilder::default();
-    operations
-        .iter()
-        .for_each(|operation| builder.push(operation).unwrap());
-    let body = builder.finish(ClientId::new(client), FrameSeq::new(sequence), mode);
-    let frame = RequestFrame {
-        body,
-        authenticator: Authenticator::Macs(Vec::new()),
-    };
-    Frame::check(frame.to_archive(), 1000, 1 << 20, |_| Digest::ZERO).unwrap()
-}
-
-fn decision(seq: u64, frames: Vec<Frame>) -> Arc<Proposal> {
-    let bytes = frames.iter().map(|f| f.bytes().len()).sum();
-    let batch = Arc::new(Batch {
-        digest: Digest::ZERO,
-        frames,
-        bytes,
-    });
-    Arc::new(Proposal {
-        view: View::ZERO,
-        seq: SeqNo::new(seq),
-        batch,
-        message: Bytes::new(),
-        authentic: true,
-    })
-}
 
 fn executor<A: Application>(application: A, decisions: u64) -> SingleThreaded<A> {
     let rule = CheckpointRule {

@@ -164,7 +164,7 @@ pub struct Metrics {
     durable: AtomicU64,
     stable: AtomicU64,
     phases: Mutex<Phases>,
-    transfers: [AtomicU64; 5],
+    transfers: [AtomicU64; 6],
     operations: AtomicU64,
     decisions: AtomicU64,
     batches_proposed: AtomicU64,
@@ -249,6 +249,7 @@ impl Metrics {
             counters.states_transferred,
             counters.divergences,
             counters.chunks_refused,
+            counters.pieces_reused,
         ];
         for (shared, own) in self.transfers.iter().zip(transfers) {
             shared.store(own, Ordering::Relaxed);
@@ -383,6 +384,7 @@ impl Metrics {
             "states_transferred",
             "divergences",
             "chunks_refused",
+            "pieces_reused",
         ];
         for (name, counter) in transfers.into_iter().zip(&self.transfers) {
             visit(name, read(counter));

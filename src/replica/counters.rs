@@ -31,6 +31,8 @@ pub struct ReplicaCounters {
     pub states_transferred: u64,
     /// Chunks of states that were not what the certificate covers: a donor lied.
     pub chunks_refused: u64,
+    /// Pieces of states that were taken out of own images.
+    pub pieces_reused: u64,
     /// Own checkpoints that a quorum's contradicted.
     pub divergences: u64,
     /// Checkpoints that became stable.

@@ -256,9 +256,9 @@ impl Bench {
 
     fn image(&mut self, task: ImageTask) {
         let event = match task {
-            ImageTask::Open(claim) => {
-                self.receiving = Some((claim.seq, Vec::new()));
-                ImageEvent::Opened(claim.seq)
+            ImageTask::Open { seq, .. } => {
+                self.receiving = Some((seq, Vec::new()));
+                ImageEvent::Opened(seq)
             }
             ImageTask::Keep(chunk) => {
                 let bytes = chunk.len();
@@ -286,6 +286,7 @@ impl Bench {
             ImageTask::Forget { before, but } => {
                 return self.images.retain(|seq, _| *seq >= before || but.contains(seq));
             }
+            ImageTask::Copy(_) => panic!("nothing is said to be reusable"),
             ImageTask::Read { .. } | ImageTask::Hold(_) => return,
         };
         self.replica.on_image(self.now, event);

@@ -443,7 +443,10 @@ impl<S: Stack> Replica<S> {
                     StateTransferMessage::Chunk(chunk).encode(self.settings.cluster, self.settings.epoch);
                 self.outbox.send(Recipients::One(to), message);
             }
-            event => self.state_transfer.on_image(now, &event, &mut self.outbox),
+            event => {
+                self.state_transfer.on_image(now, &event, &mut self.outbox);
+                self.counters.pieces_reused = self.state_transfer.reused();
+            }
         }
         self.carry_out(now);
     }

@@ -586,6 +586,7 @@ fn start_keepers(
         (
             recovered.directory.images_path(),
             recovered.directory.superblock().seed,
+            Digester::new(config.node.cluster.cluster_id()),
         ),
     );
     let log_path = recovered.directory.log_path();

@@ -4,9 +4,13 @@
 
 pub mod monolithic;
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::decision_log::Chain;
+use crate::execution::ImageIndex;
 use crate::messages::{CheckpointClaim, CheckpointOffer, PieceRange};
 use crate::protocol::Outbox;
 use crate::types::{NodeId, SeqNo, Time};
@@ -46,10 +50,18 @@ pub enum StateTransferState {
 /// What is asked of the disk. Answers come as [`ImageEvent`]s.
 #[derive(Debug, Clone)]
 pub enum ImageTask {
-    /// Makes room for this checkpoint, or finds what an earlier attempt kept of it; other attempts are forgotten.
-    Open(CheckpointClaim),
+    /// Makes room for this checkpoint, or finds what an earlier attempt kept of it, and what an own image has of it; other attempts are
+    /// forgotten.
+    Open {
+        /// The checkpoint.
+        seq: SeqNo,
+        /// Covers its pieces.
+        index: Arc<ImageIndex>,
+    },
     /// Adds a chunk.
     Keep(Bytes),
+    /// Adds these pieces out of the own image that has them.
+    Copy(Range<usize>),
     /// All chunks were added: makes them the image that a restart begins with.
     Complete(SeqNo),
     /// Has execution read the image, in place of the state it has.
@@ -79,8 +91,17 @@ pub enum ImageTask {
 pub enum ImageEvent {
     /// Of the checkpoint that was opened, an earlier attempt had kept this chunk. Comes before `Opened`.
     Found(Bytes),
+    /// An own image has these pieces, as it seems. Comes before `Opened`.
+    Reusable(Vec<Range<usize>>),
     /// The checkpoint's file is ready.
     Opened(SeqNo),
+    /// These pieces were added out of the own image.
+    Copied {
+        /// Those that were asked for.
+        pieces: Range<usize>,
+        /// Of them, those that are not in it after all.
+        missing: Vec<usize>,
+    },
     /// This many bytes were added.
     Kept(usize),
     /// The checkpoint is whole and on disk.
@@ -149,4 +170,7 @@ pub trait StateTransferProtocol {
 
     /// How many chunks were refused so far: a donor lied.
     fn lies(&self) -> u64;
+
+    /// How many pieces were taken out of own images so far.
+    fn reused(&self) -> u64;
 }

@@ -6,7 +6,7 @@
 //!           ── Fetch(head) ──► a donor           head and index, checked against the claim
 //!           ── Fetch(pieces) ──► each donor      a block of pieces each; every piece is checked before it is kept
 //!           ◄── chunks
-//!  disk     ◄── Open, Keep …, Complete, Install
+//!  disk     ◄── Open, Keep …, Copy …, Complete, Install
 //! ```
 //!
 //! **Events**
@@ -18,6 +18,9 @@
 //!   first tick ends, the one that most donors offer (the newest of equals) becomes the target; whoever offers exactly it is a donor. Donors that stalled before count only
 //!   if nobody else offers anything: one that is always the first with the newest checkpoint, and then sends nothing, holds nobody up.
 //! - *Head and index arrive:* checked against the claim. From here on the checkpoint's chain is known.
+//! - *An own image has pieces of the checkpoint, by their digests:* nobody is asked for them. They are copied a few at a time, beside what
+//!   comes from donors, and each is checked like any other; what is not there after all comes from donors. So a replica that was away for a
+//!   while is sent what changed meanwhile.
 //! - *A donor has nothing to send:* it gets the next block of pieces that nobody is to send. Donors that stalled get none while another one
 //!   is left.
 //! - *A chunk of pieces:* each piece is checked against the index and handed to the disk; the rest of the block is asked
@@ -44,6 +47,7 @@ mod receiving;
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -129,6 +133,7 @@ pub struct PieceTransfer<S> {
     /// When a transfer ran last.
     ran: Time,
     lies: u64,
+    reused: u64,
     turn: usize,
     tuning: PieceTransferTuning,
     _state: PhantomData<fn() -> S>,
@@ -154,6 +159,7 @@ impl<S: MonolithicState> PieceTransfer<S> {
             target: None,
             ran: Time::START,
             lies: 0,
+            reused: 0,
             turn: 0,
             tuning: PieceTransferTuning::default(),
             _state: PhantomData,
@@ -324,13 +330,19 @@ impl<S: MonolithicState> PieceTransfer<S> {
             claim,
             chain: index.head.chain,
         });
-        out.push(Effect::Image(ImageTask::Open(claim)));
+        let index = Arc::new(index);
+        out.push(Effect::Image(ImageTask::Open {
+            seq: claim.seq,
+            index: index.clone(),
+        }));
         out.push(Effect::Image(ImageTask::Keep(head_bytes.clone())));
         out.push(Effect::Image(ImageTask::Keep(bytes.clone())));
         self.phase = Phase::Receiving(Box::new(Receiving {
             unkept: head_bytes.len() + bytes.len(),
             index,
             is_open: false,
+            reusable: vec![false; pieces],
+            copying: None,
             done: vec![false; pieces],
             done_count: 0,
             done_until: 0,
@@ -551,8 +563,16 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
             (ImageEvent::Found(chunk), Phase::Receiving(receiving)) => {
                 receiving.take_found(chunk, &mut PieceReader::default(), &self.digester);
             }
+            (ImageEvent::Reusable(rows), Phase::Receiving(receiving)) => receiving.take_reusable(rows),
             (ImageEvent::Opened(seq), Phase::Receiving(receiving)) if Some(*seq) == current => {
                 receiving.is_open = true;
+                receiving.copy(out);
+                self.finish_if_whole(out);
+                self.fetch_pieces(now, out);
+            }
+            (ImageEvent::Copied { pieces, missing }, Phase::Receiving(receiving)) => {
+                self.reused += receiving.take_copied(now, pieces, missing) as u64;
+                receiving.copy(out);
                 self.finish_if_whole(out);
                 self.fetch_pieces(now, out);
             }
@@ -610,7 +630,8 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
                         self.tired.add(NodeId::new(donor as u16));
                     }
                 }
-                let is_writing = !receiving.is_open || receiving.unkept > UNKEPT_BYTES_MAX;
+                let is_writing =
+                    !receiving.is_open || receiving.copying.is_some() || receiving.unkept > UNKEPT_BYTES_MAX;
                 if is_writing {
                     receiving.progress.0 = now;
                 }
@@ -646,6 +667,10 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
 
     fn lies(&self) -> u64 {
         self.lies
+    }
+
+    fn reused(&self) -> u64 {
+        self.reused
     }
 }
 

@@ -276,7 +276,7 @@ impl<F: ReadAt> ImageFile<F> {
     }
 
     /// The chunks from the one on that contains this piece, or this byte of it.
-    fn chunks_from(&self, piece: usize, offset: u64) -> Range<usize> {
+    pub(super) fn chunks_from(&self, piece: usize, offset: u64) -> Range<usize> {
         let pieces = &self.places[2..];
         let behind = pieces.partition_point(|place| place.piece <= Some((piece, offset)));
         2 + behind.saturating_sub(1)..self.places.len()

@@ -34,6 +34,7 @@
 //! runs it on a data shard's ring ([`crate::shard`]). The [`Keeper`](keeper::Keeper), a thread of its own, does what takes
 //! long and nobody waits for: fills segments with zeros, writes images, moves the superblock on.
 
+pub(crate) mod basis;
 mod budget;
 mod buffer;
 mod codec;

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,12 +14,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::basis::Basis;
 use super::directory::numbered;
 use super::image::{ImageFile, chunk_head, each_sound, file_magic};
 use super::keeper::{KeeperHandle, is_out_of_space};
 use super::logged::LogReader;
 use super::{StorageError, files};
+use crate::crypto::Digester;
 use crate::decision_log::{LoggedDecisions, LoggedRange};
+use crate::execution::ImageIndex;
 use crate::messages::PieceRange;
 use crate::state_transfer::{ImageEvent, ImageTask};
 use crate::types::SeqNo;
@@ -95,7 +99,7 @@ impl Shelf {
     /// When the thread cannot be made.
     pub fn spawn(
         name: String,
-        (images, seed): (PathBuf, u64),
+        (images, seed, digester): (PathBuf, u64, Digester),
         (log, mut reader): (PathBuf, LogReader<File>),
         keeper: KeeperHandle,
         mut told: impl FnMut(Shelved) + Send + 'static,
@@ -105,7 +109,9 @@ impl Shelf {
             images,
             seed,
             keeper,
+            digester,
             receiving: None,
+            basis: None,
             open: VecDeque::new(),
         };
         let ends = Arc::new(AtomicBool::new(false));
@@ -166,7 +172,10 @@ struct Work {
     images: PathBuf,
     seed: u64,
     keeper: KeeperHandle,
+    digester: Digester,
     receiving: Option<Receiving>,
+    /// The own image that has pieces of it.
+    basis: Option<Basis<File>>,
     /// Images that peers read, the one read last at the back. A file that was removed meanwhile stays readable.
     open: VecDeque<(SeqNo, ImageFile)>,
 }
@@ -196,15 +205,25 @@ impl Work {
     /// Does a task. One that failed can be done again.
     fn run(&mut self, task: &ImageTask, told: &mut impl FnMut(Shelved)) -> Result<(), StorageError> {
         match *task {
-            ImageTask::Open(claim) => {
-                self.receive(claim.seq, told)?;
-                told(Shelved::Event(ImageEvent::Opened(claim.seq)));
+            ImageTask::Open { seq, ref index } => {
+                self.receive(seq, told)?;
+                self.basis = self.find_basis(index);
+                if let Some(basis) = &self.basis {
+                    told(Shelved::Event(ImageEvent::Reusable(basis.pieces())));
+                }
+                told(Shelved::Event(ImageEvent::Opened(seq)));
             }
             ImageTask::Keep(ref chunk) => {
                 self.keep(chunk)?;
                 told(Shelved::Event(ImageEvent::Kept(chunk.len())));
             }
+            ImageTask::Copy(ref pieces) => {
+                let missing = self.copy(pieces)?;
+                let pieces = pieces.clone();
+                told(Shelved::Event(ImageEvent::Copied { pieces, missing }));
+            }
             ImageTask::Complete(seq) => {
+                self.basis = None;
                 if self.complete(seq)? {
                     told(Shelved::Event(ImageEvent::Completed(seq)));
                 }
@@ -281,6 +300,28 @@ impl Work {
             is_placed: false,
         });
         Ok(())
+    }
+
+    /// The newest own image, whatever its contents: every piece of it is checked.
+    fn find_basis(&self, index: &Arc<ImageIndex>) -> Option<Basis<File>> {
+        let entries = fs::read_dir(&self.images).ok()?;
+        let whole = entries.flatten().map(|entry| entry.path());
+        let newest = whole.filter(|path| path.extension().is_none()).max()?;
+        let basis = ImageFile::open(&newest, self.seed).and_then(|image| Basis::of(image, index.clone()));
+        basis
+            .inspect_err(|error| tracing::debug!(%error, "nothing is taken of an own image"))
+            .ok()?
+    }
+
+    /// Adds pieces of the own image; those that are missing.
+    fn copy(&mut self, pieces: &Range<usize>) -> Result<Vec<usize>, StorageError> {
+        let Some(basis) = self.basis.take() else {
+            return Ok(pieces.clone().collect());
+        };
+        let digester = self.digester.clone();
+        let missing = basis.copy(pieces.clone(), &digester, |chunk| self.keep(chunk));
+        self.basis = Some(basis);
+        missing
     }
 
     fn keep(&mut self, chunk: &[u8]) -> Result<(), StorageError> {

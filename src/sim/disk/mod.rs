@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::Dice;
 use crate::execution::CheckpointImage;
 use crate::protocol::{LogCut, Record};
+use crate::storage::basis::Basis;
 use crate::storage::restart::{Continued, Restored};
 use crate::storage::{BLOCK_BYTES, LogOperation, LogWriter, WriterSettings, image};
 use crate::types::{Lsn, SeqNo, Time, View};
@@ -105,6 +106,8 @@ pub(super) struct SimDisk {
     slow: (Time, u64),
     full_until: Time,
     sync_fails: bool,
+    /// The own image that has pieces of one that comes.
+    basis: Option<Basis<Bytes>>,
 }
 
 impl SimDisk {
@@ -137,6 +140,7 @@ impl SimDisk {
             slow: (Time::START, 1),
             full_until: Time::START,
             sync_fails: false,
+            basis: None,
         }
     }
 

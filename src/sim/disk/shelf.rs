@@ -1,12 +1,18 @@
 //! The shelf's tasks, done at once.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::{SimDisk, Task};
+use crate::crypto::Digester;
 use crate::decision_log::{LoggedDecisions, LoggedRange};
+use crate::execution::ImageIndex;
 use crate::messages::PieceRange;
 use crate::state_transfer::{ImageEvent, ImageTask};
 use crate::storage::RecordReader;
+use crate::storage::basis::Basis;
 use crate::storage::image::{chunk_head, each_sound, file_magic};
 use crate::storage::logged::LogReader;
 use crate::storage::restart::Medium;
@@ -16,10 +22,17 @@ impl SimDisk {
     /// Does anything but installing; what came of it.
     pub fn shelve(&mut self, now: Time, task: ImageTask) -> Vec<ImageEvent> {
         match task {
-            ImageTask::Open(claim) => {
-                let mut events = self.receive(claim.seq);
-                events.push(ImageEvent::Opened(claim.seq));
+            ImageTask::Open { seq, index } => {
+                let mut events = self.receive(seq);
+                self.basis = self.find_basis(index);
+                let reusable = self.basis.as_ref().map(Basis::pieces);
+                events.extend(reusable.map(ImageEvent::Reusable));
+                events.push(ImageEvent::Opened(seq));
                 events
+            }
+            ImageTask::Copy(pieces) => {
+                let missing = self.copy(&pieces);
+                vec![ImageEvent::Copied { pieces, missing }]
             }
             ImageTask::Keep(chunk) => {
                 self.write_partial(&chunk);
@@ -72,6 +85,27 @@ impl SimDisk {
         bytes.truncate(written);
         self.platter.partial = Some((seq, bytes));
         events
+    }
+
+    /// The newest own image, whatever its contents.
+    fn find_basis(&self, index: Arc<ImageIndex>) -> Option<Basis<Bytes>> {
+        let newest = *self.platter.images.keys().next_back()?;
+        Basis::of(self.platter.open_image(newest).ok()?, index).ok()?
+    }
+
+    /// Adds pieces of the own image; those that are missing.
+    fn copy(&mut self, pieces: &Range<usize>) -> Vec<usize> {
+        let Some(basis) = self.basis.take() else {
+            return pieces.clone().collect();
+        };
+        let digester = Digester::new(self.platter.superblock.cluster);
+        let keep = |chunk: &[u8]| {
+            self.write_partial(chunk);
+            Ok(())
+        };
+        let missing = basis.copy(pieces.clone(), &digester, keep);
+        self.basis = Some(basis);
+        missing.unwrap_or_else(|_| pieces.clone().collect())
     }
 
     fn write_partial(&mut self, chunk: &[u8]) {

@@ -86,6 +86,7 @@ impl<A: Application> Host<A> {
         for (name, count) in [
             ("decision transferred", counters.decisions_transferred),
             ("state transferred", counters.states_transferred),
+            ("piece taken out of an own image", counters.pieces_reused),
         ] {
             *counted.entry(name).or_default() += count;
         }

@@ -1,5 +1,7 @@
 //! What has come of a state, and who is to send the rest.
 
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +17,8 @@ use crate::types::Time;
 const BLOCK_BYTES: u64 = 4 << 20;
 /// How many pieces a donor is to send while it is not known how long they are.
 const BLOCK_FIRST: usize = 64;
+/// How many pieces are copied at once: in between the disk keeps what comes from donors.
+const COPIED_PIECES: usize = 32;
 /// A donor brings at least so much while its patience lasts, or all of its block.
 const PACE_BYTES: usize = 256 << 10;
 
@@ -61,8 +65,12 @@ impl Block {
 /// How far the pieces of a state have come.
 #[derive(Debug)]
 pub(super) struct Receiving {
-    pub index: ImageIndex,
+    pub index: Arc<ImageIndex>,
     pub is_open: bool,
+    /// By piece: an own image has it, as it seems, and it was not copied yet.
+    pub reusable: Vec<bool>,
+    /// Pieces that are being copied. Like those to come they are reusable until it is known whether they are.
+    pub copying: Option<Range<usize>>,
     pub done: Vec<bool>,
     pub done_count: usize,
     /// Before this piece everything has come.
@@ -108,7 +116,7 @@ impl Receiving {
                 .iter()
                 .flatten()
                 .any(|block| block.next <= piece && piece < block.until);
-            !self.done[piece] && !owed
+            !self.done[piece] && !self.reusable[piece] && !owed
         };
         let first = (self.done_until..self.done.len()).find(|piece| is_free(*piece))?;
         let end = self.done.len().min(first + self.block_pieces());
@@ -178,6 +186,46 @@ impl Receiving {
             out.push(Effect::Image(ImageTask::Keep(kept.into())));
         }
         Ok(())
+    }
+
+    /// An own image has these pieces, as it seems.
+    pub fn take_reusable(&mut self, rows: &[Range<usize>]) {
+        for piece in rows.iter().cloned().flatten() {
+            if let Some(done) = self.done.get(piece) {
+                self.reusable[piece] = !done;
+            }
+        }
+    }
+
+    /// Has the next of them copied, if none are being copied.
+    pub fn copy(&mut self, out: &mut Outbox) {
+        if self.copying.is_some() {
+            return;
+        }
+        let Some(first) = self.reusable.iter().position(|reusable| *reusable) else {
+            return;
+        };
+        let row = self.reusable[first..].iter().take(COPIED_PIECES);
+        let pieces = first..first + row.take_while(|reusable| **reusable).count();
+        self.copying = Some(pieces.clone());
+        out.push(Effect::Image(ImageTask::Copy(pieces)));
+    }
+
+    /// They were copied, but for those that are missing. How many were.
+    pub fn take_copied(&mut self, now: Time, pieces: &Range<usize>, missing: &[usize]) -> usize {
+        if self.copying.take_if(|copying| copying == pieces).is_none() {
+            return 0;
+        }
+        let mut copied = 0;
+        for piece in pieces.clone() {
+            self.reusable[piece] = false;
+            if !missing.contains(&piece) && !std::mem::replace(&mut self.done[piece], true) {
+                copied += 1;
+            }
+        }
+        self.done_count += copied;
+        self.progress.0 = now;
+        copied
     }
 
     /// Takes a chunk that an earlier attempt had kept.

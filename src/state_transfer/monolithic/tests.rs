@@ -1,5 +1,7 @@
 //! Transition tests: what donors say → what is asked of whom, and what the disk is told.
 
+use std::ops::Range;
+
 use super::*;
 use crate::execution::apps::counter::{Count, Counter};
 use crate::execution::{CheckpointRule, ExecutionEvent, Executor, SingleThreaded, StateRule};
@@ -56,6 +58,10 @@ struct Bench {
     asked: Vec<(NodeId, PieceRange)>,
     questions: usize,
     completed: Option<SeqNo>,
+    /// What an own image has.
+    owned: Vec<Range<usize>>,
+    /// What is to be copied of it.
+    copying: Vec<Range<usize>>,
 }
 
 impl Bench {
@@ -67,6 +73,8 @@ impl Bench {
             asked: Vec::new(),
             questions: 0,
             completed: None,
+            owned: Vec::new(),
+            copying: Vec::new(),
         };
         bench.transfer.begin(bench.now, SeqNo::ZERO, &mut bench.out);
         bench.act();
@@ -79,7 +87,13 @@ impl Bench {
             for effect in effects {
                 match effect {
                     Effect::Send { to, message, .. } => self.hear(to, &message),
-                    Effect::Image(ImageTask::Open(claim)) => self.disk(&ImageEvent::Opened(claim.seq)),
+                    Effect::Image(ImageTask::Open { seq, .. }) => {
+                        if !self.owned.is_empty() {
+                            self.disk(&ImageEvent::Reusable(self.owned.clone()));
+                        }
+                        self.disk(&ImageEvent::Opened(seq));
+                    }
+                    Effect::Image(ImageTask::Copy(pieces)) => self.copying.push(pieces),
                     Effect::Image(ImageTask::Keep(chunk)) => self.disk(&ImageEvent::Kept(chunk.len())),
                     Effect::Image(ImageTask::Complete(seq)) => self.completed = Some(seq),
                     _ => {}
@@ -453,4 +467,67 @@ fn a_checkpoint_that_is_no_later_than_what_is_needed_is_given_up_until_all_of_it
         bench.transfer.state(),
         StateTransferState::Installing { seq: new.0.seq }
     );
+}
+
+#[test]
+fn what_an_own_image_has_is_copied_and_nobody_is_asked_for_it_unless_it_is_not_there_after_all() {
+    let target = checkpoint(10);
+    let mut bench = Bench::new();
+    // All but the first ten pieces, and one in the middle.
+    bench.owned = vec![10..100, 101..CLIENTS + 1];
+    (0..3).for_each(|donor| bench.offer(donor, target.0));
+    bench.wait_ms(50);
+    let head = bench.asked().remove(0);
+    bench.answer(head, &target, usize::MAX);
+    let mut asked = Vec::new();
+    let mut copied = 0;
+    while let Some(pieces) = bench.copying.pop() {
+        assert!(bench.copying.is_empty(), "a few at a time");
+        copied += pieces.len();
+        // Two are damaged.
+        let missing: Vec<usize> = pieces.clone().filter(|piece| [20, 21].contains(piece)).collect();
+        bench.disk(&ImageEvent::Copied {
+            pieces: pieces.clone(),
+            missing,
+        });
+        // Told twice it counts once.
+        bench.disk(&ImageEvent::Copied {
+            pieces,
+            missing: Vec::new(),
+        });
+        bench.act();
+        asked.extend(bench.asked());
+    }
+    assert_eq!(copied, CLIENTS - 10);
+    assert_eq!(bench.transfer.reused(), copied as u64 - 2);
+    assert_eq!(bench.completed, None);
+    let pieces = asked.iter().flat_map(|(_, range)| range.piece..range.until);
+    let pieces: std::collections::BTreeSet<u32> = pieces.collect();
+    assert_eq!(pieces, (0..10).chain([20, 21, 100]).collect());
+    for question in asked {
+        bench.answer(question, &target, usize::MAX);
+    }
+    bench.serve(&target, 9);
+    assert_eq!(bench.completed, Some(target.0.seq));
+}
+
+#[test]
+fn a_slow_disk_that_copies_is_waited_for() {
+    let target = checkpoint(10);
+    let mut bench = Bench::new();
+    bench.owned = vec![0..CLIENTS + 1];
+    (0..3).for_each(|donor| bench.offer(donor, target.0));
+    bench.wait_ms(50);
+    let head = bench.asked().remove(0);
+    bench.answer(head, &target, usize::MAX);
+    while let Some(pieces) = bench.copying.pop() {
+        bench.wait_ms(10_000);
+        bench.disk(&ImageEvent::Copied {
+            pieces,
+            missing: Vec::new(),
+        });
+        bench.act();
+    }
+    assert_eq!(bench.asked(), []);
+    assert_eq!((bench.questions, bench.completed), (1, Some(target.0.seq)));
 }

@@ -6,17 +6,19 @@ use std::sync::mpsc::Receiver;
 use tempfile::TempDir;
 
 use super::super::files::planned::{self, Plan};
+use super::super::image::{load, write_to};
 use super::super::keeper::Task as KeeperTask;
 use super::*;
+use crate::execution::apps::kv::Kv;
+use crate::execution::fixtures::{KvCheckpoint, digester, kv_checkpoint};
+use crate::execution::{CheckpointImage, CheckpointRule, ImageChunk, PieceWriter, SingleThreaded, StateRule};
 use crate::messages::CheckpointClaim;
-use crate::types::Digest;
+use crate::types::{Digest, Epoch};
 
 const SEED: u64 = 7;
 const SEQ: SeqNo = SeqNo::new(40);
-const CLAIM: CheckpointClaim = CheckpointClaim {
-    seq: SEQ,
-    digest: Digest::ZERO,
-};
+/// What an own image has.
+const OWN: SeqNo = SeqNo::new(30);
 /// How often what there was no space for fails again.
 const FULL_STEPS: usize = 3;
 
@@ -32,7 +34,9 @@ fn start(images: &Path) -> Life {
         images: images.to_owned(),
         seed: SEED,
         keeper: handle,
+        digester: digester(),
         receiving: None,
+        basis: None,
         open: VecDeque::new(),
     };
     Life { work, keeper }
@@ -63,7 +67,8 @@ impl Life {
     /// Opens the image, adds what is not found of it, completes it, and reads it back.
     fn receive(&mut self) -> Result<Vec<Bytes>, StorageError> {
         let mut told = Vec::new();
-        self.run(&ImageTask::Open(CLAIM), &mut told)?;
+        let index = kv_checkpoint(1, &[], 100).index;
+        self.run(&ImageTask::Open { seq: SEQ, index }, &mut told)?;
         assert!(matches!(told.pop(), Some(ImageEvent::Opened(SEQ))));
         // A task that was done again tells again: what counts is what there is at the end.
         let found: Vec<Bytes> = told
@@ -137,4 +142,131 @@ fn a_disk_that_fails_at_any_step_stops_the_replica_and_what_was_kept_is_found_af
         let received = start(directory.path()).receive();
         assert_eq!(received.unwrap(), chunks(), "failed at step {first}");
     }
+}
+
+/// An image as execution gives it.
+#[derive(Debug)]
+struct Written(std::collections::VecDeque<Bytes>);
+
+impl CheckpointImage for Written {
+    fn claim(&self) -> CheckpointClaim {
+        CheckpointClaim {
+            seq: OWN,
+            digest: Digest::ZERO,
+        }
+    }
+
+    fn next_chunk(&mut self, _: usize, chunk: &mut Vec<u8>) -> bool {
+        let next = self.0.pop_front();
+        chunk.extend_from_slice(&next.clone().unwrap_or_default());
+        next.is_some()
+    }
+}
+
+/// Puts an own image into the directory; its bytes.
+fn write_own(images: &Path, own: &KvCheckpoint) -> Vec<u8> {
+    let (mut bytes, mut image) = (Vec::new(), Written(own.chunks.clone().into()));
+    write_to(&mut bytes, &mut image, SEED, 1).unwrap();
+    fs::write(images.join(format!("{:016}", OWN.get())), &bytes).unwrap();
+    bytes
+}
+
+/// Opens an image to come, copies what an own one has of it, and says what that is, and what was missing.
+fn copy_own(life: &mut Life, theirs: &KvCheckpoint) -> (Vec<Range<usize>>, Vec<usize>) {
+    let (mut told, index) = (Vec::new(), theirs.index.clone());
+    life.run(&ImageTask::Open { seq: SEQ, index }, &mut told).unwrap();
+    let reusable = told.iter().find_map(|event| match event {
+        ImageEvent::Reusable(rows) => Some(rows.clone()),
+        _ => None,
+    });
+    let reusable = reusable.unwrap_or_default();
+    for chunk in &theirs.chunks[..2] {
+        life.run(&ImageTask::Keep(chunk.clone()), &mut told).unwrap();
+    }
+    told.clear();
+    for row in &reusable {
+        life.run(&ImageTask::Copy(row.clone()), &mut told).unwrap();
+    }
+    let missing = told.into_iter().flat_map(|event| match event {
+        ImageEvent::Copied { missing, .. } => missing,
+        _ => Vec::new(),
+    });
+    (reusable, missing.collect())
+}
+
+/// A long value is written in slices; of the others some are beside those that change.
+const PUTS: [(u32, usize); 6] = [(1, 10), (2, 700_000), (3, 2000), (4, 50), (5, 300_000), (6, 10)];
+
+#[test]
+fn what_an_own_image_has_of_another_is_copied_and_the_rest_is_what_changed() {
+    let directory = TempDir::new().unwrap();
+    let changed: Vec<(u32, usize)> = PUTS.iter().copied().chain([(3, 2001), (5, 20)]).collect();
+    let (own, theirs) = (kv_checkpoint(6, &PUTS, 4096), kv_checkpoint(8, &changed, 4096));
+    write_own(directory.path(), &own);
+    let mut life = start(directory.path());
+    let (reusable, missing) = copy_own(&mut life, &theirs);
+    assert_eq!(missing, Vec::<usize>::new());
+    let pieces = theirs.index.pieces();
+    let copied: usize = reusable.iter().map(Range::len).sum();
+    // The client's entry, and the parts of two keys.
+    assert_eq!(copied, pieces - 3);
+    let is_copied = |piece: usize| reusable.iter().any(|row| row.contains(&piece));
+    // What is left is sent by others: then the image is the other one.
+    let mut told = Vec::new();
+    for chunk in &theirs.chunks[2..] {
+        let wanted = match ImageChunk::parse(chunk).unwrap() {
+            ImageChunk::Pieces(found) => {
+                let mut writer = PieceWriter::default();
+                let found = found.filter(|(piece, _)| !is_copied(*piece));
+                found.for_each(|(piece, bytes)| writer.write(piece, bytes));
+                writer.finish()
+            }
+            ImageChunk::Slice(slice) if is_copied(slice.piece) => Vec::new(),
+            _ => vec![chunk.to_vec()],
+        };
+        for chunk in wanted {
+            life.run(&ImageTask::Keep(chunk.into()), &mut told).unwrap();
+        }
+    }
+    life.run(&ImageTask::Complete(SEQ), &mut told).unwrap();
+    let image = ImageFile::open(&directory.path().join(format!("{:016}", SEQ.get())), SEED).unwrap();
+    let rule = CheckpointRule {
+        decisions: 1000,
+        bytes: u64::MAX,
+        state: StateRule::ALWAYS,
+    };
+    let mut executor = SingleThreaded::new(Kv, 4, digester(), Epoch::ZERO, rule);
+    assert_eq!(load(&image, &mut executor).unwrap(), theirs.claim);
+}
+
+#[test]
+fn a_damaged_own_image_gives_what_is_sound_and_another_state_nothing() {
+    let directory = TempDir::new().unwrap();
+    let own = kv_checkpoint(6, &PUTS, 4096);
+    let bytes = write_own(directory.path(), &own);
+    let path = directory.path().join(format!("{:016}", OWN.get()));
+    let all = own.index.pieces();
+    // Head and index are compared; behind them lie pieces.
+    let pieces_from = 8 + own.chunks[..2]
+        .iter()
+        .map(|chunk| 12 + chunk.len())
+        .sum::<usize>();
+    for at in (pieces_from..bytes.len() - 12).step_by(bytes.len() / 50) {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        fs::write(&path, &damaged).unwrap();
+        let (reusable, missing) = copy_own(&mut start(directory.path()), &own);
+        match reusable.is_empty() {
+            // It is found out when it is opened: a length.
+            true => {}
+            false => assert!(
+                !missing.is_empty() && missing.len() < all,
+                "byte {at}: {missing:?}"
+            ),
+        }
+    }
+    let mut damaged = bytes.clone();
+    damaged[30] ^= 1;
+    fs::write(&path, &damaged).unwrap();
+    assert!(copy_own(&mut start(directory.path()), &own).0.is_empty());
 }
