@@ -1,10 +1,12 @@
 //! How long a replica takes to catch up: four real replicas over loopback TCP, each with a data directory on disk.
 //!
-//! `cargo bench --bench recovery -- [--quick] [--json FILE] [--data DIR] [--only state|log|service] [--size N]`; `--size` is the one size to
+//! `cargo bench --bench recovery -- [--quick] [--json FILE] [--data DIR] [--only state|changed|log|service] [--size N]`; `--size` is the one size to
 //! measure, in MiB or decisions. With `ATLAS_LOG=debug` the replicas tell what they do, and when.
 //!
 //! - *state:* a replica that has nothing but a fresh directory gets a key-value store of some size. Beside it, in the same run, the raw
 //!   copy: the bytes of the same checkpoint read from a file, sent over one loopback connection, written to a file and synced.
+//! - *changed:* the same with a replica that had the state, stopped, and missed changes to one key in a hundred: what its own image has of the
+//!   new one is not sent.
 //! - *log:* a replica that stopped a number of decisions ago gets them. The raw copy is of as many bytes as the
 //!   operations have.
 //! - *service:* the first under a closed loop of clients: operations answered per second with three replicas, then from the restart of the
@@ -203,10 +205,37 @@ fn newest_image(directory: &Path) -> Option<PathBuf> {
     whole.filter(|path| path.extension().is_none()).max()
 }
 
-fn state_case(mib: u64, data: &Path) -> Value {
+/// Fills until each of these replicas has an image of everything, and one more checkpoint is due no sooner. The newest image of the first.
+fn keep_images(
+    cluster: &LocalCluster,
+    client: &Client,
+    nodes: std::ops::Range<u16>,
+    mut filling: Filling,
+) -> PathBuf {
+    fill(client, filling).expect("the cluster takes it");
+    let first = cluster.replica(NodeId::new(0)).map(ReplicaHandle::standing);
+    let filled = first.expect("it runs").executed.get();
+    let is_kept = || {
+        let mut all = nodes
+            .clone()
+            .map(|id| newest_image(cluster.data_path(NodeId::new(id))));
+        let kept = |path: PathBuf| path.file_name()?.to_str()?.parse::<u64>().ok();
+        all.all(|path| path.and_then(kept).is_some_and(|seq| seq >= filled))
+    };
+    // Far enough for a checkpoint of everything, whose image is on disk.
+    filling.keys = 64;
+    filling.outstanding = 1;
+    filling.value_bytes = 16;
+    while !is_kept() {
+        fill(client, filling).expect("the cluster takes it");
+    }
+    newest_image(cluster.data_path(NodeId::new(0))).expect("there is one")
+}
+
+/// `changed`: the late replica has the state as it was before one key in a hundred changed.
+fn state_case(mib: u64, changed: bool, data: &Path) -> Value {
     let directory = tempfile::TempDir::with_prefix_in("atlas-recovery-", data).expect("a directory");
     let mut cluster = LocalCluster::start(&options(directory.path(), keep(false))).expect("it starts");
-    cluster.stop(LATE).expect("it ends in good order");
     let client = connect(&cluster, 0);
     let mut filling = Filling {
         first_key: 0,
@@ -214,40 +243,30 @@ fn state_case(mib: u64, data: &Path) -> Value {
         value_bytes: VALUE_BYTES,
         outstanding: 1024,
     };
-    fill(&client, filling).expect("the cluster takes it");
-    // Far enough for a checkpoint of everything, whose image is on disk.
-    let first = |cluster: &LocalCluster| cluster.replica(NodeId::new(0)).map(ReplicaHandle::standing);
-    let filled = first(&cluster).expect("it runs").executed.get();
-    let is_kept = |cluster: &LocalCluster| {
-        let all = (0..3).map(|id| newest_image(cluster.data_path(NodeId::new(id))));
-        let kept = |path: PathBuf| path.file_name()?.to_str()?.parse::<u64>().ok();
-        all.map(|path| path.and_then(kept))
-            .all(|seq| seq.is_some_and(|seq| seq >= filled))
-    };
-    filling.keys = 64;
-    filling.outstanding = 1;
-    filling.value_bytes = 16;
-    while !is_kept(&cluster) {
-        fill(&client, filling).expect("the cluster takes it");
+    if changed {
+        keep_images(&cluster, &client, 0..4, filling);
+        filling.keys /= 100;
+        filling.value_bytes -= 1;
     }
-    let image = newest_image(cluster.data_path(NodeId::new(0))).expect("there is one");
+    cluster.stop(LATE).expect("it ends in good order");
+    let image = keep_images(&cluster, &client, 0..3, filling);
     let bytes = std::fs::metadata(&image).expect("it is there").len();
     let raw = median(|| raw_copy(Some(&image), bytes, directory.path()));
     std::thread::sleep(IDLE);
     let (seconds, steps) = catch_up(&mut cluster, |late, most| late.standing().executed.get() >= most);
     let late = cluster.replica(LATE).expect("it runs");
-    let (states, decisions) = (
-        late.counter("states_transferred"),
-        late.counter("decisions_transferred"),
-    );
+    let [states, decisions, reused] =
+        ["states_transferred", "decisions_transferred", "pieces_reused"].map(|name| late.counter(name));
     assert_eq!(states, 1, "a state was transferred");
     let digests = cluster.digests(Duration::from_secs(10));
     assert!(
         digests.len() == 4 && digests.windows(2).all(|pair| pair[0] == pair[1]),
         "the replicas' states differ"
     );
+    let name = if changed { "changed" } else { "state" };
     println!(
-        "state {mib:>5} MiB {:>9.3} s {:>9.3} s {:>6.2} × {:>8.0} MB/s   asked {:.3} s, received {:.3} s, installed {:.3} s, {decisions} decisions",
+        "{name:<7}{mib:>4} MiB {:>9.3} s {:>9.3} s {:>6.2} × {:>8.0} MB/s   asked {:.3} s, received {:.3} s, installed {:.3} s, {decisions} \
+         decisions, {reused} pieces were there",
         seconds,
         raw,
         seconds / raw,
@@ -257,9 +276,9 @@ fn state_case(mib: u64, data: &Path) -> Value {
         steps.lasted(5),
     );
     json!({
-        "case": "state", "state_mib": mib, "image_bytes": bytes, "seconds": seconds, "raw_copy_seconds": raw,
+        "case": name, "state_mib": mib, "image_bytes": bytes, "seconds": seconds, "raw_copy_seconds": raw,
         "times_raw": seconds / raw, "received_seconds": steps.lasted(4), "installed_seconds": steps.lasted(5),
-        "decisions": decisions, "value_bytes": VALUE_BYTES,
+        "decisions": decisions, "pieces_reused": reused, "value_bytes": VALUE_BYTES,
     })
 }
 
@@ -404,7 +423,10 @@ fn main() {
     };
     let mut rows = Vec::new();
     if arguments.wants("state") {
-        rows.extend(sizes.iter().map(|mib| state_case(*mib, &arguments.data)));
+        rows.extend(sizes.iter().map(|mib| state_case(*mib, false, &arguments.data)));
+    }
+    if arguments.wants("changed") {
+        rows.extend(sizes.iter().map(|mib| state_case(*mib, true, &arguments.data)));
     }
     if arguments.wants("log") {
         rows.extend(
