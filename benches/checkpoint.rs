@@ -25,7 +25,7 @@ use atlas_smr_replica::config::Agreement;
 use atlas_smr_replica::crypto::Digester;
 use atlas_smr_replica::execution::apps::kv::{self, Kv};
 use atlas_smr_replica::execution::{
-    Application, CheckpointImage, CheckpointRule, DigestHelp, ExecutionEvent, Executor, PARTS,
+    Application, CheckpointHelp, CheckpointImage, CheckpointRule, ExecutionEvent, Executor, PARTS,
     PartitionedStore, SingleThreaded, StateRule,
 };
 use atlas_smr_replica::messages::{Authenticator, Batch, Frame, FrameBuilder, Mode, Proposal, RequestFrame};
@@ -270,7 +270,7 @@ impl Application for Timed {
 
 /// What is done beside the executor.
 enum ImageWork {
-    Digest(DigestHelp),
+    Digest(CheckpointHelp),
     Write(Box<dyn CheckpointImage>),
 }
 
@@ -293,7 +293,7 @@ impl Writer {
             for work in todo {
                 let mut image = match work {
                     ImageWork::Write(image) => image,
-                    ImageWork::Digest(help) => {
+                    ImageWork::Help(help) => {
                         help.run();
                         continue;
                     }
@@ -418,7 +418,7 @@ impl Stretch {
                     self.checkpoints += 1;
                     self.with_state += u64::from(checkpoint.light.is_none());
                 }
-                ExecutionEvent::Digesting(help) => hand(ImageWork::Digest(help)),
+                ExecutionEvent::Help(help) => hand(ImageWork::Help(help)),
                 ExecutionEvent::Image(image) if !writer.is_writing.swap(true, Ordering::AcqRel) => {
                     hand(ImageWork::Write(image));
                 }

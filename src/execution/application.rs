@@ -61,9 +61,9 @@ pub trait ScalableApp: Application<State: KeyedState> + Sync {
 
 /// A share of the work of a checkpoint, for another thread: of its digest, or of finding the memory that it will take. What it has done is
 /// not done again; whether it is done at all changes no digest.
-pub struct DigestHelp(Box<dyn FnOnce() + Send>);
+pub struct CheckpointHelp(Box<dyn FnOnce() + Send>);
 
-impl DigestHelp {
+impl CheckpointHelp {
     /// Help that consists of this.
     #[must_use]
     pub fn new(help: impl FnOnce() + Send + 'static) -> Self {
@@ -76,9 +76,9 @@ impl DigestHelp {
     }
 }
 
-impl std::fmt::Debug for DigestHelp {
+impl std::fmt::Debug for CheckpointHelp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("DigestHelp")
+        f.write_str("CheckpointHelp")
     }
 }
 
@@ -119,13 +119,13 @@ pub trait MonolithicState: Send + 'static {
     fn read_piece(&mut self, piece: usize, bytes: &[u8]) -> Result<(), ImageError>;
 
     /// What another thread can do of the work of digesting a snapshot that is just taken. By default nothing.
-    fn digest_help(_snapshot: &Self::Snapshot, _digester: &Digester) -> Option<DigestHelp> {
+    fn digest_help(_snapshot: &Self::Snapshot, _digester: &Digester) -> Option<CheckpointHelp> {
         None
     }
 
     /// What another thread can do so that a snapshot that will be taken costs less, as finding memory for what will be copied. By default
     /// nothing.
-    fn copy_help(&self) -> Option<DigestHelp> {
+    fn copy_help(&self) -> Option<CheckpointHelp> {
         None
     }
 

@@ -234,7 +234,7 @@ impl<S: MonolithicState> Bookkeeping<S> {
             let quarters = self.rule.state.quarters(state_bytes, self.log_bytes);
             if quarters > self.prepared {
                 self.prepared = quarters;
-                events.extend(state.copy_help().map(ExecutionEvent::Digesting));
+                events.extend(state.copy_help().map(ExecutionEvent::Help));
             }
             return self.take_light(events);
         }
@@ -243,7 +243,7 @@ impl<S: MonolithicState> Bookkeeping<S> {
         let image = self.keeps_images.then(|| state.snapshot());
         let state = state.snapshot();
         if image.is_some() {
-            events.extend(S::digest_help(&state, &self.digester).map(ExecutionEvent::Digesting));
+            events.extend(S::digest_help(&state, &self.digester).map(ExecutionEvent::Help));
         }
         self.pending.push_back(Pending {
             seq: self.executed,

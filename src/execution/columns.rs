@@ -1,5 +1,5 @@
 use super::{
-    Column, DigestHelp, ImageError, KeyedState, MonolithicState, PARTS, PartitionedStore, PartsSnapshot,
+    CheckpointHelp, Column, ImageError, KeyedState, MonolithicState, PARTS, PartitionedStore, PartsSnapshot,
 };
 use crate::crypto::{Digester, Domain};
 use crate::types::Digest;
@@ -102,18 +102,22 @@ impl<const N: usize> MonolithicState for Columns<N> {
         }
     }
 
-    fn digest_help(snapshot: &ColumnsSnapshot<N>, digester: &Digester) -> Option<DigestHelp> {
+    fn digest_help(snapshot: &ColumnsSnapshot<N>, digester: &Digester) -> Option<CheckpointHelp> {
         let columns = snapshot.columns.iter().rev();
-        let help: Vec<DigestHelp> = columns
+        let help: Vec<CheckpointHelp> = columns
             .filter_map(|column| PartitionedStore::digest_help(column, digester))
             .collect();
-        Some(DigestHelp::new(|| help.into_iter().for_each(DigestHelp::run)))
+        Some(CheckpointHelp::new(|| {
+            help.into_iter().for_each(CheckpointHelp::run)
+        }))
     }
 
-    fn copy_help(&self) -> Option<DigestHelp> {
+    fn copy_help(&self) -> Option<CheckpointHelp> {
         let columns = self.columns.iter();
-        let help: Vec<DigestHelp> = columns.filter_map(PartitionedStore::copy_help).collect();
-        Some(DigestHelp::new(|| help.into_iter().for_each(DigestHelp::run)))
+        let help: Vec<CheckpointHelp> = columns.filter_map(PartitionedStore::copy_help).collect();
+        Some(CheckpointHelp::new(|| {
+            help.into_iter().for_each(CheckpointHelp::run)
+        }))
     }
 
     fn blank() -> Self {

@@ -22,7 +22,8 @@ pub mod speculative;
 mod window;
 
 pub use application::{
-    Application, DigestHelp, MonolithicState, PANIC_RESULT, PREPARED_OPERATIONS, ScalableApp, TOO_LONG_RESULT,
+    Application, CheckpointHelp, MonolithicState, PANIC_RESULT, PREPARED_OPERATIONS, ScalableApp,
+    TOO_LONG_RESULT,
 };
 pub use bookkeeping::{CheckpointRule, StateRule};
 pub use client_table::ClientTable;
@@ -65,7 +66,7 @@ pub enum ExecutionEvent {
     Checkpoint(TakenCheckpoint),
     /// A checkpoint whose contents will be kept on disk is being digested, or one with a large state comes nearer: a thread that has the
     /// time may help.
-    Digesting(DigestHelp),
+    Help(CheckpointHelp),
     /// The contents of the checkpoint whose digest was just told, to be kept on disk.
     Image(Box<dyn CheckpointImage>),
 }

@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 
 use super::part::Part;
 use super::spares::{Room, Spares};
-use super::{DigestHelp, ImageError, MonolithicState};
+use super::{CheckpointHelp, ImageError, MonolithicState};
 use crate::crypto::{Digester, Domain};
 use crate::types::Digest;
 
@@ -273,7 +273,7 @@ impl<const P: usize> MonolithicState for Partitioned<P> {
     }
 
     /// From the other end, so that the two meet once.
-    fn digest_help(snapshot: &PartsSnapshot, digester: &Digester) -> Option<DigestHelp> {
+    fn digest_help(snapshot: &PartsSnapshot, digester: &Digester) -> Option<CheckpointHelp> {
         let (mut parts, digester) = (snapshot.parts.clone(), digester.clone());
         let helped_bytes = snapshot.helped_bytes.clone();
         let digest = move |part: &Part| {
@@ -282,15 +282,15 @@ impl<const P: usize> MonolithicState for Partitioned<P> {
             // Paces whoever reads it, nothing else.
             helped_bytes.fetch_add(bytes, Ordering::Relaxed);
         };
-        Some(DigestHelp::new(
+        Some(CheckpointHelp::new(
             move || while parts.pass_last(&digest).is_some() {},
         ))
     }
 
-    fn copy_help(&self) -> Option<DigestHelp> {
+    fn copy_help(&self) -> Option<CheckpointHelp> {
         let rooms: Vec<Room> = self.parts.iter().map(|part| part.room()).collect();
         let spares = self.spares.clone();
-        Some(DigestHelp::new(move || {
+        Some(CheckpointHelp::new(move || {
             for (index, room) in rooms.into_iter().enumerate() {
                 spares.prepare(index, room);
             }

@@ -796,7 +796,7 @@ fn help_is_asked_for_in_the_quarters_of_the_way_to_a_large_state_and_changes_no_
         let with_state = one.iter().filter(|taken| taken.light.is_none());
         states.extend(with_state.map(|taken| taken.claim.seq.get()));
         for event in events {
-            if let ExecutionEvent::Digesting(help) = event {
+            if let ExecutionEvent::Help(help) = event {
                 help.run();
                 asked.push(seq);
             }

@@ -249,7 +249,7 @@ impl Bench {
                     self.images.insert(image.claim().seq, chunks);
                     self.replica.on_image_kept(self.now, image.claim().seq);
                 }
-                ExecutionEvent::Reply { .. } | ExecutionEvent::Digesting(_) => {}
+                ExecutionEvent::Reply { .. } | ExecutionEvent::Help(_) => {}
             }
         }
     }

@@ -452,7 +452,7 @@ impl<A: Application> SimReplica<A> {
                     self.replica.on_checkpoint_taken(now, taken);
                 }
                 // Nobody has the time.
-                ExecutionEvent::Digesting(_) => {}
+                ExecutionEvent::Help(_) => {}
                 ExecutionEvent::Image(mut image) => self.disk.keep_image(world, &mut *image),
             }
         }

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 
 use super::directory::numbered;
 use super::{DataDirectory, StorageError, files, image};
-use crate::execution::{CheckpointImage, DigestHelp};
+use crate::execution::{CheckpointHelp, CheckpointImage};
 use crate::types::{SeqNo, View};
 
 /// What the keeper is asked to do.
@@ -38,7 +38,7 @@ pub(super) enum Task {
 /// What the thread for images is asked to do.
 #[derive(Debug)]
 enum ImageWork {
-    Digest(DigestHelp),
+    Help(CheckpointHelp),
     Write(Box<dyn CheckpointImage>),
     Stop,
 }
@@ -94,8 +94,8 @@ impl KeeperHandle {
     }
 
     /// Helps with the digest of a checkpoint whose image will come.
-    pub fn digest(&self, help: DigestHelp) {
-        let _ = self.images.send(ImageWork::Digest(help));
+    pub fn help(&self, help: CheckpointHelp) {
+        let _ = self.images.send(ImageWork::Help(help));
     }
 
     /// An image that came from others is in its place: a restart begins with it from now on. Later ones of the state that it
@@ -170,7 +170,7 @@ impl Keeper {
             let (directory, seed) = place;
             for work in to_write {
                 match work {
-                    ImageWork::Digest(help) => help.run(),
+                    ImageWork::Help(help) => help.run(),
                     ImageWork::Write(image) => {
                         // A keeper that is gone needs no image.
                         let _ = written.send(Task::Written(write_image(&directory, seed, image)));

@@ -145,7 +145,7 @@ fn made(executor: &mut impl Executor, mut events: Vec<ExecutionEvent>) -> Made {
             ExecutionEvent::Reply { key, body, .. } => made.replies.push((key, body)),
             ExecutionEvent::Executed { seq, operations } => made.executed.push((seq, operations)),
             ExecutionEvent::Checkpoint(taken) => made.checkpoints.push(taken.claim),
-            ExecutionEvent::Image(_) | ExecutionEvent::Digesting(_) => {}
+            ExecutionEvent::Image(_) | ExecutionEvent::Help(_) => {}
         }
     }
     made

@@ -159,9 +159,9 @@ impl<E: Executor> ExecutionRole<E> {
                     self.lanes.done.push(Done::Executed { seq, operations });
                 }
                 ExecutionEvent::Checkpoint(taken) => self.lanes.done.push(Done::Checkpoint(taken)),
-                ExecutionEvent::Digesting(help) => {
+                ExecutionEvent::Help(help) => {
                     if let Some(keeper) = &self.keeper {
-                        keeper.digest(help);
+                        keeper.help(help);
                     }
                 }
                 ExecutionEvent::Image(image) => {
