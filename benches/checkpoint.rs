@@ -270,7 +270,7 @@ impl Application for Timed {
 
 /// What is done beside the executor.
 enum ImageWork {
-    Digest(CheckpointHelp),
+    Help(CheckpointHelp),
     Write(Box<dyn CheckpointImage>),
 }
 

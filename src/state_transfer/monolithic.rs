@@ -43,6 +43,7 @@
 //! nothing more is asked for, and not much more before nothing more is taken; the state is never held in memory, but for one piece per
 //! donor that comes in slices, of at most [`PIECE_BYTES_MAX`]; at most [`OFFERS_MAX`] offers of a replica are judged per question.
 
+mod donors;
 mod receiving;
 
 use std::collections::BTreeMap;
@@ -52,6 +53,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use donors::Donors;
 use receiving::{Block, Receiving};
 
 use super::{ImageEvent, ImageTask, StateTransferProtocol, StateTransferState, Target};
@@ -121,20 +123,12 @@ pub struct PieceTransfer<S> {
     digester: Digester,
     after: SeqNo,
     claim: Option<CheckpointClaim>,
-    donors: Signers,
-    /// They were silent, or have it no more.
-    tired: Signers,
-    /// They were silent in earlier attempts.
-    stalled: Signers,
-    /// They lied.
-    banned: Signers,
+    donors: Donors,
     phase: Phase,
     target: Option<Target>,
     /// When a transfer ran last.
     ran: Time,
-    lies: u64,
     reused: u64,
-    turn: usize,
     tuning: PieceTransferTuning,
     _state: PhantomData<fn() -> S>,
 }
@@ -151,16 +145,11 @@ impl<S: MonolithicState> PieceTransfer<S> {
             digester,
             after: SeqNo::ZERO,
             claim: None,
-            donors: Signers::NONE,
-            tired: Signers::NONE,
-            stalled: Signers::NONE,
-            banned: Signers::NONE,
+            donors: Donors::new(n),
             phase: Phase::Idle,
             target: None,
             ran: Time::START,
-            lies: 0,
             reused: 0,
-            turn: 0,
             tuning: PieceTransferTuning::default(),
             _state: PhantomData,
         }
@@ -174,21 +163,9 @@ impl<S: MonolithicState> PieceTransfer<S> {
     }
 
     fn ask(&mut self, now: Time, out: &mut Outbox) {
-        let faulty_max = (self.n - 1) / 3;
-        // Who was silent is remembered: asked first again, it would cost so much time again that the others' checkpoints were gone.
-        self.tired.iter().for_each(|donor| {
-            self.stalled.add(donor);
-        });
-        // More than can be faulty: some of them were not.
-        for blamed in [&mut self.stalled, &mut self.banned] {
-            if blamed.count() > faulty_max {
-                *blamed = Signers::NONE;
-            }
-        }
         self.claim = None;
         self.target = None;
-        self.donors = Signers::NONE;
-        self.tired = Signers::NONE;
+        self.donors.begin_again();
         self.phase = Phase::Asking {
             offers: BTreeMap::new(),
             heard: vec![0; self.n],
@@ -206,44 +183,6 @@ impl<S: MonolithicState> PieceTransfer<S> {
         out.send(to, message.encode(self.cluster, self.epoch));
     }
 
-    /// How little is to be expected of a donor: it was silent in this attempt, or in an earlier one.
-    fn reluctance(&self, donor: NodeId) -> u8 {
-        match (self.tired.has(donor), self.stalled.has(donor)) {
-            (true, _) => 2,
-            (false, true) => 1,
-            (false, false) => 0,
-        }
-    }
-
-    /// Those of whom most is to be expected.
-    fn best_donors(&self) -> Vec<NodeId> {
-        let usable = || self.donors.iter().filter(|donor| !self.banned.has(*donor));
-        let least = usable().map(|donor| self.reluctance(donor)).min();
-        usable()
-            .filter(|donor| Some(self.reluctance(*donor)) == least)
-            .collect()
-    }
-
-    /// A donor that may be asked and is not busy; those that were silent only if there is nobody else.
-    fn next_donor(&mut self, is_busy: impl Fn(NodeId) -> bool) -> Option<NodeId> {
-        for reluctance in 0..=2 {
-            for _ in 0..self.n {
-                self.turn = (self.turn + 1) % self.n;
-                let donor = NodeId::new(self.turn as u16);
-                let is_donor = self.donors.has(donor) && !self.banned.has(donor);
-                if is_donor && self.reluctance(donor) == reluctance && !is_busy(donor) {
-                    return Some(donor);
-                }
-            }
-        }
-        None
-    }
-
-    fn ban(&mut self, donor: NodeId) {
-        self.lies += 1;
-        self.banned.add(donor);
-    }
-
     /// As many donors as there are correct ones at least.
     fn quorum_of_others(&self) -> usize {
         let faulty_max = (self.n - 1) / 3;
@@ -255,15 +194,14 @@ impl<S: MonolithicState> PieceTransfer<S> {
             return;
         };
         // What most can give comes fastest.
-        let stalled = self.stalled;
-        let willing = |donors: &Signers| donors.iter().filter(|donor| !stalled.has(*donor)).count();
         let best = offers
             .iter()
-            .max_by_key(|(claim, donors)| (willing(donors), claim.seq));
+            .max_by_key(|(claim, offering)| (self.donors.willing(offering), claim.seq));
         let Some((claim, donors)) = best.map(|(claim, donors)| (*claim, *donors)) else {
             return;
         };
-        (self.claim, self.donors) = (Some(claim), donors);
+        self.claim = Some(claim);
+        self.donors.take_offers(donors);
         self.phase = Phase::Opening {
             asked: None,
             head: None,
@@ -273,8 +211,7 @@ impl<S: MonolithicState> PieceTransfer<S> {
 
     fn fetch_head(&mut self, now: Time, out: &mut Outbox) {
         let Some(claim) = self.claim else { return };
-        let tired = self.tired;
-        let Some(donor) = self.next_donor(|donor| tired.has(donor)) else {
+        let Some(donor) = self.donors.next_untired() else {
             return self.ask(now, out);
         };
         self.phase = Phase::Opening {
@@ -319,7 +256,7 @@ impl<S: MonolithicState> PieceTransfer<S> {
             (Ok(ImageChunk::Head(_)) | Err(_), _) => Err(ImageError::Head),
         };
         let Ok((index, head_bytes)) = read else {
-            self.ban(from);
+            self.donors.ban(from);
             return self.fetch_head(now, out);
         };
         let (Some(claim), pieces) = (claim, index.pieces()) else {
@@ -356,7 +293,7 @@ impl<S: MonolithicState> PieceTransfer<S> {
     /// Gives idle donors blocks of pieces that nobody is to send.
     fn fetch_pieces(&mut self, now: Time, out: &mut Outbox) {
         loop {
-            let best = self.best_donors();
+            let best = self.donors.best();
             let Phase::Receiving(receiving) = &mut self.phase else {
                 return;
             };
@@ -376,7 +313,7 @@ impl<S: MonolithicState> PieceTransfer<S> {
             let Some((next, until)) = next.or_else(slow) else {
                 return;
             };
-            let Some(donor) = self.next_donor(|donor| busy[donor.index()]) else {
+            let Some(donor) = self.donors.next(|donor| busy[donor.index()]) else {
                 if !busy.contains(&true) {
                     self.ask(now, out);
                 }
@@ -425,7 +362,7 @@ impl<S: MonolithicState> PieceTransfer<S> {
         let before = (receiving.done_count, block.offset);
         let taken = receiving.take_chunk(&mut block, bytes, &self.digester, out);
         if taken.is_err() {
-            self.ban(from);
+            self.donors.ban(from);
             return self.fetch_pieces(now, out);
         }
         receiving.bytes += bytes.len() as u64;
@@ -465,7 +402,7 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
     fn begin(&mut self, now: Time, after: SeqNo, out: &mut Outbox) {
         self.after = self.after.max(after);
         if now.since(self.ran) >= FORGIVEN_AFTER {
-            (self.stalled, self.tired) = (Signers::NONE, Signers::NONE);
+            self.donors.forgive();
         }
         self.ran = now;
         let is_late = self.claim.is_some_and(|claim| claim.seq <= after);
@@ -490,7 +427,7 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
             return false;
         };
         let heard = heard.get(from.index()).copied();
-        seq > self.after && !self.banned.has(from) && heard.is_some_and(|heard| heard < OFFERS_MAX)
+        seq > self.after && !self.donors.is_banned(from) && heard.is_some_and(|heard| heard < OFFERS_MAX)
     }
 
     fn on_offer(
@@ -507,15 +444,14 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
         {
             *heard = heard.saturating_add(1);
         }
-        if from == self.node || self.banned.has(from) || !certified {
+        if from == self.node || self.donors.is_banned(from) || !certified {
             return;
         }
         match &mut self.phase {
             Phase::Asking { offers, .. } if claim.seq > self.after => {
                 let donors = offers.entry(claim).or_insert(Signers::NONE);
                 donors.add(from);
-                let willing = donors.iter().filter(|donor| !self.stalled.has(*donor)).count();
-                if willing >= self.quorum_of_others() {
+                if self.donors.willing(donors) >= self.quorum_of_others() {
                     self.choose(now, out);
                 }
             }
@@ -536,7 +472,7 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
         out: &mut Outbox,
     ) {
         let is_current = self.claim.is_some_and(|claim| claim.seq == seq);
-        if !is_current || self.banned.has(from) || from.index() >= self.n {
+        if !is_current || self.donors.is_banned(from) || from.index() >= self.n {
             return;
         }
         if bytes.is_empty() {
@@ -616,7 +552,7 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
                 if let Some((donor, until)) = *asked
                     && until <= now
                 {
-                    self.tired.add(donor);
+                    self.donors.tire(donor);
                     self.fetch_head(now, out);
                 }
             }
@@ -627,7 +563,7 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
                         .is_some_and(|block| block.is_too_slow(now, self.tuning.patience))
                     {
                         *block = None;
-                        self.tired.add(NodeId::new(donor as u16));
+                        self.donors.tire(NodeId::new(donor as u16));
                     }
                 }
                 let is_writing =
@@ -666,7 +602,7 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
     }
 
     fn lies(&self) -> u64 {
-        self.lies
+        self.donors.lies()
     }
 
     fn reused(&self) -> u64 {
