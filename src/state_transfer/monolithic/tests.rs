@@ -515,7 +515,7 @@ fn what_an_own_image_has_is_copied_and_nobody_is_asked_for_it_unless_it_is_not_t
 fn a_slow_disk_that_copies_is_waited_for() {
     let target = checkpoint(10);
     let mut bench = Bench::new();
-    bench.owned = vec![0..CLIENTS + 1];
+    bench.owned = vec![0..200, 200..CLIENTS + 1];
     (0..3).for_each(|donor| bench.offer(donor, target.0));
     bench.wait_ms(50);
     let head = bench.asked().remove(0);
