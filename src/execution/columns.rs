@@ -1,5 +1,6 @@
 use super::{
-    CheckpointHelp, Column, ImageError, KeyedState, MonolithicState, PARTS, PartitionedStore, PartsSnapshot,
+    CheckpointHelp, Column, ImageError, KeyedPart, KeyedState, MonolithicState, PARTS, PartitionedStore,
+    PartsSnapshot,
 };
 use crate::crypto::{Digester, Domain};
 use crate::types::Digest;
@@ -21,7 +22,7 @@ impl<const N: usize> Default for Columns<N> {
 /// Frozen [`Columns`], as far as they were not digested or written yet.
 #[derive(Debug)]
 pub struct ColumnsSnapshot<const N: usize> {
-    columns: [PartsSnapshot; N],
+    columns: [PartsSnapshot<KeyedPart>; N],
     hasher: Option<blake3::Hasher>,
     /// The next column to digest, or the next piece to write.
     next: usize,

@@ -11,10 +11,12 @@ mod bookkeeping;
 mod client_table;
 mod columns;
 mod crud;
+mod divisible;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod image;
-mod part;
+mod keyed_part;
+mod partitioned;
 mod parts;
 mod single;
 mod spares;
@@ -29,9 +31,13 @@ pub use bookkeeping::{CheckpointRule, StateRule};
 pub use client_table::ClientTable;
 pub use columns::Columns;
 pub use crud::{Column, CrudState, Direct, KeyedState};
+pub use divisible::{DivisibleState, PartDescription, StateDescriptor, StatePart};
 pub use image::{CheckpointImage, ImageChunk, ImageError, ImageHead, ImageIndex, PieceReader, PieceWriter};
-pub use parts::{PARTS, Partitioned, PartitionedStore, PartsSnapshot};
+pub use keyed_part::KeyedPart;
+pub use partitioned::{PARTS, Partitioned, PartitionedStore};
+pub use parts::{Parts, PartsSnapshot};
 pub use single::{FRAME_RESULT_BYTES_MAX, SingleThreaded};
+pub use spares::Room;
 pub use speculative::Speculative;
 pub use window::{CLIENT_WINDOW, SequenceWindow, Standing};
 

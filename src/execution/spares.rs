@@ -6,30 +6,32 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::part::Part;
+use super::StatePart;
+use super::parts::Kept;
 
 /// For each part the memory of a copy, or none: together about as much as the parts have.
 #[derive(Debug)]
-pub(super) struct Spares(Vec<Mutex<Option<Arc<Part>>>>);
+pub(super) struct Spares<P>(Vec<Mutex<Option<Arc<Kept<P>>>>>);
 
-impl Spares {
+impl<P: StatePart> Spares<P> {
     /// No memory yet, for so many parts.
     pub fn new(parts: usize) -> Self {
         Self((0..parts).map(|_| Mutex::default()).collect())
     }
 
     /// A copy of the part at `index`, in the memory that is kept for it if that suits.
-    pub fn copy(&self, index: usize, part: &Part) -> Arc<Part> {
+    pub fn copy(&self, index: usize, kept: &Kept<P>) -> Arc<Kept<P>> {
         let mut spare = self.hold(index).take().unwrap_or_default();
         // Nobody else has what is kept here.
         if let Some(copy) = Arc::get_mut(&mut spare) {
-            copy.become_copy_of(part);
+            copy.part.clone_from(&kept.part);
+            copy.digest.clone_from(&kept.digest);
         }
         spare
     }
 
     /// Keeps the memory of a part that nobody needs any more, unless there is some.
-    pub fn give(&self, index: usize, part: Part) {
+    pub fn give(&self, index: usize, part: Kept<P>) {
         let mut kept = self.hold(index);
         if kept.is_none() {
             *kept = Some(Arc::new(part));
@@ -38,34 +40,40 @@ impl Spares {
 
     /// Finds the memory for a copy of the part at `index`, which has this much.
     pub fn prepare(&self, index: usize, room: Room) {
-        let is_there = |kept: &Option<Arc<Part>>| kept.as_ref().is_some_and(|kept| room.suits(kept.room()));
+        let is_there =
+            |kept: &Option<Arc<Kept<P>>>| kept.as_ref().is_some_and(|kept| room.suits(kept.part.room()));
         if !is_there(&self.hold(index)) {
             // Whoever wants to copy meanwhile does not wait for it.
-            let found = Arc::new(Part::with_memory(room));
+            let part = P::with_room(room);
+            let found = Arc::new(Kept {
+                part,
+                ..Kept::default()
+            });
             *self.hold(index) = Some(found);
         }
     }
 
-    fn hold(&self, index: usize) -> MutexGuard<'_, Option<Arc<Part>>> {
+    fn hold(&self, index: usize) -> MutexGuard<'_, Option<Arc<Kept<P>>>> {
         // What is there is memory, whatever happened to the one who held it.
         self.0[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// How much memory a part has.
+/// How much memory a part has: what each of its allocations, of which two count, has room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Room {
-    pub slots: usize,
-    pub record_bytes: usize,
-}
+pub struct Room(pub [usize; 2]);
 
 /// Up to this, memory that is far too large suits as well.
 const SMALL: usize = 1024;
 
 impl Room {
+    /// No memory, or nobody knows.
+    pub const NONE: Self = Self([0; 2]);
+
     /// Whether memory of `other` is enough for a part that has this much, and not far more.
+    #[must_use]
     pub fn suits(self, other: Self) -> bool {
         let fits = |need: usize, has: usize| has >= need && has <= 2 * need.max(SMALL);
-        fits(self.slots, other.slots) && fits(self.record_bytes, other.record_bytes)
+        fits(self.0[0], other.0[0]) && fits(self.0[1], other.0[1])
     }
 }

@@ -410,7 +410,7 @@ proptest! {
         frozen_at in 0usize..600,
     ) {
         // Keys whose place is equal share a part, which fills, grows, empties and is compacted.
-        let keys: Vec<u32> = (0..).filter(|key: &u32| parts::place(&key.to_le_bytes(), PARTS) < 8).take(400).collect();
+        let keys: Vec<u32> = (0..).filter(|key: &u32| partitioned::place(&key.to_le_bytes(), PARTS) < 8).take(400).collect();
         let mut store = PartitionedStore::default();
         let mut model = std::collections::BTreeMap::new();
         let mut frozen = None;
@@ -673,7 +673,7 @@ fn the_size_of_a_store_follows_from_its_contents() {
 }
 
 /// Everything of a snapshot, as it is written.
-fn written(mut snapshot: PartsSnapshot) -> Vec<Vec<u8>> {
+fn written(mut snapshot: PartsSnapshot<KeyedPart>) -> Vec<Vec<u8>> {
     let mut pieces = vec![Vec::new(); PARTS];
     pieces
         .iter_mut()
@@ -696,7 +696,7 @@ fn a_piece_is_written_in_the_order_of_whole_keys_and_its_digest_is_that_of_its_b
             _ => vec![number as u8; number % 40],
         };
         store.put(key, &value);
-        expected[parts::place(key, PARTS)].insert(key.clone(), value);
+        expected[partitioned::place(key, PARTS)].insert(key.clone(), value);
     }
     let digests = PartitionedStore::piece_digests(&store.snapshot(), &digester());
     for ((piece, digest), pairs) in written(store.snapshot()).iter().zip(digests).zip(expected) {
@@ -720,7 +720,7 @@ proptest! {
             1..12,
         ),
     ) {
-        let keys: Vec<u32> = (0..).filter(|key: &u32| parts::place(&key.to_le_bytes(), PARTS) < 4).take(200).collect();
+        let keys: Vec<u32> = (0..).filter(|key: &u32| partitioned::place(&key.to_le_bytes(), PARTS) < 4).take(200).collect();
         let mut store = PartitionedStore::default();
         let mut model = std::collections::BTreeMap::new();
         let mut frozen = Vec::new();

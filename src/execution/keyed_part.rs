@@ -1,5 +1,4 @@
-use std::sync::OnceLock;
-
+use super::StatePart;
 use super::spares::Room;
 use crate::crypto::{Digester, Domain};
 use crate::types::Digest;
@@ -42,32 +41,33 @@ struct Head {
 ///
 /// Callers give the hash of a key as its tag: always the same one in a process.
 ///
-/// Invariants: a set `digest` is that of the pairs; at least a quarter of `slots` is free, and their number is zero or
+/// Invariants: at least a quarter of `slots` is free, and their number is zero or
 /// a power of two; from a tag's place (its low bits) to its slot no slot is free.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Part {
+#[derive(Debug, Default)]
+pub struct KeyedPart {
     slots: Vec<Slot>,
     records: Vec<u8>,
     pairs: usize,
     /// Bytes of keys and values.
     bytes: usize,
-    digest: OnceLock<Digest>,
 }
 
-impl Part {
-    /// How many pairs there are.
-    pub fn len(&self) -> usize {
-        self.pairs
+impl Clone for KeyedPart {
+    fn clone(&self) -> Self {
+        let mut copy = Self::default();
+        copy.clone_from(self);
+        copy
     }
 
-    /// Forgets its pairs and takes those of `other`, in the memory it has if that suits.
-    pub fn become_copy_of(&mut self, other: &Self) {
+    /// In the memory it has if that suits.
+    fn clone_from(&mut self, other: &Self) {
         // With the room that the other has: a copy is made to be written to.
         let room = other.room();
         if !room.suits(self.room()) {
+            let Room([slots, record_bytes]) = room;
             *self = Self {
-                slots: Vec::with_capacity(room.slots),
-                records: Vec::with_capacity(room.record_bytes),
+                slots: Vec::with_capacity(slots),
+                records: Vec::with_capacity(record_bytes),
                 ..Self::default()
             };
         }
@@ -77,49 +77,74 @@ impl Part {
         self.records.extend_from_slice(&other.records);
         self.pairs = other.pairs;
         self.bytes = other.bytes;
-        self.digest = other.digest.clone();
+    }
+}
+
+impl StatePart for KeyedPart {
+    /// Every pair in the order of the keys: key bytes and value bytes as u32, key, value.
+    fn write(&self, out: &mut Vec<u8>) {
+        out.reserve(self.bytes + LENGTHS_BYTES * self.pairs);
+        for at in self.sorted() {
+            let (lengths, pair) = self.written(at);
+            out.extend_from_slice(lengths);
+            out.extend_from_slice(pair);
+        }
     }
 
-    /// No pairs, and room whose every byte was written, so that it was found already.
-    pub fn with_memory(room: Room) -> Self {
+    fn size_bytes(&self) -> u64 {
+        (self.bytes + PAIR_BYTES * self.pairs) as u64
+    }
+
+    fn digest(&self, digester: &Digester) -> Digest {
+        let mut hasher = digester.hasher(Domain::State);
+        let mut gathered = Vec::with_capacity((self.bytes + LENGTHS_BYTES * self.pairs).min(HASHED_BYTES));
+        for at in self.sorted() {
+            let (lengths, pair) = self.written(at);
+            for mut bytes in [lengths, pair] {
+                // Exactly as many bytes at once: the hasher is fastest on whole powers of two of its chunks.
+                while gathered.len() + bytes.len() >= HASHED_BYTES {
+                    let (now, later) = bytes.split_at(HASHED_BYTES - gathered.len());
+                    gathered.extend_from_slice(now);
+                    hasher.update(&gathered);
+                    gathered.clear();
+                    bytes = later;
+                }
+                gathered.extend_from_slice(bytes);
+            }
+        }
+        hasher.update(&gathered);
+        Digest::from_bytes(*hasher.finalize().as_bytes())
+    }
+
+    fn room(&self) -> Room {
+        Room([self.slots.capacity(), self.records.capacity()])
+    }
+
+    fn with_room(Room([slots, record_bytes]): Room) -> Self {
         let mut found = Self {
-            slots: vec![Slot { tag: 1, at: 1 }; room.slots],
-            records: vec![1; room.record_bytes],
+            slots: vec![Slot { tag: 1, at: 1 }; slots],
+            records: vec![1; record_bytes],
             ..Self::default()
         };
         found.slots.clear();
         found.records.clear();
         found
     }
+}
 
-    /// How much memory it has.
-    pub fn room(&self) -> Room {
-        Room {
-            slots: self.slots.capacity(),
-            record_bytes: self.records.capacity(),
-        }
+impl KeyedPart {
+    /// How many pairs there are.
+    pub(super) fn len(&self) -> usize {
+        self.pairs
     }
 
-    /// About how large it is: depends on the pairs alone.
-    pub fn size_bytes(&self) -> u64 {
-        (self.bytes + PAIR_BYTES * self.pairs) as u64
-    }
-
-    /// About how many bytes have to be hashed for the digest.
-    pub fn undigested_bytes(&self) -> usize {
-        match self.digest.get() {
-            Some(_) => 0,
-            None => self.bytes + PAIR_BYTES * self.pairs,
-        }
-    }
-
-    /// Looks at the part itself, both its ends.
-    pub fn touch(&self) -> usize {
-        self.slots.len() ^ usize::from(self.digest.get().is_some())
+    /// Looks at the part itself.
+    pub(super) fn touch(&self) -> usize {
+        self.slots.len()
     }
 
     /// Looks at the slot where a search for this tag begins.
-    pub fn touch_slot(&self, tag: u32) -> usize {
+    pub(super) fn touch_slot(&self, tag: u32) -> usize {
         let mask = self.slots.len().wrapping_sub(1);
         self.slots
             .get(tag as usize & mask)
@@ -127,7 +152,7 @@ impl Part {
     }
 
     /// Looks at the record that this tag leads to, if its slot is where the search begins or behind it.
-    pub fn touch_record(&self, tag: u32) -> usize {
+    pub(super) fn touch_record(&self, tag: u32) -> usize {
         let mask = self.slots.len().wrapping_sub(1);
         let mut place = tag as usize & mask;
         for _ in 0..TOUCHED_SLOTS {
@@ -144,15 +169,14 @@ impl Part {
         0
     }
 
-    pub fn get(&self, tag: u32, key: &[u8]) -> Option<&[u8]> {
+    pub(super) fn get(&self, tag: u32, key: &[u8]) -> Option<&[u8]> {
         let slot = self.find(tag, key)?;
         Some(self.pair(self.slots[slot]).1)
     }
 
     /// # Panics
     /// When key or value are 4 GiB or longer, or the part passes 32 GiB.
-    pub fn put(&mut self, tag: u32, key: &[u8], value: &[u8]) {
-        self.digest.take();
+    pub(super) fn put(&mut self, tag: u32, key: &[u8], value: &[u8]) {
         let Some(slot) = self.find(tag, key) else {
             let at = self.append(key, value);
             self.insert(Slot { tag, at });
@@ -173,7 +197,7 @@ impl Part {
     }
 
     /// Makes room for so many pairs, of so many bytes of keys and values, at once.
-    pub fn reserve(&mut self, pairs: usize, bytes: usize) {
+    pub(super) fn reserve(&mut self, pairs: usize, bytes: usize) {
         self.records
             .reserve_exact(bytes + pairs * (HEAD_BYTES + UNIT_BYTES - 1));
         let slots = (4 * (self.pairs + pairs)).div_ceil(3).next_power_of_two().max(4);
@@ -183,53 +207,15 @@ impl Part {
     }
 
     /// True if the key was there.
-    pub fn delete(&mut self, tag: u32, key: &[u8]) -> bool {
+    pub(super) fn delete(&mut self, tag: u32, key: &[u8]) -> bool {
         let Some(slot) = self.find(tag, key) else {
             return false;
         };
-        self.digest.take();
         self.bytes -= key.len() + self.pair(self.slots[slot]).1.len();
         self.pairs -= 1;
         self.close(slot);
         self.compact_if_sparse();
         true
-    }
-
-    /// Appends every pair in the order of the keys: key bytes and value bytes as u32, key, value.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        out.reserve(self.bytes + LENGTHS_BYTES * self.pairs);
-        for at in self.sorted() {
-            let (lengths, pair) = self.written(at);
-            out.extend_from_slice(lengths);
-            out.extend_from_slice(pair);
-        }
-    }
-
-    /// The digest of what [`write`](Self::write) writes, computed at most once per content; by two threads at the same time, twice: nobody
-    /// waits for another who may not be running.
-    pub fn digest(&self, digester: &Digester) -> Digest {
-        if let Some(known) = self.digest.get() {
-            return *known;
-        }
-        let mut hasher = digester.hasher(Domain::State);
-        let mut gathered = Vec::with_capacity((self.bytes + LENGTHS_BYTES * self.pairs).min(HASHED_BYTES));
-        for at in self.sorted() {
-            let (lengths, pair) = self.written(at);
-            for mut bytes in [lengths, pair] {
-                // Exactly as many bytes at once: the hasher is fastest on whole powers of two of its chunks.
-                while gathered.len() + bytes.len() >= HASHED_BYTES {
-                    let (now, later) = bytes.split_at(HASHED_BYTES - gathered.len());
-                    gathered.extend_from_slice(now);
-                    hasher.update(&gathered);
-                    gathered.clear();
-                    bytes = later;
-                }
-                gathered.extend_from_slice(bytes);
-            }
-        }
-        hasher.update(&gathered);
-        let digest = Digest::from_bytes(*hasher.finalize().as_bytes());
-        *self.digest.get_or_init(|| digest)
     }
 
     /// Where the records are, in the order of their keys.
