@@ -79,6 +79,7 @@ pub mod storage;
 pub mod types;
 pub use client::Client;
 pub use server::ReplicaHandle;
+pub use server::divisible_state_server::DivStReplica;
 pub use server::monolithic_server::MonReplica;
 #[forbid(unsafe_code)]
 pub mod view_transfer;

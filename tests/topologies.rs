@@ -1,17 +1,15 @@
 //! Roles on shards of their own behave as folded ones do: same service, same states, same graceful end.
 
-use std::net::TcpListener;
-use std::sync::Arc;
-
 use atlas_smr_replica::config::{
-    Agreement, ClientConfig, ClientEntry, ClientTuning, ClusterConfig, MonolithicStateReplicaConfig,
-    PartyKeys, ReplicaConfig, ReplicaEntry, RoleKind, ShardSpec, StateTransferConfig, TopologyFile,
+    Agreement, MonolithicStateReplicaConfig, RoleKind, ShardSpec, StateTransferConfig, TopologyFile,
 };
 use atlas_smr_replica::execution::apps::counter::{self, Counter};
-use atlas_smr_replica::storage::DataDirectory;
-use atlas_smr_replica::types::{ClientId, NodeId};
 use atlas_smr_replica::{Client, MonReplica};
 use futures_lite::future::block_on;
+
+mod shared;
+
+use shared::configs::configure;
 
 use RoleKind::{Consensus, Execution, Log, Network, Preprocess};
 
@@ -42,46 +40,15 @@ fn layouts() -> [Vec<Vec<RoleKind>>; 4] {
 
 #[test]
 fn replicas_of_four_different_layouts_agree_and_end_in_good_order() {
-    let keys: Vec<PartyKeys> = (0..4).map(|_| PartyKeys::generate()).collect();
-    let client_keys: Vec<PartyKeys> = (0..3).map(|_| PartyKeys::generate()).collect();
-    let listeners: Vec<TcpListener> = keys
-        .iter()
-        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
-    let cluster = Arc::new(ClusterConfig {
-        format: 1,
-        name: "layouts".into(),
-        genesis: "00".into(),
-        epoch: 0,
-        agreement: Agreement {
-            checkpoint_decisions: 50,
-            window: 200,
-            ..Agreement::default()
-        },
-        replicas: (0..4)
-            .map(|id| ReplicaEntry {
-                id: id as u16,
-                address: listeners[id].local_addr().unwrap().to_string(),
-                signing_key: keys[id].signing.verifying_key(),
-                link_key: keys[id].link.public(),
-            })
-            .collect(),
-        clients: (0..3)
-            .map(|id| ClientEntry {
-                id: id as u32,
-                signing_key: client_keys[id].signing.verifying_key(),
-                link_key: client_keys[id].link.public(),
-            })
-            .collect(),
-    });
     let data = tempfile::tempdir().unwrap();
+    let agreement = Agreement {
+        checkpoint_decisions: 50,
+        window: 200,
+        ..Agreement::default()
+    };
+    let (configs, clients) = configure(data.path(), agreement, 3);
     let mut running = Vec::new();
-    for (id, ((keys, listener), layout)) in keys.into_iter().zip(listeners).zip(layouts()).enumerate() {
-        let node = NodeId::new(id as u16);
-        let path = data.path().join(format!("r{id}"));
-        DataDirectory::format(&path, cluster.cluster_id(), node, cluster.epoch()).unwrap();
-        let mut config = ReplicaConfig::new(cluster.clone(), node, keys, path);
-        config.node.listener = Some(Arc::new(listener));
+    for (mut config, layout) in configs.into_iter().zip(layouts()) {
         let shards = layout
             .into_iter()
             .map(|roles| ShardSpec { roles, core: None })
@@ -101,14 +68,9 @@ fn replicas_of_four_different_layouts_agree_and_end_in_good_order() {
         let handle = replica.handle();
         running.push((handle, std::thread::spawn(move || block_on(replica.run()))));
     }
-    let callers: Vec<_> = (0..3)
-        .map(|number| {
-            let config = ClientConfig {
-                cluster: cluster.clone(),
-                client: ClientId::new(number),
-                keys: client_keys[number as usize].clone(),
-                tuning: ClientTuning::default(),
-            };
+    let callers: Vec<_> = clients
+        .into_iter()
+        .map(|config| {
             std::thread::spawn(move || {
                 let client = Client::connect_blocking(config).unwrap();
                 (0..100).for_each(|_| drop(client.call_blocking(counter::add(1)).unwrap()));

@@ -27,8 +27,9 @@ pub use limits::{
     WORK_CHANNEL_SIZE,
 };
 pub use replica::{
-    AppKind, Durability, ExecutionConfig, ExecutorKind, LoadedReplica, MonolithicStateReplicaConfig,
-    NetworkConfig, OrderingConfig, PersistentLogConfig, ReplicaConfig, ReplicaFile, ViewTransferConfig,
+    AppKind, DivisibleStateReplicaConfig, Durability, ExecutionConfig, ExecutorKind, LoadedReplica,
+    MonolithicStateReplicaConfig, NetworkConfig, OrderingConfig, PersistentLogConfig, ReplicaConfig,
+    ReplicaFile, ViewTransferConfig,
 };
 pub use topology::{RoleKind, ShardSpec, Topology, TopologyError, TopologyFile};
 pub use transfer::{DecisionLogConfig, LogTransferConfig, StateTransferConfig};

@@ -256,6 +256,17 @@ pub struct MonolithicStateReplicaConfig<A> {
     pub st_config: StateTransferConfig,
 }
 
+/// A replica of a service whose state is in parts ([`DivisibleState`](crate::execution::DivisibleState)).
+#[derive(Debug, Clone)]
+pub struct DivisibleStateReplicaConfig<A> {
+    /// The service.
+    pub service: A,
+    /// Everything but the service and its state.
+    pub replica_config: ReplicaConfig,
+    /// The transfer of the state.
+    pub st_config: StateTransferConfig,
+}
+
 /// What a replica's file and those it names say.
 #[derive(Debug, Clone)]
 pub struct LoadedReplica {
@@ -272,6 +283,16 @@ impl LoadedReplica {
     #[must_use]
     pub fn serving<A>(self, service: A) -> MonolithicStateReplicaConfig<A> {
         MonolithicStateReplicaConfig {
+            service,
+            replica_config: self.replica_config,
+            st_config: self.st_config,
+        }
+    }
+
+    /// The same, of a service whose state is in parts.
+    #[must_use]
+    pub fn serving_parts<A>(self, service: A) -> DivisibleStateReplicaConfig<A> {
+        DivisibleStateReplicaConfig {
             service,
             replica_config: self.replica_config,
             st_config: self.st_config,

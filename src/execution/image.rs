@@ -12,7 +12,7 @@
 //! whoever has a certificate of the claim can check the head, then the index, then every piece for itself, whoever it came from and in
 //! whatever order.
 
-use super::{ClientTable, MonolithicState};
+use super::{ClientTable, MonolithicState, StateDescriptor};
 use crate::crypto::{Digester, Domain};
 use crate::decision_log::Chain;
 use crate::messages::CheckpointClaim;
@@ -134,7 +134,7 @@ impl ImageHead {
 pub struct ImageIndex {
     /// The head, which covers the digests.
     pub head: ImageHead,
-    digests: Vec<Digest>,
+    pieces: StateDescriptor,
 }
 
 impl ImageIndex {
@@ -156,7 +156,10 @@ impl ImageIndex {
         let is_covered =
             clients_digest(clients, digester) == head.clients && S::digest_of(state, digester) == head.state;
         match is_covered {
-            true => Ok(Self { head, digests }),
+            true => Ok(Self {
+                head,
+                pieces: StateDescriptor::new(digests),
+            }),
             false => Err(ImageError::Digest),
         }
     }
@@ -170,19 +173,26 @@ impl ImageIndex {
         } else {
             Domain::State
         };
-        self.digests.get(piece) == Some(&digester.digest(domain, bytes))
+        self.pieces.digests().get(piece) == Some(&digester.digest(domain, bytes))
     }
 
     /// How many pieces there are.
     #[must_use]
     pub fn pieces(&self) -> usize {
-        self.digests.len()
+        self.pieces.digests().len()
     }
 
-    /// The digest of each piece.
+    /// What the pieces are.
     #[must_use]
-    pub fn digests(&self) -> &[Digest] {
-        &self.digests
+    pub fn descriptor(&self) -> &StateDescriptor {
+        &self.pieces
+    }
+
+    /// What the pieces are, as an index chunk has it. Nothing is checked.
+    #[must_use]
+    pub fn peek(contents: &[u8]) -> StateDescriptor {
+        let (digests, _) = contents.as_chunks::<32>();
+        StateDescriptor::new(digests.iter().map(|digest| Digest::from_bytes(*digest)).collect())
     }
 }
 

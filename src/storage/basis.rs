@@ -13,8 +13,8 @@ use crate::mutants::{Mutant, active};
 pub(crate) struct Basis<F> {
     image: ImageFile<F>,
     index: Arc<ImageIndex>,
-    /// By piece: whether the own image's index has the digest of the other's.
-    is_same: Vec<bool>,
+    /// The pieces that have the same digests in both.
+    common: Vec<Range<usize>>,
 }
 
 impl<F: ReadAt> Basis<F> {
@@ -25,35 +25,21 @@ impl<F: ReadAt> Basis<F> {
     /// When the own image cannot be read.
     pub fn of(image: ImageFile<F>, index: Arc<ImageIndex>) -> Result<Option<Self>, StorageError> {
         let (head, own) = (image.chunk(0)?, image.chunk(1)?);
-        let is_same: Vec<bool> = match (ImageChunk::parse(&head), ImageChunk::parse(&own)) {
-            // Pieces are compared number by number, so both must have as many of either kind.
+        let common = match (ImageChunk::parse(&head), ImageChunk::parse(&own)) {
+            // Pieces are compared number by number, and those of the state come after the clients'.
             (Ok(ImageChunk::Head(head)), Ok(ImageChunk::Index(own)))
-                if (head.client_count, head.piece_count)
-                    == (index.head.client_count, index.head.piece_count) =>
+                if head.client_count == index.head.client_count =>
             {
-                let (own, _) = own.as_chunks::<32>();
-                let pairs = own.iter().zip(index.digests());
-                pairs.map(|(own, other)| own == other.as_bytes()).collect()
+                index.descriptor().common(&ImageIndex::peek(own))
             }
             _ => Vec::new(),
         };
-        Ok(is_same.contains(&true).then_some(Self {
-            image,
-            index,
-            is_same,
-        }))
+        Ok((!common.is_empty()).then_some(Self { image, index, common }))
     }
 
     /// The pieces that need not be sent, in rows.
     pub fn pieces(&self) -> Vec<Range<usize>> {
-        let rows = self.is_same.chunk_by(|left, right| left == right);
-        let mut next = 0;
-        let rows = rows.map(|row| {
-            let first = next;
-            next += row.len();
-            (row[0], first..next)
-        });
-        rows.filter(|(is_same, _)| *is_same).map(|(_, row)| row).collect()
+        self.common.clone()
     }
 
     /// Hands those of these pieces to `keep` that are what the index covers, as chunks. Which were missing: their place cannot be read, or
@@ -92,14 +78,14 @@ impl<F: ReadAt> Basis<F> {
             };
             match parsed {
                 ImageChunk::Pieces(found) => {
-                    let wanted = found.filter(|(piece, _)| pieces.contains(piece) && self.is_same[*piece]);
+                    let wanted = found.filter(|(piece, _)| pieces.contains(piece));
                     wanted.for_each(|(piece, bytes)| {
                         let is_covered =
                             self.index.covers(piece, bytes, digester) || active(Mutant::ImageUnchecked);
                         take(piece, bytes, is_covered);
                     });
                 }
-                ImageChunk::Slice(slice) if pieces.contains(&slice.piece) && self.is_same[slice.piece] => {
+                ImageChunk::Slice(slice) if pieces.contains(&slice.piece) => {
                     let each = |piece: usize, bytes: &[u8]| {
                         take(piece, bytes, true);
                         Ok(())

@@ -1,4 +1,4 @@
-//! Clusters of real processes, for the tests that stop, kill and damage them.
+//! Clusters, for the tests that stop, kill and damage their replicas.
 //!
 //! Each test takes what it needs of it.
 #![allow(dead_code)]
@@ -14,6 +14,7 @@ use atlas_smr_replica::Client;
 use atlas_smr_replica::config::ClientConfig;
 use tempfile::TempDir;
 
+pub mod configs;
 pub mod load;
 
 /// A replica's process; killed when dropped.

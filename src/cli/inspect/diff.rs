@@ -170,7 +170,9 @@ fn compare_images(a: &Survey, b: &Survey, comparison: &mut Comparison) -> Result
         let (index_a, index_b) = (a.pieces(&of_a, |_, _| {})?, b.pieces(of_b, |_, _| {})?);
         comparison.images_compared.push(of_a.index);
         let count = index_a.pieces().max(index_b.pieces());
-        let differs = |piece: &usize| index_a.digests().get(*piece) != index_b.digests().get(*piece);
+        let differs = |piece: &usize| {
+            index_a.descriptor().digests().get(*piece) != index_b.descriptor().digests().get(*piece)
+        };
         let Some(piece) = (0..count).find(differs) else {
             continue;
         };
