@@ -129,6 +129,8 @@ planted! {
     LogTailFromOne at Crash,
     /// The pieces of a transferred state are not checked.
     ChunkUnchecked at Byzantine,
+    /// What an own image seems to have of another counts as copied whether it was there or not.
+    CopyBelieved at Disk,
     /// A state is transferred that no quorum signed.
     StateTargetUncertified at Byzantine,
     /// Beside linearizable reads out of order, ordered operations end with f+1 equal answers.

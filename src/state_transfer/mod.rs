@@ -91,8 +91,13 @@ pub enum ImageTask {
 pub enum ImageEvent {
     /// Of the checkpoint that was opened, an earlier attempt had kept this chunk. Comes before `Opened`.
     Found(Bytes),
-    /// An own image has these pieces, as it seems. Comes before `Opened`.
-    Reusable(Vec<Range<usize>>),
+    /// An own image has pieces of the checkpoint that was opened, as it seems. Comes before `Opened`.
+    Reusable {
+        /// The checkpoint.
+        seq: SeqNo,
+        /// The pieces, in rows.
+        pieces: Vec<Range<usize>>,
+    },
     /// The checkpoint's file is ready.
     Opened(SeqNo),
     /// These pieces were added out of the own image.

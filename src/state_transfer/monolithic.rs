@@ -499,7 +499,9 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
             (ImageEvent::Found(chunk), Phase::Receiving(receiving)) => {
                 receiving.take_found(chunk, &mut PieceReader::default(), &self.digester);
             }
-            (ImageEvent::Reusable(rows), Phase::Receiving(receiving)) => receiving.take_reusable(rows),
+            (ImageEvent::Reusable { seq, pieces }, Phase::Receiving(receiving)) if Some(*seq) == current => {
+                receiving.take_reusable(pieces);
+            }
             (ImageEvent::Opened(seq), Phase::Receiving(receiving)) if Some(*seq) == current => {
                 receiving.is_open = true;
                 receiving.copy(out);

@@ -209,7 +209,8 @@ impl Work {
                 self.receive(seq, told)?;
                 self.basis = self.find_basis(index);
                 if let Some(basis) = &self.basis {
-                    told(Shelved::Event(ImageEvent::Reusable(basis.pieces())));
+                    let pieces = basis.pieces();
+                    told(Shelved::Event(ImageEvent::Reusable { seq, pieces }));
                 }
                 told(Shelved::Event(ImageEvent::Opened(seq)));
             }

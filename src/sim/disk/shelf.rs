@@ -13,10 +13,13 @@ use crate::messages::PieceRange;
 use crate::state_transfer::{ImageEvent, ImageTask};
 use crate::storage::RecordReader;
 use crate::storage::basis::Basis;
-use crate::storage::image::{chunk_head, each_sound, file_magic};
+use crate::storage::image::{ImageFile, chunk_head, each_sound, file_magic};
 use crate::storage::logged::LogReader;
 use crate::storage::restart::Medium;
 use crate::types::{NodeId, SeqNo, Time};
+
+/// In so many of a hundred own images that are to be copied from a bit is wrong.
+const ROTTEN_PERCENT: u64 = 10;
 
 impl SimDisk {
     /// Does anything but installing; what came of it.
@@ -26,7 +29,7 @@ impl SimDisk {
                 let mut events = self.receive(seq);
                 self.basis = self.find_basis(index);
                 let reusable = self.basis.as_ref().map(Basis::pieces);
-                events.extend(reusable.map(ImageEvent::Reusable));
+                events.extend(reusable.map(|pieces| ImageEvent::Reusable { seq, pieces }));
                 events.push(ImageEvent::Opened(seq));
                 events
             }
@@ -87,10 +90,17 @@ impl SimDisk {
         events
     }
 
-    /// The newest own image, whatever its contents.
-    fn find_basis(&self, index: Arc<ImageIndex>) -> Option<Basis<Bytes>> {
-        let newest = *self.platter.images.keys().next_back()?;
-        Basis::of(self.platter.open_image(newest).ok()?, index).ok()?
+    /// The newest own image, whatever its contents. It may have rotted since it was written.
+    fn find_basis(&mut self, index: Arc<ImageIndex>) -> Option<Basis<Bytes>> {
+        let (newest, bytes) = self.platter.images.iter().next_back()?;
+        let (path, mut bytes) = (self.platter.image_path(*newest), bytes.to_vec());
+        if self.dice.chance(ROTTEN_PERCENT) {
+            self.hit("own image rots before it is copied");
+            let at = self.dice.below(bytes.len() as u64) as usize;
+            bytes[at] ^= 1 << self.dice.below(8);
+        }
+        let image = ImageFile::of(&path, Bytes::from(bytes), self.platter.superblock.seed);
+        Basis::of(image.ok()?, index).ok()?
     }
 
     /// Adds pieces of the own image; those that are missing.

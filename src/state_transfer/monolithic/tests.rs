@@ -89,7 +89,8 @@ impl Bench {
                     Effect::Send { to, message, .. } => self.hear(to, &message),
                     Effect::Image(ImageTask::Open { seq, .. }) => {
                         if !self.owned.is_empty() {
-                            self.disk(&ImageEvent::Reusable(self.owned.clone()));
+                            let pieces = self.owned.clone();
+                            self.disk(&ImageEvent::Reusable { seq, pieces });
                         }
                         self.disk(&ImageEvent::Opened(seq));
                     }

@@ -176,7 +176,7 @@ fn copy_own(life: &mut Life, theirs: &KvCheckpoint) -> (Vec<Range<usize>>, Vec<u
     let (mut told, index) = (Vec::new(), theirs.index.clone());
     life.run(&ImageTask::Open { seq: SEQ, index }, &mut told).unwrap();
     let reusable = told.iter().find_map(|event| match event {
-        ImageEvent::Reusable(rows) => Some(rows.clone()),
+        ImageEvent::Reusable { pieces, .. } => Some(pieces.clone()),
         _ => None,
     });
     let reusable = reusable.unwrap_or_default();
