@@ -32,6 +32,7 @@ use atlas_smr_replica::messages::{Authenticator, Batch, Frame, FrameBuilder, Mod
 use atlas_smr_replica::storage::image;
 use atlas_smr_replica::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, SeqNo, View};
 use bytes::Bytes;
+use clap::Parser;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -614,35 +615,66 @@ fn print(name: &str, measured: &Measured) {
     );
 }
 
+/// Measure what checkpoints of a large state cost the executor.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The size of the state.
+    #[arg(long, default_value_t = 1024)]
+    mib: u64,
+    /// Bytes of a value.
+    #[arg(long, default_value_t = 256)]
+    value_bytes: usize,
+    /// Operations of a decision.
+    #[arg(long, default_value_t = 256)]
+    batch_operations: usize,
+    /// Decisions between checkpoints at most.
+    #[arg(long, default_value_t = 1000)]
+    decisions: u64,
+    /// Bytes of batches between them at most.
+    #[arg(long, default_value_t = 32 << 20)]
+    bytes: u64,
+    /// A checkpoint includes the state when the log has grown by so many times its size.
+    #[arg(long, default_value_t = Agreement::default().state_log_factor)]
+    factor: u64,
+    /// Or by so many MiB.
+    #[arg(long, default_value_t = 4096)]
+    log_mib: u64,
+    /// Checkpoints with the state that are measured.
+    #[arg(long, default_value_t = 1)]
+    cycles: u64,
+    /// Operations per second; 0 for as many as there can be.
+    #[arg(long, default_value_t = 0.0)]
+    rate: f64,
+    /// The share of operations that touch few keys, in percent.
+    #[arg(long, default_value_t = 0)]
+    hot: u64,
+    /// Where the images lie.
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
+    dir: PathBuf,
+    /// Write the figures to this file as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
 fn main() {
-    let all: Vec<String> = std::env::args().collect();
-    let value = |name: &str| {
-        let at = all.iter().position(|argument| argument == name)?;
-        all.get(at + 1)
-    };
-    let number = |name: &str, default: f64| {
-        value(name).map_or(default, |text| {
-            text.parse().unwrap_or_else(|_| panic!("{name} is a number"))
-        })
-    };
-    let (state_mib, value_bytes) = (
-        number("--mib", 1024.0) as u64,
-        number("--value-bytes", 256.0) as usize,
-    );
+    let arguments = Arguments::parse();
     let parameters = Parameters {
-        state_mib,
-        keys: (state_mib << 20) / (value_bytes as u64 + PAIR_BYTES),
-        value_bytes,
-        batch_operations: (number("--batch-operations", 256.0) as usize).next_multiple_of(FRAME_OPERATIONS),
-        checkpoint_decisions: number("--decisions", 1000.0) as u64,
-        checkpoint_bytes: number("--bytes", f64::from(32 << 20)) as u64,
-        state_log_factor: number("--factor", Agreement::default().state_log_factor as f64) as u64,
-        state_log_bytes_max: (number("--log-mib", 4096.0) as u64) << 20,
-        cycles: number("--cycles", 1.0) as u64,
-        rate: number("--rate", 0.0),
-        hot_percent: number("--hot", 0.0) as u64,
+        state_mib: arguments.mib,
+        keys: (arguments.mib << 20) / (arguments.value_bytes as u64 + PAIR_BYTES),
+        value_bytes: arguments.value_bytes,
+        batch_operations: arguments.batch_operations.next_multiple_of(FRAME_OPERATIONS),
+        checkpoint_decisions: arguments.decisions,
+        checkpoint_bytes: arguments.bytes,
+        state_log_factor: arguments.factor,
+        state_log_bytes_max: arguments.log_mib << 20,
+        cycles: arguments.cycles,
+        rate: arguments.rate,
+        hot_percent: arguments.hot,
     };
-    let directory = value("--dir").map_or_else(std::env::temp_dir, PathBuf::from);
+    let directory = arguments.dir;
     let temporary = tempfile::tempdir_in(&directory).expect("the directory can be written");
     println!("{parameters:?}, images in {}", directory.display());
     println!(
@@ -679,7 +711,7 @@ fn main() {
         with,
     };
     report.print();
-    if let Some(path) = value("--json") {
+    if let Some(path) = &arguments.json {
         let text = serde_json::to_string_pretty(&report).expect("the report is plain");
         std::fs::write(path, text).expect("the file can be written");
     }

@@ -18,6 +18,7 @@ use atlas_smr_replica::load::{
 };
 use atlas_smr_replica::preprocessing::ClientAuth;
 use atlas_smr_replica::types::NodeId;
+use clap::Parser;
 use serde_json::json;
 
 #[global_allocator]
@@ -28,43 +29,39 @@ const PUT_BYTES: usize = 11;
 /// What a key counts as in the state beside its value.
 const PAIR_BYTES: u64 = 8 + 16;
 
-#[derive(Debug, Clone)]
+/// Measure what checkpoints of a large state cost a cluster.
+#[derive(Debug, Clone, Parser)]
 struct Arguments {
+    /// The size of the state.
+    #[arg(long, default_value_t = 1024)]
     mib: u64,
+    /// Bytes of a value.
+    #[arg(long, default_value_t = 1024)]
     value_bytes: usize,
+    /// Operations under way.
+    #[arg(long, default_value_t = 2048)]
     outstanding: usize,
+    /// A checkpoint includes the state when the log has grown by so many times its size.
+    #[arg(long, default_value_t = Agreement::default().state_log_factor)]
     factor: u64,
+    /// Or by so many MiB.
+    #[arg(long, default_value_t = Agreement::default().state_log_bytes_max >> 20)]
     log_mib: u64,
+    /// Checkpoints with the state that are measured.
+    #[arg(long, default_value_t = 1)]
     cycles: u64,
+    /// Where the data directories lie.
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
     data: PathBuf,
+    /// Write the figures to this file as JSON.
+    #[arg(long)]
     json: Option<PathBuf>,
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
 impl Arguments {
-    fn read() -> Self {
-        let arguments: Vec<String> = std::env::args().skip(1).collect();
-        let value = |name: &str| {
-            let at = arguments.iter().position(|argument| argument == name)?;
-            arguments.get(at + 1).cloned()
-        };
-        let number = |name: &str, default: u64| {
-            value(name).map_or(default, |text| {
-                text.parse().unwrap_or_else(|_| panic!("{name} is a number"))
-            })
-        };
-        let defaults = Agreement::default();
-        Self {
-            mib: number("--mib", 1024),
-            value_bytes: number("--value-bytes", 1024) as usize,
-            outstanding: number("--outstanding", 2048) as usize,
-            factor: number("--factor", defaults.state_log_factor),
-            log_mib: number("--log-mib", defaults.state_log_bytes_max >> 20),
-            cycles: number("--cycles", 1),
-            data: value("--data").map_or_else(std::env::temp_dir, PathBuf::from),
-            json: value("--json").map(PathBuf::from),
-        }
-    }
-
     fn keys(&self) -> u64 {
         (self.mib << 20) / (self.value_bytes as u64 + PAIR_BYTES)
     }
@@ -197,7 +194,7 @@ fn print(name: &str, measured: &Measured) {
 }
 
 fn main() {
-    let arguments = Arguments::read();
+    let arguments = Arguments::parse();
     println!(
         "n = 4, f = 1, durability sync, auth mac, executor single, {} MiB of values of {} B, a state in a checkpoint every {} MiB of log, \
          {} outstanding, {} cores, data in {}",

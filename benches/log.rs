@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use atlas_smr_replica::protocol::Record;
 use atlas_smr_replica::storage::{BLOCK_BYTES, LogOperation, LogWriter, WriterSettings};
 use bytes::Bytes;
+use clap::Parser;
 use hdrhistogram::Histogram;
 use io_uring::{IoUring, opcode, squeue, types};
 use serde::Serialize;
@@ -98,26 +99,24 @@ struct Report {
     rows: Vec<Row>,
 }
 
+/// Compare the ways of writing the log.
+#[derive(Debug, Parser)]
 struct Arguments {
+    /// Where the segments lie.
+    #[arg(long = "dir", default_value_os_t = std::env::temp_dir())]
     directory: PathBuf,
+    /// Measured time per method.
+    #[arg(long, default_value_t = 5.0)]
     seconds: f64,
+    /// Bytes of a record.
+    #[arg(long, default_value_t = 256)]
     record_bytes: usize,
+    /// Write the figures to this file as JSON.
+    #[arg(long)]
     json: Option<PathBuf>,
-}
-
-fn arguments() -> Arguments {
-    let all: Vec<String> = std::env::args().collect();
-    let value = |name: &str| {
-        let at = all.iter().position(|argument| argument == name)?;
-        all.get(at + 1).cloned()
-    };
-    Arguments {
-        directory: value("--dir").map_or_else(std::env::temp_dir, PathBuf::from),
-        seconds: value("--seconds").map_or(5.0, |text| text.parse().expect("--seconds is a number")),
-        record_bytes: value("--record-bytes")
-            .map_or(256, |text| text.parse().expect("--record-bytes is a number")),
-        json: value("--json").map(PathBuf::from),
-    }
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
 fn zero_filled(path: &Path) -> File {
@@ -347,7 +346,7 @@ fn device_limit(file: &File, length: Duration) -> f64 {
 }
 
 fn main() {
-    let arguments = arguments();
+    let arguments = Arguments::parse();
     let temporary = tempfile::tempdir_in(&arguments.directory).expect("the directory can be written");
     let files: Vec<File> = (0..SEGMENTS)
         .map(|index| zero_filled(&temporary.path().join(index.to_string())))

@@ -31,6 +31,7 @@ use atlas_smr_replica::preprocessing::ClientAuth;
 use atlas_smr_replica::replica::TransferPhase;
 use atlas_smr_replica::types::NodeId;
 use atlas_smr_replica::{Client, ReplicaHandle};
+use clap::Parser;
 use serde_json::{Value, json};
 
 #[global_allocator]
@@ -44,30 +45,30 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// After so long without operations a donor gives as fast as it can: what it gives while it serves is another case.
 const IDLE: Duration = Duration::from_millis(300);
 
+/// Measure how long a replica takes to catch up.
+#[derive(Debug, Parser)]
 struct Arguments {
+    /// Fewer and smaller cases.
+    #[arg(long)]
     quick: bool,
+    /// Write the figures to this file as JSON.
+    #[arg(long)]
     json: Option<PathBuf>,
+    /// Where the data directories lie.
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
     data: PathBuf,
+    /// One part: state, changed, log or service.
+    #[arg(long)]
     only: Option<String>,
+    /// The one size to measure, in MiB or decisions.
+    #[arg(long)]
     size: Option<u64>,
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
 impl Arguments {
-    fn read() -> Self {
-        let arguments: Vec<String> = std::env::args().skip(1).collect();
-        let value = |name: &str| {
-            let at = arguments.iter().position(|argument| argument == name)?;
-            arguments.get(at + 1).cloned()
-        };
-        Self {
-            quick: arguments.iter().any(|argument| argument == "--quick"),
-            json: value("--json").map(PathBuf::from),
-            data: value("--data").map_or_else(std::env::temp_dir, PathBuf::from),
-            only: value("--only"),
-            size: value("--size").and_then(|size| size.parse().ok()),
-        }
-    }
-
     fn wants(&self, part: &str) -> bool {
         self.only.as_deref().is_none_or(|only| only == part)
     }
@@ -396,7 +397,7 @@ fn service_case(mib: u64, seconds: u64, data: &Path) -> Value {
 }
 
 fn main() {
-    let arguments = Arguments::read();
+    let arguments = Arguments::parse();
     if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env("ATLAS_LOG") {
         tracing_subscriber::fmt()
             .with_env_filter(filter)

@@ -16,6 +16,7 @@ use atlas_smr_replica::preprocessing::ClientAuth;
 use atlas_smr_replica::server::monolithic_server::bootstrap_as_configured;
 use atlas_smr_replica::storage::survey::Survey;
 use atlas_smr_replica::types::NodeId;
+use clap::Parser;
 use serde::Serialize;
 
 #[global_allocator]
@@ -41,23 +42,35 @@ struct Report {
     ratio: f64,
 }
 
+/// Compare restarting from a log with what was executed live.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// How long the cluster runs.
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// Bytes of an operation.
+    #[arg(long, default_value_t = 64)]
+    payload: usize,
+    /// Replicas of the cluster.
+    #[arg(long, default_value_t = 4)]
+    replicas: usize,
+    /// Where the data directories lie.
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
+    dir: PathBuf,
+    /// Write the figures to this file as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
 fn main() {
-    let all: Vec<String> = std::env::args().collect();
-    let value = |name: &str| {
-        let at = all.iter().position(|argument| argument == name)?;
-        all.get(at + 1)
-    };
-    let number = |name: &str, default: f64| {
-        value(name).map_or(default, |text| {
-            text.parse().unwrap_or_else(|_| panic!("{name} is a number"))
-        })
-    };
-    let seconds = number("--seconds", 5.0);
-    let payload_bytes = number("--payload", 64.0) as usize;
-    let directory = value("--dir").map_or_else(std::env::temp_dir, PathBuf::from);
+    let arguments = Arguments::parse();
+    let (seconds, payload_bytes, directory) = (arguments.seconds, arguments.payload, arguments.dir);
     let temporary = tempfile::tempdir_in(&directory).expect("the directory can be written");
     let options = ClusterOptions {
-        replicas: number("--replicas", 4.0) as usize,
+        replicas: arguments.replicas,
         clients: 4,
         app: AppKind::Kv,
         agreement: Agreement {
@@ -147,7 +160,7 @@ fn main() {
         "written in {:.2} s ({:.0} ops/s), replayed in {:.3} s ({:.0} ops/s): {:.1} times live speed",
         report.live_s, report.live_ops_per_s, report.replay_s, report.replayed_ops_per_s, report.ratio
     );
-    if let Some(path) = value("--json") {
+    if let Some(path) = &arguments.json {
         let text = serde_json::to_string_pretty(&report).expect("the report is plain");
         std::fs::write(path, text).expect("the file can be written");
     }
