@@ -1,6 +1,6 @@
 //! Execution: decided batches become state and replies.
 //!
-//! An [`Application`] is deterministic code over a [`MonolithicState`]. An [`Executor`] runs it: it takes
+//! An [`Application`] is deterministic code over a [`MonolithicState`]; one that says what its parts are is a [`DivisibleState`]. An [`Executor`] runs it: it takes
 //! decisions in order, executes each frame once ([`ClientTable`]), answers per frame, and takes checkpoints at places
 //! that follow from the decisions alone, so that every replica takes the same ones. Every executor gives
 //! byte-identical replies and digests for the same decisions.
