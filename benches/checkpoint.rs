@@ -21,7 +21,6 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use atlas_smr_replica::config::Agreement;
 use atlas_smr_replica::crypto::Digester;
 use atlas_smr_replica::execution::apps::kv::{self, Kv};
 use atlas_smr_replica::execution::{
@@ -35,6 +34,11 @@ use bytes::Bytes;
 use clap::Parser;
 use hdrhistogram::Histogram;
 use serde::Serialize;
+
+#[path = "checkpoint/arguments.rs"]
+mod arguments;
+
+use arguments::Arguments;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -613,50 +617,6 @@ fn print(name: &str, measured: &Measured) {
         measured.images,
         measured.cpu_us_per_op
     );
-}
-
-/// Measure what checkpoints of a large state cost the executor.
-#[derive(Debug, Parser)]
-struct Arguments {
-    /// The size of the state.
-    #[arg(long, default_value_t = 1024)]
-    mib: u64,
-    /// Bytes of a value.
-    #[arg(long, default_value_t = 256)]
-    value_bytes: usize,
-    /// Operations of a decision.
-    #[arg(long, default_value_t = 256)]
-    batch_operations: usize,
-    /// Decisions between checkpoints at most.
-    #[arg(long, default_value_t = 1000)]
-    decisions: u64,
-    /// Bytes of batches between them at most.
-    #[arg(long, default_value_t = 32 << 20)]
-    bytes: u64,
-    /// A checkpoint includes the state when the log has grown by so many times its size.
-    #[arg(long, default_value_t = Agreement::default().state_log_factor)]
-    factor: u64,
-    /// Or by so many MiB.
-    #[arg(long, default_value_t = 4096)]
-    log_mib: u64,
-    /// Checkpoints with the state that are measured.
-    #[arg(long, default_value_t = 1)]
-    cycles: u64,
-    /// Operations per second; 0 for as many as there can be.
-    #[arg(long, default_value_t = 0.0)]
-    rate: f64,
-    /// The share of operations that touch few keys, in percent.
-    #[arg(long, default_value_t = 0)]
-    hot: u64,
-    /// Where the images lie.
-    #[arg(long, default_value_os_t = std::env::temp_dir())]
-    dir: PathBuf,
-    /// Write the figures to this file as JSON.
-    #[arg(long)]
-    json: Option<PathBuf>,
-    /// Given by cargo.
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 fn main() {
