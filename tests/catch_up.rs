@@ -145,25 +145,14 @@ fn report(what: &str, rounds: &[Round]) {
 /// A key-value cluster with many checkpoints that keeps next to no decisions for those who lag behind.
 fn cluster() -> tempfile::TempDir {
     let dir = init("kv");
-    let checkpoints = format!("checkpoint_decisions = {CHECKPOINT_DECISIONS}");
-    set(
-        dir.path(),
-        "cluster.toml",
-        "checkpoint_decisions = 1000",
-        &checkpoints,
-    );
-    set(
-        dir.path(),
-        "cluster.toml",
-        "window = 2000",
-        &format!("window = {WINDOW}"),
-    );
-    set(
-        dir.path(),
-        "cluster.toml",
-        "state_log_bytes_max = 4294967296",
-        &format!("state_log_bytes_max = {STATE_LOG_BYTES_MAX}"),
-    );
+    for (key, default, value) in [
+        ("checkpoint_decisions", 1000, CHECKPOINT_DECISIONS),
+        ("window", 2000, WINDOW),
+        ("state_log_bytes_max", 4_294_967_296_u64, STATE_LOG_BYTES_MAX),
+    ] {
+        let (from, to) = (format!("{key} = {default}"), format!("{key} = {value}"));
+        set(dir.path(), "cluster.toml", &from, &to);
+    }
     for id in 0..4 {
         let file = format!("r{id}.toml");
         set(dir.path(), &file, "kept_decisions = 4096", "kept_decisions = 1");

@@ -26,7 +26,7 @@ pub(crate) fn frame(client: u32, sequence: u64, mode: Mode, operations: &[Vec<u8
         body,
         authenticator: Authenticator::Macs(Vec::new()),
     };
-    Frame::check(frame.to_archive(), 1000, 1 << 20, |_| Digest::ZERO).unwrap()
+    Frame::check(frame.to_archive(), 10_000, 1 << 20, |_| Digest::ZERO).unwrap()
 }
 
 pub(crate) fn decision(seq: u64, frames: Vec<Frame>) -> Arc<Proposal> {

@@ -38,8 +38,8 @@ impl<F: ReadAt> Basis<F> {
     }
 
     /// The pieces that need not be sent, in rows.
-    pub fn pieces(&self) -> Vec<Range<usize>> {
-        self.common.clone()
+    pub fn pieces(&self) -> &[Range<usize>] {
+        &self.common
     }
 
     /// Hands those of these pieces to `keep` that are what the index covers, as chunks. Which were missing: their place cannot be read, or

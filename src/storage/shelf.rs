@@ -209,7 +209,7 @@ impl Work {
                 self.receive(seq, told)?;
                 self.basis = self.find_basis(index);
                 if let Some(basis) = &self.basis {
-                    let pieces = basis.pieces();
+                    let pieces = basis.pieces().to_vec();
                     told(Shelved::Event(ImageEvent::Reusable { seq, pieces }));
                 }
                 told(Shelved::Event(ImageEvent::Opened(seq)));

@@ -9,14 +9,12 @@ use super::*;
 use crate::crypto::Digester;
 use crate::execution::{
     Application, CheckpointRule, Columns, Direct, ExecutionEvent, Executor, PANIC_RESULT, ScalableApp,
-    SingleThreaded, Speculative, StateRule,
+    SingleThreaded, Speculative, StateRule, fixtures,
 };
-use crate::messages::{
-    Authenticator, Batch, CheckpointClaim, Frame, FrameBuilder, FrameKey, Mode, Proposal, RequestFrame,
-};
+use crate::messages::{CheckpointClaim, FrameKey, Mode, Proposal};
 use crate::ring::Doorbell;
 use crate::shard::crew::Crew;
-use crate::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, SeqNo, View as PbftView};
+use crate::types::{ClusterId, Epoch, SeqNo};
 
 /// Runs little programs: each operation is a list of steps over a few keys in two columns. What a step reads decides
 /// what later steps of the same operation write, and some operations panic half way.
@@ -92,32 +90,10 @@ impl Application for Programs {
 type Program = Vec<u8>;
 
 fn decision(seq: u64, frames: &[(u32, u64, Vec<Program>)]) -> Arc<Proposal> {
-    let frames = frames.iter().map(|(client, sequence, operations)| {
-        let mut builder = FrameBuilder::default();
-        operations
-            .iter()
-            .for_each(|operation| builder.push(operation).unwrap());
-        let body = builder.finish(ClientId::new(*client), FrameSeq::new(*sequence), Mode::Ordered);
-        let frame = RequestFrame {
-            body,
-            authenticator: Authenticator::Macs(Vec::new()),
-        };
-        Frame::check(frame.to_archive(), 10_000, 1 << 20, |_| Digest::ZERO).unwrap()
-    });
-    let frames: Vec<Frame> = frames.collect();
-    let bytes = frames.iter().map(|frame| frame.bytes().len()).sum();
-    let batch = Arc::new(Batch {
-        digest: Digest::ZERO,
-        frames,
-        bytes,
-    });
-    Arc::new(Proposal {
-        view: PbftView::ZERO,
-        seq: SeqNo::new(seq),
-        batch,
-        message: Bytes::new(),
-        authentic: true,
-    })
+    let frames = frames
+        .iter()
+        .map(|(client, sequence, operations)| fixtures::frame(*client, *sequence, Mode::Ordered, operations));
+    fixtures::decision(seq, frames.collect())
 }
 
 /// What an executor made of decisions.

@@ -28,7 +28,7 @@ impl SimDisk {
             ImageTask::Open { seq, index } => {
                 let mut events = self.receive(seq);
                 self.basis = self.find_basis(index);
-                let reusable = self.basis.as_ref().map(Basis::pieces);
+                let reusable = self.basis.as_ref().map(|basis| basis.pieces().to_vec());
                 events.extend(reusable.map(|pieces| ImageEvent::Reusable { seq, pieces }));
                 events.push(ImageEvent::Opened(seq));
                 events

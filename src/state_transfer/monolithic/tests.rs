@@ -175,6 +175,14 @@ impl Bench {
         }
     }
 
+    /// All three offer a checkpoint, and the first that is asked gives head and index.
+    fn open(&mut self, checkpoint: &(CheckpointClaim, Vec<Bytes>)) {
+        (0..3).for_each(|donor| self.offer(donor, checkpoint.0));
+        self.wait_ms(50);
+        let head = self.asked().remove(0);
+        self.answer(head, checkpoint, usize::MAX);
+    }
+
     /// Everybody but `except` answers whatever it is asked, until nothing is asked any more.
     fn serve(&mut self, checkpoint: &(CheckpointClaim, Vec<Bytes>), except: u16) {
         loop {
@@ -244,10 +252,7 @@ fn donors_that_all_stall_after_the_head_are_left_for_others() {
 fn a_trickling_donor_does_not_hold_up_the_end() {
     let target = checkpoint(10);
     let mut bench = Bench::new();
-    (0..3).for_each(|donor| bench.offer(donor, target.0));
-    bench.wait_ms(50);
-    let head = bench.asked().remove(0);
-    bench.answer(head, &target, usize::MAX);
+    bench.open(&target);
     let mut seconds = 0;
     while bench.completed.is_none() {
         // Donor 0 sends one chunk of its block just in time, always.
@@ -342,10 +347,7 @@ fn the_end_of_an_answer_that_is_still_on_its_way_asks_for_nothing_twice() {
 fn a_lying_donor_is_banned_and_the_others_finish() {
     let target = checkpoint(10);
     let mut bench = Bench::new();
-    (0..3).for_each(|donor| bench.offer(donor, target.0));
-    bench.wait_ms(50);
-    let head = bench.asked().remove(0);
-    bench.answer(head, &target, usize::MAX);
+    bench.open(&target);
     let mut lie = target.1[2].to_vec();
     *lie.last_mut().unwrap() ^= 1;
     let (liar, of) = (NodeId::new(0), (target.0.seq, true));
@@ -446,10 +448,7 @@ fn who_stalled_in_an_earlier_transfer_is_not_waited_for_in_the_next() {
 fn a_checkpoint_that_is_no_later_than_what_is_needed_is_given_up_until_all_of_it_has_come() {
     let (old, new) = (checkpoint(10), checkpoint(20));
     let mut bench = Bench::new();
-    (0..3).for_each(|donor| bench.offer(donor, old.0));
-    bench.wait_ms(50);
-    let head = bench.asked().remove(0);
-    bench.answer(head, &old, usize::MAX);
+    bench.open(&old);
     assert!(bench.transfer.take_target().is_some());
     bench
         .transfer
@@ -476,10 +475,7 @@ fn what_an_own_image_has_is_copied_and_nobody_is_asked_for_it_unless_it_is_not_t
     let mut bench = Bench::new();
     // All but the first ten pieces, and one in the middle.
     bench.owned = vec![10..100, 101..CLIENTS + 1];
-    (0..3).for_each(|donor| bench.offer(donor, target.0));
-    bench.wait_ms(50);
-    let head = bench.asked().remove(0);
-    bench.answer(head, &target, usize::MAX);
+    bench.open(&target);
     let mut asked = Vec::new();
     let mut copied = 0;
     while let Some(pieces) = bench.copying.pop() {
@@ -517,10 +513,7 @@ fn a_slow_disk_that_copies_is_waited_for() {
     let target = checkpoint(10);
     let mut bench = Bench::new();
     bench.owned = vec![0..200, 200..CLIENTS + 1];
-    (0..3).for_each(|donor| bench.offer(donor, target.0));
-    bench.wait_ms(50);
-    let head = bench.asked().remove(0);
-    bench.answer(head, &target, usize::MAX);
+    bench.open(&target);
     while let Some(pieces) = bench.copying.pop() {
         bench.wait_ms(10_000);
         bench.disk(&ImageEvent::Copied {
