@@ -127,6 +127,8 @@ planted! {
     RetransmissionSkipped at Net,
     /// What one replica says was decided is transferred.
     LogTailFromOne at Crash,
+    /// A log transfer does not wait for donors that are far away.
+    FarDonorsUnheard at Net,
     /// The pieces of a transferred state are not checked.
     ChunkUnchecked at Byzantine,
     /// What an own image seems to have of another counts as copied whether it was there or not.
@@ -173,6 +175,10 @@ planted! {
     LightOffered at Disk,
     /// Who starts from another's state goes on counting towards the next where it was itself.
     StateCountKept at Crash,
+    /// Decisions that the own log does not give back are not asked for.
+    UnreadUnmended at Disk,
+    /// Nor are they compared with what was decided, when they are.
+    MendedUnchecked at Byzantine,
     /// Decisions that are not in memory any more are promised to peers, and never sent.
     LoggedUnsent at Disk,
 }

@@ -12,11 +12,12 @@
 //!   persistent log holds only the digests are.
 //! - *A checkpoint is stable and its state kept:* decisions up to it are forgotten in the log, and their digests here.
 //! - *A jump:* the log goes on after a checkpoint whose state comes from others.
-//! - *A restart:* the log's decisions come back in order and must fit the chain.
+//! - *A restart:* the log's decisions come back in order and must fit the chain. Those that the base covers are named to peers as before:
+//!   the log is cut at a checkpoint that is stable, and the base need not be, so that nothing else may help a peer.
 //!
 //! Invariants: decisions are kept without gaps, from the one after `base` to the last; digests from the one after `floor` to `base`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::crypto::{Digester, Domain};
@@ -108,8 +109,11 @@ pub trait DecisionLog {
     /// When it does not follow the one before, or is of another chain.
     fn restore(&mut self, proposal: &Arc<Proposal>, chain: Chain) -> Result<(), RestoreError>;
 
-    /// The log holds this decision, which the base covers: peers may still need it. They come in order, up to the base.
-    fn restore_earlier(&mut self, proposal: &Arc<Proposal>, chain: Chain);
+    /// The persistent log holds the batch of a place that the base covers.
+    fn restore_batch(&mut self, seq: SeqNo, batch: Digest);
+
+    /// The persistent log holds this decision, which the base covers: peers may still need it. They come in order.
+    fn restore_earlier(&mut self, seq: SeqNo, batch: Digest, chain: Chain);
 
     /// The log begins after `seq`, and what covers the decisions up to there is not known: the first one restored says it.
     fn restore_base_unproved(&mut self, seq: SeqNo);
@@ -162,12 +166,37 @@ pub struct ChainedLog {
     has_disk: bool,
     chain: Chain,
     is_proved: bool,
-    /// While the log is read back: decisions without gaps that the base covers.
-    earlier: VecDeque<Decision>,
+    earlier: Earlier,
     /// Decisions after this one are not forgotten.
     needed_after: SeqNo,
     kept_for_peers: usize,
     kept_bytes_max: usize,
+}
+
+/// While the log is read back: what it has of the decisions that the base covers.
+#[derive(Debug, Default)]
+struct Earlier {
+    /// The batches it holds, whether they were decided or not.
+    batches: BTreeSet<(SeqNo, Digest)>,
+    /// The last decisions whose batches it holds, without gaps, up to the one at `last`.
+    run: VecDeque<Digest>,
+    last: SeqNo,
+    /// The chain up to there.
+    chain: Option<Chain>,
+}
+
+impl Earlier {
+    fn push(&mut self, seq: SeqNo, batch: Digest, chain: Chain) {
+        // The null request's batch is known without a log.
+        let has_batch = batch == Digest::ZERO || self.batches.contains(&(seq, batch));
+        if seq != self.last.next() || !has_batch {
+            self.run.clear();
+        }
+        if has_batch {
+            self.run.push_back(batch);
+        }
+        (self.last, self.chain) = (seq, Some(chain));
+    }
 }
 
 impl ChainedLog {
@@ -183,7 +212,7 @@ impl ChainedLog {
             has_disk: false,
             chain: Chain::START,
             is_proved: true,
-            earlier: VecDeque::new(),
+            earlier: Earlier::default(),
             needed_after: SeqNo::ZERO,
             kept_for_peers: KEPT_FOR_PEERS,
             kept_bytes_max: KEPT_BYTES_MAX,
@@ -249,6 +278,11 @@ impl ChainedLog {
         });
     }
 
+    /// The persistent log holds what was decided before the base, from some place on: its batches are named as they were before the restart.
+    fn take_earlier(&mut self) {
+        self.logged = std::mem::take(&mut self.earlier).run;
+    }
+
     fn next_chain(&self, proposal: &Proposal) -> Chain {
         self.chain
             .then(proposal.seq, &proposal.batch.digest, &self.digester)
@@ -287,26 +321,21 @@ impl DecisionLog for ChainedLog {
         self.kept.clear();
         self.kept_bytes = 0;
         self.logged.clear();
+        self.earlier = Earlier::default();
     }
 
-    fn restore_earlier(&mut self, proposal: &Arc<Proposal>, chain: Chain) {
-        let seq = proposal.seq;
-        if seq > self.base || !self.kept.is_empty() {
-            return;
+    fn restore_batch(&mut self, seq: SeqNo, batch: Digest) {
+        if self.has_disk && seq <= self.base && self.kept.is_empty() {
+            self.earlier.batches.insert((seq, batch));
         }
-        if self
-            .earlier
-            .back()
-            .is_some_and(|last| last.proposal.seq.next() != seq)
-        {
-            self.earlier.clear();
-        }
-        let proposal = proposal.clone();
-        self.earlier.push_back(Decision { proposal, chain });
-        if seq == self.base && self.is_proved && chain == self.chain {
-            self.kept = std::mem::take(&mut self.earlier);
-            self.kept_bytes = self.kept.iter().map(|kept| kept.proposal.batch.bytes).sum();
-            self.base = seq.minus(self.kept.len() as u64);
+    }
+
+    fn restore_earlier(&mut self, seq: SeqNo, batch: Digest, chain: Chain) {
+        if self.has_disk && seq <= self.base && self.kept.is_empty() {
+            self.earlier.push(seq, batch, chain);
+            if self.is_proved && seq == self.base && chain == self.chain {
+                self.take_earlier();
+            }
         }
     }
 
@@ -349,9 +378,15 @@ impl DecisionLog for ChainedLog {
         if seq != last.next() {
             return Err(RestoreError::Gap { last, found: seq });
         }
-        if std::mem::replace(&mut self.is_proved, true) && self.next_chain(proposal) != chain {
+        if !std::mem::replace(&mut self.is_proved, true) {
+            self.chain = self.earlier.chain.unwrap_or(Chain::START);
+            if self.earlier.last == last && self.next_chain(proposal) == chain {
+                self.take_earlier();
+            }
+        } else if self.next_chain(proposal) != chain {
             return Err(RestoreError::Chain { seq });
         }
+        self.earlier = Earlier::default();
         self.append(proposal, chain);
         Ok(())
     }

@@ -115,3 +115,65 @@ fn of_decisions_that_the_disk_has_the_digests_are_kept_until_the_log_is_cut() {
         (8, 8, 10)
     );
 }
+
+/// A log of five decisions as it comes back when the image is of `base`, and the batches of these places are in the log.
+fn restored_after(base: u64, batches: std::ops::RangeInclusive<u64>, is_proved: bool) -> ChainedLog {
+    let (_, records) = log_of(5);
+    let mut log = ChainedLog::new(digester()).on_disk(true);
+    let chains = records.into_iter().filter_map(|record| match record {
+        Record::Decision { chain, .. } => Some(chain),
+        _ => None,
+    });
+    let chains: Vec<Chain> = chains.collect();
+    match is_proved {
+        true => log.restore_base(SeqNo::new(base), chains[base as usize - 1]),
+        false => log.restore_base_unproved(SeqNo::new(base)),
+    }
+    for (seq, chain) in (1..).zip(chains) {
+        let proposal = proposal(seq, seq as u8);
+        if batches.contains(&seq) {
+            log.restore_batch(proposal.seq, proposal.batch.digest);
+        }
+        match seq <= base {
+            true => log.restore_earlier(proposal.seq, proposal.batch.digest, chain),
+            false => log.restore(&proposal, chain).unwrap(),
+        }
+    }
+    log
+}
+
+#[test]
+fn a_restored_log_names_what_it_holds_of_the_decisions_before_its_base() {
+    let named = |log: &ChainedLog| log.digests(log.floor().next(), 10).collect::<Vec<_>>();
+    let expected = |first: u64| -> Vec<Digest> {
+        (first..=5)
+            .map(|seq| proposal(seq, seq as u8).batch.digest)
+            .collect()
+    };
+    for is_proved in [true, false] {
+        let log = restored_after(4, 1..=5, is_proved);
+        assert_eq!((log.floor().get(), log.base().get(), log.last().get()), (0, 4, 5));
+        assert_eq!(named(&log), expected(1));
+        // The segment with the batch of place 2 was released: its decision was written later.
+        let log = restored_after(4, 3..=5, is_proved);
+        assert_eq!((log.floor().get(), log.base().get()), (2, 4));
+        assert_eq!(named(&log), expected(3));
+        let log = restored_after(4, 5..=5, is_proved);
+        assert_eq!(log.floor().get(), 4);
+    }
+}
+
+#[test]
+fn decisions_of_another_chain_than_the_images_are_not_named() {
+    let mut log = ChainedLog::new(digester()).on_disk(true);
+    let (other, records) = log_of(3);
+    log.restore_base(SeqNo::new(3), Chain::START);
+    for record in records {
+        let Record::Decision { seq, digest, chain } = record else {
+            panic!("the decision log writes decisions only");
+        };
+        log.restore_batch(seq, digest);
+        log.restore_earlier(seq, digest, chain);
+    }
+    assert_eq!(log.floor(), other.last());
+}

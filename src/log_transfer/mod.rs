@@ -24,13 +24,19 @@
 //! - *What is settled does not come:* now and then everybody is asked what was decided after the last place delivered. Who answers
 //!   from further on has forgotten it meanwhile.
 //! - *Nothing is settled beyond what was delivered, and nobody names more; or few are missing, and ordering goes on without
-//!   them:* it ends. The ordering protocol goes on alone.
+//!   them:* it ends. The ordering protocol goes on alone. A donor that has said nothing at all yet may be far away and name more: it
+//!   is waited for a while longer.
+//!
+//! An answer repeats the question: those to earlier ones are still on their way when the next is asked, and a first place that is
+//! further on than what is needed means only then that the donor has forgotten something.
 //!
 //! **Why one digest from f+1 is enough**, and no certificate: the digests are 32 bytes a decision, so asking everybody costs
 //! little, and one correct donor among f+1 equal ones has decided this. Batches, which are large, come from one donor each.
 //!
 //! Invariants: memory is bounded by [`NAMED_MAX`] digests per donor, and by [`AHEAD_MAX`] batches of about [`AHEAD_BYTES_MAX`]; at
 //! most one range is under way per donor; batches are delivered in order, each once.
+
+mod donor;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -40,6 +46,7 @@ use crate::messages::{DECIDED_MAX, LogTransferMessage, Proposal};
 use crate::mutants::{Mutant, active};
 use crate::protocol::{Outbox, Recipients, Timer};
 use crate::types::{ClusterId, Digest, Epoch, NodeId, Quorum, SeqNo, Time};
+use donor::{Donor, Owed};
 
 /// How many batches may be at hand or asked for before they are delivered.
 pub const AHEAD_MAX: u64 = 256;
@@ -55,6 +62,10 @@ const NEAR: usize = 16;
 const STUCK_TICKS: u32 = 2;
 /// Ticks with progress after which so few are left to ordering.
 const MOVING_TICKS: u32 = 4;
+/// After so many ticks without anything new the transfer is over,
+const QUIET_TICKS: u32 = 4;
+/// or after so many, while a donor has said nothing at all: round trips of half a second are no reason not to catch up.
+const UNHEARD_TICKS: u32 = 10;
 /// How often what is missing is asked for again.
 const TICK: Duration = Duration::from_millis(50);
 /// The same before anybody answered, at first, and then ever less often: links may just be coming up.
@@ -104,8 +115,15 @@ pub trait LogTransferProtocol {
     /// Ends whatever runs.
     fn end(&mut self, out: &mut Outbox);
 
-    /// A peer says what was decided.
-    fn on_decided(&mut self, now: Time, from: NodeId, first: SeqNo, digests: &[Digest], out: &mut Outbox);
+    /// A peer says what was decided: `places` are the one after which it was asked, and the first that it names.
+    fn on_decided(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        places: (SeqNo, SeqNo),
+        digests: &[Digest],
+        out: &mut Outbox,
+    );
 
     /// A batch arrived. Given back if this transfer has no use for it.
     fn on_batch(&mut self, now: Time, from: NodeId, batch: Proposal, out: &mut Outbox) -> Option<Proposal>;
@@ -119,67 +137,6 @@ pub trait LogTransferProtocol {
 
     /// How far it is.
     fn state(&self) -> LogTransferState;
-}
-
-/// The batches a donor was asked for.
-#[derive(Debug, Clone, Copy)]
-struct Owed {
-    first: SeqNo,
-    last: SeqNo,
-    asked: Time,
-    /// By then it has to send some of them.
-    until: Time,
-}
-
-impl Owed {
-    fn has(&self, seq: SeqNo) -> bool {
-        self.first <= seq && seq <= self.last
-    }
-}
-
-/// What is known of one donor.
-#[derive(Debug, Default)]
-struct Donor {
-    first: SeqNo,
-    digests: VecDeque<Digest>,
-    /// Its last answer was full, and it was not asked since.
-    has_more: bool,
-    owes: Option<Owed>,
-    /// It has forgotten what we need.
-    forgot: bool,
-    /// It did not send in time what it was asked for.
-    is_slow: bool,
-    banned: bool,
-}
-
-impl Donor {
-    fn is_usable(&self) -> bool {
-        !self.banned && !self.forgot && !self.digests.is_empty()
-    }
-
-    fn digest(&self, seq: SeqNo) -> Option<&Digest> {
-        let place = (seq >= self.first).then(|| seq.since(self.first))?;
-        self.digests.get(place as usize)
-    }
-
-    /// It names digests from `first` on. They go on where its last ones ended, or begin nearer; what is nearer is needed first.
-    fn name(&mut self, delivered: SeqNo, first: SeqNo, digests: &[Digest]) {
-        let passed = delivered.next().since(first).min(digests.len() as u64) as usize;
-        let (first, digests) = (first.plus(passed as u64), &digests[passed..]);
-        let end = self.first.plus(self.digests.len() as u64);
-        if digests.is_empty() {
-            return;
-        }
-        if self.digests.is_empty() || first < self.first {
-            self.first = first;
-            self.digests.clear();
-            self.digests.extend(digests);
-        } else if first <= end {
-            let known = end.since(first) as usize;
-            self.digests.extend(digests.iter().skip(known));
-        }
-        self.digests.truncate(NAMED_MAX);
-    }
 }
 
 /// Log transfer from several donors in parallel ranges.
@@ -208,8 +165,6 @@ pub struct RangedLogTransfer {
     brought: bool,
     /// The pause before the next question, as long as nobody has answered one.
     unheard: Option<Duration>,
-    /// Whether it was asked last what comes after the last place delivered, and not after the last one that is settled.
-    doubts: bool,
     turn: usize,
     tuning: LogTransferTuning,
 }
@@ -236,7 +191,6 @@ impl RangedLogTransfer {
             stuck: 0,
             brought: false,
             unheard: None,
-            doubts: false,
             turn: 0,
             tuning: LogTransferTuning::default(),
         }
@@ -306,8 +260,8 @@ impl RangedLogTransfer {
             return;
         }
         self.donors.iter_mut().for_each(|donor| donor.has_more = false);
-        self.doubts = !self.settled.is_empty() && self.stuck % DOUBT_TICKS == DOUBT_TICKS - 1;
-        let after = match self.doubts {
+        let doubts = !self.settled.is_empty() && self.stuck % DOUBT_TICKS == DOUBT_TICKS - 1;
+        let after = match doubts {
             true => self.delivered.get(),
             false => self.settled_end().get(),
         };
@@ -328,8 +282,9 @@ impl RangedLogTransfer {
         if self.settled.len() <= NEAR && self.stuck < STUCK_TICKS {
             return;
         }
-        let usable = |donor: &&mut Donor| donor.is_usable();
-        if self.donors.iter_mut().filter(usable).all(|donor| donor.is_slow) {
+        let delivered = self.delivered;
+        let usable = |donor: &&Donor| donor.is_usable(delivered);
+        if self.donors.iter().filter(usable).all(|donor| donor.is_slow) {
             self.donors.iter_mut().for_each(|donor| donor.is_slow = false);
         }
         let ahead_max = if self.batch_bytes > AHEAD_BYTES_MAX {
@@ -348,7 +303,7 @@ impl RangedLogTransfer {
                 return;
             }
             let donor = &self.donors[self.turn];
-            let is_idle = donor.is_usable() && !donor.is_slow && donor.owes.is_none();
+            let is_idle = donor.is_usable(delivered) && !donor.is_slow && donor.owes.is_none();
             let named = |seq: SeqNo| donor.digest(seq).copied() == self.settled_at(seq);
             if !is_idle || !named(next) {
                 continue;
@@ -415,9 +370,13 @@ impl RangedLogTransfer {
         self.quiet += 1;
     }
 
-    /// Whether there is nothing more: two rounds of questions and answers brought nothing new, or ordering goes on by itself.
+    /// Whether there is nothing more: some rounds of questions and answers brought nothing new, or ordering goes on by itself.
     fn is_over(&self) -> bool {
-        (self.settled.is_empty() && self.quiet > 3) || self.moving >= MOVING_TICKS
+        let mut others = self.donors.iter().enumerate();
+        let all_heard = others.all(|(index, donor)| donor.is_heard || index == self.node.index())
+            || active(Mutant::FarDonorsUnheard);
+        let quiet_max = if all_heard { QUIET_TICKS } else { UNHEARD_TICKS };
+        (self.settled.is_empty() && self.quiet >= quiet_max) || self.moving >= MOVING_TICKS
     }
 }
 
@@ -449,25 +408,31 @@ impl LogTransferProtocol for RangedLogTransfer {
         out.push(crate::protocol::Effect::CancelTimer(Timer::LogTransfer));
     }
 
-    fn on_decided(&mut self, now: Time, from: NodeId, first: SeqNo, digests: &[Digest], out: &mut Outbox) {
+    fn on_decided(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        (after, first): (SeqNo, SeqNo),
+        digests: &[Digest],
+        out: &mut Outbox,
+    ) {
         if !self.running || from == self.node {
             return;
         }
-        let needed = match self.doubts {
-            true => self.delivered.next(),
-            false => self.settled_end().next(),
-        };
         let delivered = self.delivered;
         self.unheard = None;
         let Some(donor) = self.donors.get_mut(from.index()) else {
             return;
         };
-        donor.forgot = first > needed;
-        if !donor.forgot {
+        donor.is_heard = true;
+        if first > after.next() {
+            donor.floor = donor.floor.max(first.minus(1));
+        }
+        if !donor.forgot(delivered) {
             donor.has_more = digests.len() >= DECIDED_MAX;
             donor.name(delivered, first, digests);
         }
-        let forgetful = self.donors.iter().filter(|donor| donor.forgot).count();
+        let forgetful = self.donors.iter().filter(|donor| donor.forgot(delivered)).count();
         if forgetful >= self.quorum.weak() {
             self.out_of_reach = Some(true);
             return;
@@ -523,7 +488,7 @@ impl LogTransferProtocol for RangedLogTransfer {
         }
         self.observe();
         if self.is_over() {
-            if self.moving == 0 && self.donors.iter().any(|donor| donor.forgot) {
+            if self.moving == 0 && self.donors.iter().any(|donor| donor.forgot(self.delivered)) {
                 self.out_of_reach = Some(false);
                 return;
             }

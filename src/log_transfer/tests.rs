@@ -50,9 +50,9 @@ impl Bench {
     /// A donor says what was decided up to `last`.
     fn name(&mut self, from: u16, last: u64) {
         let digests: Vec<Digest> = (1..=last).map(digest).collect();
-        let (from, first) = (NodeId::new(from), SeqNo::new(1));
+        let (from, places) = (NodeId::new(from), (SeqNo::ZERO, SeqNo::new(1)));
         self.transfer
-            .on_decided(self.now, from, first, &digests, &mut self.out);
+            .on_decided(self.now, from, places, &digests, &mut self.out);
     }
 
     fn send(&mut self, from: u16, seq: u64) -> Option<Proposal> {
@@ -91,11 +91,11 @@ impl Bench {
                 let first = after.to_native() + 1;
                 let named = (first..=last).take(DECIDED_MAX).map(digest);
                 let digests: Vec<Digest> = named.collect();
-                // A donor that has nothing to name says nothing.
-                for donor in (0..3).filter(|_| !digests.is_empty()) {
-                    let (donor, first) = (NodeId::new(donor), SeqNo::new(first));
+                for donor in 0..3 {
+                    let (donor, after) = (NodeId::new(donor), SeqNo::new(first - 1));
+                    let places = (after, after.next());
                     self.transfer
-                        .on_decided(self.now, donor, first, &digests, &mut self.out);
+                        .on_decided(self.now, donor, places, &digests, &mut self.out);
                 }
             }
             (ArchivedLogTransferMessage::FetchDecisions { first, count }, Recipients::One(to)) => {
@@ -200,7 +200,7 @@ fn a_trickle_of_batches_does_not_hold_up_what_others_have_sent() {
 #[test]
 fn it_ends_when_nobody_names_more_and_says_nothing_afterwards() {
     let mut bench = Bench::new();
-    bench.wait_ms(500);
+    bench.wait_ms(800);
     assert_eq!(bench.transfer.state(), LogTransferState::Idle);
     bench.out.drain();
     bench.wait_ms(1000);
@@ -341,13 +341,13 @@ fn one_that_forgot_and_one_that_remembers_are_too_few_to_wait_for() {
     // Of four, one is gone. Of the two others neither f+1 name what is needed, nor have f+1 forgotten it.
     let mut bench = Bench::new();
     let later: Vec<Digest> = (11..=20).map(digest).collect();
-    let (forgetful, first) = (NodeId::new(0), SeqNo::new(11));
+    let (forgetful, places) = (NodeId::new(0), (SeqNo::ZERO, SeqNo::new(11)));
     bench
         .transfer
-        .on_decided(bench.now, forgetful, first, &later, &mut bench.out);
+        .on_decided(bench.now, forgetful, places, &later, &mut bench.out);
     bench.name(1, 20);
     assert!(matches!(bench.transfer.state(), LogTransferState::Running { .. }));
-    bench.wait_ms(500);
+    bench.wait_ms(600);
     assert_eq!(
         bench.transfer.state(),
         LogTransferState::OutOfReach { certain: false }
@@ -398,11 +398,11 @@ fn what_was_named_and_is_forgotten_before_it_was_sent_is_found_out() {
             {
                 let first = (after.to_native() + 1).max(31);
                 let digests: Vec<Digest> = (first..=40).map(digest).collect();
+                let places = (SeqNo::new(after.to_native()), SeqNo::new(first));
                 for donor in (0..2).map(NodeId::new) {
-                    let first = SeqNo::new(first);
                     bench
                         .transfer
-                        .on_decided(bench.now, donor, first, &digests, &mut bench.out);
+                        .on_decided(bench.now, donor, places, &digests, &mut bench.out);
                 }
             }
         }
@@ -411,4 +411,61 @@ fn what_was_named_and_is_forgotten_before_it_was_sent_is_found_out() {
         bench.transfer.state(),
         LogTransferState::OutOfReach { certain: true }
     );
+}
+
+#[test]
+fn donors_that_are_half_a_second_away_are_waited_for() {
+    let mut bench = Bench::new();
+    bench.wait_ms(250);
+    bench.name(0, 40);
+    assert!(matches!(bench.transfer.state(), LogTransferState::Running { .. }));
+    // One of the two that are right was heard, and a liar that has nothing to name.
+    let nothing = (SeqNo::ZERO, SeqNo::new(1));
+    bench
+        .transfer
+        .on_decided(bench.now, NodeId::new(1), nothing, &[], &mut bench.out);
+    bench.wait_ms(200);
+    assert!(matches!(bench.transfer.state(), LogTransferState::Running { .. }));
+    bench.name(2, 40);
+    assert_eq!(
+        bench.transfer.state(),
+        LogTransferState::Running {
+            delivered: SeqNo::ZERO,
+            settled: SeqNo::new(40)
+        }
+    );
+}
+
+#[test]
+fn when_all_have_answered_and_name_nothing_it_is_soon_over() {
+    let mut bench = Bench::new();
+    let nothing = (SeqNo::ZERO, SeqNo::new(1));
+    for donor in (0..3).map(NodeId::new) {
+        bench
+            .transfer
+            .on_decided(bench.now, donor, nothing, &[], &mut bench.out);
+    }
+    bench.wait_ms(200);
+    assert_eq!(bench.transfer.state(), LogTransferState::Idle);
+}
+
+#[test]
+fn an_answer_to_another_question_says_nothing_of_what_was_not_asked() {
+    let mut bench = Bench::new();
+    (0..2).for_each(|donor| bench.name(donor, 40));
+    // What comes after place 40 was asked as well.
+    let later = (SeqNo::new(40), SeqNo::new(41));
+    for donor in (0..2).map(NodeId::new) {
+        bench
+            .transfer
+            .on_decided(bench.now, donor, later, &[digest(41)], &mut bench.out);
+    }
+    assert_eq!(
+        bench.transfer.state(),
+        LogTransferState::Running {
+            delivered: SeqNo::ZERO,
+            settled: SeqNo::new(41)
+        }
+    );
+    assert!(!bench.asked().is_empty());
 }

@@ -22,9 +22,11 @@ pub enum LogTransferMessage {
         /// The asker's last decision.
         after: u64,
     },
-    /// The batches decided from a place on, without gaps. A first place after the one that was asked for says that the
-    /// decisions before it are forgotten.
+    /// The batches decided from a place on, without gaps. A first place further on than the one that was asked for says that the
+    /// decisions before it are forgotten. It may name none: then there is nothing more.
     Decided {
+        /// What was asked: an earlier question's answer may come after a later question was sent.
+        after: u64,
         /// The place of the first.
         first: u64,
         /// Their digests, at most [`DECIDED_MAX`].
@@ -111,7 +113,7 @@ impl LogTransferMessage {
     #[must_use]
     pub fn encode(self, cluster: ClusterId, epoch: Epoch) -> Bytes {
         let hint = match &self {
-            Self::Decided { digests, .. } => 32 * digests.len() + 64,
+            Self::Decided { digests, .. } => 32 * digests.len() + 72,
             Self::AskDecided { .. } | Self::FetchDecisions { .. } => 64,
         };
         let message = SystemMessage::LogTransferMessage(self);

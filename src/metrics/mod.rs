@@ -164,7 +164,7 @@ pub struct Metrics {
     durable: AtomicU64,
     stable: AtomicU64,
     phases: Mutex<Phases>,
-    transfers: [AtomicU64; 6],
+    transfers: [AtomicU64; 7],
     operations: AtomicU64,
     decisions: AtomicU64,
     batches_proposed: AtomicU64,
@@ -246,6 +246,7 @@ impl Metrics {
         let transfers = [
             counters.log_transfers,
             counters.decisions_transferred,
+            counters.decisions_mended,
             counters.states_transferred,
             counters.divergences,
             counters.chunks_refused,
@@ -381,6 +382,7 @@ impl Metrics {
         let transfers = [
             "log_transfers",
             "decisions_transferred",
+            "decisions_mended",
             "states_transferred",
             "divergences",
             "chunks_refused",

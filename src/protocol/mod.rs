@@ -36,11 +36,13 @@ pub enum Timer {
     StateTransfer,
     /// Set while a peer is owed more than its allowance covers.
     Donor,
+    /// Set while a peer is asked for decisions that the own log does not give back.
+    Mending,
 }
 
 impl Timer {
     /// Every timer, for arrays that hold one entry each.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Progress,
         Self::ViewChange,
         Self::Status,
@@ -48,6 +50,7 @@ impl Timer {
         Self::LogTransfer,
         Self::StateTransfer,
         Self::Donor,
+        Self::Mending,
     ];
 
     /// The place of this timer in such an array.

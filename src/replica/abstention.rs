@@ -157,7 +157,7 @@ impl Abstention {
     pub fn puts_off(timer: Timer, now: Time) -> Option<Time> {
         match timer {
             Timer::Progress | Timer::ViewChange | Timer::LeaderReview => Some(now.after(PUT_OFF)),
-            Timer::Status | Timer::LogTransfer | Timer::StateTransfer | Timer::Donor => None,
+            Timer::Status | Timer::LogTransfer | Timer::StateTransfer | Timer::Donor | Timer::Mending => None,
         }
     }
 }

@@ -27,6 +27,8 @@ pub struct ReplicaCounters {
     pub log_transfers: u64,
     /// Decisions that came by log transfer.
     pub decisions_transferred: u64,
+    /// Decisions that the own log did not give back, and peers did.
+    pub decisions_mended: u64,
     /// States installed that came from others.
     pub states_transferred: u64,
     /// Chunks of states that were not what the certificate covers: a donor lied.

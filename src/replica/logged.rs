@@ -54,7 +54,7 @@ impl<S: Stack> Replica<S> {
 
     /// Gives execution what follows the state it has, until it is given what is released at once again.
     pub(super) fn feed_execution(&mut self, now: Time) {
-        let Some(mut fed) = self.transfers.fed else {
+        let Some(mut fed) = self.transfers.fed.filter(|_| !self.is_mending()) else {
             return;
         };
         while fed < self.transfers.released {
@@ -86,7 +86,7 @@ impl<S: Stack> Replica<S> {
             return;
         }
         let Some(last) = read.decisions.last() else {
-            return self.replace_unfed(now, fed);
+            return self.begin_mending(now, fed);
         };
         self.transfers.fed = Some(last.seq);
         for proposal in &read.decisions {
@@ -95,13 +95,13 @@ impl<S: Stack> Replica<S> {
         self.feed_execution(now);
     }
 
-    fn feed(&mut self, proposal: Arc<Proposal>) {
+    pub(super) fn feed(&mut self, proposal: Arc<Proposal>) {
         self.pool.on_decided(&proposal.batch);
         self.actions.push(Action::Execute(proposal));
     }
 
-    /// Execution cannot go on from the state it has: our log does not hold what follows. A later state is brought.
-    fn replace_unfed(&mut self, now: Time, fed: SeqNo) {
+    /// Execution cannot go on from the state it has: what follows is not known any more. A later state is brought.
+    pub(super) fn replace_unfed(&mut self, now: Time, fed: SeqNo) {
         self.transfers.fed = None;
         if self.transfers.awaiting.is_none() {
             self.transfers.awaiting = Some(fed.next());

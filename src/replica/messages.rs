@@ -136,7 +136,8 @@ impl<S: Stack> Replica<S> {
     /// A batch this replica asked for arrived, its frames checked by preprocessing.
     pub fn on_batch(&mut self, now: Time, from: NodeId, batch: Proposal) {
         // What a transfer asked for it has room for, and takes however slow the disk is: it would have to ask again.
-        if let Some(batch) = self.log_transfer.on_batch(now, from, batch, &mut self.outbox)
+        if let Some(batch) = self.take_to_mend(now, batch)
+            && let Some(batch) = self.log_transfer.on_batch(now, from, batch, &mut self.outbox)
             && !self.is_choked()
         {
             self.ordering.on_batch(now, from, batch, &mut self.outbox);

@@ -25,6 +25,7 @@ mod donations;
 mod forwarding;
 mod judgements;
 mod logged;
+mod mending;
 mod messages;
 mod restore;
 mod stack;
@@ -69,6 +70,8 @@ use transfer::Transfers;
 /// What the orchestrator needs to know of its cluster and of its limits.
 #[derive(Debug, Clone)]
 pub struct ReplicaSettings {
+    /// This replica.
+    pub node: NodeId,
     /// The cluster's identity.
     pub cluster: ClusterId,
     /// The membership's number.
@@ -305,6 +308,7 @@ impl<S: Stack> Replica<S> {
                 Timer::LogTransfer => self.log_transfer.on_timeout(now, &mut self.outbox),
                 Timer::StateTransfer => self.state_transfer.on_timeout(now, &mut self.outbox),
                 Timer::Donor => self.answer_owed(now),
+                Timer::Mending => self.on_mending_due(now),
                 _ => {}
             }
             if timer == Timer::Status {

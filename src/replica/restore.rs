@@ -67,9 +67,7 @@ impl<S: Stack> Replica<S> {
                 let last = self.decision_log.last();
                 let proposal = self.ordering.restore_decision(*seq, *digest);
                 if *seq <= last {
-                    if let Some(proposal) = proposal {
-                        self.decision_log.restore_earlier(&proposal, *chain);
-                    }
+                    self.decision_log.restore_earlier(*seq, *digest, *chain);
                     return Ok(None);
                 }
                 if *seq != last.next() {
@@ -100,6 +98,10 @@ impl<S: Stack> Replica<S> {
                 self.ordering.restore_view(&start);
             }
             record => {
+                if let Record::Proposal(proposal) | Record::Batch(proposal) = record {
+                    let batch = proposal.batch.digest;
+                    self.decision_log.restore_batch(proposal.seq, batch);
+                }
                 self.ordering.restore(record);
                 self.view_transfer.restore(record);
             }

@@ -1,6 +1,7 @@
 //! Transition tests of the orchestrator: one real replica, real execution, and peers that say what the test wants.
 
 mod floods;
+mod mending;
 mod transfers;
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::crypto::{Domain, SigningKey};
-use crate::decision_log::ChainedLog;
+use crate::decision_log::{ChainedLog, LoggedRange};
 use crate::execution::apps::counter::Counter;
 use crate::execution::{CheckpointRule, ExecutionEvent, Executor, ImageChunk, SingleThreaded, StateRule};
 use crate::log_transfer::RangedLogTransfer;
@@ -114,6 +115,8 @@ struct Bench {
     sent: Vec<(Recipients, SystemMessage)>,
     /// The other actions worth looking at, as text.
     told: Vec<String>,
+    /// What is to be read of the log.
+    reads: Vec<LoggedRange>,
 }
 
 impl Bench {
@@ -149,6 +152,7 @@ impl Bench {
             state_transfer: PieceTransfer::new(node, 4, CLUSTER, epoch, digester.clone()),
         };
         let settings = ReplicaSettings {
+            node,
             cluster: CLUSTER,
             epoch,
             quorum,
@@ -176,6 +180,7 @@ impl Bench {
             receiving: None,
             sent: Vec::new(),
             told: Vec::new(),
+            reads: Vec::new(),
         }
     }
 
@@ -226,6 +231,7 @@ impl Bench {
             Action::Image(task) => self.image(task),
             Action::CutLog(cut) => self.told.push(format!("cut {}", cut.seq.get())),
             Action::Diverged { stable, .. } => self.told.push(format!("diverged {}", stable.seq.get())),
+            Action::ReadLog(range) => self.reads.push(range),
             Action::Stable(claim) => self.told.push(format!("stable {}", claim.seq.get())),
             _ => {}
         }
@@ -322,6 +328,7 @@ impl Bench {
     /// Two peers have forgotten what was decided up to this place.
     fn forget(&mut self, seq: u64) {
         let message = LogTransferMessage::Decided {
+            after: 0,
             first: seq + 1,
             digests: Vec::new(),
         };

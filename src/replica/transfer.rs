@@ -21,6 +21,7 @@ use bytes::Bytes;
 
 use super::checkpoints::{Certificate, StateProof};
 use super::donations::{Donations, TransferLimits};
+use super::mending::Mending;
 use super::{Action, Replica, Stack};
 use crate::decision_log::DecisionLog;
 use crate::execution::SequenceWindow;
@@ -170,6 +171,8 @@ pub(super) struct Transfers {
     pub fed: Option<SeqNo>,
     /// The first place of what is being read from the log for it.
     pub feeding: Option<SeqNo>,
+    /// What the log did not give back.
+    pub mending: Option<Mending>,
     /// The last decision that was handed out, to execution unless it waits.
     pub released: SeqNo,
     /// The end of the window for which peers were asked out of turn last.
@@ -191,6 +194,7 @@ impl Transfers {
             awaiting: None,
             fed: None,
             feeding: None,
+            mending: None,
             released: SeqNo::ZERO,
             hurried: SeqNo::ZERO,
             donations: Donations::new(n, TransferLimits::default()),
@@ -381,7 +385,8 @@ impl<S: Stack> Replica<S> {
 
     /// The checkpoint whose state will come is known.
     fn aim_at(&mut self, now: Time, claim: CheckpointClaim, chain: crate::decision_log::Chain) {
-        if self.transfers.awaiting.is_none() && claim.seq <= self.ordering.decided() {
+        let goes_on = self.transfers.awaiting.is_none() && !self.is_mending();
+        if goes_on && claim.seq <= self.ordering.decided() {
             // Ordering came so far by itself meanwhile: execution arrives there without help.
             self.state_transfer.end(&mut self.outbox);
             return self.carry_out(now);
@@ -475,15 +480,19 @@ impl<S: Stack> Replica<S> {
             ArchivedLogTransferMessage::AskDecided { after } => {
                 self.answer_decided(now, from, SeqNo::new(after.to_native()));
             }
-            ArchivedLogTransferMessage::Decided { first, digests } => {
+            ArchivedLogTransferMessage::Decided {
+                after,
+                first,
+                digests,
+            } => {
                 let digests: Vec<Digest> = digests
                     .iter()
                     .take(DECIDED_MAX)
                     .map(|digest| Digest::from_bytes(*digest))
                     .collect();
-                let first = SeqNo::new(first.to_native());
+                let places = (SeqNo::new(after.to_native()), SeqNo::new(first.to_native()));
                 self.log_transfer
-                    .on_decided(now, from, first, &digests, &mut self.outbox);
+                    .on_decided(now, from, places, &digests, &mut self.outbox);
             }
             ArchivedLogTransferMessage::FetchDecisions { first, count } => {
                 let count = u64::from(count.to_native()).min(BATCHES_PER_ANSWER);
@@ -550,16 +559,13 @@ impl<S: Stack> Replica<S> {
         let released = self.transfers.released.next().since(first) as usize;
         let digests = self.decision_log.digests(first, released.min(DECIDED_MAX));
         let digests: Vec<[u8; 32]> = digests.map(|digest| *digest.as_bytes()).collect();
-        let has_forgotten = first > after.next();
-        if (digests.is_empty() && !has_forgotten)
-            || !self
-                .transfers
-                .donations
-                .may_send(now, from, 32 * digests.len() as u64 + 64)
-        {
+        let answer_bytes = 32 * digests.len() as u64 + 72;
+        if !self.transfers.donations.may_send(now, from, answer_bytes) {
             return;
         }
+        // Also when there is nothing to name: whoever asks then knows that it need not wait.
         let message = LogTransferMessage::Decided {
+            after: after.get(),
             first: first.get(),
             digests,
         };

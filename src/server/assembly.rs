@@ -378,6 +378,7 @@ pub(super) fn assemble<S: Stack>(
     let (replica_limits, client_limits) = wire_limits(config);
     let mut parts = parts(&digester);
     let settings = ReplicaSettings {
+        node: config.node.id,
         cluster: identity.0,
         epoch: identity.1,
         quorum: cluster.quorum(),

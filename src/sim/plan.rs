@@ -277,6 +277,13 @@ pub enum Fault {
         /// Until then.
         until: Time,
     },
+    /// From then on a host's disk does not give back some of what its log holds when it is read beside the writing.
+    UnreadableLog {
+        /// The host.
+        host: usize,
+        /// So many of a hundred decisions.
+        percent: u64,
+    },
     /// A host's disk has no room for a while.
     FullDisk {
         /// The host.
@@ -483,6 +490,7 @@ impl Plan {
         plan.plan_clocks_and_disks(&mut dice);
         plan.plan_full_disks(&mut dice);
         plan.plan_steady(&mut dice);
+        plan.plan_unreadable_logs(&mut dice);
         plan
     }
 

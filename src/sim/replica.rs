@@ -131,6 +131,7 @@ fn make_replica<A: Application>(node: NodeId, knobs: &Knobs, digester: &Digester
         verifying: keys.verifying(n).to_vec(),
     };
     let settings = ReplicaSettings {
+        node,
         cluster: CLUSTER,
         epoch: Epoch::ZERO,
         quorum,

@@ -62,6 +62,7 @@ impl Subject {
             timings: ViewTimings::default(),
         };
         let settings = ReplicaSettings {
+            node: NodeId::new(3),
             cluster: CLUSTER,
             epoch: Epoch::ZERO,
             quorum,

@@ -339,7 +339,8 @@ impl<S: Stack> Role for ConsensusRole<S> {
             stable: ordering.stable(),
         };
         self.metrics.publish(places, self.replica.counters());
-        let transfers = self.replica.transfer_phase() != TransferPhase::NotRunning;
+        let transfers =
+            self.replica.transfer_phase() != TransferPhase::NotRunning || self.replica.is_mending();
         self.expectations.tell(self.replica.view(), transfers);
         let phases = (
             self.replica.phase(),

@@ -16,12 +16,21 @@ impl Actor for FalseTransfers {
     fn send(&mut self, stage: &mut Stage<'_>, to: NodeId, message: &Bytes) {
         let said = open_system(message).filter(|_| stage.dice.chance(60));
         let lie = match said {
-            Some(SystemMessage::LogTransferMessage(LogTransferMessage::Decided { first, mut digests })) => {
+            Some(SystemMessage::LogTransferMessage(LogTransferMessage::Decided {
+                after,
+                first,
+                mut digests,
+            })) => {
                 let place = stage.dice.below(digests.len() as u64) as usize;
                 if let Some(digest) = digests.get_mut(place) {
                     digest[0] ^= 1;
                 }
-                LogTransferMessage::Decided { first, digests }.encode(stage.cluster, Epoch::ZERO)
+                let lie = LogTransferMessage::Decided {
+                    after,
+                    first,
+                    digests,
+                };
+                lie.encode(stage.cluster, Epoch::ZERO)
             }
             Some(SystemMessage::StateTransferMessage(StateTransferMessage::Offer(mut offer))) => {
                 match stage.dice.below(3) {

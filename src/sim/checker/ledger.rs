@@ -139,7 +139,7 @@ impl Ledger {
     }
 
     fn heard_of_decisions(&mut self, from: usize, message: &ArchivedLogTransferMessage) {
-        if let ArchivedLogTransferMessage::Decided { first, digests } = message {
+        if let ArchivedLogTransferMessage::Decided { first, digests, .. } = message {
             for (seq, digest) in (first.to_native()..).zip(digests.iter()) {
                 let key = (seq, Digest::from_bytes(*digest));
                 self.decisions.entry(key).or_default().insert(from);

@@ -18,7 +18,7 @@ use crate::storage::basis::Basis;
 use crate::storage::restart::{Continued, Restored};
 use crate::storage::{BLOCK_BYTES, LogOperation, LogWriter, WriterSettings, image};
 use crate::types::{Lsn, SeqNo, Time, View};
-pub(in crate::sim) use platter::{Platter, Rot};
+pub(in crate::sim) use platter::{Platter, Rot, Unreadable};
 
 /// About how long a chunk of an image is.
 const CHUNK_BYTES: usize = 4 << 10;

@@ -55,6 +55,25 @@ pub(in crate::sim) struct Platter {
     pub mark: Option<Option<View>>,
     /// Where the last group of the log was written.
     pub log_end: (u64, usize),
+    pub unreadable: Unreadable,
+}
+
+/// Decisions that are not given back when the log is read beside the writing.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::sim) struct Unreadable {
+    percent: u64,
+    seed: u64,
+}
+
+impl Unreadable {
+    /// So many of a hundred.
+    pub const fn of(percent: u64, seed: u64) -> Self {
+        Self { percent, seed }
+    }
+
+    pub fn hides(self, seq: SeqNo) -> bool {
+        Dice::new(self.seed ^ seq.get()).chance(self.percent)
+    }
 }
 
 impl Platter {
@@ -70,6 +89,7 @@ impl Platter {
             partial: None,
             mark: None,
             log_end: (0, 0),
+            unreadable: Unreadable::of(0, 0),
         }
     }
 

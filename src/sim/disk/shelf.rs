@@ -9,7 +9,7 @@ use super::{SimDisk, Task};
 use crate::crypto::Digester;
 use crate::decision_log::{LoggedDecisions, LoggedRange};
 use crate::execution::ImageIndex;
-use crate::messages::PieceRange;
+use crate::messages::{PieceRange, Proposal};
 use crate::state_transfer::{ImageEvent, ImageTask};
 use crate::storage::RecordReader;
 use crate::storage::basis::Basis;
@@ -67,7 +67,13 @@ impl SimDisk {
         let superblock = &self.platter.superblock;
         let segments = self.writer.segments_from(range.first);
         let contents = |index| self.platter.segments.get(&index).cloned().map(Bytes::from);
-        LogReader::new(reader.clone(), superblock.tag(), superblock.seed).read(range, &segments, contents)
+        let mut reader = LogReader::new(reader.clone(), superblock.tag(), superblock.seed);
+        let mut read = reader.read(range, &segments, contents);
+        let is_lost = |decision: &Arc<Proposal>| self.platter.unreadable.hides(decision.seq);
+        if let Some(first) = read.decisions.iter().position(is_lost) {
+            read.decisions.truncate(first);
+        }
+        read
     }
 
     /// Opens the file of an image to come, after what an earlier attempt kept.

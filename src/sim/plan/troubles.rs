@@ -273,6 +273,19 @@ impl Plan {
         }
     }
 
+    /// Some disks do not give back what was logged, when it is read beside the writing: as many as may be faulty.
+    pub(super) fn plan_unreadable_logs(&mut self, dice: &mut Dice) {
+        let has_disks = !matches!(self.profile, Profile::Net | Profile::Twins);
+        if !has_disks || !dice.chance(40) {
+            return;
+        }
+        let at = self.moment(dice);
+        let percent = dice.pick(&[10, 50, 100]);
+        for host in self.few_correct(dice) {
+            self.faults.push((at, Fault::UnreadableLog { host, percent }));
+        }
+    }
+
     /// Where nothing but the network is at fault, and links are short, some runs have a client that reaches no more than f+1
     /// replicas once all else has healed; no leader is replaced because of it.
     pub(super) fn plan_steady(&mut self, dice: &mut Dice) {
@@ -320,7 +333,12 @@ impl Plan {
 }
 
 pub(super) fn weather(dice: &mut Dice) -> Weather {
-    let delay_us = dice.pick(&[(20, 100), (100, 3000), (5000, 40_000)]);
+    // Now and then between continents.
+    let usual = [(20, 100), (100, 3000), (5000, 40_000)];
+    let delay_us = match dice.chance(7) {
+        true => (80_000, 200_000),
+        false => dice.pick(&usual),
+    };
     let loses = dice.chance(25);
     Weather {
         delay_us,

@@ -1,5 +1,6 @@
 use super::{Tampering, World};
 use crate::execution::Application;
+use crate::sim::disk::Unreadable;
 use crate::sim::plan::Fault;
 use crate::types::Time;
 
@@ -63,6 +64,13 @@ impl<A: Application> World<A> {
             Fault::SlowDisk { host, factor, until } => {
                 self.hit("slow disk", 1);
                 self.hosts[*host].sim.disk.slow_down(*factor, *until);
+            }
+            Fault::UnreadableLog { host, percent } => {
+                self.hit("unreadable log", 1);
+                let seed = self.dice.throw();
+                let host = &mut self.hosts[*host];
+                let platter = host.platter.as_mut().unwrap_or(&mut host.sim.disk.platter);
+                platter.unreadable = Unreadable::of(*percent, seed);
             }
             Fault::FullDisk { host, until } => {
                 self.hit("full disk", 1);

@@ -85,6 +85,7 @@ impl<A: Application> Host<A> {
         let counters = self.sim.replica.counters();
         for (name, count) in [
             ("decision transferred", counters.decisions_transferred),
+            ("unreadable decision sent by a peer", counters.decisions_mended),
             ("state transferred", counters.states_transferred),
             ("piece taken out of an own image", counters.pieces_reused),
         ] {

@@ -420,7 +420,7 @@ impl ViewTransferProtocol for PbftViewChange {
                     self.ask(self.view.next(), out);
                 }
             }
-            Timer::Status | Timer::LogTransfer | Timer::StateTransfer | Timer::Donor => {}
+            Timer::Status | Timer::LogTransfer | Timer::StateTransfer | Timer::Donor | Timer::Mending => {}
         }
     }
 

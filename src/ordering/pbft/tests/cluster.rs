@@ -516,6 +516,7 @@ fn host(n: usize, id: NodeId, behaviour: Behaviour, settings: Settings, digester
         bytes_max: 1 << 22,
     };
     let replica_settings = ReplicaSettings {
+        node: id,
         cluster: CLUSTER,
         epoch: Epoch::ZERO,
         quorum,
