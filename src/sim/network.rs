@@ -26,6 +26,12 @@ pub struct Weather {
 }
 
 impl Weather {
+    /// Whether a question and its answer take some tenths of a second.
+    #[must_use]
+    pub const fn is_far(&self) -> bool {
+        self.delay_us.0 >= 50_000
+    }
+
     /// A quiet local network.
     #[must_use]
     pub const fn calm() -> Self {

@@ -426,9 +426,15 @@ impl Plan {
         let calm_from = busy_until.after(dice.millis(0, 1000));
         let weather = weather(&mut dice);
         let keys = dice.between(1, 5);
+        // Between continents each operation takes a second, and whoever runs such a cluster gives leaders longer.
+        let is_far = weather.is_far();
+        if is_far {
+            knobs.timings.timeout += Duration::from_millis(1500);
+            knobs.retransmit += Duration::from_millis(800);
+        }
         let mut plan = Self {
             weather,
-            operations: 30 * keys as usize,
+            operations: keys as usize * if is_far { 8 } else { 30 },
             keys,
             busy_until,
             calm_from,
