@@ -181,6 +181,12 @@ planted! {
     MendedUnchecked at Byzantine,
     /// Decisions that are not in memory any more are promised to peers, and never sent.
     LoggedUnsent at Disk,
+    /// The signatures of all frames that a peer sends are verified, however many there are.
+    GateUnlimited at Byzantine,
+    /// False signatures of frames do not count against who sends them.
+    LiesUncounted at Byzantine,
+    /// The signatures of all checkpoints, view changes and proofs that a peer sends are verified.
+    JudgementsUnlimited at Byzantine,
 }
 
 #[cfg(feature = "mutants")]

@@ -11,7 +11,7 @@ pub use digest::{Digester, Domain};
 pub use link::{LinkPublic, LinkSecret, OpenError, Opener, RECORD_OVERHEAD, SealError, Sealer, TAG_BYTES};
 pub use mac::{MAC_BYTES, Mac, MacKey};
 pub use signature::{BatchVerifier, SIGNATURE_BYTES, Signature, SignatureError, SigningKey, VerifyingKey};
-pub use verdicts::remember_verdicts;
+pub use verdicts::{Given, remember_verdicts, verdicts_given};
 
 /// A key as text is not 64 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

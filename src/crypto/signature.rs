@@ -101,6 +101,7 @@ impl VerifyingKey {
             verdicts::note(&self.0, domain, digest, signature, is_valid);
             is_valid
         });
+        verdicts::count(is_valid);
         is_valid.then_some(()).ok_or(SignatureError)
     }
 
@@ -178,11 +179,13 @@ impl BatchVerifier {
                 signature,
                 known,
             } = question;
-            verdict(known.unwrap_or_else(|| {
+            let is_valid = known.unwrap_or_else(|| {
                 let is_valid = all_valid || key.judge(domain, &digest, &signature);
                 verdicts::note(&key.0, domain, &digest, &signature, is_valid);
                 is_valid
-            }));
+            });
+            verdicts::count(is_valid);
+            verdict(is_valid);
         }
     }
 }

@@ -15,6 +15,16 @@ thread_local! {
 struct Verdicts {
     known: BTreeMap<Question, bool>,
     most: usize,
+    given: Given,
+}
+
+/// How many verdicts a thread has given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Given {
+    /// In all: those that were remembered as well.
+    pub verdicts: u64,
+    /// Of these, that a signature does not hold.
+    pub invalid: u64,
 }
 
 /// From now on the calling thread remembers its verdicts on up to `most` signatures, and does not compute them again.
@@ -27,7 +37,28 @@ pub fn remember_verdicts(most: usize) {
         *verdicts = Some(Verdicts {
             known: BTreeMap::new(),
             most,
+            given: Given::default(),
         });
+    });
+}
+
+/// How many verdicts the calling thread has given since it began to remember them. A replica of its own would have computed each.
+#[must_use]
+pub fn verdicts_given() -> Given {
+    VERDICTS.with_borrow(|verdicts| {
+        verdicts
+            .as_ref()
+            .map_or(Given::default(), |verdicts| verdicts.given)
+    })
+}
+
+/// Counts a verdict, if they are remembered.
+pub(super) fn count(is_valid: bool) {
+    VERDICTS.with_borrow_mut(|verdicts| {
+        if let Some(Verdicts { given, .. }) = verdicts {
+            given.verdicts += 1;
+            given.invalid += u64::from(!is_valid);
+        }
     });
 }
 

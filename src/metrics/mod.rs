@@ -158,6 +158,7 @@ pub struct Metrics {
     frame_refusals: [AtomicU64; FrameRefusal::NAMES.len()],
     rejections: [AtomicU64; Rejection::ALL.len()],
     batches_refused: AtomicU64,
+    batches_over_budget: AtomicU64,
     view: AtomicU64,
     executed: AtomicU64,
     ordered: AtomicU64,
@@ -194,6 +195,7 @@ impl Metrics {
             frame_refusals: zeros(),
             rejections: zeros(),
             batches_refused: AtomicU64::new(0),
+            batches_over_budget: AtomicU64::new(0),
             view: AtomicU64::new(0),
             executed: AtomicU64::new(0),
             ordered: AtomicU64::new(0),
@@ -227,8 +229,11 @@ impl Metrics {
     }
 
     /// Counts a refused proposal.
-    pub fn refuse_batch(&self, _: BatchError) {
-        count(&self.batches_refused);
+    pub fn refuse_batch(&self, error: BatchError) {
+        count(match error {
+            BatchError::OverBudget(_) => &self.batches_over_budget,
+            _ => &self.batches_refused,
+        });
     }
 
     /// Shows what the control shard counts as well. Set once, when it runs.
@@ -379,6 +384,7 @@ impl Metrics {
         visit("frames_queued", read(&self.frames_queued));
         visit("frames_refused_by_pool", read(&self.frames_refused));
         visit("batches_refused", read(&self.batches_refused));
+        visit("batches_refused_over_budget", read(&self.batches_over_budget));
         let transfers = [
             "log_transfers",
             "decisions_transferred",

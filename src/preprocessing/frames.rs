@@ -61,11 +61,14 @@ pub enum FrameRefusal {
     /// It carries MACs where the cluster, or this client since a dispute, has to sign.
     #[error("the client has to sign")]
     MustSign,
+    /// The replica that passed it on had so many signatures verified already that this one is not.
+    #[error("the replica that passed it on may not have more signatures verified now")]
+    OverBudget,
 }
 
 impl FrameRefusal {
     /// Every kind, each at the place [`index`](Self::index) tells.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Malformed,
         Self::TooLong,
         Self::OperationCount,
@@ -76,6 +79,7 @@ impl FrameRefusal {
         Self::Signature,
         Self::Mac,
         Self::MustSign,
+        Self::OverBudget,
     ];
 
     /// The names of the counters, by [`index`](Self::index).
@@ -90,6 +94,7 @@ impl FrameRefusal {
         "frame_refused_signature",
         "frame_refused_mac",
         "frame_refused_must_sign",
+        "frame_refused_over_budget",
     ];
 
     /// The place of this kind in [`FrameRefusal::ALL`] and [`FrameRefusal::NAMES`].
@@ -109,6 +114,7 @@ impl FrameRefusal {
                 RefusalReason::NotAuthentic
             }
             Self::MustSign => RefusalReason::MustSign,
+            Self::OverBudget => RefusalReason::Overloaded,
         }
     }
 }
@@ -161,6 +167,15 @@ struct Slot {
     signature_queued: bool,
 }
 
+/// What the signatures of one message have cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Effort {
+    /// How many were verified.
+    pub verified: usize,
+    /// How many of those are not the client's.
+    pub invalid: usize,
+}
+
 /// Judges frames and proposals: structure, sizes, client, authenticator; hashes each body once.
 ///
 /// Invariant: the queued signatures are those of `waiting`, in order; all other working vectors are empty
@@ -183,6 +198,8 @@ pub struct FrameChecker {
     pub(super) signed: Vec<usize>,
     /// The clients whose MACs failed in the proposal checked last.
     pub(super) disputed: Vec<ClientId>,
+    /// Of the proposal, or of the frames passed on, that were checked last.
+    pub(super) effort: Effort,
 }
 
 impl FrameChecker {
@@ -209,7 +226,20 @@ impl FrameChecker {
             keys: Vec::new(),
             signed: Vec::new(),
             disputed: Vec::new(),
+            effort: Effort::default(),
         }
+    }
+
+    /// What the proposal, or the frames passed on, that were checked last have cost.
+    #[must_use]
+    pub fn effort(&self) -> Effort {
+        self.effort
+    }
+
+    /// How many clients there are.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.directory.len()
     }
 
     /// The most bytes of frames in one message of a replica.
@@ -233,7 +263,7 @@ impl FrameChecker {
         client: ClientId,
         bytes: Bytes,
     ) -> Result<Option<Frame>, (Option<FrameKey>, FrameRefusal)> {
-        match self.check_arrived(FrameSource::Client(client), bytes) {
+        match self.check_arrived(FrameSource::Client(client), bytes, &mut |_| true) {
             Ok((frame, false)) => Ok(Some(frame)),
             Ok((frame, true)) => {
                 self.waiting.push(frame);
@@ -279,11 +309,34 @@ impl FrameChecker {
     pub fn check_frames(
         &mut self,
         frames: impl IntoIterator<Item = (FrameSource, Bytes)>,
+        verdict: impl FnMut(FrameSource, Result<Frame, RefusedFrame>),
+    ) {
+        self.check_frames_within(frames, |_| true, verdict);
+    }
+
+    /// As [`check_frames`](Self::check_frames), and the signature of a known client's frame is verified only if `admit` says so
+    /// of the client; else the frame is refused as [over budget](FrameRefusal::OverBudget).
+    ///
+    /// # Panics
+    /// As there.
+    pub fn check_frames_within(
+        &mut self,
+        frames: impl IntoIterator<Item = (FrameSource, Bytes)>,
+        mut admit: impl FnMut(ClientId) -> bool,
         mut verdict: impl FnMut(FrameSource, Result<Frame, RefusedFrame>),
     ) {
         self.assert_nothing_queued();
         let mut slots = std::mem::take(&mut self.slots);
-        slots.extend(frames.into_iter().map(|(source, bytes)| self.slot(source, bytes)));
+        slots.extend(
+            frames
+                .into_iter()
+                .map(|(source, bytes)| self.slot(source, bytes, &mut admit)),
+        );
+        self.effort = Effort {
+            verified: self.verifier.len(),
+            invalid: 0,
+        };
+        let invalid = &mut self.effort.invalid;
         let mut rest = slots.drain(..);
         if !self.verifier.is_empty() {
             self.verifier.verify(|valid| {
@@ -292,6 +345,7 @@ impl FrameChecker {
                         verdict(slot.source, slot.result);
                         continue;
                     }
+                    *invalid += usize::from(!valid);
                     let result = slot.result.and_then(|frame| match valid {
                         true => Ok(frame),
                         false => Err(refused(slot.source, frame.key(), FrameRefusal::Signature)),
@@ -305,8 +359,8 @@ impl FrameChecker {
         self.slots = slots;
     }
 
-    fn slot(&mut self, source: FrameSource, bytes: Bytes) -> Slot {
-        let (result, signature_queued) = match self.check_arrived(source, bytes) {
+    fn slot(&mut self, source: FrameSource, bytes: Bytes, admit: &mut impl FnMut(ClientId) -> bool) -> Slot {
+        let (result, signature_queued) = match self.check_arrived(source, bytes, admit) {
             Ok((frame, signature_queued)) => (Ok(frame), signature_queued),
             Err(refused) => (Err(refused), false),
         };
@@ -318,7 +372,12 @@ impl FrameChecker {
     }
 
     /// Everything but the verdict on a signature; tells whether one is queued.
-    fn check_arrived(&mut self, source: FrameSource, bytes: Bytes) -> Result<(Frame, bool), RefusedFrame> {
+    fn check_arrived(
+        &mut self,
+        source: FrameSource,
+        bytes: Bytes,
+        admit: &mut impl FnMut(ClientId) -> bool,
+    ) -> Result<(Frame, bool), RefusedFrame> {
         let bytes = match source {
             FrameSource::Replica(_) if bytes.len() <= self.limits.frame_bytes_max => {
                 Bytes::copy_from_slice(&bytes)
@@ -337,13 +396,13 @@ impl FrameChecker {
             return refuse(FrameRefusal::WrongClient);
         }
         let has_macs = matches!(frame.archived().authenticator, ArchivedAuthenticator::Macs(_));
-        if has_macs
-            && self
-                .directory
-                .get(key.client)
-                .is_some_and(|keys| keys.must_sign.is_set())
-        {
-            return refuse(FrameRefusal::MustSign);
+        if let Some(keys) = self.directory.get(key.client) {
+            if has_macs && keys.must_sign.is_set() {
+                return refuse(FrameRefusal::MustSign);
+            }
+            if !has_macs && !admit(key.client) {
+                return refuse(FrameRefusal::OverBudget);
+            }
         }
         match self.authenticate(&frame) {
             Ok(Judgement::Decided(Authenticity::Verified)) => Ok((frame, false)),

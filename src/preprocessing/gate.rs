@@ -1,21 +1,83 @@
-//! Whose batches are looked at, and how many of their signatures are verified.
+//! What a replica sends with client frames in it, checked as far as its sender may have signatures verified.
 //!
-//! Sending a batch of frames with false signatures costs its sender next to nothing, and verifying them a core of ours. The leader of
-//! the current view proposes as much as it likes: if nothing comes of it, it is replaced. Anybody else may send batches that
-//! this replica asked for, by digest; those that are verified beyond that fit an allowance that fills up with time.
+//! Sending a batch of frames with false signatures costs its sender next to nothing, and verifying them a core of ours. So
+//! what is verified on account of one peer is bounded, whatever it sends:
+//!
+//! | of a peer | is verified |
+//! |---|---|
+//! | a pre-prepare of the view that we are in, by its leader | without limit: if nothing comes of it, the leader is replaced |
+//! | a batch, while we transfer decisions | without limit: we asked for it, by digest |
+//! | any other pre-prepare or batch | within [`GateLimits::unasked`] |
+//! | frames that it passes on | within [`GateLimits::forwarded`]; beyond that one of each client now and then |
+//! | a message with a false signature | counts against [`GateLimits::lies`] with all its signatures; when those are used up, no signature of this peer is verified |
+//!
+//! # Whom this can starve
+//! - *A correct peer's pre-prepares and batches:* never because of lies. It passes on, proposes and keeps only frames that it has
+//!   verified itself, and a signature that holds at one replica holds at all. MACs do not: a client may make a frame whose MAC is
+//!   good at one replica and bad at the next. So MACs never count, and no client can make correct replicas look like liars to each
+//!   other. Verifying one costs little more than hashing the frame, which the link's bandwidth bounds.
+//! - *A client behind a correct peer:* never. Other clients may have that peer pass on more than its allowance (true signatures, of
+//!   frames they really made). Then each client still has one frame verified per turn, and a turn is so long that all of them
+//!   together take no more than the allowance once more. Its client sends a frame again until it is answered, so that it has
+//!   its turn.
+//! - *A client whose frames a faulty peer sends again and again, or forges:* its turn at that peer may be lost. The other peers have
+//!   allowances of their own.
+//!
+//! Who repeats true pre-prepares in its view, or true batches while we transfer, is verified each time: it does not gain by it what a
+//! lie would, and whoever pays for a limit there is the correct leader of a busy cluster.
+//!
+//! Each preprocess role has a gate of its own, and a core.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use super::{FrameChecker, FrameRefusal, FrameSource};
 use crate::messages::archived::ArchivedPrePrepare;
-use crate::messages::{BatchError, Checked, SystemMessage};
-use crate::types::{NodeId, Time, View};
+use crate::messages::{BatchError, Checked, Frame, Mode, Proposal, SystemMessage};
+use crate::mutants::{Mutant, active};
+use crate::protocol::{Allowance, Rate};
+use crate::types::{ClientId, NodeId, Time, View};
 
 /// Signatures a second that are verified for all peers together beside what is expected: less than a core can.
-const RATE: u64 = 40_000;
+const PER_SECOND: u64 = 40_000;
 /// How many of them of one peer at once, after a pause: what answers a question for the batches of a new view.
 const BURST: u64 = 32_768;
+/// Signatures in vain: enough to be sure that it is no accident, and few enough that lying does not pay.
+const LIES: Rate = Rate {
+    burst: 4096,
+    per_second: 256,
+};
+
+/// How many signatures are verified on account of one peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GateLimits {
+    /// Of batches that nobody here expects.
+    pub unasked: Rate,
+    /// Of frames that it passes on; as many again so that each client has its turn.
+    pub forwarded: Rate,
+    /// Of whatever has a false signature in it.
+    pub lies: Rate,
+}
+
+impl GateLimits {
+    /// For n replicas.
+    #[must_use]
+    pub fn of(n: usize) -> Self {
+        let share = Rate {
+            burst: BURST,
+            per_second: (PER_SECOND / n.max(1) as u64).max(1),
+        };
+        Self {
+            unasked: share,
+            forwarded: share,
+            lies: LIES,
+        }
+    }
+}
 
 /// What consensus expects of other replicas. Copies are one: consensus tells, every preprocess role knows.
 #[derive(Debug, Clone, Default)]
@@ -44,136 +106,211 @@ impl Expectations {
     }
 }
 
-/// The allowances of every peer at one preprocess role.
+/// What consensus is told of a replica's message with frames.
+#[derive(Debug)]
+pub enum FromPeer {
+    /// A client's frame that was passed on.
+    Frame(Frame),
+    /// The MAC of this client failed here, in the batch that follows or is refused.
+    Disputed(ClientId),
+    /// A pre-prepare.
+    Proposal(Proposal),
+    /// A batch that was perhaps asked for.
+    Batch(Proposal),
+}
+
+/// Why something in a replica's message is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PeerRefusal {
+    /// No message with frames, or frames that nobody passes on.
+    #[error("it is no message that carries frames to be ordered")]
+    Message,
+    /// A frame that was passed on.
+    #[error(transparent)]
+    Frame(#[from] FrameRefusal),
+    /// A pre-prepare or a batch.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+}
+
+impl PeerRefusal {
+    /// Whether it is refused because of what its sender had verified before.
+    #[must_use]
+    pub const fn is_over_budget(self) -> bool {
+        matches!(
+            self,
+            Self::Frame(FrameRefusal::OverBudget) | Self::Batch(BatchError::OverBudget(_))
+        )
+    }
+}
+
+/// What one peer may have verified.
+#[derive(Debug, Clone)]
+struct Account {
+    unasked: Allowance,
+    forwarded: Allowance,
+    lies: Allowance,
+    /// When a client last had its turn, beyond what may be passed on: known clients only.
+    turns: BTreeMap<ClientId, Time>,
+}
+
+impl Account {
+    fn new(limits: &GateLimits) -> Self {
+        Self {
+            unasked: Allowance::full(limits.unasked),
+            forwarded: Allowance::full(limits.forwarded),
+            lies: Allowance::full(limits.lies),
+            turns: BTreeMap::new(),
+        }
+    }
+
+    /// Whether this peer may lie once more.
+    fn is_trusted(&mut self, now: Time) -> bool {
+        self.lies.left(now) > 0 || active(Mutant::GateUnlimited)
+    }
+
+    /// Whether one more signature of a frame that it passes on is verified.
+    fn may_forward(&mut self, now: Time, client: ClientId, turn: Duration) -> bool {
+        if self.forwarded.take(now, 1) || active(Mutant::GateUnlimited) {
+            return true;
+        }
+        let may = self.turns.get(&client).is_none_or(|at| now.since(*at) >= turn);
+        if may {
+            self.turns.insert(client, now);
+        }
+        may
+    }
+}
+
+/// The accounts of every peer at one preprocess role.
 #[derive(Debug)]
 pub struct ProposalGate {
     expectations: Expectations,
-    /// By peer: signatures that may still be verified, and since when that is so.
-    left: Vec<(u64, Time)>,
+    limits: GateLimits,
+    accounts: Vec<Account>,
 }
 
 impl ProposalGate {
     /// For n replicas.
     #[must_use]
     pub fn new(n: usize, expectations: Expectations) -> Self {
+        Self::with_limits(n, expectations, GateLimits::of(n))
+    }
+
+    /// With limits of one's own.
+    #[must_use]
+    pub fn with_limits(n: usize, expectations: Expectations, limits: GateLimits) -> Self {
         Self {
             expectations,
-            left: vec![(BURST, Time::START); n],
+            limits,
+            accounts: vec![Account::new(&limits); n],
         }
     }
 
-    /// How many signatures of this message may be verified: a pre-prepare, or a batch that was perhaps asked for.
+    /// Checks a replica's message that carries frames, and gives `tell` what becomes of it, in order. `message` is the whole
+    /// message that `checked` is the body of.
     ///
-    /// # Errors
-    /// [`BatchError::NotLeader`] when it proposes for a view that its sender does not lead: a faulty replica.
-    pub fn admit(
+    /// # Panics
+    /// When frames [taken](FrameChecker::take_frame) before were not [verified](FrameChecker::verify).
+    pub fn check(
         &mut self,
         now: Time,
         from: NodeId,
-        checked: &Checked<SystemMessage>,
-    ) -> Result<usize, BatchError> {
-        let Some(view) = checked.pre_prepare_head().map(ArchivedPrePrepare::view) else {
-            return Ok(0);
+        checker: &mut FrameChecker,
+        (checked, message): (&Checked<SystemMessage>, &Bytes),
+        mut tell: impl FnMut(Result<FromPeer, PeerRefusal>),
+    ) {
+        if from.index() >= self.accounts.len() {
+            return tell(Err(PeerRefusal::Message));
+        }
+        match checked.forwarded_frames(checker.batch_bytes_max()) {
+            Some(Ok(frames)) => self.check_forwarded(now, from, checker, frames, tell),
+            Some(Err(_)) => tell(Err(PeerRefusal::Message)),
+            None => {
+                let result = self.check_batch(now, from, checker, (checked, message));
+                for client in checker.drain_disputed() {
+                    tell(Ok(FromPeer::Disputed(client)));
+                }
+                tell(match result {
+                    Ok(batch) if checked.is_batch_response() => Ok(FromPeer::Batch(batch)),
+                    Ok(proposal) => Ok(FromPeer::Proposal(proposal)),
+                    Err(refusal) => Err(refusal),
+                });
+            }
+        }
+    }
+
+    fn check_forwarded(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        checker: &mut FrameChecker,
+        frames: impl Iterator<Item = Bytes>,
+        mut tell: impl FnMut(Result<FromPeer, PeerRefusal>),
+    ) {
+        let account = &mut self.accounts[from.index()];
+        let per_second = self.limits.forwarded.per_second.max(1);
+        let turn = Duration::from_nanos(checker.clients() as u64 * 1_000_000_000 / per_second);
+        let is_trusted = account.is_trusted(now);
+        let sourced = frames.map(|bytes| (FrameSource::Replica(from), bytes));
+        checker.check_frames_within(
+            sourced,
+            |client| is_trusted && account.may_forward(now, client, turn),
+            |_, verdict| {
+                tell(match verdict {
+                    Ok(frame) if frame.mode() == Mode::Ordered => Ok(FromPeer::Frame(frame)),
+                    Ok(_) => Err(PeerRefusal::Message),
+                    Err(refused) => Err(refused.refusal.into()),
+                });
+            },
+        );
+        self.count_lies(from, checker);
+    }
+
+    fn check_batch(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        checker: &mut FrameChecker,
+        (checked, message): (&Checked<SystemMessage>, &Bytes),
+    ) -> Result<Proposal, PeerRefusal> {
+        let head = checked.pre_prepare_head().ok_or(PeerRefusal::Message)?;
+        let is_expected = self.expects(from, head, checked.is_batch_response())?;
+        let account = &mut self.accounts[from.index()];
+        let signatures_max = match (account.is_trusted(now), is_expected) {
+            (false, _) => 0,
+            (true, true) => usize::MAX,
+            (true, false) if active(Mutant::GateUnlimited) => usize::MAX,
+            (true, false) => usize::try_from(account.unasked.left(now)).unwrap_or(0),
         };
-        let is_free = match checked.is_batch_response() {
-            true => self.expectations.transfers(),
-            false if view.leader(self.left.len()) != from => return Err(BatchError::NotLeader),
-            false => view == self.expectations.view(),
-        };
-        match is_free {
-            true => Ok(usize::MAX),
-            false => Ok(self.left_of(now, from)),
+        let result = checker.check_proposal_within(checked, message, signatures_max);
+        if !is_expected {
+            account.unasked.charge(checker.effort().verified as u64);
+        }
+        self.count_lies(from, checker);
+        Ok(result.ok_or(PeerRefusal::Message)??)
+    }
+
+    /// Whether consensus waits for batches like this one.
+    fn expects(
+        &self,
+        from: NodeId,
+        head: &ArchivedPrePrepare,
+        is_batch_response: bool,
+    ) -> Result<bool, BatchError> {
+        let view = head.view();
+        match is_batch_response {
+            true => Ok(self.expectations.transfers()),
+            false if view.leader(self.accounts.len()) != from => Err(BatchError::NotLeader),
+            false => Ok(view == self.expectations.view()),
         }
     }
 
-    fn left_of(&mut self, now: Time, from: NodeId) -> usize {
-        let rate = (RATE / self.left.len().max(1) as u64).max(1);
-        let Some((left, at)) = self.left.get_mut(from.index()) else {
-            return 0;
-        };
-        let since = now.since(*at).min(Duration::from_secs(60));
-        let earned = since.as_micros() as u64 * rate / 1_000_000;
-        if earned > 0 {
-            *left = (*left + earned).min(BURST);
-            *at = now;
+    /// Verifying together pays only where all hold: one false signature makes the whole message costly.
+    fn count_lies(&mut self, from: NodeId, checker: &FrameChecker) {
+        let effort = checker.effort();
+        if effort.invalid > 0 && !active(Mutant::LiesUncounted) {
+            self.accounts[from.index()].lies.charge(effort.verified as u64);
         }
-        *left as usize
-    }
-
-    /// So many signatures of what a peer sent were verified, of so many that might have been.
-    pub fn charge(&mut self, from: NodeId, verified: usize, admitted: usize) {
-        if let Some((left, _)) = self.left.get_mut(from.index()).filter(|_| admitted < usize::MAX) {
-            *left = left.saturating_sub(verified as u64);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::messages::{Batch, PrePrepare, ViewTransferMessage};
-    use crate::types::{ClusterId, Epoch, SeqNo};
-
-    const CLUSTER: ClusterId = ClusterId::from_bytes([3; 16]);
-
-    fn proposal(view: u64) -> bytes::Bytes {
-        PrePrepare::encode(
-            CLUSTER,
-            Epoch::ZERO,
-            View::new(view),
-            SeqNo::new(1),
-            &Batch::null(),
-        )
-    }
-
-    fn response(view: u64) -> bytes::Bytes {
-        let (view, seq) = (View::new(view), SeqNo::new(1));
-        ViewTransferMessage::batch(CLUSTER, Epoch::ZERO, view, seq, &Batch::null())
-    }
-
-    fn admit(
-        gate: &mut ProposalGate,
-        ms: u64,
-        from: u16,
-        message: &bytes::Bytes,
-    ) -> Result<usize, BatchError> {
-        let checked = Checked::<SystemMessage>::body_of(message).unwrap();
-        let now = Time::START.after(Duration::from_millis(ms));
-        gate.admit(now, NodeId::new(from), &checked)
-    }
-
-    #[test]
-    fn only_the_leader_proposes_and_in_its_view_as_much_as_it_likes() {
-        let expectations = Expectations::default();
-        let mut gate = ProposalGate::new(4, expectations.clone());
-        expectations.tell(View::new(5), false);
-        assert_eq!(admit(&mut gate, 0, 1, &proposal(5)), Ok(usize::MAX));
-        assert_eq!(admit(&mut gate, 0, 2, &proposal(5)), Err(BatchError::NotLeader));
-        // Perhaps the view begins here a little later than there.
-        let first = admit(&mut gate, 0, 2, &proposal(6)).unwrap();
-        assert_eq!(first, BURST as usize);
-        gate.charge(NodeId::new(2), first, first);
-        assert_eq!(admit(&mut gate, 0, 2, &proposal(6)), Ok(0));
-        expectations.tell(View::new(6), false);
-        assert_eq!(admit(&mut gate, 0, 2, &proposal(6)), Ok(usize::MAX));
-    }
-
-    #[test]
-    fn batches_that_nobody_asked_for_are_verified_in_part_and_those_of_a_transfer_all() {
-        let expectations = Expectations::default();
-        let mut gate = ProposalGate::new(4, expectations.clone());
-        let (mut verified, message) = (0, response(0));
-        for ms in 0..1000 {
-            let admitted = admit(&mut gate, ms, 3, &message).unwrap();
-            let checked = admitted.min(1000);
-            gate.charge(NodeId::new(3), checked, admitted);
-            verified += checked as u64;
-        }
-        let most = BURST + RATE / 4;
-        assert!((most - 100..=most).contains(&verified), "{verified} of {most}");
-        let other = admit(&mut gate, 1000, 1, &message);
-        assert_eq!(other, Ok(BURST as usize), "it costs nobody else anything");
-        expectations.tell(View::ZERO, true);
-        assert_eq!(admit(&mut gate, 1000, 3, &message), Ok(usize::MAX));
     }
 }

@@ -56,10 +56,11 @@ fn a_batch_with_more_signatures_than_its_sender_may_have_verified_is_refused_unv
     let checked = Checked::<SystemMessage>::body_of(&false_ones).unwrap();
     let mut within = |signatures_max| {
         let result = checker.check_proposal_within(&checked, &false_ones, signatures_max);
-        (result.unwrap().err(), checker.signatures())
+        (result.unwrap().err(), checker.effort())
     };
-    assert_eq!(within(1), (Some(BatchError::OverBudget(2)), 2));
-    assert_eq!(within(2), (Some(BatchError::NotAuthentic(0)), 2));
+    let effort = |verified, invalid| Effort { verified, invalid };
+    assert_eq!(within(1), (Some(BatchError::OverBudget(2)), effort(0, 0)));
+    assert_eq!(within(2), (Some(BatchError::NotAuthentic(0)), effort(2, 2)));
 }
 
 #[test]

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::FrameChecker;
-use super::frames::{Authenticity, Judgement};
+use super::frames::{Authenticity, Effort, Judgement};
 use crate::crypto::{BatchVerifier, Digester, Domain};
 use crate::messages::archived::ArchivedPrePrepare;
 use crate::messages::{Batch, BatchError, Checked, Frame, Mode, Proposal, SystemMessage};
@@ -59,12 +59,6 @@ impl FrameChecker {
         self.check_proposal_within(checked, message, usize::MAX)
     }
 
-    /// How many signatures were in the batch checked last.
-    #[must_use]
-    pub fn signatures(&self) -> usize {
-        self.signed.len()
-    }
-
     /// As [`check_proposal`](Self::check_proposal), and no signature is verified if there are more than these.
     ///
     /// # Errors
@@ -81,6 +75,7 @@ impl FrameChecker {
         self.assert_nothing_queued();
         self.disputed.clear();
         self.signed.clear();
+        self.effort = Effort::default();
         let split = checked.pre_prepare(self.limits.batch_bytes_max)?;
         let result = split.and_then(|(head, parts)| {
             let frames = self.judge_frames(head, parts, signatures_max)?;
@@ -186,12 +181,18 @@ impl FrameChecker {
             return Ok(());
         }
         let (mut signed, mut first_invalid) = (self.signed.iter(), None);
+        let mut effort = Effort {
+            verified: self.verifier.len(),
+            invalid: 0,
+        };
         self.verifier.verify(|valid| {
             let index = signed.next().copied();
-            if !valid && first_invalid.is_none() {
-                first_invalid = index;
+            if !valid {
+                effort.invalid += 1;
+                first_invalid = first_invalid.or(index);
             }
         });
+        self.effort = effort;
         first_invalid.map_or(Ok(()), |index| Err(BatchError::NotAuthentic(index)))
     }
 }

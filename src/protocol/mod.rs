@@ -9,10 +9,12 @@
 //! [`Persisted`], and only [`Outbox::persist`] makes one. Each such effect then carries
 //! [`When::Durable`], and the orchestrator alone holds it back until the log has reached that position.
 
+mod allowance;
 mod outbox;
 mod record;
 mod view;
 
+pub use allowance::{Allowance, Rate};
 pub use outbox::{Effect, Outbox, Persisted, Recipients, When};
 pub use record::{LogCut, Record, RestoreError};
 pub use view::{Standing, ViewEvidence, ViewStart};
@@ -100,11 +102,14 @@ pub enum Rejection {
     /// Breaks a rule of the view change.
     #[error("breaks a rule of the view change")]
     BadViewChange,
+    /// Its sender had so many signatures verified already that those of this one are not: a flood, or haste.
+    #[error("has more signatures than its sender may have verified now")]
+    OverBudget,
 }
 
 impl Rejection {
     /// Every reason, for counters.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::OldView,
         Self::FutureView,
         Self::BelowWindow,
@@ -117,6 +122,7 @@ impl Rejection {
         Self::BadSignature,
         Self::BadCheckpoint,
         Self::BadViewChange,
+        Self::OverBudget,
     ];
 
     /// The place of this reason in [`Rejection::ALL`].
@@ -141,6 +147,7 @@ impl Rejection {
             Self::BadSignature => "rejected_bad_signature",
             Self::BadCheckpoint => "rejected_bad_checkpoint",
             Self::BadViewChange => "rejected_bad_view_change",
+            Self::OverBudget => "rejected_over_budget",
         }
     }
 
@@ -149,7 +156,12 @@ impl Rejection {
     pub const fn is_misbehaviour(self) -> bool {
         !matches!(
             self,
-            Self::OldView | Self::FutureView | Self::BelowWindow | Self::AboveWindow | Self::Duplicate
+            Self::OldView
+                | Self::FutureView
+                | Self::BelowWindow
+                | Self::AboveWindow
+                | Self::Duplicate
+                | Self::OverBudget
         )
     }
 }

@@ -3,47 +3,39 @@
 //! Verifying costs much more than sending. A correct peer signs little: a checkpoint now and then, and a view change when a
 //! leader failed. What a flood of such messages goes beyond is not judged; a correct peer says it again when it is asked.
 
-use std::time::Duration;
-
+use crate::mutants::{Mutant, active};
+use crate::protocol::{Allowance, Rate};
 use crate::types::{NodeId, Time};
 
 /// Signatures a second that are verified of a peer, whatever the size of the cluster.
 const RATE: u64 = 256;
 
-/// Signatures that may still be verified, by peer: they fill up with time.
+/// Signatures that may still be verified, by peer.
 #[derive(Debug)]
 pub(super) struct Judgements {
-    burst: u64,
-    per_second: u64,
-    left: Vec<(u64, Time)>,
+    left: Vec<Allowance>,
 }
 
 impl Judgements {
     /// For n replicas: two new views with all their proofs at once.
     pub fn new(n: usize) -> Self {
-        let new_view = (n * (n + 1)) as u64;
-        let burst = 2 * new_view + RATE;
         Self {
-            burst,
+            left: vec![Allowance::full(Self::rate(n)); n],
+        }
+    }
+
+    fn rate(n: usize) -> Rate {
+        let new_view = (n * (n + 1)) as u64;
+        Rate {
+            burst: 2 * new_view + RATE,
             per_second: new_view / 4 + RATE,
-            left: vec![(burst, Time::START); n],
         }
     }
 
     /// Whether so many signatures of what `from` says are verified now; they are counted if so.
     pub fn may_judge(&mut self, now: Time, from: NodeId, signatures: usize) -> bool {
-        let Some((left, at)) = self.left.get_mut(from.index()) else {
-            return false;
-        };
-        let since = now.since(*at).min(Duration::from_secs(60));
-        let earned = since.as_micros() as u64 * self.per_second / 1_000_000;
-        if earned > 0 {
-            *left = (*left + earned).min(self.burst);
-            *at = now;
-        }
-        let may = *left >= signatures as u64;
-        *left -= if may { signatures as u64 } else { 0 };
-        may
+        let left = self.left.get_mut(from.index());
+        left.is_some_and(|left| left.take(now, signatures as u64)) || active(Mutant::JudgementsUnlimited)
     }
 }
 
@@ -60,7 +52,8 @@ mod tests {
             let now = Time::from_nanos(micros * 1000);
             judged += u64::from(judgements.may_judge(now, flooder, 1));
         }
-        let whole = judgements.burst + judgements.per_second;
+        let Rate { burst, per_second } = Judgements::rate(4);
+        let whole = burst + per_second;
         assert!((whole - 2..=whole).contains(&judged), "{judged} of {whole}");
         assert!(judgements.may_judge(Time::START, other, 20));
         assert!(!judgements.may_judge(Time::START, NodeId::new(9), 1));

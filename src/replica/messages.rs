@@ -9,6 +9,7 @@ use crate::messages::archived::{
 };
 use crate::messages::{BatchRef, Checked, Proposal, STATUS_PLACES, Status, SystemMessage};
 use crate::ordering::OrderingProtocol;
+use crate::protocol::Rejection;
 use crate::types::{NodeId, SeqNo, Time};
 use crate::view_transfer::ViewTransferProtocol;
 
@@ -18,6 +19,15 @@ fn signatures(view_change: &ArchivedViewChange) -> usize {
 }
 
 impl<S: Stack> Replica<S> {
+    /// Whether so many signatures of what a peer says are verified now; counted if not.
+    pub(super) fn may_judge(&mut self, now: Time, from: NodeId, signatures: usize) -> bool {
+        let may = self.judgements.may_judge(now, from, signatures);
+        if !may {
+            self.counters.reject(Rejection::OverBudget);
+        }
+        may
+    }
+
     /// A replica's message without client frames arrived. `message` is the whole message that `checked` is the body of.
     /// False when it is none of those: messages with frames come by preprocessing.
     pub fn on_message(
@@ -48,7 +58,7 @@ impl<S: Stack> Replica<S> {
                 }
             }
             ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::Checkpoint(checkpoint)) => {
-                if self.judgements.may_judge(now, from, 1) {
+                if self.may_judge(now, from, 1) {
                     self.on_checkpoint(now, from, checkpoint.to_checkpoint());
                 }
             }
@@ -74,7 +84,7 @@ impl<S: Stack> Replica<S> {
         };
         match view_message {
             ArchivedViewTransferMessage::ViewChange(view_change) => {
-                if !self.judgements.may_judge(now, from, signatures(view_change)) {
+                if !self.may_judge(now, from, signatures(view_change)) {
                     return true;
                 }
                 let view_change = view_change.to_view_change();
@@ -83,7 +93,7 @@ impl<S: Stack> Replica<S> {
             }
             ArchivedViewTransferMessage::NewView(new_view) => {
                 let proofs: usize = new_view.view_changes.iter().map(signatures).sum();
-                if !self.judgements.may_judge(now, from, 1 + proofs) {
+                if !self.may_judge(now, from, 1 + proofs) {
                     return true;
                 }
                 let new_view = new_view.to_new_view();
@@ -102,7 +112,7 @@ impl<S: Stack> Replica<S> {
                     .on_decisions(now, from, &refs(decisions), &mut self.outbox);
             }
             ArchivedViewTransferMessage::Stable(proof) => {
-                if !self.judgements.may_judge(now, from, proof.len()) {
+                if !self.may_judge(now, from, proof.len()) {
                     return true;
                 }
                 let proof: Vec<_> = proof.iter().map(|signed| signed.to_checkpoint()).collect();

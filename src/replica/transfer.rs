@@ -524,7 +524,7 @@ impl<S: Stack> Replica<S> {
                 let certificates = &self.transfers.certificates;
                 let certified = certificates.iter().any(|(known, _)| *known == signed)
                     || (self.state_transfer.wants_offer(from, claim.seq)
-                        && self.judgements.may_judge(now, from, offer.proof.len())
+                        && self.may_judge(now, from, offer.proof.len())
                         && (self.ordering.is_certified(signed, &offer.proof)
                             || active(Mutant::StateTargetUncertified)));
                 if certified {

@@ -3,7 +3,7 @@
 //! ```text
 //!   seed ──► Plan: knobs, weather, faults, liars ──► World ──► RunReport
 //!                                                      │
-//!       hosts: FrameChecker + Replica + executor       │  one queue of events: messages, turns, syncs,
+//!       hosts: ProposalGate + Replica + executor       │  one queue of events: messages, turns, syncs,
 //!       disks, clocks, clients, links, liars           │  clients' calls and timeouts, faults
 //!                                                      ▼
 //!                                  checkers, with their own arithmetic

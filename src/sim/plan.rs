@@ -9,7 +9,8 @@ use super::byzantine::Lie;
 use super::clients::Roguery;
 use super::network::Weather;
 use crate::execution::StateRule;
-use crate::preprocessing::{CheckerLimits, ClientAuth, PoolLimits};
+use crate::preprocessing::{CheckerLimits, ClientAuth, GateLimits, PoolLimits};
+use crate::protocol::Rate;
 use crate::replica::TransferLimits;
 use crate::types::Time;
 use crate::view_transfer::pbft::ViewTimings;
@@ -86,6 +87,8 @@ pub struct Knobs {
     pub donor: TransferLimits,
     /// How many bytes of decisions are kept in memory.
     pub kept_bytes: usize,
+    /// How many signatures of frames replicas verify for each other.
+    pub gate: GateLimits,
     /// How long replicas wait for a leader and a view.
     pub timings: ViewTimings,
     /// How long clients wait before they ask everybody.
@@ -124,6 +127,11 @@ impl Knobs {
             kept_for_peers: 4096,
             donor: TransferLimits::default(),
             kept_bytes: 64 << 20,
+            gate: GateLimits {
+                unasked: rate(32_768, 10_000),
+                forwarded: rate(32_768, 10_000),
+                lies: rate(4096, 256),
+            },
             timings: ViewTimings {
                 timeout_max: Duration::from_secs(5),
                 ..ViewTimings::default()
@@ -188,6 +196,17 @@ impl Knobs {
         self.kept_bytes = dice.pick(&[0, 0, 4096, 64 << 20]);
     }
 
+    /// In half of the runs others may have so few signatures verified that honest traffic goes beyond it now and then.
+    fn verify_little(&mut self, dice: &mut Dice) {
+        if dice.chance(50) {
+            self.gate = GateLimits {
+                unasked: rate(dice.pick(&[128, 512]), 500),
+                forwarded: rate(dice.pick(&[4, 32, 256]), dice.pick(&[50, 500])),
+                lies: rate(dice.pick(&[1, 64]), 16),
+            };
+        }
+    }
+
     /// Clients, honest or not.
     #[must_use]
     pub const fn clients(&self) -> usize {
@@ -205,6 +224,10 @@ impl Knobs {
     pub const fn faulty_max(&self) -> usize {
         (self.replicas - 1) / 3
     }
+}
+
+const fn rate(burst: u64, per_second: u64) -> Rate {
+    Rate { burst, per_second }
 }
 
 /// Something that goes wrong at a moment.
@@ -419,7 +442,10 @@ impl Plan {
     pub fn of(profile: Profile, seed: u64) -> Self {
         let mut dice = Dice::new(seed ^ (profile as u64) << 56);
         let mut knobs = Knobs::of(&mut dice);
+        // Dice of their own: what is added here changes no other run.
         knobs.lighten(&mut Dice::new(!seed));
+        let mut others = Dice::new(seed.rotate_left(32) ^ !(profile as u64));
+        knobs.verify_little(&mut others);
         // Some runs are dense, and some are long with much quiet in between.
         let busy_ms = dice.pick(&[(200, 4000), (200, 4000), (4000, 60_000), (60_000, 3_600_000)]);
         let busy_until = Time::START.after(dice.millis(busy_ms.0, busy_ms.1));
@@ -485,6 +511,7 @@ impl Plan {
             }
         }
         plan.knobs = knobs;
+        plan.plan_flood(&mut others);
         let hosts = plan.hosts();
         plan.speculative = (0..hosts).filter(|_| dice.chance(40)).collect();
         plan.clocks = (0..hosts)

@@ -9,7 +9,7 @@ use super::disk::{DiskSettings, Platter, SimDisk};
 use super::keys::{CLUSTER, Keyring};
 use super::stack::{AnyExecutor, SimStack};
 use super::{Dice, Knobs};
-use crate::crypto::Digester;
+use crate::crypto::{Digester, Given, verdicts_given};
 use crate::decision_log::ChainedLog;
 use crate::execution::{Application, ExecutionEvent, Executor};
 use crate::log_transfer::RangedLogTransfer;
@@ -19,9 +19,9 @@ use crate::messages::{
 };
 use crate::net::hello::Peer;
 use crate::ordering::pbft::{Pbft, PbftConfig};
-use crate::preprocessing::{FrameChecker, FrameRefusal, FrameSource, RequestPool};
+use crate::preprocessing::{Expectations, FrameChecker, FrameRefusal, FromPeer, ProposalGate, RequestPool};
 use crate::protocol::{Recipients, Record};
-use crate::replica::{Action, Protocols, Replica, ReplicaSettings};
+use crate::replica::{Action, Protocols, Replica, ReplicaSettings, TransferPhase};
 use crate::state_transfer::ImageTask;
 use crate::state_transfer::monolithic::PieceTransfer;
 use crate::storage::restart::{RestartSettings, Restored, Witness, restart};
@@ -63,6 +63,14 @@ pub(super) enum Said {
     ReadLog(usize),
     /// It votes again.
     AbstentionOver,
+    /// So many signatures were verified because of a replica's message.
+    Verified {
+        from: NodeId,
+        message: Bytes,
+        given: Given,
+        /// Its view when the turn began, and whether it asked for decisions that it lacked.
+        expected: (View, bool),
+    },
     /// A state from others replaced the replica's own.
     Installed(CheckpointClaim),
 }
@@ -107,6 +115,12 @@ impl Witness for ReadBack {
 /// Preprocessing, consensus, execution and the disk of one replica.
 pub(super) struct SimReplica<A: Application> {
     checker: FrameChecker,
+    gate: ProposalGate,
+    expectations: Expectations,
+    /// What these were told last.
+    expected: (View, bool),
+    /// Frames and batches that were refused because of what their sender had verified before.
+    pub over_budget: u64,
     pub replica: Replica<SimStack<A>>,
     executor: AnyExecutor,
     events: Vec<ExecutionEvent>,
@@ -204,6 +218,9 @@ impl<A: Application> SimReplica<A> {
         };
         let keys = Keyring::get();
         let directory = keys.directory(node, knobs.clients(), knobs.auth);
+        let expectations = Expectations::default();
+        let expected = (replica.view(), false);
+        expectations.tell(expected.0, expected.1);
         let this = Self {
             checker: FrameChecker::new(
                 node,
@@ -213,6 +230,10 @@ impl<A: Application> SimReplica<A> {
                 digester,
                 directory,
             ),
+            gate: ProposalGate::with_limits(knobs.replicas, expectations.clone(), knobs.gate),
+            expectations,
+            expected,
+            over_budget: 0,
             replica,
             executor,
             events: Vec::new(),
@@ -276,6 +297,9 @@ impl<A: Application> SimReplica<A> {
             }
         }
         self.executor.keep_images(!self.disk.is_writing_image());
+        let transfers = self.replica.transfer_phase() != TransferPhase::NotRunning;
+        self.expected = (self.replica.view(), transfers);
+        self.expectations.tell(self.expected.0, self.expected.1);
     }
 
     fn route(&mut self, now: Time, from: Peer, message: Bytes, said: &mut Vec<Said>) {
@@ -283,7 +307,7 @@ impl<A: Application> SimReplica<A> {
             return;
         };
         match (from, envelope.kind) {
-            (Peer::Replica(from), Kind::System) => self.take_message(now, from, &message),
+            (Peer::Replica(from), Kind::System) => self.take_message(now, from, &message, said),
             (Peer::Replica(from), Kind::SystemWithFrames) => self.take_frames(now, from, &message, said),
             (Peer::Client(client), Kind::Request) => {
                 match self.checker.take_frame(client, message.slice(ENVELOPE_BYTES..)) {
@@ -296,9 +320,11 @@ impl<A: Application> SimReplica<A> {
         }
     }
 
-    fn take_message(&mut self, now: Time, from: NodeId, message: &Bytes) {
+    fn take_message(&mut self, now: Time, from: NodeId, message: &Bytes, said: &mut Vec<Said>) {
         if let Ok(checked) = Checked::<SystemMessage>::body_of(message) {
+            let before = verdicts_given();
             self.replica.on_message(now, from, &checked, message);
+            self.tell_effort(from, message, before, said);
         }
     }
 
@@ -308,32 +334,39 @@ impl<A: Application> SimReplica<A> {
         };
         // Signatures of frames taken before are judged first: the verifier is one.
         self.verify_waiting(now, said);
-        if self.take_forwarded(now, from, &checked) {
-            return;
-        }
-        let result = self.checker.check_proposal(&checked, message);
-        for client in self.checker.drain_disputed() {
-            self.replica.on_disputed(client);
-        }
-        match result {
-            Some(Ok(batch)) if checked.is_batch_response() => self.replica.on_batch(now, from, batch),
-            Some(Ok(proposal)) => self.replica.on_proposal(now, from, proposal),
-            _ => {}
-        }
+        let before = verdicts_given();
+        let (replica, over_budget) = (&mut self.replica, &mut self.over_budget);
+        self.gate.check(
+            now,
+            from,
+            &mut self.checker,
+            (&checked, message),
+            |told| match told {
+                Ok(FromPeer::Frame(frame)) => replica.on_frame(now, frame),
+                Ok(FromPeer::Disputed(client)) => replica.on_disputed(client),
+                Ok(FromPeer::Proposal(proposal)) => replica.on_proposal(now, from, proposal),
+                Ok(FromPeer::Batch(batch)) => replica.on_batch(now, from, batch),
+                Err(refusal) => *over_budget += u64::from(refusal.is_over_budget()),
+            },
+        );
+        self.tell_effort(from, message, before, said);
     }
 
-    fn take_forwarded(&mut self, now: Time, from: NodeId, checked: &Checked<SystemMessage>) -> bool {
-        let Some(frames) = checked.forwarded_frames(self.checker.batch_bytes_max()) else {
-            return false;
+    /// Says how many signatures were verified because of a message, if any.
+    fn tell_effort(&self, from: NodeId, message: &Bytes, before: Given, said: &mut Vec<Said>) {
+        let now = verdicts_given();
+        let given = Given {
+            verdicts: now.verdicts - before.verdicts,
+            invalid: now.invalid - before.invalid,
         };
-        let Ok(frames) = frames else { return true };
-        let sourced = frames.map(|bytes| (FrameSource::Replica(from), bytes));
-        let replica = &mut self.replica;
-        self.checker.check_frames(sourced, |_, verdict| match verdict {
-            Ok(frame) if frame.mode() == Mode::Ordered => replica.on_frame(now, frame),
-            _ => {}
-        });
-        true
+        if given.verdicts > 0 {
+            said.push(Said::Verified {
+                from,
+                message: message.clone(),
+                given,
+                expected: self.expected,
+            });
+        }
     }
 
     fn verify_waiting(&mut self, now: Time, said: &mut Vec<Said>) {

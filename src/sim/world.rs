@@ -16,7 +16,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::byzantine::Liar;
-use super::checker::{Agreement, Lasting, Ledger, Rule, Violation};
+use super::checker::{Agreement, Efforts, Lasting, Ledger, Rule, Violation};
 use super::clients::{Rogue, session};
 use super::disk::Platter;
 use super::keys::CLUSTER;
@@ -125,6 +125,7 @@ impl<A: Application> World<A> {
                     life: 0,
                     copy: None,
                     ledger: Ledger::new(node.index(), &knobs).steady_from(plan.steady_from),
+                    efforts: Efforts::new(&knobs),
                     liar: lies.map(|(_, lies)| Liar::new(node, lies, &knobs, dice.split())),
                     clock: Clock {
                         origin: Time::START,

@@ -3,11 +3,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Role, STEP_MESSAGES};
-use crate::messages::{
-    BatchError, Checked as CheckedMessage, ClientReply, Frame, FrameKey, Mode, Proposal, SystemMessage,
-};
+use crate::messages::{Checked as CheckedMessage, ClientReply, Frame, FrameKey, Mode, SystemMessage};
 use crate::metrics::{Metrics, count};
-use crate::preprocessing::{FrameChecker, FrameRefusal, FrameSource, ProposalGate};
+use crate::preprocessing::{FrameChecker, FrameRefusal, FromPeer, PeerRefusal, ProposalGate};
 use crate::shard::lanes::{Checked, Inlet, Outgoing, Outlet, Raw, Work, any_blocked};
 use crate::shard::reactor::Reactor;
 use crate::types::{ClientId, ClusterId, Epoch, NodeId, Time, View};
@@ -70,77 +68,43 @@ impl PreprocessRole {
                     break;
                 };
                 any = true;
-                let Ok(checked) = CheckedMessage::<SystemMessage>::body_of(&message) else {
-                    count(&self.metrics.counters.messages_refused);
-                    continue;
-                };
-                if self.take_forwarded(from, &checked) {
-                    continue;
-                }
-                let result = self.check_batch(now, from, &checked, &message);
-                for client in self.checker.drain_disputed() {
-                    self.lanes.checked.push(Checked::Disputed(client));
-                }
-                match result {
-                    Some(Ok(batch)) if checked.is_batch_response() => {
-                        self.lanes.checked.push(Checked::Batch {
-                            from,
-                            batch: Box::new(batch),
-                        });
-                    }
-                    Some(Ok(proposal)) => {
-                        self.lanes.checked.push(Checked::Proposal {
-                            from,
-                            proposal: Box::new(proposal),
-                        });
-                    }
-                    Some(Err(error)) => {
-                        tracing::debug!(%from, %error, "refused a proposal");
-                        self.metrics.refuse_batch(error);
-                    }
-                    None => count(&self.metrics.counters.messages_refused),
+                match CheckedMessage::<SystemMessage>::body_of(&message) {
+                    Ok(checked) => self.take_checked(now, from, &checked, &message),
+                    Err(_) => count(&self.metrics.counters.messages_refused),
                 }
             }
         }
         any
     }
 
-    /// Checks a pre-prepare or a batch, as far as its sender may have such checked; `None` when the message is neither.
-    fn check_batch(
+    fn take_checked(
         &mut self,
         now: Time,
         from: NodeId,
         checked: &CheckedMessage<SystemMessage>,
         message: &Bytes,
-    ) -> Option<Result<Proposal, BatchError>> {
-        let admitted = match self.gate.admit(now, from, checked) {
-            Ok(admitted) => admitted,
-            Err(error) => return Some(Err(error)),
+    ) {
+        let (lane, metrics) = (&mut self.lanes.checked, &self.metrics);
+        let tell = |result| match result {
+            Ok(FromPeer::Frame(frame)) => lane.push(Checked::Frame(frame)),
+            Ok(FromPeer::Disputed(client)) => lane.push(Checked::Disputed(client)),
+            Ok(FromPeer::Proposal(proposal)) => {
+                let proposal = Box::new(proposal);
+                lane.push(Checked::Proposal { from, proposal });
+            }
+            Ok(FromPeer::Batch(batch)) => {
+                let batch = Box::new(batch);
+                lane.push(Checked::Batch { from, batch });
+            }
+            Err(PeerRefusal::Message) => count(&metrics.counters.messages_refused),
+            Err(PeerRefusal::Frame(refusal)) => metrics.refuse_frame(refusal),
+            Err(PeerRefusal::Batch(error)) => {
+                tracing::debug!(%from, %error, "refused a proposal");
+                metrics.refuse_batch(error);
+            }
         };
-        let result = self.checker.check_proposal_within(checked, message, admitted);
-        if !matches!(result, Some(Err(BatchError::OverBudget(_)))) {
-            self.gate.charge(from, self.checker.signatures(), admitted);
-        }
-        result
-    }
-
-    /// Takes frames that clients sent to another replica; false when the message is none of those.
-    fn take_forwarded(&mut self, from: NodeId, checked: &CheckedMessage<SystemMessage>) -> bool {
-        let Some(frames) = checked.forwarded_frames(self.checker.batch_bytes_max()) else {
-            return false;
-        };
-        let Ok(frames) = frames else {
-            count(&self.metrics.counters.messages_refused);
-            return true;
-        };
-        let (checked, metrics) = (&mut self.lanes.checked, &self.metrics);
-        let sourced = frames.map(|bytes| (FrameSource::Replica(from), bytes));
-        self.checker.check_frames(sourced, |_, verdict| match verdict {
-            Ok(frame) if frame.mode() == Mode::Ordered => checked.push(Checked::Frame(frame)),
-            Ok(_) => count(&metrics.counters.messages_refused),
-            Err(refused) => metrics.refuse_frame(refused.refusal),
-        });
-        true
+        self.gate
+            .check(now, from, &mut self.checker, (checked, message), tell);
     }
 
     fn take_client_frames(&mut self) -> bool {

@@ -9,6 +9,7 @@ mod equivocate;
 mod fabricate;
 mod false_transfers;
 mod false_words;
+mod flood;
 mod forged_checkpoints;
 mod forged_view_changes;
 mod future_bombs;
@@ -85,11 +86,13 @@ pub enum Lie {
     InventedState,
     /// Questions without end.
     Leech,
+    /// Signatures to verify without end, most of them false.
+    Flood,
 }
 
 impl Lie {
     /// Every kind.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Equivocate,
         Self::Silent,
         Self::Selective,
@@ -113,7 +116,14 @@ impl Lie {
         Self::FalseTransfers,
         Self::InventedState,
         Self::Leech,
+        Self::Flood,
     ];
+
+    /// Those that liars are given at random. Floods come beside them, as they come beside what a correct replica says.
+    pub(super) const PICKED: [Self; 23] = {
+        let (picked, _) = Self::ALL.split_first_chunk().expect("there are as many");
+        *picked
+    };
 
     /// Those about what was prepared when a view begins.
     pub(super) const OF_VIEWS: [Self; 2] = [Self::ForgedViewChanges, Self::OmittingNewView];
@@ -145,6 +155,7 @@ impl Lie {
             Self::FalseTransfers => "replica: false transfers",
             Self::InventedState => "replica: invented states",
             Self::Leech => "replica: asks without end",
+            Self::Flood => "replica: floods of signatures",
         }
     }
 
@@ -179,6 +190,7 @@ impl Lie {
             Self::FalseTransfers => Box::new(false_transfers::FalseTransfers),
             Self::InventedState => Box::new(invented_state::InventedState::new(knobs.clients())),
             Self::Leech => Box::new(leech::Leech::default()),
+            Self::Flood => Box::new(flood::Flood::new(knobs)),
         }
     }
 }

@@ -6,16 +6,19 @@
 //! | lasting | what correct replicas vote for, view after view | another batch where one may be committed |
 //! | agreement | what correct replicas execute | two batches at one place, gaps, frames no client sent, frames executed twice, replies and checkpoints that differ |
 //! | [`linearizability`] | the history that clients see | results that no order of the operations explains |
+//! | effort | what each correct replica verifies because of each other one | more signatures than that one may have verified |
 //! | memory | queues, pools and answers | more than the limits allow, and what is never freed |
 
 mod agreement;
 mod answers;
+mod effort;
 mod lasting;
 mod ledger;
 pub mod linearizability;
 mod views;
 
 pub(super) use agreement::Agreement;
+pub(super) use effort::Efforts;
 pub(super) use lasting::Lasting;
 pub(super) use ledger::Ledger;
 
@@ -60,6 +63,8 @@ pub enum Rule {
     Linearizability,
     /// Queues and pools stay within their limits, and are empty once everything is done; nobody is answered beyond them.
     Memory,
+    /// What another replica sends makes a correct one verify so many signatures and no more.
+    Effort,
     /// After the faults have healed, everything pending completes, and every correct replica has executed what the others have.
     Progress,
     /// Once everything is in order, a leader that does its work is not replaced.

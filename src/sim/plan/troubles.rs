@@ -27,12 +27,20 @@ impl Plan {
             };
             let lies = match colludes {
                 true => vec![Lie::Collude],
-                false => (0..dice.between(1, 3)).map(|_| dice.pick(&Lie::ALL)).collect(),
+                false => (0..dice.between(1, 3)).map(|_| dice.pick(&Lie::PICKED)).collect(),
             };
             self.liars.push((candidates.swap_remove(place), lies));
         }
         let rogues = dice.pick(&[0, 0, 1, 2]);
         self.rogues = (0..rogues).map(|_| dice.pick(&Roguery::ALL)).collect();
+    }
+
+    /// In some runs one of the liars floods the others, beside its other lies.
+    pub(super) fn plan_flood(&mut self, dice: &mut Dice) {
+        if dice.chance(30) && !self.liars.is_empty() {
+            let liar = dice.below(self.liars.len() as u64) as usize;
+            self.liars[liar].1.push(Lie::Flood);
+        }
     }
 
     /// Up to f replicas lie about what was prepared whenever a leader is replaced, and early leaders are among them.
@@ -43,7 +51,7 @@ impl Plan {
             let both = &Lie::OF_VIEWS[..];
             let mut lies = dice.pick(&[both, both, both, &both[..1], &both[1..]]).to_vec();
             if dice.chance(25) {
-                lies.push(dice.pick(&Lie::ALL));
+                lies.push(dice.pick(&Lie::PICKED));
             }
             self.liars.push((candidates.swap_remove(place), lies));
         }

@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
 
 use crate::execution::Application;
+use crate::protocol::Rejection;
 use crate::sim::byzantine::Liar;
-use crate::sim::checker::Ledger;
+use crate::sim::checker::{Efforts, Ledger};
 use crate::sim::disk::Platter;
 use crate::sim::replica::{Durable, SimReplica};
 use crate::types::{Lsn, NodeId, Time};
@@ -51,6 +52,7 @@ pub(in crate::sim) struct Host<A: Application> {
     /// A copy of the disk as it was some time ago.
     pub(super) copy: Option<Platter>,
     pub(super) ledger: Ledger,
+    pub(super) efforts: Efforts,
     pub(super) liar: Option<Liar>,
     pub(super) clock: Clock,
     pub(super) turn_at: Option<Time>,
@@ -88,6 +90,11 @@ impl<A: Application> Host<A> {
             ("unreadable decision sent by a peer", counters.decisions_mended),
             ("state transferred", counters.states_transferred),
             ("piece taken out of an own image", counters.pieces_reused),
+            ("frames beyond a peer's allowance", self.sim.over_budget),
+            (
+                "words beyond a peer's allowance",
+                counters.rejected[Rejection::OverBudget.index()],
+            ),
         ] {
             *counted.entry(name).or_default() += count;
         }

@@ -8,7 +8,7 @@ use crate::execution::Application;
 use crate::log_transfer::LogTransferState;
 use crate::ordering::OrderingProtocol;
 use crate::replica::{ExecutionPhase, TransferPhase};
-use crate::sim::checker::Rule;
+use crate::sim::checker::{Efforts, Rule};
 use crate::sim::disk::{DiskEvent, Rot};
 use crate::sim::keys::CLUSTER;
 use crate::sim::replica::{Durable, ReadBack, SimReplica};
@@ -118,6 +118,7 @@ impl<A: Application> World<A> {
                 host.is_up = true;
                 host.busy = RESTART;
                 host.fresh_until = self.now.after(FRESH);
+                host.efforts = Efforts::new(&self.knobs);
                 let ppm = host.clock.ppm;
                 host.clock = Clock {
                     origin: self.now,

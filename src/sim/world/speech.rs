@@ -69,6 +69,17 @@ impl<A: Application> World<A> {
                 self.hit("abstention over", 1);
                 self.tell(|_| format!("host {index} votes again"));
             }
+            Said::Verified {
+                from,
+                message,
+                given,
+                expected,
+            } if is_correct => {
+                let host = &mut self.hosts[index];
+                let local = host.local(self.now);
+                let within = host.efforts.verifies(local, from, &message, given, expected);
+                self.judge(within);
+            }
             Said::FellBehind(seq) => {
                 self.tell(|_| format!("host {index} fell behind s{seq}"));
             }
