@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Replica, Stack};
+use super::{Replica, Stack, TransferPhase};
 use crate::decision_log::DecisionLog;
 use crate::messages::{LogTransferMessage, Proposal};
 use crate::mutants::{Mutant, active};
@@ -72,6 +72,12 @@ impl Mending {
 }
 
 impl<S: Stack> Replica<S> {
+    /// Whether peers are asked for decisions, or will be.
+    #[must_use]
+    pub fn asks_for_decisions(&self) -> bool {
+        self.is_mending() || self.transfer_phase() != TransferPhase::NotRunning
+    }
+
     /// Whether decisions are asked for that our own log does not give back.
     #[must_use]
     pub fn is_mending(&self) -> bool {

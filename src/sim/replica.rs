@@ -21,7 +21,7 @@ use crate::net::hello::Peer;
 use crate::ordering::pbft::{Pbft, PbftConfig};
 use crate::preprocessing::{Expectations, FrameChecker, FrameRefusal, FromPeer, ProposalGate, RequestPool};
 use crate::protocol::{Recipients, Record};
-use crate::replica::{Action, Protocols, Replica, ReplicaSettings, TransferPhase};
+use crate::replica::{Action, Protocols, Replica, ReplicaSettings};
 use crate::state_transfer::ImageTask;
 use crate::state_transfer::monolithic::PieceTransfer;
 use crate::storage::restart::{RestartSettings, Restored, Witness, restart};
@@ -297,8 +297,7 @@ impl<A: Application> SimReplica<A> {
             }
         }
         self.executor.keep_images(!self.disk.is_writing_image());
-        let transfers = self.replica.transfer_phase() != TransferPhase::NotRunning;
-        self.expected = (self.replica.view(), transfers);
+        self.expected = (self.replica.view(), self.replica.asks_for_decisions());
         self.expectations.tell(self.expected.0, self.expected.1);
     }
 

@@ -339,9 +339,8 @@ impl<S: Stack> Role for ConsensusRole<S> {
             stable: ordering.stable(),
         };
         self.metrics.publish(places, self.replica.counters());
-        let transfers =
-            self.replica.transfer_phase() != TransferPhase::NotRunning || self.replica.is_mending();
-        self.expectations.tell(self.replica.view(), transfers);
+        self.expectations
+            .tell(self.replica.view(), self.replica.asks_for_decisions());
         let phases = (
             self.replica.phase(),
             self.replica.transfer_phase(),
