@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Fault, Plan, Profile};
+use crate::execution::StateRule;
 use crate::sim::Dice;
 use crate::sim::byzantine::Lie;
 use crate::sim::clients::Roguery;
@@ -281,17 +282,44 @@ impl Plan {
         }
     }
 
-    /// Some disks do not give back what was logged, when it is read beside the writing: as many as may be faulty.
+    /// Some disks do not give back what was logged, when it is read beside the writing: as many as may be faulty. Memory holds nothing that
+    /// the log has, and states are few: whoever gets one has much to read.
     pub(super) fn plan_unreadable_logs(&mut self, dice: &mut Dice) {
         let has_disks = !matches!(self.profile, Profile::Net | Profile::Twins);
-        if !has_disks || !dice.chance(40) {
+        if !has_disks || !dice.chance(30) {
             return;
         }
-        let at = self.moment(dice);
+        let periods = dice.pick(&[2, 3, 5]);
+        self.knobs.state_rule = StateRule {
+            small_bytes: 0,
+            factor: u64::MAX,
+            log_bytes_max: periods * self.knobs.checkpoint_decisions * StateRule::DECISION_BYTES,
+        };
+        (self.knobs.kept_bytes, self.knobs.kept_for_peers) = (0, 0);
         let percent = dice.pick(&[10, 50, 100]);
-        for host in self.few_correct(dice) {
-            self.faults.push((at, Fault::UnreadableLog { host, percent }));
+        let mut hosts = self.few_correct(dice);
+        if let (Some(host), Some(straggler)) = (hosts.first_mut(), self.straggler()) {
+            *host = straggler;
         }
+        for host in hosts {
+            self.faults
+                .push((Time::START, Fault::UnreadableLog { host, percent }));
+            if self.profile != Profile::Byzantine {
+                let at = self.moment(dice);
+                let back = Some(self.spell(dice, at));
+                self.faults.push((at, Fault::Crash { host, back }));
+            }
+        }
+    }
+
+    /// A correct host that is cut off from all others at some time.
+    fn straggler(&self) -> Option<usize> {
+        self.faults.iter().find_map(|(_, fault)| match fault {
+            Fault::Partition { from, both: true, .. } if from.len() == 1 => {
+                from.first().copied().filter(|host| self.is_correct(*host))
+            }
+            _ => None,
+        })
     }
 
     /// Where nothing but the network is at fault, and links are short, some runs have a client that reaches no more than f+1
@@ -344,7 +372,7 @@ pub(super) fn weather(dice: &mut Dice) -> Weather {
     // Now and then between continents.
     let usual = [(20, 100), (100, 3000), (5000, 40_000)];
     let delay_us = match dice.chance(7) {
-        true => (80_000, 200_000),
+        true => (150_000, 220_000),
         false => dice.pick(&usual),
     };
     let loses = dice.chance(25);
