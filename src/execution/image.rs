@@ -358,6 +358,9 @@ impl<'a> ImageChunk<'a> {
     /// How many bytes at the start of a chunk say which pieces are in it.
     pub const START_BYTES: usize = 1 + 4 + 8 + 8;
 
+    /// How many bytes a chunk with a head has.
+    pub const HEAD_CHUNK_BYTES: usize = 1 + HEAD_BYTES;
+
     /// Whether a chunk is a head, by its first bytes.
     #[must_use]
     pub fn is_head(bytes: &[u8]) -> bool {

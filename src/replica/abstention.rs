@@ -124,7 +124,11 @@ impl Abstention {
     /// What has to be passed by a stable checkpoint, and the first view to vote in.
     fn bounds(&self) -> Option<(SeqNo, View)> {
         let heard = || self.reached.iter().flatten();
-        if heard().count() < self.needed {
+        let needed = match active(Mutant::AbstentionHeardTooFew) {
+            true => 1,
+            false => self.needed,
+        };
+        if heard().count() < needed {
             return None;
         }
         let seq = heard().map(|reached| reached.seq).max()?;
@@ -136,7 +140,8 @@ impl Abstention {
     /// Whether nothing forgotten matters to a replica that has come so far, in `view`.
     pub fn is_over(&self, passed: SeqNo, view: View) -> bool {
         self.bounds().is_some_and(|(seq, first)| {
-            (passed >= seq || active(Mutant::AbstentionPlacesForgotten)) && view >= first
+            (passed >= seq || active(Mutant::AbstentionPlacesForgotten))
+                && (view >= first || active(Mutant::AbstentionViewForgotten))
         })
     }
 
@@ -197,7 +202,11 @@ impl<S: Stack> Replica<S> {
     /// Once the log holds what ended the abstention, a restart need not abstain any more.
     pub(super) fn mark_abstention_over(&mut self, ended: bool) {
         if ended {
-            self.hold(When::Durable(self.logged_end.minus(1)), Held::AbstentionOver);
+            let when = match active(Mutant::AbstentionMarkEarly) {
+                true => When::Now,
+                false => When::Durable(self.logged_end.minus(1)),
+            };
+            self.hold(when, Held::AbstentionOver);
         }
     }
 }

@@ -111,8 +111,16 @@ impl Transfers {
         let all = images.iter().chain(taken).copied();
         let unproved: Vec<SeqNo> = all.filter(|seq| !self.proofs.contains_key(seq)).collect();
         for seq in unproved {
-            if let Some(proof) = self.find_proof(seq) {
-                self.proofs.insert(seq, proof);
+            let Some(proof) = self.find_proof(seq) else {
+                continue;
+            };
+            let is_other = |found: &CheckpointClaim| found.seq == seq && *found != proof.claim;
+            match self.found.iter().any(is_other) && !active(Mutant::FoundImagesBelieved) {
+                // Of a state that was wrong.
+                true => self.images.retain(|image| *image != seq),
+                false => {
+                    self.proofs.insert(seq, proof);
+                }
             }
         }
     }
@@ -127,6 +135,12 @@ impl Transfers {
             self.images.insert(at, seq);
         }
         self.prove();
+    }
+
+    /// An image was put in the place of the one there, if there is one.
+    pub fn replace_image(&mut self, seq: SeqNo) {
+        self.found.retain(|found| found.seq != seq);
+        self.remember_image(seq);
     }
 
     /// The last checkpoint whose state can be given to peers, and what proves it.
@@ -156,7 +170,7 @@ impl<S: Stack> Replica<S> {
             return;
         }
         self.image_kept = self.image_kept.max(seq);
-        self.transfers.remember_image(seq);
+        self.transfers.replace_image(seq);
         self.drop_images(now);
         self.cut_log(now);
     }

@@ -24,6 +24,7 @@ mod disputes;
 mod donations;
 mod forwarding;
 mod judgements;
+mod loans;
 mod logged;
 mod mending;
 mod messages;
@@ -617,4 +618,4 @@ impl<S: Stack> Replica<S> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::{Replica, Stack};
 use crate::decision_log::{Chain, DecisionLog};
 use crate::execution::SequenceWindow;
-use crate::messages::Proposal;
+use crate::messages::{CheckpointClaim, Proposal};
 use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
 use crate::protocol::{Outbox, Record, RestoreError};
@@ -30,9 +30,12 @@ impl<S: Stack> Replica<S> {
         self.transfers.remember_image(seq);
     }
 
-    /// Images of these checkpoints are on disk.
-    pub fn restore_images(&mut self, images: impl Iterator<Item = SeqNo>) {
-        images.for_each(|seq| self.transfers.remember_image(seq));
+    /// These images are on disk, as what their heads say.
+    pub fn restore_images(&mut self, images: impl Iterator<Item = CheckpointClaim>) {
+        for claim in images {
+            self.transfers.found.push(claim);
+            self.transfers.remember_image(claim.seq);
+        }
     }
 
     /// The image of the checkpoint at `seq` cannot be read: its state has to come from others.

@@ -1,6 +1,9 @@
 //! Transition tests of the orchestrator: one real replica, real execution, and peers that say what the test wants.
 
+mod covered;
+mod feeding;
 mod floods;
+mod images;
 mod mending;
 mod transfers;
 
@@ -13,11 +16,12 @@ use bytes::Bytes;
 use super::*;
 use crate::crypto::{Domain, SigningKey};
 use crate::decision_log::{ChainedLog, LoggedRange};
-use crate::execution::apps::counter::Counter;
+use crate::execution::apps::counter::{self, Counter};
+use crate::execution::fixtures;
 use crate::execution::{CheckpointRule, ExecutionEvent, Executor, ImageChunk, SingleThreaded, StateRule};
 use crate::log_transfer::RangedLogTransfer;
 use crate::messages::{
-    BatchRef, Checked, CheckpointOffer, ChunkOf, LogTransferMessage, StateTransferMessage, Status,
+    BatchRef, Checked, CheckpointOffer, ChunkOf, LogTransferMessage, Mode, StateTransferMessage, Status,
     ViewTransferMessage,
 };
 use crate::ordering::pbft::{Pbft, PbftConfig};
@@ -27,7 +31,7 @@ use crate::state_transfer::{ImageEvent, ImageTask, StateTransferState};
 use crate::types::Digest;
 use crate::view_transfer::pbft::{PbftViewChange, ViewChangeConfig, ViewTimings};
 
-const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
+pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
 const WINDOW: u64 = 200;
 const CLIENTS: usize = 2;
 /// Decisions between two checkpoints.
@@ -37,11 +41,18 @@ fn signing(node: u16) -> SigningKey {
     SigningKey::from_seed(&[node as u8 + 1; 32])
 }
 
-fn executor() -> SingleThreaded<Counter> {
+/// Every third checkpoint includes the state: those at 30, 60, …
+const THIRD: StateRule = StateRule {
+    small_bytes: 0,
+    factor: u64::MAX,
+    log_bytes_max: 3 * PERIOD * StateRule::DECISION_BYTES,
+};
+
+pub(crate) fn executor(state: StateRule) -> SingleThreaded<Counter> {
     let rule = CheckpointRule {
         decisions: PERIOD,
         bytes: u64::MAX,
-        state: StateRule::ALWAYS,
+        state,
     };
     let mut executor = SingleThreaded::new(Counter, CLIENTS, Digester::new(CLUSTER), Epoch::ZERO, rule);
     executor.keep_images(true);
@@ -65,17 +76,29 @@ struct Checkpoint {
     chunks: Vec<Bytes>,
 }
 
-/// What correct replicas have after these decisions.
-fn checkpoint(seq: u64) -> Checkpoint {
-    let (mut executor, mut events) = (executor(), Vec::new());
+/// What correct replicas' execution says of these decisions.
+fn executed(seq: u64, rule: StateRule) -> Vec<ExecutionEvent> {
+    let (mut executor, mut events) = (executor(rule), Vec::new());
     for seq in 1..=seq {
         executor.execute(&decision(seq), &mut events);
         while executor.background_step(usize::MAX, &mut events) {}
     }
-    let image = events.into_iter().rev().find_map(|event| match event {
-        ExecutionEvent::Image(image) => Some(image),
-        _ => None,
-    });
+    events
+}
+
+/// What correct replicas have after these decisions.
+fn checkpoint(seq: u64) -> Checkpoint {
+    checkpoint_of(seq, StateRule::ALWAYS)
+}
+
+fn checkpoint_of(seq: u64, rule: StateRule) -> Checkpoint {
+    let image = executed(seq, rule)
+        .into_iter()
+        .rev()
+        .find_map(|event| match event {
+            ExecutionEvent::Image(image) => Some(image),
+            _ => None,
+        });
     let mut image = image.expect("a checkpoint was due");
     assert_eq!(image.claim().seq.get(), seq);
     let (mut chunks, mut chunk) = (Vec::new(), Vec::new());
@@ -89,7 +112,7 @@ fn checkpoint(seq: u64) -> Checkpoint {
 }
 
 /// The signatures of replicas 1 to 3.
-fn certificate(claim: CheckpointClaim) -> Vec<SignedCheckpoint> {
+pub(crate) fn certificate(claim: CheckpointClaim) -> Vec<SignedCheckpoint> {
     let digest = claim.signed_digest(&Digester::new(CLUSTER));
     let signers = 1..4;
     signers
@@ -102,10 +125,65 @@ fn certificate(claim: CheckpointClaim) -> Vec<SignedCheckpoint> {
         .collect()
 }
 
+/// Replica 0 of 4.
+pub(crate) fn replica(decision_log: ChainedLog) -> Replica<DefaultStack<Counter>> {
+    let digester = Digester::new(CLUSTER);
+    let (node, quorum, epoch) = (NodeId::new(0), Quorum::of(4).unwrap(), Epoch::ZERO);
+    let verifying: Vec<_> = (0..4).map(|node| signing(node).verifying_key()).collect();
+    let ordering = PbftConfig {
+        node,
+        quorum,
+        cluster: CLUSTER,
+        epoch,
+        window: WINDOW,
+        pipeline: 4,
+        signing: signing(0),
+        verifying: verifying.clone(),
+    };
+    let view_transfer = ViewChangeConfig {
+        node,
+        quorum,
+        cluster: CLUSTER,
+        epoch,
+        window: WINDOW,
+        signing: signing(0),
+        verifying,
+        timings: ViewTimings::default(),
+    };
+    let protocols = Protocols {
+        ordering: Pbft::new(ordering, digester.clone()),
+        view_transfer: PbftViewChange::new(view_transfer, digester.clone()),
+        decision_log,
+        log_transfer: RangedLogTransfer::new(node, quorum, CLUSTER, epoch),
+        state_transfer: PieceTransfer::new(node, 4, CLUSTER, epoch, digester.clone()),
+    };
+    let settings = ReplicaSettings {
+        node,
+        cluster: CLUSTER,
+        epoch,
+        quorum,
+        batch_bytes_max: 1 << 16,
+        batch_frames_max: 16,
+        held_effects_max: 1 << 12,
+    };
+    let limits = PoolLimits {
+        frames_per_client: 16,
+        bytes_per_client: 1 << 16,
+        bytes_max: 1 << 20,
+    };
+    let pool = RequestPool::new(CLIENTS, limits);
+    Replica::new(settings, digester, protocols, pool, Lsn::ZERO)
+}
+
 /// Replica 0 of 4, its executor and its disk, on which everything is at once.
 struct Bench {
     replica: Replica<DefaultStack<Counter>>,
     executor: SingleThreaded<Counter>,
+    /// Execution takes what it is given when this is false again.
+    is_busy: bool,
+    /// The decision at this place is executed wrongly, once.
+    wrong_at: Option<u64>,
+    given: VecDeque<Arc<Proposal>>,
     now: Time,
     durable: Lsn,
     /// Complete images, by place.
@@ -113,74 +191,33 @@ struct Bench {
     receiving: Option<(SeqNo, Vec<Bytes>)>,
     /// What was sent, decoded.
     sent: Vec<(Recipients, SystemMessage)>,
+    /// What is to be read from the log.
+    wanted: Vec<LoggedRange>,
     /// The other actions worth looking at, as text.
     told: Vec<String>,
-    /// What is to be read of the log.
-    reads: Vec<LoggedRange>,
 }
 
 impl Bench {
     fn new() -> Self {
-        let digester = Digester::new(CLUSTER);
-        let (node, quorum, epoch) = (NodeId::new(0), Quorum::of(4).unwrap(), Epoch::ZERO);
-        let verifying: Vec<_> = (0..4).map(|node| signing(node).verifying_key()).collect();
-        let ordering = PbftConfig {
-            node,
-            quorum,
-            cluster: CLUSTER,
-            epoch,
-            window: WINDOW,
-            pipeline: 4,
-            signing: signing(0),
-            verifying: verifying.clone(),
-        };
-        let view_transfer = ViewChangeConfig {
-            node,
-            quorum,
-            cluster: CLUSTER,
-            epoch,
-            window: WINDOW,
-            signing: signing(0),
-            verifying,
-            timings: ViewTimings::default(),
-        };
-        let protocols = Protocols {
-            ordering: Pbft::new(ordering, digester.clone()),
-            view_transfer: PbftViewChange::new(view_transfer, digester.clone()),
-            decision_log: ChainedLog::new(digester.clone()).keep_for_peers(0),
-            log_transfer: RangedLogTransfer::new(node, quorum, CLUSTER, epoch),
-            state_transfer: PieceTransfer::new(node, 4, CLUSTER, epoch, digester.clone()),
-        };
-        let settings = ReplicaSettings {
-            node,
-            cluster: CLUSTER,
-            epoch,
-            quorum,
-            batch_bytes_max: 1 << 16,
-            batch_frames_max: 16,
-            held_effects_max: 1 << 12,
-        };
-        let limits = PoolLimits {
-            frames_per_client: 16,
-            bytes_per_client: 1 << 16,
-            bytes_max: 1 << 20,
-        };
+        let log = ChainedLog::new(Digester::new(CLUSTER)).keep_for_peers(0);
+        Self::with(StateRule::ALWAYS, log)
+    }
+
+    /// One that has checkpoints with the state by this rule, and keeps decisions in this log.
+    fn with(rule: StateRule, decision_log: ChainedLog) -> Self {
         Self {
-            replica: Replica::new(
-                settings,
-                digester,
-                protocols,
-                RequestPool::new(CLIENTS, limits),
-                Lsn::ZERO,
-            ),
-            executor: executor(),
+            replica: replica(decision_log),
+            executor: executor(rule),
+            is_busy: false,
+            wrong_at: None,
+            given: VecDeque::new(),
             now: Time::START,
             durable: Lsn::ZERO,
             images: BTreeMap::new(),
             receiving: None,
             sent: Vec::new(),
+            wanted: Vec::new(),
             told: Vec::new(),
-            reads: Vec::new(),
         }
     }
 
@@ -227,19 +264,38 @@ impl Bench {
                 self.sent
                     .push((to, message.expect("a checked archive deserialises")));
             }
-            Action::Execute(decision) => self.execute(&decision),
+            Action::Execute(decision) => {
+                self.given.push_back(decision);
+                self.execute_given();
+            }
+            Action::ReadLog(range) => self.wanted.push(range),
             Action::Image(task) => self.image(task),
             Action::CutLog(cut) => self.told.push(format!("cut {}", cut.seq.get())),
             Action::Diverged { stable, .. } => self.told.push(format!("diverged {}", stable.seq.get())),
-            Action::ReadLog(range) => self.reads.push(range),
             Action::Stable(claim) => self.told.push(format!("stable {}", claim.seq.get())),
             _ => {}
         }
     }
 
+    fn execute_given(&mut self) {
+        while !self.is_busy
+            && let Some(decision) = self.given.pop_front()
+        {
+            assert_eq!(decision.seq, self.executor.executed().next(), "in order");
+            self.execute(&decision);
+        }
+    }
+
     fn execute(&mut self, decision: &Arc<Proposal>) {
-        let mut events = Vec::new();
-        self.executor.execute(decision, &mut events);
+        let (mut events, seq) = (Vec::new(), decision.seq.get());
+        match self.wrong_at.take_if(|at| *at == seq) {
+            Some(_) => {
+                let extra = fixtures::frame(0, 1, Mode::Ordered, &[counter::add(1)]);
+                let wrong = fixtures::decision(seq, vec![extra]);
+                self.executor.execute(&wrong, &mut events);
+            }
+            None => self.executor.execute(decision, &mut events),
+        }
         while self.executor.background_step(usize::MAX, &mut events) {}
         for event in events {
             match event {
@@ -293,7 +349,7 @@ impl Bench {
                 return self.images.retain(|seq, _| *seq >= before || but.contains(seq));
             }
             ImageTask::Copy(_) => panic!("nothing is said to be reusable"),
-            ImageTask::Read { .. } | ImageTask::Hold(_) => return,
+            ImageTask::Read { .. } | ImageTask::Disown => return,
         };
         self.replica.on_image(self.now, event);
     }

@@ -21,6 +21,7 @@ use bytes::Bytes;
 
 use super::checkpoints::{Certificate, StateProof};
 use super::donations::{Donations, TransferLimits};
+use super::loans::Loans;
 use super::mending::Mending;
 use super::{Action, Replica, Stack};
 use crate::decision_log::DecisionLog;
@@ -43,9 +44,7 @@ const LAG_DECISIONS: u64 = 32;
 const GAP_PATIENCE: Duration = Duration::from_secs(1);
 /// How many batches answer one question of a log transfer, at most.
 const BATCHES_PER_ANSWER: u64 = 64;
-/// An image is kept for a peer until it has asked nothing of it for so long, and at most so long in all.
-const LOAN_IDLE: Duration = Duration::from_secs(10);
-const LOAN_MAX: Duration = Duration::from_secs(30 * 60);
+
 /// Whether state and decisions are being transferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransferPhase {
@@ -129,22 +128,6 @@ impl std::fmt::Display for TransferPhase {
     }
 }
 
-/// An image that a peer reads: it is kept meanwhile, so that a transfer comes to its end however fast newer checkpoints are taken.
-#[derive(Debug, Clone, Copy)]
-struct Loan {
-    seq: SeqNo,
-    since: Time,
-    /// When the peer asked last.
-    asked: Time,
-}
-
-impl Loan {
-    /// One per peer, and none for ever: a faulty peer costs the room of an image, for a while.
-    fn runs(&self, now: Time) -> bool {
-        now.since(self.asked) < LOAN_IDLE && now.since(self.since) < LOAN_MAX
-    }
-}
-
 /// What the orchestrator knows about transfers.
 #[derive(Debug)]
 pub(super) struct Transfers {
@@ -160,10 +143,11 @@ pub(super) struct Transfers {
     pub(super) proofs: BTreeMap<SeqNo, StateProof>,
     /// The images that are on disk, the newest last.
     pub(super) images: VecDeque<SeqNo>,
+    /// Of these, what was on disk at the start, as its head says: it may be of a state that was replaced before.
+    pub(super) found: Vec<CheckpointClaim>,
     /// The checkpoints that execution took of the state it has now, the newest last: their images are to come.
     pub(super) taken: VecDeque<SeqNo>,
-    /// By peer.
-    loans: Vec<Option<Loan>>,
+    loans: Loans,
     /// Execution waits for the state after this decision.
     pub awaiting: Option<SeqNo>,
     /// Execution goes on from a state that came from others: everything up to this place was given to it. What is released is not
@@ -190,7 +174,8 @@ impl Transfers {
             proofs: BTreeMap::new(),
             images: VecDeque::new(),
             taken: VecDeque::new(),
-            loans: vec![None; n],
+            found: Vec::new(),
+            loans: Loans::new(n),
             awaiting: None,
             fed: None,
             feeding: None,
@@ -201,32 +186,14 @@ impl Transfers {
         }
     }
 
-    /// A peer reads this image.
-    pub fn lend(&mut self, now: Time, to: NodeId, seq: SeqNo) {
-        let Some(loan) = self.loans.get_mut(to.index()) else {
-            return;
-        };
-        match loan {
-            Some(loan) if loan.seq == seq => loan.asked = now,
-            loan => {
-                *loan = Some(Loan {
-                    seq,
-                    since: now,
-                    asked: now,
-                });
-            }
-        }
-    }
-
     /// Forgets images that nobody needs, if there are any: those before the one before the last that a quorum signed, but for
-    /// those that peers read. Later ones may not be signed for long, and until one is, only that one helps a peer that lacks its
+    /// those that peers need. Later ones may not be signed for long, and until one is, only that one helps a peer that lacks its
     /// state.
     fn forget_images(&mut self, now: Time) -> Option<ImageTask> {
         let is_certified = |seq: &SeqNo| self.proofs.contains_key(seq);
         let last = self.images.iter().rposition(is_certified)?;
         let before = *self.images.get(last.saturating_sub(1))?;
-        let lent = self.loans.iter().flatten().filter(|loan| loan.runs(now));
-        let but: Vec<SeqNo> = lent.map(|loan| loan.seq).filter(|seq| *seq < before).collect();
+        let but: Vec<SeqNo> = self.loans.needed(now).filter(|seq| *seq < before).collect();
         let known = self.images.len();
         self.images.retain(|seq| *seq >= before || but.contains(seq));
         (self.images.len() < known).then_some(ImageTask::Forget { before, but })
@@ -319,6 +286,7 @@ impl<S: Stack> Replica<S> {
             // The state that is on its way already replaces this one as well.
             return;
         }
+        self.actions.push(Action::Image(ImageTask::Disown));
         let base = self.decision_log.base();
         self.decision_log.keep_after(base);
         self.transfers.awaiting = Some(stable.max(base));
@@ -463,7 +431,7 @@ impl<S: Stack> Replica<S> {
         self.counters.states_transferred += 1;
         self.transfers.awaiting = None;
         self.transfers.taken.clear();
-        self.transfers.remember_image(seq);
+        self.transfers.replace_image(seq);
         self.executed = seq;
         self.image_kept = self.image_kept.max(seq);
         for (client, window) in (0..).zip(windows) {
@@ -514,7 +482,7 @@ impl<S: Stack> Replica<S> {
     ) {
         match message {
             ArchivedStateTransferMessage::AskOffer { after } => {
-                self.answer_offer(from, SeqNo::new(after.to_native()));
+                self.answer_offer(now, from, SeqNo::new(after.to_native()));
             }
             ArchivedStateTransferMessage::Offer(offer) => {
                 let offer = offer.to_offer();
@@ -538,7 +506,7 @@ impl<S: Stack> Replica<S> {
             }
             ArchivedStateTransferMessage::Fetch(range) => {
                 let range: PieceRange = range.to_range();
-                self.transfers.lend(now, from, SeqNo::new(range.seq));
+                self.transfers.loans.on_fetch(now, from, SeqNo::new(range.seq));
                 self.transfers.donations.owe_pieces(from, range);
                 self.answer_owed(now);
             }
@@ -575,7 +543,7 @@ impl<S: Stack> Replica<S> {
 
     /// Offers every image that is there, the newest first: the others may have other ones, and a checkpoint that several have comes from
     /// several.
-    fn answer_offer(&mut self, from: NodeId, after: SeqNo) {
+    fn answer_offer(&mut self, now: Time, from: NodeId, after: SeqNo) {
         let images = &self.transfers.images;
         let proofs = self.transfers.proofs.values();
         let mut offered: Vec<StateProof> = proofs
@@ -593,6 +561,8 @@ impl<S: Stack> Replica<S> {
                 .into_iter()
                 .collect();
         }
+        let seqs = offered.iter().map(|proof| proof.claim.seq);
+        self.transfers.loans.on_offered(now, from, seqs);
         for StateProof { claim, cover, proof } in offered {
             let offer = CheckpointOffer {
                 seq: claim.seq.get(),
@@ -606,8 +576,6 @@ impl<S: Stack> Replica<S> {
             let message =
                 StateTransferMessage::Offer(offer).encode(self.settings.cluster, self.settings.epoch);
             self.outbox.send(Recipients::One(from), message);
-            // Checkpoints may follow one another faster than a peer can ask for the first piece.
-            self.actions.push(Action::Image(ImageTask::Hold(claim.seq)));
         }
     }
 }

@@ -609,8 +609,9 @@ fn start_keepers(
         Shelved::Failed(error) => to_log.lock().unwrap_or_else(PoisonError::into_inner)(Kept::Failed(error)),
     };
     let log = (log_path, recovered.reader);
-    let shelf =
-        Shelf::spawn(shelf_name(config), place, log, keeper.handle(), told).map_err(ReplicaError::Keeper)?;
+    let peers = config.node.cluster.quorum().n() - 1;
+    let keeps = (keeper.handle(), peers);
+    let shelf = Shelf::spawn(shelf_name(config), place, log, keeps, told).map_err(ReplicaError::Keeper)?;
     Ok(((keeper, shelf), (recovered.writer, recovered.files)))
 }
 

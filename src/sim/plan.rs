@@ -272,6 +272,13 @@ pub enum Fault {
         /// When it comes back, if it can.
         back: Time,
     },
+    /// A host loses power, and a bit of what its log has held for long flips.
+    RotLog {
+        /// The host.
+        host: usize,
+        /// When it comes back, if it can.
+        back: Time,
+    },
     /// A host loses power, and everything on its disk.
     Wipe {
         /// The host.
@@ -290,6 +297,11 @@ pub enum Fault {
         host: usize,
         /// When it comes back.
         back: Time,
+    },
+    /// A host executes a decision wrongly: its state is another from then on.
+    WrongState {
+        /// The host.
+        host: usize,
     },
     /// A host's disk is slow for a while.
     SlowDisk {
@@ -343,6 +355,8 @@ pub struct Plan {
     pub weather: Weather,
     /// The faults and when they strike.
     pub faults: Vec<(Time, Fault)>,
+    /// Hosts that lose power when they vote again, or have a state from others, and for how long. Once for each time they are named.
+    pub relapses: Vec<(usize, Duration)>,
     /// Replicas that lie, and how.
     pub liars: Vec<(usize, Vec<Lie>)>,
     /// The replica that runs twice.
@@ -380,6 +394,7 @@ impl Plan {
             knobs,
             weather: Weather::calm(),
             faults: Vec::new(),
+            relapses: Vec::new(),
             liars: Vec::new(),
             twin: None,
             rogues: Vec::new(),
@@ -499,6 +514,7 @@ impl Plan {
             Profile::Disk => {
                 let gone = plan.plan_losses(&mut dice, false);
                 plan.plan_outages(&mut dice, &gone);
+                plan.plan_aftermath(&mut Dice::new(seed.rotate_left(32) ^ 0xaf7e), &gone);
             }
             Profile::Twins => {
                 let early = dice.pick(&[0, 1, 2, knobs.replicas - 1]);

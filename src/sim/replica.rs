@@ -14,8 +14,8 @@ use crate::decision_log::ChainedLog;
 use crate::execution::{Application, ExecutionEvent, Executor};
 use crate::log_transfer::RangedLogTransfer;
 use crate::messages::{
-    Checked, CheckpointClaim, ClientReply, ENVELOPE_BYTES, Envelope, Frame, FrameKey, Kind, Mode, Proposal,
-    SystemMessage, TakenCheckpoint,
+    Batch, Checked, CheckpointClaim, ClientReply, ENVELOPE_BYTES, Envelope, Frame, FrameKey, Kind, Mode,
+    Proposal, SystemMessage, TakenCheckpoint,
 };
 use crate::net::hello::Peer;
 use crate::ordering::pbft::{Pbft, PbftConfig};
@@ -73,6 +73,8 @@ pub(super) enum Said {
     },
     /// A state from others replaced the replica's own.
     Installed(CheckpointClaim),
+    /// A decision was executed wrongly.
+    Misexecuted,
 }
 
 /// What the disk has done since the last turn.
@@ -128,6 +130,8 @@ pub(super) struct SimReplica<A: Application> {
     has_background: bool,
     reader: RecordReader,
     pub disk: SimDisk,
+    /// The next decision that has frames is executed wrongly.
+    misexecutes: bool,
 }
 
 fn make_replica<A: Application>(node: NodeId, knobs: &Knobs, digester: &Digester) -> Replica<SimStack<A>> {
@@ -242,6 +246,7 @@ impl<A: Application> SimReplica<A> {
             has_background: true,
             reader,
             disk: SimDisk::new(platter.clone(), &restored, settings, dice),
+            misexecutes: false,
         };
         Ok((this, restored, read_back))
     }
@@ -415,6 +420,7 @@ impl<A: Application> SimReplica<A> {
                 while !self.executor.has_room() {
                     self.executor.step(&mut self.events);
                 }
+                let decision = self.as_executed(decision, said);
                 self.executor.execute(&decision, &mut self.events);
                 self.has_background = true;
                 self.report(now, world, said);
@@ -447,6 +453,27 @@ impl<A: Application> SimReplica<A> {
         }
     }
 
+    /// A bit flips, or a bug strikes: the next decision that has frames leaves another state than it should.
+    pub fn misexecute(&mut self) {
+        self.misexecutes = true;
+    }
+
+    /// The decision as execution takes it.
+    fn as_executed(&mut self, decision: Arc<Proposal>, said: &mut Vec<Said>) -> Arc<Proposal> {
+        if decision.batch.frames.is_empty() || !std::mem::take(&mut self.misexecutes) {
+            return decision;
+        }
+        said.push(Said::Misexecuted);
+        let lost = Batch {
+            frames: Vec::new(),
+            ..Batch::clone(&decision.batch)
+        };
+        Arc::new(Proposal {
+            batch: Arc::new(lost),
+            ..Proposal::clone(&decision)
+        })
+    }
+
     /// Replaces the state by an image that came from others.
     fn install(&mut self, now: Time, world: Time, seq: SeqNo, said: &mut Vec<Said>) {
         self.executor.settle(&mut self.events);
@@ -458,6 +485,7 @@ impl<A: Application> SimReplica<A> {
         let claim = read
             .and_then(|()| self.executor.finish_image())
             .expect("what was checked piece by piece can be read");
+        self.disk.installed(world);
         said.push(Said::Installed(claim));
         self.replica
             .on_installed(now, seq, &self.executor.client_windows());

@@ -168,11 +168,13 @@ fn drive(plan: &Plan, world: &mut World<SmallKv>) {
         );
     }
     if let Some(host) = world.is_behind().filter(|_| stuck == 0) {
-        let (at, standing) = (world.agreement.executed_by(host), world.standing(host));
+        let at = world.agreement.executed_by(host);
+        let all: Vec<String> = (0..world.hosts.len()).map(|host| world.standing(host)).collect();
         world.break_rule(
             Rule::Progress,
             format!(
-                "host {host} has not caught up {PROGRESS_BOUND:?} after all was done: s{at} ({standing})"
+                "host {host} has not caught up {PROGRESS_BOUND:?} after all was done: it is at s{at}; hosts are {}",
+                all.join("; ")
             ),
         );
     }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::byzantine::Liar;
-use super::checker::{Agreement, Efforts, Lasting, Ledger, Rule, Violation};
+use super::checker::{Agreement, Donors, Efforts, Lasting, Ledger, Rule, Violation};
 use super::clients::{Rogue, session};
 use super::disk::Platter;
 use super::keys::CLUSTER;
@@ -85,6 +85,8 @@ pub(super) struct World<A: Application> {
     rogues: Vec<Rogue>,
     rogues_until: Time,
     faults: Vec<Fault>,
+    /// Hosts that lose power when they vote again, or have a state from others, and for how long.
+    relapses: Vec<(usize, Duration)>,
     queue: BinaryHeap<Reverse<Planned>>,
     made: u64,
     open_calls: usize,
@@ -126,6 +128,8 @@ impl<A: Application> World<A> {
                     copy: None,
                     ledger: Ledger::new(node.index(), &knobs).steady_from(plan.steady_from),
                     efforts: Efforts::new(&knobs),
+                    donors: Donors::new(node.index(), knobs.replicas),
+                    is_wrong: false,
                     liar: lies.map(|(_, lies)| Liar::new(node, lies, &knobs, dice.split())),
                     clock: Clock {
                         origin: Time::START,
@@ -161,6 +165,7 @@ impl<A: Application> World<A> {
             wakes: vec![None; knobs.honest_clients],
             rogues_until: plan.busy_until,
             faults: plan.faults.iter().map(|(_, fault)| fault.clone()).collect(),
+            relapses: plan.relapses.clone(),
             queue: BinaryHeap::new(),
             made: 0,
             open_calls: 0,
@@ -322,6 +327,7 @@ impl<A: Application> World<A> {
                 && self.hosts[host].is_correct
             {
                 self.hosts[host].ledger.heard(from, &checked);
+                self.hosts[host].donors.hears(from, &checked);
             }
             // Liars do not excite each other without end.
             let is_honest = self

@@ -66,13 +66,13 @@ pub enum ImageTask {
     Complete(SeqNo),
     /// Has execution read the image, in place of the state it has.
     Install(SeqNo),
-    /// Keeps this image at hand for a while, whatever comes after it: it was offered to a peer.
-    Hold(SeqNo),
+    /// The state that execution has is wrong: no image of it is kept any more, until another one was installed.
+    Disown,
     /// Images before a checkpoint are not needed any more.
     Forget {
         /// The checkpoint.
         before: SeqNo,
-        /// Those that are, because peers read them.
+        /// Those that are, because peers read them or were offered them.
         but: Vec<SeqNo>,
     },
     /// Reads pieces of an image for a peer, not many more bytes than these.

@@ -198,6 +198,11 @@ pub(super) fn is_stable(record: &[u8]) -> bool {
     record.first() == Some(&STABLE)
 }
 
+/// Whether a record is about a checkpoint: that this replica signed it, or that it is stable.
+pub(super) fn is_about_checkpoint(record: &[u8]) -> bool {
+    is_stable(record) || record.first() == Some(&CHECKPOINT)
+}
+
 /// A word for the kind of a record, for tools.
 pub(super) fn kind_name(record: &[u8]) -> &'static str {
     match record.first() {

@@ -4,11 +4,13 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::image::ImageFile;
+use super::image::{ImageFile, claim_of};
 use super::recovery::{Found, read_segment};
 use super::repair::{AbstentionMark, set_log_aside};
 use super::restart::Medium;
 use super::{StorageError, Superblock, files};
+use crate::crypto::Digester;
+use crate::messages::CheckpointClaim;
 use crate::types::{ClusterId, Epoch, NodeId, SeqNo, View};
 
 /// The proof that a directory was made.
@@ -236,16 +238,21 @@ impl DataDirectory {
 }
 
 impl DataDirectory {
-    /// Removes the images of checkpoints after `seq`.
+    /// Removes the images of checkpoints after `seq`, for good.
     ///
     /// # Errors
     /// When one cannot be removed.
     pub(super) fn forget_images_after(&self, seq: SeqNo) -> Result<(), StorageError> {
-        let images = list(&self.path.join("images"))?;
-        for later in images.iter().filter(|image| image.index > seq.get()) {
-            files::remove(&later.path).map_err(StorageError::io(&later.path, "cannot be removed"))?;
+        let images = list(&self.images_path())?;
+        let mut later = images.iter().filter(|image| image.index > seq.get()).peekable();
+        if later.peek().is_none() {
+            return Ok(());
         }
-        Ok(())
+        for image in later {
+            files::remove(&image.path).map_err(StorageError::io(&image.path, "cannot be removed"))?;
+        }
+        // They would be believed if they came back when the superblock names a later one.
+        sync_directory(&self.images_path())
     }
 }
 
@@ -275,6 +282,16 @@ impl Medium for DataDirectory {
 
     fn open_image(&self, seq: SeqNo) -> Result<ImageFile, StorageError> {
         ImageFile::open(&self.image_path(seq), self.superblock.seed)
+    }
+
+    fn image_claim(&self, seq: SeqNo, digester: &Digester) -> Result<CheckpointClaim, StorageError> {
+        let path = self.image_path(seq);
+        let file = File::open(&path).map_err(StorageError::io(&path, "cannot be opened"))?;
+        claim_of(&path, &file, self.superblock.seed, digester)
+    }
+
+    fn forget_images_after(&mut self, seq: SeqNo) -> Result<(), StorageError> {
+        Self::forget_images_after(self, seq)
     }
 
     fn set_image_aside(&mut self, seq: SeqNo) -> Result<(), StorageError> {

@@ -1,9 +1,9 @@
 //! Images of checkpoints as files: chunks, each with its length and checksum, and a last one without contents.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::directory::{UNFINISHED, remove_leftover, sync_directory};
 use super::{StorageError, files};
+use crate::crypto::Digester;
 use crate::execution::{CheckpointImage, Executor, ImageChunk, PieceWriter};
 use crate::messages::{CheckpointClaim, PieceRange};
 use crate::mutants::{Mutant, active};
@@ -180,6 +181,16 @@ impl ImageFile {
     pub fn open(path: &Path, seed: u64) -> Result<Self, StorageError> {
         let file = File::open(path).map_err(StorageError::io(path, "cannot be opened"))?;
         Self::of(path, file, seed)
+    }
+
+    /// Whether its name still names this file: it may have been removed, or another one put in its place.
+    pub(super) fn is_in_place(&self) -> bool {
+        let identity = |found: fs::Metadata| (found.dev(), found.ino());
+        match (fs::metadata(&self.path), self.file.metadata()) {
+            // The number of a file that is open is no other's.
+            (Ok(named), Ok(open)) => identity(named) == identity(open),
+            _ => false,
+        }
     }
 }
 
@@ -393,6 +404,36 @@ fn read_from(
         }
         each(&chunk)?;
         offset += (HEAD_BYTES + length) as u64;
+    }
+}
+
+/// What the head of an image says it is. Nothing else of it is read.
+///
+/// # Errors
+/// When it cannot be read, or is damaged.
+pub(crate) fn claim_of(
+    path: &Path,
+    file: &impl ReadAt,
+    seed: u64,
+    digester: &Digester,
+) -> Result<CheckpointClaim, StorageError> {
+    let at = MAGIC.len() as u64;
+    let damaged = |what: &str| StorageError::damaged(path, at, what);
+    let mut magic = [0; MAGIC.len()];
+    let mut chunk_start = [0; HEAD_BYTES];
+    file.read_exact_at(&mut magic, 0)
+        .and_then(|()| file.read_exact_at(&mut chunk_start, at))
+        .map_err(|_| damaged("it ends before its first chunk"))?;
+    let length = chunk_start[..4].try_into().map_or(0, u32::from_le_bytes) as usize;
+    if magic != *MAGIC || length > ImageChunk::HEAD_CHUNK_BYTES {
+        return Err(damaged("it does not begin with a head"));
+    }
+    let mut chunk = vec![0; length];
+    file.read_exact_at(&mut chunk, at + HEAD_BYTES as u64)
+        .map_err(|_| damaged("it ends inside a chunk"))?;
+    match ImageChunk::parse(&chunk) {
+        Ok(ImageChunk::Head(head)) if chunk_start == chunk_head(at, &chunk, seed) => Ok(head.claim(digester)),
+        _ => Err(damaged("its head is not sound")),
     }
 }
 

@@ -2,6 +2,16 @@
 //!
 //! One writes images of checkpoints and nothing else, which may take seconds; the other does the rest, so that the log never waits for an
 //! image to get its next segment.
+//!
+//! **Adopting.** A state that came from others replaces the one that execution has, which may be wrong. From then on no image of the
+//! replaced state may be believed, whatever is under way when the replica stops:
+//! - *A state is found to be wrong:* no image of it is placed any more.
+//! - *The superblock names the image that came; then the later ones are removed.* A restart in between begins with it, and removes what is
+//!   left of the later ones ([`restart`](super::restart)).
+//! - *Images that are being written* are of the state that execution had when it gave them: each carries how many states had been installed
+//!   then. It is placed if that is still so, and none was adopted since. To write one may take longer than to install a state.
+//! - *Earlier images* stay: when this replica only fell behind they are sound, and peers may need them. Those of a wrong state are told
+//!   apart by their heads: after a restart an image is offered as what its own head says, and only that can be proved.
 
 use std::fs::File;
 use std::path::Path;
@@ -27,8 +37,9 @@ pub(super) enum Task {
         view: View,
         gone: Vec<u64>,
     },
-    /// An image was written; how many bytes it has.
-    Written(Result<(SeqNo, u64), StorageError>),
+    /// An image of execution's state was written, after so many others had been installed; how many bytes it has.
+    Written(u64, Result<(SeqNo, u64), StorageError>),
+    Disown,
     Adopt(SeqNo),
     Installed,
     Forget(SeqNo, Vec<SeqNo>),
@@ -39,7 +50,8 @@ pub(super) enum Task {
 #[derive(Debug)]
 enum ImageWork {
     Help(CheckpointHelp),
-    Write(Box<dyn CheckpointImage>),
+    /// After so many states were installed.
+    Write(u64, Box<dyn CheckpointImage>),
     Stop,
 }
 
@@ -68,6 +80,8 @@ pub(crate) struct KeeperHandle {
 struct Shared {
     is_writing: AtomicBool,
     image_bytes: AtomicU64,
+    /// How many states from others execution has read. Written and read on its thread alone.
+    installed: AtomicU64,
 }
 
 impl KeeperHandle {
@@ -86,16 +100,22 @@ impl KeeperHandle {
         let _ = self.tasks.send(task);
     }
 
-    /// Keeps an image, unless another one is being written: then this one is dropped.
+    /// Keeps an image of the state that execution has, unless another one is being written: then this one is dropped.
     pub fn keep(&self, image: Box<dyn CheckpointImage>) {
         if !self.shared.is_writing.swap(true, Ordering::AcqRel) {
-            let _ = self.images.send(ImageWork::Write(image));
+            let installed = self.shared.installed.load(Ordering::Relaxed);
+            let _ = self.images.send(ImageWork::Write(installed, image));
         }
     }
 
     /// Helps with the digest of a checkpoint whose image will come.
     pub fn help(&self, help: CheckpointHelp) {
         let _ = self.images.send(ImageWork::Help(help));
+    }
+
+    /// The state that execution has is wrong: no more images of it are kept until another one is [installed](Self::installed).
+    pub fn disown(&self) {
+        let _ = self.tasks.send(Task::Disown);
     }
 
     /// An image that came from others is in its place: a restart begins with it from now on. Later ones of the state that it
@@ -106,6 +126,7 @@ impl KeeperHandle {
 
     /// Execution has the state that was adopted: what it gives from now on are images of that.
     pub fn installed(&self) {
+        self.shared.installed.fetch_add(1, Ordering::Relaxed);
         let _ = self.tasks.send(Task::Installed);
     }
 
@@ -171,9 +192,9 @@ impl Keeper {
             for work in to_write {
                 match work {
                     ImageWork::Help(help) => help.run(),
-                    ImageWork::Write(image) => {
+                    ImageWork::Write(installed, image) => {
                         // A keeper that is gone needs no image.
-                        let _ = written.send(Task::Written(write_image(&directory, seed, image)));
+                        let _ = written.send(Task::Written(installed, write_image(&directory, seed, image)));
                     }
                     ImageWork::Stop => break,
                 }
@@ -219,6 +240,8 @@ pub(super) struct Work {
     shared: Arc<Shared>,
     /// The state that execution has is about to be replaced, perhaps because it is wrong.
     is_replaced: bool,
+    /// How many states execution has read.
+    installed: u64,
 }
 
 impl Work {
@@ -228,6 +251,7 @@ impl Work {
             recycled: spare,
             shared: Arc::default(),
             is_replaced: false,
+            installed: 0,
         }
     }
 
@@ -261,8 +285,9 @@ impl Work {
                 self.recycled.extend(gone);
                 moved.err().map(Kept::Failed)
             }
-            Task::Written(written) => {
-                let kept = written.and_then(|(seq, bytes)| self.keep(seq, bytes));
+            Task::Written(installed, written) => {
+                let is_current = installed == self.installed && !self.is_replaced;
+                let kept = written.and_then(|(seq, bytes)| self.keep(seq, bytes, is_current));
                 self.shared.is_writing.store(false, Ordering::Release);
                 match kept {
                     Ok(kept) => kept.map(Kept::Image),
@@ -273,12 +298,17 @@ impl Work {
                     Err(error) => Some(Kept::Failed(error)),
                 }
             }
+            Task::Disown => {
+                self.is_replaced = true;
+                None
+            }
             Task::Adopt(seq) => {
                 self.is_replaced = true;
                 self.adopt(seq).err().map(Kept::Failed)
             }
             Task::Installed => {
                 self.is_replaced = false;
+                self.installed += 1;
                 None
             }
             Task::Forget(before, but) => self.directory.forget_images(before, &but).err().map(Kept::Failed),
@@ -286,10 +316,10 @@ impl Work {
         }
     }
 
-    /// Puts an own image that was written into its place, unless it is of a state that is being replaced.
-    fn keep(&mut self, seq: SeqNo, bytes: u64) -> Result<Option<SeqNo>, StorageError> {
+    /// Puts an own image that was written into its place, unless it is of a state that was, or is being, replaced.
+    fn keep(&mut self, seq: SeqNo, bytes: u64, is_current: bool) -> Result<Option<SeqNo>, StorageError> {
         let path = self.directory.image_path(seq);
-        if self.is_replaced {
+        if !is_current {
             image::discard(&path);
             return Ok(None);
         }

@@ -4,7 +4,7 @@
 //!  DIR/lock                  held by the process that has the directory open
 //!  DIR/superblock            two copies: who this is, where the log starts, the key of its checksums
 //!  DIR/log/0000000000000001  segments of one fixed size, zero-filled before use, recycled after a checkpoint
-//!  DIR/images/0000000000000001  the contents of the last checkpoints, two of them
+//!  DIR/images/0000000000000001  the contents of the last checkpoints, two of them, and what peers read or were offered
 //!
 //!  segment   group │ group │ … │ zeros or groups of an earlier life
 //!  group     header (96 bytes) │ records, end to end │ zeros up to a multiple of 4096
@@ -67,7 +67,7 @@ use std::path::{Path, PathBuf};
 
 use crate::execution::ImageError;
 use crate::protocol::RestoreError;
-use crate::types::NodeId;
+use crate::types::{NodeId, SeqNo};
 
 /// The version of everything in a data directory.
 pub const FORMAT_VERSION: u16 = 1;
@@ -185,6 +185,14 @@ pub enum StorageError {
         path: PathBuf,
         /// Why.
         source: ImageError,
+    },
+    /// An image is of another state than the one a quorum signed.
+    #[error("{}: the image of the checkpoint at {seq} is not of the state that a quorum signed; the state has to come from other replicas", path.display())]
+    Contradicted {
+        /// The directory of images.
+        path: PathBuf,
+        /// The checkpoint.
+        seq: SeqNo,
     },
     /// A write or a sync of the log failed: what is on disk is unknown.
     #[error(

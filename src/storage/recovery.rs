@@ -61,6 +61,12 @@ impl RawRecord<'_> {
     pub fn is_stable(&self) -> bool {
         codec::is_stable(self.bytes)
     }
+
+    /// Whether it says that a checkpoint is stable, or that this replica signed one.
+    #[must_use]
+    pub fn is_about_checkpoint(&self) -> bool {
+        codec::is_about_checkpoint(self.bytes)
+    }
 }
 
 /// A segment's file.

@@ -6,6 +6,17 @@
 //! ```
 //!
 //! The same steps for a data directory and for a simulated disk: both are a [`Medium`].
+//!
+//! **Which images are believed.** The superblock names the one to begin with. Nothing else says that an image is of the state that this
+//! replica goes on from, so:
+//! - *Later ones are removed, once the log was read:* the replica may have stopped after it adopted an earlier state of others and before it
+//!   had removed its own later images, which then are of a wrong state. An own image may also have been put in its place and not been named
+//!   yet: it is sound, and lost for nothing; nobody was told that it is kept, so the log still leads there, and it is taken again. Were they
+//!   left, the superblock would name a later one some day, and they would pass for images of this state.
+//! - *The one named is compared with what a quorum signed,* as far as the log says: a replica that found its state wrong and stopped before
+//!   another one came must not execute on it again. Nor is it if it is of a checkpoint that this replica signed after a wrong one, before it
+//!   found that out. It is set aside like a damaged one.
+//! - *Earlier ones may be of a replaced state too.* The replica is told what the head of each says, and gives it to peers as nothing else.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,8 +25,10 @@ use super::image::{ImageFile, ReadAt};
 use super::recovery::{Found, scan_with};
 use super::repair::repair_log;
 use super::{LogWriter, RawRecord, RecordReader, StorageError, Superblock, Tail, WriterSettings, image};
+use crate::crypto::Digester;
 use crate::execution::{ExecutionEvent, Executor};
 use crate::messages::{CheckpointClaim, Proposal, TakenCheckpoint};
+use crate::mutants::{Mutant, active};
 use crate::protocol::Record;
 use crate::replica::{ExecutorOf, Forgotten, Replica, Stack};
 use crate::types::{SeqNo, Time, View};
@@ -57,6 +70,18 @@ pub trait Medium {
     /// # Errors
     /// When it is not there, cannot be read, or is not whole.
     fn open_image(&self, seq: SeqNo) -> Result<ImageFile<Self::Image>, StorageError>;
+
+    /// What the head of the image of the checkpoint at `seq` says that it is.
+    ///
+    /// # Errors
+    /// When it is not there, cannot be read, or its head is damaged.
+    fn image_claim(&self, seq: SeqNo, digester: &Digester) -> Result<CheckpointClaim, StorageError>;
+
+    /// Removes the images of checkpoints after `seq`.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    fn forget_images_after(&mut self, seq: SeqNo) -> Result<(), StorageError>;
 
     /// Keeps a damaged image as evidence, where nobody takes it for a sound one.
     ///
@@ -136,10 +161,10 @@ pub fn restart<S: Stack, M: Medium>(
     executor: &mut ExecutorOf<S>,
     witness: &mut impl Witness,
 ) -> Result<Restored, StorageError> {
-    let stables = find_stables(medium, settings, witness)?;
+    let told = find_checkpoints(medium, settings, witness)?;
     // As it is when a damaged log was set aside.
     let superblock = medium.superblock();
-    let image = match restore_image(medium, &superblock, executor) {
+    let image = match restore_image(medium, &superblock, &told, executor) {
         Ok(image) => image,
         Err(error) => {
             witness.on_damaged_image(&error);
@@ -148,8 +173,7 @@ pub fn restart<S: Stack, M: Medium>(
             None
         }
     };
-    let images = medium.images()?;
-    replica.restore_images(images.into_iter().filter(|seq| *seq <= superblock.image));
+    replica.restore_images(believed_images(medium, &superblock)?.into_iter());
     if let Some(claim) = image {
         replica.restore_base(claim.seq, executor.chain());
     }
@@ -169,7 +193,7 @@ pub fn restart<S: Stack, M: Medium>(
     };
     let segments = medium.segments()?;
     let read = |segment: &Found, bytes: &mut Vec<u8>| medium.read_segment(segment, bytes);
-    stables
+    told.stables
         .iter()
         .for_each(|record| replay.replica.restore_stable(record));
     let tail = scan_with(&superblock, &segments, read, |raw| replay.record(raw))?;
@@ -178,6 +202,9 @@ pub fn restart<S: Stack, M: Medium>(
     if replica.view() < superblock.view && medium.abstention().is_none() {
         let what = "the log knows of no view as late as the superblock does: its records of views are lost";
         return Err(StorageError::damaged(medium.path(), 0, what));
+    }
+    if !active(Mutant::LaterImagesLeft) {
+        medium.forget_images_after(superblock.image)?;
     }
     Ok(Restored {
         image,
@@ -189,41 +216,104 @@ pub fn restart<S: Stack, M: Medium>(
     })
 }
 
-/// The records about what is stable. A log that is damaged is replaced by an empty one, if that may be.
-fn find_stables<M: Medium>(
+/// What the log says of checkpoints.
+#[derive(Debug, Default)]
+struct Told {
+    /// The records about what is stable.
+    stables: Vec<Record>,
+    /// What this replica signed and nobody contradicted yet.
+    own: Vec<CheckpointClaim>,
+    /// What it signed of a state that was found to be wrong.
+    wrong: Vec<CheckpointClaim>,
+}
+
+impl Told {
+    fn take(&mut self, record: Record) {
+        match record {
+            Record::Checkpoint(checkpoint) => self.own.push(checkpoint.claim()),
+            Record::Stable { claim, .. } => {
+                let is_other = |own: &CheckpointClaim| own.seq == claim.seq && *own != claim;
+                if self.own.iter().any(is_other) {
+                    // What it signed later was of the same state.
+                    let later = self.own.iter().filter(|own| own.seq >= claim.seq);
+                    self.wrong.extend(later.copied());
+                    self.own.clear();
+                }
+                self.own.retain(|own| own.seq > claim.seq);
+                self.stables.push(record);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a quorum signed something else, or what comes before it on the same state was contradicted.
+    fn contradicts(&self, image: CheckpointClaim) -> bool {
+        let is_other = |record: &Record| matches!(record, Record::Stable { claim, .. } if claim.seq == image.seq && *claim != image);
+        self.wrong.contains(&image) || self.stables.iter().any(is_other)
+    }
+}
+
+/// What the log says of checkpoints. A log that is damaged is replaced by an empty one, if that may be.
+fn find_checkpoints<M: Medium>(
     medium: &mut M,
     settings: &RestartSettings,
     witness: &mut impl Witness,
-) -> Result<Vec<Record>, StorageError> {
-    let mut stables = Vec::new();
+) -> Result<Told, StorageError> {
+    let mut told = Told::default();
     let read = |segment: &Found, bytes: &mut Vec<u8>| medium.read_segment(segment, bytes);
     let scanned = scan_with(&medium.superblock(), &medium.segments()?, read, |raw| {
-        if raw.is_stable() {
-            stables.push(read_record(&settings.reader, raw)?);
+        if raw.is_about_checkpoint() {
+            told.take(read_record(&settings.reader, raw)?);
         }
         Ok(())
     });
     match scanned {
-        Ok(_) => Ok(stables),
+        Ok(_) => Ok(told),
         Err(damage @ StorageError::Damaged { .. }) if settings.can_abstain => {
             witness.on_damaged_log(&damage);
             repair_log(medium, &settings.reader, &damage)?;
-            Ok(Vec::new())
+            Ok(Told::default())
         }
         Err(error) => Err(error),
     }
 }
 
-/// Has the executor read the last image, if there is one.
+/// Has the executor read the image to begin with, if there is one, unless a quorum contradicts it.
 fn restore_image<M: Medium, E: Executor>(
     medium: &M,
     superblock: &Superblock,
+    told: &Told,
     executor: &mut E,
 ) -> Result<Option<CheckpointClaim>, StorageError> {
     if superblock.image == SeqNo::ZERO {
         return Ok(None);
     }
+    let ours = medium.image_claim(superblock.image, &Digester::new(superblock.cluster))?;
+    if told.contradicts(ours) && !active(Mutant::ContradictedImageBelieved) {
+        return Err(StorageError::Contradicted {
+            path: medium.path().join("images"),
+            seq: ours.seq,
+        });
+    }
     image::load(&medium.open_image(superblock.image)?, executor).map(Some)
+}
+
+/// The images up to the one to begin with, as what their heads say; those whose heads say nothing are left out.
+fn believed_images<M: Medium>(
+    medium: &M,
+    superblock: &Superblock,
+) -> Result<Vec<CheckpointClaim>, StorageError> {
+    let digester = Digester::new(superblock.cluster);
+    let up_to = medium
+        .images()?
+        .into_iter()
+        .filter(|seq| *seq <= superblock.image);
+    let claims = up_to.filter_map(|seq| {
+        let claim = medium.image_claim(seq, &digester);
+        let claim = claim.inspect_err(|error| tracing::debug!(%error, "an image is not offered to peers"));
+        claim.ok().filter(|claim| claim.seq == seq)
+    });
+    Ok(claims.collect())
 }
 
 fn read_record(reader: &RecordReader, raw: RawRecord<'_>) -> Result<Record, StorageError> {

@@ -27,9 +27,6 @@ use crate::messages::PieceRange;
 use crate::state_transfer::{ImageEvent, ImageTask};
 use crate::types::SeqNo;
 
-/// Images that are open for peers. Those that are removed meanwhile take up their room on disk until others are asked for.
-const OPEN_MAX: usize = 4;
-
 /// How often a task is tried again that there was no space for.
 const SPACE_PAUSE: Duration = match cfg!(test) {
     true => Duration::from_millis(1),
@@ -101,7 +98,7 @@ impl Shelf {
         name: String,
         (images, seed, digester): (PathBuf, u64, Digester),
         (log, mut reader): (PathBuf, LogReader<File>),
-        keeper: KeeperHandle,
+        (keeper, peers): (KeeperHandle, usize),
         mut told: impl FnMut(Shelved) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (tasks, todo) = mpsc::channel();
@@ -113,6 +110,7 @@ impl Shelf {
             receiving: None,
             basis: None,
             open: VecDeque::new(),
+            open_max: peers + 1,
         };
         let ends = Arc::new(AtomicBool::new(false));
         let ended = ends.clone();
@@ -176,8 +174,11 @@ struct Work {
     receiving: Option<Receiving>,
     /// The own image that has pieces of it.
     basis: Option<Basis<File>>,
-    /// Images that peers read, the one read last at the back. A file that was removed meanwhile stays readable.
+    /// Images that are open, the one read last at the back: to open one reads a little of each of its chunks. What its name names no
+    /// longer is never read, so being here keeps nothing: the orchestrator says which images are kept for peers.
     open: VecDeque<(SeqNo, ImageFile)>,
+    /// Each peer reads one image at a time, and execution reads the one that came.
+    open_max: usize,
 }
 
 impl Work {
@@ -244,12 +245,12 @@ impl Work {
                     told(Shelved::Event(ImageEvent::Chunk { to, seq, last, bytes }));
                 }
             }
-            ImageTask::Hold(seq) => {
-                if let Err(error) = self.open(seq) {
-                    tracing::debug!(%error, "an image that was offered is gone already");
-                }
+            ImageTask::Forget { before, ref but } => {
+                // Open, they would take up their room on disk.
+                self.open.retain(|(seq, _)| *seq >= before || but.contains(seq));
+                self.keeper.forget(before, but.clone());
             }
-            ImageTask::Forget { before, ref but } => self.keeper.forget(before, but.clone()),
+            ImageTask::Disown => self.keeper.disown(),
             ImageTask::Install(_) => {}
         }
         Ok(())
@@ -357,6 +358,8 @@ impl Work {
         // Done again after a failure, no step is done twice that cannot be.
         super::directory::sync_directory(&self.images)?;
         self.receiving = None;
+        // Later ones are removed, and this one has another's place perhaps.
+        self.open.retain(|(open, _)| *open < seq);
         // A restart begins with it from now on.
         self.keeper.adopt(seq);
         Ok(true)
@@ -381,11 +384,13 @@ impl Work {
 
     fn open(&mut self, seq: SeqNo) -> Result<&ImageFile, StorageError> {
         let at = self.open.iter().position(|(open, _)| *open == seq);
-        let image = match at.and_then(|at| self.open.remove(at)) {
+        let known = at.and_then(|at| self.open.remove(at));
+        // The keeper may have removed it, or put another one in its place.
+        let image = match known.filter(|(_, image)| image.is_in_place()) {
             Some((_, image)) => image,
             None => ImageFile::open(&self.images.join(format!("{:016}", seq.get())), self.seed)?,
         };
-        if self.open.len() == OPEN_MAX {
+        if self.open.len() >= self.open_max {
             self.open.pop_front();
         }
         self.open.push_back((seq, image));

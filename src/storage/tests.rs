@@ -14,6 +14,7 @@ use crate::messages::{CheckpointClaim, Phase, SignedCheckpoint, Vote};
 use crate::protocol::{LogCut, Record};
 use crate::types::{ClusterId, Digest, Epoch, Lsn, NodeId, SeqNo, View};
 
+mod adopting;
 mod directories;
 mod faults;
 mod logged;

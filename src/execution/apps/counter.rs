@@ -66,6 +66,10 @@ impl MonolithicState for Count {
         Self::default()
     }
 
+    fn size_bytes(&self) -> u64 {
+        8
+    }
+
     fn read_piece(&mut self, _: usize, bytes: &[u8]) -> Result<(), ImageError> {
         self.0 = bytes.try_into().map_err(|_| ImageError::State)?;
         Ok(())

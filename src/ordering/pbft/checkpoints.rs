@@ -16,6 +16,7 @@ pub(super) struct Checkpoints {
     verifying: Vec<VerifyingKey>,
     /// By signer, each in the order of its sequence numbers.
     signed: Vec<Vec<SignedCheckpoint>>,
+    /// Our own claims of the state that execution has.
     own: Vec<CheckpointClaim>,
     /// The last claims that became stable, the newest last: execution may reach them later than the proof.
     certified: VecDeque<CheckpointClaim>,
@@ -51,10 +52,13 @@ impl Checkpoints {
         checkpoint
     }
 
-    /// Takes one back that we signed before a restart.
-    pub(super) fn restore_own(&mut self, node: NodeId, checkpoint: SignedCheckpoint) {
-        self.own.push(checkpoint.claim());
-        self.keep(node, checkpoint);
+    /// Takes one back that we signed before a restart, when this was the stable checkpoint.
+    pub(super) fn restore_own(&mut self, node: NodeId, checkpoint: SignedCheckpoint, stable: SeqNo) {
+        let claim = checkpoint.claim();
+        self.own.push(claim);
+        if claim.seq > stable {
+            self.keep(node, checkpoint);
+        }
     }
 
     /// Whether we signed exactly this claim, and it is not stable yet.
@@ -168,14 +172,35 @@ impl Checkpoints {
     }
 
     /// Notes that `claim` is stable and forgets what lies before it. Our own claim, if it differs.
-    pub(super) fn certify(&mut self, claim: CheckpointClaim) -> Option<CheckpointClaim> {
+    pub(super) fn certify(&mut self, claim: CheckpointClaim, node: NodeId) -> Option<CheckpointClaim> {
         if self.certified.len() == KEPT_PER_SIGNER {
             self.certified.pop_front();
         }
         self.certified.push_back(claim);
-        let ours = self.own.iter().find(|ours| ours.seq == claim.seq).copied();
+        let ours = self.settle(claim, node);
         self.forget_before(claim.seq);
-        ours.filter(|ours| ours.digest != claim.digest)
+        ours
+    }
+
+    /// A quorum signed `claim`. Our own claim, if it differs: then none that we made is of the state that we will have.
+    pub(super) fn settle(&mut self, claim: CheckpointClaim, node: NodeId) -> Option<CheckpointClaim> {
+        let is_other = |ours: &&CheckpointClaim| ours.seq == claim.seq && ours.digest != claim.digest;
+        let ours = self.own.iter().find(is_other).copied();
+        if ours.is_some() {
+            self.disown(node);
+        }
+        ours
+    }
+
+    /// The state that our own claims were about turned out to be wrong, and will be replaced.
+    pub(super) fn disown(&mut self, node: NodeId) {
+        if active(Mutant::WrongClaimsKept) {
+            return;
+        }
+        self.own.clear();
+        if let Some(signed) = self.signed.get_mut(node.index()) {
+            signed.clear();
+        }
     }
 
     /// The stable claim that `ours`, made later, contradicts.

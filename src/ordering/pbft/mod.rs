@@ -403,7 +403,7 @@ impl Pbft {
     }
 
     fn adopt_stable(&mut self, claim: CheckpointClaim, proof: Vec<SignedCheckpoint>, out: &mut Outbox) {
-        if let Some(ours) = self.checkpoints.certify(claim) {
+        if let Some(ours) = self.checkpoints.certify(claim, self.config.node) {
             out.push(Effect::Diverged { stable: claim, ours });
         }
         self.stable = claim;
@@ -515,6 +515,7 @@ impl OrderingProtocol for Pbft {
     fn on_own_checkpoint(&mut self, _: Time, claim: CheckpointClaim, out: &mut Outbox) {
         if claim.seq <= self.stable.seq {
             if let Some(stable) = self.checkpoints.contradicted(claim) {
+                self.checkpoints.disown(self.config.node);
                 out.push(Effect::Diverged { stable, ours: claim });
             }
             return;

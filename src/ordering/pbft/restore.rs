@@ -37,14 +37,19 @@ impl Pbft {
             }
             Record::Vote(_) if active(Mutant::VoteRecordForgotten) => {}
             Record::Vote(vote) => self.take_vote(vote),
-            Record::Checkpoint(checkpoint) if checkpoint.claim().seq > self.stable.seq => {
-                self.checkpoints.restore_own(self.config.node, *checkpoint);
+            Record::Checkpoint(checkpoint) => {
+                let (node, stable) = (self.config.node, self.stable.seq);
+                self.checkpoints.restore_own(node, *checkpoint, stable);
             }
             Record::Stable { claim, proof } if claim.seq > self.stable.seq => {
                 self.stable = *claim;
                 self.proof.clone_from(proof);
-                self.checkpoints.certify(*claim);
+                self.checkpoints.certify(*claim, self.config.node);
                 self.restore_low();
+            }
+            // Known before: where it lies in the log, it may have contradicted what was said until then.
+            Record::Stable { claim, .. } => {
+                self.checkpoints.settle(*claim, self.config.node);
             }
             Record::View(view) if *view > self.view && !active(Mutant::ViewRecordForgotten) => {
                 self.view = *view;
@@ -66,7 +71,7 @@ impl Pbft {
         if start.stable.seq > self.stable.seq {
             self.stable = start.stable;
             self.proof.clone_from(&start.proof);
-            self.checkpoints.certify(start.stable);
+            self.checkpoints.certify(start.stable, self.config.node);
             self.restore_low();
         }
         self.restore_ahead();

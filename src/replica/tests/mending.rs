@@ -5,9 +5,8 @@ use crate::decision_log::LoggedDecisions;
 
 /// Replica 0, that got the state after place 100 and has to execute up to 120 what its log alone holds.
 fn bench() -> Bench {
-    let mut bench = Bench::new();
     let log = ChainedLog::new(Digester::new(CLUSTER)).keep_for_peers(0);
-    bench.replica.decision_log = log.on_disk(true);
+    let mut bench = Bench::with(StateRule::ALWAYS, log.on_disk(true));
     let target = checkpoint(100);
     bench.fall_behind(105);
     bench.offer(1, &target);
@@ -31,7 +30,7 @@ fn bench() -> Bench {
 impl Bench {
     /// The log gives back so many decisions of what is read for execution.
     fn read_back(&mut self, count: usize) {
-        let read = std::mem::take(&mut self.reads);
+        let read = std::mem::take(&mut self.wanted);
         for range in read.into_iter().filter(|range| range.to.is_none()) {
             let places = range.first.get()..range.first.get() + range.digests.len() as u64;
             let logged = LoggedDecisions {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{Broken, Rule};
 use crate::messages::{CheckpointClaim, Frame, FrameKey, Proposal, TakenCheckpoint};
-use crate::types::Digest;
+use crate::types::{Digest, SeqNo};
 
 /// Below a client's newest executed number, so many numbers may still be executed.
 const WINDOW: u64 = 64;
@@ -165,6 +165,13 @@ impl Agreement {
         }
     }
 
+    /// The checkpoint with a state that correct replicas took at this place.
+    pub(in crate::sim) fn right(&self, seq: u64) -> Option<CheckpointClaim> {
+        let digest = *self.checkpoints.get(&seq)?;
+        let seq = SeqNo::new(seq);
+        Some(CheckpointClaim { seq, digest })
+    }
+
     /// A correct replica replaced its state by that of a checkpoint, which must be one that a correct replica took.
     pub(in crate::sim) fn installed(&mut self, host: usize, claim: CheckpointClaim) -> Result<(), Broken> {
         self.adopt(host, claim).ok_or_else(|| {
@@ -198,6 +205,14 @@ impl Agreement {
             let what = format!("host {host} starts from {claim:?}, which no correct replica took");
             (Rule::Recovery, what)
         })
+    }
+
+    /// A replica starts again from a wrong state: what it executes from here on is right all the same.
+    pub(in crate::sim) fn starts_wrong(&mut self, host: usize, seq: u64) {
+        if let Some(history) = self.histories.get(&seq) {
+            self.hosts[host].clients.clone_from(history);
+        }
+        self.hosts[host].last = seq;
     }
 
     /// The last place that any correct replica executed.

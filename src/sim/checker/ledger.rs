@@ -42,7 +42,11 @@ pub(in crate::sim) struct Ledger {
     answers: Answers,
     /// The last place and the last view that it spoke of before its disk lost that.
     forgot: Option<(u64, u64)>,
+    /// It may have spoken of places up to here before: a window after its last stable checkpoint then.
+    reach: u64,
     stable: u64,
+    /// The last stable checkpoint that its disk holds.
+    stable_durable: u64,
 }
 
 impl Ledger {
@@ -68,7 +72,9 @@ impl Ledger {
             views: Views::new(node, n),
             answers: Answers::new(n, donor),
             forgot: None,
+            reach: 0,
             stable: 0,
+            stable_durable: 0,
         }
     }
 
@@ -236,6 +242,7 @@ impl Ledger {
             Record::Decision { seq, digest, .. } => {
                 self.decisions_durable.insert((seq.get(), *digest));
             }
+            Record::Stable { claim, .. } => self.stable_durable = self.stable_durable.max(claim.seq.get()),
             // A batch that was fetched binds nobody.
             _ => {}
         }
@@ -253,6 +260,22 @@ impl Ledger {
         let place = self.said.keys().map(|(_, (_, seq))| *seq).max().unwrap_or(0);
         let view = self.view_change.as_ref().map_or(0, |said| said.view);
         self.forgot = Some((place, view));
+        self.reach = self.stable + self.window;
+        self.stable_durable = 0;
+    }
+
+    /// This replica says that what it forgot does not matter any more. It must be so after its next start as well.
+    pub(in crate::sim) fn votes_again(&self) -> Result<(), Broken> {
+        match self.stable_durable >= self.reach {
+            true => Ok(()),
+            false => Err((
+                Rule::Abstention,
+                format!(
+                    "r{} votes again when its disk knows of a stable checkpoint at s{}; it may have spoken of what comes before s{}",
+                    self.node, self.stable_durable, self.reach
+                ),
+            )),
+        }
     }
 
     /// What this replica says now is not about what it said before its disk lost that: at most where the stable checkpoint
@@ -270,8 +293,10 @@ impl Ledger {
         }
     }
 
-    /// This replica starts again, and has read these records: what it heard is forgotten, but for what it committed to.
-    pub(in crate::sim) fn restarted(&mut self, records: &[Record]) {
+    /// This replica starts again from the image of a checkpoint, and has read these records: what it heard is forgotten, but for what it
+    /// committed to.
+    pub(in crate::sim) fn restarted(&mut self, image: u64, records: &[Record]) {
+        self.stable_durable = self.stable_durable.max(image);
         records.iter().for_each(|record| self.on_disk(record));
         self.views.restarted(self.view_durable);
         let committed = &self.commits_durable;

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`ledger`](self) | what each correct replica hears, logs, says | votes before they are durable, two votes for one place, commits, views and stable checkpoints without a quorum of distinct signers, votes outside the window, or about what a damaged disk forgot |
 //! | lasting | what correct replicas vote for, view after view | another batch where one may be committed |
+//! | donors | what correct replicas offer and give to those that fetch a state | a state that was offered and is gone, or is another one |
 //! | agreement | what correct replicas execute | two batches at one place, gaps, frames no client sent, frames executed twice, replies and checkpoints that differ |
 //! | [`linearizability`] | the history that clients see | results that no order of the operations explains |
 //! | effort | what each correct replica verifies because of each other one | more signatures than that one may have verified |
@@ -11,6 +12,7 @@
 
 mod agreement;
 mod answers;
+mod donors;
 mod effort;
 mod lasting;
 mod ledger;
@@ -18,6 +20,7 @@ pub mod linearizability;
 mod views;
 
 pub(super) use agreement::Agreement;
+pub(super) use donors::Donors;
 pub(super) use effort::Efforts;
 pub(super) use lasting::Lasting;
 pub(super) use ledger::Ledger;
@@ -73,7 +76,9 @@ pub enum Rule {
     Evidence,
     /// A replica whose disk lost what it promised says nothing of what that was about.
     Abstention,
-    /// A replica whose disk kept what was acknowledged starts again, with all of it; one whose disk is empty does not start.
+    /// The state of a checkpoint that was offered is given to who asks for it in time, and is the one that correct replicas had.
+    Donors,
+    /// A replica whose disk kept what was acknowledged starts again, with all of it, and from no state that a quorum contradicted; one whose disk is empty does not start.
     Recovery,
     /// No assertion of the protocol fails.
     NoPanic,

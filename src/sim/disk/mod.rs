@@ -65,8 +65,11 @@ enum Task {
         view: View,
         gone: Vec<u64>,
     },
-    Image(SeqNo, Bytes),
+    /// An own image, given after so many states from others had been installed.
+    Image(u64, SeqNo, Bytes),
+    Disown,
     Adopt(SeqNo),
+    Installed,
     Forget(SeqNo, Vec<SeqNo>),
 }
 
@@ -108,6 +111,10 @@ pub(super) struct SimDisk {
     sync_fails: bool,
     /// The own image that has pieces of one that comes.
     basis: Option<Basis<Bytes>>,
+    /// How many states execution has read, and how many of them the keeper knows of.
+    installed: (u64, u64),
+    /// The state that execution has is about to be replaced.
+    is_replaced: bool,
 }
 
 impl SimDisk {
@@ -141,6 +148,8 @@ impl SimDisk {
             full_until: Time::START,
             sync_fails: false,
             basis: None,
+            installed: (0, 0),
+            is_replaced: false,
         }
     }
 
@@ -183,7 +192,13 @@ impl SimDisk {
         let (seq, mut bytes) = (contents.claim().seq, Vec::new());
         let seed = self.platter.superblock.seed;
         image::write_to(&mut bytes, contents, seed, CHUNK_BYTES).expect("memory takes everything");
-        self.ask(now, Task::Image(seq, bytes.into()));
+        self.ask(now, Task::Image(self.installed.0, seq, bytes.into()));
+    }
+
+    /// Execution has read an image that came from others.
+    pub fn installed(&mut self, now: Time) {
+        self.installed.0 += 1;
+        self.ask(now, Task::Installed);
     }
 
     /// Syncs that start before `until` take `factor` times as long.
@@ -350,7 +365,11 @@ impl SimDisk {
                 self.spare.extend(gone);
             }
             Task::Image(..) if is_full => self.hit("no space for an image"),
-            Task::Image(seq, bytes) => {
+            // Of a state that was replaced, or is being.
+            Task::Image(installed, ..) if self.is_replaced || installed != self.installed.1 => {
+                self.hit("image of a replaced state dropped");
+            }
+            Task::Image(_, seq, bytes) => {
                 self.platter.images.insert(seq, bytes);
                 let last = self.platter.superblock.image;
                 if seq > last || !self.platter.images.contains_key(&last) {
@@ -358,7 +377,17 @@ impl SimDisk {
                 }
                 return Some(seq);
             }
-            Task::Adopt(seq) => self.adopt(seq),
+            Task::Disown => self.is_replaced = true,
+            Task::Adopt(seq) => {
+                self.is_replaced = true;
+                self.platter.update(|superblock| superblock.image = seq);
+                // Later ones are of the state that it replaces.
+                self.platter.images.retain(|kept, _| *kept <= seq);
+            }
+            Task::Installed => {
+                self.is_replaced = false;
+                self.installed.1 += 1;
+            }
             Task::Forget(before, but) => {
                 let is_needed = |kept: &SeqNo| *kept >= before || but.contains(kept);
                 self.platter.images.retain(|kept, _| is_needed(kept));
@@ -371,12 +400,6 @@ impl SimDisk {
         self.platter.segments.insert(index, contents);
         self.asked = None;
         self.writer.add_segment(index);
-    }
-
-    /// An image that came from others: later ones are of the state that it replaces.
-    fn adopt(&mut self, seq: SeqNo) {
-        self.platter.update(|superblock| superblock.image = seq);
-        self.platter.images.retain(|kept, _| *kept <= seq);
     }
 
     /// The power goes: what was under way may be there, or not, or in part.
@@ -452,8 +475,21 @@ impl SimDisk {
                 }
             }
             // In its place, and not yet named by the superblock.
-            Some(Task::Image(seq, bytes)) if fate == 0 => {
+            Some(Task::Image(installed, seq, bytes))
+                if fate == 0 && !self.is_replaced && installed == self.installed.1 =>
+            {
                 self.platter.images.insert(seq, bytes);
+            }
+            // Named by the superblock, and later ones not removed yet, or not all of them.
+            Some(Task::Adopt(seq)) if fate != 2 => {
+                self.platter.update(|superblock| superblock.image = seq);
+                let left: Vec<SeqNo> = self.platter.images.keys().copied().collect();
+                for later in left.into_iter().filter(|left| *left > seq) {
+                    self.hit("later image left beside an adopted one");
+                    if self.dice.chance(30) {
+                        self.platter.images.remove(&later);
+                    }
+                }
             }
             _ => {}
         }

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+use crate::crypto::Digester;
+use crate::messages::CheckpointClaim;
 use crate::sim::Dice;
-use crate::storage::image::ImageFile;
+use crate::storage::image::{ImageFile, claim_of};
 use crate::storage::restart::Medium;
 use crate::storage::{BLOCK_BYTES, Found, StorageError, Superblock};
 use crate::types::{ClusterId, Epoch, NodeId, SeqNo, View};
@@ -198,6 +200,26 @@ impl Platter {
         }
     }
 
+    /// Flips one bit of the log, before its last group.
+    pub fn rot_log(&mut self, dice: &mut Dice) -> Rot {
+        let (first, (last, end)) = (self.superblock.log_start, self.log_end);
+        let count = self.segments.range(first..=last.max(first)).count() as u64;
+        let place = dice.below(count) as usize;
+        let Some((index, contents)) = self.segments.range_mut(first..=last.max(first)).nth(place) else {
+            return Rot::Nothing;
+        };
+        let until = match *index == last {
+            true => end.min(contents.len()),
+            false => contents.len(),
+        };
+        if until == 0 {
+            return Rot::Nothing;
+        }
+        let at = dice.below(until as u64) as usize;
+        contents[at] ^= 1 << dice.below(8);
+        Rot::Log
+    }
+
     pub fn image_path(&self, seq: SeqNo) -> PathBuf {
         self.path.join(format!("images/{:016}", seq.get()))
     }
@@ -236,6 +258,16 @@ impl Medium for Platter {
         let path = self.image_path(seq);
         let bytes = self.images.get(&seq).cloned().unwrap_or_default();
         ImageFile::of(&path, bytes, self.superblock.seed)
+    }
+
+    fn image_claim(&self, seq: SeqNo, digester: &Digester) -> Result<CheckpointClaim, StorageError> {
+        let bytes = self.images.get(&seq).cloned().unwrap_or_default();
+        claim_of(&self.image_path(seq), &bytes, self.superblock.seed, digester)
+    }
+
+    fn forget_images_after(&mut self, seq: SeqNo) -> Result<(), StorageError> {
+        self.images.retain(|kept, _| *kept <= seq);
+        Ok(())
     }
 
     fn set_image_aside(&mut self, seq: SeqNo) -> Result<(), StorageError> {

@@ -57,8 +57,11 @@ impl SimDisk {
                 self.ask(now, Task::Forget(before, but));
                 Vec::new()
             }
-            // Images stay until they are forgotten.
-            ImageTask::Install(_) | ImageTask::Hold(_) => Vec::new(),
+            ImageTask::Disown => {
+                self.ask(now, Task::Disown);
+                Vec::new()
+            }
+            ImageTask::Install(_) => Vec::new(),
         }
     }
 

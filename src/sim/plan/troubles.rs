@@ -123,6 +123,80 @@ impl Plan {
         lost
     }
 
+    /// Some of the disks that would rot belong to hosts whose state goes wrong instead, or lose all, or a part of the log that votes are in.
+    /// Whoever lost something may lose power again while it comes back, just when it is there, or later.
+    pub(super) fn plan_aftermath(&mut self, dice: &mut Dice, lost: &[usize]) {
+        let (mut later, mut forgetful) = (Vec::new(), Vec::new());
+        for (at, fault) in &mut self.faults {
+            if let Fault::Rot { host, back } = *fault {
+                *fault = match dice.below(10) {
+                    0..3 => Fault::WrongState { host },
+                    3..6 => Fault::RotLog { host, back },
+                    6 => Fault::Wipe { host, back },
+                    _ => Fault::Rot { host, back },
+                };
+            }
+            let host = match *fault {
+                Fault::RotLog { host, back } | Fault::Wipe { host, back } => {
+                    forgetful.push((*at, host, back));
+                    host
+                }
+                Fault::WrongState { host } | Fault::Rot { host, .. } | Fault::RollBack { host, .. } => host,
+                _ => continue,
+            };
+            if lost.contains(&host) && dice.chance(50) {
+                later.push((*at, host));
+            }
+        }
+        for (at, host, back) in forgetful {
+            self.plan_forgetting(dice, at, host, back);
+        }
+        for (from, host) in later {
+            for _ in 0..dice.between(0, 2) {
+                let pause = dice.millis(1, 300);
+                self.relapses.push((host, pause));
+            }
+            let mut at = from;
+            for _ in 0..dice.between(0, 3) {
+                let left = self.busy_until.since(at).as_millis() as u64;
+                at = at.after(dice.millis(1, left.max(2)));
+                let back = Some(at.after(dice.millis(1, 300)).min(self.calm_from));
+                self.faults.push((at, Fault::Crash { host, back }));
+            }
+        }
+    }
+
+    /// What a host forgets matters most if it said it to nobody else, or if those that it hears of first afterwards know least.
+    fn plan_forgetting(&mut self, dice: &mut Dice, at: Time, host: usize, back: Time) {
+        let timeouts = |count: u64| self.knobs.timings.timeout * count as u32;
+        let before = |long: Duration| Time::from_nanos(at.as_nanos().saturating_sub(long.as_nanos() as u64));
+        match dice.below(3) {
+            0 => {
+                // It asks for a view that nobody else asks for.
+                let from = before(timeouts(dice.between(2, 6)));
+                let sides = (0..self.knobs.replicas).partition(|other| *other == host);
+                self.cut(from, at, sides, true);
+            }
+            1 => {
+                let straggler =
+                    (host + dice.between(1, self.knobs.replicas as u64 - 1) as usize) % self.knobs.replicas;
+                let from = match dice.chance(50) {
+                    true => Time::START,
+                    false => before(timeouts(dice.between(2, 20))),
+                };
+                let sides = (0..self.knobs.replicas).partition(|other| *other == straggler);
+                self.cut(from, back, sides, true);
+                let until = back
+                    .after(2 * self.knobs.timings.status_period)
+                    .min(self.calm_from);
+                let few = [host, straggler];
+                let sides = (0..self.knobs.replicas).partition(|other| few.contains(other));
+                self.cut(back, until, sides, true);
+            }
+            _ => {}
+        }
+    }
+
     /// Hosts crash and come back: one, some or all at once, now and then one again and again.
     pub(super) fn plan_outages(&mut self, dice: &mut Dice, gone: &[usize]) {
         let hosts: Vec<usize> = (0..self.knobs.replicas)

@@ -1,6 +1,7 @@
+use super::events::Event;
 use super::{Tampering, World};
 use crate::execution::Application;
-use crate::sim::disk::Unreadable;
+use crate::sim::disk::{Platter, Unreadable};
 use crate::sim::plan::Fault;
 use crate::types::Time;
 
@@ -27,6 +28,23 @@ impl<A: Application> World<A> {
         }
     }
 
+    /// A host that has just got over something may lose power at once, before or after what it did is on disk.
+    pub(super) fn relapse(&mut self, host: usize) {
+        let Some(place) = self.relapses.iter().position(|(relapsing, _)| *relapsing == host) else {
+            return;
+        };
+        let (_, pause) = self.relapses.swap_remove(place);
+        let (_, sync_us) = self.knobs.sync_us;
+        let at = match self.dice.chance(50) {
+            true => self.now,
+            false => self.now.after(self.dice.micros(0, 4 * sync_us)),
+        };
+        let back = Some(at.after(pause));
+        self.hit("relapse", 1);
+        self.faults.push(Fault::Crash { host, back });
+        self.plan(at, Event::Fault(self.faults.len() - 1));
+    }
+
     /// Lets a fault strike now.
     pub(in crate::sim) fn strike(&mut self, fault: &Fault) {
         self.tell(|_| format!("{fault:?}"));
@@ -37,7 +55,12 @@ impl<A: Application> World<A> {
                 self.hosts[*host].sim.disk.fail_sync();
                 self.hosts[*host].back = *back;
             }
-            Fault::Rot { host, back } => self.take_down(*host, Some(*back), "disk rots", Self::rot),
+            Fault::Rot { host, back } => self.take_down(*host, Some(*back), "disk rots", |world, host| {
+                world.rot(host, Platter::rot);
+            }),
+            Fault::RotLog { host, back } => self.take_down(*host, Some(*back), "log rots", |world, host| {
+                world.rot(host, Platter::rot_log);
+            }),
             Fault::Wipe { host, back } => self.take_down(*host, Some(*back), "disk wiped", |world, host| {
                 world.tamper(host, |_, platter| {
                     platter.wipe();
@@ -61,6 +84,7 @@ impl<A: Application> World<A> {
                     });
                 });
             }
+            Fault::WrongState { host } => self.hosts[*host].sim.misexecute(),
             Fault::SlowDisk { host, factor, until } => {
                 self.hit("slow disk", 1);
                 self.hosts[*host].sim.disk.slow_down(*factor, *until);

@@ -67,10 +67,13 @@ impl<A: Application> World<A> {
             if !host.is_correct || !host.is_up {
                 continue;
             }
-            let claim = host.sim.digest_now();
+            let (claim, is_wrong) = (host.sim.digest_now(), host.is_wrong);
             let frames = host.sim.replica.pool().pending_frames();
-            let equal = self.agreement.state(index, claim);
-            self.judge(equal);
+            // A state that is wrong is found out at the next checkpoint, which may not have come.
+            if !is_wrong {
+                let equal = self.agreement.state(index, claim);
+                self.judge(equal);
+            }
             let is_behind = self.agreement.executed_by(index) < self.agreement.decided();
             if must_be_empty && !is_behind && frames > 0 {
                 let standing = self.standing(index);

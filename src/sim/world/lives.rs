@@ -6,7 +6,9 @@ use super::events::Event;
 use super::{Clock, Tampering, World};
 use crate::execution::Application;
 use crate::log_transfer::LogTransferState;
+use crate::messages::CheckpointClaim;
 use crate::ordering::OrderingProtocol;
+use crate::protocol::Record;
 use crate::replica::{ExecutionPhase, TransferPhase};
 use crate::sim::checker::{Efforts, Rule};
 use crate::sim::disk::{DiskEvent, Rot};
@@ -15,7 +17,7 @@ use crate::sim::replica::{Durable, ReadBack, SimReplica};
 use crate::state_transfer::StateTransferState;
 use crate::storage::StorageError;
 use crate::storage::restart::Restored;
-use crate::types::Time;
+use crate::types::{SeqNo, Time};
 
 /// What goes on at a host, as bits.
 const VIEW_CHANGE: u8 = 1;
@@ -158,7 +160,7 @@ impl<A: Application> World<A> {
             let what = format!("host {index} refuses to start, although its disk is sound: {error}");
             return self.break_rule(Rule::Recovery, what);
         }
-        if self.dice.chance(50) {
+        if self.dice.chance(80) {
             // An operator says that the directory is lost.
             let seed = self.dice.throw();
             let host = &mut self.hosts[index];
@@ -189,17 +191,18 @@ impl<A: Application> World<A> {
             );
             return self.break_rule(Rule::Recovery, what);
         }
-        host.ledger.restarted(&read_back.records);
+        let image = restored.image.map_or(0, |claim| claim.seq.get());
+        host.ledger.restarted(image, &read_back.records);
         restored
             .claims
             .iter()
             .for_each(|taken| host.ledger.took(taken.claim));
-        for taken in &restored.claims {
+        self.judge_images(index, restored, read_back);
+        let is_wrong = self.hosts[index].is_wrong;
+        for taken in restored.claims.iter().filter(|_| !is_wrong) {
             let equal = self.agreement.checkpoint(index, taken);
             self.judge(equal);
         }
-        let known = self.agreement.restarted(index, restored.image);
-        self.judge(known);
         for decision in &read_back.replayed {
             let host = &self.hosts[index];
             let certified = host.ledger.executes(decision.seq.get(), decision.batch.digest);
@@ -207,6 +210,39 @@ impl<A: Application> World<A> {
             let agreed = self.agreement.executes(index, decision);
             self.judge(agreed);
         }
+    }
+
+    /// A host starts from the image of a checkpoint that a correct replica took, or from a wrong one that no quorum contradicted yet.
+    fn judge_images(&mut self, index: usize, restored: &Restored, read_back: &ReadBack) {
+        let host = &mut self.hosts[index];
+        host.donors.starts_again();
+        if host.tampering != Tampering::None {
+            host.donors.rots();
+        }
+        if let Some(begun) = restored.image {
+            if is_contradicted(&read_back.records, begun) {
+                let what = format!("host {index} starts from {begun:?}, which its own log contradicts");
+                return self.break_rule(Rule::Recovery, what);
+            }
+        }
+        let begun = restored.image.map_or(SeqNo::ZERO, |claim| claim.seq);
+        let begun = begun.max(host.sim.disk.platter.superblock.image);
+        let later = host.sim.disk.platter.images.keys().find(|seq| **seq > begun);
+        if let Some(later) = later {
+            let what = format!("host {index} starts from s{begun} and leaves the image of s{later}");
+            return self.break_rule(Rule::Recovery, what);
+        }
+        let is_right = restored
+            .image
+            .is_none_or(|claim| self.agreement.right(claim.seq.get()) == Some(claim));
+        if host.is_wrong && !is_right {
+            // It was not found out.
+            self.agreement.starts_wrong(index, begun.get());
+            return self.hit("restart from a wrong state", 1);
+        }
+        host.is_wrong = false;
+        let known = self.agreement.restarted(index, restored.image);
+        self.judge(known);
     }
 
     /// Does something to the disk of a host that is down.
@@ -222,10 +258,14 @@ impl<A: Application> World<A> {
     }
 
     /// Flips a bit of a disk that holds what was acknowledged.
-    pub(super) fn rot(&mut self, index: usize) {
+    pub(super) fn rot(
+        &mut self,
+        index: usize,
+        how: impl FnOnce(&mut super::Platter, &mut super::Dice) -> Rot,
+    ) {
         let mut hit = Rot::Nothing;
         self.tamper(index, |dice, platter| {
-            hit = platter.rot(dice);
+            hit = how(platter, dice);
             match hit {
                 Rot::Nothing => Tampering::None,
                 Rot::LogEnd => Tampering::Forgetful,
@@ -275,4 +315,26 @@ impl<A: Application> World<A> {
             }
         }
     }
+}
+
+/// Whether a replica's log says that the state of a checkpoint is wrong: a quorum signed another one, or another one than what the replica
+/// signed before it, and this one was signed before the replica knew.
+fn is_contradicted(records: &[Record], begun: CheckpointClaim) -> bool {
+    let signed = |record: &Record| match record {
+        Record::Checkpoint(signed) => Some(signed.claim()),
+        _ => None,
+    };
+    (0..records.len()).any(|at| {
+        let Record::Stable { claim, .. } = &records[at] else {
+            return false;
+        };
+        // It may have been written again since, behind what was signed of the right state.
+        let is_same =
+            |record: &Record| matches!(record, Record::Stable { claim: other, .. } if other == claim);
+        let is_first = !records[..at].iter().any(is_same);
+        let mut before = records[..at].iter().filter_map(signed);
+        let was_wrong = before.clone().any(|own| own.seq == claim.seq && own != *claim);
+        let is_later = begun.seq >= claim.seq && before.any(|own| own == begun);
+        (claim.seq == begun.seq && *claim != begun) || (is_first && was_wrong && is_later)
+    })
 }

@@ -18,6 +18,8 @@ use crate::types::{ClientId, NodeId};
 impl<A: Application> World<A> {
     pub(super) fn carry_out(&mut self, index: usize, said: Said) {
         let is_correct = self.hosts[index].is_correct;
+        // What it votes for is none the worse for a wrong state.
+        let is_right = is_correct && !self.hosts[index].is_wrong;
         match said {
             Said::ToReplicas { to, message } => self.say(index, to, message),
             Said::ToClient { to, message } => self.answer(index, to, message),
@@ -33,11 +35,11 @@ impl<A: Application> World<A> {
                     self.judge(agreed);
                 }
             }
-            Said::Executed { seq, operations } if is_correct => {
+            Said::Executed { seq, operations } if is_right => {
                 let once = self.agreement.executed(index, seq.get(), operations);
                 self.judge(once);
             }
-            Said::Reply { key, body } if is_correct => {
+            Said::Reply { key, body } if is_right => {
                 let equal = self.agreement.replies(index, key, &body);
                 self.judge(equal);
             }
@@ -46,6 +48,9 @@ impl<A: Application> World<A> {
                     self.hit("light checkpoint", 1);
                 }
                 self.hosts[index].ledger.took(taken.claim);
+                if !is_right {
+                    return;
+                }
                 let equal = self.agreement.checkpoint(index, &taken);
                 self.judge(equal);
             }
@@ -53,6 +58,16 @@ impl<A: Application> World<A> {
             Said::Stable(claim) if is_correct => {
                 let certified = self.hosts[index].ledger.holds_stable(claim);
                 self.judge(certified);
+            }
+            Said::Misexecuted => {
+                self.hit("state gone wrong", 1);
+                self.tell(|_| format!("host {index} has a wrong state"));
+                self.hosts[index].is_wrong = true;
+            }
+            Said::Diverged { .. } if is_correct && !is_right => {
+                self.hit("wrong state found out", 1);
+                self.tell(|_| format!("host {index} finds that its state is wrong"));
+                self.hosts[index].donors.starts_again();
             }
             Said::Diverged { ours } if is_correct => {
                 let what = format!("host {index} found that its state {ours:?} is not the quorum's");
@@ -63,11 +78,19 @@ impl<A: Application> World<A> {
                 if is_correct {
                     let known = self.agreement.installed(index, claim);
                     self.judge(known);
+                    self.hosts[index].is_wrong = false;
+                    self.hosts[index].donors.starts_again();
+                    self.relapse(index);
                 }
             }
             Said::AbstentionOver => {
                 self.hit("abstention over", 1);
                 self.tell(|_| format!("host {index} votes again"));
+                if is_correct {
+                    let is_over = self.hosts[index].ledger.votes_again();
+                    self.judge(is_over);
+                }
+                self.relapse(index);
             }
             Said::Verified {
                 from,
@@ -96,6 +119,7 @@ impl<A: Application> World<A> {
             if let Recipients::One(to) = to {
                 let within = self.hosts[index].ledger.gives(self.now, to, &checked);
                 self.judge(within);
+                self.judge_donor(index, to, &checked);
             }
             let hosts = &self.hosts;
             let lasts = self.lasting.says(index, &checked, |host| hosts[host].is_correct);
@@ -123,6 +147,17 @@ impl<A: Application> World<A> {
                 }
             }
         }
+    }
+
+    fn judge_donor(&mut self, index: usize, to: NodeId, message: &Checked<SystemMessage>) {
+        let is_fair = self.hosts.get(to.index()).is_some_and(|peer| peer.is_correct);
+        let (host, agreement) = (&mut self.hosts[index], &self.agreement);
+        if host.is_wrong || !is_fair {
+            return;
+        }
+        let local = host.local(self.now);
+        let given = host.donors.says(local, to, message, |seq| agreement.right(seq));
+        self.judge(given);
     }
 
     /// Faulty replicas know of each other's lies at once.

@@ -38,6 +38,7 @@ fn start(images: &Path) -> Life {
         receiving: None,
         basis: None,
         open: VecDeque::new(),
+        open_max: 4,
     };
     Life { work, keeper }
 }
@@ -73,8 +74,9 @@ impl Life {
         // A task that was done again tells again: what counts is what there is at the end.
         let found: Vec<Bytes> = told
             .drain(..)
-            .map(|event| match event {
-                ImageEvent::Found(chunk) => chunk,
+            .filter_map(|event| match event {
+                ImageEvent::Found(chunk) => Some(chunk),
+                ImageEvent::Reusable { .. } => None,
                 other => panic!("{other:?}"),
             })
             .collect();
@@ -269,4 +271,94 @@ fn a_damaged_own_image_gives_what_is_sound_and_another_state_nothing() {
     damaged[30] ^= 1;
     fs::write(&path, &damaged).unwrap();
     assert!(copy_own(&mut start(directory.path()), &own).0.is_empty());
+}
+
+/// What a peer gets of an image.
+fn given(life: &mut Life, seq: SeqNo) -> Vec<Bytes> {
+    let range = PieceRange {
+        seq: seq.get(),
+        piece: PieceRange::HEAD,
+        offset: 0,
+        until: 0,
+    };
+    let (to, bytes_max) = (crate::types::NodeId::new(1), 1 << 20);
+    let mut told = Vec::new();
+    life.run(&ImageTask::Read { to, range, bytes_max }, &mut told)
+        .unwrap();
+    let chunks = told.into_iter().map(|event| match event {
+        ImageEvent::Chunk { bytes, .. } => bytes,
+        other => panic!("{other:?}"),
+    });
+    chunks.collect()
+}
+
+#[test]
+fn what_came_in_the_place_of_an_image_that_is_open_is_what_peers_get() {
+    let directory = TempDir::new().unwrap();
+    let own = kv_checkpoint(6, &PUTS, 4096);
+    write_own(directory.path(), &own);
+    let name = |seq: SeqNo| directory.path().join(format!("{:016}", seq.get()));
+    // The place at which another state will come.
+    fs::rename(name(OWN), name(SEQ)).unwrap();
+    let mut life = start(directory.path());
+    assert_eq!(given(&mut life, SEQ), own.chunks[..2]);
+    assert_eq!(
+        life.receive().unwrap(),
+        chunks(),
+        "execution gets the one that came"
+    );
+    assert_eq!(given(&mut life, SEQ), chunks()[..2]);
+}
+
+#[test]
+fn an_open_image_is_given_only_while_its_name_names_it() {
+    let directory = TempDir::new().unwrap();
+    let (first, second) = (kv_checkpoint(6, &PUTS, 4096), kv_checkpoint(6, &PUTS[1..], 4096));
+    let (gone, name) = (
+        vec![Bytes::new()],
+        directory.path().join(format!("{:016}", OWN.get())),
+    );
+    write_own(directory.path(), &first);
+    let mut life = start(directory.path());
+    assert_eq!(given(&mut life, OWN), first.chunks[..2]);
+    fs::remove_file(&name).unwrap();
+    assert_eq!(given(&mut life, OWN), gone, "the keeper removed it");
+    write_own(directory.path(), &second);
+    assert_eq!(given(&mut life, OWN), second.chunks[..2]);
+    // As the keeper puts an own image into its place: by name.
+    fs::rename(&name, directory.path().join("aside")).unwrap();
+    write_own(directory.path(), &first);
+    assert_eq!(given(&mut life, OWN), first.chunks[..2]);
+}
+
+#[test]
+fn images_that_are_not_needed_are_not_held_open_and_no_more_than_peers_read() {
+    let directory = TempDir::new().unwrap();
+    let own = kv_checkpoint(6, &PUTS, 4096);
+    let mut life = start(directory.path());
+    let open = |life: &Life| -> Vec<u64> { life.work.open.iter().map(|(seq, _)| seq.get()).collect() };
+    for seq in 31..37 {
+        write_own(directory.path(), &own);
+        let name = |seq: u64| directory.path().join(format!("{seq:016}"));
+        fs::rename(name(OWN.get()), name(seq)).unwrap();
+        given(&mut life, SeqNo::new(seq));
+    }
+    assert_eq!(open(&life), [33, 34, 35, 36], "those that were read last");
+    let (before, but) = (SeqNo::new(36), vec![SeqNo::new(34)]);
+    life.run(&ImageTask::Forget { before, but }, &mut Vec::new())
+        .unwrap();
+    assert_eq!(open(&life), [34, 36]);
+    assert!(matches!(life.keeper.try_recv(), Ok(KeeperTask::Forget(..))));
+    given(&mut life, SeqNo::new(35));
+    life.work.receiving = None;
+    let index = own.index.clone();
+    let seq = SeqNo::new(35);
+    life.run(&ImageTask::Open { seq, index }, &mut Vec::new())
+        .unwrap();
+    life.run(&ImageTask::Complete(seq), &mut Vec::new()).unwrap();
+    assert_eq!(
+        open(&life),
+        [34],
+        "a state that came replaces this one and later ones"
+    );
 }

@@ -230,7 +230,7 @@ impl Life {
                 let directory = &self.work.directory;
                 let (images, seed) = (directory.images_path(), directory.superblock().seed);
                 let written = write_image(&images, seed, Box::new(image));
-                let kept = self.work.run(Task::Written(written));
+                let kept = self.work.run(Task::Written(0, written));
                 self.on_kept(kept)?;
             }
         }

@@ -67,6 +67,29 @@ fn a_replica_whose_state_differs_from_the_quorums_is_told() {
 }
 
 #[test]
+fn what_a_replica_said_of_a_wrong_state_is_not_held_against_the_one_that_replaced_it() {
+    let mut backup = Bench::new(4, 1);
+    for seq in 1..=3 {
+        backup.decide(seq, 'a');
+        backup.own_checkpoint(seq, 'x');
+    }
+    for from in [0, 2] {
+        backup.checkpoint(from, 1, 'k');
+    }
+    let told = backup.checkpoint(3, 1, 'k');
+    assert_eq!(told[0], "diverged s1 k ours x");
+    // The state at 1 comes. A quorum signs the next one before it was executed again here, and the one after it later.
+    for from in [0, 2] {
+        backup.checkpoint(from, 2, 'l');
+    }
+    assert_eq!(backup.checkpoint(3, 2, 'l'), ["stable s2 l by [0, 2, 3]"]);
+    assert_eq!(backup.own_checkpoint(2, 'l'), NOTHING);
+    backup.own_checkpoint(3, 'm');
+    backup.checkpoint(0, 3, 'm');
+    assert_eq!(backup.checkpoint(2, 3, 'm'), ["stable s3 m by [0, 1, 2]"]);
+}
+
+#[test]
 fn a_replica_whose_execution_is_slow_is_told_as_well() {
     let mut backup = Bench::new(4, 1);
     backup.decide(1, 'a');
