@@ -191,8 +191,6 @@ planted! {
     LoansIgnored at Crash,
     /// An image that was offered is not kept until the peer asks.
     HoldSkipped at Crash,
-    /// An image that a restart finds is given to peers as what it should be.
-    FoundImagesBelieved at Disk,
     /// A restart leaves images later than the one that it begins with.
     LaterImagesLeft at Disk,
     /// A restart begins with a state that a quorum has contradicted.
@@ -201,8 +199,6 @@ planted! {
     WrongClaimsKept at Disk,
     /// A replica that forgot which view it asked for votes again in any.
     AbstentionViewForgotten at Disk,
-    /// It takes one other's word for where all of them were.
-    AbstentionHeardTooFew at Disk,
     /// The mark that has it abstain goes before the log holds why.
     AbstentionMarkEarly at Disk,
 }

@@ -124,11 +124,7 @@ impl Abstention {
     /// What has to be passed by a stable checkpoint, and the first view to vote in.
     fn bounds(&self) -> Option<(SeqNo, View)> {
         let heard = || self.reached.iter().flatten();
-        let needed = match active(Mutant::AbstentionHeardTooFew) {
-            true => 1,
-            false => self.needed,
-        };
-        if heard().count() < needed {
+        if heard().count() < self.needed {
             return None;
         }
         let seq = heard().map(|reached| reached.seq).max()?;

@@ -219,11 +219,11 @@ impl<A: Application> World<A> {
         if host.tampering != Tampering::None {
             host.donors.rots();
         }
-        if let Some(begun) = restored.image {
-            if is_contradicted(&read_back.records, begun) {
-                let what = format!("host {index} starts from {begun:?}, which its own log contradicts");
-                return self.break_rule(Rule::Recovery, what);
-            }
+        if let Some(begun) = restored.image
+            && is_contradicted(&read_back.records, begun)
+        {
+            let what = format!("host {index} starts from {begun:?}, which its own log contradicts");
+            return self.break_rule(Rule::Recovery, what);
         }
         let begun = restored.image.map_or(SeqNo::ZERO, |claim| claim.seq);
         let begun = begun.max(host.sim.disk.platter.superblock.image);
