@@ -143,12 +143,13 @@ fn an_answer_that_nobody_waits_for_is_not_executed() {
 }
 
 #[test]
-fn a_log_that_does_not_hold_what_follows_has_a_later_state_brought() {
+fn when_neither_the_log_nor_a_peer_gives_back_what_follows_a_later_state_is_brought() {
     let mut bench = gone_wrong(THIRD, 30, 60);
     install(&mut bench, &checkpoint_of(30, THIRD));
     assert_eq!(bench.wanted.pop().map(|range| range.first), Some(SeqNo::new(31)));
     answer(&mut bench, 31, Vec::new());
-    assert!(bench.replica.awaits_state());
+    assert!(bench.replica.is_mending());
+    bench.wait_ms(1500);
     assert!(matches!(
         bench.replica.transfer_phase(),
         TransferPhase::RunningTransferProtocols {
