@@ -162,8 +162,9 @@ pub struct ChainedLog {
     kept_bytes: usize,
     /// The batches of the decisions before `base` that the persistent log holds.
     logged: VecDeque<Digest>,
-    /// Whether there is a persistent log to read decisions from.
+    /// Whether there is a persistent log to read decisions from, and up to where it was cut.
     has_disk: bool,
+    cut: SeqNo,
     chain: Chain,
     is_proved: bool,
     earlier: Earlier,
@@ -210,6 +211,7 @@ impl ChainedLog {
             kept_bytes: 0,
             logged: VecDeque::new(),
             has_disk: false,
+            cut: SeqNo::ZERO,
             chain: Chain::START,
             is_proved: true,
             earlier: Earlier::default(),
@@ -261,7 +263,8 @@ impl ChainedLog {
         };
         self.kept_bytes -= first.proposal.batch.bytes;
         self.base = first.proposal.seq;
-        if self.has_disk {
+        // What memory alone held is gone with it.
+        if self.has_disk && self.base > self.cut {
             self.logged.push_back(first.proposal.batch.digest);
         }
         true
@@ -308,6 +311,7 @@ impl DecisionLog for ChainedLog {
     }
 
     fn on_cut(&mut self, seq: SeqNo) {
+        self.cut = self.cut.max(seq);
         self.forget_but_for_peers(seq);
         let passed = seq.since(self.floor()).min(self.logged.len() as u64);
         self.logged.drain(..passed as usize);

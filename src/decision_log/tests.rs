@@ -177,3 +177,36 @@ fn decisions_of_another_chain_than_the_images_are_not_named() {
     }
     assert_eq!(log.floor(), other.last());
 }
+
+#[test]
+fn what_memory_held_when_the_log_was_cut_is_not_named_once_memory_lets_it_go() {
+    let mut out = Outbox::new(Lsn::ZERO);
+    let sized = |seq: u64| {
+        let whole = proposal(seq, seq as u8);
+        let batch = Batch {
+            bytes: 10,
+            ..(*whole.batch).clone()
+        };
+        Arc::new(Proposal {
+            batch: Arc::new(batch),
+            ..(*whole).clone()
+        })
+    };
+    let mut log = ChainedLog::new(digester()).keep_bytes(40).on_disk(true);
+    (1..=6).for_each(|seq| log.on_decided(&sized(seq), &mut out));
+    assert_eq!((log.floor().get(), log.base().get()), (0, 2));
+    log.on_cut(SeqNo::new(5));
+    assert_eq!(
+        (log.floor().get(), log.base().get()),
+        (2, 2),
+        "memory has the rest"
+    );
+    log.on_decided(&sized(7), &mut out);
+    assert_eq!((log.floor().get(), log.base().get()), (3, 3));
+    (8..=10).for_each(|seq| log.on_decided(&sized(seq), &mut out));
+    assert_eq!(
+        (log.floor().get(), log.base().get()),
+        (5, 6),
+        "the log has the sixth"
+    );
+}

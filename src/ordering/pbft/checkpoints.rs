@@ -66,6 +66,12 @@ impl Checkpoints {
         self.own.contains(&claim)
     }
 
+    /// Whether we signed another claim for this place.
+    pub(super) fn contradicts_own(&self, claim: CheckpointClaim) -> bool {
+        let is_other = |ours: &CheckpointClaim| ours.seq == claim.seq && ours.digest != claim.digest;
+        self.own.iter().any(is_other)
+    }
+
     /// Takes another replica's checkpoint in.
     pub(super) fn add(
         &mut self,

@@ -524,6 +524,10 @@ impl OrderingProtocol for Pbft {
             // Signed before the last restart.
             return;
         }
+        if self.checkpoints.contradicts_own(claim) {
+            // The state that was lost in the last restart was another one, and what was said of it says nothing of this one.
+            self.checkpoints.disown(self.config.node);
+        }
         let checkpoint = self
             .checkpoints
             .sign(claim, self.config.node, &self.config.signing);

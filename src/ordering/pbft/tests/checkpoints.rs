@@ -90,6 +90,16 @@ fn what_a_replica_said_of_a_wrong_state_is_not_held_against_the_one_that_replace
 }
 
 #[test]
+fn what_was_said_of_a_state_that_a_restart_made_again_and_right_is_not_held_against_it() {
+    let mut backup = Bench::new(4, 1);
+    backup.decide(1, 'a');
+    backup.own_checkpoint(1, 'x');
+    backup.own_checkpoint(1, 'k');
+    backup.checkpoint(0, 1, 'k');
+    assert_eq!(backup.checkpoint(2, 1, 'k'), ["stable s1 k by [0, 1, 2]"]);
+}
+
+#[test]
 fn a_replica_whose_execution_is_slow_is_told_as_well() {
     let mut backup = Bench::new(4, 1);
     backup.decide(1, 'a');
