@@ -127,8 +127,6 @@ planted! {
     RetransmissionSkipped at Net,
     /// What one replica says was decided is transferred.
     LogTailFromOne at Crash,
-    /// A log transfer does not wait for donors that are far away.
-    FarDonorsUnheard at Net,
     /// The pieces of a transferred state are not checked.
     ChunkUnchecked at Byzantine,
     /// What an own image seems to have of another counts as copied whether it was there or not.

@@ -373,8 +373,7 @@ impl RangedLogTransfer {
     /// Whether there is nothing more: some rounds of questions and answers brought nothing new, or ordering goes on by itself.
     fn is_over(&self) -> bool {
         let mut others = self.donors.iter().enumerate();
-        let all_heard = others.all(|(index, donor)| donor.is_heard || index == self.node.index())
-            || active(Mutant::FarDonorsUnheard);
+        let all_heard = others.all(|(index, donor)| donor.is_heard || index == self.node.index());
         let quiet_max = if all_heard { QUIET_TICKS } else { UNHEARD_TICKS };
         (self.settled.is_empty() && self.quiet >= quiet_max) || self.moving >= MOVING_TICKS
     }

@@ -371,6 +371,9 @@ impl Plan {
         };
         (self.knobs.kept_bytes, self.knobs.kept_for_peers) = (0, 0);
         let percent = dice.pick(&[10, 50, 100]);
+        if self.profile == Profile::Byzantine && self.straggler().is_none() {
+            self.plan_straggler(dice);
+        }
         let mut hosts = self.few_correct(dice);
         if let (Some(host), Some(straggler)) = (hosts.first_mut(), self.straggler()) {
             *host = straggler;
