@@ -195,8 +195,6 @@ planted! {
     ContradictedImageBelieved at Disk,
     /// What a replica said of a wrong state is held against the right one.
     WrongClaimsKept at Disk,
-    /// A replica that forgot which view it asked for votes again in any.
-    AbstentionViewForgotten at Disk,
     /// The mark that has it abstain goes before the log holds why.
     AbstentionMarkEarly at Disk,
 }

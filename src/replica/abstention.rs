@@ -136,8 +136,7 @@ impl Abstention {
     /// Whether nothing forgotten matters to a replica that has come so far, in `view`.
     pub fn is_over(&self, passed: SeqNo, view: View) -> bool {
         self.bounds().is_some_and(|(seq, first)| {
-            (passed >= seq || active(Mutant::AbstentionPlacesForgotten))
-                && (view >= first || active(Mutant::AbstentionViewForgotten))
+            (passed >= seq || active(Mutant::AbstentionPlacesForgotten)) && view >= first
         })
     }
 
