@@ -364,6 +364,14 @@ impl Bench {
         }
     }
 
+    /// A quorum of others signs a checkpoint.
+    fn sign(&mut self, claim: CheckpointClaim) {
+        for signed in certificate(claim) {
+            let message = SystemMessage::checkpoint(CLUSTER, Epoch::ZERO, signed);
+            self.hear(signed.signer, &message);
+        }
+    }
+
     /// Two peers say that they have decided so much.
     fn claim_decided(&mut self, seq: u64) {
         let status = Status {

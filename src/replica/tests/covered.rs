@@ -59,17 +59,8 @@ fn go_on(bench: &mut Bench, last: u64) {
     for seq in bench.replica.ordering().decided().get() + 1..=last {
         bench.decide(seq..=seq);
         if seq % PERIOD == 0 && seq % (3 * PERIOD) != 0 {
-            sign(bench, claim_of(&light(seq)));
+            bench.sign(claim_of(&light(seq)));
         }
-    }
-}
-
-fn sign(bench: &mut Bench, claim: CheckpointClaim) {
-    for signed in certificate(claim) {
-        bench.hear(
-            signed.signer,
-            &SystemMessage::checkpoint(CLUSTER, Epoch::ZERO, signed),
-        );
     }
 }
 
@@ -225,9 +216,9 @@ fn the_last_state_is_offered_under_the_light_checkpoint_that_names_it() {
         "a light checkpoint brings nobody anything"
     );
     // What is signed itself needs no other.
-    sign(&mut bench, state.claim);
+    bench.sign(state.claim);
     go_on(&mut bench, 60);
-    sign(&mut bench, checkpoint_of(60, THIRD).claim);
+    bench.sign(checkpoint_of(60, THIRD).claim);
     say(&mut bench, 3, StateTransferMessage::AskOffer { after: 30 });
     let offered = offers(&mut bench);
     assert_eq!(offered.len(), 1);

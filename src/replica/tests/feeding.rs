@@ -23,15 +23,6 @@ fn answer(bench: &mut Bench, first: u64, decisions: Vec<Arc<Proposal>>) {
     bench.act();
 }
 
-fn sign(bench: &mut Bench, claim: CheckpointClaim) {
-    for signed in certificate(claim) {
-        bench.hear(
-            signed.signer,
-            &SystemMessage::checkpoint(CLUSTER, Epoch::ZERO, signed),
-        );
-    }
-}
-
 /// States come so seldom that only the log holds what follows the last one.
 const SELDOM: StateRule = StateRule {
     small_bytes: 0,
@@ -57,7 +48,7 @@ fn gone_wrong(rule: StateRule, from: u64, last: u64) -> Bench {
     for seq in 1..=last {
         bench.decide(seq..=seq);
         if seq % (5 * PERIOD) == 0 || seq == from || seq == last {
-            sign(&mut bench, taken(seq, rule));
+            bench.sign(taken(seq, rule));
         }
     }
     assert!(bench.told().contains(&format!("diverged {last}")));

@@ -29,20 +29,11 @@ fn ask(bench: &mut Bench, from: u16, after: u64) -> Vec<u64> {
     offers.collect()
 }
 
-fn sign(bench: &mut Bench, claim: CheckpointClaim) {
-    for signed in certificate(claim) {
-        bench.hear(
-            signed.signer,
-            &SystemMessage::checkpoint(CLUSTER, Epoch::ZERO, signed),
-        );
-    }
-}
-
 fn go_on(bench: &mut Bench, last: u64) {
     for seq in bench.replica.ordering().decided().get() + 1..=last {
         bench.decide(seq..=seq);
         if seq % PERIOD == 0 {
-            sign(bench, checkpoint(seq).claim);
+            bench.sign(checkpoint(seq).claim);
         }
     }
 }
@@ -124,8 +115,8 @@ fn an_image_found_at_a_start_is_offered_if_it_is_the_one_that_was_signed() {
     };
     let found = [wrong, checkpoint(20).claim];
     bench.replica.restore_images(found.into_iter());
-    sign(&mut bench, checkpoint(10).claim);
-    sign(&mut bench, checkpoint(20).claim);
+    bench.sign(checkpoint(10).claim);
+    bench.sign(checkpoint(20).claim);
     assert_eq!(ask(&mut bench, 3, 0), [20], "the other one is of a wrong state");
 }
 

@@ -16,10 +16,7 @@ fn bench() -> Bench {
         bench.send_chunks(donor, &target, 0..2);
     }
     bench.decide(101..=120);
-    for signed in certificate(checkpoint(120).claim) {
-        let message = SystemMessage::checkpoint(CLUSTER, Epoch::ZERO, signed);
-        bench.hear(signed.signer, &message);
-    }
+    bench.sign(checkpoint(120).claim);
     for donor in bench.asked() {
         bench.send_chunks(donor, &target, 2..target.chunks.len());
     }
