@@ -16,6 +16,7 @@ use atlas_smr_replica::execution::{CheckpointRule, Executor, SingleThreaded, Spe
 use atlas_smr_replica::load::{calibrate, median};
 use atlas_smr_replica::messages::{Authenticator, Batch, Frame, FrameBuilder, Mode, Proposal, RequestFrame};
 use atlas_smr_replica::ring::Doorbell;
+use atlas_smr_replica::shard::Alarm;
 use atlas_smr_replica::shard::crew::Crew;
 use atlas_smr_replica::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, SeqNo, View};
 use bytes::Bytes;
@@ -188,7 +189,7 @@ fn measure(model: Model, rounds_per_op: u64, conflict: u64, operations: usize) -
     let mut executor = Speculative::new(application, FRAMES, digester, Epoch::ZERO, rule);
     let helpers = executor.helpers(model.workers - 1);
     let helpers = helpers.into_iter().map(|helper| (helper, None)).collect();
-    let crew = Crew::start("helper", helpers, &doorbell).expect("threads start");
+    let crew = Crew::start("helper", helpers, &doorbell, &Alarm::default()).expect("threads start");
     run(&mut executor, Some(&crew))
 }
 

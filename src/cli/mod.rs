@@ -1,5 +1,8 @@
 //! The `atlas` command: one file per subcommand.
 
+#[macro_use]
+mod output;
+
 mod bench;
 mod check;
 mod client;
@@ -18,6 +21,7 @@ mod status;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 
 use crate::preprocessing::ClientAuth;
 
@@ -73,14 +77,37 @@ type CommandError = Box<dyn std::error::Error + Send + Sync>;
 /// Runs the command line.
 #[must_use]
 pub fn main() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("ATLAS_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    output::tell_panics();
+    let code = std::panic::catch_unwind(run).unwrap_or(ExitCode::from(PANICKED));
+    output::finish(code)
+}
+
+/// What a process ends with that panicked, as the standard library has it.
+const PANICKED: u8 = 101;
+
+/// Logs what `ATLAS_LOG` asks for, in colours where a terminal shows them and `NO_COLOR` does not forbid them.
+fn start_logging() {
+    let asked = std::env::var("ATLAS_LOG").ok().filter(|asked| !asked.is_empty());
+    let filter = asked.as_deref().unwrap_or(LOG_DEFAULT);
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|error| {
+        eprintln!("atlas: ATLAS_LOG={filter} is no filter of logs ({error}); {LOG_DEFAULT} is logged");
+        EnvFilter::new(LOG_DEFAULT)
+    });
+    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_writer(std::io::stderr)
+        .with_ansi(!is_plain && std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(|| output::Log)
         .init();
-    let result = match Arguments::parse().command {
+}
+
+/// What is logged unless `ATLAS_LOG` says otherwise.
+const LOG_DEFAULT: &str = "warn";
+
+fn run() -> ExitCode {
+    let command = Arguments::parse().command;
+    start_logging();
+    let result = match command {
         Command::Demo(demo) => demo.run(),
         Command::Init(init) => init.run(),
         Command::Format(format) => format.run(),

@@ -1,13 +1,14 @@
-use std::io::Write;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::CommandError;
+use super::{CommandError, output};
 use crate::ReplicaHandle;
 use crate::config::{AppKind, Durability, MonolithicStateReplicaConfig, REPLICA_WAIT_TIME, ReplicaConfig};
 use crate::execution::ScalableApp;
@@ -15,6 +16,7 @@ use crate::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
 use crate::metrics::TransferProgress;
 use crate::server::monolithic_server::bootstrap_as_configured;
 use crate::server::replace_lost_directory;
+use crate::shard::Alarm;
 
 /// Run one replica until it is told to stop (SIGINT, SIGTERM).
 #[derive(Debug, Args)]
@@ -35,6 +37,7 @@ static STOP: AtomicBool = AtomicBool::new(false);
 
 impl Run {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
+        output::never_block();
         let mut loaded = ReplicaConfig::load(&self.config)?;
         let config = &mut loaded.replica_config;
         if self.no_pin {
@@ -71,12 +74,37 @@ fn serve<A: ScalableApp>(config: MonolithicStateReplicaConfig<A>) -> Result<Exit
         handle.core_map()
     );
     crate::shard::signals::on_termination(&STOP);
-    let quorum = cluster.quorum().quorum() as u64;
-    std::thread::spawn(move || watch(&handle, quorum));
+    let (quorum, is_dead) = (cluster.quorum().quorum() as u64, Arc::new(AtomicBool::new(false)));
+    let watcher = Alarm::new({
+        let (handle, is_dead) = (handle.clone(), is_dead.clone());
+        move |error| {
+            // Nobody would pass a signal on any more.
+            eprintln!("atlas: the replica stops: {error}");
+            is_dead.store(true, Ordering::Release);
+            handle.shutdown();
+        }
+    });
+    if std::io::stderr().is_terminal() {
+        // A terminal may be stopped: nothing but this thread waits for it then.
+        let handle = handle.clone();
+        watcher.spawn("progress".to_owned(), move || show_transfers(&handle))?;
+    }
+    watcher.spawn("watch".to_owned(), move || watch(&handle, quorum))?;
     futures_lite::future::block_on(run)?;
-    // Nobody may be reading any more.
-    let _ = writeln!(std::io::stdout(), "STOPPED");
+    if is_dead.load(Ordering::Acquire) {
+        return Ok(ExitCode::FAILURE);
+    }
+    println!("STOPPED");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Shows on a terminal how far state transfers are, as long as the process lives.
+fn show_transfers(handle: &ReplicaHandle) {
+    let mut bar = None;
+    loop {
+        show_transfer(&mut bar, handle.standing().progress);
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// Draws how far a state transfer is, on a terminal.
@@ -109,9 +137,7 @@ fn show_transfer(bar: &mut Option<ProgressBar>, progress: Option<TransferProgres
 fn watch(handle: &ReplicaHandle, quorum: u64) {
     let (started, wait) = (Instant::now(), Duration::from_millis(REPLICA_WAIT_TIME));
     let (mut is_ready, mut complained) = (false, false);
-    let mut bar = None;
     loop {
-        show_transfer(&mut bar, handle.standing().progress);
         if STOP.load(Ordering::Acquire) {
             return handle.shutdown();
         }

@@ -26,7 +26,7 @@ use crate::preprocessing::{
 };
 use crate::replica::{Protocols, Replica, ReplicaSettings, Stack};
 use crate::ring::Doorbell;
-use crate::shard::ShardError;
+use crate::shard::{Alarm, ShardError, panicked};
 use crate::shard::control::{
     BackoffLimits, ControlConfig, ControlHandle, ControlLimits, ControlShard, DialTarget, EstablishedLink,
     PlaceLimits,
@@ -61,9 +61,17 @@ pub(super) struct Assembly {
     pub control: ControlHandle,
     /// Ends with the replica: it has the data directory open.
     pub keeper: Option<(Keeper, Shelf)>,
-    /// One result for each data shard that ended.
-    pub ended: async_mpsc::UnboundedReceiver<Result<(), ShardError>>,
+    /// What ended.
+    pub ended: async_mpsc::UnboundedReceiver<Ended>,
     pub shards: usize,
+}
+
+/// The end of one of a replica's threads.
+pub(super) enum Ended {
+    /// A data shard's; each ends once.
+    Shard(Result<(), ShardError>),
+    /// Another thread's, by a panic: without it the replica is a shell of itself.
+    Died(ShardError),
 }
 
 /// The lanes of every role, before they are dealt out.
@@ -268,6 +276,7 @@ fn start_control(
     topology: &Topology,
     listener: TcpListener,
     mut links: Vec<Outlet<EstablishedLink>>,
+    alarm: Alarm,
 ) -> Result<ControlHandle, ReplicaError> {
     let cluster = &config.node.cluster;
     let limits = &config.limits;
@@ -301,6 +310,7 @@ fn start_control(
             ..ControlLimits::default()
         },
         seed: u64::from(config.node.id.get()),
+        alarm,
     };
     let on_link = move |link: EstablishedLink| {
         let network = match link.established.peer {
@@ -401,6 +411,12 @@ pub(super) fn assemble<S: Stack>(
     };
     let mut replica = Replica::<S>::new(settings, digester.clone(), protocols, pool, Lsn::ZERO)
         .with_transfer_limits(st_config.limits());
+    let (ended_tx, ended) = async_mpsc::unbounded();
+    let died = ended_tx.clone();
+    let alarm = Alarm::new(move |error| {
+        // Nobody waiting any more is fine.
+        let _ = died.unbounded_send(Ended::Died(error));
+    });
     let on_disk = match config.durability {
         Durability::None => {
             lanes.consensus.log = None;
@@ -414,6 +430,7 @@ pub(super) fn assemble<S: Stack>(
                 lanes.kept,
                 lanes.images,
                 lanes.transfers,
+                &alarm,
             )?)
         }
     };
@@ -450,7 +467,7 @@ pub(super) fn assemble<S: Stack>(
     threads.extend((0..helpers.len()).map(|number| format!("{crew_name}{number}")));
     let crew = match helpers.is_empty() {
         true => None,
-        false => Some(Crew::start(&crew_name, helpers, &doorbells[homes.execution])?),
+        false => Some(Crew::start(&crew_name, helpers, &doorbells[homes.execution], &alarm)?),
     };
     let mut execution = Some(ExecutionRole::new(
         parts.executor,
@@ -460,11 +477,11 @@ pub(super) fn assemble<S: Stack>(
         identity,
         metrics.clone(),
     ));
-    let control = start_control(config, &topology, listener, std::mem::take(&mut lanes.links))?;
+    let links = std::mem::take(&mut lanes.links);
+    let control = start_control(config, &topology, listener, links, alarm)?;
 
     metrics.show_control(control.counters().clone());
 
-    let (ended_tx, ended) = async_mpsc::unbounded();
     let (lifecycle, started) = (Lifecycle::default(), Instant::now());
     let (mut networks, mut checkers) = (lanes.network.into_iter(), lanes.preprocess.into_iter());
     for (index, shard) in topology.shards.iter().enumerate() {
@@ -581,6 +598,7 @@ fn start_keepers(
     mut to_log: Outlet<Kept>,
     mut images: Outlet<Logged>,
     mut transfers: Outlet<Logged>,
+    alarm: &Alarm,
 ) -> Result<((Keeper, Shelf), OpenLog), ReplicaError> {
     let (to_log, place) = (
         Arc::new(Mutex::new(move |kept| deliver(&mut to_log, kept))),
@@ -600,6 +618,7 @@ fn start_keepers(
         (keeper_name(config), images_name(config)),
         recovered.directory,
         recovered.spare,
+        alarm,
         told,
     )
     .map_err(ReplicaError::Keeper)?;
@@ -611,7 +630,8 @@ fn start_keepers(
     let log = (log_path, recovered.reader);
     let peers = config.node.cluster.quorum().n() - 1;
     let keeps = (keeper.handle(), peers);
-    let shelf = Shelf::spawn(shelf_name(config), place, log, keeps, told).map_err(ReplicaError::Keeper)?;
+    let shelf = Shelf::spawn(shelf_name(config), place, log, keeps, alarm, told);
+    let shelf = shelf.map_err(ReplicaError::Keeper)?;
     Ok(((keeper, shelf), (recovered.writer, recovered.files)))
 }
 
@@ -636,24 +656,15 @@ fn deliver<T: Send>(lane: &mut Outlet<T>, item: T) {
 fn spawn(
     context: ShardContext,
     mut roles: Vec<Box<dyn Role>>,
-    ended: async_mpsc::UnboundedSender<Result<(), ShardError>>,
+    ended: async_mpsc::UnboundedSender<Ended>,
 ) -> Result<(), ReplicaError> {
     let name = context.name.clone();
     let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
         let run = std::panic::AssertUnwindSafe(|| data::run(&context, &mut roles));
-        let result = std::panic::catch_unwind(run).unwrap_or_else(|panic| {
-            let message = panic
-                .downcast_ref::<String>()
-                .cloned()
-                .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
-                .unwrap_or_default();
-            Err(ShardError::Panicked {
-                shard: context.name.clone(),
-                message,
-            })
-        });
+        let result = std::panic::catch_unwind(run)
+            .unwrap_or_else(|panic| Err(panicked(context.name.clone(), &*panic)));
         // Nobody waiting any more is fine.
-        let _ = ended.unbounded_send(result);
+        let _ = ended.unbounded_send(Ended::Shard(result));
     });
     thread
         .map(|_| ())

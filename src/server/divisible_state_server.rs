@@ -50,7 +50,7 @@ impl<A: Application<State: DivisibleState>, S: Stack> DivStReplica<A, S> {
     /// Waits until the replica was shut down or failed.
     ///
     /// # Errors
-    /// The first failure of a shard; the others are shut down then.
+    /// The first failure of one of its threads; the others are shut down then.
     pub async fn run(self) -> Result<(), ReplicaError> {
         self.replica.run().await
     }

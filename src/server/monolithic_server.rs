@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use futures_lite::StreamExt;
 
-use super::assembly::{Assembly, assemble};
+use super::assembly::{Assembly, Ended, assemble};
 use super::{ReplicaError, ReplicaHandle};
 use crate::config::{
     Durability, ExecutorKind, MonolithicStateReplicaConfig, ReplicaConfig, StateTransferConfig,
@@ -172,26 +172,34 @@ impl<A: Application, S: Stack> MonReplica<A, S> {
     /// Waits until the replica was shut down or failed.
     ///
     /// # Errors
-    /// The first failure of a shard; the others are shut down then.
+    /// The first failure of one of its threads; the others are shut down then.
     pub async fn run(self) -> Result<(), ReplicaError> {
         let Assembly {
             handle,
             control,
             keeper,
             mut ended,
-            shards,
+            mut shards,
         } = self.assembly;
         let mut result = Ok(());
-        for _ in 0..shards {
-            if let Some(Err(error)) = ended.next().await {
-                tracing::error!(%error, "a shard failed");
+        while shards > 0 {
+            let Some(end) = ended.next().await else { break };
+            let error = match end {
+                Ended::Shard(end) => {
+                    shards -= 1;
+                    end.err()
+                }
+                Ended::Died(error) => Some(error),
+            };
+            if let Some(error) = error {
+                tracing::error!(%error, "the replica stops: one of its threads failed");
                 result = result.and(Err(error.into()));
                 handle.shutdown();
             }
         }
-        control.stop()?;
+        let stopped = control.stop();
         drop(keeper);
-        result
+        result.and(stopped.map_err(ReplicaError::from))
     }
 }
 

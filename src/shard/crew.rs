@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use super::data::ShardError;
+use super::{Alarm, ShardError};
 use crate::execution::speculative::Helper;
 use crate::ring::Doorbell;
 
@@ -18,7 +18,7 @@ pub struct Crew {
 
 impl Crew {
     /// Gives each helper a thread, named `name` and its number, pinned to its core if it has one. `owner` wakes the
-    /// thread of the executor when there is something to answer.
+    /// thread of the executor when there is something to answer; `alarm` is told of one that panics.
     ///
     /// # Errors
     /// When a thread or a doorbell cannot be made.
@@ -26,6 +26,7 @@ impl Crew {
         name: &str,
         helpers: Vec<(Box<dyn Helper>, Option<usize>)>,
         owner: &Doorbell,
+        alarm: &Alarm,
     ) -> Result<Self, ShardError> {
         let mut crew = Self {
             doorbells: Vec::new(),
@@ -40,8 +41,7 @@ impl Crew {
             };
             let doorbell = Doorbell::new().map_err(failed)?;
             let (own, owner, ends) = (doorbell.clone(), owner.clone(), crew.ends.clone());
-            let thread = std::thread::Builder::new().name(name.clone());
-            let thread = thread.spawn(move || {
+            let thread = alarm.spawn(name.clone(), move || {
                 if let Some(core) = core {
                     // Unpinned it works as well, only less evenly.
                     let _ = core_affinity::set_for_current(core_affinity::CoreId { id: core });

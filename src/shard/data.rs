@@ -106,7 +106,7 @@ pub enum ShardError {
         source: StorageError,
     },
     /// The thread panicked: a bug.
-    #[error("shard {shard} panicked: {message}")]
+    #[error("thread {shard} panicked: {message}")]
     Panicked {
         /// The shard.
         shard: String,

@@ -5,6 +5,7 @@
 //! Roles talk through lanes (SPSC rings with doorbells), also when they share a shard: then nobody
 //! needs waking.
 
+mod alarm;
 mod buffers;
 pub mod control;
 pub mod crew;
@@ -17,4 +18,6 @@ pub(crate) mod roles;
 pub mod signals;
 pub mod wires;
 
+pub(crate) use alarm::panicked;
+pub use alarm::Alarm;
 pub use data::ShardError;

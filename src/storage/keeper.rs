@@ -23,6 +23,7 @@ use std::thread::JoinHandle;
 use super::directory::numbered;
 use super::{DataDirectory, StorageError, files, image};
 use crate::execution::{CheckpointHelp, CheckpointImage};
+use crate::shard::Alarm;
 use crate::types::{SeqNo, View};
 
 /// What the keeper is asked to do.
@@ -166,7 +167,8 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    /// Starts the threads. `spare` are segments that are not needed any more; `told` is called on it with everything it did.
+    /// Starts the threads. `spare` are segments that are not needed any more; `told` is called on it with everything it did,
+    /// `alarm` when one of them panics.
     ///
     /// # Errors
     /// When a thread cannot be made.
@@ -174,6 +176,7 @@ impl Keeper {
         (name, images_name): (String, String),
         directory: DataDirectory,
         spare: Vec<u64>,
+        alarm: &Alarm,
         mut told: impl FnMut(Kept) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (tasks, todo) = mpsc::channel();
@@ -187,7 +190,7 @@ impl Keeper {
             shared,
         };
         let written = handle.tasks.clone();
-        let images = std::thread::Builder::new().name(images_name).spawn(move || {
+        let images = alarm.spawn(images_name, move || {
             let (directory, seed) = place;
             for work in to_write {
                 match work {
@@ -200,7 +203,7 @@ impl Keeper {
                 }
             }
         })?;
-        let keeper = std::thread::Builder::new().name(name).spawn(move || {
+        let keeper = alarm.spawn(name, move || {
             while let Ok(task) = todo.recv() {
                 if matches!(task, Task::Stop) {
                     break;

@@ -24,6 +24,7 @@ use crate::crypto::Digester;
 use crate::decision_log::{LoggedDecisions, LoggedRange};
 use crate::execution::ImageIndex;
 use crate::messages::PieceRange;
+use crate::shard::Alarm;
 use crate::state_transfer::{ImageEvent, ImageTask};
 use crate::types::SeqNo;
 
@@ -90,7 +91,7 @@ pub(crate) struct Shelf {
 
 impl Shelf {
     /// Starts the thread, for the images in this directory under this seed, and the log in that one. `told` is called on it with
-    /// everything it did.
+    /// everything it did, `alarm` when it panics.
     ///
     /// # Errors
     /// When the thread cannot be made.
@@ -99,6 +100,7 @@ impl Shelf {
         (images, seed, digester): (PathBuf, u64, Digester),
         (log, mut reader): (PathBuf, LogReader<File>),
         (keeper, peers): (KeeperHandle, usize),
+        alarm: &Alarm,
         mut told: impl FnMut(Shelved) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (tasks, todo) = mpsc::channel();
@@ -114,7 +116,7 @@ impl Shelf {
         };
         let ends = Arc::new(AtomicBool::new(false));
         let ended = ends.clone();
-        let thread = std::thread::Builder::new().name(name).spawn(move || {
+        let thread = alarm.spawn(name, move || {
             while let Ok(task) = todo.recv() {
                 match task {
                     Task::Image(task) => {

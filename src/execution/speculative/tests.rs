@@ -13,6 +13,7 @@ use crate::execution::{
 };
 use crate::messages::{CheckpointClaim, FrameKey, Mode, Proposal};
 use crate::ring::Doorbell;
+use crate::shard::Alarm;
 use crate::shard::crew::Crew;
 use crate::types::{ClusterId, Epoch, SeqNo};
 
@@ -242,7 +243,7 @@ proptest! {
         let mut executor = speculative();
         let doorbell = Doorbell::new().unwrap();
         let helpers = executor.helpers(helpers).into_iter().map(|helper| (helper, None)).collect();
-        let crew = Crew::start("test", helpers, &doorbell).unwrap();
+        let crew = Crew::start("test", helpers, &doorbell, &Alarm::default()).unwrap();
         let mut events = Vec::new();
         for decision in &decisions {
             executor.execute(decision, &mut events);

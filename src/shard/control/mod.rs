@@ -46,6 +46,7 @@ use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, Task};
 
 use crate::net::handshake::{Directory, Established, Identity};
 use crate::net::hello::Peer;
+use crate::shard::Alarm;
 use crate::types::NodeId;
 
 pub use backoff::BackoffLimits;
@@ -118,6 +119,8 @@ pub struct ControlConfig {
     pub limits: ControlLimits,
     /// Makes the back-off's jitter.
     pub seed: u64,
+    /// Told when the shard's thread panics.
+    pub alarm: Alarm,
 }
 
 /// A link that is up, on its way to the data shard that will serve it.
@@ -200,9 +203,10 @@ impl ControlShard {
         let counters = Arc::new(ControlCounters::default());
         let (stop, stopped) = oneshot::channel();
         let (started, start) = mpsc::sync_channel(1);
-        let thread = thread::Builder::new()
-            .name(format!("control-{}", config.identity.own))
-            .spawn({
+        let thread = config
+            .alarm
+            .clone()
+            .spawn(format!("control-{}", config.identity.own), {
                 let counters = Arc::clone(&counters);
                 move || match executor(config.cpu) {
                     Ok(executor) => {

@@ -65,6 +65,7 @@ fn config(own: Peer) -> ControlConfig {
             ..ControlLimits::default()
         },
         seed: 1,
+        alarm: Alarm::default(),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::messages::archived::{ArchivedStateTransferMessage, ArchivedSystemMess
 use crate::messages::{Checked, Mode, StateTransferMessage, SystemMessage};
 use crate::replica::tests as replicas;
 use crate::replica::{Action, DefaultStack, Replica};
+use crate::shard::Alarm;
 use crate::types::Time;
 
 type Subject = Replica<DefaultStack<counter::Counter>>;
@@ -390,7 +391,7 @@ fn an_image_that_takes_longer_to_write_than_another_state_to_install_is_not_kept
     receive(&directory, 20);
     let (tell, told) = mpsc::channel();
     let names = ("keeper".to_owned(), "images".to_owned());
-    let keeper = Keeper::spawn(names, directory, Vec::new(), move |kept| {
+    let keeper = Keeper::spawn(names, directory, Vec::new(), &Alarm::default(), move |kept| {
         let _ = tell.send(kept);
     });
     let keeper = keeper.unwrap();
