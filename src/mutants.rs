@@ -197,6 +197,8 @@ planted! {
     WrongClaimsKept at Disk,
     /// The mark that has it abstain goes before the log holds why.
     AbstentionMarkEarly at Disk,
+    /// A replica leaves its view when its own timer fires, whatever the others say.
+    LeavesAlone at Net,
 }
 
 #[cfg(feature = "mutants")]

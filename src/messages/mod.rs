@@ -8,6 +8,7 @@
 //! | [`Votes`] | replica → replicas | prepares and commits, coalesced per flush |
 //! | [`SignedCheckpoint`] | replica → replicas | "my state after this decision has this digest" |
 //! | [`ViewChange`], [`NewView`] | replica → replicas | a view is left; a view begins |
+//! | [`ViewTransferMessage::Complaint`] | replica → replicas | "I want the next view"; soft |
 //! | [`Status`] | replica → replicas | what the sender has; what it lacks is sent again |
 //! | [`ViewTransferMessage::FetchBatches`], [`BatchResponse`](ViewTransferMessage::BatchResponse) | replica ↔ replica | a batch by its digest |
 //! | [`ViewTransferMessage::Decisions`] | replica → replica | what was decided, believed from f+1 |

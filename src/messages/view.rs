@@ -89,6 +89,8 @@ pub struct Status {
     pub places: Vec<u8>,
     /// Clients whose MACs failed here in a leader's proposal, at most [`STATUS_DISPUTES`].
     pub disputed: Vec<u32>,
+    /// The view that it complains for ([`ViewTransferMessage::Complaint`]); zero if it does not, and takes back what it said.
+    pub complaint: u64,
 }
 
 /// What a replica has of one place: the bits of a byte in [`Status::places`].
@@ -128,6 +130,9 @@ pub enum ViewTransferMessage {
     /// "This checkpoint is stable": a quorum's signatures of one claim. Those of the replicas that answer may be too few, when others
     /// are silent.
     Stable(Vec<SignedCheckpoint>),
+    /// "I want this view, one after mine": soft, repeated while it holds, and withdrawn by zero. A view is left when a quorum
+    /// complains.
+    Complaint(u64),
 }
 
 impl BatchRef {
@@ -273,6 +278,7 @@ impl ArchivedStatus {
                 .map(|client| client.to_native())
                 .take(STATUS_DISPUTES)
                 .collect(),
+            complaint: self.complaint.to_native(),
         }
     }
 }
@@ -305,6 +311,7 @@ impl ViewTransferMessage {
             }
             Self::FetchBatches(list) | Self::Decisions(list) => (Kind::System, 40 * list.len()),
             Self::Stable(proof) => (Kind::System, 112 * proof.len()),
+            Self::Complaint(_) => (Kind::System, 16),
             Self::BatchResponse(message) => (
                 Kind::SystemWithFrames,
                 message.frames.len() + 4 * message.ends.len(),

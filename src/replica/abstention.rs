@@ -8,9 +8,9 @@
 //! - *Places:* nothing beyond C + window. A quorum signed C, so q−f−1 correct others had executed it. Any q of the others
 //!   hold at least q−f correct ones; (q−f−1) + (q−f) > n−1−f, so one of those is among any q. What the q say now is
 //!   no less than what they had then: C is at most the largest of it.
-//! - *Views:* whoever asks for W comes from W−1 with q replicas that asked for it or a later one (they began it, or its timer ran), or
-//!   follows f+1 others that asked for W, of which the first correct one came in the first way. So q−f−1 correct others
-//!   had reached W−1, and W is at most one more than the largest view that any q of the others name now. Where the log that is left
+//! - *Views:* whoever asks for W was asked by q replicas that complain for it or a later one, itself included, each correct one from
+//!   the view before, which it had on disk; or it follows f+1 others that asked for W, of which the first correct one came in the
+//!   first way. So q−f−1 correct others had reached W−1 for good, and W is at most one more than the largest view that any q of the others name now. Where the log that is left
 //!   says more exactly what W is, that counts.
 //!
 //! **Events**
@@ -223,6 +223,7 @@ mod tests {
             asks: false,
             places: Vec::new(),
             disputed: Vec::new(),
+            complaint: 0,
         }
     }
 

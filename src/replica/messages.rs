@@ -10,7 +10,7 @@ use crate::messages::archived::{
 use crate::messages::{BatchRef, Checked, Proposal, STATUS_PLACES, Status, SystemMessage};
 use crate::ordering::OrderingProtocol;
 use crate::protocol::Rejection;
-use crate::types::{NodeId, SeqNo, Time};
+use crate::types::{NodeId, SeqNo, Time, View};
 use crate::view_transfer::ViewTransferProtocol;
 
 /// How many signatures there are in a view change.
@@ -101,6 +101,10 @@ impl<S: Stack> Replica<S> {
                     .on_new_view(now, from, new_view, message, &mut self.outbox);
             }
             ArchivedViewTransferMessage::Status(status) => self.take_status(now, from, &status.to_status()),
+            ArchivedViewTransferMessage::Complaint(view) => {
+                let view = View::new(view.to_native());
+                self.view_transfer.on_complaint(from, view, &mut self.outbox);
+            }
             ArchivedViewTransferMessage::FetchBatches(wanted) => {
                 if self.transfers.donations.may_answer(now, from) {
                     self.ordering.on_fetch(now, from, &refs(wanted), &mut self.outbox);

@@ -383,6 +383,7 @@ impl Bench {
             asks: false,
             places: Vec::new(),
             disputed: Vec::new(),
+            complaint: 0,
         };
         let message = ViewTransferMessage::Status(status).encode(CLUSTER, Epoch::ZERO);
         self.hear(1, &message);

@@ -35,6 +35,9 @@ pub trait ViewTransferProtocol {
     /// Ordering left its view for `view`, as asked.
     fn on_view_left(&mut self, now: Time, view: View, evidence: ViewEvidence, out: &mut Outbox);
 
+    /// Another replica complains: it wants `view`, or nothing any more ([`View::ZERO`]).
+    fn on_complaint(&mut self, from: NodeId, view: View, out: &mut Outbox);
+
     /// Another replica's view change arrived.
     fn on_view_change(&mut self, now: Time, from: NodeId, view_change: ViewChange, out: &mut Outbox);
 

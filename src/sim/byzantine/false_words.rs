@@ -59,9 +59,10 @@ impl Actor for FalseWords {
         };
         let made_up: Vec<BatchRef> = (1..=8).map(made_up).collect();
         let to = stage.others()[stage.dice.below(stage.n as u64 - 1) as usize];
-        let lie = match stage.dice.chance(50) {
-            true => ViewTransferMessage::Decisions(made_up),
-            false => ViewTransferMessage::FetchBatches(made_up),
+        let lie = match stage.dice.below(6) {
+            0..3 => ViewTransferMessage::Decisions(made_up),
+            3..5 => ViewTransferMessage::FetchBatches(made_up),
+            _ => ViewTransferMessage::Complaint(status.view.saturating_add(stage.dice.below(3))),
         };
         stage.lie(to, stage.close_view(lie));
     }

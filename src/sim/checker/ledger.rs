@@ -171,6 +171,10 @@ impl Ledger {
             ArchivedViewTransferMessage::Stable(proof) => {
                 proof.iter().map(|signed| signed.to_checkpoint()).collect()
             }
+            ArchivedViewTransferMessage::Complaint(view) => {
+                self.views.heard_complaint(from, view.to_native());
+                return;
+            }
             ArchivedViewTransferMessage::Decisions(decisions) => {
                 for decision in decisions.iter().map(|decision| decision.to_ref()) {
                     let key = (decision.seq, decision.digest());

@@ -58,7 +58,7 @@ pub enum Rule {
     /// A correct replica casts one vote per phase, view and place.
     OneVote,
     /// A commit follows a quorum of prepares, a decision a quorum of commits, a stable checkpoint a quorum of signatures, a
-    /// view a quorum of view changes; a view out of turn is asked for when f+1 others do.
+    /// view a quorum of view changes; a view is asked for when a quorum wants it, or f+1 others ask for it.
     Certificates,
     /// A correct replica takes no part outside its window.
     Window,

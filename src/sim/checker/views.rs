@@ -12,6 +12,8 @@ pub(super) struct Views {
     n: usize,
     /// By replica: the latest view that it asked for, in a message delivered here that it signed.
     asked: Vec<u64>,
+    /// By replica: the latest view that it complained for here since this replica started.
+    complained: Vec<u64>,
     /// By view that began here: whose signed view changes its new view holds.
     begun: BTreeMap<u64, BTreeSet<usize>>,
     /// The latest view that this replica asked for or began.
@@ -26,6 +28,7 @@ impl Views {
             node,
             n,
             asked: vec![0; n],
+            complained: vec![0; n],
             begun: BTreeMap::new(),
             last: 0,
             steady_from: None,
@@ -52,6 +55,11 @@ impl Views {
         }
     }
 
+    /// A complaint was delivered here.
+    pub(super) fn heard_complaint(&mut self, from: usize, view: u64) {
+        self.complained[from] = self.complained[from].max(view);
+    }
+
     /// This replica's disk holds a new view.
     pub(super) fn begins(&mut self, message: &NewView) {
         self.last = self.last.max(message.view);
@@ -67,9 +75,10 @@ impl Views {
     /// This replica starts again, in the view that its disk says.
     pub(super) fn restarted(&mut self, view: u64) {
         self.last = self.last.max(view);
+        self.complained.fill(0);
     }
 
-    /// This replica asks for a view: the next one, or one that more others ask for than may be faulty.
+    /// This replica asks for a view: one that a quorum wants, itself included, or that more others ask for than may be faulty.
     pub(super) fn asks(&mut self, now: Time, view: u64) -> Result<(), Broken> {
         let faulty = (self.n - 1) / 3;
         let node = self.node;
@@ -80,16 +89,15 @@ impl Views {
             let what = format!("r{node} asks for v{view}, although everything is in order");
             return Err((Rule::Stability, what));
         }
-        let others = (0..self.n).filter(|other| *other != node);
-        let asking = others.filter(|other| self.asked[*other] >= view).count();
-        if view > self.last + 1 && asking <= faulty {
-            return Err((
-                Rule::Certificates,
-                format!(
-                    "r{node} asks for v{view} after v{}, as {asking} others do",
-                    self.last
-                ),
-            ));
+        let others = || (0..self.n).filter(|other| *other != node);
+        let asking = others().filter(|other| self.asked[*other] >= view).count();
+        let wants = |other: &usize| self.asked[*other].max(self.complained[*other]) >= view;
+        let wanting = 1 + others().filter(wants).count();
+        if view > self.last && asking <= faulty && wanting <= (self.n + faulty) / 2 {
+            let last = self.last;
+            let what =
+                format!("r{node} asks for v{view} after v{last}, as {asking} others do; {wanting} want it");
+            return Err((Rule::Certificates, what));
         }
         self.last = self.last.max(view);
         Ok(())

@@ -11,14 +11,17 @@
 //! **Events** (n replicas, f = ⌊(n−1)/3⌋, quorum q = ⌈(n+f+1)/2⌉):
 //! - *A request waits, and nothing was executed for half a timeout:* what is pending is shared with everybody, once. A request that reached
 //!   one replica alone, whose leader lost it, would else make that one leave the view on its own.
-//! - *A request waits, and nothing was executed for a timeout:* the leader is suspected; ask for view v+1.
-//! - *The leader is slow or unfair by [`Timer::LeaderReview`]:* ask for view v+1.
-//! - *Asking for view w:* ordering leaves its view and hands out h with its proof, P and Q. Log the view, then send
+//! - *A request waits, and nothing was executed for a timeout:* the leader is suspected; complain for view v+1.
+//! - *The leader is slow or unfair by [`Timer::LeaderReview`]:* complain for view v+1.
+//! - *COMPLAINT or VIEW-CHANGE of f+1 others for views above ours:* complain for view v+1 as well.
+//! - *COMPLAINT or VIEW-CHANGE of q for view w or later, ourselves included:* leave for w. So nobody leaves a view alone: see
+//!   [`complaints`](self::complaints).
+//! - *Leaving for view w:* ordering leaves its view and hands out h with its proof, P and Q. Log the view, then send
 //!   VIEW-CHANGE ⟨w, h, proof, P, Q⟩ signed. No vote for a view before w is cast any more.
-//! - *Valid VIEW-CHANGE of f+1 others for views above ours:* one of them is correct; ask for the highest view that f+1 of
+//! - *Valid VIEW-CHANGE of f+1 others for views above ours:* one of them is correct; leave for the highest view that f+1 of
 //!   them have reached, even if no timer fired.
-//! - *Valid VIEW-CHANGE of q for our view or above, the view not begun:* start [`Timer::ViewChange`]; when it fires, ask for
-//!   the next view. Every attempt without progress doubles the timeout, up to a cap; execution sets it back.
+//! - *Valid VIEW-CHANGE of q for our view or above, the view not begun:* start [`Timer::ViewChange`]; when it fires, complain
+//!   for the next view. Every attempt without progress doubles the timeout, up to a cap; execution sets it back.
 //! - *Valid VIEW-CHANGE of q for w, at the leader of w, and the choice below settles every place:* log and send
 //!   NEW-VIEW ⟨w, those VIEW-CHANGEs⟩ signed; view w begins.
 //! - *Valid NEW-VIEW for our view or above:* make the same choice; if it settles every place, log it and begin view w.
@@ -50,12 +53,15 @@
 //! - Checkpoints in VIEW-CHANGE carry the signatures that make them stable: one message is enough to start from the latest
 //!   (the paper asks for f+1 messages that have it).
 //! - The leader may announce a choice whose frames it lacks: A2 says that a correct replica has them; ordering fetches them.
+//! - A view is left when a quorum complains, not when one timer fires: a replica that was cut off for a while, or whose own
+//!   disk stood still, comes back to the view that the others are in.
 //! - A replica joins the highest view that f+1 others have reached, not the lowest above its own: it climbs in one step.
 //! - The progress timer counts from the last execution, not from the arrival of each request: see `Patience`.
 //!
 //! **What is kept**, whatever arrives: one view change per replica (the latest), our own, and one new view.
 
 mod choice;
+mod complaints;
 mod patience;
 mod proofs;
 mod review;
@@ -75,6 +81,7 @@ use crate::protocol::{
     ViewEvidence, ViewStart,
 };
 use crate::types::{ClusterId, Epoch, NodeId, Quorum, SeqNo, Time, View};
+use complaints::Complaints;
 use patience::Patience;
 use proofs::Proofs;
 use review::Review;
@@ -148,6 +155,7 @@ pub struct PbftViewChange {
     active: bool,
     patience: Patience,
     review: Review,
+    complaints: Complaints,
     /// By replica: its latest valid view change for a view that has not begun here, our own included.
     view_changes: Vec<Option<ViewChange>>,
     /// Our own view change, while the view has not begun.
@@ -182,6 +190,7 @@ impl PbftViewChange {
             active: true,
             patience: Patience::new(timings.timeout, timings.timeout_max),
             review: Review::new(timings.review_period, timings.fairness),
+            complaints: Complaints::new(n),
             view_changes: vec![None; n],
             own: None,
             new_view: None,
@@ -194,16 +203,41 @@ impl PbftViewChange {
         self.proofs.quorum.n()
     }
 
-    /// Asks for a later view. A cluster of one has nobody to change to.
-    fn ask(&mut self, view: View, out: &mut Outbox) {
-        if self.n() > 1 {
+    /// Says for which view we complain, if that is news, and leaves ours if a quorum wants a later one. A cluster of one has
+    /// nobody to change to.
+    fn reconsider(&mut self, out: &mut Outbox) {
+        if self.n() == 1 {
+            return;
+        }
+        let (node, quorum) = (self.proofs.node, self.proofs.quorum);
+        let asked = |held: &Option<ViewChange>| held.as_ref().map_or(View::ZERO, ViewChange::view);
+        let asked: Vec<View> = self.view_changes.iter().map(asked).collect();
+        let ours = self.complaints.ours(node, self.view, quorum, &asked);
+        let said = ours.unwrap_or(View::ZERO);
+        if said != self.complaints.said {
+            self.complaints.said = said;
+            self.complain(out);
+        }
+        let alone = ours.filter(|_| active(Mutant::LeavesAlone));
+        let left_for = self.complaints.left_for(node, self.view, (quorum, ours), &asked);
+        if let Some(view) = alone.or(left_for) {
             out.push(Effect::LeaveView(view));
+        }
+    }
+
+    /// Tells everybody for which view we complain: one more than ours, which has to be on disk first.
+    fn complain(&self, out: &mut Outbox) {
+        let message = ViewTransferMessage::Complaint(self.complaints.said.get());
+        let message = message.encode(self.cluster, self.proofs.epoch);
+        match self.own.as_ref().or(self.new_view.as_ref()) {
+            Some(sent) => out.send_promise(Recipients::Others, message, sent.promise),
+            None => out.send(Recipients::Others, message),
         }
     }
 
     /// (Re)starts the progress timer if a request waits and it does not run.
     fn watch(&mut self, now: Time, out: &mut Outbox) {
-        let blind = active(Mutant::ProgressTimerSkipped);
+        let blind = active(Mutant::ProgressTimerSkipped) || self.complaints.is_stalled();
         if blind || self.patience.armed || !self.active || self.n() == 1 {
             return;
         }
@@ -222,7 +256,10 @@ impl PbftViewChange {
             out.push(Effect::SharePending);
         }
         match self.patience.deadline() {
-            Some(deadline) if self.active && deadline <= now => self.ask(self.view.next(), out),
+            Some(deadline) if self.active && deadline <= now => {
+                self.complaints.on_stalled();
+                self.reconsider(out);
+            }
             _ => self.watch(now, out),
         }
     }
@@ -258,8 +295,9 @@ impl PbftViewChange {
         if let Some(view) = self.reached_by_weak_quorum()
             && view > self.view
         {
-            return self.ask(view, out);
+            return out.push(Effect::LeaveView(view));
         }
+        self.reconsider(out);
         if self.active {
             return;
         }
@@ -332,6 +370,7 @@ impl PbftViewChange {
             held.take_if(|held| held.view() <= start.view);
         }
         self.timer_runs = false;
+        self.complaints.on_view_changed();
         out.push(Effect::CancelTimer(Timer::ViewChange));
         self.patience.on_entered(now);
         self.review.on_entered(now);
@@ -387,6 +426,8 @@ impl ViewTransferProtocol for PbftViewChange {
         self.patience.set_pending(oldest);
         if oldest.is_some() {
             self.watch(now, out);
+        } else if self.active {
+            self.complaints.on_progress();
         }
     }
 
@@ -395,6 +436,9 @@ impl ViewTransferProtocol for PbftViewChange {
         if operations > 0 {
             self.review.on_executed(operations);
             self.patience.on_progress(now);
+            if self.active {
+                self.complaints.on_progress();
+            }
         }
     }
 
@@ -403,7 +447,8 @@ impl ViewTransferProtocol for PbftViewChange {
             Timer::Progress => self.on_progress_timer(now, out),
             Timer::ViewChange => {
                 if !self.active && !active(Mutant::ViewTimerSkipped) {
-                    self.ask(self.view.next(), out);
+                    self.complaints.on_stalled();
+                    self.reconsider(out);
                 }
             }
             Timer::LeaderReview => {
@@ -416,9 +461,20 @@ impl ViewTransferProtocol for PbftViewChange {
                 });
                 let waiting = self.patience.oldest_age(now);
                 let leads = self.view.leader(self.n()) == self.proofs.node;
-                if self.active && self.review.end_period(now, waiting) && !leads {
-                    self.ask(self.view.next(), out);
+                if !self.active {
+                    return;
                 }
+                let (view, node) = (self.view, self.proofs.node);
+                let others = self.view_changes.iter();
+                let waits = others.map(|held| {
+                    held.as_ref()
+                        .is_some_and(|m| m.view() > view && m.signer() != node)
+                });
+                self.complaints.end_period(now, waits);
+                if self.review.end_period(now, waiting) && !leads {
+                    self.complaints.on_bad_review();
+                }
+                self.reconsider(out);
             }
             Timer::Status | Timer::LogTransfer | Timer::StateTransfer | Timer::Donor | Timer::Mending => {}
         }
@@ -432,6 +488,10 @@ impl ViewTransferProtocol for PbftViewChange {
             timer: Timer::Status,
             at: now.after(self.status_period),
         });
+        self.reconsider(out);
+        if self.complaints.said > View::ZERO {
+            self.complain(out);
+        }
         let latest = |held: &Option<ViewChange>| held.as_ref().map_or(0, |held| held.view);
         let status = Status {
             view: self.view.get(),
@@ -442,6 +502,7 @@ impl ViewTransferProtocol for PbftViewChange {
             asks: standing.asks,
             places: standing.places,
             disputed: standing.disputed.iter().map(|client| client.get()).collect(),
+            complaint: self.complaints.said.get(),
         };
         let message = ViewTransferMessage::Status(status).encode(self.cluster, self.proofs.epoch);
         out.send(Recipients::Others, message);
@@ -451,6 +512,7 @@ impl ViewTransferProtocol for PbftViewChange {
         self.view = view;
         self.active = false;
         self.patience.try_view();
+        self.complaints.on_view_changed();
         let promise = out.persist(Record::View(view));
         let view_change = self.proofs.sign_view_change(view, evidence);
         let message =
@@ -506,6 +568,11 @@ impl ViewTransferProtocol for PbftViewChange {
         Self::reject(from, view, result, out);
     }
 
+    fn on_complaint(&mut self, from: NodeId, view: View, out: &mut Outbox) {
+        self.complaints.on_complaint(from, view);
+        self.reconsider(out);
+    }
+
     fn on_new_view(&mut self, now: Time, from: NodeId, new_view: NewView, message: &Bytes, out: &mut Outbox) {
         let view = new_view.view();
         let result = self.try_new_view(now, new_view, message, out);
@@ -513,6 +580,7 @@ impl ViewTransferProtocol for PbftViewChange {
     }
 
     fn on_status(&mut self, now: Time, from: NodeId, status: &Status, out: &mut Outbox) {
+        self.complaints.on_status(from, View::new(status.complaint));
         let Some(answered) = self.answered.get_mut(from.index()) else {
             return;
         };

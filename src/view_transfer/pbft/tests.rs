@@ -123,6 +123,29 @@ impl Bench {
         self.told()
     }
 
+    fn complaint(&mut self, from: u16, view: u64) -> Vec<String> {
+        self.protocol
+            .on_complaint(NodeId::new(from), View::new(view), &mut self.out);
+        self.told()
+    }
+
+    /// What is said before the status when that is due, if anything.
+    fn status_due(&mut self, now: u64) -> &'static str {
+        let standing = Standing {
+            stable: SeqNo::ZERO,
+            decided: SeqNo::ZERO,
+            asks: false,
+            places: Vec::new(),
+            disputed: Vec::new(),
+        };
+        self.protocol.on_status_due(ms(now), standing, &mut self.out);
+        let sent = self.out.drain().filter_map(|effect| match effect {
+            Effect::Send { message, .. } => Some(what(&message)),
+            _ => None,
+        });
+        sent.collect::<Vec<_>>()[0]
+    }
+
     fn new_view(&mut self, now: u64, from: u16, message: &NewView) -> Vec<String> {
         let bytes = Bytes::from_static(b"the whole message");
         self.protocol
@@ -181,6 +204,8 @@ fn what(message: &Bytes) -> &'static str {
             ArchivedViewTransferMessage::ViewChange(_) => "view change",
             ArchivedViewTransferMessage::NewView(_) => "new view",
             ArchivedViewTransferMessage::Status(_) => "status",
+            ArchivedViewTransferMessage::Complaint(view) if view.to_native() == 0 => "withdrawal",
+            ArchivedViewTransferMessage::Complaint(_) => "complaint",
             _ => "something else",
         },
         _ => "something else",
@@ -188,6 +213,7 @@ fn what(message: &Bytes) -> &'static str {
 }
 
 const NOTHING: [&str; 0] = [];
+const COMPLAINT: &str = "send complaint all now";
 
 #[test]
 fn a_leader_is_suspected_when_a_request_waits_and_nothing_is_executed_for_a_timeout() {
@@ -196,7 +222,8 @@ fn a_leader_is_suspected_when_a_request_waits_and_nothing_is_executed_for_a_time
     assert_eq!(backup.pending(50, Some(10)), NOTHING, "the timer runs");
     let shared = backup.timeout(60, Timer::Progress);
     assert_eq!(shared, ["share", "Progress at 110ms"], "it may be here alone");
-    assert_eq!(backup.timeout(110, Timer::Progress), ["leave for v1"]);
+    assert_eq!(backup.timeout(110, Timer::Progress), [COMPLAINT]);
+    assert_eq!(backup.pending(120, Some(10)), NOTHING, "it is said");
 }
 
 #[test]
@@ -235,7 +262,7 @@ fn null_requests_and_repeated_frames_are_no_progress() {
     let mut backup = Bench::new(1);
     backup.pending(10, Some(10));
     backup.protocol.on_executed(ms(100), 0);
-    assert_eq!(backup.timeout(110, Timer::Progress), ["share", "leave for v1"]);
+    assert_eq!(backup.timeout(110, Timer::Progress), ["share", COMPLAINT]);
 }
 
 #[test]
@@ -280,7 +307,10 @@ fn the_view_change_timer_starts_with_a_quorum_and_asks_for_the_next_view() {
         backup.view_change(10, &view_change(2, 1, &[])),
         ["ViewChange at 110ms"]
     );
-    assert_eq!(backup.timeout(110, Timer::ViewChange), ["leave for v2"]);
+    let complaint = "send complaint all after 0";
+    assert_eq!(backup.timeout(110, Timer::ViewChange), [complaint]);
+    assert_eq!(backup.complaint(0, 2), NOTHING);
+    assert_eq!(backup.complaint(2, 2), ["leave for v2"]);
 }
 
 #[test]
@@ -461,6 +491,7 @@ fn status(view: u64, active: bool, view_changes: &[u64]) -> Status {
         asks: false,
         places: Vec::new(),
         disputed: Vec::new(),
+        complaint: 0,
     }
 }
 
@@ -531,7 +562,7 @@ fn a_leader_far_below_the_throughput_seen_before_is_replaced_if_requests_wait() 
     }
     assert_eq!(period(9_000, 10, true).len(), 1);
     assert_eq!(period(10_000, 10, true).len(), 1);
-    assert_eq!(period(11_000, 10, true), [next(11_000), "leave for v1".into()]);
+    assert_eq!(period(11_000, 10, true), [next(11_000), COMPLAINT.into()]);
 }
 
 #[test]
@@ -543,7 +574,22 @@ fn a_leader_that_leaves_one_request_waiting_for_ever_is_replaced() {
         assert_eq!(backup.timeout(1000 * round, Timer::LeaderReview).len(), 1);
     }
     backup.protocol.on_executed(ms(8000), 1000);
-    assert_eq!(backup.timeout(8000, Timer::LeaderReview)[1], "leave for v1");
+    assert_eq!(backup.timeout(8000, Timer::LeaderReview)[1], COMPLAINT);
+    backup.protocol.on_executed(ms(8001), 1000);
+    assert_eq!(
+        backup.status_due(8100),
+        "complaint",
+        "others' progress is no answer to it"
+    );
+    for round in 9..13 {
+        backup.pending(1000 * round, None);
+        backup.timeout(1000 * round, Timer::LeaderReview);
+    }
+    assert_eq!(
+        backup.status_due(13_100),
+        "status",
+        "it is withdrawn when it holds no more"
+    );
 }
 
 #[test]
@@ -554,4 +600,91 @@ fn a_single_replica_has_nobody_to_change_to() {
     only.on_timeout(ms(1000), Timer::Progress, &mut out);
     only.on_timeout(ms(1000), Timer::LeaderReview, &mut out);
     assert!(out.is_empty());
+}
+
+#[test]
+fn a_view_is_left_when_a_quorum_complains_and_not_before() {
+    let mut backup = Bench::new(3);
+    assert_eq!(backup.complaint(0, 1), NOTHING, "one may lie");
+    assert_eq!(
+        backup.complaint(1, 1),
+        [COMPLAINT, "leave for v1"],
+        "one of f+1 is correct, and with us they are a quorum"
+    );
+    let mut of_seven = PbftViewChange::new(config(7, 6), Digester::new(CLUSTER));
+    let mut out = Outbox::new(Lsn::ZERO);
+    let mut told = |from: u16, view: u64| {
+        of_seven.on_complaint(NodeId::new(from), View::new(view), &mut out);
+        out.drain().map(|effect| line(&effect)).collect::<Vec<_>>()
+    };
+    assert_eq!(told(0, 1), NOTHING);
+    assert_eq!(told(0, 9), NOTHING, "one that speaks twice is one");
+    assert_eq!(told(1, 9), NOTHING);
+    assert_eq!(
+        told(2, 1),
+        [COMPLAINT],
+        "f+1 others: for the next view, whatever they name"
+    );
+    assert_eq!(told(2, 0), ["send withdrawal all now"], "one takes it back");
+    assert_eq!(told(2, 1), [COMPLAINT]);
+    assert_eq!(
+        told(3, 1),
+        ["leave for v1"],
+        "the view that a quorum wants at least"
+    );
+}
+
+#[test]
+fn a_replica_that_was_cut_off_stays_in_its_view_and_takes_its_complaint_back() {
+    let mut backup = Bench::new(1);
+    backup.pending(10, Some(10));
+    backup.timeout(60, Timer::Progress);
+    assert_eq!(backup.timeout(110, Timer::Progress), [COMPLAINT]);
+    assert_eq!(backup.status_due(200), "complaint", "whoever missed it hears it");
+    assert!(backup.protocol.is_active());
+    backup.protocol.on_executed(ms(3000), 1);
+    assert_eq!(backup.status_due(3010), "withdrawal");
+    assert_eq!(backup.status_due(3110), "status");
+    assert_eq!(
+        backup.pending(3200, Some(3200)),
+        ["Progress at 3.25s"],
+        "it watches again"
+    );
+}
+
+#[test]
+fn a_status_takes_a_complaint_back_and_makes_none() {
+    let mut backup = Bench::new(3);
+    let says = |complaint| Status {
+        complaint,
+        ..status(0, true, &[])
+    };
+    backup.status(0, 0, &says(1));
+    assert_eq!(backup.complaint(1, 1), NOTHING, "a status waits for no disk");
+    backup.complaint(0, 1);
+    backup
+        .protocol
+        .complaints
+        .on_complaint(NodeId::new(0), View::new(1));
+    let mut other = Bench::new(3);
+    other.complaint(0, 1);
+    other.status(0, 0, &says(0));
+    assert_eq!(other.complaint(1, 1), NOTHING);
+}
+
+#[test]
+fn a_peer_that_waits_alone_in_a_later_view_is_followed_and_no_peer_gains_much_by_it() {
+    let mut backup = Bench::new(3);
+    backup.view_change(0, &view_change(0, 1, &[]));
+    let mut followed = 0;
+    for second in 1..=600 {
+        let told = backup.timeout(1000 * second, Timer::LeaderReview);
+        if told.iter().any(|line| line == COMPLAINT) {
+            followed += 1;
+            assert!(second >= u64::from(complaints::ALONE_PERIODS));
+            // The others do not join; in truth they would, and the view would be another.
+            backup.protocol.complaints.on_view_changed();
+        }
+    }
+    assert!((5..=8).contains(&followed), "{followed} times in ten minutes");
 }

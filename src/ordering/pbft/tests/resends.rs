@@ -12,6 +12,7 @@ fn status(decided: u64, places: &[u8]) -> Status {
         asks: true,
         places: places.to_vec(),
         disputed: Vec::new(),
+        complaint: 0,
     }
 }
 
