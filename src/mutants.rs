@@ -197,6 +197,10 @@ planted! {
     WrongClaimsKept at Disk,
     /// The mark that has it abstain goes before the log holds why.
     AbstentionMarkEarly at Disk,
+    /// The view change of a leader that lacks decisions names places that its stable checkpoint covers.
+    CoveredPlacesCarried at Byzantine,
+    /// A restart believes what it signed of a state that others' replaced.
+    ReplacedClaimsKept at Disk,
 }
 
 #[cfg(feature = "mutants")]
