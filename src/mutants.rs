@@ -199,6 +199,10 @@ planted! {
     AbstentionMarkEarly at Disk,
     /// A replica leaves its view when its own timer fires, whatever the others say.
     LeavesAlone at Net,
+    /// The view change of a leader that lacks decisions names places that its stable checkpoint covers.
+    CoveredPlacesCarried at Byzantine,
+    /// A restart believes what it signed of a state that others' replaced.
+    ReplacedClaimsKept at Disk,
 }
 
 #[cfg(feature = "mutants")]

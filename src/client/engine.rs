@@ -179,7 +179,7 @@ impl Engine {
         }
         let capacity = u16::try_from(configs.len() * replicas + 16).unwrap_or(u16::MAX);
         let limits = WireLimits {
-            record_bytes_max: 4 * cluster.agreement.frame_bytes_max + (1 << 16),
+            record_bytes_max: reply_record_bytes_max(cluster.agreement.frame_bytes_max),
             queue_bytes_max: 256 << 20,
             backlog_bytes_max: 16 << 20,
         };
@@ -228,6 +228,11 @@ impl Engine {
             started,
         })
     }
+}
+
+/// The longest records that clients take from replicas.
+pub(crate) const fn reply_record_bytes_max(frame_bytes_max: usize) -> usize {
+    4 * frame_bytes_max + (1 << 16)
 }
 
 fn session_config(config: &ClientConfig) -> Result<SessionConfig, EngineError> {

@@ -79,6 +79,9 @@ pub trait OrderingProtocol {
     /// methods of their own.
     fn restore(&mut self, record: &Record);
 
+    /// The log was read. The state that was restored is the one of this checkpoint: what was signed of another is disowned.
+    fn restore_image(&mut self, claim: CheckpointClaim);
+
     /// The log holds the new view this one started with.
     fn restore_view(&mut self, start: &ViewStart);
 

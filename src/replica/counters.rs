@@ -1,4 +1,13 @@
-use crate::protocol::Rejection;
+use crate::protocol::{Rejected, Rejection};
+
+/// What one peer sent that no correct replica sends.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Offences {
+    /// How many messages.
+    pub count: u64,
+    /// The last of them.
+    pub last: Option<Rejected>,
+}
 
 /// What a replica counted since it started. Plain numbers: the shell publishes them.
 #[derive(Debug, Clone, Default)]

@@ -35,7 +35,7 @@ mod transfer;
 
 pub use abstention::{Forgotten, Participation};
 pub use action::Action;
-pub use counters::ReplicaCounters;
+pub use counters::{Offences, ReplicaCounters};
 pub use donations::TransferLimits;
 pub use stack::{
     ApplicationOf, DecisionLogOf, DefaultStack, ExecutorOf, LogTransferOf, OrderingOf, SpeculativeStack,
@@ -57,7 +57,7 @@ use crate::messages::{
 use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
 use crate::preprocessing::{Offer, RequestPool, batch_digest};
-use crate::protocol::{Effect, LogCut, Outbox, Recipients, Record, Timer, ViewStart, When};
+use crate::protocol::{Effect, LogCut, Outbox, Recipients, Record, Rejected, Timer, ViewStart, When};
 use crate::state_transfer::StateTransferProtocol;
 use crate::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, Quorum, SeqNo, Time, View};
 use crate::view_transfer::ViewTransferProtocol;
@@ -160,6 +160,8 @@ pub struct Replica<S: Stack> {
     votes: Vec<Vote>,
     actions: Vec<Action>,
     counters: ReplicaCounters,
+    /// By peer.
+    offences: Vec<Offences>,
     executed: SeqNo,
     last_checkpoint: Option<CheckpointClaim>,
     /// The last checkpoint whose contents are on disk.
@@ -191,6 +193,7 @@ impl<S: Stack> Replica<S> {
         Self {
             transfers: Transfers::new(settings.quorum.n()),
             judgements: Judgements::new(settings.quorum.n()),
+            offences: vec![Offences::default(); settings.quorum.n()],
             abstention: None,
             settings,
             digester,
@@ -216,6 +219,22 @@ impl<S: Stack> Replica<S> {
             image_kept: SeqNo::ZERO,
             cut: SeqNo::ZERO,
         }
+    }
+
+    fn reject(&mut self, rejected: Rejected) {
+        self.counters.reject(rejected.reason);
+        if let Some(offences) = self.offences.get_mut(rejected.from.index())
+            && rejected.reason.is_misbehaviour()
+        {
+            offences.count += 1;
+            offences.last = Some(rejected);
+        }
+    }
+
+    /// What this peer sent that no correct replica sends.
+    #[must_use]
+    pub fn offences(&self, peer: NodeId) -> Offences {
+        self.offences.get(peer.index()).copied().unwrap_or_default()
     }
 
     /// A client's frame arrived, checked by preprocessing.
@@ -465,7 +484,7 @@ impl<S: Stack> Replica<S> {
                 }
                 Effect::SetTimer { timer, at } => self.timers.set(timer, at),
                 Effect::CancelTimer(timer) => self.timers.cancel(timer),
-                Effect::Rejected(rejected) => self.counters.reject(rejected.reason),
+                Effect::Rejected(rejected) => self.reject(rejected),
                 Effect::Diverged { stable, ours } => {
                     diverged = Some(stable.seq);
                     self.actions.push(Action::Diverged { stable, ours });

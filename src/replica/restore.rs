@@ -30,6 +30,12 @@ impl<S: Stack> Replica<S> {
         self.transfers.remember_image(seq);
     }
 
+    /// The log was read to its end, on a state that was read from the image of this checkpoint. That image may have come from others, in the
+    /// place of a state of which the log still says what we signed; what says that a quorum signed another need not have been written.
+    pub fn restore_image(&mut self, claim: CheckpointClaim) {
+        self.ordering.restore_image(claim);
+    }
+
     /// These images are on disk, as what their heads say.
     pub fn restore_images(&mut self, images: impl Iterator<Item = CheckpointClaim>) {
         for claim in images {

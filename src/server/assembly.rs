@@ -21,8 +21,8 @@ use crate::metrics::Metrics;
 use crate::net::handshake::Identity;
 use crate::net::hello::Peer;
 use crate::preprocessing::{
-    ClientAuth, ClientDirectory, ClientKeys, Expectations, FrameChecker, PoolLimits, ProposalGate,
-    RequestPool, SigningDuty,
+    CheckerLimits, ClientAuth, ClientDirectory, ClientKeys, Expectations, FrameChecker, PoolLimits,
+    ProposalGate, RequestPool, SigningDuty,
 };
 use crate::replica::{Protocols, Replica, ReplicaSettings, Stack};
 use crate::ring::Doorbell;
@@ -256,15 +256,23 @@ fn client_directory(config: &ReplicaConfig) -> Result<ClientDirectory, ReplicaEr
     Ok(ClientDirectory::new(keys.collect::<Result<_, ReplicaError>>()?))
 }
 
+/// The longest records that replicas take on links from replicas, and from clients.
+pub(crate) const fn link_record_bytes_max(limits: &CheckerLimits) -> (usize, usize) {
+    (
+        2 * limits.batch_bytes_max + RECORD_SLACK_BYTES,
+        limits.frame_bytes_max + RECORD_SLACK_BYTES,
+    )
+}
+
 fn wire_limits(config: &ReplicaConfig) -> (WireLimits, WireLimits) {
-    let checker = config.node.cluster.checker_limits();
+    let (from_replicas, from_clients) = link_record_bytes_max(&config.node.cluster.checker_limits());
     let replica = WireLimits {
-        record_bytes_max: 2 * checker.batch_bytes_max + RECORD_SLACK_BYTES,
+        record_bytes_max: from_replicas,
         queue_bytes_max: config.limits.replica_queue_bytes_max,
         backlog_bytes_max: 16 << 20,
     };
     let client = WireLimits {
-        record_bytes_max: checker.frame_bytes_max + RECORD_SLACK_BYTES,
+        record_bytes_max: from_clients,
         queue_bytes_max: config.limits.client_queue_bytes_max,
         backlog_bytes_max: 1 << 20,
     };

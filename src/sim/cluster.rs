@@ -24,7 +24,7 @@ impl ClusterBuilder {
     /// So many replicas, from 1 to 10; four if not said.
     #[must_use]
     pub fn replicas(mut self, replicas: usize) -> Self {
-        self.knobs.replicas = replicas.clamp(1, super::keys::REPLICAS_MAX);
+        self.knobs.replicas = replicas.clamp(1, crate::types::REPLICAS_MAX);
         self
     }
 

@@ -2,12 +2,10 @@ use std::sync::OnceLock;
 
 use crate::crypto::{LinkSecret, MacKey, SigningKey, VerifyingKey};
 use crate::preprocessing::{ClientAuth, ClientDirectory, ClientKeys, SigningDuty};
-use crate::types::{ClientId, ClusterId, NodeId};
+use crate::types::{ClientId, ClusterId, NodeId, REPLICAS_MAX};
 
 /// The simulated cluster.
 pub(super) const CLUSTER: ClusterId = ClusterId::from_bytes(*b"simulated world.");
-/// The most replicas of a simulated cluster.
-pub(super) const REPLICAS_MAX: usize = 10;
 /// The most clients of a simulated cluster, honest and faulty.
 pub(super) const CLIENTS_MAX: usize = 8;
 

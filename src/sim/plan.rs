@@ -21,13 +21,13 @@ use troubles::weather;
 pub enum Profile {
     /// Only the network and the clocks are faulty.
     Net,
-    /// Up to f replicas and two clients lie.
+    /// Up to f replicas and two clients lie; in some runs correct replicas crash and come back meanwhile.
     Byzantine,
-    /// Replicas crash and come back, one, some or all at once; up to f stay down.
+    /// Replicas crash and come back, one, some or all at once; up to f stay down, or lie.
     Crash,
     /// One replica runs twice with one key, and partitions split the copies.
     Twins,
-    /// Disks of up to f replicas lose what they acknowledged, or rot; all may crash, be slow or full.
+    /// Up to f replicas lie, or have disks that lose what they acknowledged, or rot; all may crash, be slow or full.
     Disk,
 }
 
@@ -171,6 +171,28 @@ impl Knobs {
             retransmit: dice.millis(50, 400),
             ..Self::calm(replicas, dice.between(2, 4) as usize)
         }
+    }
+
+    /// In some runs there are as many replicas as no three times f and one more, and in a few there are many.
+    fn resize(&mut self, dice: &mut Dice) {
+        self.replicas = match dice.below(1000) {
+            0..2 => 64,
+            2..7 => 31,
+            7..32 => 13,
+            32..87 => 6,
+            87..142 => 5,
+            _ => return,
+        };
+        if self.is_large() {
+            // Each tells each.
+            self.timings.status_period = self.timings.status_period.max(Duration::from_secs(1));
+            self.honest_clients = self.honest_clients.min(2);
+        }
+    }
+
+    /// Whether a round of messages among all replicas is a thousand.
+    const fn is_large(&self) -> bool {
+        self.replicas > 20
     }
 
     /// Checkpoints come seldom: view after view speaks of the same places.
@@ -458,11 +480,13 @@ impl Plan {
         let mut dice = Dice::new(seed ^ (profile as u64) << 56);
         let mut knobs = Knobs::of(&mut dice);
         // Dice of their own: what is added here changes no other run.
+        knobs.resize(&mut Dice::new(seed.rotate_left(48) ^ profile as u64));
         knobs.lighten(&mut Dice::new(!seed));
         let mut others = Dice::new(seed.rotate_left(32) ^ !(profile as u64));
         knobs.verify_little(&mut others);
         // Some runs are dense, and some are long with much quiet in between.
         let busy_ms = dice.pick(&[(200, 4000), (200, 4000), (4000, 60_000), (60_000, 3_600_000)]);
+        let busy_ms = if knobs.is_large() { (200, 4000) } else { busy_ms };
         let busy_until = Time::START.after(dice.millis(busy_ms.0, busy_ms.1));
         let calm_from = busy_until.after(dice.millis(0, 1000));
         let weather = weather(&mut dice);
@@ -475,13 +499,15 @@ impl Plan {
         }
         let mut plan = Self {
             weather,
-            operations: keys as usize * if is_far { 8 } else { 30 },
+            operations: keys as usize * if is_far || knobs.is_large() { 8 } else { 30 },
             keys,
             busy_until,
             calm_from,
             ..Self::quiet(profile, seed, knobs.clone())
         };
         let has_plot = profile == Profile::Byzantine && dice.chance(40);
+        // Dice of their own as well: who crashes among liars, and who lies among those that crash.
+        let mut company = Dice::new(seed.rotate_left(16) ^ !(profile as u64) ^ 0xc0c);
         match profile {
             Profile::Net => {}
             Profile::Byzantine if has_plot => {
@@ -491,8 +517,7 @@ impl Plan {
                 plan.plan_rounds(&mut dice, knobs.timings.timeout, (2, 8));
             }
             Profile::Byzantine => {
-                plan.plan_lies(&mut dice);
-                knobs.rogue_clients = plan.rogues.len();
+                plan.plan_lies(&mut dice, knobs.faulty_max());
                 if dice.chance(30) {
                     plan.plan_straggler(&mut dice);
                 }
@@ -508,10 +533,12 @@ impl Plan {
                     knobs.timings.review_period = Duration::from_secs(3600);
                     knobs.timings.fairness = Duration::from_secs(3600);
                 }
+                plan.plan_few_lies(&mut company);
                 let gone = plan.plan_losses(&mut dice, true);
                 plan.plan_outages(&mut dice, &gone);
             }
             Profile::Disk => {
+                plan.plan_few_lies(&mut company);
                 let gone = plan.plan_losses(&mut dice, false);
                 plan.plan_outages(&mut dice, &gone);
                 plan.plan_aftermath(&mut Dice::new(seed.rotate_left(32) ^ 0xaf7e), &gone);
@@ -526,8 +553,15 @@ impl Plan {
                 plan.plan_rounds(&mut dice, knobs.timings.timeout, (1, 8));
             }
         }
+        knobs.rogue_clients = plan.rogues.len();
         plan.knobs = knobs;
         plan.plan_flood(&mut others);
+        if matches!(profile, Profile::Byzantine | Profile::Twins) && company.chance(35) {
+            let faulty: Vec<usize> = (0..plan.knobs.replicas)
+                .filter(|host| !plan.is_correct(*host))
+                .collect();
+            plan.plan_outages(&mut company, &faulty);
+        }
         let hosts = plan.hosts();
         plan.speculative = (0..hosts).filter(|_| dice.chance(40)).collect();
         plan.clocks = (0..hosts)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::checker::Refusal;
 use super::disk::{DiskSettings, Platter, SimDisk};
 use super::keys::{CLUSTER, Keyring};
 use super::stack::{AnyExecutor, SimStack};
@@ -71,6 +72,11 @@ pub(super) enum Said {
         /// Its view when the turn began, and whether it asked for decisions that it lacked.
         expected: (View, bool),
     },
+    /// Something of another replica was refused.
+    Refused {
+        from: NodeId,
+        refusal: Refusal,
+    },
     /// A state from others replaced the replica's own.
     Installed(CheckpointClaim),
     /// A decision was executed wrongly.
@@ -123,6 +129,8 @@ pub(super) struct SimReplica<A: Application> {
     expected: (View, bool),
     /// Frames and batches that were refused because of what their sender had verified before.
     pub over_budget: u64,
+    /// What each peer had sent, when it was looked at last, that no correct replica sends.
+    offences: Vec<u64>,
     pub replica: Replica<SimStack<A>>,
     executor: AnyExecutor,
     events: Vec<ExecutionEvent>,
@@ -238,6 +246,7 @@ impl<A: Application> SimReplica<A> {
             expectations,
             expected,
             over_budget: 0,
+            offences: vec![0; knobs.replicas],
             replica,
             executor,
             events: Vec::new(),
@@ -301,14 +310,20 @@ impl<A: Application> SimReplica<A> {
                 self.act(now, world, action, said);
             }
         }
+        self.tell_offences(said);
         self.executor.keep_images(!self.disk.is_writing_image());
         self.expected = (self.replica.view(), self.replica.asks_for_decisions());
         self.expectations.tell(self.expected.0, self.expected.1);
     }
 
     fn route(&mut self, now: Time, from: Peer, message: Bytes, said: &mut Vec<Said>) {
-        let Ok(envelope) = Envelope::open(&message, CLUSTER, Epoch::ZERO) else {
-            return;
+        let envelope = match (Envelope::open(&message, CLUSTER, Epoch::ZERO), from) {
+            (Ok(envelope), _) => envelope,
+            (Err(error), Peer::Replica(from)) => {
+                let refusal = Refusal::Envelope(error);
+                return said.push(Said::Refused { from, refusal });
+            }
+            (Err(_), Peer::Client(_)) => return,
         };
         match (from, envelope.kind) {
             (Peer::Replica(from), Kind::System) => self.take_message(now, from, &message, said),
@@ -325,16 +340,37 @@ impl<A: Application> SimReplica<A> {
     }
 
     fn take_message(&mut self, now: Time, from: NodeId, message: &Bytes, said: &mut Vec<Said>) {
-        if let Ok(checked) = Checked::<SystemMessage>::body_of(message) {
-            let before = verdicts_given();
-            self.replica.on_message(now, from, &checked, message);
-            self.tell_effort(from, message, before, said);
+        let Ok(checked) = Checked::<SystemMessage>::body_of(message) else {
+            let refusal = Refusal::Archive;
+            return said.push(Said::Refused { from, refusal });
+        };
+        let (before, lies) = (verdicts_given(), self.replica.counters().chunks_refused);
+        self.replica.on_message(now, from, &checked, message);
+        if self.replica.counters().chunks_refused > lies {
+            let refusal = Refusal::Piece;
+            said.push(Said::Refused { from, refusal });
+        }
+        self.tell_effort(from, message, before, said);
+    }
+
+    /// Says what the protocols refused since the last turn as misbehaviour.
+    fn tell_offences(&mut self, said: &mut Vec<Said>) {
+        for (node, known) in NodeId::all(self.offences.len()).zip(&mut self.offences) {
+            let offences = self.replica.offences(node);
+            if offences.count > *known
+                && let Some(last) = offences.last
+            {
+                *known = offences.count;
+                let (from, refusal) = (node, Refusal::Protocol(last));
+                said.push(Said::Refused { from, refusal });
+            }
         }
     }
 
     fn take_frames(&mut self, now: Time, from: NodeId, message: &Bytes, said: &mut Vec<Said>) {
         let Ok(checked) = Checked::<SystemMessage>::body_of(message) else {
-            return;
+            let refusal = Refusal::Archive;
+            return said.push(Said::Refused { from, refusal });
         };
         // Signatures of frames taken before are judged first: the verifier is one.
         self.verify_waiting(now, said);
@@ -350,7 +386,11 @@ impl<A: Application> SimReplica<A> {
                 Ok(FromPeer::Disputed(client)) => replica.on_disputed(client),
                 Ok(FromPeer::Proposal(proposal)) => replica.on_proposal(now, from, proposal),
                 Ok(FromPeer::Batch(batch)) => replica.on_batch(now, from, batch),
-                Err(refusal) => *over_budget += u64::from(refusal.is_over_budget()),
+                Err(refusal) => {
+                    *over_budget += u64::from(refusal.is_over_budget());
+                    let refusal = Refusal::Frames(refusal);
+                    said.push(Said::Refused { from, refusal });
+                }
             },
         );
         self.tell_effort(from, message, before, said);

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::byzantine::Liar;
-use super::checker::{Agreement, Donors, Efforts, Lasting, Ledger, Rule, Violation};
+use super::checker::{Agreement, Donors, Efforts, Lasting, Ledger, Lengths, Rule, Toward, Violation};
 use super::clients::{Rogue, session};
 use super::disk::Platter;
 use super::keys::CLUSTER;
@@ -78,6 +78,7 @@ pub(super) struct World<A: Application> {
     pub story: Option<Vec<String>>,
     pub agreement: Agreement,
     lasting: Lasting,
+    lengths: Lengths,
     pub network: Network,
     dice: Dice,
     sessions: Vec<Session>,
@@ -130,6 +131,7 @@ impl<A: Application> World<A> {
                     efforts: Efforts::new(&knobs),
                     donors: Donors::new(node.index(), knobs.replicas),
                     is_wrong: false,
+                    was_wrong: false,
                     liar: lies.map(|(_, lies)| Liar::new(node, lies, &knobs, dice.split())),
                     clock: Clock {
                         origin: Time::START,
@@ -153,6 +155,7 @@ impl<A: Application> World<A> {
             now: Time::START,
             agreement: Agreement::new(hosts.len(), knobs.honest_clients, knobs.checkpoint_decisions),
             lasting: Lasting::new(knobs.replicas),
+            lengths: Lengths::new(&knobs),
             network: Network::new(plan.weather.clone(), plan.calm_from, dice.split()),
             hosts,
             calls: Vec::new(),
@@ -411,6 +414,10 @@ impl<A: Application> World<A> {
                         self.agreement
                             .asks(client as u32, sequence, frame.body.as_slice());
                     }
+                    let fits =
+                        self.lengths
+                            .sends(format_args!("c{client}"), Toward::FromClient, message.len());
+                    self.judge(fits);
                     self.send_to_host(client as u32, to, &message);
                 }
                 Output::Ended { tokens, outcome } => self.end(&tokens, &outcome),

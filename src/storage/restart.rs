@@ -198,6 +198,9 @@ pub fn restart<S: Stack, M: Medium>(
         .for_each(|record| replay.replica.restore_stable(record));
     let tail = scan_with(&superblock, &segments, read, |raw| replay.record(raw))?;
     let (records, replayed) = (replay.records, replay.replayed);
+    if let Some(claim) = image {
+        replay.replica.restore_image(claim);
+    }
     let claims = replay.finish(&tail);
     if replica.view() < superblock.view && medium.abstention().is_none() {
         let what = "the log knows of no view as late as the superblock does: its records of views are lost";

@@ -585,6 +585,12 @@ impl OrderingProtocol for Pbft {
         self.take_record(record);
     }
 
+    fn restore_image(&mut self, claim: CheckpointClaim) {
+        if !active(Mutant::ReplacedClaimsKept) {
+            self.checkpoints.settle(claim, self.config.node);
+        }
+    }
+
     fn restore_view(&mut self, start: &ViewStart) {
         self.take_view(start);
     }

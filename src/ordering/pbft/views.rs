@@ -42,9 +42,15 @@ impl Pbft {
             evidence.pre_prepared[from..].sort_unstable();
         }
         if self.has_announced() {
+            // Our window may end before the stable checkpoint, if we lack decisions: what that covers is in no view change.
+            let covered = match active(Mutant::CoveredPlacesCarried) {
+                true => SeqNo::ZERO,
+                false => self.stable.seq,
+            };
+            let before = self.high().max(covered);
             let last = self.stable.seq.plus(self.config.window);
             let ahead = self.chosen_ahead.iter().rev();
-            let ahead = ahead.filter(|(seq, _)| *seq > self.high() && *seq <= last);
+            let ahead = ahead.filter(|(seq, _)| *seq > before && *seq <= last);
             let ahead = ahead.map(|(seq, digest)| PlacedDigest::new(*seq, digest, self.begun));
             evidence.pre_prepared.extend(ahead);
         }

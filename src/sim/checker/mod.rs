@@ -8,22 +8,28 @@
 //! | agreement | what correct replicas execute | two batches at one place, gaps, frames no client sent, frames executed twice, replies and checkpoints that differ |
 //! | [`linearizability`] | the history that clients see | results that no order of the operations explains |
 //! | effort | what each correct replica verifies because of each other one | more signatures than that one may have verified |
+//! | conduct | what correct replicas refuse | correct replicas that take each other for liars |
+//! | lengths | what correct replicas and clients send | messages that a link of production ends for |
 //! | memory | queues, pools and answers | more than the limits allow, and what is never freed |
 
 mod agreement;
 mod answers;
+mod conduct;
 mod donors;
 mod effort;
 mod lasting;
 mod ledger;
+mod lengths;
 pub mod linearizability;
 mod views;
 
 pub(super) use agreement::Agreement;
+pub(super) use conduct::Refusal;
 pub(super) use donors::Donors;
 pub(super) use effort::Efforts;
 pub(super) use lasting::Lasting;
 pub(super) use ledger::Ledger;
+pub(super) use lengths::{Lengths, Toward};
 
 use crate::types::Time;
 
@@ -82,6 +88,10 @@ pub enum Rule {
     Recovery,
     /// No assertion of the protocol fails.
     NoPanic,
+    /// No correct replica refuses as misbehaviour what another correct one sent.
+    Conduct,
+    /// What correct replicas and clients send fits the links of production.
+    Lengths,
 }
 
 impl std::fmt::Display for Violation {

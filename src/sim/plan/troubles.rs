@@ -14,8 +14,9 @@ use crate::types::Time;
 const STEADY_AFTER: Duration = Duration::from_secs(10);
 
 impl Plan {
-    pub(super) fn plan_lies(&mut self, dice: &mut Dice) {
-        let most = self.knobs.faulty_max() as u64;
+    /// At least one replica lies, and at most so many; clients with them.
+    pub(super) fn plan_lies(&mut self, dice: &mut Dice, most: usize) {
+        let most = most as u64;
         let colludes = most > 1 && dice.chance(25);
         let count = if colludes { most } else { dice.between(1, most) };
         let mut candidates: Vec<usize> = (0..self.knobs.replicas).collect();
@@ -34,6 +35,14 @@ impl Plan {
         }
         let rogues = dice.pick(&[0, 0, 1, 2]);
         self.rogues = (0..rogues).map(|_| dice.pick(&Roguery::ALL)).collect();
+    }
+
+    /// In some of the runs about crashes and disks some of those that may be faulty lie. What they leave of f may be lost.
+    pub(super) fn plan_few_lies(&mut self, dice: &mut Dice) {
+        if dice.chance(30) {
+            let most = dice.between(1, self.knobs.faulty_max() as u64) as usize;
+            self.plan_lies(dice, most);
+        }
     }
 
     /// In some runs one of the liars floods the others, beside its other lies.
@@ -83,14 +92,16 @@ impl Plan {
         self.operations *= 2;
     }
 
-    /// Up to f replicas are lost, at some moment: they crash for good, or their disks forget or rot.
+    /// Up to f replicas, less those that lie, are lost, at some moment: they crash for good, or their disks forget or rot.
     pub(super) fn plan_losses(&mut self, dice: &mut Dice, only_crashes: bool) -> Vec<usize> {
-        let most = self.knobs.faulty_max() as u64;
+        let most = (self.knobs.faulty_max() - self.liars.len()) as u64;
         let count = match only_crashes {
-            true => dice.pick(&[0, 0, 1, most]),
-            false => dice.between(1, most),
+            true => dice.pick(&[0, 0, 1.min(most), most]),
+            false => dice.between(1.min(most), most),
         };
-        let mut candidates: Vec<usize> = (0..self.knobs.replicas).collect();
+        let mut candidates: Vec<usize> = (0..self.knobs.replicas)
+            .filter(|host| self.is_correct(*host))
+            .collect();
         let mut lost = Vec::new();
         for index in 0..count {
             // The first leader often, and its successor with it: view changes that fail.

@@ -56,6 +56,8 @@ pub(in crate::sim) struct Host<A: Application> {
     pub(super) donors: Donors,
     /// Its state is wrong: what it answers and which checkpoints it takes says nothing about correct replicas.
     pub(super) is_wrong: bool,
+    /// It was so at some time: others remember what it said of that state.
+    pub(super) was_wrong: bool,
     pub(super) liar: Option<Liar>,
     pub(super) clock: Clock,
     pub(super) turn_at: Option<Time>,

@@ -10,7 +10,7 @@ use crate::execution::Application;
 use crate::messages::{Checked, SystemMessage};
 use crate::net::hello::Peer;
 use crate::protocol::Recipients;
-use crate::sim::checker::Rule;
+use crate::sim::checker::{Refusal, Rule, Toward};
 use crate::sim::network::End;
 use crate::sim::replica::Said;
 use crate::types::{ClientId, NodeId};
@@ -63,6 +63,7 @@ impl<A: Application> World<A> {
                 self.hit("state gone wrong", 1);
                 self.tell(|_| format!("host {index} has a wrong state"));
                 self.hosts[index].is_wrong = true;
+                self.hosts[index].was_wrong = true;
             }
             Said::Diverged { .. } if is_correct && !is_right => {
                 self.hit("wrong state found out", 1);
@@ -103,6 +104,7 @@ impl<A: Application> World<A> {
                 let within = host.efforts.verifies(local, from, &message, given, expected);
                 self.judge(within);
             }
+            Said::Refused { from, refusal } if is_correct => self.judge_refused(index, from, refusal),
             Said::FellBehind(seq) => {
                 self.tell(|_| format!("host {index} fell behind s{seq}"));
             }
@@ -110,7 +112,22 @@ impl<A: Application> World<A> {
         }
     }
 
+    /// What liars, twins and hosts with wrong states send may be refused.
+    fn judge_refused(&mut self, index: usize, from: NodeId, refusal: Refusal) {
+        let mut senders = self.hosts.iter().filter(|host| host.node == from);
+        if senders.all(|host| host.is_correct && !host.was_wrong) {
+            let innocent = refusal.judge(index, from);
+            self.judge(innocent);
+        }
+    }
+
     fn say(&mut self, index: usize, to: Recipients, message: Bytes) {
+        if self.hosts[index].is_correct {
+            let fits = self
+                .lengths
+                .sends(format_args!("host {index}"), Toward::Replica, message.len());
+            self.judge(fits);
+        }
         if self.hosts[index].is_correct
             && let Ok(checked) = Checked::<SystemMessage>::body_of(&message)
         {
@@ -196,6 +213,12 @@ impl<A: Application> World<A> {
 
     fn answer(&mut self, index: usize, to: ClientId, message: Bytes) {
         let client = to.get() as usize;
+        if self.hosts[index].is_correct {
+            let fits = self
+                .lengths
+                .sends(format_args!("host {index}"), Toward::Client, message.len());
+            self.judge(fits);
+        }
         let message = match &mut self.hosts[index].liar {
             Some(liar) => liar.reply(message),
             None => Some(message),

@@ -143,6 +143,13 @@ fn what_a_leader_announced_is_carried_whether_it_has_the_batches_or_not() {
     let carried = behind.pbft.leave_view(View::new(2)).pre_prepared;
     let all: Vec<PlacedDigest> = (3..=10).map(|seq| placed(seq, '0', 1)).collect();
     assert_eq!(carried, all);
+    // A later checkpoint covers some of them, and it has not decided one.
+    for peer in [0, 2, 3] {
+        behind.checkpoint(peer, 9, 'm');
+    }
+    let evidence = behind.pbft.leave_view(View::new(3));
+    assert_eq!(evidence.stable, claim(9, 'm'));
+    assert_eq!(evidence.pre_prepared, [placed(10, '0', 1)]);
 }
 
 #[test]
