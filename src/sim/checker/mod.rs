@@ -7,6 +7,7 @@
 //! | donors | what correct replicas offer and give to those that fetch a state | a state that was offered and is gone, or is another one |
 //! | agreement | what correct replicas execute | two batches at one place, gaps, frames no client sent, frames executed twice, replies and checkpoints that differ |
 //! | [`linearizability`] | the history that clients see | results that no order of the operations explains |
+//! | reads | from which states correct replicas answer, and what reads saw | answers that go back in time |
 //! | effort | what each correct replica verifies because of each other one | more signatures than that one may have verified |
 //! | memory | queues, pools and answers | more than the limits allow, and what is never freed |
 
@@ -17,6 +18,7 @@ mod effort;
 mod lasting;
 mod ledger;
 pub mod linearizability;
+mod reads;
 mod views;
 
 pub(super) use agreement::Agreement;
@@ -24,6 +26,7 @@ pub(super) use donors::Donors;
 pub(super) use effort::Efforts;
 pub(super) use lasting::Lasting;
 pub(super) use ledger::Ledger;
+pub(super) use reads::{Answered, Seen, judge_reads};
 
 use crate::types::Time;
 
@@ -82,6 +85,9 @@ pub enum Rule {
     Recovery,
     /// No assertion of the protocol fails.
     NoPanic,
+    /// A correct replica answers reads from no earlier state than it answered from before, however often it restarted or its state was
+    /// replaced; a read sees every write that was acknowledged before it began.
+    Reads,
 }
 
 impl std::fmt::Display for Violation {
