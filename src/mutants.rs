@@ -203,6 +203,18 @@ planted! {
     CoveredPlacesCarried at Byzantine,
     /// A restart believes what it signed of a state that others' replaced.
     ReplacedClaimsKept at Disk,
+    /// Reads beside the order are answered from any state.
+    ReadsUngated at Crash,
+    /// A restart answers reads before execution has passed what its log shows.
+    ReadsAtOnce at Crash,
+    /// Reads are answered by a replica that may have forgotten what it answered.
+    ReadsWhileAbstaining at Disk,
+    /// Reads are answered while another state is on its way, and from it however old it is.
+    ReadsWhileReplaced at Disk,
+    /// Decisions that peers gave back are executed before the log holds what decided them.
+    MendedUnreleased at Disk,
+    /// A state that came is installed before a restart begins with it.
+    AdoptionUnawaited at Disk,
 }
 
 #[cfg(feature = "mutants")]

@@ -37,7 +37,13 @@ impl Answers {
     pub(super) fn can_agree(&self, n: usize, enough: usize) -> bool {
         let alike = |body: &Bytes| self.bodies.iter().filter(|(_, other)| other == body).count();
         let most = self.bodies.iter().map(|(_, body)| alike(body)).max();
-        most.unwrap_or(0) + n.saturating_sub(self.bodies.len()) >= enough
+        let has_answered = |node: &NodeId| self.bodies.iter().any(|(from, _)| from == node);
+        // Who catches up has no answer to give.
+        let is_spent = |(node, reason): &&(NodeId, RefusalReason)| {
+            *reason == RefusalReason::CatchingUp && !has_answered(node)
+        };
+        let spent = self.bodies.len() + self.refusals.iter().filter(is_spent).count();
+        most.unwrap_or(0) + n.saturating_sub(spent) >= enough
     }
 
     /// Forgets everything: the frame is asked again from the beginning.

@@ -10,19 +10,25 @@
 //!   correct replica never finds a live frame stale. An abandoned frame blocks no later one.
 //!
 //! # How many answers are enough
-//! n replicas, f of them faulty, q = ⌈(n+f+1)/2⌉: two sets of q share at least f+1 replicas, hence a correct one.
+//! n replicas, f of them faulty, q = ⌈(n+f+1)/2⌉: two sets of q share at least f+1 replicas, hence a correct one. A replica that crashes and
+//! restarts with what its disk had is correct, and so is one that knows that its disk forgot something.
 //! - **Ordered operations alone: f+1.** One of them is correct, and what it answers was decided.
 //! - **Linearizable reads beside the order: q, and then q for ordered operations as well.** Say a write ended before a read
 //!   began. With q equal answers each, some correct replica gave both; it had executed the write when it answered the
 //!   read, so the value read is no older. With f+1 for the write this fails: its answers may come from f liars and one correct
 //!   replica, and q answers of others, none of which has executed the write yet, agree on the old value. Two reads are in order
-//!   for the same reason: each value read is the state of a correct replica after some decision, and the replica that the
-//!   quorums share never goes back. (Berger, Reiser and Bessani,
+//!   for the same reason: each value read is the state of a correct replica after some decision. (Berger, Reiser and Bessani,
 //!   "Making Reads in BFT State Machine Replication Fast, Linearizable, and Live", SRDS 2021.)
+//! - **This takes that the shared replica never answers a read from an earlier state than it answered from before.** Execution only goes
+//!   forward while it runs; but a decision is answered before the record of it is on disk, so a restarted replica may begin before it,
+//!   and a state that replaces a wrong one may be older. So a replica answers reads only from states after all that it may have
+//!   answered from in earlier lives, and refuses them until then ([`Replica::reads_from`](crate::replica::Replica::reads_from) says how it
+//!   knows). Were it not so, all could lose power just after a write was acknowledged, and q answers agree on the old value.
 //! - **It must stay live** (the second part of the same paper): a client that waits for q answers to a write needs every
 //!   correct replica to answer, also those that learnt of the write from a checkpoint and never executed it. Here the
 //!   replies are part of the client table, and that of every checkpoint: such a replica answers a retransmission from
-//!   the table. A read that finds no q equal answers is asked in order: there all correct replicas agree, and n−f ≥ q.
+//!   the table. A read that finds no q equal answers, or that too many refuse, is asked in order: there all correct replicas agree, and
+//!   n−f ≥ q. What is ordered for it also moves those that refused.
 //! - **Relaxed reads: f+1 equal answers.** A correct replica vouches that the state was so, once. Never a default.
 //!
 //! Invariant: every submitted operation comes out exactly once, with a result or an error, by its deadline.
@@ -416,6 +422,16 @@ impl Session {
             // Passing: the retransmission asks again. One honest leader is enough to say so.
             RefusalReason::Overloaded => {}
             RefusalReason::MustSign if self.prover.has_macs() => self.on_must_sign(from, &mut frame),
+            // Others may answer the read. If too few are left it is asked in order, at once.
+            RefusalReason::CatchingUp => {
+                let enough = self.config.answers.unordered;
+                let enough = enough.filter(|_| frame.mode == Mode::Unordered);
+                let n = self.config.quorum.n();
+                if enough.is_some_and(|enough| !frame.answers.can_agree(n, enough)) {
+                    frame.timeout = Time::START;
+                    self.next_timeout = Some(Time::START);
+                }
+            }
             _ if believed => {
                 self.live -= 1;
                 self.fail(frame.calls.into_tokens(), CallError::Refused(reason));
@@ -531,5 +547,6 @@ fn to_reason(reason: ArchivedRefusalReason) -> RefusalReason {
         ArchivedRefusalReason::Overloaded => RefusalReason::Overloaded,
         ArchivedRefusalReason::Stale => RefusalReason::Stale,
         ArchivedRefusalReason::MustSign => RefusalReason::MustSign,
+        ArchivedRefusalReason::CatchingUp => RefusalReason::CatchingUp,
     }
 }

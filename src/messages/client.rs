@@ -34,6 +34,9 @@ pub enum RefusalReason {
     Stale,
     /// After a disputed MAC this client has to sign.
     MustSign,
+    /// Of a read beside the order: this replica may have answered from a later state than it has now, before it restarted or its state was
+    /// replaced.
+    CatchingUp,
 }
 
 /// What a replica answers to a client.

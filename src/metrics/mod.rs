@@ -73,6 +73,8 @@ counters!(
     shard_turns,
     /// Times a data shard went to sleep.
     shard_parks,
+    /// Frames of reads beside the order that were not answered because this replica may have answered from a later state before.
+    reads_refused,
 );
 
 /// How far a replica is, in numbers that change all the time.

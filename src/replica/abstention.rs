@@ -183,7 +183,12 @@ impl<S: Stack> Replica<S> {
         let passed = self.ordering.stable().min(self.ordering.decided());
         let has_state = self.transfers.awaiting.is_none();
         let is_over = |abstention: &mut Abstention| has_state && abstention.is_over(passed, view);
-        self.abstention.take_if(is_over).is_some()
+        let ended = self.abstention.take_if(is_over);
+        if let Some((bound, _)) = ended.as_ref().and_then(Abstention::bounds) {
+            // What it has forgotten that it executed lies before that.
+            self.reads.may_have_answered(bound);
+        }
+        ended.is_some()
     }
 
     /// In a view that has begun, the end may come with a checkpoint.

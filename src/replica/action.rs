@@ -56,6 +56,8 @@ pub enum Action {
     Image(ImageTask),
     /// Read decisions from the log; [`on_logged`](super::Replica::on_logged) follows. They are durable.
     ReadLog(LoggedRange),
+    /// Reads beside the order are answered from states after this place, and not at all while `None`.
+    ServeReads(Option<SeqNo>),
     /// The others have forgotten what we lack.
     FellBehind {
         /// The checkpoint to reach.

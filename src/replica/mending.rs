@@ -5,7 +5,8 @@
 //! forgotten them say nothing. When everybody was asked in vain, a later state is looked for beside it, and what comes first is
 //! gone on from: there may be no later state for long, and no peer with these decisions either, but never both.
 //!
-//! Invariant: what is mended begins right after [`fed`](super::transfer::Transfers::fed).
+//! Invariant: what is mended begins right after [`fed`](super::transfer::Transfers::fed), and ends where what is released ends: memory may
+//! have forgotten decisions of which the log does not hold yet what executing them takes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -88,7 +89,12 @@ impl<S: Stack> Replica<S> {
 
     /// The log does not give back what follows `fed`.
     pub(super) fn begin_mending(&mut self, now: Time, fed: SeqNo) {
-        let logged = self.decision_log.base().since(fed) as usize;
+        let base = self.decision_log.base();
+        let end = match active(Mutant::MendedUnreleased) {
+            true => base,
+            false => base.min(self.transfers.released),
+        };
+        let logged = end.since(fed) as usize;
         let digests = self.decision_log.digests(fed.next(), logged.min(MENDED_MAX));
         let wanted: VecDeque<Digest> = digests.collect();
         if wanted.is_empty() || active(Mutant::UnreadUnmended) {

@@ -28,6 +28,7 @@ mod loans;
 mod logged;
 mod mending;
 mod messages;
+mod reads;
 mod restore;
 mod stack;
 mod timers;
@@ -58,13 +59,14 @@ use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
 use crate::preprocessing::{Offer, RequestPool, batch_digest};
 use crate::protocol::{Effect, LogCut, Outbox, Recipients, Record, Rejected, Timer, ViewStart, When};
-use crate::state_transfer::StateTransferProtocol;
+use crate::state_transfer::{ImageTask, StateTransferProtocol};
 use crate::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, Quorum, SeqNo, Time, View};
 use crate::view_transfer::ViewTransferProtocol;
 use abstention::Abstention;
 use disputes::Disputes;
 use forwarding::PassedOn;
 use judgements::Judgements;
+use reads::Reads;
 use timers::Timers;
 use transfer::Transfers;
 
@@ -116,6 +118,7 @@ enum Held {
     Decide(Arc<Proposal>),
     CutLog(LogCut),
     AbstentionOver,
+    Install(SeqNo),
 }
 
 /// The protocols of a replica.
@@ -144,6 +147,7 @@ pub struct Replica<S: Stack> {
     transfers: Transfers,
     /// While there is one, nothing is said that binds.
     abstention: Option<Abstention>,
+    reads: Reads,
     pool: RequestPool,
     disputes: Disputes,
     judgements: Judgements,
@@ -195,6 +199,7 @@ impl<S: Stack> Replica<S> {
             judgements: Judgements::new(settings.quorum.n()),
             offences: vec![Offences::default(); settings.quorum.n()],
             abstention: None,
+            reads: Reads::default(),
             settings,
             digester,
             ordering,
@@ -388,6 +393,7 @@ impl<S: Stack> Replica<S> {
                 message,
             });
         }
+        self.tell_reads();
     }
 
     /// The actions since the last call, in order; the allocation stays.
@@ -468,10 +474,9 @@ impl<S: Stack> Replica<S> {
                 // A decision is executed, and answered, once everything logged before it is durable:
                 // our own commit is part of the quorum that decided.
                 Effect::Decide(proposal) => {
-                    let when = match self.logged_end {
-                        _ if active(Mutant::DecisionBeforeDurable) => When::Now,
-                        Lsn::ZERO => When::Now,
-                        end => When::Durable(end.minus(1)),
+                    let when = match active(Mutant::DecisionBeforeDurable) {
+                        true => When::Now,
+                        false => self.when_all_is_durable(),
                     };
                     decided.push(proposal.clone());
                     self.hold(when, Held::Decide(proposal));
@@ -492,6 +497,11 @@ impl<S: Stack> Replica<S> {
                 Effect::FellBehind { stable } => {
                     fell_behind = true;
                     self.actions.push(Action::FellBehind { stable });
+                }
+                // What it goes on from has to be known after a restart as well, before anybody is answered from it.
+                Effect::Image(ImageTask::Install(seq)) => {
+                    let when = self.when_all_is_durable();
+                    self.hold(when, Held::Install(seq));
                 }
                 Effect::Image(task) => self.actions.push(Action::Image(task)),
                 Effect::SharePending => self.share_pending(),
@@ -596,6 +606,14 @@ impl<S: Stack> Replica<S> {
         choked
     }
 
+    /// Once everything is on disk that was logged until now.
+    fn when_all_is_durable(&self) -> When {
+        match self.logged_end {
+            Lsn::ZERO => When::Now,
+            end => When::Durable(end.minus(1)),
+        }
+    }
+
     fn hold(&mut self, when: When, held: Held) {
         match when {
             When::Durable(lsn) if lsn >= self.durable_end => self.held.push_back((lsn, held)),
@@ -614,6 +632,7 @@ impl<S: Stack> Replica<S> {
         match held {
             Held::CutLog(cut) => self.actions.push(Action::CutLog(cut)),
             Held::AbstentionOver => self.actions.push(Action::AbstentionOver),
+            Held::Install(seq) => self.actions.push(Action::Image(ImageTask::Install(seq))),
             Held::Send { to, message } => self.actions.push(Action::ToReplicas { to, message }),
             Held::Vote(vote) => self.votes.push(vote),
             Held::Decide(proposal) => {

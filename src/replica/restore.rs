@@ -25,6 +25,7 @@ impl<S: Stack> Replica<S> {
         self.ordering.restore_base(seq);
         self.decision_log.restore_base(seq, chain);
         self.executed = seq;
+        self.reads.may_have_answered(seq);
         self.image_kept = seq;
         self.transfers.released = seq;
         self.transfers.remember_image(seq);
@@ -48,6 +49,7 @@ impl<S: Stack> Replica<S> {
     pub fn restore_without_image(&mut self, seq: SeqNo) {
         self.ordering.restore_base(seq);
         self.decision_log.restore_base_unproved(seq);
+        self.reads.may_have_answered(seq);
         self.transfers.released = seq;
         self.transfers.awaiting = Some(seq);
     }
@@ -71,6 +73,7 @@ impl<S: Stack> Replica<S> {
     /// # Errors
     /// When the record does not fit what came before: the log is damaged.
     pub fn restore(&mut self, record: &Record) -> Result<Option<Arc<Proposal>>, RestoreError> {
+        self.reads.restore(record);
         match record {
             Record::Decision { seq, digest, chain } => {
                 let last = self.decision_log.last();
@@ -140,5 +143,6 @@ impl<S: Stack> Replica<S> {
         if self.settings.quorum.n() > 1 {
             self.begin_log_transfer(now);
         }
+        self.reads_are_told();
     }
 }

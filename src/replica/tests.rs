@@ -5,6 +5,7 @@ mod feeding;
 mod floods;
 mod images;
 mod mending;
+mod reads;
 mod transfers;
 
 use std::collections::BTreeMap;
@@ -175,7 +176,7 @@ pub(crate) fn replica(decision_log: ChainedLog) -> Replica<DefaultStack<Counter>
     Replica::new(settings, digester, protocols, pool, Lsn::ZERO)
 }
 
-/// Replica 0 of 4, its executor and its disk, on which everything is at once.
+/// Replica 0 of 4, its executor and its disk, on which everything is at once, unless it is slow.
 struct Bench {
     replica: Replica<DefaultStack<Counter>>,
     executor: SingleThreaded<Counter>,
@@ -185,7 +186,12 @@ struct Bench {
     wrong_at: Option<u64>,
     given: VecDeque<Arc<Proposal>>,
     now: Time,
+    logged: Lsn,
     durable: Lsn,
+    /// What is logged waits.
+    is_slow: bool,
+    /// What was said of reads beside the order.
+    reads: Vec<Option<u64>>,
     /// Complete images, by place.
     images: BTreeMap<SeqNo, Vec<Bytes>>,
     receiving: Option<(SeqNo, Vec<Bytes>)>,
@@ -212,7 +218,10 @@ impl Bench {
             wrong_at: None,
             given: VecDeque::new(),
             now: Time::START,
+            logged: Lsn::ZERO,
             durable: Lsn::ZERO,
+            is_slow: false,
+            reads: Vec::new(),
             images: BTreeMap::new(),
             receiving: None,
             sent: Vec::new(),
@@ -250,13 +259,24 @@ impl Bench {
             for action in actions {
                 self.act_on(action);
             }
+            if !self.is_slow {
+                self.durable = self.logged;
+            }
             self.replica.on_durable(self.durable);
         }
     }
 
+    /// The disk has done everything.
+    fn catch_up(&mut self) {
+        self.is_slow = false;
+        self.replica.on_durable(self.logged);
+        self.act();
+    }
+
     fn act_on(&mut self, action: Action) {
         match action {
-            Action::Log { lsn, .. } => self.durable = lsn.next(),
+            Action::Log { lsn, .. } => self.logged = lsn.next(),
+            Action::ServeReads(from) => self.reads.push(from.map(SeqNo::get)),
             Action::ToReplicas { to, message } => {
                 let checked =
                     Checked::<SystemMessage>::body_of(&message).expect("a replica's message is sound");

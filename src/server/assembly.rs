@@ -17,6 +17,7 @@ use crate::config::{
     StateTransferConfig, Topology, WORK_CHANNEL_SIZE,
 };
 use crate::crypto::{Digester, MacKey};
+use crate::execution::{Executor, ReadGate};
 use crate::metrics::Metrics;
 use crate::net::handshake::Identity;
 use crate::net::hello::Peer;
@@ -26,7 +27,6 @@ use crate::preprocessing::{
 };
 use crate::replica::{Protocols, Replica, ReplicaSettings, Stack};
 use crate::ring::Doorbell;
-use crate::shard::{Alarm, ShardError, panicked};
 use crate::shard::control::{
     BackoffLimits, ControlConfig, ControlHandle, ControlLimits, ControlShard, DialTarget, EstablishedLink,
     PlaceLimits,
@@ -42,6 +42,8 @@ use crate::shard::roles::{
     NetworkRole, PreprocessLanes, PreprocessRole, Role,
 };
 use crate::shard::wires::WireLimits;
+use crate::shard::{Alarm, ShardError, panicked};
+use crate::state_transfer::ImageEvent;
 use crate::storage::keeper::{Keeper, Kept};
 use crate::storage::shelf::{Shelf, Shelved};
 use crate::storage::{AbstentionMark, LogWriter};
@@ -446,6 +448,7 @@ pub(super) fn assemble<S: Stack>(
     let keeper_handle = keeper.as_ref().map(|(keeper, _)| keeper.handle());
     let shelf = keeper.as_ref().map(|(_, shelf)| shelf.handle());
     let mut log = log.map(|(writer, files)| (writer, files, lanes.log));
+    let reads = ReadGate::new(replica.reads_from(), parts.executor.executed());
     let consensus = ConsensusRole::new(
         replica,
         lanes.consensus,
@@ -475,10 +478,15 @@ pub(super) fn assemble<S: Stack>(
     threads.extend((0..helpers.len()).map(|number| format!("{crew_name}{number}")));
     let crew = match helpers.is_empty() {
         true => None,
-        false => Some(Crew::start(&crew_name, helpers, &doorbells[homes.execution], &alarm)?),
+        false => Some(Crew::start(
+            &crew_name,
+            helpers,
+            &doorbells[homes.execution],
+            &alarm,
+        )?),
     };
     let mut execution = Some(ExecutionRole::new(
-        parts.executor,
+        (parts.executor, reads),
         lanes.execution,
         keeper_handle.clone(),
         crew,
@@ -620,6 +628,7 @@ fn start_keepers(
     let tell_log = to_log.clone();
     let told = move |kept| match kept {
         Kept::Image(seq) => deliver(&mut images, Logged::Image(seq)),
+        Kept::Adopted(seq) => deliver(&mut images, Logged::Transfer(ImageEvent::Completed(seq))),
         other => tell_log.lock().unwrap_or_else(PoisonError::into_inner)(other),
     };
     let keeper = Keeper::spawn(

@@ -62,6 +62,8 @@ pub(crate) enum Work {
     Unordered(Frame),
     /// Send a cached reply again.
     ReplyAgain(FrameKey),
+    /// Answer reads from states after this place, and not at all while `None`.
+    ServeReads(Option<SeqNo>),
     /// Replace the state by an image, whose chunks come here.
     Install(std::sync::mpsc::Receiver<Result<Bytes, StorageError>>),
     /// Compute the digest of the state as it is, for tools.

@@ -18,6 +18,6 @@ pub(crate) mod roles;
 pub mod signals;
 pub mod wires;
 
-pub(crate) use alarm::panicked;
 pub use alarm::Alarm;
+pub(crate) use alarm::panicked;
 pub use data::ShardError;

@@ -1,5 +1,6 @@
 //! What a seed decides before a run begins: knobs, weather, faults and who lies.
 
+mod ambushes;
 mod troubles;
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::protocol::Rate;
 use crate::replica::TransferLimits;
 use crate::types::Time;
 use crate::view_transfer::pbft::ViewTimings;
+pub use ambushes::Ambush;
 use troubles::weather;
 
 /// Which kinds of faults a run may have.
@@ -379,6 +381,8 @@ pub struct Plan {
     pub faults: Vec<(Time, Fault)>,
     /// Hosts that lose power when they vote again, or have a state from others, and for how long. Once for each time they are named.
     pub relapses: Vec<(usize, Duration)>,
+    /// Hosts that lose power just after an acknowledgement.
+    pub ambushes: Vec<Ambush>,
     /// Replicas that lie, and how.
     pub liars: Vec<(usize, Vec<Lie>)>,
     /// The replica that runs twice.
@@ -417,6 +421,7 @@ impl Plan {
             weather: Weather::calm(),
             faults: Vec::new(),
             relapses: Vec::new(),
+            ambushes: Vec::new(),
             liars: Vec::new(),
             twin: None,
             rogues: Vec::new(),
@@ -574,6 +579,7 @@ impl Plan {
         plan.plan_full_disks(&mut dice);
         plan.plan_steady(&mut dice);
         plan.plan_unreadable_logs(&mut dice);
+        plan.plan_ambushes(&mut Dice::new(seed.rotate_left(16) ^ 0xa3b5));
         plan
     }
 

@@ -12,19 +12,19 @@ use super::stack::{AnyExecutor, SimStack};
 use super::{Dice, Knobs};
 use crate::crypto::{Digester, Given, verdicts_given};
 use crate::decision_log::ChainedLog;
-use crate::execution::{Application, ExecutionEvent, Executor};
+use crate::execution::{Application, ExecutionEvent, Executor, ReadGate};
 use crate::log_transfer::RangedLogTransfer;
 use crate::messages::{
     Batch, Checked, CheckpointClaim, ClientReply, ENVELOPE_BYTES, Envelope, Frame, FrameKey, Kind, Mode,
-    Proposal, SystemMessage, TakenCheckpoint,
+    Proposal, RefusalReason, SystemMessage, TakenCheckpoint,
 };
 use crate::net::hello::Peer;
 use crate::ordering::pbft::{Pbft, PbftConfig};
 use crate::preprocessing::{Expectations, FrameChecker, FrameRefusal, FromPeer, ProposalGate, RequestPool};
 use crate::protocol::{Recipients, Record};
 use crate::replica::{Action, Protocols, Replica, ReplicaSettings};
-use crate::state_transfer::ImageTask;
 use crate::state_transfer::monolithic::PieceTransfer;
+use crate::state_transfer::{ImageEvent, ImageTask};
 use crate::storage::restart::{RestartSettings, Restored, Witness, restart};
 use crate::storage::{RecordReader, StorageError};
 use crate::types::{ClientId, Epoch, Lsn, NodeId, Quorum, SeqNo, Time, View};
@@ -81,6 +81,8 @@ pub(super) enum Said {
     Installed(CheckpointClaim),
     /// A decision was executed wrongly.
     Misexecuted,
+    /// Reads beside the order were answered, from the state after this place.
+    Read(SeqNo),
 }
 
 /// What the disk has done since the last turn.
@@ -90,11 +92,13 @@ pub(super) struct Durable {
     pub log: Option<Lsn>,
     /// The last checkpoint whose contents were written.
     pub image: Option<SeqNo>,
+    /// The checkpoint of others with which a restart begins now.
+    pub adopted: Option<SeqNo>,
 }
 
 impl Durable {
     pub fn is_some(&self) -> bool {
-        self.log.is_some() || self.image.is_some()
+        self.log.is_some() || self.image.is_some() || self.adopted.is_some()
     }
 }
 
@@ -133,6 +137,7 @@ pub(super) struct SimReplica<A: Application> {
     offences: Vec<u64>,
     pub replica: Replica<SimStack<A>>,
     executor: AnyExecutor,
+    pub reads: ReadGate,
     events: Vec<ExecutionEvent>,
     inbox: VecDeque<(Peer, Bytes)>,
     has_background: bool,
@@ -247,6 +252,7 @@ impl<A: Application> SimReplica<A> {
             expected,
             over_budget: 0,
             offences: vec![0; knobs.replicas],
+            reads: ReadGate::new(replica.reads_from(), executor.executed()),
             replica,
             executor,
             events: Vec::new(),
@@ -286,6 +292,9 @@ impl<A: Application> SimReplica<A> {
         }
         if let Some(seq) = durable.image {
             self.replica.on_image_kept(now, seq);
+        }
+        if let Some(seq) = durable.adopted {
+            self.replica.on_image(now, ImageEvent::Completed(seq));
         }
         while let Some((from, message)) = self.inbox.pop_front() {
             self.route(now, from, message, said);
@@ -332,7 +341,7 @@ impl<A: Application> SimReplica<A> {
                 match self.checker.take_frame(client, message.slice(ENVELOPE_BYTES..)) {
                     Ok(Some(frame)) => self.pass(now, frame, said),
                     Ok(None) => {}
-                    Err((key, refusal)) => Self::refuse(client, key, refusal, said),
+                    Err((key, refusal)) => Self::refuse_frame(client, key, &refusal, said),
                 }
             }
             _ => {}
@@ -423,7 +432,7 @@ impl<A: Application> SimReplica<A> {
         for (frame, verdict) in verdicts {
             match verdict {
                 Ok(()) => self.pass(now, frame, said),
-                Err(refusal) => Self::refuse(frame.key().client, Some(frame.key()), refusal, said),
+                Err(refusal) => Self::refuse_frame(frame.key().client, Some(frame.key()), &refusal, said),
             }
         }
     }
@@ -432,16 +441,28 @@ impl<A: Application> SimReplica<A> {
         match frame.mode() {
             Mode::Ordered => self.replica.on_frame(now, frame),
             Mode::Unordered => {
-                self.executor.execute_unordered(&frame, &mut self.events);
-                self.report_unordered(said);
+                let served = self.reads.serve(&mut self.executor, &frame, &mut self.events);
+                match served {
+                    Ok(()) => {
+                        said.push(Said::Read(self.executor.executed()));
+                        self.report_unordered(said);
+                    }
+                    Err(reason) => Self::refuse(frame.key(), reason, said),
+                }
             }
         }
     }
 
-    fn refuse(client: ClientId, key: Option<FrameKey>, refusal: FrameRefusal, said: &mut Vec<Said>) {
-        let Some(key) = key else { return };
-        let message = ClientReply::refusal(CLUSTER, Epoch::ZERO, View::ZERO, key.sequence, refusal.reason());
-        said.push(Said::ToClient { to: client, message });
+    fn refuse_frame(client: ClientId, key: Option<FrameKey>, refusal: &FrameRefusal, said: &mut Vec<Said>) {
+        if let Some(FrameKey { sequence, .. }) = key {
+            Self::refuse(FrameKey { client, sequence }, refusal.reason(), said);
+        }
+    }
+
+    fn refuse(key: FrameKey, reason: RefusalReason, said: &mut Vec<Said>) {
+        let message = ClientReply::refusal(CLUSTER, Epoch::ZERO, View::ZERO, key.sequence, reason);
+        let to = key.client;
+        said.push(Said::ToClient { to, message });
     }
 
     fn act(&mut self, now: Time, world: Time, action: Action, said: &mut Vec<Said>) {
@@ -470,6 +491,7 @@ impl<A: Application> SimReplica<A> {
                 self.report(now, world, said);
             }
             Action::Log { lsn, record } => self.disk.append(world, lsn, record),
+            Action::ServeReads(from) => self.reads.serve_from(from),
             Action::RequireSignature(client) => self.checker.require_signature(client),
             Action::CutLog(cut) => self.disk.cut(world, cut),
             Action::ReadLog(range) => {
@@ -526,6 +548,7 @@ impl<A: Application> SimReplica<A> {
             .and_then(|()| self.executor.finish_image())
             .expect("what was checked piece by piece can be read");
         self.disk.installed(world);
+        self.reads.on_executed(claim.seq);
         said.push(Said::Installed(claim));
         self.replica
             .on_installed(now, seq, &self.executor.client_windows());
@@ -545,6 +568,7 @@ impl<A: Application> SimReplica<A> {
                     });
                 }
                 ExecutionEvent::Executed { seq, operations } => {
+                    self.reads.on_executed(seq);
                     self.replica.on_executed(now, seq, operations);
                     said.push(Said::Executed { seq, operations });
                 }

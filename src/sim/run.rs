@@ -1,13 +1,13 @@
 //! A planned run of the key-value store from its beginning to the verdict.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::Dice;
 use super::app::SmallKv;
 use super::checker::linearizability::{self, Action, Operation, Verdict};
-use super::checker::{Rule, Violation};
+use super::checker::{Rule, Seen, Violation, judge_reads};
 use super::plan::{PROGRESS_BOUND, Plan, Profile, TWO_SETS, TwoSets};
 use super::stack::mixed;
 use super::world::{Call, PAIRS, World};
@@ -80,6 +80,7 @@ pub fn run_plan(plan: Plan, with_story: bool) -> RunReport {
     let (profile, seed) = (plan.profile, plan.seed);
     let mut world = World::new(&plan, mixed(SmallKv));
     world.story = with_story.then(|| vec![format!("{plan:#?}")]);
+    world.reader = read_of;
     plan_calls(&plan, &mut world);
     let ended = catch_unwind(AssertUnwindSafe(|| drive(&plan, &mut world)));
     if let Err(panic) = ended {
@@ -105,6 +106,15 @@ pub fn run_plan(plan: Plan, with_story: bool) -> RunReport {
         hits: world.hits,
         story: world.story.unwrap_or_default(),
     }
+}
+
+/// The read of what a put writes.
+fn read_of(operation: &[u8]) -> Option<Vec<u8>> {
+    let ([1, low, high], rest) = operation.split_first_chunk::<3>()? else {
+        return None;
+    };
+    let key = rest.get(..usize::from(u16::from_le_bytes([*low, *high])))?;
+    kv::get(key).ok()
 }
 
 fn key_name(key: u64) -> Vec<u8> {
@@ -183,7 +193,43 @@ fn drive(plan: &Plan, world: &mut World<SmallKv>) {
     judge_history(plan, world);
 }
 
+/// What clients have seen of each key, by the places at which what they wrote was executed.
+fn judge_places(plan: &Plan, world: &mut World<SmallKv>) {
+    let (mut seen, mut deleted): (BTreeMap<Vec<u8>, Vec<Seen>>, BTreeSet<Vec<u8>>) = Default::default();
+    for call in &world.calls {
+        let (Some((key, Some(operation))), Some((at, Ok(result)))) =
+            (read_call(call, plan.knobs.unordered), &call.end)
+        else {
+            continue;
+        };
+        let place = |operation: &[u8]| world.agreement.place_of(operation);
+        let saw = match (&operation.action, result.split_first()) {
+            (Action::Put(_), _) => place(&call.operation).map(|place| Seen::Write(*at, place)),
+            (Action::Get(Some(None)), _) => Some(Seen::Read(operation.from, 0)),
+            (Action::Get(_), Some((_, value))) => {
+                let written = kv::put(&key, value).ok();
+                let written = written.and_then(|written| place(&written));
+                written.map(|place| Seen::Read(operation.from, place))
+            }
+            _ => None,
+        };
+        if matches!(operation.action, Action::Delete(_)) {
+            deleted.insert(key.clone());
+        }
+        seen.entry(key).or_default().extend(saw);
+    }
+    for (key, mut history) in seen {
+        // Nothing may stand where something was removed; whether it was in time the search below finds out.
+        history.retain(|seen| !matches!(seen, Seen::Read(_, 0)) || !deleted.contains(&key));
+        if let Err(what) = judge_reads(&history) {
+            let what = format!("{}: {what}", String::from_utf8_lossy(&key));
+            return world.break_rule(Rule::Reads, what);
+        }
+    }
+}
+
 fn judge_history(plan: &Plan, world: &mut World<SmallKv>) {
+    judge_places(plan, world);
     let mut histories: BTreeMap<Vec<u8>, Vec<Operation>> = BTreeMap::new();
     for call in &world.calls {
         let Some((key, operation)) = read_call(call, plan.knobs.unordered) else {

@@ -16,12 +16,14 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::byzantine::Liar;
-use super::checker::{Agreement, Donors, Efforts, Lasting, Ledger, Lengths, Rule, Toward, Violation};
+use super::checker::{
+    Agreement, Answered, Donors, Efforts, Lasting, Ledger, Lengths, Rule, Toward, Violation,
+};
 use super::clients::{Rogue, session};
 use super::disk::Platter;
 use super::keys::CLUSTER;
 use super::network::Network;
-use super::plan::{Fault, Plan};
+use super::plan::{Ambush, Fault, Plan};
 use super::replica::{Durable, Said, SimReplica};
 use super::stack::ExecutorMaker;
 use super::{Dice, Knobs};
@@ -88,6 +90,11 @@ pub(super) struct World<A: Application> {
     faults: Vec<Fault>,
     /// Hosts that lose power when they vote again, or have a state from others, and for how long.
     relapses: Vec<(usize, Duration)>,
+    ambushes: Vec<Ambush>,
+    /// Until then everything heals.
+    calm_from: Time,
+    /// What reads that which an operation writes, if it writes.
+    pub reader: fn(&[u8]) -> Option<Vec<u8>>,
     queue: BinaryHeap<Reverse<Planned>>,
     made: u64,
     open_calls: usize,
@@ -130,6 +137,7 @@ impl<A: Application> World<A> {
                     ledger: Ledger::new(node.index(), &knobs).steady_from(plan.steady_from),
                     efforts: Efforts::new(&knobs),
                     donors: Donors::new(node.index(), knobs.replicas),
+                    answered: Answered::default(),
                     is_wrong: false,
                     was_wrong: false,
                     liar: lies.map(|(_, lies)| Liar::new(node, lies, &knobs, dice.split())),
@@ -169,6 +177,9 @@ impl<A: Application> World<A> {
             rogues_until: plan.busy_until,
             faults: plan.faults.iter().map(|(_, fault)| fault.clone()).collect(),
             relapses: plan.relapses.clone(),
+            ambushes: plan.ambushes.clone(),
+            calm_from: plan.calm_from,
+            reader: |_| None,
             queue: BinaryHeap::new(),
             made: 0,
             open_calls: 0,
@@ -445,8 +456,12 @@ impl<A: Application> World<A> {
                 let call = &world.calls[*token as usize];
                 format!("c{} call {token} ended: {}", call.client, result.is_ok())
             });
+            let is_done = result.is_ok();
             self.calls[*token as usize].end = Some((self.now, result));
             self.open_calls -= 1;
+            if is_done {
+                self.spring(*token as usize);
+            }
         }
     }
 

@@ -109,7 +109,7 @@ pub enum ImageEvent {
     },
     /// This many bytes were added.
     Kept(usize),
-    /// The checkpoint is whole and on disk.
+    /// The checkpoint is whole and on disk, and a restart begins with it.
     Completed(SeqNo),
     /// A chunk that was read for a peer; empty if the image is not there.
     Chunk {

@@ -7,7 +7,8 @@
 //! replaced state may be believed, whatever is under way when the replica stops:
 //! - *A state is found to be wrong:* no image of it is placed any more.
 //! - *The superblock names the image that came; then the later ones are removed.* A restart in between begins with it, and removes what is
-//!   left of the later ones ([`restart`](super::restart)).
+//!   left of the later ones ([`restart`](super::restart)). Only then execution reads it, and only then another one may come: were one
+//!   placed meanwhile, it would be removed with the later ones, and be named all the same.
 //! - *Images that are being written* are of the state that execution had when it gave them: each carries how many states had been installed
 //!   then. It is placed if that is still so, and none was adopted since. To write one may take longer than to install a state.
 //! - *Earlier images* stay: when this replica only fell behind they are sound, and peers may need them. Those of a wrong state are told
@@ -65,6 +66,8 @@ pub(crate) enum Kept {
     NoSegment,
     /// The contents of a checkpoint are on disk.
     Image(SeqNo),
+    /// A restart begins with this image, which came from others.
+    Adopted(SeqNo),
     /// The disk failed.
     Failed(StorageError),
 }
@@ -307,7 +310,10 @@ impl Work {
             }
             Task::Adopt(seq) => {
                 self.is_replaced = true;
-                self.adopt(seq).err().map(Kept::Failed)
+                Some(match self.adopt(seq) {
+                    Ok(()) => Kept::Adopted(seq),
+                    Err(error) => Kept::Failed(error),
+                })
             }
             Task::Installed => {
                 self.is_replaced = false;

@@ -228,9 +228,8 @@ impl Work {
             }
             ImageTask::Complete(seq) => {
                 self.basis = None;
-                if self.complete(seq)? {
-                    told(Shelved::Event(ImageEvent::Completed(seq)));
-                }
+                // The keeper tells when a restart begins with it.
+                self.complete(seq)?;
             }
             ImageTask::Read { to, range, bytes_max } => {
                 let mut chunks = self.read(range, bytes_max).unwrap_or_else(|error| {
@@ -346,11 +345,11 @@ impl Work {
         Ok(())
     }
 
-    /// Puts the image in its place; false when it is not the one that was asked for.
-    fn complete(&mut self, seq: SeqNo) -> Result<bool, StorageError> {
+    /// Puts the image in its place, if it is the one that was asked for.
+    fn complete(&mut self, seq: SeqNo) -> Result<(), StorageError> {
         let Some(receiving) = self.receiving.as_ref().filter(|receiving| receiving.seq == seq) else {
             self.receiving = None;
-            return Ok(false);
+            return Ok(());
         };
         if !receiving.is_placed {
             let whole = receiving.written;
@@ -364,7 +363,7 @@ impl Work {
         self.open.retain(|(open, _)| *open < seq);
         // A restart begins with it from now on.
         self.keeper.adopt(seq);
-        Ok(true)
+        Ok(())
     }
 
     /// Syncs the image that came, and gives it its final name. Before its last chunk there are so many bytes.

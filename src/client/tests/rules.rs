@@ -278,6 +278,32 @@ fn a_read_without_enough_answers_is_asked_in_order_after_its_timeout() {
 }
 
 #[test]
+fn a_read_that_too_many_refuse_until_they_have_caught_up_is_asked_in_order_at_once() {
+    let mut rig = Rig::new(config(4));
+    rig.call(ms(0), b"get", Mode::Unordered, 1);
+    rig.session.flush(ms(0));
+    rig.sent_to_all();
+    rig.from(0, answer(0, FIRST, &[b"v1"]));
+    for node in [1, 2] {
+        assert_eq!(rig.sent(), []);
+        rig.from(node, refusal(0, FIRST, RefusalReason::CatchingUp));
+    }
+    assert_eq!(rig.sent(), [], "r3 may still agree with r0");
+    rig.from(3, refusal(0, FIRST, RefusalReason::CatchingUp));
+    rig.pass(ms(1));
+    assert_eq!(rig.sent_to_all().mode, Mode::Ordered);
+    assert_eq!(rig.session.counters().reads_ordered, 1);
+    // In order nobody's refusal counts for that.
+    for node in 0..4 {
+        rig.from(node, refusal(0, FIRST, RefusalReason::CatchingUp));
+    }
+    for node in [1, 2] {
+        rig.from(node, answer(0, FIRST, &[b"v2"]));
+    }
+    assert_eq!(rig.ends(), [results(&[(1, b"v2")])]);
+}
+
+#[test]
 fn late_answers_to_a_read_do_not_hide_those_to_its_ordered_form() {
     let mut rig = Rig::new(config(4));
     rig.call(ms(0), b"get", Mode::Unordered, 1);

@@ -354,6 +354,7 @@ impl World {
             RefusalReason::Overloaded,
             RefusalReason::Stale,
             RefusalReason::MustSign,
+            RefusalReason::CatchingUp,
         ];
         // The same lie from all liars.
         let lies = vec![b"lie".as_slice(); operations.len()];

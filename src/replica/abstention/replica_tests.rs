@@ -221,6 +221,11 @@ fn it_votes_again_after_a_checkpoint_past_everything_it_may_have_voted_on() {
     (1..WINDOW).for_each(|seq| subject.others_decide(seq));
     subject.others_sign(WINDOW - 1);
     assert_eq!(subject.said(), ["execute"; WINDOW as usize - 1]);
+    assert_eq!(
+        subject.replica.reads_from(),
+        None,
+        "it may have answered from a later state"
+    );
     subject.others_decide(WINDOW);
     subject.others_sign(WINDOW);
     assert_eq!(subject.replica.ordering().stable(), SeqNo::new(WINDOW));
@@ -232,6 +237,8 @@ fn it_votes_again_after_a_checkpoint_past_everything_it_may_have_voted_on() {
     subject.replica.on_durable(subject.logged);
     assert_eq!(subject.turn(), ["execute", "over"]);
     assert_eq!(subject.replica.participation(), Participation::Full);
+    // Of what it forgot that it executed nothing lies beyond.
+    assert_eq!(subject.replica.reads_from(), Some(SeqNo::new(WINDOW)));
     subject.others_decide(WINDOW + 1);
     assert_eq!(subject.said(), ["execute", "promise"]);
 }

@@ -133,3 +133,39 @@ fn a_later_state_takes_the_place_of_what_nobody_gives_back() {
     bench.read_back(10);
     assert_eq!(bench.executor.executed(), SeqNo::new(120));
 }
+
+#[test]
+fn what_memory_has_forgotten_and_a_slow_disk_does_not_hold_yet_is_not_mended() {
+    let log = ChainedLog::new(Digester::new(CLUSTER))
+        .keep_for_peers(0)
+        .keep_bytes(0);
+    let mut bench = Bench::with(StateRule::ALWAYS, log.on_disk(true));
+    let target = checkpoint(100);
+    bench.fall_behind(105);
+    bench.offer(1, &target);
+    bench.offer(2, &target);
+    bench.wait_ms(60);
+    for donor in bench.asked() {
+        bench.send_chunks(donor, &target, 0..2);
+    }
+    bench.decide(101..=110);
+    bench.sign(checkpoint(110).claim);
+    bench.decide(111..=112);
+    for donor in bench.asked() {
+        bench.send_chunks(donor, &target, 2..target.chunks.len());
+    }
+    assert!(bench.told().contains(&"installed 100".to_string()));
+    bench.is_slow = true;
+    bench.decide(113..=120);
+    bench.sign(checkpoint(120).claim);
+    bench.read_back(0);
+    let asked = bench.asked_to_mend();
+    // The first of the new ones waits for nothing, the second for the record of the first.
+    assert_eq!(asked, [(1, 101, 13)], "what is not released is not asked for");
+    for seq in 101..=120 {
+        bench.send_batch(1, (*decision(seq)).clone());
+    }
+    assert_eq!(bench.executor.executed(), SeqNo::new(113));
+    bench.catch_up();
+    assert_eq!(bench.executor.executed(), SeqNo::new(120));
+}

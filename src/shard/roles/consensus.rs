@@ -243,6 +243,7 @@ impl<S: Stack> ConsensusRole<S> {
                 }
                 Action::Execute(decision) => self.lanes.work.push(Work::Decision(decision)),
                 Action::ReplyAgain(key) => self.lanes.work.push(Work::ReplyAgain(key)),
+                Action::ServeReads(from) => self.lanes.work.push(Work::ServeReads(from)),
                 Action::RequireSignature(client) => self.clients.require_signature(client),
                 Action::Log { lsn, record } => {
                     if let Some(log) = &mut self.lanes.log {

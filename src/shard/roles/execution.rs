@@ -5,15 +5,15 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use bytes::Bytes;
 
 use super::Role;
-use crate::execution::{ExecutionEvent, Executor};
-use crate::messages::ClientReply;
+use crate::execution::{ExecutionEvent, Executor, ReadGate};
+use crate::messages::{ClientReply, Frame, RefusalReason};
 use crate::metrics::Metrics;
 use crate::shard::crew::Crew;
 use crate::shard::lanes::{Done, Inlet, Outgoing, Outlet, Work, any_blocked};
 use crate::shard::reactor::Reactor;
 use crate::storage::StorageError;
 use crate::storage::keeper::KeeperHandle;
-use crate::types::{ClusterId, Epoch, Time};
+use crate::types::{ClientId, ClusterId, Epoch, Time, View};
 
 /// Chunks of an image read in one step.
 const STEP_CHUNKS: usize = 2;
@@ -37,6 +37,7 @@ pub(crate) struct ExecutionLanes {
 /// Executes decisions and answers clients.
 pub(crate) struct ExecutionRole<E: Executor> {
     executor: E,
+    reads: ReadGate,
     lanes: ExecutionLanes,
     cluster: ClusterId,
     epoch: Epoch,
@@ -53,7 +54,7 @@ pub(crate) struct ExecutionRole<E: Executor> {
 
 impl<E: Executor> ExecutionRole<E> {
     pub fn new(
-        executor: E,
+        (executor, reads): (E, ReadGate),
         lanes: ExecutionLanes,
         keeper: Option<KeeperHandle>,
         crew: Option<Crew>,
@@ -62,6 +63,7 @@ impl<E: Executor> ExecutionRole<E> {
     ) -> Self {
         Self {
             executor,
+            reads,
             lanes,
             cluster,
             epoch,
@@ -91,8 +93,9 @@ impl<E: Executor> ExecutionRole<E> {
                 self.installing = Some(chunks);
             }
             // Other replicas answer while the state is being replaced.
-            Work::Unordered(_) | Work::Digest(_) if self.installing.is_some() => {}
-            Work::Unordered(frame) => self.executor.execute_unordered(&frame, &mut self.events),
+            Work::Digest(_) if self.installing.is_some() => {}
+            Work::Unordered(frame) => self.read(&frame),
+            Work::ServeReads(from) => self.reads.serve_from(from),
             Work::ReplyAgain(key) => self.executor.reply_again(key, &mut self.events),
             Work::Digest(answer) => {
                 self.executor.settle(&mut self.events);
@@ -100,6 +103,27 @@ impl<E: Executor> ExecutionRole<E> {
                 let _ = answer.send(self.executor.digest_now());
             }
         }
+    }
+
+    fn read(&mut self, frame: &Frame) {
+        let served = match self.installing {
+            None => self.reads.serve(&mut self.executor, frame, &mut self.events),
+            Some(_) => Err(self.reads.refuse()),
+        };
+        if let Err(reason) = served {
+            self.refuse(frame, reason);
+        }
+    }
+
+    fn refuse(&mut self, frame: &Frame, reason: RefusalReason) {
+        let key = frame.key();
+        let message = ClientReply::refusal(self.cluster, self.epoch, View::ZERO, key.sequence, reason);
+        self.answer(key.client, message);
+    }
+
+    fn answer(&mut self, to: ClientId, message: Bytes) {
+        let network = to.get() as usize % self.lanes.replies.len();
+        self.lanes.replies[network].push(Outgoing::Client { to, message });
     }
 
     /// Reads some of an image; true while there is one.
@@ -123,6 +147,7 @@ impl<E: Executor> ExecutionRole<E> {
                         if let Some(keeper) = &self.keeper {
                             keeper.installed();
                         }
+                        self.reads.on_executed(claim.seq);
                         self.lanes.done.push(Done::Installed {
                             seq: claim.seq,
                             windows: self.executor.client_windows(),
@@ -145,17 +170,15 @@ impl<E: Executor> ExecutionRole<E> {
     }
 
     fn emit(&mut self) {
-        for event in self.events.drain(..) {
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
             match event {
                 ExecutionEvent::Reply { key, view, body } => {
                     let message = ClientReply::results(self.cluster, self.epoch, view, &body);
-                    let network = key.client.get() as usize % self.lanes.replies.len();
-                    self.lanes.replies[network].push(Outgoing::Client {
-                        to: key.client,
-                        message,
-                    });
+                    self.answer(key.client, message);
                 }
                 ExecutionEvent::Executed { seq, operations } => {
+                    self.reads.on_executed(seq);
                     self.lanes.done.push(Done::Executed { seq, operations });
                 }
                 ExecutionEvent::Checkpoint(taken) => self.lanes.done.push(Done::Checkpoint(taken)),
@@ -171,6 +194,8 @@ impl<E: Executor> ExecutionRole<E> {
                 }
             }
         }
+        // Only the allocation stays.
+        self.events = events;
     }
 }
 
@@ -232,6 +257,9 @@ impl<E: Executor> Role for ExecutionRole<E> {
         counters
             .application_panics
             .store(self.executor.panics(), Ordering::Relaxed);
+        counters
+            .reads_refused
+            .store(self.reads.refused(), Ordering::Relaxed);
         counters
             .executions_repeated
             .store(self.executor.aborts(), Ordering::Relaxed);

@@ -91,7 +91,7 @@ impl LogRole {
                 }
                 Kept::NoSegment => self.ask_again_at = Some(now.after(SPACE_PAUSE)),
                 Kept::Failed(error) => self.failure = Some(error),
-                Kept::Image(_) => {}
+                Kept::Image(_) | Kept::Adopted(_) => {}
             }
         }
         if self.ask_again_at.is_some_and(|at| at <= now) {

@@ -24,6 +24,7 @@ mod selective;
 mod silent;
 mod slow;
 mod stage;
+mod stale_reads;
 mod usurper;
 mod withheld_frames;
 mod wrong_digests;
@@ -88,11 +89,13 @@ pub enum Lie {
     Leech,
     /// Signatures to verify without end, most of them false.
     Flood,
+    /// Reads are answered with what stood there before.
+    StaleReads,
 }
 
 impl Lie {
     /// Every kind.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Equivocate,
         Self::Silent,
         Self::Selective,
@@ -117,9 +120,11 @@ impl Lie {
         Self::InventedState,
         Self::Leech,
         Self::Flood,
+        Self::StaleReads,
     ];
 
-    /// Those that liars are given at random. Floods come beside them, as they come beside what a correct replica says.
+    /// Those that liars are given at random. Floods come beside them, as they come beside what a correct replica says; stale reads where
+    /// replicas lose power just after they answered.
     pub(super) const PICKED: [Self; 23] = {
         let (picked, _) = Self::ALL.split_first_chunk().expect("there are as many");
         *picked
@@ -156,6 +161,7 @@ impl Lie {
             Self::InventedState => "replica: invented states",
             Self::Leech => "replica: asks without end",
             Self::Flood => "replica: floods of signatures",
+            Self::StaleReads => "replica: stale reads",
         }
     }
 
@@ -191,6 +197,7 @@ impl Lie {
             Self::InventedState => Box::new(invented_state::InventedState::new(knobs.clients())),
             Self::Leech => Box::new(leech::Leech::default()),
             Self::Flood => Box::new(flood::Flood::new(knobs)),
+            Self::StaleReads => Box::new(stale_reads::StaleReads::default()),
         }
     }
 }

@@ -37,6 +37,8 @@ pub(in crate::sim) struct Agreement {
     /// What had been executed at each place where checkpoints are taken.
     histories: BTreeMap<u64, Numbers>,
     checkpoint_decisions: u64,
+    /// Where each operation was executed first.
+    places: BTreeMap<Vec<u8>, u64>,
 }
 
 fn hash(bytes: &[u8]) -> [u8; 32] {
@@ -55,6 +57,7 @@ impl Agreement {
             taken: BTreeMap::new(),
             histories: BTreeMap::new(),
             checkpoint_decisions,
+            places: BTreeMap::new(),
         }
     }
 
@@ -82,7 +85,13 @@ impl Agreement {
         for frame in &decision.batch.frames {
             let body = frame.archived().body.as_slice();
             hasher.update(&hash(body));
-            operations += count_once(books, frame);
+            let new = count_once(books, frame);
+            if new > 0 {
+                for operation in frame.body().operations() {
+                    self.places.entry(operation.to_vec()).or_insert(seq);
+                }
+            }
+            operations += new;
             let key = (frame.key().client.get(), frame.key().sequence.get());
             let asked = |asked: &BTreeSet<[u8; 32]>| asked.contains(&hash(body));
             if key.0 < self.honest_clients && !self.asked.get(&key).is_some_and(asked) {
@@ -213,6 +222,11 @@ impl Agreement {
             self.hosts[host].clients.clone_from(history);
         }
         self.hosts[host].last = seq;
+    }
+
+    /// Where an operation, none of which comes twice, was executed.
+    pub(in crate::sim) fn place_of(&self, operation: &[u8]) -> Option<u64> {
+        self.places.get(operation).copied()
     }
 
     /// The last place that any correct replica executed.

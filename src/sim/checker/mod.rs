@@ -7,6 +7,7 @@
 //! | donors | what correct replicas offer and give to those that fetch a state | a state that was offered and is gone, or is another one |
 //! | agreement | what correct replicas execute | two batches at one place, gaps, frames no client sent, frames executed twice, replies and checkpoints that differ |
 //! | [`linearizability`] | the history that clients see | results that no order of the operations explains |
+//! | reads | from which states correct replicas answer, and what reads saw | answers that go back in time |
 //! | effort | what each correct replica verifies because of each other one | more signatures than that one may have verified |
 //! | conduct | what correct replicas refuse | correct replicas that take each other for liars |
 //! | lengths | what correct replicas and clients send | messages that a link of production ends for |
@@ -21,6 +22,7 @@ mod lasting;
 mod ledger;
 mod lengths;
 pub mod linearizability;
+mod reads;
 mod views;
 
 pub(super) use agreement::Agreement;
@@ -30,6 +32,7 @@ pub(super) use effort::Efforts;
 pub(super) use lasting::Lasting;
 pub(super) use ledger::Ledger;
 pub(super) use lengths::{Lengths, Toward};
+pub(super) use reads::{Answered, Seen, judge_reads};
 
 use crate::types::Time;
 
@@ -92,6 +95,9 @@ pub enum Rule {
     Conduct,
     /// What correct replicas and clients send fits the links of production.
     Lengths,
+    /// A correct replica answers reads from no earlier state than it answered from before, however often it restarted or its state was
+    /// replaced; a read sees every write that was acknowledged before it began.
+    Reads,
 }
 
 impl std::fmt::Display for Violation {

@@ -82,6 +82,8 @@ pub(super) struct Done {
     pub log: Option<Lsn>,
     /// The checkpoint whose contents are kept now.
     pub image: Option<SeqNo>,
+    /// The checkpoint of others with which a restart begins now, and whether it is there.
+    pub adopted: Option<(SeqNo, bool)>,
     /// A sync failed: the process ends.
     pub failed: bool,
 }
@@ -321,7 +323,7 @@ impl SimDisk {
             DiskEvent::Kept => {
                 self.is_keeping = false;
                 if let Some(task) = self.tasks.pop_front() {
-                    done.image = self.carry_out(now, task);
+                    self.carry_out(now, task, &mut done);
                 }
                 self.keep_going(now);
             }
@@ -340,7 +342,7 @@ impl SimDisk {
         done
     }
 
-    fn carry_out(&mut self, now: Time, task: Task) -> Option<SeqNo> {
+    fn carry_out(&mut self, now: Time, task: Task, done: &mut Done) {
         let is_full = now < self.full_until;
         match task {
             Task::Prepare(index) => match self.spare.pop() {
@@ -375,7 +377,7 @@ impl SimDisk {
                 if seq > last || !self.platter.images.contains_key(&last) {
                     self.platter.update(|superblock| superblock.image = seq);
                 }
-                return Some(seq);
+                done.image = Some(seq);
             }
             Task::Disown => self.is_replaced = true,
             Task::Adopt(seq) => {
@@ -383,6 +385,7 @@ impl SimDisk {
                 self.platter.update(|superblock| superblock.image = seq);
                 // Later ones are of the state that it replaces.
                 self.platter.images.retain(|kept, _| *kept <= seq);
+                done.adopted = Some((seq, self.platter.images.contains_key(&seq)));
             }
             Task::Installed => {
                 self.is_replaced = false;
@@ -393,7 +396,6 @@ impl SimDisk {
                 self.platter.images.retain(|kept, _| is_needed(kept));
             }
         }
-        None
     }
 
     fn add_segment(&mut self, index: u64, contents: Vec<u8>) {

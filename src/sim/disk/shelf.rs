@@ -10,6 +10,7 @@ use crate::crypto::Digester;
 use crate::decision_log::{LoggedDecisions, LoggedRange};
 use crate::execution::ImageIndex;
 use crate::messages::{PieceRange, Proposal};
+use crate::mutants::{Mutant, active};
 use crate::state_transfer::{ImageEvent, ImageTask};
 use crate::storage::RecordReader;
 use crate::storage::basis::Basis;
@@ -47,7 +48,10 @@ impl SimDisk {
                     Some((received, bytes)) if received == seq => {
                         self.platter.images.insert(seq, bytes.into());
                         self.ask(now, Task::Adopt(seq));
-                        vec![ImageEvent::Completed(seq)]
+                        match active(Mutant::AdoptionUnawaited) {
+                            true => vec![ImageEvent::Completed(seq)],
+                            false => Vec::new(),
+                        }
                     }
                     _ => Vec::new(),
                 }

@@ -261,7 +261,7 @@ impl Plan {
     }
 
     /// A moment while clients are busy.
-    fn moment(&self, dice: &mut Dice) -> Time {
+    pub(super) fn moment(&self, dice: &mut Dice) -> Time {
         Time::from_nanos(dice.below(self.busy_until.as_nanos()))
     }
 

@@ -1,8 +1,9 @@
 use super::events::Event;
 use super::{Tampering, World};
 use crate::execution::Application;
+use crate::messages::Mode;
 use crate::sim::disk::{Platter, Unreadable};
-use crate::sim::plan::Fault;
+use crate::sim::plan::{Ambush, Fault};
 use crate::types::Time;
 
 impl<A: Application> World<A> {
@@ -43,6 +44,34 @@ impl<A: Application> World<A> {
         self.hit("relapse", 1);
         self.faults.push(Fault::Crash { host, back });
         self.plan(at, Event::Fault(self.faults.len() - 1));
+    }
+
+    /// A client was told that a call is done. If it wrote something, hosts may lose power just now; clients read it as soon as they are back.
+    pub(super) fn spring(&mut self, call: usize) {
+        let (now, calm_from) = (self.now, self.calm_from);
+        let is_due = |ambush: &Ambush| ambush.from <= now && now < calm_from;
+        let read = (self.reader)(&self.calls[call].operation);
+        let due = self.ambushes.iter().position(is_due);
+        let (Some(read), Some(due)) = (read, due) else {
+            return;
+        };
+        let ambush = self.ambushes.swap_remove(due);
+        self.hit("crash just after an acknowledgement", 1);
+        let at = now.after(ambush.later).min(calm_from);
+        let mut back = at;
+        for (host, pause) in ambush.hosts {
+            let until = at.after(pause).min(calm_from);
+            back = back.max(until);
+            self.faults.push(Fault::Crash {
+                host,
+                back: Some(until),
+            });
+            self.plan(at, Event::Fault(self.faults.len() - 1));
+        }
+        for pause in ambush.reads {
+            let client = self.dice.below(self.knobs.honest_clients as u64) as usize;
+            self.call_at(back.after(pause), client, read.clone(), Mode::Unordered);
+        }
     }
 
     /// Lets a fault strike now.

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use crate::execution::Application;
 use crate::protocol::Rejection;
 use crate::sim::byzantine::Liar;
-use crate::sim::checker::{Donors, Efforts, Ledger};
+use crate::sim::checker::{Answered, Donors, Efforts, Ledger};
 use crate::sim::disk::Platter;
 use crate::sim::replica::{Durable, SimReplica};
 use crate::types::{Lsn, NodeId, Time};
@@ -54,6 +54,7 @@ pub(in crate::sim) struct Host<A: Application> {
     pub(super) ledger: Ledger,
     pub(super) efforts: Efforts,
     pub(super) donors: Donors,
+    pub(super) answered: Answered,
     /// Its state is wrong: what it answers and which checkpoints it takes says nothing about correct replicas.
     pub(super) is_wrong: bool,
     /// It was so at some time: others remember what it said of that state.
@@ -96,6 +97,10 @@ impl<A: Application> Host<A> {
             ("state transferred", counters.states_transferred),
             ("piece taken out of an own image", counters.pieces_reused),
             ("frames beyond a peer's allowance", self.sim.over_budget),
+            (
+                "read refused by a replica that catches up",
+                self.sim.reads.refused(),
+            ),
             (
                 "words beyond a peer's allowance",
                 counters.rejected[Rejection::OverBudget.index()],

@@ -76,6 +76,13 @@ impl<A: Application> World<A> {
         done.records.iter().for_each(|record| host.ledger.on_disk(record));
         host.durable.log = done.log.max(host.durable.log);
         host.durable.image = done.image.max(host.durable.image);
+        if let Some((seq, is_there)) = done.adopted {
+            host.durable.adopted = Some(seq);
+            if !is_there && host.is_correct {
+                let what = format!("host {index} names the image of s{seq}, which was removed");
+                self.break_rule(Rule::Recovery, what);
+            }
+        }
         self.plan_disk(index);
         self.schedule_turn(index);
     }

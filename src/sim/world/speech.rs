@@ -36,6 +36,7 @@ impl<A: Application> World<A> {
                 }
             }
             Said::Executed { seq, operations } if is_right => {
+                self.hosts[index].answered.executed(seq.get(), operations);
                 let once = self.agreement.executed(index, seq.get(), operations);
                 self.judge(once);
             }
@@ -53,6 +54,13 @@ impl<A: Application> World<A> {
                 }
                 let equal = self.agreement.checkpoint(index, &taken);
                 self.judge(equal);
+            }
+            Said::Read(seq) => {
+                self.hit("read answered beside the order", 1);
+                if is_right {
+                    let forward = self.hosts[index].answered.reads(index, seq.get());
+                    self.judge(forward);
+                }
             }
             Said::ReadLog(decisions) => self.hit("decision read from the log", decisions as u64),
             Said::Stable(claim) if is_correct => {

@@ -71,6 +71,16 @@ fn receive(directory: &DataDirectory, seq: u64) {
     image::write(&path, &mut *state(seq, false), directory.superblock().seed).unwrap();
 }
 
+/// Has a restart begin with an image that came from others: it is told when that is so.
+fn adopt(work: &mut Work, seq: u64) {
+    let told = work.run(Task::Adopt(SeqNo::new(seq)));
+    assert!(
+        matches!(told, Some(Kept::Adopted(adopted)) if adopted.get() == seq),
+        "{told:?}"
+    );
+    assert_eq!(work.directory.superblock().image, SeqNo::new(seq));
+}
+
 fn images(path: &Path) -> Vec<u64> {
     let found = directory::list(&path.join("images")).unwrap();
     found.into_iter().map(|found| found.index).collect()
@@ -169,7 +179,10 @@ fn a_replica_that_stops_while_it_adopts_a_state_keeps_no_later_image_of_the_one_
             torn,
         };
         let kept = adopts(&path, Some(plan));
-        assert!(matches!(kept, Some(Kept::Failed(_)) | None), "{kept:?}");
+        assert!(
+            matches!(kept, Some(Kept::Failed(_) | Kept::Adopted(_))),
+            "{kept:?}"
+        );
         let mut directory = open(&path);
         let begun = directory.superblock().image;
         named += u32::from(begun == SeqNo::new(20));
@@ -296,7 +309,7 @@ fn no_image_of_a_state_that_was_found_to_be_wrong_is_kept() {
     assert!(work.run(Task::Written(0, own)).is_none());
     assert_eq!(images(&path), Vec::<u64>::new());
     receive(&work.directory, 30);
-    assert!(work.run(Task::Adopt(SeqNo::new(30))).is_none());
+    adopt(&mut work, 30);
     assert!(work.run(Task::Installed).is_none());
     let own = written(&work.directory, state(40, false));
     assert!(matches!(work.run(Task::Written(1, own)), Some(Kept::Image(_))));
@@ -325,7 +338,7 @@ fn an_earlier_image_of_a_replaced_state_is_not_given_to_peers_after_a_restart() 
     let mut work = Work::new(directory, Vec::new());
     keep(&mut work, state(20, true));
     receive(&work.directory, 30);
-    assert!(work.run(Task::Adopt(SeqNo::new(30))).is_none());
+    adopt(&mut work, 30);
     drop(work);
     let (mut replica, restored) = restarted(&mut open(&path));
     assert_eq!(restored.image, Some(claim(30)));
@@ -357,7 +370,7 @@ fn an_image_of_a_state_that_was_replaced_while_it_was_written_is_not_kept() {
     let late = written(&work.directory, state(40, true));
     let later = written(&work.directory, state(50, true));
     receive(&work.directory, 20);
-    assert!(work.run(Task::Adopt(SeqNo::new(20))).is_none());
+    adopt(&mut work, 20);
     assert!(work.run(Task::Written(0, late)).is_none(), "it is being replaced");
     assert!(work.run(Task::Installed).is_none());
     assert!(work.run(Task::Written(0, later)).is_none(), "it was replaced");
@@ -405,6 +418,7 @@ fn an_image_that_takes_longer_to_write_than_another_state_to_install_is_not_kept
         std::thread::yield_now();
     }
     handle.keep(state(30, false));
+    assert!(matches!(told.recv(), Ok(Kept::Adopted(seq)) if seq == SeqNo::new(20)));
     assert!(matches!(told.recv(), Ok(Kept::Image(seq)) if seq == SeqNo::new(30)));
     drop(keeper);
     assert_eq!(images(&path), [20, 30]);

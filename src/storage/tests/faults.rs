@@ -151,7 +151,7 @@ impl Life {
                 }
             }
             Some(Kept::Failed(error)) => return Err(error),
-            None => {}
+            Some(Kept::Adopted(_)) | None => {}
         }
         Ok(())
     }

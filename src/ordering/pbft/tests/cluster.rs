@@ -366,6 +366,7 @@ impl Cluster {
             Action::AbstentionOver => {}
             Action::Refuse { .. }
             | Action::ReplyAgain(_)
+            | Action::ServeReads(_)
             | Action::Stable(_)
             | Action::RequireSignature(_)
             | Action::Image(_)

@@ -1,0 +1,116 @@
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::stage::{frames_of, open};
+use super::{Actor, Stage};
+use crate::messages::archived::ArchivedClientReply;
+use crate::messages::{
+    Checked, ClientReply, OrderingMessage, PrePrepare, ReplyBody, ReplyBuilder, RequestFrame,
+};
+use crate::sim::keys::CLUSTER;
+use crate::types::{ClientId, Epoch, FrameSeq, NodeId, View};
+
+/// Answers reads of the key-value store with what stood there before: what a replica that lags behind would say.
+#[derive(Default)]
+pub(super) struct StaleReads {
+    /// The last place that was looked at.
+    seq: u64,
+    /// What stands at each key after it.
+    last: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// By value, none of which is written twice: what stood in its place before.
+    before: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+}
+
+impl StaleReads {
+    fn look_at(&mut self, message: &Bytes) {
+        if let Some(OrderingMessage::PrePrepare(proposal)) = open(message)
+            && proposal.seq > self.seq
+        {
+            self.seq = proposal.seq;
+            self.take(&proposal);
+        }
+    }
+
+    fn take(&mut self, proposal: &PrePrepare) {
+        for frame in frames_of(proposal) {
+            let Ok(frame) = Checked::<RequestFrame>::new(frame) else {
+                continue;
+            };
+            let Ok(body) = frame.open_body() else { continue };
+            body.operations().for_each(|operation| self.execute(operation));
+        }
+    }
+
+    fn execute(&mut self, operation: &[u8]) {
+        let Some(([kind, low, high], rest)) = operation.split_first_chunk::<3>() else {
+            return;
+        };
+        let length = usize::from(u16::from_le_bytes([*low, *high]));
+        let Some((key, value)) = rest.split_at_checked(length) else {
+            return;
+        };
+        match kind {
+            1 => {
+                let before = self.last.insert(key.to_vec(), value.to_vec());
+                self.before.insert(value.to_vec(), before);
+            }
+            3 => {
+                self.last.remove(key);
+            }
+            _ => {}
+        }
+    }
+
+    fn older(&self, result: &[u8]) -> Option<Vec<u8>> {
+        let (1, value) = result.split_first().map(|(kind, value)| (*kind, value))? else {
+            return None;
+        };
+        Some(match self.before.get(value)? {
+            Some(before) => [&[1], before.as_slice()].concat(),
+            None => vec![0],
+        })
+    }
+
+    fn lie(&self, message: &Bytes) -> Option<Bytes> {
+        let checked = Checked::<ClientReply>::body_of(message).ok()?;
+        let ArchivedClientReply::Results { view, body } = &*checked else {
+            return None;
+        };
+        let truth = Checked::<ReplyBody>::new(checked.slice_of(body.as_slice())).ok()?;
+        let (mut builder, mut any) = (ReplyBuilder::default(), false);
+        for result in truth.results() {
+            let older = self.older(result);
+            any |= older.is_some();
+            builder
+                .buffer()
+                .extend_from_slice(older.as_deref().unwrap_or(result));
+            builder.end_result();
+        }
+        let (client, sequence) = (truth.client.to_native(), truth.sequence.to_native());
+        let body = builder.finish(ClientId::new(client), FrameSeq::new(sequence));
+        let view = View::new(view.to_native());
+        any.then(|| ClientReply::results(CLUSTER, Epoch::ZERO, view, &body))
+    }
+}
+
+impl Actor for StaleReads {
+    fn send(&mut self, stage: &mut Stage<'_>, to: NodeId, message: &Bytes) {
+        self.look_at(message);
+        stage.pass(to, message.clone());
+    }
+
+    fn hear(&mut self, _: &mut Stage<'_>, message: &Bytes) {
+        self.look_at(message);
+    }
+
+    fn reply(&mut self, stage: &mut Stage<'_>, message: &Bytes) -> Option<Bytes> {
+        match self.lie(message) {
+            Some(lie) => {
+                stage.hit();
+                Some(lie)
+            }
+            None => Some(message.clone()),
+        }
+    }
+}
