@@ -106,6 +106,7 @@ const LOG_DEFAULT: &str = "warn";
 
 fn run() -> ExitCode {
     let command = Arguments::parse().command;
+    crate::shard::descriptors::raise();
     start_logging();
     let result = match command {
         Command::Demo(demo) => demo.run(),

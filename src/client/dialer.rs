@@ -13,6 +13,7 @@ use crate::crypto::LinkPublic;
 use crate::net::handshake::{Established, Identity, Initiator, Then};
 use crate::net::hello::HandshakeRefusal;
 use crate::ring::Doorbell;
+use crate::shard::control::SocketOptions;
 use crate::types::NodeId;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -234,7 +235,8 @@ pub(super) fn connect(target: &Target, identity: &Identity) -> Result<(OwnedFd, 
         source,
     };
     let mut stream = reach(&target.address).map_err(unreachable)?;
-    stream.set_nodelay(true).map_err(unreachable)?;
+    // As replicas' links: a link whose packets vanish on the way is given up, and made again.
+    SocketOptions::default().set_on(&stream).map_err(unreachable)?;
     stream
         .set_read_timeout(Some(HANDSHAKE_TIMEOUT))
         .map_err(unreachable)?;

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::config::{AnswerRule, SessionConfig};
 use super::dialer::{self, Dialled, Progress, Target};
 use super::outcome::{Outcome, Output};
@@ -12,6 +14,7 @@ use super::prover::Authentication;
 use super::session::Session;
 use crate::config::ClientConfig;
 use crate::crypto::MacKey;
+use crate::messages::{Envelope, Kind, LinkMessage, encode};
 use crate::metrics::Metrics;
 use crate::net::handshake::Identity;
 use crate::net::hello::Peer;
@@ -23,6 +26,9 @@ use crate::shard::reactor::{Completion as RingCompletion, Reactor};
 use crate::shard::roles::{Role, STEP_MESSAGES};
 use crate::shard::wires::{WireId, WireLimits, Wires};
 use crate::types::{NodeId, Time};
+
+/// How long a replica may say nothing, not even that it is there, before its link is made again.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// The end of some operations of one session.
 #[derive(Debug)]
@@ -182,10 +188,13 @@ impl Engine {
             record_bytes_max: 4 * cluster.agreement.frame_bytes_max + (1 << 16),
             queue_bytes_max: 256 << 20,
             backlog_bytes_max: 16 << 20,
+            silence_max: SILENCE_MAX,
         };
+        let envelope = Envelope::new(Kind::Link, cluster.cluster_id(), cluster.epoch());
         let role = EngineRole {
             wires: Wires::new(0, capacity),
             limits,
+            ping: encode(envelope, &LinkMessage::Ping, 8),
             links,
             slots: vec![0; usize::from(capacity)],
             wire_of: vec![vec![None; replicas]; sessions.len()],
@@ -275,6 +284,7 @@ fn session_config(config: &ClientConfig) -> Result<SessionConfig, EngineError> {
 struct EngineRole {
     wires: Wires,
     limits: WireLimits,
+    ping: Bytes,
     links: Receiver<Dialled>,
     /// The session of each wire's slot.
     slots: Vec<usize>,
@@ -363,6 +373,7 @@ impl Role for EngineRole {
     fn finish(&mut self, now: Time, reactor: &mut Reactor) -> bool {
         self.sessions.iter_mut().for_each(|session| session.flush(now));
         let any = self.carry_out(now);
+        self.wires.keep_alive(now, &self.ping);
         self.wires.flush(reactor);
         for (id, _, _) in self.wires.take_closed() {
             let session = self.slots[id.slot()];
@@ -385,7 +396,12 @@ impl Role for EngineRole {
 
     fn next_timeout(&self) -> Option<Time> {
         let sessions = self.sessions.iter().filter_map(Session::next_timeout);
-        sessions.chain(self.driver.next_timeout()).min()
+        let others = self
+            .driver
+            .next_timeout()
+            .into_iter()
+            .chain(self.wires.next_look());
+        sessions.chain(others).min()
     }
 
     fn drain(&mut self, _: bool) -> bool {

@@ -39,13 +39,15 @@ pub struct Limits {
     pub receive_buffers: u16,
     /// The size of each, in bytes.
     pub receive_buffer_bytes: usize,
+    /// How long nothing may come on a link before it is closed and made again, in milliseconds: each end says something every second.
+    pub link_silence_ms: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 1024,
-            handshakes_max: 64,
+            handshakes_max: 256,
             handshake_timeout_ms: 5000,
             reconnect_min_ms: 10,
             reconnect_max_ms: 1000,
@@ -55,6 +57,7 @@ impl Default for Limits {
             pool_bytes_per_client: 64 << 20,
             receive_buffers: 64,
             receive_buffer_bytes: 64 << 10,
+            link_silence_ms: 5000,
         }
     }
 }
@@ -95,6 +98,7 @@ impl Limits {
                 rule: "must be a power of two".into(),
             });
         }
+        in_range("link_silence_ms", self.link_silence_ms, 2000..=600_000)?;
         in_range("receive_buffer_bytes", self.receive_buffer_bytes, 4096..=1 << 20)
     }
 }

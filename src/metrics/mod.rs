@@ -73,6 +73,12 @@ counters!(
     shard_turns,
     /// Times a data shard went to sleep.
     shard_parks,
+    /// Links ended because nothing came on them for too long.
+    links_closed_silent,
+    /// Times another replica was found to run twice, with one identity.
+    peers_running_twice,
+    /// Times another replica said that a second process runs with this one's identity.
+    identity_used_twice,
 );
 
 /// How far a replica is, in numbers that change all the time.

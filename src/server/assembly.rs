@@ -26,13 +26,13 @@ use crate::preprocessing::{
 };
 use crate::replica::{Protocols, Replica, ReplicaSettings, Stack};
 use crate::ring::Doorbell;
-use crate::shard::{Alarm, ShardError, panicked};
 use crate::shard::control::{
     BackoffLimits, ControlConfig, ControlHandle, ControlLimits, ControlShard, DialTarget, EstablishedLink,
     PlaceLimits,
 };
 use crate::shard::crew::Crew;
 use crate::shard::data::{self, Lifecycle, ShardContext};
+use crate::shard::descriptors::{RESERVE, provide};
 use crate::shard::lanes::{
     Checked, Done, FromReplica, Inlet, Interceptor, Logged, Outgoing, Outlet, Raw, Work, lane,
 };
@@ -42,6 +42,7 @@ use crate::shard::roles::{
     NetworkRole, PreprocessLanes, PreprocessRole, Role,
 };
 use crate::shard::wires::WireLimits;
+use crate::shard::{Alarm, ShardError, panicked};
 use crate::storage::keeper::{Keeper, Kept};
 use crate::storage::shelf::{Shelf, Shelved};
 use crate::storage::{AbstentionMark, LogWriter};
@@ -258,15 +259,18 @@ fn client_directory(config: &ReplicaConfig) -> Result<ClientDirectory, ReplicaEr
 
 fn wire_limits(config: &ReplicaConfig) -> (WireLimits, WireLimits) {
     let checker = config.node.cluster.checker_limits();
+    let silence_max = Duration::from_millis(config.limits.link_silence_ms);
     let replica = WireLimits {
         record_bytes_max: 2 * checker.batch_bytes_max + RECORD_SLACK_BYTES,
         queue_bytes_max: config.limits.replica_queue_bytes_max,
         backlog_bytes_max: 16 << 20,
+        silence_max,
     };
     let client = WireLimits {
         record_bytes_max: checker.frame_bytes_max + RECORD_SLACK_BYTES,
         queue_bytes_max: config.limits.client_queue_bytes_max,
         backlog_bytes_max: 1 << 20,
+        silence_max,
     };
     (replica, client)
 }
@@ -327,6 +331,28 @@ fn start_control(
     Ok(ControlShard::spawn(control, on_link)?)
 }
 
+/// Segments that are expected to be open at most: a checkpoint closes most of them, whatever the log may grow to.
+const SEGMENTS_OPEN: usize = 512;
+
+/// Makes sure that connections, the log and everything else never run out of descriptors together.
+fn provide_descriptors(config: &ReplicaConfig) -> Result<(), ReplicaError> {
+    let limits = &config.limits;
+    let replicas = config.node.cluster.replicas.len() as u64;
+    let segments = match config.durability {
+        Durability::None => 0,
+        Durability::Sync | Durability::Async => {
+            super::recovery::budget(config).segments_max().min(SEGMENTS_OPEN) as u64
+        }
+    };
+    // Each other replica may be dialled, looked up, and read an image.
+    let connections = u64::from(limits.connections_max) + limits.handshakes_max as u64;
+    let needed = connections + 3 * replicas + segments + RESERVE;
+    provide(needed).map_err(|source| ReplicaError::Descriptors {
+        connections_max: limits.connections_max,
+        source,
+    })
+}
+
 /// How long an address may be taken by a replica that was killed a moment ago.
 const LISTEN_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -362,6 +388,7 @@ pub(super) fn assemble<S: Stack>(
     if let Err(error) = allow_huge_pages(config.topology.huge_pages) {
         tracing::warn!(%error, "the kernel does not let this process choose between small and huge pages");
     }
+    provide_descriptors(config)?;
     let listen_error = |source| ReplicaError::Listen {
         address: config.node.listen.clone(),
         source,
@@ -467,7 +494,12 @@ pub(super) fn assemble<S: Stack>(
     threads.extend((0..helpers.len()).map(|number| format!("{crew_name}{number}")));
     let crew = match helpers.is_empty() {
         true => None,
-        false => Some(Crew::start(&crew_name, helpers, &doorbells[homes.execution], &alarm)?),
+        false => Some(Crew::start(
+            &crew_name,
+            helpers,
+            &doorbells[homes.execution],
+            &alarm,
+        )?),
     };
     let mut execution = Some(ExecutionRole::new(
         parts.executor,
@@ -482,6 +514,7 @@ pub(super) fn assemble<S: Stack>(
 
     metrics.show_control(control.counters().clone());
 
+    let instance = rand::random();
     let (lifecycle, started) = (Lifecycle::default(), Instant::now());
     let (mut networks, mut checkers) = (lanes.network.into_iter(), lanes.preprocess.into_iter());
     for (index, shard) in topology.shards.iter().enumerate() {
@@ -501,6 +534,7 @@ pub(super) fn assemble<S: Stack>(
                         replicas,
                         clients,
                         metrics.clone(),
+                        instance,
                     );
                     Box::new(role) as Box<dyn Role>
                 })),

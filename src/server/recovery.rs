@@ -81,7 +81,7 @@ pub(super) fn recover<S: Stack>(
     })
 }
 
-fn budget(config: &ReplicaConfig) -> DiskBudget {
+pub(super) fn budget(config: &ReplicaConfig) -> DiskBudget {
     let agreement = &config.node.cluster.agreement;
     let segment_bytes_min = segment_bytes_min(agreement.batch_bytes_max);
     DiskBudget {

@@ -73,6 +73,9 @@ mod tests {
         let dies = alarm.spawn("keeper-7".to_owned(), || panic!("of a {}", "bug"));
         assert!(dies.unwrap().join().is_err());
         drop(alarm);
-        assert_eq!(told.iter().collect::<Vec<_>>(), ["thread keeper-7 panicked: of a bug"]);
+        assert_eq!(
+            told.iter().collect::<Vec<_>>(),
+            ["thread keeper-7 panicked: of a bug"]
+        );
     }
 }

@@ -10,6 +10,8 @@ mod buffers;
 pub mod control;
 pub mod crew;
 pub(crate) mod data;
+pub mod descriptors;
+mod keepalive;
 pub(crate) mod lanes;
 pub mod memory;
 pub mod probe;
@@ -18,6 +20,6 @@ pub(crate) mod roles;
 pub mod signals;
 pub mod wires;
 
-pub(crate) use alarm::panicked;
 pub use alarm::Alarm;
+pub(crate) use alarm::panicked;
 pub use data::ShardError;
