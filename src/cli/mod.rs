@@ -63,6 +63,21 @@ enum Command {
     Doctor(doctor::Doctor),
 }
 
+/// A share in percent.
+fn parse_percent(text: &str) -> Result<f64, String> {
+    parse_within(text, |value| (0.0..=100.0).contains(&value), "from 0 to 100")
+}
+
+/// The skew of keys.
+fn parse_skew(text: &str) -> Result<f64, String> {
+    parse_within(text, |value| (0.0..1.0).contains(&value), "from 0 to below 1")
+}
+
+fn parse_within(text: &str, is_within: impl Fn(f64) -> bool, what: &str) -> Result<f64, String> {
+    let value = text.parse().ok().filter(|value| is_within(*value));
+    value.ok_or_else(|| format!("must be {what}"))
+}
+
 fn parse_auth(text: &str) -> Result<ClientAuth, String> {
     match text {
         "mac" => Ok(ClientAuth::Mac),

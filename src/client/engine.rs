@@ -20,11 +20,11 @@ use crate::net::handshake::Identity;
 use crate::net::hello::Peer;
 use crate::preprocessing::ClientAuth;
 use crate::ring::Doorbell;
-use crate::shard::ShardError;
 use crate::shard::data::{self, Lifecycle, ShardContext};
 use crate::shard::reactor::{Completion as RingCompletion, Reactor};
 use crate::shard::roles::{Role, STEP_MESSAGES};
 use crate::shard::wires::{WireId, WireLimits, Wires};
+use crate::shard::{ShardError, panicked};
 use crate::types::{NodeId, Time};
 
 /// How long a replica may say nothing, not even that it is there, before its link is made again.
@@ -216,11 +216,16 @@ impl Engine {
             metrics: Arc::new(Metrics::new(NodeId::new(0))),
         };
         let failure = Arc::new(Mutex::new(None));
-        let failed = failure.clone();
+        let (failed, watching) = (failure.clone(), progress.clone());
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
-                if let Err(error) = data::run(&context, &mut [Box::new(role)]) {
+                let mut roles: [Box<dyn Role>; 1] = [Box::new(role)];
+                let run = std::panic::AssertUnwindSafe(|| data::run(&context, &mut roles));
+                let ended = std::panic::catch_unwind(run)
+                    .unwrap_or_else(|panic| Err(panicked(context.name.clone(), &*panic)));
+                if let Err(error) = ended {
+                    watching.fail(format!("the client's engine failed: {error}"));
                     tracing::error!(%error, "the client's engine failed");
                     *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 }

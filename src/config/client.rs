@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::{Broken, ConfigError, Validate, in_range, load};
+use super::error::{Broken, ConfigError, Validate, Whose, in_range, load};
 use super::{ClusterConfig, PartyKeys};
 use crate::execution::CLIENT_WINDOW;
 use crate::types::ClientId;
@@ -112,6 +112,8 @@ impl ClientConfig {
 }
 
 impl Validate for ClientFile {
+    const WHOSE: Whose = Whose::Client;
+
     fn validate(&self) -> Result<(), Broken> {
         let t = &self.tuning;
         in_range("retransmit_timeout_ms", t.retransmit_timeout_ms, 1..=600_000)?;

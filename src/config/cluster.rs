@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::error::{Broken, Validate, in_range};
+use super::error::{Broken, Validate, Whose, in_range};
 use super::limits::CHECKPOINT_PERIOD;
 use crate::crypto::{LinkPublic, VerifyingKey};
 use crate::execution::{CLIENT_WINDOW, CheckpointRule, StateRule};
@@ -197,6 +197,15 @@ impl Directory for ClusterConfig {
     }
 }
 
+/// Whether an address is `host:port`.
+pub(super) fn is_host_and_port(address: &str) -> bool {
+    let parts = address.rsplit_once(':');
+    parts.is_some_and(|(host, port)| {
+        let is_host = !host.is_empty() && !host.contains(char::is_whitespace);
+        is_host && port.parse::<u16>().is_ok()
+    })
+}
+
 fn broken(key: &'static str, value: impl ToString, rule: &str) -> Broken {
     Broken {
         key,
@@ -206,6 +215,8 @@ fn broken(key: &'static str, value: impl ToString, rule: &str) -> Broken {
 }
 
 impl Validate for ClusterConfig {
+    const WHOSE: Whose = Whose::Cluster;
+
     fn validate(&self) -> Result<(), Broken> {
         in_range("format", self.format, FORMAT..=FORMAT)?;
         in_range("replicas", self.replicas.len(), 1..=REPLICAS_MAX)?;
@@ -218,11 +229,7 @@ impl Validate for ClusterConfig {
                     "replicas are listed in order: 0, 1, 2, …",
                 ));
             }
-            if replica
-                .address
-                .rsplit_once(':')
-                .is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
-            {
+            if !is_host_and_port(&replica.address) {
                 return Err(broken("address", &replica.address, "must be host:port"));
             }
             let same = |other: &&ReplicaEntry| {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::{Broken, ConfigError, Validate, in_range, load};
+use super::cluster::is_host_and_port;
+use super::error::{Broken, ConfigError, Validate, Whose, in_range, load};
 use super::topology::TopologyFile;
 use super::transfer::{DecisionLogConfig, LogTransferConfig, StateTransferConfig};
 use super::{ClusterConfig, Limits, PartyKeys};
@@ -451,7 +452,16 @@ impl ReplicaConfig {
 }
 
 impl Validate for ReplicaFile {
+    const WHOSE: Whose = Whose::Replica;
+
     fn validate(&self) -> Result<(), Broken> {
+        if let Some(listen) = self.listen.as_ref().filter(|listen| !is_host_and_port(listen)) {
+            return Err(Broken {
+                key: "listen",
+                value: listen.clone(),
+                rule: "must be host:port".into(),
+            });
+        }
         in_range("pipeline", self.ordering.pipeline, 1..=1024)?;
         self.view_transfer.validate()?;
         in_range("workers", self.workers, 1..=64)?;

@@ -6,6 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Broken, in_range};
+use crate::shard::cores::Cores;
+use crate::types::NodeId;
 
 /// What a shard can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -154,6 +156,32 @@ impl Topology {
         };
         topology.check(allowed)?;
         Ok(topology)
+    }
+
+    /// The topology of replica `node` on this machine. An automatic one has as many busy threads as a CPU quota is worth, and is not
+    /// pinned then: other groups share the cores. Without a quota it begins at another core for each replica, so that several on one
+    /// host do not all have the same ones.
+    ///
+    /// # Errors
+    /// When the file's shards fit neither the machine nor one another.
+    pub fn of_replica(
+        file: &TopologyFile,
+        cores: &Cores,
+        preprocessors: usize,
+        node: NodeId,
+    ) -> Result<Self, TopologyError> {
+        if !file.shards.is_empty() {
+            return Self::resolve(file, &cores.ids, preprocessors);
+        }
+        let mut file = file.clone();
+        file.pin &= cores.quota.is_none();
+        let mut usable = cores.usable().to_vec();
+        if !usable.is_empty() {
+            let threads = Self::auto(&usable, preprocessors).shards.len();
+            let first = node.index() * threads % usable.len();
+            usable.rotate_left(first);
+        }
+        Self::resolve(&file, &usable, preprocessors)
     }
 
     /// The automatic topology. Up to three cores everything folds into one shard, because each further thread costs

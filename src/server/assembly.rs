@@ -30,6 +30,7 @@ use crate::shard::control::{
     BackoffLimits, ControlConfig, ControlHandle, ControlLimits, ControlShard, DialTarget, EstablishedLink,
     PlaceLimits,
 };
+use crate::shard::cores::Cores;
 use crate::shard::crew::Crew;
 use crate::shard::data::{self, Lifecycle, ShardContext};
 use crate::shard::descriptors::{RESERVE, provide};
@@ -378,13 +379,9 @@ pub(super) fn assemble<S: Stack>(
     parts: impl FnOnce(&Digester) -> Parts<S>,
 ) -> Result<Assembly, ReplicaError> {
     let cluster: &Arc<ClusterConfig> = &config.node.cluster;
-    let allowed: Vec<usize> = core_affinity::get_core_ids()
-        .unwrap_or_default()
-        .into_iter()
-        .map(|core| core.id)
-        .collect();
-    let topology = Topology::resolve(&config.topology, &allowed, config.preprocessor_threads)?
-        .with_helpers(config.execution.helpers(), &allowed);
+    let (cores, threads, node) = (Cores::of_process(), config.preprocessor_threads, config.node.id);
+    let topology = Topology::of_replica(&config.topology, &cores, threads, node)?
+        .with_helpers(config.execution.helpers(), cores.usable());
     if let Err(error) = allow_huge_pages(config.topology.huge_pages) {
         tracing::warn!(%error, "the kernel does not let this process choose between small and huge pages");
     }

@@ -8,6 +8,7 @@
 mod alarm;
 mod buffers;
 pub mod control;
+pub mod cores;
 pub mod crew;
 pub(crate) mod data;
 pub mod descriptors;

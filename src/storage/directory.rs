@@ -69,6 +69,20 @@ impl DataDirectory {
         Ok(Formatted)
     }
 
+    /// Looks whether a directory is this replica's, without opening it.
+    ///
+    /// # Errors
+    /// When it is not there, or is somebody else's or another version's.
+    pub(crate) fn expect_of(path: &Path, cluster: ClusterId, node: NodeId) -> Result<(), StorageError> {
+        let name = superblock_path(path);
+        let read = files::expect_regular(&name).and_then(|()| match name.exists() {
+            true => fs::read(&name).map(Some),
+            false => Ok(None),
+        });
+        let bytes = read.map_err(StorageError::io(&name, "cannot be read"))?;
+        Superblock::open(&name, bytes.as_deref(), cluster, node).map(|_| ())
+    }
+
     /// Opens the directory of a replica, alone.
     ///
     /// # Errors

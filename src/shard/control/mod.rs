@@ -49,6 +49,7 @@ use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, Task};
 use crate::net::handshake::{Directory, Established, Identity};
 use crate::net::hello::Peer;
 use crate::shard::Alarm;
+use crate::shard::reactor::remedy;
 use crate::types::NodeId;
 
 pub use backoff::BackoffLimits;
@@ -169,7 +170,7 @@ pub enum ControlError {
     #[error("the control shard's thread does not start")]
     Thread(#[source] io::Error),
     /// No executor could be made: io_uring is forbidden or too old, or the core is not ours.
-    #[error("the control shard's executor does not start (core: {cpu:?})")]
+    #[error("the control shard's ring cannot be set up{}: {source}; {}", on_core(*cpu), remedy(source))]
     Executor {
         /// The core it was to be pinned to.
         cpu: Option<usize>,
@@ -245,6 +246,10 @@ impl ControlShard {
             }
         }
     }
+}
+
+fn on_core(cpu: Option<usize>) -> String {
+    cpu.map_or_else(String::new, |cpu| format!(" on core {cpu}"))
 }
 
 fn executor(cpu: Option<usize>) -> Result<LocalExecutor, ControlError> {

@@ -521,6 +521,11 @@ fn a_shard_is_pinned_to_its_core_and_a_core_that_is_not_ours_is_refused() {
         matches!(error, ControlError::Executor { cpu: Some(4095), .. }),
         "{error}"
     );
+    let said = error.to_string();
+    assert!(
+        said.contains("cannot be set up on core 4095: ") && said.contains("atlas doctor"),
+        "{said}"
+    );
 }
 
 #[test]
