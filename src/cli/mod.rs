@@ -3,6 +3,7 @@
 #[macro_use]
 mod output;
 
+mod assets;
 mod bench;
 mod check;
 mod client;
@@ -61,6 +62,10 @@ enum Command {
     Config(check::ConfigCommand),
     /// Look whether this machine can run replicas well.
     Doctor(doctor::Doctor),
+    /// Print what a shell needs to complete this command's arguments.
+    Completions(assets::Completions),
+    /// Write the manual pages.
+    Man(assets::Man),
 }
 
 /// A share in percent.
@@ -136,6 +141,8 @@ fn run() -> ExitCode {
         Command::Inspect(inspect) => inspect.run(),
         Command::Config(config) => config.run(),
         Command::Doctor(doctor) => doctor.run(),
+        Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
     };
     match result {
         Ok(code) => code,

@@ -24,8 +24,10 @@ pub enum ReadLevel {
 #[serde(deny_unknown_fields, default)]
 pub struct ClientTuning {
     /// How long to wait for f+1 equal replies before asking everybody, in milliseconds; doubles up to a cap.
+    #[serde(deserialize_with = "super::units::milliseconds")]
     pub retransmit_timeout_ms: u64,
     /// How long a call may take as a whole, in milliseconds.
+    #[serde(deserialize_with = "super::units::milliseconds")]
     pub deadline_ms: u64,
     /// The most operations gathered into one frame.
     pub frame_operations_max: usize,

@@ -44,20 +44,24 @@ pub struct Agreement {
     /// Decisions between two checkpoints.
     pub checkpoint_decisions: u64,
     /// Bytes of batches between two checkpoints, if they come first.
+    #[serde(deserialize_with = "super::units::bytes")]
     pub checkpoint_bytes: u64,
     /// A state is part of a checkpoint once the log has grown by so many times its size since the last that was, or if `checkpoint_bytes`
     /// are so many times its size; the checkpoints between cover the decisions alone. What images cost beside the log falls with it, and a
     /// restart has more to execute again.
     pub state_log_factor: u64,
     /// How much the log grows at most until a checkpoint includes the state, in bytes: a replica that restarts executes so much again.
+    #[serde(deserialize_with = "super::units::bytes")]
     pub state_log_bytes_max: u64,
     /// Sequence numbers accepted after the stable checkpoint.
     pub window: u64,
     /// The most bytes of one client frame.
+    #[serde(deserialize_with = "super::units::bytes")]
     pub frame_bytes_max: usize,
     /// The most operations of one client frame.
     pub frame_operations_max: usize,
     /// The most bytes of frames in one batch.
+    #[serde(deserialize_with = "super::units::bytes")]
     pub batch_bytes_max: usize,
     /// The most frames in one batch.
     pub batch_frames_max: usize,

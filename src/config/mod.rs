@@ -17,6 +17,7 @@ mod limits;
 mod replica;
 mod topology;
 mod transfer;
+mod units;
 
 pub use client::{ClientConfig, ClientFile, ClientTuning, ReadLevel};
 pub use cluster::{Agreement, ClientEntry, ClusterConfig, ReplicaEntry};

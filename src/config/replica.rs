@@ -32,8 +32,10 @@ pub enum Durability {
 #[serde(deny_unknown_fields, default)]
 pub struct PersistentLogConfig {
     /// The size of one segment, in bytes: a multiple of 1 MiB.
+    #[serde(deserialize_with = "super::units::bytes")]
     pub segment_bytes: u64,
     /// How much disk the log may use, in bytes. When it is used up nothing is voted until a checkpoint frees some.
+    #[serde(deserialize_with = "super::units::bytes")]
     pub log_bytes_max: u64,
 }
 
@@ -156,14 +158,19 @@ impl Default for OrderingConfig {
 pub struct ViewTransferConfig {
     /// How long requests may wait without any execution before the leader is suspected, and how long a view may take
     /// to begin, in milliseconds.
+    #[serde(deserialize_with = "super::units::milliseconds")]
     pub timeout_ms: u64,
     /// The cap of that, when view changes fail one after the other, in milliseconds.
+    #[serde(deserialize_with = "super::units::milliseconds")]
     pub timeout_max_ms: u64,
     /// The time between two statuses, in milliseconds.
+    #[serde(deserialize_with = "super::units::milliseconds")]
     pub status_period_ms: u64,
     /// The time between two reviews of the leader's throughput, in milliseconds.
+    #[serde(deserialize_with = "super::units::milliseconds")]
     pub review_period_ms: u64,
     /// How long one request may wait in a view while others are executed, in milliseconds.
+    #[serde(deserialize_with = "super::units::milliseconds")]
     pub fairness_ms: u64,
 }
 

@@ -200,3 +200,27 @@ fn a_file_of_another_kind_is_named_as_what_it_is() {
         assert_eq!(Whose::of(text), is, "{text:?}");
     }
 }
+
+#[test]
+fn sizes_and_durations_may_have_units_and_wrong_ones_are_named_with_their_line() {
+    let limits = |text: &str| toml::from_str::<Limits>(text);
+    let read =
+        limits("pool_bytes_max = \"512MiB\"\nlink_silence_ms = \"8s\"\nreconnect_max_ms = 900").unwrap();
+    assert_eq!(
+        (read.pool_bytes_max, read.link_silence_ms, read.reconnect_max_ms),
+        (512 << 20, 8000, 900)
+    );
+    assert_eq!(
+        read.pool_bytes_per_client,
+        Limits::default().pool_bytes_per_client
+    );
+    for wrong in [
+        "pool_bytes_max = \"512 mice\"",
+        "pool_bytes_max = -1",
+        "link_silence_ms = true",
+        "link_silence_ms = \"8\"",
+    ] {
+        let error = limits(wrong).unwrap_err();
+        assert!(error.span().is_some(), "{error}");
+    }
+}

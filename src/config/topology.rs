@@ -55,6 +55,7 @@ pub struct TopologyFile {
     /// Whether the automatic topology pins its shards to cores.
     pub pin: bool,
     /// How long an idle shard looks for work before it sleeps, in microseconds. Zero where threads exceed cores.
+    #[serde(deserialize_with = "super::units::microseconds")]
     pub spin_us: u64,
     /// Whether the kernel may back this process's memory with huge pages (2 MiB). They make lookups in very large states a little cheaper,
     /// and the first use of memory much dearer where a hypervisor takes back what is free: `atlas doctor` measures it. It holds for the

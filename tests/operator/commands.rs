@@ -164,3 +164,22 @@ fn a_bench_that_is_interrupted_shows_what_it_measured_and_its_file_is_a_report()
     assert!(report.status.success(), "{}", complaint(&report));
     assert!(String::from_utf8_lossy(&report.stdout).contains("Single cases"));
 }
+
+#[test]
+fn completions_and_manual_pages_know_every_subcommand() {
+    let script = output(&["completions", "bash"]);
+    let script = String::from_utf8_lossy(&script.stdout).into_owned();
+    let dir = tempfile::tempdir().unwrap();
+    let written = output(&["man", "--out", dir.path().to_str().unwrap()]);
+    assert!(written.status.success(), "{}", complaint(&written));
+    for subcommand in ["run", "init", "status", "inspect", "doctor", "completions", "man"] {
+        assert!(script.contains(&format!("atlas__{subcommand}")), "{subcommand}");
+        assert!(
+            dir.path().join(format!("atlas-{subcommand}.1")).exists(),
+            "{subcommand}"
+        );
+    }
+    for shell in ["zsh", "fish"] {
+        assert!(!output(&["completions", shell]).stdout.is_empty());
+    }
+}
