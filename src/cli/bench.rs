@@ -9,7 +9,8 @@ use super::CommandError;
 use super::demo::progress_bar;
 use crate::client::Engine;
 use crate::config::{AppKind, ClientConfig};
-use crate::load::{Control, LatencyReport, LoadDriver, Pace, Shape, Workload, draw_histogram};
+use crate::load::{Control, INTERRUPTED, LatencyReport, LoadDriver, Pace, Shape, Workload, draw_histogram};
+use crate::shard::signals::on_termination;
 
 /// Measure a running cluster: in a closed loop, or in an open loop at a given rate.
 #[derive(Debug, Args)]
@@ -27,16 +28,16 @@ pub(super) struct Bench {
     #[arg(long, default_value_t = 100_000)]
     keys: u64,
     /// The share of reads, in percent.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = super::parse_percent)]
     reads: f64,
     /// Ask reads beside the order.
     #[arg(long)]
     unordered: bool,
     /// The skew of the keys, from 0 (uniform) to below 1 (YCSB has 0.99).
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = super::parse_skew)]
     zipf: f64,
     /// The share of operations that touch one and the same key, in percent.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = super::parse_percent)]
     conflict: f64,
     /// Operations under way at any time, over all clients.
     #[arg(long, default_value_t = 4096, conflicts_with = "rate")]
@@ -73,18 +74,15 @@ impl Bench {
             return Err("the clients belong to different clusters".into());
         }
         let control = Control::new();
-        let workload = Workload::new(
-            self.app,
-            Shape {
-                payload_bytes: self.payload,
-                keys: self.keys,
-                reads: self.reads / 100.0,
-                unordered: self.unordered,
-                zipf: self.zipf,
-                conflict: self.conflict / 100.0,
-            },
-            42,
-        );
+        let shape = Shape {
+            payload_bytes: self.payload,
+            keys: self.keys,
+            reads: self.reads / 100.0,
+            unordered: self.unordered,
+            zipf: self.zipf,
+            conflict: self.conflict / 100.0,
+        };
+        let workload = Workload::new(self.app, shape, 42);
         let deadline = Duration::from_millis(configs[0].tuning.deadline_ms);
         let driver = LoadDriver::new(workload, pace, configs.len(), deadline, control.clone());
         let engine = Engine::start("bench", &configs, None, Box::new(driver))?;
@@ -106,8 +104,9 @@ impl Bench {
         control.send(true);
         engine.wake();
         let mut ended = 0;
+        on_termination(&INTERRUPTED);
         let mut pass = |until: Duration| {
-            while begin.elapsed() < until {
+            while begin.elapsed() < until && !INTERRUPTED.load(Ordering::Acquire) {
                 std::thread::sleep(Duration::from_millis(100).min(until.saturating_sub(begin.elapsed())));
                 let now = control.ended.load(Ordering::Acquire);
                 bar.set_position(begin.elapsed().as_millis() as u64);
@@ -143,7 +142,11 @@ impl Bench {
             "f": quorum.f(),
             "payload_bytes": self.payload,
             "outstanding": if self.rate.is_some() { 0 } else { self.outstanding },
-            "rate": self.rate,
+            "rate": self.rate.unwrap_or(0.0),
+            "app": format!("{:?}", self.app).to_lowercase(),
+            "shape": shape,
+            "machine": crate::load::machine(),
+            "cores": core_affinity::get_core_ids().map_or(0, |cores| cores.len()),
             "clients": configs.len(),
             "auth": configs[0].cluster.agreement.client_auth.to_string(),
             "seconds": seconds,

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::CommandError;
-use crate::config::{ClientConfig, ClusterConfig, ReplicaConfig, load};
+use crate::config::{ClientConfig, ClusterConfig, Durability, ReplicaConfig, Topology, load};
+use crate::shard::cores::Cores;
 
 /// Look at configuration files.
 #[derive(Debug, Subcommand)]
@@ -14,6 +15,19 @@ pub(super) enum ConfigCommand {
         /// The file.
         file: PathBuf,
     },
+}
+
+/// What a start would refuse, as far as this machine shows it.
+fn would_run(config: &ReplicaConfig) -> Result<(), CommandError> {
+    let threads = config.preprocessor_threads;
+    Topology::of_replica(&config.topology, &Cores::of_process(), threads, config.node.id)
+        .map_err(|error| format!("topology: {error}"))?;
+    if config.durability != Durability::None && config.db_path.exists() {
+        let cluster = config.node.cluster.cluster_id();
+        crate::storage::DataDirectory::expect_of(&config.db_path, cluster, config.node.id)
+            .map_err(|error| format!("data directory {error}"))?;
+    }
+    Ok(())
 }
 
 impl ConfigCommand {
@@ -30,6 +44,7 @@ impl ConfigCommand {
         if sets("node") {
             let loaded = ReplicaConfig::load(file)?;
             let (config, app) = (loaded.replica_config, loaded.app);
+            would_run(&config)?;
             let cluster = &config.node.cluster;
             println!(
                 "✔ replica {} of cluster {} ({})",

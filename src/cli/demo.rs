@@ -77,7 +77,7 @@ pub(super) struct Demo {
     #[arg(long, default_value_t = 100_000)]
     keys: u64,
     /// The share of reads, in percent.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = super::parse_percent)]
     reads: f64,
     /// Enable linearizable reads beside the order, and ask reads there.
     #[arg(long)]
@@ -86,10 +86,10 @@ pub(super) struct Demo {
     #[arg(long)]
     relaxed: bool,
     /// The skew of the keys, from 0 (uniform) to below 1 (YCSB has 0.99).
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = super::parse_skew)]
     zipf: f64,
     /// The share of operations that touch one and the same key, in percent.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = super::parse_percent)]
     conflict: f64,
     /// How replicas execute.
     #[arg(long, value_enum, default_value = "single")]
@@ -227,6 +227,7 @@ impl Demo {
                 .kill_leader_after
                 .map(|after| Duration::from_secs_f64(after.max(0.0))),
         };
+        crate::shard::signals::on_termination(&crate::load::INTERRUPTED);
         let bar = progress_bar(warm_up + measured);
         let (report, latencies) = run_load(&cluster, &cluster_options, &load, |tick| {
             bar.set_position(tick.elapsed.as_millis() as u64);

@@ -42,7 +42,13 @@ pub(super) struct Init {
 
 impl Init {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
-        std::fs::create_dir_all(&self.out).map_err(|error| format!("{}: {error}", self.out.display()))?;
+        if self.host.is_empty()
+            || self
+                .host
+                .contains(|c: char| c.is_whitespace() || c == '"' || c == '\\')
+        {
+            return Err(format!("--host {:?}: is no host", self.host).into());
+        }
         if self.base_port.checked_add(self.replicas).is_none() {
             return Err(format!(
                 "--base-port {}: {} ports do not fit above it",
@@ -75,6 +81,7 @@ impl Init {
         if let Some(taken) = names.map(|name| self.out.join(name)).find(|path| path.exists()) {
             return Err(format!("{} exists; choose an empty directory", taken.display()).into());
         }
+        std::fs::create_dir_all(&self.out).map_err(|error| format!("{}: {error}", self.out.display()))?;
         for (name, keys) in &keys {
             keys.save(&self.out.join(name))?;
         }
@@ -217,6 +224,12 @@ impl Init {
         );
         for id in 0..self.replicas {
             println!("  atlas run --config {out}/r{id}.toml");
+        }
+        if self.replicas < 4 {
+            println!(
+                "! {} replicas tolerate no fault: for development only; four tolerate one",
+                self.replicas
+            );
         }
         if self.clients > 0 {
             println!("then:\n  atlas client --config {out}/c0.toml put greeting hello");

@@ -3,6 +3,7 @@
 #[macro_use]
 mod output;
 
+mod assets;
 mod bench;
 mod check;
 mod client;
@@ -61,6 +62,25 @@ enum Command {
     Config(check::ConfigCommand),
     /// Look whether this machine can run replicas well.
     Doctor(doctor::Doctor),
+    /// Print what a shell needs to complete this command's arguments.
+    Completions(assets::Completions),
+    /// Write the manual pages.
+    Man(assets::Man),
+}
+
+/// A share in percent.
+fn parse_percent(text: &str) -> Result<f64, String> {
+    parse_within(text, |value| (0.0..=100.0).contains(&value), "from 0 to 100")
+}
+
+/// The skew of keys.
+fn parse_skew(text: &str) -> Result<f64, String> {
+    parse_within(text, |value| (0.0..1.0).contains(&value), "from 0 to below 1")
+}
+
+fn parse_within(text: &str, is_within: impl Fn(f64) -> bool, what: &str) -> Result<f64, String> {
+    let value = text.parse().ok().filter(|value| is_within(*value));
+    value.ok_or_else(|| format!("must be {what}"))
 }
 
 fn parse_auth(text: &str) -> Result<ClientAuth, String> {
@@ -106,6 +126,7 @@ const LOG_DEFAULT: &str = "warn";
 
 fn run() -> ExitCode {
     let command = Arguments::parse().command;
+    crate::shard::descriptors::raise();
     start_logging();
     let result = match command {
         Command::Demo(demo) => demo.run(),
@@ -120,6 +141,8 @@ fn run() -> ExitCode {
         Command::Inspect(inspect) => inspect.run(),
         Command::Config(config) => config.run(),
         Command::Doctor(doctor) => doctor.run(),
+        Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
     };
     match result {
         Ok(code) => code,

@@ -240,6 +240,14 @@ fn judge(rows: &[Row], needed: usize) -> Health {
             findings.push(format!(
                 "{node} has no space for its log and votes for nothing: free some on its disk"
             ));
+        } else if row
+            .counters
+            .get("identity_used_twice")
+            .is_some_and(|times| *times > 0)
+        {
+            findings.push(format!(
+                "{node} runs twice, others say: stop the copy, and restart the one that stays"
+            ));
         } else if row.phase != "ordering" && row.phase != "changing the view" {
             findings.push(format!("{node}: {}", row.phase));
         }
@@ -319,6 +327,10 @@ mod tests {
             verdict(|rows| rows[2].phase = "installing".into()),
             (Verdict::Degraded, 0)
         );
+        let copied = |rows: &mut Vec<Row>| {
+            rows[1].counters.insert("identity_used_twice".into(), 2);
+        };
+        assert_eq!(verdict(copied), (Verdict::Degraded, 0));
         let two = |rows: &mut Vec<Row>| {
             rows[2].error = Some("gone".into());
             rows[3].replica_links = 1;

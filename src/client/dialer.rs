@@ -4,7 +4,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use std::io::{Read, Write};
@@ -13,6 +13,7 @@ use crate::crypto::LinkPublic;
 use crate::net::handshake::{Established, Identity, Initiator, Then};
 use crate::net::hello::HandshakeRefusal;
 use crate::ring::Doorbell;
+use crate::shard::control::SocketOptions;
 use crate::types::NodeId;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -61,6 +62,8 @@ pub(super) struct Progress {
     /// By session, then by replica.
     links: Mutex<Vec<Vec<LinkState>>>,
     changed: Condvar,
+    /// Why the engine ended early.
+    failure: OnceLock<String>,
     /// The engine is gone: nothing more is dialled.
     closed: AtomicBool,
 }
@@ -71,6 +74,7 @@ impl Progress {
         Self {
             links: Mutex::new(vec![vec![not_yet; replicas]; sessions]),
             changed: Condvar::new(),
+            failure: OnceLock::new(),
             closed: AtomicBool::new(false),
         }
     }
@@ -85,11 +89,21 @@ impl Progress {
         self.changed.notify_all();
     }
 
+    /// The engine ended early: nobody need wait any more.
+    pub(super) fn fail(&self, why: String) {
+        let _links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = self.failure.set(why);
+        self.changed.notify_all();
+    }
+
     /// Waits until every session has `enough` links, or says who is missing and why.
     pub(super) fn wait(&self, enough: usize, timeout: Duration) -> Result<(), String> {
         let deadline = Instant::now() + timeout;
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
+            if let Some(why) = self.failure.get() {
+                return Err(why.clone());
+            }
             let up = |states: &Vec<LinkState>| states.iter().filter(|state| **state == LinkState::Up).count();
             let Some(lacking) = links.iter().find(|states| up(states) < enough) else {
                 return Ok(());
@@ -234,7 +248,8 @@ pub(super) fn connect(target: &Target, identity: &Identity) -> Result<(OwnedFd, 
         source,
     };
     let mut stream = reach(&target.address).map_err(unreachable)?;
-    stream.set_nodelay(true).map_err(unreachable)?;
+    // As replicas' links: a link whose packets vanish on the way is given up, and made again.
+    SocketOptions::default().set_on(&stream).map_err(unreachable)?;
     stream
         .set_read_timeout(Some(HANDSHAKE_TIMEOUT))
         .map_err(unreachable)?;
@@ -272,4 +287,19 @@ fn reach(name: &str) -> std::io::Result<TcpStream> {
         }
     }
     Err(failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_links_of_an_engine_that_failed_is_told_why_at_once() {
+        let progress = Arc::new(Progress::new(1, 4));
+        let waiting = progress.clone();
+        // Without the failure, this would take longer than the test may.
+        let waits = std::thread::spawn(move || waiting.wait(2, Duration::from_secs(3600)));
+        progress.fail("the ring is forbidden".to_owned());
+        assert_eq!(waits.join().unwrap(), Err("the ring is forbidden".to_owned()));
+    }
 }

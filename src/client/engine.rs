@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::config::{AnswerRule, SessionConfig};
 use super::dialer::{self, Dialled, Progress, Target};
 use super::outcome::{Outcome, Output};
@@ -12,17 +14,21 @@ use super::prover::Authentication;
 use super::session::Session;
 use crate::config::ClientConfig;
 use crate::crypto::MacKey;
+use crate::messages::{Envelope, Kind, LinkMessage, encode};
 use crate::metrics::Metrics;
 use crate::net::handshake::Identity;
 use crate::net::hello::Peer;
 use crate::preprocessing::ClientAuth;
 use crate::ring::Doorbell;
-use crate::shard::ShardError;
 use crate::shard::data::{self, Lifecycle, ShardContext};
 use crate::shard::reactor::{Completion as RingCompletion, Reactor};
 use crate::shard::roles::{Role, STEP_MESSAGES};
 use crate::shard::wires::{WireId, WireLimits, Wires};
+use crate::shard::{ShardError, panicked};
 use crate::types::{NodeId, Time};
+
+/// How long a replica may say nothing, not even that it is there, before its link is made again.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
 
 /// The end of some operations of one session.
 #[derive(Debug)]
@@ -182,10 +188,13 @@ impl Engine {
             record_bytes_max: reply_record_bytes_max(cluster.agreement.frame_bytes_max),
             queue_bytes_max: 256 << 20,
             backlog_bytes_max: 16 << 20,
+            silence_max: SILENCE_MAX,
         };
+        let envelope = Envelope::new(Kind::Link, cluster.cluster_id(), cluster.epoch());
         let role = EngineRole {
             wires: Wires::new(0, capacity),
             limits,
+            ping: encode(envelope, &LinkMessage::Ping, 8),
             links,
             slots: vec![0; usize::from(capacity)],
             wire_of: vec![vec![None; replicas]; sessions.len()],
@@ -207,11 +216,16 @@ impl Engine {
             metrics: Arc::new(Metrics::new(NodeId::new(0))),
         };
         let failure = Arc::new(Mutex::new(None));
-        let failed = failure.clone();
+        let (failed, watching) = (failure.clone(), progress.clone());
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
-                if let Err(error) = data::run(&context, &mut [Box::new(role)]) {
+                let mut roles: [Box<dyn Role>; 1] = [Box::new(role)];
+                let run = std::panic::AssertUnwindSafe(|| data::run(&context, &mut roles));
+                let ended = std::panic::catch_unwind(run)
+                    .unwrap_or_else(|panic| Err(panicked(context.name.clone(), &*panic)));
+                if let Err(error) = ended {
+                    watching.fail(format!("the client's engine failed: {error}"));
                     tracing::error!(%error, "the client's engine failed");
                     *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 }
@@ -280,6 +294,7 @@ fn session_config(config: &ClientConfig) -> Result<SessionConfig, EngineError> {
 struct EngineRole {
     wires: Wires,
     limits: WireLimits,
+    ping: Bytes,
     links: Receiver<Dialled>,
     /// The session of each wire's slot.
     slots: Vec<usize>,
@@ -368,6 +383,7 @@ impl Role for EngineRole {
     fn finish(&mut self, now: Time, reactor: &mut Reactor) -> bool {
         self.sessions.iter_mut().for_each(|session| session.flush(now));
         let any = self.carry_out(now);
+        self.wires.keep_alive(now, &self.ping);
         self.wires.flush(reactor);
         for (id, _, _) in self.wires.take_closed() {
             let session = self.slots[id.slot()];
@@ -390,7 +406,12 @@ impl Role for EngineRole {
 
     fn next_timeout(&self) -> Option<Time> {
         let sessions = self.sessions.iter().filter_map(Session::next_timeout);
-        sessions.chain(self.driver.next_timeout()).min()
+        let others = self
+            .driver
+            .next_timeout()
+            .into_iter()
+            .chain(self.wires.next_look());
+        sessions.chain(others).min()
     }
 
     fn drain(&mut self, _: bool) -> bool {

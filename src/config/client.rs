@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::{Broken, ConfigError, Validate, in_range, load};
+use super::error::{Broken, ConfigError, Validate, Whose, in_range, load};
 use super::{ClusterConfig, PartyKeys};
 use crate::execution::CLIENT_WINDOW;
 use crate::types::ClientId;
@@ -24,8 +24,10 @@ pub enum ReadLevel {
 #[serde(deny_unknown_fields, default)]
 pub struct ClientTuning {
     /// How long to wait for f+1 equal replies before asking everybody, in milliseconds; doubles up to a cap.
+    #[serde(deserialize_with = "super::units::milliseconds")]
     pub retransmit_timeout_ms: u64,
     /// How long a call may take as a whole, in milliseconds.
+    #[serde(deserialize_with = "super::units::milliseconds")]
     pub deadline_ms: u64,
     /// The most operations gathered into one frame.
     pub frame_operations_max: usize,
@@ -112,6 +114,8 @@ impl ClientConfig {
 }
 
 impl Validate for ClientFile {
+    const WHOSE: Whose = Whose::Client;
+
     fn validate(&self) -> Result<(), Broken> {
         let t = &self.tuning;
         in_range("retransmit_timeout_ms", t.retransmit_timeout_ms, 1..=600_000)?;

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::error::{Broken, Validate, in_range};
+use super::error::{Broken, Validate, Whose, in_range};
 use super::limits::CHECKPOINT_PERIOD;
 use crate::crypto::{LinkPublic, VerifyingKey};
 use crate::execution::{CLIENT_WINDOW, CheckpointRule, StateRule};
@@ -44,20 +44,24 @@ pub struct Agreement {
     /// Decisions between two checkpoints.
     pub checkpoint_decisions: u64,
     /// Bytes of batches between two checkpoints, if they come first.
+    #[serde(deserialize_with = "super::units::bytes")]
     pub checkpoint_bytes: u64,
     /// A state is part of a checkpoint once the log has grown by so many times its size since the last that was, or if `checkpoint_bytes`
     /// are so many times its size; the checkpoints between cover the decisions alone. What images cost beside the log falls with it, and a
     /// restart has more to execute again.
     pub state_log_factor: u64,
     /// How much the log grows at most until a checkpoint includes the state, in bytes: a replica that restarts executes so much again.
+    #[serde(deserialize_with = "super::units::bytes")]
     pub state_log_bytes_max: u64,
     /// Sequence numbers accepted after the stable checkpoint.
     pub window: u64,
     /// The most bytes of one client frame.
+    #[serde(deserialize_with = "super::units::bytes")]
     pub frame_bytes_max: usize,
     /// The most operations of one client frame.
     pub frame_operations_max: usize,
     /// The most bytes of frames in one batch.
+    #[serde(deserialize_with = "super::units::bytes")]
     pub batch_bytes_max: usize,
     /// The most frames in one batch.
     pub batch_frames_max: usize,
@@ -197,6 +201,15 @@ impl Directory for ClusterConfig {
     }
 }
 
+/// Whether an address is `host:port`.
+pub(super) fn is_host_and_port(address: &str) -> bool {
+    let parts = address.rsplit_once(':');
+    parts.is_some_and(|(host, port)| {
+        let is_host = !host.is_empty() && !host.contains(char::is_whitespace);
+        is_host && port.parse::<u16>().is_ok()
+    })
+}
+
 fn broken(key: &'static str, value: impl ToString, rule: &str) -> Broken {
     Broken {
         key,
@@ -206,6 +219,8 @@ fn broken(key: &'static str, value: impl ToString, rule: &str) -> Broken {
 }
 
 impl Validate for ClusterConfig {
+    const WHOSE: Whose = Whose::Cluster;
+
     fn validate(&self) -> Result<(), Broken> {
         in_range("format", self.format, FORMAT..=FORMAT)?;
         in_range("replicas", self.replicas.len(), 1..=REPLICAS_MAX)?;
@@ -218,11 +233,7 @@ impl Validate for ClusterConfig {
                     "replicas are listed in order: 0, 1, 2, …",
                 ));
             }
-            if replica
-                .address
-                .rsplit_once(':')
-                .is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
-            {
+            if !is_host_and_port(&replica.address) {
                 return Err(broken("address", &replica.address, "must be host:port"));
             }
             let same = |other: &&ReplicaEntry| {

@@ -36,6 +36,16 @@ pub enum ConfigError {
         /// The known key nearest to an unknown one.
         nearest: Option<String>,
     },
+    /// The file is of another kind.
+    #[error("{}: this is {is} file; name {wanted} file instead", path.display())]
+    Whose {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        is: Whose,
+        /// What it should be.
+        wanted: Whose,
+    },
     /// A value is outside what it may be.
     #[error("{}:{line}: {key} = {value}: {rule}", path.display())]
     Value {
@@ -68,6 +78,49 @@ pub enum ConfigError {
         /// Whose keys they should be.
         owner: String,
     },
+}
+
+/// Whose a configuration file is, as its first keys say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// Everybody's.
+    Cluster,
+    /// A replica's own.
+    Replica,
+    /// A client's own.
+    Client,
+    /// Secret keys.
+    Keys,
+}
+
+impl Whose {
+    /// What a text is, as far as that shows.
+    pub(crate) fn of(text: &str) -> Option<Self> {
+        let keys = text.lines().take_while(|line| !line.starts_with('['));
+        let keys: Vec<&str> = keys
+            .filter_map(|line| Some(line.split_once('=')?.0.trim()))
+            .collect();
+        let marks = [
+            ("node", Self::Replica),
+            ("client", Self::Client),
+            ("signing_seed", Self::Keys),
+            ("genesis", Self::Cluster),
+        ];
+        marks
+            .into_iter()
+            .find_map(|(mark, whose)| keys.contains(&mark).then_some(whose))
+    }
+}
+
+impl std::fmt::Display for Whose {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Cluster => "a cluster's",
+            Self::Replica => "a replica's",
+            Self::Client => "a client's",
+            Self::Keys => "a key",
+        })
+    }
 }
 
 fn did_you_mean(nearest: Option<&str>) -> String {
@@ -105,6 +158,9 @@ pub(super) fn in_range<T: PartialOrd + ToString>(
 
 /// What a configuration file must satisfy beyond its syntax.
 pub(super) trait Validate {
+    /// Whose file it is.
+    const WHOSE: Whose;
+
     fn validate(&self) -> Result<(), Broken>;
 }
 
@@ -126,6 +182,13 @@ pub fn load<T: DeserializeOwned + Validate>(path: &Path) -> Result<T, ConfigErro
 
 pub(super) fn parse<T: DeserializeOwned + Validate>(path: &Path, text: &str) -> Result<T, ConfigError> {
     let value: T = toml::from_str(text).map_err(|error| {
+        if let Some(is) = Whose::of(text).filter(|is| *is != T::WHOSE) {
+            return ConfigError::Whose {
+                path: path.to_owned(),
+                is,
+                wanted: T::WHOSE,
+            };
+        }
         let message = error.message().lines().next().unwrap_or_default().to_owned();
         let nearest = nearest_key(&message);
         ConfigError::Syntax {
@@ -137,7 +200,7 @@ pub(super) fn parse<T: DeserializeOwned + Validate>(path: &Path, text: &str) -> 
     })?;
     value.validate().map_err(|broken| ConfigError::Value {
         path: path.to_owned(),
-        line: line_of(text, broken.key),
+        line: line_of(text, broken.key, &broken.value),
         key: broken.key.to_owned(),
         value: broken.value,
         rule: broken.rule,
@@ -154,15 +217,22 @@ fn line_at(text: &str, span: Option<Range<usize>>) -> usize {
         + 1
 }
 
-/// The line that sets `key` (the part after the last dot), or 1 when it was left to its default.
-fn line_of(text: &str, key: &str) -> usize {
+/// The line that sets `key` (the part after the last dot) to this value; the last one, as of two that are the same the second is one too
+/// many. If none shows the value, the first that sets the key; 1 when it was left to its default.
+fn line_of(text: &str, key: &str, value: &str) -> usize {
     let key = key.rsplit('.').next().unwrap_or(key);
     let sets = |line: &str| {
         line.trim_start()
             .strip_prefix(key)
             .is_some_and(|rest| rest.trim_start().starts_with('='))
     };
-    text.lines().position(sets).map_or(1, |index| index + 1)
+    let shows = |line: &str| line.split_once('=').is_some_and(|(_, set)| set.contains(value));
+    let lines: Vec<&str> = text.lines().collect();
+    lines
+        .iter()
+        .rposition(|line| sets(line) && shows(line))
+        .or_else(|| lines.iter().position(|line| sets(line)))
+        .map_or(1, |index| index + 1)
 }
 
 /// For "unknown field `x`, expected one of `a`, `b`": the expected one nearest to x.

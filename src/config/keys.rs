@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use zeroize::ZeroizeOnDrop;
 
-use super::error::{Broken, ConfigError, Validate, load};
+use super::error::{Broken, ConfigError, Validate, Whose, load};
 use crate::crypto::{LinkSecret, SigningKey};
 
 /// A party's secrets as they lie in its key file, in hexadecimal.
@@ -92,6 +92,8 @@ impl PartyKeys {
 }
 
 impl Validate for KeyFile {
+    const WHOSE: Whose = Whose::Keys;
+
     fn validate(&self) -> Result<(), Broken> {
         for (key, text) in [
             ("signing_seed", &self.signing_seed),

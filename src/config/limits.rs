@@ -22,30 +22,41 @@ pub struct Limits {
     /// Handshakes at once.
     pub handshakes_max: usize,
     /// How long one handshake may take, in milliseconds.
+    #[serde(deserialize_with = "super::units::milliseconds")]
     pub handshake_timeout_ms: u64,
     /// The first pause before a lost replica is dialled again, in milliseconds; it doubles from there.
+    #[serde(deserialize_with = "super::units::milliseconds")]
     pub reconnect_min_ms: u64,
     /// The longest such pause, in milliseconds.
+    #[serde(deserialize_with = "super::units::milliseconds")]
     pub reconnect_max_ms: u64,
     /// Bytes that may wait to be sent to one replica.
+    #[serde(deserialize_with = "super::units::bytes")]
     pub replica_queue_bytes_max: usize,
     /// Bytes that may wait to be sent to one client.
+    #[serde(deserialize_with = "super::units::bytes")]
     pub client_queue_bytes_max: usize,
     /// Bytes of all clients' undecided frames.
+    #[serde(deserialize_with = "super::units::bytes")]
     pub pool_bytes_max: usize,
     /// Bytes of one client's undecided frames.
+    #[serde(deserialize_with = "super::units::bytes")]
     pub pool_bytes_per_client: usize,
     /// Provided receive buffers of a data shard; a power of two.
     pub receive_buffers: u16,
     /// The size of each, in bytes.
+    #[serde(deserialize_with = "super::units::bytes")]
     pub receive_buffer_bytes: usize,
+    /// How long nothing may come on a link before it is closed and made again, in milliseconds: each end says something every second.
+    #[serde(deserialize_with = "super::units::milliseconds")]
+    pub link_silence_ms: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 1024,
-            handshakes_max: 64,
+            handshakes_max: 256,
             handshake_timeout_ms: 5000,
             reconnect_min_ms: 10,
             reconnect_max_ms: 1000,
@@ -55,6 +66,7 @@ impl Default for Limits {
             pool_bytes_per_client: 64 << 20,
             receive_buffers: 64,
             receive_buffer_bytes: 64 << 10,
+            link_silence_ms: 5000,
         }
     }
 }
@@ -95,6 +107,7 @@ impl Limits {
                 rule: "must be a power of two".into(),
             });
         }
+        in_range("link_silence_ms", self.link_silence_ms, 2000..=600_000)?;
         in_range("receive_buffer_bytes", self.receive_buffer_bytes, 4096..=1 << 20)
     }
 }

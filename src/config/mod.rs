@@ -17,10 +17,11 @@ mod limits;
 mod replica;
 mod topology;
 mod transfer;
+mod units;
 
 pub use client::{ClientConfig, ClientFile, ClientTuning, ReadLevel};
 pub use cluster::{Agreement, ClientEntry, ClusterConfig, ReplicaEntry};
-pub use error::{ConfigError, load};
+pub use error::{ConfigError, Whose, load};
 pub use keys::{KeyFile, PartyKeys};
 pub use limits::{
     CHECKPOINT_PERIOD, Limits, REPLICA_MESSAGE_CHANNEL, REPLICA_WAIT_TIME, RESPONSE_CHANNEL_SIZE,

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::{Broken, ConfigError, Validate, in_range, load};
+use super::cluster::is_host_and_port;
+use super::error::{Broken, ConfigError, Validate, Whose, in_range, load};
 use super::topology::TopologyFile;
 use super::transfer::{DecisionLogConfig, LogTransferConfig, StateTransferConfig};
 use super::{ClusterConfig, Limits, PartyKeys};
@@ -31,8 +32,10 @@ pub enum Durability {
 #[serde(deny_unknown_fields, default)]
 pub struct PersistentLogConfig {
     /// The size of one segment, in bytes: a multiple of 1 MiB.
+    #[serde(deserialize_with = "super::units::bytes")]
     pub segment_bytes: u64,
     /// How much disk the log may use, in bytes. When it is used up nothing is voted until a checkpoint frees some.
+    #[serde(deserialize_with = "super::units::bytes")]
     pub log_bytes_max: u64,
 }
 
@@ -155,14 +158,19 @@ impl Default for OrderingConfig {
 pub struct ViewTransferConfig {
     /// How long requests may wait without any execution before the leader is suspected, and how long a view may take
     /// to begin, in milliseconds.
+    #[serde(deserialize_with = "super::units::milliseconds")]
     pub timeout_ms: u64,
     /// The cap of that, when view changes fail one after the other, in milliseconds.
+    #[serde(deserialize_with = "super::units::milliseconds")]
     pub timeout_max_ms: u64,
     /// The time between two statuses, in milliseconds.
+    #[serde(deserialize_with = "super::units::milliseconds")]
     pub status_period_ms: u64,
     /// The time between two reviews of the leader's throughput, in milliseconds.
+    #[serde(deserialize_with = "super::units::milliseconds")]
     pub review_period_ms: u64,
     /// How long one request may wait in a view while others are executed, in milliseconds.
+    #[serde(deserialize_with = "super::units::milliseconds")]
     pub fairness_ms: u64,
 }
 
@@ -451,7 +459,16 @@ impl ReplicaConfig {
 }
 
 impl Validate for ReplicaFile {
+    const WHOSE: Whose = Whose::Replica;
+
     fn validate(&self) -> Result<(), Broken> {
+        if let Some(listen) = self.listen.as_ref().filter(|listen| !is_host_and_port(listen)) {
+            return Err(Broken {
+                key: "listen",
+                value: listen.clone(),
+                rule: "must be host:port".into(),
+            });
+        }
         in_range("pipeline", self.ordering.pipeline, 1..=1024)?;
         self.view_transfer.validate()?;
         in_range("workers", self.workers, 1..=64)?;

@@ -2,6 +2,8 @@ use std::path::Path;
 
 use super::error::parse;
 use super::*;
+use crate::shard::cores::Cores;
+use crate::types::NodeId;
 
 const PATH: &str = "dir/cluster.toml";
 
@@ -114,6 +116,29 @@ fn automatic_topologies_are_sound_for_any_number_of_cores() {
 }
 
 #[test]
+fn replicas_on_one_host_begin_at_different_cores_and_a_quota_is_not_pinned() {
+    let cores = |quota| Cores {
+        ids: (0..4).collect(),
+        quota,
+    };
+    let of = |cores: &Cores, node| {
+        let file = TopologyFile::default();
+        let topology = Topology::of_replica(&file, cores, 2, NodeId::new(node)).unwrap();
+        let cores: Vec<_> = topology.shards.iter().map(|shard| shard.core).collect();
+        (cores, topology.control_core)
+    };
+    assert_eq!(of(&cores(None), 0), (vec![Some(0), Some(1), Some(2)], Some(3)));
+    assert_eq!(of(&cores(None), 1), (vec![Some(3), Some(0), Some(1)], Some(2)));
+    let two = Cores {
+        ids: vec![0, 1],
+        quota: None,
+    };
+    let firsts: Vec<_> = (0..4).map(|node| of(&two, node).0[0]).collect();
+    assert_eq!(firsts, [0, 1, 0, 1].map(Some));
+    assert_eq!(of(&cores(Some(1)), 3), (vec![None], None));
+}
+
+#[test]
 fn a_topology_with_a_core_twice_or_out_of_the_mask_or_a_role_missing_is_refused() {
     let shard = |roles: &[RoleKind], core| ShardSpec {
         roles: roles.to_vec(),
@@ -160,4 +185,42 @@ fn a_topology_with_a_core_twice_or_out_of_the_mask_or_a_role_missing_is_refused(
         shard(&all[3..], None),
     ];
     assert!(matches!(resolve(three, 50), TopologyError::Spinning { .. }));
+}
+
+#[test]
+fn a_file_of_another_kind_is_named_as_what_it_is() {
+    for (text, is) in [
+        ("node = 0\n", Some(Whose::Replica)),
+        ("# a comment\nclient = 3\n", Some(Whose::Client)),
+        ("format = 1\ngenesis = \"00\"\n", Some(Whose::Cluster)),
+        ("signing_seed = \"00\"\n", Some(Whose::Keys)),
+        ("[limits]\nnode = 1\n", None),
+        ("", None),
+    ] {
+        assert_eq!(Whose::of(text), is, "{text:?}");
+    }
+}
+
+#[test]
+fn sizes_and_durations_may_have_units_and_wrong_ones_are_named_with_their_line() {
+    let limits = |text: &str| toml::from_str::<Limits>(text);
+    let read =
+        limits("pool_bytes_max = \"512MiB\"\nlink_silence_ms = \"8s\"\nreconnect_max_ms = 900").unwrap();
+    assert_eq!(
+        (read.pool_bytes_max, read.link_silence_ms, read.reconnect_max_ms),
+        (512 << 20, 8000, 900)
+    );
+    assert_eq!(
+        read.pool_bytes_per_client,
+        Limits::default().pool_bytes_per_client
+    );
+    for wrong in [
+        "pool_bytes_max = \"512 mice\"",
+        "pool_bytes_max = -1",
+        "link_silence_ms = true",
+        "link_silence_ms = \"8\"",
+    ] {
+        let error = limits(wrong).unwrap_err();
+        assert!(error.span().is_some(), "{error}");
+    }
 }

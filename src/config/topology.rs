@@ -6,6 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Broken, in_range};
+use crate::shard::cores::Cores;
+use crate::types::NodeId;
 
 /// What a shard can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -53,6 +55,7 @@ pub struct TopologyFile {
     /// Whether the automatic topology pins its shards to cores.
     pub pin: bool,
     /// How long an idle shard looks for work before it sleeps, in microseconds. Zero where threads exceed cores.
+    #[serde(deserialize_with = "super::units::microseconds")]
     pub spin_us: u64,
     /// Whether the kernel may back this process's memory with huge pages (2 MiB). They make lookups in very large states a little cheaper,
     /// and the first use of memory much dearer where a hypervisor takes back what is free: `atlas doctor` measures it. It holds for the
@@ -154,6 +157,32 @@ impl Topology {
         };
         topology.check(allowed)?;
         Ok(topology)
+    }
+
+    /// The topology of replica `node` on this machine. An automatic one has as many busy threads as a CPU quota is worth, and is not
+    /// pinned then: other groups share the cores. Without a quota it begins at another core for each replica, so that several on one
+    /// host do not all have the same ones.
+    ///
+    /// # Errors
+    /// When the file's shards fit neither the machine nor one another.
+    pub fn of_replica(
+        file: &TopologyFile,
+        cores: &Cores,
+        preprocessors: usize,
+        node: NodeId,
+    ) -> Result<Self, TopologyError> {
+        if !file.shards.is_empty() {
+            return Self::resolve(file, &cores.ids, preprocessors);
+        }
+        let mut file = file.clone();
+        file.pin &= cores.quota.is_none();
+        let mut usable = cores.usable().to_vec();
+        if !usable.is_empty() {
+            let threads = Self::auto(&usable, preprocessors).shards.len();
+            let first = node.index() * threads % usable.len();
+            usable.rotate_left(first);
+        }
+        Self::resolve(&file, &usable, preprocessors)
     }
 
     /// The automatic topology. Up to three cores everything folds into one shard, because each further thread costs

@@ -16,6 +16,7 @@ pub struct DecisionLogConfig {
     /// How many decisions before a checkpoint that is stable and on disk.
     pub kept_decisions: usize,
     /// How many bytes of batches, decisions that are needed here aside.
+    #[serde(deserialize_with = "super::units::bytes")]
     pub kept_bytes: usize,
 }
 
@@ -33,6 +34,7 @@ impl Default for DecisionLogConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct LogTransferConfig {
     /// How long a donor may owe batches before others are asked, in milliseconds.
+    #[serde(deserialize_with = "super::units::milliseconds")]
     pub patience_ms: u64,
 }
 
@@ -59,14 +61,19 @@ impl LogTransferConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct StateTransferConfig {
     /// How long a donor may say nothing before others are asked, in milliseconds.
+    #[serde(deserialize_with = "super::units::milliseconds")]
     pub patience_ms: u64,
     /// How many bytes a second one peer is sent for its transfers of state and decisions.
+    #[serde(deserialize_with = "super::units::bytes")]
     pub donor_bytes_per_second: u64,
     /// The same while this replica serves clients: what it gives must not cost them much.
+    #[serde(deserialize_with = "super::units::bytes")]
     pub donor_bytes_per_second_serving: u64,
     /// How many of them at once, after a pause.
+    #[serde(deserialize_with = "super::units::bytes")]
     pub donor_burst_bytes: u64,
     /// How many bytes of decisions may wait for a state before others are not listened to until it has come.
+    #[serde(deserialize_with = "super::units::bytes")]
     pub waiting_bytes_max: usize,
 }
 

@@ -171,7 +171,10 @@ impl Results {
         let text =
             std::fs::read_to_string(path).map_err(|source| ResultsError::File { path: name(), source })?;
         let bad = |source| ResultsError::Content { path: name(), source };
-        let value: serde_json::Value = serde_json::from_str(&text).map_err(bad)?;
+        let mut value: serde_json::Value = serde_json::from_str(&text).map_err(bad)?;
+        if value.get("errors").is_some() && value.get("agree").is_none() {
+            complete_bench(&mut value);
+        }
         if value.get("rows").is_none() {
             return serde_json::from_value(value).map(Self::of_demo).map_err(bad);
         }
@@ -234,6 +237,25 @@ fn commit() -> String {
     match is_clean {
         true => commit,
         false => commit + " with changes",
+    }
+}
+
+/// Adds to the figures of `atlas bench` what a load cannot see of the cluster that it measures, as not recorded.
+fn complete_bench(value: &mut serde_json::Value) {
+    let unseen = serde_json::json!({
+        "agree": true, "app": "not recorded", "aborts_per_op": 0.0, "compute_us": 0.0, "cores": 0, "cpu_us_per_op_leader": 0.0,
+        "cpu_us_per_op_per_replica": 0.0, "decisions": 0, "durability": "not recorded", "executor": "not recorded",
+        "machine": "not recorded", "operations_per_decision": 0.0, "resident_mib_end": 0.0, "resident_mib_middle": 0.0,
+        "resident_mib_start": 0.0, "shape": super::Shape::default(), "topology": "not recorded", "workers": 0,
+    });
+    let (Some(found), Some(unseen)) = (value.as_object_mut(), unseen.as_object()) else {
+        return;
+    };
+    if found.get("rate").is_none_or(serde_json::Value::is_null) {
+        found.insert("rate".to_owned(), 0.0.into());
+    }
+    for (key, unseen) in unseen {
+        found.entry(key.clone()).or_insert_with(|| unseen.clone());
     }
 }
 

@@ -1,4 +1,4 @@
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::driver::{Control, LoadDriver, Pace};
@@ -46,6 +46,13 @@ pub struct Tick {
     pub operations: u64,
 }
 
+/// Set when whoever waits for a load has waited enough: it ends, and what was measured until then is reported.
+pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+fn is_interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Acquire)
+}
+
 const TICK: Duration = Duration::from_millis(100);
 
 /// Runs a load on a cluster and reports it; `tick` is called every 100 ms.
@@ -82,7 +89,7 @@ pub fn run_load(
     let mut latencies = Latencies::new(&control.tally());
     control.measure(true);
     let (mut until, mut resident_mib_middle) = (Duration::ZERO, 0.0);
-    while until < options.measured {
+    while until < options.measured && !is_interrupted() {
         if until > Duration::ZERO {
             latencies.cut(start.at.elapsed(), control.tally());
         }
@@ -223,7 +230,7 @@ impl Watch {
         tick: &mut impl FnMut(Tick),
     ) {
         let pause = self.kill_at.map_or(TICK, |_| Duration::from_millis(1));
-        while self.begin.elapsed() < until {
+        while self.begin.elapsed() < until && !is_interrupted() {
             std::thread::sleep(pause.min(until.saturating_sub(self.begin.elapsed())));
             self.look(cluster, control);
             let elapsed = self.begin.elapsed();

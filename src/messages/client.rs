@@ -115,6 +115,12 @@ pub struct AdminReply {
 pub enum LinkMessage {
     /// This end is shutting down in good order.
     Goodbye,
+    /// This end is there, and has nothing else to say.
+    Ping,
+    /// The first message on a link between replicas: which start of the sender's process this is, by a random number.
+    Instance(u64),
+    /// Another process speaks with your identity: it and you take turns in having a link with this end.
+    Twin,
 }
 
 impl ReplyBody {

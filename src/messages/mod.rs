@@ -17,7 +17,7 @@
 //! | [`StateTransferMessage`] | replica ↔ replica | the contents of a checkpoint |
 //! | [`ForwardedRequests`] | replica → leader | frames that clients sent to everybody |
 //! | [`AdminRequest`], [`AdminReply`] | operator ↔ replica | status |
-//! | [`LinkMessage`] | both ends of a link | why it is about to close |
+//! | [`LinkMessage`] | both ends of a link | that it is there, who it is, why it is about to close |
 //!
 //! A message is an [`Envelope`] of fixed size followed by one rkyv archive. The archive is checked once, where
 //! it is received ([`Checked`]); after that every room reads the received bytes in place. Archives are flat:
@@ -63,8 +63,8 @@ pub use view::{
 /// The generated archived forms, for code that names them.
 pub mod archived {
     pub use super::client::{
-        ArchivedAdminReply, ArchivedAdminRequest, ArchivedClientReply, ArchivedRefusalReason,
-        ArchivedReplyBody,
+        ArchivedAdminReply, ArchivedAdminRequest, ArchivedClientReply, ArchivedLinkMessage,
+        ArchivedRefusalReason, ArchivedReplyBody,
     };
     pub use super::ordering::{ArchivedOrderingMessage, ArchivedPrePrepare, ArchivedVote};
     pub use super::request::{ArchivedAuthenticator, ArchivedRequestBody, ArchivedRequestFrame};

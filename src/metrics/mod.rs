@@ -75,7 +75,24 @@ counters!(
     shard_parks,
     /// Frames of reads beside the order that were not answered because this replica may have answered from a later state before.
     reads_refused,
+    /// Links ended because nothing came on them for too long.
+    links_closed_silent,
+    /// Times another replica was found to run twice, with one identity.
+    peers_running_twice,
+    /// Times another replica said that a second process runs with this one's identity.
+    identity_used_twice,
 );
+
+/// What the orchestrator counts beside transfers and operations.
+const NAMES: [&str; 7] = [
+    "frames_duplicate",
+    "frames_forwarded",
+    "votes_cast",
+    "view_changes",
+    "views_entered",
+    "checkpoints_stable",
+    "messages_choked",
+];
 
 /// How far a replica is, in numbers that change all the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,6 +185,8 @@ pub struct Metrics {
     stable: AtomicU64,
     phases: Mutex<Phases>,
     transfers: [AtomicU64; 7],
+    /// What else the orchestrator counts: [`NAMES`].
+    others: [AtomicU64; NAMES.len()],
     operations: AtomicU64,
     decisions: AtomicU64,
     batches_proposed: AtomicU64,
@@ -209,6 +228,7 @@ impl Metrics {
                 begin: None,
             }),
             transfers: zeros(),
+            others: zeros(),
             stable: AtomicU64::new(0),
             operations: AtomicU64::new(0),
             decisions: AtomicU64::new(0),
@@ -260,6 +280,18 @@ impl Metrics {
             counters.pieces_reused,
         ];
         for (shared, own) in self.transfers.iter().zip(transfers) {
+            shared.store(own, Ordering::Relaxed);
+        }
+        let others = [
+            counters.frames_duplicate,
+            counters.frames_forwarded,
+            counters.votes_cast,
+            counters.view_changes,
+            counters.views_entered,
+            counters.checkpoints_stable,
+            counters.messages_choked,
+        ];
+        for (shared, own) in self.others.iter().zip(others) {
             shared.store(own, Ordering::Relaxed);
         }
         self.operations
@@ -399,6 +431,9 @@ impl Metrics {
         for (name, counter) in transfers.into_iter().zip(&self.transfers) {
             visit(name, read(counter));
         }
+        for (name, counter) in NAMES.into_iter().zip(&self.others) {
+            visit(name, read(counter));
+        }
         self.counters.read(&mut visit);
         for error in FramingError::ALL {
             visit(error.name(), read(&self.framing_errors[error.index()]));
@@ -415,5 +450,56 @@ impl Metrics {
         for reason in Rejection::ALL {
             visit(reason.name(), read(&self.rejections[reason.index()]));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_the_orchestrator_counts_is_published() {
+        let metrics = Metrics::new(NodeId::new(0));
+        // Each its own number, so that none passes for another.
+        let counters = ReplicaCounters {
+            frames_queued: 101,
+            frames_duplicate: 102,
+            frames_refused: 103,
+            batches_proposed: 104,
+            votes_cast: 105,
+            decisions: 106,
+            operations_executed: 107,
+            view_changes: 108,
+            views_entered: 109,
+            frames_forwarded: 110,
+            log_transfers: 111,
+            decisions_transferred: 112,
+            decisions_mended: 113,
+            states_transferred: 114,
+            chunks_refused: 115,
+            pieces_reused: 116,
+            divergences: 117,
+            checkpoints_stable: 118,
+            messages_choked: 119,
+            ..ReplicaCounters::default()
+        };
+        let places = Places {
+            view: View::ZERO,
+            ordered: SeqNo::ZERO,
+            durable: SeqNo::ZERO,
+            executed: SeqNo::ZERO,
+            stable: SeqNo::ZERO,
+        };
+        metrics.publish(places, &counters);
+        let mut published = std::collections::BTreeMap::new();
+        metrics.visit(|name, value| {
+            assert!(published.insert(name, value).is_none(), "{name} twice");
+        });
+        for number in 101..=119 {
+            let names = published.values().filter(|value| **value == number);
+            assert_eq!(names.count(), 1, "counter {number}");
+        }
+        assert_eq!(published["votes_cast"], 105);
+        assert_eq!(published["messages_choked"], 119);
     }
 }

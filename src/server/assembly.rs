@@ -31,8 +31,10 @@ use crate::shard::control::{
     BackoffLimits, ControlConfig, ControlHandle, ControlLimits, ControlShard, DialTarget, EstablishedLink,
     PlaceLimits,
 };
+use crate::shard::cores::Cores;
 use crate::shard::crew::Crew;
 use crate::shard::data::{self, Lifecycle, ShardContext};
+use crate::shard::descriptors::{RESERVE, provide};
 use crate::shard::lanes::{
     Checked, Done, FromReplica, Inlet, Interceptor, Logged, Outgoing, Outlet, Raw, Work, lane,
 };
@@ -268,15 +270,18 @@ pub(crate) const fn link_record_bytes_max(limits: &CheckerLimits) -> (usize, usi
 
 fn wire_limits(config: &ReplicaConfig) -> (WireLimits, WireLimits) {
     let (from_replicas, from_clients) = link_record_bytes_max(&config.node.cluster.checker_limits());
+    let silence_max = Duration::from_millis(config.limits.link_silence_ms);
     let replica = WireLimits {
         record_bytes_max: from_replicas,
         queue_bytes_max: config.limits.replica_queue_bytes_max,
         backlog_bytes_max: 16 << 20,
+        silence_max,
     };
     let client = WireLimits {
         record_bytes_max: from_clients,
         queue_bytes_max: config.limits.client_queue_bytes_max,
         backlog_bytes_max: 1 << 20,
+        silence_max,
     };
     (replica, client)
 }
@@ -337,6 +342,28 @@ fn start_control(
     Ok(ControlShard::spawn(control, on_link)?)
 }
 
+/// Segments that are expected to be open at most: a checkpoint closes most of them, whatever the log may grow to.
+const SEGMENTS_OPEN: usize = 512;
+
+/// Makes sure that connections, the log and everything else never run out of descriptors together.
+fn provide_descriptors(config: &ReplicaConfig) -> Result<(), ReplicaError> {
+    let limits = &config.limits;
+    let replicas = config.node.cluster.replicas.len() as u64;
+    let segments = match config.durability {
+        Durability::None => 0,
+        Durability::Sync | Durability::Async => {
+            super::recovery::budget(config).segments_max().min(SEGMENTS_OPEN) as u64
+        }
+    };
+    // Each other replica may be dialled, looked up, and read an image.
+    let connections = u64::from(limits.connections_max) + limits.handshakes_max as u64;
+    let needed = connections + 3 * replicas + segments + RESERVE;
+    provide(needed).map_err(|source| ReplicaError::Descriptors {
+        connections_max: limits.connections_max,
+        source,
+    })
+}
+
 /// How long an address may be taken by a replica that was killed a moment ago.
 const LISTEN_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -362,16 +389,13 @@ pub(super) fn assemble<S: Stack>(
     parts: impl FnOnce(&Digester) -> Parts<S>,
 ) -> Result<Assembly, ReplicaError> {
     let cluster: &Arc<ClusterConfig> = &config.node.cluster;
-    let allowed: Vec<usize> = core_affinity::get_core_ids()
-        .unwrap_or_default()
-        .into_iter()
-        .map(|core| core.id)
-        .collect();
-    let topology = Topology::resolve(&config.topology, &allowed, config.preprocessor_threads)?
-        .with_helpers(config.execution.helpers(), &allowed);
+    let (cores, threads, node) = (Cores::of_process(), config.preprocessor_threads, config.node.id);
+    let topology = Topology::of_replica(&config.topology, &cores, threads, node)?
+        .with_helpers(config.execution.helpers(), cores.usable());
     if let Err(error) = allow_huge_pages(config.topology.huge_pages) {
         tracing::warn!(%error, "the kernel does not let this process choose between small and huge pages");
     }
+    provide_descriptors(config)?;
     let listen_error = |source| ReplicaError::Listen {
         address: config.node.listen.clone(),
         source,
@@ -498,6 +522,7 @@ pub(super) fn assemble<S: Stack>(
 
     metrics.show_control(control.counters().clone());
 
+    let instance = rand::random();
     let (lifecycle, started) = (Lifecycle::default(), Instant::now());
     let (mut networks, mut checkers) = (lanes.network.into_iter(), lanes.preprocess.into_iter());
     for (index, shard) in topology.shards.iter().enumerate() {
@@ -517,6 +542,7 @@ pub(super) fn assemble<S: Stack>(
                         replicas,
                         clients,
                         metrics.clone(),
+                        instance,
                     );
                     Box::new(role) as Box<dyn Role>
                 })),

@@ -32,7 +32,16 @@ use crate::config::TopologyError;
 use crate::preprocessing::ClientAuth;
 use crate::shard::ShardError;
 use crate::shard::control::ControlError;
+use crate::shard::descriptors::TooFew;
 use crate::storage::StorageError;
+
+/// What else helps against too few descriptors.
+fn lower(connections_max: u16, lack: TooFew) -> String {
+    match u64::from(connections_max).checked_sub(lack.needed - lack.limit) {
+        Some(enough @ 8..) => format!(", or set connections_max = {enough} under [limits]"),
+        _ => String::new(),
+    }
+}
 
 /// Why a replica does not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +64,17 @@ pub enum ReplicaError {
         client: u32,
         /// How clients prove their frames.
         auth: ClientAuth,
+    },
+    /// The process may not have as many descriptors as the configuration lets it need.
+    #[error(
+        "limits.connections_max = {connections_max}: {source}; raise the limit (`ulimit -n {}`, or `LimitNOFILE={}` in the unit){}",
+        source.needed, source.needed, lower(*connections_max, *source)
+    )]
+    Descriptors {
+        /// What the configuration says.
+        connections_max: u16,
+        /// What is needed, and what there is.
+        source: TooFew,
     },
     /// The process is out of descriptors.
     #[error("cannot make a doorbell: {0}")]

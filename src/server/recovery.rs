@@ -5,9 +5,10 @@ use std::fs::File;
 
 use super::ReplicaError;
 use super::repair::can_abstain;
-use crate::config::ReplicaConfig;
+use crate::config::{Durability, ReplicaConfig};
 use crate::crypto::Digester;
 use crate::replica::{ExecutorOf, Replica, Stack};
+use crate::shard::probe::is_in_memory;
 use crate::storage::logged::LogReader;
 use crate::storage::restart::{Continued, RestartSettings, restart, segment_bytes_min, writer_settings};
 use crate::storage::{DataDirectory, DiskBudget, LogWriter, RecordReader};
@@ -34,6 +35,12 @@ pub(super) fn recover<S: Stack>(
 ) -> Result<Recovered, ReplicaError> {
     let cluster = &config.node.cluster;
     let mut directory = DataDirectory::open(&config.db_path, cluster.cluster_id(), config.node.id)?;
+    if config.durability == Durability::Sync && is_in_memory(&config.db_path) {
+        tracing::warn!(
+            directory = %config.db_path.display(),
+            "durability = \"sync\", but the data directory lies in memory (tmpfs): nothing of it outlives this host"
+        );
+    }
     let budget = budget(config);
     budget.check(&directory)?;
     let limits = cluster.checker_limits();
@@ -81,7 +88,7 @@ pub(super) fn recover<S: Stack>(
     })
 }
 
-fn budget(config: &ReplicaConfig) -> DiskBudget {
+pub(super) fn budget(config: &ReplicaConfig) -> DiskBudget {
     let agreement = &config.node.cluster.agreement;
     let segment_bytes_min = segment_bytes_min(agreement.batch_bytes_max);
     DiskBudget {

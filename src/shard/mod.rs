@@ -8,8 +8,11 @@
 mod alarm;
 mod buffers;
 pub mod control;
+pub mod cores;
 pub mod crew;
 pub(crate) mod data;
+pub mod descriptors;
+mod keepalive;
 pub(crate) mod lanes;
 pub mod memory;
 pub mod probe;

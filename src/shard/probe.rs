@@ -133,6 +133,26 @@ fn write_groups(name: &Path) -> Result<DiskProbe, String> {
     })
 }
 
+/// Whether a directory lies in memory (tmpfs, ramfs), where no sync makes anything last.
+#[must_use]
+pub fn is_in_memory(directory: &Path) -> bool {
+    const TMPFS: libc::__fsword_t = 0x0102_1994;
+    const RAMFS: libc::__fsword_t = 0x8584_58f6;
+    use std::os::unix::ffi::OsStrExt;
+    let Ok(name) = std::ffi::CString::new(directory.as_os_str().as_bytes()) else {
+        return false;
+    };
+    let mut found = std::mem::MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: the name ends with a zero, and the kernel fills the struct it is given, which is read only if it did.
+    let kind = unsafe {
+        match libc::statfs(name.as_ptr(), found.as_mut_ptr()) {
+            0 => found.assume_init().f_type,
+            _ => return false,
+        }
+    };
+    kind == TMPFS || kind == RAMFS
+}
+
 /// A resource limit of this process (the soft one); `u64::MAX` for unlimited.
 #[must_use]
 pub fn limit(resource: libc::__rlimit_resource_t) -> u64 {
@@ -143,4 +163,30 @@ pub fn limit(resource: libc::__rlimit_resource_t) -> u64 {
     // SAFETY: the kernel fills the struct it is given.
     let result = unsafe { libc::getrlimit(resource, &raw mut limit) };
     if result == 0 { limit.rlim_cur } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_in_memory_is_told_from_one_that_lasts() {
+        // Where there is neither, nothing is claimed.
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        for mount in mounts.lines() {
+            let mut fields = mount.split(' ').skip(1);
+            let (Some(path), Some(kind)) = (fields.next(), fields.next()) else {
+                continue;
+            };
+            let is_last = mounts
+                .lines()
+                .filter(|line| line.split(' ').nth(1) == Some(path))
+                .count()
+                == 1;
+            if matches!(kind, "tmpfs" | "proc" | "ext4") && is_last && Path::new(path).exists() {
+                assert_eq!(is_in_memory(Path::new(path)), kind == "tmpfs", "{mount}");
+            }
+        }
+        assert!(!is_in_memory(Path::new("/no/such/directory")));
+    }
 }

@@ -97,7 +97,7 @@ pub enum ReactorError {
 }
 
 /// What helps against an error of `io_uring_setup`.
-fn remedy(error: &io::Error) -> &'static str {
+pub(super) fn remedy(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
             "it is forbidden here: set the sysctl kernel.io_uring_disabled to 0; in a container, run with the seccomp profile that \

@@ -4,6 +4,9 @@
 //! it is under way messages gather, and leave together in the next records. A link whose messages are not
 //! taken stops receiving until they are: the peer's window closes, and the pressure ends with it.
 //!
+//! Each end says something every second on every link, a ping if need be: a link on which nothing comes, though a proxy or a
+//! half-dead host acknowledges what is sent, is closed like a broken one.
+//!
 //! A link that breaks is reported once, and its slot is reused only after the kernel has let go of everything that
 //! was submitted for it.
 
@@ -12,14 +15,17 @@ use std::collections::VecDeque;
 use std::net::Shutdown;
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::keepalive::{Keepalive, Quiet};
 use super::reactor::{Completion, Reactor, Token};
 use crate::net::framing::{FramingError, RecordReader, RecordWriter};
 use crate::net::handshake::Established;
 use crate::net::hello::Peer;
 use crate::net::pool::BufferPool;
+use crate::types::Time;
 
 /// The limits of one link.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +36,8 @@ pub struct WireLimits {
     pub queue_bytes_max: usize,
     /// Received bytes that wait to be taken; beyond it the link stops receiving.
     pub backlog_bytes_max: usize,
+    /// How long the other end may say nothing before the link is given up: it says something every second if it can.
+    pub silence_max: Duration,
 }
 
 /// Which link: a slot, and how often the slot was reused.
@@ -58,6 +66,8 @@ pub enum CloseReason {
     QueueFull,
     /// This end closed it.
     Closed,
+    /// Nothing came for too long, not even a ping: what is sent on it may reach nobody.
+    Silent,
 }
 
 /// The queue of a link is full.
@@ -94,6 +104,10 @@ struct Wire {
     is_ready: bool,
     is_dirty: bool,
     is_closing: bool,
+    /// Something came, or was sent, since the last look.
+    was_heard: bool,
+    was_sent: bool,
+    quiet: Quiet,
 }
 
 /// All links of a shard.
@@ -108,6 +122,7 @@ pub struct Wires {
     ready_clients: VecDeque<u16>,
     closed: Vec<(WireId, Peer, CloseReason)>,
     open: usize,
+    keepalive: Keepalive,
 }
 
 impl Wires {
@@ -125,6 +140,7 @@ impl Wires {
             ready_clients: VecDeque::new(),
             closed: Vec::new(),
             open: 0,
+            keepalive: Keepalive::default(),
         }
     }
 
@@ -160,6 +176,9 @@ impl Wires {
             is_ready: false,
             is_dirty: false,
             is_closing: false,
+            was_heard: true,
+            was_sent: false,
+            quiet: Quiet::default(),
         });
         self.open += 1;
         reactor.receive(slot, self.token(slot, RECEIVE));
@@ -231,6 +250,40 @@ impl Wires {
                 Err(error) => self.close(WireId { slot, generation }, CloseReason::Framing(error)),
             }
         }
+    }
+
+    /// Says `ping` on every link on which nothing was said for a while, and ends those on which nothing is heard. To be called in every
+    /// turn, and at [`next_look`](Self::next_look) at the latest.
+    pub fn keep_alive(&mut self, now: Time, ping: &Bytes) {
+        let Some(unheard) = self.keepalive.look(now) else {
+            return;
+        };
+        for slot in 0..self.wires.len() {
+            let generation = self.generations[slot];
+            let Some(wire) = self.wires[slot].as_mut().filter(|wire| !wire.is_closing) else {
+                continue;
+            };
+            // A link that takes nothing for the moment hears nothing.
+            let was_heard = std::mem::take(&mut wire.was_heard) || wire.is_paused;
+            let is_idle = !std::mem::take(&mut wire.was_sent) && !wire.is_sending && wire.queue.is_empty();
+            let silence = wire.quiet.after(unheard, was_heard);
+            let id = WireId {
+                slot: slot as u16,
+                generation,
+            };
+            if silence > wire.limits.silence_max {
+                self.close(id, CloseReason::Silent);
+            } else if is_idle {
+                // One small message fits into an empty queue.
+                let _ = self.queue(id, ping.clone());
+            }
+        }
+    }
+
+    /// When links are to be looked at again; never if there are none.
+    #[must_use]
+    pub fn next_look(&self) -> Option<Time> {
+        (self.open > 0).then(|| self.keepalive.next_look())
     }
 
     /// Whether a received message may be waiting.
@@ -310,6 +363,7 @@ impl Wires {
             return;
         };
         wire.is_receiving = completion.more;
+        wire.was_heard |= completion.result > 0;
         let mut outcome = Ok(());
         if let Some(buffer) = completion.buffer {
             if completion.result > 0 && !wire.is_closing {
@@ -360,6 +414,7 @@ impl Wires {
             return;
         };
         wire.is_sending = false;
+        wire.was_sent = true;
         if result <= 0 {
             return self.close(id, CloseReason::Disconnected);
         }

@@ -69,6 +69,20 @@ impl DataDirectory {
         Ok(Formatted)
     }
 
+    /// Looks whether a directory is this replica's, without opening it.
+    ///
+    /// # Errors
+    /// When it is not there, or is somebody else's or another version's.
+    pub(crate) fn expect_of(path: &Path, cluster: ClusterId, node: NodeId) -> Result<(), StorageError> {
+        let name = superblock_path(path);
+        let read = files::expect_regular(&name).and_then(|()| match name.exists() {
+            true => fs::read(&name).map(Some),
+            false => Ok(None),
+        });
+        let bytes = read.map_err(StorageError::io(&name, "cannot be read"))?;
+        Superblock::open(&name, bytes.as_deref(), cluster, node).map(|_| ())
+    }
+
     /// Opens the directory of a replica, alone.
     ///
     /// # Errors
@@ -79,6 +93,7 @@ impl DataDirectory {
             // Says that it was never made, or was lost.
             Superblock::open(&name, None, cluster, node)?;
         }
+        files::expect_regular(&name).map_err(StorageError::io(&name, "cannot be used"))?;
         let lock = lock(path)?;
         let bytes = fs::read(&name).map_err(StorageError::io(&name, "cannot be read"))?;
         let superblock = Superblock::open(&name, Some(&bytes), cluster, node)?;
@@ -97,12 +112,18 @@ impl DataDirectory {
         Ok(this)
     }
 
-    /// Removes what was not finished, and has every name reach the disk: a file that was renamed before the last end may
+    /// Makes directories that are missing: what was in them is missed below, and replaced like what is damaged. Removes what was not
+    /// finished, and has every name reach the disk: a file that was renamed before the last end may
     /// lose its name yet, and with it what is written to it from now on.
     fn settle_names(&self) -> Result<(), StorageError> {
         for directory in [self.path.join("log"), self.images_path()] {
+            if !directory.exists() {
+                tracing::error!(directory = %directory.display(), "the directory was lost with what was in it; an empty one is made");
+                fs::create_dir(&directory).map_err(StorageError::io(&directory, "cannot be made"))?;
+            }
             let unfinished = |path: &Path| path.file_name().is_some_and(is_unfinished);
-            let entries = fs::read_dir(&directory).map_err(StorageError::io(&directory, "cannot be read"))?;
+            let entries =
+                files::read_dir(&directory).map_err(StorageError::io(&directory, "cannot be read"))?;
             for path in entries.flatten().map(|entry| entry.path()) {
                 if unfinished(&path) {
                     files::remove(&path).map_err(StorageError::io(&path, "cannot be removed"))?;
@@ -331,12 +352,14 @@ pub(super) fn numbered(directory: &Path, number: u64) -> PathBuf {
 /// When it is not there, damaged, or another version's.
 pub(crate) fn read_superblock(path: &Path) -> Result<Superblock, StorageError> {
     let name = superblock_path(path);
-    let bytes = fs::read(&name).map_err(StorageError::io(&name, "cannot be read"))?;
+    let read = files::expect_regular(&name).and_then(|()| fs::read(&name));
+    let bytes = read.map_err(StorageError::io(&name, "cannot be read"))?;
     Superblock::newest(&name, &bytes)
 }
 
 fn lock(path: &Path) -> Result<File, StorageError> {
     let name = path.join("lock");
+    files::expect_regular(&name).map_err(StorageError::io(&name, "cannot be used"))?;
     let file = File::create(&name).map_err(StorageError::io(&name, "cannot be made"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -399,15 +422,14 @@ fn open_direct(path: &Path) -> Result<File, StorageError> {
 
 /// The files of a directory whose names are numbers, in order.
 pub(crate) fn list(directory: &Path) -> Result<Vec<Found>, StorageError> {
-    let entries = fs::read_dir(directory).map_err(StorageError::io(directory, "cannot be read"))?;
+    let entries = files::read_dir(directory).map_err(StorageError::io(directory, "cannot be read"))?;
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry.map_err(StorageError::io(directory, "cannot be read"))?;
         if let Some(index) = entry.file_name().to_str().and_then(|name| name.parse().ok()) {
-            found.push(Found {
-                index,
-                path: entry.path(),
-            });
+            let path = entry.path();
+            files::expect_regular(&path).map_err(StorageError::io(&path, "cannot be used"))?;
+            found.push(Found { index, path });
         }
     }
     found.sort_by_key(|file| file.index);

@@ -51,15 +51,30 @@ pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path).and_then(|directory| flush(&directory))
 }
 
+/// Says no to what is there and is no regular file: to open a pipe waits for its other end, for ever perhaps.
+pub(super) fn expect_regular(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() => Err(io::Error::other("it is no regular file; move it away")),
+        _ => Ok(()),
+    }
+}
+
+/// What is in a directory.
+pub(super) fn read_dir(path: &Path) -> io::Result<fs::ReadDir> {
+    step(&[], |_| Ok(()))?;
+    fs::read_dir(path)
+}
+
 /// Removes a file.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     step(&[], |_| Ok(()))?;
     fs::remove_file(path)
 }
 
-/// Whether an error says that there is no space: it may come back.
-pub(super) fn is_out_of_space(error: &io::Error) -> bool {
-    error.raw_os_error().is_some_and(is_space_errno)
+/// Whether an error says that there is no space, or no descriptor: both may come back.
+pub(super) fn is_lack(error: &io::Error) -> bool {
+    let is_lack = |errno| is_space_errno(errno) || matches!(errno, libc::EMFILE | libc::ENFILE);
+    error.raw_os_error().is_some_and(is_lack)
 }
 
 /// Whether an errno says that there is no space.

@@ -50,6 +50,15 @@ impl GroupHeader {
         (bytes <= GROUP_BYTES_MAX).then(|| Self::disk_bytes(bytes))
     }
 
+    /// Whether this block begins a group of this log and segment with at least this number, sound or not.
+    pub(super) fn is_of(block: &[u8], tag: u64, segment: u64, number: u64) -> bool {
+        let long = |at: usize| Some(u64::from_le_bytes(block.get(at..at + 8)?.try_into().ok()?));
+        Self::disk_bytes_of(block).is_some()
+            && long(24) == Some(tag)
+            && long(32) == Some(segment)
+            && long(40).is_some_and(|found| found >= number)
+    }
+
     /// Writes the header before the records that lie in `group` already. The checksum.
     pub(super) fn seal(&self, group: &mut [u8], seed: u64) -> u128 {
         let end = HEADER_BYTES + self.bytes as usize;

@@ -293,6 +293,11 @@ impl<F: ReadAt> ImageFile<F> {
         2 + behind.saturating_sub(1)..self.places.len()
     }
 
+    /// Where a chunk lies, for messages.
+    pub(super) fn offset(&self, number: usize) -> u64 {
+        self.places[number].offset
+    }
+
     /// Reads a chunk.
     ///
     /// # Errors

@@ -20,12 +20,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::directory::numbered;
 use super::{DataDirectory, StorageError, files, image};
 use crate::execution::{CheckpointHelp, CheckpointImage};
 use crate::shard::Alarm;
 use crate::types::{SeqNo, View};
+
+/// How often a task is tried again that there was no space or no descriptor for.
+pub(super) const ROOM_PAUSE: Duration = match cfg!(test) {
+    true => Duration::from_millis(1),
+    false => Duration::from_millis(200),
+};
 
 /// What the keeper is asked to do.
 #[derive(Debug)]
@@ -82,6 +89,8 @@ pub(crate) struct KeeperHandle {
 
 #[derive(Debug, Default)]
 struct Shared {
+    /// The replica ends: nothing is waited for any more.
+    ends: AtomicBool,
     is_writing: AtomicBool,
     image_bytes: AtomicU64,
     /// How many states from others execution has read. Written and read on its thread alone.
@@ -229,6 +238,7 @@ impl Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
+        self.handle.shared.ends.store(true, Ordering::Release);
         let _ = self.handle.images.send(ImageWork::Stop);
         let _ = self.handle.tasks.send(Task::Stop);
         for thread in self.threads.drain(..) {
@@ -272,8 +282,8 @@ impl Work {
                             .pop_if(|old| !self.directory.segment_path(*old).exists());
                         Some(Kept::Segment { index, file })
                     }
-                    Err(error) if is_out_of_space(&error) => {
-                        tracing::error!(%error, "no space for another segment of the log: nothing is voted until there is");
+                    Err(error) if is_lack(&error) => {
+                        tracing::error!(%error, "no space or no open file for another segment of the log: nothing is voted until there is");
                         Some(Kept::NoSegment)
                     }
                     Err(error) => Some(Kept::Failed(error)),
@@ -297,8 +307,8 @@ impl Work {
                 self.shared.is_writing.store(false, Ordering::Release);
                 match kept {
                     Ok(kept) => kept.map(Kept::Image),
-                    Err(error) if is_out_of_space(&error) => {
-                        tracing::error!(%error, "no space for the image of a checkpoint; the log grows until there is");
+                    Err(error) if is_lack(&error) => {
+                        tracing::error!(%error, "no space or no open file for the image of a checkpoint; the log grows until there is");
                         None
                     }
                     Err(error) => Some(Kept::Failed(error)),
@@ -310,7 +320,7 @@ impl Work {
             }
             Task::Adopt(seq) => {
                 self.is_replaced = true;
-                Some(match self.adopt(seq) {
+                Some(match self.until_there_is_room(|this| this.adopt(seq)) {
                     Ok(()) => Kept::Adopted(seq),
                     Err(error) => Kept::Failed(error),
                 })
@@ -320,8 +330,31 @@ impl Work {
                 self.installed += 1;
                 None
             }
-            Task::Forget(before, but) => self.directory.forget_images(before, &but).err().map(Kept::Failed),
+            Task::Forget(before, but) => match self.directory.forget_images(before, &but) {
+                // What is left is forgotten with the next ones.
+                Err(error) if !is_lack(&error) => Some(Kept::Failed(error)),
+                Ok(()) | Err(_) => None,
+            },
             Task::Stop => None,
+        }
+    }
+
+    /// Does what cannot be left undone, and waits with it for space or descriptors if there are none.
+    fn until_there_is_room(
+        &mut self,
+        mut act: impl FnMut(&mut Self) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        let mut complained = false;
+        loop {
+            match act(self) {
+                Err(error) if is_lack(&error) && !self.shared.ends.load(Ordering::Acquire) => {
+                    if !std::mem::replace(&mut complained, true) {
+                        tracing::error!(%error, "no space or no open file to take over the state that others sent: it waits");
+                    }
+                    std::thread::sleep(ROOM_PAUSE);
+                }
+                done => return done,
+            }
         }
     }
 
@@ -362,7 +395,7 @@ pub(super) fn write_image(
     Ok((seq, bytes))
 }
 
-/// Whether space that comes back would have helped.
-pub(super) fn is_out_of_space(error: &StorageError) -> bool {
-    matches!(error, StorageError::Io { source, .. } if files::is_out_of_space(source))
+/// Whether space or descriptors that come back would have helped.
+pub(super) fn is_lack(error: &StorageError) -> bool {
+    matches!(error, StorageError::Io { source, .. } if files::is_lack(source))
 }

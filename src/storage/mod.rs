@@ -208,6 +208,10 @@ pub enum StorageError {
 
 /// What helps against damage of a file.
 fn remedy(path: &Path) -> &'static str {
+    if path.file_name().is_some_and(|name| name == "superblock") {
+        return "both copies are lost, and with them what this replica promised: one of a cluster of four or more starts again with \
+                `atlas run --repair`, catches up and abstains from votes as long as that matters; in a smaller one, restore what was there";
+    }
     match path.parent().is_some_and(|parent| parent.ends_with("images")) {
         true => "the state has to come from other replicas",
         false => {

@@ -158,7 +158,9 @@ pub fn scan_with(
             ));
         }
         let is_last = tail.segments.last().is_some_and(|(last, _)| *last == file.index);
-        tail.torn |= is_last && rest.iter().take(BLOCK_BYTES).any(|byte| *byte != 0);
+        // What lies there otherwise is zeros, or of an earlier life of the segment.
+        let next = tail.next_number.max(1);
+        tail.torn |= is_last && GroupHeader::is_of(rest, superblock.tag(), file.index, next);
     }
     tail.next_number = tail.next_number.max(1);
     Ok(tail)

@@ -10,14 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::basis::Basis;
 use super::directory::numbered;
 use super::image::{ImageFile, chunk_head, each_sound, file_magic};
-use super::keeper::{KeeperHandle, is_out_of_space};
+use super::keeper::{KeeperHandle, ROOM_PAUSE, is_lack};
 use super::logged::LogReader;
 use super::{StorageError, files};
 use crate::crypto::Digester;
@@ -27,12 +26,6 @@ use crate::messages::PieceRange;
 use crate::shard::Alarm;
 use crate::state_transfer::{ImageEvent, ImageTask};
 use crate::types::SeqNo;
-
-/// How often a task is tried again that there was no space for.
-const SPACE_PAUSE: Duration = match cfg!(test) {
-    true => Duration::from_millis(1),
-    false => Duration::from_millis(200),
-};
 
 /// How many bytes that came gather before the disk is told to write them.
 const WRITTEN_AT_ONCE: u64 = 8 << 20;
@@ -194,11 +187,11 @@ impl Work {
         let mut complained = false;
         loop {
             match self.run(task, told) {
-                Err(error) if is_out_of_space(&error) && !ends.load(Ordering::Acquire) => {
+                Err(error) if is_lack(&error) && !ends.load(Ordering::Acquire) => {
                     if !std::mem::replace(&mut complained, true) {
-                        tracing::error!(%error, "no space for the state that others send: it waits until there is");
+                        tracing::error!(%error, "no space or no open file for the state that others send: it waits until there is");
                     }
-                    std::thread::sleep(SPACE_PAUSE);
+                    std::thread::sleep(ROOM_PAUSE);
                 }
                 done => return done,
             }
@@ -265,7 +258,8 @@ impl Work {
     fn receive(&mut self, seq: SeqNo, told: &mut impl FnMut(Shelved)) -> Result<(), StorageError> {
         let path = self.partial_path(seq);
         self.receiving = None;
-        let entries = fs::read_dir(&self.images).map_err(StorageError::io(&self.images, "cannot be read"))?;
+        let entries =
+            files::read_dir(&self.images).map_err(StorageError::io(&self.images, "cannot be read"))?;
         for entry in entries.flatten() {
             let other = entry.path();
             if other.extension().is_some_and(|extension| extension == "partial") && other != path {

@@ -54,7 +54,8 @@ impl Survey {
     /// When it is no data directory, of another format version, or neither copy is sound.
     pub fn of(path: &Path) -> Result<Self, StorageError> {
         let name = superblock_path(path);
-        let bytes = fs::read(&name).map_err(StorageError::io(
+        let read = super::files::expect_regular(&name).and_then(|()| fs::read(&name));
+        let bytes = read.map_err(StorageError::io(
             &name,
             "cannot be read; name the directory that is `db_path` in the replica's file",
         ))?;

@@ -259,6 +259,24 @@ fn rot_before_the_end_is_told_from_a_torn_end() {
 }
 
 #[test]
+fn what_an_earlier_life_of_a_segment_left_behind_the_end_is_not_torn() {
+    let (mut disk, expected) = written(5, 3000);
+    let tail = disk.scan().unwrap().1;
+    let leftover = disk.synced[&1][4096..2 * 4096].to_vec();
+    let segment = disk.synced.get_mut(&1).unwrap();
+    let end = tail.offset as usize;
+    segment[end..end + 4096].copy_from_slice(&leftover);
+    // A block from the middle of an earlier, longer group has no header.
+    for middle in [false, true] {
+        if middle {
+            disk.synced.get_mut(&1).unwrap()[end..end + 4096].fill(7);
+        }
+        let (found, tail) = disk.scan().unwrap();
+        assert_eq!((&found[..], tail.torn), (&expected[..], false));
+    }
+}
+
+#[test]
 fn a_missing_segment_is_damage() {
     for missing in [1, 2] {
         let (mut disk, _) = written(60, 3000);

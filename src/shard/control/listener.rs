@@ -1,12 +1,8 @@
-//! Accepting: few handshakes at once, each with a deadline, and a place for whoever proves to have one.
+//! Accepting: a bounded number of handshakes at once, each with a deadline, and a place for whoever proves to have one.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
-use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use futures_channel::oneshot;
@@ -14,54 +10,12 @@ use futures_lite::future;
 use glommio::io::PollableFd;
 use glommio::timer::sleep;
 
+use super::handshakes::Evicted;
 use super::places::Place;
 use super::socket::{read_exactly, write_all};
 use super::{EstablishedLink, LinkLease, Shard};
 use crate::net::handshake::{Established, Responder, Then};
 use crate::net::hello::HandshakeRefusal;
-
-/// The handshakes under way, oldest first.
-#[derive(Default)]
-pub(super) struct Handshakes {
-    under_way: RefCell<BTreeMap<u64, UnderWay>>,
-    waiting: RefCell<Option<Waker>>,
-}
-
-struct UnderWay {
-    since: Instant,
-    /// Dropped to end the handshake in favour of another one.
-    #[expect(dead_code, reason = "its drop is the message")]
-    evict: oneshot::Sender<()>,
-}
-
-impl Handshakes {
-    fn begin(&self, id: u64) -> oneshot::Receiver<()> {
-        let (evict, evicted) = oneshot::channel();
-        let since = Instant::now();
-        self.under_way.borrow_mut().insert(id, UnderWay { since, evict });
-        evicted
-    }
-
-    fn end(&self, id: u64) {
-        self.under_way.borrow_mut().remove(&id);
-        if let Some(waiting) = self.waiting.take() {
-            waiting.wake();
-        }
-    }
-
-    /// Completes when fewer than `max` are under way. Only the accepting task waits here.
-    async fn fewer_than(&self, max: usize) {
-        poll_fn(|context| {
-            if self.under_way.borrow().len() < max {
-                Poll::Ready(())
-            } else {
-                self.waiting.replace(Some(context.waker().clone()));
-                Poll::Pending
-            }
-        })
-        .await;
-    }
-}
 
 /// Accepts connections until it is cancelled.
 pub(super) async fn accept_all(shard: Rc<Shard>, listener: TcpListener) {
@@ -120,27 +74,21 @@ fn on_accept_error(error: &io::Error) -> AfterAcceptError {
 }
 
 impl Shard {
-    /// Waits until one more handshake may begin. When none ends in time, the oldest that has had its grace is ended:
-    /// strangers who say nothing cannot keep others out for long.
+    /// Waits until one more handshake may begin. When none ends in time, one is ended that has had its grace: strangers cannot
+    /// keep others out for long.
     async fn make_room(&self) {
         let max = self.limits.handshakes_max.max(1);
-        loop {
-            let oldest = {
-                let under_way = self.handshakes.under_way.borrow();
-                if under_way.len() < max {
-                    return;
+        while self.handshakes.under_way() >= max {
+            let limits = &self.limits;
+            let evicted = self
+                .handshakes
+                .evict(Instant::now(), limits.silent_grace, limits.handshake_grace);
+            match evicted {
+                Evicted::One | Evicted::None => return,
+                Evicted::NotBefore(wait) => {
+                    future::or(self.handshakes.fewer_than(max), sleep(wait)).await;
                 }
-                under_way
-                    .first_key_value()
-                    .map(|(id, oldest)| (*id, oldest.since))
-            };
-            let Some((id, since)) = oldest else { return };
-            let grace_left = self.limits.handshake_grace.saturating_sub(since.elapsed());
-            if grace_left.is_zero() {
-                self.handshakes.under_way.borrow_mut().remove(&id);
-                return;
             }
-            future::or(self.handshakes.fewer_than(max), sleep(grace_left)).await;
         }
     }
 
@@ -156,7 +104,7 @@ impl Shard {
         self.counters.on_accepted();
         let id = self.next_task.get();
         self.next_task.set(id + 1);
-        let evicted = self.handshakes.begin(id);
+        let evicted = self.handshakes.begin(id, from.ip(), Instant::now());
         let shard = Rc::clone(self);
         let task = glommio::spawn_local(async move {
             shard.serve(id, stream, from, evicted).await;
@@ -175,13 +123,13 @@ impl Shard {
         {
             Ok(Ok(stream)) => stream,
             Ok(Err(_)) | Err(_) => {
-                self.handshakes.end(id);
+                self.handshakes.end(id, false);
                 self.on_refused(from, HandshakeRefusal::Disconnected);
                 return;
             }
         };
-        let result = self.answer(&stream, evicted).await;
-        self.handshakes.end(id);
+        let result = self.answer(id, &stream, evicted).await;
+        self.handshakes.end(id, result.is_ok());
         match result {
             Ok((established, place)) => {
                 let peer = established.peer;
@@ -208,6 +156,7 @@ impl Shard {
     /// The handshake within its bounds.
     async fn answer(
         &self,
+        id: u64,
         stream: &PollableFd<TcpStream>,
         evicted: oneshot::Receiver<()>,
     ) -> Result<(Box<Established>, Place), HandshakeRefusal> {
@@ -216,7 +165,7 @@ impl Shard {
             Err(HandshakeRefusal::Capacity)
         };
         let bounded = async {
-            glommio::future::timeout(self.limits.handshake_deadline, self.respond(stream))
+            glommio::future::timeout(self.limits.handshake_deadline, self.respond(id, stream))
                 .await
                 .unwrap_or(Err(HandshakeRefusal::Timeout))
         };
@@ -226,6 +175,7 @@ impl Shard {
     /// The responder's side of the exchange. The place is taken before the peer is told that it is welcome.
     async fn respond(
         &self,
+        id: u64,
         stream: &PollableFd<TcpStream>,
     ) -> Result<(Box<Established>, Place), HandshakeRefusal> {
         let (mut responder, mut progress) = Responder::start(self.identity.clone());
@@ -235,6 +185,7 @@ impl Shard {
                     write_all(stream, &progress.write).await?;
                     let bytes = read_exactly(stream, wanted).await?;
                     progress = responder.on_bytes(&bytes, &*self.directory)?;
+                    self.handshakes.on_hello(id);
                 }
                 Then::Established(established) => {
                     let place = self.places.take(established.peer)?;

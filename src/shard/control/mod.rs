@@ -17,13 +17,15 @@
 //! (13 µs), with nothing standing by. Neither reads a byte too many; both are silent when idle.
 //!
 //! # Invariants
-//! - Every wait for a stranger has an end: handshakes as a whole have a deadline, and few may be under way at once.
+//! - Every wait for a stranger has an end: handshakes as a whole have a deadline, and a bounded number may be under way at once. When
+//!   all places are taken, those who said nothing go first, then those of the address that has most.
 //! - A pair of replicas is linked by the higher one dialling the lower one, never both ways.
 //! - An accepted link holds a place until its lease is dropped; a dialled one is dialled again from then on.
 
 mod backoff;
 mod connector;
 mod counters;
+mod handshakes;
 mod listener;
 mod places;
 mod socket;
@@ -47,6 +49,7 @@ use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, Task};
 use crate::net::handshake::{Directory, Established, Identity};
 use crate::net::hello::Peer;
 use crate::shard::Alarm;
+use crate::shard::reactor::remedy;
 use crate::types::NodeId;
 
 pub use backoff::BackoffLimits;
@@ -56,6 +59,9 @@ pub use socket::SocketOptions;
 
 /// The executor's own I/O buffers: the least it takes. Handshakes use none of it.
 const IO_MEMORY_BYTES: usize = 64 * 1024;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
 
 /// Log lines about refusals: at most one per this interval, the others are counted in it.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(1);
@@ -76,9 +82,11 @@ pub struct ControlLimits {
     pub handshakes_max: usize,
     /// How long one handshake may take as a whole, from the accept or the dialling on.
     pub handshake_deadline: Duration,
-    /// How long a handshake is safe from being ended in favour of a connection that waits to be accepted, when
-    /// `handshakes_max` are under way.
+    /// How long a handshake whose hello has come is safe from being ended in favour of a connection that waits to be accepted, when
+    /// `handshakes_max` are under way. It shrinks while strangers crowd in and nobody comes through.
     pub handshake_grace: Duration,
+    /// How long who has said nothing yet is safe from it: longer than a first packet takes that follows its connection's.
+    pub silent_grace: Duration,
     /// How long accepting pauses when the process is out of descriptors or the kernel out of memory.
     pub accept_pause: Duration,
     /// Who may have a link.
@@ -92,9 +100,10 @@ pub struct ControlLimits {
 impl Default for ControlLimits {
     fn default() -> Self {
         Self {
-            handshakes_max: 64,
+            handshakes_max: 256,
             handshake_deadline: Duration::from_secs(5),
             handshake_grace: Duration::from_millis(500),
+            silent_grace: Duration::from_millis(100),
             accept_pause: Duration::from_millis(50),
             places: PlaceLimits::default(),
             backoff: BackoffLimits::default(),
@@ -161,7 +170,7 @@ pub enum ControlError {
     #[error("the control shard's thread does not start")]
     Thread(#[source] io::Error),
     /// No executor could be made: io_uring is forbidden or too old, or the core is not ours.
-    #[error("the control shard's executor does not start (core: {cpu:?})")]
+    #[error("the control shard's ring cannot be set up{}: {source}; {}", on_core(*cpu), remedy(source))]
     Executor {
         /// The core it was to be pinned to.
         cpu: Option<usize>,
@@ -196,6 +205,7 @@ impl ControlShard {
         let local_addr = match &config.listener {
             Some(listener) => {
                 listener.set_nonblocking(true).map_err(ControlError::Listener)?;
+                socket::widen_backlog(listener, BACKLOG).map_err(ControlError::Listener)?;
                 Some(listener.local_addr().map_err(ControlError::Listener)?)
             }
             None => None,
@@ -236,6 +246,10 @@ impl ControlShard {
             }
         }
     }
+}
+
+fn on_core(cpu: Option<usize>) -> String {
+    cpu.map_or_else(String::new, |cpu| format!(" on core {cpu}"))
 }
 
 fn executor(cpu: Option<usize>) -> Result<LocalExecutor, ControlError> {
@@ -311,7 +325,7 @@ struct Shard {
     places: Rc<places::Places>,
     on_link: RefCell<Box<dyn FnMut(EstablishedLink)>>,
     refusal_log: counters::LogGate,
-    handshakes: listener::Handshakes,
+    handshakes: handshakes::Handshakes,
     /// The tasks of accepted connections, until they are found in `ended`.
     tasks: RefCell<BTreeMap<u64, Task<()>>>,
     ended: RefCell<Vec<u64>>,
@@ -341,7 +355,7 @@ async fn run(
         places: places::Places::new(config.limits.places),
         on_link: RefCell::new(on_link),
         refusal_log: counters::LogGate::new(REFUSAL_LOG_INTERVAL),
-        handshakes: listener::Handshakes::default(),
+        handshakes: handshakes::Handshakes::default(),
         tasks: RefCell::default(),
         ended: RefCell::default(),
         next_task: Cell::new(0),

@@ -4,7 +4,7 @@
 //! stays in the kernel for the data shard.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -39,6 +39,14 @@ impl SocketOptions {
     /// What the kernel refused; the connection is of no use then.
     pub(super) fn apply(&self, stream: &TcpStream) -> io::Result<()> {
         stream.set_nonblocking(true)?;
+        self.set_on(stream)
+    }
+
+    /// Sets the options on a connected socket, and leaves it blocking if it is.
+    ///
+    /// # Errors
+    /// What the kernel refused; the connection is of no use then.
+    pub fn set_on(&self, stream: &TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         if let Some(bytes) = self.buffer_bytes {
             let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
@@ -63,6 +71,16 @@ impl SocketOptions {
         )?;
         set(stream, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 5)?;
         set(stream, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, millis.max(1))
+    }
+}
+
+/// Lets so many connections wait to be accepted, as far as `net.core.somaxconn` allows: the standard library's 128 are few when a
+/// cluster's clients come back all at once, or strangers crowd in.
+pub(super) fn widen_backlog(listener: &TcpListener, connections: i32) -> io::Result<()> {
+    // SAFETY: the descriptor is open for as long as `listener` is borrowed; on a socket that listens, the call changes its backlog.
+    match unsafe { libc::listen(listener.as_raw_fd(), connections) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -135,4 +153,38 @@ pub(super) async fn write_all(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn get(stream: &TcpStream, option: libc::c_int) -> libc::c_int {
+        let (mut value, mut length) = (0, size_of::<libc::c_int>() as libc::socklen_t);
+        // SAFETY: the descriptor is open, and the kernel writes at most one int to a pointer to one.
+        let result = unsafe {
+            libc::getsockopt(
+                stream.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                option,
+                (&raw mut value).cast(),
+                &raw mut length,
+            )
+        };
+        assert_eq!(result, 0);
+        value
+    }
+
+    #[test]
+    fn a_link_whose_packets_vanish_is_given_up_by_the_kernel_idle_or_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        widen_backlog(&listener, 4096).unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        SocketOptions::default().set_on(&stream).unwrap();
+        assert_eq!(get(&stream, libc::TCP_USER_TIMEOUT), 10_000);
+        assert_eq!(get(&stream, libc::TCP_KEEPIDLE), 5);
+        assert_eq!(get(&stream, libc::TCP_KEEPINTVL), 1);
+        assert_eq!(get(&stream, libc::TCP_KEEPCNT), 5);
+        assert_eq!(get(&stream, libc::TCP_NODELAY), 1);
+    }
 }

@@ -319,7 +319,7 @@ fn clients_cannot_take_the_places_of_replicas_and_a_lost_link_frees_its_place() 
 fn silent_connections_make_room_for_one_that_waits() {
     let (shard, up, address) = listening(replica(0), |limits| {
         limits.handshakes_max = 2;
-        limits.handshake_grace = Duration::ZERO;
+        limits.silent_grace = Duration::ZERO;
     });
     let silent = [connect(address), connect(address)];
     dial(address, client(1)).unwrap();
@@ -335,10 +335,28 @@ fn silent_connections_make_room_for_one_that_waits() {
 }
 
 #[test]
+fn a_crowd_of_silent_strangers_keeps_nobody_out_for_longer_than_a_moment() {
+    let (shard, up, address) = listening(replica(0), |limits| {
+        limits.handshakes_max = 16;
+        limits.silent_grace = Duration::from_millis(1);
+        // Had anybody to wait for these, it would be for longer than the test may take.
+        (limits.handshake_grace, limits.handshake_deadline) = (2 * GUARD, 4 * GUARD);
+    });
+    let _strangers: Vec<TcpStream> = (0..400).map(|_| connect(address)).collect();
+    for peer in [client(1), replica(1), client(2)] {
+        dial(address, peer).unwrap();
+        assert_eq!(up.recv_timeout(GUARD).unwrap().established.peer, peer);
+    }
+    assert!(shard.counters().refused(HandshakeRefusal::Capacity) > 300);
+    assert_eq!(shard.counters().refused(HandshakeRefusal::Timeout), 0);
+    shard.stop().unwrap();
+}
+
+#[test]
 fn more_connections_than_handshakes_allowed_wait_for_their_turn_and_all_are_served() {
     let (shard, up, address) = listening(replica(0), |limits| {
         limits.handshakes_max = 3;
-        limits.handshake_grace = GUARD;
+        (limits.silent_grace, limits.handshake_grace) = (GUARD, GUARD);
         limits.places.links_per_peer_max = 1000;
     });
     let served: Vec<_> = (0..4)
@@ -503,14 +521,27 @@ fn a_shard_is_pinned_to_its_core_and_a_core_that_is_not_ours_is_refused() {
         matches!(error, ControlError::Executor { cpu: Some(4095), .. }),
         "{error}"
     );
+    let said = error.to_string();
+    assert!(
+        said.contains("cannot be set up on core 4095: ") && said.contains("atlas doctor"),
+        "{said}"
+    );
 }
 
 #[test]
-fn a_panic_of_the_taker_is_reported_when_the_shard_is_stopped() {
+fn a_panic_of_the_taker_is_told_at_once_and_reported_when_the_shard_is_stopped() {
     let mut panicking = config(replica(0));
+    let (tell, told) = mpsc::channel();
+    panicking.alarm = Alarm::new(move |error| {
+        let _ = tell.send(error.to_string());
+    });
     panicking.listener = Some(TcpListener::bind("127.0.0.1:0").unwrap());
     let shard = ControlShard::spawn(panicking, |_| panic!("the taker's fault")).unwrap();
     let _ = dial(shard.local_addr().unwrap(), client(1));
     eventually("the thread ends", || !shard.is_running());
+    assert_eq!(
+        told.recv().unwrap(),
+        "thread control-r0 panicked: the taker's fault"
+    );
     assert!(matches!(shard.stop(), Err(ControlError::Panicked)));
 }

@@ -6,6 +6,7 @@ mod faults;
 mod log;
 mod network;
 mod preprocess;
+mod twins;
 
 pub(crate) use consensus::{ConsensusLanes, ConsensusRole};
 pub(crate) use execution::{ExecutionLanes, ExecutionRole};

@@ -1,9 +1,11 @@
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::twins::Starts;
 use super::{Role, STEP_MESSAGES};
-use crate::messages::archived::ArchivedAdminRequest;
+use crate::messages::archived::{ArchivedAdminRequest, ArchivedLinkMessage};
 use crate::messages::{AdminRequest, Checked, ENVELOPE_BYTES, Envelope, Kind, LinkMessage, encode};
 use crate::metrics::{Metrics, count};
 use crate::net::hello::Peer;
@@ -12,7 +14,7 @@ use crate::shard::control::EstablishedLink;
 use crate::shard::lanes::{FromReplica, Inlet, Outgoing, Outlet, Raw};
 use crate::shard::reactor::{Completion, Reactor};
 use crate::shard::wires::{CloseReason, WireId, WireLimits, Wires};
-use crate::types::{ClientId, ClusterId, Epoch, Time};
+use crate::types::{ClientId, ClusterId, Epoch, NodeId, Time};
 
 /// The lanes of one network role.
 pub(crate) struct NetworkLanes {
@@ -41,10 +43,15 @@ pub(crate) struct NetworkRole {
     metrics: Arc<Metrics>,
     draining: bool,
     said_goodbye: bool,
+    ping: Bytes,
+    /// What is said first on links with replicas.
+    instance: Bytes,
+    /// By replica.
+    starts: Vec<Starts>,
 }
 
 impl NetworkRole {
-    /// A role without links yet. `owner` is its number on its shard.
+    /// A role without links yet. `owner` is its number on its shard; `instance` is the number of this start of the replica.
     pub fn new(
         owner: u8,
         connections_max: u16,
@@ -53,7 +60,9 @@ impl NetworkRole {
         (replicas, replica_limits): (usize, WireLimits),
         (clients, client_limits): (usize, WireLimits),
         metrics: Arc<Metrics>,
+        instance: u64,
     ) -> Self {
+        let link = |message| encode(Envelope::new(Kind::Link, cluster, epoch), &message, 16);
         Self {
             wires: Wires::new(owner, connections_max),
             lanes,
@@ -66,6 +75,9 @@ impl NetworkRole {
             metrics,
             draining: false,
             said_goodbye: false,
+            ping: link(LinkMessage::Ping),
+            instance: link(LinkMessage::Instance(instance)),
+            starts: (0..replicas).map(|_| Starts::default()).collect(),
         }
     }
 
@@ -95,9 +107,12 @@ impl NetworkRole {
             *entry = self
                 .wires
                 .add(reactor, new.socket, *new.established, Box::new(new.lease), limits);
-            if entry.is_some() {
+            if let Some(id) = *entry {
                 count(up);
                 tracing::debug!(peer = %peer, "link up");
+                if let Peer::Replica(_) = peer {
+                    let _ = self.wires.queue(id, self.instance.clone());
+                }
             }
         }
         any
@@ -109,6 +124,10 @@ impl NetworkRole {
             match reason {
                 CloseReason::Framing(error) => self.metrics.refuse_record(error),
                 CloseReason::QueueFull => count(&counters.links_closed_slow),
+                CloseReason::Silent => {
+                    count(&counters.links_closed_silent);
+                    tracing::warn!(%peer, "the link is given up: nothing came on it for too long");
+                }
                 CloseReason::Disconnected | CloseReason::Closed => {}
             }
             tracing::debug!(peer = %peer, ?reason, "link down");
@@ -132,7 +151,7 @@ impl NetworkRole {
     }
 
     /// Gives one message to the role that reads it; false when its sender may not send such a message.
-    fn route(&mut self, peer: Peer, message: Bytes) -> bool {
+    fn route(&mut self, id: WireId, peer: Peer, message: Bytes) -> bool {
         let Ok(envelope) = Envelope::open(&message, self.cluster, self.epoch) else {
             return false;
         };
@@ -159,10 +178,47 @@ impl NetworkRole {
                 let status = encode(envelope, &self.metrics.status(), 4096);
                 self.send_to_client(client, status);
             }
-            (_, Kind::Link) => return Checked::<LinkMessage>::body_of(&message).is_ok(),
+            (_, Kind::Link) => return self.on_link_message(id, peer, &message),
             _ => return false,
         }
         true
+    }
+
+    /// What a peer says of the link itself; false when it may not say that.
+    fn on_link_message(&mut self, id: WireId, peer: Peer, message: &Bytes) -> bool {
+        let Ok(message) = Checked::<LinkMessage>::body_of(message) else {
+            return false;
+        };
+        match (&*message, peer) {
+            (ArchivedLinkMessage::Goodbye | ArchivedLinkMessage::Ping, _) => {}
+            (ArchivedLinkMessage::Instance(start), Peer::Replica(from)) => {
+                if self.starts[from.index()].on_link(start.to_native()) {
+                    self.on_twin(id, from);
+                }
+            }
+            (ArchivedLinkMessage::Twin, Peer::Replica(from)) => {
+                let told = &self.metrics.counters.identity_used_twice;
+                if is_worth_a_line(told.fetch_add(1, Ordering::Relaxed)) {
+                    tracing::error!(
+                        told_by = %from,
+                        "ANOTHER PROCESS RUNS WITH THIS REPLICA'S IDENTITY, a copy of its host perhaps: together they count as a faulty \
+                         replica. Stop one of them"
+                    );
+                }
+            }
+            (ArchivedLinkMessage::Instance(_) | ArchivedLinkMessage::Twin, Peer::Client(_)) => return false,
+        }
+        true
+    }
+
+    /// Says at both ends that two processes take turns in being this replica.
+    fn on_twin(&mut self, id: WireId, node: NodeId) {
+        let found = &self.metrics.counters.peers_running_twice;
+        if is_worth_a_line(found.fetch_add(1, Ordering::Relaxed)) {
+            tracing::error!(%node, "this replica runs twice, in two processes with one identity: stop one of them");
+        }
+        let envelope = Envelope::new(Kind::Link, self.cluster, self.epoch);
+        let _ = self.wires.queue(id, encode(envelope, &LinkMessage::Twin, 8));
     }
 
     fn dispatch(&mut self) -> bool {
@@ -188,7 +244,7 @@ impl NetworkRole {
                 } else {
                     &counters.messages_from_clients
                 });
-                if !self.route(peer, message) {
+                if !self.route(id, peer, message) {
                     count(&self.metrics.counters.messages_refused);
                     self.wires.close(id, CloseReason::Closed);
                 }
@@ -247,13 +303,18 @@ impl NetworkRole {
     }
 }
 
+/// Whether something that happened so often before is told: the first times, and then ever more seldom.
+fn is_worth_a_line(before: u64) -> bool {
+    (before + 1).is_power_of_two()
+}
+
 impl Role for NetworkRole {
     fn step(&mut self, _: Time, reactor: &mut Reactor) -> bool {
         let links = self.take_links(reactor);
         self.dispatch() || links
     }
 
-    fn finish(&mut self, _: Time, reactor: &mut Reactor) -> bool {
+    fn finish(&mut self, now: Time, reactor: &mut Reactor) -> bool {
         let mut any = false;
         for lane in 0..self.lanes.outgoing.len() {
             while let Some(outgoing) = self.lanes.outgoing[lane].pop() {
@@ -261,6 +322,7 @@ impl Role for NetworkRole {
                 self.send(outgoing);
             }
         }
+        self.wires.keep_alive(now, &self.ping);
         self.wires.flush(reactor);
         self.take_closed();
         any
@@ -277,6 +339,10 @@ impl Role for NetworkRole {
             || self.lanes.client_frames.has_overflow()
             || self.lanes.replica_frames.has_overflow()
             || self.lanes.replica_messages.has_overflow()
+    }
+
+    fn next_timeout(&self) -> Option<Time> {
+        self.wires.next_look()
     }
 
     fn drain(&mut self, finishing: bool) -> bool {

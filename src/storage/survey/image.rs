@@ -5,8 +5,9 @@ use crate::crypto::Digester;
 use crate::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
 use crate::execution::{Application, ImageChunk, ImageError, ImageHead, ImageIndex, PieceReader};
 use crate::messages::CheckpointClaim;
+use crate::storage::StorageError;
+use crate::storage::image::ImageFile;
 use crate::storage::recovery::Found;
-use crate::storage::{StorageError, image};
 use crate::types::SeqNo;
 
 /// An image of a checkpoint, as far as it can be read.
@@ -85,16 +86,17 @@ impl Survey {
         reading: &mut Reading,
         mut each: impl FnMut(usize, &[u8]),
     ) -> Result<ImageIndex, StorageError> {
-        let seed = self.superblock.seed;
-        let mut offset = image::file_magic().len() as u64;
-        image::read(&found.path, seed, |chunk| {
-            let damaged = |error: ImageError| StorageError::damaged(&found.path, offset, error.to_string());
-            reading.take(chunk, &self.digester, &mut each).map_err(damaged)?;
-            offset += (image::HEAD_BYTES + chunk.len()) as u64;
-            Ok(())
-        })?;
-        let incomplete =
-            || StorageError::damaged(&found.path, offset, "pieces of the checkpoint are missing");
+        // As a restart reads it: a transfer that was interrupted may have written head and index again.
+        let file = ImageFile::open(&found.path, self.superblock.seed)?;
+        for number in 0..file.chunks() {
+            let damaged = |error: ImageError| {
+                StorageError::damaged(&found.path, file.offset(number), error.to_string())
+            };
+            let chunk = file.chunk(number)?;
+            reading.take(&chunk, &self.digester, &mut each).map_err(damaged)?;
+        }
+        let end = found.path.metadata().map_or(0, |metadata| metadata.len());
+        let incomplete = || StorageError::damaged(&found.path, end, "pieces of the checkpoint are missing");
         match reading.found.contains(&false) {
             true => Err(incomplete()),
             false => reading.index.take().ok_or_else(incomplete),

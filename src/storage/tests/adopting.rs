@@ -424,3 +424,33 @@ fn an_image_that_takes_longer_to_write_than_another_state_to_install_is_not_kept
     assert_eq!(images(&path), [20, 30]);
     assert_eq!(read_superblock(&path).unwrap().image, SeqNo::new(30));
 }
+
+#[test]
+fn an_image_whose_transfer_was_interrupted_and_went_on_is_as_sound_to_a_survey_as_to_a_restart() {
+    let (_temporary, path) = fresh();
+    let directory = open(&path);
+    receive(&directory, 20);
+    let (name, seed) = (directory.image_path(SeqNo::new(20)), directory.superblock().seed);
+    drop(directory);
+    let image = image::ImageFile::open(&name, seed).unwrap();
+    let chunks: Vec<Vec<u8>> = (0..image.chunks())
+        .map(|number| image.chunk(number).unwrap())
+        .collect();
+    let mut bytes = image::file_magic().to_vec();
+    // Head and index once more after the interruption, then the pieces; the last chunk is empty.
+    for chunk in [&chunks[..2], &chunks[..], &[Vec::new()][..]].concat() {
+        let head = image::chunk_head(bytes.len() as u64, &chunk, seed);
+        bytes.extend_from_slice(&head);
+        bytes.extend_from_slice(&chunk);
+    }
+    std::fs::write(&name, &bytes).unwrap();
+    let survey = survey::Survey::of(&path).unwrap();
+    let found = survey.images().unwrap();
+    let seen = survey.image(&found[0]);
+    assert!(seen.damage.is_none(), "{:?}", seen.damage);
+    assert_eq!(seen.claim, Some(claim(20)));
+    let last = bytes.len() - 20;
+    bytes[last] ^= 1;
+    std::fs::write(&name, &bytes).unwrap();
+    assert!(survey.image(&found[0]).damage.is_some());
+}

@@ -231,3 +231,64 @@ fn what_was_not_finished_is_removed_at_the_next_start() {
     );
     assert!(kept.iter().all(|file| file.exists()));
 }
+
+#[test]
+fn what_is_no_regular_file_is_named_and_never_waited_for() {
+    let temporary = TempDir::new().unwrap();
+    for (number, name) in [
+        "log/0000000000000003",
+        "images/0000000000000040",
+        "lock",
+        "superblock",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = temporary.path().join(number.to_string());
+        DataDirectory::format(&path, CLUSTER, NODE, Epoch::ZERO).unwrap();
+        let pipe = path.join(name);
+        let _ = std::fs::remove_file(&pipe);
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        let opened = DataDirectory::open(&path, CLUSTER, NODE);
+        let looked = opened.and_then(|open| open.segments().and_then(|_| open.images()));
+        let error = looked.unwrap_err().to_string();
+        assert!(
+            error.contains(name) && error.contains("it is no regular file"),
+            "{name}: {error}"
+        );
+    }
+}
+
+#[test]
+fn a_directory_that_is_missing_is_made_again_and_what_was_in_it_is_missed() {
+    let temporary = TempDir::new().unwrap();
+    let path = temporary.path().join("r2");
+    DataDirectory::format(&path, CLUSTER, NODE, Epoch::ZERO).unwrap();
+    let mut open = DataDirectory::open(&path, CLUSTER, NODE).unwrap();
+    open.prepare_segment(1, 1 << 20, None).unwrap();
+    drop(open);
+    for lost in ["log", "images"] {
+        std::fs::remove_dir_all(path.join(lost)).unwrap();
+    }
+    let open = DataDirectory::open(&path, CLUSTER, NODE).unwrap();
+    assert!(open.images().unwrap().is_empty());
+    let scanned = scan(open.superblock(), &open.segments().unwrap(), |_| Ok(()));
+    assert!(
+        matches!(scanned, Err(StorageError::Damaged { .. })),
+        "{scanned:?}"
+    );
+}
+
+#[test]
+fn damage_of_a_superblock_says_what_helps_against_that() {
+    let temporary = TempDir::new().unwrap();
+    let path = temporary.path().join("r2");
+    DataDirectory::format(&path, CLUSTER, NODE, Epoch::ZERO).unwrap();
+    std::fs::write(path.join("superblock"), [7; 2 * BLOCK_BYTES]).unwrap();
+    let error = DataDirectory::open(&path, CLUSTER, NODE).unwrap_err().to_string();
+    assert!(
+        error.contains("`atlas run --repair`") && !error.contains("sets its log aside"),
+        "{error}"
+    );
+}

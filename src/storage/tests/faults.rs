@@ -314,6 +314,49 @@ fn a_disk_that_is_full_at_any_step_and_then_is_not_loses_nothing_acknowledged() 
 }
 
 #[test]
+fn a_lack_of_descriptors_at_any_step_loses_nothing_acknowledged_and_ends_no_image_or_segment_for_good() {
+    let mut healed = 0;
+    let steps = steps();
+    for step in 0..steps {
+        healed += usize::from(survives(step, 2, libc::EMFILE, false).is_ok());
+    }
+    // The others are writes and the superblock, which need no new descriptor.
+    assert!(
+        healed > steps / 4,
+        "{healed} of {steps} runs went on by themselves"
+    );
+}
+
+#[test]
+fn images_that_no_descriptor_was_left_to_forget_or_take_over_are_forgotten_and_taken_over_later() {
+    let (_temporary, path) = fresh();
+    let directory = DataDirectory::open(&path, CLUSTER, NODE).unwrap();
+    for seq in [8, 16, 24] {
+        std::fs::write(directory.image_path(SeqNo::new(seq)), "an image").unwrap();
+    }
+    let mut work = Work::new(directory, Vec::new());
+    let lack = |count| {
+        planned::plan(Some(Plan {
+            first: 0,
+            count,
+            errno: libc::EMFILE,
+            torn: false,
+        }));
+    };
+    lack(1);
+    let forget = || Task::Forget(SeqNo::new(16), Vec::new());
+    assert!(work.run(forget()).is_none());
+    assert!(work.directory.image_path(SeqNo::new(8)).exists());
+    assert!(work.run(forget()).is_none());
+    assert!(!work.directory.image_path(SeqNo::new(8)).exists());
+    lack(3);
+    assert!(work.run(Task::Adopt(SeqNo::new(16))).is_none());
+    planned::plan(None);
+    assert_eq!(work.directory.superblock().image, SeqNo::new(16));
+    assert!(!work.directory.image_path(SeqNo::new(24)).exists());
+}
+
+#[test]
 fn a_write_of_the_log_that_is_cut_short_is_finished() {
     for step in 0..steps() {
         survives(step, 1, 0, true).unwrap();

@@ -1,0 +1,62 @@
+//! What becomes of a replica whose directory lost a part, or has what should not be there.
+
+use std::process::{Command, Stdio};
+
+use atlas_smr_replica::execution::apps::kv;
+
+use super::shared::{Replica, alone, connect, init, start, wait_until_caught_up};
+use super::{last_words, run};
+
+#[test]
+fn a_replica_without_its_log_or_its_images_comes_back_and_one_without_its_superblock_is_told_how() {
+    let _turn = alone();
+    let dir = init("kv");
+    let mut replicas = start(dir.path());
+    let client = connect(dir.path(), 0);
+    for (round, lost) in ["log", "images"].into_iter().enumerate() {
+        for number in 0..20 {
+            let key = format!("{round} {number}");
+            client
+                .call_blocking(kv::put(key.as_bytes(), b"value").unwrap())
+                .unwrap();
+        }
+        drop(replicas.pop());
+        std::fs::remove_dir_all(dir.path().join("r3-data").join(lost)).unwrap();
+        let mut again = Replica::start(&dir.path().join("r3.toml"));
+        again.wait_ready();
+        wait_until_caught_up(dir.path(), 3);
+        replicas.push(again);
+    }
+    drop(replicas.pop());
+    std::fs::write(dir.path().join("r3-data/superblock"), [9; 8192]).unwrap();
+    let refused = run(dir.path(), 3)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
+    let (status, said) = last_words(refused.unwrap());
+    assert!(
+        !status.success() && said.contains("`atlas run --repair`"),
+        "{said}"
+    );
+    let mut again = Replica::start_with(&dir.path().join("r3.toml"), &["--repair"]);
+    again.wait_ready();
+    wait_until_caught_up(dir.path(), 3);
+}
+
+#[test]
+fn a_pipe_named_like_a_segment_is_named_and_not_waited_for() {
+    let _turn = alone();
+    let dir = init("kv");
+    let pipe = dir.path().join("r0-data/log/0000000000000007");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let refused = run(dir.path(), 0)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
+    let (status, said) = last_words(refused.unwrap());
+    assert!(!status.success(), "{said}");
+    assert!(
+        said.contains("0000000000000007") && said.contains("no regular file"),
+        "{said}"
+    );
+}

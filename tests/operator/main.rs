@@ -1,0 +1,83 @@
+//! What operators, their hosts and strangers do to replicas, and what is said and done about it.
+
+#[path = "../shared/mod.rs"]
+mod shared;
+
+mod commands;
+mod descriptors;
+mod directories;
+mod links;
+mod messages;
+
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Long enough for a busy machine; a test that waits so long has failed.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Waits until something is so.
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < LIMIT, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn atlas(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_atlas"));
+    command.args(arguments);
+    command
+}
+
+/// `atlas run` of a replica whose file this is.
+fn run(dir: &Path, node: usize) -> Command {
+    let config = dir.join(format!("r{node}.toml"));
+    atlas(&["run", "--no-pin", "--config", config.to_str().unwrap()])
+}
+
+fn output(arguments: &[&str]) -> Output {
+    atlas(arguments).output().unwrap()
+}
+
+/// What a command says on standard error.
+fn complaint(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn terminate(child: &Child) {
+    let id = child.id().to_string();
+    assert!(Command::new("kill").arg(id).status().unwrap().success());
+}
+
+/// Waits for the end of a process.
+fn wait_for_end(child: &mut Child) -> ExitStatus {
+    let mut ended = None;
+    eventually("the process ends", || {
+        ended = child.try_wait().unwrap();
+        ended.is_some()
+    });
+    ended.unwrap()
+}
+
+/// Waits for the end of a process, and what it said on standard error.
+fn last_words(mut child: Child) -> (ExitStatus, String) {
+    let status = wait_for_end(&mut child);
+    let mut said = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        stderr.read_to_string(&mut said).unwrap();
+    }
+    (status, said)
+}
+
+/// A cluster of one, which is ready at once: for what a single process shows.
+fn lone(dir: &Path) {
+    let out = dir.to_str().unwrap();
+    let port = shared::base_port().to_string();
+    let made = atlas(&["init", "--replicas", "1", "--base-port", &port, "--out", out])
+        .stdout(Stdio::null())
+        .status();
+    assert!(made.unwrap().success());
+}
