@@ -383,6 +383,8 @@ pub struct Plan {
     pub relapses: Vec<(usize, Duration)>,
     /// Hosts that lose power just after an acknowledgement.
     pub ambushes: Vec<Ambush>,
+    /// Clients read as soon as a host has a state from others.
+    pub reads_installed: bool,
     /// Replicas that lie, and how.
     pub liars: Vec<(usize, Vec<Lie>)>,
     /// The replica that runs twice.
@@ -422,6 +424,7 @@ impl Plan {
             faults: Vec::new(),
             relapses: Vec::new(),
             ambushes: Vec::new(),
+            reads_installed: false,
             liars: Vec::new(),
             twin: None,
             rogues: Vec::new(),

@@ -281,3 +281,59 @@ fn read_call(call: &Call, unordered: bool) -> Option<(Vec<u8>, Option<Operation>
     let to = call.end.as_ref().and_then(|(at, how)| how.is_ok().then_some(*at));
     Some((key.to_vec(), Some(Operation { action, from, to })))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::Knobs;
+    use crate::sim::plan::Ambush;
+
+    /// A cluster whose hosts all lose power just after the first of many writes was acknowledged. Then nothing is asked for but reads.
+    fn idle_after_an_ambush(seed: u64) -> World<SmallKv> {
+        let mut knobs = Knobs::calm(4, 2);
+        (knobs.unordered, knobs.pipeline) = (true, 8);
+        (knobs.limits.batch_frames_max, knobs.limits.frame_operations_max) = (1, 1);
+        let pause = Duration::from_millis(1);
+        let plan = Plan {
+            ambushes: vec![Ambush {
+                from: Time::START,
+                later: Duration::ZERO,
+                hosts: (0..4).map(|host| (host, pause)).collect(),
+                reads: vec![Duration::ZERO],
+            }],
+            calm_from: Time::START.after(Duration::from_secs(1)),
+            ..Plan::quiet(Profile::Crash, seed, knobs)
+        };
+        let mut world = World::new(&plan, mixed(SmallKv));
+        world.reader = read_of;
+        for number in 0..12u64 {
+            let put = kv::put(b"k", &number.to_le_bytes()).expect("the key is short");
+            let at = Time::START.after(Duration::from_micros(100 * number));
+            world.call_at(at, (number % 2) as usize, put, Mode::Ordered);
+        }
+        world
+    }
+
+    #[test]
+    fn a_cluster_that_restarted_and_has_nothing_to_do_answers_reads_beside_the_order_again() {
+        let mut refused = 0;
+        for seed in 0..20 {
+            let mut world = idle_after_an_ambush(seed);
+            let second = |second: u64| Time::START.after(Duration::from_secs(second));
+            while world.step(second(10)) {}
+            let ordered = world.reads_ordered();
+            for read in 0..10 {
+                let get = kv::get(b"k").expect("the key is short");
+                world.call_at(second(10 + read), 0, get, Mode::Unordered);
+            }
+            while world.step(second(30)) {}
+            assert_eq!(world.open_calls(), 0, "seed {seed}");
+            assert_eq!(world.reads_ordered(), ordered, "seed {seed}");
+            world.check_end(false);
+            assert_eq!(world.violation, None, "seed {seed}");
+            world.count_hits();
+            refused += world.hits["read refused by a replica that catches up"];
+        }
+        assert!(refused > 20, "{refused}");
+    }
+}

@@ -91,6 +91,9 @@ pub(super) struct World<A: Application> {
     /// Hosts that lose power when they vote again, or have a state from others, and for how long.
     relapses: Vec<(usize, Duration)>,
     ambushes: Vec<Ambush>,
+    /// Clients read as soon as a host has a state from others: what was written last.
+    reads_installed: bool,
+    last_read: Option<Vec<u8>>,
     /// Until then everything heals.
     calm_from: Time,
     /// What reads that which an operation writes, if it writes.
@@ -178,6 +181,8 @@ impl<A: Application> World<A> {
             faults: plan.faults.iter().map(|(_, fault)| fault.clone()).collect(),
             relapses: plan.relapses.clone(),
             ambushes: plan.ambushes.clone(),
+            reads_installed: plan.reads_installed,
+            last_read: None,
             calm_from: plan.calm_from,
             reader: |_| None,
             queue: BinaryHeap::new(),

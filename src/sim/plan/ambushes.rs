@@ -33,6 +33,10 @@ impl Plan {
             return;
         }
         self.knobs.unordered = true;
+        self.reads_installed = true;
+        if self.profile == Profile::Disk && dice.chance(30) {
+            self.plan_wrong_state(dice);
+        }
         // The fewer keys, the more is read of what was just written.
         let keys = self.keys.min(dice.between(1, 3));
         self.operations = self.operations / self.keys as usize * keys as usize;
@@ -62,6 +66,20 @@ impl Plan {
                     lies.push(Lie::StaleReads);
                 }
             }
+        }
+    }
+
+    /// One of those that lose something has a wrong state found out, and its own log does not say what to execute on the right one.
+    fn plan_wrong_state(&mut self, dice: &mut Dice) {
+        let is_wrong = |(_, fault): &(Time, Fault)| match fault {
+            Fault::WrongState { host } => Some(*host),
+            _ => None,
+        };
+        if let Some(host) = self.faults.iter().find_map(is_wrong) {
+            (self.knobs.kept_bytes, self.knobs.kept_for_peers) = (0, 0);
+            let percent = dice.pick(&[50, 100]);
+            self.faults
+                .push((Time::START, Fault::UnreadableLog { host, percent }));
         }
     }
 

@@ -394,8 +394,20 @@ impl Plan {
                 .push((Time::START, Fault::UnreadableLog { host, percent }));
             if self.profile != Profile::Byzantine {
                 let at = self.moment(dice);
-                let back = Some(self.spell(dice, at));
-                self.faults.push((at, Fault::Crash { host, back }));
+                let back = self.spell(dice, at);
+                self.faults.push((
+                    at,
+                    Fault::Crash {
+                        host,
+                        back: Some(back),
+                    },
+                ));
+                if dice.chance(50) {
+                    // What comes of a state, and of what is decided meanwhile, is long on its way to the disk.
+                    let until = self.spell(dice, back);
+                    let factor = dice.pick(&[10, 100]);
+                    self.faults.push((back, Fault::SlowDisk { host, factor, until }));
+                }
             }
         }
     }

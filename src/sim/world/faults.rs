@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::events::Event;
 use super::{Tampering, World};
 use crate::execution::Application;
@@ -50,9 +52,11 @@ impl<A: Application> World<A> {
     pub(super) fn spring(&mut self, call: usize) {
         let (now, calm_from) = (self.now, self.calm_from);
         let is_due = |ambush: &Ambush| ambush.from <= now && now < calm_from;
-        let read = (self.reader)(&self.calls[call].operation);
-        let due = self.ambushes.iter().position(is_due);
-        let (Some(read), Some(due)) = (read, due) else {
+        let Some(read) = (self.reader)(&self.calls[call].operation) else {
+            return;
+        };
+        self.last_read = Some(read.clone());
+        let Some(due) = self.ambushes.iter().position(is_due) else {
             return;
         };
         let ambush = self.ambushes.swap_remove(due);
@@ -71,6 +75,18 @@ impl<A: Application> World<A> {
         for pause in ambush.reads {
             let client = self.dice.below(self.knobs.honest_clients as u64) as usize;
             self.call_at(back.after(pause), client, read.clone(), Mode::Unordered);
+        }
+    }
+
+    /// A host has a state from others: clients read at once, in some runs.
+    pub(super) fn read_installed(&mut self) {
+        let is_calm = self.now >= self.calm_from || !self.reads_installed;
+        let Some(read) = self.last_read.clone().filter(|_| !is_calm) else {
+            return;
+        };
+        for pause in [0, 100, 1000].map(Duration::from_micros) {
+            let client = self.dice.below(self.knobs.honest_clients as u64) as usize;
+            self.call_at(self.now.after(pause), client, read.clone(), Mode::Unordered);
         }
     }
 

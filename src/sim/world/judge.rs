@@ -34,8 +34,15 @@ impl<A: Application> World<A> {
         }
     }
 
+    /// How many frames of reads were asked in order after all.
+    pub(in crate::sim) fn reads_ordered(&self) -> u64 {
+        let counted = self.sessions.iter().map(|session| session.counters());
+        counted.map(|counters| counters.reads_ordered).sum()
+    }
+
     /// Adds up what struck whom.
     pub(in crate::sim) fn count_hits(&mut self) {
+        self.hit("read asked in order after all", self.reads_ordered());
         let traffic = self.network.traffic;
         for (name, count) in [
             ("message lost", traffic.lost),

@@ -90,6 +90,7 @@ impl<A: Application> World<A> {
                     self.hosts[index].is_wrong = false;
                     self.hosts[index].donors.starts_again();
                     self.relapse(index);
+                    self.read_installed();
                 }
             }
             Said::AbstentionOver => {
