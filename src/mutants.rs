@@ -197,6 +197,14 @@ planted! {
     WrongClaimsKept at Disk,
     /// The mark that has it abstain goes before the log holds why.
     AbstentionMarkEarly at Disk,
+    /// Bytes that nothing in a message points to are let pass.
+    PaddingAccepted at Byzantine,
+    /// Frames count as they are written, authenticators and all.
+    AuthenticatorsCounted at Byzantine,
+    /// What proves a checkpoint is kept as it came.
+    ProofKeptAsReceived at Byzantine,
+    /// A leader proposes as much at once as the window has places for.
+    UndecidedUnlimited at Byzantine,
 }
 
 #[cfg(feature = "mutants")]

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::byzantine::Liar;
-use super::checker::{Agreement, Donors, Efforts, Lasting, Ledger, Rule, Violation};
+use super::checker::{Agreement, Budget, Donors, Efforts, Lasting, Ledger, Rule, Violation};
 use super::clients::{Rogue, session};
 use super::disk::Platter;
 use super::keys::CLUSTER;
@@ -129,6 +129,7 @@ impl<A: Application> World<A> {
                     ledger: Ledger::new(node.index(), &knobs).steady_from(plan.steady_from),
                     efforts: Efforts::new(&knobs),
                     donors: Donors::new(node.index(), knobs.replicas),
+                    budget: Budget::new(&knobs),
                     is_wrong: false,
                     liar: lies.map(|(_, lies)| Liar::new(node, lies, &knobs, dice.split())),
                     clock: Clock {
@@ -151,7 +152,11 @@ impl<A: Application> World<A> {
             .collect();
         let mut world = Self {
             now: Time::START,
-            agreement: Agreement::new(hosts.len(), knobs.honest_clients, knobs.checkpoint_decisions),
+            agreement: Agreement::new(
+                hosts.len(),
+                knobs.honest_clients,
+                (knobs.checkpoint_bytes == u64::MAX).then_some(knobs.checkpoint_decisions),
+            ),
             lasting: Lasting::new(knobs.replicas),
             network: Network::new(plan.weather.clone(), plan.calm_from, dice.split()),
             hosts,

@@ -10,7 +10,7 @@ use crate::messages::CheckpointClaim;
 use crate::ordering::OrderingProtocol;
 use crate::protocol::Record;
 use crate::replica::{ExecutionPhase, TransferPhase};
-use crate::sim::checker::{Efforts, Rule};
+use crate::sim::checker::{Budget, Efforts, Rule};
 use crate::sim::disk::{DiskEvent, Rot};
 use crate::sim::keys::CLUSTER;
 use crate::sim::replica::{Durable, ReadBack, SimReplica};
@@ -76,6 +76,13 @@ impl<A: Application> World<A> {
         done.records.iter().for_each(|record| host.ledger.on_disk(record));
         host.durable.log = done.log.max(host.durable.log);
         host.durable.image = done.image.max(host.durable.image);
+        for record in done.records.iter().filter(|_| host.is_correct) {
+            let within = host.budget.logged(record);
+            if within.is_err() {
+                self.judge(within);
+                break;
+            }
+        }
         self.plan_disk(index);
         self.schedule_turn(index);
     }
@@ -121,6 +128,7 @@ impl<A: Application> World<A> {
                 host.busy = RESTART;
                 host.fresh_until = self.now.after(FRESH);
                 host.efforts = Efforts::new(&self.knobs);
+                host.budget = Budget::new(&self.knobs);
                 let ppm = host.clock.ppm;
                 host.clock = Clock {
                     origin: self.now,
