@@ -43,6 +43,7 @@ impl Replica {
             epoch: Epoch::ZERO,
             window: WINDOW,
             pipeline: 8,
+            undecided_bytes_max: 64 << 20,
             signing: signing(node),
             verifying: NodeId::all(n).map(|node| signing(node).verifying_key()).collect(),
         };

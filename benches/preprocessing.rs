@@ -27,6 +27,7 @@ const LIMITS: CheckerLimits = CheckerLimits {
     frame_operations_max: 1024,
     batch_bytes_max: 1 << 24,
     batch_frames_max: 4096,
+    frame_macs: 0,
 };
 
 /// The keys of all clients and replicas, made once: key agreement is slow.

@@ -215,6 +215,14 @@ planted! {
     MendedUnreleased at Disk,
     /// A state that came is installed before a restart begins with it.
     AdoptionUnawaited at Disk,
+    /// Bytes that nothing in a message points to are let pass.
+    PaddingAccepted at Byzantine,
+    /// Frames count as they are written, authenticators and all.
+    AuthenticatorsCounted at Byzantine,
+    /// What proves a checkpoint is kept as it came.
+    ProofKeptAsReceived at Byzantine,
+    /// A leader proposes as much at once as the window has places for.
+    UndecidedUnlimited at Byzantine,
 }
 
 #[cfg(feature = "mutants")]

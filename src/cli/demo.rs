@@ -29,6 +29,12 @@ enum Byzantine {
     CorruptChunks,
     /// Offers its state to a replica that catches up, and sends nothing.
     StallTransfer,
+    /// Sends each replica the same batches with other bytes that mean nothing.
+    Pad,
+    /// Proves checkpoints with more signatures than it takes, most of them false, and falls silent.
+    PoisonProof,
+    /// Proposes batches as long as they may be for all places but the next.
+    Bloat,
 }
 
 impl Byzantine {
@@ -47,6 +53,9 @@ impl Byzantine {
             Self::Silent => Lie::Silent,
             Self::Slow => Lie::Slow,
             Self::Corrupt => Lie::WrongDigests,
+            Self::Pad => Lie::Pad,
+            Self::PoisonProof => Lie::PoisonProof,
+            Self::Bloat => Lie::Bloat,
             Self::CorruptChunks | Self::StallTransfer => return None,
         })
     }

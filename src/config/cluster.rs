@@ -43,7 +43,7 @@ pub struct Agreement {
     pub client_auth: ClientAuth,
     /// Decisions between two checkpoints.
     pub checkpoint_decisions: u64,
-    /// Bytes of batches between two checkpoints, if they come first.
+    /// Bytes of batches between two checkpoints, if they come first. A frame counts as its operations and the longest proof of who sent it.
     #[serde(deserialize_with = "super::units::bytes")]
     pub checkpoint_bytes: u64,
     /// A state is part of a checkpoint once the log has grown by so many times its size since the last that was, or if `checkpoint_bytes`
@@ -165,6 +165,10 @@ impl ClusterConfig {
             frame_operations_max: self.agreement.frame_operations_max,
             batch_bytes_max: self.agreement.batch_bytes_max.max(self.agreement.frame_bytes_max),
             batch_frames_max: self.agreement.batch_frames_max,
+            frame_macs: match self.agreement.client_auth {
+                ClientAuth::Mac => self.replicas.len(),
+                ClientAuth::Signature => 0,
+            },
         }
     }
 

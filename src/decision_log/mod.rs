@@ -124,7 +124,7 @@ pub trait DecisionLog {
     /// Decisions after `seq` are needed, whatever room they take.
     fn keep_after(&mut self, seq: SeqNo);
 
-    /// How many bytes of batches are kept in memory.
+    /// How many bytes the decisions that are kept take in memory.
     fn kept_bytes(&self) -> usize;
 
     /// The place before the first decision that is kept.
@@ -146,7 +146,7 @@ pub trait DecisionLog {
     fn read(&self, first: SeqNo, count: usize) -> impl Iterator<Item = &Decision>;
 }
 
-/// How many bytes of batches are kept in memory; older decisions are in the persistent log alone.
+/// How many bytes of decisions are kept in memory; older decisions are in the persistent log alone.
 const KEPT_BYTES_MAX: usize = 64 << 20;
 
 /// How many decisions before a stable checkpoint are kept for peers.
@@ -228,7 +228,7 @@ impl ChainedLog {
         self
     }
 
-    /// Keeps at most so many bytes of batches, those that are needed here aside.
+    /// Keeps at most so many bytes of decisions in memory, those that are needed here aside.
     #[must_use]
     pub fn keep_bytes(mut self, bytes: usize) -> Self {
         self.kept_bytes_max = bytes;
@@ -244,7 +244,7 @@ impl ChainedLog {
 
     fn append(&mut self, proposal: &Arc<Proposal>, chain: Chain) {
         self.chain = chain;
-        self.kept_bytes += proposal.batch.bytes;
+        self.kept_bytes += proposal.kept_bytes();
         self.kept.push_back(Decision {
             proposal: proposal.clone(),
             chain,
@@ -261,7 +261,7 @@ impl ChainedLog {
         let Some(first) = self.kept.pop_front() else {
             return false;
         };
-        self.kept_bytes -= first.proposal.batch.bytes;
+        self.kept_bytes -= first.proposal.kept_bytes();
         self.base = first.proposal.seq;
         // What memory alone held is gone with it.
         if self.has_disk && self.base > self.cut {

@@ -90,10 +90,10 @@ fn another_batch_and_a_gap_are_found() {
 #[test]
 fn of_decisions_that_the_disk_has_the_digests_are_kept_until_the_log_is_cut() {
     let mut out = Outbox::new(Lsn::ZERO);
-    let bytes = proposal(1, 1).batch.bytes;
+    let bytes = proposal(1, 1).kept_bytes();
     let mut log = ChainedLog::new(digester())
         .keep_for_peers(2)
-        .keep_bytes(8 * bytes.max(1))
+        .keep_bytes(8 * bytes)
         .on_disk(true);
     (1..=10).for_each(|seq| log.on_decided(&proposal(seq, seq as u8), &mut out));
     log.on_stable(SeqNo::new(9));
@@ -181,18 +181,10 @@ fn decisions_of_another_chain_than_the_images_are_not_named() {
 #[test]
 fn what_memory_held_when_the_log_was_cut_is_not_named_once_memory_lets_it_go() {
     let mut out = Outbox::new(Lsn::ZERO);
-    let sized = |seq: u64| {
-        let whole = proposal(seq, seq as u8);
-        let batch = Batch {
-            bytes: 10,
-            ..(*whole.batch).clone()
-        };
-        Arc::new(Proposal {
-            batch: Arc::new(batch),
-            ..(*whole).clone()
-        })
-    };
-    let mut log = ChainedLog::new(digester()).keep_bytes(40).on_disk(true);
+    let sized = |seq: u64| proposal(seq, seq as u8);
+    let mut log = ChainedLog::new(digester())
+        .keep_bytes(4 * sized(1).kept_bytes())
+        .on_disk(true);
     (1..=6).for_each(|seq| log.on_decided(&sized(seq), &mut out));
     assert_eq!((log.floor().get(), log.base().get()), (0, 2));
     log.on_cut(SeqNo::new(5));

@@ -30,12 +30,7 @@ pub(crate) fn frame(client: u32, sequence: u64, mode: Mode, operations: &[Vec<u8
 }
 
 pub(crate) fn decision(seq: u64, frames: Vec<Frame>) -> Arc<Proposal> {
-    let bytes = frames.iter().map(|f| f.bytes().len()).sum();
-    let batch = Arc::new(Batch {
-        digest: Digest::ZERO,
-        frames,
-        bytes,
-    });
+    let batch = Arc::new(Batch::new(Digest::ZERO, frames));
     Arc::new(Proposal {
         view: View::ZERO,
         seq: SeqNo::new(seq),

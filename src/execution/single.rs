@@ -127,7 +127,7 @@ impl<A: Application> Executor for SingleThreaded<A> {
         self.book.begin(decision);
         let (mut operations, mut passed) = (0, 0);
         for frame in &decision.batch.frames {
-            let (key, bytes) = (frame.key(), frame.bytes().len());
+            let (key, bytes) = (frame.key(), frame.counted_bytes());
             match self.book.clients.standing(key) {
                 Standing::Fresh => {
                     operations += self.run_frame(frame);

@@ -6,7 +6,7 @@ use super::apps::{bank, counter, kv};
 use super::fixtures::{decision, digester, frame};
 use super::*;
 use crate::crypto::Digester;
-use crate::messages::{Mode, ReplyBody};
+use crate::messages::{Authenticator, Frame, Mode, ReplyBody, RequestFrame};
 use crate::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq};
 
 fn executor<A: Application>(application: A, decisions: u64) -> SingleThreaded<A> {
@@ -578,6 +578,61 @@ fn taken(executor: &mut impl Executor, events: &mut Vec<ExecutionEvent>) -> Vec<
         _ => None,
     });
     checkpoints.collect()
+}
+
+#[test]
+fn frames_with_macs_and_the_same_frames_signed_bring_checkpoints_about_at_the_same_places() {
+    const MACS: usize = 7;
+    let places = |authenticator: fn(u64) -> Authenticator, speculates: bool| {
+        let rule = CheckpointRule {
+            decisions: 1000,
+            bytes: 4096,
+            state: StateRule {
+                small_bytes: 0,
+                factor: u64::MAX,
+                log_bytes_max: 5 * 4096 + 30 * StateRule::DECISION_BYTES,
+            },
+        };
+        let mut executor: Box<dyn Executor> = match speculates {
+            true => Box::new(Speculative::new(kv::Kv, 4, digester(), Epoch::ZERO, rule)),
+            false => Box::new(SingleThreaded::new(kv::Kv, 4, digester(), Epoch::ZERO, rule)),
+        };
+        let mut events = Vec::new();
+        for seq in 1..=100u64 {
+            let put = kv::put(&seq.to_le_bytes(), &vec![1; seq as usize]).unwrap();
+            let body = frame(1, seq, Mode::Ordered, &[put]).archived().body.to_vec();
+            let authenticator = authenticator(seq);
+            let bytes = RequestFrame { body, authenticator }.to_archive();
+            let frame = Frame::check(bytes, 10, 4096, |_| Digest::ZERO).unwrap();
+            executor.execute(&decision(seq, vec![frame.allowing_for(MACS)]), &mut events);
+        }
+        executor.settle(&mut events);
+        while executor.background_step(usize::MAX, &mut events) {}
+        let taken = events.iter().filter_map(|event| match event {
+            ExecutionEvent::Checkpoint(taken) => Some((taken.claim, taken.light.is_some())),
+            _ => None,
+        });
+        taken.collect::<Vec<_>>()
+    };
+    fn macs(_: u64) -> Authenticator {
+        Authenticator::Macs(vec![[1; 16]; MACS])
+    }
+    fn signed(_: u64) -> Authenticator {
+        Authenticator::Signature([1; 64])
+    }
+    fn mixed(seq: u64) -> Authenticator {
+        if seq.is_multiple_of(3) {
+            macs(seq)
+        } else {
+            signed(seq)
+        }
+    }
+    let expected = places(macs, false);
+    assert!(expected.len() > 3 && expected.iter().any(|(_, is_light)| !is_light));
+    assert_eq!(places(signed, false), expected);
+    assert_eq!(places(mixed, false), expected);
+    assert_eq!(places(macs, true), expected);
+    assert_eq!(places(mixed, true), expected);
 }
 
 #[test]

@@ -222,7 +222,7 @@ impl RangedLogTransfer {
         self.delivered = seq;
         let rest = self.batches.split_off(&seq.next());
         for passed in std::mem::replace(&mut self.batches, rest).values() {
-            self.batch_bytes -= passed.batch.bytes;
+            self.batch_bytes -= passed.kept_bytes();
             self.brought = true;
         }
         for donor in &mut self.donors {
@@ -458,7 +458,7 @@ impl LogTransferProtocol for RangedLogTransfer {
             authentic: true,
             ..batch
         };
-        self.batch_bytes += batch.batch.bytes;
+        self.batch_bytes += batch.kept_bytes();
         self.batches.insert(seq, Arc::new(batch));
         if let Some(donor) = self.donors.get_mut(from.index())
             && let Some(owed) = donor.owes.filter(|owed| owed.has(seq))

@@ -8,6 +8,7 @@ use super::checked::check;
 use super::request::{
     ArchivedRequestBody, ArchivedRequestFrame, FrameError, Mode, RequestBody, RequestFrame,
 };
+use crate::mutants::{Mutant, active};
 use crate::types::{ClientId, Digest, FrameSeq, SeqNo, View};
 
 /// Which frame: a client never uses a sequence number for two of them, or only one is executed.
@@ -22,18 +23,23 @@ pub struct FrameKey {
 /// A client's frame after its structure was checked and its body hashed.
 ///
 /// Invariant: `bytes` is a sound archive of a [`RequestFrame`] whose body is a sound [`RequestBody`] with a
-/// sound table of ends; `digest` is its body's digest.
+/// sound table of ends; `digest` is its body's digest; `counted_bytes` follows from the body and the cluster alone.
 #[derive(Debug, Clone)]
 pub struct Frame {
     bytes: Bytes,
     key: FrameKey,
     digest: Digest,
     operation_count: u32,
+    counted_bytes: u32,
     mode: Mode,
 }
 
+/// What a frame's archive has beside its body and its MACs: a signature has room in it.
+const FRAME_HEAD_BYTES: usize = size_of::<ArchivedRequestFrame>();
+
 impl Frame {
-    /// Checks the structure of a frame and hashes its body with `digest_of`.
+    /// Checks the structure of a frame and hashes its body with `digest_of`. It [counts](Self::counted_bytes) as one that is signed, where no
+    /// other authenticator is [allowed for](Self::allowing_for).
     ///
     /// # Errors
     /// The first rule that is broken; nothing was hashed then.
@@ -58,13 +64,34 @@ impl Frame {
         };
         let (mode, operation_count) = (body.mode(), body.ends.len() as u32);
         let digest = digest_of(frame.body.as_slice());
+        let counted_bytes = (frame.body.len() + FRAME_HEAD_BYTES) as u32;
         Ok(Self {
             bytes,
             key,
             digest,
             operation_count,
+            counted_bytes,
             mode,
         })
+    }
+
+    /// The same frame in a cluster whose frames may have so many MACs: each counts as if it had them.
+    #[must_use]
+    pub fn allowing_for(mut self, macs: usize) -> Self {
+        self.counted_bytes = match active(Mutant::AuthenticatorsCounted) {
+            true => self.bytes.len() as u32,
+            false => self
+                .counted_bytes
+                .saturating_add((size_of::<[u8; 16]>() * macs) as u32),
+        };
+        self
+    }
+
+    /// What the frame counts as wherever replicas have to agree, in bytes: the size of its body, which its digest covers, and of the longest
+    /// proof of who sent it. The frame as it is has at most so many; how many depends on the proof, and so on who sends it.
+    #[must_use]
+    pub fn counted_bytes(&self) -> usize {
+        self.counted_bytes as usize
     }
 
     /// The frame's bytes as the client sent them: an archive of a [`RequestFrame`].
@@ -112,6 +139,9 @@ impl Frame {
     }
 }
 
+/// What a message that carries a batch has beside frames and their table of ends, about.
+const MESSAGE_HEAD_BYTES: usize = 256;
+
 /// What one consensus instance orders: a list of frames. Empty for a null request.
 #[derive(Debug, Clone)]
 pub struct Batch {
@@ -119,11 +149,35 @@ pub struct Batch {
     pub digest: Digest,
     /// The frames, in the order in which they are executed.
     pub frames: Vec<Frame>,
-    /// The sum of the frames' bytes.
+    /// What they count as together: see [`Frame::counted_bytes`]. Equal wherever the digest is, so that replicas may agree on what follows from
+    /// it. What is kept, logged or sent is counted by what it really takes: see [`Proposal::kept_bytes`].
     pub bytes: usize,
 }
 
 impl Batch {
+    /// The batch of these frames, with the digest over them.
+    #[must_use]
+    pub fn new(digest: Digest, frames: Vec<Frame>) -> Self {
+        let bytes = frames.iter().map(Frame::counted_bytes).sum();
+        Self {
+            digest,
+            frames,
+            bytes,
+        }
+    }
+
+    /// The bytes of the frames as they are, end to end.
+    #[must_use]
+    pub fn frame_bytes(&self) -> usize {
+        self.frames.iter().map(|frame| frame.bytes().len()).sum()
+    }
+
+    /// About how many bytes a message with this batch has.
+    #[must_use]
+    pub fn message_bytes(&self) -> usize {
+        self.frame_bytes() + size_of::<u32>() * self.frames.len() + MESSAGE_HEAD_BYTES
+    }
+
     /// The null request that fills a gap: it executes nothing.
     #[must_use]
     pub fn null() -> Self {
@@ -155,6 +209,23 @@ pub struct Proposal {
     /// Whether this replica could check every frame's authenticator itself. False only for MACs that fail
     /// for us: then f+1 others' prepares must vouch for the clients (DESIGN §4).
     pub authentic: bool,
+}
+
+impl Proposal {
+    /// What it takes to keep it in memory, in bytes. Frames are slices of the message, but for those of what this replica proposed itself.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        let is_of_message = |frame: &Frame| {
+            let message = self.message.as_ptr_range();
+            message.contains(&frame.bytes().as_ptr())
+        };
+        let apart = match self.batch.frames.first() {
+            Some(first) if !is_of_message(first) => self.batch.frame_bytes(),
+            _ => 0,
+        };
+        let frames = size_of::<Frame>() * self.batch.frames.len();
+        size_of::<Self>() + size_of::<Batch>() + frames + self.message.len() + apart
+    }
 }
 
 /// Why the frames of a pre-prepare are refused.

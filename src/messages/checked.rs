@@ -1,32 +1,90 @@
+use std::alloc::Layout;
 use std::fmt;
 use std::marker::PhantomData;
 use std::num::NonZeroUsize;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use bytes::Bytes;
 use rkyv::api::high::{HighSerializer, to_bytes_in};
 use rkyv::bytecheck::CheckBytes;
-use rkyv::rancor::{Failure, Strategy};
+use rkyv::rancor::{Failure, Source, Strategy};
 use rkyv::ser::allocator::ArenaHandle;
+use rkyv::validation::ArchiveContext;
 use rkyv::validation::archive::ArchiveValidator;
 use rkyv::{Archive, Portable, Serialize};
 
 use super::{ENVELOPE_BYTES, Envelope};
+use crate::mutants::{Mutant, active};
 
 /// How deep an archive may nest: an enum that holds a struct that holds a byte string, and one to spare.
 pub const DEPTH_MAX: usize = 4;
 
 const DEPTH: NonZeroUsize = NonZeroUsize::new(DEPTH_MAX).expect("the depth limit is not zero");
 
+/// Checks that an archive is sound, and that its root reaches all of it: what nothing points to is in no digest and means nothing, and
+/// whoever sends it could send it to everybody differently.
+///
+/// **How.** rkyv checks a value's parts in the order in which they are written: first what a value points to, part after part, then the value
+/// itself, so that the [`ArchiveValidator`] keeps one range in which the next part may lie. Its parts never overlap, and they only go up. With
+/// `unaligned` archives nothing lies between them. So each part must begin where the last one ended: when a value is done, what it points to
+/// must fill everything before it. The root lies at the end, so nothing is left over.
+///
+/// This makes the length of an archive a function of the lengths of the strings and lists in it, and the pointers a function of those. What it
+/// does not cover are the bytes of an enum after a variant that is shorter than the longest: their number is the type's, they are counted as
+/// part of it, and nothing reads them. Our own encoder writes zeros there.
+pub struct Canonical<'a> {
+    bounds: ArchiveValidator<'a>,
+    /// What the bounds have as well, and do not tell: where the next part may lie.
+    free: Range<usize>,
+}
+
+/// Bytes between two parts of an archive.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("nothing points to some bytes of an archive")]
+struct Unreached;
+
+impl<'a> Canonical<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        let Range { start, end } = bytes.as_ptr_range();
+        Self {
+            bounds: ArchiveValidator::with_max_depth(bytes, Some(DEPTH)),
+            free: start as usize..end as usize,
+        }
+    }
+}
+
+// SAFETY: what may be dereferenced is the inner validator's judgement alone; this one only refuses more.
+unsafe impl<E: Source> ArchiveContext<E> for Canonical<'_> {
+    fn check_subtree_ptr(&mut self, ptr: *const u8, layout: &Layout) -> Result<(), E> {
+        ArchiveContext::<E>::check_subtree_ptr(&mut self.bounds, ptr, layout)
+    }
+
+    unsafe fn push_subtree_range(&mut self, root: *const u8, end: *const u8) -> Result<Range<usize>, E> {
+        // SAFETY: the caller's promise is passed on.
+        let rest = unsafe { ArchiveContext::<E>::push_subtree_range(&mut self.bounds, root, end)? };
+        self.free.end = root as usize;
+        Ok(rest)
+    }
+
+    unsafe fn pop_subtree_range(&mut self, range: Range<usize>) -> Result<(), E> {
+        if !self.free.is_empty() && !active(Mutant::PaddingAccepted) {
+            return Err(E::new(Unreached));
+        }
+        self.free = range.clone();
+        // SAFETY: the caller's promise is passed on.
+        unsafe { ArchiveContext::<E>::pop_subtree_range(&mut self.bounds, range) }
+    }
+}
+
 /// What can be sent and checked: implemented for every rkyv type of this module.
 pub trait Message:
-    Archive<Archived: Portable + for<'a> CheckBytes<Strategy<ArchiveValidator<'a>, Failure>>>
+    Archive<Archived: Portable + for<'a> CheckBytes<Strategy<Canonical<'a>, Failure>>>
     + for<'a> Serialize<HighSerializer<Vec<u8>, ArenaHandle<'a>, Failure>>
 {
 }
 
 impl<T> Message for T where
-    T: Archive<Archived: Portable + for<'a> CheckBytes<Strategy<ArchiveValidator<'a>, Failure>>>
+    T: Archive<Archived: Portable + for<'a> CheckBytes<Strategy<Canonical<'a>, Failure>>>
         + for<'a> Serialize<HighSerializer<Vec<u8>, ArenaHandle<'a>, Failure>>
 {
 }
@@ -45,7 +103,7 @@ pub struct Checked<T: Message> {
 }
 
 impl<T: Message> Checked<T> {
-    /// Checks that `bytes` hold exactly one sound archive of `T`.
+    /// Checks that `bytes` are one sound archive of `T` and nothing else.
     ///
     /// # Errors
     /// [`Malformed`] when they do not. The check allocates nothing and is linear in the number of fields.
@@ -113,9 +171,9 @@ fn name_of<T>() -> &'static str {
     name.rsplit("::").next().unwrap_or(name)
 }
 
-/// Checks `bytes` as an archive of `T` and borrows it.
+/// Checks `bytes` as a [canonical](Canonical) archive of `T` and borrows it.
 pub(super) fn check<T: Message>(bytes: &[u8]) -> Result<&T::Archived, Malformed> {
-    let mut validator = ArchiveValidator::with_max_depth(bytes, Some(DEPTH));
+    let mut validator = Canonical::new(bytes);
     rkyv::api::access_with_context::<T::Archived, _, Failure>(bytes, &mut validator)
         .map_err(|_| Malformed(name_of::<T>()))
 }

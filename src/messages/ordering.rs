@@ -213,7 +213,7 @@ impl PrePrepare {
     /// The proposal of `batch`: the frames' bytes are copied once, as they are.
     #[must_use]
     pub fn new(view: View, seq: SeqNo, batch: &Batch) -> Self {
-        let mut frames = Vec::with_capacity(batch.bytes);
+        let mut frames = Vec::with_capacity(batch.frame_bytes());
         let mut ends = Vec::with_capacity(batch.frames.len());
         for frame in &batch.frames {
             frames.extend_from_slice(frame.bytes());

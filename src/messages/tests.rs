@@ -1,3 +1,5 @@
+mod canonical;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 

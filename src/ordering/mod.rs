@@ -94,8 +94,13 @@ pub trait OrderingProtocol {
     /// What has to be written again before the log is cut.
     fn base_records(&self) -> Vec<Record>;
 
-    /// Whether these signatures prove the claim: those of a quorum of distinct replicas.
-    fn is_certified(&self, claim: CheckpointClaim, proof: &[SignedCheckpoint]) -> bool;
+    /// What of these signatures proves the claim, and nothing more: those of exactly a quorum of distinct replicas, in their order. `None` if they
+    /// do not, or are more than there are replicas.
+    fn certificate(
+        &self,
+        claim: CheckpointClaim,
+        proof: &[SignedCheckpoint],
+    ) -> Option<Vec<SignedCheckpoint>>;
 
     /// Goes on after a place beyond the last decision: the state after it comes from others. `stable` is the checkpoint there, or a later
     /// one, with its proof.

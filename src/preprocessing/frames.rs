@@ -9,14 +9,16 @@ use crate::types::{ClientId, NodeId};
 /// The sizes that every replica of a cluster agrees on: what one accepts, all accept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckerLimits {
-    /// The most bytes of one frame. Not more than `batch_bytes_max`, or such a frame is never proposed.
+    /// The most bytes of one frame, as it [counts](Frame::counted_bytes). Not more than `batch_bytes_max`, or such a frame is never proposed.
     pub frame_bytes_max: usize,
     /// The most operations of one frame.
     pub frame_operations_max: usize,
-    /// The most bytes of frames in one batch.
+    /// The most bytes of frames in one batch, as they [count](Frame::counted_bytes).
     pub batch_bytes_max: usize,
     /// The most frames in one batch.
     pub batch_frames_max: usize,
+    /// How many MACs a frame counts as if it had them: one for each replica where clients may prove their frames so, else none.
+    pub frame_macs: usize,
 }
 
 /// By which link a frame came.
@@ -421,6 +423,13 @@ impl FrameChecker {
         } = self.limits;
         let digest_of = |body: &[u8]| self.digester.digest(Domain::RequestFrame, body);
         let frame = Frame::check(bytes, frame_operations_max, frame_bytes_max, digest_of)?;
+        let frame = frame.allowing_for(self.limits.frame_macs);
+        if frame.counted_bytes() > frame_bytes_max {
+            return Err(FrameError::TooLong {
+                got: frame.counted_bytes(),
+                max: frame_bytes_max,
+            });
+        }
         match &frame.archived().authenticator {
             ArchivedAuthenticator::Macs(macs) if macs.len() != self.replicas => Err(FrameError::MacCount {
                 got: macs.len(),

@@ -143,7 +143,7 @@ impl RequestPool {
         Offer::Queued
     }
 
-    /// Takes the next batch and its size in bytes: one frame of each client in turn, each client's in the order
+    /// Takes the next batch and what it [counts](Frame::counted_bytes) as in bytes: one frame of each client in turn, each client's in the order
     /// of their numbers, until a limit is met. `None` when nothing is queued. The turn that could not be
     /// served is the first of the next batch. A frame longer than `bytes_max` makes a batch of its own.
     ///
@@ -161,7 +161,7 @@ impl RequestPool {
                 client.in_round = false;
                 continue;
             };
-            let frame_bytes = next.frame.bytes().len();
+            let frame_bytes = next.frame.counted_bytes();
             if !batch.is_empty() && bytes + frame_bytes > bytes_max {
                 self.round.push_front(id);
                 break;

@@ -1,8 +1,8 @@
 use bytes::Bytes;
 
 use super::tests::{
-    CLUSTER, REPLICAS, archive, body, check_one, check_proposal, checker, from, propose, propose_with,
-    with_macs, with_signature,
+    CLUSTER, LIMITS, REPLICAS, archive, body, check_one, check_proposal, checker, checker_with, from,
+    propose, propose_with, with_macs, with_signature,
 };
 use super::*;
 use crate::crypto::{Digester, Domain};
@@ -157,4 +157,43 @@ fn a_batch_digest_covers_every_frame_in_order_at_any_length() {
     let before = batch_digest(&digester, &frames);
     frames.swap(0, 299);
     assert_ne!(batch_digest(&digester, &frames), before);
+}
+
+#[test]
+fn a_batch_counts_the_same_whatever_proves_its_frames_and_stays_one_in_the_other_form() {
+    // As many frames as fit when each counts as if it had MACs, whether it has them or not.
+    let counted = with_macs(0, 1, None).len();
+    let limits = CheckerLimits {
+        batch_bytes_max: 3 * counted,
+        ..LIMITS
+    };
+    let mut checker = checker_with(1, ClientAuth::Mac, limits);
+    let three = |form: fn(u64) -> Bytes| propose(&[form(1), form(2), form(3)]);
+    let four = |form: fn(u64) -> Bytes| propose(&[form(1), form(2), form(3), form(4)]);
+    for form in [
+        |sequence| with_macs(0, sequence, None),
+        |sequence| with_signature(0, sequence, 0),
+    ] {
+        assert_eq!(check_proposal(&mut checker, &three(form)), Ok(true));
+        let refused = check_proposal(&mut checker, &four(form)).unwrap_err();
+        assert!(matches!(refused, BatchError::TooLong { .. }), "{refused}");
+    }
+}
+
+#[test]
+fn no_form_of_a_frame_is_longer_than_it_counts() {
+    for macs in [1, 4, 7, 64] {
+        let frame = |authenticator| {
+            let bytes = archive(body(1, 1, Mode::Ordered), authenticator);
+            let frame = Frame::check(bytes, 8, 4096, |_| Digest::ZERO).unwrap();
+            frame.allowing_for(macs)
+        };
+        let forms = [
+            frame(Authenticator::Macs(vec![[7; 16]; macs])),
+            frame(Authenticator::Signature([7; 64])),
+        ];
+        assert_eq!(forms[0].counted_bytes(), forms[1].counted_bytes());
+        assert_eq!(forms[0].counted_bytes(), forms[0].bytes().len());
+        assert!(forms[1].bytes().len() < forms[1].counted_bytes());
+    }
 }

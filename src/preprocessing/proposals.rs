@@ -35,6 +35,10 @@ pub fn batch_digest(digester: &Digester, frames: &[Frame]) -> Digest {
     Digest::from_bytes(*hasher.finalize().as_bytes())
 }
 
+fn counted_bytes(frames: &[Frame]) -> usize {
+    frames.iter().map(Frame::counted_bytes).sum()
+}
+
 impl FrameChecker {
     /// Checks a received pre-prepare: every frame's structure and authenticator, that no frame is in it twice,
     /// and that its digest is that of its frames. `message` is the whole message that `checked` is the body of.
@@ -112,6 +116,11 @@ impl FrameChecker {
         for (index, part) in parts.enumerate() {
             frames.push(self.judge_proposed(index, part)?);
         }
+        // As the leader counted them: what was a batch with MACs is one with signatures.
+        let (got, max) = (counted_bytes(&frames), self.limits.batch_bytes_max);
+        if got > max {
+            return Err(BatchError::TooLong { got, max });
+        }
         self.refuse_duplicates(&frames)?;
         let digest = batch_digest(&self.digester, &frames);
         if digest != head.digest() && !active(Mutant::BatchDigestUnchecked) {
@@ -127,11 +136,7 @@ impl FrameChecker {
         Proposal {
             view: head.view(),
             seq: head.seq(),
-            batch: Arc::new(Batch {
-                digest: head.digest(),
-                bytes: frames.iter().map(|frame| frame.bytes().len()).sum(),
-                frames,
-            }),
+            batch: Arc::new(Batch::new(head.digest(), frames)),
             message: message.clone(),
             authentic: self.disputed.is_empty(),
         }

@@ -102,8 +102,8 @@ pub enum Rejection {
     /// Breaks a rule of the view change.
     #[error("breaks a rule of the view change")]
     BadViewChange,
-    /// Its sender had so many signatures verified already that those of this one are not: a flood, or haste.
-    #[error("has more signatures than its sender may have verified now")]
+    /// Its sender had so much verified or kept already that this is not: a flood, or haste.
+    #[error("asks for more than its sender may have verified or kept now")]
     OverBudget,
 }
 

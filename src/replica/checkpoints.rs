@@ -38,7 +38,8 @@ impl StateProof {
 }
 
 impl Transfers {
-    pub fn remember_certificate(&mut self, claim: CheckpointClaim, proof: &[SignedCheckpoint]) {
+    /// `certificate` is exactly a quorum of signatures: it is handed on as it is.
+    pub fn remember_certificate(&mut self, claim: CheckpointClaim, certificate: Vec<SignedCheckpoint>) {
         if self.certificates.iter().any(|(known, _)| *known == claim) {
             return;
         }
@@ -48,7 +49,7 @@ impl Transfers {
         let at = self
             .certificates
             .partition_point(|(known, _)| known.seq < claim.seq);
-        self.certificates.insert(at, (claim, proof.to_vec()));
+        self.certificates.insert(at, (claim, certificate));
         self.prove();
     }
 

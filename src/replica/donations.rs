@@ -228,7 +228,7 @@ impl<S: Stack> Replica<S> {
             let Some(proposal) = self.decision_at_hand(to, next) else {
                 break;
             };
-            let bytes = proposal.batch.bytes as u64;
+            let bytes = proposal.batch.message_bytes() as u64;
             if let Err(later) = self.transfers.donations.spend(now, to, bytes) {
                 let left = count - next.since(first);
                 self.transfers.donations.owe_decisions(to, next, left);

@@ -81,7 +81,7 @@ pub struct ReplicaSettings {
     pub epoch: Epoch,
     /// The cluster's arithmetic.
     pub quorum: Quorum,
-    /// The most bytes of frames in one batch.
+    /// The most bytes of frames in one batch, as they [count](Frame::counted_bytes).
     pub batch_bytes_max: usize,
     /// The most frames in one batch.
     pub batch_frames_max: usize,
@@ -365,7 +365,7 @@ impl<S: Stack> Replica<S> {
             self.carry_out(now);
         }
         while self.abstention.is_none() && self.ordering.free_slots() > 0 {
-            let Some((frames, bytes)) = self
+            let Some((frames, _)) = self
                 .pool
                 .take_batch(self.settings.batch_bytes_max, self.settings.batch_frames_max)
             else {
@@ -373,15 +373,8 @@ impl<S: Stack> Replica<S> {
             };
             let digest = batch_digest(&self.digester, &frames);
             self.counters.batches_proposed += 1;
-            self.ordering.propose(
-                now,
-                Arc::new(Batch {
-                    digest,
-                    frames,
-                    bytes,
-                }),
-                &mut self.outbox,
-            );
+            self.ordering
+                .propose(now, Arc::new(Batch::new(digest, frames)), &mut self.outbox);
             self.carry_out(now);
         }
         if !self.votes.is_empty() {
@@ -423,6 +416,13 @@ impl<S: Stack> Replica<S> {
     #[must_use]
     pub fn pool(&self) -> &RequestPool {
         &self.pool
+    }
+
+    /// The decisions that are kept in memory, to look at.
+    pub fn kept_decisions(&self) -> impl Iterator<Item = &Proposal> {
+        let first = self.decision_log.base().next();
+        let kept = self.decision_log.read(first, usize::MAX);
+        kept.map(|decision| &*decision.proposal)
     }
 
     /// How many effects wait for the disk.
@@ -482,7 +482,7 @@ impl<S: Stack> Replica<S> {
                     self.hold(when, Held::Decide(proposal));
                 }
                 Effect::Stable { claim, proof } => {
-                    self.transfers.remember_certificate(claim, &proof);
+                    self.transfers.remember_certificate(claim, proof.clone());
                     self.counters.checkpoints_stable += 1;
                     self.actions.push(Action::Stable(claim));
                     stable = Some(Record::Stable { claim, proof });

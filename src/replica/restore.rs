@@ -63,7 +63,7 @@ impl<S: Stack> Replica<S> {
     /// The log holds this record about what is stable. All of them come before the first [`restore`](Self::restore).
     pub fn restore_stable(&mut self, record: &Record) {
         if let Record::Stable { claim, proof } = record {
-            self.transfers.remember_certificate(*claim, proof);
+            self.transfers.remember_certificate(*claim, proof.clone());
             self.ordering.restore(record);
         }
     }

@@ -138,6 +138,7 @@ pub(crate) fn replica(decision_log: ChainedLog) -> Replica<DefaultStack<Counter>
         epoch,
         window: WINDOW,
         pipeline: 4,
+        undecided_bytes_max: 64 << 20,
         signing: signing(0),
         verifying: verifying.clone(),
     };

@@ -30,11 +30,11 @@ use crate::log_transfer::{LogTransferProtocol, LogTransferState};
 use crate::messages::archived::{ArchivedLogTransferMessage, ArchivedStateTransferMessage};
 use crate::messages::{
     CheckpointClaim, CheckpointOffer, ChunkOf, CoveringCheckpoint, DECIDED_MAX, LightCheckpoint,
-    LogTransferMessage, PieceRange, Proposal, StateTransferMessage,
+    LogTransferMessage, PieceRange, Proposal, SignedCheckpoint, StateTransferMessage,
 };
 use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
-use crate::protocol::{Recipients, Record, Timer};
+use crate::protocol::{Recipients, Record, Rejection, Timer};
 use crate::state_transfer::{ImageEvent, ImageTask, StateTransferProtocol, StateTransferState};
 use crate::types::{ClientId, Digest, NodeId, SeqNo, Time};
 
@@ -488,21 +488,27 @@ impl<S: Stack> Replica<S> {
                 self.answer_offer(now, from, SeqNo::new(after.to_native()));
             }
             ArchivedStateTransferMessage::Offer(offer) => {
+                if offer.proof.len() > self.settings.quorum.n() {
+                    // Not one that a correct replica makes: no more of it is looked at, or copied.
+                    self.counters.reject(Rejection::BadSignature);
+                    return;
+                }
                 let offer = offer.to_offer();
                 let claim = offer.claim();
                 let light = offer.light(self.settings.epoch);
                 let signed = light.map_or(claim, |light| light.claim(&self.digester));
                 let certificates = &self.transfers.certificates;
-                let certified = certificates.iter().any(|(known, _)| *known == signed)
-                    || (self.state_transfer.wants_offer(from, claim.seq)
-                        && self.may_judge(now, from, offer.proof.len())
-                        && (self.ordering.is_certified(signed, &offer.proof)
-                            || active(Mutant::StateTargetUncertified)));
-                if certified {
-                    self.transfers.remember_certificate(signed, &offer.proof);
-                    if let Some(light) = light {
-                        self.transfers.remember_light(light, signed);
-                    }
+                let mut certified = certificates.iter().any(|(known, _)| *known == signed);
+                if !certified
+                    && self.state_transfer.wants_offer(from, claim.seq)
+                    && self.may_judge(now, from, offer.proof.len())
+                    && let Some(certificate) = self.certificate_of(&offer, signed)
+                {
+                    self.transfers.remember_certificate(signed, certificate);
+                    certified = true;
+                }
+                if certified && let Some(light) = light {
+                    self.transfers.remember_light(light, signed);
                 }
                 self.state_transfer
                     .on_offer(now, from, &offer, certified, &mut self.outbox);
@@ -523,6 +529,18 @@ impl<S: Stack> Replica<S> {
             }
         }
         self.carry_out(now);
+    }
+
+    /// What proves a checkpoint that is offered, without anything else that came with it.
+    fn certificate_of(
+        &self,
+        offer: &CheckpointOffer,
+        signed: CheckpointClaim,
+    ) -> Option<Vec<SignedCheckpoint>> {
+        match active(Mutant::StateTargetUncertified) {
+            true => Some(offer.proof.clone()),
+            false => self.ordering.certificate(signed, &offer.proof),
+        }
     }
 
     fn answer_decided(&mut self, now: Time, from: NodeId, after: SeqNo) {

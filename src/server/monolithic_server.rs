@@ -269,6 +269,7 @@ fn pbft_config(config: &ReplicaConfig) -> PbftConfig {
         epoch: cluster.epoch(),
         window: cluster.agreement.window,
         pipeline: config.op_config.pipeline,
+        undecided_bytes_max: PbftConfig::undecided_bytes_max(cluster.checker_limits().batch_bytes_max),
         signing: config.node.keys.signing.clone(),
         verifying: cluster
             .replicas

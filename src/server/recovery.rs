@@ -7,6 +7,7 @@ use super::ReplicaError;
 use super::repair::can_abstain;
 use crate::config::{Durability, ReplicaConfig};
 use crate::crypto::Digester;
+use crate::ordering::pbft::PbftConfig;
 use crate::replica::{ExecutorOf, Replica, Stack};
 use crate::shard::probe::is_in_memory;
 use crate::storage::logged::LogReader;
@@ -90,6 +91,7 @@ pub(super) fn recover<S: Stack>(
 
 pub(super) fn budget(config: &ReplicaConfig) -> DiskBudget {
     let agreement = &config.node.cluster.agreement;
+    let limits = config.node.cluster.checker_limits();
     let segment_bytes_min = segment_bytes_min(agreement.batch_bytes_max);
     DiskBudget {
         segment_bytes: config.pl_config.segment_bytes.max(segment_bytes_min),
@@ -99,5 +101,6 @@ pub(super) fn budget(config: &ReplicaConfig) -> DiskBudget {
             .checkpoint_bytes
             .saturating_add(agreement.batch_bytes_max as u64),
         state_log_bytes: agreement.state_log_bytes_max,
+        undecided_bytes: PbftConfig::undecided_bytes_max(limits.batch_bytes_max) as u64,
     }
 }

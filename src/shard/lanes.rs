@@ -88,6 +88,11 @@ pub(crate) enum Done {
 pub(crate) trait Interceptor: Send {
     /// What is sent in place of this message: to whom, what, and how much later.
     fn say(&mut self, to: NodeId, message: &Bytes) -> Vec<(NodeId, Bytes, Duration)>;
+
+    /// What is sent because this message was heard from another replica.
+    fn hear(&mut self, _message: &Bytes) -> Vec<(NodeId, Bytes, Duration)> {
+        Vec::new()
+    }
 }
 
 /// Consensus → log.

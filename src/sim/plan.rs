@@ -65,6 +65,8 @@ pub struct Knobs {
     pub pipeline: usize,
     /// Decisions between checkpoints.
     pub checkpoint_decisions: u64,
+    /// Bytes of batches between them, if they come first.
+    pub checkpoint_bytes: u64,
     /// Which of them include the state.
     pub state_rule: StateRule,
     /// Sizes of frames and batches.
@@ -89,6 +91,8 @@ pub struct Knobs {
     pub donor: TransferLimits,
     /// How many bytes of decisions are kept in memory.
     pub kept_bytes: usize,
+    /// How many bytes of proposals a leader may have undecided at once.
+    pub undecided_bytes_max: usize,
     /// How many signatures of frames replicas verify for each other.
     pub gate: GateLimits,
     /// How long replicas wait for a leader and a view.
@@ -108,12 +112,14 @@ impl Knobs {
             window: 64,
             pipeline: 4,
             checkpoint_decisions: 8,
+            checkpoint_bytes: u64::MAX,
             state_rule: StateRule::ALWAYS,
             limits: CheckerLimits {
                 frame_bytes_max: 4096,
                 frame_operations_max: 16,
                 batch_bytes_max: 16 << 10,
                 batch_frames_max: 64,
+                frame_macs: replicas,
             },
             pool: PoolLimits {
                 frames_per_client: 64,
@@ -129,6 +135,7 @@ impl Knobs {
             kept_for_peers: 4096,
             donor: TransferLimits::default(),
             kept_bytes: 64 << 20,
+            undecided_bytes_max: 256 << 10,
             gate: GateLimits {
                 unasked: rate(32_768, 10_000),
                 forwarded: rate(32_768, 10_000),
@@ -151,6 +158,7 @@ impl Knobs {
             checkpoint_decisions,
             limits: CheckerLimits {
                 batch_frames_max: dice.pick(&[1, 2, 8, 64]),
+                frame_macs: replicas,
                 frame_operations_max: dice.pick(&[1, 4, 16]),
                 ..Self::calm(1, 1).limits
             },
@@ -570,6 +578,7 @@ impl Plan {
                 .collect();
             plan.plan_outages(&mut company, &faulty);
         }
+        plan.plan_waste(&mut Dice::new(seed.rotate_left(32) ^ 0x7a57e));
         let hosts = plan.hosts();
         plan.speculative = (0..hosts).filter(|_| dice.chance(40)).collect();
         plan.clocks = (0..hosts)

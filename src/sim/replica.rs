@@ -158,6 +158,7 @@ fn make_replica<A: Application>(node: NodeId, knobs: &Knobs, digester: &Digester
         epoch: Epoch::ZERO,
         window: knobs.window,
         pipeline: knobs.pipeline,
+        undecided_bytes_max: knobs.undecided_bytes_max,
         signing: keys.replica(node).clone(),
         verifying: keys.verifying(n).to_vec(),
     };

@@ -106,7 +106,7 @@ pub(super) type ExecutorMaker = Box<dyn Fn(&Knobs, bool) -> AnyExecutor>;
 fn rule(knobs: &Knobs) -> CheckpointRule {
     CheckpointRule {
         decisions: knobs.checkpoint_decisions,
-        bytes: u64::MAX,
+        bytes: knobs.checkpoint_bytes,
         state: knobs.state_rule,
     }
 }

@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::byzantine::Liar;
 use super::checker::{
-    Agreement, Answered, Donors, Efforts, Lasting, Ledger, Lengths, Rule, Toward, Violation,
+    Agreement, Answered, Budget, Donors, Efforts, Lasting, Ledger, Lengths, Rule, Toward, Violation,
 };
 use super::clients::{Rogue, session};
 use super::disk::Platter;
@@ -141,6 +141,7 @@ impl<A: Application> World<A> {
                     efforts: Efforts::new(&knobs),
                     donors: Donors::new(node.index(), knobs.replicas),
                     answered: Answered::default(),
+                    budget: Budget::new(&knobs),
                     is_wrong: false,
                     was_wrong: false,
                     liar: lies.map(|(_, lies)| Liar::new(node, lies, &knobs, dice.split())),
@@ -164,7 +165,11 @@ impl<A: Application> World<A> {
             .collect();
         let mut world = Self {
             now: Time::START,
-            agreement: Agreement::new(hosts.len(), knobs.honest_clients, knobs.checkpoint_decisions),
+            agreement: Agreement::new(
+                hosts.len(),
+                knobs.honest_clients,
+                (knobs.checkpoint_bytes == u64::MAX).then_some(knobs.checkpoint_decisions),
+            ),
             lasting: Lasting::new(knobs.replicas),
             lengths: Lengths::new(&knobs),
             network: Network::new(plan.weather.clone(), plan.calm_from, dice.split()),

@@ -13,6 +13,10 @@ use crate::execution::StateRule;
 /// are taken without; the log goes on until the next image is there.
 const PERIODS: u64 = 3;
 
+/// Of how many leaders, one after the other, the log must hold the undecided proposals: what was proposed and never decided goes with the next
+/// checkpoint that includes the state, and counts towards none.
+const LEADERS: u64 = 4;
+
 /// Segments beside what is needed: the one that is written to, and one that still holds something old.
 const PARTIAL_SEGMENTS: u64 = 2;
 
@@ -29,6 +33,8 @@ pub struct DiskBudget {
     pub checkpoint_bytes: u64,
     /// How much the log grows at most from one checkpoint that includes a large state to the next that is due then.
     pub state_log_bytes: u64,
+    /// How many bytes of one leader's proposals are logged at most before they are decided.
+    pub undecided_bytes: u64,
 }
 
 impl DiskBudget {
@@ -59,6 +65,7 @@ impl DiskBudget {
             .saturating_add(state_log_bytes);
         PERIODS
             .saturating_mul(period)
+            .saturating_add(LEADERS.saturating_mul(self.undecided_bytes))
             .saturating_add(PARTIAL_SEGMENTS.saturating_mul(self.segment_bytes))
     }
 
@@ -133,6 +140,7 @@ mod tests {
         checkpoint_decisions: 100,
         checkpoint_bytes: 1 << 20,
         state_log_bytes: 2 << 20,
+        undecided_bytes: 256 << 10,
     };
 
     fn directory(path: &Path) -> DataDirectory {
@@ -146,7 +154,7 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let directory = directory(&temporary.path().join("d"));
         let required = BUDGET.required_bytes();
-        assert_eq!(required, (3 * 3 + 2) * (1 << 20) + 3 * 100 * 4 * 4096);
+        assert_eq!(required, (3 * 3 + 2 + 1) * (1 << 20) + 3 * 100 * 4 * 4096);
         let exact = DiskBudget {
             log_bytes_max: required,
             ..BUDGET

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use crate::crypto::{Digester, Domain};
 use crate::decision_log::Chain;
 use crate::messages::{
-    Batch, Checked, CheckpointClaim, Frame, Phase, Proposal, SignedCheckpoint, SystemMessage, Vote,
+    Batch, Checked, CheckpointClaim, Frame, FrameError, Phase, Proposal, SignedCheckpoint, SystemMessage,
+    Vote,
 };
 use crate::preprocessing::CheckerLimits;
 use crate::protocol::Record;
@@ -292,16 +293,13 @@ impl RecordReader {
         let hash = |body: &[u8]| self.digester.digest(Domain::RequestFrame, body);
         let (operations_max, bytes_max) = (self.limits.frame_operations_max, self.limits.frame_bytes_max);
         let frames = parts.map(|part| Frame::check(part, operations_max, bytes_max, hash));
-        let frames: Vec<Frame> = frames.collect::<Result<_, _>>().map_err(|_| CodecError::Batch)?;
+        let frames = frames.map(|frame| Ok(frame?.allowing_for(self.limits.frame_macs)));
+        let frames: Result<Vec<Frame>, FrameError> = frames.collect();
+        let frames = frames.map_err(|_| CodecError::Batch)?;
         if crate::preprocessing::batch_digest(&self.digester, &frames) != digest {
             return Err(CodecError::Batch);
         }
-        let bytes = frames.iter().map(|frame| frame.bytes().len()).sum();
-        let batch = Arc::new(Batch {
-            digest,
-            frames,
-            bytes,
-        });
+        let batch = Arc::new(Batch::new(digest, frames));
         Ok(Arc::new(Proposal {
             view: View::new(view),
             seq: SeqNo::new(seq),

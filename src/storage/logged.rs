@@ -71,7 +71,7 @@ impl<F: ReadAt> LogReader<F> {
                     .find_map(|segment| self.find(*segment, seq, digest, &open)),
             };
             let Some(proposal) = found else { break };
-            bytes += proposal.batch.bytes;
+            bytes += proposal.kept_bytes();
             decisions.push(proposal);
         }
         LoggedDecisions {

@@ -56,6 +56,7 @@ fn reader() -> RecordReader {
             frame_operations_max: 100,
             batch_bytes_max: 1 << 16,
             batch_frames_max: 100,
+            frame_macs: 0,
         },
     )
 }

@@ -136,7 +136,7 @@ impl Checkpoints {
         claims.sort_unstable();
         claims.dedup();
         claims.into_iter().rev().find_map(|claim| {
-            let proof: Vec<SignedCheckpoint> = self
+            let mut proof: Vec<SignedCheckpoint> = self
                 .signed
                 .iter()
                 .flatten()
@@ -148,27 +148,45 @@ impl Checkpoints {
                 signers.add(NodeId::new(c.signer));
             });
             let enough = quorum.quorum() - usize::from(active(Mutant::CheckpointQuorumMinusOne));
+            // By signer, as they are kept: a certificate holds a quorum of them and nothing else.
+            proof.dedup_by_key(|c| c.signer);
+            proof.truncate(quorum.quorum());
             (signers.count() >= enough).then_some((claim, proof))
         })
     }
 
-    /// Whether a quorum of distinct replicas signed `claim` in `proof`.
-    pub(super) fn proves(&self, claim: CheckpointClaim, proof: &[SignedCheckpoint], quorum: Quorum) -> bool {
+    /// The certificate of `claim` that is in `proof`: exactly a quorum of signatures that hold, of distinct replicas, in their order. What is
+    /// in it beside them is dropped: it would be kept, logged and handed on, and make whoever has it look like a liar. `None` when there are too
+    /// few, or more than there are replicas: then nothing is verified.
+    pub(super) fn certificate(
+        &self,
+        claim: CheckpointClaim,
+        proof: &[SignedCheckpoint],
+        quorum: Quorum,
+    ) -> Option<Vec<SignedCheckpoint>> {
+        if proof.len() > self.verifying.len() {
+            return None;
+        }
         let signed = claim.signed_digest(&self.digester);
         let mut signers = Signers::NONE;
-        for checkpoint in proof.iter().take(self.verifying.len()) {
-            let Some(key) = self.verifying.get(usize::from(checkpoint.signer)) else {
-                return false;
+        let mut certificate = Vec::with_capacity(quorum.quorum());
+        for checkpoint in proof.iter().filter(|checkpoint| checkpoint.claim() == claim) {
+            let signer = NodeId::new(checkpoint.signer);
+            let holds = |key: &VerifyingKey| {
+                let verified = key.verify(Domain::Checkpoint, &signed, &checkpoint.signature);
+                verified.is_ok()
             };
-            let is_valid = checkpoint.claim() == claim
-                && key
-                    .verify(Domain::Checkpoint, &signed, &checkpoint.signature)
-                    .is_ok();
-            if is_valid {
-                signers.add(NodeId::new(checkpoint.signer));
+            let is_new = certificate.len() < quorum.quorum() && !signers.has(signer);
+            if is_new && self.verifying.get(signer.index()).is_some_and(holds) {
+                signers.add(signer);
+                certificate.push(*checkpoint);
             }
         }
-        signers.count() >= quorum.quorum()
+        certificate.sort_unstable_by_key(|checkpoint| checkpoint.signer);
+        if active(Mutant::ProofKeptAsReceived) && certificate.len() == quorum.quorum() {
+            return Some(proof.to_vec());
+        }
+        (certificate.len() == quorum.quorum()).then_some(certificate)
     }
 
     /// Our own signed checkpoints after `seq`, for a peer that lacks them.

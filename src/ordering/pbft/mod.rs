@@ -48,6 +48,9 @@
 //! - f+1 equal words "decided" decide: one of them is a correct replica's. They replace the retransmission of votes of
 //!   views that are over.
 //! - Checkpoints are signed, and due where execution says (by decisions or by bytes), not at multiples of a constant.
+//! - A leader's undecided proposals are bounded by bytes as well as by places: what goes beyond is refused, but for the next place. A correct
+//!   leader keeps to half of that.
+//! - A certificate of a stable checkpoint is exactly a quorum of signatures: whatever else came with them is neither kept nor handed on.
 //! - Q keeps at most [`KEPT_PER_PLACE`](slot::KEPT_PER_PLACE) digests per place, the one in P always among them: more need
 //!   as many failed leaders in a row without one decision.
 //!
@@ -103,11 +106,33 @@ pub struct PbftConfig {
     pub window: u64,
     /// How many proposals of the leader may be undecided at once.
     pub pipeline: usize,
+    /// How many bytes of a leader's proposals may be undecided at once, as they are logged: a leader that proposes for all places but the next
+    /// fills no more of the log and of memory. At least twice the longest proposal; see [`undecided_bytes_max`](Self::undecided_bytes_max).
+    pub undecided_bytes_max: usize,
     /// Signs checkpoints.
     pub signing: SigningKey,
     /// Everybody's public signing keys, by replica.
     pub verifying: Vec<VerifyingKey>,
 }
+
+impl PbftConfig {
+    /// The usual limit on undecided bytes for batches of at most so many: some dozens of the usual ones, a few of very long ones.
+    #[must_use]
+    pub const fn undecided_bytes_max(batch_bytes_max: usize) -> usize {
+        let few = 4 * (batch_bytes_max + UNDECIDED_BYTES);
+        if few > UNDECIDED_BYTES_MAX {
+            few
+        } else {
+            UNDECIDED_BYTES_MAX
+        }
+    }
+}
+
+/// See [`PbftConfig::undecided_bytes_max`].
+const UNDECIDED_BYTES_MAX: usize = 64 << 20;
+
+/// What an undecided proposal counts as beside its message: a group of the log of its own.
+const UNDECIDED_BYTES: usize = 4096;
 
 /// The state of one replica.
 pub struct Pbft {
@@ -124,7 +149,7 @@ pub struct Pbft {
     slots: Vec<Slot>,
     /// By sender: what came for a view to come.
     early: Vec<Early>,
-    /// The last stable checkpoint a quorum proved to us, and its proof.
+    /// The last stable checkpoint a quorum proved to us, and its certificate: exactly a quorum of signatures that hold.
     stable: CheckpointClaim,
     proof: Vec<SignedCheckpoint>,
     /// h, the low watermark: the smaller of `stable` and `decided`. Slots at or below it are empty.
@@ -133,6 +158,8 @@ pub struct Pbft {
     decided: SeqNo,
     /// The last sequence number this replica proposed, as leader.
     proposed: SeqNo,
+    /// What the current view's fresh proposals count as that are not decided, in bytes.
+    undecided_bytes: usize,
     checkpoints: Checkpoints,
     resend: Resend,
     /// The last thing we logged: what is sent again waits for it.
@@ -164,6 +191,7 @@ impl Pbft {
             low: SeqNo::ZERO,
             decided: SeqNo::ZERO,
             proposed: SeqNo::ZERO,
+            undecided_bytes: 0,
             checkpoints,
             resend: Resend::new(n),
             promise: None,
@@ -216,6 +244,7 @@ impl Pbft {
         }
         self.admit(proposal.view, proposal.seq)?;
         let (seq, floor) = (proposal.seq, self.view_floor);
+        let has_room = self.has_room_for(&proposal);
         let slot = self.slot(seq);
         let first = slot
             .chosen
@@ -234,13 +263,39 @@ impl Pbft {
             // The view began with a later checkpoint: what lies before it is decided elsewhere.
             return Err(Rejection::BelowWindow);
         }
-        slot.proposal = Some(Arc::new(proposal));
+        if !has_room {
+            return Err(Rejection::OverBudget);
+        }
         let awaited = slot.outcome.is_some();
+        self.take_fresh(Arc::new(proposal));
         self.advance(seq, out);
         if awaited {
             self.decide(out);
         }
         Ok(())
+    }
+
+    /// Whether a fresh proposal may be kept and logged beside those that are not decided. The next place is decided by no other.
+    fn has_room_for(&self, proposal: &Proposal) -> bool {
+        let bytes = self.undecided_bytes + undecided_bytes(proposal);
+        bytes <= self.config.undecided_bytes_max
+            || proposal.seq == self.decided.next()
+            || active(Mutant::UndecidedUnlimited)
+    }
+
+    /// A fresh proposal of the current view takes its place.
+    fn take_fresh(&mut self, proposal: Arc<Proposal>) {
+        let bytes = undecided_bytes(&proposal);
+        let slot = self.slot(proposal.seq);
+        slot.proposal = Some(proposal);
+        slot.undecided_bytes = bytes;
+        self.undecided_bytes += bytes;
+    }
+
+    /// A place is decided now, or is left behind.
+    fn pass_undecided(&mut self, seq: SeqNo) {
+        let bytes = std::mem::take(&mut self.slot(seq).undecided_bytes);
+        self.undecided_bytes = self.undecided_bytes.saturating_sub(bytes);
     }
 
     fn try_vote(&mut self, from: NodeId, vote: Vote, out: &mut Outbox) -> Result<(), Rejection> {
@@ -373,6 +428,7 @@ impl Pbft {
             self.resend.remember(proposal.clone());
             out.push(Effect::Decide(proposal));
             self.decided = next;
+            self.pass_undecided(next);
         }
         if self.decided > last && self.low < self.stable.seq {
             self.advance_low(out);
@@ -386,6 +442,7 @@ impl Pbft {
         }
         let low = self.stable.seq.min(self.decided);
         for seq in self.low.get() + 1..=low.get().min(self.high().get()) {
+            self.pass_undecided(SeqNo::new(seq));
             self.slot(SeqNo::new(seq)).clear();
         }
         self.low = low;
@@ -429,6 +486,11 @@ impl Pbft {
     }
 }
 
+/// What a proposal that is not decided counts as.
+fn undecided_bytes(proposal: &Proposal) -> usize {
+    proposal.message.len() + UNDECIDED_BYTES
+}
+
 fn vote(phase: Phase, view: View, seq: SeqNo, digest: Digest) -> Vote {
     Vote {
         phase,
@@ -456,6 +518,10 @@ impl OrderingProtocol for Pbft {
             return 0;
         }
         let under_way = self.proposed.since(self.decided) as usize;
+        // Half of what the others take: what is decided here may not be there.
+        if under_way > 0 && self.undecided_bytes > self.config.undecided_bytes_max / 2 {
+            return 0;
+        }
         let window = self.high().since(self.proposed) as usize;
         self.config.pipeline.saturating_sub(under_way).min(window)
     }
@@ -472,7 +538,7 @@ impl OrderingProtocol for Pbft {
             message,
             authentic: true,
         };
-        self.slot(seq).proposal = Some(Arc::new(proposal));
+        self.take_fresh(Arc::new(proposal));
         self.advance(seq, out);
     }
 
@@ -501,14 +567,13 @@ impl OrderingProtocol for Pbft {
         };
         let result = match () {
             () if claim.seq <= self.stable.seq => Err(Rejection::BelowWindow),
+            () if active(Mutant::StableWordBelieved) => Ok(proof.to_vec()),
             // It is kept and handed on: nothing may ride on it.
-            () if proof.len() > self.config.quorum.n() => Err(Rejection::BadSignature),
-            () if self.is_certified(claim, proof) || active(Mutant::StableWordBelieved) => Ok(()),
-            () => Err(Rejection::BadSignature),
+            () => self.certificate(claim, proof).ok_or(Rejection::BadSignature),
         };
-        Self::reject(from, self.view, claim.seq, result, out);
-        if result.is_ok() {
-            self.adopt_stable(claim, proof.to_vec(), out);
+        match result {
+            Ok(certificate) => self.adopt_stable(claim, certificate, out),
+            Err(reason) => Self::reject(from, self.view, claim.seq, Err(reason), out),
         }
     }
 
@@ -607,8 +672,12 @@ impl OrderingProtocol for Pbft {
         self.records_to_carry()
     }
 
-    fn is_certified(&self, claim: CheckpointClaim, proof: &[SignedCheckpoint]) -> bool {
-        self.checkpoints.proves(claim, proof, self.config.quorum)
+    fn certificate(
+        &self,
+        claim: CheckpointClaim,
+        proof: &[SignedCheckpoint],
+    ) -> Option<Vec<SignedCheckpoint>> {
+        self.checkpoints.certificate(claim, proof, self.config.quorum)
     }
 
     fn jump(

@@ -21,7 +21,7 @@ pub(super) const FETCHED_AT_ONCE: usize = STATUS_PLACES;
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// A peer's status or fetch is answered at most once in this time: a faulty one must not make us its amplifier.
 const ANSWER_PAUSE: Duration = Duration::from_millis(100);
-/// Bytes of decided batches that are kept for peers below the window.
+/// Bytes of decisions that are kept for peers below the window.
 const HISTORY_BYTES_MAX: usize = 64 << 20;
 
 /// What is kept for peers that lag behind, and when they were answered last.
@@ -62,7 +62,7 @@ impl Resend {
 
     /// Keeps a decision.
     pub(super) fn remember(&mut self, decision: Arc<Proposal>) {
-        self.history_bytes += decision.batch.bytes;
+        self.history_bytes += decision.kept_bytes();
         self.history.push_back(decision);
     }
 
@@ -85,7 +85,7 @@ impl Resend {
             if oldest.seq > low.minus(window) && !spare {
                 break;
             }
-            self.history_bytes -= oldest.batch.bytes;
+            self.history_bytes -= oldest.kept_bytes();
             self.history.pop_front();
         }
     }

@@ -94,6 +94,8 @@ pub(super) struct Slot {
     pub(super) prepared: bool,
     /// What was committed here. Outlives the view.
     pub(super) outcome: Option<Digest>,
+    /// What the current view's fresh proposal counts as while its place is not decided.
+    pub(super) undecided_bytes: usize,
     /// P: the last view in which a batch prepared here, and its digest. Outlives the view.
     last_prepared: Option<(View, Digest)>,
     /// Q: every digest pre-prepared here, with the latest view. Outlives the view.
@@ -230,6 +232,7 @@ impl Slot {
             self.keep(proposal, logged);
         }
         self.chosen = None;
+        self.undecided_bytes = 0;
         self.prepares.clear();
         self.commits.clear();
         self.accepted = false;

@@ -33,6 +33,7 @@ fn config(n: usize, node: u16) -> PbftConfig {
         epoch: Epoch::ZERO,
         window: WINDOW,
         pipeline: PIPELINE,
+        undecided_bytes_max: 64 << 20,
         signing: signing(node),
         verifying: NodeId::all(n)
             .map(|node| signing(node.get()).verifying_key())

@@ -21,6 +21,7 @@ impl Pbft {
         }
         // Nothing before it is of any use: the slots of those places become those of later ones.
         for seq in self.low.get() + 1..=last.get().min(self.high().get()) {
+            self.pass_undecided(SeqNo::new(seq));
             self.slot(SeqNo::new(seq)).clear();
         }
         self.decided = last;

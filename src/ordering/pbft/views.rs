@@ -77,6 +77,7 @@ impl Pbft {
         self.begun = start.view;
         self.active = true;
         self.slots.iter_mut().for_each(Slot::begin_view);
+        self.undecided_bytes = 0;
         self.view_floor = start.last();
         self.proposed = start.last();
         self.chosen_ahead.clear();

@@ -48,6 +48,7 @@ impl Subject {
             epoch: Epoch::ZERO,
             window: WINDOW,
             pipeline: 4,
+            undecided_bytes_max: 64 << 20,
             signing: key(3),
             verifying: verifying.clone(),
         };

@@ -191,6 +191,9 @@ impl<S: Stack> ConsensusRole<S> {
                     break;
                 };
                 any = true;
+                if let Some(faults) = &mut self.faults {
+                    faults.hear(now, &message, &mut self.lanes.outgoing);
+                }
                 let known = CheckedMessage::<SystemMessage>::body_of(&message)
                     .is_ok_and(|checked| self.replica.on_message(now, from, &checked, &message));
                 if !known {

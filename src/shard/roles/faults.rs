@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -26,19 +27,30 @@ impl Faults {
     }
 
     pub fn say(&mut self, now: Time, to: Recipients, message: &Bytes, outgoing: &mut [Outlet<Outgoing>]) {
-        let others = NodeId::all(self.n).filter(|node| match to {
-            Recipients::Others => *node != self.node,
-            Recipients::One(one) => *node == one,
+        let node = self.node;
+        let others = NodeId::all(self.n).filter(|other| match to {
+            Recipients::Others => *other != node,
+            Recipients::One(one) => *other == one,
         });
         for other in others {
-            for (to, message, later) in self.liar.say(other, message) {
-                if later.is_zero() {
-                    tell(outgoing, to, &message);
-                } else {
-                    let at = now.after(later);
-                    let behind = self.late.partition_point(|(other, ..)| *other <= at);
-                    self.late.insert(behind, (at, to, message));
-                }
+            let said = self.liar.say(other, message);
+            self.send(now, said, outgoing);
+        }
+    }
+
+    pub fn hear(&mut self, now: Time, message: &Bytes, outgoing: &mut [Outlet<Outgoing>]) {
+        let said = self.liar.hear(message);
+        self.send(now, said, outgoing);
+    }
+
+    fn send(&mut self, now: Time, said: Vec<(NodeId, Bytes, Duration)>, outgoing: &mut [Outlet<Outgoing>]) {
+        for (to, message, later) in said {
+            if later.is_zero() {
+                tell(outgoing, to, &message);
+            } else {
+                let at = now.after(later);
+                let behind = self.late.partition_point(|(other, ..)| *other <= at);
+                self.late.insert(behind, (at, to, message));
             }
         }
     }

@@ -2,6 +2,7 @@
 //! replica tells up to three at once: what one passes on, the next may change. It holds its own keys and nobody
 //! else's.
 
+mod bloat;
 mod censor;
 mod collude;
 mod eager;
@@ -18,6 +19,8 @@ mod just_in_time;
 mod leech;
 mod lying_replies;
 mod omitting_new_view;
+mod pad;
+mod poison_proof;
 mod repeat_frames;
 mod replay;
 mod selective;
@@ -35,6 +38,7 @@ use bytes::Bytes;
 
 use super::keys::CLUSTER;
 use super::{Dice, Knobs};
+use crate::config::Agreement;
 use crate::shard::lanes::Interceptor;
 use crate::types::{ClusterId, NodeId};
 
@@ -91,11 +95,17 @@ pub enum Lie {
     Flood,
     /// Reads are answered with what stood there before.
     StaleReads,
+    /// The same batches in other bytes for each replica.
+    Pad,
+    /// Proofs of stable checkpoints with more in them than proves anything.
+    PoisonProof,
+    /// Batches as long as they may be, for all places but the next.
+    Bloat,
 }
 
 impl Lie {
     /// Every kind.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::Equivocate,
         Self::Silent,
         Self::Selective,
@@ -121,14 +131,20 @@ impl Lie {
         Self::Leech,
         Self::Flood,
         Self::StaleReads,
+        Self::Pad,
+        Self::PoisonProof,
+        Self::Bloat,
     ];
 
-    /// Those that liars are given at random. Floods come beside them, as they come beside what a correct replica says; stale reads where
-    /// replicas lose power just after they answered.
+    /// Those that liars are given at random. Floods come beside them, as they come beside what a correct replica says; those after them are
+    /// planned for themselves.
     pub(super) const PICKED: [Self; 23] = {
         let (picked, _) = Self::ALL.split_first_chunk().expect("there are as many");
         *picked
     };
+
+    /// Those about what is kept and counted: planned for themselves.
+    pub(super) const OF_BYTES: [Self; 3] = [Self::Pad, Self::PoisonProof, Self::Bloat];
 
     /// Those about what was prepared when a view begins.
     pub(super) const OF_VIEWS: [Self; 2] = [Self::ForgedViewChanges, Self::OmittingNewView];
@@ -162,12 +178,19 @@ impl Lie {
             Self::Leech => "replica: asks without end",
             Self::Flood => "replica: floods of signatures",
             Self::StaleReads => "replica: stale reads",
+            Self::Pad => "replica: padded frames and messages",
+            Self::PoisonProof => "replica: superfluous signatures in proofs",
+            Self::Bloat => "replica: batches that fill logs",
         }
     }
 
     /// The lie told by a replica of a real cluster.
     pub(crate) fn over_links(self, node: NodeId, n: usize, cluster: ClusterId) -> Box<dyn Interceptor> {
-        let knobs = Knobs::calm(n, 1);
+        let mut knobs = Knobs::calm(n, 1);
+        let limits = &mut knobs.limits;
+        let usual = Agreement::default();
+        (limits.frame_bytes_max, limits.batch_bytes_max) = (usual.frame_bytes_max, usual.batch_bytes_max);
+        limits.batch_frames_max = usual.batch_frames_max;
         Box::new(Liar::new(node, &[self], &knobs, Dice::new(42)).in_cluster(cluster))
     }
 
@@ -198,6 +221,9 @@ impl Lie {
             Self::Leech => Box::new(leech::Leech::default()),
             Self::Flood => Box::new(flood::Flood::new(knobs)),
             Self::StaleReads => Box::new(stale_reads::StaleReads::default()),
+            Self::Pad => Box::new(pad::Pad::new(dice, knobs)),
+            Self::PoisonProof => Box::new(poison_proof::PoisonProof::default()),
+            Self::Bloat => Box::new(bloat::Bloat::new(knobs)),
         }
     }
 }
@@ -317,9 +343,12 @@ impl Liar {
 /// Over real links a liar is an interceptor: it lies to other replicas, in the cluster it is put into.
 impl Interceptor for Liar {
     fn say(&mut self, to: NodeId, message: &Bytes) -> Vec<(NodeId, Bytes, std::time::Duration)> {
-        let said = self.send(to, message.clone());
-        said.into_iter()
-            .map(|sent| (sent.to, sent.message, sent.later))
-            .collect()
+        let said = self.send(to, message.clone()).into_iter();
+        said.map(|sent| (sent.to, sent.message, sent.later)).collect()
+    }
+
+    fn hear(&mut self, message: &Bytes) -> Vec<(NodeId, Bytes, std::time::Duration)> {
+        let said = Self::hear(self, message).into_iter();
+        said.map(|sent| (sent.to, sent.message, sent.later)).collect()
     }
 }

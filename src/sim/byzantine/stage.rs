@@ -4,13 +4,16 @@ use bytes::Bytes;
 
 use crate::crypto::{Digester, Domain};
 use crate::messages::{
-    Checked, Envelope, Frame, Kind, NewView, OrderingMessage, PrePrepare, SystemMessage, ViewChange,
-    ViewTransferMessage, Vote, encode,
+    Checked, ENVELOPE_BYTES, Envelope, Frame, Kind, NewView, OrderingMessage, PrePrepare, SystemMessage,
+    ViewChange, ViewTransferMessage, Vote, encode,
 };
 use crate::preprocessing::batch_digest;
 use crate::sim::Dice;
 use crate::sim::keys::{CLUSTER, Keyring};
 use crate::types::{ClusterId, Digest, Epoch, NodeId};
+
+/// How many bytes that mean nothing are put into one message.
+const PADDING_MAX: u64 = 16 << 10;
 
 /// A message that a faulty replica sends.
 pub(in crate::sim) struct Sent {
@@ -110,6 +113,17 @@ impl<'a> Stage<'a> {
     pub fn others(&self) -> Vec<NodeId> {
         NodeId::all(self.n).filter(|node| *node != self.node).collect()
     }
+}
+
+/// The message with bytes before its archive that nothing in it points to.
+pub(super) fn padded(dice: &mut Dice, message: &Bytes) -> Bytes {
+    let (envelope, body) = message.split_at(ENVELOPE_BYTES.min(message.len()));
+    let padding = dice.between(1, PADDING_MAX) as usize;
+    let mut padded = [envelope, &vec![0; padding], body].concat();
+    if let Some(length) = padded.get_mut(4..8) {
+        length.copy_from_slice(&((padding + body.len()) as u32).to_le_bytes());
+    }
+    Bytes::from(padded)
 }
 
 /// A message between replicas, whatever it is.

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use bytes::Bytes;
 
@@ -16,6 +17,8 @@ type Numbers = BTreeMap<u32, (u64, BTreeSet<u64>)>;
 #[derive(Default)]
 struct Executed {
     last: u64,
+    /// The last place where it took a checkpoint, or had the state of one from elsewhere.
+    last_taken: u64,
     clients: Numbers,
     /// Operations that its decisions should have executed, by place.
     expected: BTreeMap<u64, usize>,
@@ -36,9 +39,10 @@ pub(in crate::sim) struct Agreement {
     taken: BTreeMap<u64, (bool, Digest)>,
     /// What had been executed at each place where checkpoints are taken.
     histories: BTreeMap<u64, Numbers>,
-    checkpoint_decisions: u64,
     /// Where each operation was executed first.
     places: BTreeMap<Vec<u8>, u64>,
+    /// Checkpoints are taken at multiples of it; `None` when bytes bring them about as well.
+    checkpoint_decisions: Option<u64>,
 }
 
 fn hash(bytes: &[u8]) -> [u8; 32] {
@@ -46,7 +50,11 @@ fn hash(bytes: &[u8]) -> [u8; 32] {
 }
 
 impl Agreement {
-    pub(in crate::sim) fn new(hosts: usize, honest_clients: usize, checkpoint_decisions: u64) -> Self {
+    pub(in crate::sim) fn new(
+        hosts: usize,
+        honest_clients: usize,
+        checkpoint_decisions: Option<u64>,
+    ) -> Self {
         Self {
             hosts: (0..hosts).map(|_| Executed::default()).collect(),
             batches: BTreeMap::new(),
@@ -102,7 +110,10 @@ impl Agreement {
             }
         }
         books.expected.insert(seq, operations);
-        if seq.is_multiple_of(self.checkpoint_decisions) {
+        if self
+            .checkpoint_decisions
+            .is_none_or(|period| seq.is_multiple_of(period))
+        {
             self.histories.entry(seq).or_insert_with(|| books.clients.clone());
         }
         let batch = *hasher.finalize().as_bytes();
@@ -148,9 +159,19 @@ impl Agreement {
         }
     }
 
-    /// A correct replica took a checkpoint: all take the same, light or not.
+    /// A correct replica took a checkpoint: all take the same, light or not, at the same places.
     pub(in crate::sim) fn checkpoint(&mut self, host: usize, taken: &TakenCheckpoint) -> Result<(), Broken> {
         let (seq, this) = (taken.claim.seq.get(), (taken.light.is_some(), taken.claim.digest));
+        let last = std::mem::replace(&mut self.hosts[host].last_taken, seq);
+        let between = (Bound::Excluded(last), Bound::Excluded(seq));
+        if last < seq
+            && let Some((missed, _)) = self.taken.range(between).next()
+        {
+            let what = format!(
+                "host {host} takes checkpoints at s{last} and s{seq}, and none at s{missed} where another replica takes one"
+            );
+            return Err((Rule::Checkpoints, what));
+        }
         let first = *self.taken.entry(seq).or_insert(this);
         if first != this {
             let what = format!("host {host} takes {taken:?}, another replica {first:?}");
@@ -196,6 +217,7 @@ impl Agreement {
         let history = history.filter(|_| self.checkpoints.get(&seq) == Some(&claim.digest))?;
         self.hosts[host].clients.clone_from(history);
         self.hosts[host].last = seq;
+        self.hosts[host].last_taken = seq;
         Some(())
     }
 
@@ -207,6 +229,7 @@ impl Agreement {
     ) -> Result<(), Broken> {
         let Some(claim) = image else {
             self.hosts[host].last = 0;
+            self.hosts[host].last_taken = 0;
             self.hosts[host].clients.clear();
             return Ok(());
         };
@@ -222,6 +245,7 @@ impl Agreement {
             self.hosts[host].clients.clone_from(history);
         }
         self.hosts[host].last = seq;
+        self.hosts[host].last_taken = seq;
     }
 
     /// Where an operation, none of which comes twice, was executed.

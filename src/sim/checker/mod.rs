@@ -5,16 +5,18 @@
 //! | [`ledger`](self) | what each correct replica hears, logs, says | votes before they are durable, two votes for one place, commits, views and stable checkpoints without a quorum of distinct signers, votes outside the window, or about what a damaged disk forgot |
 //! | lasting | what correct replicas vote for, view after view | another batch where one may be committed |
 //! | donors | what correct replicas offer and give to those that fetch a state | a state that was offered and is gone, or is another one |
-//! | agreement | what correct replicas execute | two batches at one place, gaps, frames no client sent, frames executed twice, replies and checkpoints that differ |
+//! | agreement | what correct replicas execute | two batches at one place, gaps, frames no client sent, frames executed twice, replies and checkpoints that differ, checkpoints at other places |
 //! | [`linearizability`] | the history that clients see | results that no order of the operations explains |
 //! | reads | from which states correct replicas answer, and what reads saw | answers that go back in time |
 //! | effort | what each correct replica verifies because of each other one | more signatures than that one may have verified |
 //! | conduct | what correct replicas refuse | correct replicas that take each other for liars |
 //! | lengths | what correct replicas and clients send | messages that a link of production ends for |
 //! | memory | queues, pools and answers | more than the limits allow, and what is never freed |
+//! | budget | what each correct replica logs and keeps | more bytes than what clients asked for explains, or than there is room for; certificates with more than a quorum |
 
 mod agreement;
 mod answers;
+mod budget;
 mod conduct;
 mod donors;
 mod effort;
@@ -26,6 +28,7 @@ mod reads;
 mod views;
 
 pub(super) use agreement::Agreement;
+pub(super) use budget::Budget;
 pub(super) use conduct::Refusal;
 pub(super) use donors::Donors;
 pub(super) use effort::Efforts;
@@ -60,7 +63,7 @@ pub enum Rule {
     ExactlyOnce,
     /// Correct replicas give equal replies.
     Replies,
-    /// Correct replicas take equal checkpoints.
+    /// Correct replicas take equal checkpoints, at the same places.
     Checkpoints,
     /// Nothing that binds a replica leaves it before it is on disk.
     Durability,
@@ -73,7 +76,8 @@ pub enum Rule {
     Window,
     /// What clients see is linearizable.
     Linearizability,
-    /// Queues and pools stay within their limits, and are empty once everything is done; nobody is answered beyond them.
+    /// Queues, pools, logs and what is remembered stay within their limits, and queues and pools are empty once everything is done; nobody is
+    /// answered beyond them.
     Memory,
     /// What another replica sends makes a correct one verify so many signatures and no more.
     Effort,

@@ -53,6 +53,30 @@ impl Plan {
         }
     }
 
+    /// In some runs one of the liars lies about nothing that agreement covers, but about what is counted and kept; early leaders mostly. Bytes
+    /// then bring checkpoints about, not decisions alone.
+    pub(super) fn plan_waste(&mut self, dice: &mut Dice) {
+        if self.liars.is_empty() || !dice.chance(20) {
+            return;
+        }
+        let lie = dice.pick(&Lie::OF_BYTES);
+        let early = dice.pick(&[0, 0, 1]);
+        let liar = self.liars.iter_mut().min_by_key(|(host, _)| host.abs_diff(early));
+        if let Some((_, lies)) = liar {
+            match dice.chance(70) {
+                true => *lies = vec![lie],
+                false => lies.push(lie),
+            }
+        }
+        if dice.chance(60) {
+            self.knobs.checkpoint_bytes = dice.pick(&[1500, 4000, 12_000]);
+        }
+        if lie == Lie::Pad && self.rogues.is_empty() && dice.chance(50) {
+            self.rogues = vec![dice.pick(&[Roguery::OneReplica, Roguery::Replay, Roguery::Flood])];
+            self.knobs.rogue_clients = self.rogues.len();
+        }
+    }
+
     /// Up to f replicas lie about what was prepared whenever a leader is replaced, and early leaders are among them.
     pub(super) fn plan_plot(&mut self, dice: &mut Dice) {
         let mut candidates: Vec<usize> = (0..self.knobs.replicas).collect();

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use crate::execution::Application;
 use crate::protocol::Rejection;
 use crate::sim::byzantine::Liar;
-use crate::sim::checker::{Answered, Donors, Efforts, Ledger};
+use crate::sim::checker::{Answered, Budget, Donors, Efforts, Ledger};
 use crate::sim::disk::Platter;
 use crate::sim::replica::{Durable, SimReplica};
 use crate::types::{Lsn, NodeId, Time};
@@ -55,6 +55,7 @@ pub(in crate::sim) struct Host<A: Application> {
     pub(super) efforts: Efforts,
     pub(super) donors: Donors,
     pub(super) answered: Answered,
+    pub(super) budget: Budget,
     /// Its state is wrong: what it answers and which checkpoints it takes says nothing about correct replicas.
     pub(super) is_wrong: bool,
     /// It was so at some time: others remember what it said of that state.

@@ -32,6 +32,10 @@ impl<A: Application> World<A> {
             let what = format!("host {index} holds {frames} frames, {bytes} bytes, {held} effects");
             self.judge(Err((Rule::Memory, what)));
         }
+        let host = &self.hosts[index];
+        let kept = host.sim.replica.kept_decisions();
+        let within = host.budget.keeps(kept);
+        self.judge(within);
     }
 
     /// How many frames of reads were asked in order after all.

@@ -10,7 +10,7 @@ use crate::messages::CheckpointClaim;
 use crate::ordering::OrderingProtocol;
 use crate::protocol::Record;
 use crate::replica::{ExecutionPhase, TransferPhase};
-use crate::sim::checker::{Efforts, Rule};
+use crate::sim::checker::{Budget, Efforts, Rule};
 use crate::sim::disk::{DiskEvent, Rot};
 use crate::sim::keys::CLUSTER;
 use crate::sim::replica::{Durable, ReadBack, SimReplica};
@@ -83,6 +83,14 @@ impl<A: Application> World<A> {
                 self.break_rule(Rule::Recovery, what);
             }
         }
+        let host = &mut self.hosts[index];
+        for record in done.records.iter().filter(|_| host.is_correct) {
+            let within = host.budget.logged(record);
+            if within.is_err() {
+                self.judge(within);
+                break;
+            }
+        }
         self.plan_disk(index);
         self.schedule_turn(index);
     }
@@ -128,6 +136,7 @@ impl<A: Application> World<A> {
                 host.busy = RESTART;
                 host.fresh_until = self.now.after(FRESH);
                 host.efforts = Efforts::new(&self.knobs);
+                host.budget = Budget::new(&self.knobs);
                 let ppm = host.clock.ppm;
                 host.clock = Clock {
                     origin: self.now,

@@ -142,6 +142,8 @@ impl<A: Application> World<A> {
         {
             let fair = self.hosts[index].ledger.says(self.now, &checked);
             self.judge(fair);
+            let least = self.hosts[index].budget.says(&checked);
+            self.judge(least);
             if let Recipients::One(to) = to {
                 let within = self.hosts[index].ledger.gives(self.now, to, &checked);
                 self.judge(within);

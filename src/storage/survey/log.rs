@@ -153,6 +153,7 @@ impl Survey {
             frame_operations_max: usize::MAX,
             batch_bytes_max: usize::MAX,
             batch_frames_max: usize::MAX,
+            frame_macs: 0,
         };
         let reader = RecordReader::new(self.digester.clone(), everything);
         let mut seen = LogSurvey {

@@ -104,13 +104,14 @@ impl Proofs {
         let q_max = (self.window as usize).saturating_mul(PRE_PREPARED_PER_PLACE_MAX);
         message.view > 0
             && message.pre_prepared.len() <= q_max
+            && message.stable_proof.len() <= self.quorum.quorum()
             && message.prepared.iter().all(is_placed)
             && message.prepared.windows(2).all(|pair| pair[0].seq < pair[1].seq)
             && message.pre_prepared.iter().all(is_placed)
             && message.pre_prepared.windows(2).all(ascends)
     }
 
-    /// A quorum of distinct replicas signed the checkpoint, or it is the beginning of time.
+    /// Exactly a quorum of distinct replicas, in their order, signed the checkpoint, or it is the beginning of time.
     fn is_stable(&self, message: &ViewChange) -> bool {
         let claim = message.stable();
         if active(Mutant::StableProofUnchecked) {
@@ -118,9 +119,6 @@ impl Proofs {
         }
         if claim.seq.get() == 0 {
             return claim.digest == Digest::ZERO && message.stable_proof.is_empty();
-        }
-        if message.stable_proof.len() > self.quorum.n() {
-            return false;
         }
         let digest = claim.signed_digest(&self.digester);
         let is_signed = |checkpoint: &SignedCheckpoint| {
@@ -131,12 +129,10 @@ impl Proofs {
             };
             checkpoint.claim() == claim && key.is_some_and(holds)
         };
-        let mut signers = Signers::NONE;
-        message
-            .stable_proof
-            .iter()
-            .all(|c| signers.add(NodeId::new(c.signer)) && is_signed(c))
-            && signers.count() >= self.quorum.quorum()
+        let proof = &message.stable_proof;
+        proof.len() == self.quorum.quorum()
+            && proof.windows(2).all(|pair| pair[0].signer < pair[1].signer)
+            && proof.iter().all(is_signed)
     }
 
     /// Whether a new view is signed by its leader over a quorum of valid view changes of distinct replicas.

@@ -224,3 +224,37 @@ fn a_signer_of_many_checkpoints_takes_the_place_of_its_own_only() {
     backup.checkpoint(0, 1, 'k');
     assert_eq!(backup.checkpoint(3, 1, 'k'), ["stable s1 k by [0, 1, 3]"]);
 }
+
+#[test]
+fn of_what_proves_a_stable_checkpoint_exactly_a_quorum_is_kept_in_order_of_signers() {
+    let [first, second, third, fourth] = [0, 1, 2, 3].map(|node| signed_by(node, 2, 'k'));
+    let invalid = SignedCheckpoint {
+        signature: [5; 64],
+        ..second
+    };
+    let of_others = SignedCheckpoint { signer: 3, ..first };
+    let stranger = SignedCheckpoint { signer: 999, ..first };
+    let other = signed_by(1, 2, 'x');
+    let signers = |proof: &[SignedCheckpoint]| {
+        let mut backup = Bench::new(4, 1);
+        backup.stable(0, proof);
+        let evidence = backup.pbft.evidence();
+        let kept: Vec<u16> = evidence.proof.iter().map(|signed| signed.signer).collect();
+        let is_stable = backup.pbft.stable() == SeqNo::new(2);
+        assert_eq!(is_stable, !kept.is_empty());
+        kept
+    };
+    assert_eq!(signers(&[third, first, second]), [0, 1, 2]);
+    assert_eq!(
+        signers(&[fourth, third, second, first]),
+        [1, 2, 3],
+        "a quorum is enough"
+    );
+    for extra in [invalid, first, of_others, stranger, other] {
+        assert_eq!(signers(&[first, extra, third, fourth]), [0, 2, 3], "{extra:?}");
+    }
+    assert_eq!(signers(&[first, invalid, third]), [0_u16; 0], "too few");
+    assert_eq!(signers(&[first, first, third]), [0_u16; 0], "one twice");
+    let long = [first, second, third, fourth, first];
+    assert_eq!(signers(&long), [0_u16; 0], "more than there are replicas");
+}

@@ -492,6 +492,7 @@ fn host(n: usize, id: NodeId, behaviour: Behaviour, settings: Settings, digester
     let config = PbftConfig {
         window: settings.window,
         pipeline: settings.pipeline,
+        undecided_bytes_max: 64 << 20,
         ..config(n, id.get())
     };
     let quorum = config.quorum;

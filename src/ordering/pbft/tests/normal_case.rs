@@ -322,3 +322,40 @@ fn seven_replicas_prepare_with_four_and_commit_with_five() {
     }
     assert_eq!(backup.commit(6, 1, 'a'), ["decide s1 a"]);
 }
+
+#[test]
+fn a_leader_that_proposes_for_all_places_but_the_next_is_kept_within_its_bytes() {
+    let mut backup = Bench::new(4, 1);
+    backup.pbft.config.undecided_bytes_max = 3 * UNDECIDED_BYTES;
+    for seq in 2..=4 {
+        assert_eq!(backup.proposal(seq, 'a').len(), 2);
+    }
+    assert_eq!(backup.proposal(5, 'a'), ["refused r0 v0 s5 OverBudget"]);
+    backup.decide(1, 'a');
+    assert_eq!(
+        backup.pbft.decided(),
+        SeqNo::new(1),
+        "the next place is always taken"
+    );
+    assert_eq!(backup.proposal(5, 'a'), ["refused r0 v0 s5 OverBudget"]);
+    backup.decide(2, 'a');
+    assert_eq!(backup.proposal(5, 'a').len(), 2, "there is room again");
+    // Another view counts for itself.
+    backup.enter(1, claim(0, '0'), "");
+    assert_eq!(backup.pbft.undecided_bytes, 0);
+}
+
+#[test]
+fn a_correct_leader_keeps_to_half_of_the_bytes_that_others_take() {
+    let mut leader = Bench::new(4, 0);
+    leader.pbft.config.undecided_bytes_max = 3 * UNDECIDED_BYTES;
+    leader.propose('a');
+    assert!(leader.pbft.free_slots() > 0);
+    leader.propose('b');
+    assert_eq!(leader.pbft.free_slots(), 0);
+    for node in [1, 2] {
+        leader.prepare(node, 1, 'a');
+        leader.commit(node, 1, 'a');
+    }
+    assert!(leader.pbft.free_slots() > 0);
+}
