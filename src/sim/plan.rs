@@ -29,11 +29,20 @@ pub enum Profile {
     Twins,
     /// Disks of up to f replicas lose what they acknowledged, or rot; all may crash, be slow or full.
     Disk,
+    /// Nothing is faulty but clients: no leader is replaced because of what they do.
+    Clients,
 }
 
 impl Profile {
     /// Every profile, in the order of a run over all of them.
-    pub const ALL: [Self; 5] = [Self::Net, Self::Byzantine, Self::Crash, Self::Twins, Self::Disk];
+    pub const ALL: [Self; 6] = [
+        Self::Net,
+        Self::Byzantine,
+        Self::Crash,
+        Self::Twins,
+        Self::Disk,
+        Self::Clients,
+    ];
 
     /// The profile's name on the command line.
     #[must_use]
@@ -44,6 +53,7 @@ impl Profile {
             Self::Crash => "crash",
             Self::Twins => "twins",
             Self::Disk => "disk",
+            Self::Clients => "clients",
         }
     }
 }
@@ -524,6 +534,11 @@ impl Plan {
                     knobs.remember_long(&mut dice);
                 }
                 plan.plan_rounds(&mut dice, knobs.timings.timeout, (1, 8));
+            }
+            Profile::Clients => {
+                plan.plan_rogues(&mut dice, &mut knobs);
+                plan.knobs = knobs;
+                return plan;
             }
         }
         plan.knobs = knobs;

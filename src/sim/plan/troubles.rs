@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Fault, Plan, Profile};
+use super::{Fault, Knobs, Plan, Profile};
 use crate::execution::StateRule;
 use crate::sim::Dice;
 use crate::sim::byzantine::Lie;
@@ -34,6 +34,22 @@ impl Plan {
         }
         let rogues = dice.pick(&[0, 0, 1, 2]);
         self.rogues = (0..rogues).map(|_| dice.pick(&Roguery::ALL)).collect();
+    }
+
+    /// Everything is in order but some clients, and so long that every patience would have ended.
+    pub(super) fn plan_rogues(&mut self, dice: &mut Dice, knobs: &mut Knobs) {
+        self.weather = Weather {
+            delay_us: dice.pick(&[(20, 100), (100, 3000)]),
+            ..Weather::calm()
+        };
+        let rogues = dice.between(1, 4);
+        self.rogues = (0..rogues).map(|_| dice.pick(&Roguery::BLAMELESS)).collect();
+        knobs.rogue_clients = self.rogues.len();
+        knobs.timings.fairness = knobs.timings.timeout + dice.millis(500, 3000);
+        self.busy_until = Time::START.after(dice.millis(5000, 20_000));
+        self.calm_from = self.busy_until;
+        self.steady_from = Some(Time::START);
+        self.speculative = (0..self.hosts()).filter(|_| dice.chance(40)).collect();
     }
 
     /// In some runs one of the liars floods the others, beside its other lies.
