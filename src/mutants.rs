@@ -197,6 +197,14 @@ planted! {
     WrongClaimsKept at Disk,
     /// The mark that has it abstain goes before the log holds why.
     AbstentionMarkEarly at Disk,
+    /// A client that has too much pending is refused its lowest frame as well.
+    LowestRefused at Clients,
+    /// A leader is blamed for a frame while it serves the same client's lower ones.
+    QuotaBlamed at Clients,
+    /// A leader is blamed for frames that prove themselves to others only.
+    MacsBlamed at Clients,
+    /// Frames that a replica passes on are answered again.
+    PassedOnAnswered at Byzantine,
 }
 
 #[cfg(feature = "mutants")]

@@ -89,4 +89,6 @@ pub struct SessionCounters {
     pub answers_ignored: u64,
     /// Read-only frames asked again in order.
     pub reads_ordered: u64,
+    /// Frames that were signed because f+1 replicas had asked for it.
+    pub frames_proven: u64,
 }

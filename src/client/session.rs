@@ -416,6 +416,20 @@ impl Session {
             // Passing: the retransmission asks again. One honest leader is enough to say so.
             RefusalReason::Overloaded => {}
             RefusalReason::MustSign if self.prover.has_macs() => self.on_must_sign(from, &mut frame),
+            // One of them is correct, and holds a signature against a leader that does not order the frame.
+            RefusalReason::Unproven => {
+                if believed && !frame.is_signed {
+                    self.counters.frames_proven += 1;
+                    self.sign(&mut frame);
+                    self.send_to_all(&mut frame);
+                }
+            }
+            RefusalReason::OrderedOnly => {
+                if believed && frame.mode == Mode::Unordered {
+                    frame.timeout = Time::START;
+                    self.next_timeout = Some(Time::START);
+                }
+            }
             _ if believed => {
                 self.live -= 1;
                 self.fail(frame.calls.into_tokens(), CallError::Refused(reason));
@@ -531,5 +545,7 @@ fn to_reason(reason: ArchivedRefusalReason) -> RefusalReason {
         ArchivedRefusalReason::Overloaded => RefusalReason::Overloaded,
         ArchivedRefusalReason::Stale => RefusalReason::Stale,
         ArchivedRefusalReason::MustSign => RefusalReason::MustSign,
+        ArchivedRefusalReason::Unproven => RefusalReason::Unproven,
+        ArchivedRefusalReason::OrderedOnly => RefusalReason::OrderedOnly,
     }
 }

@@ -34,6 +34,10 @@ pub enum RefusalReason {
     Stale,
     /// After a disputed MAC this client has to sign.
     MustSign,
+    /// The leader does not order this frame, and only a signature is held against a leader: it is to be sent once more, signed.
+    Unproven,
+    /// The cluster does not answer reads beside the order.
+    OrderedOnly,
 }
 
 /// What a replica answers to a client.

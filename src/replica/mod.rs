@@ -63,7 +63,7 @@ use crate::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, Quorum, SeqNo, Time,
 use crate::view_transfer::ViewTransferProtocol;
 use abstention::Abstention;
 use disputes::Disputes;
-use forwarding::PassedOn;
+use forwarding::{OVERDUE, PassedOn};
 use judgements::Judgements;
 use timers::Timers;
 use transfer::Transfers;
@@ -150,6 +150,8 @@ pub struct Replica<S: Stack> {
     /// Frames on their way to the leader: their clients have lost patience with it.
     forward: Vec<Frame>,
     passed_on: PassedOn,
+    /// What is pending was shared, and nothing was executed since.
+    shares: bool,
     timers: Timers,
     outbox: Outbox,
     /// Effects in the order of the log positions they wait for.
@@ -203,6 +205,7 @@ impl<S: Stack> Replica<S> {
             pool,
             forward: Vec::new(),
             passed_on: PassedOn::default(),
+            shares: false,
             timers,
             outbox: Outbox::new(next_lsn),
             held: VecDeque::new(),
@@ -218,18 +221,44 @@ impl<S: Stack> Replica<S> {
         }
     }
 
-    /// A client's frame arrived, checked by preprocessing.
+    /// A client's frame arrived by its own link, checked by preprocessing. What it costs to answer is its client's own.
     pub fn on_frame(&mut self, now: Time, frame: Frame) {
         let key = frame.key();
-        // A client sends to the leader alone until it loses patience with it.
-        let leads = self.ordering.is_leading();
-        // What is pending when a view begins is passed on then.
-        let passes_on = !leads
+        match self.offer(now, frame, true) {
+            Offer::Queued | Offer::Duplicate => {
+                if self.asks_for_proof(now, key) {
+                    self.ask_for_proof(key);
+                }
+            }
+            Offer::AlreadyDecided if active(Mutant::ReplyAgainSkipped) => {}
+            Offer::AlreadyDecided => self.actions.push(Action::ReplyAgain(key)),
+            Offer::Stale => self.refuse(key, RefusalReason::Stale),
+            Offer::OverQuota => self.refuse(key, RefusalReason::Overloaded),
+        }
+    }
+
+    /// A frame that another replica passed on arrived, checked by preprocessing. Its client hears nothing of it: a faulty replica could pass
+    /// on without end what others would have to answer, and send its answers to clients itself.
+    pub fn on_passed_on(&mut self, now: Time, frame: Frame) {
+        let key = frame.key();
+        let offer = self.offer(now, frame, false);
+        if offer == Offer::AlreadyDecided && active(Mutant::PassedOnAnswered) {
+            self.actions.push(Action::ReplyAgain(key));
+        }
+    }
+
+    /// Takes a frame into the pool, and has it passed on to the leader: a client sends to the leader alone until it loses patience with it.
+    fn offer(&mut self, now: Time, frame: Frame, is_own: bool) -> Offer {
+        let key = frame.key();
+        // What is pending when a view begins is passed on then; what waits behind a lower frame of its client leaves the way to that.
+        let passes_on = !self.ordering.is_leading()
             && self.phase() == ExecutionPhase::OrderProtocol
-            && self.forward.len() < FORWARDED_FRAMES_MAX;
+            && self.forward.len() < FORWARDED_FRAMES_MAX
+            && !self.pool.waits_for_lower(now, key, OVERDUE);
         let forwarded = passes_on.then(|| frame.clone());
         let offer = self.pool.offer(now, frame);
-        if matches!(offer, Offer::Queued | Offer::Duplicate)
+        let is_new = offer == Offer::Queued || (offer == Offer::Duplicate && is_own);
+        if is_new
             && let Some(frame) = forwarded
             && self.passed_on.may_pass(now, key)
         {
@@ -238,11 +267,10 @@ impl<S: Stack> Replica<S> {
         match offer {
             Offer::Queued => self.counters.frames_queued += 1,
             Offer::Duplicate => self.counters.frames_duplicate += 1,
-            Offer::AlreadyDecided if active(Mutant::ReplyAgainSkipped) => {}
-            Offer::AlreadyDecided => self.actions.push(Action::ReplyAgain(key)),
-            Offer::Stale => self.refuse(key, RefusalReason::Stale),
-            Offer::OverQuota => self.refuse(key, RefusalReason::Overloaded),
+            Offer::AlreadyDecided | Offer::Stale | Offer::OverQuota => {}
         }
+        self.counters.frames_crowded_out = self.pool.crowded_out();
+        offer
     }
 
     /// A replica's pre-prepare arrived, its frames checked by preprocessing.
@@ -275,6 +303,7 @@ impl<S: Stack> Replica<S> {
         }
         self.view_transfer.on_executed(now, operations);
         if operations > 0 {
+            self.shares = false;
             self.transfers.donations.on_served(now);
         }
         self.counters.operations_executed += operations as u64;
@@ -334,9 +363,12 @@ impl<S: Stack> Replica<S> {
         self.go_on_with_transfers(now);
         self.consider_abstention();
         self.forward_frames();
-        let oldest = self.pool.oldest_pending_since();
+        if self.is_executing() {
+            self.view_transfer.on_executing(now);
+        }
+        let waiting = self.pool.waiting(now);
         self.view_transfer
-            .on_pending_changed(now, oldest, &mut self.outbox);
+            .on_pending_changed(now, waiting, &mut self.outbox);
         if !self.outbox.is_empty() {
             self.carry_out(now);
         }
@@ -475,7 +507,8 @@ impl<S: Stack> Replica<S> {
                     self.actions.push(Action::FellBehind { stable });
                 }
                 Effect::Image(task) => self.actions.push(Action::Image(task)),
-                Effect::SharePending => self.share_pending(),
+                Effect::SharePending => self.share_pending(now),
+                Effect::UrgePending(long) => self.urge_pending(now, long),
                 asks @ (Effect::LeaveView(_) | Effect::EnterView(_)) => asked.push(asks),
             }
         }
@@ -534,6 +567,7 @@ impl<S: Stack> Replica<S> {
         self.carry_out(now);
         self.pool.return_in_flight();
         self.forward.clear();
+        self.shares = false;
         self.settle_disputes();
         if !self.ordering.is_leading() {
             self.forward = self.pending_frames();
@@ -557,6 +591,12 @@ impl<S: Stack> Replica<S> {
                 self.refuse(key, RefusalReason::MustSign);
             }
         }
+    }
+
+    /// Whether there is something to execute that was decided.
+    fn is_executing(&self) -> bool {
+        let is_whole = self.transfers.awaiting.is_none() && self.transfers.fed.is_none();
+        is_whole && self.transfers.released > self.executed
     }
 
     /// Which protocol is at work.

@@ -34,8 +34,10 @@ pub(crate) struct FromReplica {
 /// Preprocessing → consensus.
 #[derive(Debug)]
 pub(crate) enum Checked {
-    /// An ordered frame, authentic.
+    /// An ordered frame, authentic, by its client's link.
     Frame(Frame),
+    /// The same, passed on by another replica.
+    PassedOn(Frame),
     /// A pre-prepare whose frames are sound.
     Proposal { from: NodeId, proposal: Box<Proposal> },
     /// A client whose MAC for this replica failed in a proposal.

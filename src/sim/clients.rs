@@ -15,6 +15,9 @@ use crate::types::{ClientId, Epoch, FrameSeq, NodeId, Quorum};
 /// What a frame of one write takes beside the value, and more.
 const FRAME_SLACK_BYTES: usize = 512;
 
+/// Frames of reads in one flood, to each replica.
+const READS: u64 = 32;
+
 /// The number of every client's first frame.
 const FIRST_SEQUENCE: u64 = 1000;
 
@@ -220,7 +223,7 @@ impl Rogue {
                 out.extend(backups.into_iter().map(|node| (node, message.clone())));
             }
             Roguery::ReadFlood => {
-                for _ in 0..self.flood_frames {
+                for _ in 0..READS {
                     let sequence = self.sequence();
                     let message = self.reads(sequence);
                     out.extend(all.iter().map(|node| (*node, message.clone())));

@@ -346,7 +346,7 @@ impl<A: Application> SimReplica<A> {
             &mut self.checker,
             (&checked, message),
             |told| match told {
-                Ok(FromPeer::Frame(frame)) => replica.on_frame(now, frame),
+                Ok(FromPeer::Frame(frame)) => replica.on_passed_on(now, frame),
                 Ok(FromPeer::Disputed(client)) => replica.on_disputed(client),
                 Ok(FromPeer::Proposal(proposal)) => replica.on_proposal(now, from, proposal),
                 Ok(FromPeer::Batch(batch)) => replica.on_batch(now, from, batch),

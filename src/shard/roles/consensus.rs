@@ -211,6 +211,7 @@ impl<S: Stack> ConsensusRole<S> {
                 any = true;
                 match checked {
                     Checked::Frame(frame) => self.replica.on_frame(now, frame),
+                    Checked::PassedOn(frame) => self.replica.on_passed_on(now, frame),
                     Checked::Proposal { from, proposal } => self.replica.on_proposal(now, from, *proposal),
                     Checked::Disputed(client) => self.replica.on_disputed(client),
                     Checked::Batch { from, batch } => self.replica.on_batch(now, from, *batch),

@@ -22,13 +22,17 @@ impl<A: Application> World<A> {
         if !host.is_correct {
             return;
         }
-        let (pool, limits) = (host.sim.replica.pool(), self.knobs.pool);
-        let frames_max = limits.frames_per_client * self.knobs.clients();
+        let (pool, limits, sizes) = (host.sim.replica.pool(), self.knobs.pool, self.knobs.limits);
+        // Each client may have one frame more than there is room for, and what is proposed comes on top.
+        let (clients, proposals) = (self.knobs.clients(), self.knobs.pipeline);
+        let frames_max = (limits.frames_per_client + 1) * clients + proposals * sizes.batch_frames_max;
+        let bytes_max =
+            limits.bytes_max + clients * sizes.frame_bytes_max + proposals * sizes.batch_bytes_max;
         let (frames, bytes) = (pool.pending_frames(), pool.pending_bytes());
         let held = host.sim.replica.held_effects();
         // What arrives is looked at only while less waits; looking at it adds a few effects per place.
         let held_max = self.knobs.held_effects_max() + 8 * self.knobs.window as usize + 64;
-        if frames > frames_max || bytes > limits.bytes_max || held > held_max {
+        if frames > frames_max || bytes > bytes_max || held > held_max {
             let what = format!("host {index} holds {frames} frames, {bytes} bytes, {held} effects");
             self.judge(Err((Rule::Memory, what)));
         }
