@@ -205,6 +205,14 @@ planted! {
     MacsBlamed at Clients,
     /// Frames that a replica passes on are answered again.
     PassedOnAnswered at Byzantine,
+    /// Frames that are proposed again are answered again.
+    RepeatsAnswered at Byzantine,
+    /// Clients have as many reads wait as they like.
+    ReadsUnlimited at Clients,
+    /// One client's reads go before all others'.
+    ReadsUnfair at Clients,
+    /// Reads beside the order are answered whether they are enabled or not.
+    ReadsUnasked at Clients,
 }
 
 #[cfg(feature = "mutants")]

@@ -29,6 +29,8 @@ enum Byzantine {
     CorruptChunks,
     /// Offers its state to a replica that catches up, and sends nothing.
     StallTransfer,
+    /// Passes on frames that were decided long ago, to have others answer them again.
+    ReplayReplies,
 }
 
 impl Byzantine {
@@ -47,6 +49,7 @@ impl Byzantine {
             Self::Silent => Lie::Silent,
             Self::Slow => Lie::Slow,
             Self::Corrupt => Lie::WrongDigests,
+            Self::ReplayReplies => Lie::ReplayReplies,
             Self::CorruptChunks | Self::StallTransfer => return None,
         })
     }
@@ -143,7 +146,7 @@ impl Demo {
             app: self.app,
             agreement: Agreement {
                 client_auth: self.auth,
-                unordered: self.unordered,
+                unordered: self.unordered || self.relaxed,
                 ..Agreement::default()
             },
             tuning: ClientTuning {

@@ -44,7 +44,7 @@ pub struct AnswerRule {
 }
 
 impl AnswerRule {
-    /// The rule of a cluster in which linearizable reads beside the order are enabled or not, for a client that wants
+    /// The rule of a cluster in which reads beside the order are enabled or not, for a client that wants
     /// its reads at this level. The reasons stand with [`Session`](super::Session).
     #[must_use]
     pub fn new(quorum: Quorum, unordered: bool, reads: ReadLevel) -> Self {
@@ -54,9 +54,9 @@ impl AnswerRule {
                 _ => quorum.weak(),
             },
             unordered: match (reads, unordered) {
-                (ReadLevel::Relaxed, _) => Some(quorum.weak()),
+                (_, false) => None,
+                (ReadLevel::Relaxed, true) => Some(quorum.weak()),
                 (ReadLevel::Linearizable, true) => Some(quorum.quorum()),
-                (ReadLevel::Linearizable, false) => None,
             },
         }
     }

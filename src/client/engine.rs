@@ -181,6 +181,7 @@ impl Engine {
         let limits = WireLimits {
             record_bytes_max: 4 * cluster.agreement.frame_bytes_max + (1 << 16),
             queue_bytes_max: 256 << 20,
+            queues_bytes_max: usize::MAX,
             backlog_bytes_max: 16 << 20,
         };
         let role = EngineRole {

@@ -18,6 +18,8 @@ mod image;
 mod keyed_part;
 mod partitioned;
 mod parts;
+mod read_queue;
+mod resends;
 mod single;
 mod spares;
 pub mod speculative;
@@ -36,6 +38,8 @@ pub use image::{CheckpointImage, ImageChunk, ImageError, ImageHead, ImageIndex, 
 pub use keyed_part::KeyedPart;
 pub use partitioned::{PARTS, Partitioned, PartitionedStore};
 pub use parts::{Parts, PartsSnapshot};
+pub use read_queue::{READ_SHARE_PERCENT, ReadLimits, ReadQueue};
+pub use resends::Resends;
 pub use single::{FRAME_RESULT_BYTES_MAX, SingleThreaded};
 pub use spares::Room;
 pub use speculative::Speculative;

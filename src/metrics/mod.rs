@@ -73,6 +73,12 @@ counters!(
     shard_turns,
     /// Times a data shard went to sleep.
     shard_parks,
+    /// Reads beside the order that were refused: their client, or all together, had too many waiting.
+    reads_refused,
+    /// Cached replies that were not sent again: their client had asked for too many.
+    resends_refused,
+    /// Replies dropped because their client took messages too slowly; it asks again.
+    replies_dropped,
 );
 
 /// How far a replica is, in numbers that change all the time.

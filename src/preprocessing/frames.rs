@@ -3,7 +3,8 @@ use bytes::Bytes;
 use super::{ClientAuth, ClientDirectory};
 use crate::crypto::{BatchVerifier, Digester, Domain};
 use crate::messages::archived::ArchivedAuthenticator;
-use crate::messages::{Frame, FrameError, FrameKey, RefusalReason};
+use crate::messages::{Frame, FrameError, FrameKey, Mode, RefusalReason};
+use crate::mutants::{Mutant, active};
 use crate::types::{ClientId, NodeId};
 
 /// The sizes that every replica of a cluster agrees on: what one accepts, all accept.
@@ -64,11 +65,14 @@ pub enum FrameRefusal {
     /// The replica that passed it on had so many signatures verified already that this one is not.
     #[error("the replica that passed it on may not have more signatures verified now")]
     OverBudget,
+    /// A read beside the order, where none are answered.
+    #[error("the cluster answers no reads beside the order")]
+    OrderedOnly,
 }
 
 impl FrameRefusal {
     /// Every kind, each at the place [`index`](Self::index) tells.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Malformed,
         Self::TooLong,
         Self::OperationCount,
@@ -80,6 +84,7 @@ impl FrameRefusal {
         Self::Mac,
         Self::MustSign,
         Self::OverBudget,
+        Self::OrderedOnly,
     ];
 
     /// The names of the counters, by [`index`](Self::index).
@@ -95,6 +100,7 @@ impl FrameRefusal {
         "frame_refused_mac",
         "frame_refused_must_sign",
         "frame_refused_over_budget",
+        "frame_refused_ordered_only",
     ];
 
     /// The place of this kind in [`FrameRefusal::ALL`] and [`FrameRefusal::NAMES`].
@@ -115,6 +121,7 @@ impl FrameRefusal {
             }
             Self::MustSign => RefusalReason::MustSign,
             Self::OverBudget => RefusalReason::Overloaded,
+            Self::OrderedOnly => RefusalReason::OrderedOnly,
         }
     }
 }
@@ -185,6 +192,8 @@ pub struct FrameChecker {
     node: NodeId,
     replicas: usize,
     auth: ClientAuth,
+    /// Whether reads beside the order are answered.
+    reads: bool,
     pub(super) limits: CheckerLimits,
     pub(super) digester: Digester,
     directory: ClientDirectory,
@@ -217,6 +226,7 @@ impl FrameChecker {
             node,
             replicas,
             auth,
+            reads: false,
             limits,
             digester,
             directory,
@@ -228,6 +238,13 @@ impl FrameChecker {
             disputed: Vec::new(),
             effort: Effort::default(),
         }
+    }
+
+    /// Lets reads beside the order pass if the cluster answers them.
+    #[must_use]
+    pub fn with_reads(mut self, reads: bool) -> Self {
+        self.reads = reads;
+        self
     }
 
     /// What the proposal, or the frames passed on, that were checked last have cost.
@@ -394,6 +411,9 @@ impl FrameChecker {
             && key.client != client
         {
             return refuse(FrameRefusal::WrongClient);
+        }
+        if frame.mode() == Mode::Unordered && !self.reads && !active(Mutant::ReadsUnasked) {
+            return refuse(FrameRefusal::OrderedOnly);
         }
         let has_macs = matches!(frame.archived().authenticator, ArchivedAuthenticator::Macs(_));
         if let Some(keys) = self.directory.get(key.client) {

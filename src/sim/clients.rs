@@ -33,9 +33,9 @@ pub(super) fn session(client: u32, knobs: &Knobs) -> Session {
         answers: AnswerRule::new(
             Quorum::of(knobs.replicas).expect("a simulated cluster has a valid size"),
             knobs.unordered,
-            match knobs.unordered {
-                true => ReadLevel::Linearizable,
-                false => ReadLevel::Relaxed,
+            match knobs.relaxed {
+                false => ReadLevel::Linearizable,
+                true => ReadLevel::Relaxed,
             },
         ),
         authentication: match knobs.auth {

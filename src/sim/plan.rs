@@ -81,6 +81,8 @@ pub struct Knobs {
     pub pool: PoolLimits,
     /// Whether reads beside the order are linearizable: they, and ordered operations, take a quorum of equal answers.
     pub unordered: bool,
+    /// Whether clients ask for reads beside the order that may be old.
+    pub relaxed: bool,
     /// How clients prove their frames.
     pub auth: ClientAuth,
     /// Frames of one client under way.
@@ -129,6 +131,7 @@ impl Knobs {
                 bytes_max: 256 << 10,
             },
             unordered: false,
+            relaxed: false,
             auth: ClientAuth::Mac,
             frames_in_flight: 8,
             turn_us: (1, 20),
@@ -471,6 +474,7 @@ impl Plan {
         knobs.lighten(&mut Dice::new(!seed));
         let mut others = Dice::new(seed.rotate_left(32) ^ !(profile as u64));
         knobs.verify_little(&mut others);
+        knobs.relaxed = others.chance(30);
         // Some runs are dense, and some are long with much quiet in between.
         let busy_ms = dice.pick(&[(200, 4000), (200, 4000), (4000, 60_000), (60_000, 3_600_000)]);
         let busy_until = Time::START.after(dice.millis(busy_ms.0, busy_ms.1));

@@ -11,7 +11,7 @@ use super::stack::{AnyExecutor, SimStack};
 use super::{Dice, Knobs};
 use crate::crypto::{Digester, Given, verdicts_given};
 use crate::decision_log::ChainedLog;
-use crate::execution::{Application, ExecutionEvent, Executor};
+use crate::execution::{Application, ExecutionEvent, Executor, ReadLimits, ReadQueue, Resends};
 use crate::log_transfer::RangedLogTransfer;
 use crate::messages::{
     Batch, Checked, CheckpointClaim, ClientReply, ENVELOPE_BYTES, Envelope, Frame, FrameKey, Kind, Mode,
@@ -19,7 +19,9 @@ use crate::messages::{
 };
 use crate::net::hello::Peer;
 use crate::ordering::pbft::{Pbft, PbftConfig};
-use crate::preprocessing::{Expectations, FrameChecker, FrameRefusal, FromPeer, ProposalGate, RequestPool};
+use crate::preprocessing::{
+    Expectations, FrameChecker, FrameRefusal, FromPeer, PoolLimits, ProposalGate, RequestPool,
+};
 use crate::protocol::{Recipients, Record};
 use crate::replica::{Action, Protocols, Replica, ReplicaSettings};
 use crate::state_transfer::ImageTask;
@@ -33,6 +35,21 @@ use crate::view_transfer::pbft::{PbftViewChange, ViewChangeConfig};
 const BACKGROUND_BYTES: usize = 64 << 10;
 /// Room for a view change of each replica in a record, beside the batches.
 const RECORD_BYTES_PER_REPLICA: usize = 24 << 10;
+
+/// Reads beside the order that are executed in one turn, but for those of the last frame.
+const TURN_READS: u64 = 32;
+
+fn read_limits(knobs: &Knobs) -> ReadLimits {
+    let PoolLimits {
+        frames_per_client,
+        bytes_per_client,
+        bytes_max,
+    } = knobs.pool;
+    ReadLimits {
+        burst: TURN_READS,
+        ..ReadLimits::of_pool(frames_per_client, bytes_per_client, bytes_max)
+    }
+}
 
 /// What a replica did in one turn, in order.
 pub(super) enum Said {
@@ -71,6 +88,14 @@ pub(super) enum Said {
         /// Its view when the turn began, and whether it asked for decisions that it lacked.
         expected: (View, bool),
     },
+    /// A read beside the order waits, and all that wait have so many bytes.
+    ReadWaits {
+        client: ClientId,
+        operations: u64,
+        bytes: usize,
+    },
+    /// The first read of a client that waits is executed.
+    Read(ClientId),
     /// A state from others replaced the replica's own.
     Installed(CheckpointClaim),
     /// A decision was executed wrongly.
@@ -125,6 +150,12 @@ pub(super) struct SimReplica<A: Application> {
     pub over_budget: u64,
     pub replica: Replica<SimStack<A>>,
     executor: AnyExecutor,
+    reads: ReadQueue,
+    resends: Resends,
+    /// Reads that were refused.
+    pub reads_refused: u64,
+    /// Operations that were executed in order in this turn.
+    ordered: u64,
     events: Vec<ExecutionEvent>,
     inbox: VecDeque<(Peer, Bytes)>,
     has_background: bool,
@@ -233,13 +264,18 @@ impl<A: Application> SimReplica<A> {
                 knobs.limits,
                 digester,
                 directory,
-            ),
+            )
+            .with_reads(knobs.unordered),
             gate: ProposalGate::with_limits(knobs.replicas, expectations.clone(), knobs.gate),
             expectations,
             expected,
             over_budget: 0,
             replica,
             executor,
+            reads: ReadQueue::new(knobs.clients(), read_limits(knobs)),
+            resends: Resends::new(knobs.clients()),
+            reads_refused: 0,
+            ordered: 0,
             events: Vec::new(),
             inbox: VecDeque::new(),
             // What the restart allows is done in the first turn.
@@ -258,7 +294,7 @@ impl<A: Application> SimReplica<A> {
 
     /// Whether a turn would find work at once.
     pub fn has_work(&self) -> bool {
-        self.has_background || !self.inbox.is_empty() || self.executor.has_work()
+        self.has_background || !self.inbox.is_empty() || self.executor.has_work() || !self.reads.is_empty()
     }
 
     /// The claim for the state as it is.
@@ -301,6 +337,7 @@ impl<A: Application> SimReplica<A> {
                 self.act(now, world, action, said);
             }
         }
+        self.read(said);
         self.executor.keep_images(!self.disk.is_writing_image());
         self.expected = (self.replica.view(), self.replica.asks_for_decisions());
         self.expectations.tell(self.expected.0, self.expected.1);
@@ -392,9 +429,33 @@ impl<A: Application> SimReplica<A> {
         match frame.mode() {
             Mode::Ordered => self.replica.on_frame(now, frame),
             Mode::Unordered => {
-                self.executor.execute_unordered(&frame, &mut self.events);
-                self.report_unordered(said);
+                let (key, operations) = (frame.key(), frame.operation_count() as u64);
+                if !self.reads.offer(frame) {
+                    self.reads_refused += 1;
+                    return Self::refuse(key.client, Some(key), FrameRefusal::OverBudget, said);
+                }
+                said.push(Said::ReadWaits {
+                    client: key.client,
+                    operations,
+                    bytes: self.reads.bytes(),
+                });
             }
+        }
+    }
+
+    /// Executes some reads beside the order: work is counted in operations.
+    fn read(&mut self, said: &mut Vec<Said>) {
+        let order_waits = std::mem::take(&mut self.ordered) > 0;
+        let mut left = TURN_READS;
+        while left > 0
+            && let Some(frame) = self.reads.next(order_waits)
+        {
+            let (client, operations) = (frame.key().client, frame.operation_count() as u64);
+            said.push(Said::Read(client));
+            self.executor.execute_unordered(&frame, &mut self.events);
+            self.reads.spent(client, operations, order_waits);
+            self.report_unordered(said);
+            left = left.saturating_sub(operations);
         }
     }
 
@@ -426,7 +487,16 @@ impl<A: Application> SimReplica<A> {
                 self.report(now, world, said);
             }
             Action::ReplyAgain(key) => {
+                let first = self.events.len();
                 self.executor.reply_again(key, &mut self.events);
+                let resent = self.events[first..].iter();
+                let bytes = resent.map(|event| match event {
+                    ExecutionEvent::Reply { body, .. } => body.len(),
+                    _ => 0,
+                });
+                if !self.resends.may_send(now, key.client, bytes.sum()) {
+                    self.events.truncate(first);
+                }
                 self.report(now, world, said);
             }
             Action::Log { lsn, record } => self.disk.append(world, lsn, record),
@@ -478,6 +548,7 @@ impl<A: Application> SimReplica<A> {
     fn install(&mut self, now: Time, world: Time, seq: SeqNo, said: &mut Vec<Said>) {
         self.executor.settle(&mut self.events);
         self.report(now, world, said);
+        self.reads.clear();
         let chunks = self.disk.image_chunks(seq);
         let read = chunks
             .iter()
@@ -506,6 +577,8 @@ impl<A: Application> SimReplica<A> {
                 }
                 ExecutionEvent::Executed { seq, operations } => {
                     self.replica.on_executed(now, seq, operations);
+                    self.ordered += operations as u64;
+                    self.reads.spent_on_order(operations as u64);
                     said.push(Said::Executed { seq, operations });
                 }
                 ExecutionEvent::Checkpoint(taken) => {

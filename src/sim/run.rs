@@ -186,7 +186,7 @@ fn drive(plan: &Plan, world: &mut World<SmallKv>) {
 fn judge_history(plan: &Plan, world: &mut World<SmallKv>) {
     let mut histories: BTreeMap<Vec<u8>, Vec<Operation>> = BTreeMap::new();
     for call in &world.calls {
-        let Some((key, operation)) = read_call(call, plan.knobs.unordered) else {
+        let Some((key, operation)) = read_call(call, plan.knobs.unordered && plan.knobs.relaxed) else {
             let what = format!("{call:?} has a result that no such operation gives");
             return world.break_rule(Rule::Linearizability, what);
         };
@@ -209,12 +209,12 @@ fn judge_history(plan: &Plan, world: &mut World<SmallKv>) {
 }
 
 /// The key of a call and what it did, if that belongs to the history; `None` when the result is none of its kind.
-fn read_call(call: &Call, unordered: bool) -> Option<(Vec<u8>, Option<Operation>)> {
+fn read_call(call: &Call, relaxed: bool) -> Option<(Vec<u8>, Option<Operation>)> {
     let (kind, rest) = call.operation.split_first()?;
     let (length, rest) = rest.split_first_chunk::<2>()?;
     let (key, value) = rest.split_at(usize::from(u16::from_le_bytes(*length)));
     // Relaxed reads may be stale: they are no part of the order.
-    let is_linearizable = unordered || call.mode == Mode::Ordered;
+    let is_linearizable = !relaxed || call.mode == Mode::Ordered;
     let Some(from) = call.from.filter(|_| is_linearizable) else {
         return Some((key.to_vec(), None));
     };

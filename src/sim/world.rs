@@ -16,7 +16,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::byzantine::Liar;
-use super::checker::{Agreement, Donors, Efforts, Lasting, Ledger, Rule, Violation};
+use super::checker::{Agreement, Charges, Donors, Efforts, Lasting, Ledger, Rule, Violation};
 use super::clients::{Rogue, session};
 use super::disk::Platter;
 use super::keys::CLUSTER;
@@ -28,9 +28,9 @@ use super::{Dice, Knobs};
 use crate::client::{CallError, Outcome, Output, Session};
 use crate::crypto::remember_verdicts;
 use crate::execution::Application;
-use crate::messages::{Checked, ENVELOPE_BYTES, Mode, RequestFrame, SystemMessage};
+use crate::messages::{Checked, FrameKey, Mode, RequestFrame, SystemMessage};
 use crate::net::hello::Peer;
-use crate::types::{Lsn, NodeId, Time};
+use crate::types::{FrameSeq, Lsn, NodeId, Time};
 use events::{Event, Planned};
 pub(super) use host::Host;
 use host::{Clock, Tampering};
@@ -99,6 +99,12 @@ pub(super) struct World<A: Application> {
     speculates: Vec<bool>,
 }
 
+/// The number of a client's frame, if it is one.
+fn sequence_of(message: &Bytes) -> Option<FrameSeq> {
+    let frame = Checked::<RequestFrame>::body_of(message).ok()?;
+    frame.open_body().ok().map(|body| body.sequence())
+}
+
 impl<A: Application> World<A> {
     /// The world of a plan, with no calls yet.
     pub fn new(plan: &Plan, make_executor: ExecutorMaker) -> Self {
@@ -128,6 +134,7 @@ impl<A: Application> World<A> {
                     copy: None,
                     ledger: Ledger::new(node.index(), &knobs).steady_from(plan.steady_from),
                     efforts: Efforts::new(&knobs),
+                    charges: Charges::new(&knobs),
                     donors: Donors::new(node.index(), knobs.replicas),
                     is_wrong: false,
                     liar: lies.map(|(_, lies)| Liar::new(node, lies, &knobs, dice.split())),
@@ -340,6 +347,12 @@ impl<A: Application> World<A> {
                 self.send_to_node(host, lie.to, &lie.message, lie.later);
             }
         }
+        if let Peer::Client(client) = from
+            && let Some(sequence) = sequence_of(&message)
+        {
+            let now = self.now;
+            self.hosts[host].charges.asks(now, FrameKey { client, sequence });
+        }
         self.hosts[host].sim.receive(from, message);
         self.schedule_turn(host);
     }
@@ -404,7 +417,7 @@ impl<A: Application> World<A> {
         for output in outputs {
             match output {
                 Output::Send { to, message } => {
-                    if let Ok(frame) = Checked::<RequestFrame>::new(message.slice(ENVELOPE_BYTES..))
+                    if let Ok(frame) = Checked::<RequestFrame>::body_of(&message)
                         && let Ok(body) = frame.open_body()
                     {
                         let sequence = body.sequence().get();

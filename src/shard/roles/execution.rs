@@ -1,19 +1,20 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::Role;
-use crate::execution::{ExecutionEvent, Executor};
-use crate::messages::ClientReply;
-use crate::metrics::Metrics;
+use crate::execution::{ExecutionEvent, Executor, ReadLimits, ReadQueue, Resends};
+use crate::messages::{ClientReply, FrameKey, RefusalReason};
+use crate::metrics::{Metrics, count};
 use crate::shard::crew::Crew;
 use crate::shard::lanes::{Done, Inlet, Outgoing, Outlet, Work, any_blocked};
 use crate::shard::reactor::Reactor;
 use crate::storage::StorageError;
 use crate::storage::keeper::KeeperHandle;
-use crate::types::{ClusterId, Epoch, Time};
+use crate::types::{ClientId, ClusterId, Epoch, Time, View};
 
 /// Chunks of an image read in one step.
 const STEP_CHUNKS: usize = 2;
@@ -26,7 +27,7 @@ const STEP_BACKGROUND_BYTES: usize = 128 * 1024;
 pub(crate) struct ExecutionLanes {
     /// Decisions and resends, from consensus.
     pub decisions: Inlet<Work>,
-    /// Read-only frames, from each preprocess role; and tools' questions.
+    /// Read-only frames, from each preprocess role, on their way into the queue of reads; and tools' questions.
     pub unordered: Vec<Inlet<Work>>,
     /// What was done, to consensus.
     pub done: Outlet<Done>,
@@ -34,9 +35,18 @@ pub(crate) struct ExecutionLanes {
     pub replies: Vec<Outlet<Outgoing>>,
 }
 
+/// How long reads beside the order are executed in one step, but for the last one.
+const STEP_READ_NANOS: u64 = 200_000;
+
+fn nanos_since(begin: Instant) -> u64 {
+    u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Executes decisions and answers clients.
 pub(crate) struct ExecutionRole<E: Executor> {
     executor: E,
+    reads: ReadQueue,
+    resends: Resends,
     lanes: ExecutionLanes,
     cluster: ClusterId,
     epoch: Epoch,
@@ -54,6 +64,7 @@ pub(crate) struct ExecutionRole<E: Executor> {
 impl<E: Executor> ExecutionRole<E> {
     pub fn new(
         executor: E,
+        (clients, read_limits): (usize, ReadLimits),
         lanes: ExecutionLanes,
         keeper: Option<KeeperHandle>,
         crew: Option<Crew>,
@@ -62,6 +73,8 @@ impl<E: Executor> ExecutionRole<E> {
     ) -> Self {
         Self {
             executor,
+            reads: ReadQueue::new(clients, read_limits),
+            resends: Resends::new(clients),
             lanes,
             cluster,
             epoch,
@@ -80,26 +93,80 @@ impl<E: Executor> ExecutionRole<E> {
         self.lanes.done.is_blocked() || replies
     }
 
-    fn work(&mut self, work: Work) {
+    fn work(&mut self, now: Time, work: Work) {
         match work {
             Work::Decision(decision) => {
+                let begin = Instant::now();
                 self.executor.execute(&decision, &mut self.events);
+                self.reads.spent_on_order(nanos_since(begin));
                 self.has_background = true;
             }
             Work::Install(chunks) => {
                 self.executor.settle(&mut self.events);
                 self.installing = Some(chunks);
+                self.reads.clear();
             }
             // Other replicas answer while the state is being replaced.
             Work::Unordered(_) | Work::Digest(_) if self.installing.is_some() => {}
-            Work::Unordered(frame) => self.executor.execute_unordered(&frame, &mut self.events),
-            Work::ReplyAgain(key) => self.executor.reply_again(key, &mut self.events),
+            Work::Unordered(frame) => {
+                let key = frame.key();
+                if !self.reads.offer(frame) {
+                    count(&self.metrics.counters.reads_refused);
+                    self.refuse(key);
+                }
+            }
+            Work::ReplyAgain(key) => self.reply_again(now, key),
             Work::Digest(answer) => {
                 self.executor.settle(&mut self.events);
                 // Nobody waiting for it any more is fine.
                 let _ = answer.send(self.executor.digest_now());
             }
         }
+    }
+
+    /// Sends a cached reply once more, if its client may have so many.
+    fn reply_again(&mut self, now: Time, key: FrameKey) {
+        let first = self.events.len();
+        self.executor.reply_again(key, &mut self.events);
+        let resent = self.events[first..].iter();
+        let bytes = resent.map(|event| match event {
+            ExecutionEvent::Reply { body, .. } => body.len(),
+            _ => 0,
+        });
+        if !self.resends.may_send(now, key.client, bytes.sum()) {
+            count(&self.metrics.counters.resends_refused);
+            self.events.truncate(first);
+        }
+    }
+
+    fn refuse(&mut self, key: FrameKey) {
+        let (reason, view) = (RefusalReason::Overloaded, View::ZERO);
+        let message = ClientReply::refusal(self.cluster, self.epoch, view, key.sequence, reason);
+        self.answer(key.client, message);
+    }
+
+    fn answer(&mut self, to: ClientId, message: Bytes) {
+        let network = to.get() as usize % self.lanes.replies.len();
+        self.lanes.replies[network].push(Outgoing::Client { to, message });
+    }
+
+    /// Executes reads beside the order while it is their turn; true if there were any.
+    fn read(&mut self) -> bool {
+        let begin = Instant::now();
+        let mut any = false;
+        while !self.is_blocked() && nanos_since(begin) < STEP_READ_NANOS {
+            let order_waits = !self.lanes.decisions.is_empty() || self.executor.has_work();
+            let Some(frame) = self.reads.next(order_waits) else {
+                break;
+            };
+            any = true;
+            let read = Instant::now();
+            self.executor.execute_unordered(&frame, &mut self.events);
+            self.reads
+                .spent(frame.key().client, nanos_since(read), order_waits);
+            self.emit();
+        }
+        any
     }
 
     /// Reads some of an image; true while there is one.
@@ -148,12 +215,10 @@ impl<E: Executor> ExecutionRole<E> {
         for event in self.events.drain(..) {
             match event {
                 ExecutionEvent::Reply { key, view, body } => {
+                    let to = key.client;
                     let message = ClientReply::results(self.cluster, self.epoch, view, &body);
-                    let network = key.client.get() as usize % self.lanes.replies.len();
-                    self.lanes.replies[network].push(Outgoing::Client {
-                        to: key.client,
-                        message,
-                    });
+                    let network = to.get() as usize % self.lanes.replies.len();
+                    self.lanes.replies[network].push(Outgoing::Client { to, message });
                 }
                 ExecutionEvent::Executed { seq, operations } => {
                     self.lanes.done.push(Done::Executed { seq, operations });
@@ -175,7 +240,7 @@ impl<E: Executor> ExecutionRole<E> {
 }
 
 impl<E: Executor> Role for ExecutionRole<E> {
-    fn step(&mut self, _: Time, _: &mut Reactor) -> bool {
+    fn step(&mut self, now: Time, _: &mut Reactor) -> bool {
         let mut any = self.install();
         for _ in 0..STEP_DECISIONS {
             if self.installing.is_some() || !self.executor.has_room() || self.is_blocked() {
@@ -185,13 +250,17 @@ impl<E: Executor> Role for ExecutionRole<E> {
                 break;
             };
             any = true;
-            self.work(work);
+            self.work(now, work);
             self.emit();
         }
-        if self.installing.is_none() && !self.is_blocked() && self.executor.step(&mut self.events) {
-            any = true;
-            self.has_background = true;
-            self.emit();
+        if self.installing.is_none() && !self.is_blocked() {
+            let begin = Instant::now();
+            if self.executor.step(&mut self.events) {
+                any = true;
+                self.has_background = true;
+                self.reads.spent_on_order(nanos_since(begin));
+                self.emit();
+            }
         }
         for lane in 0..self.lanes.unordered.len() {
             for _ in 0..STEP_DECISIONS {
@@ -202,10 +271,11 @@ impl<E: Executor> Role for ExecutionRole<E> {
                     break;
                 };
                 any = true;
-                self.work(work);
+                self.work(now, work);
                 self.emit();
             }
         }
+        any |= self.read();
         if self.has_background && self.installing.is_none() {
             self.has_background = self
                 .executor
@@ -246,6 +316,7 @@ impl<E: Executor> Role for ExecutionRole<E> {
             || self.has_background
             || self.installing.is_some()
             || self.executor.has_work()
+            || !self.reads.is_empty()
     }
 
     fn failure(&mut self) -> Option<StorageError> {

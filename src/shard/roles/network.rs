@@ -232,7 +232,9 @@ impl NetworkRole {
     fn send_to_client(&mut self, client: ClientId, message: Bytes) {
         match self.clients.get(client.get() as usize) {
             Some(Some(id)) => {
-                let _ = self.wires.queue(*id, message);
+                if self.wires.queue(*id, message).is_err() {
+                    count(&self.metrics.counters.replies_dropped);
+                }
             }
             _ => count(&self.metrics.counters.replies_unsent),
         }

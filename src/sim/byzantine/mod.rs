@@ -20,6 +20,7 @@ mod lying_replies;
 mod omitting_new_view;
 mod repeat_frames;
 mod replay;
+mod replay_replies;
 mod selective;
 mod silent;
 mod slow;
@@ -88,11 +89,13 @@ pub enum Lie {
     Leech,
     /// Signatures to verify without end, most of them false.
     Flood,
+    /// Frames decided before, passed on without end.
+    ReplayReplies,
 }
 
 impl Lie {
     /// Every kind.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Equivocate,
         Self::Silent,
         Self::Selective,
@@ -117,6 +120,7 @@ impl Lie {
         Self::InventedState,
         Self::Leech,
         Self::Flood,
+        Self::ReplayReplies,
     ];
 
     /// Those that liars are given at random. Floods come beside them, as they come beside what a correct replica says.
@@ -156,6 +160,7 @@ impl Lie {
             Self::InventedState => "replica: invented states",
             Self::Leech => "replica: asks without end",
             Self::Flood => "replica: floods of signatures",
+            Self::ReplayReplies => "replica: old frames passed on",
         }
     }
 
@@ -191,6 +196,7 @@ impl Lie {
             Self::InventedState => Box::new(invented_state::InventedState::new(knobs.clients())),
             Self::Leech => Box::new(leech::Leech::default()),
             Self::Flood => Box::new(flood::Flood::new(knobs)),
+            Self::ReplayReplies => Box::new(replay_replies::ReplayReplies::new(knobs)),
         }
     }
 }

@@ -8,10 +8,12 @@
 //! | agreement | what correct replicas execute | two batches at one place, gaps, frames no client sent, frames executed twice, replies and checkpoints that differ |
 //! | [`linearizability`] | the history that clients see | results that no order of the operations explains |
 //! | effort | what each correct replica verifies because of each other one | more signatures than that one may have verified |
+//! | charges | what each correct replica does for clients | answers that nobody paid for, reads where none are enabled or out of turn |
 //! | memory | queues, pools and answers | more than the limits allow, and what is never freed |
 
 mod agreement;
 mod answers;
+mod charges;
 mod donors;
 mod effort;
 mod lasting;
@@ -20,6 +22,7 @@ pub mod linearizability;
 mod views;
 
 pub(super) use agreement::Agreement;
+pub(super) use charges::Charges;
 pub(super) use donors::Donors;
 pub(super) use effort::Efforts;
 pub(super) use lasting::Lasting;
@@ -82,6 +85,8 @@ pub enum Rule {
     Recovery,
     /// No assertion of the protocol fails.
     NoPanic,
+    /// What a replica does for a client, that client has asked for by itself, and others' reads wait no longer for it than its share.
+    Charges,
 }
 
 impl std::fmt::Display for Violation {

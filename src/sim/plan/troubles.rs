@@ -58,6 +58,10 @@ impl Plan {
             let liar = dice.below(self.liars.len() as u64) as usize;
             self.liars[liar].1.push(Lie::Flood);
         }
+        if dice.chance(15) && !self.liars.is_empty() {
+            let liar = dice.below(self.liars.len() as u64) as usize;
+            self.liars[liar].1.push(Lie::ReplayReplies);
+        }
     }
 
     /// Up to f replicas lie about what was prepared whenever a leader is replaced, and early leaders are among them.

@@ -10,7 +10,7 @@ use crate::messages::CheckpointClaim;
 use crate::ordering::OrderingProtocol;
 use crate::protocol::Record;
 use crate::replica::{ExecutionPhase, TransferPhase};
-use crate::sim::checker::{Efforts, Rule};
+use crate::sim::checker::{Charges, Efforts, Rule};
 use crate::sim::disk::{DiskEvent, Rot};
 use crate::sim::keys::CLUSTER;
 use crate::sim::replica::{Durable, ReadBack, SimReplica};
@@ -121,6 +121,7 @@ impl<A: Application> World<A> {
                 host.busy = RESTART;
                 host.fresh_until = self.now.after(FRESH);
                 host.efforts = Efforts::new(&self.knobs);
+                host.charges = Charges::new(&self.knobs);
                 let ppm = host.clock.ppm;
                 host.clock = Clock {
                     origin: self.now,
