@@ -207,6 +207,10 @@ planted! {
     PassedOnAnswered at Byzantine,
     /// Frames that are proposed again are answered again.
     RepeatsAnswered at Byzantine,
+    /// A client has to sign because one replica names it.
+    OneAccuserBelieved at Byzantine,
+    /// Who had to sign once has to sign for ever.
+    SigningNeverEnds at Byzantine,
     /// Clients have as many reads wait as they like.
     ReadsUnlimited at Clients,
     /// One client's reads go before all others'.

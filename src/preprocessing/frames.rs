@@ -205,8 +205,8 @@ pub struct FrameChecker {
     pub(super) keys: Vec<(FrameKey, usize)>,
     /// The frames of a proposal whose signatures are queued.
     pub(super) signed: Vec<usize>,
-    /// The clients whose MACs failed in the proposal checked last.
-    pub(super) disputed: Vec<ClientId>,
+    /// The frames whose MACs failed in the proposal checked last.
+    pub(super) disputed: Vec<FrameKey>,
     /// Of the proposal, or of the frames passed on, that were checked last.
     pub(super) effort: Effort,
 }
@@ -265,9 +265,9 @@ impl FrameChecker {
         self.limits.batch_bytes_max
     }
 
-    /// From now on frames that this client sends here need a signature, at every checker that shares the directory.
-    pub fn require_signature(&self, client: ClientId) {
-        self.directory.require_signature(client);
+    /// From now on frames that this client sends here need a signature, or do not any more, at every checker that shares the directory.
+    pub fn require_signature(&self, client: ClientId, must_sign: bool) {
+        self.directory.require_signature(client, must_sign);
     }
 
     /// Takes a frame that came by the link of `client`. `None` for a signed one: it waits for

@@ -460,6 +460,13 @@ impl RequestPool {
         keys
     }
 
+    /// Whether a frame was decided, or never will be executed.
+    #[must_use]
+    pub fn is_decided(&self, key: FrameKey) -> bool {
+        let client = self.clients.get(key.client.get() as usize);
+        client.is_none_or(|client| client.decided.check(key.sequence) != Standing::Fresh)
+    }
+
     /// How many clients there are.
     #[must_use]
     pub fn clients(&self) -> usize {

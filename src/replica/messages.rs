@@ -128,7 +128,8 @@ impl<S: Stack> Replica<S> {
         if let Some(abstention) = &mut self.abstention {
             abstention.on_status(from, status);
         }
-        self.disputes.claim(from, &status.disputed);
+        self.disputes.claim(now, from, &status.disputed);
+        self.settle_disputes(now);
         if self.transfers.donations.may_answer(now, from) {
             self.ordering.on_status(now, from, status, &mut self.outbox);
             self.charge_answer(from);

@@ -45,6 +45,7 @@ pub use transfer::TransferPhase;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -62,7 +63,7 @@ use crate::state_transfer::StateTransferProtocol;
 use crate::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, Quorum, SeqNo, Time, View};
 use crate::view_transfer::ViewTransferProtocol;
 use abstention::Abstention;
-use disputes::Disputes;
+use disputes::{Change, Disputes};
 use forwarding::{OVERDUE, PassedOn};
 use judgements::Judgements;
 use timers::Timers;
@@ -86,7 +87,12 @@ pub struct ReplicaSettings {
     /// While so many effects wait for the disk, other replicas are not listened to: what they say leads to more. They
     /// say it again when this replica tells them what it lacks.
     pub held_effects_max: usize,
+    /// How long a client is named at first whose MACs cost this replica a view.
+    pub must_sign_for: Duration,
 }
+
+/// How long that is in production.
+pub const MUST_SIGN_FOR: Duration = Duration::from_secs(60);
 
 /// Which protocol is at work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,6 +196,7 @@ impl<S: Stack> Replica<S> {
         let mut timers = Timers::default();
         timers.set(Timer::Status, Time::START);
         timers.set(Timer::LeaderReview, Time::START);
+        let disputes = Disputes::new(pool.clients(), settings.quorum.weak(), settings.must_sign_for);
         Self {
             transfers: Transfers::new(settings.quorum.n()),
             judgements: Judgements::new(settings.quorum.n()),
@@ -201,7 +208,7 @@ impl<S: Stack> Replica<S> {
             decision_log,
             log_transfer,
             state_transfer,
-            disputes: Disputes::new(pool.clients()),
+            disputes,
             pool,
             forward: Vec::new(),
             passed_on: PassedOn::default(),
@@ -343,7 +350,8 @@ impl<S: Stack> Replica<S> {
             }
             if timer == Timer::Status {
                 let mut standing = self.ordering.standing();
-                standing.disputed = self.disputes.own();
+                self.settle_disputes(now);
+                standing.disputed = self.disputes.named(now);
                 self.view_transfer.on_status_due(now, standing, &mut self.outbox);
             } else {
                 self.view_transfer.on_timeout(now, timer, &mut self.outbox);
@@ -550,6 +558,7 @@ impl<S: Stack> Replica<S> {
         }
         self.counters.view_changes += 1;
         let evidence = self.ordering.leave_view(view);
+        self.name_disputed(now);
         let ended = self.ends_abstention(view);
         self.view_transfer
             .on_view_left(now, view, evidence, &mut self.outbox);
@@ -568,28 +577,49 @@ impl<S: Stack> Replica<S> {
         self.pool.return_in_flight();
         self.forward.clear();
         self.shares = false;
-        self.settle_disputes();
+        self.name_disputed(now);
+        let must_sign: Vec<ClientId> = self.disputes.must_sign().collect();
+        must_sign
+            .into_iter()
+            .for_each(|client| self.drop_unsigned(client));
         if !self.ordering.is_leading() {
             self.forward = self.pending_frames();
         }
     }
 
-    /// A client of whom MACs failed in a leader's proposal, here; once for each.
-    pub fn on_disputed(&mut self, client: ClientId) {
-        self.disputes.add_own(client);
+    /// A frame was proposed whose MAC failed here.
+    pub fn on_disputed(&mut self, key: FrameKey) {
+        self.counters.frames_disputed += 1;
+        self.disputes.add(key);
     }
 
-    /// A view was lost. Perhaps for a frame whose MACs convinced some replicas and not enough of them: what disputed
-    /// clients have pending needs a signature from now on.
-    fn settle_disputes(&mut self) {
+    /// The view is lost. Perhaps for frames whose MACs convinced some replicas and not enough of them.
+    fn name_disputed(&mut self, now: Time) {
+        let pool = &self.pool;
+        if self.disputes.on_view_lost(now, |key| pool.is_decided(key)) {
+            // The next leader has to know before it proposes the same again.
+            self.timers.set(Timer::Status, now);
+        }
+    }
+
+    /// Who has to sign begins to, and who had to does not have to any more.
+    fn settle_disputes(&mut self, now: Time) {
         if active(Mutant::DisputesIgnored) {
             return;
         }
-        for client in self.disputes.all() {
-            self.actions.push(Action::RequireSignature(client));
-            for key in self.pool.drop_unsigned(client) {
-                self.refuse(key, RefusalReason::MustSign);
+        for Change { client, must_sign } in self.disputes.settle(now) {
+            self.actions.push(Action::RequireSignature { client, must_sign });
+            if must_sign {
+                self.counters.signatures_required += 1;
+                self.drop_unsigned(client);
             }
+        }
+    }
+
+    /// What a client has pending with MACs needs a signature.
+    fn drop_unsigned(&mut self, client: ClientId) {
+        for key in self.pool.drop_unsigned(client) {
+            self.refuse(key, RefusalReason::MustSign);
         }
     }
 

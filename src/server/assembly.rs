@@ -25,7 +25,7 @@ use crate::preprocessing::{
     ClientAuth, ClientDirectory, ClientKeys, Expectations, FrameChecker, PoolLimits, ProposalGate,
     RequestPool, SigningDuty,
 };
-use crate::replica::{Protocols, Replica, ReplicaSettings, Stack};
+use crate::replica::{MUST_SIGN_FOR, Protocols, Replica, ReplicaSettings, Stack};
 use crate::ring::Doorbell;
 use crate::shard::ShardError;
 use crate::shard::control::{
@@ -396,6 +396,7 @@ pub(super) fn assemble<S: Stack>(
         batch_bytes_max: cluster.agreement.batch_bytes_max,
         batch_frames_max: cluster.agreement.batch_frames_max,
         held_effects_max: 8 * cluster.agreement.window as usize + 64,
+        must_sign_for: MUST_SIGN_FOR,
     };
     let pool_limits = PoolLimits {
         frames_per_client: cluster.frames_per_client(),

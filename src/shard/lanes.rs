@@ -40,8 +40,8 @@ pub(crate) enum Checked {
     PassedOn(Frame),
     /// A pre-prepare whose frames are sound.
     Proposal { from: NodeId, proposal: Box<Proposal> },
-    /// A client whose MAC for this replica failed in a proposal.
-    Disputed(ClientId),
+    /// A frame whose MAC for this replica failed in the proposal that follows.
+    Disputed(FrameKey),
     /// A fetched batch whose frames are sound.
     Batch { from: NodeId, batch: Box<Proposal> },
 }

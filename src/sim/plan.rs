@@ -103,6 +103,8 @@ pub struct Knobs {
     pub gate: GateLimits,
     /// How long replicas wait for a leader and a view.
     pub timings: ViewTimings,
+    /// How long a client is named at first whose MACs cost a replica a view.
+    pub must_sign_for: Duration,
     /// How long clients wait before they ask everybody.
     pub retransmit: Duration,
 }
@@ -149,6 +151,7 @@ impl Knobs {
                 timeout_max: Duration::from_secs(5),
                 ..ViewTimings::default()
             },
+            must_sign_for: Duration::from_millis(250),
             retransmit: Duration::from_millis(200),
         }
     }
@@ -510,6 +513,7 @@ impl Plan {
                 if dice.chance(30) {
                     plan.plan_straggler(&mut dice);
                 }
+                plan.plan_blame(&mut others, knobs.auth);
                 if dice.chance(50) {
                     knobs.donor.donor_bytes_per_second = 1 << 20;
                     knobs.donor.donor_bytes_per_second_serving = 1 << 20;

@@ -96,6 +96,11 @@ pub(super) enum Said {
     },
     /// The first read of a client that waits is executed.
     Read(ClientId),
+    /// A client has to sign from now on, or not any more.
+    MustSign {
+        client: ClientId,
+        must_sign: bool,
+    },
     /// A state from others replaced the replica's own.
     Installed(CheckpointClaim),
     /// A decision was executed wrongly.
@@ -187,6 +192,7 @@ fn make_replica<A: Application>(node: NodeId, knobs: &Knobs, digester: &Digester
         batch_bytes_max: knobs.limits.batch_bytes_max,
         batch_frames_max: knobs.limits.batch_frames_max,
         held_effects_max: knobs.held_effects_max(),
+        must_sign_for: knobs.must_sign_for,
     };
     let view_change = ViewChangeConfig {
         node,
@@ -384,7 +390,7 @@ impl<A: Application> SimReplica<A> {
             (&checked, message),
             |told| match told {
                 Ok(FromPeer::Frame(frame)) => replica.on_passed_on(now, frame),
-                Ok(FromPeer::Disputed(client)) => replica.on_disputed(client),
+                Ok(FromPeer::Disputed(key)) => replica.on_disputed(key),
                 Ok(FromPeer::Proposal(proposal)) => replica.on_proposal(now, from, proposal),
                 Ok(FromPeer::Batch(batch)) => replica.on_batch(now, from, batch),
                 Err(refusal) => *over_budget += u64::from(refusal.is_over_budget()),
@@ -500,7 +506,10 @@ impl<A: Application> SimReplica<A> {
                 self.report(now, world, said);
             }
             Action::Log { lsn, record } => self.disk.append(world, lsn, record),
-            Action::RequireSignature(client) => self.checker.require_signature(client),
+            Action::RequireSignature { client, must_sign } => {
+                self.checker.require_signature(client, must_sign);
+                said.push(Said::MustSign { client, must_sign });
+            }
             Action::CutLog(cut) => self.disk.cut(world, cut),
             Action::ReadLog(range) => {
                 let read = self.disk.read_log(&self.reader, range);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Dice;
 use super::app::SmallKv;
+use super::byzantine::Lie;
 use super::checker::linearizability::{self, Action, Operation, Verdict};
 use super::checker::{Rule, Violation};
 use super::plan::{PROGRESS_BOUND, Plan, Profile, TWO_SETS, TwoSets};
@@ -13,12 +14,16 @@ use super::stack::mixed;
 use super::world::{Call, PAIRS, World};
 use crate::execution::apps::kv;
 use crate::messages::Mode;
+use crate::preprocessing::ClientAuth;
 use crate::types::Time;
 
 /// Steps of the search for an order that explains one key's history.
 const LINEARIZABILITY_BUDGET: usize = 1_000_000;
 /// After the last call has ended, what is still under way arrives within this.
 const SETTLE: Duration = Duration::from_secs(5);
+
+/// How long an honest client may have to sign after a faulty leader made its MACs fail.
+const FORGIVEN: Duration = Duration::from_secs(130);
 
 /// What the first client asks for once everything is in order, and how often.
 const STEADY_CALLS: u32 = 10;
@@ -142,6 +147,12 @@ fn drive(plan: &Plan, world: &mut World<SmallKv>) {
     while world.open_calls() > 0 && world.step(bound) {}
     let settled = world.now.max(plan.calm_from).after(SETTLE);
     while world.step(settled) {}
+    let blames = |(_, lies): &(usize, Vec<Lie>)| lies.contains(&Lie::SpoilMacs);
+    if plan.liars.iter().any(blames) && plan.knobs.auth == ClientAuth::Mac {
+        // Whoever was made to sign does not have to any more.
+        let forgiven = settled.after(FORGIVEN);
+        while world.step(forgiven) {}
+    }
     // Who fell behind is brought back, though nobody waits for it.
     let bound = settled.after(PROGRESS_BOUND);
     while world.open_calls() == 0 && world.is_behind().is_some() && world.step(bound) {}
@@ -177,6 +188,14 @@ fn drive(plan: &Plan, world: &mut World<SmallKv>) {
                 all.join("; ")
             ),
         );
+    }
+    if plan.profile == Profile::Clients
+        && let Some(most) = world
+            .views_lost()
+            .filter(|most| *most > plan.knobs.replicas as u64)
+    {
+        let what = format!("{most} views were lost because of what a client does");
+        world.break_rule(Rule::Stability, what);
     }
     let is_clean = plan.rogues.is_empty() && plan.liars.is_empty();
     world.check_end(stuck == 0 && is_clean);

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::byzantine::Liar;
-use super::checker::{Agreement, Charges, Donors, Efforts, Lasting, Ledger, Rule, Violation};
+use super::checker::{Agreement, Blame, Charges, Donors, Efforts, Lasting, Ledger, Rule, Violation};
 use super::clients::{Rogue, session};
 use super::disk::Platter;
 use super::keys::CLUSTER;
@@ -78,6 +78,7 @@ pub(super) struct World<A: Application> {
     pub story: Option<Vec<String>>,
     pub agreement: Agreement,
     lasting: Lasting,
+    blame: Blame,
     pub network: Network,
     dice: Dice,
     sessions: Vec<Session>,
@@ -160,6 +161,7 @@ impl<A: Application> World<A> {
             now: Time::START,
             agreement: Agreement::new(hosts.len(), knobs.honest_clients, knobs.checkpoint_decisions),
             lasting: Lasting::new(knobs.replicas),
+            blame: Blame::new(&knobs),
             network: Network::new(plan.weather.clone(), plan.calm_from, dice.split()),
             hosts,
             calls: Vec::new(),
@@ -335,6 +337,7 @@ impl<A: Application> World<A> {
             {
                 self.hosts[host].ledger.heard(from, &checked);
                 self.hosts[host].donors.hears(from, &checked);
+                self.look_for_bad_macs(host, &checked);
             }
             // Liars do not excite each other without end.
             let is_honest = self
@@ -391,6 +394,10 @@ impl<A: Application> World<A> {
         self.said = said;
         self.plan_disk(index);
         self.check_memory(index);
+        if self.hosts[index].is_correct {
+            let ends = self.blame.passes(self.now, index);
+            self.judge(ends);
+        }
         self.watch_activities(index);
         self.schedule_turn(index);
     }

@@ -89,7 +89,7 @@ impl PreprocessRole {
         let (lane, metrics) = (&mut self.lanes.checked, &self.metrics);
         let tell = |result| match result {
             Ok(FromPeer::Frame(frame)) => lane.push(Checked::PassedOn(frame)),
-            Ok(FromPeer::Disputed(client)) => lane.push(Checked::Disputed(client)),
+            Ok(FromPeer::Disputed(key)) => lane.push(Checked::Disputed(key)),
             Ok(FromPeer::Proposal(proposal)) => {
                 let proposal = Box::new(proposal);
                 lane.push(Checked::Proposal { from, proposal });

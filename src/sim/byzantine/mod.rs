@@ -7,6 +7,7 @@ mod collude;
 mod eager;
 mod equivocate;
 mod fabricate;
+mod false_blame;
 mod false_transfers;
 mod false_words;
 mod flood;
@@ -24,6 +25,7 @@ mod replay_replies;
 mod selective;
 mod silent;
 mod slow;
+mod spoil_macs;
 mod stage;
 mod usurper;
 mod withheld_frames;
@@ -91,11 +93,15 @@ pub enum Lie {
     Flood,
     /// Frames decided before, passed on without end.
     ReplayReplies,
+    /// MACs of others' frames that do not hold any more.
+    SpoilMacs,
+    /// Clients named whose MACs cost it nothing.
+    FalseBlame,
 }
 
 impl Lie {
     /// Every kind.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::Equivocate,
         Self::Silent,
         Self::Selective,
@@ -121,6 +127,8 @@ impl Lie {
         Self::Leech,
         Self::Flood,
         Self::ReplayReplies,
+        Self::SpoilMacs,
+        Self::FalseBlame,
     ];
 
     /// Those that liars are given at random. Floods come beside them, as they come beside what a correct replica says.
@@ -161,6 +169,8 @@ impl Lie {
             Self::Leech => "replica: asks without end",
             Self::Flood => "replica: floods of signatures",
             Self::ReplayReplies => "replica: old frames passed on",
+            Self::SpoilMacs => "replica: spoiled MACs",
+            Self::FalseBlame => "replica: clients falsely blamed",
         }
     }
 
@@ -196,6 +206,8 @@ impl Lie {
             Self::InventedState => Box::new(invented_state::InventedState::new(knobs.clients())),
             Self::Leech => Box::new(leech::Leech::default()),
             Self::Flood => Box::new(flood::Flood::new(knobs)),
+            Self::SpoilMacs => Box::new(spoil_macs::SpoilMacs::new(dice)),
+            Self::FalseBlame => Box::new(false_blame::FalseBlame),
             Self::ReplayReplies => Box::new(replay_replies::ReplayReplies::new(knobs)),
         }
     }

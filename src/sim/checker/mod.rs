@@ -8,11 +8,13 @@
 //! | agreement | what correct replicas execute | two batches at one place, gaps, frames no client sent, frames executed twice, replies and checkpoints that differ |
 //! | [`linearizability`] | the history that clients see | results that no order of the operations explains |
 //! | effort | what each correct replica verifies because of each other one | more signatures than that one may have verified |
+//! | blame | which clients correct replicas have sign | honest ones whose MACs held, or have held for long |
 //! | charges | what each correct replica does for clients | answers that nobody paid for, reads where none are enabled or out of turn |
 //! | memory | queues, pools and answers | more than the limits allow, and what is never freed |
 
 mod agreement;
 mod answers;
+mod blame;
 mod charges;
 mod donors;
 mod effort;
@@ -22,6 +24,7 @@ pub mod linearizability;
 mod views;
 
 pub(super) use agreement::Agreement;
+pub(super) use blame::Blame;
 pub(super) use charges::Charges;
 pub(super) use donors::Donors;
 pub(super) use effort::Efforts;
@@ -87,6 +90,8 @@ pub enum Rule {
     NoPanic,
     /// What a replica does for a client, that client has asked for by itself, and others' reads wait no longer for it than its share.
     Charges,
+    /// An honest client has to sign only if one of its MACs failed at a correct replica, and for a time.
+    Blame,
 }
 
 impl std::fmt::Display for Violation {

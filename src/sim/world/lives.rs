@@ -122,6 +122,7 @@ impl<A: Application> World<A> {
                 host.fresh_until = self.now.after(FRESH);
                 host.efforts = Efforts::new(&self.knobs);
                 host.charges = Charges::new(&self.knobs);
+                self.blame.restarts(index);
                 let ppm = host.clock.ppm;
                 host.clock = Clock {
                     origin: self.now,

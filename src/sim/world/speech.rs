@@ -29,6 +29,21 @@ impl<A: Application> World<A> {
                 }
                 self.answer(index, to, message);
             }
+            Said::MustSign { client, must_sign } => {
+                self.hit(
+                    if must_sign {
+                        "client has to sign"
+                    } else {
+                        "client has not to sign any more"
+                    },
+                    1,
+                );
+                self.tell(|_| format!("host {index} has c{} sign: {must_sign}", client.get()));
+                if is_correct {
+                    let fair = self.blame.signs(index, client, must_sign);
+                    self.judge(fair);
+                }
+            }
             Said::ReadWaits {
                 client,
                 operations,
