@@ -164,7 +164,7 @@ impl Session {
 
     /// Sends what was gathered, if there is room under way. Call at the end of each turn.
     pub fn flush(&mut self, now: Time) {
-        self.now = now;
+        self.now = self.now.max(now);
         let turns = match self.last_sent {
             Mode::Ordered => [Mode::Unordered, Mode::Ordered],
             Mode::Unordered => [Mode::Ordered, Mode::Unordered],
@@ -189,7 +189,7 @@ impl Session {
             return;
         }
         self.next_timeout = None;
-        self.now = now;
+        self.now = self.now.max(now);
         self.expire_gathered(now, Mode::Ordered);
         self.expire_gathered(now, Mode::Unordered);
         for index in 0..self.frames.len() {

@@ -77,6 +77,8 @@ counters!(
     reads_refused,
     /// Cached replies that were not sent again: their client had asked for too many.
     resends_refused,
+    /// Questions of operators that were not answered: their client had asked too often.
+    questions_refused,
     /// Replies dropped because their client took messages too slowly; it asks again.
     replies_dropped,
 );
@@ -172,6 +174,7 @@ pub struct Metrics {
     stable: AtomicU64,
     phases: Mutex<Phases>,
     transfers: [AtomicU64; 7],
+    charges: [AtomicU64; 5],
     operations: AtomicU64,
     decisions: AtomicU64,
     batches_proposed: AtomicU64,
@@ -213,6 +216,7 @@ impl Metrics {
                 begin: None,
             }),
             transfers: zeros(),
+            charges: zeros(),
             stable: AtomicU64::new(0),
             operations: AtomicU64::new(0),
             decisions: AtomicU64::new(0),
@@ -264,6 +268,16 @@ impl Metrics {
             counters.pieces_reused,
         ];
         for (shared, own) in self.transfers.iter().zip(transfers) {
+            shared.store(own, Ordering::Relaxed);
+        }
+        let charges = [
+            counters.frames_crowded_out,
+            counters.frames_urged,
+            counters.proofs_asked,
+            counters.frames_disputed,
+            counters.signatures_required,
+        ];
+        for (shared, own) in self.charges.iter().zip(charges) {
             shared.store(own, Ordering::Relaxed);
         }
         self.operations
@@ -401,6 +415,16 @@ impl Metrics {
             "pieces_reused",
         ];
         for (name, counter) in transfers.into_iter().zip(&self.transfers) {
+            visit(name, read(counter));
+        }
+        let charges = [
+            "frames_crowded_out",
+            "frames_urged",
+            "proofs_asked",
+            "frames_disputed",
+            "signatures_required",
+        ];
+        for (name, counter) in charges.into_iter().zip(&self.charges) {
             visit(name, read(counter));
         }
         self.counters.read(&mut visit);
