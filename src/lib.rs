@@ -46,6 +46,8 @@ pub mod config;
 pub mod crypto;
 #[forbid(unsafe_code)]
 pub mod decision_log;
+#[cfg(doc)]
+pub mod docs;
 #[forbid(unsafe_code)]
 pub mod execution;
 #[forbid(unsafe_code)]

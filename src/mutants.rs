@@ -223,6 +223,26 @@ planted! {
     ProofKeptAsReceived at Byzantine,
     /// A leader proposes as much at once as the window has places for.
     UndecidedUnlimited at Byzantine,
+    /// A client that has too much pending is refused its lowest frame as well.
+    LowestRefused at Clients,
+    /// A leader is blamed for a frame while it serves the same client's lower ones.
+    QuotaBlamed at Clients,
+    /// A leader is blamed for frames that prove themselves to others only.
+    MacsBlamed at Clients,
+    /// Frames that a replica passes on are answered again.
+    PassedOnAnswered at Byzantine,
+    /// Frames that are proposed again are answered again.
+    RepeatsAnswered at Byzantine,
+    /// A client has to sign because one replica names it.
+    OneAccuserBelieved at Byzantine,
+    /// Who had to sign once has to sign for ever.
+    SigningNeverEnds at Byzantine,
+    /// Clients have as many reads wait as they like.
+    ReadsUnlimited at Clients,
+    /// One client's reads go before all others'.
+    ReadsUnfair at Clients,
+    /// Reads beside the order are answered whether they are enabled or not.
+    ReadsUnasked at Clients,
 }
 
 #[cfg(feature = "mutants")]

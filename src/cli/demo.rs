@@ -35,6 +35,8 @@ enum Byzantine {
     PoisonProof,
     /// Proposes batches as long as they may be for all places but the next.
     Bloat,
+    /// Passes on frames that were decided long ago, to have others answer them again.
+    ReplayReplies,
 }
 
 impl Byzantine {
@@ -56,6 +58,7 @@ impl Byzantine {
             Self::Pad => Lie::Pad,
             Self::PoisonProof => Lie::PoisonProof,
             Self::Bloat => Lie::Bloat,
+            Self::ReplayReplies => Lie::ReplayReplies,
             Self::CorruptChunks | Self::StallTransfer => return None,
         })
     }
@@ -152,7 +155,7 @@ impl Demo {
             app: self.app,
             agreement: Agreement {
                 client_auth: self.auth,
-                unordered: self.unordered,
+                unordered: self.unordered || self.relaxed,
                 ..Agreement::default()
             },
             tuning: ClientTuning {

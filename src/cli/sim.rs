@@ -53,6 +53,7 @@ enum ProfileArgument {
     Crash,
     Twins,
     Disk,
+    Clients,
     All,
 }
 
@@ -64,6 +65,7 @@ impl ProfileArgument {
             Self::Crash => vec![Profile::Crash],
             Self::Twins => vec![Profile::Twins],
             Self::Disk => vec![Profile::Disk],
+            Self::Clients => vec![Profile::Clients],
             Self::All => Profile::ALL.to_vec(),
         }
     }
@@ -259,6 +261,10 @@ impl Sim {
         if profiles.contains(&Profile::Byzantine) {
             let names = Lie::ALL.iter().map(|lie| lie.name());
             let names = names.chain(Roguery::ALL.iter().map(|roguery| roguery.name()));
+            summary.hits.extend(names.map(|name| (name, 0)));
+        }
+        if profiles.contains(&Profile::Clients) {
+            let names = Roguery::BLAMELESS.iter().map(|roguery| roguery.name());
             summary.hits.extend(names.map(|name| (name, 0)));
         }
         let count = profiles.len() as u64;

@@ -44,7 +44,7 @@ pub struct AnswerRule {
 }
 
 impl AnswerRule {
-    /// The rule of a cluster in which linearizable reads beside the order are enabled or not, for a client that wants
+    /// The rule of a cluster in which reads beside the order are enabled or not, for a client that wants
     /// its reads at this level. The reasons stand with [`Session`](super::Session).
     #[must_use]
     pub fn new(quorum: Quorum, unordered: bool, reads: ReadLevel) -> Self {
@@ -54,9 +54,9 @@ impl AnswerRule {
                 _ => quorum.weak(),
             },
             unordered: match (reads, unordered) {
-                (ReadLevel::Relaxed, _) => Some(quorum.weak()),
+                (_, false) => None,
+                (ReadLevel::Relaxed, true) => Some(quorum.weak()),
                 (ReadLevel::Linearizable, true) => Some(quorum.quorum()),
-                (ReadLevel::Linearizable, false) => None,
             },
         }
     }
@@ -89,4 +89,6 @@ pub struct SessionCounters {
     pub answers_ignored: u64,
     /// Read-only frames asked again in order.
     pub reads_ordered: u64,
+    /// Frames that were signed because f+1 replicas had asked for it.
+    pub frames_proven: u64,
 }

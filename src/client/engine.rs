@@ -187,6 +187,7 @@ impl Engine {
         let limits = WireLimits {
             record_bytes_max: reply_record_bytes_max(cluster.agreement.frame_bytes_max),
             queue_bytes_max: 256 << 20,
+            queues_bytes_max: usize::MAX,
             backlog_bytes_max: 16 << 20,
             silence_max: SILENCE_MAX,
         };

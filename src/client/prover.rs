@@ -1,8 +1,11 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::crypto::{Digester, Domain, MacKey, SigningKey};
 use crate::messages::{Authenticator, Envelope, Kind, RequestFrame, encode};
-use crate::types::{ClusterId, Epoch, NodeId, Signers};
+use crate::types::{ClusterId, Epoch, NodeId, Time};
 
 /// How the client proves its frames.
 #[derive(Debug, Clone)]
@@ -15,16 +18,20 @@ pub enum Authentication {
 
 /// Makes messages of frame bodies, with the proof that the replicas want.
 ///
-/// One replica cannot be ignored that wants signatures: if it leads, its client has no other way in. Nor may one
-/// replica decide it for all: signing costs every replica many times what MACs do. So what goes to a leader that
-/// asked is signed, and all is signed once `weak` (f+1) distinct replicas asked.
+/// Signing costs everybody many times what MACs do, and faulty replicas want signatures without need. So frames are signed once `weak` (f+1) distinct replicas
+/// have asked for it, one of which is correct; and no longer than [`ASKED_FOR`] after the last of those: then MACs are tried again. A replica that asks alone
+/// keeps nobody out, if it leads or not: its client sends to all, who have the frame ordered, or ask as well.
 pub(super) struct Prover {
     authentication: Authentication,
     digester: Digester,
     envelope: Envelope,
     weak: usize,
-    asked: Signers,
+    /// By replica: when it asked last.
+    asked: BTreeMap<NodeId, Time>,
 }
+
+/// How long a replica's wish for signatures counts.
+const ASKED_FOR: Duration = Duration::from_secs(60);
 
 impl Prover {
     pub(super) fn new(
@@ -37,7 +44,7 @@ impl Prover {
             digester: Digester::new(cluster),
             envelope: Envelope::new(Kind::Request, cluster, epoch),
             weak,
-            asked: Signers::NONE,
+            asked: BTreeMap::new(),
         }
     }
 
@@ -47,20 +54,21 @@ impl Prover {
     }
 
     /// A replica wants signatures.
-    pub(super) fn asked_by(&mut self, replica: NodeId) {
-        self.asked.add(replica);
+    pub(super) fn asked_by(&mut self, now: Time, replica: NodeId) {
+        self.asked.insert(replica, now);
     }
 
-    /// Whether what goes to this leader, or to all (`None`), is signed.
-    pub(super) fn signs_for(&self, leader: Option<NodeId>) -> bool {
-        !self.has_macs()
-            || self.asked.count() >= self.weak
-            || leader.is_some_and(|leader| self.asked.has(leader))
+    /// Whether frames are signed.
+    pub(super) fn signs(&self, now: Time) -> bool {
+        !self.has_macs() || self.asking(now).count() >= self.weak
     }
 
-    /// Whether any replica wants signatures.
-    pub(super) fn anybody_asked(&self) -> bool {
-        self.asked != Signers::NONE
+    /// Who wants signatures.
+    pub(super) fn asking(&self, now: Time) -> impl Iterator<Item = NodeId> {
+        let asked = self.asked.iter();
+        asked
+            .filter(move |(_, at)| now.since(**at) < ASKED_FOR)
+            .map(|(replica, _)| *replica)
     }
 
     /// The whole message for a frame with this body; the body comes back.

@@ -90,6 +90,8 @@ pub struct Session {
     views: Vec<View>,
     leader: NodeId,
     outputs: Vec<Output>,
+    /// When the session was flushed last, or looked at the time.
+    now: Time,
     /// No deadline or timeout lies before this; there may be none at it.
     next_timeout: Option<Time>,
     counters: SessionCounters,
@@ -113,6 +115,7 @@ impl Session {
             views: vec![View::ZERO; n],
             leader: View::ZERO.leader(n),
             outputs: Vec::new(),
+            now: Time::START,
             next_timeout: None,
             counters: SessionCounters::default(),
             config,
@@ -167,6 +170,7 @@ impl Session {
 
     /// Sends what was gathered, if there is room under way. Call at the end of each turn.
     pub fn flush(&mut self, now: Time) {
+        self.now = self.now.max(now);
         let turns = match self.last_sent {
             Mode::Ordered => [Mode::Unordered, Mode::Ordered],
             Mode::Unordered => [Mode::Ordered, Mode::Unordered],
@@ -191,6 +195,7 @@ impl Session {
             return;
         }
         self.next_timeout = None;
+        self.now = self.now.max(now);
         self.expire_gathered(now, Mode::Ordered);
         self.expire_gathered(now, Mode::Unordered);
         for index in 0..self.frames.len() {
@@ -290,7 +295,7 @@ impl Session {
         self.counters.frames_sent += 1;
         self.last_sent = mode;
         let to = (mode == Mode::Ordered).then_some(self.leader);
-        let is_signed = self.prover.signs_for(to);
+        let is_signed = self.prover.signs(now);
         let (body, message) = self.prover.message(body, is_signed);
         let mut frame = InFlight {
             mode,
@@ -432,6 +437,20 @@ impl Session {
                     self.next_timeout = Some(Time::START);
                 }
             }
+            // One of them is correct, and holds a signature against a leader that does not order the frame.
+            RefusalReason::Unproven => {
+                if believed && !frame.is_signed {
+                    self.counters.frames_proven += 1;
+                    self.sign(&mut frame);
+                    self.send_to_all(&mut frame);
+                }
+            }
+            RefusalReason::OrderedOnly => {
+                if believed && frame.mode == Mode::Unordered {
+                    frame.timeout = Time::START;
+                    self.next_timeout = Some(Time::START);
+                }
+            }
             _ if believed => {
                 self.live -= 1;
                 self.fail(frame.calls.into_tokens(), CallError::Refused(reason));
@@ -446,13 +465,20 @@ impl Session {
         true
     }
 
-    /// Gives a replica that wants it the frame signed, once, if it leads or f+1 want it.
+    /// Gives replicas that want it the frame signed, once, if f+1 want it. If it is the leader alone that wants it, all others are asked.
     fn on_must_sign(&mut self, from: NodeId, frame: &mut InFlight) {
-        self.prover.asked_by(from);
-        let is_due = from == self.leader || self.prover.signs_for(None);
-        if is_due && !frame.signed_to.has(from) {
+        self.prover.asked_by(self.now, from);
+        if self.prover.signs(self.now) {
+            let asking: Vec<NodeId> = self.prover.asking(self.now).collect();
             self.sign(frame);
-            self.send(from, frame);
+            for to in asking {
+                if !frame.signed_to.has(to) {
+                    self.send(to, frame);
+                }
+            }
+        } else if from == self.leader && frame.attempts == 0 {
+            frame.timeout = Time::START;
+            self.next_timeout = Some(Time::START);
         }
     }
 
@@ -476,9 +502,9 @@ impl Session {
             let sequence = FrameSeq::new(self.first + index as u64);
             let mut builder = kept(&frame.body, |_| true);
             let body = builder.finish(self.config.client, sequence, Mode::Ordered);
-            frame.is_signed |= self.prover.anybody_asked();
+            frame.is_signed |= self.prover.signs(now);
             (frame.body, frame.message) = self.prover.message(body, frame.is_signed);
-        } else if self.prover.anybody_asked() {
+        } else if self.prover.signs(now) {
             self.sign(&mut frame);
         }
         frame.answers.clear_refusals();
@@ -548,5 +574,7 @@ fn to_reason(reason: ArchivedRefusalReason) -> RefusalReason {
         ArchivedRefusalReason::Stale => RefusalReason::Stale,
         ArchivedRefusalReason::MustSign => RefusalReason::MustSign,
         ArchivedRefusalReason::CatchingUp => RefusalReason::CatchingUp,
+        ArchivedRefusalReason::Unproven => RefusalReason::Unproven,
+        ArchivedRefusalReason::OrderedOnly => RefusalReason::OrderedOnly,
     }
 }

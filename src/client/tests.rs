@@ -11,7 +11,6 @@ use bytes::Bytes;
 
 use super::outcome::{Outcome, Output};
 use super::*;
-use crate::config::ReadLevel;
 use crate::crypto::{Digester, Domain, LinkSecret, MacKey, SigningKey};
 use crate::messages::archived::ArchivedAuthenticator;
 use crate::messages::{
@@ -55,7 +54,10 @@ fn config(n: usize) -> SessionConfig {
         epoch: Epoch::ZERO,
         client: CLIENT,
         quorum: Quorum::of(n).unwrap(),
-        answers: AnswerRule::new(Quorum::of(n).unwrap(), false, ReadLevel::Relaxed),
+        answers: AnswerRule {
+            ordered: Quorum::of(n).unwrap().weak(),
+            unordered: Some(Quorum::of(n).unwrap().weak()),
+        },
         authentication: Authentication::Macs(keys.collect(), signing_key()),
         frame_operations_max: 4,
         frame_bytes_max: 1000,

@@ -15,7 +15,8 @@ pub enum ReadLevel {
     /// It sees every write that ended before it began. Asked in order where the cluster does not enable unordered reads.
     #[default]
     Linearizable,
-    /// f+1 replicas agree on it, so a correct one vouches for it; it may be old.
+    /// f+1 replicas agree on it, so a correct one vouches for it; it may be old. Asked in order where the cluster does not enable unordered
+    /// reads.
     Relaxed,
 }
 

@@ -65,8 +65,8 @@ pub struct Agreement {
     pub batch_bytes_max: usize,
     /// The most frames in one batch.
     pub batch_frames_max: usize,
-    /// Whether linearizable reads may be answered beside the order. They need a quorum of equal answers, and so does
-    /// every ordered operation then.
+    /// Whether reads may be answered beside the order. Linearizable ones need a quorum of equal answers, and so does
+    /// every ordered operation then. Else replicas refuse them, and clients ask them in order.
     pub unordered: bool,
 }
 

@@ -10,6 +10,7 @@ use super::{
 use crate::crypto::Digester;
 use crate::decision_log::Chain;
 use crate::messages::{CheckpointClaim, Frame, FrameKey, Mode, Proposal, ReplyBuilder};
+use crate::mutants::{Mutant, active};
 use crate::types::{Epoch, SeqNo};
 
 /// How many bytes the results of one frame have together, unless [`SingleThreaded::limit_results`] says otherwise.
@@ -134,8 +135,9 @@ impl<A: Application> Executor for SingleThreaded<A> {
                     let body = self.reply.finish(key.client, key.sequence);
                     self.book.reply(key, body, events);
                 }
-                Standing::Executed => self.book.reply_again(key, events),
-                Standing::Stale => {}
+                // Who proposes a frame again has nobody answered again: its client asks for that by itself.
+                Standing::Executed if active(Mutant::RepeatsAnswered) => self.book.reply_again(key, events),
+                Standing::Executed | Standing::Stale => {}
             }
             self.book.pace_frame(bytes, decision.batch.bytes, passed);
             passed += bytes;

@@ -37,6 +37,10 @@ pub enum RefusalReason {
     /// Of a read beside the order: this replica may have answered from a later state than it has now, before it restarted or its state was
     /// replaced.
     CatchingUp,
+    /// The leader does not order this frame, and only a signature is held against a leader: it is to be sent once more, signed.
+    Unproven,
+    /// The cluster does not answer reads beside the order.
+    OrderedOnly,
 }
 
 /// What a replica answers to a client.

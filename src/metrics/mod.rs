@@ -81,10 +81,18 @@ counters!(
     peers_running_twice,
     /// Times another replica said that a second process runs with this one's identity.
     identity_used_twice,
+    /// Reads beside the order that were refused: their client, or all together, had too many waiting.
+    reads_over_quota,
+    /// Cached replies that were not sent again: their client had asked for too many.
+    resends_refused,
+    /// Questions of operators that were not answered: their client had asked too often.
+    questions_refused,
+    /// Replies dropped because their client took messages too slowly; it asks again.
+    replies_dropped,
 );
 
 /// What the orchestrator counts beside transfers and operations.
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 12] = [
     "frames_duplicate",
     "frames_forwarded",
     "votes_cast",
@@ -92,6 +100,11 @@ const NAMES: [&str; 7] = [
     "views_entered",
     "checkpoints_stable",
     "messages_choked",
+    "frames_crowded_out",
+    "frames_urged",
+    "proofs_asked",
+    "frames_disputed",
+    "signatures_required",
 ];
 
 /// How far a replica is, in numbers that change all the time.
@@ -290,6 +303,11 @@ impl Metrics {
             counters.views_entered,
             counters.checkpoints_stable,
             counters.messages_choked,
+            counters.frames_crowded_out,
+            counters.frames_urged,
+            counters.proofs_asked,
+            counters.frames_disputed,
+            counters.signatures_required,
         ];
         for (shared, own) in self.others.iter().zip(others) {
             shared.store(own, Ordering::Relaxed);

@@ -51,8 +51,8 @@ impl SigningDuty {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    fn set(&self, must_sign: bool) {
+        self.0.store(must_sign, Ordering::Relaxed);
     }
 }
 
@@ -75,11 +75,11 @@ impl ClientDirectory {
         self.clients.get(client.get() as usize)
     }
 
-    /// From now on this client's own frames need a signature. A stranger stays a stranger.
+    /// From now on this client's own frames need a signature, or do not any more. A stranger stays a stranger.
     /// Holds for all copies of the directory.
-    pub fn require_signature(&self, client: ClientId) {
+    pub fn require_signature(&self, client: ClientId, must_sign: bool) {
         if let Some(keys) = self.clients.get(client.get() as usize) {
-            keys.must_sign.set();
+            keys.must_sign.set(must_sign);
         }
     }
 

@@ -3,7 +3,8 @@ use bytes::Bytes;
 use super::{ClientAuth, ClientDirectory};
 use crate::crypto::{BatchVerifier, Digester, Domain};
 use crate::messages::archived::ArchivedAuthenticator;
-use crate::messages::{Frame, FrameError, FrameKey, RefusalReason};
+use crate::messages::{Frame, FrameError, FrameKey, Mode, RefusalReason};
+use crate::mutants::{Mutant, active};
 use crate::types::{ClientId, NodeId};
 
 /// The sizes that every replica of a cluster agrees on: what one accepts, all accept.
@@ -66,11 +67,14 @@ pub enum FrameRefusal {
     /// The replica that passed it on had so many signatures verified already that this one is not.
     #[error("the replica that passed it on may not have more signatures verified now")]
     OverBudget,
+    /// A read beside the order, where none are answered.
+    #[error("the cluster answers no reads beside the order")]
+    OrderedOnly,
 }
 
 impl FrameRefusal {
     /// Every kind, each at the place [`index`](Self::index) tells.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Malformed,
         Self::TooLong,
         Self::OperationCount,
@@ -82,6 +86,7 @@ impl FrameRefusal {
         Self::Mac,
         Self::MustSign,
         Self::OverBudget,
+        Self::OrderedOnly,
     ];
 
     /// The names of the counters, by [`index`](Self::index).
@@ -97,6 +102,7 @@ impl FrameRefusal {
         "frame_refused_mac",
         "frame_refused_must_sign",
         "frame_refused_over_budget",
+        "frame_refused_ordered_only",
     ];
 
     /// The place of this kind in [`FrameRefusal::ALL`] and [`FrameRefusal::NAMES`].
@@ -117,6 +123,7 @@ impl FrameRefusal {
             }
             Self::MustSign => RefusalReason::MustSign,
             Self::OverBudget => RefusalReason::Overloaded,
+            Self::OrderedOnly => RefusalReason::OrderedOnly,
         }
     }
 }
@@ -187,6 +194,8 @@ pub struct FrameChecker {
     node: NodeId,
     replicas: usize,
     auth: ClientAuth,
+    /// Whether reads beside the order are answered.
+    reads: bool,
     pub(super) limits: CheckerLimits,
     pub(super) digester: Digester,
     directory: ClientDirectory,
@@ -198,8 +207,8 @@ pub struct FrameChecker {
     pub(super) keys: Vec<(FrameKey, usize)>,
     /// The frames of a proposal whose signatures are queued.
     pub(super) signed: Vec<usize>,
-    /// The clients whose MACs failed in the proposal checked last.
-    pub(super) disputed: Vec<ClientId>,
+    /// The frames whose MACs failed in the proposal checked last.
+    pub(super) disputed: Vec<FrameKey>,
     /// Of the proposal, or of the frames passed on, that were checked last.
     pub(super) effort: Effort,
 }
@@ -219,6 +228,7 @@ impl FrameChecker {
             node,
             replicas,
             auth,
+            reads: false,
             limits,
             digester,
             directory,
@@ -230,6 +240,13 @@ impl FrameChecker {
             disputed: Vec::new(),
             effort: Effort::default(),
         }
+    }
+
+    /// Lets reads beside the order pass if the cluster answers them.
+    #[must_use]
+    pub fn with_reads(mut self, reads: bool) -> Self {
+        self.reads = reads;
+        self
     }
 
     /// What the proposal, or the frames passed on, that were checked last have cost.
@@ -250,9 +267,9 @@ impl FrameChecker {
         self.limits.batch_bytes_max
     }
 
-    /// From now on frames that this client sends here need a signature, at every checker that shares the directory.
-    pub fn require_signature(&self, client: ClientId) {
-        self.directory.require_signature(client);
+    /// From now on frames that this client sends here need a signature, or do not any more, at every checker that shares the directory.
+    pub fn require_signature(&self, client: ClientId, must_sign: bool) {
+        self.directory.require_signature(client, must_sign);
     }
 
     /// Takes a frame that came by the link of `client`. `None` for a signed one: it waits for
@@ -396,6 +413,9 @@ impl FrameChecker {
             && key.client != client
         {
             return refuse(FrameRefusal::WrongClient);
+        }
+        if frame.mode() == Mode::Unordered && !self.reads && !active(Mutant::ReadsUnasked) {
+            return refuse(FrameRefusal::OrderedOnly);
         }
         let has_macs = matches!(frame.archived().authenticator, ArchivedAuthenticator::Macs(_));
         if let Some(keys) = self.directory.get(key.client) {

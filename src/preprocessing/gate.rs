@@ -37,7 +37,7 @@ use bytes::Bytes;
 
 use super::{FrameChecker, FrameRefusal, FrameSource};
 use crate::messages::archived::ArchivedPrePrepare;
-use crate::messages::{BatchError, Checked, Frame, Mode, Proposal, SystemMessage};
+use crate::messages::{BatchError, Checked, Frame, FrameKey, Mode, Proposal, SystemMessage};
 use crate::mutants::{Mutant, active};
 use crate::protocol::{Allowance, Rate};
 use crate::types::{ClientId, NodeId, Time, View};
@@ -111,8 +111,8 @@ impl Expectations {
 pub enum FromPeer {
     /// A client's frame that was passed on.
     Frame(Frame),
-    /// The MAC of this client failed here, in the batch that follows or is refused.
-    Disputed(ClientId),
+    /// The MAC of this frame failed here, in the pre-prepare that follows.
+    Disputed(FrameKey),
     /// A pre-prepare.
     Proposal(Proposal),
     /// A batch that was perhaps asked for.
@@ -228,8 +228,10 @@ impl ProposalGate {
             Some(Err(_)) => tell(Err(PeerRefusal::Message)),
             None => {
                 let result = self.check_batch(now, from, checker, (checked, message));
-                for client in checker.drain_disputed() {
-                    tell(Ok(FromPeer::Disputed(client)));
+                // What answers a fetch is proven by its digest: whoever sends it may have had it from anybody.
+                let is_proposal = !checked.is_batch_response();
+                for key in checker.drain_disputed().filter(|_| is_proposal) {
+                    tell(Ok(FromPeer::Disputed(key)));
                 }
                 tell(match result {
                     Ok(batch) if checked.is_batch_response() => Ok(FromPeer::Batch(batch)),

@@ -21,7 +21,6 @@
 //!   one replica alone can judge (its own MAC) never refuses a proposal; it clears `authentic`.
 //! - A frame is in the pool at most once, and never again once it was decided.
 
-mod arrivals;
 mod clients;
 mod frames;
 mod gate;

@@ -1,12 +1,13 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::arrivals::Arrivals;
 use super::*;
 use crate::execution::{CLIENT_WINDOW, SequenceWindow};
 use crate::messages::{Authenticator, Batch, Frame, FrameBuilder, Mode, RequestFrame};
 use crate::types::{ClientId, Digest, FrameSeq, Time};
+use crate::view_transfer::Proven;
 
 const CLIENTS: u32 = 4;
 const LIMITS: PoolLimits = PoolLimits {
@@ -19,9 +20,23 @@ fn frame(client: u32, sequence: u64, operation_bytes: usize) -> Frame {
     let mut builder = FrameBuilder::default();
     builder.push(&vec![0; operation_bytes]).unwrap();
     let body = builder.finish(ClientId::new(client), FrameSeq::new(sequence), Mode::Ordered);
-    let authenticator = Authenticator::Macs(Vec::new());
+    let authenticator = Authenticator::Signature([0; 64]);
     let bytes = RequestFrame { body, authenticator }.to_archive();
     Frame::check(bytes, 8, 1 << 20, |_| Digest::ZERO).unwrap()
+}
+
+fn with_macs(client: u32, sequence: u64) -> Frame {
+    let mut builder = FrameBuilder::default();
+    builder.push(&[0; 10]).unwrap();
+    let body = builder.finish(ClientId::new(client), FrameSeq::new(sequence), Mode::Ordered);
+    let authenticator = Authenticator::Macs(vec![[0; 16]; 4]);
+    let bytes = RequestFrame { body, authenticator }.to_archive();
+    Frame::check(bytes, 8, 1 << 20, |_| Digest::ZERO).unwrap()
+}
+
+/// Since when the client that waits longest waits.
+fn oldest(pool: &mut RequestPool, now: u64) -> Option<Time> {
+    pool.waiting(at(now)).oldest
 }
 
 fn at(nanos: u64) -> Time {
@@ -52,9 +67,18 @@ fn quotas_hold_per_client_and_for_all_together() {
     }
     assert_eq!(pool.offer(at(5), frame(0, 6, 10)), Offer::OverQuota);
     assert_eq!(pool.offer(at(5), frame(0, 1, 10)), Offer::Duplicate);
-    assert_eq!(pool.offer(at(6), frame(1, 1, 3500)), Offer::Queued);
-    assert_eq!(pool.offer(at(6), frame(1, 2, 3500)), Offer::OverQuota);
-    assert_eq!(pool.offer(at(6), frame(2, 2, 3500)), Offer::OverQuota);
+    assert_eq!(pool.offer(at(6), frame(1, 1, 2500)), Offer::Queued);
+    assert_eq!(
+        pool.offer(at(6), frame(1, 2, 2500)),
+        Offer::OverQuota,
+        "its own quota"
+    );
+    assert_eq!(pool.offer(at(6), frame(2, 2, 900)), Offer::Queued);
+    assert_eq!(
+        pool.offer(at(6), frame(2, 3, 1500)),
+        Offer::OverQuota,
+        "the others' crowd"
+    );
     assert_eq!(pool.offer(at(6), frame(7, 2, 1)), Offer::Stale, "a stranger");
     let (frames, _) = pool.take_batch(1 << 20, 2).unwrap();
     assert_eq!(
@@ -67,6 +91,91 @@ fn quotas_hold_per_client_and_for_all_together() {
 }
 
 #[test]
+fn whatever_fills_a_pool_it_takes_each_clients_lowest_frame() {
+    let mut pool = RequestPool::new(3, LIMITS);
+    for sequence in 10..15 {
+        assert_eq!(pool.offer(at(1), frame(0, sequence, 10)), Offer::Queued);
+    }
+    assert_eq!(pool.offer(at(2), frame(0, 20, 10)), Offer::OverQuota);
+    assert_eq!(
+        pool.offer(at(2), frame(0, 9, 10)),
+        Offer::Queued,
+        "it crowds out the highest"
+    );
+    assert_eq!(pool.offer(at(2), frame(0, 14, 10)), Offer::OverQuota);
+    assert_eq!((pool.pending_frames(), pool.crowded_out()), (5, 1));
+    pool.offer(at(3), frame(1, 1, 3500));
+    assert_eq!(
+        pool.offer(at(3), frame(2, 1, 3500)),
+        Offer::Queued,
+        "the first of its client"
+    );
+    assert_eq!(pool.offer(at(3), frame(2, 2, 10)), Offer::OverQuota);
+    assert_eq!(pool.offer(at(3), frame(2, 0, 3600)), Offer::Queued);
+    assert_eq!(
+        pool.offer(at(3), frame(0, 8, 3900)),
+        Offer::Queued,
+        "as long as all that its client has"
+    );
+    assert_eq!((pool.pending_frames(), pool.queued_frames()), (3, 3));
+    while pool.take_batch(1 << 20, 10).is_some() {}
+    assert_eq!(
+        pool.offer(at(4), frame(0, 30, 3900)),
+        Offer::Queued,
+        "nothing of its client is queued"
+    );
+}
+
+#[test]
+fn a_client_waits_for_its_lowest_frame_from_when_the_one_below_was_decided() {
+    let mut pool = RequestPool::new(2, LIMITS);
+    let foreign = |sequence| batch(vec![frame(0, sequence, 1)]);
+    pool.offer(at(1), frame(0, 100, 10));
+    pool.offer(at(2), frame(0, 101, 10));
+    assert_eq!(oldest(&mut pool, 3), Some(at(1)));
+    pool.on_decided(&foreign(99));
+    assert_eq!(
+        oldest(&mut pool, 4),
+        Some(at(4)),
+        "one below, which this pool never had"
+    );
+    pool.on_decided(&foreign(99));
+    assert_eq!(oldest(&mut pool, 5), Some(at(4)), "an old one is no progress");
+    pool.on_decided(&foreign(102));
+    assert_eq!(oldest(&mut pool, 6), Some(at(4)), "nor is one above");
+    pool.on_decided(&foreign(100));
+    assert_eq!(oldest(&mut pool, 7), Some(at(7)), "the next one's turn begins");
+    pool.offer(at(8), frame(1, 5, 10));
+    assert_eq!(oldest(&mut pool, 9), Some(at(7)));
+    pool.on_decided(&foreign(101));
+    assert_eq!(oldest(&mut pool, 10), Some(at(8)));
+}
+
+#[test]
+fn what_only_macs_prove_is_not_held_against_a_leader_until_it_is_signed() {
+    let mut pool = RequestPool::new(2, LIMITS);
+    pool.offer(at(1), with_macs(0, 7));
+    let waiting = pool.waiting(at(2));
+    assert_eq!((waiting.oldest, waiting.proven), (Some(at(1)), None));
+    assert!(pool.lacks_proof(at(9), frame(0, 7, 10).key(), Duration::from_nanos(8)));
+    assert!(!pool.lacks_proof(at(8), frame(0, 7, 10).key(), Duration::from_nanos(8)));
+    assert_eq!(pool.offer(at(10), frame(0, 7, 10)), Offer::Duplicate);
+    let proven = Proven {
+        since: at(1),
+        at: at(10),
+    };
+    assert_eq!(pool.waiting(at(11)).proven, Some(proven));
+    assert_eq!(pool.offer(at(12), with_macs(0, 7)), Offer::Duplicate);
+    assert_eq!(pool.waiting(at(12)).proven, Some(proven), "it is signed still");
+    let overdue: Vec<_> = pool.overdue(at(12), Duration::from_nanos(11)).collect();
+    assert!(matches!(overdue[..], [(_, true)]));
+    assert!(pool.waits_for_lower(at(12), frame(0, 8, 1).key(), Duration::from_nanos(11)));
+    assert!(!pool.waits_for_lower(at(12), frame(0, 7, 1).key(), Duration::from_nanos(11)));
+    assert_eq!(pool.drop_unsigned(ClientId::new(0)), []);
+    assert_eq!((pool.pending_frames(), pool.queued_frames()), (1, 1));
+}
+
+#[test]
 fn a_decided_frame_never_comes_back_and_a_taken_one_only_when_its_view_is_lost() {
     let mut pool = RequestPool::new(1, LIMITS);
     pool.offer(at(1), frame(0, 100, 10));
@@ -75,10 +184,7 @@ fn a_decided_frame_never_comes_back_and_a_taken_one_only_when_its_view_is_lost()
     pool.on_decided(&batch(frames));
     assert_eq!(pool.offer(at(3), frame(0, 100, 10)), Offer::AlreadyDecided);
     assert_eq!(pool.offer(at(3), frame(0, 36, 10)), Offer::Stale);
-    assert_eq!(
-        (pool.pending_frames(), pool.oldest_pending_since()),
-        (1, Some(at(2)))
-    );
+    assert_eq!((pool.pending_frames(), oldest(&mut pool, 3)), (1, Some(at(3))));
     assert_eq!(keys(&pool.take_batch(1 << 20, 10).unwrap().0), [(0, 101)]);
     assert!(
         pool.take_batch(1 << 20, 10).is_none(),
@@ -91,7 +197,7 @@ fn a_decided_frame_never_comes_back_and_a_taken_one_only_when_its_view_is_lost()
         keys(&pool.take_batch(1 << 20, 10).unwrap().0),
         [(0, 99), (0, 101)]
     );
-    assert_eq!(pool.oldest_pending_since(), Some(at(2)));
+    assert_eq!(oldest(&mut pool, 5), Some(at(4)));
 }
 
 #[test]
@@ -130,29 +236,12 @@ fn a_checkpoints_window_settles_what_it_covers() {
     pool.adopt_window(ClientId::new(0), window);
     pool.adopt_window(ClientId::new(9), window);
     assert_eq!((pool.pending_frames(), pool.queued_frames()), (2, 1));
-    assert_eq!(pool.oldest_pending_since(), Some(at(100)));
+    assert_eq!(oldest(&mut pool, 200), Some(at(200)));
     pool.return_in_flight();
     assert_eq!(
         keys(&pool.take_batch(1 << 20, 9).unwrap().0),
         [(0, 100), (0, 102)]
     );
-}
-
-proptest! {
-    #[test]
-    fn the_oldest_arrival_is_known_whatever_leaves(steps in proptest::collection::vec(any::<(bool, prop::sample::Index)>(), 0..200)) {
-        let mut arrivals = Arrivals::new();
-        let mut model = Vec::new();
-        for (time, (adds, which)) in (0u64..).zip(steps) {
-            if adds || model.is_empty() {
-                model.push((at(time), arrivals.push(at(time))));
-            } else {
-                let (_, ticket) = model.remove(which.index(model.len()));
-                arrivals.remove(ticket);
-            }
-            prop_assert_eq!(arrivals.oldest(), model.first().map(|(since, _)| *since));
-        }
-    }
 }
 
 #[derive(Debug, Clone)]
@@ -194,7 +283,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 #[derive(Debug, Clone, Copy)]
 struct Known {
     bytes: usize,
-    since: u64,
     in_flight: bool,
 }
 
@@ -203,6 +291,10 @@ struct Known {
 struct Model {
     pending: BTreeMap<(u32, u64), Known>,
     decided: BTreeSet<(u32, u64)>,
+    /// By client: its lowest frame at the end of the last step, and since when it waits.
+    clocks: BTreeMap<u32, (u64, u64)>,
+    /// Clients of which something was decided in this step up to their lowest.
+    progressed: BTreeSet<u32>,
 }
 
 impl Model {
@@ -213,8 +305,17 @@ impl Model {
 
     fn decide(&mut self, keys: &[(u32, u64)]) {
         for key in keys {
+            let (client, sequence) = *key;
+            let is_new = !self.is_stale(client, sequence) && self.decided.insert(*key);
+            if is_new
+                && self
+                    .clocks
+                    .get(&client)
+                    .is_some_and(|(lowest, _)| sequence <= *lowest)
+            {
+                self.progressed.insert(client);
+            }
             self.pending.remove(key);
-            self.decided.insert(*key);
         }
         let stale: Vec<_> = self
             .pending
@@ -225,26 +326,69 @@ impl Model {
         self.pending.retain(|key, _| !stale.contains(key));
     }
 
-    fn expected_offer(&self, client: u32, sequence: u64, bytes: usize) -> Offer {
-        let ours = || self.pending.range((client, 0)..=(client, u64::MAX));
+    fn fits(&self, client: u32, without: &[u64], bytes: usize) -> bool {
+        let share = LIMITS.bytes_max / 2 / CLIENTS as usize;
+        let of = |client: u32| {
+            let ours = self.pending.range((client, 0)..=(client, u64::MAX));
+            ours.map(|((_, sequence), known)| (*sequence, known.bytes))
+        };
+        let kept = || of(client).filter(|(sequence, _)| !without.contains(sequence));
+        let ours = kept().map(|(_, bytes)| bytes).sum::<usize>() + bytes;
+        let sums = (0..CLIENTS).filter(|other| *other != client);
+        let sums = sums.map(|other| of(other).map(|(_, bytes)| bytes).sum::<usize>());
+        let crowd: usize = sums.chain([ours]).map(|sum| sum.saturating_sub(share)).sum();
+        kept().count() < LIMITS.frames_per_client
+            && ours <= LIMITS.bytes_per_client
+            && (ours <= share || crowd <= LIMITS.bytes_max / 2)
+    }
+
+    /// What is expected, and which frames of the client go.
+    fn expected_offer(&self, client: u32, sequence: u64, bytes: usize) -> (Offer, Vec<u64>) {
         if self.is_stale(client, sequence) {
-            Offer::Stale
-        } else if self.decided.contains(&(client, sequence)) {
-            Offer::AlreadyDecided
-        } else if self.pending.contains_key(&(client, sequence)) {
-            Offer::Duplicate
-        } else if ours().count() >= LIMITS.frames_per_client
-            || ours().map(|(_, known)| known.bytes).sum::<usize>() + bytes > LIMITS.bytes_per_client
-            || self.bytes() + bytes > LIMITS.bytes_max
-        {
-            Offer::OverQuota
-        } else {
-            Offer::Queued
+            return (Offer::Stale, Vec::new());
         }
+        if self.decided.contains(&(client, sequence)) {
+            return (Offer::AlreadyDecided, Vec::new());
+        }
+        if self.pending.contains_key(&(client, sequence)) {
+            return (Offer::Duplicate, Vec::new());
+        }
+        let queued: Vec<u64> = self.waiting(client).collect();
+        let mut gone = Vec::new();
+        while !self.fits(client, &gone, bytes) {
+            match queued.iter().rev().nth(gone.len()) {
+                Some(highest) if *highest > sequence => gone.push(*highest),
+                Some(_) => return (Offer::OverQuota, Vec::new()),
+                None => break,
+            }
+        }
+        (Offer::Queued, gone)
+    }
+
+    /// The client that waits longest, at the end of a step.
+    fn oldest(&mut self, now: u64) -> Option<Time> {
+        let progressed = std::mem::take(&mut self.progressed);
+        let before = std::mem::take(&mut self.clocks);
+        for (client, sequence) in self.pending.keys() {
+            self.clocks
+                .entry(*client)
+                .or_insert_with(|| match before.get(client) {
+                    Some((lowest, since)) if lowest == sequence && !progressed.contains(client) => {
+                        (*lowest, *since)
+                    }
+                    _ => (*sequence, now),
+                });
+        }
+        self.clocks.values().map(|(_, since)| at(*since)).min()
     }
 
     fn bytes(&self) -> usize {
         self.pending.values().map(|known| known.bytes).sum()
+    }
+
+    fn bytes_in_flight(&self) -> usize {
+        let in_flight = self.pending.values().filter(|known| known.in_flight);
+        in_flight.map(|known| known.bytes).sum()
     }
 
     fn queued(&self) -> usize {
@@ -293,15 +437,19 @@ proptest! {
         let mut pool = RequestPool::new(CLIENTS as usize, LIMITS);
         let mut model = Model::default();
         let mut proposed: Vec<Vec<Frame>> = Vec::new();
+        let mut most_in_flight = 0;
         for (time, step) in (0u64..).zip(steps) {
             match step {
                 Step::Offer { client, sequence, bytes } => {
                     let frame = frame(client, sequence, bytes);
                     let bytes = frame.bytes().len();
-                    let expected = model.expected_offer(client, sequence, bytes);
+                    let (expected, gone) = model.expected_offer(client, sequence, bytes);
                     prop_assert_eq!(pool.offer(at(time), frame), expected);
+                    for sequence in gone {
+                        model.pending.remove(&(client, sequence));
+                    }
                     if expected == Offer::Queued {
-                        let known = Known { bytes, since: time, in_flight: false };
+                        let known = Known { bytes, in_flight: false };
                         model.pending.insert((client, sequence), known);
                     }
                 }
@@ -333,9 +481,11 @@ proptest! {
             prop_assert_eq!(pool.pending_frames(), model.pending.len());
             prop_assert_eq!(pool.queued_frames(), model.queued());
             prop_assert_eq!(pool.pending_bytes(), model.bytes());
-            prop_assert!(pool.pending_bytes() <= LIMITS.bytes_max);
-            let oldest = model.pending.values().map(|known| at(known.since)).min();
-            prop_assert_eq!(pool.oldest_pending_since(), oldest);
+            let firsts = CLIENTS as usize * 1100;
+            let in_flight = model.bytes_in_flight();
+            prop_assert!(pool.pending_bytes() <= LIMITS.bytes_max + firsts + in_flight.max(most_in_flight));
+            most_in_flight = most_in_flight.max(in_flight);
+            prop_assert_eq!(pool.waiting(at(time)).oldest, model.oldest(time));
         }
     }
 }

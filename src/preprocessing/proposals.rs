@@ -6,9 +6,9 @@ use super::FrameChecker;
 use super::frames::{Authenticity, Effort, Judgement};
 use crate::crypto::{BatchVerifier, Digester, Domain};
 use crate::messages::archived::ArchivedPrePrepare;
-use crate::messages::{Batch, BatchError, Checked, Frame, Mode, Proposal, SystemMessage};
+use crate::messages::{Batch, BatchError, Checked, Frame, FrameKey, Mode, Proposal, SystemMessage};
 use crate::mutants::{Mutant, active};
-use crate::types::{ClientId, Digest};
+use crate::types::Digest;
 
 /// How many digests are hashed in one go: 4 KiB, so that BLAKE3 works on four chunks side by side.
 const DIGESTS_PER_UPDATE: usize = 128;
@@ -95,9 +95,9 @@ impl FrameChecker {
         Some(result)
     }
 
-    /// The clients whose MAC for this replica failed in the proposal checked last. Either the client is
+    /// The frames whose MACs for this replica failed in the proposal checked last. Either the client is
     /// faulty or a replica spoilt its frame; [signing](Self::require_signature) settles it for the future.
-    pub fn drain_disputed(&mut self) -> std::vec::Drain<'_, ClientId> {
+    pub fn drain_disputed(&mut self) -> std::vec::Drain<'_, FrameKey> {
         self.disputed.drain(..)
     }
 
@@ -156,7 +156,7 @@ impl FrameChecker {
             // A client that has to sign may still be ordered by MACs that hold: others need not know of the
             // dispute yet, and a good MAC is proof enough for the replica it is for.
             Judgement::Decided(Authenticity::Verified) => {}
-            Judgement::Decided(Authenticity::Unverifiable) => self.disputed.push(frame.key().client),
+            Judgement::Decided(Authenticity::Unverifiable) => self.disputed.push(frame.key()),
             Judgement::SignatureQueued => self.signed.push(index),
         }
         Ok(frame)

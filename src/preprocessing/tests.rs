@@ -198,8 +198,8 @@ fn a_mac_convinces_the_replica_it_is_for_and_a_signature_everybody() {
 #[test]
 fn a_flagged_client_has_to_sign_what_it_sends() {
     let mut checker = checker(0, ClientAuth::Mac);
-    checker.require_signature(ClientId::new(1));
-    checker.require_signature(ClientId::new(77));
+    checker.require_signature(ClientId::new(1), true);
+    checker.require_signature(ClientId::new(77), true);
     for source in [from(1), FORWARDED] {
         let verdict = check_one(&mut checker, source, with_macs(1, 5, None));
         assert_eq!(verdict.unwrap_err(), FrameRefusal::MustSign);

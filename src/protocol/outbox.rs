@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -87,6 +88,8 @@ pub enum Effect {
     LeaveView(View),
     /// Pass pending requests on to everybody: the leader has not ordered them for a while.
     SharePending,
+    /// Requests wait for so long: pass each on to the leader once more, and have their clients prove them to everybody.
+    UrgePending(Duration),
     /// A view begins: ordering starts it.
     EnterView(Arc<ViewStart>),
     /// We lack decisions that the others have forgotten: only a transfer brings us back.

@@ -36,8 +36,13 @@ pub enum Action {
         /// The record.
         record: Record,
     },
-    /// From now on this client has to sign: a MAC of it was disputed, and a view was lost meanwhile.
-    RequireSignature(ClientId),
+    /// From now on a client has to sign, because f+1 replicas name it as one whose MACs cost them a view; or it does not have to any more.
+    RequireSignature {
+        /// The client.
+        client: ClientId,
+        /// Whether it has to.
+        must_sign: bool,
+    },
     /// A checkpoint became stable.
     Stable(CheckpointClaim),
     /// These records are not needed any more.

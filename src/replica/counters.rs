@@ -50,6 +50,16 @@ pub struct ReplicaCounters {
     pub checkpoints_stable: u64,
     /// Replicas' messages not listened to because too much waited for the disk.
     pub messages_choked: u64,
+    /// Client frames that made room for lower ones of their clients.
+    pub frames_crowded_out: u64,
+    /// Client frames that waited long and were passed on to the leader once more.
+    pub frames_urged: u64,
+    /// Frames proposed whose MACs failed here.
+    pub frames_disputed: u64,
+    /// Clients that had to sign from then on, for a while.
+    pub signatures_required: u64,
+    /// Clients asked for a signature that can be held against the leader.
+    pub proofs_asked: u64,
     /// Replicas' messages refused, by [`Rejection::index`].
     pub rejected: [u64; Rejection::ALL.len()],
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Action, ExecutionPhase, FORWARDED_FRAMES_MAX, Replica, Stack};
-use crate::messages::{Frame, FrameKey, SystemMessage};
+use crate::messages::{Frame, FrameKey, RefusalReason, SystemMessage};
 use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
 use crate::protocol::Recipients;
@@ -12,6 +12,12 @@ use crate::types::Time;
 
 /// A frame is not passed on again so soon: less than any client's patience.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// A client that waits so long for one frame has only that one passed on.
+pub(super) const OVERDUE: Duration = Duration::from_secs(1);
+
+/// How many full batches of pending frames are passed on at once.
+const SHARED_BATCHES: usize = 16;
 
 /// What was passed on lately. Replicas in different views take each other for leaders: without a pause a frame would go to and
 /// fro between them as fast as the links allow.
@@ -52,22 +58,75 @@ impl<S: Stack> Replica<S> {
 
     /// What is pending here is passed on to everybody: perhaps nobody else has it, and the leader lost it. A replica that then waits in
     /// vain does not wait alone, and is not the only one to ask for another leader.
-    pub(super) fn share_pending(&mut self) {
+    pub(super) fn share_pending(&mut self, now: Time) {
         // What a leader has pending is on its way already.
-        if !self.ordering.is_leading() && !active(Mutant::ForwardSkipped) {
-            let frames = self.pending_frames();
-            self.pass_on(Recipients::Others, &frames);
+        if self.ordering.is_leading() || active(Mutant::ForwardSkipped) {
+            return;
         }
+        self.shares = true;
+        let frames = self.pending_frames();
+        self.pass_on(Recipients::Others, &frames);
+        let unproven: Vec<FrameKey> = self
+            .pool
+            .overdue(now, Duration::ZERO)
+            .filter_map(|(frame, is_signed)| (!is_signed).then(|| frame.key()))
+            .take(FORWARDED_FRAMES_MAX)
+            .collect();
+        unproven.into_iter().for_each(|key| self.ask_for_proof(key));
     }
 
-    /// The frames that are pending here, as many as are passed on at once.
+    /// The frames for which clients wait so long are passed on to the leader once more, by themselves: the first time they may have been lost in a
+    /// flood. Who could not have the leader blamed for its frame is asked for a signature.
+    pub(super) fn urge_pending(&mut self, now: Time, long: Duration) {
+        let is_voting = self.phase() == ExecutionPhase::OrderProtocol;
+        if self.ordering.is_leading() || !is_voting || active(Mutant::ForwardSkipped) {
+            return;
+        }
+        let (mut frames, mut unproven, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for (frame, is_signed) in self.pool.overdue(now, long).take(FORWARDED_FRAMES_MAX) {
+            bytes += frame.bytes().len();
+            if bytes > self.shared_bytes_max() {
+                break;
+            }
+            frames.push(frame.clone());
+            if !is_signed {
+                unproven.push(frame.key());
+            }
+        }
+        self.counters.frames_urged += frames.len() as u64;
+        self.pass_on(Recipients::One(self.ordering.leader()), &frames);
+        unproven.into_iter().for_each(|key| self.ask_for_proof(key));
+    }
+
+    /// Whether a client is asked for a signature whenever it sends a frame.
+    pub(super) fn asks_for_proof(&self, now: Time, key: FrameKey) -> bool {
+        let long = if self.shares { Duration::ZERO } else { OVERDUE };
+        !self.ordering.is_leading() && self.pool.lacks_proof(now, key, long)
+    }
+
+    pub(super) fn ask_for_proof(&mut self, key: FrameKey) {
+        self.counters.proofs_asked += 1;
+        let reason = RefusalReason::Unproven;
+        self.actions.push(Action::Refuse { key, reason });
+    }
+
+    /// How many bytes of pending frames are passed on at once: what is pending may fill the links to others, and clients choose how much that is.
+    fn shared_bytes_max(&self) -> usize {
+        SHARED_BATCHES * self.settings.batch_bytes_max
+    }
+
+    /// The frames that are pending here, as many as are passed on at once: each client's lowest first.
     pub(super) fn pending_frames(&mut self) -> Vec<Frame> {
         let (bytes_max, frames_max) = (self.settings.batch_bytes_max, self.settings.batch_frames_max);
-        let mut pending = Vec::new();
+        let (mut pending, mut left) = (Vec::new(), self.shared_bytes_max());
         while pending.len() < FORWARDED_FRAMES_MAX
-            && let Some((frames, _)) = self.pool.take_batch(bytes_max, frames_max)
+            && let Some((frames, bytes)) = self.pool.take_batch(bytes_max.min(left), frames_max)
         {
             pending.extend(frames);
+            left = left.saturating_sub(bytes);
+            if left == 0 {
+                break;
+            }
         }
         self.pool.return_in_flight();
         pending

@@ -10,10 +10,17 @@ use crate::types::{NodeId, Time};
 /// Signatures a second that are verified of a peer, whatever the size of the cluster.
 const RATE: u64 = 256;
 
-/// Signatures that may still be verified, by peer.
+/// Votes that are counted of a peer: some for each place of the largest window at once, and more a second than anybody decides.
+const VOTES: Rate = Rate {
+    burst: 1 << 19,
+    per_second: 1 << 20,
+};
+
+/// Signatures that may still be verified, and votes that may still be counted, by peer.
 #[derive(Debug)]
 pub(super) struct Judgements {
     left: Vec<Allowance>,
+    votes: Vec<Allowance>,
 }
 
 impl Judgements {
@@ -21,6 +28,7 @@ impl Judgements {
     pub fn new(n: usize) -> Self {
         Self {
             left: vec![Allowance::full(Self::rate(n)); n],
+            votes: vec![Allowance::full(VOTES); n],
         }
     }
 
@@ -30,6 +38,16 @@ impl Judgements {
             burst: 2 * new_view + RATE,
             per_second: new_view / 4 + RATE,
         }
+    }
+
+    /// How many of so many votes of a peer are counted now. A vote that is lost is sent again when a status asks for it.
+    pub fn may_count(&mut self, now: Time, from: NodeId, votes: usize) -> usize {
+        let Some(left) = self.votes.get_mut(from.index()) else {
+            return 0;
+        };
+        let may = usize::try_from(left.left(now)).unwrap_or(0).min(votes);
+        left.charge(may as u64);
+        may
     }
 
     /// Whether so many signatures of what `from` says are verified now; they are counted if so.
@@ -57,6 +75,18 @@ mod tests {
         assert!((whole - 2..=whole).contains(&judged), "{judged} of {whole}");
         assert!(judgements.may_judge(Time::START, other, 20));
         assert!(!judgements.may_judge(Time::START, NodeId::new(9), 1));
+    }
+
+    #[test]
+    fn a_flood_of_votes_is_counted_in_part() {
+        let mut judgements = Judgements::new(4);
+        let (flooder, other) = (NodeId::new(1), NodeId::new(2));
+        let counted: usize = (0..1000)
+            .map(|ms| judgements.may_count(Time::from_nanos(ms * 1_000_000), flooder, 40_000))
+            .sum();
+        assert!((1 << 20..=3 << 19).contains(&counted), "{counted}");
+        assert_eq!(judgements.may_count(Time::START, other, 500), 500);
+        assert_eq!(judgements.may_count(Time::START, NodeId::new(9), 500), 0);
     }
 
     #[test]

@@ -53,7 +53,11 @@ impl<S: Stack> Replica<S> {
         }
         match &**checked {
             ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::Votes(votes)) => {
-                for vote in votes.votes.iter() {
+                let count = self.judgements.may_count(now, from, votes.votes.len());
+                if count < votes.votes.len() {
+                    self.counters.reject(Rejection::OverBudget);
+                }
+                for vote in votes.votes.iter().take(count) {
                     self.on_vote(now, from, vote.to_vote());
                 }
             }
@@ -132,7 +136,8 @@ impl<S: Stack> Replica<S> {
         if let Some(abstention) = &mut self.abstention {
             abstention.on_status(from, status);
         }
-        self.disputes.claim(from, &status.disputed);
+        self.disputes.claim(now, from, &status.disputed);
+        self.settle_disputes(now);
         if self.transfers.donations.may_answer(now, from) {
             self.ordering.on_status(now, from, status, &mut self.outbox);
             self.charge_answer(from);
@@ -142,7 +147,7 @@ impl<S: Stack> Replica<S> {
     }
 
     /// What ordering has just answered a peer counts against what the peer is sent for its transfers.
-    fn charge_answer(&mut self, from: NodeId) {
+    pub(super) fn charge_answer(&mut self, from: NodeId) {
         let answer: usize = self.outbox.sent_to(from).map(Bytes::len).sum();
         self.transfers.donations.charge(from, answer as u64);
     }

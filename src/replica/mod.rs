@@ -46,6 +46,7 @@ pub use transfer::TransferPhase;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -63,8 +64,8 @@ use crate::state_transfer::{ImageTask, StateTransferProtocol};
 use crate::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, Quorum, SeqNo, Time, View};
 use crate::view_transfer::ViewTransferProtocol;
 use abstention::Abstention;
-use disputes::Disputes;
-use forwarding::PassedOn;
+use disputes::{Change, Disputes};
+use forwarding::{OVERDUE, PassedOn};
 use judgements::Judgements;
 use reads::Reads;
 use timers::Timers;
@@ -88,7 +89,12 @@ pub struct ReplicaSettings {
     /// While so many effects wait for the disk, other replicas are not listened to: what they say leads to more. They
     /// say it again when this replica tells them what it lacks.
     pub held_effects_max: usize,
+    /// How long a client is named at first whose MACs cost this replica a view.
+    pub must_sign_for: Duration,
 }
+
+/// How long that is in production.
+pub const MUST_SIGN_FOR: Duration = Duration::from_secs(60);
 
 /// Which protocol is at work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,6 +160,8 @@ pub struct Replica<S: Stack> {
     /// Frames on their way to the leader: their clients have lost patience with it.
     forward: Vec<Frame>,
     passed_on: PassedOn,
+    /// What is pending was shared, and nothing was executed since.
+    shares: bool,
     timers: Timers,
     outbox: Outbox,
     /// Effects in the order of the log positions they wait for.
@@ -194,6 +202,7 @@ impl<S: Stack> Replica<S> {
         let mut timers = Timers::default();
         timers.set(Timer::Status, Time::START);
         timers.set(Timer::LeaderReview, Time::START);
+        let disputes = Disputes::new(pool.clients(), settings.quorum.weak(), settings.must_sign_for);
         Self {
             transfers: Transfers::new(settings.quorum.n()),
             judgements: Judgements::new(settings.quorum.n()),
@@ -207,10 +216,11 @@ impl<S: Stack> Replica<S> {
             decision_log,
             log_transfer,
             state_transfer,
-            disputes: Disputes::new(pool.clients()),
+            disputes,
             pool,
             forward: Vec::new(),
             passed_on: PassedOn::default(),
+            shares: false,
             timers,
             outbox: Outbox::new(next_lsn),
             held: VecDeque::new(),
@@ -242,18 +252,44 @@ impl<S: Stack> Replica<S> {
         self.offences.get(peer.index()).copied().unwrap_or_default()
     }
 
-    /// A client's frame arrived, checked by preprocessing.
+    /// A client's frame arrived by its own link, checked by preprocessing. What it costs to answer is its client's own.
     pub fn on_frame(&mut self, now: Time, frame: Frame) {
         let key = frame.key();
-        // A client sends to the leader alone until it loses patience with it.
-        let leads = self.ordering.is_leading();
-        // What is pending when a view begins is passed on then.
-        let passes_on = !leads
+        match self.offer(now, frame, true) {
+            Offer::Queued | Offer::Duplicate => {
+                if self.asks_for_proof(now, key) {
+                    self.ask_for_proof(key);
+                }
+            }
+            Offer::AlreadyDecided if active(Mutant::ReplyAgainSkipped) => {}
+            Offer::AlreadyDecided => self.actions.push(Action::ReplyAgain(key)),
+            Offer::Stale => self.refuse(key, RefusalReason::Stale),
+            Offer::OverQuota => self.refuse(key, RefusalReason::Overloaded),
+        }
+    }
+
+    /// A frame that another replica passed on arrived, checked by preprocessing. Its client hears nothing of it: a faulty replica could pass
+    /// on without end what others would have to answer, and send its answers to clients itself.
+    pub fn on_passed_on(&mut self, now: Time, frame: Frame) {
+        let key = frame.key();
+        let offer = self.offer(now, frame, false);
+        if offer == Offer::AlreadyDecided && active(Mutant::PassedOnAnswered) {
+            self.actions.push(Action::ReplyAgain(key));
+        }
+    }
+
+    /// Takes a frame into the pool, and has it passed on to the leader: a client sends to the leader alone until it loses patience with it.
+    fn offer(&mut self, now: Time, frame: Frame, is_own: bool) -> Offer {
+        let key = frame.key();
+        // What is pending when a view begins is passed on then; what waits behind a lower frame of its client leaves the way to that.
+        let passes_on = !self.ordering.is_leading()
             && self.phase() == ExecutionPhase::OrderProtocol
-            && self.forward.len() < FORWARDED_FRAMES_MAX;
+            && self.forward.len() < FORWARDED_FRAMES_MAX
+            && !self.pool.waits_for_lower(now, key, OVERDUE);
         let forwarded = passes_on.then(|| frame.clone());
         let offer = self.pool.offer(now, frame);
-        if matches!(offer, Offer::Queued | Offer::Duplicate)
+        let is_new = offer == Offer::Queued || (offer == Offer::Duplicate && is_own);
+        if is_new
             && let Some(frame) = forwarded
             && self.passed_on.may_pass(now, key)
         {
@@ -262,11 +298,10 @@ impl<S: Stack> Replica<S> {
         match offer {
             Offer::Queued => self.counters.frames_queued += 1,
             Offer::Duplicate => self.counters.frames_duplicate += 1,
-            Offer::AlreadyDecided if active(Mutant::ReplyAgainSkipped) => {}
-            Offer::AlreadyDecided => self.actions.push(Action::ReplyAgain(key)),
-            Offer::Stale => self.refuse(key, RefusalReason::Stale),
-            Offer::OverQuota => self.refuse(key, RefusalReason::Overloaded),
+            Offer::AlreadyDecided | Offer::Stale | Offer::OverQuota => {}
         }
+        self.counters.frames_crowded_out = self.pool.crowded_out();
+        offer
     }
 
     /// A replica's pre-prepare arrived, its frames checked by preprocessing.
@@ -299,6 +334,7 @@ impl<S: Stack> Replica<S> {
         }
         self.view_transfer.on_executed(now, operations);
         if operations > 0 {
+            self.shares = false;
             self.transfers.donations.on_served(now);
         }
         self.counters.operations_executed += operations as u64;
@@ -338,7 +374,8 @@ impl<S: Stack> Replica<S> {
             }
             if timer == Timer::Status {
                 let mut standing = self.ordering.standing();
-                standing.disputed = self.disputes.own();
+                self.settle_disputes(now);
+                standing.disputed = self.disputes.named(now);
                 self.view_transfer.on_status_due(now, standing, &mut self.outbox);
             } else {
                 self.view_transfer.on_timeout(now, timer, &mut self.outbox);
@@ -358,9 +395,12 @@ impl<S: Stack> Replica<S> {
         self.go_on_with_transfers(now);
         self.consider_abstention();
         self.forward_frames();
-        let oldest = self.pool.oldest_pending_since();
+        if self.is_executing() {
+            self.view_transfer.on_executing(now);
+        }
+        let waiting = self.pool.waiting(now);
         self.view_transfer
-            .on_pending_changed(now, oldest, &mut self.outbox);
+            .on_pending_changed(now, waiting, &mut self.outbox);
         if !self.outbox.is_empty() {
             self.carry_out(now);
         }
@@ -504,7 +544,8 @@ impl<S: Stack> Replica<S> {
                     self.hold(when, Held::Install(seq));
                 }
                 Effect::Image(task) => self.actions.push(Action::Image(task)),
-                Effect::SharePending => self.share_pending(),
+                Effect::SharePending => self.share_pending(now),
+                Effect::UrgePending(long) => self.urge_pending(now, long),
                 asks @ (Effect::LeaveView(_) | Effect::EnterView(_)) => asked.push(asks),
             }
         }
@@ -546,6 +587,7 @@ impl<S: Stack> Replica<S> {
         }
         self.counters.view_changes += 1;
         let evidence = self.ordering.leave_view(view);
+        self.name_disputed(now);
         let ended = self.ends_abstention(view);
         self.view_transfer
             .on_view_left(now, view, evidence, &mut self.outbox);
@@ -563,29 +605,57 @@ impl<S: Stack> Replica<S> {
         self.carry_out(now);
         self.pool.return_in_flight();
         self.forward.clear();
-        self.settle_disputes();
+        self.shares = false;
+        self.name_disputed(now);
+        let must_sign: Vec<ClientId> = self.disputes.must_sign().collect();
+        must_sign
+            .into_iter()
+            .for_each(|client| self.drop_unsigned(client));
         if !self.ordering.is_leading() {
             self.forward = self.pending_frames();
         }
     }
 
-    /// A client of whom MACs failed in a leader's proposal, here; once for each.
-    pub fn on_disputed(&mut self, client: ClientId) {
-        self.disputes.add_own(client);
+    /// A frame was proposed whose MAC failed here.
+    pub fn on_disputed(&mut self, key: FrameKey) {
+        self.counters.frames_disputed += 1;
+        self.disputes.add(key);
     }
 
-    /// A view was lost. Perhaps for a frame whose MACs convinced some replicas and not enough of them: what disputed
-    /// clients have pending needs a signature from now on.
-    fn settle_disputes(&mut self) {
+    /// The view is lost. Perhaps for frames whose MACs convinced some replicas and not enough of them.
+    fn name_disputed(&mut self, now: Time) {
+        let pool = &self.pool;
+        if self.disputes.on_view_lost(now, |key| pool.is_decided(key)) {
+            // The next leader has to know before it proposes the same again.
+            self.timers.set(Timer::Status, now);
+        }
+    }
+
+    /// Who has to sign begins to, and who had to does not have to any more.
+    fn settle_disputes(&mut self, now: Time) {
         if active(Mutant::DisputesIgnored) {
             return;
         }
-        for client in self.disputes.all() {
-            self.actions.push(Action::RequireSignature(client));
-            for key in self.pool.drop_unsigned(client) {
-                self.refuse(key, RefusalReason::MustSign);
+        for Change { client, must_sign } in self.disputes.settle(now) {
+            self.actions.push(Action::RequireSignature { client, must_sign });
+            if must_sign {
+                self.counters.signatures_required += 1;
+                self.drop_unsigned(client);
             }
         }
+    }
+
+    /// What a client has pending with MACs needs a signature.
+    fn drop_unsigned(&mut self, client: ClientId) {
+        for key in self.pool.drop_unsigned(client) {
+            self.refuse(key, RefusalReason::MustSign);
+        }
+    }
+
+    /// Whether there is something to execute that was decided.
+    fn is_executing(&self) -> bool {
+        let is_whole = self.transfers.awaiting.is_none() && self.transfers.fed.is_none();
+        is_whole && self.transfers.released > self.executed
     }
 
     /// Which protocol is at work.

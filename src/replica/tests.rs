@@ -167,6 +167,7 @@ pub(crate) fn replica(decision_log: ChainedLog) -> Replica<DefaultStack<Counter>
         batch_bytes_max: 1 << 16,
         batch_frames_max: 16,
         held_effects_max: 1 << 12,
+        must_sign_for: std::time::Duration::from_secs(60),
     };
     let limits = PoolLimits {
         frames_per_client: 16,

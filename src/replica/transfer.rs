@@ -565,6 +565,9 @@ impl<S: Stack> Replica<S> {
     /// Offers every image that is there, the newest first: the others may have other ones, and a checkpoint that several have comes from
     /// several.
     fn answer_offer(&mut self, now: Time, from: NodeId, after: SeqNo) {
+        if !self.transfers.donations.may_answer(now, from) {
+            return;
+        }
         let images = &self.transfers.images;
         let proofs = self.transfers.proofs.values();
         let mut offered: Vec<StateProof> = proofs
@@ -598,5 +601,6 @@ impl<S: Stack> Replica<S> {
                 StateTransferMessage::Offer(offer).encode(self.settings.cluster, self.settings.epoch);
             self.outbox.send(Recipients::One(from), message);
         }
+        self.charge_answer(from);
     }
 }

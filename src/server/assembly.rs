@@ -17,7 +17,7 @@ use crate::config::{
     StateTransferConfig, Topology, WORK_CHANNEL_SIZE,
 };
 use crate::crypto::{Digester, MacKey};
-use crate::execution::{Executor, ReadGate};
+use crate::execution::{Executor, ReadGate, ReadLimits};
 use crate::metrics::Metrics;
 use crate::net::handshake::Identity;
 use crate::net::hello::Peer;
@@ -25,7 +25,7 @@ use crate::preprocessing::{
     CheckerLimits, ClientAuth, ClientDirectory, ClientKeys, Expectations, FrameChecker, PoolLimits,
     ProposalGate, RequestPool, SigningDuty,
 };
-use crate::replica::{Protocols, Replica, ReplicaSettings, Stack};
+use crate::replica::{MUST_SIGN_FOR, Protocols, Replica, ReplicaSettings, Stack};
 use crate::ring::Doorbell;
 use crate::shard::control::{
     BackoffLimits, ControlConfig, ControlHandle, ControlLimits, ControlShard, DialTarget, EstablishedLink,
@@ -53,6 +53,9 @@ use crate::types::Lsn;
 
 /// Room in a record around the largest message: envelopes, archives, lengths.
 const RECORD_SLACK_BYTES: usize = 64 * 1024;
+
+/// How many full queues of clients are held for all together at a shard that serves sockets; each client has its share beside.
+const CLIENT_QUEUES: usize = 8;
 
 /// Records that may wait for the log role, and its answers.
 const LOG_CHANNEL: usize = 1024;
@@ -274,16 +277,23 @@ fn wire_limits(config: &ReplicaConfig) -> (WireLimits, WireLimits) {
     let replica = WireLimits {
         record_bytes_max: from_replicas,
         queue_bytes_max: config.limits.replica_queue_bytes_max,
+        queues_bytes_max: usize::MAX,
         backlog_bytes_max: 16 << 20,
         silence_max,
     };
     let client = WireLimits {
         record_bytes_max: from_clients,
         queue_bytes_max: config.limits.client_queue_bytes_max,
+        queues_bytes_max: CLIENT_QUEUES * config.limits.client_queue_bytes_max,
         backlog_bytes_max: 1 << 20,
         silence_max,
     };
     (replica, client)
+}
+
+/// What clients may have waiting of reads beside the order, as it follows from what they may have of the others.
+fn read_limits(pool: &PoolLimits) -> ReadLimits {
+    ReadLimits::of_pool(pool.frames_per_client, pool.bytes_per_client, pool.bytes_max)
 }
 
 fn start_control(
@@ -429,6 +439,7 @@ pub(super) fn assemble<S: Stack>(
         batch_bytes_max: cluster.agreement.batch_bytes_max,
         batch_frames_max: cluster.agreement.batch_frames_max,
         held_effects_max: 8 * cluster.agreement.window as usize + 64,
+        must_sign_for: MUST_SIGN_FOR,
     };
     let pool_limits = PoolLimits {
         frames_per_client: cluster.frames_per_client(),
@@ -511,6 +522,7 @@ pub(super) fn assemble<S: Stack>(
     };
     let mut execution = Some(ExecutionRole::new(
         (parts.executor, reads),
+        (cluster.clients.len(), read_limits(&pool_limits)),
         lanes.execution,
         keeper_handle.clone(),
         crew,
@@ -554,7 +566,8 @@ pub(super) fn assemble<S: Stack>(
                         cluster.checker_limits(),
                         digester.clone(),
                         directory.clone(),
-                    );
+                    )
+                    .with_reads(cluster.agreement.unordered);
                     let gate = ProposalGate::new(cluster.replicas.len(), expectations.clone());
                     let role = PreprocessRole::new((checker, gate), lanes, identity, metrics.clone());
                     Box::new(role) as Box<dyn Role>

@@ -34,12 +34,14 @@ pub(crate) struct FromReplica {
 /// Preprocessing → consensus.
 #[derive(Debug)]
 pub(crate) enum Checked {
-    /// An ordered frame, authentic.
+    /// An ordered frame, authentic, by its client's link.
     Frame(Frame),
+    /// The same, passed on by another replica.
+    PassedOn(Frame),
     /// A pre-prepare whose frames are sound.
     Proposal { from: NodeId, proposal: Box<Proposal> },
-    /// A client whose MAC for this replica failed in a proposal.
-    Disputed(ClientId),
+    /// A frame whose MAC for this replica failed in the proposal that follows.
+    Disputed(FrameKey),
     /// A fetched batch whose frames are sound.
     Batch { from: NodeId, batch: Box<Proposal> },
 }

@@ -34,6 +34,8 @@ pub struct WireLimits {
     pub record_bytes_max: usize,
     /// The most bytes of messages that wait to be sent.
     pub queue_bytes_max: usize,
+    /// The same of all clients together, beyond a share for each and one message of any length.
+    pub queues_bytes_max: usize,
     /// Received bytes that wait to be taken; beyond it the link stops receiving.
     pub backlog_bytes_max: usize,
     /// How long the other end may say nothing before the link is given up: it says something every second if it can.
@@ -123,6 +125,8 @@ pub struct Wires {
     closed: Vec<(WireId, Peer, CloseReason)>,
     open: usize,
     keepalive: Keepalive,
+    /// Bytes of messages that wait to be sent to clients.
+    clients_queue_bytes: usize,
 }
 
 impl Wires {
@@ -141,6 +145,7 @@ impl Wires {
             closed: Vec::new(),
             open: 0,
             keepalive: Keepalive::default(),
+            clients_queue_bytes: 0,
         }
     }
 
@@ -197,18 +202,32 @@ impl Wires {
     /// Queues a message. It leaves with the next [`flush`](Self::flush) that finds the link idle.
     ///
     /// # Errors
-    /// When too much is waiting already; the link is then being closed, because a message was lost on it.
+    /// When too much is waiting already. A replica's link is then being closed, because a message was lost on it. A client's stays: who else
+    /// has it answered must not be able to end it, and a client asks again for what it lacks.
     pub fn queue(&mut self, id: WireId, message: Bytes) -> Result<(), QueueFull> {
+        let (queued, links) = (self.clients_queue_bytes + message.len(), self.wires.len().max(1));
         let Some(wire) = self.get(id) else { return Ok(()) };
-        if wire.queue_bytes + message.len() > wire.limits.queue_bytes_max {
-            self.close(id, CloseReason::QueueFull);
-            return Err(QueueFull);
+        let is_client = matches!(wire.peer, Peer::Client(_));
+        let (bytes, limits) = (wire.queue_bytes + message.len(), wire.limits);
+        let is_crowd = queued > limits.queues_bytes_max && bytes > limits.queues_bytes_max / links;
+        match is_client {
+            false if bytes > limits.queue_bytes_max => {
+                self.close(id, CloseReason::QueueFull);
+                return Err(QueueFull);
+            }
+            true if !wire.queue.is_empty() && (bytes > limits.queue_bytes_max || is_crowd) => {
+                return Err(QueueFull);
+            }
+            _ => {}
         }
-        wire.queue_bytes += message.len();
+        wire.queue_bytes = bytes;
         wire.queue.push_back(message);
         if !wire.is_dirty {
             wire.is_dirty = true;
             self.dirty.push(id.slot);
+        }
+        if is_client {
+            self.clients_queue_bytes = queued;
         }
         Ok(())
     }
@@ -321,8 +340,12 @@ impl Wires {
                     reactor.receive(slot, receive_token);
                 }
             }
+            let before = wire.queue_bytes;
             if !wire.is_sending && !wire.queue.is_empty() && wire.seal().is_ok() {
                 wire.is_sending = true;
+                if matches!(wire.peer, Peer::Client(_)) {
+                    self.clients_queue_bytes -= before - wire.queue_bytes;
+                }
                 // SAFETY: `sending` is not touched while `is_sending`, and the slot is kept until the completion.
                 unsafe { reactor.send(slot, &wire.sending, send_token) };
             }
@@ -438,12 +461,16 @@ impl Wires {
         let Some(wire) = self.get(id) else { return };
         wire.is_closing = true;
         wire.queue.clear();
+        let gone = std::mem::take(&mut wire.queue_bytes);
         // Makes everything under way complete.
         let _ = wire.socket.shutdown(Shutdown::Both);
         let peer = wire.peer;
         if !wire.is_dirty {
             wire.is_dirty = true;
             self.dirty.push(id.slot);
+        }
+        if matches!(peer, Peer::Client(_)) {
+            self.clients_queue_bytes -= gone;
         }
         self.closed.push((id, peer, reason));
         self.open -= 1;

@@ -12,6 +12,12 @@ use crate::messages::{Authenticator, Envelope, FrameBuilder, Kind, Mode, Request
 use crate::preprocessing::ClientAuth;
 use crate::types::{ClientId, Epoch, FrameSeq, NodeId, Quorum};
 
+/// What a frame of one write takes beside the value, and more.
+const FRAME_SLACK_BYTES: usize = 512;
+
+/// Frames of reads in one flood, to each replica.
+const READS: u64 = 32;
+
 /// The number of every client's first frame.
 const FIRST_SEQUENCE: u64 = 1000;
 
@@ -27,9 +33,9 @@ pub(super) fn session(client: u32, knobs: &Knobs) -> Session {
         answers: AnswerRule::new(
             Quorum::of(knobs.replicas).expect("a simulated cluster has a valid size"),
             knobs.unordered,
-            match knobs.unordered {
-                true => ReadLevel::Linearizable,
-                false => ReadLevel::Relaxed,
+            match knobs.relaxed {
+                false => ReadLevel::Linearizable,
+                true => ReadLevel::Relaxed,
             },
         ),
         authentication: match knobs.auth {
@@ -60,17 +66,38 @@ pub enum Roguery {
     OneReplica,
     /// Bytes that are no frames.
     Garbage,
+    /// Fills its quota at the leader, and shows one frame more to backups only.
+    QuotaGame,
+    /// Frames that prove themselves to a few backups, and not to the leader.
+    BackupsOnly,
+    /// More reads beside the order than anybody can answer.
+    ReadFlood,
 }
 
 impl Roguery {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::BadMacs,
         Self::Equivocate,
         Self::Replay,
         Self::Flood,
         Self::OneReplica,
         Self::Garbage,
+        Self::QuotaGame,
+        Self::BackupsOnly,
+        Self::ReadFlood,
+    ];
+
+    /// Those that a leader cannot be blamed for: all but MACs that convince it and not enough of the others.
+    pub(crate) const BLAMELESS: [Self; 8] = [
+        Self::Equivocate,
+        Self::Replay,
+        Self::Flood,
+        Self::OneReplica,
+        Self::Garbage,
+        Self::QuotaGame,
+        Self::BackupsOnly,
+        Self::ReadFlood,
     ];
 
     /// The name of its counter.
@@ -83,6 +110,9 @@ impl Roguery {
             Self::Flood => "client: flood",
             Self::OneReplica => "client: frames to one backup only",
             Self::Garbage => "client: garbage",
+            Self::QuotaGame => "client: one frame more for backups only",
+            Self::BackupsOnly => "client: proof for backups only",
+            Self::ReadFlood => "client: read flood",
         }
     }
 }
@@ -97,6 +127,12 @@ pub(super) struct Rogue {
     next: u64,
     sent: Vec<(NodeId, Bytes)>,
     flood_frames: u64,
+    /// How long a value may be for its frame to be none that is too long.
+    value_bytes_max: usize,
+    operations_max: usize,
+    acts: u64,
+    /// How many replicas are more than may be faulty.
+    weak: usize,
 }
 
 impl Rogue {
@@ -110,6 +146,10 @@ impl Rogue {
             next: FIRST_SEQUENCE,
             sent: Vec::new(),
             flood_frames: 2 * knobs.pool.frames_per_client as u64,
+            value_bytes_max: knobs.limits.frame_bytes_max - FRAME_SLACK_BYTES,
+            operations_max: knobs.limits.frame_operations_max,
+            acts: 0,
+            weak: knobs.faulty_max() + 1,
         }
     }
 
@@ -122,6 +162,7 @@ impl Rogue {
     pub fn act(&mut self) -> Vec<(NodeId, Bytes)> {
         let all: Vec<NodeId> = NodeId::all(self.n).collect();
         let mut out = Vec::new();
+        self.acts += 1;
         match self.kind {
             Roguery::BadMacs => {
                 let good: Vec<bool> = all
@@ -173,11 +214,61 @@ impl Rogue {
                     out.push((node, Bytes::from(message)));
                 }
             }
+            Roguery::QuotaGame => self.play_quota_game(&mut out),
+            Roguery::BackupsOnly => {
+                let backups = self.few_backups();
+                let good: Vec<bool> = all.iter().map(|node| backups.contains(node)).collect();
+                let sequence = self.sequence();
+                let message = self.frame(sequence, &good);
+                out.extend(backups.into_iter().map(|node| (node, message.clone())));
+            }
+            Roguery::ReadFlood => {
+                for _ in 0..READS {
+                    let sequence = self.sequence();
+                    let message = self.reads(sequence);
+                    out.extend(all.iter().map(|node| (*node, message.clone())));
+                }
+            }
         }
         if self.sent.len() < 64 {
             self.sent.extend(out.iter().take(4).cloned());
         }
         out
+    }
+
+    /// As many backups of the first view as can have a leader replaced.
+    fn few_backups(&mut self) -> Vec<NodeId> {
+        let mut backups: Vec<NodeId> = NodeId::all(self.n).skip(1).collect();
+        while backups.len() > self.weak {
+            backups.swap_remove(self.dice.below(backups.len() as u64) as usize);
+        }
+        backups
+    }
+
+    /// The leader of the first view gets more than it takes in of one client, and then few backups a frame that it would be asked to
+    /// order as well: with a number below or far above those, and small or as long as may be.
+    fn play_quota_game(&mut self, out: &mut Vec<(NodeId, Bytes)>) {
+        let good = vec![true; self.n];
+        let below = self.next + 1;
+        self.next += 1;
+        let long = self.dice.chance(50);
+        for _ in 0..self.flood_frames {
+            let sequence = self.sequence();
+            let bytes = if long { self.value_bytes_max } else { 8 };
+            out.push((NodeId::new(0), self.frame_of(sequence, &good, bytes)));
+        }
+        if self.acts % 4 != 1 {
+            return;
+        }
+        let number = match self.dice.below(3) {
+            0 => below,
+            1 => self.next + 100,
+            _ => (1 << 40) - self.acts,
+        };
+        let bytes = self.dice.pick(&[8, self.value_bytes_max]);
+        let shown = self.frame_of(FrameSeq::new(number), &good, bytes);
+        let backups = self.few_backups();
+        out.extend(backups.into_iter().map(|node| (node, shown.clone())));
     }
 
     fn sequence(&mut self) -> FrameSeq {
@@ -192,12 +283,33 @@ impl Rogue {
 
     /// A write to a key of its own; its MACs hold for the replicas named.
     fn frame(&mut self, sequence: FrameSeq, good: &[bool]) -> Bytes {
-        let keys = Keyring::get();
+        self.frame_of(sequence, good, 8)
+    }
+
+    /// A write of so many bytes.
+    fn frame_of(&mut self, sequence: FrameSeq, good: &[bool], bytes: usize) -> Bytes {
+        let mut value = vec![0; bytes.max(8)];
+        value[..8].copy_from_slice(&self.dice.throw().to_le_bytes());
         let mut builder = FrameBuilder::default();
-        let value = self.dice.throw().to_le_bytes();
         let operation = kv::put(b"rogue", &value).expect("the key is short");
         builder.push(&operation).expect("one operation fits");
         let body = builder.finish(self.client, sequence, Mode::Ordered);
+        self.prove(body, good)
+    }
+
+    /// As many reads beside the order as one frame may hold.
+    fn reads(&mut self, sequence: FrameSeq) -> Bytes {
+        let mut builder = FrameBuilder::default();
+        let operation = kv::get(b"rogue").expect("the key is short");
+        for _ in 0..self.operations_max {
+            builder.push(&operation).expect("a short operation fits");
+        }
+        let body = builder.finish(self.client, sequence, Mode::Unordered);
+        self.prove(body, &vec![true; self.n])
+    }
+
+    fn prove(&self, body: Vec<u8>, good: &[bool]) -> Bytes {
+        let keys = Keyring::get();
         let digest = Digester::new(CLUSTER).digest(Domain::RequestFrame, &body);
         let authenticator = match self.auth {
             ClientAuth::Signature if good.iter().all(|good| *good) => {

@@ -102,7 +102,11 @@ impl<A: Application + Clone> Cluster<A> {
     pub fn builder() -> ClusterBuilder {
         ClusterBuilder {
             seed: 1,
-            knobs: Knobs::calm(4, 1),
+            knobs: Knobs {
+                unordered: true,
+                relaxed: true,
+                ..Knobs::calm(4, 1)
+            },
             weather: Weather::calm(),
         }
     }

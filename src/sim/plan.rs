@@ -31,11 +31,20 @@ pub enum Profile {
     Twins,
     /// Up to f replicas lie, or have disks that lose what they acknowledged, or rot; all may crash, be slow or full.
     Disk,
+    /// Nothing is faulty but clients: no leader is replaced because of what they do.
+    Clients,
 }
 
 impl Profile {
     /// Every profile, in the order of a run over all of them.
-    pub const ALL: [Self; 5] = [Self::Net, Self::Byzantine, Self::Crash, Self::Twins, Self::Disk];
+    pub const ALL: [Self; 6] = [
+        Self::Net,
+        Self::Byzantine,
+        Self::Crash,
+        Self::Twins,
+        Self::Disk,
+        Self::Clients,
+    ];
 
     /// The profile's name on the command line.
     #[must_use]
@@ -46,6 +55,7 @@ impl Profile {
             Self::Crash => "crash",
             Self::Twins => "twins",
             Self::Disk => "disk",
+            Self::Clients => "clients",
         }
     }
 }
@@ -75,6 +85,8 @@ pub struct Knobs {
     pub pool: PoolLimits,
     /// Whether reads beside the order are linearizable: they, and ordered operations, take a quorum of equal answers.
     pub unordered: bool,
+    /// Whether clients ask for reads beside the order that may be old.
+    pub relaxed: bool,
     /// How clients prove their frames.
     pub auth: ClientAuth,
     /// Frames of one client under way.
@@ -97,6 +109,8 @@ pub struct Knobs {
     pub gate: GateLimits,
     /// How long replicas wait for a leader and a view.
     pub timings: ViewTimings,
+    /// How long a client is named at first whose MACs cost a replica a view.
+    pub must_sign_for: Duration,
     /// How long clients wait before they ask everybody.
     pub retransmit: Duration,
 }
@@ -127,6 +141,7 @@ impl Knobs {
                 bytes_max: 256 << 10,
             },
             unordered: false,
+            relaxed: false,
             auth: ClientAuth::Mac,
             frames_in_flight: 8,
             turn_us: (1, 20),
@@ -145,6 +160,7 @@ impl Knobs {
                 timeout_max: Duration::from_secs(5),
                 ..ViewTimings::default()
             },
+            must_sign_for: Duration::from_millis(250),
             retransmit: Duration::from_millis(200),
         }
     }
@@ -500,6 +516,7 @@ impl Plan {
         knobs.lighten(&mut Dice::new(!seed));
         let mut others = Dice::new(seed.rotate_left(32) ^ !(profile as u64));
         knobs.verify_little(&mut others);
+        knobs.relaxed = others.chance(30);
         // Some runs are dense, and some are long with much quiet in between.
         let busy_ms = dice.pick(&[(200, 4000), (200, 4000), (4000, 60_000), (60_000, 3_600_000)]);
         let busy_ms = if knobs.is_large() { (200, 4000) } else { busy_ms };
@@ -537,6 +554,7 @@ impl Plan {
                 if dice.chance(30) {
                     plan.plan_straggler(&mut dice);
                 }
+                plan.plan_blame(&mut others, knobs.auth);
                 if dice.chance(50) {
                     knobs.donor.donor_bytes_per_second = 1 << 20;
                     knobs.donor.donor_bytes_per_second_serving = 1 << 20;
@@ -567,6 +585,11 @@ impl Plan {
                     knobs.remember_long(&mut dice);
                 }
                 plan.plan_rounds(&mut dice, knobs.timings.timeout, (1, 8));
+            }
+            Profile::Clients => {
+                plan.plan_rogues(&mut dice, &mut knobs);
+                plan.knobs = knobs;
+                return plan;
             }
         }
         knobs.rogue_clients = plan.rogues.len();

@@ -12,7 +12,7 @@ use super::stack::{AnyExecutor, SimStack};
 use super::{Dice, Knobs};
 use crate::crypto::{Digester, Given, verdicts_given};
 use crate::decision_log::ChainedLog;
-use crate::execution::{Application, ExecutionEvent, Executor, ReadGate};
+use crate::execution::{Application, ExecutionEvent, Executor, ReadGate, ReadLimits, ReadQueue, Resends};
 use crate::log_transfer::RangedLogTransfer;
 use crate::messages::{
     Batch, Checked, CheckpointClaim, ClientReply, ENVELOPE_BYTES, Envelope, Frame, FrameKey, Kind, Mode,
@@ -20,7 +20,9 @@ use crate::messages::{
 };
 use crate::net::hello::Peer;
 use crate::ordering::pbft::{Pbft, PbftConfig};
-use crate::preprocessing::{Expectations, FrameChecker, FrameRefusal, FromPeer, ProposalGate, RequestPool};
+use crate::preprocessing::{
+    Expectations, FrameChecker, FrameRefusal, FromPeer, PoolLimits, ProposalGate, RequestPool,
+};
 use crate::protocol::{Recipients, Record};
 use crate::replica::{Action, Protocols, Replica, ReplicaSettings};
 use crate::state_transfer::monolithic::PieceTransfer;
@@ -34,6 +36,21 @@ use crate::view_transfer::pbft::{PbftViewChange, ViewChangeConfig};
 const BACKGROUND_BYTES: usize = 64 << 10;
 /// Room for a view change of each replica in a record, beside the batches.
 const RECORD_BYTES_PER_REPLICA: usize = 24 << 10;
+
+/// Reads beside the order that are executed in one turn, but for those of the last frame.
+const TURN_READS: u64 = 32;
+
+fn read_limits(knobs: &Knobs) -> ReadLimits {
+    let PoolLimits {
+        frames_per_client,
+        bytes_per_client,
+        bytes_max,
+    } = knobs.pool;
+    ReadLimits {
+        burst: TURN_READS,
+        ..ReadLimits::of_pool(frames_per_client, bytes_per_client, bytes_max)
+    }
+}
 
 /// What a replica did in one turn, in order.
 pub(super) enum Said {
@@ -76,6 +93,19 @@ pub(super) enum Said {
     Refused {
         from: NodeId,
         refusal: Refusal,
+    },
+    /// A read beside the order waits, and all that wait have so many bytes.
+    ReadWaits {
+        client: ClientId,
+        operations: u64,
+        bytes: usize,
+    },
+    /// The first read of a client that waits has its turn.
+    ReadTurn(ClientId),
+    /// A client has to sign from now on, or not any more.
+    MustSign {
+        client: ClientId,
+        must_sign: bool,
     },
     /// A state from others replaced the replica's own.
     Installed(CheckpointClaim),
@@ -137,7 +167,13 @@ pub(super) struct SimReplica<A: Application> {
     offences: Vec<u64>,
     pub replica: Replica<SimStack<A>>,
     executor: AnyExecutor,
-    pub reads: ReadGate,
+    pub gate_of_reads: ReadGate,
+    reads: ReadQueue,
+    resends: Resends,
+    /// Reads that were refused.
+    pub reads_refused: u64,
+    /// Operations that were executed in order in this turn.
+    ordered: u64,
     events: Vec<ExecutionEvent>,
     inbox: VecDeque<(Peer, Bytes)>,
     has_background: bool,
@@ -170,6 +206,7 @@ fn make_replica<A: Application>(node: NodeId, knobs: &Knobs, digester: &Digester
         batch_bytes_max: knobs.limits.batch_bytes_max,
         batch_frames_max: knobs.limits.batch_frames_max,
         held_effects_max: knobs.held_effects_max(),
+        must_sign_for: knobs.must_sign_for,
     };
     let view_change = ViewChangeConfig {
         node,
@@ -247,15 +284,20 @@ impl<A: Application> SimReplica<A> {
                 knobs.limits,
                 digester,
                 directory,
-            ),
+            )
+            .with_reads(knobs.unordered),
             gate: ProposalGate::with_limits(knobs.replicas, expectations.clone(), knobs.gate),
             expectations,
             expected,
             over_budget: 0,
             offences: vec![0; knobs.replicas],
-            reads: ReadGate::new(replica.reads_from(), executor.executed()),
+            gate_of_reads: ReadGate::new(replica.reads_from(), executor.executed()),
             replica,
             executor,
+            reads: ReadQueue::new(knobs.clients(), read_limits(knobs)),
+            resends: Resends::new(knobs.clients()),
+            reads_refused: 0,
+            ordered: 0,
             events: Vec::new(),
             inbox: VecDeque::new(),
             // What the restart allows is done in the first turn.
@@ -274,7 +316,7 @@ impl<A: Application> SimReplica<A> {
 
     /// Whether a turn would find work at once.
     pub fn has_work(&self) -> bool {
-        self.has_background || !self.inbox.is_empty() || self.executor.has_work()
+        self.has_background || !self.inbox.is_empty() || self.executor.has_work() || !self.reads.is_empty()
     }
 
     /// The claim for the state as it is.
@@ -320,6 +362,7 @@ impl<A: Application> SimReplica<A> {
                 self.act(now, world, action, said);
             }
         }
+        self.read(said);
         self.tell_offences(said);
         self.executor.keep_images(!self.disk.is_writing_image());
         self.expected = (self.replica.view(), self.replica.asks_for_decisions());
@@ -392,8 +435,8 @@ impl<A: Application> SimReplica<A> {
             &mut self.checker,
             (&checked, message),
             |told| match told {
-                Ok(FromPeer::Frame(frame)) => replica.on_frame(now, frame),
-                Ok(FromPeer::Disputed(client)) => replica.on_disputed(client),
+                Ok(FromPeer::Frame(frame)) => replica.on_passed_on(now, frame),
+                Ok(FromPeer::Disputed(key)) => replica.on_disputed(key),
                 Ok(FromPeer::Proposal(proposal)) => replica.on_proposal(now, from, proposal),
                 Ok(FromPeer::Batch(batch)) => replica.on_batch(now, from, batch),
                 Err(refusal) => {
@@ -442,14 +485,16 @@ impl<A: Application> SimReplica<A> {
         match frame.mode() {
             Mode::Ordered => self.replica.on_frame(now, frame),
             Mode::Unordered => {
-                let served = self.reads.serve(&mut self.executor, &frame, &mut self.events);
-                match served {
-                    Ok(()) => {
-                        said.push(Said::Read(self.executor.executed()));
-                        self.report_unordered(said);
-                    }
-                    Err(reason) => Self::refuse(frame.key(), reason, said),
+                let (key, operations) = (frame.key(), frame.operation_count() as u64);
+                if !self.reads.offer(frame) {
+                    self.reads_refused += 1;
+                    return Self::refuse(key, RefusalReason::Overloaded, said);
                 }
+                said.push(Said::ReadWaits {
+                    client: key.client,
+                    operations,
+                    bytes: self.reads.bytes(),
+                });
             }
         }
     }
@@ -464,6 +509,30 @@ impl<A: Application> SimReplica<A> {
         let message = ClientReply::refusal(CLUSTER, Epoch::ZERO, View::ZERO, key.sequence, reason);
         let to = key.client;
         said.push(Said::ToClient { to, message });
+    }
+
+    /// Executes some reads beside the order: work is counted in operations.
+    fn read(&mut self, said: &mut Vec<Said>) {
+        let order_waits = std::mem::take(&mut self.ordered) > 0;
+        let mut left = TURN_READS;
+        while left > 0
+            && let Some(frame) = self.reads.next(order_waits)
+        {
+            let (client, operations) = (frame.key().client, frame.operation_count() as u64);
+            said.push(Said::ReadTurn(client));
+            match self
+                .gate_of_reads
+                .serve(&mut self.executor, &frame, &mut self.events)
+            {
+                Ok(()) => {
+                    said.push(Said::Read(self.executor.executed()));
+                    self.report_unordered(said);
+                }
+                Err(reason) => Self::refuse(frame.key(), reason, said),
+            }
+            self.reads.spent(client, operations, order_waits);
+            left = left.saturating_sub(operations);
+        }
     }
 
     fn act(&mut self, now: Time, world: Time, action: Action, said: &mut Vec<Said>) {
@@ -488,12 +557,24 @@ impl<A: Application> SimReplica<A> {
                 self.report(now, world, said);
             }
             Action::ReplyAgain(key) => {
+                let first = self.events.len();
                 self.executor.reply_again(key, &mut self.events);
+                let resent = self.events[first..].iter();
+                let bytes = resent.map(|event| match event {
+                    ExecutionEvent::Reply { body, .. } => body.len(),
+                    _ => 0,
+                });
+                if !self.resends.may_send(now, key.client, bytes.sum()) {
+                    self.events.truncate(first);
+                }
                 self.report(now, world, said);
             }
             Action::Log { lsn, record } => self.disk.append(world, lsn, record),
-            Action::ServeReads(from) => self.reads.serve_from(from),
-            Action::RequireSignature(client) => self.checker.require_signature(client),
+            Action::ServeReads(from) => self.gate_of_reads.serve_from(from),
+            Action::RequireSignature { client, must_sign } => {
+                self.checker.require_signature(client, must_sign);
+                said.push(Said::MustSign { client, must_sign });
+            }
             Action::CutLog(cut) => self.disk.cut(world, cut),
             Action::ReadLog(range) => {
                 let read = self.disk.read_log(&self.reader, range);
@@ -541,6 +622,7 @@ impl<A: Application> SimReplica<A> {
     fn install(&mut self, now: Time, world: Time, seq: SeqNo, said: &mut Vec<Said>) {
         self.executor.settle(&mut self.events);
         self.report(now, world, said);
+        self.reads.clear();
         let chunks = self.disk.image_chunks(seq);
         let read = chunks
             .iter()
@@ -549,7 +631,7 @@ impl<A: Application> SimReplica<A> {
             .and_then(|()| self.executor.finish_image())
             .expect("what was checked piece by piece can be read");
         self.disk.installed(world);
-        self.reads.on_executed(claim.seq);
+        self.gate_of_reads.on_executed(claim.seq);
         said.push(Said::Installed(claim));
         self.replica
             .on_installed(now, seq, &self.executor.client_windows());
@@ -569,8 +651,10 @@ impl<A: Application> SimReplica<A> {
                     });
                 }
                 ExecutionEvent::Executed { seq, operations } => {
-                    self.reads.on_executed(seq);
+                    self.gate_of_reads.on_executed(seq);
                     self.replica.on_executed(now, seq, operations);
+                    self.ordered += operations as u64;
+                    self.reads.spent_on_order(operations as u64);
                     said.push(Said::Executed { seq, operations });
                 }
                 ExecutionEvent::Checkpoint(taken) => {

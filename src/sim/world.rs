@@ -17,7 +17,8 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::byzantine::Liar;
 use super::checker::{
-    Agreement, Answered, Budget, Donors, Efforts, Lasting, Ledger, Lengths, Rule, Toward, Violation,
+    Agreement, Answered, Blame, Budget, Charges, Donors, Efforts, Lasting, Ledger, Lengths, Rule, Toward,
+    Violation,
 };
 use super::clients::{Rogue, session};
 use super::disk::Platter;
@@ -30,9 +31,9 @@ use super::{Dice, Knobs};
 use crate::client::{CallError, Outcome, Output, Session};
 use crate::crypto::remember_verdicts;
 use crate::execution::Application;
-use crate::messages::{Checked, ENVELOPE_BYTES, Mode, RequestFrame, SystemMessage};
+use crate::messages::{Checked, FrameKey, Mode, RequestFrame, SystemMessage};
 use crate::net::hello::Peer;
-use crate::types::{Lsn, NodeId, Time};
+use crate::types::{FrameSeq, Lsn, NodeId, Time};
 use events::{Event, Planned};
 pub(super) use host::Host;
 use host::{Clock, Tampering};
@@ -81,6 +82,7 @@ pub(super) struct World<A: Application> {
     pub agreement: Agreement,
     lasting: Lasting,
     lengths: Lengths,
+    blame: Blame,
     pub network: Network,
     dice: Dice,
     sessions: Vec<Session>,
@@ -108,6 +110,12 @@ pub(super) struct World<A: Application> {
     make_executor: ExecutorMaker,
     /// Hosts whose executor is the speculative one.
     speculates: Vec<bool>,
+}
+
+/// The number of a client's frame, if it is one.
+fn sequence_of(message: &Bytes) -> Option<FrameSeq> {
+    let frame = Checked::<RequestFrame>::body_of(message).ok()?;
+    frame.open_body().ok().map(|body| body.sequence())
 }
 
 impl<A: Application> World<A> {
@@ -139,6 +147,7 @@ impl<A: Application> World<A> {
                     copy: None,
                     ledger: Ledger::new(node.index(), &knobs).steady_from(plan.steady_from),
                     efforts: Efforts::new(&knobs),
+                    charges: Charges::new(&knobs),
                     donors: Donors::new(node.index(), knobs.replicas),
                     answered: Answered::default(),
                     budget: Budget::new(&knobs),
@@ -172,6 +181,7 @@ impl<A: Application> World<A> {
             ),
             lasting: Lasting::new(knobs.replicas),
             lengths: Lengths::new(&knobs),
+            blame: Blame::new(&knobs),
             network: Network::new(plan.weather.clone(), plan.calm_from, dice.split()),
             hosts,
             calls: Vec::new(),
@@ -352,6 +362,7 @@ impl<A: Application> World<A> {
             {
                 self.hosts[host].ledger.heard(from, &checked);
                 self.hosts[host].donors.hears(from, &checked);
+                self.look_for_bad_macs(host, &checked);
             }
             // Liars do not excite each other without end.
             let is_honest = self
@@ -363,6 +374,12 @@ impl<A: Application> World<A> {
             for lie in sent.into_iter().flatten() {
                 self.send_to_node(host, lie.to, &lie.message, lie.later);
             }
+        }
+        if let Peer::Client(client) = from
+            && let Some(sequence) = sequence_of(&message)
+        {
+            let now = self.now;
+            self.hosts[host].charges.asks(now, FrameKey { client, sequence });
         }
         self.hosts[host].sim.receive(from, message);
         self.schedule_turn(host);
@@ -402,6 +419,10 @@ impl<A: Application> World<A> {
         self.said = said;
         self.plan_disk(index);
         self.check_memory(index);
+        if self.hosts[index].is_correct {
+            let ends = self.blame.passes(self.now, index);
+            self.judge(ends);
+        }
         self.watch_activities(index);
         self.schedule_turn(index);
     }
@@ -428,7 +449,7 @@ impl<A: Application> World<A> {
         for output in outputs {
             match output {
                 Output::Send { to, message } => {
-                    if let Ok(frame) = Checked::<RequestFrame>::new(message.slice(ENVELOPE_BYTES..))
+                    if let Ok(frame) = Checked::<RequestFrame>::body_of(&message)
                         && let Ok(body) = frame.open_body()
                     {
                         let sequence = body.sequence().get();

@@ -12,6 +12,35 @@ use crate::messages::{NewView, Status, ViewChange};
 use crate::protocol::{Outbox, Record, RestoreError, Standing, Timer, ViewEvidence, ViewStart};
 use crate::types::{NodeId, Time, View};
 
+/// Since when clients wait for a leader, by the rule of [`RequestPool`](crate::preprocessing::RequestPool).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Waiting {
+    /// The client that waits longest.
+    pub oldest: Option<Time>,
+    /// A client with a request that proves itself to everybody: the one whose has done so longest.
+    pub proven: Option<Proven>,
+}
+
+/// A request that may be held against the leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proven {
+    /// Since when its client waits for it.
+    pub since: Time,
+    /// Since when it proves itself to everybody.
+    pub at: Time,
+}
+
+impl Waiting {
+    /// A request that has proven itself from the beginning.
+    #[must_use]
+    pub fn since(since: Option<Time>) -> Self {
+        Self {
+            oldest: since,
+            proven: since.map(|since| Proven { since, at: since }),
+        }
+    }
+}
+
 /// A protocol that replaces leaders: a deterministic state machine (see [`crate::protocol`]).
 pub trait ViewTransferProtocol {
     /// The view this replica is in, or is changing to.
@@ -20,8 +49,11 @@ pub trait ViewTransferProtocol {
     /// Whether that view has begun here.
     fn is_active(&self) -> bool;
 
-    /// When the request that waits longest at this replica arrived; `None` when none waits. Cheap: called every turn.
-    fn on_pending_changed(&mut self, now: Time, oldest: Option<Time>, out: &mut Outbox);
+    /// Since when requests wait at this replica. Cheap: called every turn.
+    fn on_pending_changed(&mut self, now: Time, waiting: Waiting, out: &mut Outbox);
+
+    /// Decisions are at hand that are not executed yet: whatever waits, waits for execution.
+    fn on_executing(&mut self, now: Time);
 
     /// A decision was executed, with this many operations that had not been executed before.
     fn on_executed(&mut self, now: Time, operations: usize);

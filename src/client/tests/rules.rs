@@ -383,56 +383,70 @@ fn an_overloaded_cluster_is_asked_again_until_it_answers() {
 }
 
 #[test]
-fn a_leader_that_wants_signatures_gets_the_frame_signed_at_once_and_later_ones_too() {
-    let mut rig = Rig::new(config(4));
-    rig.ordered(ms(0), b"a", 1);
-    rig.ordered(ms(0), b"b", 2);
-    for sequence in [FIRST, FIRST + 1] {
-        rig.from(0, refusal(0, sequence, RefusalReason::MustSign));
-        let sent = rig.sent();
-        assert_eq!((sent.len(), sent[0].to, sent[0].sequence), (1, r(0), sequence));
-        assert!(sent[0].is_signed);
-        rig.from(0, refusal(0, sequence, RefusalReason::MustSign));
-        assert_eq!(rig.sent(), [], "it is told once");
-    }
-    rig.call(ms(1), b"c", Mode::Ordered, 3);
-    rig.session.flush(ms(1));
-    assert!(rig.sent()[0].is_signed);
-}
-
-#[test]
-fn a_frame_that_was_asked_again_with_macs_is_signed_when_its_leader_wants_it() {
-    let mut rig = Rig::new(config(4));
-    rig.ordered(ms(0), b"a", 1);
-    rig.pass(ms(100));
-    assert!(!rig.sent_to_all().is_signed);
-    rig.from(0, refusal(0, FIRST, RefusalReason::MustSign));
-    assert!(rig.sent()[0].is_signed);
-    rig.pass(ms(300));
-    assert!(rig.sent_to_all().is_signed);
-}
-
-#[test]
-fn what_goes_to_all_is_signed_once_any_replica_asked() {
+fn frames_are_signed_once_f_plus_1_replicas_want_it_and_no_longer_than_they_do() {
     let mut rig = Rig::new(config(4));
     rig.ordered(ms(0), b"a", 1);
     rig.from(3, refusal(0, FIRST, RefusalReason::MustSign));
     assert_eq!(rig.sent(), [], "one that does not lead waits for the next time");
     rig.pass(ms(100));
-    assert!(rig.sent_to_all().is_signed);
+    assert!(!rig.sent_to_all().is_signed);
+    rig.from(2, refusal(0, FIRST, RefusalReason::MustSign));
+    let to: Vec<_> = rig.sent().iter().map(|sent| (sent.to, sent.is_signed)).collect();
+    assert_eq!(to, [(r(2), true), (r(3), true)]);
+    rig.from(2, refusal(0, FIRST, RefusalReason::MustSign));
+    assert_eq!(rig.sent(), [], "it is told once");
+    rig.from(0, refusal(0, FIRST, RefusalReason::MustSign));
+    assert!(matches!(&rig.sent()[..], [sent] if sent.to == r(0) && sent.is_signed));
+    rig.call(ms(200), b"b", Mode::Ordered, 2);
+    rig.session.flush(ms(200));
+    assert!(rig.sent()[0].is_signed, "and so is what comes later");
+    rig.call(ms(60_101), b"c", Mode::Ordered, 3);
+    rig.session.flush(ms(60_101));
+    let last = rig.sent().pop().unwrap();
+    assert!(!last.is_signed, "nobody has asked for a minute");
 }
 
 #[test]
-fn a_new_leader_that_wants_signatures_gets_a_frame_that_its_predecessor_had_signed() {
+fn a_leader_that_alone_wants_signatures_has_all_others_asked() {
     let mut rig = Rig::new(config(4));
     rig.ordered(ms(0), b"a", 1);
     rig.from(0, refusal(0, FIRST, RefusalReason::MustSign));
-    rig.sent();
-    rig.from(1, refusal(1, FIRST, RefusalReason::MustSign));
-    rig.from(2, refusal(1, FIRST, RefusalReason::MustSign));
-    let to: Vec<_> = rig.sent().iter().map(|sent| (sent.to, sent.is_signed)).collect();
-    assert_eq!(to, [(r(1), true), (r(2), true)]);
-    assert_eq!(rig.session.leader(), r(1));
+    rig.pass(ms(0));
+    assert!(!rig.sent_to_all().is_signed);
+    rig.from(0, refusal(0, FIRST, RefusalReason::MustSign));
+    rig.pass(ms(1));
+    assert_eq!(rig.sent(), [], "once");
+}
+
+#[test]
+fn a_frame_is_signed_when_f_plus_1_replicas_hold_it_against_their_leader() {
+    let mut rig = Rig::new(config(4));
+    rig.ordered(ms(0), b"a", 1);
+    for _ in 0..10 {
+        rig.from(1, refusal(0, FIRST, RefusalReason::Unproven));
+    }
+    assert_eq!(rig.sent(), []);
+    rig.from(2, refusal(0, FIRST, RefusalReason::Unproven));
+    assert!(rig.sent_to_all().is_signed);
+    rig.from(3, refusal(0, FIRST, RefusalReason::Unproven));
+    assert_eq!(rig.sent(), [], "once");
+    rig.call(ms(1), b"b", Mode::Ordered, 2);
+    rig.session.flush(ms(1));
+    assert!(!rig.sent()[0].is_signed, "it is about that frame alone");
+}
+
+#[test]
+fn a_read_that_the_cluster_does_not_answer_beside_the_order_is_asked_in_order() {
+    let mut rig = Rig::new(config(4));
+    rig.call(ms(0), b"a", Mode::Unordered, 1);
+    rig.session.flush(ms(0));
+    rig.sent_to_all();
+    rig.from(1, refusal(0, FIRST, RefusalReason::OrderedOnly));
+    rig.pass(ms(0));
+    assert_eq!(rig.sent(), []);
+    rig.from(2, refusal(0, FIRST, RefusalReason::OrderedOnly));
+    rig.pass(ms(0));
+    assert_eq!(rig.sent_to_all().mode, Mode::Ordered);
 }
 
 #[test]

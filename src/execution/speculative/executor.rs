@@ -31,8 +31,6 @@ enum Item {
     Begin(Arc<Proposal>),
     /// A frame to be executed, and how many of its operations are left.
     Frame(FrameKey, usize),
-    /// A frame that was executed before.
-    Again(FrameKey),
     End(Arc<Proposal>, usize),
 }
 
@@ -198,8 +196,8 @@ impl<A: ScalableApp> Speculative<A> {
                 self.items.push_back(Item::Frame(key, frame.operation_count()));
                 return true;
             }
-            Standing::Executed => self.items.push_back(Item::Again(key)),
-            Standing::Stale => {}
+            // Its client asks for its reply by itself, if it lacks that.
+            Standing::Executed | Standing::Stale => {}
         }
         false
     }
@@ -242,7 +240,6 @@ impl<A: ScalableApp> Speculative<A> {
         while let Some(item) = self.items.pop_front() {
             match item {
                 Item::Begin(decision) => self.book.begin(&decision),
-                Item::Again(key) => self.book.reply_again(key, events),
                 Item::Frame(key, left) => {
                     let taken = self.harvest_results(left);
                     any |= taken > 0;

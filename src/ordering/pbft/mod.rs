@@ -41,8 +41,8 @@
 //!
 //! **Deviations from the paper, and why.**
 //! - Votes carry no authenticators of their own: links are authenticated and sealed.
-//! - A batch whose MACs do not convince us is accepted once f+1 other backups prepared it: one of them is correct,
-//!   and could check its own MACs. A batch a view begins with was accepted by a correct replica before (A2).
+//! - A batch whose MACs do not convince us is accepted once f+1 others vouch for it, the leader by proposing it and backups by preparing it: one of
+//!   them is correct, and the first correct one could check its own MACs. A batch a view begins with was accepted by a correct replica before (A2).
 //! - A quorum of commits decides without our own prepare (the paper asks for both): f+1 of its senders are correct and
 //!   prepared d, which is all that later views need. So a leader that withholds a proposal from some withholds nothing.
 //! - f+1 equal words "decided" decide: one of them is a correct replica's. They replace the retransmission of votes of
@@ -57,7 +57,7 @@
 //! **What is promised.** Safety with up to f faulty replicas under any timing. Progress, with up to f faulty
 //! replicas, leaders included, while messages between correct replicas arrive in time (the view transfer
 //! doubles what "in time" is). With MAC-authenticated clients, a client whose frames convince the leader and fewer
-//! than f+1 backups costs a view change. Not promised: return of a replica that fell behind by more
+//! than f correct backups costs a view change. Not promised: return of a replica that fell behind by more
 //! than the others remember (a transfer does that).
 //!
 //! Invariants: one accepted proposal per slot and view; one prepare and one commit counted per sender, slot and
@@ -353,9 +353,9 @@ impl Pbft {
         };
         let digest = proposal.batch.digest;
         if !slot.accepted {
-            // Others' prepares vouch for clients whose MACs do not convince us.
+            // Others vouch for clients whose MACs do not convince us: the leader with its proposal, backups with their prepares.
             let believed = proposal.authentic || active(Mutant::UnauthenticAccepted);
-            if !believed && slot.prepares.count(&digest) < weak {
+            if !believed && slot.prepares.count(&digest) + 1 < weak {
                 return;
             }
             self.accept(&proposal, out);

@@ -328,6 +328,7 @@ fn line(effect: &Effect) -> String {
         Effect::EnterView(start) => format!("enter {:?}", start.view),
         Effect::FellBehind { stable } => format!("fell behind {stable:?}"),
         Effect::SharePending => "share".into(),
+        Effect::UrgePending(_) => "urge".into(),
     }
 }
 

@@ -70,6 +70,7 @@ impl Subject {
             batch_bytes_max: 1 << 16,
             batch_frames_max: 16,
             held_effects_max: 1000,
+            must_sign_for: std::time::Duration::from_secs(60),
         };
         let limits = PoolLimits {
             frames_per_client: 10,

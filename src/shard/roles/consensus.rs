@@ -214,8 +214,9 @@ impl<S: Stack> ConsensusRole<S> {
                 any = true;
                 match checked {
                     Checked::Frame(frame) => self.replica.on_frame(now, frame),
+                    Checked::PassedOn(frame) => self.replica.on_passed_on(now, frame),
                     Checked::Proposal { from, proposal } => self.replica.on_proposal(now, from, *proposal),
-                    Checked::Disputed(client) => self.replica.on_disputed(client),
+                    Checked::Disputed(key) => self.replica.on_disputed(key),
                     Checked::Batch { from, batch } => self.replica.on_batch(now, from, *batch),
                 }
             }
@@ -247,7 +248,10 @@ impl<S: Stack> ConsensusRole<S> {
                 Action::Execute(decision) => self.lanes.work.push(Work::Decision(decision)),
                 Action::ReplyAgain(key) => self.lanes.work.push(Work::ReplyAgain(key)),
                 Action::ServeReads(from) => self.lanes.work.push(Work::ServeReads(from)),
-                Action::RequireSignature(client) => self.clients.require_signature(client),
+                Action::RequireSignature { client, must_sign } => {
+                    tracing::info!(%client, must_sign, "a client's MACs are disputed");
+                    self.clients.require_signature(client, must_sign);
+                }
                 Action::Log { lsn, record } => {
                     if let Some(log) = &mut self.lanes.log {
                         log.push(LogEntry::Record { lsn, record });

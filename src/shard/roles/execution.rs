@@ -1,13 +1,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::Role;
-use crate::execution::{ExecutionEvent, Executor, ReadGate};
-use crate::messages::{ClientReply, Frame, RefusalReason};
-use crate::metrics::Metrics;
+use crate::execution::{ExecutionEvent, Executor, ReadGate, ReadLimits, ReadQueue, Resends};
+use crate::messages::{ClientReply, FrameKey, RefusalReason};
+use crate::metrics::{Metrics, count};
 use crate::shard::crew::Crew;
 use crate::shard::lanes::{Done, Inlet, Outgoing, Outlet, Work, any_blocked};
 use crate::shard::reactor::Reactor;
@@ -26,7 +27,7 @@ const STEP_BACKGROUND_BYTES: usize = 128 * 1024;
 pub(crate) struct ExecutionLanes {
     /// Decisions and resends, from consensus.
     pub decisions: Inlet<Work>,
-    /// Read-only frames, from each preprocess role; and tools' questions.
+    /// Read-only frames, from each preprocess role, on their way into the queue of reads; and tools' questions.
     pub unordered: Vec<Inlet<Work>>,
     /// What was done, to consensus.
     pub done: Outlet<Done>,
@@ -34,10 +35,20 @@ pub(crate) struct ExecutionLanes {
     pub replies: Vec<Outlet<Outgoing>>,
 }
 
+/// How long reads beside the order are executed in one step, but for the last one.
+const STEP_READ_NANOS: u64 = 200_000;
+
+fn nanos_since(begin: Instant) -> u64 {
+    u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Executes decisions and answers clients.
 pub(crate) struct ExecutionRole<E: Executor> {
     executor: E,
-    reads: ReadGate,
+    /// From which states reads are answered, and which read is next.
+    gate: ReadGate,
+    reads: ReadQueue,
+    resends: Resends,
     lanes: ExecutionLanes,
     cluster: ClusterId,
     epoch: Epoch,
@@ -54,7 +65,8 @@ pub(crate) struct ExecutionRole<E: Executor> {
 
 impl<E: Executor> ExecutionRole<E> {
     pub fn new(
-        (executor, reads): (E, ReadGate),
+        (executor, gate): (E, ReadGate),
+        (clients, read_limits): (usize, ReadLimits),
         lanes: ExecutionLanes,
         keeper: Option<KeeperHandle>,
         crew: Option<Crew>,
@@ -63,7 +75,9 @@ impl<E: Executor> ExecutionRole<E> {
     ) -> Self {
         Self {
             executor,
-            reads,
+            gate,
+            reads: ReadQueue::new(clients, read_limits),
+            resends: Resends::new(clients),
             lanes,
             cluster,
             epoch,
@@ -82,21 +96,33 @@ impl<E: Executor> ExecutionRole<E> {
         self.lanes.done.is_blocked() || replies
     }
 
-    fn work(&mut self, work: Work) {
+    fn work(&mut self, now: Time, work: Work) {
         match work {
             Work::Decision(decision) => {
+                let begin = Instant::now();
                 self.executor.execute(&decision, &mut self.events);
+                self.reads.spent_on_order(nanos_since(begin));
                 self.has_background = true;
             }
             Work::Install(chunks) => {
                 self.executor.settle(&mut self.events);
                 self.installing = Some(chunks);
+                self.reads.clear();
             }
             // Other replicas answer while the state is being replaced.
             Work::Digest(_) if self.installing.is_some() => {}
-            Work::Unordered(frame) => self.read(&frame),
-            Work::ServeReads(from) => self.reads.serve_from(from),
-            Work::ReplyAgain(key) => self.executor.reply_again(key, &mut self.events),
+            Work::Unordered(frame) => {
+                let key = frame.key();
+                if self.installing.is_some() {
+                    let reason = self.gate.refuse();
+                    self.refuse(key, reason);
+                } else if !self.reads.offer(frame) {
+                    count(&self.metrics.counters.reads_over_quota);
+                    self.refuse(key, RefusalReason::Overloaded);
+                }
+            }
+            Work::ServeReads(from) => self.gate.serve_from(from),
+            Work::ReplyAgain(key) => self.reply_again(now, key),
             Work::Digest(answer) => {
                 self.executor.settle(&mut self.events);
                 // Nobody waiting for it any more is fine.
@@ -105,18 +131,22 @@ impl<E: Executor> ExecutionRole<E> {
         }
     }
 
-    fn read(&mut self, frame: &Frame) {
-        let served = match self.installing {
-            None => self.reads.serve(&mut self.executor, frame, &mut self.events),
-            Some(_) => Err(self.reads.refuse()),
-        };
-        if let Err(reason) = served {
-            self.refuse(frame, reason);
+    /// Sends a cached reply once more, if its client may have so many.
+    fn reply_again(&mut self, now: Time, key: FrameKey) {
+        let first = self.events.len();
+        self.executor.reply_again(key, &mut self.events);
+        let resent = self.events[first..].iter();
+        let bytes = resent.map(|event| match event {
+            ExecutionEvent::Reply { body, .. } => body.len(),
+            _ => 0,
+        });
+        if !self.resends.may_send(now, key.client, bytes.sum()) {
+            count(&self.metrics.counters.resends_refused);
+            self.events.truncate(first);
         }
     }
 
-    fn refuse(&mut self, frame: &Frame, reason: RefusalReason) {
-        let key = frame.key();
+    fn refuse(&mut self, key: FrameKey, reason: RefusalReason) {
         let message = ClientReply::refusal(self.cluster, self.epoch, View::ZERO, key.sequence, reason);
         self.answer(key.client, message);
     }
@@ -124,6 +154,27 @@ impl<E: Executor> ExecutionRole<E> {
     fn answer(&mut self, to: ClientId, message: Bytes) {
         let network = to.get() as usize % self.lanes.replies.len();
         self.lanes.replies[network].push(Outgoing::Client { to, message });
+    }
+
+    /// Executes reads beside the order while it is their turn; true if there were any.
+    fn read(&mut self) -> bool {
+        let begin = Instant::now();
+        let mut any = false;
+        while !self.is_blocked() && nanos_since(begin) < STEP_READ_NANOS {
+            let order_waits = !self.lanes.decisions.is_empty() || self.executor.has_work();
+            let Some(frame) = self.reads.next(order_waits) else {
+                break;
+            };
+            any = true;
+            let read = Instant::now();
+            if let Err(reason) = self.gate.serve(&mut self.executor, &frame, &mut self.events) {
+                self.refuse(frame.key(), reason);
+            }
+            self.reads
+                .spent(frame.key().client, nanos_since(read), order_waits);
+            self.emit();
+        }
+        any
     }
 
     /// Reads some of an image; true while there is one.
@@ -147,7 +198,7 @@ impl<E: Executor> ExecutionRole<E> {
                         if let Some(keeper) = &self.keeper {
                             keeper.installed();
                         }
-                        self.reads.on_executed(claim.seq);
+                        self.gate.on_executed(claim.seq);
                         self.lanes.done.push(Done::Installed {
                             seq: claim.seq,
                             windows: self.executor.client_windows(),
@@ -174,11 +225,12 @@ impl<E: Executor> ExecutionRole<E> {
         for event in events.drain(..) {
             match event {
                 ExecutionEvent::Reply { key, view, body } => {
+                    let to = key.client;
                     let message = ClientReply::results(self.cluster, self.epoch, view, &body);
-                    self.answer(key.client, message);
+                    self.answer(to, message);
                 }
                 ExecutionEvent::Executed { seq, operations } => {
-                    self.reads.on_executed(seq);
+                    self.gate.on_executed(seq);
                     self.lanes.done.push(Done::Executed { seq, operations });
                 }
                 ExecutionEvent::Checkpoint(taken) => self.lanes.done.push(Done::Checkpoint(taken)),
@@ -200,7 +252,7 @@ impl<E: Executor> ExecutionRole<E> {
 }
 
 impl<E: Executor> Role for ExecutionRole<E> {
-    fn step(&mut self, _: Time, _: &mut Reactor) -> bool {
+    fn step(&mut self, now: Time, _: &mut Reactor) -> bool {
         let mut any = self.install();
         for _ in 0..STEP_DECISIONS {
             if self.installing.is_some() || !self.executor.has_room() || self.is_blocked() {
@@ -210,13 +262,17 @@ impl<E: Executor> Role for ExecutionRole<E> {
                 break;
             };
             any = true;
-            self.work(work);
+            self.work(now, work);
             self.emit();
         }
-        if self.installing.is_none() && !self.is_blocked() && self.executor.step(&mut self.events) {
-            any = true;
-            self.has_background = true;
-            self.emit();
+        if self.installing.is_none() && !self.is_blocked() {
+            let begin = Instant::now();
+            if self.executor.step(&mut self.events) {
+                any = true;
+                self.has_background = true;
+                self.reads.spent_on_order(nanos_since(begin));
+                self.emit();
+            }
         }
         for lane in 0..self.lanes.unordered.len() {
             for _ in 0..STEP_DECISIONS {
@@ -227,10 +283,11 @@ impl<E: Executor> Role for ExecutionRole<E> {
                     break;
                 };
                 any = true;
-                self.work(work);
+                self.work(now, work);
                 self.emit();
             }
         }
+        any |= self.read();
         if self.has_background && self.installing.is_none() {
             self.has_background = self
                 .executor
@@ -259,7 +316,7 @@ impl<E: Executor> Role for ExecutionRole<E> {
             .store(self.executor.panics(), Ordering::Relaxed);
         counters
             .reads_refused
-            .store(self.reads.refused(), Ordering::Relaxed);
+            .store(self.gate.refused(), Ordering::Relaxed);
         counters
             .executions_repeated
             .store(self.executor.aborts(), Ordering::Relaxed);
@@ -274,6 +331,7 @@ impl<E: Executor> Role for ExecutionRole<E> {
             || self.has_background
             || self.installing.is_some()
             || self.executor.has_work()
+            || !self.reads.is_empty()
     }
 
     fn failure(&mut self) -> Option<StorageError> {

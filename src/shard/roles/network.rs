@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,7 +10,7 @@ use crate::messages::archived::{ArchivedAdminRequest, ArchivedLinkMessage};
 use crate::messages::{AdminRequest, Checked, ENVELOPE_BYTES, Envelope, Kind, LinkMessage, encode};
 use crate::metrics::{Metrics, count};
 use crate::net::hello::Peer;
-use crate::protocol::Recipients;
+use crate::protocol::{Allowance, Rate, Recipients};
 use crate::shard::control::EstablishedLink;
 use crate::shard::lanes::{FromReplica, Inlet, Outgoing, Outlet, Raw};
 use crate::shard::reactor::{Completion, Reactor};
@@ -41,6 +42,9 @@ pub(crate) struct NetworkRole {
     replicas: Vec<Option<WireId>>,
     clients: Vec<Option<WireId>>,
     metrics: Arc<Metrics>,
+    /// How often operators may still ask, by the client whose keys they use.
+    questions: BTreeMap<ClientId, Allowance>,
+    now: Time,
     draining: bool,
     said_goodbye: bool,
     ping: Bytes,
@@ -49,6 +53,12 @@ pub(crate) struct NetworkRole {
     /// By replica.
     starts: Vec<Starts>,
 }
+
+/// Questions of operators that are answered: each costs as much as a hundred frames.
+const QUESTIONS: Rate = Rate {
+    burst: 32,
+    per_second: 16,
+};
 
 impl NetworkRole {
     /// A role without links yet. `owner` is its number on its shard; `instance` is the number of this start of the replica.
@@ -73,6 +83,8 @@ impl NetworkRole {
             replicas: vec![None; replicas],
             clients: vec![None; clients],
             metrics,
+            questions: BTreeMap::new(),
+            now: Time::START,
             draining: false,
             said_goodbye: false,
             ping: link(LinkMessage::Ping),
@@ -174,6 +186,11 @@ impl NetworkRole {
                     return false;
                 };
                 let ArchivedAdminRequest::Status = &*request;
+                let left = self.questions.entry(client);
+                if !left.or_insert(Allowance::full(QUESTIONS)).take(self.now, 1) {
+                    count(&self.metrics.counters.questions_refused);
+                    return true;
+                }
                 let envelope = Envelope::new(Kind::Admin, self.cluster, self.epoch);
                 let status = encode(envelope, &self.metrics.status(), 4096);
                 self.send_to_client(client, status);
@@ -288,7 +305,9 @@ impl NetworkRole {
     fn send_to_client(&mut self, client: ClientId, message: Bytes) {
         match self.clients.get(client.get() as usize) {
             Some(Some(id)) => {
-                let _ = self.wires.queue(*id, message);
+                if self.wires.queue(*id, message).is_err() {
+                    count(&self.metrics.counters.replies_dropped);
+                }
             }
             _ => count(&self.metrics.counters.replies_unsent),
         }
@@ -309,7 +328,8 @@ fn is_worth_a_line(before: u64) -> bool {
 }
 
 impl Role for NetworkRole {
-    fn step(&mut self, _: Time, reactor: &mut Reactor) -> bool {
+    fn step(&mut self, now: Time, reactor: &mut Reactor) -> bool {
+        self.now = now;
         let links = self.take_links(reactor);
         self.dispatch() || links
     }

@@ -3,7 +3,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Role, STEP_MESSAGES};
-use crate::messages::{Checked as CheckedMessage, ClientReply, Frame, FrameKey, Mode, SystemMessage};
+use crate::messages::{
+    Checked as CheckedMessage, ClientReply, Frame, FrameKey, Mode, RefusalReason, SystemMessage,
+};
 use crate::metrics::{Metrics, count};
 use crate::preprocessing::{FrameChecker, FrameRefusal, FromPeer, PeerRefusal, ProposalGate};
 use crate::shard::lanes::{Checked, Inlet, Outgoing, Outlet, Raw, Work, any_blocked};
@@ -52,9 +54,9 @@ impl PreprocessRole {
     }
 
     fn is_blocked(&mut self) -> bool {
+        // Reads that nobody takes are refused, and hold up nothing else.
         let refusals = any_blocked(&mut self.lanes.refusals);
-        let (checked, unordered) = (self.lanes.checked.is_blocked(), self.lanes.unordered.is_blocked());
-        refusals || checked || unordered
+        self.lanes.checked.is_blocked() || refusals
     }
 
     fn take_replica_frames(&mut self, now: Time) -> bool {
@@ -86,8 +88,8 @@ impl PreprocessRole {
     ) {
         let (lane, metrics) = (&mut self.lanes.checked, &self.metrics);
         let tell = |result| match result {
-            Ok(FromPeer::Frame(frame)) => lane.push(Checked::Frame(frame)),
-            Ok(FromPeer::Disputed(client)) => lane.push(Checked::Disputed(client)),
+            Ok(FromPeer::Frame(frame)) => lane.push(Checked::PassedOn(frame)),
+            Ok(FromPeer::Disputed(key)) => lane.push(Checked::Disputed(key)),
             Ok(FromPeer::Proposal(proposal)) => {
                 let proposal = Box::new(proposal);
                 lane.push(Checked::Proposal { from, proposal });
@@ -142,6 +144,10 @@ impl PreprocessRole {
     fn pass(&mut self, frame: Frame) {
         match frame.mode() {
             Mode::Ordered => self.lanes.checked.push(Checked::Frame(frame)),
+            Mode::Unordered if self.lanes.unordered.is_blocked() => {
+                count(&self.metrics.counters.reads_refused);
+                self.answer(frame.key().client, frame.key(), RefusalReason::Overloaded);
+            }
             Mode::Unordered => self.lanes.unordered.push(Work::Unordered(frame)),
         }
     }
@@ -149,14 +155,13 @@ impl PreprocessRole {
     fn refuse(&mut self, client: ClientId, key: Option<FrameKey>, refusal: FrameRefusal) {
         self.metrics.refuse_frame(refusal);
         // Without a key there is nothing to answer: no correct client sends such a frame.
-        let Some(key) = key else { return };
-        let reply = ClientReply::refusal(
-            self.cluster,
-            self.epoch,
-            View::ZERO,
-            key.sequence,
-            refusal.reason(),
-        );
+        if let Some(key) = key {
+            self.answer(client, key, refusal.reason());
+        }
+    }
+
+    fn answer(&mut self, client: ClientId, key: FrameKey, reason: RefusalReason) {
+        let reply = ClientReply::refusal(self.cluster, self.epoch, View::ZERO, key.sequence, reason);
         let network = client.get() as usize % self.lanes.refusals.len();
         self.lanes.refusals[network].push(Outgoing::Client {
             to: client,

@@ -8,6 +8,7 @@ mod collude;
 mod eager;
 mod equivocate;
 mod fabricate;
+mod false_blame;
 mod false_transfers;
 mod false_words;
 mod flood;
@@ -23,9 +24,11 @@ mod pad;
 mod poison_proof;
 mod repeat_frames;
 mod replay;
+mod replay_replies;
 mod selective;
 mod silent;
 mod slow;
+mod spoil_macs;
 mod stage;
 mod stale_reads;
 mod usurper;
@@ -101,11 +104,17 @@ pub enum Lie {
     PoisonProof,
     /// Batches as long as they may be, for all places but the next.
     Bloat,
+    /// Frames decided before, passed on without end.
+    ReplayReplies,
+    /// MACs of others' frames that do not hold any more.
+    SpoilMacs,
+    /// Clients named whose MACs cost it nothing.
+    FalseBlame,
 }
 
 impl Lie {
     /// Every kind.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 31] = [
         Self::Equivocate,
         Self::Silent,
         Self::Selective,
@@ -134,6 +143,9 @@ impl Lie {
         Self::Pad,
         Self::PoisonProof,
         Self::Bloat,
+        Self::ReplayReplies,
+        Self::SpoilMacs,
+        Self::FalseBlame,
     ];
 
     /// Those that liars are given at random. Floods come beside them, as they come beside what a correct replica says; those after them are
@@ -181,6 +193,9 @@ impl Lie {
             Self::Pad => "replica: padded frames and messages",
             Self::PoisonProof => "replica: superfluous signatures in proofs",
             Self::Bloat => "replica: batches that fill logs",
+            Self::ReplayReplies => "replica: old frames passed on",
+            Self::SpoilMacs => "replica: spoiled MACs",
+            Self::FalseBlame => "replica: clients falsely blamed",
         }
     }
 
@@ -224,6 +239,9 @@ impl Lie {
             Self::Pad => Box::new(pad::Pad::new(dice, knobs)),
             Self::PoisonProof => Box::new(poison_proof::PoisonProof::default()),
             Self::Bloat => Box::new(bloat::Bloat::new(knobs)),
+            Self::SpoilMacs => Box::new(spoil_macs::SpoilMacs::new(dice)),
+            Self::FalseBlame => Box::new(false_blame::FalseBlame),
+            Self::ReplayReplies => Box::new(replay_replies::ReplayReplies::new(knobs)),
         }
     }
 }

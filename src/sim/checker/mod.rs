@@ -11,12 +11,16 @@
 //! | effort | what each correct replica verifies because of each other one | more signatures than that one may have verified |
 //! | conduct | what correct replicas refuse | correct replicas that take each other for liars |
 //! | lengths | what correct replicas and clients send | messages that a link of production ends for |
+//! | blame | which clients correct replicas have sign | honest ones whose MACs held, or have held for long |
+//! | charges | what each correct replica does for clients | answers that nobody paid for, reads where none are enabled or out of turn |
 //! | memory | queues, pools and answers | more than the limits allow, and what is never freed |
 //! | budget | what each correct replica logs and keeps | more bytes than what clients asked for explains, or than there is room for; certificates with more than a quorum |
 
 mod agreement;
 mod answers;
+mod blame;
 mod budget;
+mod charges;
 mod conduct;
 mod donors;
 mod effort;
@@ -28,7 +32,9 @@ mod reads;
 mod views;
 
 pub(super) use agreement::Agreement;
+pub(super) use blame::Blame;
 pub(super) use budget::Budget;
+pub(super) use charges::Charges;
 pub(super) use conduct::Refusal;
 pub(super) use donors::Donors;
 pub(super) use effort::Efforts;
@@ -102,6 +108,10 @@ pub enum Rule {
     /// A correct replica answers reads from no earlier state than it answered from before, however often it restarted or its state was
     /// replaced; a read sees every write that was acknowledged before it began.
     Reads,
+    /// What a replica does for a client, that client has asked for by itself, and others' reads wait no longer for it than its share.
+    Charges,
+    /// An honest client has to sign only if one of its MACs failed at a correct replica, and for a time.
+    Blame,
 }
 
 impl std::fmt::Display for Violation {

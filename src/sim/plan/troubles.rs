@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Fault, Plan, Profile};
+use super::{Fault, Knobs, Plan, Profile};
 use crate::execution::StateRule;
+use crate::preprocessing::ClientAuth;
 use crate::sim::Dice;
 use crate::sim::byzantine::Lie;
 use crate::sim::clients::Roguery;
@@ -45,11 +46,46 @@ impl Plan {
         }
     }
 
+    /// With MACs, in some runs one of the liars has clients blamed, beside its other lies.
+    pub(super) fn plan_blame(&mut self, dice: &mut Dice, auth: ClientAuth) {
+        if dice.chance(30) && auth == ClientAuth::Mac && !self.liars.is_empty() {
+            let liar = dice.below(self.liars.len() as u64) as usize;
+            let lie = dice.pick(&[Lie::SpoilMacs, Lie::SpoilMacs, Lie::FalseBlame]);
+            self.liars[liar].1.push(lie);
+        }
+    }
+
+    /// Everything is in order but some clients, and so long that every patience would have ended.
+    pub(super) fn plan_rogues(&mut self, dice: &mut Dice, knobs: &mut Knobs) {
+        self.weather = Weather {
+            delay_us: dice.pick(&[(20, 100), (100, 3000)]),
+            ..Weather::calm()
+        };
+        let rogues = dice.between(1, 4);
+        self.rogues = (0..rogues).map(|_| dice.pick(&Roguery::BLAMELESS)).collect();
+        self.steady_from = Some(Time::START);
+        if knobs.auth == ClientAuth::Mac && dice.chance(30) {
+            // It costs views, and no more than one each time it has signed for a while, or two: the next leader may not have heard of it.
+            self.rogues[0] = Roguery::BadMacs;
+            knobs.must_sign_for = Duration::from_secs(120);
+            self.steady_from = None;
+        }
+        knobs.rogue_clients = self.rogues.len();
+        knobs.timings.fairness = knobs.timings.timeout + dice.millis(500, 3000);
+        self.busy_until = Time::START.after(dice.millis(5000, 20_000));
+        self.calm_from = self.busy_until;
+        self.speculative = (0..self.hosts()).filter(|_| dice.chance(40)).collect();
+    }
+
     /// In some runs one of the liars floods the others, beside its other lies.
     pub(super) fn plan_flood(&mut self, dice: &mut Dice) {
         if dice.chance(30) && !self.liars.is_empty() {
             let liar = dice.below(self.liars.len() as u64) as usize;
             self.liars[liar].1.push(Lie::Flood);
+        }
+        if dice.chance(15) && !self.liars.is_empty() {
+            let liar = dice.below(self.liars.len() as u64) as usize;
+            self.liars[liar].1.push(Lie::ReplayReplies);
         }
     }
 

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use crate::execution::Application;
 use crate::protocol::Rejection;
 use crate::sim::byzantine::Liar;
-use crate::sim::checker::{Answered, Budget, Donors, Efforts, Ledger};
+use crate::sim::checker::{Answered, Budget, Charges, Donors, Efforts, Ledger};
 use crate::sim::disk::Platter;
 use crate::sim::replica::{Durable, SimReplica};
 use crate::types::{Lsn, NodeId, Time};
@@ -53,6 +53,7 @@ pub(in crate::sim) struct Host<A: Application> {
     pub(super) copy: Option<Platter>,
     pub(super) ledger: Ledger,
     pub(super) efforts: Efforts,
+    pub(super) charges: Charges,
     pub(super) donors: Donors,
     pub(super) answered: Answered,
     pub(super) budget: Budget,
@@ -98,9 +99,13 @@ impl<A: Application> Host<A> {
             ("state transferred", counters.states_transferred),
             ("piece taken out of an own image", counters.pieces_reused),
             ("frames beyond a peer's allowance", self.sim.over_budget),
+            ("frame crowded out by a lower one", counters.frames_crowded_out),
+            ("waiting frame passed on again", counters.frames_urged),
+            ("signature asked for a waiting frame", counters.proofs_asked),
+            ("read refused", self.sim.reads_refused),
             (
                 "read refused by a replica that catches up",
-                self.sim.reads.refused(),
+                self.sim.gate_of_reads.refused(),
             ),
             (
                 "words beyond a peer's allowance",

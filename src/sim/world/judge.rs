@@ -1,9 +1,14 @@
 //! Where rules are judged, and what struck is counted.
 
 use super::World;
+use crate::crypto::{Digester, Domain};
 use crate::execution::Application;
+use crate::messages::archived::ArchivedAuthenticator;
+use crate::messages::{Checked, Frame, SystemMessage};
 use crate::ordering::OrderingProtocol;
+use crate::preprocessing::ClientAuth;
 use crate::sim::checker::{Rule, Violation};
+use crate::sim::keys::{CLUSTER, Keyring};
 
 impl<A: Application> World<A> {
     pub(super) fn judge(&mut self, result: Result<(), (Rule, String)>) {
@@ -22,13 +27,17 @@ impl<A: Application> World<A> {
         if !host.is_correct {
             return;
         }
-        let (pool, limits) = (host.sim.replica.pool(), self.knobs.pool);
-        let frames_max = limits.frames_per_client * self.knobs.clients();
+        let (pool, limits, sizes) = (host.sim.replica.pool(), self.knobs.pool, self.knobs.limits);
+        // Each client may have one frame more than there is room for, and what is proposed comes on top.
+        let (clients, proposals) = (self.knobs.clients(), self.knobs.pipeline);
+        let frames_max = (limits.frames_per_client + 1) * clients + proposals * sizes.batch_frames_max;
+        let bytes_max =
+            limits.bytes_max + clients * sizes.frame_bytes_max + proposals * sizes.batch_bytes_max;
         let (frames, bytes) = (pool.pending_frames(), pool.pending_bytes());
         let held = host.sim.replica.held_effects();
         // What arrives is looked at only while less waits; looking at it adds a few effects per place.
         let held_max = self.knobs.held_effects_max() + 8 * self.knobs.window as usize + 64;
-        if frames > frames_max || bytes > limits.bytes_max || held > held_max {
+        if frames > frames_max || bytes > bytes_max || held > held_max {
             let what = format!("host {index} holds {frames} frames, {bytes} bytes, {held} effects");
             self.judge(Err((Rule::Memory, what)));
         }
@@ -42,6 +51,40 @@ impl<A: Application> World<A> {
     pub(in crate::sim) fn reads_ordered(&self) -> u64 {
         let counted = self.sessions.iter().map(|session| session.counters());
         counted.map(|counters| counters.reads_ordered).sum()
+    }
+
+    /// Finds MACs in what is proposed to a correct host that are not its clients' for it.
+    pub(super) fn look_for_bad_macs(&mut self, index: usize, message: &Checked<SystemMessage>) {
+        if self.knobs.auth != ClientAuth::Mac || message.is_batch_response() {
+            return;
+        }
+        let Some(Ok((_, frames))) = message.pre_prepare(usize::MAX) else {
+            return;
+        };
+        let (keys, n, node) = (
+            Keyring::get(),
+            self.knobs.replicas,
+            self.hosts[index].node.index(),
+        );
+        let digester = Digester::new(CLUSTER);
+        for frame in frames {
+            let digest_of = |body: &[u8]| digester.digest(Domain::RequestFrame, body);
+            let Ok(frame) = Frame::check(frame, usize::MAX, usize::MAX, digest_of) else {
+                continue;
+            };
+            let client = frame.key().client;
+            if let ArchivedAuthenticator::Macs(macs) = &frame.archived().authenticator
+                && (client.get() as usize) < self.knobs.honest_clients
+                && macs.get(node)
+                    != keys
+                        .macs(client, n)
+                        .get(node)
+                        .map(|key| key.mac(frame.digest()))
+                        .as_ref()
+            {
+                self.blame.fails(self.now, client);
+            }
+        }
     }
 
     /// Adds up what struck whom.
@@ -110,6 +153,12 @@ impl<A: Application> World<A> {
             .filter(able)
             .filter(can_catch_up)
             .find(|host| last(*host) < most)
+    }
+
+    /// The view that a correct host has reached, of all that have.
+    pub(in crate::sim) fn views_lost(&self) -> Option<u64> {
+        let correct = self.hosts.iter().filter(|host| host.is_correct);
+        correct.map(|host| host.sim.replica.view().get()).max()
     }
 
     /// Where a host stands, in words.

@@ -10,7 +10,7 @@ use crate::messages::CheckpointClaim;
 use crate::ordering::OrderingProtocol;
 use crate::protocol::Record;
 use crate::replica::{ExecutionPhase, TransferPhase};
-use crate::sim::checker::{Budget, Efforts, Rule};
+use crate::sim::checker::{Budget, Charges, Efforts, Rule};
 use crate::sim::disk::{DiskEvent, Rot};
 use crate::sim::keys::CLUSTER;
 use crate::sim::replica::{Durable, ReadBack, SimReplica};
@@ -137,6 +137,8 @@ impl<A: Application> World<A> {
                 host.fresh_until = self.now.after(FRESH);
                 host.efforts = Efforts::new(&self.knobs);
                 host.budget = Budget::new(&self.knobs);
+                host.charges = Charges::new(&self.knobs);
+                self.blame.restarts(index);
                 let ppm = host.clock.ppm;
                 host.clock = Clock {
                     origin: self.now,

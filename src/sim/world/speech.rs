@@ -7,13 +7,14 @@ use bytes::Bytes;
 use super::World;
 use super::events::Event;
 use crate::execution::Application;
-use crate::messages::{Checked, SystemMessage};
+use crate::messages::archived::ArchivedClientReply;
+use crate::messages::{Checked, ClientReply, FrameKey, ReplyBody, SystemMessage};
 use crate::net::hello::Peer;
 use crate::protocol::Recipients;
 use crate::sim::checker::{Refusal, Rule, Toward};
 use crate::sim::network::End;
 use crate::sim::replica::Said;
-use crate::types::{ClientId, NodeId};
+use crate::types::{ClientId, FrameSeq, NodeId};
 
 impl<A: Application> World<A> {
     pub(super) fn carry_out(&mut self, index: usize, said: Said) {
@@ -22,7 +23,39 @@ impl<A: Application> World<A> {
         let is_right = is_correct && !self.hosts[index].is_wrong;
         match said {
             Said::ToReplicas { to, message } => self.say(index, to, message),
-            Said::ToClient { to, message } => self.answer(index, to, message),
+            Said::ToClient { to, message } => {
+                if is_correct {
+                    self.judge_answer(index, to, &message);
+                }
+                self.answer(index, to, message);
+            }
+            Said::MustSign { client, must_sign } => {
+                self.hit(
+                    if must_sign {
+                        "client has to sign"
+                    } else {
+                        "client has not to sign any more"
+                    },
+                    1,
+                );
+                self.tell(|_| format!("host {index} has c{} sign: {must_sign}", client.get()));
+                if is_correct {
+                    let fair = self.blame.signs(index, client, must_sign);
+                    self.judge(fair);
+                }
+            }
+            Said::ReadWaits {
+                client,
+                operations,
+                bytes,
+            } if is_correct => {
+                let within = self.hosts[index].charges.read_waits(client, operations, bytes);
+                self.judge(within);
+            }
+            Said::ReadTurn(client) if is_correct => {
+                let fair = self.hosts[index].charges.reads(client);
+                self.judge(fair);
+            }
             Said::Execute(decision) => {
                 self.note(4, index, decision.batch.digest.as_bytes());
                 let seq = decision.seq;
@@ -84,6 +117,7 @@ impl<A: Application> World<A> {
             }
             Said::Installed(claim) => {
                 self.tell(|_| format!("host {index} installs the state after s{}", claim.seq));
+                self.hosts[index].charges.begins_again();
                 if is_correct {
                     let known = self.agreement.installed(index, claim);
                     self.judge(known);
@@ -220,6 +254,28 @@ impl<A: Application> World<A> {
                 );
             }
         }
+    }
+
+    /// Whoever is answered has asked for it.
+    fn judge_answer(&mut self, index: usize, to: ClientId, message: &Bytes) {
+        let Ok(reply) = Checked::<ClientReply>::body_of(message) else {
+            return;
+        };
+        let key = |sequence| FrameKey {
+            client: to,
+            sequence: FrameSeq::new(sequence),
+        };
+        let (now, charges) = (self.now, &mut self.hosts[index].charges);
+        let paid = match &*reply {
+            ArchivedClientReply::Results { body, .. } => {
+                let Ok(body) = Checked::<ReplyBody>::new(reply.slice_of(body.as_slice())) else {
+                    return;
+                };
+                charges.answers(key(body.sequence.to_native()))
+            }
+            ArchivedClientReply::Refused { sequence, .. } => charges.refuses(now, key(sequence.to_native())),
+        };
+        self.judge(paid);
     }
 
     fn answer(&mut self, index: usize, to: ClientId, message: Bytes) {

@@ -10,8 +10,12 @@
 //!
 //! **Events** (n replicas, f = ⌊(n−1)/3⌋, quorum q = ⌈(n+f+1)/2⌉):
 //! - *A request waits, and nothing was executed for half a timeout:* what is pending is shared with everybody, once. A request that reached
-//!   one replica alone, whose leader lost it, would else make that one leave the view on its own.
-//! - *A request waits, and nothing was executed for a timeout:* the leader is suspected; complain for view v+1.
+//!   one replica alone, whose leader lost it, would else make that one complain on its own. Clients that proved it with MACs are asked
+//!   for signatures.
+//! - *A request waits for a review period or longer:* the same, for that one and to the leader; once in each period.
+//! - *A request waits that is signed, nothing was executed for a timeout, and there is nothing to execute:* the leader is suspected; complain
+//!   for view v+1. Which request waits, and why no client alone can have a leader suspected, stands with
+//!   [`RequestPool`](crate::preprocessing::RequestPool).
 //! - *The leader is slow or unfair by [`Timer::LeaderReview`]:* complain for view v+1.
 //! - *COMPLAINT or VIEW-CHANGE of f+1 others for views above ours:* complain for view v+1 as well.
 //! - *COMPLAINT or VIEW-CHANGE of q for view w or later, ourselves included:* leave for w. So nobody leaves a view alone: see
@@ -71,7 +75,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::ViewTransferProtocol;
+use super::{ViewTransferProtocol, Waiting};
 use crate::crypto::{Digester, SigningKey, VerifyingKey};
 use crate::messages::archived::{ArchivedSystemMessage, ArchivedViewTransferMessage};
 use crate::messages::{Checked, NewView, Status, SystemMessage, ViewChange, ViewTransferMessage};
@@ -422,11 +426,20 @@ impl ViewTransferProtocol for PbftViewChange {
         self.active
     }
 
-    fn on_pending_changed(&mut self, now: Time, oldest: Option<Time>, out: &mut Outbox) {
-        self.patience.set_pending(oldest);
-        if oldest.is_some() {
+    fn on_pending_changed(&mut self, now: Time, waiting: Waiting, out: &mut Outbox) {
+        self.patience.set_waiting(waiting);
+        if waiting.proven.is_none() && self.active {
+            self.complaints.on_progress();
+        }
+        if waiting.oldest.is_some() {
             self.watch(now, out);
-        } else if self.active {
+        }
+    }
+
+    fn on_executing(&mut self, now: Time) {
+        self.patience.on_executing(now);
+        self.review.on_executing();
+        if self.active {
             self.complaints.on_progress();
         }
     }
@@ -459,7 +472,10 @@ impl ViewTransferProtocol for PbftViewChange {
                     timer: Timer::LeaderReview,
                     at: now.after(self.review.period()),
                 });
-                let waiting = self.patience.oldest_age(now);
+                if self.active && self.patience.oldest_age(now) >= self.review.period() {
+                    out.push(Effect::UrgePending(self.review.period()));
+                }
+                let waiting = self.patience.proven_age(now);
                 let leads = self.view.leader(self.n()) == self.proofs.node;
                 if !self.active {
                     return;

@@ -21,6 +21,8 @@ pub(super) struct Review {
     best: u64,
     slow_periods: u32,
     not_before: Time,
+    /// There was something to execute when one looked last.
+    is_executing: bool,
 }
 
 impl Review {
@@ -32,6 +34,7 @@ impl Review {
             best: 0,
             slow_periods: 0,
             not_before: Time::START,
+            is_executing: false,
         }
     }
 
@@ -41,6 +44,12 @@ impl Review {
 
     pub(super) fn on_executed(&mut self, operations: usize) {
         self.operations += operations as u64;
+        self.is_executing = false;
+    }
+
+    /// Decisions wait for execution: it is not the leader that is slow.
+    pub(super) fn on_executing(&mut self) {
+        self.is_executing = true;
     }
 
     /// A new leader has two periods to find its pace.
@@ -49,14 +58,17 @@ impl Review {
         self.not_before = now.after(self.period * 2);
     }
 
-    /// Ends a period: whether the leader is to be replaced. `waiting` is how long the oldest request of this replica has
-    /// waited in the view; requests wait at a backup only when their client has given up on the leader once.
+    /// Ends a period: whether the leader is to be replaced. `waiting` is how long a request has waited in the view that may be held
+    /// against the leader; requests wait at a backup only when their client has given up on the leader once.
+    ///
+    /// Clients choose what their operations cost, and how many of them a frame has. So a leader is not slow while there is more to execute than
+    /// was executed.
     pub(super) fn end_period(&mut self, now: Time, waiting: Duration) -> bool {
         let done = std::mem::take(&mut self.operations);
         if now < self.not_before {
             return false;
         }
-        let demanded = waiting >= self.period;
+        let demanded = waiting >= self.period && !std::mem::take(&mut self.is_executing);
         let slow = demanded && done * 100 < self.best * SHARE_PERCENT;
         self.slow_periods = if slow { self.slow_periods + 1 } else { 0 };
         self.best = done.max(self.best - self.best / 16);

@@ -102,7 +102,7 @@ impl Bench {
 
     fn pending(&mut self, now: u64, oldest: Option<u64>) -> Vec<String> {
         self.protocol
-            .on_pending_changed(ms(now), oldest.map(ms), &mut self.out);
+            .on_pending_changed(ms(now), Waiting::since(oldest.map(ms)), &mut self.out);
         self.told()
     }
 
@@ -191,6 +191,7 @@ fn line(effect: &Effect) -> String {
             format!("enter {:?} after {:?}: {chosen}", start.view, start.stable.seq)
         }
         Effect::SharePending => "share".into(),
+        Effect::UrgePending(_) => "urge".into(),
         _ => "something else".into(),
     }
 }
@@ -596,7 +597,7 @@ fn a_leader_that_leaves_one_request_waiting_for_ever_is_replaced() {
 fn a_single_replica_has_nobody_to_change_to() {
     let mut only = PbftViewChange::new(config(1, 0), Digester::new(CLUSTER));
     let mut out = Outbox::new(Lsn::ZERO);
-    only.on_pending_changed(ms(0), Some(ms(0)), &mut out);
+    only.on_pending_changed(ms(0), Waiting::since(Some(ms(0))), &mut out);
     only.on_timeout(ms(1000), Timer::Progress, &mut out);
     only.on_timeout(ms(1000), Timer::LeaderReview, &mut out);
     assert!(out.is_empty());

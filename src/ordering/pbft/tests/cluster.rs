@@ -368,7 +368,7 @@ impl Cluster {
             | Action::ReplyAgain(_)
             | Action::ServeReads(_)
             | Action::Stable(_)
-            | Action::RequireSignature(_)
+            | Action::RequireSignature { .. }
             | Action::Image(_)
             | Action::CutLog(_) => {}
         }
@@ -525,6 +525,7 @@ fn host(n: usize, id: NodeId, behaviour: Behaviour, settings: Settings, digester
         batch_bytes_max: 1 << 16,
         batch_frames_max: settings.batch_frames_max,
         held_effects_max: 8 * settings.window as usize + 64,
+        must_sign_for: std::time::Duration::from_secs(60),
     };
     Host {
         id,

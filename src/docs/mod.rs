@@ -1,0 +1,4 @@
+//! What is about the whole, and no module's own.
+
+#[doc = include_str!("costs.md")]
+pub mod costs {}

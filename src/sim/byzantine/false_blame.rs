@@ -1,0 +1,22 @@
+use bytes::Bytes;
+
+use super::stage::open_view;
+use super::{Actor, Stage};
+use crate::messages::{STATUS_DISPUTES, Status, ViewTransferMessage};
+use crate::types::NodeId;
+
+/// Names as many clients as it can as ones whose MACs cost it a view.
+pub(super) struct FalseBlame;
+
+impl Actor for FalseBlame {
+    fn send(&mut self, stage: &mut Stage<'_>, to: NodeId, message: &Bytes) {
+        match open_view(message) {
+            Some(ViewTransferMessage::Status(status)) => {
+                let disputed = (0..STATUS_DISPUTES as u32).collect();
+                let status = Status { disputed, ..status };
+                stage.lie(to, stage.close_view(ViewTransferMessage::Status(status)));
+            }
+            _ => stage.pass(to, message.clone()),
+        }
+    }
+}
