@@ -527,11 +527,10 @@ pub(super) fn assemble<S: Stack>(
                         owner,
                         connections,
                         lanes,
-                        identity,
+                        (identity.0, identity.1, instance),
                         replicas,
                         clients,
                         metrics.clone(),
-                        instance,
                     );
                     Box::new(role) as Box<dyn Role>
                 })),
