@@ -34,7 +34,6 @@ use crate::shard::control::{
 use crate::shard::cores::Cores;
 use crate::shard::crew::Crew;
 use crate::shard::data::{self, Lifecycle, ShardContext};
-use crate::shard::descriptors::{RESERVE, provide};
 use crate::shard::lanes::{
     Checked, Done, FromReplica, Inlet, Interceptor, Logged, Outgoing, Outlet, Raw, Work, lane,
 };
@@ -352,28 +351,6 @@ fn start_control(
     Ok(ControlShard::spawn(control, on_link)?)
 }
 
-/// Segments that are expected to be open at most: a checkpoint closes most of them, whatever the log may grow to.
-const SEGMENTS_OPEN: usize = 512;
-
-/// Makes sure that connections, the log and everything else never run out of descriptors together.
-fn provide_descriptors(config: &ReplicaConfig) -> Result<(), ReplicaError> {
-    let limits = &config.limits;
-    let replicas = config.node.cluster.replicas.len() as u64;
-    let segments = match config.durability {
-        Durability::None => 0,
-        Durability::Sync | Durability::Async => {
-            super::recovery::budget(config).segments_max().min(SEGMENTS_OPEN) as u64
-        }
-    };
-    // Each other replica may be dialled, looked up, and read an image.
-    let connections = u64::from(limits.connections_max) + limits.handshakes_max as u64;
-    let needed = connections + 3 * replicas + segments + RESERVE;
-    provide(needed).map_err(|source| ReplicaError::Descriptors {
-        connections_max: limits.connections_max,
-        source,
-    })
-}
-
 /// How long an address may be taken by a replica that was killed a moment ago.
 const LISTEN_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -405,7 +382,7 @@ pub(super) fn assemble<S: Stack>(
     if let Err(error) = allow_huge_pages(config.topology.huge_pages) {
         tracing::warn!(%error, "the kernel does not let this process choose between small and huge pages");
     }
-    provide_descriptors(config)?;
+    super::descriptors::provide_for(config)?;
     let listen_error = |source| ReplicaError::Listen {
         address: config.node.listen.clone(),
         source,
@@ -550,11 +527,10 @@ pub(super) fn assemble<S: Stack>(
                         owner,
                         connections,
                         lanes,
-                        identity,
+                        (identity.0, identity.1, instance),
                         replicas,
                         clients,
                         metrics.clone(),
-                        instance,
                     );
                     Box::new(role) as Box<dyn Role>
                 })),

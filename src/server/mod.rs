@@ -16,6 +16,7 @@
 //! ```
 
 mod assembly;
+mod descriptors;
 pub mod divisible_state_server;
 mod handle;
 pub mod monolithic_server;

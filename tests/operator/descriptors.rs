@@ -56,14 +56,15 @@ fn strangers_and_clients_at_the_limit_cost_no_checkpoint_and_keep_no_member_out(
     agreed("window = ", "window = 100 # ");
     for node in 0..4 {
         let file = format!("r{node}.toml");
-        let path = dir.path().join(&file);
-        let mut text = std::fs::read_to_string(&path).unwrap();
-        let limits = "connections_max = 16\nhandshakes_max = 32\nhandshake_timeout_ms = 60000\n";
-        match text.contains("[limits]\n") {
-            true => text = text.replace("[limits]\n", &format!("[limits]\n{limits}")),
-            false => text.push_str(&format!("\n[limits]\n{limits}")),
-        }
-        std::fs::write(path, text).unwrap();
+        let limits = "connections_max = 16\nhandshakes_max = 32";
+        set(dir.path(), &file, "connections_max = 1024", limits);
+        let timeout = "handshake_timeout_ms = ";
+        set(
+            dir.path(),
+            &file,
+            &format!("{timeout}5000"),
+            &format!("{timeout}60000"),
+        );
     }
     // 16 connections, 32 handshakes, 512 segments, 3 for each of four replicas, and 96.
     let start = |node| {

@@ -66,11 +66,10 @@ impl NetworkRole {
         owner: u8,
         connections_max: u16,
         lanes: NetworkLanes,
-        (cluster, epoch): (ClusterId, Epoch),
+        (cluster, epoch, instance): (ClusterId, Epoch, u64),
         (replicas, replica_limits): (usize, WireLimits),
         (clients, client_limits): (usize, WireLimits),
         metrics: Arc<Metrics>,
-        instance: u64,
     ) -> Self {
         let link = |message| encode(Envelope::new(Kind::Link, cluster, epoch), &message, 16);
         Self {
