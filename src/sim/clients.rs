@@ -13,7 +13,7 @@ use crate::preprocessing::ClientAuth;
 use crate::types::{ClientId, Epoch, FrameSeq, NodeId, Quorum};
 
 /// The number of every client's first frame.
-const FIRST_SEQUENCE: u64 = 1000;
+pub(super) const FIRST_SEQUENCE: u64 = 1000;
 
 /// A session for an honest client.
 pub(super) fn session(client: u32, knobs: &Knobs) -> Session {
