@@ -6,18 +6,23 @@ use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::CommandError;
 use crate::sim::{
-    Lie, Profile, Roguery, Rule, RunReport, TWINS_PATTERNS, pair_names, run, run_twins_pattern,
+    Dice, Lie, Profile, Roguery, Rule, RunReport, TWINS_PATTERNS, Violation, pair_names, run,
+    run_twins_pattern,
 };
 
 /// Seeds are simulated by so many threads.
 const WORKERS: usize = 2;
+/// How many failing runs of a profile are listed, with how to play them again.
+const LISTED: usize = 5;
+/// A random start is below this: short enough to be typed.
+const STARTS: u64 = 1_000_000_000_000;
 
 /// Run seeded clusters in virtual time, under faults and lies.
 #[derive(Debug, Args)]
@@ -28,9 +33,15 @@ pub(super) struct Sim {
     /// One seed instead.
     #[arg(long, conflicts_with = "seeds")]
     seed: Option<u64>,
+    /// Seeds for so many minutes, from a random one on, which is printed first.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000), conflicts_with_all = ["seeds", "seed", "exhaustive", "mutants"])]
+    minutes: Option<u64>,
+    /// Seeds from a random one on, so many of them; it is printed first.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..), conflicts_with_all = ["seeds", "seed", "minutes", "exhaustive"])]
+    random: Option<u64>,
     /// Which faults.
-    #[arg(long, value_enum, default_value = "all")]
-    profile: ProfileArgument,
+    #[arg(long, value_enum, default_value = "all", value_delimiter = ',')]
+    profile: Vec<ProfileArgument>,
     /// Instead of seeds, every split of the hosts into two sets in each of three views, for four replicas of which one runs
     /// twice. With `--seed`, the one pattern of that number.
     #[arg(long, conflicts_with_all = ["seeds", "mutants"])]
@@ -79,6 +90,14 @@ fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
     }
 }
 
+/// What the runs of one profile came to.
+#[derive(Default)]
+struct Tally {
+    runs: u64,
+    /// Seeds of those that broke a rule, with what they broke.
+    failed: BTreeMap<u64, Violation>,
+}
+
 /// What many runs came to.
 #[derive(Default)]
 struct Summary {
@@ -88,10 +107,8 @@ struct Summary {
     decisions: u64,
     completed: usize,
     hits: BTreeMap<&'static str, u64>,
-    first: Option<RunReport>,
     violations: u64,
-    /// Violations by rule, with the first few runs that broke it.
-    rules: BTreeMap<Rule, Vec<String>>,
+    profiles: BTreeMap<Profile, Tally>,
 }
 
 impl Summary {
@@ -104,16 +121,11 @@ impl Summary {
         for (name, count) in &report.hits {
             *self.hits.entry(name).or_default() += count;
         }
-        if report.violation.is_some() {
+        let tally = self.profiles.entry(report.profile).or_default();
+        tally.runs += 1;
+        if let Some(violation) = report.violation {
             self.violations += 1;
-            if let Some(violation) = &report.violation {
-                let runs = self.rules.entry(violation.rule).or_default();
-                runs.push(format!("{} {}", report.profile.name(), report.seed));
-            }
-            let is_first = |first: &RunReport| (report.seed, report.profile) < (first.seed, first.profile);
-            if self.first.as_ref().is_none_or(is_first) {
-                self.first = Some(report);
-            }
+            tally.failed.insert(report.seed, violation);
         }
     }
 
@@ -131,45 +143,68 @@ impl Summary {
         for (name, count) in &self.hits {
             println!("{name:<44} {count:>12}");
         }
-        for (rule, runs) in &self.rules {
-            println!(
-                "{rule:?} broken in {} runs: {}",
-                runs.len(),
-                runs[..runs.len().min(8)].join(", ")
-            );
+        self.print_profiles(exhaustive);
+        match self.violations {
+            0 => println!("\nno rule was broken"),
+            broken => println!("\n{broken} of {} runs broke a rule", self.runs),
         }
-        match self
-            .first
-            .as_ref()
-            .and_then(|first| Some((first, first.violation.as_ref()?)))
-        {
-            None => println!("\nno rule was broken"),
-            Some((first, violation)) => println!(
-                "\n{} runs broke a rule. The first, seed {}:\n  {violation}\n  replay: atlas sim --profile {}{} --seed {} --trace",
-                self.violations,
-                first.seed,
-                first.profile.name(),
-                if exhaustive { " --exhaustive" } else { "" },
-                first.seed,
-            ),
+    }
+
+    /// How many runs of each profile failed, and how to play the first of them again.
+    fn print_profiles(&self, exhaustive: bool) {
+        println!("\n{:<12} {:>9} {:>8}  one in", "profile", "runs", "failed");
+        for (profile, Tally { runs, failed }) in &self.profiles {
+            let one_in = match runs.checked_div(failed.len() as u64) {
+                None => "-".to_owned(),
+                Some(runs) => runs.to_string(),
+            };
+            println!("{:<12} {runs:>9} {:>8}  {one_in}", profile.name(), failed.len());
+        }
+        let exhaustive = if exhaustive { " --exhaustive" } else { "" };
+        for (profile, Tally { failed, .. }) in &self.profiles {
+            let mut rules: BTreeMap<Rule, usize> = BTreeMap::new();
+            for violation in failed.values() {
+                *rules.entry(violation.rule).or_default() += 1;
+            }
+            if !rules.is_empty() {
+                println!("\n{}: broken {rules:?}", profile.name());
+            }
+            for (seed, violation) in failed.iter().take(LISTED) {
+                println!(
+                    "  {violation}\n    atlas sim --profile {}{exhaustive} --seed {seed} --trace",
+                    profile.name()
+                );
+            }
         }
     }
 }
 
-/// Runs whatever `runs` are numbered, on all workers, with a progress bar.
-fn run_all(total: u64, summary: &mut Summary, play: impl Fn(u64) -> RunReport + Sync) {
-    let bar = ProgressBar::new(total);
-    if let Ok(style) = ProgressStyle::with_template("  {bar:40} {pos}/{len} {msg}") {
+/// Runs what is numbered below `total`, in order, as long as there is time, on all workers, with a progress bar.
+fn run_all(
+    total: Option<u64>,
+    until: Option<Instant>,
+    summary: &mut Summary,
+    play: impl Fn(u64) -> RunReport + Sync,
+) {
+    let bar = total.map_or_else(ProgressBar::no_length, ProgressBar::new);
+    let template = match total {
+        Some(_) => "  {bar:40} {pos}/{len} {msg}",
+        None => "  {elapsed} {pos} runs, {msg}",
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
     let (next, (reports, received)) = (AtomicU64::new(0), mpsc::channel());
+    let is_over = |number| {
+        total.is_some_and(|total| number >= total) || until.is_some_and(|until| Instant::now() >= until)
+    };
     std::thread::scope(|scope| {
         for _ in 0..WORKERS {
-            let (next, play, reports) = (&next, &play, reports.clone());
+            let (next, play, is_over, reports) = (&next, &play, &is_over, reports.clone());
             scope.spawn(move || {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= total {
+                    if is_over(number) {
                         break;
                     }
                     // The receiver outlives the workers.
@@ -179,6 +214,10 @@ fn run_all(total: u64, summary: &mut Summary, play: impl Fn(u64) -> RunReport + 
         }
         drop(reports);
         for report in received {
+            if let Some(violation) = &report.violation {
+                let (profile, seed) = (report.profile.name(), report.seed);
+                bar.suspend(|| println!("{profile} {seed}: {violation}"));
+            }
             summary.add(report);
             bar.set_position(summary.runs);
             bar.set_message(format!(
@@ -191,14 +230,18 @@ fn run_all(total: u64, summary: &mut Summary, play: impl Fn(u64) -> RunReport + 
     bar.finish_and_clear();
 }
 
+/// A seed that nobody chose.
+fn random_start() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let nanos = now.map_or(0, |since| since.as_nanos() as u64);
+    Dice::new(nanos ^ u64::from(std::process::id()) << 40).below(STARTS)
+}
+
 impl Sim {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
         if self.mutants {
-            return planted::mutants(
-                &self.seeds.clone().unwrap_or(0..1000),
-                &self.profile.profiles(),
-                &self.only,
-            );
+            let (seeds, _) = self.seeds(0..1000);
+            return planted::mutants(&seeds, &self.profiles(), &self.only);
         }
         match self.seed {
             Some(seed) => Ok(self.run_one(seed)),
@@ -214,9 +257,36 @@ impl Sim {
     }
 
     fn profiles(&self) -> Vec<Profile> {
-        match self.exhaustive {
-            true => vec![Profile::Twins],
-            false => self.profile.profiles(),
+        if self.exhaustive {
+            return vec![Profile::Twins];
+        }
+        let mut profiles: Vec<Profile> = self.profile.iter().flat_map(|chosen| chosen.profiles()).collect();
+        profiles.sort_unstable();
+        profiles.dedup();
+        profiles
+    }
+
+    /// Which seeds, and until when; says so when nobody chose them.
+    fn seeds(&self, default: Range<u64>) -> (Range<u64>, Option<Instant>) {
+        let start = || {
+            let start = random_start();
+            println!(
+                "seeds from {start} on: atlas sim --seeds {start}..{}",
+                start + 1000
+            );
+            start
+        };
+        match (self.minutes, self.random) {
+            (Some(minutes), _) => {
+                let start = start();
+                let until = Instant::now() + Duration::from_secs(60 * minutes);
+                (start..u64::MAX, Some(until))
+            }
+            (None, Some(count)) => {
+                let start = start();
+                (start..start.saturating_add(count), None)
+            }
+            (None, None) => (self.seeds.clone().unwrap_or(default), None),
         }
     }
 
@@ -249,9 +319,9 @@ impl Sim {
 
     fn run_many(&self) -> ExitCode {
         let profiles = self.profiles();
-        let seeds = match self.exhaustive {
-            true => 0..TWINS_PATTERNS,
-            false => self.seeds.clone().unwrap_or(0..200),
+        let (seeds, until) = match self.exhaustive {
+            true => (0..TWINS_PATTERNS, None),
+            false => self.seeds(0..200),
         };
         let begin = Instant::now();
         let mut summary = Summary {
@@ -268,7 +338,11 @@ impl Sim {
             summary.hits.extend(names.map(|name| (name, 0)));
         }
         let count = profiles.len() as u64;
-        run_all((seeds.end - seeds.start) * count, &mut summary, |number| {
+        let total = match until {
+            None => Some((seeds.end - seeds.start) * count),
+            Some(_) => None,
+        };
+        run_all(total, until, &mut summary, |number| {
             let profile = profiles[(number % count) as usize];
             self.play(profile, seeds.start + number / count)
         });

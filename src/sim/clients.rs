@@ -19,7 +19,7 @@ const FRAME_SLACK_BYTES: usize = 512;
 const READS: u64 = 32;
 
 /// The number of every client's first frame.
-const FIRST_SEQUENCE: u64 = 1000;
+pub(super) const FIRST_SEQUENCE: u64 = 1000;
 
 /// A session for an honest client.
 pub(super) fn session(client: u32, knobs: &Knobs) -> Session {

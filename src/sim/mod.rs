@@ -30,6 +30,8 @@ mod clients;
 mod cluster;
 mod dice;
 mod disk;
+#[doc(hidden)]
+pub mod fuzz;
 mod keys;
 mod network;
 pub mod plan;

@@ -97,6 +97,10 @@ pub struct Knobs {
     pub sync_us: (u64, u64),
     /// The size of a segment of the log, if it holds the longest record.
     pub segment_bytes: u64,
+    /// Whether the log may use no more disk than production asks for at least.
+    pub log_is_least: bool,
+    /// Whether a write to the log is on the disk when it ends, as in production, or waits for a sync.
+    pub write_syncs: bool,
     /// How many decisions before a stable checkpoint replicas keep for peers.
     pub kept_for_peers: usize,
     /// What replicas give to peers that catch up.
@@ -147,6 +151,8 @@ impl Knobs {
             turn_us: (1, 20),
             sync_us: (10, 200),
             segment_bytes: 1 << 20,
+            log_is_least: false,
+            write_syncs: true,
             kept_for_peers: 4096,
             donor: TransferLimits::default(),
             kept_bytes: 64 << 20,
@@ -214,6 +220,12 @@ impl Knobs {
             self.timings.status_period = self.timings.status_period.max(Duration::from_secs(1));
             self.honest_clients = self.honest_clients.min(2);
         }
+    }
+
+    /// Disks as small as they may be, and as production writes to them, in half of the runs each.
+    fn shrink_disks(&mut self, dice: &mut Dice) {
+        self.log_is_least = dice.chance(50);
+        self.write_syncs = dice.chance(50);
     }
 
     /// Whether a round of messages among all replicas is a thousand.
@@ -513,6 +525,7 @@ impl Plan {
         let mut knobs = Knobs::of(&mut dice);
         // Dice of their own: what is added here changes no other run.
         knobs.resize(&mut Dice::new(seed.rotate_left(48) ^ profile as u64));
+        knobs.shrink_disks(&mut Dice::new(seed.rotate_left(8) ^ !(profile as u64)));
         knobs.lighten(&mut Dice::new(!seed));
         let mut others = Dice::new(seed.rotate_left(32) ^ !(profile as u64));
         knobs.verify_little(&mut others);

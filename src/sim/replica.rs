@@ -12,7 +12,9 @@ use super::stack::{AnyExecutor, SimStack};
 use super::{Dice, Knobs};
 use crate::crypto::{Digester, Given, verdicts_given};
 use crate::decision_log::ChainedLog;
-use crate::execution::{Application, ExecutionEvent, Executor, ReadGate, ReadLimits, ReadQueue, Resends};
+use crate::execution::{
+    Application, ExecutionEvent, Executor, ReadGate, ReadLimits, ReadQueue, Resends, StateRule,
+};
 use crate::log_transfer::RangedLogTransfer;
 use crate::messages::{
     Batch, Checked, CheckpointClaim, ClientReply, ENVELOPE_BYTES, Envelope, Frame, FrameKey, Kind, Mode,
@@ -28,7 +30,7 @@ use crate::replica::{Action, Protocols, Replica, ReplicaSettings};
 use crate::state_transfer::monolithic::PieceTransfer;
 use crate::state_transfer::{ImageEvent, ImageTask};
 use crate::storage::restart::{RestartSettings, Restored, Witness, restart};
-use crate::storage::{RecordReader, StorageError};
+use crate::storage::{DiskBudget, RecordReader, StorageError};
 use crate::types::{ClientId, Epoch, Lsn, NodeId, Quorum, SeqNo, Time, View};
 use crate::view_transfer::pbft::{PbftViewChange, ViewChangeConfig};
 
@@ -183,6 +185,11 @@ pub(super) struct SimReplica<A: Application> {
     misexecutes: bool,
 }
 
+/// A replica that nothing has happened to.
+pub(super) fn fresh_replica<A: Application>(node: NodeId, knobs: &Knobs) -> Replica<SimStack<A>> {
+    make_replica(node, knobs, &Digester::new(CLUSTER))
+}
+
 fn make_replica<A: Application>(node: NodeId, knobs: &Knobs, digester: &Digester) -> Replica<SimStack<A>> {
     let keys = Keyring::get();
     let n = knobs.replicas;
@@ -237,6 +244,28 @@ fn make_replica<A: Application>(node: NodeId, knobs: &Knobs, digester: &Digester
     .with_transfer_limits(knobs.donor)
 }
 
+/// How much disk the log may use: without bounds, or the least that production takes for these settings.
+fn disk_budget(knobs: &Knobs, segment_bytes: u64) -> DiskBudget {
+    let decisions = knobs.checkpoint_decisions;
+    // As in production: the last batch of a period may come on top.
+    let checkpoint_bytes = (decisions + 1) * knobs.limits.batch_bytes_max as u64;
+    let mut budget = DiskBudget {
+        segment_bytes,
+        log_bytes_max: u64::MAX,
+        checkpoint_decisions: decisions,
+        checkpoint_bytes,
+        state_log_bytes: match knobs.state_rule {
+            StateRule::ALWAYS => 0,
+            rule => rule.log_bytes_max,
+        },
+        undecided_bytes: PbftConfig::undecided_bytes_max(knobs.limits.batch_bytes_max) as u64,
+    };
+    if knobs.log_is_least {
+        budget.log_bytes_max = budget.required_bytes();
+    }
+    budget
+}
+
 impl<A: Application> SimReplica<A> {
     /// Starts a process on the disk that `platter` holds.
     ///
@@ -264,12 +293,14 @@ impl<A: Application> SimReplica<A> {
         executor.keep_images(true);
         let record_bytes_max =
             2 * knobs.limits.batch_bytes_max + RECORD_BYTES_PER_REPLICA * knobs.replicas + (64 << 10);
+        let segment_bytes = knobs.segment_bytes.max(record_bytes_max as u64 + 4096) / 4096 * 4096 + 4096;
         let settings = DiskSettings {
             sync_us: knobs.sync_us,
-            segment_bytes: knobs.segment_bytes.max(record_bytes_max as u64 + 4096) / 4096 * 4096 + 4096,
-            segments_max: 1 << 16,
+            segment_bytes,
+            segments_max: disk_budget(knobs, segment_bytes).segments_max(),
             record_bytes_max,
             short_percent: 5,
+            write_syncs: knobs.write_syncs,
         };
         let keys = Keyring::get();
         let directory = keys.directory(node, knobs.clients(), knobs.auth);

@@ -9,6 +9,7 @@ use super::app::SmallKv;
 use super::byzantine::Lie;
 use super::checker::linearizability::{self, Action, Operation, Verdict};
 use super::checker::{Rule, Seen, Violation, judge_reads};
+use super::fuzz::Captured;
 use super::plan::{PROGRESS_BOUND, Plan, Profile, TWO_SETS, TwoSets};
 use super::stack::mixed;
 use super::world::{Call, PAIRS, World};
@@ -77,6 +78,15 @@ pub fn run_twins_pattern(number: u64, with_story: bool) -> RunReport {
 /// went on at once at one replica.
 pub fn pair_names() -> impl Iterator<Item = &'static str> {
     PAIRS.iter().map(|(_, name)| *name)
+}
+
+/// Runs a plan and adds to what was said and written in others.
+pub(super) fn run_captured(plan: Plan, captured: Captured) -> Captured {
+    let mut world = World::new(&plan, mixed(SmallKv));
+    world.captured = Some(captured);
+    plan_calls(&plan, &mut world);
+    drive(&plan, &mut world);
+    world.captured.unwrap_or_default()
 }
 
 /// Runs a plan of one's own.

@@ -22,6 +22,7 @@ use super::checker::{
 };
 use super::clients::{Rogue, session};
 use super::disk::Platter;
+use super::fuzz::Captured;
 use super::keys::CLUSTER;
 use super::network::Network;
 use super::plan::{Ambush, Fault, Plan};
@@ -77,6 +78,8 @@ pub(super) struct World<A: Application> {
     pub steps: u64,
     /// Of these, at this instant.
     instant_steps: u64,
+    /// What is said and written, if somebody wants to have it.
+    pub captured: Option<Captured>,
     /// The run in words, if somebody wants to read it.
     pub story: Option<Vec<String>>,
     pub agreement: Agreement,
@@ -189,6 +192,7 @@ impl<A: Application> World<A> {
             hits: BTreeMap::new(),
             steps: 0,
             instant_steps: 0,
+            captured: None,
             story: None,
             sessions: (0..first_rogue).map(|client| session(client, &knobs)).collect(),
             wakes: vec![None; knobs.honest_clients],
@@ -329,6 +333,9 @@ impl<A: Application> World<A> {
                 message,
             } => {
                 self.note(2, client, &message);
+                if let Some(captured) = &mut self.captured {
+                    captured.reply(&message);
+                }
                 self.sessions[client].on_message(from, &message);
                 self.serve_client(client);
             }
@@ -353,6 +360,11 @@ impl<A: Application> World<A> {
 
     fn deliver(&mut self, host: usize, from: Peer, message: Bytes) {
         self.note(1, host, &message);
+        match (&mut self.captured, from) {
+            (Some(captured), Peer::Replica(_)) => captured.message(&message),
+            (Some(captured), Peer::Client(_)) => captured.request(&message),
+            (None, _) => {}
+        }
         if !self.hosts[host].is_up {
             return;
         }

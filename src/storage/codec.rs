@@ -41,7 +41,7 @@ pub enum CodecError {
 }
 
 /// How many bytes [`encode`] writes.
-pub(super) fn encoded_bytes(record: &Record) -> usize {
+pub(crate) fn encoded_bytes(record: &Record) -> usize {
     FRAME_BYTES
         + match record {
             Record::Proposal(proposal) | Record::Batch(proposal) => 8 + 8 + 32 + proposal.message.len(),
@@ -79,7 +79,7 @@ impl Sink<'_> {
 }
 
 /// Writes a record to the start of `out`, which has room for it. How many bytes it took.
-pub(super) fn encode(record: &Record, out: &mut [u8]) -> usize {
+pub(crate) fn encode(record: &Record, out: &mut [u8]) -> usize {
     let bytes = encoded_bytes(record);
     let kind = match record {
         Record::Proposal(_) => PROPOSAL,

@@ -55,6 +55,7 @@ mod writer;
 pub use budget::DiskBudget;
 pub(crate) use buffer::AlignedBuffer;
 pub use codec::{CodecError, RecordReader};
+pub(crate) use codec::{encode as encode_record, encoded_bytes as encoded_record_bytes};
 pub(crate) use directory::read_superblock;
 pub use directory::{DataDirectory, Formatted};
 pub use group::BLOCK_BYTES;

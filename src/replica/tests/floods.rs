@@ -20,6 +20,13 @@ fn a_client_that_repeats_a_frame_has_a_bounded_number_passed_on() {
     // Replica 0 leads view 0: a backup is what passes frames on.
     bench.wait_ms(10);
     bench.replica.on_frame(bench.now, frame());
+    for peer in [2, 3] {
+        let replica = &mut bench.replica;
+        let from = NodeId::new(peer);
+        replica
+            .view_transfer
+            .on_complaint(from, View::new(1), &mut replica.outbox);
+    }
     bench.wait_ms(3000);
     assert_eq!(bench.replica.phase(), ExecutionPhase::ViewTransferProtocol);
     for _ in 0..3 * FORWARDED_FRAMES_MAX {

@@ -38,6 +38,8 @@ pub(super) struct DiskSettings {
     pub record_bytes_max: usize,
     /// In so many of a hundred writes only a part is written at first.
     pub short_percent: u64,
+    /// Whether each write is on the disk when it ends, as the log role of production has it, and syncs do nothing; else writes end at once.
+    pub write_syncs: bool,
 }
 
 /// Something that a disk has under way ends.
@@ -45,6 +47,8 @@ pub(super) struct DiskSettings {
 pub(super) enum DiskEvent {
     /// The sync of the log.
     Synced,
+    /// A write of so many bytes to the log that needs no sync.
+    Written(usize),
     /// The keeper's task.
     Kept,
     /// Space may have come back.
@@ -230,7 +234,8 @@ impl SimDisk {
         self.take_entries(now);
         while let Some(operation) = self.writer.next_operation() {
             match operation {
-                LogOperation::Write { segment, offset } => self.write(segment, offset as usize),
+                LogOperation::Write { segment, offset } => self.write(now, segment, offset as usize),
+                LogOperation::Sync { .. } if self.settings.write_syncs => self.complete(0),
                 LogOperation::Sync { .. } => {
                     let at = self.sync_end(now);
                     self.planned.push((at, DiskEvent::Synced));
@@ -275,7 +280,7 @@ impl SimDisk {
         }
     }
 
-    fn write(&mut self, segment: u64, offset: usize) {
+    fn write(&mut self, now: Time, segment: u64, offset: usize) {
         let bytes = self.writer.bytes().to_vec();
         let mut count = bytes.len();
         if count > BLOCK_BYTES && self.dice.chance(self.settings.short_percent) {
@@ -284,9 +289,28 @@ impl SimDisk {
         }
         let written = bytes[..count].to_vec();
         self.unsynced.push((segment, offset, written));
+        match self.settings.write_syncs {
+            true => {
+                let at = self.sync_end(now);
+                self.planned.push((at, DiskEvent::Written(count)));
+            }
+            false => self.complete(count),
+        }
+    }
+
+    /// The log's operation under way ended well.
+    fn complete(&mut self, count: usize) {
         self.writer
             .on_complete(Ok(count))
-            .expect("a write that ended well is no failure");
+            .expect("what ended well is no failure");
+    }
+
+    /// What was written is on the platter.
+    fn settle(&mut self) {
+        for (segment, offset, bytes) in std::mem::take(&mut self.unsynced) {
+            self.platter.write(segment, offset, &bytes);
+            self.platter.log_end = (segment, offset);
+        }
     }
 
     fn ask(&mut self, now: Time, task: Task) {
@@ -307,18 +331,17 @@ impl SimDisk {
     pub fn on_event(&mut self, now: Time, event: DiskEvent) -> Done {
         let mut done = Done::default();
         match event {
-            DiskEvent::Synced if self.sync_fails => {
+            DiskEvent::Synced | DiskEvent::Written(_) if self.sync_fails => {
                 done.failed = true;
                 return done;
             }
             DiskEvent::Synced => {
-                for (segment, offset, bytes) in std::mem::take(&mut self.unsynced) {
-                    self.platter.write(segment, offset, &bytes);
-                    self.platter.log_end = (segment, offset);
-                }
-                self.writer
-                    .on_complete(Ok(0))
-                    .expect("a sync that ended well is no failure");
+                self.settle();
+                self.complete(0);
+            }
+            DiskEvent::Written(count) => {
+                self.settle();
+                self.complete(count);
             }
             DiskEvent::Kept => {
                 self.is_keeping = false;

@@ -74,6 +74,14 @@ impl<A: Application> World<A> {
             return;
         }
         done.records.iter().for_each(|record| host.ledger.on_disk(record));
+        if let Some(captured) = &mut self.captured {
+            done.records.iter().for_each(|record| captured.record(record));
+            let platter = &host.sim.disk.platter;
+            let image = done.image.and_then(|seq| platter.images.get(&seq));
+            image
+                .into_iter()
+                .for_each(|image| captured.image(platter.superblock.seed, image));
+        }
         host.durable.log = done.log.max(host.durable.log);
         host.durable.image = done.image.max(host.durable.image);
         if let Some((seq, is_there)) = done.adopted {

@@ -13,7 +13,7 @@ use crate::execution::apps::counter;
 use crate::execution::fixtures::{decision, frame};
 use crate::execution::{CheckpointImage, ExecutionEvent, Executor, StateRule};
 use crate::messages::archived::{ArchivedStateTransferMessage, ArchivedSystemMessage};
-use crate::messages::{Checked, Mode, StateTransferMessage, SystemMessage};
+use crate::messages::{Checked, Mode, StateTransferMessage, SystemMessage, ViewTransferMessage};
 use crate::replica::tests as replicas;
 use crate::replica::{Action, DefaultStack, Replica};
 use crate::shard::Alarm;
@@ -298,6 +298,26 @@ fn a_restart_does_not_go_on_from_a_state_that_follows_a_wrong_one() {
         assert_eq!(restored.image, is_right.then_some(named_claim));
         assert_eq!(replica.awaits_state(), !is_right);
     }
+}
+
+#[test]
+fn a_restart_disowns_what_was_signed_of_a_state_that_another_has_replaced() {
+    // The record of what the quorum signed was lost with the power; the state had come.
+    let (_temporary, path) = fresh();
+    let mut directory = open(&path);
+    log(&mut directory, &[signed(30, true), signed(40, true)]);
+    let mut work = Work::new(directory, Vec::new());
+    keep(&mut work, state(30, false));
+    drop(work);
+    let (mut replica, restored) = restarted(&mut open(&path));
+    assert_eq!(restored.image, Some(claim(30)));
+    for seq in [30, 40] {
+        let proof = replicas::certificate(claim(seq));
+        let word = ViewTransferMessage::Stable(proof).encode(CLUSTER, Epoch::ZERO);
+        let checked = Checked::<SystemMessage>::body_of(&word).unwrap();
+        replica.on_message(Time::START, NodeId::new(3), &checked, &word);
+    }
+    assert_eq!(replica.counters().divergences, 0);
 }
 
 #[test]

@@ -350,7 +350,8 @@ fn images_that_no_descriptor_was_left_to_forget_or_take_over_are_forgotten_and_t
     assert!(work.run(forget()).is_none());
     assert!(!work.directory.image_path(SeqNo::new(8)).exists());
     lack(3);
-    assert!(work.run(Task::Adopt(SeqNo::new(16))).is_none());
+    let adopted = work.run(Task::Adopt(SeqNo::new(16)));
+    assert!(matches!(adopted, Some(Kept::Adopted(_))), "{adopted:?}");
     planned::plan(None);
     assert_eq!(work.directory.superblock().image, SeqNo::new(16));
     assert!(!work.directory.image_path(SeqNo::new(24)).exists());
