@@ -197,6 +197,8 @@ planted! {
     WrongClaimsKept at Disk,
     /// The mark that has it abstain goes before the log holds why.
     AbstentionMarkEarly at Disk,
+    /// An operation that panicked keeps what it had done, where one is executed after the other.
+    PanicKept at Byzantine,
 }
 
 #[cfg(feature = "mutants")]

@@ -14,7 +14,7 @@ use atlas_smr_replica::net::framing::RecordWriter;
 use atlas_smr_replica::net::handshake::{Established, Identity, Initiator, Then};
 use atlas_smr_replica::net::hello::Peer;
 use atlas_smr_replica::preprocessing::ClientAuth;
-use atlas_smr_replica::types::{ClientId, ClusterId, Epoch, FrameSeq, NodeId};
+use atlas_smr_replica::types::{ApplicationId, ClientId, ClusterId, Epoch, FrameSeq, NodeId};
 use atlas_smr_replica::{Client, ReplicaHandle};
 use bytes::Bytes;
 
@@ -96,6 +96,7 @@ impl Victim {
         let config = self.cluster.config();
         Identity {
             cluster: config.cluster_id(),
+            application: config.application,
             epoch: config.epoch(),
             own: Peer::Client(ClientId::new(ATTACKER as u32)),
             secret: self.cluster.client(ATTACKER).keys.link,
@@ -215,6 +216,13 @@ fn strangers_are_refused_for_the_right_reason_and_the_service_goes_on() {
         "handshake_refused_wrong_epoch",
         refused(Identity {
             epoch: Epoch::new(9),
+            ..identity.clone()
+        }),
+    );
+    victim.expect(
+        "handshake_refused_wrong_application",
+        refused(Identity {
+            application: ApplicationId::new("other", 1).unwrap(),
             ..identity.clone()
         }),
     );

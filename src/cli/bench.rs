@@ -17,9 +17,9 @@ pub(super) struct Bench {
     /// Clients' files, as `atlas init` makes them; several share the load.
     #[arg(long, required = true, num_args = 1..)]
     config: Vec<PathBuf>,
-    /// The service the cluster runs.
-    #[arg(long, value_enum, default_value = "kv")]
-    app: AppKind,
+    /// The application whose operations are sent: by default the cluster's.
+    #[arg(long, value_enum)]
+    app: Option<AppKind>,
     /// Bytes of one operation.
     #[arg(long, default_value_t = 64)]
     payload: usize,
@@ -72,9 +72,13 @@ impl Bench {
         {
             return Err("the clients belong to different clusters".into());
         }
+        let served = AppKind::of(configs[0].cluster.application)?;
+        if let Some(other) = self.app.filter(|app| *app != served) {
+            return Err(format!("the cluster serves {}, not {}", served.id(), other.id()).into());
+        }
         let control = Control::new();
         let workload = Workload::new(
-            self.app,
+            served,
             Shape {
                 payload_bytes: self.payload,
                 keys: self.keys,

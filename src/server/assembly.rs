@@ -17,6 +17,7 @@ use crate::config::{
     StateTransferConfig, Topology, WORK_CHANNEL_SIZE,
 };
 use crate::crypto::{Digester, MacKey};
+use crate::execution::StateFault;
 use crate::metrics::Metrics;
 use crate::net::handshake::Identity;
 use crate::net::hello::Peer;
@@ -278,6 +279,7 @@ fn start_control(
     let control = ControlConfig {
         identity: Identity {
             cluster: cluster.cluster_id(),
+            application: cluster.application,
             epoch: cluster.epoch(),
             own: Peer::Replica(config.node.id),
             secret: config.node.keys.link.clone(),
@@ -646,6 +648,7 @@ fn spawn(
                 .downcast_ref::<String>()
                 .cloned()
                 .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+                .or_else(|| panic.downcast_ref::<StateFault>().map(ToString::to_string))
                 .unwrap_or_default();
             Err(ShardError::Panicked {
                 shard: context.name.clone(),

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::app::ROGUE_KEY;
 use super::keys::{CLUSTER, Keyring};
 use super::{Dice, Knobs};
 use crate::client::{AnswerRule, Authentication, Session, SessionConfig};
@@ -195,7 +196,7 @@ impl Rogue {
         let keys = Keyring::get();
         let mut builder = FrameBuilder::default();
         let value = self.dice.throw().to_le_bytes();
-        let operation = kv::put(b"rogue", &value).expect("the key is short");
+        let operation = kv::put(ROGUE_KEY, &value).expect("the key is short");
         builder.push(&operation).expect("one operation fits");
         let body = builder.finish(self.client, sequence, Mode::Ordered);
         let digest = Digester::new(CLUSTER).digest(Domain::RequestFrame, &body);
