@@ -643,7 +643,7 @@ fn a_state_whose_changes_panicked_counts_the_same_after_a_restart() {
         fn update(&self, state: &mut Self::State, operation: &[u8], _: &mut Vec<u8>) {
             state.0.change(usize::from(operation[0]) % PART_COUNT, |part| {
                 for number in 0..INSERTED {
-                    let key = [&operation[..], &number.to_le_bytes()].concat();
+                    let key = [operation, &number.to_le_bytes()].concat();
                     part.0.insert(key, vec![1; 8]);
                 }
                 fail();

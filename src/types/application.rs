@@ -84,9 +84,7 @@ impl ApplicationId {
     pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
         let (name, version) = bytes.split_at(Self::NAME_BYTES_MAX);
         let length = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
-        let version = version
-            .try_into()
-            .map_or(0, |version| u32::from_le_bytes(version));
+        let version = version.try_into().map_or(0, u32::from_le_bytes);
         let id = std::str::from_utf8(&name[..length])
             .ok()
             .and_then(|name| Self::new(name, version).ok());
