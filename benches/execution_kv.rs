@@ -127,7 +127,11 @@ fn checkpoint(criterion: &mut Criterion) {
                 }
                 fresh.snapshot()
             },
-            |mut snapshot| <Kv as Application>::State::digest_step(&mut snapshot, &digester, usize::MAX),
+            |mut snapshot| {
+                let mut digests = Vec::new();
+                <Kv as Application>::State::digest_step(&mut snapshot, &digester, usize::MAX, &mut digests);
+                digests
+            },
             BatchSize::PerIteration,
         );
     });

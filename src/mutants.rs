@@ -243,6 +243,8 @@ planted! {
     ReadsUnfair at Clients,
     /// Reads beside the order are answered whether they are enabled or not.
     ReadsUnasked at Clients,
+    /// An operation that panicked keeps what it had done, where one is executed after the other.
+    PanicKept at Byzantine,
 }
 
 #[cfg(feature = "mutants")]

@@ -13,7 +13,7 @@ use futures_lite::future::block_on;
 
 mod shared;
 
-use shared::configs::configure;
+use shared::configs::configure_for;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const PARTS: usize = 64;
@@ -180,7 +180,7 @@ fn a_replica_that_was_away_is_sent_the_parts_that_changed_and_takes_the_others_o
         state_log_bytes_max: 1 << 16,
         ..Agreement::default()
     };
-    let (mut configs, mut clients) = configure(data.path(), agreement, 1);
+    let (mut configs, mut clients) = configure_for("bookkeeper", data.path(), agreement, 1);
     for config in &mut configs {
         // Whoever was away for two checkpoints needs a state.
         config.dl_config = DecisionLogConfig {

@@ -12,9 +12,9 @@ use atlas_smr_replica::messages::{
 };
 use atlas_smr_replica::net::framing::RecordWriter;
 use atlas_smr_replica::net::handshake::{Established, Identity, Initiator, Then};
-use atlas_smr_replica::net::hello::Peer;
+use atlas_smr_replica::net::hello::{Peer, VERDICT_BYTES};
 use atlas_smr_replica::preprocessing::ClientAuth;
-use atlas_smr_replica::types::{ClientId, ClusterId, Epoch, FrameSeq, NodeId};
+use atlas_smr_replica::types::{ApplicationId, ClientId, ClusterId, Epoch, FrameSeq, NodeId};
 use atlas_smr_replica::{Client, ReplicaHandle};
 use bytes::Bytes;
 
@@ -96,6 +96,7 @@ impl Victim {
         let config = self.cluster.config();
         Identity {
             cluster: config.cluster_id(),
+            application: config.application,
             epoch: config.epoch(),
             own: Peer::Client(ClientId::new(ATTACKER as u32)),
             secret: self.cluster.client(ATTACKER).keys.link,
@@ -218,6 +219,13 @@ fn strangers_are_refused_for_the_right_reason_and_the_service_goes_on() {
             ..identity.clone()
         }),
     );
+    victim.expect(
+        "handshake_refused_wrong_application",
+        refused(Identity {
+            application: ApplicationId::new("other", 1).unwrap(),
+            ..identity.clone()
+        }),
+    );
     let stolen = Identity {
         secret: PartyKeys::generate().link,
         ..identity.clone()
@@ -245,19 +253,19 @@ fn a_replayed_handshake_establishes_nothing() {
         let first = progress.write;
         let mut socket = dial(replica);
         socket.write_all(&first).unwrap();
-        let mut verdict = [0; 4];
+        let mut verdict = [0; VERDICT_BYTES];
         socket.read_exact(&mut verdict).unwrap();
         initiator.on_bytes(&verdict).unwrap();
         let mut second = [0; 48];
         socket.read_exact(&mut second).unwrap();
         let third = initiator.on_bytes(&second).unwrap().write;
         socket.write_all(&third).unwrap();
-        let mut up = [0; 24];
+        let mut up = [0; VERDICT_BYTES + 20];
         socket.read_exact(&mut up).unwrap();
         // The same bytes once more.
         let mut again = dial(replica);
         again.write_all(&first).unwrap();
-        let mut answer = [0; 52];
+        let mut answer = [0; VERDICT_BYTES + 48];
         again.read_exact(&mut answer).unwrap();
         again.write_all(&third).unwrap();
         assert_closed(&mut again);

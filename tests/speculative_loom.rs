@@ -31,6 +31,9 @@ mod crud {
     pub struct Column(pub u8);
 
     pub trait KeyedState: Send + Sync {
+        fn has_column(_: Column) -> bool {
+            true
+        }
         fn get(&self, column: Column, key: &[u8]) -> Option<&[u8]>;
         fn put(&mut self, column: Column, key: &[u8], value: &[u8]);
         fn remove(&mut self, column: Column, key: &[u8]) -> bool;

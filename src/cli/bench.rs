@@ -18,9 +18,9 @@ pub(super) struct Bench {
     /// Clients' files, as `atlas init` makes them; several share the load.
     #[arg(long, required = true, num_args = 1..)]
     config: Vec<PathBuf>,
-    /// The service the cluster runs.
-    #[arg(long, value_enum, default_value = "kv")]
-    app: AppKind,
+    /// The application whose operations are sent: by default the cluster's.
+    #[arg(long, value_enum)]
+    app: Option<AppKind>,
     /// Bytes of one operation.
     #[arg(long, default_value_t = 64)]
     payload: usize,
@@ -73,6 +73,10 @@ impl Bench {
         {
             return Err("the clients belong to different clusters".into());
         }
+        let served = AppKind::of(configs[0].cluster.application)?;
+        if let Some(other) = self.app.filter(|app| *app != served) {
+            return Err(format!("the cluster serves {}, not {}", served.id(), other.id()).into());
+        }
         let control = Control::new();
         let shape = Shape {
             payload_bytes: self.payload,
@@ -82,7 +86,7 @@ impl Bench {
             zipf: self.zipf,
             conflict: self.conflict / 100.0,
         };
-        let workload = Workload::new(self.app, shape, 42);
+        let workload = Workload::new(served, shape, 42);
         let deadline = Duration::from_millis(configs[0].tuning.deadline_ms);
         let driver = LoadDriver::new(workload, pace, configs.len(), deadline, control.clone());
         let engine = Engine::start("bench", &configs, None, Box::new(driver))?;

@@ -43,7 +43,7 @@ impl ConfigCommand {
         // A file is taken for what its first keys make it.
         if sets("node") {
             let loaded = ReplicaConfig::load(file)?;
-            let (config, app) = (loaded.replica_config, loaded.app);
+            let config = loaded.replica_config;
             would_run(&config)?;
             let cluster = &config.node.cluster;
             println!(
@@ -53,22 +53,29 @@ impl ConfigCommand {
                 cluster.cluster_id()
             );
             println!(
-                "  app {app:?}, listens at {}, data in {}",
+                "  serves {}, listens at {}, data in {}",
+                cluster.application,
                 config.node.listen,
                 config.db_path.display()
             );
         } else if sets("client") {
             let config = ClientConfig::load(file)?;
             println!(
-                "✔ client {} of cluster {} ({})",
+                "✔ client {} of cluster {} ({}), which serves {}",
                 config.client,
                 config.cluster.name,
-                config.cluster.cluster_id()
+                config.cluster.cluster_id(),
+                config.cluster.application
             );
         } else {
             let cluster: ClusterConfig = load(file)?;
             let quorum = cluster.quorum();
-            println!("✔ cluster {} ({})", cluster.name, cluster.cluster_id());
+            println!(
+                "✔ cluster {} ({}) serves {}",
+                cluster.name,
+                cluster.cluster_id(),
+                cluster.application
+            );
             println!(
                 "  {} replicas tolerate {} faulty; {} clients, auth {}",
                 quorum.n(),

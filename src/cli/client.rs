@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 
 use super::CommandError;
 use crate::Client;
-use crate::config::ClientConfig;
+use crate::config::{AppKind, ClientConfig};
 use crate::execution::apps::{MALFORMED, bank, counter, kv};
 
 /// Call a running cluster's service.
@@ -68,6 +68,17 @@ enum Call {
     },
 }
 
+impl Call {
+    /// The application that knows the call.
+    fn application(&self) -> AppKind {
+        match self {
+            Self::Put { .. } | Self::Get { .. } | Self::Delete { .. } => AppKind::Kv,
+            Self::Add { .. } => AppKind::Counter,
+            Self::Deposit { .. } | Self::Transfer { .. } | Self::Balance { .. } => AppKind::Bank,
+        }
+    }
+}
+
 impl ClientCommand {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
         let (operation, unordered) = match &self.call {
@@ -79,7 +90,12 @@ impl ClientCommand {
             Call::Transfer { from, to, amount } => (bank::transfer(*from, *to, *amount), false),
             Call::Balance { account } => (bank::balance(*account), false),
         };
-        let client = Client::connect_blocking(ClientConfig::load(&self.config)?)?;
+        let config = ClientConfig::load(&self.config)?;
+        let (asked, served) = (self.call.application().id(), config.cluster.application);
+        if asked != served {
+            return Err(format!("this is a call of {asked}, and the cluster serves {served}").into());
+        }
+        let client = Client::connect_blocking(config)?;
         let result = if unordered {
             client.read_blocking(operation)
         } else {

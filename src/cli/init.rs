@@ -10,6 +10,7 @@ use crate::config::{
     Agreement, AppKind, DecisionLogConfig, PartyKeys, PersistentLogConfig, ReplicaConfig, StateTransferConfig,
 };
 use crate::preprocessing::ClientAuth;
+use crate::types::ApplicationId;
 
 /// Make the files of a new cluster: one for everybody, one for each replica and client, and their keys.
 #[derive(Debug, Args)]
@@ -32,9 +33,12 @@ pub(super) struct Init {
     /// How clients prove their frames: mac or signature.
     #[arg(long, default_value = "signature", value_parser = parse_auth)]
     auth: ClientAuth,
-    /// The service.
-    #[arg(long, value_enum, default_value = "kv")]
-    app: AppKind,
+    /// The application: kv, counter, bank or null, which `atlas run` has, or the name of your own.
+    #[arg(long, default_value = "kv")]
+    app: String,
+    /// The application's version.
+    #[arg(long, default_value_t = 1)]
+    app_version: u32,
     /// The cluster's name.
     #[arg(long, default_value = "atlas")]
     name: String,
@@ -42,6 +46,7 @@ pub(super) struct Init {
 
 impl Init {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
+        let application = ApplicationId::new(&self.app, self.app_version)?;
         if self.host.is_empty()
             || self
                 .host
@@ -49,6 +54,7 @@ impl Init {
         {
             return Err(format!("--host {:?}: is no host", self.host).into());
         }
+        std::fs::create_dir_all(&self.out).map_err(|error| format!("{}: {error}", self.out.display()))?;
         if self.base_port.checked_add(self.replicas).is_none() {
             return Err(format!(
                 "--base-port {}: {} ports do not fit above it",
@@ -58,7 +64,10 @@ impl Init {
         }
         let replicas: Vec<PartyKeys> = (0..self.replicas).map(|_| PartyKeys::generate()).collect();
         let clients: Vec<PartyKeys> = (0..self.clients).map(|_| PartyKeys::generate()).collect();
-        let mut files = vec![("cluster.toml".to_owned(), self.cluster_file(&replicas, &clients))];
+        let mut files = vec![(
+            "cluster.toml".to_owned(),
+            self.cluster_file(application, &replicas, &clients),
+        )];
         files.extend((0..self.replicas).map(|id| (format!("r{id}.toml"), self.replica_file(id))));
         files.extend((0..self.clients).map(|id| (format!("c{id}.toml"), client_file(id))));
         let keys = replicas
@@ -93,11 +102,16 @@ impl Init {
             let loaded = ReplicaConfig::load(&self.out.join(format!("r{id}.toml")))?;
             format_for(&loaded.replica_config)?;
         }
-        self.print_next(&self.out);
+        self.print_next(application, &self.out);
         Ok(ExitCode::SUCCESS)
     }
 
-    fn cluster_file(&self, replicas: &[PartyKeys], clients: &[PartyKeys]) -> String {
+    fn cluster_file(
+        &self,
+        application: ApplicationId,
+        replicas: &[PartyKeys],
+        clients: &[PartyKeys],
+    ) -> String {
         let a = Agreement {
             client_auth: self.auth,
             ..Agreement::default()
@@ -108,6 +122,10 @@ impl Init {
              name = {name:?}\n\
              # Random, so that no two clusters are ever one.\n\
              genesis = \"{genesis}\"\n\n\
+             # What the cluster serves, for ever. Its data is never opened by another application or version.\n\
+             [application]\n\
+             name = \"{app}\"\n\
+             version = {app_version}\n\n\
              [agreement]\n\
              # How clients prove their frames: \"signature\" (Ed25519) or \"mac\" (one per replica; cheaper).\n\
              client_auth = \"{auth}\"\n\
@@ -126,6 +144,8 @@ impl Init {
              batch_bytes_max = {batch_bytes}\n\
              batch_frames_max = {batch_frames}\n",
             name = self.name,
+            app = application.name(),
+            app_version = application.version(),
             genesis = hex::encode(rand::random::<[u8; 16]>()),
             auth = a.client_auth,
             decisions = a.checkpoint_decisions,
@@ -170,7 +190,6 @@ impl Init {
              db_path = \"r{id}-data\"\n\
              # Where to listen; left out, the address in cluster.toml.\n\
              # listen = \"0.0.0.0:{port}\"\n\
-             app = \"{app}\"\n\
              # How decisions are executed: single, or speculative on so many threads. Replicas may differ.\n\
              executor = \"single\"\n\
              workers = 2\n\
@@ -204,7 +223,6 @@ impl Init {
              connections_max = 1024\n\
              handshake_timeout_ms = 5000\n",
             port = usize::from(self.base_port) + usize::from(id),
-            app = format!("{:?}", self.app).to_lowercase(),
             pipeline = crate::config::OrderingConfig::default().pipeline,
             segment = log.segment_bytes,
             log_max = log.log_bytes_max,
@@ -216,14 +234,17 @@ impl Init {
         )
     }
 
-    fn print_next(&self, out: &Path) {
-        let out = out.display();
+    fn print_next(&self, application: ApplicationId, out: &Path) {
+        let (out, built_in) = (out.display(), AppKind::of(application));
         println!(
             "made {out}: {} replicas, {} clients. Next, each in a terminal of its own:",
             self.replicas, self.clients
         );
         for id in 0..self.replicas {
-            println!("  atlas run --config {out}/r{id}.toml");
+            match built_in {
+                Ok(_) => println!("  atlas run --config {out}/r{id}.toml"),
+                Err(_) => println!("  your program, with ReplicaConfig::load(\"{out}/r{id}.toml\")"),
+            }
         }
         if self.replicas < 4 {
             println!(
@@ -231,7 +252,7 @@ impl Init {
                 self.replicas
             );
         }
-        if self.clients > 0 {
+        if self.clients > 0 && built_in == Ok(AppKind::Kv) {
             println!("then:\n  atlas client --config {out}/c0.toml put greeting hello");
             println!("  atlas client --config {out}/c0.toml get greeting");
         }

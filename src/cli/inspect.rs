@@ -168,12 +168,16 @@ fn superblock(directory: &Directory) -> Result<u8, CommandError> {
         let all = serde_json::json!({
             "cluster": counted.cluster.to_string(),
             "node": counted.node.to_string(),
+            "application": counted.application.to_string(),
             "in_use_by": survey.holder(),
             "copies": copies,
         });
         println!("{}", serde_json::to_string_pretty(&all)?);
     } else {
-        println!("{} of cluster {}", counted.node, counted.cluster);
+        println!(
+            "{} of cluster {}, which serves {}",
+            counted.node, counted.cluster, counted.application
+        );
         mention_holder(&survey);
         println!(
             "{:<5} {:<17} {:>10} {:>7} {:>6} {:>6} {:>10} {:>8} {:>10}",

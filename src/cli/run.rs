@@ -51,7 +51,7 @@ impl Run {
         if self.repair && config.durability != Durability::None {
             replace_lost_directory(config)?;
         }
-        match loaded.app {
+        match AppKind::of(loaded.replica_config.node.cluster.application)? {
             AppKind::Kv => serve(loaded.serving(Kv)),
             AppKind::Bank => serve(loaded.serving(Bank)),
             AppKind::Counter => serve(loaded.serving(Counter)),
@@ -64,9 +64,10 @@ fn serve<A: ScalableApp>(config: MonolithicStateReplicaConfig<A>) -> Result<Exit
     let cluster = config.replica_config.node.cluster.clone();
     let (handle, run) = futures_lite::future::block_on(bootstrap_as_configured(config))?;
     println!(
-        "{} of cluster {} ({}, n = {}, f = {}) at {}\n{}",
+        "{} of cluster {} ({}, {}, n = {}, f = {}) at {}\n{}",
         handle.node(),
         cluster.name,
+        cluster.application,
         cluster.cluster_id(),
         cluster.quorum().n(),
         cluster.quorum().f(),

@@ -1,23 +1,28 @@
+mod verdict;
+
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 
+use self::verdict::{Facts, Health, Looks, judge};
 use super::CommandError;
 use crate::client::status;
 use crate::config::ClientConfig;
+use crate::messages::AdminReply;
+use crate::messages::Checked;
 use crate::types::{Digest, NodeId};
 
-/// A replica so many decisions behind the others lags.
-const LAG_DECISIONS: u64 = 1000;
+/// Between the two looks at each replica: what moves at all has moved by then.
+const PAUSE: Duration = Duration::from_millis(400);
 
 /// Show where each replica of a running cluster stands, and whether the cluster is well.
 ///
-/// Exit code 0: OK, every replica takes part; 1: DEGRADED, the cluster serves, and can lose fewer replicas than it should; 2:
-/// STALLED, fewer take part than are needed.
+/// Looks twice, a moment apart, to see who moves. Exit code 0: OK, every replica takes part; 1: DEGRADED, the cluster serves, and can lose
+/// fewer replicas than it should; 2: STALLED, fewer take part than are needed; 3: DIVERGED, replicas have different states.
 #[derive(Debug, Args)]
 pub(super) struct Status {
     /// A client's file, as `atlas init` makes it. No other process may use this client meanwhile.
@@ -68,56 +73,40 @@ struct Transfer {
     seconds_left: Option<f64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "UPPERCASE")]
-enum Verdict {
-    Ok,
-    Degraded,
-    Stalled,
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ok => "OK",
-            Self::Degraded => "DEGRADED",
-            Self::Stalled => "STALLED",
-        })
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct Health {
-    verdict: Verdict,
-    /// Replicas that take part.
-    sound: usize,
-    needed: usize,
-    replicas: usize,
-    /// How many more may fail before the cluster stalls.
-    faults_tolerable: usize,
-    /// What is not as it should be.
-    findings: Vec<String>,
-}
-
 impl Status {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
         let config = ClientConfig::load(&self.config)?;
         let quorum = config.cluster.quorum();
-        let mut rows: Vec<Row> = NodeId::all(quorum.n()).map(|node| ask(&config, node)).collect();
+        let look = || -> Vec<Answer> {
+            NodeId::all(quorum.n())
+                .map(|node| status(&config, node))
+                .collect()
+        };
+        let first = look();
+        std::thread::sleep(PAUSE);
+        let second = look();
+        let mut rows: Vec<Row> = NodeId::all(quorum.n())
+            .zip(&second)
+            .map(|(node, answer)| row(node, answer))
+            .collect();
         let most = rows.iter().map(|row| row.executed).max().unwrap_or(0);
         rows.iter_mut().for_each(|row| row.lag = most - row.executed);
-        let health = judge(&rows, quorum.quorum());
+        let looks = first.into_iter().zip(second).zip(NodeId::all(quorum.n()));
+        let looks: Vec<Looks> = looks
+            .map(|((first, second), node)| Looks {
+                node: node.to_string(),
+                first: first.ok().map(|answer| facts(&answer)),
+                second: second.map(|answer| facts(&answer)),
+            })
+            .collect();
+        let health = judge(&looks, quorum);
         if self.json {
             let all = serde_json::json!({ "replicas": rows, "health": health });
             println!("{}", serde_json::to_string_pretty(&all)?);
         } else {
             self.print(&rows, &health);
         }
-        Ok(ExitCode::from(match health.verdict {
-            Verdict::Ok => 0,
-            Verdict::Degraded => 1,
-            Verdict::Stalled => 2,
-        }))
+        Ok(ExitCode::from(health.verdict.code()))
     }
 
     fn print(&self, rows: &[Row], health: &Health) {
@@ -168,15 +157,40 @@ impl Status {
     }
 }
 
-fn ask(config: &ClientConfig, node: NodeId) -> Row {
-    let answer = status(config, node);
+/// What a replica answered, or why it did not.
+type Answer = Result<Checked<AdminReply>, String>;
+
+/// What the verdict is about.
+fn facts(answer: &Checked<AdminReply>) -> Facts {
+    let checkpoints = answer.checkpoints.iter();
+    Facts {
+        view: answer.view.to_native(),
+        ordered: answer.ordered.to_native(),
+        durable: answer.durable.to_native(),
+        executed: answer.executed.to_native(),
+        stable: answer.stable.to_native(),
+        links: answer.replica_links.to_native(),
+        orders: answer.orders,
+        transfers: answer.transfers,
+        abstains: answer.abstains,
+        waits_for_space: answer.waits_for_space,
+        runs_twice: read_counters(&answer.counters)
+            .get("identity_used_twice")
+            .is_some_and(|times| *times > 0),
+        phase: answer.phase.to_string(),
+        checkpoints: checkpoints
+            .map(|told| (told.seq.to_native(), Digest::from_bytes(told.digest)))
+            .collect(),
+    }
+}
+
+fn row(node: NodeId, answer: &Answer) -> Row {
     let (error, answer) = match answer {
         Ok(answer) => (None, Some(answer)),
-        Err(error) => (Some(error), None),
+        Err(error) => (Some(error.clone()), None),
     };
-    let number = |read: fn(&crate::messages::archived::ArchivedAdminReply) -> u64| {
-        answer.as_ref().map_or(0, |s| read(s))
-    };
+    let number =
+        |read: fn(&crate::messages::archived::ArchivedAdminReply) -> u64| answer.map_or(0, |s| read(s));
     Row {
         node: node.to_string(),
         error,
@@ -186,15 +200,16 @@ fn ask(config: &ClientConfig, node: NodeId) -> Row {
         executed: number(|s| s.executed.to_native()),
         stable: number(|s| s.stable.to_native()),
         lag: 0,
-        phase: answer.as_ref().map(|s| s.phase.to_string()).unwrap_or_default(),
+        phase: answer.map(|s| s.phase.to_string()).unwrap_or_default(),
         operations: number(|s| s.operations.to_native()),
         replica_links: number(|s| s.replica_links.to_native()),
         client_links: number(|s| s.client_links.to_native()),
-        checkpoint: number(|s| s.checkpoint.to_native()),
+        checkpoint: number(|s| s.checkpoints.last().map_or(0, |last| last.seq.to_native())),
         checkpoint_digest: answer
-            .as_ref()
-            .map(|s| Digest::from_bytes(s.checkpoint_digest).short().to_string())
-            .unwrap_or_default(),
+            .and_then(|s| Some(Digest::from_bytes(s.checkpoints.last()?.digest)))
+            .unwrap_or(Digest::ZERO)
+            .short()
+            .to_string(),
         transfer: (number(|s| s.transfer_pieces_of.to_native()) > 0).then(|| {
             let left = number(|s| s.transfer_milliseconds_left.to_native());
             Transfer {
@@ -206,10 +221,7 @@ fn ask(config: &ClientConfig, node: NodeId) -> Row {
                 seconds_left: (left > 0).then_some(left as f64 / 1e3),
             }
         }),
-        counters: answer
-            .as_ref()
-            .map(|s| read_counters(&s.counters))
-            .unwrap_or_default(),
+        counters: answer.map(|s| read_counters(&s.counters)).unwrap_or_default(),
     }
 }
 
@@ -219,122 +231,4 @@ fn read_counters(text: &str) -> BTreeMap<String, u64> {
     pairs
         .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
         .collect()
-}
-
-/// What an operator should know. Two looks at different moments are compared, so small distances mean nothing.
-fn judge(rows: &[Row], needed: usize) -> Health {
-    let mut findings = Vec::new();
-    let mut sound = 0;
-    for row in rows {
-        let (node, before) = (&row.node, findings.len());
-        if let Some(error) = &row.error {
-            findings.push(format!("{node} does not answer: {error}"));
-        } else if row.lag > LAG_DECISIONS {
-            findings.push(format!("{node} is {} decisions behind: {}", row.lag, row.phase));
-        } else if row.replica_links + 1 < needed as u64 {
-            findings.push(format!(
-                "{node} is linked with {} replicas only",
-                row.replica_links
-            ));
-        } else if row.counters.get("log_waits_for_space") == Some(&1) {
-            findings.push(format!(
-                "{node} has no space for its log and votes for nothing: free some on its disk"
-            ));
-        } else if row
-            .counters
-            .get("identity_used_twice")
-            .is_some_and(|times| *times > 0)
-        {
-            findings.push(format!(
-                "{node} runs twice, others say: stop the copy, and restart the one that stays"
-            ));
-        } else if row.phase != "ordering" && row.phase != "changing the view" {
-            findings.push(format!("{node}: {}", row.phase));
-        }
-        let others = rows.iter().filter(|other| {
-            other.error.is_none()
-                && other.checkpoint == row.checkpoint
-                && other.checkpoint_digest != row.checkpoint_digest
-        });
-        if row.error.is_none() && others.count() > rows.len() / 2 {
-            findings.push(format!(
-                "{node} has another state at {} than the others: it is faulty, or its disk is",
-                row.checkpoint
-            ));
-        }
-        sound += usize::from(findings.len() == before);
-    }
-    let verdict = match sound {
-        all if all == rows.len() => Verdict::Ok,
-        some if some >= needed => Verdict::Degraded,
-        _ => Verdict::Stalled,
-    };
-    Health {
-        verdict,
-        sound,
-        needed,
-        replicas: rows.len(),
-        faults_tolerable: sound.saturating_sub(needed),
-        findings,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn row(node: &str) -> Row {
-        Row {
-            node: node.into(),
-            error: None,
-            view: 0,
-            ordered: 100,
-            durable: 100,
-            executed: 100,
-            stable: 50,
-            lag: 0,
-            phase: "ordering".into(),
-            operations: 1,
-            replica_links: 3,
-            client_links: 1,
-            checkpoint: 50,
-            checkpoint_digest: "aa".into(),
-            transfer: None,
-            counters: BTreeMap::new(),
-        }
-    }
-
-    fn verdict(change: impl Fn(&mut Vec<Row>)) -> (Verdict, usize) {
-        let mut rows: Vec<Row> = ["r0", "r1", "r2", "r3"].into_iter().map(row).collect();
-        change(&mut rows);
-        let health = judge(&rows, 3);
-        (health.verdict, health.faults_tolerable)
-    }
-
-    #[test]
-    fn the_verdict_counts_replicas_that_take_part() {
-        assert_eq!(verdict(|_| ()), (Verdict::Ok, 1));
-        assert_eq!(
-            verdict(|rows| rows[3].error = Some("gone".into())),
-            (Verdict::Degraded, 0)
-        );
-        assert_eq!(verdict(|rows| rows[3].lag = 5000), (Verdict::Degraded, 0));
-        assert_eq!(
-            verdict(|rows| rows[3].checkpoint_digest = "bb".into()),
-            (Verdict::Degraded, 0)
-        );
-        assert_eq!(
-            verdict(|rows| rows[2].phase = "installing".into()),
-            (Verdict::Degraded, 0)
-        );
-        let copied = |rows: &mut Vec<Row>| {
-            rows[1].counters.insert("identity_used_twice".into(), 2);
-        };
-        assert_eq!(verdict(copied), (Verdict::Degraded, 0));
-        let two = |rows: &mut Vec<Row>| {
-            rows[2].error = Some("gone".into());
-            rows[3].replica_links = 1;
-        };
-        assert_eq!(verdict(two), (Verdict::Stalled, 0));
-    }
 }

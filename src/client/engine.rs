@@ -156,6 +156,7 @@ impl Engine {
             .iter()
             .map(|config| Identity {
                 cluster: cluster.cluster_id(),
+                application: cluster.application,
                 epoch: cluster.epoch(),
                 own: Peer::Client(config.client),
                 secret: config.keys.link.clone(),

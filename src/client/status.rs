@@ -29,6 +29,7 @@ pub fn status(config: &ClientConfig, node: NodeId) -> Result<Checked<AdminReply>
         .ok_or("there is no such replica")?;
     let identity = Identity {
         cluster: cluster.cluster_id(),
+        application: cluster.application,
         epoch: cluster.epoch(),
         own: Peer::Client(config.client),
         secret: config.keys.link.clone(),

@@ -7,7 +7,7 @@ use crate::execution::{CLIENT_WINDOW, CheckpointRule, StateRule};
 use crate::net::handshake::Directory;
 use crate::net::hello::Peer;
 use crate::preprocessing::{CheckerLimits, ClientAuth};
-use crate::types::{ClusterId, Epoch, Quorum, REPLICAS_MAX};
+use crate::types::{ApplicationId, ClusterId, Epoch, Quorum, REPLICAS_MAX};
 
 /// One replica as everybody knows it.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
@@ -98,6 +98,8 @@ pub struct ClusterConfig {
     pub name: String,
     /// Random, so that no two clusters are ever one.
     pub genesis: String,
+    /// The application that the cluster serves: its name and version.
+    pub application: ApplicationId,
     /// The membership's number.
     #[serde(default)]
     pub epoch: u64,
@@ -126,6 +128,8 @@ impl ClusterConfig {
         };
         text(&self.name);
         text(&self.genesis);
+        text(self.application.name());
+        text(&self.application.version().to_string());
         text(&serde_json::to_string(&self.agreement).unwrap_or_default());
         hasher.update(&self.epoch.to_le_bytes());
         hasher.update(&(self.replicas.len() as u64).to_le_bytes());

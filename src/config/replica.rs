@@ -10,7 +10,9 @@ use super::error::{Broken, ConfigError, Validate, Whose, in_range, load};
 use super::topology::TopologyFile;
 use super::transfer::{DecisionLogConfig, LogTransferConfig, StateTransferConfig};
 use super::{ClusterConfig, Limits, PartyKeys};
-use crate::types::NodeId;
+use crate::execution::application_id;
+use crate::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
+use crate::types::{ApplicationId, NodeId};
 use crate::view_transfer::pbft::ViewTimings;
 
 /// What is on disk before a vote or reply leaves.
@@ -88,6 +90,44 @@ pub enum AppKind {
     Bank,
     /// Nothing, for measuring.
     Null,
+}
+
+impl AppKind {
+    /// Every one.
+    const ALL: [Self; 4] = [Self::Kv, Self::Counter, Self::Bank, Self::Null];
+
+    /// Its name and version, as a cluster's file has them.
+    ///
+    /// # Panics
+    /// Never: the names are good ones.
+    #[must_use]
+    pub fn id(self) -> ApplicationId {
+        let id = match self {
+            Self::Kv => application_id(&Kv),
+            Self::Counter => application_id(&Counter),
+            Self::Bank => application_id(&Bank),
+            Self::Null => application_id(&Null),
+        };
+        id.expect("the built-in applications have good names")
+    }
+
+    /// The built-in application that a cluster serves, if it is one.
+    ///
+    /// # Errors
+    /// In words, when it is none of them.
+    pub fn of(id: ApplicationId) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|kind| kind.id() == id);
+        found.ok_or_else(|| {
+            let own = Self::ALL.map(|kind| kind.id().to_string()).join(", ");
+            format!("the cluster serves {id}, according to cluster.toml; this program has {own}: start the one that has it")
+        })
+    }
+}
+
+impl std::fmt::Display for AppKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.id().name())
+    }
 }
 
 /// How decisions are executed.
@@ -278,8 +318,6 @@ pub struct DivisibleStateReplicaConfig<A> {
 /// What a replica's file and those it names say.
 #[derive(Debug, Clone)]
 pub struct LoadedReplica {
-    /// The service it names.
-    pub app: AppKind,
     /// Everything but the service and its state.
     pub replica_config: ReplicaConfig,
     /// The transfer of the state.
@@ -326,8 +364,6 @@ pub struct ReplicaFile {
     /// What is on disk before a vote leaves.
     #[serde(default)]
     pub durability: Durability,
-    /// The service.
-    pub app: AppKind,
     /// How decisions are executed.
     #[serde(default = "default_executor")]
     pub executor: ExecutorKind,
@@ -451,7 +487,6 @@ impl ReplicaConfig {
         config.durability = file.durability;
         config.preprocessor_threads = file.preprocessor_threads;
         Ok(LoadedReplica {
-            app: file.app,
             replica_config: config,
             st_config: file.state_transfer,
         })

@@ -8,7 +8,9 @@ use crate::types::NodeId;
 const PATH: &str = "dir/cluster.toml";
 
 fn cluster_text(extra: &str) -> String {
-    let mut text = format!("format = 1\nname = \"test\"\ngenesis = \"00\"\n[agreement]\n{extra}\n");
+    let mut text = format!(
+        "format = 1\nname = \"test\"\ngenesis = \"00\"\n[application]\nname = \"kv\"\nversion = 1\n[agreement]\n{extra}\n"
+    );
     for id in 0..4 {
         let keys = PartyKeys::generate();
         text += &format!(
@@ -37,6 +39,18 @@ fn a_cluster_file_loads_and_its_identity_covers_what_must_match() {
     assert_eq!(cluster.cluster_id(), moved.cluster_id(), "an address may change");
     let other: ClusterConfig = parse(Path::new(PATH), &text.replace("\"mac\"", "\"signature\"")).unwrap();
     assert_ne!(cluster.cluster_id(), other.cluster_id());
+    for other in [
+        ("name = \"kv\"", "name = \"kv2\""),
+        ("version = 1", "version = 2"),
+    ] {
+        let other: ClusterConfig = parse(Path::new(PATH), &text.replace(other.0, other.1)).unwrap();
+        assert_ne!(
+            cluster.cluster_id(),
+            other.cluster_id(),
+            "the application is part of the genesis"
+        );
+    }
+    assert!(error(&text.replace("name = \"kv\"", "name = \"k v\"")).contains("the application's name"));
 }
 
 #[test]
@@ -46,7 +60,7 @@ fn an_unknown_key_names_file_line_and_the_nearest_key() {
             .split(", expected")
             .next()
             .unwrap(),
-        "dir/cluster.toml:5: unknown field `frame_byte_max`"
+        "dir/cluster.toml:8: unknown field `frame_byte_max`"
     );
     assert!(error(&cluster_text("frame_byte_max = 5")).ends_with("; did you mean `frame_bytes_max`?"));
     assert!(!error(&cluster_text("zzz = 5")).contains("did you mean"));
@@ -56,7 +70,7 @@ fn an_unknown_key_names_file_line_and_the_nearest_key() {
 fn a_value_out_of_range_names_key_value_and_range() {
     assert_eq!(
         error(&cluster_text("\nframe_bytes_max = 12")),
-        "dir/cluster.toml:6: frame_bytes_max = 12: must be between 1024 and 67108864"
+        "dir/cluster.toml:9: frame_bytes_max = 12: must be between 1024 and 67108864"
     );
     assert!(error(&cluster_text("window = 1000")).contains("window = 1000: must be between 2000"));
 }
@@ -64,7 +78,7 @@ fn a_value_out_of_range_names_key_value_and_range() {
 #[test]
 fn syntax_errors_types_and_missing_keys_name_their_line() {
     assert!(error("format = \n").starts_with("dir/cluster.toml:1: "));
-    assert!(error(&cluster_text("window = \"big\"")).starts_with("dir/cluster.toml:5: invalid type"));
+    assert!(error(&cluster_text("window = \"big\"")).starts_with("dir/cluster.toml:8: invalid type"));
     assert!(error("format = 1\nname = \"x\"\n").contains("missing field"));
     assert!(error(&cluster_text("").replace("id = 2", "id = 7")).contains("replicas are listed in order"));
     assert!(error(&cluster_text("").replace("7001", "7000")).contains("replica 0 has the same address"));

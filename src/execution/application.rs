@@ -1,6 +1,7 @@
+use super::guard::guarded;
 use super::{Column, CrudState, ImageError, KeyedState};
 use crate::crypto::Digester;
-use crate::types::Digest;
+use crate::types::{ApplicationId, ApplicationNameError, Digest};
 
 /// The result of an operation during which the application panicked: the same at every replica.
 pub const PANIC_RESULT: &[u8] = b"\xffthe operation failed inside the application";
@@ -18,8 +19,15 @@ pub const PREPARED_OPERATIONS: usize = 16;
 /// untrusted, and a bad one must give an error result. The same operation on the same state must
 /// give the same state and result everywhere: no clocks, no randomness, no iteration in hash order.
 ///
-/// A panic in [`update`](Self::update) is caught and answered with [`PANIC_RESULT`]; what the operation had changed by
-/// then stays changed, which is the same at every replica because the code and the state were.
+/// A panic in [`update`](Self::update) is caught and answered with [`PANIC_RESULT`]. On a state that
+/// [takes back](MonolithicState::UNDOES) what an operation did, as [`PartitionedStore`](super::PartitionedStore) and
+/// [`Columns`](super::Columns) do, the operation then has no effect. On others what it had changed by then stays changed: which is the
+/// same at every replica, because the code and the state were, and what else depends on it (sizes, digests, which parts are to be
+/// copied) follows from the contents alone.
+///
+/// A panic in a hint costs the hint; one in the state's own code that is called beside operations stops the replica, and what cannot be caught
+/// (memory that is not there, a stack that is too small, a panic while another one unwinds) ends the process: bound what an operation
+/// can make you allocate, and how deep it can make you recurse. `execution/guard.rs` has the table.
 pub trait Application: Send + 'static {
     /// What the operations act on.
     type State: MonolithicState;
@@ -38,8 +46,23 @@ pub trait Application: Send + 'static {
     /// depend on it. By default nothing.
     fn prepare(&self, _state: &Self::State, _operations: &[&[u8]]) {}
 
-    /// The application's name, for reports.
+    /// The application's name. A cluster serves one application for ever: name and [version](Self::version) are part of its genesis
+    /// (`[application]` in `cluster.toml`), and a replica with another one refuses to start, or to talk.
     fn name(&self) -> &'static str;
+
+    /// The version of what operations mean and of how the state is written. To be raised whenever the same operations on the same state
+    /// would give another state or result. By default 1.
+    fn version(&self) -> u32 {
+        1
+    }
+}
+
+/// Name and version of an application.
+///
+/// # Errors
+/// When no application can have this name.
+pub fn application_id<A: Application>(application: &A) -> Result<ApplicationId, ApplicationNameError> {
+    ApplicationId::new(application.name(), application.version())
 }
 
 /// A service whose operations say through [`CrudState`] what they read and write, so that several can run at once.
@@ -72,7 +95,8 @@ impl CheckpointHelp {
 
     /// Does all of it.
     pub fn run(self) {
-        (self.0)();
+        // Whose work it is does it, and panics where that is noticed.
+        let _ = guarded(self.0);
     }
 }
 
@@ -87,23 +111,35 @@ pub trait MonolithicState: Send + 'static {
     /// A frozen copy. Taking one must be cheap whatever the size of the state (copy-on-write).
     type Snapshot: Send + 'static;
 
+    /// Whether what an operation did can be [taken back](Self::undo_operation): an ordered operation that panics then has no effect. By
+    /// default it cannot, and what a panicking operation had done by then stays.
+    const UNDOES: bool = false;
+
+    /// An ordered operation begins. What it changes is to be noted, if it can be taken back.
+    fn begin_operation(&mut self) {}
+
+    /// The operation ended: what it changed stays.
+    fn keep_operation(&mut self) {}
+
+    /// The operation panicked: the contents become what they were when it began.
+    fn undo_operation(&mut self) {}
+
     /// Freezes the state as it is now.
     fn snapshot(&mut self) -> Self::Snapshot;
 
-    /// Does about `budget_bytes` of the work of digesting a snapshot; the digest once it is done. The digest
-    /// depends on the contents alone, not on how they came about.
-    fn digest_step(snapshot: &mut Self::Snapshot, digester: &Digester, budget_bytes: usize)
-    -> Option<Digest>;
+    /// Does about `budget_bytes` of the work of digesting a snapshot: appends the digests of its next pieces, in order; true once it has
+    /// given all. A piece is what is written, checked and transferred as a whole; its digest is that of its bytes in
+    /// [`Domain::State`](crate::crypto::Domain::State). The digest of the state follows from those of its pieces, for every kind of state
+    /// alike ([`state_digest`](super::state_digest)), so that whoever knows nothing of the application can check it.
+    fn digest_step(
+        snapshot: &mut Self::Snapshot,
+        digester: &Digester,
+        budget_bytes: usize,
+        digests: &mut Vec<Digest>,
+    ) -> bool;
 
     /// How many pieces a snapshot has. Equal states have equally many.
     fn piece_count(snapshot: &Self::Snapshot) -> usize;
-
-    /// The digest of every piece of a snapshot that was neither digested nor written yet, in order. A piece is what is written, checked
-    /// and transferred as a whole; its digest is that of its bytes in [`Domain::State`](crate::crypto::Domain::State).
-    fn piece_digests(snapshot: &Self::Snapshot, digester: &Digester) -> Vec<Digest>;
-
-    /// The digest of a state whose pieces have these digests: what [`digest_step`](Self::digest_step) gives for it.
-    fn digest_of(pieces: &[Digest], digester: &Digester) -> Digest;
 
     /// Appends the next piece, of at most [`PIECE_BYTES_MAX`](crate::state_transfer::monolithic::PIECE_BYTES_MAX). Equal states write equal bytes. Called once for each piece, on a snapshot that was not
     /// digested.

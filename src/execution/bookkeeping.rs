@@ -2,7 +2,10 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::image::{Image, ImageChunk, ImageHead, ImageIndex, Next, PieceReader, clients_digest};
+use super::guard::{LetGo, guarded, let_go};
+use super::image::{
+    Image, ImageChunk, ImageHead, ImageIndex, Next, PieceDigests, PieceReader, clients_digest,
+};
 use super::{ClientTable, ExecutionEvent, ImageError, MonolithicState};
 use crate::crypto::Digester;
 use crate::decision_log::Chain;
@@ -109,14 +112,14 @@ const PACE_BYTES: usize = 64 * 1024;
 /// A checkpoint whose digest is being computed.
 struct Pending<S: MonolithicState> {
     seq: SeqNo,
-    state: S::Snapshot,
+    state: LetGo<S::Snapshot>,
+    piece_digests: PieceDigests,
     state_digest: Option<Digest>,
     clients: ClientTable,
     client_digests: Vec<Digest>,
-    piece_count: usize,
     chain: Chain,
     /// The state once more, for the image: the first is used up by its digest.
-    image: Option<S::Snapshot>,
+    image: Option<LetGo<S::Snapshot>>,
 }
 
 /// How far an image was read.
@@ -240,14 +243,14 @@ impl<S: MonolithicState> Bookkeeping<S> {
         }
         self.log_bytes = 0;
         self.prepared = 0;
-        let image = self.keeps_images.then(|| state.snapshot());
-        let state = state.snapshot();
+        let image = self.keeps_images.then(|| LetGo::new(state.snapshot()));
+        let state = LetGo::new(state.snapshot());
         if image.is_some() {
-            events.extend(S::digest_help(&state, &self.digester).map(ExecutionEvent::Help));
+            events.extend(S::digest_help(state.get(), &self.digester).map(ExecutionEvent::Help));
         }
         self.pending.push_back(Pending {
             seq: self.executed,
-            piece_count: S::piece_count(&state),
+            piece_digests: PieceDigests::new(S::piece_count(state.get()), &self.digester),
             state,
             state_digest: None,
             clients: self.clients.clone(),
@@ -284,7 +287,7 @@ impl<S: MonolithicState> Bookkeeping<S> {
         let left = self
             .pending
             .front()
-            .map_or(0, |pending| S::digest_left_bytes(&pending.state));
+            .map_or(0, |pending| S::digest_left_bytes(pending.state.get()));
         let share = left as u128 * bytes as u128 / u128::from(bytes_left.max(bytes as u64)).max(1);
         share as usize
     }
@@ -314,19 +317,25 @@ impl<S: MonolithicState> Bookkeeping<S> {
             .front_mut()
             .filter(|pending| pending.state_digest.is_none())
         {
-            let left = S::digest_left_bytes(&pending.state);
+            let left = S::digest_left_bytes(pending.state.get());
             match share.min(left.saturating_sub(PACE_BYTES)) {
                 0 => {}
-                now => pending.state_digest = S::digest_step(&mut pending.state, &self.digester, now),
+                now => {
+                    pending.state_digest =
+                        pending
+                            .piece_digests
+                            .step::<S>(pending.state.get_mut(), &self.digester, now);
+                }
             }
         }
     }
 
     /// The head of a checkpoint of the state as it is now.
-    fn head_now(&self, mut snapshot: S::Snapshot) -> ImageHead {
-        let piece_count = S::piece_count(&snapshot) as u32;
+    fn head_now(&self, snapshot: S::Snapshot) -> ImageHead {
+        let mut snapshot = LetGo::new(snapshot);
+        let mut pieces = PieceDigests::new(S::piece_count(snapshot.get()), &self.digester);
         let state = loop {
-            if let Some(digest) = S::digest_step(&mut snapshot, &self.digester, usize::MAX) {
+            if let Some(digest) = pieces.step::<S>(snapshot.get_mut(), &self.digester, usize::MAX) {
                 break digest;
             }
         };
@@ -341,7 +350,7 @@ impl<S: MonolithicState> Bookkeeping<S> {
             state,
             clients: clients_digest(&clients, &self.digester),
             client_count: clients.len() as u32,
-            piece_count,
+            piece_count: pieces.pieces.len() as u32,
         }
     }
 
@@ -356,7 +365,8 @@ impl<S: MonolithicState> Bookkeeping<S> {
             return false;
         };
         let Some(state) = pending.state_digest else {
-            pending.state_digest = S::digest_step(&mut pending.state, &self.digester, budget_bytes);
+            let digests = &mut pending.piece_digests;
+            pending.state_digest = digests.step::<S>(pending.state.get_mut(), &self.digester, budget_bytes);
             return true;
         };
         let mut spent = 0;
@@ -379,7 +389,7 @@ impl<S: MonolithicState> Bookkeeping<S> {
             state,
             clients: clients_digest(&done.client_digests, &self.digester),
             client_count: done.client_digests.len() as u32,
-            piece_count: done.piece_count as u32,
+            piece_count: done.piece_digests.pieces.len() as u32,
         };
         let claim = head.claim(&self.digester);
         self.state = claim;
@@ -391,7 +401,7 @@ impl<S: MonolithicState> Bookkeeping<S> {
                 state,
                 clients: done.clients,
                 client_digests: done.client_digests,
-                digester: self.digester.clone(),
+                piece_digests: done.piece_digests.pieces,
                 next: Next::Head,
             })));
         }
@@ -406,7 +416,7 @@ impl<S: MonolithicState> Bookkeeping<S> {
                 if head.epoch != self.epoch || head.client_count as usize != clients {
                     return Err(ImageError::Head);
                 }
-                *state = S::blank();
+                let_go(std::mem::replace(state, S::blank()));
                 self.clients = ClientTable::new(clients);
                 self.pending.clear();
                 self.reading = Some(Reading {
@@ -424,7 +434,7 @@ impl<S: MonolithicState> Bookkeeping<S> {
             let ImageChunk::Index(contents) = ImageChunk::parse(chunk)? else {
                 return Err(ImageError::Kind);
             };
-            reading.index = Some(ImageIndex::read::<S>(reading.head, contents, &self.digester)?);
+            reading.index = Some(ImageIndex::read(reading.head, contents, &self.digester)?);
             return Ok(());
         };
         let (next, table) = (&mut reading.next, &mut self.clients);
@@ -446,7 +456,9 @@ impl<S: MonolithicState> Bookkeeping<S> {
                 *next += 1;
                 match piece < clients {
                     true => table.read_entry(piece, bytes),
-                    false => state.read_piece(piece - clients, bytes),
+                    false => {
+                        guarded(|| state.read_piece(piece - clients, bytes)).unwrap_or(Err(ImageError::State))
+                    }
                 }
             },
         )

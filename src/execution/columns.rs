@@ -2,7 +2,7 @@ use super::{
     CheckpointHelp, Column, ImageError, KeyedPart, KeyedState, MonolithicState, PARTS, PartitionedStore,
     PartsSnapshot,
 };
-use crate::crypto::{Digester, Domain};
+use crate::crypto::Digester;
 use crate::types::Digest;
 
 /// Several columns of byte strings under keys, numbered from 0, each a [`PartitionedStore`].
@@ -23,7 +23,6 @@ impl<const N: usize> Default for Columns<N> {
 #[derive(Debug)]
 pub struct ColumnsSnapshot<const N: usize> {
     columns: [PartsSnapshot<KeyedPart>; N],
-    hasher: Option<blake3::Hasher>,
     /// The next column to digest, or the next piece to write.
     next: usize,
 }
@@ -33,6 +32,10 @@ pub struct ColumnsSnapshot<const N: usize> {
 /// # Panics
 /// [`put`](KeyedState::put) panics for a column that is not there.
 impl<const N: usize> KeyedState for Columns<N> {
+    fn has_column(column: Column) -> bool {
+        usize::from(column.0) < N
+    }
+
     fn get(&self, column: Column, key: &[u8]) -> Option<&[u8]> {
         self.columns.get(usize::from(column.0))?.get(key)
     }
@@ -51,10 +54,23 @@ impl<const N: usize> KeyedState for Columns<N> {
 impl<const N: usize> MonolithicState for Columns<N> {
     type Snapshot = ColumnsSnapshot<N>;
 
+    const UNDOES: bool = true;
+
+    fn begin_operation(&mut self) {
+        self.columns.iter_mut().for_each(MonolithicState::begin_operation);
+    }
+
+    fn keep_operation(&mut self) {
+        self.columns.iter_mut().for_each(MonolithicState::keep_operation);
+    }
+
+    fn undo_operation(&mut self) {
+        self.columns.iter_mut().for_each(MonolithicState::undo_operation);
+    }
+
     fn snapshot(&mut self) -> ColumnsSnapshot<N> {
         ColumnsSnapshot {
             columns: self.columns.each_mut().map(PartitionedStore::snapshot),
-            hasher: None,
             next: 0,
         }
     }
@@ -63,37 +79,19 @@ impl<const N: usize> MonolithicState for Columns<N> {
         snapshot: &mut ColumnsSnapshot<N>,
         digester: &Digester,
         budget_bytes: usize,
-    ) -> Option<Digest> {
-        let hasher = snapshot
-            .hasher
-            .get_or_insert_with(|| digester.hasher(Domain::State));
-        if let Some(column) = snapshot.columns.get_mut(snapshot.next) {
-            if let Some(digest) = PartitionedStore::digest_step(column, digester, budget_bytes) {
-                hasher.update(digest.as_bytes());
-                snapshot.next += 1;
-            }
-            return None;
+        digests: &mut Vec<Digest>,
+    ) -> bool {
+        let Some(column) = snapshot.columns.get_mut(snapshot.next) else {
+            return true;
+        };
+        if PartitionedStore::digest_step(column, digester, budget_bytes, digests) {
+            snapshot.next += 1;
         }
-        Some(Digest::from_bytes(*hasher.finalize().as_bytes()))
+        snapshot.next == N
     }
 
     fn piece_count(_: &ColumnsSnapshot<N>) -> usize {
         N * PARTS
-    }
-
-    fn piece_digests(snapshot: &ColumnsSnapshot<N>, digester: &Digester) -> Vec<Digest> {
-        let columns = snapshot.columns.iter();
-        columns
-            .flat_map(|column| PartitionedStore::piece_digests(column, digester))
-            .collect()
-    }
-
-    fn digest_of(pieces: &[Digest], digester: &Digester) -> Digest {
-        let columns = pieces.chunks(PARTS);
-        let columns: Vec<Digest> = columns
-            .map(|column| PartitionedStore::digest_of(column, digester))
-            .collect();
-        PartitionedStore::digest_of(&columns, digester)
     }
 
     fn write_piece(snapshot: &mut ColumnsSnapshot<N>, out: &mut Vec<u8>) {

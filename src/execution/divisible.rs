@@ -19,6 +19,9 @@ use crate::types::Digest;
 /// [`PIECE_BYTES_MAX`](crate::state_transfer::monolithic::PIECE_BYTES_MAX) cannot be transferred.
 ///
 /// Copies are made with [`Clone::clone_from`] into memory of an earlier copy, where there is some.
+///
+/// When parts are copied, measured, digested and let go differs from replica to replica, so nothing that these do may be seen in
+/// the contents, and a panic in one of them, `Drop` apart, stops the replica.
 pub trait StatePart: Clone + Default + Send + Sync + 'static {
     /// Appends its contents. Equal parts write equal bytes, however they came about.
     fn write(&self, out: &mut Vec<u8>);
@@ -92,6 +95,19 @@ pub trait DivisibleState: Send + 'static {
     /// What it consists of.
     type Part: StatePart;
 
+    /// Whether what an operation did can be taken back if it panics. By default it cannot: to note what is in a part costs as much as a
+    /// copy of it, unless the state knows better. [`Parts::undoing`] makes those copies; the three methods below then call its.
+    const UNDOES: bool = false;
+
+    /// An ordered operation begins.
+    fn begin_operation(&mut self) {}
+
+    /// The operation ended: what it changed stays.
+    fn keep_operation(&mut self) {}
+
+    /// The operation panicked: the contents become what they were when it began.
+    fn undo_operation(&mut self) {}
+
     /// A state without any contents, to read parts into: with as many parts as every other.
     fn blank() -> Self;
 
@@ -108,6 +124,20 @@ pub trait DivisibleState: Send + 'static {
 impl<D: DivisibleState> MonolithicState for D {
     type Snapshot = PartsSnapshot<D::Part>;
 
+    const UNDOES: bool = D::UNDOES;
+
+    fn begin_operation(&mut self) {
+        DivisibleState::begin_operation(self);
+    }
+
+    fn keep_operation(&mut self) {
+        DivisibleState::keep_operation(self);
+    }
+
+    fn undo_operation(&mut self) {
+        DivisibleState::undo_operation(self);
+    }
+
     fn snapshot(&mut self) -> Self::Snapshot {
         self.parts().snapshot()
     }
@@ -116,24 +146,13 @@ impl<D: DivisibleState> MonolithicState for D {
         snapshot: &mut Self::Snapshot,
         digester: &Digester,
         budget_bytes: usize,
-    ) -> Option<Digest> {
-        snapshot.digest_step(digester, budget_bytes)
+        digests: &mut Vec<Digest>,
+    ) -> bool {
+        snapshot.digest_step(digester, budget_bytes, digests)
     }
 
     fn piece_count(snapshot: &Self::Snapshot) -> usize {
         snapshot.count()
-    }
-
-    fn piece_digests(snapshot: &Self::Snapshot, digester: &Digester) -> Vec<Digest> {
-        snapshot.digests(digester)
-    }
-
-    fn digest_of(pieces: &[Digest], digester: &Digester) -> Digest {
-        let mut hasher = digester.hasher(Domain::State);
-        pieces.iter().for_each(|piece| {
-            hasher.update(piece.as_bytes());
-        });
-        Digest::from_bytes(*hasher.finalize().as_bytes())
     }
 
     fn write_piece(snapshot: &mut Self::Snapshot, out: &mut Vec<u8>) {

@@ -79,7 +79,7 @@ pub(crate) fn kv_checkpoint(seq: u64, puts: &[(u32, usize)], chunk_bytes: usize)
     else {
         panic!("head and index come first");
     };
-    let index = ImageIndex::read::<super::PartitionedStore>(head, contents, &digester()).unwrap();
+    let index = ImageIndex::read(head, contents, &digester()).unwrap();
     KvCheckpoint {
         claim: image.claim(),
         index: Arc::new(index),

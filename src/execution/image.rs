@@ -12,6 +12,7 @@
 //! whoever has a certificate of the claim can check the head, then the index, then every piece for itself, whoever it came from and in
 //! whatever order.
 
+use super::guard::LetGo;
 use super::{ClientTable, MonolithicState, StateDescriptor};
 use crate::crypto::{Digester, Domain};
 use crate::decision_log::Chain;
@@ -138,15 +139,11 @@ pub struct ImageIndex {
 }
 
 impl ImageIndex {
-    /// Reads the contents of an index chunk of an image of state `S`.
+    /// Reads the contents of an index chunk, of whichever application's image.
     ///
     /// # Errors
     /// [`ImageError::Digest`] when these are not the digests that `head` covers.
-    pub fn read<S: MonolithicState>(
-        head: ImageHead,
-        contents: &[u8],
-        digester: &Digester,
-    ) -> Result<Self, ImageError> {
+    pub fn read(head: ImageHead, contents: &[u8], digester: &Digester) -> Result<Self, ImageError> {
         let (digests, rest) = contents.as_chunks::<32>();
         if digests.len() != head.pieces() || !rest.is_empty() {
             return Err(ImageError::Digest);
@@ -154,7 +151,7 @@ impl ImageIndex {
         let digests: Vec<Digest> = digests.iter().map(|digest| Digest::from_bytes(*digest)).collect();
         let (clients, state) = digests.split_at(head.client_count as usize);
         let is_covered =
-            clients_digest(clients, digester) == head.clients && S::digest_of(state, digester) == head.state;
+            clients_digest(clients, digester) == head.clients && state_digest(state, digester) == head.state;
         match is_covered {
             true => Ok(Self {
                 head,
@@ -198,21 +195,62 @@ impl ImageIndex {
 
 /// The digest of a client table whose entries have these.
 pub(super) fn clients_digest(entries: &[Digest], digester: &Digester) -> Digest {
-    let mut hasher = digester.hasher(Domain::ClientTable);
-    entries.iter().for_each(|entry| {
-        hasher.update(entry.as_bytes());
-    });
-    Digest::from_bytes(*hasher.finalize().as_bytes())
+    digester.digest_of_digests(Domain::ClientTable, entries)
+}
+
+/// The digest of a state whose pieces have these digests, whatever kind of state it is.
+#[must_use]
+pub fn state_digest(pieces: &[Digest], digester: &Digester) -> Digest {
+    digester.digest_of_digests(Domain::State, pieces)
+}
+
+/// The digests of a snapshot's pieces as they come, and that of the state, hashed along with them.
+#[derive(Debug)]
+pub(super) struct PieceDigests {
+    pub pieces: Vec<Digest>,
+    hasher: blake3::Hasher,
+    piece_count: usize,
+}
+
+impl PieceDigests {
+    pub fn new(piece_count: usize, digester: &Digester) -> Self {
+        Self {
+            pieces: Vec::with_capacity(piece_count),
+            hasher: digester.hasher(Domain::State),
+            piece_count,
+        }
+    }
+
+    /// Does about `budget_bytes` of the work; the [digest of the state](state_digest) once it is done.
+    ///
+    /// # Panics
+    /// When the snapshot has other pieces than it said.
+    pub fn step<S: MonolithicState>(
+        &mut self,
+        snapshot: &mut S::Snapshot,
+        digester: &Digester,
+        budget_bytes: usize,
+    ) -> Option<Digest> {
+        let hashed = self.pieces.len();
+        let is_done = S::digest_step(snapshot, digester, budget_bytes, &mut self.pieces);
+        self.pieces[hashed..].iter().for_each(|piece| {
+            self.hasher.update(piece.as_bytes());
+        });
+        is_done.then(|| {
+            assert_eq!(self.pieces.len(), self.piece_count, "each piece has one digest");
+            Digest::from_bytes(*self.hasher.finalize().as_bytes())
+        })
+    }
 }
 
 /// The image of a monolithic state.
 pub(super) struct Image<S: MonolithicState> {
     pub claim: CheckpointClaim,
     pub head: ImageHead,
-    pub state: S::Snapshot,
+    pub state: LetGo<S::Snapshot>,
     pub clients: ClientTable,
     pub client_digests: Vec<Digest>,
-    pub digester: Digester,
+    pub piece_digests: Vec<Digest>,
     pub next: Next,
 }
 
@@ -241,8 +279,7 @@ impl<S: MonolithicState> std::fmt::Debug for Image<S> {
 impl<S: MonolithicState> Image<S> {
     fn write_index(&self, chunk: &mut Vec<u8>) {
         chunk.push(INDEX);
-        let state = S::piece_digests(&self.state, &self.digester);
-        for digest in self.client_digests.iter().chain(&state) {
+        for digest in self.client_digests.iter().chain(&self.piece_digests) {
             chunk.extend_from_slice(digest.as_bytes());
         }
     }
@@ -250,7 +287,7 @@ impl<S: MonolithicState> Image<S> {
     fn write_piece(&mut self, piece: usize, out: &mut Vec<u8>) {
         match piece < self.clients.clients() {
             true => self.clients.write_entry(piece, out),
-            false => S::write_piece(&mut self.state, out),
+            false => S::write_piece(self.state.get_mut(), out),
         }
     }
 

@@ -1,4 +1,5 @@
 use super::StatePart;
+use super::guard::or_fault;
 use super::spares::Room;
 use crate::crypto::{Digester, Domain};
 use crate::types::Digest;
@@ -174,10 +175,17 @@ impl KeyedPart {
         Some(self.pair(self.slots[slot]).1)
     }
 
+    /// Sets the value of a key; `note` is shown first which one it has.
+    ///
     /// # Panics
-    /// When key or value are 4 GiB or longer, or the part passes 32 GiB.
-    pub(super) fn put(&mut self, tag: u32, key: &[u8], value: &[u8]) {
-        let Some(slot) = self.find(tag, key) else {
+    /// When key or value are 4 GiB or longer; nothing has changed then. With a [`StateFault`](super::StateFault) when the part passes
+    /// 32 GiB: how near it is to that differs from replica to replica.
+    pub(super) fn put(&mut self, tag: u32, key: &[u8], value: &[u8], note: impl FnOnce(Option<&[u8]>)) {
+        // Before anything is written.
+        let _ = (length(key.len()), length(value.len()));
+        let found = self.find(tag, key);
+        note(found.map(|slot| self.pair(self.slots[slot]).1));
+        let Some(slot) = found else {
             let at = self.append(key, value);
             self.insert(Slot { tag, at });
             self.bytes += key.len() + value.len();
@@ -275,7 +283,9 @@ impl KeyedPart {
     /// Writes a record behind the others; what its slot holds for it.
     fn append(&mut self, key: &[u8], value: &[u8]) -> u32 {
         let start = self.records.len();
-        let at = u32::try_from(start / UNIT_BYTES + 1).expect("a part is shorter than 32 GiB");
+        let at = or_fault("a part of it passed 32 GiB", || {
+            u32::try_from(start / UNIT_BYTES + 1).expect("a part is shorter than 32 GiB")
+        });
         let bytes = (HEAD_BYTES + key.len() + value.len()).next_multiple_of(UNIT_BYTES);
         if self.records.capacity() - start < bytes {
             // A quarter more instead of twice as much: states are large.

@@ -14,6 +14,7 @@ mod crud;
 mod divisible;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod guard;
 mod image;
 mod keyed_part;
 mod partitioned;
@@ -24,18 +25,22 @@ mod resends;
 mod single;
 mod spares;
 pub mod speculative;
+mod undo;
 mod window;
 
 pub use application::{
     Application, CheckpointHelp, MonolithicState, PANIC_RESULT, PREPARED_OPERATIONS, ScalableApp,
-    TOO_LONG_RESULT,
+    TOO_LONG_RESULT, application_id,
 };
 pub use bookkeeping::{CheckpointRule, StateRule};
 pub use client_table::ClientTable;
 pub use columns::Columns;
 pub use crud::{Column, CrudState, Direct, KeyedState};
 pub use divisible::{DivisibleState, PartDescription, StateDescriptor, StatePart};
-pub use image::{CheckpointImage, ImageChunk, ImageError, ImageHead, ImageIndex, PieceReader, PieceWriter};
+pub use guard::StateFault;
+pub use image::{
+    CheckpointImage, ImageChunk, ImageError, ImageHead, ImageIndex, PieceReader, PieceWriter, state_digest,
+};
 pub use keyed_part::KeyedPart;
 pub use partitioned::{PARTS, Partitioned, PartitionedStore};
 pub use parts::{Parts, PartsSnapshot};
@@ -169,5 +174,7 @@ pub trait Executor: Send {
     fn panics(&self) -> u64;
 }
 
+#[cfg(test)]
+mod hostile_tests;
 #[cfg(test)]
 mod tests;

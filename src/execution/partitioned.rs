@@ -5,6 +5,7 @@ use std::hash::BuildHasher;
 use foldhash::fast::RandomState;
 
 use super::keyed_part::KeyedPart;
+use super::undo::UndoLog;
 use super::{DivisibleState, ImageError, Parts};
 
 /// How many parts a store has. At 1 GiB a part is 256 KiB: copying one on write takes well under a millisecond.
@@ -36,6 +37,8 @@ pub(super) fn place(key: &[u8], parts: usize) -> usize {
 pub struct Partitioned<const P: usize> {
     parts: Parts<KeyedPart>,
     table: RandomState,
+    /// What the operation that runs wrote over.
+    undo: UndoLog,
 }
 
 /// The store of as many parts as suit states up to gigabytes.
@@ -46,6 +49,7 @@ impl<const P: usize> Default for Partitioned<P> {
         Self {
             parts: Parts::new(P),
             table: RandomState::default(),
+            undo: UndoLog::default(),
         }
     }
 }
@@ -85,8 +89,10 @@ impl<const P: usize> Partitioned<P> {
     /// # Panics
     /// When key or value are 4 GiB or longer, or one part passes 32 GiB.
     pub fn put(&mut self, key: &[u8], value: &[u8]) {
-        let tag = self.tag(key);
-        self.parts.change(place(key, P), |part| part.put(tag, key, value));
+        let (place, tag, undo) = (place(key, P), self.tag(key), &mut self.undo);
+        self.parts.change(place, |part| {
+            part.put(tag, key, value, |old| undo.note((place, tag), key, old));
+        });
     }
 
     /// Removes `key`; true if it was there.
@@ -94,8 +100,11 @@ impl<const P: usize> Partitioned<P> {
         let tag = self.tag(key);
         let place = place(key, P);
         // A part is not copied for a key that is not there.
-        self.parts.get(place).get(tag, key).is_some()
-            && self.parts.change(place, |part| part.delete(tag, key))
+        let Some(old) = self.parts.get(place).get(tag, key) else {
+            return false;
+        };
+        self.undo.note((place, tag), key, Some(old));
+        self.parts.change(place, |part| part.delete(tag, key))
     }
 
     fn tag(&self, key: &[u8]) -> u32 {
@@ -131,6 +140,28 @@ fn split_pair(bytes: &[u8]) -> Result<Split<'_>, ImageError> {
 impl<const P: usize> DivisibleState for Partitioned<P> {
     type Part = KeyedPart;
 
+    const UNDOES: bool = true;
+
+    fn begin_operation(&mut self) {
+        self.undo.begin();
+    }
+
+    fn keep_operation(&mut self) {
+        self.undo.keep();
+    }
+
+    fn undo_operation(&mut self) {
+        let parts = &mut self.parts;
+        self.undo.undo(|undone| {
+            parts.change(undone.place, |part| match undone.value {
+                Some(value) => part.put(undone.tag, undone.key, value, |_| ()),
+                None => {
+                    part.delete(undone.tag, undone.key);
+                }
+            });
+        });
+    }
+
     fn blank() -> Self {
         Self::default()
     }
@@ -158,7 +189,7 @@ impl<const P: usize> DivisibleState for Partitioned<P> {
             part.reserve(pairs, bytes.len() - 8 * pairs);
             let mut rest = bytes;
             while let Ok((key, value, behind)) = split_pair(rest) {
-                part.put(tag(table, key), key, value);
+                part.put(tag(table, key), key, value, |_| ());
                 rest = behind;
             }
         });

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use super::guard::{let_go, or_fault};
 use super::spares::{Room, Spares};
 use super::{CheckpointHelp, StateDescriptor, StatePart};
-use crate::crypto::{Digester, Domain};
+use crate::crypto::Digester;
 use crate::types::Digest;
 
 /// A part, and its digest once it was asked for.
@@ -41,10 +42,26 @@ impl<P: StatePart> Kept<P> {
 #[derive(Debug)]
 pub struct Parts<P> {
     parts: Vec<Arc<Kept<P>>>,
-    /// What the parts have together.
-    size_bytes: u64,
+    /// What the parts have together, but for the one that is `unmeasured`.
+    measured_bytes: u128,
+    /// The part that is being changed, or whose change panicked.
+    unmeasured: Option<usize>,
     /// Where copies of parts go.
     spares: Arc<Spares<P>>,
+    /// What the operation that runs has changed, as it was before; `None` for parts that do not take anything back.
+    undo: Option<Before<P>>,
+}
+
+/// The parts that an operation changed, as they were before it.
+#[derive(Debug)]
+struct Before<P> {
+    parts: Vec<(usize, Arc<Kept<P>>)>,
+    /// By part: the last operation that changed it.
+    changed: Vec<u64>,
+    /// The operation that runs.
+    operation: u64,
+    is_running: bool,
+    measured_bytes: u128,
 }
 
 impl<P: StatePart> Parts<P> {
@@ -53,10 +70,65 @@ impl<P: StatePart> Parts<P> {
     pub fn new(count: usize) -> Self {
         let parts: Vec<Arc<Kept<P>>> = (0..count).map(|_| Arc::default()).collect();
         Self {
-            size_bytes: parts.iter().map(|kept| kept.part.size_bytes()).sum(),
+            measured_bytes: parts.iter().map(|kept| u128::from(kept.part.size_bytes())).sum(),
+            unmeasured: None,
             parts,
             spares: Arc::new(Spares::new(count)),
+            undo: None,
         }
+    }
+
+    /// So many parts without contents, which take back what an operation changed if it panics. That costs a copy of each part that an
+    /// operation changes, so it is for small parts. See [`DivisibleState::UNDOES`](super::DivisibleState::UNDOES).
+    #[must_use]
+    pub fn undoing(count: usize) -> Self {
+        Self {
+            undo: Some(Before {
+                parts: Vec::new(),
+                changed: vec![0; count],
+                operation: 0,
+                is_running: false,
+                measured_bytes: 0,
+            }),
+            ..Self::new(count)
+        }
+    }
+
+    /// An operation begins.
+    pub fn begin_operation(&mut self) {
+        self.keep_operation();
+        self.measure();
+        if let Some(before) = &mut self.undo {
+            before.operation += 1;
+            before.is_running = true;
+            before.measured_bytes = self.measured_bytes;
+        }
+    }
+
+    /// What the operation changed stays.
+    pub fn keep_operation(&mut self) {
+        if let Some(before) = &mut self.undo {
+            before.is_running = false;
+            for (number, kept) in before.parts.drain(..) {
+                release(kept, number, &self.spares);
+            }
+        }
+    }
+
+    /// What the operation changed becomes what it was, if these parts are [`undoing`](Self::undoing).
+    pub fn undo_operation(&mut self) {
+        let Some(before) = self.undo.as_mut().filter(|before| before.is_running) else {
+            return;
+        };
+        before.is_running = false;
+        for (number, kept) in before.parts.drain(..) {
+            release(
+                std::mem::replace(&mut self.parts[number], kept),
+                number,
+                &self.spares,
+            );
+        }
+        (self.measured_bytes, self.unmeasured) = (before.measured_bytes, None);
     }
 
     /// How many there are.
@@ -85,23 +157,42 @@ impl<P: StatePart> Parts<P> {
         (&kept.part, kept.digest.get().is_some())
     }
 
-    /// Changes part `number`, on a copy of its own if a snapshot has it too.
+    /// Changes part `number`, on a copy of its own if a snapshot has it too. When `change` panics, what it did to the part stays,
+    /// unless the operation is taken back.
     ///
     /// # Panics
-    /// When there is no such part.
+    /// When there is no such part, or `change` panics.
     pub fn change<T>(&mut self, number: usize, change: impl FnOnce(&mut P) -> T) -> T {
+        self.measure();
+        if let Some(before) = self.undo.as_mut().filter(|before| before.is_running)
+            && std::mem::replace(&mut before.changed[number], before.operation) != before.operation
+        {
+            before.parts.push((number, self.parts[number].clone()));
+        }
         let kept = own(&mut self.parts[number], number, &self.spares);
         kept.digest.take();
-        let before = kept.part.size_bytes();
+        self.measured_bytes -= size_of_part(&kept.part);
+        // From here on, and for good if `change` does not come back, its size is not counted, but asked for.
+        self.unmeasured = Some(number);
         let changed = change(&mut kept.part);
-        self.size_bytes = self.size_bytes - before + kept.part.size_bytes();
+        self.measure();
         changed
+    }
+
+    /// Counts the part whose change has ended in whichever way.
+    fn measure(&mut self) {
+        if let Some(number) = self.unmeasured {
+            self.measured_bytes += size_of_part(&self.parts[number].part);
+            self.unmeasured = None;
+        }
     }
 
     /// About how large they are together: depends on the contents alone.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        self.size_bytes
+        let unmeasured = self.unmeasured.map(|number| &self.parts[number].part);
+        let bytes = self.measured_bytes + unmeasured.map_or(0, size_of_part);
+        u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
     /// What each part contains, as it is now. Those that did not change since they were asked for last cost nothing.
@@ -111,9 +202,12 @@ impl<P: StatePart> Parts<P> {
     }
 
     pub(super) fn snapshot(&self) -> PartsSnapshot<P> {
-        let left = self.parts.iter().map(|kept| STEP_BYTES + kept.undigested_bytes());
+        let left = self
+            .parts
+            .iter()
+            .map(|kept| STEP_BYTES.saturating_add(kept.undigested_bytes()));
         PartsSnapshot {
-            left_bytes: left.sum(),
+            left_bytes: left.fold(0, usize::saturating_add),
             count: self.parts.len(),
             parts: HeldParts {
                 first: 0,
@@ -121,7 +215,6 @@ impl<P: StatePart> Parts<P> {
                 spares: self.spares.clone(),
             },
             helped_bytes: Arc::default(),
-            hasher: None,
         }
     }
 
@@ -147,7 +240,6 @@ pub struct PartsSnapshot<P: StatePart> {
     left_bytes: usize,
     /// Bytes that help has digested.
     helped_bytes: Arc<AtomicUsize>,
-    hasher: Option<blake3::Hasher>,
 }
 
 impl<P: StatePart> PartsSnapshot<P> {
@@ -155,27 +247,27 @@ impl<P: StatePart> PartsSnapshot<P> {
         self.count
     }
 
-    pub(super) fn digest_step(&mut self, digester: &Digester, budget_bytes: usize) -> Option<Digest> {
-        let hasher = self.hasher.get_or_insert_with(|| digester.hasher(Domain::State));
+    /// Appends the digests of the next parts; true once there are no more.
+    pub(super) fn digest_step(
+        &mut self,
+        digester: &Digester,
+        budget_bytes: usize,
+        digests: &mut Vec<Digest>,
+    ) -> bool {
         let mut spent = 0;
         while spent < budget_bytes {
             let passed = self.parts.pass_first(|kept| {
-                let bytes = STEP_BYTES + kept.undigested_bytes();
-                hasher.update(kept.digest(digester).as_bytes());
+                let bytes = STEP_BYTES.saturating_add(kept.undigested_bytes());
+                digests.push(kept.digest(digester));
                 bytes
             });
             let Some(bytes) = passed else {
-                return Some(Digest::from_bytes(*hasher.finalize().as_bytes()));
+                return true;
             };
-            spent += bytes;
-            self.left_bytes -= bytes;
+            spent = spent.saturating_add(bytes);
+            self.left_bytes = self.left_bytes.saturating_sub(bytes);
         }
-        None
-    }
-
-    pub(super) fn digests(&self, digester: &Digester) -> Vec<Digest> {
-        let parts = self.parts.parts.iter();
-        parts.map(|kept| kept.digest(digester)).collect()
+        false
     }
 
     pub(super) fn write_next(&mut self, out: &mut Vec<u8>) {
@@ -239,16 +331,21 @@ impl<P: StatePart> Drop for HeldParts<P> {
 fn own<'a, P: StatePart>(kept: &'a mut Arc<Kept<P>>, number: usize, spares: &Spares<P>) -> &'a mut Kept<P> {
     // Snapshots are taken by whoever writes, so meanwhile there can only be fewer of them.
     if Arc::strong_count(kept) > 1 {
-        let copy = spares.copy(number, kept);
+        let copy = or_fault("a part of it was copied", || spares.copy(number, kept));
         release(std::mem::replace(kept, copy), number, spares);
     }
     Arc::make_mut(kept)
 }
 
-/// Lets a part go.
+/// The size of a part: asked for where an operation runs, which has nothing to do with it.
+fn size_of_part<P: StatePart>(part: &P) -> u128 {
+    or_fault("a part of it was measured", || u128::from(part.size_bytes()))
+}
+
+/// Lets a part go, at a moment that differs from replica to replica.
 fn release<P: StatePart>(kept: Arc<Kept<P>>, number: usize, spares: &Spares<P>) {
-    if let Some(last) = Arc::into_inner(kept) {
-        spares.give(number, last);
+    if let Some(not_needed) = Arc::into_inner(kept).and_then(|last| spares.give(number, last)) {
+        let_go(not_needed);
     }
 }
 

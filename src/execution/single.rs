@@ -1,8 +1,8 @@
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::bookkeeping::{Bookkeeping, CheckpointRule};
+use super::guard::guarded;
 use super::{
     Application, ExecutionEvent, Executor, ImageError, MonolithicState, PANIC_RESULT, PREPARED_OPERATIONS,
     SequenceWindow, Standing, TOO_LONG_RESULT,
@@ -73,7 +73,7 @@ impl<A: Application> SingleThreaded<A> {
         let mut panics = 0;
         loop {
             // One catch per frame while nothing panics: each operation would cost more.
-            let run = catch_unwind(AssertUnwindSafe(|| {
+            let run = guarded(|| {
                 while operations.len() > 0 {
                     if prepares {
                         let mut next: [&[u8]; PREPARED_OPERATIONS] = [&[]; PREPARED_OPERATIONS];
@@ -90,7 +90,11 @@ impl<A: Application> SingleThreaded<A> {
                         let start = reply.buffer().len();
                         running.set(Some(start));
                         match mode {
-                            Mode::Ordered => application.update(state, operation, reply.buffer()),
+                            Mode::Ordered => {
+                                state.begin_operation();
+                                application.update(state, operation, reply.buffer());
+                                state.keep_operation();
+                            }
                             Mode::Unordered => {
                                 application.unordered_execution(state, operation, reply.buffer())
                             }
@@ -103,13 +107,16 @@ impl<A: Application> SingleThreaded<A> {
                         reply.end_result();
                     }
                 }
-            }));
+            });
             if run.is_ok() {
                 break;
             }
             match running.take() {
                 Some(start) => {
                     panics += 1;
+                    if mode == Mode::Ordered && !active(Mutant::PanicKept) {
+                        state.undo_operation();
+                    }
                     reply.buffer().truncate(start);
                     reply.buffer().extend_from_slice(PANIC_RESULT);
                     reply.end_result();

@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::StatePart;
+use super::guard::{guarded, let_go};
 use super::parts::Kept;
 
 /// For each part the memory of a copy, or none: together about as much as the parts have.
@@ -21,20 +22,31 @@ impl<P: StatePart> Spares<P> {
 
     /// A copy of the part at `index`, in the memory that is kept for it if that suits.
     pub fn copy(&self, index: usize, kept: &Kept<P>) -> Arc<Kept<P>> {
-        let mut spare = self.hold(index).take().unwrap_or_default();
-        // Nobody else has what is kept here.
-        if let Some(copy) = Arc::get_mut(&mut spare) {
-            copy.part.clone_from(&kept.part);
-            copy.digest.clone_from(&kept.digest);
+        let spare = self.hold(index).take();
+        if let Some(mut spare) = spare {
+            // Nobody else has what is kept here.
+            if let Some(copy) = Arc::get_mut(&mut spare) {
+                let copied = guarded(|| copy.part.clone_from(&kept.part));
+                if copied.is_ok() {
+                    copy.digest.clone_from(&kept.digest);
+                    return spare;
+                }
+            }
+            // What was in it does not go without a panic, which is nobody's concern.
+            let_go(spare);
         }
-        spare
+        Arc::new(kept.clone())
     }
 
-    /// Keeps the memory of a part that nobody needs any more, unless there is some.
-    pub fn give(&self, index: usize, part: Kept<P>) {
+    /// Keeps the memory of a part that nobody needs any more, unless there is some: then the part is given back.
+    pub fn give(&self, index: usize, part: Kept<P>) -> Option<Kept<P>> {
         let mut kept = self.hold(index);
-        if kept.is_none() {
-            *kept = Some(Arc::new(part));
+        match *kept {
+            Some(_) => Some(part),
+            None => {
+                *kept = Some(Arc::new(part));
+                None
+            }
         }
     }
 
@@ -49,7 +61,9 @@ impl<P: StatePart> Spares<P> {
                 part,
                 ..Kept::default()
             });
-            *self.hold(index) = Some(found);
+            let found = self.hold(index).replace(found);
+            // Its memory did not suit.
+            let_go(found);
         }
     }
 

@@ -154,6 +154,7 @@ fn configure(options: &ClusterOptions) -> Result<Blueprint, LocalError> {
     let cluster = ClusterConfig {
         format: 1,
         name: "local".to_owned(),
+        application: options.app.id(),
         genesis: hex::encode(rand::random::<[u8; 8]>()),
         epoch: 0,
         agreement: options.agreement.clone(),

@@ -100,10 +100,17 @@ pub struct AdminReply {
     pub transfer_milliseconds_left: u64,
     /// The last stable checkpoint.
     pub stable: u64,
-    /// The last checkpoint it took.
-    pub checkpoint: u64,
-    /// That checkpoint's digest.
-    pub checkpoint_digest: [u8; 32],
+    /// Whether it is in a view, not between two.
+    pub orders: bool,
+    /// Whether decisions or a state come from others.
+    pub transfers: bool,
+    /// Whether it votes for nothing, because it may have forgotten what it promised.
+    pub abstains: bool,
+    /// Whether nothing is logged, hence nothing voted, for lack of space.
+    pub waits_for_space: bool,
+    /// The last checkpoints that it took one after the other, in order: those of replicas with equal states are at the same places, and
+    /// equal.
+    pub checkpoints: Vec<CheckpointTold>,
     /// Operations it executed.
     pub operations: u64,
     /// Links with other replicas that are up.
@@ -112,6 +119,15 @@ pub struct AdminReply {
     pub client_links: u64,
     /// Counters by name, one `name value` per line.
     pub counters: String,
+}
+
+/// A checkpoint that a replica took, as it tells an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct CheckpointTold {
+    /// Its place.
+    pub seq: u64,
+    /// Its digest.
+    pub digest: [u8; 32],
 }
 
 /// What one end of a link tells the other about the link itself.

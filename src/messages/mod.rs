@@ -39,7 +39,8 @@ mod view;
 pub use batch::{Batch, BatchError, Frame, FrameKey, Proposal};
 pub use checked::{Canonical, Checked, DEPTH_MAX, Malformed, Message, encode};
 pub use client::{
-    AdminReply, AdminRequest, ClientReply, LinkMessage, RefusalReason, ReplyBody, ReplyBuilder,
+    AdminReply, AdminRequest, CheckpointTold, ClientReply, LinkMessage, RefusalReason, ReplyBody,
+    ReplyBuilder,
 };
 pub use envelope::{ENVELOPE_BYTES, Envelope, EnvelopeError, Kind, PROTOCOL_VERSION};
 pub use ordering::{

@@ -6,18 +6,22 @@ mod progress;
 
 pub use progress::TransferProgress;
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 
-use crate::messages::{AdminReply, BatchError, CheckpointClaim};
+use crate::messages::{AdminReply, BatchError, CheckpointClaim, CheckpointTold};
 use crate::net::framing::FramingError;
 use crate::net::hello::HandshakeRefusal;
 use crate::preprocessing::FrameRefusal;
 use crate::protocol::Rejection;
 use crate::replica::{ExecutionPhase, Participation, ReplicaCounters, TransferPhase};
 use crate::shard::control::ControlCounters;
-use crate::types::{Digest, NodeId, SeqNo, View};
+use crate::types::{NodeId, SeqNo, View};
+
+/// How many of its last checkpoints a replica tells operators.
+const CHECKPOINTS_TOLD: usize = 8;
 
 /// Declares the plain counters: each a name and what it counts.
 macro_rules! counters {
@@ -205,7 +209,8 @@ pub struct Metrics {
     batches_proposed: AtomicU64,
     frames_queued: AtomicU64,
     frames_refused: AtomicU64,
-    checkpoint: Mutex<Option<CheckpointClaim>>,
+    /// The last ones taken one after the other.
+    checkpoints: Mutex<VecDeque<CheckpointClaim>>,
     control: OnceLock<Arc<ControlCounters>>,
 }
 
@@ -248,7 +253,7 @@ impl Metrics {
             batches_proposed: AtomicU64::new(0),
             frames_queued: AtomicU64::new(0),
             frames_refused: AtomicU64::new(0),
-            checkpoint: Mutex::new(None),
+            checkpoints: Mutex::default(),
             control: OnceLock::new(),
         }
     }
@@ -347,10 +352,28 @@ impl Metrics {
 
     /// Publishes a checkpoint that was taken.
     pub fn publish_checkpoint(&self, claim: CheckpointClaim) {
-        *self
-            .checkpoint
+        let mut checkpoints = self.checkpoints();
+        if checkpoints.back().is_some_and(|last| last.seq >= claim.seq) {
+            // Of a state that was replaced meanwhile.
+            checkpoints.clear();
+        }
+        while checkpoints.len() >= CHECKPOINTS_TOLD {
+            checkpoints.pop_front();
+        }
+        checkpoints.push_back(claim);
+    }
+
+    /// Publishes a checkpoint of others that this replica goes on from: what it took before is of another state.
+    pub fn publish_installed(&self, claim: CheckpointClaim) {
+        let mut checkpoints = self.checkpoints();
+        checkpoints.clear();
+        checkpoints.push_back(claim);
+    }
+
+    fn checkpoints(&self) -> MutexGuard<'_, VecDeque<CheckpointClaim>> {
+        self.checkpoints
             .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(claim);
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Where the replica stands.
@@ -381,10 +404,7 @@ impl Metrics {
             replica_links: read(&counters.replica_links_up)
                 .saturating_sub(read(&counters.replica_links_down)),
             client_links: read(&counters.client_links_up).saturating_sub(read(&counters.client_links_down)),
-            checkpoint: *self
-                .checkpoint
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner),
+            checkpoint: self.checkpoints().back().copied(),
         }
     }
 
@@ -398,7 +418,11 @@ impl Metrics {
             // Writing to a string does not fail.
             let _ = writeln!(counters, "{name} {value}");
         });
-        let digest = standing.checkpoint.map_or(Digest::ZERO, |claim| claim.digest);
+        let told = |claim: &CheckpointClaim| CheckpointTold {
+            seq: claim.seq.get(),
+            digest: *claim.digest.as_bytes(),
+        };
+        let checkpoints = self.checkpoints().iter().map(told).collect();
         AdminReply {
             node: self.node.get(),
             view: standing.view.get(),
@@ -418,8 +442,11 @@ impl Metrics {
                 .and_then(|progress| progress.seconds_left)
                 .map_or(0, |left| (left * 1e3) as u64),
             stable: standing.stable.get(),
-            checkpoint: standing.checkpoint.map_or(0, |claim| claim.seq.get()),
-            checkpoint_digest: *digest.as_bytes(),
+            orders: standing.execution == ExecutionPhase::OrderProtocol,
+            transfers: standing.transfer != TransferPhase::NotRunning,
+            abstains: standing.participation != Participation::Full,
+            waits_for_space: self.counters.log_waits_for_space.load(Ordering::Relaxed) > 0,
+            checkpoints,
             operations: standing.operations,
             replica_links: standing.replica_links,
             client_links: standing.client_links,

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! initiator                                  responder
-//!   hello (40, clear) ‖ e, es (48)     ──►   who is it? is it listed?
-//!   go on?                             ◄──   verdict (4, clear) ‖ e, ee (48)
+//!   hello (76, clear) ‖ e, es (48)     ──►   who is it? is it listed?
+//!   go on?                             ◄──   verdict (40, clear) ‖ e, ee (48)
 //!   s, se (64)                         ──►   is the proven key the listed one?
-//!   up                                 ◄──   verdict (4) ‖ sealed empty record (20)
+//!   up                                 ◄──   verdict (40) ‖ sealed empty record (20)
 //! ```
 //!
 //! Every message has one size, so nothing a stranger says is ever a length. The hello is the prologue: a
@@ -17,7 +17,7 @@ use snow::{Builder, HandshakeState};
 
 use super::hello::{HELLO_BYTES, HandshakeRefusal, Hello, Peer, VERDICT_BYTES};
 use crate::crypto::{LinkPublic, LinkSecret, Opener, RECORD_OVERHEAD, Sealer, TAG_BYTES};
-use crate::types::{ClusterId, Epoch, NodeId};
+use crate::types::{ApplicationId, ClusterId, Epoch, NodeId};
 
 const PATTERN: &str = "Noise_XK_25519_AESGCM_SHA256";
 const FIRST_BYTES: usize = 48;
@@ -64,6 +64,8 @@ pub trait Directory {
 pub struct Identity {
     /// Our cluster.
     pub cluster: ClusterId,
+    /// The application we know it to serve.
+    pub application: ApplicationId,
     /// The membership we know.
     pub epoch: Epoch,
     /// Our own place in it.
@@ -113,6 +115,7 @@ fn read_message(state: &mut HandshakeState, message: &[u8]) -> Result<(), Handsh
 pub struct Initiator {
     state: HandshakeState,
     dialled: NodeId,
+    application: ApplicationId,
     step: InitiatorStep,
     established: Option<Established>,
 }
@@ -137,6 +140,7 @@ impl Initiator {
     ) -> Result<(Self, Progress), HandshakeRefusal> {
         let hello = Hello {
             cluster: identity.cluster,
+            application: identity.application,
             epoch: identity.epoch,
             claimed: identity.own,
             dialled,
@@ -156,6 +160,7 @@ impl Initiator {
         let initiator = Self {
             state,
             dialled,
+            application: identity.application,
             step: InitiatorStep::FirstVerdict,
             established: None,
         };
@@ -169,7 +174,7 @@ impl Initiator {
     pub fn on_bytes(&mut self, bytes: &[u8]) -> Result<Progress, HandshakeRefusal> {
         match self.step {
             InitiatorStep::FirstVerdict => {
-                HandshakeRefusal::from_verdict(exactly(bytes)?)?;
+                HandshakeRefusal::from_verdict(exactly(bytes)?, self.application)?;
                 self.step = InitiatorStep::Second;
                 Ok(read(SECOND_BYTES, Vec::new()))
             }
@@ -181,7 +186,7 @@ impl Initiator {
                 Ok(read(VERDICT_BYTES, third))
             }
             InitiatorStep::LastVerdict => {
-                HandshakeRefusal::from_verdict(exactly(bytes)?)?;
+                HandshakeRefusal::from_verdict(exactly(bytes)?, self.application)?;
                 self.step = InitiatorStep::Confirmation;
                 Ok(read(RECORD_OVERHEAD, Vec::new()))
             }
@@ -273,6 +278,13 @@ impl Responder {
         let bytes = exactly::<{ HELLO_BYTES + FIRST_BYTES }>(bytes)?;
         let hello_bytes: [u8; HELLO_BYTES] = exactly(&bytes[..HELLO_BYTES])?;
         let hello = Hello::parse(&hello_bytes)?;
+        // Before the cluster, whose identity covers the application: this says more.
+        if hello.application != self.identity.application {
+            return Err(HandshakeRefusal::WrongApplication {
+                ours: self.identity.application,
+                theirs: hello.application,
+            });
+        }
         if hello.cluster != self.identity.cluster {
             return Err(HandshakeRefusal::WrongCluster);
         }

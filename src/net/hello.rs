@@ -1,13 +1,14 @@
 //! The first block of a link, in clear, and the typed reasons to end it there.
 
 use crate::messages::PROTOCOL_VERSION;
-use crate::types::{ClientId, ClusterId, Epoch, NodeId};
+use crate::types::{ApplicationId, ClientId, ClusterId, Epoch, NodeId};
 
 /// The size of a hello, in bytes.
-pub const HELLO_BYTES: usize = 40;
+pub const HELLO_BYTES: usize = 40 + ApplicationId::BYTES;
 
-/// The size of the responder's verdict, in bytes: the refusal's code (zero for none), then zeros.
-pub const VERDICT_BYTES: usize = 4;
+/// The size of the responder's verdict, in bytes: the refusal's code (zero for none), three zeros, then the responder's application if
+/// that is why, or zeros.
+pub const VERDICT_BYTES: usize = 4 + ApplicationId::BYTES;
 
 const MAGIC: [u8; 4] = *b"ATLS";
 
@@ -32,11 +33,13 @@ impl std::fmt::Display for Peer {
 /// What the initiator says first.
 ///
 /// Layout, little endian: magic, version u16, role u8, zero u8, cluster 16 bytes, own id u32, dialled replica
-/// u16, zero u16, epoch u64.
+/// u16, zero u16, epoch u64, application 36 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hello {
     /// The cluster the initiator belongs to.
     pub cluster: ClusterId,
+    /// The application it knows the cluster to serve.
+    pub application: ApplicationId,
     /// The membership it knows.
     pub epoch: Epoch,
     /// Who it claims to be; proven later.
@@ -84,11 +87,21 @@ pub enum HandshakeRefusal {
     /// The connection ended in the middle.
     #[error("the connection ended during the handshake")]
     Disconnected,
+    /// Another application, or another version of it.
+    #[error(
+        "this end is of {ours}, the other one of {theirs}: their cluster.toml files name different applications"
+    )]
+    WrongApplication {
+        /// This end's.
+        ours: ApplicationId,
+        /// The other end's.
+        theirs: ApplicationId,
+    },
 }
 
 impl HandshakeRefusal {
     /// Every kind, for counters.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NotAtlas,
         Self::ProtocolVersion { theirs: 0 },
         Self::WrongCluster,
@@ -100,6 +113,10 @@ impl HandshakeRefusal {
         Self::Timeout,
         Self::Capacity,
         Self::Disconnected,
+        Self::WrongApplication {
+            ours: ApplicationId::NONE,
+            theirs: ApplicationId::NONE,
+        },
     ];
 
     /// The place of this kind in [`HandshakeRefusal::ALL`].
@@ -117,6 +134,7 @@ impl HandshakeRefusal {
             Self::Timeout => 8,
             Self::Capacity => 9,
             Self::Disconnected => 10,
+            Self::WrongApplication { .. } => 11,
         }
     }
 
@@ -135,25 +153,41 @@ impl HandshakeRefusal {
             Self::Timeout => "handshake_refused_timeout",
             Self::Capacity => "handshake_refused_capacity",
             Self::Disconnected => "handshake_refused_disconnected",
+            Self::WrongApplication { .. } => "handshake_refused_wrong_application",
         }
     }
 
     /// What the responder writes before it closes.
     #[must_use]
-    pub const fn verdict(self) -> [u8; VERDICT_BYTES] {
-        [self.index() as u8 + 1, 0, 0, 0]
+    pub fn verdict(self) -> [u8; VERDICT_BYTES] {
+        let mut verdict = [0; VERDICT_BYTES];
+        verdict[0] = self.index() as u8 + 1;
+        if let Self::WrongApplication { ours, .. } = self {
+            verdict[4..].copy_from_slice(&ours.to_bytes());
+        }
+        verdict
     }
 
-    /// Reads a verdict: `Ok` to go on, or the other end's refusal.
-    pub(super) fn from_verdict(bytes: [u8; VERDICT_BYTES]) -> Result<(), Self> {
-        match bytes {
-            [0, 0, 0, 0] => Ok(()),
-            [code, 0, 0, 0] => Err(Self::ALL
-                .get(usize::from(code) - 1)
-                .copied()
-                .unwrap_or(Self::NotAtlas)),
-            _ => Err(Self::NotAtlas),
+    /// Reads a verdict that came to an end of `ours`: `Ok` to go on, or the other end's refusal.
+    pub(super) fn from_verdict(bytes: [u8; VERDICT_BYTES], ours: ApplicationId) -> Result<(), Self> {
+        let ([code, zeros @ ..], application) = bytes.split_first_chunk::<4>().ok_or(Self::NotAtlas)?;
+        if *zeros != [0; 3] {
+            return Err(Self::NotAtlas);
         }
+        let Some(refusal) = usize::from(*code).checked_sub(1) else {
+            return match application.iter().all(|byte| *byte == 0) {
+                true => Ok(()),
+                false => Err(Self::NotAtlas),
+            };
+        };
+        let theirs = application
+            .first_chunk()
+            .map_or(ApplicationId::NONE, ApplicationId::from_bytes);
+        Err(match Self::ALL.get(refusal) {
+            Some(Self::WrongApplication { .. }) => Self::WrongApplication { ours, theirs },
+            Some(refusal) => *refusal,
+            None => Self::NotAtlas,
+        })
     }
 }
 
@@ -173,6 +207,7 @@ impl Hello {
         bytes[24..28].copy_from_slice(&id.to_le_bytes());
         bytes[28..30].copy_from_slice(&self.dialled.get().to_le_bytes());
         bytes[32..40].copy_from_slice(&self.epoch.get().to_le_bytes());
+        bytes[40..].copy_from_slice(&self.application.to_bytes());
         bytes
     }
 
@@ -201,8 +236,10 @@ impl Hello {
         };
         let mut epoch = [0; 8];
         epoch.copy_from_slice(field(32, 8));
+        let application = bytes[40..].first_chunk();
         Ok(Self {
             cluster: ClusterId::from_bytes(cluster),
+            application: application.map_or(ApplicationId::NONE, ApplicationId::from_bytes),
             epoch: Epoch::new(u64::from_le_bytes(epoch)),
             claimed,
             dialled: NodeId::new(u16::from_le_bytes([bytes[28], bytes[29]])),

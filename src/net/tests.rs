@@ -5,10 +5,10 @@ use proptest::prelude::*;
 
 use super::framing::{FramingError, RecordReader, RecordWriter};
 use super::handshake::{Directory, Established, Identity, Initiator, Responder, Then};
-use super::hello::{HandshakeRefusal, Hello, Peer};
+use super::hello::{HELLO_BYTES, HandshakeRefusal, Hello, Peer};
 use super::pool::BufferPool;
 use crate::crypto::{LinkPublic, LinkSecret, Opener, Sealer};
-use crate::types::{ClientId, ClusterId, Epoch, NodeId};
+use crate::types::{ApplicationId, ClientId, ClusterId, Epoch, NodeId};
 
 const CLUSTER: ClusterId = ClusterId::from_bytes(*b"cluster-of-tests");
 
@@ -27,9 +27,14 @@ fn secret(seed: u8) -> LinkSecret {
     LinkSecret::from_bytes(&[seed; 32])
 }
 
+fn application() -> ApplicationId {
+    ApplicationId::new("test", 1).unwrap()
+}
+
 fn identity(own: Peer, seed: u8) -> Identity {
     Identity {
         cluster: CLUSTER,
+        application: application(),
         epoch: Epoch::ZERO,
         own,
         secret: secret(seed),
@@ -163,6 +168,22 @@ fn every_way_to_be_somebody_else_is_refused_and_the_initiator_learns_why() {
             ..identity(replica(1), 2)
         },
         HandshakeRefusal::WrongEpoch,
+    );
+    // Each end names both, its own first.
+    let theirs = ApplicationId::new("test", 2).unwrap();
+    let other_application = Identity {
+        application: theirs,
+        cluster: other_cluster,
+        ..identity(replica(1), 2)
+    };
+    let (initiator, responder) = run(&other_application, key, |_, _| {});
+    let wrong = |ours, theirs| HandshakeRefusal::WrongApplication { ours, theirs };
+    assert_eq!(responder.unwrap_err(), wrong(application(), theirs));
+    let refusal = initiator.unwrap_err();
+    assert_eq!(refusal, wrong(theirs, application()));
+    assert_eq!(
+        refusal.to_string(),
+        "this end is of test (version 2), the other one of test (version 1): their cluster.toml files name different applications"
     );
     // The initiator dials somebody whose key is not the listed one: the responder cannot read the first message.
     let (initiator, responder) = run(&identity(replica(1), 2), secret(8).public(), |_, _| {});
@@ -300,14 +321,17 @@ proptest! {
         let mut cluster = [0; 16];
         cluster.copy_from_slice(&bytes[..16]);
         let hello = Hello {
+            application: application(),
             cluster: ClusterId::from_bytes(cluster),
             epoch: Epoch::new(epoch),
             claimed: replica(id),
             dialled: NodeId::new(id ^ 1),
         };
         prop_assert_eq!(Hello::parse(&hello.to_bytes()).unwrap(), hello);
-        let mut noise = [0; 40];
-        noise[..32].copy_from_slice(&bytes);
+        let mut noise = [0; HELLO_BYTES];
+        for (byte, noise) in bytes.iter().cycle().zip(&mut noise) {
+            *noise = *byte;
+        }
         let _ = Hello::parse(&noise);
     }
 }

@@ -311,6 +311,7 @@ fn start_control(
     let control = ControlConfig {
         identity: Identity {
             cluster: cluster.cluster_id(),
+            application: cluster.application,
             epoch: cluster.epoch(),
             own: Peer::Replica(config.node.id),
             secret: config.node.keys.link.clone(),

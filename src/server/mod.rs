@@ -29,12 +29,23 @@ pub use repair::replace_lost_directory;
 
 use std::io;
 
-use crate::config::TopologyError;
+use crate::config::{ClusterConfig, TopologyError};
+use crate::execution::{Application, application_id};
 use crate::preprocessing::ClientAuth;
 use crate::shard::ShardError;
 use crate::shard::control::ControlError;
 use crate::shard::descriptors::TooFew;
 use crate::storage::StorageError;
+use crate::types::{ApplicationId, ApplicationNameError};
+
+/// Whether the program's application is the cluster's.
+fn check_application<A: Application>(application: &A, cluster: &ClusterConfig) -> Result<(), ReplicaError> {
+    let (program, cluster) = (application_id(application)?, cluster.application);
+    match program == cluster {
+        true => Ok(()),
+        false => Err(ReplicaError::Application { program, cluster }),
+    }
+}
 
 /// What else helps against too few descriptors.
 fn lower(connections_max: u16, lack: TooFew) -> String {
@@ -80,6 +91,17 @@ pub enum ReplicaError {
     /// The process is out of descriptors.
     #[error("cannot make a doorbell: {0}")]
     Doorbell(#[source] io::Error),
+    /// The program has another application than the cluster.
+    #[error("the program serves {program}, the cluster {cluster}, according to cluster.toml")]
+    Application {
+        /// What the program has.
+        program: ApplicationId,
+        /// What the cluster's genesis names.
+        cluster: ApplicationId,
+    },
+    /// The program's application has a name that none can have.
+    #[error(transparent)]
+    ApplicationName(#[from] ApplicationNameError),
     /// The data directory cannot be used.
     #[error("data directory {0}")]
     Storage(#[from] StorageError),

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use futures_lite::StreamExt;
 
 use super::assembly::{Assembly, Ended, assemble};
-use super::{ReplicaError, ReplicaHandle};
+use super::{ReplicaError, ReplicaHandle, check_application};
 use crate::config::{
     Durability, ExecutorKind, MonolithicStateReplicaConfig, ReplicaConfig, StateTransferConfig,
 };
@@ -64,6 +64,7 @@ impl<A: Application> MonReplica<A> {
             replica_config,
             st_config,
         } = config;
+        check_application(&service, &replica_config.node.cluster)?;
         let assembly = assemble::<DefaultStack<A>>(&replica_config, &st_config, liar, |digester| Parts {
             ordering: Pbft::new(pbft_config(&replica_config), digester.clone()),
             view_transfer: PbftViewChange::new(view_change_config(&replica_config), digester.clone()),
@@ -107,6 +108,7 @@ impl<A: ScalableApp> MonReplica<A, SpeculativeStack<A>> {
             replica_config,
             st_config,
         } = config;
+        check_application(&service, &replica_config.node.cluster)?;
         let assembly = assemble::<SpeculativeStack<A>>(&replica_config, &st_config, liar, |digester| {
             let executor = Speculative::new(
                 service,

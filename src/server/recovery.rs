@@ -35,7 +35,11 @@ pub(super) fn recover<S: Stack>(
     executor: &mut ExecutorOf<S>,
 ) -> Result<Recovered, ReplicaError> {
     let cluster = &config.node.cluster;
+    // First of all: with another application's file the cluster would be another one as well, which says less.
+    let application = cluster.application;
+    DataDirectory::check_application(&config.db_path, application)?;
     let mut directory = DataDirectory::open(&config.db_path, cluster.cluster_id(), config.node.id)?;
+    directory.update(|superblock| superblock.application = application)?;
     if config.durability == Durability::Sync && is_in_memory(&config.db_path) {
         tracing::warn!(
             directory = %config.db_path.display(),

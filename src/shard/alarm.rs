@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
 use super::ShardError;
+use crate::execution::StateFault;
 
 /// Told when a thread of a replica dies of a panic. Clones are equal; the default tells nobody.
 #[derive(Clone, Default)]
@@ -49,6 +50,7 @@ pub(crate) fn panicked(thread: String, panic: &(dyn Any + Send)) -> ShardError {
         .downcast_ref::<String>()
         .cloned()
         .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+        .or_else(|| panic.downcast_ref::<StateFault>().map(ToString::to_string))
         .unwrap_or_default();
     ShardError::Panicked {
         shard: thread,

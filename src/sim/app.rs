@@ -1,10 +1,15 @@
+use std::panic::resume_unwind;
+
 use crate::execution::apps::kv::{self, Kv};
 use crate::execution::{Application, Column, CrudState, Direct, Partitioned, ScalableApp};
 
 /// A handful of keys need no thousands of parts, and a checkpoint of them is most of what a short run computes.
 const PARTS: usize = 16;
 
-/// The key-value store in few parts.
+/// The key that faulty clients write.
+pub(super) const ROGUE_KEY: &[u8] = b"rogue";
+
+/// The key-value store in few parts, with a fault that faulty clients have found: some of their writes panic when they have written.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SmallKv;
 
@@ -16,7 +21,7 @@ impl Application for SmallKv {
     }
 
     fn update(&self, state: &mut Self::State, operation: &[u8], result: &mut Vec<u8>) {
-        Kv.speculatively_execute(&mut Direct(state), operation, result);
+        self.speculatively_execute(&mut Direct(state), operation, result);
     }
 
     fn unordered_execution(&self, state: &Self::State, operation: &[u8], result: &mut Vec<u8>) {
@@ -31,6 +36,14 @@ impl Application for SmallKv {
 impl ScalableApp for SmallKv {
     fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut Vec<u8>) {
         Kv.speculatively_execute(state, operation, result);
+        let is_rogue = operation
+            .get(3..)
+            .and_then(|rest| rest.strip_prefix(ROGUE_KEY))
+            .is_some_and(|value| value.len() == 8 && value[0] % 4 == 0);
+        if is_rogue {
+            // Without the message: it is expected.
+            resume_unwind(Box::new("planted"));
+        }
     }
 
     fn declare_keys(&self, operation: &[u8], touch: &mut dyn FnMut(Column, &[u8])) -> bool {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::app::ROGUE_KEY;
 use super::keys::{CLUSTER, Keyring};
 use super::{Dice, Knobs};
 use crate::client::{AnswerRule, Authentication, Session, SessionConfig};
@@ -291,7 +292,7 @@ impl Rogue {
         let mut value = vec![0; bytes.max(8)];
         value[..8].copy_from_slice(&self.dice.throw().to_le_bytes());
         let mut builder = FrameBuilder::default();
-        let operation = kv::put(b"rogue", &value).expect("the key is short");
+        let operation = kv::put(ROGUE_KEY, &value).expect("the key is short");
         builder.push(&operation).expect("one operation fits");
         let body = builder.finish(self.client, sequence, Mode::Ordered);
         self.prove(body, good)
@@ -300,7 +301,7 @@ impl Rogue {
     /// As many reads beside the order as one frame may hold.
     fn reads(&mut self, sequence: FrameSeq) -> Bytes {
         let mut builder = FrameBuilder::default();
-        let operation = kv::get(b"rogue").expect("the key is short");
+        let operation = kv::get(ROGUE_KEY).expect("the key is short");
         for _ in 0..self.operations_max {
             builder.push(&operation).expect("a short operation fits");
         }

@@ -246,7 +246,7 @@ impl<S: MonolithicState> PieceTransfer<S> {
                 return;
             }
             (Ok(ImageChunk::Index(contents)), Some((head, head_bytes))) => {
-                ImageIndex::read::<S>(head, contents, &self.digester).map(|index| (index, head_bytes))
+                ImageIndex::read(head, contents, &self.digester).map(|index| (index, head_bytes))
             }
             // What belongs to another question comes late, or twice.
             (Ok(ImageChunk::Index(_) | ImageChunk::Pieces(_) | ImageChunk::Slice(_)), known) => {

@@ -11,7 +11,7 @@ use super::restart::Medium;
 use super::{StorageError, Superblock, files};
 use crate::crypto::Digester;
 use crate::messages::CheckpointClaim;
-use crate::types::{ClusterId, Epoch, NodeId, SeqNo, View};
+use crate::types::{ApplicationId, ClusterId, Epoch, NodeId, SeqNo, View};
 
 /// The proof that a directory was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +81,17 @@ impl DataDirectory {
         });
         let bytes = read.map_err(StorageError::io(&name, "cannot be read"))?;
         Superblock::open(&name, bytes.as_deref(), cluster, node).map(|_| ())
+    }
+
+    /// Whether the directory at `path`, if there is one, is of this application or was never used.
+    ///
+    /// # Errors
+    /// When it is another's, or cannot be read.
+    pub fn check_application(path: &Path, application: ApplicationId) -> Result<(), StorageError> {
+        match superblock_path(path).exists() {
+            true => read_superblock(path)?.check_application(path, application),
+            false => Ok(()),
+        }
     }
 
     /// Opens the directory of a replica, alone.

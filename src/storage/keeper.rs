@@ -15,6 +15,7 @@
 //!   apart by their heads: after a restart an image is offered as what its own head says, and only that can be proved.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -208,8 +209,16 @@ impl Keeper {
                 match work {
                     ImageWork::Help(help) => help.run(),
                     ImageWork::Write(installed, image) => {
+                        let seq = image.claim().seq;
+                        let write = AssertUnwindSafe(|| write_image(&directory, seed, image));
+                        let image = catch_unwind(write).unwrap_or_else(|_| {
+                            // It printed what it had to say.
+                            Err(StorageError::ImagePanicked {
+                                path: numbered(&directory, seq.get()),
+                            })
+                        });
                         // A keeper that is gone needs no image.
-                        let _ = written.send(Task::Written(installed, write_image(&directory, seed, image)));
+                        let _ = written.send(Task::Written(installed, image));
                     }
                     ImageWork::Stop => break,
                 }

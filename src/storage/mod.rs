@@ -187,6 +187,12 @@ pub enum StorageError {
         /// Why.
         source: ImageError,
     },
+    /// The application panicked while its state was written.
+    #[error("{}: the application's state panicked while its image was written", path.display())]
+    ImagePanicked {
+        /// The file.
+        path: PathBuf,
+    },
     /// An image is of another state than the one a quorum signed.
     #[error("{}: the image of the checkpoint at {seq} is not of the state that a quorum signed; the state has to come from other replicas", path.display())]
     Contradicted {

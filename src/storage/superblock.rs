@@ -4,9 +4,11 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{BLOCK_BYTES, FORMAT_VERSION, StorageError};
 use crate::mutants::{Mutant, active};
-use crate::types::{ClusterId, Epoch, NodeId, SeqNo, View};
+use crate::types::{ApplicationId, ClusterId, Epoch, NodeId, SeqNo, View};
 
 const MAGIC: &[u8; 8] = b"ATLAS\0SB";
+/// Where in a block the application is: behind the eight numbers.
+const APPLICATION_AT: usize = 40 + 8 * 8;
 
 /// Who a data directory belongs to, and where its log starts. Two copies, each in a block of its own: one is always
 /// whole.
@@ -14,6 +16,8 @@ const MAGIC: &[u8; 8] = b"ATLAS\0SB";
 pub struct Superblock {
     /// The cluster.
     pub cluster: ClusterId,
+    /// The application whose operations and state are in it; none before its first start.
+    pub application: ApplicationId,
     /// The replica.
     pub node: NodeId,
     /// The membership under which it was written last.
@@ -40,6 +44,7 @@ impl Superblock {
     pub fn first(cluster: ClusterId, node: NodeId, epoch: Epoch, seed: u64) -> Self {
         Self {
             cluster,
+            application: ApplicationId::NONE,
             node,
             epoch,
             generation: 0,
@@ -126,6 +131,24 @@ impl Superblock {
         Ok(superblock)
     }
 
+    /// Whether a replica that serves `application` may use the directory at `path`: it does, or the directory was never used.
+    ///
+    /// # Errors
+    /// When it is another's.
+    pub fn check_application(&self, path: &Path, application: ApplicationId) -> Result<(), StorageError> {
+        let is_own =
+            self.starts == 0 || self.application == ApplicationId::NONE || self.application == application;
+        if is_own {
+            return Ok(());
+        }
+        Err(StorageError::Foreign {
+            path: path.to_owned(),
+            what: "application",
+            found: self.application.to_string(),
+            expected: application.to_string(),
+        })
+    }
+
     /// The copy's place in the file: they are written in turn.
     pub(crate) fn offset(&self) -> u64 {
         (self.generation % 2) * BLOCK_BYTES as u64
@@ -150,6 +173,7 @@ impl Superblock {
         for (place, number) in numbers.into_iter().enumerate() {
             block[40 + 8 * place..48 + 8 * place].copy_from_slice(&number.to_le_bytes());
         }
+        block[APPLICATION_AT..][..ApplicationId::BYTES].copy_from_slice(&self.application.to_bytes());
         let checksum = xxh3_64_with_seed(&block[8..], 0);
         block[..8].copy_from_slice(&checksum.to_le_bytes());
         block
@@ -174,6 +198,7 @@ impl Superblock {
         Some(Ok(Self {
             node: NodeId::new(half(18)?),
             cluster: ClusterId::from_bytes(block[24..40].try_into().ok()?),
+            application: ApplicationId::from_bytes(block[APPLICATION_AT..].first_chunk()?),
             epoch: Epoch::new(number(0)?),
             generation: number(1)?,
             starts: number(2)?,

@@ -12,7 +12,7 @@ use crate::decision_log::Chain;
 use crate::execution::apps::kv;
 use crate::messages::{CheckpointClaim, Phase, SignedCheckpoint, Vote};
 use crate::protocol::{LogCut, Record};
-use crate::types::{ClusterId, Digest, Epoch, Lsn, NodeId, SeqNo, View};
+use crate::types::{ApplicationId, ClusterId, Digest, Epoch, Lsn, NodeId, SeqNo, View};
 
 mod adopting;
 mod directories;
@@ -26,6 +26,7 @@ const SEGMENT_BYTES: u64 = 64 << 10;
 fn superblock() -> Superblock {
     Superblock {
         cluster: CLUSTER,
+        application: ApplicationId::new("kv", 1).unwrap(),
         node: NODE,
         epoch: Epoch::ZERO,
         generation: 3,

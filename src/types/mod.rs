@@ -4,12 +4,14 @@
 //! is made by a named constructor and moves by named operations. All of them are plain data: no clock,
 //! no allocation.
 
+mod application;
 mod digest;
 mod identity;
 mod order;
 mod quorum;
 mod time;
 
+pub use application::{ApplicationId, ApplicationNameError};
 pub use digest::Digest;
 pub use identity::{ClientId, ClusterId, NodeId};
 pub use order::{Epoch, FrameSeq, Lsn, SeqNo, View};

@@ -8,10 +8,20 @@ use atlas_smr_replica::config::{
     Agreement, ClientConfig, ClientEntry, ClientTuning, ClusterConfig, PartyKeys, ReplicaConfig, ReplicaEntry,
 };
 use atlas_smr_replica::storage::DataDirectory;
-use atlas_smr_replica::types::{ClientId, NodeId};
+use atlas_smr_replica::types::{ApplicationId, ClientId, NodeId};
 
-/// Four replicas that are not pinned and listen already, with formatted directories in `data`, and so many clients.
+/// [`configure_for`] the key-value store.
 pub fn configure(data: &Path, agreement: Agreement, clients: u32) -> (Vec<ReplicaConfig>, Vec<ClientConfig>) {
+    configure_for("kv", data, agreement, clients)
+}
+
+/// Four replicas of an application that are not pinned and listen already, with formatted directories in `data`, and so many clients.
+pub fn configure_for(
+    application: &str,
+    data: &Path,
+    agreement: Agreement,
+    clients: u32,
+) -> (Vec<ReplicaConfig>, Vec<ClientConfig>) {
     let keys: Vec<PartyKeys> = (0..4).map(|_| PartyKeys::generate()).collect();
     let client_keys: Vec<PartyKeys> = (0..clients).map(|_| PartyKeys::generate()).collect();
     let listeners: Vec<TcpListener> = keys
@@ -22,6 +32,7 @@ pub fn configure(data: &Path, agreement: Agreement, clients: u32) -> (Vec<Replic
         format: 1,
         name: "test".into(),
         genesis: "00".into(),
+        application: ApplicationId::new(application, 1).unwrap(),
         epoch: 0,
         agreement,
         replicas: (0..4)

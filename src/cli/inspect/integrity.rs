@@ -139,8 +139,8 @@ fn image(image: &SurveyedImage, log: &LogSurvey, named: SeqNo) -> Finding {
     finding(Grade::Sound, subject, found)
 }
 
-/// Every finding about a directory.
-fn findings(survey: &Survey) -> Result<Vec<Finding>, StorageError> {
+/// Every finding about a directory, and whether it has images.
+fn findings(survey: &Survey) -> Result<(Vec<Finding>, bool), StorageError> {
     let named = survey.superblock().image;
     let seen = survey.log();
     let images = snapshot::images(survey)?;
@@ -151,17 +151,18 @@ fn findings(survey: &Survey) -> Result<Vec<Finding>, StorageError> {
         let error = StorageError::damaged(&survey.path().join("images"), 0, "the image is missing");
         findings.push(damaged(format!("image {named}"), &error, IMAGE_REMEDY));
     }
-    Ok(findings)
+    Ok((findings, !images.is_empty()))
 }
 
 pub(super) fn run(directory: &Directory) -> Result<u8, CommandError> {
     let survey = Survey::of(&directory.dir)?;
-    let findings = findings(&survey)?;
+    let (findings, images) = findings(&survey)?;
     let is_damaged = findings.iter().any(|finding| finding.grade == Grade::Damaged);
     let verdict = if is_damaged { "DAMAGED" } else { "SOUND" };
     if directory.json {
         let all = serde_json::json!({
             "verdict": verdict,
+            "application": survey.superblock().application.to_string(),
             "in_use_by": survey.holder(),
             "findings": findings,
         });
@@ -179,8 +180,16 @@ pub(super) fn run(directory: &Directory) -> Result<u8, CommandError> {
                 println!("  {:<14} → {remedy}", "");
             }
         }
-        let (node, cluster) = (survey.superblock().node, survey.superblock().cluster);
-        println!("{verdict}: {node} of cluster {cluster}");
+        let of = survey.superblock();
+        println!(
+            "{verdict}: {} of cluster {}, which serves {}",
+            of.node, of.cluster, of.application
+        );
+        if !is_damaged && images {
+            println!(
+                "what the pieces of an image mean is for the application to say: they were not read, only verified"
+            );
+        }
     }
     Ok(if is_damaged { DAMAGED } else { SOUND })
 }

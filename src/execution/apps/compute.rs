@@ -107,6 +107,10 @@ impl<A: ScalableApp> Application for Compute<A> {
     fn name(&self) -> &'static str {
         self.inner.name()
     }
+
+    fn version(&self) -> u32 {
+        self.inner.version()
+    }
 }
 
 impl<A: ScalableApp> ScalableApp for Compute<A> {

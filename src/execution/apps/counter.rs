@@ -13,7 +13,11 @@ pub struct Counter;
 
 /// The number, in little-endian bytes: under the empty key of column 0.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Count([u8; 8]);
+pub struct Count {
+    number: [u8; 8],
+    /// Before the operation that runs.
+    before: [u8; 8],
+}
 
 const COLUMN: Column = Column(0);
 
@@ -38,24 +42,27 @@ pub fn value(result: &[u8]) -> Option<u64> {
 impl MonolithicState for Count {
     type Snapshot = u64;
 
-    fn snapshot(&mut self) -> u64 {
-        u64::from_le_bytes(self.0)
+    const UNDOES: bool = true;
+
+    fn begin_operation(&mut self) {
+        self.before = self.number;
     }
 
-    fn digest_step(snapshot: &mut u64, digester: &Digester, _: usize) -> Option<Digest> {
-        Some(digester.digest(Domain::State, &snapshot.to_le_bytes()))
+    fn undo_operation(&mut self) {
+        self.number = self.before;
+    }
+
+    fn snapshot(&mut self) -> u64 {
+        u64::from_le_bytes(self.number)
+    }
+
+    fn digest_step(snapshot: &mut u64, digester: &Digester, _: usize, digests: &mut Vec<Digest>) -> bool {
+        digests.push(digester.digest(Domain::State, &snapshot.to_le_bytes()));
+        true
     }
 
     fn piece_count(_: &u64) -> usize {
         1
-    }
-
-    fn piece_digests(snapshot: &u64, digester: &Digester) -> Vec<Digest> {
-        vec![digester.digest(Domain::State, &snapshot.to_le_bytes())]
-    }
-
-    fn digest_of(pieces: &[Digest], _: &Digester) -> Digest {
-        pieces.first().copied().unwrap_or(Digest::ZERO)
     }
 
     fn write_piece(snapshot: &mut u64, out: &mut Vec<u8>) {
@@ -71,20 +78,20 @@ impl MonolithicState for Count {
     }
 
     fn read_piece(&mut self, _: usize, bytes: &[u8]) -> Result<(), ImageError> {
-        self.0 = bytes.try_into().map_err(|_| ImageError::State)?;
+        self.number = bytes.try_into().map_err(|_| ImageError::State)?;
         Ok(())
     }
 }
 
 impl KeyedState for Count {
     fn get(&self, column: Column, key: &[u8]) -> Option<&[u8]> {
-        (column == COLUMN && key.is_empty()).then_some(&self.0)
+        (column == COLUMN && key.is_empty()).then_some(&self.number)
     }
 
     /// Other keys, and values of another length, are not kept.
     fn put(&mut self, column: Column, key: &[u8], value: &[u8]) {
         if let (COLUMN, [], Ok(count)) = (column, key, value.try_into()) {
-            self.0 = count;
+            self.number = count;
         }
     }
 
@@ -123,7 +130,7 @@ impl Application for Counter {
 
     fn unordered_execution(&self, state: &Count, operation: &[u8], result: &mut Vec<u8>) {
         match operation {
-            [] => result.extend_from_slice(&state.0),
+            [] => result.extend_from_slice(&state.number),
             _ => result.push(MALFORMED),
         }
     }

@@ -1,6 +1,6 @@
 //! Nothing: every operation gives an empty result. For measuring what everything else costs.
 
-use crate::crypto::{Digester, Domain};
+use crate::crypto::Digester;
 use crate::execution::{
     Application, Column, CrudState, ImageError, KeyedState, MonolithicState, ScalableApp,
 };
@@ -17,24 +17,18 @@ pub struct Nothing;
 impl MonolithicState for Nothing {
     type Snapshot = Self;
 
+    const UNDOES: bool = true;
+
     fn snapshot(&mut self) -> Self {
         Self
     }
 
-    fn digest_step(_: &mut Self, digester: &Digester, _: usize) -> Option<Digest> {
-        Some(digester.digest(Domain::State, &[]))
+    fn digest_step(_: &mut Self, _: &Digester, _: usize, _: &mut Vec<Digest>) -> bool {
+        true
     }
 
     fn piece_count(_: &Self) -> usize {
         0
-    }
-
-    fn piece_digests(_: &Self, _: &Digester) -> Vec<Digest> {
-        Vec::new()
-    }
-
-    fn digest_of(_: &[Digest], digester: &Digester) -> Digest {
-        digester.digest(Domain::State, &[])
     }
 
     fn write_piece(_: &mut Self, _: &mut Vec<u8>) {}

@@ -1,7 +1,7 @@
 //! The scheduler and the multi-version memory: see the module's header for the protocol.
 
 use std::hash::BuildHasher;
-use std::sync::PoisonError;
+use std::sync::{PoisonError, TryLockError};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -282,7 +282,7 @@ impl<S: KeyedState> Core<S> {
         if !self.is_alone() {
             return 0;
         }
-        let Ok(mut throttle) = self.commit.try_lock() else {
+        let Some(mut throttle) = self.try_commit_lock() else {
             return 0;
         };
         let mut done = 0;
@@ -321,7 +321,7 @@ impl<S: KeyedState> Core<S> {
             committed: false,
         };
         loop {
-            let Ok(mut throttle) = self.commit.try_lock() else {
+            let Some(mut throttle) = self.try_commit_lock() else {
                 // Who holds it looks at the head once more after letting go.
                 break;
             };
@@ -337,6 +337,18 @@ impl<S: KeyedState> Core<S> {
             found.task = self.claim();
         }
         found
+    }
+
+    /// The right to commit, unless somebody has it.
+    ///
+    /// # Panics
+    /// When whoever had it panicked: nobody knows what is in the state.
+    fn try_commit_lock(&self) -> Option<MutexGuard<'_, Throttle>> {
+        match self.commit.try_lock() {
+            Ok(throttle) => Some(throttle),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Poisoned(_)) => panic!("the state panicked while an operation was committed"),
+        }
     }
 
     fn state(&self, txn: u64) -> State {

@@ -1,5 +1,4 @@
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::core::Core;
@@ -8,6 +7,7 @@ use super::worker::{Helper, Scratch, Shared, SpeculativeHelper};
 use crate::crypto::Digester;
 use crate::decision_log::Chain;
 use crate::execution::bookkeeping::{Bookkeeping, CheckpointRule, Distance};
+use crate::execution::guard::guarded;
 use crate::execution::{
     ExecutionEvent, Executor, FRAME_RESULT_BYTES_MAX, ImageError, MonolithicState, PANIC_RESULT, ScalableApp,
     SequenceWindow, Standing, TOO_LONG_RESULT,
@@ -224,7 +224,7 @@ impl<A: ScalableApp> Speculative<A> {
             application.declare_keys(operation, &mut touch)
         };
         // A declaration that panics is none.
-        let declares = catch_unwind(AssertUnwindSafe(declare)).unwrap_or(false);
+        let declares = guarded(declare).unwrap_or(false);
         if !declares {
             *undeclared = after;
         }
@@ -298,11 +298,10 @@ impl<A: ScalableApp> Speculative<A> {
     fn read(&mut self, operation: &[u8]) {
         let start = self.reply.buffer().len();
         let (application, reply) = (&self.shared.application, &mut self.reply);
-        let run = self.shared.core.with_base(|state| {
-            catch_unwind(AssertUnwindSafe(|| {
-                application.unordered_execution(state, operation, reply.buffer());
-            }))
-        });
+        let run = self
+            .shared
+            .core
+            .with_base(|state| guarded(|| application.unordered_execution(state, operation, reply.buffer())));
         let replaced = match run {
             Err(_) => {
                 self.panics += 1;

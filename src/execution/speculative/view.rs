@@ -67,6 +67,8 @@ impl<'a, S: KeyedState> View<'a, S> {
     }
 
     fn write(&mut self, column: Column, key: &[u8], value: Option<&[u8]>) {
+        // Where the operation still runs: nobody could be told later.
+        assert!(S::has_column(column), "the state has such a column");
         let hash = self.hash(column, key);
         let outcome = &mut *self.outcome;
         let known = outcome.written(hash, column, key);

@@ -1,10 +1,10 @@
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::core::{Core, Task};
 use super::outcome::Outcome;
 use super::view::{Outdated, View};
-use crate::execution::{Application, PANIC_RESULT, ScalableApp};
+use crate::execution::guard::guarded;
+use crate::execution::{Application, MonolithicState, PANIC_RESULT, ScalableApp};
 
 /// What all workers of an executor share.
 pub(super) struct Shared<A: Application> {
@@ -35,9 +35,11 @@ impl<A: ScalableApp> Shared<A> {
         let application = &self.application;
         self.core.execute_alone(most, |state, operation, outcome| {
             let result = &mut outcome.result;
-            // What a panicking operation wrote stays, as everywhere.
-            let run = catch_unwind(AssertUnwindSafe(|| application.update(state, operation, result)));
-            if run.is_err() {
+            state.begin_operation();
+            if guarded(|| application.update(state, operation, result)).is_ok() {
+                state.keep_operation();
+            } else {
+                state.undo_operation();
                 outcome.panicked = true;
                 result.clear();
                 result.extend_from_slice(PANIC_RESULT);
@@ -66,20 +68,25 @@ impl<A: ScalableApp> Shared<A> {
             declared,
         } = scratch;
         result.clear();
-        let run = catch_unwind(AssertUnwindSafe(|| {
-            declared.clear();
-            if task.declares {
-                let mut touch = |column, key: &[u8]| declared.push(self.core.hash(column, key));
-                self.application.declare_keys(&task.operation, &mut touch);
-            }
-            let mut view = View::new(&self.core, task, outcome, declared);
+        declared.clear();
+        if task.declares {
+            let mut touch = |column, key: &[u8]| declared.push(self.core.hash(column, key));
+            // What was declared when the operation was fed is not declared now: it is noticed like every other lie.
+            let _ = guarded(|| self.application.declare_keys(&task.operation, &mut touch));
+        }
+        let mut view = View::new(&self.core, task, outcome, declared);
+        let run = guarded(|| {
             self.application
                 .speculatively_execute(&mut view, &task.operation, result);
-        }));
+        });
         if let Err(panic) = run
             && !panic.is::<Outdated>()
         {
             outcome.panicked = true;
+            if A::State::UNDOES {
+                // What it read still decides whether it would have panicked.
+                outcome.writes.clear();
+            }
             result.clear();
             result.extend_from_slice(PANIC_RESULT);
         }

@@ -8,7 +8,7 @@ use super::*;
 use crate::crypto::{LinkPublic, LinkSecret};
 use crate::net::handshake::{Initiator, Then};
 use crate::net::hello::{HELLO_BYTES, HandshakeRefusal, Hello, VERDICT_BYTES};
-use crate::types::{ClientId, ClusterId, Epoch};
+use crate::types::{ApplicationId, ClientId, ClusterId, Epoch};
 
 /// No test takes this long: it turns a hang into a failure.
 const GUARD: Duration = Duration::from_secs(20);
@@ -43,6 +43,7 @@ fn secret(peer: Peer) -> LinkSecret {
 fn identity(own: Peer) -> Identity {
     Identity {
         cluster: CLUSTER,
+        application: ApplicationId::NONE,
         epoch: Epoch::ZERO,
         own,
         secret: secret(own),
@@ -194,6 +195,7 @@ fn garbage_truncated_oversized_and_silent_connections_are_refused_by_type_and_ha
     });
     let counters = Arc::clone(shard.counters());
     let hello = Hello {
+        application: ApplicationId::NONE,
         cluster: CLUSTER,
         epoch: Epoch::ZERO,
         claimed: client(1),

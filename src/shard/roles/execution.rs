@@ -203,7 +203,7 @@ impl<E: Executor> ExecutionRole<E> {
                             seq: claim.seq,
                             windows: self.executor.client_windows(),
                         });
-                        self.metrics.publish_checkpoint(claim);
+                        self.metrics.publish_installed(claim);
                         self.installing = None;
                         return true;
                     }

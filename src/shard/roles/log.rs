@@ -47,6 +47,10 @@ pub(crate) struct LogRole {
     ask_again_at: Option<Time>,
     /// There was no space: write again then.
     write_again_at: Option<Time>,
+    /// The last segment that was asked for could not be made for lack of space.
+    lacks_segment: bool,
+    /// The last write that came to its end had no space.
+    lacks_space: bool,
     told: Lsn,
     failure: Option<StorageError>,
     metrics: Arc<Metrics>,
@@ -74,6 +78,8 @@ impl LogRole {
             asked: None,
             ask_again_at: None,
             write_again_at: None,
+            lacks_segment: false,
+            lacks_space: false,
             failure: None,
             metrics,
         }
@@ -86,10 +92,14 @@ impl LogRole {
             match kept {
                 Kept::Segment { index, file } => {
                     self.asked = None;
+                    self.lacks_segment = false;
                     self.files.insert(index, file);
                     self.writer.add_segment(index);
                 }
-                Kept::NoSegment => self.ask_again_at = Some(now.after(SPACE_PAUSE)),
+                Kept::NoSegment => {
+                    self.ask_again_at = Some(now.after(SPACE_PAUSE));
+                    self.lacks_segment = true;
+                }
                 Kept::Failed(error) => self.failure = Some(error),
                 Kept::Image(_) | Kept::Adopted(_) => {}
             }
@@ -135,10 +145,11 @@ impl LogRole {
         any
     }
 
-    /// Whether nothing is written until somebody makes room: an operator, or a checkpoint.
+    /// Whether nothing is written until somebody makes room: an operator, or a checkpoint. To try again is not to have room: that is told
+    /// when a segment was made, or a write came to its end.
     fn is_short_of_space(&self) -> bool {
         let is_at_bound = self.writer.waits_for_space() && self.writer.wanted_segment().is_none();
-        self.ask_again_at.is_some() || self.writer.is_short_of_space() || is_at_bound
+        self.lacks_segment || self.lacks_space || is_at_bound
     }
 
     fn token(&self, operation: u8) -> Token {
@@ -255,6 +266,7 @@ impl Role for LogRole {
         if let Err(error) = self.writer.on_complete(outcome) {
             self.failure = Some(error);
         }
+        self.lacks_space = self.writer.is_short_of_space();
     }
 
     fn has_input(&self) -> bool {

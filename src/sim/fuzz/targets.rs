@@ -10,8 +10,8 @@ use super::{CLUSTER, EPOCH};
 use crate::crypto::{Digester, Domain, LinkPublic, LinkSecret, Opener, Sealer};
 use crate::execution::{Executor, ImageChunk};
 use crate::messages::{
-    AdminReply, Checked, ClientReply, ENVELOPE_BYTES, Envelope, Frame, Kind, Message, Mode, PieceRange,
-    RefusalReason, ReplyBuilder, RequestFrame, SystemMessage, encode,
+    AdminReply, Checked, CheckpointTold, ClientReply, ENVELOPE_BYTES, Envelope, Frame, Kind, Message, Mode,
+    PieceRange, RefusalReason, ReplyBuilder, RequestFrame, SystemMessage, encode,
 };
 use crate::net::framing::RecordReader as LinkReader;
 use crate::net::handshake::{Directory, Identity, Initiator, Progress, Responder, Then};
@@ -25,7 +25,7 @@ use crate::sim::replica::fresh_replica;
 use crate::sim::stack::single;
 use crate::storage::image::{ImageFile, chunk_head, claim_of, each_sound, load};
 use crate::storage::{BLOCK_BYTES, RecordReader, Superblock, encode_record, encoded_record_bytes};
-use crate::types::{ClientId, FrameSeq, NodeId, SeqNo, Time, View};
+use crate::types::{ApplicationId, ClientId, FrameSeq, NodeId, SeqNo, Time, View};
 
 /// What takes one input after another and says in a few words what became of it.
 type Runner = Box<dyn FnMut(&[u8]) -> String>;
@@ -193,12 +193,17 @@ fn frame(input: &[u8]) -> String {
     format!("{:?} {:?}", frame.mode(), frame.mode() == Mode::Ordered)
 }
 
+fn application() -> ApplicationId {
+    ApplicationId::new("fuzz", 1).expect("it is a name")
+}
+
 fn hello(dialled: NodeId) -> Hello {
     Hello {
         cluster: CLUSTER,
         epoch: EPOCH,
         claimed: Peer::Client(ClientId::new(2)),
         dialled,
+        application: application(),
     }
 }
 
@@ -228,6 +233,7 @@ fn identity(own: Peer, secret: u8) -> Identity {
         cluster: CLUSTER,
         epoch: EPOCH,
         own,
+        application: application(),
         secret: LinkSecret::from_bytes(&[secret; 32]),
     }
 }
@@ -401,8 +407,14 @@ fn status() -> Bytes {
         transfer_bytes_per_second: 10,
         transfer_milliseconds_left: 11,
         stable: 12,
-        checkpoint: 13,
-        checkpoint_digest: [14; 32],
+        orders: true,
+        transfers: false,
+        abstains: false,
+        waits_for_space: false,
+        checkpoints: vec![CheckpointTold {
+            seq: 13,
+            digest: [14; 32],
+        }],
         operations: 15,
         replica_links: 16,
         client_links: 17,

@@ -2,8 +2,7 @@ use std::path::PathBuf;
 
 use super::Survey;
 use crate::crypto::Digester;
-use crate::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
-use crate::execution::{Application, ImageChunk, ImageError, ImageHead, ImageIndex, PieceReader};
+use crate::execution::{ImageChunk, ImageError, ImageHead, ImageIndex, PieceReader};
 use crate::messages::CheckpointClaim;
 use crate::storage::StorageError;
 use crate::storage::image::ImageFile;
@@ -123,7 +122,7 @@ impl Reading {
             let ImageChunk::Index(contents) = chunk else {
                 return Err(ImageError::Kind);
             };
-            self.index = Some(index_of_any(head, contents, digester)?);
+            self.index = Some(ImageIndex::read(head, contents, digester)?);
             self.found = vec![false; head.pieces()];
             return Ok(());
         };
@@ -133,19 +132,4 @@ impl Reading {
             Ok(())
         })
     }
-}
-
-/// The index of an image of whichever built-in service it is.
-fn index_of_any(head: ImageHead, contents: &[u8], digester: &Digester) -> Result<ImageIndex, ImageError> {
-    fn read<A: Application>(
-        head: ImageHead,
-        contents: &[u8],
-        digester: &Digester,
-    ) -> Result<ImageIndex, ImageError> {
-        ImageIndex::read::<A::State>(head, contents, digester)
-    }
-    read::<Kv>(head, contents, digester)
-        .or_else(|_| read::<Bank>(head, contents, digester))
-        .or_else(|_| read::<Counter>(head, contents, digester))
-        .or_else(|_| read::<Null>(head, contents, digester))
 }
