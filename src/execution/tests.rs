@@ -55,8 +55,8 @@ fn a_frame_is_executed_once_however_often_it_is_decided() {
     let expected = vec![5u64.to_le_bytes().to_vec(), 12u64.to_le_bytes().to_vec()];
     assert_eq!(
         results(&events),
-        vec![expected; 3],
-        "the cached reply answers again"
+        vec![expected],
+        "its client asks for its reply by itself, if it lacks that"
     );
     let operations: Vec<usize> = events
         .iter()

@@ -128,8 +128,12 @@ pub(crate) fn certificate(claim: CheckpointClaim) -> Vec<SignedCheckpoint> {
 
 /// Replica 0 of 4.
 pub(crate) fn replica(decision_log: ChainedLog) -> Replica<DefaultStack<Counter>> {
+    replica_of_four(0, decision_log)
+}
+
+fn replica_of_four(node: u16, decision_log: ChainedLog) -> Replica<DefaultStack<Counter>> {
     let digester = Digester::new(CLUSTER);
-    let (node, quorum, epoch) = (NodeId::new(0), Quorum::of(4).unwrap(), Epoch::ZERO);
+    let (node, quorum, epoch) = (NodeId::new(node), Quorum::of(4).unwrap(), Epoch::ZERO);
     let verifying: Vec<_> = (0..4).map(|node| signing(node).verifying_key()).collect();
     let ordering = PbftConfig {
         node,
@@ -209,6 +213,15 @@ impl Bench {
     fn new() -> Self {
         let log = ChainedLog::new(Digester::new(CLUSTER)).keep_for_peers(0);
         Self::with(StateRule::ALWAYS, log)
+    }
+
+    /// Replica 1 in the place of replica 0, which leads.
+    fn backup() -> Self {
+        let log = ChainedLog::new(Digester::new(CLUSTER)).keep_for_peers(0);
+        Self {
+            replica: replica_of_four(1, log),
+            ..Self::new()
+        }
     }
 
     /// One that has checkpoints with the state by this rule, and keeps decisions in this log.

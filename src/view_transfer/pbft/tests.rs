@@ -7,6 +7,7 @@ use crate::messages::archived::{ArchivedSystemMessage, ArchivedViewTransferMessa
 use crate::messages::{Checked, CheckpointClaim, PlacedDigest, SignedCheckpoint, SystemMessage};
 use crate::protocol::When;
 use crate::types::{Digest, Lsn};
+use crate::view_transfer::Proven;
 
 const CLUSTER: ClusterId = ClusterId::from_bytes([3; 16]);
 const WINDOW: u64 = 8;
@@ -561,9 +562,10 @@ fn a_leader_far_below_the_throughput_seen_before_is_replaced_if_requests_wait() 
     for round in 6..9 {
         assert_eq!(period(1000 * round, 10, false).len(), 1, "nothing waits");
     }
-    assert_eq!(period(9_000, 10, true).len(), 1);
-    assert_eq!(period(10_000, 10, true).len(), 1);
-    assert_eq!(period(11_000, 10, true), [next(11_000), COMPLAINT.into()]);
+    assert_eq!(period(9_000, 10, true), [next(9000), "urge".into()]);
+    assert_eq!(period(10_000, 10, true).len(), 2);
+    let last = period(11_000, 10, true);
+    assert_eq!(last, [next(11_000), "urge".into(), COMPLAINT.into()]);
 }
 
 #[test]
@@ -572,10 +574,18 @@ fn a_leader_that_leaves_one_request_waiting_for_ever_is_replaced() {
     for round in 3..8 {
         backup.protocol.on_executed(ms(1000 * round), 1000);
         backup.pending(1000 * round, Some(3000));
-        assert_eq!(backup.timeout(1000 * round, Timer::LeaderReview).len(), 1);
+        let told = backup.timeout(1000 * round, Timer::LeaderReview);
+        assert_eq!(
+            told.len(),
+            if round == 3 { 1 } else { 2 },
+            "it is passed on again"
+        );
     }
     backup.protocol.on_executed(ms(8000), 1000);
-    assert_eq!(backup.timeout(8000, Timer::LeaderReview)[1], COMPLAINT);
+    assert_eq!(
+        backup.timeout(8000, Timer::LeaderReview)[1..],
+        ["urge", COMPLAINT]
+    );
     backup.protocol.on_executed(ms(8001), 1000);
     assert_eq!(
         backup.status_due(8100),
@@ -591,6 +601,53 @@ fn a_leader_that_leaves_one_request_waiting_for_ever_is_replaced() {
         "status",
         "it is withdrawn when it holds no more"
     );
+}
+
+#[test]
+fn a_request_that_proves_itself_to_some_only_is_shared_and_held_against_nobody() {
+    let mut backup = Bench::new(3);
+    let mut waiting = Waiting {
+        oldest: Some(ms(10)),
+        proven: None,
+    };
+    let pending = |backup: &mut Bench, waiting| {
+        backup
+            .protocol
+            .on_pending_changed(ms(10), waiting, &mut backup.out);
+        backup.told()
+    };
+    assert_eq!(pending(&mut backup, waiting), ["Progress at 60ms"]);
+    assert_eq!(backup.timeout(60, Timer::Progress), ["share"]);
+    for round in 3..20 {
+        backup.protocol.on_executed(ms(1000 * round), 1000);
+        let told = backup.timeout(1000 * round, Timer::LeaderReview);
+        assert_eq!(told[1..], ["urge"]);
+    }
+    // It is signed when half of the time is over: the leader has the other half.
+    let mut backup = Bench::new(3);
+    pending(&mut backup, waiting);
+    backup.timeout(60, Timer::Progress);
+    waiting.proven = Some(Proven {
+        since: ms(10),
+        at: ms(70),
+    });
+    assert_eq!(pending(&mut backup, waiting), ["Progress at 120ms"]);
+    assert_eq!(backup.timeout(120, Timer::Progress), [COMPLAINT]);
+}
+
+#[test]
+fn a_leader_is_not_blamed_while_there_is_something_to_execute() {
+    let mut backup = Bench::new(1);
+    backup.pending(10, Some(10));
+    for now in (20..2000).step_by(10) {
+        backup.protocol.on_executing(ms(now));
+    }
+    assert_eq!(backup.timeout(1995, Timer::Progress), ["Progress at 2.04s"]);
+    assert_eq!(
+        backup.timeout(2040, Timer::Progress),
+        ["share", "Progress at 2.09s"]
+    );
+    assert_eq!(backup.timeout(2090, Timer::Progress), [COMPLAINT]);
 }
 
 #[test]
