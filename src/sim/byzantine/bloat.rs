@@ -58,7 +58,7 @@ impl Actor for Bloat {
         self.keep(&truth);
         // So many that there is something to repeat.
         let n = stage.n as u64;
-        if self.passed < 12 * n {
+        if self.passed < 8 * n {
             self.passed += 1;
             return stage.pass(to, message.clone());
         }

@@ -26,7 +26,7 @@ impl Pad {
     pub(super) fn new(dice: &mut Dice, knobs: &Knobs) -> Self {
         let first = knobs.honest_clients as u32;
         Self {
-            pads: knobs.rogue_clients == 0 || dice.chance(50),
+            pads: knobs.rogue_clients == 0 || dice.chance(40),
             frame_bytes_max: knobs.limits.frame_bytes_max,
             batch_bytes_max: knobs.limits.batch_bytes_max,
             accomplices: first..first + knobs.rogue_clients as u32,

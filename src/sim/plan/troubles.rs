@@ -92,7 +92,7 @@ impl Plan {
     /// In some runs one of the liars lies about nothing that agreement covers, but about what is counted and kept; early leaders mostly. Bytes
     /// then bring checkpoints about, not decisions alone.
     pub(super) fn plan_waste(&mut self, dice: &mut Dice) {
-        if self.liars.is_empty() || !dice.chance(20) {
+        if self.liars.is_empty() || !dice.chance(30) {
             return;
         }
         let lie = dice.pick(&Lie::OF_BYTES);
@@ -104,12 +104,21 @@ impl Plan {
                 false => lies.push(lie),
             }
         }
-        if dice.chance(60) {
+        if lie == Lie::Pad || dice.chance(50) {
             self.knobs.checkpoint_bytes = dice.pick(&[1500, 4000, 12_000]);
         }
-        if lie == Lie::Pad && self.rogues.is_empty() && dice.chance(50) {
-            self.rogues = vec![dice.pick(&[Roguery::OneReplica, Roguery::Replay, Roguery::Flood])];
-            self.knobs.rogue_clients = self.rogues.len();
+        match lie {
+            Lie::Pad if self.rogues.is_empty() && dice.chance(80) => {
+                self.rogues = vec![dice.pick(&[Roguery::Replay, Roguery::Replay, Roguery::Flood])];
+                self.knobs.rogue_clients = self.rogues.len();
+            }
+            Lie::Bloat => {
+                // There is much to fill, and little that may be filled.
+                self.knobs.limits.batch_frames_max = 64;
+                self.knobs.undecided_bytes_max = 4 * self.knobs.limits.batch_bytes_max;
+                self.knobs.window = self.knobs.window.max(48);
+            }
+            _ => {}
         }
     }
 
