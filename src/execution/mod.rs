@@ -24,8 +24,8 @@ pub mod speculative;
 mod window;
 
 pub use application::{
-    Application, CheckpointHelp, MonolithicState, PANIC_RESULT, PREPARED_OPERATIONS, ScalableApp,
-    TOO_LONG_RESULT,
+    Application, CheckpointHelp, MonolithicState, PANIC_RESULT, PREPARED_OPERATIONS, RESULT_MARKER_BYTES_MAX,
+    ScalableApp, TOO_LONG_RESULT,
 };
 pub use bookkeeping::{CheckpointRule, StateRule};
 pub use client_table::ClientTable;
@@ -33,6 +33,7 @@ pub use columns::Columns;
 pub use crud::{Column, CrudState, Direct, KeyedState};
 pub use divisible::{DivisibleState, PartDescription, StateDescriptor, StatePart};
 pub use image::{CheckpointImage, ImageChunk, ImageError, ImageHead, ImageIndex, PieceReader, PieceWriter};
+pub(crate) use image::{index_slices, whole_index};
 pub use keyed_part::KeyedPart;
 pub use partitioned::{PARTS, Partitioned, PartitionedStore};
 pub use parts::{Parts, PartsSnapshot};

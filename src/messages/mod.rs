@@ -8,6 +8,7 @@
 //! | [`Votes`] | replica → replicas | prepares and commits, coalesced per flush |
 //! | [`SignedCheckpoint`] | replica → replicas | "my state after this decision has this digest" |
 //! | [`ViewChange`], [`NewView`] | replica → replicas | a view is left; a view begins |
+//! | [`ViewTransferMessage::FetchViewChanges`] | replica → replica | view changes that a new view names, by their digests |
 //! | [`Status`] | replica → replicas | what the sender has; what it lacks is sent again |
 //! | [`ViewTransferMessage::FetchBatches`], [`BatchResponse`](ViewTransferMessage::BatchResponse) | replica ↔ replica | a batch by its digest |
 //! | [`ViewTransferMessage::Decisions`] | replica → replica | what was decided, believed from f+1 |
@@ -28,6 +29,7 @@ mod batch;
 mod checked;
 mod client;
 mod envelope;
+pub mod lengths;
 mod ordering;
 mod request;
 mod system;
@@ -40,6 +42,7 @@ pub use client::{
     AdminReply, AdminRequest, ClientReply, LinkMessage, RefusalReason, ReplyBody, ReplyBuilder,
 };
 pub use envelope::{ENVELOPE_BYTES, Envelope, EnvelopeError, Kind, PROTOCOL_VERSION};
+pub use lengths::Lengths;
 pub use ordering::{
     CheckpointClaim, LightCheckpoint, OrderingMessage, Phase, PrePrepare, SignedCheckpoint, TakenCheckpoint,
     Vote, Votes,
@@ -55,8 +58,8 @@ pub use transfer::{
     StateTransferMessage,
 };
 pub use view::{
-    BatchRef, NewView, PlaceStatus, PlacedDigest, STATUS_DISPUTES, STATUS_PLACES, Status, ViewChange,
-    ViewTransferMessage,
+    BatchRef, NamedViewChange, NewView, PlaceStatus, PlacedDigest, STATUS_DISPUTES, STATUS_PLACES, Status,
+    ViewChange, ViewTransferMessage,
 };
 
 /// The generated archived forms, for code that names them.
@@ -70,7 +73,8 @@ pub mod archived {
     pub use super::system::{ArchivedForwardedRequests, ArchivedSystemMessage};
     pub use super::transfer::{ArchivedLogTransferMessage, ArchivedStateTransferMessage};
     pub use super::view::{
-        ArchivedBatchRef, ArchivedNewView, ArchivedStatus, ArchivedViewChange, ArchivedViewTransferMessage,
+        ArchivedBatchRef, ArchivedNamedViewChange, ArchivedNewView, ArchivedStatus, ArchivedViewChange,
+        ArchivedViewTransferMessage,
     };
 }
 

@@ -164,6 +164,7 @@ pub(crate) fn replica(decision_log: ChainedLog) -> Replica<DefaultStack<Counter>
         quorum,
         batch_bytes_max: 1 << 16,
         batch_frames_max: 16,
+        votes_max: 8,
         held_effects_max: 1 << 12,
     };
     let limits = PoolLimits {

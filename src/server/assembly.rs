@@ -17,6 +17,7 @@ use crate::config::{
     StateTransferConfig, Topology, WORK_CHANNEL_SIZE,
 };
 use crate::crypto::{Digester, MacKey};
+use crate::messages::lengths::VOTES_MAX;
 use crate::metrics::Metrics;
 use crate::net::handshake::Identity;
 use crate::net::hello::Peer;
@@ -46,9 +47,6 @@ use crate::storage::keeper::{Keeper, Kept};
 use crate::storage::shelf::{Shelf, Shelved};
 use crate::storage::{AbstentionMark, LogWriter};
 use crate::types::Lsn;
-
-/// Room in a record around the largest message: envelopes, archives, lengths.
-const RECORD_SLACK_BYTES: usize = 64 * 1024;
 
 /// Records that may wait for the log role, and its answers.
 const LOG_CHANNEL: usize = 1024;
@@ -249,14 +247,14 @@ fn client_directory(config: &ReplicaConfig) -> Result<ClientDirectory, ReplicaEr
 }
 
 fn wire_limits(config: &ReplicaConfig) -> (WireLimits, WireLimits) {
-    let checker = config.node.cluster.checker_limits();
+    let lengths = config.node.cluster.lengths();
     let replica = WireLimits {
-        record_bytes_max: 2 * checker.batch_bytes_max + RECORD_SLACK_BYTES,
+        record_bytes_max: lengths.replica_record(),
         queue_bytes_max: config.limits.replica_queue_bytes_max,
         backlog_bytes_max: 16 << 20,
     };
     let client = WireLimits {
-        record_bytes_max: checker.frame_bytes_max + RECORD_SLACK_BYTES,
+        record_bytes_max: lengths.request_record(),
         queue_bytes_max: config.limits.client_queue_bytes_max,
         backlog_bytes_max: 1 << 20,
     };
@@ -384,7 +382,8 @@ pub(super) fn assemble<S: Stack>(
         quorum: cluster.quorum(),
         batch_bytes_max: cluster.agreement.batch_bytes_max,
         batch_frames_max: cluster.agreement.batch_frames_max,
-        held_effects_max: 8 * cluster.agreement.window as usize + 64,
+        votes_max: VOTES_MAX,
+        held_effects_max: cluster.lengths().held_effects(),
     };
     let pool_limits = PoolLimits {
         frames_per_client: cluster.frames_per_client(),

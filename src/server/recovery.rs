@@ -9,8 +9,8 @@ use crate::config::ReplicaConfig;
 use crate::crypto::Digester;
 use crate::replica::{ExecutorOf, Replica, Stack};
 use crate::storage::logged::LogReader;
-use crate::storage::restart::{Continued, RestartSettings, restart, segment_bytes_min, writer_settings};
-use crate::storage::{DataDirectory, DiskBudget, LogWriter, RecordReader};
+use crate::storage::restart::{Continued, RestartSettings, restart, writer_settings};
+use crate::storage::{DataDirectory, LogWriter, RecordReader};
 use crate::types::SeqNo;
 
 /// What a replica starts from.
@@ -34,7 +34,7 @@ pub(super) fn recover<S: Stack>(
 ) -> Result<Recovered, ReplicaError> {
     let cluster = &config.node.cluster;
     let mut directory = DataDirectory::open(&config.db_path, cluster.cluster_id(), config.node.id)?;
-    let budget = budget(config);
+    let budget = config.disk_budget();
     budget.check(&directory)?;
     let limits = cluster.checker_limits();
     let reader = RecordReader::new(digester.clone(), limits);
@@ -61,7 +61,7 @@ pub(super) fn recover<S: Stack>(
         &superblock,
         budget.segment_bytes,
         budget.segments_max(),
-        limits.batch_bytes_max,
+        &cluster.lengths(),
     );
     let Continued {
         writer,
@@ -79,18 +79,4 @@ pub(super) fn recover<S: Stack>(
         spare,
         reader: LogReader::new(reader, superblock.tag(), superblock.seed),
     })
-}
-
-fn budget(config: &ReplicaConfig) -> DiskBudget {
-    let agreement = &config.node.cluster.agreement;
-    let segment_bytes_min = segment_bytes_min(agreement.batch_bytes_max);
-    DiskBudget {
-        segment_bytes: config.pl_config.segment_bytes.max(segment_bytes_min),
-        log_bytes_max: config.pl_config.log_bytes_max,
-        checkpoint_decisions: agreement.checkpoint_decisions,
-        checkpoint_bytes: agreement
-            .checkpoint_bytes
-            .saturating_add(agreement.batch_bytes_max as u64),
-        state_log_bytes: agreement.state_log_bytes_max,
-    }
 }

@@ -31,8 +31,6 @@ use crate::view_transfer::pbft::{PbftViewChange, ViewChangeConfig};
 
 /// Bytes of checkpoint work done in one turn: little, so that decisions come in between.
 const BACKGROUND_BYTES: usize = 64 << 10;
-/// Room for a view change of each replica in a record, beside the batches.
-const RECORD_BYTES_PER_REPLICA: usize = 24 << 10;
 
 /// What a replica did in one turn, in order.
 pub(super) enum Said {
@@ -155,6 +153,7 @@ fn make_replica<A: Application>(node: NodeId, knobs: &Knobs, digester: &Digester
         quorum,
         batch_bytes_max: knobs.limits.batch_bytes_max,
         batch_frames_max: knobs.limits.batch_frames_max,
+        votes_max: knobs.votes_max,
         held_effects_max: knobs.held_effects_max(),
     };
     let view_change = ViewChangeConfig {
@@ -211,8 +210,7 @@ impl<A: Application> SimReplica<A> {
         };
         let restored = restart(platter, &settings, &mut replica, &mut executor, &mut read_back)?;
         executor.keep_images(true);
-        let record_bytes_max =
-            2 * knobs.limits.batch_bytes_max + RECORD_BYTES_PER_REPLICA * knobs.replicas + (64 << 10);
+        let record_bytes_max = knobs.lengths().log_record();
         let settings = DiskSettings {
             sync_us: knobs.sync_us,
             segment_bytes: knobs.segment_bytes.max(record_bytes_max as u64 + 4096) / 4096 * 4096 + 4096,

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::byzantine::Liar;
-use super::checker::{Agreement, Donors, Efforts, Lasting, Ledger, Rule, Violation};
+use super::checker::{Agreement, Donors, Efforts, Lasting, Ledger, Rule, Sizes, Violation};
 use super::clients::{Rogue, session};
 use super::disk::Platter;
 use super::keys::CLUSTER;
@@ -78,6 +78,7 @@ pub(super) struct World<A: Application> {
     pub story: Option<Vec<String>>,
     pub agreement: Agreement,
     lasting: Lasting,
+    sizes: Sizes,
     pub network: Network,
     dice: Dice,
     sessions: Vec<Session>,
@@ -152,7 +153,8 @@ impl<A: Application> World<A> {
         let mut world = Self {
             now: Time::START,
             agreement: Agreement::new(hosts.len(), knobs.honest_clients, knobs.checkpoint_decisions),
-            lasting: Lasting::new(knobs.replicas),
+            lasting: Lasting::new(knobs.replicas, knobs.window),
+            sizes: Sizes::new(&knobs),
             network: Network::new(plan.weather.clone(), plan.calm_from, dice.split()),
             hosts,
             calls: Vec::new(),

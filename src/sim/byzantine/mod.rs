@@ -12,6 +12,7 @@ mod false_words;
 mod flood;
 mod forged_checkpoints;
 mod forged_view_changes;
+mod full_view_changes;
 mod future_bombs;
 mod invented_state;
 mod just_in_time;
@@ -88,11 +89,13 @@ pub enum Lie {
     Leech,
     /// Signatures to verify without end, most of them false.
     Flood,
+    /// View changes as long as they may be, another one for each replica.
+    FullViewChanges,
 }
 
 impl Lie {
     /// Every kind.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Equivocate,
         Self::Silent,
         Self::Selective,
@@ -117,16 +120,28 @@ impl Lie {
         Self::InventedState,
         Self::Leech,
         Self::Flood,
+        Self::FullViewChanges,
     ];
 
     /// Those that liars are given at random. Floods come beside them, as they come beside what a correct replica says.
-    pub(super) const PICKED: [Self; 23] = {
-        let (picked, _) = Self::ALL.split_first_chunk().expect("there are as many");
-        *picked
+    pub(super) const PICKED: [Self; Self::ALL.len() - 1] = {
+        let mut picked = [Self::Silent; Self::ALL.len() - 1];
+        let (mut at, mut next) = (0, 0);
+        while at < Self::ALL.len() {
+            if !matches!(Self::ALL[at], Self::Flood) {
+                picked[next] = Self::ALL[at];
+                next += 1;
+            }
+            at += 1;
+        }
+        picked
     };
 
     /// Those about what was prepared when a view begins.
     pub(super) const OF_VIEWS: [Self; 2] = [Self::ForgedViewChanges, Self::OmittingNewView];
+
+    /// The first of these in its longest form.
+    pub(super) const OF_VIEWS_AT_LENGTH: [Self; 2] = [Self::FullViewChanges, Self::OmittingNewView];
 
     /// The name of its counter.
     #[must_use]
@@ -156,6 +171,7 @@ impl Lie {
             Self::InventedState => "replica: invented states",
             Self::Leech => "replica: asks without end",
             Self::Flood => "replica: floods of signatures",
+            Self::FullViewChanges => "replica: view changes of full length, not the same for all",
         }
     }
 
@@ -191,6 +207,7 @@ impl Lie {
             Self::InventedState => Box::new(invented_state::InventedState::new(knobs.clients())),
             Self::Leech => Box::new(leech::Leech::default()),
             Self::Flood => Box::new(flood::Flood::new(knobs)),
+            Self::FullViewChanges => Box::new(full_view_changes::FullViewChanges::new(knobs.window)),
         }
     }
 }

@@ -3,11 +3,12 @@
 //! | checker | looks at | finds |
 //! |---|---|---|
 //! | [`ledger`](self) | what each correct replica hears, logs, says | votes before they are durable, two votes for one place, commits, views and stable checkpoints without a quorum of distinct signers, votes outside the window, or about what a damaged disk forgot |
-//! | lasting | what correct replicas vote for, view after view | another batch where one may be committed |
+//! | lasting | what correct replicas vote for, view after view, and carry from one to the next | another batch where one may be committed; less than was pre-prepared |
 //! | donors | what correct replicas offer and give to those that fetch a state | a state that was offered and is gone, or is another one |
 //! | agreement | what correct replicas execute | two batches at one place, gaps, frames no client sent, frames executed twice, replies and checkpoints that differ |
 //! | [`linearizability`] | the history that clients see | results that no order of the operations explains |
 //! | effort | what each correct replica verifies because of each other one | more signatures than that one may have verified |
+//! | lengths | messages and records of correct replicas | what no link or log takes, or is not split |
 //! | memory | queues, pools and answers | more than the limits allow, and what is never freed |
 
 mod agreement;
@@ -16,6 +17,7 @@ mod donors;
 mod effort;
 mod lasting;
 mod ledger;
+mod lengths;
 pub mod linearizability;
 mod views;
 
@@ -24,6 +26,7 @@ pub(super) use donors::Donors;
 pub(super) use effort::Efforts;
 pub(super) use lasting::Lasting;
 pub(super) use ledger::Ledger;
+pub(super) use lengths::Sizes;
 
 use crate::types::Time;
 
@@ -82,6 +85,8 @@ pub enum Rule {
     Recovery,
     /// No assertion of the protocol fails.
     NoPanic,
+    /// What a correct replica sends fits a link, and what it logs a record.
+    Lengths,
 }
 
 impl std::fmt::Display for Violation {

@@ -74,8 +74,11 @@ impl<A: Application> World<A> {
             return;
         }
         done.records.iter().for_each(|record| host.ledger.on_disk(record));
+        let mut records = done.records.iter().filter(|_| host.is_correct);
+        let fits = records.try_for_each(|record| self.sizes.logs(index, record));
         host.durable.log = done.log.max(host.durable.log);
         host.durable.image = done.image.max(host.durable.image);
+        self.judge(fits);
         self.plan_disk(index);
         self.schedule_turn(index);
     }

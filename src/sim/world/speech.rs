@@ -116,6 +116,8 @@ impl<A: Application> World<A> {
         {
             let fair = self.hosts[index].ledger.says(self.now, &checked);
             self.judge(fair);
+            let fits = self.sizes.says(index, &message, &checked);
+            self.judge(fits);
             if let Recipients::One(to) = to {
                 let within = self.hosts[index].ledger.gives(self.now, to, &checked);
                 self.judge(within);
@@ -173,6 +175,10 @@ impl<A: Application> World<A> {
 
     /// Sends to every host that runs the replica: a twin's messages reach both copies.
     pub(super) fn send_to_node(&mut self, from: usize, to: NodeId, message: &Bytes, later: Duration) {
+        if !self.sizes.is_taken(message) {
+            // A link ends with such a message. Another one is made.
+            return;
+        }
         let sender = Peer::Replica(self.hosts[from].node);
         for host in 0..self.hosts.len() {
             if self.hosts[host].node != to || host == from {
