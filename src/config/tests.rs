@@ -112,7 +112,7 @@ fn what_a_replica_chooses_must_fit_what_its_cluster_agreed_on() {
     );
     let error = replica_error(agreed, "[limits]\nreplica_queue_bytes_max = 8388608\n");
     assert!(
-        error.contains("replica_queue_bytes_max = 8388608: must be at least 16"),
+        error.contains("replica_queue_bytes_max = 8388608: must be at least 17"),
         "{error}"
     );
     let error = replica_error(agreed, "[log]\nlog_bytes_max = 1073741824\n");

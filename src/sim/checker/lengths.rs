@@ -6,7 +6,7 @@ use crate::messages::archived::{
     ArchivedViewTransferMessage,
 };
 use crate::messages::{Checked, SystemMessage};
-use crate::protocol::Record;
+use crate::protocol::{Recipients, Record};
 use crate::sim::Knobs;
 
 /// The envelope, and the fixed part of whatever there is.
@@ -49,11 +49,12 @@ impl Sizes {
     pub(in crate::sim) fn says(
         &self,
         host: usize,
+        to: Recipients,
         message: &Bytes,
         checked: &Checked<SystemMessage>,
     ) -> Result<(), Broken> {
         let bytes = message.len();
-        let (what, most) = self.most(checked);
+        let (what, most) = self.most(to, checked);
         match bytes <= most && self.is_taken(message) {
             true => Ok(()),
             false => Err((
@@ -67,7 +68,7 @@ impl Sizes {
     }
 
     /// What a message is, and how long one of its kind is at most.
-    fn most(&self, message: &ArchivedSystemMessage) -> (&'static str, usize) {
+    fn most(&self, to: Recipients, message: &ArchivedSystemMessage) -> (&'static str, usize) {
         let signatures = self.replicas * 108;
         let batch = self.batch_bytes + 4 * self.batch_frames;
         let (what, most) = match message {
@@ -76,7 +77,14 @@ impl Sizes {
             }
             ArchivedSystemMessage::ProtocolMessage(message) => match message {
                 ArchivedOrderingMessage::PrePrepare(_) => ("a proposal", batch),
-                ArchivedOrderingMessage::Votes(_) => ("votes", self.votes * 50),
+                ArchivedOrderingMessage::Votes(_) => {
+                    // What a peer lacks: one of each phase for each place that its status describes.
+                    let votes = match to {
+                        Recipients::Others => self.votes,
+                        Recipients::One(_) => 2 * 64,
+                    };
+                    ("votes", votes * 50)
+                }
                 ArchivedOrderingMessage::Checkpoint(_) => ("a checkpoint", 0),
             },
             ArchivedSystemMessage::ViewTransferMessage(message) => match message {

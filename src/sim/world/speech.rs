@@ -116,7 +116,7 @@ impl<A: Application> World<A> {
         {
             let fair = self.hosts[index].ledger.says(self.now, &checked);
             self.judge(fair);
-            let fits = self.sizes.says(index, &message, &checked);
+            let fits = self.sizes.says(index, to, &message, &checked);
             self.judge(fits);
             if let Recipients::One(to) = to {
                 let within = self.hosts[index].ledger.gives(self.now, to, &checked);

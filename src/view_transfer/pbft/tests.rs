@@ -612,7 +612,7 @@ fn a_new_view_whose_view_changes_do_not_begin_it_is_refused_once_they_are_here()
     // The last of them comes later: who sent the new view is to blame.
     let mut backup = heard(3, &open[..2]);
     backup.new_view(0, 2, &naming(1, &open));
-    assert_eq!(backup.passed_on(0, 1, &open[2]), refused);
+    assert_eq!(backup.passed_on(0, 1, &open[2])[..1], refused);
     let mut mixed = view_changes(1, &[0, 1]);
     mixed.push(view_change(2, 2, &[]));
     let mut backup = heard(3, &mixed);
