@@ -245,6 +245,16 @@ planted! {
     ReadsUnasked at Clients,
     /// An operation that panicked keeps what it had done, where one is executed after the other.
     PanicKept at Byzantine,
+    /// View changes that a new view names are not given to those that lack them.
+    ViewChangesUnpassed at Byzantine,
+    /// A view change counts as the one that a new view names whatever its digest.
+    NamedViewChangeUnchecked at Byzantine,
+    /// The log holds new views without the view changes that they name.
+    ViewChangesUnlogged at Crash,
+    /// What a new view of its own chose is forgotten when the log is cut after that view.
+    AnnouncedForgotten at Crash,
+    /// The votes of a turn leave in one message, however many there are.
+    VotesUnsplit at Net,
 }
 
 #[cfg(feature = "mutants")]

@@ -83,6 +83,14 @@ impl ConfigCommand {
                 cluster.clients.len(),
                 cluster.agreement.client_auth
             );
+            let lengths = cluster.lengths();
+            println!(
+                "  messages between replicas have at most {} KiB, a view change {} KiB, an answer to a client {} KiB; segments of the log at least {} MiB",
+                lengths.replica_message().div_ceil(1 << 10),
+                lengths.view_change().div_ceil(1 << 10),
+                lengths.reply().div_ceil(1 << 10),
+                lengths.segment_bytes_min() >> 20
+            );
             if quorum.f() == 0 {
                 println!("  ! fewer than four replicas tolerate no fault: for development only");
             }

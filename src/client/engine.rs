@@ -14,6 +14,7 @@ use super::prover::Authentication;
 use super::session::Session;
 use crate::config::ClientConfig;
 use crate::crypto::MacKey;
+use crate::messages::lengths::operations_room;
 use crate::messages::{Envelope, Kind, LinkMessage, encode};
 use crate::metrics::Metrics;
 use crate::net::handshake::Identity;
@@ -186,7 +187,7 @@ impl Engine {
         }
         let capacity = u16::try_from(configs.len() * replicas + 16).unwrap_or(u16::MAX);
         let limits = WireLimits {
-            record_bytes_max: reply_record_bytes_max(cluster.agreement.frame_bytes_max),
+            record_bytes_max: cluster.lengths().reply_record(),
             queue_bytes_max: 256 << 20,
             queues_bytes_max: usize::MAX,
             backlog_bytes_max: 16 << 20,
@@ -246,11 +247,6 @@ impl Engine {
     }
 }
 
-/// The longest records that clients take from replicas.
-pub(crate) const fn reply_record_bytes_max(frame_bytes_max: usize) -> usize {
-    4 * frame_bytes_max + (1 << 16)
-}
-
 fn session_config(config: &ClientConfig) -> Result<SessionConfig, EngineError> {
     let cluster = &config.cluster;
     let id = cluster.cluster_id();
@@ -268,6 +264,14 @@ fn session_config(config: &ClientConfig) -> Result<SessionConfig, EngineError> {
     let clock = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();
+    let room = operations_room(cluster.agreement.frame_bytes_max, cluster.replicas.len());
+    // Their table takes half of the room at most.
+    let operations_max = config
+        .tuning
+        .frame_operations_max
+        .min(cluster.agreement.frame_operations_max)
+        .min(room / 8)
+        .max(1);
     Ok(SessionConfig {
         cluster: id,
         epoch: cluster.epoch(),
@@ -275,17 +279,8 @@ fn session_config(config: &ClientConfig) -> Result<SessionConfig, EngineError> {
         quorum: cluster.quorum(),
         answers: AnswerRule::new(cluster.quorum(), cluster.agreement.unordered, config.tuning.reads),
         authentication,
-        frame_operations_max: config
-            .tuning
-            .frame_operations_max
-            .min(cluster.agreement.frame_operations_max),
-        // What is around the operations: the archive, and up to 64 MACs.
-        frame_bytes_max: cluster.agreement.frame_bytes_max.saturating_sub(
-            2048 + 4 * config
-                .tuning
-                .frame_operations_max
-                .min(cluster.agreement.frame_operations_max),
-        ),
+        frame_operations_max: operations_max,
+        frame_bytes_max: room - 4 * operations_max,
         frames_in_flight_max: config.tuning.frames_in_flight_max,
         operations_max: config.tuning.operations_max,
         retransmit_timeout: Duration::from_millis(config.tuning.retransmit_timeout_ms),

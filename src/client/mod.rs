@@ -25,7 +25,6 @@ mod session;
 mod status;
 
 pub use config::{AnswerRule, SessionConfig, SessionCounters, SubmitError};
-pub(crate) use engine::reply_record_bytes_max;
 pub use engine::{Completion, Driver, Engine, EngineError, EngineHandle};
 pub use error::{CallError, Silence};
 pub use front::{Client, ConnectError, Reply};

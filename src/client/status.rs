@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::dialer::{self, Target};
 use crate::config::ClientConfig;
+use crate::messages::lengths::{ADMIN_BYTES_MAX, link_record_bytes};
 use crate::messages::{AdminReply, AdminRequest, Checked, Envelope, Kind, encode};
 use crate::net::framing::{RecordReader, RecordWriter};
 use crate::net::handshake::Identity;
@@ -15,7 +16,7 @@ use crate::net::pool::BufferPool;
 use crate::types::NodeId;
 
 /// An answer's record is at most this long.
-const RECORD_BYTES_MAX: usize = 1 << 20;
+const RECORD_BYTES_MAX: usize = link_record_bytes(ADMIN_BYTES_MAX);
 
 /// Asks replica `node` for its status.
 ///

@@ -3,7 +3,9 @@ use serde::{Deserialize, Serialize};
 use super::error::{Broken, Validate, Whose, in_range};
 use super::limits::CHECKPOINT_PERIOD;
 use crate::crypto::{LinkPublic, VerifyingKey};
-use crate::execution::{CLIENT_WINDOW, CheckpointRule, StateRule};
+use crate::execution::{CLIENT_WINDOW, CheckpointRule, FRAME_RESULT_BYTES_MAX, StateRule};
+use crate::messages::Lengths;
+use crate::messages::lengths::{FRAME_LIMIT_MIN, WINDOW_MAX};
 use crate::net::handshake::Directory;
 use crate::net::hello::Peer;
 use crate::preprocessing::{CheckerLimits, ClientAuth};
@@ -176,6 +178,21 @@ impl ClusterConfig {
         }
     }
 
+    /// How long messages and records are at most.
+    #[must_use]
+    pub fn lengths(&self) -> Lengths {
+        let agreement = &self.agreement;
+        Lengths {
+            replicas: self.replicas.len(),
+            window: agreement.window,
+            frame_bytes_max: agreement.frame_bytes_max,
+            frame_operations_max: agreement.frame_operations_max,
+            frame_result_bytes_max: FRAME_RESULT_BYTES_MAX,
+            batch_bytes_max: agreement.batch_bytes_max,
+            batch_frames_max: agreement.batch_frames_max,
+        }
+    }
+
     /// When checkpoints are due.
     #[must_use]
     pub fn checkpoint_rule(&self) -> CheckpointRule {
@@ -260,13 +277,13 @@ impl Validate for ClusterConfig {
             }
         }
         let a = &self.agreement;
-        in_range("checkpoint_decisions", a.checkpoint_decisions, 1..=1_000_000)?;
+        in_range("checkpoint_decisions", a.checkpoint_decisions, 1..=WINDOW_MAX / 2)?;
         in_range("checkpoint_bytes", a.checkpoint_bytes, 1 << 16..=1 << 40)?;
         in_range("state_log_factor", a.state_log_factor, 1..=1000)?;
         in_range("state_log_bytes_max", a.state_log_bytes_max, 1 << 16..=1 << 42)?;
-        // Two checkpoints fit the window: ordering goes on while one becomes stable.
-        in_range("window", a.window, (2 * a.checkpoint_decisions)..=4_000_000)?;
-        in_range("frame_bytes_max", a.frame_bytes_max, 1024..=1 << 26)?;
+        // Two checkpoints fit the window: ordering goes on while one becomes stable. A view change speaks of every place of it.
+        in_range("window", a.window, (2 * a.checkpoint_decisions)..=WINDOW_MAX)?;
+        in_range("frame_bytes_max", a.frame_bytes_max, FRAME_LIMIT_MIN..=1 << 26)?;
         in_range("frame_operations_max", a.frame_operations_max, 1..=1 << 20)?;
         in_range("batch_bytes_max", a.batch_bytes_max, 1024..=1 << 28)?;
         in_range("batch_frames_max", a.batch_frames_max, 1..=1 << 20)

@@ -135,6 +135,25 @@ pub(super) struct Broken {
     pub rule: String,
 }
 
+impl Broken {
+    /// The error that names the file, and the line if the file says anything of the key.
+    pub(super) fn in_file(self, path: &Path) -> ConfigError {
+        // A file that has gone meanwhile has no lines.
+        let text = fs::read_to_string(path).unwrap_or_default();
+        self.in_text(path, &text)
+    }
+
+    fn in_text(self, path: &Path, text: &str) -> ConfigError {
+        ConfigError::Value {
+            path: path.to_owned(),
+            line: line_of(text, self.key, &self.value),
+            key: self.key.to_owned(),
+            value: self.value,
+            rule: self.rule,
+        }
+    }
+}
+
 /// Checks one value against an inclusive range.
 pub(super) fn in_range<T: PartialOrd + ToString>(
     key: &'static str,
@@ -198,13 +217,7 @@ pub(super) fn parse<T: DeserializeOwned + Validate>(path: &Path, text: &str) -> 
             nearest,
         }
     })?;
-    value.validate().map_err(|broken| ConfigError::Value {
-        path: path.to_owned(),
-        line: line_of(text, broken.key, &broken.value),
-        key: broken.key.to_owned(),
-        value: broken.value,
-        rule: broken.rule,
-    })?;
+    value.validate().map_err(|broken| broken.in_text(path, text))?;
     Ok(value)
 }
 

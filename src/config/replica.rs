@@ -12,6 +12,8 @@ use super::transfer::{DecisionLogConfig, LogTransferConfig, StateTransferConfig}
 use super::{ClusterConfig, Limits, PartyKeys};
 use crate::execution::application_id;
 use crate::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
+use crate::ordering::pbft::PbftConfig;
+use crate::storage::DiskBudget;
 use crate::types::{ApplicationId, NodeId};
 use crate::view_transfer::pbft::ViewTimings;
 
@@ -442,6 +444,68 @@ impl ReplicaConfig {
         }
     }
 
+    /// How much disk the log may use, and needs.
+    #[must_use]
+    pub fn disk_budget(&self) -> DiskBudget {
+        let agreement = &self.node.cluster.agreement;
+        let lengths = self.node.cluster.lengths();
+        DiskBudget {
+            segment_bytes: self.pl_config.segment_bytes.max(lengths.segment_bytes_min()),
+            log_bytes_max: self.pl_config.log_bytes_max,
+            checkpoint_decisions: agreement.checkpoint_decisions,
+            checkpoint_bytes: agreement
+                .checkpoint_bytes
+                .saturating_add(agreement.batch_bytes_max as u64),
+            state_log_bytes: agreement.state_log_bytes_max,
+            view_bytes: lengths.view_records() as u64,
+            undecided_bytes: PbftConfig::undecided_bytes_max(
+                self.node.cluster.checker_limits().batch_bytes_max,
+            ) as u64,
+        }
+    }
+
+    /// Whether what this replica chose for itself fits what its cluster agreed on.
+    fn check_against_cluster(&self) -> Result<(), Broken> {
+        let cluster = &self.node.cluster;
+        let (lengths, limits) = (cluster.lengths(), &self.limits);
+        let at_least = |key, value: u64, least: u64, what: &str| match value >= least {
+            true => Ok(()),
+            false => Err(Broken {
+                key,
+                value: value.to_string(),
+                rule: format!("must be at least {least}, {what} of this cluster"),
+            }),
+        };
+        at_least(
+            "replica_queue_bytes_max",
+            limits.replica_queue_bytes_max as u64,
+            lengths.burst() as u64,
+            "what one message of a peer may have this replica send back at once, with the limits",
+        )?;
+        at_least(
+            "client_queue_bytes_max",
+            limits.client_queue_bytes_max as u64,
+            lengths.reply() as u64,
+            "the longest answer to a frame",
+        )?;
+        at_least(
+            "pool_bytes_per_client",
+            limits.pool_bytes_per_client as u64,
+            cluster.agreement.frame_bytes_max as u64,
+            "the longest frame",
+        )?;
+        if self.durability == Durability::None {
+            return Ok(());
+        }
+        let budget = self.disk_budget();
+        at_least(
+            "log_bytes_max",
+            budget.log_bytes_max,
+            budget.required_bytes(),
+            "what the log has to hold until a checkpoint frees some, with the limits",
+        )
+    }
+
     /// Reads a replica's file and those it names.
     ///
     /// # Errors
@@ -486,6 +550,9 @@ impl ReplicaConfig {
         config.limits = file.limits;
         config.durability = file.durability;
         config.preprocessor_threads = file.preprocessor_threads;
+        config
+            .check_against_cluster()
+            .map_err(|broken| broken.in_file(path))?;
         Ok(LoadedReplica {
             replica_config: config,
             st_config: file.state_transfer,

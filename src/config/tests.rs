@@ -70,9 +70,79 @@ fn an_unknown_key_names_file_line_and_the_nearest_key() {
 fn a_value_out_of_range_names_key_value_and_range() {
     assert_eq!(
         error(&cluster_text("\nframe_bytes_max = 12")),
-        "dir/cluster.toml:9: frame_bytes_max = 12: must be between 1024 and 67108864"
+        "dir/cluster.toml:9: frame_bytes_max = 12: must be between 4096 and 67108864"
     );
     assert!(error(&cluster_text("window = 1000")).contains("window = 1000: must be between 2000"));
+    assert!(
+        error(&cluster_text("window = 150001")).contains("window = 150001: must be between 2000 and 150000"),
+        "a view change speaks of all of it"
+    );
+}
+
+/// What is wrong with a replica's file that says this, in a cluster that agreed on that.
+fn replica_error(agreed: &str, said: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = PartyKeys::generate();
+    keys.save(&dir.path().join("r0.key")).unwrap();
+    let text = cluster_text(agreed);
+    let (head, rest) = text.split_once("[[replicas]]").unwrap();
+    let own = format!(
+        "[[replicas]]\nid = 0\naddress = \"127.0.0.1:7000\"\nsigning_key = \"{}\"\nlink_key = \"{}\"\n",
+        keys.signing.verifying_key(),
+        keys.link.public()
+    );
+    let others = rest.split_once("[[replicas]]").unwrap().1;
+    let cluster = format!("{head}{own}[[replicas]]{others}");
+    std::fs::write(dir.path().join("cluster.toml"), cluster).unwrap();
+    let path = dir.path().join("replica.toml");
+    let file = format!(
+        "node = 0\ncluster = \"cluster.toml\"\nkeys = \"r0.key\"\ndb_path = \"data\"\napp = \"kv\"\n{said}"
+    );
+    std::fs::write(&path, file).unwrap();
+    ReplicaConfig::load(&path)
+        .err()
+        .map(|error| error.to_string())
+        .unwrap_or_default()
+}
+
+#[test]
+fn what_a_replica_chooses_must_fit_what_its_cluster_agreed_on() {
+    let (agreed, queue) = ("batch_bytes_max = 4194304", "client_queue_bytes_max = 1048576");
+    assert_eq!(replica_error(agreed, ""), "");
+    let error = replica_error(agreed, &format!("[limits]\n{queue}\n"));
+    assert!(
+        error.contains("replica.toml:7: client_queue_bytes_max = 1048576: must be at least 33"),
+        "{error}"
+    );
+    assert!(
+        error.contains("the longest answer to a frame of this cluster"),
+        "{error}"
+    );
+    let error = replica_error(
+        "frame_bytes_max = 4194304",
+        "[limits]\npool_bytes_per_client = 1048576\n",
+    );
+    assert!(
+        error.contains("pool_bytes_per_client = 1048576: must be at least 4194304"),
+        "{error}"
+    );
+    let error = replica_error(agreed, "[limits]\nreplica_queue_bytes_max = 8388608\n");
+    assert!(
+        error.contains("replica_queue_bytes_max = 8388608: must be at least 17"),
+        "{error}"
+    );
+    let error = replica_error(agreed, "[log]\nlog_bytes_max = 1073741824\n");
+    assert!(
+        error.contains("log_bytes_max = 1073741824: must be at least 13"),
+        "{error}"
+    );
+    assert_eq!(
+        replica_error(
+            agreed,
+            "durability = \"none\"\n[log]\nlog_bytes_max = 1073741824\n"
+        ),
+        ""
+    );
 }
 
 #[test]

@@ -10,6 +10,12 @@ pub const PANIC_RESULT: &[u8] = b"\xffthe operation failed inside the applicatio
 /// The operation took effect.
 pub const TOO_LONG_RESULT: &[u8] = b"\xfdtoo long";
 
+/// The longest of what stands in the place of a result, in bytes.
+pub const RESULT_MARKER_BYTES_MAX: usize = match PANIC_RESULT.len() > TOO_LONG_RESULT.len() {
+    true => PANIC_RESULT.len(),
+    false => TOO_LONG_RESULT.len(),
+};
+
 /// How many operations an application is told of ahead. A core has about as many cache misses under way.
 pub const PREPARED_OPERATIONS: usize = 16;
 

@@ -6,6 +6,7 @@
 //!  kind 1  index:  the digest of every piece: the entries of the client table, then the pieces of the state
 //!  kind 2  pieces: number of the first │ length, bytes │ length, bytes │ …
 //!  kind 3  slice of a long piece: its number, its length, where the slice starts │ bytes
+//!  kind 4  slice of a long index, on its way only: where the slice starts │ bytes
 //! ```
 //!
 //! Two levels of a Merkle tree: a checkpoint's claim covers the head, the head covers the index, and the index each piece. So
@@ -17,6 +18,7 @@ use super::{ClientTable, MonolithicState, StateDescriptor};
 use crate::crypto::{Digester, Domain};
 use crate::decision_log::Chain;
 use crate::messages::CheckpointClaim;
+use crate::messages::lengths::IMAGE_CHUNK_BYTES;
 use crate::mutants::{Mutant, active};
 use crate::types::{Digest, Epoch, SeqNo};
 
@@ -24,6 +26,7 @@ const HEAD: u8 = 0;
 const INDEX: u8 = 1;
 const PIECES: u8 = 2;
 const SLICE: u8 = 3;
+const INDEX_SLICE: u8 = 4;
 
 const HEAD_BYTES: usize = 8 + 8 + 3 * 32 + 4 + 4;
 /// The longest piece there is.
@@ -191,6 +194,32 @@ impl ImageIndex {
         let (digests, _) = contents.as_chunks::<32>();
         StateDescriptor::new(digests.iter().map(|digest| Digest::from_bytes(*digest)).collect())
     }
+}
+
+/// A chunk with an index that came in slices.
+#[must_use]
+pub fn whole_index(contents: &[u8]) -> Vec<u8> {
+    [&[INDEX][..], contents].concat()
+}
+
+/// What is sent of a chunk with an index, from `offset` of its contents on: itself if it is short, or else slices, about `bytes_max` bytes of
+/// them.
+#[must_use]
+pub fn index_slices(chunk: Vec<u8>, offset: u64, bytes_max: usize) -> Vec<Vec<u8>> {
+    if chunk.len() <= IMAGE_CHUNK_BYTES && offset == 0 {
+        return vec![chunk];
+    }
+    let contents = chunk.get(1..).unwrap_or_default();
+    let start = usize::try_from(offset).map_or(contents.len(), |offset| offset.min(contents.len()));
+    let count = bytes_max.div_ceil(IMAGE_CHUNK_BYTES);
+    let slices = (start..contents.len()).step_by(IMAGE_CHUNK_BYTES).take(count);
+    slices
+        .map(|from| {
+            let to = contents.len().min(from + IMAGE_CHUNK_BYTES);
+            let offset = (from as u64).to_le_bytes();
+            [&[INDEX_SLICE][..], &offset, &contents[from..to]].concat()
+        })
+        .collect()
 }
 
 /// The digest of a client table whose entries have these.
@@ -376,6 +405,8 @@ pub enum ImageChunk<'a> {
     Pieces(Pieces<'a>),
     /// A slice of a long piece.
     Slice(Slice<'a>),
+    /// A slice of a long index: where it starts in the contents of the index, and its bytes.
+    IndexSlice(u64, &'a [u8]),
 }
 
 /// A slice of a long piece.
@@ -445,6 +476,10 @@ impl<'a> ImageChunk<'a> {
                 }
             }
             SLICE => Slice::parse(contents).map(Self::Slice).ok_or(ImageError::State),
+            INDEX_SLICE => match take(&mut contents).map(u64::from_le_bytes) {
+                Some(offset) => Ok(Self::IndexSlice(offset, contents)),
+                None => Err(ImageError::Kind),
+            },
             _ => Err(ImageError::Kind),
         }
     }
@@ -498,9 +533,6 @@ impl<'a> Iterator for Pieces<'a> {
     }
 }
 
-/// About how long a chunk that is kept may be.
-const KEPT_CHUNK_BYTES: usize = 256 << 10;
-
 /// Makes chunks of pieces, in the order in which they are given.
 #[derive(Debug, Default)]
 pub struct PieceWriter {
@@ -512,10 +544,10 @@ pub struct PieceWriter {
 impl PieceWriter {
     /// Adds a piece.
     pub fn write(&mut self, piece: usize, bytes: &[u8]) {
-        if bytes.len() > KEPT_CHUNK_BYTES {
+        if bytes.len() > IMAGE_CHUNK_BYTES {
             self.next = None;
-            for (number, slice) in bytes.chunks(KEPT_CHUNK_BYTES).enumerate() {
-                let offset = number * KEPT_CHUNK_BYTES;
+            for (number, slice) in bytes.chunks(IMAGE_CHUNK_BYTES).enumerate() {
+                let offset = number * IMAGE_CHUNK_BYTES;
                 self.chunks.push(slice_chunk(piece, bytes.len(), offset, slice));
             }
             return;
@@ -523,7 +555,7 @@ impl PieceWriter {
         let has_room = self
             .chunks
             .last()
-            .is_some_and(|chunk| chunk.len() < KEPT_CHUNK_BYTES);
+            .is_some_and(|chunk| chunk.len() < IMAGE_CHUNK_BYTES);
         if self.next != Some(piece) || !has_room {
             let mut chunk = vec![PIECES];
             chunk.extend_from_slice(&(piece as u32).to_le_bytes());
@@ -607,7 +639,7 @@ impl PieceReader {
                 let (piece, _, bytes) = self.slices.take().ok_or(ImageError::State)?;
                 checked(piece, &bytes)
             }
-            ImageChunk::Head(_) | ImageChunk::Index(_) => Err(ImageError::Kind),
+            ImageChunk::Head(_) | ImageChunk::Index(_) | ImageChunk::IndexSlice(..) => Err(ImageError::Kind),
         }
     }
 }

@@ -29,8 +29,8 @@ mod undo;
 mod window;
 
 pub use application::{
-    Application, CheckpointHelp, MonolithicState, PANIC_RESULT, PREPARED_OPERATIONS, ScalableApp,
-    TOO_LONG_RESULT, application_id,
+    Application, CheckpointHelp, MonolithicState, PANIC_RESULT, PREPARED_OPERATIONS, RESULT_MARKER_BYTES_MAX,
+    ScalableApp, TOO_LONG_RESULT, application_id,
 };
 pub use bookkeeping::{CheckpointRule, StateRule};
 pub use client_table::ClientTable;
@@ -41,6 +41,7 @@ pub use guard::StateFault;
 pub use image::{
     CheckpointImage, ImageChunk, ImageError, ImageHead, ImageIndex, PieceReader, PieceWriter, state_digest,
 };
+pub(crate) use image::{index_slices, whole_index};
 pub use keyed_part::KeyedPart;
 pub use partitioned::{PARTS, Partitioned, PartitionedStore};
 pub use parts::{Parts, PartsSnapshot};

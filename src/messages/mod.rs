@@ -9,6 +9,7 @@
 //! | [`SignedCheckpoint`] | replica → replicas | "my state after this decision has this digest" |
 //! | [`ViewChange`], [`NewView`] | replica → replicas | a view is left; a view begins |
 //! | [`ViewTransferMessage::Complaint`] | replica → replicas | "I want the next view"; soft |
+//! | [`ViewTransferMessage::FetchViewChanges`] | replica → replica | view changes that a new view names, by their digests |
 //! | [`Status`] | replica → replicas | what the sender has; what it lacks is sent again |
 //! | [`ViewTransferMessage::FetchBatches`], [`BatchResponse`](ViewTransferMessage::BatchResponse) | replica ↔ replica | a batch by its digest |
 //! | [`ViewTransferMessage::Decisions`] | replica → replica | what was decided, believed from f+1 |
@@ -30,6 +31,7 @@ mod batch;
 mod checked;
 mod client;
 mod envelope;
+pub mod lengths;
 mod ordering;
 mod request;
 mod system;
@@ -43,6 +45,7 @@ pub use client::{
     ReplyBuilder,
 };
 pub use envelope::{ENVELOPE_BYTES, Envelope, EnvelopeError, Kind, PROTOCOL_VERSION};
+pub use lengths::Lengths;
 pub use ordering::{
     CheckpointClaim, LightCheckpoint, OrderingMessage, Phase, PrePrepare, SignedCheckpoint, TakenCheckpoint,
     Vote, Votes,
@@ -58,8 +61,8 @@ pub use transfer::{
     StateTransferMessage,
 };
 pub use view::{
-    BatchRef, NewView, PlaceStatus, PlacedDigest, STATUS_DISPUTES, STATUS_PLACES, Status, ViewChange,
-    ViewTransferMessage,
+    BatchRef, NamedViewChange, NewView, PlaceStatus, PlacedDigest, STATUS_DISPUTES, STATUS_PLACES, Status,
+    ViewChange, ViewTransferMessage,
 };
 
 /// The generated archived forms, for code that names them.
@@ -73,7 +76,8 @@ pub mod archived {
     pub use super::system::{ArchivedForwardedRequests, ArchivedSystemMessage};
     pub use super::transfer::{ArchivedLogTransferMessage, ArchivedStateTransferMessage};
     pub use super::view::{
-        ArchivedBatchRef, ArchivedNewView, ArchivedStatus, ArchivedViewChange, ArchivedViewTransferMessage,
+        ArchivedBatchRef, ArchivedNamedViewChange, ArchivedNewView, ArchivedStatus, ArchivedViewChange,
+        ArchivedViewTransferMessage,
     };
 }
 

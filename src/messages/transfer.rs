@@ -70,7 +70,7 @@ pub struct PieceRange {
     pub seq: u64,
     /// The first piece; `u32::MAX` for the head and the index.
     pub piece: u32,
-    /// Where in this piece to start, in bytes.
+    /// Where in this piece, or in the index, to start, in bytes. The head comes before the start of the index.
     pub offset: u64,
     /// The piece to stop before. Fewer may come.
     pub until: u32,

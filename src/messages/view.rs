@@ -56,14 +56,23 @@ pub struct ViewChange {
     pub signature: [u8; 64],
 }
 
-/// The leader's proof that a view may begin: a quorum of view changes (§4.5). What the view begins with follows
-/// from them, so it is not said again.
+/// A view change by its signer and its digest, as [`NewView`]s name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize)]
+pub struct NamedViewChange {
+    /// The replica that signed it.
+    pub signer: u16,
+    /// The digest that it signed: of all but the signature.
+    pub digest: [u8; 32],
+}
+
+/// The leader's proof that a view may begin: a quorum of view changes, by their digests (§4.5). They travel on their own. What the view
+/// begins with follows from them, so it is not said again.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct NewView {
     /// The view that begins.
     pub view: u64,
-    /// The view changes the leader chose from, of distinct replicas.
-    pub view_changes: Vec<ViewChange>,
+    /// The view changes the leader chose from, of distinct replicas, ascending.
+    pub view_changes: Vec<NamedViewChange>,
     /// The leader.
     pub signer: u16,
     /// Ed25519 over all of the above.
@@ -133,6 +142,8 @@ pub enum ViewTransferMessage {
     /// "I want this view, one after mine": soft, repeated while it holds, and withdrawn by zero. A view is left when a quorum
     /// complains.
     Complaint(u64),
+    /// Asks for view changes that a new view names, by digest. Each comes as a message of its own.
+    FetchViewChanges(Vec<NamedViewChange>),
 }
 
 impl BatchRef {
@@ -159,6 +170,12 @@ impl BatchRef {
 }
 
 impl PlacedDigest {
+    /// The digest.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest::from_bytes(self.digest)
+    }
+
     /// A batch at a place, in a view.
     #[must_use]
     pub fn new(seq: SeqNo, digest: &Digest, view: View) -> Self {
@@ -215,6 +232,15 @@ impl ViewChange {
         }
     }
 
+    /// This view change as a new view names it. `digest` is what it signed.
+    #[must_use]
+    pub fn named(&self, digest: &Digest) -> NamedViewChange {
+        NamedViewChange {
+            signer: self.signer,
+            digest: *digest.as_bytes(),
+        }
+    }
+
     fn bytes_hint(&self) -> usize {
         256 + 128 * self.stable_proof.len() + 64 * (self.prepared.len() + self.pre_prepared.len())
     }
@@ -232,9 +258,28 @@ impl NewView {
         hasher.update(&self.view.to_le_bytes());
         hasher.update(&self.signer.to_le_bytes());
         hasher.update(&(self.view_changes.len() as u64).to_le_bytes());
-        for view_change in &self.view_changes {
-            view_change.hash_into(hasher);
-            hasher.update(&view_change.signature);
+        for named in &self.view_changes {
+            hasher.update(&named.signer.to_le_bytes());
+            hasher.update(&named.digest);
+        }
+    }
+}
+
+impl NamedViewChange {
+    /// Who signed it.
+    #[must_use]
+    pub fn signer(&self) -> NodeId {
+        NodeId::new(self.signer)
+    }
+}
+
+impl ArchivedNamedViewChange {
+    /// The name, out of the received bytes.
+    #[must_use]
+    pub fn to_named(&self) -> NamedViewChange {
+        NamedViewChange {
+            signer: self.signer.to_native(),
+            digest: self.digest,
         }
     }
 }
@@ -300,10 +345,8 @@ impl ViewTransferMessage {
     pub fn encode(self, cluster: ClusterId, epoch: Epoch) -> Bytes {
         let (kind, hint) = match &self {
             Self::ViewChange(message) => (Kind::System, message.bytes_hint()),
-            Self::NewView(message) => {
-                let hint = message.view_changes.iter().map(ViewChange::bytes_hint).sum();
-                (Kind::System, hint)
-            }
+            Self::NewView(message) => (Kind::System, 34 * message.view_changes.len()),
+            Self::FetchViewChanges(list) => (Kind::System, 34 * list.len()),
             Self::Status(message) => {
                 let lists = message.places.len() + 4 * message.disputed.len();
                 let hint = lists + 8 * message.view_changes.len() + 64;

@@ -11,10 +11,7 @@ use bytes::{Buf, Bytes};
 
 use super::pool::BufferPool;
 use crate::crypto::{Opener, SealError, Sealer, TAG_BYTES};
-
-/// How much plaintext is gathered into one record before the next is begun. A longer message has a record
-/// of its own.
-const RECORD_PLAIN_BYTES: usize = 64 * 1024;
+use crate::messages::lengths::LINK_RECORD_BYTES;
 
 /// How much room for records that span chunks a link keeps. Large batches come one after the other: giving their room
 /// back each time would cost fresh pages each time.
@@ -215,7 +212,7 @@ impl RecordWriter {
             self.sealer.seal(out, |plain| {
                 let mut record_bytes = 0;
                 while let Some(message) = messages.front() {
-                    if record_bytes > 0 && record_bytes + message.len() > RECORD_PLAIN_BYTES {
+                    if record_bytes > 0 && record_bytes + message.len() > LINK_RECORD_BYTES {
                         break;
                     }
                     plain.extend_from_slice(&(message.len() as u32).to_le_bytes());

@@ -8,6 +8,7 @@ use super::handshake::{Directory, Established, Identity, Initiator, Responder, T
 use super::hello::{HELLO_BYTES, HandshakeRefusal, Hello, Peer};
 use super::pool::BufferPool;
 use crate::crypto::{LinkPublic, LinkSecret, Opener, Sealer};
+use crate::messages::lengths::{LINK_RECORD_BYTES, link_record_bytes};
 use crate::types::{ApplicationId, ClientId, ClusterId, Epoch, NodeId};
 
 const CLUSTER: ClusterId = ClusterId::from_bytes(*b"cluster-of-tests");
@@ -116,6 +117,49 @@ fn run(
         (Then::Read(_), None) => Err(HandshakeRefusal::Disconnected),
     };
     (end(at_initiator.then, result_i), end(at_responder.then, result_r))
+}
+
+#[test]
+fn records_are_no_longer_than_is_worked_out_from_the_longest_message() {
+    let sealer = || {
+        let (initiator, _) = run(&identity(replica(1), 2), secret(1).public(), |_, _| {});
+        RecordWriter::new(initiator.unwrap().sealer)
+    };
+    for longest in [
+        1,
+        1000,
+        LINK_RECORD_BYTES - 1,
+        LINK_RECORD_BYTES,
+        LINK_RECORD_BYTES + 1,
+        1 << 20,
+    ] {
+        let limit = link_record_bytes(longest);
+        let sizes = [
+            longest,
+            1,
+            LINK_RECORD_BYTES / 2,
+            LINK_RECORD_BYTES / 2,
+            7,
+            longest,
+            longest,
+        ];
+        let sizes = sizes.iter().chain([&100; 1000]).copied();
+        let mut waiting: VecDeque<Bytes> = sizes
+            .map(|bytes| Bytes::from(vec![5; bytes.min(longest)]))
+            .collect();
+        let mut wire = Vec::new();
+        sealer().seal(&mut waiting, &mut wire, usize::MAX).unwrap();
+        let (mut at, mut most) = (0, 0);
+        while let Some(length) = wire.get(at..at + 4) {
+            let length = u32::from_le_bytes(length.try_into().unwrap()) as usize;
+            most = most.max(length);
+            at += 4 + length;
+        }
+        assert!(most <= limit, "a record of {most} bytes, {limit} are taken");
+        if longest > LINK_RECORD_BYTES {
+            assert_eq!(most, limit);
+        }
+    }
 }
 
 #[test]

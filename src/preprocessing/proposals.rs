@@ -6,6 +6,7 @@ use super::FrameChecker;
 use super::frames::{Authenticity, Effort, Judgement};
 use crate::crypto::{BatchVerifier, Digester, Domain};
 use crate::messages::archived::ArchivedPrePrepare;
+use crate::messages::lengths::batch_message_bytes;
 use crate::messages::{Batch, BatchError, Checked, Frame, FrameKey, Mode, Proposal, SystemMessage};
 use crate::mutants::{Mutant, active};
 use crate::types::Digest;
@@ -80,7 +81,16 @@ impl FrameChecker {
         self.disputed.clear();
         self.signed.clear();
         self.effort = Effort::default();
+        let longest = batch_message_bytes(self.limits.batch_bytes_max, self.limits.batch_frames_max);
         let split = checked.pre_prepare(self.limits.batch_bytes_max)?;
+        let split = match message.len() > longest {
+            // It would be logged as it is.
+            true => Err(BatchError::TooLong {
+                got: message.len(),
+                max: longest,
+            }),
+            false => split,
+        };
         let result = split.and_then(|(head, parts)| {
             let frames = self.judge_frames(head, parts, signatures_max)?;
             self.verify_proposed()?;

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::decision_log::Chain;
-use crate::messages::{CheckpointClaim, Proposal, SignedCheckpoint, Vote};
+use crate::messages::{CheckpointClaim, PlacedDigest, Proposal, SignedCheckpoint, Vote};
 use crate::types::{Digest, Lsn, SeqNo, View};
 
 /// What a protocol writes to the persistent log: everything that binds the replica after a restart, and what it
@@ -43,13 +43,18 @@ pub enum Record {
     },
     /// The view this replica moved to; it votes in no earlier one any more.
     View(View),
-    /// The new-view message of a view this replica entered.
+    /// The new-view message of a view this replica entered, after the view changes that it names.
     NewView(Bytes),
+    /// A view-change message that a new view names.
+    ViewChange(Bytes),
+    /// A batch that a new view of this replica's own chose: it counts as pre-prepared by it. Written when the log is cut, if nothing else about its
+    /// place says so.
+    Announced(PlacedDigest),
 }
 
 impl Record {
     /// The place this record is about; it is needed while a later checkpoint is not kept. `None` for what is about a view
-    /// or the window as a whole: the last of its kind is written again before the log is cut.
+    /// or the window as a whole: what still matters of it is written again before the log is cut.
     #[must_use]
     pub fn seq(&self) -> Option<SeqNo> {
         match self {
@@ -57,7 +62,8 @@ impl Record {
             Self::Vote(vote) => Some(vote.seq()),
             Self::Decision { seq, .. } | Self::Jump { seq, .. } => Some(*seq),
             Self::Checkpoint(checkpoint) => Some(checkpoint.claim().seq),
-            Self::Stable { .. } | Self::View(_) | Self::NewView(_) => None,
+            Self::Announced(placed) => Some(SeqNo::new(placed.seq)),
+            Self::Stable { .. } | Self::View(_) | Self::NewView(_) | Self::ViewChange(_) => None,
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::messages::archived::{
 use crate::messages::{BatchRef, Checked, Proposal, STATUS_PLACES, Status, SystemMessage};
 use crate::ordering::OrderingProtocol;
 use crate::protocol::Rejection;
-use crate::types::{NodeId, SeqNo, Time, View};
+use crate::types::{NodeId, REPLICAS_MAX, SeqNo, Time, View};
 use crate::view_transfer::ViewTransferProtocol;
 
 /// How many signatures there are in a view change.
@@ -67,7 +67,7 @@ impl<S: Stack> Replica<S> {
                 }
             }
             ArchivedSystemMessage::ViewTransferMessage(view_message) => {
-                return self.on_view_message(now, from, view_message, message);
+                return self.on_view_message(now, from, view_message);
             }
             _ => return false,
         }
@@ -79,7 +79,6 @@ impl<S: Stack> Replica<S> {
         now: Time,
         from: NodeId,
         view_message: &ArchivedViewTransferMessage,
-        message: &Bytes,
     ) -> bool {
         let refs = |list: &rkyv::vec::ArchivedVec<crate::messages::archived::ArchivedBatchRef>| {
             let refs = list.iter().take(STATUS_PLACES);
@@ -96,13 +95,12 @@ impl<S: Stack> Replica<S> {
                     .on_view_change(now, from, view_change, &mut self.outbox);
             }
             ArchivedViewTransferMessage::NewView(new_view) => {
-                let proofs: usize = new_view.view_changes.iter().map(signatures).sum();
-                if !self.may_judge(now, from, 1 + proofs) {
+                if !self.may_judge(now, from, 1) {
                     return true;
                 }
                 let new_view = new_view.to_new_view();
                 self.view_transfer
-                    .on_new_view(now, from, new_view, message, &mut self.outbox);
+                    .on_new_view(now, from, new_view, &mut self.outbox);
             }
             ArchivedViewTransferMessage::Status(status) => self.take_status(now, from, &status.to_status()),
             ArchivedViewTransferMessage::Complaint(view) => {
@@ -125,6 +123,14 @@ impl<S: Stack> Replica<S> {
                 }
                 let proof: Vec<_> = proof.iter().map(|signed| signed.to_checkpoint()).collect();
                 self.ordering.on_stable(now, from, &proof, &mut self.outbox);
+            }
+            ArchivedViewTransferMessage::FetchViewChanges(wanted) => {
+                if self.transfers.donations.may_answer(now, from) {
+                    let wanted = wanted.iter().take(REPLICAS_MAX).map(|named| named.to_named());
+                    let wanted: Vec<_> = wanted.collect();
+                    self.view_transfer.on_fetch(now, from, &wanted, &mut self.outbox);
+                    self.charge_answer(from);
+                }
             }
             ArchivedViewTransferMessage::BatchResponse(_) => return false,
         }

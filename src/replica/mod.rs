@@ -86,6 +86,8 @@ pub struct ReplicaSettings {
     pub batch_bytes_max: usize,
     /// The most frames in one batch.
     pub batch_frames_max: usize,
+    /// The most votes in one message; at least one.
+    pub votes_max: usize,
     /// While so many effects wait for the disk, other replicas are not listened to: what they say leads to more. They
     /// say it again when this replica tells them what it lacks.
     pub held_effects_max: usize,
@@ -390,7 +392,7 @@ impl<S: Stack> Replica<S> {
         self.timers.next()
     }
 
-    /// Ends a turn: free slots take what is pending, and the turn's votes leave in one message.
+    /// Ends a turn: free slots take what is pending, and the turn's votes leave together, in as few messages as hold them.
     pub fn finish_turn(&mut self, now: Time) {
         self.go_on_with_transfers(now);
         self.consider_abstention();
@@ -420,11 +422,18 @@ impl<S: Stack> Replica<S> {
         if !self.votes.is_empty() {
             self.counters.votes_cast += self.votes.len() as u64;
             let votes = std::mem::take(&mut self.votes);
-            let message = SystemMessage::votes(self.settings.cluster, self.settings.epoch, votes);
-            self.actions.push(Action::ToReplicas {
-                to: Recipients::Others,
-                message,
-            });
+            let together = match active(Mutant::VotesUnsplit) {
+                true => votes.len(),
+                false => self.settings.votes_max,
+            };
+            for votes in votes.chunks(together) {
+                let message =
+                    SystemMessage::votes(self.settings.cluster, self.settings.epoch, votes.to_vec());
+                self.actions.push(Action::ToReplicas {
+                    to: Recipients::Others,
+                    message,
+                });
+            }
         }
         self.tell_reads();
     }

@@ -106,8 +106,10 @@ impl<S: Stack> Replica<S> {
                 }
             }
             Record::NewView(message) => {
-                let start = self.view_transfer.restore_new_view(message)?;
-                self.ordering.restore_view(&start);
+                // One that the log was cut before is restored where it was written again.
+                if let Some(start) = self.view_transfer.restore_new_view(message)? {
+                    self.ordering.restore_view(&start);
+                }
             }
             record => {
                 if let Record::Proposal(proposal) | Record::Batch(proposal) = record {

@@ -170,6 +170,7 @@ fn replica_of_four(node: u16, decision_log: ChainedLog) -> Replica<DefaultStack<
         quorum,
         batch_bytes_max: 1 << 16,
         batch_frames_max: 16,
+        votes_max: 8,
         held_effects_max: 1 << 12,
         must_sign_for: std::time::Duration::from_secs(60),
     };

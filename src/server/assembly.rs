@@ -18,11 +18,12 @@ use crate::config::{
 };
 use crate::crypto::{Digester, MacKey};
 use crate::execution::{Executor, ReadGate, ReadLimits};
+use crate::messages::lengths::VOTES_MAX;
 use crate::metrics::Metrics;
 use crate::net::handshake::Identity;
 use crate::net::hello::Peer;
 use crate::preprocessing::{
-    CheckerLimits, ClientAuth, ClientDirectory, ClientKeys, Expectations, FrameChecker, PoolLimits,
+    ClientAuth, ClientDirectory, ClientKeys, Expectations, FrameChecker, PoolLimits,
     ProposalGate, RequestPool, SigningDuty,
 };
 use crate::replica::{MUST_SIGN_FOR, Protocols, Replica, ReplicaSettings, Stack};
@@ -49,9 +50,6 @@ use crate::storage::keeper::{Keeper, Kept};
 use crate::storage::shelf::{Shelf, Shelved};
 use crate::storage::{AbstentionMark, LogWriter};
 use crate::types::Lsn;
-
-/// Room in a record around the largest message: envelopes, archives, lengths.
-const RECORD_SLACK_BYTES: usize = 64 * 1024;
 
 /// How many full queues of clients are held for all together at a shard that serves sockets; each client has its share beside.
 const CLIENT_QUEUES: usize = 8;
@@ -262,26 +260,18 @@ fn client_directory(config: &ReplicaConfig) -> Result<ClientDirectory, ReplicaEr
     Ok(ClientDirectory::new(keys.collect::<Result<_, ReplicaError>>()?))
 }
 
-/// The longest records that replicas take on links from replicas, and from clients.
-pub(crate) const fn link_record_bytes_max(limits: &CheckerLimits) -> (usize, usize) {
-    (
-        2 * limits.batch_bytes_max + RECORD_SLACK_BYTES,
-        limits.frame_bytes_max + RECORD_SLACK_BYTES,
-    )
-}
-
 fn wire_limits(config: &ReplicaConfig) -> (WireLimits, WireLimits) {
-    let (from_replicas, from_clients) = link_record_bytes_max(&config.node.cluster.checker_limits());
+    let lengths = config.node.cluster.lengths();
     let silence_max = Duration::from_millis(config.limits.link_silence_ms);
     let replica = WireLimits {
-        record_bytes_max: from_replicas,
+        record_bytes_max: lengths.replica_record(),
         queue_bytes_max: config.limits.replica_queue_bytes_max,
         queues_bytes_max: usize::MAX,
         backlog_bytes_max: 16 << 20,
         silence_max,
     };
     let client = WireLimits {
-        record_bytes_max: from_clients,
+        record_bytes_max: lengths.request_record(),
         queue_bytes_max: config.limits.client_queue_bytes_max,
         queues_bytes_max: CLIENT_QUEUES * config.limits.client_queue_bytes_max,
         backlog_bytes_max: 1 << 20,
@@ -416,7 +406,8 @@ pub(super) fn assemble<S: Stack>(
         quorum: cluster.quorum(),
         batch_bytes_max: cluster.agreement.batch_bytes_max,
         batch_frames_max: cluster.agreement.batch_frames_max,
-        held_effects_max: 8 * cluster.agreement.window as usize + 64,
+        votes_max: VOTES_MAX,
+        held_effects_max: cluster.lengths().held_effects(),
         must_sign_for: MUST_SIGN_FOR,
     };
     let pool_limits = PoolLimits {

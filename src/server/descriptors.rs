@@ -14,7 +14,7 @@ pub(super) fn provide_for(config: &ReplicaConfig) -> Result<(), ReplicaError> {
     let segments = match config.durability {
         Durability::None => 0,
         Durability::Sync | Durability::Async => {
-            super::recovery::budget(config).segments_max().min(SEGMENTS_OPEN) as u64
+            config.disk_budget().segments_max().min(SEGMENTS_OPEN) as u64
         }
     };
     // Each other replica may be dialled, looked up, and read an image.

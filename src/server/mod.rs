@@ -23,7 +23,6 @@ pub mod monolithic_server;
 mod recovery;
 mod repair;
 
-pub(crate) use assembly::link_record_bytes_max;
 pub use handle::{ReplicaHandle, thread_cpu_time};
 pub use repair::replace_lost_directory;
 

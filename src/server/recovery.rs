@@ -7,12 +7,11 @@ use super::ReplicaError;
 use super::repair::can_abstain;
 use crate::config::{Durability, ReplicaConfig};
 use crate::crypto::Digester;
-use crate::ordering::pbft::PbftConfig;
 use crate::replica::{ExecutorOf, Replica, Stack};
 use crate::shard::probe::is_in_memory;
 use crate::storage::logged::LogReader;
-use crate::storage::restart::{Continued, RestartSettings, restart, segment_bytes_min, writer_settings};
-use crate::storage::{DataDirectory, DiskBudget, LogWriter, RecordReader};
+use crate::storage::restart::{Continued, RestartSettings, restart, writer_settings};
+use crate::storage::{DataDirectory, LogWriter, RecordReader};
 use crate::types::SeqNo;
 
 /// What a replica starts from.
@@ -46,7 +45,7 @@ pub(super) fn recover<S: Stack>(
             "durability = \"sync\", but the data directory lies in memory (tmpfs): nothing of it outlives this host"
         );
     }
-    let budget = budget(config);
+    let budget = config.disk_budget();
     budget.check(&directory)?;
     let limits = cluster.checker_limits();
     let reader = RecordReader::new(digester.clone(), limits);
@@ -73,7 +72,7 @@ pub(super) fn recover<S: Stack>(
         &superblock,
         budget.segment_bytes,
         budget.segments_max(),
-        limits.batch_bytes_max,
+        &cluster.lengths(),
     );
     let Continued {
         writer,
@@ -91,20 +90,4 @@ pub(super) fn recover<S: Stack>(
         spare,
         reader: LogReader::new(reader, superblock.tag(), superblock.seed),
     })
-}
-
-pub(super) fn budget(config: &ReplicaConfig) -> DiskBudget {
-    let agreement = &config.node.cluster.agreement;
-    let limits = config.node.cluster.checker_limits();
-    let segment_bytes_min = segment_bytes_min(agreement.batch_bytes_max);
-    DiskBudget {
-        segment_bytes: config.pl_config.segment_bytes.max(segment_bytes_min),
-        log_bytes_max: config.pl_config.log_bytes_max,
-        checkpoint_decisions: agreement.checkpoint_decisions,
-        checkpoint_bytes: agreement
-            .checkpoint_bytes
-            .saturating_add(agreement.batch_bytes_max as u64),
-        state_log_bytes: agreement.state_log_bytes_max,
-        undecided_bytes: PbftConfig::undecided_bytes_max(limits.batch_bytes_max) as u64,
-    }
 }

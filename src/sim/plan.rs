@@ -9,7 +9,9 @@ use super::Dice;
 use super::byzantine::Lie;
 use super::clients::Roguery;
 use super::network::Weather;
-use crate::execution::StateRule;
+use crate::execution::{FRAME_RESULT_BYTES_MAX, StateRule};
+use crate::messages::Lengths;
+use crate::messages::lengths::VOTES_MAX;
 use crate::preprocessing::{CheckerLimits, ClientAuth, GateLimits, PoolLimits};
 use crate::protocol::Rate;
 use crate::replica::TransferLimits;
@@ -117,6 +119,8 @@ pub struct Knobs {
     pub must_sign_for: Duration,
     /// How long clients wait before they ask everybody.
     pub retransmit: Duration,
+    /// How many votes share a message.
+    pub votes_max: usize,
 }
 
 impl Knobs {
@@ -168,6 +172,7 @@ impl Knobs {
             },
             must_sign_for: Duration::from_millis(250),
             retransmit: Duration::from_millis(200),
+            votes_max: VOTES_MAX,
         }
     }
 
@@ -201,6 +206,7 @@ impl Knobs {
                 ..ViewTimings::default()
             },
             retransmit: dice.millis(50, 400),
+            votes_max: dice.pick(&[1, 4, 16, VOTES_MAX]),
             ..Self::calm(replicas, dice.between(2, 4) as usize)
         }
     }
@@ -276,7 +282,21 @@ impl Knobs {
     /// How many effects may wait for the disk: room for every place of the window, several times.
     #[must_use]
     pub const fn held_effects_max(&self) -> usize {
-        8 * self.window as usize + 64
+        self.lengths().held_effects()
+    }
+
+    /// How long messages and records are at most, as in production.
+    #[must_use]
+    pub const fn lengths(&self) -> Lengths {
+        Lengths {
+            replicas: self.replicas,
+            window: self.window,
+            frame_bytes_max: self.limits.frame_bytes_max,
+            frame_operations_max: self.limits.frame_operations_max,
+            frame_result_bytes_max: FRAME_RESULT_BYTES_MAX,
+            batch_bytes_max: self.limits.batch_bytes_max,
+            batch_frames_max: self.limits.batch_frames_max,
+        }
     }
 
     /// How many replicas may be faulty.

@@ -36,8 +36,6 @@ use crate::view_transfer::pbft::{PbftViewChange, ViewChangeConfig};
 
 /// Bytes of checkpoint work done in one turn: little, so that decisions come in between.
 const BACKGROUND_BYTES: usize = 64 << 10;
-/// Room for a view change of each replica in a record, beside the batches.
-const RECORD_BYTES_PER_REPLICA: usize = 24 << 10;
 
 /// Reads beside the order that are executed in one turn, but for those of the last frame.
 const TURN_READS: u64 = 32;
@@ -212,6 +210,7 @@ fn make_replica<A: Application>(node: NodeId, knobs: &Knobs, digester: &Digester
         quorum,
         batch_bytes_max: knobs.limits.batch_bytes_max,
         batch_frames_max: knobs.limits.batch_frames_max,
+        votes_max: knobs.votes_max,
         held_effects_max: knobs.held_effects_max(),
         must_sign_for: knobs.must_sign_for,
     };
@@ -258,6 +257,7 @@ fn disk_budget(knobs: &Knobs, segment_bytes: u64) -> DiskBudget {
             StateRule::ALWAYS => 0,
             rule => rule.log_bytes_max,
         },
+        view_bytes: knobs.lengths().view_records() as u64,
         undecided_bytes: PbftConfig::undecided_bytes_max(knobs.limits.batch_bytes_max) as u64,
     };
     if knobs.log_is_least {
@@ -291,8 +291,7 @@ impl<A: Application> SimReplica<A> {
         };
         let restored = restart(platter, &settings, &mut replica, &mut executor, &mut read_back)?;
         executor.keep_images(true);
-        let record_bytes_max =
-            2 * knobs.limits.batch_bytes_max + RECORD_BYTES_PER_REPLICA * knobs.replicas + (64 << 10);
+        let record_bytes_max = knobs.lengths().log_record();
         let segment_bytes = knobs.segment_bytes.max(record_bytes_max as u64 + 4096) / 4096 * 4096 + 4096;
         let settings = DiskSettings {
             sync_us: knobs.sync_us,

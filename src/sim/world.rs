@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::byzantine::Liar;
 use super::checker::{
-    Agreement, Answered, Blame, Budget, Charges, Donors, Efforts, Lasting, Ledger, Lengths, Rule, Toward,
+    Agreement, Answered, Blame, Budget, Charges, Donors, Efforts, Lasting, Ledger, Rule, Sizes, Toward,
     Violation,
 };
 use super::clients::{Rogue, session};
@@ -84,8 +84,8 @@ pub(super) struct World<A: Application> {
     pub story: Option<Vec<String>>,
     pub agreement: Agreement,
     lasting: Lasting,
-    lengths: Lengths,
     blame: Blame,
+    sizes: Sizes,
     pub network: Network,
     dice: Dice,
     sessions: Vec<Session>,
@@ -182,9 +182,9 @@ impl<A: Application> World<A> {
                 knobs.honest_clients,
                 (knobs.checkpoint_bytes == u64::MAX).then_some(knobs.checkpoint_decisions),
             ),
-            lasting: Lasting::new(knobs.replicas),
-            lengths: Lengths::new(&knobs),
             blame: Blame::new(&knobs),
+            lasting: Lasting::new(knobs.replicas, knobs.window),
+            sizes: Sizes::new(&knobs),
             network: Network::new(plan.weather.clone(), plan.calm_from, dice.split()),
             hosts,
             calls: Vec::new(),
@@ -468,9 +468,8 @@ impl<A: Application> World<A> {
                         self.agreement
                             .asks(client as u32, sequence, frame.body.as_slice());
                     }
-                    let fits =
-                        self.lengths
-                            .sends(format_args!("c{client}"), Toward::FromClient, message.len());
+                    let who = format_args!("c{client}");
+                    let fits = self.sizes.sends(who, Toward::FromClient, message.len());
                     self.judge(fits);
                     self.send_to_host(client as u32, to, &message);
                 }

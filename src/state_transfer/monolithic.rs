@@ -17,7 +17,7 @@
 //! - *Offers with a certificate, after the place we have:* one that a quorum less ourselves offers, or else, of those made when the
 //!   first tick ends, the one that most donors offer (the newest of equals) becomes the target; whoever offers exactly it is a donor. Donors that stalled before count only
 //!   if nobody else offers anything: one that is always the first with the newest checkpoint, and then sends nothing, holds nobody up.
-//! - *Head and index arrive:* checked against the claim. From here on the checkpoint's chain is known.
+//! - *Head and index arrive:* checked against the claim. An index that no link takes comes in slices, and is asked for from where it has come to. From here on the checkpoint's chain is known.
 //! - *An own image has pieces of the checkpoint, by their digests:* nobody is asked for them. They are copied a few at a time, beside what
 //!   comes from donors, and each is checked like any other; what is not there after all comes from donors. So a replica that was away for a
 //!   while is sent what changed meanwhile.
@@ -54,11 +54,14 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use donors::Donors;
-use receiving::{Block, Receiving};
+use receiving::{Block, PACE_BYTES, Receiving};
 
 use super::{ImageEvent, ImageTask, StateTransferProtocol, StateTransferState, Target};
 use crate::crypto::Digester;
-use crate::execution::{ImageChunk, ImageError, ImageHead, ImageIndex, MonolithicState, PieceReader};
+use crate::execution::{
+    ImageChunk, ImageError, ImageHead, ImageIndex, MonolithicState, PieceReader, whole_index,
+};
+use crate::messages::lengths::IMAGE_CHUNK_BYTES_MAX;
 use crate::messages::{CheckpointClaim, CheckpointOffer, PieceRange, StateTransferMessage};
 use crate::protocol::{Effect, Outbox, Recipients, Timer};
 use crate::types::{ClusterId, Epoch, NodeId, SeqNo, Signers, Time};
@@ -108,6 +111,9 @@ enum Phase {
     Opening {
         asked: Option<(NodeId, Time)>,
         head: Option<(ImageHead, Bytes)>,
+        /// What has come of an index that comes in slices, and how much of it since the last deadline.
+        index: Vec<u8>,
+        fresh_bytes: usize,
     },
     Receiving(Box<Receiving>),
     Installing,
@@ -202,10 +208,6 @@ impl<S: MonolithicState> PieceTransfer<S> {
         };
         self.claim = Some(claim);
         self.donors.take_offers(donors);
-        self.phase = Phase::Opening {
-            asked: None,
-            head: None,
-        };
         self.fetch_head(now, out);
     }
 
@@ -217,21 +219,30 @@ impl<S: MonolithicState> PieceTransfer<S> {
         self.phase = Phase::Opening {
             asked: Some((donor, now.after(self.tuning.patience))),
             head: None,
+            index: Vec::new(),
+            fresh_bytes: 0,
         };
+        self.send_fetch_head(donor, claim, 0, out);
+    }
+
+    /// Asks for the head and the index, or for the rest of the index.
+    fn send_fetch_head(&self, donor: NodeId, claim: CheckpointClaim, offset: u64, out: &mut Outbox) {
         let range = PieceRange {
             seq: claim.seq.get(),
             piece: PieceRange::HEAD,
-            offset: 0,
+            offset,
             until: 0,
         };
         self.send(Recipients::One(donor), StateTransferMessage::Fetch(range), out);
     }
 
     /// Head and index, chunk by chunk.
-    fn take_opening(&mut self, now: Time, from: NodeId, bytes: &Bytes, out: &mut Outbox) {
+    fn take_opening(&mut self, now: Time, from: NodeId, bytes: &Bytes, last: bool, out: &mut Outbox) {
         let Phase::Opening {
             asked: Some((donor, _)),
             head,
+            index: sliced,
+            fresh_bytes,
         } = &mut self.phase
         else {
             return;
@@ -240,7 +251,26 @@ impl<S: MonolithicState> PieceTransfer<S> {
             return;
         }
         let claim = self.claim;
-        let read = match (ImageChunk::parse(bytes), head.take()) {
+        let mut bytes = bytes.clone();
+        if let (Ok(ImageChunk::IndexSlice(offset, slice)), Some((known, _))) =
+            (ImageChunk::parse(&bytes), &*head)
+        {
+            let whole = 32 * known.pieces();
+            // Slices that belong to another question come late, or twice.
+            if offset == sliced.len() as u64 && sliced.len() + slice.len() <= whole {
+                sliced.extend_from_slice(slice);
+                *fresh_bytes += slice.len();
+            }
+            if sliced.len() < whole {
+                let (offset, next) = (sliced.len() as u64, claim.filter(|_| last));
+                if let Some(claim) = next {
+                    self.send_fetch_head(from, claim, offset, out);
+                }
+                return;
+            }
+            bytes = whole_index(sliced).into();
+        }
+        let read = match (ImageChunk::parse(&bytes), head.take()) {
             (Ok(ImageChunk::Head(read)), known) if Some(read.claim(&self.digester)) == claim => {
                 *head = known.or_else(|| Some((read, bytes.clone())));
                 return;
@@ -249,7 +279,15 @@ impl<S: MonolithicState> PieceTransfer<S> {
                 ImageIndex::read(head, contents, &self.digester).map(|index| (index, head_bytes))
             }
             // What belongs to another question comes late, or twice.
-            (Ok(ImageChunk::Index(_) | ImageChunk::Pieces(_) | ImageChunk::Slice(_)), known) => {
+            (
+                Ok(
+                    ImageChunk::Index(_)
+                    | ImageChunk::IndexSlice(..)
+                    | ImageChunk::Pieces(_)
+                    | ImageChunk::Slice(_),
+                ),
+                known,
+            ) => {
                 *head = known;
                 return;
             }
@@ -475,8 +513,13 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
         if !is_current || self.donors.is_banned(from) || from.index() >= self.n {
             return;
         }
-        if bytes.is_empty() {
-            self.donors.remove(from);
+        // No correct donor's disk gives longer ones, and ours would not give them back.
+        let is_too_long = bytes.len() > IMAGE_CHUNK_BYTES_MAX;
+        if bytes.is_empty() || is_too_long {
+            match is_too_long {
+                true => self.donors.ban(from),
+                false => self.donors.remove(from),
+            }
             if let Phase::Receiving(receiving) = &mut self.phase {
                 receiving.blocks[from.index()] = None;
                 return self.fetch_pieces(now, out);
@@ -487,7 +530,7 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
             return;
         }
         match &self.phase {
-            Phase::Opening { .. } => self.take_opening(now, from, &bytes, out),
+            Phase::Opening { .. } => self.take_opening(now, from, &bytes, last, out),
             Phase::Receiving(_) => self.take_pieces(now, from, &bytes, last, out),
             _ => {}
         }
@@ -550,12 +593,20 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
                 }
                 true => {}
             },
-            Phase::Opening { asked, .. } => {
-                if let Some((donor, until)) = *asked
-                    && until <= now
+            Phase::Opening {
+                asked, fresh_bytes, ..
+            } => {
+                if let Some((donor, until)) = asked
+                    && *until <= now
                 {
-                    self.donors.tire(donor);
-                    self.fetch_head(now, out);
+                    if std::mem::take(fresh_bytes) >= PACE_BYTES {
+                        // A long index takes its time.
+                        *until = now.after(self.tuning.patience);
+                    } else {
+                        let donor = *donor;
+                        self.donors.tire(donor);
+                        self.fetch_head(now, out);
+                    }
                 }
             }
             Phase::Receiving(receiving) => {

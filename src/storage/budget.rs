@@ -35,6 +35,8 @@ pub struct DiskBudget {
     pub state_log_bytes: u64,
     /// How many bytes of one leader's proposals are logged at most before they are decided.
     pub undecided_bytes: u64,
+    /// What the log has of the view the replica is in, which is written again after each cut.
+    pub view_bytes: u64,
 }
 
 impl DiskBudget {
@@ -62,6 +64,7 @@ impl DiskBudget {
             .checkpoint_decisions
             .saturating_mul(padding)
             .saturating_add(self.checkpoint_bytes)
+            .saturating_add(self.view_bytes)
             .saturating_add(state_log_bytes);
         PERIODS
             .saturating_mul(period)
@@ -141,6 +144,7 @@ mod tests {
         checkpoint_bytes: 1 << 20,
         state_log_bytes: 2 << 20,
         undecided_bytes: 256 << 10,
+        view_bytes: 1 << 20,
     };
 
     fn directory(path: &Path) -> DataDirectory {
@@ -154,7 +158,7 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let directory = directory(&temporary.path().join("d"));
         let required = BUDGET.required_bytes();
-        assert_eq!(required, (3 * 3 + 2 + 1) * (1 << 20) + 3 * 100 * 4 * 4096);
+        assert_eq!(required, (3 * 4 + 2 + 1) * (1 << 20) + 3 * 100 * 4 * 4096);
         let exact = DiskBudget {
             log_bytes_max: required,
             ..BUDGET

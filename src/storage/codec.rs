@@ -6,9 +6,10 @@ use bytes::Bytes;
 
 use crate::crypto::{Digester, Domain};
 use crate::decision_log::Chain;
+use crate::messages::lengths::LOG_HEAD_BYTES;
 use crate::messages::{
-    Batch, Checked, CheckpointClaim, Frame, FrameError, Phase, Proposal, SignedCheckpoint, SystemMessage,
-    Vote,
+    Batch, Checked, CheckpointClaim, Frame, FrameError, Phase, PlacedDigest, Proposal, SignedCheckpoint,
+    SystemMessage, Vote,
 };
 use crate::preprocessing::CheckerLimits;
 use crate::protocol::Record;
@@ -24,10 +25,19 @@ const STABLE: u8 = 7;
 const VIEW: u8 = 8;
 const NEW_VIEW: u8 = 9;
 const JUMP: u8 = 10;
+const VIEW_CHANGE: u8 = 11;
+const ANNOUNCED: u8 = 12;
 
 /// Before a record's contents: length of kind and contents, kind.
 const FRAME_BYTES: usize = 5;
 const CHECKPOINT_BYTES: usize = 8 + 32 + 2 + 64;
+/// Before the message of a proposal: view, place, digest.
+const PLACE_BYTES: usize = 8 + 8 + 32;
+
+const _: () = assert!(
+    FRAME_BYTES + PLACE_BYTES == LOG_HEAD_BYTES,
+    "the longest record is worked out with what is written here"
+);
 
 /// Why bytes are no record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -44,14 +54,14 @@ pub enum CodecError {
 pub(crate) fn encoded_bytes(record: &Record) -> usize {
     FRAME_BYTES
         + match record {
-            Record::Proposal(proposal) | Record::Batch(proposal) => 8 + 8 + 32 + proposal.message.len(),
-            Record::Vote(_) => 8 + 8 + 32,
+            Record::Proposal(proposal) | Record::Batch(proposal) => PLACE_BYTES + proposal.message.len(),
+            Record::Vote(_) | Record::Announced(_) => PLACE_BYTES,
             Record::Decision { .. } => 8 + 32 + 32,
             Record::Jump { .. } => 8 + 32,
             Record::Checkpoint(_) => CHECKPOINT_BYTES,
             Record::Stable { proof, .. } => 8 + 32 + proof.len() * CHECKPOINT_BYTES,
             Record::View(_) => 8,
-            Record::NewView(message) => message.len(),
+            Record::NewView(message) | Record::ViewChange(message) => message.len(),
         }
 }
 
@@ -92,6 +102,8 @@ pub(crate) fn encode(record: &Record, out: &mut [u8]) -> usize {
         Record::Stable { .. } => STABLE,
         Record::View(_) => VIEW,
         Record::NewView(_) => NEW_VIEW,
+        Record::ViewChange(_) => VIEW_CHANGE,
+        Record::Announced(_) => ANNOUNCED,
     };
     let mut sink = Sink { out, at: 0 };
     sink.put(&((bytes - 4) as u32).to_le_bytes());
@@ -124,7 +136,12 @@ pub(crate) fn encode(record: &Record, out: &mut [u8]) -> usize {
             proof.iter().for_each(|checkpoint| sink.checkpoint(checkpoint));
         }
         Record::View(view) => sink.number(view.get()),
-        Record::NewView(message) => sink.put(message),
+        Record::NewView(message) | Record::ViewChange(message) => sink.put(message),
+        Record::Announced(placed) => {
+            sink.number(placed.view);
+            sink.number(placed.seq);
+            sink.put(&placed.digest);
+        }
     }
     debug_assert_eq!(sink.at, bytes);
     bytes
@@ -177,7 +194,7 @@ impl<'a> Source<'a> {
 /// The place a record is about, without reading the rest of it.
 pub(super) fn place_of(record: &[u8]) -> Option<SeqNo> {
     let at = match *record.first()? {
-        PROPOSAL | BATCH | PREPARE | COMMIT => 9,
+        PROPOSAL | BATCH | PREPARE | COMMIT | ANNOUNCED => 9,
         DECISION | CHECKPOINT | JUMP => 1,
         _ => return None,
     };
@@ -216,6 +233,8 @@ pub(super) fn kind_name(record: &[u8]) -> &'static str {
         Some(&STABLE) => "stable",
         Some(&VIEW) => "view",
         Some(&NEW_VIEW) => "new-view",
+        Some(&VIEW_CHANGE) => "view-change",
+        Some(&ANNOUNCED) => "announced",
         Some(&JUMP) => "jump",
         _ => "unknown",
     }
@@ -278,6 +297,12 @@ impl RecordReader {
             }
             VIEW => Record::View(View::new(source.number()?)),
             NEW_VIEW => return Ok(Record::NewView(Bytes::copy_from_slice(contents))),
+            VIEW_CHANGE => return Ok(Record::ViewChange(Bytes::copy_from_slice(contents))),
+            ANNOUNCED => Record::Announced(PlacedDigest {
+                view: source.number()?,
+                seq: source.number()?,
+                digest: source.take()?,
+            }),
             _ => return Err(CodecError::Malformed),
         };
         source.end()?;

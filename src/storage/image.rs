@@ -12,13 +12,14 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::directory::{UNFINISHED, remove_leftover, sync_directory};
 use super::{StorageError, files};
 use crate::crypto::Digester;
-use crate::execution::{CheckpointImage, Executor, ImageChunk, PieceWriter};
+use crate::execution::{CheckpointImage, Executor, ImageChunk, PieceWriter, index_slices};
+use crate::messages::lengths::IMAGE_CHUNK_BYTES;
 use crate::messages::{CheckpointClaim, PieceRange};
 use crate::mutants::{Mutant, active};
 
 /// About how long a chunk is.
-pub(super) const CHUNK_BYTES: usize = 256 << 10;
-/// The longest that is read; one entry of a state may be larger than a chunk should be.
+pub(super) const CHUNK_BYTES: usize = IMAGE_CHUNK_BYTES;
+/// The longest that is read: an index lies in one chunk.
 const CHUNK_BYTES_MAX: usize = 1 << 30;
 
 const MAGIC: &[u8; 8] = b"ATLAS\0I2";
@@ -269,7 +270,13 @@ impl<F: ReadAt> ImageFile<F> {
     /// When one cannot be read, or is damaged.
     pub fn read_range(&self, range: PieceRange, bytes_max: usize) -> Result<Vec<Bytes>, StorageError> {
         if range.piece == PieceRange::HEAD {
-            return Ok(vec![self.chunk(0)?.into(), self.chunk(1)?.into()]);
+            let mut chunks = Vec::new();
+            if range.offset == 0 {
+                chunks.push(self.chunk(0)?.into());
+            }
+            let slices = index_slices(self.chunk(1)?, range.offset, bytes_max);
+            chunks.extend(slices.into_iter().map(Bytes::from));
+            return Ok(chunks);
         }
         let mut chunks: Vec<Bytes> = Vec::new();
         let mut bytes = 0;

@@ -110,6 +110,7 @@ fn last_view<M: Medium>(medium: &M, reader: &RecordReader) -> Result<Option<View
             Ok(Record::Vote(vote)) => Some(vote.view()),
             Ok(Record::Proposal(proposal)) => Some(proposal.view),
             Ok(Record::View(view)) => Some(view),
+            Ok(Record::Announced(placed)) => Some(View::new(placed.view)),
             Ok(Record::NewView(message)) => new_view(&message),
             _ => None,
         };

@@ -27,14 +27,11 @@ use super::repair::repair_log;
 use super::{LogWriter, RawRecord, RecordReader, StorageError, Superblock, Tail, WriterSettings, image};
 use crate::crypto::Digester;
 use crate::execution::{ExecutionEvent, Executor};
-use crate::messages::{CheckpointClaim, Proposal, TakenCheckpoint};
+use crate::messages::{CheckpointClaim, Lengths, Proposal, TakenCheckpoint};
 use crate::mutants::{Mutant, active};
 use crate::protocol::Record;
 use crate::replica::{ExecutorOf, Forgotten, Replica, Stack};
 use crate::types::{SeqNo, Time, View};
-
-/// Room around the largest message in a record.
-const RECORD_SLACK_BYTES: usize = 64 * 1024;
 
 /// What a replica kept, to be read back.
 pub trait Medium {
@@ -387,32 +384,21 @@ impl<S: Stack, W: Witness> Replay<'_, S, W> {
     }
 }
 
-/// The sizes of a log whose batches have at most so many bytes.
+/// The sizes of a cluster's log.
 #[must_use]
 pub fn writer_settings(
     superblock: &Superblock,
     segment_bytes: u64,
     segments_max: usize,
-    batch_bytes_max: usize,
+    lengths: &Lengths,
 ) -> WriterSettings {
     WriterSettings {
         tag: superblock.tag(),
         seed: superblock.seed,
-        segment_bytes: segment_bytes.max(segment_bytes_min(batch_bytes_max)),
+        segment_bytes: segment_bytes.max(lengths.segment_bytes_min()),
         segments_max,
-        record_bytes_max: record_bytes_max(batch_bytes_max),
+        record_bytes_max: lengths.log_record(),
     }
-}
-
-/// The longest record.
-fn record_bytes_max(batch_bytes_max: usize) -> usize {
-    2 * batch_bytes_max + RECORD_SLACK_BYTES
-}
-
-/// The smallest segment of a log whose batches have at most so many bytes: it holds two of the longest records.
-#[must_use]
-pub fn segment_bytes_min(batch_bytes_max: usize) -> u64 {
-    (2 * record_bytes_max(batch_bytes_max) as u64).next_multiple_of(1 << 20)
 }
 
 /// The log as it goes on, and what becomes of the segments there are.

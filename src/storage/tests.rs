@@ -10,7 +10,7 @@ use super::*;
 use crate::crypto::Digester;
 use crate::decision_log::Chain;
 use crate::execution::apps::kv;
-use crate::messages::{CheckpointClaim, Phase, SignedCheckpoint, Vote};
+use crate::messages::{CheckpointClaim, Lengths, Phase, PlacedDigest, SignedCheckpoint, Vote};
 use crate::protocol::{LogCut, Record};
 use crate::types::{ApplicationId, ClusterId, Digest, Epoch, Lsn, NodeId, SeqNo, View};
 
@@ -417,16 +417,82 @@ fn every_kind_of_record_comes_back_as_it_was() {
             proof: vec![checkpoint; 3],
         },
     ];
-    for record in &records {
+    let records = records.into_iter().chain([
+        Record::ViewChange(Bytes::from_static(b"a whole message")),
+        Record::Announced(PlacedDigest {
+            seq: 4,
+            digest: [5; 32],
+            view: 6,
+        }),
+    ]);
+    for record in &records.collect::<Vec<_>>() {
         let bytes = bytes_of(record);
         let back = reader().read(&bytes).unwrap();
         assert_eq!(format!("{record:?}"), format!("{back:?}"));
         for cut in 0..bytes.len() {
             // A view or a new view is as long as it is; nothing else may be shorter.
             let read = reader().read(&bytes[..cut]);
-            let may_be_short = matches!(record, Record::NewView(_) | Record::Stable { .. });
+            let may_be_short = matches!(
+                record,
+                Record::NewView(_) | Record::ViewChange(_) | Record::Stable { .. }
+            );
             assert!(read.is_err() || may_be_short, "{record:?} cut at {cut}");
         }
+    }
+}
+
+#[test]
+fn the_longest_messages_that_are_logged_fit_a_record_and_two_of_them_a_segment() {
+    for (replicas, window, batch_bytes_max) in
+        [(1, 2, 1024), (4, 2000, 4096), (64, 8000, 4096), (4, 64, 1 << 20)]
+    {
+        let lengths = Lengths {
+            replicas,
+            window,
+            frame_bytes_max: 4096,
+            frame_operations_max: 16,
+            frame_result_bytes_max: 1 << 20,
+            batch_bytes_max,
+            batch_frames_max: 64,
+        };
+        let settings = restart::writer_settings(&superblock(), 0, 4, &lengths);
+        let proposal = |bytes: usize| {
+            Record::Proposal(std::sync::Arc::new(crate::messages::Proposal {
+                view: View::ZERO,
+                seq: SeqNo::new(1),
+                batch: std::sync::Arc::new(crate::messages::Batch::null()),
+                message: Bytes::from(vec![1; bytes]),
+                authentic: true,
+            }))
+        };
+        let longest = [
+            proposal(lengths.batch_message()),
+            Record::ViewChange(Bytes::from(vec![2; lengths.view_change()])),
+            Record::NewView(Bytes::from(vec![3; lengths.new_view()])),
+            Record::Stable {
+                claim: CheckpointClaim::NONE,
+                proof: vec![signed(1); replicas],
+            },
+        ];
+        let mut writer = LogWriter::new(settings, 1);
+        for record in &longest {
+            assert!(
+                codec::encoded_bytes(record) <= lengths.log_record(),
+                "{lengths:?}"
+            );
+            assert!(writer.has_room(record));
+            writer.append(record);
+        }
+        assert!(settings.segment_bytes >= 2 * lengths.log_record() as u64);
+    }
+}
+
+fn signed(signer: u16) -> SignedCheckpoint {
+    SignedCheckpoint {
+        seq: 1,
+        digest: [1; 32],
+        signer,
+        signature: [2; 64],
     }
 }
 

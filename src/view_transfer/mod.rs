@@ -8,7 +8,7 @@ pub mod pbft;
 
 use bytes::Bytes;
 
-use crate::messages::{NewView, Status, ViewChange};
+use crate::messages::{NamedViewChange, NewView, Status, ViewChange};
 use crate::protocol::{Outbox, Record, RestoreError, Standing, Timer, ViewEvidence, ViewStart};
 use crate::types::{NodeId, Time, View};
 
@@ -70,20 +70,24 @@ pub trait ViewTransferProtocol {
     /// Another replica complains: it wants `view`, or nothing any more ([`View::ZERO`]).
     fn on_complaint(&mut self, from: NodeId, view: View, out: &mut Outbox);
 
-    /// Another replica's view change arrived.
+    /// A view change arrived, from its signer or passed on.
     fn on_view_change(&mut self, now: Time, from: NodeId, view_change: ViewChange, out: &mut Outbox);
 
-    /// A new view arrived, from its leader or passed on. `message` is the whole of it.
-    fn on_new_view(&mut self, now: Time, from: NodeId, new_view: NewView, message: &Bytes, out: &mut Outbox);
+    /// A new view arrived, from its leader or passed on.
+    fn on_new_view(&mut self, now: Time, from: NodeId, new_view: NewView, out: &mut Outbox);
 
-    /// The log holds this record: a view that was left for.
+    /// A peer asks for view changes that a new view names.
+    fn on_fetch(&mut self, now: Time, from: NodeId, wanted: &[NamedViewChange], out: &mut Outbox);
+
+    /// The log holds this record: a view that was left for, or a view change of a new view that follows.
     fn restore(&mut self, record: &Record);
 
-    /// The log holds this new-view message: what the view began with.
+    /// The log holds this new-view message: what the view began with. `None` when the log was cut between it and the view changes that
+    /// it names; then both are there once more further on, if the view matters still.
     ///
     /// # Errors
     /// When the message cannot be read.
-    fn restore_new_view(&mut self, message: &Bytes) -> Result<ViewStart, RestoreError>;
+    fn restore_new_view(&mut self, message: &Bytes) -> Result<Option<ViewStart>, RestoreError>;
 
     /// What has to be written again before the log is cut.
     fn base_records(&self) -> Vec<Record>;

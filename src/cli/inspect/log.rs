@@ -29,7 +29,7 @@ pub(in crate::cli) struct Log {
     json: bool,
 }
 
-const KINDS: [&str; 10] = [
+const KINDS: [&str; 12] = [
     "proposal",
     "batch",
     "prepare",
@@ -40,6 +40,8 @@ const KINDS: [&str; 10] = [
     "view",
     "new-view",
     "jump",
+    "view-change",
+    "announced",
 ];
 
 #[derive(Debug, Serialize)]

@@ -20,6 +20,13 @@ fn placed(seq: u64) -> PlacedDigest {
     PlacedDigest::new(SeqNo::new(seq), &Digest::from_bytes([7; 32]), View::new(2))
 }
 
+fn named(signer: u16) -> NamedViewChange {
+    NamedViewChange {
+        signer,
+        digest: [4; 32],
+    }
+}
+
 fn view_change(signer: u16, proofs: u16) -> ViewChange {
     ViewChange {
         view: 3,
@@ -72,7 +79,7 @@ fn system_messages() -> Vec<SystemMessage> {
         ViewTransferMessage::ViewChange(view_change(1, 3)),
         ViewTransferMessage::NewView(NewView {
             view: 3,
-            view_changes: vec![view_change(0, 0), view_change(2, 3), view_change(3, 1)],
+            view_changes: vec![named(0), named(2), named(3)],
             signer: 3,
             signature: [2; 64],
         }),
@@ -88,6 +95,8 @@ fn system_messages() -> Vec<SystemMessage> {
             complaint: 2,
         }),
         ViewTransferMessage::FetchBatches(vec![reference; 2]),
+        ViewTransferMessage::FetchViewChanges(vec![named(1), named(2)]),
+        ViewTransferMessage::Complaint(3),
         ViewTransferMessage::BatchResponse(pre_prepare()),
         ViewTransferMessage::Decisions(vec![reference]),
         ViewTransferMessage::Stable(vec![signed(0), signed(1)]),

@@ -27,7 +27,8 @@
 //! - *A view begins* with a batch chosen for each place from min-s + 1 to max-s
 //!   ([`OrderingProtocol::enter_view`]; how they are chosen is [`crate::view_transfer::pbft`]'s): each chosen batch
 //!   counts as pre-prepared by the new leader; backups prepare it, and the three phases go on as above, for places
-//!   already decided as well (§4.4). Frames that are not at hand are fetched by digest. Fresh proposals start after max-s.
+//!   already decided as well (§4.4). Frames that are not at hand are fetched by digest. Fresh proposals start after max-s. The leader has all of
+//!   them in Q from then on, and writes again, before the log is cut, what of this no record about a place shows.
 //! - *A message for a view that has not begun here:* kept, within bounds, until it begins.
 //! - *A stable checkpoint with its proof, later than ours:* stable here as well, whoever sent it.
 //! - *[`Status`] of a peer that asks:* it is sent our stable checkpoint with its proof, our checkpoints, decisions, votes and
@@ -52,7 +53,8 @@
 //!   leader keeps to half of that.
 //! - A certificate of a stable checkpoint is exactly a quorum of signatures: whatever else came with them is neither kept nor handed on.
 //! - Q keeps at most [`KEPT_PER_PLACE`](slot::KEPT_PER_PLACE) digests per place, the one in P always among them: more need
-//!   as many failed leaders in a row without one decision.
+//!   as many failed leaders in a row without one decision. So a VIEW-CHANGE has a greatest length, and none that a correct replica sends is
+//!   refused ([`crate::messages::lengths`]).
 //!
 //! **What is promised.** Safety with up to f faulty replicas under any timing. Progress, with up to f faulty
 //! replicas, leaders included, while messages between correct replicas arrive in time (the view transfer
@@ -72,6 +74,7 @@ mod slot;
 mod transfer;
 mod views;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::crypto::{Digester, SigningKey, VerifyingKey};
@@ -89,7 +92,7 @@ use crate::types::{ClusterId, Digest, Epoch, NodeId, Quorum, SeqNo, Time, View};
 use checkpoints::Checkpoints;
 use early::Early;
 use resend::Resend;
-use slot::Slot;
+use slot::{PrePrepared, Slot};
 
 /// What a replica must know to take part.
 #[derive(Debug, Clone)]
@@ -142,10 +145,10 @@ pub struct Pbft {
     active: bool,
     /// The last place the view began with (max-s): fresh proposals come after it.
     view_floor: SeqNo,
-    /// The last view that began here.
-    begun: View,
-    /// The batches it began with that lie above our window still, the next place last.
+    /// The batches the last view that began here began with that lie above our window still, the next place last.
     chosen_ahead: Vec<(SeqNo, Digest)>,
+    /// Q of places above our window, by new views of our own.
+    announced_ahead: BTreeMap<SeqNo, PrePrepared>,
     slots: Vec<Slot>,
     /// By sender: what came for a view to come.
     early: Vec<Early>,
@@ -179,8 +182,8 @@ impl Pbft {
             view: View::ZERO,
             active: true,
             view_floor: SeqNo::ZERO,
-            begun: View::ZERO,
             chosen_ahead: Vec::new(),
+            announced_ahead: BTreeMap::new(),
             slots,
             early: (0..n).map(|_| Early::default()).collect(),
             stable: CheckpointClaim {
@@ -383,7 +386,9 @@ impl Pbft {
         let slot = self.slot(seq);
         let chosen = slot.chosen.is_some();
         let logged = chosen && slot.is_logged(&digest);
-        slot.accept(view, digest);
+        // Our own new view said it, and no record about the place.
+        let is_announced = leading && logged;
+        slot.accept(view, digest, !is_announced);
         if !leading {
             let _ = slot.prepares.add(node, digest);
         }

@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use super::Pbft;
-use crate::messages::{Phase, Proposal, Vote};
+use crate::messages::{Phase, PlacedDigest, Proposal, Vote};
 use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
 use crate::protocol::{Outbox, Persisted, Record, ViewStart};
-use crate::types::{Digest, SeqNo};
+use crate::types::{Digest, SeqNo, View};
 
 impl Pbft {
     pub(super) fn start_after(&mut self, seq: SeqNo) {
@@ -51,6 +51,7 @@ impl Pbft {
             Record::Stable { claim, .. } => {
                 self.checkpoints.settle(*claim, self.config.node);
             }
+            Record::Announced(placed) => self.take_announced(placed),
             Record::View(view) if *view > self.view && !active(Mutant::ViewRecordForgotten) => {
                 self.view = *view;
                 self.active = false;
@@ -120,9 +121,22 @@ impl Pbft {
             claim: self.stable,
             proof: self.proof.clone(),
         };
-        match self.stable.seq {
+        let mut records = match self.stable.seq {
             SeqNo::ZERO => Vec::new(),
             _ => vec![stable],
+        };
+        records.append(&mut self.announced_records());
+        records
+    }
+
+    fn take_announced(&mut self, placed: &PlacedDigest) {
+        let (view, seq) = (View::new(placed.view), SeqNo::new(placed.seq));
+        let digest = Digest::from_bytes(placed.digest);
+        if self.is_inside(seq) {
+            self.slot(seq).pre_prepare(view, digest, true);
+        } else if seq > self.high() {
+            let entries = self.announced_ahead.entry(seq).or_default();
+            entries.add(view, digest, true, None);
         }
     }
 
@@ -147,11 +161,11 @@ impl Pbft {
         if !is_current {
             // Of another view: it is in Q, and nothing was said in this one.
             slot.keep(proposal.clone(), true);
-            slot.pre_prepare(view, digest);
+            slot.pre_prepare(view, digest, true);
             return;
         }
         slot.proposal = Some(proposal.clone());
-        slot.accept(view, digest);
+        slot.accept(view, digest, true);
         if !leading {
             let _ = slot.prepares.add(node, digest);
         }
@@ -169,13 +183,13 @@ impl Pbft {
             (Phase::Prepare, true) => {
                 slot.proposal = slot.proposal_of(view, seq, &digest);
                 let _ = slot.prepares.add(node, digest);
-                slot.accept(view, digest);
+                slot.accept(view, digest, true);
             }
             (Phase::Commit, true) => {
                 slot.prepare(view, digest);
                 let _ = slot.commits.add(node, digest);
             }
-            (Phase::Prepare, false) => slot.pre_prepare(view, digest),
+            (Phase::Prepare, false) => slot.pre_prepare(view, digest, true),
             (Phase::Commit, false) => slot.note_prepared(view, digest),
         }
     }
@@ -192,9 +206,10 @@ impl Pbft {
     }
 
     fn restore_ahead(&mut self) {
+        self.reach_announced();
         while let Some((seq, digest)) = self.next_ahead() {
             if seq > self.low {
-                self.choose(seq, digest);
+                self.slot(seq).chosen = Some(digest);
             }
         }
     }

@@ -1,13 +1,14 @@
 use std::sync::Arc;
 
-use crate::messages::{Batch, Phase, PlaceStatus, Proposal};
+use crate::messages::lengths::PRE_PREPARED_MAX;
+use crate::messages::{Batch, Phase, PlaceStatus, PlacedDigest, Proposal};
 use crate::mutants::{Mutant, active};
 use crate::protocol::Rejection;
 use crate::types::{Digest, NodeId, SeqNo, Signers, View};
 
-/// How many pre-prepared digests and bodies of one place are kept: one more is added only by another view whose
-/// leader failed as well. The oldest goes, but never the one that was prepared last.
-pub(super) const KEPT_PER_PLACE: usize = 8;
+/// How many pre-prepared digests and bodies of one place are kept: as many as a view change may carry. The oldest goes, but never the one
+/// that was prepared last.
+pub(super) const KEPT_PER_PLACE: usize = PRE_PREPARED_MAX;
 
 /// The votes of one phase for one slot: the first of each sender, grouped by digest.
 #[derive(Debug, Default)]
@@ -70,6 +71,59 @@ impl Tally {
     }
 }
 
+/// One batch of Q.
+#[derive(Debug, Clone, Copy)]
+struct Accepted {
+    digest: Digest,
+    /// The latest view in which it was pre-prepared.
+    view: View,
+    /// Whether a record about its place says so: it lasts as long as the place matters.
+    logged: bool,
+}
+
+/// Q of one place: every batch pre-prepared there, with the latest view.
+#[derive(Debug, Default)]
+pub(super) struct PrePrepared(Vec<Accepted>);
+
+impl PrePrepared {
+    /// Adds a batch. If there are too many, the oldest goes, but not `needed`.
+    pub(super) fn add(&mut self, view: View, digest: Digest, logged: bool, needed: Option<Digest>) {
+        if let Some(known) = self.0.iter_mut().find(|known| known.digest == digest) {
+            match view.cmp(&known.view) {
+                std::cmp::Ordering::Less => {}
+                std::cmp::Ordering::Equal => known.logged |= logged,
+                std::cmp::Ordering::Greater => (known.view, known.logged) = (view, logged),
+            }
+            return;
+        }
+        if self.0.len() >= KEPT_PER_PLACE {
+            let oldest = (0..self.0.len())
+                .filter(|&at| Some(self.0[at].digest) != needed)
+                .min_by_key(|&at| self.0[at].view);
+            if let Some(oldest) = oldest {
+                self.0.remove(oldest);
+            }
+        }
+        self.0.push(Accepted { digest, view, logged });
+    }
+
+    /// Its entries, ascending.
+    pub(super) fn placed(&self, seq: SeqNo) -> Vec<PlacedDigest> {
+        let entries = self.0.iter();
+        let mut placed: Vec<PlacedDigest> = entries
+            .map(|entry| PlacedDigest::new(seq, &entry.digest, entry.view))
+            .collect();
+        placed.sort_unstable();
+        placed
+    }
+
+    /// Those that no record about the place shows.
+    pub(super) fn unlogged(&self, seq: SeqNo) -> impl Iterator<Item = PlacedDigest> + '_ {
+        let unlogged = self.0.iter().filter(|entry| !entry.logged);
+        unlogged.map(move |entry| PlacedDigest::new(seq, &entry.digest, entry.view))
+    }
+}
+
 /// A batch whose frames are at hand.
 #[derive(Debug, Clone)]
 struct Body {
@@ -99,7 +153,7 @@ pub(super) struct Slot {
     /// P: the last view in which a batch prepared here, and its digest. Outlives the view.
     last_prepared: Option<(View, Digest)>,
     /// Q: every digest pre-prepared here, with the latest view. Outlives the view.
-    pre_prepared: Vec<(Digest, View)>,
+    pre_prepared: PrePrepared,
     /// Batches of earlier views and fetched ones.
     bodies: Vec<Body>,
 }
@@ -112,28 +166,23 @@ impl Slot {
         }
     }
 
-    /// Marks the proposal as ours to answer for: it enters the Q set.
-    pub(super) fn accept(&mut self, view: View, digest: Digest) {
+    /// Marks the proposal as ours to answer for: it enters the Q set. `logged` says whether a record about the place says so.
+    pub(super) fn accept(&mut self, view: View, digest: Digest, logged: bool) {
         self.accepted = true;
-        self.pre_prepare(view, digest);
+        self.pre_prepare(view, digest, logged);
     }
 
     /// The batch enters the Q set.
-    pub(super) fn pre_prepare(&mut self, view: View, digest: Digest) {
-        if let Some((_, latest)) = self.pre_prepared.iter_mut().find(|(d, _)| *d == digest) {
-            *latest = view.max(*latest);
-            return;
+    pub(super) fn pre_prepare(&mut self, view: View, digest: Digest, logged: bool) {
+        let prepared = self.last_prepared.map(|(_, digest)| digest);
+        self.pre_prepared.add(view, digest, logged, prepared);
+    }
+
+    /// So do those of a place that comes into the window.
+    pub(super) fn take_pre_prepared(&mut self, ahead: &PrePrepared) {
+        for entry in &ahead.0 {
+            self.pre_prepare(entry.view, entry.digest, entry.logged);
         }
-        if self.pre_prepared.len() >= KEPT_PER_PLACE {
-            let prepared = self.last_prepared.map(|(_, digest)| digest);
-            let oldest = (0..self.pre_prepared.len())
-                .filter(|&at| Some(self.pre_prepared[at].0) != prepared)
-                .min_by_key(|&at| self.pre_prepared[at].1);
-            if let Some(oldest) = oldest {
-                self.pre_prepared.remove(oldest);
-            }
-        }
-        self.pre_prepared.push((digest, view));
     }
 
     /// Marks the proposal as prepared: it enters the P set.
@@ -155,7 +204,7 @@ impl Slot {
     }
 
     /// Q's entries.
-    pub(super) fn pre_prepared(&self) -> &[(Digest, View)] {
+    pub(super) fn pre_prepared(&self) -> &PrePrepared {
         &self.pre_prepared
     }
 
@@ -245,7 +294,7 @@ impl Slot {
         self.decisions.clear();
         self.outcome = None;
         self.last_prepared = None;
-        self.pre_prepared.clear();
+        self.pre_prepared.0.clear();
         self.bodies.clear();
     }
 }

@@ -298,6 +298,8 @@ fn record_text(record: &Record) -> String {
         Record::Jump { seq, .. } => format!("jump {seq:?}"),
         Record::View(view) => format!("view {view}"),
         Record::NewView(_) => "new view".into(),
+        Record::ViewChange(_) => "view change".into(),
+        Record::Announced(placed) => format!("announced s{} {}", placed.seq, letter(&placed.digest())),
     }
 }
 

@@ -4,7 +4,8 @@ use super::Pbft;
 use super::slot::Slot;
 use crate::messages::{BatchRef, PlacedDigest, ViewTransferMessage};
 use crate::mutants::{Mutant, active};
-use crate::protocol::{Effect, Outbox, Recipients, Rejected, ViewEvidence, ViewStart};
+use crate::ordering::OrderingProtocol;
+use crate::protocol::{Effect, Outbox, Recipients, Record, Rejected, ViewEvidence, ViewStart};
 use crate::types::{Digest, NodeId, SeqNo, View};
 
 impl Pbft {
@@ -34,25 +35,18 @@ impl Pbft {
             if let (Some((view, digest)), false) = (slot.last_prepared(), forgets) {
                 evidence.prepared.push(PlacedDigest::new(seq, &digest, view));
             }
-            let from = evidence.pre_prepared.len();
-            let entries = slot.pre_prepared().iter();
-            evidence
-                .pre_prepared
-                .extend(entries.map(|(digest, view)| PlacedDigest::new(seq, digest, *view)));
-            evidence.pre_prepared[from..].sort_unstable();
+            evidence.pre_prepared.extend(slot.pre_prepared().placed(seq));
         }
-        if self.has_announced() {
-            // Our window may end before the stable checkpoint, if we lack decisions: what that covers is in no view change.
-            let covered = match active(Mutant::CoveredPlacesCarried) {
-                true => SeqNo::ZERO,
-                false => self.stable.seq,
-            };
-            let before = self.high().max(covered);
-            let last = self.stable.seq.plus(self.config.window);
-            let ahead = self.chosen_ahead.iter().rev();
-            let ahead = ahead.filter(|(seq, _)| *seq > before && *seq <= last);
-            let ahead = ahead.map(|(seq, digest)| PlacedDigest::new(*seq, digest, self.begun));
-            evidence.pre_prepared.extend(ahead);
+        // Our window may end before the stable checkpoint, if we lack decisions: what that covers is in no view change.
+        let covered = match active(Mutant::CoveredPlacesCarried) {
+            true => SeqNo::ZERO,
+            false => self.stable.seq,
+        };
+        let before = self.high().max(covered);
+        let last = self.stable.seq.plus(self.config.window);
+        let ahead = self.announced_ahead.iter();
+        for (seq, entries) in ahead.filter(|(seq, _)| **seq > before && **seq <= last) {
+            evidence.pre_prepared.extend(entries.placed(*seq));
         }
         if active(Mutant::PrePreparedForgotten) {
             evidence.pre_prepared.clear();
@@ -74,7 +68,6 @@ impl Pbft {
     pub(super) fn begin(&mut self, start: &ViewStart) {
         debug_assert!(start.view >= self.view, "views only grow");
         self.view = start.view;
-        self.begun = start.view;
         self.active = true;
         self.slots.iter_mut().for_each(Slot::begin_view);
         self.undecided_bytes = 0;
@@ -85,7 +78,44 @@ impl Pbft {
         let chosen = places.zip(start.chosen.iter().copied());
         self.chosen_ahead
             .extend(chosen.filter(|(seq, _)| *seq > self.low));
+        if self.leader() == self.config.node {
+            self.announce();
+        }
         self.chosen_ahead.reverse();
+    }
+
+    /// The view that begins is ours: our NEW-VIEW was our pre-prepare of all that it chose, whether we have the batches or not. The others
+    /// prepare without a further word of ours, so it has to be in Q: else too few might have it there (A2).
+    fn announce(&mut self) {
+        for (seq, digest) in &self.chosen_ahead {
+            let entries = self.announced_ahead.entry(*seq).or_default();
+            entries.add(self.view, *digest, false, None);
+        }
+    }
+
+    /// What was announced of places that are in the window now becomes theirs.
+    pub(super) fn reach_announced(&mut self) {
+        let (low, high, stable) = (self.low, self.high(), self.stable.seq);
+        while let Some(first) = self.announced_ahead.first_entry()
+            && *first.key() <= high.max(stable)
+        {
+            let (seq, entries) = first.remove_entry();
+            if seq > low && seq <= high {
+                self.slot(seq).take_pre_prepared(&entries);
+            }
+        }
+    }
+
+    /// Of Q what no record about its place shows: the new view that does is not written again for ever.
+    pub(super) fn announced_records(&self) -> Vec<Record> {
+        if active(Mutant::AnnouncedForgotten) {
+            return Vec::new();
+        }
+        let places = (self.low.get() + 1..=self.high().get()).map(SeqNo::new);
+        let inside = places.flat_map(|seq| self.peek(seq).pre_prepared().unlogged(seq));
+        let ahead = self.announced_ahead.iter();
+        let ahead = ahead.flat_map(|(seq, entries)| entries.unlogged(*seq));
+        inside.chain(ahead).map(Record::Announced).collect()
     }
 
     pub(super) fn next_ahead(&mut self) -> Option<(SeqNo, Digest)> {
@@ -93,30 +123,15 @@ impl Pbft {
         self.chosen_ahead.pop_if(|(seq, _)| *seq <= high)
     }
 
-    /// Whether the last view that began was ours: our NEW-VIEW was our pre-prepare of all that it chose, whether we have the batches
-    /// or not. The others prepare without a further word of ours, so it has to be in Q: else too few might have it there (A2).
-    fn has_announced(&self) -> bool {
-        self.begun > View::ZERO && self.begun.leader(self.config.quorum.n()) == self.config.node
-    }
-
-    /// A place of the last view that began comes into the window.
-    pub(super) fn choose(&mut self, seq: SeqNo, digest: Digest) {
-        let (begun, announced) = (self.begun, self.has_announced());
-        let slot = self.slot(seq);
-        slot.chosen = Some(digest);
-        if announced {
-            slot.pre_prepare(begun, digest);
-        }
-    }
-
     /// Puts the batches the view began with into their slots, as far as the window reaches. Nothing is said about them after the view
     /// was left.
     pub(super) fn place_ahead(&mut self, out: &mut Outbox) {
+        self.reach_announced();
         while let Some((seq, digest)) = self.next_ahead() {
             if seq <= self.low {
                 continue;
             }
-            self.choose(seq, digest);
+            self.slot(seq).chosen = Some(digest);
             if self.active {
                 self.place_chosen(seq, digest, out);
             }

@@ -69,6 +69,7 @@ impl Subject {
             quorum,
             batch_bytes_max: 1 << 16,
             batch_frames_max: 16,
+            votes_max: 8,
             held_effects_max: 1000,
             must_sign_for: std::time::Duration::from_secs(60),
         };

@@ -14,6 +14,7 @@ mod false_words;
 mod flood;
 mod forged_checkpoints;
 mod forged_view_changes;
+mod full_view_changes;
 mod future_bombs;
 mod invented_state;
 mod just_in_time;
@@ -110,11 +111,13 @@ pub enum Lie {
     SpoilMacs,
     /// Clients named whose MACs cost it nothing.
     FalseBlame,
+    /// View changes as long as they may be, another one for each replica.
+    FullViewChanges,
 }
 
 impl Lie {
     /// Every kind.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Equivocate,
         Self::Silent,
         Self::Selective,
@@ -146,6 +149,7 @@ impl Lie {
         Self::ReplayReplies,
         Self::SpoilMacs,
         Self::FalseBlame,
+        Self::FullViewChanges,
     ];
 
     /// Those that liars are given at random. Floods come beside them, as they come beside what a correct replica says; those after them are
@@ -160,6 +164,9 @@ impl Lie {
 
     /// Those about what was prepared when a view begins.
     pub(super) const OF_VIEWS: [Self; 2] = [Self::ForgedViewChanges, Self::OmittingNewView];
+
+    /// The first of these in its longest form.
+    pub(super) const OF_VIEWS_AT_LENGTH: [Self; 2] = [Self::FullViewChanges, Self::OmittingNewView];
 
     /// The name of its counter.
     #[must_use]
@@ -196,6 +203,7 @@ impl Lie {
             Self::ReplayReplies => "replica: old frames passed on",
             Self::SpoilMacs => "replica: spoiled MACs",
             Self::FalseBlame => "replica: clients falsely blamed",
+            Self::FullViewChanges => "replica: view changes of full length, not the same for all",
         }
     }
 
@@ -242,6 +250,7 @@ impl Lie {
             Self::SpoilMacs => Box::new(spoil_macs::SpoilMacs::new(dice)),
             Self::FalseBlame => Box::new(false_blame::FalseBlame),
             Self::ReplayReplies => Box::new(replay_replies::ReplayReplies::new(knobs)),
+            Self::FullViewChanges => Box::new(full_view_changes::FullViewChanges::new(knobs.window)),
         }
     }
 }

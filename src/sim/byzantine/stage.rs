@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use crate::crypto::{Digester, Domain};
 use crate::messages::{
-    Checked, ENVELOPE_BYTES, Envelope, Frame, Kind, NewView, OrderingMessage, PrePrepare, SystemMessage,
-    ViewChange, ViewTransferMessage, Vote, encode,
+    Checked, ENVELOPE_BYTES, Envelope, Frame, Kind, NamedViewChange, NewView, OrderingMessage, PrePrepare,
+    SystemMessage, ViewChange, ViewTransferMessage, Vote, encode,
 };
 use crate::preprocessing::batch_digest;
 use crate::sim::Dice;
@@ -154,6 +154,14 @@ fn signed(node: NodeId, domain: Domain, feed: impl FnOnce(&mut blake3::Hasher)) 
     feed(&mut hasher);
     let digest = Digest::from_bytes(*hasher.finalize().as_bytes());
     Keyring::get().replica(node).sign(domain, &digest)
+}
+
+/// A view change as new views name it.
+pub(super) fn name_view_change(message: &ViewChange) -> NamedViewChange {
+    let mut hasher = Digester::new(CLUSTER).hasher(Domain::ViewChange);
+    hasher.update(&Epoch::ZERO.get().to_le_bytes());
+    message.hash_into(&mut hasher);
+    message.named(&Digest::from_bytes(*hasher.finalize().as_bytes()))
 }
 
 /// A view change under the liar's own name, properly signed.

@@ -1,9 +1,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Broken, Rule};
-use crate::messages::Phase;
-use crate::messages::archived::{ArchivedOrderingMessage, ArchivedSystemMessage};
+use crate::messages::archived::{
+    ArchivedOrderingMessage, ArchivedSystemMessage, ArchivedViewTransferMessage,
+};
+use crate::messages::{Phase, ViewChange};
 use crate::types::Digest;
+
+/// So many batches of one place are carried at most.
+const CARRIED_MAX: usize = 8;
 
 /// What correct replicas said of one batch at one place, in one view.
 #[derive(Default)]
@@ -17,14 +22,16 @@ struct Support {
 /// correct replicas committed that with all faulty ones they are a quorum.
 pub(in crate::sim) struct Lasting {
     n: usize,
+    window: u64,
     /// By place: by view and batch.
     places: BTreeMap<u64, BTreeMap<(u64, Digest), Support>>,
 }
 
 impl Lasting {
-    pub(in crate::sim) fn new(n: usize) -> Self {
+    pub(in crate::sim) fn new(n: usize, window: u64) -> Self {
         Self {
             n,
+            window,
             places: BTreeMap::new(),
         }
     }
@@ -48,8 +55,47 @@ impl Lasting {
                 }
                 Ok(())
             }
+            ArchivedSystemMessage::ViewTransferMessage(ArchivedViewTransferMessage::ViewChange(message)) => {
+                self.carries(host, &message.to_view_change(), is_correct)
+            }
             _ => Ok(()),
         }
+    }
+
+    /// All that a correct host proposed or prepared in earlier views is in Q, and what others prepared in a view that it led: they did so
+    /// because it proposed it, or because its new view chose it.
+    fn carries(
+        &self,
+        host: usize,
+        message: &ViewChange,
+        is_correct: impl Fn(usize) -> bool,
+    ) -> Result<(), Broken> {
+        if usize::from(message.signer) != host {
+            return Ok(());
+        }
+        let first = message.stable_seq + 1;
+        for (seq, place) in self.places.range(first..first + self.window) {
+            let carried = || message.pre_prepared.iter().filter(|placed| placed.seq == *seq);
+            if carried().count() >= CARRIED_MAX {
+                continue;
+            }
+            for ((view, digest), support) in place.iter().filter(|((view, _), _)| *view < message.view) {
+                let led = *view > 0 && (*view % self.n as u64) as usize == host;
+                let by_others = || support.prepared.iter().any(|other| is_correct(*other));
+                let is_due = support.prepared.contains(&host) || (led && by_others());
+                let is_there = carried().any(|placed| placed.digest() == *digest && placed.view >= *view);
+                if is_due && !is_there {
+                    return Err((
+                        Rule::Evidence,
+                        format!(
+                            "r{host} asks for v{} without {digest:?}, which it pre-prepared at v{view} s{seq}",
+                            message.view
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn speaks(

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::answers::Answers;
-use super::views::Views;
+use super::views::{Views, digest_of};
 use super::{Broken, Rule};
 use crate::crypto::{Digester, Domain};
 use crate::messages::archived::{
@@ -38,6 +38,7 @@ pub(in crate::sim) struct Ledger {
     said: BTreeMap<(u8, Place), Digest>,
     /// The last view change that was sent.
     view_change: Option<ViewChange>,
+    said_view_changes: BTreeSet<Digest>,
     views: Views,
     answers: Answers,
     /// The last place and the last view that it spoke of before its disk lost that.
@@ -69,6 +70,7 @@ impl Ledger {
             new_views_durable: BTreeSet::new(),
             said: BTreeMap::new(),
             view_change: None,
+            said_view_changes: BTreeSet::new(),
             views: Views::new(node, n),
             answers: Answers::new(n, donor),
             forgot: None,
@@ -161,13 +163,6 @@ impl Ledger {
                 self.views.heard(from, &message);
                 message.stable_proof
             }
-            ArchivedViewTransferMessage::NewView(message) => {
-                let changes = message.to_new_view().view_changes;
-                changes
-                    .into_iter()
-                    .flat_map(|change| change.stable_proof)
-                    .collect()
-            }
             ArchivedViewTransferMessage::Stable(proof) => {
                 proof.iter().map(|signed| signed.to_checkpoint()).collect()
             }
@@ -233,6 +228,14 @@ impl Ledger {
                     .insert((checkpoint.seq, checkpoint.claim().digest));
             }
             Record::View(view) => self.view_durable = self.view_durable.max(view.get()),
+            Record::ViewChange(message) => {
+                if let Ok(checked) = Checked::<SystemMessage>::body_of(message)
+                    && let ArchivedSystemMessage::ViewTransferMessage(message) = &*checked
+                    && let ArchivedViewTransferMessage::ViewChange(message) = message
+                {
+                    self.views.logs(&message.to_view_change());
+                }
+            }
             Record::NewView(message) => {
                 if let Ok(checked) = Checked::<SystemMessage>::body_of(message)
                     && let ArchivedSystemMessage::ViewTransferMessage(message) = &*checked
@@ -319,6 +322,11 @@ impl Ledger {
             ArchivedViewTransferMessage::ViewChange(message) => {
                 let view_change = message.to_view_change();
                 let view = view_change.view;
+                let is_own = usize::from(view_change.signer) == self.node;
+                if !is_own || !self.said_view_changes.insert(digest_of(&view_change)) {
+                    // Passed on to who lacks it: it binds its signer, and has bound it already.
+                    return Ok(());
+                }
                 self.durable(view <= self.view_durable, "view change", (view, 0))?;
                 self.is_news(view_change.stable_seq, view)?;
                 self.views.asks(now, view)?;

@@ -1,43 +1,65 @@
 use std::fmt::Arguments;
 
+use bytes::Bytes;
+
 use super::{Broken, Rule};
-use crate::client::reply_record_bytes_max;
-use crate::crypto::TAG_BYTES;
-use crate::server::link_record_bytes_max;
+use crate::messages::archived::{
+    ArchivedLogTransferMessage, ArchivedOrderingMessage, ArchivedStateTransferMessage, ArchivedSystemMessage,
+    ArchivedViewTransferMessage,
+};
+use crate::messages::{Checked, SystemMessage};
+use crate::protocol::{Recipients, Record};
 use crate::sim::Knobs;
 
-/// What a record adds to a message that is alone in it.
-const AROUND_BYTES: usize = 4 + TAG_BYTES;
+/// The envelope, and the fixed part of whatever there is.
+const AROUND: usize = 320;
 
-/// Where a message goes.
+/// A link of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::sim) enum Toward {
-    /// From a replica to another.
-    Replica,
     /// From a replica to a client.
     Client,
     /// From a client to a replica.
     FromClient,
 }
 
-/// What correct parties send fits the links of production: what is longer ends the link, whenever it is sent again.
-pub(in crate::sim) struct Lengths {
+/// What a record adds to a message that is alone in it.
+const RECORD_AROUND: usize = 4 + 16;
+
+/// How long what replicas say and log may be, from the run's knobs, counted in elements: what takes up more room than its elements, or has more
+/// of them than there can be, is refused, whatever the links and the log would take.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::sim) struct Sizes {
     replicas: usize,
-    from_clients: usize,
-    to_clients: usize,
+    window: usize,
+    votes: usize,
+    batch_bytes: usize,
+    batch_frames: usize,
+    /// What the links and the log of the run take.
+    link: usize,
+    record: usize,
+    /// What links of clients take, both ways.
+    to_client: usize,
+    from_client: usize,
 }
 
-impl Lengths {
+impl Sizes {
     pub(in crate::sim) fn new(knobs: &Knobs) -> Self {
-        let (replicas, from_clients) = link_record_bytes_max(&knobs.limits);
+        let (limits, lengths) = (knobs.limits, knobs.lengths());
         Self {
-            replicas,
-            from_clients,
-            to_clients: reply_record_bytes_max(knobs.limits.frame_bytes_max),
+            replicas: knobs.replicas,
+            window: knobs.window as usize,
+            votes: knobs.votes_max,
+            batch_bytes: limits.batch_bytes_max.max(limits.frame_bytes_max),
+            batch_frames: limits.batch_frames_max,
+            link: lengths.replica_message(),
+            record: lengths.log_record(),
+            to_client: lengths.reply_record(),
+            from_client: lengths.request_record(),
         }
     }
 
-    /// Somebody correct sends a message of so many bytes.
+    /// Somebody correct sends a client, or as a client, a message of so many bytes.
     pub(in crate::sim) fn sends(
         &self,
         who: Arguments<'_>,
@@ -45,15 +67,111 @@ impl Lengths {
         bytes: usize,
     ) -> Result<(), Broken> {
         let most = match toward {
-            Toward::Replica => self.replicas,
-            Toward::Client => self.to_clients,
-            Toward::FromClient => self.from_clients,
+            Toward::Client => self.to_client,
+            Toward::FromClient => self.from_client,
         };
-        match bytes + AROUND_BYTES <= most {
+        match bytes + RECORD_AROUND <= most {
             true => Ok(()),
             false => Err((
                 Rule::Lengths,
-                format!("{who} sends {bytes} bytes to a {toward:?}, whose link takes records of {most}"),
+                format!("{who} sends {bytes} bytes, and the link of a client takes records of {most}"),
+            )),
+        }
+    }
+
+    /// Whether a link takes a message.
+    pub(in crate::sim) fn is_taken(&self, message: &Bytes) -> bool {
+        message.len() <= self.link
+    }
+
+    /// A correct replica sends this.
+    pub(in crate::sim) fn says(
+        &self,
+        host: usize,
+        to: Recipients,
+        message: &Bytes,
+        checked: &Checked<SystemMessage>,
+    ) -> Result<(), Broken> {
+        let bytes = message.len();
+        let (what, most) = self.most(to, checked);
+        match bytes <= most && self.is_taken(message) {
+            true => Ok(()),
+            false => Err((
+                Rule::Lengths,
+                format!(
+                    "host {host} sends {what} of {bytes} bytes, at most {most} may be; its links take {}",
+                    self.link
+                ),
+            )),
+        }
+    }
+
+    /// What a message is, and how long one of its kind is at most.
+    fn most(&self, to: Recipients, message: &ArchivedSystemMessage) -> (&'static str, usize) {
+        let signatures = self.replicas * 108;
+        let batch = self.batch_bytes + 4 * self.batch_frames;
+        let (what, most) = match message {
+            ArchivedSystemMessage::ForwardedRequestMessage(_) => {
+                ("frames", self.batch_bytes + self.batch_bytes / 16)
+            }
+            ArchivedSystemMessage::ProtocolMessage(message) => match message {
+                ArchivedOrderingMessage::PrePrepare(_) => ("a proposal", batch),
+                ArchivedOrderingMessage::Votes(_) => {
+                    // What a peer lacks: one of each phase for each place that its status describes.
+                    let votes = match to {
+                        Recipients::Others => self.votes,
+                        Recipients::One(_) => 2 * 64,
+                    };
+                    ("votes", votes * 50)
+                }
+                ArchivedOrderingMessage::Checkpoint(_) => ("a checkpoint", 0),
+            },
+            ArchivedSystemMessage::ViewTransferMessage(message) => match message {
+                // One entry of P and eight of Q, of a place, a view and a digest.
+                ArchivedViewTransferMessage::ViewChange(_) => {
+                    ("a view change", signatures + self.window * (1 + 8) * (8 + 8 + 32))
+                }
+                ArchivedViewTransferMessage::NewView(_)
+                | ArchivedViewTransferMessage::FetchViewChanges(_) => {
+                    ("a new view, or a question for what it names", self.replicas * 34)
+                }
+                ArchivedViewTransferMessage::Status(_) => ("a status", 8 * self.replicas + 64 + 4 * 64),
+                ArchivedViewTransferMessage::FetchBatches(_) | ArchivedViewTransferMessage::Decisions(_) => {
+                    ("references", 64 * 40)
+                }
+                ArchivedViewTransferMessage::BatchResponse(_) => ("a batch", batch),
+                ArchivedViewTransferMessage::Stable(_) => ("a proof", signatures),
+                ArchivedViewTransferMessage::Complaint(_) => ("a complaint", 0),
+            },
+            ArchivedSystemMessage::LogTransferMessage(message) => match message {
+                ArchivedLogTransferMessage::Decided { .. } => ("digests", 2048 * 32),
+                _ => ("a question", 0),
+            },
+            ArchivedSystemMessage::StateTransferMessage(message) => match message {
+                ArchivedStateTransferMessage::Offer(_) => ("an offer", signatures),
+                ArchivedStateTransferMessage::Chunk(_) => ("a chunk", 2 * (256 << 10)),
+                _ => ("a question", 0),
+            },
+        };
+        (what, most + AROUND)
+    }
+
+    /// A correct replica's log holds this.
+    pub(in crate::sim) fn logs(&self, host: usize, record: &Record) -> Result<(), Broken> {
+        let bytes = match record {
+            Record::Proposal(proposal) | Record::Batch(proposal) => 53 + proposal.message.len(),
+            Record::NewView(message) | Record::ViewChange(message) => 5 + message.len(),
+            Record::Stable { proof, .. } => 45 + 106 * proof.len(),
+            _ => 0,
+        };
+        match bytes <= self.record {
+            true => Ok(()),
+            false => Err((
+                Rule::Lengths,
+                format!(
+                    "host {host} logs a record of {bytes} bytes, at most {} may be",
+                    self.record
+                ),
             )),
         }
     }

@@ -3,14 +3,14 @@
 //! | checker | looks at | finds |
 //! |---|---|---|
 //! | [`ledger`](self) | what each correct replica hears, logs, says | votes before they are durable, two votes for one place, commits, views and stable checkpoints without a quorum of distinct signers, votes outside the window, or about what a damaged disk forgot |
-//! | lasting | what correct replicas vote for, view after view | another batch where one may be committed |
+//! | lasting | what correct replicas vote for, view after view, and carry from one to the next | another batch where one may be committed; less than was pre-prepared |
 //! | donors | what correct replicas offer and give to those that fetch a state | a state that was offered and is gone, or is another one |
 //! | agreement | what correct replicas execute | two batches at one place, gaps, frames no client sent, frames executed twice, replies and checkpoints that differ, checkpoints at other places |
 //! | [`linearizability`] | the history that clients see | results that no order of the operations explains |
 //! | reads | from which states correct replicas answer, and what reads saw | answers that go back in time |
 //! | effort | what each correct replica verifies because of each other one | more signatures than that one may have verified |
 //! | conduct | what correct replicas refuse | correct replicas that take each other for liars |
-//! | lengths | what correct replicas and clients send | messages that a link of production ends for |
+//! | lengths | messages and records of correct replicas, messages of clients | what no link or log takes, or is not split |
 //! | blame | which clients correct replicas have sign | honest ones whose MACs held, or have held for long |
 //! | charges | what each correct replica does for clients | answers that nobody paid for, reads where none are enabled or out of turn |
 //! | memory | queues, pools and answers | more than the limits allow, and what is never freed |
@@ -40,7 +40,7 @@ pub(super) use donors::Donors;
 pub(super) use effort::Efforts;
 pub(super) use lasting::Lasting;
 pub(super) use ledger::Ledger;
-pub(super) use lengths::{Lengths, Toward};
+pub(super) use lengths::{Sizes, Toward};
 pub(super) use reads::{Answered, Seen, judge_reads};
 
 use crate::types::Time;
@@ -103,7 +103,7 @@ pub enum Rule {
     NoPanic,
     /// No correct replica refuses as misbehaviour what another correct one sent.
     Conduct,
-    /// What correct replicas and clients send fits the links of production.
+    /// What correct replicas and clients send fits a link, and what a replica logs a record.
     Lengths,
     /// A correct replica answers reads from no earlier state than it answered from before, however often it restarted or its state was
     /// replaced; a read sees every write that was acknowledged before it began.

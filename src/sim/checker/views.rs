@@ -14,12 +14,22 @@ pub(super) struct Views {
     asked: Vec<u64>,
     /// By replica: the latest view that it complained for here since this replica started.
     complained: Vec<u64>,
-    /// By view that began here: whose signed view changes its new view holds.
+    /// The signed view changes on this replica's disk: view, signer, digest.
+    logged: BTreeSet<(u64, u16, [u8; 32])>,
+    /// By view that began here: whose signed view changes its new view names, and the disk holds.
     begun: BTreeMap<u64, BTreeSet<usize>>,
     /// The latest view that this replica asked for or began.
     last: u64,
     /// From then on it asks for no view that it did not ask for before.
     pub(super) steady_from: Option<Time>,
+}
+
+/// What a view change's signer signed, and what it is named by.
+pub(super) fn digest_of(message: &ViewChange) -> Digest {
+    let mut hasher = Digester::new(CLUSTER).hasher(Domain::ViewChange);
+    hasher.update(&Epoch::ZERO.get().to_le_bytes());
+    message.hash_into(&mut hasher);
+    Digest::from_bytes(*hasher.finalize().as_bytes())
 }
 
 impl Views {
@@ -29,6 +39,7 @@ impl Views {
             n,
             asked: vec![0; n],
             complained: vec![0; n],
+            logged: BTreeSet::new(),
             begun: BTreeMap::new(),
             last: 0,
             steady_from: None,
@@ -36,10 +47,7 @@ impl Views {
     }
 
     fn is_signed(&self, message: &ViewChange) -> bool {
-        let mut hasher = Digester::new(CLUSTER).hasher(Domain::ViewChange);
-        hasher.update(&Epoch::ZERO.get().to_le_bytes());
-        message.hash_into(&mut hasher);
-        let digest = Digest::from_bytes(*hasher.finalize().as_bytes());
+        let digest = digest_of(message);
         let keys = Keyring::get().verifying(self.n);
         let key = keys.get(usize::from(message.signer));
         key.is_some_and(|key| {
@@ -60,16 +68,21 @@ impl Views {
         self.complained[from] = self.complained[from].max(view);
     }
 
-    /// This replica's disk holds a new view.
+    /// This replica's disk holds a view change.
+    pub(super) fn logs(&mut self, message: &ViewChange) {
+        if self.is_signed(message) {
+            let digest = *digest_of(message).as_bytes();
+            self.logged.insert((message.view, message.signer, digest));
+        }
+    }
+
+    /// This replica's disk holds a new view. A log that was cut in between has it without its view changes, and once more with them.
     pub(super) fn begins(&mut self, message: &NewView) {
         self.last = self.last.max(message.view);
-        if self.begun.contains_key(&message.view) {
-            return;
-        }
-        let changes = message.view_changes.iter();
-        let sound = changes.filter(|change| change.view == message.view && self.is_signed(change));
-        let signers = sound.map(|change| usize::from(change.signer)).collect();
-        self.begun.insert(message.view, signers);
+        let (view, named) = (message.view, message.view_changes.iter());
+        let sound = named.filter(|named| self.logged.contains(&(view, named.signer, named.digest)));
+        let signers: BTreeSet<usize> = sound.map(|named| usize::from(named.signer)).collect();
+        self.begun.entry(view).or_default().extend(signers);
     }
 
     /// This replica starts again, in the view that its disk says.

@@ -115,6 +115,8 @@ fn record_kind(record: &Record) -> &'static str {
         Record::Stable { .. } => "stable",
         Record::View(_) => "view",
         Record::NewView(_) => "new view",
+        Record::ViewChange(_) => "view change",
+        Record::Announced(_) => "announced",
     }
 }
 
@@ -136,6 +138,7 @@ pub(super) fn kind_of(message: &ArchivedSystemMessage) -> &'static str {
             ArchivedViewTransferMessage::Stable(_) => "stable",
             ArchivedViewTransferMessage::BatchResponse(_) => "batch response",
             ArchivedViewTransferMessage::Complaint(_) => "complaint",
+            ArchivedViewTransferMessage::FetchViewChanges(_) => "fetch view changes",
         },
         System::LogTransferMessage(message) => match message {
             ArchivedLogTransferMessage::Decided { .. } => "decided",

@@ -128,7 +128,10 @@ impl Plan {
         for _ in 0..self.knobs.faulty_max() {
             let place = dice.pick(&[0, 1, 1, 1, 2]);
             let both = &Lie::OF_VIEWS[..];
-            let mut lies = dice.pick(&[both, both, both, &both[..1], &both[1..]]).to_vec();
+            let long = &Lie::OF_VIEWS_AT_LENGTH[..];
+            let mut lies = dice
+                .pick(&[both, both, both, &both[..1], &both[1..], long, &long[..1]])
+                .to_vec();
             if dice.chance(25) {
                 lies.push(dice.pick(&Lie::PICKED));
             }

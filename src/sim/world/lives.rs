@@ -99,6 +99,10 @@ impl<A: Application> World<A> {
                 break;
             }
         }
+        let is_correct = self.hosts[index].is_correct;
+        let mut records = done.records.iter().filter(|_| is_correct);
+        let fits = records.try_for_each(|record| self.sizes.logs(index, record));
+        self.judge(fits);
         self.plan_disk(index);
         self.schedule_turn(index);
     }

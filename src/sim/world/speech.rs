@@ -165,12 +165,6 @@ impl<A: Application> World<A> {
     }
 
     fn say(&mut self, index: usize, to: Recipients, message: Bytes) {
-        if self.hosts[index].is_correct {
-            let fits = self
-                .lengths
-                .sends(format_args!("host {index}"), Toward::Replica, message.len());
-            self.judge(fits);
-        }
         if self.hosts[index].is_correct
             && let Ok(checked) = Checked::<SystemMessage>::body_of(&message)
         {
@@ -178,6 +172,8 @@ impl<A: Application> World<A> {
             self.judge(fair);
             let least = self.hosts[index].budget.says(&checked);
             self.judge(least);
+            let fits = self.sizes.says(index, to, &message, &checked);
+            self.judge(fits);
             if let Recipients::One(to) = to {
                 let within = self.hosts[index].ledger.gives(self.now, to, &checked);
                 self.judge(within);
@@ -235,6 +231,10 @@ impl<A: Application> World<A> {
 
     /// Sends to every host that runs the replica: a twin's messages reach both copies.
     pub(super) fn send_to_node(&mut self, from: usize, to: NodeId, message: &Bytes, later: Duration) {
+        if !self.sizes.is_taken(message) {
+            // A link ends with such a message. Another one is made.
+            return;
+        }
         let sender = Peer::Replica(self.hosts[from].node);
         for host in 0..self.hosts.len() {
             if self.hosts[host].node != to || host == from {
@@ -281,9 +281,8 @@ impl<A: Application> World<A> {
     fn answer(&mut self, index: usize, to: ClientId, message: Bytes) {
         let client = to.get() as usize;
         if self.hosts[index].is_correct {
-            let fits = self
-                .lengths
-                .sends(format_args!("host {index}"), Toward::Client, message.len());
+            let who = format_args!("host {index}");
+            let fits = self.sizes.sends(who, Toward::Client, message.len());
             self.judge(fits);
         }
         let message = match &mut self.hosts[index].liar {

@@ -21,7 +21,7 @@ const BLOCK_FIRST: usize = 64;
 /// How many pieces are copied at once: in between the disk keeps what comes from donors.
 const COPIED_PIECES: usize = 32;
 /// A donor brings at least so much while its patience lasts, or all of its block.
-const PACE_BYTES: usize = 256 << 10;
+pub(super) const PACE_BYTES: usize = 256 << 10;
 
 /// What a donor is to send.
 #[derive(Debug)]

@@ -19,12 +19,17 @@ fn digester() -> Digester {
 
 /// The checkpoint after so many null requests: its claim, and its chunks.
 fn checkpoint(seq: u64) -> (CheckpointClaim, Vec<Bytes>) {
+    checkpoint_of(CLIENTS, seq)
+}
+
+/// The same of a service with so many clients.
+fn checkpoint_of(clients: usize, seq: u64) -> (CheckpointClaim, Vec<Bytes>) {
     let rule = CheckpointRule {
         decisions: seq,
         bytes: u64::MAX,
         state: StateRule::ALWAYS,
     };
-    let mut executor = SingleThreaded::new(Counter, CLIENTS, digester(), Epoch::ZERO, rule);
+    let mut executor = SingleThreaded::new(Counter, clients, digester(), Epoch::ZERO, rule);
     executor.keep_images(true);
     let mut events = Vec::new();
     for seq in 1..=seq {
@@ -196,6 +201,76 @@ impl Bench {
             }
         }
     }
+}
+
+#[test]
+fn an_index_that_no_link_takes_comes_in_slices_and_a_donor_that_stops_is_replaced() {
+    // More than an answer of an index: 3 MiB.
+    let target = checkpoint_of(100_000, 1);
+    let index = &target.1[1];
+    assert!(index.len() > 2 * ANSWER_BYTES);
+    let mut bench = Bench::new();
+    (0..3).for_each(|donor| bench.offer(donor, target.0));
+    bench.wait_ms(50);
+    let (mut donor, mut questions) = (NodeId::new(9), 0);
+    let mut at = 0;
+    while let Some((to, range)) = bench
+        .asked()
+        .into_iter()
+        .find(|(_, range)| range.piece == PieceRange::HEAD)
+    {
+        if donor != to {
+            assert_eq!(range.offset, 0, "another one's slices are another one's");
+            (donor, at) = (to, 0);
+        }
+        assert_eq!(range.offset, at);
+        questions += 1;
+        if questions == 2 {
+            // It says nothing any more.
+            bench.wait_ms(2100);
+            continue;
+        }
+        let slices = crate::execution::index_slices(index.to_vec(), range.offset, ANSWER_BYTES);
+        let head = (range.offset == 0).then(|| target.1[0].to_vec());
+        let answer: Vec<Vec<u8>> = head.into_iter().chain(slices).collect();
+        let count = answer.len();
+        for (number, bytes) in answer.into_iter().enumerate() {
+            assert!(bytes.len() <= IMAGE_CHUNK_BYTES_MAX);
+            if let Ok(ImageChunk::IndexSlice(offset, slice)) = ImageChunk::parse(&bytes) {
+                at = offset + slice.len() as u64;
+            }
+            let of = (target.0.seq, number + 1 == count);
+            bench
+                .transfer
+                .on_chunk(bench.now, to, of, bytes.into(), &mut bench.out);
+            bench.act();
+        }
+    }
+    assert!(questions > 4);
+    assert!(matches!(
+        bench.transfer.state(),
+        StateTransferState::Receiving { of: 100_001, .. }
+    ));
+}
+
+#[test]
+fn a_chunk_longer_than_any_disk_gives_is_a_lie() {
+    let target = checkpoint(10);
+    let mut bench = Bench::new();
+    bench.open(&target);
+    let lies = bench.transfer.lies();
+    let long = Bytes::from(vec![2; IMAGE_CHUNK_BYTES_MAX + 1]);
+    bench.transfer.on_chunk(
+        bench.now,
+        NodeId::new(0),
+        (target.0.seq, true),
+        long,
+        &mut bench.out,
+    );
+    bench.act();
+    assert_eq!(bench.transfer.lies(), lies + 1);
+    bench.serve(&target, 0);
+    assert_eq!(bench.completed, Some(target.0.seq));
 }
 
 #[test]

@@ -1,9 +1,12 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use bytes::Bytes;
+
 use super::Survey;
 use crate::decision_log::Chain;
-use crate::messages::CheckpointClaim;
+use crate::messages::archived::{ArchivedSystemMessage, ArchivedViewTransferMessage};
+use crate::messages::{Checked, CheckpointClaim, NamedViewChange, SystemMessage};
 use crate::preprocessing::CheckerLimits;
 use crate::protocol::Record;
 use crate::storage::directory::segments;
@@ -97,7 +100,38 @@ impl Content {
                 view: Some(*view),
                 ..Self::default()
             },
-            Record::NewView(_) => Self::default(),
+            Record::Announced(placed) => Self {
+                view: Some(View::new(placed.view)),
+                ..about(SeqNo::new(placed.seq), Digest::from_bytes(placed.digest))
+            },
+            Record::NewView(message) | Record::ViewChange(message) => Self::of_views(message),
+        }
+    }
+}
+
+impl Content {
+    /// What a message about views says: its view, and who signed it or what it names.
+    fn of_views(message: &Bytes) -> Self {
+        let checked = Checked::<SystemMessage>::body_of(message);
+        let Ok(ArchivedSystemMessage::ViewTransferMessage(message)) = checked.as_deref() else {
+            return Self::default();
+        };
+        let (view, signers) = match message {
+            ArchivedViewTransferMessage::NewView(message) => {
+                let message = message.to_new_view();
+                let named = message.view_changes.iter().map(NamedViewChange::signer);
+                (message.view(), named.collect())
+            }
+            ArchivedViewTransferMessage::ViewChange(message) => {
+                let message = message.to_view_change();
+                (message.view(), vec![message.signer()])
+            }
+            _ => return Self::default(),
+        };
+        Self {
+            view: Some(view),
+            signers,
+            ..Self::default()
         }
     }
 }

@@ -16,11 +16,11 @@ fn at(list: &[PlacedDigest], seq: u64) -> &[PlacedDigest] {
 /// nobody need trust it. `None` while they leave a place open: more view changes will settle it.
 ///
 /// The view changes are valid, of distinct replicas, at least a quorum, and for one view.
-pub(super) fn choose(view: View, view_changes: &[ViewChange], quorum: Quorum) -> Option<ViewStart> {
+pub(super) fn choose(view: View, view_changes: &[&ViewChange], quorum: Quorum) -> Option<ViewStart> {
     // The latest stable checkpoint. It is proved, so one message is enough (the paper asks for f+1).
     let start = view_changes.iter().max_by_key(|m| m.stable())?;
     let min_s = start.stable_seq;
-    let last = |m: &ViewChange| m.prepared.last().map_or(0, |placed| placed.seq);
+    let last = |m: &&ViewChange| m.prepared.last().map_or(0, |placed| placed.seq);
     let max_s = view_changes.iter().map(last).max().unwrap_or(0).max(min_s);
     let chosen: Option<Vec<Digest>> = (min_s + 1..=max_s)
         .map(|seq| choose_at(seq, view_changes, quorum))
@@ -34,7 +34,7 @@ pub(super) fn choose(view: View, view_changes: &[ViewChange], quorum: Quorum) ->
 }
 
 /// The batch of one place: condition A for the latest prepared one, else condition B.
-fn choose_at(seq: u64, view_changes: &[ViewChange], quorum: Quorum) -> Option<Digest> {
+fn choose_at(seq: u64, view_changes: &[&ViewChange], quorum: Quorum) -> Option<Digest> {
     if active(Mutant::NewViewForgets) {
         return Some(Digest::ZERO);
     }
@@ -61,8 +61,8 @@ fn choose_at(seq: u64, view_changes: &[ViewChange], quorum: Quorum) -> Option<Di
 
 /// Condition A1: a quorum of messages has low watermarks before n and nothing in P for n that was prepared in a
 /// later view than v, or in v with another digest. No other batch was committed then.
-fn is_a1(seq: u64, view: u64, digest: &[u8; 32], view_changes: &[ViewChange], quorum: Quorum) -> bool {
-    let agrees = |m: &&ViewChange| {
+fn is_a1(seq: u64, view: u64, digest: &[u8; 32], view_changes: &[&ViewChange], quorum: Quorum) -> bool {
+    let agrees = |m: &&&ViewChange| {
         let permits = |p: &PlacedDigest| p.view < view || (p.view == view && p.digest == *digest);
         m.stable().seq < SeqNo::new(seq) && at(&m.prepared, seq).iter().all(permits)
     };
@@ -71,8 +71,8 @@ fn is_a1(seq: u64, view: u64, digest: &[u8; 32], view_changes: &[ViewChange], qu
 
 /// Condition A2: f+1 messages have ⟨n, d, v'⟩ with v' ≥ v in Q. A correct replica accepted the batch then: it is
 /// authentic, its frames can be had, and it really was proposed as late as v.
-fn is_a2(seq: u64, view: u64, digest: &[u8; 32], view_changes: &[ViewChange], quorum: Quorum) -> bool {
-    let accepted = |m: &&ViewChange| {
+fn is_a2(seq: u64, view: u64, digest: &[u8; 32], view_changes: &[&ViewChange], quorum: Quorum) -> bool {
+    let accepted = |m: &&&ViewChange| {
         let entries = at(&m.pre_prepared, seq);
         entries.iter().any(|p| p.digest == *digest && p.view >= view)
     };
@@ -81,7 +81,7 @@ fn is_a2(seq: u64, view: u64, digest: &[u8; 32], view_changes: &[ViewChange], qu
 
 /// Condition B: a quorum of messages has low watermarks before n and nothing in P for n. Nothing was committed there, and
 /// the null request fills the gap.
-fn is_b(seq: u64, view_changes: &[ViewChange], quorum: Quorum) -> bool {
-    let silent = |m: &&ViewChange| m.stable().seq < SeqNo::new(seq) && at(&m.prepared, seq).is_empty();
+fn is_b(seq: u64, view_changes: &[&ViewChange], quorum: Quorum) -> bool {
+    let silent = |m: &&&ViewChange| m.stable().seq < SeqNo::new(seq) && at(&m.prepared, seq).is_empty();
     view_changes.iter().filter(silent).count() >= quorum.quorum()
 }

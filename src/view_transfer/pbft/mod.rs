@@ -26,10 +26,15 @@
 //!   them have reached, even if no timer fired.
 //! - *Valid VIEW-CHANGE of q for our view or above, the view not begun:* start [`Timer::ViewChange`]; when it fires, complain
 //!   for the next view. Every attempt without progress doubles the timeout, up to a cap; execution sets it back.
-//! - *Valid VIEW-CHANGE of q for w, at the leader of w, and the choice below settles every place:* log and send
-//!   NEW-VIEW ⟨w, those VIEW-CHANGEs⟩ signed; view w begins.
-//! - *Valid NEW-VIEW for our view or above:* make the same choice; if it settles every place, log it and begin view w.
-//! - *[`Timer::Status`]:* send STATUS. *STATUS of a peer that lacks our VIEW-CHANGE, or the NEW-VIEW we entered by:* send it.
+//! - *Valid VIEW-CHANGE of q for w, at the leader of w, and the choice below settles every place:* log them, then log and send
+//!   NEW-VIEW ⟨w, signer and digest of each⟩ signed; view w begins.
+//! - *Valid NEW-VIEW for our view or above, all of its VIEW-CHANGEs here:* make the same choice; if it settles every place, log them and it,
+//!   and begin view w.
+//! - *Valid NEW-VIEW of which VIEW-CHANGEs are missing:* keep it, the last of each sender, and ask its sender for them by their digests. *A
+//!   VIEW-CHANGE that is asked for, from whomever:* keep it beside the latest of its signer; when it was the last, begin the view.
+//! - *A peer asks for VIEW-CHANGEs of the NEW-VIEW that we entered by:* send them.
+//! - *[`Timer::Status`]:* send STATUS; ask the next sender of a NEW-VIEW that waits. *STATUS of a peer that lacks our VIEW-CHANGE, or the
+//!   NEW-VIEW we entered by:* send it.
 //!
 //! **The choice** of the batch for place n, from a set S of view changes (§4.5, figure 3). It starts after the latest stable
 //! checkpoint in S (min-s) and ends with the last place in any P (max-s).
@@ -52,8 +57,12 @@
 //! Without such an entry, B holds.
 //!
 //! **Deviations from the paper, and why.**
-//! - VIEW-CHANGE and NEW-VIEW are signed and a NEW-VIEW holds its VIEW-CHANGEs: no acknowledgements are needed, anybody can
-//!   pass a NEW-VIEW on, and the choice is computed by all instead of being said.
+//! - VIEW-CHANGE and NEW-VIEW are signed, and a NEW-VIEW names its VIEW-CHANGEs by their digests: no acknowledgements are needed, anybody
+//!   can pass both on, and the choice is computed by all instead of being said. The paper's backups keep the VIEW-CHANGEs that a
+//!   NEW-VIEW names until they are acknowledged; here one that lacks some asks for them. The leader has them, and so has every
+//!   correct replica that entered: each logs them before the NEW-VIEW, and keeps them for others as long as it is in the view.
+//! - A signer may send different VIEW-CHANGEs for one view: a liar, or a replica that was started again in between. The one that is named
+//!   counts, whichever came first here: the choice is a function of what the NEW-VIEW names.
 //! - Checkpoints in VIEW-CHANGE carry the signatures that make them stable: one message is enough to start from the latest
 //!   (the paper asks for f+1 messages that have it).
 //! - The leader may announce a choice whose frames it lacks: A2 says that a correct replica has them; ordering fetches them.
@@ -62,10 +71,12 @@
 //! - A replica joins the highest view that f+1 others have reached, not the lowest above its own: it climbs in one step.
 //! - The progress timer counts from the last execution, not from the arrival of each request: see `Patience`.
 //!
-//! **What is kept**, whatever arrives: one view change per replica (the latest), our own, and one new view.
+//! **What is kept**, whatever arrives: one view change per replica (the latest), and one more that a new view names; those that we entered
+//! by; and a new view per replica, which has no view changes in it.
 
 mod choice;
 mod complaints;
+mod new_view;
 mod patience;
 mod proofs;
 mod review;
@@ -77,8 +88,7 @@ use bytes::Bytes;
 
 use super::{ViewTransferProtocol, Waiting};
 use crate::crypto::{Digester, SigningKey, VerifyingKey};
-use crate::messages::archived::{ArchivedSystemMessage, ArchivedViewTransferMessage};
-use crate::messages::{Checked, NewView, Status, SystemMessage, ViewChange, ViewTransferMessage};
+use crate::messages::{NamedViewChange, NewView, Status, ViewChange, ViewTransferMessage};
 use crate::mutants::{Mutant, active};
 use crate::protocol::{
     Effect, Outbox, Persisted, Recipients, Record, Rejected, Rejection, RestoreError, Standing, Timer,
@@ -86,12 +96,20 @@ use crate::protocol::{
 };
 use crate::types::{ClusterId, Epoch, NodeId, Quorum, SeqNo, Time, View};
 use complaints::Complaints;
+use new_view::{Awaited, Held};
 use patience::Patience;
 use proofs::Proofs;
 use review::Review;
 
-/// A peer's status is answered at most once in this time.
+/// A peer's status, and its question for view changes, is answered at most once in this time.
 const ANSWER_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a peer asks for, each with pauses of its own.
+#[derive(Debug, Clone, Copy)]
+enum Asked {
+    Status,
+    ViewChanges,
+}
 
 /// How long the view change waits for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +167,14 @@ struct Sent {
     promise: Persisted,
 }
 
+/// What a view was entered by, for those that lag behind, and for the log.
+#[derive(Debug)]
+struct Entered {
+    new_view: Sent,
+    /// Those that it names.
+    view_changes: Vec<Arc<Held>>,
+}
+
 /// The state of one replica.
 #[derive(Debug)]
 pub struct PbftViewChange {
@@ -161,13 +187,17 @@ pub struct PbftViewChange {
     review: Review,
     complaints: Complaints,
     /// By replica: its latest valid view change for a view that has not begun here, our own included.
-    view_changes: Vec<Option<ViewChange>>,
+    view_changes: Vec<Option<Arc<Held>>>,
+    /// New views of which view changes are missing.
+    awaited: Awaited,
     /// Our own view change, while the view has not begun.
     own: Option<Sent>,
-    /// The new view we entered by.
-    new_view: Option<Sent>,
-    /// By peer: when its status was answered.
-    answered: Vec<Option<Time>>,
+    /// What we entered the view by that has begun.
+    entered: Option<Entered>,
+    /// While the log is read back: view changes whose new view follows.
+    read: Vec<Arc<Held>>,
+    /// By peer: when its status was answered, and its question for view changes.
+    answered: Vec<[Option<Time>; 2]>,
     /// Whether the view-change timer runs for the current view.
     timer_runs: bool,
 }
@@ -196,11 +226,26 @@ impl PbftViewChange {
             review: Review::new(timings.review_period, timings.fairness),
             complaints: Complaints::new(n),
             view_changes: vec![None; n],
+            awaited: Awaited::new(n),
             own: None,
-            new_view: None,
-            answered: vec![None; n],
+            entered: None,
+            read: Vec::new(),
+            answered: vec![[None; 2]; n],
             timer_runs: false,
         }
+    }
+
+    /// Whether a peer's question is answered now: a faulty one must not make us its amplifier.
+    fn may_answer(&mut self, now: Time, from: NodeId, asked: Asked) -> bool {
+        let Some(answered) = self.answered.get_mut(from.index()) else {
+            return false;
+        };
+        let last = &mut answered[asked as usize];
+        let may = last.is_none_or(|last| now.since(last) >= ANSWER_PAUSE);
+        if may {
+            *last = Some(now);
+        }
+        may
     }
 
     fn n(&self) -> usize {
@@ -214,7 +259,7 @@ impl PbftViewChange {
             return;
         }
         let (node, quorum) = (self.proofs.node, self.proofs.quorum);
-        let asked = |held: &Option<ViewChange>| held.as_ref().map_or(View::ZERO, ViewChange::view);
+        let asked = |held: &Option<Arc<Held>>| held.as_ref().map_or(View::ZERO, |held| held.view());
         let asked: Vec<View> = self.view_changes.iter().map(asked).collect();
         let ours = self.complaints.ours(node, self.view, quorum, &asked);
         let said = ours.unwrap_or(View::ZERO);
@@ -233,7 +278,8 @@ impl PbftViewChange {
     fn complain(&self, out: &mut Outbox) {
         let message = ViewTransferMessage::Complaint(self.complaints.said.get());
         let message = message.encode(self.cluster, self.proofs.epoch);
-        match self.own.as_ref().or(self.new_view.as_ref()) {
+        let entered = self.entered.as_ref().map(|entered| &entered.new_view);
+        match self.own.as_ref().or(entered) {
             Some(sent) => out.send_promise(Recipients::Others, message, sent.promise),
             None => out.send(Recipients::Others, message),
         }
@@ -275,22 +321,32 @@ impl PbftViewChange {
         message: ViewChange,
         out: &mut Outbox,
     ) -> Result<(), Rejection> {
-        let view = message.view();
-        if message.signer() != from || from == self.proofs.node || from.index() >= self.n() {
+        let (view, signer) = (message.view(), message.signer());
+        if from == self.proofs.node || from.index() >= self.n() || signer.index() >= self.n() {
             return Err(Rejection::BadSignature);
         }
-        if view < self.view || (view == self.view && self.active) {
-            return Err(Rejection::OldView);
+        let held = self.proofs.held(message);
+        let is_awaited = self.is_awaited(&held);
+        let latest = self.view_changes[signer.index()].as_ref();
+        let unwanted = match () {
+            // Nobody asked for it, or not any more.
+            () if signer != from => Some(Rejection::Duplicate),
+            () if view < self.view || (view == self.view && self.active) => Some(Rejection::OldView),
+            () if latest.is_some_and(|latest| latest.view() >= view) => Some(Rejection::Duplicate),
+            () => None,
+        };
+        if let (Some(reason), false) = (unwanted, is_awaited) {
+            return Err(reason);
         }
-        if self.view_changes[from.index()]
-            .as_ref()
-            .is_some_and(|held| held.view() >= view)
-        {
-            return Err(Rejection::Duplicate);
+        self.proofs.check_view_change(&held.message)?;
+        let held = Arc::new(held);
+        match unwanted {
+            None => self.view_changes[signer.index()] = Some(held),
+            Some(_) => self.keep_awaited(held),
         }
-        self.proofs.check_view_change(&message)?;
-        self.view_changes[from.index()] = Some(message);
-        self.go_on(now, out);
+        if !self.enter_awaited(now, out) {
+            self.go_on(now, out);
+        }
         Ok(())
     }
 
@@ -325,51 +381,20 @@ impl PbftViewChange {
     /// The highest view that f+1 other replicas have asked for, or passed.
     fn reached_by_weak_quorum(&self) -> Option<View> {
         let node = self.proofs.node;
-        let others = self.view_changes.iter().flatten().filter(|m| m.signer() != node);
-        let mut views: Vec<View> = others.map(ViewChange::view).collect();
+        let held = self.view_changes.iter().flatten();
+        let others = held.filter(|held| held.message.signer() != node);
+        let mut views: Vec<View> = others.map(|held| held.view()).collect();
         views.sort_unstable_by(|a, b| b.cmp(a));
         let fewer = usize::from(active(Mutant::ViewJoinedByTooFew) && self.proofs.quorum.weak() > 1);
         views.get(self.proofs.quorum.weak() - 1 - fewer).copied()
     }
 
-    /// As the leader of the view: begins it, if its view changes settle every place.
-    fn try_begin(&mut self, now: Time, out: &mut Outbox) {
-        let for_view = self
-            .view_changes
-            .iter()
-            .flatten()
-            .filter(|m| m.view() == self.view);
-        let view_changes: Vec<ViewChange> = for_view.cloned().collect();
-        if view_changes.len() < self.proofs.view_changes_needed() {
-            return;
-        }
-        let Some(start) = choice::choose(self.view, &view_changes, self.proofs.quorum) else {
-            return;
-        };
-        let message = self.proofs.sign_new_view(self.view, view_changes);
-        let message = ViewTransferMessage::NewView(message).encode(self.cluster, self.proofs.epoch);
-        let promise = out.persist(Record::NewView(message.clone()));
-        out.send_promise(Recipients::Others, message.clone(), promise);
-        self.begin(now, start, Sent { message, promise }, out);
-    }
-
-    /// What the view of a new-view message of our own log begins with.
-    fn read_new_view(&self, message: &Bytes) -> Option<ViewStart> {
-        let message = Checked::<SystemMessage>::body_of(message).ok()?;
-        let ArchivedSystemMessage::ViewTransferMessage(ArchivedViewTransferMessage::NewView(new_view)) =
-            &*message
-        else {
-            return None;
-        };
-        let new_view = new_view.to_new_view();
-        choice::choose(new_view.view(), &new_view.view_changes, self.proofs.quorum)
-    }
-
-    fn begin(&mut self, now: Time, start: ViewStart, sent: Sent, out: &mut Outbox) {
+    fn begin(&mut self, now: Time, start: ViewStart, entered: Entered, out: &mut Outbox) {
         self.view = start.view;
         self.active = true;
         self.own = None;
-        self.new_view = Some(sent);
+        self.entered = Some(entered);
+        self.awaited.prune(|view| view > start.view);
         for held in &mut self.view_changes {
             held.take_if(|held| held.view() <= start.view);
         }
@@ -380,29 +405,6 @@ impl PbftViewChange {
         self.review.on_entered(now);
         out.push(Effect::EnterView(Arc::new(start)));
         self.watch(now, out);
-    }
-
-    fn try_new_view(
-        &mut self,
-        now: Time,
-        message: NewView,
-        bytes: &Bytes,
-        out: &mut Outbox,
-    ) -> Result<(), Rejection> {
-        let view = message.view();
-        if view < self.view {
-            return Err(Rejection::OldView);
-        }
-        if view == self.view && self.active {
-            return Err(Rejection::Duplicate);
-        }
-        self.proofs.check_new_view(&message)?;
-        let start = choice::choose(view, &message.view_changes, self.proofs.quorum)
-            .ok_or(Rejection::BadViewChange)?;
-        let promise = out.persist(Record::NewView(bytes.clone()));
-        let message = bytes.clone();
-        self.begin(now, start, Sent { message, promise }, out);
-        Ok(())
     }
 
     fn reject(from: NodeId, view: View, result: Result<(), Rejection>, out: &mut Outbox) {
@@ -484,7 +486,7 @@ impl ViewTransferProtocol for PbftViewChange {
                 let others = self.view_changes.iter();
                 let waits = others.map(|held| {
                     held.as_ref()
-                        .is_some_and(|m| m.view() > view && m.signer() != node)
+                        .is_some_and(|m| m.view() > view && m.message.signer() != node)
                 });
                 self.complaints.end_period(now, waits);
                 if self.review.end_period(now, waiting) && !leads {
@@ -508,7 +510,7 @@ impl ViewTransferProtocol for PbftViewChange {
         if self.complaints.said > View::ZERO {
             self.complain(out);
         }
-        let latest = |held: &Option<ViewChange>| held.as_ref().map_or(0, |held| held.view);
+        let latest = |held: &Option<Arc<Held>>| held.as_ref().map_or(0, |held| held.message.view);
         let status = Status {
             view: self.view.get(),
             active: self.active,
@@ -522,6 +524,7 @@ impl ViewTransferProtocol for PbftViewChange {
         };
         let message = ViewTransferMessage::Status(status).encode(self.cluster, self.proofs.epoch);
         out.send(Recipients::Others, message);
+        self.fetch_awaited(now, out);
     }
 
     fn on_view_left(&mut self, now: Time, view: View, evidence: ViewEvidence, out: &mut Outbox) {
@@ -533,10 +536,13 @@ impl ViewTransferProtocol for PbftViewChange {
         let view_change = self.proofs.sign_view_change(view, evidence);
         let message =
             ViewTransferMessage::ViewChange(view_change.clone()).encode(self.cluster, self.proofs.epoch);
-        self.view_changes[self.proofs.node.index()] = Some(view_change);
+        let held = self.proofs.held(view_change);
+        self.view_changes[self.proofs.node.index()] = Some(Arc::new(held));
         out.send_promise(Recipients::Others, message.clone(), promise);
         self.own = Some(Sent { message, promise });
-        self.new_view = None;
+        self.entered = None;
+        self.awaited.prune(|awaited| awaited >= view);
+        self.read = Vec::new();
         if std::mem::take(&mut self.timer_runs) {
             out.push(Effect::CancelTimer(Timer::ViewChange));
         }
@@ -544,37 +550,26 @@ impl ViewTransferProtocol for PbftViewChange {
     }
 
     fn restore(&mut self, record: &Record) {
-        if let Record::View(view) = record
-            && *view > self.view
-            && !active(Mutant::ViewRecordForgotten)
-        {
-            self.view = *view;
-            self.active = false;
-            self.new_view = None;
+        match record {
+            Record::ViewChange(message) => self.read_view_change(message),
+            Record::View(view) if *view > self.view && !active(Mutant::ViewRecordForgotten) => {
+                self.view = *view;
+                self.active = false;
+                self.entered = None;
+            }
+            _ => {}
         }
     }
 
-    fn restore_new_view(&mut self, message: &Bytes) -> Result<ViewStart, RestoreError> {
-        let start = self.read_new_view(message).ok_or(RestoreError::NewView)?;
-        self.view = start.view;
-        self.active = true;
-        self.new_view = Some(Sent {
-            message: message.clone(),
-            promise: Persisted::RESTORED,
-        });
-        Ok(start)
+    fn restore_new_view(&mut self, message: &Bytes) -> Result<Option<ViewStart>, RestoreError> {
+        self.read_new_view(message)
     }
 
     fn base_records(&self) -> Vec<Record> {
-        let left = Record::View(self.view);
-        let entered = self
-            .new_view
-            .as_ref()
-            .map(|new_view| Record::NewView(new_view.message.clone()));
         match (self.view, self.active) {
             (View::ZERO, _) => Vec::new(),
-            (_, false) => vec![left],
-            (_, true) => entered.into_iter().collect(),
+            (_, false) => vec![Record::View(self.view)],
+            (_, true) => self.entry_records(),
         }
     }
 
@@ -589,33 +584,35 @@ impl ViewTransferProtocol for PbftViewChange {
         self.reconsider(out);
     }
 
-    fn on_new_view(&mut self, now: Time, from: NodeId, new_view: NewView, message: &Bytes, out: &mut Outbox) {
+    fn on_new_view(&mut self, now: Time, from: NodeId, new_view: NewView, out: &mut Outbox) {
         let view = new_view.view();
-        let result = self.try_new_view(now, new_view, message, out);
+        let result = self.try_new_view(now, from, new_view, out);
         Self::reject(from, view, result, out);
+    }
+
+    fn on_fetch(&mut self, now: Time, from: NodeId, wanted: &[NamedViewChange], out: &mut Outbox) {
+        if self.may_answer(now, from, Asked::ViewChanges) {
+            self.pass_view_changes(from, wanted, out);
+        }
     }
 
     fn on_status(&mut self, now: Time, from: NodeId, status: &Status, out: &mut Outbox) {
         self.complaints.on_status(from, View::new(status.complaint));
-        let Some(answered) = self.answered.get_mut(from.index()) else {
-            return;
-        };
         let theirs = View::new(status.view);
         let is_there = theirs > self.view || (theirs == self.view && status.active);
         let has_ours = status
             .view_changes
             .get(self.proofs.node.index())
             .is_some_and(|held| *held >= self.view.get());
-        let lacking = match (&self.own, &self.new_view) {
+        let lacking = match (&self.own, &self.entered) {
             (Some(own), _) if !self.active && !has_ours && !active(Mutant::ViewChangeUnsent) => own,
-            (_, Some(new_view)) if self.active => new_view,
+            (_, Some(entered)) if self.active => &entered.new_view,
             _ => return,
         };
-        if is_there || answered.is_some_and(|last| now.since(last) < ANSWER_PAUSE) {
-            return;
+        let (message, promise) = (lacking.message.clone(), lacking.promise);
+        if !is_there && self.may_answer(now, from, Asked::Status) {
+            out.send_again(Recipients::One(from), message, promise);
         }
-        *answered = Some(now);
-        out.send_again(Recipients::One(from), lacking.message.clone(), lacking.promise);
     }
 }
 

@@ -1,13 +1,12 @@
 //! What is signed, and what makes a signed message valid.
 
+use super::new_view::Held;
 use crate::crypto::{Digester, Domain, SigningKey, VerifyingKey};
-use crate::messages::{NewView, PlacedDigest, SignedCheckpoint, ViewChange};
+use crate::messages::lengths::PRE_PREPARED_MAX;
+use crate::messages::{NamedViewChange, NewView, PlacedDigest, SignedCheckpoint, ViewChange};
 use crate::mutants::{Mutant, active};
 use crate::protocol::{Rejection, ViewEvidence};
-use crate::types::{Digest, Epoch, NodeId, Quorum, Signers, View};
-
-/// The most entries of Q for one place: what a correct replica keeps (see [`crate::ordering::pbft`]), and as much again.
-const PRE_PREPARED_PER_PLACE_MAX: usize = 16;
+use crate::types::{Digest, Epoch, NodeId, Quorum, View};
 
 /// Signs and judges the messages of one replica's view changes.
 #[derive(Debug)]
@@ -30,7 +29,8 @@ impl Proofs {
         Digest::from_bytes(*hasher.finalize().as_bytes())
     }
 
-    fn new_view_digest(&self, message: &NewView) -> Digest {
+    /// What a new view's leader signs.
+    pub(super) fn new_view_digest(&self, message: &NewView) -> Digest {
         let mut hasher = self.digester.hasher(Domain::NewView);
         hasher.update(&self.epoch.get().to_le_bytes());
         message.hash_into(&mut hasher);
@@ -59,8 +59,14 @@ impl Proofs {
         message
     }
 
+    /// A view change with what it is named by.
+    pub(super) fn held(&self, message: ViewChange) -> Held {
+        let digest = self.view_change_digest(&message);
+        Held { message, digest }
+    }
+
     /// The new view that these view changes begin.
-    pub(super) fn sign_new_view(&self, view: View, view_changes: Vec<ViewChange>) -> NewView {
+    pub(super) fn sign_new_view(&self, view: View, view_changes: Vec<NamedViewChange>) -> NewView {
         let mut message = NewView {
             view: view.get(),
             view_changes,
@@ -95,20 +101,22 @@ impl Proofs {
         }
     }
 
-    /// P and Q ascend, lie inside the window after the checkpoint, and speak of earlier views only.
+    /// P and Q ascend, lie inside the window after the checkpoint, and speak of earlier views only; Q has no more of one place than a
+    /// correct replica carries. So no view change that is accepted is longer than a link and the log take
+    /// ([`crate::messages::lengths`]).
     fn is_sound(&self, message: &ViewChange) -> bool {
         let (low, high) = (message.stable_seq, message.stable_seq.saturating_add(self.window));
         let is_placed =
             |placed: &PlacedDigest| placed.seq > low && placed.seq <= high && placed.view < message.view;
         let ascends = |pair: &[PlacedDigest]| (pair[0].seq, pair[0].digest) < (pair[1].seq, pair[1].digest);
-        let q_max = (self.window as usize).saturating_mul(PRE_PREPARED_PER_PLACE_MAX);
+        let too_many = |few: &[PlacedDigest]| few[0].seq == few[PRE_PREPARED_MAX].seq;
         message.view > 0
-            && message.pre_prepared.len() <= q_max
             && message.stable_proof.len() <= self.quorum.quorum()
             && message.prepared.iter().all(is_placed)
             && message.prepared.windows(2).all(|pair| pair[0].seq < pair[1].seq)
             && message.pre_prepared.iter().all(is_placed)
             && message.pre_prepared.windows(2).all(ascends)
+            && !message.pre_prepared.windows(PRE_PREPARED_MAX + 1).any(too_many)
     }
 
     /// Exactly a quorum of distinct replicas, in their order, signed the checkpoint, or it is the beginning of time.
@@ -135,14 +143,22 @@ impl Proofs {
             && proof.iter().all(is_signed)
     }
 
-    /// Whether a new view is signed by its leader over a quorum of valid view changes of distinct replicas.
+    /// Whether a new view is signed by its leader, and names view changes of a quorum of distinct replicas.
     pub(super) fn check_new_view(&self, message: &NewView) -> Result<(), Rejection> {
-        let leader = message.view().leader(self.quorum.n());
+        let n = self.quorum.n();
+        let leader = message.view().leader(n);
+        let named = &message.view_changes;
         let key = self
             .verifying
             .get(leader.index())
             .ok_or(Rejection::BadSignature)?;
-        if NodeId::new(message.signer) != leader || message.view_changes.len() > self.quorum.n() {
+        let ascend = named.windows(2).all(|pair| pair[0].signer < pair[1].signer);
+        let are_known = named.last().is_some_and(|last| last.signer().index() < n);
+        let is_sound = NodeId::new(message.signer) == leader
+            && ascend
+            && are_known
+            && named.len() >= self.view_changes_needed();
+        if !is_sound {
             return Err(Rejection::BadViewChange);
         }
         key.verify(
@@ -150,18 +166,6 @@ impl Proofs {
             &self.new_view_digest(message),
             &message.signature,
         )
-        .map_err(|_| Rejection::BadSignature)?;
-        let mut signers = Signers::NONE;
-        for view_change in &message.view_changes {
-            if view_change.view != message.view || !signers.add(view_change.signer()) {
-                return Err(Rejection::BadViewChange);
-            }
-            self.check_view_change(view_change)
-                .map_err(|_| Rejection::BadViewChange)?;
-        }
-        match signers.count() >= self.view_changes_needed() {
-            true => Ok(()),
-            false => Err(Rejection::BadViewChange),
-        }
+        .map_err(|_| Rejection::BadSignature)
     }
 }

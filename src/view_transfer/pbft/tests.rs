@@ -131,7 +131,7 @@ impl Bench {
     }
 
     /// What is said before the status when that is due, if anything.
-    fn status_due(&mut self, now: u64) -> &'static str {
+    fn status_due(&mut self, now: u64) -> String {
         let standing = Standing {
             stable: SeqNo::ZERO,
             decided: SeqNo::ZERO,
@@ -144,13 +144,26 @@ impl Bench {
             Effect::Send { message, .. } => Some(what(&message)),
             _ => None,
         });
-        sent.collect::<Vec<_>>()[0]
+        sent.collect::<Vec<_>>().remove(0)
     }
 
     fn new_view(&mut self, now: u64, from: u16, message: &NewView) -> Vec<String> {
-        let bytes = Bytes::from_static(b"the whole message");
         self.protocol
-            .on_new_view(ms(now), NodeId::new(from), message.clone(), &bytes, &mut self.out);
+            .on_new_view(ms(now), NodeId::new(from), message.clone(), &mut self.out);
+        self.told()
+    }
+
+    /// A view change that `from` passes on.
+    fn passed_on(&mut self, now: u64, from: u16, message: &ViewChange) -> Vec<String> {
+        self.protocol
+            .on_view_change(ms(now), NodeId::new(from), message.clone(), &mut self.out);
+        self.told()
+    }
+
+    /// The view changes that this one asks for.
+    fn fetched(&mut self, now: u64, from: u16, wanted: &[NamedViewChange]) -> Vec<String> {
+        self.protocol
+            .on_fetch(ms(now), NodeId::new(from), wanted, &mut self.out);
         self.told()
     }
 
@@ -166,6 +179,7 @@ fn line(effect: &Effect) -> String {
         Effect::Persist { lsn, record } => match record {
             Record::View(view) => format!("log {lsn}: view {view}"),
             Record::NewView(_) => format!("log {lsn}: new view"),
+            Record::ViewChange(message) => format!("log {lsn}: {}", what(message)),
             _ => "log something else".into(),
         },
         Effect::Send { to, message, when } => {
@@ -197,20 +211,22 @@ fn line(effect: &Effect) -> String {
     }
 }
 
-fn what(message: &Bytes) -> &'static str {
-    let Ok(checked) = Checked::<SystemMessage>::body_of(message) else {
-        return "new view";
-    };
+fn what(message: &Bytes) -> String {
+    let checked = Checked::<SystemMessage>::body_of(message).unwrap();
     match &*checked {
         ArchivedSystemMessage::ViewTransferMessage(message) => match message {
-            ArchivedViewTransferMessage::ViewChange(_) => "view change",
-            ArchivedViewTransferMessage::NewView(_) => "new view",
-            ArchivedViewTransferMessage::Status(_) => "status",
-            ArchivedViewTransferMessage::Complaint(view) if view.to_native() == 0 => "withdrawal",
-            ArchivedViewTransferMessage::Complaint(_) => "complaint",
-            _ => "something else",
+            ArchivedViewTransferMessage::ViewChange(_) => "view change".into(),
+            ArchivedViewTransferMessage::NewView(_) => "new view".into(),
+            ArchivedViewTransferMessage::Status(_) => "status".into(),
+            ArchivedViewTransferMessage::FetchViewChanges(wanted) => {
+                let wanted = wanted.iter().map(|named| named.to_named().signer().to_string());
+                format!("fetch of {}", wanted.collect::<Vec<_>>().join(","))
+            }
+            ArchivedViewTransferMessage::Complaint(view) if view.to_native() == 0 => "withdrawal".into(),
+            ArchivedViewTransferMessage::Complaint(_) => "complaint".into(),
+            _ => "something else".into(),
         },
-        _ => "something else",
+        _ => "something else".into(),
     }
 }
 
@@ -347,8 +363,12 @@ fn the_leader_begins_its_view_with_a_quorum_of_view_changes() {
     assert_eq!(
         leader.view_change(0, &view_change(0, 1, &[(1, 'a')])),
         [
-            "log 1: new view",
-            "send new view all after 1",
+            "log 1: view change",
+            "log 2: view change",
+            "log 3: view change",
+            "log 4: view change",
+            "log 5: new view",
+            "send new view all after 5",
             "no ViewChange",
             "enter v1 after s0: a00",
         ]
@@ -367,21 +387,58 @@ fn view_changes_for_another_view_do_not_begin_this_one() {
     );
 }
 
-fn new_view(view: u64, signers: &[u16]) -> NewView {
+/// The view changes of these replicas, each of which prepared a at s1.
+fn view_changes(view: u64, signers: &[u16]) -> Vec<ViewChange> {
+    let each = signers.iter().map(|node| view_change(*node, view, &[(1, 'a')]));
+    each.collect()
+}
+
+fn name(message: &ViewChange) -> NamedViewChange {
+    replica(0).proofs.held(message.clone()).name()
+}
+
+/// The new view that names these, by the leader of its view.
+fn naming(view: u64, view_changes: &[ViewChange]) -> NewView {
     let leader = View::new(view).leader(4);
-    let view_changes = signers.iter().map(|node| view_change(*node, view, &[(1, 'a')]));
-    replica(leader.get())
-        .proofs
-        .sign_new_view(View::new(view), view_changes.collect())
+    let named = view_changes.iter().map(name).collect();
+    replica(leader.get()).proofs.sign_new_view(View::new(view), named)
+}
+
+fn new_view(view: u64, signers: &[u16]) -> NewView {
+    naming(view, &view_changes(view, signers))
+}
+
+const ENTERED: [&str; 6] = [
+    "log 0: view change",
+    "log 1: view change",
+    "log 2: view change",
+    "log 3: new view",
+    "no ViewChange",
+    "enter v1 after s0: a",
+];
+
+/// A replica that has heard these view changes for view 1.
+fn heard(node: u16, all: &[ViewChange]) -> Bench {
+    let mut bench = Bench::new(node);
+    all.iter().for_each(|message| {
+        bench
+            .protocol
+            .on_view_change(ms(0), message.signer(), message.clone(), &mut bench.out);
+    });
+    bench.told();
+    bench
 }
 
 #[test]
-fn a_backup_enters_a_valid_new_view_from_whoever_passes_it_on() {
+fn a_backup_that_has_what_a_new_view_names_enters_it_whoever_passes_it_on() {
+    let [first, second, third] = &view_changes(1, &[0, 1, 2])[..] else {
+        unreachable!()
+    };
     let mut backup = Bench::new(3);
-    assert_eq!(
-        backup.new_view(0, 0, &new_view(1, &[0, 1, 2])),
-        ["log 0: new view", "no ViewChange", "enter v1 after s0: a"]
-    );
+    backup.view_change(0, first);
+    assert_eq!(backup.view_change(0, second), ["leave for v1"]);
+    backup.view_change(0, third);
+    assert_eq!(backup.new_view(0, 0, &new_view(1, &[0, 1, 2])), ENTERED);
     assert_eq!(
         backup.new_view(0, 1, &new_view(1, &[0, 1, 2])),
         ["refused r1 v1 Duplicate"]
@@ -393,8 +450,165 @@ fn a_backup_enters_a_valid_new_view_from_whoever_passes_it_on() {
 }
 
 #[test]
+fn a_backup_asks_who_sent_a_new_view_for_the_view_changes_that_it_lacks() {
+    let all = view_changes(1, &[0, 1, 2]);
+    let mut backup = heard(3, &all[1..2]);
+    let asked = ["send fetch of r0,r2 r2 now"];
+    assert_eq!(backup.new_view(0, 2, &naming(1, &all)), asked);
+    assert_eq!(backup.passed_on(0, 2, &all[0]), NOTHING, "one is missing still");
+    let again = backup.passed_on(0, 2, &all[0]);
+    assert_eq!(again, ["refused r2 v1 Duplicate"]);
+    assert_eq!(
+        backup.new_view(50, 1, &naming(1, &all)),
+        NOTHING,
+        "somebody was asked a moment ago"
+    );
+    assert_eq!(
+        backup.new_view(100, 1, &naming(1, &all)),
+        ["send fetch of r2 r1 now"]
+    );
+    assert_eq!(backup.passed_on(120, 0, &all[2]), ENTERED, "whoever passes it on");
+}
+
+#[test]
+fn the_view_change_that_is_named_counts_whichever_came_first() {
+    // r0 says one thing to the leader, and another one here.
+    let mut all = view_changes(1, &[0, 1, 2]);
+    let other = view_change(0, 1, &[]);
+    let mut backup = heard(3, &[other.clone(), all[1].clone(), all[2].clone()]);
+    assert_eq!(
+        backup.new_view(0, 1, &naming(1, &all)),
+        ["send fetch of r0 r1 now"]
+    );
+    assert_eq!(backup.passed_on(0, 1, &other), ["refused r1 v1 Duplicate"]);
+    let edited = ViewChange {
+        prepared: Vec::new(),
+        ..all[0].clone()
+    };
+    assert_eq!(backup.passed_on(0, 1, &edited), ["refused r1 v1 Duplicate"]);
+    let mut unsigned = all[0].clone();
+    unsigned.signature = [0; 64];
+    assert_eq!(backup.passed_on(0, 1, &unsigned), ["refused r1 v1 BadSignature"]);
+    assert_eq!(backup.passed_on(0, 1, &all[0]), ENTERED);
+    // Its own of before a restart is nothing else.
+    let mut backup = heard(0, &all[1..]);
+    backup.left(0, 1, &[]);
+    assert_eq!(
+        backup.new_view(0, 1, &naming(1, &all)),
+        ["send fetch of r0 r1 now"]
+    );
+    all.rotate_left(1);
+    assert_eq!(
+        backup.passed_on(0, 1, &all[2]).last().unwrap(),
+        "enter v1 after s0: a"
+    );
+}
+
+#[test]
+fn what_a_signer_asked_for_since_does_not_stand_in_the_way_of_what_is_named() {
+    let all = view_changes(1, &[0, 1, 2]);
+    let mut backup = heard(3, &all);
+    backup.view_change(0, &view_change(0, 2, &[]));
+    assert_eq!(
+        backup.new_view(0, 1, &naming(1, &all)),
+        ["send fetch of r0 r1 now"]
+    );
+    assert_eq!(backup.view_change(0, &all[0]), ENTERED);
+}
+
+#[test]
+fn a_new_view_that_names_what_nobody_has_holds_up_no_other() {
+    let all = view_changes(1, &[0, 1, 2]);
+    let mut backup = heard(3, &all[1..]);
+    let false_ones = [
+        view_change(0, 1, &[]),
+        view_change(1, 1, &[]),
+        view_change(2, 1, &[]),
+    ];
+    let bogus = naming(1, &false_ones);
+    assert_eq!(backup.new_view(0, 1, &bogus), ["send fetch of r0,r1,r2 r1 now"]);
+    assert_eq!(
+        backup.new_view(10, 2, &naming(1, &all)),
+        NOTHING,
+        "one after the other"
+    );
+    assert_eq!(
+        backup.passed_on(20, 2, &all[0]),
+        ["refused r2 v1 Duplicate"],
+        "it is not its turn"
+    );
+    let standing = || Standing {
+        stable: SeqNo::ZERO,
+        decided: SeqNo::ZERO,
+        asks: false,
+        places: Vec::new(),
+        disputed: Vec::new(),
+    };
+    backup
+        .protocol
+        .on_status_due(ms(200), standing(), &mut backup.out);
+    assert_eq!(backup.told().last().unwrap(), "send fetch of r0 r2 now");
+    assert_eq!(backup.passed_on(210, 2, &all[0]), ENTERED);
+    assert!(
+        backup.protocol.awaited.attended().is_none(),
+        "what is over is forgotten"
+    );
+}
+
+#[test]
+fn what_a_view_was_entered_by_is_given_to_those_that_lack_it() {
+    let all = view_changes(1, &[0, 1, 2]);
+    let wanted: Vec<NamedViewChange> = all.iter().map(name).collect();
+    let mut backup = heard(3, &all);
+    assert_eq!(backup.fetched(0, 0, &wanted), NOTHING, "it has entered nothing");
+    backup.new_view(0, 1, &naming(1, &all));
+    let given = ["send view change r0 now"; 2];
+    assert_eq!(backup.fetched(100, 0, &wanted[..2]), given);
+    assert_eq!(backup.fetched(199, 0, &wanted), NOTHING, "no amplifier");
+    let other = name(&view_change(0, 1, &[]));
+    assert_eq!(backup.fetched(200, 0, &[other]), NOTHING);
+}
+
+#[test]
+fn a_restart_reads_what_a_view_was_entered_by_as_far_as_the_log_has_it() {
+    let all = view_changes(1, &[0, 1, 2]);
+    let mut backup = heard(3, &all);
+    backup
+        .protocol
+        .on_new_view(ms(0), NodeId::new(1), naming(1, &all), &mut backup.out);
+    let records: Vec<Record> = backup
+        .out
+        .drain()
+        .filter_map(|effect| match effect {
+            Effect::Persist { record, .. } => Some(record),
+            _ => None,
+        })
+        .collect();
+    let restored = |records: &[Record]| {
+        let mut again = replica(3);
+        let mut starts = Vec::new();
+        for record in records {
+            match record {
+                Record::NewView(message) => starts.push(again.restore_new_view(message).unwrap()),
+                record => again.restore(record),
+            }
+        }
+        (again, starts)
+    };
+    let (again, starts) = restored(&records);
+    assert_eq!(starts[0].as_ref().unwrap().chosen, [digest('a')]);
+    assert!(again.is_active());
+    // A log that was cut in between, with all of it again further on.
+    let cut = [&records[1..], &again.base_records()].concat();
+    let (again, starts) = restored(&cut);
+    assert!(starts[0].is_none() && starts[1].is_some());
+    assert_eq!(again.base_records().len(), 4);
+}
+
+#[test]
 fn a_new_view_that_breaks_a_rule_is_refused() {
-    let mut backup = Bench::new(3);
+    let all = view_changes(1, &[0, 1, 2]);
+    let mut backup = heard(3, &all);
     let mut refused = |message: &NewView, reason: &str| {
         assert_eq!(
             backup.new_view(0, 1, message),
@@ -403,27 +617,38 @@ fn a_new_view_that_breaks_a_rule_is_refused() {
     };
     refused(&new_view(1, &[0, 1]), "BadViewChange");
     refused(&new_view(1, &[0, 1, 1]), "BadViewChange");
-    let mut edited = new_view(1, &[0, 1, 2]);
-    edited.view_changes[0].prepared.clear();
-    refused(&edited, "BadSignature");
+    refused(&new_view(1, &[0, 2, 1]), "BadViewChange");
+    refused(&naming(1, &[]), "BadViewChange");
     let leader = replica(1);
-    let resigned = leader
-        .proofs
-        .sign_new_view(View::new(1), edited.view_changes.clone());
-    refused(&resigned, "BadViewChange");
-    let mut mixed = new_view(1, &[0, 1]).view_changes;
-    mixed.push(view_change(2, 2, &[]));
-    refused(&leader.proofs.sign_new_view(View::new(1), mixed), "BadViewChange");
+    let mut unknown = new_view(1, &[0, 1, 2]);
+    unknown.view_changes[2].signer = 4;
+    refused(
+        &leader.proofs.sign_new_view(View::new(1), unknown.view_changes),
+        "BadViewChange",
+    );
+    let mut edited = new_view(1, &[0, 1, 2]);
+    edited.view_changes[0].digest = [0; 32];
+    refused(&edited, "BadSignature");
     let usurped = replica(2)
         .proofs
         .sign_new_view(View::new(1), new_view(1, &[0, 1, 2]).view_changes);
     refused(&usurped, "BadViewChange");
+}
+
+#[test]
+fn a_new_view_whose_view_changes_do_not_begin_it_is_refused_once_they_are_here() {
     let open = [(0, vec![(1, 'a')]), (1, vec![(1, 'b')]), (2, vec![])];
     let open = open.map(|(node, prepared)| view_change(node, 1, &prepared));
-    refused(
-        &leader.proofs.sign_new_view(View::new(1), open.to_vec()),
-        "BadViewChange",
-    );
+    let refused = ["refused r2 v1 BadViewChange"];
+    assert_eq!(heard(3, &open).new_view(0, 2, &naming(1, &open)), refused);
+    // The last of them comes later: who sent the new view is to blame.
+    let mut backup = heard(3, &open[..2]);
+    backup.new_view(0, 2, &naming(1, &open));
+    assert_eq!(backup.passed_on(0, 1, &open[2])[..1], refused);
+    let mut mixed = view_changes(1, &[0, 1]);
+    mixed.push(view_change(2, 2, &[]));
+    let mut backup = heard(3, &mixed);
+    assert_eq!(backup.new_view(0, 2, &naming(1, &mixed)), refused);
 }
 
 #[test]
@@ -436,7 +661,11 @@ fn view_changes_must_be_signed_by_their_sender_and_sound() {
             .on_view_change(ms(0), NodeId::new(from), message, &mut backup.out);
         backup.told()
     };
-    assert_eq!(send(2, valid.clone()), ["refused r2 v1 BadSignature"]);
+    assert_eq!(
+        send(2, valid.clone()),
+        ["refused r2 v1 Duplicate"],
+        "nobody asked for it"
+    );
     assert_eq!(send(9, valid.clone()), ["refused r9 v1 BadSignature"]);
     let mut edited = valid.clone();
     edited.pre_prepared.clear();
@@ -453,6 +682,17 @@ fn view_changes_must_be_signed_by_their_sender_and_sound() {
     assert_eq!(send(0, sign(1, &|e| e.prepared[1].view = 1)), bad);
     assert_eq!(send(0, sign(1, &|e| e.pre_prepared[1] = e.pre_prepared[0])), bad);
     assert_eq!(send(0, sign(1, &|e| e.stable.seq = SeqNo::new(1))), bad);
+    let crowd = |count: u8| {
+        let one = |byte: u8| PlacedDigest::new(SeqNo::new(3), &Digest::from_bytes([byte; 32]), View::ZERO);
+        move |e: &mut ViewEvidence| e.pre_prepared.extend((1..=count).map(one))
+    };
+    let most = crate::messages::lengths::PRE_PREPARED_MAX as u8;
+    assert_eq!(send(0, sign(1, &crowd(most + 1))), bad);
+    assert_eq!(
+        replica(3).proofs.check_view_change(&sign(1, &crowd(most))),
+        Ok(()),
+        "what a correct replica carries"
+    );
     assert_eq!(send(0, sign(0, &|_| ())), ["refused r0 v0 OldView"]);
     assert_eq!(send(0, valid.clone()), NOTHING);
     assert_eq!(send(0, valid), ["refused r0 v1 Duplicate"]);
@@ -516,9 +756,9 @@ fn a_peer_that_lacks_our_view_change_is_sent_it_until_it_has_it() {
 
 #[test]
 fn a_peer_that_lacks_the_new_view_is_sent_it() {
-    let mut backup = Bench::new(3);
+    let mut backup = heard(3, &view_changes(1, &[0, 1, 2]));
     backup.new_view(0, 1, &new_view(1, &[0, 1, 2]));
-    let again = ["send new view r0 after 0"];
+    let again = ["send new view r0 after 3"];
     assert_eq!(backup.status(0, 0, &status(0, true, &[])), again);
     assert_eq!(backup.status(200, 0, &status(1, false, &[])), again);
     assert_eq!(backup.status(400, 0, &status(1, true, &[])), NOTHING);

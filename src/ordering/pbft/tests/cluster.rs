@@ -524,6 +524,7 @@ fn host(n: usize, id: NodeId, behaviour: Behaviour, settings: Settings, digester
         quorum,
         batch_bytes_max: 1 << 16,
         batch_frames_max: settings.batch_frames_max,
+        votes_max: 8,
         held_effects_max: 8 * settings.window as usize + 64,
         must_sign_for: std::time::Duration::from_secs(60),
     };

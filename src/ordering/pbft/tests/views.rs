@@ -162,6 +162,59 @@ fn what_a_leader_announced_is_carried_after_a_restart() {
     assert_eq!(carried, [placed(1, 'a', 1), placed(2, 'b', 1)]);
 }
 
+/// What is left of a log that was cut after the view a leader had begun: the base records of then.
+fn restored_from_base(before: &Bench, view: u64) -> Bench {
+    let mut again = Bench::new(4, 1);
+    let base = before.pbft.base_records();
+    let stables = base
+        .iter()
+        .filter(|record| matches!(record, Record::Stable { .. }));
+    stables.for_each(|record| again.pbft.restore(record));
+    again.pbft.restore(&Record::View(View::new(view)));
+    base.iter().for_each(|record| again.pbft.restore(record));
+    again
+}
+
+#[test]
+fn what_a_leader_announced_is_carried_after_its_log_was_cut_and_it_started_again() {
+    let mut leader = Bench::new(4, 1);
+    // It has the first batch, of an earlier view, and lacks the second.
+    leader.proposal(1, 'a');
+    leader.enter(1, BEGINNING, "ab0");
+    let announced = [placed(1, 'a', 1), placed(2, 'b', 1), placed(3, '0', 1)];
+    assert_eq!(leader.pbft.leave_view(View::new(2)).pre_prepared, announced);
+    let mut again = restored_from_base(&leader, 2);
+    assert_eq!(again.pbft.evidence().pre_prepared, announced);
+    // Another one's view, in which nothing is said of these places, makes no difference.
+    again.enter(2, BEGINNING, "");
+    let carried = again.pbft.leave_view(View::new(3)).pre_prepared;
+    assert_eq!(carried, announced);
+    assert_eq!(
+        restored_from_base(&leader, 3).pbft.evidence().pre_prepared,
+        announced
+    );
+    // Nor does a place that its own window did not reach.
+    let mut behind = Bench::new(4, 1);
+    behind.enter(1, claim(2, 'k'), "00000000");
+    let all: Vec<PlacedDigest> = (3..=10).map(|seq| placed(seq, '0', 1)).collect();
+    behind.enter(2, claim(2, 'k'), "");
+    assert_eq!(behind.pbft.leave_view(View::new(3)).pre_prepared, all);
+    let again = restored_from_base(&behind, 3);
+    assert_eq!(again.pbft.evidence().pre_prepared, all);
+}
+
+#[test]
+fn what_records_about_places_say_is_not_written_again_before_a_cut() {
+    let mut backup = Bench::new(4, 2);
+    backup.proposal(1, 'a');
+    backup.enter(1, BEGINNING, "a0");
+    assert!(backup.pbft.base_records().is_empty());
+    let mut leader = Bench::new(4, 1);
+    leader.enter(1, BEGINNING, "");
+    leader.propose('b');
+    assert!(leader.pbft.base_records().is_empty());
+}
+
 #[test]
 fn what_was_decided_is_agreed_on_again_and_decided_once() {
     let mut backup = Bench::new(4, 2);

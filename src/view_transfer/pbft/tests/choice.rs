@@ -24,7 +24,8 @@ fn message(signer: u16, stable: u64, p: &[(u64, char, u64)], q: &[(u64, char, u6
 
 /// The batches chosen, `0` for null; `None` while a place is open.
 fn chosen(n: usize, messages: &[ViewChange]) -> Option<String> {
-    let start = choose(View::new(9), messages, Quorum::of(n).unwrap())?;
+    let messages: Vec<&ViewChange> = messages.iter().collect();
+    let start = choose(View::new(9), &messages, Quorum::of(n).unwrap())?;
     let letter = |digest: &Digest| match digest.as_bytes()[0] {
         0 => '0',
         byte => char::from(byte),
@@ -130,7 +131,8 @@ fn the_view_starts_after_the_latest_stable_checkpoint() {
         message(1, 2, &[(3, 'c', 0)], &[(3, 'c', 0)]),
         message(2, 1, &p, &p),
     ];
-    let start = choose(View::new(9), &messages, Quorum::of(4).unwrap()).unwrap();
+    let all: Vec<&ViewChange> = messages.iter().collect();
+    let start = choose(View::new(9), &all, Quorum::of(4).unwrap()).unwrap();
     assert_eq!(start.stable.seq, SeqNo::new(2));
     assert_eq!(start.last(), SeqNo::new(3));
     assert_eq!(chosen(4, &messages).unwrap(), "c");
