@@ -184,9 +184,12 @@ fn attempt(run: &mut dyn FnMut(&[u8]) -> String, input: &[u8]) -> Result<(String
     }
 }
 
+/// Takes one input in; what became of it, in a word.
+type Runner = Box<dyn FnMut(&[u8]) -> String>;
+
 struct Campaign<'a> {
     target: &'a Target,
-    run: Box<dyn FnMut(&[u8]) -> String>,
+    run: Runner,
     pool: Vec<Vec<u8>>,
     words: BTreeSet<String>,
     keeps: bool,

@@ -438,19 +438,16 @@ impl Session {
                 }
             }
             // One of them is correct, and holds a signature against a leader that does not order the frame.
-            RefusalReason::Unproven => {
-                if believed && !frame.is_signed {
-                    self.counters.frames_proven += 1;
-                    self.sign(&mut frame);
-                    self.send_to_all(&mut frame);
-                }
+            RefusalReason::Unproven if believed && !frame.is_signed => {
+                self.counters.frames_proven += 1;
+                self.sign(&mut frame);
+                self.send_to_all(&mut frame);
             }
-            RefusalReason::OrderedOnly => {
-                if believed && frame.mode == Mode::Unordered {
-                    frame.timeout = Time::START;
-                    self.next_timeout = Some(Time::START);
-                }
+            RefusalReason::OrderedOnly if believed && frame.mode == Mode::Unordered => {
+                frame.timeout = Time::START;
+                self.next_timeout = Some(Time::START);
             }
+            RefusalReason::Unproven | RefusalReason::OrderedOnly => {}
             _ if believed => {
                 self.live -= 1;
                 self.fail(frame.calls.into_tokens(), CallError::Refused(reason));

@@ -95,9 +95,7 @@ fn replica_error(agreed: &str, said: &str) -> String {
     let cluster = format!("{head}{own}[[replicas]]{others}");
     std::fs::write(dir.path().join("cluster.toml"), cluster).unwrap();
     let path = dir.path().join("replica.toml");
-    let file = format!(
-        "node = 0\ncluster = \"cluster.toml\"\nkeys = \"r0.key\"\ndb_path = \"data\"\napp = \"kv\"\n{said}"
-    );
+    let file = format!("node = 0\ncluster = \"cluster.toml\"\nkeys = \"r0.key\"\ndb_path = \"data\"\n{said}");
     std::fs::write(&path, file).unwrap();
     ReplicaConfig::load(&path)
         .err()
@@ -111,7 +109,7 @@ fn what_a_replica_chooses_must_fit_what_its_cluster_agreed_on() {
     assert_eq!(replica_error(agreed, ""), "");
     let error = replica_error(agreed, &format!("[limits]\n{queue}\n"));
     assert!(
-        error.contains("replica.toml:7: client_queue_bytes_max = 1048576: must be at least 33"),
+        error.contains("replica.toml:6: client_queue_bytes_max = 1048576: must be at least 33"),
         "{error}"
     );
     assert!(

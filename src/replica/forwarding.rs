@@ -69,7 +69,8 @@ impl<S: Stack> Replica<S> {
         let unproven: Vec<FrameKey> = self
             .pool
             .overdue(now, Duration::ZERO)
-            .filter_map(|(frame, is_signed)| (!is_signed).then(|| frame.key()))
+            .filter(|(_, is_signed)| !is_signed)
+            .map(|(frame, _)| frame.key())
             .take(FORWARDED_FRAMES_MAX)
             .collect();
         unproven.into_iter().for_each(|key| self.ask_for_proof(key));

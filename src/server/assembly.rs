@@ -23,8 +23,8 @@ use crate::metrics::Metrics;
 use crate::net::handshake::Identity;
 use crate::net::hello::Peer;
 use crate::preprocessing::{
-    ClientAuth, ClientDirectory, ClientKeys, Expectations, FrameChecker, PoolLimits,
-    ProposalGate, RequestPool, SigningDuty,
+    ClientAuth, ClientDirectory, ClientKeys, Expectations, FrameChecker, PoolLimits, ProposalGate,
+    RequestPool, SigningDuty,
 };
 use crate::replica::{MUST_SIGN_FOR, Protocols, Replica, ReplicaSettings, Stack};
 use crate::ring::Doorbell;

@@ -13,9 +13,7 @@ pub(super) fn provide_for(config: &ReplicaConfig) -> Result<(), ReplicaError> {
     let replicas = config.node.cluster.replicas.len() as u64;
     let segments = match config.durability {
         Durability::None => 0,
-        Durability::Sync | Durability::Async => {
-            config.disk_budget().segments_max().min(SEGMENTS_OPEN) as u64
-        }
+        Durability::Sync | Durability::Async => config.disk_budget().segments_max().min(SEGMENTS_OPEN) as u64,
     };
     // Each other replica may be dialled, looked up, and read an image.
     let connections = u64::from(limits.connections_max) + limits.handshakes_max as u64;

@@ -224,7 +224,8 @@ fn drive(plan: &Plan, world: &mut World<SmallKv>) {
 
 /// What clients have seen of each key, by the places at which what they wrote was executed.
 fn judge_places(plan: &Plan, world: &mut World<SmallKv>) {
-    let (mut seen, mut deleted): (BTreeMap<Vec<u8>, Vec<Seen>>, BTreeSet<Vec<u8>>) = Default::default();
+    let mut seen: BTreeMap<Vec<u8>, Vec<Seen>> = BTreeMap::new();
+    let mut deleted: BTreeSet<Vec<u8>> = BTreeSet::new();
     for call in &world.calls {
         let (Some((key, Some(operation))), Some((at, Ok(result)))) =
             (read_call(call, plan.knobs.unordered), &call.end)

@@ -1,7 +1,7 @@
 //! Floods: what one peer, or one client, can make a replica do and keep.
 
 use super::*;
-use crate::messages::{Authenticator, FrameBuilder, Mode, RequestFrame};
+use crate::messages::{Authenticator, FrameBuilder, Mode, RequestFrame, ViewTransferMessage};
 use crate::protocol::Rejection;
 use crate::types::FrameSeq;
 
@@ -100,8 +100,20 @@ fn a_client_whose_macs_wait_for_the_leader_is_asked_to_sign_whenever_it_asks() {
     assert_eq!(told_to_clients(&mut bench), ["sign it"]);
     bench.replica.on_frame(bench.now, numbered(1));
     assert_eq!(told_to_clients(&mut bench), [""; 0]);
+    let complains = |bench: &Bench| {
+        let view = |message: &SystemMessage| match message {
+            SystemMessage::ViewTransferMessage(ViewTransferMessage::Complaint(view)) => Some(*view),
+            _ => None,
+        };
+        bench
+            .sent
+            .iter()
+            .filter_map(|(_, message)| view(message))
+            .next_back()
+    };
+    assert_eq!(complains(&bench), None);
     bench.wait_ms(1000);
-    assert_eq!(bench.replica.phase(), ExecutionPhase::ViewTransferProtocol);
+    assert_eq!(complains(&bench), Some(1));
 }
 
 #[test]

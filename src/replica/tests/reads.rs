@@ -42,7 +42,7 @@ fn a_restart_answers_reads_after_the_last_place_that_its_log_shows_decided_or_no
     assert_eq!(reads_from(Some(20), &[]), Some(20));
     let accepted = Record::Proposal(batch(23));
     let fetched = Record::Batch(batch(24));
-    assert_eq!(reads_from(Some(20), &[accepted.clone()]), Some(23));
+    assert_eq!(reads_from(Some(20), std::slice::from_ref(&accepted)), Some(23));
     assert_eq!(reads_from(Some(20), &[fetched, accepted]), Some(24));
     // What the image has already.
     assert_eq!(reads_from(Some(20), &[Record::Batch(batch(12))]), Some(20));

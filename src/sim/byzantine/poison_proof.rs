@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::stage::{open, open_system, open_view, sign_view_change};
+use super::stage::{open, open_system, sign_view_change};
 use super::{Actor, Stage};
 use crate::messages::{
     CheckpointClaim, OrderingMessage, SignedCheckpoint, StateTransferMessage, SystemMessage,
@@ -111,13 +111,10 @@ impl Actor for PoisonProof {
     }
 
     fn hear(&mut self, stage: &mut Stage<'_>, message: &Bytes) {
-        match (open(message), open_view(message)) {
-            (Some(OrderingMessage::Checkpoint(signed)), _) => {
-                if let Some(proof) = self.take(stage, signed) {
-                    self.spread(stage, proof);
-                }
-            }
-            _ => {}
+        if let Some(OrderingMessage::Checkpoint(signed)) = open(message)
+            && let Some(proof) = self.take(stage, signed)
+        {
+            self.spread(stage, proof);
         }
     }
 }
