@@ -237,9 +237,14 @@ impl Hello {
         let mut epoch = [0; 8];
         epoch.copy_from_slice(field(32, 8));
         let application = bytes[40..].first_chunk();
+        let application = application.map_or(ApplicationId::NONE, ApplicationId::from_bytes);
+        // A hello has one form: what is no application is none.
+        if application.to_bytes() != bytes[40..] {
+            return Err(HandshakeRefusal::NotAtlas);
+        }
         Ok(Self {
             cluster: ClusterId::from_bytes(cluster),
-            application: application.map_or(ApplicationId::NONE, ApplicationId::from_bytes),
+            application,
             epoch: Epoch::new(u64::from_le_bytes(epoch)),
             claimed,
             dialled: NodeId::new(u16::from_le_bytes([bytes[28], bytes[29]])),

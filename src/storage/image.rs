@@ -405,9 +405,12 @@ fn read_from(
         if length > CHUNK_BYTES_MAX {
             return Err(damaged(offset, "a chunk is longer than any"));
         }
-        chunk.resize(length, 0);
-        file.read_exact(&mut chunk)
-            .map_err(|_| damaged(offset, "it ends inside a chunk"))?;
+        // Memory is taken as the bytes come, not as their number is announced.
+        chunk.clear();
+        let read = file.by_ref().take(length as u64).read_to_end(&mut chunk);
+        if read.ok() != Some(length) {
+            return Err(damaged(offset, "it ends inside a chunk"));
+        }
         if checksum(offset, &chunk, seed) != sum {
             return Err(damaged(offset, "a chunk's checksum does not fit"));
         }
