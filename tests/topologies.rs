@@ -9,7 +9,7 @@ use futures_lite::future::block_on;
 
 mod shared;
 
-use shared::configs::configure;
+use shared::configs::configure_for;
 
 use RoleKind::{Consensus, Execution, Log, Network, Preprocess};
 
@@ -46,7 +46,7 @@ fn replicas_of_four_different_layouts_agree_and_end_in_good_order() {
         window: 200,
         ..Agreement::default()
     };
-    let (configs, clients) = configure(data.path(), agreement, 3);
+    let (configs, clients) = configure_for("counter", data.path(), agreement, 3);
     let mut running = Vec::new();
     for (mut config, layout) in configs.into_iter().zip(layouts()) {
         let shards = layout

@@ -30,6 +30,7 @@ mod mending;
 mod messages;
 mod reads;
 mod restore;
+mod settings;
 mod stack;
 mod timers;
 mod transfer;
@@ -38,6 +39,7 @@ pub use abstention::{Forgotten, Participation};
 pub use action::Action;
 pub use counters::{Offences, ReplicaCounters};
 pub use donations::TransferLimits;
+pub use settings::{ExecutionPhase, MUST_SIGN_FOR, ReplicaSettings};
 pub use stack::{
     ApplicationOf, DecisionLogOf, DefaultStack, ExecutorOf, LogTransferOf, OrderingOf, SpeculativeStack,
     Stack, StateTransferOf, ViewTransferOf,
@@ -46,7 +48,6 @@ pub use transfer::TransferPhase;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -61,7 +62,7 @@ use crate::ordering::OrderingProtocol;
 use crate::preprocessing::{Offer, RequestPool, batch_digest};
 use crate::protocol::{Effect, LogCut, Outbox, Recipients, Record, Rejected, Timer, ViewStart, When};
 use crate::state_transfer::{ImageTask, StateTransferProtocol};
-use crate::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, Quorum, SeqNo, Time, View};
+use crate::types::{ClientId, Lsn, NodeId, SeqNo, Time, View};
 use crate::view_transfer::ViewTransferProtocol;
 use abstention::Abstention;
 use disputes::{Change, Disputes};
@@ -70,51 +71,6 @@ use judgements::Judgements;
 use reads::Reads;
 use timers::Timers;
 use transfer::Transfers;
-
-/// What the orchestrator needs to know of its cluster and of its limits.
-#[derive(Debug, Clone)]
-pub struct ReplicaSettings {
-    /// This replica.
-    pub node: NodeId,
-    /// The cluster's identity.
-    pub cluster: ClusterId,
-    /// The membership's number.
-    pub epoch: Epoch,
-    /// The cluster's arithmetic.
-    pub quorum: Quorum,
-    /// The most bytes of frames in one batch, as they [count](Frame::counted_bytes).
-    pub batch_bytes_max: usize,
-    /// The most frames in one batch.
-    pub batch_frames_max: usize,
-    /// The most votes in one message; at least one.
-    pub votes_max: usize,
-    /// While so many effects wait for the disk, other replicas are not listened to: what they say leads to more. They
-    /// say it again when this replica tells them what it lacks.
-    pub held_effects_max: usize,
-    /// How long a client is named at first whose MACs cost this replica a view.
-    pub must_sign_for: Duration,
-}
-
-/// How long that is in production.
-pub const MUST_SIGN_FOR: Duration = Duration::from_secs(60);
-
-/// Which protocol is at work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExecutionPhase {
-    /// Batches are ordered in a view that has begun.
-    OrderProtocol,
-    /// A view was left, and the next has not begun.
-    ViewTransferProtocol,
-}
-
-impl std::fmt::Display for ExecutionPhase {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::OrderProtocol => "ordering",
-            Self::ViewTransferProtocol => "changing the view",
-        })
-    }
-}
 
 /// How many pending frames are passed on to the leader of a view that begins, about. Clients send the rest again.
 const FORWARDED_FRAMES_MAX: usize = 4096;

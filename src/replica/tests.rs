@@ -29,7 +29,7 @@ use crate::ordering::pbft::{Pbft, PbftConfig};
 use crate::preprocessing::PoolLimits;
 use crate::state_transfer::monolithic::PieceTransfer;
 use crate::state_transfer::{ImageEvent, ImageTask, StateTransferState};
-use crate::types::Digest;
+use crate::types::{ClusterId, Digest, Epoch, Quorum};
 use crate::view_transfer::pbft::{PbftViewChange, ViewChangeConfig, ViewTimings};
 
 pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);

@@ -8,11 +8,13 @@ mod seeds;
 mod views;
 
 use super::*;
+use crate::crypto::SigningKey;
 use crate::messages::archived::{
     ArchivedBatchRef, ArchivedOrderingMessage, ArchivedSystemMessage, ArchivedViewTransferMessage,
 };
 use crate::messages::{Batch, Checked};
 use crate::protocol::When;
+use crate::types::{ClusterId, Epoch, Quorum};
 use crate::types::{Digest, Lsn};
 
 const CLUSTER: ClusterId = ClusterId::from_bytes([3; 16]);
