@@ -197,6 +197,14 @@ planted! {
     WrongClaimsKept at Disk,
     /// The mark that has it abstain goes before the log holds why.
     AbstentionMarkEarly at Disk,
+    /// A client counts answers to another frame of the same number as answers to its own.
+    ReplyDigestUnchecked at Net,
+    /// A replica answers a frame whose number was used with the results of the frame that used it.
+    NumberReuseAnswered at Net,
+    /// A read that is executed in the order updates.
+    ReadUpdates at Net,
+    /// A client believes one replica which sessions there were.
+    SessionFromOne at Byzantine,
 }
 
 #[cfg(feature = "mutants")]

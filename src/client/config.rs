@@ -30,8 +30,8 @@ pub struct SessionConfig {
     pub operations_max: usize,
     /// How long to wait for answers before asking everybody.
     pub retransmit_timeout: Duration,
-    /// The number of the first frame: the clock in microseconds, so that a restarted client never repeats one.
-    pub first_sequence: u64,
+    /// Random, from the system: keeps processes apart that begin with one identity at the same moment.
+    pub seed: u64,
 }
 
 /// How many equal answers, each of another replica, end an operation.
@@ -89,4 +89,8 @@ pub struct SessionCounters {
     pub answers_ignored: u64,
     /// Read-only frames asked again in order.
     pub reads_ordered: u64,
+    /// Sessions begun.
+    pub sessions: u64,
+    /// Operations sent under another number because they were not executed under their first one.
+    pub operations_again: u64,
 }

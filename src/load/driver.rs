@@ -103,6 +103,15 @@ impl Control {
     }
 }
 
+/// What is said of a result that no operation of the load gives.
+fn unexpected(value: &[u8]) -> String {
+    let start = hex::encode(&value[..value.len().min(16)]);
+    format!(
+        "a result of {} bytes, beginning with {start}, that no such operation gives",
+        value.len()
+    )
+}
+
 /// Generates load on an engine's thread. The names of operations are their intended send times, so nothing is kept
 /// per operation.
 pub struct LoadDriver {
@@ -219,10 +228,17 @@ impl Driver for LoadDriver {
             let mut tally = self.control.tally.lock().unwrap_or_else(PoisonError::into_inner);
             match outcome {
                 Outcome::Results(body) => {
-                    let bad = body
-                        .results()
-                        .filter(|result| !self.workload.is_expected(result))
-                        .count() as u64;
+                    let mut bad = 0;
+                    for (place, result) in body.results().enumerate() {
+                        if !self.workload.is_expected(result) {
+                            bad += 1;
+                            let value = body.values().nth(place);
+                            tally.last_error = value.map(|value| match value {
+                                Err(error) => error.to_string(),
+                                Ok(value) => unexpected(&value),
+                            });
+                        }
+                    }
                     tally.unexpected += bad;
                     tally.completed += tokens.len() as u64 - bad;
                     // Operations submitted together share their time: one entry counts them all.

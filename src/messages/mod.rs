@@ -16,7 +16,7 @@
 //! | [`StateTransferMessage`] | replica ↔ replica | the contents of a checkpoint |
 //! | [`ForwardedRequests`] | replica → leader | frames that clients sent to everybody |
 //! | [`AdminRequest`], [`AdminReply`] | operator ↔ replica | status |
-//! | [`LinkMessage`] | both ends of a link | why it is about to close |
+//! | [`LinkMessage`] | both ends of a link | why it is about to close; which session it serves |
 //!
 //! A message is an [`Envelope`] of fixed size followed by one rkyv archive. The archive is checked once, where
 //! it is received ([`Checked`]); after that every room reads the received bytes in place. Archives are flat:
@@ -34,10 +34,11 @@ mod system;
 mod transfer;
 mod view;
 
-pub use batch::{Batch, BatchError, Frame, FrameKey, Proposal};
+pub use batch::{Batch, BatchError, Frame, FrameId, FrameKey, Proposal};
 pub use checked::{Checked, DEPTH_MAX, Malformed, Message, encode};
 pub use client::{
-    AdminReply, AdminRequest, ClientReply, LinkMessage, RefusalReason, ReplyBody, ReplyBuilder,
+    AdminReply, AdminRequest, ClientReply, FailedOperation, Failure, LinkMessage, OperationResult,
+    RefusalReason, ReplyBody, ReplyBuilder,
 };
 pub use envelope::{ENVELOPE_BYTES, Envelope, EnvelopeError, Kind, PROTOCOL_VERSION};
 pub use ordering::{
@@ -62,8 +63,8 @@ pub use view::{
 /// The generated archived forms, for code that names them.
 pub mod archived {
     pub use super::client::{
-        ArchivedAdminReply, ArchivedAdminRequest, ArchivedClientReply, ArchivedRefusalReason,
-        ArchivedReplyBody,
+        ArchivedAdminReply, ArchivedAdminRequest, ArchivedClientReply, ArchivedLinkMessage,
+        ArchivedRefusalReason, ArchivedReplyBody,
     };
     pub use super::ordering::{ArchivedOrderingMessage, ArchivedPrePrepare, ArchivedVote};
     pub use super::request::{ArchivedAuthenticator, ArchivedRequestBody, ArchivedRequestFrame};

@@ -109,6 +109,7 @@ fn limits_on_frames_are_enforced_before_anything_is_hashed() {
     ));
     let body = RequestBody {
         client: 1,
+        session: 0,
         sequence: 1,
         mode: Mode::Ordered,
         ends: vec![5, 3],

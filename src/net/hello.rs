@@ -84,11 +84,14 @@ pub enum HandshakeRefusal {
     /// The connection ended in the middle.
     #[error("the connection ended during the handshake")]
     Disconnected,
+    /// The identity has as many links as one may have.
+    #[error("this identity has as many links as one may have: too many processes use its keys")]
+    IdentityInUse,
 }
 
 impl HandshakeRefusal {
     /// Every kind, for counters.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NotAtlas,
         Self::ProtocolVersion { theirs: 0 },
         Self::WrongCluster,
@@ -100,6 +103,7 @@ impl HandshakeRefusal {
         Self::Timeout,
         Self::Capacity,
         Self::Disconnected,
+        Self::IdentityInUse,
     ];
 
     /// The place of this kind in [`HandshakeRefusal::ALL`].
@@ -117,6 +121,7 @@ impl HandshakeRefusal {
             Self::Timeout => 8,
             Self::Capacity => 9,
             Self::Disconnected => 10,
+            Self::IdentityInUse => 11,
         }
     }
 
@@ -135,6 +140,7 @@ impl HandshakeRefusal {
             Self::Timeout => "handshake_refused_timeout",
             Self::Capacity => "handshake_refused_capacity",
             Self::Disconnected => "handshake_refused_disconnected",
+            Self::IdentityInUse => "handshake_refused_identity_in_use",
         }
     }
 

@@ -37,7 +37,7 @@ use bytes::Bytes;
 
 use super::{FrameChecker, FrameRefusal, FrameSource};
 use crate::messages::archived::ArchivedPrePrepare;
-use crate::messages::{BatchError, Checked, Frame, Mode, Proposal, SystemMessage};
+use crate::messages::{BatchError, Checked, Frame, Proposal, SystemMessage};
 use crate::mutants::{Mutant, active};
 use crate::protocol::{Allowance, Rate};
 use crate::types::{ClientId, NodeId, Time, View};
@@ -258,7 +258,7 @@ impl ProposalGate {
             |client| is_trusted && account.may_forward(now, client, turn),
             |_, verdict| {
                 tell(match verdict {
-                    Ok(frame) if frame.mode() == Mode::Ordered => Ok(FromPeer::Frame(frame)),
+                    Ok(frame) if frame.mode().is_ordered() => Ok(FromPeer::Frame(frame)),
                     Ok(_) => Err(PeerRefusal::Message),
                     Err(refused) => Err(refused.refusal.into()),
                 });

@@ -1,9 +1,9 @@
 use std::collections::VecDeque;
 
 use super::arrivals::{Arrivals, Ticket};
-use crate::execution::{SequenceWindow, Standing};
+use crate::execution::{SessionWindows, Standing};
 use crate::messages::archived::ArchivedAuthenticator;
-use crate::messages::{Batch, Frame, FrameKey, Mode};
+use crate::messages::{Batch, Frame, FrameId, FrameKey};
 use crate::mutants::{Mutant, active};
 use crate::types::{ClientId, FrameSeq, Time};
 
@@ -27,8 +27,10 @@ pub enum Offer {
     Duplicate,
     /// It was decided: its reply is in the client table, or will be.
     AlreadyDecided,
-    /// It lies before its client's window, or the client is none: it is never executed.
+    /// It lies before its session's window, or the client is none: it is never executed.
     Stale,
+    /// Its session has ended: it is never executed.
+    SessionEnded,
     /// Its client, or all together, have too much pending; it may be offered again later.
     OverQuota,
 }
@@ -52,8 +54,24 @@ struct ClientQueue {
     /// Taken for a batch that is not decided yet.
     in_flight: VecDeque<Pending>,
     bytes: usize,
-    decided: SequenceWindow,
+    decided: SessionWindows,
+    /// The session whose frame was taken last.
+    served: u64,
     in_round: bool,
+}
+
+impl ClientQueue {
+    /// The place of the frame to be taken next: the first of the session after the one served last, so that none of a
+    /// client's sessions waits for another that has much to ask.
+    fn next(&self) -> Option<usize> {
+        let (first, last) = (self.queued.front()?, self.queued.back()?);
+        if first.sequence().session() == last.sequence().session() {
+            return Some(0);
+        }
+        let is_served = |pending: &Pending| pending.sequence().session() <= self.served;
+        let next = self.queued.partition_point(is_served);
+        Some(if next < self.queued.len() { next } else { 0 })
+    }
 }
 
 fn position(frames: &VecDeque<Pending>, sequence: FrameSeq) -> Result<usize, usize> {
@@ -107,7 +125,7 @@ impl RequestPool {
     /// Takes in a checked frame of ordered operations, if it is new and there is room. `now` never runs
     /// backwards from one offer to the next.
     pub fn offer(&mut self, now: Time, frame: Frame) -> Offer {
-        debug_assert_eq!(frame.mode(), Mode::Ordered, "read-only frames are not ordered");
+        debug_assert!(frame.mode().is_ordered(), "this frame is not for the order");
         let FrameKey { client: id, sequence } = frame.key();
         let Some(client) = self.clients.get_mut(id.get() as usize) else {
             return Offer::Stale;
@@ -115,6 +133,7 @@ impl RequestPool {
         match client.decided.check(sequence) {
             Standing::Executed => return Offer::AlreadyDecided,
             Standing::Stale => return Offer::Stale,
+            Standing::Ended => return Offer::SessionEnded,
             Standing::Fresh => {}
         }
         let Err(at) = position(&client.queued, sequence) else {
@@ -143,8 +162,8 @@ impl RequestPool {
         Offer::Queued
     }
 
-    /// Takes the next batch and its size in bytes: one frame of each client in turn, each client's in the order
-    /// of their numbers, until a limit is met. `None` when nothing is queued. The turn that could not be
+    /// Takes the next batch and its size in bytes: one frame of each client in turn, of each of its sessions in turn, each
+    /// session's in the order of their numbers, until a limit is met. `None` when nothing is queued. The turn that could not be
     /// served is the first of the next batch. A frame longer than `bytes_max` makes a batch of its own.
     ///
     /// The frames stay pending until they are decided or [returned](Self::return_in_flight).
@@ -157,18 +176,19 @@ impl RequestPool {
         while batch.len() < frames_max {
             let Some(id) = self.round.pop_front() else { break };
             let client = &mut self.clients[id.get() as usize];
-            let Some(next) = client.queued.front() else {
+            let Some(next) = client.next() else {
                 client.in_round = false;
                 continue;
             };
-            let frame_bytes = next.frame.bytes().len();
+            let frame_bytes = client.queued[next].frame.bytes().len();
             if !batch.is_empty() && bytes + frame_bytes > bytes_max {
                 self.round.push_front(id);
                 break;
             }
-            let Some(taken) = client.queued.pop_front() else {
+            let Some(taken) = client.queued.remove(next) else {
                 break;
             };
+            client.served = taken.sequence().session();
             bytes += frame_bytes;
             batch.push(taken.frame.clone());
             insert(&mut client.in_flight, taken);
@@ -190,7 +210,7 @@ impl RequestPool {
             let Some(client) = self.clients.get_mut(id.get() as usize) else {
                 continue;
             };
-            client.decided.record(sequence);
+            let ended = client.decided.record(sequence);
             if let Ok(at) = position(&client.in_flight, sequence) {
                 let gone = client.in_flight.remove(at);
                 self.leave(id, gone);
@@ -199,12 +219,15 @@ impl RequestPool {
                 self.queued -= 1;
                 self.leave(id, gone);
             }
-            self.drop_settled(id);
+            self.drop_settled(id, sequence.session());
+            if ended.is_some() {
+                self.drop_never_executed(id);
+            }
         }
     }
 
     /// Removes a client's queued frames that MACs prove, and says which: perhaps they do not prove them to everybody.
-    pub fn drop_unsigned(&mut self, id: ClientId) -> Vec<FrameKey> {
+    pub fn drop_unsigned(&mut self, id: ClientId) -> Vec<FrameId> {
         let Some(client) = self.clients.get_mut(id.get() as usize) else {
             return Vec::new();
         };
@@ -216,9 +239,9 @@ impl RequestPool {
         let (unsigned, queued): (VecDeque<_>, VecDeque<_>) = queued.into_iter().partition(has_macs);
         client.queued = queued;
         self.queued -= unsigned.len();
-        let keys = unsigned.iter().map(|pending| pending.frame.key()).collect();
+        let frames = unsigned.iter().map(|pending| pending.frame.id()).collect();
         unsigned.into_iter().for_each(|gone| self.leave(id, Some(gone)));
-        keys
+        frames
     }
 
     /// How many clients there are.
@@ -229,23 +252,28 @@ impl RequestPool {
 
     /// Takes over what is known to be decided of a client, from a checkpoint. Pending frames that it settles are
     /// removed.
-    pub fn adopt_window(&mut self, id: ClientId, window: SequenceWindow) {
-        let Some(client) = self.clients.get_mut(id.get() as usize) else {
-            return;
-        };
-        client.decided = window;
+    pub fn adopt_windows(&mut self, id: ClientId, windows: SessionWindows) {
+        if let Some(client) = self.clients.get_mut(id.get() as usize) {
+            client.decided = windows;
+            self.drop_never_executed(id);
+        }
+    }
+
+    /// Removes all of a client's frames that are settled: a session has ended, or much was decided at once.
+    fn drop_never_executed(&mut self, id: ClientId) {
+        let client = &mut self.clients[id.get() as usize];
         let (queued, in_flight) = (
             std::mem::take(&mut client.queued),
             std::mem::take(&mut client.in_flight),
         );
-        let is_fresh = |pending: &Pending| window.check(pending.sequence()) == Standing::Fresh;
+        let is_fresh = |pending: &Pending| client.decided.check(pending.sequence()) == Standing::Fresh;
         let (queued, settled): (VecDeque<_>, VecDeque<_>) = queued.into_iter().partition(is_fresh);
+        let (in_flight, taken): (VecDeque<_>, VecDeque<_>) = in_flight.into_iter().partition(is_fresh);
         client.queued = queued;
+        client.in_flight = in_flight;
         self.queued -= settled.len();
-        settled.into_iter().for_each(|gone| self.leave(id, Some(gone)));
-        let (in_flight, settled): (VecDeque<_>, VecDeque<_>) = in_flight.into_iter().partition(is_fresh);
-        self.clients[id.get() as usize].in_flight = in_flight;
-        settled.into_iter().for_each(|gone| self.leave(id, Some(gone)));
+        let gone = settled.into_iter().chain(taken);
+        gone.for_each(|gone| self.leave(id, Some(gone)));
     }
 
     /// Queues again what was taken and not decided: its proposals may be lost with the view. Looks at every
@@ -287,18 +315,26 @@ impl RequestPool {
         self.queued
     }
 
-    /// Removes a client's frames that its window has left behind. They are its oldest.
-    fn drop_settled(&mut self, id: ClientId) {
-        let is_stale = |window: &SequenceWindow, first: Option<&Pending>| {
-            first.is_some_and(|first| window.check(first.sequence()) == Standing::Stale)
-        };
+    /// Removes a session's frames that its window has left behind: they are its oldest.
+    fn drop_settled(&mut self, id: ClientId, session: u64) {
         loop {
-            let client = &mut self.clients[id.get() as usize];
-            let gone = if is_stale(&client.decided, client.queued.front()) {
+            let ClientQueue {
+                queued,
+                in_flight,
+                decided,
+                ..
+            } = &mut self.clients[id.get() as usize];
+            let settled = |frames: &VecDeque<Pending>| {
+                let (Ok(at) | Err(at)) = position(frames, FrameSeq::of(session, 0));
+                let first = frames.get(at)?.sequence();
+                let is_settled = first.session() == session && decided.check(first) == Standing::Stale;
+                is_settled.then_some(at)
+            };
+            let gone = if let Some(at) = settled(queued) {
                 self.queued -= 1;
-                client.queued.pop_front()
-            } else if is_stale(&client.decided, client.in_flight.front()) {
-                client.in_flight.pop_front()
+                queued.remove(at)
+            } else if let Some(at) = settled(in_flight) {
+                in_flight.remove(at)
             } else {
                 return;
             };

@@ -6,7 +6,7 @@ use super::FrameChecker;
 use super::frames::{Authenticity, Effort, Judgement};
 use crate::crypto::{BatchVerifier, Digester, Domain};
 use crate::messages::archived::ArchivedPrePrepare;
-use crate::messages::{Batch, BatchError, Checked, Frame, Mode, Proposal, SystemMessage};
+use crate::messages::{Batch, BatchError, Checked, Frame, Proposal, SystemMessage};
 use crate::mutants::{Mutant, active};
 use crate::types::{ClientId, Digest};
 
@@ -141,7 +141,7 @@ impl FrameChecker {
         let frame = self
             .check_structure(part)
             .map_err(|error| BatchError::Frame { index, error })?;
-        if frame.mode() != Mode::Ordered {
+        if !frame.mode().is_ordered() {
             return Err(BatchError::Unordered(index));
         }
         match self

@@ -52,7 +52,7 @@ use crate::crypto::Digester;
 use crate::decision_log::DecisionLog;
 use crate::log_transfer::{LogTransferProtocol, LogTransferState};
 use crate::messages::{
-    Batch, CheckpointClaim, Frame, FrameKey, Proposal, RefusalReason, SignedCheckpoint, SystemMessage, Vote,
+    Batch, CheckpointClaim, Frame, FrameId, Proposal, RefusalReason, SignedCheckpoint, SystemMessage, Vote,
 };
 use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
@@ -220,7 +220,7 @@ impl<S: Stack> Replica<S> {
 
     /// A client's frame arrived, checked by preprocessing.
     pub fn on_frame(&mut self, now: Time, frame: Frame) {
-        let key = frame.key();
+        let id = frame.id();
         // A client sends to the leader alone until it loses patience with it.
         let leads = self.ordering.is_leading();
         // What is pending when a view begins is passed on then.
@@ -231,7 +231,7 @@ impl<S: Stack> Replica<S> {
         let offer = self.pool.offer(now, frame);
         if matches!(offer, Offer::Queued | Offer::Duplicate)
             && let Some(frame) = forwarded
-            && self.passed_on.may_pass(now, key)
+            && self.passed_on.may_pass(now, id.key)
         {
             self.forward.push(frame);
         }
@@ -239,9 +239,10 @@ impl<S: Stack> Replica<S> {
             Offer::Queued => self.counters.frames_queued += 1,
             Offer::Duplicate => self.counters.frames_duplicate += 1,
             Offer::AlreadyDecided if active(Mutant::ReplyAgainSkipped) => {}
-            Offer::AlreadyDecided => self.actions.push(Action::ReplyAgain(key)),
-            Offer::Stale => self.refuse(key, RefusalReason::Stale),
-            Offer::OverQuota => self.refuse(key, RefusalReason::Overloaded),
+            Offer::AlreadyDecided => self.actions.push(Action::ReplyAgain(id)),
+            Offer::Stale => self.refuse(id, RefusalReason::Stale),
+            Offer::SessionEnded => self.refuse(id, RefusalReason::SessionEnded),
+            Offer::OverQuota => self.refuse(id, RefusalReason::Overloaded),
         }
     }
 
@@ -424,9 +425,9 @@ impl<S: Stack> Replica<S> {
         &self.counters
     }
 
-    fn refuse(&mut self, key: FrameKey, reason: RefusalReason) {
+    fn refuse(&mut self, frame: FrameId, reason: RefusalReason) {
         self.counters.frames_refused += 1;
-        self.actions.push(Action::Refuse { key, reason });
+        self.actions.push(Action::Refuse { frame, reason });
     }
 
     /// Turns the protocols' effects into actions, holding back what waits for the disk. What one protocol asks of another
@@ -553,8 +554,8 @@ impl<S: Stack> Replica<S> {
         }
         for client in self.disputes.all() {
             self.actions.push(Action::RequireSignature(client));
-            for key in self.pool.drop_unsigned(client) {
-                self.refuse(key, RefusalReason::MustSign);
+            for frame in self.pool.drop_unsigned(client) {
+                self.refuse(frame, RefusalReason::MustSign);
             }
         }
     }

@@ -1,8 +1,11 @@
 use crate::execution::apps::kv::{self, Kv};
-use crate::execution::{Application, Column, CrudState, Direct, Partitioned, ScalableApp};
+use crate::execution::{Application, Column, CrudState, Direct, Partitioned, ResultWriter, ScalableApp};
 
 /// A handful of keys need no thousands of parts, and a checkpoint of them is most of what a short run computes.
 const PARTS: usize = 16;
+
+/// What the result of every read ends with.
+pub(super) const READ: u8 = b'r';
 
 /// The key-value store in few parts.
 #[derive(Debug, Clone, Copy)]
@@ -15,12 +18,14 @@ impl Application for SmallKv {
         Partitioned::default()
     }
 
-    fn update(&self, state: &mut Self::State, operation: &[u8], result: &mut Vec<u8>) {
+    fn update(&self, state: &mut Self::State, operation: &[u8], result: &mut ResultWriter) {
         Kv.speculatively_execute(&mut Direct(state), operation, result);
     }
 
-    fn unordered_execution(&self, state: &Self::State, operation: &[u8], result: &mut Vec<u8>) {
+    fn unordered_execution(&self, state: &Self::State, operation: &[u8], result: &mut ResultWriter) {
         kv::read(state, operation, result);
+        // Tells a read from an update that finds the same.
+        result.push(READ);
     }
 
     fn name(&self) -> &'static str {
@@ -29,7 +34,7 @@ impl Application for SmallKv {
 }
 
 impl ScalableApp for SmallKv {
-    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut Vec<u8>) {
+    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut ResultWriter) {
         Kv.speculatively_execute(state, operation, result);
     }
 

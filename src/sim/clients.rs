@@ -5,18 +5,37 @@ use bytes::Bytes;
 use super::keys::{CLUSTER, Keyring};
 use super::{Dice, Knobs};
 use crate::client::{AnswerRule, Authentication, Session, SessionConfig};
-use crate::config::ReadLevel;
 use crate::crypto::{Digester, Domain};
 use crate::execution::apps::kv;
 use crate::messages::{Authenticator, Envelope, FrameBuilder, Kind, Mode, RequestFrame, encode};
 use crate::preprocessing::ClientAuth;
-use crate::types::{ClientId, Epoch, FrameSeq, NodeId, Quorum};
+use crate::types::{ClientId, Epoch, FrameSeq, NodeId, Quorum, Time};
 
-/// The number of every client's first frame.
-const FIRST_SEQUENCE: u64 = 1000;
+/// The number of every rogue's first frame.
+const FIRST_NUMBER: u64 = 1000;
 
-/// A session for an honest client.
-pub(super) fn session(client: u32, knobs: &Knobs) -> Session {
+/// A process of an honest client, linked with every replica from the beginning of its life.
+pub(super) struct Process {
+    /// Whose identity it uses; others may use it as well.
+    pub client: u32,
+    pub session: Session,
+    /// When it wakes by itself.
+    pub wake: Option<Time>,
+}
+
+impl Process {
+    pub fn start(now: Time, client: u32, knobs: &Knobs, seed: u64) -> Self {
+        let mut session = session(client, knobs, seed);
+        NodeId::all(knobs.replicas).for_each(|node| session.on_link_up(now, node));
+        Self {
+            client,
+            session,
+            wake: None,
+        }
+    }
+}
+
+fn session(client: u32, knobs: &Knobs, seed: u64) -> Session {
     let (keys, client) = (Keyring::get(), ClientId::new(client));
     let signing = keys.client(client).clone();
     Session::new(SessionConfig {
@@ -27,10 +46,7 @@ pub(super) fn session(client: u32, knobs: &Knobs) -> Session {
         answers: AnswerRule::new(
             Quorum::of(knobs.replicas).expect("a simulated cluster has a valid size"),
             knobs.unordered,
-            match knobs.unordered {
-                true => ReadLevel::Linearizable,
-                false => ReadLevel::Relaxed,
-            },
+            knobs.reads,
         ),
         authentication: match knobs.auth {
             ClientAuth::Signature => Authentication::Signature(signing),
@@ -41,7 +57,7 @@ pub(super) fn session(client: u32, knobs: &Knobs) -> Session {
         frames_in_flight_max: knobs.frames_in_flight,
         operations_max: 1024,
         retransmit_timeout: knobs.retransmit,
-        first_sequence: FIRST_SEQUENCE,
+        seed,
     })
 }
 
@@ -107,7 +123,7 @@ impl Rogue {
             auth: knobs.auth,
             n: knobs.replicas,
             dice,
-            next: FIRST_SEQUENCE,
+            next: FIRST_NUMBER,
             sent: Vec::new(),
             flood_frames: 2 * knobs.pool.frames_per_client as u64,
         }

@@ -8,7 +8,8 @@ use super::Dice;
 use super::byzantine::Lie;
 use super::clients::Roguery;
 use super::network::Weather;
-use crate::execution::StateRule;
+use crate::config::ReadLevel;
+use crate::execution::{ResultLimits, StateRule};
 use crate::preprocessing::{CheckerLimits, ClientAuth, GateLimits, PoolLimits};
 use crate::protocol::Rate;
 use crate::replica::TransferLimits;
@@ -93,6 +94,10 @@ pub struct Knobs {
     pub timings: ViewTimings,
     /// How long clients wait before they ask everybody.
     pub retransmit: Duration,
+    /// What reads promise.
+    pub reads: ReadLevel,
+    /// How long results may be.
+    pub results: ResultLimits,
 }
 
 impl Knobs {
@@ -137,6 +142,8 @@ impl Knobs {
                 ..ViewTimings::default()
             },
             retransmit: Duration::from_millis(200),
+            reads: ReadLevel::Linearizable,
+            results: ResultLimits::default(),
         }
     }
 
@@ -194,6 +201,16 @@ impl Knobs {
             log_bytes_max: periods * self.checkpoint_decisions * StateRule::DECISION_BYTES,
         };
         self.kept_bytes = dice.pick(&[0, 0, 4096, 64 << 20]);
+    }
+
+    /// In half of the runs reads are relaxed where linearizable ones are asked in order, and in a third replies end early.
+    fn answer_little(&mut self, dice: &mut Dice) {
+        if dice.chance(50) && !self.unordered {
+            self.reads = ReadLevel::Relaxed;
+        }
+        if dice.chance(33) {
+            self.results.frame_bytes = dice.pick(&[1, 2, 20]);
+        }
     }
 
     /// In half of the runs others may have so few signatures verified that honest traffic goes beyond it now and then.
@@ -333,6 +350,11 @@ pub enum Fault {
         /// By how much.
         by: Duration,
     },
+    /// A process of a client ends, and another one begins with its identity.
+    RestartClient {
+        /// The process.
+        process: usize,
+    },
 }
 
 /// How the hosts of an exhaustive twins run are split in one view: bit `i` says on which side host `i + 1` is, host 0 being
@@ -371,6 +393,8 @@ pub struct Plan {
     pub steady_from: Option<Time>,
     /// Clock of each host: offset in nanoseconds and rate in parts per million too fast.
     pub clocks: Vec<(u64, i64)>,
+    /// Processes of honest clients beside the first one of each, by client.
+    pub more_processes: Vec<u32>,
     /// Operations of all honest clients.
     pub operations: usize,
     /// Keys that they touch.
@@ -398,6 +422,7 @@ impl Plan {
             liars: Vec::new(),
             twin: None,
             rogues: Vec::new(),
+            more_processes: Vec::new(),
             dead_links: Vec::new(),
             steady_from: None,
             clocks: Vec::new(),
@@ -461,6 +486,8 @@ impl Plan {
         knobs.lighten(&mut Dice::new(!seed));
         let mut others = Dice::new(seed.rotate_left(32) ^ !(profile as u64));
         knobs.verify_little(&mut others);
+        let mut users = Dice::new(seed.rotate_left(16) ^ 0x7573_6572 ^ profile as u64);
+        knobs.answer_little(&mut users);
         // Some runs are dense, and some are long with much quiet in between.
         let busy_ms = dice.pick(&[(200, 4000), (200, 4000), (4000, 60_000), (60_000, 3_600_000)]);
         let busy_until = Time::START.after(dice.millis(busy_ms.0, busy_ms.1));
@@ -540,6 +567,7 @@ impl Plan {
         plan.plan_full_disks(&mut dice);
         plan.plan_steady(&mut dice);
         plan.plan_unreadable_logs(&mut dice);
+        plan.plan_processes(&mut users);
         plan
     }
 

@@ -14,8 +14,8 @@ use crate::decision_log::ChainedLog;
 use crate::execution::{Application, ExecutionEvent, Executor};
 use crate::log_transfer::RangedLogTransfer;
 use crate::messages::{
-    Batch, Checked, CheckpointClaim, ClientReply, ENVELOPE_BYTES, Envelope, Frame, FrameKey, Kind, Mode,
-    Proposal, SystemMessage, TakenCheckpoint,
+    Batch, Checked, CheckpointClaim, ClientReply, ENVELOPE_BYTES, Envelope, Frame, FrameId, FrameKey, Kind,
+    Proposal, RefusalReason, SystemMessage, TakenCheckpoint,
 };
 use crate::net::hello::Peer;
 use crate::ordering::pbft::{Pbft, PbftConfig};
@@ -317,7 +317,7 @@ impl<A: Application> SimReplica<A> {
                 match self.checker.take_frame(client, message.slice(ENVELOPE_BYTES..)) {
                     Ok(Some(frame)) => self.pass(now, frame, said),
                     Ok(None) => {}
-                    Err((key, refusal)) => Self::refuse(client, key, refusal, said),
+                    Err((frame, refusal)) => Self::refuse(frame, refusal, said),
                 }
             }
             _ => {}
@@ -383,38 +383,31 @@ impl<A: Application> SimReplica<A> {
         for (frame, verdict) in verdicts {
             match verdict {
                 Ok(()) => self.pass(now, frame, said),
-                Err(refusal) => Self::refuse(frame.key().client, Some(frame.key()), refusal, said),
+                Err(refusal) => Self::refuse(Some(frame.id()), refusal, said),
             }
         }
     }
 
     fn pass(&mut self, now: Time, frame: Frame, said: &mut Vec<Said>) {
-        match frame.mode() {
-            Mode::Ordered => self.replica.on_frame(now, frame),
-            Mode::Unordered => {
+        match frame.mode().is_ordered() {
+            true => self.replica.on_frame(now, frame),
+            false => {
                 self.executor.execute_unordered(&frame, &mut self.events);
                 self.report_unordered(said);
             }
         }
     }
 
-    fn refuse(client: ClientId, key: Option<FrameKey>, refusal: FrameRefusal, said: &mut Vec<Said>) {
-        let Some(key) = key else { return };
-        let message = ClientReply::refusal(CLUSTER, Epoch::ZERO, View::ZERO, key.sequence, refusal.reason());
-        said.push(Said::ToClient { to: client, message });
+    fn refuse(frame: Option<FrameId>, refusal: FrameRefusal, said: &mut Vec<Said>) {
+        if let Some(frame) = frame {
+            said.push(refused(&frame, View::ZERO, refusal.reason()));
+        }
     }
 
     fn act(&mut self, now: Time, world: Time, action: Action, said: &mut Vec<Said>) {
         match action {
             Action::ToReplicas { to, message } => said.push(Said::ToReplicas { to, message }),
-            Action::Refuse { key, reason } => {
-                let view = self.replica.view();
-                let message = ClientReply::refusal(CLUSTER, Epoch::ZERO, view, key.sequence, reason);
-                said.push(Said::ToClient {
-                    to: key.client,
-                    message,
-                });
-            }
+            Action::Refuse { frame, reason } => said.push(refused(&frame, self.replica.view(), reason)),
             Action::Execute(decision) => {
                 said.push(Said::Execute(decision.clone()));
                 while !self.executor.has_room() {
@@ -425,8 +418,8 @@ impl<A: Application> SimReplica<A> {
                 self.has_background = true;
                 self.report(now, world, said);
             }
-            Action::ReplyAgain(key) => {
-                self.executor.reply_again(key, &mut self.events);
+            Action::ReplyAgain(frame) => {
+                self.executor.reply_again(&frame, &mut self.events);
                 self.report(now, world, said);
             }
             Action::Log { lsn, record } => self.disk.append(world, lsn, record),
@@ -504,6 +497,7 @@ impl<A: Application> SimReplica<A> {
                         message,
                     });
                 }
+                ExecutionEvent::Refused { frame, view, reason } => said.push(refused(&frame, view, reason)),
                 ExecutionEvent::Executed { seq, operations } => {
                     self.replica.on_executed(now, seq, operations);
                     said.push(Said::Executed { seq, operations });
@@ -529,6 +523,13 @@ impl<A: Application> SimReplica<A> {
                 });
             }
         }
+    }
+}
+
+fn refused(frame: &FrameId, view: View, reason: RefusalReason) -> Said {
+    Said::ToClient {
+        to: frame.key.client,
+        message: ClientReply::refusal(CLUSTER, Epoch::ZERO, view, frame, reason),
     }
 }
 

@@ -5,12 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::Dice;
-use super::app::SmallKv;
+use super::app::{READ, SmallKv};
 use super::checker::linearizability::{self, Action, Operation, Verdict};
 use super::checker::{Rule, Violation};
 use super::plan::{PROGRESS_BOUND, Plan, Profile, TWO_SETS, TwoSets};
 use super::stack::mixed;
 use super::world::{Call, PAIRS, World};
+use crate::client::CallError;
+use crate::config::ReadLevel;
 use crate::execution::apps::kv;
 use crate::messages::Mode;
 use crate::types::Time;
@@ -19,6 +21,9 @@ use crate::types::Time;
 const LINEARIZABILITY_BUDGET: usize = 1_000_000;
 /// After the last call has ended, what is still under way arrives within this.
 const SETTLE: Duration = Duration::from_secs(5);
+
+/// What an operation that writes begins with.
+const PUT: u8 = 1;
 
 /// What the first client asks for once everything is in order, and how often.
 const STEADY_CALLS: u32 = 10;
@@ -124,7 +129,14 @@ fn plan_calls(plan: &Plan, world: &mut World<SmallKv>) {
             _ => (kv::get(&key), Mode::Unordered),
         };
         let at = Time::from_nanos(dice.below(plan.busy_until.as_nanos()));
-        let client = dice.below(plan.knobs.honest_clients as u64) as usize;
+        let mut client = dice.below(plan.knobs.honest_clients as u64) as usize;
+        // The number decides, so that more processes change nothing else.
+        for (place, other) in plan.more_processes.iter().enumerate() {
+            if *other as usize == client && number % 2 == place as u64 % 2 {
+                client = plan.knobs.honest_clients + place;
+                break;
+            }
+        }
         world.call_at(at, client, operation.expect("the key is short"), mode);
     }
     for number in 0..plan.steady_from.map_or(0, |_| STEADY_CALLS) {
@@ -180,13 +192,37 @@ fn drive(plan: &Plan, world: &mut World<SmallKv>) {
     }
     let is_clean = plan.rogues.is_empty() && plan.liars.is_empty();
     world.check_end(stuck == 0 && is_clean);
+    judge_runs(world);
     judge_history(plan, world);
+}
+
+/// What was acknowledged ran once, and nothing ran twice: every write has a value of its own.
+fn judge_runs(world: &mut World<SmallKv>) {
+    for number in 0..world.calls.len() {
+        let call = &world.calls[number];
+        if call.operation.first() != Some(&PUT) {
+            continue;
+        }
+        let is_acknowledged = matches!(call.end, Some((_, Ok(_))));
+        let (runs, least) = (
+            world.agreement.runs_of(&call.operation),
+            usize::from(is_acknowledged),
+        );
+        if !(least..=1).contains(&runs) {
+            let what = format!(
+                "call {number} of process {} ran {runs} times, and ended as {:?}",
+                call.client, call.end
+            );
+            return world.break_rule(Rule::ExactlyOnce, what);
+        }
+    }
 }
 
 fn judge_history(plan: &Plan, world: &mut World<SmallKv>) {
     let mut histories: BTreeMap<Vec<u8>, Vec<Operation>> = BTreeMap::new();
+    let is_relaxed = plan.knobs.reads == ReadLevel::Relaxed;
     for call in &world.calls {
-        let Some((key, operation)) = read_call(call, plan.knobs.unordered) else {
+        let Some((key, operation)) = read_call(call, is_relaxed) else {
             let what = format!("{call:?} has a result that no such operation gives");
             return world.break_rule(Rule::Linearizability, what);
         };
@@ -209,18 +245,24 @@ fn judge_history(plan: &Plan, world: &mut World<SmallKv>) {
 }
 
 /// The key of a call and what it did, if that belongs to the history; `None` when the result is none of its kind.
-fn read_call(call: &Call, unordered: bool) -> Option<(Vec<u8>, Option<Operation>)> {
+fn read_call(call: &Call, is_relaxed: bool) -> Option<(Vec<u8>, Option<Operation>)> {
     let (kind, rest) = call.operation.split_first()?;
     let (length, rest) = rest.split_first_chunk::<2>()?;
     let (key, value) = rest.split_at(usize::from(u16::from_le_bytes(*length)));
     // Relaxed reads may be stale: they are no part of the order.
-    let is_linearizable = unordered || call.mode == Mode::Ordered;
+    let is_linearizable = !is_relaxed || call.mode == Mode::Ordered;
     let Some(from) = call.from.filter(|_| is_linearizable) else {
         return Some((key.to_vec(), None));
     };
     let number = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_le_bytes);
     let result = match &call.end {
-        Some((_, Ok(result))) => Some(result.as_slice()),
+        Some((_, Ok(result))) if call.mode.writes() => Some(result.as_slice()),
+        // A read is a read, wherever it was executed.
+        Some((_, Ok(result))) => Some(result.strip_suffix(&[READ])?),
+        // No operation of these fails.
+        Some((_, Err(CallError::Application(_) | CallError::ResultTooLong | CallError::Panicked))) => {
+            return None;
+        }
         _ => None,
     };
     let action = match (kind, result) {

@@ -9,7 +9,7 @@ use crate::execution::{ExecutionEvent, Executor};
 use crate::messages::ClientReply;
 use crate::metrics::Metrics;
 use crate::shard::crew::Crew;
-use crate::shard::lanes::{Done, Inlet, Outgoing, Outlet, Work, any_blocked};
+use crate::shard::lanes::{Done, Inlet, Outgoing, Outlet, Work, answer, any_blocked};
 use crate::shard::reactor::Reactor;
 use crate::storage::StorageError;
 use crate::storage::keeper::KeeperHandle;
@@ -93,7 +93,7 @@ impl<E: Executor> ExecutionRole<E> {
             // Other replicas answer while the state is being replaced.
             Work::Unordered(_) | Work::Digest(_) if self.installing.is_some() => {}
             Work::Unordered(frame) => self.executor.execute_unordered(&frame, &mut self.events),
-            Work::ReplyAgain(key) => self.executor.reply_again(key, &mut self.events),
+            Work::ReplyAgain(frame) => self.executor.reply_again(&frame, &mut self.events),
             Work::Digest(answer) => {
                 self.executor.settle(&mut self.events);
                 // Nobody waiting for it any more is fine.
@@ -149,11 +149,11 @@ impl<E: Executor> ExecutionRole<E> {
             match event {
                 ExecutionEvent::Reply { key, view, body } => {
                     let message = ClientReply::results(self.cluster, self.epoch, view, &body);
-                    let network = key.client.get() as usize % self.lanes.replies.len();
-                    self.lanes.replies[network].push(Outgoing::Client {
-                        to: key.client,
-                        message,
-                    });
+                    answer(&mut self.lanes.replies, key, message);
+                }
+                ExecutionEvent::Refused { frame, view, reason } => {
+                    let message = ClientReply::refusal(self.cluster, self.epoch, view, &frame, reason);
+                    answer(&mut self.lanes.replies, frame.key, message);
                 }
                 ExecutionEvent::Executed { seq, operations } => {
                     self.lanes.done.push(Done::Executed { seq, operations });

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Role, STEP_MESSAGES};
-use crate::messages::archived::ArchivedAdminRequest;
+use crate::messages::archived::{ArchivedAdminRequest, ArchivedLinkMessage};
 use crate::messages::{AdminRequest, Checked, ENVELOPE_BYTES, Envelope, Kind, LinkMessage, encode};
 use crate::metrics::{Metrics, count};
 use crate::net::hello::Peer;
@@ -37,10 +37,18 @@ pub(crate) struct NetworkRole {
     replica_limits: WireLimits,
     client_limits: WireLimits,
     replicas: Vec<Option<WireId>>,
-    clients: Vec<Option<WireId>>,
+    /// By client: a link for each process that uses its identity.
+    clients: Vec<Vec<ClientLink>>,
     metrics: Arc<Metrics>,
     draining: bool,
     said_goodbye: bool,
+}
+
+/// A link of a client.
+struct ClientLink {
+    wire: WireId,
+    /// The session it serves; `None` before the client says.
+    session: Option<u64>,
 }
 
 impl NetworkRole {
@@ -62,7 +70,7 @@ impl NetworkRole {
             replica_limits,
             client_limits,
             replicas: vec![None; replicas],
-            clients: vec![None; clients],
+            clients: (0..clients).map(|_| Vec::new()).collect(),
             metrics,
             draining: false,
             said_goodbye: false,
@@ -74,33 +82,53 @@ impl NetworkRole {
         while let Some(new) = self.lanes.links.pop() {
             any = true;
             let peer = new.established.peer;
-            let counters = &self.metrics.counters;
-            let (entry, limits, up) = match peer {
-                Peer::Replica(node) => (
-                    self.replicas.get_mut(node.index()),
-                    self.replica_limits,
-                    &counters.replica_links_up,
-                ),
-                Peer::Client(client) => (
-                    self.clients.get_mut(client.get() as usize),
-                    self.client_limits,
-                    &counters.client_links_up,
-                ),
+            let limits = match peer {
+                Peer::Replica(node) => {
+                    let Some(entry) = self.replicas.get_mut(node.index()) else {
+                        continue;
+                    };
+                    // The newest link of a replica is the one it uses.
+                    if let Some(old) = entry.take() {
+                        self.wires.close(old, CloseReason::Closed);
+                    }
+                    self.replica_limits
+                }
+                Peer::Client(client) if self.clients.get(client.get() as usize).is_some() => {
+                    self.client_limits
+                }
+                Peer::Client(_) => continue,
             };
-            let Some(entry) = entry else { continue };
-            // The newest link of a peer is the one it uses.
-            if let Some(old) = entry.take() {
-                self.wires.close(old, CloseReason::Closed);
-            }
-            *entry = self
+            let added = self
                 .wires
                 .add(reactor, new.socket, *new.established, Box::new(new.lease), limits);
-            if entry.is_some() {
-                count(up);
-                tracing::debug!(peer = %peer, "link up");
+            let Some(wire) = added else { continue };
+            let counters = &self.metrics.counters;
+            match peer {
+                Peer::Replica(node) => {
+                    self.replicas[node.index()] = added;
+                    count(&counters.replica_links_up);
+                }
+                Peer::Client(client) => {
+                    let session = None;
+                    self.clients[client.get() as usize].push(ClientLink { wire, session });
+                    count(&counters.client_links_up);
+                }
             }
+            tracing::debug!(peer = %peer, "link up");
         }
         any
+    }
+
+    /// A client says which of its sessions a link serves. Another link that served it is what its process had before.
+    fn serve_session(&mut self, client: ClientId, id: WireId, session: u64) {
+        let links = &mut self.clients[client.get() as usize];
+        for link in links.iter_mut() {
+            if link.wire == id {
+                link.session = Some(session);
+            } else if link.session == Some(session) {
+                self.wires.close(link.wire, CloseReason::Closed);
+            }
+        }
     }
 
     fn take_closed(&mut self) {
@@ -122,17 +150,14 @@ impl NetworkRole {
                 }
                 Peer::Client(client) => {
                     count(&counters.client_links_down);
-                    let entry = &mut self.clients[client.get() as usize];
-                    if *entry == Some(id) {
-                        *entry = None;
-                    }
+                    self.clients[client.get() as usize].retain(|link| link.wire != id);
                 }
             }
         }
     }
 
     /// Gives one message to the role that reads it; false when its sender may not send such a message.
-    fn route(&mut self, peer: Peer, message: Bytes) -> bool {
+    fn route(&mut self, id: WireId, peer: Peer, message: Bytes) -> bool {
         let Ok(envelope) = Envelope::open(&message, self.cluster, self.epoch) else {
             return false;
         };
@@ -150,16 +175,23 @@ impl NetworkRole {
                     self.lanes.client_frames.push(Raw::Frame { client, bytes });
                 }
             }
-            (Peer::Client(client), Kind::Admin) => {
+            (Peer::Client(_), Kind::Admin) => {
                 let Ok(request) = Checked::<AdminRequest>::body_of(&message) else {
                     return false;
                 };
                 let ArchivedAdminRequest::Status = &*request;
                 let envelope = Envelope::new(Kind::Admin, self.cluster, self.epoch);
                 let status = encode(envelope, &self.metrics.status(), 4096);
-                self.send_to_client(client, status);
+                let _ = self.wires.queue(id, status);
             }
-            (_, Kind::Link) => return Checked::<LinkMessage>::body_of(&message).is_ok(),
+            (peer, Kind::Link) => match (peer, Checked::<LinkMessage>::body_of(&message).as_deref()) {
+                (_, Err(_)) => return false,
+                (Peer::Client(client), Ok(ArchivedLinkMessage::Session(session))) => {
+                    self.serve_session(client, id, session.to_native());
+                }
+                (Peer::Replica(_), Ok(ArchivedLinkMessage::Session(_))) => return false,
+                (_, Ok(ArchivedLinkMessage::Goodbye)) => {}
+            },
             _ => return false,
         }
         true
@@ -188,7 +220,7 @@ impl NetworkRole {
                 } else {
                     &counters.messages_from_clients
                 });
-                if !self.route(peer, message) {
+                if !self.route(id, peer, message) {
                     count(&self.metrics.counters.messages_refused);
                     self.wires.close(id, CloseReason::Closed);
                 }
@@ -216,7 +248,7 @@ impl NetworkRole {
             } => {
                 self.send_to_replica(node.index(), message);
             }
-            Outgoing::Client { to, message } => self.send_to_client(to, message),
+            Outgoing::Client { to, session, message } => self.send_to_client(to, session, &message),
         }
     }
 
@@ -229,20 +261,27 @@ impl NetworkRole {
         }
     }
 
-    fn send_to_client(&mut self, client: ClientId, message: Bytes) {
-        match self.clients.get(client.get() as usize) {
-            Some(Some(id)) => {
-                let _ = self.wires.queue(*id, message);
-            }
-            _ => count(&self.metrics.counters.replies_unsent),
+    /// Sends to the links that serve a session, and to those that may: before a client has said, a link may serve any, and
+    /// session 0 is all of them.
+    fn send_to_client(&mut self, client: ClientId, session: u64, message: &Bytes) {
+        let links = self.clients.get(client.get() as usize);
+        let serves = |link: &&ClientLink| session == 0 || link.session.is_none_or(|serves| serves == session);
+        let mut sent = false;
+        for link in links.into_iter().flatten().filter(serves) {
+            sent = true;
+            let _ = self.wires.queue(link.wire, message.clone());
+        }
+        if !sent {
+            count(&self.metrics.counters.replies_unsent);
         }
     }
 
     fn say_goodbye(&mut self) {
         let envelope = Envelope::new(Kind::Link, self.cluster, self.epoch);
         let goodbye = encode(envelope, &LinkMessage::Goodbye, 8);
-        for id in self.replicas.iter().chain(&self.clients).flatten() {
-            let _ = self.wires.queue(*id, goodbye.clone());
+        let clients = self.clients.iter().flatten().map(|link| link.wire);
+        for id in self.replicas.iter().flatten().copied().chain(clients) {
+            let _ = self.wires.queue(id, goodbye.clone());
         }
     }
 }

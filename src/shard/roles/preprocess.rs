@@ -3,12 +3,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Role, STEP_MESSAGES};
-use crate::messages::{Checked as CheckedMessage, ClientReply, Frame, FrameKey, Mode, SystemMessage};
+use crate::messages::{Checked as CheckedMessage, ClientReply, Frame, FrameId, SystemMessage};
 use crate::metrics::{Metrics, count};
 use crate::preprocessing::{FrameChecker, FrameRefusal, FromPeer, PeerRefusal, ProposalGate};
-use crate::shard::lanes::{Checked, Inlet, Outgoing, Outlet, Raw, Work, any_blocked};
+use crate::shard::lanes::{Checked, Inlet, Outgoing, Outlet, Raw, Work, answer, any_blocked};
 use crate::shard::reactor::Reactor;
-use crate::types::{ClientId, ClusterId, Epoch, NodeId, Time, View};
+use crate::types::{ClusterId, Epoch, NodeId, Time, View};
 
 /// The lanes of one preprocess role.
 pub(crate) struct PreprocessLanes {
@@ -121,7 +121,7 @@ impl PreprocessRole {
                 match self.checker.take_frame(client, bytes) {
                     Ok(Some(frame)) => self.pass(frame),
                     Ok(None) => {}
-                    Err((key, refusal)) => self.refuse(client, key, refusal),
+                    Err((frame, refusal)) => self.refuse(frame, refusal),
                 }
             }
         }
@@ -132,7 +132,7 @@ impl PreprocessRole {
             for (frame, verdict) in verdicts {
                 match verdict {
                     Ok(()) => self.pass(frame),
-                    Err(refusal) => self.refuse(frame.key().client, Some(frame.key()), refusal),
+                    Err(refusal) => self.refuse(Some(frame.id()), refusal),
                 }
             }
         }
@@ -140,28 +140,19 @@ impl PreprocessRole {
     }
 
     fn pass(&mut self, frame: Frame) {
-        match frame.mode() {
-            Mode::Ordered => self.lanes.checked.push(Checked::Frame(frame)),
-            Mode::Unordered => self.lanes.unordered.push(Work::Unordered(frame)),
+        match frame.mode().is_ordered() {
+            true => self.lanes.checked.push(Checked::Frame(frame)),
+            false => self.lanes.unordered.push(Work::Unordered(frame)),
         }
     }
 
-    fn refuse(&mut self, client: ClientId, key: Option<FrameKey>, refusal: FrameRefusal) {
+    fn refuse(&mut self, frame: Option<FrameId>, refusal: FrameRefusal) {
         self.metrics.refuse_frame(refusal);
         // Without a key there is nothing to answer: no correct client sends such a frame.
-        let Some(key) = key else { return };
-        let reply = ClientReply::refusal(
-            self.cluster,
-            self.epoch,
-            View::ZERO,
-            key.sequence,
-            refusal.reason(),
-        );
-        let network = client.get() as usize % self.lanes.refusals.len();
-        self.lanes.refusals[network].push(Outgoing::Client {
-            to: client,
-            message: reply,
-        });
+        let Some(frame) = frame else { return };
+        let reason = refusal.reason();
+        let reply = ClientReply::refusal(self.cluster, self.epoch, View::ZERO, &frame, reason);
+        answer(&mut self.lanes.refusals, frame.key, reply);
     }
 }
 

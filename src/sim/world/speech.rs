@@ -195,28 +195,33 @@ impl<A: Application> World<A> {
     }
 
     fn answer(&mut self, index: usize, to: ClientId, message: Bytes) {
-        let client = to.get() as usize;
         let message = match &mut self.hosts[index].liar {
             Some(liar) => liar.reply(message),
             None => Some(message),
         };
-        let Some(message) = message.filter(|_| client < self.sessions.len()) else {
+        let Some(message) = message else {
             return;
         };
         let from = self.hosts[index].node;
-        for at in self
-            .network
-            .arrivals(self.now, End::Host(index), End::Client(to.get()))
-        {
-            let message = message.clone();
-            self.plan(
-                at,
-                Event::ToClient {
-                    client,
-                    from,
-                    message,
-                },
-            );
+        let processes = 0..self.processes.len();
+        let processes: Vec<usize> = processes
+            .filter(|process| self.processes[*process].client == to.get())
+            .collect();
+        for process in processes {
+            for at in self
+                .network
+                .arrivals(self.now, End::Host(index), End::Client(to.get()))
+            {
+                let message = message.clone();
+                self.plan(
+                    at,
+                    Event::ToClient {
+                        process,
+                        from,
+                        message,
+                    },
+                );
+            }
         }
     }
 
