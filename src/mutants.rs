@@ -203,6 +203,8 @@ planted! {
     NumberReuseAnswered at Net,
     /// A read that is executed in the order updates.
     ReadUpdates at Net,
+    /// Two processes' frames that ask for the same under one number are one.
+    ProcessUncovered at Byzantine,
     /// A client believes one replica which sessions there were.
     SessionFromOne at Byzantine,
 }

@@ -266,6 +266,7 @@ fn session_config(config: &ClientConfig) -> Result<SessionConfig, EngineError> {
         operations_max: config.tuning.operations_max,
         retransmit_timeout: Duration::from_millis(config.tuning.retransmit_timeout_ms),
         seed: rand::random(),
+        process: rand::random(),
     })
 }
 

@@ -17,6 +17,7 @@ struct Again {
 /// Operations that wait to be sent, reads or writes.
 #[derive(Debug)]
 pub(super) struct Gathering {
+    process: u64,
     frame: FrameBuilder,
     calls: Calls,
     /// These go first.
@@ -29,9 +30,10 @@ pub(super) struct Gathering {
 }
 
 impl Gathering {
-    pub(super) fn new(operations_max: usize, bytes_max: usize) -> Self {
+    pub(super) fn new(process: u64, operations_max: usize, bytes_max: usize) -> Self {
         Self {
-            frame: FrameBuilder::default(),
+            process,
+            frame: FrameBuilder::of_process(process),
             calls: Calls::default(),
             again: VecDeque::new(),
             operations_max,
@@ -88,7 +90,7 @@ impl Gathering {
             let body = self.frame.finish(client, sequence, mode);
             return (body, std::mem::take(&mut self.calls));
         }
-        let (mut frame, mut calls) = (FrameBuilder::default(), Calls::default());
+        let (mut frame, mut calls) = (FrameBuilder::of_process(self.process), Calls::default());
         while let Some(next) = self.again.front()
             && calls.len() < self.operations_max
             && frame.operation_bytes() + next.operation.len() <= self.bytes_max

@@ -118,7 +118,13 @@ impl Session {
     pub fn new(config: SessionConfig) -> Self {
         let (n, weak) = (config.quorum.n(), config.quorum.weak());
         let place = (config.cluster, config.epoch);
-        let gathering = || Gathering::new(config.frame_operations_max, config.frame_bytes_max);
+        let gathering = || {
+            Gathering::new(
+                config.process,
+                config.frame_operations_max,
+                config.frame_bytes_max,
+            )
+        };
         Self {
             prover: Prover::new(config.authentication.clone(), place, weak),
             writes: gathering(),
@@ -187,9 +193,7 @@ impl Session {
 
     /// Sends what was gathered, if there is room under way. Call at the end of each turn.
     pub fn flush(&mut self, now: Time) {
-        if !self.frames.is_empty() {
-            self.used_at = self.used_at.max(now);
-        }
+        self.note_use(now);
         let mut sent = true;
         while std::mem::take(&mut sent) {
             for writes in [!self.wrote_last, self.wrote_last] {
@@ -252,6 +256,7 @@ impl Session {
             return;
         }
         self.next_timeout = None;
+        self.note_use(now);
         for writes in [true, false] {
             let (client, mode) = (self.config.client, self.mode_of(writes));
             let expired = self.gathering(writes).expire(now, client, mode);
@@ -316,6 +321,13 @@ impl Session {
     #[must_use]
     pub fn counters(&self) -> SessionCounters {
         self.counters
+    }
+
+    /// While something is under way the session is not quiet.
+    fn note_use(&mut self, now: Time) {
+        if !self.frames.is_empty() {
+            self.used_at = self.used_at.max(now);
+        }
     }
 
     fn gathering(&mut self, writes: bool) -> &mut Gathering {
@@ -470,8 +482,9 @@ impl Session {
 
 /// A body of our own with its operations in another mode.
 fn in_mode(body: &[u8], client: ClientId, sequence: FrameSeq, mode: Mode) -> Vec<u8> {
-    let mut builder = FrameBuilder::default();
-    for operation in super::gathering::open(body).operations() {
+    let body = super::gathering::open(body);
+    let mut builder = FrameBuilder::of_process(body.process.to_native());
+    for operation in body.operations() {
         builder.push(operation).expect("what fitted before fits again");
     }
     builder.finish(client, sequence, mode)

@@ -67,6 +67,7 @@ fn config(n: usize) -> SessionConfig {
         operations_max: 1000,
         retransmit_timeout: TIMEOUT,
         seed: 7,
+        process: 7,
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::Workload;
-use crate::client::{Completion, Driver, Outcome, Session};
+use crate::client::{Completion, Driver, Outcome, Session, SubmitError};
 use crate::types::Time;
 
 /// When operations are sent.
@@ -159,12 +159,21 @@ impl LoadDriver {
         }
     }
 
+    /// Submits an operation; false when there is no room for it now.
     fn submit(&mut self, now: Time, intended: Time, session: &mut Session) -> bool {
         let deadline = now.after(self.deadline);
         let (operation, mode) = self.workload.next_operation();
-        session
-            .submit(now, operation, mode, intended.as_nanos(), deadline)
-            .is_ok()
+        match session.submit(now, operation, mode, intended.as_nanos(), deadline) {
+            Ok(()) => true,
+            Err(SubmitError::Full) => false,
+            // None of them ever fits: to try again is of no use.
+            Err(error @ SubmitError::TooLarge { .. }) => {
+                let mut tally = self.control.tally.lock().unwrap_or_else(PoisonError::into_inner);
+                tally.failed += 1;
+                tally.last_error = Some(error.to_string());
+                false
+            }
+        }
     }
 
     fn step_closed(&mut self, now: Time, sessions: &mut [Session]) -> u64 {

@@ -2,6 +2,7 @@ use bytes::Bytes;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::checked::{archive, check};
+use crate::mutants::{Mutant, active};
 use crate::types::{ClientId, FrameSeq};
 
 /// How the operations of a frame are to be executed. Covered by the frame's digest: a read is a read wherever it is
@@ -45,6 +46,9 @@ pub struct RequestBody {
     pub session: u64,
     /// The frame's number in that session.
     pub sequence: u64,
+    /// Random, of the process that asks. Two processes of a client may take one number and ask for the same: with this
+    /// their frames are still two, and only one of them is executed and answered.
+    pub process: u64,
     /// Whether it reads or writes, and where.
     pub mode: Mode,
     /// Where each operation ends in `operations`, strictly within and never falling.
@@ -213,6 +217,7 @@ impl ExactSizeIterator for Operations<'_> {}
 /// Gathers operations into one frame.
 #[derive(Debug, Default)]
 pub struct FrameBuilder {
+    process: u64,
     ends: Vec<u32>,
     operations: Vec<u8>,
 }
@@ -223,6 +228,16 @@ pub struct FrameBuilder {
 pub struct SplitError;
 
 impl FrameBuilder {
+    /// Builds frames of this process, which chose the number at random.
+    #[must_use]
+    pub const fn of_process(process: u64) -> Self {
+        Self {
+            process,
+            ends: Vec::new(),
+            operations: Vec::new(),
+        }
+    }
+
     /// Adds one operation.
     ///
     /// # Errors
@@ -253,6 +268,11 @@ impl FrameBuilder {
             client: client.get(),
             session: sequence.session(),
             sequence: sequence.number(),
+            process: if active(Mutant::ProcessUncovered) {
+                0
+            } else {
+                self.process
+            },
             mode,
             ends: std::mem::take(&mut self.ends),
             operations: std::mem::take(&mut self.operations),

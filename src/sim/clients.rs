@@ -24,8 +24,9 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub fn start(now: Time, client: u32, knobs: &Knobs, seed: u64) -> Self {
-        let mut session = session(client, knobs, seed);
+    /// The processes of one client choose the same sessions if they know the same ones.
+    pub fn start(now: Time, client: u32, knobs: &Knobs, process: u64) -> Self {
+        let mut session = session(client, knobs, process);
         NodeId::all(knobs.replicas).for_each(|node| session.on_link_up(now, node));
         Self {
             client,
@@ -35,7 +36,8 @@ impl Process {
     }
 }
 
-fn session(client: u32, knobs: &Knobs, seed: u64) -> Session {
+fn session(client: u32, knobs: &Knobs, process: u64) -> Session {
+    let seed = u64::from(client);
     let (keys, client) = (Keyring::get(), ClientId::new(client));
     let signing = keys.client(client).clone();
     Session::new(SessionConfig {
@@ -58,6 +60,7 @@ fn session(client: u32, knobs: &Knobs, seed: u64) -> Session {
         operations_max: 1024,
         retransmit_timeout: knobs.retransmit,
         seed,
+        process,
     })
 }
 

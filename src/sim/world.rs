@@ -162,7 +162,8 @@ impl<A: Application> World<A> {
             story: None,
             processes: (0..first_rogue)
                 .chain(plan.more_processes.iter().copied())
-                .map(|client| Process::start(Time::START, client, &knobs, u64::from(client)))
+                .enumerate()
+                .map(|(process, client)| Process::start(Time::START, client, &knobs, process as u64))
                 .collect(),
             rogues_until: plan.busy_until,
             faults: plan.faults.iter().map(|(_, fault)| fault.clone()).collect(),
@@ -441,7 +442,8 @@ impl<A: Application> World<A> {
             .count();
         self.open_calls -= count;
         let client = self.processes[process].client;
-        self.processes[process] = Process::start(self.now, client, &self.knobs, u64::from(client));
+        let number = self.dice.throw();
+        self.processes[process] = Process::start(self.now, client, &self.knobs, number);
         self.serve_client(process);
     }
 

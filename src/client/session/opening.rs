@@ -82,7 +82,7 @@ impl Session {
             return;
         }
         self.id = None;
-        let mut builder = FrameBuilder::default();
+        let mut builder = FrameBuilder::of_process(self.config.process);
         builder.push(&[]).expect("nothing fits");
         let sequence = FrameSeq::of(0, self.steps.any());
         let body = builder.finish(self.config.client, sequence, Mode::Session);
