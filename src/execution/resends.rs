@@ -4,6 +4,8 @@
 //! ([`Replica::on_frame`](crate::replica::Replica::on_frame)); and what it gets is bounded, or one client took most of a replica's bandwidth.
 
 use super::client_table::CLIENT_REPLY_BYTES_MAX;
+use super::{ExecutionEvent, Executor};
+use crate::messages::FrameKey;
 use crate::protocol::{Allowance, Rate};
 use crate::types::{ClientId, Time};
 
@@ -28,8 +30,29 @@ impl Resends {
         }
     }
 
+    /// Has a cached reply sent once more, if its client may have so many; whether it may.
+    pub fn reply_again(
+        &mut self,
+        now: Time,
+        key: FrameKey,
+        executor: &mut impl Executor,
+        events: &mut Vec<ExecutionEvent>,
+    ) -> bool {
+        let first = events.len();
+        executor.reply_again(key, events);
+        let bytes = events[first..].iter().map(|event| match event {
+            ExecutionEvent::Reply { body, .. } => body.len(),
+            _ => 0,
+        });
+        let may = self.may_send(now, key.client, bytes.sum());
+        if !may {
+            events.truncate(first);
+        }
+        may
+    }
+
     /// Whether a reply of so many bytes is sent again now; it is counted if so.
-    pub fn may_send(&mut self, now: Time, client: ClientId, bytes: usize) -> bool {
+    fn may_send(&mut self, now: Time, client: ClientId, bytes: usize) -> bool {
         let Some(left) = self.left.get_mut(client.get() as usize) else {
             return false;
         };

@@ -504,16 +504,8 @@ impl<A: Application> SimReplica<A> {
                 self.report(now, world, said);
             }
             Action::ReplyAgain(key) => {
-                let first = self.events.len();
-                self.executor.reply_again(key, &mut self.events);
-                let resent = self.events[first..].iter();
-                let bytes = resent.map(|event| match event {
-                    ExecutionEvent::Reply { body, .. } => body.len(),
-                    _ => 0,
-                });
-                if !self.resends.may_send(now, key.client, bytes.sum()) {
-                    self.events.truncate(first);
-                }
+                self.resends
+                    .reply_again(now, key, &mut self.executor, &mut self.events);
                 self.report(now, world, said);
             }
             Action::Log { lsn, record } => self.disk.append(world, lsn, record),

@@ -133,16 +133,11 @@ impl<E: Executor> ExecutionRole<E> {
 
     /// Sends a cached reply once more, if its client may have so many.
     fn reply_again(&mut self, now: Time, key: FrameKey) {
-        let first = self.events.len();
-        self.executor.reply_again(key, &mut self.events);
-        let resent = self.events[first..].iter();
-        let bytes = resent.map(|event| match event {
-            ExecutionEvent::Reply { body, .. } => body.len(),
-            _ => 0,
-        });
-        if !self.resends.may_send(now, key.client, bytes.sum()) {
+        if !self
+            .resends
+            .reply_again(now, key, &mut self.executor, &mut self.events)
+        {
             count(&self.metrics.counters.resends_refused);
-            self.events.truncate(first);
         }
     }
 
