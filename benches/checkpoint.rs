@@ -25,7 +25,7 @@ use atlas_smr_replica::crypto::Digester;
 use atlas_smr_replica::execution::apps::kv::{self, Kv};
 use atlas_smr_replica::execution::{
     Application, CheckpointHelp, CheckpointImage, CheckpointRule, ExecutionEvent, Executor, PARTS,
-    PartitionedStore, SingleThreaded, StateRule,
+    PartitionedStore, ResultWriter, SingleThreaded, StateRule,
 };
 use atlas_smr_replica::messages::{Authenticator, Batch, Frame, FrameBuilder, Mode, Proposal, RequestFrame};
 use atlas_smr_replica::storage::image;
@@ -255,12 +255,12 @@ impl Application for Timed {
         Kv.initial_state()
     }
 
-    fn update(&self, state: &mut PartitionedStore, operation: &[u8], result: &mut Vec<u8>) {
+    fn update(&self, state: &mut PartitionedStore, operation: &[u8], result: &mut ResultWriter) {
         Kv.update(state, operation, result);
         self.count();
     }
 
-    fn unordered_execution(&self, state: &PartitionedStore, operation: &[u8], result: &mut Vec<u8>) {
+    fn unordered_execution(&self, state: &PartitionedStore, operation: &[u8], result: &mut ResultWriter) {
         Kv.unordered_execution(state, operation, result);
     }
 

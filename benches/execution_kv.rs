@@ -5,7 +5,7 @@ use std::sync::Arc;
 use atlas_smr_replica::crypto::Digester;
 use atlas_smr_replica::execution::apps::kv::{self, Kv};
 use atlas_smr_replica::execution::{
-    Application, CheckpointRule, Executor, MonolithicState, SingleThreaded, StateRule,
+    Application, CheckpointRule, Executor, MonolithicState, ResultWriter, SingleThreaded, StateRule,
 };
 use atlas_smr_replica::messages::{Authenticator, Batch, Frame, FrameBuilder, Mode, Proposal, RequestFrame};
 use atlas_smr_replica::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, SeqNo, View};
@@ -92,7 +92,7 @@ fn puts(criterion: &mut Criterion) {
 fn checkpoint(criterion: &mut Criterion) {
     let digester = Digester::new(ClusterId::from_bytes([1; 16]));
     let mut state = Kv.initial_state();
-    let mut result = Vec::new();
+    let mut result = ResultWriter::default();
     for number in 0..400_000 {
         Kv.update(&mut state, &operation(number, 100_000), &mut result);
         result.clear();

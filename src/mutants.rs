@@ -255,6 +255,16 @@ planted! {
     AnnouncedForgotten at Crash,
     /// The votes of a turn leave in one message, however many there are.
     VotesUnsplit at Net,
+    /// A client counts answers to another frame of the same number as answers to its own.
+    ReplyDigestUnchecked at Net,
+    /// A replica answers a frame whose number was used with the results of the frame that used it.
+    NumberReuseAnswered at Net,
+    /// A read that is executed in the order updates.
+    ReadUpdates at Net,
+    /// Two processes' frames that ask for the same under one number are one.
+    ProcessUncovered at Byzantine,
+    /// A client believes one replica which sessions there were.
+    SessionFromOne at Byzantine,
 }
 
 #[cfg(feature = "mutants")]

@@ -22,6 +22,10 @@ mod speculative {
     pub mod view;
 
     pub use super::crud::{Column, CrudState, KeyedState};
+
+    /// `src/messages/client.rs` has the real one.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Failure {}
 }
 
 /// The interfaces of `src/execution/crud.rs`, whose own file names the stores of the crate.
@@ -165,7 +169,7 @@ fn explore(operations: &'static [[u8; 2]], declared: bool, rests: bool, preempti
                 .iter()
                 .rposition(conflicts)
                 .map_or(0, |other| other as u64 + 1);
-            core.feed(Bytes::copy_from_slice(operation), declared.then_some(after));
+            core.feed(Bytes::copy_from_slice(operation), true, declared.then_some(after));
         }
         let shared = core.clone();
         let helper = thread::spawn(move || work(&shared, &mut Outcome::default(), true));

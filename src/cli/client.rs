@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 
 use super::CommandError;
 use crate::Client;
+use crate::client::CallError;
 use crate::config::{AppKind, ClientConfig};
 use crate::execution::apps::{MALFORMED, bank, counter, kv};
 
@@ -100,30 +101,33 @@ impl ClientCommand {
             client.read_blocking(operation)
         } else {
             client.call_blocking(operation)
-        }?;
-        self.print(&result)
+        };
+        match result {
+            Ok(result) => self.print(&result),
+            Err(CallError::Application(error)) if error == MALFORMED.as_bytes() => {
+                Err("the service does not know this operation: another app runs".into())
+            }
+            Err(CallError::Application(error)) => {
+                eprintln!("{}", String::from_utf8_lossy(&error));
+                Ok(ExitCode::FAILURE)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn print(&self, result: &[u8]) -> Result<ExitCode, CommandError> {
         let number = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).ok();
         let text = match (&self.call, result) {
-            (_, [MALFORMED]) => {
-                return Err("the service does not know this operation: another app runs".into());
-            }
             (Call::Put { .. }, [0]) => "ok".to_owned(),
             (Call::Get { .. }, [1, value @ ..]) => String::from_utf8_lossy(value).into_owned(),
             (Call::Get { .. } | Call::Delete { .. }, [0]) => {
                 eprintln!("no such key");
                 return Ok(ExitCode::FAILURE);
             }
-            (Call::Delete { .. }, [1]) | (Call::Transfer { .. }, [0]) => "ok".to_owned(),
+            (Call::Delete { .. }, [1]) | (Call::Transfer { .. }, []) => "ok".to_owned(),
             (Call::Add { .. }, sum) => number(sum).map_or_else(|| hex::encode(sum), |sum| sum.to_string()),
-            (Call::Deposit { .. } | Call::Balance { .. }, [0, balance @ ..]) => {
+            (Call::Deposit { .. } | Call::Balance { .. }, balance) => {
                 number(balance).map_or_else(|| hex::encode(balance), |balance| balance.to_string())
-            }
-            (Call::Transfer { .. }, [1]) => {
-                eprintln!("insufficient funds");
-                return Ok(ExitCode::FAILURE);
             }
             (_, other) => hex::encode(other),
         };

@@ -73,32 +73,44 @@ impl Calls {
         waiting
     }
 
-    /// Ends all that have not ended with their results: one output for each unbroken run of them. How many calls
-    /// those are.
-    pub(super) fn end_with(self, body: &Checked<ReplyBody>, outputs: &mut Vec<Output>) -> usize {
-        let ended = |tokens: Vec<u64>, first| {
+    /// Ends all that have not ended with their results, as far as there are any: one output for each unbroken run of
+    /// them. How many calls those are, and the others by their places.
+    pub(super) fn end_with(
+        self,
+        body: &Checked<ReplyBody>,
+        outputs: &mut Vec<Output>,
+    ) -> (usize, Vec<(usize, u64, Time)>) {
+        let results = body.ends.len().min(self.len());
+        let mut ended = |tokens: Vec<u64>, first| {
             let results = FrameResults::new(body.clone(), first, tokens.len());
             let outcome = Outcome::Results(results);
-            Output::Ended { tokens, outcome }
+            outputs.push(Output::Ended { tokens, outcome });
         };
-        if self.ended_until.is_none() {
-            let count = self.len();
-            outputs.push(ended(self.tokens, 0));
-            return count;
+        if self.ended_until.is_none() && results == self.len() {
+            ended(self.tokens, 0);
+            return (results, Vec::new());
         }
         let (mut count, mut index) = (0, 0);
-        while index < self.len() {
+        while index < results {
             let first = index;
-            while index < self.len() && self.is_waiting(index) {
+            while index < results && self.is_waiting(index) {
                 index += 1;
             }
             if index > first {
                 count += index - first;
-                outputs.push(ended(self.tokens[first..index].to_vec(), first));
+                ended(self.tokens[first..index].to_vec(), first);
             }
             index += 1;
         }
-        count
+        (count, self.waiting_from(results))
+    }
+
+    /// Those from this place on that have not ended, by their places.
+    pub(super) fn waiting_from(&self, first: usize) -> Vec<(usize, u64, Time)> {
+        (first..self.len())
+            .filter(|index| self.is_waiting(*index))
+            .map(|index| (index, self.tokens[index], self.deadlines[index]))
+            .collect()
     }
 
     /// The tokens of all that have not ended, in order.

@@ -30,8 +30,10 @@ pub struct SessionConfig {
     pub operations_max: usize,
     /// How long to wait for answers before asking everybody.
     pub retransmit_timeout: Duration,
-    /// The number of the first frame: the clock in microseconds, so that a restarted client never repeats one.
-    pub first_sequence: u64,
+    /// Random, from the system: keeps the sessions of processes apart that begin with one identity at the same moment.
+    pub seed: u64,
+    /// Random, from the system: keeps their frames apart even if their sessions are the same.
+    pub process: u64,
 }
 
 /// How many equal answers, each of another replica, end an operation.
@@ -91,4 +93,8 @@ pub struct SessionCounters {
     pub reads_ordered: u64,
     /// Frames that were signed because f+1 replicas had asked for it.
     pub frames_proven: u64,
+    /// Sessions begun.
+    pub sessions: u64,
+    /// Operations sent under another number because they were not executed under their first one.
+    pub operations_again: u64,
 }

@@ -54,6 +54,8 @@ impl Drop for DialLease {
 pub(super) enum LinkState {
     Up,
     Down(String),
+    /// The replica takes no more links of this identity: waiting is of no use while other processes have them.
+    Refused(String),
 }
 
 /// Which links are up, for those who wait for it.
@@ -109,13 +111,17 @@ impl Progress {
                 return Ok(());
             };
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let refused = |state: &&LinkState| matches!(state, LinkState::Refused(_));
+            let can_come = lacking.len() - lacking.iter().filter(refused).count();
+            if left.is_zero() || can_come < enough {
                 let reasons = lacking
                     .iter()
                     .enumerate()
                     .filter_map(|(index, state)| match state {
                         LinkState::Up => None,
-                        LinkState::Down(reason) => Some(format!("r{index}: {reason}")),
+                        LinkState::Down(reason) | LinkState::Refused(reason) => {
+                            Some(format!("r{index}: {reason}"))
+                        }
                     });
                 return Err(reasons.collect::<Vec<_>>().join("; "));
             }
@@ -198,9 +204,13 @@ impl Dialer {
                     Ok(true) => {}
                     Ok(false) => return,
                     Err(reason) => {
-                        tracing::debug!(replica = %self.target.node, reason, "dial failed");
-                        self.progress
-                            .set(session, self.target.node, LinkState::Down(reason));
+                        tracing::debug!(replica = %self.target.node, %reason, "dial failed");
+                        let state = match &reason {
+                            DialError::Refused(HandshakeRefusal::IdentityInUse) => LinkState::Refused,
+                            _ => LinkState::Down,
+                        };
+                        let state = state(reason.to_string());
+                        self.progress.set(session, self.target.node, state);
                         waiting.push((Instant::now() + pause, (pause * 2).min(RETRY_MAX), session));
                     }
                 }
@@ -209,9 +219,8 @@ impl Dialer {
     }
 
     /// Dials once; false when the engine is gone.
-    fn dial(&self, session: usize) -> Result<bool, String> {
-        let (socket, established) =
-            connect(&self.target, &self.identities[session]).map_err(|reason| reason.to_string())?;
+    fn dial(&self, session: usize) -> Result<bool, DialError> {
+        let (socket, established) = connect(&self.target, &self.identities[session])?;
         let node = self.target.node;
         let lease = DialLease {
             session,

@@ -261,9 +261,6 @@ fn session_config(config: &ClientConfig) -> Result<SessionConfig, EngineError> {
             Authentication::Macs(keys.collect::<Result<_, _>>()?, signing)
         }
     };
-    let clock = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap_or_default();
     let room = operations_room(cluster.agreement.frame_bytes_max, cluster.replicas.len());
     // Their table takes half of the room at most.
     let operations_max = config
@@ -284,7 +281,8 @@ fn session_config(config: &ClientConfig) -> Result<SessionConfig, EngineError> {
         frames_in_flight_max: config.tuning.frames_in_flight_max,
         operations_max: config.tuning.operations_max,
         retransmit_timeout: Duration::from_millis(config.tuning.retransmit_timeout_ms),
-        first_sequence: clock.as_micros() as u64,
+        seed: rand::random(),
+        process: rand::random(),
     })
 }
 
@@ -302,7 +300,7 @@ struct EngineRole {
 }
 
 impl EngineRole {
-    fn take_links(&mut self, reactor: &mut Reactor) {
+    fn take_links(&mut self, now: Time, reactor: &mut Reactor) {
         while let Ok(Dialled {
             session,
             socket,
@@ -316,10 +314,12 @@ impl EngineRole {
             let id = self
                 .wires
                 .add(reactor, socket, established, Box::new(lease), self.limits);
+            self.wire_of[session][node.index()] = id;
             if let Some(id) = id {
                 self.slots[id.slot()] = session;
+                self.sessions[session].on_link_down(node);
+                self.sessions[session].on_link_up(now, node);
             }
-            self.wire_of[session][node.index()] = id;
         }
     }
 
@@ -369,7 +369,7 @@ impl EngineRole {
 
 impl Role for EngineRole {
     fn step(&mut self, now: Time, reactor: &mut Reactor) -> bool {
-        self.take_links(reactor);
+        self.take_links(now, reactor);
         let messages = self.take_messages();
         self.sessions.iter_mut().for_each(|session| session.on_time(now));
         let ended = self.carry_out(now);
@@ -384,9 +384,10 @@ impl Role for EngineRole {
         self.wires.flush(reactor);
         for (id, _, _) in self.wires.take_closed() {
             let session = self.slots[id.slot()];
-            for wire in &mut self.wire_of[session] {
+            for (node, wire) in NodeId::all(self.wire_of[session].len()).zip(&mut self.wire_of[session]) {
                 if *wire == Some(id) {
                     *wire = None;
+                    self.sessions[session].on_link_down(node);
                 }
             }
         }

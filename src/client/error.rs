@@ -1,5 +1,8 @@
 use std::fmt;
 
+use bytes::Bytes;
+
+use crate::execution::RESULT_BYTES_MAX;
 use crate::messages::RefusalReason;
 use crate::types::NodeId;
 
@@ -25,8 +28,17 @@ pub enum CallError {
     #[error("the deadline passed before the operation could be sent; it is not executed")]
     NeverSent,
     /// f+1 replicas refuse the frame for good.
-    #[error("refused by f+1 replicas: {0:?}")]
+    #[error("refused by f+1 replicas: {0}")]
     Refused(RefusalReason),
+    /// The application refused the operation, and says this about it.
+    #[error("the application refuses the operation: {}", text(.0))]
+    Application(Bytes),
+    /// The operation took effect, and its result is longer than one may be.
+    #[error("the operation took effect, but its result is longer than {RESULT_BYTES_MAX} bytes")]
+    ResultTooLong,
+    /// The application panicked during the operation. What it had changed by then stays changed.
+    #[error("the application panicked during the operation")]
+    Panicked,
     /// Too many calls are under way at this client.
     #[error("too many operations are under way at this client")]
     Full,
@@ -43,6 +55,14 @@ pub enum CallError {
     Closed,
 }
 
+/// Words as they are, anything else in hexadecimal digits.
+fn text(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        _ => hex::encode(bytes),
+    }
+}
+
 fn list(said: &[Silence]) -> String {
     let said: Vec<String> = said.iter().map(ToString::to_string).collect();
     said.join(", ")
@@ -53,7 +73,7 @@ impl fmt::Display for Silence {
         match self {
             Self::Silent(node) => write!(f, "{node} silent"),
             Self::Answered(node, digest) => write!(f, "{node} answered {digest}"),
-            Self::Refused(node, reason) => write!(f, "{node} refused: {reason:?}"),
+            Self::Refused(node, reason) => write!(f, "{node} refused: {reason}"),
         }
     }
 }

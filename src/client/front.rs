@@ -17,7 +17,7 @@ use crate::config::ClientConfig;
 use crate::messages::Mode;
 use crate::types::Time;
 
-/// The result of one operation, as the application wrote it.
+/// The value that one operation gave, as the application wrote it.
 pub type Reply = Bytes;
 
 /// How long [`Client::connect`] waits for links with f+1 replicas.
@@ -51,7 +51,7 @@ struct Call {
     answer: oneshot::Sender<Result<Reply, CallError>>,
 }
 
-/// CallQueue on their way to the engine's thread.
+/// Calls on their way to the engine's thread.
 ///
 /// Invariant: once the engine is gone no call stays in the queue, so that no caller waits for ever.
 struct CallQueue {
@@ -69,7 +69,7 @@ impl CallQueue {
         Ok(())
     }
 
-    /// The engine is gone. CallQueue that are dropped tell their callers so.
+    /// The engine is gone. Calls that are dropped tell their callers so.
     fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         self.drop_all();
@@ -151,7 +151,8 @@ impl Client {
     /// Executes one operation in the order all replicas agree on. Linearizable.
     ///
     /// # Errors
-    /// By the configured deadline at the latest; see [`CallError`].
+    /// By the configured deadline at the latest; see [`CallError`]. An operation that gave no value is an error as well:
+    /// [`CallError::Application`], [`CallError::ResultTooLong`], [`CallError::Panicked`].
     pub async fn call(&self, operation: impl Into<Bytes>) -> Result<Reply, CallError> {
         self.start(operation.into(), Mode::Ordered).await
     }
@@ -277,8 +278,8 @@ impl Driver for Front {
         let Completion { tokens, outcome, .. } = completion;
         match outcome {
             Outcome::Results(body) => {
-                for (token, result) in tokens.into_iter().zip(body.results()) {
-                    self.answer(token, Ok(body.slice_of(result)));
+                for (token, result) in tokens.into_iter().zip(body.values()) {
+                    self.answer(token, result);
                 }
             }
             Outcome::Failed(error) => {

@@ -10,7 +10,7 @@
 //! on any runtime, are gathered into frames without waiting when nothing is under way.
 //!
 //! A result is accepted when f+1 distinct replicas gave the same: one of them is correct. Read-only calls answered
-//! that way may be stale by what is under way; ordered calls are linearizable.
+//! that way may be stale by what is under way; ordered calls are linearizable. Several processes may use one identity.
 
 mod answers;
 mod calls;
@@ -19,6 +19,7 @@ mod dialer;
 mod engine;
 mod error;
 mod front;
+mod gathering;
 mod outcome;
 mod prover;
 mod session;

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
 use super::error::CallError;
-use crate::messages::{Checked, ReplyBody};
+use crate::messages::{Checked, OperationResult, ReplyBody};
 use crate::types::NodeId;
 
 /// What the session wants done.
@@ -26,7 +26,7 @@ pub enum Output {
 /// How operations of a frame ended.
 #[derive(Debug)]
 pub enum Outcome {
-    /// f+1 replicas agree on these results, one per operation.
+    /// Enough replicas agree on these results, one per operation. An operation may have failed.
     Results(FrameResults),
     /// None of them has a result.
     Failed(CallError),
@@ -49,8 +49,18 @@ impl FrameResults {
     }
 
     /// One result per operation, in order.
-    pub fn results(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+    pub fn results(&self) -> impl ExactSizeIterator<Item = OperationResult<'_>> {
         self.body.results().skip(self.first).take(self.count)
+    }
+
+    /// The value of each operation, or why it has none, in order. A value keeps the whole reply in memory.
+    pub fn values(&self) -> impl ExactSizeIterator<Item = Result<Bytes, CallError>> {
+        self.results().map(|result| match result {
+            OperationResult::Value(value) => Ok(self.slice_of(value)),
+            OperationResult::Error(error) => Err(CallError::Application(Bytes::copy_from_slice(error))),
+            OperationResult::TooLong => Err(CallError::ResultTooLong),
+            OperationResult::Panicked => Err(CallError::Panicked),
+        })
     }
 
     /// A reference-counted slice for a result of [`results`](Self::results); it keeps the whole reply in memory.

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use crate::crypto::{Digester, Domain, MacKey, SigningKey};
 use crate::messages::{Authenticator, Envelope, Kind, RequestFrame, encode};
-use crate::types::{ClusterId, Epoch, NodeId, Time};
+use crate::types::{ClusterId, Digest, Epoch, NodeId, Time};
 
 /// How the client proves its frames.
 #[derive(Debug, Clone)]
@@ -71,15 +71,19 @@ impl Prover {
             .map(|(replica, _)| *replica)
     }
 
-    /// The whole message for a frame with this body; the body comes back.
-    pub(super) fn message(&self, body: Vec<u8>, sign: bool) -> (Vec<u8>, Bytes) {
-        let digest = self.digester.digest(Domain::RequestFrame, &body);
+    /// The digest of a body.
+    pub(super) fn digest(&self, body: &[u8]) -> Digest {
+        self.digester.digest(Domain::RequestFrame, body)
+    }
+
+    /// The whole message for a frame with this body, whose digest it is; the body comes back.
+    pub(super) fn message(&self, body: Vec<u8>, digest: &Digest, sign: bool) -> (Vec<u8>, Bytes) {
         let authenticator = match &self.authentication {
             Authentication::Macs(keys, _) if !sign => {
-                Authenticator::Macs(keys.iter().map(|key| key.mac(&digest)).collect())
+                Authenticator::Macs(keys.iter().map(|key| key.mac(digest)).collect())
             }
             Authentication::Macs(_, key) | Authentication::Signature(key) => {
-                Authenticator::Signature(key.sign(Domain::RequestFrame, &digest))
+                Authenticator::Signature(key.sign(Domain::RequestFrame, digest))
             }
         };
         let hint = body.len() + 160;

@@ -2,12 +2,24 @@
 //!
 //! - Operations are gathered; [`Session::flush`], called at the end of each turn of the caller's loop, sends a frame
 //!   at once while few are under way. So nothing waits when idle, and frames grow by themselves under load.
-//! - An ordered frame goes to the replica believed to lead; on a timeout to all, with growing pauses. The leader is
-//!   that of the view that f+1 replicas have reached.
-//! - A replica's latest answer counts, one for each. How many equal ones are enough is the [`AnswerRule`]'s.
-//! - A read-only frame goes to all; if not enough equal answers come in time, or can come, its operations are asked in order.
+//! - An ordered frame goes to the replica believed to lead, or to all that are linked when that one is not; on a timeout to
+//!   all, with growing pauses. The leader is that of the view that f+1 replicas have reached.
+//! - Whoever is linked later gets the frames that were meant for it then.
+//! - A replica's latest answer counts, one for each, and only if it names the digest of what was asked. How many equal ones
+//!   are enough is the [`AnswerRule`](super::AnswerRule)'s.
+//! - A read-only frame goes to all; if not enough equal answers come in time, or can come, its operations are read in order.
 //! - A frame's sequence number is never more than the client window above the oldest one under way, so a
 //!   correct replica never finds a live frame stale. An abandoned frame blocks no later one.
+//! - A reply may end early, as its results are too long for one. The operations behind were not executed and are sent again.
+//!
+//! # Which numbers are free
+//! Several processes may use one identity, one after the other or at once; each frame is numbered by its session, which is
+//! one process's, and within. No clock and no file is asked: the replicas tell which sessions they know, and a session
+//! begins a random step above the highest that f+1 of a quorum vouch for. f liars cannot name one that is too high. If the number is
+//! too low, or two processes take the same, every frame is still executed at most once, and its results go to who asked for it: replies
+//! are bound to digests, and f+1 replicas say of the other frame of a number that it was not executed. It is then sent in another session.
+//! After a while without frames the session begins anew: the cluster ends the sessions of an identity that are too many, those
+//! first that executed nothing for longest.
 //!
 //! # How many answers are enough
 //! n replicas, f of them faulty, q = ⌈(n+f+1)/2⌉: two sets of q share at least f+1 replicas, hence a correct one. A replica that crashes and
@@ -19,21 +31,25 @@
 //!   replica, and q answers of others, none of which has executed the write yet, agree on the old value. Two reads are in order
 //!   for the same reason: each value read is the state of a correct replica after some decision. (Berger, Reiser and Bessani,
 //!   "Making Reads in BFT State Machine Replication Fast, Linearizable, and Live", SRDS 2021.)
-//! - **This takes that the shared replica never answers a read from an earlier state than it answered from before.** Execution only goes
-//!   forward while it runs; but a decision is answered before the record of it is on disk, so a restarted replica may begin before it,
-//!   and a state that replaces a wrong one may be older. So a replica answers reads only from states after all that it may have
-//!   answered from in earlier lives, and refuses them until then ([`Replica::reads_from`](crate::replica::Replica::reads_from) says how it
-//!   knows). Were it not so, all could lose power just after a write was acknowledged, and q answers agree on the old value.
+//! - **This takes that the shared replica never answers a read from an earlier state than it answered from before.** Execution
+//!   only goes forward while it runs; but a decision is answered before the record of it is on disk, so a restarted replica may
+//!   begin before it, and a state that replaces a wrong one may be older. So a replica answers reads only from states after all
+//!   that it may have answered from in earlier lives, and refuses them until then
+//!   ([`Replica::reads_from`](crate::replica::Replica::reads_from) says how it knows). Were it not so, all could lose power just
+//!   after a write was acknowledged, and q answers agree on the old value.
 //! - **It must stay live** (the second part of the same paper): a client that waits for q answers to a write needs every
 //!   correct replica to answer, also those that learnt of the write from a checkpoint and never executed it. Here the
 //!   replies are part of the client table, and that of every checkpoint: such a replica answers a retransmission from
-//!   the table. A read that finds no q equal answers, or that too many refuse, is asked in order: there all correct replicas agree, and
-//!   n−f ≥ q. What is ordered for it also moves those that refused.
+//!   the table. A read that finds no q equal answers, or that too many refuse, is asked in order: there all correct replicas
+//!   agree, and n−f ≥ q. What is ordered for it also moves those that refused.
 //! - **Relaxed reads: f+1 equal answers.** A correct replica vouches that the state was so, once. Never a default.
 //!
 //! Invariant: every submitted operation comes out exactly once, with a result or an error, by its deadline.
 
-use std::collections::VecDeque;
+mod opening;
+mod replies;
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
@@ -41,33 +57,31 @@ use super::answers::Answers;
 use super::calls::Calls;
 use super::config::{SessionConfig, SessionCounters, SubmitError};
 use super::error::CallError;
+use super::gathering::Gathering;
 use super::outcome::{Outcome, Output};
 use super::prover::Prover;
 use crate::execution::CLIENT_WINDOW;
-use crate::messages::archived::{ArchivedClientReply, ArchivedRefusalReason};
-use crate::messages::{
-    Checked, ClientReply, Envelope, FrameBuilder, Kind, Mode, RefusalReason, ReplyBody, RequestBody,
-};
+use crate::messages::{FrameBuilder, Mode};
 use crate::mutants::{Mutant, active};
-use crate::types::{FrameSeq, NodeId, Signers, Time, View};
+use crate::types::{ClientId, Digest, FrameSeq, NodeId, Signers, Time, View};
+use opening::{Question, Steps};
 
 /// How many times the retransmission timeout doubles at most.
 const BACKOFF_DOUBLINGS: u32 = 5;
 
-#[derive(Debug, Default)]
-struct Gathering {
-    frame: FrameBuilder,
-    calls: Calls,
-}
-
 #[derive(Debug)]
 struct InFlight {
     mode: Mode,
+    digest: Digest,
     body: Vec<u8>,
     message: Bytes,
     /// Whether `message` is signed, and who was sent it signed.
     is_signed: bool,
     signed_to: Signers,
+    /// Who was sent it by a link that is still up.
+    sent_to: Signers,
+    /// Whether it is meant for all, or for the leader alone.
+    for_all: bool,
     calls: Calls,
     timeout: Time,
     attempts: u32,
@@ -78,14 +92,24 @@ struct InFlight {
 pub struct Session {
     config: SessionConfig,
     prover: Prover,
-    ordered: Gathering,
-    unordered: Gathering,
-    /// The mode of the frame sent last: where both wait, they take turns.
-    last_sent: Mode,
-    /// Frames under way by sequence number: entry i has number `first + i`; `None` once ended.
-    frames: VecDeque<Option<InFlight>>,
-    first: u64,
-    live: usize,
+    writes: Gathering,
+    reads: Gathering,
+    /// Whether the frame sent last writes: where both wait, they take turns.
+    wrote_last: bool,
+    /// Frames under way, of this session and of those before.
+    frames: BTreeMap<FrameSeq, InFlight>,
+    /// The session; `None` while it is not known which number is free.
+    id: Option<u64>,
+    /// The number of its next frame.
+    next: u64,
+    /// The last session that was this one's, or 0.
+    last_id: u64,
+    /// When a frame was under way last, or the cluster was asked which sessions it knows.
+    used_at: Time,
+    question: Option<Question>,
+    steps: Steps,
+    /// Replicas that are linked.
+    links: Signers,
     operations: usize,
     views: Vec<View>,
     leader: NodeId,
@@ -98,19 +122,31 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session with nothing under way.
+    /// A session with nothing under way and no links.
     #[must_use]
     pub fn new(config: SessionConfig) -> Self {
         let (n, weak) = (config.quorum.n(), config.quorum.weak());
         let place = (config.cluster, config.epoch);
+        let gathering = || {
+            Gathering::new(
+                config.process,
+                config.frame_operations_max,
+                config.frame_bytes_max,
+            )
+        };
         Self {
             prover: Prover::new(config.authentication.clone(), place, weak),
-            ordered: Gathering::default(),
-            unordered: Gathering::default(),
-            last_sent: Mode::Unordered,
-            frames: VecDeque::new(),
-            first: config.first_sequence,
-            live: 0,
+            writes: gathering(),
+            reads: gathering(),
+            wrote_last: false,
+            frames: BTreeMap::new(),
+            id: None,
+            next: 1,
+            last_id: 0,
+            used_at: Time::START,
+            question: None,
+            steps: Steps::new(config.seed),
+            links: Signers::NONE,
             operations: 0,
             views: vec![View::ZERO; n],
             leader: View::ZERO.leader(n),
@@ -122,7 +158,8 @@ impl Session {
         }
     }
 
-    /// Takes one operation; `token` comes back with its end, at the latest at `deadline`.
+    /// Takes one operation, to be executed in the order ([`Mode::Ordered`]) or as a read (any other mode); `token` comes back
+    /// with its end, at the latest at `deadline`.
     ///
     /// # Errors
     /// When it is too large, or too many are under way.
@@ -134,11 +171,7 @@ impl Session {
         token: u64,
         deadline: Time,
     ) -> Result<(), SubmitError> {
-        let mode = match self.config.answers.unordered {
-            Some(_) => mode,
-            None => Mode::Ordered,
-        };
-        let max = self.config.frame_bytes_max;
+        let (writes, max) = (mode.writes(), self.config.frame_bytes_max);
         let too_large = SubmitError::TooLarge {
             got: operation.len(),
             max,
@@ -149,20 +182,20 @@ impl Session {
         if self.operations >= self.config.operations_max {
             return Err(SubmitError::Full);
         }
-        let operations_max = self.config.frame_operations_max;
-        let gathering = self.gathering(mode);
-        if gathering.frame.operation_bytes() + operation.len() > max
-            || gathering.calls.len() >= operations_max
-        {
+        if !self.gathering(writes).has_room_for(operation) {
             // The gathered frame is full. Without room to send it the caller has to wait.
-            if !self.has_room() || self.is_others_turn(mode) {
+            if !self.is_open(now) || !self.has_room() || self.is_others_turn(writes) {
                 return Err(SubmitError::Full);
             }
-            self.send_gathered(now, mode);
+            self.send_gathered(now, writes);
+            if !self.gathering(writes).has_room_for(operation) {
+                // What had to be sent again went first.
+                return Err(SubmitError::Full);
+            }
         }
-        let gathering = self.gathering(mode);
-        gathering.frame.push(operation).map_err(|_| too_large)?;
-        gathering.calls.push(token, deadline);
+        if !self.gathering(writes).push(operation, token, deadline) {
+            return Err(too_large);
+        }
         self.wake_by(deadline);
         self.operations += 1;
         Ok(())
@@ -170,15 +203,53 @@ impl Session {
 
     /// Sends what was gathered, if there is room under way. Call at the end of each turn.
     pub fn flush(&mut self, now: Time) {
-        self.now = self.now.max(now);
-        let turns = match self.last_sent {
-            Mode::Ordered => [Mode::Unordered, Mode::Ordered],
-            Mode::Unordered => [Mode::Ordered, Mode::Unordered],
-        };
-        for mode in turns {
-            if !self.gathering(mode).calls.is_empty() && self.has_room() {
-                self.send_gathered(now, mode);
+        self.note_use(now);
+        let mut sent = true;
+        while std::mem::take(&mut sent) {
+            for writes in [!self.wrote_last, self.wrote_last] {
+                if self.gathering(writes).is_empty() {
+                    continue;
+                }
+                if !self.is_open(now) {
+                    return self.ask(now);
+                }
+                if self.has_room() {
+                    self.send_gathered(now, writes);
+                    sent = true;
+                }
             }
+        }
+    }
+
+    /// A link with a replica came up: it gets what is meant for it.
+    pub fn on_link_up(&mut self, now: Time, node: NodeId) {
+        if node.index() >= self.views.len() {
+            return;
+        }
+        self.links.add(node);
+        match self.id {
+            Some(id) => self.announce(node, id),
+            None => self.ask(now),
+        }
+        let mut question = self.question.take();
+        if let Some(question) = question.as_mut().filter(|question| !question.has_answered(node)) {
+            self.send_if_meant(node, &mut question.frame);
+        }
+        self.question = question;
+        let mut frames = std::mem::take(&mut self.frames);
+        frames
+            .values_mut()
+            .for_each(|frame| self.send_if_meant(node, frame));
+        self.frames = frames;
+    }
+
+    /// A link with a replica is down. What was sent by it may be lost.
+    pub fn on_link_down(&mut self, node: NodeId) {
+        self.links.remove(node);
+        let question = self.question.as_mut().map(|question| &mut question.frame);
+        for frame in self.frames.values_mut().chain(question) {
+            frame.sent_to.remove(node);
+            frame.signed_to.remove(node);
         }
     }
 
@@ -195,31 +266,42 @@ impl Session {
             return;
         }
         self.next_timeout = None;
-        self.now = self.now.max(now);
-        self.expire_gathered(now, Mode::Ordered);
-        self.expire_gathered(now, Mode::Unordered);
-        for index in 0..self.frames.len() {
-            let Some(frame) = &mut self.frames[index] else {
-                continue;
-            };
-            let expired = frame.calls.expire(now);
-            let report = (!expired.is_empty()).then(|| frame.answers.report(self.config.quorum.n()));
-            let (deadline, timeout) = (frame.calls.next_deadline(), frame.timeout);
-            if let Some(report) = report {
-                self.fail(expired, CallError::DeadlineExceeded(report));
+        self.note_use(now);
+        for writes in [true, false] {
+            let (client, mode) = (self.config.client, self.mode_of(writes));
+            let expired = self.gathering(writes).expire(now, client, mode);
+            self.fail(expired, CallError::NeverSent);
+            if let Some(deadline) = self.gathering(writes).next_deadline() {
+                self.wake_by(deadline);
             }
-            let Some(deadline) = deadline else {
-                self.take_frame(index);
-                continue;
-            };
-            if timeout <= now {
-                self.retransmit(now, index);
-            } else {
-                self.wake_by(timeout);
-            }
-            self.wake_by(deadline);
         }
-        self.drop_ended();
+        self.ask_again(now);
+        let keys: Vec<FrameSeq> = self.frames.keys().copied().collect();
+        for key in keys {
+            self.on_frame_time(now, key);
+        }
+    }
+
+    fn on_frame_time(&mut self, now: Time, key: FrameSeq) {
+        let Some(frame) = self.frames.get_mut(&key) else {
+            return;
+        };
+        let expired = frame.calls.expire(now);
+        let (deadline, timeout) = (frame.calls.next_deadline(), frame.timeout);
+        if !expired.is_empty() {
+            let report = frame.answers.report(self.config.quorum.n());
+            self.fail(expired, CallError::DeadlineExceeded(report));
+        }
+        let Some(deadline) = deadline else {
+            self.frames.remove(&key);
+            return;
+        };
+        if timeout <= now {
+            self.retransmit(now, key);
+        } else {
+            self.wake_by(timeout);
+        }
+        self.wake_by(deadline);
     }
 
     /// When [`on_time`](Self::on_time) must be called next.
@@ -251,72 +333,103 @@ impl Session {
         self.counters
     }
 
-    fn gathering(&mut self, mode: Mode) -> &mut Gathering {
-        match mode {
-            Mode::Ordered => &mut self.ordered,
-            Mode::Unordered => &mut self.unordered,
+    /// While something is under way the session is not quiet.
+    fn note_use(&mut self, now: Time) {
+        self.now = self.now.max(now);
+        if !self.frames.is_empty() {
+            self.used_at = self.used_at.max(now);
+        }
+    }
+
+    fn gathering(&mut self, writes: bool) -> &mut Gathering {
+        match writes {
+            true => &mut self.writes,
+            false => &mut self.reads,
+        }
+    }
+
+    fn mode_of(&self, writes: bool) -> Mode {
+        match (writes, self.config.answers.unordered) {
+            (true, _) => Mode::Ordered,
+            (false, Some(_)) => Mode::Unordered,
+            (false, None) => Mode::OrderedRead,
         }
     }
 
     /// How many more frames may be under way.
     fn room(&self) -> usize {
-        let in_window = (CLIENT_WINDOW as usize).saturating_sub(self.frames.len());
-        in_window.min(self.config.frames_in_flight_max.saturating_sub(self.live))
+        let Some(id) = self.id else { return 0 };
+        let oldest = self
+            .frames
+            .range(FrameSeq::of(id, 0)..=FrameSeq::of(id, u64::MAX))
+            .next();
+        let span = oldest.map_or(0, |(oldest, _)| self.next.saturating_sub(oldest.number()));
+        let in_window = CLIENT_WINDOW.saturating_sub(span) as usize;
+        in_window.min(self.config.frames_in_flight_max.saturating_sub(self.frames.len()))
     }
 
     fn has_room(&self) -> bool {
         self.room() > 0
     }
 
-    /// Whether the last room is for the other mode, which waits and was not served last.
-    fn is_others_turn(&mut self, mode: Mode) -> bool {
-        let other = match mode {
-            Mode::Ordered => Mode::Unordered,
-            Mode::Unordered => Mode::Ordered,
-        };
-        self.room() == 1 && self.last_sent == mode && !self.gathering(other).calls.is_empty()
+    /// Whether the last room is for the others, reads or writes, which wait and were not served last.
+    fn is_others_turn(&mut self, writes: bool) -> bool {
+        self.room() == 1 && self.wrote_last == writes && !self.gathering(!writes).is_empty()
     }
 
     fn wake_by(&mut self, at: Time) {
         self.next_timeout = Some(self.next_timeout.map_or(at, |earlier| earlier.min(at)));
     }
 
-    fn send_gathered(&mut self, now: Time, mode: Mode) {
-        let sequence = FrameSeq::new(self.first + self.frames.len() as u64);
-        let client = self.config.client;
-        let gathering = self.gathering(mode);
-        if gathering.calls.is_empty() {
+    fn send_gathered(&mut self, now: Time, writes: bool) {
+        let (Some(id), false) = (self.id, self.gathering(writes).is_empty()) else {
             return;
+        };
+        let sequence = FrameSeq::of(id, self.next);
+        self.next += 1;
+        let (client, mode) = (self.config.client, self.mode_of(writes));
+        let (body, calls) = self.gathering(writes).take(client, sequence, mode);
+        self.counters.frames_sent += 1;
+        self.wrote_last = writes;
+        self.used_at = self.used_at.max(now);
+        let for_all = mode == Mode::Unordered || !self.links.has(self.leader);
+        let mut frame = self.frame(now, mode, body, for_all);
+        frame.calls = calls;
+        match for_all {
+            true => self.send_to_all(&mut frame),
+            false => self.send(self.leader, &mut frame),
         }
-        let body = gathering.frame.finish(client, sequence, mode);
-        let calls = std::mem::take(&mut gathering.calls);
+        self.frames.insert(sequence, frame);
+    }
+
+    fn frame(&mut self, now: Time, mode: Mode, body: Vec<u8>, for_all: bool) -> InFlight {
         let timeout = now.after(self.config.retransmit_timeout);
         self.wake_by(timeout);
-        self.counters.frames_sent += 1;
-        self.last_sent = mode;
-        let to = (mode == Mode::Ordered).then_some(self.leader);
         let is_signed = self.prover.signs(now);
-        let (body, message) = self.prover.message(body, is_signed);
-        let mut frame = InFlight {
+        let digest = self.prover.digest(&body);
+        let (body, message) = self.prover.message(body, &digest, is_signed);
+        InFlight {
             mode,
+            digest,
             body,
             message,
             is_signed,
             signed_to: Signers::NONE,
-            calls,
+            sent_to: Signers::NONE,
+            for_all,
+            calls: Calls::default(),
             timeout,
             attempts: 0,
             answers: Answers::default(),
-        };
-        match to {
-            Some(leader) => self.send(leader, &mut frame),
-            None => self.send_to_all(&mut frame),
         }
-        self.frames.push_back(Some(frame));
-        self.live += 1;
     }
 
+    /// Sends a frame, if the replica is linked. If not, it gets it when it is.
     fn send(&mut self, to: NodeId, frame: &mut InFlight) {
+        if !self.links.has(to) {
+            return;
+        }
+        frame.sent_to.add(to);
         if frame.is_signed {
             frame.signed_to.add(to);
         }
@@ -328,250 +441,62 @@ impl Session {
         NodeId::all(self.config.quorum.n()).for_each(|to| self.send(to, frame));
     }
 
-    fn try_message(&mut self, from: NodeId, message: &Bytes) -> bool {
-        let Ok(envelope) = Envelope::open(message, self.config.cluster, self.config.epoch) else {
-            return false;
-        };
-        if envelope.kind == Kind::Link {
-            return true;
-        }
-        if envelope.kind != Kind::Reply || from.index() >= self.views.len() {
-            return false;
-        }
-        let Ok(reply) = Checked::<ClientReply>::body_of(message) else {
-            return false;
-        };
-        match &*reply {
-            ArchivedClientReply::Results { view, body } => {
-                self.saw_view(from, View::new(view.to_native()));
-                let body = reply.slice_of(body.as_slice());
-                self.on_results(from, body)
-            }
-            ArchivedClientReply::Refused {
-                view,
-                sequence,
-                reason,
-            } => {
-                self.saw_view(from, View::new(view.to_native()));
-                self.on_refused(from, sequence.to_native(), to_reason(*reason))
-            }
-        }
-    }
-
-    /// A replica's view only grows; f liars move the leader by nothing unless a correct replica agrees.
-    fn saw_view(&mut self, from: NodeId, view: View) {
-        if view <= self.views[from.index()] {
-            return;
-        }
-        self.views[from.index()] = view;
-        let mut views = self.views.clone();
-        views.sort_unstable_by(|a, b| b.cmp(a));
-        self.leader = views[self.config.quorum.f()].leader(self.config.quorum.n());
-    }
-
-    /// The place of a frame that is under way, or ended behind an older one that is.
-    fn index_of(&self, sequence: u64) -> Option<usize> {
-        let index = usize::try_from(sequence.checked_sub(self.first)?).ok()?;
-        (index < self.frames.len()).then_some(index)
-    }
-
-    /// Whether a frame of this session's with that number can have been sent, now or before.
-    fn was_sent(&self, sequence: u64) -> bool {
-        (self.config.first_sequence..self.first + self.frames.len() as u64).contains(&sequence)
-    }
-
-    fn on_results(&mut self, from: NodeId, body: Bytes) -> bool {
-        let Ok(checked) = Checked::<ReplyBody>::new(body) else {
-            return false;
-        };
-        if checked.client.to_native() != self.config.client.get() || !checked.is_sound() {
-            return false;
-        }
-        let sequence = checked.sequence.to_native();
-        let index = self.index_of(sequence);
-        let Some((index, frame)) = index.and_then(|index| Some((index, self.frames[index].as_mut()?))) else {
-            // Late answers are the rule: one more than f+1 is.
-            return self.was_sent(sequence);
-        };
-        if checked.ends.len() != frame.calls.len() {
-            return false;
-        }
-        let (rule, n) = (self.config.answers, self.config.quorum.n());
-        let mut enough = match frame.mode {
-            Mode::Ordered => rule.ordered,
-            Mode::Unordered => rule.unordered.unwrap_or(rule.ordered),
-        };
-        if active(Mutant::OneReplyBelieved) {
-            enough = 1;
-        }
-        if frame.answers.add_body(from, checked.bytes().clone(), enough) {
-            if let Some(frame) = self.take_frame(index) {
-                self.operations -= frame.calls.end_with(&checked, &mut self.outputs);
-            }
-            self.drop_ended();
-        } else if frame.mode == Mode::Unordered && !frame.answers.can_agree(n, enough) {
-            // Not enough can agree any more: the state moves too fast for this read.
-            frame.timeout = Time::START;
-            self.next_timeout = Some(Time::START);
-        }
-        true
-    }
-
-    fn on_refused(&mut self, from: NodeId, sequence: u64, reason: RefusalReason) -> bool {
-        let index = self.index_of(sequence);
-        let Some(mut frame) = index.and_then(|index| self.frames[index].take()) else {
-            return self.was_sent(sequence);
-        };
-        let believed = frame.answers.add_refusal(from, reason, self.config.quorum.weak());
-        match reason {
-            // Passing: the retransmission asks again. One honest leader is enough to say so.
-            RefusalReason::Overloaded => {}
-            RefusalReason::MustSign if self.prover.has_macs() => self.on_must_sign(from, &mut frame),
-            // Others may answer the read. If too few are left it is asked in order, at once.
-            RefusalReason::CatchingUp => {
-                let enough = self.config.answers.unordered;
-                let enough = enough.filter(|_| frame.mode == Mode::Unordered);
-                let n = self.config.quorum.n();
-                if enough.is_some_and(|enough| !frame.answers.can_agree(n, enough)) {
-                    frame.timeout = Time::START;
-                    self.next_timeout = Some(Time::START);
-                }
-            }
-            // One of them is correct, and holds a signature against a leader that does not order the frame.
-            RefusalReason::Unproven if believed && !frame.is_signed => {
-                self.counters.frames_proven += 1;
-                self.sign(&mut frame);
-                self.send_to_all(&mut frame);
-            }
-            RefusalReason::OrderedOnly if believed && frame.mode == Mode::Unordered => {
-                frame.timeout = Time::START;
-                self.next_timeout = Some(Time::START);
-            }
-            RefusalReason::Unproven | RefusalReason::OrderedOnly => {}
-            _ if believed => {
-                self.live -= 1;
-                self.fail(frame.calls.into_tokens(), CallError::Refused(reason));
-                self.drop_ended();
-                return true;
-            }
-            _ => {}
-        }
-        if let Some(index) = index {
-            self.frames[index] = Some(frame);
-        }
-        true
-    }
-
-    /// Gives replicas that want it the frame signed, once, if f+1 want it. If it is the leader alone that wants it, all others are asked.
-    fn on_must_sign(&mut self, from: NodeId, frame: &mut InFlight) {
-        self.prover.asked_by(self.now, from);
-        if self.prover.signs(self.now) {
-            let asking: Vec<NodeId> = self.prover.asking(self.now).collect();
-            self.sign(frame);
-            for to in asking {
-                if !frame.signed_to.has(to) {
-                    self.send(to, frame);
-                }
-            }
-        } else if from == self.leader && frame.attempts == 0 {
-            frame.timeout = Time::START;
-            self.next_timeout = Some(Time::START);
-        }
-    }
-
-    fn sign(&self, frame: &mut InFlight) {
-        if !frame.is_signed {
-            let (body, message) = self.prover.message(std::mem::take(&mut frame.body), true);
-            (frame.body, frame.message, frame.is_signed) = (body, message, true);
+    fn send_if_meant(&mut self, to: NodeId, frame: &mut InFlight) {
+        let is_meant = frame.for_all || to == self.leader;
+        if is_meant && !frame.sent_to.has(to) {
+            self.send(to, frame);
         }
     }
 
     /// Asks everybody again; a read is asked in order from now on.
-    fn retransmit(&mut self, now: Time, index: usize) {
+    fn retransmit(&mut self, now: Time, key: FrameSeq) {
         self.counters.retransmissions += 1;
-        let Some(mut frame) = self.frames[index].take() else {
+        let Some(mut frame) = self.frames.remove(&key) else {
             return;
         };
+        frame.for_all = true;
         if frame.mode == Mode::Unordered {
             self.counters.reads_ordered += 1;
-            frame.mode = Mode::Ordered;
+            frame.mode = Mode::OrderedRead;
             frame.answers.clear();
-            let sequence = FrameSeq::new(self.first + index as u64);
-            let mut builder = kept(&frame.body, |_| true);
-            let body = builder.finish(self.config.client, sequence, Mode::Ordered);
+            let body = in_mode(&frame.body, self.config.client, key, frame.mode);
+            frame.digest = self.prover.digest(&body);
             frame.is_signed |= self.prover.signs(now);
-            (frame.body, frame.message) = self.prover.message(body, frame.is_signed);
+            (frame.body, frame.message) = self.prover.message(body, &frame.digest, frame.is_signed);
         } else if self.prover.signs(now) {
             self.sign(&mut frame);
         }
         frame.answers.clear_refusals();
+        self.postpone(now, &mut frame);
+        if !active(Mutant::RetransmissionSkipped) {
+            self.send_to_all(&mut frame);
+        }
+        self.frames.insert(key, frame);
+    }
+
+    fn postpone(&mut self, now: Time, frame: &mut InFlight) {
         frame.attempts += 1;
         let factor = 2u32.pow(frame.attempts.min(BACKOFF_DOUBLINGS));
         frame.timeout = now.after(self.config.retransmit_timeout.saturating_mul(factor));
         self.wake_by(frame.timeout);
-        if !active(Mutant::RetransmissionSkipped) {
-            self.send_to_all(&mut frame);
-        }
-        self.frames[index] = Some(frame);
-    }
-
-    /// Ends the gathered calls whose deadline has come, and forgets their operations.
-    fn expire_gathered(&mut self, now: Time, mode: Mode) {
-        let client = self.config.client;
-        let gathering = self.gathering(mode);
-        let expired = gathering.calls.expire(now);
-        if !expired.is_empty() {
-            let calls = std::mem::take(&mut gathering.calls);
-            let body = gathering.frame.finish(client, FrameSeq::new(0), mode);
-            gathering.frame = kept(&body, |index| calls.is_waiting(index));
-            gathering.calls = calls.into_waiting();
-            self.fail(expired, CallError::NeverSent);
-        }
-        if let Some(deadline) = self.gathering(mode).calls.next_deadline() {
-            self.wake_by(deadline);
-        }
-    }
-
-    fn take_frame(&mut self, index: usize) -> Option<InFlight> {
-        let frame = self.frames[index].take()?;
-        self.live -= 1;
-        Some(frame)
     }
 
     fn fail(&mut self, tokens: Vec<u64>, error: CallError) {
+        if tokens.is_empty() {
+            return;
+        }
         self.operations -= tokens.len();
         let outcome = Outcome::Failed(error);
         self.outputs.push(Output::Ended { tokens, outcome });
     }
-
-    fn drop_ended(&mut self) {
-        while let Some(None) = self.frames.front() {
-            self.frames.pop_front();
-            self.first += 1;
-        }
-    }
 }
 
-/// The operations of a body of our own that are to be kept, gathered again.
-fn kept(body: &[u8], keep: impl Fn(usize) -> bool) -> FrameBuilder {
-    let mut builder = FrameBuilder::default();
-    let body =
-        Checked::<RequestBody>::new(Bytes::copy_from_slice(body)).expect("an archive we just made is sound");
-    for (_, operation) in body.operations().enumerate().filter(|(index, _)| keep(*index)) {
+/// A body of our own with its operations in another mode.
+fn in_mode(body: &[u8], client: ClientId, sequence: FrameSeq, mode: Mode) -> Vec<u8> {
+    let body = super::gathering::open(body);
+    let mut builder = FrameBuilder::of_process(body.process.to_native());
+    for operation in body.operations() {
         builder.push(operation).expect("what fitted before fits again");
     }
-    builder
-}
-
-fn to_reason(reason: ArchivedRefusalReason) -> RefusalReason {
-    match reason {
-        ArchivedRefusalReason::Malformed => RefusalReason::Malformed,
-        ArchivedRefusalReason::NotAuthentic => RefusalReason::NotAuthentic,
-        ArchivedRefusalReason::Overloaded => RefusalReason::Overloaded,
-        ArchivedRefusalReason::Stale => RefusalReason::Stale,
-        ArchivedRefusalReason::MustSign => RefusalReason::MustSign,
-        ArchivedRefusalReason::CatchingUp => RefusalReason::CatchingUp,
-        ArchivedRefusalReason::Unproven => RefusalReason::Unproven,
-        ArchivedRefusalReason::OrderedOnly => RefusalReason::OrderedOnly,
-    }
+    builder.finish(client, sequence, mode)
 }

@@ -1,9 +1,11 @@
 //! A session among replicas that the tests play: every output is read back as a replica would read it.
 
 mod lies;
+mod numbers;
 mod rules;
 mod world;
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -14,13 +16,15 @@ use super::*;
 use crate::crypto::{Digester, Domain, LinkSecret, MacKey, SigningKey};
 use crate::messages::archived::ArchivedAuthenticator;
 use crate::messages::{
-    ClientReply, ENVELOPE_BYTES, Envelope, Frame, Kind, Mode, RefusalReason, ReplyBody, encode,
+    ClientReply, ENVELOPE_BYTES, Envelope, Failure, Frame, FrameId, FrameKey, Kind, Mode, RefusalReason,
+    encode,
 };
-use crate::types::{ClientId, ClusterId, Epoch, FrameSeq, NodeId, Quorum, Time, View};
+use crate::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, NodeId, Quorum, Time, View};
 
 const CLUSTER: ClusterId = ClusterId::from_bytes(*b"cluster-of-calls");
 const CLIENT: ClientId = ClientId::new(3);
-const FIRST: u64 = 1_000_000;
+/// The number of a session's first frame.
+const FIRST: u64 = 1;
 const TIMEOUT: Duration = Duration::from_millis(100);
 
 fn ms(millis: u64) -> Time {
@@ -64,7 +68,8 @@ fn config(n: usize) -> SessionConfig {
         frames_in_flight_max: 64,
         operations_max: 1000,
         retransmit_timeout: TIMEOUT,
-        first_sequence: FIRST,
+        seed: 7,
+        process: 7,
     }
 }
 
@@ -79,6 +84,7 @@ static MAC_KEYS: LazyLock<Vec<MacKey>> = LazyLock::new(|| {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Sent {
     to: NodeId,
+    id: FrameId,
     sequence: u64,
     mode: Mode,
     operations: Vec<Vec<u8>>,
@@ -111,7 +117,8 @@ fn read_frame(to: NodeId, message: &Bytes) -> Sent {
     };
     Sent {
         to,
-        sequence: frame.key().sequence.get(),
+        id: frame.id(),
+        sequence: frame.key().sequence.number(),
         mode: frame.mode(),
         operations: frame.body().operations().map(<[u8]>::to_vec).collect(),
         is_signed,
@@ -121,7 +128,7 @@ fn read_frame(to: NodeId, message: &Bytes) -> Sent {
 /// How some operations ended, with what each caller got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum End {
-    Results(Vec<(u64, Vec<u8>)>),
+    Results(Vec<(u64, Result<Vec<u8>, CallError>)>),
     Failed(Vec<u64>, CallError),
 }
 
@@ -129,48 +136,95 @@ fn read_end(tokens: Vec<u64>, outcome: Outcome) -> End {
     match outcome {
         Outcome::Results(results) => {
             assert_eq!(tokens.len(), results.results().len(), "one result per operation");
-            let results = results.results().map(|result| results.slice_of(result).to_vec());
+            let results = results.values().map(|value| value.map(Vec::from));
             End::Results(tokens.into_iter().zip(results).collect())
         }
         Outcome::Failed(error) => End::Failed(tokens, error),
     }
 }
 
-fn reply_body(client: ClientId, sequence: u64, results: &[&[u8]]) -> Vec<u8> {
+fn reply_body(frame: &FrameId, results: &[&[u8]]) -> Vec<u8> {
     let mut builder = crate::messages::ReplyBuilder::default();
     for result in results {
         builder.buffer().extend_from_slice(result);
-        builder.end_result();
+        builder.end_result(None);
     }
-    builder.finish(client, FrameSeq::new(sequence)).to_vec()
+    builder.finish(frame).to_vec()
 }
 
-fn answer(view: u64, sequence: u64, results: &[&[u8]]) -> Bytes {
-    let body = reply_body(CLIENT, sequence, results);
+fn answer(view: u64, frame: &FrameId, results: &[&[u8]]) -> Bytes {
+    let body = reply_body(frame, results);
     ClientReply::results(CLUSTER, Epoch::ZERO, View::new(view), &body)
 }
 
-fn refusal(view: u64, sequence: u64, reason: RefusalReason) -> Bytes {
-    ClientReply::refusal(
-        CLUSTER,
-        Epoch::ZERO,
-        View::new(view),
-        FrameSeq::new(sequence),
-        reason,
-    )
+fn refusal(view: u64, frame: &FrameId, reason: RefusalReason) -> Bytes {
+    ClientReply::refusal(CLUSTER, Epoch::ZERO, View::new(view), frame, reason)
 }
 
 /// A session and what it said.
 struct Rig {
     session: Session,
     n: usize,
+    /// The frames it sent last under each number, and the question it asked last.
+    frames: BTreeMap<u64, FrameId>,
+    question: Option<FrameId>,
 }
 
 impl Rig {
     fn new(config: SessionConfig) -> Self {
-        let n = config.quorum.n();
-        let session = Session::new(config);
-        Self { session, n }
+        let mut rig = Self::unlinked(config);
+        NodeId::all(rig.n).for_each(|node| rig.session.on_link_up(ms(0), node));
+        rig.open(0);
+        rig
+    }
+
+    /// A session that no replica is linked with.
+    fn unlinked(config: SessionConfig) -> Self {
+        Self {
+            n: config.quorum.n(),
+            session: Session::new(config),
+            frames: BTreeMap::new(),
+            question: None,
+        }
+    }
+
+    /// The replicas say that they know no session above this one.
+    fn open(&mut self, highest: u64) {
+        assert_eq!(self.sent(), [], "nothing but the question is asked");
+        for node in 0..self.n as u16 {
+            self.say_highest(node, highest);
+        }
+        assert_eq!(self.outputs(), (vec![], vec![]));
+    }
+
+    fn say_highest(&mut self, node: u16, highest: u64) {
+        let question = self.question.expect("it was asked");
+        self.from(node, answer(0, &question, &[&highest.to_le_bytes()]));
+    }
+
+    /// The frame of a number as it was sent last; one that was not sent has no digest.
+    fn frame(&self, number: u64) -> FrameId {
+        let known = self.frames.get(&number).copied();
+        let session = self
+            .frames
+            .values()
+            .next()
+            .map_or(0, |frame| frame.key.sequence.session());
+        known.unwrap_or(FrameId {
+            key: FrameKey {
+                client: CLIENT,
+                sequence: FrameSeq::of(session, number),
+            },
+            digest: Digest::ZERO,
+        })
+    }
+
+    fn answer(&mut self, node: u16, view: u64, number: u64, results: &[&[u8]]) {
+        self.from(node, answer(view, &self.frame(number), results));
+    }
+
+    fn refuse(&mut self, node: u16, view: u64, number: u64, reason: RefusalReason) {
+        self.from(node, refusal(view, &self.frame(number), reason));
     }
 
     /// Submits one call with ten seconds to go.
@@ -194,7 +248,16 @@ impl Rig {
         let (mut sent, mut ends) = (Vec::new(), Vec::new());
         for output in self.session.drain_outputs() {
             match output {
-                Output::Send { to, message } => sent.push(read_frame(to, &message)),
+                Output::Send { message, .. } if is_link_message(&message) => {}
+                Output::Send { to, message } => {
+                    let frame = read_frame(to, &message);
+                    if frame.mode == Mode::Session {
+                        self.question = Some(frame.id);
+                        continue;
+                    }
+                    self.frames.insert(frame.sequence, frame.id);
+                    sent.push(frame);
+                }
                 Output::Ended { tokens, outcome } => ends.push(read_end(tokens, outcome)),
             }
         }
@@ -240,11 +303,15 @@ impl Rig {
     }
 }
 
+fn is_link_message(message: &Bytes) -> bool {
+    Envelope::open(message, CLUSTER, Epoch::ZERO).is_ok_and(|envelope| envelope.kind == Kind::Link)
+}
+
 fn results(pairs: &[(u64, &[u8])]) -> End {
     End::Results(
         pairs
             .iter()
-            .map(|(token, result)| (*token, result.to_vec()))
+            .map(|(token, result)| (*token, Ok(result.to_vec())))
             .collect(),
     )
 }

@@ -1,20 +1,7 @@
 use super::guard::guarded;
-use super::{Column, CrudState, ImageError, KeyedState};
+use super::{Column, CrudState, ImageError, KeyedState, ResultWriter};
 use crate::crypto::Digester;
 use crate::types::{ApplicationId, ApplicationNameError, Digest};
-
-/// The result of an operation during which the application panicked: the same at every replica.
-pub const PANIC_RESULT: &[u8] = b"\xffthe operation failed inside the application";
-
-/// The result of an operation whose own result would make the frame's reply too long: the same at every replica.
-/// The operation took effect.
-pub const TOO_LONG_RESULT: &[u8] = b"\xfdtoo long";
-
-/// The longest of what stands in the place of a result, in bytes.
-pub const RESULT_MARKER_BYTES_MAX: usize = match PANIC_RESULT.len() > TOO_LONG_RESULT.len() {
-    true => PANIC_RESULT.len(),
-    false => TOO_LONG_RESULT.len(),
-};
 
 /// How many operations an application is told of ahead. A core has about as many cache misses under way.
 pub const PREPARED_OPERATIONS: usize = 16;
@@ -22,10 +9,10 @@ pub const PREPARED_OPERATIONS: usize = 16;
 /// A deterministic service.
 ///
 /// Operations and results are bytes whose meaning is the application's. Operations come from clients: they are
-/// untrusted, and a bad one must give an error result. The same operation on the same state must
+/// untrusted, and a bad one must [fail](ResultWriter::fail). The same operation on the same state must
 /// give the same state and result everywhere: no clocks, no randomness, no iteration in hash order.
 ///
-/// A panic in [`update`](Self::update) is caught and answered with [`PANIC_RESULT`]. On a state that
+/// A panic in [`update`](Self::update) is caught, and its client is told of it. On a state that
 /// [takes back](MonolithicState::UNDOES) what an operation did, as [`PartitionedStore`](super::PartitionedStore) and
 /// [`Columns`](super::Columns) do, the operation then has no effect. On others what it had changed by then stays changed: which is the
 /// same at every replica, because the code and the state were, and what else depends on it (sizes, digests, which parts are to be
@@ -41,11 +28,12 @@ pub trait Application: Send + 'static {
     /// The state before the first operation; equal at every replica.
     fn initial_state(&self) -> Self::State;
 
-    /// Executes one ordered operation and appends its result to `result`.
-    fn update(&self, state: &mut Self::State, operation: &[u8], result: &mut Vec<u8>);
+    /// Executes one ordered operation and writes its result.
+    fn update(&self, state: &mut Self::State, operation: &[u8], result: &mut ResultWriter);
 
-    /// Executes one read-only operation beside the order and appends its result.
-    fn unordered_execution(&self, state: &Self::State, operation: &[u8], result: &mut Vec<u8>);
+    /// Executes one read-only operation and writes its result: beside the order or at its place in it, as the client or
+    /// the cluster has it.
+    fn unordered_execution(&self, state: &Self::State, operation: &[u8], result: &mut ResultWriter);
 
     /// Told which ordered operations come next, at most [`PREPARED_OPERATIONS`] of them, so that what they will touch can be
     /// brought closer to the processor: all at once, so that their cache misses overlap. Nothing observable may
@@ -77,8 +65,8 @@ pub fn application_id<A: Application>(application: &A) -> Result<ApplicationId, 
 /// [`Direct`](super::Direct). An execution whose result is not used may have read values that never stood beside one another:
 /// every operation must end whatever it reads, and may panic.
 pub trait ScalableApp: Application<State: KeyedState> + Sync {
-    /// Executes one ordered operation and appends its result to `result`. It sees and changes nothing but `state`.
-    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut Vec<u8>);
+    /// Executes one ordered operation and writes its result. It sees and changes nothing but `state`.
+    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut ResultWriter);
 
     /// Names every key that the operation may touch and gives true; or gives false. Operations that declare their
     /// keys need no validation when nothing before them is under way that touches one of these. To touch a key that was

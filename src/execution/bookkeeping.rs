@@ -9,7 +9,7 @@ use super::image::{
 use super::{ClientTable, ExecutionEvent, ImageError, MonolithicState};
 use crate::crypto::Digester;
 use crate::decision_log::Chain;
-use crate::messages::{CheckpointClaim, FrameKey, LightCheckpoint, Proposal, TakenCheckpoint};
+use crate::messages::{CheckpointClaim, FrameId, LightCheckpoint, Proposal, ReplyBuilder, TakenCheckpoint};
 use crate::mutants::{Mutant, active};
 use crate::types::{Digest, Epoch, SeqNo, View};
 
@@ -192,21 +192,37 @@ impl<S: MonolithicState> Bookkeeping<S> {
     }
 
     /// A frame was executed.
-    pub fn reply(&mut self, key: FrameKey, body: Bytes, events: &mut Vec<ExecutionEvent>) {
-        self.clients.record(key, body.clone());
-        let view = self.view;
+    pub fn reply(&mut self, frame: &FrameId, body: Bytes, events: &mut Vec<ExecutionEvent>) {
+        self.clients.record(frame, body.clone());
+        self.answer(frame, body, events);
+    }
+
+    /// A frame was executed beside the order, or answered before.
+    pub fn answer(&self, frame: &FrameId, body: Bytes, events: &mut Vec<ExecutionEvent>) {
+        let (key, view) = (frame.key, self.view);
         events.push(ExecutionEvent::Reply { key, view, body });
     }
 
-    /// Sends the reply of an executed frame once more, while it is remembered.
-    pub fn reply_again(&self, key: FrameKey, events: &mut Vec<ExecutionEvent>) {
-        if let Some(body) = self.clients.reply(key) {
-            events.push(ExecutionEvent::Reply {
-                key,
+    /// Sends the reply of an executed frame once more, while it is remembered, or says why there is none.
+    pub fn reply_again(&self, frame: &FrameId, events: &mut Vec<ExecutionEvent>) {
+        match self.clients.reply(frame) {
+            None => {}
+            Some(Ok(body)) => self.answer(frame, body.clone(), events),
+            Some(Err(reason)) => events.push(ExecutionEvent::Refused {
+                frame: *frame,
                 view: self.view,
-                body: body.clone(),
-            });
+                reason,
+            }),
         }
+    }
+
+    /// Tells a client above which number none of its sessions has executed anything.
+    pub fn tell_sessions(&self, frame: &FrameId, events: &mut Vec<ExecutionEvent>) {
+        let mut reply = ReplyBuilder::default();
+        let highest = self.clients.highest_session(frame.key.client);
+        reply.buffer().extend_from_slice(&highest.to_le_bytes());
+        reply.end_result(None);
+        self.answer(frame, reply.finish(frame), events);
     }
 
     /// A decision was executed; `with_state` lends the state as it is after it. True when a checkpoint was taken.

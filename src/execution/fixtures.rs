@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::apps::kv::{self, Kv};
 use super::{CheckpointRule, ExecutionEvent, Executor, ImageChunk, ImageIndex, SingleThreaded, StateRule};
-use crate::crypto::Digester;
+use crate::crypto::{Digester, Domain};
 use crate::messages::{
     Authenticator, Batch, CheckpointClaim, Frame, FrameBuilder, Mode, Proposal, RequestFrame,
 };
@@ -16,17 +16,22 @@ pub(crate) fn digester() -> Digester {
     Digester::new(ClusterId::from_bytes([1; 16]))
 }
 
-pub(crate) fn frame(client: u32, sequence: u64, mode: Mode, operations: &[Vec<u8>]) -> Frame {
+pub(crate) fn frame(client: u32, number: u64, mode: Mode, operations: &[Vec<u8>]) -> Frame {
+    frame_of(client, FrameSeq::new(number), mode, operations)
+}
+
+pub(crate) fn frame_of(client: u32, sequence: FrameSeq, mode: Mode, operations: &[Vec<u8>]) -> Frame {
     let mut builder = FrameBuilder::default();
     operations
         .iter()
         .for_each(|operation| builder.push(operation).unwrap());
-    let body = builder.finish(ClientId::new(client), FrameSeq::new(sequence), mode);
+    let body = builder.finish(ClientId::new(client), sequence, mode);
     let frame = RequestFrame {
         body,
         authenticator: Authenticator::Macs(Vec::new()),
     };
-    Frame::check(frame.to_archive(), 10_000, 1 << 20, |_| Digest::ZERO).unwrap()
+    let digest_of = |body: &[u8]| digester().digest(Domain::RequestFrame, body);
+    Frame::check(frame.to_archive(), 10_000, 1 << 20, digest_of).unwrap()
 }
 
 pub(crate) fn decision(seq: u64, frames: Vec<Frame>) -> Arc<Proposal> {

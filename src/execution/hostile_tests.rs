@@ -17,7 +17,10 @@ use crate::types::{Digest, Epoch};
 const COLUMN: Column = Column(0);
 /// One that no state has.
 const NO_COLUMN: Column = Column(200);
-const RESULT_BYTES_MAX: usize = 3000;
+const RESULTS: ResultLimits = ResultLimits {
+    operation_bytes_max: 2000,
+    frame_bytes: 3000,
+};
 
 /// A payload whose end panics as well.
 struct Bomb;
@@ -81,7 +84,7 @@ trait Acts {
     fn fail_inside(&mut self, first: u8, count: u8);
 }
 
-fn act(state: &mut impl Acts, operation: &[u8], result: &mut Vec<u8>) {
+fn act(state: &mut impl Acts, operation: &[u8], result: &mut ResultWriter) {
     let mut sum = operation[0];
     for step in Step::all(operation) {
         match step {
@@ -93,7 +96,7 @@ fn act(state: &mut impl Acts, operation: &[u8], result: &mut Vec<u8>) {
                 sum = sum.wrapping_add(removed.count() as u8);
             }
             Step::Read(first) => sum = sum.wrapping_add(state.read(&key(first, 0)) as u8),
-            Step::Answer(bytes) => result.resize(result.len() + usize::from(bytes), sum),
+            Step::Answer(bytes) => result.extend_from_slice(&vec![sum; usize::from(bytes)]),
             Step::Panic => fail(),
             Step::PanicTwice => panic_any(Bomb),
             Step::PanicInside(first, count) => state.fail_inside(first, count),
@@ -341,12 +344,12 @@ impl<S: MonolithicState + Acts> Application for Directly<S> {
         (self.0)()
     }
 
-    fn update(&self, state: &mut S, operation: &[u8], result: &mut Vec<u8>) {
+    fn update(&self, state: &mut S, operation: &[u8], result: &mut ResultWriter) {
         act(state, operation, result);
     }
 
-    fn unordered_execution(&self, _: &S, operation: &[u8], result: &mut Vec<u8>) {
-        result.resize(operation.len() * 100, 1);
+    fn unordered_execution(&self, _: &S, operation: &[u8], result: &mut ResultWriter) {
+        result.extend_from_slice(&vec![1; operation.len() * 100]);
         fail();
     }
 
@@ -370,11 +373,11 @@ impl<S: MonolithicState + KeyedState> Application for Keyed<S> {
         (self.0)()
     }
 
-    fn update(&self, state: &mut S, operation: &[u8], result: &mut Vec<u8>) {
+    fn update(&self, state: &mut S, operation: &[u8], result: &mut ResultWriter) {
         act(&mut Direct(state), operation, result);
     }
 
-    fn unordered_execution(&self, _: &S, _: &[u8], _: &mut Vec<u8>) {
+    fn unordered_execution(&self, _: &S, _: &[u8], _: &mut ResultWriter) {
         fail();
     }
 
@@ -388,7 +391,7 @@ impl<S: MonolithicState + KeyedState> Application for Keyed<S> {
 }
 
 impl<S: MonolithicState + KeyedState> ScalableApp for Keyed<S> {
-    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut Vec<u8>) {
+    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut ResultWriter) {
         act(state, operation, result);
     }
 
@@ -444,7 +447,7 @@ impl Made {
         for event in events {
             match event {
                 ExecutionEvent::Reply { key, body, .. } => {
-                    let reply = (key.client.get(), key.sequence.get());
+                    let reply = (key.client.get(), key.sequence.number());
                     let before = self.replies.entry(reply).or_insert_with(|| body.clone());
                     assert_eq!(*before, body, "the same reply again: {key:?}");
                 }
@@ -514,11 +517,11 @@ fn live<E: Executor>(make: impl Fn() -> E, decisions: &[Arc<Proposal>], life: &L
 }
 
 fn single<A: Application>(application: A) -> SingleThreaded<A> {
-    SingleThreaded::new(application, 4, digester(), Epoch::ZERO, rule()).limit_results(RESULT_BYTES_MAX)
+    SingleThreaded::new(application, 4, digester(), Epoch::ZERO, rule()).limit_results(RESULTS)
 }
 
 fn speculative<A: ScalableApp>(application: A) -> Speculative<A> {
-    Speculative::new(application, 4, digester(), Epoch::ZERO, rule()).limit_results(RESULT_BYTES_MAX)
+    Speculative::new(application, 4, digester(), Epoch::ZERO, rule()).limit_results(RESULTS)
 }
 
 /// All replicas that live these lives make the same of the decisions; `expected` made it too.
@@ -640,7 +643,7 @@ fn a_state_whose_changes_panicked_counts_the_same_after_a_restart() {
             DivisibleState::blank()
         }
 
-        fn update(&self, state: &mut Self::State, operation: &[u8], _: &mut Vec<u8>) {
+        fn update(&self, state: &mut Self::State, operation: &[u8], _: &mut ResultWriter) {
             state.0.change(usize::from(operation[0]) % PART_COUNT, |part| {
                 for number in 0..INSERTED {
                     let key = [operation, &number.to_le_bytes()].concat();
@@ -650,7 +653,7 @@ fn a_state_whose_changes_panicked_counts_the_same_after_a_restart() {
             });
         }
 
-        fn unordered_execution(&self, _: &Self::State, _: &[u8], _: &mut Vec<u8>) {}
+        fn unordered_execution(&self, _: &Self::State, _: &[u8], _: &mut ResultWriter) {}
 
         fn name(&self) -> &'static str {
             "inserts"

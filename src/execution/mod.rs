@@ -22,6 +22,8 @@ mod parts;
 mod read_gate;
 mod read_queue;
 mod resends;
+mod result;
+mod sessions;
 mod single;
 mod spares;
 pub mod speculative;
@@ -29,8 +31,7 @@ mod undo;
 mod window;
 
 pub use application::{
-    Application, CheckpointHelp, MonolithicState, PANIC_RESULT, PREPARED_OPERATIONS, RESULT_MARKER_BYTES_MAX,
-    ScalableApp, TOO_LONG_RESULT, application_id,
+    Application, CheckpointHelp, MonolithicState, PREPARED_OPERATIONS, ScalableApp, application_id,
 };
 pub use bookkeeping::{CheckpointRule, StateRule};
 pub use client_table::ClientTable;
@@ -48,7 +49,9 @@ pub use parts::{Parts, PartsSnapshot};
 pub use read_gate::ReadGate;
 pub use read_queue::{READ_SHARE_PERCENT, ReadLimits, ReadQueue};
 pub use resends::Resends;
-pub use single::{FRAME_RESULT_BYTES_MAX, SingleThreaded};
+pub use result::{FRAME_RESULT_BYTES_MAX, RESULT_BYTES_MAX, ResultLimits, ResultWriter};
+pub use sessions::{SESSION_STEP_MAX, SESSIONS_MAX, SessionWindows, Sessions};
+pub use single::SingleThreaded;
 pub use spares::Room;
 pub use speculative::Speculative;
 pub use window::{CLIENT_WINDOW, SequenceWindow, Standing};
@@ -58,7 +61,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::decision_log::Chain;
-use crate::messages::{CheckpointClaim, Frame, FrameKey, Proposal, TakenCheckpoint};
+use crate::messages::{CheckpointClaim, Frame, FrameId, FrameKey, Proposal, RefusalReason, TakenCheckpoint};
 use crate::types::{SeqNo, View};
 
 /// What execution tells the rest of the replica.
@@ -72,6 +75,15 @@ pub enum ExecutionEvent {
         view: View,
         /// The archive of a [`ReplyBody`](crate::messages::ReplyBody).
         body: Bytes,
+    },
+    /// Tell a client why there are no results for a frame.
+    Refused {
+        /// The frame.
+        frame: FrameId,
+        /// The latest view known.
+        view: View,
+        /// Why.
+        reason: RefusalReason,
     },
     /// A decision was executed.
     Executed {
@@ -133,11 +145,13 @@ pub trait Executor: Send {
         0
     }
 
-    /// Executes a frame of read-only operations on the current state.
+    /// Executes a frame of read-only operations on the current state, or tells its client which of its sessions are known
+    /// ([`Mode::Session`](crate::messages::Mode::Session)).
     fn execute_unordered(&mut self, frame: &Frame, events: &mut Vec<ExecutionEvent>);
 
-    /// Sends the cached reply of an executed frame once more, if it is still there.
-    fn reply_again(&mut self, key: FrameKey, events: &mut Vec<ExecutionEvent>);
+    /// Sends the cached reply of an executed frame once more, or says why there is none. Says nothing of a frame that may
+    /// still be executed.
+    fn reply_again(&mut self, frame: &FrameId, events: &mut Vec<ExecutionEvent>);
 
     /// Does about `budget_bytes` of pending checkpoint work; true while some is left. Called between decisions,
     /// so that a checkpoint never stops execution.
@@ -166,12 +180,12 @@ pub trait Executor: Send {
     fn chain(&self) -> Chain;
 
     /// What was executed of each client's frames.
-    fn client_windows(&self) -> Vec<SequenceWindow>;
+    fn client_windows(&self) -> Vec<SessionWindows>;
 
     /// The last decision executed.
     fn executed(&self) -> SeqNo;
 
-    /// How many operations panicked. Each gave the defined error result, at every replica alike.
+    /// How many operations panicked, at every replica alike.
     fn panics(&self) -> u64;
 }
 

@@ -1,5 +1,5 @@
 use super::{ExecutionEvent, Executor};
-use crate::messages::{Frame, RefusalReason};
+use crate::messages::{Frame, Mode, RefusalReason};
 use crate::mutants::{Mutant, active};
 use crate::types::SeqNo;
 
@@ -43,7 +43,8 @@ impl ReadGate {
         self.from.is_some_and(|from| self.executed >= from) || active(Mutant::ReadsUngated)
     }
 
-    /// Answers a frame of reads.
+    /// Answers a frame of reads. Which of a client's sessions are known is told from any state: one that knows too few makes nothing
+    /// wrong (see [`Session`](crate::client::Session)).
     ///
     /// # Errors
     /// When the state as it is does not answer: the client is told so, and asks in order.
@@ -53,7 +54,7 @@ impl ReadGate {
         frame: &Frame,
         events: &mut Vec<ExecutionEvent>,
     ) -> Result<(), RefusalReason> {
-        if !self.is_open() {
+        if !self.is_open() && frame.mode() != Mode::Session {
             return Err(self.refuse());
         }
         executor.execute_unordered(frame, events);

@@ -5,7 +5,7 @@
 
 use super::client_table::CLIENT_REPLY_BYTES_MAX;
 use super::{ExecutionEvent, Executor};
-use crate::messages::FrameKey;
+use crate::messages::FrameId;
 use crate::protocol::{Allowance, Rate};
 use crate::types::{ClientId, Time};
 
@@ -30,21 +30,21 @@ impl Resends {
         }
     }
 
-    /// Has a cached reply sent once more, if its client may have so many; whether it may.
+    /// Has a cached reply sent once more, if its client may have so many, or the reason why there is none; whether it may.
     pub fn reply_again(
         &mut self,
         now: Time,
-        key: FrameKey,
+        frame: &FrameId,
         executor: &mut impl Executor,
         events: &mut Vec<ExecutionEvent>,
     ) -> bool {
         let first = events.len();
-        executor.reply_again(key, events);
+        executor.reply_again(frame, events);
         let bytes = events[first..].iter().map(|event| match event {
             ExecutionEvent::Reply { body, .. } => body.len(),
             _ => 0,
         });
-        let may = self.may_send(now, key.client, bytes.sum());
+        let may = self.may_send(now, frame.key.client, bytes.sum());
         if !may {
             events.truncate(first);
         }

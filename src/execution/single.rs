@@ -4,24 +4,22 @@ use std::sync::Arc;
 use super::bookkeeping::{Bookkeeping, CheckpointRule};
 use super::guard::guarded;
 use super::{
-    Application, ExecutionEvent, Executor, ImageError, MonolithicState, PANIC_RESULT, PREPARED_OPERATIONS,
-    SequenceWindow, Standing, TOO_LONG_RESULT,
+    Application, ExecutionEvent, Executor, ImageError, MonolithicState, PREPARED_OPERATIONS, ResultLimits,
+    ResultWriter, SessionWindows, Standing,
 };
 use crate::crypto::Digester;
 use crate::decision_log::Chain;
-use crate::messages::{CheckpointClaim, Frame, FrameKey, Mode, Proposal, ReplyBuilder};
+use crate::messages::{CheckpointClaim, Frame, FrameId, Mode, Operations, Proposal, ReplyBuilder};
 use crate::mutants::{Mutant, active};
 use crate::types::{Epoch, SeqNo};
-
-/// How many bytes the results of one frame have together, unless [`SingleThreaded::limit_results`] says otherwise.
-pub const FRAME_RESULT_BYTES_MAX: usize = 3 << 20;
 
 /// Executes decisions one operation after the other.
 pub struct SingleThreaded<A: Application> {
     application: A,
     state: A::State,
     book: Bookkeeping<A::State>,
-    result_bytes_max: usize,
+    limits: ResultLimits,
+    result: ResultWriter,
     reply: ReplyBuilder,
     panics: u64,
 }
@@ -41,17 +39,18 @@ impl<A: Application> SingleThreaded<A> {
             application,
             state,
             book: Bookkeeping::new(clients, digester, epoch, rule),
-            result_bytes_max: FRAME_RESULT_BYTES_MAX,
+            limits: ResultLimits::default(),
+            result: ResultWriter::default(),
             reply: ReplyBuilder::default(),
             panics: 0,
         }
     }
 
-    /// Gives results beyond `bytes` in one frame as [`TOO_LONG_RESULT`]. Must be equal at every replica: replies are
-    /// part of checkpoints.
+    /// Other limits of results. Must be equal at every replica: replies are part of checkpoints.
     #[must_use]
-    pub fn limit_results(mut self, bytes: usize) -> Self {
-        self.result_bytes_max = bytes;
+    pub fn limit_results(mut self, limits: ResultLimits) -> Self {
+        self.limits = limits;
+        self.result.reset(limits.operation_bytes_max);
         self
     }
 
@@ -61,73 +60,80 @@ impl<A: Application> SingleThreaded<A> {
         &self.state
     }
 
-    /// Runs a frame's operations into the reply builder; a panic costs the one operation.
+    /// Runs a frame's operations into the reply builder, as many as its results leave room for; how many. A panic costs
+    /// the one operation.
     fn run_frame(&mut self, frame: &Frame) -> usize {
         let body = frame.body();
         let mut operations = body.operations();
-        let (application, state, reply) = (&self.application, &mut self.state, &mut self.reply);
-        let (mode, result_bytes_max) = (frame.mode(), self.result_bytes_max);
-        // Where the result of the operation that is running starts.
-        let running = Cell::new(None);
-        let mut prepares = mode == Mode::Ordered;
+        let Self {
+            application,
+            state,
+            reply,
+            result,
+            ..
+        } = self;
+        let (writes, frame_bytes) = (frame.mode().writes(), self.limits.frame_bytes);
+        let mut prepares = writes;
+        let is_running = Cell::new(false);
         let mut panics = 0;
+        result.swap_bytes(reply.buffer());
+        let mut end = |result: &mut ResultWriter| {
+            let failure = result.end();
+            reply.end_result_at(result.bytes().len(), failure);
+        };
         loop {
             // One catch per frame while nothing panics: each operation would cost more.
             let run = guarded(|| {
-                while operations.len() > 0 {
+                while operations.len() > 0 && result.bytes().len() < frame_bytes {
                     if prepares {
-                        let mut next: [&[u8]; PREPARED_OPERATIONS] = [&[]; PREPARED_OPERATIONS];
-                        let count =
-                            next.iter_mut()
-                                .zip(operations.clone())
-                                .fold(0, |count, (slot, operation)| {
-                                    *slot = operation;
-                                    count + 1
-                                });
-                        application.prepare(state, &next[..count]);
+                        prepare(application, state, &operations);
                     }
-                    for operation in operations.by_ref().take(PREPARED_OPERATIONS) {
-                        let start = reply.buffer().len();
-                        running.set(Some(start));
-                        match mode {
-                            Mode::Ordered => {
-                                state.begin_operation();
-                                application.update(state, operation, reply.buffer());
-                                state.keep_operation();
-                            }
-                            Mode::Unordered => {
-                                application.unordered_execution(state, operation, reply.buffer())
-                            }
+                    for _ in 0..PREPARED_OPERATIONS {
+                        if result.bytes().len() >= frame_bytes {
+                            break;
                         }
-                        running.set(None);
-                        if reply.buffer().len() > result_bytes_max {
-                            reply.buffer().truncate(start);
-                            reply.buffer().extend_from_slice(TOO_LONG_RESULT);
+                        let Some(operation) = operations.next() else { break };
+                        is_running.set(true);
+                        if writes || active(Mutant::ReadUpdates) {
+                            state.begin_operation();
+                            application.update(state, operation, result);
+                            state.keep_operation();
+                        } else {
+                            application.unordered_execution(state, operation, result);
                         }
-                        reply.end_result();
+                        is_running.set(false);
+                        end(result);
                     }
                 }
             });
             if run.is_ok() {
                 break;
             }
-            match running.take() {
-                Some(start) => {
+            match is_running.take() {
+                true => {
                     panics += 1;
-                    if mode == Mode::Ordered && !active(Mutant::PanicKept) {
+                    if writes && !active(Mutant::PanicKept) {
                         state.undo_operation();
                     }
-                    reply.buffer().truncate(start);
-                    reply.buffer().extend_from_slice(PANIC_RESULT);
-                    reply.end_result();
+                    result.panicked();
+                    end(result);
                 }
                 // A hint panicked. The operations are executed without any.
-                None => prepares = false,
+                false => prepares = false,
             }
         }
+        result.swap_bytes(reply.buffer());
         self.panics += panics;
-        frame.operation_count()
+        self.reply.results()
     }
+}
+
+/// Tells the application which operations come next.
+fn prepare<A: Application>(application: &A, state: &A::State, operations: &Operations<'_>) {
+    let mut next: [&[u8]; PREPARED_OPERATIONS] = [&[]; PREPARED_OPERATIONS];
+    let slots = next.iter_mut().zip(operations.clone());
+    let count = slots.map(|(slot, operation)| *slot = operation).count();
+    application.prepare(state, &next[..count]);
 }
 
 impl<A: Application> Executor for SingleThreaded<A> {
@@ -135,16 +141,16 @@ impl<A: Application> Executor for SingleThreaded<A> {
         self.book.begin(decision);
         let (mut operations, mut passed) = (0, 0);
         for frame in &decision.batch.frames {
-            let (key, bytes) = (frame.key(), frame.counted_bytes());
-            match self.book.clients.standing(key) {
+            let (id, bytes) = (frame.id(), frame.counted_bytes());
+            match self.book.clients.standing(id.key) {
                 Standing::Fresh => {
                     operations += self.run_frame(frame);
-                    let body = self.reply.finish(key.client, key.sequence);
-                    self.book.reply(key, body, events);
+                    let body = self.reply.finish(&id);
+                    self.book.reply(&id, body, events);
                 }
                 // Who proposes a frame again has nobody answered again: its client asks for that by itself.
-                Standing::Executed if active(Mutant::RepeatsAnswered) => self.book.reply_again(key, events),
-                Standing::Executed | Standing::Stale => {}
+                Standing::Executed if active(Mutant::RepeatsAnswered) => self.book.reply_again(&id, events),
+                Standing::Executed | Standing::Stale | Standing::Ended => {}
             }
             self.book.pace_frame(bytes, decision.batch.bytes, passed);
             passed += bytes;
@@ -155,15 +161,16 @@ impl<A: Application> Executor for SingleThreaded<A> {
     }
 
     fn execute_unordered(&mut self, frame: &Frame, events: &mut Vec<ExecutionEvent>) {
+        if frame.mode() == Mode::Session {
+            return self.book.tell_sessions(&frame.id(), events);
+        }
         self.run_frame(frame);
-        let key = frame.key();
-        let body = self.reply.finish(key.client, key.sequence);
-        let view = self.book.view;
-        events.push(ExecutionEvent::Reply { key, view, body });
+        let body = self.reply.finish(&frame.id());
+        self.book.answer(&frame.id(), body, events);
     }
 
-    fn reply_again(&mut self, key: FrameKey, events: &mut Vec<ExecutionEvent>) {
-        self.book.reply_again(key, events);
+    fn reply_again(&mut self, frame: &FrameId, events: &mut Vec<ExecutionEvent>) {
+        self.book.reply_again(frame, events);
     }
 
     fn background_step(&mut self, budget_bytes: usize, events: &mut Vec<ExecutionEvent>) -> bool {
@@ -190,7 +197,7 @@ impl<A: Application> Executor for SingleThreaded<A> {
         self.book.chain
     }
 
-    fn client_windows(&self) -> Vec<SequenceWindow> {
+    fn client_windows(&self) -> Vec<SessionWindows> {
         self.book.clients.windows()
     }
 

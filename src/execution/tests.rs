@@ -6,7 +6,7 @@ use super::apps::{bank, counter, kv};
 use super::fixtures::{decision, digester, frame};
 use super::*;
 use crate::crypto::Digester;
-use crate::messages::{Authenticator, Frame, Mode, ReplyBody, RequestFrame};
+use crate::messages::{Authenticator, Failure, Frame, Mode, OperationResult, ReplyBody, RequestFrame};
 use crate::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq};
 
 fn executor<A: Application>(application: A, decisions: u64) -> SingleThreaded<A> {
@@ -18,7 +18,27 @@ fn executor<A: Application>(application: A, decisions: u64) -> SingleThreaded<A>
     SingleThreaded::new(application, 4, digester(), Epoch::ZERO, rule)
 }
 
-fn results(events: &[ExecutionEvent]) -> Vec<Vec<Vec<u8>>> {
+/// What a client sees of one operation.
+type Seen = Result<Vec<u8>, (Failure, Vec<u8>)>;
+
+fn value(bytes: &[u8]) -> Seen {
+    Ok(bytes.to_vec())
+}
+
+fn error(bytes: &str) -> Seen {
+    Err((Failure::Application, bytes.as_bytes().to_vec()))
+}
+
+fn seen(result: OperationResult<'_>) -> Seen {
+    match result {
+        OperationResult::Value(value) => Ok(value.to_vec()),
+        OperationResult::Error(error) => Err((Failure::Application, error.to_vec())),
+        OperationResult::TooLong => Err((Failure::TooLong, Vec::new())),
+        OperationResult::Panicked => Err((Failure::Panicked, Vec::new())),
+    }
+}
+
+fn results(events: &[ExecutionEvent]) -> Vec<Vec<Seen>> {
     let replies = events.iter().filter_map(|event| match event {
         ExecutionEvent::Reply { body, .. } => Some(body.clone()),
         _ => None,
@@ -26,7 +46,7 @@ fn results(events: &[ExecutionEvent]) -> Vec<Vec<Vec<u8>>> {
     let split = |body| {
         let body = crate::messages::Checked::<ReplyBody>::new(body).unwrap();
         assert!(body.is_sound());
-        body.results().map(<[u8]>::to_vec).collect()
+        body.results().map(seen).collect()
     };
     replies.map(split).collect()
 }
@@ -52,7 +72,7 @@ fn a_frame_is_executed_once_however_often_it_is_decided() {
     let mut events = Vec::new();
     executor.execute(&decision(1, vec![add.clone(), add.clone()]), &mut events);
     executor.execute(&decision(2, vec![add]), &mut events);
-    let expected = vec![5u64.to_le_bytes().to_vec(), 12u64.to_le_bytes().to_vec()];
+    let expected = vec![value(&5u64.to_le_bytes()), value(&12u64.to_le_bytes())];
     assert_eq!(
         results(&events),
         vec![expected],
@@ -102,7 +122,7 @@ fn an_unordered_frame_reads_and_changes_nothing() {
     executor.execute_unordered(&frame(0, 2, Mode::Unordered, &reads), &mut events);
     assert_eq!(
         results(&events),
-        vec![vec![b"\x01v".to_vec(), vec![0], vec![apps::MALFORMED]]]
+        vec![vec![value(b"\x01v"), value(&[0]), error(apps::MALFORMED)]]
     );
     assert_eq!(executor.state().get(b"k"), Some(&b"v"[..]));
 }
@@ -117,13 +137,13 @@ impl Application for Fragile {
         PartitionedStore::default()
     }
 
-    fn update(&self, state: &mut PartitionedStore, operation: &[u8], result: &mut Vec<u8>) {
+    fn update(&self, state: &mut PartitionedStore, operation: &[u8], result: &mut ResultWriter) {
         result.extend_from_slice(b"half a result");
         state.put(operation, b"");
         assert_ne!(operation, [13], "planted");
     }
 
-    fn unordered_execution(&self, _: &PartitionedStore, _: &[u8], _: &mut Vec<u8>) {}
+    fn unordered_execution(&self, _: &PartitionedStore, _: &[u8], _: &mut ResultWriter) {}
 
     fn name(&self) -> &'static str {
         "fragile"
@@ -142,8 +162,8 @@ fn a_panicking_operation_gets_the_defined_result_and_the_rest_of_the_frame_goes_
         &mut events,
     );
     std::panic::set_hook(hook);
-    let whole = b"half a result".to_vec();
-    let expected = vec![whole.clone(), PANIC_RESULT.to_vec(), PANIC_RESULT.to_vec(), whole];
+    let (whole, panicked) = (value(b"half a result"), Err((Failure::Panicked, Vec::new())));
+    let expected = vec![whole.clone(), panicked.clone(), panicked, whole];
     assert_eq!(results(&events), vec![expected]);
     assert_eq!(
         (executor.panics(), executor.state().len()),
@@ -246,7 +266,7 @@ proptest! {
     ) {
         let (bank_app, kv_app) = (bank::Bank, kv::Kv);
         let (mut accounts, mut keys) = (bank_app.initial_state(), kv_app.initial_state());
-        let mut result = Vec::new();
+        let mut result = ResultWriter::default();
         bank_app.update(&mut accounts, &junk, &mut result);
         kv_app.update(&mut keys, &junk, &mut result);
         kv_app.unordered_execution(&keys, &junk, &mut result);
@@ -261,7 +281,7 @@ proptest! {
         for account in 0..5 {
             result.clear();
             bank_app.unordered_execution(&accounts, &bank::balance(account), &mut result);
-            total += u64::from_le_bytes(result[1..9].try_into().unwrap());
+            total += counter::value(result.as_slice()).unwrap();
         }
         prop_assert_eq!(total, 500);
     }
@@ -277,12 +297,12 @@ impl Application for Nervous {
         PartitionedStore::default()
     }
 
-    fn update(&self, state: &mut PartitionedStore, operation: &[u8], result: &mut Vec<u8>) {
+    fn update(&self, state: &mut PartitionedStore, operation: &[u8], result: &mut ResultWriter) {
         state.put(operation, b"");
         result.extend_from_slice(&[7; 10]);
     }
 
-    fn unordered_execution(&self, _: &PartitionedStore, _: &[u8], _: &mut Vec<u8>) {}
+    fn unordered_execution(&self, _: &PartitionedStore, _: &[u8], _: &mut ResultWriter) {}
 
     fn prepare(&self, _: &PartitionedStore, operations: &[&[u8]]) {
         assert!(!operations.contains(&&[13][..]), "planted");
@@ -305,13 +325,17 @@ fn a_hint_that_panics_costs_nothing_but_hints() {
         &mut events,
     );
     std::panic::set_hook(hook);
-    assert_eq!(results(&events), vec![vec![vec![7; 10]; 20]]);
+    assert_eq!(results(&events), vec![vec![value(&[7; 10]); 20]]);
     assert_eq!((executor.panics(), executor.state().len()), (0, 20));
 }
 
-#[test]
-fn results_beyond_the_limit_of_a_frame_are_replaced_and_the_operations_take_effect() {
-    let mut executor = executor(Nervous, 100).limit_results(25);
+/// Operations of different frames.
+fn limited(operation_bytes_max: usize, frame_bytes: usize) -> (Vec<Vec<Seen>>, usize) {
+    let limits = ResultLimits {
+        operation_bytes_max,
+        frame_bytes,
+    };
+    let mut executor = executor(Nervous, 100).limit_results(limits);
     let mut events = Vec::new();
     let operations: Vec<Vec<u8>> = (0..4).map(|byte| vec![byte]).collect();
     let frames = vec![
@@ -319,36 +343,182 @@ fn results_beyond_the_limit_of_a_frame_are_replaced_and_the_operations_take_effe
         frame(0, 2, Mode::Ordered, &operations[..1]),
     ];
     executor.execute(&decision(1, frames), &mut events);
-    let (whole, cut) = (vec![7; 10], TOO_LONG_RESULT.to_vec());
-    let first = vec![whole.clone(), whole.clone(), cut.clone(), cut];
+    (results(&events), executor.state().len())
+}
+
+#[test]
+fn a_result_beyond_the_limit_of_one_is_dropped_and_its_operation_takes_effect() {
+    let too_long = Err((Failure::TooLong, Vec::new()));
+    let expected = vec![vec![too_long.clone(); 4], vec![too_long]];
+    assert_eq!(limited(9, 1000), (expected, 4));
+}
+
+#[test]
+fn a_frame_whose_results_leave_no_room_is_executed_no_further() {
+    let expected = vec![vec![value(&[7; 10]); 3], vec![value(&[7; 10])]];
+    assert_eq!(
+        limited(10, 25),
+        (expected, 3),
+        "each frame has the room for itself"
+    );
+    let expected = vec![vec![value(&[7; 10])], vec![value(&[7; 10])]];
+    assert_eq!(limited(10, 1), (expected, 1), "one operation is always executed");
+}
+
+/// Updates and reads tell themselves apart.
+struct Told;
+
+impl Application for Told {
+    type State = PartitionedStore;
+
+    fn initial_state(&self) -> PartitionedStore {
+        PartitionedStore::default()
+    }
+
+    fn update(&self, state: &mut PartitionedStore, operation: &[u8], result: &mut ResultWriter) {
+        state.put(operation, b"");
+        result.extend_from_slice(b"update");
+    }
+
+    fn unordered_execution(&self, _: &PartitionedStore, _: &[u8], result: &mut ResultWriter) {
+        result.extend_from_slice(b"read");
+    }
+
+    fn name(&self) -> &'static str {
+        "told"
+    }
+}
+
+#[test]
+fn a_read_in_the_order_reads_and_its_frame_is_executed_once() {
+    let mut executor = executor(Told, 100);
+    let mut events = Vec::new();
+    let read = frame(0, 1, Mode::OrderedRead, &[b"a".to_vec()]);
+    executor.execute(&decision(1, vec![read.clone(), read]), &mut events);
     assert_eq!(
         results(&events),
-        vec![first, vec![whole]],
-        "each frame has the limit for itself"
+        vec![vec![value(b"read")]; 2],
+        "the second from the table"
     );
-    assert_eq!(executor.state().len(), 4);
+    assert_eq!(executor.state().len(), 0);
+    assert!(matches!(
+        events.last(),
+        Some(ExecutionEvent::Executed { operations: 1, .. })
+    ));
+}
+
+#[test]
+fn who_asked_the_other_frame_of_a_number_is_told_that_it_is_not_executed() {
+    let mut executor = executor(apps::counter::Counter, 100);
+    let mut events = Vec::new();
+    let [ours, theirs] = [5, 7].map(|amount| frame(1, 10, Mode::Ordered, &[apps::counter::add(amount)]));
+    executor.execute(&decision(1, vec![ours.clone(), theirs.clone()]), &mut events);
+    executor.reply_again(&theirs.id(), &mut events);
+    executor.reply_again(&ours.id(), &mut events);
+    let refusals = events.iter().filter_map(|event| match event {
+        ExecutionEvent::Refused { frame, reason, .. } => Some((*frame, *reason)),
+        _ => None,
+    });
+    assert_eq!(
+        refusals.collect::<Vec<_>>(),
+        [(theirs.id(), RefusalReason::NumberUsed); 2]
+    );
+    assert_eq!(results(&events), vec![vec![value(&5u64.to_le_bytes())]; 2]);
+    events.clear();
+    executor.reply_again(&frame(1, 11, Mode::Ordered, &[vec![]]).id(), &mut events);
+    assert!(events.is_empty(), "it may still be executed");
+}
+
+#[test]
+fn a_client_is_told_the_highest_of_its_sessions() {
+    let mut executor = executor(apps::counter::Counter, 100);
+    let highest = |executor: &mut SingleThreaded<_>| {
+        let mut events = Vec::new();
+        executor.execute_unordered(&frame(1, 3, Mode::Session, &[vec![]]), &mut events);
+        results(&events)
+    };
+    assert_eq!(highest(&mut executor), vec![vec![value(&0u64.to_le_bytes())]]);
+    let add = fixtures::frame_of(1, FrameSeq::of(70, 1), Mode::Ordered, &[apps::counter::add(1)]);
+    executor.execute(&decision(1, vec![add]), &mut Vec::new());
+    assert_eq!(highest(&mut executor), vec![vec![value(&70u64.to_le_bytes())]]);
+}
+
+#[test]
+fn replies_that_are_too_many_are_forgotten_and_their_numbers_are_not() {
+    let mut table = ClientTable::new(1);
+    let id = |number| frame(0, number, Mode::Ordered, &[vec![]]).id();
+    let reply = Bytes::from(vec![0; 3 << 20]);
+    for number in 1..=3 {
+        table.record(&id(number), reply.clone());
+    }
+    assert_eq!(table.reply(&id(1)), Some(Err(RefusalReason::ResultsForgotten)));
+    assert_eq!(table.reply(&id(3)), Some(Ok(&reply)));
+    let mut other = id(1);
+    other.digest = Digest::from_bytes([1; 32]);
+    assert_eq!(table.reply(&other), Some(Err(RefusalReason::NumberUsed)));
+    let (mut bytes, mut read) = (Vec::new(), ClientTable::new(1));
+    table.write_entry(0, &mut bytes);
+    read.read_entry(0, &bytes).unwrap();
+    assert_eq!(
+        read.entry_digest(0, &digester()),
+        table.entry_digest(0, &digester())
+    );
+    assert_eq!(read.reply(&other), Some(Err(RefusalReason::NumberUsed)));
+    for cut in 0..bytes.len().min(200) {
+        assert!(ClientTable::new(1).read_entry(0, &bytes[..cut]).is_err());
+    }
+}
+
+#[test]
+fn the_session_that_executed_nothing_for_longest_ends_when_they_are_too_many() {
+    let mut sessions = SessionWindows::default();
+    let record = |sessions: &mut SessionWindows, session| sessions.record(FrameSeq::of(session, 1));
+    for session in 1..=SESSIONS_MAX as u64 {
+        assert_eq!(record(&mut sessions, session), None);
+    }
+    assert_eq!(sessions.record(FrameSeq::of(1, 2)), None, "1 is at work");
+    assert_eq!(record(&mut sessions, 1000), Some(2));
+    let check = |sessions: &SessionWindows, session, number| sessions.check(FrameSeq::of(session, number));
+    assert_eq!(check(&sessions, 2, 2), Standing::Ended);
+    assert_eq!(check(&sessions, 1, 2), Standing::Executed);
+    assert_eq!(check(&sessions, 1, 3), Standing::Fresh);
+    assert_eq!(
+        check(&sessions, 500, 1),
+        Standing::Fresh,
+        "sessions begin in any order"
+    );
+    assert_eq!(check(&sessions, 1000 + SESSION_STEP_MAX, 1), Standing::Fresh);
+    assert_eq!(
+        check(&sessions, 1001 + SESSION_STEP_MAX, 1),
+        Standing::Ended,
+        "no single frame uses the numbers up"
+    );
+    assert_eq!(sessions.highest(), 1000);
 }
 
 #[test]
 fn every_reply_inside_the_window_is_remembered_whatever_the_order_of_execution() {
     let mut table = ClientTable::new(1);
-    let key = |sequence| FrameKey {
-        client: ClientId::new(0),
-        sequence: FrameSeq::new(sequence),
+    let id = |number| FrameId {
+        key: FrameKey {
+            client: ClientId::new(0),
+            sequence: FrameSeq::new(number),
+        },
+        digest: Digest::ZERO,
     };
     let (low, high) = ([64].into_iter().chain(1..64), [127].into_iter().chain(65..127));
     for sequence in low.chain(high) {
-        table.record(key(sequence), Bytes::copy_from_slice(&sequence.to_le_bytes()));
+        table.record(&id(sequence), Bytes::copy_from_slice(&sequence.to_le_bytes()));
     }
     for sequence in 64..=127u64 {
         assert_eq!(
-            table.reply(key(sequence)).map(|reply| &reply[..]),
-            Some(&sequence.to_le_bytes()[..])
+            table.reply(&id(sequence)),
+            Some(Ok(&Bytes::copy_from_slice(&sequence.to_le_bytes())))
         );
     }
     let megabyte = Bytes::from(vec![0; 1 << 20]);
-    (200..220).for_each(|sequence| table.record(key(sequence), megabyte.clone()));
-    let remembered = (1..300).filter(|sequence| table.reply(key(*sequence)).is_some());
+    (200..220).for_each(|sequence| table.record(&id(sequence), megabyte.clone()));
+    let remembered = (1..300).filter(|sequence| matches!(table.reply(&id(*sequence)), Some(Ok(_))));
     assert_eq!(remembered.collect::<Vec<_>>(), (212..220).collect::<Vec<_>>());
 }
 

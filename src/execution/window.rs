@@ -1,7 +1,7 @@
 use crate::mutants::{Mutant, active};
 use crate::types::FrameSeq;
 
-/// How many frames of one client may be under way: frames more than this below the client's newest are
+/// How many frames of one session may be under way: frames more than this below the session's newest are
 /// never executed any more.
 pub const CLIENT_WINDOW: u64 = 64;
 
@@ -14,9 +14,11 @@ pub enum Standing {
     Executed,
     /// Too old to tell: counts as executed or abandoned.
     Stale,
+    /// Of a session that is over, or can be none: what of it was not executed never is.
+    Ended,
 }
 
-/// Which of a client's frames were executed: the highest number, and one bit for each of the [`CLIENT_WINDOW`]
+/// Which frames of one session were executed: the highest number, and one bit for each of the [`CLIENT_WINDOW`]
 /// numbers up to it (the anti-replay window of RFC 4303, section 3.4.3). Gaps are allowed: a client that gives a
 /// frame up never blocks its later ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,7 +32,7 @@ impl SequenceWindow {
     /// Whether a frame may be executed.
     #[must_use]
     pub fn check(&self, sequence: FrameSeq) -> Standing {
-        let sequence = sequence.get();
+        let sequence = sequence.number();
         if sequence > self.highest {
             return Standing::Fresh;
         }
@@ -43,7 +45,7 @@ impl SequenceWindow {
 
     /// Records a frame as executed; what falls out of the window below becomes stale.
     pub fn record(&mut self, sequence: FrameSeq) {
-        let sequence = sequence.get();
+        let sequence = sequence.number();
         if sequence > self.highest {
             let step = sequence - self.highest;
             self.bitmap = if step >= CLIENT_WINDOW {
@@ -58,10 +60,10 @@ impl SequenceWindow {
         }
     }
 
-    /// The newest frame recorded.
+    /// The number of the newest frame recorded.
     #[must_use]
-    pub fn highest(&self) -> FrameSeq {
-        FrameSeq::new(self.highest)
+    pub fn highest(&self) -> u64 {
+        self.highest
     }
 
     /// The window whose [bytes](Self::to_bytes) these are.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::Workload;
-use crate::client::{Completion, Driver, Outcome, Session};
+use crate::client::{Completion, Driver, Outcome, Session, SubmitError};
 use crate::types::Time;
 
 /// When operations are sent.
@@ -103,6 +103,15 @@ impl Control {
     }
 }
 
+/// What is said of a result that no operation of the load gives.
+fn unexpected(value: &[u8]) -> String {
+    let start = hex::encode(&value[..value.len().min(16)]);
+    format!(
+        "a result of {} bytes, beginning with {start}, that no such operation gives",
+        value.len()
+    )
+}
+
 /// Generates load on an engine's thread. The names of operations are their intended send times, so nothing is kept
 /// per operation.
 pub struct LoadDriver {
@@ -150,12 +159,21 @@ impl LoadDriver {
         }
     }
 
+    /// Submits an operation; false when there is no room for it now.
     fn submit(&mut self, now: Time, intended: Time, session: &mut Session) -> bool {
         let deadline = now.after(self.deadline);
         let (operation, mode) = self.workload.next_operation();
-        session
-            .submit(now, operation, mode, intended.as_nanos(), deadline)
-            .is_ok()
+        match session.submit(now, operation, mode, intended.as_nanos(), deadline) {
+            Ok(()) => true,
+            Err(SubmitError::Full) => false,
+            // None of them ever fits: to try again is of no use.
+            Err(error @ SubmitError::TooLarge { .. }) => {
+                let mut tally = self.control.tally.lock().unwrap_or_else(PoisonError::into_inner);
+                tally.failed += 1;
+                tally.last_error = Some(error.to_string());
+                false
+            }
+        }
     }
 
     fn step_closed(&mut self, now: Time, sessions: &mut [Session]) -> u64 {
@@ -219,10 +237,17 @@ impl Driver for LoadDriver {
             let mut tally = self.control.tally.lock().unwrap_or_else(PoisonError::into_inner);
             match outcome {
                 Outcome::Results(body) => {
-                    let bad = body
-                        .results()
-                        .filter(|result| !self.workload.is_expected(result))
-                        .count() as u64;
+                    let mut bad = 0;
+                    for (place, result) in body.results().enumerate() {
+                        if !self.workload.is_expected(result) {
+                            bad += 1;
+                            let value = body.values().nth(place);
+                            tally.last_error = value.map(|value| match value {
+                                Err(error) => error.to_string(),
+                                Ok(value) => unexpected(&value),
+                            });
+                        }
+                    }
                     tally.unexpected += bad;
                     tally.completed += tokens.len() as u64 - bad;
                     // Operations submitted together share their time: one entry counts them all.

@@ -1,9 +1,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::AppKind;
-use crate::execution::PANIC_RESULT;
-use crate::execution::apps::{MALFORMED, bank, counter, kv};
-use crate::messages::Mode;
+use crate::execution::apps::{bank, counter, kv};
+use crate::messages::{Mode, OperationResult};
 
 /// Makes the operations of a load: always the same for the same seed.
 #[derive(Debug, Clone)]
@@ -165,20 +164,17 @@ impl Workload {
 
     /// Whether a result is what this workload's operations give.
     #[must_use]
-    pub fn is_expected(&self, result: &[u8]) -> bool {
+    pub fn is_expected(&self, result: OperationResult<'_>) -> bool {
+        let OperationResult::Value(result) = result else {
+            return false;
+        };
         match self.app {
             // A read finds its key or not.
             AppKind::Kv => result == [0] || (self.shape.reads > 0.0 && result.first() == Some(&1)),
             AppKind::Null => result.is_empty(),
             AppKind::Counter => counter::value(result).is_some(),
-            AppKind::Bank => result.first() == Some(&0),
+            AppKind::Bank => counter::value(result).is_some(),
         }
-    }
-
-    /// Whether any result is that of a failed operation.
-    #[must_use]
-    pub fn is_failure(result: &[u8]) -> bool {
-        result == [MALFORMED] || result == PANIC_RESULT
     }
 
     /// The size of an operation, in bytes.

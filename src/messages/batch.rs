@@ -20,6 +20,15 @@ pub struct FrameKey {
     pub sequence: FrameSeq,
 }
 
+/// Exactly which frame: two frames of one key have different digests, and only one of them is executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FrameId {
+    /// Client and sequence number.
+    pub key: FrameKey,
+    /// The digest of the body: of what the client asks.
+    pub digest: Digest,
+}
+
 /// A client's frame after its structure was checked and its body hashed.
 ///
 /// Invariant: `bytes` is a sound archive of a [`RequestFrame`] whose body is a sound [`RequestBody`] with a
@@ -106,6 +115,15 @@ impl Frame {
         self.key
     }
 
+    /// Its key and the digest of its body.
+    #[must_use]
+    pub fn id(&self) -> FrameId {
+        FrameId {
+            key: self.key,
+            digest: self.digest,
+        }
+    }
+
     /// The digest of the body.
     #[must_use]
     pub fn digest(&self) -> &Digest {
@@ -118,7 +136,7 @@ impl Frame {
         self.operation_count as usize
     }
 
-    /// Ordered or read-only.
+    /// Whether it reads or writes, and where.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode

@@ -21,8 +21,8 @@
 //! | chunk of an image | [`IMAGE_CHUNK_BYTES_MAX`] |
 
 use super::archived::{
-    ArchivedBatchRef, ArchivedClientReply, ArchivedReplyBody, ArchivedRequestBody, ArchivedRequestFrame,
-    ArchivedVote,
+    ArchivedBatchRef, ArchivedClientReply, ArchivedFailedOperation, ArchivedReplyBody, ArchivedRequestBody,
+    ArchivedRequestFrame, ArchivedVote,
 };
 use super::ordering::ArchivedSignedCheckpoint;
 use super::system::ArchivedSystemMessage;
@@ -212,10 +212,10 @@ impl Lengths {
         link_record_bytes(ENVELOPE_BYTES + self.frame_bytes_max)
     }
 
-    /// The longest answer to a client's frame. What stands in the place of a result comes beside the results.
+    /// The longest answer to a client's frame: each of its operations may have failed.
     #[must_use]
     pub const fn reply(&self) -> usize {
-        let operation = 4 + crate::execution::RESULT_MARKER_BYTES_MAX;
+        let operation = 4 + size_of::<ArchivedFailedOperation>();
         let body = size_of::<ArchivedReplyBody>()
             + self.frame_result_bytes_max
             + self.frame_operations_max * operation;

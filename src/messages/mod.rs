@@ -18,7 +18,7 @@
 //! | [`StateTransferMessage`] | replica ↔ replica | the contents of a checkpoint |
 //! | [`ForwardedRequests`] | replica → leader | frames that clients sent to everybody |
 //! | [`AdminRequest`], [`AdminReply`] | operator ↔ replica | status |
-//! | [`LinkMessage`] | both ends of a link | that it is there, who it is, why it is about to close |
+//! | [`LinkMessage`] | both ends of a link | that it is there, who it is, which session it serves, why it is about to close |
 //!
 //! A message is an [`Envelope`] of fixed size followed by one rkyv archive. The archive is checked once, where
 //! it is received ([`Checked`]), and refused if it has bytes that nothing in it points to ([`Canonical`]); after that every room reads the
@@ -38,11 +38,11 @@ mod system;
 mod transfer;
 mod view;
 
-pub use batch::{Batch, BatchError, Frame, FrameKey, Proposal};
+pub use batch::{Batch, BatchError, Frame, FrameId, FrameKey, Proposal};
 pub use checked::{Canonical, Checked, DEPTH_MAX, Malformed, Message, encode};
 pub use client::{
-    AdminReply, AdminRequest, CheckpointTold, ClientReply, LinkMessage, RefusalReason, ReplyBody,
-    ReplyBuilder,
+    AdminReply, AdminRequest, CheckpointTold, ClientReply, FailedOperation, Failure, LinkMessage,
+    OperationResult, RefusalReason, ReplyBody, ReplyBuilder,
 };
 pub use envelope::{ENVELOPE_BYTES, Envelope, EnvelopeError, Kind, PROTOCOL_VERSION};
 pub use lengths::Lengths;
@@ -68,8 +68,8 @@ pub use view::{
 /// The generated archived forms, for code that names them.
 pub mod archived {
     pub use super::client::{
-        ArchivedAdminReply, ArchivedAdminRequest, ArchivedClientReply, ArchivedLinkMessage,
-        ArchivedRefusalReason, ArchivedReplyBody,
+        ArchivedAdminReply, ArchivedAdminRequest, ArchivedClientReply, ArchivedFailedOperation,
+        ArchivedLinkMessage, ArchivedRefusalReason, ArchivedReplyBody,
     };
     pub use super::ordering::{ArchivedOrderingMessage, ArchivedPrePrepare, ArchivedVote};
     pub use super::request::{ArchivedAuthenticator, ArchivedRequestBody, ArchivedRequestFrame};

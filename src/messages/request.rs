@@ -2,9 +2,11 @@ use bytes::Bytes;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::checked::{archive, check};
+use crate::mutants::{Mutant, active};
 use crate::types::{ClientId, FrameSeq};
 
-/// How the operations of a frame are to be executed.
+/// How the operations of a frame are to be executed. Covered by the frame's digest: a read is a read wherever it is
+/// executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
 #[rkyv(derive(Debug, Clone, Copy, PartialEq, Eq))]
 #[repr(u8)]
@@ -13,6 +15,24 @@ pub enum Mode {
     Ordered,
     /// Read-only, on the state as each replica has it, beside the order.
     Unordered,
+    /// Read-only, on the state at the frame's place in the order.
+    OrderedRead,
+    /// No operation of the application: the replica tells, beside the order, which of the client's sessions it knows.
+    Session,
+}
+
+impl Mode {
+    /// Whether frames of this mode are proposed and executed in the order.
+    #[must_use]
+    pub const fn is_ordered(self) -> bool {
+        matches!(self, Self::Ordered | Self::OrderedRead)
+    }
+
+    /// Whether the application may change its state.
+    #[must_use]
+    pub const fn writes(self) -> bool {
+        matches!(self, Self::Ordered)
+    }
 }
 
 /// What a client asks: covered by the frame's digest and by the authenticator.
@@ -22,9 +42,14 @@ pub enum Mode {
 pub struct RequestBody {
     /// The client's number.
     pub client: u32,
-    /// The frame's number among this client's frames.
+    /// The client's session.
+    pub session: u64,
+    /// The frame's number in that session.
     pub sequence: u64,
-    /// Ordered or read-only.
+    /// Random, of the process that asks. Two processes of a client may take one number and ask for the same: with this
+    /// their frames are still two, and only one of them is executed and answered.
+    pub process: u64,
+    /// Whether it reads or writes, and where.
     pub mode: Mode,
     /// Where each operation ends in `operations`, strictly within and never falling.
     pub ends: Vec<u32>,
@@ -104,18 +129,20 @@ impl ArchivedRequestBody {
         ClientId::new(self.client.to_native())
     }
 
-    /// The frame's number.
+    /// The frame's session and number.
     #[must_use]
     pub fn sequence(&self) -> FrameSeq {
-        FrameSeq::new(self.sequence.to_native())
+        FrameSeq::of(self.session.to_native(), self.sequence.to_native())
     }
 
-    /// Whether the frame asks for the order.
+    /// Whether the frame reads or writes, and where.
     #[must_use]
     pub fn mode(&self) -> Mode {
         match self.mode {
             ArchivedMode::Ordered => Mode::Ordered,
             ArchivedMode::Unordered => Mode::Unordered,
+            ArchivedMode::OrderedRead => Mode::OrderedRead,
+            ArchivedMode::Session => Mode::Session,
         }
     }
 
@@ -190,6 +217,7 @@ impl ExactSizeIterator for Operations<'_> {}
 /// Gathers operations into one frame.
 #[derive(Debug, Default)]
 pub struct FrameBuilder {
+    process: u64,
     ends: Vec<u32>,
     operations: Vec<u8>,
 }
@@ -200,6 +228,16 @@ pub struct FrameBuilder {
 pub struct SplitError;
 
 impl FrameBuilder {
+    /// Builds frames of this process, which chose the number at random.
+    #[must_use]
+    pub const fn of_process(process: u64) -> Self {
+        Self {
+            process,
+            ends: Vec::new(),
+            operations: Vec::new(),
+        }
+    }
+
     /// Adds one operation.
     ///
     /// # Errors
@@ -228,7 +266,13 @@ impl FrameBuilder {
     pub fn finish(&mut self, client: ClientId, sequence: FrameSeq, mode: Mode) -> Vec<u8> {
         let body = RequestBody {
             client: client.get(),
-            sequence: sequence.get(),
+            session: sequence.session(),
+            sequence: sequence.number(),
+            process: if active(Mutant::ProcessUncovered) {
+                0
+            } else {
+                self.process
+            },
             mode,
             ends: std::mem::take(&mut self.ends),
             operations: std::mem::take(&mut self.operations),

@@ -111,7 +111,9 @@ fn limits_on_frames_are_enforced_before_anything_is_hashed() {
     ));
     let body = RequestBody {
         client: 1,
+        session: 0,
         sequence: 1,
+        process: 0,
         mode: Mode::Ordered,
         ends: vec![5, 3],
         operations: vec![0; 3],

@@ -97,11 +97,14 @@ pub enum HandshakeRefusal {
         /// The other end's.
         theirs: ApplicationId,
     },
+    /// The identity has as many links as one may have.
+    #[error("this identity has as many links as one may have: too many processes use its keys")]
+    IdentityInUse,
 }
 
 impl HandshakeRefusal {
     /// Every kind, for counters.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NotAtlas,
         Self::ProtocolVersion { theirs: 0 },
         Self::WrongCluster,
@@ -117,6 +120,7 @@ impl HandshakeRefusal {
             ours: ApplicationId::NONE,
             theirs: ApplicationId::NONE,
         },
+        Self::IdentityInUse,
     ];
 
     /// The place of this kind in [`HandshakeRefusal::ALL`].
@@ -135,6 +139,7 @@ impl HandshakeRefusal {
             Self::Capacity => 9,
             Self::Disconnected => 10,
             Self::WrongApplication { .. } => 11,
+            Self::IdentityInUse => 12,
         }
     }
 
@@ -154,6 +159,7 @@ impl HandshakeRefusal {
             Self::Capacity => "handshake_refused_capacity",
             Self::Disconnected => "handshake_refused_disconnected",
             Self::WrongApplication { .. } => "handshake_refused_wrong_application",
+            Self::IdentityInUse => "handshake_refused_identity_in_use",
         }
     }
 

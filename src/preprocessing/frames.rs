@@ -3,7 +3,7 @@ use bytes::Bytes;
 use super::{ClientAuth, ClientDirectory};
 use crate::crypto::{BatchVerifier, Digester, Domain};
 use crate::messages::archived::ArchivedAuthenticator;
-use crate::messages::{Frame, FrameError, FrameKey, Mode, RefusalReason};
+use crate::messages::{Frame, FrameError, FrameId, FrameKey, Mode, RefusalReason};
 use crate::mutants::{Mutant, active};
 use crate::types::{ClientId, NodeId};
 
@@ -148,7 +148,7 @@ pub struct RefusedFrame {
     /// The frame to name in an answer to the client. `None` when no sequence number could be read, when the
     /// frame names another client, and for every forwarded frame: a faulty replica could spoil a client's frame
     /// and pass it to all, and the client would believe the refusals of f+1 correct replicas.
-    pub answer: Option<FrameKey>,
+    pub answer: Option<FrameId>,
 }
 
 /// What this replica can tell of a frame that no replica has to refuse.
@@ -276,12 +276,12 @@ impl FrameChecker {
     /// [`verify`](Self::verify), which judges all of a turn together.
     ///
     /// # Errors
-    /// Why the frame is refused, with its key where the client is to be told.
+    /// Why the frame is refused, with its name where the client is to be told.
     pub fn take_frame(
         &mut self,
         client: ClientId,
         bytes: Bytes,
-    ) -> Result<Option<Frame>, (Option<FrameKey>, FrameRefusal)> {
+    ) -> Result<Option<Frame>, (Option<FrameId>, FrameRefusal)> {
         match self.check_arrived(FrameSource::Client(client), bytes, &mut |_| true) {
             Ok((frame, false)) => Ok(Some(frame)),
             Ok((frame, true)) => {
@@ -367,7 +367,7 @@ impl FrameChecker {
                     *invalid += usize::from(!valid);
                     let result = slot.result.and_then(|frame| match valid {
                         true => Ok(frame),
-                        false => Err(refused(slot.source, frame.key(), FrameRefusal::Signature)),
+                        false => Err(refused(slot.source, frame.id(), FrameRefusal::Signature)),
                     });
                     verdict(slot.source, result);
                     break;
@@ -408,7 +408,8 @@ impl FrameChecker {
             answer: None,
         })?;
         let key = frame.key();
-        let refuse = |refusal| Err(refused(source, key, refusal));
+        let id = frame.id();
+        let refuse = |refusal| Err(refused(source, id, refusal));
         if let FrameSource::Client(client) = source
             && key.client != client
         {
@@ -490,9 +491,9 @@ impl FrameChecker {
     }
 }
 
-fn refused(source: FrameSource, key: FrameKey, refusal: FrameRefusal) -> RefusedFrame {
+fn refused(source: FrameSource, frame: FrameId, refusal: FrameRefusal) -> RefusedFrame {
     let answer = match source {
-        FrameSource::Client(client) if client == key.client => Some(key),
+        FrameSource::Client(client) if client == frame.key.client => Some(frame),
         FrameSource::Client(_) | FrameSource::Replica(_) => None,
     };
     RefusedFrame { refusal, answer }

@@ -37,7 +37,7 @@ use bytes::Bytes;
 
 use super::{FrameChecker, FrameRefusal, FrameSource};
 use crate::messages::archived::ArchivedPrePrepare;
-use crate::messages::{BatchError, Checked, Frame, FrameKey, Mode, Proposal, SystemMessage};
+use crate::messages::{BatchError, Checked, Frame, FrameKey, Proposal, SystemMessage};
 use crate::mutants::{Mutant, active};
 use crate::protocol::{Allowance, Rate};
 use crate::types::{ClientId, NodeId, Time, View};
@@ -260,7 +260,7 @@ impl ProposalGate {
             |client| is_trusted && account.may_forward(now, client, turn),
             |_, verdict| {
                 tell(match verdict {
-                    Ok(frame) if frame.mode() == Mode::Ordered => Ok(FromPeer::Frame(frame)),
+                    Ok(frame) if frame.mode().is_ordered() => Ok(FromPeer::Frame(frame)),
                     Ok(_) => Err(PeerRefusal::Message),
                     Err(refused) => Err(refused.refusal.into()),
                 });

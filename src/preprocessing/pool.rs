@@ -1,9 +1,9 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::execution::{SequenceWindow, Standing};
+use crate::execution::{SessionWindows, Standing};
 use crate::messages::archived::ArchivedAuthenticator;
-use crate::messages::{Batch, Frame, FrameKey, Mode};
+use crate::messages::{Batch, Frame, FrameId, FrameKey};
 use crate::mutants::{Mutant, active};
 use crate::types::{ClientId, FrameSeq, Time};
 use crate::view_transfer::{Proven, Waiting};
@@ -31,8 +31,10 @@ pub enum Offer {
     Duplicate,
     /// It was decided: its reply is in the client table, or will be.
     AlreadyDecided,
-    /// It lies before its client's window, or the client is none: it is never executed.
+    /// It lies before its session's window, or the client is none: it is never executed.
     Stale,
+    /// Its session has ended: it is never executed.
+    SessionEnded,
     /// Its client, or all together, have too much pending; it may be offered again later.
     OverQuota,
 }
@@ -65,7 +67,10 @@ struct ClientQueue {
     /// Taken for a batch that is not decided yet.
     in_flight: VecDeque<Frame>,
     bytes: usize,
-    decided: SequenceWindow,
+    decided: SessionWindows,
+    /// The session whose turn it was last, and whether the next turn is the lowest frame's.
+    served: u64,
+    lowest_is_next: bool,
     in_round: bool,
     clock: Option<Clock>,
     /// The clock is to be set anew: the frames are others.
@@ -86,6 +91,31 @@ impl ClientQueue {
         behind
             .take_while(move |frame| sequence(frame) > number)
             .map(|frame| frame.bytes().len())
+    }
+}
+
+impl ClientQueue {
+    /// The place of the frame to be taken next. Every other turn is the lowest frame's, which backups wait for; the others go round the
+    /// client's sessions, so that none waits for another that has much to ask.
+    fn next(&self) -> Option<usize> {
+        let (first, last) = (self.queued.front()?, self.queued.back()?);
+        let is_one_session = sequence(first).session() == sequence(last).session();
+        if is_one_session || self.lowest_is_next {
+            return Some(0);
+        }
+        let is_served = |frame: &Frame| sequence(frame).session() <= self.served;
+        let next = self.queued.partition_point(is_served);
+        Some(if next < self.queued.len() { next } else { 0 })
+    }
+
+    /// Takes the frame at that place out.
+    fn take(&mut self, next: usize) -> Option<Frame> {
+        let taken = self.queued.remove(next)?;
+        if !self.lowest_is_next {
+            self.served = sequence(&taken).session();
+        }
+        self.lowest_is_next = !self.lowest_is_next;
+        Some(taken)
     }
 }
 
@@ -111,8 +141,8 @@ fn insert(frames: &mut VecDeque<Frame>, frame: Frame) {
 /// A backup replaces a leader for a client's sake, so a client must not be able to have a leader refuse what a backup waits for. Quotas
 /// are what a client plays with: it fills its own at the leader, or has others fill all, and shows one frame more to backups. So:
 ///
-/// - **A client's frames have an order, by number, everywhere.** The lowest goes first, and crowds out its client's higher ones where
-///   there is no room. A client that has nothing queued may queue one frame, however full the pool is. So *whatever* is pending at
+/// - **A client's frames have an order, by session and number, everywhere.** The lowest goes first at least every other turn, and crowds out
+///   its client's higher ones where there is no room. A client that has nothing queued may queue one frame, however full the pool is. So *whatever* is pending at
 ///   a leader, it takes in a frame below all that its client has queued there.
 /// - **A client waits for its lowest frame alone, from when it became that,** or from when one below it was decided, last
 ///   ([`waiting`](Self::waiting)). What is above waits for what is below, at a correct leader as well.
@@ -124,12 +154,13 @@ fn insert(frames: &mut VecDeque<Frame>, frame: Frame) {
 /// *A client cannot have a correct leader blamed.* Let its lowest frame x wait at a backup, signed. It is passed on, and the
 /// leader takes it in: by the order if it is below what its client has queued there, and because nothing is queued otherwise. If its client has
 /// lower ones there, these are proposed first, in turn with other clients' frames, and each that is decided sets the backup's
-/// clock back; if it has none, x is in the next turn. What settles x at the leader (decided, or left behind by its client's window) settles it at the
+/// clock back; if it has none, x is in the next turn or the one after. What settles x at the leader (decided, or left behind by its client's window) settles it at the
 /// backup, by the same decisions.
 ///
 /// *A leader that censors an honest client is blamed.* f+1 correct replicas hold the client's lowest frame x, signed. Only decisions of frames below it set the
 /// clock back. An honest client has fewer than [`CLIENT_WINDOW`](crate::execution::CLIENT_WINDOW) such, and each of them is the lowest in its turn: so each
-/// has to be decided in time.
+/// has to be decided in time. *This is about an identity, not about each of its processes:* one with a higher session can be kept waiting by a faulty
+/// leader for as long as the leader serves another with a lower one. Who cannot have that gives each process an identity.
 ///
 /// Invariants: a client is in `round` exactly when its `in_round` is set, once, and at least whenever it has
 /// queued frames; `bytes`, `frames` and `queued` are the sums over the clients, `crowd` that of what is beyond their shares; a client has a clock if
@@ -175,7 +206,7 @@ impl RequestPool {
     /// Takes in a checked frame of ordered operations, if it is new and there is room. `now` never runs
     /// backwards from one offer to the next.
     pub fn offer(&mut self, now: Time, frame: Frame) -> Offer {
-        debug_assert_eq!(frame.mode(), Mode::Ordered, "read-only frames are not ordered");
+        debug_assert!(frame.mode().is_ordered(), "this frame is not for the order");
         let FrameKey { client: id, sequence } = frame.key();
         let Some(client) = self.clients.get_mut(id.get() as usize) else {
             return Offer::Stale;
@@ -183,6 +214,7 @@ impl RequestPool {
         match client.decided.check(sequence) {
             Standing::Executed => return Offer::AlreadyDecided,
             Standing::Stale => return Offer::Stale,
+            Standing::Ended => return Offer::SessionEnded,
             Standing::Fresh => {}
         }
         match position(&client.queued, sequence) {
@@ -378,9 +410,9 @@ impl RequestPool {
         self.crowded_out
     }
 
-    /// Takes the next batch and what it [counts](Frame::counted_bytes) as in bytes: one frame of each client in turn, each client's in the order
-    /// of their numbers, until a limit is met. `None` when nothing is queued. The turn that could not be
-    /// served is the first of the next batch. A frame longer than `bytes_max` makes a batch of its own.
+    /// Takes the next batch and what it [counts](Frame::counted_bytes) as in bytes: one frame of each client in turn, of each of its
+    /// sessions in turn, each session's in the order of their numbers, until a limit is met. `None` when nothing is queued. The turn that
+    /// could not be served is the first of the next batch. A frame longer than `bytes_max` makes a batch of its own.
     ///
     /// The frames stay pending until they are decided or [returned](Self::return_in_flight).
     pub fn take_batch(&mut self, bytes_max: usize, frames_max: usize) -> Option<(Vec<Frame>, usize)> {
@@ -392,16 +424,16 @@ impl RequestPool {
         while batch.len() < frames_max {
             let Some(id) = self.round.pop_front() else { break };
             let client = &mut self.clients[id.get() as usize];
-            let Some(next) = client.queued.front() else {
+            let Some(next) = client.next() else {
                 client.in_round = false;
                 continue;
             };
-            let frame_bytes = next.counted_bytes();
+            let frame_bytes = client.queued[next].counted_bytes();
             if !batch.is_empty() && bytes + frame_bytes > bytes_max {
                 self.round.push_front(id);
                 break;
             }
-            let Some(taken) = client.queued.pop_front() else {
+            let Some(taken) = client.take(next) else {
                 break;
             };
             bytes += frame_bytes;
@@ -427,7 +459,7 @@ impl RequestPool {
             };
             // A faulty leader may have old frames decided again.
             let is_new = client.decided.check(sequence) == Standing::Fresh;
-            client.decided.record(sequence);
+            let ended = client.decided.record(sequence);
             if let Some(clock) = client.clock {
                 client.has_progressed |= is_new && sequence <= clock.lowest && !active(Mutant::QuotaBlamed);
                 self.touch(id);
@@ -441,12 +473,15 @@ impl RequestPool {
                 self.queued -= 1;
                 self.leave(id, gone);
             }
-            self.drop_settled(id);
+            self.drop_settled(id, sequence.session());
+            if ended.is_some() {
+                self.drop_never_executed(id);
+            }
         }
     }
 
     /// Removes a client's queued frames that MACs prove, and says which: perhaps they do not prove them to everybody.
-    pub fn drop_unsigned(&mut self, id: ClientId) -> Vec<FrameKey> {
+    pub fn drop_unsigned(&mut self, id: ClientId) -> Vec<FrameId> {
         let Some(client) = self.clients.get_mut(id.get() as usize) else {
             return Vec::new();
         };
@@ -454,10 +489,10 @@ impl RequestPool {
         let (queued, unsigned): (VecDeque<_>, VecDeque<_>) = queued.into_iter().partition(is_signed);
         client.queued = queued;
         self.queued -= unsigned.len();
-        let keys = unsigned.iter().map(Frame::key).collect();
+        let frames = unsigned.iter().map(Frame::id).collect();
         unsigned.into_iter().for_each(|gone| self.leave(id, Some(gone)));
         self.touch(id);
-        keys
+        frames
     }
 
     /// Whether a frame was decided, or never will be executed.
@@ -475,23 +510,28 @@ impl RequestPool {
 
     /// Takes over what is known to be decided of a client, from a checkpoint. Pending frames that it settles are
     /// removed.
-    pub fn adopt_window(&mut self, id: ClientId, window: SequenceWindow) {
-        let Some(client) = self.clients.get_mut(id.get() as usize) else {
-            return;
-        };
-        client.decided = window;
+    pub fn adopt_windows(&mut self, id: ClientId, windows: SessionWindows) {
+        if let Some(client) = self.clients.get_mut(id.get() as usize) {
+            client.decided = windows;
+            self.drop_never_executed(id);
+        }
+    }
+
+    /// Removes all of a client's frames that are settled: a session has ended, or much was decided at once.
+    fn drop_never_executed(&mut self, id: ClientId) {
+        let client = &mut self.clients[id.get() as usize];
         let (queued, in_flight) = (
             std::mem::take(&mut client.queued),
             std::mem::take(&mut client.in_flight),
         );
-        let is_fresh = |frame: &Frame| window.check(sequence(frame)) == Standing::Fresh;
+        let is_fresh = |frame: &Frame| client.decided.check(sequence(frame)) == Standing::Fresh;
         let (queued, settled): (VecDeque<_>, VecDeque<_>) = queued.into_iter().partition(is_fresh);
+        let (in_flight, taken): (VecDeque<_>, VecDeque<_>) = in_flight.into_iter().partition(is_fresh);
         client.queued = queued;
+        client.in_flight = in_flight;
         self.queued -= settled.len();
-        settled.into_iter().for_each(|gone| self.leave(id, Some(gone)));
-        let (in_flight, settled): (VecDeque<_>, VecDeque<_>) = in_flight.into_iter().partition(is_fresh);
-        self.clients[id.get() as usize].in_flight = in_flight;
-        settled.into_iter().for_each(|gone| self.leave(id, Some(gone)));
+        let gone = settled.into_iter().chain(taken);
+        gone.for_each(|gone| self.leave(id, Some(gone)));
         self.touch(id);
     }
 
@@ -528,18 +568,26 @@ impl RequestPool {
         self.queued
     }
 
-    /// Removes a client's frames that its window has left behind. They are its oldest.
-    fn drop_settled(&mut self, id: ClientId) {
-        let is_stale = |window: &SequenceWindow, first: Option<&Frame>| {
-            first.is_some_and(|first| window.check(sequence(first)) == Standing::Stale)
-        };
+    /// Removes a session's frames that its window has left behind: they are its oldest.
+    fn drop_settled(&mut self, id: ClientId, session: u64) {
         loop {
-            let client = &mut self.clients[id.get() as usize];
-            let gone = if is_stale(&client.decided, client.queued.front()) {
+            let ClientQueue {
+                queued,
+                in_flight,
+                decided,
+                ..
+            } = &mut self.clients[id.get() as usize];
+            let settled = |frames: &VecDeque<Frame>| {
+                let (Ok(at) | Err(at)) = position(frames, FrameSeq::of(session, 0));
+                let first = sequence(frames.get(at)?);
+                let is_settled = first.session() == session && decided.check(first) == Standing::Stale;
+                is_settled.then_some(at)
+            };
+            let gone = if let Some(at) = settled(queued) {
                 self.queued -= 1;
-                client.queued.pop_front()
-            } else if is_stale(&client.decided, client.in_flight.front()) {
-                client.in_flight.pop_front()
+                queued.remove(at)
+            } else if let Some(at) = settled(in_flight) {
+                in_flight.remove(at)
             } else {
                 return;
             };

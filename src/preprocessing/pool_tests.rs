@@ -4,7 +4,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::execution::{CLIENT_WINDOW, SequenceWindow};
+use crate::execution::{CLIENT_WINDOW, SESSIONS_MAX, SessionWindows, fixtures};
 use crate::messages::{Authenticator, Batch, Frame, FrameBuilder, Mode, RequestFrame};
 use crate::types::{ClientId, Digest, FrameSeq, Time};
 use crate::view_transfer::Proven;
@@ -55,7 +55,7 @@ fn batch(frames: Vec<Frame>) -> Batch {
 fn keys(frames: &[Frame]) -> Vec<(u32, u64)> {
     frames
         .iter()
-        .map(|frame| (frame.key().client.get(), frame.key().sequence.get()))
+        .map(|frame| (frame.key().client.get(), frame.key().sequence.number()))
         .collect()
 }
 
@@ -231,10 +231,10 @@ fn a_checkpoints_window_settles_what_it_covers() {
         pool.offer(at(sequence), frame(0, sequence, 10));
     }
     pool.take_batch(1 << 20, 2).unwrap();
-    let mut window = SequenceWindow::default();
-    window.record(FrameSeq::new(101));
-    pool.adopt_window(ClientId::new(0), window);
-    pool.adopt_window(ClientId::new(9), window);
+    let mut windows = SessionWindows::default();
+    windows.record(FrameSeq::new(101));
+    pool.adopt_windows(ClientId::new(0), windows.clone());
+    pool.adopt_windows(ClientId::new(9), windows);
     assert_eq!((pool.pending_frames(), pool.queued_frames()), (2, 1));
     assert_eq!(oldest(&mut pool, 200), Some(at(200)));
     pool.return_in_flight();
@@ -242,6 +242,54 @@ fn a_checkpoints_window_settles_what_it_covers() {
         keys(&pool.take_batch(1 << 20, 9).unwrap().0),
         [(0, 100), (0, 102)]
     );
+}
+
+fn of_session(session: u64, number: u64) -> Frame {
+    let sequence = FrameSeq::of(session, number);
+    fixtures::frame_of(0, sequence, Mode::Ordered, &[vec![1]])
+}
+
+fn sequences(frames: &[Frame]) -> Vec<(u64, u64)> {
+    let sequences = frames.iter().map(|frame| frame.key().sequence);
+    sequences
+        .map(|sequence| (sequence.session(), sequence.number()))
+        .collect()
+}
+
+#[test]
+fn no_session_of_a_client_waits_for_another_that_asks_much_and_the_lowest_frame_waits_two_turns_at_most() {
+    let mut pool = RequestPool::new(1, LIMITS);
+    for number in 1..=3 {
+        pool.offer(at(number), of_session(5, number));
+    }
+    pool.offer(at(9), of_session(9, 1));
+    pool.offer(at(9), of_session(7, 1));
+    let first = pool.take_batch(1 << 20, 4).unwrap().0;
+    assert_eq!(sequences(&first), [(5, 1), (5, 2), (7, 1), (5, 3)]);
+    pool.offer(at(10), of_session(2, 1));
+    let then = pool.take_batch(1 << 20, 4).unwrap().0;
+    assert_eq!(sequences(&then), [(9, 1), (2, 1)]);
+}
+
+#[test]
+fn a_session_that_ends_takes_its_pending_frames_with_it_and_none_of_others() {
+    let mut pool = RequestPool::new(1, LIMITS);
+    let decide = |pool: &mut RequestPool, frames: Vec<Frame>| {
+        pool.on_decided(&Batch::new(Digest::ZERO, frames));
+    };
+    decide(&mut pool, vec![of_session(5, 1)]);
+    pool.offer(at(1), of_session(5, 2));
+    pool.offer(at(2), of_session(4, 1));
+    pool.offer(at(3), of_session(6, 1));
+    for session in 0..SESSIONS_MAX as u64 {
+        decide(&mut pool, vec![of_session(100 + session, 1)]);
+    }
+    assert_eq!(pool.offer(at(4), of_session(5, 3)), Offer::SessionEnded);
+    // What never was a session is none any more where a later one has ended.
+    assert_eq!(pool.offer(at(4), of_session(3, 1)), Offer::SessionEnded);
+    let left = pool.take_batch(1 << 20, 9).map(|(frames, _)| sequences(&frames));
+    assert_eq!(left, Some(vec![(6, 1)]));
+    assert_eq!(pool.pending_frames(), 1);
 }
 
 #[derive(Debug, Clone)]

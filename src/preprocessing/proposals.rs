@@ -7,7 +7,7 @@ use super::frames::{Authenticity, Effort, Judgement};
 use crate::crypto::{BatchVerifier, Digester, Domain};
 use crate::messages::archived::ArchivedPrePrepare;
 use crate::messages::lengths::batch_message_bytes;
-use crate::messages::{Batch, BatchError, Checked, Frame, FrameKey, Mode, Proposal, SystemMessage};
+use crate::messages::{Batch, BatchError, Checked, Frame, FrameKey, Proposal, SystemMessage};
 use crate::mutants::{Mutant, active};
 use crate::types::Digest;
 
@@ -156,7 +156,7 @@ impl FrameChecker {
         let frame = self
             .check_structure(part)
             .map_err(|error| BatchError::Frame { index, error })?;
-        if frame.mode() != Mode::Ordered {
+        if !frame.mode().is_ordered() {
             return Err(BatchError::Unordered(index));
         }
         match self

@@ -243,7 +243,7 @@ fn only_the_link_that_sent_a_frame_is_answered() {
     let spoilt = with_macs(1, 5, Some(0));
     let verdicts = check(&mut checker, [(from(1), spoilt.clone()), (FORWARDED, spoilt)]);
     let answers: Vec<_> = verdicts.into_iter().map(|v| v.unwrap_err().answer).collect();
-    assert_eq!(answers[0].map(|key| key.sequence), Some(FrameSeq::new(5)));
+    assert_eq!(answers[0].map(|frame| frame.key.sequence), Some(FrameSeq::new(5)));
     assert_eq!(
         answers[1], None,
         "a faulty replica could make all refuse a client's frame"
@@ -417,20 +417,20 @@ proptest! {
         for (source, bytes) in frames.clone() {
             let FrameSource::Client(client) = source else { continue };
             match checker.take_frame(client, bytes) {
-                Ok(Some(frame)) => one_by_one.push((frame.key().sequence.get(), true)),
+                Ok(Some(frame)) => one_by_one.push((frame.key().sequence.number(), true)),
                 Ok(None) => {}
-                Err((key, _)) => one_by_one.push((key.unwrap().sequence.get(), false)),
+                Err((frame, _)) => one_by_one.push((frame.unwrap().key.sequence.number(), false)),
             }
         }
-        checker.verify(|frame, verdict| one_by_one.push((frame.key().sequence.get(), verdict.is_ok())));
+        checker.verify(|frame, verdict| one_by_one.push((frame.key().sequence.number(), verdict.is_ok())));
         one_by_one.sort_unstable();
         prop_assert_eq!(&one_by_one, &expected);
         prop_assert_eq!(checker.waiting(), 0);
         let verdicts: Vec<_> = check(&mut checker, frames)
             .into_iter()
             .map(|verdict| match verdict {
-                Ok(frame) => (frame.key().sequence.get(), true),
-                Err(refused) => (refused.answer.unwrap().sequence.get(), false),
+                Ok(frame) => (frame.key().sequence.number(), true),
+                Err(refused) => (refused.answer.unwrap().key.sequence.number(), false),
             })
             .collect();
         prop_assert_eq!(verdicts, expected);

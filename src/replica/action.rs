@@ -3,7 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::decision_log::LoggedRange;
-use crate::messages::{CheckpointClaim, FrameKey, Proposal, RefusalReason};
+use crate::messages::{CheckpointClaim, FrameId, Proposal, RefusalReason};
 use crate::protocol::{LogCut, Recipients, Record};
 use crate::state_transfer::ImageTask;
 use crate::types::{ClientId, Lsn, SeqNo};
@@ -21,14 +21,14 @@ pub enum Action {
     /// Tell a client that its frame is not taken.
     Refuse {
         /// The frame.
-        key: FrameKey,
+        frame: FrameId,
         /// Why.
         reason: RefusalReason,
     },
     /// Execute the next decision.
     Execute(Arc<Proposal>),
-    /// Send the cached reply of an executed frame again.
-    ReplyAgain(FrameKey),
+    /// Send the cached reply of an executed frame again, or say why there is none.
+    ReplyAgain(FrameId),
     /// Append a record to the log; [`on_durable`](super::Replica::on_durable) follows when it is on disk.
     Log {
         /// Its position.

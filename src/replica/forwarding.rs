@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Action, ExecutionPhase, FORWARDED_FRAMES_MAX, Replica, Stack};
-use crate::messages::{Frame, FrameKey, RefusalReason, SystemMessage};
+use crate::messages::{Frame, FrameId, FrameKey, RefusalReason, SystemMessage};
 use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
 use crate::protocol::Recipients;
@@ -66,14 +66,14 @@ impl<S: Stack> Replica<S> {
         self.shares = true;
         let frames = self.pending_frames();
         self.pass_on(Recipients::Others, &frames);
-        let unproven: Vec<FrameKey> = self
+        let unproven: Vec<FrameId> = self
             .pool
             .overdue(now, Duration::ZERO)
             .filter(|(_, is_signed)| !is_signed)
-            .map(|(frame, _)| frame.key())
+            .map(|(frame, _)| frame.id())
             .take(FORWARDED_FRAMES_MAX)
             .collect();
-        unproven.into_iter().for_each(|key| self.ask_for_proof(key));
+        unproven.into_iter().for_each(|frame| self.ask_for_proof(frame));
     }
 
     /// The frames for which clients wait so long are passed on to the leader once more, by themselves: the first time they may have been lost in a
@@ -91,12 +91,12 @@ impl<S: Stack> Replica<S> {
             }
             frames.push(frame.clone());
             if !is_signed {
-                unproven.push(frame.key());
+                unproven.push(frame.id());
             }
         }
         self.counters.frames_urged += frames.len() as u64;
         self.pass_on(Recipients::One(self.ordering.leader()), &frames);
-        unproven.into_iter().for_each(|key| self.ask_for_proof(key));
+        unproven.into_iter().for_each(|frame| self.ask_for_proof(frame));
     }
 
     /// Whether a client is asked for a signature whenever it sends a frame.
@@ -105,10 +105,10 @@ impl<S: Stack> Replica<S> {
         !self.ordering.is_leading() && self.pool.lacks_proof(now, key, long)
     }
 
-    pub(super) fn ask_for_proof(&mut self, key: FrameKey) {
+    pub(super) fn ask_for_proof(&mut self, frame: FrameId) {
         self.counters.proofs_asked += 1;
         let reason = RefusalReason::Unproven;
-        self.actions.push(Action::Refuse { key, reason });
+        self.actions.push(Action::Refuse { frame, reason });
     }
 
     /// How many bytes of pending frames are passed on at once: what is pending may fill the links to others, and clients choose how much that is.

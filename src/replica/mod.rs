@@ -55,7 +55,8 @@ use crate::crypto::Digester;
 use crate::decision_log::DecisionLog;
 use crate::log_transfer::{LogTransferProtocol, LogTransferState};
 use crate::messages::{
-    Batch, CheckpointClaim, Frame, FrameKey, Proposal, RefusalReason, SignedCheckpoint, SystemMessage, Vote,
+    Batch, CheckpointClaim, Frame, FrameId, FrameKey, Proposal, RefusalReason, SignedCheckpoint,
+    SystemMessage, Vote,
 };
 use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
@@ -212,27 +213,28 @@ impl<S: Stack> Replica<S> {
 
     /// A client's frame arrived by its own link, checked by preprocessing. What it costs to answer is its client's own.
     pub fn on_frame(&mut self, now: Time, frame: Frame) {
-        let key = frame.key();
+        let id = frame.id();
         match self.offer(now, frame, true) {
             Offer::Queued | Offer::Duplicate => {
-                if self.asks_for_proof(now, key) {
-                    self.ask_for_proof(key);
+                if self.asks_for_proof(now, id.key) {
+                    self.ask_for_proof(id);
                 }
             }
             Offer::AlreadyDecided if active(Mutant::ReplyAgainSkipped) => {}
-            Offer::AlreadyDecided => self.actions.push(Action::ReplyAgain(key)),
-            Offer::Stale => self.refuse(key, RefusalReason::Stale),
-            Offer::OverQuota => self.refuse(key, RefusalReason::Overloaded),
+            Offer::AlreadyDecided => self.actions.push(Action::ReplyAgain(id)),
+            Offer::Stale => self.refuse(id, RefusalReason::Stale),
+            Offer::SessionEnded => self.refuse(id, RefusalReason::SessionEnded),
+            Offer::OverQuota => self.refuse(id, RefusalReason::Overloaded),
         }
     }
 
     /// A frame that another replica passed on arrived, checked by preprocessing. Its client hears nothing of it: a faulty replica could pass
     /// on without end what others would have to answer, and send its answers to clients itself.
     pub fn on_passed_on(&mut self, now: Time, frame: Frame) {
-        let key = frame.key();
+        let id = frame.id();
         let offer = self.offer(now, frame, false);
         if offer == Offer::AlreadyDecided && active(Mutant::PassedOnAnswered) {
-            self.actions.push(Action::ReplyAgain(key));
+            self.actions.push(Action::ReplyAgain(id));
         }
     }
 
@@ -256,7 +258,7 @@ impl<S: Stack> Replica<S> {
         match offer {
             Offer::Queued => self.counters.frames_queued += 1,
             Offer::Duplicate => self.counters.frames_duplicate += 1,
-            Offer::AlreadyDecided | Offer::Stale | Offer::OverQuota => {}
+            Offer::AlreadyDecided | Offer::Stale | Offer::SessionEnded | Offer::OverQuota => {}
         }
         self.counters.frames_crowded_out = self.pool.crowded_out();
         offer
@@ -454,9 +456,9 @@ impl<S: Stack> Replica<S> {
         &self.counters
     }
 
-    fn refuse(&mut self, key: FrameKey, reason: RefusalReason) {
+    fn refuse(&mut self, frame: FrameId, reason: RefusalReason) {
         self.counters.frames_refused += 1;
-        self.actions.push(Action::Refuse { key, reason });
+        self.actions.push(Action::Refuse { frame, reason });
     }
 
     /// Turns the protocols' effects into actions, holding back what waits for the disk. What one protocol asks of another
@@ -612,8 +614,8 @@ impl<S: Stack> Replica<S> {
 
     /// What a client has pending with MACs needs a signature.
     fn drop_unsigned(&mut self, client: ClientId) {
-        for key in self.pool.drop_unsigned(client) {
-            self.refuse(key, RefusalReason::MustSign);
+        for frame in self.pool.drop_unsigned(client) {
+            self.refuse(frame, RefusalReason::MustSign);
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::{Replica, Stack};
 use crate::decision_log::{Chain, DecisionLog};
-use crate::execution::SequenceWindow;
+use crate::execution::SessionWindows;
 use crate::messages::{CheckpointClaim, Proposal};
 use crate::mutants::{Mutant, active};
 use crate::ordering::OrderingProtocol;
@@ -124,12 +124,12 @@ impl<S: Stack> Replica<S> {
     }
 
     /// Everything was restored, and the log continues at `next_lsn`. `windows` is what was executed, by client.
-    pub fn resume(&mut self, now: Time, next_lsn: Lsn, windows: &[SequenceWindow]) {
+    pub fn resume(&mut self, now: Time, next_lsn: Lsn, windows: &[SessionWindows]) {
         self.outbox = Outbox::new(next_lsn);
         self.logged_end = next_lsn;
         self.durable_end = next_lsn;
         for (client, window) in (0..).zip(windows) {
-            self.pool.adopt_window(ClientId::new(client), *window);
+            self.pool.adopt_windows(ClientId::new(client), window.clone());
         }
         self.ordering.resume(now, &mut self.outbox);
         if !self.view_transfer.is_active() {

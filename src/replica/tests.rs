@@ -338,6 +338,7 @@ impl Bench {
                 ExecutionEvent::Executed { seq, operations } => {
                     self.replica.on_executed(self.now, seq, operations);
                 }
+                ExecutionEvent::Refused { .. } => {}
                 ExecutionEvent::Checkpoint(claim) => self.replica.on_checkpoint_taken(self.now, claim),
                 ExecutionEvent::Image(mut image) => {
                     let (mut chunks, mut chunk) = (Vec::new(), Vec::new());

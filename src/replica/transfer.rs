@@ -25,7 +25,7 @@ use super::loans::Loans;
 use super::mending::Mending;
 use super::{Action, Replica, Stack};
 use crate::decision_log::DecisionLog;
-use crate::execution::SequenceWindow;
+use crate::execution::SessionWindows;
 use crate::log_transfer::{LogTransferProtocol, LogTransferState};
 use crate::messages::archived::{ArchivedLogTransferMessage, ArchivedStateTransferMessage};
 use crate::messages::{
@@ -426,7 +426,7 @@ impl<S: Stack> Replica<S> {
 
     /// Execution has read the state after `seq`: what waited for it is executed. `windows` is what the state includes, by
     /// client.
-    pub fn on_installed(&mut self, now: Time, seq: SeqNo, windows: &[SequenceWindow]) {
+    pub fn on_installed(&mut self, now: Time, seq: SeqNo, windows: &[SessionWindows]) {
         self.state_transfer.on_installed(seq, &mut self.outbox);
         self.counters.states_transferred += 1;
         self.transfers.awaiting = None;
@@ -438,7 +438,7 @@ impl<S: Stack> Replica<S> {
         self.executed = seq;
         self.image_kept = self.image_kept.max(seq);
         for (client, window) in (0..).zip(windows) {
-            self.pool.adopt_window(ClientId::new(client), *window);
+            self.pool.adopt_windows(ClientId::new(client), window.clone());
         }
         self.transfers.fed = Some(seq);
         self.feed_execution(now);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::decision_log::{LoggedDecisions, LoggedRange};
-use crate::execution::SequenceWindow;
-use crate::messages::{CheckpointClaim, Frame, FrameKey, Proposal, TakenCheckpoint};
+use crate::execution::SessionWindows;
+use crate::messages::{CheckpointClaim, Frame, FrameId, FrameKey, Proposal, TakenCheckpoint};
 use crate::protocol::{LogCut, Recipients, Record};
 use crate::ring::{Consumer, Doorbell, Producer, channel};
 use crate::state_transfer::ImageEvent;
@@ -51,8 +51,12 @@ pub(crate) enum Checked {
 pub(crate) enum Outgoing {
     /// A message to replicas.
     Replicas { to: Recipients, message: Bytes },
-    /// A message to a client.
-    Client { to: ClientId, message: Bytes },
+    /// A message to a session of a client; to all of them if it is 0.
+    Client {
+        to: ClientId,
+        session: u64,
+        message: Bytes,
+    },
 }
 
 /// Consensus and preprocessing → execution.
@@ -62,8 +66,8 @@ pub(crate) enum Work {
     Decision(Arc<Proposal>),
     /// Read-only operations.
     Unordered(Frame),
-    /// Send a cached reply again.
-    ReplyAgain(FrameKey),
+    /// Send a cached reply again, or say why there is none.
+    ReplyAgain(FrameId),
     /// Answer reads from states after this place, and not at all while `None`.
     ServeReads(Option<SeqNo>),
     /// Replace the state by an image, whose chunks come here.
@@ -82,7 +86,7 @@ pub(crate) enum Done {
     /// The state was replaced by that of a checkpoint; what it includes of each client's frames.
     Installed {
         seq: SeqNo,
-        windows: Vec<SequenceWindow>,
+        windows: Vec<SessionWindows>,
     },
 }
 
@@ -189,6 +193,16 @@ impl<T: Send> Outlet<T> {
             }
         }
     }
+}
+
+/// Gives an answer to a frame to the network role of its client: its number mod their count.
+pub(crate) fn answer(networks: &mut [Outlet<Outgoing>], frame: FrameKey, message: Bytes) {
+    let network = frame.client.get() as usize % networks.len();
+    networks[network].push(Outgoing::Client {
+        to: frame.client,
+        session: frame.sequence.session(),
+        message,
+    });
 }
 
 /// Whether any of these is blocked; each moves on as far as it can, whatever the others do.

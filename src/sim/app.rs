@@ -1,13 +1,16 @@
 use std::panic::resume_unwind;
 
 use crate::execution::apps::kv::{self, Kv};
-use crate::execution::{Application, Column, CrudState, Direct, Partitioned, ScalableApp};
+use crate::execution::{Application, Column, CrudState, Direct, Partitioned, ResultWriter, ScalableApp};
 
 /// A handful of keys need no thousands of parts, and a checkpoint of them is most of what a short run computes.
 const PARTS: usize = 16;
 
 /// The key that faulty clients write.
 pub(super) const ROGUE_KEY: &[u8] = b"rogue";
+
+/// What the result of every read ends with.
+pub(super) const READ: u8 = b'r';
 
 /// The key-value store in few parts, with a fault that faulty clients have found: some of their writes panic when they have written.
 #[derive(Debug, Clone, Copy)]
@@ -20,12 +23,14 @@ impl Application for SmallKv {
         Partitioned::default()
     }
 
-    fn update(&self, state: &mut Self::State, operation: &[u8], result: &mut Vec<u8>) {
+    fn update(&self, state: &mut Self::State, operation: &[u8], result: &mut ResultWriter) {
         self.speculatively_execute(&mut Direct(state), operation, result);
     }
 
-    fn unordered_execution(&self, state: &Self::State, operation: &[u8], result: &mut Vec<u8>) {
+    fn unordered_execution(&self, state: &Self::State, operation: &[u8], result: &mut ResultWriter) {
         kv::read(state, operation, result);
+        // Tells a read from an update that finds the same.
+        result.push(READ);
     }
 
     fn name(&self) -> &'static str {
@@ -34,7 +39,7 @@ impl Application for SmallKv {
 }
 
 impl ScalableApp for SmallKv {
-    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut Vec<u8>) {
+    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut ResultWriter) {
         Kv.speculatively_execute(state, operation, result);
         let is_rogue = operation
             .get(3..)

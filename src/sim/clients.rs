@@ -11,7 +11,7 @@ use crate::crypto::{Digester, Domain};
 use crate::execution::apps::kv;
 use crate::messages::{Authenticator, Envelope, FrameBuilder, Kind, Mode, RequestFrame, encode};
 use crate::preprocessing::ClientAuth;
-use crate::types::{ClientId, Epoch, FrameSeq, NodeId, Quorum};
+use crate::types::{ClientId, Epoch, FrameSeq, NodeId, Quorum, Time};
 
 /// What a frame of one write takes beside the value, and more.
 const FRAME_SLACK_BYTES: usize = 512;
@@ -19,11 +19,33 @@ const FRAME_SLACK_BYTES: usize = 512;
 /// Frames of reads in one flood, to each replica.
 const READS: u64 = 32;
 
-/// The number of every client's first frame.
-pub(super) const FIRST_SEQUENCE: u64 = 1000;
+/// The number of every rogue's first frame.
+const FIRST_NUMBER: u64 = 1000;
 
-/// A session for an honest client.
-pub(super) fn session(client: u32, knobs: &Knobs) -> Session {
+/// A process of an honest client, linked with every replica from the beginning of its life.
+pub(super) struct Process {
+    /// Whose identity it uses; others may use it as well.
+    pub client: u32,
+    pub session: Session,
+    /// When it wakes by itself.
+    pub wake: Option<Time>,
+}
+
+impl Process {
+    /// The processes of one client choose the same sessions if they know the same ones.
+    pub fn start(now: Time, client: u32, knobs: &Knobs, process: u64) -> Self {
+        let mut session = session(client, knobs, process);
+        NodeId::all(knobs.replicas).for_each(|node| session.on_link_up(now, node));
+        Self {
+            client,
+            session,
+            wake: None,
+        }
+    }
+}
+
+fn session(client: u32, knobs: &Knobs, process: u64) -> Session {
+    let seed = u64::from(client);
     let (keys, client) = (Keyring::get(), ClientId::new(client));
     let signing = keys.client(client).clone();
     Session::new(SessionConfig {
@@ -48,7 +70,8 @@ pub(super) fn session(client: u32, knobs: &Knobs) -> Session {
         frames_in_flight_max: knobs.frames_in_flight,
         operations_max: 1024,
         retransmit_timeout: knobs.retransmit,
-        first_sequence: FIRST_SEQUENCE,
+        seed,
+        process,
     })
 }
 
@@ -144,7 +167,7 @@ impl Rogue {
             auth: knobs.auth,
             n: knobs.replicas,
             dice,
-            next: FIRST_SEQUENCE,
+            next: FIRST_NUMBER,
             sent: Vec::new(),
             flood_frames: 2 * knobs.pool.frames_per_client as u64,
             value_bytes_max: knobs.limits.frame_bytes_max - FRAME_SLACK_BYTES,

@@ -8,6 +8,7 @@ use super::plan::{Fault, Knobs, Plan, Profile};
 use super::stack::single;
 use super::world::World;
 use crate::client::CallError;
+use crate::config::ReadLevel;
 use crate::execution::Application;
 use crate::messages::Mode;
 use crate::types::{Digest, NodeId, SeqNo, Time};
@@ -39,6 +40,20 @@ impl ClusterBuilder {
     #[must_use]
     pub fn weather(mut self, weather: Weather) -> Self {
         self.weather = weather;
+        self
+    }
+
+    /// Whether reads beside the order are linearizable, and cost ordered operations a quorum of answers; if not said, no.
+    #[must_use]
+    pub fn unordered(mut self, unordered: bool) -> Self {
+        self.knobs.unordered = unordered;
+        self
+    }
+
+    /// What reads promise; linearizable if not said.
+    #[must_use]
+    pub fn reads(mut self, reads: ReadLevel) -> Self {
+        self.knobs.relaxed = reads == ReadLevel::Relaxed;
         self
     }
 
@@ -119,7 +134,8 @@ impl<A: Application + Clone> Cluster<A> {
         self.ask(operation, Mode::Ordered, within)
     }
 
-    /// Executes one read-only operation beside the order; its result may be stale.
+    /// Executes one read-only operation: beside the order where that gives what [reads](ClusterBuilder::reads) promise, else
+    /// in order.
     ///
     /// # Errors
     /// When there is none within this much virtual time.

@@ -9,7 +9,7 @@ use super::Dice;
 use super::byzantine::Lie;
 use super::clients::Roguery;
 use super::network::Weather;
-use crate::execution::{FRAME_RESULT_BYTES_MAX, StateRule};
+use crate::execution::{FRAME_RESULT_BYTES_MAX, ResultLimits, StateRule};
 use crate::messages::Lengths;
 use crate::messages::lengths::VOTES_MAX;
 use crate::preprocessing::{CheckerLimits, ClientAuth, GateLimits, PoolLimits};
@@ -121,6 +121,8 @@ pub struct Knobs {
     pub retransmit: Duration,
     /// How many votes share a message.
     pub votes_max: usize,
+    /// How long results may be.
+    pub results: ResultLimits,
 }
 
 impl Knobs {
@@ -173,6 +175,7 @@ impl Knobs {
             must_sign_for: Duration::from_millis(250),
             retransmit: Duration::from_millis(200),
             votes_max: VOTES_MAX,
+            results: ResultLimits::default(),
         }
     }
 
@@ -260,6 +263,13 @@ impl Knobs {
             log_bytes_max: periods * self.checkpoint_decisions * StateRule::DECISION_BYTES,
         };
         self.kept_bytes = dice.pick(&[0, 0, 4096, 64 << 20]);
+    }
+
+    /// In a third of the runs replies end early.
+    fn answer_little(&mut self, dice: &mut Dice) {
+        if dice.chance(33) {
+            self.results.frame_bytes = dice.pick(&[1, 2, 20]);
+        }
     }
 
     /// In half of the runs others may have so few signatures verified that honest traffic goes beyond it now and then.
@@ -413,6 +423,11 @@ pub enum Fault {
         /// By how much.
         by: Duration,
     },
+    /// A process of a client ends, and another one begins with its identity.
+    RestartClient {
+        /// The process.
+        process: usize,
+    },
 }
 
 /// How the hosts of an exhaustive twins run are split in one view: bit `i` says on which side host `i + 1` is, host 0 being
@@ -455,6 +470,8 @@ pub struct Plan {
     pub steady_from: Option<Time>,
     /// Clock of each host: offset in nanoseconds and rate in parts per million too fast.
     pub clocks: Vec<(u64, i64)>,
+    /// Processes of honest clients beside the first one of each, by client.
+    pub more_processes: Vec<u32>,
     /// Operations of all honest clients.
     pub operations: usize,
     /// Keys that they touch.
@@ -484,6 +501,7 @@ impl Plan {
             liars: Vec::new(),
             twin: None,
             rogues: Vec::new(),
+            more_processes: Vec::new(),
             dead_links: Vec::new(),
             steady_from: None,
             clocks: Vec::new(),
@@ -550,6 +568,8 @@ impl Plan {
         let mut others = Dice::new(seed.rotate_left(32) ^ !(profile as u64));
         knobs.verify_little(&mut others);
         knobs.relaxed = others.chance(30);
+        let mut users = Dice::new(seed.rotate_left(16) ^ 0x7573_6572 ^ profile as u64);
+        knobs.answer_little(&mut users);
         // Some runs are dense, and some are long with much quiet in between.
         let busy_ms = dice.pick(&[(200, 4000), (200, 4000), (4000, 60_000), (60_000, 3_600_000)]);
         let busy_ms = if knobs.is_large() { (200, 4000) } else { busy_ms };
@@ -648,6 +668,7 @@ impl Plan {
         plan.plan_steady(&mut dice);
         plan.plan_unreadable_logs(&mut dice);
         plan.plan_ambushes(&mut Dice::new(seed.rotate_left(16) ^ 0xa3b5));
+        plan.plan_processes(&mut users);
         plan
     }
 

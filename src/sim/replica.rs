@@ -13,8 +13,8 @@ use super::{Dice, Knobs};
 use crate::crypto::{Digester, Given, verdicts_given};
 use crate::execution::{Application, ExecutionEvent, Executor, ReadGate, ReadLimits, ReadQueue, Resends};
 use crate::messages::{
-    Batch, Checked, CheckpointClaim, ClientReply, ENVELOPE_BYTES, Envelope, Frame, FrameKey, Kind, Mode,
-    Proposal, RefusalReason, SystemMessage, TakenCheckpoint,
+    Batch, Checked, CheckpointClaim, ClientReply, ENVELOPE_BYTES, Envelope, Frame, FrameId, FrameKey, Kind,
+    Mode, Proposal, RefusalReason, SystemMessage, TakenCheckpoint,
 };
 use crate::net::hello::Peer;
 use crate::preprocessing::{Expectations, FrameChecker, FrameRefusal, FromPeer, PoolLimits, ProposalGate};
@@ -92,6 +92,7 @@ pub(super) enum Said {
     /// A read beside the order waits, and all that wait have so many bytes.
     ReadWaits {
         client: ClientId,
+        is_read: bool,
         operations: u64,
         bytes: usize,
     },
@@ -332,7 +333,7 @@ impl<A: Application> SimReplica<A> {
                 match self.checker.take_frame(client, message.slice(ENVELOPE_BYTES..)) {
                     Ok(Some(frame)) => self.pass(now, frame, said),
                     Ok(None) => {}
-                    Err((key, refusal)) => Self::refuse_frame(client, key, &refusal, said),
+                    Err((frame, refusal)) => Self::refuse(frame, &refusal, said),
                 }
             }
             _ => {}
@@ -423,39 +424,34 @@ impl<A: Application> SimReplica<A> {
         for (frame, verdict) in verdicts {
             match verdict {
                 Ok(()) => self.pass(now, frame, said),
-                Err(refusal) => Self::refuse_frame(frame.key().client, Some(frame.key()), &refusal, said),
+                Err(refusal) => Self::refuse(Some(frame.id()), &refusal, said),
             }
         }
     }
 
     fn pass(&mut self, now: Time, frame: Frame, said: &mut Vec<Said>) {
-        match frame.mode() {
-            Mode::Ordered => self.replica.on_frame(now, frame),
-            Mode::Unordered => {
-                let (key, operations) = (frame.key(), frame.operation_count() as u64);
-                if !self.reads.offer(frame) {
-                    self.reads_refused += 1;
-                    return Self::refuse(key, RefusalReason::Overloaded, said);
-                }
-                said.push(Said::ReadWaits {
-                    client: key.client,
-                    operations,
-                    bytes: self.reads.bytes(),
-                });
+        if frame.mode().is_ordered() {
+            self.replica.on_frame(now, frame);
+        } else {
+            let (id, operations) = (frame.id(), frame.operation_count() as u64);
+            let is_read = frame.mode() == Mode::Unordered;
+            if !self.reads.offer(frame) {
+                self.reads_refused += 1;
+                return said.push(refused(&id, View::ZERO, RefusalReason::Overloaded));
             }
+            said.push(Said::ReadWaits {
+                client: id.key.client,
+                is_read,
+                operations,
+                bytes: self.reads.bytes(),
+            });
         }
     }
 
-    fn refuse_frame(client: ClientId, key: Option<FrameKey>, refusal: &FrameRefusal, said: &mut Vec<Said>) {
-        if let Some(FrameKey { sequence, .. }) = key {
-            Self::refuse(FrameKey { client, sequence }, refusal.reason(), said);
+    fn refuse(frame: Option<FrameId>, refusal: &FrameRefusal, said: &mut Vec<Said>) {
+        if let Some(frame) = frame {
+            said.push(refused(&frame, View::ZERO, refusal.reason()));
         }
-    }
-
-    fn refuse(key: FrameKey, reason: RefusalReason, said: &mut Vec<Said>) {
-        let message = ClientReply::refusal(CLUSTER, Epoch::ZERO, View::ZERO, key.sequence, reason);
-        let to = key.client;
-        said.push(Said::ToClient { to, message });
     }
 
     /// Executes some reads beside the order: work is counted in operations.
@@ -472,10 +468,12 @@ impl<A: Application> SimReplica<A> {
                 .serve(&mut self.executor, &frame, &mut self.events)
             {
                 Ok(()) => {
-                    said.push(Said::Read(self.executor.executed()));
+                    if frame.mode() == Mode::Unordered {
+                        said.push(Said::Read(self.executor.executed()));
+                    }
                     self.report_unordered(said);
                 }
-                Err(reason) => Self::refuse(frame.key(), reason, said),
+                Err(reason) => said.push(refused(&frame.id(), View::ZERO, reason)),
             }
             self.reads.spent(client, operations, order_waits);
             left = left.saturating_sub(operations);
@@ -485,14 +483,7 @@ impl<A: Application> SimReplica<A> {
     fn act(&mut self, now: Time, world: Time, action: Action, said: &mut Vec<Said>) {
         match action {
             Action::ToReplicas { to, message } => said.push(Said::ToReplicas { to, message }),
-            Action::Refuse { key, reason } => {
-                let view = self.replica.view();
-                let message = ClientReply::refusal(CLUSTER, Epoch::ZERO, view, key.sequence, reason);
-                said.push(Said::ToClient {
-                    to: key.client,
-                    message,
-                });
-            }
+            Action::Refuse { frame, reason } => said.push(refused(&frame, self.replica.view(), reason)),
             Action::Execute(decision) => {
                 said.push(Said::Execute(decision.clone()));
                 while !self.executor.has_room() {
@@ -503,9 +494,9 @@ impl<A: Application> SimReplica<A> {
                 self.has_background = true;
                 self.report(now, world, said);
             }
-            Action::ReplyAgain(key) => {
+            Action::ReplyAgain(frame) => {
                 self.resends
-                    .reply_again(now, key, &mut self.executor, &mut self.events);
+                    .reply_again(now, &frame, &mut self.executor, &mut self.events);
                 self.report(now, world, said);
             }
             Action::Log { lsn, record } => self.disk.append(world, lsn, record),
@@ -589,6 +580,7 @@ impl<A: Application> SimReplica<A> {
                         message,
                     });
                 }
+                ExecutionEvent::Refused { frame, view, reason } => said.push(refused(&frame, view, reason)),
                 ExecutionEvent::Executed { seq, operations } => {
                     self.gate_of_reads.on_executed(seq);
                     self.replica.on_executed(now, seq, operations);
@@ -617,6 +609,13 @@ impl<A: Application> SimReplica<A> {
                 });
             }
         }
+    }
+}
+
+fn refused(frame: &FrameId, view: View, reason: RefusalReason) -> Said {
+    Said::ToClient {
+        to: frame.key.client,
+        message: ClientReply::refusal(CLUSTER, Epoch::ZERO, view, frame, reason),
     }
 }
 

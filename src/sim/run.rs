@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::Dice;
-use super::app::SmallKv;
+use super::app::{READ, SmallKv};
 use super::byzantine::Lie;
 use super::checker::linearizability::{self, Action, Operation, Verdict};
 use super::checker::{Rule, Seen, Violation, judge_reads};
@@ -13,6 +13,7 @@ use super::fuzz::Captured;
 use super::plan::{PROGRESS_BOUND, Plan, Profile, TWO_SETS, TwoSets};
 use super::stack::mixed;
 use super::world::{Call, PAIRS, World};
+use crate::client::CallError;
 use crate::execution::apps::kv;
 use crate::messages::Mode;
 use crate::preprocessing::ClientAuth;
@@ -25,6 +26,9 @@ const SETTLE: Duration = Duration::from_secs(5);
 
 /// How long an honest client may have to sign after a faulty leader made its MACs fail.
 const FORGIVEN: Duration = Duration::from_secs(130);
+
+/// What an operation that writes begins with.
+const PUT: u8 = 1;
 
 /// What the first client asks for once everything is in order, and how often.
 const STEADY_CALLS: u32 = 10;
@@ -149,7 +153,14 @@ fn plan_calls(plan: &Plan, world: &mut World<SmallKv>) {
             _ => (kv::get(&key), Mode::Unordered),
         };
         let at = Time::from_nanos(dice.below(plan.busy_until.as_nanos()));
-        let client = dice.below(plan.knobs.honest_clients as u64) as usize;
+        let mut client = dice.below(plan.knobs.honest_clients as u64) as usize;
+        // The number decides, so that more processes change nothing else.
+        for (place, other) in plan.more_processes.iter().enumerate() {
+            if *other as usize == client && number % 2 == place as u64 % 2 {
+                client = plan.knobs.honest_clients + place;
+                break;
+            }
+        }
         world.call_at(at, client, operation.expect("the key is short"), mode);
     }
     for number in 0..plan.steady_from.map_or(0, |_| STEADY_CALLS) {
@@ -219,7 +230,30 @@ fn drive(plan: &Plan, world: &mut World<SmallKv>) {
     }
     let is_clean = plan.rogues.is_empty() && plan.liars.is_empty();
     world.check_end(stuck == 0 && is_clean);
+    judge_runs(world);
     judge_history(plan, world);
+}
+
+/// What was acknowledged ran once, and nothing ran twice: every write has a value of its own.
+fn judge_runs(world: &mut World<SmallKv>) {
+    for number in 0..world.calls.len() {
+        let call = &world.calls[number];
+        if call.operation.first() != Some(&PUT) {
+            continue;
+        }
+        let is_acknowledged = matches!(call.end, Some((_, Ok(_))));
+        let (runs, least) = (
+            world.agreement.runs_of(&call.operation),
+            usize::from(is_acknowledged),
+        );
+        if !(least..=1).contains(&runs) {
+            let what = format!(
+                "call {number} of process {} ran {runs} times, and ended as {:?}",
+                call.client, call.end
+            );
+            return world.break_rule(Rule::ExactlyOnce, what);
+        }
+    }
 }
 
 /// What clients have seen of each key, by the places at which what they wrote was executed.
@@ -233,7 +267,8 @@ fn judge_places(plan: &Plan, world: &mut World<SmallKv>) {
             continue;
         };
         let place = |operation: &[u8]| world.agreement.place_of(operation);
-        let saw = match (&operation.action, result.split_first()) {
+        let result = result.strip_suffix(&[READ]).filter(|_| !call.mode.writes());
+        let saw = match (&operation.action, result.and_then(<[u8]>::split_first)) {
             (Action::Put(_), _) => place(&call.operation).map(|place| Seen::Write(*at, place)),
             (Action::Get(Some(None)), _) => Some(Seen::Read(operation.from, 0)),
             (Action::Get(_), Some((_, value))) => {
@@ -296,7 +331,13 @@ fn read_call(call: &Call, relaxed: bool) -> Option<(Vec<u8>, Option<Operation>)>
     };
     let number = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_le_bytes);
     let result = match &call.end {
-        Some((_, Ok(result))) => Some(result.as_slice()),
+        Some((_, Ok(result))) if call.mode.writes() => Some(result.as_slice()),
+        // A read is a read, wherever it was executed.
+        Some((_, Ok(result))) => Some(result.strip_suffix(&[READ])?),
+        // No operation of these fails.
+        Some((_, Err(CallError::Application(_) | CallError::ResultTooLong | CallError::Panicked))) => {
+            return None;
+        }
         _ => None,
     };
     let action = match (kind, result) {

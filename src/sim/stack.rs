@@ -8,11 +8,11 @@ use super::keys::CLUSTER;
 use crate::crypto::Digester;
 use crate::decision_log::{Chain, ChainedLog};
 use crate::execution::{
-    Application, CheckpointRule, ExecutionEvent, Executor, ImageError, ScalableApp, SequenceWindow,
+    Application, CheckpointRule, ExecutionEvent, Executor, ImageError, ScalableApp, SessionWindows,
     SingleThreaded, Speculative,
 };
 use crate::log_transfer::RangedLogTransfer;
-use crate::messages::{CheckpointClaim, Frame, FrameKey, Proposal};
+use crate::messages::{CheckpointClaim, Frame, FrameId, Proposal};
 use crate::ordering::pbft::Pbft;
 use crate::replica::Stack;
 use crate::state_transfer::monolithic::PieceTransfer;
@@ -59,8 +59,8 @@ impl Executor for AnyExecutor {
         self.0.execute_unordered(frame, events);
     }
 
-    fn reply_again(&mut self, key: FrameKey, events: &mut Vec<ExecutionEvent>) {
-        self.0.reply_again(key, events);
+    fn reply_again(&mut self, frame: &FrameId, events: &mut Vec<ExecutionEvent>) {
+        self.0.reply_again(frame, events);
     }
 
     fn background_step(&mut self, budget_bytes: usize, events: &mut Vec<ExecutionEvent>) -> bool {
@@ -87,7 +87,7 @@ impl Executor for AnyExecutor {
         self.0.chain()
     }
 
-    fn client_windows(&self) -> Vec<SequenceWindow> {
+    fn client_windows(&self) -> Vec<SessionWindows> {
         self.0.client_windows()
     }
 
@@ -117,6 +117,7 @@ pub(super) fn single<A: Application + Clone>(application: A) -> ExecutorMaker {
         let digester = Digester::new(CLUSTER);
         let (clients, rule) = (knobs.clients(), rule(knobs));
         let executor = SingleThreaded::new(application.clone(), clients, digester, Epoch::ZERO, rule);
+        let executor = executor.limit_results(knobs.results);
         AnyExecutor(Box::new(executor))
     })
 }
@@ -131,6 +132,7 @@ pub(super) fn mixed<A: ScalableApp + Clone>(application: A) -> ExecutorMaker {
         let digester = Digester::new(CLUSTER);
         let (clients, rule) = (knobs.clients(), rule(knobs));
         let executor = Speculative::new(application.clone(), clients, digester, Epoch::ZERO, rule);
+        let executor = executor.limit_results(knobs.results);
         AnyExecutor(Box::new(executor))
     })
 }

@@ -20,7 +20,7 @@ use super::checker::{
     Agreement, Answered, Blame, Budget, Charges, Donors, Efforts, Lasting, Ledger, Rule, Sizes, Toward,
     Violation,
 };
-use super::clients::{Rogue, session};
+use super::clients::{Process, Rogue};
 use super::disk::Platter;
 use super::fuzz::Captured;
 use super::keys::CLUSTER;
@@ -29,7 +29,7 @@ use super::plan::{Ambush, Fault, Plan};
 use super::replica::{Durable, Said, SimReplica};
 use super::stack::ExecutorMaker;
 use super::{Dice, Knobs};
-use crate::client::{CallError, Outcome, Output, Session};
+use crate::client::{CallError, Outcome, Output};
 use crate::crypto::remember_verdicts;
 use crate::execution::Application;
 use crate::messages::{Checked, FrameKey, Mode, RequestFrame, SystemMessage};
@@ -54,7 +54,7 @@ const ROGUE_PAUSE_MS: (u64, u64) = (5, 80);
 /// An operation of an honest client, and what became of it.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// The client.
+    /// The process of a client that makes it.
     pub client: usize,
     /// The operation.
     pub operation: Vec<u8>,
@@ -88,8 +88,7 @@ pub(super) struct World<A: Application> {
     sizes: Sizes,
     pub network: Network,
     dice: Dice,
-    sessions: Vec<Session>,
-    wakes: Vec<Option<Time>>,
+    processes: Vec<Process>,
     rogues: Vec<Rogue>,
     rogues_until: Time,
     faults: Vec<Fault>,
@@ -194,8 +193,11 @@ impl<A: Application> World<A> {
             instant_steps: 0,
             captured: None,
             story: None,
-            sessions: (0..first_rogue).map(|client| session(client, &knobs)).collect(),
-            wakes: vec![None; knobs.honest_clients],
+            processes: (0..first_rogue)
+                .chain(plan.more_processes.iter().copied())
+                .enumerate()
+                .map(|(process, client)| Process::start(Time::START, client, &knobs, process as u64))
+                .collect(),
             rogues_until: plan.busy_until,
             faults: plan.faults.iter().map(|(_, fault)| fault.clone()).collect(),
             relapses: plan.relapses.clone(),
@@ -222,6 +224,7 @@ impl<A: Application> World<A> {
             let from = plan.steady_from.unwrap_or(Time::START);
             world.network.kill(*client as u32, *host, from);
         }
+        (0..world.processes.len()).for_each(|process| world.serve_client(process));
         for (index, kind) in plan.rogues.iter().enumerate() {
             world.plan(Time::START, Event::Rogue(index));
             *world.hits.entry(kind.name()).or_default() += 0;
@@ -328,24 +331,24 @@ impl<A: Application> World<A> {
                 }
             }
             Event::ToClient {
-                client,
+                process,
                 from,
                 message,
             } => {
-                self.note(2, client, &message);
+                self.note(2, process, &message);
                 if let Some(captured) = &mut self.captured {
                     captured.reply(&message);
                 }
-                self.sessions[client].on_message(from, &message);
-                self.serve_client(client);
+                self.processes[process].session.on_message(from, &message);
+                self.serve_client(process);
             }
             Event::Turn(host) => self.turn(host),
             Event::Disk { host, life, event } => self.on_disk(host, life, event),
             Event::Restart { host, life } => self.restart(host, life),
-            Event::ClientWake(client) => {
-                if self.wakes[client] == Some(self.now) {
-                    self.wakes[client] = None;
-                    self.serve_client(client);
+            Event::ClientWake(process) => {
+                if self.processes[process].wake == Some(self.now) {
+                    self.processes[process].wake = None;
+                    self.serve_client(process);
                 }
             }
             Event::Call(call) => self.submit(call),
@@ -442,10 +445,13 @@ impl<A: Application> World<A> {
     fn submit(&mut self, number: usize) {
         let now = self.now;
         let call = &mut self.calls[number];
+        if call.end.is_some() {
+            return;
+        }
         call.from.get_or_insert(now);
         let client = call.client;
         let deadline = now.after(DEADLINE);
-        let session = &mut self.sessions[client];
+        let session = &mut self.processes[client].session;
         match session.submit(now, &call.operation, call.mode, number as u64, deadline) {
             Ok(()) => self.serve_client(client),
             // Too much is under way: it tries again a little later.
@@ -453,42 +459,57 @@ impl<A: Application> World<A> {
         }
     }
 
-    fn serve_client(&mut self, client: usize) {
+    fn serve_client(&mut self, process: usize) {
         let now = self.now;
-        self.sessions[client].on_time(now);
-        self.sessions[client].flush(now);
-        let outputs: Vec<Output> = self.sessions[client].drain_outputs().collect();
+        let Process { client, session, .. } = &mut self.processes[process];
+        let client = *client;
+        session.on_time(now);
+        session.flush(now);
+        let outputs: Vec<Output> = session.drain_outputs().collect();
         for output in outputs {
             match output {
                 Output::Send { to, message } => {
                     if let Ok(frame) = Checked::<RequestFrame>::body_of(&message)
                         && let Ok(body) = frame.open_body()
                     {
-                        let sequence = body.sequence().get();
-                        self.agreement
-                            .asks(client as u32, sequence, frame.body.as_slice());
+                        let sequence = body.sequence();
+                        self.agreement.asks(client, sequence, frame.body.as_slice());
                     }
                     let who = format_args!("c{client}");
                     let fits = self.sizes.sends(who, Toward::FromClient, message.len());
                     self.judge(fits);
-                    self.send_to_host(client as u32, to, &message);
+                    self.send_to_host(client, to, &message);
                 }
                 Output::Ended { tokens, outcome } => self.end(&tokens, &outcome),
             }
         }
-        let wake = self.sessions[client].next_timeout();
-        if let Some(at) = wake
-            && self.wakes[client].is_none_or(|planned| at < planned || planned < now)
+        let Process { session, wake, .. } = &mut self.processes[process];
+        if let Some(at) = session.next_timeout()
+            && wake.is_none_or(|planned| at < planned || planned < now)
         {
             let at = at.max(now);
-            self.wakes[client] = Some(at);
-            self.plan(at, Event::ClientWake(client));
+            *wake = Some(at);
+            self.plan(at, Event::ClientWake(process));
         }
+    }
+
+    /// A process of a client ends, with all it has under way, and another one begins with its identity.
+    fn restart_client(&mut self, process: usize) {
+        let lost = self.calls.iter_mut();
+        let lost = lost.filter(|call| call.client == process && call.from.is_some() && call.end.is_none());
+        let count = lost
+            .map(|call| call.end = Some((self.now, Err(CallError::Closed))))
+            .count();
+        self.open_calls -= count;
+        let client = self.processes[process].client;
+        let number = self.dice.throw();
+        self.processes[process] = Process::start(self.now, client, &self.knobs, number);
+        self.serve_client(process);
     }
 
     fn end(&mut self, tokens: &[u64], outcome: &Outcome) {
         let mut results: Vec<Result<Vec<u8>, CallError>> = match outcome {
-            Outcome::Results(results) => results.results().map(|result| Ok(result.to_vec())).collect(),
+            Outcome::Results(results) => results.values().map(|value| value.map(Into::into)).collect(),
             Outcome::Failed(error) => tokens.iter().map(|_| Err(error.clone())).collect(),
         };
         results.reverse();
@@ -496,7 +517,7 @@ impl<A: Application> World<A> {
             let Some(result) = results.pop() else { break };
             self.tell(|world| {
                 let call = &world.calls[*token as usize];
-                format!("c{} call {token} ended: {}", call.client, result.is_ok())
+                format!("p{} call {token} ended: {}", call.client, result.is_ok())
             });
             let is_done = result.is_ok();
             self.calls[*token as usize].end = Some((self.now, result));
@@ -511,7 +532,7 @@ impl<A: Application> World<A> {
         if self.now >= self.rogues_until {
             return;
         }
-        let client = (self.sessions.len() + index) as u32;
+        let client = (self.knobs.honest_clients + index) as u32;
         let sent = self.rogues[index].act();
         self.hit(self.rogues[index].kind().name(), sent.len() as u64);
         for (to, message) in sent {

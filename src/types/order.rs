@@ -81,16 +81,59 @@ counter!(
     "e"
 );
 counter!(
-    /// The number a client gave to one of its frames; larger is later. A client starts from its clock in
-    /// microseconds, so a restarted client never reuses one.
-    FrameSeq,
-    "q"
-);
-counter!(
     /// The ordinal of a record in the persistent log, counted since its creation.
     Lsn,
     "l"
 );
+
+/// Which of a client's frames: the session it belongs to, and its number there. Larger is later within a session;
+/// sessions of one client run beside one another.
+///
+/// A session is one process that uses the client's identity. Neither half comes from a clock: the cluster tells a
+/// client which sessions there were, and frames are counted from one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct FrameSeq {
+    session: u64,
+    number: u64,
+}
+
+impl FrameSeq {
+    /// The frame with this number in session 0.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self::of(0, number)
+    }
+
+    /// The frame with this number in a session.
+    #[must_use]
+    pub const fn of(session: u64, number: u64) -> Self {
+        Self { session, number }
+    }
+
+    /// The session.
+    #[must_use]
+    pub const fn session(self) -> u64 {
+        self.session
+    }
+
+    /// The number within the session.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.number
+    }
+}
+
+impl fmt::Display for FrameSeq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.session, self.number)
+    }
+}
+
+impl fmt::Debug for FrameSeq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "q{self}")
+    }
+}
 
 impl View {
     /// The leader of this view among `n` replicas: view mod n.

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::messages::{FailedOperation, ReplyBody};
 
 /// A session with one ordered frame of two operations under way.
 fn asked() -> Rig {
@@ -16,15 +17,22 @@ fn asked() -> Rig {
 
 fn finish(rig: &mut Rig) {
     for node in [1, 2] {
-        rig.from(node, answer(0, FIRST, &[b"A", b"B"]));
+        rig.answer(node, 0, FIRST, &[b"A", b"B"]);
     }
     assert_eq!(rig.ends(), [results(&[(1, b"A"), (2, b"B")])]);
 }
 
-fn lie(ends: Vec<u32>, results: &[u8]) -> Bytes {
+fn lie(frame: &FrameId, ends: Vec<u32>, failures: &[u32], results: &[u8]) -> Bytes {
+    let failed = |operation: &u32| FailedOperation {
+        operation: *operation,
+        failure: Failure::Panicked,
+    };
     let body = ReplyBody {
-        client: CLIENT.get(),
-        sequence: FIRST,
+        client: frame.key.client.get(),
+        session: frame.key.sequence.session(),
+        sequence: frame.key.sequence.number(),
+        request: *frame.digest.as_bytes(),
+        failures: failures.iter().map(failed).collect(),
         ends,
         results: results.to_vec(),
     };
@@ -34,24 +42,40 @@ fn lie(ends: Vec<u32>, results: &[u8]) -> Bytes {
 
 #[test]
 fn answers_that_no_correct_replica_gives_are_counted_and_change_nothing() {
-    let other_client = reply_body(ClientId::new(4), FIRST, &[b"A", b"B"]);
-    let sound = answer(0, FIRST, &[b"A", b"B"]);
+    let mut rig = asked();
+    let ours = rig.frame(FIRST);
+    let mut other = ours;
+    other.key.client = ClientId::new(4);
+    let other_client = reply_body(&other, &[b"A", b"B"]);
+    let sound = answer(0, &ours, &[b"A", b"B"]);
+    let numbered = |rig: &Rig, number| rig.frame(number);
     let lies = [
-        ("no results", lie(vec![], b"")),
-        ("too few results", lie(vec![1], b"A")),
-        ("too many results", lie(vec![1, 2, 2], b"AB")),
-        ("falling ends", lie(vec![2, 1], b"AB")),
-        ("ends short of the results", lie(vec![1, 1], b"AB")),
-        ("ends beyond the results", lie(vec![1, u32::MAX], b"AB")),
-        ("a frame not sent yet", answer(0, FIRST + 1, &[b"A", b"B"])),
-        ("a frame of another life", answer(0, FIRST - 1, &[b"A", b"B"])),
+        ("no results", lie(&ours, vec![], &[], b"")),
+        ("too many results", lie(&ours, vec![1, 2, 2], &[], b"AB")),
+        ("falling ends", lie(&ours, vec![2, 1], &[], b"AB")),
+        ("ends short of the results", lie(&ours, vec![1, 1], &[], b"AB")),
+        (
+            "ends beyond the results",
+            lie(&ours, vec![1, u32::MAX], &[], b"AB"),
+        ),
+        ("a failure of no operation", lie(&ours, vec![1, 2], &[2], b"AB")),
+        ("a failure twice", lie(&ours, vec![1, 2], &[0, 0], b"AB")),
+        ("failures out of order", lie(&ours, vec![1, 2], &[1, 0], b"AB")),
+        (
+            "a frame not sent yet",
+            answer(0, &numbered(&rig, FIRST + 1), &[b"A", b"B"]),
+        ),
+        (
+            "a frame before the first",
+            answer(0, &numbered(&rig, 0), &[b"A", b"B"]),
+        ),
         (
             "a frame at the end of the numbers",
-            answer(0, u64::MAX, &[b"A", b"B"]),
+            answer(0, &numbered(&rig, u64::MAX), &[b"A", b"B"]),
         ),
         (
             "a refusal of a frame not sent",
-            refusal(0, FIRST + 1, RefusalReason::Malformed),
+            refusal(0, &numbered(&rig, FIRST + 1), RefusalReason::Malformed),
         ),
         (
             "another client's frame",
@@ -77,7 +101,6 @@ fn answers_that_no_correct_replica_gives_are_counted_and_change_nothing() {
         ("half an answer", sound.slice(..sound.len() / 2)),
         ("nothing", Bytes::new()),
     ];
-    let mut rig = asked();
     for (count, (name, message)) in (1..).zip(lies) {
         rig.from(0, message.clone());
         rig.from(3, message);
@@ -95,14 +118,14 @@ fn f_equal_lies_are_one_too_few_and_the_truth_still_comes_out() {
     let mut rig = Rig::new(config(7));
     rig.ordered(ms(0), b"a", 1);
     for node in [0, 1] {
-        rig.from(node, answer(0, FIRST, &[b"lie"]));
-        rig.from(node, answer(0, FIRST, &[b"lie"]));
+        rig.answer(node, 0, FIRST, &[b"lie"]);
+        rig.answer(node, 0, FIRST, &[b"lie"]);
     }
     for node in [2, 3] {
-        rig.from(node, answer(0, FIRST, &[b"true"]));
+        rig.answer(node, 0, FIRST, &[b"true"]);
     }
     assert_eq!(rig.ends(), []);
-    rig.from(4, answer(0, FIRST, &[b"true"]));
+    rig.answer(4, 0, FIRST, &[b"true"]);
     assert_eq!(rig.ends(), [results(&[(1, b"true")])]);
 }
 
@@ -110,9 +133,9 @@ fn f_equal_lies_are_one_too_few_and_the_truth_still_comes_out() {
 fn a_replica_that_says_everything_counts_once_for_each_and_keeps_little_in_memory() {
     let mut rig = asked();
     for lie in 0..1000u32 {
-        rig.from(0, answer(0, FIRST, &[&lie.to_le_bytes(), b"B"]));
+        rig.answer(0, 0, FIRST, &[&lie.to_le_bytes(), b"B"]);
     }
-    rig.from(3, answer(0, FIRST, &[&5u32.to_le_bytes(), b"B"]));
+    rig.answer(3, 0, FIRST, &[&5u32.to_le_bytes(), b"B"]);
     assert_eq!(rig.ends(), [], "r0 does not stand by the fifth lie any more");
     finish(&mut rig);
 }
@@ -120,9 +143,9 @@ fn a_replica_that_says_everything_counts_once_for_each_and_keeps_little_in_memor
 #[test]
 fn refusals_of_different_kinds_do_not_add_up() {
     let mut rig = asked();
-    rig.from(0, refusal(0, FIRST, RefusalReason::Malformed));
-    rig.from(3, refusal(0, FIRST, RefusalReason::Stale));
-    rig.from(0, refusal(0, FIRST, RefusalReason::NotAuthentic));
+    rig.refuse(0, 0, FIRST, RefusalReason::Malformed);
+    rig.refuse(3, 0, FIRST, RefusalReason::Stale);
+    rig.refuse(0, 0, FIRST, RefusalReason::NotAuthentic);
     assert_eq!(rig.ends(), []);
     finish(&mut rig);
 }
@@ -131,7 +154,7 @@ fn refusals_of_different_kinds_do_not_add_up() {
 fn one_replica_cannot_make_a_client_sign_for_all() {
     let mut rig = asked();
     for _ in 0..100 {
-        rig.from(3, refusal(0, FIRST, RefusalReason::MustSign));
+        rig.refuse(3, 0, FIRST, RefusalReason::MustSign);
     }
     assert_eq!(rig.sent(), [], "r3 does not lead");
     finish(&mut rig);
@@ -146,7 +169,7 @@ fn refusals_do_not_make_a_session_send_without_end() {
     let mut sent = 0;
     for _ in 0..1000 {
         for node in 0..4 {
-            rig.from(node, refusal(0, FIRST, RefusalReason::MustSign));
+            rig.refuse(node, 0, FIRST, RefusalReason::MustSign);
             sent += rig.sent().len();
         }
     }
@@ -163,7 +186,7 @@ proptest! {
     ) {
         let mut rig = asked();
         rig.from(0, Bytes::from(bytes));
-        let mut near = answer(0, FIRST, &[b"A", b"B"]).to_vec();
+        let mut near = answer(0, &rig.frame(FIRST), &[b"A", b"B"]).to_vec();
         let at = flip % near.len();
         near[at] ^= 1 << bit;
         near.truncate(near.len() - cut % near.len());

@@ -8,26 +8,28 @@ fn an_idle_session_sends_at_once_to_the_leader_and_ends_at_f_plus_1_equal_answer
     rig.call(ms(0), b"a", Mode::Ordered, 7);
     assert_eq!(rig.sent(), [], "nothing leaves before the turn ends");
     rig.session.flush(ms(0));
+    let sent = rig.sent();
     let expected = Sent {
         to: r(0),
         sequence: FIRST,
         mode: Mode::Ordered,
         operations: vec![b"a".to_vec()],
         is_signed: false,
+        ..sent[0].clone()
     };
-    assert_eq!(rig.sent(), [expected]);
+    assert_eq!(sent, [expected]);
     assert_eq!(rig.session.next_timeout(), Some(ms(100)));
-    rig.from(2, answer(0, FIRST, &[b"A"]));
+    rig.answer(2, 0, FIRST, &[b"A"]);
     assert_eq!(rig.ends(), []);
-    rig.from(2, answer(0, FIRST, &[b"A"]));
+    rig.answer(2, 0, FIRST, &[b"A"]);
     assert_eq!(
         rig.ends(),
         [],
         "one replica counts once, however often it answers"
     );
-    rig.from(1, answer(0, FIRST, &[b"A"]));
+    rig.answer(1, 0, FIRST, &[b"A"]);
     assert_eq!(rig.ends(), [results(&[(7, b"A")])]);
-    rig.from(3, answer(0, FIRST, &[b"A"]));
+    rig.answer(3, 0, FIRST, &[b"A"]);
     assert_eq!(rig.ends(), [], "the third answer is late, not wrong");
     assert_eq!(rig.session.operations(), 0);
     assert_eq!(rig.session.counters().answers_ignored, 0);
@@ -53,7 +55,7 @@ fn operations_gather_into_full_frames_while_frames_are_under_way() {
         "the next frame is full and may not leave"
     );
     for node in [0, 1] {
-        rig.from(node, answer(0, FIRST, &[b"!"]));
+        rig.answer(node, 0, FIRST, &[b"!"]);
     }
     assert_eq!(rig.ends(), [results(&[(0, b"!")])]);
     rig.session.flush(ms(2));
@@ -61,7 +63,7 @@ fn operations_gather_into_full_frames_while_frames_are_under_way() {
     assert_eq!(sent.len(), 1);
     assert_eq!(sent[0].operations, [[1], [2], [3], [4]]);
     for node in [0, 1] {
-        rig.from(node, answer(0, FIRST + 1, &[b"1", b"", b"333", b"4"]));
+        rig.answer(node, 0, FIRST + 1, &[b"1", b"", b"333", b"4"]);
     }
     let expected = results(&[(1, b"1"), (2, b""), (3, b"333"), (4, b"4")]);
     assert_eq!(
@@ -96,7 +98,7 @@ fn more_operations_than_the_limit_are_refused_until_some_end() {
     let full = rig.session.submit(ms(0), b"c", Mode::Ordered, 2, ms(1000));
     assert_eq!(full, Err(SubmitError::Full));
     for node in [2, 3] {
-        rig.from(node, answer(0, FIRST, &[b"A"]));
+        rig.answer(node, 0, FIRST, &[b"A"]);
     }
     rig.call(ms(0), b"c", Mode::Ordered, 2);
 }
@@ -120,7 +122,7 @@ fn a_late_frame_is_asked_of_everybody_with_growing_capped_pauses() {
     assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 3200, 3200, 3200]);
     assert_eq!(rig.session.counters().retransmissions, 9);
     for node in [0, 3] {
-        rig.from(node, answer(0, FIRST, &[b"A"]));
+        rig.answer(node, 0, FIRST, &[b"A"]);
     }
     assert_eq!(
         rig.ends(),
@@ -133,14 +135,15 @@ fn a_late_frame_is_asked_of_everybody_with_growing_capped_pauses() {
 fn a_call_that_gets_no_f_plus_1_equal_answers_says_at_its_deadline_who_said_what() {
     let mut rig = Rig::new(config(4));
     rig.ordered(ms(0), b"a", 5);
-    rig.from(1, answer(0, FIRST, &[b"one"]));
-    rig.from(2, answer(0, FIRST, &[b"two"]));
+    rig.answer(1, 0, FIRST, &[b"one"]);
+    rig.answer(2, 0, FIRST, &[b"two"]);
     rig.pass(ms(9_999));
     rig.outputs();
-    rig.from(3, refusal(0, FIRST, RefusalReason::Overloaded));
+    rig.refuse(3, 0, FIRST, RefusalReason::Overloaded);
     rig.pass(ms(10_000));
+    let frame = rig.frame(FIRST);
     let digest = |result: &[u8]| {
-        let body = reply_body(CLIENT, FIRST, &[result]);
+        let body = reply_body(&frame, &[result]);
         hex::encode(&blake3::hash(&body).as_bytes()[..4])
     };
     let said = vec![
@@ -154,7 +157,7 @@ fn a_call_that_gets_no_f_plus_1_equal_answers_says_at_its_deadline_who_said_what
     for part in [
         "r0 silent",
         "r1 answered ",
-        "r3 refused: Overloaded",
+        "r3 refused: this client's pending requests fill its quota",
         "may still be executed",
     ] {
         assert!(text.contains(part), "{part:?} is missing in {text:?}");
@@ -180,14 +183,14 @@ fn a_call_that_was_never_sent_says_so_and_is_never_sent_later() {
     rig.pass(ms(50));
     assert_eq!(rig.ends(), [End::Failed(vec![1], CallError::NeverSent)]);
     for node in [0, 1] {
-        rig.from(node, answer(0, FIRST, &[b"!"]));
+        rig.answer(node, 0, FIRST, &[b"!"]);
     }
     rig.session.flush(ms(60));
     let (sent, ends) = rig.outputs();
     assert_eq!(ends, [results(&[(0, b"!")])]);
     assert_eq!(sent[0].operations, [b"long"]);
     for node in [0, 1] {
-        rig.from(node, answer(0, FIRST + 1, &[b"L"]));
+        rig.answer(node, 0, FIRST + 1, &[b"L"]);
     }
     assert_eq!(rig.ends(), [results(&[(2, b"L")])]);
 }
@@ -210,7 +213,7 @@ fn a_short_deadline_ends_its_own_call_and_no_other_of_its_frame() {
     rig.pass(ms(70));
     assert_eq!(rig.ends(), [End::Failed(vec![3], silent)]);
     for node in [0, 1] {
-        rig.from(node, answer(0, FIRST, &[b"zero", b"one", b"two", b"three"]));
+        rig.answer(node, 0, FIRST, &[b"zero", b"one", b"two", b"three"]);
     }
     assert_eq!(
         rig.ends(),
@@ -231,7 +234,7 @@ fn an_abandoned_frame_blocks_no_later_one_but_a_live_one_holds_the_window() {
     for token in 1..64 {
         let sequence = rig.ordered(ms(1), b"x", token);
         for node in [0, 1] {
-            rig.from(node, answer(0, sequence, &[b"X"]));
+            rig.answer(node, 0, sequence, &[b"X"]);
         }
         assert_eq!(rig.ends().len(), 1);
     }
@@ -251,16 +254,16 @@ fn a_read_goes_to_all_and_in_order_when_all_disagree() {
     rig.session.flush(ms(0));
     assert_eq!(rig.sent_to_all().mode, Mode::Unordered);
     for (node, result) in [(0, b"v1"), (1, b"v2"), (2, b"v3")] {
-        rig.from(node, answer(0, FIRST, &[result]));
+        rig.answer(node, 0, FIRST, &[result]);
     }
     assert_eq!(rig.sent(), []);
-    rig.from(3, answer(0, FIRST, &[b"v4"]));
+    rig.answer(3, 0, FIRST, &[b"v4"]);
     rig.pass(ms(1));
     let again = rig.sent_to_all();
-    assert_eq!((again.mode, again.sequence), (Mode::Ordered, FIRST));
+    assert_eq!((again.mode, again.sequence), (Mode::OrderedRead, FIRST));
     assert_eq!(again.operations, [b"get"]);
     for node in [1, 2] {
-        rig.from(node, answer(0, FIRST, &[b"v5"]));
+        rig.answer(node, 0, FIRST, &[b"v5"]);
     }
     assert_eq!(rig.ends(), [results(&[(1, b"v5")])]);
 }
@@ -271,9 +274,9 @@ fn a_read_without_enough_answers_is_asked_in_order_after_its_timeout() {
     rig.call(ms(0), b"get", Mode::Unordered, 1);
     rig.session.flush(ms(0));
     rig.sent_to_all();
-    rig.from(0, answer(0, FIRST, &[b"v1"]));
+    rig.answer(0, 0, FIRST, &[b"v1"]);
     rig.pass(ms(100));
-    assert_eq!(rig.sent_to_all().mode, Mode::Ordered);
+    assert_eq!(rig.sent_to_all().mode, Mode::OrderedRead);
     assert_eq!(rig.session.counters().reads_ordered, 1);
 }
 
@@ -283,22 +286,22 @@ fn a_read_that_too_many_refuse_until_they_have_caught_up_is_asked_in_order_at_on
     rig.call(ms(0), b"get", Mode::Unordered, 1);
     rig.session.flush(ms(0));
     rig.sent_to_all();
-    rig.from(0, answer(0, FIRST, &[b"v1"]));
+    rig.answer(0, 0, FIRST, &[b"v1"]);
     for node in [1, 2] {
         assert_eq!(rig.sent(), []);
-        rig.from(node, refusal(0, FIRST, RefusalReason::CatchingUp));
+        rig.refuse(node, 0, FIRST, RefusalReason::CatchingUp);
     }
     assert_eq!(rig.sent(), [], "r3 may still agree with r0");
-    rig.from(3, refusal(0, FIRST, RefusalReason::CatchingUp));
+    rig.refuse(3, 0, FIRST, RefusalReason::CatchingUp);
     rig.pass(ms(1));
-    assert_eq!(rig.sent_to_all().mode, Mode::Ordered);
+    assert_eq!(rig.sent_to_all().mode, Mode::OrderedRead);
     assert_eq!(rig.session.counters().reads_ordered, 1);
     // In order nobody's refusal counts for that.
     for node in 0..4 {
-        rig.from(node, refusal(0, FIRST, RefusalReason::CatchingUp));
+        rig.refuse(node, 0, FIRST, RefusalReason::CatchingUp);
     }
     for node in [1, 2] {
-        rig.from(node, answer(0, FIRST, &[b"v2"]));
+        rig.answer(node, 0, FIRST, &[b"v2"]);
     }
     assert_eq!(rig.ends(), [results(&[(1, b"v2")])]);
 }
@@ -308,14 +311,21 @@ fn late_answers_to_a_read_do_not_hide_those_to_its_ordered_form() {
     let mut rig = Rig::new(config(4));
     rig.call(ms(0), b"get", Mode::Unordered, 1);
     rig.session.flush(ms(0));
+    rig.sent_to_all();
+    let read = rig.frame(FIRST);
     rig.pass(ms(100));
     rig.outputs();
+    for node in 0..4 {
+        rig.from(node, answer(0, &read, &[b"old"]));
+    }
+    assert_eq!(rig.ends(), [], "they answer another question");
+    assert_eq!(rig.session.counters().answers_ignored, 0, "which was asked");
     for (node, result) in [(0, b"v1"), (1, b"v2"), (2, b"v3"), (3, b"v4")] {
-        rig.from(node, answer(0, FIRST, &[result]));
+        rig.answer(node, 0, FIRST, &[result]);
     }
     assert_eq!(rig.ends(), []);
     for node in [3, 0] {
-        rig.from(node, answer(0, FIRST, &[b"v5"]));
+        rig.answer(node, 0, FIRST, &[b"v5"]);
     }
     assert_eq!(rig.ends(), [results(&[(1, b"v5")])]);
 }
@@ -332,7 +342,7 @@ fn reads_and_writes_take_turns_when_there_is_room_for_one() {
     let mut modes = Vec::new();
     for token in 3..9 {
         for node in [0, 1] {
-            rig.from(node, answer(0, sequence, &[b"!"]));
+            rig.answer(node, 0, sequence, &[b"!"]);
         }
         // Writes press in first; reads must not wait for ever behind them.
         let _ = rig.session.submit(ms(1), b"w", Mode::Ordered, token, ms(5000));
@@ -354,13 +364,15 @@ fn a_refusal_for_good_counts_from_f_plus_1_replicas() {
         RefusalReason::Malformed,
         RefusalReason::NotAuthentic,
         RefusalReason::Stale,
+        RefusalReason::SessionEnded,
+        RefusalReason::ResultsForgotten,
     ] {
         let mut rig = Rig::new(config(4));
         rig.ordered(ms(0), b"a", 1);
-        rig.from(0, refusal(0, FIRST, reason));
-        rig.from(0, refusal(0, FIRST, reason));
+        rig.refuse(0, 0, FIRST, reason);
+        rig.refuse(0, 0, FIRST, reason);
         assert_eq!(rig.ends(), []);
-        rig.from(2, refusal(0, FIRST, reason));
+        rig.refuse(2, 0, FIRST, reason);
         assert_eq!(rig.ends(), [End::Failed(vec![1], CallError::Refused(reason))]);
         assert_eq!(rig.session.operations(), 0);
     }
@@ -371,13 +383,13 @@ fn an_overloaded_cluster_is_asked_again_until_it_answers() {
     let mut rig = Rig::new(config(4));
     rig.ordered(ms(0), b"a", 1);
     for node in 0..4 {
-        rig.from(node, refusal(0, FIRST, RefusalReason::Overloaded));
+        rig.refuse(node, 0, FIRST, RefusalReason::Overloaded);
     }
     assert_eq!(rig.ends(), [], "overload passes");
     rig.pass(ms(100));
     rig.sent_to_all();
     for node in [0, 1] {
-        rig.from(node, answer(0, FIRST, &[b"A"]));
+        rig.answer(node, 0, FIRST, &[b"A"]);
     }
     assert_eq!(rig.ends(), [results(&[(1, b"A")])]);
 }
@@ -386,16 +398,16 @@ fn an_overloaded_cluster_is_asked_again_until_it_answers() {
 fn frames_are_signed_once_f_plus_1_replicas_want_it_and_no_longer_than_they_do() {
     let mut rig = Rig::new(config(4));
     rig.ordered(ms(0), b"a", 1);
-    rig.from(3, refusal(0, FIRST, RefusalReason::MustSign));
+    rig.refuse(3, 0, FIRST, RefusalReason::MustSign);
     assert_eq!(rig.sent(), [], "one that does not lead waits for the next time");
     rig.pass(ms(100));
     assert!(!rig.sent_to_all().is_signed);
-    rig.from(2, refusal(0, FIRST, RefusalReason::MustSign));
+    rig.refuse(2, 0, FIRST, RefusalReason::MustSign);
     let to: Vec<_> = rig.sent().iter().map(|sent| (sent.to, sent.is_signed)).collect();
     assert_eq!(to, [(r(2), true), (r(3), true)]);
-    rig.from(2, refusal(0, FIRST, RefusalReason::MustSign));
+    rig.refuse(2, 0, FIRST, RefusalReason::MustSign);
     assert_eq!(rig.sent(), [], "it is told once");
-    rig.from(0, refusal(0, FIRST, RefusalReason::MustSign));
+    rig.refuse(0, 0, FIRST, RefusalReason::MustSign);
     assert!(matches!(&rig.sent()[..], [sent] if sent.to == r(0) && sent.is_signed));
     rig.call(ms(200), b"b", Mode::Ordered, 2);
     rig.session.flush(ms(200));
@@ -410,10 +422,10 @@ fn frames_are_signed_once_f_plus_1_replicas_want_it_and_no_longer_than_they_do()
 fn a_leader_that_alone_wants_signatures_has_all_others_asked() {
     let mut rig = Rig::new(config(4));
     rig.ordered(ms(0), b"a", 1);
-    rig.from(0, refusal(0, FIRST, RefusalReason::MustSign));
+    rig.refuse(0, 0, FIRST, RefusalReason::MustSign);
     rig.pass(ms(0));
     assert!(!rig.sent_to_all().is_signed);
-    rig.from(0, refusal(0, FIRST, RefusalReason::MustSign));
+    rig.refuse(0, 0, FIRST, RefusalReason::MustSign);
     rig.pass(ms(1));
     assert_eq!(rig.sent(), [], "once");
 }
@@ -423,12 +435,12 @@ fn a_frame_is_signed_when_f_plus_1_replicas_hold_it_against_their_leader() {
     let mut rig = Rig::new(config(4));
     rig.ordered(ms(0), b"a", 1);
     for _ in 0..10 {
-        rig.from(1, refusal(0, FIRST, RefusalReason::Unproven));
+        rig.refuse(1, 0, FIRST, RefusalReason::Unproven);
     }
     assert_eq!(rig.sent(), []);
-    rig.from(2, refusal(0, FIRST, RefusalReason::Unproven));
+    rig.refuse(2, 0, FIRST, RefusalReason::Unproven);
     assert!(rig.sent_to_all().is_signed);
-    rig.from(3, refusal(0, FIRST, RefusalReason::Unproven));
+    rig.refuse(3, 0, FIRST, RefusalReason::Unproven);
     assert_eq!(rig.sent(), [], "once");
     rig.call(ms(1), b"b", Mode::Ordered, 2);
     rig.session.flush(ms(1));
@@ -441,12 +453,12 @@ fn a_read_that_the_cluster_does_not_answer_beside_the_order_is_asked_in_order() 
     rig.call(ms(0), b"a", Mode::Unordered, 1);
     rig.session.flush(ms(0));
     rig.sent_to_all();
-    rig.from(1, refusal(0, FIRST, RefusalReason::OrderedOnly));
+    rig.refuse(1, 0, FIRST, RefusalReason::OrderedOnly);
     rig.pass(ms(0));
     assert_eq!(rig.sent(), []);
-    rig.from(2, refusal(0, FIRST, RefusalReason::OrderedOnly));
+    rig.refuse(2, 0, FIRST, RefusalReason::OrderedOnly);
     rig.pass(ms(0));
-    assert_eq!(rig.sent_to_all().mode, Mode::Ordered);
+    assert_eq!(rig.sent_to_all().mode, Mode::OrderedRead);
 }
 
 #[test]
@@ -454,12 +466,12 @@ fn the_leader_is_that_of_the_view_that_f_plus_1_replicas_reached() {
     let mut rig = Rig::new(config(7));
     let mut views = Vec::new();
     for (node, view) in [(6, u64::MAX), (5, u64::MAX - 1), (0, 3), (1, 4), (2, 4)] {
-        rig.from(node, refusal(view, FIRST, RefusalReason::Overloaded));
+        rig.refuse(node, view, FIRST, RefusalReason::Overloaded);
         views.push(rig.session.leader());
     }
     // Highest views of three distinct replicas: 0, 0, 3, 4, 4.
     assert_eq!(views, [r(0), r(0), r(3), r(4), r(4)]);
-    rig.from(1, refusal(2, FIRST, RefusalReason::Overloaded));
+    rig.refuse(1, 2, FIRST, RefusalReason::Overloaded);
     assert_eq!(rig.session.leader(), r(4), "no replica goes back");
     rig.call(ms(0), b"a", Mode::Ordered, 1);
     rig.session.flush(ms(0));
@@ -470,6 +482,6 @@ fn the_leader_is_that_of_the_view_that_f_plus_1_replicas_reached() {
 fn a_client_of_one_replica_believes_it() {
     let mut rig = Rig::new(config(1));
     rig.ordered(ms(0), b"a", 1);
-    rig.from(0, answer(0, FIRST, &[b"A"]));
+    rig.answer(0, 0, FIRST, &[b"A"]);
     assert_eq!(rig.ends(), [results(&[(1, b"A")])]);
 }

@@ -49,10 +49,12 @@ enum Event {
     ToReplica(NodeId, Bytes),
     ToClient(NodeId, Bytes),
     /// The cluster agrees on a frame, unless it did before.
-    Order(u64, Vec<Vec<u8>>),
+    Order(Sent),
     /// A correct replica has executed a frame.
-    Executed(NodeId, u64),
+    Executed(NodeId, FrameId),
     ViewChange,
+    /// A link comes up.
+    Link(NodeId),
 }
 
 struct Call {
@@ -74,10 +76,12 @@ struct World {
     view: u64,
     /// Every ordered operation, in order.
     log: Vec<Vec<u8>>,
-    /// The results of every ordered frame.
-    executed: BTreeMap<u64, Vec<Vec<u8>>>,
+    /// The results of every ordered frame, and its digest.
+    executed: BTreeMap<FrameSeq, (FrameId, Vec<Vec<u8>>)>,
     /// What each frame number stands for.
-    frames: BTreeMap<u64, (Mode, Vec<Vec<u8>>)>,
+    frames: BTreeMap<FrameSeq, (Mode, Vec<Vec<u8>>)>,
+    /// How many results a reply has room for.
+    results_max: usize,
     calls: BTreeMap<u64, Call>,
     /// When and how each call ended.
     ends: BTreeMap<u64, (Time, Result<Vec<u8>, CallError>)>,
@@ -116,10 +120,16 @@ impl World {
             log: Vec::new(),
             executed: BTreeMap::new(),
             frames: BTreeMap::new(),
+            results_max: 64,
             calls: BTreeMap::new(),
             ends: BTreeMap::new(),
             said: Vec::new(),
         };
+        world.results_max = world.dice.pick(&[1, 3, 64]);
+        for node in NodeId::all(n) {
+            let after = world.dice.millis(0, 300);
+            world.plan(after, Event::Link(node));
+        }
         for token in 0..CALLS {
             let after = world.dice.millis(0, 2000);
             world.plan(after, Event::Call(token));
@@ -190,11 +200,12 @@ impl World {
             Event::ToReplica(to, message) if self.lies[to.index()] => self.lie(to, &message),
             Event::ToReplica(to, message) => self.serve(&read_frame(to, &message)),
             Event::ToClient(from, message) => self.session.on_message(from, &message),
-            Event::Order(sequence, operations) => self.order(sequence, operations),
-            Event::Executed(node, sequence) => {
-                let answer = self.truth(node, sequence);
+            Event::Order(sent) => self.order(sent),
+            Event::Executed(node, frame) => {
+                let answer = self.truth(node, &frame);
                 self.tell_client(node, answer);
             }
+            Event::Link(node) => self.session.on_link_up(self.now, node),
             Event::ViewChange => {
                 self.view += 1;
                 let n = self.config.quorum.n() as u64;
@@ -236,6 +247,7 @@ impl World {
     fn carry_out(&mut self) {
         for output in self.session.drain_outputs().collect::<Vec<_>>() {
             match output {
+                Output::Send { message, .. } if is_link_message(&message) => {}
                 Output::Send { to, message } => {
                     self.look_at(read_frame(to, &message));
                     self.send(|| Event::ToReplica(to, message.clone()));
@@ -244,7 +256,7 @@ impl World {
                     End::Results(results) => {
                         results
                             .into_iter()
-                            .for_each(|(token, result)| self.end(token, Ok(result)));
+                            .for_each(|(token, result)| self.end(token, result));
                     }
                     End::Failed(tokens, error) => {
                         tokens
@@ -264,18 +276,21 @@ impl World {
     /// What every frame that leaves has to be.
     fn look_at(&mut self, sent: Sent) {
         let Sent {
-            sequence,
-            mode,
-            operations,
-            ..
+            id, mode, operations, ..
         } = sent;
+        if mode == Mode::Session {
+            return;
+        }
+        let sequence = id.key.sequence;
         assert!(operations.len() <= self.config.frame_operations_max);
         let bytes: usize = operations.iter().map(Vec::len).sum();
         assert!(bytes <= self.config.frame_bytes_max);
-        let newest = self.frames.last_key_value().map_or(FIRST, |(newest, _)| *newest);
-        assert!(sequence <= newest + 1, "numbers follow one another");
+        let of_session = self.frames.range(FrameSeq::of(sequence.session(), 0)..);
+        let mut of_session = of_session.filter(|(other, _)| other.session() == sequence.session());
+        let newest = of_session.next_back().map_or(0, |(newest, _)| newest.number());
+        assert!(sequence.number() <= newest + 1, "numbers follow one another");
         assert!(
-            newest < sequence + 64,
+            newest < sequence.number() + 64,
             "a frame is asked again that correct replicas find stale"
         );
         let known = self.frames.entry(sequence).or_insert((mode, operations.clone()));
@@ -284,29 +299,34 @@ impl World {
             "frame {sequence} stands for something else than before"
         );
         assert!(
-            known.0 == mode || mode == Mode::Ordered,
-            "an ordered frame became a read"
+            known.0 == mode || (known.0, mode) == (Mode::Unordered, Mode::OrderedRead),
+            "a read is a read and a write a write"
         );
         known.0 = mode;
     }
 
     /// A correct replica gets a frame.
     fn serve(&mut self, sent: &Sent) {
-        let (node, sequence) = (sent.to, sent.sequence);
+        let (node, frame) = (sent.to, sent.id);
         let view = self.views[node.index()];
         if self.wants_signatures[node.index()] && !sent.is_signed {
-            self.tell_client(node, refusal(view, sequence, RefusalReason::MustSign));
+            self.tell_client(node, refusal(view, &frame, RefusalReason::MustSign));
+        } else if sent.mode == Mode::Session {
+            let newest = self.executed.last_key_value();
+            let highest = newest.map_or(0, |(newest, _)| newest.session());
+            self.tell_client(node, answer(view, &frame, &[&highest.to_le_bytes()]));
         } else if sent.mode == Mode::Unordered {
             let lag = self.dice.below(4) as usize;
             let version = self.log.len().saturating_sub(lag) as u64;
             let result = [b"read".as_slice(), &version.to_le_bytes()].concat();
             let results: Vec<&[u8]> = sent.operations.iter().map(|_| result.as_slice()).collect();
-            self.tell_client(node, answer(view, sequence, &results));
-        } else if self.executed.contains_key(&sequence) {
-            let answer = self.truth(node, sequence);
+            let results = &results[..results.len().min(self.results_max)];
+            self.tell_client(node, answer(view, &frame, results));
+        } else if self.executed.contains_key(&frame.key.sequence) {
+            let answer = self.truth(node, &frame);
             self.tell_client(node, answer);
         } else if self.dice.chance(10) {
-            self.tell_client(node, refusal(view, sequence, RefusalReason::Overloaded));
+            self.tell_client(node, refusal(view, &frame, RefusalReason::Overloaded));
         } else {
             let leads = self.view % self.views.len() as u64 == u64::from(node.get());
             // A frame that only backups have is ordered once they lose patience with the leader.
@@ -315,39 +335,59 @@ impl World {
             } else {
                 self.dice.millis(300, 600)
             };
-            self.plan(after, Event::Order(sequence, sent.operations.clone()));
+            self.plan(after, Event::Order(sent.clone()));
         }
     }
 
-    fn order(&mut self, sequence: u64, operations: Vec<Vec<u8>>) {
+    fn order(&mut self, sent: Sent) {
+        let sequence = sent.id.key.sequence;
         if self.executed.contains_key(&sequence) {
             return;
         }
         let mut results = Vec::new();
-        for operation in operations {
+        for operation in sent.operations.into_iter().take(self.results_max) {
             results.push([&(self.log.len() as u64).to_le_bytes(), operation.as_slice()].concat());
-            self.log.push(operation);
+            if sent.mode.writes() {
+                self.log.push(operation);
+            }
         }
-        self.executed.insert(sequence, results);
+        self.executed.insert(sequence, (sent.id, results));
         for node in NodeId::all(self.lies.len())
             .filter(|node| !self.lies[node.index()])
             .collect::<Vec<_>>()
         {
             let after = self.dice.millis(0, 20);
-            self.plan(after, Event::Executed(node, sequence));
+            self.plan(after, Event::Executed(node, sent.id));
         }
     }
 
-    fn truth(&self, node: NodeId, sequence: u64) -> Bytes {
-        let results: Vec<&[u8]> = self.executed[&sequence].iter().map(Vec::as_slice).collect();
-        answer(self.views[node.index()], sequence, &results)
+    fn truth(&self, node: NodeId, asked: &FrameId) -> Bytes {
+        let (executed, results) = &self.executed[&asked.key.sequence];
+        let view = self.views[node.index()];
+        if executed.digest != asked.digest {
+            return refusal(view, asked, RefusalReason::NumberUsed);
+        }
+        let results: Vec<&[u8]> = results.iter().map(Vec::as_slice).collect();
+        answer(view, asked, &results)
     }
 
     /// A lying replica gets a frame.
     fn lie(&mut self, node: NodeId, message: &Bytes) {
         let Sent {
-            sequence, operations, ..
+            id, operations, mode, ..
         } = read_frame(node, message);
+        if mode == Mode::Session {
+            let highest = self.dice.pick(&[0, u64::MAX]).to_le_bytes();
+            return self.tell_client(node, answer(self.view, &id, &[&highest]));
+        }
+        let later = |by| {
+            let sequence = FrameSeq::of(id.key.sequence.session(), id.key.sequence.number() + by);
+            let client = id.key.client;
+            FrameId {
+                key: FrameKey { client, sequence },
+                digest: id.digest,
+            }
+        };
         let reasons = [
             RefusalReason::Malformed,
             RefusalReason::NotAuthentic,
@@ -355,22 +395,21 @@ impl World {
             RefusalReason::Stale,
             RefusalReason::MustSign,
             RefusalReason::CatchingUp,
+            RefusalReason::NumberUsed,
+            RefusalReason::SessionEnded,
         ];
         // The same lie from all liars.
         let lies = vec![b"lie".as_slice(); operations.len()];
-        let lie = |view| answer(view, sequence, &lies);
+        let lie = |view| answer(view, &id, &lies);
         let told = match self.dice.below(10) {
             0 => vec![],
             1 | 2 => vec![lie(self.view)],
-            3 => vec![answer(self.view, sequence, &lies[1..])],
-            4 => vec![
-                lie(u64::MAX),
-                refusal(u64::MAX, sequence, RefusalReason::Malformed),
-            ],
-            5 => vec![refusal(self.view, sequence, self.dice.pick(&reasons))],
+            3 => vec![answer(self.view, &id, &lies[1..])],
+            4 => vec![lie(u64::MAX), refusal(u64::MAX, &id, RefusalReason::Malformed)],
+            5 => vec![refusal(self.view, &id, self.dice.pick(&reasons))],
             6 => vec![refusal(
                 self.view,
-                sequence + 1 + self.dice.below(70),
+                &later(1 + self.dice.below(70)),
                 self.dice.pick(&reasons),
             )],
             7 => {
@@ -383,8 +422,8 @@ impl World {
                 let old = self.dice.below(self.said.len() as u64) as usize;
                 vec![self.said[old].clone()]
             }
-            9 if self.executed.contains_key(&sequence) => vec![lie(0), self.truth(node, sequence), lie(0)],
-            _ => vec![answer(0, sequence + self.dice.below(3), &lies)],
+            9 if self.executed.contains_key(&id.key.sequence) => vec![lie(0), self.truth(node, &id), lie(0)],
+            _ => vec![answer(0, &later(self.dice.below(3)), &lies)],
         };
         for message in told {
             self.tell_client(node, message);
@@ -417,7 +456,11 @@ impl World {
                     _ => {
                         let (place, operation) = result.split_at(8);
                         assert_eq!(token_of(operation), *token, "call {token} has another's result");
-                        assert_eq!(self.log[token_of(place) as usize], operation);
+                        let place = token_of(place) as usize;
+                        match mode.writes() {
+                            true => assert_eq!(self.log[place], operation),
+                            false => assert!(place <= self.log.len()),
+                        }
                     }
                 },
                 Err(error) => {

@@ -2,22 +2,23 @@
 //!
 //! | operation | bytes | result |
 //! |---|---|---|
-//! | deposit | `1`, account u64, amount u64, a memo of any length, which is not kept | `0` and the new balance |
-//! | transfer | `2`, from u64, to u64, amount u64 | `0`, or `1` when the funds do not suffice |
-//! | balance | `3`, account u64 | `0` and the balance |
+//! | deposit | `1`, account u64, amount u64, a memo of any length, which is not kept | the new balance |
+//! | transfer | `2`, from u64, to u64, amount u64 | nothing |
+//! | balance | `3`, account u64 | the balance |
 //!
-//! Every account exists and starts empty. A balance that would pass 2^64 − 1 refuses with `2`.
+//! Every account exists and starts empty. Funds that do not suffice and a balance that would pass 2^64 − 1 are errors.
 
 use super::MALFORMED;
-use crate::execution::{Application, Column, CrudState, Direct, PartitionedStore, ScalableApp};
+use crate::execution::{Application, Column, CrudState, Direct, PartitionedStore, ResultWriter, ScalableApp};
 
 const DEPOSIT: u8 = 1;
 const TRANSFER: u8 = 2;
 const BALANCE: u8 = 3;
 
-const DONE: u8 = 0;
-const INSUFFICIENT: u8 = 1;
-const OVERFLOW: u8 = 2;
+/// What is said of a transfer without the funds.
+pub const INSUFFICIENT: &str = "insufficient funds";
+/// What is said of a balance that would be too large.
+pub const OVERFLOW: &str = "the balance would be too large";
 
 const COLUMN: Column = Column(0);
 
@@ -73,8 +74,7 @@ fn store(state: &mut impl CrudState, account: u64, balance: u64) {
     state.put(COLUMN, &account.to_le_bytes(), &balance.to_le_bytes());
 }
 
-fn answer(balance: u64, result: &mut Vec<u8>) {
-    result.push(DONE);
+fn answer(balance: u64, result: &mut ResultWriter) {
     result.extend_from_slice(&balance.to_le_bytes());
 }
 
@@ -107,16 +107,16 @@ impl Application for Bank {
         PartitionedStore::default()
     }
 
-    fn update(&self, state: &mut PartitionedStore, operation: &[u8], result: &mut Vec<u8>) {
+    fn update(&self, state: &mut PartitionedStore, operation: &[u8], result: &mut ResultWriter) {
         self.speculatively_execute(&mut Direct(state), operation, result);
     }
 
-    fn unordered_execution(&self, state: &PartitionedStore, operation: &[u8], result: &mut Vec<u8>) {
+    fn unordered_execution(&self, state: &PartitionedStore, operation: &[u8], result: &mut ResultWriter) {
         match parse(operation) {
             Some((BALANCE, [account, ..])) => {
                 answer(balance_of(state.get(&account.to_le_bytes())), result);
             }
-            _ => result.push(MALFORMED),
+            _ => result.fail(MALFORMED),
         }
     }
 
@@ -134,30 +134,29 @@ impl Application for Bank {
 }
 
 impl ScalableApp for Bank {
-    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut Vec<u8>) {
+    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut ResultWriter) {
         match parse(operation) {
             Some((DEPOSIT, [account, amount, _])) => match load(state, account).checked_add(amount) {
                 Some(balance) => {
                     store(state, account, balance);
                     answer(balance, result);
                 }
-                None => result.push(OVERFLOW),
+                None => result.fail(OVERFLOW),
             },
             Some((TRANSFER, [from, to, amount])) => {
                 let Some(left) = load(state, from).checked_sub(amount) else {
-                    return result.push(INSUFFICIENT);
+                    return result.fail(INSUFFICIENT);
                 };
                 if from != to {
                     let Some(right) = load(state, to).checked_add(amount) else {
-                        return result.push(OVERFLOW);
+                        return result.fail(OVERFLOW);
                     };
                     store(state, from, left);
                     store(state, to, right);
                 }
-                result.push(DONE);
             }
             Some((_, [account, ..])) => answer(load(state, account), result),
-            None => result.push(MALFORMED),
+            None => result.fail(MALFORMED),
         }
     }
 

@@ -1,7 +1,7 @@
 //! A service whose operations cost processor time, for measuring: those of another one, with so much work between
 //! what they read and what they write.
 
-use crate::execution::{Application, Column, CrudState, Direct, ScalableApp};
+use crate::execution::{Application, Column, CrudState, Direct, ResultWriter, ScalableApp};
 
 /// The application, around another one.
 #[derive(Debug, Clone, Copy)]
@@ -88,14 +88,14 @@ impl<A: ScalableApp> Application for Compute<A> {
         self.inner.initial_state()
     }
 
-    fn update(&self, state: &mut A::State, operation: &[u8], result: &mut Vec<u8>) {
+    fn update(&self, state: &mut A::State, operation: &[u8], result: &mut ResultWriter) {
         if self.rounds == 0 {
             return self.inner.update(state, operation, result);
         }
         self.speculatively_execute(&mut Direct(state), operation, result);
     }
 
-    fn unordered_execution(&self, state: &A::State, operation: &[u8], result: &mut Vec<u8>) {
+    fn unordered_execution(&self, state: &A::State, operation: &[u8], result: &mut ResultWriter) {
         burn(self.rounds);
         self.inner.unordered_execution(state, operation, result);
     }
@@ -114,7 +114,7 @@ impl<A: ScalableApp> Application for Compute<A> {
 }
 
 impl<A: ScalableApp> ScalableApp for Compute<A> {
-    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut Vec<u8>) {
+    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut ResultWriter) {
         let mut burning = Burning {
             state,
             rounds: self.rounds,

@@ -3,7 +3,8 @@
 use super::MALFORMED;
 use crate::crypto::{Digester, Domain};
 use crate::execution::{
-    Application, Column, CrudState, Direct, ImageError, KeyedState, MonolithicState, ScalableApp,
+    Application, Column, CrudState, Direct, ImageError, KeyedState, MonolithicState, ResultWriter,
+    ScalableApp,
 };
 use crate::types::Digest;
 
@@ -102,7 +103,7 @@ impl KeyedState for Count {
 }
 
 impl ScalableApp for Counter {
-    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut Vec<u8>) {
+    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut ResultWriter) {
         let count = state.read(COLUMN, &[]).and_then(value).unwrap_or(0);
         let count = match (operation, value(operation)) {
             ([], _) => count,
@@ -111,7 +112,7 @@ impl ScalableApp for Counter {
                 state.put(COLUMN, &[], &sum.to_le_bytes());
                 sum
             }
-            _ => return result.push(MALFORMED),
+            _ => return result.fail(MALFORMED),
         };
         result.extend_from_slice(&count.to_le_bytes());
     }
@@ -124,14 +125,14 @@ impl Application for Counter {
         Count::default()
     }
 
-    fn update(&self, state: &mut Count, operation: &[u8], result: &mut Vec<u8>) {
+    fn update(&self, state: &mut Count, operation: &[u8], result: &mut ResultWriter) {
         self.speculatively_execute(&mut Direct(state), operation, result);
     }
 
-    fn unordered_execution(&self, state: &Count, operation: &[u8], result: &mut Vec<u8>) {
+    fn unordered_execution(&self, state: &Count, operation: &[u8], result: &mut ResultWriter) {
         match operation {
             [] => result.extend_from_slice(&state.number),
-            _ => result.push(MALFORMED),
+            _ => result.fail(MALFORMED),
         }
     }
 

@@ -7,7 +7,9 @@
 //! | delete | `3`, key length u16, key | `1` if it was there, else `0` |
 
 use super::MALFORMED;
-use crate::execution::{Application, Column, CrudState, Direct, Partitioned, PartitionedStore, ScalableApp};
+use crate::execution::{
+    Application, Column, CrudState, Direct, Partitioned, PartitionedStore, ResultWriter, ScalableApp,
+};
 
 const PUT: u8 = 1;
 const GET: u8 = 2;
@@ -76,7 +78,7 @@ fn parse(operation: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((kind, key, value))
 }
 
-fn answer(value: Option<&[u8]>, result: &mut Vec<u8>) {
+fn answer(value: Option<&[u8]>, result: &mut ResultWriter) {
     match value {
         Some(value) => {
             result.push(1);
@@ -87,10 +89,10 @@ fn answer(value: Option<&[u8]>, result: &mut Vec<u8>) {
 }
 
 /// What a read beside the order finds.
-pub(crate) fn read<const P: usize>(state: &Partitioned<P>, operation: &[u8], result: &mut Vec<u8>) {
+pub(crate) fn read<const P: usize>(state: &Partitioned<P>, operation: &[u8], result: &mut ResultWriter) {
     match parse(operation) {
         Some((GET, key, [])) => answer(state.get(key), result),
-        _ => result.push(MALFORMED),
+        _ => result.fail(MALFORMED),
     }
 }
 
@@ -101,11 +103,11 @@ impl Application for Kv {
         PartitionedStore::default()
     }
 
-    fn update(&self, state: &mut PartitionedStore, operation: &[u8], result: &mut Vec<u8>) {
+    fn update(&self, state: &mut PartitionedStore, operation: &[u8], result: &mut ResultWriter) {
         self.speculatively_execute(&mut Direct(state), operation, result);
     }
 
-    fn unordered_execution(&self, state: &PartitionedStore, operation: &[u8], result: &mut Vec<u8>) {
+    fn unordered_execution(&self, state: &PartitionedStore, operation: &[u8], result: &mut ResultWriter) {
         read(state, operation, result);
     }
 
@@ -123,7 +125,7 @@ impl Application for Kv {
 }
 
 impl ScalableApp for Kv {
-    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut Vec<u8>) {
+    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut ResultWriter) {
         match parse(operation) {
             Some((PUT, key, value)) => {
                 state.put(COLUMN, key, value);
@@ -131,7 +133,7 @@ impl ScalableApp for Kv {
             }
             Some((DELETE, key, [])) => result.push(u8::from(state.delete(COLUMN, key))),
             Some((GET, key, [])) => answer(state.read(COLUMN, key), result),
-            _ => result.push(MALFORMED),
+            _ => result.fail(MALFORMED),
         }
     }
 

@@ -6,5 +6,5 @@ pub mod counter;
 pub mod kv;
 pub mod null;
 
-/// The result of an operation that cannot be read.
-pub const MALFORMED: u8 = 0xfe;
+/// What is said of an operation that cannot be read.
+pub const MALFORMED: &str = "malformed operation";

@@ -2,7 +2,7 @@
 
 use crate::crypto::Digester;
 use crate::execution::{
-    Application, Column, CrudState, ImageError, KeyedState, MonolithicState, ScalableApp,
+    Application, Column, CrudState, ImageError, KeyedState, MonolithicState, ResultWriter, ScalableApp,
 };
 use crate::types::Digest;
 
@@ -55,7 +55,7 @@ impl KeyedState for Nothing {
 }
 
 impl ScalableApp for Null {
-    fn speculatively_execute(&self, _: &mut impl CrudState, _: &[u8], _: &mut Vec<u8>) {}
+    fn speculatively_execute(&self, _: &mut impl CrudState, _: &[u8], _: &mut ResultWriter) {}
 
     fn declare_keys(&self, _: &[u8], _: &mut dyn FnMut(Column, &[u8])) -> bool {
         true
@@ -69,9 +69,9 @@ impl Application for Null {
         Nothing
     }
 
-    fn update(&self, _: &mut Nothing, _: &[u8], _: &mut Vec<u8>) {}
+    fn update(&self, _: &mut Nothing, _: &[u8], _: &mut ResultWriter) {}
 
-    fn unordered_execution(&self, _: &Nothing, _: &[u8], _: &mut Vec<u8>) {}
+    fn unordered_execution(&self, _: &Nothing, _: &[u8], _: &mut ResultWriter) {}
 
     fn name(&self) -> &'static str {
         "null"

@@ -86,6 +86,16 @@ struct Input {
     operation: Bytes,
     /// Operations before this one are to be committed before it may be executed by its declared keys alone.
     certain_from: Option<u64>,
+    /// Whether it is the first operation of its frame.
+    opens: bool,
+}
+
+/// What is known where operations are committed.
+#[derive(Debug)]
+struct Commits {
+    throttle: Throttle,
+    /// Bytes of the results of the head's frame so far.
+    frame_bytes: usize,
 }
 
 /// An execution to be done.
@@ -141,7 +151,9 @@ pub struct Core<S> {
     aborts: AtomicU64,
     /// Operations executed on the state itself, with nothing under way beside them that could notice.
     alone: AtomicU64,
-    commit: Mutex<Throttle>,
+    commit: Mutex<Commits>,
+    /// A frame with results of so many bytes or more is not executed any further.
+    frame_bytes: usize,
 }
 
 fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -170,8 +182,17 @@ impl<S: KeyedState> Core<S> {
             distrusts: AtomicBool::new(false),
             aborts: AtomicU64::new(0),
             alone: AtomicU64::new(0),
-            commit: Mutex::new(Throttle::new(slots as u64)),
+            commit: Mutex::new(Commits {
+                throttle: Throttle::new(slots as u64),
+                frame_bytes: 0,
+            }),
+            frame_bytes: usize::MAX,
         }
+    }
+
+    /// A frame with results of `bytes` or more is not executed any further.
+    pub fn limit_frames(&mut self, bytes: usize) {
+        self.frame_bytes = bytes;
     }
 
     fn slot(&self, txn: u64) -> &Slot {
@@ -218,14 +239,15 @@ impl<S: KeyedState> Core<S> {
         self.aborts.load(Ordering::Relaxed)
     }
 
-    /// Owner: takes the next operation; there must be room. With `certain_from`, it may be executed without validation
-    /// once all operations before that one are committed.
-    pub fn feed(&self, operation: Bytes, certain_from: Option<u64>) {
+    /// Owner: takes the next operation, which `opens` its frame or not; there must be room. With `certain_from`, it may be
+    /// executed without validation once all operations before that one are committed.
+    pub fn feed(&self, operation: Bytes, opens: bool, certain_from: Option<u64>) {
         let txn = self.tail.load(Ordering::Relaxed);
         let slot = self.slot(txn);
         *held(&slot.input) = Input {
             operation,
             certain_from,
+            opens,
         };
         let state = State {
             lap: self.lap(txn),
@@ -282,7 +304,7 @@ impl<S: KeyedState> Core<S> {
         if !self.is_alone() {
             return 0;
         }
-        let Some(mut throttle) = self.try_commit_lock() else {
+        let Some(mut commits) = self.try_commit_lock() else {
             return 0;
         };
         let mut done = 0;
@@ -296,15 +318,20 @@ impl<S: KeyedState> Core<S> {
                 break;
             }
             let slot = self.slot(head);
+            let is_put_off = self.is_put_off(head, &mut commits);
             let operation = std::mem::take(&mut held(&slot.input).operation);
             {
                 let mut outcome = held(&slot.outcome);
                 outcome.reset(head);
-                self.with_base_mut(|base| execute(base, &operation, &mut outcome));
+                outcome.is_put_off = is_put_off;
+                if !is_put_off {
+                    self.with_base_mut(|base| execute(base, &operation, &mut outcome));
+                    commits.frame_bytes += outcome.result.len();
+                }
             }
             // After the writes: whoever began with the new count reads them. Pairs with the load in `start`.
             self.alone.fetch_add(1, Ordering::Release);
-            self.commit_head(head, state, false, &mut throttle);
+            self.commit_head(head, state, false, &mut commits.throttle);
             let _ = self
                 .cursor
                 .compare_exchange(head, head + 1, Ordering::AcqRel, Ordering::Relaxed);
@@ -321,12 +348,12 @@ impl<S: KeyedState> Core<S> {
             committed: false,
         };
         loop {
-            let Some(mut throttle) = self.try_commit_lock() else {
+            let Some(mut commits) = self.try_commit_lock() else {
                 // Who holds it looks at the head once more after letting go.
                 break;
             };
-            found.task = self.commit(&mut throttle, helps, &mut found.committed);
-            drop(throttle);
+            found.task = self.commit(&mut commits, helps, &mut found.committed);
+            drop(commits);
             // Pairs with the fence in `finish`: either who finished the head finds the lock free, or its end is seen here.
             fence(Ordering::SeqCst);
             if found.task.is_some() || (helps && self.is_alone()) || !self.head_is_due() {
@@ -343,9 +370,9 @@ impl<S: KeyedState> Core<S> {
     ///
     /// # Panics
     /// When whoever had it panicked: nobody knows what is in the state.
-    fn try_commit_lock(&self) -> Option<MutexGuard<'_, Throttle>> {
+    fn try_commit_lock(&self) -> Option<MutexGuard<'_, Commits>> {
         match self.commit.try_lock() {
-            Ok(throttle) => Some(throttle),
+            Ok(commits) => Some(commits),
             Err(TryLockError::WouldBlock) => None,
             Err(TryLockError::Poisoned(_)) => panic!("the state panicked while an operation was committed"),
         }
@@ -377,7 +404,7 @@ impl<S: KeyedState> Core<S> {
 
     /// Commits from the head on. Gives the head's execution if it needs one: all before it is final, so what it reads
     /// will be.
-    fn commit(&self, throttle: &mut Throttle, helps: bool, committed: &mut bool) -> Option<Task> {
+    fn commit(&self, commits: &mut Commits, helps: bool, committed: &mut bool) -> Option<Task> {
         loop {
             let head = self.head.load(Ordering::Relaxed);
             if head >= self.tail.load(Ordering::Acquire) || head >= self.limit.load(Ordering::Acquire) {
@@ -393,12 +420,20 @@ impl<S: KeyedState> Core<S> {
                     if !self.change(head, state, validating) {
                         continue;
                     }
-                    if !self.apply(head) {
+                    if self.is_put_off(head, commits) {
+                        held(&self.slot(head).outcome).is_put_off = true;
+                    } else if !self.apply(head) {
                         self.aborts.fetch_add(1, Ordering::Relaxed);
                         return self.start(head, validating);
                     }
-                    let was_early = held(&self.slot(head).outcome).early;
-                    self.commit_head(head, state, was_early, throttle);
+                    let was_early = {
+                        let outcome = held(&self.slot(head).outcome);
+                        if !outcome.is_put_off {
+                            commits.frame_bytes += outcome.result.len();
+                        }
+                        outcome.early
+                    };
+                    self.commit_head(head, state, was_early, &mut commits.throttle);
                     *committed = true;
                 }
                 Phase::Ready if helps && self.is_alone() => return None,
@@ -410,6 +445,14 @@ impl<S: KeyedState> Core<S> {
                 Phase::Empty | Phase::Validating | Phase::Committed => return None,
             }
         }
+    }
+
+    /// Whether the results of the head's frame leave no room for it.
+    fn is_put_off(&self, head: u64, commits: &mut Commits) -> bool {
+        if held(&self.slot(head).input).opens {
+            commits.frame_bytes = 0;
+        }
+        commits.frame_bytes >= self.frame_bytes
     }
 
     /// The head's outcome is part of the state.

@@ -1,6 +1,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::core::Core;
 use super::outcome::Outcome;
 use super::worker::{Helper, Scratch, Shared, SpeculativeHelper};
@@ -9,10 +11,11 @@ use crate::decision_log::Chain;
 use crate::execution::bookkeeping::{Bookkeeping, CheckpointRule, Distance};
 use crate::execution::guard::guarded;
 use crate::execution::{
-    ExecutionEvent, Executor, FRAME_RESULT_BYTES_MAX, ImageError, MonolithicState, PANIC_RESULT, ScalableApp,
-    SequenceWindow, Standing, TOO_LONG_RESULT,
+    ExecutionEvent, Executor, ImageError, MonolithicState, ResultLimits, ResultWriter, ScalableApp,
+    SessionWindows, Standing,
 };
-use crate::messages::{CheckpointClaim, Frame, FrameKey, Proposal, ReplyBuilder};
+use crate::messages::{CheckpointClaim, Failure, Frame, FrameId, Mode, Proposal, ReplyBuilder};
+use crate::mutants::{Mutant, active};
 use crate::types::{Epoch, SeqNo};
 
 /// How many operations are under way at most: a power of two.
@@ -30,8 +33,10 @@ const TOUCHED: usize = 1 << 16;
 enum Item {
     Begin(Arc<Proposal>),
     /// A frame to be executed, and how many of its operations are left.
-    Frame(FrameKey, usize),
-    End(Arc<Proposal>, usize),
+    Frame(FrameId, usize),
+    /// A read-only frame, to be executed on the state as the operations before it leave it.
+    Read(Frame),
+    End(Arc<Proposal>),
 }
 
 /// A decision that is being fed.
@@ -41,7 +46,6 @@ struct Feeding {
     frame: usize,
     /// The next operation of that frame; `None` before the frame was looked at.
     operation: Option<usize>,
-    operations: usize,
 }
 
 /// Executes operations on several threads at once, ahead of their turn. See the module's header.
@@ -52,17 +56,21 @@ pub struct Speculative<A: ScalableApp> {
     shared: Arc<Shared<A>>,
     scratch: Scratch,
     book: Bookkeeping<A::State>,
-    result_bytes_max: usize,
+    limits_of_results: ResultLimits,
     reply: ReplyBuilder,
+    /// Takes the results of reads.
+    result: ResultWriter,
+    /// Operations of the decision that is being harvested.
+    operations: usize,
     panics: u64,
     queue: VecDeque<Feeding>,
     items: VecDeque<Item>,
     /// The first operation that was not harvested.
     harvested: u64,
     /// What of each client was fed, executed or not.
-    windows: Vec<SequenceWindow>,
+    windows: Vec<SessionWindows>,
     distance: Distance,
-    /// The first operations after the checkpoints to come.
+    /// The first operations after the checkpoints and read-only frames to come.
     limits: VecDeque<u64>,
     /// By the hash of a key: the number after the last operation that declared it.
     touched: Box<[u64]>,
@@ -80,18 +88,26 @@ impl<A: ScalableApp> Speculative<A> {
         epoch: Epoch,
         rule: CheckpointRule,
     ) -> Self {
-        let core = Core::new(application.initial_state(), WINDOW, STRIPES);
+        let limits = ResultLimits::default();
+        let mut core = Core::new(application.initial_state(), WINDOW, STRIPES);
+        core.limit_frames(limits.frame_bytes);
         Self {
-            shared: Arc::new(Shared { application, core }),
+            shared: Arc::new(Shared {
+                application,
+                core,
+                result_bytes_max: limits.operation_bytes_max,
+            }),
             scratch: Scratch::default(),
             book: Bookkeeping::new(clients, digester, epoch, rule),
-            result_bytes_max: FRAME_RESULT_BYTES_MAX,
+            limits_of_results: limits,
             reply: ReplyBuilder::default(),
+            result: ResultWriter::default(),
+            operations: 0,
             panics: 0,
             queue: VecDeque::new(),
             items: VecDeque::new(),
             harvested: 0,
-            windows: vec![SequenceWindow::default(); clients],
+            windows: vec![SessionWindows::default(); clients],
             distance: Distance::default(),
             limits: VecDeque::new(),
             touched: vec![0; TOUCHED].into_boxed_slice(),
@@ -99,10 +115,17 @@ impl<A: ScalableApp> Speculative<A> {
         }
     }
 
-    /// Gives results beyond `bytes` in one frame as [`TOO_LONG_RESULT`]. Must be equal at every replica.
+    /// Other limits of results. Must be equal at every replica.
+    ///
+    /// # Panics
+    /// When helpers were made before.
     #[must_use]
-    pub fn limit_results(mut self, bytes: usize) -> Self {
-        self.result_bytes_max = bytes;
+    pub fn limit_results(mut self, limits: ResultLimits) -> Self {
+        let shared = Arc::get_mut(&mut self.shared).expect("limits are set before there are helpers");
+        shared.core.limit_frames(limits.frame_bytes);
+        shared.result_bytes_max = limits.operation_bytes_max;
+        self.result.reset(limits.operation_bytes_max);
+        self.limits_of_results = limits;
         self
     }
 
@@ -144,12 +167,24 @@ impl<A: ScalableApp> Speculative<A> {
             }
             let decision = feeding.decision;
             if self.distance.pass(&self.book.rule, decision.batch.bytes) {
-                // The next operation does not exist yet, so nobody is past it.
-                self.limits.push_back(self.shared.core.tail());
-                self.shared.core.set_limit(self.limits[0]);
+                self.stop_commits();
             }
-            self.items.push_back(Item::End(decision, feeding.operations));
+            self.items.push_back(Item::End(decision));
         }
+    }
+
+    /// What is fed from now on is not committed before the owner says so. The next operation does not exist yet, so nobody
+    /// is past it.
+    fn stop_commits(&mut self) {
+        self.limits.push_back(self.shared.core.tail());
+        self.shared.core.set_limit(self.limits[0]);
+    }
+
+    /// The owner has done what commits waited for.
+    fn go_on_committing(&mut self) {
+        self.limits.pop_front();
+        let next = self.limits.front().copied().unwrap_or(u64::MAX);
+        self.shared.core.set_limit(next);
     }
 
     /// True when all of it was fed.
@@ -175,34 +210,37 @@ impl<A: ScalableApp> Speculative<A> {
                     feeding.operation = Some(fed);
                     return false;
                 }
-                self.feed_operation(frame, operation);
+                self.feed_operation(frame, operation, fed == 0);
             }
-            feeding.operations += frame.operation_count();
             feeding.frame += 1;
             feeding.operation = None;
         }
         true
     }
 
-    /// Whether a frame is to be executed; if not, what becomes of it is noted.
+    /// Whether a frame's operations are to be fed; if not, what becomes of it is noted.
     fn admit(&mut self, frame: &Frame) -> bool {
-        let key = frame.key();
-        let Some(window) = self.windows.get_mut(key.client.get() as usize) else {
+        let id = frame.id();
+        let Some(windows) = self.windows.get_mut(id.key.client.get() as usize) else {
             return false;
         };
-        match window.check(key.sequence) {
+        match windows.check(id.key.sequence) {
             Standing::Fresh => {
-                window.record(key.sequence);
-                self.items.push_back(Item::Frame(key, frame.operation_count()));
-                return true;
+                windows.record(id.key.sequence);
+                if frame.mode().writes() || active(Mutant::ReadUpdates) {
+                    self.items.push_back(Item::Frame(id, frame.operation_count()));
+                    return true;
+                }
+                self.stop_commits();
+                self.items.push_back(Item::Read(frame.clone()));
             }
             // Its client asks for its reply by itself, if it lacks that.
-            Standing::Executed | Standing::Stale => {}
+            Standing::Executed | Standing::Stale | Standing::Ended => {}
         }
         false
     }
 
-    fn feed_operation(&mut self, frame: &Frame, operation: &[u8]) {
+    fn feed_operation(&mut self, frame: &Frame, operation: &[u8], opens: bool) {
         let Self {
             shared,
             touched,
@@ -230,6 +268,7 @@ impl<A: ScalableApp> Speculative<A> {
         }
         core.feed(
             frame.bytes().slice_ref(operation),
+            opens,
             declares.then_some(certain_from),
         );
     }
@@ -240,33 +279,39 @@ impl<A: ScalableApp> Speculative<A> {
         while let Some(item) = self.items.pop_front() {
             match item {
                 Item::Begin(decision) => self.book.begin(&decision),
-                Item::Frame(key, left) => {
+                Item::Frame(frame, left) => {
                     let taken = self.harvest_results(left);
                     any |= taken > 0;
                     if taken < left {
-                        self.items.push_front(Item::Frame(key, left - taken));
+                        self.items.push_front(Item::Frame(frame, left - taken));
                         return any;
                     }
-                    let body = self.reply.finish(key.client, key.sequence);
-                    self.book.reply(key, body, events);
+                    self.operations += self.reply.results();
+                    let body = self.reply.finish(&frame);
+                    self.book.reply(&frame, body, events);
                 }
-                Item::End(decision, operations) => self.end(&decision, operations, events),
+                Item::Read(frame) => {
+                    let (body, operations) = self.read(&frame);
+                    self.operations += operations;
+                    self.book.reply(&frame.id(), body, events);
+                    self.go_on_committing();
+                }
+                Item::End(decision) => self.end(&decision, events),
             }
             any = true;
         }
         any
     }
 
-    fn end(&mut self, decision: &Proposal, operations: usize, events: &mut Vec<ExecutionEvent>) {
+    fn end(&mut self, decision: &Proposal, events: &mut Vec<ExecutionEvent>) {
+        let operations = std::mem::take(&mut self.operations);
         let core = &self.shared.core;
         let with_state = |take: &mut dyn FnMut(&mut A::State)| core.with_base_mut(take);
         if self
             .book
             .end(decision.batch.bytes, operations, with_state, events)
         {
-            self.limits.pop_front();
-            let next = self.limits.front().copied().unwrap_or(u64::MAX);
-            core.set_limit(next);
+            self.go_on_committing();
         }
     }
 
@@ -274,16 +319,13 @@ impl<A: ScalableApp> Speculative<A> {
     fn harvest_results(&mut self, most: usize) -> usize {
         let mut taken = 0;
         while taken < most {
-            let (reply, panics, bytes_max) = (&mut self.reply, &mut self.panics, self.result_bytes_max);
+            let (reply, panics) = (&mut self.reply, &mut self.panics);
             let take = |outcome: &Outcome| {
-                *panics += u64::from(outcome.panicked);
-                let start = reply.buffer().len();
-                reply.buffer().extend_from_slice(&outcome.result);
-                if !outcome.panicked && reply.buffer().len() > bytes_max {
-                    reply.buffer().truncate(start);
-                    reply.buffer().extend_from_slice(TOO_LONG_RESULT);
+                if !outcome.is_put_off {
+                    *panics += u64::from(outcome.failure == Some(Failure::Panicked));
+                    reply.buffer().extend_from_slice(&outcome.result);
+                    reply.end_result(outcome.failure);
                 }
-                reply.end_result();
             };
             if self.shared.core.harvest(self.harvested, take).is_none() {
                 break;
@@ -294,26 +336,31 @@ impl<A: ScalableApp> Speculative<A> {
         taken
     }
 
-    /// Runs a read-only operation on the committed state: nothing is committed meanwhile.
-    fn read(&mut self, operation: &[u8]) {
-        let start = self.reply.buffer().len();
-        let (application, reply) = (&self.shared.application, &mut self.reply);
-        let run = self
-            .shared
-            .core
-            .with_base(|state| guarded(|| application.unordered_execution(state, operation, reply.buffer())));
-        let replaced = match run {
-            Err(_) => {
-                self.panics += 1;
-                Some(PANIC_RESULT)
+    /// Runs a read-only frame on the committed state, as far as its results leave room: nothing is committed meanwhile.
+    /// The reply, and how many operations were executed.
+    fn read(&mut self, frame: &Frame) -> (Bytes, usize) {
+        // The reply under construction may be another.
+        let mut reply = ReplyBuilder::default();
+        let (application, result) = (&self.shared.application, &mut self.result);
+        let (panics, frame_bytes) = (&mut self.panics, self.limits_of_results.frame_bytes);
+        result.swap_bytes(reply.buffer());
+        self.shared.core.with_base(|state| {
+            for operation in frame.body().operations() {
+                if result.bytes().len() >= frame_bytes {
+                    break;
+                }
+                let run = guarded(|| application.unordered_execution(state, operation, result));
+                if run.is_err() {
+                    *panics += 1;
+                    result.panicked();
+                }
+                let failure = result.end();
+                reply.end_result_at(result.bytes().len(), failure);
             }
-            Ok(()) => (self.reply.buffer().len() > self.result_bytes_max).then_some(TOO_LONG_RESULT),
-        };
-        if let Some(result) = replaced {
-            self.reply.buffer().truncate(start);
-            self.reply.buffer().extend_from_slice(result);
-        }
-        self.reply.end_result();
+        });
+        result.swap_bytes(reply.buffer());
+        let operations = reply.results();
+        (reply.finish(&frame.id()), operations)
     }
 }
 
@@ -327,7 +374,6 @@ impl<A: ScalableApp> Executor for Speculative<A> {
             has_begun: false,
             frame: 0,
             operation: None,
-            operations: 0,
         });
         self.feed();
     }
@@ -374,20 +420,15 @@ impl<A: ScalableApp> Executor for Speculative<A> {
     }
 
     fn execute_unordered(&mut self, frame: &Frame, events: &mut Vec<ExecutionEvent>) {
-        // The reply under construction is put aside.
-        let reply = std::mem::take(&mut self.reply);
-        frame
-            .body()
-            .operations()
-            .for_each(|operation| self.read(operation));
-        let key = frame.key();
-        let body = std::mem::replace(&mut self.reply, reply).finish(key.client, key.sequence);
-        let view = self.book.view;
-        events.push(ExecutionEvent::Reply { key, view, body });
+        if frame.mode() == Mode::Session {
+            return self.book.tell_sessions(&frame.id(), events);
+        }
+        let (body, _) = self.read(frame);
+        self.book.answer(&frame.id(), body, events);
     }
 
-    fn reply_again(&mut self, key: FrameKey, events: &mut Vec<ExecutionEvent>) {
-        self.book.reply_again(key, events);
+    fn reply_again(&mut self, frame: &FrameId, events: &mut Vec<ExecutionEvent>) {
+        self.book.reply_again(frame, events);
     }
 
     fn background_step(&mut self, budget_bytes: usize, events: &mut Vec<ExecutionEvent>) -> bool {
@@ -422,7 +463,7 @@ impl<A: ScalableApp> Executor for Speculative<A> {
         self.book.chain
     }
 
-    fn client_windows(&self) -> Vec<SequenceWindow> {
+    fn client_windows(&self) -> Vec<SessionWindows> {
         self.book.clients.windows()
     }
 

@@ -26,6 +26,11 @@
 //!   other, as the single-threaded executor does.
 //! - **harvest**: the owner takes committed outcomes in order, and answers frame by frame.
 //!
+//! - **read in the order**: a read-only frame is a limit like a checkpoint. Commits wait before it until the owner has read the
+//!   state there; executions go on beyond it.
+//! - **results without end**: whether an operation is executed depends on how long the results before it in its frame are, which
+//!   is known where it is committed. There one that is put off becomes an operation that did nothing.
+//!
 //! # Why it is right
 //! Invariant: an outcome becomes part of the state only when every value it read equals the one in the state that all earlier
 //! operations left. An operation is a function of the values it reads, hence its writes and its result, a panic
@@ -61,6 +66,7 @@ pub use view::View;
 pub use worker::{Helper, SpeculativeHelper};
 
 use super::{Column, CrudState, KeyedState};
+use crate::messages::Failure;
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use super::Column;
+use super::{Column, Failure};
 
 /// A value or key in an outcome's bytes.
 pub(super) type Place = Range<usize>;
@@ -29,8 +29,10 @@ pub struct Outcome {
     pub(super) writes: Vec<Access>,
     /// The result of the operation.
     pub result: Vec<u8>,
-    /// Whether the application panicked.
-    pub panicked: bool,
+    /// Why the result is no value, if it is none.
+    pub failure: Option<Failure>,
+    /// Whether the operation counts as not executed: the results of its frame left no room for it.
+    pub is_put_off: bool,
     /// The operation it belongs to.
     pub(super) txn: u64,
     /// Whether it read nothing but what was final, by the keys it declared: it needs no validation then.
@@ -49,7 +51,8 @@ impl Outcome {
         }
         self.reads.clear();
         self.writes.clear();
-        self.panicked = false;
+        self.failure = None;
+        self.is_put_off = false;
         self.txn = txn;
         self.certain = false;
         self.alone = 0;

@@ -8,14 +8,16 @@ use super::worker::Scratch;
 use super::*;
 use crate::crypto::Digester;
 use crate::execution::{
-    Application, CheckpointRule, Columns, Direct, ExecutionEvent, Executor, PANIC_RESULT, ScalableApp,
-    SingleThreaded, Speculative, StateRule, fixtures,
+    Application, CheckpointRule, Columns, Direct, ExecutionEvent, Executor, ResultLimits, ResultWriter,
+    ScalableApp, SingleThreaded, Speculative, StateRule, fixtures,
 };
-use crate::messages::{CheckpointClaim, FrameKey, Mode, Proposal};
+use crate::messages::{
+    Checked, CheckpointClaim, FrameKey, Mode, OperationResult, Proposal, RefusalReason, ReplyBody,
+};
 use crate::ring::Doorbell;
 use crate::shard::Alarm;
 use crate::shard::crew::Crew;
-use crate::types::{ClusterId, Epoch, SeqNo};
+use crate::types::{ClusterId, Epoch, FrameSeq, SeqNo};
 
 /// Runs little programs: each operation is a list of steps over a few keys in two columns. What a step reads decides
 /// what later steps of the same operation write, and some operations panic half way.
@@ -33,7 +35,7 @@ impl Programs {
 }
 
 impl ScalableApp for Programs {
-    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut Vec<u8>) {
+    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut ResultWriter) {
         let mut sum = 0u8;
         for step in operation[1..].chunks_exact(2) {
             let (column, key) = Self::key_of(step);
@@ -77,11 +79,16 @@ impl Application for Programs {
         Columns::default()
     }
 
-    fn update(&self, state: &mut Columns<2>, operation: &[u8], result: &mut Vec<u8>) {
+    fn update(&self, state: &mut Columns<2>, operation: &[u8], result: &mut ResultWriter) {
         self.speculatively_execute(&mut Direct(state), operation, result);
     }
 
-    fn unordered_execution(&self, _: &Columns<2>, _: &[u8], _: &mut Vec<u8>) {}
+    fn unordered_execution(&self, state: &Columns<2>, operation: &[u8], result: &mut ResultWriter) {
+        for step in operation[1..].chunks_exact(2) {
+            let (column, key) = Self::key_of(step);
+            result.extend_from_slice(state.get(column, &key).unwrap_or(b"-"));
+        }
+    }
 
     fn name(&self) -> &'static str {
         "programs"
@@ -91,9 +98,14 @@ impl Application for Programs {
 type Program = Vec<u8>;
 
 fn decision(seq: u64, frames: &[(u32, u64, Vec<Program>)]) -> Arc<Proposal> {
-    let frames = frames
-        .iter()
-        .map(|(client, sequence, operations)| fixtures::frame(*client, *sequence, Mode::Ordered, operations));
+    let frames = frames.iter().map(|(client, number, operations)| {
+        // Some frames are reads in the order, and some of other sessions.
+        let mode = match number % 5 {
+            0 => Mode::OrderedRead,
+            _ => Mode::Ordered,
+        };
+        fixtures::frame_of(*client, FrameSeq::of(number % 3, *number), mode, operations)
+    });
     fixtures::decision(seq, frames.collect())
 }
 
@@ -101,6 +113,7 @@ fn decision(seq: u64, frames: &[(u32, u64, Vec<Program>)]) -> Arc<Proposal> {
 #[derive(Debug, PartialEq)]
 struct Made {
     replies: Vec<(FrameKey, Bytes)>,
+    refused: Vec<(FrameKey, RefusalReason)>,
     executed: Vec<(SeqNo, usize)>,
     checkpoints: Vec<CheckpointClaim>,
     digest: CheckpointClaim,
@@ -112,6 +125,7 @@ fn made(executor: &mut impl Executor, mut events: Vec<ExecutionEvent>) -> Made {
     while executor.background_step(1000, &mut events) {}
     let mut made = Made {
         replies: Vec::new(),
+        refused: Vec::new(),
         executed: Vec::new(),
         checkpoints: Vec::new(),
         digest: executor.digest_now(),
@@ -120,6 +134,7 @@ fn made(executor: &mut impl Executor, mut events: Vec<ExecutionEvent>) -> Made {
     for event in events {
         match event {
             ExecutionEvent::Reply { key, body, .. } => made.replies.push((key, body)),
+            ExecutionEvent::Refused { frame, reason, .. } => made.refused.push((frame.key, reason)),
             ExecutionEvent::Executed { seq, operations } => made.executed.push((seq, operations)),
             ExecutionEvent::Checkpoint(taken) => made.checkpoints.push(taken.claim),
             ExecutionEvent::Image(_) | ExecutionEvent::Help(_) => {}
@@ -134,12 +149,18 @@ const RULE: CheckpointRule = CheckpointRule {
     state: StateRule::ALWAYS,
 };
 
+/// So short that replies end early and results are too long now and then.
+const LIMITS: ResultLimits = ResultLimits {
+    operation_bytes_max: 12,
+    frame_bytes: 20,
+};
+
 fn digester() -> Digester {
     Digester::new(ClusterId::from_bytes([1; 16]))
 }
 
 fn sequential(decisions: &[Arc<Proposal>]) -> Made {
-    let mut executor = SingleThreaded::new(Programs, 4, digester(), Epoch::ZERO, RULE).limit_results(60);
+    let mut executor = SingleThreaded::new(Programs, 4, digester(), Epoch::ZERO, RULE).limit_results(LIMITS);
     let mut events = Vec::new();
     decisions
         .iter()
@@ -148,7 +169,7 @@ fn sequential(decisions: &[Arc<Proposal>]) -> Made {
 }
 
 fn speculative() -> Speculative<Programs> {
-    Speculative::new(Programs, 4, digester(), Epoch::ZERO, RULE).limit_results(60)
+    Speculative::new(Programs, 4, digester(), Epoch::ZERO, RULE).limit_results(LIMITS)
 }
 
 fn programs() -> impl Strategy<Value = Vec<Arc<Proposal>>> {
@@ -268,7 +289,12 @@ proptest! {
 /// Operations that all add to one key.
 fn chain(operations: usize) -> Arc<Proposal> {
     let program = vec![0, 0, 0, 5, 3, 4, 0];
-    decision(1, &[(0, 1, vec![program; operations])])
+    // Results of four bytes leave room for six operations of a frame.
+    let frames: Vec<_> = (0..operations as u64)
+        .step_by(5)
+        .map(|number| (0, 3 * number + 1, vec![program.clone(); 5.min(operations)]))
+        .collect();
+    decision(1, &frames)
 }
 
 #[test]
@@ -341,8 +367,15 @@ fn a_panicking_operation_is_answered_with_an_error_and_counted_once() {
     let decisions = [decision(1, &[(0, 1, vec![failing, reading])])];
     let expected = sequential(&decisions);
     assert_eq!(expected.panics, 1);
-    let reply = &expected.replies[0].1;
-    assert!(reply.windows(PANIC_RESULT.len()).any(|part| part == PANIC_RESULT));
+    let reply = Checked::<ReplyBody>::new(expected.replies[0].1.clone()).unwrap();
+    let results: Vec<_> = reply.results().collect();
+    assert!(
+        matches!(
+            results[..],
+            [OperationResult::Panicked, OperationResult::Value(_)]
+        ),
+        "{results:?}"
+    );
     let mut executor = speculative();
     let mut events = Vec::new();
     executor.execute(&decisions[0], &mut events);
@@ -367,7 +400,7 @@ fn an_image_of_one_executor_restores_the_other() {
         _ => None,
     });
     let mut image = image.expect("a checkpoint was due");
-    let mut other = SingleThreaded::new(Programs, 4, digester(), Epoch::ZERO, RULE).limit_results(60);
+    let mut other = SingleThreaded::new(Programs, 4, digester(), Epoch::ZERO, RULE).limit_results(LIMITS);
     let mut third = speculative();
     let mut chunk = Vec::new();
     while image.next_chunk(100, &mut chunk) {

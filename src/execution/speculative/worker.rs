@@ -4,20 +4,37 @@ use super::core::{Core, Task};
 use super::outcome::Outcome;
 use super::view::{Outdated, View};
 use crate::execution::guard::guarded;
-use crate::execution::{Application, MonolithicState, PANIC_RESULT, ScalableApp};
+use crate::execution::{Application, MonolithicState, RESULT_BYTES_MAX, ResultWriter, ScalableApp};
 
 /// What all workers of an executor share.
 pub(super) struct Shared<A: Application> {
     pub application: A,
     pub core: Core<A::State>,
+    /// The longest result of an operation, in bytes.
+    pub result_bytes_max: usize,
 }
 
 /// What one worker keeps from operation to operation.
-#[derive(Default)]
 pub(super) struct Scratch {
     pub outcome: Outcome,
-    result: Vec<u8>,
+    result: ResultWriter,
     declared: Vec<u64>,
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self {
+            outcome: Outcome::default(),
+            result: ResultWriter::new(RESULT_BYTES_MAX),
+            declared: Vec::new(),
+        }
+    }
+}
+
+/// What was written is the outcome's result.
+fn close(result: &mut ResultWriter, outcome: &mut Outcome) {
+    outcome.failure = result.end();
+    result.swap_bytes(&mut outcome.result);
 }
 
 /// What one turn of a worker came to.
@@ -33,17 +50,17 @@ impl<A: ScalableApp> Shared<A> {
     /// Executes up to `most` operations in order where speculation is of no use; how many.
     pub fn run_alone(&self, most: usize) -> usize {
         let application = &self.application;
+        let mut result = ResultWriter::new(self.result_bytes_max);
         self.core.execute_alone(most, |state, operation, outcome| {
-            let result = &mut outcome.result;
+            result.swap_bytes(&mut outcome.result);
             state.begin_operation();
-            if guarded(|| application.update(state, operation, result)).is_ok() {
+            if guarded(|| application.update(state, operation, &mut result)).is_ok() {
                 state.keep_operation();
             } else {
                 state.undo_operation();
-                outcome.panicked = true;
-                result.clear();
-                result.extend_from_slice(PANIC_RESULT);
+                result.panicked();
             }
+            close(&mut result, outcome);
         })
     }
 
@@ -67,7 +84,7 @@ impl<A: ScalableApp> Shared<A> {
             result,
             declared,
         } = scratch;
-        result.clear();
+        result.reset(self.result_bytes_max);
         declared.clear();
         if task.declares {
             let mut touch = |column, key: &[u8]| declared.push(self.core.hash(column, key));
@@ -82,15 +99,13 @@ impl<A: ScalableApp> Shared<A> {
         if let Err(panic) = run
             && !panic.is::<Outdated>()
         {
-            outcome.panicked = true;
             if A::State::UNDOES {
                 // What it read still decides whether it would have panicked.
                 outcome.writes.clear();
             }
-            result.clear();
-            result.extend_from_slice(PANIC_RESULT);
+            result.panicked();
         }
-        std::mem::swap(&mut outcome.result, result);
+        close(result, outcome);
     }
 }
 

@@ -4,12 +4,12 @@ use bytes::Bytes;
 
 use super::*;
 use crate::messages::{
-    Authenticator, BatchRef, CheckpointOffer, ChunkOf, ClientReply, CoveringCheckpoint, Envelope,
-    ForwardedRequests, FrameBuilder, Kind, LogTransferMessage, Mode, NamedViewChange, NewView,
-    OrderingMessage, Phase, PlacedDigest, PrePrepare, ReplyBuilder, RequestFrame, SignedCheckpoint,
+    Authenticator, BatchRef, CheckpointOffer, ChunkOf, ClientReply, CoveringCheckpoint, Envelope, Failure,
+    ForwardedRequests, FrameBuilder, FrameId, FrameKey, Kind, LogTransferMessage, Mode, NamedViewChange,
+    NewView, OrderingMessage, Phase, PlacedDigest, PrePrepare, ReplyBuilder, RequestFrame, SignedCheckpoint,
     StateTransferMessage, Status, SystemMessage, ViewChange, ViewTransferMessage, Vote, encode,
 };
-use crate::types::{ClientId, ClusterId, Epoch, FrameSeq, View};
+use crate::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, View};
 
 const CLUSTER: ClusterId = ClusterId::from_bytes([9; 16]);
 
@@ -238,14 +238,19 @@ fn what_a_client_may_put_into_a_frame_makes_one_of_the_longest() {
 #[test]
 fn the_longest_answer_fits_a_clients_link_whatever_its_frames_may_be() {
     for lengths in all() {
-        let marker = crate::execution::PANIC_RESULT;
+        let key = FrameKey {
+            client: ClientId::new(1),
+            sequence: FrameSeq::of(1, 1),
+        };
         let mut builder = ReplyBuilder::default();
         builder.buffer().resize(lengths.frame_result_bytes_max, 1);
         for _ in 0..lengths.frame_operations_max {
-            builder.buffer().extend_from_slice(marker);
-            builder.end_result();
+            builder.end_result(Some(Failure::Application));
         }
-        let body = builder.finish(ClientId::new(1), FrameSeq::new(1));
+        let body = builder.finish(&FrameId {
+            key,
+            digest: Digest::ZERO,
+        });
         let reply = ClientReply::results(CLUSTER, Epoch::ZERO, View::ZERO, &body);
         assert_eq!(reply.len(), lengths.reply(), "{lengths:?}");
         assert!(4 + reply.len() + TAG_BYTES <= lengths.reply_record());

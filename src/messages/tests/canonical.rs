@@ -220,7 +220,9 @@ proptest! {
         system_messages().iter().for_each(|message| is_canonical(message, &changes));
         let body = RequestBody {
             client: 1,
-            sequence: 2,
+            session: 2,
+            sequence: 3,
+            process: 4,
             mode: Mode::Ordered,
             ends: vec![3, 3, 8],
             operations: vec![1; 8],
@@ -232,15 +234,27 @@ proptest! {
         }
         let reply = ReplyBody {
             client: 1,
-            sequence: 2,
+            session: 2,
+            sequence: 3,
+            request: [4; 32],
+            failures: vec![FailedOperation {
+                operation: 1,
+                failure: crate::messages::Failure::Application,
+            }],
             ends: vec![3, 8],
             results: vec![1; 8],
         };
         is_canonical(&reply, &changes);
         let body = archive(&reply, 0);
         is_canonical(&ClientReply::Results { view: 1, body }, &changes);
-        let reason = RefusalReason::Stale;
-        is_canonical(&ClientReply::Refused { view: 1, sequence: 2, reason }, &changes);
+        let refused = ClientReply::Refused {
+            view: 1,
+            session: 2,
+            sequence: 3,
+            request: [4; 32],
+            reason: RefusalReason::Stale,
+        };
+        is_canonical(&refused, &changes);
         is_canonical(&AdminRequest::Status, &changes);
         is_canonical(&LinkMessage::Goodbye, &changes);
     }
@@ -250,7 +264,9 @@ proptest! {
 fn bytes_between_two_lists_and_a_shared_list_are_refused_where_rkyv_itself_lets_the_first_pass() {
     let body = RequestBody {
         client: 1,
-        sequence: 2,
+        session: 2,
+        sequence: 3,
+        process: 4,
         mode: Mode::Ordered,
         ends: vec![3],
         operations: vec![1, 2, 3],
@@ -259,7 +275,7 @@ fn bytes_between_two_lists_and_a_shared_list_are_refused_where_rkyv_itself_lets_
     // The table of ends, the operations, the body: a gap after the table, which points as far back as before.
     let mut gap = sound.clone();
     gap.splice(4..4, [0; 5]);
-    let ends_at = gap.len() - size_of::<rkyv::Archived<RequestBody>>() + 4 + 8 + 1;
+    let ends_at = gap.len() - size_of::<rkyv::Archived<RequestBody>>() + 4 + 8 + 8 + 8 + 1;
     let offset = i32::from_le_bytes(gap[ends_at..ends_at + 4].try_into().unwrap());
     gap[ends_at..ends_at + 4].copy_from_slice(&(offset - 5).to_le_bytes());
     let lenient = rkyv::access::<rkyv::Archived<RequestBody>, Failure>(&gap);

@@ -14,8 +14,10 @@ pub struct PlaceLimits {
     /// Of these, how many only replicas may have. Twice the number of other replicas lets each of them replace a
     /// link that has not been noticed to be dead.
     pub replicas_reserved: usize,
-    /// The links of one peer. Two, so that a peer that restarted is not refused because of its old link.
-    pub links_per_peer_max: usize,
+    /// The links of one replica. Two, so that one that restarted is not refused because of its old link.
+    pub links_per_replica_max: usize,
+    /// The links of one client: one for each process that uses its identity, and some whose end was not noticed yet.
+    pub links_per_client_max: usize,
 }
 
 impl Default for PlaceLimits {
@@ -23,7 +25,8 @@ impl Default for PlaceLimits {
         Self {
             connections_max: 1024,
             replicas_reserved: 64,
-            links_per_peer_max: 2,
+            links_per_replica_max: 2,
+            links_per_client_max: 16,
         }
     }
 }
@@ -56,7 +59,8 @@ impl Places {
     /// Takes a place for a proven peer.
     ///
     /// # Errors
-    /// [`HandshakeRefusal::Capacity`] when none is left for this peer.
+    /// [`HandshakeRefusal::IdentityInUse`] when the peer has all that one may have, else [`HandshakeRefusal::Capacity`] when
+    /// none is left for it.
     pub(super) fn take(self: &Rc<Self>, peer: Peer) -> Result<Place, HandshakeRefusal> {
         let mut taken = self.taken.borrow_mut();
         let all: usize = taken.values().sum();
@@ -70,10 +74,14 @@ impl Places {
             .connections_max
             .saturating_sub(self.limits.replicas_reserved);
         let own = taken.get(&peer).copied().unwrap_or(0);
-        if all >= self.limits.connections_max
-            || own >= self.limits.links_per_peer_max
-            || (matches!(peer, Peer::Client(_)) && clients >= clients_max)
-        {
+        let own_max = match peer {
+            Peer::Replica(_) => self.limits.links_per_replica_max,
+            Peer::Client(_) => self.limits.links_per_client_max,
+        };
+        if own >= own_max {
+            return Err(HandshakeRefusal::IdentityInUse);
+        }
+        if all >= self.limits.connections_max || (matches!(peer, Peer::Client(_)) && clients >= clients_max) {
             return Err(HandshakeRefusal::Capacity);
         }
         taken.insert(peer, own + 1);
@@ -114,7 +122,8 @@ mod tests {
         let places = Places::new(PlaceLimits {
             connections_max: 3,
             replicas_reserved: 1,
-            links_per_peer_max: 2,
+            links_per_replica_max: 2,
+            links_per_client_max: 2,
         });
         let _first = places.take(client(1)).unwrap();
         let second = places.take(client(2)).unwrap();
@@ -134,7 +143,8 @@ mod tests {
         let places = Places::new(PlaceLimits {
             connections_max: 4,
             replicas_reserved: 2,
-            links_per_peer_max: 2,
+            links_per_replica_max: 2,
+            links_per_client_max: 2,
         });
         let _replicas = [replica(1), replica(2)].map(|peer| places.take(peer).unwrap());
         let _clients = [client(1), client(2)].map(|peer| places.take(peer).unwrap());
@@ -146,7 +156,8 @@ mod tests {
         let places = Places::new(PlaceLimits {
             connections_max: 10,
             replicas_reserved: 2,
-            links_per_peer_max: 2,
+            links_per_replica_max: 2,
+            links_per_client_max: 2,
         });
         let held = [(); 2].map(|()| places.take(replica(1)).unwrap());
         assert!(places.take(replica(1)).is_err());

@@ -301,7 +301,8 @@ fn clients_cannot_take_the_places_of_replicas_and_a_lost_link_frees_its_place() 
         limits.places = PlaceLimits {
             connections_max: 3,
             replicas_reserved: 1,
-            links_per_peer_max: 2,
+            links_per_replica_max: 2,
+            links_per_client_max: 2,
         };
     });
     dial(address, client(1)).unwrap();
@@ -359,7 +360,7 @@ fn more_connections_than_handshakes_allowed_wait_for_their_turn_and_all_are_serv
     let (shard, up, address) = listening(replica(0), |limits| {
         limits.handshakes_max = 3;
         (limits.silent_grace, limits.handshake_grace) = (GUARD, GUARD);
-        limits.places.links_per_peer_max = 1000;
+        limits.places.links_per_client_max = 1000;
     });
     let served: Vec<_> = (0..4)
         .map(|number| std::thread::spawn(move || (0..25).all(|_| dial(address, client(number)).is_ok())))

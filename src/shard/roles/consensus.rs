@@ -12,7 +12,7 @@ use crate::preprocessing::{ClientDirectory, Expectations};
 use crate::protocol::Recipients;
 use crate::replica::{Action, ExecutionPhase, Participation, Replica, Stack, TransferPhase};
 use crate::shard::lanes::{
-    Checked, Done, FromReplica, Inlet, LogEntry, Logged, Outgoing, Outlet, Work, any_blocked,
+    Checked, Done, FromReplica, Inlet, LogEntry, Logged, Outgoing, Outlet, Work, answer, any_blocked,
 };
 use crate::shard::reactor::Reactor;
 use crate::state_transfer::ImageTask;
@@ -237,16 +237,12 @@ impl<S: Stack> ConsensusRole<S> {
                     Some(faults) => faults.say(now, to, &message, &mut self.lanes.outgoing),
                     None => send(&mut self.lanes.outgoing, to, &message),
                 },
-                Action::Refuse { key, reason } => {
-                    let message = ClientReply::refusal(self.cluster, self.epoch, view, key.sequence, reason);
-                    let network = key.client.get() as usize % self.lanes.outgoing.len();
-                    self.lanes.outgoing[network].push(Outgoing::Client {
-                        to: key.client,
-                        message,
-                    });
+                Action::Refuse { frame, reason } => {
+                    let message = ClientReply::refusal(self.cluster, self.epoch, view, &frame, reason);
+                    answer(&mut self.lanes.outgoing, frame.key, message);
                 }
                 Action::Execute(decision) => self.lanes.work.push(Work::Decision(decision)),
-                Action::ReplyAgain(key) => self.lanes.work.push(Work::ReplyAgain(key)),
+                Action::ReplyAgain(frame) => self.lanes.work.push(Work::ReplyAgain(frame)),
                 Action::ServeReads(from) => self.lanes.work.push(Work::ServeReads(from)),
                 Action::RequireSignature { client, must_sign } => {
                     tracing::info!(%client, must_sign, "a client's MACs are disputed");

@@ -7,14 +7,14 @@ use bytes::Bytes;
 
 use super::Role;
 use crate::execution::{ExecutionEvent, Executor, ReadGate, ReadLimits, ReadQueue, Resends};
-use crate::messages::{ClientReply, FrameKey, RefusalReason};
+use crate::messages::{ClientReply, FrameId, RefusalReason};
 use crate::metrics::{Metrics, count};
 use crate::shard::crew::Crew;
-use crate::shard::lanes::{Done, Inlet, Outgoing, Outlet, Work, any_blocked};
+use crate::shard::lanes::{Done, Inlet, Outgoing, Outlet, Work, answer, any_blocked};
 use crate::shard::reactor::Reactor;
 use crate::storage::StorageError;
 use crate::storage::keeper::KeeperHandle;
-use crate::types::{ClientId, ClusterId, Epoch, Time, View};
+use crate::types::{ClusterId, Epoch, Time, View};
 
 /// Chunks of an image read in one step.
 const STEP_CHUNKS: usize = 2;
@@ -112,17 +112,17 @@ impl<E: Executor> ExecutionRole<E> {
             // Other replicas answer while the state is being replaced.
             Work::Digest(_) if self.installing.is_some() => {}
             Work::Unordered(frame) => {
-                let key = frame.key();
+                let id = frame.id();
                 if self.installing.is_some() {
                     let reason = self.gate.refuse();
-                    self.refuse(key, reason);
+                    self.refuse(&id, reason);
                 } else if !self.reads.offer(frame) {
                     count(&self.metrics.counters.reads_over_quota);
-                    self.refuse(key, RefusalReason::Overloaded);
+                    self.refuse(&id, RefusalReason::Overloaded);
                 }
             }
             Work::ServeReads(from) => self.gate.serve_from(from),
-            Work::ReplyAgain(key) => self.reply_again(now, key),
+            Work::ReplyAgain(frame) => self.reply_again(now, &frame),
             Work::Digest(answer) => {
                 self.executor.settle(&mut self.events);
                 // Nobody waiting for it any more is fine.
@@ -132,23 +132,18 @@ impl<E: Executor> ExecutionRole<E> {
     }
 
     /// Sends a cached reply once more, if its client may have so many.
-    fn reply_again(&mut self, now: Time, key: FrameKey) {
+    fn reply_again(&mut self, now: Time, frame: &FrameId) {
         if !self
             .resends
-            .reply_again(now, key, &mut self.executor, &mut self.events)
+            .reply_again(now, frame, &mut self.executor, &mut self.events)
         {
             count(&self.metrics.counters.resends_refused);
         }
     }
 
-    fn refuse(&mut self, key: FrameKey, reason: RefusalReason) {
-        let message = ClientReply::refusal(self.cluster, self.epoch, View::ZERO, key.sequence, reason);
-        self.answer(key.client, message);
-    }
-
-    fn answer(&mut self, to: ClientId, message: Bytes) {
-        let network = to.get() as usize % self.lanes.replies.len();
-        self.lanes.replies[network].push(Outgoing::Client { to, message });
+    fn refuse(&mut self, frame: &FrameId, reason: RefusalReason) {
+        let message = ClientReply::refusal(self.cluster, self.epoch, View::ZERO, frame, reason);
+        answer(&mut self.lanes.replies, frame.key, message);
     }
 
     /// Executes reads beside the order while it is their turn; true if there were any.
@@ -163,7 +158,7 @@ impl<E: Executor> ExecutionRole<E> {
             any = true;
             let read = Instant::now();
             if let Err(reason) = self.gate.serve(&mut self.executor, &frame, &mut self.events) {
-                self.refuse(frame.key(), reason);
+                self.refuse(&frame.id(), reason);
             }
             self.reads
                 .spent(frame.key().client, nanos_since(read), order_waits);
@@ -220,9 +215,12 @@ impl<E: Executor> ExecutionRole<E> {
         for event in events.drain(..) {
             match event {
                 ExecutionEvent::Reply { key, view, body } => {
-                    let to = key.client;
                     let message = ClientReply::results(self.cluster, self.epoch, view, &body);
-                    self.answer(to, message);
+                    answer(&mut self.lanes.replies, key, message);
+                }
+                ExecutionEvent::Refused { frame, view, reason } => {
+                    let message = ClientReply::refusal(self.cluster, self.epoch, view, &frame, reason);
+                    answer(&mut self.lanes.replies, frame.key, message);
                 }
                 ExecutionEvent::Executed { seq, operations } => {
                     self.gate.on_executed(seq);

@@ -40,7 +40,8 @@ pub(crate) struct NetworkRole {
     replica_limits: WireLimits,
     client_limits: WireLimits,
     replicas: Vec<Option<WireId>>,
-    clients: Vec<Option<WireId>>,
+    /// By client: a link for each process that uses its identity.
+    clients: Vec<Vec<ClientLink>>,
     metrics: Arc<Metrics>,
     /// How often operators may still ask, by the client whose keys they use.
     questions: BTreeMap<ClientId, Allowance>,
@@ -52,6 +53,13 @@ pub(crate) struct NetworkRole {
     instance: Bytes,
     /// By replica.
     starts: Vec<Starts>,
+}
+
+/// A link of a client.
+struct ClientLink {
+    wire: WireId,
+    /// The session it serves; `None` before the client says.
+    session: Option<u64>,
 }
 
 /// Questions of operators that are answered: each costs as much as a hundred frames.
@@ -80,7 +88,7 @@ impl NetworkRole {
             replica_limits,
             client_limits,
             replicas: vec![None; replicas],
-            clients: vec![None; clients],
+            clients: (0..clients).map(|_| Vec::new()).collect(),
             metrics,
             questions: BTreeMap::new(),
             now: Time::START,
@@ -97,36 +105,54 @@ impl NetworkRole {
         while let Some(new) = self.lanes.links.pop() {
             any = true;
             let peer = new.established.peer;
-            let counters = &self.metrics.counters;
-            let (entry, limits, up) = match peer {
-                Peer::Replica(node) => (
-                    self.replicas.get_mut(node.index()),
-                    self.replica_limits,
-                    &counters.replica_links_up,
-                ),
-                Peer::Client(client) => (
-                    self.clients.get_mut(client.get() as usize),
-                    self.client_limits,
-                    &counters.client_links_up,
-                ),
+            let limits = match peer {
+                Peer::Replica(node) => {
+                    let Some(entry) = self.replicas.get_mut(node.index()) else {
+                        continue;
+                    };
+                    // The newest link of a replica is the one it uses.
+                    if let Some(old) = entry.take() {
+                        self.wires.close(old, CloseReason::Closed);
+                    }
+                    self.replica_limits
+                }
+                Peer::Client(client) if self.clients.get(client.get() as usize).is_some() => {
+                    self.client_limits
+                }
+                Peer::Client(_) => continue,
             };
-            let Some(entry) = entry else { continue };
-            // The newest link of a peer is the one it uses.
-            if let Some(old) = entry.take() {
-                self.wires.close(old, CloseReason::Closed);
-            }
-            *entry = self
+            let added = self
                 .wires
                 .add(reactor, new.socket, *new.established, Box::new(new.lease), limits);
-            if let Some(id) = *entry {
-                count(up);
-                tracing::debug!(peer = %peer, "link up");
-                if let Peer::Replica(_) = peer {
-                    let _ = self.wires.queue(id, self.instance.clone());
+            let Some(wire) = added else { continue };
+            let counters = &self.metrics.counters;
+            match peer {
+                Peer::Replica(node) => {
+                    self.replicas[node.index()] = added;
+                    count(&counters.replica_links_up);
+                    let _ = self.wires.queue(wire, self.instance.clone());
+                }
+                Peer::Client(client) => {
+                    let session = None;
+                    self.clients[client.get() as usize].push(ClientLink { wire, session });
+                    count(&counters.client_links_up);
                 }
             }
+            tracing::debug!(peer = %peer, "link up");
         }
         any
+    }
+
+    /// A client says which of its sessions a link serves. Another link that served it is what its process had before.
+    fn serve_session(&mut self, client: ClientId, id: WireId, session: u64) {
+        let links = &mut self.clients[client.get() as usize];
+        for link in links.iter_mut() {
+            if link.wire == id {
+                link.session = Some(session);
+            } else if link.session == Some(session) {
+                self.wires.close(link.wire, CloseReason::Closed);
+            }
+        }
     }
 
     fn take_closed(&mut self) {
@@ -152,10 +178,7 @@ impl NetworkRole {
                 }
                 Peer::Client(client) => {
                     count(&counters.client_links_down);
-                    let entry = &mut self.clients[client.get() as usize];
-                    if *entry == Some(id) {
-                        *entry = None;
-                    }
+                    self.clients[client.get() as usize].retain(|link| link.wire != id);
                 }
             }
         }
@@ -192,7 +215,7 @@ impl NetworkRole {
                 }
                 let envelope = Envelope::new(Kind::Admin, self.cluster, self.epoch);
                 let status = encode(envelope, &self.metrics.status(), 4096);
-                self.send_to_client(client, status);
+                let _ = self.wires.queue(id, status);
             }
             (_, Kind::Link) => return self.on_link_message(id, peer, &message),
             _ => return false,
@@ -207,6 +230,9 @@ impl NetworkRole {
         };
         match (&*message, peer) {
             (ArchivedLinkMessage::Goodbye | ArchivedLinkMessage::Ping, _) => {}
+            (ArchivedLinkMessage::Session(session), Peer::Client(client)) => {
+                self.serve_session(client, id, session.to_native());
+            }
             (ArchivedLinkMessage::Instance(start), Peer::Replica(from)) => {
                 if self.starts[from.index()].on_link(start.to_native()) {
                     self.on_twin(id, from);
@@ -222,7 +248,10 @@ impl NetworkRole {
                     );
                 }
             }
-            (ArchivedLinkMessage::Instance(_) | ArchivedLinkMessage::Twin, Peer::Client(_)) => return false,
+            (ArchivedLinkMessage::Session(_), Peer::Replica(_))
+            | (ArchivedLinkMessage::Instance(_) | ArchivedLinkMessage::Twin, Peer::Client(_)) => {
+                return false;
+            }
         }
         true
     }
@@ -288,7 +317,7 @@ impl NetworkRole {
             } => {
                 self.send_to_replica(node.index(), message);
             }
-            Outgoing::Client { to, message } => self.send_to_client(to, message),
+            Outgoing::Client { to, session, message } => self.send_to_client(to, session, &message),
         }
     }
 
@@ -301,22 +330,29 @@ impl NetworkRole {
         }
     }
 
-    fn send_to_client(&mut self, client: ClientId, message: Bytes) {
-        match self.clients.get(client.get() as usize) {
-            Some(Some(id)) => {
-                if self.wires.queue(*id, message).is_err() {
-                    count(&self.metrics.counters.replies_dropped);
-                }
+    /// Sends to the links that serve a session, and to those that may: before a client has said, a link may serve any, and
+    /// session 0 is all of them.
+    fn send_to_client(&mut self, client: ClientId, session: u64, message: &Bytes) {
+        let links = self.clients.get(client.get() as usize);
+        let serves = |link: &&ClientLink| session == 0 || link.session.is_none_or(|serves| serves == session);
+        let mut sent = false;
+        for link in links.into_iter().flatten().filter(serves) {
+            sent = true;
+            if self.wires.queue(link.wire, message.clone()).is_err() {
+                count(&self.metrics.counters.replies_dropped);
             }
-            _ => count(&self.metrics.counters.replies_unsent),
+        }
+        if !sent {
+            count(&self.metrics.counters.replies_unsent);
         }
     }
 
     fn say_goodbye(&mut self) {
         let envelope = Envelope::new(Kind::Link, self.cluster, self.epoch);
         let goodbye = encode(envelope, &LinkMessage::Goodbye, 8);
-        for id in self.replicas.iter().chain(&self.clients).flatten() {
-            let _ = self.wires.queue(*id, goodbye.clone());
+        let clients = self.clients.iter().flatten().map(|link| link.wire);
+        for id in self.replicas.iter().flatten().copied().chain(clients) {
+            let _ = self.wires.queue(id, goodbye.clone());
         }
     }
 }

@@ -3,14 +3,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Role, STEP_MESSAGES};
-use crate::messages::{
-    Checked as CheckedMessage, ClientReply, Frame, FrameKey, Mode, RefusalReason, SystemMessage,
-};
+use crate::messages::{Checked as CheckedMessage, ClientReply, Frame, FrameId, RefusalReason, SystemMessage};
 use crate::metrics::{Metrics, count};
 use crate::preprocessing::{FrameChecker, FrameRefusal, FromPeer, PeerRefusal, ProposalGate};
-use crate::shard::lanes::{Checked, Inlet, Outgoing, Outlet, Raw, Work, any_blocked};
+use crate::shard::lanes::{Checked, Inlet, Outgoing, Outlet, Raw, Work, answer, any_blocked};
 use crate::shard::reactor::Reactor;
-use crate::types::{ClientId, ClusterId, Epoch, NodeId, Time, View};
+use crate::types::{ClusterId, Epoch, NodeId, Time, View};
 
 /// The lanes of one preprocess role.
 pub(crate) struct PreprocessLanes {
@@ -123,7 +121,7 @@ impl PreprocessRole {
                 match self.checker.take_frame(client, bytes) {
                     Ok(Some(frame)) => self.pass(frame),
                     Ok(None) => {}
-                    Err((key, refusal)) => self.refuse(client, key, refusal),
+                    Err((frame, refusal)) => self.refuse(frame, refusal),
                 }
             }
         }
@@ -134,7 +132,7 @@ impl PreprocessRole {
             for (frame, verdict) in verdicts {
                 match verdict {
                     Ok(()) => self.pass(frame),
-                    Err(refusal) => self.refuse(frame.key().client, Some(frame.key()), refusal),
+                    Err(refusal) => self.refuse(Some(frame.id()), refusal),
                 }
             }
         }
@@ -142,31 +140,27 @@ impl PreprocessRole {
     }
 
     fn pass(&mut self, frame: Frame) {
-        match frame.mode() {
-            Mode::Ordered => self.lanes.checked.push(Checked::Frame(frame)),
-            Mode::Unordered if self.lanes.unordered.is_blocked() => {
-                count(&self.metrics.counters.reads_refused);
-                self.answer(frame.key().client, frame.key(), RefusalReason::Overloaded);
-            }
-            Mode::Unordered => self.lanes.unordered.push(Work::Unordered(frame)),
+        if frame.mode().is_ordered() {
+            self.lanes.checked.push(Checked::Frame(frame));
+        } else if self.lanes.unordered.is_blocked() {
+            count(&self.metrics.counters.reads_refused);
+            self.answer(&frame.id(), RefusalReason::Overloaded);
+        } else {
+            self.lanes.unordered.push(Work::Unordered(frame));
         }
     }
 
-    fn refuse(&mut self, client: ClientId, key: Option<FrameKey>, refusal: FrameRefusal) {
+    fn refuse(&mut self, frame: Option<FrameId>, refusal: FrameRefusal) {
         self.metrics.refuse_frame(refusal);
         // Without a key there is nothing to answer: no correct client sends such a frame.
-        if let Some(key) = key {
-            self.answer(client, key, refusal.reason());
+        if let Some(frame) = frame {
+            self.answer(&frame, refusal.reason());
         }
     }
 
-    fn answer(&mut self, client: ClientId, key: FrameKey, reason: RefusalReason) {
-        let reply = ClientReply::refusal(self.cluster, self.epoch, View::ZERO, key.sequence, reason);
-        let network = client.get() as usize % self.lanes.refusals.len();
-        self.lanes.refusals[network].push(Outgoing::Client {
-            to: client,
-            message: reply,
-        });
+    fn answer(&mut self, frame: &FrameId, reason: RefusalReason) {
+        let reply = ClientReply::refusal(self.cluster, self.epoch, View::ZERO, frame, reason);
+        answer(&mut self.lanes.refusals, frame.key, reply);
     }
 }
 

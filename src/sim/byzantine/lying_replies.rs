@@ -4,7 +4,7 @@ use super::{Actor, Stage};
 use crate::messages::archived::ArchivedClientReply;
 use crate::messages::{Checked, ClientReply, ReplyBody, ReplyBuilder};
 use crate::sim::keys::CLUSTER;
-use crate::types::{ClientId, Epoch, FrameSeq, View};
+use crate::types::{Epoch, View};
 
 /// Answers clients with results that are not the state's.
 pub(super) struct LyingReplies;
@@ -16,14 +16,17 @@ fn lie(message: &Bytes) -> Option<Bytes> {
     };
     let truth = Checked::<ReplyBody>::new(checked.slice_of(body.as_slice())).ok()?;
     let mut builder = ReplyBuilder::default();
+    let frame = truth.frame();
+    // Where the client stands is told in session 0: as high as can be, so that no number is left.
+    let lie = match frame.key.sequence.session() {
+        0 => &[0xff; 8][..],
+        _ => &[1, 0xbb, 0xbb, 0xbb, 0xbb, 0, 0, 0, 0],
+    };
     for _ in 0..truth.ends.len() {
-        builder
-            .buffer()
-            .extend_from_slice(&[1, 0xbb, 0xbb, 0xbb, 0xbb, 0, 0, 0, 0]);
-        builder.end_result();
+        builder.buffer().extend_from_slice(lie);
+        builder.end_result(None);
     }
-    let (client, sequence) = (truth.client.to_native(), truth.sequence.to_native());
-    let body = builder.finish(ClientId::new(client), FrameSeq::new(sequence));
+    let body = builder.finish(&frame);
     Some(ClientReply::results(
         CLUSTER,
         Epoch::ZERO,

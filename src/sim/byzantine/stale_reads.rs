@@ -6,10 +6,11 @@ use super::stage::{frames_of, open};
 use super::{Actor, Stage};
 use crate::messages::archived::ArchivedClientReply;
 use crate::messages::{
-    Checked, ClientReply, OrderingMessage, PrePrepare, ReplyBody, ReplyBuilder, RequestFrame,
+    Checked, ClientReply, OperationResult, OrderingMessage, PrePrepare, ReplyBody, ReplyBuilder, RequestFrame,
 };
+use crate::sim::app::READ;
 use crate::sim::keys::CLUSTER;
-use crate::types::{ClientId, Epoch, FrameSeq, NodeId, View};
+use crate::types::{Epoch, NodeId, View};
 
 /// Answers reads of the key-value store with what stood there before: what a replica that lags behind would say.
 #[derive(Default)]
@@ -63,12 +64,13 @@ impl StaleReads {
     }
 
     fn older(&self, result: &[u8]) -> Option<Vec<u8>> {
+        let result = result.strip_suffix(&[READ])?;
         let (1, value) = result.split_first().map(|(kind, value)| (*kind, value))? else {
             return None;
         };
         Some(match self.before.get(value)? {
-            Some(before) => [&[1], before.as_slice()].concat(),
-            None => vec![0],
+            Some(before) => [&[1], before.as_slice(), &[READ]].concat(),
+            None => vec![0, READ],
         })
     }
 
@@ -80,15 +82,17 @@ impl StaleReads {
         let truth = Checked::<ReplyBody>::new(checked.slice_of(body.as_slice())).ok()?;
         let (mut builder, mut any) = (ReplyBuilder::default(), false);
         for result in truth.results() {
+            let OperationResult::Value(result) = result else {
+                return None;
+            };
             let older = self.older(result);
             any |= older.is_some();
             builder
                 .buffer()
                 .extend_from_slice(older.as_deref().unwrap_or(result));
-            builder.end_result();
+            builder.end_result(None);
         }
-        let (client, sequence) = (truth.client.to_native(), truth.sequence.to_native());
-        let body = builder.finish(ClientId::new(client), FrameSeq::new(sequence));
+        let body = builder.finish(&truth.frame());
         let view = View::new(view.to_native());
         any.then(|| ClientReply::results(CLUSTER, Epoch::ZERO, view, &body))
     }

@@ -4,14 +4,20 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use super::{Broken, Rule};
-use crate::messages::{CheckpointClaim, Frame, FrameKey, Proposal, TakenCheckpoint};
-use crate::types::{Digest, SeqNo};
+use crate::messages::{Checked, CheckpointClaim, Frame, FrameKey, Proposal, ReplyBody, TakenCheckpoint};
+use crate::types::{Digest, FrameSeq, SeqNo};
 
 /// Below a client's newest executed number, so many numbers may still be executed.
 const WINDOW: u64 = 64;
 
-/// By client: the newest number executed and all of them.
-type Numbers = BTreeMap<u32, (u64, BTreeSet<u64>)>;
+/// By client and session: the newest number executed and all of them.
+type Numbers = BTreeMap<(u32, u64), (u64, BTreeSet<u64>)>;
+
+/// Client, session and number.
+type Name = (u32, u64, u64);
+
+/// An operation that one frame asked for: which result of its reply is its own, and where the frame was executed.
+type Asked = (Name, usize, u64);
 
 /// What one correct replica has executed.
 #[derive(Default)]
@@ -20,8 +26,8 @@ struct Executed {
     /// The last place where it took a checkpoint, or had the state of one from elsewhere.
     last_taken: u64,
     clients: Numbers,
-    /// Operations that its decisions should have executed, by place.
-    expected: BTreeMap<u64, usize>,
+    /// The frames that its decisions should have executed, by place, and how many operations each has.
+    expected: BTreeMap<u64, Vec<(Name, usize)>>,
 }
 
 /// What correct replicas do, compared with each other and with what clients asked.
@@ -30,17 +36,19 @@ pub(in crate::sim) struct Agreement {
     /// The one batch at each place: the hash over its frames' bodies.
     batches: BTreeMap<u64, [u8; 32]>,
     /// What each honest client ever sent under a number.
-    asked: BTreeMap<(u32, u64), BTreeSet<[u8; 32]>>,
+    asked: BTreeMap<Name, BTreeSet<[u8; 32]>>,
     honest_clients: u32,
-    replies: BTreeMap<(u32, u64), Bytes>,
+    replies: BTreeMap<Name, Bytes>,
+    /// What the order has executed, each frame once.
+    order: Executed,
+    /// Where each operation was executed.
+    ran: BTreeMap<Vec<u8>, Vec<Asked>>,
     /// Of states, by place.
     checkpoints: BTreeMap<u64, Digest>,
     /// By place: whether it is a light one, and its digest.
     taken: BTreeMap<u64, (bool, Digest)>,
     /// What had been executed at each place where checkpoints are taken.
     histories: BTreeMap<u64, Numbers>,
-    /// Where each operation was executed first.
-    places: BTreeMap<Vec<u8>, u64>,
     /// Checkpoints are taken at multiples of it; `None` when bytes bring them about as well.
     checkpoint_decisions: Option<u64>,
 }
@@ -61,20 +69,19 @@ impl Agreement {
             asked: BTreeMap::new(),
             honest_clients: honest_clients as u32,
             replies: BTreeMap::new(),
+            order: Executed::default(),
+            ran: BTreeMap::new(),
             checkpoints: BTreeMap::new(),
             taken: BTreeMap::new(),
             histories: BTreeMap::new(),
             checkpoint_decisions,
-            places: BTreeMap::new(),
         }
     }
 
     /// An honest client sends a frame.
-    pub(in crate::sim) fn asks(&mut self, client: u32, sequence: u64, body: &[u8]) {
-        self.asked
-            .entry((client, sequence))
-            .or_default()
-            .insert(hash(body));
+    pub(in crate::sim) fn asks(&mut self, client: u32, sequence: FrameSeq, body: &[u8]) {
+        let name = (client, sequence.session(), sequence.number());
+        self.asked.entry(name).or_default().insert(hash(body));
     }
 
     /// A correct replica executes a decision.
@@ -89,27 +96,29 @@ impl Agreement {
         }
         books.last = seq;
         let mut hasher = blake3::Hasher::new();
-        let mut operations = 0;
+        let mut expected = Vec::new();
         for frame in &decision.batch.frames {
             let body = frame.archived().body.as_slice();
             hasher.update(&hash(body));
-            let new = count_once(books, frame);
-            if new > 0 {
-                for operation in frame.body().operations() {
-                    self.places.entry(operation.to_vec()).or_insert(seq);
-                }
+            let key = name_of(frame.key());
+            if count_once(books, key) {
+                expected.push((key, frame.operation_count()));
             }
-            operations += new;
-            let key = (frame.key().client.get(), frame.key().sequence.get());
             let asked = |asked: &BTreeSet<[u8; 32]>| asked.contains(&hash(body));
             if key.0 < self.honest_clients && !self.asked.get(&key).is_some_and(asked) {
                 return Err((
                     Rule::Validity,
-                    format!("s{seq} has frame {} of c{} that it never sent", key.1, key.0),
+                    format!("s{seq} has frame {:?} of c{} that it never sent", key, key.0),
                 ));
             }
         }
-        books.expected.insert(seq, operations);
+        books.expected.insert(seq, expected);
+        if self.order.last + 1 == seq {
+            self.order.last = seq;
+            let frames = &decision.batch.frames;
+            frames.iter().for_each(|frame| self.runs(seq, frame));
+        }
+        let books = &self.hosts[host];
         if self
             .checkpoint_decisions
             .is_none_or(|period| seq.is_multiple_of(period))
@@ -131,9 +140,49 @@ impl Agreement {
         }
     }
 
+    /// The order has a frame.
+    fn runs(&mut self, seq: u64, frame: &Frame) {
+        let name = name_of(frame.key());
+        if name.0 < self.honest_clients && count_once(&mut self.order, name) {
+            for (place, operation) in frame.body().operations().enumerate() {
+                self.ran
+                    .entry(operation.to_vec())
+                    .or_default()
+                    .push((name, place, seq));
+            }
+        }
+    }
+
+    /// Where the order has executed an operation, whoever asked for it and under whatever number.
+    fn places_of(&self, operation: &[u8]) -> impl Iterator<Item = u64> {
+        let asked = self.ran.get(operation).into_iter().flatten();
+        // What a reply says nothing of was not executed.
+        let ran = |asked: &&Asked| self.results(&asked.0).is_some_and(|results| asked.1 < results);
+        asked.filter(ran).map(|(_, _, seq)| *seq)
+    }
+
+    /// How often the order has executed an operation.
+    pub(in crate::sim) fn runs_of(&self, operation: &[u8]) -> usize {
+        self.places_of(operation).count()
+    }
+
+    /// Where an operation, none of which comes twice, was executed.
+    pub(in crate::sim) fn place_of(&self, operation: &[u8]) -> Option<u64> {
+        self.places_of(operation).next()
+    }
+
+    /// How many results the reply to a frame has.
+    fn results(&self, name: &Name) -> Option<usize> {
+        let body = Checked::<ReplyBody>::new(self.replies.get(name)?.clone()).ok()?;
+        Some(body.ends.len())
+    }
+
     /// A correct replica says how many operations a decision had.
     pub(in crate::sim) fn executed(&self, host: usize, seq: u64, operations: usize) -> Result<(), Broken> {
-        let expected = self.hosts[host].expected.get(&seq).copied().unwrap_or(0);
+        let frames = self.hosts[host].expected.get(&seq).into_iter().flatten();
+        let expected: usize = frames
+            .map(|(name, most)| self.results(name).unwrap_or(0).min(*most))
+            .sum();
         match expected == operations {
             true => Ok(()),
             false => Err((
@@ -145,16 +194,13 @@ impl Agreement {
 
     /// A correct replica answers an ordered frame.
     pub(in crate::sim) fn replies(&mut self, host: usize, key: FrameKey, body: &Bytes) -> Result<(), Broken> {
-        let name = (key.client.get(), key.sequence.get());
+        let name = name_of(key);
         let first = self.replies.entry(name).or_insert_with(|| body.clone());
         match first == body {
             true => Ok(()),
             false => Err((
                 Rule::Replies,
-                format!(
-                    "host {host} answers frame {} of c{} unlike another replica",
-                    name.1, name.0
-                ),
+                format!("host {host} answers frame {name:?} unlike another replica"),
             )),
         }
     }
@@ -248,11 +294,6 @@ impl Agreement {
         self.hosts[host].last_taken = seq;
     }
 
-    /// Where an operation, none of which comes twice, was executed.
-    pub(in crate::sim) fn place_of(&self, operation: &[u8]) -> Option<u64> {
-        self.places.get(operation).copied()
-    }
-
     /// The last place that any correct replica executed.
     pub(in crate::sim) fn decided(&self) -> u64 {
         self.hosts.iter().map(|host| host.last).max().unwrap_or(0)
@@ -264,14 +305,16 @@ impl Agreement {
     }
 }
 
-/// The operations of a frame if it is executed now for the first time and not too late.
-fn count_once(books: &mut Executed, frame: &Frame) -> usize {
-    let FrameKey { client, sequence } = frame.key();
-    let (newest, numbers) = books.clients.entry(client.get()).or_default();
-    let sequence = sequence.get();
-    if *newest >= WINDOW && sequence <= *newest - WINDOW || !numbers.insert(sequence) {
-        return 0;
+fn name_of(key: FrameKey) -> Name {
+    (key.client.get(), key.sequence.session(), key.sequence.number())
+}
+
+/// Whether a frame is executed now for the first time and not too late.
+fn count_once(books: &mut Executed, (client, session, number): Name) -> bool {
+    let (newest, numbers) = books.clients.entry((client, session)).or_default();
+    if *newest >= WINDOW && number <= *newest - WINDOW || !numbers.insert(number) {
+        return false;
     }
-    *newest = (*newest).max(sequence);
-    frame.operation_count()
+    *newest = (*newest).max(number);
+    true
 }

@@ -83,10 +83,11 @@ impl Charges {
         }
     }
 
-    /// A read waits to be executed; all that wait have so many bytes.
+    /// A read waits to be executed, or the question which sessions are known; all that wait have so many bytes.
     pub(in crate::sim) fn read_waits(
         &mut self,
         client: ClientId,
+        is_read: bool,
         operations: u64,
         bytes: usize,
     ) -> Result<(), Broken> {
@@ -94,7 +95,7 @@ impl Charges {
         let queue = &mut self.waiting[client.get() as usize];
         let own: u64 = queue.iter().map(|(operations, ..)| operations).sum();
         queue.push_back((operations, own + operations, done));
-        match (self.reads_enabled, bytes > self.reads_bytes_max) {
+        match (self.reads_enabled || !is_read, bytes > self.reads_bytes_max) {
             (false, _) => Err((
                 Rule::Charges,
                 "a read beside the order is taken, where none are answered".to_owned(),

@@ -152,7 +152,10 @@ impl Search<'_> {
     /// fits and changes nothing; and a write that nobody read over a value that nobody reads any more, unless a later
     /// removal may need it to find something.
     fn harmless(&self, done: &[u64], state: Option<u64>) -> Option<(usize, Option<u64>)> {
-        let still = self.candidate(done, state, 0, |_, after| after == state);
+        // What a removal without an answer finds is its own choice: it may be needed later.
+        let still = self.candidate(done, state, 0, |action, after| {
+            after == state && *action != Action::Delete(None)
+        });
         if still.is_some() || state.is_none() || self.is_awaited(done, state) {
             return still;
         }

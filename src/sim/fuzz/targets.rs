@@ -7,11 +7,12 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::capture::{Captured, kind_of};
 use super::lone::Lone;
 use super::{CLUSTER, EPOCH};
+use crate::client::{Output, Session};
 use crate::crypto::{Digester, Domain, LinkPublic, LinkSecret, Opener, Sealer};
 use crate::execution::{Executor, ImageChunk};
 use crate::messages::{
-    AdminReply, Checked, CheckpointTold, ClientReply, ENVELOPE_BYTES, Envelope, Frame, Kind, Message, Mode,
-    PieceRange, RefusalReason, ReplyBuilder, RequestFrame, SystemMessage, encode,
+    AdminReply, Checked, CheckpointTold, ClientReply, ENVELOPE_BYTES, Envelope, Frame, FrameId, Kind,
+    Message, Mode, PieceRange, RefusalReason, ReplyBuilder, RequestFrame, SystemMessage, encode,
 };
 use crate::net::framing::RecordReader as LinkReader;
 use crate::net::handshake::{Directory, Identity, Initiator, Progress, Responder, Then};
@@ -20,12 +21,12 @@ use crate::net::pool::BufferPool;
 use crate::protocol::Record;
 use crate::sim::Knobs;
 use crate::sim::app::SmallKv;
-use crate::sim::clients::{FIRST_SEQUENCE, session};
+use crate::sim::clients::Process;
 use crate::sim::replica::fresh_replica;
 use crate::sim::stack::single;
 use crate::storage::image::{ImageFile, chunk_head, claim_of, each_sound, load};
 use crate::storage::{BLOCK_BYTES, RecordReader, Superblock, encode_record, encoded_record_bytes};
-use crate::types::{ApplicationId, ClientId, FrameSeq, NodeId, SeqNo, Time, View};
+use crate::types::{ApplicationId, ClientId, NodeId, SeqNo, Time, View};
 
 /// What takes one input after another and says in a few words what became of it.
 type Runner = Box<dyn FnMut(&[u8]) -> String>;
@@ -353,36 +354,58 @@ fn request() -> Runner {
 fn replies_of_session() -> Vec<Vec<u8>> {
     let mut builder = ReplyBuilder::default();
     let mut all = Vec::new();
-    for number in 0..2 {
-        let sequence = FrameSeq::new(FIRST_SEQUENCE + number);
+    for frame in asking(&Knobs::calm(4, 3)).1 {
         builder.buffer().extend_from_slice(b"\x01result");
-        builder.end_result();
-        let body = builder.finish(ClientId::new(0), sequence);
+        builder.end_result(None);
+        let body = builder.finish(&frame);
         all.push(ClientReply::results(CLUSTER, EPOCH, View::new(1), &body));
         for reason in [RefusalReason::Overloaded, RefusalReason::MustSign] {
-            all.push(ClientReply::refusal(
-                CLUSTER,
-                EPOCH,
-                View::new(1),
-                sequence,
-                reason,
-            ));
+            all.push(ClientReply::refusal(CLUSTER, EPOCH, View::new(1), &frame, reason));
         }
     }
     all.iter().map(|message| said(message)).collect()
 }
 
+/// A session that has just sent a frame of either kind, and their names.
+fn asking(knobs: &Knobs) -> (Session, Vec<FrameId>) {
+    let now = Time::START;
+    let mut session = Process::start(now, 0, knobs, 7).session;
+    let question = frames_of(&mut session)[0];
+    for node in NodeId::all(knobs.replicas) {
+        let mut builder = ReplyBuilder::default();
+        builder.buffer().extend_from_slice(&0u64.to_le_bytes());
+        builder.end_result(None);
+        let body = builder.finish(&question);
+        session.on_message(node, &ClientReply::results(CLUSTER, EPOCH, View::new(1), &body));
+    }
+    for mode in [Mode::Ordered, Mode::Unordered] {
+        let submitted = session.submit(now, b"\x02\x01\x00k", mode, 0, Time::from_nanos(u64::MAX));
+        submitted.expect("nothing else is under way");
+    }
+    session.flush(now);
+    let mut sent = frames_of(&mut session);
+    sent.dedup();
+    (session, sent)
+}
+
+/// The frames that a session sends, by name.
+fn frames_of(session: &mut Session) -> Vec<FrameId> {
+    let digester = Digester::new(CLUSTER);
+    let digest_of = |body: &[u8]| digester.digest(Domain::RequestFrame, body);
+    let sent = session.drain_outputs().filter_map(|output| match output {
+        Output::Send { message, .. } => {
+            Frame::check(message.slice(ENVELOPE_BYTES..), 1 << 20, 1 << 20, digest_of).ok()
+        }
+        Output::Ended { .. } => None,
+    });
+    sent.map(|frame| frame.id()).collect()
+}
+
 fn reply() -> Runner {
     let knobs = Knobs::calm(4, 3);
     Box::new(move |input| {
-        let mut session = session(0, &knobs);
-        let now = Time::START;
-        for mode in [Mode::Ordered, Mode::Unordered] {
-            let submitted = session.submit(now, b"\x02\x01\x00k", mode, 0, Time::from_nanos(u64::MAX));
-            submitted.expect("nothing else is under way");
-        }
-        session.flush(now);
-        let sent = session.drain_outputs().count();
+        let (mut session, sent) = asking(&knobs);
+        let sent = sent.len();
         let (from, message) = message_of(input);
         for turn in 0..2 {
             session.on_message(NodeId::new(((from + turn) % 5) as u16), &message);

@@ -515,6 +515,22 @@ impl Plan {
         self.steady_from = Some(self.calm_from.after(STEADY_AFTER));
     }
 
+    /// Clients whose identity several processes use, at once or one after the other.
+    pub(super) fn plan_processes(&mut self, dice: &mut Dice) {
+        let clients = self.knobs.honest_clients as u64;
+        if dice.chance(40) {
+            let more = dice.between(1, 2);
+            self.more_processes = (0..more).map(|_| dice.below(clients) as u32).collect();
+        }
+        if dice.chance(40) {
+            let processes = clients + self.more_processes.len() as u64;
+            for _ in 0..dice.between(1, 4) {
+                let (at, process) = (self.moment(dice), dice.below(processes) as usize);
+                self.faults.push((at, Fault::RestartClient { process }));
+            }
+        }
+    }
+
     pub(super) fn plan_clocks_and_disks(&mut self, dice: &mut Dice) {
         let hosts = self.hosts() as u64;
         if dice.chance(25) {

@@ -13,8 +13,9 @@ pub(super) enum Event {
         from: Peer,
         message: Bytes,
     },
+    /// To a process of a client.
     ToClient {
-        client: usize,
+        process: usize,
         from: NodeId,
         message: Bytes,
     },

@@ -150,6 +150,10 @@ impl<A: Application> World<A> {
                 self.hosts[*host].clock.offset += by.as_nanos() as u64;
                 self.schedule_turn(*host);
             }
+            Fault::RestartClient { process } => {
+                self.hit("client restarted", 1);
+                self.restart_client(*process);
+            }
             Fault::SlowLink { host, by } => self.network.slow_down(*host, *by),
             Fault::Partition {
                 from,

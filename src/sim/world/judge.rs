@@ -49,7 +49,7 @@ impl<A: Application> World<A> {
 
     /// How many frames of reads were asked in order after all.
     pub(in crate::sim) fn reads_ordered(&self) -> u64 {
-        let counted = self.sessions.iter().map(|session| session.counters());
+        let counted = self.processes.iter().map(|process| process.session.counters());
         counted.map(|counters| counters.reads_ordered).sum()
     }
 

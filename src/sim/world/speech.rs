@@ -46,10 +46,12 @@ impl<A: Application> World<A> {
             }
             Said::ReadWaits {
                 client,
+                is_read,
                 operations,
                 bytes,
             } if is_correct => {
-                let within = self.hosts[index].charges.read_waits(client, operations, bytes);
+                let charges = &mut self.hosts[index].charges;
+                let within = charges.read_waits(client, is_read, operations, bytes);
                 self.judge(within);
             }
             Said::ReadTurn(client) if is_correct => {
@@ -261,9 +263,9 @@ impl<A: Application> World<A> {
         let Ok(reply) = Checked::<ClientReply>::body_of(message) else {
             return;
         };
-        let key = |sequence| FrameKey {
+        let key = |session, number| FrameKey {
             client: to,
-            sequence: FrameSeq::new(sequence),
+            sequence: FrameSeq::of(session, number),
         };
         let (now, charges) = (self.now, &mut self.hosts[index].charges);
         let paid = match &*reply {
@@ -271,15 +273,16 @@ impl<A: Application> World<A> {
                 let Ok(body) = Checked::<ReplyBody>::new(reply.slice_of(body.as_slice())) else {
                     return;
                 };
-                charges.answers(key(body.sequence.to_native()))
+                charges.answers(key(body.session.to_native(), body.sequence.to_native()))
             }
-            ArchivedClientReply::Refused { sequence, .. } => charges.refuses(now, key(sequence.to_native())),
+            ArchivedClientReply::Refused {
+                session, sequence, ..
+            } => charges.refuses(now, key(session.to_native(), sequence.to_native())),
         };
         self.judge(paid);
     }
 
     fn answer(&mut self, index: usize, to: ClientId, message: Bytes) {
-        let client = to.get() as usize;
         if self.hosts[index].is_correct {
             let who = format_args!("host {index}");
             let fits = self.sizes.sends(who, Toward::Client, message.len());
@@ -289,23 +292,29 @@ impl<A: Application> World<A> {
             Some(liar) => liar.reply(message),
             None => Some(message),
         };
-        let Some(message) = message.filter(|_| client < self.sessions.len()) else {
+        let Some(message) = message else {
             return;
         };
         let from = self.hosts[index].node;
-        for at in self
-            .network
-            .arrivals(self.now, End::Host(index), End::Client(to.get()))
-        {
-            let message = message.clone();
-            self.plan(
-                at,
-                Event::ToClient {
-                    client,
-                    from,
-                    message,
-                },
-            );
+        let processes = 0..self.processes.len();
+        let processes: Vec<usize> = processes
+            .filter(|process| self.processes[*process].client == to.get())
+            .collect();
+        for process in processes {
+            for at in self
+                .network
+                .arrivals(self.now, End::Host(index), End::Client(to.get()))
+            {
+                let message = message.clone();
+                self.plan(
+                    at,
+                    Event::ToClient {
+                        process,
+                        from,
+                        message,
+                    },
+                );
+            }
         }
     }
 
