@@ -109,7 +109,7 @@ fn what_a_replica_chooses_must_fit_what_its_cluster_agreed_on() {
     assert_eq!(replica_error(agreed, ""), "");
     let error = replica_error(agreed, &format!("[limits]\n{queue}\n"));
     assert!(
-        error.contains("replica.toml:6: client_queue_bytes_max = 1048576: must be at least 33"),
+        error.contains("replica.toml:6: client_queue_bytes_max = 1048576: must be at least 318"),
         "{error}"
     );
     assert!(

@@ -397,8 +397,8 @@ fn a_read_in_the_order_reads_and_its_frame_is_executed_once() {
     executor.execute(&decision(1, vec![read.clone(), read]), &mut events);
     assert_eq!(
         results(&events),
-        vec![vec![value(b"read")]; 2],
-        "the second from the table"
+        vec![vec![value(b"read")]],
+        "its client asks for its reply by itself, if it lacks that"
     );
     assert_eq!(executor.state().len(), 0);
     assert!(matches!(
@@ -421,7 +421,8 @@ fn who_asked_the_other_frame_of_a_number_is_told_that_it_is_not_executed() {
     });
     assert_eq!(
         refusals.collect::<Vec<_>>(),
-        [(theirs.id(), RefusalReason::NumberUsed); 2]
+        [(theirs.id(), RefusalReason::NumberUsed)],
+        "when it asks again"
     );
     assert_eq!(results(&events), vec![vec![value(&5u64.to_le_bytes())]; 2]);
     events.clear();

@@ -266,6 +266,7 @@ fn no_session_of_a_client_waits_for_another_that_asks_much_and_the_lowest_frame_
     pool.offer(at(9), of_session(7, 1));
     let first = pool.take_batch(1 << 20, 4).unwrap().0;
     assert_eq!(sequences(&first), [(5, 1), (5, 2), (7, 1), (5, 3)]);
+    pool.on_decided(&Batch::new(Digest::ZERO, first));
     pool.offer(at(10), of_session(2, 1));
     let then = pool.take_batch(1 << 20, 4).unwrap().0;
     assert_eq!(sequences(&then), [(9, 1), (2, 1)]);
