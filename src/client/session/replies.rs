@@ -139,10 +139,10 @@ impl Session {
     fn on_refused(&mut self, from: NodeId, refused: &FrameId, reason: RefusalReason) -> bool {
         let FrameId { key, digest } = refused;
         let mut question = self.question.take();
-        if let Some(question) = question.as_mut().filter(|asked| asked.frame.digest == *digest) {
-            if reason == RefusalReason::MustSign {
-                self.on_must_sign(from, &mut question.frame);
-            }
+        if let Some(question) = question.as_mut().filter(|asked| asked.frame.digest == *digest)
+            && reason == RefusalReason::MustSign
+        {
+            self.on_must_sign(from, &mut question.frame);
         }
         self.question = question;
         let asked = self.frames.get(&key.sequence);
