@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use atlas_smr_replica::client::Engine;
 use atlas_smr_replica::config::{Agreement, AppKind, ClientTuning, DecisionLogConfig, Durability};
 use atlas_smr_replica::load::{
-    ClusterOptions, Control, Filling, LoadDriver, LocalCluster, Pace, Shape, Workload, fill,
+    ClusterOptions, Control, Filling, LoadDriver, LocalCluster, Pace, Shape, States, Workload, fill,
 };
 use atlas_smr_replica::preprocessing::ClientAuth;
 use atlas_smr_replica::replica::TransferPhase;
@@ -259,11 +259,7 @@ fn state_case(mib: u64, changed: bool, data: &Path) -> Value {
     let [states, decisions, reused] =
         ["states_transferred", "decisions_transferred", "pieces_reused"].map(|name| late.counter(name));
     assert_eq!(states, 1, "a state was transferred");
-    let digests = cluster.digests(Duration::from_secs(10));
-    assert!(
-        digests.len() == 4 && digests.windows(2).all(|pair| pair[0] == pair[1]),
-        "the replicas' states differ"
-    );
+    assert_eq!(cluster.states(Duration::from_secs(10)), States::Equal);
     let name = if changed { "changed" } else { "state" };
     println!(
         "{name:<7}{mib:>4} MiB {:>9.3} s {:>9.3} s {:>6.2} × {:>8.0} MB/s   asked {:.3} s, received {:.3} s, installed {:.3} s, {decisions} \
@@ -378,11 +374,7 @@ fn service_case(mib: u64, seconds: u64, data: &Path) -> Value {
     while !control.is_quiet() {
         std::thread::sleep(Duration::from_millis(1));
     }
-    let digests = cluster.digests(Duration::from_secs(30));
-    assert!(
-        digests.len() == 4 && digests.windows(2).all(|pair| pair[0] == pair[1]),
-        "the replicas' states differ"
-    );
+    assert_eq!(cluster.states(Duration::from_secs(30)), States::Equal);
     println!(
         "service {mib:>4} MiB: {three:.0} operations/s with three replicas, {during:.0} while the fourth catches up ({took:.2} s), {four:.0} \
          with four: {:.2} of before, {:.2} of after",

@@ -97,6 +97,8 @@ planted! {
     ViewJoinedByTooFew at Byzantine,
     /// Nobody suspects a leader that does nothing.
     ProgressTimerSkipped at Crash,
+    /// Whatever is executed sets the timeout of a view back to what is configured.
+    TimeoutForgotten at Net,
     /// Nobody suspects a leader that does not begin its view.
     ViewTimerSkipped at Crash,
     /// Frames that were executed are executed again.

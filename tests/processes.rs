@@ -123,10 +123,10 @@ impl Cluster {
 fn four_processes_serve_clients_and_a_bench_and_go_on_without_one_follower() {
     let mut cluster = Cluster::start("signature");
     assert_eq!(stdout(&cluster.client(0, &["put", "greeting", "hello"])), "ok\n");
-    assert_eq!(stdout(&cluster.client(1, &["get", "greeting"])), "hello\n");
+    assert_eq!(stdout(&cluster.client(1, &["get", "greeting"])), "hello");
     assert_eq!(
         stdout(&cluster.client(1, &["get", "greeting", "--unordered"])),
-        "hello\n"
+        "hello"
     );
     assert!(!cluster.client(2, &["get", "nothing"]).status.success());
 
@@ -163,7 +163,7 @@ fn four_processes_serve_clients_and_a_bench_and_go_on_without_one_follower() {
         stdout(&cluster.client(2, &["put", "greeting", "still here"])),
         "ok\n"
     );
-    assert_eq!(stdout(&cluster.client(0, &["get", "greeting"])), "still here\n");
+    assert_eq!(stdout(&cluster.client(0, &["get", "greeting"])), "still here");
     let config = cluster.dir.path().join("c3.toml");
     let bench = output(&[
         "bench",
@@ -188,7 +188,7 @@ fn a_replica_told_to_terminate_drains_and_says_so() {
     last.terminate();
     last.wait_for("STOPPED");
     assert!(last.child.wait().unwrap().success());
-    assert_eq!(stdout(&cluster.client(0, &["get", "k"])), "v\n");
+    assert_eq!(stdout(&cluster.client(0, &["get", "k"])), "v");
 }
 
 #[test]

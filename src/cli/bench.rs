@@ -9,7 +9,10 @@ use super::CommandError;
 use super::demo::progress_bar;
 use crate::client::Engine;
 use crate::config::{AppKind, ClientConfig};
-use crate::load::{Control, INTERRUPTED, LatencyReport, LoadDriver, Pace, Shape, Workload, draw_histogram};
+use crate::load::{
+    Control, INTERRUPTED, LatencyReport, LoadDriver, Pace, Shape, Workload, draw_histogram, measured_nothing,
+    rate_missed, sent_nothing,
+};
 use crate::shard::signals::on_termination;
 
 /// Measure a running cluster: in a closed loop, or in an open loop at a given rate.
@@ -43,10 +46,10 @@ pub(super) struct Bench {
     #[arg(long, default_value_t = 4096, conflicts_with = "rate")]
     outstanding: usize,
     /// Operations per second, whatever becomes of them.
-    #[arg(long)]
+    #[arg(long, value_parser = super::parse_rate)]
     rate: Option<f64>,
     /// Measured time in seconds, after one second of warm-up.
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value_t = 10.0, value_parser = super::parse_seconds)]
     seconds: f64,
     /// Write the figures to this file as JSON.
     #[arg(long)]
@@ -56,8 +59,7 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
         let pace = match self.rate {
-            Some(rate) if rate > 0.0 => Pace::Open { rate },
-            Some(rate) => return Err(format!("--rate {rate}: must be above zero").into()),
+            Some(rate) => Pace::Open { rate },
             None => Pace::Closed {
                 outstanding: self.outstanding.max(1),
             },
@@ -72,6 +74,18 @@ impl Bench {
             .any(|config| config.cluster.cluster_id() != configs[0].cluster.cluster_id())
         {
             return Err("the clients belong to different clusters".into());
+        }
+        for (place, config) in configs.iter().enumerate() {
+            if let Some(twin) = configs[..place]
+                .iter()
+                .position(|other| other.client == config.client)
+            {
+                let [first, second] = [&self.config[twin], &self.config[place]].map(|path| path.display());
+                let client = config.client;
+                return Err(
+                    format!("{first} and {second} are both client {client}: name each client once").into(),
+                );
+            }
         }
         let served = AppKind::of(configs[0].cluster.application)?;
         if let Some(other) = self.app.filter(|app| *app != served) {
@@ -99,10 +113,7 @@ impl Bench {
                     quorum.quorum()
                 )
             })?;
-        let (warm_up, measured) = (
-            Duration::from_secs(1),
-            Duration::from_secs_f64(self.seconds.max(0.1)),
-        );
+        let (warm_up, measured) = (Duration::from_secs(1), Duration::from_secs_f64(self.seconds));
         let bar = progress_bar(warm_up + measured);
         let begin = Instant::now();
         control.send(true);
@@ -119,6 +130,11 @@ impl Bench {
             }
         };
         pass(warm_up);
+        if let Some(why) = sent_nothing(&control) {
+            bar.finish_and_clear();
+            return Err(why.into());
+        }
+        let sent = control.sent.load(Ordering::Acquire);
         let (start, cpu) = (Instant::now(), engine.cpu_time());
         control.measure(true);
         pass(warm_up + measured);
@@ -127,9 +143,22 @@ impl Bench {
             start.elapsed().as_secs_f64(),
             engine.cpu_time().saturating_sub(cpu),
         );
+        let sent = control.sent.load(Ordering::Acquire) - sent;
         control.send(false);
         bar.finish_and_clear();
         let tally = control.tally();
+        if let Some(why) = measured_nothing(&tally, seconds) {
+            return Err(why.into());
+        }
+        let sent_per_second = sent as f64 / seconds;
+        let missed = self.rate.and_then(|rate| rate_missed(rate, sent_per_second));
+        if let Some(missed) = &missed {
+            eprintln!("atlas: {missed}");
+        }
+        if let Some(error) = &tally.last_error {
+            let failed = tally.failed + tally.unexpected;
+            eprintln!("atlas: {failed} operations failed, the last with: {error}");
+        }
         let latency = LatencyReport::of(&tally.latency_ns);
         println!(
             "latency from the intended send time\n{}",
@@ -147,7 +176,9 @@ impl Bench {
             "payload_bytes": self.payload,
             "outstanding": if self.rate.is_some() { 0 } else { self.outstanding },
             "rate": self.rate.unwrap_or(0.0),
-            "app": format!("{:?}", self.app).to_lowercase(),
+            "rate_kept": missed.is_none(),
+            "sent_ops_s": sent_per_second,
+            "app": format!("{served:?}").to_lowercase(),
             "shape": shape,
             "machine": crate::load::machine(),
             "cores": core_affinity::get_core_ids().map_or(0, |cores| cores.len()),

@@ -1,3 +1,5 @@
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -24,22 +26,29 @@ enum Call {
     /// kv: set a key.
     Put {
         /// The key.
-        key: String,
-        /// Its value.
-        value: String,
+        key: OsString,
+        /// Its value; `-` reads it from standard input.
+        #[arg(required_unless_present = "file", conflicts_with = "file")]
+        value: Option<OsString>,
+        /// Read the value from this file.
+        #[arg(long)]
+        file: Option<PathBuf>,
     },
-    /// kv: read a key.
+    /// kv: read a key. The value is printed as it is; on a terminal what cannot be shown is escaped, and a line ends it.
     Get {
         /// The key.
-        key: String,
+        key: OsString,
         /// Beside the order: f+1 replicas agree, but the answer may lack what is being decided.
         #[arg(long)]
         unordered: bool,
+        /// Print JSON: the value in base64, and as text if it is text.
+        #[arg(long)]
+        json: bool,
     },
     /// kv: remove a key.
     Delete {
         /// The key.
-        key: String,
+        key: OsString,
     },
     /// counter: add, and print the sum.
     Add {
@@ -82,20 +91,23 @@ impl Call {
 
 impl ClientCommand {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
+        let config = ClientConfig::load(&self.config)?;
+        let (asked, served) = (self.call.application().id(), config.cluster.application);
+        if asked != served {
+            return Err(format!("this is a call of {asked}, and the cluster serves {served}").into());
+        }
         let (operation, unordered) = match &self.call {
-            Call::Put { key, value } => (kv::put(key.as_bytes(), value.as_bytes())?, false),
-            Call::Get { key, unordered } => (kv::get(key.as_bytes())?, *unordered),
+            Call::Put { key, value, file } => {
+                let value = super::value::read(value.as_deref(), file.as_deref())?;
+                (kv::put(key.as_bytes(), &value)?, false)
+            }
+            Call::Get { key, unordered, .. } => (kv::get(key.as_bytes())?, *unordered),
             Call::Delete { key } => (kv::delete(key.as_bytes())?, false),
             Call::Add { amount } => (counter::add(*amount), false),
             Call::Deposit { account, amount } => (bank::deposit(*account, *amount), false),
             Call::Transfer { from, to, amount } => (bank::transfer(*from, *to, *amount), false),
             Call::Balance { account } => (bank::balance(*account), false),
         };
-        let config = ClientConfig::load(&self.config)?;
-        let (asked, served) = (self.call.application().id(), config.cluster.application);
-        if asked != served {
-            return Err(format!("this is a call of {asked}, and the cluster serves {served}").into());
-        }
         let client = Client::connect_blocking(config)?;
         let result = if unordered {
             client.read_blocking(operation)
@@ -119,7 +131,10 @@ impl ClientCommand {
         let number = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).ok();
         let text = match (&self.call, result) {
             (Call::Put { .. }, [0]) => "ok".to_owned(),
-            (Call::Get { .. }, [1, value @ ..]) => String::from_utf8_lossy(value).into_owned(),
+            (Call::Get { key, json, .. }, [1, value @ ..]) => {
+                super::value::print(key.as_bytes(), value, *json)?;
+                return Ok(ExitCode::SUCCESS);
+            }
             (Call::Get { .. } | Call::Delete { .. }, [0]) => {
                 eprintln!("no such key");
                 return Ok(ExitCode::FAILURE);

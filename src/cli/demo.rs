@@ -119,7 +119,7 @@ pub(super) struct Demo {
     #[arg(long, conflicts_with_all = ["durability", "kill_leader_after", "byzantine", "json"])]
     compare_durability: bool,
     /// Kill the replica that leads after so many seconds of the measured time.
-    #[arg(long)]
+    #[arg(long, value_parser = super::parse_seconds)]
     kill_leader_after: Option<f64>,
     /// Let the first leader lie; an honest run of the same length comes first.
     #[arg(long, value_enum)]
@@ -128,7 +128,7 @@ pub(super) struct Demo {
     #[arg(long)]
     data: Option<PathBuf>,
     /// Measured time in seconds, after one second of warm-up.
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value_t = 10.0, value_parser = super::parse_seconds)]
     seconds: f64,
     /// Operations in a client's frame at most.
     #[arg(long, default_value_t = ClientTuning::default().frame_operations_max)]
@@ -217,10 +217,7 @@ impl Demo {
                 replica.core_map().trim_end()
             );
         }
-        let (warm_up, measured) = (
-            Duration::from_secs(1),
-            Duration::from_secs_f64(self.seconds.max(0.1)),
-        );
+        let (warm_up, measured) = (Duration::from_secs(1), Duration::from_secs_f64(self.seconds));
         let load = LoadOptions {
             pace: Pace::Closed {
                 outstanding: self.outstanding.max(1),
@@ -235,9 +232,7 @@ impl Demo {
             },
             warm_up,
             measured,
-            kill_leader_after: self
-                .kill_leader_after
-                .map(|after| Duration::from_secs_f64(after.max(0.0))),
+            kill_leader_after: self.kill_leader_after.map(Duration::from_secs_f64),
         };
         crate::shard::signals::on_termination(&crate::load::INTERRUPTED);
         let bar = progress_bar(warm_up + measured);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::CommandError;
 use crate::Client;
 use crate::config::{Agreement, AppKind, DecisionLogConfig};
-use crate::load::{ClusterOptions, DonorLie, Filling, LocalCluster, fill};
+use crate::load::{ClusterOptions, DonorLie, Filling, LocalCluster, States, fill};
 use crate::types::NodeId;
 
 /// What the store is filled with while the replica is down.
@@ -103,15 +103,18 @@ fn catch_up(options: &ClusterOptions, lie: Option<DonorLie>) -> Result<Outcome, 
     let refused = cluster
         .replica(late)
         .map_or(0, |replica| replica.counter("chunks_refused"));
-    let digests = cluster.digests(Duration::from_secs(10));
-    let agree = digests.len() == options.replicas && digests.windows(2).all(|pair| pair[0] == pair[1]);
+    let states = cluster.states(Duration::from_secs(10));
     println!(
         "{late} caught up in {seconds:.2} s; the replicas\' states are {}",
-        if agree { "equal" } else { "DIFFERENT" }
+        match &states {
+            States::Equal => "equal".to_owned(),
+            States::Different => "DIFFERENT".to_owned(),
+            States::Apart(standing) => format!("not compared: {standing}"),
+        }
     );
     Ok(Outcome {
         seconds,
         refused,
-        agree,
+        agree: states.are_equal(),
     })
 }

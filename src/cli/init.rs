@@ -247,10 +247,11 @@ impl Init {
             }
         }
         if self.replicas < 4 {
-            println!(
-                "! {} replicas tolerate no fault: for development only; four tolerate one",
-                self.replicas
-            );
+            let few = match self.replicas {
+                1 => "1 replica tolerates".to_owned(),
+                few => format!("{few} replicas tolerate"),
+            };
+            println!("! {few} no fault: for development only; four tolerate one");
         }
         if self.clients > 0 && built_in == Ok(AppKind::Kv) {
             println!("then:\n  atlas client --config {out}/c0.toml put greeting hello");

@@ -18,6 +18,7 @@ mod report;
 mod run;
 mod sim;
 mod status;
+mod value;
 
 use std::process::ExitCode;
 
@@ -76,6 +77,20 @@ fn parse_percent(text: &str) -> Result<f64, String> {
 /// The skew of keys.
 fn parse_skew(text: &str) -> Result<f64, String> {
     parse_within(text, |value| (0.0..1.0).contains(&value), "from 0 to below 1")
+}
+
+/// How long something lasts, in seconds.
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    parse_within(text, |value| (0.1..=1e7).contains(&value), "from 0.1 to 10000000")
+}
+
+/// Operations per second.
+fn parse_rate(text: &str) -> Result<f64, String> {
+    parse_within(
+        text,
+        |value| (0.001..=1e9).contains(&value),
+        "from 0.001 to 1000000000",
+    )
 }
 
 fn parse_within(text: &str, is_within: impl Fn(f64) -> bool, what: &str) -> Result<f64, String> {

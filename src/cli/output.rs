@@ -113,13 +113,18 @@ pub(super) fn never_block() {
 
 /// Writes to standard output.
 pub(super) fn out(text: Arguments<'_>) {
+    out_bytes(text.to_string().as_bytes());
+}
+
+/// Writes to standard output what need not be text.
+pub(super) fn out_bytes(bytes: &[u8]) {
     if let Some(Some(stream)) = RESULTS.get() {
-        return stream.push(text.to_string().into_bytes());
+        return stream.push(bytes.to_vec());
     }
     if IS_GONE.load(Ordering::Acquire) {
         return;
     }
-    if let Err(error) = io::stdout().write_all(text.to_string().as_bytes()) {
+    if let Err(error) = io::stdout().write_all(bytes) {
         fail(error);
     }
 }

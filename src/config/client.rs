@@ -93,11 +93,16 @@ impl ClientConfig {
         let cluster: ClusterConfig = load(&cluster_path)?;
         let key_path = beside(&file.keys);
         let keys = PartyKeys::load(&key_path)?;
-        let listed = cluster.clients.get(file.client as usize).is_some_and(|entry| {
-            entry.signing_key == keys.signing.verifying_key() && entry.link_key == keys.link.public()
-        });
-        if !listed {
-            let owner = format!("client {}", file.client);
+        let owner = format!("client {}", file.client);
+        let Some(entry) = cluster.clients.get(file.client as usize) else {
+            return Err(ConfigError::NotListed {
+                path: path.to_owned(),
+                cluster: cluster_path,
+                owner,
+                listed: cluster.clients.len(),
+            });
+        };
+        if entry.signing_key != keys.signing.verifying_key() || entry.link_key != keys.link.public() {
             return Err(ConfigError::KeyMismatch {
                 path: key_path,
                 cluster: cluster_path,

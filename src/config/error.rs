@@ -68,6 +68,18 @@ pub enum ConfigError {
         /// Its mode.
         mode: u32,
     },
+    /// The cluster has no such replica or client.
+    #[error("{}: there is no {owner} in {}, which lists {listed} of them, numbered from 0", path.display(), cluster.display())]
+    NotListed {
+        /// The file of who is not there.
+        path: PathBuf,
+        /// The cluster's file.
+        cluster: PathBuf,
+        /// Whose it says it is.
+        owner: String,
+        /// How many there are.
+        listed: usize,
+    },
     /// A key file's keys are not the ones the cluster lists for its owner.
     #[error("{}: these are not the keys that {} lists for {owner}", path.display(), cluster.display())]
     KeyMismatch {

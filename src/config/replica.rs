@@ -199,10 +199,10 @@ impl Default for OrderingConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct ViewTransferConfig {
     /// How long requests may wait without any execution before the leader is suspected, and how long a view may take
-    /// to begin, in milliseconds.
+    /// to begin, in milliseconds: at least. What proves necessary is learnt.
     #[serde(deserialize_with = "super::units::milliseconds")]
     pub timeout_ms: u64,
-    /// The cap of that, when view changes fail one after the other, in milliseconds.
+    /// The cap of that, when views do not work out one after the other, in milliseconds.
     #[serde(deserialize_with = "super::units::milliseconds")]
     pub timeout_max_ms: u64,
     /// The time between two statuses, in milliseconds.
@@ -517,11 +517,16 @@ impl ReplicaConfig {
         let cluster: ClusterConfig = load(&cluster_path)?;
         let key_path = beside(&file.keys);
         let keys = PartyKeys::load(&key_path)?;
-        let listed = cluster.replicas.get(usize::from(file.node)).is_some_and(|entry| {
-            entry.signing_key == keys.signing.verifying_key() && entry.link_key == keys.link.public()
-        });
-        if !listed {
-            let owner = format!("replica {}", file.node);
+        let owner = format!("replica {}", file.node);
+        let Some(entry) = cluster.replicas.get(usize::from(file.node)) else {
+            return Err(ConfigError::NotListed {
+                path: path.to_owned(),
+                cluster: cluster_path,
+                owner,
+                listed: cluster.replicas.len(),
+            });
+        };
+        if entry.signing_key != keys.signing.verifying_key() || entry.link_key != keys.link.public() {
             return Err(ConfigError::KeyMismatch {
                 path: key_path,
                 cluster: cluster_path,

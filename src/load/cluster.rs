@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::DonorLie;
+use super::{DonorLie, States};
 use crate::config::{
     Agreement, AppKind, ClientConfig, ClientEntry, ClientTuning, ClusterConfig, DecisionLogConfig,
     Durability, ExecutionConfig, MonolithicStateReplicaConfig, OrderingConfig, PartyKeys,
@@ -380,25 +380,26 @@ impl LocalCluster {
             .filter(|replica| self.options.lie.is_none() || replica.node().index() != 0)
     }
 
-    /// Waits until all correct replicas have executed the same decisions; their states' digests. They agree when all are
-    /// equal.
+    /// Waits until all correct replicas have executed the same decisions, or two that have have different states, or for `timeout`.
     #[must_use]
-    pub fn digests(&self, timeout: Duration) -> Vec<crate::types::Digest> {
+    pub fn states(&self, timeout: Duration) -> States {
         let deadline = Instant::now() + timeout;
         loop {
-            let executed: Vec<_> = self
-                .correct()
-                .map(|replica| replica.standing().executed)
-                .collect();
-            let is_late = Instant::now() > deadline;
-            if executed.windows(2).all(|pair| pair[0] == pair[1]) || is_late {
-                // Each is asked at a moment of its own: only digests of the same place can be compared.
-                let claims: Vec<_> = self.correct().filter_map(ReplicaHandle::digest).collect();
-                if claims.windows(2).all(|pair| pair[0].seq == pair[1].seq) || is_late {
-                    return claims.into_iter().map(|claim| claim.digest).collect();
+            let mut executed = self.correct().map(|replica| replica.standing().executed);
+            let first = executed.next();
+            let (is_even, is_late) = (
+                executed.all(|other| Some(other) == first),
+                Instant::now() > deadline,
+            );
+            if is_even || is_late {
+                // Each is asked at a moment of its own.
+                let claims = self.correct().map(|replica| (replica.node(), replica.digest()));
+                let states = States::of(&claims.collect::<Vec<_>>());
+                if !matches!(states, States::Apart(_)) || is_late {
+                    return states;
                 }
             }
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }

@@ -21,8 +21,10 @@ mod page;
 mod report;
 mod results;
 mod run;
+mod states;
 mod table;
 mod workload;
+mod worth;
 
 pub use cluster::{ClusterOptions, LocalCluster, LocalError};
 pub use compare::{CaseComparison, Comparison, Verdict, compare};
@@ -35,5 +37,7 @@ pub use page::page;
 pub use report::{Incident, LatencyReport, Report, draw_histogram, median};
 pub use results::{Group, Parameters, Results, ResultsError, Row};
 pub use run::{INTERRUPTED, LoadOptions, RunError, Tick, machine, run_load};
+pub use states::States;
 pub use table::{table_head, table_row};
 pub use workload::{Shape, Workload};
+pub use worth::{measured_nothing, rate_missed, sent_nothing};

@@ -37,8 +37,11 @@ impl LatencyReport {
 /// What a run found, with everything needed to run it again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// All replicas ended with equal state digests.
+    /// All correct replicas ended with equal state digests.
     pub agree: bool,
+    /// Where they stood, if they did not all execute the same in time: then nothing is known about their states.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apart: Option<String>,
     /// Operations that failed or gave an unexpected result.
     pub errors: u64,
     /// Operations completed in the measured time.
@@ -167,6 +170,19 @@ fn sparkline(values: &[u64]) -> String {
 }
 
 impl Report {
+    fn agreement(&self) -> String {
+        match (self.agree, &self.apart) {
+            (true, _) if self.incident.is_none() && self.byzantine.is_none() => {
+                "equal state digests at all replicas".to_owned()
+            }
+            (true, _) => "equal state digests at all correct replicas".to_owned(),
+            (false, Some(standing)) => {
+                format!("STATES NOT COMPARED: not all replicas have executed the same ({standing})")
+            }
+            (false, None) => "STATE DIGESTS DIFFER".to_owned(),
+        }
+    }
+
     /// The report as a table for people.
     #[must_use]
     pub fn table(&self) -> String {
@@ -209,14 +225,7 @@ impl Report {
                 "agreement",
                 format!(
                     "{}, {} errors in {} operations",
-                    if self.agree {
-                        match (&self.incident, &self.byzantine) {
-                            (None, None) => "equal state digests at all replicas",
-                            _ => "equal state digests at all correct replicas",
-                        }
-                    } else {
-                        "STATE DIGESTS DIFFER"
-                    },
+                    self.agreement(),
                     self.errors,
                     grouped(self.operations as f64)
                 ),

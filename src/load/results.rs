@@ -274,6 +274,7 @@ pub(super) mod tests {
         };
         Report {
             agree: true,
+            apart: None,
             errors: 0,
             operations: 10_000,
             throughput_ops_s,

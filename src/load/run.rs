@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use super::driver::{Control, LoadDriver, Pace};
 use super::latencies::{INTERVAL, Latencies};
 use super::report::{Incident, LatencyReport, Report};
-use super::{ClusterOptions, LocalCluster, Shape, Workload};
+use super::{ClusterOptions, LocalCluster, Shape, States, Workload, measured_nothing, sent_nothing};
 use crate::client::{Engine, EngineError};
 use crate::config::{ReadLevel, ViewTransferConfig};
 
@@ -35,6 +35,9 @@ pub enum RunError {
     /// The engine ended early.
     #[error("{0}")]
     EngineFailed(String),
+    /// Nothing was sent, or nothing completed.
+    #[error("{0}")]
+    Worthless(String),
 }
 
 /// How a run goes, for a progress bar.
@@ -54,11 +57,13 @@ fn is_interrupted() -> bool {
 }
 
 const TICK: Duration = Duration::from_millis(100);
+/// How long correct replicas may take until all have executed the same, once nothing is sent any more.
+const CATCH_UP: Duration = Duration::from_secs(30);
 
 /// Runs a load on a cluster and reports it; `tick` is called every 100 ms.
 ///
 /// # Errors
-/// When the clients do not start or connect.
+/// When the clients do not start or connect, or nothing was measured.
 pub fn run_load(
     cluster: &LocalCluster,
     cluster_options: &ClusterOptions,
@@ -85,6 +90,9 @@ pub fn run_load(
     control.send(true);
     engine.wake();
     pass(options.warm_up);
+    if let Some(why) = sent_nothing(&control) {
+        return Err(RunError::Worthless(why));
+    }
     let start = Sample::take(cluster, &engine);
     let mut latencies = Latencies::new(&control.tally());
     control.measure(true);
@@ -110,7 +118,7 @@ pub fn run_load(
     if let Some(failure) = engine.failure() {
         return Err(RunError::EngineFailed(failure));
     }
-    let digests = cluster.digests(Duration::from_secs(5));
+    let states = cluster.states(CATCH_UP);
     for replica in cluster.handles() {
         tracing::debug!(node = %replica.node(), standing = ?replica.standing(), "at the end");
         replica.visit_counters(|name, value| {
@@ -133,12 +141,18 @@ pub fn run_load(
         .map(|(end, start)| end.saturating_sub(*start))
         .collect();
     let seconds = end.at.duration_since(start.at).as_secs_f64();
+    if let Some(why) = measured_nothing(&tally, seconds) {
+        return Err(RunError::Worthless(why));
+    }
     let decisions = end.decisions - start.decisions;
     let from_clients = end.from_clients - start.from_clients;
     let from_replicas = end.from_replicas - start.from_replicas;
     let report = Report {
-        agree: digests.len() == cluster.correct().count()
-            && digests.windows(2).all(|pair| pair[0] == pair[1]),
+        agree: states.are_equal(),
+        apart: match states {
+            States::Apart(standing) => Some(standing),
+            States::Equal | States::Different => None,
+        },
         errors: tally.failed + tally.unexpected,
         operations: tally.completed,
         throughput_ops_s: tally.completed as f64 / seconds,

@@ -35,7 +35,10 @@ pub fn table_row(row: &Row, limits: Option<&Limits>) -> String {
         line.push_str(&format!("  {} ERRORS", report.errors));
     }
     if !report.agree {
-        line.push_str("  STATES DIFFER");
+        line.push_str(match report.apart {
+            Some(_) => "  STATES NOT COMPARED",
+            None => "  STATES DIFFER",
+        });
     }
     line
 }

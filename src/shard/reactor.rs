@@ -114,6 +114,10 @@ pub(super) fn remedy(error: &io::Error) -> &'static str {
         Some(libc::EMFILE | libc::ENFILE) => {
             "raise the number of open files: ulimit -n 4096, or LimitNOFILE=4096 in the unit"
         }
+        // The control shard's executor asks for itself, and has no number for it.
+        _ if error.to_string().contains("MemLockLimit") => {
+            "too little memory may be locked: raise it with ulimit -l 65536, or LimitMEMLOCK=64M in the unit"
+        }
         _ => "see `atlas doctor`",
     }
 }

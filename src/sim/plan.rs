@@ -406,6 +406,7 @@ impl Plan {
         plan.plan_unreadable_logs(&mut dice);
         plan.plan_ambushes(&mut Dice::new(seed.rotate_left(16) ^ 0xa3b5));
         plan.plan_processes(&mut users);
+        plan.plan_far(&mut Dice::new(seed.rotate_left(24) ^ 0xfa4));
         plan
     }
 

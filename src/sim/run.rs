@@ -386,6 +386,15 @@ mod tests {
     }
 
     #[test]
+    fn where_replicas_are_far_apart_leaders_are_given_longer_and_stay() {
+        for seed in 0..8 {
+            let mut plan = Plan::quiet(Profile::Net, seed, Knobs::calm(4, 1 + seed as usize % 4));
+            plan.move_apart(&mut Dice::new(seed));
+            assert_eq!(run_plan(plan, false).violation, None, "seed {seed}");
+        }
+    }
+
+    #[test]
     fn a_cluster_that_restarted_and_has_nothing_to_do_answers_reads_beside_the_order_again() {
         let mut refused = 0;
         for seed in 0..20 {

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::directory::numbered;
 use super::{DataDirectory, StorageError, files, image};
@@ -34,6 +34,34 @@ pub(super) const ROOM_PAUSE: Duration = match cfg!(test) {
     true => Duration::from_millis(1),
     false => Duration::from_millis(200),
 };
+
+/// A lack that lasts is said once in so long.
+const SAID_AGAIN: Duration = Duration::from_secs(60);
+
+/// What is said of a lack: that it is there, now and then while it lasts, and that it is over.
+#[derive(Debug, Default)]
+struct Lack {
+    /// When it was said last, while it lasts.
+    said: Option<Instant>,
+}
+
+impl Lack {
+    /// It is there; whether that is to be said.
+    fn begins(&mut self, now: Instant) -> bool {
+        let is_due = self
+            .said
+            .is_none_or(|said| now.duration_since(said) >= SAID_AGAIN);
+        if is_due {
+            self.said = Some(now);
+        }
+        is_due
+    }
+
+    /// It is not there; whether that is news.
+    fn ends(&mut self) -> bool {
+        self.said.take().is_some()
+    }
+}
 
 /// What the keeper is asked to do.
 #[derive(Debug)]
@@ -267,6 +295,8 @@ pub(super) struct Work {
     is_replaced: bool,
     /// How many states execution has read.
     installed: u64,
+    /// Of room for segments.
+    lack: Lack,
 }
 
 impl Work {
@@ -277,6 +307,7 @@ impl Work {
             shared: Arc::default(),
             is_replaced: false,
             installed: 0,
+            lack: Lack::default(),
         }
     }
 
@@ -289,10 +320,15 @@ impl Work {
                         // An attempt that failed may have made it of nothing.
                         self.recycled
                             .pop_if(|old| !self.directory.segment_path(*old).exists());
+                        if self.lack.ends() {
+                            tracing::warn!("there is room for the log again: votes go on");
+                        }
                         Some(Kept::Segment { index, file })
                     }
                     Err(error) if is_lack(&error) => {
-                        tracing::error!(%error, "no space or no open file for another segment of the log: nothing is voted until there is");
+                        if self.lack.begins(Instant::now()) {
+                            tracing::error!(%error, "no space or no open file for another segment of the log: nothing is voted until there is");
+                        }
                         Some(Kept::NoSegment)
                     }
                     Err(error) => Some(Kept::Failed(error)),
@@ -407,4 +443,21 @@ pub(super) fn write_image(
 /// Whether space or descriptors that come back would have helped.
 pub(super) fn is_lack(error: &StorageError) -> bool {
     matches!(error, StorageError::Io { source, .. } if files::is_lack(source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lack_is_said_once_in_a_while_and_so_is_its_end() {
+        let (mut lack, start) = (Lack::default(), Instant::now());
+        assert!(!lack.ends(), "there was none");
+        let said: Vec<u64> = (0..150)
+            .filter(|second| lack.begins(start + Duration::from_secs(*second)))
+            .collect();
+        assert_eq!(said, [0, 60, 120]);
+        assert!(lack.ends() && !lack.ends());
+        assert!(lack.begins(start), "another one");
+    }
 }

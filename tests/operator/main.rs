@@ -6,8 +6,11 @@ mod shared;
 mod commands;
 mod descriptors;
 mod directories;
+mod hosts;
 mod links;
+mod loads;
 mod messages;
+mod values;
 
 use std::io::Read;
 use std::path::Path;

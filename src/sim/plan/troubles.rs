@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Fault, Knobs, Plan, Profile};
+use crate::config::ClientTuning;
 use crate::execution::StateRule;
 use crate::preprocessing::ClientAuth;
 use crate::sim::Dice;
@@ -10,9 +11,12 @@ use crate::sim::byzantine::Lie;
 use crate::sim::clients::Roguery;
 use crate::sim::network::Weather;
 use crate::types::Time;
+use crate::view_transfer::pbft::ViewTimings;
 
 /// So long after the network has healed every view change has come to its end.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
+/// What leaders need where replicas are far apart is known after this.
+const FAR_LEARNT: Duration = Duration::from_secs(30);
 
 impl Plan {
     /// At least one replica lies, and at most so many; clients with them.
@@ -529,6 +533,34 @@ impl Plan {
                 self.faults.push((at, Fault::RestartClient { process }));
             }
         }
+    }
+
+    /// In a few runs all is in order, but replicas are so far apart that each decision takes longer than leaders are given at first. Once
+    /// that was learnt, nobody is replaced.
+    pub(super) fn plan_far(&mut self, dice: &mut Dice) {
+        if self.profile == Profile::Net && !self.knobs.is_large() && dice.chance(4) {
+            self.move_apart(dice);
+        }
+    }
+
+    /// All is in order, and a message takes a third of a second; timeouts are those of production. Clients ask all the time, and what they
+    /// ask waits for what was proposed before: three messages, one after the other, are more than a leader is given at first.
+    pub(in crate::sim) fn move_apart(&mut self, dice: &mut Dice) {
+        self.weather = Weather {
+            delay_us: (310_000, 370_000),
+            ..Weather::calm()
+        };
+        (self.faults, self.dead_links, self.more_processes) = Default::default();
+        let knobs = &mut self.knobs;
+        knobs.timings = ViewTimings::default();
+        knobs.retransmit = Duration::from_millis(ClientTuning::default().retransmit_timeout_ms);
+        (knobs.auth, knobs.frames_in_flight) = (ClientAuth::Signature, 16);
+        (knobs.pipeline, knobs.limits.batch_frames_max) = (dice.pick(&[1, 1, 2]), 64);
+        let seconds = dice.between(60, 90);
+        (self.operations, self.keys) = (4 * seconds as usize, seconds / 2);
+        self.busy_until = Time::START.after(Duration::from_secs(seconds));
+        self.calm_from = self.busy_until;
+        self.steady_from = Some(Time::START.after(FAR_LEARNT));
     }
 
     pub(super) fn plan_clocks_and_disks(&mut self, dice: &mut Dice) {

@@ -25,7 +25,8 @@
 //! - *Valid VIEW-CHANGE of f+1 others for views above ours:* one of them is correct; leave for the highest view that f+1 of
 //!   them have reached, even if no timer fired.
 //! - *Valid VIEW-CHANGE of q for our view or above, the view not begun:* start [`Timer::ViewChange`]; when it fires, complain
-//!   for the next view. Every attempt without progress doubles the timeout, up to a cap; execution sets it back.
+//!   for the next view. Every view that is left without progress, or whose waits came near the timeout, doubles it, up to a cap; waits that
+//!   end well let it fade: see `Patience`.
 //! - *Valid VIEW-CHANGE of q for w, at the leader of w, and the choice below settles every place:* log them, then log and send
 //!   NEW-VIEW ⟨w, signer and digest of each⟩ signed; view w begins.
 //! - *Valid NEW-VIEW for our view or above, all of its VIEW-CHANGEs here:* make the same choice; if it settles every place, log them and it,
@@ -69,7 +70,8 @@
 //! - A view is left when a quorum complains, not when one timer fires: a replica that was cut off for a while, or whose own
 //!   disk stood still, comes back to the view that the others are in.
 //! - A replica joins the highest view that f+1 others have reached, not the lowest above its own: it climbs in one step.
-//! - The progress timer counts from the last execution, not from the arrival of each request: see `Patience`.
+//! - The progress timer counts from the last execution, not from the arrival of each request, and what proved necessary is not forgotten
+//!   with the next execution: see `Patience`.
 //!
 //! **What is kept**, whatever arrives: one view change per replica (the latest), and one more that a new view names; those that we entered
 //! by; and a new view per replica, which has no view changes in it.
@@ -390,6 +392,10 @@ impl PbftViewChange {
     }
 
     fn begin(&mut self, now: Time, start: ViewStart, entered: Entered, out: &mut Outbox) {
+        if start.view > self.view {
+            // The others left for it: for this one the last view was as short.
+            self.patience.try_view();
+        }
         self.view = start.view;
         self.active = true;
         self.own = None;
@@ -439,7 +445,7 @@ impl ViewTransferProtocol for PbftViewChange {
     }
 
     fn on_executing(&mut self, now: Time) {
-        self.patience.on_executing(now);
+        self.patience.on_executing(now, self.active);
         self.review.on_executing();
         if self.active {
             self.complaints.on_progress();
@@ -450,7 +456,7 @@ impl ViewTransferProtocol for PbftViewChange {
         // Null requests and repeated frames are no progress: a faulty leader can make them at will.
         if operations > 0 {
             self.review.on_executed(operations);
-            self.patience.on_progress(now);
+            self.patience.on_progress(now, self.active);
             if self.active {
                 self.complaints.on_progress();
             }
@@ -482,6 +488,7 @@ impl ViewTransferProtocol for PbftViewChange {
                 if !self.active {
                     return;
                 }
+                self.patience.end_period();
                 let (view, node) = (self.view, self.proofs.node);
                 let others = self.view_changes.iter();
                 let waits = others.map(|held| {

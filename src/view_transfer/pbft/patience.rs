@@ -2,18 +2,36 @@
 
 use std::time::Duration;
 
+use crate::mutants::{Mutant, active};
 use crate::types::Time;
 use crate::view_transfer::{Proven, Waiting};
 
-/// The waiting of one replica: for progress in a view, and for a view to begin. Each view change without progress in
-/// between doubles it, up to a cap; progress sets it back (§4.5.2: so that some correct leader finally has enough time).
+/// In each period with waits the timeout loses this share of what it has beyond twice the longest of them.
+const DECAY: u32 = 8;
+
+/// The waiting of one replica: for progress in a view, and for a view to begin.
+///
+/// **It grows** when a view is left that made no progress, or whose waits that did end well had taken more than half of it:
+/// to twice as much, up to a cap (§4.5.2: so that some correct leader finally has enough time). The second is so because the paper's rule
+/// alone never learns: where replicas are far apart, a new view soon executes what it began with, and the timeout that the
+/// next request needs would be forgotten at once, view after view.
+///
+/// **It shrinks** towards twice the longest wait of each period, by an eighth of what lies between, never below what is configured: only
+/// waits that ended well show that less is enough.
+///
+/// A leader that makes others wait for as long as it may cannot raise it, but keep it where it is, and double it by being replaced: once for
+/// each turn of a faulty replica.
 #[derive(Debug)]
 pub(super) struct Patience {
     base: Duration,
     max: Duration,
     now: Duration,
-    /// A view change was started since the last progress.
-    tried: bool,
+    /// Something was executed in this view.
+    progressed: bool,
+    /// The longest wait in this view that ended with something to execute.
+    longest: Duration,
+    /// The same in this period, if there was any.
+    recent: Option<Duration>,
     /// Since when requests wait.
     waiting: Waiting,
     /// The request that waited longest when what is pending was shared.
@@ -30,7 +48,9 @@ impl Patience {
             base,
             max,
             now: base,
-            tried: false,
+            progressed: true,
+            longest: Duration::ZERO,
+            recent: None,
             waiting: Waiting::default(),
             shared: None,
             last_progress: Time::START,
@@ -39,13 +59,23 @@ impl Patience {
         }
     }
 
-    /// Another view is asked for: how long it may take to begin.
+    /// Another view is asked for, or entered unasked: how long it may take to begin, and then to execute something.
     pub(super) fn try_view(&mut self) -> Duration {
-        if self.tried {
+        let is_tight = self.longest.saturating_mul(2) > self.now && !active(Mutant::TimeoutForgotten);
+        if !self.progressed || is_tight {
             self.now = self.now.saturating_mul(2).min(self.max);
         }
-        self.tried = true;
+        self.progressed = false;
+        (self.longest, self.recent) = (Duration::ZERO, None);
         self.now
+    }
+
+    /// A period ended.
+    pub(super) fn end_period(&mut self) {
+        if let Some(longest) = self.recent.take() {
+            let enough = longest.saturating_mul(2).clamp(self.base, self.now);
+            self.now -= (self.now - enough) / DECAY;
+        }
     }
 
     pub(super) fn timeout(&self) -> Duration {
@@ -56,14 +86,26 @@ impl Patience {
         self.waiting = waiting;
     }
 
-    pub(super) fn on_progress(&mut self, now: Time) {
-        self.last_progress = now;
-        self.tried = false;
-        self.now = self.base;
+    /// Operations were executed; `in_view` says whether a view has begun and was not left.
+    pub(super) fn on_progress(&mut self, now: Time, in_view: bool) {
+        self.end_wait(now, in_view);
+        self.progressed |= in_view;
+        if active(Mutant::TimeoutForgotten) {
+            self.now = self.base;
+        }
     }
 
     /// There is something to execute: nobody waits for the leader yet. No progress, or view changes that fail would not take longer.
-    pub(super) fn on_executing(&mut self, now: Time) {
+    pub(super) fn on_executing(&mut self, now: Time, in_view: bool) {
+        self.end_wait(now, in_view);
+    }
+
+    fn end_wait(&mut self, now: Time, in_view: bool) {
+        if let Some(oldest) = self.waiting.oldest.filter(|_| in_view) {
+            let waited = now.since(self.waits_from(oldest));
+            self.longest = self.longest.max(waited);
+            self.recent = self.recent.max(Some(waited));
+        }
         self.last_progress = now;
     }
 
@@ -83,7 +125,11 @@ impl Patience {
     }
 
     fn full_wait(&self, since: Time) -> Time {
-        since.max(self.last_progress).max(self.entered).after(self.now)
+        self.waits_from(since).after(self.now)
+    }
+
+    fn waits_from(&self, since: Time) -> Time {
+        since.max(self.last_progress).max(self.entered)
     }
 
     /// When there is something to do next if nothing is executed until then: to share what is pending, or to suspect the leader.

@@ -341,11 +341,53 @@ fn every_attempt_without_progress_doubles_the_timeout_up_to_the_cap() {
         let expected = format!("ViewChange at {:?}", ms(timeout));
         assert!(told.contains(&expected), "{told:?} lacks {expected}");
     }
-    backup.protocol.on_executed(ms(1), 1);
-    backup.left(0, 9, &[]);
-    backup.view_change(0, &view_change(0, 9, &[]));
-    let told = backup.view_change(0, &view_change(2, 9, &[]));
-    assert_eq!(told, ["ViewChange at 100ms"], "progress sets it back");
+}
+
+#[test]
+fn a_timeout_that_proved_necessary_is_kept_and_fades_as_waits_get_shorter() {
+    let wait = |backup: &mut Bench, from: u64, to: u64| {
+        backup.pending(from, Some(from));
+        backup.protocol.on_executed(ms(to), 1);
+        backup.pending(to, None);
+    };
+    let timeout = |backup: &Bench| backup.protocol.patience.timeout().as_millis();
+    // What is executed at once shows nothing against the timeout; nor does what nobody waits for.
+    let mut backup = Bench::new(3);
+    wait(&mut backup, 10, 59);
+    backup.protocol.on_executed(ms(900), 1);
+    backup.left(1000, 1, &[]);
+    assert_eq!(timeout(&backup), 100);
+    // A view whose waits came near it ended for want of time.
+    let mut backup = Bench::new(3);
+    wait(&mut backup, 10, 90);
+    backup.left(1000, 1, &[]);
+    assert_eq!(timeout(&backup), 200);
+    // To execute what was decided before is no progress of a view that has not begun.
+    backup.protocol.on_executed(ms(1001), 1);
+    backup.left(1002, 2, &[]);
+    assert_eq!(timeout(&backup), 350);
+
+    // Whoever enters a view unasked learns it as well.
+    let mut backup = heard(3, &view_changes(1, &[0, 1, 2]));
+    wait(&mut backup, 10, 90);
+    backup.new_view(100, 1, &new_view(1, &[0, 1, 2]));
+    assert!(backup.protocol.is_active());
+    assert_eq!(timeout(&backup), 200);
+    backup.timeout(1000, Timer::LeaderReview);
+    assert_eq!(timeout(&backup), 200, "nothing waited");
+    for second in 1..50 {
+        wait(&mut backup, 1000 * second, 1000 * second + 100);
+        backup.timeout(1000 * second + 999, Timer::LeaderReview);
+        assert_eq!(timeout(&backup), 200, "it is needed");
+    }
+    for second in 50..100 {
+        let before = timeout(&backup);
+        wait(&mut backup, 1000 * second, 1000 * second + 30);
+        backup.timeout(1000 * second + 999, Timer::LeaderReview);
+        let after = timeout(&backup);
+        assert!(after <= before && after >= before * 7 / 8, "{before} {after}");
+    }
+    assert_eq!(timeout(&backup), 100);
 }
 
 #[test]
