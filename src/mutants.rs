@@ -213,8 +213,6 @@ planted! {
     ReadsWhileAbstaining at Disk,
     /// Reads are answered while another state is on its way, and from it however old it is.
     ReadsWhileReplaced at Disk,
-    /// Decisions that peers gave back are executed before the log holds what decided them.
-    MendedUnreleased at Disk,
     /// A state that came is installed before a restart begins with it.
     AdoptionUnawaited at Disk,
     /// Bytes that nothing in a message points to are let pass.

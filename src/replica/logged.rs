@@ -97,7 +97,7 @@ impl<S: Stack> Replica<S> {
 
     pub(super) fn feed(&mut self, proposal: Arc<Proposal>) {
         assert!(
-            proposal.seq <= self.transfers.released || active(Mutant::MendedUnreleased),
+            proposal.seq <= self.transfers.released,
             "nothing is executed before the log holds what decided it"
         );
         self.pool.on_decided(&proposal.batch);

@@ -90,10 +90,7 @@ impl<S: Stack> Replica<S> {
     /// The log does not give back what follows `fed`.
     pub(super) fn begin_mending(&mut self, now: Time, fed: SeqNo) {
         let base = self.decision_log.base();
-        let end = match active(Mutant::MendedUnreleased) {
-            true => base,
-            false => base.min(self.transfers.released),
-        };
+        let end = base.min(self.transfers.released);
         let logged = end.since(fed) as usize;
         let digests = self.decision_log.digests(fed.next(), logged.min(MENDED_MAX));
         let wanted: VecDeque<Digest> = digests.collect();

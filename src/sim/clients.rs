@@ -9,7 +9,8 @@ use crate::client::{AnswerRule, Authentication, Session, SessionConfig};
 use crate::config::ReadLevel;
 use crate::crypto::{Digester, Domain};
 use crate::execution::apps::kv;
-use crate::messages::{Authenticator, Envelope, FrameBuilder, Kind, Mode, RequestFrame, encode};
+use crate::messages::archived::ArchivedAuthenticator;
+use crate::messages::{Authenticator, Checked, Envelope, FrameBuilder, Kind, Mode, RequestFrame, encode};
 use crate::preprocessing::ClientAuth;
 use crate::types::{ClientId, Epoch, FrameSeq, NodeId, Quorum, Time};
 
@@ -88,7 +89,7 @@ pub enum Roguery {
     Flood,
     /// Frames for one replica that does not lead.
     OneReplica,
-    /// Bytes that are no frames.
+    /// Bytes that are no frames: a bit is another.
     Garbage,
     /// Fills its quota at the leader, and shows one frame more to backups only.
     QuotaGame,
@@ -139,6 +140,19 @@ impl Roguery {
             Self::ReadFlood => "client: read flood",
         }
     }
+}
+
+/// Whether a MAC is not as it was that is for another replica than `node`.
+fn spoils_another_mac(whole: &Bytes, changed: &Bytes, node: NodeId) -> bool {
+    let macs = |message| match &Checked::<RequestFrame>::body_of(message).ok()?.authenticator {
+        ArchivedAuthenticator::Macs(macs) => Some(macs.to_vec()),
+        ArchivedAuthenticator::Signature(_) => None,
+    };
+    let (Some(whole), Some(changed)) = (macs(whole), macs(changed)) else {
+        return false;
+    };
+    let mut pairs = whole.iter().zip(&changed).enumerate();
+    pairs.any(|(to, (was, is))| to != node.index() && was != is)
 }
 
 /// A faulty client.
@@ -230,12 +244,16 @@ impl Rogue {
             }
             Roguery::Garbage => {
                 let sequence = self.sequence();
-                let message = self.frame(sequence, &vec![true; self.n]).to_vec();
+                let whole = self.frame(sequence, &vec![true; self.n]);
                 for node in all {
-                    let mut message = message.clone();
+                    let mut message = whole.to_vec();
                     let at = self.dice.below(message.len() as u64) as usize;
                     message[at] ^= 1 << self.dice.below(8);
-                    out.push((node, Bytes::from(message)));
+                    let message = Bytes::from(message);
+                    // Else it would be one with MACs for some replicas only.
+                    if !spoils_another_mac(&whole, &message, node) {
+                        out.push((node, message));
+                    }
                 }
             }
             Roguery::QuotaGame => self.play_quota_game(&mut out),

@@ -437,3 +437,6 @@ impl Plan {
         self.twin != Some(self.node_of(host)) && self.liars.iter().all(|(liar, _)| *liar != host)
     }
 }
+
+#[cfg(test)]
+mod tests;

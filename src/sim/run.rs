@@ -261,9 +261,14 @@ fn judge_places(plan: &Plan, world: &mut World<SmallKv>) {
     let mut seen: BTreeMap<Vec<u8>, Vec<Seen>> = BTreeMap::new();
     let mut deleted: BTreeSet<Vec<u8>> = BTreeSet::new();
     for call in &world.calls {
-        let (Some((key, Some(operation))), Some((at, Ok(result)))) =
-            (read_call(call, plan.knobs.unordered), &call.end)
-        else {
+        let Some((key, Some(operation))) = read_call(call, plan.knobs.unordered) else {
+            continue;
+        };
+        if matches!(operation.action, Action::Delete(_)) {
+            // Whether it was answered or not: its process may have ended.
+            deleted.insert(key.clone());
+        }
+        let Some((at, Ok(result))) = &call.end else {
             continue;
         };
         let place = |operation: &[u8]| world.agreement.place_of(operation);
@@ -278,9 +283,6 @@ fn judge_places(plan: &Plan, world: &mut World<SmallKv>) {
             }
             _ => None,
         };
-        if matches!(operation.action, Action::Delete(_)) {
-            deleted.insert(key.clone());
-        }
         seen.entry(key).or_default().extend(saw);
     }
     for (key, mut history) in seen {

@@ -71,7 +71,7 @@ impl Superblock {
     /// When there is none, or it is another version's.
     pub fn newest(path: &Path, bytes: &[u8]) -> Result<Self, StorageError> {
         let copies = bytes.chunks(BLOCK_BYTES).filter_map(Self::from_block);
-        let newest = copies.max_by_key(|copy| copy.map_or(0, |copy| copy.generation + 1));
+        let newest = copies.max_by_key(|copy| copy.ok().map(|copy| copy.generation));
         match newest {
             Some(Ok(superblock)) => Ok(superblock),
             Some(Err(version)) => Err(StorageError::Foreign {
@@ -179,7 +179,8 @@ impl Superblock {
         block
     }
 
-    /// The copy in a block; the format version if it is another than ours.
+    /// The copy in a block; the format version if it is another than ours. One after which no number is left was never written: the
+    /// next one could not replace it.
     pub(super) fn from_block(block: &[u8]) -> Option<Result<Self, u16>> {
         let block: &[u8; BLOCK_BYTES] = block.try_into().ok()?;
         let (checksum, rest) = block.split_first_chunk::<8>()?;
@@ -195,13 +196,14 @@ impl Superblock {
             let at = 40 + 8 * place;
             Some(u64::from_le_bytes(block[at..at + 8].try_into().ok()?))
         };
+        let counted = |place: usize| number(place).filter(|count| *count < u64::MAX);
         Some(Ok(Self {
             node: NodeId::new(half(18)?),
             cluster: ClusterId::from_bytes(block[24..40].try_into().ok()?),
             application: ApplicationId::from_bytes(block[APPLICATION_AT..].first_chunk()?),
             epoch: Epoch::new(number(0)?),
-            generation: number(1)?,
-            starts: number(2)?,
+            generation: counted(1)?,
+            starts: counted(2)?,
             log_start: number(3)?,
             image: SeqNo::new(number(4)?),
             seed: number(5)?,

@@ -23,7 +23,8 @@ pub(in crate::sim) struct Ledger {
     window: u64,
     /// (view, seq, digest) → who proposed or prepared it, as delivered here.
     prepares: BTreeMap<(Place, Digest), BTreeSet<usize>>,
-    commits: BTreeMap<(Place, Digest), BTreeSet<usize>>,
+    /// The same of commits, by place and batch first: (seq, digest) → view → who.
+    commits: BTreeMap<(u64, Digest), BTreeMap<u64, BTreeSet<usize>>>,
     /// (seq, digest) → whose sound signatures were delivered here.
     checkpoints: BTreeMap<(u64, Digest), BTreeSet<usize>>,
     /// (seq, digest) → who said that it was decided.
@@ -132,7 +133,8 @@ impl Ledger {
                         }
                         Phase::Prepare => {}
                         Phase::Commit => {
-                            self.commits.entry(key).or_default().insert(from);
+                            let views = self.commits.entry((vote.seq, key.1)).or_default();
+                            views.entry(vote.view).or_default().insert(from);
                         }
                     }
                 }
@@ -306,6 +308,7 @@ impl Ledger {
         self.stable_durable = self.stable_durable.max(image);
         records.iter().for_each(|record| self.on_disk(record));
         self.views.restarted(self.view_durable);
+        self.answers.restarted();
         let committed = &self.commits_durable;
         self.prepares.retain(|key, _| committed.contains(key));
         self.commits.clear();
@@ -488,12 +491,10 @@ impl Ledger {
             return Ok(());
         }
         let (mut most, mut with_own) = (0, false);
-        for (key, signers) in &self.commits {
-            if (key.0.1, key.1) == (seq, digest) {
-                let kept = self.commits_durable.contains(key);
-                with_own |= signers.len() + 1 >= self.enough();
-                most = most.max(signers.len() + usize::from(kept));
-            }
+        for (view, signers) in self.commits.get(&(seq, digest)).into_iter().flatten() {
+            let kept = self.commits_durable.contains(&((*view, seq), digest));
+            with_own |= signers.len() + 1 >= self.enough();
+            most = most.max(signers.len() + usize::from(kept));
         }
         if self.enough() <= 1 || most >= self.enough() {
             return Ok(());

@@ -45,10 +45,13 @@ pub fn check(history: &[Operation], budget: usize) -> Verdict {
         let mut history = history.iter();
         history.any(|operation| operation.action == Action::Get(Some(Some(value))))
     };
-    // What never returned and that nobody saw tells nothing: it may never have taken effect.
+    let was_removed = history
+        .iter()
+        .any(|operation| operation.action == Action::Delete(Some(true)));
+    // What never returned and that nobody saw tells nothing: it may never have taken effect. A removal that found something saw a write.
     let tells = |operation: &&Operation| match operation.action {
         Action::Get(_) => operation.to.is_some(),
-        Action::Put(value) => operation.to.is_some() || was_read(value),
+        Action::Put(value) => operation.to.is_some() || was_removed || was_read(value),
         Action::Delete(_) => true,
     };
     let mut operations: Vec<&Operation> = history.iter().filter(tells).collect();
@@ -247,6 +250,30 @@ mod tests {
             operation(Action::Get(Some(None)), 11, Some(12)),
         ];
         assert_eq!(check(&history, 1000), Verdict::Broken);
+    }
+
+    #[test]
+    fn a_removal_may_have_found_a_write_that_nobody_was_told_of() {
+        let history = [
+            operation(Action::Put(7), 0, Some(10)),
+            operation(Action::Delete(Some(true)), 11, Some(12)),
+            operation(Action::Put(8), 11, None),
+            operation(Action::Get(Some(None)), 13, Some(14)),
+            operation(Action::Delete(Some(true)), 15, Some(16)),
+        ];
+        assert_eq!(check(&history, 1000), Verdict::Linearizable);
+        let [first, found, _, nothing, again] = history;
+        assert_eq!(check(&[first, found, nothing, again], 1000), Verdict::Broken);
+    }
+
+    #[test]
+    fn a_removal_that_nobody_was_told_of_may_come_where_it_is_needed() {
+        let history = [
+            operation(Action::Delete(None), 0, None),
+            operation(Action::Put(7), 0, Some(10)),
+            operation(Action::Get(Some(None)), 11, Some(12)),
+        ];
+        assert_eq!(check(&history, 1000), Verdict::Linearizable);
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //! | lengths | messages and records of correct replicas, messages of clients | what no link or log takes, or is not split |
 //! | blame | which clients correct replicas have sign | honest ones whose MACs held, or have held for long |
 //! | charges | what each correct replica does for clients | answers that nobody paid for, reads where none are enabled or out of turn |
-//! | memory | queues, pools and answers | more than the limits allow, and what is never freed |
+//! | memory | queues, pools, answers, and how many bytes peers are sent because they ask | more than the limits allow, and what is never freed |
 //! | budget | what each correct replica logs and keeps | more bytes than what clients asked for explains, or than there is room for; certificates with more than a quorum |
 
 mod agreement;

@@ -34,7 +34,7 @@ impl Plan {
         }
         self.knobs.unordered = true;
         self.reads_installed = true;
-        if self.profile == Profile::Disk && dice.chance(30) {
+        if self.profile == Profile::Disk {
             self.plan_wrong_state(dice);
         }
         // The fewer keys, the more is read of what was just written.
@@ -69,14 +69,15 @@ impl Plan {
         }
     }
 
-    /// One of those that lose something has a wrong state found out, and its own log does not say what to execute on the right one.
+    /// One of those that lose something may have a wrong state found out. The right one is older then, and its own log does not say what to execute
+    /// on it.
     fn plan_wrong_state(&mut self, dice: &mut Dice) {
         let is_wrong = |(_, fault): &(Time, Fault)| match fault {
             Fault::WrongState { host } => Some(*host),
             _ => None,
         };
         if let Some(host) = self.faults.iter().find_map(is_wrong) {
-            (self.knobs.kept_bytes, self.knobs.kept_for_peers) = (0, 0);
+            self.keep_few_states(dice);
             let percent = dice.pick(&[50, 100]);
             self.faults
                 .push((Time::START, Fault::UnreadableLog { host, percent }));

@@ -171,6 +171,8 @@ impl Knobs {
             87..142 => 5,
             _ => return,
         };
+        // A frame counts with as many MACs as there are replicas.
+        self.limits.frame_macs = self.replicas;
         if self.is_large() {
             // Each tells each.
             self.timings.status_period = self.timings.status_period.max(Duration::from_secs(1));

@@ -450,13 +450,7 @@ impl Plan {
         if !has_disks || !dice.chance(30) {
             return;
         }
-        let periods = dice.pick(&[2, 3, 5]);
-        self.knobs.state_rule = StateRule {
-            small_bytes: 0,
-            factor: u64::MAX,
-            log_bytes_max: periods * self.knobs.checkpoint_decisions * StateRule::DECISION_BYTES,
-        };
-        (self.knobs.kept_bytes, self.knobs.kept_for_peers) = (0, 0);
+        self.keep_few_states(dice);
         let percent = dice.pick(&[10, 50, 100]);
         if self.profile == Profile::Byzantine && self.straggler().is_none() {
             self.plan_straggler(dice);
@@ -486,6 +480,17 @@ impl Plan {
                 }
             }
         }
+    }
+
+    /// Memory holds nothing that the log has, and few checkpoints include the state.
+    pub(super) fn keep_few_states(&mut self, dice: &mut Dice) {
+        let periods = dice.pick(&[2, 3, 5]);
+        self.knobs.state_rule = StateRule {
+            small_bytes: 0,
+            factor: u64::MAX,
+            log_bytes_max: periods * self.knobs.checkpoint_decisions * StateRule::DECISION_BYTES,
+        };
+        (self.knobs.kept_bytes, self.knobs.kept_for_peers) = (0, 0);
     }
 
     /// A correct host that is cut off from all others at some time.

@@ -42,6 +42,36 @@ fn a_directory_is_made_once_opened_alone_and_by_its_owner_only() {
 }
 
 #[test]
+fn a_copy_of_the_superblock_that_none_could_follow_is_not_sound() {
+    let temporary = TempDir::new().unwrap();
+    let path = temporary.path().join("r2");
+    DataDirectory::format(&path, CLUSTER, NODE, Epoch::ZERO).unwrap();
+    drop(DataDirectory::open(&path, CLUSTER, NODE).unwrap());
+    let sound = read_superblock(&path).unwrap();
+    let mut file = sound.first_file();
+    for (generation, starts) in [(u64::MAX, 1), (u64::MAX - 2, u64::MAX)] {
+        let last = Superblock {
+            generation,
+            starts,
+            ..sound
+        };
+        file[BLOCK_BYTES..].copy_from_slice(&last.to_block());
+        std::fs::write(path.join("superblock"), &file).unwrap();
+        assert_eq!(read_superblock(&path).unwrap(), sound);
+    }
+    let last = Superblock {
+        generation: u64::MAX,
+        ..sound
+    };
+    std::fs::write(path.join("superblock"), last.first_file()).unwrap();
+    let refused = DataDirectory::open(&path, CLUSTER, NODE);
+    assert!(
+        matches!(refused, Err(StorageError::Damaged { .. })),
+        "{refused:?}"
+    );
+}
+
+#[test]
 fn one_copy_of_the_superblock_is_enough_and_none_is_not() {
     let temporary = TempDir::new().unwrap();
     let path = temporary.path().join("r2");
