@@ -201,6 +201,8 @@ planted! {
     AbstentionMarkEarly at Disk,
     /// A replica leaves its view when its own timer fires, whatever the others say.
     LeavesAlone at Net,
+    /// A complaint is withdrawn the moment it does not hold: words of one replica set off those of all.
+    WithdrawnAtOnce at Twins,
     /// The view change of a leader that lacks decisions names places that its stable checkpoint covers.
     CoveredPlacesCarried at Byzantine,
     /// A restart believes what it signed of a state that others' replaced.

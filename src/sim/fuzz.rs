@@ -8,7 +8,7 @@ mod capture;
 mod lone;
 mod targets;
 
-pub(super) use capture::Captured;
+pub(super) use capture::{Captured, kind_of};
 pub use targets::{TARGETS, Target};
 
 use crate::types::{ClusterId, Epoch};

@@ -205,6 +205,8 @@ pub struct Plan {
     pub dead_links: Vec<(usize, usize)>,
     /// From then on everything is in order, the first client asks for a little more, and leaders stay.
     pub steady_from: Option<Time>,
+    /// No correct replica gets into a later view than this: no more leaders are replaced for what is no fault of theirs.
+    pub views_max: Option<u64>,
     /// Clock of each host: offset in nanoseconds and rate in parts per million too fast.
     pub clocks: Vec<(u64, i64)>,
     /// Processes of honest clients beside the first one of each, by client.
@@ -241,6 +243,7 @@ impl Plan {
             more_processes: Vec::new(),
             dead_links: Vec::new(),
             steady_from: None,
+            views_max: None,
             clocks: Vec::new(),
             speculative: Vec::new(),
             operations: 0,

@@ -220,12 +220,10 @@ fn drive(plan: &Plan, world: &mut World<SmallKv>) {
             ),
         );
     }
-    if plan.profile == Profile::Clients
-        && let Some(most) = world
-            .views_lost()
-            .filter(|most| *most > plan.knobs.replicas as u64)
+    if let Some(views_max) = plan.views_max
+        && let Some(most) = world.views_lost().filter(|most| *most > views_max)
     {
-        let what = format!("{most} views were lost because of what a client does");
+        let what = format!("{most} views were lost for what is no leader's fault, {views_max} may be");
         world.break_rule(Rule::Stability, what);
     }
     let is_clean = plan.rogues.is_empty() && plan.liars.is_empty();

@@ -22,7 +22,7 @@ use super::checker::{
 };
 use super::clients::{Process, Rogue};
 use super::disk::Platter;
-use super::fuzz::Captured;
+use super::fuzz::{Captured, kind_of};
 use super::keys::CLUSTER;
 use super::network::Network;
 use super::plan::{Ambush, Fault, Plan};
@@ -278,12 +278,29 @@ impl<A: Application> World<A> {
             );
         }
         if self.queue.len() > QUEUE_MAX {
-            self.break_rule(
-                Rule::Memory,
-                format!("more than {QUEUE_MAX} messages are under way"),
+            let what = format!(
+                "more than {QUEUE_MAX} messages are under way, {}",
+                self.most_under_way()
             );
+            self.break_rule(Rule::Memory, what);
         }
         true
+    }
+
+    /// What most messages between replicas that are under way are, and who sent most of those, in words.
+    fn most_under_way(&self) -> String {
+        let mut kinds: BTreeMap<(&'static str, Peer), usize> = BTreeMap::new();
+        for Reverse(planned) in &self.queue {
+            if let Event::ToHost { from, message, .. } = &planned.event
+                && let Ok(checked) = Checked::<SystemMessage>::body_of(message)
+            {
+                *kinds.entry((kind_of(&checked), *from)).or_default() += 1;
+            }
+        }
+        let most = kinds.iter().max_by_key(|(_, count)| **count);
+        most.map_or_else(String::new, |((kind, from), count)| {
+            format!("{count} of kind {kind} from {from}")
+        })
     }
 
     fn plan(&mut self, at: Time, event: Event) {

@@ -120,7 +120,7 @@ fn record_kind(record: &Record) -> &'static str {
     }
 }
 
-pub(super) fn kind_of(message: &ArchivedSystemMessage) -> &'static str {
+pub(in crate::sim) fn kind_of(message: &ArchivedSystemMessage) -> &'static str {
     use ArchivedSystemMessage as System;
     match message {
         System::ForwardedRequestMessage(_) => "forwarded requests",

@@ -15,8 +15,6 @@ use crate::view_transfer::pbft::ViewTimings;
 
 /// So long after the network has healed every view change has come to its end.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
-/// What leaders need where replicas are far apart is known after this.
-const FAR_LEARNT: Duration = Duration::from_secs(30);
 
 impl Plan {
     /// At least one replica lies, and at most so many; clients with them.
@@ -68,6 +66,7 @@ impl Plan {
         let rogues = dice.between(1, 4);
         self.rogues = (0..rogues).map(|_| dice.pick(&Roguery::BLAMELESS)).collect();
         self.steady_from = Some(Time::START);
+        self.views_max = Some(knobs.replicas as u64);
         if knobs.auth == ClientAuth::Mac && dice.chance(30) {
             // It costs views, and no more than one each time it has signed for a while, or two: the next leader may not have heard of it.
             self.rogues[0] = Roguery::BadMacs;
@@ -540,8 +539,8 @@ impl Plan {
         }
     }
 
-    /// In a few runs all is in order, but replicas are so far apart that each decision takes longer than leaders are given at first. Once
-    /// that was learnt, nobody is replaced.
+    /// In a few runs all is in order, but replicas are so far apart that each decision takes longer than leaders are given at first. That
+    /// is learnt by replacing a few.
     pub(super) fn plan_far(&mut self, dice: &mut Dice) {
         if self.profile == Profile::Net && !self.knobs.is_large() && dice.chance(4) {
             self.move_apart(dice);
@@ -565,7 +564,9 @@ impl Plan {
         (self.operations, self.keys) = (4 * seconds as usize, seconds / 2);
         self.busy_until = Time::START.after(Duration::from_secs(seconds));
         self.calm_from = self.busy_until;
-        self.steady_from = Some(Time::START.after(FAR_LEARNT));
+        // Each doubles what leaders are given, and what was learnt is kept.
+        self.steady_from = None;
+        self.views_max = Some(self.knobs.replicas as u64);
     }
 
     pub(super) fn plan_clocks_and_disks(&mut self, dice: &mut Dice) {

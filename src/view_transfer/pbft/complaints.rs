@@ -4,12 +4,17 @@
 //! leader for a while, it would be lost to the cluster until the others happen to change their view. So a view is left in two
 //! steps, as a broadcast is delivered in Bracha's reliable broadcast (Information and Computation 1987):
 //!
-//! - *Suspicion:* COMPLAINT ⟨w⟩ to all, w one more than our view. It is repeated while it holds, and withdrawn when it does not.
+//! - *Suspicion:* COMPLAINT ⟨w⟩ to all, w one more than our view. It is repeated while it holds, and withdrawn when it does not,
+//!   with a status.
 //! - *COMPLAINT or VIEW-CHANGE of f+1 others for views after ours:* one of them is correct; complain as well.
 //! - *COMPLAINT or VIEW-CHANGE of q replicas, ourselves included, for w or later:* leave for w.
 //!
 //! **All or none.** Whoever leaves has heard q complaints, f+1 of them of correct replicas, which everybody hears: so all correct
 //! replicas complain, and all leave. Only a complaint that was withdrawn meanwhile breaks this, and its consequence is mended below.
+//!
+//! **Words do not feed on words.** Where f others complain, one more that comes and goes has each correct replica say so to all, and each of
+//! these words may do the same elsewhere: without end, and ever more of them. So only the first word of a replica is said at once; it is
+//! taken back when a status is due, and no replica says more than two things to all in that time, whatever it hears.
 //!
 //! **A view is named only from the one before.** Nobody complains for more than one view after its own, and only once its own is
 //! on disk. So q complaints for w say that q−f correct replicas have reached w−1 for good (see

@@ -254,26 +254,35 @@ impl PbftViewChange {
         self.proofs.quorum.n()
     }
 
-    /// Says for which view we complain, if that is news, and leaves ours if a quorum wants a later one. A cluster of one has
-    /// nobody to change to.
+    /// Says for which view we complain, if that is news, and leaves ours if a quorum wants a later one. What does not hold any more is
+    /// withdrawn when a status is due, and counts until then. A cluster of one has nobody to change to.
     fn reconsider(&mut self, out: &mut Outbox) {
         if self.n() == 1 {
             return;
         }
         let (node, quorum) = (self.proofs.node, self.proofs.quorum);
-        let asked = |held: &Option<Arc<Held>>| held.as_ref().map_or(View::ZERO, |held| held.view());
-        let asked: Vec<View> = self.view_changes.iter().map(asked).collect();
-        let ours = self.complaints.ours(node, self.view, quorum, &asked);
-        let said = ours.unwrap_or(View::ZERO);
-        if said != self.complaints.said {
-            self.complaints.said = said;
+        let asked = self.asked();
+        let reason = self.complaints.ours(node, self.view, quorum, &asked);
+        if active(Mutant::WithdrawnAtOnce) && reason.is_none() && self.complaints.said > View::ZERO {
+            self.complaints.said = View::ZERO;
             self.complain(out);
         }
+        if let Some(view) = reason.filter(|view| *view != self.complaints.said) {
+            self.complaints.said = view;
+            self.complain(out);
+        }
+        let ours = Some(self.complaints.said).filter(|said| *said > View::ZERO);
         let alone = ours.filter(|_| active(Mutant::LeavesAlone));
         let left_for = self.complaints.left_for(node, self.view, (quorum, ours), &asked);
         if let Some(view) = alone.or(left_for) {
             out.push(Effect::LeaveView(view));
         }
+    }
+
+    /// By replica: the latest view of which a valid VIEW-CHANGE is here.
+    fn asked(&self) -> Vec<View> {
+        let asked = |held: &Option<Arc<Held>>| held.as_ref().map_or(View::ZERO, |held| held.view());
+        self.view_changes.iter().map(asked).collect()
     }
 
     /// Tells everybody for which view we complain: one more than ours, which has to be on disk first.
@@ -515,6 +524,9 @@ impl ViewTransferProtocol for PbftViewChange {
         });
         self.reconsider(out);
         if self.complaints.said > View::ZERO {
+            let (node, quorum) = (self.proofs.node, self.proofs.quorum);
+            let reason = self.complaints.ours(node, self.view, quorum, &self.asked());
+            self.complaints.said = reason.unwrap_or(View::ZERO);
             self.complain(out);
         }
         let latest = |held: &Option<Arc<Held>>| held.as_ref().map_or(0, |held| held.message.view);
