@@ -101,10 +101,12 @@ fn put(dir: &TempDir, key: &str, value: &str) {
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap().flatten() {
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        let (target, kind) = (to.join(entry.file_name()), entry.file_type().unwrap());
+        if kind.is_dir() {
+            copy(&entry.path(), &target);
+        } else if kind.is_file() {
+            // A replica that runs, or was killed, has a socket there as well.
+            std::fs::copy(entry.path(), target).unwrap();
         }
     }
 }
@@ -113,12 +115,12 @@ fn copy(from: &Path, to: &Path) {
 fn fingerprint(dir: &Path) -> Vec<(PathBuf, blake3::Hash)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap().flatten() {
-        match entry.file_type().unwrap().is_dir() {
-            true => found.extend(fingerprint(&entry.path())),
-            false => {
-                let contents = std::fs::read(entry.path()).unwrap();
-                found.push((entry.path(), blake3::hash(&contents)));
-            }
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            found.extend(fingerprint(&entry.path()));
+        } else if kind.is_file() {
+            let contents = std::fs::read(entry.path()).unwrap();
+            found.push((entry.path(), blake3::hash(&contents)));
         }
     }
     found.sort_by(|(a, _), (b, _)| a.cmp(b));

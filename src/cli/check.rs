@@ -14,6 +14,9 @@ pub(super) enum ConfigCommand {
     Check {
         /// The file.
         file: PathBuf,
+        /// Print what was found as JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -32,7 +35,11 @@ fn would_run(config: &ReplicaConfig) -> Result<(), CommandError> {
 
 impl ConfigCommand {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
-        let Self::Check { file } = self;
+        let Self::Check { file, json } = self;
+        let show = |found: serde_json::Value| -> Result<ExitCode, CommandError> {
+            println!("{}", serde_json::to_string_pretty(&found)?);
+            Ok(ExitCode::SUCCESS)
+        };
         let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
         let sets = |key: &str| {
             text.lines().any(|line| {
@@ -46,6 +53,18 @@ impl ConfigCommand {
             let config = loaded.replica_config;
             would_run(&config)?;
             let cluster = &config.node.cluster;
+            if *json {
+                return show(serde_json::json!({
+                    "kind": "replica",
+                    "node": config.node.id.to_string(),
+                    "cluster": cluster.name,
+                    "cluster_id": cluster.cluster_id().to_string(),
+                    "application": cluster.application.to_string(),
+                    "listen": config.node.listen,
+                    "db_path": config.db_path,
+                    "durability": config.durability.to_string(),
+                }));
+            }
             println!(
                 "✔ replica {} of cluster {} ({})",
                 config.node.id,
@@ -60,6 +79,15 @@ impl ConfigCommand {
             );
         } else if sets("client") {
             let config = ClientConfig::load(file)?;
+            if *json {
+                return show(serde_json::json!({
+                    "kind": "client",
+                    "client": config.client.to_string(),
+                    "cluster": config.cluster.name,
+                    "cluster_id": config.cluster.cluster_id().to_string(),
+                    "application": config.cluster.application.to_string(),
+                }));
+            }
             println!(
                 "✔ client {} of cluster {} ({}), which serves {}",
                 config.client,
@@ -69,7 +97,23 @@ impl ConfigCommand {
             );
         } else {
             let cluster: ClusterConfig = load(file)?;
-            let quorum = cluster.quorum();
+            let (quorum, lengths) = (cluster.quorum(), cluster.lengths());
+            if *json {
+                return show(serde_json::json!({
+                    "kind": "cluster",
+                    "cluster": cluster.name,
+                    "cluster_id": cluster.cluster_id().to_string(),
+                    "application": cluster.application.to_string(),
+                    "replicas": quorum.n(),
+                    "faults_tolerable": quorum.f(),
+                    "clients": cluster.clients.len(),
+                    "client_auth": cluster.agreement.client_auth.to_string(),
+                    "replica_message_bytes_max": lengths.replica_message(),
+                    "view_change_bytes_max": lengths.view_change(),
+                    "reply_bytes_max": lengths.reply(),
+                    "segment_bytes_min": lengths.segment_bytes_min(),
+                }));
+            }
             println!(
                 "✔ cluster {} ({}) serves {}",
                 cluster.name,
@@ -83,7 +127,6 @@ impl ConfigCommand {
                 cluster.clients.len(),
                 cluster.agreement.client_auth
             );
-            let lengths = cluster.lengths();
             println!(
                 "  messages between replicas have at most {} KiB, a view change {} KiB, an answer to a client {} KiB; segments of the log at least {} MiB",
                 lengths.replica_message().div_ceil(1 << 10),

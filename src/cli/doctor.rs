@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::CommandError;
 use crate::load::Limits;
+use crate::shard::cores::Cores;
 use crate::shard::memory::first_touch;
 use crate::shard::probe;
 
@@ -148,9 +149,12 @@ fn open_files() -> Finding {
 }
 
 fn cores() -> Finding {
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
-    let ids: Vec<String> = cores.iter().map(|core| core.id.to_string()).collect();
-    let grade = if cores.len() >= 4 {
+    let cores = Cores::of_process();
+    let ids: Vec<String> = cores.ids.iter().map(ToString::to_string).collect();
+    let quota = cores.quota.map_or_else(String::new, |quota| {
+        format!("; a CPU quota of the control group is worth {quota}, so nothing is pinned")
+    });
+    let grade = if cores.usable().len() >= 4 {
         Grade::Good
     } else {
         Grade::Warning
@@ -160,7 +164,7 @@ fn cores() -> Finding {
     Finding::new(
         "cores",
         grade,
-        format!("{} usable: {}", cores.len(), ids.join(", ")),
+        format!("{} usable: {}{quota}", ids.len(), ids.join(", ")),
         remedy,
     )
 }

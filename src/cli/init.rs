@@ -24,6 +24,9 @@ pub(super) struct Init {
     /// Where the files go; made if it is not there.
     #[arg(long)]
     out: PathBuf,
+    /// Where the replicas' data directories go, for instance /var/lib/atlas; by default beside the files.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
     /// The host all replicas listen at; edit cluster.toml where they differ.
     #[arg(long, default_value = "127.0.0.1")]
     host: String,
@@ -106,6 +109,17 @@ impl Init {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// A replica's data directory, as its file names it.
+    fn data_directory(&self, id: u16) -> PathBuf {
+        match &self.data {
+            // Relative to where this command runs, not to the file.
+            Some(data) => std::path::absolute(data)
+                .unwrap_or_else(|_| data.clone())
+                .join(format!("r{id}")),
+            None => format!("r{id}-data").into(),
+        }
+    }
+
     fn cluster_file(
         &self,
         application: ApplicationId,
@@ -181,13 +195,14 @@ impl Init {
 
     fn replica_file(&self, id: u16) -> String {
         let log = PersistentLogConfig::default();
+        let data = self.data_directory(id).display().to_string();
         let (decisions, transfer) = (DecisionLogConfig::default(), StateTransferConfig::default());
         format!(
             "# Replica {id}'s own file. Paths are relative to it.\n\
              node = {id}\n\
              cluster = \"cluster.toml\"\n\
              keys = \"r{id}.key\"\n\
-             db_path = \"r{id}-data\"\n\
+             db_path = {data:?}\n\
              # Where to listen; left out, the address in cluster.toml.\n\
              # listen = \"0.0.0.0:{port}\"\n\
              # How decisions are executed: single, or speculative on so many threads. Replicas may differ.\n\

@@ -12,6 +12,7 @@ mod demo_catch_up;
 mod demo_durability;
 mod doctor;
 mod format;
+mod health;
 mod init;
 mod inspect;
 mod report;
@@ -27,9 +28,12 @@ use tracing_subscriber::EnvFilter;
 
 use crate::preprocessing::ClientAuth;
 
+/// The version, and the commit it was built from where that is known.
+const VERSION: &str = env!("ATLAS_VERSION");
+
 /// Byzantine fault tolerant state machine replication.
 #[derive(Debug, Parser)]
-#[command(name = "atlas", version, about, arg_required_else_help = true)]
+#[command(name = "atlas", version = VERSION, about, arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -49,6 +53,8 @@ enum Command {
     Client(client::ClientCommand),
     /// Show where each replica of a running cluster stands.
     Status(status::Status),
+    /// Ask a replica's process on this host whether it is well.
+    Health(health::Health),
     /// Measure a running cluster.
     Bench(bench::Bench),
     /// Show a run of the throughput bench, or compare two.
@@ -142,6 +148,7 @@ const LOG_DEFAULT: &str = "warn";
 fn run() -> ExitCode {
     let command = Arguments::parse().command;
     crate::shard::descriptors::raise();
+    crate::shard::memory::raise_locked();
     start_logging();
     let result = match command {
         Command::Demo(demo) => demo.run(),
@@ -150,6 +157,7 @@ fn run() -> ExitCode {
         Command::Run(run) => run.run(),
         Command::Client(client) => client.run(),
         Command::Status(status) => status.run(),
+        Command::Health(health) => health.run(),
         Command::Bench(bench) => bench.run(),
         Command::Report(report) => report.run(),
         Command::Sim(sim) => sim.run(),

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::CommandError;
-use crate::load::{Group, Results, compare, page, table_head, table_row};
+use crate::load::{Comparison, Group, Results, compare, page, table_head, table_row};
 
 /// Some case is worse.
 const WORSE: u8 = 1;
@@ -30,6 +30,9 @@ pub(super) struct ReportCommand {
     /// How much less throughput or more CPU time is no change, in percent.
     #[arg(long, default_value_t = 15.0, requires = "second")]
     tolerance: f64,
+    /// Print JSON instead of a table.
+    #[arg(long, conflicts_with = "html")]
+    json: bool,
 }
 
 impl ReportCommand {
@@ -45,6 +48,10 @@ impl ReportCommand {
         if let Some(path) = &self.html {
             std::fs::write(path, page(&results)?).map_err(|error| format!("{}: {error}", path.display()))?;
             println!("wrote {}", path.display());
+            return Ok(ExitCode::SUCCESS);
+        }
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&results)?);
             return Ok(ExitCode::SUCCESS);
         }
         println!(
@@ -89,12 +96,39 @@ impl ReportCommand {
         if comparison.cases.is_empty() {
             return Ok(not_comparable("the runs have no case in common"));
         }
-        println!("{}", comparison.table().trim_end());
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&shown(&comparison))?);
+        } else {
+            println!("{}", comparison.table().trim_end());
+        }
         Ok(match comparison.is_worse() {
             true => ExitCode::from(WORSE),
             false => ExitCode::SUCCESS,
         })
     }
+}
+
+/// A comparison as JSON.
+fn shown(comparison: &Comparison) -> serde_json::Value {
+    let cases = comparison.cases.iter().map(|case| {
+        serde_json::json!({
+            "case": case.case,
+            "verdict": format!("{:?}", case.verdict).to_lowercase(),
+            "throughput": case.throughput,
+            "p50": case.p50,
+            "p99": case.p99,
+            "cpu": case.cpu,
+            "differences": case.differences,
+        })
+    });
+    serde_json::json!({
+        "is_worse": comparison.is_worse(),
+        "cases": cases.collect::<Vec<_>>(),
+        "only_first": comparison.only_first,
+        "only_second": comparison.only_second,
+        "machine": comparison.machine,
+        "run": comparison.run,
+    })
 }
 
 fn not_comparable(why: &str) -> ExitCode {

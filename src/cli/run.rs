@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::health::Desk;
 use super::{CommandError, output};
 use crate::ReplicaHandle;
 use crate::config::{AppKind, Durability, MonolithicStateReplicaConfig, REPLICA_WAIT_TIME, ReplicaConfig};
@@ -15,14 +16,17 @@ use crate::execution::ScalableApp;
 use crate::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
 use crate::metrics::TransferProgress;
 use crate::server::monolithic_server::bootstrap_as_configured;
-use crate::server::replace_lost_directory;
+use crate::server::{Supervisor, replace_lost_directory};
 use crate::shard::Alarm;
 
-/// Run one replica until it is told to stop (SIGINT, SIGTERM).
+/// Run one replica until it is told to stop.
+///
+/// SIGTERM and SIGINT drain: what is under way is finished, then it ends with exit code 0. A second SIGINT ends it at once (130). SIGHUP says
+/// that files are read at start only, and drains where a terminal was closed.
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// The replica's file, as `atlas init` makes it.
-    #[arg(long)]
+    #[arg(long, env = "ATLAS_CONFIG")]
     config: PathBuf,
     /// Leave the threads to the scheduler, whatever the file says.
     #[arg(long)]
@@ -34,6 +38,8 @@ pub(super) struct Run {
 
 /// Set by the signal handler; everything else happens on a thread that looks at it.
 static STOP: AtomicBool = AtomicBool::new(false);
+/// As that, by SIGHUP.
+static HANGUP: AtomicBool = AtomicBool::new(false);
 
 impl Run {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
@@ -48,6 +54,10 @@ impl Run {
                 .iter_mut()
                 .for_each(|shard| shard.core = None);
         }
+        config.supervisor = Supervisor::of_environment().unwrap_or_else(|error| {
+            eprintln!("atlas: NOTIFY_SOCKET cannot be reached, nobody is told how the replica is: {error}");
+            Supervisor::default()
+        });
         if self.repair && config.durability != Durability::None {
             replace_lost_directory(config)?;
         }
@@ -62,6 +72,8 @@ impl Run {
 
 fn serve<A: ScalableApp>(config: MonolithicStateReplicaConfig<A>) -> Result<ExitCode, CommandError> {
     let cluster = config.replica_config.node.cluster.clone();
+    let directory = config.replica_config.db_path.clone();
+    let keeps = config.replica_config.durability != Durability::None;
     let (handle, run) = futures_lite::future::block_on(bootstrap_as_configured(config))?;
     println!(
         "{} of cluster {} ({}, {}, n = {}, f = {}) at {}\n{}",
@@ -75,6 +87,17 @@ fn serve<A: ScalableApp>(config: MonolithicStateReplicaConfig<A>) -> Result<Exit
         handle.core_map()
     );
     crate::shard::signals::on_termination(&STOP);
+    crate::shard::signals::on_hangup(&HANGUP);
+    let desk = match keeps.then(|| Desk::open(&directory)).transpose() {
+        Ok(desk) => desk,
+        Err(error) => {
+            eprintln!(
+                "atlas: `atlas health` cannot ask this replica: {}: {error}",
+                directory.display()
+            );
+            None
+        }
+    };
     let (quorum, is_dead) = (cluster.quorum().quorum() as u64, Arc::new(AtomicBool::new(false)));
     let watcher = Alarm::new({
         let (handle, is_dead) = (handle.clone(), is_dead.clone());
@@ -90,7 +113,7 @@ fn serve<A: ScalableApp>(config: MonolithicStateReplicaConfig<A>) -> Result<Exit
         let handle = handle.clone();
         watcher.spawn("progress".to_owned(), move || show_transfers(&handle))?;
     }
-    watcher.spawn("watch".to_owned(), move || watch(&handle, quorum))?;
+    watcher.spawn("watch".to_owned(), move || watch(&handle, quorum, desk.as_ref()))?;
     futures_lite::future::block_on(run)?;
     if is_dead.load(Ordering::Acquire) {
         return Ok(ExitCode::FAILURE);
@@ -134,16 +157,30 @@ fn show_transfer(bar: &mut Option<ProgressBar>, progress: Option<TransferProgres
     ));
 }
 
-/// Says READY once a quorum is linked, and passes the signal on.
-fn watch(handle: &ReplicaHandle, quorum: u64) {
+/// Says READY once a quorum is linked, passes the signal on, and answers who asks for the replica's health.
+fn watch(handle: &ReplicaHandle, quorum: u64, desk: Option<&Desk>) {
     let (started, wait) = (Instant::now(), Duration::from_millis(REPLICA_WAIT_TIME));
     let (mut is_ready, mut complained) = (false, false);
+    // One that was closed is none any more.
+    let (mut is_ending, on_terminal) = (false, std::io::stdin().is_terminal());
     loop {
-        if STOP.load(Ordering::Acquire) {
-            return handle.shutdown();
+        if HANGUP.swap(false, Ordering::AcqRel) {
+            match on_terminal {
+                true => STOP.store(true, Ordering::Release),
+                false => eprintln!(
+                    "atlas: SIGHUP: a replica cannot reload, its files are read at start only; `atlas config check` them and restart it"
+                ),
+            }
+        }
+        if STOP.load(Ordering::Acquire) && !is_ending {
+            is_ending = true;
+            handle.shutdown();
+        }
+        if let Some(desk) = desk {
+            desk.serve(handle, quorum - 1, is_ending);
         }
         let links = handle.standing().replica_links;
-        if !is_ready && links + 1 >= quorum {
+        if !is_ready && !is_ending && links + 1 >= quorum {
             is_ready = true;
             println!("READY");
         }

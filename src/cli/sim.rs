@@ -55,6 +55,9 @@ pub(super) struct Sim {
     /// Only the planted faults of these names.
     #[arg(long, requires = "mutants", value_delimiter = ',')]
     only: Vec<String>,
+    /// Print JSON at the end, and nothing else.
+    #[arg(long, conflicts_with_all = ["trace", "mutants"])]
+    json: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -109,6 +112,8 @@ struct Summary {
     hits: BTreeMap<&'static str, u64>,
     violations: u64,
     profiles: BTreeMap<Profile, Tally>,
+    /// Violations are not printed as they are found.
+    is_quiet: bool,
 }
 
 impl Summary {
@@ -127,6 +132,27 @@ impl Summary {
             self.violations += 1;
             tally.failed.insert(report.seed, violation);
         }
+    }
+
+    fn to_json(&self, took: Duration) -> serde_json::Value {
+        let profiles = self.profiles.iter().map(|(profile, tally)| {
+            let failed = tally.failed.iter();
+            let failed = failed.map(|(seed, violation)| (seed.to_string(), violation.to_string().into()));
+            let failed: serde_json::Map<_, _> = failed.collect();
+            let runs = serde_json::json!({ "runs": tally.runs, "failed": failed });
+            (profile.name().to_owned(), runs)
+        });
+        serde_json::json!({
+            "runs": self.runs,
+            "violations": self.violations,
+            "simulated_seconds": self.simulated.as_secs_f64(),
+            "events": self.steps,
+            "decisions": self.decisions,
+            "operations": self.completed,
+            "seconds": took.as_secs_f64(),
+            "hits": self.hits,
+            "profiles": profiles.collect::<serde_json::Map<_, _>>(),
+        })
     }
 
     fn print(&self, took: Duration, exhaustive: bool) {
@@ -214,7 +240,7 @@ fn run_all(
         }
         drop(reports);
         for report in received {
-            if let Some(violation) = &report.violation {
+            if let (Some(violation), false) = (&report.violation, summary.is_quiet) {
                 let (profile, seed) = (report.profile.name(), report.seed);
                 bar.suspend(|| println!("{profile} {seed}: {violation}"));
             }
@@ -244,8 +270,9 @@ impl Sim {
             return planted::mutants(&seeds, &self.profiles(), &self.only);
         }
         match self.seed {
+            Some(seed) if self.json => Ok(self.run_many(seed..seed.saturating_add(1))),
             Some(seed) => Ok(self.run_one(seed)),
-            None => Ok(self.run_many()),
+            None => Ok(self.run_many(0..200)),
         }
     }
 
@@ -270,10 +297,12 @@ impl Sim {
     fn seeds(&self, default: Range<u64>) -> (Range<u64>, Option<Instant>) {
         let start = || {
             let start = random_start();
-            println!(
-                "seeds from {start} on: atlas sim --seeds {start}..{}",
-                start + 1000
-            );
+            if !self.json {
+                println!(
+                    "seeds from {start} on: atlas sim --seeds {start}..{}",
+                    start + 1000
+                );
+            }
             start
         };
         match (self.minutes, self.random) {
@@ -317,15 +346,17 @@ impl Sim {
         }
     }
 
-    fn run_many(&self) -> ExitCode {
+    /// Runs these seeds, unless others were chosen.
+    fn run_many(&self, default: Range<u64>) -> ExitCode {
         let profiles = self.profiles();
         let (seeds, until) = match self.exhaustive {
-            true => (0..TWINS_PATTERNS, None),
-            false => self.seeds(0..200),
+            true if self.seed.is_none() => (0..TWINS_PATTERNS, None),
+            _ => self.seeds(default),
         };
         let begin = Instant::now();
         let mut summary = Summary {
             hits: pair_names().map(|name| (name, 0)).collect(),
+            is_quiet: self.json,
             ..Summary::default()
         };
         if profiles.contains(&Profile::Byzantine) {
@@ -346,7 +377,10 @@ impl Sim {
             let profile = profiles[(number % count) as usize];
             self.play(profile, seeds.start + number / count)
         });
-        summary.print(begin.elapsed(), self.exhaustive);
+        match self.json {
+            true => println!("{:#}", summary.to_json(begin.elapsed())),
+            false => summary.print(begin.elapsed(), self.exhaustive),
+        }
         match summary.violations {
             0 => ExitCode::SUCCESS,
             _ => ExitCode::FAILURE,

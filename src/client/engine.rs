@@ -22,6 +22,7 @@ use crate::net::hello::Peer;
 use crate::preprocessing::ClientAuth;
 use crate::ring::Doorbell;
 use crate::shard::data::{self, Lifecycle, ShardContext};
+use crate::shard::pulse::Pulse;
 use crate::shard::reactor::{Completion as RingCompletion, Reactor};
 use crate::shard::roles::{Role, STEP_MESSAGES};
 use crate::shard::wires::{WireId, WireLimits, Wires};
@@ -215,6 +216,7 @@ impl Engine {
             spin: Duration::ZERO,
             files: u32::from(capacity),
             receive_buffers: 64,
+            pulse: Pulse::new(),
             receive_buffer_bytes: 64 << 10,
             metrics: Arc::new(Metrics::new(NodeId::new(0))),
         };

@@ -13,6 +13,7 @@ use super::{ClusterConfig, Limits, PartyKeys};
 use crate::execution::application_id;
 use crate::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
 use crate::ordering::pbft::PbftConfig;
+use crate::server::Supervisor;
 use crate::storage::DiskBudget;
 use crate::types::{ApplicationId, NodeId};
 use crate::view_transfer::pbft::ViewTimings;
@@ -293,6 +294,8 @@ pub struct ReplicaConfig {
     pub durability: Durability,
     /// How many shards check and hash client frames, in the automatic topology of eight cores or more.
     pub preprocessor_threads: usize,
+    /// Who is told how the replica is. Nobody, unless the program says otherwise; `atlas run` has the environment's.
+    pub supervisor: Supervisor,
 }
 
 /// A replica of a service whose state is transferred as a whole.
@@ -441,6 +444,7 @@ impl ReplicaConfig {
             limits: Limits::default(),
             durability: Durability::default(),
             preprocessor_threads: default_preprocessors(),
+            supervisor: Supervisor::default(),
         }
     }
 

@@ -96,6 +96,17 @@ pub enum TopologyError {
         /// Those allowed.
         allowed: Vec<usize>,
     },
+    /// More shards are pinned than a CPU quota lets run.
+    #[error(
+        "{pinned} shards are pinned to cores, and the CPU quota of this process's control group is worth {quota}: raise the quota, or \
+         leave out `core` (or the shards: the automatic layout fits the quota)"
+    )]
+    BeyondQuota {
+        /// Shards with a core.
+        pinned: usize,
+        /// What the quota is worth, in cores.
+        quota: usize,
+    },
     /// Spinning shards without cores of their own.
     #[error("spin_us = {spin_us} with {shards} shards on {cores} cores: spinning needs a core for each")]
     Spinning {
@@ -159,7 +170,7 @@ impl Topology {
         Ok(topology)
     }
 
-    /// The topology of replica `node` on this machine. An automatic one has as many busy threads as a CPU quota is worth, and is not
+    /// The topology of replica `node` on this machine. One of the file pins no more shards than a CPU quota is worth. An automatic one has as many busy threads as a CPU quota is worth, and is not
     /// pinned then: other groups share the cores. Without a quota it begins at another core for each replica, so that several on one
     /// host do not all have the same ones.
     ///
@@ -172,7 +183,11 @@ impl Topology {
         node: NodeId,
     ) -> Result<Self, TopologyError> {
         if !file.shards.is_empty() {
-            return Self::resolve(file, &cores.ids, preprocessors);
+            let pinned = file.shards.iter().filter(|shard| shard.core.is_some()).count();
+            return match cores.quota {
+                Some(quota) if pinned > quota => Err(TopologyError::BeyondQuota { pinned, quota }),
+                _ => Self::resolve(file, &cores.ids, preprocessors),
+            };
         }
         let mut file = file.clone();
         file.pin &= cores.quota.is_none();

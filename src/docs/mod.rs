@@ -2,3 +2,6 @@
 
 #[doc = include_str!("costs.md")]
 pub mod costs {}
+
+#[doc = include_str!("operations.md")]
+pub mod operations {}

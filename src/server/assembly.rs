@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use futures_channel::mpsc as async_mpsc;
 
 use super::handle::{HandleShared, ReplicaHandle};
+use super::listen::listen;
 use super::recovery::{Recovered, recover};
 use super::{ReplicaError, monolithic_server::Parts};
 use crate::config::{
@@ -29,8 +30,8 @@ use crate::preprocessing::{
 use crate::replica::{MUST_SIGN_FOR, Protocols, Replica, ReplicaSettings, Stack};
 use crate::ring::Doorbell;
 use crate::shard::control::{
-    BackoffLimits, ControlConfig, ControlHandle, ControlLimits, ControlShard, DialTarget, EstablishedLink,
-    PlaceLimits,
+    BackoffLimits, Beat, ControlConfig, ControlHandle, ControlLimits, ControlShard, DialTarget,
+    EstablishedLink, PlaceLimits,
 };
 use crate::shard::cores::Cores;
 use crate::shard::crew::Crew;
@@ -39,6 +40,7 @@ use crate::shard::lanes::{
     Checked, Done, FromReplica, Inlet, Interceptor, Logged, Outgoing, Outlet, Raw, Work, lane,
 };
 use crate::shard::memory::allow_huge_pages;
+use crate::shard::pulse::Vitals;
 use crate::shard::roles::{
     ConsensusLanes, ConsensusRole, ExecutionLanes, ExecutionRole, Faults, LogLanes, LogRole, NetworkLanes,
     NetworkRole, PreprocessLanes, PreprocessRole, Role,
@@ -291,6 +293,7 @@ fn start_control(
     listener: TcpListener,
     mut links: Vec<Outlet<EstablishedLink>>,
     alarm: Alarm,
+    beat: Beat,
 ) -> Result<ControlHandle, ReplicaError> {
     let cluster = &config.node.cluster;
     let limits = &config.limits;
@@ -326,6 +329,7 @@ fn start_control(
         },
         seed: u64::from(config.node.id.get()),
         alarm,
+        beat: Some(beat),
     };
     let on_link = move |link: EstablishedLink| {
         let network = match link.established.peer {
@@ -340,23 +344,6 @@ fn start_control(
         outlet.ring();
     };
     Ok(ControlShard::spawn(control, on_link)?)
-}
-
-/// How long an address may be taken by a replica that was killed a moment ago.
-const LISTEN_PATIENCE: Duration = Duration::from_secs(3);
-
-/// Listens at an address. The kernel closes the sockets of a killed process's rings some time after the process is gone;
-/// until then the address is taken.
-fn listen(address: &str) -> std::io::Result<TcpListener> {
-    let deadline = Instant::now() + LISTEN_PATIENCE;
-    loop {
-        match TcpListener::bind(address) {
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            result => return result,
-        }
-    }
 }
 
 /// Starts every shard of one replica.
@@ -499,12 +486,25 @@ pub(super) fn assemble<S: Stack>(
         metrics.clone(),
     ));
     let links = std::mem::take(&mut lanes.links);
-    let control = start_control(config, &topology, listener, links, alarm)?;
+    let (lifecycle, started) = (Lifecycle::default(), Instant::now());
+    let shard_name = |index: usize| format!("atlas-{}-d{index}", config.node.id);
+    let bells = doorbells.iter().enumerate();
+    let vitals = Vitals::new(
+        format!("control-{}", config.node.id),
+        bells.map(|(index, bell)| (shard_name(index), bell.clone())),
+    );
+    let beat = super::supervisor::beat(
+        config.supervisor.clone(),
+        vitals.clone(),
+        lifecycle.clone(),
+        metrics.clone(),
+        cluster.quorum().quorum(),
+    );
+    let control = start_control(config, &topology, listener, links, alarm, beat)?;
 
     metrics.show_control(control.counters().clone());
 
     let instance = rand::random();
-    let (lifecycle, started) = (Lifecycle::default(), Instant::now());
     let (mut networks, mut checkers) = (lanes.network.into_iter(), lanes.preprocess.into_iter());
     for (index, shard) in topology.shards.iter().enumerate() {
         let mut roles: Vec<Box<dyn Role>> = Vec::new();
@@ -563,7 +563,7 @@ pub(super) fn assemble<S: Stack>(
             }
         }
         let context = ShardContext {
-            name: format!("atlas-{}-d{index}", config.node.id),
+            name: shard_name(index),
             core: shard.core,
             doorbell: doorbells[index].clone(),
             lifecycle: lifecycle.clone(),
@@ -572,6 +572,7 @@ pub(super) fn assemble<S: Stack>(
             files: u32::from(config.limits.connections_max),
             receive_buffers: config.limits.receive_buffers,
             receive_buffer_bytes: config.limits.receive_buffer_bytes,
+            pulse: vitals.of_shard(index),
             metrics: metrics.clone(),
         };
         threads.push(context.name.clone());
@@ -584,6 +585,8 @@ pub(super) fn assemble<S: Stack>(
         topology: topology.summary(),
         lifecycle,
         doorbells,
+        supervisor: config.supervisor.clone(),
+        vitals,
         questions: Mutex::new(lanes.questions),
         threads,
     };
@@ -687,6 +690,7 @@ fn spawn(
         let run = std::panic::AssertUnwindSafe(|| data::run(&context, &mut roles));
         let result = std::panic::catch_unwind(run)
             .unwrap_or_else(|panic| Err(panicked(context.name.clone(), &*panic)));
+        context.pulse.end();
         // Nobody waiting any more is fine.
         let _ = ended.unbounded_send(Ended::Shard(result));
     });

@@ -2,11 +2,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
+use super::supervisor::{DRAINS, Supervisor};
 use crate::messages::CheckpointClaim;
 use crate::metrics::{Metrics, Standing};
 use crate::ring::Doorbell;
 use crate::shard::data::Lifecycle;
 use crate::shard::lanes::{Outlet, Work};
+use crate::shard::pulse::Vitals;
 use crate::types::NodeId;
 
 /// A running replica from outside: to look at it, and to shut it down. Clones are equal.
@@ -23,6 +25,8 @@ pub(super) struct HandleShared {
     pub(super) topology: String,
     pub(super) lifecycle: Lifecycle,
     pub(super) doorbells: Vec<Doorbell>,
+    pub(super) supervisor: Supervisor,
+    pub(super) vitals: Vitals,
     pub(super) questions: Mutex<Outlet<Work>>,
     /// Names of this replica's threads, as the kernel has them.
     pub(super) threads: Vec<String>,
@@ -98,9 +102,23 @@ impl ReplicaHandle {
         thread_cpu_time(|name| self.shared.threads.iter().any(|own| own == name))
     }
 
+    /// Names of the threads that serve this replica and gave no sign of life for so long: they hang. Those that are well give one every
+    /// second or more often.
+    #[must_use]
+    pub fn silent_threads(&self, patience: Duration) -> Vec<String> {
+        self.shared.vitals.silent_for(patience)
+    }
+
     /// Asks the replica to finish what it has and end: no new client work, what is under way is decided,
     /// executed and answered, links say goodbye. [`run`](super::monolithic_server::MonReplica::run) returns then.
     pub fn shutdown(&self) {
+        if !self.shared.lifecycle.is_draining() {
+            // Told once: who does not listen learns it by the process's end.
+            let _ = self
+                .shared
+                .supervisor
+                .tell(&format!("STOPPING=1\nSTATUS={DRAINS}"));
+        }
         self.shared.lifecycle.drain();
         self.shared.doorbells.iter().for_each(Doorbell::ring);
     }

@@ -19,12 +19,15 @@ mod assembly;
 mod descriptors;
 pub mod divisible_state_server;
 mod handle;
+mod listen;
 pub mod monolithic_server;
 mod recovery;
 mod repair;
+mod supervisor;
 
 pub use handle::{ReplicaHandle, thread_cpu_time};
 pub use repair::replace_lost_directory;
+pub use supervisor::Supervisor;
 
 use std::io;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
+use super::pulse::Pulse;
 use super::reactor::{Reactor, ReactorError, Token, until};
 use super::roles::Role;
 use crate::metrics::Metrics;
@@ -31,7 +32,7 @@ impl Lifecycle {
         self.0.fetch_max(DRAINING, Ordering::AcqRel);
     }
 
-    fn is_draining(&self) -> bool {
+    pub fn is_draining(&self) -> bool {
         self.0.load(Ordering::Acquire) >= DRAINING
     }
 
@@ -67,6 +68,8 @@ pub(crate) struct ShardContext {
     pub files: u32,
     pub receive_buffers: u16,
     pub receive_buffer_bytes: usize,
+    /// Beats at every turn.
+    pub pulse: Pulse,
     pub metrics: Arc<Metrics>,
 }
 
@@ -158,6 +161,7 @@ impl Shard<'_> {
                 return Err(self.ring_error(source));
             }
             self.complete(roles);
+            self.context.pulse.beat();
             let now = self.now();
             let mut busy = false;
             for role in roles.iter_mut() {

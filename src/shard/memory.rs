@@ -74,6 +74,22 @@ fn touch(advice: libc::c_int) -> io::Result<Duration> {
     Ok(taken / (TOUCHED_BYTES / HUGE_PAGE_BYTES) as u32)
 }
 
+/// Raises the soft limit of the memory that this process may lock as far as the hard one allows: rings and registered buffers take some.
+pub fn raise_locked() {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel fills the struct it is given, and then reads it.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            // Who needs more than there is says so.
+            libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,6 +16,7 @@ mod keepalive;
 pub(crate) mod lanes;
 pub mod memory;
 pub mod probe;
+pub mod pulse;
 pub mod reactor;
 pub(crate) mod roles;
 pub mod signals;

@@ -1,8 +1,9 @@
-//! SIGINT and SIGTERM set a flag; nothing else happens in the handler, but that a second SIGINT ends the process at once.
+//! SIGINT, SIGTERM and SIGHUP set a flag; nothing else happens in the handlers, but that a second SIGINT ends the process at once.
 
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 static FLAG: AtomicPtr<AtomicBool> = AtomicPtr::new(std::ptr::null_mut());
+static HANGUP: AtomicPtr<AtomicBool> = AtomicPtr::new(std::ptr::null_mut());
 
 extern "C" fn on_signal(signal: libc::c_int) {
     let flag = FLAG.load(Ordering::Acquire);
@@ -16,11 +17,31 @@ extern "C" fn on_signal(signal: libc::c_int) {
     }
 }
 
+extern "C" fn on_hangup_signal(_: libc::c_int) {
+    let flag = HANGUP.load(Ordering::Acquire);
+    if !flag.is_null() {
+        // SAFETY: the pointer came from a `&'static AtomicBool`; a store is async-signal-safe.
+        unsafe { (*flag).store(true, Ordering::Release) };
+    }
+}
+
 /// From now on SIGINT and SIGTERM set `flag` instead of ending the process; SIGINT after either ends it as it did.
 pub fn on_termination(flag: &'static AtomicBool) {
     FLAG.store(std::ptr::from_ref(flag).cast_mut(), Ordering::Release);
     for signal in [libc::SIGINT, libc::SIGTERM] {
         // SAFETY: the handler is async-signal-safe: it loads a pointer and stores a flag.
         unsafe { libc::signal(signal, on_signal as *const () as libc::sighandler_t) };
+    }
+}
+
+/// From now on SIGHUP sets `flag` instead of ending the process; one that was ignored when the process began (nohup) stays so.
+pub fn on_hangup(flag: &'static AtomicBool) {
+    HANGUP.store(std::ptr::from_ref(flag).cast_mut(), Ordering::Release);
+    // SAFETY: the handler is async-signal-safe: it loads a pointer and stores a flag.
+    unsafe {
+        let before = libc::signal(libc::SIGHUP, on_hangup_signal as *const () as libc::sighandler_t);
+        if before == libc::SIG_IGN {
+            libc::signal(libc::SIGHUP, libc::SIG_IGN);
+        }
     }
 }

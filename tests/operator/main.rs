@@ -4,15 +4,19 @@
 mod shared;
 
 mod commands;
+mod conventions;
+mod deployed;
 mod descriptors;
 mod directories;
 mod hosts;
 mod links;
 mod loads;
 mod messages;
+mod small_hosts;
+mod supervised;
 mod values;
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -27,6 +31,26 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(start.elapsed() < LIMIT, "not in time: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Says that something cannot be tried here. CI lists these at its end: `ATLAS_SKIPPED` names the file for them.
+fn skip(what: &str, why: &str) {
+    let line = format!("skipped {what}: {why}\n");
+    eprint!("{line}");
+    if let Some(list) = std::env::var_os("ATLAS_SKIPPED") {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(list);
+        file.unwrap().write_all(line.as_bytes()).unwrap();
+    }
+}
+
+/// Whether a program is installed.
+fn has(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
 }
 
 fn atlas(arguments: &[&str]) -> Command {

@@ -49,6 +49,7 @@ use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, Task};
 use crate::net::handshake::{Directory, Established, Identity};
 use crate::net::hello::Peer;
 use crate::shard::Alarm;
+use crate::shard::probe;
 use crate::shard::reactor::remedy;
 use crate::types::NodeId;
 
@@ -59,6 +60,8 @@ pub use socket::SocketOptions;
 
 /// The executor's own I/O buffers: the least it takes. Handshakes use none of it.
 const IO_MEMORY_BYTES: usize = 64 * 1024;
+/// With less memory to lock glommio makes no executor.
+const LOCKED_BYTES: u64 = 512 << 10;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -130,6 +133,16 @@ pub struct ControlConfig {
     pub seed: u64,
     /// Told when the shard's thread panics.
     pub alarm: Alarm,
+    /// What it does now and then beside its work; `None` for nothing.
+    pub beat: Option<Beat>,
+}
+
+/// What a control shard does at regular times: proof that it lives, for whoever supervises it.
+pub struct Beat {
+    /// The time between two.
+    pub every: Duration,
+    /// Called on the shard's thread, which it must not block.
+    pub call: Box<dyn FnMut() + Send>,
 }
 
 /// A link that is up, on its way to the data shard that will serve it.
@@ -177,6 +190,18 @@ pub enum ControlError {
         /// What the system said.
         #[source]
         source: io::Error,
+    },
+    /// The process may lock too little memory for the executor.
+    #[error(
+        "this process may lock {} KiB of memory, and the control shard's ring takes {} KiB; raise the limit: ulimit -l 65536, \
+         LimitMEMLOCK=64M in the unit, --ulimit memlock=67108864 for a container",
+        limit >> 10, needed >> 10
+    )]
+    LockedMemory {
+        /// How much it may lock, in bytes.
+        limit: u64,
+        /// How much is needed.
+        needed: u64,
     },
     /// The listening socket is of no use.
     #[error("the listening socket cannot be used")]
@@ -257,9 +282,15 @@ fn executor(cpu: Option<usize>) -> Result<LocalExecutor, ControlError> {
         .io_memory(IO_MEMORY_BYTES)
         .spin_before_park(Duration::ZERO)
         .make()
-        .map_err(|error| ControlError::Executor {
-            cpu,
-            source: error.into(),
+        .map_err(|error| match probe::limit(libc::RLIMIT_MEMLOCK) {
+            limit if limit < LOCKED_BYTES => ControlError::LockedMemory {
+                limit,
+                needed: LOCKED_BYTES,
+            },
+            _ => ControlError::Executor {
+                cpu,
+                source: error.into(),
+            },
         })
 }
 
@@ -361,6 +392,14 @@ async fn run(
         next_task: Cell::new(0),
     });
     let mut tasks = Vec::new();
+    if let Some(Beat { every, mut call }) = config.beat {
+        tasks.push(glommio::spawn_local(async move {
+            loop {
+                call();
+                glommio::timer::sleep(every).await;
+            }
+        }));
+    }
     if let Some(listener) = config.listener {
         tasks.push(glommio::spawn_local(listener::accept_all(
             Rc::clone(&shard),

@@ -67,6 +67,7 @@ fn config(own: Peer) -> ControlConfig {
         },
         seed: 1,
         alarm: Alarm::default(),
+        beat: None,
     }
 }
 
