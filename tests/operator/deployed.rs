@@ -301,7 +301,7 @@ fn four_containers_serve_within_their_limits_and_say_what_is_missing_without_the
         "--cpus=0.5",
         "--memory=1g",
         "--read-only",
-        "--ulimit=memlock=524288:524288",
+        "--ulimit=memlock=8388608:8388608",
         "--cap-drop=ALL",
     ];
     for node in 0..4 {

@@ -30,10 +30,10 @@ use Outcome::{Refuses, Serves};
 
 const CONNECTIONS: (&str, &str) = (
     "connections_max = 1024",
-    "connections_max = 32\nhandshakes_max = 16",
+    "connections_max = 16\nhandshakes_max = 8",
 );
-const SMALL_LOG: (&str, &str) = ("log_bytes_max = 17179869184", "log_bytes_max = \"2GiB\"");
-const SMALL_SEGMENTS: (&str, &str) = ("segment_bytes = 67108864", "segment_bytes = \"64MiB\"");
+/// 64 files of them at most.
+const LARGE_SEGMENTS: (&str, &str) = ("segment_bytes = 67108864", "segment_bytes = \"256MiB\"");
 
 /// Puts the shell into a control group of its own: CONTROLLER (version 1), FILE1, VALUE1; FILE2, VALUE2 (version 2).
 const GROUP: &str = r#"
@@ -91,7 +91,7 @@ const HOSTS: [Host; 10] = [
         what: "256 open files, and limits that fit",
         before: "ulimit -n 256; exec \"$@\"",
         needs: (&[], false),
-        settings: &[CONNECTIONS, SMALL_LOG, SMALL_SEGMENTS],
+        settings: &[CONNECTIONS, LARGE_SEGMENTS],
         outcome: Serves("r0 of cluster"),
     },
     Host {

@@ -50,7 +50,7 @@ use crate::net::handshake::{Directory, Established, Identity};
 use crate::net::hello::Peer;
 use crate::shard::Alarm;
 use crate::shard::probe;
-use crate::shard::reactor::remedy;
+use crate::shard::reactor::{Reactor, ReactorError, remedy};
 use crate::types::NodeId;
 
 pub use backoff::BackoffLimits;
@@ -182,7 +182,16 @@ pub enum ControlError {
     /// No thread could be made.
     #[error("the control shard's thread does not start")]
     Thread(#[source] io::Error),
-    /// No executor could be made: io_uring is forbidden or too old, or the core is not ours.
+    /// No ring could be made: io_uring is forbidden or too old.
+    #[error("the control shard's ring cannot be set up{}: {source}", on_core(*cpu))]
+    Ring {
+        /// The core it was to be pinned to.
+        cpu: Option<usize>,
+        /// What a ring of a data shard lacks here.
+        #[source]
+        source: ReactorError,
+    },
+    /// No executor could be made, though a ring can: the core is not ours, or descriptors are lacking.
     #[error("the control shard's ring cannot be set up{}: {source}; {}", on_core(*cpu), remedy(source))]
     Executor {
         /// The core it was to be pinned to.
@@ -287,9 +296,13 @@ fn executor(cpu: Option<usize>) -> Result<LocalExecutor, ControlError> {
                 limit,
                 needed: LOCKED_BYTES,
             },
-            _ => ControlError::Executor {
-                cpu,
-                source: error.into(),
+            // The executor's own words name no remedy.
+            _ => match Reactor::new(8, 8, 4096) {
+                Err(source) => ControlError::Ring { cpu, source },
+                Ok(_) => ControlError::Executor {
+                    cpu,
+                    source: error.into(),
+                },
             },
         })
 }
