@@ -212,7 +212,7 @@ pub struct ViewTransferConfig {
     /// The time between two reviews of the leader's throughput, in milliseconds.
     #[serde(deserialize_with = "super::units::milliseconds")]
     pub review_period_ms: u64,
-    /// How long one request may wait in a view while others are executed, in milliseconds.
+    /// How long one request may wait in a view while others are executed, in milliseconds; two review periods and a half at least.
     #[serde(deserialize_with = "super::units::milliseconds")]
     pub fairness_ms: u64,
 }

@@ -139,7 +139,8 @@ impl Disputes {
             return Vec::new();
         }
         let longest = self.base * LONGEST;
-        self.named.retain(|_, named| now < named.until.after(longest));
+        self.named
+            .retain(|_, named| is_on(now, named.until.after(longest)));
         // Whoever is gone says nothing any more.
         self.claimed
             .retain(|_, claim| is_on(now, claim.at.after(longest)));

@@ -265,9 +265,14 @@ impl Rogue {
                 out.extend(backups.into_iter().map(|node| (node, message.clone())));
             }
             Roguery::ReadFlood => {
+                let mut key = ROGUE_KEY.to_vec();
+                if self.dice.chance(30) {
+                    // As long as a frame may be.
+                    key.resize(self.value_bytes_max / self.operations_max - 16, 0);
+                }
                 for _ in 0..READS {
                     let sequence = self.sequence();
-                    let message = self.reads(sequence);
+                    let message = self.reads(sequence, &key);
                     out.extend(all.iter().map(|node| (*node, message.clone())));
                 }
             }
@@ -340,9 +345,9 @@ impl Rogue {
     }
 
     /// As many reads beside the order as one frame may hold.
-    fn reads(&mut self, sequence: FrameSeq) -> Bytes {
+    fn reads(&mut self, sequence: FrameSeq, key: &[u8]) -> Bytes {
         let mut builder = FrameBuilder::default();
-        let operation = kv::get(ROGUE_KEY).expect("the key is short");
+        let operation = kv::get(key).expect("the key is shorter than a frame");
         for _ in 0..self.operations_max {
             builder.push(&operation).expect("a short operation fits");
         }

@@ -195,7 +195,10 @@ mod tests {
     fn a_peer_is_sent_what_it_may_have_at_once_and_a_rate() {
         let message = decisions(4);
         let length = message.bytes().len() as u64;
-        assert!((100..300).contains(&length), "{length}");
+        assert!(
+            length > 100,
+            "much more than comes back in a millisecond: {length}"
+        );
         let broken = before_broken(&mut answers(), &message).expect("ten times the rate");
         let at_once = 4 * (1000 + length);
         let expected = at_once / (length - 10);

@@ -78,6 +78,12 @@ impl Plan {
         self.busy_until = Time::START.after(dice.millis(5000, 20_000));
         self.calm_from = self.busy_until;
         self.speculative = (0..self.hosts()).filter(|_| dice.chance(40)).collect();
+        if self.rogues.contains(&Roguery::QuotaGame) && dice.chance(60) {
+            // The leader has never ordered all that a client has pending before there is more.
+            knobs.limits.batch_frames_max = 1;
+            knobs.pipeline = dice.between(1, 2) as usize;
+            knobs.sync_us = (1000, 12_000);
+        }
     }
 
     /// In some runs one of the liars floods the others, beside its other lies.

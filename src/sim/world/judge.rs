@@ -138,15 +138,18 @@ impl<A: Application> World<A> {
     }
 
     /// A correct host that is up and has not executed what f+1 others such have: fewer convince nobody, and what only they have decided is
-    /// decided by the others when something is ordered after it. Nor can a host whose state went wrong have another while no disk holds
-    /// one, all having been full when it was due: it has the next.
+    /// decided by the others when something is ordered after it. Nor can a host whose state went wrong have another while no other disk holds
+    /// one: none was due yet, or all were full when it was. It has the next.
     pub(in crate::sim) fn is_behind(&self) -> Option<usize> {
         let able = |host: &usize| self.hosts[*host].is_correct && self.hosts[*host].is_up;
         let last = |host: usize| self.agreement.executed_by(host);
         let mut reached: Vec<u64> = (0..self.hosts.len()).filter(able).map(last).collect();
         reached.sort_unstable_by(|a, b| b.cmp(a));
         let most = *reached.get(self.knobs.faulty_max())?;
-        let has_image = |host: usize| !self.hosts[host].sim.disk.platter.images.is_empty();
+        let has_image = |host: usize| {
+            let host = &self.hosts[host];
+            !host.is_wrong && !host.sim.disk.platter.images.is_empty()
+        };
         let is_state_there = (0..self.hosts.len()).filter(able).any(has_image);
         let can_catch_up = |host: &usize| is_state_there || !self.hosts[*host].is_wrong;
         (0..self.hosts.len())

@@ -125,7 +125,7 @@ pub struct ViewTimings {
     pub status_period: Duration,
     /// The time between two reviews of the leader.
     pub review_period: Duration,
-    /// How long one request may wait in a view while others are executed.
+    /// How long one request may wait in a view while others are executed; two review periods and a half at least, whatever it says.
     pub fairness: Duration,
 }
 

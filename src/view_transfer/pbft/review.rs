@@ -14,7 +14,8 @@ const SLOW_PERIODS_MAX: u32 = 3;
 #[derive(Debug)]
 pub(super) struct Review {
     period: Duration,
-    /// How long one request may wait while others are executed.
+    /// How long one request may wait while others are executed: two periods and a half at least. What has waited for one at the end of a
+    /// period is passed on to the leader again, which may have refused to look at it before, and has the next one for it.
     fairness: Duration,
     operations: u64,
     /// The most operations of a period, fading by a sixteenth each period in which less was asked for or done.
@@ -29,7 +30,7 @@ impl Review {
     pub(super) fn new(period: Duration, fairness: Duration) -> Self {
         Self {
             period,
-            fairness,
+            fairness: fairness.max(period * 5 / 2),
             operations: 0,
             best: 0,
             slow_periods: 0,
@@ -79,5 +80,22 @@ impl Review {
             return true;
         }
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_leader_has_a_period_for_what_was_passed_on_to_it_again() {
+        for (fairness, bound) in [(PERIOD / 2, PERIOD * 5 / 2), (PERIOD * 5, PERIOD * 5)] {
+            let mut review = Review::new(PERIOD, fairness);
+            let now = Time::START.after(PERIOD * 10);
+            assert!(!review.end_period(now, bound - Duration::from_nanos(1)));
+            assert!(review.end_period(now, bound));
+        }
     }
 }
