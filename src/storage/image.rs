@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::directory::{UNFINISHED, remove_leftover, sync_directory};
+use super::directory::{UNFINISHED, numbered, remove_leftover, sync_directory};
 use super::{StorageError, files};
 use crate::crypto::Digester;
 use crate::execution::{CheckpointImage, Executor, ImageChunk, PieceWriter, index_slices};
 use crate::messages::lengths::IMAGE_CHUNK_BYTES;
 use crate::messages::{CheckpointClaim, PieceRange};
 use crate::mutants::{Mutant, active};
+use crate::types::SeqNo;
 
 /// About how long a chunk is.
 pub(super) const CHUNK_BYTES: usize = IMAGE_CHUNK_BYTES;
@@ -54,6 +55,21 @@ pub(super) fn place(path: &Path) -> Result<(), StorageError> {
     let unfinished = path.with_extension(UNFINISHED);
     files::rename(&unfinished, path).map_err(StorageError::io(path, "cannot be made"))?;
     sync_directory(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Where an image that others send is gathered, until it is whole.
+pub(super) fn received_path(directory: &Path, seq: SeqNo) -> PathBuf {
+    directory.join(format!("{:016}.partial", seq.get()))
+}
+
+/// Puts an image that came from others in its place. Done again after a failure, it does what is left to do.
+pub(super) fn place_received(directory: &Path, seq: SeqNo) -> Result<(), StorageError> {
+    let received = received_path(directory, seq);
+    if received.exists() {
+        files::rename(&received, &numbered(directory, seq.get()))
+            .map_err(StorageError::io(&received, "cannot be put in its place"))?;
+    }
+    sync_directory(directory)
 }
 
 /// Removes what was written beside it.

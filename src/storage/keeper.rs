@@ -6,6 +6,8 @@
 //! **Adopting.** A state that came from others replaces the one that execution has, which may be wrong. From then on no image of the
 //! replaced state may be believed, whatever is under way when the replica stops:
 //! - *A state is found to be wrong:* no image of it is placed any more.
+//! - *The image that came is put in its place here*, after the own images that were written before it: one of the wrong state with the same
+//!   number is replaced, and does not replace it.
 //! - *The superblock names the image that came; then the later ones are removed.* A restart in between begins with it, and removes what is
 //!   left of the later ones ([`restart`](super::restart)). Only then execution reads it, and only then another one may come: were one
 //!   placed meanwhile, it would be removed with the later ones, and be named all the same.
@@ -160,7 +162,7 @@ impl KeeperHandle {
         let _ = self.tasks.send(Task::Disown);
     }
 
-    /// An image that came from others is in its place: a restart begins with it from now on. Later ones of the state that it
+    /// An image that came from others is whole: it is put in its place, and a restart begins with it from now on. Later ones of the state that it
     /// replaces are removed, and no more are kept until it is [installed](Self::installed).
     pub fn adopt(&self, seq: SeqNo) {
         let _ = self.tasks.send(Task::Adopt(seq));
@@ -422,6 +424,7 @@ impl Work {
     /// Has a restart begin with an image that came from others. Our own later ones are of a state that a quorum contradicted, or
     /// that no log of ours leads on from.
     fn adopt(&mut self, seq: SeqNo) -> Result<(), StorageError> {
+        image::place_received(&self.directory.images_path(), seq)?;
         if self.directory.superblock().image != seq {
             self.directory.update(|superblock| superblock.image = seq)?;
         }

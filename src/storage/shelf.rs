@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use super::basis::Basis;
 use super::directory::numbered;
-use super::image::{ImageFile, chunk_head, each_sound, file_magic};
+use super::image::{ImageFile, chunk_head, each_sound, file_magic, received_path};
 use super::keeper::{KeeperHandle, ROOM_PAUSE, is_lack};
 use super::logged::LogReader;
 use super::{StorageError, files};
@@ -157,8 +157,8 @@ struct Receiving {
     written: u64,
     /// What the disk was told to write already.
     begun: u64,
-    /// All of it is on disk, under its final name.
-    is_placed: bool,
+    /// All of it is on disk.
+    is_synced: bool,
 }
 
 struct Work {
@@ -221,7 +221,7 @@ impl Work {
             }
             ImageTask::Complete(seq) => {
                 self.basis = None;
-                // The keeper tells when a restart begins with it.
+                // The keeper puts it in its place, and tells when a restart begins with it.
                 self.complete(seq)?;
             }
             ImageTask::Read { to, range, bytes_max } => {
@@ -250,13 +250,9 @@ impl Work {
         Ok(())
     }
 
-    fn partial_path(&self, seq: SeqNo) -> PathBuf {
-        self.images.join(format!("{:016}.partial", seq.get()))
-    }
-
     /// Opens the file of an image to come, after what an earlier attempt kept; other attempts are removed.
     fn receive(&mut self, seq: SeqNo, told: &mut impl FnMut(Shelved)) -> Result<(), StorageError> {
-        let path = self.partial_path(seq);
+        let path = received_path(&self.images, seq);
         self.receiving = None;
         let entries =
             files::read_dir(&self.images).map_err(StorageError::io(&self.images, "cannot be read"))?;
@@ -294,7 +290,7 @@ impl Work {
             file,
             written,
             begun: written,
-            is_placed: false,
+            is_synced: false,
         });
         Ok(())
     }
@@ -339,19 +335,18 @@ impl Work {
         Ok(())
     }
 
-    /// Puts the image in its place, if it is the one that was asked for.
+    /// The image that came is whole, if it is the one that was asked for. The keeper puts it in its place, after the own images that it was
+    /// given before: one of a state that is wrong would take its place else.
     fn complete(&mut self, seq: SeqNo) -> Result<(), StorageError> {
         let Some(receiving) = self.receiving.as_ref().filter(|receiving| receiving.seq == seq) else {
             self.receiving = None;
             return Ok(());
         };
-        if !receiving.is_placed {
+        if !receiving.is_synced {
             let whole = receiving.written;
             self.keep(&[])?;
-            self.place(whole)?;
+            self.sync(whole)?;
         }
-        // Done again after a failure, no step is done twice that cannot be.
-        super::directory::sync_directory(&self.images)?;
         self.receiving = None;
         // Later ones are removed, and this one has another's place perhaps.
         self.open.retain(|(open, _)| *open < seq);
@@ -360,19 +355,16 @@ impl Work {
         Ok(())
     }
 
-    /// Syncs the image that came, and gives it its final name. Before its last chunk there are so many bytes.
-    fn place(&mut self, whole: u64) -> Result<(), StorageError> {
+    /// Syncs the image that came. Before its last chunk there are so many bytes.
+    fn sync(&mut self, whole: u64) -> Result<(), StorageError> {
         let Some(receiving) = &mut self.receiving else {
             return Ok(());
         };
         // Done again after a failure, the last chunk goes to the same place.
         receiving.written = whole;
-        let path = self.images.join(format!("{:016}", receiving.seq.get()));
         let start = std::time::Instant::now();
-        files::sync(&receiving.file)
-            .and_then(|()| files::rename(&receiving.path, &path))
-            .map_err(StorageError::io(&receiving.path, "cannot be put in its place"))?;
-        receiving.is_placed = true;
+        files::sync(&receiving.file).map_err(StorageError::io(&receiving.path, "cannot be synced"))?;
+        receiving.is_synced = true;
         tracing::debug!(seq = %receiving.seq, bytes = whole, sync = ?start.elapsed(), "a state from other replicas is on disk");
         Ok(())
     }

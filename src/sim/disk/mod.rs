@@ -405,6 +405,9 @@ impl SimDisk {
             Task::Disown => self.is_replaced = true,
             Task::Adopt(seq) => {
                 self.is_replaced = true;
+                if let Some((_, bytes)) = self.platter.partial.take_if(|(received, _)| *received == seq) {
+                    self.platter.images.insert(seq, bytes.into());
+                }
                 self.platter.update(|superblock| superblock.image = seq);
                 // Later ones are of the state that it replaces.
                 self.platter.images.retain(|kept, _| *kept <= seq);

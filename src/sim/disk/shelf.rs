@@ -44,9 +44,8 @@ impl SimDisk {
             }
             ImageTask::Complete(seq) => {
                 self.write_partial(&[]);
-                match self.platter.partial.take() {
-                    Some((received, bytes)) if received == seq => {
-                        self.platter.images.insert(seq, bytes.into());
+                match &self.platter.partial {
+                    Some((received, _)) if *received == seq => {
                         self.ask(now, Task::Adopt(seq));
                         match active(Mutant::AdoptionUnawaited) {
                             true => vec![ImageEvent::Completed(seq)],

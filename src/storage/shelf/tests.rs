@@ -6,7 +6,7 @@ use std::sync::mpsc::Receiver;
 use tempfile::TempDir;
 
 use super::super::files::planned::{self, Plan};
-use super::super::image::{load, write_to};
+use super::super::image::{load, place_received, write_to};
 use super::super::keeper::Task as KeeperTask;
 use super::*;
 use crate::execution::apps::kv::Kv;
@@ -95,6 +95,7 @@ impl Life {
         );
         let adopted: Vec<KeeperTask> = self.keeper.try_iter().collect();
         assert!(matches!(adopted[..], [KeeperTask::Adopt(SEQ)]), "{adopted:?}");
+        place_received(&self.work.images, SEQ)?;
         let (sender, stream) = mpsc::sync_channel(64);
         self.work.stream(SEQ, &sender);
         drop(sender);
@@ -231,6 +232,7 @@ fn what_an_own_image_has_of_another_is_copied_and_the_rest_is_what_changed() {
         }
     }
     life.run(&ImageTask::Complete(SEQ), &mut told).unwrap();
+    place_received(directory.path(), SEQ).unwrap();
     let image = ImageFile::open(&directory.path().join(format!("{:016}", SEQ.get())), SEED).unwrap();
     let rule = CheckpointRule {
         decisions: 1000,

@@ -65,9 +65,9 @@ fn keep(work: &mut Work, image: Box<dyn CheckpointImage>) {
     assert!(matches!(work.run(Task::Written(0, written)), Some(Kept::Image(kept)) if kept == seq));
 }
 
-/// Puts an image that came from others into its place, as the shelf does.
+/// Gathers an image that came from others, as the shelf does.
 fn receive(directory: &DataDirectory, seq: u64) {
-    let path = directory.image_path(SeqNo::new(seq));
+    let path = image::received_path(&directory.images_path(), SeqNo::new(seq));
     image::write(&path, &mut *state(seq, false), directory.superblock().seed).unwrap();
 }
 
@@ -333,6 +333,25 @@ fn no_image_of_a_state_that_was_found_to_be_wrong_is_kept() {
     assert!(work.run(Task::Installed).is_none());
     let own = written(&work.directory, state(40, false));
     assert!(matches!(work.run(Task::Written(1, own)), Some(Kept::Image(_))));
+}
+
+#[test]
+fn an_own_image_that_is_placed_late_does_not_take_the_place_of_the_one_that_came() {
+    let (_temporary, path) = fresh();
+    let mut work = Work::new(open(&path), Vec::new());
+    receive(&work.directory, 40);
+    // It was written before the state was found to be wrong.
+    keep(&mut work, state(40, true));
+    assert!(work.run(Task::Disown).is_none());
+    adopt(&mut work, 40);
+    let placed = work.directory.image_path(SeqNo::new(40));
+    let file = std::fs::File::open(&placed).unwrap();
+    let seed = work.directory.superblock().seed;
+    assert_eq!(
+        image::claim_of(&placed, &file, seed, &Digester::new(CLUSTER)).unwrap(),
+        claim(40)
+    );
+    assert_ne!(state(40, true).claim(), claim(40));
 }
 
 #[test]
