@@ -6,8 +6,10 @@ use crate::mutants::{Mutant, active};
 use crate::types::Time;
 use crate::view_transfer::{Proven, Waiting};
 
-/// In each period with waits the timeout loses this share of what it has beyond twice the longest of them.
+/// In each period with waits the timeout loses this share of what it has beyond twice the longest wait that is remembered.
 const DECAY: u32 = 8;
+/// And that one this share of itself.
+const FADE: u32 = 256;
 
 /// The waiting of one replica: for progress in a view, and for a view to begin.
 ///
@@ -16,8 +18,9 @@ const DECAY: u32 = 8;
 /// alone never learns: where replicas are far apart, a new view soon executes what it began with, and the timeout that the
 /// next request needs would be forgotten at once, view after view.
 ///
-/// **It shrinks** towards twice the longest wait of each period, by an eighth of what lies between, never below what is configured: only
-/// waits that ended well show that less is enough.
+/// **It shrinks** towards twice the longest wait of the view, which fades in minutes, and never below what is configured; and only in periods with
+/// waits that ended well, for nothing else shows that less is enough. Seconds are too short to go by: most waits are much shorter than the
+/// longest, and a timeout for those would be too short again and again.
 ///
 /// A leader that makes others wait for as long as it may cannot raise it, but keep it where it is, and double it by being replaced: once for
 /// each turn of a faulty replica.
@@ -28,10 +31,10 @@ pub(super) struct Patience {
     now: Duration,
     /// Something was executed in this view.
     progressed: bool,
-    /// The longest wait in this view that ended with something to execute.
+    /// The longest wait in this view that ended with something to execute, as far as it has not faded.
     longest: Duration,
-    /// The same in this period, if there was any.
-    recent: Option<Duration>,
+    /// There was such a wait in this period.
+    waited: bool,
     /// Since when requests wait.
     waiting: Waiting,
     /// The request that waited longest when what is pending was shared.
@@ -50,7 +53,7 @@ impl Patience {
             now: base,
             progressed: true,
             longest: Duration::ZERO,
-            recent: None,
+            waited: false,
             waiting: Waiting::default(),
             shared: None,
             last_progress: Time::START,
@@ -66,15 +69,16 @@ impl Patience {
             self.now = self.now.saturating_mul(2).min(self.max);
         }
         self.progressed = false;
-        (self.longest, self.recent) = (Duration::ZERO, None);
+        (self.longest, self.waited) = (Duration::ZERO, false);
         self.now
     }
 
     /// A period ended.
     pub(super) fn end_period(&mut self) {
-        if let Some(longest) = self.recent.take() {
-            let enough = longest.saturating_mul(2).clamp(self.base, self.now);
+        if std::mem::take(&mut self.waited) {
+            let enough = self.longest.saturating_mul(2).clamp(self.base, self.now);
             self.now -= (self.now - enough) / DECAY;
+            self.longest -= self.longest / FADE;
         }
     }
 
@@ -104,7 +108,7 @@ impl Patience {
         if let Some(oldest) = self.waiting.oldest.filter(|_| in_view) {
             let waited = now.since(self.waits_from(oldest));
             self.longest = self.longest.max(waited);
-            self.recent = self.recent.max(Some(waited));
+            self.waited = true;
         }
         self.last_progress = now;
     }
