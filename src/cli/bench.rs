@@ -1,3 +1,4 @@
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
@@ -133,6 +134,10 @@ impl Bench {
         if let Some(why) = sent_nothing(&control) {
             bar.finish_and_clear();
             return Err(why.into());
+        }
+        if !std::io::stderr().is_terminal() && !INTERRUPTED.load(Ordering::Acquire) {
+            // Whoever watches a file or a pipe sees no bar.
+            eprintln!("atlas: warmed up; measuring for {} s", self.seconds);
         }
         let sent = control.sent.load(Ordering::Acquire);
         let (start, cpu) = (Instant::now(), engine.cpu_time());

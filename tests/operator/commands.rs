@@ -1,5 +1,6 @@
 //! What commands say of wrong files and arguments, and what they leave when they are interrupted.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -145,10 +146,15 @@ fn a_bench_that_is_interrupted_shows_what_it_measured_and_its_file_is_a_report()
         &json,
     ])
     .stdout(Stdio::piped())
+    .stderr(Stdio::piped())
     .spawn();
     let mut bench = bench.unwrap();
+    let mut said = BufReader::new(bench.stderr.take().unwrap()).lines();
+    let measures = said.any(|line| line.unwrap().contains("measuring"));
+    assert!(measures, "it ended before it measured");
     let executed = || status(dir.path(), 0).map_or(0, |row| row["operations"].as_u64().unwrap());
-    eventually("it is under way", || executed() > 100);
+    let before = executed();
+    eventually("something is measured", || executed() > before + 100);
     let id = bench.id().to_string();
     assert!(
         Command::new("kill")
