@@ -327,12 +327,10 @@ fn a_replica_that_lost_its_directory_comes_back_when_it_is_told_to_and_takes_par
     // Past everything it may have voted on; but it may have asked for a view, so it votes in the next one at the earliest.
     let passed = number(dir.path(), 3, "executed") + 2 * WINDOW;
     wait("a checkpoint comes", || number(dir.path(), 3, "stable") > passed);
-    assert!(mark.exists());
-    let phase = status(dir.path(), 3).unwrap()["phase"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    assert!(phase.contains("abstaining until"), "{phase}");
+    // On a busy machine a leader may have been replaced meanwhile; then it votes again already.
+    let now = status(dir.path(), 3).unwrap();
+    let phase = now["phase"].as_str().unwrap();
+    assert!(now["view"] != 0 || phase.contains("abstaining until"), "{phase}");
     // The two that are left cannot change the view, nor decide, without it.
     leader.0.kill().unwrap();
     wait("it votes again", || !mark.exists());
