@@ -1,17 +1,20 @@
 //! What checkpoints cost execution: the longest pause, and the throughput beside a run without any.
 //!
-//! `cargo bench --bench checkpoint -- [--mib M] [--value-bytes N] [--batch-operations N] [--decisions D] [--bytes B] [--factor F]
-//! [--log-mib L] [--cycles C] [--rate R] [--hot PERCENT] [--dir DIR] [--json FILE]` fills a key-value store with M MiB (1024) and runs
-//! decisions of random puts through the single-threaded executor as the execution role does: a few decisions, some background work, images
-//! and help handed to a thread of its own, which writes the images to disk. A checkpoint is due after D decisions (1000) or B bytes (32 MiB),
-//! and includes the state when the log has grown by F times its size or L MiB since the last that did, as by default; C whole ways from one
-//! such checkpoint to the next are measured (1), so that their share is as it is in the long run. `--factor 0` includes it always: 5
-//! checkpoints are measured then. With `--rate` decisions come at R operations per second, as consensus would send them, in place of all at
-//! once. `--hot` sends nine tenths of the puts to that percentage of the parts' keys.
+//! `cargo bench --bench checkpoint -- [--mib M] [--value-bytes N] [--batch-operations N] [--decisions D]
+//! [--bytes B] [--factor F] [--log-mib L] [--cycles C] [--rate R] [--hot PERCENT] [--dir DIR] [--json FILE]`
+//! fills a key-value store with M MiB (1024) and runs decisions of random puts through the single-threaded
+//! executor as the execution role does: a few decisions, some background work, images and help handed to a
+//! thread of its own, which writes the images to disk. A checkpoint is due after D decisions (1000) or B
+//! bytes (32 MiB), and includes the state when the log has grown by F times its size or L MiB since the last
+//! that did, as by default; C whole ways from one such checkpoint to the next are measured (1), so that their
+//! share is as it is in the long run. `--factor 0` includes it always: 5 checkpoints are measured then. With
+//! `--rate` decisions come at R operations per second, as consensus would send them, in place of all at once.
+//! `--hot` sends nine tenths of the puts to that percentage of the parts' keys.
 //!
-//! A pause is a stretch of the executor's time during which no operation is executed: the application itself takes the
-//! time of each. It is given by the clock, and in processor time of the executor's thread (taken every few operations): a machine that is
-//! busy with other things stretches the first, not the second. Decisions are made between the measured stretches.
+//! A pause is a stretch of the executor's time during which no operation is executed: the application itself
+//! takes the time of each. It is given by the clock, and in processor time of the executor's thread (taken
+//! every few operations): a machine that is busy with other things stretches the first, not the second.
+//! Decisions are made between the measured stretches.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -96,7 +99,8 @@ struct Measured {
     seconds: f64,
     ops_per_s: f64,
     longest_pause_ms: f64,
-    /// The same in processor time of the executor's thread, at most: a look every few operations takes them together.
+    /// The same in processor time of the executor's thread, at most: a look every few operations takes them
+    /// together.
     longest_pause_cpu_ms: f64,
     /// The longest execution of one decision.
     longest_decision_ms: f64,
@@ -114,7 +118,8 @@ struct Measured {
 struct Report {
     parameters: Parameters,
     without: Measured,
-    /// With the first checkpoint that includes the whole state, which finds the memory for it, and with the later ones, which use that again.
+    /// With the first checkpoint that includes the whole state, which finds the memory for it, and with the
+    /// later ones, which use that again.
     with: Vec<Measured>,
     /// Of each of them: throughput, beside that of the run without checkpoints.
     throughput_ratio: Vec<f64>,
@@ -148,7 +153,8 @@ impl Report {
     }
 }
 
-/// What the machine needs for the bytes of the state, in pieces as long as parts: what a checkpoint cannot do without.
+/// What the machine needs for the bytes of the state, in pieces as long as parts: what a checkpoint cannot do
+/// without.
 #[derive(Debug, Serialize)]
 struct Raw {
     /// Copying them to memory that was written before.

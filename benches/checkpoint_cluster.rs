@@ -1,10 +1,12 @@
-//! What checkpoints of a large state cost the service: four real replicas over loopback TCP, each with a data directory on disk.
+//! What checkpoints of a large state cost the service: four real replicas over loopback TCP, each with a data
+//! directory on disk.
 //!
-//! `cargo bench --bench checkpoint_cluster -- [--mib M] [--value-bytes N] [--outstanding O] [--factor F] [--log-mib L] [--cycles C]
-//! [--data DIR] [--json FILE]` fills a key-value store with M MiB (1024) and measures a closed loop of random puts twice, in the same
-//! cluster layout: with a period so long that no checkpoint includes the state, and with the configured one, for C whole ways (1) from one
-//! checkpoint with the state to the next. The same number of operations both times. A silence is the longest stretch in which no client
-//! got an answer; replicas and clients share this machine's cores.
+//! `cargo bench --bench checkpoint_cluster -- [--mib M] [--value-bytes N] [--outstanding O] [--factor F]
+//! [--log-mib L] [--cycles C] [--data DIR] [--json FILE]` fills a key-value store with M MiB (1024) and
+//! measures a closed loop of random puts twice, in the same cluster layout: with a period so long that no
+//! checkpoint includes the state, and with the configured one, for C whole ways (1) from one checkpoint with
+//! the state to the next. The same number of operations both times. A silence is the longest stretch in which
+//! no client got an answer; replicas and clients share this machine's cores.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;

@@ -1,10 +1,10 @@
 //! What the execution models do with the same decisions, without network and ordering.
 //!
-//! `cargo bench --bench execution -- [--json FILE] [--quick]` runs deposits into a bank whose operations cost so many
-//! microseconds between what they read and what they write. A share of them, the conflict, goes into one account; the others
-//! spread over many. Executors take turns, round by round, so that what else runs on the machine
-//! meets them all; figures are medians over the rounds, and the ratio to the single-threaded executor is the
-//! median of the rounds' ratios.
+//! `cargo bench --bench execution -- [--json FILE] [--quick]` runs deposits into a bank whose operations cost
+//! so many microseconds between what they read and what they write. A share of them, the conflict, goes into
+//! one account; the others spread over many. Executors take turns, round by round, so that what else runs on
+//! the machine meets them all; figures are medians over the rounds, and the ratio to the single-threaded
+//! executor is the median of the rounds' ratios.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,17 +1,18 @@
 //! What appending to the persistent log costs, and what the disk could do.
 //!
-//! `cargo bench --bench log -- [--dir DIR] [--seconds S] [--record-bytes N] [--json FILE]` drives the production
-//! [`LogWriter`] (encoding, checksums, group by group, one under way) over zero-filled, preallocated segments with
-//! `O_DIRECT`, and has each group written and synced in one of these ways:
+//! `cargo bench --bench log -- [--dir DIR] [--seconds S] [--record-bytes N] [--json FILE]` drives the
+//! production [`LogWriter`] (encoding, checksums, group by group, one under way) over zero-filled,
+//! preallocated segments with `O_DIRECT`, and has each group written and synced in one of these ways:
 //!
 //! - *separate*: io_uring write, and when it is complete io_uring fdatasync;
 //! - *linked*: both submitted at once, linked;
-//! - *dsync*: io_uring write with `RWF_DSYNC`, complete when it is on the disk, which (*fixed*) is what the log role does;
+//! - *dsync*: io_uring write with `RWF_DSYNC`, complete when it is on the disk, which (*fixed*) is what the
+//!   log role does;
 //! - *syscalls*: `pwrite`, then `fdatasync`.
 //!
-//! The first three also with registered buffers (*fixed*). Ways take turns, round by round, so that what else runs on the
-//! machine meets them all. The raw limit of the device is measured in the same run: eight writes of 1 MiB under way, none of them
-//! synced.
+//! The first three also with registered buffers (*fixed*). Ways take turns, round by round, so that what else
+//! runs on the machine meets them all. The raw limit of the device is measured in the same run: eight writes
+//! of 1 MiB under way, none of them synced.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

@@ -1,4 +1,5 @@
-//! What it costs to check a message once: envelope, archive, frame structure, votes. `cargo bench --bench messages`
+//! What it costs to check a message once: envelope, archive, frame structure, votes. `cargo bench --bench
+//! messages`
 
 use std::hint::black_box;
 

@@ -1,5 +1,5 @@
-//! What one consensus instance costs one replica in CPU: every message it takes and every effect it makes, from
-//! the proposal to the decision. Batches are empty: frames are paid for elsewhere.
+//! What one consensus instance costs one replica in CPU: every message it takes and every effect it makes,
+//! from the proposal to the decision. Batches are empty: frames are paid for elsewhere.
 //!
 //! `cargo bench --bench pbft`
 

@@ -1,17 +1,21 @@
-//! How long a replica takes to catch up: four real replicas over loopback TCP, each with a data directory on disk.
+//! How long a replica takes to catch up: four real replicas over loopback TCP, each with a data directory on
+//! disk.
 //!
-//! `cargo bench --bench recovery -- [--quick] [--json FILE] [--data DIR] [--only state|changed|log|service] [--size N]`; `--size` is the one size to
-//! measure, in MiB or decisions. With `ATLAS_LOG=debug` the replicas tell what they do, and when.
+//! `cargo bench --bench recovery -- [--quick] [--json FILE] [--data DIR] [--only state|changed|log|service]
+//! [--size N]`; `--size` is the one size to measure, in MiB or decisions. With `ATLAS_LOG=debug` the replicas
+//! tell what they do, and when.
 //!
-//! - *state:* a replica that has nothing but a fresh directory gets a key-value store of some size. Beside it, in the same run, the raw
-//!   copy: the bytes of the same checkpoint read from a file, sent over one loopback connection, written to a file and synced.
-//! - *changed:* the same with a replica that had the state, stopped, and missed changes to one key in a hundred: what its own image has of the
-//!   new one is not sent.
-//! - *log:* a replica that stopped a number of decisions ago gets them. The raw copy is of as many bytes as the
-//!   operations have.
-//! - *service:* the first under a closed loop of clients: operations answered per second with three replicas, then from the restart of the
-//!   fourth until it is where the others are, then with four. The share of *before* includes the processor time of the fourth replica,
-//!   which a host of its own would give it; the share of *after*, when it only votes, is what the transfer itself takes from the others.
+//! - *state:* a replica that has nothing but a fresh directory gets a key-value store of some size. Beside
+//!   it, in the same run, the raw copy: the bytes of the same checkpoint read from a file, sent over one
+//!   loopback connection, written to a file and synced.
+//! - *changed:* the same with a replica that had the state, stopped, and missed changes to one key in a
+//!   hundred: what its own image has of the new one is not sent.
+//! - *log:* a replica that stopped a number of decisions ago gets them. The raw copy is of as many bytes as
+//!   the operations have.
+//! - *service:* the first under a closed loop of clients: operations answered per second with three replicas,
+//!   then from the restart of the fourth until it is where the others are, then with four. The share of
+//!   *before* includes the processor time of the fourth replica, which a host of its own would give it; the
+//!   share of *after*, when it only votes, is what the transfer itself takes from the others.
 //!
 //! Both ends of every transfer, the other replicas and the clients share this machine's cores.
 
@@ -42,7 +46,8 @@ const CATCH_UP_LIMIT: Duration = Duration::from_secs(300);
 /// The replica that falls behind.
 const LATE: NodeId = NodeId::new(3);
 const CHUNK_BYTES: usize = 1 << 20;
-/// After so long without operations a donor gives as fast as it can: what it gives while it serves is another case.
+/// After so long without operations a donor gives as fast as it can: what it gives while it serves is another
+/// case.
 const IDLE: Duration = Duration::from_millis(300);
 
 /// Measure how long a replica takes to catch up.
@@ -206,7 +211,8 @@ fn newest_image(directory: &Path) -> Option<PathBuf> {
     whole.filter(|path| path.extension().is_none()).max()
 }
 
-/// Fills until each of these replicas has an image of everything, and one more checkpoint is due no sooner. The newest image of the first.
+/// Fills until each of these replicas has an image of everything, and one more checkpoint is due no sooner.
+/// The newest image of the first.
 fn keep_images(
     cluster: &LocalCluster,
     client: &Client,

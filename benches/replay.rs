@@ -1,8 +1,9 @@
 //! How fast a replica that starts again replays its log, beside the time it took to write it.
 //!
-//! `cargo bench --bench replay -- [--seconds S] [--replicas N] [--payload BYTES] [--dir DIR] [--json FILE]` runs a cluster of
-//! N replicas (4) in this process under full load for S seconds (5) with everything on disk and no checkpoint, stops it, and starts
-//! replica 0 again: with the recovery that `atlas run` has, until it is ready to order.
+//! `cargo bench --bench replay -- [--seconds S] [--replicas N] [--payload BYTES] [--dir DIR] [--json FILE]`
+//! runs a cluster of N replicas (4) in this process under full load for S seconds (5) with everything on disk
+//! and no checkpoint, stops it, and starts replica 0 again: with the recovery that `atlas run` has, until it
+//! is ready to order.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -1,10 +1,12 @@
 //! Our ring beside rtrb: `cargo bench --bench ring`.
 //!
-//! `hop`: one thread pushes an item and pops it again. `batch`: one thread pushes 32 and takes 32. `stream`: two threads, the time from
-//! the first push to the last pop divided by the items, taken singly or up to 32 at a time. Both rings have 1024 slots.
+//! `hop`: one thread pushes an item and pops it again. `batch`: one thread pushes 32 and takes 32. `stream`:
+//! two threads, the time from the first push to the last pop divided by the items, taken singly or up to 32
+//! at a time. Both rings have 1024 slots.
 //!
-//! The streams of the two rings take turns in short rounds, and medians of the rounds are printed with their ratio:
-//! two spinning threads on a machine with other work are at the mercy of the scheduler, and this way both rings equally.
+//! The streams of the two rings take turns in short rounds, and medians of the rounds are printed with their
+//! ratio: two spinning threads on a machine with other work are at the mercy of the scheduler, and this way
+//! both rings equally.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -131,7 +133,8 @@ fn rings(c: &mut Criterion) {
     same_thread(c, "rtrb", sender, receiver);
 }
 
-/// Rounds of one ring, and items of one round: long beside starting a thread, short beside a time slice of the scheduler.
+/// Rounds of one ring, and items of one round: long beside starting a thread, short beside a time slice of
+/// the scheduler.
 const ROUNDS: usize = 401;
 const ROUND_ITEMS: u64 = 30_000;
 

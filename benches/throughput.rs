@@ -1,9 +1,10 @@
-//! The headline: what the execution models do for a workload, and what a cluster of four replicas and its load do on this
-//! machine, all in one process over loopback TCP.
+//! The headline: what the execution models do for a workload, and what a cluster of four replicas and its
+//! load do on this machine, all in one process over loopback TCP.
 //!
-//! `cargo bench --bench throughput -- [--quick] [--json FILE] [--out DIR]` prints one table and writes `report.html`, `latency.hlog`
-//! and one `.hgrm` per case into the directory. `--help` lists the rest; `perf/README.md` is the method. The matrix
-//! compares the models under one load: a bank whose operations are half deposits and half balances, closed loop.
+//! `cargo bench --bench throughput -- [--quick] [--json FILE] [--out DIR]` prints one table and writes
+//! `report.html`, `latency.hlog` and one `.hgrm` per case into the directory. `--help` lists the rest;
+//! `perf/README.md` is the method. The matrix compares the models under one load: a bank whose operations are
+//! half deposits and half balances, closed loop.
 //!
 //! | model | executor | reads |
 //! |---|---|---|
@@ -32,7 +33,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const OUTSTANDING: usize = 1024;
 /// The share of reads in the matrix.
 const READS: f64 = 0.5;
-/// Rates of the sweep: round numbers, so that two runs have the same ones, up to so much of what the best model can do.
+/// Rates of the sweep: round numbers, so that two runs have the same ones, up to so much of what the best
+/// model can do.
 const RATES: [f64; 6] = [1.0, 1.5, 2.0, 3.0, 5.0, 7.0];
 const RATE_MOST: f64 = 1.1;
 
@@ -296,7 +298,8 @@ impl Options {
         Ok((row, latencies))
     }
 
-    /// Runs cases in turns, as often as asked; the median run of each by throughput. A table line for each at once.
+    /// Runs cases in turns, as often as asked; the median run of each by throughput. A table line for each at
+    /// once.
     fn measure(&self, cases: &[Case], limits: &Limits) -> Result<Vec<(Row, Latencies)>, String> {
         let mut runs: Vec<Vec<(Row, Latencies)>> = cases.iter().map(|_| Vec::new()).collect();
         for round in 1..=self.repeats() {
@@ -376,7 +379,8 @@ fn print_limits(limits: &Limits, row: Option<&Row>) {
         row.report.cpu_us_per_op_per_replica,
         100.0 * limits.share(&row.report)
     );
-    // Each operation crosses the loopback once to every replica: from the client to the leader, from it to the others.
+    // Each operation crosses the loopback once to every replica: from the client to the leader, from it to
+    // the others.
     let moved = row.report.throughput_ops_s * (row.report.payload_bytes * row.report.n) as f64;
     println!(
         "  it moves {:.0} % of what one loopback connection does with both cores",

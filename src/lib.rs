@@ -1,7 +1,7 @@
 //! Byzantine fault tolerant state machine replication for Linux.
 //!
-//! n = 3f+1 replicas run the same deterministic service; any f of them may crash, lie or be stolen, and clients still see
-//! one correct, durable, linearizable service.
+//! n = 3f+1 replicas run the same deterministic service; any f of them may crash, lie or be stolen, and
+//! clients still see one correct, durable, linearizable service.
 //!
 //! ```text
 //!              ┌───────────────────────── one replica ──────────────────────────┐
@@ -14,14 +14,16 @@
 //!    data shards: one pinned thread, one io_uring ring, some of the roles; lanes between them are SPSC rings
 //! ```
 //!
-//! **The way of a request**: [`client`] gathers operations into a frame and proves it; [`net`] carries it sealed; [`shard`]'s
-//! network role receives it into the buffer it stays in; [`preprocessing`] checks, hashes and pools it; [`replica`] has
-//! [`ordering`] propose and decide it, each vote after [`storage`] has it on disk; [`execution`] executes it once and answers; the client takes
-//! what f+1 replicas say.
+//! **The way of a request**: [`client`] gathers operations into a frame and proves it; [`net`] carries it
+//! sealed; [`shard`]'s network role receives it into the buffer it stays in; [`preprocessing`] checks, hashes
+//! and pools it; [`replica`] has [`ordering`] propose and decide it, each vote after [`storage`] has it on
+//! disk; [`execution`] executes it once and answers; the client takes what f+1 replicas say.
 //!
-//! **Two kinds of rooms.** `types`, `crypto`, `messages`, `protocol`, `ordering`, `view_transfer`, `decision_log`, `log_transfer`, `state_transfer`,
-//! `preprocessing`, `execution`, `replica`, `net`, `storage::LogWriter` and `client::Session` are sans-io: deterministic, no clock, no socket, no thread. `ring`,
-//! `shard`, `server`, `storage`, `client::Engine`, `load` and `cli` are shells around them; [`sim`] runs the same rooms in virtual time.
+//! **Two kinds of rooms.** `types`, `crypto`, `messages`, `protocol`, `ordering`, `view_transfer`,
+//! `decision_log`, `log_transfer`, `state_transfer`, `preprocessing`, `execution`, `replica`, `net`,
+//! `storage::LogWriter` and `client::Session` are sans-io: deterministic, no clock, no socket, no thread.
+//! `ring`, `shard`, `server`, `storage`, `client::Engine`, `load` and `cli` are shells around them; [`sim`]
+//! runs the same rooms in virtual time.
 //!
 //! | word | meaning |
 //! |---|---|

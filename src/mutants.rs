@@ -1,14 +1,16 @@
 //! Faults planted in the protocol, to prove that the simulator finds faults.
 //!
-//! A mutant is a line `if active(Mutant::X)` in the protocol's code. Without the feature `mutants` that is a constant
-//! `false`, which the compiler removes; with it, [`plant`] switches one mutant on for the calling thread.
+//! A mutant is a line `if active(Mutant::X)` in the protocol's code. Without the feature `mutants` that is a
+//! constant `false`, which the compiler removes; with it, [`plant`] switches one mutant on for the calling
+//! thread.
 
 #[cfg(feature = "mutants")]
 use std::cell::Cell;
 
 use crate::sim::Profile;
 
-/// Names every mutant once, with what it breaks and the simulator's profile in which it is looked for first: its home.
+/// Names every mutant once, with what it breaks and the simulator's profile in which it is looked for first:
+/// its home.
 macro_rules! planted {
     ($($(#[doc = $doc:literal])+ $name:ident at $home:ident,)+) => {
         /// The planted faults.

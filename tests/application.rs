@@ -1,5 +1,5 @@
-//! A cluster serves one application for ever: programs, data and links of another one are refused, and both are named. What a tool can
-//! verify of an application's data it verifies without knowing it.
+//! A cluster serves one application for ever: programs, data and links of another one are refused, and both
+//! are named. What a tool can verify of an application's data it verifies without knowing it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

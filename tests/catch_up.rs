@@ -1,8 +1,9 @@
 //! A replica that fell behind, lost part of its directory, or all of it, catches up while the others serve.
 //!
-//! `cargo test --test catch_up`; `ATLAS_CATCH_UP_OPERATIONS=5000000 cargo test --release --test catch_up -- --nocapture` for more operations
-//! meanwhile, and to see what the others' clients were served. Times are printed and never asserted: the replica that catches up, the others
-//! and the clients share this machine's cores.
+//! `cargo test --test catch_up`; `ATLAS_CATCH_UP_OPERATIONS=5000000 cargo test --release --test catch_up --
+//! --nocapture` for more operations meanwhile, and to see what the others' clients were served. Times are
+//! printed and never asserted: the replica that catches up, the others and the clients share this machine's
+//! cores.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -64,7 +65,8 @@ fn load(dir: &Path) -> Load {
     Load::start(&[client(dir, 1), client(dir, 2)], outstanding())
 }
 
-/// Watches what clients are served for a while. `is_there` is asked all the time, so that asking costs the same whenever one watches.
+/// Watches what clients are served for a while. `is_there` is asked all the time, so that asking costs the
+/// same whenever one watches.
 fn watch(load: &Load, others_cpu: impl Fn() -> Duration, mut is_there: impl FnMut() -> bool) -> Service {
     let begin = Instant::now();
     load.watch(others_cpu, || {
@@ -87,7 +89,8 @@ struct Round {
     after: Service,
 }
 
-/// Watches what clients are served before a replica starts, until it has caught up, and afterwards; `whole` was before it stopped.
+/// Watches what clients are served before a replica starts, until it has caught up, and afterwards; `whole`
+/// was before it stopped.
 fn watch_catch_up(
     load: &Load,
     whole: Service,
@@ -112,8 +115,9 @@ fn watch_catch_up(
     }
 }
 
-/// Says what a replica that catches up takes from the others' clients. Where replicas share processors, it takes its own part of them in any
-/// case: so what four replicas did before it stopped is what it is held against, and what three did stands beside it.
+/// Says what a replica that catches up takes from the others' clients. Where replicas share processors, it
+/// takes its own part of them in any case: so what four replicas did before it stopped is what it is held
+/// against, and what three did stands beside it.
 fn report(what: &str, rounds: &[Round]) {
     let of = |figure: &dyn Fn(&Round) -> f64| median(rounds.iter().map(figure));
     let rate = |service: &dyn Fn(&Round) -> Service| of(&|round| service(round).operations_per_second);
@@ -324,7 +328,8 @@ fn a_replica_that_lost_its_directory_comes_back_when_it_is_told_to_and_takes_par
         || has_caught_up(dir.path()),
     );
     report("directory lost", &[round]);
-    // Past everything it may have voted on; but it may have asked for a view, so it votes in the next one at the earliest.
+    // Past everything it may have voted on; but it may have asked for a view, so it votes in the next one at
+    // the earliest.
     let passed = number(dir.path(), 3, "executed") + 2 * WINDOW;
     wait("a checkpoint comes", || number(dir.path(), 3, "stable") > passed);
     // On a busy machine a leader may have been replaced meanwhile; then it votes again already.

@@ -21,7 +21,8 @@ fn rounds() -> usize {
         .unwrap_or(50)
 }
 
-/// One caller adds distinct powers to the counter until told to stop: what was acknowledged, in order, with the sums.
+/// One caller adds distinct powers to the counter until told to stop: what was acknowledged, in order, with
+/// the sums.
 fn add(client: &Client, stop: &AtomicBool, acknowledged: &AtomicU64) -> (Vec<u64>, Vec<Instant>) {
     let (mut sums, mut ends) = (Vec::new(), Vec::new());
     while !stop.load(Ordering::Acquire) {
@@ -43,8 +44,8 @@ fn longest_gap(start: Instant, mut ends: Vec<Instant>) -> Duration {
     gaps.max().unwrap_or_default()
 }
 
-/// The counter is one register: histories of additions are linearizable exactly when every sum is given out once, each
-/// caller's sums ascend, and the last sum is the number of additions.
+/// The counter is one register: histories of additions are linearizable exactly when every sum is given out
+/// once, each caller's sums ascend, and the last sum is the number of additions.
 fn check(histories: &[Vec<u64>], last: u64) {
     let mut seen = BTreeMap::new();
     for (caller, sums) in histories.iter().enumerate() {
@@ -152,7 +153,8 @@ fn all_four_are_killed_again_and_again_and_nothing_acknowledged_is_lost_or_done_
     let mut replicas = start(dir.path());
     under_load(dir.path(), |acknowledged| {
         for round in 0..rounds() {
-            // The service is back, and no sooner: every round loses calls that were under way, at another moment of their lives.
+            // The service is back, and no sooner: every round loses calls that were under way, at another
+            // moment of their lives.
             let before = acknowledged.load(Ordering::Acquire);
             while acknowledged.load(Ordering::Acquire) == before {
                 std::thread::sleep(Duration::from_millis(1));

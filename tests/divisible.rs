@@ -1,4 +1,5 @@
-//! A service whose state is in parts of its own, on four real replicas: one that was away is sent what changed.
+//! A service whose state is in parts of its own, on four real replicas: one that was away is sent what
+//! changed.
 
 use std::collections::BTreeMap;
 use std::thread::JoinHandle;

@@ -1,9 +1,9 @@
-//! Throws bytes at every decoder that a stranger reaches: none panics, none allocates much more than it was given, and what is
-//! accepted means the same when it is encoded and read again.
+//! Throws bytes at every decoder that a stranger reaches: none panics, none allocates much more than it was
+//! given, and what is accepted means the same when it is encoded and read again.
 //!
-//! Inputs are valid ones, changed: bits, numbers, lengths, parts cut out, doubled, or taken from another. There is no coverage to go by;
-//! what a target says became of an input stands in for it, and inputs with new words are changed further. What lies in
-//! `tests/corpus/<target>/` is tried first.
+//! Inputs are valid ones, changed: bits, numbers, lengths, parts cut out, doubled, or taken from another.
+//! There is no coverage to go by; what a target says became of an input stands in for it, and inputs with new
+//! words are changed further. What lies in `tests/corpus/<target>/` is tried first.
 //!
 //! | variable | |
 //! |---|---|

@@ -1,4 +1,5 @@
-//! Several processes with one client's identity, clients that come back, and results that do not depend on neighbours.
+//! Several processes with one client's identity, clients that come back, and results that do not depend on
+//! neighbours.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

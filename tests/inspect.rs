@@ -1,4 +1,5 @@
-//! `atlas inspect` on the directories of real replicas: sound, in use, damaged, and of clusters whose replicas differ.
+//! `atlas inspect` on the directories of real replicas: sound, in use, damaged, and of clusters whose
+//! replicas differ.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -156,7 +157,8 @@ fn damage(path: &Path, at: usize) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Runs a cluster that puts this value under `k`, and so many others; gives the numbers of the images of each replica.
+/// Runs a cluster that puts this value under `k`, and so many others; gives the numbers of the images of each
+/// replica.
 fn run(dir: &TempDir, value: &str) {
     let replicas = start(dir);
     put(dir, "k", value);

@@ -1,7 +1,9 @@
-//! The ring and the parking protocol in every interleaving and every allowed reordering of a few small programs.
+//! The ring and the parking protocol in every interleaving and every allowed reordering of a few small
+//! programs.
 //!
-//! The shipped files are compiled here once more, against loom's primitives: `cargo test --release --test ring_loom`. A build of
-//! the whole crate with loom's own `cfg` is no way, because dependencies take that `cfg` for their own models.
+//! The shipped files are compiled here once more, against loom's primitives: `cargo test --release --test
+//! ring_loom`. A build of the whole crate with loom's own `cfg` is no way, because dependencies take that
+//! `cfg` for their own models.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -62,8 +64,9 @@ fn take(consumer: &mut Consumer<Tracked>, batch: usize, values: &mut Vec<usize>)
     }
 }
 
-/// One thread tries `pushes` pushes while the other takes `takes` times up to `batch` items: what was accepted arrives,
-/// in order, and everything is dropped once. The ring has turned by one item before, so that an item wraps.
+/// One thread tries `pushes` pushes while the other takes `takes` times up to `batch` items: what was
+/// accepted arrives, in order, and everything is dropped once. The ring has turned by one item before, so
+/// that an item wraps.
 fn exchange(depth: usize, pushes: usize, takes: usize, batch: usize) {
     loom::model(move || {
         let mut maker = Maker::default();
@@ -208,8 +211,8 @@ impl Bell {
         }
     }
 
-    /// Takes `total` items from the rings and sleeps whenever all are empty. A lost wake-up is a deadlock, which
-    /// loom reports.
+    /// Takes `total` items from the rings and sleeps whenever all are empty. A lost wake-up is a deadlock,
+    /// which loom reports.
     fn consume(&self, rings: &mut [Consumer<usize>], total: usize) -> usize {
         let (mut taken, mut sum) = (0, 0);
         loop {
@@ -228,7 +231,8 @@ impl Bell {
     }
 }
 
-/// The parking models up to three preemptions; without that bound the first one takes a minute (and passes too).
+/// The parking models up to three preemptions; without that bound the first one takes a minute (and passes
+/// too).
 fn parking_model(program: impl Fn() + Send + Sync + 'static) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);

@@ -1,7 +1,8 @@
-//! The scheduler and the multi-version memory of speculative execution in every interleaving of a few small programs, as far
-//! as the stated number of preemptions reaches.
+//! The scheduler and the multi-version memory of speculative execution in every interleaving of a few small
+//! programs, as far as the stated number of preemptions reaches.
 //!
-//! The shipped files are compiled here once more, against loom's primitives: `cargo test --release --test speculative_loom`.
+//! The shipped files are compiled here once more, against loom's primitives: `cargo test --release --test
+//! speculative_loom`.
 
 use bytes::Bytes;
 use loom::sync::Arc;
@@ -78,7 +79,8 @@ impl KeyedState for Cells {
 
 const COLUMN: Column = Column(0);
 
-/// An operation of two bytes: reads the first cell, writes what depends on it to the second, answers what it read.
+/// An operation of two bytes: reads the first cell, writes what depends on it to the second, answers what it
+/// read.
 fn run(state: &mut impl CrudState, operation: &[u8], result: &mut Vec<u8>) {
     let read = state.read(COLUMN, &operation[..1]).map_or(0, |value| value[0]);
     state.put(COLUMN, &operation[1..2], &[2 * read + 1]);
@@ -154,8 +156,8 @@ fn work(core: &Core<Cells>, outcome: &mut Outcome, helps: bool) {
     }
 }
 
-/// Two workers execute the operations; every result and the final state are those of executing them in order, and nobody
-/// leaves work behind. With `rests`, speculation ends while they work.
+/// Two workers execute the operations; every result and the final state are those of executing them in order,
+/// and nobody leaves work behind. With `rests`, speculation ends while they work.
 fn explore(operations: &'static [[u8; 2]], declared: bool, rests: bool, preemptions: usize) {
     let mut builder = loom::model::Builder::new();
     // Without optimisation two preemptions take minutes; they are for release builds.

@@ -34,7 +34,8 @@ enum Call {
         #[arg(long)]
         file: Option<PathBuf>,
     },
-    /// kv: read a key. The value is printed as it is; on a terminal what cannot be shown is escaped, and a line ends it.
+    /// kv: read a key. The value is printed as it is; on a terminal what cannot be shown is escaped, and a
+    /// line ends it.
     Get {
         /// The key.
         key: OsString,

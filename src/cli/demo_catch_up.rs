@@ -23,7 +23,8 @@ struct Outcome {
     agree: bool,
 }
 
-/// Has the last replica catch up with a store that was filled meanwhile, at first from correct replicas, then while replica 0 lies.
+/// Has the last replica catch up with a store that was filled meanwhile, at first from correct replicas, then
+/// while replica 0 lies.
 pub(super) fn run(options: &ClusterOptions, lie: DonorLie) -> Result<ExitCode, CommandError> {
     println!("honest run");
     let honest = catch_up(options, None)?;

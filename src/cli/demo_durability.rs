@@ -11,7 +11,8 @@ use crate::shard::probe;
 /// Runs of each kind; medians are compared.
 const ROUNDS: usize = 3;
 
-/// Has both kinds of runs take turns and compares their medians; `directory` is on the disk that is written to.
+/// Has both kinds of runs take turns and compares their medians; `directory` is on the disk that is written
+/// to.
 pub(super) fn run(
     directory: &Path,
     run_one: impl Fn(Durability) -> Result<Report, CommandError>,

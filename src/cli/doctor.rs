@@ -23,7 +23,8 @@ pub(super) struct Doctor {
     /// Print the findings as JSON.
     #[arg(long)]
     json: bool,
-    /// Measure as well what this machine can do at most, term by term of an operation's cost; takes two seconds.
+    /// Measure as well what this machine can do at most, term by term of an operation's cost; takes two
+    /// seconds.
     #[arg(long)]
     limits: bool,
 }
@@ -231,7 +232,8 @@ fn memory() -> Finding {
 
 /// A sync that takes longer slows every decision down.
 const SLOW_SYNC: Duration = Duration::from_millis(5);
-/// A sync of a disk takes longer: what is faster keeps data in memory, or in a cache that outlives a power cut.
+/// A sync of a disk takes longer: what is faster keeps data in memory, or in a cache that outlives a power
+/// cut.
 const FAST_SYNC: Duration = Duration::from_micros(5);
 
 fn disk(directory: &Path) -> Finding {

@@ -9,8 +9,8 @@ use crate::storage::DataDirectory;
 
 /// Make the data directory of a replica that has never run.
 ///
-/// `atlas init` has done this for every replica of a new cluster. A replica whose directory was lost must not get a new
-/// one under its old key: it might contradict what it said before.
+/// `atlas init` has done this for every replica of a new cluster. A replica whose directory was lost must not
+/// get a new one under its old key: it might contradict what it said before.
 #[derive(Debug, Args)]
 pub(super) struct Format {
     /// The replica's file.

@@ -1,4 +1,5 @@
-//! Whether a replica on this host is well: its process answers at a socket in its data directory, whoever may write there may ask.
+//! Whether a replica on this host is well: its process answers at a socket in its data directory, whoever may
+//! write there may ask.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -16,8 +17,8 @@ use crate::config::ReplicaConfig;
 
 /// Ask a replica's process on this host whether it is well.
 ///
-/// Exit code 0: it is; 1: a thread of it hangs, or it does not answer. It says nothing of the other replicas: `atlas status` does. For the
-/// health checks of containers and supervisors.
+/// Exit code 0: it is; 1: a thread of it hangs, or it does not answer. It says nothing of the other replicas:
+/// `atlas status` does. For the health checks of containers and supervisors.
 #[derive(Debug, Args)]
 pub(super) struct Health {
     /// The replica's file.

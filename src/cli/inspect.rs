@@ -17,8 +17,8 @@ use crate::storage::survey::{SuperblockCopy, Survey};
 
 /// Look at a replica's data directory. Nothing is changed and no lock is taken, so a replica may be using it.
 ///
-/// Exit code 0: sound (of diff: nothing differs); 1: something is damaged (of diff: something differs); 2: it could not be
-/// looked at, for instance because it is no data directory.
+/// Exit code 0: sound (of diff: nothing differs); 1: something is damaged (of diff: something differs); 2: it
+/// could not be looked at, for instance because it is no data directory.
 #[derive(Debug, Subcommand)]
 pub(super) enum Inspect {
     /// Show whose directory it is and what its two superblocks say.

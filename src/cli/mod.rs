@@ -126,7 +126,8 @@ pub fn main() -> ExitCode {
 /// What a process ends with that panicked, as the standard library has it.
 const PANICKED: u8 = 101;
 
-/// Logs what `ATLAS_LOG` asks for, in colours where a terminal shows them and `NO_COLOR` does not forbid them.
+/// Logs what `ATLAS_LOG` asks for, in colours where a terminal shows them and `NO_COLOR` does not forbid
+/// them.
 fn start_logging() {
     let asked = std::env::var("ATLAS_LOG").ok().filter(|asked| !asked.is_empty());
     let filter = asked.as_deref().unwrap_or(LOG_DEFAULT);

@@ -1,9 +1,11 @@
-//! What the command says: results, messages and logs. No line of them panics, whoever stopped reading; and none holds a replica up.
+//! What the command says: results, messages and logs. No line of them panics, whoever stopped reading; and
+//! none holds a replica up.
 //!
-//! Messages and logs go to standard error through a thread of their own and a bounded queue. When nobody reads, or whoever reads
-//! hangs, lines are lost and counted; the next that is written is followed by their number. The results of a command that prints and
-//! ends go to standard output directly: with `| head` the rest is dropped, and with a full disk the command says so and fails. A
-//! replica's go through a thread too ([`never_block`]).
+//! Messages and logs go to standard error through a thread of their own and a bounded queue. When nobody
+//! reads, or whoever reads hangs, lines are lost and counted; the next that is written is followed by their
+//! number. The results of a command that prints and ends go to standard output directly: with `| head` the
+//! rest is dropped, and with a full disk the command says so and fails. A replica's go through a thread too
+//! ([`never_block`]).
 //!
 //! The macros here have the names of the standard library's, and are what this room's modules mean by them.
 

@@ -13,8 +13,8 @@ const NOT_COMPARABLE: u8 = 2;
 
 /// Show a run of `cargo bench --bench throughput`, or compare two.
 ///
-/// Exit code of a comparison: 0 when no case is worse, 1 when one is, 2 when the runs cannot be compared. Throughput and CPU
-/// time are judged, of cases with equal parameters.
+/// Exit code of a comparison: 0 when no case is worse, 1 when one is, 2 when the runs cannot be compared.
+/// Throughput and CPU time are judged, of cases with equal parameters.
 #[derive(Debug, Args)]
 pub(super) struct ReportCommand {
     /// A file of results (`--json` of the bench or of the demo).

@@ -21,8 +21,9 @@ use crate::shard::Alarm;
 
 /// Run one replica until it is told to stop.
 ///
-/// SIGTERM and SIGINT drain: what is under way is finished, then it ends with exit code 0. A second SIGINT ends it at once (130). SIGHUP says
-/// that files are read at start only, and drains where a terminal was closed.
+/// SIGTERM and SIGINT drain: what is under way is finished, then it ends with exit code 0. A second SIGINT
+/// ends it at once (130). SIGHUP says that files are read at start only, and drains where a terminal was
+/// closed.
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// The replica's file, as `atlas init` makes it.
@@ -31,7 +32,8 @@ pub(super) struct Run {
     /// Leave the threads to the scheduler, whatever the file says.
     #[arg(long)]
     no_pin: bool,
-    /// If the data directory was lost, make a new one and abstain from votes until nothing that was promised matters any more.
+    /// If the data directory was lost, make a new one and abstain from votes until nothing that was promised
+    /// matters any more.
     #[arg(long)]
     repair: bool,
 }

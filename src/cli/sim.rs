@@ -27,7 +27,8 @@ const STARTS: u64 = 1_000_000_000_000;
 /// Run seeded clusters in virtual time, under faults and lies.
 #[derive(Debug, Args)]
 pub(super) struct Sim {
-    /// The seeds, from the first to before the last: 0..2000. Planted faults are looked for in 0..1000, others in 0..200 by default.
+    /// The seeds, from the first to before the last: 0..2000. Planted faults are looked for in 0..1000,
+    /// others in 0..200 by default.
     #[arg(long, value_parser = parse_seeds)]
     seeds: Option<Range<u64>>,
     /// One seed instead.
@@ -42,8 +43,8 @@ pub(super) struct Sim {
     /// Which faults.
     #[arg(long, value_enum, default_value = "all", value_delimiter = ',')]
     profile: Vec<ProfileArgument>,
-    /// Instead of seeds, every split of the hosts into two sets in each of three views, for four replicas of which one runs
-    /// twice. With `--seed`, the one pattern of that number.
+    /// Instead of seeds, every split of the hosts into two sets in each of three views, for four replicas of
+    /// which one runs twice. With `--seed`, the one pattern of that number.
     #[arg(long, conflicts_with_all = ["seeds", "mutants"])]
     exhaustive: bool,
     /// Tell the story of the run.
@@ -205,7 +206,8 @@ impl Summary {
     }
 }
 
-/// Runs what is numbered below `total`, in order, as long as there is time, on all workers, with a progress bar.
+/// Runs what is numbered below `total`, in order, as long as there is time, on all workers, with a progress
+/// bar.
 fn run_all(
     total: Option<u64>,
     until: Option<Instant>,

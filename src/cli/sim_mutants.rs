@@ -39,7 +39,8 @@ mod hunt {
         innocent: bool,
     }
 
-    /// Looks for each mutant's first seed: the seeds in order in its home profile, and then in the other ones.
+    /// Looks for each mutant's first seed: the seeds in order in its home profile, and then in the other
+    /// ones.
     pub(in crate::cli) fn mutants(
         seeds: &Range<u64>,
         profiles: &[Profile],

@@ -21,9 +21,10 @@ const PAUSE: Duration = Duration::from_millis(400);
 
 /// Show where each replica of a running cluster stands, and whether the cluster is well.
 ///
-/// Looks twice, a moment apart, to see who moves. Exit code 0: OK, every replica takes part; 1: DEGRADED, the cluster serves, and can lose
-/// fewer replicas than it should; 2: STALLED, fewer take part than are needed; 3: DIVERGED, replicas have different states. Operations and
-/// checkpoints are those since each replica was started.
+/// Looks twice, a moment apart, to see who moves. Exit code 0: OK, every replica takes part; 1: DEGRADED, the
+/// cluster serves, and can lose fewer replicas than it should; 2: STALLED, fewer take part than are needed;
+/// 3: DIVERGED, replicas have different states. Operations and checkpoints are those since each replica was
+/// started.
 #[derive(Debug, Args)]
 pub(super) struct Status {
     /// A client's file, as `atlas init` makes it. No other process may use this client meanwhile.

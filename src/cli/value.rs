@@ -42,7 +42,8 @@ pub(super) fn print(key: &[u8], value: &[u8], json: bool) -> Result<(), CommandE
     Ok(())
 }
 
-/// Text as it is, but for control characters other than tabs and ends of lines; and what is no text in hexadecimal.
+/// Text as it is, but for control characters other than tabs and ends of lines; and what is no text in
+/// hexadecimal.
 fn shown(value: &[u8]) -> String {
     let mut text = String::new();
     for chunk in value.utf8_chunks() {

@@ -13,7 +13,8 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// Counts a result in place of the replica's earlier one; true once `enough` distinct replicas stand by it.
+    /// Counts a result in place of the replica's earlier one; true once `enough` distinct replicas stand by
+    /// it.
     ///
     /// The latest counts because a read that is asked again in order has two right answers from each correct
     /// replica. A liar that changes its mind gains nothing: it is one of `enough` at any moment.

@@ -4,12 +4,12 @@ use super::outcome::{FrameResults, Outcome, Output};
 use crate::messages::{Checked, ReplyBody};
 use crate::types::Time;
 
-/// Calls whose deadlines lie this close together end together, the later ones early: so that a large frame whose
-/// every operation has a deadline of its own is not gone through once for each.
+/// Calls whose deadlines lie this close together end together, the later ones early: so that a large frame
+/// whose every operation has a deadline of its own is not gone through once for each.
 const EXPIRY_GRAIN: Duration = Duration::from_millis(1);
 
-/// The operations of one frame, as their callers know them: each ends on its own deadline, or all that are left
-/// with the frame's results.
+/// The operations of one frame, as their callers know them: each ends on its own deadline, or all that are
+/// left with the frame's results.
 ///
 /// Invariant: a call has ended exactly when its deadline is not after `ended_until`.
 #[derive(Debug, Default)]
@@ -73,8 +73,8 @@ impl Calls {
         waiting
     }
 
-    /// Ends all that have not ended with their results, as far as there are any: one output for each unbroken run of
-    /// them. How many calls those are, and the others by their places.
+    /// Ends all that have not ended with their results, as far as there are any: one output for each unbroken
+    /// run of them. How many calls those are, and the others by their places.
     pub(super) fn end_with(
         self,
         body: &Checked<ReplyBody>,

@@ -30,7 +30,8 @@ pub struct SessionConfig {
     pub operations_max: usize,
     /// How long to wait for answers before asking everybody.
     pub retransmit_timeout: Duration,
-    /// Random, from the system: keeps the sessions of processes apart that begin with one identity at the same moment.
+    /// Random, from the system: keeps the sessions of processes apart that begin with one identity at the
+    /// same moment.
     pub seed: u64,
     /// Random, from the system: keeps their frames apart even if their sessions are the same.
     pub process: u64,

@@ -54,7 +54,8 @@ impl Drop for DialLease {
 pub(super) enum LinkState {
     Up,
     Down(String),
-    /// The replica takes no more links of this identity: waiting is of no use while other processes have them.
+    /// The replica takes no more links of this identity: waiting is of no use while other processes have
+    /// them.
     Refused(String),
 }
 

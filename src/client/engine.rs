@@ -43,7 +43,8 @@ pub struct Completion {
     pub outcome: Outcome,
 }
 
-/// What makes an engine's operations: an application's calls, or a load generator. Runs on the engine's thread.
+/// What makes an engine's operations: an application's calls, or a load generator. Runs on the engine's
+/// thread.
 pub trait Driver: Send + 'static {
     /// Submits what there is to submit; true if there was anything.
     fn step(&mut self, now: Time, sessions: &mut [Session]) -> bool;
@@ -136,8 +137,8 @@ impl Drop for EngineHandle {
 }
 
 impl Engine {
-    /// Starts an engine for these clients of one cluster, driven by `driver`. `name` names its thread (at most
-    /// 15 bytes).
+    /// Starts an engine for these clients of one cluster, driven by `driver`. `name` names its thread (at
+    /// most 15 bytes).
     ///
     /// # Errors
     /// When there is no client, a key is bad, or the process is out of resources.

@@ -23,8 +23,8 @@ pub enum CallError {
     /// The deadline passed. The operation may still be executed later.
     #[error("no f+1 equal answers before the deadline ({}); the operation may still be executed", list(.0))]
     DeadlineExceeded(Vec<Silence>),
-    /// The deadline passed while frames sent before were waiting for answers. The operation was not sent and is
-    /// not executed.
+    /// The deadline passed while frames sent before were waiting for answers. The operation was not sent and
+    /// is not executed.
     #[error("the deadline passed before the operation could be sent; it is not executed")]
     NeverSent,
     /// f+1 replicas refuse the frame for good.

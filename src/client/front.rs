@@ -94,7 +94,8 @@ struct Shared {
 }
 
 impl Client {
-    /// Connects: dials every replica, and returns when f+1 are linked, whose equal answers end a call. The others are dialled on.
+    /// Connects: dials every replica, and returns when f+1 are linked, whose equal answers end a call. The
+    /// others are dialled on.
     ///
     /// # Errors
     /// When fewer can be reached within ten seconds: each missing one is named with its reason.
@@ -151,14 +152,14 @@ impl Client {
     /// Executes one operation in the order all replicas agree on. Linearizable.
     ///
     /// # Errors
-    /// By the configured deadline at the latest; see [`CallError`]. An operation that gave no value is an error as well:
-    /// [`CallError::Application`], [`CallError::ResultTooLong`], [`CallError::Panicked`].
+    /// By the configured deadline at the latest; see [`CallError`]. An operation that gave no value is an
+    /// error as well: [`CallError::Application`], [`CallError::ResultTooLong`], [`CallError::Panicked`].
     pub async fn call(&self, operation: impl Into<Bytes>) -> Result<Reply, CallError> {
         self.start(operation.into(), Mode::Ordered).await
     }
 
-    /// Executes one read-only operation: beside the order where the cluster enables that, else in order. The client's
-    /// [`ReadLevel`](crate::config::ReadLevel) says what the result promises.
+    /// Executes one read-only operation: beside the order where the cluster enables that, else in order. The
+    /// client's [`ReadLevel`](crate::config::ReadLevel) says what the result promises.
     ///
     /// # Errors
     /// As [`call`](Self::call).

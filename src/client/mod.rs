@@ -5,12 +5,13 @@
 //!                      engine thread: one ring, like a data shard                 dialer thread: handshakes
 //! ```
 //!
-//! A [`Session`] is the protocol of one client identity, without sockets. An [`Engine`] runs sessions on a thread with
-//! a ring of its own. [`Client`] is the door for applications: calls from any number of threads or tasks,
-//! on any runtime, are gathered into frames without waiting when nothing is under way.
+//! A [`Session`] is the protocol of one client identity, without sockets. An [`Engine`] runs sessions on a
+//! thread with a ring of its own. [`Client`] is the door for applications: calls from any number of threads
+//! or tasks, on any runtime, are gathered into frames without waiting when nothing is under way.
 //!
-//! A result is accepted when f+1 distinct replicas gave the same: one of them is correct. Read-only calls answered
-//! that way may be stale by what is under way; ordered calls are linearizable. Several processes may use one identity.
+//! A result is accepted when f+1 distinct replicas gave the same: one of them is correct. Read-only calls
+//! answered that way may be stale by what is under way; ordered calls are linearizable. Several processes may
+//! use one identity.
 
 mod answers;
 mod calls;

@@ -63,7 +63,8 @@ impl FrameResults {
         })
     }
 
-    /// A reference-counted slice for a result of [`results`](Self::results); it keeps the whole reply in memory.
+    /// A reference-counted slice for a result of [`results`](Self::results); it keeps the whole reply in
+    /// memory.
     ///
     /// # Panics
     /// When `result` is not borrowed from these results.

@@ -18,8 +18,9 @@ pub enum Authentication {
 
 /// Makes messages of frame bodies, with the proof that the replicas want.
 ///
-/// Signing costs everybody many times what MACs do, and faulty replicas want signatures without need. So frames are signed once `weak` (f+1) distinct replicas
-/// have asked for it, one of which is correct; and no longer than [`ASKED_FOR`] after the last of those: then MACs are tried again. A replica that asks alone
+/// Signing costs everybody many times what MACs do, and faulty replicas want signatures without need. So
+/// frames are signed once `weak` (f+1) distinct replicas have asked for it, one of which is correct; and no
+/// longer than [`ASKED_FOR`] after the last of those: then MACs are tried again. A replica that asks alone
 /// keeps nobody out, if it leads or not: its client sends to all, who have the frame ordered, or ask as well.
 pub(super) struct Prover {
     authentication: Authentication,

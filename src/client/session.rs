@@ -1,48 +1,57 @@
 //! One client identity, without sockets: operations in, messages out, answers in, results out.
 //!
-//! - Operations are gathered; [`Session::flush`], called at the end of each turn of the caller's loop, sends a frame
-//!   at once while few are under way. So nothing waits when idle, and frames grow by themselves under load.
-//! - An ordered frame goes to the replica believed to lead, or to all that are linked when that one is not; on a timeout to
-//!   all, with growing pauses. The leader is that of the view that f+1 replicas have reached.
+//! - Operations are gathered; [`Session::flush`], called at the end of each turn of the caller's loop, sends
+//!   a frame at once while few are under way. So nothing waits when idle, and frames grow by themselves under
+//!   load.
+//! - An ordered frame goes to the replica believed to lead, or to all that are linked when that one is not;
+//!   on a timeout to all, with growing pauses. The leader is that of the view that f+1 replicas have reached.
 //! - Whoever is linked later gets the frames that were meant for it then.
-//! - A replica's latest answer counts, one for each, and only if it names the digest of what was asked. How many equal ones
-//!   are enough is the [`AnswerRule`](super::AnswerRule)'s.
-//! - A read-only frame goes to all; if not enough equal answers come in time, or can come, its operations are read in order.
+//! - A replica's latest answer counts, one for each, and only if it names the digest of what was asked. How
+//!   many equal ones are enough is the [`AnswerRule`](super::AnswerRule)'s.
+//! - A read-only frame goes to all; if not enough equal answers come in time, or can come, its operations are
+//!   read in order.
 //! - A frame's sequence number is never more than the client window above the oldest one under way, so a
 //!   correct replica never finds a live frame stale. An abandoned frame blocks no later one.
-//! - A reply may end early, as its results are too long for one. The operations behind were not executed and are sent again.
+//! - A reply may end early, as its results are too long for one. The operations behind were not executed and
+//!   are sent again.
 //!
 //! # Which numbers are free
-//! Several processes may use one identity, one after the other or at once; each frame is numbered by its session, which is
-//! one process's, and within. No clock and no file is asked: the replicas tell which sessions they know, and a session
-//! begins a random step above the highest that f+1 of a quorum vouch for. f liars cannot name one that is too high. If the number is
-//! too low, or two processes take the same, every frame is still executed at most once, and its results go to who asked for it: replies
-//! are bound to digests, and f+1 replicas say of the other frame of a number that it was not executed. It is then sent in another session.
-//! After a while without frames the session begins anew: the cluster ends the sessions of an identity that are too many, those
-//! first that executed nothing for longest.
+//! Several processes may use one identity, one after the other or at once; each frame is numbered by its
+//! session, which is one process's, and within. No clock and no file is asked: the replicas tell which
+//! sessions they know, and a session begins a random step above the highest that f+1 of a quorum vouch for. f
+//! liars cannot name one that is too high. If the number is too low, or two processes take the same, every
+//! frame is still executed at most once, and its results go to who asked for it: replies are bound to
+//! digests, and f+1 replicas say of the other frame of a number that it was not executed. It is then sent in
+//! another session. After a while without frames the session begins anew: the cluster ends the sessions of an
+//! identity that are too many, those first that executed nothing for longest.
 //!
 //! # How many answers are enough
-//! n replicas, f of them faulty, q = ⌈(n+f+1)/2⌉: two sets of q share at least f+1 replicas, hence a correct one. A replica that crashes and
-//! restarts with what its disk had is correct, and so is one that knows that its disk forgot something.
+//! n replicas, f of them faulty, q = ⌈(n+f+1)/2⌉: two sets of q share at least f+1 replicas, hence a correct
+//! one. A replica that crashes and restarts with what its disk had is correct, and so is one that knows that
+//! its disk forgot something.
 //! - **Ordered operations alone: f+1.** One of them is correct, and what it answers was decided.
-//! - **Linearizable reads beside the order: q, and then q for ordered operations as well.** Say a write ended before a read
-//!   began. With q equal answers each, some correct replica gave both; it had executed the write when it answered the
-//!   read, so the value read is no older. With f+1 for the write this fails: its answers may come from f liars and one correct
-//!   replica, and q answers of others, none of which has executed the write yet, agree on the old value. Two reads are in order
-//!   for the same reason: each value read is the state of a correct replica after some decision. (Berger, Reiser and Bessani,
-//!   "Making Reads in BFT State Machine Replication Fast, Linearizable, and Live", SRDS 2021.)
-//! - **This takes that the shared replica never answers a read from an earlier state than it answered from before.** Execution
-//!   only goes forward while it runs; but a decision is answered before the record of it is on disk, so a restarted replica may
-//!   begin before it, and a state that replaces a wrong one may be older. So a replica answers reads only from states after all
-//!   that it may have answered from in earlier lives, and refuses them until then
-//!   ([`Replica::reads_from`](crate::replica::Replica::reads_from) says how it knows). Were it not so, all could lose power just
-//!   after a write was acknowledged, and q answers agree on the old value.
-//! - **It must stay live** (the second part of the same paper): a client that waits for q answers to a write needs every
-//!   correct replica to answer, also those that learnt of the write from a checkpoint and never executed it. Here the
-//!   replies are part of the client table, and that of every checkpoint: such a replica answers a retransmission from
-//!   the table. A read that finds no q equal answers, or that too many refuse, is asked in order: there all correct replicas
-//!   agree, and n−f ≥ q. What is ordered for it also moves those that refused.
-//! - **Relaxed reads: f+1 equal answers.** A correct replica vouches that the state was so, once. Never a default.
+//! - **Linearizable reads beside the order: q, and then q for ordered operations as well.** Say a write ended
+//!   before a read began. With q equal answers each, some correct replica gave both; it had executed the
+//!   write when it answered the read, so the value read is no older. With f+1 for the write this fails: its
+//!   answers may come from f liars and one correct replica, and q answers of others, none of which has
+//!   executed the write yet, agree on the old value. Two reads are in order for the same reason: each value
+//!   read is the state of a correct replica after some decision. (Berger, Reiser and Bessani, "Making Reads
+//!   in BFT State Machine Replication Fast, Linearizable, and Live", SRDS 2021.)
+//! - **This takes that the shared replica never answers a read from an earlier state than it answered from
+//!   before.** Execution only goes forward while it runs; but a decision is answered before the record of it
+//!   is on disk, so a restarted replica may begin before it, and a state that replaces a wrong one may be
+//!   older. So a replica answers reads only from states after all that it may have answered from in earlier
+//!   lives, and refuses them until then ([`Replica::reads_from`](crate::replica::Replica::reads_from) says
+//!   how it knows). Were it not so, all could lose power just after a write was acknowledged, and q answers
+//!   agree on the old value.
+//! - **It must stay live** (the second part of the same paper): a client that waits for q answers to a write
+//!   needs every correct replica to answer, also those that learnt of the write from a checkpoint and never
+//!   executed it. Here the replies are part of the client table, and that of every checkpoint: such a replica
+//!   answers a retransmission from the table. A read that finds no q equal answers, or that too many refuse,
+//!   is asked in order: there all correct replicas agree, and n−f ≥ q. What is ordered for it also moves
+//!   those that refused.
+//! - **Relaxed reads: f+1 equal answers.** A correct replica vouches that the state was so, once. Never a
+//!   default.
 //!
 //! Invariant: every submitted operation comes out exactly once, with a result or an error, by its deadline.
 
@@ -158,8 +167,8 @@ impl Session {
         }
     }
 
-    /// Takes one operation, to be executed in the order ([`Mode::Ordered`]) or as a read (any other mode); `token` comes back
-    /// with its end, at the latest at `deadline`.
+    /// Takes one operation, to be executed in the order ([`Mode::Ordered`]) or as a read (any other mode);
+    /// `token` comes back with its end, at the latest at `deadline`.
     ///
     /// # Errors
     /// When it is too large, or too many are under way.

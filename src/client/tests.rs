@@ -91,7 +91,8 @@ struct Sent {
     is_signed: bool,
 }
 
-/// Reads a message as replica `to` does. Panics when that replica would refuse it for anything but its kind of proof.
+/// Reads a message as replica `to` does. Panics when that replica would refuse it for anything but its kind
+/// of proof.
 fn read_frame(to: NodeId, message: &Bytes) -> Sent {
     let envelope = Envelope::open(message, CLUSTER, Epoch::ZERO).unwrap();
     assert_eq!(envelope.kind, Kind::Request);

@@ -12,11 +12,12 @@ use crate::types::ClientId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ReadLevel {
-    /// It sees every write that ended before it began. Asked in order where the cluster does not enable unordered reads.
+    /// It sees every write that ended before it began. Asked in order where the cluster does not enable
+    /// unordered reads.
     #[default]
     Linearizable,
-    /// f+1 replicas agree on it, so a correct one vouches for it; it may be old. Asked in order where the cluster does not enable unordered
-    /// reads.
+    /// f+1 replicas agree on it, so a correct one vouches for it; it may be old. Asked in order where the
+    /// cluster does not enable unordered reads.
     Relaxed,
 }
 

@@ -45,14 +45,16 @@ pub struct Agreement {
     pub client_auth: ClientAuth,
     /// Decisions between two checkpoints.
     pub checkpoint_decisions: u64,
-    /// Bytes of batches between two checkpoints, if they come first. A frame counts as its operations and the longest proof of who sent it.
+    /// Bytes of batches between two checkpoints, if they come first. A frame counts as its operations and the
+    /// longest proof of who sent it.
     #[serde(deserialize_with = "super::units::bytes")]
     pub checkpoint_bytes: u64,
-    /// A state is part of a checkpoint once the log has grown by so many times its size since the last that was, or if `checkpoint_bytes`
-    /// are so many times its size; the checkpoints between cover the decisions alone. What images cost beside the log falls with it, and a
-    /// restart has more to execute again.
+    /// A state is part of a checkpoint once the log has grown by so many times its size since the last that
+    /// was, or if `checkpoint_bytes` are so many times its size; the checkpoints between cover the decisions
+    /// alone. What images cost beside the log falls with it, and a restart has more to execute again.
     pub state_log_factor: u64,
-    /// How much the log grows at most until a checkpoint includes the state, in bytes: a replica that restarts executes so much again.
+    /// How much the log grows at most until a checkpoint includes the state, in bytes: a replica that
+    /// restarts executes so much again.
     #[serde(deserialize_with = "super::units::bytes")]
     pub state_log_bytes_max: u64,
     /// Sequence numbers accepted after the stable checkpoint.
@@ -67,8 +69,8 @@ pub struct Agreement {
     pub batch_bytes_max: usize,
     /// The most frames in one batch.
     pub batch_frames_max: usize,
-    /// Whether reads may be answered beside the order. Linearizable ones need a quorum of equal answers, and so does
-    /// every ordered operation then. Else replicas refuse them, and clients ask them in order.
+    /// Whether reads may be answered beside the order. Linearizable ones need a quorum of equal answers, and
+    /// so does every ordered operation then. Else replicas refuse them, and clients ask them in order.
     pub unordered: bool,
 }
 
@@ -119,8 +121,8 @@ pub struct ClusterConfig {
 pub(super) const FORMAT: u32 = 1;
 
 impl ClusterConfig {
-    /// The cluster's identity: a digest over everything that must match, in a form that does not depend on how
-    /// the file is written. Addresses are not part of it; they may change.
+    /// The cluster's identity: a digest over everything that must match, in a form that does not depend on
+    /// how the file is written. Addresses are not part of it; they may change.
     #[must_use]
     pub fn cluster_id(&self) -> ClusterId {
         let mut hasher = blake3::Hasher::new_derive_key("atlas-smr-replica 2026 genesis configuration");
@@ -281,7 +283,8 @@ impl Validate for ClusterConfig {
         in_range("checkpoint_bytes", a.checkpoint_bytes, 1 << 16..=1 << 40)?;
         in_range("state_log_factor", a.state_log_factor, 1..=1000)?;
         in_range("state_log_bytes_max", a.state_log_bytes_max, 1 << 16..=1 << 42)?;
-        // Two checkpoints fit the window: ordering goes on while one becomes stable. A view change speaks of every place of it.
+        // Two checkpoints fit the window: ordering goes on while one becomes stable. A view change speaks of
+        // every place of it.
         in_range("window", a.window, (2 * a.checkpoint_decisions)..=WINDOW_MAX)?;
         in_range("frame_bytes_max", a.frame_bytes_max, FRAME_LIMIT_MIN..=1 << 26)?;
         in_range("frame_operations_max", a.frame_operations_max, 1..=1 << 20)?;

@@ -242,8 +242,9 @@ fn line_at(text: &str, span: Option<Range<usize>>) -> usize {
         + 1
 }
 
-/// The line that sets `key` (the part after the last dot) to this value; the last one, as of two that are the same the second is one too
-/// many. If none shows the value, the first that sets the key; 1 when it was left to its default.
+/// The line that sets `key` (the part after the last dot) to this value; the last one, as of two that are the
+/// same the second is one too many. If none shows the value, the first that sets the key; 1 when it was left
+/// to its default.
 fn line_of(text: &str, key: &str, value: &str) -> usize {
     let key = key.rsplit('.').next().unwrap_or(key);
     let sets = |line: &str| {

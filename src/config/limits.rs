@@ -47,7 +47,8 @@ pub struct Limits {
     /// The size of each, in bytes.
     #[serde(deserialize_with = "super::units::bytes")]
     pub receive_buffer_bytes: usize,
-    /// How long nothing may come on a link before it is closed and made again, in milliseconds: each end says something every second.
+    /// How long nothing may come on a link before it is closed and made again, in milliseconds: each end says
+    /// something every second.
     #[serde(deserialize_with = "super::units::milliseconds")]
     pub link_silence_ms: u64,
 }

@@ -25,8 +25,8 @@ pub enum Durability {
     /// Everything it promises: a restart loses nothing.
     #[default]
     Sync,
-    /// Nothing is waited for; everything is written soon after. For comparison: after a power cut the replica may
-    /// contradict itself.
+    /// Nothing is waited for; everything is written soon after. For comparison: after a power cut the replica
+    /// may contradict itself.
     Async,
     /// Nothing is kept on disk. For comparison: a replica that stops cannot come back.
     None,
@@ -39,7 +39,8 @@ pub struct PersistentLogConfig {
     /// The size of one segment, in bytes: a multiple of 1 MiB.
     #[serde(deserialize_with = "super::units::bytes")]
     pub segment_bytes: u64,
-    /// How much disk the log may use, in bytes. When it is used up nothing is voted until a checkpoint frees some.
+    /// How much disk the log may use, in bytes. When it is used up nothing is voted until a checkpoint frees
+    /// some.
     #[serde(deserialize_with = "super::units::bytes")]
     pub log_bytes_max: u64,
 }
@@ -199,8 +200,8 @@ impl Default for OrderingConfig {
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct ViewTransferConfig {
-    /// How long requests may wait without any execution before the leader is suspected, and how long a view may take
-    /// to begin, in milliseconds: at least. What proves necessary is learnt.
+    /// How long requests may wait without any execution before the leader is suspected, and how long a view
+    /// may take to begin, in milliseconds: at least. What proves necessary is learnt.
     #[serde(deserialize_with = "super::units::milliseconds")]
     pub timeout_ms: u64,
     /// The cap of that, when views do not work out one after the other, in milliseconds.
@@ -212,7 +213,8 @@ pub struct ViewTransferConfig {
     /// The time between two reviews of the leader's throughput, in milliseconds.
     #[serde(deserialize_with = "super::units::milliseconds")]
     pub review_period_ms: u64,
-    /// How long one request may wait in a view while others are executed, in milliseconds; two review periods and a half at least.
+    /// How long one request may wait in a view while others are executed, in milliseconds; two review periods
+    /// and a half at least.
     #[serde(deserialize_with = "super::units::milliseconds")]
     pub fairness_ms: u64,
 }
@@ -294,7 +296,8 @@ pub struct ReplicaConfig {
     pub durability: Durability,
     /// How many shards check and hash client frames, in the automatic topology of eight cores or more.
     pub preprocessor_threads: usize,
-    /// Who is told how the replica is. Nobody, unless the program says otherwise; `atlas run` has the environment's.
+    /// Who is told how the replica is. Nobody, unless the program says otherwise; `atlas run` has the
+    /// environment's.
     pub supervisor: Supervisor,
 }
 

@@ -54,12 +54,13 @@ pub struct ShardSpec {
 pub struct TopologyFile {
     /// Whether the automatic topology pins its shards to cores.
     pub pin: bool,
-    /// How long an idle shard looks for work before it sleeps, in microseconds. Zero where threads exceed cores.
+    /// How long an idle shard looks for work before it sleeps, in microseconds. Zero where threads exceed
+    /// cores.
     #[serde(deserialize_with = "super::units::microseconds")]
     pub spin_us: u64,
-    /// Whether the kernel may back this process's memory with huge pages (2 MiB). They make lookups in very large states a little cheaper,
-    /// and the first use of memory much dearer where a hypervisor takes back what is free: `atlas doctor` measures it. It holds for the
-    /// whole process.
+    /// Whether the kernel may back this process's memory with huge pages (2 MiB). They make lookups in very
+    /// large states a little cheaper, and the first use of memory much dearer where a hypervisor takes back
+    /// what is free: `atlas doctor` measures it. It holds for the whole process.
     pub huge_pages: bool,
     /// The shards; empty for the automatic topology.
     pub shards: Vec<ShardSpec>,
@@ -170,9 +171,10 @@ impl Topology {
         Ok(topology)
     }
 
-    /// The topology of replica `node` on this machine. One of the file pins no more shards than a CPU quota is worth. An automatic one has as many busy threads as a CPU quota is worth, and is not
-    /// pinned then: other groups share the cores. Without a quota it begins at another core for each replica, so that several on one
-    /// host do not all have the same ones.
+    /// The topology of replica `node` on this machine. One of the file pins no more shards than a CPU quota
+    /// is worth. An automatic one has as many busy threads as a CPU quota is worth, and is not pinned then:
+    /// other groups share the cores. Without a quota it begins at another core for each replica, so that
+    /// several on one host do not all have the same ones.
     ///
     /// # Errors
     /// When the file's shards fit neither the machine nor one another.
@@ -200,8 +202,9 @@ impl Topology {
         Self::resolve(&file, &usable, preprocessors)
     }
 
-    /// The automatic topology. Up to three cores everything folds into one shard, because each further thread costs
-    /// wake-ups; four give each kind of work its own; from eight on, network and preprocessing multiply.
+    /// The automatic topology. Up to three cores everything folds into one shard, because each further thread
+    /// costs wake-ups; four give each kind of work its own; from eight on, network and preprocessing
+    /// multiply.
     #[must_use]
     pub fn auto(cores: &[usize], preprocessors: usize) -> Self {
         let roles: Vec<Vec<RoleKind>> = match cores.len() {
@@ -243,8 +246,8 @@ impl Topology {
         }
     }
 
-    /// The same with `helpers` threads that execute beside the execution shard: on cores that no shard has while there
-    /// are some and shards are pinned, else wherever the scheduler puts them.
+    /// The same with `helpers` threads that execute beside the execution shard: on cores that no shard has
+    /// while there are some and shards are pinned, else wherever the scheduler puts them.
     #[must_use]
     pub fn with_helpers(mut self, helpers: usize, allowed: &[usize]) -> Self {
         let used: Vec<usize> = self.shards.iter().filter_map(|shard| shard.core).collect();

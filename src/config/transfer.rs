@@ -9,7 +9,8 @@ use crate::log_transfer::LogTransferTuning;
 use crate::replica::TransferLimits;
 use crate::state_transfer::monolithic::PieceTransferTuning;
 
-/// What the decision log keeps in memory for peers that lag behind; what they lack beyond it is read from the log, or a state transfer brings it.
+/// What the decision log keeps in memory for peers that lag behind; what they lack beyond it is read from the
+/// log, or a state transfer brings it.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
 pub struct DecisionLogConfig {

@@ -1,4 +1,5 @@
-//! Sizes and durations as people write them: `"64MiB"`, `"500ms"`. A plain number is in the unit that the key names.
+//! Sizes and durations as people write them: `"64MiB"`, `"500ms"`. A plain number is in the unit that the key
+//! names.
 
 use std::fmt;
 use std::marker::PhantomData;

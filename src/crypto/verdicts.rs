@@ -27,11 +27,12 @@ pub struct Given {
     pub invalid: u64,
 }
 
-/// From now on the calling thread remembers its verdicts on up to `most` signatures, and does not compute them again.
+/// From now on the calling thread remembers its verdicts on up to `most` signatures, and does not compute
+/// them again.
 ///
-/// Verification is a function of key, domain, digest and signature alone, so nothing but the time changes. Where one
-/// thread is every replica of a cluster, each signature is otherwise verified n times and more. A replica of its own gains nothing, and does
-/// not switch this on.
+/// Verification is a function of key, domain, digest and signature alone, so nothing but the time changes.
+/// Where one thread is every replica of a cluster, each signature is otherwise verified n times and more. A
+/// replica of its own gains nothing, and does not switch this on.
 pub fn remember_verdicts(most: usize) {
     VERDICTS.with_borrow_mut(|verdicts| {
         *verdicts = Some(Verdicts {
@@ -42,7 +43,8 @@ pub fn remember_verdicts(most: usize) {
     });
 }
 
-/// How many verdicts the calling thread has given since it began to remember them. A replica of its own would have computed each.
+/// How many verdicts the calling thread has given since it began to remember them. A replica of its own would
+/// have computed each.
 #[must_use]
 pub fn verdicts_given() -> Given {
     VERDICTS.with_borrow(|verdicts| {

@@ -1,21 +1,24 @@
 //! The decision log: what was decided, in order, each decision chained to all before it.
 //!
-//! **What proves a decision.** Votes travel on sealed links and carry no signatures, so nobody can show them to a third
-//! party. Instead each decision extends a [`Chain`], and every checkpoint claim covers the chain's head: a checkpoint
-//! certificate, which a quorum signed, proves every decision before it. The decisions after the last
-//! certificate are proved by f+1 equal words of distinct replicas.
+//! **What proves a decision.** Votes travel on sealed links and carry no signatures, so nobody can show them
+//! to a third party. Instead each decision extends a [`Chain`], and every checkpoint claim covers the chain's
+//! head: a checkpoint certificate, which a quorum signed, proves every decision before it. The decisions
+//! after the last certificate are proved by f+1 equal words of distinct replicas.
 //!
 //! **Events**
-//! - *A batch is decided:* it is chained, kept, and logged. Nothing waits for that record: what binds the replica, its commit,
-//!   is on disk before the decision is executed.
-//! - *A checkpoint is stable:* of the decisions up to it some are kept here, for peers that lag behind. Of older ones that the
-//!   persistent log holds only the digests are.
-//! - *A checkpoint is stable and its state kept:* decisions up to it are forgotten in the log, and their digests here.
+//! - *A batch is decided:* it is chained, kept, and logged. Nothing waits for that record: what binds the
+//!   replica, its commit, is on disk before the decision is executed.
+//! - *A checkpoint is stable:* of the decisions up to it some are kept here, for peers that lag behind. Of
+//!   older ones that the persistent log holds only the digests are.
+//! - *A checkpoint is stable and its state kept:* decisions up to it are forgotten in the log, and their
+//!   digests here.
 //! - *A jump:* the log goes on after a checkpoint whose state comes from others.
-//! - *A restart:* the log's decisions come back in order and must fit the chain. Those that the base covers are named to peers as before:
-//!   the log is cut at a checkpoint that is stable, and the base need not be, so that nothing else may help a peer.
+//! - *A restart:* the log's decisions come back in order and must fit the chain. Those that the base covers
+//!   are named to peers as before: the log is cut at a checkpoint that is stable, and the base need not be,
+//!   so that nothing else may help a peer.
 //!
-//! Invariants: decisions are kept without gaps, from the one after `base` to the last; digests from the one after `floor` to `base`.
+//! Invariants: decisions are kept without gaps, from the one after `base` to the last; digests from the one
+//! after `floor` to `base`.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -112,10 +115,12 @@ pub trait DecisionLog {
     /// The persistent log holds the batch of a place that the base covers.
     fn restore_batch(&mut self, seq: SeqNo, batch: Digest);
 
-    /// The persistent log holds this decision, which the base covers: peers may still need it. They come in order.
+    /// The persistent log holds this decision, which the base covers: peers may still need it. They come in
+    /// order.
     fn restore_earlier(&mut self, seq: SeqNo, batch: Digest, chain: Chain);
 
-    /// The log begins after `seq`, and what covers the decisions up to there is not known: the first one restored says it.
+    /// The log begins after `seq`, and what covers the decisions up to there is not known: the first one
+    /// restored says it.
     fn restore_base_unproved(&mut self, seq: SeqNo);
 
     /// Whether the chain is known.
@@ -130,7 +135,8 @@ pub trait DecisionLog {
     /// The place before the first decision that is kept.
     fn base(&self) -> SeqNo;
 
-    /// The place before the first decision whose digest is known: the persistent log holds those that are not kept.
+    /// The place before the first decision whose digest is known: the persistent log holds those that are not
+    /// kept.
     fn floor(&self) -> SeqNo;
 
     /// The digests of the batches from `first` on, at most `count`; none if that of `first` is not known.
@@ -281,7 +287,8 @@ impl ChainedLog {
         });
     }
 
-    /// The persistent log holds what was decided before the base, from some place on: its batches are named as they were before the restart.
+    /// The persistent log holds what was decided before the base, from some place on: its batches are named
+    /// as they were before the restart.
     fn take_earlier(&mut self) {
         self.logged = std::mem::take(&mut self.earlier).run;
     }

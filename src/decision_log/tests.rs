@@ -116,7 +116,8 @@ fn of_decisions_that_the_disk_has_the_digests_are_kept_until_the_log_is_cut() {
     );
 }
 
-/// A log of five decisions as it comes back when the image is of `base`, and the batches of these places are in the log.
+/// A log of five decisions as it comes back when the image is of `base`, and the batches of these places are
+/// in the log.
 fn restored_after(base: u64, batches: std::ops::RangeInclusive<u64>, is_proved: bool) -> ChainedLog {
     let (_, records) = log_of(5);
     let mut log = ChainedLog::new(digester()).on_disk(true);

@@ -24,11 +24,11 @@ pub struct CheckpointRule {
     pub state: StateRule,
 }
 
-/// Which checkpoints include the state. The others are [light](LightCheckpoint): they cover the decisions alone, and cost nothing that
-/// grows with the state.
+/// Which checkpoints include the state. The others are [light](LightCheckpoint): they cover the decisions
+/// alone, and cost nothing that grows with the state.
 ///
-/// Follows from the decisions and the contents of the state alone, so that all replicas take the same ones; whoever starts from a
-/// checkpoint with a state counts on from there like everybody else.
+/// Follows from the decisions and the contents of the state alone, so that all replicas take the same ones;
+/// whoever starts from a checkpoint with a state counts on from there like everybody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StateRule {
     /// States of at most so many bytes are always included.
@@ -47,8 +47,9 @@ impl StateRule {
         log_bytes_max: u64::MAX,
     };
 
-    /// Once per `factor` times its size of log, or `log_bytes_max`; a state whose share of `checkpoint_bytes` is no larger always, as if the
-    /// log had grown by a whole checkpoint: with few operations it grows slowly.
+    /// Once per `factor` times its size of log, or `log_bytes_max`; a state whose share of `checkpoint_bytes`
+    /// is no larger always, as if the log had grown by a whole checkpoint: with few operations it grows
+    /// slowly.
     #[must_use]
     pub const fn of(checkpoint_bytes: u64, factor: u64, log_bytes_max: u64) -> Self {
         Self {
@@ -65,8 +66,8 @@ impl StateRule {
         batch_bytes as u64 + Self::DECISION_BYTES
     }
 
-    /// What the log may take for a decision beside its batch, while nothing else is logged: groups of a block each for what it proposes, its
-    /// prepare, its commit, and that it was decided.
+    /// What the log may take for a decision beside its batch, while nothing else is logged: groups of a block
+    /// each for what it proposes, its prepare, its commit, and that it was decided.
     pub const DECISION_BYTES: u64 = 4 * 4096;
 
     fn includes(&self, state_bytes: u64, log_bytes: u64) -> bool {
@@ -86,7 +87,8 @@ impl StateRule {
     }
 }
 
-/// How far the way to the next checkpoint is. Follows from the decisions alone, so it can be counted ahead of them.
+/// How far the way to the next checkpoint is. Follows from the decisions alone, so it can be counted ahead of
+/// them.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Distance {
     decisions: u64,
@@ -142,8 +144,8 @@ pub(super) struct Bookkeeping<S: MonolithicState> {
     since: Distance,
     /// By how much the log has grown since the last checkpoint with a state.
     log_bytes: u64,
-    /// The quarter of the way to the next checkpoint with a state at which others were last asked to prepare it. In each, as the state may
-    /// have grown; what is prepared already costs nothing.
+    /// The quarter of the way to the next checkpoint with a state at which others were last asked to prepare
+    /// it. In each, as the state may have grown; what is prepared already costs nothing.
     prepared: u64,
     /// The last checkpoint with a state.
     state: CheckpointClaim,
@@ -225,7 +227,8 @@ impl<S: MonolithicState> Bookkeeping<S> {
         self.answer(frame, reply.finish(frame), events);
     }
 
-    /// A decision was executed; `with_state` lends the state as it is after it. True when a checkpoint was taken.
+    /// A decision was executed; `with_state` lends the state as it is after it. True when a checkpoint was
+    /// taken.
     pub fn end(
         &mut self,
         batch_bytes: usize,
@@ -246,7 +249,8 @@ impl<S: MonolithicState> Bookkeeping<S> {
     }
 
     fn take_checkpoint(&mut self, state: &mut S, events: &mut Vec<ExecutionEvent>) {
-        // The digest of the one before goes first: two at once would pin two copies of the state, and a light checkpoint names it.
+        // The digest of the one before goes first: two at once would pin two copies of the state, and a light
+        // checkpoint names it.
         while self.background_step(usize::MAX, events) {}
         let state_bytes = state.size_bytes();
         if !self.rule.state.includes(state_bytes, self.log_bytes) {
@@ -289,8 +293,8 @@ impl<S: MonolithicState> Bookkeeping<S> {
         }));
     }
 
-    /// Bytes of batches until a pending digest should be done: at half of the way to the next checkpoint, whichever
-    /// rule will end it. `passed` bytes of a decision of `batch_bytes` lie behind.
+    /// Bytes of batches until a pending digest should be done: at half of the way to the next checkpoint,
+    /// whichever rule will end it. `passed` bytes of a decision of `batch_bytes` lie behind.
     fn bytes_to_digest_in(&self, batch_bytes: usize, passed: usize) -> u64 {
         let decisions = (self.rule.decisions / 2).saturating_sub(self.since.decisions);
         let by_decisions = decisions.saturating_mul(batch_bytes as u64);
@@ -308,8 +312,8 @@ impl<S: MonolithicState> Bookkeeping<S> {
         share as usize
     }
 
-    /// Does this decision's share of a pending digest, as far as [`pace_frame`](Self::pace_frame) has not: nobody else may find the
-    /// time for it under load.
+    /// Does this decision's share of a pending digest, as far as [`pace_frame`](Self::pace_frame) has not:
+    /// nobody else may find the time for it under load.
     fn pace_digest(&mut self, batch_bytes: usize, events: &mut Vec<ExecutionEvent>) {
         if self.pending.is_empty() {
             return;
@@ -323,8 +327,8 @@ impl<S: MonolithicState> Bookkeeping<S> {
         self.background_step(share.max(PACE_BYTES), events);
     }
 
-    /// Does a frame's share of a pending digest, so that a large decision has no long pause at its end. The end of the digest is left to
-    /// the decision's end.
+    /// Does a frame's share of a pending digest, so that a large decision has no long pause at its end. The
+    /// end of the digest is left to the decision's end.
     pub fn pace_frame(&mut self, frame_bytes: usize, batch_bytes: usize, passed: usize) {
         self.paced_by_frame = true;
         let share = self.digest_share(frame_bytes, self.bytes_to_digest_in(batch_bytes, passed));
@@ -424,7 +428,8 @@ impl<S: MonolithicState> Bookkeeping<S> {
         !self.pending.is_empty()
     }
 
-    /// Takes one chunk of an image in; the first one empties `state` and the client table. Every piece is checked.
+    /// Takes one chunk of an image in; the first one empties `state` and the client table. Every piece is
+    /// checked.
     pub fn read_image_chunk(&mut self, state: &mut S, chunk: &[u8]) -> Result<(), ImageError> {
         let clients = self.clients.clients();
         let reading = match (ImageChunk::parse(chunk)?, &mut self.reading) {

@@ -71,8 +71,8 @@ struct Entry {
     reply_bytes: usize,
 }
 
-/// How many bytes of replies are remembered of one client; the newest of the frames executed last keeps its reply
-/// whatever its length. Equal at every replica, as the replies are part of checkpoints.
+/// How many bytes of replies are remembered of one client; the newest of the frames executed last keeps its
+/// reply whatever its length. Equal at every replica, as the replies are part of checkpoints.
 pub const CLIENT_REPLY_BYTES_MAX: usize = 8 << 20;
 
 impl Entry {
@@ -147,7 +147,8 @@ impl ClientTable {
         Arc::make_mut(entry).record(frame, reply);
     }
 
-    /// The reply of a frame that was executed, or why there is none; `None` for one that may still be executed.
+    /// The reply of a frame that was executed, or why there is none; `None` for one that may still be
+    /// executed.
     #[must_use]
     pub fn reply(&self, frame: &FrameId) -> Option<Result<&Bytes, RefusalReason>> {
         let (entry, sequence) = (self.entry(frame.key.client)?, frame.key.sequence);
@@ -192,8 +193,8 @@ impl ClientTable {
             .collect()
     }
 
-    /// Gives the bytes of one client's entry to `emit`: number, sessions; of each its window and its frames, each with
-    /// number, digest, and length and bytes of the reply.
+    /// Gives the bytes of one client's entry to `emit`: number, sessions; of each its window and its frames,
+    /// each with number, digest, and length and bytes of the reply.
     fn emit_entry(&self, client: usize, mut emit: impl FnMut(&[u8])) {
         let sessions = &self.entries[client].sessions;
         emit(&(client as u32).to_le_bytes());

@@ -6,12 +6,12 @@ pub struct Column(pub u8);
 
 /// A state made of byte strings under keys, each in a column.
 ///
-/// A speculative executor writes what an operation wrote when its turn comes, so that there is nobody any more to whom a panic in
-/// [`put`](Self::put) or [`remove`](Self::remove) could be told: it stops the replica, unless it is that of a column that is
-/// [not there](Self::has_column).
+/// A speculative executor writes what an operation wrote when its turn comes, so that there is nobody any
+/// more to whom a panic in [`put`](Self::put) or [`remove`](Self::remove) could be told: it stops the
+/// replica, unless it is that of a column that is [not there](Self::has_column).
 pub trait KeyedState: Send + Sync {
-    /// Whether there is such a column. To put something into another one is a panic, at once, whatever executes the operation. By default
-    /// there are all.
+    /// Whether there is such a column. To put something into another one is a panic, at once, whatever
+    /// executes the operation. By default there are all.
     fn has_column(_column: Column) -> bool {
         true
     }
@@ -26,7 +26,8 @@ pub trait KeyedState: Send + Sync {
     fn remove(&mut self, column: Column, key: &[u8]) -> bool;
 }
 
-/// What an operation of a [`ScalableApp`](super::ScalableApp) acts on: the state, or a speculative view of it.
+/// What an operation of a [`ScalableApp`](super::ScalableApp) acts on: the state, or a speculative view of
+/// it.
 ///
 /// A value that was read stays borrowed until the next call.
 pub trait CrudState {
@@ -42,7 +43,8 @@ pub trait CrudState {
     /// Removes a key; true if it was there.
     fn delete(&mut self, column: Column, key: &[u8]) -> bool;
 
-    /// Sets the value of a key whether it is there or not. Reads nothing, so it conflicts with no other write.
+    /// Sets the value of a key whether it is there or not. Reads nothing, so it conflicts with no other
+    /// write.
     fn put(&mut self, column: Column, key: &[u8], value: &[u8]);
 }
 

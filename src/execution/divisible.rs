@@ -1,8 +1,9 @@
 //! States that consist of parts: what changes in one costs nothing in the others.
 //!
-//! A [`DivisibleState`] keeps what it consists of in [`Parts`], and changes a part through them. So it is known which parts a checkpoint has
-//! to copy and digest anew, and a replica that lags behind is sent those that its own image does not have
-//! ([`crate::state_transfer::monolithic`]). Everything else of a [`MonolithicState`] comes by itself.
+//! A [`DivisibleState`] keeps what it consists of in [`Parts`], and changes a part through them. So it is
+//! known which parts a checkpoint has to copy and digest anew, and a replica that lags behind is sent those
+//! that its own image does not have ([`crate::state_transfer::monolithic`]). Everything else of a
+//! [`MonolithicState`] comes by itself.
 
 use std::ops::Range;
 
@@ -14,14 +15,14 @@ use crate::types::Digest;
 
 /// A part of a [`DivisibleState`]: copied, digested, kept and transferred as a whole.
 ///
-/// What a write to a part copies at most is one part, and only the first after a checkpoint; what a lagging replica is sent is
-/// parts: a few thousand of them for a large state keep both small. A part of more than
+/// What a write to a part copies at most is one part, and only the first after a checkpoint; what a lagging
+/// replica is sent is parts: a few thousand of them for a large state keep both small. A part of more than
 /// [`PIECE_BYTES_MAX`](crate::state_transfer::monolithic::PIECE_BYTES_MAX) cannot be transferred.
 ///
 /// Copies are made with [`Clone::clone_from`] into memory of an earlier copy, where there is some.
 ///
-/// When parts are copied, measured, digested and let go differs from replica to replica, so nothing that these do may be seen in
-/// the contents, and a panic in one of them, `Drop` apart, stops the replica.
+/// When parts are copied, measured, digested and let go differs from replica to replica, so nothing that
+/// these do may be seen in the contents, and a panic in one of them, `Drop` apart, stops the replica.
 pub trait StatePart: Clone + Default + Send + Sync + 'static {
     /// Appends its contents. Equal parts write equal bytes, however they came about.
     fn write(&self, out: &mut Vec<u8>);
@@ -29,8 +30,8 @@ pub trait StatePart: Clone + Default + Send + Sync + 'static {
     /// About how many bytes that are, at once: a function of the contents alone.
     fn size_bytes(&self) -> u64;
 
-    /// The digest of what [`write`](Self::write) writes, in [`Domain::State`](crate::crypto::Domain::State): for parts that can do it in less
-    /// memory.
+    /// The digest of what [`write`](Self::write) writes, in [`Domain::State`](crate::crypto::Domain::State):
+    /// for parts that can do it in less memory.
     fn digest(&self, digester: &Digester) -> Digest {
         let mut bytes = Vec::with_capacity(self.size_bytes() as usize);
         self.write(&mut bytes);
@@ -95,8 +96,9 @@ pub trait DivisibleState: Send + 'static {
     /// What it consists of.
     type Part: StatePart;
 
-    /// Whether what an operation did can be taken back if it panics. By default it cannot: to note what is in a part costs as much as a
-    /// copy of it, unless the state knows better. [`Parts::undoing`] makes those copies; the three methods below then call its.
+    /// Whether what an operation did can be taken back if it panics. By default it cannot: to note what is in
+    /// a part costs as much as a copy of it, unless the state knows better. [`Parts::undoing`] makes those
+    /// copies; the three methods below then call its.
     const UNDOES: bool = false;
 
     /// An ordered operation begins.
@@ -224,7 +226,8 @@ impl StateDescriptor {
         &self.digests
     }
 
-    /// The parts that `other` has as well under the same number, in rows: whoever has that state need not be sent them.
+    /// The parts that `other` has as well under the same number, in rows: whoever has that state need not be
+    /// sent them.
     #[must_use]
     pub fn common(&self, other: &Self) -> Vec<Range<usize>> {
         let mut rows: Vec<Range<usize>> = Vec::new();

@@ -52,7 +52,8 @@ pub(crate) struct KvCheckpoint {
     pub chunks: Vec<Bytes>,
 }
 
-/// The checkpoint after `seq` decisions, each of which sets one of these keys, while there are some, to a value of so many bytes.
+/// The checkpoint after `seq` decisions, each of which sets one of these keys, while there are some, to a
+/// value of so many bytes.
 pub(crate) fn kv_checkpoint(seq: u64, puts: &[(u32, usize)], chunk_bytes: usize) -> KvCheckpoint {
     let rule = CheckpointRule {
         decisions: seq,

@@ -10,17 +10,19 @@
 //! | `Clone`, `size_bytes` of a part, `put` of a [`KeyedState`](super::KeyedState) that commits, taking an operation back | stops the replica: [`StateFault`] |
 //! | snapshots, digests and pieces of a checkpoint, `initial_state`, `blank`, `read_piece` | stops the replica, which says so |
 //!
-//! A copy of a part is made, or let go, when a digest or an image happens to have it as well, which is another moment at each
-//! replica. Were a panic there taken for one of the operation that runs at that moment, its result, and the state, would differ from
-//! replica to replica. So it never is.
+//! A copy of a part is made, or let go, when a digest or an image happens to have it as well, which is
+//! another moment at each replica. Were a panic there taken for one of the operation that runs at that
+//! moment, its result, and the state, would differ from replica to replica. So it never is.
 //!
-//! What cannot be caught at all ends the process: a panic while another one unwinds (`Drop` again), memory that is not there, a
-//! stack that is too small. An application bounds by itself what an operation makes it allocate and how deep it recurses.
+//! What cannot be caught at all ends the process: a panic while another one unwinds (`Drop` again), memory
+//! that is not there, a stack that is too small. An application bounds by itself what an operation makes it
+//! allocate and how deep it recurses.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// What a state did on its own account, inside an operation, panicked: no operation's result. Unwinds to whoever stops the replica.
+/// What a state did on its own account, inside an operation, panicked: no operation's result. Unwinds to
+/// whoever stops the replica.
 #[derive(Debug)]
 pub struct StateFault(&'static str);
 

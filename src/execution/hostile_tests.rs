@@ -1,5 +1,6 @@
-//! Whatever an application does leaves the same state everywhere: applications that panic at every moment there is, in results of any size,
-//! in copies nobody needs, on every executor and kind of state, with restarts in between.
+//! Whatever an application does leaves the same state everywhere: applications that panic at every moment
+//! there is, in results of any size, in copies nobody needs, on every executor and kind of state, with
+//! restarts in between.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -631,7 +632,8 @@ fn columns_take_back_across_columns_on_every_executor() {
     keyed(&decisions, &[life(&[]), life(&[5])], Columns::<2>::default);
 }
 
-/// The scene in which a cluster halted: large states whose operations each insert much, and then panic inside the change.
+/// The scene in which a cluster halted: large states whose operations each insert much, and then panic inside
+/// the change.
 #[test]
 fn a_state_whose_changes_panicked_counts_the_same_after_a_restart() {
     const INSERTED: u32 = 20_000;

@@ -9,9 +9,9 @@
 //!  kind 4  slice of a long index, on its way only: where the slice starts │ bytes
 //! ```
 //!
-//! Two levels of a Merkle tree: a checkpoint's claim covers the head, the head covers the index, and the index each piece. So
-//! whoever has a certificate of the claim can check the head, then the index, then every piece for itself, whoever it came from and in
-//! whatever order.
+//! Two levels of a Merkle tree: a checkpoint's claim covers the head, the head covers the index, and the
+//! index each piece. So whoever has a certificate of the claim can check the head, then the index, then every
+//! piece for itself, whoever it came from and in whatever order.
 
 use super::guard::LetGo;
 use super::{ClientTable, MonolithicState, StateDescriptor};
@@ -57,8 +57,8 @@ pub trait CheckpointImage: Send + std::fmt::Debug {
     /// What the contents amount to.
     fn claim(&self) -> CheckpointClaim;
 
-    /// Appends the next chunk, of about `budget_bytes`; false when there was none left. Equal checkpoints give equal
-    /// chunks for equal budgets, at every replica.
+    /// Appends the next chunk, of about `budget_bytes`; false when there was none left. Equal checkpoints
+    /// give equal chunks for equal budgets, at every replica.
     fn next_chunk(&mut self, budget_bytes: usize, chunk: &mut Vec<u8>) -> bool;
 }
 
@@ -202,8 +202,8 @@ pub fn whole_index(contents: &[u8]) -> Vec<u8> {
     [&[INDEX][..], contents].concat()
 }
 
-/// What is sent of a chunk with an index, from `offset` of its contents on: itself if it is short, or else slices, about `bytes_max` bytes of
-/// them.
+/// What is sent of a chunk with an index, from `offset` of its contents on: itself if it is short, or else
+/// slices, about `bytes_max` bytes of them.
 #[must_use]
 pub fn index_slices(chunk: Vec<u8>, offset: u64, bytes_max: usize) -> Vec<Vec<u8>> {
     if chunk.len() <= IMAGE_CHUNK_BYTES && offset == 0 {
@@ -435,7 +435,8 @@ impl<'a> ImageChunk<'a> {
         bytes.first() == Some(&HEAD)
     }
 
-    /// The first piece in a chunk, and where in this piece it starts, out of the chunk's first bytes. `None` for head and index.
+    /// The first piece in a chunk, and where in this piece it starts, out of the chunk's first bytes. `None`
+    /// for head and index.
     #[must_use]
     pub fn start(bytes: &[u8]) -> Option<(usize, u64)> {
         let (kind, mut contents) = bytes.split_first()?;
@@ -484,7 +485,8 @@ impl<'a> ImageChunk<'a> {
         }
     }
 
-    /// The numbers of the first piece in this chunk and of the first after it, if it has whole pieces or a slice.
+    /// The numbers of the first piece in this chunk and of the first after it, if it has whole pieces or a
+    /// slice.
     #[must_use]
     pub fn range(&self) -> Option<(usize, usize)> {
         match self {

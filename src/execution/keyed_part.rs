@@ -37,8 +37,8 @@ struct Head {
     record_bytes: usize,
 }
 
-/// The pairs whose keys fall into one part, in two allocations: copying a part is copying memory, whatever the
-/// number of pairs.
+/// The pairs whose keys fall into one part, in two allocations: copying a part is copying memory, whatever
+/// the number of pairs.
 ///
 /// Callers give the hash of a key as its tag: always the same one in a process.
 ///
@@ -178,8 +178,9 @@ impl KeyedPart {
     /// Sets the value of a key; `note` is shown first which one it has.
     ///
     /// # Panics
-    /// When key or value are 4 GiB or longer; nothing has changed then. With a [`StateFault`](super::StateFault) when the part passes
-    /// 32 GiB: how near it is to that differs from replica to replica.
+    /// When key or value are 4 GiB or longer; nothing has changed then. With a
+    /// [`StateFault`](super::StateFault) when the part passes 32 GiB: how near it is to that differs from
+    /// replica to replica.
     pub(super) fn put(&mut self, tag: u32, key: &[u8], value: &[u8], note: impl FnOnce(Option<&[u8]>)) {
         // Before anything is written.
         let _ = (length(key.len()), length(value.len()));
@@ -343,8 +344,8 @@ impl KeyedPart {
         self.slots[hole] = Slot::default();
     }
 
-    /// Writes the records anew once more than half of their bytes are unused. Each byte moved was paid for by one
-    /// written before.
+    /// Writes the records anew once more than half of their bytes are unused. Each byte moved was paid for by
+    /// one written before.
     fn compact_if_sparse(&mut self) {
         let used = self.bytes + self.pairs * (HEAD_BYTES + UNIT_BYTES);
         if self.records.len() <= 2 * used + SLACK_BYTES {

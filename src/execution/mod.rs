@@ -1,9 +1,10 @@
 //! Execution: decided batches become state and replies.
 //!
-//! An [`Application`] is deterministic code over a [`MonolithicState`]; one that says what its parts are is a [`DivisibleState`]. An [`Executor`] runs it: it takes
-//! decisions in order, executes each frame once ([`ClientTable`]), answers per frame, and takes checkpoints at places
-//! that follow from the decisions alone, so that every replica takes the same ones. Every executor gives
-//! byte-identical replies and digests for the same decisions.
+//! An [`Application`] is deterministic code over a [`MonolithicState`]; one that says what its parts are is a
+//! [`DivisibleState`]. An [`Executor`] runs it: it takes decisions in order, executes each frame once
+//! ([`ClientTable`]), answers per frame, and takes checkpoints at places that follow from the decisions
+//! alone, so that every replica takes the same ones. Every executor gives byte-identical replies and digests
+//! for the same decisions.
 
 mod application;
 pub mod apps;
@@ -94,8 +95,8 @@ pub enum ExecutionEvent {
     },
     /// A checkpoint was taken, and its digest is known.
     Checkpoint(TakenCheckpoint),
-    /// A checkpoint whose contents will be kept on disk is being digested, or one with a large state comes nearer: a thread that has the
-    /// time may help.
+    /// A checkpoint whose contents will be kept on disk is being digested, or one with a large state comes
+    /// nearer: a thread that has the time may help.
     Help(CheckpointHelp),
     /// The contents of the checkpoint whose digest was just told, to be kept on disk.
     Image(Box<dyn CheckpointImage>),
@@ -112,8 +113,8 @@ pub trait Executor: Send {
         true
     }
 
-    /// Goes on with decisions that were taken; true if there was anything to do. An executor that executes at once
-    /// has nothing to go on with.
+    /// Goes on with decisions that were taken; true if there was anything to do. An executor that executes at
+    /// once has nothing to go on with.
     fn step(&mut self, _events: &mut Vec<ExecutionEvent>) -> bool {
         false
     }
@@ -145,20 +146,20 @@ pub trait Executor: Send {
         0
     }
 
-    /// Executes a frame of read-only operations on the current state, or tells its client which of its sessions are known
-    /// ([`Mode::Session`](crate::messages::Mode::Session)).
+    /// Executes a frame of read-only operations on the current state, or tells its client which of its
+    /// sessions are known ([`Mode::Session`](crate::messages::Mode::Session)).
     fn execute_unordered(&mut self, frame: &Frame, events: &mut Vec<ExecutionEvent>);
 
-    /// Sends the cached reply of an executed frame once more, or says why there is none. Says nothing of a frame that may
-    /// still be executed.
+    /// Sends the cached reply of an executed frame once more, or says why there is none. Says nothing of a
+    /// frame that may still be executed.
     fn reply_again(&mut self, frame: &FrameId, events: &mut Vec<ExecutionEvent>);
 
-    /// Does about `budget_bytes` of pending checkpoint work; true while some is left. Called between decisions,
-    /// so that a checkpoint never stops execution.
+    /// Does about `budget_bytes` of pending checkpoint work; true while some is left. Called between
+    /// decisions, so that a checkpoint never stops execution.
     fn background_step(&mut self, budget_bytes: usize, events: &mut Vec<ExecutionEvent>) -> bool;
 
-    /// The checkpoint claim for the state as it is now, computed at once: for tools and tests, not for load. Everything
-    /// must be [settled](Self::settle).
+    /// The checkpoint claim for the state as it is now, computed at once: for tools and tests, not for load.
+    /// Everything must be [settled](Self::settle).
     fn digest_now(&mut self) -> CheckpointClaim;
 
     /// Whether checkpoints give [images](ExecutionEvent::Image) from the next one on.
@@ -170,7 +171,8 @@ pub trait Executor: Send {
     /// When it is no chunk of an image of this service and this cluster.
     fn read_image_chunk(&mut self, chunk: &[u8]) -> Result<(), ImageError>;
 
-    /// All chunks of an image were read: what the contents amount to, if they are those the image's head promised.
+    /// All chunks of an image were read: what the contents amount to, if they are those the image's head
+    /// promised.
     ///
     /// # Errors
     /// When they are not.

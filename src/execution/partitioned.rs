@@ -8,14 +8,16 @@ use super::keyed_part::KeyedPart;
 use super::undo::UndoLog;
 use super::{DivisibleState, ImageError, Parts};
 
-/// How many parts a store has. At 1 GiB a part is 256 KiB: copying one on write takes well under a millisecond.
+/// How many parts a store has. At 1 GiB a part is 256 KiB: copying one on write takes well under a
+/// millisecond.
 pub const PARTS: usize = 4096;
 
 /// How many keys are touched together at most: an operation may have two.
 const TOUCHED: usize = 2 * super::PREPARED_OPERATIONS;
 
-/// The part of a key. Written out here, because it must be the same in every build of every version: part digests
-/// depend on it. A client can choose keys of one part; that part is then slow to copy and digest, nothing else.
+/// The part of a key. Written out here, because it must be the same in every build of every version: part
+/// digests depend on it. A client can choose keys of one part; that part is then slow to copy and digest,
+/// nothing else.
 pub(super) fn place(key: &[u8], parts: usize) -> usize {
     let mut hash = key.len() as u64;
     let (words, rest) = key.as_chunks::<8>();
@@ -31,8 +33,8 @@ pub(super) fn place(key: &[u8], parts: usize) -> usize {
 
 /// A map from byte strings to byte strings that can be frozen at any time.
 ///
-/// Which part a key falls into is the same at every replica, because part digests are. Inside a part the table
-/// is hashed under a key of this process, so no client can choose keys that collide there.
+/// Which part a key falls into is the same at every replica, because part digests are. Inside a part the
+/// table is hashed under a key of this process, so no client can choose keys that collide there.
 #[derive(Debug)]
 pub struct Partitioned<const P: usize> {
     parts: Parts<KeyedPart>,
@@ -55,8 +57,8 @@ impl<const P: usize> Default for Partitioned<P> {
 }
 
 impl<const P: usize> Partitioned<P> {
-    /// Brings what the keys lead to closer to the processor: part, slot, record, one step for all keys after the other. No
-    /// step of one key waits for another key's, so their cache misses overlap.
+    /// Brings what the keys lead to closer to the processor: part, slot, record, one step for all keys after
+    /// the other. No step of one key waits for another key's, so their cache misses overlap.
     pub(super) fn touch<K: AsRef<[u8]>>(&self, keys: impl Iterator<Item = K>) {
         let mut ways = [(0, 0); TOUCHED];
         // What lies there does not matter, but the processor has to look.

@@ -1,4 +1,5 @@
-//! What a divisible state consists of: parts that are shared with snapshots and copied when they are next written to.
+//! What a divisible state consists of: parts that are shared with snapshots and copied when they are next
+//! written to.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,7 +29,8 @@ impl<P: StatePart> Kept<P> {
         }
     }
 
-    /// Computed at most once per content; by two threads at the same time, twice: nobody waits for another who may not be running.
+    /// Computed at most once per content; by two threads at the same time, twice: nobody waits for another
+    /// who may not be running.
     fn digest(&self, digester: &Digester) -> Digest {
         if let Some(known) = self.digest.get() {
             return *known;
@@ -48,7 +50,8 @@ pub struct Parts<P> {
     unmeasured: Option<usize>,
     /// Where copies of parts go.
     spares: Arc<Spares<P>>,
-    /// What the operation that runs has changed, as it was before; `None` for parts that do not take anything back.
+    /// What the operation that runs has changed, as it was before; `None` for parts that do not take anything
+    /// back.
     undo: Option<Before<P>>,
 }
 
@@ -78,8 +81,9 @@ impl<P: StatePart> Parts<P> {
         }
     }
 
-    /// So many parts without contents, which take back what an operation changed if it panics. That costs a copy of each part that an
-    /// operation changes, so it is for small parts. See [`DivisibleState::UNDOES`](super::DivisibleState::UNDOES).
+    /// So many parts without contents, which take back what an operation changed if it panics. That costs a
+    /// copy of each part that an operation changes, so it is for small parts. See
+    /// [`DivisibleState::UNDOES`](super::DivisibleState::UNDOES).
     #[must_use]
     pub fn undoing(count: usize) -> Self {
         Self {
@@ -157,8 +161,8 @@ impl<P: StatePart> Parts<P> {
         (&kept.part, kept.digest.get().is_some())
     }
 
-    /// Changes part `number`, on a copy of its own if a snapshot has it too. When `change` panics, what it did to the part stays,
-    /// unless the operation is taken back.
+    /// Changes part `number`, on a copy of its own if a snapshot has it too. When `change` panics, what it
+    /// did to the part stays, unless the operation is taken back.
     ///
     /// # Panics
     /// When there is no such part, or `change` panics.
@@ -195,7 +199,8 @@ impl<P: StatePart> Parts<P> {
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
-    /// What each part contains, as it is now. Those that did not change since they were asked for last cost nothing.
+    /// What each part contains, as it is now. Those that did not change since they were asked for last cost
+    /// nothing.
     #[must_use]
     pub fn descriptor(&self, digester: &Digester) -> StateDescriptor {
         StateDescriptor::new(self.parts.iter().map(|kept| kept.digest(digester)).collect())

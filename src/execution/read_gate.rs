@@ -5,8 +5,9 @@ use crate::types::SeqNo;
 
 /// Whether reads beside the order are answered from the state that execution has now.
 ///
-/// Which states may answer is the orchestrator's to say ([`Replica::reads_from`](crate::replica::Replica::reads_from)); how far execution is, it
-/// learns behind execution, and reads do not wait for it. So the gate stands where execution is.
+/// Which states may answer is the orchestrator's to say
+/// ([`Replica::reads_from`](crate::replica::Replica::reads_from)); how far execution is, it learns behind
+/// execution, and reads do not wait for it. So the gate stands where execution is.
 #[derive(Debug)]
 pub struct ReadGate {
     /// Reads are answered once this place was executed; not at all while `None`.
@@ -43,8 +44,8 @@ impl ReadGate {
         self.from.is_some_and(|from| self.executed >= from) || active(Mutant::ReadsUngated)
     }
 
-    /// Answers a frame of reads. Which of a client's sessions are known is told from any state: one that knows too few makes nothing
-    /// wrong (see [`Session`](crate::client::Session)).
+    /// Answers a frame of reads. Which of a client's sessions are known is told from any state: one that
+    /// knows too few makes nothing wrong (see [`Session`](crate::client::Session)).
     ///
     /// # Errors
     /// When the state as it is does not answer: the client is told so, and asks in order.

@@ -1,16 +1,19 @@
 //! Reads beside the order, before they are executed: who asks too much waits for itself.
 //!
-//! A read costs its client a frame and every replica an execution, and nobody agrees on it first. So reads have a quota and turns of their own, and
-//! the order keeps its share of the executor:
+//! A read costs its client a frame and every replica an execution, and nobody agrees on it first. So reads
+//! have a quota and turns of their own, and the order keeps its share of the executor:
 //!
-//! - **Quota.** A client has so many frames and bytes waiting; beyond that they are refused. All together have room for so many bytes, half of which is shared
-//!   out among the clients, as in the [`RequestPool`](crate::preprocessing::RequestPool).
-//! - **Turns by work, not by frames** (start-time fair queueing: Goyal, Vin and Cheng, SIGCOMM 1996). The client is next whose reads have taken the least
-//!   so far; who comes back after a pause starts where the others are. So a client with cheap reads waits for no more than one frame of each other one.
-//! - **The order's share.** While decisions wait to be executed, reads take at most [`READ_SHARE_PERCENT`] of the executor's work in the long run. When none wait, reads
-//!   take what there is, frame by frame.
+//! - **Quota.** A client has so many frames and bytes waiting; beyond that they are refused. All together
+//!   have room for so many bytes, half of which is shared out among the clients, as in the
+//!   [`RequestPool`](crate::preprocessing::RequestPool).
+//! - **Turns by work, not by frames** (start-time fair queueing: Goyal, Vin and Cheng, SIGCOMM 1996). The
+//!   client is next whose reads have taken the least so far; who comes back after a pause starts where the
+//!   others are. So a client with cheap reads waits for no more than one frame of each other one.
+//! - **The order's share.** While decisions wait to be executed, reads take at most [`READ_SHARE_PERCENT`] of
+//!   the executor's work in the long run. When none wait, reads take what there is, frame by frame.
 //!
-//! What a unit of work is, is the caller's: nanoseconds of the executor's thread on a shard, operations in the simulator.
+//! What a unit of work is, is the caller's: nanoseconds of the executor's thread on a shard, operations in
+//! the simulator.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -35,8 +38,8 @@ pub struct ReadLimits {
 }
 
 impl ReadLimits {
-    /// For a replica's pool of this many bytes in all, and per client: a quarter of it, so that a flood of reads takes no more memory than
-    /// one of ordered operations. Work is in nanoseconds.
+    /// For a replica's pool of this many bytes in all, and per client: a quarter of it, so that a flood of
+    /// reads takes no more memory than one of ordered operations. Work is in nanoseconds.
     #[must_use]
     pub const fn of_pool(frames_per_client: usize, bytes_per_client: usize, bytes_max: usize) -> Self {
         Self {
@@ -58,8 +61,8 @@ struct ClientReads {
 
 /// The reads that wait, and whose turn is next.
 ///
-/// Invariants: a client is in `turns`, with what it used, exactly when it has frames; `bytes` is the sum over the clients, `crowd` that of what they have
-/// beyond their shares.
+/// Invariants: a client is in `turns`, with what it used, exactly when it has frames; `bytes` is the sum over
+/// the clients, `crowd` that of what they have beyond their shares.
 #[derive(Debug)]
 pub struct ReadQueue {
     limits: ReadLimits,

@@ -1,7 +1,8 @@
 //! How many cached replies a client is sent again.
 //!
-//! A frame of some hundred bytes has a reply of megabytes sent once more. Only its client can ask for that, by its own link
-//! ([`Replica::on_frame`](crate::replica::Replica::on_frame)); and what it gets is bounded, or one client took most of a replica's bandwidth.
+//! A frame of some hundred bytes has a reply of megabytes sent once more. Only its client can ask for that,
+//! by its own link ([`Replica::on_frame`](crate::replica::Replica::on_frame)); and what it gets is bounded,
+//! or one client took most of a replica's bandwidth.
 
 use super::client_table::CLIENT_REPLY_BYTES_MAX;
 use super::{ExecutionEvent, Executor};
@@ -9,7 +10,8 @@ use crate::messages::FrameId;
 use crate::protocol::{Allowance, Rate};
 use crate::types::{ClientId, Time};
 
-/// Everything that is remembered of a client, twice at once and once a second: it asks for what it lacks after a timeout, and for no more than there is.
+/// Everything that is remembered of a client, twice at once and once a second: it asks for what it lacks
+/// after a timeout, and for no more than there is.
 const RATE: Rate = Rate {
     burst: 2 * CLIENT_REPLY_BYTES_MAX as u64,
     per_second: CLIENT_REPLY_BYTES_MAX as u64,
@@ -30,7 +32,8 @@ impl Resends {
         }
     }
 
-    /// Has a cached reply sent once more, if its client may have so many, or the reason why there is none; whether it may.
+    /// Has a cached reply sent once more, if its client may have so many, or the reason why there is none;
+    /// whether it may.
     pub fn reply_again(
         &mut self,
         now: Time,

@@ -7,9 +7,9 @@ pub const RESULT_BYTES_MAX: usize = 2 << 20;
 
 /// What the results of one frame have together at most, in bytes.
 ///
-/// An operation's result depends on no other operation of its frame: a frame whose results have become longer than
-/// `FRAME_RESULT_BYTES_MAX - RESULT_BYTES_MAX` is not executed any further. Its reply then ends early, and the client
-/// asks for the rest under another number.
+/// An operation's result depends on no other operation of its frame: a frame whose results have become longer
+/// than `FRAME_RESULT_BYTES_MAX - RESULT_BYTES_MAX` is not executed any further. Its reply then ends early,
+/// and the client asks for the rest under another number.
 pub const FRAME_RESULT_BYTES_MAX: usize = 3 << 20;
 
 /// How long results may be. Equal at every replica.
@@ -30,9 +30,11 @@ impl Default for ResultLimits {
     }
 }
 
-/// Takes the result of one operation: bytes of the application's own meaning, a value unless it [fails](Self::fail).
+/// Takes the result of one operation: bytes of the application's own meaning, a value unless it
+/// [fails](Self::fail).
 ///
-/// A result that becomes longer than one may be is dropped as it is written; the client is told that it was too long.
+/// A result that becomes longer than one may be is dropped as it is written; the client is told that it was
+/// too long.
 ///
 /// ```
 /// use atlas_smr_replica::execution::ResultWriter;
@@ -91,7 +93,8 @@ impl ResultWriter {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The operation gives no value but this error, in place of what was written. What it changed stays changed.
+    /// The operation gives no value but this error, in place of what was written. What it changed stays
+    /// changed.
     pub fn fail(&mut self, error: impl AsRef<[u8]>) {
         self.clear();
         self.extend_from_slice(error.as_ref());

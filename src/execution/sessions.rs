@@ -1,7 +1,8 @@
 use super::window::{SequenceWindow, Standing};
 use crate::types::FrameSeq;
 
-/// How many sessions of one client are known at once. One more ends the one that executed nothing for longest.
+/// How many sessions of one client are known at once. One more ends the one that executed nothing for
+/// longest.
 pub const SESSIONS_MAX: usize = 256;
 
 /// How far above all its client's sessions a new one may be: no single frame uses an identity's numbers up.
@@ -15,11 +16,12 @@ pub(crate) struct Session<T> {
     pub kept: T,
 }
 
-/// The sessions of one client: which of its frames were executed. A session begins with its first frame that is
-/// executed (after Ongaro, "Consensus: Bridging Theory and Practice", section 6.3, with numbers that clients choose
-/// above those the cluster knows, so that no operation is spent on registering).
+/// The sessions of one client: which of its frames were executed. A session begins with its first frame that
+/// is executed (after Ongaro, "Consensus: Bridging Theory and Practice", section 6.3, with numbers that
+/// clients choose above those the cluster knows, so that no operation is spent on registering).
 ///
-/// Follows from the executed frames alone: whoever records the same ones in the same order has the same sessions.
+/// Follows from the executed frames alone: whoever records the same ones in the same order has the same
+/// sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sessions<T> {
     /// In the order in which they last executed something, the latest last.

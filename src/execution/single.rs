@@ -60,8 +60,8 @@ impl<A: Application> SingleThreaded<A> {
         &self.state
     }
 
-    /// Runs a frame's operations into the reply builder, as many as its results leave room for; how many. A panic costs
-    /// the one operation.
+    /// Runs a frame's operations into the reply builder, as many as its results leave room for; how many. A
+    /// panic costs the one operation.
     fn run_frame(&mut self, frame: &Frame) -> usize {
         let body = frame.body();
         let mut operations = body.operations();

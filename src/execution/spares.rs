@@ -1,8 +1,9 @@
 //! Memory for the copies that writes make of the parts a checkpoint holds.
 //!
-//! Under load all parts of a state are copied within milliseconds of a checkpoint. To have the system find and clear memory for that costs
-//! several times what the copying does, in pauses of milliseconds. So what the last checkpoint let go is kept for the next, and for the first
-//! it is found by a thread that has the time.
+//! Under load all parts of a state are copied within milliseconds of a checkpoint. To have the system find
+//! and clear memory for that costs several times what the copying does, in pauses of milliseconds. So what
+//! the last checkpoint let go is kept for the next, and for the first it is found by a thread that has the
+//! time.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -38,7 +39,8 @@ impl<P: StatePart> Spares<P> {
         Arc::new(kept.clone())
     }
 
-    /// Keeps the memory of a part that nobody needs any more, unless there is some: then the part is given back.
+    /// Keeps the memory of a part that nobody needs any more, unless there is some: then the part is given
+    /// back.
     pub fn give(&self, index: usize, part: Kept<P>) -> Option<Kept<P>> {
         let mut kept = self.hold(index);
         match *kept {

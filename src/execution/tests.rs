@@ -912,7 +912,8 @@ fn written(mut snapshot: PartsSnapshot<KeyedPart>) -> Vec<Vec<u8>> {
 
 #[test]
 fn a_piece_is_written_in_the_order_of_whole_keys_and_its_digest_is_that_of_its_bytes() {
-    // Alike in the first bytes, shorter than those, with zeros at their end; a value as long as what is hashed at once, and around it.
+    // Alike in the first bytes, shorter than those, with zeros at their end; a value as long as what is
+    // hashed at once, and around it.
     let beginnings: [&[u8]; 5] = [b"", b"a", b"a\0", b"aaaaaaaa", b"aaaaaaaa\0"];
     let ends = (0u32..5000).map(|number| (number.wrapping_mul(0x9e37_79b9)).to_le_bytes());
     let keys = ends.flat_map(|end| beginnings.map(|beginning| [beginning, &end[..]].concat()));
@@ -972,7 +973,8 @@ proptest! {
                     None => prop_assert_eq!(store.delete(&key), model.remove(&key).is_some()),
                 }
             }
-            // Snapshots end in every way there is, and give their memory back: dropped, digested with help, written.
+            // Snapshots end in every way there is, and give their memory back: dropped, digested with help,
+            // written.
             if end > 0 {
                 let (mut snapshot, mut same) = frozen.remove(0);
                 let expected = same.snapshot();

@@ -3,7 +3,8 @@
 /// Buffers beyond this are given back after the operation that needed them.
 const KEPT_BYTES: usize = 64 * 1024;
 
-/// The values that keys had before an operation, in the order in which it changed them. Nothing is noted outside of operations.
+/// The values that keys had before an operation, in the order in which it changed them. Nothing is noted
+/// outside of operations.
 #[derive(Debug, Default)]
 pub(super) struct UndoLog {
     is_noting: bool,
@@ -59,7 +60,8 @@ impl UndoLog {
         });
     }
 
-    /// Hands every change to `take_back`, the last first; nothing is noted meanwhile, and nothing is left afterwards.
+    /// Hands every change to `take_back`, the last first; nothing is noted meanwhile, and nothing is left
+    /// afterwards.
     pub fn undo(&mut self, mut take_back: impl FnMut(Undone<'_>)) {
         self.is_noting = false;
         while let Some(change) = self.changes.pop() {

@@ -18,9 +18,9 @@ pub enum Standing {
     Ended,
 }
 
-/// Which frames of one session were executed: the highest number, and one bit for each of the [`CLIENT_WINDOW`]
-/// numbers up to it (the anti-replay window of RFC 4303, section 3.4.3). Gaps are allowed: a client that gives a
-/// frame up never blocks its later ones.
+/// Which frames of one session were executed: the highest number, and one bit for each of the
+/// [`CLIENT_WINDOW`] numbers up to it (the anti-replay window of RFC 4303, section 3.4.3). Gaps are allowed:
+/// a client that gives a frame up never blocks its later ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SequenceWindow {
     highest: u64,

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::execution::apps::compute::burn;
 
-/// How many rounds of [`burn`] take a microsecond: the fastest of several tries, so that what else runs on the machine
-/// does not make operations cheaper.
+/// How many rounds of [`burn`] take a microsecond: the fastest of several tries, so that what else runs on
+/// the machine does not make operations cheaper.
 #[must_use]
 pub fn rounds_per_us() -> f64 {
     const ROUNDS: u64 = 200_000;

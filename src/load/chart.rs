@@ -1,4 +1,5 @@
-//! Charts as SVG, drawn into the page they stand in: colours are the page's, by class, so that they follow light and dark.
+//! Charts as SVG, drawn into the page they stand in: colours are the page's, by class, so that they follow
+//! light and dark.
 
 use std::fmt::Write as _;
 

@@ -222,7 +222,8 @@ impl LocalCluster {
             config.pl_config = options.pl_config.clone();
             config.dl_config = options.dl_config.clone();
             config.execution = options.execution;
-            // Several replicas share the machine: each is folded into one shard, and they take the cores in turn.
+            // Several replicas share the machine: each is folded into one shard, and they take the cores in
+            // turn.
             let core = (options.pin && !cores.is_empty()).then(|| cores[id % cores.len()]);
             let roles = vec![
                 RoleKind::Network,
@@ -338,7 +339,8 @@ impl LocalCluster {
         &self.cluster
     }
 
-    /// The configuration of one of its replicas, to start it again after the cluster ended: its listener is in it.
+    /// The configuration of one of its replicas, to start it again after the cluster ended: its listener is
+    /// in it.
     ///
     /// # Panics
     /// When there is no such replica.
@@ -380,7 +382,8 @@ impl LocalCluster {
             .filter(|replica| self.options.lie.is_none() || replica.node().index() != 0)
     }
 
-    /// Waits until all correct replicas have executed the same decisions, or two that have have different states, or for `timeout`.
+    /// Waits until all correct replicas have executed the same decisions, or two that have have different
+    /// states, or for `timeout`.
     #[must_use]
     pub fn states(&self, timeout: Duration) -> States {
         let deadline = Instant::now() + timeout;

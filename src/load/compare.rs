@@ -111,8 +111,8 @@ fn of_case(first: &Row, second: &Row, tolerance: f64) -> CaseComparison {
     }
 }
 
-/// Compares two runs case by case. Throughput and CPU time are judged, by more than `tolerance` (0.1 is 10 %); latencies of a
-/// closed loop follow from its throughput and are shown only.
+/// Compares two runs case by case. Throughput and CPU time are judged, by more than `tolerance` (0.1 is 10
+/// %); latencies of a closed loop follow from its throughput and are shown only.
 #[must_use]
 pub fn compare(first: &Results, second: &Results, tolerance: f64) -> Comparison {
     let named = |results: &Results, case: &str| results.rows.iter().find(|row| row.case == case).cloned();

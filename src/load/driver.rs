@@ -112,8 +112,8 @@ fn unexpected(value: &[u8]) -> String {
     )
 }
 
-/// Generates load on an engine's thread. The names of operations are their intended send times, so nothing is kept
-/// per operation.
+/// Generates load on an engine's thread. The names of operations are their intended send times, so nothing is
+/// kept per operation.
 pub struct LoadDriver {
     workload: Workload,
     pace: Pace,

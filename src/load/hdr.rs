@@ -1,5 +1,5 @@
-//! Histograms in the formats of the HdrHistogram tools: a text of percentiles (`.hgrm`), which plotters read, and an interval log
-//! (`.hlog`, version 1.3), which keeps every count.
+//! Histograms in the formats of the HdrHistogram tools: a text of percentiles (`.hgrm`), which plotters read,
+//! and an interval log (`.hlog`, version 1.3), which keeps every count.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
@@ -55,8 +55,8 @@ pub fn decode(text: &str) -> Result<Histogram<u64>, HdrError> {
         .map_err(|error| HdrError::Read(error.to_string()))
 }
 
-/// The distribution by percentiles, as `outputPercentileDistribution` of the Java library prints it; values in
-/// milliseconds.
+/// The distribution by percentiles, as `outputPercentileDistribution` of the Java library prints it; values
+/// in milliseconds.
 #[must_use]
 pub fn percentiles(histogram: &Histogram<u64>) -> String {
     let ms = |nanos: f64| nanos / NANOS_PER_MS;

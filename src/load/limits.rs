@@ -1,8 +1,9 @@
 //! What this machine can do at most, for each term of an operation's cost:
 //!
-//! `C = receive/k + bytes + auth/k + execute + reply/k + (12 votes)/B + log bytes`, with k operations in a frame and B in a
-//! decision. Each term is measured alone, with the same primitives that replicas use and nothing else around them; what an operation
-//! of a run needs of each, priced at these limits, is the least it can cost on this machine.
+//! `C = receive/k + bytes + auth/k + execute + reply/k + (12 votes)/B + log bytes`, with k operations in a
+//! frame and B in a decision. Each term is measured alone, with the same primitives that replicas use and
+//! nothing else around them; what an operation of a run needs of each, priced at these limits, is the least
+//! it can cost on this machine.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -59,7 +60,8 @@ pub struct Limits {
 #[error("the machine's limits cannot be measured: {0}")]
 pub struct LimitsError(#[from] std::io::Error);
 
-/// The shortest time of one of `count` things, over several tries: others on the machine only ever make it longer.
+/// The shortest time of one of `count` things, over several tries: others on the machine only ever make it
+/// longer.
 fn fastest_ns(count: usize, mut run: impl FnMut()) -> f64 {
     let tries = (0..15).map(|_| {
         let start = Instant::now();
@@ -112,7 +114,8 @@ fn loopback_bytes() -> std::io::Result<(f64, f64)> {
     ))
 }
 
-/// Microseconds of CPU time per message, one way: two ends that take turns on one thread, so that nobody is woken.
+/// Microseconds of CPU time per message, one way: two ends that take turns on one thread, so that nobody is
+/// woken.
 fn loopback_message() -> std::io::Result<f64> {
     const TURNS: usize = 500;
     let (mut near, mut far) = connected()?;
@@ -208,7 +211,8 @@ fn synced_writes(file: &File, bytes: usize, budget: Duration) -> std::io::Result
 }
 
 impl Limits {
-    /// Measures all of them, in about two seconds. Writes one MiB into a file of its own in `directory`, and removes it.
+    /// Measures all of them, in about two seconds. Writes one MiB into a file of its own in `directory`, and
+    /// removes it.
     ///
     /// # Errors
     /// When the loopback or the directory cannot be used.
@@ -262,15 +266,16 @@ impl Limits {
         ]
     }
 
-    /// What one operation of a run cannot cost less than at one replica, term by term, in microseconds of CPU time. Execution
-    /// costs what the service does, of which only the compute knob is known.
+    /// What one operation of a run cannot cost less than at one replica, term by term, in microseconds of CPU
+    /// time. Execution costs what the service does, of which only the compute knob is known.
     #[must_use]
     pub fn floor(&self, run: &Report) -> Vec<(&'static str, f64)> {
         let n = run.n.max(1) as f64;
         let reads = run.shape.reads;
         let bytes = OPERATION_HEAD_BYTES + run.payload_bytes as f64 * (1.0 - reads) + READ_BYTES * reads;
-        // Every replica receives an operation once, and all but one of those copies come from the leader, so the
-        // replicas together pay one end of the client's copy and both ends of the others: (2n − 1) ends of 2n.
+        // Every replica receives an operation once, and all but one of those copies come from the leader, so
+        // the replicas together pay one end of the client's copy and both ends of the others: (2n − 1) ends
+        // of 2n.
         let ends = (2.0 * n - 1.0) / (2.0 * n);
         let frames = 1.0 / run.operations_per_frame.max(1.0);
         let auth_us = match run.auth.as_str() {

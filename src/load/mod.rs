@@ -1,8 +1,8 @@
-//! Load and local clusters: what the demo, the benches and the tests measure with. Everything runs over the real
-//! sockets, threads and client library.
+//! Load and local clusters: what the demo, the benches and the tests measure with. Everything runs over the
+//! real sockets, threads and client library.
 //!
-//! Latency is taken from the intended send time: in a closed loop when the operation could first be sent, in an open
-//! loop when its turn came, whether or not it could be sent then (no coordinated omission).
+//! Latency is taken from the intended send time: in a closed loop when the operation could first be sent, in
+//! an open loop when its turn came, whether or not it could be sent then (no coordinated omission).
 
 //!
 //! What was found is kept as [`Results`]: one file, drawn by [`page`] and compared by [`compare`].

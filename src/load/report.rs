@@ -39,7 +39,8 @@ impl LatencyReport {
 pub struct Report {
     /// All correct replicas ended with equal state digests.
     pub agree: bool,
-    /// Where they stood, if they did not all execute the same in time: then nothing is known about their states.
+    /// Where they stood, if they did not all execute the same in time: then nothing is known about their
+    /// states.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub apart: Option<String>,
     /// Operations that failed or gave an unexpected result.

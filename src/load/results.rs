@@ -240,7 +240,8 @@ fn commit() -> String {
     }
 }
 
-/// Adds to the figures of `atlas bench` what a load cannot see of the cluster that it measures, as not recorded.
+/// Adds to the figures of `atlas bench` what a load cannot see of the cluster that it measures, as not
+/// recorded.
 fn complete_bench(value: &mut serde_json::Value) {
     let unseen = serde_json::json!({
         "agree": true, "app": "not recorded", "aborts_per_op": 0.0, "compute_us": 0.0, "cores": 0, "cpu_us_per_op_leader": 0.0,

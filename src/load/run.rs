@@ -49,7 +49,8 @@ pub struct Tick {
     pub operations: u64,
 }
 
-/// Set when whoever waits for a load has waited enough: it ends, and what was measured until then is reported.
+/// Set when whoever waits for a load has waited enough: it ends, and what was measured until then is
+/// reported.
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 fn is_interrupted() -> bool {

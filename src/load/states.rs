@@ -15,8 +15,8 @@ pub enum States {
 }
 
 impl States {
-    /// Compares digests taken one after the other, while replicas may go on. Only those of the same decisions can differ; `None` is who
-    /// gave none.
+    /// Compares digests taken one after the other, while replicas may go on. Only those of the same decisions
+    /// can differ; `None` is who gave none.
     #[must_use]
     pub fn of(claims: &[(NodeId, Option<CheckpointClaim>)]) -> Self {
         let given = || claims.iter().filter_map(|(_, claim)| *claim);

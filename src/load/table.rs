@@ -13,8 +13,8 @@ pub fn table_head() -> String {
     )
 }
 
-/// One case as a line of the table. The last column is the share of the CPU time that the machine's own limits account
-/// for.
+/// One case as a line of the table. The last column is the share of the CPU time that the machine's own
+/// limits account for.
 #[must_use]
 pub fn table_row(row: &Row, limits: Option<&Limits>) -> String {
     let (report, l) = (&row.report, &row.report.latency_us);

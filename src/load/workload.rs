@@ -45,7 +45,8 @@ impl Default for Shape {
     }
 }
 
-/// Zipfian numbers (Gray et al., "Quickly Generating Billion-Record Synthetic Databases", SIGMOD 1994, section 3.2).
+/// Zipfian numbers (Gray et al., "Quickly Generating Billion-Record Synthetic Databases", SIGMOD 1994,
+/// section 3.2).
 #[derive(Debug, Clone, Copy)]
 struct Zipf {
     items: f64,

@@ -35,7 +35,8 @@ pub fn measured_nothing(tally: &Tally, seconds: f64) -> Option<String> {
     ))
 }
 
-/// What is said of an open loop that sent this many operations per second in place of `rate`; `None` when it kept it.
+/// What is said of an open loop that sent this many operations per second in place of `rate`; `None` when it
+/// kept it.
 #[must_use]
 pub fn rate_missed(rate: f64, sent_per_second: f64) -> Option<String> {
     (sent_per_second < rate * RATE_SHARE).then(|| {

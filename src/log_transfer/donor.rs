@@ -53,7 +53,8 @@ impl Donor {
         self.digests.get(place as usize)
     }
 
-    /// It names digests from `first` on. They go on where its last ones ended, or begin nearer; what is nearer is needed first.
+    /// It names digests from `first` on. They go on where its last ones ended, or begin nearer; what is
+    /// nearer is needed first.
     pub fn name(&mut self, delivered: SeqNo, first: SeqNo, digests: &[Digest]) {
         let passed = delivered.next().since(first).min(digests.len() as u64) as usize;
         let (first, digests) = (first.plus(passed as u64), &digests[passed..]);

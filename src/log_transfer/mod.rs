@@ -8,33 +8,36 @@
 //! ```
 //!
 //! **Events**
-//! - *It [begins](LogTransferProtocol::begin), or its timer fires while it runs:* everybody is asked what was decided
-//!   after the last place known. A donor that owes batches for too long loses its range to another, and is asked again only
-//!   when every other one was too slow as well; if others' batches wait for one of its, a trickle does not help it.
-//! - *Decided:* kept by donor, after what it named before: it may be asked for all that it named and we lack. A place at which f+1
-//!   distinct donors name one digest is settled: one of them is correct. If f+1 had more to name than fits an answer, they are asked
-//!   for it as soon as there is room, and not at the next tick.
-//! - *A place is settled and a donor that named its digest has nothing to do:* it is asked for the next range of batches;
-//!   while few are missing and ordering goes on, it may well get them by itself, and nobody is asked.
-//! - *A batch:* taken if its digest is the settled one of its place. Another donor's digest at a settled place counts as a lie, and the
-//!   donor is not asked again in this transfer.
+//! - *It [begins](LogTransferProtocol::begin), or its timer fires while it runs:* everybody is asked what was
+//!   decided after the last place known. A donor that owes batches for too long loses its range to another,
+//!   and is asked again only when every other one was too slow as well; if others' batches wait for one of
+//!   its, a trickle does not help it.
+//! - *Decided:* kept by donor, after what it named before: it may be asked for all that it named and we lack.
+//!   A place at which f+1 distinct donors name one digest is settled: one of them is correct. If f+1 had more
+//!   to name than fits an answer, they are asked for it as soon as there is room, and not at the next tick.
+//! - *A place is settled and a donor that named its digest has nothing to do:* it is asked for the next range
+//!   of batches; while few are missing and ordering goes on, it may well get them by itself, and nobody is
+//!   asked.
+//! - *A batch:* taken if its digest is the settled one of its place. Another donor's digest at a settled
+//!   place counts as a lie, and the donor is not asked again in this transfer.
 //! - *f+1 donors have forgotten what we need, or one has and nothing came for a while:* the transfer ends
-//!   [out of reach](LogTransferState::OutOfReach); the state has to be transferred. The second when a donor is gone: of the f+1 that are
-//!   left one may remember and one not.
-//! - *What is settled does not come:* now and then everybody is asked what was decided after the last place delivered. Who answers
-//!   from further on has forgotten it meanwhile.
-//! - *Nothing is settled beyond what was delivered, and nobody names more; or few are missing, and ordering goes on without
-//!   them:* it ends. The ordering protocol goes on alone. A donor that has said nothing at all yet may be far away and name more: it
-//!   is waited for a while longer.
+//!   [out of reach](LogTransferState::OutOfReach); the state has to be transferred. The second when a donor
+//!   is gone: of the f+1 that are left one may remember and one not.
+//! - *What is settled does not come:* now and then everybody is asked what was decided after the last place
+//!   delivered. Who answers from further on has forgotten it meanwhile.
+//! - *Nothing is settled beyond what was delivered, and nobody names more; or few are missing, and ordering
+//!   goes on without them:* it ends. The ordering protocol goes on alone. A donor that has said nothing at
+//!   all yet may be far away and name more: it is waited for a while longer.
 //!
-//! An answer repeats the question: those to earlier ones are still on their way when the next is asked, and a first place that is
-//! further on than what is needed means only then that the donor has forgotten something.
+//! An answer repeats the question: those to earlier ones are still on their way when the next is asked, and a
+//! first place that is further on than what is needed means only then that the donor has forgotten something.
 //!
-//! **Why one digest from f+1 is enough**, and no certificate: the digests are 32 bytes a decision, so asking everybody costs
-//! little, and one correct donor among f+1 equal ones has decided this. Batches, which are large, come from one donor each.
+//! **Why one digest from f+1 is enough**, and no certificate: the digests are 32 bytes a decision, so asking
+//! everybody costs little, and one correct donor among f+1 equal ones has decided this. Batches, which are
+//! large, come from one donor each.
 //!
-//! Invariants: memory is bounded by [`NAMED_MAX`] digests per donor, and by [`AHEAD_MAX`] batches of about [`AHEAD_BYTES_MAX`]; at
-//! most one range is under way per donor; batches are delivered in order, each once.
+//! Invariants: memory is bounded by [`NAMED_MAX`] digests per donor, and by [`AHEAD_MAX`] batches of about
+//! [`AHEAD_BYTES_MAX`]; at most one range is under way per donor; batches are delivered in order, each once.
 
 mod donor;
 
@@ -52,7 +55,8 @@ use donor::{Donor, Owed};
 pub const AHEAD_MAX: u64 = 256;
 /// How many bytes of batches may be at hand before only the next one is taken.
 pub const AHEAD_BYTES_MAX: usize = 64 << 20;
-/// How many digests after the last delivered place are kept of a donor: while batches come for one answer, the next one does.
+/// How many digests after the last delivered place are kept of a donor: while batches come for one answer,
+/// the next one does.
 const NAMED_MAX: usize = 2 * DECIDED_MAX;
 /// How many batches are asked for in one message.
 const RANGE: u64 = 16;
@@ -64,13 +68,15 @@ const STUCK_TICKS: u32 = 2;
 const MOVING_TICKS: u32 = 4;
 /// After so many ticks without anything new the transfer is over,
 const QUIET_TICKS: u32 = 4;
-/// or after so many, while a donor has said nothing at all: round trips of half a second are no reason not to catch up.
+/// or after so many, while a donor has said nothing at all: round trips of half a second are no reason not to
+/// catch up.
 const UNHEARD_TICKS: u32 = 10;
 /// How often what is missing is asked for again.
 const TICK: Duration = Duration::from_millis(50);
 /// The same before anybody answered, at first, and then ever less often: links may just be coming up.
 const FIRST_TICK: Duration = Duration::from_millis(2);
-/// So often, in ticks, what nobody brings is asked for as if it were not known: it may be forgotten meanwhile.
+/// So often, in ticks, what nobody brings is asked for as if it were not known: it may be forgotten
+/// meanwhile.
 const DOUBT_TICKS: u32 = 10;
 
 /// What may be chosen freely.
@@ -107,7 +113,8 @@ pub enum LogTransferState {
     },
 }
 
-/// A protocol that brings decisions from other replicas: a deterministic state machine (see [`crate::protocol`]).
+/// A protocol that brings decisions from other replicas: a deterministic state machine (see
+/// [`crate::protocol`]).
 pub trait LogTransferProtocol {
     /// Starts, or goes on, after this place.
     fn begin(&mut self, now: Time, decided: SeqNo, out: &mut Outbox);
@@ -115,7 +122,8 @@ pub trait LogTransferProtocol {
     /// Ends whatever runs.
     fn end(&mut self, out: &mut Outbox);
 
-    /// A peer says what was decided: `places` are the one after which it was asked, and the first that it names.
+    /// A peer says what was decided: `places` are the one after which it was asked, and the first that it
+    /// names.
     fn on_decided(
         &mut self,
         now: Time,
@@ -131,8 +139,8 @@ pub trait LogTransferProtocol {
     /// [`Timer::LogTransfer`] fired.
     fn on_timeout(&mut self, now: Time, out: &mut Outbox);
 
-    /// The next batch in order, if it is at hand; if not, more are asked for. `decided` is what ordering has reached, perhaps on
-    /// its own.
+    /// The next batch in order, if it is at hand; if not, more are asked for. `decided` is what ordering has
+    /// reached, perhaps on its own.
     fn deliver(&mut self, now: Time, decided: SeqNo, out: &mut Outbox) -> Option<Arc<Proposal>>;
 
     /// How far it is.
@@ -370,7 +378,8 @@ impl RangedLogTransfer {
         self.quiet += 1;
     }
 
-    /// Whether there is nothing more: some rounds of questions and answers brought nothing new, or ordering goes on by itself.
+    /// Whether there is nothing more: some rounds of questions and answers brought nothing new, or ordering
+    /// goes on by itself.
     fn is_over(&self) -> bool {
         let mut others = self.donors.iter().enumerate();
         let all_heard = others.all(|(index, donor)| donor.is_heard || index == self.node.index());

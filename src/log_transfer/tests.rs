@@ -267,8 +267,8 @@ fn one_donor_cannot_settle_a_place_nor_have_a_batch_of_another_digest_taken() {
     assert!(bench.deliver(0).is_none());
 }
 
-/// Donors answer every question in one round trip, and at its end ordering takes what there is. The time until all was
-/// delivered, and the most digests that were kept of a donor.
+/// Donors answer every question in one round trip, and at its end ordering takes what there is. The time
+/// until all was delivered, and the most digests that were kept of a donor.
 fn transferred(decisions: u64, round_trip: Duration) -> (Duration, usize) {
     let mut bench = Bench::new();
     let (mut delivered, mut most, mut tick) = (0, 0, None);
@@ -379,7 +379,8 @@ fn while_nobody_answers_the_question_is_asked_again_soon_and_then_ever_less_ofte
 fn what_was_named_and_is_forgotten_before_it_was_sent_is_found_out() {
     let mut bench = Bench::new();
     (0..3).for_each(|donor| bench.name(donor, 40));
-    // Nobody sends anything: all have forgotten what lies before place 31 meanwhile, and say nothing of it until asked.
+    // Nobody sends anything: all have forgotten what lies before place 31 meanwhile, and say nothing of it
+    // until asked.
     for _ in 0..20 {
         bench.wait_ms(50);
         let effects: Vec<Effect> = bench.out.drain().collect();

@@ -32,7 +32,8 @@ pub struct FrameId {
 /// A client's frame after its structure was checked and its body hashed.
 ///
 /// Invariant: `bytes` is a sound archive of a [`RequestFrame`] whose body is a sound [`RequestBody`] with a
-/// sound table of ends; `digest` is its body's digest; `counted_bytes` follows from the body and the cluster alone.
+/// sound table of ends; `digest` is its body's digest; `counted_bytes` follows from the body and the cluster
+/// alone.
 #[derive(Debug, Clone)]
 pub struct Frame {
     bytes: Bytes,
@@ -47,8 +48,8 @@ pub struct Frame {
 const FRAME_HEAD_BYTES: usize = size_of::<ArchivedRequestFrame>();
 
 impl Frame {
-    /// Checks the structure of a frame and hashes its body with `digest_of`. It [counts](Self::counted_bytes) as one that is signed, where no
-    /// other authenticator is [allowed for](Self::allowing_for).
+    /// Checks the structure of a frame and hashes its body with `digest_of`. It [counts](Self::counted_bytes)
+    /// as one that is signed, where no other authenticator is [allowed for](Self::allowing_for).
     ///
     /// # Errors
     /// The first rule that is broken; nothing was hashed then.
@@ -96,8 +97,9 @@ impl Frame {
         self
     }
 
-    /// What the frame counts as wherever replicas have to agree, in bytes: the size of its body, which its digest covers, and of the longest
-    /// proof of who sent it. The frame as it is has at most so many; how many depends on the proof, and so on who sends it.
+    /// What the frame counts as wherever replicas have to agree, in bytes: the size of its body, which its
+    /// digest covers, and of the longest proof of who sent it. The frame as it is has at most so many; how
+    /// many depends on the proof, and so on who sends it.
     #[must_use]
     pub fn counted_bytes(&self) -> usize {
         self.counted_bytes as usize
@@ -167,8 +169,9 @@ pub struct Batch {
     pub digest: Digest,
     /// The frames, in the order in which they are executed.
     pub frames: Vec<Frame>,
-    /// What they count as together: see [`Frame::counted_bytes`]. Equal wherever the digest is, so that replicas may agree on what follows from
-    /// it. What is kept, logged or sent is counted by what it really takes: see [`Proposal::kept_bytes`].
+    /// What they count as together: see [`Frame::counted_bytes`]. Equal wherever the digest is, so that
+    /// replicas may agree on what follows from it. What is kept, logged or sent is counted by what it really
+    /// takes: see [`Proposal::kept_bytes`].
     pub bytes: usize,
 }
 
@@ -230,7 +233,8 @@ pub struct Proposal {
 }
 
 impl Proposal {
-    /// What it takes to keep it in memory, in bytes. Frames are slices of the message, but for those of what this replica proposed itself.
+    /// What it takes to keep it in memory, in bytes. Frames are slices of the message, but for those of what
+    /// this replica proposed itself.
     #[must_use]
     pub fn kept_bytes(&self) -> usize {
         let is_of_message = |frame: &Frame| {

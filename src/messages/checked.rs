@@ -21,17 +21,19 @@ pub const DEPTH_MAX: usize = 4;
 
 const DEPTH: NonZeroUsize = NonZeroUsize::new(DEPTH_MAX).expect("the depth limit is not zero");
 
-/// Checks that an archive is sound, and that its root reaches all of it: what nothing points to is in no digest and means nothing, and
-/// whoever sends it could send it to everybody differently.
+/// Checks that an archive is sound, and that its root reaches all of it: what nothing points to is in no
+/// digest and means nothing, and whoever sends it could send it to everybody differently.
 ///
-/// **How.** rkyv checks a value's parts in the order in which they are written: first what a value points to, part after part, then the value
-/// itself, so that the [`ArchiveValidator`] keeps one range in which the next part may lie. Its parts never overlap, and they only go up. With
-/// `unaligned` archives nothing lies between them. So each part must begin where the last one ended: when a value is done, what it points to
-/// must fill everything before it. The root lies at the end, so nothing is left over.
+/// **How.** rkyv checks a value's parts in the order in which they are written: first what a value points to,
+/// part after part, then the value itself, so that the [`ArchiveValidator`] keeps one range in which the next
+/// part may lie. Its parts never overlap, and they only go up. With `unaligned` archives nothing lies between
+/// them. So each part must begin where the last one ended: when a value is done, what it points to must fill
+/// everything before it. The root lies at the end, so nothing is left over.
 ///
-/// This makes the length of an archive a function of the lengths of the strings and lists in it, and the pointers a function of those. What it
-/// does not cover are the bytes of an enum after a variant that is shorter than the longest: their number is the type's, they are counted as
-/// part of it, and nothing reads them. Our own encoder writes zeros there.
+/// This makes the length of an archive a function of the lengths of the strings and lists in it, and the
+/// pointers a function of those. What it does not cover are the bytes of an enum after a variant that is
+/// shorter than the longest: their number is the type's, they are counted as part of it, and nothing reads
+/// them. Our own encoder writes zeros there.
 pub struct Canonical<'a> {
     bounds: ArchiveValidator<'a>,
     /// What the bounds have as well, and do not tell: where the next part may lie.

@@ -9,8 +9,8 @@ use crate::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, View};
 
 /// The results of one frame: equal at all correct replicas, byte for byte.
 ///
-/// There may be fewer results than operations. What follows the last was not executed and will not be under this
-/// frame: the results had become as long as those of one frame may be.
+/// There may be fewer results than operations. What follows the last was not executed and will not be under
+/// this frame: the results had become as long as those of one frame may be.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct ReplyBody {
     /// The client that asked.
@@ -65,7 +65,8 @@ pub enum OperationResult<'a> {
     Panicked,
 }
 
-/// Why a replica does not take a frame, or has no results for it. A client believes a refusal only from f+1 replicas.
+/// Why a replica does not take a frame, or has no results for it. A client believes a refusal only from f+1
+/// replicas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize)]
 #[rkyv(derive(Debug, Clone, Copy, PartialEq, Eq))]
 #[repr(u8)]
@@ -80,10 +81,11 @@ pub enum RefusalReason {
     Stale,
     /// After a disputed MAC this client has to sign.
     MustSign,
-    /// Of a read beside the order: this replica may have answered from a later state than it has now, before it restarted or its state was
-    /// replaced.
+    /// Of a read beside the order: this replica may have answered from a later state than it has now, before
+    /// it restarted or its state was replaced.
     CatchingUp,
-    /// The leader does not order this frame, and only a signature is held against a leader: it is to be sent once more, signed.
+    /// The leader does not order this frame, and only a signature is held against a leader: it is to be sent
+    /// once more, signed.
     Unproven,
     /// The cluster does not answer reads beside the order.
     OrderedOnly,
@@ -187,8 +189,8 @@ pub struct AdminReply {
     pub abstains: bool,
     /// Whether nothing is logged, hence nothing voted, for lack of space.
     pub waits_for_space: bool,
-    /// The last checkpoints that it took one after the other, in order: those of replicas with equal states are at the same places, and
-    /// equal.
+    /// The last checkpoints that it took one after the other, in order: those of replicas with equal states
+    /// are at the same places, and equal.
     pub checkpoints: Vec<CheckpointTold>,
     /// Operations it executed.
     pub operations: u64,
@@ -216,11 +218,13 @@ pub enum LinkMessage {
     Goodbye,
     /// This end is there, and has nothing else to say.
     Ping,
-    /// The first message on a link between replicas: which start of the sender's process this is, by a random number.
+    /// The first message on a link between replicas: which start of the sender's process this is, by a random
+    /// number.
     Instance(u64),
     /// Another process speaks with your identity: it and you take turns in having a link with this end.
     Twin,
-    /// A client: this link serves this one of its sessions from now on. Other sessions' replies need not come here.
+    /// A client: this link serves this one of its sessions from now on. Other sessions' replies need not come
+    /// here.
     Session(u64),
 }
 

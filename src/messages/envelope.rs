@@ -41,7 +41,8 @@ impl Kind {
 
 /// The fixed head of every message: who may read it and how.
 ///
-/// Layout, little endian: protocol version u16, kind u8, zero u8, body length u32, cluster tag u64, epoch u64.
+/// Layout, little endian: protocol version u16, kind u8, zero u8, body length u32, cluster tag u64, epoch
+/// u64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Envelope {
     /// The family of the body.

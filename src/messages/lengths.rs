@@ -1,4 +1,5 @@
-//! How long messages and records are at most: worked out here and nowhere else, from what all replicas agree on.
+//! How long messages and records are at most: worked out here and nowhere else, from what all replicas agree
+//! on.
 //!
 //! ```text
 //!  agreement (n, window, frame and batch limits)
@@ -6,9 +7,10 @@
 //!               └─► record of the log ─► smallest segment
 //! ```
 //!
-//! An archive is its root, and behind it the elements of its lists, without gaps: so the lengths are exact, not estimated. Whatever a correct
-//! replica sends is no longer than its kind's length here, whatever is accepted is no longer either, and links and log take the longest. What
-//! could be longer is split: votes after [`VOTES_MAX`], forwarded frames where a batch would end, an image after [`IMAGE_CHUNK_BYTES`].
+//! An archive is its root, and behind it the elements of its lists, without gaps: so the lengths are exact,
+//! not estimated. Whatever a correct replica sends is no longer than its kind's length here, whatever is
+//! accepted is no longer either, and links and log take the longest. What could be longer is split: votes
+//! after [`VOTES_MAX`], forwarded frames where a batch would end, an image after [`IMAGE_CHUNK_BYTES`].
 //!
 //! | what | at most |
 //! |---|---|
@@ -35,7 +37,8 @@ use crate::types::REPLICAS_MAX;
 /// How many votes share a message.
 pub const VOTES_MAX: usize = 1024;
 
-/// How many batches of one place a replica carries as pre-prepared (Q): one more is added only by another view whose leader failed as well.
+/// How many batches of one place a replica carries as pre-prepared (Q): one more is added only by another
+/// view whose leader failed as well.
 pub const PRE_PREPARED_MAX: usize = 8;
 
 /// The largest window: a VIEW-CHANGE that speaks of each of its places fits [`VIEW_CHANGE_BYTES_MAX`].
@@ -47,19 +50,22 @@ pub const VIEW_CHANGE_BYTES_MAX: usize = 64 << 20;
 /// About how long a chunk of an image is, in bytes.
 pub const IMAGE_CHUNK_BYTES: usize = 256 << 10;
 
-/// The longest chunk of an image, in bytes: it is begun while there is room for a piece, and no piece in it is longer than [`IMAGE_CHUNK_BYTES`].
+/// The longest chunk of an image, in bytes: it is begun while there is room for a piece, and no piece in it
+/// is longer than [`IMAGE_CHUNK_BYTES`].
 pub const IMAGE_CHUNK_BYTES_MAX: usize = 2 * IMAGE_CHUNK_BYTES + 64;
 
 /// About how many bytes answer one question of a peer.
 pub const ANSWER_BYTES_MAX: usize = 8 << 20;
 
-/// How many bytes of messages are gathered into one record of a link before the next is begun. A longer message has a record of its own.
+/// How many bytes of messages are gathered into one record of a link before the next is begun. A longer
+/// message has a record of its own.
 pub const LINK_RECORD_BYTES: usize = 64 << 10;
 
 /// The shortest client frame there is, in bytes: a root, a body's root, and an authenticator.
 pub const FRAME_BYTES_MIN: usize = size_of::<ArchivedRequestFrame>() + size_of::<ArchivedRequestBody>();
 
-/// The smallest limit on the bytes of a client frame: there is room for the MACs of the largest cluster and an operation of 1 KiB.
+/// The smallest limit on the bytes of a client frame: there is room for the MACs of the largest cluster and
+/// an operation of 1 KiB.
 pub const FRAME_LIMIT_MIN: usize = 4096;
 
 /// What an administrator's question, or its answer, has at most, in bytes.
@@ -120,7 +126,8 @@ const fn longer(a: usize, b: usize) -> usize {
 }
 
 impl Lengths {
-    /// The most bytes of frames that travel together: a frame longer than a batch should be makes one of its own.
+    /// The most bytes of frames that travel together: a frame longer than a batch should be makes one of its
+    /// own.
     #[must_use]
     pub const fn batch_bytes(&self) -> usize {
         longer(self.batch_bytes_max, self.frame_bytes_max)
@@ -254,7 +261,8 @@ impl Lengths {
         8 * self.window as usize + 64
     }
 
-    /// The most bytes that one event has a replica send to one peer at once, about: a queue of a link has to hold them.
+    /// The most bytes that one event has a replica send to one peer at once, about: a queue of a link has to
+    /// hold them.
     #[must_use]
     pub const fn burst(&self) -> usize {
         ANSWER_BYTES_MAX + 2 * self.replica_message()

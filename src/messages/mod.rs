@@ -20,12 +20,12 @@
 //! | [`AdminRequest`], [`AdminReply`] | operator ↔ replica | status |
 //! | [`LinkMessage`] | both ends of a link | that it is there, who it is, which session it serves, why it is about to close |
 //!
-//! A message is an [`Envelope`] of fixed size followed by one rkyv archive. The archive is checked once, where
-//! it is received ([`Checked`]), and refused if it has bytes that nothing in it points to ([`Canonical`]); after that every room reads the
-//! received bytes in place. Archives are flat:
-//! no type holds a pointer to a pointer beyond [`DEPTH_MAX`], and variable data are byte strings with a
-//! table of ends beside them. Frames travel inside batches as the bytes the client sent: nothing is
-//! serialised twice, and what is proposed, logged and hashed are those bytes.
+//! A message is an [`Envelope`] of fixed size followed by one rkyv archive. The archive is checked once,
+//! where it is received ([`Checked`]), and refused if it has bytes that nothing in it points to
+//! ([`Canonical`]); after that every room reads the received bytes in place. Archives are flat: no type holds
+//! a pointer to a pointer beyond [`DEPTH_MAX`], and variable data are byte strings with a table of ends
+//! beside them. Frames travel inside batches as the bytes the client sent: nothing is serialised twice, and
+//! what is proposed, logged and hashed are those bytes.
 
 mod batch;
 mod checked;

@@ -57,8 +57,8 @@ pub struct Votes {
     pub votes: Vec<Vote>,
 }
 
-/// What a checkpoint claims: the digest of state, client table and membership after a decision; or, if it is a
-/// [light](LightCheckpoint) one, of the decisions.
+/// What a checkpoint claims: the digest of state, client table and membership after a decision; or, if it is
+/// a [light](LightCheckpoint) one, of the decisions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CheckpointClaim {
     /// The last decision the state includes.
@@ -67,8 +67,8 @@ pub struct CheckpointClaim {
     pub digest: Digest,
 }
 
-/// What a light checkpoint consists of: the decisions, and the last checkpoint whose state was digested. Whoever has signatures of its
-/// claim has them of that checkpoint as well.
+/// What a light checkpoint consists of: the decisions, and the last checkpoint whose state was digested.
+/// Whoever has signatures of its claim has them of that checkpoint as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LightCheckpoint {
     /// The last decision it covers.

@@ -5,8 +5,8 @@ use super::checked::{archive, check};
 use crate::mutants::{Mutant, active};
 use crate::types::{ClientId, FrameSeq};
 
-/// How the operations of a frame are to be executed. Covered by the frame's digest: a read is a read wherever it is
-/// executed.
+/// How the operations of a frame are to be executed. Covered by the frame's digest: a read is a read wherever
+/// it is executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
 #[rkyv(derive(Debug, Clone, Copy, PartialEq, Eq))]
 #[repr(u8)]
@@ -17,7 +17,8 @@ pub enum Mode {
     Unordered,
     /// Read-only, on the state at the frame's place in the order.
     OrderedRead,
-    /// No operation of the application: the replica tells, beside the order, which of the client's sessions it knows.
+    /// No operation of the application: the replica tells, beside the order, which of the client's sessions
+    /// it knows.
     Session,
 }
 
@@ -46,8 +47,8 @@ pub struct RequestBody {
     pub session: u64,
     /// The frame's number in that session.
     pub sequence: u64,
-    /// Random, of the process that asks. Two processes of a client may take one number and ask for the same: with this
-    /// their frames are still two, and only one of them is executed and answered.
+    /// Random, of the process that asks. Two processes of a client may take one number and ask for the same:
+    /// with this their frames are still two, and only one of them is executed and answered.
     pub process: u64,
     /// Whether it reads or writes, and where.
     pub mode: Mode,

@@ -22,8 +22,9 @@ pub enum LogTransferMessage {
         /// The asker's last decision.
         after: u64,
     },
-    /// The batches decided from a place on, without gaps. A first place further on than the one that was asked for says that the
-    /// decisions before it are forgotten. It may name none: then there is nothing more.
+    /// The batches decided from a place on, without gaps. A first place further on than the one that was
+    /// asked for says that the decisions before it are forgotten. It may name none: then there is nothing
+    /// more.
     Decided {
         /// What was asked: an earlier question's answer may come after a later question was sent.
         after: u64,
@@ -70,7 +71,8 @@ pub struct PieceRange {
     pub seq: u64,
     /// The first piece; `u32::MAX` for the head and the index.
     pub piece: u32,
-    /// Where in this piece, or in the index, to start, in bytes. The head comes before the start of the index.
+    /// Where in this piece, or in the index, to start, in bytes. The head comes before the start of the
+    /// index.
     pub offset: u64,
     /// The piece to stop before. Fewer may come.
     pub until: u32,

@@ -65,8 +65,8 @@ pub struct NamedViewChange {
     pub digest: [u8; 32],
 }
 
-/// The leader's proof that a view may begin: a quorum of view changes, by their digests (§4.5). They travel on their own. What the view
-/// begins with follows from them, so it is not said again.
+/// The leader's proof that a view may begin: a quorum of view changes, by their digests (§4.5). They travel
+/// on their own. What the view begins with follows from them, so it is not said again.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct NewView {
     /// The view that begins.
@@ -94,11 +94,13 @@ pub struct Status {
     pub view_changes: Vec<u64>,
     /// Whether it has decided nothing since its last status: it asks to be sent what it lacks.
     pub asks: bool,
-    /// What it has of the places after `decided`, at most [`STATUS_PLACES`]; see [`PlaceStatus`]. Empty unless it asks.
+    /// What it has of the places after `decided`, at most [`STATUS_PLACES`]; see [`PlaceStatus`]. Empty
+    /// unless it asks.
     pub places: Vec<u8>,
     /// Clients whose MACs failed here in a leader's proposal, at most [`STATUS_DISPUTES`].
     pub disputed: Vec<u32>,
-    /// The view that it complains for ([`ViewTransferMessage::Complaint`]); zero if it does not, and takes back what it said.
+    /// The view that it complains for ([`ViewTransferMessage::Complaint`]); zero if it does not, and takes
+    /// back what it said.
     pub complaint: u64,
 }
 
@@ -136,11 +138,11 @@ pub enum ViewTransferMessage {
     BatchResponse(PrePrepare),
     /// "This was decided": f+1 equal ones are believed.
     Decisions(Vec<BatchRef>),
-    /// "This checkpoint is stable": a quorum's signatures of one claim. Those of the replicas that answer may be too few, when others
-    /// are silent.
+    /// "This checkpoint is stable": a quorum's signatures of one claim. Those of the replicas that answer may
+    /// be too few, when others are silent.
     Stable(Vec<SignedCheckpoint>),
-    /// "I want this view, one after mine": soft, repeated while it holds, and withdrawn by zero. A view is left when a quorum
-    /// complains.
+    /// "I want this view, one after mine": soft, repeated while it holds, and withdrawn by zero. A view is
+    /// left when a quorum complains.
     Complaint(u64),
     /// Asks for view changes that a new view names, by digest. Each comes as a message of its own.
     FetchViewChanges(Vec<NamedViewChange>),

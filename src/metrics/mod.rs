@@ -1,6 +1,7 @@
 //! Counters and gauges of one replica, written by its shards and read by anybody at any time.
 //!
-//! Writing is one relaxed store or add: a reader never slows a shard, and losing every reader changes nothing.
+//! Writing is one relaxed store or add: a reader never slows a shard, and losing every reader changes
+//! nothing.
 
 mod progress;
 
@@ -77,7 +78,8 @@ counters!(
     shard_turns,
     /// Times a data shard went to sleep.
     shard_parks,
-    /// Frames of reads beside the order that were not answered because this replica may have answered from a later state before.
+    /// Frames of reads beside the order that were not answered because this replica may have answered from a
+    /// later state before.
     reads_refused,
     /// Links ended because nothing came on them for too long.
     links_closed_silent,
@@ -363,7 +365,8 @@ impl Metrics {
         checkpoints.push_back(claim);
     }
 
-    /// Publishes a checkpoint of others that this replica goes on from: what it took before is of another state.
+    /// Publishes a checkpoint of others that this replica goes on from: what it took before is of another
+    /// state.
     pub fn publish_installed(&self, claim: CheckpointClaim) {
         let mut checkpoints = self.checkpoints();
         checkpoints.clear();

@@ -13,8 +13,8 @@ use super::pool::BufferPool;
 use crate::crypto::{Opener, SealError, Sealer, TAG_BYTES};
 use crate::messages::lengths::LINK_RECORD_BYTES;
 
-/// How much room for records that span chunks a link keeps. Large batches come one after the other: giving their room
-/// back each time would cost fresh pages each time.
+/// How much room for records that span chunks a link keeps. Large batches come one after the other: giving
+/// their room back each time would cost fresh pages each time.
 const GATHERED_BYTES_KEPT: usize = 2 * 1024 * 1024;
 
 /// Why a link's bytes are refused. All of these end the link.
@@ -87,7 +87,8 @@ pub struct RecordReader {
 }
 
 impl RecordReader {
-    /// A reader that refuses records over `record_bytes_max`; large records are opened into buffers of `pool`.
+    /// A reader that refuses records over `record_bytes_max`; large records are opened into buffers of
+    /// `pool`.
     #[must_use]
     pub fn new(opener: Opener, record_bytes_max: usize, pool: BufferPool) -> Self {
         Self {
@@ -196,8 +197,8 @@ impl RecordWriter {
         Self { sealer }
     }
 
-    /// Seals messages from the front of `messages` into `out` until either is done with: no message is left, or
-    /// `out` has reached `out_bytes_max`. Returns the message bytes taken.
+    /// Seals messages from the front of `messages` into `out` until either is done with: no message is left,
+    /// or `out` has reached `out_bytes_max`. Returns the message bytes taken.
     ///
     /// # Errors
     /// When the link may seal no more.

@@ -241,8 +241,8 @@ impl Responder {
     /// Takes exactly the bytes that were asked for.
     ///
     /// # Errors
-    /// The reason why there will be no link; its [`verdict`](HandshakeRefusal::verdict) is to be written, and the
-    /// connection closed.
+    /// The reason why there will be no link; its [`verdict`](HandshakeRefusal::verdict) is to be written, and
+    /// the connection closed.
     pub fn on_bytes(
         &mut self,
         bytes: &[u8],

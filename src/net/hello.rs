@@ -6,8 +6,8 @@ use crate::types::{ApplicationId, ClientId, ClusterId, Epoch, NodeId};
 /// The size of a hello, in bytes.
 pub const HELLO_BYTES: usize = 40 + ApplicationId::BYTES;
 
-/// The size of the responder's verdict, in bytes: the refusal's code (zero for none), three zeros, then the responder's application if
-/// that is why, or zeros.
+/// The size of the responder's verdict, in bytes: the refusal's code (zero for none), three zeros, then the
+/// responder's application if that is why, or zeros.
 pub const VERDICT_BYTES: usize = 4 + ApplicationId::BYTES;
 
 const MAGIC: [u8; 4] = *b"ATLS";

@@ -1,4 +1,5 @@
-//! Large buffers, used again: fresh memory costs a page fault every 4 KiB, which is dearer than decrypting into it.
+//! Large buffers, used again: fresh memory costs a page fault every 4 KiB, which is dearer than decrypting
+//! into it.
 
 use std::sync::Arc;
 

@@ -229,7 +229,8 @@ fn every_way_to_be_somebody_else_is_refused_and_the_initiator_learns_why() {
         refusal.to_string(),
         "this end is of test (version 2), the other one of test (version 1): their cluster.toml files name different applications"
     );
-    // The initiator dials somebody whose key is not the listed one: the responder cannot read the first message.
+    // The initiator dials somebody whose key is not the listed one: the responder cannot read the first
+    // message.
     let (initiator, responder) = run(&identity(replica(1), 2), secret(8).public(), |_, _| {});
     assert_eq!(responder.unwrap_err(), HandshakeRefusal::BadHandshake);
     assert!(initiator.is_err());

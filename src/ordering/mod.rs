@@ -69,17 +69,19 @@ pub trait OrderingProtocol {
     /// Where this replica stands, for its own status. Called after [`Timer::Status`] fired.
     fn standing(&mut self) -> Standing;
 
-    /// What this replica carries out of the view it left; for a view change that is taken up again after a restart.
+    /// What this replica carries out of the view it left; for a view change that is taken up again after a
+    /// restart.
     fn evidence(&self) -> ViewEvidence;
 
     /// A restart begins: everything up to `seq` is part of the state that was restored.
     fn restore_base(&mut self, seq: SeqNo);
 
-    /// The log holds this record. Records come in the order in which they were written, decisions and new views by
-    /// methods of their own.
+    /// The log holds this record. Records come in the order in which they were written, decisions and new
+    /// views by methods of their own.
     fn restore(&mut self, record: &Record);
 
-    /// The log was read. The state that was restored is the one of this checkpoint: what was signed of another is disowned.
+    /// The log was read. The state that was restored is the one of this checkpoint: what was signed of
+    /// another is disowned.
     fn restore_image(&mut self, claim: CheckpointClaim);
 
     /// The log holds the new view this one started with.
@@ -94,16 +96,16 @@ pub trait OrderingProtocol {
     /// What has to be written again before the log is cut.
     fn base_records(&self) -> Vec<Record>;
 
-    /// What of these signatures proves the claim, and nothing more: those of exactly a quorum of distinct replicas, in their order. `None` if they
-    /// do not, or are more than there are replicas.
+    /// What of these signatures proves the claim, and nothing more: those of exactly a quorum of distinct
+    /// replicas, in their order. `None` if they do not, or are more than there are replicas.
     fn certificate(
         &self,
         claim: CheckpointClaim,
         proof: &[SignedCheckpoint],
     ) -> Option<Vec<SignedCheckpoint>>;
 
-    /// Goes on after a place beyond the last decision: the state after it comes from others. `stable` is the checkpoint there, or a later
-    /// one, with its proof.
+    /// Goes on after a place beyond the last decision: the state after it comes from others. `stable` is the
+    /// checkpoint there, or a later one, with its proof.
     fn jump(
         &mut self,
         now: Time,
@@ -113,7 +115,8 @@ pub trait OrderingProtocol {
         out: &mut Outbox,
     );
 
-    /// The batch that f+1 replicas decided at the next place. Nothing happens while the window does not reach so far.
+    /// The batch that f+1 replicas decided at the next place. Nothing happens while the window does not reach
+    /// so far.
     fn on_transferred(&mut self, now: Time, decision: &Arc<Proposal>, out: &mut Outbox);
 
     /// The last decision given to execution.

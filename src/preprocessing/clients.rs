@@ -75,8 +75,8 @@ impl ClientDirectory {
         self.clients.get(client.get() as usize)
     }
 
-    /// From now on this client's own frames need a signature, or do not any more. A stranger stays a stranger.
-    /// Holds for all copies of the directory.
+    /// From now on this client's own frames need a signature, or do not any more. A stranger stays a
+    /// stranger. Holds for all copies of the directory.
     pub fn require_signature(&self, client: ClientId, must_sign: bool) {
         if let Some(keys) = self.clients.get(client.get() as usize) {
             keys.must_sign.set(must_sign);

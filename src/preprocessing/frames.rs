@@ -10,7 +10,8 @@ use crate::types::{ClientId, NodeId};
 /// The sizes that every replica of a cluster agrees on: what one accepts, all accept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckerLimits {
-    /// The most bytes of one frame, as it [counts](Frame::counted_bytes). Not more than `batch_bytes_max`, or such a frame is never proposed.
+    /// The most bytes of one frame, as it [counts](Frame::counted_bytes). Not more than `batch_bytes_max`, or
+    /// such a frame is never proposed.
     pub frame_bytes_max: usize,
     /// The most operations of one frame.
     pub frame_operations_max: usize,
@@ -18,7 +19,8 @@ pub struct CheckerLimits {
     pub batch_bytes_max: usize,
     /// The most frames in one batch.
     pub batch_frames_max: usize,
-    /// How many MACs a frame counts as if it had them: one for each replica where clients may prove their frames so, else none.
+    /// How many MACs a frame counts as if it had them: one for each replica where clients may prove their
+    /// frames so, else none.
     pub frame_macs: usize,
 }
 
@@ -146,8 +148,8 @@ pub struct RefusedFrame {
     /// Why.
     pub refusal: FrameRefusal,
     /// The frame to name in an answer to the client. `None` when no sequence number could be read, when the
-    /// frame names another client, and for every forwarded frame: a faulty replica could spoil a client's frame
-    /// and pass it to all, and the client would believe the refusals of f+1 correct replicas.
+    /// frame names another client, and for every forwarded frame: a faulty replica could spoil a client's
+    /// frame and pass it to all, and the client would believe the refusals of f+1 correct replicas.
     pub answer: Option<FrameId>,
 }
 
@@ -156,8 +158,8 @@ pub struct RefusedFrame {
 pub enum Authenticity {
     /// The client vouches for it.
     Verified,
-    /// The MAC for this replica fails. Others may find theirs good: a faulty client, or a faulty replica on the
-    /// way, can arrange that. In a proposal, f+1 prepares of others then have to vouch (DESIGN §4).
+    /// The MAC for this replica fails. Others may find theirs good: a faulty client, or a faulty replica on
+    /// the way, can arrange that. In a proposal, f+1 prepares of others then have to vouch (DESIGN §4).
     Unverifiable,
 }
 
@@ -267,7 +269,8 @@ impl FrameChecker {
         self.limits.batch_bytes_max
     }
 
-    /// From now on frames that this client sends here need a signature, or do not any more, at every checker that shares the directory.
+    /// From now on frames that this client sends here need a signature, or do not any more, at every checker
+    /// that shares the directory.
     pub fn require_signature(&self, client: ClientId, must_sign: bool) {
         self.directory.require_signature(client, must_sign);
     }
@@ -317,8 +320,8 @@ impl FrameChecker {
         assert!(self.verifier.is_empty(), "frames were taken and not verified");
     }
 
-    /// Checks the frames that arrived since the last turn and calls `verdict` for each, in order. Signatures are
-    /// verified all together; each verdict is the one that single verification gives.
+    /// Checks the frames that arrived since the last turn and calls `verdict` for each, in order. Signatures
+    /// are verified all together; each verdict is the one that single verification gives.
     ///
     /// Forwarded frames are copied out of the message they came in, so that a small frame never keeps a large
     /// message of a faulty replica in memory.
@@ -333,8 +336,9 @@ impl FrameChecker {
         self.check_frames_within(frames, |_| true, verdict);
     }
 
-    /// As [`check_frames`](Self::check_frames), and the signature of a known client's frame is verified only if `admit` says so
-    /// of the client; else the frame is refused as [over budget](FrameRefusal::OverBudget).
+    /// As [`check_frames`](Self::check_frames), and the signature of a known client's frame is verified only
+    /// if `admit` says so of the client; else the frame is refused as [over
+    /// budget](FrameRefusal::OverBudget).
     ///
     /// # Panics
     /// As there.

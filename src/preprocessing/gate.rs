@@ -1,7 +1,7 @@
 //! What a replica sends with client frames in it, checked as far as its sender may have signatures verified.
 //!
-//! Sending a batch of frames with false signatures costs its sender next to nothing, and verifying them a core of ours. So
-//! what is verified on account of one peer is bounded, whatever it sends:
+//! Sending a batch of frames with false signatures costs its sender next to nothing, and verifying them a
+//! core of ours. So what is verified on account of one peer is bounded, whatever it sends:
 //!
 //! | of a peer | is verified |
 //! |---|---|
@@ -12,19 +12,21 @@
 //! | a message with a false signature | counts against [`GateLimits::lies`] with all its signatures; when those are used up, no signature of this peer is verified |
 //!
 //! # Whom this can starve
-//! - *A correct peer's pre-prepares and batches:* never because of lies. It passes on, proposes and keeps only frames that it has
-//!   verified itself, and a signature that holds at one replica holds at all. MACs do not: a client may make a frame whose MAC is
-//!   good at one replica and bad at the next. So MACs never count, and no client can make correct replicas look like liars to each
-//!   other. Verifying one costs little more than hashing the frame, which the link's bandwidth bounds.
-//! - *A client behind a correct peer:* never. Other clients may have that peer pass on more than its allowance (true signatures, of
-//!   frames they really made). Then each client still has one frame verified per turn, and a turn is so long that all of them
-//!   together take no more than the allowance once more. Its client sends a frame again until it is answered, so that it has
-//!   its turn.
-//! - *A client whose frames a faulty peer sends again and again, or forges:* its turn at that peer may be lost. The other peers have
-//!   allowances of their own.
+//! - *A correct peer's pre-prepares and batches:* never because of lies. It passes on, proposes and keeps
+//!   only frames that it has verified itself, and a signature that holds at one replica holds at all. MACs do
+//!   not: a client may make a frame whose MAC is good at one replica and bad at the next. So MACs never
+//!   count, and no client can make correct replicas look like liars to each other. Verifying one costs little
+//!   more than hashing the frame, which the link's bandwidth bounds.
+//! - *A client behind a correct peer:* never. Other clients may have that peer pass on more than its
+//!   allowance (true signatures, of frames they really made). Then each client still has one frame verified
+//!   per turn, and a turn is so long that all of them together take no more than the allowance once more. Its
+//!   client sends a frame again until it is answered, so that it has its turn.
+//! - *A client whose frames a faulty peer sends again and again, or forges:* its turn at that peer may be
+//!   lost. The other peers have allowances of their own.
 //!
-//! Who repeats true pre-prepares in its view, or true batches while we transfer, is verified each time: it does not gain by it what a
-//! lie would, and whoever pays for a limit there is the correct leader of a busy cluster.
+//! Who repeats true pre-prepares in its view, or true batches while we transfer, is verified each time: it
+//! does not gain by it what a lie would, and whoever pays for a limit there is the correct leader of a busy
+//! cluster.
 //!
 //! Each preprocess role has a gate of its own, and a core.
 
@@ -42,9 +44,11 @@ use crate::mutants::{Mutant, active};
 use crate::protocol::{Allowance, Rate};
 use crate::types::{ClientId, NodeId, Time, View};
 
-/// Signatures a second that are verified for all peers together beside what is expected: less than a core can.
+/// Signatures a second that are verified for all peers together beside what is expected: less than a core
+/// can.
 const PER_SECOND: u64 = 40_000;
-/// How many of them of one peer at once, after a pause: what answers a question for the batches of a new view.
+/// How many of them of one peer at once, after a pause: what answers a question for the batches of a new
+/// view.
 const BURST: u64 = 32_768;
 /// Signatures in vain: enough to be sure that it is no accident, and few enough that lying does not pay.
 const LIES: Rate = Rate {
@@ -207,8 +211,8 @@ impl ProposalGate {
         }
     }
 
-    /// Checks a replica's message that carries frames, and gives `tell` what becomes of it, in order. `message` is the whole
-    /// message that `checked` is the body of.
+    /// Checks a replica's message that carries frames, and gives `tell` what becomes of it, in order.
+    /// `message` is the whole message that `checked` is the body of.
     ///
     /// # Panics
     /// When frames [taken](FrameChecker::take_frame) before were not [verified](FrameChecker::verify).
@@ -228,7 +232,8 @@ impl ProposalGate {
             Some(Err(_)) => tell(Err(PeerRefusal::Message)),
             None => {
                 let result = self.check_batch(now, from, checker, (checked, message));
-                // What answers a fetch is proven by its digest: whoever sends it may have had it from anybody.
+                // What answers a fetch is proven by its digest: whoever sends it may have had it from
+                // anybody.
                 let is_proposal = !checked.is_batch_response();
                 for key in checker.drain_disputed().filter(|_| is_proposal) {
                     tell(Ok(FromPeer::Disputed(key)));

@@ -10,15 +10,16 @@ use crate::view_transfer::{Proven, Waiting};
 
 /// How much may be pending: queued or proposed, not decided.
 ///
-/// Whatever others fill the pool with, each client has room for one frame. So what is pending takes `bytes_max`, or one frame of each
-/// client if that is more; and beside it what is proposed.
+/// Whatever others fill the pool with, each client has room for one frame. So what is pending takes
+/// `bytes_max`, or one frame of each client if that is more; and beside it what is proposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolLimits {
     /// Frames of one client.
     pub frames_per_client: usize,
     /// Bytes of one client's frames.
     pub bytes_per_client: usize,
-    /// Bytes of all clients' frames. Half of it is shared out among the clients; the other half is for whoever comes first.
+    /// Bytes of all clients' frames. Half of it is shared out among the clients; the other half is for
+    /// whoever comes first.
     pub bytes_max: usize,
 }
 
@@ -95,8 +96,8 @@ impl ClientQueue {
 }
 
 impl ClientQueue {
-    /// The place of the frame to be taken next. Every other turn is the lowest frame's, which backups wait for; the others go round the
-    /// client's sessions, so that none waits for another that has much to ask.
+    /// The place of the frame to be taken next. Every other turn is the lowest frame's, which backups wait
+    /// for; the others go round the client's sessions, so that none waits for another that has much to ask.
     fn next(&self) -> Option<usize> {
         let (first, last) = (self.queued.front()?, self.queued.back()?);
         let is_one_session = sequence(first).session() == sequence(last).session();
@@ -134,37 +135,45 @@ fn insert(frames: &mut VecDeque<Frame>, frame: Frame) {
     frames.insert(at, frame);
 }
 
-/// The frames that are not decided yet: each at most once, each client within its quota, and batches made from
-/// them fairly. A client without frames costs nothing but its entry.
+/// The frames that are not decided yet: each at most once, each client within its quota, and batches made
+/// from them fairly. A client without frames costs nothing but its entry.
 ///
 /// # Whom a leader can be blamed for
-/// A backup replaces a leader for a client's sake, so a client must not be able to have a leader refuse what a backup waits for. Quotas
-/// are what a client plays with: it fills its own at the leader, or has others fill all, and shows one frame more to backups. So:
+/// A backup replaces a leader for a client's sake, so a client must not be able to have a leader refuse what
+/// a backup waits for. Quotas are what a client plays with: it fills its own at the leader, or has others
+/// fill all, and shows one frame more to backups. So:
 ///
-/// - **A client's frames have an order, by session and number, everywhere.** The lowest goes first at least every other turn, and crowds out
-///   its client's higher ones where there is no room. A client that has nothing queued may queue one frame, however full the pool is. So *whatever* is pending at
-///   a leader, it takes in a frame below all that its client has queued there.
-/// - **A client waits for its lowest frame alone, from when it became that,** or from when one below it was decided, last
-///   ([`waiting`](Self::waiting)). What is above waits for what is below, at a correct leader as well.
-/// - **Only what proves itself to everybody is held against a leader.** MACs convince those that a client chose; a frame with MACs that
-///   waits long has its client asked for a signature (`Replica::urge_pending`), and counts from when that came.
-/// - **What waits is passed on again** once in a review period, and then nothing else of its client: so that it is not lost in what the leader may refuse
-///   to look at ([`ProposalGate`](super::ProposalGate)).
+/// - **A client's frames have an order, by session and number, everywhere.** The lowest goes first at least
+///   every other turn, and crowds out its client's higher ones where there is no room. A client that has
+///   nothing queued may queue one frame, however full the pool is. So *whatever* is pending at a leader, it
+///   takes in a frame below all that its client has queued there.
+/// - **A client waits for its lowest frame alone, from when it became that,** or from when one below it was
+///   decided, last ([`waiting`](Self::waiting)). What is above waits for what is below, at a correct leader
+///   as well.
+/// - **Only what proves itself to everybody is held against a leader.** MACs convince those that a client
+///   chose; a frame with MACs that waits long has its client asked for a signature (`Replica::urge_pending`),
+///   and counts from when that came.
+/// - **What waits is passed on again** once in a review period, and then nothing else of its client: so that
+///   it is not lost in what the leader may refuse to look at ([`ProposalGate`](super::ProposalGate)).
 ///
-/// *A client cannot have a correct leader blamed.* Let its lowest frame x wait at a backup, signed. It is passed on, and the
-/// leader takes it in: by the order if it is below what its client has queued there, and because nothing is queued otherwise. If its client has
-/// lower ones there, these are proposed first, in turn with other clients' frames, and each that is decided sets the backup's
-/// clock back; if it has none, x is in the next turn or the one after. What settles x at the leader (decided, or left behind by its client's window) settles it at the
-/// backup, by the same decisions.
+/// *A client cannot have a correct leader blamed.* Let its lowest frame x wait at a backup, signed. It is
+/// passed on, and the leader takes it in: by the order if it is below what its client has queued there, and
+/// because nothing is queued otherwise. If its client has lower ones there, these are proposed first, in turn
+/// with other clients' frames, and each that is decided sets the backup's clock back; if it has none, x is in
+/// the next turn or the one after. What settles x at the leader (decided, or left behind by its client's
+/// window) settles it at the backup, by the same decisions.
 ///
-/// *A leader that censors an honest client is blamed.* f+1 correct replicas hold the client's lowest frame x, signed. Only decisions of frames below it set the
-/// clock back. An honest client has fewer than [`CLIENT_WINDOW`](crate::execution::CLIENT_WINDOW) such, and each of them is the lowest in its turn: so each
-/// has to be decided in time. *This is about an identity, not about each of its processes:* one with a higher session can be kept waiting by a faulty
-/// leader for as long as the leader serves another with a lower one. Who cannot have that gives each process an identity.
+/// *A leader that censors an honest client is blamed.* f+1 correct replicas hold the client's lowest frame x,
+/// signed. Only decisions of frames below it set the clock back. An honest client has fewer than
+/// [`CLIENT_WINDOW`](crate::execution::CLIENT_WINDOW) such, and each of them is the lowest in its turn: so
+/// each has to be decided in time. *This is about an identity, not about each of its processes:* one with a
+/// higher session can be kept waiting by a faulty leader for as long as the leader serves another with a
+/// lower one. Who cannot have that gives each process an identity.
 ///
 /// Invariants: a client is in `round` exactly when its `in_round` is set, once, and at least whenever it has
-/// queued frames; `bytes`, `frames` and `queued` are the sums over the clients, `crowd` that of what is beyond their shares; a client has a clock if
-/// it has a frame, unless it is in `touched`; no pending frame was decided or is stale.
+/// queued frames; `bytes`, `frames` and `queued` are the sums over the clients, `crowd` that of what is
+/// beyond their shares; a client has a clock if it has a frame, unless it is in `touched`; no pending frame
+/// was decided or is stale.
 #[derive(Debug)]
 pub struct RequestPool {
     limits: PoolLimits,
@@ -348,8 +357,9 @@ impl RequestPool {
         }
     }
 
-    /// Since when the client waits that waits longest: for its pending frame with the lowest number, from when it became that, and
-    /// from when one below it was decided last. Called at the end of a turn; `now` never runs backwards.
+    /// Since when the client waits that waits longest: for its pending frame with the lowest number, from
+    /// when it became that, and from when one below it was decided last. Called at the end of a turn; `now`
+    /// never runs backwards.
     pub fn waiting(&mut self, now: Time) -> Waiting {
         for id in std::mem::take(&mut self.touched) {
             if self.clients[id.get() as usize].is_touched {
@@ -370,7 +380,8 @@ impl RequestPool {
         }
     }
 
-    /// The lowest frame of each client that waits for so long, and whether it is signed: who waits longest first.
+    /// The lowest frame of each client that waits for so long, and whether it is signed: who waits longest
+    /// first.
     pub fn overdue(&self, now: Time, long: Duration) -> impl Iterator<Item = (&Frame, bool)> {
         let overdue = self
             .waiting
@@ -410,9 +421,10 @@ impl RequestPool {
         self.crowded_out
     }
 
-    /// Takes the next batch and what it [counts](Frame::counted_bytes) as in bytes: one frame of each client in turn, of each of its
-    /// sessions in turn, each session's in the order of their numbers, until a limit is met. `None` when nothing is queued. The turn that
-    /// could not be served is the first of the next batch. A frame longer than `bytes_max` makes a batch of its own.
+    /// Takes the next batch and what it [counts](Frame::counted_bytes) as in bytes: one frame of each client
+    /// in turn, of each of its sessions in turn, each session's in the order of their numbers, until a limit
+    /// is met. `None` when nothing is queued. The turn that could not be served is the first of the next
+    /// batch. A frame longer than `bytes_max` makes a batch of its own.
     ///
     /// The frames stay pending until they are decided or [returned](Self::return_in_flight).
     pub fn take_batch(&mut self, bytes_max: usize, frames_max: usize) -> Option<(Vec<Frame>, usize)> {
@@ -480,7 +492,8 @@ impl RequestPool {
         }
     }
 
-    /// Removes a client's queued frames that MACs prove, and says which: perhaps they do not prove them to everybody.
+    /// Removes a client's queued frames that MACs prove, and says which: perhaps they do not prove them to
+    /// everybody.
     pub fn drop_unsigned(&mut self, id: ClientId) -> Vec<FrameId> {
         let Some(client) = self.clients.get_mut(id.get() as usize) else {
             return Vec::new();
@@ -508,8 +521,8 @@ impl RequestPool {
         self.clients.len()
     }
 
-    /// Takes over what is known to be decided of a client, from a checkpoint. Pending frames that it settles are
-    /// removed.
+    /// Takes over what is known to be decided of a client, from a checkpoint. Pending frames that it settles
+    /// are removed.
     pub fn adopt_windows(&mut self, id: ClientId, windows: SessionWindows) {
         if let Some(client) = self.clients.get_mut(id.get() as usize) {
             client.decided = windows;

@@ -41,8 +41,9 @@ fn counted_bytes(frames: &[Frame]) -> usize {
 }
 
 impl FrameChecker {
-    /// Checks a received pre-prepare: every frame's structure and authenticator, that no frame is in it twice,
-    /// and that its digest is that of its frames. `message` is the whole message that `checked` is the body of.
+    /// Checks a received pre-prepare: every frame's structure and authenticator, that no frame is in it
+    /// twice, and that its digest is that of its frames. `message` is the whole message that `checked` is the
+    /// body of.
     ///
     /// The proposal is not `authentic` when a MAC for this replica fails; whose is told by
     /// [`drain_disputed`](Self::drain_disputed).
@@ -64,7 +65,8 @@ impl FrameChecker {
         self.check_proposal_within(checked, message, usize::MAX)
     }
 
-    /// As [`check_proposal`](Self::check_proposal), and no signature is verified if there are more than these.
+    /// As [`check_proposal`](Self::check_proposal), and no signature is verified if there are more than
+    /// these.
     ///
     /// # Errors
     /// [`BatchError::OverBudget`] as well.

@@ -25,7 +25,8 @@ pub enum When {
     Now,
     /// When the log is on disk up to and including this record.
     Durable(Lsn),
-    /// Like [`When::Durable`], and never if too much waits for the disk: it is a repetition, and will be asked for again.
+    /// Like [`When::Durable`], and never if too much waits for the disk: it is a repetition, and will be
+    /// asked for again.
     DurableIfRoom(Lsn),
 }
 
@@ -88,7 +89,8 @@ pub enum Effect {
     LeaveView(View),
     /// Pass pending requests on to everybody: the leader has not ordered them for a while.
     SharePending,
-    /// Requests wait for so long: pass each on to the leader once more, and have their clients prove them to everybody.
+    /// Requests wait for so long: pass each on to the leader once more, and have their clients prove them to
+    /// everybody.
     UrgePending(Duration),
     /// A view begins: ordering starts it.
     EnterView(Arc<ViewStart>),

@@ -6,13 +6,14 @@ use crate::decision_log::Chain;
 use crate::messages::{CheckpointClaim, PlacedDigest, Proposal, SignedCheckpoint, Vote};
 use crate::types::{Digest, Lsn, SeqNo, View};
 
-/// What a protocol writes to the persistent log: everything that binds the replica after a restart, and what it
-/// needs to go on from where it was.
+/// What a protocol writes to the persistent log: everything that binds the replica after a restart, and what
+/// it needs to go on from where it was.
 #[derive(Debug, Clone)]
 pub enum Record {
     /// A proposal this replica made or accepted in the proposal's view, with its batch.
     Proposal(Arc<Proposal>),
-    /// A batch others vouched for, fetched by its digest. It was accepted in no view; its `view` means nothing.
+    /// A batch others vouched for, fetched by its digest. It was accepted in no view; its `view` means
+    /// nothing.
     Batch(Arc<Proposal>),
     /// A prepare or commit this replica cast.
     Vote(Vote),
@@ -34,7 +35,8 @@ pub enum Record {
         /// The signatures that prove it, of distinct replicas.
         proof: Vec<SignedCheckpoint>,
     },
-    /// Decisions up to here were not made here: the state they lead to comes from others, and the log goes on after them.
+    /// Decisions up to here were not made here: the state they lead to comes from others, and the log goes on
+    /// after them.
     Jump {
         /// The last of them.
         seq: SeqNo,
@@ -47,14 +49,15 @@ pub enum Record {
     NewView(Bytes),
     /// A view-change message that a new view names.
     ViewChange(Bytes),
-    /// A batch that a new view of this replica's own chose: it counts as pre-prepared by it. Written when the log is cut, if nothing else about its
-    /// place says so.
+    /// A batch that a new view of this replica's own chose: it counts as pre-prepared by it. Written when the
+    /// log is cut, if nothing else about its place says so.
     Announced(PlacedDigest),
 }
 
 impl Record {
-    /// The place this record is about; it is needed while a later checkpoint is not kept. `None` for what is about a view
-    /// or the window as a whole: what still matters of it is written again before the log is cut.
+    /// The place this record is about; it is needed while a later checkpoint is not kept. `None` for what is
+    /// about a view or the window as a whole: what still matters of it is written again before the log is
+    /// cut.
     #[must_use]
     pub fn seq(&self) -> Option<SeqNo> {
         match self {
@@ -68,8 +71,9 @@ impl Record {
     }
 }
 
-/// Which records are not needed any more: those about places up to `seq`, and those about none, as far as they were written before `before`.
-/// From there on lie the ones about none that were written again for this cut, and newer ones.
+/// Which records are not needed any more: those about places up to `seq`, and those about none, as far as
+/// they were written before `before`. From there on lie the ones about none that were written again for this
+/// cut, and newer ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogCut {
     /// The last place.

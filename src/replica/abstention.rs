@@ -1,29 +1,33 @@
-//! Abstention: a replica whose log was damaged may have forgotten what it promised. Until nothing of that matters any more
-//! it says nothing that binds it.
+//! Abstention: a replica whose log was damaged may have forgotten what it promised. Until nothing of that
+//! matters any more it says nothing that binds it.
 //!
-//! It listens, decides what a quorum of others decides, executes, answers clients and has what it lacks transferred. It
-//! sends no vote, no proposal, no view change, no new view and no checkpoint, and asks for no view of its own accord.
+//! It listens, decides what a quorum of others decides, executes, answers clients and has what it lacks
+//! transferred. It sends no vote, no proposal, no view change, no new view and no checkpoint, and asks for no
+//! view of its own accord.
 //!
-//! **What it may have promised.** Let C be its last stable checkpoint and W the last view it asked for, both forgotten.
-//! - *Places:* nothing beyond C + window. A quorum signed C, so q−f−1 correct others had executed it. Any q of the others
-//!   hold at least q−f correct ones; (q−f−1) + (q−f) > n−1−f, so one of those is among any q. What the q say now is
-//!   no less than what they had then: C is at most the largest of it.
-//! - *Views:* whoever asks for W was asked by q replicas that complain for it or a later one, itself included, each correct one from
-//!   the view before, which it had on disk; or it follows f+1 others that asked for W, of which the first correct one came in the
-//!   first way. So q−f−1 correct others had reached W−1 for good, and W is at most one more than the largest view that any q of the others name now. Where the log that is left
-//!   says more exactly what W is, that counts.
+//! **What it may have promised.** Let C be its last stable checkpoint and W the last view it asked for, both
+//! forgotten.
+//! - *Places:* nothing beyond C + window. A quorum signed C, so q−f−1 correct others had executed it. Any q
+//!   of the others hold at least q−f correct ones; (q−f−1) + (q−f) > n−1−f, so one of those is among any q.
+//!   What the q say now is no less than what they had then: C is at most the largest of it.
+//! - *Views:* whoever asks for W was asked by q replicas that complain for it or a later one, itself
+//!   included, each correct one from the view before, which it had on disk; or it follows f+1 others that
+//!   asked for W, of which the first correct one came in the first way. So q−f−1 correct others had reached
+//!   W−1 for good, and W is at most one more than the largest view that any q of the others name now. Where
+//!   the log that is left says more exactly what W is, that counts.
 //!
 //! **Events**
-//! - *A status of a peer:* the least it has said since the start is kept; for a correct one every word is large enough.
+//! - *A status of a peer:* the least it has said since the start is kept; for a correct one every word is
+//!   large enough.
 //! - *q others have spoken:* the bounds are known.
-//! - *Decided and stable up to the bound of places, and a view no earlier than the bound of views begins, or is asked for by f+1
-//!   others:* the abstention ends. What is said from then on is about places that were never spoken of, in views that
-//!   no forgotten view change speaks against; a view change now made carries nothing forgotten, since a stable
-//!   checkpoint covers it.
+//! - *Decided and stable up to the bound of places, and a view no earlier than the bound of views begins, or
+//!   is asked for by f+1 others:* the abstention ends. What is said from then on is about places that were
+//!   never spoken of, in views that no forgotten view change speaks against; a view change now made carries
+//!   nothing forgotten, since a stable checkpoint covers it.
 //! - *The log holds, durably, what ended it:* the mark on disk goes. Until then a restart abstains again.
 //!
-//! **What it costs.** The replica counts as one of the f faulty ones until the end, and so does whoever keeps it from
-//! ending by naming places or views that nobody has reached.
+//! **What it costs.** The replica counts as one of the f faulty ones until the end, and so does whoever keeps
+//! it from ending by naming places or views that nobody has reached.
 //!
 //! Messages not sent are messages lost, which is always safe; all the rest is about when to begin again.
 //!
@@ -53,7 +57,8 @@ pub enum Participation {
         heard: usize,
         /// How many have to.
         needed: usize,
-        /// It votes again after this place has been passed by a stable checkpoint, in this view or a later one.
+        /// It votes again after this place has been passed by a stable checkpoint, in this view or a later
+        /// one.
         until: Option<(SeqNo, View)>,
     },
 }
@@ -163,8 +168,8 @@ impl Abstention {
 }
 
 impl<S: Stack> Replica<S> {
-    /// Has this replica say nothing that binds it until what it has forgotten does not matter any more. Called before
-    /// [`resume`](Self::resume).
+    /// Has this replica say nothing that binds it until what it has forgotten does not matter any more.
+    /// Called before [`resume`](Self::resume).
     pub fn abstain(&mut self, forgotten: Forgotten) {
         self.abstention = Some(Abstention::new(self.settings.quorum, forgotten));
     }
@@ -177,7 +182,8 @@ impl<S: Stack> Replica<S> {
             .map_or(Participation::Full, Abstention::participation)
     }
 
-    /// Ends the abstention if nothing forgotten matters in `view`, which begins or is asked for by f+1 others.
+    /// Ends the abstention if nothing forgotten matters in `view`, which begins or is asked for by f+1
+    /// others.
     pub(super) fn ends_abstention(&mut self, view: View) -> bool {
         // Votes may be about any place after what is both stable and decided.
         let passed = self.ordering.stable().min(self.ordering.decided());

@@ -36,7 +36,8 @@ pub enum Action {
         /// The record.
         record: Record,
     },
-    /// From now on a client has to sign, because f+1 replicas name it as one whose MACs cost them a view; or it does not have to any more.
+    /// From now on a client has to sign, because f+1 replicas name it as one whose MACs cost them a view; or
+    /// it does not have to any more.
     RequireSignature {
         /// The client.
         client: ClientId,
@@ -54,7 +55,8 @@ pub enum Action {
         /// What we have.
         ours: CheckpointClaim,
     },
-    /// What this replica had forgotten does not matter any more, and the log holds why: it takes part in votes again.
+    /// What this replica had forgotten does not matter any more, and the log holds why: it takes part in
+    /// votes again.
     AbstentionOver,
     /// Something to do for the disk, or for execution, with the image of a checkpoint;
     /// [`on_image`](super::Replica::on_image) follows.

@@ -1,8 +1,9 @@
-//! Checkpoints, as the orchestrator sees them: what proves them, which of them can be given to peers, and where the log is cut.
+//! Checkpoints, as the orchestrator sees them: what proves them, which of them can be given to peers, and
+//! where the log is cut.
 //!
-//! A checkpoint that includes the state is proved by signatures of its own claim, or by those of a light one that names it: whoever
-//! missed the first has the second soon. A light checkpoint moves the window like any other; it is given to nobody, and the log is not
-//! cut there.
+//! A checkpoint that includes the state is proved by signatures of its own claim, or by those of a light one
+//! that names it: whoever missed the first has the second soon. A light checkpoint moves the window like any
+//! other; it is given to nobody, and the log is not cut there.
 
 use super::transfer::Transfers;
 use super::{Held, Replica, Stack};
@@ -164,7 +165,8 @@ impl<S: Stack> Replica<S> {
         self.carry_out(now);
     }
 
-    /// The contents of the checkpoint at `seq` are on disk: the log before it is not needed once it is stable as well.
+    /// The contents of the checkpoint at `seq` are on disk: the log before it is not needed once it is stable
+    /// as well.
     pub fn on_image_kept(&mut self, now: Time, seq: SeqNo) {
         if !self.transfers.is_taken(seq) {
             // Of a state that was replaced meanwhile.
@@ -176,8 +178,9 @@ impl<S: Stack> Replica<S> {
         self.cut_log(now);
     }
 
-    /// Has the log cut at the last checkpoint that is both stable and kept, which includes the state then, after what is about no place was written
-    /// again. What a peer lacks it can be given then, as a state or as decisions.
+    /// Has the log cut at the last checkpoint that is both stable and kept, which includes the state then,
+    /// after what is about no place was written again. What a peer lacks it can be given then, as a state or
+    /// as decisions.
     pub(super) fn cut_log(&mut self, now: Time) {
         let stable = self.ordering.stable();
         let offerable = self.transfers.offerable().cloned();

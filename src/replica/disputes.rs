@@ -1,27 +1,33 @@
 //! Whose MACs convince some replicas and not others, and who has to sign because of it.
 //!
-//! A client that convinces the leader and not enough backups stops the view (the "big MAC attack" of Clement et al., Aardvark, NSDI 2009,
-//! section 3.1). A backup to which such a frame is proposed cannot tell who is at fault: its client made the MAC so, or the leader spoiled it. The next leader cannot
-//! tell at all, if its own MAC holds. So replicas tell each other, and what they tell has to be worth something:
+//! A client that convinces the leader and not enough backups stops the view (the "big MAC attack" of Clement
+//! et al., Aardvark, NSDI 2009, section 3.1). A backup to which such a frame is proposed cannot tell who is
+//! at fault: its client made the MAC so, or the leader spoiled it. The next leader cannot tell at all, if its
+//! own MAC holds. So replicas tell each other, and what they tell has to be worth something:
 //!
-//! - **Named is who cost a view.** A replica names a client in its status when it left a view in which a frame of that client was proposed to it whose MAC
-//!   failed here, and which was not decided until then. A frame spoiled beside that costs nobody anything; one that came in an answer to a fetch, whose
-//!   sender need not have it from its client, counts for nothing.
-//! - **Believed are f+1.** A client has to sign where f+1 replicas name it, this one included: one of them is correct. Up to f liars name whom they like, in
-//!   vain.
-//! - **It ends by itself.** A name lasts [`base`](Disputes::new), twice as long each time it is given again before as much as the longest has passed, up to
-//!   [`LONGEST`] times. Then MACs are taken again.
-//! - **The client is told** ([`RefusalReason::MustSign`](crate::messages::RefusalReason)), and believes it from f+1 as well.
+//! - **Named is who cost a view.** A replica names a client in its status when it left a view in which a
+//!   frame of that client was proposed to it whose MAC failed here, and which was not decided until then. A
+//!   frame spoiled beside that costs nobody anything; one that came in an answer to a fetch, whose sender
+//!   need not have it from its client, counts for nothing.
+//! - **Believed are f+1.** A client has to sign where f+1 replicas name it, this one included: one of them is
+//!   correct. Up to f liars name whom they like, in vain.
+//! - **It ends by itself.** A name lasts [`base`](Disputes::new), twice as long each time it is given again
+//!   before as much as the longest has passed, up to [`LONGEST`] times. Then MACs are taken again.
+//! - **The client is told** ([`RefusalReason::MustSign`](crate::messages::RefusalReason)), and believes it
+//!   from f+1 as well.
 //!
-//! *Why f+1 are enough to stop an attack.* Let a correct leader propose a frame, and let the view stand still because of it. A backup whose MAC fails accepts the
-//! batch once f+1 replicas answer for it, the leader being one ([`pbft`](crate::ordering::pbft)); so fewer than f correct backups have a MAC that holds. There are 2f
-//! correct backups at least. So f+1 of them find theirs failing, and name the client when the view is lost. They say so at once, and what the client has pending with MACs
-//! is dropped where it is heard.
+//! *Why f+1 are enough to stop an attack.* Let a correct leader propose a frame, and let the view stand still
+//! because of it. A backup whose MAC fails accepts the batch once f+1 replicas answer for it, the leader
+//! being one ([`pbft`](crate::ordering::pbft)); so fewer than f correct backups have a MAC that holds. There
+//! are 2f correct backups at least. So f+1 of them find theirs failing, and name the client when the view is
+//! lost. They say so at once, and what the client has pending with MACs is dropped where it is heard.
 //!
-//! *What it costs an honest client.* A faulty leader that spoils its MACs in a proposal, so that the view is lost, has f+1 correct replicas name
-//! it: it signs for a while. That leader has lost its view for it, and has its next turn after n−1 others. One that spoils MACs and keeps its view achieves nothing.
+//! *What it costs an honest client.* A faulty leader that spoils its MACs in a proposal, so that the view is
+//! lost, has f+1 correct replicas name it: it signs for a while. That leader has lost its view for it, and
+//! has its next turn after n−1 others. One that spoils MACs and keeps its view achieves nothing.
 //!
-//! *What a faulty client costs.* With MACs, a view each time it has served its time: that is the price of MACs, and why signatures are the default.
+//! *What a faulty client costs.* With MACs, a view each time it has served its time: that is the price of
+//! MACs, and why signatures are the default.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

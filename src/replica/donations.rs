@@ -1,7 +1,7 @@
 //! What a replica gives to peers that catch up: what it owes each of them, and how much it may send.
 //!
-//! A peer has one question of a kind under way. What its allowance does not cover at once is owed, and is sent when it does:
-//! a question that were dropped would cost the peer its whole patience.
+//! A peer has one question of a kind under way. What its allowance does not cover at once is owed, and is
+//! sent when it does: a question that were dropped would cost the peer its whole patience.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -149,7 +149,8 @@ impl Donations {
         self.spend(now, to, bytes).is_ok()
     }
 
-    /// Whether anything at all may be sent now whose size is known only when it was: [`charge`](Self::charge) counts it then.
+    /// Whether anything at all may be sent now whose size is known only when it was: [`charge`](Self::charge)
+    /// counts it then.
     pub fn may_answer(&mut self, now: Time, to: NodeId) -> bool {
         self.may_send(now, to, 0)
     }

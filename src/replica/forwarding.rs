@@ -1,4 +1,5 @@
-//! Frames that a replica passes on: to the leader what clients sent to everybody, and to everybody what the leader does not order.
+//! Frames that a replica passes on: to the leader what clients sent to everybody, and to everybody what the
+//! leader does not order.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,8 +20,8 @@ pub(super) const OVERDUE: Duration = Duration::from_secs(1);
 /// How many full batches of pending frames are passed on at once.
 const SHARED_BATCHES: usize = 16;
 
-/// What was passed on lately. Replicas in different views take each other for leaders: without a pause a frame would go to and
-/// fro between them as fast as the links allow.
+/// What was passed on lately. Replicas in different views take each other for leaders: without a pause a
+/// frame would go to and fro between them as fast as the links allow.
 #[derive(Debug, Default)]
 pub(super) struct PassedOn(BTreeMap<FrameKey, Time>);
 
@@ -56,8 +57,9 @@ impl<S: Stack> Replica<S> {
         self.forward = frames;
     }
 
-    /// What is pending here is passed on to everybody: perhaps nobody else has it, and the leader lost it. A replica that then waits in
-    /// vain does not wait alone, and is not the only one to ask for another leader.
+    /// What is pending here is passed on to everybody: perhaps nobody else has it, and the leader lost it. A
+    /// replica that then waits in vain does not wait alone, and is not the only one to ask for another
+    /// leader.
     pub(super) fn share_pending(&mut self, now: Time) {
         // What a leader has pending is on its way already.
         if self.ordering.is_leading() || active(Mutant::ForwardSkipped) {
@@ -76,8 +78,9 @@ impl<S: Stack> Replica<S> {
         unproven.into_iter().for_each(|frame| self.ask_for_proof(frame));
     }
 
-    /// The frames for which clients wait so long are passed on to the leader once more, by themselves: the first time they may have been lost in a
-    /// flood. Who could not have the leader blamed for its frame is asked for a signature.
+    /// The frames for which clients wait so long are passed on to the leader once more, by themselves: the
+    /// first time they may have been lost in a flood. Who could not have the leader blamed for its frame is
+    /// asked for a signature.
     pub(super) fn urge_pending(&mut self, now: Time, long: Duration) {
         let is_voting = self.phase() == ExecutionPhase::OrderProtocol;
         if self.ordering.is_leading() || !is_voting || active(Mutant::ForwardSkipped) {
@@ -111,7 +114,8 @@ impl<S: Stack> Replica<S> {
         self.actions.push(Action::Refuse { frame, reason });
     }
 
-    /// How many bytes of pending frames are passed on at once: what is pending may fill the links to others, and clients choose how much that is.
+    /// How many bytes of pending frames are passed on at once: what is pending may fill the links to others,
+    /// and clients choose how much that is.
     fn shared_bytes_max(&self) -> usize {
         SHARED_BATCHES * self.settings.batch_bytes_max
     }

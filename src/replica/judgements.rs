@@ -1,7 +1,8 @@
 //! How many signatures of what a peer says are verified.
 //!
-//! Verifying costs much more than sending. A correct peer signs little: a checkpoint now and then, and a view change when a
-//! leader failed. What a flood of such messages goes beyond is not judged; a correct peer says it again when it is asked.
+//! Verifying costs much more than sending. A correct peer signs little: a checkpoint now and then, and a view
+//! change when a leader failed. What a flood of such messages goes beyond is not judged; a correct peer says
+//! it again when it is asked.
 
 use crate::mutants::{Mutant, active};
 use crate::protocol::{Allowance, Rate};
@@ -10,7 +11,8 @@ use crate::types::{NodeId, Time};
 /// Signatures a second that are verified of a peer, whatever the size of the cluster.
 const RATE: u64 = 256;
 
-/// Votes that are counted of a peer: some for each place of the largest window at once, and more a second than anybody decides.
+/// Votes that are counted of a peer: some for each place of the largest window at once, and more a second
+/// than anybody decides.
 const VOTES: Rate = Rate {
     burst: 1 << 19,
     per_second: 1 << 20,
@@ -40,7 +42,8 @@ impl Judgements {
         }
     }
 
-    /// How many of so many votes of a peer are counted now. A vote that is lost is sent again when a status asks for it.
+    /// How many of so many votes of a peer are counted now. A vote that is lost is sent again when a status
+    /// asks for it.
     pub fn may_count(&mut self, now: Time, from: NodeId, votes: usize) -> usize {
         let Some(left) = self.votes.get_mut(from.index()) else {
             return 0;

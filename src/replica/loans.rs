@@ -1,13 +1,14 @@
-//! Images that are kept for peers, however many newer ones there are: so a transfer comes to its end however fast checkpoints follow one
-//! another.
+//! Images that are kept for peers, however many newer ones there are: so a transfer comes to its end however
+//! fast checkpoints follow one another.
 //!
 //! **Events**
-//! - *A peer is offered images:* the newest [`OFFERED_HELD`] of them are kept until it asks for pieces of one that was offered, or for
-//!   [`LOAN_IDLE`]. Checkpoints may come faster than its question.
-//! - *It asks for pieces of an image:* this one is lent to it until it has asked nothing of it for [`LOAN_IDLE`], or asks for another one,
-//!   and at most for [`LOAN_MAX`].
+//! - *A peer is offered images:* the newest [`OFFERED_HELD`] of them are kept until it asks for pieces of one
+//!   that was offered, or for [`LOAN_IDLE`]. Checkpoints may come faster than its question.
+//! - *It asks for pieces of an image:* this one is lent to it until it has asked nothing of it for
+//!   [`LOAN_IDLE`], or asks for another one, and at most for [`LOAN_MAX`].
 //!
-//! **What it costs.** A peer has one loan and one offer: a faulty one costs the room of two images or of one, for a while.
+//! **What it costs.** A peer has one loan and one offer: a faulty one costs the room of two images or of one,
+//! for a while.
 
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ use crate::types::{NodeId, SeqNo, Time};
 /// An image is kept for a peer until it has asked nothing of it for so long, and at most so long in all.
 const LOAN_IDLE: Duration = Duration::from_secs(10);
 const LOAN_MAX: Duration = Duration::from_secs(30 * 60);
-/// How many images a peer was offered that are kept until it asks. Older ones that were offered are lent to others.
+/// How many images a peer was offered that are kept until it asks. Older ones that were offered are lent to
+/// others.
 const OFFERED_HELD: usize = 2;
 
 /// An image that a peer reads.

@@ -1,8 +1,8 @@
-//! Decisions that are not in memory any more, out of the persistent log: for peers that lag far behind, and for our own execution when it
-//! goes on from an older state.
+//! Decisions that are not in memory any more, out of the persistent log: for peers that lag far behind, and
+//! for our own execution when it goes on from an older state.
 //!
-//! With light checkpoints the last state may lie far back, and memory holds the last decisions only. Reading goes on beside the hot path:
-//! at most one answer is under way per peer, and one for execution.
+//! With light checkpoints the last state may lie far back, and memory holds the last decisions only. Reading
+//! goes on beside the hot path: at most one answer is under way per peer, and one for execution.
 
 use std::sync::Arc;
 
@@ -104,7 +104,8 @@ impl<S: Stack> Replica<S> {
         self.actions.push(Action::Execute(proposal));
     }
 
-    /// Execution cannot go on from the state it has: what follows is not known any more. A later state is brought.
+    /// Execution cannot go on from the state it has: what follows is not known any more. A later state is
+    /// brought.
     pub(super) fn replace_unfed(&mut self, now: Time, fed: SeqNo) {
         self.transfers.fed = None;
         if self.transfers.awaiting.is_none() {

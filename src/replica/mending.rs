@@ -1,12 +1,14 @@
 //! Decisions that our own log does not give back, brought from peers.
 //!
-//! Execution that goes on from an older state reads what follows from the log. Where a disk does not give it back, the digests are
-//! still known: one peer after the other is asked for the batches, which are believed by their digests alone. Peers that have
-//! forgotten them say nothing. When everybody was asked in vain, a later state is looked for beside it, and what comes first is
-//! gone on from: there may be no later state for long, and no peer with these decisions either, but never both.
+//! Execution that goes on from an older state reads what follows from the log. Where a disk does not give it
+//! back, the digests are still known: one peer after the other is asked for the batches, which are believed
+//! by their digests alone. Peers that have forgotten them say nothing. When everybody was asked in vain, a
+//! later state is looked for beside it, and what comes first is gone on from: there may be no later state for
+//! long, and no peer with these decisions either, but never both.
 //!
-//! Invariant: what is mended begins right after [`fed`](super::transfer::Transfers::fed), and ends where what is released ends: memory may
-//! have forgotten decisions of which the log does not hold yet what executing them takes.
+//! Invariant: what is mended begins right after [`fed`](super::transfer::Transfers::fed), and ends where what
+//! is released ends: memory may have forgotten decisions of which the log does not hold yet what executing
+//! them takes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

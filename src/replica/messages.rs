@@ -28,8 +28,8 @@ impl<S: Stack> Replica<S> {
         may
     }
 
-    /// A replica's message without client frames arrived. `message` is the whole message that `checked` is the body of.
-    /// False when it is none of those: messages with frames come by preprocessing.
+    /// A replica's message without client frames arrived. `message` is the whole message that `checked` is
+    /// the body of. False when it is none of those: messages with frames come by preprocessing.
     pub fn on_message(
         &mut self,
         now: Time,
@@ -160,7 +160,8 @@ impl<S: Stack> Replica<S> {
 
     /// A batch this replica asked for arrived, its frames checked by preprocessing.
     pub fn on_batch(&mut self, now: Time, from: NodeId, batch: Proposal) {
-        // What a transfer asked for it has room for, and takes however slow the disk is: it would have to ask again.
+        // What a transfer asked for it has room for, and takes however slow the disk is: it would have to ask
+        // again.
         if let Some(batch) = self.take_to_mend(now, batch)
             && let Some(batch) = self.log_transfer.on_batch(now, from, batch, &mut self.outbox)
             && !self.is_choked()

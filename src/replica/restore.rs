@@ -31,8 +31,9 @@ impl<S: Stack> Replica<S> {
         self.transfers.remember_image(seq);
     }
 
-    /// The log was read to its end, on a state that was read from the image of this checkpoint. That image may have come from others, in the
-    /// place of a state of which the log still says what we signed; what says that a quorum signed another need not have been written.
+    /// The log was read to its end, on a state that was read from the image of this checkpoint. That image
+    /// may have come from others, in the place of a state of which the log still says what we signed; what
+    /// says that a quorum signed another need not have been written.
     pub fn restore_image(&mut self, claim: CheckpointClaim) {
         self.ordering.restore_image(claim);
     }
@@ -60,7 +61,8 @@ impl<S: Stack> Replica<S> {
         self.transfers.awaiting.is_some()
     }
 
-    /// The log holds this record about what is stable. All of them come before the first [`restore`](Self::restore).
+    /// The log holds this record about what is stable. All of them come before the first
+    /// [`restore`](Self::restore).
     pub fn restore_stable(&mut self, record: &Record) {
         if let Record::Stable { claim, proof } = record {
             self.transfers.remember_certificate(*claim, proof.clone());
@@ -123,7 +125,8 @@ impl<S: Stack> Replica<S> {
         Ok(None)
     }
 
-    /// Everything was restored, and the log continues at `next_lsn`. `windows` is what was executed, by client.
+    /// Everything was restored, and the log continues at `next_lsn`. `windows` is what was executed, by
+    /// client.
     pub fn resume(&mut self, now: Time, next_lsn: Lsn, windows: &[SessionWindows]) {
         self.outbox = Outbox::new(next_lsn);
         self.logged_end = next_lsn;

@@ -19,8 +19,8 @@ pub struct ReplicaSettings {
     pub batch_frames_max: usize,
     /// The most votes in one message; at least one.
     pub votes_max: usize,
-    /// While so many effects wait for the disk, other replicas are not listened to: what they say leads to more. They
-    /// say it again when this replica tells them what it lacks.
+    /// While so many effects wait for the disk, other replicas are not listened to: what they say leads to
+    /// more. They say it again when this replica tells them what it lacks.
     pub held_effects_max: usize,
     /// How long a client is named at first whose MACs cost this replica a view.
     pub must_sign_for: Duration,

@@ -1,4 +1,5 @@
-//! Transition tests of the orchestrator: one real replica, real execution, and peers that say what the test wants.
+//! Transition tests of the orchestrator: one real replica, real execution, and peers that say what the test
+//! wants.
 
 mod covered;
 mod feeding;

@@ -1,4 +1,5 @@
-//! The orchestrator's transfer phase: a replica that lacks decisions or state gets them, and gives them to others.
+//! The orchestrator's transfer phase: a replica that lacks decisions or state gets them, and gives them to
+//! others.
 //!
 //! ```text
 //!  peers are far ahead ─► log transfer ─► decisions, in order, to ordering
@@ -8,10 +9,11 @@
 //!                 ─► pieces, on disk ─► installed ─► the decisions that waited are executed
 //! ```
 //!
-//! The transfers run beside live ordering: from the jump on the replica votes on places after the checkpoint like any other, so
-//! it cannot fall behind again while its state is on the way.
+//! The transfers run beside live ordering: from the jump on the replica votes on places after the checkpoint
+//! like any other, so it cannot fall behind again while its state is on the way.
 //!
-//! A replica whose own checkpoint is contradicted by a quorum stops executing at once and replaces its state in the same way.
+//! A replica whose own checkpoint is contradicted by a quorum stops executing at once and replaces its state
+//! in the same way.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -143,15 +145,17 @@ pub(super) struct Transfers {
     pub(super) proofs: BTreeMap<SeqNo, StateProof>,
     /// The images that are on disk, the newest last.
     pub(super) images: VecDeque<SeqNo>,
-    /// Of these, what was on disk at the start, as its head says: it may be of a state that was replaced before.
+    /// Of these, what was on disk at the start, as its head says: it may be of a state that was replaced
+    /// before.
     pub(super) found: Vec<CheckpointClaim>,
-    /// The checkpoints that execution took of the state it has now, the newest last: their images are to come.
+    /// The checkpoints that execution took of the state it has now, the newest last: their images are to
+    /// come.
     pub(super) taken: VecDeque<SeqNo>,
     loans: Loans,
     /// Execution waits for the state after this decision.
     pub awaiting: Option<SeqNo>,
-    /// Execution goes on from a state that came from others: everything up to this place was given to it. What is released is not
-    /// given to it at once.
+    /// Execution goes on from a state that came from others: everything up to this place was given to it.
+    /// What is released is not given to it at once.
     pub fed: Option<SeqNo>,
     /// The first place of what is being read from the log for it.
     pub feeding: Option<SeqNo>,
@@ -186,9 +190,9 @@ impl Transfers {
         }
     }
 
-    /// Forgets images that nobody needs, if there are any: those before the one before the last that a quorum signed, but for
-    /// those that peers need. Later ones may not be signed for long, and until one is, only that one helps a peer that lacks its
-    /// state.
+    /// Forgets images that nobody needs, if there are any: those before the one before the last that a quorum
+    /// signed, but for those that peers need. Later ones may not be signed for long, and until one is, only
+    /// that one helps a peer that lacks its state.
     fn forget_images(&mut self, now: Time) -> Option<ImageTask> {
         let is_certified = |seq: &SeqNo| self.proofs.contains_key(seq);
         let last = self.images.iter().rposition(is_certified)?;
@@ -273,8 +277,8 @@ impl<S: Stack> Replica<S> {
         self.carry_out(now);
     }
 
-    /// Our own state was contradicted by a quorum: it is not executed on any more, and is replaced. What was executed on it
-    /// is executed again, on the state that comes; images of it are none.
+    /// Our own state was contradicted by a quorum: it is not executed on any more, and is replaced. What was
+    /// executed on it is executed again, on the state that comes; images of it are none.
     pub(super) fn replace_state(&mut self, now: Time, stable: SeqNo) {
         self.counters.divergences += 1;
         self.transfers.images.clear();
@@ -290,7 +294,8 @@ impl<S: Stack> Replica<S> {
         let base = self.decision_log.base();
         self.decision_log.keep_after(base);
         self.transfers.awaiting = Some(stable.max(base));
-        // Any state will do from which our decisions go on: what a quorum signed is right, and a later one may be far off.
+        // Any state will do from which our decisions go on: what a quorum signed is right, and a later one
+        // may be far off.
         let floor = self.decision_log.floor();
         self.begin_state_transfer(now, floor.minus(1));
     }
@@ -315,8 +320,9 @@ impl<S: Stack> Replica<S> {
             LogTransferState::OutOfReach { certain } => {
                 self.log_transfer.end(&mut self.outbox);
                 let after = self.ordering.decided();
-                // One replica's word alone sends nobody looking for a state, or for another one than that which comes. If f+1 say so, a state
-                // no later than our decisions is of no use: nothing would go on from there.
+                // One replica's word alone sends nobody looking for a state, or for another one than that
+                // which comes. If f+1 say so, a state no later than our decisions is of no use: nothing would
+                // go on from there.
                 let is_idle = self.state_transfer.state() == StateTransferState::Idle;
                 let is_behind = self.transfers.reached(self.settings.quorum.weak()) > after;
                 if certain || (is_idle && is_behind) {
@@ -330,12 +336,14 @@ impl<S: Stack> Replica<S> {
         }
     }
 
-    /// Whether the disk keeps up well enough for more decisions that others made: half of the room is for what is ordered here.
+    /// Whether the disk keeps up well enough for more decisions that others made: half of the room is for
+    /// what is ordered here.
     fn has_disk_room(&self) -> bool {
         self.held.len() < self.settings.held_effects_max / 2
     }
 
-    /// The window ends here, and peers have what moves it: they are asked at once, and not with the next status in its turn.
+    /// The window ends here, and peers have what moves it: they are asked at once, and not with the next
+    /// status in its turn.
     fn hurry_status(&mut self, now: Time, decided: SeqNo) {
         if self.transfers.hurried < decided {
             self.transfers.hurried = decided;
@@ -372,7 +380,8 @@ impl<S: Stack> Replica<S> {
                 .find_proof(claim.seq)
                 .filter(|known| known.claim == claim)
             else {
-                // Later ones have taken its place meanwhile, and without it nobody could be convinced of where we go on.
+                // Later ones have taken its place meanwhile, and without it nobody could be convinced of
+                // where we go on.
                 self.state_transfer.end(&mut self.outbox);
                 return self.begin_state_transfer(now, claim.seq.minus(1));
             };
@@ -424,8 +433,8 @@ impl<S: Stack> Replica<S> {
         self.carry_out(now);
     }
 
-    /// Execution has read the state after `seq`: what waited for it is executed. `windows` is what the state includes, by
-    /// client.
+    /// Execution has read the state after `seq`: what waited for it is executed. `windows` is what the state
+    /// includes, by client.
     pub fn on_installed(&mut self, now: Time, seq: SeqNo, windows: &[SessionWindows]) {
         self.state_transfer.on_installed(seq, &mut self.outbox);
         self.counters.states_transferred += 1;
@@ -562,8 +571,8 @@ impl<S: Stack> Replica<S> {
         self.outbox.send(Recipients::One(from), message);
     }
 
-    /// Offers every image that is there, the newest first: the others may have other ones, and a checkpoint that several have comes from
-    /// several.
+    /// Offers every image that is there, the newest first: the others may have other ones, and a checkpoint
+    /// that several have comes from several.
     fn answer_offer(&mut self, now: Time, from: NodeId, after: SeqNo) {
         if !self.transfers.donations.may_answer(now, from) {
             return;

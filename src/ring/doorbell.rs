@@ -8,10 +8,11 @@ use super::park::ParkFlag;
 
 /// Wakes one shard. Every producer of the shard holds a clone.
 ///
-/// Parking, so that no wake-up is lost: the consumer calls [`prepare_park`](Self::prepare_park), looks at all its rings once
-/// more, and sleeps until [`fd`](Self::fd) is readable only if they are empty. Awake again, it calls
-/// [`unpark`](Self::unpark) and [`clear`](Self::clear), and only then looks at its rings. A producer pushes, then calls
-/// [`ring_if_parked`](Self::ring_if_parked), which costs a fence and a load while the consumer is awake.
+/// Parking, so that no wake-up is lost: the consumer calls [`prepare_park`](Self::prepare_park), looks at all
+/// its rings once more, and sleeps until [`fd`](Self::fd) is readable only if they are empty. Awake again, it
+/// calls [`unpark`](Self::unpark) and [`clear`](Self::clear), and only then looks at its rings. A producer
+/// pushes, then calls [`ring_if_parked`](Self::ring_if_parked), which costs a fence and a load while the
+/// consumer is awake.
 #[derive(Clone, Debug)]
 pub struct Doorbell {
     shared: Arc<Shared>,
@@ -60,17 +61,17 @@ impl Doorbell {
         self.shared.flag.unpark();
     }
 
-    /// Makes the descriptor unreadable again until the next ring. The consumer must look at its rings between this
-    /// and the next sleep: a ring that is cleared here announced an item.
+    /// Makes the descriptor unreadable again until the next ring. The consumer must look at its rings between
+    /// this and the next sleep: a ring that is cleared here announced an item.
     pub fn clear(&self) {
         let mut count = [0; 8];
         // Nothing to read is as good as read.
         let _ = (&self.shared.event).read(&mut count);
     }
 
-    /// Sleeps until a ring or for `timeout` (`None`: for ever), for a consumer without an event loop; true after a
-    /// ring. To be called between [`prepare_park`](Self::prepare_park) and [`unpark`](Self::unpark); a signal starts the
-    /// timeout again.
+    /// Sleeps until a ring or for `timeout` (`None`: for ever), for a consumer without an event loop; true
+    /// after a ring. To be called between [`prepare_park`](Self::prepare_park) and [`unpark`](Self::unpark);
+    /// a signal starts the timeout again.
     ///
     /// # Errors
     /// When the kernel refuses to wait: out of memory.

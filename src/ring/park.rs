@@ -3,12 +3,12 @@ use super::shim::{AtomicBool, Ordering, fence};
 /// Whether a consumer sleeps or is about to: the half of a doorbell that needs no system call.
 ///
 /// Consumer: [`prepare_park`](Self::prepare_park), look at every ring once more, sleep only if all are empty,
-/// [`unpark`](Self::unpark) in any case. Producer: push, then [`take_parked`](Self::take_parked), and wake the consumer
-/// if that says so.
+/// [`unpark`](Self::unpark) in any case. Producer: push, then [`take_parked`](Self::take_parked), and wake
+/// the consumer if that says so.
 ///
 /// Invariant: no wake-up is lost. Of the two sequentially consistent fences one comes first. If it is the
-/// consumer's, the producer reads the flag as set; if it is the producer's, the consumer's second look finds the
-/// item. `tests/ring_loom.rs` checks it in every interleaving.
+/// consumer's, the producer reads the flag as set; if it is the producer's, the consumer's second look finds
+/// the item. `tests/ring_loom.rs` checks it in every interleaving.
 #[derive(Debug)]
 pub struct ParkFlag {
     parked: AtomicBool,

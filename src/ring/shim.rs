@@ -1,5 +1,5 @@
-//! The primitives that `spsc` and `park` are built from, under one roof: `tests/ring_loom.rs` compiles those two files
-//! against a module of this name that holds loom's, so the model runs the code that ships.
+//! The primitives that `spsc` and `park` are built from, under one roof: `tests/ring_loom.rs` compiles those
+//! two files against a module of this name that holds loom's, so the model runs the code that ships.
 
 pub(super) use std::sync::Arc;
 pub(super) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};

@@ -32,7 +32,8 @@ impl<T> Shared<T> {
 }
 
 fn slot<T>(slots: &[Slot<T>], position: usize) -> &Slot<T> {
-    // SAFETY: `channel` makes at least one slot and a power of two of them, so the mask is below their number.
+    // SAFETY: `channel` makes at least one slot and a power of two of them, so the mask is below their
+    // number.
     unsafe { slots.get_unchecked(position & (slots.len() - 1)) }
 }
 
@@ -103,8 +104,8 @@ pub fn channel<T: Send>(depth: usize) -> (Producer<T>, Consumer<T>) {
 }
 
 impl<T: Send> Producer<T> {
-    /// How many items can be pushed for certain. Looks at the consumer only when none is left by what was seen
-    /// before.
+    /// How many items can be pushed for certain. Looks at the consumer only when none is left by what was
+    /// seen before.
     pub fn credits(&mut self) -> usize {
         if self.free == 0 {
             // Acquire pairs with the consumer's release of `head`: its reads of the freed slots are over.
@@ -148,16 +149,17 @@ impl<T: Send> Consumer<T> {
                 return None;
             }
         }
-        // SAFETY: the producer published the item at `head` and leaves the slot alone until `head` is published beyond
-        // it; `head` moves on here, so no item is taken twice.
+        // SAFETY: the producer published the item at `head` and leaves the slot alone until `head` is
+        // published beyond it; `head` moves on here, so no item is taken twice.
         let item = slot(&self.shared.slots, self.head).with_mut(|slot| unsafe { slot.cast::<T>().read() });
         self.head = self.head.wrapping_add(1);
         self.shared.publish_head(self.head);
         Some(item)
     }
 
-    /// Gives up to `max` items to `f`, oldest first, and returns how many. The producer sees their slots free all at once, after the last
-    /// call of `f`: fewer cache lines change hands than with one [`pop`](Self::pop) each, but it waits longer for credits.
+    /// Gives up to `max` items to `f`, oldest first, and returns how many. The producer sees their slots free
+    /// all at once, after the last call of `f`: fewer cache lines change hands than with one
+    /// [`pop`](Self::pop) each, but it waits longer for credits.
     pub fn drain(&mut self, max: usize, mut f: impl FnMut(T)) -> usize {
         /// Publishes also when `f` panics, or a taken item would be taken again.
         struct Taken<'a, T> {
@@ -183,8 +185,8 @@ impl<T: Send> Consumer<T> {
             for _ in 0..count {
                 let slot = slot(slots, *taken.head);
                 *taken.head = taken.head.wrapping_add(1);
-                // SAFETY: as in `pop`: `count` ends at `cached_tail`, and the guard's position moves on before
-                // anything can panic.
+                // SAFETY: as in `pop`: `count` ends at `cached_tail`, and the guard's position moves on
+                // before anything can panic.
                 f(slot.with_mut(|slot| unsafe { slot.cast::<T>().read() }));
             }
         }
@@ -194,8 +196,8 @@ impl<T: Send> Consumer<T> {
     /// How many items are there right now. Looks at the producer each time.
     #[must_use]
     pub fn len(&self) -> usize {
-        // Acquire pairs with the producer's release of `tail`, here and in `is_empty`: after `ParkFlag::prepare_park` this is the
-        // second look, so it must not be answered from `cached_tail`.
+        // Acquire pairs with the producer's release of `tail`, here and in `is_empty`: after
+        // `ParkFlag::prepare_park` this is the second look, so it must not be answered from `cached_tail`.
         self.shared.tail.load(Ordering::Acquire).wrapping_sub(self.head)
     }
 
@@ -205,8 +207,8 @@ impl<T: Send> Consumer<T> {
         self.len() == 0
     }
 
-    /// Whether the producer is gone. Items may still be there: the stream has ended when the ring is empty *after*
-    /// this was true.
+    /// Whether the producer is gone. Items may still be there: the stream has ended when the ring is empty
+    /// *after* this was true.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         // Acquire pairs with the release in the producer's drop: all it pushed is visible from here on.

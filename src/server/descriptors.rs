@@ -4,7 +4,8 @@ use super::ReplicaError;
 use crate::config::{Durability, ReplicaConfig};
 use crate::shard::descriptors::{RESERVE, provide};
 
-/// Segments that are expected to be open at most: a checkpoint closes most of them, whatever the log may grow to.
+/// Segments that are expected to be open at most: a checkpoint closes most of them, whatever the log may grow
+/// to.
 const SEGMENTS_OPEN: usize = 512;
 
 /// Makes sure that connections, the log and everything else never run out of descriptors together.

@@ -1,8 +1,9 @@
 //! Replicas of services whose state consists of parts.
 //!
-//! The protocols are those of [`MonReplica`]: every state is kept and transferred in pieces that are checked one by one. What a
-//! [`DivisibleState`] adds is that it says what its pieces are, and which of them changed: a checkpoint copies and digests what
-//! was written to since the last one, and a replica that lags behind is sent what its own image does not have.
+//! The protocols are those of [`MonReplica`]: every state is kept and transferred in pieces that are checked
+//! one by one. What a [`DivisibleState`] adds is that it says what its pieces are, and which of them changed:
+//! a checkpoint copies and digests what was written to since the last one, and a replica that lags behind is
+//! sent what its own image does not have.
 
 use super::monolithic_server::MonReplica;
 use super::{ReplicaError, ReplicaHandle};
@@ -12,8 +13,8 @@ use crate::replica::{DefaultStack, SpeculativeStack, Stack};
 
 /// A replica of service `A`, whose state is in parts, built from the stack `S`.
 ///
-/// Its shards run from [`bootstrap`](Self::bootstrap) on; [`run`](Self::run) waits for their end. Both can be awaited
-/// on any runtime.
+/// Its shards run from [`bootstrap`](Self::bootstrap) on; [`run`](Self::run) waits for their end. Both can be
+/// awaited on any runtime.
 pub struct DivStReplica<A: Application<State: DivisibleState>, S: Stack = DefaultStack<A>> {
     replica: MonReplica<A, S>,
 }
@@ -30,7 +31,8 @@ impl<A: Application<State: DivisibleState>> DivStReplica<A> {
 }
 
 impl<A: ScalableApp<State: DivisibleState>> DivStReplica<A, SpeculativeStack<A>> {
-    /// As [`bootstrap`](DivStReplica::bootstrap), with speculative execution on the configured number of workers.
+    /// As [`bootstrap`](DivStReplica::bootstrap), with speculative execution on the configured number of
+    /// workers.
     ///
     /// # Errors
     /// As there.

@@ -80,7 +80,8 @@ impl ReplicaHandle {
         self.shared.metrics.visit(visit);
     }
 
-    /// Computes the digest of the state as it is, at once: for tools and tests. `None` when the replica ends first.
+    /// Computes the digest of the state as it is, at once: for tools and tests. `None` when the replica ends
+    /// first.
     #[must_use]
     pub fn digest(&self) -> Option<CheckpointClaim> {
         let (question, answer) = mpsc::channel();
@@ -102,15 +103,16 @@ impl ReplicaHandle {
         thread_cpu_time(|name| self.shared.threads.iter().any(|own| own == name))
     }
 
-    /// Names of the threads that serve this replica and gave no sign of life for so long: they hang. Those that are well give one every
-    /// second or more often.
+    /// Names of the threads that serve this replica and gave no sign of life for so long: they hang. Those
+    /// that are well give one every second or more often.
     #[must_use]
     pub fn silent_threads(&self, patience: Duration) -> Vec<String> {
         self.shared.vitals.silent_for(patience)
     }
 
     /// Asks the replica to finish what it has and end: no new client work, what is under way is decided,
-    /// executed and answered, links say goodbye. [`run`](super::monolithic_server::MonReplica::run) returns then.
+    /// executed and answered, links say goodbye. [`run`](super::monolithic_server::MonReplica::run) returns
+    /// then.
     pub fn shutdown(&self) {
         if !self.shared.lifecycle.is_draining() {
             // Told once: who does not listen learns it by the process's end.
@@ -125,8 +127,8 @@ impl ReplicaHandle {
 }
 
 impl ReplicaHandle {
-    /// Stops the replica where it is, as if its process were killed: nothing is finished, nobody is told. For demonstrations
-    /// and tests; what is on disk is what was durable.
+    /// Stops the replica where it is, as if its process were killed: nothing is finished, nobody is told. For
+    /// demonstrations and tests; what is on disk is what was durable.
     pub fn kill(&self) {
         self.shared.lifecycle.halt();
         self.shared.doorbells.iter().for_each(Doorbell::ring);

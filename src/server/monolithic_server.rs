@@ -38,8 +38,8 @@ pub(super) struct Parts<S: Stack> {
 
 /// A replica of service `A`, built from the stack `S`.
 ///
-/// Its shards run from [`bootstrap`](Self::bootstrap) on; [`run`](Self::run) waits for their end. Both can be awaited
-/// on any runtime.
+/// Its shards run from [`bootstrap`](Self::bootstrap) on; [`run`](Self::run) waits for their end. Both can be
+/// awaited on any runtime.
 pub struct MonReplica<A: Application, S: Stack = DefaultStack<A>> {
     assembly: Assembly,
     _types: PhantomData<fn() -> (A, S)>,
@@ -88,7 +88,8 @@ impl<A: Application> MonReplica<A> {
 }
 
 impl<A: ScalableApp> MonReplica<A, SpeculativeStack<A>> {
-    /// As [`bootstrap`](MonReplica::bootstrap), with speculative execution on the configured number of workers.
+    /// As [`bootstrap`](MonReplica::bootstrap), with speculative execution on the configured number of
+    /// workers.
     ///
     /// # Errors
     /// As there.

@@ -34,7 +34,8 @@ pub(super) fn recover<S: Stack>(
     executor: &mut ExecutorOf<S>,
 ) -> Result<Recovered, ReplicaError> {
     let cluster = &config.node.cluster;
-    // First of all: with another application's file the cluster would be another one as well, which says less.
+    // First of all: with another application's file the cluster would be another one as well, which says
+    // less.
     let application = cluster.application;
     DataDirectory::check_application(&config.db_path, application)?;
     let mut directory = DataDirectory::open(&config.db_path, cluster.cluster_id(), config.node.id)?;

@@ -10,9 +10,11 @@ pub(super) fn can_abstain(config: &ReplicaConfig) -> bool {
     quorum.n() > quorum.quorum()
 }
 
-/// Makes a new data directory in the place of a lost one; what is left of that is kept beside it. True if there was need.
+/// Makes a new data directory in the place of a lost one; what is left of that is kept beside it. True if
+/// there was need.
 ///
-/// The replica that starts with it has forgotten everything it promised, and abstains until that does not matter any more.
+/// The replica that starts with it has forgotten everything it promised, and abstains until that does not
+/// matter any more.
 ///
 /// # Errors
 /// In a cluster too small for it, or when the disk cannot do it.

@@ -1,11 +1,13 @@
-//! Tells whoever supervises the process how its replica is, as sd_notify(3) has it; and sees threads that hang.
+//! Tells whoever supervises the process how its replica is, as sd_notify(3) has it; and sees threads that
+//! hang.
 //!
-//! The control shard beats once a second or more often. At each beat it wakes every data shard, so that those that are well turn; it
-//! reports to the supervisor only while all of them did. So a watchdog (`WatchdogSec=` in the unit) sees a data shard that hangs, and a
-//! control shard that hangs as well: nothing is reported then.
+//! The control shard beats once a second or more often. At each beat it wakes every data shard, so that those
+//! that are well turn; it reports to the supervisor only while all of them did. So a watchdog (`WatchdogSec=`
+//! in the unit) sees a data shard that hangs, and a control shard that hangs as well: nothing is reported
+//! then.
 //!
-//! Nothing here waits: a supervisor that does not read loses what it is told. That is why the datagram is sent by hand; the sd-notify
-//! crate sends it with a socket that blocks.
+//! Nothing here waits: a supervisor that does not read loses what it is told. That is why the datagram is
+//! sent by hand; the sd-notify crate sends it with a socket that blocks.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -32,7 +34,8 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// The one that the environment names: `NOTIFY_SOCKET`, and `WATCHDOG_USEC` for this process (`WATCHDOG_PID`).
+    /// The one that the environment names: `NOTIFY_SOCKET`, and `WATCHDOG_USEC` for this process
+    /// (`WATCHDOG_PID`).
     ///
     /// # Errors
     /// When a socket is named that cannot be reached.
@@ -46,8 +49,8 @@ impl Supervisor {
         Self::at(name.as_bytes(), watchdog.map(Duration::from_micros))
     }
 
-    /// One that listens at this path, or at this abstract name if it begins with `@`, and ends the process when it hears nothing of it for
-    /// as long as `watchdog`.
+    /// One that listens at this path, or at this abstract name if it begins with `@`, and ends the process
+    /// when it hears nothing of it for as long as `watchdog`.
     ///
     /// # Errors
     /// When nobody listens there.
@@ -65,7 +68,8 @@ impl Supervisor {
         })
     }
 
-    /// Tells it something, a `NAME=value` on each line; whether it took it. What it does not take at once is lost.
+    /// Tells it something, a `NAME=value` on each line; whether it took it. What it does not take at once is
+    /// lost.
     pub(crate) fn tell(&self, words: &str) -> bool {
         self.socket
             .as_ref()

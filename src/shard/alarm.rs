@@ -1,4 +1,5 @@
-//! Threads whose death is heard: one that panics ends its replica with an error, whatever the others wait for.
+//! Threads whose death is heard: one that panics ends its replica with an error, whatever the others wait
+//! for.
 
 use std::any::Any;
 use std::fmt;
@@ -20,7 +21,8 @@ impl Alarm {
         Self(Some(Arc::new(told)))
     }
 
-    /// Starts a thread that is watched. Its panic is told here, and then goes on, for whoever joins the thread.
+    /// Starts a thread that is watched. Its panic is told here, and then goes on, for whoever joins the
+    /// thread.
     ///
     /// # Errors
     /// When the thread cannot be made.

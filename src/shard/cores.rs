@@ -36,9 +36,9 @@ impl Cores {
     }
 }
 
-/// How many cores the tightest CPU quota on the way to the process's control group is worth, rounded up. `own` is what
-/// `/proc/self/cgroup` says. In a container the group's own files may be at `root` while `own` has the path that the host sees: all of
-/// these are looked at.
+/// How many cores the tightest CPU quota on the way to the process's control group is worth, rounded up.
+/// `own` is what `/proc/self/cgroup` says. In a container the group's own files may be at `root` while `own`
+/// has the path that the host sees: all of these are looked at.
 fn quota(root: &Path, own: &str) -> Option<usize> {
     let quotas = own.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);

@@ -17,8 +17,9 @@ pub struct Crew {
 }
 
 impl Crew {
-    /// Gives each helper a thread, named `name` and its number, pinned to its core if it has one. `owner` wakes the
-    /// thread of the executor when there is something to answer; `alarm` is told of one that panics.
+    /// Gives each helper a thread, named `name` and its number, pinned to its core if it has one. `owner`
+    /// wakes the thread of the executor when there is something to answer; `alarm` is told of one that
+    /// panics.
     ///
     /// # Errors
     /// When a thread or a doorbell cannot be made.

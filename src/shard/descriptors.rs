@@ -2,8 +2,8 @@
 
 use std::io;
 
-/// What a replica keeps open beside its connections and its log: rings, doorbells, images, its own threads' files, and a reserve, so
-/// that a checkpoint and a new segment never wait for a stranger to hang up.
+/// What a replica keeps open beside its connections and its log: rings, doorbells, images, its own threads'
+/// files, and a reserve, so that a checkpoint and a new segment never wait for a stranger to hang up.
 pub const RESERVE: u64 = 96;
 
 /// There are fewer than are needed, and no more to be had.
@@ -36,7 +36,8 @@ pub fn provide(needed: u64) -> Result<(), TooFew> {
     set(&limit).map_err(|_| too_few)
 }
 
-/// Raises the soft limit as far as the hard one allows; where it was before matters only to programs that use `select`.
+/// Raises the soft limit as far as the hard one allows; where it was before matters only to programs that use
+/// `select`.
 pub fn raise() {
     if let Some(mut limit) = limits()
         && limit.rlim_cur < limit.rlim_max

@@ -14,8 +14,8 @@ pub(crate) struct Keepalive {
 }
 
 impl Keepalive {
-    /// If it is time to look at the links: the time that passed, as far as it counts. A thread that was held up for longer heard
-    /// nothing, whatever was said: no more than one interval counts.
+    /// If it is time to look at the links: the time that passed, as far as it counts. A thread that was held
+    /// up for longer heard nothing, whatever was said: no more than one interval counts.
     pub fn look(&mut self, now: Time) -> Option<Duration> {
         let Some(last) = self.last else {
             self.last = Some(now);

@@ -8,8 +8,8 @@ const TOUCHED_BYTES: usize = 16 * HUGE_PAGE_BYTES;
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 const PAGE_BYTES: usize = 4096;
 
-/// Lets the kernel back memory of this process that is touched from now on with huge pages, or keeps it from doing so: the allocator
-/// asks for them by itself.
+/// Lets the kernel back memory of this process that is touched from now on with huge pages, or keeps it from
+/// doing so: the allocator asks for them by itself.
 ///
 /// # Errors
 /// What the kernel says.
@@ -74,7 +74,8 @@ fn touch(advice: libc::c_int) -> io::Result<Duration> {
     Ok(taken / (TOUCHED_BYTES / HUGE_PAGE_BYTES) as u32)
 }
 
-/// Raises the soft limit of the memory that this process may lock as far as the hard one allows: rings and registered buffers take some.
+/// Raises the soft limit of the memory that this process may lock as far as the hard one allows: rings and
+/// registered buffers take some.
 pub fn raise_locked() {
     let mut limit = libc::rlimit {
         rlim_cur: 0,

@@ -59,8 +59,8 @@ pub struct DiskProbe {
     pub registers: bool,
 }
 
-/// Writes and syncs groups in `directory` as the log role does: with `O_DIRECT`, out of a registered buffer, into a file
-/// that was filled with zeros. The file is removed.
+/// Writes and syncs groups in `directory` as the log role does: with `O_DIRECT`, out of a registered buffer,
+/// into a file that was filled with zeros. The file is removed.
 ///
 /// # Errors
 /// What the file system or the kernel does not allow.
@@ -143,7 +143,8 @@ pub fn is_in_memory(directory: &Path) -> bool {
         return false;
     };
     let mut found = std::mem::MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: the name ends with a zero, and the kernel fills the struct it is given, which is read only if it did.
+    // SAFETY: the name ends with a zero, and the kernel fills the struct it is given, which is read only if
+    // it did.
     let kind = unsafe {
         match libc::statfs(name.as_ptr(), found.as_mut_ptr()) {
             0 => found.assume_init().f_type,

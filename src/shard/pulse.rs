@@ -1,7 +1,8 @@
 //! Signs of life of a replica's threads, so that one that hangs is noticed by another.
 //!
-//! A shard that has nothing to do sleeps, and gives no sign. So the control shard rings every doorbell at each of its beats: who is
-//! well turns once soon after. Whoever looks compares how long ago a thread gave its last sign with its own patience.
+//! A shard that has nothing to do sleeps, and gives no sign. So the control shard rings every doorbell at
+//! each of its beats: who is well turns once soon after. Whoever looks compares how long ago a thread gave
+//! its last sign with its own patience.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,7 +48,8 @@ impl Pulse {
         self.last.store(ENDED, Ordering::Relaxed);
     }
 
-    /// How long ago the last sign was; since it was made, for a thread that has not begun; zero for one that ended.
+    /// How long ago the last sign was; since it was made, for a thread that has not begun; zero for one that
+    /// ended.
     #[must_use]
     pub fn silence(&self) -> Duration {
         match self.last.load(Ordering::Relaxed) {

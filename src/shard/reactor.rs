@@ -3,8 +3,9 @@
 //! **Kernel needs.** `SINGLE_ISSUER` and `DEFER_TASKRUN` (6.1), provided-buffer rings and multishot receive
 //! (6.0), `EXT_ARG` waits (5.11). [`Reactor::new`] names what is missing; `atlas doctor` explains the remedy.
 //!
-//! **Flow.** Roles push submissions while they step. One `io_uring_enter` per turn of the shard hands them to the
-//! kernel and runs the deferred completions; the shard then gives each completion to the role that owns it.
+//! **Flow.** Roles push submissions while they step. One `io_uring_enter` per turn of the shard hands them to
+//! the kernel and runs the deferred completions; the shard then gives each completion to the role that owns
+//! it.
 //!
 //! **Late completions.** Every submission carries a [`Token`]: owner, operation, slot and the slot's
 //! generation. A completion that arrives after its slot was given to somebody else has an old generation and
@@ -220,10 +221,12 @@ impl Reactor {
         unsafe { self.push(entry, token) };
     }
 
-    /// Writes `bytes` to a file at `offset`; as many as the completion says, and these are on the disk then (`RWF_DSYNC`).
+    /// Writes `bytes` to a file at `offset`; as many as the completion says, and these are on the disk then
+    /// (`RWF_DSYNC`).
     ///
     /// # Safety
-    /// `bytes` must stay where it is, unchanged, until the completion for `token` was reaped; `fd` must stay open.
+    /// `bytes` must stay where it is, unchanged, until the completion for `token` was reaped; `fd` must stay
+    /// open.
     pub unsafe fn write(&mut self, fd: RawFd, bytes: &[u8], offset: u64, token: Token) {
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let entry = opcode::Write::new(types::Fd(fd), bytes.as_ptr(), length)
@@ -234,8 +237,8 @@ impl Reactor {
         unsafe { self.push(entry, token) };
     }
 
-    /// Registers memory for [`write_fixed`](Self::write_fixed), by its place in the list: the kernel need not look it up for every
-    /// write. Once per ring.
+    /// Registers memory for [`write_fixed`](Self::write_fixed), by its place in the list: the kernel need not
+    /// look it up for every write. Once per ring.
     ///
     /// # Safety
     /// The memory must stay where it is until the ring was closed, or has no write under way.

@@ -1,4 +1,5 @@
-//! SIGINT, SIGTERM and SIGHUP set a flag; nothing else happens in the handlers, but that a second SIGINT ends the process at once.
+//! SIGINT, SIGTERM and SIGHUP set a flag; nothing else happens in the handlers, but that a second SIGINT ends
+//! the process at once.
 
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
@@ -8,7 +9,8 @@ static HANGUP: AtomicPtr<AtomicBool> = AtomicPtr::new(std::ptr::null_mut());
 extern "C" fn on_signal(signal: libc::c_int) {
     let flag = FLAG.load(Ordering::Acquire);
     if !flag.is_null() {
-        // SAFETY: the pointer came from a `&'static AtomicBool`; a relaxed-or-stronger swap is async-signal-safe.
+        // SAFETY: the pointer came from a `&'static AtomicBool`; a relaxed-or-stronger swap is
+        // async-signal-safe.
         let again = unsafe { (*flag).swap(true, Ordering::AcqRel) };
         if again && signal == libc::SIGINT {
             // SAFETY: it is async-signal-safe, and does not return.
@@ -25,7 +27,8 @@ extern "C" fn on_hangup_signal(_: libc::c_int) {
     }
 }
 
-/// From now on SIGINT and SIGTERM set `flag` instead of ending the process; SIGINT after either ends it as it did.
+/// From now on SIGINT and SIGTERM set `flag` instead of ending the process; SIGINT after either ends it as it
+/// did.
 pub fn on_termination(flag: &'static AtomicBool) {
     FLAG.store(std::ptr::from_ref(flag).cast_mut(), Ordering::Release);
     for signal in [libc::SIGINT, libc::SIGTERM] {
@@ -34,7 +37,8 @@ pub fn on_termination(flag: &'static AtomicBool) {
     }
 }
 
-/// From now on SIGHUP sets `flag` instead of ending the process; one that was ignored when the process began (nohup) stays so.
+/// From now on SIGHUP sets `flag` instead of ending the process; one that was ignored when the process began
+/// (nohup) stays so.
 pub fn on_hangup(flag: &'static AtomicBool) {
     HANGUP.store(std::ptr::from_ref(flag).cast_mut(), Ordering::Release);
     // SAFETY: the handler is async-signal-safe: it loads a pointer and stores a flag.

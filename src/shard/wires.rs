@@ -1,14 +1,14 @@
 //! The established links of one data shard, on its ring.
 //!
-//! Receiving is one multishot operation per link into provided buffers. Sending is one operation at a time: while
-//! it is under way messages gather, and leave together in the next records. A link whose messages are not
-//! taken stops receiving until they are: the peer's window closes, and the pressure ends with it.
+//! Receiving is one multishot operation per link into provided buffers. Sending is one operation at a time:
+//! while it is under way messages gather, and leave together in the next records. A link whose messages are
+//! not taken stops receiving until they are: the peer's window closes, and the pressure ends with it.
 //!
-//! Each end says something every second on every link, a ping if need be: a link on which nothing comes, though a proxy or a
-//! half-dead host acknowledges what is sent, is closed like a broken one.
+//! Each end says something every second on every link, a ping if need be: a link on which nothing comes,
+//! though a proxy or a half-dead host acknowledges what is sent, is closed like a broken one.
 //!
-//! A link that breaks is reported once, and its slot is reused only after the kernel has let go of everything that
-//! was submitted for it.
+//! A link that breaks is reported once, and its slot is reused only after the kernel has let go of everything
+//! that was submitted for it.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -38,7 +38,8 @@ pub struct WireLimits {
     pub queues_bytes_max: usize,
     /// Received bytes that wait to be taken; beyond it the link stops receiving.
     pub backlog_bytes_max: usize,
-    /// How long the other end may say nothing before the link is given up: it says something every second if it can.
+    /// How long the other end may say nothing before the link is given up: it says something every second if
+    /// it can.
     pub silence_max: Duration,
 }
 
@@ -149,7 +150,8 @@ impl Wires {
         }
     }
 
-    /// Takes over an established link and begins to receive; `lease` is dropped when the link has ended. `None` when there is no slot or the socket is dead.
+    /// Takes over an established link and begins to receive; `lease` is dropped when the link has ended.
+    /// `None` when there is no slot or the socket is dead.
     pub fn add(
         &mut self,
         reactor: &mut Reactor,
@@ -202,8 +204,9 @@ impl Wires {
     /// Queues a message. It leaves with the next [`flush`](Self::flush) that finds the link idle.
     ///
     /// # Errors
-    /// When too much is waiting already. A replica's link is then being closed, because a message was lost on it. A client's stays: who else
-    /// has it answered must not be able to end it, and a client asks again for what it lacks.
+    /// When too much is waiting already. A replica's link is then being closed, because a message was lost on
+    /// it. A client's stays: who else has it answered must not be able to end it, and a client asks again for
+    /// what it lacks.
     pub fn queue(&mut self, id: WireId, message: Bytes) -> Result<(), QueueFull> {
         let (queued, links) = (self.clients_queue_bytes + message.len(), self.wires.len().max(1));
         let Some(wire) = self.get(id) else { return Ok(()) };
@@ -271,8 +274,8 @@ impl Wires {
         }
     }
 
-    /// Says `ping` on every link on which nothing was said for a while, and ends those on which nothing is heard. To be called in every
-    /// turn, and at [`next_look`](Self::next_look) at the latest.
+    /// Says `ping` on every link on which nothing was said for a while, and ends those on which nothing is
+    /// heard. To be called in every turn, and at [`next_look`](Self::next_look) at the latest.
     pub fn keep_alive(&mut self, now: Time, ping: &Bytes) {
         let Some(unheard) = self.keepalive.look(now) else {
             return;
@@ -346,7 +349,8 @@ impl Wires {
                 if matches!(wire.peer, Peer::Client(_)) {
                     self.clients_queue_bytes -= before - wire.queue_bytes;
                 }
-                // SAFETY: `sending` is not touched while `is_sending`, and the slot is kept until the completion.
+                // SAFETY: `sending` is not touched while `is_sending`, and the slot is kept until the
+                // completion.
                 unsafe { reactor.send(slot, &wire.sending, send_token) };
             }
         }

@@ -3,7 +3,8 @@ use std::panic::resume_unwind;
 use crate::execution::apps::kv::{self, Kv};
 use crate::execution::{Application, Column, CrudState, Direct, Partitioned, ResultWriter, ScalableApp};
 
-/// A handful of keys need no thousands of parts, and a checkpoint of them is most of what a short run computes.
+/// A handful of keys need no thousands of parts, and a checkpoint of them is most of what a short run
+/// computes.
 const PARTS: usize = 16;
 
 /// The key that faulty clients write.
@@ -12,7 +13,8 @@ pub(super) const ROGUE_KEY: &[u8] = b"rogue";
 /// What the result of every read ends with.
 pub(super) const READ: u8 = b'r';
 
-/// The key-value store in few parts, with a fault that faulty clients have found: some of their writes panic when they have written.
+/// The key-value store in few parts, with a fault that faulty clients have found: some of their writes panic
+/// when they have written.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SmallKv;
 

@@ -292,8 +292,9 @@ impl Rogue {
         backups
     }
 
-    /// The leader of the first view gets more than it takes in of one client, and then few backups a frame that it would be asked to
-    /// order as well: with a number below or far above those, and small or as long as may be.
+    /// The leader of the first view gets more than it takes in of one client, and then few backups a frame
+    /// that it would be asked to order as well: with a number below or far above those, and small or as long
+    /// as may be.
     fn play_quota_game(&mut self, out: &mut Vec<(NodeId, Bytes)>) {
         let good = vec![true; self.n];
         let below = self.next + 1;

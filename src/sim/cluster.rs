@@ -43,7 +43,8 @@ impl ClusterBuilder {
         self
     }
 
-    /// Whether reads beside the order are linearizable, and cost ordered operations a quorum of answers; if not said, no.
+    /// Whether reads beside the order are linearizable, and cost ordered operations a quorum of answers; if
+    /// not said, no.
     #[must_use]
     pub fn unordered(mut self, unordered: bool) -> Self {
         self.knobs.unordered = unordered;
@@ -134,8 +135,8 @@ impl<A: Application + Clone> Cluster<A> {
         self.ask(operation, Mode::Ordered, within)
     }
 
-    /// Executes one read-only operation: beside the order where that gives what [reads](ClusterBuilder::reads) promise, else
-    /// in order.
+    /// Executes one read-only operation: beside the order where that gives what
+    /// [reads](ClusterBuilder::reads) promise, else in order.
     ///
     /// # Errors
     /// When there is none within this much virtual time.

@@ -1,8 +1,8 @@
 //! The decoders that a stranger reaches, each as a function of bytes, for `tests/fuzz.rs`.
 //!
-//! A [`Target`] knows valid inputs to begin with, which mostly come out of simulated runs, and takes one input after the other. It says
-//! in a few words what became of an input: an input that has new words is worth keeping. What is accepted is encoded again and must
-//! give the same value back.
+//! A [`Target`] knows valid inputs to begin with, which mostly come out of simulated runs, and takes one
+//! input after the other. It says in a few words what became of an input: an input that has new words is
+//! worth keeping. What is accepted is encoded again and must give the same value back.
 
 mod capture;
 mod lone;

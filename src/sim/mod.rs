@@ -9,9 +9,9 @@
 //!                                  checkers, with their own arithmetic
 //! ```
 //!
-//! The replicas are the ones that run in production, fed with encoded messages by the steps of the shards' roles;
-//! only the network, the disk and the clock are replaced. Everything follows from the seed: two runs of one seed have the
-//! same digest over every message delivered and every decision executed.
+//! The replicas are the ones that run in production, fed with encoded messages by the steps of the shards'
+//! roles; only the network, the disk and the clock are replaced. Everything follows from the seed: two runs
+//! of one seed have the same digest over every message delivered and every decision executed.
 //!
 //! - [`run`] plays one seed of a [`Profile`] over the key-value store and gives a [`RunReport`];
 //! - [`Cluster`] lets applications run on a simulated cluster in tests;
@@ -19,9 +19,10 @@
 //! - [`mutants`](crate::mutants) are faults planted in the protocol: each must be found.
 //!
 //! **What is judged.** Safety all the time. Progress: whatever honest clients asked is done within
-//! [`PROGRESS_BOUND`](plan::PROGRESS_BOUND) of virtual time after the network, disks and clocks have healed, with up to f
-//! replicas that lie or are gone, and whatever other clients do. Replicas that crash and restart with what they had on disk are not faulty; those
-//! whose disk was wiped, rolled back or rotted are, and count among the f.
+//! [`PROGRESS_BOUND`](plan::PROGRESS_BOUND) of virtual time after the network, disks and clocks have healed,
+//! with up to f replicas that lie or are gone, and whatever other clients do. Replicas that crash and restart
+//! with what they had on disk are not faulty; those whose disk was wiped, rolled back or rotted are, and
+//! count among the f.
 
 mod app;
 mod byzantine;

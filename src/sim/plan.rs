@@ -26,7 +26,8 @@ pub enum Profile {
     Crash,
     /// One replica runs twice with one key, and partitions split the copies.
     Twins,
-    /// Up to f replicas lie, or have disks that lose what they acknowledged, or rot; all may crash, be slow or full.
+    /// Up to f replicas lie, or have disks that lose what they acknowledged, or rot; all may crash, be slow
+    /// or full.
     Disk,
     /// Nothing is faulty but clients: no leader is replaced because of what they do.
     Clients,
@@ -139,7 +140,8 @@ pub enum Fault {
         /// Until then.
         until: Time,
     },
-    /// From then on a host's disk does not give back some of what its log holds when it is read beside the writing.
+    /// From then on a host's disk does not give back some of what its log holds when it is read beside the
+    /// writing.
     UnreadableLog {
         /// The host.
         host: usize,
@@ -167,8 +169,8 @@ pub enum Fault {
     },
 }
 
-/// How the hosts of an exhaustive twins run are split in one view: bit `i` says on which side host `i + 1` is, host 0 being
-/// on side 0.
+/// How the hosts of an exhaustive twins run are split in one view: bit `i` says on which side host `i + 1`
+/// is, host 0 being on side 0.
 pub type TwoSets = u8;
 
 /// How many such splits there are of the five hosts of four replicas with one twin.
@@ -187,7 +189,8 @@ pub struct Plan {
     pub weather: Weather,
     /// The faults and when they strike.
     pub faults: Vec<(Time, Fault)>,
-    /// Hosts that lose power when they vote again, or have a state from others, and for how long. Once for each time they are named.
+    /// Hosts that lose power when they vote again, or have a state from others, and for how long. Once for
+    /// each time they are named.
     pub relapses: Vec<(usize, Duration)>,
     /// Hosts that lose power just after an acknowledgement.
     pub ambushes: Vec<Ambush>,
@@ -205,7 +208,8 @@ pub struct Plan {
     pub dead_links: Vec<(usize, usize)>,
     /// From then on everything is in order, the first client asks for a little more, and leaders stay.
     pub steady_from: Option<Time>,
-    /// No correct replica gets into a later view than this: no more leaders are replaced for what is no fault of theirs.
+    /// No correct replica gets into a later view than this: no more leaders are replaced for what is no fault
+    /// of theirs.
     pub views_max: Option<u64>,
     /// Clock of each host: offset in nanoseconds and rate in parts per million too fast.
     pub clocks: Vec<(u64, i64)>,
@@ -253,8 +257,8 @@ impl Plan {
         }
     }
 
-    /// One of the runs that together cover every split of the hosts into two sets in each of three views, for four replicas
-    /// of which the first runs twice (Bano et al., Twins, OPODIS 2021).
+    /// One of the runs that together cover every split of the hosts into two sets in each of three views, for
+    /// four replicas of which the first runs twice (Bano et al., Twins, OPODIS 2021).
     #[must_use]
     pub fn of_twins_pattern(twin: usize, pattern: [TwoSets; 3]) -> Self {
         let mut seed = twin as u64;
@@ -317,7 +321,8 @@ impl Plan {
         let calm_from = busy_until.after(dice.millis(0, 1000));
         let weather = weather(&mut dice);
         let keys = dice.between(1, 5);
-        // Between continents each operation takes a second, and whoever runs such a cluster gives leaders longer.
+        // Between continents each operation takes a second, and whoever runs such a cluster gives leaders
+        // longer.
         let is_far = weather.is_far();
         if is_far {
             knobs.timings.timeout += Duration::from_millis(1500);

@@ -274,8 +274,8 @@ impl<A: Application> SimReplica<A> {
         self.executor.digest_now()
     }
 
-    /// One turn: everything that arrived, what the disk has done, what is due. `now` is the host's clock, `world` that of
-    /// the disk.
+    /// One turn: everything that arrived, what the disk has done, what is due. `now` is the host's clock,
+    /// `world` that of the disk.
     pub fn turn(&mut self, now: Time, world: Time, durable: Durable, said: &mut Vec<Said>) {
         self.replica.on_time(now);
         if let Some(end) = durable.log {

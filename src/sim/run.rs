@@ -78,8 +78,8 @@ pub fn run_twins_pattern(number: u64, with_story: bool) -> RunReport {
     run_plan(plan, with_story)
 }
 
-/// The names under which it is counted that of {view change, log transfer, state transfer, checkpoint, restart} two
-/// went on at once at one replica.
+/// The names under which it is counted that of {view change, log transfer, state transfer, checkpoint,
+/// restart} two went on at once at one replica.
 pub fn pair_names() -> impl Iterator<Item = &'static str> {
     PAIRS.iter().map(|(_, name)| *name)
 }
@@ -319,7 +319,8 @@ fn judge_history(plan: &Plan, world: &mut World<SmallKv>) {
     }
 }
 
-/// The key of a call and what it did, if that belongs to the history; `None` when the result is none of its kind.
+/// The key of a call and what it did, if that belongs to the history; `None` when the result is none of its
+/// kind.
 fn read_call(call: &Call, relaxed: bool) -> Option<(Vec<u8>, Option<Operation>)> {
     let (kind, rest) = call.operation.split_first()?;
     let (length, rest) = rest.split_first_chunk::<2>()?;
@@ -359,7 +360,8 @@ mod tests {
     use crate::sim::Knobs;
     use crate::sim::plan::Ambush;
 
-    /// A cluster whose hosts all lose power just after the first of many writes was acknowledged. Then nothing is asked for but reads.
+    /// A cluster whose hosts all lose power just after the first of many writes was acknowledged. Then
+    /// nothing is asked for but reads.
     fn idle_after_an_ambush(seed: u64) -> World<SmallKv> {
         let mut knobs = Knobs::calm(4, 2);
         (knobs.unordered, knobs.pipeline) = (true, 8);

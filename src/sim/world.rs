@@ -1,5 +1,5 @@
-//! The world: hosts, clients and links in virtual time. One queue of events, in the order of time and, within one
-//! moment, of making; nothing happens but by an event, and no randomness but the seed's.
+//! The world: hosts, clients and links in virtual time. One queue of events, in the order of time and, within
+//! one moment, of making; nothing happens but by an event, and no randomness but the seed's.
 
 mod events;
 mod faults;

@@ -1,6 +1,7 @@
 //! State transfer: the contents of a checkpoint, from other replicas.
 //!
-//! [`StateTransferProtocol`] is the contract; [`monolithic`] is the protocol for states that are digested in pieces.
+//! [`StateTransferProtocol`] is the contract; [`monolithic`] is the protocol for states that are digested in
+//! pieces.
 
 pub mod monolithic;
 
@@ -50,8 +51,8 @@ pub enum StateTransferState {
 /// What is asked of the disk. Answers come as [`ImageEvent`]s.
 #[derive(Debug, Clone)]
 pub enum ImageTask {
-    /// Makes room for this checkpoint, or finds what an earlier attempt kept of it, and what an own image has of it; other attempts are
-    /// forgotten.
+    /// Makes room for this checkpoint, or finds what an earlier attempt kept of it, and what an own image has
+    /// of it; other attempts are forgotten.
     Open {
         /// The checkpoint.
         seq: SeqNo,
@@ -66,7 +67,8 @@ pub enum ImageTask {
     Complete(SeqNo),
     /// Has execution read the image, in place of the state it has.
     Install(SeqNo),
-    /// The state that execution has is wrong: no image of it is kept any more, until another one was installed.
+    /// The state that execution has is wrong: no image of it is kept any more, until another one was
+    /// installed.
     Disown,
     /// Images before a checkpoint are not needed any more.
     Forget {
@@ -136,7 +138,8 @@ pub struct Target {
 /// A protocol that brings the state of a checkpoint from other replicas: a deterministic state machine (see
 /// [`crate::protocol`]). Its tasks are effects; see [`Effect::Image`](crate::protocol::Effect::Image).
 pub trait StateTransferProtocol {
-    /// Starts to look for a checkpoint after this place, or goes on with one that is on its way, unless it is no later.
+    /// Starts to look for a checkpoint after this place, or goes on with one that is on its way, unless it is
+    /// no later.
     fn begin(&mut self, now: Time, after: SeqNo, out: &mut Outbox);
 
     /// Ends whatever runs: the state is not needed. Only while nothing is being kept yet.
@@ -155,7 +158,8 @@ pub trait StateTransferProtocol {
         out: &mut Outbox,
     );
 
-    /// A chunk of this checkpoint arrived; empty if the donor does not have it any more. `last` says that it ends the answer.
+    /// A chunk of this checkpoint arrived; empty if the donor does not have it any more. `last` says that it
+    /// ends the answer.
     fn on_chunk(&mut self, now: Time, from: NodeId, of: (SeqNo, bool), bytes: Bytes, out: &mut Outbox);
 
     /// The disk has done something.

@@ -10,38 +10,45 @@
 //! ```
 //!
 //! **Events**
-//! - *[Begin](StateTransferProtocol::begin):* everybody is asked for offers, again and again until there is one. If a checkpoint is on its
-//!   way that does not come after the place to begin at, it is given up, unless all of it has come. Who lied in earlier transfers stays
-//!   banned, and who stalled counts as one that stalled, if they were not long ago: checkpoints may be forgotten faster than one patience
-//!   lasts, and then a transfer that starts without that knowledge is as useless as the one before.
-//! - *Offers with a certificate, after the place we have:* one that a quorum less ourselves offers, or else, of those made when the
-//!   first tick ends, the one that most donors offer (the newest of equals) becomes the target; whoever offers exactly it is a donor. Donors that stalled before count only
-//!   if nobody else offers anything: one that is always the first with the newest checkpoint, and then sends nothing, holds nobody up.
-//! - *Head and index arrive:* checked against the claim. An index that no link takes comes in slices, and is asked for from where it has come to. From here on the checkpoint's chain is known.
-//! - *An own image has pieces of the checkpoint, by their digests:* nobody is asked for them. They are copied a few at a time, beside what
-//!   comes from donors, and each is checked like any other; what is not there after all comes from donors. So a replica that was away for a
-//!   while is sent what changed meanwhile.
-//! - *A donor has nothing to send:* it gets the next block of pieces that nobody is to send. Donors that stalled get none while another one
-//!   is left.
-//! - *A chunk of pieces:* each piece is checked against the index and handed to the disk; the rest of the block is asked
-//!   for when the answer ends.
-//! - *A chunk that fails its check:* the donor lies; it is banned. What comes late, twice or out of order is no lie.
-//! - *A donor brings next to nothing for [patience](PieceTransferTuning::patience), or does not have the checkpoint any more:* its
-//!   block goes to others; it is asked again only when nobody else is left.
-//! - *Every piece is on its way, and a block has been for an eighth of patience:* a donor that has nothing to do is asked for its
-//!   rest as well. A trickle of pieces does not hold up the end.
-//! - *Nobody is left, or next to nothing came for [`STALLS_MAX`] times patience:* everything starts again with the question for
-//!   offers.
-//!   What was kept is found again if the target stays. An older checkpoint than a target whose head was proved is no target.
+//! - *[Begin](StateTransferProtocol::begin):* everybody is asked for offers, again and again until there is
+//!   one. If a checkpoint is on its way that does not come after the place to begin at, it is given up,
+//!   unless all of it has come. Who lied in earlier transfers stays banned, and who stalled counts as one
+//!   that stalled, if they were not long ago: checkpoints may be forgotten faster than one patience lasts,
+//!   and then a transfer that starts without that knowledge is as useless as the one before.
+//! - *Offers with a certificate, after the place we have:* one that a quorum less ourselves offers, or else,
+//!   of those made when the first tick ends, the one that most donors offer (the newest of equals) becomes
+//!   the target; whoever offers exactly it is a donor. Donors that stalled before count only if nobody else
+//!   offers anything: one that is always the first with the newest checkpoint, and then sends nothing, holds
+//!   nobody up.
+//! - *Head and index arrive:* checked against the claim. An index that no link takes comes in slices, and is
+//!   asked for from where it has come to. From here on the checkpoint's chain is known.
+//! - *An own image has pieces of the checkpoint, by their digests:* nobody is asked for them. They are copied
+//!   a few at a time, beside what comes from donors, and each is checked like any other; what is not there
+//!   after all comes from donors. So a replica that was away for a while is sent what changed meanwhile.
+//! - *A donor has nothing to send:* it gets the next block of pieces that nobody is to send. Donors that
+//!   stalled get none while another one is left.
+//! - *A chunk of pieces:* each piece is checked against the index and handed to the disk; the rest of the
+//!   block is asked for when the answer ends.
+//! - *A chunk that fails its check:* the donor lies; it is banned. What comes late, twice or out of order is
+//!   no lie.
+//! - *A donor brings next to nothing for [patience](PieceTransferTuning::patience), or does not have the
+//!   checkpoint any more:* its block goes to others; it is asked again only when nobody else is left.
+//! - *Every piece is on its way, and a block has been for an eighth of patience:* a donor that has nothing to
+//!   do is asked for its rest as well. A trickle of pieces does not hold up the end.
+//! - *Nobody is left, or next to nothing came for [`STALLS_MAX`] times patience:* everything starts again
+//!   with the question for offers. What was kept is found again if the target stays. An older checkpoint than
+//!   a target whose head was proved is no target.
 //! - *All pieces are kept:* the image is completed on disk, then installed.
 //!
-//! **Why it is right.** The claim is signed by a quorum, so some correct replica had this state; the claim covers the
-//! head, the head the index, the index every piece ([`execution::image`](crate::execution::ImageIndex)). So nothing that
-//! one donor says is believed, and one correct donor is enough.
+//! **Why it is right.** The claim is signed by a quorum, so some correct replica had this state; the claim
+//! covers the head, the head the index, the index every piece
+//! ([`execution::image`](crate::execution::ImageIndex)). So nothing that one donor says is believed, and one
+//! correct donor is enough.
 //!
-//! Invariants: at most one answer of [`ANSWER_BYTES`] is under way per donor; at most [`UNKEPT_BYTES_MAX`] wait for the disk before
-//! nothing more is asked for, and not much more before nothing more is taken; the state is never held in memory, but for one piece per
-//! donor that comes in slices, of at most [`PIECE_BYTES_MAX`]; at most [`OFFERS_MAX`] offers of a replica are judged per question.
+//! Invariants: at most one answer of [`ANSWER_BYTES`] is under way per donor; at most [`UNKEPT_BYTES_MAX`]
+//! wait for the disk before nothing more is asked for, and not much more before nothing more is taken; the
+//! state is never held in memory, but for one piece per donor that comes in slices, of at most
+//! [`PIECE_BYTES_MAX`]; at most [`OFFERS_MAX`] offers of a replica are judged per question.
 
 mod donors;
 mod receiving;
@@ -76,7 +83,8 @@ const UNKEPT_BYTES_MAX: usize = 32 << 20;
 pub const PIECE_BYTES_MAX: u64 = 1 << 30;
 /// How many offers of one replica are judged after a question.
 const OFFERS_MAX: u8 = 8;
-/// At the end, when every piece is on its way, others are asked as well for a block that takes this share of a donor's patience.
+/// At the end, when every piece is on its way, others are asked as well for a block that takes this share of
+/// a donor's patience.
 const LATE_SHARE: u32 = 8;
 /// After so many times a donor's patience without any progress, everything starts again.
 const STALLS_MAX: u32 = 4;

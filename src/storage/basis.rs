@@ -18,8 +18,8 @@ pub(crate) struct Basis<F> {
 }
 
 impl<F: ReadAt> Basis<F> {
-    /// Compares both indexes; `None` when they have nothing in common. What the own one says is only believed once the
-    /// [piece itself](Self::copy) was looked at.
+    /// Compares both indexes; `None` when they have nothing in common. What the own one says is only believed
+    /// once the [piece itself](Self::copy) was looked at.
     ///
     /// # Errors
     /// When the own image cannot be read.
@@ -42,8 +42,8 @@ impl<F: ReadAt> Basis<F> {
         &self.common
     }
 
-    /// Hands those of these pieces to `keep` that are what the index covers, as chunks. Which were missing: their place cannot be read, or
-    /// holds something else.
+    /// Hands those of these pieces to `keep` that are what the index covers, as chunks. Which were missing:
+    /// their place cannot be read, or holds something else.
     ///
     /// # Errors
     /// What `keep` says.

@@ -9,12 +9,12 @@ use super::restart::Medium;
 use super::{DataDirectory, StorageError};
 use crate::execution::StateRule;
 
-/// How many ways from one checkpoint to the next the log must hold: while the image of one is being written, those after it
-/// are taken without; the log goes on until the next image is there.
+/// How many ways from one checkpoint to the next the log must hold: while the image of one is being written,
+/// those after it are taken without; the log goes on until the next image is there.
 const PERIODS: u64 = 3;
 
-/// Of how many leaders, one after the other, the log must hold the undecided proposals: what was proposed and never decided goes with the next
-/// checkpoint that includes the state, and counts towards none.
+/// Of how many leaders, one after the other, the log must hold the undecided proposals: what was proposed and
+/// never decided goes with the next checkpoint that includes the state, and counts towards none.
 const LEADERS: u64 = 4;
 
 /// Segments beside what is needed: the one that is written to, and one that still holds something old.
@@ -31,7 +31,8 @@ pub struct DiskBudget {
     pub checkpoint_decisions: u64,
     /// Bytes of batches between two checkpoints, the last batch included.
     pub checkpoint_bytes: u64,
-    /// How much the log grows at most from one checkpoint that includes a large state to the next that is due then.
+    /// How much the log grows at most from one checkpoint that includes a large state to the next that is due
+    /// then.
     pub state_log_bytes: u64,
     /// How many bytes of one leader's proposals are logged at most before they are decided.
     pub undecided_bytes: u64,
@@ -46,8 +47,8 @@ impl DiskBudget {
         usize::try_from(self.log_bytes_max / self.segment_bytes.max(1)).unwrap_or(usize::MAX)
     }
 
-    /// What a log must be able to hold, or it may be full before a checkpoint frees anything: then nothing would ever be
-    /// voted again.
+    /// What a log must be able to hold, or it may be full before a checkpoint frees anything: then nothing
+    /// would ever be voted again.
     #[must_use]
     pub fn required_bytes(&self) -> u64 {
         self.for_growth(self.state_log_bytes)
@@ -75,8 +76,9 @@ impl DiskBudget {
     /// Checks the budget against what is needed, and the disk against the budget.
     ///
     /// # Errors
-    /// [`StorageError::Budget`] when the configuration gives the log too little, [`StorageError::Space`] when the disk has not
-    /// even what is needed while the state is small. A disk that has that and less than the budget is warned of.
+    /// [`StorageError::Budget`] when the configuration gives the log too little, [`StorageError::Space`] when
+    /// the disk has not even what is needed while the state is small. A disk that has that and less than the
+    /// budget is warned of.
     pub fn check(&self, directory: &DataDirectory) -> Result<(), StorageError> {
         let path = directory.path();
         let required = self.required_bytes();

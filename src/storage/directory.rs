@@ -123,9 +123,9 @@ impl DataDirectory {
         Ok(this)
     }
 
-    /// Makes directories that are missing: what was in them is missed below, and replaced like what is damaged. Removes what was not
-    /// finished, and has every name reach the disk: a file that was renamed before the last end may
-    /// lose its name yet, and with it what is written to it from now on.
+    /// Makes directories that are missing: what was in them is missed below, and replaced like what is
+    /// damaged. Removes what was not finished, and has every name reach the disk: a file that was renamed
+    /// before the last end may lose its name yet, and with it what is written to it from now on.
     fn settle_names(&self) -> Result<(), StorageError> {
         for directory in [self.path.join("log"), self.images_path()] {
             if !directory.exists() {
@@ -157,8 +157,8 @@ impl DataDirectory {
         &self.superblock
     }
 
-    /// Changes the superblock, on disk as well. What could not be written has not changed; the next attempt goes to the same
-    /// copy, so that the other one stays whole.
+    /// Changes the superblock, on disk as well. What could not be written has not changed; the next attempt
+    /// goes to the same copy, so that the other one stays whole.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -176,7 +176,8 @@ impl DataDirectory {
         Ok(())
     }
 
-    /// Opens a segment of `bytes` as the log role needs it: with all that was found in it on disk, and all of its room.
+    /// Opens a segment of `bytes` as the log role needs it: with all that was found in it on disk, and all of
+    /// its room.
     ///
     /// # Errors
     /// When it is not there, cannot be synced, or the file system has no `O_DIRECT`.
@@ -219,7 +220,8 @@ impl DataDirectory {
         numbered(&self.path.join("images"), seq.get())
     }
 
-    /// Makes a segment full of zeros, out of `recycled` if there is one. Asked again after a failure, it goes on.
+    /// Makes a segment full of zeros, out of `recycled` if there is one. Asked again after a failure, it goes
+    /// on.
     ///
     /// # Errors
     /// When there is no space, or it cannot be written.

@@ -30,12 +30,14 @@ pub(super) fn sync(file: &File) -> io::Result<()> {
     flush(file)
 }
 
-/// Has the disk begin to write a part of a file that is final, so that its sync waits for less. Nothing is promised by it.
+/// Has the disk begin to write a part of a file that is final, so that its sync waits for less. Nothing is
+/// promised by it.
 pub(super) fn begin_writing(file: &File, offset: u64, bytes: u64) {
     let (Ok(offset), Ok(bytes)) = (offset.try_into(), bytes.try_into()) else {
         return;
     };
-    // SAFETY: the descriptor is open, and the call touches no memory of ours. Where it is not possible, the sync does it all.
+    // SAFETY: the descriptor is open, and the call touches no memory of ours. Where it is not possible, the
+    // sync does it all.
     unsafe { libc::sync_file_range(file.as_raw_fd(), offset, bytes, libc::SYNC_FILE_RANGE_WRITE) };
 }
 

@@ -1,4 +1,5 @@
-//! Images of checkpoints as files: chunks, each with its length and checksum, and a last one without contents.
+//! Images of checkpoints as files: chunks, each with its length and checksum, and a last one without
+//! contents.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -28,7 +29,8 @@ const MAGIC: &[u8; 8] = b"ATLAS\0I2";
 /// Before a chunk: its length and checksum.
 pub(super) const HEAD_BYTES: usize = 12;
 
-/// Writes an image beside its final place, and puts it there when it is whole and on disk. How many bytes it has.
+/// Writes an image beside its final place, and puts it there when it is whole and on disk. How many bytes it
+/// has.
 ///
 /// # Errors
 /// When it cannot be written.
@@ -348,7 +350,8 @@ impl<F: ReadAt> ImageFile<F> {
     }
 }
 
-/// Adds what a peer asked for of a chunk: short pieces share one, and the peer gets the others from elsewhere.
+/// Adds what a peer asked for of a chunk: short pieces share one, and the peer gets the others from
+/// elsewhere.
 fn trim(chunk: Vec<u8>, range: PieceRange, chunks: &mut Vec<Bytes>) {
     let wanted = range.piece as usize..range.until as usize;
     match ImageChunk::parse(&chunk) {
@@ -362,7 +365,8 @@ fn trim(chunk: Vec<u8>, range: PieceRange, chunks: &mut Vec<Bytes>) {
     }
 }
 
-/// Reads the chunks of an image that is not whole, as far as they are sound; `each` is told where a chunk ends.
+/// Reads the chunks of an image that is not whole, as far as they are sound; `each` is told where a chunk
+/// ends.
 ///
 /// # Errors
 /// When it is no image.

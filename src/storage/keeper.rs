@@ -1,20 +1,23 @@
 //! The threads that do what takes long on disk and what nobody waits for.
 //!
-//! One writes images of checkpoints and nothing else, which may take seconds; the other does the rest, so that the log never waits for an
-//! image to get its next segment.
+//! One writes images of checkpoints and nothing else, which may take seconds; the other does the rest, so
+//! that the log never waits for an image to get its next segment.
 //!
-//! **Adopting.** A state that came from others replaces the one that execution has, which may be wrong. From then on no image of the
-//! replaced state may be believed, whatever is under way when the replica stops:
+//! **Adopting.** A state that came from others replaces the one that execution has, which may be wrong. From
+//! then on no image of the replaced state may be believed, whatever is under way when the replica stops:
 //! - *A state is found to be wrong:* no image of it is placed any more.
-//! - *The image that came is put in its place here*, after the own images that were written before it: one of the wrong state with the same
-//!   number is replaced, and does not replace it.
-//! - *The superblock names the image that came; then the later ones are removed.* A restart in between begins with it, and removes what is
-//!   left of the later ones ([`restart`](super::restart)). Only then execution reads it, and only then another one may come: were one
-//!   placed meanwhile, it would be removed with the later ones, and be named all the same.
-//! - *Images that are being written* are of the state that execution had when it gave them: each carries how many states had been installed
-//!   then. It is placed if that is still so, and none was adopted since. To write one may take longer than to install a state.
-//! - *Earlier images* stay: when this replica only fell behind they are sound, and peers may need them. Those of a wrong state are told
-//!   apart by their heads: after a restart an image is offered as what its own head says, and only that can be proved.
+//! - *The image that came is put in its place here*, after the own images that were written before it: one of
+//!   the wrong state with the same number is replaced, and does not replace it.
+//! - *The superblock names the image that came; then the later ones are removed.* A restart in between begins
+//!   with it, and removes what is left of the later ones ([`restart`](super::restart)). Only then execution
+//!   reads it, and only then another one may come: were one placed meanwhile, it would be removed with the
+//!   later ones, and be named all the same.
+//! - *Images that are being written* are of the state that execution had when it gave them: each carries how
+//!   many states had been installed then. It is placed if that is still so, and none was adopted since. To
+//!   write one may take longer than to install a state.
+//! - *Earlier images* stay: when this replica only fell behind they are sound, and peers may need them. Those
+//!   of a wrong state are told apart by their heads: after a restart an image is offered as what its own head
+//!   says, and only that can be proved.
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -77,7 +80,8 @@ pub(super) enum Task {
         view: View,
         gone: Vec<u64>,
     },
-    /// An image of execution's state was written, after so many others had been installed; how many bytes it has.
+    /// An image of execution's state was written, after so many others had been installed; how many bytes it
+    /// has.
     Written(u64, Result<(SeqNo, u64), StorageError>),
     Disown,
     Adopt(SeqNo),
@@ -134,7 +138,8 @@ impl KeeperHandle {
         let _ = self.tasks.send(Task::Prepare { index, bytes });
     }
 
-    /// The log starts at `log_start` now, and is in `view` at least; `gone` are the segments that were before it.
+    /// The log starts at `log_start` now, and is in `view` at least; `gone` are the segments that were before
+    /// it.
     pub fn release(&self, log_start: u64, view: View, gone: Vec<u64>) {
         let task = Task::Release {
             log_start,
@@ -144,7 +149,8 @@ impl KeeperHandle {
         let _ = self.tasks.send(task);
     }
 
-    /// Keeps an image of the state that execution has, unless another one is being written: then this one is dropped.
+    /// Keeps an image of the state that execution has, unless another one is being written: then this one is
+    /// dropped.
     pub fn keep(&self, image: Box<dyn CheckpointImage>) {
         if !self.shared.is_writing.swap(true, Ordering::AcqRel) {
             let installed = self.shared.installed.load(Ordering::Relaxed);
@@ -157,13 +163,15 @@ impl KeeperHandle {
         let _ = self.images.send(ImageWork::Help(help));
     }
 
-    /// The state that execution has is wrong: no more images of it are kept until another one is [installed](Self::installed).
+    /// The state that execution has is wrong: no more images of it are kept until another one is
+    /// [installed](Self::installed).
     pub fn disown(&self) {
         let _ = self.tasks.send(Task::Disown);
     }
 
-    /// An image that came from others is whole: it is put in its place, and a restart begins with it from now on. Later ones of the state that it
-    /// replaces are removed, and no more are kept until it is [installed](Self::installed).
+    /// An image that came from others is whole: it is put in its place, and a restart begins with it from now
+    /// on. Later ones of the state that it replaces are removed, and no more are kept until it is
+    /// [installed](Self::installed).
     pub fn adopt(&self, seq: SeqNo) {
         let _ = self.tasks.send(Task::Adopt(seq));
     }
@@ -210,8 +218,8 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    /// Starts the threads. `spare` are segments that are not needed any more; `told` is called on it with everything it did,
-    /// `alarm` when one of them panics.
+    /// Starts the threads. `spare` are segments that are not needed any more; `told` is called on it with
+    /// everything it did, `alarm` when one of them panics.
     ///
     /// # Errors
     /// When a thread cannot be made.
@@ -405,7 +413,8 @@ impl Work {
         }
     }
 
-    /// Puts an own image that was written into its place, unless it is of a state that was, or is being, replaced.
+    /// Puts an own image that was written into its place, unless it is of a state that was, or is being,
+    /// replaced.
     fn keep(&mut self, seq: SeqNo, bytes: u64, is_current: bool) -> Result<Option<SeqNo>, StorageError> {
         let path = self.directory.image_path(seq);
         if !is_current {
@@ -421,8 +430,8 @@ impl Work {
         Ok(Some(seq))
     }
 
-    /// Has a restart begin with an image that came from others. Our own later ones are of a state that a quorum contradicted, or
-    /// that no log of ours leads on from.
+    /// Has a restart begin with an image that came from others. Our own later ones are of a state that a
+    /// quorum contradicted, or that no log of ours leads on from.
     fn adopt(&mut self, seq: SeqNo) -> Result<(), StorageError> {
         image::place_received(&self.directory.images_path(), seq)?;
         if self.directory.superblock().image != seq {

@@ -1,7 +1,9 @@
-//! Decisions read back from a log that is being written: for peers that lack them, and for execution when it goes on from an older state.
+//! Decisions read back from a log that is being written: for peers that lack them, and for execution when it
+//! goes on from an older state.
 //!
-//! A segment is gone through once, group by group, and where its batches lie is noted; then each is read for itself. Segments are
-//! reused after checkpoints: what was noted is not believed, what is read must be the batch that was asked for.
+//! A segment is gone through once, group by group, and where its batches lie is noted; then each is read for
+//! itself. Segments are reused after checkpoints: what was noted is not believed, what is read must be the
+//! batch that was asked for.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -50,7 +52,8 @@ impl<F: ReadAt> LogReader<F> {
         }
     }
 
-    /// Reads what is asked for. `segments` are those that may hold it, in order; `open` opens one, if it is still there.
+    /// Reads what is asked for. `segments` are those that may hold it, in order; `open` opens one, if it is
+    /// still there.
     pub fn read(
         &mut self,
         range: LoggedRange,

@@ -11,28 +11,33 @@
 //!  record    u32 length │ u8 kind │ contents
 //! ```
 //!
-//! **Group commit.** Records are gathered into one aligned buffer while the group before them is being written; when it is
-//! on disk the next is sealed and written. One group is under way at a time: it is written with `O_DIRECT`
-//! and synced, with `RWF_DSYNC` in one step, and only then do its records count as durable. A group is never written again once it was sealed.
+//! **Group commit.** Records are gathered into one aligned buffer while the group before them is being
+//! written; when it is on disk the next is sealed and written. One group is under way at a time: it is
+//! written with `O_DIRECT` and synced, with `RWF_DSYNC` in one step, and only then do its records count as
+//! durable. A group is never written again once it was sealed.
 //!
-//! **What a restart believes.** A group's checksum is keyed, and covers its header and its records; the header names
-//! cluster, node, segment, the group's number and the checksum of the group before it. So groups of a segment's earlier
-//! life, of another directory, and whatever a client made records look like are all told apart from the log.
-//! - The first group that is not sound ends the log: it was under way when the replica stopped, nobody was promised
-//!   anything. It is cut off.
-//! - Unless a later group is sound: then the broken one had been durable, and what was promised is damaged. The
-//!   replica does not start ([`StorageError::Damaged`]).
+//! **What a restart believes.** A group's checksum is keyed, and covers its header and its records; the
+//! header names cluster, node, segment, the group's number and the checksum of the group before it. So groups
+//! of a segment's earlier life, of another directory, and whatever a client made records look like are all
+//! told apart from the log.
+//! - The first group that is not sound ends the log: it was under way when the replica stopped, nobody was
+//!   promised anything. It is cut off.
+//! - Unless a later group is sound: then the broken one had been durable, and what was promised is damaged.
+//!   The replica does not start ([`StorageError::Damaged`]).
 //!
-//! **What is damaged is replaced.** A damaged image is renamed, and its state comes from others. A damaged log is moved away as a whole
-//! (`log.damaged-N`), after a mark was made (`DIR/abstain`): as long as it is there the replica votes on nothing, since the
-//! log may have held votes that are forgotten ([`repair`], [`crate::replica`]).
+//! **What is damaged is replaced.** A damaged image is renamed, and its state comes from others. A damaged
+//! log is moved away as a whole (`log.damaged-N`), after a mark was made (`DIR/abstain`): as long as it is
+//! there the replica votes on nothing, since the log may have held votes that are forgotten ([`repair`],
+//! [`crate::replica`]).
 //!
-//! **Bounds.** There are at most `log_bytes_max / segment_bytes` segments; each is filled with zeros before it is used, so
-//! a write to it needs no space. When none is free, nothing is logged, hence nothing voted, until a checkpoint frees one.
+//! **Bounds.** There are at most `log_bytes_max / segment_bytes` segments; each is filled with zeros before
+//! it is used, so a write to it needs no space. When none is free, nothing is logged, hence nothing voted,
+//! until a checkpoint frees one.
 //!
-//! **Who does what.** [`LogWriter`] is a state machine: it says what to write and is told what became of it. The log role
-//! runs it on a data shard's ring ([`crate::shard`]). The [`Keeper`](keeper::Keeper), a thread of its own, does what takes
-//! long and nobody waits for: fills segments with zeros, writes images, moves the superblock on.
+//! **Who does what.** [`LogWriter`] is a state machine: it says what to write and is told what became of it.
+//! The log role runs it on a data shard's ring ([`crate::shard`]). The [`Keeper`](keeper::Keeper), a thread
+//! of its own, does what takes long and nobody waits for: fills segments with zeros, writes images, moves the
+//! superblock on.
 
 pub(crate) mod basis;
 mod budget;

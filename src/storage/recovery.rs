@@ -187,8 +187,8 @@ fn next_group<'a>(
     (is_ours && follows(tail, &group.0)).then_some(group)
 }
 
-/// Whether a group goes on where the log has come to. The first group that is found may have any number: those before it
-/// were cut off.
+/// Whether a group goes on where the log has come to. The first group that is found may have any number:
+/// those before it were cut off.
 fn follows(tail: &Tail, header: &GroupHeader) -> bool {
     match tail.next_number {
         0 => true,

@@ -1,4 +1,5 @@
-//! A damaged log is set aside: the replica goes on without it, and abstains from votes as long as a mark lies in its directory.
+//! A damaged log is set aside: the replica goes on without it, and abstains from votes as long as a mark lies
+//! in its directory.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -35,7 +36,8 @@ impl AbstentionMark {
         self.path.exists()
     }
 
-    /// What it says: the last view that the replica may have asked for, if that is known. What cannot be read says nothing.
+    /// What it says: the last view that the replica may have asked for, if that is known. What cannot be read
+    /// says nothing.
     #[must_use]
     pub fn view(&self) -> Option<u64> {
         let text = fs::read_to_string(&self.path).ok()?;
@@ -96,8 +98,8 @@ pub(super) fn repair_log<M: Medium>(
     medium.set_log_aside(damage, view)
 }
 
-/// The last view that the log, as far as it is left, says this replica may have asked for. What it logged of a view after the last
-/// gap shows that all it asked for before the gap was no later: views only grow.
+/// The last view that the log, as far as it is left, says this replica may have asked for. What it logged of
+/// a view after the last gap shows that all it asked for before the gap was no later: views only grow.
 fn last_view<M: Medium>(medium: &M, reader: &RecordReader) -> Result<Option<View>, StorageError> {
     let read = |segment: &Found| {
         let mut bytes = Vec::new();
@@ -146,7 +148,8 @@ pub fn set_log_aside(directory: &Path) -> Result<PathBuf, StorageError> {
     Ok(aside)
 }
 
-/// Makes a new, marked data directory where a lost one was; what is left of that is moved beside it. Where it is now.
+/// Makes a new, marked data directory where a lost one was; what is left of that is moved beside it. Where it
+/// is now.
 ///
 /// # Errors
 /// When it cannot be moved or made.

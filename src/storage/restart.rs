@@ -7,16 +7,19 @@
 //!
 //! The same steps for a data directory and for a simulated disk: both are a [`Medium`].
 //!
-//! **Which images are believed.** The superblock names the one to begin with. Nothing else says that an image is of the state that this
-//! replica goes on from, so:
-//! - *Later ones are removed, once the log was read:* the replica may have stopped after it adopted an earlier state of others and before it
-//!   had removed its own later images, which then are of a wrong state. An own image may also have been put in its place and not been named
-//!   yet: it is sound, and lost for nothing; nobody was told that it is kept, so the log still leads there, and it is taken again. Were they
+//! **Which images are believed.** The superblock names the one to begin with. Nothing else says that an image
+//! is of the state that this replica goes on from, so:
+//! - *Later ones are removed, once the log was read:* the replica may have stopped after it adopted an
+//!   earlier state of others and before it had removed its own later images, which then are of a wrong state.
+//!   An own image may also have been put in its place and not been named yet: it is sound, and lost for
+//!   nothing; nobody was told that it is kept, so the log still leads there, and it is taken again. Were they
 //!   left, the superblock would name a later one some day, and they would pass for images of this state.
-//! - *The one named is compared with what a quorum signed,* as far as the log says: a replica that found its state wrong and stopped before
-//!   another one came must not execute on it again. Nor is it if it is of a checkpoint that this replica signed after a wrong one, before it
-//!   found that out. It is set aside like a damaged one.
-//! - *Earlier ones may be of a replaced state too.* The replica is told what the head of each says, and gives it to peers as nothing else.
+//! - *The one named is compared with what a quorum signed,* as far as the log says: a replica that found its
+//!   state wrong and stopped before another one came must not execute on it again. Nor is it if it is of a
+//!   checkpoint that this replica signed after a wrong one, before it found that out. It is set aside like a
+//!   damaged one.
+//! - *Earlier ones may be of a replaced state too.* The replica is told what the head of each says, and gives
+//!   it to peers as nothing else.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -86,11 +89,12 @@ pub trait Medium {
     /// When it cannot be moved.
     fn set_image_aside(&mut self, seq: SeqNo) -> Result<(), StorageError>;
 
-    /// Whether promises that were here may be forgotten; if so, the last view the replica may have asked for, as far as that is
-    /// known.
+    /// Whether promises that were here may be forgotten; if so, the last view the replica may have asked for,
+    /// as far as that is known.
     fn abstention(&self) -> Option<Option<View>>;
 
-    /// Marks that promises may be forgotten, and then keeps the log as evidence where nobody takes it for a sound one.
+    /// Marks that promises may be forgotten, and then keeps the log as evidence where nobody takes it for a
+    /// sound one.
     ///
     /// # Errors
     /// When it cannot be moved.
@@ -298,7 +302,8 @@ fn restore_image<M: Medium, E: Executor>(
     image::load(&medium.open_image(superblock.image)?, executor).map(Some)
 }
 
-/// The images up to the one to begin with, as what their heads say; those whose heads say nothing are left out.
+/// The images up to the one to begin with, as what their heads say; those whose heads say nothing are left
+/// out.
 fn believed_images<M: Medium>(
     medium: &M,
     superblock: &Superblock,

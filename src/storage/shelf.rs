@@ -1,4 +1,5 @@
-//! The thread that reads and writes what transfers carry: images of checkpoints, and decisions that only the log holds.
+//! The thread that reads and writes what transfers carry: images of checkpoints, and decisions that only the
+//! log holds.
 //!
 //! Beside the keeper, because a peer that waits for pieces must not wait for an image that is being written.
 
@@ -83,8 +84,8 @@ pub(crate) struct Shelf {
 }
 
 impl Shelf {
-    /// Starts the thread, for the images in this directory under this seed, and the log in that one. `told` is called on it with
-    /// everything it did, `alarm` when it panics.
+    /// Starts the thread, for the images in this directory under this seed, and the log in that one. `told`
+    /// is called on it with everything it did, `alarm` when it panics.
     ///
     /// # Errors
     /// When the thread cannot be made.
@@ -169,8 +170,9 @@ struct Work {
     receiving: Option<Receiving>,
     /// The own image that has pieces of it.
     basis: Option<Basis<File>>,
-    /// Images that are open, the one read last at the back: to open one reads a little of each of its chunks. What its name names no
-    /// longer is never read, so being here keeps nothing: the orchestrator says which images are kept for peers.
+    /// Images that are open, the one read last at the back: to open one reads a little of each of its chunks.
+    /// What its name names no longer is never read, so being here keeps nothing: the orchestrator says which
+    /// images are kept for peers.
     open: VecDeque<(SeqNo, ImageFile)>,
     /// Each peer reads one image at a time, and execution reads the one that came.
     open_max: usize,
@@ -335,8 +337,8 @@ impl Work {
         Ok(())
     }
 
-    /// The image that came is whole, if it is the one that was asked for. The keeper puts it in its place, after the own images that it was
-    /// given before: one of a state that is wrong would take its place else.
+    /// The image that came is whole, if it is the one that was asked for. The keeper puts it in its place,
+    /// after the own images that it was given before: one of a state that is wrong would take its place else.
     fn complete(&mut self, seq: SeqNo) -> Result<(), StorageError> {
         let Some(receiving) = self.receiving.as_ref().filter(|receiving| receiving.seq == seq) else {
             self.receiving = None;

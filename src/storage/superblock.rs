@@ -10,8 +10,8 @@ const MAGIC: &[u8; 8] = b"ATLAS\0SB";
 /// Where in a block the application is: behind the eight numbers.
 const APPLICATION_AT: usize = 40 + 8 * 8;
 
-/// Who a data directory belongs to, and where its log starts. Two copies, each in a block of its own: one is always
-/// whole.
+/// Who a data directory belongs to, and where its log starts. Two copies, each in a block of its own: one is
+/// always whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Superblock {
     /// The cluster.
@@ -26,11 +26,13 @@ pub struct Superblock {
     pub generation: u64,
     /// How often a process has started with this directory.
     pub starts: u64,
-    /// The view that the log was in when it was cut last. It says of this one or a later one, or something is lost.
+    /// The view that the log was in when it was cut last. It says of this one or a later one, or something is
+    /// lost.
     pub view: View,
     /// The first segment of the log.
     pub log_start: u64,
-    /// The last segment that was made; zero before the first. It and those back to `log_start` are missed when they are gone.
+    /// The last segment that was made; zero before the first. It and those back to `log_start` are missed
+    /// when they are gone.
     pub log_end: u64,
     /// The last checkpoint whose image is kept; zero for none.
     pub image: SeqNo,
@@ -88,8 +90,8 @@ impl Superblock {
         }
     }
 
-    /// The superblock in the file at `path`, for a replica that starts with it. `bytes` is what the file holds, if it is
-    /// there.
+    /// The superblock in the file at `path`, for a replica that starts with it. `bytes` is what the file
+    /// holds, if it is there.
     ///
     /// # Errors
     /// When it is not there, damaged, somebody else's or another version's.
@@ -131,7 +133,8 @@ impl Superblock {
         Ok(superblock)
     }
 
-    /// Whether a replica that serves `application` may use the directory at `path`: it does, or the directory was never used.
+    /// Whether a replica that serves `application` may use the directory at `path`: it does, or the directory
+    /// was never used.
     ///
     /// # Errors
     /// When it is another's.
@@ -179,8 +182,8 @@ impl Superblock {
         block
     }
 
-    /// The copy in a block; the format version if it is another than ours. One after which no number is left was never written: the
-    /// next one could not replace it.
+    /// The copy in a block; the format version if it is another than ours. One after which no number is left
+    /// was never written: the next one could not replace it.
     pub(super) fn from_block(block: &[u8]) -> Option<Result<Self, u16>> {
         let block: &[u8; BLOCK_BYTES] = block.try_into().ok()?;
         let (checksum, rest) = block.split_first_chunk::<8>()?;

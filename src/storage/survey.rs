@@ -1,8 +1,9 @@
 //! A data directory, looked at without opening it: for tools.
 //!
-//! Nothing is changed, and no lock is taken, so a replica may have the directory open meanwhile, and may start at any
-//! time. Beside a running replica a look is only as good as its moment: the end of the log is in motion, and segments are
-//! renamed and images removed after checkpoints. What looks damaged then is looked at again before it is believed.
+//! Nothing is changed, and no lock is taken, so a replica may have the directory open meanwhile, and may
+//! start at any time. Beside a running replica a look is only as good as its moment: the end of the log is in
+//! motion, and segments are renamed and images removed after checkpoints. What looks damaged then is looked
+//! at again before it is believed.
 
 mod image;
 mod log;
@@ -20,7 +21,8 @@ use super::recovery::Found;
 use super::{BLOCK_BYTES, StorageError, Superblock};
 use crate::crypto::Digester;
 
-/// How often what looks damaged beside a running replica is looked at before it is believed, and the pause in between.
+/// How often what looks damaged beside a running replica is looked at before it is believed, and the pause in
+/// between.
 const LOOKS: usize = 4;
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
@@ -95,7 +97,8 @@ impl Survey {
         &self.superblock
     }
 
-    /// The process that has the directory open, as far as this one can tell: those of other containers are not seen.
+    /// The process that has the directory open, as far as this one can tell: those of other containers are
+    /// not seen.
     #[must_use]
     pub fn holder(&self) -> Option<u32> {
         self.holder

@@ -150,8 +150,8 @@ fn bytes_of(record: &Record) -> Vec<u8> {
     bytes.split_off(4)
 }
 
-/// Appends as many of `records` as there is room for, gives the writer segments, and runs up to `operations` of it.
-/// Writes are cut short after `short` bytes.
+/// Appends as many of `records` as there is room for, gives the writer segments, and runs up to `operations`
+/// of it. Writes are cut short after `short` bytes.
 fn drive(writer: &mut LogWriter, disk: &mut Disk, operations: usize, short: usize) {
     for _ in 0..operations {
         if let Some(index) = writer.wanted_segment() {

@@ -91,8 +91,8 @@ struct Flight {
 
 /// Gathers records into groups and has them written, one group at a time.
 ///
-/// Invariants: `durable` only grows; a record counts as durable only after its group, and every group before it, was
-/// written whole and synced; a sealed group is never changed.
+/// Invariants: `durable` only grows; a record counts as durable only after its group, and every group before
+/// it, was written whole and synced; a sealed group is never changed.
 #[derive(Debug)]
 pub struct LogWriter {
     settings: WriterSettings,
@@ -179,7 +179,8 @@ impl LogWriter {
         this
     }
 
-    /// Whether a record of this length can be taken now. If not, the log is behind: nothing is voted until it caught up.
+    /// Whether a record of this length can be taken now. If not, the log is behind: nothing is voted until it
+    /// caught up.
     #[must_use]
     pub fn has_room(&self, record: &Record) -> bool {
         self.fits(codec::encoded_bytes(record)) || !self.spare.is_empty()
@@ -232,8 +233,9 @@ impl LogWriter {
         self.is_full || self.is_short_of_space
     }
 
-    /// Whether the disk had no space for the last write, though the segment was filled before: file systems that copy on
-    /// write, and thin volumes, may have none. The [next operation](Self::next_operation) tries again.
+    /// Whether the disk had no space for the last write, though the segment was filled before: file systems
+    /// that copy on write, and thin volumes, may have none. The [next operation](Self::next_operation) tries
+    /// again.
     #[must_use]
     pub fn is_short_of_space(&self) -> bool {
         self.is_short_of_space
@@ -293,8 +295,8 @@ impl LogWriter {
         }
     }
 
-    /// The memory that groups are gathered in and written from, by its number: to be registered with a ring. It stays where it is as long
-    /// as the writer lives.
+    /// The memory that groups are gathered in and written from, by its number: to be registered with a ring.
+    /// It stays where it is as long as the writer lives.
     #[must_use]
     pub fn buffers(&self) -> Vec<&[u8]> {
         let flight = self.flight.iter().map(|flight| &flight.group.buffer);
@@ -423,8 +425,8 @@ impl LogWriter {
         self.segments.front().map(|segment| segment.index)
     }
 
-    /// The segments that may hold the batch of a decision at this place, in order. A batch is logged before its decision, when later
-    /// ones may have been: not many, the window is bounded.
+    /// The segments that may hold the batch of a decision at this place, in order. A batch is logged before
+    /// its decision, when later ones may have been: not many, the window is bounded.
     #[must_use]
     pub fn segments_from(&self, seq: SeqNo) -> Vec<u64> {
         let later = self

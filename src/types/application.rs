@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-/// Which application a cluster serves, and in which version: part of its genesis. Parties that know another one do not talk to one
-/// another, and data of another one is not opened.
+/// Which application a cluster serves, and in which version: part of its genesis. Parties that know another
+/// one do not talk to one another, and data of another one is not opened.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Written", into = "Written")]
 pub struct ApplicationId {

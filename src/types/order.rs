@@ -86,11 +86,11 @@ counter!(
     "l"
 );
 
-/// Which of a client's frames: the session it belongs to, and its number there. Larger is later within a session;
-/// sessions of one client run beside one another.
+/// Which of a client's frames: the session it belongs to, and its number there. Larger is later within a
+/// session; sessions of one client run beside one another.
 ///
-/// A session is one process that uses the client's identity. Neither half comes from a clock: the cluster tells a
-/// client which sessions there were, and frames are counted from one.
+/// A session is one process that uses the client's identity. Neither half comes from a clock: the cluster
+/// tells a client which sessions there were, and frames are counted from one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct FrameSeq {
     session: u64,

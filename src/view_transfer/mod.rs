@@ -1,8 +1,9 @@
 //! View transfer: replicas agree that a leader is replaced, and on what its successor begins with.
 //!
-//! [`ViewTransferProtocol`] is the contract; [`pbft`] is the protocol behind it. It never calls ordering: it asks the
-//! orchestrator, by effect, to have a view left ([`Effect::LeaveView`](crate::protocol::Effect::LeaveView)) or
-//! begun ([`Effect::EnterView`](crate::protocol::Effect::EnterView)), and is given what ordering hands out.
+//! [`ViewTransferProtocol`] is the contract; [`pbft`] is the protocol behind it. It never calls ordering: it
+//! asks the orchestrator, by effect, to have a view left
+//! ([`Effect::LeaveView`](crate::protocol::Effect::LeaveView)) or begun
+//! ([`Effect::EnterView`](crate::protocol::Effect::EnterView)), and is given what ordering hands out.
 
 pub mod pbft;
 
@@ -82,8 +83,9 @@ pub trait ViewTransferProtocol {
     /// The log holds this record: a view that was left for, or a view change of a new view that follows.
     fn restore(&mut self, record: &Record);
 
-    /// The log holds this new-view message: what the view began with. `None` when the log was cut between it and the view changes that
-    /// it names; then both are there once more further on, if the view matters still.
+    /// The log holds this new-view message: what the view began with. `None` when the log was cut between it
+    /// and the view changes that it names; then both are there once more further on, if the view matters
+    /// still.
     ///
     /// # Errors
     /// When the message cannot be read.

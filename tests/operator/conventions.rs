@@ -1,4 +1,5 @@
-//! What scripts and supervisors rely on: exit codes, signals, versions, JSON. The table of `src/docs/operations.md`.
+//! What scripts and supervisors rely on: exit codes, signals, versions, JSON. The table of
+//! `src/docs/operations.md`.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -6,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use super::shared::{Replica, alone, connect, init, set};
 use super::{atlas, complaint, eventually, last_words, lone, output, run, wait_for_end};
 
-/// A command in a directory that has a cluster of one in it, which runs; the file `bad.toml`, and nothing called `missing`.
+/// A command in a directory that has a cluster of one in it, which runs; the file `bad.toml`, and nothing
+/// called `missing`.
 struct Case(&'static str, i32);
 
 #[test]
@@ -173,7 +175,8 @@ fn a_replica_whose_parent_ignores_hangups_ignores_them() {
 fn a_second_interrupt_ends_a_replica_at_once_whatever_it_waits_for() {
     let _turn = alone();
     let dir = init("kv");
-    // Two of four decide nothing: what a client asks for is never finished, and draining takes as long as it may.
+    // Two of four decide nothing: what a client asks for is never finished, and draining takes as long as it
+    // may.
     let mut replicas: Vec<Replica> = (0..2)
         .map(|node| Replica::start(&dir.path().join(format!("r{node}.toml"))))
         .collect();

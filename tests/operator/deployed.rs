@@ -22,8 +22,8 @@ fn shell(script: &str, variables: &[(&str, &Path)]) -> String {
     text(&done)
 }
 
-/// Runs `$DATA/steps` as root in a copy of this host that is thrown away: what is written goes to memory, but in `$DATA`. Where systemd can
-/// be started in it, it is; else in a bare copy.
+/// Runs `$DATA/steps` as root in a copy of this host that is thrown away: what is written goes to memory, but
+/// in `$DATA`. Where systemd can be started in it, it is; else in a bare copy.
 const COPY: &str = r#"
 export BOOTED=no
 if command -v systemd-nspawn >/dev/null; then BOOTED=yes; fi

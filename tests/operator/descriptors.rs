@@ -1,4 +1,5 @@
-//! Open files and sockets: as many as are needed, or no start; and none for strangers that the log would lack.
+//! Open files and sockets: as many as are needed, or no start; and none for strangers that the log would
+//! lack.
 
 use std::net::TcpStream;
 use std::path::Path;

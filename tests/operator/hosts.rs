@@ -1,4 +1,5 @@
-//! Hosts that forbid or lack what replicas and clients need: what is said, and that nobody waits for what cannot come.
+//! Hosts that forbid or lack what replicas and clients need: what is said, and that nobody waits for what
+//! cannot come.
 
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;

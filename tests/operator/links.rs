@@ -12,7 +12,8 @@ use atlas_smr_replica::execution::apps::kv;
 use super::shared::{Replica, alone, base_port, connect, init, set, start, status, wait_until_caught_up};
 use super::{eventually, run};
 
-/// Forwards connections to an address. Muted, it takes whatever comes and passes nothing on; connections from before stay so for ever.
+/// Forwards connections to an address. Muted, it takes whatever comes and passes nothing on; connections from
+/// before stay so for ever.
 struct Proxy {
     address: SocketAddr,
     /// Of the connections there are; each time of silence begins with another one.

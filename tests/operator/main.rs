@@ -33,7 +33,8 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Says that something cannot be tried here. CI lists these at its end: `ATLAS_SKIPPED` names the file for them.
+/// Says that something cannot be tried here. CI lists these at its end: `ATLAS_SKIPPED` names the file for
+/// them.
 fn skip(what: &str, why: &str) {
     let line = format!("skipped {what}: {why}\n");
     eprint!("{line}");

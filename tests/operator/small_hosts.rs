@@ -35,7 +35,8 @@ const CONNECTIONS: (&str, &str) = (
 /// 64 files of them at most.
 const LARGE_SEGMENTS: (&str, &str) = ("segment_bytes = 67108864", "segment_bytes = \"256MiB\"");
 
-/// Puts the shell into a control group of its own: CONTROLLER (version 1), FILE1, VALUE1; FILE2, VALUE2 (version 2).
+/// Puts the shell into a control group of its own: CONTROLLER (version 1), FILE1, VALUE1; FILE2, VALUE2
+/// (version 2).
 const GROUP: &str = r#"
 group() {
     if [ -d /sys/fs/cgroup/$1 ]; then

@@ -15,7 +15,8 @@ pub fn configure(data: &Path, agreement: Agreement, clients: u32) -> (Vec<Replic
     configure_for("kv", data, agreement, clients)
 }
 
-/// Four replicas of an application that are not pinned and listen already, with formatted directories in `data`, and so many clients.
+/// Four replicas of an application that are not pinned and listen already, with formatted directories in
+/// `data`, and so many clients.
 pub fn configure_for(
     application: &str,
     data: &Path,

@@ -60,7 +60,8 @@ impl Load {
         }
     }
 
-    /// What was answered while `goes_on`, which is asked every tenth of a second; `cpu` says how much the replicas have worked so far.
+    /// What was answered while `goes_on`, which is asked every tenth of a second; `cpu` says how much the
+    /// replicas have worked so far.
     pub fn watch(&self, cpu: impl Fn() -> Duration, mut goes_on: impl FnMut() -> bool) -> Service {
         let (start, before, worked) = (Instant::now(), self.answered(), cpu());
         while goes_on() {
@@ -99,7 +100,8 @@ pub struct Service {
 pub fn cpu_of(processes: &[u32]) -> Duration {
     let ticks = |process: &u32| {
         let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-        // After the name, which may contain anything; user and system time are the 14th and 15th field of all.
+        // After the name, which may contain anything; user and system time are the 14th and 15th field of
+        // all.
         let (_, fields) = stat.rsplit_once(')')?;
         let mut times = fields.split_whitespace().skip(11);
         let mut next = || times.next()?.parse::<u64>().ok();

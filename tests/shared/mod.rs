@@ -58,7 +58,8 @@ pub fn alone() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Four free ports below those the kernel gives to outgoing connections: they must be free again after every crash.
+/// Four free ports below those the kernel gives to outgoing connections: they must be free again after every
+/// crash.
 pub fn base_port() -> u16 {
     let free = |port: u16| (port..port + 4).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
     let first = 10_000 + (std::process::id() % 5000) as u16 * 4;

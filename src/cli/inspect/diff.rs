@@ -13,8 +13,8 @@ use crate::types::{Digest, SeqNo};
 
 /// Show the first decision, or key of a checkpoint, that differs between two replicas of a cluster.
 ///
-/// Decisions are compared where both logs have them; the chain covers all before. Images are compared at the checkpoints of which both
-/// have one. Exit code 2 when they have nothing in common.
+/// Decisions are compared where both logs have them; the chain covers all before. Images are compared at the
+/// checkpoints of which both have one. Exit code 2 when they have nothing in common.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Diff {
     /// A replica's data directory.

@@ -1,8 +1,9 @@
 //! Whether a cluster is well: a function of what its replicas said in two looks, a moment apart.
 //!
-//! The verdict is about what would happen if one more replica failed now. So a replica counts only if it would be there for the others:
-//! it answers, votes, stands in the view of the others, has a place for its log, has their state, and moves when they do. None of that
-//! is judged by how long it has lasted; what may last a moment and still mean nothing, as a lag, is judged by both looks together.
+//! The verdict is about what would happen if one more replica failed now. So a replica counts only if it
+//! would be there for the others: it answers, votes, stands in the view of the others, has a place for its
+//! log, has their state, and moves when they do. None of that is judged by how long it has lasted; what may
+//! last a moment and still mean nothing, as a lag, is judged by both looks together.
 
 use std::fmt;
 
@@ -171,7 +172,8 @@ impl Common {
     }
 }
 
-/// Whether one of two replicas took a checkpoint that the other should have taken as well and did not, or took differently: where.
+/// Whether one of two replicas took a checkpoint that the other should have taken as well and did not, or
+/// took differently: where.
 fn differ_at(a: &Facts, b: &Facts) -> Option<u64> {
     let missed = |of: &Facts, other: &Facts| {
         let (first, last) = (other.checkpoints.first()?.0, other.checkpoints.last()?.0);
@@ -185,7 +187,8 @@ fn differ_at(a: &Facts, b: &Facts) -> Option<u64> {
     [missed(a, b), missed(b, a)].into_iter().flatten().min()
 }
 
-/// The largest set of replicas of which all are alike with its first one, and for each of the others where it differs.
+/// The largest set of replicas of which all are alike with its first one, and for each of the others where it
+/// differs.
 fn states(looks: &[Looks]) -> Vec<(usize, u64)> {
     let facts = |index: usize| looks[index].second.as_ref().ok();
     let differing = |of: usize| -> Vec<(usize, u64)> {
@@ -367,7 +370,8 @@ mod tests {
             0,
             "votes for nothing",
         ),
-        // Views: who is alone in one takes no part; all between two do not serve; all that went on in a new one do.
+        // Views: who is alone in one takes no part; all between two do not serve; all that went on in a new
+        // one do.
         (
             |l| both(&mut l[1], |f| f.view = 3),
             Verdict::Degraded,

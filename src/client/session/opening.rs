@@ -56,8 +56,8 @@ impl Question {
         self.answers.iter().flatten().count()
     }
 
-    /// The highest session that a correct replica vouches for: f+1 replicas know of one so high. `None` when too few
-    /// have answered. However high f liars say it is, no correct replica's word is passed over.
+    /// The highest session that a correct replica vouches for: f+1 replicas know of one so high. `None` when
+    /// too few have answered. However high f liars say it is, no correct replica's word is passed over.
     pub(super) fn highest(&self, quorum: Quorum) -> Option<u64> {
         let mut said: Vec<u64> = self.answers.iter().flatten().copied().collect();
         said.sort_unstable_by(|a, b| b.cmp(a));

@@ -58,8 +58,8 @@ impl Session {
         self.leader = views[self.config.quorum.f()].leader(self.config.quorum.n());
     }
 
-    /// Whether correct replicas may say something of such a frame: one that was sent, now or before, by this process or
-    /// by another one that uses the identity.
+    /// Whether correct replicas may say something of such a frame: one that was sent, now or before, by this
+    /// process or by another one that uses the identity.
     fn may_be_told_of(&self, frame: &FrameKey) -> bool {
         let sequence = frame.sequence;
         let is_unsent = self.id == Some(sequence.session()) && !(1..self.next).contains(&sequence.number());
@@ -205,8 +205,8 @@ impl Session {
         }
     }
 
-    /// Gives replicas that want it the frame signed, once, if f+1 want it. If it is the leader alone that wants it, all others are
-    /// asked.
+    /// Gives replicas that want it the frame signed, once, if f+1 want it. If it is the leader alone that
+    /// wants it, all others are asked.
     fn on_must_sign(&mut self, from: NodeId, frame: &mut InFlight) {
         if !self.prover.has_macs() {
             return;

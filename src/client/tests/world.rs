@@ -1,5 +1,5 @@
-//! A session in a seeded world: messages are lost, doubled and reordered, f replicas lie, leaders change, and each
-//! correct replica answers from one history of its own making. After a while the network heals.
+//! A session in a seeded world: messages are lost, doubled and reordered, f replicas lie, leaders change, and
+//! each correct replica answers from one history of its own making. After a while the network heals.
 //!
 //! Replay one history with `ATLAS_SEED=17 cargo test --lib client::tests::world`.
 

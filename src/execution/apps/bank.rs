@@ -6,7 +6,8 @@
 //! | transfer | `2`, from u64, to u64, amount u64 | nothing |
 //! | balance | `3`, account u64 | the balance |
 //!
-//! Every account exists and starts empty. Funds that do not suffice and a balance that would pass 2^64 − 1 are errors.
+//! Every account exists and starts empty. Funds that do not suffice and a balance that would pass 2^64 − 1
+//! are errors.
 
 use super::MALFORMED;
 use crate::execution::{Application, Column, CrudState, Direct, PartitionedStore, ResultWriter, ScalableApp};

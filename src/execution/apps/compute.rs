@@ -1,5 +1,5 @@
-//! A service whose operations cost processor time, for measuring: those of another one, with so much work between
-//! what they read and what they write.
+//! A service whose operations cost processor time, for measuring: those of another one, with so much work
+//! between what they read and what they write.
 
 use crate::execution::{Application, Column, CrudState, Direct, ResultWriter, ScalableApp};
 

@@ -1,4 +1,5 @@
-//! One number. An operation of eight bytes adds them as u64 (wrapping) and gives the sum; an empty one reads it.
+//! One number. An operation of eight bytes adds them as u64 (wrapping) and gives the sum; an empty one reads
+//! it.
 
 use super::MALFORMED;
 use crate::crypto::{Digester, Domain};

@@ -42,7 +42,8 @@ struct State {
     phase: Phase,
 }
 
-/// Executions of one operation are counted up to here; the count then stays, which only costs a needless repetition.
+/// Executions of one operation are counted up to here; the count then stays, which only costs a needless
+/// repetition.
 const INCARNATION_MAX: u32 = (1 << 24) - 1;
 
 impl State {
@@ -127,8 +128,8 @@ pub struct Found {
     pub committed: bool,
 }
 
-/// The window of operations under way, their versions, and the state they are committed to. Shared by all workers;
-/// one of them, the owner, feeds and harvests.
+/// The window of operations under way, their versions, and the state they are committed to. Shared by all
+/// workers; one of them, the owner, feeds and harvests.
 #[derive(Debug)]
 pub struct Core<S> {
     base: RwLock<S>,
@@ -239,8 +240,9 @@ impl<S: KeyedState> Core<S> {
         self.aborts.load(Ordering::Relaxed)
     }
 
-    /// Owner: takes the next operation, which `opens` its frame or not; there must be room. With `certain_from`, it may be
-    /// executed without validation once all operations before that one are committed.
+    /// Owner: takes the next operation, which `opens` its frame or not; there must be room. With
+    /// `certain_from`, it may be executed without validation once all operations before that one are
+    /// committed.
     pub fn feed(&self, operation: Bytes, opens: bool, certain_from: Option<u64>) {
         let txn = self.tail.load(Ordering::Relaxed);
         let slot = self.slot(txn);
@@ -287,7 +289,8 @@ impl<S: KeyedState> Core<S> {
         self.ahead.store(ahead, Ordering::Relaxed);
     }
 
-    /// Whether speculation is of no use at the moment: the owner executes operations in order, on the state itself.
+    /// Whether speculation is of no use at the moment: the owner executes operations in order, on the state
+    /// itself.
     pub fn is_alone(&self) -> bool {
         self.ahead.load(Ordering::Relaxed) <= 1
     }
@@ -297,9 +300,9 @@ impl<S: KeyedState> Core<S> {
         !self.is_alone() && self.cursor.load(Ordering::Relaxed).saturating_add(1) < self.bound()
     }
 
-    /// Owner: executes up to `most` operations at the head on the state itself, as long as speculation is of no use and none
-    /// of them was executed before; how many. There is nothing to validate: all before each of them is final, and
-    /// nothing is committed meanwhile. Call [`next`](Self::next) after it.
+    /// Owner: executes up to `most` operations at the head on the state itself, as long as speculation is of
+    /// no use and none of them was executed before; how many. There is nothing to validate: all before each
+    /// of them is final, and nothing is committed meanwhile. Call [`next`](Self::next) after it.
     pub fn execute_alone(&self, most: usize, mut execute: impl FnMut(&mut S, &[u8], &mut Outcome)) -> usize {
         if !self.is_alone() {
             return 0;
@@ -340,8 +343,8 @@ impl<S: KeyedState> Core<S> {
         done
     }
 
-    /// Commits what can be committed, and finds an execution to do: that of the head first, else the next in order. A
-    /// helper leaves operations to the owner while that executes them [alone](Self::execute_alone).
+    /// Commits what can be committed, and finds an execution to do: that of the head first, else the next in
+    /// order. A helper leaves operations to the owner while that executes them [alone](Self::execute_alone).
     pub fn next(&self, helps: bool) -> Found {
         let mut found = Found {
             task: None,
@@ -354,7 +357,8 @@ impl<S: KeyedState> Core<S> {
             };
             found.task = self.commit(&mut commits, helps, &mut found.committed);
             drop(commits);
-            // Pairs with the fence in `finish`: either who finished the head finds the lock free, or its end is seen here.
+            // Pairs with the fence in `finish`: either who finished the head finds the lock free, or its end
+            // is seen here.
             fence(Ordering::SeqCst);
             if found.task.is_some() || (helps && self.is_alone()) || !self.head_is_due() {
                 break;
@@ -402,8 +406,8 @@ impl<S: KeyedState> Core<S> {
             )
     }
 
-    /// Commits from the head on. Gives the head's execution if it needs one: all before it is final, so what it reads
-    /// will be.
+    /// Commits from the head on. Gives the head's execution if it needs one: all before it is final, so what
+    /// it reads will be.
     fn commit(&self, commits: &mut Commits, helps: bool, committed: &mut bool) -> Option<Task> {
         loop {
             let head = self.head.load(Ordering::Relaxed);
@@ -465,8 +469,8 @@ impl<S: KeyedState> Core<S> {
         }
     }
 
-    /// Validates the head's outcome against the final state before it and makes it part of the state. An execution is
-    /// a function of what it read: had it run now, the outcome would be the same.
+    /// Validates the head's outcome against the final state before it and makes it part of the state. An
+    /// execution is a function of what it read: had it run now, the outcome would be the same.
     fn apply(&self, head: u64) -> bool {
         let outcome = held(&self.slot(head).outcome);
         let distrusts = self.distrusts.load(Ordering::Acquire);
@@ -554,7 +558,8 @@ impl<S: KeyedState> Core<S> {
         })
     }
 
-    /// Publishes an execution; gives back an outcome whose buffers can be used again. Every task must end here.
+    /// Publishes an execution; gives back an outcome whose buffers can be used again. Every task must end
+    /// here.
     pub fn finish(&self, task: &Task, outcome: &mut Outcome) {
         let slot = self.slot(task.txn);
         {
@@ -627,8 +632,8 @@ impl<S: KeyedState> Core<S> {
         self.slot(task.txn).state.load(Ordering::Relaxed) != task.state.pack()
     }
 
-    /// Looks a key up for an execution: in the nearest earlier operation that wrote it, else in the state. Validation
-    /// judges later whether it was the right value.
+    /// Looks a key up for an execution: in the nearest earlier operation that wrote it, else in the state.
+    /// Validation judges later whether it was the right value.
     pub(super) fn look_up(
         &self,
         task: &Task,

@@ -173,8 +173,8 @@ impl<A: ScalableApp> Speculative<A> {
         }
     }
 
-    /// What is fed from now on is not committed before the owner says so. The next operation does not exist yet, so nobody
-    /// is past it.
+    /// What is fed from now on is not committed before the owner says so. The next operation does not exist
+    /// yet, so nobody is past it.
     fn stop_commits(&mut self) {
         self.limits.push_back(self.shared.core.tail());
         self.shared.core.set_limit(self.limits[0]);
@@ -336,8 +336,8 @@ impl<A: ScalableApp> Speculative<A> {
         taken
     }
 
-    /// Runs a read-only frame on the committed state, as far as its results leave room: nothing is committed meanwhile.
-    /// The reply, and how many operations were executed.
+    /// Runs a read-only frame on the committed state, as far as its results leave room: nothing is committed
+    /// meanwhile. The reply, and how many operations were executed.
     fn read(&mut self, frame: &Frame) -> (Bytes, usize) {
         // The reply under construction may be another.
         let mut reply = ReplyBuilder::default();

@@ -19,8 +19,8 @@ use crate::shard::Alarm;
 use crate::shard::crew::Crew;
 use crate::types::{ClusterId, Epoch, FrameSeq, SeqNo};
 
-/// Runs little programs: each operation is a list of steps over a few keys in two columns. What a step reads decides
-/// what later steps of the same operation write, and some operations panic half way.
+/// Runs little programs: each operation is a list of steps over a few keys in two columns. What a step reads
+/// decides what later steps of the same operation write, and some operations panic half way.
 #[derive(Clone, Copy)]
 struct Programs;
 
@@ -194,7 +194,8 @@ fn programs() -> impl Strategy<Value = Vec<Arc<Proposal>>> {
     })
 }
 
-/// One of several workers that take turns on one thread: between executing and publishing others get their turns.
+/// One of several workers that take turns on one thread: between executing and publishing others get their
+/// turns.
 #[derive(Default)]
 struct VirtualWorker {
     scratch: Scratch,

@@ -1,15 +1,17 @@
 /// Commits between two decisions about how far to speculate.
 const PERIOD: u64 = 64;
-/// How far ahead speculation is tried again, and for how many commits before it is judged: helpers have to wake.
+/// How far ahead speculation is tried again, and for how many commits before it is judged: helpers have to
+/// wake.
 const PROBE: u64 = 8;
 const PROBE_COMMITS: u64 = 256;
 /// Commits without speculation before it is tried again: doubled each time it was tried in vain.
 const REST: u64 = 1024;
 const REST_MOST: u64 = 32 * REST;
 
-/// How far ahead of the committed operations others are executed. Where more of these executions are wasted than are used,
-/// speculation only takes processors from others: it stops, and is tried again now and then. The share of waste alone would say
-/// little: with few workers it is small even when every operation conflicts with the one before.
+/// How far ahead of the committed operations others are executed. Where more of these executions are wasted
+/// than are used, speculation only takes processors from others: it stops, and is tried again now and then.
+/// The share of waste alone would say little: with few workers it is small even when every operation
+/// conflicts with the one before.
 #[derive(Debug)]
 pub(super) struct Throttle {
     ahead: u64,
@@ -38,8 +40,8 @@ impl Throttle {
         }
     }
 
-    /// One more operation was committed, as it was executed ahead of its turn if `was_early`; `aborts` so far. How far ahead
-    /// from now on, if that changes.
+    /// One more operation was committed, as it was executed ahead of its turn if `was_early`; `aborts` so
+    /// far. How far ahead from now on, if that changes.
     pub fn on_commit(&mut self, was_early: bool, aborts: u64) -> Option<u64> {
         self.used += u64::from(was_early);
         self.left -= 1;

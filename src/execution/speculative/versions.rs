@@ -1,5 +1,5 @@
-//! Which operation read and wrote which key: the index of the multi-version memory. The values themselves lie with
-//! the operations' outcomes.
+//! Which operation read and wrote which key: the index of the multi-version memory. The values themselves lie
+//! with the operations' outcomes.
 
 use super::shim::{Mutex, MutexGuard};
 
@@ -20,8 +20,8 @@ pub(super) struct Entry {
     did: Did,
 }
 
-/// Keys by hash, striped. A stripe's entries are in the order of their operations. Entries of operations that were
-/// committed are of no interest any more and go when their stripe is full.
+/// Keys by hash, striped. A stripe's entries are in the order of their operations. Entries of operations that
+/// were committed are of no interest any more and go when their stripe is full.
 #[derive(Debug)]
 pub(super) struct Versions {
     stripes: Box<[Mutex<Vec<Entry>>]>,
@@ -43,8 +43,8 @@ impl Versions {
         stripe.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Notes that execution `incarnation` of `txn` reads a key, and names the nearest operation before it that wrote the
-    /// key and is not committed (`head` is the first that is not).
+    /// Notes that execution `incarnation` of `txn` reads a key, and names the nearest operation before it
+    /// that wrote the key and is not committed (`head` is the first that is not).
     pub fn on_read(&self, hash: u64, txn: u64, incarnation: u32, head: u64) -> Option<u64> {
         let mut stripe = self.stripe(hash);
         insert(
@@ -84,8 +84,8 @@ impl Versions {
             .retain(|entry| (entry.hash, entry.txn, entry.did) != (hash, txn, Did::Write));
     }
 
-    /// Names the executions after `txn` that read the key when `txn` had another value for it: those up to the next
-    /// operation that writes it, which included.
+    /// Names the executions after `txn` that read the key when `txn` had another value for it: those up to
+    /// the next operation that writes it, which included.
     pub fn readers_after(&self, hash: u64, txn: u64, mut visit: impl FnMut(u64, u32)) {
         let stripe = self.stripe(hash);
         let after = stripe.partition_point(|entry| entry.txn <= txn);

@@ -2,8 +2,8 @@ use super::core::{Core, Task};
 use super::outcome::{Access, Outcome};
 use super::{Column, CrudState, KeyedState};
 
-/// How many keys an execution may still read once it is known to be of no use: what it has read fits no state that ever
-/// was, so it might go on for ever.
+/// How many keys an execution may still read once it is known to be of no use: what it has read fits no state
+/// that ever was, so it might go on for ever.
 const OUTDATED_READS_MAX: u32 = 256;
 
 /// Unwinds an execution that is of no use.
@@ -20,7 +20,8 @@ pub struct View<'a, S> {
 }
 
 impl<'a, S: KeyedState> View<'a, S> {
-    /// The view of a task. With [`Task::declares`], `declared` holds the hashes of all keys the operation touches.
+    /// The view of a task. With [`Task::declares`], `declared` holds the hashes of all keys the operation
+    /// touches.
     pub fn new(core: &'a Core<S>, task: &'a Task, outcome: &'a mut Outcome, declared: &'a [u64]) -> Self {
         outcome.reset(task.txn);
         outcome.certain = task.certain;

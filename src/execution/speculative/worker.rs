@@ -88,7 +88,8 @@ impl<A: ScalableApp> Shared<A> {
         declared.clear();
         if task.declares {
             let mut touch = |column, key: &[u8]| declared.push(self.core.hash(column, key));
-            // What was declared when the operation was fed is not declared now: it is noticed like every other lie.
+            // What was declared when the operation was fed is not declared now: it is noticed like every
+            // other lie.
             let _ = guarded(|| self.application.declare_keys(&task.operation, &mut touch));
         }
         let mut view = View::new(&self.core, task, outcome, declared);

@@ -1,4 +1,5 @@
-//! The longest legal message of every kind is as long as is worked out, for clusters and limits of every size.
+//! The longest legal message of every kind is as long as is worked out, for clusters and limits of every
+//! size.
 
 use bytes::Bytes;
 

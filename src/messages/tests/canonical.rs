@@ -189,7 +189,8 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
     proptest::collection::vec(change, 1..4)
 }
 
-/// What we encode is accepted, with bytes before it refused; changed, it is refused or as long as what it says.
+/// What we encode is accepted, with bytes before it refused; changed, it is refused or as long as what it
+/// says.
 fn is_canonical<T>(value: &T, changes: &[Change])
 where
     T: Message,

@@ -155,9 +155,10 @@ impl Checkpoints {
         })
     }
 
-    /// The certificate of `claim` that is in `proof`: exactly a quorum of signatures that hold, of distinct replicas, in their order. What is
-    /// in it beside them is dropped: it would be kept, logged and handed on, and make whoever has it look like a liar. `None` when there are too
-    /// few, or more than there are replicas: then nothing is verified.
+    /// The certificate of `claim` that is in `proof`: exactly a quorum of signatures that hold, of distinct
+    /// replicas, in their order. What is in it beside them is dropped: it would be kept, logged and handed
+    /// on, and make whoever has it look like a liar. `None` when there are too few, or more than there are
+    /// replicas: then nothing is verified.
     pub(super) fn certificate(
         &self,
         claim: CheckpointClaim,
@@ -206,7 +207,8 @@ impl Checkpoints {
         ours
     }
 
-    /// A quorum signed `claim`. Our own claim, if it differs: then none that we made is of the state that we will have.
+    /// A quorum signed `claim`. Our own claim, if it differs: then none that we made is of the state that we
+    /// will have.
     pub(super) fn settle(&mut self, claim: CheckpointClaim, node: NodeId) -> Option<CheckpointClaim> {
         let is_other = |ours: &&CheckpointClaim| ours.seq == claim.seq && ours.digest != claim.digest;
         let ours = self.own.iter().find(is_other).copied();

@@ -16,8 +16,9 @@ pub struct PbftConfig {
     pub window: u64,
     /// How many proposals of the leader may be undecided at once.
     pub pipeline: usize,
-    /// How many bytes of a leader's proposals may be undecided at once, as they are logged: a leader that proposes for all places but the next
-    /// fills no more of the log and of memory. At least twice the longest proposal; see [`undecided_bytes_max`](Self::undecided_bytes_max).
+    /// How many bytes of a leader's proposals may be undecided at once, as they are logged: a leader that
+    /// proposes for all places but the next fills no more of the log and of memory. At least twice the
+    /// longest proposal; see [`undecided_bytes_max`](Self::undecided_bytes_max).
     pub undecided_bytes_max: usize,
     /// Signs checkpoints.
     pub signing: SigningKey,
@@ -26,7 +27,8 @@ pub struct PbftConfig {
 }
 
 impl PbftConfig {
-    /// The usual limit on undecided bytes for batches of at most so many: some dozens of the usual ones, a few of very long ones.
+    /// The usual limit on undecided bytes for batches of at most so many: some dozens of the usual ones, a
+    /// few of very long ones.
     #[must_use]
     pub const fn undecided_bytes_max(batch_bytes_max: usize) -> usize {
         let few = 4 * (batch_bytes_max + UNDECIDED_BYTES);

@@ -8,63 +8,71 @@
 //! ```
 //!
 //! **Events** (n replicas, f = ⌊(n−1)/3⌋, quorum q = ⌈(n+f+1)/2⌉, window (h, H], H = h + k):
-//! - *A free slot and pending frames, at the leader:* log the proposal, then send PRE-PREPARE ⟨v, s, d, frames⟩ (§4.2).
-//! - *PRE-PREPARE of the leader of our view, h < s ≤ H, none accepted for (v, s) with another digest:* log it, then
-//!   send PREPARE ⟨v, s, d⟩.
-//! - *PREPARE from q−1 distinct backups matching the accepted pre-prepare:* the batch is **prepared**; log the vote,
-//!   then send COMMIT ⟨v, s, d⟩.
-//! - *COMMIT ⟨v, s, d⟩ from q distinct replicas:* d is **committed** at s. Committed batches are decided in the order of
-//!   s, each once, without gaps, as soon as their frames are at hand.
+//! - *A free slot and pending frames, at the leader:* log the proposal, then send PRE-PREPARE ⟨v, s, d,
+//!   frames⟩ (§4.2).
+//! - *PRE-PREPARE of the leader of our view, h < s ≤ H, none accepted for (v, s) with another digest:* log
+//!   it, then send PREPARE ⟨v, s, d⟩.
+//! - *PREPARE from q−1 distinct backups matching the accepted pre-prepare:* the batch is **prepared**; log
+//!   the vote, then send COMMIT ⟨v, s, d⟩.
+//! - *COMMIT ⟨v, s, d⟩ from q distinct replicas:* d is **committed** at s. Committed batches are decided in
+//!   the order of s, each once, without gaps, as soon as their frames are at hand.
 //! - *Own checkpoint from execution:* sign, log, send CHECKPOINT ⟨s, d⟩ (§4.3).
-//! - *CHECKPOINT ⟨s, d⟩ equal from q distinct signers:* **stable**. h := the smaller of s and what is decided here;
-//!   everything up to h is forgotten. A replica that lags behind s goes on with the messages that are still under way;
-//!   when s lies above its H it has fallen behind: only a transfer brings it back.
-//! - *A transfer hands in the next decision, or a stable checkpoint beyond the last one:* decided; or everything up to the
-//!   checkpoint is forgotten, and ordering goes on after it.
-//! - *A view is left* ([`OrderingProtocol::leave_view`]): no vote for an earlier view is cast any more. Handed out are the
-//!   stable checkpoint with its proof, P (per place the batch prepared last, with its view) and Q (per place
-//!   the batches pre-prepared, each with its latest view), all of places after the checkpoint (§4.4).
+//! - *CHECKPOINT ⟨s, d⟩ equal from q distinct signers:* **stable**. h := the smaller of s and what is decided
+//!   here; everything up to h is forgotten. A replica that lags behind s goes on with the messages that are
+//!   still under way; when s lies above its H it has fallen behind: only a transfer brings it back.
+//! - *A transfer hands in the next decision, or a stable checkpoint beyond the last one:* decided; or
+//!   everything up to the checkpoint is forgotten, and ordering goes on after it.
+//! - *A view is left* ([`OrderingProtocol::leave_view`]): no vote for an earlier view is cast any more.
+//!   Handed out are the stable checkpoint with its proof, P (per place the batch prepared last, with its
+//!   view) and Q (per place the batches pre-prepared, each with its latest view), all of places after the
+//!   checkpoint (§4.4).
 //! - *A view begins* with a batch chosen for each place from min-s + 1 to max-s
-//!   ([`OrderingProtocol::enter_view`]; how they are chosen is [`crate::view_transfer::pbft`]'s): each chosen batch
-//!   counts as pre-prepared by the new leader; backups prepare it, and the three phases go on as above, for places
-//!   already decided as well (§4.4). Frames that are not at hand are fetched by digest. Fresh proposals start after max-s. The leader has all of
-//!   them in Q from then on, and writes again, before the log is cut, what of this no record about a place shows.
+//!   ([`OrderingProtocol::enter_view`]; how they are chosen is [`crate::view_transfer::pbft`]'s): each chosen
+//!   batch counts as pre-prepared by the new leader; backups prepare it, and the three phases go on as above,
+//!   for places already decided as well (§4.4). Frames that are not at hand are fetched by digest. Fresh
+//!   proposals start after max-s. The leader has all of them in Q from then on, and writes again, before the
+//!   log is cut, what of this no record about a place shows.
 //! - *A message for a view that has not begun here:* kept, within bounds, until it begins.
 //! - *A stable checkpoint with its proof, later than ours:* stable here as well, whoever sent it.
-//! - *[`Status`] of a peer that asks:* it is sent our stable checkpoint with its proof, our checkpoints, decisions, votes and
-//!   proposals that it lacks.
+//! - *[`Status`] of a peer that asks:* it is sent our stable checkpoint with its proof, our checkpoints,
+//!   decisions, votes and proposals that it lacks.
 //! - *Decisions from f+1 distinct replicas that name d for s:* d is committed at s.
 //!
 //! **Why two replicas never decide differently.** Two batches prepared for one (v, s) need two quorums of
 //! accepted pre-prepares; two quorums share a correct replica, and a correct replica accepts one pre-prepare
-//! per (v, s). Across views: a committed batch is prepared at f+1 correct replicas, which say so in P of every later
-//! view change; every quorum of view changes holds one of them, and the choice rules then leave no other batch.
+//! per (v, s). Across views: a committed batch is prepared at f+1 correct replicas, which say so in P of
+//! every later view change; every quorum of view changes holds one of them, and the choice rules then leave
+//! no other batch.
 //!
 //! **Deviations from the paper, and why.**
 //! - Votes carry no authenticators of their own: links are authenticated and sealed.
-//! - A batch whose MACs do not convince us is accepted once f+1 others vouch for it, the leader by proposing it and backups by preparing it: one of
-//!   them is correct, and the first correct one could check its own MACs. A batch a view begins with was accepted by a correct replica before (A2).
-//! - A quorum of commits decides without our own prepare (the paper asks for both): f+1 of its senders are correct and
-//!   prepared d, which is all that later views need. So a leader that withholds a proposal from some withholds nothing.
-//! - f+1 equal words "decided" decide: one of them is a correct replica's. They replace the retransmission of votes of
-//!   views that are over.
-//! - Checkpoints are signed, and due where execution says (by decisions or by bytes), not at multiples of a constant.
-//! - A leader's undecided proposals are bounded by bytes as well as by places: what goes beyond is refused, but for the next place. A correct
-//!   leader keeps to half of that.
-//! - A certificate of a stable checkpoint is exactly a quorum of signatures: whatever else came with them is neither kept nor handed on.
-//! - Q keeps at most [`KEPT_PER_PLACE`](slot::KEPT_PER_PLACE) digests per place, the one in P always among them: more need
-//!   as many failed leaders in a row without one decision. So a VIEW-CHANGE has a greatest length, and none that a correct replica sends is
-//!   refused ([`crate::messages::lengths`]).
+//! - A batch whose MACs do not convince us is accepted once f+1 others vouch for it, the leader by proposing
+//!   it and backups by preparing it: one of them is correct, and the first correct one could check its own
+//!   MACs. A batch a view begins with was accepted by a correct replica before (A2).
+//! - A quorum of commits decides without our own prepare (the paper asks for both): f+1 of its senders are
+//!   correct and prepared d, which is all that later views need. So a leader that withholds a proposal from
+//!   some withholds nothing.
+//! - f+1 equal words "decided" decide: one of them is a correct replica's. They replace the retransmission of
+//!   votes of views that are over.
+//! - Checkpoints are signed, and due where execution says (by decisions or by bytes), not at multiples of a
+//!   constant.
+//! - A leader's undecided proposals are bounded by bytes as well as by places: what goes beyond is refused,
+//!   but for the next place. A correct leader keeps to half of that.
+//! - A certificate of a stable checkpoint is exactly a quorum of signatures: whatever else came with them is
+//!   neither kept nor handed on.
+//! - Q keeps at most [`KEPT_PER_PLACE`](slot::KEPT_PER_PLACE) digests per place, the one in P always among
+//!   them: more need as many failed leaders in a row without one decision. So a VIEW-CHANGE has a greatest
+//!   length, and none that a correct replica sends is refused ([`crate::messages::lengths`]).
 //!
 //! **What is promised.** Safety with up to f faulty replicas under any timing. Progress, with up to f faulty
 //! replicas, leaders included, while messages between correct replicas arrive in time (the view transfer
-//! doubles what "in time" is). With MAC-authenticated clients, a client whose frames convince the leader and fewer
-//! than f correct backups costs a view change. Not promised: return of a replica that fell behind by more
-//! than the others remember (a transfer does that).
+//! doubles what "in time" is). With MAC-authenticated clients, a client whose frames convince the leader and
+//! fewer than f correct backups costs a view change. Not promised: return of a replica that fell behind by
+//! more than the others remember (a transfer does that).
 //!
-//! Invariants: one accepted proposal per slot and view; one prepare and one commit counted per sender, slot and
-//! view (a sender's second, different vote is refused); nothing is sent that binds us before it is logged; memory is
-//! bounded by the window whatever arrives.
+//! Invariants: one accepted proposal per slot and view; one prepare and one commit counted per sender, slot
+//! and view (a sender's second, different vote is refused); nothing is sent that binds us before it is
+//! logged; memory is bounded by the window whatever arrives.
 
 mod checkpoints;
 mod config;
@@ -105,14 +113,16 @@ pub struct Pbft {
     active: bool,
     /// The last place the view began with (max-s): fresh proposals come after it.
     view_floor: SeqNo,
-    /// The batches the last view that began here began with that lie above our window still, the next place last.
+    /// The batches the last view that began here began with that lie above our window still, the next place
+    /// last.
     chosen_ahead: Vec<(SeqNo, Digest)>,
     /// Q of places above our window, by new views of our own.
     announced_ahead: BTreeMap<SeqNo, PrePrepared>,
     slots: Vec<Slot>,
     /// By sender: what came for a view to come.
     early: Vec<Early>,
-    /// The last stable checkpoint a quorum proved to us, and its certificate: exactly a quorum of signatures that hold.
+    /// The last stable checkpoint a quorum proved to us, and its certificate: exactly a quorum of signatures
+    /// that hold.
     stable: CheckpointClaim,
     proof: Vec<SignedCheckpoint>,
     /// h, the low watermark: the smaller of `stable` and `decided`. Slots at or below it are empty.
@@ -238,7 +248,8 @@ impl Pbft {
         Ok(())
     }
 
-    /// Whether a fresh proposal may be kept and logged beside those that are not decided. The next place is decided by no other.
+    /// Whether a fresh proposal may be kept and logged beside those that are not decided. The next place is
+    /// decided by no other.
     fn has_room_for(&self, proposal: &Proposal) -> bool {
         let bytes = self.undecided_bytes + undecided_bytes(proposal);
         bytes <= self.config.undecided_bytes_max
@@ -316,7 +327,8 @@ impl Pbft {
         };
         let digest = proposal.batch.digest;
         if !slot.accepted {
-            // Others vouch for clients whose MACs do not convince us: the leader with its proposal, backups with their prepares.
+            // Others vouch for clients whose MACs do not convince us: the leader with its proposal, backups
+            // with their prepares.
             let believed = proposal.authentic || active(Mutant::UnauthenticAccepted);
             if !believed && slot.prepares.count(&digest) + 1 < weak {
                 return;
@@ -338,8 +350,9 @@ impl Pbft {
         }
     }
 
-    /// Answers for a proposal: it enters Q, and our prepare (or, at the leader, the proposal itself) leaves once it is
-    /// logged. What the view began with was logged with the new-view message, its frames when they came.
+    /// Answers for a proposal: it enters Q, and our prepare (or, at the leader, the proposal itself) leaves
+    /// once it is logged. What the view began with was logged with the new-view message, its frames when they
+    /// came.
     fn accept(&mut self, proposal: &Arc<Proposal>, out: &mut Outbox) {
         let (node, view, leading) = (self.config.node, self.view, self.leader() == self.config.node);
         let (seq, digest) = (proposal.seq, proposal.batch.digest);
@@ -555,7 +568,8 @@ impl OrderingProtocol for Pbft {
             return;
         }
         if self.checkpoints.contradicts_own(claim) {
-            // The state that was lost in the last restart was another one, and what was said of it says nothing of this one.
+            // The state that was lost in the last restart was another one, and what was said of it says
+            // nothing of this one.
             self.checkpoints.disown(self.config.node);
         }
         let checkpoint = self

@@ -19,7 +19,8 @@ use crate::types::{NodeId, SeqNo, Time};
 pub(super) const FETCHED_AT_ONCE: usize = STATUS_PLACES;
 /// How many bytes of batches answer one message, about.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
-/// A peer's status or fetch is answered at most once in this time: a faulty one must not make us its amplifier.
+/// A peer's status or fetch is answered at most once in this time: a faulty one must not make us its
+/// amplifier.
 const ANSWER_PAUSE: Duration = Duration::from_millis(100);
 /// Bytes of decisions that are kept for peers below the window.
 const HISTORY_BYTES_MAX: usize = 64 << 20;
@@ -27,8 +28,8 @@ const HISTORY_BYTES_MAX: usize = 64 << 20;
 /// What is kept for peers that lag behind, and when they were answered last.
 #[derive(Debug)]
 pub(super) struct Resend {
-    /// The last decisions, without gaps: all above the low watermark, and below it as many as a window holds, within
-    /// `HISTORY_BYTES_MAX`.
+    /// The last decisions, without gaps: all above the low watermark, and below it as many as a window holds,
+    /// within `HISTORY_BYTES_MAX`.
     history: VecDeque<Arc<Proposal>>,
     history_bytes: usize,
     /// By peer: when its status and its fetch were answered.

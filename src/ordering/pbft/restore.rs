@@ -1,7 +1,7 @@
 //! A restart: what the log says becomes what was known when it was written.
 //!
-//! Nothing is said here. A slot gets back exactly what its records prove: a vote that is not in the log was never
-//! sent, and [`Pbft::go_on`] casts it like any other, with a record of its own.
+//! Nothing is said here. A slot gets back exactly what its records prove: a vote that is not in the log was
+//! never sent, and [`Pbft::go_on`] casts it like any other, with a record of its own.
 
 use std::sync::Arc;
 

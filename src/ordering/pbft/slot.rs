@@ -6,8 +6,8 @@ use crate::mutants::{Mutant, active};
 use crate::protocol::Rejection;
 use crate::types::{Digest, NodeId, SeqNo, Signers, View};
 
-/// How many pre-prepared digests and bodies of one place are kept: as many as a view change may carry. The oldest goes, but never the one
-/// that was prepared last.
+/// How many pre-prepared digests and bodies of one place are kept: as many as a view change may carry. The
+/// oldest goes, but never the one that was prepared last.
 pub(super) const KEPT_PER_PLACE: usize = PRE_PREPARED_MAX;
 
 /// The votes of one phase for one slot: the first of each sender, grouped by digest.
@@ -166,7 +166,8 @@ impl Slot {
         }
     }
 
-    /// Marks the proposal as ours to answer for: it enters the Q set. `logged` says whether a record about the place says so.
+    /// Marks the proposal as ours to answer for: it enters the Q set. `logged` says whether a record about
+    /// the place says so.
     pub(super) fn accept(&mut self, view: View, digest: Digest, logged: bool) {
         self.accepted = true;
         self.pre_prepare(view, digest, logged);

@@ -8,7 +8,8 @@ use crate::protocol::{Outbox, Record};
 use crate::types::SeqNo;
 
 impl Pbft {
-    /// Goes on after `last`; `stable` is a checkpoint there or later, which its proof convinced the caller of.
+    /// Goes on after `last`; `stable` is a checkpoint there or later, which its proof convinced the caller
+    /// of.
     pub(super) fn jump_to(
         &mut self,
         last: SeqNo,

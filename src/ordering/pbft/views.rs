@@ -37,7 +37,8 @@ impl Pbft {
             }
             evidence.pre_prepared.extend(slot.pre_prepared().placed(seq));
         }
-        // Our window may end before the stable checkpoint, if we lack decisions: what that covers is in no view change.
+        // Our window may end before the stable checkpoint, if we lack decisions: what that covers is in no
+        // view change.
         let covered = match active(Mutant::CoveredPlacesCarried) {
             true => SeqNo::ZERO,
             false => self.stable.seq,
@@ -84,8 +85,9 @@ impl Pbft {
         self.chosen_ahead.reverse();
     }
 
-    /// The view that begins is ours: our NEW-VIEW was our pre-prepare of all that it chose, whether we have the batches or not. The others
-    /// prepare without a further word of ours, so it has to be in Q: else too few might have it there (A2).
+    /// The view that begins is ours: our NEW-VIEW was our pre-prepare of all that it chose, whether we have
+    /// the batches or not. The others prepare without a further word of ours, so it has to be in Q: else too
+    /// few might have it there (A2).
     fn announce(&mut self) {
         for (seq, digest) in &self.chosen_ahead {
             let entries = self.announced_ahead.entry(*seq).or_default();
@@ -123,8 +125,8 @@ impl Pbft {
         self.chosen_ahead.pop_if(|(seq, _)| *seq <= high)
     }
 
-    /// Puts the batches the view began with into their slots, as far as the window reaches. Nothing is said about them after the view
-    /// was left.
+    /// Puts the batches the view began with into their slots, as far as the window reaches. Nothing is said
+    /// about them after the view was left.
     pub(super) fn place_ahead(&mut self, out: &mut Outbox) {
         self.reach_announced();
         while let Some((seq, digest)) = self.next_ahead() {
@@ -148,7 +150,8 @@ impl Pbft {
         self.advance(seq, out);
     }
 
-    /// Asks f+1 peers for the batches we know by digest only: one of them is correct. Who is asked turns with each call.
+    /// Asks f+1 peers for the batches we know by digest only: one of them is correct. Who is asked turns with
+    /// each call.
     pub(super) fn fetch_wanted(&mut self, out: &mut Outbox) {
         let wanted: Vec<BatchRef> = (self.decided.next().get()..=self.high().get())
             .map(SeqNo::new)

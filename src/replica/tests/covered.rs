@@ -54,7 +54,8 @@ fn offers(bench: &mut Bench) -> Vec<CheckpointOffer> {
         .collect()
 }
 
-/// Decides up to `last`; a quorum signs the light checkpoints on the way, and of those with the state nobody hears.
+/// Decides up to `last`; a quorum signs the light checkpoints on the way, and of those with the state nobody
+/// hears.
 fn go_on(bench: &mut Bench, last: u64) {
     for seq in bench.replica.ordering().decided().get() + 1..=last {
         bench.decide(seq..=seq);

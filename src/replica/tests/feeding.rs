@@ -39,8 +39,8 @@ fn taken(seq: u64, rule: StateRule) -> CheckpointClaim {
     taken.expect("a checkpoint was due")
 }
 
-/// A replica that has executed `last` decisions, one of the last wrongly, finds that its state is not what a quorum signed: `from` is the
-/// last right one, from which it goes on.
+/// A replica that has executed `last` decisions, one of the last wrongly, finds that its state is not what a
+/// quorum signed: `from` is the last right one, from which it goes on.
 fn gone_wrong(rule: StateRule, from: u64, last: u64) -> Bench {
     let log = ChainedLog::new(Digester::new(CLUSTER)).keep_for_peers(0);
     let mut bench = Bench::with(rule, log.on_disk(true));

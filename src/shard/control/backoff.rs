@@ -22,8 +22,8 @@ impl Default for BackoffLimits {
 
 /// The delays between the attempts at one peer: doubling up to a cap, each shortened by up to a half.
 ///
-/// The jitter keeps replicas that lost the same peer from dialling it in step. It comes from the seed alone, so
-/// one seed gives one sequence of delays.
+/// The jitter keeps replicas that lost the same peer from dialling it in step. It comes from the seed alone,
+/// so one seed gives one sequence of delays.
 #[derive(Debug)]
 pub struct Backoff {
     limits: BackoffLimits,
@@ -56,7 +56,8 @@ impl Backoff {
         self.next = self.limits.initial.min(self.limits.max);
     }
 
-    /// SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): good enough to spread delays, and needs no state but a number.
+    /// SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): good enough to spread delays, and needs no state but a
+    /// number.
     fn random(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.random;

@@ -22,8 +22,8 @@ use crate::net::hello::{HandshakeRefusal, Peer};
 /// Log lines about one unreachable peer: at most one per this interval.
 const DIAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Why an attempt at a peer brought no link. It is tried again, whatever the reason: an operator may be about to
-/// correct it.
+/// Why an attempt at a peer brought no link. It is tried again, whatever the reason: an operator may be about
+/// to correct it.
 #[derive(Debug, thiserror::Error)]
 enum DialError {
     #[error("the peer has no link key in the cluster's configuration")]
@@ -76,7 +76,8 @@ pub(super) async fn keep_linked(shard: Rc<Shard>, target: DialTarget) {
     }
 }
 
-/// One attempt. Each takes the next address the name has, and has the deadline for connecting and shaking hands.
+/// One attempt. Each takes the next address the name has, and has the deadline for connecting and shaking
+/// hands.
 async fn dial(
     shard: &Shard,
     target: &DialTarget,
@@ -133,8 +134,8 @@ async fn initiate(
 
 /// The addresses of `host:port`, never empty.
 ///
-/// A name is looked up on a thread made for it: a resolver that hangs then delays only this peer, and neither the
-/// executor nor its end. At most one per peer is under way.
+/// A name is looked up on a thread made for it: a resolver that hangs then delays only this peer, and neither
+/// the executor nor its end. At most one per peer is under way.
 async fn resolve(address: &str) -> io::Result<Vec<SocketAddr>> {
     if let Ok(address) = address.parse() {
         return Ok(vec![address]);

@@ -1,10 +1,12 @@
 //! The handshakes under way, and which of them ends when another connection waits.
 //!
 //! A member or client sends its hello with its first packet, so:
-//! - *Who has said nothing goes first,* after a moment, in which a first packet follows its connection's: a crowd of silent connections is turned over in no time.
-//! - *Then who has claimed to be somebody and proves it slowly,* after a grace that is halved with every turn-over in which nobody
-//!   came through, and is restored by whoever does.
-//! - *Of these, one of the address that holds most places,* the oldest first: one address never crowds another out.
+//! - *Who has said nothing goes first,* after a moment, in which a first packet follows its connection's: a
+//!   crowd of silent connections is turned over in no time.
+//! - *Then who has claimed to be somebody and proves it slowly,* after a grace that is halved with every
+//!   turn-over in which nobody came through, and is restored by whoever does.
+//! - *Of these, one of the address that holds most places,* the oldest first: one address never crowds
+//!   another out.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

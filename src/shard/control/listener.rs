@@ -1,4 +1,5 @@
-//! Accepting: a bounded number of handshakes at once, each with a deadline, and a place for whoever proves to have one.
+//! Accepting: a bounded number of handshakes at once, each with a deadline, and a place for whoever proves to
+//! have one.
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -74,8 +75,8 @@ fn on_accept_error(error: &io::Error) -> AfterAcceptError {
 }
 
 impl Shard {
-    /// Waits until one more handshake may begin. When none ends in time, one is ended that has had its grace: strangers cannot
-    /// keep others out for long.
+    /// Waits until one more handshake may begin. When none ends in time, one is ended that has had its grace:
+    /// strangers cannot keep others out for long.
     async fn make_room(&self) {
         let max = self.limits.handshakes_max.max(1);
         while self.handshakes.under_way() >= max {

@@ -10,15 +10,17 @@
 //! ```
 //!
 //! # Which glommio
-//! `glommio-ng` 0.12.0, renamed. Under stress (5 executors, 2,000 connections, half broken off) `glommio` 0.9.0 leaked a
-//! descriptor per executor and lost up to 2 of 1,000 connections when accepts were dropped as they completed; it needs
-//! `lockfree`, unsound by advisory, and cannot await descriptors it did not make, as `PollableFd` does for the plain
-//! sockets here. ng had none of these faults. Other threads wake it through a future's waker: no slower than a pipe
-//! (13 µs), with nothing standing by. Neither reads a byte too many; both are silent when idle.
+//! `glommio-ng` 0.12.0, renamed. Under stress (5 executors, 2,000 connections, half broken off) `glommio`
+//! 0.9.0 leaked a descriptor per executor and lost up to 2 of 1,000 connections when accepts were dropped as
+//! they completed; it needs `lockfree`, unsound by advisory, and cannot await descriptors it did not make, as
+//! `PollableFd` does for the plain sockets here. ng had none of these faults. Other threads wake it through a
+//! future's waker: no slower than a pipe (13 µs), with nothing standing by. Neither reads a byte too many;
+//! both are silent when idle.
 //!
 //! # Invariants
-//! - Every wait for a stranger has an end: handshakes as a whole have a deadline, and a bounded number may be under way at once. When
-//!   all places are taken, those who said nothing go first, then those of the address that has most.
+//! - Every wait for a stranger has an end: handshakes as a whole have a deadline, and a bounded number may be
+//!   under way at once. When all places are taken, those who said nothing go first, then those of the address
+//!   that has most.
 //! - A pair of replicas is linked by the higher one dialling the lower one, never both ways.
 //! - An accepted link holds a place until its lease is dropped; a dialled one is dialled again from then on.
 
@@ -85,10 +87,12 @@ pub struct ControlLimits {
     pub handshakes_max: usize,
     /// How long one handshake may take as a whole, from the accept or the dialling on.
     pub handshake_deadline: Duration,
-    /// How long a handshake whose hello has come is safe from being ended in favour of a connection that waits to be accepted, when
-    /// `handshakes_max` are under way. It shrinks while strangers crowd in and nobody comes through.
+    /// How long a handshake whose hello has come is safe from being ended in favour of a connection that
+    /// waits to be accepted, when `handshakes_max` are under way. It shrinks while strangers crowd in and
+    /// nobody comes through.
     pub handshake_grace: Duration,
-    /// How long who has said nothing yet is safe from it: longer than a first packet takes that follows its connection's.
+    /// How long who has said nothing yet is safe from it: longer than a first packet takes that follows its
+    /// connection's.
     pub silent_grace: Duration,
     /// How long accepting pauses when the process is out of descriptors or the kernel out of memory.
     pub accept_pause: Duration,
@@ -147,11 +151,12 @@ pub struct Beat {
 
 /// A link that is up, on its way to the data shard that will serve it.
 ///
-/// A peer that restarted comes back before its old link is known to be dead: whoever takes a second link with one
-/// replica should drop the first.
+/// A peer that restarted comes back before its old link is known to be dead: whoever takes a second link with
+/// one replica should drop the first.
 #[derive(Debug)]
 pub struct EstablishedLink {
-    /// The connected socket: non-blocking, `TCP_NODELAY`, and no byte behind the handshake has been read from it.
+    /// The connected socket: non-blocking, `TCP_NODELAY`, and no byte behind the handshake has been read from
+    /// it.
     pub socket: OwnedFd,
     /// The proven peer, and the keys of both directions.
     pub established: Box<Established>,
@@ -161,8 +166,8 @@ pub struct EstablishedLink {
     pub lease: LinkLease,
 }
 
-/// Stands for one link that is up. Dropping it, from any thread, tells the control shard that the link is down: a place
-/// is free again, or the peer is dialled again.
+/// Stands for one link that is up. Dropping it, from any thread, tells the control shard that the link is
+/// down: a place is free again, or the peer is dialled again.
 #[derive(Debug)]
 pub struct LinkLease(#[expect(dead_code, reason = "its drop is the message")] oneshot::Sender<()>);
 
@@ -227,8 +232,8 @@ pub struct ControlShard;
 impl ControlShard {
     /// Starts one on a thread of its own, named `control-` and the party's name.
     ///
-    /// `on_link` is called on that thread with each link that comes up, and must not block. A link it drops is
-    /// closed and, if we dialled it, tried again after a delay.
+    /// `on_link` is called on that thread with each link that comes up, and must not block. A link it drops
+    /// is closed and, if we dialled it, tried again after a delay.
     ///
     /// # Errors
     /// When the thread or its executor does not start, or the listening socket cannot be used.
@@ -335,8 +340,8 @@ impl ControlHandle {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
-    /// Stops listening and dialling, ends the handshakes under way, closes their sockets and joins the thread. Links
-    /// that were handed out stay with whoever took them.
+    /// Stops listening and dialling, ends the handshakes under way, closes their sockets and joins the
+    /// thread. Links that were handed out stay with whoever took them.
     ///
     /// # Errors
     /// When the shard had panicked.

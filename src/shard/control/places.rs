@@ -11,12 +11,13 @@ use crate::net::hello::{HandshakeRefusal, Peer};
 pub struct PlaceLimits {
     /// All accepted links together.
     pub connections_max: usize,
-    /// Of these, how many only replicas may have. Twice the number of other replicas lets each of them replace a
-    /// link that has not been noticed to be dead.
+    /// Of these, how many only replicas may have. Twice the number of other replicas lets each of them
+    /// replace a link that has not been noticed to be dead.
     pub replicas_reserved: usize,
     /// The links of one replica. Two, so that one that restarted is not refused because of its old link.
     pub links_per_replica_max: usize,
-    /// The links of one client: one for each process that uses its identity, and some whose end was not noticed yet.
+    /// The links of one client: one for each process that uses its identity, and some whose end was not
+    /// noticed yet.
     pub links_per_client_max: usize,
 }
 
@@ -59,8 +60,8 @@ impl Places {
     /// Takes a place for a proven peer.
     ///
     /// # Errors
-    /// [`HandshakeRefusal::IdentityInUse`] when the peer has all that one may have, else [`HandshakeRefusal::Capacity`] when
-    /// none is left for it.
+    /// [`HandshakeRefusal::IdentityInUse`] when the peer has all that one may have, else
+    /// [`HandshakeRefusal::Capacity`] when none is left for it.
     pub(super) fn take(self: &Rc<Self>, peer: Peer) -> Result<Place, HandshakeRefusal> {
         let mut taken = self.taken.borrow_mut();
         let all: usize = taken.values().sum();

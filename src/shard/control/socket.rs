@@ -15,8 +15,9 @@ use crate::net::hello::HandshakeRefusal;
 /// The options of every link's socket. `TCP_NODELAY` is always set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SocketOptions {
-    /// Fixed send and receive buffers, in bytes (the kernel doubles them and caps them at `net.core.{r,w}mem_max`).
-    /// `None` leaves the sizing to the kernel, which follows the link's bandwidth and delay.
+    /// Fixed send and receive buffers, in bytes (the kernel doubles them and caps them at
+    /// `net.core.{r,w}mem_max`). `None` leaves the sizing to the kernel, which follows the link's bandwidth
+    /// and delay.
     pub buffer_bytes: Option<usize>,
     /// After how long without a sign of life the kernel gives a link up, while data is unacknowledged
     /// (`TCP_USER_TIMEOUT`) as well as on an idle link (keep-alive).
@@ -74,10 +75,11 @@ impl SocketOptions {
     }
 }
 
-/// Lets so many connections wait to be accepted, as far as `net.core.somaxconn` allows: the standard library's 128 are few when a
-/// cluster's clients come back all at once, or strangers crowd in.
+/// Lets so many connections wait to be accepted, as far as `net.core.somaxconn` allows: the standard
+/// library's 128 are few when a cluster's clients come back all at once, or strangers crowd in.
 pub(super) fn widen_backlog(listener: &TcpListener, connections: i32) -> io::Result<()> {
-    // SAFETY: the descriptor is open for as long as `listener` is borrowed; on a socket that listens, the call changes its backlog.
+    // SAFETY: the descriptor is open for as long as `listener` is borrowed; on a socket that listens, the
+    // call changes its backlog.
     match unsafe { libc::listen(listener.as_raw_fd(), connections) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -85,8 +87,8 @@ pub(super) fn widen_backlog(listener: &TcpListener, connections: i32) -> io::Res
 }
 
 fn set(stream: &TcpStream, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
-    // SAFETY: the descriptor is open for as long as `stream` is borrowed, and the kernel reads exactly one int from
-    // a pointer to one.
+    // SAFETY: the descriptor is open for as long as `stream` is borrowed, and the kernel reads exactly one
+    // int from a pointer to one.
     let result = unsafe {
         libc::setsockopt(
             stream.as_raw_fd(),

@@ -305,8 +305,8 @@ impl<S: Stack> ConsensusRole<S> {
 
 impl<S: Stack> Role for ConsensusRole<S> {
     fn step(&mut self, now: Time, _: &mut Reactor) -> bool {
-        // What execution and the log say is always heard: they may be waiting for room in these lanes before they make
-        // room in those that block this role.
+        // What execution and the log say is always heard: they may be waiting for room in these lanes before
+        // they make room in those that block this role.
         let done = self.take_done(now);
         let logged = self.take_logged(now);
         if self.is_blocked() {

@@ -27,7 +27,8 @@ const STEP_BACKGROUND_BYTES: usize = 128 * 1024;
 pub(crate) struct ExecutionLanes {
     /// Decisions and resends, from consensus.
     pub decisions: Inlet<Work>,
-    /// Read-only frames, from each preprocess role, on their way into the queue of reads; and tools' questions.
+    /// Read-only frames, from each preprocess role, on their way into the queue of reads; and tools'
+    /// questions.
     pub unordered: Vec<Inlet<Work>>,
     /// What was done, to consensus.
     pub done: Outlet<Done>,

@@ -145,8 +145,8 @@ impl LogRole {
         any
     }
 
-    /// Whether nothing is written until somebody makes room: an operator, or a checkpoint. To try again is not to have room: that is told
-    /// when a segment was made, or a write came to its end.
+    /// Whether nothing is written until somebody makes room: an operator, or a checkpoint. To try again is
+    /// not to have room: that is told when a segment was made, or a write came to its end.
     fn is_short_of_space(&self) -> bool {
         let is_at_bound = self.writer.waits_for_space() && self.writer.wanted_segment().is_none();
         self.lacks_segment || self.lacks_space || is_at_bound
@@ -178,7 +178,8 @@ impl LogRole {
         let mut operation = self.writer.next_operation();
         let is_synced = matches!(operation, Some(LogOperation::Sync { .. }));
         if is_synced {
-            // Each write was on the disk when it completed: cheaper than a sync of its own, see `benches/log`.
+            // Each write was on the disk when it completed: cheaper than a sync of its own, see
+            // `benches/log`.
             self.metrics.counters.log_syncs.fetch_add(1, Ordering::Relaxed);
             if let Err(error) = self.writer.on_complete(Ok(0)) {
                 self.failure = Some(error);

@@ -41,8 +41,8 @@ pub(crate) trait Role: Send {
         None
     }
 
-    /// The replica drains: no new client work is taken. True once this role has nothing left to do. `finishing` says that
-    /// everything taken was decided, executed and answered, on all shards.
+    /// The replica drains: no new client work is taken. True once this role has nothing left to do.
+    /// `finishing` says that everything taken was decided, executed and answered, on all shards.
     fn drain(&mut self, finishing: bool) -> bool;
 
     /// Why this role cannot go on, once: its shard ends, and the replica with it.

@@ -69,7 +69,8 @@ const QUESTIONS: Rate = Rate {
 };
 
 impl NetworkRole {
-    /// A role without links yet. `owner` is its number on its shard; `instance` is the number of this start of the replica.
+    /// A role without links yet. `owner` is its number on its shard; `instance` is the number of this start
+    /// of the replica.
     pub fn new(
         owner: u8,
         connections_max: u16,
@@ -143,7 +144,8 @@ impl NetworkRole {
         any
     }
 
-    /// A client says which of its sessions a link serves. Another link that served it is what its process had before.
+    /// A client says which of its sessions a link serves. Another link that served it is what its process had
+    /// before.
     fn serve_session(&mut self, client: ClientId, id: WireId, session: u64) {
         let links = &mut self.clients[client.get() as usize];
         for link in links.iter_mut() {
@@ -330,8 +332,8 @@ impl NetworkRole {
         }
     }
 
-    /// Sends to the links that serve a session, and to those that may: before a client has said, a link may serve any, and
-    /// session 0 is all of them.
+    /// Sends to the links that serve a session, and to those that may: before a client has said, a link may
+    /// serve any, and session 0 is all of them.
     fn send_to_client(&mut self, client: ClientId, session: u64, message: &Bytes) {
         let links = self.clients.get(client.get() as usize);
         let serves = |link: &&ClientLink| session == 0 || link.session.is_none_or(|serves| serves == session);

@@ -1,7 +1,7 @@
 //! Which starts of one replica's process have had a link with this one.
 //!
-//! Each start has a random number. A replica that was started again shows a new number and never an old one; two processes that run
-//! with one identity take turns, so a number comes back after another one was there.
+//! Each start has a random number. A replica that was started again shows a new number and never an old one;
+//! two processes that run with one identity take turns, so a number comes back after another one was there.
 
 use std::collections::VecDeque;
 

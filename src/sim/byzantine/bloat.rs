@@ -9,8 +9,9 @@ use crate::types::NodeId;
 /// How many places ahead it proposes for at most.
 const AHEAD_MAX: u64 = 64;
 
-/// As a leader, fills every batch up to the limit with frames that were decided before, and proposes such batches for all places but the next,
-/// so that nothing is decided and all of it has to be kept; the same to everybody. Now and then it lets a view go on, so that it leads again.
+/// As a leader, fills every batch up to the limit with frames that were decided before, and proposes such
+/// batches for all places but the next, so that nothing is decided and all of it has to be kept; the same to
+/// everybody. Now and then it lets a view go on, so that it leads again.
 pub(super) struct Bloat {
     batch_bytes_max: usize,
     batch_frames_max: usize,

@@ -8,8 +8,8 @@ use super::{Actor, Stage};
 use crate::messages::{OrderingMessage, Phase, PrePrepare, Vote};
 use crate::types::NodeId;
 
-/// All faulty replicas together: whichever leads proposes two batches, and the others, who know at once what was
-/// proposed to whom, vote to each replica for the batch that it was given, in both phases.
+/// All faulty replicas together: whichever leads proposes two batches, and the others, who know at once what
+/// was proposed to whom, vote to each replica for the batch that it was given, in both phases.
 #[derive(Default)]
 pub(super) struct Collude {
     leading: Equivocate,

@@ -8,8 +8,9 @@ use crate::messages::{
 };
 use crate::types::{Epoch, NodeId};
 
-/// Gives those that catch up what never was: other decisions, whole batches that were decided nowhere, checkpoints that nobody
-/// signed, and pieces of states with a bit turned. Now and then the truth, to be asked again.
+/// Gives those that catch up what never was: other decisions, whole batches that were decided nowhere,
+/// checkpoints that nobody signed, and pieces of states with a bit turned. Now and then the truth, to be
+/// asked again.
 pub(super) struct FalseTransfers;
 
 impl Actor for FalseTransfers {

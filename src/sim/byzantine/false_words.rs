@@ -5,8 +5,8 @@ use super::{Actor, Stage};
 use crate::messages::{BatchRef, STATUS_PLACES, ViewTransferMessage};
 use crate::types::NodeId;
 
-/// Tells those that lag behind of decisions that never were, answers fetches with other batches, and describes itself
-/// as being wherever it is not, so that others send and fetch for nothing.
+/// Tells those that lag behind of decisions that never were, answers fetches with other batches, and
+/// describes itself as being wherever it is not, so that others send and fetch for nothing.
 pub(super) struct FalseWords;
 
 impl Actor for FalseWords {

@@ -19,8 +19,9 @@ const WORDS: usize = 64;
 /// Statuses that are answered so.
 const ROUNDS_MAX: u64 = 60;
 
-/// Has others verify signatures: forged ones, and true ones that it heard of, in frames passed on, in batches that nobody asked for,
-/// in pre-prepares of views that it leads, now and later; and in checkpoints, proofs, offers and view changes.
+/// Has others verify signatures: forged ones, and true ones that it heard of, in frames passed on, in batches
+/// that nobody asked for, in pre-prepares of views that it leads, now and later; and in checkpoints, proofs,
+/// offers and view changes.
 pub(super) struct Flood {
     bytes_max: usize,
     frames_max: usize,
@@ -92,7 +93,8 @@ impl Flood {
         stage.with_frames(&place, &frames[..frames.len().min(self.frames_max)])
     }
 
-    /// A message with frames in it, about what the sender of a status lacks or soon will, and how often it is sent.
+    /// A message with frames in it, about what the sender of a status lacks or soon will, and how often it is
+    /// sent.
     fn with_frames(&self, stage: &mut Stage<'_>, heard: &Status) -> (Bytes, usize) {
         let n = stage.n as u64;
         let seq = heard.decided.saturating_add(stage.dice.between(1, 8));

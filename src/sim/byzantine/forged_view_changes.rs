@@ -5,8 +5,8 @@ use super::{Actor, Stage};
 use crate::messages::{PlacedDigest, SignedCheckpoint, ViewChange, ViewTransferMessage};
 use crate::types::NodeId;
 
-/// Says in view changes what never was and hides what was, different things to different replicas; signs for others; sends
-/// old ones again; and asks for views that nobody wants, some of them far ahead.
+/// Says in view changes what never was and hides what was, different things to different replicas; signs for
+/// others; sends old ones again; and asks for views that nobody wants, some of them far ahead.
 pub(super) struct ForgedViewChanges {
     window: u64,
     old: Option<ViewChange>,

@@ -6,9 +6,11 @@ use crate::messages::lengths::PRE_PREPARED_MAX;
 use crate::messages::{PlacedDigest, ViewChange, ViewTransferMessage};
 use crate::types::NodeId;
 
-/// Says in its view changes all that they have room for: what it pre-prepared, and other batches beside it until each place of the window has
-/// as many as may be; in some that it prepared something everywhere. Another view change for each replica, each valid: whoever leads the next view names
-/// one of them, and the others have to get that one. When it is asked for one that is named it says the truth, and now and then another lie.
+/// Says in its view changes all that they have room for: what it pre-prepared, and other batches beside it
+/// until each place of the window has as many as may be; in some that it prepared something everywhere.
+/// Another view change for each replica, each valid: whoever leads the next view names one of them, and the
+/// others have to get that one. When it is asked for one that is named it says the truth, and now and then
+/// another lie.
 pub(super) struct FullViewChanges {
     window: u64,
     /// The view it lied about last, and to whom.

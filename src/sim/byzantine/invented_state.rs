@@ -20,8 +20,8 @@ use crate::types::{Epoch, NodeId, SeqNo, View};
 /// How many inventions are handed out; they are remembered, so that their pieces are always the same.
 const INVENTED_MAX: usize = 64;
 
-/// Offers those that need a state one that never was: a service without any data, whole and sound in itself, a few places after one that
-/// is true. Only the signatures are wrong.
+/// Offers those that need a state one that never was: a service without any data, whole and sound in itself,
+/// a few places after one that is true. Only the signatures are wrong.
 pub(super) struct InventedState {
     clients: usize,
     /// By place: head, index and pieces.

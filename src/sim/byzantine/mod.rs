@@ -1,6 +1,6 @@
-//! What faulty replicas do to what they would have said. Each lie is a small actor in a file of its own; a faulty
-//! replica tells up to three at once: what one passes on, the next may change. It holds its own keys and nobody
-//! else's.
+//! What faulty replicas do to what they would have said. Each lie is a small actor in a file of its own; a
+//! faulty replica tells up to three at once: what one passes on, the next may change. It holds its own keys
+//! and nobody else's.
 
 mod bloat;
 mod censor;
@@ -152,8 +152,8 @@ impl Lie {
         Self::FullViewChanges,
     ];
 
-    /// Those that liars are given at random. Floods come beside them, as they come beside what a correct replica says; those after them are
-    /// planned for themselves.
+    /// Those that liars are given at random. Floods come beside them, as they come beside what a correct
+    /// replica says; those after them are planned for themselves.
     pub(super) const PICKED: [Self; 23] = {
         let (picked, _) = Self::ALL.split_first_chunk().expect("there are as many");
         *picked

@@ -8,9 +8,10 @@ use super::{Actor, Stage};
 use crate::messages::{NewView, ViewChange, ViewTransferMessage};
 use crate::types::NodeId;
 
-/// As the leader of a view that begins, leaves out what was prepared: chooses among the view changes, says less in its own,
-/// alters others', counts one twice, takes too few, names what nobody has. Different new views for different replicas; or none for anybody, so that
-/// the next view begins with what this one left. The view changes that it chose come with it, altered or not.
+/// As the leader of a view that begins, leaves out what was prepared: chooses among the view changes, says
+/// less in its own, alters others', counts one twice, takes too few, names what nobody has. Different new
+/// views for different replicas; or none for anybody, so that the next view begins with what this one left.
+/// The view changes that it chose come with it, altered or not.
 pub(super) struct OmittingNewView {
     window: u64,
     /// Everybody's latest view change, its own among them.

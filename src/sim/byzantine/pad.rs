@@ -10,9 +10,9 @@ use crate::sim::keys::{CLUSTER, Keyring};
 use crate::sim::{Dice, Knobs};
 use crate::types::NodeId;
 
-/// Sends each replica the same batches in other bytes: either frames, and now and then whole messages, with bytes in front that nothing points
-/// to; or the faulty clients' frames, now with MACs and now signed. The digests are the same everywhere: they cover what clients ask, and
-/// nothing else.
+/// Sends each replica the same batches in other bytes: either frames, and now and then whole messages, with
+/// bytes in front that nothing points to; or the faulty clients' frames, now with MACs and now signed. The
+/// digests are the same everywhere: they cover what clients ask, and nothing else.
 pub(super) struct Pad {
     /// Else it only sends frames in another form.
     pads: bool,

@@ -14,9 +14,10 @@ use crate::types::{Epoch, NodeId};
 /// How many places' checkpoints are remembered.
 const REMEMBERED: usize = 16;
 
-/// Proves stable checkpoints to others before they can do so themselves, with a quorum of signatures that hold and more beside them: invalid
-/// ones, some twice, some in others' names. Its own signature nobody sees but there. Once it has, it leads no view any more. Whoever keeps
-/// and hands on what it was given, as it was given, is believed by nobody.
+/// Proves stable checkpoints to others before they can do so themselves, with a quorum of signatures that
+/// hold and more beside them: invalid ones, some twice, some in others' names. Its own signature nobody sees
+/// but there. Once it has, it leads no view any more. Whoever keeps and hands on what it was given, as it was
+/// given, is believed by nobody.
 #[derive(Default)]
 pub(super) struct PoisonProof {
     /// Signed checkpoints, its own and those that it heard, by claim.
@@ -52,7 +53,8 @@ impl PoisonProof {
     }
 }
 
-/// More entries than it takes, as many as there are replicas: they do not hold, are there already, or are another's.
+/// More entries than it takes, as many as there are replicas: they do not hold, are there already, or are
+/// another's.
 fn poison(stage: &mut Stage<'_>, mut proof: Vec<SignedCheckpoint>) -> Vec<SignedCheckpoint> {
     let Some(first) = proof.first().copied() else {
         return proof;

@@ -8,7 +8,8 @@ use crate::messages::{
 use crate::sim::Dice;
 use crate::types::NodeId;
 
-/// Makes MACs in clients' frames wrong for those to whom it proposes them, or sends them as they asked: what the digest covers stays as it is.
+/// Makes MACs in clients' frames wrong for those to whom it proposes them, or sends them as they asked: what
+/// the digest covers stays as it is.
 pub(super) struct SpoilMacs {
     percent: u64,
 }

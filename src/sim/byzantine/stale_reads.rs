@@ -12,7 +12,8 @@ use crate::sim::app::READ;
 use crate::sim::keys::CLUSTER;
 use crate::types::{Epoch, NodeId, View};
 
-/// Answers reads of the key-value store with what stood there before: what a replica that lags behind would say.
+/// Answers reads of the key-value store with what stood there before: what a replica that lags behind would
+/// say.
 #[derive(Default)]
 pub(super) struct StaleReads {
     /// The last place that was looked at.

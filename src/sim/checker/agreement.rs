@@ -16,7 +16,8 @@ type Numbers = BTreeMap<(u32, u64), (u64, BTreeSet<u64>)>;
 /// Client, session and number.
 type Name = (u32, u64, u64);
 
-/// An operation that one frame asked for: which result of its reply is its own, and where the frame was executed.
+/// An operation that one frame asked for: which result of its reply is its own, and where the frame was
+/// executed.
 type Asked = (Name, usize, u64);
 
 /// What one correct replica has executed.
@@ -248,7 +249,8 @@ impl Agreement {
         Some(CheckpointClaim { seq, digest })
     }
 
-    /// A correct replica replaced its state by that of a checkpoint, which must be one that a correct replica took.
+    /// A correct replica replaced its state by that of a checkpoint, which must be one that a correct replica
+    /// took.
     pub(in crate::sim) fn installed(&mut self, host: usize, claim: CheckpointClaim) -> Result<(), Broken> {
         self.adopt(host, claim).ok_or_else(|| {
             let what = format!("host {host} installs {claim:?}, which no correct replica took");

@@ -29,8 +29,8 @@ struct Sent {
 
 /// How often one correct replica answered each peer, and with how many bytes.
 ///
-/// Whatever a peer asks, it is sent no more than its allowance: a rate, what it may have at once, and that again for each restart; one answer may
-/// go beyond, whose length shows when it is made.
+/// Whatever a peer asks, it is sent no more than its allowance: a rate, what it may have at once, and that
+/// again for each restart; one answer may go beyond, whose length shows when it is made.
 pub(super) struct Answers {
     limits: TransferLimits,
     /// By peer: answers to its status, and to its questions for pieces of a state.
@@ -131,7 +131,8 @@ impl Answers {
     }
 }
 
-/// Whether one peer alone is sent this because it asked, or said what it lacks. View changes and new views are not: they are told again beside that.
+/// Whether one peer alone is sent this because it asked, or said what it lacks. View changes and new views
+/// are not: they are told again beside that.
 fn is_answer(message: &ArchivedSystemMessage) -> bool {
     match message {
         ArchivedSystemMessage::ForwardedRequestMessage(_) => false,

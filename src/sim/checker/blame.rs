@@ -10,12 +10,13 @@ const LASTS: u32 = 2 * 16;
 /// A view that stands still is lost within this.
 const VIEW_LOST: Duration = Duration::from_secs(120);
 
-/// Which honest clients correct replicas have sign, and why: a MAC of such a client failed at a correct replica to which it was proposed, as is
-/// computed here. It ends within a time after the last such proposal.
+/// Which honest clients correct replicas have sign, and why: a MAC of such a client failed at a correct
+/// replica to which it was proposed, as is computed here. It ends within a time after the last such proposal.
 pub(in crate::sim) struct Blame {
     honest: usize,
     bound: Duration,
-    /// By honest client: when a frame was last proposed to a correct replica whose MAC for that was not the client's.
+    /// By honest client: when a frame was last proposed to a correct replica whose MAC for that was not the
+    /// client's.
     failed: Vec<Option<Time>>,
     /// By host and client: who has to sign.
     signs: BTreeMap<(usize, u32), ()>,

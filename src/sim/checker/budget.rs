@@ -11,14 +11,15 @@ use crate::sim::Knobs;
 use crate::sim::keys::{CLUSTER, Keyring};
 use crate::types::Digest;
 
-/// What a message with a batch has beside the frames, their table of ends and the padding of the smaller kinds of messages.
+/// What a message with a batch has beside the frames, their table of ends and the padding of the smaller
+/// kinds of messages.
 const MESSAGE_BYTES: usize = 512;
 /// What a frame has beside its body and its MACs.
 const FRAME_BYTES: usize = 128;
 const MAC_BYTES: usize = 16;
 
-/// What one correct replica logs and keeps, at its real size: no more than what clients asked for explains, and no more than its window and
-/// its memory have room for, whatever others send.
+/// What one correct replica logs and keeps, at its real size: no more than what clients asked for explains,
+/// and no more than its window and its memory have room for, whatever others send.
 pub(in crate::sim) struct Budget {
     n: usize,
     undecided_bytes_max: usize,
@@ -80,7 +81,8 @@ impl Budget {
         }
     }
 
-    /// What a leader proposes ahead of the decisions is bounded by bytes, not by places alone. What a view began with was accepted before.
+    /// What a leader proposes ahead of the decisions is bounded by bytes, not by places alone. What a view
+    /// began with was accepted before.
     fn has_room(&mut self, proposal: &Proposal) -> Result<(), Broken> {
         let (view, seq) = (proposal.view.get(), proposal.seq.get());
         if view > self.view {

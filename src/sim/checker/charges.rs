@@ -7,10 +7,12 @@ use crate::types::{ClientId, Time};
 
 /// What one correct replica does for clients, since its process began, and who has it done.
 ///
-/// - A frame is answered once when it is executed, and once more for each time its client sent it here by its own link. It is refused as often, and
-///   once in a half of the shortest patience with a leader beside that: when a signature is asked for.
-/// - Reads beside the order are answered where they are enabled, and then in turn: while a client has one waiting, another one is given no more
-///   work than that client has waiting itself, and two of the longest frames.
+/// - A frame is answered once when it is executed, and once more for each time its client sent it here by its
+///   own link. It is refused as often, and once in a half of the shortest patience with a leader beside that:
+///   when a signature is asked for.
+/// - Reads beside the order are answered where they are enabled, and then in turn: while a client has one
+///   waiting, another one is given no more work than that client has waiting itself, and two of the longest
+///   frames.
 /// - No more reads wait than there is room for.
 pub(in crate::sim) struct Charges {
     reads_enabled: bool,
@@ -23,8 +25,8 @@ pub(in crate::sim) struct Charges {
     refused: BTreeMap<FrameKey, u64>,
     /// By client: operations of its reads that were executed.
     read: Vec<u64>,
-    /// By client: its reads that wait, each with its operations, those of its own up to its end, and what had been executed for each client when it
-    /// came.
+    /// By client: its reads that wait, each with its operations, those of its own up to its end, and what had
+    /// been executed for each client when it came.
     waiting: Vec<VecDeque<(u64, u64, Vec<u64>)>>,
 }
 
@@ -83,7 +85,8 @@ impl Charges {
         }
     }
 
-    /// A read waits to be executed, or the question which sessions are known; all that wait have so many bytes.
+    /// A read waits to be executed, or the question which sessions are known; all that wait have so many
+    /// bytes.
     pub(in crate::sim) fn read_waits(
         &mut self,
         client: ClientId,

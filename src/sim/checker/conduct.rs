@@ -20,11 +20,12 @@ pub(in crate::sim) enum Refusal {
 }
 
 impl Refusal {
-    /// Whether two correct replicas may come to this, however the network, the clients and other replicas behave.
+    /// Whether two correct replicas may come to this, however the network, the clients and other replicas
+    /// behave.
     fn is_innocent(self) -> bool {
         match self {
-            // A client may make a frame that convinces one replica and not the next; and who has to sign is known to one before the next. Haste
-            // is no lie.
+            // A client may make a frame that convinces one replica and not the next; and who has to sign is
+            // known to one before the next. Haste is no lie.
             Self::Frames(PeerRefusal::Frame(refusal)) => matches!(
                 refusal,
                 FrameRefusal::Mac | FrameRefusal::MustSign | FrameRefusal::OverBudget

@@ -8,8 +8,8 @@ use crate::messages::{Checked, CheckpointClaim, SystemMessage};
 use crate::sim::keys::CLUSTER;
 use crate::types::{NodeId, SeqNo, Time};
 
-/// What was offered, or given in part, is given for so long, by the donor's clock. A little less than replicas say: an answer may come
-/// somewhat after its question.
+/// What was offered, or given in part, is given for so long, by the donor's clock. A little less than
+/// replicas say: an answer may come somewhat after its question.
 const GIVEN_FOR: Duration = Duration::from_secs(8);
 /// For so long in all.
 const GIVEN_MAX: Duration = Duration::from_secs(29 * 60);
@@ -65,7 +65,8 @@ impl Promised {
     }
 }
 
-/// What one correct replica promised to those that fetch states: a checkpoint that was offered is given, and is what it is called.
+/// What one correct replica promised to those that fetch states: a checkpoint that was offered is given, and
+/// is what it is called.
 pub(in crate::sim) struct Donors {
     node: usize,
     /// By peer.
@@ -103,7 +104,8 @@ impl Donors {
         }
     }
 
-    /// This replica sends a message to a peer that follows the protocol. `right` says which checkpoint correct replicas took at a place.
+    /// This replica sends a message to a peer that follows the protocol. `right` says which checkpoint
+    /// correct replicas took at a place.
     pub(in crate::sim) fn says(
         &mut self,
         now: Time,

@@ -41,8 +41,9 @@ impl Level {
     }
 }
 
-/// How many signatures one correct replica verifies because of each other one, since its process began. With the limits of the
-/// run's knobs, c clients and n replicas, at once and in the long run each second, by this replica's clock:
+/// How many signatures one correct replica verifies because of each other one, since its process began. With
+/// the limits of the run's knobs, c clients and n replicas, at once and in the long run each second, by this
+/// replica's clock:
 ///
 /// | of one peer | at once | a second |
 /// |---|---|---|
@@ -90,7 +91,8 @@ impl Efforts {
         }
     }
 
-    /// A message of a peer had so many signatures verified, in a turn that began in a view, and perhaps in a transfer of decisions.
+    /// A message of a peer had so many signatures verified, in a turn that began in a view, and perhaps in a
+    /// transfer of decisions.
     pub(in crate::sim) fn verifies(
         &mut self,
         now: Time,

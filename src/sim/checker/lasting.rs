@@ -18,8 +18,8 @@ struct Support {
     committed: BTreeSet<usize>,
 }
 
-/// What was or may yet be committed at each place, which no later view may have another batch for: a batch to which so many
-/// correct replicas committed that with all faulty ones they are a quorum.
+/// What was or may yet be committed at each place, which no later view may have another batch for: a batch to
+/// which so many correct replicas committed that with all faulty ones they are a quorum.
 pub(in crate::sim) struct Lasting {
     n: usize,
     window: u64,
@@ -62,8 +62,8 @@ impl Lasting {
         }
     }
 
-    /// All that a correct host proposed or prepared in earlier views is in Q, and what others prepared in a view that it led: they did so
-    /// because it proposed it, or because its new view chose it.
+    /// All that a correct host proposed or prepared in earlier views is in Q, and what others prepared in a
+    /// view that it led: they did so because it proposed it, or because its new view chose it.
     fn carries(
         &self,
         host: usize,

@@ -273,7 +273,8 @@ impl Ledger {
         self.stable_durable = 0;
     }
 
-    /// This replica says that what it forgot does not matter any more. It must be so after its next start as well.
+    /// This replica says that what it forgot does not matter any more. It must be so after its next start as
+    /// well.
     pub(in crate::sim) fn votes_again(&self) -> Result<(), Broken> {
         match self.stable_durable >= self.reach {
             true => Ok(()),
@@ -287,8 +288,8 @@ impl Ledger {
         }
     }
 
-    /// What this replica says now is not about what it said before its disk lost that: at most where the stable checkpoint
-    /// `from` its words begin, in this view.
+    /// What this replica says now is not about what it said before its disk lost that: at most where the
+    /// stable checkpoint `from` its words begin, in this view.
     fn is_news(&self, from: u64, view: u64) -> Result<(), Broken> {
         match self.forgot {
             Some((last, asked)) if from < last || view < asked => Err((
@@ -302,8 +303,8 @@ impl Ledger {
         }
     }
 
-    /// This replica starts again from the image of a checkpoint, and has read these records: what it heard is forgotten, but for what it
-    /// committed to.
+    /// This replica starts again from the image of a checkpoint, and has read these records: what it heard is
+    /// forgotten, but for what it committed to.
     pub(in crate::sim) fn restarted(&mut self, image: u64, records: &[Record]) {
         self.stable_durable = self.stable_durable.max(image);
         records.iter().for_each(|record| self.on_disk(record));
@@ -344,7 +345,8 @@ impl Ledger {
         }
     }
 
-    /// Every batch that this replica committed to in an earlier view, after the checkpoint, is in P, or one prepared later.
+    /// Every batch that this replica committed to in an earlier view, after the checkpoint, is in P, or one
+    /// prepared later.
     fn carries(&self) -> Result<(), Broken> {
         let Some(view_change) = &self.view_change else {
             return Ok(());
@@ -482,8 +484,8 @@ impl Ledger {
         ))
     }
 
-    /// This replica executes a batch: a quorum committed it in one view, or f+1 others said that it was decided. Its own
-    /// commit counts once it is on its disk.
+    /// This replica executes a batch: a quorum committed it in one view, or f+1 others said that it was
+    /// decided. Its own commit counts once it is on its disk.
     pub(in crate::sim) fn executes(&self, seq: u64, digest: Digest) -> Result<(), Broken> {
         let faulty = (self.n - 1) / 3;
         let told = self.decisions.get(&(seq, digest)).map_or(0, BTreeSet::len);

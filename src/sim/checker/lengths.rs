@@ -26,8 +26,9 @@ pub(in crate::sim) enum Toward {
 /// What a record adds to a message that is alone in it.
 const RECORD_AROUND: usize = 4 + 16;
 
-/// How long what replicas say and log may be, from the run's knobs, counted in elements: what takes up more room than its elements, or has more
-/// of them than there can be, is refused, whatever the links and the log would take.
+/// How long what replicas say and log may be, from the run's knobs, counted in elements: what takes up more
+/// room than its elements, or has more of them than there can be, is refused, whatever the links and the log
+/// would take.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::sim) struct Sizes {
     replicas: usize,

@@ -1,5 +1,6 @@
-//! Whether the results that clients saw can be explained by some order of the operations (Herlihy & Wing 1990),
-//! searched as in Wing & Gong 1993 with the memory of Lowe 2017; key by key, which is enough (locality).
+//! Whether the results that clients saw can be explained by some order of the operations (Herlihy & Wing
+//! 1990), searched as in Wing & Gong 1993 with the memory of Lowe 2017; key by key, which is enough
+//! (locality).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,7 +49,8 @@ pub fn check(history: &[Operation], budget: usize) -> Verdict {
     let was_removed = history
         .iter()
         .any(|operation| operation.action == Action::Delete(Some(true)));
-    // What never returned and that nobody saw tells nothing: it may never have taken effect. A removal that found something saw a write.
+    // What never returned and that nobody saw tells nothing: it may never have taken effect. A removal that
+    // found something saw a write.
     let tells = |operation: &&Operation| match operation.action {
         Action::Get(_) => operation.to.is_some(),
         Action::Put(value) => operation.to.is_some() || was_removed || was_read(value),
@@ -151,9 +153,9 @@ impl Search<'_> {
         state.is_some() && self.operations.iter().enumerate().any(reads)
     }
 
-    /// An operation that may come now in any order that explains the rest: no other choice is worth a look. Such is what
-    /// fits and changes nothing; and a write that nobody read over a value that nobody reads any more, unless a later
-    /// removal may need it to find something.
+    /// An operation that may come now in any order that explains the rest: no other choice is worth a look.
+    /// Such is what fits and changes nothing; and a write that nobody read over a value that nobody reads any
+    /// more, unless a later removal may need it to find something.
     fn harmless(&self, done: &[u64], state: Option<u64>) -> Option<(usize, Option<u64>)> {
         // What a removal without an answer finds is its own choice: it may be needed later.
         let still = self.candidate(done, state, 0, |action, after| {

@@ -59,7 +59,8 @@ pub struct Violation {
 /// The rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
-    /// No two correct replicas execute different batches at one place, and none votes for another where one may be committed.
+    /// No two correct replicas execute different batches at one place, and none votes for another where one
+    /// may be committed.
     Agreement,
     /// Decisions are executed in order, without gaps.
     Order,
@@ -75,19 +76,21 @@ pub enum Rule {
     Durability,
     /// A correct replica casts one vote per phase, view and place.
     OneVote,
-    /// A commit follows a quorum of prepares, a decision a quorum of commits, a stable checkpoint a quorum of signatures, a
-    /// view a quorum of view changes; a view is asked for when a quorum wants it, or f+1 others ask for it.
+    /// A commit follows a quorum of prepares, a decision a quorum of commits, a stable checkpoint a quorum of
+    /// signatures, a view a quorum of view changes; a view is asked for when a quorum wants it, or f+1 others
+    /// ask for it.
     Certificates,
     /// A correct replica takes no part outside its window.
     Window,
     /// What clients see is linearizable.
     Linearizability,
-    /// Queues, pools, logs and what is remembered stay within their limits, and queues and pools are empty once everything is done; nobody is
-    /// answered beyond them.
+    /// Queues, pools, logs and what is remembered stay within their limits, and queues and pools are empty
+    /// once everything is done; nobody is answered beyond them.
     Memory,
     /// What another replica sends makes a correct one verify so many signatures and no more.
     Effort,
-    /// After the faults have healed, everything pending completes, and every correct replica has executed what the others have.
+    /// After the faults have healed, everything pending completes, and every correct replica has executed
+    /// what the others have.
     Progress,
     /// Once everything is in order, a leader that does its work is not replaced.
     Stability,
@@ -95,9 +98,11 @@ pub enum Rule {
     Evidence,
     /// A replica whose disk lost what it promised says nothing of what that was about.
     Abstention,
-    /// The state of a checkpoint that was offered is given to who asks for it in time, and is the one that correct replicas had.
+    /// The state of a checkpoint that was offered is given to who asks for it in time, and is the one that
+    /// correct replicas had.
     Donors,
-    /// A replica whose disk kept what was acknowledged starts again, with all of it, and from no state that a quorum contradicted; one whose disk is empty does not start.
+    /// A replica whose disk kept what was acknowledged starts again, with all of it, and from no state that a
+    /// quorum contradicted; one whose disk is empty does not start.
     Recovery,
     /// No assertion of the protocol fails.
     NoPanic,
@@ -105,10 +110,11 @@ pub enum Rule {
     Conduct,
     /// What correct replicas and clients send fits a link, and what a replica logs a record.
     Lengths,
-    /// A correct replica answers reads from no earlier state than it answered from before, however often it restarted or its state was
-    /// replaced; a read sees every write that was acknowledged before it began.
+    /// A correct replica answers reads from no earlier state than it answered from before, however often it
+    /// restarted or its state was replaced; a read sees every write that was acknowledged before it began.
     Reads,
-    /// What a replica does for a client, that client has asked for by itself, and others' reads wait no longer for it than its share.
+    /// What a replica does for a client, that client has asked for by itself, and others' reads wait no
+    /// longer for it than its share.
     Charges,
     /// An honest client has to sign only if one of its MACs failed at a correct replica, and for a time.
     Blame,

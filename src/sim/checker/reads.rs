@@ -40,7 +40,8 @@ pub(in crate::sim) enum Seen {
     Read(Time, u64),
 }
 
-/// Every read sees what was written last before it began, or later: by the places at which correct replicas executed the writes.
+/// Every read sees what was written last before it began, or later: by the places at which correct replicas
+/// executed the writes.
 pub(in crate::sim) fn judge_reads(history: &[Seen]) -> Result<(), String> {
     // By the moment of the acknowledgement: the last place that was acknowledged until then.
     let mut acknowledged: BTreeMap<Time, u64> = BTreeMap::new();

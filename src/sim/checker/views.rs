@@ -6,7 +6,8 @@ use crate::messages::{NewView, ViewChange};
 use crate::sim::keys::{CLUSTER, Keyring};
 use crate::types::{Digest, Epoch, Time};
 
-/// The books about one correct replica's views: who asked it for which, and what those began with in which it speaks.
+/// The books about one correct replica's views: who asked it for which, and what those began with in which it
+/// speaks.
 pub(super) struct Views {
     node: usize,
     n: usize,
@@ -76,7 +77,8 @@ impl Views {
         }
     }
 
-    /// This replica's disk holds a new view. A log that was cut in between has it without its view changes, and once more with them.
+    /// This replica's disk holds a new view. A log that was cut in between has it without its view changes,
+    /// and once more with them.
     pub(super) fn begins(&mut self, message: &NewView) {
         self.last = self.last.max(message.view);
         let (view, named) = (message.view, message.view_changes.iter());
@@ -91,7 +93,8 @@ impl Views {
         self.complained.fill(0);
     }
 
-    /// This replica asks for a view: one that a quorum wants, itself included, or that more others ask for than may be faulty.
+    /// This replica asks for a view: one that a quorum wants, itself included, or that more others ask for
+    /// than may be faulty.
     pub(super) fn asks(&mut self, now: Time, view: u64) -> Result<(), Broken> {
         let faulty = (self.n - 1) / 3;
         let node = self.node;

@@ -1,7 +1,8 @@
-//! A simulated disk with what runs on it: the real log writer, and the steps of the log role, the keeper and the shelf.
+//! A simulated disk with what runs on it: the real log writer, and the steps of the log role, the keeper and
+//! the shelf.
 //!
-//! Time passes between an operation's start and its end; what is under way when the power goes is kept, lost or torn as the
-//! dice say. What was acknowledged is kept, unless a fault of the plan takes it.
+//! Time passes between an operation's start and its end; what is under way when the power goes is kept, lost
+//! or torn as the dice say. What was acknowledged is kept, unless a fault of the plan takes it.
 
 mod platter;
 mod shelf;
@@ -38,7 +39,8 @@ pub(super) struct DiskSettings {
     pub record_bytes_max: usize,
     /// In so many of a hundred writes only a part is written at first.
     pub short_percent: u64,
-    /// Whether each write is on the disk when it ends, as the log role of production has it, and syncs do nothing; else writes end at once.
+    /// Whether each write is on the disk when it ends, as the log role of production has it, and syncs do
+    /// nothing; else writes end at once.
     pub write_syncs: bool,
 }
 

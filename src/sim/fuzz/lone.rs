@@ -1,4 +1,5 @@
-//! A replica of four to which anybody may say anything: the replica of the simulator, on a disk that is always done.
+//! A replica of four to which anybody may say anything: the replica of the simulator, on a disk that is
+//! always done.
 
 use bytes::Bytes;
 

@@ -494,7 +494,8 @@ fn files() -> Vec<Vec<u8>> {
     all
 }
 
-/// The checksums are put right before it is read: rot is found by them, and what gets past them must not do worse.
+/// The checksums are put right before it is read: rot is found by them, and what gets past them must not do
+/// worse.
 fn disk(input: &[u8]) -> String {
     match input.split_first() {
         Some((kind, rest)) if kind & 1 == 0 => superblock(rest),

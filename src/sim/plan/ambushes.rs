@@ -1,4 +1,5 @@
-//! Losses of power at the moment that matters most to reads: just after a client was told that its write is done.
+//! Losses of power at the moment that matters most to reads: just after a client was told that its write is
+//! done.
 
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use crate::sim::Dice;
 use crate::sim::byzantine::Lie;
 use crate::types::Time;
 
-/// Hosts that lose power just after a client learns that what it wrote is done; and reads of it as soon as they are back.
+/// Hosts that lose power just after a client learns that what it wrote is done; and reads of it as soon as
+/// they are back.
 #[derive(Debug, Clone)]
 pub struct Ambush {
     /// The first such moment from then on.
@@ -21,8 +23,8 @@ pub struct Ambush {
 }
 
 impl Plan {
-    /// In some runs with hosts that crash, or with liars, reads are answered beside the order and hosts lose power just after an
-    /// acknowledgement.
+    /// In some runs with hosts that crash, or with liars, reads are answered beside the order and hosts lose
+    /// power just after an acknowledgement.
     pub(super) fn plan_ambushes(&mut self, dice: &mut Dice) {
         let is_open = matches!(self.profile, Profile::Byzantine | Profile::Crash | Profile::Disk);
         let plots = self
@@ -69,8 +71,8 @@ impl Plan {
         }
     }
 
-    /// One of those that lose something may have a wrong state found out. The right one is older then, and its own log does not say what to execute
-    /// on it.
+    /// One of those that lose something may have a wrong state found out. The right one is older then, and
+    /// its own log does not say what to execute on it.
     fn plan_wrong_state(&mut self, dice: &mut Dice) {
         let is_wrong = |(_, fault): &(Time, Fault)| match fault {
             Fault::WrongState { host } => Some(*host),

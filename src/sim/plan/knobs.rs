@@ -32,7 +32,8 @@ pub struct Knobs {
     pub limits: CheckerLimits,
     /// Bounds of the request pool.
     pub pool: PoolLimits,
-    /// Whether reads beside the order are linearizable: they, and ordered operations, take a quorum of equal answers.
+    /// Whether reads beside the order are linearizable: they, and ordered operations, take a quorum of equal
+    /// answers.
     pub unordered: bool,
     /// Whether clients ask for reads beside the order that may be old.
     pub relaxed: bool,
@@ -221,7 +222,8 @@ impl Knobs {
         }
     }
 
-    /// In half of the runs others may have so few signatures verified that honest traffic goes beyond it now and then.
+    /// In half of the runs others may have so few signatures verified that honest traffic goes beyond it now
+    /// and then.
     pub(super) fn verify_little(&mut self, dice: &mut Dice) {
         if dice.chance(50) {
             self.gate = GateLimits {

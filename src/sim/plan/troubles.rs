@@ -40,7 +40,8 @@ impl Plan {
         self.rogues = (0..rogues).map(|_| dice.pick(&Roguery::ALL)).collect();
     }
 
-    /// In some of the runs about crashes and disks some of those that may be faulty lie. What they leave of f may be lost.
+    /// In some of the runs about crashes and disks some of those that may be faulty lie. What they leave of f
+    /// may be lost.
     pub(super) fn plan_few_lies(&mut self, dice: &mut Dice) {
         if dice.chance(30) {
             let most = dice.between(1, self.knobs.faulty_max() as u64) as usize;
@@ -68,7 +69,8 @@ impl Plan {
         self.steady_from = Some(Time::START);
         self.views_max = Some(knobs.replicas as u64);
         if knobs.auth == ClientAuth::Mac && dice.chance(30) {
-            // It costs views, and no more than one each time it has signed for a while, or two: the next leader may not have heard of it.
+            // It costs views, and no more than one each time it has signed for a while, or two: the next
+            // leader may not have heard of it.
             self.rogues[0] = Roguery::BadMacs;
             knobs.must_sign_for = Duration::from_secs(120);
             self.steady_from = None;
@@ -98,8 +100,8 @@ impl Plan {
         }
     }
 
-    /// In some runs one of the liars lies about nothing that agreement covers, but about what is counted and kept; early leaders mostly. Bytes
-    /// then bring checkpoints about, not decisions alone.
+    /// In some runs one of the liars lies about nothing that agreement covers, but about what is counted and
+    /// kept; early leaders mostly. Bytes then bring checkpoints about, not decisions alone.
     pub(super) fn plan_waste(&mut self, dice: &mut Dice) {
         if self.liars.is_empty() || !dice.chance(30) {
             return;
@@ -131,7 +133,8 @@ impl Plan {
         }
     }
 
-    /// Up to f replicas lie about what was prepared whenever a leader is replaced, and early leaders are among them.
+    /// Up to f replicas lie about what was prepared whenever a leader is replaced, and early leaders are
+    /// among them.
     pub(super) fn plan_plot(&mut self, dice: &mut Dice) {
         let mut candidates: Vec<usize> = (0..self.knobs.replicas).collect();
         for _ in 0..self.knobs.faulty_max() {
@@ -148,7 +151,8 @@ impl Plan {
         }
     }
 
-    /// A correct replica is cut off for most of the run: what it lacks then comes from others, liars among them.
+    /// A correct replica is cut off for most of the run: what it lacks then comes from others, liars among
+    /// them.
     pub(super) fn plan_straggler(&mut self, dice: &mut Dice) {
         let correct: Vec<usize> = (0..self.knobs.replicas)
             .filter(|host| self.is_correct(*host))
@@ -173,7 +177,8 @@ impl Plan {
         self.operations *= 2;
     }
 
-    /// Up to f replicas, less those that lie, are lost, at some moment: they crash for good, or their disks forget or rot.
+    /// Up to f replicas, less those that lie, are lost, at some moment: they crash for good, or their disks
+    /// forget or rot.
     pub(super) fn plan_losses(&mut self, dice: &mut Dice, only_crashes: bool) -> Vec<usize> {
         let most = (self.knobs.faulty_max() - self.liars.len()) as u64;
         let count = match only_crashes {
@@ -215,8 +220,9 @@ impl Plan {
         lost
     }
 
-    /// Some of the disks that would rot belong to hosts whose state goes wrong instead, or lose all, or a part of the log that votes are in.
-    /// Whoever lost something may lose power again while it comes back, just when it is there, or later.
+    /// Some of the disks that would rot belong to hosts whose state goes wrong instead, or lose all, or a
+    /// part of the log that votes are in. Whoever lost something may lose power again while it comes back,
+    /// just when it is there, or later.
     pub(super) fn plan_aftermath(&mut self, dice: &mut Dice, lost: &[usize]) {
         let (mut later, mut forgetful) = (Vec::new(), Vec::new());
         for (at, fault) in &mut self.faults {
@@ -258,7 +264,8 @@ impl Plan {
         }
     }
 
-    /// What a host forgets matters most if it said it to nobody else, or if those that it hears of first afterwards know least.
+    /// What a host forgets matters most if it said it to nobody else, or if those that it hears of first
+    /// afterwards know least.
     fn plan_forgetting(&mut self, dice: &mut Dice, at: Time, host: usize, back: Time) {
         let timeouts = |count: u64| self.knobs.timings.timeout * count as u32;
         let before = |long: Duration| Time::from_nanos(at.as_nanos().saturating_sub(long.as_nanos() as u64));
@@ -352,9 +359,9 @@ impl Plan {
         at.after(dice.millis(1, most)).min(self.calm_from)
     }
 
-    /// Rounds of partitions, each about as long as a leader is given: now one splits the hosts anew, now one cuts off no more than
-    /// may be faulty, so that the others go on, now one lets messages reach few. So leaders fail one after the other, and
-    /// leave at the same places what only some have prepared.
+    /// Rounds of partitions, each about as long as a leader is given: now one splits the hosts anew, now one
+    /// cuts off no more than may be faulty, so that the others go on, now one lets messages reach few. So
+    /// leaders fail one after the other, and leave at the same places what only some have prepared.
     pub(super) fn plan_rounds(&mut self, dice: &mut Dice, timeout: Duration, rounds: (u64, u64)) {
         let hosts = self.hosts();
         let mut at = Time::START.after(dice.millis(0, 200));
@@ -372,7 +379,8 @@ impl Plan {
                     self.cut(at, until, (from, to), true);
                 }
                 1 | 2 => {
-                    // What is under way to the others is lost: only these learn of it, and are cut off with it at once.
+                    // What is under way to the others is lost: only these learn of it, and are cut off with
+                    // it at once.
                     let heard = at.after(dice.micros(200, long.as_micros() as u64 / 4));
                     let others = (0..hosts).filter(|host| !few.contains(host)).collect();
                     self.cut(at, until.min(heard), ((0..hosts).collect(), others), false);
@@ -448,8 +456,8 @@ impl Plan {
         }
     }
 
-    /// Some disks do not give back what was logged, when it is read beside the writing: as many as may be faulty. Memory holds nothing that
-    /// the log has, and states are few: whoever gets one has much to read.
+    /// Some disks do not give back what was logged, when it is read beside the writing: as many as may be
+    /// faulty. Memory holds nothing that the log has, and states are few: whoever gets one has much to read.
     pub(super) fn plan_unreadable_logs(&mut self, dice: &mut Dice) {
         let has_disks = !matches!(self.profile, Profile::Net | Profile::Twins);
         if !has_disks || !dice.chance(30) {
@@ -478,7 +486,8 @@ impl Plan {
                     },
                 ));
                 if dice.chance(50) {
-                    // What comes of a state, and of what is decided meanwhile, is long on its way to the disk.
+                    // What comes of a state, and of what is decided meanwhile, is long on its way to the
+                    // disk.
                     let until = self.spell(dice, back);
                     let factor = dice.pick(&[10, 100]);
                     self.faults.push((back, Fault::SlowDisk { host, factor, until }));
@@ -508,8 +517,8 @@ impl Plan {
         })
     }
 
-    /// Where nothing but the network is at fault, and links are short, some runs have a client that reaches no more than f+1
-    /// replicas once all else has healed; no leader is replaced because of it.
+    /// Where nothing but the network is at fault, and links are short, some runs have a client that reaches
+    /// no more than f+1 replicas once all else has healed; no leader is replaced because of it.
     pub(super) fn plan_steady(&mut self, dice: &mut Dice) {
         let is_far = self.weather.delay_us.1 > 3000;
         let is_slow = |(_, fault): &(Time, Fault)| matches!(fault, Fault::SlowLink { .. });
@@ -545,16 +554,17 @@ impl Plan {
         }
     }
 
-    /// In a few runs all is in order, but replicas are so far apart that each decision takes longer than leaders are given at first. That
-    /// is learnt by replacing a few.
+    /// In a few runs all is in order, but replicas are so far apart that each decision takes longer than
+    /// leaders are given at first. That is learnt by replacing a few.
     pub(super) fn plan_far(&mut self, dice: &mut Dice) {
         if self.profile == Profile::Net && !self.knobs.is_large() && dice.chance(4) {
             self.move_apart(dice);
         }
     }
 
-    /// All is in order, and a message takes a third of a second; timeouts are those of production. Clients ask all the time, and what they
-    /// ask waits for what was proposed before: three messages, one after the other, are more than a leader is given at first.
+    /// All is in order, and a message takes a third of a second; timeouts are those of production. Clients
+    /// ask all the time, and what they ask waits for what was proposed before: three messages, one after the
+    /// other, are more than a leader is given at first.
     pub(in crate::sim) fn move_apart(&mut self, dice: &mut Dice) {
         self.weather = Weather {
             delay_us: (310_000, 370_000),

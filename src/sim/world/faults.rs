@@ -31,7 +31,8 @@ impl<A: Application> World<A> {
         }
     }
 
-    /// A host that has just got over something may lose power at once, before or after what it did is on disk.
+    /// A host that has just got over something may lose power at once, before or after what it did is on
+    /// disk.
     pub(super) fn relapse(&mut self, host: usize) {
         let Some(place) = self.relapses.iter().position(|(relapsing, _)| *relapsing == host) else {
             return;
@@ -48,7 +49,8 @@ impl<A: Application> World<A> {
         self.plan(at, Event::Fault(self.faults.len() - 1));
     }
 
-    /// A client was told that a call is done. If it wrote something, hosts may lose power just now; clients read it as soon as they are back.
+    /// A client was told that a call is done. If it wrote something, hosts may lose power just now; clients
+    /// read it as soon as they are back.
     pub(super) fn spring(&mut self, call: usize) {
         let (now, calm_from) = (self.now, self.calm_from);
         let is_due = |ambush: &Ambush| ambush.from <= now && now < calm_from;

@@ -57,7 +57,8 @@ pub(in crate::sim) struct Host<A: Application> {
     pub(super) donors: Donors,
     pub(super) answered: Answered,
     pub(super) budget: Budget,
-    /// Its state is wrong: what it answers and which checkpoints it takes says nothing about correct replicas.
+    /// Its state is wrong: what it answers and which checkpoints it takes says nothing about correct
+    /// replicas.
     pub(super) is_wrong: bool,
     /// It was so at some time: others remember what it said of that state.
     pub(super) was_wrong: bool,

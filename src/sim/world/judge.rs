@@ -137,9 +137,10 @@ impl<A: Application> World<A> {
         }
     }
 
-    /// A correct host that is up and has not executed what f+1 others such have: fewer convince nobody, and what only they have decided is
-    /// decided by the others when something is ordered after it. Nor can a host whose state went wrong have another while no other disk holds
-    /// one: none was due yet, or all were full when it was. It has the next.
+    /// A correct host that is up and has not executed what f+1 others such have: fewer convince nobody, and
+    /// what only they have decided is decided by the others when something is ordered after it. Nor can a
+    /// host whose state went wrong have another while no other disk holds one: none was due yet, or all were
+    /// full when it was. It has the next.
     pub(in crate::sim) fn is_behind(&self) -> Option<usize> {
         let able = |host: &usize| self.hosts[*host].is_correct && self.hosts[*host].is_up;
         let last = |host: usize| self.agreement.executed_by(host);

@@ -242,7 +242,8 @@ impl<A: Application> World<A> {
         }
     }
 
-    /// A host starts from the image of a checkpoint that a correct replica took, or from a wrong one that no quorum contradicted yet.
+    /// A host starts from the image of a checkpoint that a correct replica took, or from a wrong one that no
+    /// quorum contradicted yet.
     fn judge_images(&mut self, index: usize, restored: &Restored, read_back: &ReadBack) {
         let host = &mut self.hosts[index];
         host.donors.starts_again();
@@ -347,8 +348,8 @@ impl<A: Application> World<A> {
     }
 }
 
-/// Whether a replica's log says that the state of a checkpoint is wrong: a quorum signed another one, or another one than what the replica
-/// signed before it, and this one was signed before the replica knew.
+/// Whether a replica's log says that the state of a checkpoint is wrong: a quorum signed another one, or
+/// another one than what the replica signed before it, and this one was signed before the replica knew.
 fn is_contradicted(records: &[Record], begun: CheckpointClaim) -> bool {
     let signed = |record: &Record| match record {
         Record::Checkpoint(signed) => Some(signed.claim()),

@@ -32,8 +32,8 @@ impl Donors {
         }
     }
 
-    /// Another attempt begins. Who was silent is remembered: asked first again, it would cost so much time again that the others'
-    /// checkpoints were gone.
+    /// Another attempt begins. Who was silent is remembered: asked first again, it would cost so much time
+    /// again that the others' checkpoints were gone.
     pub fn begin_again(&mut self) {
         self.tired.iter().for_each(|donor| {
             self.stalled.add(donor);
@@ -111,7 +111,8 @@ impl Donors {
             .collect()
     }
 
-    /// A donor that may be asked and is not busy, each in its turn; those that were silent only if there is nobody else.
+    /// A donor that may be asked and is not busy, each in its turn; those that were silent only if there is
+    /// nobody else.
     pub fn next(&mut self, is_busy: impl Fn(NodeId) -> bool) -> Option<NodeId> {
         for reluctance in 0..=2 {
             for _ in 0..self.n {

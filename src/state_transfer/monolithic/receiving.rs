@@ -45,14 +45,14 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// Whether a chunk that begins with this piece is one of those that were asked for last. Another one is of an answer that the
-    /// donor had to give before, and its end asks for nothing more.
+    /// Whether a chunk that begins with this piece is one of those that were asked for last. Another one is
+    /// of an answer that the donor had to give before, and its end asks for nothing more.
     pub fn is_of_answer(&self, first: usize) -> bool {
         (self.asked..self.until).contains(&first)
     }
 
-    /// Whether the time is up, and what came is next to nothing: a trickle is a way to hold up a transfer. If it is up and
-    /// enough came, there is another deadline.
+    /// Whether the time is up, and what came is next to nothing: a trickle is a way to hold up a transfer. If
+    /// it is up and enough came, there is another deadline.
     pub fn is_too_slow(&mut self, now: Time, patience: Duration) -> bool {
         if now < self.deadline {
             return false;
@@ -139,8 +139,8 @@ impl Receiving {
         })
     }
 
-    /// Checks the pieces of a chunk and hands the new ones to the disk. Chunks may come late, twice or out of order: only
-    /// contents that the index does not cover are a lie.
+    /// Checks the pieces of a chunk and hands the new ones to the disk. Chunks may come late, twice or out of
+    /// order: only contents that the index does not cover are a lie.
     pub fn take_chunk(
         &mut self,
         block: &mut Block,

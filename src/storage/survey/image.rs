@@ -71,7 +71,8 @@ impl Survey {
         seen
     }
 
-    /// Hands every piece of an image to `each`, in the order in which they lie, after it was checked. The index.
+    /// Hands every piece of an image to `each`, in the order in which they lie, after it was checked. The
+    /// index.
     ///
     /// # Errors
     /// When the image cannot be read, or is damaged.

@@ -169,8 +169,8 @@ impl LogSurvey {
 }
 
 impl Survey {
-    /// Reads the whole log: every group's checksum and chain, every record, every batch's digest, and whether the
-    /// decisions are one chain whose batches are there.
+    /// Reads the whole log: every group's checksum and chain, every record, every batch's digest, and whether
+    /// the decisions are one chain whose batches are there.
     #[must_use]
     pub fn log(&self) -> LogSurvey {
         self.look(|superblock| {
@@ -209,7 +209,8 @@ impl Survey {
         seen
     }
 
-    /// What a restart checks of the decisions, and more: those that the image covers have to be one chain too.
+    /// What a restart checks of the decisions, and more: those that the image covers have to be one chain
+    /// too.
     fn check_decisions(&self, superblock: &Superblock, seen: &mut LogSurvey) {
         let mut batches = BTreeSet::new();
         let mut last: Option<(SeqNo, Chain)> = None;

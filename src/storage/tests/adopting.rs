@@ -1,4 +1,5 @@
-//! The state of others takes the place of the one that a replica has, which may be wrong; the replica stops at any moment of it.
+//! The state of others takes the place of the one that a replica has, which may be wrong; the replica stops
+//! at any moment of it.
 
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc;
@@ -189,7 +190,8 @@ fn a_replica_that_stops_while_it_adopts_a_state_keeps_no_later_image_of_the_one_
         let (_, restored) = restarted(&mut directory);
         assert_eq!(restored.image.map(|claim| claim.seq), Some(begun));
         let expected: &[u64] = match begun.get() {
-            // It is not named yet: the replica does not know that its state is wrong, and asks for another once more.
+            // It is not named yet: the replica does not know that its state is wrong, and asks for another
+            // once more.
             40 => &[20, 30, 40],
             _ => &[20],
         };

@@ -245,8 +245,8 @@ fn fresh() -> (TempDir, std::path::PathBuf) {
     (temporary, path)
 }
 
-/// A run with these failures planned from its `first` operation on: how it ended, after everything acknowledged was found again
-/// and the rest was done by another life.
+/// A run with these failures planned from its `first` operation on: how it ended, after everything
+/// acknowledged was found again and the rest was done by another life.
 fn survives(first: usize, count: usize, errno: i32, torn: bool) -> Result<(), StorageError> {
     let (_temporary, path) = fresh();
     planned::plan(Some(Plan {

@@ -12,8 +12,8 @@ fn at(list: &[PlacedDigest], seq: u64) -> &[PlacedDigest] {
     &list[from..to]
 }
 
-/// What a view begins with, by the view changes for it: a function of them alone, so that the leader need not say and
-/// nobody need trust it. `None` while they leave a place open: more view changes will settle it.
+/// What a view begins with, by the view changes for it: a function of them alone, so that the leader need not
+/// say and nobody need trust it. `None` while they leave a place open: more view changes will settle it.
 ///
 /// The view changes are valid, of distinct replicas, at least a quorum, and for one view.
 pub(super) fn choose(view: View, view_changes: &[&ViewChange], quorum: Quorum) -> Option<ViewStart> {
@@ -48,8 +48,8 @@ fn choose_at(seq: u64, view_changes: &[&ViewChange], quorum: Quorum) -> Option<D
     if active(Mutant::NewViewSkipsA1) {
         prepared.reverse();
     }
-    // Condition A: some ⟨n, d, v⟩ in a P satisfies A1 and A2. The latest view first, then the larger digest: all
-    // replicas try them in one order.
+    // Condition A: some ⟨n, d, v⟩ in a P satisfies A1 and A2. The latest view first, then the larger digest:
+    // all replicas try them in one order.
     let verified = prepared
         .iter()
         .find(|(v, d)| is_a1(seq, *v, d, view_changes, quorum) && is_a2(seq, *v, d, view_changes, quorum));
@@ -59,8 +59,8 @@ fn choose_at(seq: u64, view_changes: &[&ViewChange], quorum: Quorum) -> Option<D
     is_b(seq, view_changes, quorum).then_some(Digest::ZERO)
 }
 
-/// Condition A1: a quorum of messages has low watermarks before n and nothing in P for n that was prepared in a
-/// later view than v, or in v with another digest. No other batch was committed then.
+/// Condition A1: a quorum of messages has low watermarks before n and nothing in P for n that was prepared in
+/// a later view than v, or in v with another digest. No other batch was committed then.
 fn is_a1(seq: u64, view: u64, digest: &[u8; 32], view_changes: &[&ViewChange], quorum: Quorum) -> bool {
     let agrees = |m: &&&ViewChange| {
         let permits = |p: &PlacedDigest| p.view < view || (p.view == view && p.digest == *digest);
@@ -69,8 +69,8 @@ fn is_a1(seq: u64, view: u64, digest: &[u8; 32], view_changes: &[&ViewChange], q
     view_changes.iter().filter(agrees).count() >= quorum.quorum() || active(Mutant::NewViewSkipsA1)
 }
 
-/// Condition A2: f+1 messages have ⟨n, d, v'⟩ with v' ≥ v in Q. A correct replica accepted the batch then: it is
-/// authentic, its frames can be had, and it really was proposed as late as v.
+/// Condition A2: f+1 messages have ⟨n, d, v'⟩ with v' ≥ v in Q. A correct replica accepted the batch then: it
+/// is authentic, its frames can be had, and it really was proposed as late as v.
 fn is_a2(seq: u64, view: u64, digest: &[u8; 32], view_changes: &[&ViewChange], quorum: Quorum) -> bool {
     let accepted = |m: &&&ViewChange| {
         let entries = at(&m.pre_prepared, seq);
@@ -79,8 +79,8 @@ fn is_a2(seq: u64, view: u64, digest: &[u8; 32], view_changes: &[&ViewChange], q
     view_changes.iter().filter(accepted).count() >= quorum.weak() || active(Mutant::NewViewSkipsA2)
 }
 
-/// Condition B: a quorum of messages has low watermarks before n and nothing in P for n. Nothing was committed there, and
-/// the null request fills the gap.
+/// Condition B: a quorum of messages has low watermarks before n and nothing in P for n. Nothing was
+/// committed there, and the null request fills the gap.
 fn is_b(seq: u64, view_changes: &[&ViewChange], quorum: Quorum) -> bool {
     let silent = |m: &&&ViewChange| m.stable().seq < SeqNo::new(seq) && at(&m.prepared, seq).is_empty();
     view_changes.iter().filter(silent).count() >= quorum.quorum()

@@ -1,28 +1,31 @@
 //! Who wants another view: soft words that bind nobody, so that no replica leaves its view alone.
 //!
-//! A replica that sent a VIEW-CHANGE votes in no earlier view any more. If it did so because it alone was cut off from the
-//! leader for a while, it would be lost to the cluster until the others happen to change their view. So a view is left in two
-//! steps, as a broadcast is delivered in Bracha's reliable broadcast (Information and Computation 1987):
+//! A replica that sent a VIEW-CHANGE votes in no earlier view any more. If it did so because it alone was cut
+//! off from the leader for a while, it would be lost to the cluster until the others happen to change their
+//! view. So a view is left in two steps, as a broadcast is delivered in Bracha's reliable broadcast
+//! (Information and Computation 1987):
 //!
-//! - *Suspicion:* COMPLAINT ⟨w⟩ to all, w one more than our view. It is repeated while it holds, and withdrawn when it does not,
-//!   with a status.
+//! - *Suspicion:* COMPLAINT ⟨w⟩ to all, w one more than our view. It is repeated while it holds, and
+//!   withdrawn when it does not, with a status.
 //! - *COMPLAINT or VIEW-CHANGE of f+1 others for views after ours:* one of them is correct; complain as well.
 //! - *COMPLAINT or VIEW-CHANGE of q replicas, ourselves included, for w or later:* leave for w.
 //!
-//! **All or none.** Whoever leaves has heard q complaints, f+1 of them of correct replicas, which everybody hears: so all correct
-//! replicas complain, and all leave. Only a complaint that was withdrawn meanwhile breaks this, and its consequence is mended below.
+//! **All or none.** Whoever leaves has heard q complaints, f+1 of them of correct replicas, which everybody
+//! hears: so all correct replicas complain, and all leave. Only a complaint that was withdrawn meanwhile
+//! breaks this, and its consequence is mended below.
 //!
-//! **Words do not feed on words.** Where f others complain, one more that comes and goes has each correct replica say so to all, and each of
-//! these words may do the same elsewhere: without end, and ever more of them. So only the first word of a replica is said at once; it is
-//! taken back when a status is due, and no replica says more than two things to all in that time, whatever it hears.
+//! **Words do not feed on words.** Where f others complain, one more that comes and goes has each correct
+//! replica say so to all, and each of these words may do the same elsewhere: without end, and ever more of
+//! them. So only the first word of a replica is said at once; it is taken back when a status is due, and no
+//! replica says more than two things to all in that time, whatever it hears.
 //!
-//! **A view is named only from the one before.** Nobody complains for more than one view after its own, and only once its own is
-//! on disk. So q complaints for w say that q−f correct replicas have reached w−1 for good (see
-//! [abstention](crate::replica), which counts on it).
+//! **A view is named only from the one before.** Nobody complains for more than one view after its own, and
+//! only once its own is on disk. So q complaints for w say that q−f correct replicas have reached w−1 for
+//! good (see [abstention](crate::replica), which counts on it).
 //!
-//! **Who is alone in a later view comes back.** A VIEW-CHANGE cannot be withdrawn, but the others can follow it: a peer whose
-//! valid VIEW-CHANGE waits for [`ALONE_PERIODS`] is a reason to complain. It costs its signer an allowance that fills slowly,
-//! so that a liar gains a view change in minutes by it, and no more.
+//! **Who is alone in a later view comes back.** A VIEW-CHANGE cannot be withdrawn, but the others can follow
+//! it: a peer whose valid VIEW-CHANGE waits for [`ALONE_PERIODS`] is a reason to complain. It costs its
+//! signer an allowance that fills slowly, so that a liar gains a view change in minutes by it, and no more.
 
 use std::time::Duration;
 
@@ -119,16 +122,16 @@ impl Complaints {
         }
     }
 
-    /// A peer's status says for which view it complains: what it took back is forgotten. Nothing is believed by it: a
-    /// complaint waits for its sender's disk, and a status does not.
+    /// A peer's status says for which view it complains: what it took back is forgotten. Nothing is believed
+    /// by it: a complaint waits for its sender's disk, and a status does not.
     pub(super) fn on_status(&mut self, from: NodeId, view: View) {
         if let Some(heard) = self.heard.get_mut(from.index()) {
             *heard = view.min(*heard);
         }
     }
 
-    /// The view we complain for now: the one after ours, if we have a reason, or f+1 others have. `asked` is the latest view
-    /// of which each replica's valid VIEW-CHANGE is here.
+    /// The view we complain for now: the one after ours, if we have a reason, or f+1 others have. `asked` is
+    /// the latest view of which each replica's valid VIEW-CHANGE is here.
     pub(super) fn ours(&self, node: NodeId, view: View, quorum: Quorum, asked: &[View]) -> Option<View> {
         let has_reason = self.stalled || self.reviewed > 0;
         let others = self

@@ -1,4 +1,5 @@
-//! PBFT's view change (Castro & Liskov, TOCS 2002, §4.4 and §4.5), with signatures in the place of acknowledgements.
+//! PBFT's view change (Castro & Liskov, TOCS 2002, §4.4 and §4.5), with signatures in the place of
+//! acknowledgements.
 //!
 //! ```text
 //!                 suspects                                       view v+1 begins
@@ -9,72 +10,80 @@
 //! ```
 //!
 //! **Events** (n replicas, f = ⌊(n−1)/3⌋, quorum q = ⌈(n+f+1)/2⌉):
-//! - *A request waits, and nothing was executed for half a timeout:* what is pending is shared with everybody, once. A request that reached
-//!   one replica alone, whose leader lost it, would else make that one complain on its own. Clients that proved it with MACs are asked
-//!   for signatures.
-//! - *A request waits for a review period or longer:* the same, for that one and to the leader; once in each period.
-//! - *A request waits that is signed, nothing was executed for a timeout, and there is nothing to execute:* the leader is suspected; complain
-//!   for view v+1. Which request waits, and why no client alone can have a leader suspected, stands with
-//!   [`RequestPool`](crate::preprocessing::RequestPool).
+//! - *A request waits, and nothing was executed for half a timeout:* what is pending is shared with
+//!   everybody, once. A request that reached one replica alone, whose leader lost it, would else make that
+//!   one complain on its own. Clients that proved it with MACs are asked for signatures.
+//! - *A request waits for a review period or longer:* the same, for that one and to the leader; once in each
+//!   period.
+//! - *A request waits that is signed, nothing was executed for a timeout, and there is nothing to execute:*
+//!   the leader is suspected; complain for view v+1. Which request waits, and why no client alone can have a
+//!   leader suspected, stands with [`RequestPool`](crate::preprocessing::RequestPool).
 //! - *The leader is slow or unfair by [`Timer::LeaderReview`]:* complain for view v+1.
 //! - *COMPLAINT or VIEW-CHANGE of f+1 others for views above ours:* complain for view v+1 as well.
-//! - *COMPLAINT or VIEW-CHANGE of q for view w or later, ourselves included:* leave for w. So nobody leaves a view alone: see
-//!   [`complaints`](self::complaints).
-//! - *Leaving for view w:* ordering leaves its view and hands out h with its proof, P and Q. Log the view, then send
-//!   VIEW-CHANGE ⟨w, h, proof, P, Q⟩ signed. No vote for a view before w is cast any more.
-//! - *Valid VIEW-CHANGE of f+1 others for views above ours:* one of them is correct; leave for the highest view that f+1 of
-//!   them have reached, even if no timer fired.
-//! - *Valid VIEW-CHANGE of q for our view or above, the view not begun:* start [`Timer::ViewChange`]; when it fires, complain
-//!   for the next view. Every view that is left without progress, or whose waits came near the timeout, doubles it, up to a cap; waits that
-//!   end well let it fade: see `Patience`.
-//! - *Valid VIEW-CHANGE of q for w, at the leader of w, and the choice below settles every place:* log them, then log and send
-//!   NEW-VIEW ⟨w, signer and digest of each⟩ signed; view w begins.
-//! - *Valid NEW-VIEW for our view or above, all of its VIEW-CHANGEs here:* make the same choice; if it settles every place, log them and it,
-//!   and begin view w.
-//! - *Valid NEW-VIEW of which VIEW-CHANGEs are missing:* keep it, the last of each sender, and ask its sender for them by their digests. *A
-//!   VIEW-CHANGE that is asked for, from whomever:* keep it beside the latest of its signer; when it was the last, begin the view.
+//! - *COMPLAINT or VIEW-CHANGE of q for view w or later, ourselves included:* leave for w. So nobody leaves a
+//!   view alone: see [`complaints`](self::complaints).
+//! - *Leaving for view w:* ordering leaves its view and hands out h with its proof, P and Q. Log the view,
+//!   then send VIEW-CHANGE ⟨w, h, proof, P, Q⟩ signed. No vote for a view before w is cast any more.
+//! - *Valid VIEW-CHANGE of f+1 others for views above ours:* one of them is correct; leave for the highest
+//!   view that f+1 of them have reached, even if no timer fired.
+//! - *Valid VIEW-CHANGE of q for our view or above, the view not begun:* start [`Timer::ViewChange`]; when it
+//!   fires, complain for the next view. Every view that is left without progress, or whose waits came near
+//!   the timeout, doubles it, up to a cap; waits that end well let it fade: see `Patience`.
+//! - *Valid VIEW-CHANGE of q for w, at the leader of w, and the choice below settles every place:* log them,
+//!   then log and send NEW-VIEW ⟨w, signer and digest of each⟩ signed; view w begins.
+//! - *Valid NEW-VIEW for our view or above, all of its VIEW-CHANGEs here:* make the same choice; if it
+//!   settles every place, log them and it, and begin view w.
+//! - *Valid NEW-VIEW of which VIEW-CHANGEs are missing:* keep it, the last of each sender, and ask its sender
+//!   for them by their digests. *A VIEW-CHANGE that is asked for, from whomever:* keep it beside the latest
+//!   of its signer; when it was the last, begin the view.
 //! - *A peer asks for VIEW-CHANGEs of the NEW-VIEW that we entered by:* send them.
-//! - *[`Timer::Status`]:* send STATUS; ask the next sender of a NEW-VIEW that waits. *STATUS of a peer that lacks our VIEW-CHANGE, or the
-//!   NEW-VIEW we entered by:* send it.
+//! - *[`Timer::Status`]:* send STATUS; ask the next sender of a NEW-VIEW that waits. *STATUS of a peer that
+//!   lacks our VIEW-CHANGE, or the NEW-VIEW we entered by:* send it.
 //!
-//! **The choice** of the batch for place n, from a set S of view changes (§4.5, figure 3). It starts after the latest stable
-//! checkpoint in S (min-s) and ends with the last place in any P (max-s).
+//! **The choice** of the batch for place n, from a set S of view changes (§4.5, figure 3). It starts after
+//! the latest stable checkpoint in S (min-s) and ends with the last place in any P (max-s).
 //! - *A:* there is ⟨n, d, v⟩ in some P such that
-//!   - *A1:* q messages of S have h < n, and whatever they have in P for n was prepared before v, or in v with digest d;
+//!   - *A1:* q messages of S have h < n, and whatever they have in P for n was prepared before v, or in v
+//!     with digest d;
 //!   - *A2:* f+1 messages of S have ⟨n, d, v'⟩ with v' ≥ v in Q.
 //!
 //!   Then d is chosen.
 //! - *B:* q messages of S have h < n and nothing in P for n. Then the null request is chosen.
 //! - Neither: S is too small; the leader waits for another view change.
 //!
-//! **Why a committed batch survives.** Let d be committed at n in view v: q replicas prepared it, so f+1 correct ones have
-//! ⟨n, d, ≥v⟩ in P until a checkpoint after n is stable. Any q messages include one of those. B fails by it. A1 for
-//! another digest fails by it unless that digest was prepared in a later view; but then by A2 a correct
-//! replica accepted that digest in a view after v, whose beginning chose d: by induction no such digest exists.
+//! **Why a committed batch survives.** Let d be committed at n in view v: q replicas prepared it, so f+1
+//! correct ones have ⟨n, d, ≥v⟩ in P until a checkpoint after n is stable. Any q messages include one of
+//! those. B fails by it. A1 for another digest fails by it unless that digest was prepared in a later view;
+//! but then by A2 a correct replica accepted that digest in a view after v, whose beginning chose d: by
+//! induction no such digest exists.
 //!
-//! **Why the choice is settled in the end.** With the view changes of all n − f ≥ q correct replicas: take the entry of their
-//! P for n with the latest view. A1 holds by them all; it was prepared, so q − f ≥ f+1 correct replicas accepted it, and
-//! A2 holds: the leader, too, has in Q what its NEW-VIEW chose, from the moment it is logged, with or without the batch.
-//! Without such an entry, B holds.
+//! **Why the choice is settled in the end.** With the view changes of all n − f ≥ q correct replicas: take
+//! the entry of their P for n with the latest view. A1 holds by them all; it was prepared, so q − f ≥ f+1
+//! correct replicas accepted it, and A2 holds: the leader, too, has in Q what its NEW-VIEW chose, from the
+//! moment it is logged, with or without the batch. Without such an entry, B holds.
 //!
 //! **Deviations from the paper, and why.**
-//! - VIEW-CHANGE and NEW-VIEW are signed, and a NEW-VIEW names its VIEW-CHANGEs by their digests: no acknowledgements are needed, anybody
-//!   can pass both on, and the choice is computed by all instead of being said. The paper's backups keep the VIEW-CHANGEs that a
-//!   NEW-VIEW names until they are acknowledged; here one that lacks some asks for them. The leader has them, and so has every
-//!   correct replica that entered: each logs them before the NEW-VIEW, and keeps them for others as long as it is in the view.
-//! - A signer may send different VIEW-CHANGEs for one view: a liar, or a replica that was started again in between. The one that is named
-//!   counts, whichever came first here: the choice is a function of what the NEW-VIEW names.
-//! - Checkpoints in VIEW-CHANGE carry the signatures that make them stable: one message is enough to start from the latest
-//!   (the paper asks for f+1 messages that have it).
-//! - The leader may announce a choice whose frames it lacks: A2 says that a correct replica has them; ordering fetches them.
-//! - A view is left when a quorum complains, not when one timer fires: a replica that was cut off for a while, or whose own
-//!   disk stood still, comes back to the view that the others are in.
-//! - A replica joins the highest view that f+1 others have reached, not the lowest above its own: it climbs in one step.
-//! - The progress timer counts from the last execution, not from the arrival of each request, and what proved necessary is not forgotten
-//!   with the next execution: see `Patience`.
+//! - VIEW-CHANGE and NEW-VIEW are signed, and a NEW-VIEW names its VIEW-CHANGEs by their digests: no
+//!   acknowledgements are needed, anybody can pass both on, and the choice is computed by all instead of
+//!   being said. The paper's backups keep the VIEW-CHANGEs that a NEW-VIEW names until they are acknowledged;
+//!   here one that lacks some asks for them. The leader has them, and so has every correct replica that
+//!   entered: each logs them before the NEW-VIEW, and keeps them for others as long as it is in the view.
+//! - A signer may send different VIEW-CHANGEs for one view: a liar, or a replica that was started again in
+//!   between. The one that is named counts, whichever came first here: the choice is a function of what the
+//!   NEW-VIEW names.
+//! - Checkpoints in VIEW-CHANGE carry the signatures that make them stable: one message is enough to start
+//!   from the latest (the paper asks for f+1 messages that have it).
+//! - The leader may announce a choice whose frames it lacks: A2 says that a correct replica has them;
+//!   ordering fetches them.
+//! - A view is left when a quorum complains, not when one timer fires: a replica that was cut off for a
+//!   while, or whose own disk stood still, comes back to the view that the others are in.
+//! - A replica joins the highest view that f+1 others have reached, not the lowest above its own: it climbs
+//!   in one step.
+//! - The progress timer counts from the last execution, not from the arrival of each request, and what proved
+//!   necessary is not forgotten with the next execution: see `Patience`.
 //!
-//! **What is kept**, whatever arrives: one view change per replica (the latest), and one more that a new view names; those that we entered
-//! by; and a new view per replica, which has no view changes in it.
+//! **What is kept**, whatever arrives: one view change per replica (the latest), and one more that a new view
+//! names; those that we entered by; and a new view per replica, which has no view changes in it.
 
 mod choice;
 mod complaints;
@@ -116,8 +125,8 @@ enum Asked {
 /// How long the view change waits for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ViewTimings {
-    /// How long requests may wait without any execution before the leader is suspected, and how long a view may take to
-    /// begin.
+    /// How long requests may wait without any execution before the leader is suspected, and how long a view
+    /// may take to begin.
     pub timeout: Duration,
     /// The cap of that, when view changes fail one after the other.
     pub timeout_max: Duration,
@@ -125,7 +134,8 @@ pub struct ViewTimings {
     pub status_period: Duration,
     /// The time between two reviews of the leader.
     pub review_period: Duration,
-    /// How long one request may wait in a view while others are executed; two review periods and a half at least, whatever it says.
+    /// How long one request may wait in a view while others are executed; two review periods and a half at
+    /// least, whatever it says.
     pub fairness: Duration,
 }
 
@@ -254,8 +264,9 @@ impl PbftViewChange {
         self.proofs.quorum.n()
     }
 
-    /// Says for which view we complain, if that is news, and leaves ours if a quorum wants a later one. What does not hold any more is
-    /// withdrawn when a status is due, and counts until then. A cluster of one has nobody to change to.
+    /// Says for which view we complain, if that is news, and leaves ours if a quorum wants a later one. What
+    /// does not hold any more is withdrawn when a status is due, and counts until then. A cluster of one has
+    /// nobody to change to.
     fn reconsider(&mut self, out: &mut Outbox) {
         if self.n() == 1 {
             return;

@@ -1,8 +1,9 @@
 //! New views, and the view changes that they name by digest.
 //!
-//! A replica holds the latest view change of each other one, as it came from that one. A new view may name another: one that was lost on its
-//! way, one that its signer sent to some only, or one for a view that its signer has left since. Such ones are asked for from who sent the new
-//! view, one new view at a time: for each sender the last is kept, and they take turns, so that one that names what nobody has holds up none.
+//! A replica holds the latest view change of each other one, as it came from that one. A new view may name
+//! another: one that was lost on its way, one that its signer sent to some only, or one for a view that its
+//! signer has left since. Such ones are asked for from who sent the new view, one new view at a time: for
+//! each sender the last is kept, and they take turns, so that one that names what nobody has holds up none.
 
 use std::sync::Arc;
 
@@ -341,7 +342,8 @@ impl PbftViewChange {
         }
     }
 
-    /// The log holds this new view. `None` if the log was cut between it and its view changes: then it is there once more, further on.
+    /// The log holds this new view. `None` if the log was cut between it and its view changes: then it is
+    /// there once more, further on.
     pub(super) fn read_new_view(&mut self, message: &Bytes) -> Result<Option<ViewStart>, RestoreError> {
         let read = std::mem::take(&mut self.read);
         let checked = Checked::<SystemMessage>::body_of(message).map_err(|_| RestoreError::NewView)?;

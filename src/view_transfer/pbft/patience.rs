@@ -6,24 +6,27 @@ use crate::mutants::{Mutant, active};
 use crate::types::Time;
 use crate::view_transfer::{Proven, Waiting};
 
-/// In each period with waits the timeout loses this share of what it has beyond twice the longest wait that is remembered.
+/// In each period with waits the timeout loses this share of what it has beyond twice the longest wait that
+/// is remembered.
 const DECAY: u32 = 8;
 /// And that one this share of itself.
 const FADE: u32 = 256;
 
 /// The waiting of one replica: for progress in a view, and for a view to begin.
 ///
-/// **It grows** when a view is left that made no progress, or whose waits that did end well had taken more than half of it:
-/// to twice as much, up to a cap (§4.5.2: so that some correct leader finally has enough time). The second is so because the paper's rule
-/// alone never learns: where replicas are far apart, a new view soon executes what it began with, and the timeout that the
-/// next request needs would be forgotten at once, view after view.
+/// **It grows** when a view is left that made no progress, or whose waits that did end well had taken more
+/// than half of it: to twice as much, up to a cap (§4.5.2: so that some correct leader finally has enough
+/// time). The second is so because the paper's rule alone never learns: where replicas are far apart, a new
+/// view soon executes what it began with, and the timeout that the next request needs would be forgotten at
+/// once, view after view.
 ///
-/// **It shrinks** towards twice the longest wait of the view, which fades in minutes, and never below what is configured; and only in periods with
-/// waits that ended well, for nothing else shows that less is enough. Seconds are too short to go by: most waits are much shorter than the
-/// longest, and a timeout for those would be too short again and again.
+/// **It shrinks** towards twice the longest wait of the view, which fades in minutes, and never below what is
+/// configured; and only in periods with waits that ended well, for nothing else shows that less is enough.
+/// Seconds are too short to go by: most waits are much shorter than the longest, and a timeout for those
+/// would be too short again and again.
 ///
-/// A leader that makes others wait for as long as it may cannot raise it, but keep it where it is, and double it by being replaced: once for
-/// each turn of a faulty replica.
+/// A leader that makes others wait for as long as it may cannot raise it, but keep it where it is, and double
+/// it by being replaced: once for each turn of a faulty replica.
 #[derive(Debug)]
 pub(super) struct Patience {
     base: Duration,
@@ -62,7 +65,8 @@ impl Patience {
         }
     }
 
-    /// Another view is asked for, or entered unasked: how long it may take to begin, and then to execute something.
+    /// Another view is asked for, or entered unasked: how long it may take to begin, and then to execute
+    /// something.
     pub(super) fn try_view(&mut self) -> Duration {
         let is_tight = self.longest.saturating_mul(2) > self.now && !active(Mutant::TimeoutForgotten);
         if !self.progressed || is_tight {
@@ -99,7 +103,8 @@ impl Patience {
         }
     }
 
-    /// There is something to execute: nobody waits for the leader yet. No progress, or view changes that fail would not take longer.
+    /// There is something to execute: nobody waits for the leader yet. No progress, or view changes that fail
+    /// would not take longer.
     pub(super) fn on_executing(&mut self, now: Time, in_view: bool) {
         self.end_wait(now, in_view);
     }
@@ -117,12 +122,13 @@ impl Patience {
         self.entered = now;
     }
 
-    /// When the leader is suspected, if nothing is executed until then: a full timeout after the latest of the
-    /// request's arrival, the last execution, and the beginning of the view. So a loaded replica that goes on executing
-    /// never suspects anybody, however long its queue.
+    /// When the leader is suspected, if nothing is executed until then: a full timeout after the latest of
+    /// the request's arrival, the last execution, and the beginning of the view. So a loaded replica that
+    /// goes on executing never suspects anybody, however long its queue.
     ///
-    /// Only a request that proves itself to everybody speaks against a leader: MACs may convince those alone whom a client chose. Of a client that was asked
-    /// for a signature when half of the time was over, the leader has the other half.
+    /// Only a request that proves itself to everybody speaks against a leader: MACs may convince those alone
+    /// whom a client chose. Of a client that was asked for a signature when half of the time was over, the
+    /// leader has the other half.
     pub(super) fn deadline(&self) -> Option<Time> {
         let Proven { since, at } = self.waiting.proven?;
         Some(self.full_wait(since).max(at.after(self.now / 2)))
@@ -136,13 +142,14 @@ impl Patience {
         since.max(self.last_progress).max(self.entered)
     }
 
-    /// When there is something to do next if nothing is executed until then: to share what is pending, or to suspect the leader.
+    /// When there is something to do next if nothing is executed until then: to share what is pending, or to
+    /// suspect the leader.
     pub(super) fn next(&self) -> Option<Time> {
         self.share_at().or(self.deadline())
     }
 
-    /// Half the time before the leader is suspected, once for each request that waits longest: if only this replica has it, the others have the
-    /// other half to see it ordered, or to suspect the leader as well.
+    /// Half the time before the leader is suspected, once for each request that waits longest: if only this
+    /// replica has it, the others have the other half to see it ordered, or to suspect the leader as well.
     fn share_at(&self) -> Option<Time> {
         let oldest = self
             .waiting

@@ -101,9 +101,9 @@ impl Proofs {
         }
     }
 
-    /// P and Q ascend, lie inside the window after the checkpoint, and speak of earlier views only; Q has no more of one place than a
-    /// correct replica carries. So no view change that is accepted is longer than a link and the log take
-    /// ([`crate::messages::lengths`]).
+    /// P and Q ascend, lie inside the window after the checkpoint, and speak of earlier views only; Q has no
+    /// more of one place than a correct replica carries. So no view change that is accepted is longer than a
+    /// link and the log take ([`crate::messages::lengths`]).
     fn is_sound(&self, message: &ViewChange) -> bool {
         let (low, high) = (message.stable_seq, message.stable_seq.saturating_add(self.window));
         let is_placed =
@@ -119,7 +119,8 @@ impl Proofs {
             && !message.pre_prepared.windows(PRE_PREPARED_MAX + 1).any(too_many)
     }
 
-    /// Exactly a quorum of distinct replicas, in their order, signed the checkpoint, or it is the beginning of time.
+    /// Exactly a quorum of distinct replicas, in their order, signed the checkpoint, or it is the beginning
+    /// of time.
     fn is_stable(&self, message: &ViewChange) -> bool {
         let claim = message.stable();
         if active(Mutant::StableProofUnchecked) {

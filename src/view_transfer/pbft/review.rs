@@ -9,16 +9,18 @@ const SHARE_PERCENT: u64 = 50;
 /// How many slow periods in a row are too many.
 const SLOW_PERIODS_MAX: u32 = 3;
 
-/// Operations executed per period, now and at best. Unlike Aardvark's, the bar is not raised in good times: a leader
-/// that keeps up is kept.
+/// Operations executed per period, now and at best. Unlike Aardvark's, the bar is not raised in good times: a
+/// leader that keeps up is kept.
 #[derive(Debug)]
 pub(super) struct Review {
     period: Duration,
-    /// How long one request may wait while others are executed: two periods and a half at least. What has waited for one at the end of a
-    /// period is passed on to the leader again, which may have refused to look at it before, and has the next one for it.
+    /// How long one request may wait while others are executed: two periods and a half at least. What has
+    /// waited for one at the end of a period is passed on to the leader again, which may have refused to look
+    /// at it before, and has the next one for it.
     fairness: Duration,
     operations: u64,
-    /// The most operations of a period, fading by a sixteenth each period in which less was asked for or done.
+    /// The most operations of a period, fading by a sixteenth each period in which less was asked for or
+    /// done.
     best: u64,
     slow_periods: u32,
     not_before: Time,
@@ -59,11 +61,12 @@ impl Review {
         self.not_before = now.after(self.period * 2);
     }
 
-    /// Ends a period: whether the leader is to be replaced. `waiting` is how long a request has waited in the view that may be held
-    /// against the leader; requests wait at a backup only when their client has given up on the leader once.
+    /// Ends a period: whether the leader is to be replaced. `waiting` is how long a request has waited in the
+    /// view that may be held against the leader; requests wait at a backup only when their client has given
+    /// up on the leader once.
     ///
-    /// Clients choose what their operations cost, and how many of them a frame has. So a leader is not slow while there is more to execute than
-    /// was executed.
+    /// Clients choose what their operations cost, and how many of them a frame has. So a leader is not slow
+    /// while there is more to execute than was executed.
     pub(super) fn end_period(&mut self, now: Time, waiting: Duration) -> bool {
         let done = std::mem::take(&mut self.operations);
         if now < self.not_before {

@@ -78,7 +78,8 @@ fn what_a_replica_said_of_a_wrong_state_is_not_held_against_the_one_that_replace
     }
     let told = backup.checkpoint(3, 1, 'k');
     assert_eq!(told[0], "diverged s1 k ours x");
-    // The state at 1 comes. A quorum signs the next one before it was executed again here, and the one after it later.
+    // The state at 1 comes. A quorum signs the next one before it was executed again here, and the one after
+    // it later.
     for from in [0, 2] {
         backup.checkpoint(from, 2, 'l');
     }

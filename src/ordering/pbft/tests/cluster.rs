@@ -183,8 +183,8 @@ impl Cluster {
         self.events.insert((at, self.made), (host, event));
     }
 
-    /// Every client sends `frames` frames to the first leader within `within_us`, and to everybody while they are not
-    /// executed.
+    /// Every client sends `frames` frames to the first leader within `within_us`, and to everybody while they
+    /// are not executed.
     pub(super) fn load(&mut self, frames: u64, within_us: u64) {
         self.frames = frames;
         for sequence in 1..=frames {
@@ -437,8 +437,8 @@ impl Cluster {
         }
     }
 
-    /// Whether every correct host executed every frame. One that fell behind is excused, for a transfer brings it
-    /// back; so many that the others and the faulty ones are no quorum cannot fall behind.
+    /// Whether every correct host executed every frame. One that fell behind is excused, for a transfer
+    /// brings it back; so many that the others and the faulty ones are no quorum cannot fall behind.
     fn is_complete(&self) -> bool {
         let expected = u64::from(CLIENTS) * self.frames;
         let done = |host: &Host| host.executed.len() as u64 == expected;
