@@ -516,7 +516,7 @@ impl ViewTransferProtocol for PbftViewChange {
                         .is_some_and(|m| m.view() > view && m.message.signer() != node)
                 });
                 self.complaints.end_period(now, waits);
-                if self.review.end_period(now, waiting) && !leads {
+                if self.review.end_period(now, waiting, self.patience.learnt()) && !leads {
                     self.complaints.on_bad_review();
                 }
                 self.reconsider(out);

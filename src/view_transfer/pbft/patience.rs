@@ -86,6 +86,11 @@ impl Patience {
         }
     }
 
+    /// How much longer than configured a view is given, because that proved necessary.
+    pub(super) fn learnt(&self) -> Duration {
+        self.now - self.base
+    }
+
     pub(super) fn timeout(&self) -> Duration {
         self.now
     }

@@ -63,16 +63,17 @@ impl Review {
 
     /// Ends a period: whether the leader is to be replaced. `waiting` is how long a request has waited in the
     /// view that may be held against the leader; requests wait at a backup only when their client has given
-    /// up on the leader once.
+    /// up on the leader once. `learnt` is how much longer than configured they have to wait here in good
+    /// order: where replicas are far apart all wait for a period, whoever leads.
     ///
     /// Clients choose what their operations cost, and how many of them a frame has. So a leader is not slow
     /// while there is more to execute than was executed.
-    pub(super) fn end_period(&mut self, now: Time, waiting: Duration) -> bool {
+    pub(super) fn end_period(&mut self, now: Time, waiting: Duration, learnt: Duration) -> bool {
         let done = std::mem::take(&mut self.operations);
         if now < self.not_before {
             return false;
         }
-        let demanded = waiting >= self.period && !std::mem::take(&mut self.is_executing);
+        let demanded = waiting >= self.period + learnt && !std::mem::take(&mut self.is_executing);
         let slow = demanded && done * 100 < self.best * SHARE_PERCENT;
         self.slow_periods = if slow { self.slow_periods + 1 } else { 0 };
         self.best = done.max(self.best - self.best / 16);
@@ -97,8 +98,8 @@ mod tests {
         for (fairness, bound) in [(PERIOD / 2, PERIOD * 5 / 2), (PERIOD * 5, PERIOD * 5)] {
             let mut review = Review::new(PERIOD, fairness);
             let now = Time::START.after(PERIOD * 10);
-            assert!(!review.end_period(now, bound - Duration::from_nanos(1)));
-            assert!(review.end_period(now, bound));
+            assert!(!review.end_period(now, bound - Duration::from_nanos(1), Duration::ZERO));
+            assert!(review.end_period(now, bound, Duration::ZERO));
         }
     }
 }

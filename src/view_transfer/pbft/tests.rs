@@ -852,6 +852,21 @@ fn a_leader_far_below_the_throughput_seen_before_is_replaced_if_requests_wait() 
 }
 
 #[test]
+fn a_leader_is_not_slow_where_everything_takes_as_long() {
+    let review = |learnt: u64| {
+        let mut review = Review::new(Duration::from_secs(1), Duration::from_secs(8));
+        let mut period = |second: u64, operations: usize| {
+            review.on_executed(operations);
+            let waited = Duration::from_millis(1500);
+            review.end_period(ms(1000 * second), waited, Duration::from_millis(learnt))
+        };
+        (1..4).any(|second| period(second, 100)) || (4..8).any(|second| period(second, 10))
+    };
+    assert!(review(0) && review(500));
+    assert!(!review(501), "all wait for so long here");
+}
+
+#[test]
 fn a_leader_that_leaves_one_request_waiting_for_ever_is_replaced() {
     let mut backup = Bench::new(3);
     for round in 3..8 {
