@@ -205,8 +205,6 @@ planted! {
     LeavesAlone at Net,
     /// A complaint is withdrawn the moment it does not hold: words of one replica set off those of all.
     WithdrawnAtOnce at Twins,
-    /// The view change of a leader that lacks decisions names places that its stable checkpoint covers.
-    CoveredPlacesCarried at Byzantine,
     /// A restart believes what it signed of a state that others' replaced.
     ReplacedClaimsKept at Disk,
     /// Reads beside the order are answered from any state.
@@ -215,8 +213,6 @@ planted! {
     ReadsAtOnce at Crash,
     /// Reads are answered by a replica that may have forgotten what it answered.
     ReadsWhileAbstaining at Disk,
-    /// Reads are answered while another state is on its way, and from it however old it is.
-    ReadsWhileReplaced at Disk,
     /// A state that came is installed before a restart begins with it.
     AdoptionUnawaited at Disk,
     /// Bytes that nothing in a message points to are let pass.
@@ -227,8 +223,6 @@ planted! {
     ProofKeptAsReceived at Byzantine,
     /// A leader proposes as much at once as the window has places for.
     UndecidedUnlimited at Byzantine,
-    /// A client that has too much pending is refused its lowest frame as well.
-    LowestRefused at Clients,
     /// A leader is blamed for a frame while it serves the same client's lower ones.
     QuotaBlamed at Clients,
     /// A leader is blamed for frames that prove themselves to others only.

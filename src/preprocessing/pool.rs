@@ -270,7 +270,6 @@ impl RequestPool {
         let mut behind = client.behind(sequence);
         while !self.fits(id, count - gone, client.bytes - freed + bytes) {
             match behind.next() {
-                _ if active(Mutant::LowestRefused) => return false,
                 Some(next) => (gone, freed) = (gone + 1, freed + next),
                 None if gone == client.queued.len() => break,
                 None => return false,

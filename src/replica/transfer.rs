@@ -441,9 +441,7 @@ impl<S: Stack> Replica<S> {
         self.transfers.awaiting = None;
         self.transfers.taken.clear();
         self.transfers.replace_image(seq);
-        if !active(Mutant::ReadsWhileReplaced) {
-            self.reads.may_have_answered(self.executed);
-        }
+        self.reads.may_have_answered(self.executed);
         self.executed = seq;
         self.image_kept = self.image_kept.max(seq);
         for (client, window) in (0..).zip(windows) {

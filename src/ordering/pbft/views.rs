@@ -39,11 +39,7 @@ impl Pbft {
         }
         // Our window may end before the stable checkpoint, if we lack decisions: what that covers is in no
         // view change.
-        let covered = match active(Mutant::CoveredPlacesCarried) {
-            true => SeqNo::ZERO,
-            false => self.stable.seq,
-        };
-        let before = self.high().max(covered);
+        let before = self.high().max(self.stable.seq);
         let last = self.stable.seq.plus(self.config.window);
         let ahead = self.announced_ahead.iter();
         for (seq, entries) in ahead.filter(|(seq, _)| **seq > before && **seq <= last) {
