@@ -95,7 +95,12 @@ impl Life {
         );
         let adopted: Vec<KeeperTask> = self.keeper.try_iter().collect();
         assert!(matches!(adopted[..], [KeeperTask::Adopt(SEQ)]), "{adopted:?}");
-        place_received(&self.work.images, SEQ)?;
+        // The keeper tries it again for as long as there is no space.
+        while let Err(error) = place_received(&self.work.images, SEQ) {
+            if !is_lack(&error) {
+                return Err(error);
+            }
+        }
         let (sender, stream) = mpsc::sync_channel(64);
         self.work.stream(SEQ, &sender);
         drop(sender);
