@@ -336,7 +336,7 @@ fn four_containers_serve_within_their_limits_and_say_what_is_missing_without_the
     let put: Vec<Output> = put.take_while(|put| !put.status.success()).collect();
     let logs = engine.command(&["logs", &engine.containers[0]]);
     assert!(put.len() < 12, "{}: {}", text(&put[0]), text(&logs));
-    assert_eq!(text(&client(&["get", "greeting"])), "hello\n");
+    assert_eq!(text(&client(&["get", "greeting"])), "hello");
     for container in &engine.containers {
         eventually("the engine finds it healthy", || {
             engine.must(&["inspect", "-f", "{{.State.Health.Status}}", container]) == "healthy"
