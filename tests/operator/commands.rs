@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::shared::{Replica, alone, status};
-use super::{atlas, complaint, eventually, lone, output, wait_for_end};
+use super::shared::{alone, status};
+use super::{atlas, complaint, eventually, output, serving, wait_for_end};
 
 fn made() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -128,11 +128,8 @@ fn arguments_that_mean_nothing_are_refused_and_those_that_mean_little_are_said()
 #[test]
 fn a_bench_that_is_interrupted_shows_what_it_measured_and_its_file_is_a_report() {
     let _turn = alone();
-    let dir = tempfile::tempdir().unwrap();
-    lone(dir.path());
+    let (dir, _replica) = serving();
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let mut replica = Replica::start(at("r0.toml").as_ref());
-    replica.wait_ready();
     let (config, json) = (at("c0.toml"), at("bench.json"));
     let bench = atlas(&[
         "bench",

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::shared::{Replica, alone, connect, init, set};
-use super::{atlas, complaint, eventually, last_words, lone, output, run, wait_for_end};
+use super::{atlas, complaint, eventually, last_words, lone, output, run, serving, wait_for_end};
 
 /// A command in a directory that has a cluster of one in it, which runs; the file `bad.toml`, and nothing
 /// called `missing`.
@@ -64,10 +64,7 @@ fn every_command_ends_with_the_exit_code_that_is_documented() {
 #[test]
 fn what_shows_a_state_shows_it_as_json_when_it_is_asked_to() {
     let _turn = alone();
-    let dir = tempfile::tempdir().unwrap();
-    lone(dir.path());
-    let mut replica = Replica::start(&dir.path().join("r0.toml"));
-    replica.wait_ready();
+    let (dir, _replica) = serving();
     let bench = "bench --config c0.toml --seconds 1 --outstanding 4 --json bench.json";
     let arguments: Vec<&str> = bench.split_whitespace().collect();
     let measured = atlas(&arguments).current_dir(dir.path()).output().unwrap();

@@ -1,15 +1,12 @@
 //! Loads that measure nothing, or not what they were asked to, say so.
 
-use super::shared::{Replica, alone};
-use super::{complaint, lone, output};
+use super::shared::alone;
+use super::{complaint, output, serving};
 
 #[test]
 fn loads_that_measure_nothing_fail_with_a_word() {
     let _turn = alone();
-    let dir = tempfile::tempdir().unwrap();
-    lone(dir.path());
-    let mut replica = Replica::start(&dir.path().join("r0.toml"));
-    replica.wait_ready();
+    let (dir, _replica) = serving();
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let client = at("c0.toml");
     for (arguments, expected) in [
@@ -67,10 +64,7 @@ fn loads_that_measure_nothing_fail_with_a_word() {
 #[test]
 fn a_rate_that_was_not_kept_is_said_and_is_in_the_figures() {
     let _turn = alone();
-    let dir = tempfile::tempdir().unwrap();
-    lone(dir.path());
-    let mut replica = Replica::start(&dir.path().join("r0.toml"));
-    replica.wait_ready();
+    let (dir, _replica) = serving();
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let (client, json) = (at("c0.toml"), at("bench.json"));
     let bench = output(&[

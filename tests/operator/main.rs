@@ -109,3 +109,12 @@ fn lone(dir: &Path) {
         .status();
     assert!(made.unwrap().success());
 }
+
+/// A [cluster of one](lone) that serves, and its directory.
+fn serving() -> (tempfile::TempDir, shared::Replica) {
+    let dir = tempfile::tempdir().unwrap();
+    lone(dir.path());
+    let mut replica = shared::Replica::start(&dir.path().join("r0.toml"));
+    replica.wait_ready();
+    (dir, replica)
+}

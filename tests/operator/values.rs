@@ -3,16 +3,13 @@
 use std::io::Write;
 use std::process::{Output, Stdio};
 
-use super::shared::{Replica, alone, base_port};
-use super::{atlas, complaint, lone, output};
+use super::shared::{alone, base_port};
+use super::{atlas, complaint, output, serving};
 
 #[test]
 fn values_go_in_from_files_and_streams_and_come_out_byte_for_byte() {
     let _turn = alone();
-    let dir = tempfile::tempdir().unwrap();
-    lone(dir.path());
-    let mut replica = Replica::start(&dir.path().join("r0.toml"));
-    replica.wait_ready();
+    let (dir, _replica) = serving();
     let config = dir.path().join("c0.toml").to_str().unwrap().to_owned();
     let client = |call: &[&str]| output(&[&["client", "--config", &config][..], call].concat());
     let done = |output: &Output| assert!(output.status.success(), "{}", complaint(output));

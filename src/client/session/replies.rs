@@ -11,6 +11,14 @@ use crate::messages::{
 use crate::mutants::{Mutant, active};
 use crate::types::{Digest, FrameSeq, NodeId, Time, View};
 
+impl InFlight {
+    /// The next look at the time, which is due at once, sends the frame to all; a read is asked in order from then on.
+    fn ask_all_at_once(&mut self, next_timeout: &mut Option<Time>) {
+        self.timeout = Time::START;
+        *next_timeout = Some(Time::START);
+    }
+}
+
 impl Session {
     pub(super) fn try_message(&mut self, from: NodeId, message: &Bytes) -> bool {
         let Ok(envelope) = Envelope::open(message, self.config.cluster, self.config.epoch) else {
@@ -108,8 +116,7 @@ impl Session {
             self.end_frame(key.sequence, &checked);
         } else if frame.mode == Mode::Unordered && !frame.answers.can_agree(n, enough) {
             // Not enough can agree any more: the state moves too fast for this read.
-            frame.timeout = Time::START;
-            self.next_timeout = Some(Time::START);
+            frame.ask_all_at_once(&mut self.next_timeout);
         }
         true
     }
@@ -163,7 +170,7 @@ impl Session {
                 let enough = enough.filter(|_| frame.mode == Mode::Unordered);
                 let n = self.config.quorum.n();
                 if enough.is_some_and(|enough| !frame.answers.can_agree(n, enough)) {
-                    self.ask_all_at_once(&mut frame);
+                    frame.ask_all_at_once(&mut self.next_timeout);
                 }
             }
             // One of them is correct, and holds a signature against a leader that does not order the frame.
@@ -173,7 +180,7 @@ impl Session {
                 self.send_to_all(&mut frame);
             }
             RefusalReason::OrderedOnly if believed && frame.mode == Mode::Unordered => {
-                self.ask_all_at_once(&mut frame);
+                frame.ask_all_at_once(&mut self.next_timeout);
             }
             RefusalReason::Unproven | RefusalReason::OrderedOnly => {}
             _ if believed => {
@@ -221,14 +228,8 @@ impl Session {
                 }
             }
         } else if from == self.leader && frame.attempts == 0 {
-            self.ask_all_at_once(frame);
+            frame.ask_all_at_once(&mut self.next_timeout);
         }
-    }
-
-    /// The next look at the time sends the frame to all; a read is asked in order from then on.
-    fn ask_all_at_once(&mut self, frame: &mut InFlight) {
-        frame.timeout = Time::START;
-        self.next_timeout = Some(Time::START);
     }
 
     pub(super) fn sign(&self, frame: &mut InFlight) {

@@ -273,7 +273,7 @@ impl PbftViewChange {
         }
         let (node, quorum) = (self.proofs.node, self.proofs.quorum);
         let asked = self.asked();
-        let reason = self.complaints.ours(node, self.view, quorum, &asked);
+        let reason = self.reason(&asked);
         if active(Mutant::WithdrawnAtOnce) && reason.is_none() && self.complaints.said > View::ZERO {
             self.complaints.said = View::ZERO;
             self.complain(out);
@@ -288,6 +288,12 @@ impl PbftViewChange {
         if let Some(view) = alone.or(left_for) {
             out.push(Effect::LeaveView(view));
         }
+    }
+
+    /// The view that there is a reason to complain for now.
+    fn reason(&self, asked: &[View]) -> Option<View> {
+        let (node, quorum) = (self.proofs.node, self.proofs.quorum);
+        self.complaints.ours(node, self.view, quorum, asked)
     }
 
     /// By replica: the latest view of which a valid VIEW-CHANGE is here.
@@ -535,8 +541,7 @@ impl ViewTransferProtocol for PbftViewChange {
         });
         self.reconsider(out);
         if self.complaints.said > View::ZERO {
-            let (node, quorum) = (self.proofs.node, self.proofs.quorum);
-            let reason = self.complaints.ours(node, self.view, quorum, &self.asked());
+            let reason = self.reason(&self.asked());
             self.complaints.said = reason.unwrap_or(View::ZERO);
             self.complain(out);
         }
