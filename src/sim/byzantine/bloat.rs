@@ -67,10 +67,11 @@ impl Actor for Bloat {
         if last.0 < truth.view {
             *last = (truth.view, truth.seq);
         }
-        let from = last.1.max(truth.seq) + 1;
+        // A bomb of another actor's may be for the last place there is: nothing is ahead of that.
+        let done = last.1.max(truth.seq);
         let until = truth.seq.saturating_add(self.ahead);
         last.1 = until.max(last.1);
-        for seq in from..=until {
+        for seq in (done..until).map(|before| before + 1) {
             let place = PrePrepare { seq, ..truth.clone() };
             let bloated = stage.with_frames(&place, &self.stash);
             stage.lie(to, stage.close(OrderingMessage::PrePrepare(bloated)));

@@ -20,7 +20,7 @@ impl Actor for Fabricate {
         let mut builder = FrameBuilder::default();
         let operation = kv::put(b"k0", &u64::MAX.to_le_bytes()).expect("the key is short");
         builder.push(&operation).expect("one operation fits");
-        let sequence = FrameSeq::new(1_000_000 + proposal.seq);
+        let sequence = FrameSeq::new(proposal.seq.saturating_add(1_000_000));
         let frame = RequestFrame {
             body: builder.finish(ClientId::new(0), sequence, Mode::Ordered),
             // The same one for everybody.

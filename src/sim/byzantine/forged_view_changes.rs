@@ -93,7 +93,7 @@ fn boast(forged: &mut ViewChange, window: u64, digest: [u8; 32]) {
     for placed in &mut forged.prepared {
         (placed.digest, placed.view) = (digest, view);
     }
-    if last < forged.stable_seq + window {
+    if last < forged.stable_seq.saturating_add(window) {
         let seq = last + 1;
         forged.prepared.push(PlacedDigest { seq, digest, view });
     }

@@ -30,7 +30,8 @@ impl FullViewChanges {
         let (view, mark) = (truth.view.saturating_sub(1), stage.dice.below(256) as u8);
         let boasts = stage.dice.chance(30);
         forged.pre_prepared.clear();
-        for seq in truth.stable_seq + 1..=truth.stable_seq + self.window {
+        let until = truth.stable_seq.saturating_add(self.window);
+        for seq in (truth.stable_seq..until).map(|before| before + 1) {
             let mut place: Vec<PlacedDigest> = truth
                 .pre_prepared
                 .iter()

@@ -40,12 +40,15 @@ fn ask(stage: &mut Stage<'_>, heard: &Status) -> Bytes {
     match stage.dice.below(12) {
         0 => LogTransferMessage::AskDecided { after }.encode(cluster, epoch),
         1 => {
-            let (first, count) = (after + 1, 4);
+            let (first, count) = (after.saturating_add(1), 4);
             LogTransferMessage::FetchDecisions { first, count }.encode(cluster, epoch)
         }
         2 => {
             let digest = [0; 32];
-            let wanted = (after + 1..after + 9).map(|seq| BatchRef { seq, digest });
+            let wanted = (1..9).map(|ahead| BatchRef {
+                seq: after.saturating_add(ahead),
+                digest,
+            });
             stage.close_view(ViewTransferMessage::FetchBatches(wanted.collect()))
         }
         3..6 => StateTransferMessage::Fetch(PieceRange {
