@@ -29,7 +29,7 @@ pub(super) struct Bench {
     #[arg(long, default_value_t = 64)]
     payload: usize,
     /// Keys the operations touch.
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     keys: u64,
     /// The share of reads, in percent.
     #[arg(long, default_value_t = 0.0, value_parser = super::parse_percent)]
@@ -44,7 +44,7 @@ pub(super) struct Bench {
     #[arg(long, default_value_t = 0.0, value_parser = super::parse_percent)]
     conflict: f64,
     /// Operations under way at any time, over all clients.
-    #[arg(long, default_value_t = 4096, conflicts_with = "rate")]
+    #[arg(long, default_value_t = 4096, conflicts_with = "rate", value_parser = super::parse_count)]
     outstanding: usize,
     /// Operations per second, whatever becomes of them.
     #[arg(long, value_parser = super::parse_rate)]
@@ -62,7 +62,7 @@ impl Bench {
         let pace = match self.rate {
             Some(rate) => Pace::Open { rate },
             None => Pace::Closed {
-                outstanding: self.outstanding.max(1),
+                outstanding: self.outstanding,
             },
         };
         let configs: Vec<ClientConfig> = self

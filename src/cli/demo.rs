@@ -77,16 +77,16 @@ pub(super) struct Demo {
     #[arg(long, default_value_t = 64)]
     payload: usize,
     /// Operations under way at any time, over all clients.
-    #[arg(long, default_value_t = 32_768)]
+    #[arg(long, default_value_t = 32_768, value_parser = super::parse_count)]
     outstanding: usize,
     /// Client identities that share the load.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = super::parse_count)]
     clients: usize,
     /// How clients prove their frames: mac or signature.
     #[arg(long, default_value = "mac", value_parser = parse_auth)]
     auth: ClientAuth,
     /// Keys the operations touch.
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     keys: u64,
     /// The share of reads, in percent.
     #[arg(long, default_value_t = 0.0, value_parser = super::parse_percent)]
@@ -151,7 +151,7 @@ impl Demo {
     fn cluster_options(&self, lie: Option<Lie>) -> ClusterOptions {
         ClusterOptions {
             replicas: usize::from(self.replicas),
-            clients: self.clients.max(1),
+            clients: self.clients,
             app: self.app,
             agreement: Agreement {
                 client_auth: self.auth,
@@ -220,7 +220,7 @@ impl Demo {
         let (warm_up, measured) = (Duration::from_secs(1), Duration::from_secs_f64(self.seconds));
         let load = LoadOptions {
             pace: Pace::Closed {
-                outstanding: self.outstanding.max(1),
+                outstanding: self.outstanding,
             },
             shape: Shape {
                 payload_bytes: self.payload,

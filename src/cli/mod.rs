@@ -22,6 +22,7 @@ mod status;
 mod value;
 
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -77,30 +78,35 @@ enum Command {
 
 /// A share in percent.
 fn parse_percent(text: &str) -> Result<f64, String> {
-    parse_within(text, |value| (0.0..=100.0).contains(&value), "from 0 to 100")
+    parse_within(text, |value| (0.0..=100.0).contains(value), "from 0 to 100")
+}
+
+/// How many of what has to be there.
+fn parse_count(text: &str) -> Result<usize, String> {
+    parse_within(text, |count| *count > 0, "at least 1")
 }
 
 /// The skew of keys.
 fn parse_skew(text: &str) -> Result<f64, String> {
-    parse_within(text, |value| (0.0..1.0).contains(&value), "from 0 to below 1")
+    parse_within(text, |value| (0.0..1.0).contains(value), "from 0 to below 1")
 }
 
 /// How long something lasts, in seconds.
 fn parse_seconds(text: &str) -> Result<f64, String> {
-    parse_within(text, |value| (0.1..=1e7).contains(&value), "from 0.1 to 10000000")
+    parse_within(text, |value| (0.1..=1e7).contains(value), "from 0.1 to 10000000")
 }
 
 /// Operations per second.
 fn parse_rate(text: &str) -> Result<f64, String> {
     parse_within(
         text,
-        |value| (0.001..=1e9).contains(&value),
+        |value| (0.001..=1e9).contains(value),
         "from 0.001 to 1000000000",
     )
 }
 
-fn parse_within(text: &str, is_within: impl Fn(f64) -> bool, what: &str) -> Result<f64, String> {
-    let value = text.parse().ok().filter(|value| is_within(*value));
+fn parse_within<T: FromStr>(text: &str, is_within: impl Fn(&T) -> bool, what: &str) -> Result<T, String> {
+    let value = text.parse().ok().filter(|value| is_within(value));
     value.ok_or_else(|| format!("must be {what}"))
 }
 

@@ -79,11 +79,7 @@ impl Status {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
         let config = ClientConfig::load(&self.config)?;
         let quorum = config.cluster.quorum();
-        let look = || -> Vec<Answer> {
-            NodeId::all(quorum.n())
-                .map(|node| status(&config, node))
-                .collect()
-        };
+        let look = || look(&config, quorum.n());
         let first = look();
         std::thread::sleep(PAUSE);
         let second = look();
@@ -164,6 +160,23 @@ impl Status {
 
 /// What a replica answered, or why it did not.
 type Answer = Result<Checked<AdminReply>, String>;
+
+/// Asks all replicas at once: one that is far or hangs delays the others' answers by nothing.
+fn look(config: &ClientConfig, n: usize) -> Vec<Answer> {
+    std::thread::scope(|scope| {
+        let asked: Vec<_> = NodeId::all(n)
+            .map(|node| scope.spawn(move || status(config, node)))
+            .collect();
+        asked
+            .into_iter()
+            .map(|answer| {
+                answer
+                    .join()
+                    .unwrap_or_else(|_| Err("asking it failed".to_owned()))
+            })
+            .collect()
+    })
+}
 
 /// What the verdict is about.
 fn facts(answer: &Checked<AdminReply>) -> Facts {

@@ -112,6 +112,11 @@ fn arguments_that_mean_nothing_are_refused_and_those_that_mean_little_are_said()
         assert_eq!(refused.status.code(), Some(2), "{arguments:?}");
         assert!(complaint(&refused).contains("must be from 0"), "{arguments:?}");
     }
+    for option in ["--outstanding", "--keys", "--clients"] {
+        let refused = output(&["demo", option, "0"]);
+        assert_eq!(refused.status.code(), Some(2), "{option}");
+        assert!(complaint(&refused).contains("invalid value '0'"), "{option}");
+    }
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().to_str().unwrap();
     let nowhere = output(&["init", "--host", "", "--out", out]);

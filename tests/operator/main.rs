@@ -8,6 +8,7 @@ mod conventions;
 mod deployed;
 mod descriptors;
 mod directories;
+mod documented;
 mod hosts;
 mod links;
 mod loads;
