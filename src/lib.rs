@@ -19,11 +19,10 @@
 //! and pools it; [`replica`] has [`ordering`] propose and decide it, each vote after [`storage`] has it on
 //! disk; [`execution`] executes it once and answers; the client takes what f+1 replicas say.
 //!
-//! **Two kinds of rooms.** `types`, `crypto`, `messages`, `protocol`, `ordering`, `view_transfer`,
-//! `decision_log`, `log_transfer`, `state_transfer`, `preprocessing`, `execution`, `replica`, `net`,
-//! `storage::LogWriter` and `client::Session` are sans-io: deterministic, no clock, no socket, no thread.
-//! `ring`, `shard`, `server`, `storage`, `client::Engine`, `load` and `cli` are shells around them; [`sim`]
-//! runs the same rooms in virtual time.
+//! **The walls.** [`smr`] decides and is sans-io: deterministic, no clock, no socket, no thread. [`runtime`]
+//! is the shells around it, [`client`] the other end of the link, [`sim`] runs the same code in virtual time,
+//! and [`tools`] are what the `atlas` command is made of. Their modules are found here at the root as well,
+//! which is where programs name them. Also sans-io: `net`, `storage::LogWriter` and `client::Session`.
 //!
 //! | word | meaning |
 //! |---|---|
@@ -39,51 +38,27 @@
 //! | stack | the set of protocol implementations a replica is built from |
 
 #[forbid(unsafe_code)]
-pub mod cli;
-#[forbid(unsafe_code)]
 pub mod client;
-#[forbid(unsafe_code)]
-pub mod config;
-#[forbid(unsafe_code)]
-pub mod crypto;
-#[forbid(unsafe_code)]
-pub mod decision_log;
 #[cfg(doc)]
 pub mod docs;
-#[forbid(unsafe_code)]
-pub mod execution;
-#[forbid(unsafe_code)]
-pub mod load;
-#[forbid(unsafe_code)]
-pub mod log_transfer;
-pub mod messages;
-#[forbid(unsafe_code)]
-pub mod metrics;
-#[forbid(unsafe_code)]
-pub mod mutants;
-pub mod net;
-#[forbid(unsafe_code)]
-pub mod ordering;
-#[forbid(unsafe_code)]
-pub mod preprocessing;
-#[forbid(unsafe_code)]
-pub mod protocol;
-#[forbid(unsafe_code)]
-pub mod replica;
-pub mod ring;
-#[forbid(unsafe_code)]
-pub mod server;
-pub mod shard;
+pub mod runtime;
 #[forbid(unsafe_code)]
 pub mod sim;
+pub mod smr;
 #[forbid(unsafe_code)]
-pub mod state_transfer;
-pub mod storage;
-#[forbid(unsafe_code)]
-pub mod types;
+pub mod tools;
+
+#[doc(inline)]
+pub use runtime::{config, metrics, net, ring, server, shard, storage};
+#[doc(inline)]
+pub use smr::{
+    crypto, decision_log, execution, log_transfer, messages, mutants, ordering, preprocessing, protocol,
+    replica, state_transfer, types, view_transfer,
+};
+#[doc(inline)]
+pub use tools::{cli, load};
+
 pub use client::Client;
 pub use server::ReplicaHandle;
 pub use server::divisible_state_server::DivStReplica;
 pub use server::monolithic_server::MonReplica;
-#[forbid(unsafe_code)]
-pub mod view_transfer;

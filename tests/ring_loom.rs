@@ -11,7 +11,7 @@ use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
 #[expect(dead_code, reason = "the model uses a part of what ships")]
-#[path = "../src/ring"]
+#[path = "../src/runtime/ring"]
 mod ring {
     mod shim {
         pub(super) use loom::cell::UnsafeCell;

@@ -9,7 +9,7 @@ use loom::sync::Arc;
 use loom::thread;
 
 #[expect(dead_code, reason = "the model uses a part of what ships")]
-#[path = "../src/execution/speculative"]
+#[path = "../src/smr/execution/speculative"]
 mod speculative {
     mod shim {
         pub(super) use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
@@ -24,12 +24,12 @@ mod speculative {
 
     pub use super::crud::{Column, CrudState, KeyedState};
 
-    /// `src/messages/client.rs` has the real one.
+    /// `src/smr/messages/client.rs` has the real one.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub enum Failure {}
 }
 
-/// The interfaces of `src/execution/crud.rs`, whose own file names the stores of the crate.
+/// The interfaces of `src/smr/execution/crud.rs`, whose own file names the stores of the crate.
 #[expect(dead_code, reason = "the model uses a part of what ships")]
 mod crud {
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -5,19 +5,19 @@ use std::path::{Path, PathBuf};
 
 /// Rooms that know no clock, socket, thread or file.
 const SANS_IO: &[&str] = &[
-    "src/types",
-    "src/crypto",
-    "src/messages",
-    "src/protocol",
-    "src/ordering",
-    "src/view_transfer",
-    "src/log_transfer",
-    "src/state_transfer",
-    "src/decision_log",
-    "src/preprocessing",
-    "src/execution",
-    "src/replica",
-    "src/net",
+    "src/smr/types",
+    "src/smr/crypto",
+    "src/smr/messages",
+    "src/smr/protocol",
+    "src/smr/ordering",
+    "src/smr/view_transfer",
+    "src/smr/log_transfer",
+    "src/smr/state_transfer",
+    "src/smr/decision_log",
+    "src/smr/preprocessing",
+    "src/smr/execution",
+    "src/smr/replica",
+    "src/runtime/net",
     "src/client/session",
     "src/client/gathering.rs",
     "src/client/answers.rs",
@@ -42,7 +42,13 @@ const FORBIDDEN: &[(&str, &str)] = &[
 ];
 
 /// Where `unsafe` may be.
-const UNSAFE: &[&str] = &["src/ring", "src/net", "src/shard", "src/storage", "src/messages"];
+const UNSAFE: &[&str] = &[
+    "src/runtime/ring",
+    "src/runtime/net",
+    "src/runtime/shard",
+    "src/runtime/storage",
+    "src/smr/messages",
+];
 
 /// What no source may say.
 const NOWHERE: &[(&str, &str)] = &[
@@ -135,24 +141,24 @@ fn every_source_keeps_the_rules_of_its_room() {
 fn each_rule_can_be_broken() {
     let broken = |path: &str, text: &str| check(path, text).len();
     for (word, _) in FORBIDDEN {
-        assert_eq!(broken("src/ordering/x.rs", word), 1, "{word}");
+        assert_eq!(broken("src/smr/ordering/x.rs", word), 1, "{word}");
         assert_eq!(
-            broken("src/shard/x.rs", word),
+            broken("src/runtime/shard/x.rs", word),
             0,
             "{word} is the shells' business"
         );
         assert_eq!(
-            broken("src/ordering/x.rs", &format!("// {word}")),
+            broken("src/smr/ordering/x.rs", &format!("// {word}")),
             0,
             "a comment may name it"
         );
     }
     for (word, _) in NOWHERE {
-        assert_eq!(broken("src/load/x.rs", word), 1, "{word}");
+        assert_eq!(broken("src/tools/load/x.rs", word), 1, "{word}");
     }
-    assert_eq!(broken("src/ordering/x.rs", "unsafe { f() }"), 1);
-    assert_eq!(broken("src/ring/x.rs", "unsafe { f() }"), 0);
-    assert_eq!(broken("src/types/x.rs", &"\n".repeat(LINES_MAX + 1)), 1);
+    assert_eq!(broken("src/smr/ordering/x.rs", "unsafe { f() }"), 1);
+    assert_eq!(broken("src/runtime/ring/x.rs", "unsafe { f() }"), 0);
+    assert_eq!(broken("src/smr/types/x.rs", &"\n".repeat(LINES_MAX + 1)), 1);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 use bytes::Bytes;
 
 use super::error::Silence;
-use crate::messages::RefusalReason;
-use crate::types::NodeId;
+use crate::smr::messages::RefusalReason;
+use crate::smr::types::NodeId;
 
 /// What the replicas said about one frame: one answer each.
 #[derive(Debug, Default)]

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use super::outcome::{FrameResults, Outcome, Output};
-use crate::messages::{Checked, ReplyBody};
-use crate::types::Time;
+use crate::smr::messages::{Checked, ReplyBody};
+use crate::smr::types::Time;
 
 /// Calls whose deadlines lie this close together end together, the later ones early: so that a large frame
 /// whose every operation has a deadline of its own is not gone through once for each.

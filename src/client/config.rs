@@ -1,9 +1,9 @@
 use std::time::Duration;
 
 use super::prover::Authentication;
-use crate::config::ReadLevel;
-use crate::mutants::{Mutant, active};
-use crate::types::{ClientId, ClusterId, Epoch, Quorum};
+use crate::runtime::config::ReadLevel;
+use crate::smr::mutants::{Mutant, active};
+use crate::smr::types::{ClientId, ClusterId, Epoch, Quorum};
 
 /// What a session must know.
 #[derive(Debug, Clone)]

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use std::io::{Read, Write};
 
-use crate::crypto::LinkPublic;
-use crate::net::handshake::{Established, Identity, Initiator, Then};
-use crate::net::hello::HandshakeRefusal;
-use crate::ring::Doorbell;
-use crate::shard::control::SocketOptions;
-use crate::types::NodeId;
+use crate::runtime::net::handshake::{Established, Identity, Initiator, Then};
+use crate::runtime::net::hello::HandshakeRefusal;
+use crate::runtime::ring::Doorbell;
+use crate::runtime::shard::control::SocketOptions;
+use crate::smr::crypto::LinkPublic;
+use crate::smr::types::NodeId;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -12,22 +12,22 @@ use super::dialer::{self, Dialled, Progress, Target};
 use super::outcome::{Outcome, Output};
 use super::prover::Authentication;
 use super::session::Session;
-use crate::config::ClientConfig;
-use crate::crypto::MacKey;
-use crate::messages::lengths::operations_room;
-use crate::messages::{Envelope, Kind, LinkMessage, encode};
-use crate::metrics::Metrics;
-use crate::net::handshake::Identity;
-use crate::net::hello::Peer;
-use crate::preprocessing::ClientAuth;
-use crate::ring::Doorbell;
-use crate::shard::data::{self, Lifecycle, ShardContext};
-use crate::shard::pulse::Pulse;
-use crate::shard::reactor::{Completion as RingCompletion, Reactor};
-use crate::shard::roles::{Role, STEP_MESSAGES};
-use crate::shard::wires::{WireId, WireLimits, Wires};
-use crate::shard::{ShardError, panicked};
-use crate::types::{NodeId, Time};
+use crate::runtime::config::ClientConfig;
+use crate::runtime::metrics::Metrics;
+use crate::runtime::net::handshake::Identity;
+use crate::runtime::net::hello::Peer;
+use crate::runtime::ring::Doorbell;
+use crate::runtime::shard::data::{self, Lifecycle, ShardContext};
+use crate::runtime::shard::pulse::Pulse;
+use crate::runtime::shard::reactor::{Completion as RingCompletion, Reactor};
+use crate::runtime::shard::roles::{Role, STEP_MESSAGES};
+use crate::runtime::shard::wires::{WireId, WireLimits, Wires};
+use crate::runtime::shard::{ShardError, panicked};
+use crate::smr::crypto::MacKey;
+use crate::smr::messages::lengths::operations_room;
+use crate::smr::messages::{Envelope, Kind, LinkMessage, encode};
+use crate::smr::preprocessing::ClientAuth;
+use crate::smr::types::{NodeId, Time};
 
 /// How long a replica may say nothing, not even that it is there, before its link is made again.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
@@ -110,7 +110,7 @@ impl EngineHandle {
     /// CPU time of the engine's thread so far.
     #[must_use]
     pub fn cpu_time(&self) -> Duration {
-        crate::server::thread_cpu_time(|name| name == self.thread_name)
+        crate::runtime::server::thread_cpu_time(|name| name == self.thread_name)
     }
 
     /// Why the engine ended early, if it did.

@@ -2,9 +2,9 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::execution::RESULT_BYTES_MAX;
-use crate::messages::RefusalReason;
-use crate::types::NodeId;
+use crate::smr::execution::RESULT_BYTES_MAX;
+use crate::smr::messages::RefusalReason;
+use crate::smr::types::NodeId;
 
 /// What one replica had said when a call ended without a result.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,9 +13,9 @@ use super::engine::{Completion, Driver, Engine, EngineError, EngineHandle};
 use super::error::CallError;
 use super::outcome::Outcome;
 use super::session::Session;
-use crate::config::ClientConfig;
-use crate::messages::Mode;
-use crate::types::Time;
+use crate::runtime::config::ClientConfig;
+use crate::smr::messages::Mode;
+use crate::smr::types::Time;
 
 /// The value that one operation gave, as the application wrote it.
 pub type Reply = Bytes;
@@ -159,7 +159,7 @@ impl Client {
     }
 
     /// Executes one read-only operation: beside the order where the cluster enables that, else in order. The
-    /// client's [`ReadLevel`](crate::config::ReadLevel) says what the result promises.
+    /// client's [`ReadLevel`](crate::runtime::config::ReadLevel) says what the result promises.
     ///
     /// # Errors
     /// As [`call`](Self::call).

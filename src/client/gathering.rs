@@ -3,8 +3,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::calls::Calls;
-use crate::messages::{Checked, FrameBuilder, Mode, RequestBody};
-use crate::types::{ClientId, FrameSeq, Time};
+use crate::smr::messages::{Checked, FrameBuilder, Mode, RequestBody};
+use crate::smr::types::{ClientId, FrameSeq, Time};
 
 /// An operation that was sent before and is known not to have been executed.
 #[derive(Debug)]

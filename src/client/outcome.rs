@@ -1,8 +1,8 @@
 use bytes::Bytes;
 
 use super::error::CallError;
-use crate::messages::{Checked, OperationResult, ReplyBody};
-use crate::types::NodeId;
+use crate::smr::messages::{Checked, OperationResult, ReplyBody};
+use crate::smr::types::NodeId;
 
 /// What the session wants done.
 #[derive(Debug)]

@@ -3,9 +3,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::crypto::{Digester, Domain, MacKey, SigningKey};
-use crate::messages::{Authenticator, Envelope, Kind, RequestFrame, encode};
-use crate::types::{ClusterId, Digest, Epoch, NodeId, Time};
+use crate::smr::crypto::{Digester, Domain, MacKey, SigningKey};
+use crate::smr::messages::{Authenticator, Envelope, Kind, RequestFrame, encode};
+use crate::smr::types::{ClusterId, Digest, Epoch, NodeId, Time};
 
 /// How the client proves its frames.
 #[derive(Debug, Clone)]

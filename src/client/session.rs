@@ -41,9 +41,9 @@
 //!   before.** Execution only goes forward while it runs; but a decision is answered before the record of it
 //!   is on disk, so a restarted replica may begin before it, and a state that replaces a wrong one may be
 //!   older. So a replica answers reads only from states after all that it may have answered from in earlier
-//!   lives, and refuses them until then ([`Replica::reads_from`](crate::replica::Replica::reads_from) says
-//!   how it knows). Were it not so, all could lose power just after a write was acknowledged, and q answers
-//!   agree on the old value.
+//!   lives, and refuses them until then ([`Replica::reads_from`](crate::smr::replica::Replica::reads_from)
+//!   says how it knows). Were it not so, all could lose power just after a write was acknowledged, and q
+//!   answers agree on the old value.
 //! - **It must stay live** (the second part of the same paper): a client that waits for q answers to a write
 //!   needs every correct replica to answer, also those that learnt of the write from a checkpoint and never
 //!   executed it. Here the replies are part of the client table, and that of every checkpoint: such a replica
@@ -69,10 +69,10 @@ use super::error::CallError;
 use super::gathering::Gathering;
 use super::outcome::{Outcome, Output};
 use super::prover::Prover;
-use crate::execution::CLIENT_WINDOW;
-use crate::messages::{FrameBuilder, Mode};
-use crate::mutants::{Mutant, active};
-use crate::types::{ClientId, Digest, FrameSeq, NodeId, Signers, Time, View};
+use crate::smr::execution::CLIENT_WINDOW;
+use crate::smr::messages::{FrameBuilder, Mode};
+use crate::smr::mutants::{Mutant, active};
+use crate::smr::types::{ClientId, Digest, FrameSeq, NodeId, Signers, Time, View};
 use opening::{Question, Steps};
 
 /// How many times the retransmission timeout doubles at most.

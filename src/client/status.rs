@@ -6,14 +6,14 @@ use std::net::TcpStream;
 use bytes::Bytes;
 
 use super::dialer::{self, Target};
-use crate::config::ClientConfig;
-use crate::messages::lengths::{ADMIN_BYTES_MAX, link_record_bytes};
-use crate::messages::{AdminReply, AdminRequest, Checked, Envelope, Kind, encode};
-use crate::net::framing::{RecordReader, RecordWriter};
-use crate::net::handshake::Identity;
-use crate::net::hello::Peer;
-use crate::net::pool::BufferPool;
-use crate::types::NodeId;
+use crate::runtime::config::ClientConfig;
+use crate::runtime::net::framing::{RecordReader, RecordWriter};
+use crate::runtime::net::handshake::Identity;
+use crate::runtime::net::hello::Peer;
+use crate::runtime::net::pool::BufferPool;
+use crate::smr::messages::lengths::{ADMIN_BYTES_MAX, link_record_bytes};
+use crate::smr::messages::{AdminReply, AdminRequest, Checked, Envelope, Kind, encode};
+use crate::smr::types::NodeId;
 
 /// An answer's record is at most this long.
 const RECORD_BYTES_MAX: usize = link_record_bytes(ADMIN_BYTES_MAX);

@@ -13,13 +13,13 @@ use bytes::Bytes;
 
 use super::outcome::{Outcome, Output};
 use super::*;
-use crate::crypto::{Digester, Domain, LinkSecret, MacKey, SigningKey};
-use crate::messages::archived::ArchivedAuthenticator;
-use crate::messages::{
+use crate::smr::crypto::{Digester, Domain, LinkSecret, MacKey, SigningKey};
+use crate::smr::messages::archived::ArchivedAuthenticator;
+use crate::smr::messages::{
     ClientReply, ENVELOPE_BYTES, Envelope, Failure, Frame, FrameId, FrameKey, Kind, Mode, RefusalReason,
     encode,
 };
-use crate::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, NodeId, Quorum, Time, View};
+use crate::smr::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, NodeId, Quorum, Time, View};
 
 const CLUSTER: ClusterId = ClusterId::from_bytes(*b"cluster-of-calls");
 const CLIENT: ClientId = ClientId::new(3);
@@ -145,7 +145,7 @@ fn read_end(tokens: Vec<u64>, outcome: Outcome) -> End {
 }
 
 fn reply_body(frame: &FrameId, results: &[&[u8]]) -> Vec<u8> {
-    let mut builder = crate::messages::ReplyBuilder::default();
+    let mut builder = crate::smr::messages::ReplyBuilder::default();
     for result in results {
         builder.buffer().extend_from_slice(result);
         builder.end_result(None);

@@ -1,7 +1,7 @@
 use std::panic::resume_unwind;
 
-use crate::execution::apps::kv::{self, Kv};
-use crate::execution::{Application, Column, CrudState, Direct, Partitioned, ResultWriter, ScalableApp};
+use crate::smr::execution::apps::kv::{self, Kv};
+use crate::smr::execution::{Application, Column, CrudState, Direct, Partitioned, ResultWriter, ScalableApp};
 
 /// A handful of keys need no thousands of parts, and a checkpoint of them is most of what a short run
 /// computes.

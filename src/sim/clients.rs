@@ -6,13 +6,15 @@ use super::app::ROGUE_KEY;
 use super::keys::{CLUSTER, Keyring};
 use super::{Dice, Knobs};
 use crate::client::{AnswerRule, Authentication, Session, SessionConfig};
-use crate::config::ReadLevel;
-use crate::crypto::{Digester, Domain};
-use crate::execution::apps::kv;
-use crate::messages::archived::ArchivedAuthenticator;
-use crate::messages::{Authenticator, Checked, Envelope, FrameBuilder, Kind, Mode, RequestFrame, encode};
-use crate::preprocessing::ClientAuth;
-use crate::types::{ClientId, Epoch, FrameSeq, NodeId, Quorum, Time};
+use crate::runtime::config::ReadLevel;
+use crate::smr::crypto::{Digester, Domain};
+use crate::smr::execution::apps::kv;
+use crate::smr::messages::archived::ArchivedAuthenticator;
+use crate::smr::messages::{
+    Authenticator, Checked, Envelope, FrameBuilder, Kind, Mode, RequestFrame, encode,
+};
+use crate::smr::preprocessing::ClientAuth;
+use crate::smr::types::{ClientId, Epoch, FrameSeq, NodeId, Quorum, Time};
 
 /// What a frame of one write takes beside the value, and more.
 const FRAME_SLACK_BYTES: usize = 512;

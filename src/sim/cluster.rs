@@ -8,10 +8,10 @@ use super::plan::{Fault, Knobs, Plan, Profile};
 use super::stack::single;
 use super::world::World;
 use crate::client::CallError;
-use crate::config::ReadLevel;
-use crate::execution::Application;
-use crate::messages::Mode;
-use crate::types::{Digest, NodeId, SeqNo, Time};
+use crate::runtime::config::ReadLevel;
+use crate::smr::execution::Application;
+use crate::smr::messages::Mode;
+use crate::smr::types::{Digest, NodeId, SeqNo, Time};
 
 /// How a [`Cluster`] is made.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ impl ClusterBuilder {
     /// So many replicas, from 1 to 10; four if not said.
     #[must_use]
     pub fn replicas(mut self, replicas: usize) -> Self {
-        self.knobs.replicas = replicas.clamp(1, crate::types::REPLICAS_MAX);
+        self.knobs.replicas = replicas.clamp(1, crate::smr::types::REPLICAS_MAX);
         self
     }
 

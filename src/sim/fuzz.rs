@@ -11,7 +11,7 @@ mod targets;
 pub(super) use capture::{Captured, kind_of};
 pub use targets::{TARGETS, Target};
 
-use crate::types::{ClusterId, Epoch};
+use crate::smr::types::{ClusterId, Epoch};
 
 const CLUSTER: ClusterId = super::keys::CLUSTER;
 const EPOCH: Epoch = Epoch::ZERO;

@@ -1,8 +1,8 @@
 use std::sync::OnceLock;
 
-use crate::crypto::{LinkSecret, MacKey, SigningKey, VerifyingKey};
-use crate::preprocessing::{ClientAuth, ClientDirectory, ClientKeys, SigningDuty};
-use crate::types::{ClientId, ClusterId, NodeId, REPLICAS_MAX};
+use crate::smr::crypto::{LinkSecret, MacKey, SigningKey, VerifyingKey};
+use crate::smr::preprocessing::{ClientAuth, ClientDirectory, ClientKeys, SigningDuty};
+use crate::smr::types::{ClientId, ClusterId, NodeId, REPLICAS_MAX};
 
 /// The simulated cluster.
 pub(super) const CLUSTER: ClusterId = ClusterId::from_bytes(*b"simulated world.");

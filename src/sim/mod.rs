@@ -16,7 +16,7 @@
 //! - [`run`] plays one seed of a [`Profile`] over the key-value store and gives a [`RunReport`];
 //! - [`Cluster`] lets applications run on a simulated cluster in tests;
 //! - `atlas sim` plays many seeds, and one seed readably;
-//! - [`mutants`](crate::mutants) are faults planted in the protocol: each must be found.
+//! - [`mutants`](crate::smr::mutants) are faults planted in the protocol: each must be found.
 //!
 //! **What is judged.** Safety all the time. Progress: whatever honest clients asked is done within
 //! [`PROGRESS_BOUND`](plan::PROGRESS_BOUND) of virtual time after the network, disks and clocks have healed,

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Dice;
-use crate::types::Time;
+use crate::smr::types::Time;
 
 /// How links behave in one run.
 #[derive(Debug, Clone)]

@@ -10,7 +10,7 @@ use super::Dice;
 use super::byzantine::Lie;
 use super::clients::Roguery;
 use super::network::Weather;
-use crate::types::Time;
+use crate::smr::types::Time;
 pub use ambushes::Ambush;
 pub use knobs::Knobs;
 use troubles::weather;

@@ -10,20 +10,24 @@ use super::disk::{DiskSettings, Platter, SimDisk};
 use super::keys::{CLUSTER, Keyring};
 use super::stack::{AnyExecutor, SimStack};
 use super::{Dice, Knobs};
-use crate::crypto::{Digester, Given, verdicts_given};
-use crate::execution::{Application, ExecutionEvent, Executor, ReadGate, ReadLimits, ReadQueue, Resends};
-use crate::messages::{
+use crate::runtime::net::hello::Peer;
+use crate::runtime::storage::restart::{RestartSettings, Restored, Witness, restart};
+use crate::runtime::storage::{RecordReader, StorageError};
+use crate::smr::crypto::{Digester, Given, verdicts_given};
+use crate::smr::execution::{
+    Application, ExecutionEvent, Executor, ReadGate, ReadLimits, ReadQueue, Resends,
+};
+use crate::smr::messages::{
     Batch, Checked, CheckpointClaim, ClientReply, ENVELOPE_BYTES, Envelope, Frame, FrameId, FrameKey, Kind,
     Mode, Proposal, RefusalReason, SystemMessage, TakenCheckpoint,
 };
-use crate::net::hello::Peer;
-use crate::preprocessing::{Expectations, FrameChecker, FrameRefusal, FromPeer, PoolLimits, ProposalGate};
-use crate::protocol::{Recipients, Record};
-use crate::replica::{Action, Replica};
-use crate::state_transfer::{ImageEvent, ImageTask};
-use crate::storage::restart::{RestartSettings, Restored, Witness, restart};
-use crate::storage::{RecordReader, StorageError};
-use crate::types::{ClientId, Epoch, Lsn, NodeId, Quorum, SeqNo, Time, View};
+use crate::smr::preprocessing::{
+    Expectations, FrameChecker, FrameRefusal, FromPeer, PoolLimits, ProposalGate,
+};
+use crate::smr::protocol::{Recipients, Record};
+use crate::smr::replica::{Action, Replica};
+use crate::smr::state_transfer::{ImageEvent, ImageTask};
+use crate::smr::types::{ClientId, Epoch, Lsn, NodeId, Quorum, SeqNo, Time, View};
 
 mod parts;
 

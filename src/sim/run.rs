@@ -14,10 +14,10 @@ use super::plan::{PROGRESS_BOUND, Plan, Profile, TWO_SETS, TwoSets};
 use super::stack::mixed;
 use super::world::{Call, PAIRS, World};
 use crate::client::CallError;
-use crate::execution::apps::kv;
-use crate::messages::Mode;
-use crate::preprocessing::ClientAuth;
-use crate::types::Time;
+use crate::smr::execution::apps::kv;
+use crate::smr::messages::Mode;
+use crate::smr::preprocessing::ClientAuth;
+use crate::smr::types::Time;
 
 /// Steps of the search for an order that explains one key's history.
 const LINEARIZABILITY_BUDGET: usize = 1_000_000;

@@ -5,19 +5,19 @@ use std::sync::Arc;
 
 use super::Knobs;
 use super::keys::CLUSTER;
-use crate::crypto::Digester;
-use crate::decision_log::{Chain, ChainedLog};
-use crate::execution::{
+use crate::smr::crypto::Digester;
+use crate::smr::decision_log::{Chain, ChainedLog};
+use crate::smr::execution::{
     Application, CheckpointRule, ExecutionEvent, Executor, ImageError, ScalableApp, SessionWindows,
     SingleThreaded, Speculative,
 };
-use crate::log_transfer::RangedLogTransfer;
-use crate::messages::{CheckpointClaim, Frame, FrameId, Proposal};
-use crate::ordering::pbft::Pbft;
-use crate::replica::Stack;
-use crate::state_transfer::monolithic::PieceTransfer;
-use crate::types::{Epoch, SeqNo};
-use crate::view_transfer::pbft::PbftViewChange;
+use crate::smr::log_transfer::RangedLogTransfer;
+use crate::smr::messages::{CheckpointClaim, Frame, FrameId, Proposal};
+use crate::smr::ordering::pbft::Pbft;
+use crate::smr::replica::Stack;
+use crate::smr::state_transfer::monolithic::PieceTransfer;
+use crate::smr::types::{Epoch, SeqNo};
+use crate::smr::view_transfer::pbft::PbftViewChange;
 
 /// Any executor.
 pub(super) struct AnyExecutor(Box<dyn Executor>);

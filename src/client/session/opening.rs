@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::{InFlight, Session};
 use crate::client::Output;
-use crate::messages::{
+use crate::smr::messages::{
     Checked, Envelope, FrameBuilder, Kind, LinkMessage, Mode, OperationResult, ReplyBody, encode,
 };
-use crate::mutants::{Mutant, active};
-use crate::types::{FrameSeq, NodeId, Quorum, Time};
+use crate::smr::mutants::{Mutant, active};
+use crate::smr::types::{FrameSeq, NodeId, Quorum, Time};
 
 /// A session whose last frame ended so long ago is not gone on with: the next frame begins a new one, so that
 /// none that the cluster may have ended meanwhile is used.

@@ -4,12 +4,12 @@ use bytes::Bytes;
 
 use super::{InFlight, Session};
 use crate::client::CallError;
-use crate::messages::archived::ArchivedClientReply;
-use crate::messages::{
+use crate::smr::messages::archived::ArchivedClientReply;
+use crate::smr::messages::{
     Checked, ClientReply, Envelope, FrameId, FrameKey, Kind, Mode, RefusalReason, ReplyBody,
 };
-use crate::mutants::{Mutant, active};
-use crate::types::{Digest, FrameSeq, NodeId, Time, View};
+use crate::smr::mutants::{Mutant, active};
+use crate::smr::types::{Digest, FrameSeq, NodeId, Time, View};
 
 impl InFlight {
     /// The next look at the time, which is due at once, sends the frame to all; a read is asked in order from then on.

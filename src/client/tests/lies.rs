@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::messages::{FailedOperation, ReplyBody};
+use crate::smr::messages::{FailedOperation, ReplyBody};
 
 /// A session with one ordered frame of two operations under way.
 fn asked() -> Rig {

@@ -235,7 +235,7 @@ fn what_an_operation_gave_is_told_from_what_it_failed_with() {
     }
     rig.session.flush(ms(0));
     rig.sent();
-    let mut builder = crate::messages::ReplyBuilder::default();
+    let mut builder = crate::smr::messages::ReplyBuilder::default();
     for (result, failure) in [
         (&b"value"[..], None),
         (b"no funds", Some(Failure::Application)),

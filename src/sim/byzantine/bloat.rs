@@ -2,9 +2,9 @@ use bytes::Bytes;
 
 use super::stage::{frames_of, open};
 use super::{Actor, Stage};
-use crate::messages::{OrderingMessage, PrePrepare};
 use crate::sim::Knobs;
-use crate::types::NodeId;
+use crate::smr::messages::{OrderingMessage, PrePrepare};
+use crate::smr::types::NodeId;
 
 /// How many places ahead it proposes for at most.
 const AHEAD_MAX: u64 = 64;

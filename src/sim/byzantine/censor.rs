@@ -2,11 +2,11 @@ use bytes::Bytes;
 
 use super::stage::{frames_of, open};
 use super::{Actor, Stage};
-use crate::crypto::{Digester, Domain};
-use crate::messages::{Frame, OrderingMessage};
 use crate::sim::keys::CLUSTER;
 use crate::sim::{Dice, Knobs};
-use crate::types::{ClientId, NodeId};
+use crate::smr::crypto::{Digester, Domain};
+use crate::smr::messages::{Frame, OrderingMessage};
+use crate::smr::types::{ClientId, NodeId};
 
 /// Proposes no frames of one client.
 pub(super) struct Censor {

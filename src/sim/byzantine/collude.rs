@@ -5,8 +5,8 @@ use bytes::Bytes;
 use super::equivocate::Equivocate;
 use super::stage::open;
 use super::{Actor, Stage};
-use crate::messages::{OrderingMessage, Phase, PrePrepare, Vote};
-use crate::types::NodeId;
+use crate::smr::messages::{OrderingMessage, Phase, PrePrepare, Vote};
+use crate::smr::types::NodeId;
 
 /// All faulty replicas together: whichever leads proposes two batches, and the others, who know at once what
 /// was proposed to whom, vote to each replica for the batch that it was given, in both phases.

@@ -4,8 +4,8 @@ use bytes::Bytes;
 
 use super::stage::{frames_of, open};
 use super::{Actor, Stage};
-use crate::messages::OrderingMessage;
-use crate::types::NodeId;
+use crate::smr::messages::OrderingMessage;
+use crate::smr::types::NodeId;
 
 /// Proposes one batch to even replicas and another to odd ones, and votes for each where it was proposed.
 #[derive(Default)]

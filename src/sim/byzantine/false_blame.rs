@@ -2,8 +2,8 @@ use bytes::Bytes;
 
 use super::stage::open_view;
 use super::{Actor, Stage};
-use crate::messages::{STATUS_DISPUTES, Status, ViewTransferMessage};
-use crate::types::NodeId;
+use crate::smr::messages::{STATUS_DISPUTES, Status, ViewTransferMessage};
+use crate::smr::types::NodeId;
 
 /// Names as many clients as it can as ones whose MACs cost it a view.
 pub(super) struct FalseBlame;

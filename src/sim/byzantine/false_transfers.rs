@@ -2,11 +2,11 @@ use bytes::Bytes;
 
 use super::stage::{frames_of, open_system};
 use super::{Actor, Stage};
-use crate::messages::{
+use crate::smr::messages::{
     LogTransferMessage, PrePrepare, SignedCheckpoint, StateTransferMessage, SystemMessage,
     ViewTransferMessage,
 };
-use crate::types::{Epoch, NodeId};
+use crate::smr::types::{Epoch, NodeId};
 
 /// Gives those that catch up what never was: other decisions, whole batches that were decided nowhere,
 /// checkpoints that nobody signed, and pieces of states with a bit turned. Now and then the truth, to be

@@ -2,8 +2,8 @@ use bytes::Bytes;
 
 use super::stage::open_view;
 use super::{Actor, Stage};
-use crate::messages::{BatchRef, STATUS_PLACES, ViewTransferMessage};
-use crate::types::NodeId;
+use crate::smr::messages::{BatchRef, STATUS_PLACES, ViewTransferMessage};
+use crate::smr::types::NodeId;
 
 /// Tells those that lag behind of decisions that never were, answers fetches with other batches, and
 /// describes itself as being wherever it is not, so that others send and fetch for nothing.

@@ -2,14 +2,14 @@ use bytes::Bytes;
 
 use super::stage::{frames_of, open_system};
 use super::{Actor, Stage};
-use crate::execution::apps::kv;
-use crate::messages::{
+use crate::sim::Knobs;
+use crate::smr::execution::apps::kv;
+use crate::smr::messages::{
     Authenticator, Envelope, ForwardedRequests, FrameBuilder, Kind, Mode, OrderingMessage, PrePrepare,
     RequestFrame, SignedCheckpoint, StateTransferMessage, Status, SystemMessage, ViewChange,
     ViewTransferMessage, encode,
 };
-use crate::sim::Knobs;
-use crate::types::{ClientId, Epoch, FrameSeq, NodeId};
+use crate::smr::types::{ClientId, Epoch, FrameSeq, NodeId};
 
 /// Signatures of frames that one status that is heard is worth, and the messages that they are in at most.
 const SIGNATURES: usize = 512;

@@ -2,10 +2,10 @@ use bytes::Bytes;
 
 use super::stage::open;
 use super::{Actor, Stage};
-use crate::crypto::{Digester, Domain};
-use crate::messages::{OrderingMessage, SignedCheckpoint};
 use crate::sim::keys::{CLUSTER, Keyring};
-use crate::types::{Digest, NodeId};
+use crate::smr::crypto::{Digester, Domain};
+use crate::smr::messages::{OrderingMessage, SignedCheckpoint};
+use crate::smr::types::{Digest, NodeId};
 
 /// Signs states that never were, signs for others, and sends signatures that do not hold.
 pub(super) struct ForgedCheckpoints;

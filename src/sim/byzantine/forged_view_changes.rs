@@ -2,8 +2,8 @@ use bytes::Bytes;
 
 use super::stage::{open_view, sign_view_change};
 use super::{Actor, Stage};
-use crate::messages::{PlacedDigest, SignedCheckpoint, ViewChange, ViewTransferMessage};
-use crate::types::NodeId;
+use crate::smr::messages::{PlacedDigest, SignedCheckpoint, ViewChange, ViewTransferMessage};
+use crate::smr::types::NodeId;
 
 /// Says in view changes what never was and hides what was, different things to different replicas; signs for
 /// others; sends old ones again; and asks for views that nobody wants, some of them far ahead.

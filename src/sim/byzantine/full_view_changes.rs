@@ -2,9 +2,9 @@ use bytes::Bytes;
 
 use super::stage::{open_view, sign_view_change};
 use super::{Actor, Stage};
-use crate::messages::lengths::PRE_PREPARED_MAX;
-use crate::messages::{PlacedDigest, ViewChange, ViewTransferMessage};
-use crate::types::NodeId;
+use crate::smr::messages::lengths::PRE_PREPARED_MAX;
+use crate::smr::messages::{PlacedDigest, ViewChange, ViewTransferMessage};
+use crate::smr::types::NodeId;
 
 /// Says in its view changes all that they have room for: what it pre-prepared, and other batches beside it
 /// until each place of the window has as many as may be; in some that it prepared something everywhere.

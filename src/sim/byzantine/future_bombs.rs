@@ -2,8 +2,8 @@ use bytes::Bytes;
 
 use super::stage::open;
 use super::{Actor, Stage};
-use crate::messages::{OrderingMessage, Phase, Vote};
-use crate::types::NodeId;
+use crate::smr::messages::{OrderingMessage, Phase, Vote};
+use crate::smr::types::NodeId;
 
 /// Speaks of places and views far ahead, so that whoever keeps it runs out of memory.
 pub(super) struct FutureBombs {

@@ -5,17 +5,17 @@ use bytes::Bytes;
 
 use super::stage::open_system;
 use super::{Actor, Stage};
-use crate::crypto::Digester;
-use crate::execution::{
+use crate::sim::app::SmallKv;
+use crate::smr::crypto::Digester;
+use crate::smr::execution::{
     CheckpointImage, CheckpointRule, ExecutionEvent, Executor, ImageChunk, ImageHead, SingleThreaded,
     StateRule,
 };
-use crate::messages::{
+use crate::smr::messages::{
     Batch, CheckpointOffer, ChunkOf, PieceRange, Proposal, SignedCheckpoint, StateTransferMessage,
     SystemMessage,
 };
-use crate::sim::app::SmallKv;
-use crate::types::{Epoch, NodeId, SeqNo, View};
+use crate::smr::types::{Epoch, NodeId, SeqNo, View};
 
 /// How many inventions are handed out; they are remembered, so that their pieces are always the same.
 const INVENTED_MAX: usize = 64;

@@ -4,9 +4,9 @@ use bytes::Bytes;
 
 use super::stage::open;
 use super::{Actor, Stage};
-use crate::messages::OrderingMessage;
 use crate::sim::{Dice, Knobs};
-use crate::types::NodeId;
+use crate::smr::messages::OrderingMessage;
+use crate::smr::types::NodeId;
 
 /// As a leader, proposes just before the others lose patience with it.
 pub(super) struct JustInTime {

@@ -2,11 +2,11 @@ use bytes::Bytes;
 
 use super::stage::open_view;
 use super::{Actor, Stage};
-use crate::messages::{
+use crate::smr::messages::{
     BatchRef, LogTransferMessage, PieceRange, STATUS_PLACES, StateTransferMessage, Status,
     ViewTransferMessage,
 };
-use crate::types::Epoch;
+use crate::smr::types::Epoch;
 
 /// Questions that one status that is heard is worth.
 const QUESTIONS: u64 = 24;

@@ -1,10 +1,10 @@
 use bytes::Bytes;
 
 use super::{Actor, Stage};
-use crate::messages::archived::ArchivedClientReply;
-use crate::messages::{Checked, ClientReply, ReplyBody, ReplyBuilder};
 use crate::sim::keys::CLUSTER;
-use crate::types::{Epoch, View};
+use crate::smr::messages::archived::ArchivedClientReply;
+use crate::smr::messages::{Checked, ClientReply, ReplyBody, ReplyBuilder};
+use crate::smr::types::{Epoch, View};
 
 /// Answers clients with results that are not the state's.
 pub(super) struct LyingReplies;

@@ -42,9 +42,9 @@ use bytes::Bytes;
 
 use super::keys::CLUSTER;
 use super::{Dice, Knobs};
-use crate::config::Agreement;
-use crate::shard::lanes::Interceptor;
-use crate::types::{ClusterId, NodeId};
+use crate::runtime::config::Agreement;
+use crate::runtime::shard::lanes::Interceptor;
+use crate::smr::types::{ClusterId, NodeId};
 
 /// The kinds of lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use super::forged_view_changes::forge;
 use super::stage::{name_view_change, open_view, sign_new_view};
 use super::{Actor, Stage};
-use crate::messages::{NewView, ViewChange, ViewTransferMessage};
-use crate::types::NodeId;
+use crate::smr::messages::{NewView, ViewChange, ViewTransferMessage};
+use crate::smr::types::NodeId;
 
 /// As the leader of a view that begins, leaves out what was prepared: chooses among the view changes, says
 /// less in its own, alters others', counts one twice, takes too few, names what nobody has. Different new

@@ -2,13 +2,13 @@ use bytes::Bytes;
 
 use super::stage::{frames_of, open_system, padded};
 use super::{Actor, Stage};
-use crate::crypto::{Digester, Domain};
-use crate::messages::{
-    Authenticator, Frame, OrderingMessage, PrePrepare, RequestFrame, SystemMessage, ViewTransferMessage,
-};
 use crate::sim::keys::{CLUSTER, Keyring};
 use crate::sim::{Dice, Knobs};
-use crate::types::NodeId;
+use crate::smr::crypto::{Digester, Domain};
+use crate::smr::messages::{
+    Authenticator, Frame, OrderingMessage, PrePrepare, RequestFrame, SystemMessage, ViewTransferMessage,
+};
+use crate::smr::types::NodeId;
 
 /// Sends each replica the same batches in other bytes: either frames, and now and then whole messages, with
 /// bytes in front that nothing points to; or the faulty clients' frames, now with MACs and now signed. The

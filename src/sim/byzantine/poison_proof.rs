@@ -4,12 +4,12 @@ use bytes::Bytes;
 
 use super::stage::{open, open_system, sign_view_change};
 use super::{Actor, Stage};
-use crate::messages::{
+use crate::sim::keys::CLUSTER;
+use crate::smr::messages::{
     CheckpointClaim, OrderingMessage, SignedCheckpoint, StateTransferMessage, SystemMessage,
     ViewTransferMessage,
 };
-use crate::sim::keys::CLUSTER;
-use crate::types::{Epoch, NodeId};
+use crate::smr::types::{Epoch, NodeId};
 
 /// How many places' checkpoints are remembered.
 const REMEMBERED: usize = 16;

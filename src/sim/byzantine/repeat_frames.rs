@@ -2,8 +2,8 @@ use bytes::Bytes;
 
 use super::stage::{frames_of, open};
 use super::{Actor, Stage};
-use crate::messages::OrderingMessage;
-use crate::types::NodeId;
+use crate::smr::messages::OrderingMessage;
+use crate::smr::types::NodeId;
 
 /// Proposes frames again that were decided before: the same to everybody, so that it is agreed upon.
 #[derive(Default)]

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
 use super::{Actor, Stage};
-use crate::types::NodeId;
+use crate::smr::types::NodeId;
 
 /// Messages that are kept to be sent again.
 const KEPT: usize = 64;

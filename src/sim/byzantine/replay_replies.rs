@@ -2,11 +2,11 @@ use bytes::Bytes;
 
 use super::stage::{frames_of, open, open_system};
 use super::{Actor, Stage};
-use crate::messages::{
+use crate::sim::Knobs;
+use crate::smr::messages::{
     Envelope, ForwardedRequests, Kind, OrderingMessage, SystemMessage, ViewTransferMessage, encode,
 };
-use crate::sim::Knobs;
-use crate::types::{Epoch, NodeId};
+use crate::smr::types::{Epoch, NodeId};
 
 /// Messages that one status is worth, and frames and bytes of each at most.
 const MESSAGES: usize = 100;

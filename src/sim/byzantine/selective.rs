@@ -2,7 +2,7 @@ use bytes::Bytes;
 
 use super::{Actor, Stage};
 use crate::sim::Dice;
-use crate::types::NodeId;
+use crate::smr::types::NodeId;
 
 /// Speaks to some replicas and never to the others.
 pub(super) struct Selective {

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
 use super::{Actor, Stage};
-use crate::types::NodeId;
+use crate::smr::types::NodeId;
 
 /// Says nothing to replicas and clients.
 pub(super) struct Silent;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{Actor, Stage};
 use crate::sim::Dice;
-use crate::types::NodeId;
+use crate::smr::types::NodeId;
 
 /// Says everything, late.
 pub(super) struct Slow {

@@ -2,11 +2,11 @@ use bytes::Bytes;
 
 use super::stage::{frames_of, open_system};
 use super::{Actor, Stage};
-use crate::messages::{
+use crate::sim::Dice;
+use crate::smr::messages::{
     Authenticator, Checked, OrderingMessage, PrePrepare, RequestFrame, SystemMessage, ViewTransferMessage,
 };
-use crate::sim::Dice;
-use crate::types::NodeId;
+use crate::smr::types::NodeId;
 
 /// Makes MACs in clients' frames wrong for those to whom it proposes them, or sends them as they asked: what
 /// the digest covers stays as it is.

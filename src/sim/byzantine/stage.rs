@@ -2,15 +2,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::crypto::{Digester, Domain};
-use crate::messages::{
+use crate::sim::Dice;
+use crate::sim::keys::{CLUSTER, Keyring};
+use crate::smr::crypto::{Digester, Domain};
+use crate::smr::messages::{
     Checked, ENVELOPE_BYTES, Envelope, Frame, Kind, NamedViewChange, NewView, OrderingMessage, PrePrepare,
     SystemMessage, ViewChange, ViewTransferMessage, Vote, encode,
 };
-use crate::preprocessing::batch_digest;
-use crate::sim::Dice;
-use crate::sim::keys::{CLUSTER, Keyring};
-use crate::types::{ClusterId, Digest, Epoch, NodeId};
+use crate::smr::preprocessing::batch_digest;
+use crate::smr::types::{ClusterId, Digest, Epoch, NodeId};
 
 /// How many bytes that mean nothing are put into one message.
 const PADDING_MAX: u64 = 16 << 10;

@@ -4,13 +4,13 @@ use bytes::Bytes;
 
 use super::stage::{frames_of, open};
 use super::{Actor, Stage};
-use crate::messages::archived::ArchivedClientReply;
-use crate::messages::{
-    Checked, ClientReply, OperationResult, OrderingMessage, PrePrepare, ReplyBody, ReplyBuilder, RequestFrame,
-};
 use crate::sim::app::READ;
 use crate::sim::keys::CLUSTER;
-use crate::types::{Epoch, NodeId, View};
+use crate::smr::messages::archived::ArchivedClientReply;
+use crate::smr::messages::{
+    Checked, ClientReply, OperationResult, OrderingMessage, PrePrepare, ReplyBody, ReplyBuilder, RequestFrame,
+};
+use crate::smr::types::{Epoch, NodeId, View};
 
 /// Answers reads of the key-value store with what stood there before: what a replica that lags behind would
 /// say.

@@ -2,8 +2,8 @@ use bytes::Bytes;
 
 use super::stage::{frames_of, open};
 use super::{Actor, Stage};
-use crate::messages::OrderingMessage;
-use crate::types::NodeId;
+use crate::smr::messages::OrderingMessage;
+use crate::smr::types::NodeId;
 
 /// Leaves frames out of the pre-prepares for some replicas, under the digest of all of them.
 pub(super) struct WithheldFrames;

@@ -2,8 +2,8 @@ use bytes::Bytes;
 
 use super::stage::open;
 use super::{Actor, Stage};
-use crate::messages::OrderingMessage;
-use crate::types::NodeId;
+use crate::smr::messages::OrderingMessage;
+use crate::smr::types::NodeId;
 
 /// Votes and proposes with digests that are those of no batch.
 pub(super) struct WrongDigests;

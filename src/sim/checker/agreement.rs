@@ -4,8 +4,8 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use super::{Broken, Rule};
-use crate::messages::{Checked, CheckpointClaim, Frame, FrameKey, Proposal, ReplyBody, TakenCheckpoint};
-use crate::types::{Digest, FrameSeq, SeqNo};
+use crate::smr::messages::{Checked, CheckpointClaim, Frame, FrameKey, Proposal, ReplyBody, TakenCheckpoint};
+use crate::smr::types::{Digest, FrameSeq, SeqNo};
 
 /// Below a client's newest executed number, so many numbers may still be executed.
 const WINDOW: u64 = 64;

@@ -1,11 +1,11 @@
 use super::{Broken, Rule};
-use crate::messages::archived::{
+use crate::smr::messages::archived::{
     ArchivedLogTransferMessage, ArchivedOrderingMessage, ArchivedStateTransferMessage, ArchivedSystemMessage,
     ArchivedViewTransferMessage,
 };
-use crate::messages::{Checked, SystemMessage};
-use crate::replica::TransferLimits;
-use crate::types::{NodeId, Time};
+use crate::smr::messages::{Checked, SystemMessage};
+use crate::smr::replica::TransferLimits;
+use crate::smr::types::{NodeId, Time};
 
 /// A status is answered at most once in so many milliseconds; clocks are not quite right.
 const STATUS_PAUSE_MS: u64 = 99;
@@ -160,9 +160,9 @@ fn is_answer(message: &ArchivedSystemMessage) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::messages::{BatchRef, ViewTransferMessage};
     use crate::sim::keys::CLUSTER;
-    use crate::types::Epoch;
+    use crate::smr::messages::{BatchRef, ViewTransferMessage};
+    use crate::smr::types::Epoch;
 
     const PEER: NodeId = NodeId::new(1);
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::{Broken, Rule};
 use crate::sim::Knobs;
-use crate::types::{ClientId, Time};
+use crate::smr::types::{ClientId, Time};
 
 /// A name given to a client lasts so many times longer than at first, and is heard of for so long after that.
 const LASTS: u32 = 2 * 16;

@@ -1,15 +1,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Broken, Rule};
-use crate::crypto::{Digester, Domain};
-use crate::messages::archived::{
-    ArchivedOrderingMessage, ArchivedStateTransferMessage, ArchivedSystemMessage, ArchivedViewTransferMessage,
-};
-use crate::messages::{Checked, CheckpointClaim, Proposal, SignedCheckpoint, SystemMessage};
-use crate::protocol::Record;
 use crate::sim::Knobs;
 use crate::sim::keys::{CLUSTER, Keyring};
-use crate::types::Digest;
+use crate::smr::crypto::{Digester, Domain};
+use crate::smr::messages::archived::{
+    ArchivedOrderingMessage, ArchivedStateTransferMessage, ArchivedSystemMessage, ArchivedViewTransferMessage,
+};
+use crate::smr::messages::{Checked, CheckpointClaim, Proposal, SignedCheckpoint, SystemMessage};
+use crate::smr::protocol::Record;
+use crate::smr::types::Digest;
 
 /// What a message with a batch has beside the frames, their table of ends and the padding of the smaller
 /// kinds of messages.

@@ -1,9 +1,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{Broken, Rule};
-use crate::messages::FrameKey;
 use crate::sim::Knobs;
-use crate::types::{ClientId, Time};
+use crate::smr::messages::FrameKey;
+use crate::smr::types::{ClientId, Time};
 
 /// What one correct replica does for clients, since its process began, and who has it done.
 ///

@@ -1,8 +1,8 @@
 use super::{Broken, Rule};
-use crate::messages::{BatchError, EnvelopeError};
-use crate::preprocessing::{FrameRefusal, PeerRefusal};
-use crate::protocol::{Rejected, Rejection};
-use crate::types::NodeId;
+use crate::smr::messages::{BatchError, EnvelopeError};
+use crate::smr::preprocessing::{FrameRefusal, PeerRefusal};
+use crate::smr::protocol::{Rejected, Rejection};
+use crate::smr::types::NodeId;
 
 /// Something of another replica that one refused.
 #[derive(Debug, Clone, Copy)]

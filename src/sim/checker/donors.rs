@@ -1,12 +1,12 @@
 use std::time::Duration;
 
 use super::{Broken, Rule};
-use crate::crypto::Digester;
-use crate::execution::ImageChunk;
-use crate::messages::archived::{ArchivedStateTransferMessage, ArchivedSystemMessage};
-use crate::messages::{Checked, CheckpointClaim, SystemMessage};
 use crate::sim::keys::CLUSTER;
-use crate::types::{NodeId, SeqNo, Time};
+use crate::smr::crypto::Digester;
+use crate::smr::execution::ImageChunk;
+use crate::smr::messages::archived::{ArchivedStateTransferMessage, ArchivedSystemMessage};
+use crate::smr::messages::{Checked, CheckpointClaim, SystemMessage};
+use crate::smr::types::{NodeId, SeqNo, Time};
 
 /// What was offered, or given in part, is given for so long, by the donor's clock. A little less than
 /// replicas say: an answer may come somewhat after its question.

@@ -1,13 +1,13 @@
 use bytes::Bytes;
 
 use super::{Broken, Rule};
-use crate::crypto::{Given, SIGNATURE_BYTES};
-use crate::messages::archived::{
+use crate::sim::Knobs;
+use crate::smr::crypto::{Given, SIGNATURE_BYTES};
+use crate::smr::messages::archived::{
     ArchivedOrderingMessage, ArchivedSystemMessage, ArchivedViewTransferMessage,
 };
-use crate::messages::{Checked, SystemMessage};
-use crate::sim::Knobs;
-use crate::types::{NodeId, Time, View};
+use crate::smr::messages::{Checked, SystemMessage};
+use crate::smr::types::{NodeId, Time, View};
 
 const SECOND: u128 = 1_000_000_000;
 
@@ -138,9 +138,9 @@ impl Efforts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::messages::{Batch, PrePrepare};
     use crate::sim::keys::CLUSTER;
-    use crate::types::{Epoch, SeqNo};
+    use crate::smr::messages::{Batch, PrePrepare};
+    use crate::smr::types::{Epoch, SeqNo};
 
     fn at_ms(ms: u64) -> Time {
         Time::from_nanos(ms * 1_000_000)

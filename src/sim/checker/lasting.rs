@@ -1,11 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Broken, Rule};
-use crate::messages::archived::{
+use crate::smr::messages::archived::{
     ArchivedOrderingMessage, ArchivedSystemMessage, ArchivedViewTransferMessage,
 };
-use crate::messages::{Phase, ViewChange};
-use crate::types::Digest;
+use crate::smr::messages::{Phase, ViewChange};
+use crate::smr::types::Digest;
 
 /// So many batches of one place are carried at most.
 const CARRIED_MAX: usize = 8;

@@ -3,16 +3,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::answers::Answers;
 use super::views::{Views, digest_of};
 use super::{Broken, Rule};
-use crate::crypto::{Digester, Domain};
-use crate::messages::archived::{
+use crate::sim::Knobs;
+use crate::sim::keys::{CLUSTER, Keyring};
+use crate::smr::crypto::{Digester, Domain};
+use crate::smr::messages::archived::{
     ArchivedLogTransferMessage, ArchivedOrderingMessage, ArchivedStateTransferMessage, ArchivedSystemMessage,
     ArchivedViewTransferMessage,
 };
-use crate::messages::{Checked, CheckpointClaim, Phase, SignedCheckpoint, SystemMessage, ViewChange};
-use crate::protocol::Record;
-use crate::sim::Knobs;
-use crate::sim::keys::{CLUSTER, Keyring};
-use crate::types::{Digest, NodeId, Time};
+use crate::smr::messages::{Checked, CheckpointClaim, Phase, SignedCheckpoint, SystemMessage, ViewChange};
+use crate::smr::protocol::Record;
+use crate::smr::types::{Digest, NodeId, Time};
 
 type Place = (u64, u64);
 

@@ -3,13 +3,13 @@ use std::fmt::Arguments;
 use bytes::Bytes;
 
 use super::{Broken, Rule};
-use crate::messages::archived::{
+use crate::sim::Knobs;
+use crate::smr::messages::archived::{
     ArchivedLogTransferMessage, ArchivedOrderingMessage, ArchivedStateTransferMessage, ArchivedSystemMessage,
     ArchivedViewTransferMessage,
 };
-use crate::messages::{Checked, SystemMessage};
-use crate::protocol::{Recipients, Record};
-use crate::sim::Knobs;
+use crate::smr::messages::{Checked, SystemMessage};
+use crate::smr::protocol::{Recipients, Record};
 
 /// The envelope, and the fixed part of whatever there is.
 const AROUND: usize = 320;

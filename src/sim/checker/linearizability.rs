@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::types::Time;
+use crate::smr::types::Time;
 
 /// What a client did to one key.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -43,7 +43,7 @@ pub(super) use ledger::Ledger;
 pub(super) use lengths::{Sizes, Toward};
 pub(super) use reads::{Answered, Seen, judge_reads};
 
-use crate::types::Time;
+use crate::smr::types::Time;
 
 /// A rule that a run broke.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::{Broken, Rule};
-use crate::types::Time;
+use crate::smr::types::Time;
 
 /// From which states one correct replica has answered, in all its lives.
 #[derive(Debug, Default)]

@@ -1,10 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Broken, Rule};
-use crate::crypto::{Digester, Domain};
-use crate::messages::{NewView, ViewChange};
 use crate::sim::keys::{CLUSTER, Keyring};
-use crate::types::{Digest, Epoch, Time};
+use crate::smr::crypto::{Digester, Domain};
+use crate::smr::messages::{NewView, ViewChange};
+use crate::smr::types::{Digest, Epoch, Time};
 
 /// The books about one correct replica's views: who asked it for which, and what those began with in which it
 /// speaks.

@@ -13,12 +13,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Dice;
-use crate::execution::CheckpointImage;
-use crate::protocol::{LogCut, Record};
-use crate::storage::basis::Basis;
-use crate::storage::restart::{Continued, Restored};
-use crate::storage::{BLOCK_BYTES, LogOperation, LogWriter, WriterSettings, image};
-use crate::types::{Lsn, SeqNo, Time, View};
+use crate::runtime::storage::basis::Basis;
+use crate::runtime::storage::restart::{Continued, Restored};
+use crate::runtime::storage::{BLOCK_BYTES, LogOperation, LogWriter, WriterSettings, image};
+use crate::smr::execution::CheckpointImage;
+use crate::smr::protocol::{LogCut, Record};
+use crate::smr::types::{Lsn, SeqNo, Time, View};
 pub(in crate::sim) use platter::{Platter, Rot, Unreadable};
 
 /// About how long a chunk of an image is.

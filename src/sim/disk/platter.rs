@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use crate::crypto::Digester;
-use crate::messages::CheckpointClaim;
+use crate::runtime::storage::image::{ImageFile, claim_of};
+use crate::runtime::storage::restart::Medium;
+use crate::runtime::storage::{BLOCK_BYTES, Found, StorageError, Superblock};
 use crate::sim::Dice;
-use crate::storage::image::{ImageFile, claim_of};
-use crate::storage::restart::Medium;
-use crate::storage::{BLOCK_BYTES, Found, StorageError, Superblock};
-use crate::types::{ClusterId, Epoch, NodeId, SeqNo, View};
+use crate::smr::crypto::Digester;
+use crate::smr::messages::CheckpointClaim;
+use crate::smr::types::{ClusterId, Epoch, NodeId, SeqNo, View};
 
 /// What a flipped bit has hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,18 +6,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{SimDisk, Task};
-use crate::crypto::Digester;
-use crate::decision_log::{LoggedDecisions, LoggedRange};
-use crate::execution::ImageIndex;
-use crate::messages::{PieceRange, Proposal};
-use crate::mutants::{Mutant, active};
-use crate::state_transfer::{ImageEvent, ImageTask};
-use crate::storage::RecordReader;
-use crate::storage::basis::Basis;
-use crate::storage::image::{ImageFile, chunk_head, each_sound, file_magic};
-use crate::storage::logged::LogReader;
-use crate::storage::restart::Medium;
-use crate::types::{NodeId, SeqNo, Time};
+use crate::runtime::storage::RecordReader;
+use crate::runtime::storage::basis::Basis;
+use crate::runtime::storage::image::{ImageFile, chunk_head, each_sound, file_magic};
+use crate::runtime::storage::logged::LogReader;
+use crate::runtime::storage::restart::Medium;
+use crate::smr::crypto::Digester;
+use crate::smr::decision_log::{LoggedDecisions, LoggedRange};
+use crate::smr::execution::ImageIndex;
+use crate::smr::messages::{PieceRange, Proposal};
+use crate::smr::mutants::{Mutant, active};
+use crate::smr::state_transfer::{ImageEvent, ImageTask};
+use crate::smr::types::{NodeId, SeqNo, Time};
 
 /// In so many of a hundred own images that are to be copied from a bit is wrong.
 const ROTTEN_PERCENT: u64 = 10;

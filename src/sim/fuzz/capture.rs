@@ -5,15 +5,15 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 
-use crate::messages::archived::{
+use crate::runtime::storage::{encode_record, encoded_record_bytes};
+use crate::sim::plan::{Plan, Profile};
+use crate::sim::run::run_captured;
+use crate::smr::messages::archived::{
     ArchivedLogTransferMessage, ArchivedOrderingMessage, ArchivedStateTransferMessage, ArchivedSystemMessage,
     ArchivedViewTransferMessage,
 };
-use crate::messages::{Checked, SystemMessage};
-use crate::protocol::Record;
-use crate::sim::plan::{Plan, Profile};
-use crate::sim::run::run_captured;
-use crate::storage::{encode_record, encoded_record_bytes};
+use crate::smr::messages::{Checked, SystemMessage};
+use crate::smr::protocol::Record;
 
 /// So many of each kind are kept, and none that is longer.
 const KEPT: usize = 3;

@@ -4,13 +4,13 @@
 use bytes::Bytes;
 
 use super::CLUSTER;
-use crate::net::hello::Peer;
+use crate::runtime::net::hello::Peer;
 use crate::sim::app::SmallKv;
 use crate::sim::disk::Platter;
 use crate::sim::replica::{Durable, Said, SimReplica};
 use crate::sim::stack::single;
 use crate::sim::{Dice, Knobs};
-use crate::types::{NodeId, Time};
+use crate::smr::types::{NodeId, Time};
 
 /// Its number: it leads no view at first.
 const NODE: NodeId = NodeId::new(1);

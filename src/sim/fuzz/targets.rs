@@ -8,25 +8,25 @@ use super::capture::{Captured, kind_of};
 use super::lone::Lone;
 use super::{CLUSTER, EPOCH};
 use crate::client::{Output, Session};
-use crate::crypto::{Digester, Domain, LinkPublic, LinkSecret, Opener, Sealer};
-use crate::execution::{Executor, ImageChunk};
-use crate::messages::{
-    AdminReply, Checked, CheckpointTold, ClientReply, ENVELOPE_BYTES, Envelope, Frame, FrameId, Kind,
-    Message, Mode, PieceRange, RefusalReason, ReplyBuilder, RequestFrame, SystemMessage, encode,
-};
-use crate::net::framing::RecordReader as LinkReader;
-use crate::net::handshake::{Directory, Identity, Initiator, Progress, Responder, Then};
-use crate::net::hello::{HELLO_BYTES, Hello, Peer};
-use crate::net::pool::BufferPool;
-use crate::protocol::Record;
+use crate::runtime::net::framing::RecordReader as LinkReader;
+use crate::runtime::net::handshake::{Directory, Identity, Initiator, Progress, Responder, Then};
+use crate::runtime::net::hello::{HELLO_BYTES, Hello, Peer};
+use crate::runtime::net::pool::BufferPool;
+use crate::runtime::storage::image::{ImageFile, chunk_head, claim_of, each_sound, load};
+use crate::runtime::storage::{BLOCK_BYTES, RecordReader, Superblock, encode_record, encoded_record_bytes};
 use crate::sim::Knobs;
 use crate::sim::app::SmallKv;
 use crate::sim::clients::Process;
 use crate::sim::replica::fresh_replica;
 use crate::sim::stack::single;
-use crate::storage::image::{ImageFile, chunk_head, claim_of, each_sound, load};
-use crate::storage::{BLOCK_BYTES, RecordReader, Superblock, encode_record, encoded_record_bytes};
-use crate::types::{ApplicationId, ClientId, NodeId, SeqNo, Time, View};
+use crate::smr::crypto::{Digester, Domain, LinkPublic, LinkSecret, Opener, Sealer};
+use crate::smr::execution::{Executor, ImageChunk};
+use crate::smr::messages::{
+    AdminReply, Checked, CheckpointTold, ClientReply, ENVELOPE_BYTES, Envelope, Frame, FrameId, Kind,
+    Message, Mode, PieceRange, RefusalReason, ReplyBuilder, RequestFrame, SystemMessage, encode,
+};
+use crate::smr::protocol::Record;
+use crate::smr::types::{ApplicationId, ClientId, NodeId, SeqNo, Time, View};
 
 /// What takes one input after another and says in a few words what became of it.
 type Runner = Box<dyn FnMut(&[u8]) -> String>;

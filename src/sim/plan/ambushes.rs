@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Fault, Plan, Profile};
 use crate::sim::Dice;
 use crate::sim::byzantine::Lie;
-use crate::types::Time;
+use crate::smr::types::Time;
 
 /// Hosts that lose power just after a client learns that what it wrote is done; and reads of it as soon as
 /// they are back.

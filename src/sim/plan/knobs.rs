@@ -1,13 +1,13 @@
 use std::time::Duration;
 
-use crate::execution::{FRAME_RESULT_BYTES_MAX, ResultLimits, StateRule};
-use crate::messages::Lengths;
-use crate::messages::lengths::VOTES_MAX;
-use crate::preprocessing::{CheckerLimits, ClientAuth, GateLimits, PoolLimits};
-use crate::protocol::Rate;
-use crate::replica::TransferLimits;
 use crate::sim::Dice;
-use crate::view_transfer::pbft::ViewTimings;
+use crate::smr::execution::{FRAME_RESULT_BYTES_MAX, ResultLimits, StateRule};
+use crate::smr::messages::Lengths;
+use crate::smr::messages::lengths::VOTES_MAX;
+use crate::smr::preprocessing::{CheckerLimits, ClientAuth, GateLimits, PoolLimits};
+use crate::smr::protocol::Rate;
+use crate::smr::replica::TransferLimits;
+use crate::smr::view_transfer::pbft::ViewTimings;
 
 /// The settings of the cluster and its clients in one run.
 #[derive(Debug, Clone)]

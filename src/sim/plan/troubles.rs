@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use super::{Fault, Knobs, Plan, Profile};
-use crate::config::ClientTuning;
-use crate::execution::StateRule;
-use crate::preprocessing::ClientAuth;
+use crate::runtime::config::ClientTuning;
 use crate::sim::Dice;
 use crate::sim::byzantine::Lie;
 use crate::sim::clients::Roguery;
 use crate::sim::network::Weather;
-use crate::types::Time;
-use crate::view_transfer::pbft::ViewTimings;
+use crate::smr::execution::StateRule;
+use crate::smr::preprocessing::ClientAuth;
+use crate::smr::types::Time;
+use crate::smr::view_transfer::pbft::ViewTimings;
 
 /// So long after the network has healed every view change has come to its end.
 const STEADY_AFTER: Duration = Duration::from_secs(10);

@@ -1,19 +1,19 @@
 //! What a simulated replica is made of, from the settings of its run.
 
-use crate::crypto::Digester;
-use crate::decision_log::ChainedLog;
-use crate::execution::{Application, StateRule};
-use crate::log_transfer::RangedLogTransfer;
-use crate::ordering::pbft::{Pbft, PbftConfig};
-use crate::preprocessing::RequestPool;
-use crate::replica::{Protocols, Replica, ReplicaSettings};
+use crate::runtime::storage::DiskBudget;
 use crate::sim::Knobs;
 use crate::sim::keys::{CLUSTER, Keyring};
 use crate::sim::stack::SimStack;
-use crate::state_transfer::monolithic::PieceTransfer;
-use crate::storage::DiskBudget;
-use crate::types::{Epoch, Lsn, NodeId, Quorum};
-use crate::view_transfer::pbft::{PbftViewChange, ViewChangeConfig};
+use crate::smr::crypto::Digester;
+use crate::smr::decision_log::ChainedLog;
+use crate::smr::execution::{Application, StateRule};
+use crate::smr::log_transfer::RangedLogTransfer;
+use crate::smr::ordering::pbft::{Pbft, PbftConfig};
+use crate::smr::preprocessing::RequestPool;
+use crate::smr::replica::{Protocols, Replica, ReplicaSettings};
+use crate::smr::state_transfer::monolithic::PieceTransfer;
+use crate::smr::types::{Epoch, Lsn, NodeId, Quorum};
+use crate::smr::view_transfer::pbft::{PbftViewChange, ViewChangeConfig};
 
 /// The protocols that it runs.
 pub(super) fn make_replica<A: Application>(

@@ -1,8 +1,8 @@
 use bytes::Bytes;
 
-use crate::net::hello::Peer;
+use crate::runtime::net::hello::Peer;
 use crate::sim::disk::DiskEvent;
-use crate::types::{NodeId, Time};
+use crate::smr::types::{NodeId, Time};
 
 /// Something that happens.
 pub(super) enum Event {

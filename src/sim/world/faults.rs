@@ -2,11 +2,11 @@ use std::time::Duration;
 
 use super::events::Event;
 use super::{Tampering, World};
-use crate::execution::Application;
-use crate::messages::Mode;
 use crate::sim::disk::{Platter, Unreadable};
 use crate::sim::plan::{Ambush, Fault};
-use crate::types::Time;
+use crate::smr::execution::Application;
+use crate::smr::messages::Mode;
+use crate::smr::types::Time;
 
 impl<A: Application> World<A> {
     /// A host that is up loses power, something happens to its disk, and it comes back at a moment, if ever.

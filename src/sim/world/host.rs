@@ -1,12 +1,12 @@
 use std::collections::BTreeMap;
 
-use crate::execution::Application;
-use crate::protocol::Rejection;
 use crate::sim::byzantine::Liar;
 use crate::sim::checker::{Answered, Budget, Charges, Donors, Efforts, Ledger};
 use crate::sim::disk::Platter;
 use crate::sim::replica::{Durable, SimReplica};
-use crate::types::{Lsn, NodeId, Time};
+use crate::smr::execution::Application;
+use crate::smr::protocol::Rejection;
+use crate::smr::types::{Lsn, NodeId, Time};
 
 /// What a fault did to a disk while its host was down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,14 +1,14 @@
 //! Where rules are judged, and what struck is counted.
 
 use super::World;
-use crate::crypto::{Digester, Domain};
-use crate::execution::Application;
-use crate::messages::archived::ArchivedAuthenticator;
-use crate::messages::{Checked, Frame, SystemMessage};
-use crate::ordering::OrderingProtocol;
-use crate::preprocessing::ClientAuth;
 use crate::sim::checker::{Rule, Violation};
 use crate::sim::keys::{CLUSTER, Keyring};
+use crate::smr::crypto::{Digester, Domain};
+use crate::smr::execution::Application;
+use crate::smr::messages::archived::ArchivedAuthenticator;
+use crate::smr::messages::{Checked, Frame, SystemMessage};
+use crate::smr::ordering::OrderingProtocol;
+use crate::smr::preprocessing::ClientAuth;
 
 impl<A: Application> World<A> {
     pub(super) fn judge(&mut self, result: Result<(), (Rule, String)>) {

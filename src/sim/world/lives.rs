@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use super::events::Event;
 use super::{Clock, Tampering, World};
-use crate::execution::Application;
-use crate::log_transfer::LogTransferState;
-use crate::messages::CheckpointClaim;
-use crate::ordering::OrderingProtocol;
-use crate::protocol::Record;
-use crate::replica::{ExecutionPhase, TransferPhase};
+use crate::runtime::storage::StorageError;
+use crate::runtime::storage::restart::Restored;
 use crate::sim::checker::{Budget, Charges, Efforts, Rule};
 use crate::sim::disk::{DiskEvent, Rot};
 use crate::sim::keys::CLUSTER;
 use crate::sim::replica::{Durable, ReadBack, SimReplica};
-use crate::state_transfer::StateTransferState;
-use crate::storage::StorageError;
-use crate::storage::restart::Restored;
-use crate::types::{SeqNo, Time};
+use crate::smr::execution::Application;
+use crate::smr::log_transfer::LogTransferState;
+use crate::smr::messages::CheckpointClaim;
+use crate::smr::ordering::OrderingProtocol;
+use crate::smr::protocol::Record;
+use crate::smr::replica::{ExecutionPhase, TransferPhase};
+use crate::smr::state_transfer::StateTransferState;
+use crate::smr::types::{SeqNo, Time};
 
 /// What goes on at a host, as bits.
 const VIEW_CHANGE: u8 = 1;

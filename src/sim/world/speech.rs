@@ -6,15 +6,15 @@ use bytes::Bytes;
 
 use super::World;
 use super::events::Event;
-use crate::execution::Application;
-use crate::messages::archived::ArchivedClientReply;
-use crate::messages::{Checked, ClientReply, FrameKey, ReplyBody, SystemMessage};
-use crate::net::hello::Peer;
-use crate::protocol::Recipients;
+use crate::runtime::net::hello::Peer;
 use crate::sim::checker::{Refusal, Rule, Toward};
 use crate::sim::network::End;
 use crate::sim::replica::Said;
-use crate::types::{ClientId, FrameSeq, NodeId};
+use crate::smr::execution::Application;
+use crate::smr::messages::archived::ArchivedClientReply;
+use crate::smr::messages::{Checked, ClientReply, FrameKey, ReplyBody, SystemMessage};
+use crate::smr::protocol::Recipients;
+use crate::smr::types::{ClientId, FrameSeq, NodeId};
 
 impl<A: Application> World<A> {
     pub(super) fn carry_out(&mut self, index: usize, said: Said) {

@@ -1,0 +1,73 @@
+//! Replicas of services whose state consists of parts.
+//!
+//! The protocols are those of [`MonReplica`]: every state is kept and transferred in pieces that are checked
+//! one by one. What a [`DivisibleState`] adds is that it says what its pieces are, and which of them changed:
+//! a checkpoint copies and digests what was written to since the last one, and a replica that lags behind is
+//! sent what its own image does not have.
+
+use super::monolithic_server::MonReplica;
+use super::{ReplicaError, ReplicaHandle};
+use crate::runtime::config::{DivisibleStateReplicaConfig, MonolithicStateReplicaConfig};
+use crate::smr::execution::{Application, DivisibleState, ScalableApp};
+use crate::smr::replica::{DefaultStack, SpeculativeStack, Stack};
+
+/// A replica of service `A`, whose state is in parts, built from the stack `S`.
+///
+/// Its shards run from [`bootstrap`](Self::bootstrap) on; [`run`](Self::run) waits for their end. Both can be
+/// awaited on any runtime.
+pub struct DivStReplica<A: Application<State: DivisibleState>, S: Stack = DefaultStack<A>> {
+    replica: MonReplica<A, S>,
+}
+
+impl<A: Application<State: DivisibleState>> DivStReplica<A> {
+    /// Starts a replica: listens, dials, and takes part as soon as links are up.
+    ///
+    /// # Errors
+    /// When the address, the topology or the kernel does not allow it.
+    pub async fn bootstrap(config: DivisibleStateReplicaConfig<A>) -> Result<Self, ReplicaError> {
+        let replica = MonReplica::bootstrap(pieces(config)).await?;
+        Ok(Self { replica })
+    }
+}
+
+impl<A: ScalableApp<State: DivisibleState>> DivStReplica<A, SpeculativeStack<A>> {
+    /// As [`bootstrap`](DivStReplica::bootstrap), with speculative execution on the configured number of
+    /// workers.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn bootstrap_speculative(config: DivisibleStateReplicaConfig<A>) -> Result<Self, ReplicaError> {
+        let replica = MonReplica::bootstrap_speculative(pieces(config)).await?;
+        Ok(Self { replica })
+    }
+}
+
+impl<A: Application<State: DivisibleState>, S: Stack> DivStReplica<A, S> {
+    /// To look at the replica, and to shut it down, from anywhere.
+    #[must_use]
+    pub fn handle(&self) -> ReplicaHandle {
+        self.replica.handle()
+    }
+
+    /// Waits until the replica was shut down or failed.
+    ///
+    /// # Errors
+    /// The first failure of one of its threads; the others are shut down then.
+    pub async fn run(self) -> Result<(), ReplicaError> {
+        self.replica.run().await
+    }
+}
+
+/// Parts are pieces.
+fn pieces<A>(config: DivisibleStateReplicaConfig<A>) -> MonolithicStateReplicaConfig<A> {
+    let DivisibleStateReplicaConfig {
+        service,
+        replica_config,
+        st_config,
+    } = config;
+    MonolithicStateReplicaConfig {
+        service,
+        replica_config,
+        st_config,
+    }
+}

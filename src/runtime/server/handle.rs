@@ -1,0 +1,162 @@
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+use super::supervisor::{DRAINS, Supervisor};
+use crate::runtime::metrics::{Metrics, Standing};
+use crate::runtime::ring::Doorbell;
+use crate::runtime::shard::data::Lifecycle;
+use crate::runtime::shard::lanes::{Outlet, Work};
+use crate::runtime::shard::pulse::Vitals;
+use crate::smr::messages::CheckpointClaim;
+use crate::smr::types::NodeId;
+
+/// A running replica from outside: to look at it, and to shut it down. Clones are equal.
+#[derive(Debug, Clone)]
+pub struct ReplicaHandle {
+    pub(super) shared: Arc<HandleShared>,
+}
+
+#[derive(Debug)]
+pub(super) struct HandleShared {
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) address: SocketAddr,
+    pub(super) core_map: String,
+    pub(super) topology: String,
+    pub(super) lifecycle: Lifecycle,
+    pub(super) doorbells: Vec<Doorbell>,
+    pub(super) supervisor: Supervisor,
+    pub(super) vitals: Vitals,
+    pub(super) questions: Mutex<Outlet<Work>>,
+    /// Names of this replica's threads, as the kernel has them.
+    pub(super) threads: Vec<String>,
+}
+
+impl ReplicaHandle {
+    /// The replica.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.shared.metrics.node
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    /// Which roles run where, a line each.
+    #[must_use]
+    pub fn core_map(&self) -> &str {
+        &self.shared.core_map
+    }
+
+    /// The shards in a few words.
+    #[must_use]
+    pub fn topology(&self) -> &str {
+        &self.shared.topology
+    }
+
+    /// Where it stands right now.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.shared.metrics.standing()
+    }
+
+    /// The value of one counter by name; zero for a name there is not.
+    #[must_use]
+    pub fn counter(&self, name: &str) -> u64 {
+        let mut found = 0;
+        self.visit_counters(|counter, value| {
+            if counter == name {
+                found = value;
+            }
+        });
+        found
+    }
+
+    /// Every counter by name.
+    pub fn visit_counters(&self, visit: impl FnMut(&'static str, u64)) {
+        self.shared.metrics.visit(visit);
+    }
+
+    /// Computes the digest of the state as it is, at once: for tools and tests. `None` when the replica ends
+    /// first.
+    #[must_use]
+    pub fn digest(&self) -> Option<CheckpointClaim> {
+        let (question, answer) = mpsc::channel();
+        {
+            let mut questions = self
+                .shared
+                .questions
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            questions.push(Work::Digest(question));
+            questions.ring();
+        }
+        answer.recv_timeout(Duration::from_secs(30)).ok()
+    }
+
+    /// CPU time of all of this replica's threads so far, as the kernel's scheduler counts it.
+    #[must_use]
+    pub fn cpu_time(&self) -> Duration {
+        thread_cpu_time(|name| self.shared.threads.iter().any(|own| own == name))
+    }
+
+    /// Names of the threads that serve this replica and gave no sign of life for so long: they hang. Those
+    /// that are well give one every second or more often.
+    #[must_use]
+    pub fn silent_threads(&self, patience: Duration) -> Vec<String> {
+        self.shared.vitals.silent_for(patience)
+    }
+
+    /// Asks the replica to finish what it has and end: no new client work, what is under way is decided,
+    /// executed and answered, links say goodbye. [`run`](super::monolithic_server::MonReplica::run) returns
+    /// then.
+    pub fn shutdown(&self) {
+        if !self.shared.lifecycle.is_draining() {
+            // Told once: who does not listen learns it by the process's end.
+            let _ = self
+                .shared
+                .supervisor
+                .tell(&format!("STOPPING=1\nSTATUS={DRAINS}"));
+        }
+        self.shared.lifecycle.drain();
+        self.shared.doorbells.iter().for_each(Doorbell::ring);
+    }
+}
+
+impl ReplicaHandle {
+    /// Stops the replica where it is, as if its process were killed: nothing is finished, nobody is told. For
+    /// demonstrations and tests; what is on disk is what was durable.
+    pub fn kill(&self) {
+        self.shared.lifecycle.halt();
+        self.shared.doorbells.iter().for_each(Doorbell::ring);
+    }
+
+    /// Whether it was killed.
+    #[must_use]
+    pub fn is_killed(&self) -> bool {
+        self.shared.lifecycle.is_halted()
+    }
+}
+
+/// CPU time of this process's threads whose names are chosen, from the scheduler's statistics.
+pub fn thread_cpu_time(chosen: impl Fn(&str) -> bool) -> Duration {
+    let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
+        return Duration::ZERO;
+    };
+    let mut total = 0;
+    for task in tasks.flatten() {
+        let name = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        if chosen(name.trim_end()) {
+            let statistics = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+            total += statistics
+                .split(' ')
+                .next()
+                .and_then(|nanos| nanos.parse::<u64>().ok())
+                .unwrap_or(0);
+        }
+    }
+    Duration::from_nanos(total)
+}

@@ -1,0 +1,213 @@
+//! What flows between roles, and the two ends of each flow.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::runtime::ring::{Consumer, Doorbell, Producer, channel};
+use crate::runtime::storage::StorageError;
+use crate::smr::decision_log::{LoggedDecisions, LoggedRange};
+use crate::smr::execution::SessionWindows;
+use crate::smr::messages::{CheckpointClaim, Frame, FrameId, FrameKey, Proposal, TakenCheckpoint};
+use crate::smr::protocol::{LogCut, Recipients, Record};
+use crate::smr::state_transfer::ImageEvent;
+use crate::smr::types::{ClientId, Lsn, NodeId, SeqNo};
+
+/// Network → preprocessing.
+#[derive(Debug)]
+pub(crate) enum Raw {
+    /// A frame from the link of a client.
+    Frame { client: ClientId, bytes: Bytes },
+    /// A replica's message that carries client frames, envelope included.
+    WithFrames { from: NodeId, message: Bytes },
+}
+
+/// Network → consensus: a replica's message without frames, envelope included.
+#[derive(Debug)]
+pub(crate) struct FromReplica {
+    pub from: NodeId,
+    pub message: Bytes,
+}
+
+/// Preprocessing → consensus.
+#[derive(Debug)]
+pub(crate) enum Checked {
+    /// An ordered frame, authentic, by its client's link.
+    Frame(Frame),
+    /// The same, passed on by another replica.
+    PassedOn(Frame),
+    /// A pre-prepare whose frames are sound.
+    Proposal { from: NodeId, proposal: Box<Proposal> },
+    /// A frame whose MAC for this replica failed in the proposal that follows.
+    Disputed(FrameKey),
+    /// A fetched batch whose frames are sound.
+    Batch { from: NodeId, batch: Box<Proposal> },
+}
+
+/// Consensus, preprocessing, execution → network.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    /// A message to replicas.
+    Replicas { to: Recipients, message: Bytes },
+    /// A message to a session of a client; to all of them if it is 0.
+    Client {
+        to: ClientId,
+        session: u64,
+        message: Bytes,
+    },
+}
+
+/// Consensus and preprocessing → execution.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// The next decision.
+    Decision(Arc<Proposal>),
+    /// Read-only operations.
+    Unordered(Frame),
+    /// Send a cached reply again, or say why there is none.
+    ReplyAgain(FrameId),
+    /// Answer reads from states after this place, and not at all while `None`.
+    ServeReads(Option<SeqNo>),
+    /// Replace the state by an image, whose chunks come here.
+    Install(std::sync::mpsc::Receiver<Result<Bytes, StorageError>>),
+    /// Compute the digest of the state as it is, for tools.
+    Digest(std::sync::mpsc::Sender<CheckpointClaim>),
+}
+
+/// Execution → consensus.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// A decision was executed.
+    Executed { seq: SeqNo, operations: usize },
+    /// A checkpoint was taken.
+    Checkpoint(TakenCheckpoint),
+    /// The state was replaced by that of a checkpoint; what it includes of each client's frames.
+    Installed {
+        seq: SeqNo,
+        windows: Vec<SessionWindows>,
+    },
+}
+
+/// Changes what a replica says to others: for demonstrations of faulty replicas, nothing else has one.
+pub(crate) trait Interceptor: Send {
+    /// What is sent in place of this message: to whom, what, and how much later.
+    fn say(&mut self, to: NodeId, message: &Bytes) -> Vec<(NodeId, Bytes, Duration)>;
+
+    /// What is sent because this message was heard from another replica.
+    fn hear(&mut self, _message: &Bytes) -> Vec<(NodeId, Bytes, Duration)> {
+        Vec::new()
+    }
+}
+
+/// Consensus → log.
+#[derive(Debug)]
+pub(crate) enum LogEntry {
+    /// The next record.
+    Record { lsn: Lsn, record: Record },
+    /// Everything about places up to this one may go.
+    Cut(LogCut),
+    /// Decisions are to be read back.
+    Read(LoggedRange),
+}
+
+/// Log and keeper → consensus.
+#[derive(Debug)]
+pub(crate) enum Logged {
+    /// Everything before this position is on disk.
+    Durable(Lsn),
+    /// The contents of a checkpoint are on disk.
+    Image(SeqNo),
+    /// Something was done with the image of a checkpoint that is transferred.
+    Transfer(ImageEvent),
+    /// Decisions were read back.
+    Read(LoggedDecisions),
+}
+
+/// The sending end of a lane: a ring, what did not fit into it, and the doorbell of the other side.
+///
+/// The overflow holds at most what one step of the owner makes: the owner takes no input while it
+/// [is blocked](Self::is_blocked). So a full ring becomes back-pressure, and nothing is dropped.
+#[derive(Debug)]
+pub(crate) struct Outlet<T: Send> {
+    producer: Producer<T>,
+    overflow: VecDeque<T>,
+    /// `None` when both ends live on one shard, which is awake whenever it pushes.
+    doorbell: Option<Doorbell>,
+    rang: bool,
+}
+
+/// The receiving end of a lane.
+pub(crate) type Inlet<T> = Consumer<T>;
+
+/// A lane of this depth; `doorbell` wakes the receiving shard unless it is the sending one.
+pub(crate) fn lane<T: Send>(depth: usize, doorbell: Option<Doorbell>) -> (Outlet<T>, Inlet<T>) {
+    let (producer, consumer) = channel(depth);
+    (
+        Outlet {
+            producer,
+            overflow: VecDeque::new(),
+            doorbell,
+            rang: true,
+        },
+        consumer,
+    )
+}
+
+impl<T: Send> Outlet<T> {
+    /// Sends an item, or keeps it until there is room.
+    pub fn push(&mut self, item: T) {
+        self.rang = false;
+        if !self.overflow.is_empty() {
+            return self.overflow.push_back(item);
+        }
+        if let Err(item) = self.producer.push(item) {
+            self.overflow.push_back(item);
+        }
+    }
+
+    /// Moves kept items on as far as there is room; true while some are left. A blocked owner takes no input.
+    pub fn is_blocked(&mut self) -> bool {
+        while let Some(item) = self.overflow.pop_front() {
+            self.rang = false;
+            if let Err(item) = self.producer.push(item) {
+                self.overflow.push_front(item);
+                break;
+            }
+        }
+        !self.overflow.is_empty()
+    }
+
+    /// Whether items are kept back.
+    pub fn has_overflow(&self) -> bool {
+        !self.overflow.is_empty()
+    }
+
+    /// Wakes the other side if something was sent since the last call.
+    pub fn ring(&mut self) {
+        if !self.rang {
+            self.rang = true;
+            if let Some(doorbell) = &self.doorbell {
+                doorbell.ring_if_parked();
+            }
+        }
+    }
+}
+
+/// Gives an answer to a frame to the network role of its client: its number mod their count.
+pub(crate) fn answer(networks: &mut [Outlet<Outgoing>], frame: FrameKey, message: Bytes) {
+    let network = frame.client.get() as usize % networks.len();
+    networks[network].push(Outgoing::Client {
+        to: frame.client,
+        session: frame.sequence.session(),
+        message,
+    });
+}
+
+/// Whether any of these is blocked; each moves on as far as it can, whatever the others do.
+pub(crate) fn any_blocked<T: Send>(outlets: &mut [Outlet<T>]) -> bool {
+    outlets
+        .iter_mut()
+        .fold(false, |any, outlet| outlet.is_blocked() | any)
+}

@@ -1,0 +1,417 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::twins::Starts;
+use super::{Role, STEP_MESSAGES};
+use crate::runtime::metrics::{Metrics, count};
+use crate::runtime::net::hello::Peer;
+use crate::runtime::shard::control::EstablishedLink;
+use crate::runtime::shard::lanes::{FromReplica, Inlet, Outgoing, Outlet, Raw};
+use crate::runtime::shard::reactor::{Completion, Reactor};
+use crate::runtime::shard::wires::{CloseReason, WireId, WireLimits, Wires};
+use crate::smr::messages::archived::{ArchivedAdminRequest, ArchivedLinkMessage};
+use crate::smr::messages::{AdminRequest, Checked, ENVELOPE_BYTES, Envelope, Kind, LinkMessage, encode};
+use crate::smr::protocol::{Allowance, Rate, Recipients};
+use crate::smr::types::{ClientId, ClusterId, Epoch, NodeId, Time};
+
+/// The lanes of one network role.
+pub(crate) struct NetworkLanes {
+    /// Links that came up.
+    pub links: Inlet<EstablishedLink>,
+    /// Client frames.
+    pub client_frames: Outlet<Raw>,
+    /// Replicas' messages with frames: a lane of their own, so that clients never hold them up.
+    pub replica_frames: Outlet<Raw>,
+    /// Replicas' other messages.
+    pub replica_messages: Outlet<FromReplica>,
+    /// What the other roles send, one lane each.
+    pub outgoing: Vec<Inlet<Outgoing>>,
+}
+
+/// Serves the sockets of one shard: bytes in, messages out, and back.
+pub(crate) struct NetworkRole {
+    wires: Wires,
+    lanes: NetworkLanes,
+    cluster: ClusterId,
+    epoch: Epoch,
+    replica_limits: WireLimits,
+    client_limits: WireLimits,
+    replicas: Vec<Option<WireId>>,
+    /// By client: a link for each process that uses its identity.
+    clients: Vec<Vec<ClientLink>>,
+    metrics: Arc<Metrics>,
+    /// How often operators may still ask, by the client whose keys they use.
+    questions: BTreeMap<ClientId, Allowance>,
+    now: Time,
+    draining: bool,
+    said_goodbye: bool,
+    ping: Bytes,
+    /// What is said first on links with replicas.
+    instance: Bytes,
+    /// By replica.
+    starts: Vec<Starts>,
+}
+
+/// A link of a client.
+struct ClientLink {
+    wire: WireId,
+    /// The session it serves; `None` before the client says.
+    session: Option<u64>,
+}
+
+/// Questions of operators that are answered: each costs as much as a hundred frames.
+const QUESTIONS: Rate = Rate {
+    burst: 32,
+    per_second: 16,
+};
+
+impl NetworkRole {
+    /// A role without links yet. `owner` is its number on its shard; `instance` is the number of this start
+    /// of the replica.
+    pub fn new(
+        owner: u8,
+        connections_max: u16,
+        lanes: NetworkLanes,
+        (cluster, epoch, instance): (ClusterId, Epoch, u64),
+        (replicas, replica_limits): (usize, WireLimits),
+        (clients, client_limits): (usize, WireLimits),
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let link = |message| encode(Envelope::new(Kind::Link, cluster, epoch), &message, 16);
+        Self {
+            wires: Wires::new(owner, connections_max),
+            lanes,
+            cluster,
+            epoch,
+            replica_limits,
+            client_limits,
+            replicas: vec![None; replicas],
+            clients: (0..clients).map(|_| Vec::new()).collect(),
+            metrics,
+            questions: BTreeMap::new(),
+            now: Time::START,
+            draining: false,
+            said_goodbye: false,
+            ping: link(LinkMessage::Ping),
+            instance: link(LinkMessage::Instance(instance)),
+            starts: (0..replicas).map(|_| Starts::default()).collect(),
+        }
+    }
+
+    fn take_links(&mut self, reactor: &mut Reactor) -> bool {
+        let mut any = false;
+        while let Some(new) = self.lanes.links.pop() {
+            any = true;
+            let peer = new.established.peer;
+            let limits = match peer {
+                Peer::Replica(node) => {
+                    let Some(entry) = self.replicas.get_mut(node.index()) else {
+                        continue;
+                    };
+                    // The newest link of a replica is the one it uses.
+                    if let Some(old) = entry.take() {
+                        self.wires.close(old, CloseReason::Closed);
+                    }
+                    self.replica_limits
+                }
+                Peer::Client(client) if self.clients.get(client.get() as usize).is_some() => {
+                    self.client_limits
+                }
+                Peer::Client(_) => continue,
+            };
+            let added = self
+                .wires
+                .add(reactor, new.socket, *new.established, Box::new(new.lease), limits);
+            let Some(wire) = added else { continue };
+            let counters = &self.metrics.counters;
+            match peer {
+                Peer::Replica(node) => {
+                    self.replicas[node.index()] = added;
+                    count(&counters.replica_links_up);
+                    let _ = self.wires.queue(wire, self.instance.clone());
+                }
+                Peer::Client(client) => {
+                    let session = None;
+                    self.clients[client.get() as usize].push(ClientLink { wire, session });
+                    count(&counters.client_links_up);
+                }
+            }
+            tracing::debug!(peer = %peer, "link up");
+        }
+        any
+    }
+
+    /// A client says which of its sessions a link serves. Another link that served it is what its process had
+    /// before.
+    fn serve_session(&mut self, client: ClientId, id: WireId, session: u64) {
+        let links = &mut self.clients[client.get() as usize];
+        for link in links.iter_mut() {
+            if link.wire == id {
+                link.session = Some(session);
+            } else if link.session == Some(session) {
+                self.wires.close(link.wire, CloseReason::Closed);
+            }
+        }
+    }
+
+    fn take_closed(&mut self) {
+        for (id, peer, reason) in self.wires.take_closed() {
+            let counters = &self.metrics.counters;
+            match reason {
+                CloseReason::Framing(error) => self.metrics.refuse_record(error),
+                CloseReason::QueueFull => count(&counters.links_closed_slow),
+                CloseReason::Silent => {
+                    count(&counters.links_closed_silent);
+                    tracing::warn!(%peer, "the link is given up: nothing came on it for too long");
+                }
+                CloseReason::Disconnected | CloseReason::Closed => {}
+            }
+            tracing::debug!(peer = %peer, ?reason, "link down");
+            match peer {
+                Peer::Replica(node) => {
+                    count(&counters.replica_links_down);
+                    let entry = &mut self.replicas[node.index()];
+                    if *entry == Some(id) {
+                        *entry = None;
+                    }
+                }
+                Peer::Client(client) => {
+                    count(&counters.client_links_down);
+                    self.clients[client.get() as usize].retain(|link| link.wire != id);
+                }
+            }
+        }
+    }
+
+    /// Gives one message to the role that reads it; false when its sender may not send such a message.
+    fn route(&mut self, id: WireId, peer: Peer, message: Bytes) -> bool {
+        let Ok(envelope) = Envelope::open(&message, self.cluster, self.epoch) else {
+            return false;
+        };
+        match (peer, envelope.kind) {
+            (Peer::Replica(from), Kind::System) => {
+                self.lanes.replica_messages.push(FromReplica { from, message });
+            }
+            (Peer::Replica(from), Kind::SystemWithFrames) => {
+                self.lanes.replica_frames.push(Raw::WithFrames { from, message });
+            }
+            (Peer::Client(client), Kind::Request) => {
+                // A draining replica answers nothing new; the client goes to the others.
+                if !self.draining {
+                    let bytes = message.slice(ENVELOPE_BYTES..);
+                    self.lanes.client_frames.push(Raw::Frame { client, bytes });
+                }
+            }
+            (Peer::Client(client), Kind::Admin) => {
+                let Ok(request) = Checked::<AdminRequest>::body_of(&message) else {
+                    return false;
+                };
+                let ArchivedAdminRequest::Status = &*request;
+                let left = self.questions.entry(client);
+                if !left.or_insert(Allowance::full(QUESTIONS)).take(self.now, 1) {
+                    count(&self.metrics.counters.questions_refused);
+                    return true;
+                }
+                let envelope = Envelope::new(Kind::Admin, self.cluster, self.epoch);
+                let status = encode(envelope, &self.metrics.status(), 4096);
+                let _ = self.wires.queue(id, status);
+            }
+            (_, Kind::Link) => return self.on_link_message(id, peer, &message),
+            _ => return false,
+        }
+        true
+    }
+
+    /// What a peer says of the link itself; false when it may not say that.
+    fn on_link_message(&mut self, id: WireId, peer: Peer, message: &Bytes) -> bool {
+        let Ok(message) = Checked::<LinkMessage>::body_of(message) else {
+            return false;
+        };
+        match (&*message, peer) {
+            (ArchivedLinkMessage::Goodbye | ArchivedLinkMessage::Ping, _) => {}
+            (ArchivedLinkMessage::Session(session), Peer::Client(client)) => {
+                self.serve_session(client, id, session.to_native());
+            }
+            (ArchivedLinkMessage::Instance(start), Peer::Replica(from)) => {
+                if self.starts[from.index()].on_link(start.to_native()) {
+                    self.on_twin(id, from);
+                }
+            }
+            (ArchivedLinkMessage::Twin, Peer::Replica(from)) => {
+                let told = &self.metrics.counters.identity_used_twice;
+                if is_worth_a_line(told.fetch_add(1, Ordering::Relaxed)) {
+                    tracing::error!(
+                        told_by = %from,
+                        "ANOTHER PROCESS RUNS WITH THIS REPLICA'S IDENTITY, a copy of its host perhaps: together they count as a faulty \
+                         replica. Stop one of them"
+                    );
+                }
+            }
+            (ArchivedLinkMessage::Session(_), Peer::Replica(_))
+            | (ArchivedLinkMessage::Instance(_) | ArchivedLinkMessage::Twin, Peer::Client(_)) => {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Says at both ends that two processes take turns in being this replica.
+    fn on_twin(&mut self, id: WireId, node: NodeId) {
+        let found = &self.metrics.counters.peers_running_twice;
+        if is_worth_a_line(found.fetch_add(1, Ordering::Relaxed)) {
+            tracing::error!(%node, "this replica runs twice, in two processes with one identity: stop one of them");
+        }
+        let envelope = Envelope::new(Kind::Link, self.cluster, self.epoch);
+        let _ = self.wires.queue(id, encode(envelope, &LinkMessage::Twin, 8));
+    }
+
+    fn dispatch(&mut self) -> bool {
+        let mut any = false;
+        for replicas in [true, false] {
+            for _ in 0..STEP_MESSAGES {
+                let blocked = match replicas {
+                    true => {
+                        self.lanes.replica_frames.is_blocked() || self.lanes.replica_messages.is_blocked()
+                    }
+                    false => self.lanes.client_frames.is_blocked(),
+                };
+                if blocked {
+                    break;
+                }
+                let Some((id, peer, message)) = self.wires.next_message(replicas) else {
+                    break;
+                };
+                any = true;
+                let counters = &self.metrics.counters;
+                count(if replicas {
+                    &counters.messages_from_replicas
+                } else {
+                    &counters.messages_from_clients
+                });
+                if !self.route(id, peer, message) {
+                    count(&self.metrics.counters.messages_refused);
+                    self.wires.close(id, CloseReason::Closed);
+                }
+            }
+        }
+        self.lanes.client_frames.ring();
+        self.lanes.replica_frames.ring();
+        self.lanes.replica_messages.ring();
+        any
+    }
+
+    fn send(&mut self, outgoing: Outgoing) {
+        match outgoing {
+            Outgoing::Replicas {
+                to: Recipients::Others,
+                message,
+            } => {
+                for index in 0..self.replicas.len() {
+                    self.send_to_replica(index, message.clone());
+                }
+            }
+            Outgoing::Replicas {
+                to: Recipients::One(node),
+                message,
+            } => {
+                self.send_to_replica(node.index(), message);
+            }
+            Outgoing::Client { to, session, message } => self.send_to_client(to, session, &message),
+        }
+    }
+
+    fn send_to_replica(&mut self, index: usize, message: Bytes) {
+        match self.replicas.get(index) {
+            Some(Some(id)) => {
+                let _ = self.wires.queue(*id, message);
+            }
+            _ => count(&self.metrics.counters.messages_unsent),
+        }
+    }
+
+    /// Sends to the links that serve a session, and to those that may: before a client has said, a link may
+    /// serve any, and session 0 is all of them.
+    fn send_to_client(&mut self, client: ClientId, session: u64, message: &Bytes) {
+        let links = self.clients.get(client.get() as usize);
+        let serves = |link: &&ClientLink| session == 0 || link.session.is_none_or(|serves| serves == session);
+        let mut sent = false;
+        for link in links.into_iter().flatten().filter(serves) {
+            sent = true;
+            if self.wires.queue(link.wire, message.clone()).is_err() {
+                count(&self.metrics.counters.replies_dropped);
+            }
+        }
+        if !sent {
+            count(&self.metrics.counters.replies_unsent);
+        }
+    }
+
+    fn say_goodbye(&mut self) {
+        let envelope = Envelope::new(Kind::Link, self.cluster, self.epoch);
+        let goodbye = encode(envelope, &LinkMessage::Goodbye, 8);
+        let clients = self.clients.iter().flatten().map(|link| link.wire);
+        for id in self.replicas.iter().flatten().copied().chain(clients) {
+            let _ = self.wires.queue(id, goodbye.clone());
+        }
+    }
+}
+
+/// Whether something that happened so often before is told: the first times, and then ever more seldom.
+fn is_worth_a_line(before: u64) -> bool {
+    (before + 1).is_power_of_two()
+}
+
+impl Role for NetworkRole {
+    fn step(&mut self, now: Time, reactor: &mut Reactor) -> bool {
+        self.now = now;
+        let links = self.take_links(reactor);
+        self.dispatch() || links
+    }
+
+    fn finish(&mut self, now: Time, reactor: &mut Reactor) -> bool {
+        let mut any = false;
+        for lane in 0..self.lanes.outgoing.len() {
+            while let Some(outgoing) = self.lanes.outgoing[lane].pop() {
+                any = true;
+                self.send(outgoing);
+            }
+        }
+        self.wires.keep_alive(now, &self.ping);
+        self.wires.flush(reactor);
+        self.take_closed();
+        any
+    }
+
+    fn on_completion(&mut self, reactor: &mut Reactor, completion: Completion) {
+        self.wires.on_completion(reactor, completion);
+    }
+
+    fn has_input(&self) -> bool {
+        self.wires.has_messages()
+            || !self.lanes.links.is_empty()
+            || self.lanes.outgoing.iter().any(|lane| !lane.is_empty())
+            || self.lanes.client_frames.has_overflow()
+            || self.lanes.replica_frames.has_overflow()
+            || self.lanes.replica_messages.has_overflow()
+    }
+
+    fn next_timeout(&self) -> Option<Time> {
+        self.wires.next_look()
+    }
+
+    fn drain(&mut self, finishing: bool) -> bool {
+        self.draining = true;
+        // What the others sent before they settled is in the lanes already.
+        if !finishing || self.has_input() {
+            return false;
+        }
+        if !self.said_goodbye && self.wires.is_flushed() {
+            self.said_goodbye = true;
+            self.say_goodbye();
+        }
+        self.said_goodbye && self.wires.is_flushed()
+    }
+}

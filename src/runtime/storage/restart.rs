@@ -1,0 +1,445 @@
+//! What a replica's disk holds becomes a replica that goes on where it stopped.
+//!
+//! ```text
+//!  superblock ─► image of a checkpoint ─► every Stable record ─► every record, in order ─► resume
+//!                (state, clients, chain)                          decisions to execution
+//! ```
+//!
+//! The same steps for a data directory and for a simulated disk: both are a [`Medium`].
+//!
+//! **Which images are believed.** The superblock names the one to begin with. Nothing else says that an image
+//! is of the state that this replica goes on from, so:
+//! - *Later ones are removed, once the log was read:* the replica may have stopped after it adopted an
+//!   earlier state of others and before it had removed its own later images, which then are of a wrong state.
+//!   An own image may also have been put in its place and not been named yet: it is sound, and lost for
+//!   nothing; nobody was told that it is kept, so the log still leads there, and it is taken again. Were they
+//!   left, the superblock would name a later one some day, and they would pass for images of this state.
+//! - *The one named is compared with what a quorum signed,* as far as the log says: a replica that found its
+//!   state wrong and stopped before another one came must not execute on it again. Nor is it if it is of a
+//!   checkpoint that this replica signed after a wrong one, before it found that out. It is set aside like a
+//!   damaged one.
+//! - *Earlier ones may be of a replaced state too.* The replica is told what the head of each says, and gives
+//!   it to peers as nothing else.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::image::{ImageFile, ReadAt};
+use super::recovery::{Found, scan_with};
+use super::repair::repair_log;
+use super::{LogWriter, RawRecord, RecordReader, StorageError, Superblock, Tail, WriterSettings, image};
+use crate::smr::crypto::Digester;
+use crate::smr::execution::{ExecutionEvent, Executor};
+use crate::smr::messages::{CheckpointClaim, Lengths, Proposal, TakenCheckpoint};
+use crate::smr::mutants::{Mutant, active};
+use crate::smr::protocol::Record;
+use crate::smr::replica::{ExecutorOf, Forgotten, Replica, Stack};
+use crate::smr::types::{SeqNo, Time, View};
+
+/// What a replica kept, to be read back.
+pub trait Medium {
+    /// An image that is open.
+    type Image: ReadAt;
+
+    /// Where it is, for messages.
+    fn path(&self) -> &Path;
+
+    /// What its superblock says; it was found to be this replica's.
+    fn superblock(&self) -> Superblock;
+
+    /// The segments of the log, in order.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    fn segments(&self) -> Result<Vec<Found>, StorageError>;
+
+    /// Puts what a segment holds into `bytes`, in place of what is there.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn read_segment(&self, segment: &Found, bytes: &mut Vec<u8>) -> Result<(), StorageError>;
+
+    /// The places of the checkpoints whose images there are.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    fn images(&self) -> Result<Vec<SeqNo>, StorageError>;
+
+    /// The image of the checkpoint at `seq`.
+    ///
+    /// # Errors
+    /// When it is not there, cannot be read, or is not whole.
+    fn open_image(&self, seq: SeqNo) -> Result<ImageFile<Self::Image>, StorageError>;
+
+    /// What the head of the image of the checkpoint at `seq` says that it is.
+    ///
+    /// # Errors
+    /// When it is not there, cannot be read, or its head is damaged.
+    fn image_claim(&self, seq: SeqNo, digester: &Digester) -> Result<CheckpointClaim, StorageError>;
+
+    /// Removes the images of checkpoints after `seq`.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    fn forget_images_after(&mut self, seq: SeqNo) -> Result<(), StorageError>;
+
+    /// Keeps a damaged image as evidence, where nobody takes it for a sound one.
+    ///
+    /// # Errors
+    /// When it cannot be moved.
+    fn set_image_aside(&mut self, seq: SeqNo) -> Result<(), StorageError>;
+
+    /// Whether promises that were here may be forgotten; if so, the last view the replica may have asked for,
+    /// as far as that is known.
+    fn abstention(&self) -> Option<Option<View>>;
+
+    /// Marks that promises may be forgotten, and then keeps the log as evidence where nobody takes it for a
+    /// sound one.
+    ///
+    /// # Errors
+    /// When it cannot be moved.
+    fn set_log_aside(&mut self, damage: &StorageError, view: Option<View>) -> Result<(), StorageError>;
+}
+
+/// How a replica starts again.
+#[derive(Debug)]
+pub struct RestartSettings {
+    /// Reads its records.
+    pub reader: RecordReader,
+    /// How many places after its stable checkpoint it votes on.
+    pub window: u64,
+    /// Whether it may go on without a log, abstaining from votes: not in a cluster too small for it.
+    pub can_abstain: bool,
+}
+
+/// What came back, and where the log goes on.
+#[derive(Debug)]
+pub struct Restored {
+    /// The state that was read, if any.
+    pub image: Option<CheckpointClaim>,
+    /// The end of the log.
+    pub tail: Tail,
+    /// How many records it has.
+    pub records: u64,
+    /// How many decisions were executed again.
+    pub replayed: u64,
+    /// The checkpoints that were taken again.
+    pub claims: Vec<TakenCheckpoint>,
+    /// Every segment there is, in order.
+    pub segments: Vec<u64>,
+}
+
+/// Listens to a restart: what is read, and what is executed again.
+pub trait Witness {
+    /// The log holds this record.
+    fn on_record(&mut self, _record: &Record) {}
+    /// This decision is executed again.
+    fn on_replayed(&mut self, _decision: &Arc<Proposal>) {}
+    /// An image cannot be read: the replica goes on without.
+    fn on_damaged_image(&mut self, error: &StorageError) {
+        tracing::error!(%error, "the image of a checkpoint cannot be read; its state has to come from other replicas");
+    }
+    /// The log is damaged: the replica goes on without.
+    fn on_damaged_log(&mut self, error: &StorageError) {
+        tracing::error!(
+            %error,
+            "the log is damaged, and votes in it may be forgotten; the state comes from other replicas, and this replica abstains from votes \
+             until what it may have promised does not matter any more"
+        );
+    }
+}
+
+impl Witness for () {}
+
+/// Restores a new replica and its executor from what `medium` holds.
+///
+/// # Errors
+/// When it cannot be read, or what was promised is damaged: the replica must not start.
+pub fn restart<S: Stack, M: Medium>(
+    medium: &mut M,
+    settings: &RestartSettings,
+    replica: &mut Replica<S>,
+    executor: &mut ExecutorOf<S>,
+    witness: &mut impl Witness,
+) -> Result<Restored, StorageError> {
+    let told = find_checkpoints(medium, settings, witness)?;
+    // As it is when a damaged log was set aside.
+    let superblock = medium.superblock();
+    let image = match restore_image(medium, &superblock, &told, executor) {
+        Ok(image) => image,
+        Err(error) => {
+            witness.on_damaged_image(&error);
+            medium.set_image_aside(superblock.image)?;
+            replica.restore_without_image(superblock.image);
+            None
+        }
+    };
+    replica.restore_images(believed_images(medium, &superblock)?.into_iter());
+    if let Some(claim) = image {
+        replica.restore_base(claim.seq, executor.chain());
+    }
+    if let Some(view) = medium.abstention() {
+        let window = settings.window;
+        replica.abstain(Forgotten { window, view });
+    }
+    let mut replay = Replay {
+        path: medium.path(),
+        reader: &settings.reader,
+        replica,
+        executor,
+        witness,
+        claims: Vec::new(),
+        records: 0,
+        replayed: 0,
+    };
+    let segments = medium.segments()?;
+    let read = |segment: &Found, bytes: &mut Vec<u8>| medium.read_segment(segment, bytes);
+    told.stables
+        .iter()
+        .for_each(|record| replay.replica.restore_stable(record));
+    let tail = scan_with(&superblock, &segments, read, |raw| replay.record(raw))?;
+    let (records, replayed) = (replay.records, replay.replayed);
+    if let Some(claim) = image {
+        replay.replica.restore_image(claim);
+    }
+    let claims = replay.finish(&tail);
+    if replica.view() < superblock.view && medium.abstention().is_none() {
+        let what = "the log knows of no view as late as the superblock does: its records of views are lost";
+        return Err(StorageError::damaged(medium.path(), 0, what));
+    }
+    if !active(Mutant::LaterImagesLeft) {
+        medium.forget_images_after(superblock.image)?;
+    }
+    Ok(Restored {
+        image,
+        tail,
+        records,
+        replayed,
+        claims,
+        segments: segments.iter().map(|found| found.index).collect(),
+    })
+}
+
+/// What the log says of checkpoints.
+#[derive(Debug, Default)]
+struct Told {
+    /// The records about what is stable.
+    stables: Vec<Record>,
+    /// What this replica signed and nobody contradicted yet.
+    own: Vec<CheckpointClaim>,
+    /// What it signed of a state that was found to be wrong.
+    wrong: Vec<CheckpointClaim>,
+}
+
+impl Told {
+    fn take(&mut self, record: Record) {
+        match record {
+            Record::Checkpoint(checkpoint) => self.own.push(checkpoint.claim()),
+            Record::Stable { claim, .. } => {
+                let is_other = |own: &CheckpointClaim| own.seq == claim.seq && *own != claim;
+                if self.own.iter().any(is_other) {
+                    // What it signed later was of the same state.
+                    let later = self.own.iter().filter(|own| own.seq >= claim.seq);
+                    self.wrong.extend(later.copied());
+                    self.own.clear();
+                }
+                self.own.retain(|own| own.seq > claim.seq);
+                self.stables.push(record);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a quorum signed something else, or what comes before it on the same state was contradicted.
+    fn contradicts(&self, image: CheckpointClaim) -> bool {
+        let is_other = |record: &Record| matches!(record, Record::Stable { claim, .. } if claim.seq == image.seq && *claim != image);
+        self.wrong.contains(&image) || self.stables.iter().any(is_other)
+    }
+}
+
+/// What the log says of checkpoints. A log that is damaged is replaced by an empty one, if that may be.
+fn find_checkpoints<M: Medium>(
+    medium: &mut M,
+    settings: &RestartSettings,
+    witness: &mut impl Witness,
+) -> Result<Told, StorageError> {
+    let mut told = Told::default();
+    let read = |segment: &Found, bytes: &mut Vec<u8>| medium.read_segment(segment, bytes);
+    let scanned = scan_with(&medium.superblock(), &medium.segments()?, read, |raw| {
+        if raw.is_about_checkpoint() {
+            told.take(read_record(&settings.reader, raw)?);
+        }
+        Ok(())
+    });
+    match scanned {
+        Ok(_) => Ok(told),
+        Err(damage @ StorageError::Damaged { .. }) if settings.can_abstain => {
+            witness.on_damaged_log(&damage);
+            repair_log(medium, &settings.reader, &damage)?;
+            Ok(Told::default())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Has the executor read the image to begin with, if there is one, unless a quorum contradicts it.
+fn restore_image<M: Medium, E: Executor>(
+    medium: &M,
+    superblock: &Superblock,
+    told: &Told,
+    executor: &mut E,
+) -> Result<Option<CheckpointClaim>, StorageError> {
+    if superblock.image == SeqNo::ZERO {
+        return Ok(None);
+    }
+    let ours = medium.image_claim(superblock.image, &Digester::new(superblock.cluster))?;
+    if told.contradicts(ours) && !active(Mutant::ContradictedImageBelieved) {
+        return Err(StorageError::Contradicted {
+            path: medium.path().join("images"),
+            seq: ours.seq,
+        });
+    }
+    image::load(&medium.open_image(superblock.image)?, executor).map(Some)
+}
+
+/// The images up to the one to begin with, as what their heads say; those whose heads say nothing are left
+/// out.
+fn believed_images<M: Medium>(
+    medium: &M,
+    superblock: &Superblock,
+) -> Result<Vec<CheckpointClaim>, StorageError> {
+    let digester = Digester::new(superblock.cluster);
+    let up_to = medium
+        .images()?
+        .into_iter()
+        .filter(|seq| *seq <= superblock.image);
+    let claims = up_to.filter_map(|seq| {
+        let claim = medium.image_claim(seq, &digester);
+        let claim = claim.inspect_err(|error| tracing::debug!(%error, "an image is not offered to peers"));
+        claim.ok().filter(|claim| claim.seq == seq)
+    });
+    Ok(claims.collect())
+}
+
+fn read_record(reader: &RecordReader, raw: RawRecord<'_>) -> Result<Record, StorageError> {
+    reader.read(raw.bytes).map_err(|error| StorageError::Damaged {
+        path: raw.path.to_owned(),
+        offset: raw.offset,
+        what: format!("record {}: {error}", raw.lsn),
+    })
+}
+
+struct Replay<'a, S: Stack, W: Witness> {
+    path: &'a Path,
+    reader: &'a RecordReader,
+    replica: &'a mut Replica<S>,
+    executor: &'a mut ExecutorOf<S>,
+    witness: &'a mut W,
+    claims: Vec<TakenCheckpoint>,
+    records: u64,
+    replayed: u64,
+}
+
+impl<S: Stack, W: Witness> Replay<'_, S, W> {
+    fn record(&mut self, raw: RawRecord<'_>) -> Result<(), StorageError> {
+        let record = read_record(self.reader, raw)?;
+        self.records += 1;
+        self.witness.on_record(&record);
+        let decision = self
+            .replica
+            .restore(&record)
+            .map_err(|source| StorageError::Replay {
+                path: self.path.to_owned(),
+                source,
+            })?;
+        if let Some(decision) = decision {
+            let mut events = Vec::new();
+            self.witness.on_replayed(&decision);
+            self.executor.execute(&decision, &mut events);
+            self.replayed += 1;
+            self.take_claims(events);
+        }
+        Ok(())
+    }
+
+    /// Clients got their replies before, or ask again.
+    fn take_claims(&mut self, events: Vec<ExecutionEvent>) {
+        self.claims
+            .extend(events.into_iter().filter_map(|event| match event {
+                ExecutionEvent::Checkpoint(taken) => Some(taken),
+                _ => None,
+            }));
+    }
+
+    fn finish(mut self, tail: &Tail) -> Vec<TakenCheckpoint> {
+        let mut events = Vec::new();
+        self.executor.settle(&mut events);
+        while self.executor.background_step(usize::MAX, &mut events) {}
+        self.take_claims(events);
+        let windows = match self.replica.awaits_state() {
+            // What was read of a state, if anything, is not the one to come.
+            true => Vec::new(),
+            false => self.executor.client_windows(),
+        };
+        self.replica.resume(Time::START, tail.next_lsn, &windows);
+        for taken in &self.claims {
+            self.replica.on_checkpoint_taken(Time::START, *taken);
+        }
+        self.claims
+    }
+}
+
+/// The sizes of a cluster's log.
+#[must_use]
+pub fn writer_settings(
+    superblock: &Superblock,
+    segment_bytes: u64,
+    segments_max: usize,
+    lengths: &Lengths,
+) -> WriterSettings {
+    WriterSettings {
+        tag: superblock.tag(),
+        seed: superblock.seed,
+        segment_bytes: segment_bytes.max(lengths.segment_bytes_min()),
+        segments_max,
+        record_bytes_max: lengths.log_record(),
+    }
+}
+
+/// The log as it goes on, and what becomes of the segments there are.
+#[derive(Debug)]
+pub struct Continued {
+    /// Writes after the end that was found.
+    pub writer: LogWriter,
+    /// The segments it writes to next: the last one with records, and those prepared.
+    pub current: Vec<u64>,
+    /// Segments of which nothing is needed any more.
+    pub spare: Vec<u64>,
+}
+
+impl Restored {
+    /// Goes on where the log ends.
+    #[must_use]
+    pub fn go_on(&self, settings: WriterSettings, superblock: &Superblock) -> Continued {
+        let mut writer = LogWriter::resume(settings, &self.tail);
+        let last = self.tail.segments.last().map(|(index, _)| *index);
+        let (spare, needed): (Vec<u64>, Vec<u64>) = self
+            .segments
+            .iter()
+            .partition(|index| **index < superblock.log_start);
+        let mut current = Vec::new();
+        for index in needed {
+            if last.is_none_or(|last| index > last) {
+                writer.add_segment(index);
+            }
+            if last.is_none_or(|last| index >= last) {
+                current.push(index);
+            }
+        }
+        Continued {
+            writer,
+            current,
+            spare,
+        }
+    }
+}

@@ -1,0 +1,507 @@
+//! The state of others takes the place of the one that a replica has, which may be wrong; the replica stops
+//! at any moment of it.
+
+use std::os::unix::fs::FileExt;
+use std::sync::mpsc;
+
+use super::files::planned::{self, Plan};
+use super::keeper::{Keeper, Kept, Task, Work, write_image};
+use super::restart::{RestartSettings, Restored, restart};
+use super::*;
+use crate::runtime::shard::Alarm;
+use crate::smr::crypto::Digester;
+use crate::smr::decision_log::ChainedLog;
+use crate::smr::execution::apps::counter;
+use crate::smr::execution::fixtures::{decision, frame};
+use crate::smr::execution::{CheckpointImage, ExecutionEvent, Executor, StateRule};
+use crate::smr::messages::archived::{ArchivedStateTransferMessage, ArchivedSystemMessage};
+use crate::smr::messages::{Checked, Mode, StateTransferMessage, SystemMessage, ViewTransferMessage};
+use crate::smr::replica::tests as replicas;
+use crate::smr::replica::{Action, DefaultStack, Replica};
+use crate::smr::types::Time;
+
+type Subject = Replica<DefaultStack<counter::Counter>>;
+
+/// What is on disk of the state after so many decisions, of which a wrong one executed the first otherwise.
+fn state(seq: u64, is_wrong: bool) -> Box<dyn CheckpointImage> {
+    let (mut executor, mut events) = (replicas::executor(StateRule::ALWAYS), Vec::new());
+    for seq in 1..=seq {
+        let frames = match seq == 1 && is_wrong {
+            true => vec![frame(0, 1, Mode::Ordered, &[counter::add(1)])],
+            false => Vec::new(),
+        };
+        executor.execute(&decision(seq, frames), &mut events);
+        while executor.background_step(usize::MAX, &mut events) {}
+    }
+    let image = events.into_iter().rev().find_map(|event| match event {
+        ExecutionEvent::Image(image) => Some(image),
+        _ => None,
+    });
+    image.expect("a checkpoint was due")
+}
+
+fn claim(seq: u64) -> CheckpointClaim {
+    state(seq, false).claim()
+}
+
+fn open(path: &Path) -> DataDirectory {
+    DataDirectory::open(path, CLUSTER, NODE).unwrap()
+}
+
+fn fresh() -> (TempDir, std::path::PathBuf) {
+    let temporary = TempDir::new().unwrap();
+    let path = temporary.path().join("r2");
+    DataDirectory::format(&path, CLUSTER, NODE, Epoch::ZERO).unwrap();
+    (temporary, path)
+}
+
+/// Writes an own image beside its place.
+fn written(directory: &DataDirectory, image: Box<dyn CheckpointImage>) -> Result<(SeqNo, u64), StorageError> {
+    write_image(&directory.images_path(), directory.superblock().seed, image)
+}
+
+fn keep(work: &mut Work, image: Box<dyn CheckpointImage>) {
+    let seq = image.claim().seq;
+    let written = written(&work.directory, image);
+    assert!(matches!(work.run(Task::Written(0, written)), Some(Kept::Image(kept)) if kept == seq));
+}
+
+/// Gathers an image that came from others, as the shelf does.
+fn receive(directory: &DataDirectory, seq: u64) {
+    let path = image::received_path(&directory.images_path(), SeqNo::new(seq));
+    image::write(&path, &mut *state(seq, false), directory.superblock().seed).unwrap();
+}
+
+/// Has an image in its place.
+fn place(directory: &DataDirectory, seq: u64) {
+    let path = directory.image_path(SeqNo::new(seq));
+    image::write(&path, &mut *state(seq, false), directory.superblock().seed).unwrap();
+}
+
+/// Has a restart begin with an image that came from others: it is told when that is so.
+fn adopt(work: &mut Work, seq: u64) {
+    let told = work.run(Task::Adopt(SeqNo::new(seq)));
+    assert!(
+        matches!(told, Some(Kept::Adopted(adopted)) if adopted.get() == seq),
+        "{told:?}"
+    );
+    assert_eq!(work.directory.superblock().image, SeqNo::new(seq));
+}
+
+fn images(path: &Path) -> Vec<u64> {
+    let found = directory::list(&path.join("images")).unwrap();
+    found.into_iter().map(|found| found.index).collect()
+}
+
+/// Starts a replica.
+fn restarted(directory: &mut DataDirectory) -> (Subject, Restored) {
+    let mut replica = replicas::replica(ChainedLog::new(Digester::new(CLUSTER)));
+    let mut executor = replicas::executor(StateRule::ALWAYS);
+    let settings = RestartSettings {
+        reader: reader(),
+        window: 200,
+        can_abstain: true,
+    };
+    let restored = restart(directory, &settings, &mut replica, &mut executor, &mut ()).unwrap();
+    (replica, restored)
+}
+
+/// Writes records to the log of a directory that was never used.
+fn log(directory: &mut DataDirectory, records: &[Record]) {
+    let file = directory.prepare_segment(1, SEGMENT_BYTES, None).unwrap();
+    let (tag, seed) = (directory.superblock().tag(), directory.superblock().seed);
+    let mut writer = LogWriter::new(
+        WriterSettings {
+            tag,
+            seed,
+            ..settings()
+        },
+        1,
+    );
+    writer.add_segment(1);
+    for record in records {
+        writer.append(record);
+    }
+    while let Some(operation) = writer.next_operation() {
+        let mut count = 0;
+        if let LogOperation::Write { offset, .. } = operation {
+            file.write_all_at(writer.bytes(), offset).unwrap();
+            count = writer.bytes().len();
+        }
+        writer.on_complete(Ok(count)).unwrap();
+    }
+}
+
+fn stable(claim: CheckpointClaim) -> Record {
+    let proof = replicas::certificate(claim);
+    Record::Stable { claim, proof }
+}
+
+/// The places of the checkpoints that a replica offers.
+fn offered(replica: &mut Subject) -> Vec<u64> {
+    let ask = StateTransferMessage::AskOffer { after: 0 }.encode(CLUSTER, Epoch::ZERO);
+    let checked = Checked::<SystemMessage>::body_of(&ask).unwrap();
+    replica.drain_actions();
+    assert!(replica.on_message(Time::START, NodeId::new(3), &checked, &ask));
+    let offers = replica.drain_actions().filter_map(|action| {
+        let Action::ToReplicas { message, .. } = action else {
+            return None;
+        };
+        match &*Checked::<SystemMessage>::body_of(&message).unwrap() {
+            ArchivedSystemMessage::StateTransferMessage(ArchivedStateTransferMessage::Offer(offer)) => {
+                Some(offer.to_offer().seq)
+            }
+            _ => None,
+        }
+    });
+    offers.collect()
+}
+
+/// A replica with wrong images at 30 and 40 adopts the state at 20; this operation of it fails.
+fn adopts(path: &Path, plan: Option<Plan>) -> Option<Kept> {
+    let mut work = Work::new(open(path), Vec::new());
+    keep(&mut work, state(30, true));
+    keep(&mut work, state(40, true));
+    receive(&work.directory, 20);
+    planned::plan(plan);
+    let kept = work.run(Task::Adopt(SeqNo::new(20)));
+    let steps = planned::steps();
+    planned::plan(None);
+    assert!(
+        plan.is_some() || steps >= 5,
+        "{steps}: the image, the superblock, two images, their directory"
+    );
+    kept
+}
+
+#[test]
+fn a_replica_that_stops_while_it_adopts_a_state_keeps_no_later_image_of_the_one_it_had() {
+    let mut named = 0;
+    for (first, torn) in (0..8).flat_map(|first| [(first, false), (first, true)]) {
+        let (_temporary, path) = fresh();
+        let plan = Plan {
+            first,
+            count: 1,
+            errno: libc::EIO,
+            torn,
+        };
+        let kept = adopts(&path, Some(plan));
+        assert!(
+            matches!(kept, Some(Kept::Failed(_) | Kept::Adopted(_))),
+            "{kept:?}"
+        );
+        let mut directory = open(&path);
+        let begun = directory.superblock().image;
+        named += u32::from(begun == SeqNo::new(20));
+        let (_, restored) = restarted(&mut directory);
+        assert_eq!(restored.image.map(|claim| claim.seq), Some(begun));
+        let expected: &[&[u64]] = match begun.get() {
+            // It is not named yet, or not even in its place: the replica does not know that its state is wrong,
+            // and asks for another once more.
+            40 => &[&[30, 40], &[20, 30, 40]],
+            _ => &[&[20]],
+        };
+        assert!(expected.contains(&&images(&path)[..]), "step {first}");
+    }
+    assert!(named >= 4, "{named}");
+}
+
+#[test]
+fn what_was_left_of_a_wrong_state_does_not_pass_for_the_right_one_later() {
+    // The superblock is written and synced, the images are listed, the first one is removed, and the next is not.
+    let fails_at = |first| {
+        let (temporary, path) = fresh();
+        let plan = Plan {
+            first,
+            count: 1,
+            errno: libc::EIO,
+            torn: false,
+        };
+        adopts(&path, Some(plan));
+        (temporary, path)
+    };
+    let stopped = (0..12).map(fails_at).find(|(_, path)| images(path) == [20, 40]);
+    let (_temporary, path) = stopped.expect("one removal after the other");
+    let mut directory = open(&path);
+    assert_eq!(restarted(&mut directory).1.image, Some(claim(20)));
+    // It goes on, and its disk has no time for the image at 40.
+    let mut work = Work::new(directory, Vec::new());
+    keep(&mut work, state(50, false));
+    drop(work);
+    let mut directory = open(&path);
+    assert_eq!(restarted(&mut directory).1.image, Some(claim(50)));
+    assert_eq!(images(&path), [20, 50]);
+}
+
+#[test]
+fn an_own_image_in_its_place_that_the_superblock_does_not_name_is_taken_again() {
+    let (_temporary, path) = fresh();
+    let directory = open(&path);
+    place(&directory, 10);
+    drop(directory);
+    let mut directory = open(&path);
+    assert_eq!(restarted(&mut directory).1.image, None);
+    assert_eq!(images(&path), Vec::<u64>::new());
+}
+
+#[test]
+fn a_restart_does_not_go_on_from_a_state_that_its_log_says_is_wrong() {
+    let (_temporary, path) = fresh();
+    let mut directory = open(&path);
+    log(&mut directory, &[stable(claim(30)), stable(claim(40))]);
+    let mut work = Work::new(directory, Vec::new());
+    keep(&mut work, state(30, false));
+    keep(&mut work, state(40, true));
+    drop(work);
+    let mut directory = open(&path);
+    let (mut replica, restored) = restarted(&mut directory);
+    assert_eq!(restored.image, None);
+    assert!(replica.awaits_state(), "the right one comes from others");
+    assert_eq!(images(&path), [30], "it is set aside");
+    assert_eq!(offered(&mut replica), [30], "what was right before can be given");
+    drop(replica);
+    // It is no better at the next start.
+    drop(directory);
+    let (replica, restored) = restarted(&mut open(&path));
+    assert!(restored.image.is_none() && replica.awaits_state());
+}
+
+/// What a replica signs of its state.
+fn signed(seq: u64, is_wrong: bool) -> Record {
+    let claim = state(seq, is_wrong).claim();
+    Record::Checkpoint(replicas::certificate(claim)[0])
+}
+
+#[test]
+fn a_restart_does_not_go_on_from_a_state_that_follows_a_wrong_one() {
+    // The checkpoint at 30 was contradicted after the one at 40 had been taken of the same state.
+    let found_out = [
+        signed(20, false),
+        stable(claim(20)),
+        signed(30, true),
+        signed(40, true),
+        stable(claim(30)),
+    ];
+    // The right state came, and was gone on from.
+    let got_over = [signed(40, false), signed(50, false)];
+    for (records, named, is_right) in [
+        (&found_out[..], state(40, true), false),
+        (&found_out[..], state(20, false), true),
+        (
+            &[&found_out[..], &got_over[..]].concat()[..],
+            state(40, false),
+            true,
+        ),
+        (
+            &[&found_out[..], &got_over[..]].concat()[..],
+            state(50, false),
+            true,
+        ),
+        (&found_out[..4], state(40, true), true),
+    ] {
+        let (_temporary, path) = fresh();
+        let mut directory = open(&path);
+        log(&mut directory, records);
+        let mut work = Work::new(directory, Vec::new());
+        let named_claim = named.claim();
+        keep(&mut work, named);
+        drop(work);
+        let (replica, restored) = restarted(&mut open(&path));
+        assert_eq!(restored.image, is_right.then_some(named_claim));
+        assert_eq!(replica.awaits_state(), !is_right);
+    }
+}
+
+#[test]
+fn a_restart_disowns_what_was_signed_of_a_state_that_another_has_replaced() {
+    // The record of what the quorum signed was lost with the power; the state had come.
+    let (_temporary, path) = fresh();
+    let mut directory = open(&path);
+    log(&mut directory, &[signed(30, true), signed(40, true)]);
+    let mut work = Work::new(directory, Vec::new());
+    keep(&mut work, state(30, false));
+    drop(work);
+    let (mut replica, restored) = restarted(&mut open(&path));
+    assert_eq!(restored.image, Some(claim(30)));
+    for seq in [30, 40] {
+        let proof = replicas::certificate(claim(seq));
+        let word = ViewTransferMessage::Stable(proof).encode(CLUSTER, Epoch::ZERO);
+        let checked = Checked::<SystemMessage>::body_of(&word).unwrap();
+        replica.on_message(Time::START, NodeId::new(3), &checked, &word);
+    }
+    assert_eq!(replica.counters().divergences, 0);
+}
+
+#[test]
+fn no_image_of_a_state_that_was_found_to_be_wrong_is_kept() {
+    let (_temporary, path) = fresh();
+    let mut work = Work::new(open(&path), Vec::new());
+    assert!(work.run(Task::Disown).is_none());
+    let own = written(&work.directory, state(40, true));
+    assert!(work.run(Task::Written(0, own)).is_none());
+    assert_eq!(images(&path), Vec::<u64>::new());
+    receive(&work.directory, 30);
+    adopt(&mut work, 30);
+    assert!(work.run(Task::Installed).is_none());
+    let own = written(&work.directory, state(40, false));
+    assert!(matches!(work.run(Task::Written(1, own)), Some(Kept::Image(_))));
+}
+
+#[test]
+fn an_own_image_that_is_placed_late_does_not_take_the_place_of_the_one_that_came() {
+    let (_temporary, path) = fresh();
+    let mut work = Work::new(open(&path), Vec::new());
+    receive(&work.directory, 40);
+    // It was written before the state was found to be wrong.
+    keep(&mut work, state(40, true));
+    assert!(work.run(Task::Disown).is_none());
+    adopt(&mut work, 40);
+    let placed = work.directory.image_path(SeqNo::new(40));
+    let file = std::fs::File::open(&placed).unwrap();
+    let seed = work.directory.superblock().seed;
+    assert_eq!(
+        image::claim_of(&placed, &file, seed, &Digester::new(CLUSTER)).unwrap(),
+        claim(40)
+    );
+    assert_ne!(state(40, true).claim(), claim(40));
+}
+
+#[test]
+fn a_restart_goes_on_from_the_state_that_its_log_says_is_right() {
+    let (_temporary, path) = fresh();
+    let mut directory = open(&path);
+    log(&mut directory, &[stable(claim(30)), stable(claim(40))]);
+    let mut work = Work::new(directory, Vec::new());
+    keep(&mut work, state(30, false));
+    keep(&mut work, state(40, false));
+    drop(work);
+    let (mut replica, restored) = restarted(&mut open(&path));
+    assert_eq!(restored.image, Some(claim(40)));
+    assert!(!replica.awaits_state());
+    assert_eq!(offered(&mut replica), [40, 30]);
+}
+
+#[test]
+fn an_earlier_image_of_a_replaced_state_is_not_given_to_peers_after_a_restart() {
+    let (_temporary, path) = fresh();
+    let mut directory = open(&path);
+    log(&mut directory, &[stable(claim(20)), stable(claim(30))]);
+    let mut work = Work::new(directory, Vec::new());
+    keep(&mut work, state(20, true));
+    receive(&work.directory, 30);
+    adopt(&mut work, 30);
+    drop(work);
+    let (mut replica, restored) = restarted(&mut open(&path));
+    assert_eq!(restored.image, Some(claim(30)));
+    assert_eq!(offered(&mut replica), [30]);
+}
+
+#[test]
+fn an_earlier_image_whose_head_is_damaged_is_not_given_to_peers_after_a_restart() {
+    for damage in [0, 12, 30, 100] {
+        let (_temporary, path) = fresh();
+        let mut directory = open(&path);
+        log(&mut directory, &[stable(claim(20)), stable(claim(30))]);
+        let mut work = Work::new(directory, Vec::new());
+        keep(&mut work, state(20, false));
+        keep(&mut work, state(30, false));
+        drop(work);
+        let name = path.join("images/0000000000000020");
+        let mut bytes = std::fs::read(&name).unwrap();
+        bytes[damage] ^= 0x80;
+        std::fs::write(&name, bytes).unwrap();
+        assert_eq!(offered(&mut restarted(&mut open(&path)).0), [30], "byte {damage}");
+    }
+}
+
+#[test]
+fn an_image_of_a_state_that_was_replaced_while_it_was_written_is_not_kept() {
+    let (_temporary, path) = fresh();
+    let mut work = Work::new(open(&path), Vec::new());
+    let late = written(&work.directory, state(40, true));
+    let later = written(&work.directory, state(50, true));
+    receive(&work.directory, 20);
+    adopt(&mut work, 20);
+    assert!(work.run(Task::Written(0, late)).is_none(), "it is being replaced");
+    assert!(work.run(Task::Installed).is_none());
+    assert!(work.run(Task::Written(0, later)).is_none(), "it was replaced");
+    assert_eq!(work.directory.superblock().image, SeqNo::new(20));
+    assert_eq!(images(&path), [20]);
+    let own = written(&work.directory, state(30, false));
+    assert!(matches!(work.run(Task::Written(1, own)), Some(Kept::Image(_))));
+    assert_eq!(images(&path), [20, 30]);
+}
+
+/// An image whose contents come when they may.
+#[derive(Debug)]
+struct Gated(Box<dyn CheckpointImage>, mpsc::Receiver<()>);
+
+impl CheckpointImage for Gated {
+    fn claim(&self) -> CheckpointClaim {
+        self.0.claim()
+    }
+
+    fn next_chunk(&mut self, bytes: usize, chunk: &mut Vec<u8>) -> bool {
+        // Whoever held it back is gone: go on.
+        let _ = self.1.recv();
+        self.0.next_chunk(bytes, chunk)
+    }
+}
+
+#[test]
+fn an_image_that_takes_longer_to_write_than_another_state_to_install_is_not_kept() {
+    let (_temporary, path) = fresh();
+    let directory = open(&path);
+    receive(&directory, 20);
+    let (tell, told) = mpsc::channel();
+    let names = ("keeper".to_owned(), "images".to_owned());
+    let keeper = Keeper::spawn(names, directory, Vec::new(), &Alarm::default(), move |kept| {
+        let _ = tell.send(kept);
+    });
+    let keeper = keeper.unwrap();
+    let handle = keeper.handle();
+    let (gate, gated) = mpsc::channel();
+    handle.keep(Box::new(Gated(state(40, true), gated)));
+    handle.adopt(SeqNo::new(20));
+    handle.installed();
+    drop(gate);
+    while handle.is_writing() {
+        std::thread::yield_now();
+    }
+    handle.keep(state(30, false));
+    assert!(matches!(told.recv(), Ok(Kept::Adopted(seq)) if seq == SeqNo::new(20)));
+    assert!(matches!(told.recv(), Ok(Kept::Image(seq)) if seq == SeqNo::new(30)));
+    drop(keeper);
+    assert_eq!(images(&path), [20, 30]);
+    assert_eq!(read_superblock(&path).unwrap().image, SeqNo::new(30));
+}
+
+#[test]
+fn an_image_whose_transfer_was_interrupted_and_went_on_is_as_sound_to_a_survey_as_to_a_restart() {
+    let (_temporary, path) = fresh();
+    let directory = open(&path);
+    place(&directory, 20);
+    let (name, seed) = (directory.image_path(SeqNo::new(20)), directory.superblock().seed);
+    drop(directory);
+    let image = image::ImageFile::open(&name, seed).unwrap();
+    let chunks: Vec<Vec<u8>> = (0..image.chunks())
+        .map(|number| image.chunk(number).unwrap())
+        .collect();
+    let mut bytes = image::file_magic().to_vec();
+    // Head and index once more after the interruption, then the pieces; the last chunk is empty.
+    for chunk in [&chunks[..2], &chunks[..], &[Vec::new()][..]].concat() {
+        let head = image::chunk_head(bytes.len() as u64, &chunk, seed);
+        bytes.extend_from_slice(&head);
+        bytes.extend_from_slice(&chunk);
+    }
+    std::fs::write(&name, &bytes).unwrap();
+    let survey = survey::Survey::of(&path).unwrap();
+    let found = survey.images().unwrap();
+    let seen = survey.image(&found[0]);
+    assert!(seen.damage.is_none(), "{:?}", seen.damage);
+    assert_eq!(seen.claim, Some(claim(20)));
+    let last = bytes.len() - 20;
+    bytes[last] ^= 1;
+    std::fs::write(&name, &bytes).unwrap();
+    assert!(survey.image(&found[0]).damage.is_some());
+}

@@ -1,0 +1,211 @@
+use std::cell::Cell;
+use std::sync::Arc;
+
+use super::bookkeeping::{Bookkeeping, CheckpointRule};
+use super::guard::guarded;
+use super::{
+    Application, ExecutionEvent, Executor, ImageError, MonolithicState, PREPARED_OPERATIONS, ResultLimits,
+    ResultWriter, SessionWindows, Standing,
+};
+use crate::smr::crypto::Digester;
+use crate::smr::decision_log::Chain;
+use crate::smr::messages::{CheckpointClaim, Frame, FrameId, Mode, Operations, Proposal, ReplyBuilder};
+use crate::smr::mutants::{Mutant, active};
+use crate::smr::types::{Epoch, SeqNo};
+
+/// Executes decisions one operation after the other.
+pub struct SingleThreaded<A: Application> {
+    application: A,
+    state: A::State,
+    book: Bookkeeping<A::State>,
+    limits: ResultLimits,
+    result: ResultWriter,
+    reply: ReplyBuilder,
+    panics: u64,
+}
+
+impl<A: Application> SingleThreaded<A> {
+    /// An executor at the application's initial state, for clients `0..clients`.
+    #[must_use]
+    pub fn new(
+        application: A,
+        clients: usize,
+        digester: Digester,
+        epoch: Epoch,
+        rule: CheckpointRule,
+    ) -> Self {
+        let state = application.initial_state();
+        Self {
+            application,
+            state,
+            book: Bookkeeping::new(clients, digester, epoch, rule),
+            limits: ResultLimits::default(),
+            result: ResultWriter::default(),
+            reply: ReplyBuilder::default(),
+            panics: 0,
+        }
+    }
+
+    /// Other limits of results. Must be equal at every replica: replies are part of checkpoints.
+    #[must_use]
+    pub fn limit_results(mut self, limits: ResultLimits) -> Self {
+        self.limits = limits;
+        self.result.reset(limits.operation_bytes_max);
+        self
+    }
+
+    /// The state, to look at.
+    #[must_use]
+    pub fn state(&self) -> &A::State {
+        &self.state
+    }
+
+    /// Runs a frame's operations into the reply builder, as many as its results leave room for; how many. A
+    /// panic costs the one operation.
+    fn run_frame(&mut self, frame: &Frame) -> usize {
+        let body = frame.body();
+        let mut operations = body.operations();
+        let Self {
+            application,
+            state,
+            reply,
+            result,
+            ..
+        } = self;
+        let (writes, frame_bytes) = (frame.mode().writes(), self.limits.frame_bytes);
+        let mut prepares = writes;
+        let is_running = Cell::new(false);
+        let mut panics = 0;
+        result.swap_bytes(reply.buffer());
+        let mut end = |result: &mut ResultWriter| {
+            let failure = result.end();
+            reply.end_result_at(result.bytes().len(), failure);
+        };
+        loop {
+            // One catch per frame while nothing panics: each operation would cost more.
+            let run = guarded(|| {
+                while operations.len() > 0 && result.bytes().len() < frame_bytes {
+                    if prepares {
+                        prepare(application, state, &operations);
+                    }
+                    for _ in 0..PREPARED_OPERATIONS {
+                        if result.bytes().len() >= frame_bytes {
+                            break;
+                        }
+                        let Some(operation) = operations.next() else { break };
+                        is_running.set(true);
+                        if writes || active(Mutant::ReadUpdates) {
+                            state.begin_operation();
+                            application.update(state, operation, result);
+                            state.keep_operation();
+                        } else {
+                            application.unordered_execution(state, operation, result);
+                        }
+                        is_running.set(false);
+                        end(result);
+                    }
+                }
+            });
+            if run.is_ok() {
+                break;
+            }
+            match is_running.take() {
+                true => {
+                    panics += 1;
+                    if writes && !active(Mutant::PanicKept) {
+                        state.undo_operation();
+                    }
+                    result.panicked();
+                    end(result);
+                }
+                // A hint panicked. The operations are executed without any.
+                false => prepares = false,
+            }
+        }
+        result.swap_bytes(reply.buffer());
+        self.panics += panics;
+        self.reply.results()
+    }
+}
+
+/// Tells the application which operations come next.
+fn prepare<A: Application>(application: &A, state: &A::State, operations: &Operations<'_>) {
+    let mut next: [&[u8]; PREPARED_OPERATIONS] = [&[]; PREPARED_OPERATIONS];
+    let slots = next.iter_mut().zip(operations.clone());
+    let count = slots.map(|(slot, operation)| *slot = operation).count();
+    application.prepare(state, &next[..count]);
+}
+
+impl<A: Application> Executor for SingleThreaded<A> {
+    fn execute(&mut self, decision: &Arc<Proposal>, events: &mut Vec<ExecutionEvent>) {
+        self.book.begin(decision);
+        let (mut operations, mut passed) = (0, 0);
+        for frame in &decision.batch.frames {
+            let (id, bytes) = (frame.id(), frame.counted_bytes());
+            match self.book.clients.standing(id.key) {
+                Standing::Fresh => {
+                    operations += self.run_frame(frame);
+                    let body = self.reply.finish(&id);
+                    self.book.reply(&id, body, events);
+                }
+                // Who proposes a frame again has nobody answered again: its client asks for that by itself.
+                Standing::Executed if active(Mutant::RepeatsAnswered) => self.book.reply_again(&id, events),
+                Standing::Executed | Standing::Stale | Standing::Ended => {}
+            }
+            self.book.pace_frame(bytes, decision.batch.bytes, passed);
+            passed += bytes;
+        }
+        let Self { book, state, .. } = self;
+        let with_state = |take: &mut dyn FnMut(&mut A::State)| take(state);
+        book.end(decision.batch.bytes, operations, with_state, events);
+    }
+
+    fn execute_unordered(&mut self, frame: &Frame, events: &mut Vec<ExecutionEvent>) {
+        if frame.mode() == Mode::Session {
+            return self.book.tell_sessions(&frame.id(), events);
+        }
+        self.run_frame(frame);
+        let body = self.reply.finish(&frame.id());
+        self.book.answer(&frame.id(), body, events);
+    }
+
+    fn reply_again(&mut self, frame: &FrameId, events: &mut Vec<ExecutionEvent>) {
+        self.book.reply_again(frame, events);
+    }
+
+    fn background_step(&mut self, budget_bytes: usize, events: &mut Vec<ExecutionEvent>) -> bool {
+        self.book.background_step(budget_bytes, events)
+    }
+
+    fn digest_now(&mut self) -> CheckpointClaim {
+        self.book.claim_now(self.state.snapshot())
+    }
+
+    fn keep_images(&mut self, keep: bool) {
+        self.book.keeps_images = keep;
+    }
+
+    fn read_image_chunk(&mut self, chunk: &[u8]) -> Result<(), ImageError> {
+        self.book.read_image_chunk(&mut self.state, chunk)
+    }
+
+    fn finish_image(&mut self) -> Result<CheckpointClaim, ImageError> {
+        self.book.finish_image()
+    }
+
+    fn chain(&self) -> Chain {
+        self.book.chain
+    }
+
+    fn client_windows(&self) -> Vec<SessionWindows> {
+        self.book.clients.windows()
+    }
+
+    fn executed(&self) -> SeqNo {
+        self.book.executed
+    }
+
+    fn panics(&self) -> u64 {
+        self.panics
+    }
+}

@@ -1,0 +1,127 @@
+//! Ordering: replicas agree on one sequence of batches.
+//!
+//! [`OrderingProtocol`] is the contract; [`pbft`] is the protocol behind it.
+
+pub mod pbft;
+
+use std::sync::Arc;
+
+use crate::smr::messages::{Batch, BatchRef, CheckpointClaim, Proposal, SignedCheckpoint, Status, Vote};
+use crate::smr::protocol::{Outbox, Record, Standing, Timer, ViewEvidence, ViewStart};
+use crate::smr::types::{Digest, NodeId, SeqNo, Time, View};
+
+/// A protocol that orders batches: a deterministic state machine (see [`crate::smr::protocol`]).
+///
+/// Its caller guarantees that `from` is the authenticated sender, that a [`Proposal`]'s frames are sound and
+/// its digest is that of its frames, and that calls and effects happen in order.
+pub trait OrderingProtocol {
+    /// The view this replica is in, or is changing to.
+    fn view(&self) -> View;
+
+    /// The replica that leads that view.
+    fn leader(&self) -> NodeId;
+
+    /// Whether this replica leads the current view and may propose.
+    fn is_leading(&self) -> bool;
+
+    /// How many batches may be proposed right now; zero for a replica that does not lead.
+    fn free_slots(&self) -> usize;
+
+    /// Proposes the next batch. Only with a free slot.
+    fn propose(&mut self, now: Time, batch: Arc<Batch>, out: &mut Outbox);
+
+    /// A pre-prepare arrived.
+    fn on_proposal(&mut self, now: Time, from: NodeId, proposal: Proposal, out: &mut Outbox);
+
+    /// A prepare or commit arrived.
+    fn on_vote(&mut self, now: Time, from: NodeId, vote: Vote, out: &mut Outbox);
+
+    /// Another replica's checkpoint arrived.
+    fn on_checkpoint(&mut self, now: Time, from: NodeId, checkpoint: SignedCheckpoint, out: &mut Outbox);
+
+    /// Another replica says that a checkpoint is stable, with what is to prove it.
+    fn on_stable(&mut self, now: Time, from: NodeId, proof: &[SignedCheckpoint], out: &mut Outbox);
+
+    /// Our own execution took a checkpoint.
+    fn on_own_checkpoint(&mut self, now: Time, claim: CheckpointClaim, out: &mut Outbox);
+
+    /// A timer fired.
+    fn on_timeout(&mut self, now: Time, timer: Timer, out: &mut Outbox);
+
+    /// Stops voting until a view from `next` on begins, and hands out what this replica carries into it.
+    fn leave_view(&mut self, next: View) -> ViewEvidence;
+
+    /// A view begins. Its start was verified by the view transfer.
+    fn enter_view(&mut self, now: Time, start: &ViewStart, out: &mut Outbox);
+
+    /// A peer asks for batches.
+    fn on_fetch(&mut self, now: Time, from: NodeId, wanted: &[BatchRef], out: &mut Outbox);
+
+    /// A batch arrived that was asked for; its `view` means nothing.
+    fn on_batch(&mut self, now: Time, from: NodeId, batch: Proposal, out: &mut Outbox);
+
+    /// A peer says what was decided.
+    fn on_decisions(&mut self, now: Time, from: NodeId, decisions: &[BatchRef], out: &mut Outbox);
+
+    /// A peer says what it has: it is sent what it lacks of votes, proposals, decisions and checkpoints.
+    fn on_status(&mut self, now: Time, from: NodeId, status: &Status, out: &mut Outbox);
+
+    /// Where this replica stands, for its own status. Called after [`Timer::Status`] fired.
+    fn standing(&mut self) -> Standing;
+
+    /// What this replica carries out of the view it left; for a view change that is taken up again after a
+    /// restart.
+    fn evidence(&self) -> ViewEvidence;
+
+    /// A restart begins: everything up to `seq` is part of the state that was restored.
+    fn restore_base(&mut self, seq: SeqNo);
+
+    /// The log holds this record. Records come in the order in which they were written, decisions and new
+    /// views by methods of their own.
+    fn restore(&mut self, record: &Record);
+
+    /// The log was read. The state that was restored is the one of this checkpoint: what was signed of
+    /// another is disowned.
+    fn restore_image(&mut self, claim: CheckpointClaim);
+
+    /// The log holds the new view this one started with.
+    fn restore_view(&mut self, start: &ViewStart);
+
+    /// The log holds this decision, the next one in order: its batch, if it is at hand.
+    fn restore_decision(&mut self, seq: SeqNo, digest: Digest) -> Option<Arc<Proposal>>;
+
+    /// The log was restored: takes every step that what was restored allows.
+    fn resume(&mut self, now: Time, out: &mut Outbox);
+
+    /// What has to be written again before the log is cut.
+    fn base_records(&self) -> Vec<Record>;
+
+    /// What of these signatures proves the claim, and nothing more: those of exactly a quorum of distinct
+    /// replicas, in their order. `None` if they do not, or are more than there are replicas.
+    fn certificate(
+        &self,
+        claim: CheckpointClaim,
+        proof: &[SignedCheckpoint],
+    ) -> Option<Vec<SignedCheckpoint>>;
+
+    /// Goes on after a place beyond the last decision: the state after it comes from others. `stable` is the
+    /// checkpoint there, or a later one, with its proof.
+    fn jump(
+        &mut self,
+        now: Time,
+        seq: SeqNo,
+        stable: CheckpointClaim,
+        proof: &[SignedCheckpoint],
+        out: &mut Outbox,
+    );
+
+    /// The batch that f+1 replicas decided at the next place. Nothing happens while the window does not reach
+    /// so far.
+    fn on_transferred(&mut self, now: Time, decision: &Arc<Proposal>, out: &mut Outbox);
+
+    /// The last decision given to execution.
+    fn decided(&self) -> SeqNo;
+
+    /// The last stable checkpoint.
+    fn stable(&self) -> SeqNo;
+}

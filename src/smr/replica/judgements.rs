@@ -1,0 +1,100 @@
+//! How many signatures of what a peer says are verified.
+//!
+//! Verifying costs much more than sending. A correct peer signs little: a checkpoint now and then, and a view
+//! change when a leader failed. What a flood of such messages goes beyond is not judged; a correct peer says
+//! it again when it is asked.
+
+use crate::smr::mutants::{Mutant, active};
+use crate::smr::protocol::{Allowance, Rate};
+use crate::smr::types::{NodeId, Time};
+
+/// Signatures a second that are verified of a peer, whatever the size of the cluster.
+const RATE: u64 = 256;
+
+/// Votes that are counted of a peer: some for each place of the largest window at once, and more a second
+/// than anybody decides.
+const VOTES: Rate = Rate {
+    burst: 1 << 19,
+    per_second: 1 << 20,
+};
+
+/// Signatures that may still be verified, and votes that may still be counted, by peer.
+#[derive(Debug)]
+pub(super) struct Judgements {
+    left: Vec<Allowance>,
+    votes: Vec<Allowance>,
+}
+
+impl Judgements {
+    /// For n replicas: two new views with all their proofs at once.
+    pub fn new(n: usize) -> Self {
+        Self {
+            left: vec![Allowance::full(Self::rate(n)); n],
+            votes: vec![Allowance::full(VOTES); n],
+        }
+    }
+
+    fn rate(n: usize) -> Rate {
+        let new_view = (n * (n + 1)) as u64;
+        Rate {
+            burst: 2 * new_view + RATE,
+            per_second: new_view / 4 + RATE,
+        }
+    }
+
+    /// How many of so many votes of a peer are counted now. A vote that is lost is sent again when a status
+    /// asks for it.
+    pub fn may_count(&mut self, now: Time, from: NodeId, votes: usize) -> usize {
+        let Some(left) = self.votes.get_mut(from.index()) else {
+            return 0;
+        };
+        let may = usize::try_from(left.left(now)).unwrap_or(0).min(votes);
+        left.charge(may as u64);
+        may
+    }
+
+    /// Whether so many signatures of what `from` says are verified now; they are counted if so.
+    pub fn may_judge(&mut self, now: Time, from: NodeId, signatures: usize) -> bool {
+        let left = self.left.get_mut(from.index());
+        left.is_some_and(|left| left.take(now, signatures as u64)) || active(Mutant::JudgementsUnlimited)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_judged_in_part_and_costs_nobody_else_anything() {
+        let mut judgements = Judgements::new(4);
+        let (flooder, other) = (NodeId::new(1), NodeId::new(2));
+        let mut judged = 0;
+        for micros in 0..1_000_000 {
+            let now = Time::from_nanos(micros * 1000);
+            judged += u64::from(judgements.may_judge(now, flooder, 1));
+        }
+        let Rate { burst, per_second } = Judgements::rate(4);
+        let whole = burst + per_second;
+        assert!((whole - 2..=whole).contains(&judged), "{judged} of {whole}");
+        assert!(judgements.may_judge(Time::START, other, 20));
+        assert!(!judgements.may_judge(Time::START, NodeId::new(9), 1));
+    }
+
+    #[test]
+    fn a_flood_of_votes_is_counted_in_part() {
+        let mut judgements = Judgements::new(4);
+        let (flooder, other) = (NodeId::new(1), NodeId::new(2));
+        let counted: usize = (0..1000)
+            .map(|ms| judgements.may_count(Time::from_nanos(ms * 1_000_000), flooder, 40_000))
+            .sum();
+        assert!((1 << 20..=3 << 19).contains(&counted), "{counted}");
+        assert_eq!(judgements.may_count(Time::START, other, 500), 500);
+        assert_eq!(judgements.may_count(Time::START, NodeId::new(9), 500), 0);
+    }
+
+    #[test]
+    fn a_new_view_of_the_largest_cluster_is_judged() {
+        let mut judgements = Judgements::new(64);
+        assert!(judgements.may_judge(Time::START, NodeId::new(1), 64 * 65));
+    }
+}

@@ -1,0 +1,116 @@
+//! Decisions that are not in memory any more, out of the persistent log: for peers that lag far behind, and
+//! for our own execution when it goes on from an older state.
+//!
+//! With light checkpoints the last state may lie far back, and memory holds the last decisions only. Reading
+//! goes on beside the hot path: at most one answer is under way per peer, and one for execution.
+
+use std::sync::Arc;
+
+use super::{Action, Replica, Stack};
+use crate::smr::decision_log::{DecisionLog, LoggedDecisions, LoggedRange};
+use crate::smr::messages::Proposal;
+use crate::smr::mutants::{Mutant, active};
+use crate::smr::state_transfer::monolithic::ANSWER_BYTES;
+use crate::smr::types::{NodeId, SeqNo, Time};
+
+/// How many decisions are read at once.
+const READ_DECISIONS: usize = 64;
+/// How many decisions execution is given ahead while it catches up.
+const FED_AHEAD: u64 = 256;
+
+impl<S: Stack> Replica<S> {
+    /// Whether the log has to be read for the decision at this place, and holds it.
+    pub(super) fn is_logged_only(&self, seq: SeqNo) -> bool {
+        let log = &self.decision_log;
+        seq > log.floor() && seq <= log.base().min(self.transfers.released)
+    }
+
+    pub(super) fn read_log(&mut self, to: Option<NodeId>, first: SeqNo, count: usize) {
+        if active(Mutant::LoggedUnsent) && to.is_some() {
+            return;
+        }
+        let released = self.transfers.released.next().since(first) as usize;
+        let count = count.min(released).min(READ_DECISIONS);
+        let digests = self.decision_log.digests(first, count).collect();
+        self.actions.push(Action::ReadLog(LoggedRange {
+            to,
+            first,
+            digests,
+            bytes_max: ANSWER_BYTES,
+        }));
+    }
+
+    /// The log was read.
+    pub fn on_logged(&mut self, now: Time, read: LoggedDecisions) {
+        match read.to {
+            Some(to) => {
+                self.transfers.donations.on_read(to, read.first, read.decisions);
+                self.answer_owed(now);
+            }
+            None => self.feed_logged(now, &read),
+        }
+        self.carry_out(now);
+    }
+
+    /// Gives execution what follows the state it has, until it is given what is released at once again.
+    pub(super) fn feed_execution(&mut self, now: Time) {
+        let Some(mut fed) = self.transfers.fed.filter(|_| !self.is_mending()) else {
+            return;
+        };
+        while fed < self.transfers.released {
+            if fed.since(self.executed) >= FED_AHEAD || self.is_logged_only(fed.next()) {
+                break;
+            }
+            let Some(decision) = self.decision_log.read(fed.next(), 1).next() else {
+                // Not there any more: what a later state brings need not be executed.
+                return self.replace_unfed(now, fed);
+            };
+            let proposal = decision.proposal.clone();
+            fed = proposal.seq;
+            self.feed(proposal);
+        }
+        self.transfers.fed = (fed < self.transfers.released).then_some(fed);
+        let is_read = self.transfers.fed.is_some() && self.is_logged_only(fed.next());
+        if is_read && self.transfers.feeding.is_none() && fed.since(self.executed) < FED_AHEAD {
+            self.transfers.feeding = Some(fed.next());
+            self.read_log(None, fed.next(), READ_DECISIONS);
+        }
+    }
+
+    fn feed_logged(&mut self, now: Time, read: &LoggedDecisions) {
+        let is_wanted = self.transfers.feeding.take() == Some(read.first);
+        let Some(fed) = self.transfers.fed.filter(|fed| fed.next() == read.first) else {
+            return;
+        };
+        if !is_wanted {
+            return;
+        }
+        let Some(last) = read.decisions.last() else {
+            return self.begin_mending(now, fed);
+        };
+        self.transfers.fed = Some(last.seq);
+        for proposal in &read.decisions {
+            self.feed(proposal.clone());
+        }
+        self.feed_execution(now);
+    }
+
+    pub(super) fn feed(&mut self, proposal: Arc<Proposal>) {
+        assert!(
+            proposal.seq <= self.transfers.released,
+            "nothing is executed before the log holds what decided it"
+        );
+        self.pool.on_decided(&proposal.batch);
+        self.actions.push(Action::Execute(proposal));
+    }
+
+    /// Execution cannot go on from the state it has: what follows is not known any more. A later state is
+    /// brought.
+    pub(super) fn replace_unfed(&mut self, now: Time, fed: SeqNo) {
+        self.transfers.fed = None;
+        if self.transfers.awaiting.is_none() {
+            self.transfers.awaiting = Some(fed.next());
+            self.begin_state_transfer(now, fed);
+        }
+    }
+}

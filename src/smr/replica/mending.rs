@@ -1,0 +1,186 @@
+//! Decisions that our own log does not give back, brought from peers.
+//!
+//! Execution that goes on from an older state reads what follows from the log. Where a disk does not give it
+//! back, the digests are still known: one peer after the other is asked for the batches, which are believed
+//! by their digests alone. Peers that have forgotten them say nothing. When everybody was asked in vain, a
+//! later state is looked for beside it, and what comes first is gone on from: there may be no later state for
+//! long, and no peer with these decisions either, but never both.
+//!
+//! Invariant: what is mended begins right after [`fed`](super::transfer::Transfers::fed), and ends where what
+//! is released ends: memory may have forgotten decisions of which the log does not hold yet what executing
+//! them takes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Replica, Stack, TransferPhase};
+use crate::smr::decision_log::DecisionLog;
+use crate::smr::messages::{LogTransferMessage, Proposal};
+use crate::smr::mutants::{Mutant, active};
+use crate::smr::protocol::{Effect, Recipients, Timer};
+use crate::smr::state_transfer::{StateTransferProtocol, StateTransferState};
+use crate::smr::types::{Digest, NodeId, SeqNo, Time};
+
+/// How many decisions are asked for at once.
+const MENDED_MAX: usize = 16;
+/// How long a peer has for the next of them.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Decisions that are being mended.
+#[derive(Debug)]
+pub(super) struct Mending {
+    /// The place of the next one.
+    next: SeqNo,
+    /// The batches from there on.
+    wanted: VecDeque<Digest>,
+    /// Those that came before their turn.
+    found: BTreeMap<SeqNo, Arc<Proposal>>,
+    /// Who was asked last, and how many were since something came.
+    peer: usize,
+    asked: usize,
+    /// Everybody was asked in vain: a later state will do as well.
+    looks_for_state: bool,
+}
+
+impl Mending {
+    fn digest(&self, seq: SeqNo) -> Option<Digest> {
+        let place = (seq >= self.next).then(|| seq.since(self.next))?;
+        self.wanted.get(place as usize).copied()
+    }
+
+    /// Takes a batch that is one of those that are needed; any other is given back.
+    fn take(&mut self, batch: Proposal) -> Option<Proposal> {
+        let wanted = self.digest(batch.seq);
+        let is_it =
+            wanted == Some(batch.batch.digest) || (wanted.is_some() && active(Mutant::MendedUnchecked));
+        if !is_it || self.found.contains_key(&batch.seq) {
+            return Some(batch);
+        }
+        self.asked = 0;
+        // Known by its digest: what it was decided as vouches for its clients.
+        let authentic = true;
+        self.found
+            .insert(batch.seq, Arc::new(Proposal { authentic, ..batch }));
+        None
+    }
+
+    /// The next one in order, if it is here.
+    fn next(&mut self) -> Option<Arc<Proposal>> {
+        let next = self.found.remove(&self.next)?;
+        self.wanted.pop_front();
+        self.next = self.next.next();
+        Some(next)
+    }
+}
+
+impl<S: Stack> Replica<S> {
+    /// Whether peers are asked for decisions, or will be.
+    #[must_use]
+    pub fn asks_for_decisions(&self) -> bool {
+        self.is_mending() || self.transfer_phase() != TransferPhase::NotRunning
+    }
+
+    /// Whether decisions are asked for that our own log does not give back.
+    #[must_use]
+    pub fn is_mending(&self) -> bool {
+        let fed = self.transfers.fed;
+        let mending = self.transfers.mending.as_ref();
+        mending.is_some_and(|mending| fed.is_some_and(|fed| fed.next() == mending.next))
+    }
+
+    /// The log does not give back what follows `fed`.
+    pub(super) fn begin_mending(&mut self, now: Time, fed: SeqNo) {
+        let base = self.decision_log.base();
+        let end = base.min(self.transfers.released);
+        let logged = end.since(fed) as usize;
+        let digests = self.decision_log.digests(fed.next(), logged.min(MENDED_MAX));
+        let wanted: VecDeque<Digest> = digests.collect();
+        if wanted.is_empty() || active(Mutant::UnreadUnmended) {
+            return self.replace_unfed(now, fed);
+        }
+        self.transfers.mending = Some(Mending {
+            next: fed.next(),
+            wanted,
+            found: BTreeMap::new(),
+            peer: self.settings.node.index(),
+            asked: 0,
+            looks_for_state: false,
+        });
+        self.ask_to_mend(now);
+    }
+
+    fn ask_to_mend(&mut self, now: Time) {
+        let (n, node) = (self.settings.quorum.n(), self.settings.node.index());
+        let Some(mending) = &mut self.transfers.mending else {
+            return;
+        };
+        mending.peer = (mending.peer + 1) % n;
+        if mending.peer == node {
+            mending.peer = (mending.peer + 1) % n;
+        }
+        mending.asked += 1;
+        let message = LogTransferMessage::FetchDecisions {
+            first: mending.next.get(),
+            count: mending.wanted.len() as u32,
+        };
+        let to = Recipients::One(NodeId::new(mending.peer as u16));
+        self.outbox
+            .send(to, message.encode(self.settings.cluster, self.settings.epoch));
+        self.outbox.set_timer(Timer::Mending, now.after(PATIENCE));
+    }
+
+    /// [`Timer::Mending`] fired: the peer that was asked last did not go on.
+    pub(super) fn on_mending_due(&mut self, now: Time) {
+        if !self.is_mending() {
+            self.transfers.mending = None;
+            return;
+        }
+        let others = self.settings.quorum.n() - 1;
+        let is_idle = self.state_transfer.state() == StateTransferState::Idle;
+        if let Some(mending) = &mut self.transfers.mending
+            && mending.asked >= others
+            && is_idle
+        {
+            mending.looks_for_state = true;
+            let fed = mending.next.minus(1);
+            self.begin_state_transfer(now, fed);
+        }
+        self.ask_to_mend(now);
+    }
+
+    /// A batch arrived. Given back if it is not to be mended.
+    pub(super) fn take_to_mend(&mut self, now: Time, batch: Proposal) -> Option<Proposal> {
+        if !self.is_mending() {
+            return Some(batch);
+        }
+        let Some(mending) = &mut self.transfers.mending else {
+            return Some(batch);
+        };
+        let left = mending.take(batch);
+        if left.is_none() {
+            self.feed_mended(now);
+        }
+        left
+    }
+
+    fn feed_mended(&mut self, now: Time) {
+        while let Some(next) = self.transfers.mending.as_mut().and_then(Mending::next) {
+            self.counters.decisions_mended += 1;
+            self.transfers.fed = Some(next.seq);
+            self.feed(next);
+        }
+        let mended = self
+            .transfers
+            .mending
+            .take_if(|mending| mending.wanted.is_empty());
+        let Some(mended) = mended else {
+            return self.outbox.set_timer(Timer::Mending, now.after(PATIENCE));
+        };
+        self.outbox.push(Effect::CancelTimer(Timer::Mending));
+        if mended.looks_for_state && self.transfers.awaiting.is_none() {
+            self.state_transfer.end(&mut self.outbox);
+        }
+        self.feed_execution(now);
+    }
+}

@@ -1,0 +1,186 @@
+//! State transfer: the contents of a checkpoint, from other replicas.
+//!
+//! [`StateTransferProtocol`] is the contract; [`monolithic`] is the protocol for states that are digested in
+//! pieces.
+
+pub mod monolithic;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::smr::decision_log::Chain;
+use crate::smr::execution::ImageIndex;
+use crate::smr::messages::{CheckpointClaim, CheckpointOffer, PieceRange};
+use crate::smr::protocol::Outbox;
+use crate::smr::types::{NodeId, SeqNo, Time};
+
+/// How far a state transfer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateTransferState {
+    /// There is none.
+    Idle,
+    /// Others are asked which checkpoint they have.
+    Asking,
+    /// Its head and index are on their way.
+    Opening {
+        /// The checkpoint.
+        seq: SeqNo,
+    },
+    /// Its pieces come in.
+    Receiving {
+        /// The checkpoint.
+        seq: SeqNo,
+        /// Pieces checked and handed to the disk.
+        pieces: usize,
+        /// Pieces there are.
+        of: usize,
+        /// Bytes received.
+        bytes: u64,
+        /// Replicas that send them.
+        donors: usize,
+    },
+    /// Everything is on disk, and execution reads it.
+    Installing {
+        /// The checkpoint.
+        seq: SeqNo,
+    },
+}
+
+/// What is asked of the disk. Answers come as [`ImageEvent`]s.
+#[derive(Debug, Clone)]
+pub enum ImageTask {
+    /// Makes room for this checkpoint, or finds what an earlier attempt kept of it, and what an own image has
+    /// of it; other attempts are forgotten.
+    Open {
+        /// The checkpoint.
+        seq: SeqNo,
+        /// Covers its pieces.
+        index: Arc<ImageIndex>,
+    },
+    /// Adds a chunk.
+    Keep(Bytes),
+    /// Adds these pieces out of the own image that has them.
+    Copy(Range<usize>),
+    /// All chunks were added: makes them the image that a restart begins with.
+    Complete(SeqNo),
+    /// Has execution read the image, in place of the state it has.
+    Install(SeqNo),
+    /// The state that execution has is wrong: no image of it is kept any more, until another one was
+    /// installed.
+    Disown,
+    /// Images before a checkpoint are not needed any more.
+    Forget {
+        /// The checkpoint.
+        before: SeqNo,
+        /// Those that are, because peers read them or were offered them.
+        but: Vec<SeqNo>,
+    },
+    /// Reads pieces of an image for a peer, not many more bytes than these.
+    Read {
+        /// The peer.
+        to: NodeId,
+        /// The pieces.
+        range: PieceRange,
+        /// About how many bytes.
+        bytes_max: usize,
+    },
+}
+
+/// What the disk, or execution, has done.
+#[derive(Debug, Clone)]
+pub enum ImageEvent {
+    /// Of the checkpoint that was opened, an earlier attempt had kept this chunk. Comes before `Opened`.
+    Found(Bytes),
+    /// An own image has pieces of the checkpoint that was opened, as it seems. Comes before `Opened`.
+    Reusable {
+        /// The checkpoint.
+        seq: SeqNo,
+        /// The pieces, in rows.
+        pieces: Vec<Range<usize>>,
+    },
+    /// The checkpoint's file is ready.
+    Opened(SeqNo),
+    /// These pieces were added out of the own image.
+    Copied {
+        /// Those that were asked for.
+        pieces: Range<usize>,
+        /// Of them, those that are not in it after all.
+        missing: Vec<usize>,
+    },
+    /// This many bytes were added.
+    Kept(usize),
+    /// The checkpoint is whole and on disk, and a restart begins with it.
+    Completed(SeqNo),
+    /// A chunk that was read for a peer; empty if the image is not there.
+    Chunk {
+        /// The peer.
+        to: NodeId,
+        /// The checkpoint.
+        seq: SeqNo,
+        /// Whether it ends the answer.
+        last: bool,
+        /// The chunk.
+        bytes: Bytes,
+    },
+}
+
+/// The head of the checkpoint is known and proved: ordering may go on from there before the state has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// The checkpoint.
+    pub claim: CheckpointClaim,
+    /// Covers the decisions up to it.
+    pub chain: Chain,
+}
+
+/// A protocol that brings the state of a checkpoint from other replicas: a deterministic state machine (see
+/// [`crate::smr::protocol`]). Its tasks are effects; see
+/// [`Effect::Image`](crate::smr::protocol::Effect::Image).
+pub trait StateTransferProtocol {
+    /// Starts to look for a checkpoint after this place, or goes on with one that is on its way, unless it is
+    /// no later.
+    fn begin(&mut self, now: Time, after: SeqNo, out: &mut Outbox);
+
+    /// Ends whatever runs: the state is not needed. Only while nothing is being kept yet.
+    fn end(&mut self, out: &mut Outbox);
+
+    /// Whether an offer of this replica would be looked at now: judging its proof costs many signatures.
+    fn wants_offer(&self, from: NodeId, seq: SeqNo) -> bool;
+
+    /// A peer offers a checkpoint. `certified` says whether its proof convinces us.
+    fn on_offer(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        offer: &CheckpointOffer,
+        certified: bool,
+        out: &mut Outbox,
+    );
+
+    /// A chunk of this checkpoint arrived; empty if the donor does not have it any more. `last` says that it
+    /// ends the answer.
+    fn on_chunk(&mut self, now: Time, from: NodeId, of: (SeqNo, bool), bytes: Bytes, out: &mut Outbox);
+
+    /// The disk has done something.
+    fn on_image(&mut self, now: Time, event: &ImageEvent, out: &mut Outbox);
+
+    /// Execution has read the image of this checkpoint.
+    fn on_installed(&mut self, seq: SeqNo, out: &mut Outbox);
+
+    /// [`Timer::StateTransfer`](crate::smr::protocol::Timer::StateTransfer) fired.
+    fn on_timeout(&mut self, now: Time, out: &mut Outbox);
+
+    /// The checkpoint that is being brought, once its head was checked. Given once.
+    fn take_target(&mut self) -> Option<Target>;
+
+    /// How far it is.
+    fn state(&self) -> StateTransferState;
+
+    /// How many chunks were refused so far: a donor lied.
+    fn lies(&self) -> u64;
+
+    /// How many pieces were taken out of own images so far.
+    fn reused(&self) -> u64;
+}

@@ -1,0 +1,143 @@
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::CommandError;
+use crate::runtime::config::{ClientConfig, ClusterConfig, Durability, ReplicaConfig, Topology, load};
+use crate::runtime::shard::cores::Cores;
+
+/// Look at configuration files.
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Check a cluster's, a replica's or a client's file, and those it names.
+    Check {
+        /// The file.
+        file: PathBuf,
+        /// Print what was found as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What a start would refuse, as far as this machine shows it.
+fn would_run(config: &ReplicaConfig) -> Result<(), CommandError> {
+    let threads = config.preprocessor_threads;
+    Topology::of_replica(&config.topology, &Cores::of_process(), threads, config.node.id)
+        .map_err(|error| format!("topology: {error}"))?;
+    if config.durability != Durability::None && config.db_path.exists() {
+        let cluster = config.node.cluster.cluster_id();
+        crate::runtime::storage::DataDirectory::expect_of(&config.db_path, cluster, config.node.id)
+            .map_err(|error| format!("data directory {error}"))?;
+    }
+    Ok(())
+}
+
+impl ConfigCommand {
+    pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
+        let Self::Check { file, json } = self;
+        let show = |found: serde_json::Value| -> Result<ExitCode, CommandError> {
+            println!("{}", serde_json::to_string_pretty(&found)?);
+            Ok(ExitCode::SUCCESS)
+        };
+        let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let sets = |key: &str| {
+            text.lines().any(|line| {
+                line.strip_prefix(key)
+                    .is_some_and(|rest| rest.trim_start().starts_with('='))
+            })
+        };
+        // A file is taken for what its first keys make it.
+        if sets("node") {
+            let loaded = ReplicaConfig::load(file)?;
+            let config = loaded.replica_config;
+            would_run(&config)?;
+            let cluster = &config.node.cluster;
+            if *json {
+                return show(serde_json::json!({
+                    "kind": "replica",
+                    "node": config.node.id.to_string(),
+                    "cluster": cluster.name,
+                    "cluster_id": cluster.cluster_id().to_string(),
+                    "application": cluster.application.to_string(),
+                    "listen": config.node.listen,
+                    "db_path": config.db_path,
+                    "durability": config.durability.to_string(),
+                }));
+            }
+            println!(
+                "✔ replica {} of cluster {} ({})",
+                config.node.id,
+                cluster.name,
+                cluster.cluster_id()
+            );
+            println!(
+                "  serves {}, listens at {}, data in {}",
+                cluster.application,
+                config.node.listen,
+                config.db_path.display()
+            );
+        } else if sets("client") {
+            let config = ClientConfig::load(file)?;
+            if *json {
+                return show(serde_json::json!({
+                    "kind": "client",
+                    "client": config.client.to_string(),
+                    "cluster": config.cluster.name,
+                    "cluster_id": config.cluster.cluster_id().to_string(),
+                    "application": config.cluster.application.to_string(),
+                }));
+            }
+            println!(
+                "✔ client {} of cluster {} ({}), which serves {}",
+                config.client,
+                config.cluster.name,
+                config.cluster.cluster_id(),
+                config.cluster.application
+            );
+        } else {
+            let cluster: ClusterConfig = load(file)?;
+            let (quorum, lengths) = (cluster.quorum(), cluster.lengths());
+            if *json {
+                return show(serde_json::json!({
+                    "kind": "cluster",
+                    "cluster": cluster.name,
+                    "cluster_id": cluster.cluster_id().to_string(),
+                    "application": cluster.application.to_string(),
+                    "replicas": quorum.n(),
+                    "faults_tolerable": quorum.f(),
+                    "clients": cluster.clients.len(),
+                    "client_auth": cluster.agreement.client_auth.to_string(),
+                    "replica_message_bytes_max": lengths.replica_message(),
+                    "view_change_bytes_max": lengths.view_change(),
+                    "reply_bytes_max": lengths.reply(),
+                    "segment_bytes_min": lengths.segment_bytes_min(),
+                }));
+            }
+            println!(
+                "✔ cluster {} ({}) serves {}",
+                cluster.name,
+                cluster.cluster_id(),
+                cluster.application
+            );
+            println!(
+                "  {} replicas tolerate {} faulty; {} clients, auth {}",
+                quorum.n(),
+                quorum.f(),
+                cluster.clients.len(),
+                cluster.agreement.client_auth
+            );
+            println!(
+                "  messages between replicas have at most {} KiB, a view change {} KiB, an answer to a client {} KiB; segments of the log at least {} MiB",
+                lengths.replica_message().div_ceil(1 << 10),
+                lengths.view_change().div_ceil(1 << 10),
+                lengths.reply().div_ceil(1 << 10),
+                lengths.segment_bytes_min() >> 20
+            );
+            if quorum.f() == 0 {
+                println!("  ! fewer than four replicas tolerate no fault: for development only");
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

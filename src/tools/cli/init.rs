@@ -1,0 +1,290 @@
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::format::format_for;
+use super::{CommandError, parse_auth};
+use crate::runtime::config::{
+    Agreement, AppKind, DecisionLogConfig, PartyKeys, PersistentLogConfig, ReplicaConfig, StateTransferConfig,
+};
+use crate::smr::preprocessing::ClientAuth;
+use crate::smr::types::ApplicationId;
+
+/// Make the files of a new cluster: one for everybody, one for each replica and client, and their keys.
+#[derive(Debug, Args)]
+pub(super) struct Init {
+    /// Replicas; n = 3f+1 of them tolerate f faulty ones.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    replicas: u16,
+    /// Clients.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    clients: u32,
+    /// Where the files go; made if it is not there.
+    #[arg(long)]
+    out: PathBuf,
+    /// Where the replicas' data directories go, for instance /var/lib/atlas; by default beside the files.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The host all replicas listen at; edit cluster.toml where they differ.
+    #[arg(long, default_value = "127.0.0.1")]
+    host: String,
+    /// The port of replica 0; the others follow.
+    #[arg(long, default_value_t = 7000)]
+    base_port: u16,
+    /// How clients prove their frames: mac or signature.
+    #[arg(long, default_value = "signature", value_parser = parse_auth)]
+    auth: ClientAuth,
+    /// The application: kv, counter, bank or null, which `atlas run` has, or the name of your own.
+    #[arg(long, default_value = "kv")]
+    app: String,
+    /// The application's version.
+    #[arg(long, default_value_t = 1)]
+    app_version: u32,
+    /// The cluster's name.
+    #[arg(long, default_value = "atlas")]
+    name: String,
+}
+
+impl Init {
+    pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
+        let application = ApplicationId::new(&self.app, self.app_version)?;
+        if self.host.is_empty()
+            || self
+                .host
+                .contains(|c: char| c.is_whitespace() || c == '"' || c == '\\')
+        {
+            return Err(format!("--host {:?}: is no host", self.host).into());
+        }
+        std::fs::create_dir_all(&self.out).map_err(|error| format!("{}: {error}", self.out.display()))?;
+        if self.base_port.checked_add(self.replicas).is_none() {
+            return Err(format!(
+                "--base-port {}: {} ports do not fit above it",
+                self.base_port, self.replicas
+            )
+            .into());
+        }
+        let replicas: Vec<PartyKeys> = (0..self.replicas).map(|_| PartyKeys::generate()).collect();
+        let clients: Vec<PartyKeys> = (0..self.clients).map(|_| PartyKeys::generate()).collect();
+        let mut files = vec![(
+            "cluster.toml".to_owned(),
+            self.cluster_file(application, &replicas, &clients),
+        )];
+        files.extend((0..self.replicas).map(|id| (format!("r{id}.toml"), self.replica_file(id))));
+        files.extend((0..self.clients).map(|id| (format!("c{id}.toml"), client_file(id))));
+        let keys = replicas
+            .iter()
+            .enumerate()
+            .map(|(id, keys)| (format!("r{id}.key"), keys));
+        let keys: Vec<_> = keys
+            .chain(
+                clients
+                    .iter()
+                    .enumerate()
+                    .map(|(id, keys)| (format!("c{id}.key"), keys)),
+            )
+            .collect();
+        // Nothing is written before it is clear that nothing is overwritten.
+        let names = files
+            .iter()
+            .map(|(name, _)| name)
+            .chain(keys.iter().map(|(name, _)| name));
+        if let Some(taken) = names.map(|name| self.out.join(name)).find(|path| path.exists()) {
+            return Err(format!("{} exists; choose an empty directory", taken.display()).into());
+        }
+        std::fs::create_dir_all(&self.out).map_err(|error| format!("{}: {error}", self.out.display()))?;
+        for (name, keys) in &keys {
+            keys.save(&self.out.join(name))?;
+        }
+        for (name, text) in &files {
+            let path = self.out.join(name);
+            std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        for id in 0..self.replicas {
+            let loaded = ReplicaConfig::load(&self.out.join(format!("r{id}.toml")))?;
+            format_for(&loaded.replica_config)?;
+        }
+        self.print_next(application, &self.out);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// A replica's data directory, as its file names it.
+    fn data_directory(&self, id: u16) -> PathBuf {
+        match &self.data {
+            // Relative to where this command runs, not to the file.
+            Some(data) => std::path::absolute(data)
+                .unwrap_or_else(|_| data.clone())
+                .join(format!("r{id}")),
+            None => format!("r{id}-data").into(),
+        }
+    }
+
+    fn cluster_file(
+        &self,
+        application: ApplicationId,
+        replicas: &[PartyKeys],
+        clients: &[PartyKeys],
+    ) -> String {
+        let a = Agreement {
+            client_auth: self.auth,
+            ..Agreement::default()
+        };
+        let mut text = format!(
+            "# A cluster: who is in it, and what they agree on. The same file for everybody.\n\
+             format = 1\n\
+             name = {name:?}\n\
+             # Random, so that no two clusters are ever one.\n\
+             genesis = \"{genesis}\"\n\n\
+             # What the cluster serves, for ever. Its data is never opened by another application or version.\n\
+             [application]\n\
+             name = \"{app}\"\n\
+             version = {app_version}\n\n\
+             [agreement]\n\
+             # How clients prove their frames: \"signature\" (Ed25519) or \"mac\" (one per replica; cheaper).\n\
+             client_auth = \"{auth}\"\n\
+             # A checkpoint is due after so many decisions, or bytes of batches, whichever comes first.\n\
+             checkpoint_decisions = {decisions}\n\
+             checkpoint_bytes = {bytes}\n\
+             # A state is part of a checkpoint once the log has grown by so many times its size, or by so many bytes; the checkpoints\n\
+             # between cover the decisions alone. A restart executes at most that much again.\n\
+             state_log_factor = {state_factor}\n\
+             state_log_bytes_max = {state_bytes}\n\
+             # Sequence numbers accepted after the stable checkpoint; at least twice checkpoint_decisions.\n\
+             window = {window}\n\
+             # The largest frame of a client, and the largest batch.\n\
+             frame_bytes_max = {frame_bytes}\n\
+             frame_operations_max = {frame_operations}\n\
+             batch_bytes_max = {batch_bytes}\n\
+             batch_frames_max = {batch_frames}\n",
+            name = self.name,
+            app = application.name(),
+            app_version = application.version(),
+            genesis = hex::encode(rand::random::<[u8; 16]>()),
+            auth = a.client_auth,
+            decisions = a.checkpoint_decisions,
+            bytes = a.checkpoint_bytes,
+            state_factor = a.state_log_factor,
+            state_bytes = a.state_log_bytes_max,
+            window = a.window,
+            frame_bytes = a.frame_bytes_max,
+            frame_operations = a.frame_operations_max,
+            batch_bytes = a.batch_bytes_max,
+            batch_frames = a.batch_frames_max,
+        );
+        for (id, keys) in replicas.iter().enumerate() {
+            let port = usize::from(self.base_port) + id;
+            let _ = write!(
+                text,
+                "\n[[replicas]]\nid = {id}\naddress = \"{}:{port}\"\nsigning_key = \"{}\"\nlink_key = \"{}\"\n",
+                self.host,
+                keys.signing.verifying_key(),
+                keys.link.public()
+            );
+        }
+        for (id, keys) in clients.iter().enumerate() {
+            let _ = write!(
+                text,
+                "\n[[clients]]\nid = {id}\nsigning_key = \"{}\"\nlink_key = \"{}\"\n",
+                keys.signing.verifying_key(),
+                keys.link.public()
+            );
+        }
+        text
+    }
+
+    fn replica_file(&self, id: u16) -> String {
+        let log = PersistentLogConfig::default();
+        let data = self.data_directory(id).display().to_string();
+        let (decisions, transfer) = (DecisionLogConfig::default(), StateTransferConfig::default());
+        format!(
+            "# Replica {id}'s own file. Paths are relative to it.\n\
+             node = {id}\n\
+             cluster = \"cluster.toml\"\n\
+             keys = \"r{id}.key\"\n\
+             db_path = {data:?}\n\
+             # Where to listen; left out, the address in cluster.toml.\n\
+             # listen = \"0.0.0.0:{port}\"\n\
+             # How decisions are executed: single, or speculative on so many threads. Replicas may differ.\n\
+             executor = \"single\"\n\
+             workers = 2\n\
+             # What is on disk before a vote or a reply leaves: sync (everything), async or none (for comparison).\n\
+             durability = \"sync\"\n\n\
+             [log]\n\
+             # The size of one segment, and how much disk the log may use.\n\
+             segment_bytes = {segment}\n\
+             log_bytes_max = {log_max}\n\n\
+             [decision_log]\n\
+             # Decisions kept in memory for replicas that lag behind, and their bytes; beyond, they are read from the log.\n\
+             kept_decisions = {kept_decisions}\n\
+             kept_bytes = {kept_bytes}\n\n\
+             [state_transfer]\n\
+             # How many bytes a second one lagging replica is sent at most: while this replica idles, and while it serves; and how\n\
+             # many at once after a pause.\n\
+             donor_bytes_per_second = {donor_bytes}\n\
+             donor_bytes_per_second_serving = {serving_bytes}\n\
+             donor_burst_bytes = {burst_bytes}\n\n\
+             [ordering]\n\
+             # Proposals under way at once while this replica leads.\n\
+             pipeline = {pipeline}\n\n\
+             [topology]\n\
+             # Pin shards to cores. `[[topology.shards]]` entries with roles and a core replace the automatic layout.\n\
+             pin = true\n\
+             # How long an idle shard looks for work before it sleeps, in microseconds.\n\
+             spin_us = 0\n\
+             # Whether this process's memory may be of huge pages: see `atlas doctor`.\n\
+             huge_pages = false\n\n\
+             [limits]\n\
+             connections_max = 1024\n\
+             handshake_timeout_ms = 5000\n",
+            port = usize::from(self.base_port) + usize::from(id),
+            pipeline = crate::runtime::config::OrderingConfig::default().pipeline,
+            segment = log.segment_bytes,
+            log_max = log.log_bytes_max,
+            kept_decisions = decisions.kept_decisions,
+            kept_bytes = decisions.kept_bytes,
+            donor_bytes = transfer.donor_bytes_per_second,
+            serving_bytes = transfer.donor_bytes_per_second_serving,
+            burst_bytes = transfer.donor_burst_bytes,
+        )
+    }
+
+    fn print_next(&self, application: ApplicationId, out: &Path) {
+        let (out, built_in) = (out.display(), AppKind::of(application));
+        println!(
+            "made {out}: {} replicas, {} clients. Next, each in a terminal of its own:",
+            self.replicas, self.clients
+        );
+        for id in 0..self.replicas {
+            match built_in {
+                Ok(_) => println!("  atlas run --config {out}/r{id}.toml"),
+                Err(_) => println!("  your program, with ReplicaConfig::load(\"{out}/r{id}.toml\")"),
+            }
+        }
+        if self.replicas < 4 {
+            let few = match self.replicas {
+                1 => "1 replica tolerates".to_owned(),
+                few => format!("{few} replicas tolerate"),
+            };
+            println!("! {few} no fault: for development only; four tolerate one");
+        }
+        if self.clients > 0 && built_in == Ok(AppKind::Kv) {
+            println!("then:\n  atlas client --config {out}/c0.toml put greeting hello");
+            println!("  atlas client --config {out}/c0.toml get greeting");
+        }
+    }
+}
+
+fn client_file(id: u32) -> String {
+    format!(
+        "# Client {id}'s own file. Paths are relative to it.\n\
+         client = {id}\n\
+         cluster = \"cluster.toml\"\n\
+         keys = \"c{id}.key\"\n\n\
+         [tuning]\n\
+         # How long to wait for f+1 equal replies before asking everybody, in milliseconds.\n\
+         retransmit_timeout_ms = 500\n\
+         # How long a call may take as a whole, in milliseconds.\n\
+         deadline_ms = 10000\n"
+    )
+}

@@ -1,0 +1,184 @@
+//! The `atlas` command: one file per subcommand.
+
+#[macro_use]
+mod output;
+
+mod assets;
+mod bench;
+mod check;
+mod client;
+mod demo;
+mod demo_catch_up;
+mod demo_durability;
+mod doctor;
+mod format;
+mod health;
+mod init;
+mod inspect;
+mod report;
+mod run;
+mod sim;
+mod status;
+mod value;
+
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::smr::preprocessing::ClientAuth;
+
+/// The version, and the commit it was built from where that is known.
+const VERSION: &str = env!("ATLAS_VERSION");
+
+/// Byzantine fault tolerant state machine replication.
+#[derive(Debug, Parser)]
+#[command(name = "atlas", version = VERSION, about, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a cluster and its load in this process, and show what it does.
+    Demo(demo::Demo),
+    /// Make the files of a new cluster.
+    Init(init::Init),
+    /// Make the data directory of a replica that has never run.
+    Format(format::Format),
+    /// Run one replica.
+    Run(run::Run),
+    /// Call a running cluster's service.
+    Client(client::ClientCommand),
+    /// Show where each replica of a running cluster stands.
+    Status(status::Status),
+    /// Ask a replica's process on this host whether it is well.
+    Health(health::Health),
+    /// Measure a running cluster.
+    Bench(bench::Bench),
+    /// Show a run of the throughput bench, or compare two.
+    Report(report::ReportCommand),
+    /// Run seeded clusters in virtual time, under faults and lies.
+    Sim(sim::Sim),
+    /// Look at replicas' data directories: superblock, log, snapshots, integrity, differences.
+    #[command(subcommand)]
+    Inspect(inspect::Inspect),
+    /// Look at configuration files.
+    #[command(subcommand)]
+    Config(check::ConfigCommand),
+    /// Look whether this machine can run replicas well.
+    Doctor(doctor::Doctor),
+    /// Print what a shell needs to complete this command's arguments.
+    Completions(assets::Completions),
+    /// Write the manual pages.
+    Man(assets::Man),
+}
+
+/// A share in percent.
+fn parse_percent(text: &str) -> Result<f64, String> {
+    parse_within(text, |value| (0.0..=100.0).contains(value), "from 0 to 100")
+}
+
+/// How many of what has to be there.
+fn parse_count(text: &str) -> Result<usize, String> {
+    parse_within(text, |count| *count > 0, "at least 1")
+}
+
+/// The skew of keys.
+fn parse_skew(text: &str) -> Result<f64, String> {
+    parse_within(text, |value| (0.0..1.0).contains(value), "from 0 to below 1")
+}
+
+/// How long something lasts, in seconds.
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    parse_within(text, |value| (0.1..=1e7).contains(value), "from 0.1 to 10000000")
+}
+
+/// Operations per second.
+fn parse_rate(text: &str) -> Result<f64, String> {
+    parse_within(
+        text,
+        |value| (0.001..=1e9).contains(value),
+        "from 0.001 to 1000000000",
+    )
+}
+
+fn parse_within<T: FromStr>(text: &str, is_within: impl Fn(&T) -> bool, what: &str) -> Result<T, String> {
+    let value = text.parse().ok().filter(|value| is_within(value));
+    value.ok_or_else(|| format!("must be {what}"))
+}
+
+fn parse_auth(text: &str) -> Result<ClientAuth, String> {
+    match text {
+        "mac" => Ok(ClientAuth::Mac),
+        "signature" => Ok(ClientAuth::Signature),
+        _ => Err("must be mac or signature".to_owned()),
+    }
+}
+
+/// Why a command failed, in one line with its causes.
+type CommandError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs the command line.
+#[must_use]
+pub fn main() -> ExitCode {
+    output::tell_panics();
+    let code = std::panic::catch_unwind(run).unwrap_or(ExitCode::from(PANICKED));
+    output::finish(code)
+}
+
+/// What a process ends with that panicked, as the standard library has it.
+const PANICKED: u8 = 101;
+
+/// Logs what `ATLAS_LOG` asks for, in colours where a terminal shows them and `NO_COLOR` does not forbid
+/// them.
+fn start_logging() {
+    let asked = std::env::var("ATLAS_LOG").ok().filter(|asked| !asked.is_empty());
+    let filter = asked.as_deref().unwrap_or(LOG_DEFAULT);
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|error| {
+        eprintln!("atlas: ATLAS_LOG={filter} is no filter of logs ({error}); {LOG_DEFAULT} is logged");
+        EnvFilter::new(LOG_DEFAULT)
+    });
+    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(!is_plain && std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(|| output::Log)
+        .init();
+}
+
+/// What is logged unless `ATLAS_LOG` says otherwise.
+const LOG_DEFAULT: &str = "warn";
+
+fn run() -> ExitCode {
+    let command = Arguments::parse().command;
+    crate::runtime::shard::descriptors::raise();
+    crate::runtime::shard::memory::raise_locked();
+    start_logging();
+    let result = match command {
+        Command::Demo(demo) => demo.run(),
+        Command::Init(init) => init.run(),
+        Command::Format(format) => format.run(),
+        Command::Run(run) => run.run(),
+        Command::Client(client) => client.run(),
+        Command::Status(status) => status.run(),
+        Command::Health(health) => health.run(),
+        Command::Bench(bench) => bench.run(),
+        Command::Report(report) => report.run(),
+        Command::Sim(sim) => sim.run(),
+        Command::Inspect(inspect) => inspect.run(),
+        Command::Config(config) => config.run(),
+        Command::Doctor(doctor) => doctor.run(),
+        Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("atlas: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

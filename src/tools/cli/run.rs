@@ -1,0 +1,200 @@
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::health::Desk;
+use super::{CommandError, output};
+use crate::ReplicaHandle;
+use crate::runtime::config::{
+    AppKind, Durability, MonolithicStateReplicaConfig, REPLICA_WAIT_TIME, ReplicaConfig,
+};
+use crate::runtime::metrics::TransferProgress;
+use crate::runtime::server::monolithic_server::bootstrap_as_configured;
+use crate::runtime::server::{Supervisor, replace_lost_directory};
+use crate::runtime::shard::Alarm;
+use crate::smr::execution::ScalableApp;
+use crate::smr::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
+
+/// Run one replica until it is told to stop.
+///
+/// SIGTERM and SIGINT drain: what is under way is finished, then it ends with exit code 0. A second SIGINT
+/// ends it at once (130). SIGHUP says that files are read at start only, and drains where a terminal was
+/// closed.
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// The replica's file, as `atlas init` makes it.
+    #[arg(long, env = "ATLAS_CONFIG")]
+    config: PathBuf,
+    /// Leave the threads to the scheduler, whatever the file says.
+    #[arg(long)]
+    no_pin: bool,
+    /// If the data directory was lost, make a new one and abstain from votes until nothing that was promised
+    /// matters any more.
+    #[arg(long)]
+    repair: bool,
+}
+
+/// Set by the signal handler; everything else happens on a thread that looks at it.
+static STOP: AtomicBool = AtomicBool::new(false);
+/// As that, by SIGHUP.
+static HANGUP: AtomicBool = AtomicBool::new(false);
+
+impl Run {
+    pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
+        output::never_block();
+        let mut loaded = ReplicaConfig::load(&self.config)?;
+        let config = &mut loaded.replica_config;
+        if self.no_pin {
+            config.topology.pin = false;
+            config
+                .topology
+                .shards
+                .iter_mut()
+                .for_each(|shard| shard.core = None);
+        }
+        config.supervisor = Supervisor::of_environment().unwrap_or_else(|error| {
+            eprintln!("atlas: NOTIFY_SOCKET cannot be reached, nobody is told how the replica is: {error}");
+            Supervisor::default()
+        });
+        if self.repair && config.durability != Durability::None {
+            replace_lost_directory(config)?;
+        }
+        match AppKind::of(loaded.replica_config.node.cluster.application)? {
+            AppKind::Kv => serve(loaded.serving(Kv)),
+            AppKind::Bank => serve(loaded.serving(Bank)),
+            AppKind::Counter => serve(loaded.serving(Counter)),
+            AppKind::Null => serve(loaded.serving(Null)),
+        }
+    }
+}
+
+fn serve<A: ScalableApp>(config: MonolithicStateReplicaConfig<A>) -> Result<ExitCode, CommandError> {
+    let cluster = config.replica_config.node.cluster.clone();
+    let directory = config.replica_config.db_path.clone();
+    let keeps = config.replica_config.durability != Durability::None;
+    let (handle, run) = futures_lite::future::block_on(bootstrap_as_configured(config))?;
+    println!(
+        "{} of cluster {} ({}, {}, n = {}, f = {}) at {}\n{}",
+        handle.node(),
+        cluster.name,
+        cluster.application,
+        cluster.cluster_id(),
+        cluster.quorum().n(),
+        cluster.quorum().f(),
+        handle.address(),
+        handle.core_map()
+    );
+    crate::runtime::shard::signals::on_termination(&STOP);
+    crate::runtime::shard::signals::on_hangup(&HANGUP);
+    let desk = match keeps.then(|| Desk::open(&directory)).transpose() {
+        Ok(desk) => desk,
+        Err(error) => {
+            eprintln!(
+                "atlas: `atlas health` cannot ask this replica: {}: {error}",
+                directory.display()
+            );
+            None
+        }
+    };
+    let (quorum, is_dead) = (cluster.quorum().quorum() as u64, Arc::new(AtomicBool::new(false)));
+    let watcher = Alarm::new({
+        let (handle, is_dead) = (handle.clone(), is_dead.clone());
+        move |error| {
+            // Nobody would pass a signal on any more.
+            eprintln!("atlas: the replica stops: {error}");
+            is_dead.store(true, Ordering::Release);
+            handle.shutdown();
+        }
+    });
+    if std::io::stderr().is_terminal() {
+        // A terminal may be stopped: nothing but this thread waits for it then.
+        let handle = handle.clone();
+        watcher.spawn("progress".to_owned(), move || show_transfers(&handle))?;
+    }
+    watcher.spawn("watch".to_owned(), move || watch(&handle, quorum, desk.as_ref()))?;
+    futures_lite::future::block_on(run)?;
+    if is_dead.load(Ordering::Acquire) {
+        return Ok(ExitCode::FAILURE);
+    }
+    println!("STOPPED");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows on a terminal how far state transfers are, as long as the process lives.
+fn show_transfers(handle: &ReplicaHandle) {
+    let mut bar = None;
+    loop {
+        show_transfer(&mut bar, handle.standing().progress);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Draws how far a state transfer is, on a terminal.
+fn show_transfer(bar: &mut Option<ProgressBar>, progress: Option<TransferProgress>) {
+    let Some(progress) = progress else {
+        if let Some(bar) = bar.take() {
+            bar.finish_and_clear();
+        }
+        return;
+    };
+    let bar = bar.get_or_insert_with(|| {
+        let style = "{prefix} {wide_bar} {percent} % {msg}";
+        ProgressBar::new(progress.of as u64)
+            .with_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()))
+            .with_prefix("state from other replicas")
+    });
+    bar.set_position(progress.pieces as u64);
+    let left = progress
+        .seconds_left
+        .map_or_else(String::new, |left| format!(", {left:.0} s left"));
+    bar.set_message(format!(
+        "{} MiB from {} donors, {:.1} MiB/s{left}",
+        progress.bytes >> 20,
+        progress.donors,
+        progress.bytes_per_second / f64::from(1 << 20)
+    ));
+}
+
+/// Says READY once a quorum is linked, passes the signal on, and answers who asks for the replica's health.
+fn watch(handle: &ReplicaHandle, quorum: u64, desk: Option<&Desk>) {
+    let (started, wait) = (Instant::now(), Duration::from_millis(REPLICA_WAIT_TIME));
+    let (mut is_ready, mut complained) = (false, false);
+    // One that was closed is none any more.
+    let (mut is_ending, on_terminal) = (false, std::io::stdin().is_terminal());
+    loop {
+        if HANGUP.swap(false, Ordering::AcqRel) {
+            match on_terminal {
+                true => STOP.store(true, Ordering::Release),
+                false => eprintln!(
+                    "atlas: SIGHUP: a replica cannot reload, its files are read at start only; `atlas config check` them and restart it"
+                ),
+            }
+        }
+        if STOP.load(Ordering::Acquire) && !is_ending {
+            is_ending = true;
+            handle.shutdown();
+        }
+        if let Some(desk) = desk {
+            desk.serve(handle, quorum - 1, is_ending);
+        }
+        let links = handle.standing().replica_links;
+        if !is_ready && !is_ending && links + 1 >= quorum {
+            is_ready = true;
+            println!("READY");
+        }
+        if !is_ready && !complained && started.elapsed() > wait {
+            complained = true;
+            eprintln!(
+                "waiting for other replicas: linked with {links}, {} needed",
+                quorum - 1
+            );
+        }
+        std::thread::sleep(Duration::from_millis(if is_ready { 50 } else { 5 }));
+    }
+}

@@ -1,0 +1,4 @@
+//! What the `atlas` command is made of, beside the replica itself.
+
+pub mod cli;
+pub mod load;
