@@ -1,4 +1,4 @@
-//! One simulated replica: the parts and the order of steps are those of the shards' roles, in one thread.
+//! One simulated replica: the node that the shards run, in one thread; its ports are in [`ports`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,28 +10,27 @@ use super::disk::{DiskSettings, Platter, SimDisk};
 use super::keys::{CLUSTER, Keyring};
 use super::stack::{AnyExecutor, SimStack};
 use super::{Dice, Knobs};
-use crate::runtime::net::hello::Peer;
 use crate::runtime::storage::restart::{RestartSettings, Restored, Witness, restart};
 use crate::runtime::storage::{RecordReader, StorageError};
 use crate::smr::crypto::{Digester, Given, verdicts_given};
-use crate::smr::execution::{
-    Application, ExecutionEvent, Executor, ReadGate, ReadLimits, ReadQueue, Resends,
-};
+use crate::smr::execution::{Application, Executor, ReadGate, ReadLimits};
 use crate::smr::messages::{
-    Batch, Checked, CheckpointClaim, ClientReply, ENVELOPE_BYTES, Envelope, Frame, FrameId, FrameKey, Kind,
-    Mode, Proposal, RefusalReason, SystemMessage, TakenCheckpoint,
+    Batch, CheckpointClaim, ENVELOPE_BYTES, FrameKey, Mode, Proposal, TakenCheckpoint,
 };
-use crate::smr::preprocessing::{
-    Expectations, FrameChecker, FrameRefusal, FromPeer, PoolLimits, ProposalGate,
-};
+use crate::smr::node::{Consensus, Execution, Preprocessing, Route, route};
+use crate::smr::preprocessing::{ClientDirectory, Expectations, FrameChecker, PoolLimits, ProposalGate};
 use crate::smr::protocol::{Recipients, Record};
-use crate::smr::replica::{Action, Replica};
-use crate::smr::state_transfer::{ImageEvent, ImageTask};
-use crate::smr::types::{ClientId, Epoch, Lsn, NodeId, Quorum, SeqNo, Time, View};
+use crate::smr::replica::Replica;
+use crate::smr::state_transfer::ImageEvent;
+use crate::smr::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, Peer, Quorum, SeqNo, Time, View};
 
 mod parts;
+mod ports;
 
 use parts::{disk_budget, make_replica};
+use ports::{Deaf, Decisions, Passed, Results, Work};
+
+const IDENTITY: (ClusterId, Epoch) = (CLUSTER, Epoch::ZERO);
 
 /// Bytes of checkpoint work done in one turn: little, so that decisions come in between.
 const BACKGROUND_BYTES: usize = 64 << 10;
@@ -156,27 +155,23 @@ impl Witness for ReadBack {
 
 /// Preprocessing, consensus, execution and the disk of one replica.
 pub(super) struct SimReplica<A: Application> {
-    checker: FrameChecker,
-    gate: ProposalGate,
-    expectations: Expectations,
-    /// What these were told last.
+    preprocessing: Preprocessing,
+    consensus: Consensus<SimStack<A>>,
+    execution: Execution<AnyExecutor>,
+    clients: ClientDirectory,
+    /// What consensus has decided and execution has not seen.
+    work: VecDeque<Work>,
+    /// What preprocessing was told last of what is expected.
     expected: (View, bool),
     /// Frames and batches that were refused because of what their sender had verified before.
     pub over_budget: u64,
     /// What each peer had sent, when it was looked at last, that no correct replica sends.
     offences: Vec<u64>,
-    pub replica: Replica<SimStack<A>>,
-    executor: AnyExecutor,
-    pub gate_of_reads: ReadGate,
-    reads: ReadQueue,
-    resends: Resends,
     /// Reads that were refused.
     pub reads_refused: u64,
     /// Operations that were executed in order in this turn.
     ordered: u64,
-    events: Vec<ExecutionEvent>,
     inbox: VecDeque<(Peer, Bytes)>,
-    has_background: bool,
     reader: RecordReader,
     pub disk: SimDisk,
     /// The next decision that has frames is executed wrongly.
@@ -226,34 +221,29 @@ impl<A: Application> SimReplica<A> {
         let keys = Keyring::get();
         let directory = keys.directory(node, knobs.clients(), knobs.auth);
         let expectations = Expectations::default();
-        let expected = (replica.view(), false);
-        expectations.tell(expected.0, expected.1);
+        let checker = FrameChecker::new(
+            node,
+            knobs.replicas,
+            knobs.auth,
+            knobs.limits,
+            digester,
+            directory.clone(),
+        )
+        .with_reads(knobs.unordered);
+        let gate = ProposalGate::with_limits(knobs.replicas, expectations.clone(), knobs.gate);
+        let reads = ReadGate::new(replica.reads_from(), executor.executed());
         let this = Self {
-            checker: FrameChecker::new(
-                node,
-                knobs.replicas,
-                knobs.auth,
-                knobs.limits,
-                digester,
-                directory,
-            )
-            .with_reads(knobs.unordered),
-            gate: ProposalGate::with_limits(knobs.replicas, expectations.clone(), knobs.gate),
-            expectations,
-            expected,
+            preprocessing: Preprocessing::new(checker, gate, IDENTITY),
+            expected: (replica.view(), false),
+            consensus: Consensus::new(replica, expectations, IDENTITY, false),
+            execution: Execution::new((executor, reads), (knobs.clients(), read_limits(knobs)), IDENTITY),
+            clients: directory,
+            work: VecDeque::new(),
             over_budget: 0,
             offences: vec![0; knobs.replicas],
-            gate_of_reads: ReadGate::new(replica.reads_from(), executor.executed()),
-            replica,
-            executor,
-            reads: ReadQueue::new(knobs.clients(), read_limits(knobs)),
-            resends: Resends::new(knobs.clients()),
             reads_refused: 0,
             ordered: 0,
-            events: Vec::new(),
             inbox: VecDeque::new(),
-            // What the restart allows is done in the first turn.
-            has_background: true,
             reader,
             disk: SimDisk::new(platter.clone(), &restored, settings, dice),
             misexecutes: false,
@@ -266,102 +256,102 @@ impl<A: Application> SimReplica<A> {
         self.inbox.push_back((from, message));
     }
 
-    /// Whether a turn would find work at once.
-    pub fn has_work(&self) -> bool {
-        self.has_background || !self.inbox.is_empty() || self.executor.has_work() || !self.reads.is_empty()
+    /// The protocols.
+    pub const fn replica(&self) -> &Replica<SimStack<A>> {
+        self.consensus.replica()
     }
 
-    /// The claim for the state as it is.
+    /// How many frames of reads the state did not answer.
+    pub const fn reads_unanswered(&self) -> u64 {
+        self.execution.reads_refused()
+    }
+
+    /// Whether a turn would find work at once.
+    pub fn has_work(&self) -> bool {
+        !self.inbox.is_empty() || self.execution.has_work()
+    }
+
+    /// The claim for the state as it is, at the end of a run: nobody is told what was still to be executed.
     pub fn digest_now(&mut self) -> CheckpointClaim {
-        let mut events = Vec::new();
-        self.executor.settle(&mut events);
-        self.executor.digest_now()
+        let claim = self.execution.digest_now(&mut Deaf);
+        claim.expect("an image is installed in one step")
     }
 
     /// One turn: everything that arrived, what the disk has done, what is due. `now` is the host's clock,
     /// `world` that of the disk.
     pub fn turn(&mut self, now: Time, world: Time, durable: Durable, said: &mut Vec<Said>) {
-        self.replica.on_time(now);
+        self.consensus.on_time(now);
         if let Some(end) = durable.log {
-            self.replica.on_durable(end);
+            self.consensus.on_durable(end);
         }
         if let Some(seq) = durable.image {
-            self.replica.on_image_kept(now, seq);
+            self.consensus.on_image_kept(now, seq);
         }
         if let Some(seq) = durable.adopted {
-            self.replica.on_image(now, ImageEvent::Completed(seq));
+            self.consensus.on_image(now, ImageEvent::Completed(seq));
         }
         while let Some((from, message)) = self.inbox.pop_front() {
-            self.route(now, from, message, said);
+            self.take(now, world, from, message, said);
         }
-        self.verify_waiting(now, said);
-        if self.executor.has_work() {
-            self.has_background |= self.executor.step(&mut self.events);
-            self.report(now, world, said);
-        }
-        if self.has_background {
-            self.has_background = self.executor.background_step(BACKGROUND_BYTES, &mut self.events);
-            self.report(now, world, said);
-        }
-        let mut actions: Vec<Action> = Vec::new();
-        loop {
-            self.replica.finish_turn(now);
-            actions.extend(self.replica.drain_actions());
-            if actions.is_empty() {
-                break;
-            }
-            for action in actions.drain(..) {
-                self.act(now, world, action, said);
-            }
-        }
-        self.read(said);
+        let (preprocessing, mut passed) = self.preprocessing(now, world, said);
+        preprocessing.verify(&mut passed);
+        let (execution, mut results) = self.execution(now, world, said);
+        execution.step(&mut results);
+        execution.background(BACKGROUND_BYTES, &mut results);
+        let operations = results.operations;
+        self.spend(operations);
+        while self.decide(now, world, said) || self.work(now, world, said) {}
+        self.read(now, world, said);
         self.tell_offences(said);
-        self.executor.keep_images(!self.disk.is_writing_image());
-        self.expected = (self.replica.view(), self.replica.asks_for_decisions());
-        self.expectations.tell(self.expected.0, self.expected.1);
+        self.execution.keep_images(!self.disk.is_writing_image());
+        self.expected = (self.replica().view(), self.replica().asks_for_decisions());
+        self.consensus.tell_expectations();
     }
 
-    fn route(&mut self, now: Time, from: Peer, message: Bytes, said: &mut Vec<Said>) {
-        let envelope = match (Envelope::open(&message, CLUSTER, Epoch::ZERO), from) {
-            (Ok(envelope), _) => envelope,
-            (Err(error), Peer::Replica(from)) => {
-                let refusal = Refusal::Envelope(error);
-                return said.push(Said::Refused { from, refusal });
-            }
-            (Err(_), Peer::Client(_)) => return,
-        };
-        match (from, envelope.kind) {
-            (Peer::Replica(from), Kind::System) => self.take_message(now, from, &message, said),
-            (Peer::Replica(from), Kind::SystemWithFrames) => self.take_frames(now, from, &message, said),
-            (Peer::Client(client), Kind::Request) => {
-                match self.checker.take_frame(client, message.slice(ENVELOPE_BYTES..)) {
-                    Ok(Some(frame)) => self.pass(now, frame, said),
-                    Ok(None) => {}
-                    Err((frame, refusal)) => Self::refuse(frame, &refusal, said),
+    /// A message of a link.
+    fn take(&mut self, now: Time, world: Time, from: Peer, message: Bytes, said: &mut Vec<Said>) {
+        let (before, lies) = (verdicts_given(), self.replica().counters().chunks_refused);
+        match (route(&message, from, IDENTITY), from) {
+            (Ok(Route::Consensus(from)), _) => {
+                if !self.consensus.on_message(now, from, &message) {
+                    let refusal = Refusal::Archive;
+                    said.push(Said::Refused { from, refusal });
+                }
+                if self.replica().counters().chunks_refused > lies {
+                    let refusal = Refusal::Piece;
+                    said.push(Said::Refused { from, refusal });
                 }
             }
-            _ => {}
+            (Ok(Route::Frames(from)), _) => {
+                let (preprocessing, mut passed) = self.preprocessing(now, world, said);
+                // What was verified for clients is not on account of this replica.
+                preprocessing.verify(&mut passed);
+                let before = verdicts_given();
+                preprocessing.take_message(now, from, &message, &mut passed);
+                return self.tell_effort(from, &message, before, said);
+            }
+            (Ok(Route::Request(client)), _) => {
+                let (preprocessing, mut passed) = self.preprocessing(now, world, said);
+                preprocessing.take_frame(client, message.slice(ENVELOPE_BYTES..), &mut passed);
+            }
+            // Nobody asks, and there are no links.
+            (Ok(Route::Question(_) | Route::Link), _) => {}
+            (Err(error), Peer::Replica(from)) => {
+                let refusal = Refusal::Unroutable(error);
+                said.push(Said::Refused { from, refusal });
+            }
+            (Err(_), Peer::Client(_)) => {}
         }
-    }
-
-    fn take_message(&mut self, now: Time, from: NodeId, message: &Bytes, said: &mut Vec<Said>) {
-        let Ok(checked) = Checked::<SystemMessage>::body_of(message) else {
-            let refusal = Refusal::Archive;
-            return said.push(Said::Refused { from, refusal });
-        };
-        let (before, lies) = (verdicts_given(), self.replica.counters().chunks_refused);
-        self.replica.on_message(now, from, &checked, message);
-        if self.replica.counters().chunks_refused > lies {
-            let refusal = Refusal::Piece;
-            said.push(Said::Refused { from, refusal });
+        if let Peer::Replica(from) = from {
+            self.tell_effort(from, &message, before, said);
         }
-        self.tell_effort(from, message, before, said);
     }
 
     /// Says what the protocols refused since the last turn as misbehaviour.
     fn tell_offences(&mut self, said: &mut Vec<Said>) {
+        let replica = self.consensus.replica();
         for (node, known) in NodeId::all(self.offences.len()).zip(&mut self.offences) {
-            let offences = self.replica.offences(node);
+            let offences = replica.offences(node);
             if offences.count > *known
                 && let Some(last) = offences.last
             {
@@ -370,35 +360,6 @@ impl<A: Application> SimReplica<A> {
                 said.push(Said::Refused { from, refusal });
             }
         }
-    }
-
-    fn take_frames(&mut self, now: Time, from: NodeId, message: &Bytes, said: &mut Vec<Said>) {
-        let Ok(checked) = Checked::<SystemMessage>::body_of(message) else {
-            let refusal = Refusal::Archive;
-            return said.push(Said::Refused { from, refusal });
-        };
-        // Signatures of frames taken before are judged first: the verifier is one.
-        self.verify_waiting(now, said);
-        let before = verdicts_given();
-        let (replica, over_budget) = (&mut self.replica, &mut self.over_budget);
-        self.gate.check(
-            now,
-            from,
-            &mut self.checker,
-            (&checked, message),
-            |told| match told {
-                Ok(FromPeer::Frame(frame)) => replica.on_passed_on(now, frame),
-                Ok(FromPeer::Disputed(key)) => replica.on_disputed(key),
-                Ok(FromPeer::Proposal(proposal)) => replica.on_proposal(now, from, proposal),
-                Ok(FromPeer::Batch(batch)) => replica.on_batch(now, from, batch),
-                Err(refusal) => {
-                    *over_budget += u64::from(refusal.is_over_budget());
-                    let refusal = Refusal::Frames(refusal);
-                    said.push(Said::Refused { from, refusal });
-                }
-            },
-        );
-        self.tell_effort(from, message, before, said);
     }
 
     /// Says how many signatures were verified because of a message, if any.
@@ -418,117 +379,136 @@ impl<A: Application> SimReplica<A> {
         }
     }
 
-    fn verify_waiting(&mut self, now: Time, said: &mut Vec<Said>) {
-        if self.checker.waiting() == 0 {
-            return;
+    /// Lets consensus conclude; true if it did something.
+    fn decide(&mut self, now: Time, world: Time, said: &mut Vec<Said>) -> bool {
+        let mut decisions = Decisions {
+            world,
+            disk: &mut self.disk,
+            reader: &self.reader,
+            clients: &self.clients,
+            work: &mut self.work,
+            read: Vec::new(),
+            images: Vec::new(),
+            said,
+        };
+        let acted = self.consensus.turn(now, &mut decisions);
+        let Decisions { read, images, .. } = decisions;
+        for read in read {
+            self.consensus.on_logged(now, read);
         }
-        let mut verdicts = Vec::with_capacity(self.checker.waiting());
-        self.checker
-            .verify(|frame, verdict| verdicts.push((frame, verdict)));
-        for (frame, verdict) in verdicts {
-            match verdict {
-                Ok(()) => self.pass(now, frame, said),
-                Err(refusal) => Self::refuse(Some(frame.id()), &refusal, said),
-            }
+        for event in images {
+            self.consensus.on_image(now, event);
         }
+        acted
     }
 
-    fn pass(&mut self, now: Time, frame: Frame, said: &mut Vec<Said>) {
-        if frame.mode().is_ordered() {
-            self.replica.on_frame(now, frame);
-        } else {
-            let (id, operations) = (frame.id(), frame.operation_count() as u64);
-            let is_read = frame.mode() == Mode::Unordered;
-            if !self.reads.offer(frame) {
-                self.reads_refused += 1;
-                return said.push(refused(&id, View::ZERO, RefusalReason::Overloaded));
+    /// Lets execution do what consensus has decided; true if there was something.
+    fn work(&mut self, now: Time, world: Time, said: &mut Vec<Said>) -> bool {
+        let mut any = false;
+        while let Some(work) = self.work.pop_front() {
+            any = true;
+            match work {
+                Work::Decision(decision) => {
+                    let decision = self.as_executed(decision, said);
+                    let (execution, mut results) = self.execution(now, world, said);
+                    while !execution.has_room() {
+                        execution.step(&mut results);
+                    }
+                    execution.execute(&decision, &mut results);
+                    let operations = results.operations;
+                    self.spend(operations);
+                }
+                Work::ReplyAgain(frame) => {
+                    let (execution, mut results) = self.execution(now, world, said);
+                    execution.reply_again(now, &frame, &mut results);
+                }
+                Work::ServeReads(from) => self.execution.serve_reads(from),
+                Work::Install(seq) => {
+                    let chunks = self.disk.image_chunks(seq);
+                    let (execution, mut results) = self.execution(now, world, said);
+                    execution.begin_install(&mut results);
+                    let read = chunks.iter().try_for_each(|chunk| execution.install_chunk(chunk));
+                    read.and_then(|()| execution.finish_install(&mut results))
+                        .expect("what was checked piece by piece can be read");
+                }
             }
-            said.push(Said::ReadWaits {
-                client: id.key.client,
-                is_read,
-                operations,
-                bytes: self.reads.bytes(),
-            });
         }
-    }
-
-    fn refuse(frame: Option<FrameId>, refusal: &FrameRefusal, said: &mut Vec<Said>) {
-        if let Some(frame) = frame {
-            said.push(refused(&frame, View::ZERO, refusal.reason()));
-        }
+        any
     }
 
     /// Executes some reads beside the order: work is counted in operations.
-    fn read(&mut self, said: &mut Vec<Said>) {
+    fn read(&mut self, now: Time, world: Time, said: &mut Vec<Said>) {
         let order_waits = std::mem::take(&mut self.ordered) > 0;
         let mut left = TURN_READS;
-        while left > 0
-            && let Some(frame) = self.reads.next(order_waits)
-        {
-            let (client, operations) = (frame.key().client, frame.operation_count() as u64);
-            said.push(Said::ReadTurn(client));
-            match self
-                .gate_of_reads
-                .serve(&mut self.executor, &frame, &mut self.events)
-            {
-                Ok(()) => {
-                    if frame.mode() == Mode::Unordered {
-                        said.push(Said::Read(self.executor.executed()));
-                    }
-                    self.report_unordered(said);
-                }
-                Err(reason) => said.push(refused(&frame.id(), View::ZERO, reason)),
+        while left > 0 {
+            let first = said.len();
+            let (execution, mut results) = self.execution(now, world, said);
+            results.reads = true;
+            let (mut operations, mut is_read) = (0, false);
+            let turn = execution.read(order_waits, &mut results, |frame| {
+                is_read = frame.mode() == Mode::Unordered;
+                operations = frame.operation_count() as u64;
+                operations
+            });
+            let Some(turn) = turn else { break };
+            let answers = said.split_off(first);
+            said.push(Said::ReadTurn(turn.client));
+            if turn.is_answered && is_read {
+                said.push(Said::Read(self.execution.executor().executed()));
             }
-            self.reads.spent(client, operations, order_waits);
+            said.extend(answers);
             left = left.saturating_sub(operations);
         }
     }
 
-    fn act(&mut self, now: Time, world: Time, action: Action, said: &mut Vec<Said>) {
-        match action {
-            Action::ToReplicas { to, message } => said.push(Said::ToReplicas { to, message }),
-            Action::Refuse { frame, reason } => said.push(refused(&frame, self.replica.view(), reason)),
-            Action::Execute(decision) => {
-                said.push(Said::Execute(decision.clone()));
-                while !self.executor.has_room() {
-                    self.executor.step(&mut self.events);
-                }
-                let decision = self.as_executed(decision, said);
-                self.executor.execute(&decision, &mut self.events);
-                self.has_background = true;
-                self.report(now, world, said);
-            }
-            Action::ReplyAgain(frame) => {
-                self.resends
-                    .reply_again(now, &frame, &mut self.executor, &mut self.events);
-                self.report(now, world, said);
-            }
-            Action::Log { lsn, record } => self.disk.append(world, lsn, record),
-            Action::ServeReads(from) => self.gate_of_reads.serve_from(from),
-            Action::RequireSignature { client, must_sign } => {
-                self.checker.require_signature(client, must_sign);
-                said.push(Said::MustSign { client, must_sign });
-            }
-            Action::CutLog(cut) => self.disk.cut(world, cut),
-            Action::ReadLog(range) => {
-                let read = self.disk.read_log(&self.reader, range);
-                said.push(Said::ReadLog(read.decisions.len()));
-                self.replica.on_logged(now, read);
-            }
-            Action::Image(ImageTask::Install(seq)) => self.install(now, world, seq, said),
-            Action::Image(task) => {
-                for event in self.disk.shelve(world, task) {
-                    self.replica.on_image(now, event);
-                }
-            }
-            Action::Stable(claim) => said.push(Said::Stable(claim)),
-            Action::Diverged { ours, .. } => said.push(Said::Diverged { ours }),
-            Action::AbstentionOver => {
-                self.disk.platter.mark = None;
-                said.push(Said::AbstentionOver);
-            }
-            Action::FellBehind { stable } => said.push(Said::FellBehind(stable)),
-        }
+    /// So many operations were executed in order.
+    fn spend(&mut self, operations: u64) {
+        self.ordered += operations;
+        self.execution.spent_on_order(operations);
+    }
+
+    /// Execution, and where its results go.
+    fn execution<'a>(
+        &'a mut self,
+        now: Time,
+        world: Time,
+        said: &'a mut Vec<Said>,
+    ) -> (&'a mut Execution<AnyExecutor>, Results<'a, A>) {
+        let results = Results {
+            now,
+            world,
+            consensus: &mut self.consensus,
+            disk: &mut self.disk,
+            operations: 0,
+            reads: false,
+            said,
+        };
+        (&mut self.execution, results)
+    }
+
+    /// Preprocessing, and where what passes goes.
+    fn preprocessing<'a>(
+        &'a mut self,
+        now: Time,
+        world: Time,
+        said: &'a mut Vec<Said>,
+    ) -> (&'a mut Preprocessing, Passed<'a, A>) {
+        let results = Results {
+            now,
+            world,
+            consensus: &mut self.consensus,
+            disk: &mut self.disk,
+            operations: 0,
+            reads: false,
+            said,
+        };
+        let passed = Passed {
+            execution: &mut self.execution,
+            over_budget: &mut self.over_budget,
+            reads_refused: &mut self.reads_refused,
+            results,
+        };
+        (&mut self.preprocessing, passed)
     }
 
     /// A bit flips, or a bug strikes: the next decision that has frames leaves another state than it should.
@@ -550,76 +530,6 @@ impl<A: Application> SimReplica<A> {
             batch: Arc::new(lost),
             ..Proposal::clone(&decision)
         })
-    }
-
-    /// Replaces the state by an image that came from others.
-    fn install(&mut self, now: Time, world: Time, seq: SeqNo, said: &mut Vec<Said>) {
-        self.executor.settle(&mut self.events);
-        self.report(now, world, said);
-        self.reads.clear();
-        let chunks = self.disk.image_chunks(seq);
-        let read = chunks
-            .iter()
-            .try_for_each(|chunk| self.executor.read_image_chunk(chunk));
-        let claim = read
-            .and_then(|()| self.executor.finish_image())
-            .expect("what was checked piece by piece can be read");
-        self.disk.installed(world);
-        self.gate_of_reads.on_executed(claim.seq);
-        said.push(Said::Installed(claim));
-        self.replica
-            .on_installed(now, seq, &self.executor.client_windows());
-        self.has_background = true;
-    }
-
-    /// Tells consensus and the clients what execution has done.
-    fn report(&mut self, now: Time, world: Time, said: &mut Vec<Said>) {
-        for event in std::mem::take(&mut self.events) {
-            match event {
-                ExecutionEvent::Reply { key, view, body } => {
-                    let message = ClientReply::results(CLUSTER, Epoch::ZERO, view, &body);
-                    said.push(Said::Reply { key, body });
-                    said.push(Said::ToClient {
-                        to: key.client,
-                        message,
-                    });
-                }
-                ExecutionEvent::Refused { frame, view, reason } => said.push(refused(&frame, view, reason)),
-                ExecutionEvent::Executed { seq, operations } => {
-                    self.gate_of_reads.on_executed(seq);
-                    self.replica.on_executed(now, seq, operations);
-                    self.ordered += operations as u64;
-                    self.reads.spent_on_order(operations as u64);
-                    said.push(Said::Executed { seq, operations });
-                }
-                ExecutionEvent::Checkpoint(taken) => {
-                    said.push(Said::Checkpoint(taken));
-                    self.replica.on_checkpoint_taken(now, taken);
-                }
-                // Nobody has the time.
-                ExecutionEvent::Help(_) => {}
-                ExecutionEvent::Image(mut image) => self.disk.keep_image(world, &mut *image),
-            }
-        }
-    }
-
-    fn report_unordered(&mut self, said: &mut Vec<Said>) {
-        for event in std::mem::take(&mut self.events) {
-            if let ExecutionEvent::Reply { key, view, body } = event {
-                let message = ClientReply::results(CLUSTER, Epoch::ZERO, view, &body);
-                said.push(Said::ToClient {
-                    to: key.client,
-                    message,
-                });
-            }
-        }
-    }
-}
-
-fn refused(frame: &FrameId, view: View, reason: RefusalReason) -> Said {
-    Said::ToClient {
-        to: frame.key.client,
-        message: ClientReply::refusal(CLUSTER, Epoch::ZERO, view, frame, reason),
     }
 }
 

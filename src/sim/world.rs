@@ -420,7 +420,7 @@ impl<A: Application> World<A> {
     /// Plans the host's next turn: soon if there is work, else at its next timeout.
     fn schedule_turn(&mut self, index: usize) {
         let host = &self.hosts[index];
-        let timeout = host.sim.replica.next_timeout().map(|local| host.world(local));
+        let timeout = host.sim.replica().next_timeout().map(|local| host.world(local));
         let soon = (host.sim.has_work() || host.durable.is_some()).then(|| {
             let (from, to) = self.knobs.turn_us;
             self.now.after(self.dice.micros(from, to))

@@ -14,6 +14,8 @@ pub mod messages;
 #[forbid(unsafe_code)]
 pub mod mutants;
 #[forbid(unsafe_code)]
+pub mod node;
+#[forbid(unsafe_code)]
 pub mod ordering;
 #[forbid(unsafe_code)]
 pub mod preprocessing;

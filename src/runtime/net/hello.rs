@@ -1,6 +1,7 @@
 //! The first block of a link, in clear, and the typed reasons to end it there.
 
 use crate::smr::messages::PROTOCOL_VERSION;
+pub use crate::smr::types::Peer;
 use crate::smr::types::{ApplicationId, ClientId, ClusterId, Epoch, NodeId};
 
 /// The size of a hello, in bytes.
@@ -11,24 +12,6 @@ pub const HELLO_BYTES: usize = 40 + ApplicationId::BYTES;
 pub const VERDICT_BYTES: usize = 4 + ApplicationId::BYTES;
 
 const MAGIC: [u8; 4] = *b"ATLS";
-
-/// Who is at the other end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Peer {
-    /// A replica of the cluster.
-    Replica(NodeId),
-    /// A client of the cluster.
-    Client(ClientId),
-}
-
-impl std::fmt::Display for Peer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Replica(node) => node.fmt(f),
-            Self::Client(client) => client.fmt(f),
-        }
-    }
-}
 
 /// What the initiator says first.
 ///

@@ -45,6 +45,7 @@ use crate::runtime::storage::{AbstentionMark, LogWriter};
 use crate::smr::crypto::{Digester, MacKey};
 use crate::smr::execution::{Executor, ReadGate, ReadLimits};
 use crate::smr::messages::lengths::VOTES_MAX;
+use crate::smr::node::{Consensus, Execution, Preprocessing};
 use crate::smr::preprocessing::{
     ClientAuth, ClientDirectory, ClientKeys, Expectations, FrameChecker, PoolLimits, ProposalGate,
     RequestPool, SigningDuty,
@@ -440,20 +441,16 @@ pub(super) fn assemble<S: Stack>(
     let shelf = keeper.as_ref().map(|(_, shelf)| shelf.handle());
     let mut log = log.map(|(writer, files)| (writer, files, lanes.log));
     let reads = ReadGate::new(replica.reads_from(), parts.executor.executed());
-    let consensus = ConsensusRole::new(
-        replica,
+    let expectations = Expectations::default();
+    let trusts_memory = config.durability != Durability::Sync;
+    let mut consensus = Some(ConsensusRole::new(
+        Consensus::new(replica, expectations.clone(), identity, trusts_memory),
         lanes.consensus,
-        identity,
         directory.clone(),
-        config.durability,
+        (shelf.clone(), AbstentionMark::of(&config.db_path)),
         liar.map(|liar| Faults::new(config.node.id, cluster.replicas.len(), liar)),
         metrics.clone(),
-    );
-    let expectations = Expectations::default();
-    let consensus = consensus
-        .with_expectations(expectations.clone())
-        .with_shelf(shelf.clone(), AbstentionMark::of(&config.db_path));
-    let mut consensus = Some(consensus);
+    ));
     let mut threads = vec![
         format!("control-{}", config.node.id),
         keeper_name(config),
@@ -476,13 +473,16 @@ pub(super) fn assemble<S: Stack>(
             &alarm,
         )?),
     };
-    let mut execution = Some(ExecutionRole::new(
+    let execution = Execution::new(
         (parts.executor, reads),
         (cluster.clients.len(), read_limits(&pool_limits)),
+        identity,
+    );
+    let mut execution = Some(ExecutionRole::new(
+        execution,
         lanes.execution,
         keeper_handle.clone(),
         crew,
-        identity,
         metrics.clone(),
     ));
     let links = std::mem::take(&mut lanes.links);
@@ -537,7 +537,8 @@ pub(super) fn assemble<S: Stack>(
                     )
                     .with_reads(cluster.agreement.unordered);
                     let gate = ProposalGate::new(cluster.replicas.len(), expectations.clone());
-                    let role = PreprocessRole::new((checker, gate), lanes, identity, metrics.clone());
+                    let preprocessing = Preprocessing::new(checker, gate, identity);
+                    let role = PreprocessRole::new(preprocessing, lanes, metrics.clone());
                     Box::new(role) as Box<dyn Role>
                 })),
                 RoleKind::Consensus => {

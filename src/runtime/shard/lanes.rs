@@ -11,6 +11,7 @@ use crate::runtime::storage::StorageError;
 use crate::smr::decision_log::{LoggedDecisions, LoggedRange};
 use crate::smr::execution::SessionWindows;
 use crate::smr::messages::{CheckpointClaim, Frame, FrameId, FrameKey, Proposal, TakenCheckpoint};
+use crate::smr::preprocessing::FromPeer;
 use crate::smr::protocol::{LogCut, Recipients, Record};
 use crate::smr::state_transfer::ImageEvent;
 use crate::smr::types::{ClientId, Lsn, NodeId, SeqNo};
@@ -36,14 +37,8 @@ pub(crate) struct FromReplica {
 pub(crate) enum Checked {
     /// An ordered frame, authentic, by its client's link.
     Frame(Frame),
-    /// The same, passed on by another replica.
-    PassedOn(Frame),
-    /// A pre-prepare whose frames are sound.
-    Proposal { from: NodeId, proposal: Box<Proposal> },
-    /// A frame whose MAC for this replica failed in the proposal that follows.
-    Disputed(FrameKey),
-    /// A fetched batch whose frames are sound.
-    Batch { from: NodeId, batch: Box<Proposal> },
+    /// Part of a replica's message with frames.
+    FromPeer(NodeId, FromPeer),
 }
 
 /// Consensus, preprocessing, execution → network.

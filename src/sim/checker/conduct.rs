@@ -1,5 +1,6 @@
 use super::{Broken, Rule};
-use crate::smr::messages::{BatchError, EnvelopeError};
+use crate::smr::messages::BatchError;
+use crate::smr::node::Unroutable;
 use crate::smr::preprocessing::{FrameRefusal, PeerRefusal};
 use crate::smr::protocol::{Rejected, Rejection};
 use crate::smr::types::NodeId;
@@ -7,8 +8,8 @@ use crate::smr::types::NodeId;
 /// Something of another replica that one refused.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::sim) enum Refusal {
-    /// A message, at its envelope.
-    Envelope(EnvelopeError),
+    /// A message, at its envelope or its kind.
+    Unroutable(Unroutable),
     /// A message that is no sound archive.
     Archive,
     /// A batch, or a frame that was passed on.
@@ -41,13 +42,16 @@ impl Refusal {
                     | Rejection::Duplicate
                     | Rejection::OverBudget
             ),
-            Self::Envelope(_) | Self::Archive | Self::Piece | Self::Frames(PeerRefusal::Message) => false,
+            Self::Unroutable(_)
+            | Self::Archive
+            | Self::Piece
+            | Self::Frames(PeerRefusal::Archive | PeerRefusal::Message) => false,
         }
     }
 
     fn why(self) -> String {
         match self {
-            Self::Envelope(error) => error.to_string(),
+            Self::Unroutable(error) => error.to_string(),
             Self::Archive => "it is no sound archive".to_owned(),
             Self::Frames(refusal) => format!("{refusal:?}"),
             Self::Protocol(Rejected {

@@ -48,7 +48,7 @@ impl Lone {
     /// A message arrives and is looked at; what the replica then said and counted, in a few words.
     pub(super) fn hear(&mut self, from: Peer, message: Bytes) -> String {
         self.now = Time::from_nanos(self.now.as_nanos() + STEP_NS);
-        let before = self.sim.replica.counters().rejected;
+        let before = self.sim.replica().counters().rejected;
         self.sim.receive(from, message);
         let mut durable = Durable::default();
         let planned: Vec<_> = self.sim.disk.drain_planned().collect();
@@ -63,7 +63,7 @@ impl Lone {
         words.sort_unstable();
         words.dedup();
         self.said = said;
-        let after = self.sim.replica.counters().rejected;
+        let after = self.sim.replica().counters().rejected;
         let refused = (0..after.len()).find(|reason| after[*reason] > before[*reason]);
         format!("{words:?} {refused:?}")
     }

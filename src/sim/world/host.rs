@@ -93,7 +93,7 @@ impl<A: Application> Host<A> {
     /// Adds up what the process counted, before it is gone.
     pub(super) fn counted(&self) -> BTreeMap<&'static str, u64> {
         let mut counted = self.past.clone();
-        let counters = self.sim.replica.counters();
+        let counters = self.sim.replica().counters();
         for (name, count) in [
             ("decision transferred", counters.decisions_transferred),
             ("unreadable decision sent by a peer", counters.decisions_mended),
@@ -106,7 +106,7 @@ impl<A: Application> Host<A> {
             ("read refused", self.sim.reads_refused),
             (
                 "read refused by a replica that catches up",
-                self.sim.gate_of_reads.refused(),
+                self.sim.reads_unanswered(),
             ),
             (
                 "words beyond a peer's allowance",

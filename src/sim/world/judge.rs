@@ -27,14 +27,14 @@ impl<A: Application> World<A> {
         if !host.is_correct {
             return;
         }
-        let (pool, limits, sizes) = (host.sim.replica.pool(), self.knobs.pool, self.knobs.limits);
+        let (pool, limits, sizes) = (host.sim.replica().pool(), self.knobs.pool, self.knobs.limits);
         // Each client may have one frame more than there is room for, and what is proposed comes on top.
         let (clients, proposals) = (self.knobs.clients(), self.knobs.pipeline);
         let frames_max = (limits.frames_per_client + 1) * clients + proposals * sizes.batch_frames_max;
         let bytes_max =
             limits.bytes_max + clients * sizes.frame_bytes_max + proposals * sizes.batch_bytes_max;
         let (frames, bytes) = (pool.pending_frames(), pool.pending_bytes());
-        let held = host.sim.replica.held_effects();
+        let held = host.sim.replica().held_effects();
         // What arrives is looked at only while less waits; looking at it adds a few effects per place.
         let held_max = self.knobs.held_effects_max() + 8 * self.knobs.window as usize + 64;
         if frames > frames_max || bytes > bytes_max || held > held_max {
@@ -42,7 +42,7 @@ impl<A: Application> World<A> {
             self.judge(Err((Rule::Memory, what)));
         }
         let host = &self.hosts[index];
-        let kept = host.sim.replica.kept_decisions();
+        let kept = host.sim.replica().kept_decisions();
         let within = host.budget.keeps(kept);
         self.judge(within);
     }
@@ -122,7 +122,7 @@ impl<A: Application> World<A> {
                 continue;
             }
             let (claim, is_wrong) = (host.sim.digest_now(), host.is_wrong);
-            let frames = host.sim.replica.pool().pending_frames();
+            let frames = host.sim.replica().pool().pending_frames();
             // A state that is wrong is found out at the next checkpoint, which may not have come.
             if !is_wrong {
                 let equal = self.agreement.state(index, claim);
@@ -162,7 +162,7 @@ impl<A: Application> World<A> {
     /// The view that a correct host has reached, of all that have.
     pub(in crate::sim) fn views_lost(&self) -> Option<u64> {
         let correct = self.hosts.iter().filter(|host| host.is_correct);
-        correct.map(|host| host.sim.replica.view().get()).max()
+        correct.map(|host| host.sim.replica().view().get()).max()
     }
 
     /// Where a host stands, in words.
@@ -171,7 +171,7 @@ impl<A: Application> World<A> {
         if !host.is_up {
             return "down".to_owned();
         }
-        let replica = &host.sim.replica;
+        let replica = host.sim.replica();
         let ordering = replica.ordering();
         format!(
             "{} {}, decided {}, stable {}, images {:?}, {}, {}",

@@ -163,7 +163,7 @@ impl<A: Application> World<A> {
                     self.hit("damaged log set aside", 1);
                 }
                 self.tell(|world| {
-                    let replica = &world.hosts[index].sim.replica;
+                    let replica = world.hosts[index].sim.replica();
                     format!(
                         "host {index} starts again: image {:?}, {} records, executed s{}, v{}",
                         restored.image.map(|claim| claim.seq),
@@ -310,7 +310,7 @@ impl<A: Application> World<A> {
     /// Looks at what goes on at a host, and counts what began while something else went on.
     pub(super) fn watch_activities(&mut self, index: usize) {
         let host = &self.hosts[index];
-        let replica = &host.sim.replica;
+        let replica = host.sim.replica();
         let bit = |set: bool, bit: u8| if set { bit } else { 0 };
         let (mut log, mut state) = (false, false);
         if let TransferPhase::RunningTransferProtocols {

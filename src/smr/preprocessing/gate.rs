@@ -118,14 +118,17 @@ pub enum FromPeer {
     /// The MAC of this frame failed here, in the pre-prepare that follows.
     Disputed(FrameKey),
     /// A pre-prepare.
-    Proposal(Proposal),
+    Proposal(Box<Proposal>),
     /// A batch that was perhaps asked for.
-    Batch(Proposal),
+    Batch(Box<Proposal>),
 }
 
 /// Why something in a replica's message is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PeerRefusal {
+    /// No archive of a message.
+    #[error("its bytes are no message")]
+    Archive,
     /// No message with frames, or frames that nobody passes on.
     #[error("it is no message that carries frames to be ordered")]
     Message,
@@ -239,8 +242,8 @@ impl ProposalGate {
                     tell(Ok(FromPeer::Disputed(key)));
                 }
                 tell(match result {
-                    Ok(batch) if checked.is_batch_response() => Ok(FromPeer::Batch(batch)),
-                    Ok(proposal) => Ok(FromPeer::Proposal(proposal)),
+                    Ok(batch) if checked.is_batch_response() => Ok(FromPeer::Batch(Box::new(batch))),
+                    Ok(proposal) => Ok(FromPeer::Proposal(Box::new(proposal))),
                     Err(refusal) => Err(refusal),
                 });
             }

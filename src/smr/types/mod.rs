@@ -8,6 +8,7 @@ mod application;
 mod digest;
 mod identity;
 mod order;
+mod peer;
 mod quorum;
 mod time;
 
@@ -15,5 +16,6 @@ pub use application::{ApplicationId, ApplicationNameError};
 pub use digest::Digest;
 pub use identity::{ClientId, ClusterId, NodeId};
 pub use order::{Epoch, FrameSeq, Lsn, SeqNo, View};
+pub use peer::Peer;
 pub use quorum::{Quorum, QuorumError, REPLICAS_MAX, Signers};
 pub use time::Time;

@@ -4,7 +4,6 @@ use bytes::Bytes;
 
 use super::faults::Faults;
 use super::{Role, STEP_MESSAGES};
-use crate::runtime::config::Durability;
 use crate::runtime::metrics::{Metrics, Places, count};
 use crate::runtime::shard::lanes::{
     Checked, Done, FromReplica, Inlet, LogEntry, Logged, Outgoing, Outlet, Work, answer, any_blocked,
@@ -12,13 +11,15 @@ use crate::runtime::shard::lanes::{
 use crate::runtime::shard::reactor::Reactor;
 use crate::runtime::storage::AbstentionMark;
 use crate::runtime::storage::shelf::ShelfHandle;
-use crate::smr::messages::{Checked as CheckedMessage, ClientReply, SystemMessage};
+use crate::smr::decision_log::LoggedRange;
+use crate::smr::messages::{CheckpointClaim, FrameId, FrameKey, Proposal};
+use crate::smr::node::{Consensus, ConsensusPort};
 use crate::smr::ordering::OrderingProtocol;
-use crate::smr::preprocessing::{ClientDirectory, Expectations};
-use crate::smr::protocol::Recipients;
-use crate::smr::replica::{Action, ExecutionPhase, Participation, Replica, Stack, TransferPhase};
+use crate::smr::preprocessing::ClientDirectory;
+use crate::smr::protocol::{LogCut, Recipients, Record};
+use crate::smr::replica::{ExecutionPhase, Participation, Stack, TransferPhase};
 use crate::smr::state_transfer::ImageTask;
-use crate::smr::types::{ClusterId, Epoch, Lsn, Time};
+use crate::smr::types::{ClientId, Lsn, SeqNo, Time};
 
 /// Chunks of an image that are read ahead of execution.
 const INSTALL_CHUNKS: usize = 8;
@@ -41,62 +42,182 @@ pub(crate) struct ConsensusLanes {
     pub outgoing: Vec<Outlet<Outgoing>>,
 }
 
-/// Sends to every network role: each has links to some of the replicas.
-fn send(outgoing: &mut [Outlet<Outgoing>], to: Recipients, message: &Bytes) {
-    for outgoing in outgoing {
-        outgoing.push(Outgoing::Replicas {
-            to,
-            message: message.clone(),
-        });
-    }
-}
-
-/// Runs the orchestrator: its inputs in one order, protocol messages first.
+/// Moves inputs from lanes to [`Consensus`], and what it decides into others.
 pub(crate) struct ConsensusRole<S: Stack> {
-    replica: Replica<S>,
-    lanes: ConsensusLanes,
-    cluster: ClusterId,
-    epoch: Epoch,
-    clients: ClientDirectory,
-    expectations: Expectations,
-    /// The images of checkpoints that are transferred; `None` when nothing is kept on disk.
-    shelf: Option<ShelfHandle>,
-    /// Lies in the data directory while this replica abstains.
-    mark: Option<AbstentionMark>,
+    consensus: Consensus<S>,
+    inputs: Inputs,
+    port: Port,
     metrics: Arc<Metrics>,
-    /// A demonstration's lies, if this replica tells any.
-    faults: Option<Faults>,
-    /// Whether a record counts as kept when it was made.
-    trusts_memory: bool,
-    /// The end of what was logged in this step, if it counts as kept.
-    logged_end: Option<Lsn>,
     /// What was told last.
     phases: (ExecutionPhase, TransferPhase, Participation),
 }
 
+struct Inputs {
+    replica_messages: Vec<Inlet<FromReplica>>,
+    checked: Vec<Inlet<Checked>>,
+    done: Inlet<Done>,
+    logged: Vec<Inlet<Logged>>,
+}
+
+/// Where decisions and messages go.
+struct Port {
+    /// When this step began.
+    now: Time,
+    work: Outlet<Work>,
+    log: Option<Outlet<LogEntry>>,
+    outgoing: Vec<Outlet<Outgoing>>,
+    clients: ClientDirectory,
+    /// The images of checkpoints that are transferred; `None` when nothing is kept on disk.
+    shelf: Option<ShelfHandle>,
+    /// Lies in the data directory while this replica abstains.
+    mark: Option<AbstentionMark>,
+    /// A demonstration's lies, if this replica tells any.
+    faults: Option<Faults>,
+}
+
+impl Port {
+    fn is_blocked(&mut self) -> bool {
+        let outgoing = any_blocked(&mut self.outgoing);
+        let log = self.log.as_mut().is_some_and(Outlet::is_blocked);
+        self.work.is_blocked() | outgoing | log
+    }
+
+    fn has_overflow(&self) -> bool {
+        self.work.has_overflow()
+            || self.log.as_ref().is_some_and(Outlet::has_overflow)
+            || self.outgoing.iter().any(Outlet::has_overflow)
+    }
+
+    fn ring(&mut self) {
+        self.work.ring();
+        if let Some(log) = &mut self.log {
+            log.ring();
+        }
+        self.outgoing.iter_mut().for_each(Outlet::ring);
+    }
+
+    fn to_log(&mut self, entry: LogEntry) {
+        if let Some(log) = &mut self.log {
+            log.push(entry);
+        }
+    }
+}
+
+impl ConsensusPort for Port {
+    fn send(&mut self, to: Recipients, message: Bytes) {
+        if let Some(faults) = &mut self.faults {
+            return faults.say(self.now, to, &message, &mut self.outgoing);
+        }
+        // Each network role has links to some of the replicas.
+        for outgoing in &mut self.outgoing {
+            let message = message.clone();
+            outgoing.push(Outgoing::Replicas { to, message });
+        }
+    }
+
+    fn answer(&mut self, frame: FrameKey, message: Bytes) {
+        answer(&mut self.outgoing, frame, message);
+    }
+
+    fn execute(&mut self, decision: Arc<Proposal>) {
+        self.work.push(Work::Decision(decision));
+    }
+
+    fn reply_again(&mut self, frame: FrameId) {
+        self.work.push(Work::ReplyAgain(frame));
+    }
+
+    fn serve_reads(&mut self, from: Option<SeqNo>) {
+        self.work.push(Work::ServeReads(from));
+    }
+
+    fn install(&mut self, seq: SeqNo) {
+        if let Some(shelf) = &self.shelf {
+            let (sender, chunks) = std::sync::mpsc::sync_channel(INSTALL_CHUNKS);
+            shelf.stream(seq, sender);
+            self.work.push(Work::Install(chunks));
+        }
+    }
+
+    fn log(&mut self, lsn: Lsn, record: Record) {
+        self.to_log(LogEntry::Record { lsn, record });
+    }
+
+    fn cut_log(&mut self, cut: LogCut) {
+        self.to_log(LogEntry::Cut(cut));
+    }
+
+    fn read_log(&mut self, range: LoggedRange) {
+        self.to_log(LogEntry::Read(range));
+    }
+
+    fn image(&mut self, task: ImageTask) {
+        if let Some(shelf) = &self.shelf {
+            shelf.ask(task);
+        }
+    }
+
+    fn require_signature(&mut self, client: ClientId, must_sign: bool) {
+        tracing::info!(%client, must_sign, "a client's MACs are disputed");
+        self.clients.require_signature(client, must_sign);
+    }
+
+    fn abstention_over(&mut self) {
+        tracing::warn!("this replica votes again: what it had forgotten does not matter any more");
+        let mark = self.mark.take();
+        // Nobody waits for it, and the disk must not hold up this shard.
+        std::thread::spawn(move || {
+            if let Some(Err(error)) = mark.map(|mark| mark.remove()) {
+                tracing::error!(%error, "it abstains once more after its next start");
+            }
+        });
+    }
+
+    fn stable(&mut self, claim: CheckpointClaim) {
+        tracing::debug!(seq = %claim.seq, "checkpoint stable");
+    }
+
+    fn diverged(&mut self, stable: CheckpointClaim, ours: CheckpointClaim) {
+        tracing::error!(
+            ?stable,
+            ?ours,
+            "this replica's state is not the one a quorum signed"
+        );
+    }
+
+    fn fell_behind(&mut self, stable: SeqNo) {
+        tracing::info!(%stable, "this replica fell behind");
+    }
+}
+
 impl<S: Stack> ConsensusRole<S> {
     pub fn new(
-        replica: Replica<S>,
+        consensus: Consensus<S>,
         lanes: ConsensusLanes,
-        (cluster, epoch): (ClusterId, Epoch),
         clients: ClientDirectory,
-        durability: Durability,
+        (shelf, mark): (Option<ShelfHandle>, AbstentionMark),
         faults: Option<Faults>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            faults,
-            trusts_memory: durability != Durability::Sync,
-            replica,
-            lanes,
-            cluster,
-            epoch,
-            clients,
-            expectations: Expectations::default(),
-            shelf: None,
-            mark: None,
+            consensus,
+            inputs: Inputs {
+                replica_messages: lanes.replica_messages,
+                checked: lanes.checked,
+                done: lanes.done,
+                logged: lanes.logged,
+            },
+            port: Port {
+                now: Time::START,
+                work: lanes.work,
+                log: lanes.log,
+                outgoing: lanes.outgoing,
+                clients,
+                mark: shelf.is_some().then_some(mark),
+                shelf,
+                faults,
+            },
             metrics,
-            logged_end: None,
             phases: (
                 ExecutionPhase::OrderProtocol,
                 TransferPhase::NotRunning,
@@ -105,25 +226,12 @@ impl<S: Stack> ConsensusRole<S> {
         }
     }
 
-    /// Has preprocessing know what this replica expects of others.
-    pub fn with_expectations(mut self, expectations: Expectations) -> Self {
-        self.expectations = expectations;
-        self
-    }
-
-    /// Gives it images to transfer.
-    pub fn with_shelf(mut self, shelf: Option<ShelfHandle>, mark: AbstentionMark) -> Self {
-        self.mark = shelf.is_some().then_some(mark);
-        self.shelf = shelf;
-        self
-    }
-
     /// Publishes what the replica does now, and logs it where it begins or ends.
     fn tell_phases(&mut self, phases: (ExecutionPhase, TransferPhase, Participation)) {
         let (execution, transfer, participation) = phases;
         self.metrics.publish_phases(execution, transfer, participation);
         if execution != self.phases.0 {
-            tracing::info!(view = %self.replica.view(), "{execution}");
+            tracing::info!(view = %self.consensus.replica().view(), "{execution}");
         }
         let (before, stage) = (self.phases.1, transfer.stage());
         if (stage, transfer.tenth()) != (before.stage(), before.tenth()) {
@@ -133,7 +241,7 @@ impl<S: Stack> ConsensusRole<S> {
                 .progress
                 .map(|progress| progress.to_string());
             let told = told.unwrap_or_else(|| transfer.to_string());
-            tracing::info!(executed = %self.replica.executed(), "{told}");
+            tracing::info!(executed = %self.consensus.replica().executed(), "{told}");
         }
         if participation != self.phases.2 {
             tracing::info!("{participation}");
@@ -141,23 +249,16 @@ impl<S: Stack> ConsensusRole<S> {
         self.phases = phases;
     }
 
-    fn is_blocked(&mut self) -> bool {
-        let outgoing = any_blocked(&mut self.lanes.outgoing);
-        let log = self.lanes.log.as_mut().is_some_and(Outlet::is_blocked);
-        self.lanes.work.is_blocked() | outgoing | log
-    }
-
     fn take_logged(&mut self, now: Time) -> bool {
         let mut any = false;
-        for lane in &mut self.lanes.logged {
+        for lane in &mut self.inputs.logged {
             while let Some(logged) = lane.pop() {
                 any = true;
                 match logged {
-                    Logged::Durable(end) if !self.trusts_memory => self.replica.on_durable(end),
-                    Logged::Durable(_) => {}
-                    Logged::Image(seq) => self.replica.on_image_kept(now, seq),
-                    Logged::Transfer(event) => self.replica.on_image(now, event),
-                    Logged::Read(read) => self.replica.on_logged(now, read),
+                    Logged::Durable(end) => self.consensus.on_durable(end),
+                    Logged::Image(seq) => self.consensus.on_image_kept(now, seq),
+                    Logged::Transfer(event) => self.consensus.on_image(now, event),
+                    Logged::Read(read) => self.consensus.on_logged(now, read),
                 }
             }
         }
@@ -166,17 +267,17 @@ impl<S: Stack> ConsensusRole<S> {
 
     fn take_done(&mut self, now: Time) -> bool {
         let mut any = false;
-        while let Some(done) = self.lanes.done.pop() {
+        while let Some(done) = self.inputs.done.pop() {
             any = true;
             match done {
-                Done::Executed { seq, operations } => self.replica.on_executed(now, seq, operations),
+                Done::Executed { seq, operations } => self.consensus.on_executed(now, seq, operations),
                 Done::Checkpoint(taken) => {
                     self.metrics.publish_checkpoint(taken.claim);
-                    self.replica.on_checkpoint_taken(now, taken);
+                    self.consensus.on_checkpoint(now, taken);
                 }
                 Done::Installed { seq, windows } => {
                     tracing::info!(%seq, "a state from other replicas is installed");
-                    self.replica.on_installed(now, seq, &windows);
+                    self.consensus.on_installed(now, seq, &windows);
                 }
             }
         }
@@ -185,18 +286,16 @@ impl<S: Stack> ConsensusRole<S> {
 
     fn take_messages(&mut self, now: Time) -> bool {
         let mut any = false;
-        for lane in 0..self.lanes.replica_messages.len() {
+        for lane in &mut self.inputs.replica_messages {
             for _ in 0..STEP_MESSAGES {
-                let Some(FromReplica { from, message }) = self.lanes.replica_messages[lane].pop() else {
+                let Some(FromReplica { from, message }) = lane.pop() else {
                     break;
                 };
                 any = true;
-                if let Some(faults) = &mut self.faults {
-                    faults.hear(now, &message, &mut self.lanes.outgoing);
+                if let Some(faults) = &mut self.port.faults {
+                    faults.hear(now, &message, &mut self.port.outgoing);
                 }
-                let known = CheckedMessage::<SystemMessage>::body_of(&message)
-                    .is_ok_and(|checked| self.replica.on_message(now, from, &checked, &message));
-                if !known {
+                if !self.consensus.on_message(now, from, &message) {
                     count(&self.metrics.counters.messages_refused);
                 }
             }
@@ -206,97 +305,16 @@ impl<S: Stack> ConsensusRole<S> {
 
     fn take_checked(&mut self, now: Time) -> bool {
         let mut any = false;
-        for lane in 0..self.lanes.checked.len() {
+        for lane in &mut self.inputs.checked {
             for _ in 0..STEP_MESSAGES {
-                let Some(checked) = self.lanes.checked[lane].pop() else {
+                let Some(checked) = lane.pop() else {
                     break;
                 };
                 any = true;
                 match checked {
-                    Checked::Frame(frame) => self.replica.on_frame(now, frame),
-                    Checked::PassedOn(frame) => self.replica.on_passed_on(now, frame),
-                    Checked::Proposal { from, proposal } => self.replica.on_proposal(now, from, *proposal),
-                    Checked::Disputed(key) => self.replica.on_disputed(key),
-                    Checked::Batch { from, batch } => self.replica.on_batch(now, from, *batch),
+                    Checked::Frame(frame) => self.consensus.on_frame(now, frame),
+                    Checked::FromPeer(from, told) => self.consensus.on_peer(now, from, told),
                 }
-            }
-        }
-        any
-    }
-
-    fn act(&mut self, now: Time) -> bool {
-        let mut any = false;
-        if let Some(faults) = &mut self.faults {
-            faults.say_what_is_due(now, &mut self.lanes.outgoing);
-        }
-        let view = self.replica.view();
-        for action in self.replica.drain_actions() {
-            any = true;
-            match action {
-                Action::ToReplicas { to, message } => match &mut self.faults {
-                    Some(faults) => faults.say(now, to, &message, &mut self.lanes.outgoing),
-                    None => send(&mut self.lanes.outgoing, to, &message),
-                },
-                Action::Refuse { frame, reason } => {
-                    let message = ClientReply::refusal(self.cluster, self.epoch, view, &frame, reason);
-                    answer(&mut self.lanes.outgoing, frame.key, message);
-                }
-                Action::Execute(decision) => self.lanes.work.push(Work::Decision(decision)),
-                Action::ReplyAgain(frame) => self.lanes.work.push(Work::ReplyAgain(frame)),
-                Action::ServeReads(from) => self.lanes.work.push(Work::ServeReads(from)),
-                Action::RequireSignature { client, must_sign } => {
-                    tracing::info!(%client, must_sign, "a client's MACs are disputed");
-                    self.clients.require_signature(client, must_sign);
-                }
-                Action::Log { lsn, record } => {
-                    if let Some(log) = &mut self.lanes.log {
-                        log.push(LogEntry::Record { lsn, record });
-                    }
-                    if self.trusts_memory {
-                        self.logged_end = Some(lsn.next());
-                    }
-                }
-                Action::CutLog(cut) => {
-                    if let Some(log) = &mut self.lanes.log {
-                        log.push(LogEntry::Cut(cut));
-                    }
-                }
-                Action::ReadLog(range) => {
-                    if let Some(log) = &mut self.lanes.log {
-                        log.push(LogEntry::Read(range));
-                    }
-                }
-                Action::Image(task) => {
-                    if let Some(shelf) = &self.shelf {
-                        match task {
-                            ImageTask::Install(seq) => {
-                                let (sender, chunks) = std::sync::mpsc::sync_channel(INSTALL_CHUNKS);
-                                shelf.stream(seq, sender);
-                                self.lanes.work.push(Work::Install(chunks));
-                            }
-                            task => shelf.ask(task),
-                        }
-                    }
-                }
-                Action::AbstentionOver => {
-                    tracing::warn!(%view, "this replica votes again: what it had forgotten does not matter any more");
-                    let mark = self.mark.take();
-                    // Nobody waits for it, and the disk must not hold up this shard.
-                    std::thread::spawn(move || {
-                        if let Some(Err(error)) = mark.map(|mark| mark.remove()) {
-                            tracing::error!(%error, "it abstains once more after its next start");
-                        }
-                    });
-                }
-                Action::Stable(claim) => tracing::debug!(seq = %claim.seq, "checkpoint stable"),
-                Action::Diverged { stable, ours } => {
-                    tracing::error!(
-                        ?stable,
-                        ?ours,
-                        "this replica's state is not the one a quorum signed"
-                    );
-                }
-                Action::FellBehind { stable } => tracing::info!(%stable, "this replica fell behind"),
             }
         }
         any
@@ -309,47 +327,34 @@ impl<S: Stack> Role for ConsensusRole<S> {
         // they make room in those that block this role.
         let done = self.take_done(now);
         let logged = self.take_logged(now);
-        if self.is_blocked() {
+        self.port.now = now;
+        if self.port.is_blocked() {
             return done || logged;
         }
-        self.replica.on_time(now);
+        self.consensus.on_time(now);
         let messages = self.take_messages(now);
         let checked = self.take_checked(now);
-        if messages || checked || done || logged {
-            self.replica.finish_turn(now);
+        if let Some(faults) = &mut self.port.faults {
+            faults.say_what_is_due(now, &mut self.port.outgoing);
         }
-        let mut acted = self.act(now);
-        // Without `durability = "sync"` a record counts as kept when it was made.
-        while let Some(end) = self.logged_end.take() {
-            self.replica.on_durable(end);
-            self.replica.finish_turn(now);
-            acted |= self.act(now);
-        }
+        let acted = self.consensus.turn(now, &mut self.port);
         messages || checked || done || logged || acted
     }
 
     fn finish(&mut self, _: Time, _: &mut Reactor) -> bool {
-        self.lanes.work.ring();
-        if let Some(log) = &mut self.lanes.log {
-            log.ring();
-        }
-        self.lanes.outgoing.iter_mut().for_each(Outlet::ring);
-        let ordering = self.replica.ordering();
+        self.port.ring();
+        self.consensus.tell_expectations();
+        let replica = self.consensus.replica();
+        let ordering = replica.ordering();
         let places = Places {
-            view: self.replica.view(),
+            view: replica.view(),
             ordered: ordering.decided(),
-            durable: self.replica.released(),
-            executed: self.replica.executed(),
+            durable: replica.released(),
+            executed: replica.executed(),
             stable: ordering.stable(),
         };
-        self.metrics.publish(places, self.replica.counters());
-        self.expectations
-            .tell(self.replica.view(), self.replica.asks_for_decisions());
-        let phases = (
-            self.replica.phase(),
-            self.replica.transfer_phase(),
-            self.replica.participation(),
-        );
+        self.metrics.publish(places, replica.counters());
+        let phases = (replica.phase(), replica.transfer_phase(), replica.participation());
         if phases != self.phases {
             self.tell_phases(phases);
         }
@@ -357,18 +362,22 @@ impl<S: Stack> Role for ConsensusRole<S> {
     }
 
     fn has_input(&self) -> bool {
-        self.lanes.replica_messages.iter().any(|lane| !lane.is_empty())
-            || self.lanes.checked.iter().any(|lane| !lane.is_empty())
-            || !self.lanes.done.is_empty()
-            || self.lanes.logged.iter().any(|lane| !lane.is_empty())
-            || self.lanes.work.has_overflow()
-            || self.lanes.log.as_ref().is_some_and(Outlet::has_overflow)
-            || self.lanes.outgoing.iter().any(Outlet::has_overflow)
+        let inputs = &self.inputs;
+        inputs.replica_messages.iter().any(|lane| !lane.is_empty())
+            || inputs.checked.iter().any(|lane| !lane.is_empty())
+            || !inputs.done.is_empty()
+            || inputs.logged.iter().any(|lane| !lane.is_empty())
+            || self.port.has_overflow()
     }
 
     fn next_timeout(&self) -> Option<Time> {
-        let late = self.faults.as_ref().and_then(Faults::next_due);
-        self.replica.next_timeout().into_iter().chain(late).min()
+        let late = self.port.faults.as_ref().and_then(Faults::next_due);
+        self.consensus
+            .replica()
+            .next_timeout()
+            .into_iter()
+            .chain(late)
+            .min()
     }
 
     fn drain(&mut self, finishing: bool) -> bool {
@@ -376,6 +385,6 @@ impl<S: Stack> Role for ConsensusRole<S> {
     }
 
     fn is_settled(&self) -> bool {
-        self.replica.is_idle() && !self.has_input()
+        self.consensus.replica().is_idle() && !self.has_input()
     }
 }

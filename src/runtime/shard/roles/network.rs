@@ -14,6 +14,7 @@ use crate::runtime::shard::reactor::{Completion, Reactor};
 use crate::runtime::shard::wires::{CloseReason, WireId, WireLimits, Wires};
 use crate::smr::messages::archived::{ArchivedAdminRequest, ArchivedLinkMessage};
 use crate::smr::messages::{AdminRequest, Checked, ENVELOPE_BYTES, Envelope, Kind, LinkMessage, encode};
+use crate::smr::node::{Route, route};
 use crate::smr::protocol::{Allowance, Rate, Recipients};
 use crate::smr::types::{ClientId, ClusterId, Epoch, NodeId, Time};
 
@@ -188,40 +189,44 @@ impl NetworkRole {
 
     /// Gives one message to the role that reads it; false when its sender may not send such a message.
     fn route(&mut self, id: WireId, peer: Peer, message: Bytes) -> bool {
-        let Ok(envelope) = Envelope::open(&message, self.cluster, self.epoch) else {
+        let Ok(route) = route(&message, peer, (self.cluster, self.epoch)) else {
             return false;
         };
-        match (peer, envelope.kind) {
-            (Peer::Replica(from), Kind::System) => {
+        match route {
+            Route::Consensus(from) => {
                 self.lanes.replica_messages.push(FromReplica { from, message });
             }
-            (Peer::Replica(from), Kind::SystemWithFrames) => {
+            Route::Frames(from) => {
                 self.lanes.replica_frames.push(Raw::WithFrames { from, message });
             }
-            (Peer::Client(client), Kind::Request) => {
+            Route::Request(client) => {
                 // A draining replica answers nothing new; the client goes to the others.
                 if !self.draining {
                     let bytes = message.slice(ENVELOPE_BYTES..);
                     self.lanes.client_frames.push(Raw::Frame { client, bytes });
                 }
             }
-            (Peer::Client(client), Kind::Admin) => {
-                let Ok(request) = Checked::<AdminRequest>::body_of(&message) else {
-                    return false;
-                };
-                let ArchivedAdminRequest::Status = &*request;
-                let left = self.questions.entry(client);
-                if !left.or_insert(Allowance::full(QUESTIONS)).take(self.now, 1) {
-                    count(&self.metrics.counters.questions_refused);
-                    return true;
-                }
-                let envelope = Envelope::new(Kind::Admin, self.cluster, self.epoch);
-                let status = encode(envelope, &self.metrics.status(), 4096);
-                let _ = self.wires.queue(id, status);
-            }
-            (_, Kind::Link) => return self.on_link_message(id, peer, &message),
-            _ => return false,
+            Route::Question(client) => return self.on_question(id, client, &message),
+            Route::Link => return self.on_link_message(id, peer, &message),
         }
+        true
+    }
+
+    /// An operator asks how this replica is; false when it is no question.
+    fn on_question(&mut self, id: WireId, client: ClientId, message: &Bytes) -> bool {
+        let Ok(request) = Checked::<AdminRequest>::body_of(message) else {
+            return false;
+        };
+        let ArchivedAdminRequest::Status = &*request;
+        let left = self.questions.entry(client);
+        if !left.or_insert(Allowance::full(QUESTIONS)).take(self.now, 1) {
+            count(&self.metrics.counters.questions_refused);
+            return true;
+        }
+        let envelope = Envelope::new(Kind::Admin, self.cluster, self.epoch);
+        let _ = self
+            .wires
+            .queue(id, encode(envelope, &self.metrics.status(), 4096));
         true
     }
 

@@ -6,11 +6,10 @@ use super::{Role, STEP_MESSAGES};
 use crate::runtime::metrics::{Metrics, count};
 use crate::runtime::shard::lanes::{Checked, Inlet, Outgoing, Outlet, Raw, Work, answer, any_blocked};
 use crate::runtime::shard::reactor::Reactor;
-use crate::smr::messages::{
-    Checked as CheckedMessage, ClientReply, Frame, FrameId, RefusalReason, SystemMessage,
-};
-use crate::smr::preprocessing::{FrameChecker, FrameRefusal, FromPeer, PeerRefusal, ProposalGate};
-use crate::smr::types::{ClusterId, Epoch, NodeId, Time, View};
+use crate::smr::messages::{Frame, FrameKey};
+use crate::smr::node::{Preprocessing, PreprocessingPort};
+use crate::smr::preprocessing::{FrameRefusal, FromPeer, PeerRefusal};
+use crate::smr::types::{NodeId, Time};
 
 /// The lanes of one preprocess role.
 pub(crate) struct PreprocessLanes {
@@ -26,143 +25,128 @@ pub(crate) struct PreprocessLanes {
     pub refusals: Vec<Outlet<Outgoing>>,
 }
 
-/// Checks and hashes frames before anything else sees them.
+/// Moves frames between lanes and [`Preprocessing`].
 pub(crate) struct PreprocessRole {
-    checker: FrameChecker,
-    gate: ProposalGate,
+    preprocessing: Preprocessing,
     lanes: PreprocessLanes,
-    cluster: ClusterId,
-    epoch: Epoch,
     metrics: Arc<Metrics>,
 }
 
+/// Where what passed goes, and what did not is counted.
+struct Port<'a> {
+    checked: &'a mut Outlet<Checked>,
+    unordered: &'a mut Outlet<Work>,
+    refusals: &'a mut [Outlet<Outgoing>],
+    metrics: &'a Metrics,
+}
+
+impl PreprocessingPort for Port<'_> {
+    fn ordered(&mut self, frame: Frame) {
+        self.checked.push(Checked::Frame(frame));
+    }
+
+    fn from_peer(&mut self, from: NodeId, told: FromPeer) {
+        self.checked.push(Checked::FromPeer(from, told));
+    }
+
+    fn read(&mut self, frame: Frame) -> bool {
+        // Reads that nobody takes are refused, and hold up nothing else.
+        if self.unordered.is_blocked() {
+            count(&self.metrics.counters.reads_refused);
+            return false;
+        }
+        self.unordered.push(Work::Unordered(frame));
+        true
+    }
+
+    fn answer(&mut self, frame: FrameKey, message: Bytes) {
+        answer(self.refusals, frame, message);
+    }
+
+    fn refused(&mut self, from: NodeId, refusal: PeerRefusal) {
+        match refusal {
+            PeerRefusal::Archive | PeerRefusal::Message => count(&self.metrics.counters.messages_refused),
+            PeerRefusal::Frame(refusal) => self.metrics.refuse_frame(refusal),
+            PeerRefusal::Batch(error) => {
+                tracing::debug!(%from, %error, "refused a proposal");
+                self.metrics.refuse_batch(error);
+            }
+        }
+    }
+
+    fn refused_frame(&mut self, refusal: FrameRefusal) {
+        self.metrics.refuse_frame(refusal);
+    }
+}
+
 impl PreprocessRole {
-    pub fn new(
-        (checker, gate): (FrameChecker, ProposalGate),
-        lanes: PreprocessLanes,
-        (cluster, epoch): (ClusterId, Epoch),
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub fn new(preprocessing: Preprocessing, lanes: PreprocessLanes, metrics: Arc<Metrics>) -> Self {
         Self {
-            checker,
-            gate,
+            preprocessing,
             lanes,
-            cluster,
-            epoch,
             metrics,
         }
     }
 
-    fn is_blocked(&mut self) -> bool {
-        // Reads that nobody takes are refused, and hold up nothing else.
-        let refusals = any_blocked(&mut self.lanes.refusals);
-        self.lanes.checked.is_blocked() || refusals
+    /// Preprocessing, where its results go, and the lanes its inputs come from.
+    fn parts(&mut self) -> (&mut Preprocessing, Port<'_>, &mut [Inlet<Raw>], &mut [Inlet<Raw>]) {
+        let lanes = &mut self.lanes;
+        let port = Port {
+            checked: &mut lanes.checked,
+            unordered: &mut lanes.unordered,
+            refusals: &mut lanes.refusals,
+            metrics: &self.metrics,
+        };
+        (
+            &mut self.preprocessing,
+            port,
+            &mut lanes.replica_frames,
+            &mut lanes.client_frames,
+        )
     }
 
     fn take_replica_frames(&mut self, now: Time) -> bool {
+        let (preprocessing, mut port, replicas, _) = self.parts();
         let mut any = false;
-        for lane in 0..self.lanes.replica_frames.len() {
+        for lane in replicas {
             for _ in 0..STEP_MESSAGES {
-                if self.is_blocked() {
+                if port.is_blocked() {
                     return any;
                 }
-                let Some(Raw::WithFrames { from, message }) = self.lanes.replica_frames[lane].pop() else {
+                let Some(Raw::WithFrames { from, message }) = lane.pop() else {
                     break;
                 };
                 any = true;
-                match CheckedMessage::<SystemMessage>::body_of(&message) {
-                    Ok(checked) => self.take_checked(now, from, &checked, &message),
-                    Err(_) => count(&self.metrics.counters.messages_refused),
-                }
+                preprocessing.take_message(now, from, &message, &mut port);
             }
         }
         any
-    }
-
-    fn take_checked(
-        &mut self,
-        now: Time,
-        from: NodeId,
-        checked: &CheckedMessage<SystemMessage>,
-        message: &Bytes,
-    ) {
-        let (lane, metrics) = (&mut self.lanes.checked, &self.metrics);
-        let tell = |result| match result {
-            Ok(FromPeer::Frame(frame)) => lane.push(Checked::PassedOn(frame)),
-            Ok(FromPeer::Disputed(key)) => lane.push(Checked::Disputed(key)),
-            Ok(FromPeer::Proposal(proposal)) => {
-                let proposal = Box::new(proposal);
-                lane.push(Checked::Proposal { from, proposal });
-            }
-            Ok(FromPeer::Batch(batch)) => {
-                let batch = Box::new(batch);
-                lane.push(Checked::Batch { from, batch });
-            }
-            Err(PeerRefusal::Message) => count(&metrics.counters.messages_refused),
-            Err(PeerRefusal::Frame(refusal)) => metrics.refuse_frame(refusal),
-            Err(PeerRefusal::Batch(error)) => {
-                tracing::debug!(%from, %error, "refused a proposal");
-                metrics.refuse_batch(error);
-            }
-        };
-        self.gate
-            .check(now, from, &mut self.checker, (checked, message), tell);
     }
 
     fn take_client_frames(&mut self) -> bool {
+        let (preprocessing, mut port, _, clients) = self.parts();
         let mut any = false;
-        for lane in 0..self.lanes.client_frames.len() {
+        for lane in clients {
             for _ in 0..STEP_MESSAGES {
-                if self.is_blocked() {
+                if port.is_blocked() {
                     break;
                 }
-                let Some(Raw::Frame { client, bytes }) = self.lanes.client_frames[lane].pop() else {
+                let Some(Raw::Frame { client, bytes }) = lane.pop() else {
                     break;
                 };
                 any = true;
-                match self.checker.take_frame(client, bytes) {
-                    Ok(Some(frame)) => self.pass(frame),
-                    Ok(None) => {}
-                    Err((frame, refusal)) => self.refuse(frame, refusal),
-                }
+                preprocessing.take_frame(client, bytes, &mut port);
             }
         }
-        if self.checker.waiting() > 0 {
-            let mut verdicts = Vec::with_capacity(self.checker.waiting());
-            self.checker
-                .verify(|frame, verdict| verdicts.push((frame, verdict)));
-            for (frame, verdict) in verdicts {
-                match verdict {
-                    Ok(()) => self.pass(frame),
-                    Err(refusal) => self.refuse(Some(frame.id()), refusal),
-                }
-            }
-        }
+        preprocessing.verify(&mut port);
         any
     }
+}
 
-    fn pass(&mut self, frame: Frame) {
-        if frame.mode().is_ordered() {
-            self.lanes.checked.push(Checked::Frame(frame));
-        } else if self.lanes.unordered.is_blocked() {
-            count(&self.metrics.counters.reads_refused);
-            self.answer(&frame.id(), RefusalReason::Overloaded);
-        } else {
-            self.lanes.unordered.push(Work::Unordered(frame));
-        }
-    }
-
-    fn refuse(&mut self, frame: Option<FrameId>, refusal: FrameRefusal) {
-        self.metrics.refuse_frame(refusal);
-        // Without a key there is nothing to answer: no correct client sends such a frame.
-        if let Some(frame) = frame {
-            self.answer(&frame, refusal.reason());
-        }
-    }
-
-    fn answer(&mut self, frame: &FrameId, reason: RefusalReason) {
-        let reply = ClientReply::refusal(self.cluster, self.epoch, View::ZERO, frame, reason);
-        answer(&mut self.lanes.refusals, frame.key, reply);
+impl Port<'_> {
+    fn is_blocked(&mut self) -> bool {
+        let refusals = any_blocked(self.refusals);
+        self.checked.is_blocked() || refusals
     }
 }
 

@@ -1,0 +1,26 @@
+//! What a host decides for its replica, without sockets, threads, files or clocks: one copy, which the shards
+//! and the simulator both run.
+//!
+//! A part takes inputs one at a time, and says what is to be done through its port, at once and in order. A
+//! port moves things and decides nothing: the shards' put them into lanes, the simulator's into its world.
+//!
+//! | part | takes | tells |
+//! |---|---|---|
+//! | [`route`] | a message of a link | whose it is |
+//! | [`Preprocessing`] | clients' frames, replicas' messages that carry frames | [`PreprocessingPort`] |
+//! | [`Consensus`] | what passed; what execution and the disk did; time | [`ConsensusPort`] |
+//! | [`Execution`] | decisions, reads, chunks of an image | [`ExecutionPort`] |
+//!
+//! A frame's way: [`route`] → [`Preprocessing::take_frame`] → [`PreprocessingPort::ordered`] →
+//! [`Consensus::on_frame`] → [`ConsensusPort::execute`] → [`Execution::execute`] →
+//! [`ExecutionPort::answer`].
+
+mod consensus;
+mod execution;
+mod preprocessing;
+mod routing;
+
+pub use consensus::{Consensus, ConsensusPort};
+pub use execution::{Execution, ExecutionPort};
+pub use preprocessing::{Preprocessing, PreprocessingPort};
+pub use routing::{Route, Unroutable, route};
