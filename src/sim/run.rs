@@ -10,7 +10,7 @@ use super::byzantine::Lie;
 use super::checker::linearizability::{self, Action, Operation, Verdict};
 use super::checker::{Rule, Seen, Violation, judge_reads};
 use super::fuzz::Captured;
-use super::plan::{PROGRESS_BOUND, Plan, Profile, TWO_SETS, TwoSets};
+use super::plan::{Fault, PROGRESS_BOUND, Plan, Profile, TWO_SETS, TwoSets};
 use super::stack::mixed;
 use super::world::{Call, PAIRS, World};
 use crate::client::CallError;
@@ -226,7 +226,15 @@ fn drive(plan: &Plan, world: &mut World<SmallKv>) {
         let what = format!("{most} views were lost for what is no leader's fault, {views_max} may be");
         world.break_rule(Rule::Stability, what);
     }
-    let is_clean = plan.rogues.is_empty() && plan.liars.is_empty();
+    // A process that was restarted has forgotten what it asked for. What convinces all is ordered all the same;
+    // what has MACs alone may lie at a faulty leader, and then nobody is there any more who would sign it.
+    let are_forgotten = plan.twin.is_some()
+        && plan.knobs.auth == ClientAuth::Mac
+        && plan
+            .faults
+            .iter()
+            .any(|(_, fault)| matches!(fault, Fault::RestartClient { .. }));
+    let is_clean = plan.rogues.is_empty() && plan.liars.is_empty() && !are_forgotten;
     world.check_end(stuck == 0 && is_clean);
     judge_runs(world);
     judge_history(plan, world);

@@ -55,6 +55,8 @@ planted! {
     LeaderPrepareCounted at Byzantine,
     /// Places above the high watermark are accepted.
     WatermarkUnchecked at Disk,
+    /// What lies just above the window is dropped, as if nobody's window were ahead of another's.
+    AheadDropped at Clients,
     /// The window never moves.
     WindowStuck at Net,
     /// A proposal is prepared without being logged.

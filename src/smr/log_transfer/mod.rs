@@ -155,8 +155,8 @@ pub struct RangedLogTransfer {
     cluster: ClusterId,
     epoch: Epoch,
     running: bool,
-    /// Others have forgotten what is needed, and whether that is certain.
-    out_of_reach: Option<bool>,
+    /// Somebody has forgotten what is needed, and nothing came for a while.
+    seems_forgotten: bool,
     donors: Vec<Donor>,
     delivered: SeqNo,
     /// By place after `delivered`: what f+1 named, without gaps.
@@ -187,7 +187,7 @@ impl RangedLogTransfer {
             cluster,
             epoch,
             running: false,
-            out_of_reach: None,
+            seems_forgotten: false,
             donors: (0..quorum.n()).map(|_| Donor::default()).collect(),
             delivered: SeqNo::ZERO,
             settled: VecDeque::new(),
@@ -220,6 +220,12 @@ impl RangedLogTransfer {
         self.settled.get(place as usize).copied()
     }
 
+    /// Whether f+1 donors have forgotten what is needed next.
+    fn is_forgotten(&self) -> bool {
+        let forgot = |donor: &&Donor| donor.forgot(self.delivered);
+        self.donors.iter().filter(forgot).count() >= self.quorum.weak()
+    }
+
     /// Ordering has reached this place: what lies before it is of no use.
     fn advance_to(&mut self, seq: SeqNo) {
         let passed = seq.since(self.delivered) as usize;
@@ -228,6 +234,8 @@ impl RangedLogTransfer {
         }
         self.settled.drain(..passed.min(self.settled.len()));
         self.delivered = seq;
+        // It was about what lies before.
+        self.seems_forgotten = false;
         let rest = self.batches.split_off(&seq.next());
         for passed in std::mem::replace(&mut self.batches, rest).values() {
             self.batch_bytes -= passed.kept_bytes();
@@ -397,7 +405,7 @@ impl LogTransferProtocol for RangedLogTransfer {
             self.batch_bytes = 0;
             self.delivered = decided;
             self.delivered_at_tick = decided;
-            self.out_of_reach = None;
+            self.seems_forgotten = false;
             self.running = true;
             (self.quiet, self.moving, self.stuck, self.brought) = (0, 0, 0, false);
             self.unheard = Some(FIRST_TICK);
@@ -409,7 +417,7 @@ impl LogTransferProtocol for RangedLogTransfer {
 
     fn end(&mut self, out: &mut Outbox) {
         self.running = false;
-        self.out_of_reach = None;
+        self.seems_forgotten = false;
         self.batches.clear();
         self.batch_bytes = 0;
         self.settled.clear();
@@ -440,9 +448,7 @@ impl LogTransferProtocol for RangedLogTransfer {
             donor.has_more = digests.len() >= DECIDED_MAX;
             donor.name(delivered, first, digests);
         }
-        let forgetful = self.donors.iter().filter(|donor| donor.forgot(delivered)).count();
-        if forgetful >= self.quorum.weak() {
-            self.out_of_reach = Some(true);
+        if self.is_forgotten() {
             return;
         }
         self.settle();
@@ -497,7 +503,7 @@ impl LogTransferProtocol for RangedLogTransfer {
         self.observe();
         if self.is_over() {
             if self.moving == 0 && self.donors.iter().any(|donor| donor.forgot(self.delivered)) {
-                self.out_of_reach = Some(false);
+                self.seems_forgotten = true;
                 return;
             }
             return self.end(out);
@@ -523,13 +529,14 @@ impl LogTransferProtocol for RangedLogTransfer {
     }
 
     fn state(&self) -> LogTransferState {
-        match (self.running, self.out_of_reach) {
-            (true, Some(certain)) => LogTransferState::OutOfReach { certain },
-            (true, None) => LogTransferState::Running {
+        let certain = self.is_forgotten();
+        match self.running {
+            false => LogTransferState::Idle,
+            true if certain || self.seems_forgotten => LogTransferState::OutOfReach { certain },
+            true => LogTransferState::Running {
                 delivered: self.delivered,
                 settled: self.settled_end(),
             },
-            _ => LogTransferState::Idle,
         }
     }
 }

@@ -356,6 +356,29 @@ fn one_that_forgot_and_one_that_remembers_are_too_few_to_wait_for() {
 }
 
 #[test]
+fn what_was_forgotten_does_not_matter_once_ordering_has_it() {
+    let mut bench = Bench::new();
+    // Two have forgotten all before place 3.
+    for donor in [0, 1].map(NodeId::new) {
+        let places = (SeqNo::ZERO, SeqNo::new(3));
+        bench
+            .transfer
+            .on_decided(bench.now, donor, places, &[], &mut bench.out);
+    }
+    let out_of_reach = LogTransferState::OutOfReach { certain: true };
+    assert_eq!(bench.transfer.state(), out_of_reach);
+    assert!(bench.deliver(1).is_none());
+    assert_eq!(
+        bench.transfer.state(),
+        out_of_reach,
+        "the second is still lacking"
+    );
+    // Ordering decided it by itself.
+    assert!(bench.deliver(2).is_none());
+    assert!(matches!(bench.transfer.state(), LogTransferState::Running { .. }));
+}
+
+#[test]
 fn while_nobody_answers_the_question_is_asked_again_soon_and_then_ever_less_often() {
     let mut bench = Bench::new();
     bench.out.drain();

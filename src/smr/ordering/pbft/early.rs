@@ -1,8 +1,9 @@
 use crate::smr::messages::{Proposal, Vote};
 use crate::smr::types::View;
 
-/// What arrived of one sender for a view that has not begun here: of the latest such view only, so that a
-/// correct sender is never displaced and a faulty one displaces nobody but itself.
+/// What arrived of one sender for a view that has not begun here, or for places of this view that its window
+/// does not reach: of the latest such view only, so that a correct sender is never displaced and a faulty one
+/// displaces nobody but itself.
 #[derive(Debug)]
 pub(super) struct Early {
     view: View,

@@ -192,6 +192,24 @@ impl Pbft {
         view > self.view || (view == self.view && !self.active)
     }
 
+    /// Whether a message for (view, seq) is kept until it may be looked at: its view has not begun here, or the
+    /// window does not reach it yet. A leader whose window has moved proposes up to a window beyond the
+    /// others': what they dropped would come again only after a status or two, and their patience may not
+    /// last so long.
+    fn is_early(&self, view: View, seq: SeqNo) -> bool {
+        let is_ahead = seq > self.high() && seq <= self.high().plus(self.config.window);
+        let may_wait = is_ahead && !active(Mutant::AheadDropped) && !active(Mutant::WatermarkUnchecked);
+        self.is_to_come(view) || (view == self.view && may_wait)
+    }
+
+    /// What was said too early for it to be kept.
+    fn refuse_early(&self, view: View) -> Rejection {
+        match self.is_to_come(view) {
+            true => Rejection::FutureView,
+            false => Rejection::AboveWindow,
+        }
+    }
+
     /// Whether a message for (view, seq) of a view that has begun may be looked at.
     fn admit(&self, view: View, seq: SeqNo) -> Result<(), Rejection> {
         if view < self.view {
@@ -211,9 +229,14 @@ impl Pbft {
         if !leads || from == self.config.node {
             return Err(Rejection::NotLeader);
         }
-        if self.is_to_come(proposal.view) {
+        let view = proposal.view;
+        if self.is_early(view, proposal.seq) {
             let kept = self.early[from.index()].keep_proposal(proposal, self.config.pipeline);
-            return if kept { Ok(()) } else { Err(Rejection::FutureView) };
+            return if kept {
+                Ok(())
+            } else {
+                Err(self.refuse_early(view))
+            };
         }
         self.admit(proposal.view, proposal.seq)?;
         let (seq, floor) = (proposal.seq, self.view_floor);
@@ -282,10 +305,14 @@ impl Pbft {
         if from == self.config.node || from.index() >= n {
             return Err(Rejection::Duplicate);
         }
-        if self.is_to_come(view) {
+        if self.is_early(view, seq) {
             let votes_max = 2 * self.config.window as usize;
             let kept = self.early[from.index()].keep_vote(vote, votes_max);
-            return if kept { Ok(()) } else { Err(Rejection::FutureView) };
+            return if kept {
+                Ok(())
+            } else {
+                Err(self.refuse_early(view))
+            };
         }
         self.admit(view, seq)?;
         let quorum = self.commits_needed();
@@ -426,6 +453,9 @@ impl Pbft {
         self.low = low;
         self.resend.forget(low, self.config.window);
         self.place_ahead(out);
+        if self.active {
+            self.take_early(out);
+        }
     }
 
     fn try_stable(&mut self, out: &mut Outbox) {

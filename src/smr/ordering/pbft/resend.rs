@@ -61,22 +61,15 @@ impl Resend {
         }
     }
 
-    /// Keeps a decision.
+    /// Keeps a decision, just made or read from the log. A log may end before the checkpoint that a restart
+    /// begins with: what lies before such a gap is forgotten.
     pub(super) fn remember(&mut self, decision: Arc<Proposal>) {
-        self.history_bytes += decision.kept_bytes();
-        self.history.push_back(decision);
-    }
-
-    /// Keeps a decision that the log holds.
-    pub(super) fn restore(&mut self, decision: Arc<Proposal>) {
-        if self
-            .history
-            .back()
-            .is_some_and(|last| last.seq.next() != decision.seq)
-        {
+        let last = self.history.back().map(|last| last.seq);
+        if last.is_some_and(|last| last.next() != decision.seq) {
             self.restart();
         }
-        self.remember(decision);
+        self.history_bytes += decision.kept_bytes();
+        self.history.push_back(decision);
     }
 
     /// The low watermark moved to `low`: forgets what lies a window below it, and more if that is too much.
@@ -91,7 +84,7 @@ impl Resend {
         }
     }
 
-    /// Decisions go on after a gap: what lies before it is forgotten.
+    /// Forgets everything.
     pub(super) fn restart(&mut self) {
         self.history.clear();
         self.history_bytes = 0;

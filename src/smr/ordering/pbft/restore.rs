@@ -91,7 +91,7 @@ impl Pbft {
         slot.outcome = Some(digest);
         let proposal = slot.proposal_of(view, seq, &digest)?;
         // Those that the image covers may be all that a peer lacks, if it is not stable yet.
-        self.resend.restore(proposal.clone());
+        self.resend.remember(proposal.clone());
         if seq == self.decided.next() {
             self.decided = seq;
             self.restore_low();

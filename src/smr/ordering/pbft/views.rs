@@ -169,8 +169,9 @@ impl Pbft {
         }
     }
 
-    /// Takes what arrived for this view before it began.
-    fn take_early(&mut self, out: &mut Outbox) {
+    /// Takes what arrived for this view before it began, or before the window reached it. What is still beyond
+    /// the window is kept on.
+    pub(super) fn take_early(&mut self, out: &mut Outbox) {
         for index in 0..self.early.len() {
             let from = NodeId::new(index as u16);
             let (proposals, votes) = self.early[index].take(self.view);

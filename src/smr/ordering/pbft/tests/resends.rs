@@ -220,3 +220,31 @@ fn a_batch_decided_by_others_word_before_it_was_accepted_is_in_the_log_for_a_res
         ["log 0: batch s1 a", "decide s1 a"]
     );
 }
+
+#[test]
+fn decisions_are_named_by_their_places_also_where_the_log_ended_before_the_checkpoint() {
+    let mut backup = Bench::new(4, 1);
+    let decision = |seq: u64, letter: char| {
+        Arc::new(Proposal {
+            view: View::ZERO,
+            seq: SeqNo::new(seq),
+            batch: batch(letter),
+            message: bytes::Bytes::new(),
+            authentic: true,
+        })
+    };
+    // Two decisions are in the log, the image has all up to the fourth, and the fifth is made now.
+    for (seq, letter) in [(1, 'a'), (2, 'b'), (5, 'e')] {
+        backup.pbft.resend.remember(decision(seq, letter));
+    }
+    backup.pbft.decided = SeqNo::new(5);
+    assert_eq!(
+        backup.status(3, 0, &status(0, &[])),
+        NOTHING,
+        "what follows the place is not known"
+    );
+    assert_eq!(
+        backup.status(3, 200, &status(4, &[])),
+        ["send decisions s5e r3 after 0"]
+    );
+}
