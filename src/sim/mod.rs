@@ -33,6 +33,7 @@ mod dice;
 mod disk;
 #[doc(hidden)]
 pub mod fuzz;
+mod homes;
 mod keys;
 mod network;
 pub mod plan;
