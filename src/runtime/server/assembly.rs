@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_channel::mpsc as async_mpsc;
@@ -28,13 +27,14 @@ use crate::runtime::shard::control::{
 use crate::runtime::shard::cores::Cores;
 use crate::runtime::shard::crew::Crew;
 use crate::runtime::shard::data::{self, Lifecycle, ShardContext};
+use crate::runtime::shard::faults::{Faults, Interceptor};
 use crate::runtime::shard::lanes::{
-    Checked, Done, FromReplica, Inlet, Interceptor, Logged, Outgoing, Outlet, Raw, Work, lane,
+    Checked, Done, FromReplica, Inlet, Logged, Outgoing, Outlet, Raw, Work, lane,
 };
 use crate::runtime::shard::memory::allow_huge_pages;
 use crate::runtime::shard::pulse::Vitals;
 use crate::runtime::shard::roles::{
-    ConsensusLanes, ConsensusRole, ExecutionLanes, ExecutionRole, Faults, LogLanes, LogRole, NetworkLanes,
+    ConsensusLanes, ConsensusRole, ExecutionLanes, ExecutionRole, LogLanes, LogRole, NetworkLanes,
     NetworkRole, PreprocessLanes, PreprocessRole, Role,
 };
 use crate::runtime::shard::wires::WireLimits;

@@ -2,10 +2,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::faults::Faults;
 use super::{Role, STEP_MESSAGES};
 use crate::runtime::config::Durability;
 use crate::runtime::metrics::{Metrics, Places, count};
+use crate::runtime::shard::faults::Faults;
 use crate::runtime::shard::lanes::{
     Checked, Done, FromReplica, Inlet, LogEntry, Logged, Outgoing, Outlet, Work, answer, any_blocked,
 };
