@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::Knobs;
 use super::keys::CLUSTER;
-use crate::smr::crypto::Digester;
-use crate::smr::decision_log::{Chain, ChainedLog};
+use crate::smr::crypto::{Chain, Digester};
+use crate::smr::decision_log::ChainedLog;
 use crate::smr::execution::{
     Application, CheckpointRule, ExecutionEvent, Executor, ImageError, ScalableApp, SessionWindows,
     SingleThreaded, Speculative,

@@ -7,8 +7,7 @@ use super::image::{
     Image, ImageChunk, ImageHead, ImageIndex, Next, PieceDigests, PieceReader, clients_digest,
 };
 use super::{ClientTable, ExecutionEvent, ImageError, MonolithicState};
-use crate::smr::crypto::Digester;
-use crate::smr::decision_log::Chain;
+use crate::smr::crypto::{Chain, Digester};
 use crate::smr::messages::{
     CheckpointClaim, FrameId, LightCheckpoint, Proposal, ReplyBuilder, TakenCheckpoint,
 };

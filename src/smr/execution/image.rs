@@ -15,8 +15,7 @@
 
 use super::guard::LetGo;
 use super::{ClientTable, MonolithicState, StateDescriptor};
-use crate::smr::crypto::{Digester, Domain};
-use crate::smr::decision_log::Chain;
+use crate::smr::crypto::{Chain, Digester, Domain};
 use crate::smr::messages::CheckpointClaim;
 use crate::smr::messages::lengths::IMAGE_CHUNK_BYTES;
 use crate::smr::mutants::{Mutant, active};

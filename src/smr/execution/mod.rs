@@ -61,7 +61,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::smr::decision_log::Chain;
+use crate::smr::crypto::Chain;
 use crate::smr::messages::{
     CheckpointClaim, Frame, FrameId, FrameKey, Proposal, RefusalReason, TakenCheckpoint,
 };

@@ -38,13 +38,14 @@ mod system;
 mod transfer;
 mod view;
 
+pub use crate::smr::types::PROTOCOL_VERSION;
 pub use batch::{Batch, BatchError, Frame, FrameId, FrameKey, Proposal};
 pub use checked::{Canonical, Checked, DEPTH_MAX, Malformed, Message, encode};
 pub use client::{
     AdminReply, AdminRequest, CheckpointTold, ClientReply, FailedOperation, Failure, LinkMessage,
     OperationResult, RefusalReason, ReplyBody, ReplyBuilder,
 };
-pub use envelope::{ENVELOPE_BYTES, Envelope, EnvelopeError, Kind, PROTOCOL_VERSION};
+pub use envelope::{ENVELOPE_BYTES, Envelope, EnvelopeError, Kind};
 pub use lengths::Lengths;
 pub use ordering::{
     CheckpointClaim, LightCheckpoint, OrderingMessage, Phase, PrePrepare, SignedCheckpoint, TakenCheckpoint,

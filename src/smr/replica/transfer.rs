@@ -360,7 +360,7 @@ impl<S: Stack> Replica<S> {
     }
 
     /// The checkpoint whose state will come is known.
-    fn aim_at(&mut self, now: Time, claim: CheckpointClaim, chain: crate::smr::decision_log::Chain) {
+    fn aim_at(&mut self, now: Time, claim: CheckpointClaim, chain: crate::smr::crypto::Chain) {
         let goes_on = self.transfers.awaiting.is_none() && !self.is_mending();
         if goes_on && claim.seq <= self.ordering.decided() {
             // Ordering came so far by itself meanwhile: execution arrives there without help.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::smr::decision_log::Chain;
+use crate::smr::crypto::Chain;
 use crate::smr::execution::ImageIndex;
 use crate::smr::messages::{CheckpointClaim, CheckpointOffer, PieceRange};
 use crate::smr::protocol::Outbox;

@@ -6,8 +6,7 @@ use bytes::Bytes;
 use super::core::Core;
 use super::outcome::Outcome;
 use super::worker::{Helper, Scratch, Shared, SpeculativeHelper};
-use crate::smr::crypto::Digester;
-use crate::smr::decision_log::Chain;
+use crate::smr::crypto::{Chain, Digester};
 use crate::smr::execution::bookkeeping::{Bookkeeping, CheckpointRule, Distance};
 use crate::smr::execution::guard::guarded;
 use crate::smr::execution::{
