@@ -24,9 +24,8 @@ use crate::smr::messages::{
 use crate::smr::preprocessing::{
     Expectations, FrameChecker, FrameRefusal, FromPeer, PoolLimits, ProposalGate,
 };
-use crate::smr::protocol::{Recipients, Record};
+use crate::smr::protocol::{ImageEvent, ImageTask, Recipients, Record};
 use crate::smr::replica::{Action, Replica};
-use crate::smr::state_transfer::{ImageEvent, ImageTask};
 use crate::smr::types::{ClientId, Epoch, Lsn, NodeId, Quorum, SeqNo, Time, View};
 
 mod parts;

@@ -49,8 +49,8 @@ use crate::smr::preprocessing::{
     ClientAuth, ClientDirectory, ClientKeys, Expectations, FrameChecker, PoolLimits, ProposalGate,
     RequestPool, SigningDuty,
 };
+use crate::smr::protocol::ImageEvent;
 use crate::smr::replica::{MUST_SIGN_FOR, Protocols, Replica, ReplicaSettings, Stack};
-use crate::smr::state_transfer::ImageEvent;
 use crate::smr::types::Lsn;
 
 /// How many full queues of clients are held for all together at a shard that serves sockets; each client has its share beside.

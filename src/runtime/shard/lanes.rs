@@ -10,8 +10,7 @@ use crate::runtime::storage::StorageError;
 use crate::smr::decision_log::{LoggedDecisions, LoggedRange};
 use crate::smr::execution::SessionWindows;
 use crate::smr::messages::{CheckpointClaim, Frame, FrameId, FrameKey, Proposal, TakenCheckpoint};
-use crate::smr::protocol::{LogCut, Recipients, Record};
-use crate::smr::state_transfer::ImageEvent;
+use crate::smr::protocol::{ImageEvent, LogCut, Recipients, Record};
 use crate::smr::types::{ClientId, Lsn, NodeId, SeqNo};
 
 /// Network → preprocessing.

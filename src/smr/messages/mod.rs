@@ -31,6 +31,7 @@ mod batch;
 mod checked;
 mod client;
 mod envelope;
+pub(crate) mod image;
 pub mod lengths;
 mod ordering;
 mod request;
@@ -46,6 +47,11 @@ pub use client::{
     OperationResult, RefusalReason, ReplyBody, ReplyBuilder,
 };
 pub use envelope::{ENVELOPE_BYTES, Envelope, EnvelopeError, Kind};
+pub use image::{
+    ImageChunk, ImageError, ImageHead, ImageIndex, PartDescription, PieceReader, PieceWriter,
+    StateDescriptor, state_digest,
+};
+pub(crate) use image::{index_slices, whole_index};
 pub use lengths::Lengths;
 pub use ordering::{
     CheckpointClaim, LightCheckpoint, OrderingMessage, Phase, PrePrepare, SignedCheckpoint, TakenCheckpoint,

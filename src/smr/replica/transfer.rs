@@ -36,8 +36,8 @@ use crate::smr::messages::{
 };
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
-use crate::smr::protocol::{Recipients, Record, Rejection, Timer};
-use crate::smr::state_transfer::{ImageEvent, ImageTask, StateTransferProtocol, StateTransferState};
+use crate::smr::protocol::{ImageEvent, ImageTask, Recipients, Record, Rejection, Timer};
+use crate::smr::state_transfer::{StateTransferProtocol, StateTransferState};
 use crate::smr::types::{ClientId, Digest, NodeId, SeqNo, Time};
 
 /// A replica so many decisions behind f+1 others has them transferred; fewer come with the next status.

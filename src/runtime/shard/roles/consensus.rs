@@ -15,9 +15,8 @@ use crate::runtime::storage::shelf::ShelfHandle;
 use crate::smr::messages::{Checked as CheckedMessage, ClientReply, SystemMessage};
 use crate::smr::ordering::OrderingProtocol;
 use crate::smr::preprocessing::{ClientDirectory, Expectations};
-use crate::smr::protocol::Recipients;
+use crate::smr::protocol::{ImageTask, Recipients};
 use crate::smr::replica::{Action, ExecutionPhase, Participation, Replica, Stack, TransferPhase};
-use crate::smr::state_transfer::ImageTask;
 use crate::smr::types::{ClusterId, Epoch, Lsn, Time};
 
 /// Chunks of an image that are read ahead of execution.
