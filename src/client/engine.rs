@@ -15,7 +15,6 @@ use super::session::Session;
 use crate::runtime::config::ClientConfig;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::net::handshake::Identity;
-use crate::runtime::net::hello::Peer;
 use crate::runtime::ring::Doorbell;
 use crate::runtime::shard::data::{self, Lifecycle, ShardContext};
 use crate::runtime::shard::pulse::Pulse;
@@ -27,6 +26,7 @@ use crate::smr::crypto::MacKey;
 use crate::smr::messages::lengths::operations_room;
 use crate::smr::messages::{Envelope, Kind, LinkMessage, encode};
 use crate::smr::preprocessing::ClientAuth;
+use crate::smr::types::Peer;
 use crate::smr::types::{NodeId, Time};
 
 /// How long a replica may say nothing, not even that it is there, before its link is made again.

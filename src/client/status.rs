@@ -9,11 +9,11 @@ use super::dialer::{self, Target};
 use crate::runtime::config::ClientConfig;
 use crate::runtime::net::framing::{RecordReader, RecordWriter};
 use crate::runtime::net::handshake::Identity;
-use crate::runtime::net::hello::Peer;
 use crate::runtime::net::pool::BufferPool;
 use crate::smr::messages::lengths::{ADMIN_BYTES_MAX, link_record_bytes};
 use crate::smr::messages::{AdminReply, AdminRequest, Checked, Envelope, Kind, encode};
 use crate::smr::types::NodeId;
+use crate::smr::types::Peer;
 
 /// An answer's record is at most this long.
 const RECORD_BYTES_MAX: usize = link_record_bytes(ADMIN_BYTES_MAX);

@@ -33,6 +33,7 @@ mod dice;
 mod disk;
 #[doc(hidden)]
 pub mod fuzz;
+mod homes;
 mod keys;
 mod network;
 pub mod plan;
@@ -42,6 +43,7 @@ mod stack;
 mod world;
 
 pub use byzantine::Lie;
+pub(crate) use byzantine::{Liar, Sent};
 pub use checker::{Rule, Violation};
 pub use clients::Roguery;
 pub use cluster::{Cluster, ClusterBuilder, SimCallError};

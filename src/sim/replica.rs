@@ -19,9 +19,8 @@ use crate::smr::messages::{
 };
 use crate::smr::node::{Consensus, Execution, Preprocessing, Route, route};
 use crate::smr::preprocessing::{ClientDirectory, Expectations, FrameChecker, PoolLimits, ProposalGate};
-use crate::smr::protocol::{Recipients, Record};
+use crate::smr::protocol::{ImageEvent, Recipients, Record};
 use crate::smr::replica::Replica;
-use crate::smr::state_transfer::ImageEvent;
 use crate::smr::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, Peer, Quorum, SeqNo, Time, View};
 
 mod parts;

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use super::Knobs;
 use super::keys::CLUSTER;
-use crate::smr::crypto::Digester;
-use crate::smr::decision_log::{Chain, ChainedLog};
+use crate::smr::crypto::{Chain, Digester};
+use crate::smr::decision_log::ChainedLog;
 use crate::smr::execution::{
-    Application, CheckpointRule, ExecutionEvent, Executor, ImageError, ScalableApp, SessionWindows,
-    SingleThreaded, Speculative,
+    Application, CheckpointRule, ExecutionEvent, Executor, ScalableApp, SessionWindows, SingleThreaded,
+    Speculative,
 };
 use crate::smr::log_transfer::RangedLogTransfer;
-use crate::smr::messages::{CheckpointClaim, Frame, FrameId, Proposal};
+use crate::smr::messages::{CheckpointClaim, Frame, FrameId, ImageError, Proposal};
 use crate::smr::ordering::pbft::Pbft;
 use crate::smr::replica::Stack;
 use crate::smr::state_transfer::monolithic::PieceTransfer;

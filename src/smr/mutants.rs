@@ -7,12 +7,9 @@
 #[cfg(feature = "mutants")]
 use std::cell::Cell;
 
-use crate::sim::Profile;
-
-/// Names every mutant once, with what it breaks and the simulator's profile in which it is looked for first:
-/// its home.
+/// Names every mutant once, with what it breaks.
 macro_rules! planted {
-    ($($(#[doc = $doc:literal])+ $name:ident at $home:ident,)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// The planted faults.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Mutant {
@@ -22,249 +19,241 @@ macro_rules! planted {
         impl Mutant {
             /// Every mutant.
             pub const ALL: &'static [Self] = &[$(Self::$name,)+];
-
-            /// Where it is looked for first.
-            #[must_use]
-            pub const fn home(self) -> Profile {
-                match self {
-                    $(Self::$name => Profile::$home,)+
-                }
-            }
         }
     };
 }
 
 planted! {
     /// A batch is prepared with one prepare less than it takes.
-    PrepareQuorumMinusOne at Net,
+    PrepareQuorumMinusOne,
     /// A batch is committed with one commit less than a quorum.
-    CommitQuorumMinusOne at Net,
+    CommitQuorumMinusOne,
     /// A checkpoint is stable with one signature less than a quorum.
-    CheckpointQuorumMinusOne at Net,
+    CheckpointQuorumMinusOne,
     /// A checkpoint's signature is not verified.
-    CheckpointSignatureUnchecked at Byzantine,
+    CheckpointSignatureUnchecked,
     /// A replica's checkpoint in another's name counts as the other's.
-    CheckpointSignerUnchecked at Byzantine,
+    CheckpointSignerUnchecked,
     /// Votes are counted by messages, not by signers.
-    MessagesCounted at Net,
+    MessagesCounted,
     /// A second proposal for a place replaces the first.
-    EquivocationAccepted at Twins,
+    EquivocationAccepted,
     /// Anybody proposes.
-    NotLeaderAccepted at Byzantine,
+    NotLeaderAccepted,
     /// The leader's prepare counts beside its pre-prepare.
-    LeaderPrepareCounted at Byzantine,
+    LeaderPrepareCounted,
     /// Places above the high watermark are accepted.
-    WatermarkUnchecked at Disk,
+    WatermarkUnchecked,
     /// What lies just above the window is dropped, as if nobody's window were ahead of another's.
-    AheadDropped at Clients,
+    AheadDropped,
     /// The window never moves.
-    WindowStuck at Net,
+    WindowStuck,
     /// A proposal is prepared without being logged.
-    AcceptedUnlogged at Net,
+    AcceptedUnlogged,
     /// Votes leave before they are on disk.
-    VoteBeforeDurable at Net,
+    VoteBeforeDurable,
     /// Proposals, checkpoints and view changes leave before they are on disk.
-    PromiseBeforeDurable at Net,
+    PromiseBeforeDurable,
     /// Decisions are executed before our own commit is on disk.
-    DecisionBeforeDurable at Net,
+    DecisionBeforeDurable,
     /// A proposal whose MACs do not convince us is accepted at once.
-    UnauthenticAccepted at Byzantine,
+    UnauthenticAccepted,
     /// Nobody sends again what a peer lacks.
-    StatusUnanswered at Crash,
+    StatusUnanswered,
     /// One replica's word that a batch was decided is enough.
-    OneDecisionBelieved at Crash,
+    OneDecisionBelieved,
     /// Batches known by digest only are not asked for.
-    FetchSkipped at Crash,
+    FetchSkipped,
     /// A replica that asks for a view goes on voting in the old one.
-    OldViewVoted at Byzantine,
+    OldViewVoted,
     /// View changes do not say what was prepared.
-    PreparedForgotten at Byzantine,
+    PreparedForgotten,
     /// View changes do not say what was pre-prepared.
-    PrePreparedForgotten at Byzantine,
+    PrePreparedForgotten,
     /// A new view chooses any batch that somebody prepared, whatever a quorum says.
-    NewViewSkipsA1 at Twins,
+    NewViewSkipsA1,
     /// A new view believes one replica that a batch was prepared.
-    NewViewSkipsA2 at Byzantine,
+    NewViewSkipsA2,
     /// A new view fills every place with null requests.
-    NewViewForgets at Crash,
+    NewViewForgets,
     /// A view begins with one view change less than a quorum.
-    NewViewQuorumMinusOne at Byzantine,
+    NewViewQuorumMinusOne,
     /// The signatures of view changes are not verified.
-    ViewChangeSignatureUnchecked at Byzantine,
+    ViewChangeSignatureUnchecked,
     /// The checkpoint in a view change needs no proof.
-    StableProofUnchecked at Byzantine,
+    StableProofUnchecked,
     /// A peer's word that a checkpoint is stable needs no proof.
-    StableWordBelieved at Byzantine,
+    StableWordBelieved,
     /// A view change is not sent again to those that lack it.
-    ViewChangeUnsent at Crash,
+    ViewChangeUnsent,
     /// A replica asks for a view that f others ask for, not f+1.
-    ViewJoinedByTooFew at Byzantine,
+    ViewJoinedByTooFew,
     /// Nobody suspects a leader that does nothing.
-    ProgressTimerSkipped at Crash,
+    ProgressTimerSkipped,
     /// Whatever is executed sets the timeout of a view back to what is configured.
-    TimeoutForgotten at Net,
+    TimeoutForgotten,
     /// Nobody suspects a leader that does not begin its view.
-    ViewTimerSkipped at Crash,
+    ViewTimerSkipped,
     /// Frames that were executed are executed again.
-    DedupSkipped at Crash,
+    DedupSkipped,
     /// A frame's number is not remembered when it lies below the newest.
-    GapsForgotten at Byzantine,
+    GapsForgotten,
     /// A proposal's digest is not compared with its frames.
-    BatchDigestUnchecked at Byzantine,
+    BatchDigestUnchecked,
     /// Signatures of frames in proposals are not verified.
-    FrameSignatureUnchecked at Byzantine,
+    FrameSignatureUnchecked,
     /// The order of frames in a batch is not covered by the batch's digest.
-    FrameOrderUncovered at Twins,
+    FrameOrderUncovered,
     /// Clients fill the pool as they like.
-    QuotaUnchecked at Byzantine,
+    QuotaUnchecked,
     /// Decided frames stay in the pool.
-    PoolKeepsDecided at Net,
+    PoolKeepsDecided,
     /// Backups do not pass frames on to the leader.
-    ForwardSkipped at Net,
+    ForwardSkipped,
     /// Clients whose MACs are disputed need not sign.
-    DisputesIgnored at Byzantine,
+    DisputesIgnored,
     /// Effects wait for a full disk without limit.
-    DiskRoomIgnored at Disk,
+    DiskRoomIgnored,
     /// A frame sent again after its decision is not answered.
-    ReplyAgainSkipped at Net,
+    ReplyAgainSkipped,
     /// A client believes one replica.
-    OneReplyBelieved at Crash,
+    OneReplyBelieved,
     /// A client never asks again.
-    RetransmissionSkipped at Net,
+    RetransmissionSkipped,
     /// What one replica says was decided is transferred.
-    LogTailFromOne at Crash,
+    LogTailFromOne,
     /// The pieces of a transferred state are not checked.
-    ChunkUnchecked at Byzantine,
+    ChunkUnchecked,
     /// What an own image seems to have of another counts as copied whether it was there or not.
-    CopyBelieved at Disk,
+    CopyBelieved,
     /// A state is transferred that no quorum signed.
-    StateTargetUncertified at Byzantine,
+    StateTargetUncertified,
     /// Beside linearizable reads out of order, ordered operations end with f+1 equal answers.
-    OrderedAnswersWeak at Twins,
+    OrderedAnswersWeak,
     /// A restart forgets the votes in the log.
-    VoteRecordForgotten at Crash,
+    VoteRecordForgotten,
     /// A restart forgets the views that were left.
-    ViewRecordForgotten at Crash,
+    ViewRecordForgotten,
     /// A restarted leader forgets what it proposed.
-    ProposalRecordForgotten at Crash,
+    ProposalRecordForgotten,
     /// The log is cut without writing again what is about no place.
-    BaseRecordsForgotten at Crash,
+    BaseRecordsForgotten,
     /// A restart forgets that it went on after a checkpoint of others.
-    JumpRecordForgotten at Crash,
+    JumpRecordForgotten,
     /// A group of the log is believed whatever its checksum says.
-    TornTailAccepted at Crash,
+    TornTailAccepted,
     /// A restarted log numbers its groups from the last one, not after it.
-    GroupNumberReused at Disk,
+    GroupNumberReused,
     /// A group of the log counts as durable when it is written, not when it is synced.
-    DurableBeforeSync at Crash,
+    DurableBeforeSync,
     /// The image of a checkpoint is believed whatever its checksums and digests say.
-    ImageUnchecked at Disk,
+    ImageUnchecked,
     /// The log is cut at a stable checkpoint whose contents are not on disk.
-    CutBeforeImageKept at Crash,
+    CutBeforeImageKept,
     /// A replica whose disk is empty starts as if it had never run.
-    WipedDiskVotes at Disk,
+    WipedDiskVotes,
     /// A replica votes although it may have forgotten what it said.
-    AbstentionIgnored at Disk,
+    AbstentionIgnored,
     /// It votes again before a stable checkpoint has passed the places of which it may have spoken.
-    AbstentionPlacesForgotten at Disk,
+    AbstentionPlacesForgotten,
     /// A transferred decision is not compared with what f+1 donors named.
-    LogBatchUnchecked at Byzantine,
+    LogBatchUnchecked,
     /// Who asks often is answered as often.
-    StatusFloodAnswered at Byzantine,
+    StatusFloodAnswered,
     /// Peers that fetch a state are sent as much as they ask for.
-    DonationsUnlimited at Byzantine,
+    DonationsUnlimited,
     /// The log is cut at a stable checkpoint that does not include the state.
-    CutAtLight at Crash,
+    CutAtLight,
     /// The last stable checkpoint is offered to those that need a state, whether it includes one or not.
-    LightOffered at Disk,
+    LightOffered,
     /// Who starts from another's state goes on counting towards the next where it was itself.
-    StateCountKept at Crash,
+    StateCountKept,
     /// Decisions that the own log does not give back are not asked for.
-    UnreadUnmended at Disk,
+    UnreadUnmended,
     /// Nor are they compared with what was decided, when they are.
-    MendedUnchecked at Byzantine,
+    MendedUnchecked,
     /// Decisions that are not in memory any more are promised to peers, and never sent.
-    LoggedUnsent at Disk,
+    LoggedUnsent,
     /// The signatures of all frames that a peer sends are verified, however many there are.
-    GateUnlimited at Byzantine,
+    GateUnlimited,
     /// False signatures of frames do not count against who sends them.
-    LiesUncounted at Byzantine,
+    LiesUncounted,
     /// The signatures of all checkpoints, view changes and proofs that a peer sends are verified.
-    JudgementsUnlimited at Byzantine,
+    JudgementsUnlimited,
     /// An image goes although a peer reads it.
-    LoansIgnored at Crash,
+    LoansIgnored,
     /// An image that was offered is not kept until the peer asks.
-    HoldSkipped at Crash,
+    HoldSkipped,
     /// A restart leaves images later than the one that it begins with.
-    LaterImagesLeft at Disk,
+    LaterImagesLeft,
     /// A restart begins with a state that a quorum has contradicted.
-    ContradictedImageBelieved at Disk,
+    ContradictedImageBelieved,
     /// What a replica said of a wrong state is held against the right one.
-    WrongClaimsKept at Disk,
+    WrongClaimsKept,
     /// The mark that has it abstain goes before the log holds why.
-    AbstentionMarkEarly at Disk,
+    AbstentionMarkEarly,
     /// A replica leaves its view when its own timer fires, whatever the others say.
-    LeavesAlone at Net,
+    LeavesAlone,
     /// A complaint is withdrawn the moment it does not hold: words of one replica set off those of all.
-    WithdrawnAtOnce at Twins,
+    WithdrawnAtOnce,
     /// A restart believes what it signed of a state that others' replaced.
-    ReplacedClaimsKept at Disk,
+    ReplacedClaimsKept,
     /// Reads beside the order are answered from any state.
-    ReadsUngated at Crash,
+    ReadsUngated,
     /// A restart answers reads before execution has passed what its log shows.
-    ReadsAtOnce at Crash,
+    ReadsAtOnce,
     /// Reads are answered by a replica that may have forgotten what it answered.
-    ReadsWhileAbstaining at Disk,
+    ReadsWhileAbstaining,
     /// A state that came is installed before a restart begins with it.
-    AdoptionUnawaited at Disk,
+    AdoptionUnawaited,
     /// Bytes that nothing in a message points to are let pass.
-    PaddingAccepted at Byzantine,
+    PaddingAccepted,
     /// Frames count as they are written, authenticators and all.
-    AuthenticatorsCounted at Byzantine,
+    AuthenticatorsCounted,
     /// What proves a checkpoint is kept as it came.
-    ProofKeptAsReceived at Byzantine,
+    ProofKeptAsReceived,
     /// A leader proposes as much at once as the window has places for.
-    UndecidedUnlimited at Byzantine,
+    UndecidedUnlimited,
     /// A leader is blamed for a frame while it serves the same client's lower ones.
-    QuotaBlamed at Clients,
+    QuotaBlamed,
     /// A leader is blamed for frames that prove themselves to others only.
-    MacsBlamed at Clients,
+    MacsBlamed,
     /// Frames that a replica passes on are answered again.
-    PassedOnAnswered at Byzantine,
+    PassedOnAnswered,
     /// Frames that are proposed again are answered again.
-    RepeatsAnswered at Byzantine,
+    RepeatsAnswered,
     /// A client has to sign because one replica names it.
-    OneAccuserBelieved at Byzantine,
+    OneAccuserBelieved,
     /// Who had to sign once has to sign for ever.
-    SigningNeverEnds at Byzantine,
+    SigningNeverEnds,
     /// Clients have as many reads wait as they like.
-    ReadsUnlimited at Clients,
+    ReadsUnlimited,
     /// One client's reads go before all others'.
-    ReadsUnfair at Clients,
+    ReadsUnfair,
     /// Reads beside the order are answered whether they are enabled or not.
-    ReadsUnasked at Clients,
+    ReadsUnasked,
     /// An operation that panicked keeps what it had done, where one is executed after the other.
-    PanicKept at Byzantine,
+    PanicKept,
     /// View changes that a new view names are not given to those that lack them.
-    ViewChangesUnpassed at Byzantine,
+    ViewChangesUnpassed,
     /// A view change counts as the one that a new view names whatever its digest.
-    NamedViewChangeUnchecked at Byzantine,
+    NamedViewChangeUnchecked,
     /// The log holds new views without the view changes that they name.
-    ViewChangesUnlogged at Crash,
+    ViewChangesUnlogged,
     /// What a new view of its own chose is forgotten when the log is cut after that view.
-    AnnouncedForgotten at Crash,
+    AnnouncedForgotten,
     /// The votes of a turn leave in one message, however many there are.
-    VotesUnsplit at Net,
+    VotesUnsplit,
     /// A client counts answers to another frame of the same number as answers to its own.
-    ReplyDigestUnchecked at Net,
+    ReplyDigestUnchecked,
     /// A replica answers a frame whose number was used with the results of the frame that used it.
-    NumberReuseAnswered at Net,
+    NumberReuseAnswered,
     /// A read that is executed in the order updates.
-    ReadUpdates at Net,
+    ReadUpdates,
     /// Two processes' frames that ask for the same under one number are one.
-    ProcessUncovered at Byzantine,
+    ProcessUncovered,
     /// A client believes one replica which sessions there were.
-    SessionFromOne at Byzantine,
+    SessionFromOne,
 }
 
 #[cfg(feature = "mutants")]

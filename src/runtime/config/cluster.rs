@@ -3,12 +3,12 @@ use serde::{Deserialize, Serialize};
 use super::error::{Broken, Validate, Whose, in_range};
 use super::limits::CHECKPOINT_PERIOD;
 use crate::runtime::net::handshake::Directory;
-use crate::runtime::net::hello::Peer;
 use crate::smr::crypto::{LinkPublic, VerifyingKey};
 use crate::smr::execution::{CLIENT_WINDOW, CheckpointRule, FRAME_RESULT_BYTES_MAX, StateRule};
 use crate::smr::messages::Lengths;
 use crate::smr::messages::lengths::{FRAME_LIMIT_MIN, WINDOW_MAX};
 use crate::smr::preprocessing::{CheckerLimits, ClientAuth};
+use crate::smr::types::Peer;
 use crate::smr::types::{ApplicationId, ClusterId, Epoch, Quorum, REPLICAS_MAX};
 
 /// One replica as everybody knows it.

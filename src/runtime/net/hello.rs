@@ -1,6 +1,6 @@
 //! The first block of a link, in clear, and the typed reasons to end it there.
 
-use crate::smr::messages::PROTOCOL_VERSION;
+use crate::smr::types::PROTOCOL_VERSION;
 pub use crate::smr::types::Peer;
 use crate::smr::types::{ApplicationId, ClientId, ClusterId, Epoch, NodeId};
 

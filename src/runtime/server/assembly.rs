@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::TcpListener;
-use std::sync::Arc;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_channel::mpsc as async_mpsc;
@@ -19,7 +18,6 @@ use crate::runtime::config::{
 };
 use crate::runtime::metrics::Metrics;
 use crate::runtime::net::handshake::Identity;
-use crate::runtime::net::hello::Peer;
 use crate::runtime::ring::Doorbell;
 use crate::runtime::shard::control::{
     BackoffLimits, Beat, ControlConfig, ControlHandle, ControlLimits, ControlShard, DialTarget,
@@ -28,13 +26,14 @@ use crate::runtime::shard::control::{
 use crate::runtime::shard::cores::Cores;
 use crate::runtime::shard::crew::Crew;
 use crate::runtime::shard::data::{self, Lifecycle, ShardContext};
+use crate::runtime::shard::faults::{Faults, Interceptor};
 use crate::runtime::shard::lanes::{
-    Checked, Done, FromReplica, Inlet, Interceptor, Logged, Outgoing, Outlet, Raw, Work, lane,
+    Checked, Done, FromReplica, Inlet, Logged, Outgoing, Outlet, Raw, Work, lane,
 };
 use crate::runtime::shard::memory::allow_huge_pages;
 use crate::runtime::shard::pulse::Vitals;
 use crate::runtime::shard::roles::{
-    ConsensusLanes, ConsensusRole, ExecutionLanes, ExecutionRole, Faults, LogLanes, LogRole, NetworkLanes,
+    ConsensusLanes, ConsensusRole, ExecutionLanes, ExecutionRole, LogLanes, LogRole, NetworkLanes,
     NetworkRole, PreprocessLanes, PreprocessRole, Role,
 };
 use crate::runtime::shard::wires::WireLimits;
@@ -50,9 +49,10 @@ use crate::smr::preprocessing::{
     ClientAuth, ClientDirectory, ClientKeys, Expectations, FrameChecker, PoolLimits, ProposalGate,
     RequestPool, SigningDuty,
 };
+use crate::smr::protocol::ImageEvent;
 use crate::smr::replica::{MUST_SIGN_FOR, Protocols, Replica, ReplicaSettings, Stack};
-use crate::smr::state_transfer::ImageEvent;
 use crate::smr::types::Lsn;
+use crate::smr::types::Peer;
 
 /// How many full queues of clients are held for all together at a shard that serves sockets; each client has its share beside.
 const CLIENT_QUEUES: usize = 8;

@@ -10,7 +10,7 @@ use super::{ReplicaError, ReplicaHandle, check_application};
 use crate::runtime::config::{
     Durability, ExecutorKind, MonolithicStateReplicaConfig, ReplicaConfig, StateTransferConfig,
 };
-use crate::runtime::shard::lanes::Interceptor;
+use crate::runtime::shard::faults::Interceptor;
 use crate::smr::crypto::Digester;
 use crate::smr::decision_log::ChainedLog;
 use crate::smr::execution::speculative::Helper;

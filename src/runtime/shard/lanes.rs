@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -12,8 +11,7 @@ use crate::smr::decision_log::{LoggedDecisions, LoggedRange};
 use crate::smr::execution::SessionWindows;
 use crate::smr::messages::{CheckpointClaim, Frame, FrameId, FrameKey, Proposal, TakenCheckpoint};
 use crate::smr::preprocessing::FromPeer;
-use crate::smr::protocol::{LogCut, Recipients, Record};
-use crate::smr::state_transfer::ImageEvent;
+use crate::smr::protocol::{ImageEvent, LogCut, Recipients, Record};
 use crate::smr::types::{ClientId, Lsn, NodeId, SeqNo};
 
 /// Network → preprocessing.
@@ -83,17 +81,6 @@ pub(crate) enum Done {
         seq: SeqNo,
         windows: Vec<SessionWindows>,
     },
-}
-
-/// Changes what a replica says to others: for demonstrations of faulty replicas, nothing else has one.
-pub(crate) trait Interceptor: Send {
-    /// What is sent in place of this message: to whom, what, and how much later.
-    fn say(&mut self, to: NodeId, message: &Bytes) -> Vec<(NodeId, Bytes, Duration)>;
-
-    /// What is sent because this message was heard from another replica.
-    fn hear(&mut self, _message: &Bytes) -> Vec<(NodeId, Bytes, Duration)> {
-        Vec::new()
-    }
 }
 
 /// Consensus → log.

@@ -12,6 +12,7 @@ pub mod cores;
 pub mod crew;
 pub(crate) mod data;
 pub mod descriptors;
+pub(crate) mod faults;
 mod keepalive;
 pub(crate) mod lanes;
 pub mod memory;

@@ -23,8 +23,8 @@ use super::keepalive::{Keepalive, Quiet};
 use super::reactor::{Completion, Reactor, Token};
 use crate::runtime::net::framing::{FramingError, RecordReader, RecordWriter};
 use crate::runtime::net::handshake::Established;
-use crate::runtime::net::hello::Peer;
 use crate::runtime::net::pool::BufferPool;
+use crate::smr::types::Peer;
 use crate::smr::types::Time;
 
 /// The limits of one link.

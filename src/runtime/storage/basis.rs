@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::StorageError;
 use super::image::{ImageFile, ReadAt};
 use crate::smr::crypto::Digester;
-use crate::smr::execution::{ImageChunk, ImageIndex, PieceReader, PieceWriter};
+use crate::smr::messages::{ImageChunk, ImageIndex, PieceReader, PieceWriter};
 use crate::smr::mutants::{Mutant, active};
 
 /// An own image, beside the index of the one to come.

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::smr::crypto::{Digester, Domain};
-use crate::smr::decision_log::Chain;
+use crate::smr::crypto::{Chain, Digester, Domain};
 use crate::smr::messages::lengths::LOG_HEAD_BYTES;
 use crate::smr::messages::{
     Batch, Checked, CheckpointClaim, Frame, FrameError, Phase, PlacedDigest, Proposal, SignedCheckpoint,

@@ -13,9 +13,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::directory::{UNFINISHED, numbered, remove_leftover, sync_directory};
 use super::{StorageError, files};
 use crate::smr::crypto::Digester;
-use crate::smr::execution::{CheckpointImage, Executor, ImageChunk, PieceWriter, index_slices};
+use crate::smr::execution::{CheckpointImage, Executor};
 use crate::smr::messages::lengths::IMAGE_CHUNK_BYTES;
-use crate::smr::messages::{CheckpointClaim, PieceRange};
+use crate::smr::messages::{CheckpointClaim, ImageChunk, PieceRange, PieceWriter, index_slices};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::types::SeqNo;
 

@@ -71,7 +71,7 @@ pub use writer::{LogOperation, LogWriter, Outcome, WriterSettings};
 
 use std::path::{Path, PathBuf};
 
-use crate::smr::execution::ImageError;
+use crate::smr::messages::ImageError;
 use crate::smr::protocol::RestoreError;
 use crate::smr::types::{NodeId, SeqNo};
 

@@ -23,9 +23,8 @@ use super::{StorageError, files};
 use crate::runtime::shard::Alarm;
 use crate::smr::crypto::Digester;
 use crate::smr::decision_log::{LoggedDecisions, LoggedRange};
-use crate::smr::execution::ImageIndex;
-use crate::smr::messages::PieceRange;
-use crate::smr::state_transfer::{ImageEvent, ImageTask};
+use crate::smr::messages::{ImageIndex, PieceRange};
+use crate::smr::protocol::{ImageEvent, ImageTask};
 use crate::smr::types::SeqNo;
 
 /// How many bytes that came gather before the disk is told to write them.

@@ -7,8 +7,7 @@ use tempfile::TempDir;
 
 use super::directory::read_superblock;
 use super::*;
-use crate::smr::crypto::Digester;
-use crate::smr::decision_log::Chain;
+use crate::smr::crypto::{Chain, Digester};
 use crate::smr::execution::apps::kv;
 use crate::smr::messages::{CheckpointClaim, Lengths, Phase, PlacedDigest, SignedCheckpoint, Vote};
 use crate::smr::protocol::{LogCut, Record};

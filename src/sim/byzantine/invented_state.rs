@@ -8,12 +8,11 @@ use super::{Actor, Stage};
 use crate::sim::app::SmallKv;
 use crate::smr::crypto::Digester;
 use crate::smr::execution::{
-    CheckpointImage, CheckpointRule, ExecutionEvent, Executor, ImageChunk, ImageHead, SingleThreaded,
-    StateRule,
+    CheckpointImage, CheckpointRule, ExecutionEvent, Executor, SingleThreaded, StateRule,
 };
 use crate::smr::messages::{
-    Batch, CheckpointOffer, ChunkOf, PieceRange, Proposal, SignedCheckpoint, StateTransferMessage,
-    SystemMessage,
+    Batch, CheckpointOffer, ChunkOf, ImageChunk, ImageHead, PieceRange, Proposal, SignedCheckpoint,
+    StateTransferMessage, SystemMessage,
 };
 use crate::smr::types::{Epoch, NodeId, SeqNo, View};
 

@@ -36,14 +36,13 @@ mod usurper;
 mod withheld_frames;
 mod wrong_digests;
 
-pub(super) use stage::{Sent, Stage};
+pub(crate) use stage::Sent;
+pub(super) use stage::Stage;
 
 use bytes::Bytes;
 
 use super::keys::CLUSTER;
 use super::{Dice, Knobs};
-use crate::runtime::config::Agreement;
-use crate::runtime::shard::lanes::Interceptor;
 use crate::smr::types::{ClusterId, NodeId};
 
 /// The kinds of lies.
@@ -207,16 +206,6 @@ impl Lie {
         }
     }
 
-    /// The lie told by a replica of a real cluster.
-    pub(crate) fn over_links(self, node: NodeId, n: usize, cluster: ClusterId) -> Box<dyn Interceptor> {
-        let mut knobs = Knobs::calm(n, 1);
-        let limits = &mut knobs.limits;
-        let usual = Agreement::default();
-        (limits.frame_bytes_max, limits.batch_bytes_max) = (usual.frame_bytes_max, usual.batch_bytes_max);
-        limits.batch_frames_max = usual.batch_frames_max;
-        Box::new(Liar::new(node, &[self], &knobs, Dice::new(42)).in_cluster(cluster))
-    }
-
     fn actor(self, dice: &mut Dice, knobs: &Knobs) -> Box<dyn Actor> {
         match self {
             Self::Equivocate => Box::new(equivocate::Equivocate::default()),
@@ -275,7 +264,7 @@ trait Actor: Send {
 }
 
 /// A faulty replica's lies, in the order in which they act.
-pub(super) struct Liar {
+pub(crate) struct Liar {
     node: NodeId,
     n: usize,
     cluster: ClusterId,
@@ -364,18 +353,5 @@ impl Liar {
             message = told?;
         }
         Some(message)
-    }
-}
-
-/// Over real links a liar is an interceptor: it lies to other replicas, in the cluster it is put into.
-impl Interceptor for Liar {
-    fn say(&mut self, to: NodeId, message: &Bytes) -> Vec<(NodeId, Bytes, std::time::Duration)> {
-        let said = self.send(to, message.clone()).into_iter();
-        said.map(|sent| (sent.to, sent.message, sent.later)).collect()
-    }
-
-    fn hear(&mut self, message: &Bytes) -> Vec<(NodeId, Bytes, std::time::Duration)> {
-        let said = Self::hear(self, message).into_iter();
-        said.map(|sent| (sent.to, sent.message, sent.later)).collect()
     }
 }

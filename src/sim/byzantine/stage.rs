@@ -16,7 +16,7 @@ use crate::smr::types::{ClusterId, Digest, Epoch, NodeId};
 const PADDING_MAX: u64 = 16 << 10;
 
 /// A message that a faulty replica sends.
-pub(in crate::sim) struct Sent {
+pub(crate) struct Sent {
     pub to: NodeId,
     pub message: Bytes,
     /// How much later than it would have been sent.

@@ -3,9 +3,8 @@ use std::time::Duration;
 use super::{Broken, Rule};
 use crate::sim::keys::CLUSTER;
 use crate::smr::crypto::Digester;
-use crate::smr::execution::ImageChunk;
 use crate::smr::messages::archived::{ArchivedStateTransferMessage, ArchivedSystemMessage};
-use crate::smr::messages::{Checked, CheckpointClaim, SystemMessage};
+use crate::smr::messages::{Checked, CheckpointClaim, ImageChunk, SystemMessage};
 use crate::smr::types::{NodeId, SeqNo, Time};
 
 /// What was offered, or given in part, is given for so long, by the donor's clock. A little less than

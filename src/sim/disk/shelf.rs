@@ -13,10 +13,9 @@ use crate::runtime::storage::logged::LogReader;
 use crate::runtime::storage::restart::Medium;
 use crate::smr::crypto::Digester;
 use crate::smr::decision_log::{LoggedDecisions, LoggedRange};
-use crate::smr::execution::ImageIndex;
-use crate::smr::messages::{PieceRange, Proposal};
+use crate::smr::messages::{ImageIndex, PieceRange, Proposal};
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::state_transfer::{ImageEvent, ImageTask};
+use crate::smr::protocol::{ImageEvent, ImageTask};
 use crate::smr::types::{NodeId, SeqNo, Time};
 
 /// In so many of a hundred own images that are to be copied from a bit is wrong.

@@ -4,12 +4,12 @@
 use bytes::Bytes;
 
 use super::CLUSTER;
-use crate::runtime::net::hello::Peer;
 use crate::sim::app::SmallKv;
 use crate::sim::disk::Platter;
 use crate::sim::replica::{Durable, Said, SimReplica};
 use crate::sim::stack::single;
 use crate::sim::{Dice, Knobs};
+use crate::smr::types::Peer;
 use crate::smr::types::{NodeId, Time};
 
 /// Its number: it leads no view at first.

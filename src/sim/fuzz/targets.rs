@@ -20,10 +20,10 @@ use crate::sim::clients::Process;
 use crate::sim::replica::fresh_replica;
 use crate::sim::stack::single;
 use crate::smr::crypto::{Digester, Domain, LinkPublic, LinkSecret, Opener, Sealer};
-use crate::smr::execution::{Executor, ImageChunk};
+use crate::smr::execution::Executor;
 use crate::smr::messages::{
-    AdminReply, Checked, CheckpointTold, ClientReply, ENVELOPE_BYTES, Envelope, Frame, FrameId, Kind,
-    Message, Mode, PieceRange, RefusalReason, ReplyBuilder, RequestFrame, SystemMessage, encode,
+    AdminReply, Checked, CheckpointTold, ClientReply, ENVELOPE_BYTES, Envelope, Frame, FrameId, ImageChunk,
+    Kind, Message, Mode, PieceRange, RefusalReason, ReplyBuilder, RequestFrame, SystemMessage, encode,
 };
 use crate::smr::protocol::Record;
 use crate::smr::types::{ApplicationId, ClientId, NodeId, SeqNo, Time, View};

@@ -19,8 +19,7 @@ use crate::smr::messages::{
 };
 use crate::smr::node::{Consensus, ConsensusPort, Execution, ExecutionPort, PreprocessingPort};
 use crate::smr::preprocessing::{ClientDirectory, FrameRefusal, FromPeer, PeerRefusal};
-use crate::smr::protocol::{LogCut, Recipients, Record};
-use crate::smr::state_transfer::{ImageEvent, ImageTask};
+use crate::smr::protocol::{ImageEvent, ImageTask, LogCut, Recipients, Record};
 use crate::smr::types::{ClientId, Lsn, NodeId, SeqNo, Time};
 
 /// What consensus has for execution.

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
-use crate::runtime::net::hello::Peer;
 use crate::sim::disk::DiskEvent;
+use crate::smr::types::Peer;
 use crate::smr::types::{NodeId, Time};
 
 /// Something that happens.

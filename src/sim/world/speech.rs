@@ -6,7 +6,6 @@ use bytes::Bytes;
 
 use super::World;
 use super::events::Event;
-use crate::runtime::net::hello::Peer;
 use crate::sim::checker::{Refusal, Rule, Toward};
 use crate::sim::network::End;
 use crate::sim::replica::Said;
@@ -14,6 +13,7 @@ use crate::smr::execution::Application;
 use crate::smr::messages::archived::ArchivedClientReply;
 use crate::smr::messages::{Checked, ClientReply, FrameKey, ReplyBody, SystemMessage};
 use crate::smr::protocol::Recipients;
+use crate::smr::types::Peer;
 use crate::smr::types::{ClientId, FrameSeq, NodeId};
 
 impl<A: Application> World<A> {

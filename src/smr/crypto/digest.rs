@@ -1,5 +1,4 @@
-use crate::smr::messages::PROTOCOL_VERSION;
-use crate::smr::types::{ClusterId, Digest};
+use crate::smr::types::{ClusterId, Digest, PROTOCOL_VERSION};
 
 /// What a digest is of. Digests of different domains never collide by construction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

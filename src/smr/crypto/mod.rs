@@ -1,12 +1,14 @@
 //! Digests, signatures, MACs and sealed links. Everything hashed or signed names its domain and its cluster,
 //! so that no proof made for one purpose or one cluster passes for another.
 
+mod chain;
 mod digest;
 mod link;
 mod mac;
 mod signature;
 mod verdicts;
 
+pub use chain::Chain;
 pub use digest::{Digester, Domain};
 pub use link::{LinkPublic, LinkSecret, OpenError, Opener, RECORD_OVERHEAD, SealError, Sealer, TAG_BYTES};
 pub use mac::{MAC_BYTES, Mac, MacKey};

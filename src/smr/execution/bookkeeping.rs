@@ -3,14 +3,13 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::guard::{LetGo, guarded, let_go};
-use super::image::{
-    Image, ImageChunk, ImageHead, ImageIndex, Next, PieceDigests, PieceReader, clients_digest,
-};
-use super::{ClientTable, ExecutionEvent, ImageError, MonolithicState};
-use crate::smr::crypto::Digester;
-use crate::smr::decision_log::Chain;
+use super::image::{Image, Next, PieceDigests};
+use super::{ClientTable, ExecutionEvent, MonolithicState};
+use crate::smr::crypto::{Chain, Digester};
+use crate::smr::messages::image::clients_digest;
 use crate::smr::messages::{
-    CheckpointClaim, FrameId, LightCheckpoint, Proposal, ReplyBuilder, TakenCheckpoint,
+    CheckpointClaim, FrameId, ImageChunk, ImageError, ImageHead, ImageIndex, LightCheckpoint, PieceReader,
+    Proposal, ReplyBuilder, TakenCheckpoint,
 };
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::types::{Digest, Epoch, SeqNo, View};

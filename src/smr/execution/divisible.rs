@@ -5,8 +5,6 @@
 //! that its own image does not have ([`crate::smr::state_transfer::monolithic`]). Everything else of a
 //! [`MonolithicState`] comes by itself.
 
-use std::ops::Range;
-
 use super::parts::PartsSnapshot;
 use super::spares::Room;
 use super::{CheckpointHelp, ImageError, MonolithicState, Parts};
@@ -186,58 +184,5 @@ impl<D: DivisibleState> MonolithicState for D {
 
     fn digest_left_bytes(snapshot: &Self::Snapshot) -> usize {
         snapshot.digest_left_bytes()
-    }
-}
-
-/// One part of a state, by what it contains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PartDescription {
-    /// Its number.
-    pub number: usize,
-    /// The digest of its contents.
-    pub digest: Digest,
-}
-
-/// What a state consists of: the digest of every part.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StateDescriptor {
-    digests: Vec<Digest>,
-}
-
-impl StateDescriptor {
-    /// Of the parts that have these digests.
-    #[must_use]
-    pub fn new(digests: Vec<Digest>) -> Self {
-        Self { digests }
-    }
-
-    /// Every part, in order.
-    pub fn parts(&self) -> impl Iterator<Item = PartDescription> + '_ {
-        let described = |(number, digest): (usize, &Digest)| PartDescription {
-            number,
-            digest: *digest,
-        };
-        self.digests.iter().enumerate().map(described)
-    }
-
-    /// The digest of every part, in order.
-    #[must_use]
-    pub fn digests(&self) -> &[Digest] {
-        &self.digests
-    }
-
-    /// The parts that `other` has as well under the same number, in rows: whoever has that state need not be
-    /// sent them.
-    #[must_use]
-    pub fn common(&self, other: &Self) -> Vec<Range<usize>> {
-        let mut rows: Vec<Range<usize>> = Vec::new();
-        let pairs = self.digests.iter().zip(&other.digests).enumerate();
-        for (number, _) in pairs.filter(|(_, (own, other))| own == other) {
-            match rows.last_mut().filter(|row| row.end == number) {
-                Some(row) => row.end += 1,
-                None => rows.push(number..number + 1),
-            }
-        }
-        rows
     }
 }

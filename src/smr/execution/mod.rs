@@ -38,12 +38,9 @@ pub use bookkeeping::{CheckpointRule, StateRule};
 pub use client_table::ClientTable;
 pub use columns::Columns;
 pub use crud::{Column, CrudState, Direct, KeyedState};
-pub use divisible::{DivisibleState, PartDescription, StateDescriptor, StatePart};
+pub use divisible::{DivisibleState, StatePart};
 pub use guard::StateFault;
-pub use image::{
-    CheckpointImage, ImageChunk, ImageError, ImageHead, ImageIndex, PieceReader, PieceWriter, state_digest,
-};
-pub(crate) use image::{index_slices, whole_index};
+pub use image::CheckpointImage;
 pub use keyed_part::KeyedPart;
 pub use partitioned::{PARTS, Partitioned, PartitionedStore};
 pub use parts::{Parts, PartsSnapshot};
@@ -57,11 +54,17 @@ pub use spares::Room;
 pub use speculative::Speculative;
 pub use window::{CLIENT_WINDOW, SequenceWindow, Standing};
 
+/// What an application meets of a checkpoint's format.
+pub use crate::smr::messages::{
+    ImageChunk, ImageError, ImageHead, ImageIndex, PartDescription, PieceReader, PieceWriter,
+    StateDescriptor, state_digest,
+};
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::smr::decision_log::Chain;
+use crate::smr::crypto::Chain;
 use crate::smr::messages::{
     CheckpointClaim, Frame, FrameId, FrameKey, Proposal, RefusalReason, TakenCheckpoint,
 };

@@ -7,8 +7,7 @@ use super::{
     Application, ExecutionEvent, Executor, ImageError, MonolithicState, PREPARED_OPERATIONS, ResultLimits,
     ResultWriter, SessionWindows, Standing,
 };
-use crate::smr::crypto::Digester;
-use crate::smr::decision_log::Chain;
+use crate::smr::crypto::{Chain, Digester};
 use crate::smr::messages::{CheckpointClaim, Frame, FrameId, Mode, Operations, Proposal, ReplyBuilder};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::types::{Epoch, SeqNo};

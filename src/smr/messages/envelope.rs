@@ -1,7 +1,4 @@
-use crate::smr::types::{ClusterId, Epoch};
-
-/// The version of every format in this module. Peers of another version are refused at the handshake.
-pub const PROTOCOL_VERSION: u16 = 1;
+use crate::smr::types::{ClusterId, Epoch, PROTOCOL_VERSION};
 
 /// The size of an [`Envelope`] on the wire, in bytes.
 pub const ENVELOPE_BYTES: usize = 24;

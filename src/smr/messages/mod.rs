@@ -31,6 +31,7 @@ mod batch;
 mod checked;
 mod client;
 mod envelope;
+pub(crate) mod image;
 pub mod lengths;
 mod ordering;
 mod request;
@@ -38,13 +39,19 @@ mod system;
 mod transfer;
 mod view;
 
+pub use crate::smr::types::PROTOCOL_VERSION;
 pub use batch::{Batch, BatchError, Frame, FrameId, FrameKey, Proposal};
 pub use checked::{Canonical, Checked, DEPTH_MAX, Malformed, Message, encode};
 pub use client::{
     AdminReply, AdminRequest, CheckpointTold, ClientReply, FailedOperation, Failure, LinkMessage,
     OperationResult, RefusalReason, ReplyBody, ReplyBuilder,
 };
-pub use envelope::{ENVELOPE_BYTES, Envelope, EnvelopeError, Kind, PROTOCOL_VERSION};
+pub use envelope::{ENVELOPE_BYTES, Envelope, EnvelopeError, Kind};
+pub use image::{
+    ImageChunk, ImageError, ImageHead, ImageIndex, PartDescription, PieceReader, PieceWriter,
+    StateDescriptor, state_digest,
+};
+pub(crate) use image::{index_slices, whole_index};
 pub use lengths::Lengths;
 pub use ordering::{
     CheckpointClaim, LightCheckpoint, OrderingMessage, Phase, PrePrepare, SignedCheckpoint, TakenCheckpoint,

@@ -7,8 +7,7 @@ use super::request::ends_are_sound;
 use super::system::{ArchivedSystemMessage, SystemMessage};
 use super::view::ArchivedViewTransferMessage;
 use super::{Batch, BatchError};
-use crate::smr::crypto::{Digester, Domain};
-use crate::smr::decision_log::Chain;
+use crate::smr::crypto::{Chain, Digester, Domain};
 use crate::smr::types::{ClusterId, Digest, Epoch, SeqNo, View};
 
 /// Which of the two voting phases a vote belongs to.

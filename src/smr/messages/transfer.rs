@@ -8,7 +8,7 @@ use super::checked::encode;
 use super::envelope::{Envelope, Kind};
 use super::ordering::{CheckpointClaim, LightCheckpoint, SignedCheckpoint};
 use super::system::SystemMessage;
-use crate::smr::decision_log::Chain;
+use crate::smr::crypto::Chain;
 use crate::smr::types::{ClusterId, Digest, Epoch, SeqNo};
 
 /// How many decisions one [`LogTransferMessage::Decided`] names.

@@ -8,9 +8,8 @@ use crate::smr::messages::{
     Checked, CheckpointClaim, ClientReply, Frame, FrameId, FrameKey, Proposal, SystemMessage, TakenCheckpoint,
 };
 use crate::smr::preprocessing::{Expectations, FromPeer};
-use crate::smr::protocol::{LogCut, Recipients, Record};
+use crate::smr::protocol::{ImageEvent, ImageTask, LogCut, Recipients, Record};
 use crate::smr::replica::{Action, Replica, Stack};
-use crate::smr::state_transfer::{ImageEvent, ImageTask};
 use crate::smr::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, SeqNo, Time};
 
 /// Where consensus' decisions and messages go.

@@ -10,11 +10,13 @@
 //! [`When::Durable`], and the orchestrator alone holds it back until the log has reached that position.
 
 mod allowance;
+mod image;
 mod outbox;
 mod record;
 mod view;
 
 pub use allowance::{Allowance, Rate};
+pub use image::{ImageEvent, ImageTask};
 pub use outbox::{Effect, Outbox, Persisted, Recipients, When};
 pub use record::{LogCut, Record, RestoreError};
 pub use view::{Standing, ViewEvidence, ViewStart};

@@ -3,10 +3,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Record, Rejected, Timer, ViewStart};
+use super::{ImageTask, Record, Rejected, Timer, ViewStart};
 use crate::smr::messages::{CheckpointClaim, Proposal, SignedCheckpoint, Vote};
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::state_transfer::ImageTask;
 use crate::smr::types::{Lsn, NodeId, SeqNo, Time, View};
 
 /// Who a message goes to.

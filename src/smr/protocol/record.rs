@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::smr::decision_log::Chain;
+use crate::smr::crypto::Chain;
 use crate::smr::messages::{CheckpointClaim, PlacedDigest, Proposal, SignedCheckpoint, Vote};
 use crate::smr::types::{Digest, Lsn, SeqNo, View};
 

@@ -4,8 +4,7 @@ use bytes::Bytes;
 
 use crate::smr::decision_log::LoggedRange;
 use crate::smr::messages::{CheckpointClaim, FrameId, Proposal, RefusalReason};
-use crate::smr::protocol::{LogCut, Recipients, Record};
-use crate::smr::state_transfer::ImageTask;
+use crate::smr::protocol::{ImageTask, LogCut, Recipients, Record};
 use crate::smr::types::{ClientId, Lsn, SeqNo};
 
 /// What the shell does for the orchestrator, in order.

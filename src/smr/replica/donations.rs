@@ -11,8 +11,7 @@ use super::{Action, Replica, Stack};
 use crate::smr::decision_log::DecisionLog;
 use crate::smr::messages::{PieceRange, Proposal, ViewTransferMessage};
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::protocol::{Recipients, Timer};
-use crate::smr::state_transfer::ImageTask;
+use crate::smr::protocol::{ImageTask, Recipients, Timer};
 use crate::smr::state_transfer::monolithic::ANSWER_BYTES;
 use crate::smr::types::{NodeId, SeqNo, Time};
 

@@ -61,8 +61,10 @@ use crate::smr::messages::{
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
 use crate::smr::preprocessing::{Offer, RequestPool, batch_digest};
-use crate::smr::protocol::{Effect, LogCut, Outbox, Recipients, Record, Rejected, Timer, ViewStart, When};
-use crate::smr::state_transfer::{ImageTask, StateTransferProtocol};
+use crate::smr::protocol::{
+    Effect, ImageTask, LogCut, Outbox, Recipients, Record, Rejected, Timer, ViewStart, When,
+};
+use crate::smr::state_transfer::StateTransferProtocol;
 use crate::smr::types::{ClientId, Lsn, NodeId, SeqNo, Time, View};
 use crate::smr::view_transfer::ViewTransferProtocol;
 use abstention::Abstention;

@@ -10,7 +10,8 @@
 use std::sync::Arc;
 
 use super::{Replica, Stack};
-use crate::smr::decision_log::{Chain, DecisionLog};
+use crate::smr::crypto::Chain;
+use crate::smr::decision_log::DecisionLog;
 use crate::smr::execution::SessionWindows;
 use crate::smr::messages::{CheckpointClaim, Proposal};
 use crate::smr::mutants::{Mutant, active};

@@ -20,18 +20,17 @@ use crate::smr::crypto::{Domain, SigningKey};
 use crate::smr::decision_log::{ChainedLog, LoggedRange};
 use crate::smr::execution::apps::counter::{self, Counter};
 use crate::smr::execution::fixtures;
-use crate::smr::execution::{
-    CheckpointRule, ExecutionEvent, Executor, ImageChunk, SingleThreaded, StateRule,
-};
+use crate::smr::execution::{CheckpointRule, ExecutionEvent, Executor, SingleThreaded, StateRule};
 use crate::smr::log_transfer::RangedLogTransfer;
 use crate::smr::messages::{
-    BatchRef, Checked, CheckpointOffer, ChunkOf, LogTransferMessage, Mode, StateTransferMessage, Status,
-    ViewTransferMessage,
+    BatchRef, Checked, CheckpointOffer, ChunkOf, ImageChunk, LogTransferMessage, Mode, StateTransferMessage,
+    Status, ViewTransferMessage,
 };
 use crate::smr::ordering::pbft::{Pbft, PbftConfig};
 use crate::smr::preprocessing::PoolLimits;
+use crate::smr::protocol::{ImageEvent, ImageTask};
+use crate::smr::state_transfer::StateTransferState;
 use crate::smr::state_transfer::monolithic::PieceTransfer;
-use crate::smr::state_transfer::{ImageEvent, ImageTask, StateTransferState};
 use crate::smr::types::{ClusterId, Digest, Epoch, Quorum};
 use crate::smr::view_transfer::pbft::{PbftViewChange, ViewChangeConfig, ViewTimings};
 

@@ -36,8 +36,8 @@ use crate::smr::messages::{
 };
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
-use crate::smr::protocol::{Recipients, Record, Rejection, Timer};
-use crate::smr::state_transfer::{ImageEvent, ImageTask, StateTransferProtocol, StateTransferState};
+use crate::smr::protocol::{ImageEvent, ImageTask, Recipients, Record, Rejection, Timer};
+use crate::smr::state_transfer::{StateTransferProtocol, StateTransferState};
 use crate::smr::types::{ClientId, Digest, NodeId, SeqNo, Time};
 
 /// A replica so many decisions behind f+1 others has them transferred; fewer come with the next status.
@@ -360,7 +360,7 @@ impl<S: Stack> Replica<S> {
     }
 
     /// The checkpoint whose state will come is known.
-    fn aim_at(&mut self, now: Time, claim: CheckpointClaim, chain: crate::smr::decision_log::Chain) {
+    fn aim_at(&mut self, now: Time, claim: CheckpointClaim, chain: crate::smr::crypto::Chain) {
         let goes_on = self.transfers.awaiting.is_none() && !self.is_mending();
         if goes_on && claim.seq <= self.ordering.decided() {
             // Ordering came so far by itself meanwhile: execution arrives there without help.

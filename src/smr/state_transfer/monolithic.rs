@@ -42,7 +42,7 @@
 //!
 //! **Why it is right.** The claim is signed by a quorum, so some correct replica had this state; the claim
 //! covers the head, the head the index, the index every piece
-//! ([`execution::image`](crate::smr::execution::ImageIndex)). So nothing that one donor says is believed, and
+//! ([`execution::image`](crate::smr::messages::ImageIndex)). So nothing that one donor says is believed, and
 //! one correct donor is enough.
 //!
 //! Invariants: at most one answer of [`ANSWER_BYTES`] is under way per donor; at most [`UNKEPT_BYTES_MAX`]
@@ -65,11 +65,12 @@ use receiving::{Block, PACE_BYTES, Receiving};
 
 use super::{ImageEvent, ImageTask, StateTransferProtocol, StateTransferState, Target};
 use crate::smr::crypto::Digester;
-use crate::smr::execution::{
-    ImageChunk, ImageError, ImageHead, ImageIndex, MonolithicState, PieceReader, whole_index,
-};
+use crate::smr::execution::MonolithicState;
 use crate::smr::messages::lengths::IMAGE_CHUNK_BYTES_MAX;
-use crate::smr::messages::{CheckpointClaim, CheckpointOffer, PieceRange, StateTransferMessage};
+use crate::smr::messages::{
+    CheckpointClaim, CheckpointOffer, ImageChunk, ImageError, ImageHead, ImageIndex, PieceRange, PieceReader,
+    StateTransferMessage, whole_index,
+};
 use crate::smr::protocol::{Effect, Outbox, Recipients, Timer};
 use crate::smr::types::{ClusterId, Epoch, NodeId, SeqNo, Signers, Time};
 

@@ -19,3 +19,7 @@ pub use order::{Epoch, FrameSeq, Lsn, SeqNo, View};
 pub use peer::Peer;
 pub use quorum::{Quorum, QuorumError, REPLICAS_MAX, Signers};
 pub use time::Time;
+
+/// The version of every message, and of what digests and signatures are of. Peers of another version are
+/// refused at the handshake.
+pub const PROTOCOL_VERSION: u16 = 1;

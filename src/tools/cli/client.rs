@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::CommandError;
-use crate::Client;
 use crate::client::CallError;
+use crate::client::Client;
 use crate::runtime::config::{AppKind, ClientConfig};
 use crate::smr::execution::apps::{MALFORMED, bank, counter, kv};
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::CommandError;
-use crate::Client;
+use crate::client::Client;
 use crate::runtime::config::{Agreement, AppKind, DecisionLogConfig};
 use crate::smr::types::NodeId;
 use crate::tools::load::{ClusterOptions, DonorLie, Filling, LocalCluster, States, fill};

@@ -12,8 +12,8 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::{CommandError, VERSION};
-use crate::ReplicaHandle;
 use crate::runtime::config::ReplicaConfig;
+use crate::runtime::server::ReplicaHandle;
 
 /// Ask a replica's process on this host whether it is well.
 ///

@@ -10,11 +10,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::health::Desk;
 use super::{CommandError, output};
-use crate::ReplicaHandle;
 use crate::runtime::config::{
     AppKind, Durability, MonolithicStateReplicaConfig, REPLICA_WAIT_TIME, ReplicaConfig,
 };
 use crate::runtime::metrics::TransferProgress;
+use crate::runtime::server::ReplicaHandle;
 use crate::runtime::server::monolithic_server::bootstrap_as_configured;
 use crate::runtime::server::{Supervisor, replace_lost_directory};
 use crate::runtime::shard::Alarm;

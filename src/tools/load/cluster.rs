@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::liars::over_links;
 use super::{DonorLie, States};
 use crate::runtime::config::{
     Agreement, AppKind, ClientConfig, ClientEntry, ClientTuning, ClusterConfig, DecisionLogConfig,
@@ -14,7 +15,7 @@ use crate::runtime::config::{
 };
 use crate::runtime::server::monolithic_server::bootstrap_with_faults;
 use crate::runtime::server::{ReplicaError, ReplicaHandle};
-use crate::runtime::shard::lanes::Interceptor;
+use crate::runtime::shard::faults::Interceptor;
 use crate::runtime::storage::{DataDirectory, StorageError};
 use crate::sim::Lie;
 use crate::smr::execution::ScalableApp;
@@ -270,7 +271,7 @@ impl LocalCluster {
         let lie = options.lie.filter(|_| node.index() == 0);
         let donor_lie = options.donor_lies.iter().find(|(donor, _)| *donor == node);
         let liar = match (lie, donor_lie) {
-            (Some(lie), _) => Some(lie.over_links(node, options.replicas, cluster.cluster_id())),
+            (Some(lie), _) => Some(over_links(lie, node, options.replicas, cluster.cluster_id())),
             (None, Some((_, lie))) => Some(lie.over_links(cluster.cluster_id(), cluster.epoch())),
             (None, None) => None,
         };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::runtime::shard::lanes::Interceptor;
+use crate::runtime::shard::faults::Interceptor;
 use crate::smr::messages::archived::{
     ArchivedLogTransferMessage, ArchivedStateTransferMessage, ArchivedSystemMessage,
 };

@@ -16,6 +16,7 @@ mod driver;
 mod fill;
 pub mod hdr;
 mod latencies;
+mod liars;
 mod limits;
 mod page;
 mod report;

@@ -275,7 +275,7 @@ impl Watch {
             cluster
                 .handles()
                 .filter(|replica| Some(replica.node()) == leader)
-                .for_each(crate::ReplicaHandle::kill);
+                .for_each(crate::runtime::server::ReplicaHandle::kill);
             self.was_killed = true;
             self.last_end = now;
         }
@@ -319,7 +319,10 @@ impl Sample {
         let counted = |name| cluster.handles().map(|replica| replica.counter(name)).sum();
         Self {
             at: Instant::now(),
-            replicas: cluster.handles().map(crate::ReplicaHandle::cpu_time).collect(),
+            replicas: cluster
+                .handles()
+                .map(crate::runtime::server::ReplicaHandle::cpu_time)
+                .collect(),
             client: engine.cpu_time(),
             decisions: cluster
                 .handles()

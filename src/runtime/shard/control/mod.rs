@@ -49,11 +49,11 @@ use futures_channel::oneshot;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, Task};
 
 use crate::runtime::net::handshake::{Directory, Established, Identity};
-use crate::runtime::net::hello::Peer;
 use crate::runtime::shard::Alarm;
 use crate::runtime::shard::probe;
 use crate::runtime::shard::reactor::{Reactor, ReactorError, remedy};
 use crate::smr::types::NodeId;
+use crate::smr::types::Peer;
 
 pub use backoff::BackoffLimits;
 pub use counters::ControlCounters;

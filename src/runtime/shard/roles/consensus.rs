@@ -2,9 +2,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::faults::Faults;
 use super::{Role, STEP_MESSAGES};
 use crate::runtime::metrics::{Metrics, Places, count};
+use crate::runtime::shard::faults::Faults;
 use crate::runtime::shard::lanes::{
     Checked, Done, FromReplica, Inlet, LogEntry, Logged, Outgoing, Outlet, Work, answer, any_blocked,
 };
@@ -16,9 +16,8 @@ use crate::smr::messages::{CheckpointClaim, FrameId, FrameKey, Proposal};
 use crate::smr::node::{Consensus, ConsensusPort};
 use crate::smr::ordering::OrderingProtocol;
 use crate::smr::preprocessing::ClientDirectory;
-use crate::smr::protocol::{LogCut, Recipients, Record};
+use crate::smr::protocol::{ImageTask, LogCut, Recipients, Record};
 use crate::smr::replica::{ExecutionPhase, Participation, Stack, TransferPhase};
-use crate::smr::state_transfer::ImageTask;
 use crate::smr::types::{ClientId, Lsn, SeqNo, Time};
 
 /// Chunks of an image that are read ahead of execution.

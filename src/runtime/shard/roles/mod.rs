@@ -2,7 +2,6 @@
 
 mod consensus;
 mod execution;
-mod faults;
 mod log;
 mod network;
 mod preprocess;
@@ -10,7 +9,6 @@ mod twins;
 
 pub(crate) use consensus::{ConsensusLanes, ConsensusRole};
 pub(crate) use execution::{ExecutionLanes, ExecutionRole};
-pub(crate) use faults::Faults;
 pub(crate) use log::{LogLanes, LogRole};
 pub(crate) use network::{NetworkLanes, NetworkRole};
 pub(crate) use preprocess::{PreprocessLanes, PreprocessRole};

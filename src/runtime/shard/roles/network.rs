@@ -7,7 +7,6 @@ use bytes::Bytes;
 use super::twins::Starts;
 use super::{Role, STEP_MESSAGES};
 use crate::runtime::metrics::{Metrics, count};
-use crate::runtime::net::hello::Peer;
 use crate::runtime::shard::control::EstablishedLink;
 use crate::runtime::shard::lanes::{FromReplica, Inlet, Outgoing, Outlet, Raw};
 use crate::runtime::shard::reactor::{Completion, Reactor};
@@ -16,6 +15,7 @@ use crate::smr::messages::archived::{ArchivedAdminRequest, ArchivedLinkMessage};
 use crate::smr::messages::{AdminRequest, Checked, ENVELOPE_BYTES, Envelope, Kind, LinkMessage, encode};
 use crate::smr::node::{Route, route};
 use crate::smr::protocol::{Allowance, Rate, Recipients};
+use crate::smr::types::Peer;
 use crate::smr::types::{ClientId, ClusterId, Epoch, NodeId, Time};
 
 /// The lanes of one network role.

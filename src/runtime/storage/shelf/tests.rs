@@ -11,10 +11,8 @@ use super::super::keeper::Task as KeeperTask;
 use super::*;
 use crate::smr::execution::apps::kv::Kv;
 use crate::smr::execution::fixtures::{KvCheckpoint, digester, kv_checkpoint};
-use crate::smr::execution::{
-    CheckpointImage, CheckpointRule, ImageChunk, PieceWriter, SingleThreaded, StateRule,
-};
-use crate::smr::messages::CheckpointClaim;
+use crate::smr::execution::{CheckpointImage, CheckpointRule, SingleThreaded, StateRule};
+use crate::smr::messages::{CheckpointClaim, ImageChunk, PieceWriter};
 use crate::smr::types::{Digest, Epoch};
 
 const SEED: u64 = 7;

@@ -5,8 +5,7 @@ use crate::runtime::storage::StorageError;
 use crate::runtime::storage::image::ImageFile;
 use crate::runtime::storage::recovery::Found;
 use crate::smr::crypto::Digester;
-use crate::smr::execution::{ImageChunk, ImageError, ImageHead, ImageIndex, PieceReader};
-use crate::smr::messages::CheckpointClaim;
+use crate::smr::messages::{CheckpointClaim, ImageChunk, ImageError, ImageHead, ImageIndex, PieceReader};
 use crate::smr::types::SeqNo;
 
 /// An image of a checkpoint, as far as it can be read.

@@ -7,7 +7,7 @@ use super::Survey;
 use crate::runtime::storage::directory::segments;
 use crate::runtime::storage::recovery::{RawRecord, Tail, scan};
 use crate::runtime::storage::{RecordReader, StorageError, Superblock};
-use crate::smr::decision_log::Chain;
+use crate::smr::crypto::Chain;
 use crate::smr::messages::archived::{ArchivedSystemMessage, ArchivedViewTransferMessage};
 use crate::smr::messages::{Checked, CheckpointClaim, NamedViewChange, SystemMessage};
 use crate::smr::preprocessing::CheckerLimits;

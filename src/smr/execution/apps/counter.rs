@@ -4,9 +4,9 @@
 use super::MALFORMED;
 use crate::smr::crypto::{Digester, Domain};
 use crate::smr::execution::{
-    Application, Column, CrudState, Direct, ImageError, KeyedState, MonolithicState, ResultWriter,
-    ScalableApp,
+    Application, Column, CrudState, Direct, KeyedState, MonolithicState, ResultWriter, ScalableApp,
 };
+use crate::smr::messages::ImageError;
 use crate::smr::types::Digest;
 
 /// The application.

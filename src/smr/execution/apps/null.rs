@@ -2,8 +2,9 @@
 
 use crate::smr::crypto::Digester;
 use crate::smr::execution::{
-    Application, Column, CrudState, ImageError, KeyedState, MonolithicState, ResultWriter, ScalableApp,
+    Application, Column, CrudState, KeyedState, MonolithicState, ResultWriter, ScalableApp,
 };
+use crate::smr::messages::ImageError;
 use crate::smr::types::Digest;
 
 /// The application.

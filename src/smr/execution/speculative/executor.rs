@@ -6,15 +6,16 @@ use bytes::Bytes;
 use super::core::Core;
 use super::outcome::Outcome;
 use super::worker::{Helper, Scratch, Shared, SpeculativeHelper};
-use crate::smr::crypto::Digester;
-use crate::smr::decision_log::Chain;
+use crate::smr::crypto::{Chain, Digester};
 use crate::smr::execution::bookkeeping::{Bookkeeping, CheckpointRule, Distance};
 use crate::smr::execution::guard::guarded;
 use crate::smr::execution::{
-    ExecutionEvent, Executor, ImageError, MonolithicState, ResultLimits, ResultWriter, ScalableApp,
-    SessionWindows, Standing,
+    ExecutionEvent, Executor, MonolithicState, ResultLimits, ResultWriter, ScalableApp, SessionWindows,
+    Standing,
 };
-use crate::smr::messages::{CheckpointClaim, Failure, Frame, FrameId, Mode, Proposal, ReplyBuilder};
+use crate::smr::messages::{
+    CheckpointClaim, Failure, Frame, FrameId, ImageError, Mode, Proposal, ReplyBuilder,
+};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::types::{Epoch, SeqNo};
 

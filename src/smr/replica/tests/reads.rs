@@ -1,7 +1,7 @@
 //! From which states reads beside the order are answered.
 
 use super::*;
-use crate::smr::decision_log::Chain;
+use crate::smr::crypto::Chain;
 
 /// What the log shows, and from where reads are answered then.
 fn restarted(image: Option<u64>, records: &[Record]) -> Bench {

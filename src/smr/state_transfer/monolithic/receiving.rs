@@ -8,10 +8,9 @@ use bytes::Bytes;
 
 use super::PIECE_BYTES_MAX;
 use crate::smr::crypto::Digester;
-use crate::smr::execution::{ImageChunk, ImageError, ImageIndex, PieceReader, PieceWriter};
+use crate::smr::messages::{ImageChunk, ImageError, ImageIndex, PieceReader, PieceWriter};
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::protocol::{Effect, Outbox};
-use crate::smr::state_transfer::ImageTask;
+use crate::smr::protocol::{Effect, ImageTask, Outbox};
 use crate::smr::types::Time;
 
 /// About how many bytes a donor is to send before others may be given the next pieces.

@@ -230,7 +230,7 @@ fn an_index_that_no_link_takes_comes_in_slices_and_a_donor_that_stops_is_replace
             bench.wait_ms(2100);
             continue;
         }
-        let slices = crate::smr::execution::index_slices(index.to_vec(), range.offset, ANSWER_BYTES);
+        let slices = crate::smr::messages::index_slices(index.to_vec(), range.offset, ANSWER_BYTES);
         let head = (range.offset == 0).then(|| target.1[0].to_vec());
         let answer: Vec<Vec<u8>> = head.into_iter().chain(slices).collect();
         let count = answer.len();
@@ -375,7 +375,7 @@ fn a_trickling_donor_that_is_the_only_one_is_left_for_others_as_soon_as_there_ar
 
 /// A checkpoint's pieces, as many to a chunk as are asked for: what donors with images of short pieces send.
 fn exactly((_, chunks): &(CheckpointClaim, Vec<Bytes>), range: PieceRange) -> Vec<Bytes> {
-    let mut writer = crate::smr::execution::PieceWriter::default();
+    let mut writer = crate::smr::messages::PieceWriter::default();
     for chunk in &chunks[2..] {
         if let Ok(ImageChunk::Pieces(pieces)) = ImageChunk::parse(chunk) {
             let wanted = pieces.filter(|(piece, _)| (range.piece..range.until).contains(&(*piece as u32)));

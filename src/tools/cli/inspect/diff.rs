@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{DAMAGED, NOT_SEEN, SOUND};
 use crate::runtime::storage::StorageError;
 use crate::runtime::storage::survey::Survey;
-use crate::smr::decision_log::Chain;
+use crate::smr::crypto::Chain;
 use crate::smr::types::{Digest, SeqNo};
 use crate::tools::cli::CommandError;
 

@@ -3,7 +3,7 @@ use serde::Serialize;
 use super::{DAMAGED, Damage, Directory, SOUND, mention_holder, snapshot};
 use crate::runtime::storage::StorageError;
 use crate::runtime::storage::survey::{LogSurvey, SuperblockCopy, Survey, SurveyedImage};
-use crate::smr::decision_log::Chain;
+use crate::smr::crypto::Chain;
 use crate::smr::types::SeqNo;
 use crate::tools::cli::CommandError;
 

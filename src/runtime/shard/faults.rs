@@ -1,11 +1,25 @@
+//! The seam at which a demonstration has a replica lie: what it says and hears goes through an
+//! [`Interceptor`]. The liars are elsewhere; production has none.
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::runtime::shard::lanes::{Interceptor, Outgoing, Outlet};
+use super::lanes::{Outgoing, Outlet};
 use crate::smr::protocol::Recipients;
 use crate::smr::types::{NodeId, Time};
+
+/// Changes what a replica says to others: for demonstrations of faulty replicas, nothing else has one.
+pub(crate) trait Interceptor: Send {
+    /// What is sent in place of this message: to whom, what, and how much later.
+    fn say(&mut self, to: NodeId, message: &Bytes) -> Vec<(NodeId, Bytes, Duration)>;
+
+    /// What is sent because this message was heard from another replica.
+    fn hear(&mut self, _message: &Bytes) -> Vec<(NodeId, Bytes, Duration)> {
+        Vec::new()
+    }
+}
 
 /// A replica's lies at work over real links: for demonstrations.
 pub(crate) struct Faults {
