@@ -8,7 +8,7 @@
 //!  clients ──► │ network ─► preprocess ─► consensus ─► execution ─► network     │ ──► clients: f+1 equal replies
 //!              │    ▲ │        hash,         pool,        state,                │
 //!  replicas ◄─►│    │ └──────► authenticate  PBFT         client table          │
-//!              │    └───────────── votes, proposals ◄┘─► log: fdatasync         │
+//!              │    └───────────── votes, proposals ◄┘─► log: RWF_DSYNC         │
 //!              │ control: listen, handshake, reconnect (glommio)                │
 //!              └────────────────────────────────────────────────────────────────┘
 //!    data shards: one pinned thread, one io_uring ring, some of the roles; lanes between them are SPSC rings
@@ -24,6 +24,8 @@
 //! `storage::LogWriter` and `client::Session` are sans-io: deterministic, no clock, no socket, no thread.
 //! `ring`, `shard`, `server`, `storage`, `client::Engine`, `load` and `cli` are shells around them; [`sim`]
 //! runs the same rooms in virtual time.
+//!
+//! **More**: [`docs`] has architecture, protocol, storage formats, costs, operations, testing and a glossary.
 //!
 //! | word | meaning |
 //! |---|---|
