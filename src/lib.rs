@@ -8,7 +8,7 @@
 //!  clients ──► │ network ─► preprocess ─► consensus ─► execution ─► network     │ ──► clients: f+1 equal replies
 //!              │    ▲ │        hash,         pool,        state,                │
 //!  replicas ◄─►│    │ └──────► authenticate  PBFT         client table          │
-//!              │    └───────────── votes, proposals ◄┘─► log: fdatasync         │
+//!              │    └───────────── votes, proposals ◄┘─► log: RWF_DSYNC         │
 //!              │ control: listen, handshake, reconnect (glommio)                │
 //!              └────────────────────────────────────────────────────────────────┘
 //!    data shards: one pinned thread, one io_uring ring, some of the roles; lanes between them are SPSC rings
@@ -23,6 +23,8 @@
 //! is the shells around it, [`client`] the other end of the link, [`sim`] runs the same code in virtual time,
 //! and [`tools`] are what the `atlas` command is made of. Their modules are found here at the root as well,
 //! which is where programs name them. Also sans-io: `net`, `storage::LogWriter` and `client::Session`.
+//!
+//! **More**: [`docs`] has architecture, protocol, storage formats, costs, operations, testing and a glossary.
 //!
 //! | word | meaning |
 //! |---|---|

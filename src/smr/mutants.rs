@@ -1,7 +1,7 @@
 //! Faults planted in the protocol, to prove that the simulator finds faults.
 //!
 //! A mutant is a line `if active(Mutant::X)` in the protocol's code. Without the feature `mutants` that is a
-//! constant `false`, which the compiler removes; with it, [`plant`] switches one mutant on for the calling
+//! constant `false`, which the compiler removes; with it, `plant` switches one mutant on for the calling
 //! thread.
 
 #[cfg(feature = "mutants")]

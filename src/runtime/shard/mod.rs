@@ -1,6 +1,6 @@
 //! Shards: pinned threads with their own event loops, and the roles they run.
 //!
-//! A *data shard* ([`data`]) is a thread with one io_uring ring ([`reactor`]). It runs roles in turns:
+//! A *data shard* (`data`) is a thread with one io_uring ring ([`reactor`]). It runs roles in turns:
 //! reap completions, step every role, finish every role, sleep when none had anything to do.
 //! Roles talk through lanes (SPSC rings with doorbells), also when they share a shard: then nobody
 //! needs waking.

@@ -27,7 +27,7 @@
 //!
 //! **What is damaged is replaced.** A damaged image is renamed, and its state comes from others. A damaged
 //! log is moved away as a whole (`log.damaged-N`), after a mark was made (`DIR/abstain`): as long as it is
-//! there the replica votes on nothing, since the log may have held votes that are forgotten ([`repair`],
+//! there the replica votes on nothing, since the log may have held votes that are forgotten (`repair`,
 //! [`crate::smr::replica`]).
 //!
 //! **Bounds.** There are at most `log_bytes_max / segment_bytes` segments; each is filled with zeros before
@@ -35,9 +35,9 @@
 //! until a checkpoint frees one.
 //!
 //! **Who does what.** [`LogWriter`] is a state machine: it says what to write and is told what became of it.
-//! The log role runs it on a data shard's ring ([`crate::runtime::shard`]). The [`Keeper`](keeper::Keeper), a
-//! thread of its own, does what takes long and nobody waits for: fills segments with zeros, writes images,
-//! moves the superblock on.
+//! The log role runs it on a data shard's ring ([`crate::runtime::shard`]). The `Keeper`, two threads
+//! of its own, does what takes long and nobody waits for: fills segments with zeros, writes images, moves the
+//! superblock on.
 
 pub(crate) mod basis;
 mod budget;

@@ -36,7 +36,7 @@
 //! everybody costs little, and one correct donor among f+1 equal ones has decided this. Batches, which are
 //! large, come from one donor each.
 //!
-//! Invariants: memory is bounded by [`NAMED_MAX`] digests per donor, and by [`AHEAD_MAX`] batches of about
+//! Invariants: memory is bounded by `NAMED_MAX` digests per donor, and by [`AHEAD_MAX`] batches of about
 //! [`AHEAD_BYTES_MAX`]; at most one range is under way per donor; batches are delivered in order, each once.
 
 mod donor;

@@ -35,7 +35,7 @@
 //!   checkpoint any more:* its block goes to others; it is asked again only when nobody else is left.
 //! - *Every piece is on its way, and a block has been for an eighth of patience:* a donor that has nothing to
 //!   do is asked for its rest as well. A trickle of pieces does not hold up the end.
-//! - *Nobody is left, or next to nothing came for [`STALLS_MAX`] times patience:* everything starts again
+//! - *Nobody is left, or next to nothing came for `STALLS_MAX` times patience:* everything starts again
 //!   with the question for offers. What was kept is found again if the target stays. An older checkpoint than
 //!   a target whose head was proved is no target.
 //! - *All pieces are kept:* the image is completed on disk, then installed.
@@ -45,10 +45,10 @@
 //! ([`execution::image`](crate::smr::messages::ImageIndex)). So nothing that one donor says is believed, and
 //! one correct donor is enough.
 //!
-//! Invariants: at most one answer of [`ANSWER_BYTES`] is under way per donor; at most [`UNKEPT_BYTES_MAX`]
+//! Invariants: at most one answer of [`ANSWER_BYTES`] is under way per donor; at most `UNKEPT_BYTES_MAX`
 //! wait for the disk before nothing more is asked for, and not much more before nothing more is taken; the
 //! state is never held in memory, but for one piece per donor that comes in slices, of at most
-//! [`PIECE_BYTES_MAX`]; at most [`OFFERS_MAX`] offers of a replica are judged per question.
+//! [`PIECE_BYTES_MAX`]; at most `OFFERS_MAX` offers of a replica are judged per question.
 
 mod donors;
 mod receiving;

@@ -60,7 +60,7 @@
 //!   but for the next place. A correct leader keeps to half of that.
 //! - A certificate of a stable checkpoint is exactly a quorum of signatures: whatever else came with them is
 //!   neither kept nor handed on.
-//! - Q keeps at most [`KEPT_PER_PLACE`](slot::KEPT_PER_PLACE) digests per place, the one in P always among
+//! - Q keeps at most `KEPT_PER_PLACE` digests per place, the one in P always among
 //!   them: more need as many failed leaders in a row without one decision. So a VIEW-CHANGE has a greatest
 //!   length, and none that a correct replica sends is refused ([`crate::smr::messages::lengths`]).
 //!

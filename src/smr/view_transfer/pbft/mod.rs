@@ -21,7 +21,7 @@
 //! - *The leader is slow or unfair by [`Timer::LeaderReview`]:* complain for view v+1.
 //! - *COMPLAINT or VIEW-CHANGE of f+1 others for views above ours:* complain for view v+1 as well.
 //! - *COMPLAINT or VIEW-CHANGE of q for view w or later, ourselves included:* leave for w. So nobody leaves a
-//!   view alone: see [`complaints`](self::complaints).
+//!   view alone: see `complaints`.
 //! - *Leaving for view w:* ordering leaves its view and hands out h with its proof, P and Q. Log the view,
 //!   then send VIEW-CHANGE ⟨w, h, proof, P, Q⟩ signed. No vote for a view before w is cast any more.
 //! - *Valid VIEW-CHANGE of f+1 others for views above ours:* one of them is correct; leave for the highest
