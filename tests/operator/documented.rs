@@ -57,7 +57,11 @@ fn help_of(words: &[String]) -> Option<(Vec<&str>, String)> {
         let text = String::from_utf8(said.stdout).unwrap();
         let usage = format!(
             " {}",
-            path.iter().copied().chain([word]).collect::<Vec<_>>().join(" ")
+            path.iter()
+                .copied()
+                .chain([word.as_str()])
+                .collect::<Vec<_>>()
+                .join(" ")
         );
         // An argument is answered with the help of the command before it.
         let is_command = text.lines().any(|line| {

@@ -29,10 +29,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::directory::numbered;
-use super::{DataDirectory, StorageError, files, image};
+use super::{DataDirectory, Released, StorageError, files, image};
 use crate::runtime::shard::Alarm;
 use crate::smr::execution::{CheckpointHelp, CheckpointImage};
-use crate::smr::types::{SeqNo, View};
+use crate::smr::node::SnapshotTrust;
+use crate::smr::types::SeqNo;
 
 /// How often a task is tried again that there was no space or no descriptor for.
 pub(super) const ROOM_PAUSE: Duration = match cfg!(test) {
@@ -75,11 +76,7 @@ pub(super) enum Task {
         index: u64,
         bytes: u64,
     },
-    Release {
-        log_start: u64,
-        view: View,
-        gone: Vec<u64>,
-    },
+    Release(Released),
     /// An image of execution's state was written, after so many others had been installed; how many bytes it
     /// has.
     Written(u64, Result<(SeqNo, u64), StorageError>),
@@ -138,15 +135,9 @@ impl KeeperHandle {
         let _ = self.tasks.send(Task::Prepare { index, bytes });
     }
 
-    /// The log starts at `log_start` now, and is in `view` at least; `gone` are the segments that were before
-    /// it.
-    pub fn release(&self, log_start: u64, view: View, gone: Vec<u64>) {
-        let task = Task::Release {
-            log_start,
-            view,
-            gone,
-        };
-        let _ = self.tasks.send(task);
+    /// The log was cut.
+    pub fn release(&self, released: Released) {
+        let _ = self.tasks.send(Task::Release(released));
     }
 
     /// Keeps an image of the state that execution has, unless another one is being written: then this one is
@@ -301,10 +292,7 @@ pub(super) struct Work {
     /// Segments that are not needed any more.
     recycled: Vec<u64>,
     shared: Arc<Shared>,
-    /// The state that execution has is about to be replaced, perhaps because it is wrong.
-    is_replaced: bool,
-    /// How many states execution has read.
-    installed: u64,
+    trust: SnapshotTrust,
     /// Of room for segments.
     lack: Lack,
 }
@@ -315,8 +303,7 @@ impl Work {
             directory,
             recycled: spare,
             shared: Arc::default(),
-            is_replaced: false,
-            installed: 0,
+            trust: SnapshotTrust::default(),
             lack: Lack::default(),
         }
     }
@@ -344,11 +331,11 @@ impl Work {
                     Err(error) => Some(Kept::Failed(error)),
                 }
             }
-            Task::Release {
+            Task::Release(Released {
                 log_start,
                 view,
                 gone,
-            } => {
+            }) => {
                 // First nobody looks there any more, then the files are used again.
                 let moved = self
                     .directory
@@ -357,7 +344,7 @@ impl Work {
                 moved.err().map(Kept::Failed)
             }
             Task::Written(installed, written) => {
-                let is_current = installed == self.installed && !self.is_replaced;
+                let is_current = self.trust.believes(installed);
                 let kept = written.and_then(|(seq, bytes)| self.keep(seq, bytes, is_current));
                 self.shared.is_writing.store(false, Ordering::Release);
                 match kept {
@@ -370,19 +357,18 @@ impl Work {
                 }
             }
             Task::Disown => {
-                self.is_replaced = true;
+                self.trust.distrust();
                 None
             }
             Task::Adopt(seq) => {
-                self.is_replaced = true;
+                self.trust.distrust();
                 Some(match self.until_there_is_room(|this| this.adopt(seq)) {
                     Ok(()) => Kept::Adopted(seq),
                     Err(error) => Kept::Failed(error),
                 })
             }
             Task::Installed => {
-                self.is_replaced = false;
-                self.installed += 1;
+                self.trust.installed();
                 None
             }
             Task::Forget(before, but) => match self.directory.forget_images(before, &but) {
@@ -424,7 +410,7 @@ impl Work {
         image::place(&path)?;
         self.shared.image_bytes.store(bytes, Ordering::Relaxed);
         let last = self.directory.superblock().image;
-        if seq > last || !self.directory.image_path(last).exists() {
+        if SnapshotTrust::begins_with(seq, last, self.directory.image_path(last).exists()) {
             self.directory.update(|superblock| superblock.image = seq)?;
         }
         Ok(Some(seq))

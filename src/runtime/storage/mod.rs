@@ -67,7 +67,7 @@ pub use group::BLOCK_BYTES;
 pub use recovery::{Found, RawRecord, Tail, scan, scan_with};
 pub use repair::{AbstentionMark, Remains, replace_directory};
 pub use superblock::Superblock;
-pub use writer::{LogOperation, LogWriter, Outcome, WriterSettings};
+pub use writer::{LogOperation, LogWriter, Outcome, Released, WriterSettings};
 
 use std::path::{Path, PathBuf};
 

@@ -7,7 +7,7 @@ use super::group::{GroupHeader, HEADER_BYTES};
 use super::{StorageError, codec, files};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::protocol::{LogCut, Record};
-use crate::smr::types::{Lsn, SeqNo};
+use crate::smr::types::{Lsn, SeqNo, View};
 
 /// How many bytes are gathered in one group at most, unless one record is longer.
 const GATHERED_BYTES: usize = 1 << 20;
@@ -17,6 +17,18 @@ const SEARCHED_SEGMENTS: usize = 8;
 
 /// How many groups may be gathered, under way, or wait.
 const BUFFERS: u16 = 4;
+
+/// What a cut of the log leaves: the log starts at `log_start` now, and is in `view` at least; the segments that
+/// are `gone` lay before that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Released {
+    /// The first segment that is needed.
+    pub log_start: u64,
+    /// The view in which it was cut.
+    pub view: View,
+    /// Segments with nothing in them that is needed.
+    pub gone: Vec<u64>,
+}
 
 /// What a writer starts with: who it writes for, and where the log ends.
 #[derive(Debug, Clone, Copy)]
@@ -409,14 +421,19 @@ impl LogWriter {
         Ok(())
     }
 
-    /// These records are not needed any more: the segments that go, each with nothing else in it.
-    pub fn cut(&mut self, cut: LogCut) -> Vec<u64> {
+    /// These records are not needed any more: the segments that go, each with nothing else in it, if any do.
+    pub fn cut(&mut self, cut: LogCut) -> Option<Released> {
         let mut gone = Vec::new();
         let is_over = |segment: &Segment| segment.last_place <= cut.seq && segment.end <= cut.before;
         while self.segments.len() > 1 && is_over(&self.segments[0]) {
             gone.extend(self.segments.pop_front().map(|segment| segment.index));
         }
-        gone
+        let log_start = self.first_segment().filter(|_| !gone.is_empty())?;
+        Some(Released {
+            log_start,
+            view: cut.view,
+            gone,
+        })
     }
 
     /// The first segment that is needed.

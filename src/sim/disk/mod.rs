@@ -15,10 +15,11 @@ use bytes::Bytes;
 use super::Dice;
 use crate::runtime::storage::basis::Basis;
 use crate::runtime::storage::restart::{Continued, Restored};
-use crate::runtime::storage::{BLOCK_BYTES, LogOperation, LogWriter, WriterSettings, image};
+use crate::runtime::storage::{BLOCK_BYTES, LogOperation, LogWriter, Released, WriterSettings, image};
 use crate::smr::execution::CheckpointImage;
+use crate::smr::node::SnapshotTrust;
 use crate::smr::protocol::{LogCut, Record};
-use crate::smr::types::{Lsn, SeqNo, Time, View};
+use crate::smr::types::{Lsn, SeqNo, Time};
 pub(in crate::sim) use platter::{Platter, Rot, Unreadable};
 
 /// About how long a chunk of an image is.
@@ -66,11 +67,7 @@ enum Entry {
 /// What the keeper does, one after the other.
 enum Task {
     Prepare(u64),
-    Release {
-        log_start: u64,
-        view: View,
-        gone: Vec<u64>,
-    },
+    Release(Released),
     /// An own image, given after so many states from others had been installed.
     Image(u64, SeqNo, Bytes),
     Disown,
@@ -119,10 +116,10 @@ pub(super) struct SimDisk {
     sync_fails: bool,
     /// The own image that has pieces of one that comes.
     basis: Option<Basis<Bytes>>,
-    /// How many states execution has read, and how many of them the keeper knows of.
-    installed: (u64, u64),
-    /// The state that execution has is about to be replaced.
-    is_replaced: bool,
+    /// How many states execution has read.
+    installed: u64,
+    /// Which images are believed, as far as the keeper knows.
+    trust: SnapshotTrust,
 }
 
 impl SimDisk {
@@ -156,8 +153,8 @@ impl SimDisk {
             full_until: Time::START,
             sync_fails: false,
             basis: None,
-            installed: (0, 0),
-            is_replaced: false,
+            installed: 0,
+            trust: SnapshotTrust::default(),
         }
     }
 
@@ -200,12 +197,12 @@ impl SimDisk {
         let (seq, mut bytes) = (contents.claim().seq, Vec::new());
         let seed = self.platter.superblock.seed;
         image::write_to(&mut bytes, contents, seed, CHUNK_BYTES).expect("memory takes everything");
-        self.ask(now, Task::Image(self.installed.0, seq, bytes.into()));
+        self.ask(now, Task::Image(self.installed, seq, bytes.into()));
     }
 
     /// Execution has read an image that came from others.
     pub fn installed(&mut self, now: Time) {
-        self.installed.0 += 1;
+        self.installed += 1;
         self.ask(now, Task::Installed);
     }
 
@@ -265,17 +262,8 @@ impl SimDisk {
                     self.appended.push_back((lsn, record));
                 }
                 Entry::Cut(cut) => {
-                    let gone = self.writer.cut(cut);
-                    if let (false, Some(log_start)) = (gone.is_empty(), self.writer.first_segment()) {
-                        let view = cut.view;
-                        self.ask(
-                            now,
-                            Task::Release {
-                                log_start,
-                                view,
-                                gone,
-                            },
-                        );
+                    if let Some(released) = self.writer.cut(cut) {
+                        self.ask(now, Task::Release(released));
                     }
                 }
             }
@@ -383,30 +371,31 @@ impl SimDisk {
                 }
                 None => self.add_segment(index, Vec::new()),
             },
-            Task::Release {
-                log_start,
-                view,
-                gone,
-            } => {
+            Task::Release(released) => {
+                let Released {
+                    log_start,
+                    view,
+                    gone,
+                } = released;
                 self.platter.update(|superblock| superblock.cut(log_start, view));
                 self.spare.extend(gone);
             }
             Task::Image(..) if is_full => self.hit("no space for an image"),
             // Of a state that was replaced, or is being.
-            Task::Image(installed, ..) if self.is_replaced || installed != self.installed.1 => {
+            Task::Image(installed, ..) if !self.trust.believes(installed) => {
                 self.hit("image of a replaced state dropped");
             }
             Task::Image(_, seq, bytes) => {
                 self.platter.images.insert(seq, bytes);
                 let last = self.platter.superblock.image;
-                if seq > last || !self.platter.images.contains_key(&last) {
+                if SnapshotTrust::begins_with(seq, last, self.platter.images.contains_key(&last)) {
                     self.platter.update(|superblock| superblock.image = seq);
                 }
                 done.image = Some(seq);
             }
-            Task::Disown => self.is_replaced = true,
+            Task::Disown => self.trust.distrust(),
             Task::Adopt(seq) => {
-                self.is_replaced = true;
+                self.trust.distrust();
                 if let Some((_, bytes)) = self.platter.partial.take_if(|(received, _)| *received == seq) {
                     self.platter.images.insert(seq, bytes.into());
                 }
@@ -416,8 +405,7 @@ impl SimDisk {
                 done.adopted = Some((seq, self.platter.images.contains_key(&seq)));
             }
             Task::Installed => {
-                self.is_replaced = false;
-                self.installed.1 += 1;
+                self.trust.installed();
             }
             Task::Forget(before, but) => {
                 let is_needed = |kept: &SeqNo| *kept >= before || but.contains(kept);
@@ -492,10 +480,10 @@ impl SimDisk {
         }
         let fate = self.dice.below(4);
         match self.tasks.pop_front() {
-            Some(Task::Release { log_start, view, .. }) if fate == 0 => {
+            Some(Task::Release(Released { log_start, view, .. })) if fate == 0 => {
                 self.platter.update(|superblock| superblock.cut(log_start, view));
             }
-            Some(Task::Release { .. } | Task::Adopt(_)) if fate == 1 => {
+            Some(Task::Release(_) | Task::Adopt(_)) if fate == 1 => {
                 // The older copy was being written.
                 let at = (self.platter.superblock.generation + 1) % 2 * BLOCK_BYTES as u64;
                 if let Some(file) = &mut self.platter.superblock_file {
@@ -505,9 +493,7 @@ impl SimDisk {
                 }
             }
             // In its place, and not yet named by the superblock.
-            Some(Task::Image(installed, seq, bytes))
-                if fate == 0 && !self.is_replaced && installed == self.installed.1 =>
-            {
+            Some(Task::Image(installed, seq, bytes)) if fate == 0 && self.trust.believes(installed) => {
                 self.platter.images.insert(seq, bytes);
             }
             // Named by the superblock, and later ones not removed yet, or not all of them.

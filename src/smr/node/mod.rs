@@ -10,6 +10,7 @@
 //! | [`Preprocessing`] | clients' frames, replicas' messages that carry frames | [`PreprocessingPort`] |
 //! | [`Consensus`] | what passed; what execution and the disk did; time | [`ConsensusPort`] |
 //! | [`Execution`] | decisions, reads, chunks of an image | [`ExecutionPort`] |
+//! | [`SnapshotTrust`] | that the state is wrong, or another one | which snapshots are believed |
 //!
 //! A frame's way: [`route`] → [`Preprocessing::take_frame`] → [`PreprocessingPort::ordered`] →
 //! [`Consensus::on_frame`] → [`ConsensusPort::execute`] → [`Execution::execute`] →
@@ -19,8 +20,10 @@ mod consensus;
 mod execution;
 mod preprocessing;
 mod routing;
+mod snapshots;
 
 pub use consensus::{Consensus, ConsensusPort};
 pub use execution::{Execution, ExecutionPort};
 pub use preprocessing::{Preprocessing, PreprocessingPort};
 pub use routing::{Route, Unroutable, route};
+pub use snapshots::SnapshotTrust;

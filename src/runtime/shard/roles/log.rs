@@ -131,12 +131,11 @@ impl LogRole {
                     self.shelf.read_log(range, segments);
                 }
                 LogEntry::Cut(cut) => {
-                    let gone = self.writer.cut(cut);
-                    if let (false, Some(first)) = (gone.is_empty(), self.writer.first_segment()) {
-                        gone.iter().for_each(|index| {
+                    if let Some(released) = self.writer.cut(cut) {
+                        for index in &released.gone {
                             self.files.remove(index);
-                        });
-                        self.keeper.release(first, cut.view, gone);
+                        }
+                        self.keeper.release(released);
                     }
                 }
             }

@@ -137,16 +137,11 @@ impl Life {
             Some(Kept::Image(seq)) => {
                 let before = self.writer.durable();
                 let view = View::ZERO;
-                let gone = self.writer.cut(LogCut { seq, before, view });
-                if let (false, Some(log_start)) = (gone.is_empty(), self.writer.first_segment()) {
-                    gone.iter().for_each(|index| {
+                if let Some(released) = self.writer.cut(LogCut { seq, before, view }) {
+                    for index in &released.gone {
                         self.files.remove(index);
-                    });
-                    let kept = self.work.run(Task::Release {
-                        log_start,
-                        view,
-                        gone,
-                    });
+                    }
+                    let kept = self.work.run(Task::Release(released));
                     return self.on_kept(kept);
                 }
             }
