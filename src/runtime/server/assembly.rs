@@ -1,20 +1,19 @@
 //! From a configuration to running shards: makes the lanes, the roles and the threads.
 
-use std::collections::BTreeMap;
-use std::fs::File;
 use std::net::TcpListener;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_channel::mpsc as async_mpsc;
 
 use super::handle::{HandleShared, ReplicaHandle};
+use super::keepers::{images_name, keeper_name, shelf_name, start_keepers};
 use super::listen::listen;
-use super::recovery::{Recovered, recover};
+use super::recovery::recover;
+use super::wiring::{Homes, make_lanes};
 use super::{ReplicaError, monolithic_server::Parts};
 use crate::runtime::config::{
-    ClusterConfig, Durability, REPLICA_MESSAGE_CHANNEL, RESPONSE_CHANNEL_SIZE, ReplicaConfig, RoleKind,
-    StateTransferConfig, Topology, WORK_CHANNEL_SIZE,
+    ClusterConfig, Durability, ReplicaConfig, RoleKind, StateTransferConfig, Topology,
 };
 use crate::runtime::metrics::Metrics;
 use crate::runtime::net::handshake::Identity;
@@ -27,20 +26,17 @@ use crate::runtime::shard::cores::Cores;
 use crate::runtime::shard::crew::Crew;
 use crate::runtime::shard::data::{self, Lifecycle, ShardContext};
 use crate::runtime::shard::faults::{Faults, Interceptor};
-use crate::runtime::shard::lanes::{
-    Checked, Done, FromReplica, Inlet, Logged, Outgoing, Outlet, Raw, Work, lane,
-};
+use crate::runtime::shard::lanes::Outlet;
 use crate::runtime::shard::memory::allow_huge_pages;
 use crate::runtime::shard::pulse::Vitals;
 use crate::runtime::shard::roles::{
-    ConsensusLanes, ConsensusRole, ExecutionLanes, ExecutionRole, LogLanes, LogRole, NetworkLanes,
-    NetworkRole, PreprocessLanes, PreprocessRole, Role,
+    ConsensusRole, ExecutionRole, LogRole, NetworkRole, PreprocessRole, Role,
 };
 use crate::runtime::shard::wires::WireLimits;
 use crate::runtime::shard::{Alarm, ShardError, panicked};
-use crate::runtime::storage::keeper::{Keeper, Kept};
-use crate::runtime::storage::shelf::{Shelf, Shelved};
-use crate::runtime::storage::{AbstentionMark, LogWriter};
+use crate::runtime::storage::AbstentionMark;
+use crate::runtime::storage::keeper::Keeper;
+use crate::runtime::storage::shelf::Shelf;
 use crate::smr::crypto::{Digester, MacKey};
 use crate::smr::execution::{Executor, ReadGate, ReadLimits};
 use crate::smr::messages::lengths::VOTES_MAX;
@@ -49,18 +45,11 @@ use crate::smr::preprocessing::{
     ClientAuth, ClientDirectory, ClientKeys, Expectations, FrameChecker, PoolLimits, ProposalGate,
     RequestPool, SigningDuty,
 };
-use crate::smr::protocol::ImageEvent;
 use crate::smr::replica::{MUST_SIGN_FOR, Protocols, Replica, ReplicaSettings, Stack};
-use crate::smr::types::Lsn;
-use crate::smr::types::Peer;
+use crate::smr::types::{Lsn, Peer};
 
 /// How many full queues of clients are held for all together at a shard that serves sockets; each client has its share beside.
 const CLIENT_QUEUES: usize = 8;
-
-/// Records that may wait for the log role, and its answers.
-const LOG_CHANNEL: usize = 1024;
-/// What the keeper did, and nobody looked at yet.
-const KEPT_CHANNEL: usize = 16;
 
 /// What was started.
 pub(super) struct Assembly {
@@ -79,165 +68,6 @@ pub(super) enum Ended {
     Shard(Result<(), ShardError>),
     /// Another thread's, by a panic: without it the replica is a shell of itself.
     Died(ShardError),
-}
-
-/// The lanes of every role, before they are dealt out.
-struct Lanes {
-    links: Vec<Outlet<EstablishedLink>>,
-    network: Vec<NetworkLanes>,
-    preprocess: Vec<PreprocessLanes>,
-    consensus: ConsensusLanes,
-    execution: ExecutionLanes,
-    log: LogLanes,
-    /// From the keeper: to the log, and to consensus.
-    kept: Outlet<Kept>,
-    /// From the shelf, to consensus.
-    transfers: Outlet<Logged>,
-    images: Outlet<Logged>,
-    questions: Outlet<Work>,
-}
-
-/// Where each role instance lives: the shard's index, by kind and instance.
-struct Homes {
-    network: Vec<usize>,
-    preprocess: Vec<usize>,
-    consensus: usize,
-    execution: usize,
-    log: usize,
-}
-
-impl Homes {
-    fn of(topology: &Topology) -> Self {
-        let shards_with = |role: RoleKind| -> Vec<usize> {
-            let with = topology
-                .shards
-                .iter()
-                .enumerate()
-                .filter(|(_, shard)| shard.roles.contains(&role));
-            with.map(|(index, _)| index).collect()
-        };
-        Self {
-            network: shards_with(RoleKind::Network),
-            preprocess: shards_with(RoleKind::Preprocess),
-            consensus: shards_with(RoleKind::Consensus)[0],
-            execution: shards_with(RoleKind::Execution)[0],
-            log: shards_with(RoleKind::Log)[0],
-        }
-    }
-}
-
-fn connect<T: Send>(depth: usize, doorbells: &[Doorbell], from: usize, to: usize) -> (Outlet<T>, Inlet<T>) {
-    lane(depth, (from != to).then(|| doorbells[to].clone()))
-}
-
-/// Makes every lane of the mesh. Each has one sender and one receiver.
-fn make_lanes(homes: &Homes, doorbells: &[Doorbell]) -> Lanes {
-    let mut outgoing: Vec<Vec<Inlet<Outgoing>>> = homes.network.iter().map(|_| Vec::new()).collect();
-    let mut to_networks = |from: usize, depth: usize| -> Vec<Outlet<Outgoing>> {
-        let pairs = homes.network.iter().zip(&mut outgoing);
-        let ends = pairs.map(|(to, inlets)| {
-            let (outlet, inlet) = connect(depth, doorbells, from, *to);
-            inlets.push(inlet);
-            outlet
-        });
-        ends.collect()
-    };
-    let consensus_out = to_networks(homes.consensus, REPLICA_MESSAGE_CHANNEL);
-    let replies = to_networks(homes.execution, RESPONSE_CHANNEL_SIZE.max(1024));
-    let refusals: Vec<_> = homes
-        .preprocess
-        .iter()
-        .map(|home| to_networks(*home, RESPONSE_CHANNEL_SIZE))
-        .collect();
-
-    let no_inlets = || {
-        homes
-            .preprocess
-            .iter()
-            .map(|_| Vec::new())
-            .collect::<Vec<Vec<Inlet<Raw>>>>()
-    };
-    let (mut replica_frames, mut client_frames) = (no_inlets(), no_inlets());
-    let (mut links, mut network, mut replica_messages) = (Vec::new(), Vec::new(), Vec::new());
-    for ((index, home), outgoing) in homes.network.iter().enumerate().zip(outgoing) {
-        let checker = index % homes.preprocess.len();
-        let checker_home = homes.preprocess[checker];
-        let (new_links, links_in) = lane(64, Some(doorbells[*home].clone()));
-        let (replica_out, replica_in) = connect(REPLICA_MESSAGE_CHANNEL, doorbells, *home, checker_home);
-        let (client_out, client_in) = connect(REPLICA_MESSAGE_CHANNEL, doorbells, *home, checker_home);
-        let (messages_out, messages_in) =
-            connect::<FromReplica>(REPLICA_MESSAGE_CHANNEL, doorbells, *home, homes.consensus);
-        links.push(new_links);
-        replica_frames[checker].push(replica_in);
-        client_frames[checker].push(client_in);
-        replica_messages.push(messages_in);
-        network.push(NetworkLanes {
-            links: links_in,
-            client_frames: client_out,
-            replica_frames: replica_out,
-            replica_messages: messages_out,
-            outgoing,
-        });
-    }
-    let (mut preprocess, mut checked_in, mut unordered_in) = (Vec::new(), Vec::new(), Vec::new());
-    for (((home, replica_frames), client_frames), refusals) in homes
-        .preprocess
-        .iter()
-        .zip(replica_frames)
-        .zip(client_frames)
-        .zip(refusals)
-    {
-        let (checked, inlet) = connect::<Checked>(REPLICA_MESSAGE_CHANNEL, doorbells, *home, homes.consensus);
-        checked_in.push(inlet);
-        let (unordered, inlet) = connect::<Work>(WORK_CHANNEL_SIZE, doorbells, *home, homes.execution);
-        unordered_in.push(inlet);
-        preprocess.push(PreprocessLanes {
-            replica_frames,
-            client_frames,
-            checked,
-            unordered,
-            refusals,
-        });
-    }
-    let (questions, inlet) = lane(16, Some(doorbells[homes.execution].clone()));
-    unordered_in.push(inlet);
-    let (work, decisions) = connect(WORK_CHANNEL_SIZE, doorbells, homes.consensus, homes.execution);
-    let (done_out, done) =
-        connect::<Done>(RESPONSE_CHANNEL_SIZE, doorbells, homes.execution, homes.consensus);
-    let (entries_out, entries) = connect(LOG_CHANNEL, doorbells, homes.consensus, homes.log);
-    let (logged_out, logged) = connect(LOG_CHANNEL, doorbells, homes.log, homes.consensus);
-    let (kept_out, kept) = lane(KEPT_CHANNEL, Some(doorbells[homes.log].clone()));
-    let (transfers_out, transfers) = lane(KEPT_CHANNEL, Some(doorbells[homes.consensus].clone()));
-    let (images_out, images) = lane(KEPT_CHANNEL, Some(doorbells[homes.consensus].clone()));
-    Lanes {
-        links,
-        network,
-        preprocess,
-        consensus: ConsensusLanes {
-            replica_messages,
-            checked: checked_in,
-            done,
-            work,
-            log: Some(entries_out),
-            logged: vec![logged, images, transfers],
-            outgoing: consensus_out,
-        },
-        execution: ExecutionLanes {
-            decisions,
-            unordered: unordered_in,
-            done: done_out,
-            replies,
-        },
-        log: LogLanes {
-            entries,
-            kept,
-            logged: logged_out,
-        },
-        kept: kept_out,
-        images: images_out,
-        transfers: transfers_out,
-        questions,
-    }
 }
 
 fn client_directory(config: &ReplicaConfig) -> Result<ClientDirectory, ReplicaError> {
@@ -601,84 +431,6 @@ pub(super) fn assemble<S: Stack>(
         ended,
         shards: topology.shards.len(),
     })
-}
-
-fn keeper_name(config: &ReplicaConfig) -> String {
-    format!("keeper-{}", config.node.id)
-}
-
-/// What the log role writes with, and to.
-type OpenLog = (LogWriter, BTreeMap<u64, File>);
-
-fn images_name(config: &ReplicaConfig) -> String {
-    format!("images-{}", config.node.id)
-}
-
-fn shelf_name(config: &ReplicaConfig) -> String {
-    format!("shelf-{}", config.node.id)
-}
-
-/// Starts the keeper and the shelf of a recovered directory; what they do goes to the log and to consensus.
-fn start_keepers(
-    config: &ReplicaConfig,
-    recovered: Recovered,
-    mut to_log: Outlet<Kept>,
-    mut images: Outlet<Logged>,
-    mut transfers: Outlet<Logged>,
-    alarm: &Alarm,
-) -> Result<((Keeper, Shelf), OpenLog), ReplicaError> {
-    let (to_log, place) = (
-        Arc::new(Mutex::new(move |kept| deliver(&mut to_log, kept))),
-        (
-            recovered.directory.images_path(),
-            recovered.directory.superblock().seed,
-            Digester::new(config.node.cluster.cluster_id()),
-        ),
-    );
-    let log_path = recovered.directory.log_path();
-    let tell_log = to_log.clone();
-    let told = move |kept| match kept {
-        Kept::Image(seq) => deliver(&mut images, Logged::Image(seq)),
-        Kept::Adopted(seq) => deliver(&mut images, Logged::Transfer(ImageEvent::Completed(seq))),
-        other => tell_log.lock().unwrap_or_else(PoisonError::into_inner)(other),
-    };
-    let keeper = Keeper::spawn(
-        (keeper_name(config), images_name(config)),
-        recovered.directory,
-        recovered.spare,
-        alarm,
-        told,
-    )
-    .map_err(ReplicaError::Keeper)?;
-    let told = move |shelved| match shelved {
-        Shelved::Event(event) => deliver(&mut transfers, Logged::Transfer(event)),
-        Shelved::Read(read) => deliver(&mut transfers, Logged::Read(read)),
-        Shelved::Failed(error) => to_log.lock().unwrap_or_else(PoisonError::into_inner)(Kept::Failed(error)),
-    };
-    let log = (log_path, recovered.reader);
-    let peers = config.node.cluster.quorum().n() - 1;
-    let keeps = (keeper.handle(), peers);
-    let shelf = Shelf::spawn(shelf_name(config), place, log, keeps, alarm, told);
-    let shelf = shelf.map_err(ReplicaError::Keeper)?;
-    Ok(((keeper, shelf), (recovered.writer, recovered.files)))
-}
-
-/// How long a thread that may wait looks away while a lane is full.
-const LANE_PAUSE: Duration = Duration::from_micros(200);
-/// How long it waits at most: a replica that ended takes nothing any more.
-const LANE_PATIENCE: u32 = 50_000;
-
-/// Puts an item into a lane, waiting for room.
-fn deliver<T: Send>(lane: &mut Outlet<T>, item: T) {
-    lane.push(item);
-    for _ in 0..LANE_PATIENCE {
-        let is_full = lane.is_blocked();
-        lane.ring();
-        if !is_full {
-            return;
-        }
-        std::thread::sleep(LANE_PAUSE);
-    }
 }
 
 fn spawn(

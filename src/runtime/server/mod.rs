@@ -19,11 +19,13 @@ mod assembly;
 mod descriptors;
 pub mod divisible_state_server;
 mod handle;
+mod keepers;
 mod listen;
 pub mod monolithic_server;
 mod recovery;
 mod repair;
 mod supervisor;
+mod wiring;
 
 pub use handle::{ReplicaHandle, thread_cpu_time};
 pub use repair::replace_lost_directory;

@@ -175,7 +175,7 @@ impl<A: Application> PreprocessingPort for Passed<'_, A> {
         self.results.consensus.on_frame(self.results.now, frame);
     }
 
-    fn from_peer(&mut self, from: NodeId, told: FromPeer) {
+    fn of_peer(&mut self, from: NodeId, told: FromPeer) {
         self.results.consensus.on_peer(self.results.now, from, told);
     }
 

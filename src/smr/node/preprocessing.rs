@@ -10,7 +10,7 @@ pub trait PreprocessingPort {
     fn ordered(&mut self, frame: Frame);
 
     /// To consensus: part of what a replica sent.
-    fn from_peer(&mut self, from: NodeId, told: FromPeer);
+    fn of_peer(&mut self, from: NodeId, told: FromPeer);
 
     /// To execution: a frame of reads; false when there is no room for it.
     fn read(&mut self, frame: Frame) -> bool;
@@ -88,7 +88,7 @@ impl Preprocessing {
         // Frames that were taken before are judged first: the verifier is one.
         self.verify(port);
         let tell = |told| match told {
-            Ok(told) => port.from_peer(from, told),
+            Ok(told) => port.of_peer(from, told),
             Err(refusal) => port.refused(from, refusal),
         };
         self.gate

@@ -95,7 +95,7 @@ impl Port {
         self.outgoing.iter_mut().for_each(Outlet::ring);
     }
 
-    fn to_log(&mut self, entry: LogEntry) {
+    fn push_log(&mut self, entry: LogEntry) {
         if let Some(log) = &mut self.log {
             log.push(entry);
         }
@@ -139,15 +139,15 @@ impl ConsensusPort for Port {
     }
 
     fn log(&mut self, lsn: Lsn, record: Record) {
-        self.to_log(LogEntry::Record { lsn, record });
+        self.push_log(LogEntry::Record { lsn, record });
     }
 
     fn cut_log(&mut self, cut: LogCut) {
-        self.to_log(LogEntry::Cut(cut));
+        self.push_log(LogEntry::Cut(cut));
     }
 
     fn read_log(&mut self, range: LoggedRange) {
-        self.to_log(LogEntry::Read(range));
+        self.push_log(LogEntry::Read(range));
     }
 
     fn image(&mut self, task: ImageTask) {

@@ -45,7 +45,7 @@ impl PreprocessingPort for Port<'_> {
         self.checked.push(Checked::Frame(frame));
     }
 
-    fn from_peer(&mut self, from: NodeId, told: FromPeer) {
+    fn of_peer(&mut self, from: NodeId, told: FromPeer) {
         self.checked.push(Checked::FromPeer(from, told));
     }
 
