@@ -121,8 +121,7 @@ impl Mutant {
             | Self::MacsBlamed
             | Self::ReadsUnlimited
             | Self::ReadsUnfair
-            | Self::ReadsUnasked
-            | Self::AheadDropped => Profile::Clients,
+            | Self::ReadsUnasked => Profile::Clients,
         }
     }
 }

@@ -44,8 +44,6 @@ planted! {
     LeaderPrepareCounted,
     /// Places above the high watermark are accepted.
     WatermarkUnchecked,
-    /// What lies just above the window is dropped, as if nobody's window were ahead of another's.
-    AheadDropped,
     /// The window never moves.
     WindowStuck,
     /// A proposal is prepared without being logged.

@@ -198,8 +198,7 @@ impl Pbft {
     /// last so long.
     fn is_early(&self, view: View, seq: SeqNo) -> bool {
         let is_ahead = seq > self.high() && seq <= self.high().plus(self.config.window);
-        let may_wait = is_ahead && !active(Mutant::AheadDropped) && !active(Mutant::WatermarkUnchecked);
-        self.is_to_come(view) || (view == self.view && may_wait)
+        self.is_to_come(view) || (view == self.view && is_ahead && !active(Mutant::WatermarkUnchecked))
     }
 
     /// What was said too early for it to be kept.
