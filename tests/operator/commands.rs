@@ -112,6 +112,16 @@ fn arguments_that_mean_nothing_are_refused_and_those_that_mean_little_are_said()
         assert_eq!(refused.status.code(), Some(2), "{arguments:?}");
         assert!(complaint(&refused).contains("must be from 0"), "{arguments:?}");
     }
+    let unwritable = output(&["demo", "--json", "/nonexistent/figures.json"]);
+    assert_eq!(unwritable.status.code(), Some(1));
+    let said = complaint(&unwritable);
+    assert!(
+        said.contains("/nonexistent/figures.json: cannot be written"),
+        "{said}"
+    );
+    assert!(unwritable.stdout.is_empty(), "nothing is measured first");
+    let anywhere = output(&["init", "--base-port", "0", "--out", "/nonexistent"]);
+    assert_eq!(anywhere.status.code(), Some(2), "nobody finds a port at random");
     for option in ["--outstanding", "--keys", "--clients"] {
         let refused = output(&["demo", option, "0"]);
         assert_eq!(refused.status.code(), Some(2), "{option}");

@@ -59,6 +59,7 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
+        self.json.as_deref().map(super::may_write).transpose()?;
         let pace = match self.rate {
             Some(rate) => Pace::Open { rate },
             None => Pace::Closed {
@@ -131,7 +132,8 @@ impl Bench {
             }
         };
         pass(warm_up);
-        if let Some(why) = sent_nothing(&control) {
+        let is_interrupted = INTERRUPTED.load(Ordering::Acquire);
+        if let Some(why) = sent_nothing(&control).filter(|_| !is_interrupted) {
             bar.finish_and_clear();
             return Err(why.into());
         }

@@ -1,6 +1,7 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -184,6 +185,7 @@ impl Demo {
     }
 
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
+        self.json.as_deref().map(super::may_write).transpose()?;
         if self.compare_durability {
             let directory = self.data.clone().unwrap_or_else(std::env::temp_dir);
             return demo_durability::run(&directory, |durability| {
@@ -201,6 +203,9 @@ impl Demo {
             return super::demo_catch_up::run(&self.cluster_options(None), lie);
         }
         let honest = self.run_one(None)?;
+        if crate::tools::load::INTERRUPTED.load(Ordering::Acquire) {
+            return self.finish(&honest);
+        }
         println!("honest run\n{}\nnow r0 lies", honest.table());
         let mut report = self.run_one(byzantine.lie())?;
         report.share_of_honest = Some(report.throughput_ops_s / honest.throughput_ops_s);

@@ -31,7 +31,7 @@ pub(super) struct Init {
     #[arg(long, default_value = "127.0.0.1")]
     host: String,
     /// The port of replica 0; the others follow.
-    #[arg(long, default_value_t = 7000)]
+    #[arg(long, default_value_t = 7000, value_parser = clap::value_parser!(u16).range(1..))]
     base_port: u16,
     /// How clients prove their frames: mac or signature.
     #[arg(long, default_value = "signature", value_parser = parse_auth)]

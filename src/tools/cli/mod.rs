@@ -21,6 +21,8 @@ mod sim;
 mod status;
 mod value;
 
+use std::fs::OpenOptions;
+use std::path::Path;
 use std::process::ExitCode;
 use std::str::FromStr;
 
@@ -116,6 +118,14 @@ fn parse_auth(text: &str) -> Result<ClientAuth, String> {
         "signature" => Ok(ClientAuth::Signature),
         _ => Err("must be mac or signature".to_owned()),
     }
+}
+
+/// Sees that a file for results can be written, before they are measured.
+fn may_write(path: &Path) -> Result<(), String> {
+    let opened = OpenOptions::new().append(true).create(true).open(path);
+    opened
+        .map(|_| ())
+        .map_err(|error| format!("--json {}: cannot be written: {error}", path.display()))
 }
 
 /// Why a command failed, in one line with its causes.

@@ -87,7 +87,11 @@ fn differences(first: &Report, second: &Report) -> Vec<(String, String, String)>
 
 fn of_case(first: &Row, second: &Row, tolerance: f64) -> CaseComparison {
     let (a, b) = (&first.report, &second.report);
-    let ratio = |figure: fn(&Report) -> f64| figure(b) / figure(a).max(f64::MIN_POSITIVE);
+    let ratio = |figure: fn(&Report) -> f64| match (figure(a), figure(b)) {
+        // Of replicas elsewhere nobody knows what they use.
+        (before, after) if before == after => 1.0,
+        (before, after) => after / before.max(f64::MIN_POSITIVE),
+    };
     let throughput = ratio(|report| report.throughput_ops_s);
     let cpu = ratio(|report| report.cpu_us_per_op_per_replica);
     let differences = differences(a, b);
@@ -201,6 +205,14 @@ impl Comparison {
 mod tests {
     use super::super::results::tests::{results, row};
     use super::*;
+
+    #[test]
+    fn what_nobody_knows_of_either_is_no_difference() {
+        let mut of_bench = results(vec![row("a", "single", 1000.0)]);
+        of_bench.rows[0].report.cpu_us_per_op_per_replica = 0.0;
+        let same = of_case(&of_bench.rows[0], &of_bench.rows[0], 0.1);
+        assert_eq!((same.cpu, same.verdict), (1.0, Verdict::Same));
+    }
 
     #[test]
     fn a_case_is_judged_by_throughput_and_cpu_within_the_tolerance() {

@@ -91,7 +91,7 @@ pub fn run_load(
     control.send(true);
     engine.wake();
     pass(options.warm_up);
-    if let Some(why) = sent_nothing(&control) {
+    if let Some(why) = sent_nothing(&control).filter(|_| !is_interrupted()) {
         return Err(RunError::Worthless(why));
     }
     let start = Sample::take(cluster, &engine);

@@ -1,5 +1,8 @@
+use super::Pbft;
 use crate::smr::messages::{Proposal, Vote};
-use crate::smr::types::View;
+use crate::smr::mutants::{Mutant, active};
+use crate::smr::protocol::{Effect, Outbox, Rejected, Rejection};
+use crate::smr::types::{NodeId, SeqNo, View};
 
 /// What arrived of one sender for a view that has not begun here, or for places of this view that its window
 /// does not reach: of the latest such view only, so that a correct sender is never displaced and a faulty one
@@ -60,6 +63,54 @@ impl Early {
             (taken.proposals, taken.votes)
         } else {
             (Vec::new(), Vec::new())
+        }
+    }
+}
+
+impl Pbft {
+    /// Whether `view` has not begun here.
+    pub(super) fn is_to_come(&self, view: View) -> bool {
+        view > self.view || (view == self.view && !self.active)
+    }
+
+    /// Whether a message for (view, seq) is kept until it may be looked at: its view has not begun here, or the
+    /// window does not reach it yet. A leader whose window has moved proposes up to a window beyond the
+    /// others': what they dropped would come again only after a status or two, and their patience may not
+    /// last so long.
+    pub(super) fn is_early(&self, view: View, seq: SeqNo) -> bool {
+        let is_ahead = seq > self.high() && seq <= self.high().plus(self.config.window);
+        self.is_to_come(view) || (view == self.view && is_ahead && !active(Mutant::WatermarkUnchecked))
+    }
+
+    /// What was said too early for it to be kept.
+    pub(super) fn refuse_early(&self, view: View) -> Rejection {
+        match self.is_to_come(view) {
+            true => Rejection::FutureView,
+            false => Rejection::AboveWindow,
+        }
+    }
+
+    /// Takes what arrived for this view before it began, or before the window reached it. What is still beyond
+    /// the window is kept on.
+    pub(super) fn take_early(&mut self, out: &mut Outbox) {
+        for index in 0..self.early.len() {
+            let from = NodeId::new(index as u16);
+            let (proposals, votes) = self.early[index].take(self.view);
+            for proposal in proposals {
+                let (view, seq) = (proposal.view, proposal.seq);
+                let result = self.try_proposal(from, proposal, out);
+                Self::reject(from, view, seq, result, out);
+            }
+            for vote in votes {
+                if let Err(reason) = self.try_vote(from, vote, out) {
+                    out.push(Effect::Rejected(Rejected {
+                        from,
+                        view: vote.view(),
+                        seq: vote.seq(),
+                        reason,
+                    }));
+                }
+            }
         }
     }
 }

@@ -187,28 +187,6 @@ impl Pbft {
         &self.slots[(seq.get() % self.config.window) as usize]
     }
 
-    /// Whether `view` has not begun here.
-    fn is_to_come(&self, view: View) -> bool {
-        view > self.view || (view == self.view && !self.active)
-    }
-
-    /// Whether a message for (view, seq) is kept until it may be looked at: its view has not begun here, or the
-    /// window does not reach it yet. A leader whose window has moved proposes up to a window beyond the
-    /// others': what they dropped would come again only after a status or two, and their patience may not
-    /// last so long.
-    fn is_early(&self, view: View, seq: SeqNo) -> bool {
-        let is_ahead = seq > self.high() && seq <= self.high().plus(self.config.window);
-        self.is_to_come(view) || (view == self.view && is_ahead && !active(Mutant::WatermarkUnchecked))
-    }
-
-    /// What was said too early for it to be kept.
-    fn refuse_early(&self, view: View) -> Rejection {
-        match self.is_to_come(view) {
-            true => Rejection::FutureView,
-            false => Rejection::AboveWindow,
-        }
-    }
-
     /// Whether a message for (view, seq) of a view that has begun may be looked at.
     fn admit(&self, view: View, seq: SeqNo) -> Result<(), Rejection> {
         if view < self.view {

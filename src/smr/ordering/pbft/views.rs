@@ -5,7 +5,7 @@ use super::slot::Slot;
 use crate::smr::messages::{BatchRef, PlacedDigest, ViewTransferMessage};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
-use crate::smr::protocol::{Effect, Outbox, Recipients, Record, Rejected, ViewEvidence, ViewStart};
+use crate::smr::protocol::{Outbox, Recipients, Record, ViewEvidence, ViewStart};
 use crate::smr::types::{Digest, NodeId, SeqNo, View};
 
 impl Pbft {
@@ -166,30 +166,6 @@ impl Pbft {
             let message = ViewTransferMessage::FetchBatches(wanted.clone());
             let message = message.encode(self.config.cluster, self.config.epoch);
             out.send(Recipients::One(peer), message);
-        }
-    }
-
-    /// Takes what arrived for this view before it began, or before the window reached it. What is still beyond
-    /// the window is kept on.
-    pub(super) fn take_early(&mut self, out: &mut Outbox) {
-        for index in 0..self.early.len() {
-            let from = NodeId::new(index as u16);
-            let (proposals, votes) = self.early[index].take(self.view);
-            for proposal in proposals {
-                let (view, seq) = (proposal.view, proposal.seq);
-                let result = self.try_proposal(from, proposal, out);
-                Self::reject(from, view, seq, result, out);
-            }
-            for vote in votes {
-                if let Err(reason) = self.try_vote(from, vote, out) {
-                    out.push(Effect::Rejected(Rejected {
-                        from,
-                        view: vote.view(),
-                        seq: vote.seq(),
-                        reason,
-                    }));
-                }
-            }
         }
     }
 }
