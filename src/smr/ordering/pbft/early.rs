@@ -1,12 +1,10 @@
 use super::Pbft;
 use crate::smr::messages::{Proposal, Vote};
-use crate::smr::mutants::{Mutant, active};
-use crate::smr::protocol::{Effect, Outbox, Rejected, Rejection};
-use crate::smr::types::{NodeId, SeqNo, View};
+use crate::smr::protocol::{Effect, Outbox, Rejected};
+use crate::smr::types::{NodeId, View};
 
-/// What arrived of one sender for a view that has not begun here, or for places of this view that its window
-/// does not reach: of the latest such view only, so that a correct sender is never displaced and a faulty one
-/// displaces nobody but itself.
+/// What arrived of one sender for a view that has not begun here: of the latest such view only, so that a
+/// correct sender is never displaced and a faulty one displaces nobody but itself.
 #[derive(Debug)]
 pub(super) struct Early {
     view: View,
@@ -73,25 +71,7 @@ impl Pbft {
         view > self.view || (view == self.view && !self.active)
     }
 
-    /// Whether a message for (view, seq) is kept until it may be looked at: its view has not begun here, or the
-    /// window does not reach it yet. A leader whose window has moved proposes up to a window beyond the
-    /// others': what they dropped would come again only after a status or two, and their patience may not
-    /// last so long.
-    pub(super) fn is_early(&self, view: View, seq: SeqNo) -> bool {
-        let is_ahead = seq > self.high() && seq <= self.high().plus(self.config.window);
-        self.is_to_come(view) || (view == self.view && is_ahead && !active(Mutant::WatermarkUnchecked))
-    }
-
-    /// What was said too early for it to be kept.
-    pub(super) fn refuse_early(&self, view: View) -> Rejection {
-        match self.is_to_come(view) {
-            true => Rejection::FutureView,
-            false => Rejection::AboveWindow,
-        }
-    }
-
-    /// Takes what arrived for this view before it began, or before the window reached it. What is still beyond
-    /// the window is kept on.
+    /// Takes what arrived for this view before it began.
     pub(super) fn take_early(&mut self, out: &mut Outbox) {
         for index in 0..self.early.len() {
             let from = NodeId::new(index as u16);

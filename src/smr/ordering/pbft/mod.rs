@@ -206,14 +206,9 @@ impl Pbft {
         if !leads || from == self.config.node {
             return Err(Rejection::NotLeader);
         }
-        let view = proposal.view;
-        if self.is_early(view, proposal.seq) {
+        if self.is_to_come(proposal.view) {
             let kept = self.early[from.index()].keep_proposal(proposal, self.config.pipeline);
-            return if kept {
-                Ok(())
-            } else {
-                Err(self.refuse_early(view))
-            };
+            return if kept { Ok(()) } else { Err(Rejection::FutureView) };
         }
         self.admit(proposal.view, proposal.seq)?;
         let (seq, floor) = (proposal.seq, self.view_floor);
@@ -282,14 +277,10 @@ impl Pbft {
         if from == self.config.node || from.index() >= n {
             return Err(Rejection::Duplicate);
         }
-        if self.is_early(view, seq) {
+        if self.is_to_come(view) {
             let votes_max = 2 * self.config.window as usize;
             let kept = self.early[from.index()].keep_vote(vote, votes_max);
-            return if kept {
-                Ok(())
-            } else {
-                Err(self.refuse_early(view))
-            };
+            return if kept { Ok(()) } else { Err(Rejection::FutureView) };
         }
         self.admit(view, seq)?;
         let quorum = self.commits_needed();
@@ -430,9 +421,6 @@ impl Pbft {
         self.low = low;
         self.resend.forget(low, self.config.window);
         self.place_ahead(out);
-        if self.active {
-            self.take_early(out);
-        }
     }
 
     fn try_stable(&mut self, out: &mut Outbox) {
