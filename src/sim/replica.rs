@@ -473,16 +473,8 @@ impl<A: Application> SimReplica<A> {
         world: Time,
         said: &'a mut Vec<Said>,
     ) -> (&'a mut Execution<AnyExecutor>, Results<'a, A>) {
-        let results = Results {
-            now,
-            world,
-            consensus: &mut self.consensus,
-            disk: &mut self.disk,
-            operations: 0,
-            reads: false,
-            said,
-        };
-        (&mut self.execution, results)
+        let (_, passed) = self.preprocessing(now, world, said);
+        (passed.execution, passed.results)
     }
 
     /// Preprocessing, and where what passes goes.

@@ -371,12 +371,11 @@ impl SimDisk {
                 }
                 None => self.add_segment(index, Vec::new()),
             },
-            Task::Release(released) => {
-                let Released {
-                    log_start,
-                    view,
-                    gone,
-                } = released;
+            Task::Release(Released {
+                log_start,
+                view,
+                gone,
+            }) => {
                 self.platter.update(|superblock| superblock.cut(log_start, view));
                 self.spare.extend(gone);
             }

@@ -529,14 +529,17 @@ impl LogTransferProtocol for RangedLogTransfer {
     }
 
     fn state(&self) -> LogTransferState {
+        // Asked in every turn, and idle in nearly all.
+        if !self.running {
+            return LogTransferState::Idle;
+        }
         let certain = self.is_forgotten();
-        match self.running {
-            false => LogTransferState::Idle,
-            true if certain || self.seems_forgotten => LogTransferState::OutOfReach { certain },
-            true => LogTransferState::Running {
-                delivered: self.delivered,
-                settled: self.settled_end(),
-            },
+        if certain || self.seems_forgotten {
+            return LogTransferState::OutOfReach { certain };
+        }
+        LogTransferState::Running {
+            delivered: self.delivered,
+            settled: self.settled_end(),
         }
     }
 }

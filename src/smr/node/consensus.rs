@@ -111,70 +111,62 @@ impl<S: Stack> Consensus<S> {
 
     /// A replica's message without frames, envelope included; false when it is none of this protocol.
     pub fn on_message(&mut self, now: Time, from: NodeId, message: &Bytes) -> bool {
-        self.heard = true;
+        let replica = self.hear();
         Checked::<SystemMessage>::body_of(message)
-            .is_ok_and(|checked| self.replica.on_message(now, from, &checked, message))
+            .is_ok_and(|checked| replica.on_message(now, from, &checked, message))
     }
 
     /// A frame that is to be ordered, by its client's link.
     pub fn on_frame(&mut self, now: Time, frame: Frame) {
-        self.heard = true;
-        self.replica.on_frame(now, frame);
+        self.hear().on_frame(now, frame);
     }
 
     /// Part of a replica's message with frames.
     pub fn on_peer(&mut self, now: Time, from: NodeId, told: FromPeer) {
-        self.heard = true;
+        let replica = self.hear();
         match told {
-            FromPeer::Frame(frame) => self.replica.on_passed_on(now, frame),
-            FromPeer::Disputed(key) => self.replica.on_disputed(key),
-            FromPeer::Proposal(proposal) => self.replica.on_proposal(now, from, *proposal),
-            FromPeer::Batch(batch) => self.replica.on_batch(now, from, *batch),
+            FromPeer::Frame(frame) => replica.on_passed_on(now, frame),
+            FromPeer::Disputed(key) => replica.on_disputed(key),
+            FromPeer::Proposal(proposal) => replica.on_proposal(now, from, *proposal),
+            FromPeer::Batch(batch) => replica.on_batch(now, from, *batch),
         }
     }
 
     /// Execution has executed a decision.
     pub fn on_executed(&mut self, now: Time, seq: SeqNo, operations: usize) {
-        self.heard = true;
-        self.replica.on_executed(now, seq, operations);
+        self.hear().on_executed(now, seq, operations);
     }
 
     /// Execution has taken a checkpoint.
     pub fn on_checkpoint(&mut self, now: Time, taken: TakenCheckpoint) {
-        self.heard = true;
-        self.replica.on_checkpoint_taken(now, taken);
+        self.hear().on_checkpoint_taken(now, taken);
     }
 
     /// Execution has replaced its state by that of a checkpoint.
     pub fn on_installed(&mut self, now: Time, seq: SeqNo, windows: &[SessionWindows]) {
-        self.heard = true;
-        self.replica.on_installed(now, seq, windows);
+        self.hear().on_installed(now, seq, windows);
     }
 
     /// Every record before this position is on disk.
     pub fn on_durable(&mut self, end: Lsn) {
         if !self.trusts_memory {
-            self.heard = true;
-            self.replica.on_durable(end);
+            self.hear().on_durable(end);
         }
     }
 
     /// The contents of an own checkpoint are on disk.
     pub fn on_image_kept(&mut self, now: Time, seq: SeqNo) {
-        self.heard = true;
-        self.replica.on_image_kept(now, seq);
+        self.hear().on_image_kept(now, seq);
     }
 
     /// Something was done with the image of a checkpoint that is transferred.
     pub fn on_image(&mut self, now: Time, event: ImageEvent) {
-        self.heard = true;
-        self.replica.on_image(now, event);
+        self.hear().on_image(now, event);
     }
 
     /// Decisions were read back from the log.
     pub fn on_logged(&mut self, now: Time, read: LoggedDecisions) {
-        self.heard = true;
-        self.replica.on_logged(now, read);
+        self.hear().on_logged(now, read);
     }
 
     /// Concludes from what was heard since the last turn, and carries out what is due; true if something was.
@@ -198,6 +190,12 @@ impl<S: Stack> Consensus<S> {
         let replica = &self.replica;
         self.expectations
             .tell(replica.view(), replica.asks_for_decisions());
+    }
+
+    /// The replica, for an input: the next turn concludes from it.
+    const fn hear(&mut self) -> &mut Replica<S> {
+        self.heard = true;
+        &mut self.replica
     }
 
     /// Whether there was anything, and the end of what was logged.

@@ -12,8 +12,8 @@ use crate::client::Engine;
 use crate::runtime::config::{AppKind, ClientConfig};
 use crate::runtime::shard::signals::on_termination;
 use crate::tools::load::{
-    Control, INTERRUPTED, LatencyReport, LoadDriver, Pace, Shape, Workload, draw_histogram, measured_nothing,
-    rate_missed, sent_nothing,
+    Control, INTERRUPTED, LatencyReport, LoadDriver, Pace, Shape, Workload, draw_histogram, is_interrupted,
+    measured_nothing, rate_missed, sent_nothing,
 };
 
 /// Measure a running cluster: in a closed loop, or in an open loop at a given rate.
@@ -123,7 +123,7 @@ impl Bench {
         let mut ended = 0;
         on_termination(&INTERRUPTED);
         let mut pass = |until: Duration| {
-            while begin.elapsed() < until && !INTERRUPTED.load(Ordering::Acquire) {
+            while begin.elapsed() < until && !is_interrupted() {
                 std::thread::sleep(Duration::from_millis(100).min(until.saturating_sub(begin.elapsed())));
                 let now = control.ended.load(Ordering::Acquire);
                 bar.set_position(begin.elapsed().as_millis() as u64);
@@ -132,12 +132,11 @@ impl Bench {
             }
         };
         pass(warm_up);
-        let is_interrupted = INTERRUPTED.load(Ordering::Acquire);
-        if let Some(why) = sent_nothing(&control).filter(|_| !is_interrupted) {
+        if let Some(why) = sent_nothing(&control) {
             bar.finish_and_clear();
             return Err(why.into());
         }
-        if !std::io::stderr().is_terminal() && !INTERRUPTED.load(Ordering::Acquire) {
+        if !std::io::stderr().is_terminal() && !is_interrupted() {
             // Whoever watches a file or a pipe sees no bar.
             eprintln!("atlas: warmed up; measuring for {} s", self.seconds);
         }

@@ -1,7 +1,6 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -203,7 +202,7 @@ impl Demo {
             return super::demo_catch_up::run(&self.cluster_options(None), lie);
         }
         let honest = self.run_one(None)?;
-        if crate::tools::load::INTERRUPTED.load(Ordering::Acquire) {
+        if crate::tools::load::is_interrupted() {
             return self.finish(&honest);
         }
         println!("honest run\n{}\nnow r0 lies", honest.table());

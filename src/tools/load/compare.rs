@@ -87,10 +87,14 @@ fn differences(first: &Report, second: &Report) -> Vec<(String, String, String)>
 
 fn of_case(first: &Row, second: &Row, tolerance: f64) -> CaseComparison {
     let (a, b) = (&first.report, &second.report);
-    let ratio = |figure: fn(&Report) -> f64| match (figure(a), figure(b)) {
-        // Of replicas elsewhere nobody knows what they use.
-        (before, after) if before == after => 1.0,
-        (before, after) => after / before.max(f64::MIN_POSITIVE),
+    let ratio = |figure: fn(&Report) -> f64| {
+        let (before, after) = (figure(a), figure(b));
+        // Both may be unknown: of replicas elsewhere nobody knows what they use.
+        if before == after {
+            1.0
+        } else {
+            after / before.max(f64::MIN_POSITIVE)
+        }
     };
     let throughput = ratio(|report| report.throughput_ops_s);
     let cpu = ratio(|report| report.cpu_us_per_op_per_replica);

@@ -37,7 +37,7 @@ pub use limits::{Limits, LimitsError};
 pub use page::page;
 pub use report::{Incident, LatencyReport, Report, draw_histogram, median};
 pub use results::{Group, Parameters, Results, ResultsError, Row};
-pub use run::{INTERRUPTED, LoadOptions, RunError, Tick, machine, run_load};
+pub use run::{INTERRUPTED, LoadOptions, RunError, Tick, is_interrupted, machine, run_load};
 pub use states::States;
 pub use table::{table_head, table_row};
 pub use workload::{Shape, Workload};

@@ -53,7 +53,9 @@ pub struct Tick {
 /// reported.
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-fn is_interrupted() -> bool {
+/// Whether the user has had enough.
+#[must_use]
+pub fn is_interrupted() -> bool {
     INTERRUPTED.load(Ordering::Acquire)
 }
 
@@ -91,7 +93,7 @@ pub fn run_load(
     control.send(true);
     engine.wake();
     pass(options.warm_up);
-    if let Some(why) = sent_nothing(&control).filter(|_| !is_interrupted()) {
+    if let Some(why) = sent_nothing(&control) {
         return Err(RunError::Worthless(why));
     }
     let start = Sample::take(cluster, &engine);

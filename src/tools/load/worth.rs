@@ -2,15 +2,16 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Control, Tally};
+use super::{Control, Tally, is_interrupted};
 
 /// A load that sent less than this share of the rate it was given did not keep it.
 const RATE_SHARE: f64 = 0.95;
 
-/// Why a load is given up that has sent nothing while it warmed up; `None` when it did send something.
+/// Why a load is given up that has sent nothing while it warmed up; `None` when it did send something, or was
+/// not given the time.
 #[must_use]
 pub fn sent_nothing(control: &Control) -> Option<String> {
-    if control.sent.load(Ordering::Acquire) > 0 {
+    if control.sent.load(Ordering::Acquire) > 0 || is_interrupted() {
         return None;
     }
     let why = control.tally().last_error;

@@ -25,22 +25,30 @@ pub(crate) struct PreprocessLanes {
     pub refusals: Vec<Outlet<Outgoing>>,
 }
 
-/// Moves frames between lanes and [`Preprocessing`].
+/// Moves frames from lanes to [`Preprocessing`], and what passes into others.
 pub(crate) struct PreprocessRole {
     preprocessing: Preprocessing,
-    lanes: PreprocessLanes,
-    metrics: Arc<Metrics>,
+    replica_frames: Vec<Inlet<Raw>>,
+    client_frames: Vec<Inlet<Raw>>,
+    port: Port,
 }
 
 /// Where what passed goes, and what did not is counted.
-struct Port<'a> {
-    checked: &'a mut Outlet<Checked>,
-    unordered: &'a mut Outlet<Work>,
-    refusals: &'a mut [Outlet<Outgoing>],
-    metrics: &'a Metrics,
+struct Port {
+    checked: Outlet<Checked>,
+    unordered: Outlet<Work>,
+    refusals: Vec<Outlet<Outgoing>>,
+    metrics: Arc<Metrics>,
 }
 
-impl PreprocessingPort for Port<'_> {
+impl Port {
+    fn is_blocked(&mut self) -> bool {
+        let refusals = any_blocked(&mut self.refusals);
+        self.checked.is_blocked() || refusals
+    }
+}
+
+impl PreprocessingPort for Port {
     fn ordered(&mut self, frame: Frame) {
         self.checked.push(Checked::Frame(frame));
     }
@@ -60,7 +68,7 @@ impl PreprocessingPort for Port<'_> {
     }
 
     fn answer(&mut self, frame: FrameKey, message: Bytes) {
-        answer(self.refusals, frame, message);
+        answer(&mut self.refusals, frame, message);
     }
 
     fn refused(&mut self, from: NodeId, refusal: PeerRefusal) {
@@ -83,70 +91,51 @@ impl PreprocessRole {
     pub fn new(preprocessing: Preprocessing, lanes: PreprocessLanes, metrics: Arc<Metrics>) -> Self {
         Self {
             preprocessing,
-            lanes,
-            metrics,
+            replica_frames: lanes.replica_frames,
+            client_frames: lanes.client_frames,
+            port: Port {
+                checked: lanes.checked,
+                unordered: lanes.unordered,
+                refusals: lanes.refusals,
+                metrics,
+            },
         }
     }
 
-    /// Preprocessing, where its results go, and the lanes its inputs come from.
-    fn parts(&mut self) -> (&mut Preprocessing, Port<'_>, &mut [Inlet<Raw>], &mut [Inlet<Raw>]) {
-        let lanes = &mut self.lanes;
-        let port = Port {
-            checked: &mut lanes.checked,
-            unordered: &mut lanes.unordered,
-            refusals: &mut lanes.refusals,
-            metrics: &self.metrics,
-        };
-        (
-            &mut self.preprocessing,
-            port,
-            &mut lanes.replica_frames,
-            &mut lanes.client_frames,
-        )
-    }
-
     fn take_replica_frames(&mut self, now: Time) -> bool {
-        let (preprocessing, mut port, replicas, _) = self.parts();
         let mut any = false;
-        for lane in replicas {
+        for lane in &mut self.replica_frames {
             for _ in 0..STEP_MESSAGES {
-                if port.is_blocked() {
+                if self.port.is_blocked() {
                     return any;
                 }
                 let Some(Raw::WithFrames { from, message }) = lane.pop() else {
                     break;
                 };
                 any = true;
-                preprocessing.take_message(now, from, &message, &mut port);
+                self.preprocessing
+                    .take_message(now, from, &message, &mut self.port);
             }
         }
         any
     }
 
     fn take_client_frames(&mut self) -> bool {
-        let (preprocessing, mut port, _, clients) = self.parts();
         let mut any = false;
-        for lane in clients {
+        for lane in &mut self.client_frames {
             for _ in 0..STEP_MESSAGES {
-                if port.is_blocked() {
+                if self.port.is_blocked() {
                     break;
                 }
                 let Some(Raw::Frame { client, bytes }) = lane.pop() else {
                     break;
                 };
                 any = true;
-                preprocessing.take_frame(client, bytes, &mut port);
+                self.preprocessing.take_frame(client, bytes, &mut self.port);
             }
         }
-        preprocessing.verify(&mut port);
+        self.preprocessing.verify(&mut self.port);
         any
-    }
-}
-
-impl Port<'_> {
-    fn is_blocked(&mut self) -> bool {
-        let refusals = any_blocked(self.refusals);
-        self.checked.is_blocked() || refusals
     }
 }
 
@@ -157,21 +146,20 @@ impl Role for PreprocessRole {
     }
 
     fn finish(&mut self, _: Time, _: &mut Reactor) -> bool {
-        self.lanes.checked.ring();
-        self.lanes.unordered.ring();
-        self.lanes.refusals.iter_mut().for_each(Outlet::ring);
+        self.port.checked.ring();
+        self.port.unordered.ring();
+        self.port.refusals.iter_mut().for_each(Outlet::ring);
         false
     }
 
     fn has_input(&self) -> bool {
-        self.lanes
-            .replica_frames
+        self.replica_frames
             .iter()
-            .chain(&self.lanes.client_frames)
+            .chain(&self.client_frames)
             .any(|lane| !lane.is_empty())
-            || self.lanes.checked.has_overflow()
-            || self.lanes.unordered.has_overflow()
-            || self.lanes.refusals.iter().any(Outlet::has_overflow)
+            || self.port.checked.has_overflow()
+            || self.port.unordered.has_overflow()
+            || self.port.refusals.iter().any(Outlet::has_overflow)
     }
 
     fn drain(&mut self, _: bool) -> bool {
