@@ -54,6 +54,10 @@ pub trait OrderingProtocol {
     /// A view begins. Its start was verified by the view transfer.
     fn enter_view(&mut self, now: Time, start: &ViewStart, out: &mut Outbox);
 
+    /// Takes what waited for what the last effects changed, now that they are carried out and logged: what came
+    /// before its view began, or before its place could be looked at. False when nothing changed.
+    fn take_early(&mut self, now: Time, out: &mut Outbox) -> bool;
+
     /// A peer asks for batches.
     fn on_fetch(&mut self, now: Time, from: NodeId, wanted: &[BatchRef], out: &mut Outbox);
 

@@ -1,15 +1,16 @@
-//! Messages of other replicas, each handed to the protocol it concerns.
+//! Messages of other replicas, each handed to the protocol it concerns; and the votes that leave together.
 
 use bytes::Bytes;
 
-use super::{Replica, Stack};
+use super::{Action, Replica, Stack};
 use crate::smr::log_transfer::LogTransferProtocol;
 use crate::smr::messages::archived::{
     ArchivedOrderingMessage, ArchivedSystemMessage, ArchivedViewChange, ArchivedViewTransferMessage,
 };
 use crate::smr::messages::{BatchRef, Checked, Proposal, STATUS_PLACES, Status, SystemMessage};
+use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
-use crate::smr::protocol::Rejection;
+use crate::smr::protocol::{Recipients, Rejection};
 use crate::smr::types::{NodeId, REPLICAS_MAX, SeqNo, Time, View};
 use crate::smr::view_transfer::ViewTransferProtocol;
 
@@ -26,6 +27,21 @@ impl<S: Stack> Replica<S> {
             self.counters.reject(Rejection::OverBudget);
         }
         may
+    }
+
+    /// The turn's votes, in as few messages as hold them.
+    pub(super) fn send_votes(&mut self) {
+        let votes = std::mem::take(&mut self.votes);
+        self.counters.votes_cast += votes.len() as u64;
+        let together = match active(Mutant::VotesUnsplit) {
+            true => votes.len().max(1),
+            false => self.settings.votes_max,
+        };
+        for votes in votes.chunks(together) {
+            let message = SystemMessage::votes(self.settings.cluster, self.settings.epoch, votes.to_vec());
+            let to = Recipients::Others;
+            self.actions.push(Action::ToReplicas { to, message });
+        }
     }
 
     /// A replica's message without client frames arrived. `message` is the whole message that `checked` is

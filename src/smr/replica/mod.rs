@@ -355,6 +355,9 @@ impl<S: Stack> Replica<S> {
     /// Ends a turn: free slots take what is pending, and the turn's votes leave together, in as few messages as hold them.
     pub fn finish_turn(&mut self, now: Time) {
         self.go_on_with_transfers(now);
+        while self.ordering.take_early(now, &mut self.outbox) {
+            self.carry_out(now);
+        }
         self.consider_abstention();
         self.forward_frames();
         if self.is_executing() {
@@ -379,22 +382,7 @@ impl<S: Stack> Replica<S> {
                 .propose(now, Arc::new(Batch::new(digest, frames)), &mut self.outbox);
             self.carry_out(now);
         }
-        if !self.votes.is_empty() {
-            self.counters.votes_cast += self.votes.len() as u64;
-            let votes = std::mem::take(&mut self.votes);
-            let together = match active(Mutant::VotesUnsplit) {
-                true => votes.len(),
-                false => self.settings.votes_max,
-            };
-            for votes in votes.chunks(together) {
-                let message =
-                    SystemMessage::votes(self.settings.cluster, self.settings.epoch, votes.to_vec());
-                self.actions.push(Action::ToReplicas {
-                    to: Recipients::Others,
-                    message,
-                });
-            }
-        }
+        self.send_votes();
         self.tell_reads();
     }
 

@@ -8,6 +8,7 @@ mod images;
 mod mending;
 mod reads;
 mod transfers;
+mod window;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -196,6 +197,7 @@ struct Bench {
     given: VecDeque<Arc<Proposal>>,
     now: Time,
     logged: Lsn,
+    log: Vec<Record>,
     durable: Lsn,
     /// What is logged waits.
     is_slow: bool,
@@ -237,6 +239,7 @@ impl Bench {
             given: VecDeque::new(),
             now: Time::START,
             logged: Lsn::ZERO,
+            log: Vec::new(),
             durable: Lsn::ZERO,
             is_slow: false,
             reads: Vec::new(),
@@ -293,7 +296,10 @@ impl Bench {
 
     fn act_on(&mut self, action: Action) {
         match action {
-            Action::Log { lsn, .. } => self.logged = lsn.next(),
+            Action::Log { lsn, record } => {
+                self.logged = lsn.next();
+                self.log.push(record);
+            }
             Action::ServeReads(from) => self.reads.push(from.map(SeqNo::get)),
             Action::ToReplicas { to, message } => {
                 let checked =

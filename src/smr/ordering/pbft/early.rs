@@ -1,10 +1,13 @@
+//! What comes before it can be looked at: its view has not begun here, or the window does not reach it yet.
+
 use super::Pbft;
 use crate::smr::messages::{Proposal, Vote};
-use crate::smr::protocol::{Effect, Outbox, Rejected};
-use crate::smr::types::{NodeId, View};
+use crate::smr::mutants::{Mutant, active};
+use crate::smr::protocol::{Outbox, Rejection};
+use crate::smr::types::{NodeId, SeqNo, View};
 
-/// What arrived of one sender for a view that has not begun here: of the latest such view only, so that a
-/// correct sender is never displaced and a faulty one displaces nobody but itself.
+/// What arrived of one sender too early: of the latest view it spoke of only, so that a correct sender is
+/// never displaced and a faulty one displaces nobody but itself.
 #[derive(Debug)]
 pub(super) struct Early {
     view: View,
@@ -35,7 +38,8 @@ impl Early {
 
     /// Keeps a vote if there is room for it.
     pub(super) fn keep_vote(&mut self, vote: Vote, votes_max: usize) -> bool {
-        let kept = self.turn_to(vote.view()) && self.votes.len() < votes_max;
+        let is_new = self.turn_to(vote.view()) && !self.votes.contains(&vote);
+        let kept = is_new && self.votes.len() < votes_max;
         if kept {
             self.votes.push(vote);
         }
@@ -44,7 +48,8 @@ impl Early {
 
     /// Keeps a proposal if there is room for it.
     pub(super) fn keep_proposal(&mut self, proposal: Proposal, proposals_max: usize) -> bool {
-        let kept = self.turn_to(proposal.view) && self.proposals.len() < proposals_max;
+        let is_first = self.turn_to(proposal.view) && !self.proposals.iter().any(|p| p.seq == proposal.seq);
+        let kept = is_first && self.proposals.len() < proposals_max;
         if kept {
             self.proposals.push(proposal);
         }
@@ -71,8 +76,47 @@ impl Pbft {
         view > self.view || (view == self.view && !self.active)
     }
 
-    /// Takes what arrived for this view before it began.
-    pub(super) fn take_early(&mut self, out: &mut Outbox) {
+    /// Whether a message for (view, seq) is kept until it may be looked at. A leader whose window has moved
+    /// proposes up to a window beyond the others': what they dropped would come again only after a status or
+    /// two, and their patience may not last so long.
+    pub(super) fn is_early(&self, view: View, seq: SeqNo) -> bool {
+        let is_ahead = seq > self.high() && seq <= self.high().plus(self.config.window);
+        self.is_to_come(view) || (view == self.view && is_ahead && !active(Mutant::WatermarkUnchecked))
+    }
+
+    pub(super) fn keep_early_proposal(&mut self, from: NodeId, proposal: Proposal) -> Result<(), Rejection> {
+        let reason = self.too_early(proposal.view);
+        let kept = self.early[from.index()].keep_proposal(proposal, self.config.pipeline);
+        if kept { Ok(()) } else { Err(reason) }
+    }
+
+    pub(super) fn keep_early_vote(&mut self, from: NodeId, vote: Vote) -> Result<(), Rejection> {
+        let votes_max = 2 * self.config.window as usize;
+        let reason = self.too_early(vote.view());
+        let kept = self.early[from.index()].keep_vote(vote, votes_max);
+        if kept { Ok(()) } else { Err(reason) }
+    }
+
+    /// Why what was said too early is not kept.
+    fn too_early(&self, view: View) -> Rejection {
+        match self.is_to_come(view) {
+            true => Rejection::FutureView,
+            false => Rejection::AboveWindow,
+        }
+    }
+
+    /// Takes what waited for this view or for the window. What is still beyond the window is kept on.
+    ///
+    /// Not where they move: a record about a place must lie behind the record that brings the place into the
+    /// window, or a restart takes it for one of a place above and drops it.
+    pub(super) fn take_waiting(&mut self, out: &mut Outbox) -> bool {
+        if !std::mem::take(&mut self.has_moved) {
+            return false;
+        }
+        self.place_ahead(out);
+        if !self.active {
+            return true;
+        }
         for index in 0..self.early.len() {
             let from = NodeId::new(index as u16);
             let (proposals, votes) = self.early[index].take(self.view);
@@ -82,15 +126,10 @@ impl Pbft {
                 Self::reject(from, view, seq, result, out);
             }
             for vote in votes {
-                if let Err(reason) = self.try_vote(from, vote, out) {
-                    out.push(Effect::Rejected(Rejected {
-                        from,
-                        view: vote.view(),
-                        seq: vote.seq(),
-                        reason,
-                    }));
-                }
+                let result = self.try_vote(from, vote, out);
+                Self::reject(from, vote.view(), vote.seq(), result, out);
             }
         }
+        true
     }
 }

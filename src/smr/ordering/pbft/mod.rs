@@ -32,7 +32,8 @@
 //!   above, for places already decided as well (§4.4). Frames that are not at hand are fetched by digest.
 //!   Fresh proposals start after max-s. The leader has all of them in Q from then on, and writes again,
 //!   before the log is cut, what of this no record about a place shows.
-//! - *A message for a view that has not begun here:* kept, within bounds, until it begins.
+//! - *A message for a view that has not begun here, or for a place up to a window above ours:* kept, within
+//!   bounds, until the view begins or the window reaches it.
 //! - *A stable checkpoint with its proof, later than ours:* stable here as well, whoever sent it.
 //! - *[`Status`] of a peer that asks:* it is sent our stable checkpoint with its proof, our checkpoints,
 //!   decisions, votes and proposals that it lacks.
@@ -119,8 +120,10 @@ pub struct Pbft {
     /// Q of places above our window, by new views of our own.
     announced_ahead: BTreeMap<SeqNo, PrePrepared>,
     slots: Vec<Slot>,
-    /// By sender: what came for a view to come.
+    /// By sender: what came for a view to come, or for places above our window.
     early: Vec<Early>,
+    /// The view began, or the window moved, and what waited for that was not taken yet.
+    has_moved: bool,
     /// The last stable checkpoint a quorum proved to us, and its certificate: exactly a quorum of signatures
     /// that hold.
     stable: CheckpointClaim,
@@ -156,6 +159,7 @@ impl Pbft {
             announced_ahead: BTreeMap::new(),
             slots,
             early: (0..n).map(|_| Early::default()).collect(),
+            has_moved: false,
             stable: CheckpointClaim {
                 seq: SeqNo::ZERO,
                 digest: Digest::ZERO,
@@ -206,9 +210,8 @@ impl Pbft {
         if !leads || from == self.config.node {
             return Err(Rejection::NotLeader);
         }
-        if self.is_to_come(proposal.view) {
-            let kept = self.early[from.index()].keep_proposal(proposal, self.config.pipeline);
-            return if kept { Ok(()) } else { Err(Rejection::FutureView) };
+        if self.is_early(proposal.view, proposal.seq) {
+            return self.keep_early_proposal(from, proposal);
         }
         self.admit(proposal.view, proposal.seq)?;
         let (seq, floor) = (proposal.seq, self.view_floor);
@@ -277,10 +280,8 @@ impl Pbft {
         if from == self.config.node || from.index() >= n {
             return Err(Rejection::Duplicate);
         }
-        if self.is_to_come(view) {
-            let votes_max = 2 * self.config.window as usize;
-            let kept = self.early[from.index()].keep_vote(vote, votes_max);
-            return if kept { Ok(()) } else { Err(Rejection::FutureView) };
+        if self.is_early(view, seq) {
+            return self.keep_early_vote(from, vote);
         }
         self.admit(view, seq)?;
         let quorum = self.commits_needed();
@@ -404,12 +405,12 @@ impl Pbft {
             self.pass_undecided(next);
         }
         if self.decided > last && self.low < self.stable.seq {
-            self.advance_low(out);
+            self.advance_low();
         }
     }
 
     /// Moves the window up to what is both stable and decided here.
-    fn advance_low(&mut self, out: &mut Outbox) {
+    fn advance_low(&mut self) {
         if active(Mutant::WindowStuck) {
             return;
         }
@@ -420,7 +421,8 @@ impl Pbft {
         }
         self.low = low;
         self.resend.forget(low, self.config.window);
-        self.place_ahead(out);
+        self.reach_announced();
+        self.has_moved = true;
     }
 
     fn try_stable(&mut self, out: &mut Outbox) {
@@ -439,7 +441,7 @@ impl Pbft {
         self.stable = claim;
         self.proof.clone_from(&proof);
         out.push(Effect::Stable { claim, proof });
-        self.advance_low(out);
+        self.advance_low();
         if claim.seq > self.high() {
             out.push(Effect::FellBehind { stable: claim.seq });
         }
@@ -588,6 +590,10 @@ impl OrderingProtocol for Pbft {
 
     fn enter_view(&mut self, _: Time, start: &ViewStart, out: &mut Outbox) {
         self.enter(start, out);
+    }
+
+    fn take_early(&mut self, _: Time, out: &mut Outbox) -> bool {
+        self.take_waiting(out)
     }
 
     fn on_fetch(&mut self, now: Time, from: NodeId, wanted: &[BatchRef], out: &mut Outbox) {

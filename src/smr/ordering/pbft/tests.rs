@@ -112,6 +112,7 @@ impl Bench {
 
     /// What the last event asked for, one line per effect.
     fn told(&mut self) -> Vec<String> {
+        while self.pbft.take_early(Time::START, &mut self.out) {}
         self.out.drain().map(|effect| line(&effect)).collect()
     }
 

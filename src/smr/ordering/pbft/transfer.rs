@@ -30,7 +30,7 @@ impl Pbft {
         if stable.seq > self.stable.seq {
             self.adopt_stable(stable, proof.to_vec(), out);
         } else {
-            self.advance_low(out);
+            self.advance_low();
         }
         self.decide(out);
         self.fetch_wanted(out);

@@ -58,7 +58,7 @@ impl Pbft {
         }
         self.place_ahead(out);
         self.fetch_wanted(out);
-        self.take_early(out);
+        self.has_moved = true;
     }
 
     /// Notes that a view begins, and the batches it begins with.

@@ -21,15 +21,42 @@ fn a_quorum_of_equal_checkpoints_is_stable_and_moves_the_window() {
     assert_eq!(backup.checkpoint(0, 2, 'k'), NOTHING);
     assert_eq!(
         backup.proposal(WINDOW + 2, 'z'),
-        ["refused r0 v0 s10 AboveWindow"]
+        NOTHING,
+        "the leader's window is ahead of ours"
     );
-    assert_eq!(backup.checkpoint(3, 2, 'k'), ["stable s2 k by [0, 1, 3]"]);
+    let beyond = backup.proposal(2 * WINDOW + 1, 'z');
+    assert_eq!(beyond, ["refused r0 v0 s17 AboveWindow"]);
+    assert_eq!(
+        backup.checkpoint(3, 2, 'k'),
+        [
+            "stable s2 k by [0, 1, 3]",
+            "log 5: proposal v0 s10 z",
+            "vote prepare v0 s10 z after 5",
+        ],
+        "the slot of s2 is free, and what waited for it is not lost"
+    );
     assert_eq!(backup.pbft.stable(), SeqNo::new(2));
     assert_eq!(backup.prepare(2, 2, 'b'), ["refused r2 v0 s2 BelowWindow"]);
+}
+
+#[test]
+fn votes_for_places_just_above_the_window_count_once_it_reaches_them() {
+    let mut backup = Bench::new(4, 1);
+    backup.decide(1, 'a');
+    backup.decide(2, 'b');
+    backup.own_checkpoint(2, 'k');
+    backup.checkpoint(0, 2, 'k');
+    for message in [
+        backup.proposal(WINDOW + 1, 'z'),
+        backup.prepare(2, WINDOW + 1, 'z'),
+    ] {
+        assert_eq!(message, NOTHING);
+    }
+    let moved = backup.checkpoint(3, 2, 'k');
     assert_eq!(
-        backup.proposal(WINDOW + 2, 'z'),
-        ["log 5: proposal v0 s10 z", "vote prepare v0 s10 z after 5"],
-        "the slot of s2 is free again"
+        moved.last().map(String::as_str),
+        Some("vote commit v0 s9 z after 6"),
+        "{moved:?}"
     );
 }
 

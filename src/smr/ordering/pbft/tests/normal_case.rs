@@ -195,7 +195,12 @@ fn messages_outside_the_window_are_refused() {
     let mut backup = Bench::new(4, 1);
     assert_eq!(backup.proposal(0, 'a'), ["refused r0 v0 s0 BelowWindow"]);
     assert_eq!(backup.prepare(2, 0, 'a'), ["refused r2 v0 s0 BelowWindow"]);
-    assert_eq!(backup.proposal(WINDOW + 1, 'a'), ["refused r0 v0 s9 AboveWindow"]);
+    let beyond = backup.proposal(2 * WINDOW + 1, 'a');
+    assert_eq!(
+        beyond,
+        ["refused r0 v0 s17 AboveWindow"],
+        "no correct leader is a window ahead of a quorum"
+    );
     assert_eq!(backup.commit(2, u64::MAX, 'a').len(), 1);
     assert_eq!(
         backup.proposal(WINDOW, 'a').len(),
