@@ -55,8 +55,7 @@ use crate::smr::crypto::Digester;
 use crate::smr::decision_log::DecisionLog;
 use crate::smr::log_transfer::{LogTransferProtocol, LogTransferState};
 use crate::smr::messages::{
-    Batch, CheckpointClaim, Frame, FrameId, FrameKey, Proposal, RefusalReason, SignedCheckpoint,
-    SystemMessage, Vote,
+    Batch, CheckpointClaim, Frame, FrameId, FrameKey, Proposal, RefusalReason, SignedCheckpoint, Vote,
 };
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
