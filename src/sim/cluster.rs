@@ -5,12 +5,13 @@ use std::time::Duration;
 use super::checker::Violation;
 use super::network::Weather;
 use super::plan::{Fault, Knobs, Plan, Profile};
-use super::stack::single;
+use super::stack::Configured;
 use super::world::World;
 use crate::client::CallError;
 use crate::runtime::config::ReadLevel;
 use crate::smr::execution::Application;
 use crate::smr::messages::Mode;
+use crate::smr::replica::{DefaultStack, PartSettings, Stack};
 use crate::smr::types::{Digest, NodeId, SeqNo, Time};
 
 /// How a [`Cluster`] is made.
@@ -58,16 +59,32 @@ impl ClusterBuilder {
         self
     }
 
-    /// Starts replicas of `application`.
+    /// Starts replicas of `application`, of the production stack.
     #[must_use]
     pub fn start<A: Application + Clone>(self, application: A) -> Cluster<A> {
+        self.start_stack(application, PartSettings::default())
+    }
+
+    /// Starts replicas of `application` of any stack, their parts configured alike.
+    ///
+    /// # Panics
+    /// When a part does not work with its configuration.
+    #[must_use]
+    pub fn start_stack<S: Stack<Application: Clone>>(
+        self,
+        application: S::Application,
+        parts: PartSettings<S::Configs>,
+    ) -> Cluster<S::Application, S> {
+        if let Err(broken) = parts.validate() {
+            panic!("{broken}");
+        }
         let plan = Plan {
             weather: self.weather,
             calm_from: Time::from_nanos(u64::MAX),
             ..Plan::quiet(Profile::Net, self.seed, self.knobs)
         };
         Cluster {
-            world: World::new(&plan, single(application)),
+            world: World::new(&plan, Configured { application, parts }),
         }
     }
 }
@@ -91,8 +108,8 @@ impl ClusterBuilder {
 /// assert_eq!(counter::value(&sum), Some(4));
 /// cluster.check().unwrap();
 /// ```
-pub struct Cluster<A: Application> {
-    world: World<A>,
+pub struct Cluster<A: Application, S: Stack<Application = A> = DefaultStack<A>> {
+    world: World<S>,
 }
 
 /// A call did not end in time.
@@ -126,7 +143,9 @@ impl<A: Application + Clone> Cluster<A> {
             weather: Weather::calm(),
         }
     }
+}
 
+impl<A: Application, S: Stack<Application = A>> Cluster<A, S> {
     /// Executes one ordered operation and lets virtual time pass until its result is known.
     ///
     /// # Errors

@@ -8,19 +8,19 @@ use bytes::Bytes;
 use super::checker::Refusal;
 use super::disk::{DiskSettings, Platter, SimDisk};
 use super::keys::{CLUSTER, Keyring};
-use super::stack::{AnyExecutor, SimStack};
+use super::stack::PartsMaker;
 use super::{Dice, Knobs};
 use crate::runtime::storage::restart::{RestartSettings, Restored, Witness, restart};
 use crate::runtime::storage::{RecordReader, StorageError};
 use crate::smr::crypto::{Digester, Given, verdicts_given};
-use crate::smr::execution::{Application, Executor, ReadGate, ReadLimits};
+use crate::smr::execution::{Executor, ReadGate, ReadLimits};
 use crate::smr::messages::{
     Batch, CheckpointClaim, ENVELOPE_BYTES, FrameKey, Mode, Proposal, TakenCheckpoint,
 };
 use crate::smr::node::{Consensus, Execution, Preprocessing, Route, route};
 use crate::smr::preprocessing::{ClientDirectory, Expectations, FrameChecker, PoolLimits, ProposalGate};
 use crate::smr::protocol::{ImageEvent, Recipients, Record};
-use crate::smr::replica::Replica;
+use crate::smr::replica::{Replica, Stack};
 use crate::smr::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, Peer, Quorum, SeqNo, Time, View};
 
 mod parts;
@@ -153,10 +153,10 @@ impl Witness for ReadBack {
 }
 
 /// Preprocessing, consensus, execution and the disk of one replica.
-pub(super) struct SimReplica<A: Application> {
+pub(super) struct SimReplica<S: Stack> {
     preprocessing: Preprocessing,
-    consensus: Consensus<SimStack<A>>,
-    execution: Execution<AnyExecutor>,
+    consensus: Consensus<S>,
+    execution: Execution<S::Executor>,
     clients: ClientDirectory,
     /// What consensus has decided and execution has not seen.
     work: VecDeque<Work>,
@@ -178,11 +178,11 @@ pub(super) struct SimReplica<A: Application> {
 }
 
 /// A replica that nothing has happened to.
-pub(super) fn fresh_replica<A: Application>(node: NodeId, knobs: &Knobs) -> Replica<SimStack<A>> {
-    make_replica(node, knobs, &Digester::new(CLUSTER))
+pub(super) fn fresh_replica<S: Stack>(node: NodeId, knobs: &Knobs, maker: &dyn PartsMaker<S>) -> Replica<S> {
+    make_replica(node, knobs, maker)
 }
 
-impl<A: Application> SimReplica<A> {
+impl<S: Stack> SimReplica<S> {
     /// Starts a process on the disk that `platter` holds.
     ///
     /// # Errors
@@ -190,13 +190,14 @@ impl<A: Application> SimReplica<A> {
     pub fn start(
         node: NodeId,
         knobs: &Knobs,
-        mut executor: AnyExecutor,
+        (maker, speculates): (&dyn PartsMaker<S>, bool),
         platter: &mut Platter,
         dice: Dice,
     ) -> Result<(Self, Restored, ReadBack), StorageError> {
         let digester = Digester::new(CLUSTER);
         platter.open(CLUSTER, node)?;
-        let mut replica = make_replica(node, knobs, &digester);
+        let mut replica = make_replica(node, knobs, maker);
+        let mut executor = maker.executor(knobs, speculates);
         let mut read_back = ReadBack::default();
         let quorum = Quorum::of(knobs.replicas).expect("a simulated cluster has a valid size");
         let reader = RecordReader::new(digester.clone(), knobs.limits);
@@ -256,7 +257,7 @@ impl<A: Application> SimReplica<A> {
     }
 
     /// The protocols.
-    pub const fn replica(&self) -> &Replica<SimStack<A>> {
+    pub const fn replica(&self) -> &Replica<S> {
         self.consensus.replica()
     }
 
@@ -472,7 +473,7 @@ impl<A: Application> SimReplica<A> {
         now: Time,
         world: Time,
         said: &'a mut Vec<Said>,
-    ) -> (&'a mut Execution<AnyExecutor>, Results<'a, A>) {
+    ) -> (&'a mut Execution<S::Executor>, Results<'a, S>) {
         let (_, passed) = self.preprocessing(now, world, said);
         (passed.execution, passed.results)
     }
@@ -483,7 +484,7 @@ impl<A: Application> SimReplica<A> {
         now: Time,
         world: Time,
         said: &'a mut Vec<Said>,
-    ) -> (&'a mut Preprocessing, Passed<'a, A>) {
+    ) -> (&'a mut Preprocessing, Passed<'a, S>) {
         let results = Results {
             now,
             world,
@@ -528,15 +529,14 @@ impl<A: Application> SimReplica<A> {
 mod tests {
     use super::*;
     use crate::sim::app::SmallKv;
-    use crate::sim::stack::single;
+    use crate::sim::stack::Mixed;
 
     #[test]
     fn a_log_that_says_of_no_view_as_late_as_the_superblock_is_refused() {
         let (node, knobs) = (NodeId::new(1), Knobs::calm(4, 1));
         let mut platter = Platter::format("disk", CLUSTER, node, 7);
         let start = |platter: &mut Platter| {
-            let executor = single(SmallKv)(&knobs, false);
-            SimReplica::<SmallKv>::start(node, &knobs, executor, platter, Dice::new(1)).err()
+            SimReplica::start(node, &knobs, (&Mixed(SmallKv), false), platter, Dice::new(1)).err()
         };
         assert!(start(&mut platter).is_none());
         platter.update(|superblock| superblock.cut(1, View::new(3)));

@@ -11,7 +11,7 @@ use super::checker::linearizability::{self, Action, Operation, Verdict};
 use super::checker::{Rule, Seen, Violation, judge_reads};
 use super::fuzz::Captured;
 use super::plan::{Fault, PROGRESS_BOUND, Plan, Profile, TWO_SETS, TwoSets};
-use super::stack::mixed;
+use super::stack::{Mixed, SimStack};
 use super::world::{Call, PAIRS, World};
 use crate::client::CallError;
 use crate::smr::execution::apps::kv;
@@ -86,7 +86,7 @@ pub fn pair_names() -> impl Iterator<Item = &'static str> {
 
 /// Runs a plan and adds to what was said and written in others.
 pub(super) fn run_captured(plan: Plan, captured: Captured) -> Captured {
-    let mut world = World::new(&plan, mixed(SmallKv));
+    let mut world = World::new(&plan, Mixed(SmallKv));
     world.captured = Some(captured);
     plan_calls(&plan, &mut world);
     drive(&plan, &mut world);
@@ -97,7 +97,7 @@ pub(super) fn run_captured(plan: Plan, captured: Captured) -> Captured {
 #[must_use]
 pub fn run_plan(plan: Plan, with_story: bool) -> RunReport {
     let (profile, seed) = (plan.profile, plan.seed);
-    let mut world = World::new(&plan, mixed(SmallKv));
+    let mut world = World::new(&plan, Mixed(SmallKv));
     world.story = with_story.then(|| vec![format!("{plan:#?}")]);
     world.reader = read_of;
     plan_calls(&plan, &mut world);
@@ -141,7 +141,7 @@ fn key_name(key: u64) -> Vec<u8> {
 }
 
 /// Writes of values that are never written twice, reads and removals, over few keys.
-fn plan_calls(plan: &Plan, world: &mut World<SmallKv>) {
+fn plan_calls(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
     let mut dice = Dice::new(plan.seed ^ 0x6361_6c6c);
     for number in 0..plan.operations as u64 {
         let key = key_name(dice.below(plan.keys));
@@ -173,7 +173,7 @@ fn plan_calls(plan: &Plan, world: &mut World<SmallKv>) {
     }
 }
 
-fn drive(plan: &Plan, world: &mut World<SmallKv>) {
+fn drive(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
     let bound = plan.calm_from.after(PROGRESS_BOUND);
     while world.open_calls() > 0 && world.step(bound) {}
     let settled = world.now.max(plan.calm_from).after(SETTLE);
@@ -241,7 +241,7 @@ fn drive(plan: &Plan, world: &mut World<SmallKv>) {
 }
 
 /// What was acknowledged ran once, and nothing ran twice: every write has a value of its own.
-fn judge_runs(world: &mut World<SmallKv>) {
+fn judge_runs(world: &mut World<SimStack<SmallKv>>) {
     for number in 0..world.calls.len() {
         let call = &world.calls[number];
         if call.operation.first() != Some(&PUT) {
@@ -263,7 +263,7 @@ fn judge_runs(world: &mut World<SmallKv>) {
 }
 
 /// What clients have seen of each key, by the places at which what they wrote was executed.
-fn judge_places(plan: &Plan, world: &mut World<SmallKv>) {
+fn judge_places(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
     let mut seen: BTreeMap<Vec<u8>, Vec<Seen>> = BTreeMap::new();
     let mut deleted: BTreeSet<Vec<u8>> = BTreeSet::new();
     for call in &world.calls {
@@ -301,7 +301,7 @@ fn judge_places(plan: &Plan, world: &mut World<SmallKv>) {
     }
 }
 
-fn judge_history(plan: &Plan, world: &mut World<SmallKv>) {
+fn judge_history(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
     judge_places(plan, world);
     let mut histories: BTreeMap<Vec<u8>, Vec<Operation>> = BTreeMap::new();
     for call in &world.calls {
@@ -370,7 +370,7 @@ mod tests {
 
     /// A cluster whose hosts all lose power just after the first of many writes was acknowledged. Then
     /// nothing is asked for but reads.
-    fn idle_after_an_ambush(seed: u64) -> World<SmallKv> {
+    fn idle_after_an_ambush(seed: u64) -> World<SimStack<SmallKv>> {
         let mut knobs = Knobs::calm(4, 2);
         (knobs.unordered, knobs.pipeline) = (true, 8);
         (knobs.limits.batch_frames_max, knobs.limits.frame_operations_max) = (1, 1);
@@ -385,7 +385,7 @@ mod tests {
             calm_from: Time::START.after(Duration::from_secs(1)),
             ..Plan::quiet(Profile::Crash, seed, knobs)
         };
-        let mut world = World::new(&plan, mixed(SmallKv));
+        let mut world = World::new(&plan, Mixed(SmallKv));
         world.reader = read_of;
         for number in 0..12u64 {
             let put = kv::put(b"k", &number.to_le_bytes()).expect("the key is short");

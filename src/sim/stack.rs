@@ -6,18 +6,19 @@ use std::sync::Arc;
 use super::Knobs;
 use super::keys::CLUSTER;
 use crate::smr::crypto::{Chain, Digester};
-use crate::smr::decision_log::ChainedLog;
+use crate::smr::decision_log::{ChainedLog, DecisionLogConfig};
 use crate::smr::execution::{
-    Application, CheckpointRule, ExecutionEvent, Executor, ScalableApp, SessionWindows, SingleThreaded,
-    Speculative,
+    Application, CheckpointRule, ExecutionEvent, Executor, ExecutorPart, ExecutorSettings, ScalableApp,
+    SessionWindows, SingleThreaded, Speculative,
 };
 use crate::smr::log_transfer::RangedLogTransfer;
 use crate::smr::messages::{CheckpointClaim, Frame, FrameId, ImageError, Proposal};
-use crate::smr::ordering::pbft::Pbft;
-use crate::smr::replica::Stack;
+use crate::smr::ordering::pbft::{OrderingConfig, Pbft};
+use crate::smr::protocol::PartContext;
+use crate::smr::replica::{DefaultConfigs, PartSettings, Protocols, Stack};
 use crate::smr::state_transfer::monolithic::PieceTransfer;
 use crate::smr::types::{Epoch, SeqNo};
-use crate::smr::view_transfer::pbft::PbftViewChange;
+use crate::smr::view_transfer::pbft::{PbftViewChange, ViewChangeConfig};
 
 /// Any executor.
 pub(super) struct AnyExecutor(Box<dyn Executor>);
@@ -100,41 +101,34 @@ impl Executor for AnyExecutor {
     }
 }
 
-/// Makes the executor of a process; `true` asks for the speculative one, where there is one.
-pub(super) type ExecutorMaker = Box<dyn Fn(&Knobs, bool) -> AnyExecutor>;
-
-fn rule(knobs: &Knobs) -> CheckpointRule {
-    CheckpointRule {
-        decisions: knobs.checkpoint_decisions,
-        bytes: knobs.checkpoint_bytes,
-        state: knobs.state_rule,
+impl<A: Application> ExecutorPart<A> for AnyExecutor {
+    fn make(application: A, settings: &ExecutorSettings) -> Self {
+        Self(Box::new(SingleThreaded::make(application, settings)))
     }
 }
 
-/// Executors that execute one operation after the other.
-pub(super) fn single<A: Application + Clone>(application: A) -> ExecutorMaker {
-    Box::new(move |knobs, _| {
-        let digester = Digester::new(CLUSTER);
-        let (clients, rule) = (knobs.clients(), rule(knobs));
-        let executor = SingleThreaded::new(application.clone(), clients, digester, Epoch::ZERO, rule);
-        let executor = executor.limit_results(knobs.results);
-        AnyExecutor(Box::new(executor))
-    })
+/// Makes the parts of a process.
+pub(super) trait PartsMaker<S: Stack> {
+    /// Its protocols.
+    fn protocols(&self, knobs: &Knobs, context: &PartContext) -> Protocols<S>;
+
+    /// Its executor; `true` asks for the speculative one, where there is one.
+    fn executor(&self, knobs: &Knobs, speculates: bool) -> S::Executor;
 }
 
-/// Executors of both kinds.
-pub(super) fn mixed<A: ScalableApp + Clone>(application: A) -> ExecutorMaker {
-    let single = single(application.clone());
-    Box::new(move |knobs, speculates| {
-        if !speculates {
-            return single(knobs, false);
-        }
-        let digester = Digester::new(CLUSTER);
-        let (clients, rule) = (knobs.clients(), rule(knobs));
-        let executor = Speculative::new(application.clone(), clients, digester, Epoch::ZERO, rule);
-        let executor = executor.limit_results(knobs.results);
-        AnyExecutor(Box::new(executor))
-    })
+/// What executors of a run are made with.
+fn settings(knobs: &Knobs) -> ExecutorSettings {
+    ExecutorSettings {
+        clients: knobs.clients(),
+        digester: Digester::new(CLUSTER),
+        epoch: Epoch::ZERO,
+        rule: CheckpointRule {
+            decisions: knobs.checkpoint_decisions,
+            bytes: knobs.checkpoint_bytes,
+            state: knobs.state_rule,
+        },
+        results: knobs.results,
+    }
 }
 
 /// The production stack with any executor.
@@ -142,10 +136,58 @@ pub(super) struct SimStack<A>(PhantomData<fn() -> A>);
 
 impl<A: Application> Stack for SimStack<A> {
     type Application = A;
+    type Configs = DefaultConfigs;
     type Ordering = Pbft;
     type ViewTransfer = PbftViewChange;
     type DecisionLog = ChainedLog;
     type LogTransfer = RangedLogTransfer;
     type StateTransfer = PieceTransfer<A::State>;
     type Executor = AnyExecutor;
+}
+
+/// The production stack as the settings of a run have it, with executors of both kinds.
+pub(super) struct Mixed<A>(pub A);
+
+impl<A: ScalableApp + Clone> PartsMaker<SimStack<A>> for Mixed<A> {
+    fn protocols(&self, knobs: &Knobs, context: &PartContext) -> Protocols<SimStack<A>> {
+        let settings = PartSettings {
+            ordering: OrderingConfig {
+                pipeline: knobs.pipeline,
+            },
+            decision_log: DecisionLogConfig {
+                kept_decisions: knobs.kept_for_peers,
+                kept_bytes: knobs.kept_bytes,
+            },
+            ..PartSettings::default()
+        };
+        let mut protocols = Protocols::make(&settings, context);
+        // A run's timings are finer than a file's.
+        let view_change = ViewChangeConfig::of(knobs.timings, context);
+        protocols.view_transfer = PbftViewChange::new(view_change, context.digester.clone());
+        protocols
+    }
+
+    fn executor(&self, knobs: &Knobs, speculates: bool) -> AnyExecutor {
+        let (application, settings) = (self.0.clone(), settings(knobs));
+        match speculates {
+            true => AnyExecutor(Box::new(Speculative::make(application, &settings))),
+            false => AnyExecutor::make(application, &settings),
+        }
+    }
+}
+
+/// Any stack, as a replica's file would have it.
+pub(super) struct Configured<S: Stack> {
+    pub application: S::Application,
+    pub parts: PartSettings<S::Configs>,
+}
+
+impl<S: Stack<Application: Clone>> PartsMaker<S> for Configured<S> {
+    fn protocols(&self, _: &Knobs, context: &PartContext) -> Protocols<S> {
+        Protocols::make(&self.parts, context)
+    }
+
+    fn executor(&self, knobs: &Knobs, _: bool) -> S::Executor {
+        S::Executor::make(self.application.clone(), &settings(knobs))
+    }
 }

@@ -27,12 +27,12 @@ use super::keys::CLUSTER;
 use super::network::Network;
 use super::plan::{Ambush, Fault, Plan};
 use super::replica::{Durable, Said, SimReplica};
-use super::stack::ExecutorMaker;
+use super::stack::PartsMaker;
 use super::{Dice, Knobs};
 use crate::client::{CallError, Outcome, Output};
 use crate::smr::crypto::remember_verdicts;
-use crate::smr::execution::Application;
 use crate::smr::messages::{Checked, FrameKey, Mode, RequestFrame, SystemMessage};
+use crate::smr::replica::Stack;
 use crate::smr::types::Peer;
 use crate::smr::types::{FrameSeq, Lsn, NodeId, Time};
 use events::{Event, Planned};
@@ -67,10 +67,10 @@ pub struct Call {
 }
 
 /// Everything there is.
-pub(super) struct World<A: Application> {
+pub(super) struct World<S: Stack> {
     pub now: Time,
     pub knobs: Knobs,
-    pub hosts: Vec<Host<A>>,
+    pub hosts: Vec<Host<S>>,
     pub calls: Vec<Call>,
     pub violation: Option<Violation>,
     /// How often each kind of fault struck.
@@ -109,7 +109,7 @@ pub(super) struct World<A: Application> {
     hasher: Xxh3,
     /// What a turn says; only the allocation stays.
     said: Vec<Said>,
-    make_executor: ExecutorMaker,
+    maker: Box<dyn PartsMaker<S>>,
     /// Hosts whose executor is the speculative one.
     speculates: Vec<bool>,
 }
@@ -120,21 +120,26 @@ fn sequence_of(message: &Bytes) -> Option<FrameSeq> {
     frame.open_body().ok().map(|body| body.sequence())
 }
 
-impl<A: Application> World<A> {
+impl<S: Stack> World<S> {
     /// The world of a plan, with no calls yet.
-    pub fn new(plan: &Plan, make_executor: ExecutorMaker) -> Self {
+    pub fn new(plan: &Plan, maker: impl PartsMaker<S> + 'static) -> Self {
         // All replicas live on this thread.
         remember_verdicts(VERDICTS_MAX);
         let mut dice = Dice::new(plan.seed);
         let knobs = plan.knobs.clone();
-        let hosts: Vec<Host<A>> = (0..plan.hosts())
+        let hosts: Vec<Host<S>> = (0..plan.hosts())
             .map(|host| {
                 let node = NodeId::new(plan.node_of(host) as u16);
                 let lies = plan.liars.iter().find(|(liar, _)| *liar == host);
                 let mut platter = Platter::format(&format!("host {host}"), CLUSTER, node, dice.throw());
-                let executor = make_executor(&knobs, plan.speculates(host));
-                let (sim, ..) = SimReplica::start(node, &knobs, executor, &mut platter, dice.split())
-                    .expect("a directory that was just made is sound");
+                let (sim, ..) = SimReplica::start(
+                    node,
+                    &knobs,
+                    (&maker, plan.speculates(host)),
+                    &mut platter,
+                    dice.split(),
+                )
+                .expect("a directory that was just made is sound");
                 let (offset, ppm) = plan.clocks.get(host).copied().unwrap_or((0, 0));
                 Host {
                     node,
@@ -211,7 +216,7 @@ impl<A: Application> World<A> {
             open_calls: 0,
             hasher: Xxh3::new(),
             speculates: (0..plan.hosts()).map(|host| plan.speculates(host)).collect(),
-            make_executor,
+            maker: Box::new(maker),
             said: Vec::new(),
             knobs,
             rogues,

@@ -3,9 +3,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::{Broken, ConfigError, Validate, Whose, in_range, load};
+use super::error::{ConfigError, Validate, Whose, load};
 use super::{ClusterConfig, PartyKeys};
 use crate::smr::execution::CLIENT_WINDOW;
+use crate::smr::protocol::{InvalidSetting, in_range};
 use crate::smr::types::ClientId;
 
 /// What a read beside the order promises.
@@ -26,10 +27,10 @@ pub enum ReadLevel {
 #[serde(deny_unknown_fields, default)]
 pub struct ClientTuning {
     /// How long to wait for f+1 equal replies before asking everybody, in milliseconds; doubles up to a cap.
-    #[serde(deserialize_with = "super::units::milliseconds")]
+    #[serde(deserialize_with = "crate::smr::protocol::units::milliseconds")]
     pub retransmit_timeout_ms: u64,
     /// How long a call may take as a whole, in milliseconds.
-    #[serde(deserialize_with = "super::units::milliseconds")]
+    #[serde(deserialize_with = "crate::smr::protocol::units::milliseconds")]
     pub deadline_ms: u64,
     /// The most operations gathered into one frame.
     pub frame_operations_max: usize,
@@ -123,7 +124,7 @@ impl ClientConfig {
 impl Validate for ClientFile {
     const WHOSE: Whose = Whose::Client;
 
-    fn validate(&self) -> Result<(), Broken> {
+    fn validate(&self) -> Result<(), InvalidSetting> {
         let t = &self.tuning;
         in_range("retransmit_timeout_ms", t.retransmit_timeout_ms, 1..=600_000)?;
         in_range("deadline_ms", t.deadline_ms, 1..=3_600_000)?;

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::error::{Broken, Validate, Whose, in_range};
+use super::error::{Validate, Whose};
 use super::limits::CHECKPOINT_PERIOD;
 use crate::runtime::net::handshake::Directory;
 use crate::smr::crypto::{LinkPublic, VerifyingKey};
@@ -8,6 +8,7 @@ use crate::smr::execution::{CLIENT_WINDOW, CheckpointRule, FRAME_RESULT_BYTES_MA
 use crate::smr::messages::Lengths;
 use crate::smr::messages::lengths::{FRAME_LIMIT_MIN, WINDOW_MAX};
 use crate::smr::preprocessing::{CheckerLimits, ClientAuth};
+use crate::smr::protocol::{InvalidSetting, in_range};
 use crate::smr::types::Peer;
 use crate::smr::types::{ApplicationId, ClusterId, Epoch, Quorum, REPLICAS_MAX};
 
@@ -47,7 +48,7 @@ pub struct Agreement {
     pub checkpoint_decisions: u64,
     /// Bytes of batches between two checkpoints, if they come first. A frame counts as its operations and the
     /// longest proof of who sent it.
-    #[serde(deserialize_with = "super::units::bytes")]
+    #[serde(deserialize_with = "crate::smr::protocol::units::bytes")]
     pub checkpoint_bytes: u64,
     /// A state is part of a checkpoint once the log has grown by so many times its size since the last that
     /// was, or if `checkpoint_bytes` are so many times its size; the checkpoints between cover the decisions
@@ -55,17 +56,17 @@ pub struct Agreement {
     pub state_log_factor: u64,
     /// How much the log grows at most until a checkpoint includes the state, in bytes: a replica that
     /// restarts executes so much again.
-    #[serde(deserialize_with = "super::units::bytes")]
+    #[serde(deserialize_with = "crate::smr::protocol::units::bytes")]
     pub state_log_bytes_max: u64,
     /// Sequence numbers accepted after the stable checkpoint.
     pub window: u64,
     /// The most bytes of one client frame.
-    #[serde(deserialize_with = "super::units::bytes")]
+    #[serde(deserialize_with = "crate::smr::protocol::units::bytes")]
     pub frame_bytes_max: usize,
     /// The most operations of one client frame.
     pub frame_operations_max: usize,
     /// The most bytes of frames in one batch.
-    #[serde(deserialize_with = "super::units::bytes")]
+    #[serde(deserialize_with = "crate::smr::protocol::units::bytes")]
     pub batch_bytes_max: usize,
     /// The most frames in one batch.
     pub batch_frames_max: usize,
@@ -237,8 +238,8 @@ pub(super) fn is_host_and_port(address: &str) -> bool {
     })
 }
 
-fn broken(key: &'static str, value: impl ToString, rule: &str) -> Broken {
-    Broken {
+fn broken(key: &'static str, value: impl ToString, rule: &str) -> InvalidSetting {
+    InvalidSetting {
         key,
         value: value.to_string(),
         rule: rule.to_owned(),
@@ -248,7 +249,7 @@ fn broken(key: &'static str, value: impl ToString, rule: &str) -> Broken {
 impl Validate for ClusterConfig {
     const WHOSE: Whose = Whose::Cluster;
 
-    fn validate(&self) -> Result<(), Broken> {
+    fn validate(&self) -> Result<(), InvalidSetting> {
         in_range("format", self.format, FORMAT..=FORMAT)?;
         in_range("replicas", self.replicas.len(), 1..=REPLICAS_MAX)?;
         in_range("clients", self.clients.len(), 0..=1 << 20)?;

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use crate::smr::protocol::InvalidSetting;
+
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -139,52 +141,21 @@ fn did_you_mean(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |key| format!("; did you mean `{key}`?"))
 }
 
-/// A rule that a loaded configuration breaks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Broken {
-    pub key: &'static str,
-    pub value: String,
-    pub rule: String,
+/// The error that names the file of a broken rule, and the line if the file says anything of the key.
+pub(super) fn in_file(broken: InvalidSetting, path: &Path) -> ConfigError {
+    // A file that has gone meanwhile has no lines.
+    let text = fs::read_to_string(path).unwrap_or_default();
+    in_text(broken, path, &text)
 }
 
-impl Broken {
-    /// The error that names the file, and the line if the file says anything of the key.
-    pub(super) fn in_file(self, path: &Path) -> ConfigError {
-        // A file that has gone meanwhile has no lines.
-        let text = fs::read_to_string(path).unwrap_or_default();
-        self.in_text(path, &text)
+fn in_text(broken: InvalidSetting, path: &Path, text: &str) -> ConfigError {
+    ConfigError::Value {
+        path: path.to_owned(),
+        line: line_of(text, broken.key, &broken.value),
+        key: broken.key.to_owned(),
+        value: broken.value,
+        rule: broken.rule,
     }
-
-    fn in_text(self, path: &Path, text: &str) -> ConfigError {
-        ConfigError::Value {
-            path: path.to_owned(),
-            line: line_of(text, self.key, &self.value),
-            key: self.key.to_owned(),
-            value: self.value,
-            rule: self.rule,
-        }
-    }
-}
-
-/// Checks one value against an inclusive range.
-pub(super) fn in_range<T: PartialOrd + ToString>(
-    key: &'static str,
-    value: T,
-    range: std::ops::RangeInclusive<T>,
-) -> Result<(), Broken> {
-    if range.contains(&value) {
-        return Ok(());
-    }
-    let rule = format!(
-        "must be between {} and {}",
-        range.start().to_string(),
-        range.end().to_string()
-    );
-    Err(Broken {
-        key,
-        value: value.to_string(),
-        rule,
-    })
 }
 
 /// What a configuration file must satisfy beyond its syntax.
@@ -192,7 +163,7 @@ pub(super) trait Validate {
     /// Whose file it is.
     const WHOSE: Whose;
 
-    fn validate(&self) -> Result<(), Broken>;
+    fn validate(&self) -> Result<(), InvalidSetting>;
 }
 
 /// Reads and checks one TOML file.
@@ -229,7 +200,7 @@ pub(super) fn parse<T: DeserializeOwned + Validate>(path: &Path, text: &str) -> 
             nearest,
         }
     })?;
-    value.validate().map_err(|broken| broken.in_text(path, text))?;
+    value.validate().map_err(|broken| in_text(broken, path, text))?;
     Ok(value)
 }
 

@@ -6,8 +6,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use zeroize::ZeroizeOnDrop;
 
-use super::error::{Broken, ConfigError, Validate, Whose, load};
+use super::error::{ConfigError, Validate, Whose, load};
 use crate::smr::crypto::{LinkSecret, SigningKey};
+use crate::smr::protocol::InvalidSetting;
 
 /// A party's secrets as they lie in its key file, in hexadecimal.
 #[derive(Serialize, Deserialize, ZeroizeOnDrop)]
@@ -94,14 +95,14 @@ impl PartyKeys {
 impl Validate for KeyFile {
     const WHOSE: Whose = Whose::Keys;
 
-    fn validate(&self) -> Result<(), Broken> {
+    fn validate(&self) -> Result<(), InvalidSetting> {
         for (key, text) in [
             ("signing_seed", &self.signing_seed),
             ("link_secret", &self.link_secret),
         ] {
             if hex::decode_to_slice(text, &mut [0; 32]).is_err() {
                 let rule = "must be 64 hexadecimal digits".to_owned();
-                return Err(Broken {
+                return Err(InvalidSetting {
                     key,
                     value: "(secret)".to_owned(),
                     rule,

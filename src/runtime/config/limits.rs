@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::error::{Broken, in_range};
+use crate::smr::protocol::{InvalidSetting, in_range};
 
 /// Messages between replicas that may wait for a role.
 pub const REPLICA_MESSAGE_CHANNEL: usize = 1024;
@@ -22,34 +22,34 @@ pub struct Limits {
     /// Handshakes at once.
     pub handshakes_max: usize,
     /// How long one handshake may take, in milliseconds.
-    #[serde(deserialize_with = "super::units::milliseconds")]
+    #[serde(deserialize_with = "crate::smr::protocol::units::milliseconds")]
     pub handshake_timeout_ms: u64,
     /// The first pause before a lost replica is dialled again, in milliseconds; it doubles from there.
-    #[serde(deserialize_with = "super::units::milliseconds")]
+    #[serde(deserialize_with = "crate::smr::protocol::units::milliseconds")]
     pub reconnect_min_ms: u64,
     /// The longest such pause, in milliseconds.
-    #[serde(deserialize_with = "super::units::milliseconds")]
+    #[serde(deserialize_with = "crate::smr::protocol::units::milliseconds")]
     pub reconnect_max_ms: u64,
     /// Bytes that may wait to be sent to one replica.
-    #[serde(deserialize_with = "super::units::bytes")]
+    #[serde(deserialize_with = "crate::smr::protocol::units::bytes")]
     pub replica_queue_bytes_max: usize,
     /// Bytes that may wait to be sent to one client.
-    #[serde(deserialize_with = "super::units::bytes")]
+    #[serde(deserialize_with = "crate::smr::protocol::units::bytes")]
     pub client_queue_bytes_max: usize,
     /// Bytes of all clients' undecided frames.
-    #[serde(deserialize_with = "super::units::bytes")]
+    #[serde(deserialize_with = "crate::smr::protocol::units::bytes")]
     pub pool_bytes_max: usize,
     /// Bytes of one client's undecided frames.
-    #[serde(deserialize_with = "super::units::bytes")]
+    #[serde(deserialize_with = "crate::smr::protocol::units::bytes")]
     pub pool_bytes_per_client: usize,
     /// Provided receive buffers of a data shard; a power of two.
     pub receive_buffers: u16,
     /// The size of each, in bytes.
-    #[serde(deserialize_with = "super::units::bytes")]
+    #[serde(deserialize_with = "crate::smr::protocol::units::bytes")]
     pub receive_buffer_bytes: usize,
     /// How long nothing may come on a link before it is closed and made again, in milliseconds: each end says
     /// something every second.
-    #[serde(deserialize_with = "super::units::milliseconds")]
+    #[serde(deserialize_with = "crate::smr::protocol::units::milliseconds")]
     pub link_silence_ms: u64,
 }
 
@@ -73,7 +73,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    pub(super) fn validate(&self) -> Result<(), Broken> {
+    pub(super) fn validate(&self) -> Result<(), InvalidSetting> {
         in_range("connections_max", self.connections_max, 2..=16_384)?;
         in_range("handshakes_max", self.handshakes_max, 1..=4096)?;
         in_range("handshake_timeout_ms", self.handshake_timeout_ms, 10..=60_000)?;
@@ -102,7 +102,7 @@ impl Limits {
         in_range("receive_buffers", self.receive_buffers, 8..=4096)?;
         if !self.receive_buffers.is_power_of_two() {
             let value = self.receive_buffers.to_string();
-            return Err(Broken {
+            return Err(InvalidSetting {
                 key: "receive_buffers",
                 value,
                 rule: "must be a power of two".into(),

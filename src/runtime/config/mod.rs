@@ -16,8 +16,6 @@ mod keys;
 mod limits;
 mod replica;
 mod topology;
-mod transfer;
-mod units;
 
 pub use client::{ClientConfig, ClientFile, ClientTuning, ReadLevel};
 pub use cluster::{Agreement, ClientEntry, ClusterConfig, ReplicaEntry};
@@ -29,11 +27,17 @@ pub use limits::{
 };
 pub use replica::{
     AppKind, DivisibleStateReplicaConfig, Durability, ExecutionConfig, ExecutorKind, LoadedReplica,
-    MonolithicStateReplicaConfig, NetworkConfig, OrderingConfig, PersistentLogConfig, ReplicaConfig,
-    ReplicaFile, ViewTransferConfig,
+    MonolithicStateReplicaConfig, NetworkConfig, PersistentLogConfig, ReplicaConfig, ReplicaFile,
 };
 pub use topology::{RoleKind, ShardSpec, Topology, TopologyError, TopologyFile};
-pub use transfer::{DecisionLogConfig, LogTransferConfig, StateTransferConfig};
+
+pub use crate::smr::decision_log::DecisionLogConfig;
+pub use crate::smr::log_transfer::LogTransferConfig;
+pub use crate::smr::ordering::pbft::OrderingConfig;
+pub use crate::smr::protocol::{InvalidSetting, PartConfig};
+pub use crate::smr::replica::{DefaultConfigs, PartConfigs, PartSettings};
+pub use crate::smr::state_transfer::StateTransferConfig;
+pub use crate::smr::view_transfer::pbft::ViewTransferConfig;
 
 #[cfg(test)]
 mod tests;

@@ -1,22 +1,22 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::cluster::is_host_and_port;
-use super::error::{Broken, ConfigError, Validate, Whose, in_range, load};
+use super::error::{ConfigError, Validate, Whose, in_file, load};
 use super::topology::TopologyFile;
-use super::transfer::{DecisionLogConfig, LogTransferConfig, StateTransferConfig};
 use super::{ClusterConfig, Limits, PartyKeys};
 use crate::runtime::server::Supervisor;
 use crate::runtime::storage::DiskBudget;
+use crate::smr::crypto::Digester;
 use crate::smr::execution::application_id;
 use crate::smr::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
 use crate::smr::ordering::pbft::PbftConfig;
-use crate::smr::types::{ApplicationId, NodeId};
-use crate::smr::view_transfer::pbft::ViewTimings;
+use crate::smr::protocol::{InvalidSetting, PartConfig, PartContext, in_range};
+use crate::smr::replica::{DefaultConfigs, PartConfigs, PartSettings};
+use crate::smr::types::{ApplicationId, NodeId, SeqNo};
 
 /// What is on disk before a vote or reply leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
@@ -37,11 +37,11 @@ pub enum Durability {
 #[serde(deny_unknown_fields, default)]
 pub struct PersistentLogConfig {
     /// The size of one segment, in bytes: a multiple of 1 MiB.
-    #[serde(deserialize_with = "super::units::bytes")]
+    #[serde(deserialize_with = "crate::smr::protocol::units::bytes")]
     pub segment_bytes: u64,
     /// How much disk the log may use, in bytes. When it is used up nothing is voted until a checkpoint frees
     /// some.
-    #[serde(deserialize_with = "super::units::bytes")]
+    #[serde(deserialize_with = "crate::smr::protocol::units::bytes")]
     pub log_bytes_max: u64,
 }
 
@@ -55,10 +55,10 @@ impl Default for PersistentLogConfig {
 }
 
 impl PersistentLogConfig {
-    fn validate(&self) -> Result<(), Broken> {
+    fn validate(&self) -> Result<(), InvalidSetting> {
         in_range("segment_bytes", self.segment_bytes, 16 << 20..=4 << 30)?;
         if !self.segment_bytes.is_multiple_of(1 << 20) {
-            return Err(Broken {
+            return Err(InvalidSetting {
                 key: "segment_bytes",
                 value: self.segment_bytes.to_string(),
                 rule: "must be a multiple of 1 MiB".into(),
@@ -182,78 +182,6 @@ impl ExecutionConfig {
     }
 }
 
-/// What the ordering protocol may decide for itself at one replica.
-#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields, default)]
-pub struct OrderingConfig {
-    /// How many proposals this replica has undecided at once while it leads.
-    pub pipeline: usize,
-}
-
-impl Default for OrderingConfig {
-    fn default() -> Self {
-        Self { pipeline: 8 }
-    }
-}
-
-/// How long a replica waits before it asks for another leader, and how often it tells where it stands.
-#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields, default)]
-pub struct ViewTransferConfig {
-    /// How long requests may wait without any execution before the leader is suspected, and how long a view
-    /// may take to begin, in milliseconds: at least. What proves necessary is learnt.
-    #[serde(deserialize_with = "super::units::milliseconds")]
-    pub timeout_ms: u64,
-    /// The cap of that, when views do not work out one after the other, in milliseconds.
-    #[serde(deserialize_with = "super::units::milliseconds")]
-    pub timeout_max_ms: u64,
-    /// The time between two statuses, in milliseconds.
-    #[serde(deserialize_with = "super::units::milliseconds")]
-    pub status_period_ms: u64,
-    /// The time between two reviews of the leader's throughput, in milliseconds.
-    #[serde(deserialize_with = "super::units::milliseconds")]
-    pub review_period_ms: u64,
-    /// How long one request may wait in a view while others are executed, in milliseconds; two review periods
-    /// and a half at least.
-    #[serde(deserialize_with = "super::units::milliseconds")]
-    pub fairness_ms: u64,
-}
-
-impl Default for ViewTransferConfig {
-    fn default() -> Self {
-        let timings = ViewTimings::default();
-        Self {
-            timeout_ms: timings.timeout.as_millis() as u64,
-            timeout_max_ms: timings.timeout_max.as_millis() as u64,
-            status_period_ms: timings.status_period.as_millis() as u64,
-            review_period_ms: timings.review_period.as_millis() as u64,
-            fairness_ms: timings.fairness.as_millis() as u64,
-        }
-    }
-}
-
-impl ViewTransferConfig {
-    /// The same, as the protocol takes it.
-    #[must_use]
-    pub fn timings(&self) -> ViewTimings {
-        ViewTimings {
-            timeout: Duration::from_millis(self.timeout_ms),
-            timeout_max: Duration::from_millis(self.timeout_max_ms),
-            status_period: Duration::from_millis(self.status_period_ms),
-            review_period: Duration::from_millis(self.review_period_ms),
-            fairness: Duration::from_millis(self.fairness_ms),
-        }
-    }
-
-    fn validate(&self) -> Result<(), Broken> {
-        in_range("timeout_ms", self.timeout_ms, 20..=600_000)?;
-        in_range("timeout_max_ms", self.timeout_max_ms, self.timeout_ms..=3_600_000)?;
-        in_range("status_period_ms", self.status_period_ms, 100..=60_000)?;
-        in_range("review_period_ms", self.review_period_ms, 100..=600_000)?;
-        in_range("fairness_ms", self.fairness_ms, self.timeout_ms..=3_600_000)
-    }
-}
-
 /// Where a replica stands in its network.
 #[derive(Debug, Clone)]
 pub struct NetworkConfig {
@@ -269,21 +197,22 @@ pub struct NetworkConfig {
     pub listener: Option<Arc<TcpListener>>,
 }
 
-/// Everything a replica needs but its service.
+/// Everything a replica needs but its service. `P` says how the parts of its
+/// [`Stack`](crate::smr::replica::Stack) are configured.
 #[derive(Debug, Clone)]
-pub struct ReplicaConfig {
+pub struct ReplicaConfig<P: PartConfigs = DefaultConfigs> {
     /// Where its files lie.
     pub db_path: PathBuf,
     /// Its place in the network.
     pub node: NetworkConfig,
     /// The ordering protocol's own choices.
-    pub op_config: OrderingConfig,
+    pub op_config: P::Ordering,
     /// The view transfer's patience.
-    pub vt_config: ViewTransferConfig,
+    pub vt_config: P::ViewTransfer,
     /// The decision log: what is kept for peers.
-    pub dl_config: DecisionLogConfig,
+    pub dl_config: P::DecisionLog,
     /// The transfer of decisions.
-    pub lt_config: LogTransferConfig,
+    pub lt_config: P::LogTransfer,
     /// The persistent log.
     pub pl_config: PersistentLogConfig,
     /// How decisions are executed.
@@ -296,6 +225,9 @@ pub struct ReplicaConfig {
     pub durability: Durability,
     /// How many shards check and hash client frames, in the automatic topology of eight cores or more.
     pub preprocessor_threads: usize,
+    /// The sequence number of the next decision, if whoever starts the replica knows it: it refuses to start
+    /// on files that end elsewhere.
+    pub next_consensus_seq: Option<SeqNo>,
     /// Who is told how the replica is. Nobody, unless the program says otherwise; `atlas run` has the
     /// environment's.
     pub supervisor: Supervisor,
@@ -303,40 +235,40 @@ pub struct ReplicaConfig {
 
 /// A replica of a service whose state is transferred as a whole.
 #[derive(Debug, Clone)]
-pub struct MonolithicStateReplicaConfig<A> {
+pub struct MonolithicStateReplicaConfig<A, P: PartConfigs = DefaultConfigs> {
     /// The service.
     pub service: A,
     /// Everything but the service and its state.
-    pub replica_config: ReplicaConfig,
+    pub replica_config: ReplicaConfig<P>,
     /// The transfer of the state.
-    pub st_config: StateTransferConfig,
+    pub st_config: P::StateTransfer,
 }
 
 /// A replica of a service whose state is in parts
 /// ([`DivisibleState`](crate::smr::execution::DivisibleState)).
 #[derive(Debug, Clone)]
-pub struct DivisibleStateReplicaConfig<A> {
+pub struct DivisibleStateReplicaConfig<A, P: PartConfigs = DefaultConfigs> {
     /// The service.
     pub service: A,
     /// Everything but the service and its state.
-    pub replica_config: ReplicaConfig,
+    pub replica_config: ReplicaConfig<P>,
     /// The transfer of the state.
-    pub st_config: StateTransferConfig,
+    pub st_config: P::StateTransfer,
 }
 
 /// What a replica's file and those it names say.
 #[derive(Debug, Clone)]
-pub struct LoadedReplica {
+pub struct LoadedReplica<P: PartConfigs = DefaultConfigs> {
     /// Everything but the service and its state.
-    pub replica_config: ReplicaConfig,
+    pub replica_config: ReplicaConfig<P>,
     /// The transfer of the state.
-    pub st_config: StateTransferConfig,
+    pub st_config: P::StateTransfer,
 }
 
-impl LoadedReplica {
+impl<P: PartConfigs> LoadedReplica<P> {
     /// The configuration of a replica of this service, whatever the file names.
     #[must_use]
-    pub fn serving<A>(self, service: A) -> MonolithicStateReplicaConfig<A> {
+    pub fn serving<A>(self, service: A) -> MonolithicStateReplicaConfig<A, P> {
         MonolithicStateReplicaConfig {
             service,
             replica_config: self.replica_config,
@@ -346,7 +278,7 @@ impl LoadedReplica {
 
     /// The same, of a service whose state is in parts.
     #[must_use]
-    pub fn serving_parts<A>(self, service: A) -> DivisibleStateReplicaConfig<A> {
+    pub fn serving_parts<A>(self, service: A) -> DivisibleStateReplicaConfig<A, P> {
         DivisibleStateReplicaConfig {
             service,
             replica_config: self.replica_config,
@@ -357,8 +289,8 @@ impl LoadedReplica {
 
 /// A replica's own file.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
-pub struct ReplicaFile {
+#[serde(deny_unknown_fields, bound = "")]
+pub struct ReplicaFile<P: PartConfigs = DefaultConfigs> {
     /// Which replica this is.
     pub node: u16,
     /// The cluster's file, relative to this one.
@@ -382,24 +314,27 @@ pub struct ReplicaFile {
     /// Shards that check client frames, in the automatic topology.
     #[serde(default = "default_preprocessors")]
     pub preprocessor_threads: usize,
+    /// The sequence number of the next decision, if it is known: the replica refuses to start on other files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_consensus_seq: Option<u64>,
     /// The ordering protocol's own choices.
     #[serde(default)]
-    pub ordering: OrderingConfig,
+    pub ordering: P::Ordering,
     /// The view transfer's patience.
     #[serde(default)]
-    pub view_transfer: ViewTransferConfig,
+    pub view_transfer: P::ViewTransfer,
     /// The persistent log.
     #[serde(default)]
     pub log: PersistentLogConfig,
     /// What is kept for peers.
     #[serde(default)]
-    pub decision_log: DecisionLogConfig,
+    pub decision_log: P::DecisionLog,
     /// The transfer of decisions.
     #[serde(default)]
-    pub log_transfer: LogTransferConfig,
+    pub log_transfer: P::LogTransfer,
     /// The transfer of states.
     #[serde(default)]
-    pub state_transfer: StateTransferConfig,
+    pub state_transfer: P::StateTransfer,
     /// Shards and cores.
     #[serde(default)]
     pub topology: TopologyFile,
@@ -424,6 +359,22 @@ impl ReplicaConfig {
     /// The configuration of one replica with every choice at its default.
     #[must_use]
     pub fn new(cluster: Arc<ClusterConfig>, id: NodeId, keys: PartyKeys, db_path: PathBuf) -> Self {
+        Self::of_parts(cluster, id, keys, db_path)
+    }
+
+    /// Reads a replica's file and those it names.
+    ///
+    /// # Errors
+    /// Naming the file and line at fault.
+    pub fn load(path: &Path) -> Result<LoadedReplica, ConfigError> {
+        Self::load_parts(path)
+    }
+}
+
+impl<P: PartConfigs> ReplicaConfig<P> {
+    /// As [`new`](ReplicaConfig::new), for parts of one's own.
+    #[must_use]
+    pub fn of_parts(cluster: Arc<ClusterConfig>, id: NodeId, keys: PartyKeys, db_path: PathBuf) -> Self {
         let listen = cluster
             .replicas
             .get(id.index())
@@ -438,16 +389,17 @@ impl ReplicaConfig {
                 listen,
                 listener: None,
             },
-            op_config: OrderingConfig::default(),
-            vt_config: ViewTransferConfig::default(),
-            dl_config: DecisionLogConfig::default(),
-            lt_config: LogTransferConfig::default(),
+            op_config: P::Ordering::default(),
+            vt_config: P::ViewTransfer::default(),
+            dl_config: P::DecisionLog::default(),
+            lt_config: P::LogTransfer::default(),
             pl_config: PersistentLogConfig::default(),
             execution: ExecutionConfig::default(),
             topology: TopologyFile::default(),
             limits: Limits::default(),
             durability: Durability::default(),
             preprocessor_threads: default_preprocessors(),
+            next_consensus_seq: None,
             supervisor: Supervisor::default(),
         }
     }
@@ -473,12 +425,12 @@ impl ReplicaConfig {
     }
 
     /// Whether what this replica chose for itself fits what its cluster agreed on.
-    fn check_against_cluster(&self) -> Result<(), Broken> {
+    fn check_against_cluster(&self) -> Result<(), InvalidSetting> {
         let cluster = &self.node.cluster;
         let (lengths, limits) = (cluster.lengths(), &self.limits);
         let at_least = |key, value: u64, least: u64, what: &str| match value >= least {
             true => Ok(()),
-            false => Err(Broken {
+            false => Err(InvalidSetting {
                 key,
                 value: value.to_string(),
                 rule: format!("must be at least {least}, {what} of this cluster"),
@@ -514,12 +466,59 @@ impl ReplicaConfig {
         )
     }
 
-    /// Reads a replica's file and those it names.
+    /// What the parts decide for themselves.
+    #[must_use]
+    pub fn parts(&self, st_config: &P::StateTransfer) -> PartSettings<P> {
+        PartSettings {
+            ordering: self.op_config.clone(),
+            view_transfer: self.vt_config.clone(),
+            decision_log: self.dl_config.clone(),
+            log_transfer: self.lt_config.clone(),
+            state_transfer: st_config.clone(),
+        }
+    }
+
+    /// What every part of this replica is made with.
+    #[must_use]
+    pub fn part_context(&self) -> PartContext {
+        let cluster = &self.node.cluster;
+        PartContext {
+            node: self.node.id,
+            quorum: cluster.quorum(),
+            cluster: cluster.cluster_id(),
+            epoch: cluster.epoch(),
+            digester: Digester::new(cluster.cluster_id()),
+            window: cluster.agreement.window,
+            undecided_bytes_max: PbftConfig::undecided_bytes_max(cluster.checker_limits().batch_bytes_max),
+            signing: self.node.keys.signing.clone(),
+            verifying: cluster
+                .replicas
+                .iter()
+                .map(|replica| replica.signing_key)
+                .collect(),
+            has_log: self.durability != Durability::None,
+        }
+    }
+
+    /// Whether a replica can be run with this.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn validate(&self, st_config: &P::StateTransfer) -> Result<(), InvalidSetting> {
+        self.parts(st_config).validate()?;
+        check_threads(self.execution.workers, self.preprocessor_threads)?;
+        self.pl_config.validate()?;
+        self.topology.validate()?;
+        self.limits.validate()?;
+        self.check_against_cluster()
+    }
+
+    /// As [`load`](ReplicaConfig::load), for parts of one's own.
     ///
     /// # Errors
     /// Naming the file and line at fault.
-    pub fn load(path: &Path) -> Result<LoadedReplica, ConfigError> {
-        let file: ReplicaFile = load(path)?;
+    pub fn load_parts(path: &Path) -> Result<LoadedReplica<P>, ConfigError> {
+        let file: ReplicaFile<P> = load(path)?;
         let beside = |name: &Path| path.parent().unwrap_or(Path::new("")).join(name);
         let cluster_path = beside(&file.cluster);
         let cluster: ClusterConfig = load(&cluster_path)?;
@@ -541,7 +540,7 @@ impl ReplicaConfig {
                 owner,
             });
         }
-        let mut config = Self::new(
+        let mut config = Self::of_parts(
             Arc::new(cluster),
             NodeId::new(file.node),
             keys,
@@ -563,9 +562,10 @@ impl ReplicaConfig {
         config.limits = file.limits;
         config.durability = file.durability;
         config.preprocessor_threads = file.preprocessor_threads;
+        config.next_consensus_seq = file.next_consensus_seq.map(SeqNo::new);
         config
             .check_against_cluster()
-            .map_err(|broken| broken.in_file(path))?;
+            .map_err(|broken| in_file(broken, path))?;
         Ok(LoadedReplica {
             replica_config: config,
             st_config: file.state_transfer,
@@ -573,21 +573,26 @@ impl ReplicaConfig {
     }
 }
 
-impl Validate for ReplicaFile {
+/// Whether there are as many threads as there may be.
+fn check_threads(workers: usize, preprocessors: usize) -> Result<(), InvalidSetting> {
+    in_range("workers", workers, 1..=64)?;
+    in_range("preprocessor_threads", preprocessors, 1..=16)
+}
+
+impl<P: PartConfigs> Validate for ReplicaFile<P> {
     const WHOSE: Whose = Whose::Replica;
 
-    fn validate(&self) -> Result<(), Broken> {
+    fn validate(&self) -> Result<(), InvalidSetting> {
         if let Some(listen) = self.listen.as_ref().filter(|listen| !is_host_and_port(listen)) {
-            return Err(Broken {
+            return Err(InvalidSetting {
                 key: "listen",
                 value: listen.clone(),
                 rule: "must be host:port".into(),
             });
         }
-        in_range("pipeline", self.ordering.pipeline, 1..=1024)?;
+        self.ordering.validate()?;
         self.view_transfer.validate()?;
-        in_range("workers", self.workers, 1..=64)?;
-        in_range("preprocessor_threads", self.preprocessor_threads, 1..=16)?;
+        check_threads(self.workers, self.preprocessor_threads)?;
         self.log.validate()?;
         self.decision_log.validate()?;
         self.log_transfer.validate()?;

@@ -5,8 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::{Broken, in_range};
 use crate::runtime::shard::cores::Cores;
+use crate::smr::protocol::{InvalidSetting, in_range};
 use crate::smr::types::NodeId;
 
 /// What a shard can do.
@@ -56,7 +56,7 @@ pub struct TopologyFile {
     pub pin: bool,
     /// How long an idle shard looks for work before it sleeps, in microseconds. Zero where threads exceed
     /// cores.
-    #[serde(deserialize_with = "super::units::microseconds")]
+    #[serde(deserialize_with = "crate::smr::protocol::units::microseconds")]
     pub spin_us: u64,
     /// Whether the kernel may back this process's memory with huge pages (2 MiB). They make lookups in very
     /// large states a little cheaper, and the first use of memory much dearer where a hypervisor takes back
@@ -337,7 +337,7 @@ impl fmt::Display for Topology {
 }
 
 impl TopologyFile {
-    pub(super) fn validate(&self) -> Result<(), Broken> {
+    pub(super) fn validate(&self) -> Result<(), InvalidSetting> {
         in_range("spin_us", self.spin_us, 0..=1_000_000)
     }
 }

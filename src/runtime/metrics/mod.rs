@@ -4,6 +4,7 @@
 //! nothing.
 
 mod progress;
+mod waiters;
 
 pub use progress::TransferProgress;
 
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 
+use self::waiters::Waiters;
 use crate::runtime::net::framing::FramingError;
 use crate::runtime::net::hello::HandshakeRefusal;
 use crate::runtime::shard::control::ControlCounters;
@@ -214,6 +216,8 @@ pub struct Metrics {
     /// The last ones taken one after the other.
     checkpoints: Mutex<VecDeque<CheckpointClaim>>,
     control: OnceLock<Arc<ControlCounters>>,
+    /// Those who wait for links with other replicas.
+    pub(crate) links_waiters: Waiters,
 }
 
 /// Adds one.
@@ -257,6 +261,7 @@ impl Metrics {
             frames_refused: AtomicU64::new(0),
             checkpoints: Mutex::default(),
             control: OnceLock::new(),
+            links_waiters: Waiters::default(),
         }
     }
 

@@ -1,20 +1,19 @@
-//! From a configuration to running shards: makes the lanes, the roles and the threads.
+//! From a configuration to running shards: the protocols, the lanes and the threads.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_channel::mpsc as async_mpsc;
 
+use super::ReplicaError;
 use super::handle::{HandleShared, ReplicaHandle};
 use super::keepers::{images_name, keeper_name, shelf_name, start_keepers};
 use super::listen::listen;
-use super::recovery::recover;
+use super::recovery::{Recovered, recover};
+use super::roles::{OnDisk, RoleLanes, Roles};
 use super::wiring::{Homes, make_lanes};
-use super::{ReplicaError, monolithic_server::Parts};
-use crate::runtime::config::{
-    ClusterConfig, Durability, ReplicaConfig, RoleKind, StateTransferConfig, Topology,
-};
+use crate::runtime::config::{ClusterConfig, Durability, PartConfigs, ReplicaConfig, Topology};
 use crate::runtime::metrics::Metrics;
 use crate::runtime::net::handshake::Identity;
 use crate::runtime::ring::Doorbell;
@@ -25,31 +24,28 @@ use crate::runtime::shard::control::{
 use crate::runtime::shard::cores::Cores;
 use crate::runtime::shard::crew::Crew;
 use crate::runtime::shard::data::{self, Lifecycle, ShardContext};
-use crate::runtime::shard::faults::{Faults, Interceptor};
+use crate::runtime::shard::faults::Interceptor;
 use crate::runtime::shard::lanes::Outlet;
 use crate::runtime::shard::memory::allow_huge_pages;
 use crate::runtime::shard::pulse::Vitals;
-use crate::runtime::shard::roles::{
-    ConsensusRole, ExecutionRole, LogRole, NetworkRole, PreprocessRole, Role,
-};
-use crate::runtime::shard::wires::WireLimits;
+use crate::runtime::shard::roles::Role;
 use crate::runtime::shard::{Alarm, ShardError, panicked};
-use crate::runtime::storage::AbstentionMark;
 use crate::runtime::storage::keeper::Keeper;
 use crate::runtime::storage::shelf::Shelf;
 use crate::smr::crypto::{Digester, MacKey};
-use crate::smr::execution::{Executor, ReadGate, ReadLimits};
+use crate::smr::execution::{ExecutorPart, ExecutorSettings, ResultLimits};
 use crate::smr::messages::lengths::VOTES_MAX;
-use crate::smr::node::{Consensus, Execution, Preprocessing};
+use crate::smr::ordering::OrderingProtocol;
 use crate::smr::preprocessing::{
-    ClientAuth, ClientDirectory, ClientKeys, Expectations, FrameChecker, PoolLimits, ProposalGate,
-    RequestPool, SigningDuty,
+    ClientAuth, ClientDirectory, ClientKeys, PoolLimits, RequestPool, SigningDuty,
 };
-use crate::smr::replica::{MUST_SIGN_FOR, Protocols, Replica, ReplicaSettings, Stack};
+use crate::smr::protocol::ConfigOf;
+use crate::smr::replica::{MUST_SIGN_FOR, Protocols, Replica, ReplicaSettings, Stack, StateTransferOf};
+use crate::smr::state_transfer::StateTransferPartConfig;
 use crate::smr::types::{Lsn, Peer};
 
-/// How many full queues of clients are held for all together at a shard that serves sockets; each client has its share beside.
-const CLIENT_QUEUES: usize = 8;
+/// How a stack's state transfer is configured.
+pub(super) type StateTransferConfigOf<S> = ConfigOf<StateTransferOf<S>>;
 
 /// What was started.
 pub(super) struct Assembly {
@@ -70,7 +66,7 @@ pub(super) enum Ended {
     Died(ShardError),
 }
 
-fn client_directory(config: &ReplicaConfig) -> Result<ClientDirectory, ReplicaError> {
+fn client_directory<P: PartConfigs>(config: &ReplicaConfig<P>) -> Result<ClientDirectory, ReplicaError> {
     let cluster = &config.node.cluster;
     let auth = cluster.agreement.client_auth;
     let keys = cluster.clients.iter().map(|client| {
@@ -93,33 +89,8 @@ fn client_directory(config: &ReplicaConfig) -> Result<ClientDirectory, ReplicaEr
     Ok(ClientDirectory::new(keys.collect::<Result<_, ReplicaError>>()?))
 }
 
-fn wire_limits(config: &ReplicaConfig) -> (WireLimits, WireLimits) {
-    let lengths = config.node.cluster.lengths();
-    let silence_max = Duration::from_millis(config.limits.link_silence_ms);
-    let replica = WireLimits {
-        record_bytes_max: lengths.replica_record(),
-        queue_bytes_max: config.limits.replica_queue_bytes_max,
-        queues_bytes_max: usize::MAX,
-        backlog_bytes_max: 16 << 20,
-        silence_max,
-    };
-    let client = WireLimits {
-        record_bytes_max: lengths.request_record(),
-        queue_bytes_max: config.limits.client_queue_bytes_max,
-        queues_bytes_max: CLIENT_QUEUES * config.limits.client_queue_bytes_max,
-        backlog_bytes_max: 1 << 20,
-        silence_max,
-    };
-    (replica, client)
-}
-
-/// What clients may have waiting of reads beside the order, as it follows from what they may have of the others.
-fn read_limits(pool: &PoolLimits) -> ReadLimits {
-    ReadLimits::of_pool(pool.frames_per_client, pool.bytes_per_client, pool.bytes_max)
-}
-
-fn start_control(
-    config: &ReplicaConfig,
+fn start_control<P: PartConfigs>(
+    config: &ReplicaConfig<P>,
     topology: &Topology,
     listener: TcpListener,
     mut links: Vec<Outlet<EstablishedLink>>,
@@ -177,121 +148,152 @@ fn start_control(
     Ok(ControlShard::spawn(control, on_link)?)
 }
 
-/// Starts every shard of one replica.
-pub(super) fn assemble<S: Stack>(
-    config: &ReplicaConfig,
-    st_config: &StateTransferConfig,
-    liar: Option<Box<dyn Interceptor>>,
-    parts: impl FnOnce(&Digester) -> Parts<S>,
-) -> Result<Assembly, ReplicaError> {
-    let cluster: &Arc<ClusterConfig> = &config.node.cluster;
-    let (cores, threads, node) = (Cores::of_process(), config.preprocessor_threads, config.node.id);
-    let topology = Topology::of_replica(&config.topology, &cores, threads, node)?
-        .with_helpers(config.execution.helpers(), cores.usable());
-    if let Err(error) = allow_huge_pages(config.topology.huge_pages) {
-        tracing::warn!(%error, "the kernel does not let this process choose between small and huge pages");
-    }
-    super::descriptors::provide_for(config)?;
-    let listen_error = |source| ReplicaError::Listen {
-        address: config.node.listen.clone(),
-        source,
-    };
-    let listener = match &config.node.listener {
-        Some(listener) => listener.try_clone(),
-        None => listen(&config.node.listen),
-    };
-    let listener = listener.map_err(listen_error)?;
-    let address = listener.local_addr().map_err(listen_error)?;
-    let doorbells: Vec<Doorbell> = topology
-        .shards
-        .iter()
-        .map(|_| Doorbell::new())
-        .collect::<Result<_, _>>()
-        .map_err(ReplicaError::Doorbell)?;
+/// Where a replica runs: its cores, its address, and what wakes its shards.
+struct Site {
+    topology: Topology,
+    listener: TcpListener,
+    address: SocketAddr,
+    doorbells: Vec<Doorbell>,
+}
 
-    let homes = Homes::of(&topology);
-    let mut lanes = make_lanes(&homes, &doorbells);
-    let metrics = Arc::new(Metrics::new(config.node.id));
-    let identity = (cluster.cluster_id(), cluster.epoch());
-    let digester = Digester::new(identity.0);
-    let directory = client_directory(config)?;
-    let (replica_limits, client_limits) = wire_limits(config);
-    let mut parts = parts(&digester);
+impl Site {
+    fn of<P: PartConfigs>(config: &ReplicaConfig<P>) -> Result<Self, ReplicaError> {
+        let (cores, threads, node) = (Cores::of_process(), config.preprocessor_threads, config.node.id);
+        let topology = Topology::of_replica(&config.topology, &cores, threads, node)?
+            .with_helpers(config.execution.helpers(), cores.usable());
+        if let Err(error) = allow_huge_pages(config.topology.huge_pages) {
+            tracing::warn!(%error, "the kernel does not let this process choose between small and huge pages");
+        }
+        super::descriptors::provide_for(config)?;
+        let listen_error = |source| ReplicaError::Listen {
+            address: config.node.listen.clone(),
+            source,
+        };
+        let listener = match &config.node.listener {
+            Some(listener) => listener.try_clone(),
+            None => listen(&config.node.listen),
+        };
+        let listener = listener.map_err(listen_error)?;
+        let address = listener.local_addr().map_err(listen_error)?;
+        let doorbells = topology.shards.iter().map(|_| Doorbell::new());
+        Ok(Self {
+            address,
+            listener,
+            doorbells: doorbells
+                .collect::<Result<_, _>>()
+                .map_err(ReplicaError::Doorbell)?,
+            topology,
+        })
+    }
+}
+
+/// What clients may have pending.
+pub(super) fn pool_limits<P: PartConfigs>(config: &ReplicaConfig<P>) -> PoolLimits {
+    PoolLimits {
+        frames_per_client: config.node.cluster.frames_per_client(),
+        bytes_per_client: config.limits.pool_bytes_per_client,
+        bytes_max: config.limits.pool_bytes_max,
+    }
+}
+
+/// The protocols of a replica, composed, at the beginning of time.
+fn compose<S: Stack>(config: &ReplicaConfig<S::Configs>, st_config: &StateTransferConfigOf<S>) -> Replica<S> {
+    let (cluster, context) = (&config.node.cluster, config.part_context());
     let settings = ReplicaSettings {
         node: config.node.id,
-        cluster: identity.0,
-        epoch: identity.1,
-        quorum: cluster.quorum(),
+        cluster: context.cluster,
+        epoch: context.epoch,
+        quorum: context.quorum,
         batch_bytes_max: cluster.agreement.batch_bytes_max,
         batch_frames_max: cluster.agreement.batch_frames_max,
         votes_max: VOTES_MAX,
         held_effects_max: cluster.lengths().held_effects(),
         must_sign_for: MUST_SIGN_FOR,
     };
-    let pool_limits = PoolLimits {
-        frames_per_client: cluster.frames_per_client(),
-        bytes_per_client: config.limits.pool_bytes_per_client,
-        bytes_max: config.limits.pool_bytes_max,
+    let pool = RequestPool::new(cluster.clients.len(), pool_limits(config));
+    let protocols = Protocols::make(&config.parts(st_config), &context);
+    Replica::new(settings, context.digester, protocols, pool, Lsn::ZERO)
+        .with_transfer_limits(st_config.limits())
+}
+
+/// The executor, at the application's initial state.
+fn make_executor<S: Stack>(service: S::Application, config: &ReplicaConfig<S::Configs>) -> S::Executor {
+    let cluster = &config.node.cluster;
+    let settings = ExecutorSettings {
+        clients: cluster.clients.len(),
+        digester: Digester::new(cluster.cluster_id()),
+        epoch: cluster.epoch(),
+        rule: cluster.checkpoint_rule(),
+        results: ResultLimits::default(),
     };
-    let pool = RequestPool::new(cluster.clients.len(), pool_limits);
-    let protocols = Protocols {
-        ordering: parts.ordering,
-        view_transfer: parts.view_transfer,
-        decision_log: parts.decision_log,
-        log_transfer: parts.log_transfer,
-        state_transfer: parts.state_transfer,
+    S::Executor::make(service, &settings)
+}
+
+/// What is on disk is restored, and whoever starts the replica knew where that ends.
+fn restore<S: Stack>(
+    config: &ReplicaConfig<S::Configs>,
+    replica: &mut Replica<S>,
+    executor: &mut S::Executor,
+) -> Result<Option<Recovered>, ReplicaError> {
+    let recovered = match config.durability {
+        Durability::None => None,
+        Durability::Sync | Durability::Async => Some(recover(config, replica, executor)?),
     };
-    let mut replica = Replica::<S>::new(settings, digester.clone(), protocols, pool, Lsn::ZERO)
-        .with_transfer_limits(st_config.limits());
+    let found = replica.ordering().decided().next();
+    match config.next_consensus_seq.filter(|expected| *expected != found) {
+        Some(expected) => Err(ReplicaError::NextSeq { expected, found }),
+        None => Ok(recovered),
+    }
+}
+
+/// Starts every shard of one replica.
+pub(super) fn assemble<S: Stack>(
+    service: S::Application,
+    config: &ReplicaConfig<S::Configs>,
+    st_config: &StateTransferConfigOf<S>,
+    liar: Option<Box<dyn Interceptor>>,
+) -> Result<Assembly, ReplicaError> {
+    config.validate(st_config)?;
+    let cluster: &Arc<ClusterConfig> = &config.node.cluster;
+    let site = Site::of(config)?;
+    let (doorbells, homes) = (site.doorbells, Homes::of(&site.topology));
+    let mut lanes = make_lanes(&homes, &doorbells);
+    let metrics = Arc::new(Metrics::new(config.node.id));
+    let directory = client_directory(config)?;
+    let mut replica = compose::<S>(config, st_config);
+    let mut executor = make_executor::<S>(service, config);
     let (ended_tx, ended) = async_mpsc::unbounded();
     let died = ended_tx.clone();
     let alarm = Alarm::new(move |error| {
         // Nobody waiting any more is fine.
         let _ = died.unbounded_send(Ended::Died(error));
     });
-    let on_disk = match config.durability {
-        Durability::None => {
+    let on_disk = match restore(config, &mut replica, &mut executor)? {
+        None => {
             lanes.consensus.log = None;
             None
         }
-        Durability::Sync | Durability::Async => {
-            let recovered = recover(config, &digester, &mut replica, &mut parts.executor)?;
-            Some(start_keepers(
-                config,
-                recovered,
-                lanes.kept,
-                lanes.images,
-                lanes.transfers,
-                &alarm,
-            )?)
-        }
+        Some(recovered) => Some(start_keepers(
+            config,
+            recovered,
+            lanes.kept,
+            lanes.images,
+            lanes.transfers,
+            &alarm,
+        )?),
     };
     let (keeper, log) = on_disk.unzip();
-    let keeper_handle = keeper.as_ref().map(|(keeper, _)| keeper.handle());
-    let shelf = keeper.as_ref().map(|(_, shelf)| shelf.handle());
-    let mut log = log.map(|(writer, files)| (writer, files, lanes.log));
-    let reads = ReadGate::new(replica.reads_from(), parts.executor.executed());
-    let expectations = Expectations::default();
-    let trusts_memory = config.durability != Durability::Sync;
-    let mut consensus = Some(ConsensusRole::new(
-        Consensus::new(replica, expectations.clone(), identity, trusts_memory),
-        lanes.consensus,
-        directory.clone(),
-        (shelf.clone(), AbstentionMark::of(&config.db_path)),
-        liar.map(|liar| Faults::new(config.node.id, cluster.replicas.len(), liar)),
-        metrics.clone(),
-    ));
     let mut threads = vec![
         format!("control-{}", config.node.id),
         keeper_name(config),
         images_name(config),
         shelf_name(config),
     ];
+    let helpers = executor.helpers(config.execution.helpers());
     let crew_name = format!("atlas-{}-e", config.node.id);
-    let helpers: Vec<_> = parts
-        .helpers
+    let helpers: Vec<_> = helpers
         .into_iter()
-        .zip(topology.helper_cores.clone())
+        .zip(site.topology.helper_cores.clone())
         .collect();
     threads.extend((0..helpers.len()).map(|number| format!("{crew_name}{number}")));
     let crew = match helpers.is_empty() {
@@ -303,19 +305,24 @@ pub(super) fn assemble<S: Stack>(
             &alarm,
         )?),
     };
-    let execution = Execution::new(
-        (parts.executor, reads),
-        (cluster.clients.len(), read_limits(&pool_limits)),
-        identity,
+    let mut roles = Roles::new(
+        config,
+        (replica, executor),
+        RoleLanes {
+            network: lanes.network,
+            preprocess: lanes.preprocess,
+            consensus: lanes.consensus,
+            execution: lanes.execution,
+            log: lanes.log,
+        },
+        OnDisk {
+            keeper: keeper.as_ref().map(|(keeper, _)| keeper.handle()),
+            shelf: keeper.as_ref().map(|(_, shelf)| shelf.handle()),
+            log,
+        },
+        (directory, crew, liar),
+        &metrics,
     );
-    let mut execution = Some(ExecutionRole::new(
-        execution,
-        lanes.execution,
-        keeper_handle.clone(),
-        crew,
-        metrics.clone(),
-    ));
-    let links = std::mem::take(&mut lanes.links);
     let (lifecycle, started) = (Lifecycle::default(), Instant::now());
     let shard_name = |index: usize| format!("atlas-{}-d{index}", config.node.id);
     let bells = doorbells.iter().enumerate();
@@ -330,76 +337,16 @@ pub(super) fn assemble<S: Stack>(
         metrics.clone(),
         cluster.quorum().quorum(),
     );
-    let control = start_control(config, &topology, listener, links, alarm, beat)?;
-
+    let control = start_control(config, &site.topology, site.listener, lanes.links, alarm, beat)?;
     metrics.show_control(control.counters().clone());
-
-    let instance = rand::random();
-    let (mut networks, mut checkers) = (lanes.network.into_iter(), lanes.preprocess.into_iter());
-    for (index, shard) in topology.shards.iter().enumerate() {
-        let mut roles: Vec<Box<dyn Role>> = Vec::new();
-        for role in &shard.roles {
-            let owner = u8::try_from(roles.len()).unwrap_or(u8::MAX - 1);
-            match role {
-                RoleKind::Network => roles.extend(networks.next().map(|lanes| {
-                    let replicas = (cluster.replicas.len(), replica_limits);
-                    let clients = (cluster.clients.len(), client_limits);
-                    let connections = config.limits.connections_max;
-                    let role = NetworkRole::new(
-                        owner,
-                        connections,
-                        lanes,
-                        (identity.0, identity.1, instance),
-                        replicas,
-                        clients,
-                        metrics.clone(),
-                    );
-                    Box::new(role) as Box<dyn Role>
-                })),
-                RoleKind::Preprocess => roles.extend(checkers.next().map(|lanes| {
-                    let checker = FrameChecker::new(
-                        config.node.id,
-                        cluster.replicas.len(),
-                        cluster.agreement.client_auth,
-                        cluster.checker_limits(),
-                        digester.clone(),
-                        directory.clone(),
-                    )
-                    .with_reads(cluster.agreement.unordered);
-                    let gate = ProposalGate::new(cluster.replicas.len(), expectations.clone());
-                    let preprocessing = Preprocessing::new(checker, gate, identity);
-                    let role = PreprocessRole::new(preprocessing, lanes, metrics.clone());
-                    Box::new(role) as Box<dyn Role>
-                })),
-                RoleKind::Consensus => {
-                    roles.extend(consensus.take().map(|role| Box::new(role) as Box<dyn Role>))
-                }
-                RoleKind::Log => {
-                    if let (Some((writer, files, lanes)), Some(keeper), Some(shelf)) =
-                        (log.take(), &keeper_handle, &shelf)
-                    {
-                        roles.push(Box::new(LogRole::new(
-                            owner,
-                            writer,
-                            files,
-                            (keeper.clone(), shelf.clone()),
-                            lanes,
-                            metrics.clone(),
-                        )));
-                    }
-                }
-                RoleKind::Execution => {
-                    roles.extend(execution.take().map(|role| Box::new(role) as Box<dyn Role>))
-                }
-            }
-        }
+    for (index, shard) in site.topology.shards.iter().enumerate() {
         let context = ShardContext {
             name: shard_name(index),
             core: shard.core,
             doorbell: doorbells[index].clone(),
             lifecycle: lifecycle.clone(),
             started,
-            spin: Duration::from_micros(topology.spin_us),
+            spin: Duration::from_micros(site.topology.spin_us),
             files: u32::from(config.limits.connections_max),
             receive_buffers: config.limits.receive_buffers,
             receive_buffer_bytes: config.limits.receive_buffer_bytes,
@@ -407,29 +354,29 @@ pub(super) fn assemble<S: Stack>(
             metrics: metrics.clone(),
         };
         threads.push(context.name.clone());
-        spawn(context, roles, ended_tx.clone())?;
+        spawn(context, roles.of_shard(&shard.roles), ended_tx.clone())?;
     }
     let shared = HandleShared {
         metrics,
-        address,
-        core_map: topology.to_string(),
-        topology: topology.summary(),
+        address: site.address,
+        core_map: site.topology.to_string(),
+        topology: site.topology.summary(),
         lifecycle,
         doorbells,
         supervisor: config.supervisor.clone(),
         vitals,
         questions: Mutex::new(lanes.questions),
         threads,
-    };
-    let handle = ReplicaHandle {
-        shared: Arc::new(shared),
+        quorum: cluster.quorum(),
     };
     Ok(Assembly {
-        handle,
+        handle: ReplicaHandle {
+            shared: Arc::new(shared),
+        },
         control,
         keeper,
         ended,
-        shards: topology.shards.len(),
+        shards: site.topology.shards.len(),
     })
 }
 

@@ -1,7 +1,7 @@
 //! As many open files and sockets as a replica's configuration may need.
 
 use super::ReplicaError;
-use crate::runtime::config::{Durability, ReplicaConfig};
+use crate::runtime::config::{Durability, PartConfigs, ReplicaConfig};
 use crate::runtime::shard::descriptors::{RESERVE, provide};
 
 /// Segments that are expected to be open at most: a checkpoint closes most of them, whatever the log may grow
@@ -9,7 +9,7 @@ use crate::runtime::shard::descriptors::{RESERVE, provide};
 const SEGMENTS_OPEN: usize = 512;
 
 /// Makes sure that connections, the log and everything else never run out of descriptors together.
-pub(super) fn provide_for(config: &ReplicaConfig) -> Result<(), ReplicaError> {
+pub(super) fn provide_for<P: PartConfigs>(config: &ReplicaConfig<P>) -> Result<(), ReplicaError> {
     let limits = &config.limits;
     let replicas = config.node.cluster.replicas.len() as u64;
     let segments = match config.durability {

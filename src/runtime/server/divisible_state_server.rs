@@ -5,9 +5,9 @@
 //! a checkpoint copies and digests what was written to since the last one, and a replica that lags behind is
 //! sent what its own image does not have.
 
-use super::monolithic_server::MonReplica;
+use super::monolithic_server::{BoxedRun, MonReplica};
 use super::{ReplicaError, ReplicaHandle};
-use crate::runtime::config::{DivisibleStateReplicaConfig, MonolithicStateReplicaConfig};
+use crate::runtime::config::{DivisibleStateReplicaConfig, MonolithicStateReplicaConfig, PartConfigs};
 use crate::smr::execution::{Application, DivisibleState, ScalableApp};
 use crate::smr::replica::{DefaultStack, SpeculativeStack, Stack};
 
@@ -42,7 +42,18 @@ impl<A: ScalableApp<State: DivisibleState>> DivStReplica<A, SpeculativeStack<A>>
     }
 }
 
-impl<A: Application<State: DivisibleState>, S: Stack> DivStReplica<A, S> {
+impl<A: Application<State: DivisibleState>, S: Stack<Application = A>> DivStReplica<A, S> {
+    /// Starts a replica of any stack.
+    ///
+    /// # Errors
+    /// As [`bootstrap`](DivStReplica::bootstrap).
+    pub async fn bootstrap_stack(
+        config: DivisibleStateReplicaConfig<A, S::Configs>,
+    ) -> Result<Self, ReplicaError> {
+        let replica = MonReplica::bootstrap_stack(pieces(config)).await?;
+        Ok(Self { replica })
+    }
+
     /// To look at the replica, and to shut it down, from anywhere.
     #[must_use]
     pub fn handle(&self) -> ReplicaHandle {
@@ -58,8 +69,20 @@ impl<A: Application<State: DivisibleState>, S: Stack> DivStReplica<A, S> {
     }
 }
 
+/// A replica of a scalable service with the execution model its configuration names: its handle, and its end.
+///
+/// # Errors
+/// As [`DivStReplica::bootstrap`].
+pub async fn bootstrap_as_configured<A: ScalableApp<State: DivisibleState>>(
+    config: DivisibleStateReplicaConfig<A>,
+) -> Result<(ReplicaHandle, BoxedRun), ReplicaError> {
+    super::monolithic_server::bootstrap_as_configured(pieces(config)).await
+}
+
 /// Parts are pieces.
-fn pieces<A>(config: DivisibleStateReplicaConfig<A>) -> MonolithicStateReplicaConfig<A> {
+fn pieces<A, P: PartConfigs>(
+    config: DivisibleStateReplicaConfig<A, P>,
+) -> MonolithicStateReplicaConfig<A, P> {
     let DivisibleStateReplicaConfig {
         service,
         replica_config,

@@ -9,7 +9,7 @@ use crate::runtime::shard::data::Lifecycle;
 use crate::runtime::shard::lanes::{Outlet, Work};
 use crate::runtime::shard::pulse::Vitals;
 use crate::smr::messages::CheckpointClaim;
-use crate::smr::types::NodeId;
+use crate::smr::types::{NodeId, Quorum};
 
 /// A running replica from outside: to look at it, and to shut it down. Clones are equal.
 #[derive(Debug, Clone)]
@@ -30,6 +30,7 @@ pub(super) struct HandleShared {
     pub(super) questions: Mutex<Outlet<Work>>,
     /// Names of this replica's threads, as the kernel has them.
     pub(super) threads: Vec<String>,
+    pub(super) quorum: Quorum,
 }
 
 impl ReplicaHandle {
@@ -55,6 +56,16 @@ impl ReplicaHandle {
     #[must_use]
     pub fn topology(&self) -> &str {
         &self.shared.topology
+    }
+
+    /// Waits until the replica is linked with a quorum, itself included; false when it ends first.
+    pub async fn await_quorum(&self) -> bool {
+        let (shared, needed) = (&self.shared, self.shared.quorum.quorum() as u64 - 1);
+        let is_linked = || shared.metrics.standing().replica_links >= needed;
+        let waiters = &shared.metrics.links_waiters;
+        let has_ended = || shared.lifecycle.is_draining();
+        waiters.until(|| is_linked() || has_ended()).await;
+        !has_ended()
     }
 
     /// Where it stands right now.
@@ -122,6 +133,7 @@ impl ReplicaHandle {
                 .tell(&format!("STOPPING=1\nSTATUS={DRAINS}"));
         }
         self.shared.lifecycle.drain();
+        self.shared.metrics.links_waiters.wake();
         self.shared.doorbells.iter().for_each(Doorbell::ring);
     }
 }
@@ -131,6 +143,7 @@ impl ReplicaHandle {
     /// demonstrations and tests; what is on disk is what was durable.
     pub fn kill(&self) {
         self.shared.lifecycle.halt();
+        self.shared.metrics.links_waiters.wake();
         self.shared.doorbells.iter().for_each(Doorbell::ring);
     }
 

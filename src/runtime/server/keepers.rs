@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::ReplicaError;
 use super::recovery::Recovered;
-use crate::runtime::config::ReplicaConfig;
+use crate::runtime::config::{PartConfigs, ReplicaConfig};
 use crate::runtime::shard::Alarm;
 use crate::runtime::shard::lanes::{Logged, Outlet};
 use crate::runtime::storage::LogWriter;
@@ -16,24 +16,24 @@ use crate::runtime::storage::shelf::{Shelf, Shelved};
 use crate::smr::crypto::Digester;
 use crate::smr::protocol::ImageEvent;
 
-pub(super) fn keeper_name(config: &ReplicaConfig) -> String {
+pub(super) fn keeper_name<P: PartConfigs>(config: &ReplicaConfig<P>) -> String {
     format!("keeper-{}", config.node.id)
 }
 
 /// What the log role writes with, and to.
 pub(super) type OpenLog = (LogWriter, BTreeMap<u64, File>);
 
-pub(super) fn images_name(config: &ReplicaConfig) -> String {
+pub(super) fn images_name<P: PartConfigs>(config: &ReplicaConfig<P>) -> String {
     format!("images-{}", config.node.id)
 }
 
-pub(super) fn shelf_name(config: &ReplicaConfig) -> String {
+pub(super) fn shelf_name<P: PartConfigs>(config: &ReplicaConfig<P>) -> String {
     format!("shelf-{}", config.node.id)
 }
 
 /// Starts the keeper and the shelf of a recovered directory; what they do goes to the log and to consensus.
-pub(super) fn start_keepers(
-    config: &ReplicaConfig,
+pub(super) fn start_keepers<P: PartConfigs>(
+    config: &ReplicaConfig<P>,
     recovered: Recovered,
     mut to_log: Outlet<Kept>,
     mut images: Outlet<Logged>,

@@ -24,6 +24,7 @@ mod listen;
 pub mod monolithic_server;
 mod recovery;
 mod repair;
+mod roles;
 mod supervisor;
 mod wiring;
 
@@ -33,14 +34,14 @@ pub use supervisor::Supervisor;
 
 use std::io;
 
-use crate::runtime::config::{ClusterConfig, TopologyError};
+use crate::runtime::config::{ClusterConfig, ExecutorKind, InvalidSetting, TopologyError};
 use crate::runtime::shard::ShardError;
 use crate::runtime::shard::control::ControlError;
 use crate::runtime::shard::descriptors::TooFew;
 use crate::runtime::storage::StorageError;
 use crate::smr::execution::{Application, application_id};
 use crate::smr::preprocessing::ClientAuth;
-use crate::smr::types::{ApplicationId, ApplicationNameError};
+use crate::smr::types::{ApplicationId, ApplicationNameError, SeqNo};
 
 /// Whether the program's application is the cluster's.
 fn check_application<A: Application>(application: &A, cluster: &ClusterConfig) -> Result<(), ReplicaError> {
@@ -69,6 +70,27 @@ pub enum ReplicaError {
         address: String,
         /// Why.
         source: io::Error,
+    },
+    /// A setting is not what its part works with.
+    #[error("configuration: {0}")]
+    Setting(#[from] InvalidSetting),
+    /// The configuration asks for another way of executing than the program has.
+    #[error(
+        "the configuration says executor = \"{configured}\", and this program executes {built}: start it with the one, or build it with the other"
+    )]
+    Executor {
+        /// What the configuration says.
+        configured: ExecutorKind,
+        /// What the program was built with.
+        built: ExecutorKind,
+    },
+    /// The files end elsewhere than whoever starts the replica expects.
+    #[error("next_consensus_seq = {}: on disk the next one is {}", expected.get(), found.get())]
+    NextSeq {
+        /// What the configuration says.
+        expected: SeqNo,
+        /// What was found.
+        found: SeqNo,
     },
     /// The topology does not fit this machine.
     #[error("topology: {0}")]

@@ -3,38 +3,16 @@
 use std::marker::PhantomData;
 use std::pin::Pin;
 
+use futures_channel::oneshot;
 use futures_lite::StreamExt;
 
 use super::assembly::{Assembly, Ended, assemble};
 use super::{ReplicaError, ReplicaHandle, check_application};
-use crate::runtime::config::{
-    Durability, ExecutorKind, MonolithicStateReplicaConfig, ReplicaConfig, StateTransferConfig,
-};
+use crate::runtime::config::{ExecutorKind, MonolithicStateReplicaConfig};
+use crate::runtime::shard::ShardError;
 use crate::runtime::shard::faults::Interceptor;
-use crate::smr::crypto::Digester;
-use crate::smr::decision_log::ChainedLog;
-use crate::smr::execution::speculative::Helper;
-use crate::smr::execution::{Application, MonolithicState, ScalableApp, SingleThreaded, Speculative};
-use crate::smr::log_transfer::RangedLogTransfer;
-use crate::smr::ordering::pbft::{Pbft, PbftConfig};
-use crate::smr::replica::{
-    DecisionLogOf, DefaultStack, ExecutorOf, LogTransferOf, OrderingOf, SpeculativeStack, Stack,
-    StateTransferOf, ViewTransferOf,
-};
-use crate::smr::state_transfer::monolithic::PieceTransfer;
-use crate::smr::view_transfer::pbft::{PbftViewChange, ViewChangeConfig};
-
-/// The protocol components of a replica, made.
-pub(super) struct Parts<S: Stack> {
-    pub ordering: OrderingOf<S>,
-    pub view_transfer: ViewTransferOf<S>,
-    pub decision_log: DecisionLogOf<S>,
-    pub log_transfer: LogTransferOf<S>,
-    pub state_transfer: StateTransferOf<S>,
-    pub executor: ExecutorOf<S>,
-    /// The executor's workers beside its own thread.
-    pub helpers: Vec<Box<dyn Helper>>,
-}
+use crate::smr::execution::{Application, ScalableApp};
+use crate::smr::replica::{DefaultStack, SpeculativeStack, Stack};
 
 /// A replica of service `A`, built from the stack `S`.
 ///
@@ -46,44 +24,19 @@ pub struct MonReplica<A: Application, S: Stack = DefaultStack<A>> {
 }
 
 impl<A: Application> MonReplica<A> {
-    /// Starts a replica: listens, dials, and takes part as soon as links are up.
+    /// Starts a replica: listens, dials, and takes part as soon as links are up. Its caller's thread is not
+    /// held up; [`ReplicaHandle::await_quorum`] waits for links.
     ///
     /// # Errors
-    /// When the address, the topology or the kernel does not allow it.
+    /// When the configuration, the address, the topology, the files or the kernel do not allow it, or when
+    /// the configuration asks for an executor that takes a [`ScalableApp`] ([`bootstrap_as_configured`]).
     pub async fn bootstrap(config: MonolithicStateReplicaConfig<A>) -> Result<Self, ReplicaError> {
-        Self::bootstrap_as(config, None).await
-    }
-
-    /// Starts a replica that says what `liar` makes of its words.
-    pub(crate) async fn bootstrap_as(
-        config: MonolithicStateReplicaConfig<A>,
-        liar: Option<Box<dyn Interceptor>>,
-    ) -> Result<Self, ReplicaError> {
-        let MonolithicStateReplicaConfig {
-            service,
-            replica_config,
-            st_config,
-        } = config;
-        check_application(&service, &replica_config.node.cluster)?;
-        let assembly = assemble::<DefaultStack<A>>(&replica_config, &st_config, liar, |digester| Parts {
-            ordering: Pbft::new(pbft_config(&replica_config), digester.clone()),
-            view_transfer: PbftViewChange::new(view_change_config(&replica_config), digester.clone()),
-            decision_log: decision_log(&replica_config, digester),
-            log_transfer: log_transfer(&replica_config),
-            state_transfer: state_transfer(&replica_config, &st_config, digester),
-            executor: SingleThreaded::new(
-                service,
-                replica_config.node.cluster.clients.len(),
-                digester.clone(),
-                replica_config.node.cluster.epoch(),
-                replica_config.node.cluster.checkpoint_rule(),
-            ),
-            helpers: Vec::new(),
-        })?;
-        Ok(Self {
-            assembly,
-            _types: PhantomData,
-        })
+        let configured = config.replica_config.execution.executor;
+        if configured != ExecutorKind::Single {
+            let built = ExecutorKind::Single;
+            return Err(ReplicaError::Executor { configured, built });
+        }
+        Self::bootstrap_stack(config).await
     }
 }
 
@@ -94,14 +47,27 @@ impl<A: ScalableApp> MonReplica<A, SpeculativeStack<A>> {
     /// # Errors
     /// As there.
     pub async fn bootstrap_speculative(
-        config: MonolithicStateReplicaConfig<A>,
+        mut config: MonolithicStateReplicaConfig<A>,
     ) -> Result<Self, ReplicaError> {
-        Self::bootstrap_speculative_as(config, None).await
+        config.replica_config.execution.executor = ExecutorKind::Speculative;
+        Self::bootstrap_stack(config).await
+    }
+}
+
+impl<A: Application, S: Stack<Application = A>> MonReplica<A, S> {
+    /// Starts a replica of any stack: how it executes is the stack's business.
+    ///
+    /// # Errors
+    /// As [`bootstrap`](MonReplica::bootstrap).
+    pub async fn bootstrap_stack(
+        config: MonolithicStateReplicaConfig<A, S::Configs>,
+    ) -> Result<Self, ReplicaError> {
+        Self::bootstrap_as(config, None).await
     }
 
     /// Starts a replica that says what `liar` makes of its words.
-    pub(crate) async fn bootstrap_speculative_as(
-        config: MonolithicStateReplicaConfig<A>,
+    pub(crate) async fn bootstrap_as(
+        config: MonolithicStateReplicaConfig<A, S::Configs>,
         liar: Option<Box<dyn Interceptor>>,
     ) -> Result<Self, ReplicaError> {
         let MonolithicStateReplicaConfig {
@@ -110,24 +76,28 @@ impl<A: ScalableApp> MonReplica<A, SpeculativeStack<A>> {
             st_config,
         } = config;
         check_application(&service, &replica_config.node.cluster)?;
-        let assembly = assemble::<SpeculativeStack<A>>(&replica_config, &st_config, liar, |digester| {
-            let executor = Speculative::new(
-                service,
-                replica_config.node.cluster.clients.len(),
-                digester.clone(),
-                replica_config.node.cluster.epoch(),
-                replica_config.node.cluster.checkpoint_rule(),
-            );
-            Parts {
-                ordering: Pbft::new(pbft_config(&replica_config), digester.clone()),
-                view_transfer: PbftViewChange::new(view_change_config(&replica_config), digester.clone()),
-                decision_log: decision_log(&replica_config, digester),
-                log_transfer: log_transfer(&replica_config),
-                state_transfer: state_transfer(&replica_config, &st_config, digester),
-                helpers: executor.helpers(replica_config.execution.helpers()),
-                executor,
+        let (done, assembled) = oneshot::channel();
+        let name = format!("start-{}", replica_config.node.id);
+        // The log is read back, which takes as long as the log is.
+        let start = move || {
+            let assembly = assemble::<S>(service, &replica_config, &st_config, liar);
+            // Whoever waited may have given up; what was started ends with its handle.
+            if let Err(Ok(unwanted)) = done.send(assembly) {
+                unwanted.handle.shutdown();
             }
+        };
+        let thread = std::thread::Builder::new().name(name.clone()).spawn(start);
+        thread.map_err(|source| {
+            ReplicaError::Shard(ShardError::Thread {
+                shard: name.clone(),
+                source,
+            })
         })?;
+        let panicked = ShardError::Panicked {
+            shard: name,
+            message: "see its message above".to_owned(),
+        };
+        let assembly = assembled.await.map_err(|_| panicked)??;
         Ok(Self {
             assembly,
             _types: PhantomData,
@@ -152,11 +122,11 @@ pub(crate) async fn bootstrap_with_faults<A: ScalableApp>(
 ) -> Result<(ReplicaHandle, BoxedRun), ReplicaError> {
     Ok(match config.replica_config.execution.executor {
         ExecutorKind::Single => {
-            let replica = MonReplica::bootstrap_as(config, liar).await?;
+            let replica = MonReplica::<A>::bootstrap_as(config, liar).await?;
             (replica.handle(), Box::pin(replica.run()))
         }
         ExecutorKind::Speculative => {
-            let replica = MonReplica::bootstrap_speculative_as(config, liar).await?;
+            let replica = MonReplica::<A, SpeculativeStack<A>>::bootstrap_as(config, liar).await?;
             (replica.handle(), Box::pin(replica.run()))
         }
     })
@@ -203,81 +173,5 @@ impl<A: Application, S: Stack> MonReplica<A, S> {
         let stopped = control.stop();
         drop(keeper);
         result.and(stopped.map_err(ReplicaError::from))
-    }
-}
-
-fn decision_log(config: &ReplicaConfig, digester: &Digester) -> ChainedLog {
-    ChainedLog::new(digester.clone())
-        .keep_for_peers(config.dl_config.kept_decisions)
-        .keep_bytes(config.dl_config.kept_bytes)
-        .on_disk(config.durability != Durability::None)
-}
-
-fn log_transfer(config: &ReplicaConfig) -> RangedLogTransfer {
-    let cluster = &config.node.cluster;
-    RangedLogTransfer::new(
-        config.node.id,
-        cluster.quorum(),
-        cluster.cluster_id(),
-        cluster.epoch(),
-    )
-    .tuned(config.lt_config.tuning())
-}
-
-fn state_transfer<S: MonolithicState>(
-    config: &ReplicaConfig,
-    st_config: &StateTransferConfig,
-    digester: &Digester,
-) -> PieceTransfer<S> {
-    let cluster = &config.node.cluster;
-    PieceTransfer::new(
-        config.node.id,
-        cluster.quorum().n(),
-        cluster.cluster_id(),
-        cluster.epoch(),
-        digester.clone(),
-    )
-    .tuned(st_config.tuning())
-}
-
-fn view_change_config(config: &ReplicaConfig) -> ViewChangeConfig {
-    let PbftConfig {
-        node,
-        quorum,
-        cluster,
-        epoch,
-        window,
-        signing,
-        verifying,
-        ..
-    } = pbft_config(config);
-    ViewChangeConfig {
-        node,
-        quorum,
-        cluster,
-        epoch,
-        window,
-        signing,
-        verifying,
-        timings: config.vt_config.timings(),
-    }
-}
-
-fn pbft_config(config: &ReplicaConfig) -> PbftConfig {
-    let cluster = &config.node.cluster;
-    PbftConfig {
-        node: config.node.id,
-        quorum: cluster.quorum(),
-        cluster: cluster.cluster_id(),
-        epoch: cluster.epoch(),
-        window: cluster.agreement.window,
-        pipeline: config.op_config.pipeline,
-        undecided_bytes_max: PbftConfig::undecided_bytes_max(cluster.checker_limits().batch_bytes_max),
-        signing: config.node.keys.signing.clone(),
-        verifying: cluster
-            .replicas
-            .iter()
-            .map(|replica| replica.signing_key)
-            .collect(),
     }
 }

@@ -28,8 +28,7 @@ pub(super) struct Recovered {
 
 /// Opens the data directory and restores what is in it.
 pub(super) fn recover<S: Stack>(
-    config: &ReplicaConfig,
-    digester: &Digester,
+    config: &ReplicaConfig<S::Configs>,
     replica: &mut Replica<S>,
     executor: &mut ExecutorOf<S>,
 ) -> Result<Recovered, ReplicaError> {
@@ -49,7 +48,7 @@ pub(super) fn recover<S: Stack>(
     let budget = config.disk_budget();
     budget.check(&directory)?;
     let limits = cluster.checker_limits();
-    let reader = RecordReader::new(digester.clone(), limits);
+    let reader = RecordReader::new(Digester::new(cluster.cluster_id()), limits);
     let settings = RestartSettings {
         reader: reader.clone(),
         window: cluster.agreement.window,

@@ -7,7 +7,7 @@ use super::CLUSTER;
 use crate::sim::app::SmallKv;
 use crate::sim::disk::Platter;
 use crate::sim::replica::{Durable, Said, SimReplica};
-use crate::sim::stack::single;
+use crate::sim::stack::{Mixed, SimStack};
 use crate::sim::{Dice, Knobs};
 use crate::smr::types::Peer;
 use crate::smr::types::{NodeId, Time};
@@ -18,7 +18,7 @@ const NODE: NodeId = NodeId::new(1);
 const STEP_NS: u64 = 3_000_000;
 
 pub(super) struct Lone {
-    sim: SimReplica<SmallKv>,
+    sim: SimReplica<SimStack<SmallKv>>,
     now: Time,
     said: Vec<Said>,
 }
@@ -35,8 +35,7 @@ impl Lone {
             (rate.burst, rate.per_second) = (1 << 40, 1 << 30);
         }
         let mut platter = Platter::format("fuzz", CLUSTER, NODE, 7);
-        let executor = single(SmallKv)(&knobs, false);
-        let started = SimReplica::start(NODE, &knobs, executor, &mut platter, Dice::new(1));
+        let started = SimReplica::start(NODE, &knobs, (&Mixed(SmallKv), false), &mut platter, Dice::new(1));
         let (sim, ..) = started.expect("a directory that was just made is sound");
         Self {
             sim,

@@ -18,7 +18,7 @@ use crate::sim::Knobs;
 use crate::sim::app::SmallKv;
 use crate::sim::clients::Process;
 use crate::sim::replica::fresh_replica;
-use crate::sim::stack::single;
+use crate::sim::stack::{Mixed, PartsMaker};
 use crate::smr::crypto::{Digester, Domain, LinkPublic, LinkSecret, Opener, Sealer};
 use crate::smr::execution::Executor;
 use crate::smr::messages::{
@@ -475,7 +475,7 @@ fn record() -> Runner {
         let same = reader.read(bytes.get(4..).unwrap_or_default());
         let same = same.expect("what was encoded can be read");
         assert_eq!(encoded(&same), bytes, "a record has one form");
-        let mut replica = fresh_replica::<SmallKv>(NodeId::new(1), &knobs);
+        let mut replica = fresh_replica(NodeId::new(1), &knobs, &Mixed(SmallKv));
         replica.restore_stable(&record);
         let restored = replica.restore(&record);
         format!("{} {}", word(&record), restored.is_ok())
@@ -555,7 +555,7 @@ fn image(input: &[u8]) -> String {
         };
         let _ = file.read_range(range, 4096);
     }
-    let mut executor = single(SmallKv)(&Knobs::calm(4, 3), false);
+    let mut executor = Mixed(SmallKv).executor(&Knobs::calm(4, 3), false);
     let loaded = load(&file, &mut executor);
     if let (Ok(loaded), Ok(claim)) = (&loaded, &claim) {
         assert_eq!(loaded, claim, "an image is what its head says");

@@ -3,76 +3,49 @@
 use crate::runtime::storage::DiskBudget;
 use crate::sim::Knobs;
 use crate::sim::keys::{CLUSTER, Keyring};
-use crate::sim::stack::SimStack;
+use crate::sim::stack::PartsMaker;
 use crate::smr::crypto::Digester;
-use crate::smr::decision_log::ChainedLog;
-use crate::smr::execution::{Application, StateRule};
-use crate::smr::log_transfer::RangedLogTransfer;
-use crate::smr::ordering::pbft::{Pbft, PbftConfig};
+use crate::smr::execution::StateRule;
+use crate::smr::ordering::pbft::PbftConfig;
 use crate::smr::preprocessing::RequestPool;
-use crate::smr::replica::{Protocols, Replica, ReplicaSettings};
-use crate::smr::state_transfer::monolithic::PieceTransfer;
+use crate::smr::protocol::PartContext;
+use crate::smr::replica::{Replica, ReplicaSettings, Stack};
 use crate::smr::types::{Epoch, Lsn, NodeId, Quorum};
-use crate::smr::view_transfer::pbft::{PbftViewChange, ViewChangeConfig};
 
-/// The protocols that it runs.
-pub(super) fn make_replica<A: Application>(
-    node: NodeId,
-    knobs: &Knobs,
-    digester: &Digester,
-) -> Replica<SimStack<A>> {
-    let keys = Keyring::get();
-    let n = knobs.replicas;
-    let quorum = Quorum::of(n).expect("a simulated cluster has a valid size");
-    let config = PbftConfig {
+/// What its parts are made with.
+fn context(node: NodeId, knobs: &Knobs) -> PartContext {
+    let (keys, n) = (Keyring::get(), knobs.replicas);
+    PartContext {
         node,
-        quorum,
+        quorum: Quorum::of(n).expect("a simulated cluster has a valid size"),
         cluster: CLUSTER,
         epoch: Epoch::ZERO,
+        digester: Digester::new(CLUSTER),
         window: knobs.window,
-        pipeline: knobs.pipeline,
         undecided_bytes_max: knobs.undecided_bytes_max,
         signing: keys.replica(node).clone(),
         verifying: keys.verifying(n).to_vec(),
-    };
+        has_log: true,
+    }
+}
+
+/// The protocols that it runs.
+pub(super) fn make_replica<S: Stack>(node: NodeId, knobs: &Knobs, maker: &dyn PartsMaker<S>) -> Replica<S> {
+    let context = context(node, knobs);
     let settings = ReplicaSettings {
         node,
         cluster: CLUSTER,
         epoch: Epoch::ZERO,
-        quorum,
+        quorum: context.quorum,
         batch_bytes_max: knobs.limits.batch_bytes_max,
         batch_frames_max: knobs.limits.batch_frames_max,
         votes_max: knobs.votes_max,
         held_effects_max: knobs.held_effects_max(),
         must_sign_for: knobs.must_sign_for,
     };
-    let view_change = ViewChangeConfig {
-        node,
-        quorum,
-        cluster: CLUSTER,
-        epoch: Epoch::ZERO,
-        window: knobs.window,
-        signing: keys.replica(node).clone(),
-        verifying: keys.verifying(n).to_vec(),
-        timings: knobs.timings,
-    };
-    Replica::new(
-        settings,
-        digester.clone(),
-        Protocols {
-            ordering: Pbft::new(config, digester.clone()),
-            view_transfer: PbftViewChange::new(view_change, digester.clone()),
-            decision_log: ChainedLog::new(digester.clone())
-                .keep_for_peers(knobs.kept_for_peers)
-                .keep_bytes(knobs.kept_bytes)
-                .on_disk(true),
-            log_transfer: RangedLogTransfer::new(node, quorum, CLUSTER, Epoch::ZERO),
-            state_transfer: PieceTransfer::new(node, n, CLUSTER, Epoch::ZERO, digester.clone()),
-        },
-        RequestPool::new(knobs.clients(), knobs.pool),
-        Lsn::ZERO,
-    )
-    .with_transfer_limits(knobs.donor)
+    let protocols = maker.protocols(knobs, &context);
+    let pool = RequestPool::new(knobs.clients(), knobs.pool);
+    Replica::new(settings, context.digester, protocols, pool, Lsn::ZERO).with_transfer_limits(knobs.donor)
 }
 
 /// How much disk the log may use: without bounds, or the least that production takes for these settings.

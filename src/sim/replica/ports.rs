@@ -10,9 +10,8 @@ use super::Said;
 use crate::runtime::storage::RecordReader;
 use crate::sim::checker::Refusal;
 use crate::sim::disk::SimDisk;
-use crate::sim::stack::{AnyExecutor, SimStack};
 use crate::smr::decision_log::{LoggedDecisions, LoggedRange};
-use crate::smr::execution::{Application, CheckpointHelp, CheckpointImage, SessionWindows};
+use crate::smr::execution::{CheckpointHelp, CheckpointImage, SessionWindows};
 use crate::smr::messages::archived::ArchivedClientReply;
 use crate::smr::messages::{
     Checked, CheckpointClaim, ClientReply, Frame, FrameId, FrameKey, Mode, Proposal, TakenCheckpoint,
@@ -20,6 +19,7 @@ use crate::smr::messages::{
 use crate::smr::node::{Consensus, ConsensusPort, Execution, ExecutionPort, PreprocessingPort};
 use crate::smr::preprocessing::{ClientDirectory, FrameRefusal, FromPeer, PeerRefusal};
 use crate::smr::protocol::{ImageEvent, ImageTask, LogCut, Recipients, Record};
+use crate::smr::replica::Stack;
 use crate::smr::types::{ClientId, Lsn, NodeId, SeqNo, Time};
 
 /// What consensus has for execution.
@@ -112,10 +112,10 @@ impl ConsensusPort for Decisions<'_> {
 }
 
 /// Where execution's results go.
-pub(super) struct Results<'a, A: Application> {
+pub(super) struct Results<'a, S: Stack> {
     pub now: Time,
     pub world: Time,
-    pub consensus: &'a mut Consensus<SimStack<A>>,
+    pub consensus: &'a mut Consensus<S>,
     pub disk: &'a mut SimDisk,
     /// Operations that were executed in order.
     pub operations: u64,
@@ -124,7 +124,7 @@ pub(super) struct Results<'a, A: Application> {
     pub said: &'a mut Vec<Said>,
 }
 
-impl<A: Application> ExecutionPort for Results<'_, A> {
+impl<S: Stack> ExecutionPort for Results<'_, S> {
     fn answer(&mut self, frame: FrameKey, message: Bytes) {
         if !self.reads
             && let Ok(reply) = Checked::<ClientReply>::body_of(&message)
@@ -163,14 +163,14 @@ impl<A: Application> ExecutionPort for Results<'_, A> {
 }
 
 /// Where what passes preprocessing goes: consensus and execution take it at once.
-pub(super) struct Passed<'a, A: Application> {
-    pub execution: &'a mut Execution<AnyExecutor>,
+pub(super) struct Passed<'a, S: Stack> {
+    pub execution: &'a mut Execution<S::Executor>,
     pub over_budget: &'a mut u64,
     pub reads_refused: &'a mut u64,
-    pub results: Results<'a, A>,
+    pub results: Results<'a, S>,
 }
 
-impl<A: Application> PreprocessingPort for Passed<'_, A> {
+impl<S: Stack> PreprocessingPort for Passed<'_, S> {
     fn ordered(&mut self, frame: Frame) {
         self.results.consensus.on_frame(self.results.now, frame);
     }

@@ -4,11 +4,11 @@ use super::events::Event;
 use super::{Tampering, World};
 use crate::sim::disk::{Platter, Unreadable};
 use crate::sim::plan::{Ambush, Fault};
-use crate::smr::execution::Application;
 use crate::smr::messages::Mode;
+use crate::smr::replica::Stack;
 use crate::smr::types::Time;
 
-impl<A: Application> World<A> {
+impl<S: Stack> World<S> {
     /// A host that is up loses power, something happens to its disk, and it comes back at a moment, if ever.
     fn take_down(
         &mut self,

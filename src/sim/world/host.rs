@@ -4,8 +4,8 @@ use crate::sim::byzantine::Liar;
 use crate::sim::checker::{Answered, Budget, Charges, Donors, Efforts, Ledger};
 use crate::sim::disk::Platter;
 use crate::sim::replica::{Durable, SimReplica};
-use crate::smr::execution::Application;
 use crate::smr::protocol::Rejection;
+use crate::smr::replica::Stack;
 use crate::smr::types::{Lsn, NodeId, Time};
 
 /// What a fault did to a disk while its host was down.
@@ -33,13 +33,13 @@ pub(in crate::sim) struct Clock {
 }
 
 /// A machine with a replica on it.
-pub(in crate::sim) struct Host<A: Application> {
+pub(in crate::sim) struct Host<S: Stack> {
     pub node: NodeId,
     /// Follows the protocol, with a key that nobody else has, and remembers what it said.
     pub is_correct: bool,
     pub is_up: bool,
     /// The process that runs, or the one that ran last.
-    pub sim: SimReplica<A>,
+    pub sim: SimReplica<S>,
     /// What a restart begins with, while the host is down.
     pub(super) platter: Option<Platter>,
     /// What was acknowledged before.
@@ -74,7 +74,7 @@ pub(in crate::sim) struct Host<A: Application> {
     pub(super) past: BTreeMap<&'static str, u64>,
 }
 
-impl<A: Application> Host<A> {
+impl<S: Stack> Host<S> {
     pub(super) fn local(&self, now: Time) -> Time {
         let Clock { origin, offset, ppm } = self.clock;
         let since = now.since(origin).as_nanos() as i128;

@@ -4,13 +4,13 @@ use super::World;
 use crate::sim::checker::{Rule, Violation};
 use crate::sim::keys::{CLUSTER, Keyring};
 use crate::smr::crypto::{Digester, Domain};
-use crate::smr::execution::Application;
 use crate::smr::messages::archived::ArchivedAuthenticator;
 use crate::smr::messages::{Checked, Frame, SystemMessage};
 use crate::smr::ordering::OrderingProtocol;
 use crate::smr::preprocessing::ClientAuth;
+use crate::smr::replica::Stack;
 
-impl<A: Application> World<A> {
+impl<S: Stack> World<S> {
     pub(super) fn judge(&mut self, result: Result<(), (Rule, String)>) {
         if let (Err((rule, what)), None) = (result, &self.violation) {
             self.tell(|_| format!("VIOLATION of {rule:?}: {what}"));

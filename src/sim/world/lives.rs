@@ -10,11 +10,11 @@ use crate::sim::checker::{Budget, Charges, Efforts, Rule};
 use crate::sim::disk::{DiskEvent, Rot};
 use crate::sim::keys::CLUSTER;
 use crate::sim::replica::{Durable, ReadBack, SimReplica};
-use crate::smr::execution::Application;
 use crate::smr::log_transfer::LogTransferState;
 use crate::smr::messages::CheckpointClaim;
 use crate::smr::ordering::OrderingProtocol;
 use crate::smr::protocol::Record;
+use crate::smr::replica::Stack;
 use crate::smr::replica::{ExecutionPhase, TransferPhase};
 use crate::smr::state_transfer::StateTransferState;
 use crate::smr::types::{SeqNo, Time};
@@ -46,7 +46,7 @@ pub(in crate::sim) const PAIRS: [(u8, &str); 10] = [
 /// So long after its start a process counts as restarting, unless it executes something earlier.
 const FRESH: Duration = Duration::from_millis(200);
 
-impl<A: Application> World<A> {
+impl<S: Stack> World<S> {
     /// Has the ends of what the disk has begun happen.
     pub(super) fn plan_disk(&mut self, index: usize) {
         let host = &mut self.hosts[index];
@@ -136,10 +136,15 @@ impl<A: Application> World<A> {
         let Some(platter) = host.platter.as_mut().filter(|_| !host.is_up && host.life == life) else {
             return;
         };
-        let executor = (self.make_executor)(&self.knobs, self.speculates[index]);
         let dice = self.dice.split();
         let is_marked = platter.mark.is_some();
-        match SimReplica::start(host.node, &self.knobs, executor, platter, dice) {
+        match SimReplica::start(
+            host.node,
+            &self.knobs,
+            (&*self.maker, self.speculates[index]),
+            platter,
+            dice,
+        ) {
             Ok((sim, restored, read_back)) => {
                 host.past = host.counted();
                 host.sim = sim;
@@ -351,21 +356,72 @@ impl<A: Application> World<A> {
 /// Whether a replica's log says that the state of a checkpoint is wrong: a quorum signed another one, or
 /// another one than what the replica signed before it, and this one was signed before the replica knew.
 fn is_contradicted(records: &[Record], begun: CheckpointClaim) -> bool {
-    let signed = |record: &Record| match record {
-        Record::Checkpoint(signed) => Some(signed.claim()),
-        _ => None,
-    };
-    (0..records.len()).any(|at| {
-        let Record::Stable { claim, .. } = &records[at] else {
-            return false;
+    let mut stables = Vec::new();
+    // What was signed of a state that nothing contradicted yet.
+    let mut standing: Vec<CheckpointClaim> = Vec::new();
+    for record in records {
+        match record {
+            Record::Checkpoint(signed) => standing.push(signed.claim()),
+            Record::Stable { claim, .. } if claim.seq == begun.seq && *claim != begun => return true,
+            // It may have been written again since, behind what was signed of the right state.
+            Record::Stable { claim, .. } if !stables.contains(claim) => {
+                stables.push(*claim);
+                if standing.iter().any(|own| own.seq == claim.seq && own != claim) {
+                    if begun.seq >= claim.seq && standing.contains(&begun) {
+                        return true;
+                    }
+                    standing.clear();
+                }
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smr::messages::SignedCheckpoint;
+    use crate::smr::types::Digest;
+
+    fn claim(seq: u64, letter: char) -> CheckpointClaim {
+        CheckpointClaim {
+            seq: SeqNo::new(seq),
+            digest: Digest::from_bytes([letter as u8; 32]),
+        }
+    }
+
+    /// `c` signs, `s` is stable.
+    fn log(of: &[(char, u64, char)]) -> Vec<Record> {
+        let record = |(kind, seq, letter): &(char, u64, char)| match kind {
+            's' => Record::Stable {
+                claim: claim(*seq, *letter),
+                proof: Vec::new(),
+            },
+            _ => Record::Checkpoint(SignedCheckpoint {
+                seq: *seq,
+                digest: [*letter as u8; 32],
+                signer: 0,
+                signature: [0; 64],
+            }),
         };
-        // It may have been written again since, behind what was signed of the right state.
-        let is_same =
-            |record: &Record| matches!(record, Record::Stable { claim: other, .. } if other == claim);
-        let is_first = !records[..at].iter().any(is_same);
-        let mut before = records[..at].iter().filter_map(signed);
-        let was_wrong = before.clone().any(|own| own.seq == claim.seq && own != *claim);
-        let is_later = begun.seq >= claim.seq && before.any(|own| own == begun);
-        (claim.seq == begun.seq && *claim != begun) || (is_first && was_wrong && is_later)
-    })
+        of.iter().map(record).collect()
+    }
+
+    #[test]
+    fn a_state_is_wrong_if_it_follows_one_that_was_contradicted_and_right_if_it_replaced_it() {
+        let found_out = [('c', 12, 'w'), ('c', 18, 'w'), ('s', 12, 'r')];
+        assert!(is_contradicted(&log(&found_out), claim(18, 'w')));
+        assert!(is_contradicted(&log(&found_out), claim(12, 'w')));
+        assert!(!is_contradicted(&log(&found_out), claim(6, 'r')));
+        let replaced = [('s', 12, 'r'), ('c', 18, 'r'), ('s', 18, 'r')];
+        let replaced = log(&[&found_out[..], &replaced].concat());
+        assert!(
+            !is_contradicted(&replaced, claim(18, 'r')),
+            "what was wrong at s18 was disowned before"
+        );
+        assert!(is_contradicted(&replaced, claim(18, 'w')));
+        assert!(is_contradicted(&log(&[('s', 18, 'r')]), claim(18, 'w')));
+    }
 }

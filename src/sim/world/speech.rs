@@ -9,14 +9,14 @@ use super::events::Event;
 use crate::sim::checker::{Refusal, Rule, Toward};
 use crate::sim::network::End;
 use crate::sim::replica::Said;
-use crate::smr::execution::Application;
 use crate::smr::messages::archived::ArchivedClientReply;
 use crate::smr::messages::{Checked, ClientReply, FrameKey, ReplyBody, SystemMessage};
 use crate::smr::protocol::Recipients;
+use crate::smr::replica::Stack;
 use crate::smr::types::Peer;
 use crate::smr::types::{ClientId, FrameSeq, NodeId};
 
-impl<A: Application> World<A> {
+impl<S: Stack> World<S> {
     pub(super) fn carry_out(&mut self, index: usize, said: Said) {
         let is_correct = self.hosts[index].is_correct;
         // What it votes for is none the worse for a wrong state.

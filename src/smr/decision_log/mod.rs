@@ -20,6 +20,10 @@
 //! Invariants: decisions are kept without gaps, from the one after `base` to the last; digests from the one
 //! after `floor` to `base`.
 
+mod config;
+
+pub use config::DecisionLogConfig;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 

@@ -51,7 +51,7 @@ pub use result::{FRAME_RESULT_BYTES_MAX, RESULT_BYTES_MAX, ResultLimits, ResultW
 pub use sessions::{SESSION_STEP_MAX, SESSIONS_MAX, SessionWindows, Sessions};
 pub use single::SingleThreaded;
 pub use spares::Room;
-pub use speculative::Speculative;
+pub use speculative::{Helper, Speculative};
 pub use window::{CLIENT_WINDOW, SequenceWindow, Standing};
 
 /// What an application meets of a checkpoint's format.
@@ -64,11 +64,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::smr::crypto::Chain;
+use crate::smr::crypto::{Chain, Digester};
 use crate::smr::messages::{
     CheckpointClaim, Frame, FrameId, FrameKey, Proposal, RefusalReason, TakenCheckpoint,
 };
-use crate::smr::types::{SeqNo, View};
+use crate::smr::types::{Epoch, SeqNo, View};
 
 /// What execution tells the rest of the replica.
 #[derive(Debug)]
@@ -194,6 +194,32 @@ pub trait Executor: Send {
 
     /// How many operations panicked, at every replica alike.
     fn panics(&self) -> u64;
+}
+
+/// What an executor is made with beside its application: what the cluster agreed on.
+#[derive(Debug, Clone)]
+pub struct ExecutorSettings {
+    /// Clients are `0..clients`.
+    pub clients: usize,
+    /// Digests of this cluster.
+    pub digester: Digester,
+    /// The membership.
+    pub epoch: Epoch,
+    /// When checkpoints are due.
+    pub rule: CheckpointRule,
+    /// How long results may be.
+    pub results: ResultLimits,
+}
+
+/// An executor as a part of a [`Stack`](crate::smr::replica::Stack): it can be made for the application.
+pub trait ExecutorPart<A: Application>: Executor + Sized {
+    /// An executor at the application's initial state.
+    fn make(application: A, settings: &ExecutorSettings) -> Self;
+
+    /// What so many threads beside its own would run; none, if it has no use for them.
+    fn helpers(&self, _threads: usize) -> Vec<Box<dyn Helper>> {
+        Vec::new()
+    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use super::bookkeeping::{Bookkeeping, CheckpointRule};
 use super::guard::guarded;
 use super::{
-    Application, ExecutionEvent, Executor, ImageError, MonolithicState, PREPARED_OPERATIONS, ResultLimits,
-    ResultWriter, SessionWindows, Standing,
+    Application, ExecutionEvent, Executor, ExecutorPart, ExecutorSettings, ImageError, MonolithicState,
+    PREPARED_OPERATIONS, ResultLimits, ResultWriter, SessionWindows, Standing,
 };
 use crate::smr::crypto::{Chain, Digester};
 use crate::smr::messages::{CheckpointClaim, Frame, FrameId, Mode, Operations, Proposal, ReplyBuilder};
@@ -133,6 +133,19 @@ fn prepare<A: Application>(application: &A, state: &A::State, operations: &Opera
     let slots = next.iter_mut().zip(operations.clone());
     let count = slots.map(|(slot, operation)| *slot = operation).count();
     application.prepare(state, &next[..count]);
+}
+
+impl<A: Application> ExecutorPart<A> for SingleThreaded<A> {
+    fn make(application: A, settings: &ExecutorSettings) -> Self {
+        let ExecutorSettings {
+            clients,
+            digester,
+            epoch,
+            rule,
+            results,
+        } = settings.clone();
+        Self::new(application, clients, digester, epoch, rule).limit_results(results)
+    }
 }
 
 impl<A: Application> Executor for SingleThreaded<A> {

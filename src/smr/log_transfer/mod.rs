@@ -39,7 +39,10 @@
 //! Invariants: memory is bounded by `NAMED_MAX` digests per donor, and by [`AHEAD_MAX`] batches of about
 //! [`AHEAD_BYTES_MAX`]; at most one range is under way per donor; batches are delivered in order, each once.
 
+mod config;
 mod donor;
+
+pub use config::{LogTransferConfig, LogTransferTuning};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -78,21 +81,6 @@ const FIRST_TICK: Duration = Duration::from_millis(2);
 /// So often, in ticks, what nobody brings is asked for as if it were not known: it may be forgotten
 /// meanwhile.
 const DOUBT_TICKS: u32 = 10;
-
-/// What may be chosen freely.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogTransferTuning {
-    /// How long a donor may owe us batches.
-    pub patience: Duration,
-}
-
-impl Default for LogTransferTuning {
-    fn default() -> Self {
-        Self {
-            patience: Duration::from_millis(500),
-        }
-    }
-}
 
 /// How far a log transfer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

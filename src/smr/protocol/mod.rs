@@ -12,12 +12,15 @@
 mod allowance;
 mod image;
 mod outbox;
+mod part;
 mod record;
+pub mod units;
 mod view;
 
 pub use allowance::{Allowance, Rate};
 pub use image::{ImageEvent, ImageTask};
 pub use outbox::{Effect, Outbox, Persisted, Recipients, When};
+pub use part::{ConfigOf, InvalidSetting, Part, PartConfig, PartContext, in_range};
 pub use record::{LogCut, Record, RestoreError};
 pub use view::{Standing, ViewEvidence, ViewStart};
 

@@ -12,6 +12,7 @@ use crate::smr::decision_log::DecisionLog;
 use crate::smr::messages::{PieceRange, Proposal, ViewTransferMessage};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::protocol::{ImageTask, Recipients, Timer};
+use crate::smr::state_transfer::TransferLimits;
 use crate::smr::state_transfer::monolithic::ANSWER_BYTES;
 use crate::smr::types::{NodeId, SeqNo, Time};
 
@@ -19,30 +20,6 @@ use crate::smr::types::{NodeId, SeqNo, Time};
 const SERVES_FOR: Duration = Duration::from_millis(200);
 /// How many bytes a serving replica sends at once, after a pause.
 const SERVING_BURST_BYTES: u64 = 4 * ANSWER_BYTES as u64;
-
-/// What a replica gives to others, and what it keeps while it waits for them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TransferLimits {
-    /// How many bytes a second a peer is sent for its transfers.
-    pub donor_bytes_per_second: u64,
-    /// The same while this replica serves clients.
-    pub donor_bytes_per_second_serving: u64,
-    /// How many of them at once, after a pause.
-    pub donor_burst_bytes: u64,
-    /// How many bytes of decisions may wait for a state before nothing more is listened to.
-    pub waiting_bytes_max: usize,
-}
-
-impl Default for TransferLimits {
-    fn default() -> Self {
-        Self {
-            donor_bytes_per_second: 1 << 30,
-            donor_bytes_per_second_serving: 32 << 20,
-            donor_burst_bytes: 64 << 20,
-            waiting_bytes_max: 1 << 30,
-        }
-    }
-}
 
 /// One peer: what it may be sent, in bytes that fill up with time, and what it is owed.
 #[derive(Debug, Clone)]

@@ -35,14 +35,14 @@ mod stack;
 mod timers;
 mod transfer;
 
+pub use crate::smr::state_transfer::TransferLimits;
 pub use abstention::{Forgotten, Participation};
 pub use action::Action;
 pub use counters::{Offences, ReplicaCounters};
-pub use donations::TransferLimits;
 pub use settings::{ExecutionPhase, MUST_SIGN_FOR, ReplicaSettings};
 pub use stack::{
-    ApplicationOf, DecisionLogOf, DefaultStack, ExecutorOf, LogTransferOf, OrderingOf, SpeculativeStack,
-    Stack, StateTransferOf, ViewTransferOf,
+    ApplicationOf, DecisionLogOf, DefaultConfigs, DefaultStack, ExecutorOf, LogTransferOf, OrderingOf,
+    PartConfigs, PartSettings, SpeculativeStack, Stack, StateTransferOf, ViewTransferOf,
 };
 pub use transfer::TransferPhase;
 

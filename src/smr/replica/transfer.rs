@@ -21,8 +21,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::TransferLimits;
 use super::checkpoints::{Certificate, StateProof};
-use super::donations::{Donations, TransferLimits};
+use super::donations::Donations;
 use super::loans::Loans;
 use super::mending::Mending;
 use super::{Action, Replica, Stack};

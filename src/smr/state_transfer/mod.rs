@@ -3,7 +3,10 @@
 //! [`StateTransferProtocol`] is the contract; [`monolithic`] is the protocol for states that are digested in
 //! pieces.
 
+mod config;
 pub mod monolithic;
+
+pub use config::{StateTransferConfig, StateTransferPartConfig, TransferLimits};
 
 use bytes::Bytes;
 

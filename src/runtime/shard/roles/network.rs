@@ -132,6 +132,7 @@ impl NetworkRole {
                 Peer::Replica(node) => {
                     self.replicas[node.index()] = added;
                     count(&counters.replica_links_up);
+                    self.metrics.links_waiters.wake();
                     let _ = self.wires.queue(wire, self.instance.clone());
                 }
                 Peer::Client(client) => {

@@ -10,8 +10,8 @@ use crate::smr::crypto::{Chain, Digester};
 use crate::smr::execution::bookkeeping::{Bookkeeping, CheckpointRule, Distance};
 use crate::smr::execution::guard::guarded;
 use crate::smr::execution::{
-    ExecutionEvent, Executor, MonolithicState, ResultLimits, ResultWriter, ScalableApp, SessionWindows,
-    Standing,
+    ExecutionEvent, Executor, ExecutorPart, ExecutorSettings, MonolithicState, ResultLimits, ResultWriter,
+    ScalableApp, SessionWindows, Standing,
 };
 use crate::smr::messages::{
     CheckpointClaim, Failure, Frame, FrameId, ImageError, Mode, Proposal, ReplyBuilder,
@@ -362,6 +362,23 @@ impl<A: ScalableApp> Speculative<A> {
         result.swap_bytes(reply.buffer());
         let operations = reply.results();
         (reply.finish(&frame.id()), operations)
+    }
+}
+
+impl<A: ScalableApp> ExecutorPart<A> for Speculative<A> {
+    fn make(application: A, settings: &ExecutorSettings) -> Self {
+        let ExecutorSettings {
+            clients,
+            digester,
+            epoch,
+            rule,
+            results,
+        } = settings.clone();
+        Self::new(application, clients, digester, epoch, rule).limit_results(results)
+    }
+
+    fn helpers(&self, threads: usize) -> Vec<Box<dyn Helper>> {
+        Self::helpers(self, threads)
     }
 }
 

@@ -1,5 +1,37 @@
+use serde::{Deserialize, Serialize};
+
+use super::Pbft;
 use crate::smr::crypto::{SigningKey, VerifyingKey};
+use crate::smr::protocol::{InvalidSetting, Part, PartConfig, PartContext, in_range};
 use crate::smr::types::{ClusterId, Epoch, NodeId, Quorum};
+
+/// What the ordering protocol may decide for itself at one replica.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct OrderingConfig {
+    /// How many proposals this replica has undecided at once while it leads.
+    pub pipeline: usize,
+}
+
+impl Default for OrderingConfig {
+    fn default() -> Self {
+        Self { pipeline: 8 }
+    }
+}
+
+impl PartConfig for OrderingConfig {
+    fn validate(&self) -> Result<(), InvalidSetting> {
+        in_range("pipeline", self.pipeline, 1..=1024)
+    }
+}
+
+impl Part for Pbft {
+    type Config = OrderingConfig;
+
+    fn make(config: &OrderingConfig, context: &PartContext) -> Self {
+        Self::new(PbftConfig::of(config, context), context.digester.clone())
+    }
+}
 
 /// What a replica must know to take part.
 #[derive(Debug, Clone)]
@@ -27,6 +59,20 @@ pub struct PbftConfig {
 }
 
 impl PbftConfig {
+    fn of(config: &OrderingConfig, context: &PartContext) -> Self {
+        Self {
+            node: context.node,
+            quorum: context.quorum,
+            cluster: context.cluster,
+            epoch: context.epoch,
+            window: context.window,
+            pipeline: config.pipeline,
+            undecided_bytes_max: context.undecided_bytes_max,
+            signing: context.signing.clone(),
+            verifying: context.verifying.clone(),
+        }
+    }
+
     /// The usual limit on undecided bytes for batches of at most so many: some dozens of the usual ones, a
     /// few of very long ones.
     #[must_use]

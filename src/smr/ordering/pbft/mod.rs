@@ -100,8 +100,8 @@ use crate::smr::protocol::{
 };
 use crate::smr::types::{Digest, NodeId, SeqNo, Time, View};
 use checkpoints::Checkpoints;
-pub use config::PbftConfig;
 use config::UNDECIDED_BYTES;
+pub use config::{OrderingConfig, PbftConfig};
 use early::Early;
 use resend::Resend;
 use slot::{PrePrepared, Slot};

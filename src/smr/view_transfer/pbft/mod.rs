@@ -87,10 +87,13 @@
 
 mod choice;
 mod complaints;
+mod config;
 mod new_view;
 mod patience;
 mod proofs;
 mod review;
+
+pub use config::{ViewChangeConfig, ViewTimings, ViewTransferConfig};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,14 +101,14 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{ViewTransferProtocol, Waiting};
-use crate::smr::crypto::{Digester, SigningKey, VerifyingKey};
+use crate::smr::crypto::Digester;
 use crate::smr::messages::{NamedViewChange, NewView, Status, ViewChange, ViewTransferMessage};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::protocol::{
     Effect, Outbox, Persisted, Recipients, Record, Rejected, Rejection, RestoreError, Standing, Timer,
     ViewEvidence, ViewStart,
 };
-use crate::smr::types::{ClusterId, Epoch, NodeId, Quorum, SeqNo, Time, View};
+use crate::smr::types::{ClusterId, NodeId, SeqNo, Time, View};
 use complaints::Complaints;
 use new_view::{Awaited, Held};
 use patience::Patience;
@@ -120,56 +123,6 @@ const ANSWER_PAUSE: Duration = Duration::from_millis(100);
 enum Asked {
     Status,
     ViewChanges,
-}
-
-/// How long the view change waits for what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ViewTimings {
-    /// How long requests may wait without any execution before the leader is suspected, and how long a view
-    /// may take to begin.
-    pub timeout: Duration,
-    /// The cap of that, when view changes fail one after the other.
-    pub timeout_max: Duration,
-    /// The time between two statuses; at least 100 ms, the pause between two answers to one peer.
-    pub status_period: Duration,
-    /// The time between two reviews of the leader.
-    pub review_period: Duration,
-    /// How long one request may wait in a view while others are executed; two review periods and a half at
-    /// least, whatever it says.
-    pub fairness: Duration,
-}
-
-impl Default for ViewTimings {
-    fn default() -> Self {
-        Self {
-            timeout: Duration::from_millis(1000),
-            timeout_max: Duration::from_secs(30),
-            status_period: Duration::from_millis(250),
-            review_period: Duration::from_millis(1000),
-            fairness: Duration::from_secs(8),
-        }
-    }
-}
-
-/// What a replica must know to change views.
-#[derive(Debug, Clone)]
-pub struct ViewChangeConfig {
-    /// This replica.
-    pub node: NodeId,
-    /// The cluster's arithmetic.
-    pub quorum: Quorum,
-    /// The cluster.
-    pub cluster: ClusterId,
-    /// The membership.
-    pub epoch: Epoch,
-    /// The window of ordering: view changes speak of no place beyond it.
-    pub window: u64,
-    /// Signs view changes and new views.
-    pub signing: SigningKey,
-    /// Everybody's public signing keys, by replica.
-    pub verifying: Vec<VerifyingKey>,
-    /// How long to wait.
-    pub timings: ViewTimings,
 }
 
 /// A view change as it was sent, and what it waits for.

@@ -3,10 +3,11 @@
 mod choice;
 
 use super::*;
+use crate::smr::crypto::SigningKey;
 use crate::smr::messages::archived::{ArchivedSystemMessage, ArchivedViewTransferMessage};
 use crate::smr::messages::{Checked, CheckpointClaim, PlacedDigest, SignedCheckpoint, SystemMessage};
 use crate::smr::protocol::When;
-use crate::smr::types::{Digest, Lsn};
+use crate::smr::types::{Digest, Epoch, Lsn, Quorum};
 use crate::smr::view_transfer::Proven;
 
 const CLUSTER: ClusterId = ClusterId::from_bytes([3; 16]);

@@ -26,18 +26,18 @@ const MICROSECONDS: Units = &[("us", 1), ("µs", 1), ("ms", 1000), ("s", 1_000_0
 const MILLISECONDS: Units = &[("ms", 1), ("s", 1000), ("min", 60_000), ("h", 3_600_000)];
 
 /// A size in bytes.
-pub(super) fn bytes<'de, D: Deserializer<'de>, T: TryFrom<u64>>(from: D) -> Result<T, D::Error> {
+pub fn bytes<'de, D: Deserializer<'de>, T: TryFrom<u64>>(from: D) -> Result<T, D::Error> {
     from.deserialize_any(Quantity(SIZES, "a size, as 1048576 or \"1MiB\"", PhantomData))
 }
 
 /// A duration in milliseconds.
-pub(super) fn milliseconds<'de, D: Deserializer<'de>, T: TryFrom<u64>>(from: D) -> Result<T, D::Error> {
+pub fn milliseconds<'de, D: Deserializer<'de>, T: TryFrom<u64>>(from: D) -> Result<T, D::Error> {
     let expected = "a duration, as 500 (milliseconds) or \"500ms\"";
     from.deserialize_any(Quantity(MILLISECONDS, expected, PhantomData))
 }
 
 /// A duration in microseconds.
-pub(super) fn microseconds<'de, D: Deserializer<'de>, T: TryFrom<u64>>(from: D) -> Result<T, D::Error> {
+pub fn microseconds<'de, D: Deserializer<'de>, T: TryFrom<u64>>(from: D) -> Result<T, D::Error> {
     let expected = "a duration, as 50 (microseconds) or \"50us\"";
     from.deserialize_any(Quantity(MICROSECONDS, expected, PhantomData))
 }

@@ -1,0 +1,199 @@
+//! The roles of a replica, made from its parts, and dealt out to the shards.
+
+use std::sync::Arc;
+use std::time::Duration;
+use std::vec;
+
+use super::assembly::pool_limits;
+use super::keepers::OpenLog;
+use crate::runtime::config::{Durability, PartConfigs, ReplicaConfig, RoleKind};
+use crate::runtime::metrics::Metrics;
+use crate::runtime::shard::crew::Crew;
+use crate::runtime::shard::faults::{Faults, Interceptor};
+use crate::runtime::shard::roles::{
+    ConsensusLanes, ConsensusRole, ExecutionLanes, ExecutionRole, LogLanes, LogRole, NetworkLanes,
+    NetworkRole, PreprocessLanes, PreprocessRole, Role,
+};
+use crate::runtime::shard::wires::WireLimits;
+use crate::runtime::storage::AbstentionMark;
+use crate::runtime::storage::keeper::KeeperHandle;
+use crate::runtime::storage::shelf::ShelfHandle;
+use crate::smr::crypto::Digester;
+use crate::smr::execution::{Executor, ReadGate, ReadLimits};
+use crate::smr::node::{Consensus, Execution, Preprocessing};
+use crate::smr::preprocessing::{ClientDirectory, Expectations, FrameChecker, PoolLimits, ProposalGate};
+use crate::smr::replica::{Replica, Stack};
+
+/// How many full queues of clients are held for all together at a shard that serves sockets; each client has its share beside.
+const CLIENT_QUEUES: usize = 8;
+
+/// What each role receives from, and sends to.
+pub(super) struct RoleLanes {
+    pub network: Vec<NetworkLanes>,
+    pub preprocess: Vec<PreprocessLanes>,
+    pub consensus: ConsensusLanes,
+    pub execution: ExecutionLanes,
+    pub log: LogLanes,
+}
+
+/// Who works at the disk; nobody, if nothing is kept.
+pub(super) struct OnDisk {
+    pub keeper: Option<KeeperHandle>,
+    pub shelf: Option<ShelfHandle>,
+    pub log: Option<OpenLog>,
+}
+
+/// The roles that no shard has yet.
+pub(super) struct Roles<'a, S: Stack> {
+    config: &'a ReplicaConfig<S::Configs>,
+    networks: vec::IntoIter<NetworkLanes>,
+    preprocessors: vec::IntoIter<PreprocessLanes>,
+    consensus: Option<ConsensusRole<S>>,
+    execution: Option<ExecutionRole<S::Executor>>,
+    log: Option<(OpenLog, KeeperHandle, ShelfHandle, LogLanes)>,
+    directory: ClientDirectory,
+    expectations: Expectations,
+    /// Of this life of the process.
+    instance: u64,
+    metrics: Arc<Metrics>,
+}
+
+impl<'a, S: Stack> Roles<'a, S> {
+    pub fn new(
+        config: &'a ReplicaConfig<S::Configs>,
+        (replica, executor): (Replica<S>, S::Executor),
+        lanes: RoleLanes,
+        disk: OnDisk,
+        (directory, crew, liar): (ClientDirectory, Option<Crew>, Option<Box<dyn Interceptor>>),
+        metrics: &Arc<Metrics>,
+    ) -> Self {
+        let cluster = &config.node.cluster;
+        let identity = (cluster.cluster_id(), cluster.epoch());
+        let expectations = Expectations::default();
+        let reads = ReadGate::new(replica.reads_from(), executor.executed());
+        let trusts_memory = config.durability != Durability::Sync;
+        let consensus = ConsensusRole::new(
+            Consensus::new(replica, expectations.clone(), identity, trusts_memory),
+            lanes.consensus,
+            directory.clone(),
+            (disk.shelf.clone(), AbstentionMark::of(&config.db_path)),
+            liar.map(|liar| Faults::new(config.node.id, cluster.replicas.len(), liar)),
+            metrics.clone(),
+        );
+        let execution = Execution::new(
+            (executor, reads),
+            (cluster.clients.len(), read_limits(&pool_limits(config))),
+            identity,
+        );
+        let keeper = disk.keeper.clone();
+        let execution = ExecutionRole::new(execution, lanes.execution, keeper, crew, metrics.clone());
+        let files = disk.log.zip(disk.keeper.zip(disk.shelf));
+        Self {
+            config,
+            networks: lanes.network.into_iter(),
+            preprocessors: lanes.preprocess.into_iter(),
+            consensus: Some(consensus),
+            execution: Some(execution),
+            log: files.map(|(log, (keeper, shelf))| (log, keeper, shelf, lanes.log)),
+            directory,
+            expectations,
+            instance: rand::random(),
+            metrics: metrics.clone(),
+        }
+    }
+
+    /// The roles of the next shard. Each is dealt out once.
+    pub fn of_shard(&mut self, kinds: &[RoleKind]) -> Vec<Box<dyn Role>> {
+        let mut roles: Vec<Box<dyn Role>> = Vec::new();
+        for kind in kinds {
+            let owner = u8::try_from(roles.len()).unwrap_or(u8::MAX - 1);
+            roles.extend(match kind {
+                RoleKind::Network => self.network(owner),
+                RoleKind::Preprocess => self.preprocess(),
+                RoleKind::Consensus => self.consensus.take().map(boxed),
+                RoleKind::Log => self.log(owner),
+                RoleKind::Execution => self.execution.take().map(boxed),
+            });
+        }
+        roles
+    }
+
+    fn network(&mut self, owner: u8) -> Option<Box<dyn Role>> {
+        let (config, cluster) = (self.config, &self.config.node.cluster);
+        let (replica_limits, client_limits) = wire_limits(config);
+        let role = NetworkRole::new(
+            owner,
+            config.limits.connections_max,
+            self.networks.next()?,
+            (cluster.cluster_id(), cluster.epoch(), self.instance),
+            (cluster.replicas.len(), replica_limits),
+            (cluster.clients.len(), client_limits),
+            self.metrics.clone(),
+        );
+        Some(boxed(role))
+    }
+
+    fn preprocess(&mut self) -> Option<Box<dyn Role>> {
+        let (config, cluster) = (self.config, &self.config.node.cluster);
+        let lanes = self.preprocessors.next()?;
+        let checker = FrameChecker::new(
+            config.node.id,
+            cluster.replicas.len(),
+            cluster.agreement.client_auth,
+            cluster.checker_limits(),
+            Digester::new(cluster.cluster_id()),
+            self.directory.clone(),
+        )
+        .with_reads(cluster.agreement.unordered);
+        let gate = ProposalGate::new(cluster.replicas.len(), self.expectations.clone());
+        let identity = (cluster.cluster_id(), cluster.epoch());
+        let preprocessing = Preprocessing::new(checker, gate, identity);
+        Some(boxed(PreprocessRole::new(
+            preprocessing,
+            lanes,
+            self.metrics.clone(),
+        )))
+    }
+
+    fn log(&mut self, owner: u8) -> Option<Box<dyn Role>> {
+        let ((writer, files), keeper, shelf, lanes) = self.log.take()?;
+        let metrics = self.metrics.clone();
+        Some(boxed(LogRole::new(
+            owner,
+            writer,
+            files,
+            (keeper, shelf),
+            lanes,
+            metrics,
+        )))
+    }
+}
+
+fn boxed(role: impl Role + 'static) -> Box<dyn Role> {
+    Box::new(role)
+}
+
+fn wire_limits<P: PartConfigs>(config: &ReplicaConfig<P>) -> (WireLimits, WireLimits) {
+    let lengths = config.node.cluster.lengths();
+    let silence_max = Duration::from_millis(config.limits.link_silence_ms);
+    let replica = WireLimits {
+        record_bytes_max: lengths.replica_record(),
+        queue_bytes_max: config.limits.replica_queue_bytes_max,
+        queues_bytes_max: usize::MAX,
+        backlog_bytes_max: 16 << 20,
+        silence_max,
+    };
+    let client = WireLimits {
+        record_bytes_max: lengths.request_record(),
+        queue_bytes_max: config.limits.client_queue_bytes_max,
+        queues_bytes_max: CLIENT_QUEUES * config.limits.client_queue_bytes_max,
+        backlog_bytes_max: 1 << 20,
+        silence_max,
+    };
+    (replica, client)
+}
+
+/// What clients may have waiting of reads beside the order, as it follows from what they may have of the others.
+fn read_limits(pool: &PoolLimits) -> ReadLimits {
+    ReadLimits::of_pool(pool.frames_per_client, pool.bytes_per_client, pool.bytes_max)
+}
