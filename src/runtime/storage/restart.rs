@@ -234,7 +234,15 @@ struct Told {
 impl Told {
     fn take(&mut self, record: Record) {
         match record {
-            Record::Checkpoint(checkpoint) => self.own.push(checkpoint.claim()),
+            Record::Checkpoint(checkpoint) => {
+                let claim = checkpoint.claim();
+                let is_other = |own: &CheckpointClaim| own.seq == claim.seq && *own != claim;
+                if self.own.iter().any(is_other) {
+                    // The state that it signed before was lost in a restart.
+                    self.own.clear();
+                }
+                self.own.push(claim);
+            }
             Record::Stable { claim, .. } => {
                 let is_other = |own: &CheckpointClaim| own.seq == claim.seq && *own != claim;
                 if self.own.iter().any(is_other) {

@@ -50,7 +50,7 @@ impl Level {
 /// | pre-prepares of other views than ours, batches while nothing is transferred | the burst | the rate |
 /// | frames passed on | the burst, and c | twice the rate |
 /// | anything with frames of which one signature is false | the burst, and one message of nothing but signatures | the rate |
-/// | checkpoints, view changes, new views, proofs and offers | 256, and two new views of n view changes with n proofs each | 256, and a new view in four seconds |
+/// | checkpoints, view changes, new views, proofs and offers | 256, and two new views of n view changes with n proofs each | 256, a new view in four seconds, and one for each checkpoint that becomes stable here |
 ///
 /// What is verified is counted where it is verified; none of it is what the replica says of itself.
 pub(in crate::sim) struct Efforts {
@@ -58,6 +58,9 @@ pub(in crate::sim) struct Efforts {
     /// By peer.
     levels: Vec<[Level; 4]>,
 }
+
+/// So many checkpoints may become stable in a turn, of which the run hears at its end.
+const TOLD_LATER: u64 = 8;
 
 const UNASKED: usize = 0;
 const PASSED_ON: usize = 1;
@@ -83,11 +86,19 @@ impl Efforts {
                 lies.burst + message,
                 lies.per_second,
             ),
-            Level::new("of words", 256 + 2 * new_view, 256 + new_view / 4),
+            Level::new("of words", 256 + 2 * new_view + TOLD_LATER, 256 + new_view / 4),
         ];
         Self {
             n,
             levels: vec![levels; n],
+        }
+    }
+
+    /// A checkpoint became stable: each peer signs it once.
+    pub(in crate::sim) fn becomes_stable(&mut self) {
+        for levels in &mut self.levels {
+            let said = &mut levels[SAID];
+            said.used = said.used.saturating_sub(SECOND);
         }
     }
 
@@ -189,8 +200,11 @@ mod tests {
         let mut efforts = Efforts::new(&Knobs::calm(4, 3));
         let votes = SystemMessage::votes(CLUSTER, Epoch::ZERO, Vec::new());
         assert!(verifies(&mut efforts, 0, &votes, 256 + 40, 296));
-        assert!(verifies(&mut efforts, 0, &votes, 1, 0));
+        assert!(verifies(&mut efforts, 0, &votes, 1 + TOLD_LATER, 0));
         assert!(!verifies(&mut efforts, 0, &votes, 1, 0));
         assert!(verifies(&mut efforts, 1000, &votes, 255, 0), "time passes");
+        assert!(!verifies(&mut efforts, 1000, &votes, 3, 0));
+        (0..4).for_each(|_| efforts.becomes_stable());
+        assert!(verifies(&mut efforts, 1000, &votes, 2, 0));
     }
 }

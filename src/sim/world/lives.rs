@@ -361,7 +361,14 @@ fn is_contradicted(records: &[Record], begun: CheckpointClaim) -> bool {
     let mut standing: Vec<CheckpointClaim> = Vec::new();
     for record in records {
         match record {
-            Record::Checkpoint(signed) => standing.push(signed.claim()),
+            Record::Checkpoint(signed) => {
+                let claim = signed.claim();
+                if standing.iter().any(|own| own.seq == claim.seq && *own != claim) {
+                    // What was signed before was of a state that a restart lost.
+                    standing.clear();
+                }
+                standing.push(claim);
+            }
             Record::Stable { claim, .. } if claim.seq == begun.seq && *claim != begun => return true,
             // It may have been written again since, behind what was signed of the right state.
             Record::Stable { claim, .. } if !stables.contains(claim) => {
@@ -423,5 +430,10 @@ mod tests {
         );
         assert!(is_contradicted(&replaced, claim(18, 'w')));
         assert!(is_contradicted(&log(&[('s', 18, 'r')]), claim(18, 'w')));
+        let lost = log(&[('c', 18, 'w'), ('c', 18, 'r'), ('s', 18, 'r')]);
+        assert!(
+            !is_contradicted(&lost, claim(18, 'r')),
+            "the wrong state was lost in a restart"
+        );
     }
 }

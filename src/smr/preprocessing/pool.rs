@@ -52,10 +52,15 @@ fn is_signed(frame: &Frame) -> bool {
     )
 }
 
-/// How long a client waits for its frame with the lowest number.
+/// The place of a frame in its client's order: what is signed goes first, then by session and number.
+fn order(frame: &Frame) -> (bool, FrameSeq) {
+    (!is_signed(frame), sequence(frame))
+}
+
+/// How long a client waits for its first frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Clock {
-    lowest: FrameSeq,
+    first: FrameSeq,
     since: Time,
     /// Since when that frame is signed.
     proven: Option<Time>,
@@ -69,39 +74,62 @@ struct ClientQueue {
     in_flight: VecDeque<Frame>,
     bytes: usize,
     decided: SessionWindows,
-    /// The session whose turn it was last, and whether the next turn is the lowest frame's.
+    /// How many of the frames in both lists are signed.
+    signed: usize,
+    /// The session whose turn it was last, and whether the next turn is the first frame's.
     served: u64,
-    lowest_is_next: bool,
+    first_is_next: bool,
     in_round: bool,
     clock: Option<Clock>,
     /// The clock is to be set anew: the frames are others.
     is_touched: bool,
-    /// A frame of this client was decided that its lowest one had to wait for.
+    /// A frame of this client was decided that its first one had to wait for.
     has_progressed: bool,
 }
 
 impl ClientQueue {
-    fn lowest(&self) -> Option<&Frame> {
-        let first = [self.queued.front(), self.in_flight.front()];
-        first.into_iter().flatten().min_by_key(|frame| sequence(frame))
+    /// The place of the first frame of a list, in the client's order.
+    fn first_of(&self, frames: &VecDeque<Frame>) -> Option<usize> {
+        let signed = match self.signed {
+            0 => None,
+            _ => frames.iter().position(is_signed),
+        };
+        signed.or((!frames.is_empty()).then_some(0))
     }
 
-    /// The sizes of the queued frames with higher numbers than this, from the highest on.
-    fn behind(&self, number: FrameSeq) -> impl Iterator<Item = usize> {
-        let behind = self.queued.iter().rev();
-        behind
-            .take_while(move |frame| sequence(frame) > number)
-            .map(|frame| frame.bytes().len())
+    /// The first pending frame, in the client's order.
+    fn first(&self) -> Option<&Frame> {
+        let lists = [&self.queued, &self.in_flight].into_iter();
+        let first = lists.filter_map(|frames| frames.get(self.first_of(frames)?));
+        first.min_by_key(|frame| order(frame))
     }
-}
 
-impl ClientQueue {
-    /// The place of the frame to be taken next. Every other turn is the lowest frame's, which backups wait
+    /// Whether a queued frame is the lowest of its session.
+    fn is_lowest_of_session(&self, number: FrameSeq) -> bool {
+        let (Ok(at) | Err(at)) = position(&self.queued, FrameSeq::of(number.session(), 0));
+        self.queued.get(at).is_some_and(|frame| sequence(frame) == number)
+    }
+
+    /// The places of the queued frames that come after this one in the client's order, from the last on.
+    fn behind(&self, frame: &Frame) -> impl Iterator<Item = usize> {
+        let of_kind = |signed: bool| {
+            let places = (0..self.queued.len()).rev();
+            places.filter(move |at| is_signed(&self.queued[*at]) == signed)
+        };
+        let behind = of_kind(false).chain(of_kind(true));
+        let own = order(frame);
+        behind.take_while(move |at| order(&self.queued[*at]) > own)
+    }
+
+    /// The place of the frame to be taken next. Every other turn is the first frame's, which backups wait
     /// for; the others go round the client's sessions, so that none waits for another that has much to ask.
     fn next(&self) -> Option<usize> {
         let (first, last) = (self.queued.front()?, self.queued.back()?);
+        if self.first_is_next {
+            return self.first_of(&self.queued);
+        }
         let is_one_session = sequence(first).session() == sequence(last).session();
-        if is_one_session || self.lowest_is_next {
+        if is_one_session {
             return Some(0);
         }
         let is_served = |frame: &Frame| sequence(frame).session() <= self.served;
@@ -112,10 +140,10 @@ impl ClientQueue {
     /// Takes the frame at that place out.
     fn take(&mut self, next: usize) -> Option<Frame> {
         let taken = self.queued.remove(next)?;
-        if !self.lowest_is_next {
+        if !self.first_is_next {
             self.served = sequence(&taken).session();
         }
-        self.lowest_is_next = !self.lowest_is_next;
+        self.first_is_next = !self.first_is_next;
         Some(taken)
     }
 }
@@ -143,30 +171,32 @@ fn insert(frames: &mut VecDeque<Frame>, frame: Frame) {
 /// a backup waits for. Quotas are what a client plays with: it fills its own at the leader, or has others
 /// fill all, and shows one frame more to backups. So:
 ///
-/// - **A client's frames have an order, by session and number, everywhere.** The lowest goes first at least
-///   every other turn, and crowds out its client's higher ones where there is no room. A client that has
-///   nothing queued may queue one frame, however full the pool is. So *whatever* is pending at a leader, it
-///   takes in a frame below all that its client has queued there.
-/// - **A client waits for its lowest frame alone, from when it became that,** or from when one below it was
-///   decided, last ([`waiting`](Self::waiting)). What is above waits for what is below, at a correct leader
+/// - **A client's frames have an order everywhere:** what is signed before what is not, and then by session
+///   and number. The first has at least every other turn, and crowds out its client's later ones where there
+///   is no room. A client that has nothing queued may queue one frame, however full the pool is. So
+///   *whatever* is pending at a leader, it takes in a frame before all that its client has queued there.
+/// - **A client waits for its first frame alone, from when it became that,** or from when one below it was
+///   decided, last ([`waiting`](Self::waiting)). What is later waits for what is earlier, at a correct leader
 ///   as well.
 /// - **Only what proves itself to everybody is held against a leader.** MACs convince those that a client
-///   chose; a frame with MACs that waits long has its client asked for a signature (`Replica::urge_pending`),
-///   and counts from when that came.
+///   chose; a client none of whose frames is signed is asked for a signature when it waits long (the lowest
+///   frame of each session: [`lacks_proof`](Self::lacks_proof), `Replica::urge_pending`), and that counts
+///   from when it came. What a process left behind that has ended is signed by nobody: were it first by its
+///   number, its client's next process could not have a leader replaced.
 /// - **What waits is passed on again** once in a review period, and then nothing else of its client: so that
 ///   it is not lost in what the leader may refuse to look at ([`ProposalGate`](super::ProposalGate)).
 ///
-/// *A client cannot have a correct leader blamed.* Let its lowest frame x wait at a backup, signed. It is
-/// passed on, and the leader takes it in: by the order if it is below what its client has queued there, and
-/// because nothing is queued otherwise. If its client has lower ones there, these are proposed first, in turn
-/// with other clients' frames, and each that is decided sets the backup's clock back; if it has none, x is in
-/// the next turn or the one after. What settles x at the leader (decided, or left behind by its client's
-/// window) settles it at the backup, by the same decisions.
+/// *A client cannot have a correct leader blamed.* Let its first frame x wait at a backup, signed. It is
+/// passed on, and the leader takes it in: by the order if it is before what its client has queued there, and
+/// because nothing is queued otherwise. If its client has signed ones with lower numbers there, these are
+/// proposed first, in turn with other clients' frames, and each that is decided sets the backup's clock back;
+/// if it has none, x is in the next turn or the one after. What settles x at the leader (decided, or left
+/// behind by its client's window) settles it at the backup, by the same decisions.
 ///
-/// *A leader that censors an honest client is blamed.* f+1 correct replicas hold the client's lowest frame x,
+/// *A leader that censors an honest client is blamed.* f+1 correct replicas hold the client's first frame x,
 /// signed. Only decisions of frames below it set the clock back. An honest client has fewer than
-/// [`CLIENT_WINDOW`](crate::smr::execution::CLIENT_WINDOW) such, and each of them is the lowest in its turn:
-/// so each has to be decided in time. *This is about an identity, not about each of its processes:* one with
+/// [`CLIENT_WINDOW`](crate::smr::execution::CLIENT_WINDOW) such in each session, and each of them is the first
+/// in its turn: so each has to be decided in time. *This is about an identity, not about each of its processes:* one with
 /// a higher session can be kept waiting by a faulty leader for as long as the leader serves another with a
 /// lower one. Who cannot have that gives each process an identity.
 ///
@@ -260,24 +290,28 @@ impl RequestPool {
         self.set_clock(now, id);
     }
 
-    /// Whether there is room for a frame, perhaps because its client's higher ones make it.
+    /// Whether there is room for a frame, perhaps because its client's later ones make it.
     fn make_room(&mut self, frame: &Frame) -> bool {
-        let FrameKey { client: id, sequence } = frame.key();
+        let id = frame.key().client;
         let bytes = frame.bytes().len();
         let client = &self.clients[id.get() as usize];
         let count = client.queued.len() + client.in_flight.len();
-        let (mut gone, mut freed) = (0, 0);
-        let mut behind = client.behind(sequence);
-        while !self.fits(id, count - gone, client.bytes - freed + bytes) {
+        let (mut gone, mut freed) = (Vec::new(), 0);
+        let mut behind = client.behind(frame);
+        while !self.fits(id, count - gone.len(), client.bytes - freed + bytes) {
             match behind.next() {
-                Some(next) => (gone, freed) = (gone + 1, freed + next),
-                None if gone == client.queued.len() => break,
+                Some(at) => {
+                    freed += client.queued[at].bytes().len();
+                    gone.push(at);
+                }
+                None if gone.len() == client.queued.len() => break,
                 None => return false,
             }
         }
         drop(behind);
-        for _ in 0..gone {
-            let crowded_out = self.clients[id.get() as usize].queued.pop_back();
+        gone.sort_unstable();
+        for at in gone.into_iter().rev() {
+            let crowded_out = self.clients[id.get() as usize].queued.remove(at);
             self.queued -= 1;
             self.crowded_out += 1;
             self.leave(id, crowded_out);
@@ -308,7 +342,9 @@ impl RequestPool {
         self.change_bytes(id, frame.bytes().len() as isize);
         self.frames += 1;
         self.queued += 1;
-        insert(&mut self.clients[id.get() as usize].queued, frame);
+        let client = &mut self.clients[id.get() as usize];
+        client.signed += usize::from(is_signed(&frame));
+        insert(&mut client.queued, frame);
     }
 
     fn change_bytes(&mut self, id: ClientId, by: isize) {
@@ -325,17 +361,13 @@ impl RequestPool {
         client.is_touched = false;
         let has_progressed = std::mem::take(&mut client.has_progressed);
         let before = client.clock;
-        let lowest = client.lowest();
-        let number = lowest.map(sequence);
-        let goes_on = before.filter(|clock| Some(clock.lowest) == number && !has_progressed);
-        let is_signed = lowest.is_some_and(is_signed);
+        let first = client.first();
+        let number = first.map(sequence);
+        let goes_on = before.filter(|clock| Some(clock.first) == number && !has_progressed);
+        let is_signed = first.is_some_and(is_signed);
         let since = goes_on.map_or(now, |clock| clock.since);
         let proven = is_signed.then(|| goes_on.and_then(|clock| clock.proven).unwrap_or(now));
-        client.clock = number.map(|lowest| Clock {
-            lowest,
-            since,
-            proven,
-        });
+        client.clock = number.map(|first| Clock { first, since, proven });
         if client.clock == before {
             return;
         }
@@ -356,8 +388,7 @@ impl RequestPool {
         }
     }
 
-    /// Since when the client waits that waits longest: for its pending frame with the lowest number, from
-    /// when it became that, and from when one below it was decided last. Called at the end of a turn; `now`
+    /// Since when the client waits that waits longest: for its first pending frame, from when it became that, and from when one below it was decided last. Called at the end of a turn; `now`
     /// never runs backwards.
     pub fn waiting(&mut self, now: Time) -> Waiting {
         for id in std::mem::take(&mut self.touched) {
@@ -379,7 +410,7 @@ impl RequestPool {
         }
     }
 
-    /// The lowest frame of each client that waits for so long, and whether it is signed: who waits longest
+    /// The first frame of each client that waits for so long, and whether it is signed: who waits longest
     /// first.
     pub fn overdue(&self, now: Time, long: Duration) -> impl Iterator<Item = (&Frame, bool)> {
         let overdue = self
@@ -387,34 +418,32 @@ impl RequestPool {
             .iter()
             .take_while(move |(since, _)| now.since(*since) >= long);
         overdue.filter_map(|(_, id)| {
-            let lowest = self.clients[id.get() as usize].lowest()?;
-            Some((lowest, is_signed(lowest)))
+            let first = self.clients[id.get() as usize].first()?;
+            Some((first, is_signed(first)))
         })
     }
 
-    /// Whether a frame is pending that proves itself to some only, while its client waits for it so long.
+    /// Whether a frame is pending that proves itself to some only, while its client waits so long and has
+    /// none that proves itself to everybody: the lowest of its session.
     #[must_use]
     pub fn lacks_proof(&self, now: Time, key: FrameKey, long: Duration) -> bool {
-        let clock = self
-            .clients
-            .get(key.client.get() as usize)
-            .and_then(|client| client.clock);
-        clock.is_some_and(|clock| {
-            clock.lowest == key.sequence && clock.proven.is_none() && now.since(clock.since) >= long
+        let client = self.clients.get(key.client.get() as usize);
+        client.is_some_and(|client| {
+            let waits = |clock: Clock| clock.proven.is_none() && now.since(clock.since) >= long;
+            client.clock.is_some_and(waits) && client.is_lowest_of_session(key.sequence)
         })
     }
 
-    /// Whether a client waits so long for a lower frame than this one.
+    /// Whether a client waits so long for an earlier frame than this one.
     #[must_use]
-    pub fn waits_for_lower(&self, now: Time, key: FrameKey, long: Duration) -> bool {
-        let clock = self
-            .clients
-            .get(key.client.get() as usize)
-            .and_then(|client| client.clock);
-        clock.is_some_and(|clock| clock.lowest < key.sequence && now.since(clock.since) >= long)
+    pub fn waits_for_earlier(&self, now: Time, frame: &Frame, long: Duration) -> bool {
+        let client = self.clients.get(frame.key().client.get() as usize);
+        client.and_then(|client| client.clock).is_some_and(|clock| {
+            (clock.proven.is_none(), clock.first) < order(frame) && now.since(clock.since) >= long
+        })
     }
 
-    /// How many frames made room for lower ones of their clients.
+    /// How many frames made room for earlier ones of their clients.
     #[must_use]
     pub fn crowded_out(&self) -> u64 {
         self.crowded_out
@@ -472,7 +501,7 @@ impl RequestPool {
             let is_new = client.decided.check(sequence) == Standing::Fresh;
             let ended = client.decided.record(sequence);
             if let Some(clock) = client.clock {
-                client.has_progressed |= is_new && sequence <= clock.lowest && !active(Mutant::QuotaBlamed);
+                client.has_progressed |= is_new && sequence <= clock.first && !active(Mutant::QuotaBlamed);
                 self.touch(id);
             }
             let client = &mut self.clients[id.get() as usize];
@@ -613,6 +642,7 @@ impl RequestPool {
             return;
         };
         self.change_bytes(id, -(frame.bytes().len() as isize));
+        self.clients[id.get() as usize].signed -= usize::from(is_signed(&frame));
         self.frames -= 1;
     }
 }

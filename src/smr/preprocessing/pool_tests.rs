@@ -16,19 +16,27 @@ const LIMITS: PoolLimits = PoolLimits {
     bytes_max: 6000,
 };
 
-fn frame(client: u32, sequence: u64, operation_bytes: usize) -> Frame {
+fn frame(client: u32, number: u64, operation_bytes: usize) -> Frame {
+    signed(client, FrameSeq::new(number), operation_bytes)
+}
+
+fn signed(client: u32, sequence: FrameSeq, operation_bytes: usize) -> Frame {
     let mut builder = FrameBuilder::default();
     builder.push(&vec![0; operation_bytes]).unwrap();
-    let body = builder.finish(ClientId::new(client), FrameSeq::new(sequence), Mode::Ordered);
+    let body = builder.finish(ClientId::new(client), sequence, Mode::Ordered);
     let authenticator = Authenticator::Signature([0; 64]);
     let bytes = RequestFrame { body, authenticator }.to_archive();
     Frame::check(bytes, 8, 1 << 20, |_| Digest::ZERO).unwrap()
 }
 
-fn with_macs(client: u32, sequence: u64) -> Frame {
+fn with_macs(client: u32, number: u64) -> Frame {
+    with_macs_of(client, FrameSeq::new(number))
+}
+
+fn with_macs_of(client: u32, sequence: FrameSeq) -> Frame {
     let mut builder = FrameBuilder::default();
     builder.push(&[0; 10]).unwrap();
-    let body = builder.finish(ClientId::new(client), FrameSeq::new(sequence), Mode::Ordered);
+    let body = builder.finish(ClientId::new(client), sequence, Mode::Ordered);
     let authenticator = Authenticator::Macs(vec![[0; 16]; 4]);
     let bytes = RequestFrame { body, authenticator }.to_archive();
     Frame::check(bytes, 8, 1 << 20, |_| Digest::ZERO).unwrap()
@@ -169,10 +177,53 @@ fn what_only_macs_prove_is_not_held_against_a_leader_until_it_is_signed() {
     assert_eq!(pool.waiting(at(12)).proven, Some(proven), "it is signed still");
     let overdue: Vec<_> = pool.overdue(at(12), Duration::from_nanos(11)).collect();
     assert!(matches!(overdue[..], [(_, true)]));
-    assert!(pool.waits_for_lower(at(12), frame(0, 8, 1).key(), Duration::from_nanos(11)));
-    assert!(!pool.waits_for_lower(at(12), frame(0, 7, 1).key(), Duration::from_nanos(11)));
+    assert!(pool.waits_for_earlier(at(12), &frame(0, 8, 1), Duration::from_nanos(11)));
+    assert!(!pool.waits_for_earlier(at(12), &frame(0, 7, 1), Duration::from_nanos(11)));
     assert_eq!(pool.drop_unsigned(ClientId::new(0)), []);
     assert_eq!((pool.pending_frames(), pool.queued_frames()), (1, 1));
+}
+
+#[test]
+fn what_a_process_left_behind_that_has_ended_does_not_keep_its_clients_next_one_from_proving_itself() {
+    let mut pool = RequestPool::new(2, LIMITS);
+    let left = |session: u64, number: u64| with_macs_of(0, FrameSeq::of(session, number));
+    let of = |session: u64| signed(0, FrameSeq::of(session, 0), 10);
+    let long = Duration::from_nanos(8);
+    // Of the process that has ended; nobody will sign them.
+    for number in 0..5 {
+        assert_eq!(pool.offer(at(1), left(3, number)), Offer::Queued);
+    }
+    let next = of(9);
+    let unsigned = left(9, 0);
+    assert_eq!(pool.offer(at(2), unsigned), Offer::OverQuota);
+    assert_eq!(pool.offer(at(3), of(2)), Offer::Queued, "it is first");
+    pool.on_decided(&batch(vec![of(2)]));
+    pool.waiting(at(4));
+    assert_eq!(pool.offer(at(5), left(9, 0)), Offer::Queued);
+    assert!(
+        pool.lacks_proof(at(12), next.key(), long),
+        "the lowest of its session"
+    );
+    assert!(pool.lacks_proof(at(12), left(3, 0).key(), long));
+    assert!(!pool.lacks_proof(at(12), left(3, 1).key(), long));
+    assert!(pool.waits_for_earlier(at(12), &left(9, 0), long));
+    assert!(
+        !pool.waits_for_earlier(at(12), &next, long),
+        "what is signed is first, and passed on"
+    );
+    assert_eq!(pool.offer(at(13), next.clone()), Offer::Duplicate);
+    let proven = Proven {
+        since: at(13),
+        at: at(13),
+    };
+    assert_eq!(pool.waiting(at(13)).proven, Some(proven));
+    assert!(!pool.lacks_proof(at(30), left(3, 0).key(), long));
+    // At a leader that has them all, it is in one of the next two turns.
+    let turns = [pool.take_batch(1 << 20, 1), pool.take_batch(1 << 20, 1)];
+    let taken = turns.into_iter().flatten().flat_map(|(frames, _)| frames);
+    assert!(taken.map(|frame| frame.key()).any(|key| key == next.key()));
+    pool.on_decided(&batch(vec![next]));
+    assert_eq!(pool.waiting(at(40)).proven, None);
 }
 
 #[test]

@@ -58,6 +58,12 @@ impl Allowance {
         may
     }
 
+    /// So many more may be used, as far as there is room for them.
+    pub fn earn(&mut self, count: u64) {
+        let most = clamped(self.rate.burst).max(self.left);
+        self.left = self.left.saturating_add(clamped(count)).min(most);
+    }
+
     /// So many were used, perhaps more than there were: then nothing is left until they are earned.
     pub fn charge(&mut self, count: u64) {
         self.left = self.left.saturating_sub(clamped(count));

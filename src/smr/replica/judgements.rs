@@ -1,8 +1,9 @@
 //! How many signatures of what a peer says are verified.
 //!
-//! Verifying costs much more than sending. A correct peer signs little: a checkpoint now and then, and a view
-//! change when a leader failed. What a flood of such messages goes beyond is not judged; a correct peer says
-//! it again when it is asked.
+//! Verifying costs much more than sending. A correct peer signs little: each checkpoint once, and a view
+//! change when a leader failed. So each checkpoint that becomes stable here earns every peer a signature: how
+//! fast decisions and checkpoints come is no reason to overhear one. What a flood of such messages goes beyond
+//! is not judged; a correct peer says it again when it is asked.
 
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::protocol::{Allowance, Rate};
@@ -53,6 +54,11 @@ impl Judgements {
         may
     }
 
+    /// A checkpoint is stable: each peer signed it once, or will.
+    pub fn on_stable(&mut self) {
+        self.left.iter_mut().for_each(|left| left.earn(1));
+    }
+
     /// Whether so many signatures of what `from` says are verified now; they are counted if so.
     pub fn may_judge(&mut self, now: Time, from: NodeId, signatures: usize) -> bool {
         let left = self.left.get_mut(from.index());
@@ -78,6 +84,22 @@ mod tests {
         assert!((whole - 2..=whole).contains(&judged), "{judged} of {whole}");
         assert!(judgements.may_judge(Time::START, other, 20));
         assert!(!judgements.may_judge(Time::START, NodeId::new(9), 1));
+    }
+
+    #[test]
+    fn checkpoints_that_become_stable_are_judged_however_fast_they_come() {
+        let mut judgements = Judgements::new(4);
+        for micros in 0..10_000 {
+            let now = Time::from_nanos(micros * 1000);
+            for peer in 1..4 {
+                assert!(judgements.may_judge(now, NodeId::new(peer), 1), "after {micros}");
+            }
+            judgements.on_stable();
+        }
+        let Rate { burst, .. } = Judgements::rate(4);
+        let end = Time::from_nanos(10_000_000);
+        let left = (0..2 * burst).take_while(|_| judgements.may_judge(end, NodeId::new(1), 1));
+        assert!(left.count() as u64 <= burst, "none is saved up beyond the burst");
     }
 
     #[test]

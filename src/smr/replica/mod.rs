@@ -242,11 +242,11 @@ impl<S: Stack> Replica<S> {
     /// Takes a frame into the pool, and has it passed on to the leader: a client sends to the leader alone until it loses patience with it.
     fn offer(&mut self, now: Time, frame: Frame, is_own: bool) -> Offer {
         let key = frame.key();
-        // What is pending when a view begins is passed on then; what waits behind a lower frame of its client leaves the way to that.
+        // What is pending when a view begins is passed on then; what waits behind an earlier frame of its client leaves the way to that.
         let passes_on = !self.ordering.is_leading()
             && self.phase() == ExecutionPhase::OrderProtocol
             && self.forward.len() < FORWARDED_FRAMES_MAX
-            && !self.pool.waits_for_lower(now, key, OVERDUE);
+            && !self.pool.waits_for_earlier(now, &frame, OVERDUE);
         let forwarded = passes_on.then(|| frame.clone());
         let offer = self.pool.offer(now, frame);
         let is_new = offer == Offer::Queued || (offer == Offer::Duplicate && is_own);
@@ -480,6 +480,7 @@ impl<S: Stack> Replica<S> {
                 Effect::Stable { claim, proof } => {
                     self.transfers.remember_certificate(claim, proof.clone());
                     self.counters.checkpoints_stable += 1;
+                    self.judgements.on_stable();
                     self.actions.push(Action::Stable(claim));
                     stable = Some(Record::Stable { claim, proof });
                 }

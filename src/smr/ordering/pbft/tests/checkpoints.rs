@@ -286,3 +286,19 @@ fn of_what_proves_a_stable_checkpoint_exactly_a_quorum_is_kept_in_order_of_signe
     let long = [first, second, third, fourth, first];
     assert_eq!(signers(&long), [0_u16; 0], "more than there are replicas");
 }
+
+#[test]
+fn what_an_earlier_life_signed_of_a_state_that_it_lost_is_not_held_against_a_later_one() {
+    let mut backup = Bench::new(4, 1);
+    for seq in 1..=2 {
+        backup.decide(seq, 'a');
+    }
+    // Two restarts ago the state was wrong; the last life made it again, right, and signed that.
+    for letter in ['w', 'k'] {
+        let signed = signed_by(1, 2, letter);
+        backup.pbft.restore(&Record::Checkpoint(signed));
+    }
+    assert_eq!(backup.own_checkpoint(2, 'k'), NOTHING, "it was signed before");
+    backup.checkpoint(0, 2, 'k');
+    assert_eq!(backup.checkpoint(3, 2, 'k'), ["stable s2 k by [0, 1, 3]"]);
+}
