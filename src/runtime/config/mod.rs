@@ -20,6 +20,7 @@ mod transfer;
 mod units;
 
 pub use client::{ClientConfig, ClientFile, ClientTuning, ReadLevel};
+pub(crate) use cluster::CLIENTS_MAX;
 pub use cluster::{Agreement, ClientEntry, ClusterConfig, ReplicaEntry};
 pub use error::{ConfigError, Whose, load};
 pub use keys::{KeyFile, PartyKeys};
