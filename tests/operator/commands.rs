@@ -180,7 +180,16 @@ fn a_bench_that_is_interrupted_shows_what_it_measured_and_its_file_is_a_report()
     assert_eq!(figures["errors"], 0);
     let report = output(&["report", &json]);
     assert!(report.status.success(), "{}", complaint(&report));
-    assert!(String::from_utf8_lossy(&report.stdout).contains("Single cases"));
+    let shown = String::from_utf8_lossy(&report.stdout).into_owned();
+    assert!(
+        shown.contains("\natlas bench\n") && shown.contains("Single cases"),
+        "{shown}"
+    );
+    let case = shown.lines().find(|line| line.starts_with("bench ")).unwrap();
+    // What the replicas did is theirs to know.
+    let unknown = case.split_whitespace().rev().take(2).collect::<Vec<_>>();
+    assert_eq!(unknown, ["-", "-"], "{case}");
+    assert!(!shown.contains("demo") && !case.contains(" 0.00"), "{shown}");
 }
 
 #[test]

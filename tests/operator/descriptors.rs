@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use super::shared::load::Load;
 use super::shared::{Replica, alone, client, connect, init, set, status};
-use super::{eventually, last_words, lone};
+use super::{complaint, eventually, last_words, lone, output};
 
 /// `atlas run` under limits that the shell sets.
 fn limited(dir: &Path, node: usize, limits: &str) -> Command {
@@ -45,6 +45,31 @@ fn a_low_soft_limit_is_raised_and_a_low_hard_limit_refused_with_the_number_that_
             assert!(said.contains(part), "{limit}: {said}");
         }
         assert_eq!(said.contains("or set connections_max = "), suggests, "{said}");
+
+        // The doctor knew: the files are as `atlas init` makes them, but for how many replicas there are.
+        let of_four = tempfile::tempdir().unwrap();
+        let made = output(&[
+            "init",
+            "--clients",
+            "0",
+            "--out",
+            of_four.path().to_str().unwrap(),
+        ]);
+        assert!(made.status.success());
+        let mut refused = limited(of_four.path(), 0, &format!("ulimit -n {limit}"));
+        let refused = refused.output().unwrap();
+        let said = complaint(&refused)
+            .trim_start_matches("atlas: ")
+            .trim_end()
+            .to_owned();
+        let line = format!("ulimit -n {limit}; exec {} doctor", env!("CARGO_BIN_EXE_atlas"));
+        let doctor = Command::new("sh").args(["-c", &line]).output().unwrap();
+        assert_eq!(doctor.status.code(), Some(1));
+        let findings = String::from_utf8_lossy(&doctor.stdout).into_owned();
+        assert!(
+            findings.contains(&format!("✗ open files      {said}")),
+            "{said}: {findings}"
+        );
     }
 }
 

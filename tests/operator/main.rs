@@ -10,6 +10,7 @@ mod descriptors;
 mod directories;
 mod documented;
 mod hosts;
+mod interrupted;
 mod links;
 mod loads;
 mod messages;

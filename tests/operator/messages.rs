@@ -25,7 +25,7 @@ fn broken() -> Stdio {
 }
 
 /// A pipe that is full for ever: its reader hangs.
-fn hung() -> Stdio {
+pub(super) fn hung() -> Stdio {
     let (reader, writer) = pipe().unwrap();
     let mut filler = writer.try_clone().unwrap();
     std::thread::spawn(move || {

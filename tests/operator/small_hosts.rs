@@ -178,6 +178,26 @@ fn a_replica_works_on_small_hosts_or_says_exactly_why_it_does_not() {
     }
 }
 
+/// What is refused for the data directory is found by a check of the file, and what for the locked memory by
+/// the doctor, in the same words.
+fn is_foretold(host: &Host, dir: &Path, said: &str) {
+    let said = said.trim_start_matches("atlas: ").trim_end();
+    let (command, file) = match said {
+        said if said.starts_with("data directory") => (&["config", "check"][..], Some(dir.join("r0.toml"))),
+        said if said.contains("of memory") => (&["doctor"][..], None),
+        _ => return,
+    };
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", host.before, "sh", env!("CARGO_BIN_EXE_atlas")])
+        .args(command)
+        .args(file);
+    let ended = shell.env("DIR", dir).output().unwrap();
+    let shown = format!("{}{}", String::from_utf8_lossy(&ended.stdout), complaint(&ended));
+    assert_eq!(ended.status.code(), Some(1), "{}: {shown}", host.what);
+    assert!(shown.contains(said), "{}: {said}: {shown}", host.what);
+}
+
 fn try_on(host: &Host) {
     let what = host.what;
     let dir = tempfile::tempdir().unwrap();
@@ -194,6 +214,7 @@ fn try_on(host: &Host) {
         Refuses(parts) => {
             let (status, said) = last_words(child);
             assert_eq!(status.code(), Some(1), "{what}: {said}");
+            is_foretold(host, dir.path(), &said);
             for part in parts {
                 assert!(said.contains(part), "{what}: no {part:?}: {said}");
             }

@@ -118,6 +118,9 @@ pub struct ClusterConfig {
     pub clients: Vec<ClientEntry>,
 }
 
+/// The most clients that a cluster may list.
+pub(crate) const CLIENTS_MAX: usize = 1 << 20;
+
 /// The file format this version reads.
 pub(super) const FORMAT: u32 = 1;
 
@@ -252,7 +255,7 @@ impl Validate for ClusterConfig {
     fn validate(&self) -> Result<(), InvalidSetting> {
         in_range("format", self.format, FORMAT..=FORMAT)?;
         in_range("replicas", self.replicas.len(), 1..=REPLICAS_MAX)?;
-        in_range("clients", self.clients.len(), 0..=1 << 20)?;
+        in_range("clients", self.clients.len(), 0..=CLIENTS_MAX)?;
         for (index, replica) in self.replicas.iter().enumerate() {
             if usize::from(replica.id) != index {
                 return Err(broken(

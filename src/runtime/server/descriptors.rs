@@ -1,24 +1,43 @@
 //! As many open files and sockets as a replica's configuration may need.
 
 use super::ReplicaError;
-use crate::runtime::config::{Durability, PartConfigs, ReplicaConfig};
+use crate::runtime::config::{Durability, Limits, PartConfigs, PersistentLogConfig, ReplicaConfig};
 use crate::runtime::shard::descriptors::{RESERVE, provide};
 
 /// Segments that are expected to be open at most: a checkpoint closes most of them, whatever the log may grow
 /// to.
 const SEGMENTS_OPEN: usize = 512;
 
+/// What a replica of a small cluster with the configuration that `atlas init` makes has.
+const USUAL_REPLICAS: u64 = 4;
+
 /// Makes sure that connections, the log and everything else never run out of descriptors together.
 pub(super) fn provide_for<P: PartConfigs>(config: &ReplicaConfig<P>) -> Result<(), ReplicaError> {
-    let limits = &config.limits;
-    let replicas = config.node.cluster.replicas.len() as u64;
     let segments = match config.durability {
         Durability::None => 0,
-        Durability::Sync | Durability::Async => config.disk_budget().segments_max().min(SEGMENTS_OPEN) as u64,
+        Durability::Sync | Durability::Async => config.disk_budget().segments_max(),
     };
+    provide_counted(
+        &config.limits,
+        config.node.cluster.replicas.len() as u64,
+        segments,
+    )
+}
+
+/// Whether a replica as `atlas init` makes it, one of four, would be refused for too few descriptors.
+///
+/// # Errors
+/// As its start would say it.
+pub(crate) fn expect_usual() -> Result<(), ReplicaError> {
+    let log = PersistentLogConfig::default();
+    let segments = log.log_bytes_max / log.segment_bytes;
+    provide_counted(&Limits::default(), USUAL_REPLICAS, segments as usize)
+}
+
+fn provide_counted(limits: &Limits, replicas: u64, segments: usize) -> Result<(), ReplicaError> {
     // Each other replica may be dialled, looked up, and read an image.
     let connections = u64::from(limits.connections_max) + limits.handshakes_max as u64;
-    let needed = connections + 3 * replicas + segments + RESERVE;
+    let needed = connections + 3 * replicas + segments.min(SEGMENTS_OPEN) as u64 + RESERVE;
     provide(needed).map_err(|source| ReplicaError::Descriptors {
         connections_max: limits.connections_max,
         source,

@@ -16,7 +16,7 @@
 //! ```
 
 mod assembly;
-mod descriptors;
+pub(crate) mod descriptors;
 pub mod divisible_state_server;
 mod handle;
 mod keepers;

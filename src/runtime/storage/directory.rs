@@ -83,6 +83,41 @@ impl DataDirectory {
         Superblock::open(&name, bytes.as_deref(), cluster, node).map(|_| ())
     }
 
+    /// Looks whether this process may write to a directory that is there, or make one where none is; leaves
+    /// everything as it was. It may be open meanwhile.
+    ///
+    /// # Errors
+    /// What [`open`](Self::open) would say, or [`format`](Self::format) where there is no directory.
+    pub(crate) fn expect_writable(path: &Path) -> Result<(), StorageError> {
+        let Ok(found) = fs::metadata(path) else {
+            return expect_makeable(path);
+        };
+        if !found.is_dir() {
+            // It has no superblock, which says enough.
+            return Ok(());
+        }
+        // Files by these names are opened; where there are none yet, others try whether they can be made.
+        let files = [
+            (path.join("lock"), "cannot be made"),
+            (superblock_path(path), "cannot be opened"),
+            (path.join("log").join(UNFINISHED), "cannot be made"),
+            (path.join("images").join(UNFINISHED), "cannot be made"),
+        ];
+        for (name, doing) in files {
+            let directory = name
+                .parent()
+                .filter(|directory| directory.exists())
+                .unwrap_or(path);
+            files::expect_regular(&name).map_err(StorageError::io(&name, "cannot be used"))?;
+            if name.exists() {
+                let opened = OpenOptions::new().write(true).open(&name);
+                opened.map_err(StorageError::io(&name, doing))?;
+            }
+            try_to_write(directory).map_err(StorageError::io(&name, doing))?;
+        }
+        Ok(())
+    }
+
     /// Whether the directory at `path`, if there is one, is of this application or was never used.
     ///
     /// # Errors
@@ -368,6 +403,29 @@ pub(crate) fn read_superblock(path: &Path) -> Result<Superblock, StorageError> {
     let read = files::expect_regular(&name).and_then(|()| fs::read(&name));
     let bytes = read.map_err(StorageError::io(&name, "cannot be read"))?;
     Superblock::newest(&name, &bytes)
+}
+
+/// Whether a directory could be made that is not there, and those above it that are missing.
+fn expect_makeable(path: &Path) -> Result<(), StorageError> {
+    let above = path.ancestors().skip(1).find(|above| above.exists());
+    let above = above
+        .filter(|above| *above != Path::new(""))
+        .unwrap_or(Path::new("."));
+    let tried = tried_in(above);
+    fs::create_dir(&tried)
+        .and_then(|()| fs::remove_dir(&tried))
+        .map_err(StorageError::io(path, "cannot be made"))
+}
+
+fn try_to_write(directory: &Path) -> std::io::Result<()> {
+    let tried = tried_in(directory);
+    File::create_new(&tried)?;
+    fs::remove_file(&tried)
+}
+
+/// What is made to see whether it can be, and removed at once.
+fn tried_in(directory: &Path) -> PathBuf {
+    directory.join(format!(".atlas-check-{}", std::process::id()))
 }
 
 fn lock(path: &Path) -> Result<File, StorageError> {

@@ -43,10 +43,10 @@ pub(super) struct Bench {
     /// The share of operations that touch one and the same key, in percent.
     #[arg(long, default_value_t = 0.0, value_parser = super::parse_percent)]
     conflict: f64,
-    /// Operations under way at any time, over all clients.
+    /// Closed loop: operations under way at any time, over all clients.
     #[arg(long, default_value_t = 4096, conflicts_with = "rate", value_parser = super::parse_count)]
     outstanding: usize,
-    /// Operations per second, whatever becomes of them.
+    /// Open loop: so many operations per second, whatever becomes of them, in place of `--outstanding`.
     #[arg(long, value_parser = super::parse_rate)]
     rate: Option<f64>,
     /// Measured time in seconds, after one second of warm-up.

@@ -6,6 +6,7 @@ use clap::Subcommand;
 use super::CommandError;
 use crate::runtime::config::{ClientConfig, ClusterConfig, Durability, ReplicaConfig, Topology, load};
 use crate::runtime::shard::cores::Cores;
+use crate::runtime::storage::DataDirectory;
 
 /// Look at configuration files.
 #[derive(Debug, Subcommand)]
@@ -25,12 +26,25 @@ fn would_run(config: &ReplicaConfig) -> Result<(), CommandError> {
     let threads = config.preprocessor_threads;
     Topology::of_replica(&config.topology, &Cores::of_process(), threads, config.node.id)
         .map_err(|error| format!("topology: {error}"))?;
-    if config.durability != Durability::None && config.db_path.exists() {
+    if config.durability != Durability::None {
         let cluster = config.node.cluster.cluster_id();
-        crate::runtime::storage::DataDirectory::expect_of(&config.db_path, cluster, config.node.id)
-            .map_err(|error| format!("data directory {error}"))?;
+        let path = &config.db_path;
+        let checked = DataDirectory::expect_writable(path).and_then(|()| match path.exists() {
+            true => DataDirectory::expect_of(path, cluster, config.node.id),
+            // Files are checked before a directory is made as well.
+            false => Ok(()),
+        });
+        checked.map_err(|error| format!("data directory {error}"))?;
     }
     Ok(())
+}
+
+/// What a start would say of a data directory that is not there, though it can be made.
+fn missing(config: &ReplicaConfig) -> Option<String> {
+    let is_missing = config.durability != Durability::None && !config.db_path.exists();
+    let cluster = config.node.cluster.cluster_id();
+    let refused = DataDirectory::expect_of(&config.db_path, cluster, config.node.id).err();
+    refused.filter(|_| is_missing).map(|refused| refused.to_string())
 }
 
 impl ConfigCommand {
@@ -63,6 +77,7 @@ impl ConfigCommand {
                     "listen": config.node.listen,
                     "db_path": config.db_path,
                     "durability": config.durability.to_string(),
+                    "data_missing": missing(&config),
                 }));
             }
             println!(
@@ -77,6 +92,9 @@ impl ConfigCommand {
                 config.node.listen,
                 config.db_path.display()
             );
+            if let Some(missing) = missing(&config) {
+                println!("  ! data directory {missing}");
+            }
         } else if sets("client") {
             let config = ClientConfig::load(file)?;
             if *json {

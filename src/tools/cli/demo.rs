@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{CommandError, demo_durability, parse_auth};
+use super::{CommandError, demo_durability, interrupts, parse_auth};
 use crate::runtime::config::{
     Agreement, AppKind, ClientTuning, Durability, ExecutionConfig, ExecutorKind, ReadLevel,
 };
@@ -185,6 +185,7 @@ impl Demo {
 
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
         self.json.as_deref().map(super::may_write).transpose()?;
+        interrupts::heed();
         if self.compare_durability {
             let directory = self.data.clone().unwrap_or_else(std::env::temp_dir);
             return demo_durability::run(&directory, |durability| {
@@ -240,7 +241,7 @@ impl Demo {
             measured,
             kill_leader_after: self.kill_leader_after.map(Duration::from_secs_f64),
         };
-        crate::runtime::shard::signals::on_termination(&crate::tools::load::INTERRUPTED);
+        interrupts::expect_none("nothing was measured")?;
         let bar = progress_bar(warm_up + measured);
         let (report, latencies) = run_load(&cluster, &cluster_options, &load, |tick| {
             bar.set_position(tick.elapsed.as_millis() as u64);

@@ -4,17 +4,22 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use super::CommandError;
+use super::{CommandError, interrupts};
 use crate::client::Client;
 use crate::runtime::config::{Agreement, AppKind, DecisionLogConfig};
 use crate::smr::types::NodeId;
 use crate::tools::load::{ClusterOptions, DonorLie, Filling, LocalCluster, States, fill};
 
-/// What the store is filled with while the replica is down.
+/// What the store is filled with while the replica is down, and how much of it between two looks for an
+/// interrupt.
 const KEYS: u64 = 200_000;
+const KEYS_AT_ONCE: u64 = 10_000;
 const VALUE_BYTES: usize = 512;
 /// How long the catch-up may take.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// What an interrupt costs.
+const NOT_SHOWN: &str = "no catch-up was shown to its end";
 
 /// How a catch-up went.
 struct Outcome {
@@ -67,14 +72,24 @@ fn catch_up(options: &ClusterOptions, lie: Option<DonorLie>) -> Result<Outcome, 
     println!("{late} is down; {KEYS} values of {VALUE_BYTES} B are written meanwhile");
     let mut filling = Filling {
         first_key: 0,
-        keys: KEYS,
+        keys: KEYS_AT_ONCE,
         value_bytes: VALUE_BYTES,
         outstanding: 1024,
     };
-    fill(&client, filling)?;
+    while filling.first_key < KEYS {
+        fill(&client, filling)?;
+        filling.first_key += filling.keys;
+        interrupts::expect_none(NOT_SHOWN)?;
+    }
     // A few more decisions, so that a checkpoint of all of it is taken.
-    (filling.keys, filling.outstanding) = (2 * options.agreement.checkpoint_decisions, 1);
+    filling = Filling {
+        first_key: 0,
+        keys: 2 * options.agreement.checkpoint_decisions,
+        outstanding: 1,
+        ..filling
+    };
     fill(&client, filling)?;
+    interrupts::expect_none(NOT_SHOWN)?;
     match lie {
         Some(lie) => println!("{late} starts again; r0: {}", lie.name()),
         None => println!("{late} starts again"),
@@ -95,6 +110,7 @@ fn catch_up(options: &ClusterOptions, lie: Option<DonorLie>) -> Result<Outcome, 
         if Some(standing.executed) == target && replica.counter("states_transferred") > 0 {
             break;
         }
+        interrupts::expect_none(NOT_SHOWN)?;
         if start.elapsed() > LIMIT {
             return Err(format!("{late} does not catch up: {standing:?}").into());
         }

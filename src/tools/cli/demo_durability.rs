@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::CommandError;
+use super::{CommandError, interrupts};
 use crate::runtime::config::Durability;
 use crate::runtime::shard::probe;
 use crate::tools::load::{Report, median};
@@ -21,6 +21,7 @@ pub(super) fn run(
     for _ in 0..ROUNDS {
         for (durability, reports) in [Durability::Sync, Durability::None].into_iter().zip(&mut reports) {
             reports.push(run_one(durability)?);
+            interrupts::expect_none("nothing is compared")?;
         }
     }
     println!("durability   operations/s        p50        p99   CPU per operation and replica");

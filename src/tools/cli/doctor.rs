@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::CommandError;
+use crate::runtime::server::descriptors;
+use crate::runtime::shard::control;
 use crate::runtime::shard::cores::Cores;
 use crate::runtime::shard::memory::first_touch;
 use crate::runtime::shard::probe;
@@ -120,6 +122,10 @@ fn kernel() -> Finding {
 
 fn memlock() -> Finding {
     let limit = probe::limit(libc::RLIMIT_MEMLOCK);
+    if let Err(refused @ control::ControlError::LockedMemory { .. }) = control::expect_startable() {
+        let remedy = "no replica starts here; with 64 MiB the log's buffers are registered too";
+        return Finding::new("locked memory", Grade::Bad, refused.to_string(), remedy);
+    }
     let grade = if limit >= 64 << 20 {
         Grade::Good
     } else {
@@ -139,6 +145,11 @@ fn memlock() -> Finding {
 }
 
 fn open_files() -> Finding {
+    if let Err(refused) = descriptors::expect_usual() {
+        let remedy = "that is what a replica of four takes with the file that `atlas init` makes, and it does not start here; more replicas \
+                      or connections take more";
+        return Finding::new("open files", Grade::Bad, refused.to_string(), remedy);
+    }
     let limit = probe::limit(libc::RLIMIT_NOFILE);
     let grade = if limit >= 4096 {
         Grade::Good

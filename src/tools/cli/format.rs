@@ -21,19 +21,10 @@ pub(super) struct Format {
 impl Format {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
         let config = ReplicaConfig::load(&self.config)?.replica_config;
-        format_for(&config)?;
+        let cluster = &config.node.cluster;
+        let (id, epoch) = (cluster.cluster_id(), cluster.epoch());
+        DataDirectory::format(&config.db_path, id, config.node.id, epoch)?;
         println!("made {}", config.db_path.display());
         Ok(ExitCode::SUCCESS)
     }
-}
-
-pub(super) fn format_for(config: &ReplicaConfig) -> Result<(), CommandError> {
-    let cluster = &config.node.cluster;
-    DataDirectory::format(
-        &config.db_path,
-        cluster.cluster_id(),
-        config.node.id,
-        cluster.epoch(),
-    )?;
-    Ok(())
 }

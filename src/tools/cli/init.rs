@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::format::format_for;
-use super::{CommandError, parse_auth};
+use super::init_staging::Staging;
+use super::{CommandError, interrupts, parse_auth};
 use crate::runtime::config::{
-    Agreement, AppKind, DecisionLogConfig, PartyKeys, PersistentLogConfig, ReplicaConfig, StateTransferConfig,
+    Agreement, AppKind, CLIENTS_MAX, DecisionLogConfig, PartyKeys, PersistentLogConfig, StateTransferConfig,
 };
 use crate::smr::preprocessing::ClientAuth;
 use crate::smr::types::ApplicationId;
@@ -18,8 +18,8 @@ pub(super) struct Init {
     /// Replicas; n = 3f+1 of them tolerate f faulty ones.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     replicas: u16,
-    /// Clients.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    /// Clients: at most 1,048,576. Each is a file, a key, and 190 bytes of cluster.toml.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=CLIENTS_MAX as i64))]
     clients: u32,
     /// Where the files go; made if it is not there.
     #[arg(long)]
@@ -57,54 +57,36 @@ impl Init {
         {
             return Err(format!("--host {:?}: is no host", self.host).into());
         }
-        std::fs::create_dir_all(&self.out).map_err(|error| format!("{}: {error}", self.out.display()))?;
-        if self.base_port.checked_add(self.replicas).is_none() {
+        if self.base_port.checked_add(self.replicas - 1).is_none() {
             return Err(format!(
                 "--base-port {}: {} ports do not fit above it",
                 self.base_port, self.replicas
             )
             .into());
         }
-        let replicas: Vec<PartyKeys> = (0..self.replicas).map(|_| PartyKeys::generate()).collect();
-        let clients: Vec<PartyKeys> = (0..self.clients).map(|_| PartyKeys::generate()).collect();
-        let mut files = vec![(
-            "cluster.toml".to_owned(),
-            self.cluster_file(application, &replicas, &clients),
-        )];
-        files.extend((0..self.replicas).map(|id| (format!("r{id}.toml"), self.replica_file(id))));
-        files.extend((0..self.clients).map(|id| (format!("c{id}.toml"), client_file(id))));
-        let keys = replicas
-            .iter()
-            .enumerate()
-            .map(|(id, keys)| (format!("r{id}.key"), keys));
-        let keys: Vec<_> = keys
-            .chain(
-                clients
-                    .iter()
-                    .enumerate()
-                    .map(|(id, keys)| (format!("c{id}.key"), keys)),
-            )
-            .collect();
-        // Nothing is written before it is clear that nothing is overwritten.
-        let names = files
-            .iter()
-            .map(|(name, _)| name)
-            .chain(keys.iter().map(|(name, _)| name));
-        if let Some(taken) = names.map(|name| self.out.join(name)).find(|path| path.exists()) {
-            return Err(format!("{} exists; choose an empty directory", taken.display()).into());
-        }
-        std::fs::create_dir_all(&self.out).map_err(|error| format!("{}: {error}", self.out.display()))?;
-        for (name, keys) in &keys {
-            keys.save(&self.out.join(name))?;
-        }
-        for (name, text) in &files {
-            let path = self.out.join(name);
-            std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
-        }
+        interrupts::heed();
+        let mut staging = Staging::begin(&self.out, self.replicas, self.clients)?;
+        let mut cluster = self.cluster_file(application);
         for id in 0..self.replicas {
-            let loaded = ReplicaConfig::load(&self.out.join(format!("r{id}.toml")))?;
-            format_for(&loaded.replica_config)?;
+            let keys = PartyKeys::generate();
+            keys.save(&staging.path(&format!("r{id}.key")))?;
+            staging.write(&format!("r{id}.toml"), &self.replica_file(id))?;
+            let address = format!("{}:{}", self.host, self.base_port + id);
+            let _ = write!(cluster, "\n[[replicas]]\nid = {id}\naddress = \"{address}\"\n");
+            cluster.push_str(&public_keys(&keys));
+            staging.next()?;
         }
+        for id in 0..self.clients {
+            let keys = PartyKeys::generate();
+            keys.save(&staging.path(&format!("c{id}.key")))?;
+            staging.write(&format!("c{id}.toml"), &client_file(id))?;
+            let _ = write!(cluster, "\n[[clients]]\nid = {id}\n");
+            cluster.push_str(&public_keys(&keys));
+            staging.next()?;
+        }
+        staging.write("cluster.toml", &cluster)?;
+        staging.format((0..self.replicas).map(|id| self.data_directory(id)))?;
+        staging.settle()?;
         self.print_next(application, &self.out);
         Ok(ExitCode::SUCCESS)
     }
@@ -120,17 +102,13 @@ impl Init {
         }
     }
 
-    fn cluster_file(
-        &self,
-        application: ApplicationId,
-        replicas: &[PartyKeys],
-        clients: &[PartyKeys],
-    ) -> String {
+    /// The file that all share, up to its replicas and clients.
+    fn cluster_file(&self, application: ApplicationId) -> String {
         let a = Agreement {
             client_auth: self.auth,
             ..Agreement::default()
         };
-        let mut text = format!(
+        format!(
             "# A cluster: who is in it, and what they agree on. The same file for everybody.\n\
              format = 1\n\
              name = {name:?}\n\
@@ -171,26 +149,7 @@ impl Init {
             frame_operations = a.frame_operations_max,
             batch_bytes = a.batch_bytes_max,
             batch_frames = a.batch_frames_max,
-        );
-        for (id, keys) in replicas.iter().enumerate() {
-            let port = usize::from(self.base_port) + id;
-            let _ = write!(
-                text,
-                "\n[[replicas]]\nid = {id}\naddress = \"{}:{port}\"\nsigning_key = \"{}\"\nlink_key = \"{}\"\n",
-                self.host,
-                keys.signing.verifying_key(),
-                keys.link.public()
-            );
-        }
-        for (id, keys) in clients.iter().enumerate() {
-            let _ = write!(
-                text,
-                "\n[[clients]]\nid = {id}\nsigning_key = \"{}\"\nlink_key = \"{}\"\n",
-                keys.signing.verifying_key(),
-                keys.link.public()
-            );
-        }
-        text
+        )
     }
 
     fn replica_file(&self, id: u16) -> String {
@@ -273,6 +232,11 @@ impl Init {
             println!("  atlas client --config {out}/c0.toml get greeting");
         }
     }
+}
+
+fn public_keys(keys: &PartyKeys) -> String {
+    let (signing, link) = (keys.signing.verifying_key(), keys.link.public());
+    format!("signing_key = \"{signing}\"\nlink_key = \"{link}\"\n")
 }
 
 fn client_file(id: u32) -> String {

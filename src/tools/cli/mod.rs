@@ -14,7 +14,9 @@ mod doctor;
 mod format;
 mod health;
 mod init;
+mod init_staging;
 mod inspect;
+mod interrupts;
 mod report;
 mod run;
 mod sim;
@@ -60,7 +62,7 @@ enum Command {
     Health(health::Health),
     /// Measure a running cluster.
     Bench(bench::Bench),
-    /// Show a run of the throughput bench, or compare two.
+    /// Show the figures of a demo or a bench, or compare two.
     Report(report::ReportCommand),
     /// Run seeded clusters in virtual time, under faults and lies.
     Sim(sim::Sim),

@@ -196,10 +196,15 @@ pub(super) fn finish(code: ExitCode) -> ExitCode {
         }
         None => code,
     };
+    flush_messages();
+    code
+}
+
+/// Has the last messages written, but does not wait for who takes none.
+pub(super) fn flush_messages() {
     if let Some(Some(stream)) = MESSAGES.get() {
         stream.flush();
     }
-    code
 }
 
 #[cfg(test)]

@@ -11,13 +11,13 @@ const WORSE: u8 = 1;
 /// The runs cannot be compared.
 const NOT_COMPARABLE: u8 = 2;
 
-/// Show a run of `cargo bench --bench throughput`, or compare two.
+/// Show the figures of a demo, a bench or `cargo bench --bench throughput`, or compare two of them.
 ///
 /// Exit code of a comparison: 0 when no case is worse, 1 when one is, 2 when the runs cannot be compared.
 /// Throughput and CPU time are judged, of cases with equal parameters.
 #[derive(Debug, Args)]
 pub(super) struct ReportCommand {
-    /// A file of results (`--json` of the bench or of the demo).
+    /// A file of results: what `--json` of `atlas demo`, `atlas bench` or the throughput bench wrote.
     first: PathBuf,
     /// Another one, to compare with the first.
     second: Option<PathBuf>,

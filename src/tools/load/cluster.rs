@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
-
 use super::liars::over_links;
 use super::{DonorLie, States};
 use crate::runtime::config::{
@@ -21,6 +19,7 @@ use crate::sim::Lie;
 use crate::smr::execution::ScalableApp;
 use crate::smr::execution::apps::{bank::Bank, compute::Compute, counter::Counter, kv::Kv, null::Null};
 use crate::smr::types::{ClientId, NodeId};
+use crate::tools::scratch::Scratch;
 
 /// What a local cluster is made of.
 #[derive(Debug, Clone)]
@@ -116,7 +115,7 @@ pub struct LocalCluster {
     rounds: u64,
     replicas: Vec<(ReplicaHandle, JoinHandle<Result<(), ReplicaError>>)>,
     /// Removed with the cluster.
-    _data: Option<TempDir>,
+    _data: Option<Scratch>,
 }
 
 /// A cluster that is not started yet.
@@ -204,7 +203,10 @@ impl LocalCluster {
             false => 0,
         };
         let temporary = match (&options.data, options.durability) {
-            (None, Durability::Sync | Durability::Async) => Some(TempDir::with_prefix("atlas-")?),
+            (None, Durability::Sync | Durability::Async) => {
+                let name = &mut tempfile::Builder::new();
+                Some(Scratch::new(name.prefix("atlas-"), &std::env::temp_dir())?)
+            }
             _ => None,
         };
         let directory = temporary.as_ref().map(|temporary| temporary.path().to_owned());

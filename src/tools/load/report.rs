@@ -2,6 +2,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use super::Shape;
+use super::results::NOT_RECORDED;
 
 /// Latency in microseconds, from the intended send time.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -171,6 +172,11 @@ fn sparkline(values: &[u64]) -> String {
 }
 
 impl Report {
+    /// Whether it was measured what the replicas did, and not only what their clients saw.
+    pub(super) fn knows_replicas(&self) -> bool {
+        self.executor != NOT_RECORDED
+    }
+
     fn agreement(&self) -> String {
         match (self.agree, &self.apart) {
             (true, _) if self.incident.is_none() && self.byzantine.is_none() => {
@@ -297,6 +303,14 @@ pub(super) fn grouped(value: f64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// A latency; nothing takes no time at all, so that was not measured.
+pub(super) fn latency(us: f64) -> String {
+    match us {
+        0.0 => "-".to_owned(),
+        _ => time(us),
+    }
 }
 
 pub(super) fn time(us: f64) -> String {

@@ -122,7 +122,9 @@ pub enum ResultsError {
         source: std::io::Error,
     },
     /// It is not what it should be.
-    #[error("{path}: neither results of the throughput bench nor a report of the demo: {source}")]
+    #[error(
+        "{path}: neither results of the throughput bench nor figures of `atlas demo` or `atlas bench`: {source}"
+    )]
     Content {
         /// The file.
         path: String,
@@ -162,7 +164,7 @@ impl Results {
         self.rows.iter().filter(move |row| row.group == group)
     }
 
-    /// Reads a file of results, or the JSON of one demo as results with one case.
+    /// Reads a file of results, or the JSON of one demo or bench as results with one case.
     ///
     /// # Errors
     /// When it is neither.
@@ -172,11 +174,18 @@ impl Results {
             std::fs::read_to_string(path).map_err(|source| ResultsError::File { path: name(), source })?;
         let bad = |source| ResultsError::Content { path: name(), source };
         let mut value: serde_json::Value = serde_json::from_str(&text).map_err(bad)?;
-        if value.get("errors").is_some() && value.get("agree").is_none() {
+        let is_of_bench = value.get("errors").is_some() && value.get("agree").is_none();
+        let what = match is_of_bench {
+            true => "bench",
+            false => "demo",
+        };
+        if is_of_bench {
             complete_bench(&mut value);
         }
         if value.get("rows").is_none() {
-            return serde_json::from_value(value).map(Self::of_demo).map_err(bad);
+            return serde_json::from_value(value)
+                .map(|report| Self::of_one(report, what))
+                .map_err(bad);
         }
         let results: Self = serde_json::from_value(value).map_err(bad)?;
         match results.format {
@@ -196,14 +205,14 @@ impl Results {
         std::fs::write(path, text + "\n").map_err(|source| ResultsError::File { path: name(), source })
     }
 
-    fn of_demo(report: Report) -> Self {
+    fn of_one(report: Report, what: &str) -> Self {
         Self {
             format: FORMAT,
-            command: "atlas demo".to_owned(),
-            commit: "not recorded".to_owned(),
+            command: format!("atlas {what}"),
+            commit: NOT_RECORDED.to_owned(),
             machine: report.machine.clone(),
             cores: report.cores,
-            kernel: "not recorded".to_owned(),
+            kernel: NOT_RECORDED.to_owned(),
             parameters: Parameters {
                 seconds: report.seconds,
                 warm_up_seconds: 1.0,
@@ -212,7 +221,7 @@ impl Results {
             },
             limits: None,
             rows: vec![Row {
-                case: "demo".to_owned(),
+                case: what.to_owned(),
                 group: Group::Cases,
                 model: None,
                 report,
@@ -240,14 +249,17 @@ fn commit() -> String {
     }
 }
 
+/// What stands for a word that nobody wrote down.
+pub(super) const NOT_RECORDED: &str = "not recorded";
+
 /// Adds to the figures of `atlas bench` what a load cannot see of the cluster that it measures, as not
 /// recorded.
 fn complete_bench(value: &mut serde_json::Value) {
     let unseen = serde_json::json!({
-        "agree": true, "app": "not recorded", "aborts_per_op": 0.0, "compute_us": 0.0, "cores": 0, "cpu_us_per_op_leader": 0.0,
-        "cpu_us_per_op_per_replica": 0.0, "decisions": 0, "durability": "not recorded", "executor": "not recorded",
-        "machine": "not recorded", "operations_per_decision": 0.0, "resident_mib_end": 0.0, "resident_mib_middle": 0.0,
-        "resident_mib_start": 0.0, "shape": super::Shape::default(), "topology": "not recorded", "workers": 0,
+        "agree": true, "app": NOT_RECORDED, "aborts_per_op": 0.0, "compute_us": 0.0, "cores": 0, "cpu_us_per_op_leader": 0.0,
+        "cpu_us_per_op_per_replica": 0.0, "decisions": 0, "durability": NOT_RECORDED, "executor": NOT_RECORDED,
+        "machine": NOT_RECORDED, "operations_per_decision": 0.0, "resident_mib_end": 0.0, "resident_mib_middle": 0.0,
+        "resident_mib_start": 0.0, "shape": super::Shape::default(), "topology": NOT_RECORDED, "workers": 0,
     });
     let (Some(found), Some(unseen)) = (value.as_object_mut(), unseen.as_object()) else {
         return;

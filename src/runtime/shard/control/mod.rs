@@ -287,6 +287,15 @@ impl ControlShard {
     }
 }
 
+/// Whether a control shard could start here.
+///
+/// # Errors
+/// As its start would say it.
+pub fn expect_startable() -> Result<(), ControlError> {
+    let probe = thread::spawn(|| executor(None).map(drop));
+    probe.join().map_err(|_| ControlError::Panicked)?
+}
+
 fn on_core(cpu: Option<usize>) -> String {
     cpu.map_or_else(String::new, |cpu| format!(" on core {cpu}"))
 }

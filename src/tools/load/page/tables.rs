@@ -1,6 +1,6 @@
 use super::super::chart::escape;
-use super::super::report::{grouped, time};
-use super::super::table::cpu;
+use super::super::report::{grouped, latency};
+use super::super::table::{aborts, cpu};
 use super::super::{Group, Report, Results, Row};
 use super::{by_load, models};
 
@@ -149,11 +149,11 @@ fn line(results: &Results, row: &Row) -> String {
         escape(&row.case),
         format!("{}, {pace}", report.app),
         grouped(report.throughput_ops_s),
-        time(l.p50),
-        time(l.p99),
-        time(l.p999),
-        time(l.max),
-        format!("{:.3}", report.aborts_per_op),
+        latency(l.p50),
+        latency(l.p99),
+        latency(l.p999),
+        latency(l.max),
+        aborts(report),
         cpu(report.cpu_us_per_op_per_replica),
         share.map_or_else(String::new, |share| format!("{share:.0} %")),
         report.errors.to_string(),
