@@ -203,8 +203,13 @@ mod tests {
         assert!(verifies(&mut efforts, 0, &votes, 1 + TOLD_LATER, 0));
         assert!(!verifies(&mut efforts, 0, &votes, 1, 0));
         assert!(verifies(&mut efforts, 1000, &votes, 255, 0), "time passes");
-        assert!(!verifies(&mut efforts, 1000, &votes, 3, 0));
-        (0..4).for_each(|_| efforts.becomes_stable());
-        assert!(verifies(&mut efforts, 1000, &votes, 2, 0));
+        let mut efforts = Efforts::new(&Knobs::calm(4, 3));
+        assert!(verifies(&mut efforts, 0, &votes, 256 + 40 + 1 + TOLD_LATER, 0));
+        (0..3).for_each(|_| efforts.becomes_stable());
+        assert!(
+            verifies(&mut efforts, 0, &votes, 3, 0),
+            "checkpoints became stable"
+        );
+        assert!(!verifies(&mut efforts, 0, &votes, 1, 0));
     }
 }
