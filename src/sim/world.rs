@@ -450,6 +450,8 @@ impl<S: Stack> World<S> {
         let (local, durable) = (host.local(self.now), std::mem::take(&mut host.durable));
         let mut said = std::mem::take(&mut self.said);
         host.sim.turn(local, self.now, durable, &mut said);
+        let stables = said.iter().filter(|said| matches!(said, Said::Stable(_)));
+        self.hosts[index].efforts.begins_turn(stables.count());
         for said in said.drain(..) {
             self.carry_out(index, said);
         }

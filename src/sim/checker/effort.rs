@@ -18,6 +18,8 @@ struct Level {
     most: u128,
     per_second: u128,
     used: u128,
+    /// What is earned in the turn that is looked at.
+    earned: u128,
     at: Time,
 }
 
@@ -29,6 +31,7 @@ impl Level {
             most: (u128::from(most) + 1) * SECOND,
             per_second: u128::from(per_second),
             used: 0,
+            earned: 0,
             at: Time::START,
         }
     }
@@ -37,7 +40,7 @@ impl Level {
         let forgotten = now.since(self.at).as_nanos() * self.per_second;
         self.used = self.used.saturating_sub(forgotten) + u128::from(count) * SECOND;
         self.at = now;
-        self.used <= self.most
+        self.used <= self.most + self.earned
     }
 }
 
@@ -58,9 +61,6 @@ pub(in crate::sim) struct Efforts {
     /// By peer.
     levels: Vec<[Level; 4]>,
 }
-
-/// So many checkpoints may become stable in a turn, of which the run hears at its end.
-const TOLD_LATER: u64 = 8;
 
 const UNASKED: usize = 0;
 const PASSED_ON: usize = 1;
@@ -86,7 +86,7 @@ impl Efforts {
                 lies.burst + message,
                 lies.per_second,
             ),
-            Level::new("of words", 256 + 2 * new_view + TOLD_LATER, 256 + new_view / 4),
+            Level::new("of words", 256 + 2 * new_view, 256 + new_view / 4),
         ];
         Self {
             n,
@@ -94,11 +94,12 @@ impl Efforts {
         }
     }
 
-    /// A checkpoint became stable: each peer signs it once.
-    pub(in crate::sim) fn becomes_stable(&mut self) {
+    /// A turn is looked at in which so many checkpoints became stable: each peer signs each once.
+    pub(in crate::sim) fn begins_turn(&mut self, stables: usize) {
         for levels in &mut self.levels {
             let said = &mut levels[SAID];
-            said.used = said.used.saturating_sub(SECOND);
+            said.used = said.used.saturating_sub(said.earned);
+            said.earned = stables as u128 * SECOND;
         }
     }
 
@@ -200,16 +201,18 @@ mod tests {
         let mut efforts = Efforts::new(&Knobs::calm(4, 3));
         let votes = SystemMessage::votes(CLUSTER, Epoch::ZERO, Vec::new());
         assert!(verifies(&mut efforts, 0, &votes, 256 + 40, 296));
-        assert!(verifies(&mut efforts, 0, &votes, 1 + TOLD_LATER, 0));
+        assert!(verifies(&mut efforts, 0, &votes, 1, 0));
         assert!(!verifies(&mut efforts, 0, &votes, 1, 0));
         assert!(verifies(&mut efforts, 1000, &votes, 255, 0), "time passes");
         let mut efforts = Efforts::new(&Knobs::calm(4, 3));
-        assert!(verifies(&mut efforts, 0, &votes, 256 + 40 + 1 + TOLD_LATER, 0));
-        (0..3).for_each(|_| efforts.becomes_stable());
+        efforts.begins_turn(3);
         assert!(
-            verifies(&mut efforts, 0, &votes, 3, 0),
-            "checkpoints became stable"
+            verifies(&mut efforts, 0, &votes, 256 + 40 + 1 + 3, 0),
+            "three are stable"
         );
+        assert!(!verifies(&mut efforts, 0, &votes, 1, 0));
+        efforts.begins_turn(2);
+        assert!(verifies(&mut efforts, 0, &votes, 1, 0), "two more");
         assert!(!verifies(&mut efforts, 0, &votes, 1, 0));
     }
 }

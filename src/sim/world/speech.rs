@@ -99,7 +99,6 @@ impl<S: Stack> World<S> {
             }
             Said::ReadLog(decisions) => self.hit("decision read from the log", decisions as u64),
             Said::Stable(claim) if is_correct => {
-                self.hosts[index].efforts.becomes_stable();
                 let certified = self.hosts[index].ledger.holds_stable(claim);
                 self.judge(certified);
             }

@@ -67,13 +67,17 @@ impl Review {
     /// order: where replicas are far apart all wait for a period, whoever leads.
     ///
     /// Clients choose what their operations cost, and how many of them a frame has. So a leader is not slow
-    /// while there is more to execute than was executed.
+    /// while there is more to execute than was executed. And they choose whom they show a frame to: what
+    /// waits here may be unknown to the leader until it is passed on, when it has waited for a period. So a
+    /// leader is slow only if what was passed on at the end of the last period waits still: then it has waited
+    /// for two.
     pub(super) fn end_period(&mut self, now: Time, waiting: Duration, learnt: Duration) -> bool {
         let done = std::mem::take(&mut self.operations);
         if now < self.not_before {
             return false;
         }
-        let demanded = waiting >= self.period + learnt && !std::mem::take(&mut self.is_executing);
+        let long = self.period * 2 + learnt;
+        let demanded = waiting >= long && !std::mem::take(&mut self.is_executing);
         let slow = demanded && done * 100 < self.best * SHARE_PERCENT;
         self.slow_periods = if slow { self.slow_periods + 1 } else { 0 };
         self.best = done.max(self.best - self.best / 16);
@@ -92,6 +96,23 @@ mod tests {
     use super::*;
 
     const PERIOD: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_leader_that_orders_what_it_is_passed_on_is_not_slow_and_one_that_does_not_is() {
+        let periods = |waiting: Duration| {
+            let mut review = Review::new(PERIOD, PERIOD * 5);
+            review.on_executed(1000);
+            let mut now = Time::START.after(PERIOD * 10);
+            review.end_period(now, Duration::ZERO, Duration::ZERO);
+            (0..10).find(|_| {
+                now = now.after(PERIOD);
+                review.on_executed(4);
+                review.end_period(now, waiting, Duration::ZERO)
+            })
+        };
+        assert_eq!(periods(PERIOD * 2 - Duration::from_nanos(1)), None);
+        assert_eq!(periods(PERIOD * 2), Some(2));
+    }
 
     #[test]
     fn a_leader_has_a_period_for_what_was_passed_on_to_it_again() {
