@@ -24,6 +24,7 @@ use crate::runtime::shard::Alarm;
 use crate::smr::crypto::Digester;
 use crate::smr::decision_log::{LoggedDecisions, LoggedRange};
 use crate::smr::messages::{ImageIndex, PieceRange};
+use crate::smr::node::KeeperTask;
 use crate::smr::protocol::{ImageEvent, ImageTask};
 use crate::smr::types::SeqNo;
 
@@ -243,9 +244,9 @@ impl Work {
             ImageTask::Forget { before, ref but } => {
                 // Open, they would take up their room on disk.
                 self.open.retain(|(seq, _)| *seq >= before || but.contains(seq));
-                self.keeper.forget(before, but.clone());
+                self.keeper.ask(KeeperTask::Forget(before, but.clone()));
             }
-            ImageTask::Disown => self.keeper.disown(),
+            ImageTask::Disown => self.keeper.ask(KeeperTask::Disown),
             ImageTask::Install(_) => {}
         }
         Ok(())
@@ -352,7 +353,7 @@ impl Work {
         // Later ones are removed, and this one has another's place perhaps.
         self.open.retain(|(open, _)| *open < seq);
         // A restart begins with it from now on.
-        self.keeper.adopt(seq);
+        self.keeper.ask(KeeperTask::Adopt(seq));
         Ok(())
     }
 

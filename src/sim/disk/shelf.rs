@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{SimDisk, Task};
+use super::SimDisk;
 use crate::runtime::storage::RecordReader;
 use crate::runtime::storage::basis::Basis;
 use crate::runtime::storage::image::{ImageFile, chunk_head, each_sound, file_magic};
@@ -15,6 +15,7 @@ use crate::smr::crypto::Digester;
 use crate::smr::decision_log::{LoggedDecisions, LoggedRange};
 use crate::smr::messages::{ImageIndex, PieceRange, Proposal};
 use crate::smr::mutants::{Mutant, active};
+use crate::smr::node::KeeperTask;
 use crate::smr::protocol::{ImageEvent, ImageTask};
 use crate::smr::types::{NodeId, SeqNo, Time};
 
@@ -45,7 +46,7 @@ impl SimDisk {
                 self.write_partial(&[]);
                 match &self.platter.partial {
                     Some((received, _)) if *received == seq => {
-                        self.ask(now, Task::Adopt(seq));
+                        self.ask(now, KeeperTask::Adopt(seq));
                         match active(Mutant::AdoptionUnawaited) {
                             true => vec![ImageEvent::Completed(seq)],
                             false => Vec::new(),
@@ -56,11 +57,11 @@ impl SimDisk {
             }
             ImageTask::Read { to, range, bytes_max } => self.read(to, range, bytes_max),
             ImageTask::Forget { before, but } => {
-                self.ask(now, Task::Forget(before, but));
+                self.ask(now, KeeperTask::Forget(before, but));
                 Vec::new()
             }
             ImageTask::Disown => {
-                self.ask(now, Task::Disown);
+                self.ask(now, KeeperTask::Disown);
                 Vec::new()
             }
             ImageTask::Install(_) => Vec::new(),

@@ -10,6 +10,7 @@
 //! | [`Preprocessing`] | clients' frames, replicas' messages that carry frames | [`PreprocessingPort`] |
 //! | [`Consensus`] | what passed; what execution and the disk did; time | [`ConsensusPort`] |
 //! | [`Execution`] | decisions, reads, chunks of an image | [`ExecutionPort`] |
+//! | [`Keeper`] | segments and snapshots that are made, replaced or not needed | the next [`KeeperStep`] on disk |
 //! | [`SnapshotTrust`] | that the state is wrong, or another one | which snapshots are believed |
 //!
 //! A frame's way: [`route`] → [`Preprocessing::take_frame`] → [`PreprocessingPort::ordered`] →
@@ -18,12 +19,14 @@
 
 mod consensus;
 mod execution;
+mod keeper;
 mod preprocessing;
 mod routing;
 mod snapshots;
 
 pub use consensus::{Consensus, ConsensusPort};
 pub use execution::{Execution, ExecutionPort};
+pub use keeper::{Keeper, KeeperEvent, KeeperOutcome, KeeperStep, KeeperTask, Released};
 pub use preprocessing::{Preprocessing, PreprocessingPort};
 pub use routing::{Route, Unroutable, route};
 pub use snapshots::SnapshotTrust;

@@ -12,6 +12,7 @@ use crate::runtime::shard::reactor::{Completion, Reactor, Token};
 use crate::runtime::storage::keeper::{KeeperHandle, Kept};
 use crate::runtime::storage::shelf::ShelfHandle;
 use crate::runtime::storage::{LogOperation, LogWriter, StorageError};
+use crate::smr::node::KeeperTask;
 use crate::smr::types::{Lsn, Time};
 
 const WRITE: u8 = 1;
@@ -135,7 +136,7 @@ impl LogRole {
                         for index in &released.gone {
                             self.files.remove(index);
                         }
-                        self.keeper.release(released);
+                        self.keeper.ask(KeeperTask::Release(released));
                     }
                 }
             }
@@ -240,7 +241,8 @@ impl Role for LogRole {
             && let Some(index) = self.writer.wanted_segment()
         {
             self.asked = Some(index);
-            self.keeper.prepare(index, self.writer.segment_bytes());
+            let bytes = self.writer.segment_bytes();
+            self.keeper.ask(KeeperTask::Prepare { index, bytes });
         }
         let durable = self.writer.durable();
         if durable > self.told {
