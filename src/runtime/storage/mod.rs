@@ -49,6 +49,7 @@ mod group;
 pub mod image;
 pub(crate) mod keeper;
 pub(crate) mod logged;
+pub(crate) mod received;
 mod recovery;
 mod repair;
 pub mod restart;

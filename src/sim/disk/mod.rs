@@ -412,10 +412,10 @@ impl SimDisk {
                 self.hit("image of a replaced state dropped");
             }
             KeeperStep::PlaceReceived(seq) => {
-                let received = platter.partial.take_if(|(received, _)| *received == seq);
+                let received = platter.partial.take_if(|received| received.seq == seq);
                 platter
                     .images
-                    .extend(received.map(|(seq, bytes)| (seq, bytes.into())));
+                    .extend(received.map(|received| (seq, received.file.into())));
             }
             KeeperStep::Name(seq) => platter.update(|superblock| superblock.image = seq),
             KeeperStep::ForgetAfter(seq) => platter.images.retain(|kept, _| *kept <= seq),
@@ -478,9 +478,9 @@ impl SimDisk {
     /// The keeper's step under way: what appears is whole or not there; a copy of the superblock may be torn,
     /// and some of what is removed may be left.
     fn tear_keeper(&mut self) {
-        if let Some((_, partial)) = &mut self.platter.partial {
-            let end = self.dice.below(partial.len() as u64 + 1) as usize;
-            partial.truncate(end);
+        if let Some(partial) = &mut self.platter.partial {
+            let end = self.dice.below(partial.file.len() as u64 + 1) as usize;
+            partial.file.truncate(end);
         }
         let Some(step) = self.keeper.next_step().filter(|_| self.is_keeping).cloned() else {
             return;

@@ -85,7 +85,7 @@ impl ConsensusPort for Decisions<'_> {
     }
 
     fn image(&mut self, task: ImageTask) {
-        self.images.extend(self.disk.shelve(self.world, task));
+        self.images.extend(self.disk.shelve(self.world, &task));
     }
 
     fn require_signature(&mut self, client: ClientId, must_sign: bool) {

@@ -10,6 +10,7 @@
 //! | [`Preprocessing`] | clients' frames, replicas' messages that carry frames | [`PreprocessingPort`] |
 //! | [`Consensus`] | what passed; what execution and the disk did; time | [`ConsensusPort`] |
 //! | [`Execution`] | decisions, reads, chunks of an image | [`ExecutionPort`] |
+//! | [`shelve`] | what transfers of snapshots ask of the disk | [`ShelfPort`] |
 //! | [`Keeper`] | segments and snapshots that are made, replaced or not needed | the next [`KeeperStep`] on disk |
 //! | [`SnapshotTrust`] | that the state is wrong, or another one | which snapshots are believed |
 //!
@@ -22,6 +23,7 @@ mod execution;
 mod keeper;
 mod preprocessing;
 mod routing;
+mod shelf;
 mod snapshots;
 
 pub use consensus::{Consensus, ConsensusPort};
@@ -29,4 +31,5 @@ pub use execution::{Execution, ExecutionPort};
 pub use keeper::{Keeper, KeeperEvent, KeeperOutcome, KeeperStep, KeeperTask, Released};
 pub use preprocessing::{Preprocessing, PreprocessingPort};
 pub use routing::{Route, Unroutable, route};
+pub use shelf::{ShelfPort, shelve};
 pub use snapshots::SnapshotTrust;
