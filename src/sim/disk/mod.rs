@@ -15,17 +15,18 @@ use bytes::Bytes;
 use super::Dice;
 use crate::runtime::storage::basis::Basis;
 use crate::runtime::storage::restart::{Continued, Restored};
-use crate::runtime::storage::{BLOCK_BYTES, LogOperation, LogWriter, WriterSettings, image};
+use crate::runtime::storage::{BLOCK_BYTES, LogOperation, LogWriter, RecordReader, WriterSettings, image};
+use crate::smr::decision_log::{LoggedDecisions, LoggedRange};
 use crate::smr::execution::CheckpointImage;
-use crate::smr::node::{Keeper, KeeperEvent, KeeperOutcome, KeeperStep, KeeperTask, Released};
-use crate::smr::protocol::{LogCut, Record};
+use crate::smr::node::{
+    Keeper, KeeperEvent, KeeperOutcome, KeeperStep, KeeperTask, Log, LogEntry, LogPort, Released,
+};
+use crate::smr::protocol::Record;
 use crate::smr::types::{Lsn, SeqNo, Time};
 pub(in crate::sim) use platter::{Platter, Rot, Unreadable};
 
 /// About how long a chunk of an image is.
 const CHUNK_BYTES: usize = 4 << 10;
-/// How long to wait before a segment is asked for again that there was no space for.
-const SPACE_PAUSE: Duration = Duration::from_secs(1);
 /// How long the keeper waits with what cannot be left undone.
 const ROOM_PAUSE: Duration = Duration::from_millis(200);
 
@@ -60,12 +61,6 @@ pub(super) enum DiskEvent {
     Space,
 }
 
-/// What the log role has not taken yet.
-enum Entry {
-    Record(Lsn, Record),
-    Cut(LogCut),
-}
-
 /// What an event of the disk led to.
 #[derive(Default)]
 pub(super) struct Done {
@@ -81,15 +76,40 @@ pub(super) struct Done {
     pub failed: bool,
 }
 
+/// What the log asked for and said, and nobody took yet.
+#[derive(Default)]
+struct Wishes {
+    tasks: Vec<KeeperTask>,
+    reads: Vec<(LoggedRange, Vec<u64>)>,
+    durable: Option<Lsn>,
+}
+
+impl LogPort for Wishes {
+    fn keeper(&mut self, task: KeeperTask) {
+        self.tasks.push(task);
+    }
+
+    fn read(&mut self, range: LoggedRange, segments: Vec<u64>) {
+        self.reads.push((range, segments));
+    }
+
+    fn durable(&mut self, end: Lsn) {
+        self.durable = Some(end);
+    }
+}
+
 /// One life of a replica's disk: from a start to the loss of power.
 pub(super) struct SimDisk {
     pub platter: Platter,
     settings: DiskSettings,
     dice: Dice,
-    writer: LogWriter,
-    entries: VecDeque<Entry>,
-    /// Appended and not acknowledged.
-    appended: VecDeque<(Lsn, Record)>,
+    log: Log<LogWriter>,
+    wishes: Wishes,
+    reader: RecordReader,
+    /// Decisions that were read back.
+    read: Vec<LoggedDecisions>,
+    /// Given to the log and not acknowledged.
+    given: VecDeque<(Lsn, Record)>,
     /// Written and not synced: segment, offset, bytes.
     unsynced: Vec<(u64, usize, Vec<u8>)>,
     /// What the keeper is to do, one after the other.
@@ -99,9 +119,6 @@ pub(super) struct SimDisk {
     is_keeping: bool,
     /// An own image that was written beside its place.
     beside: Option<(SeqNo, Bytes)>,
-    asked: Option<u64>,
-    /// What was acknowledged.
-    told: Lsn,
     planned: Vec<(Time, DiskEvent)>,
     pub hits: BTreeMap<&'static str, u64>,
     /// Until when syncs take so many times as long.
@@ -115,8 +132,13 @@ pub(super) struct SimDisk {
 }
 
 impl SimDisk {
-    /// The disk of a process that has read `platter`, as `restored` says.
-    pub fn new(platter: Platter, restored: &Restored, settings: DiskSettings, dice: Dice) -> Self {
+    /// The disk of a process that has read `platter` with this reader, as `restored` says.
+    pub fn new(
+        platter: Platter,
+        (restored, reader): (&Restored, RecordReader),
+        settings: DiskSettings,
+        dice: Dice,
+    ) -> Self {
         let superblock = platter.superblock;
         let writer_settings = WriterSettings {
             tag: superblock.tag(),
@@ -128,19 +150,19 @@ impl SimDisk {
         let Continued { writer, spare, .. } = restored.go_on(writer_settings, &superblock);
         let named = Some(superblock.image).filter(|named| platter.images.contains_key(named));
         Self {
-            told: writer.durable(),
             platter,
             settings,
             dice,
-            writer,
-            entries: VecDeque::new(),
-            appended: VecDeque::new(),
+            log: Log::new(writer),
+            wishes: Wishes::default(),
+            reader,
+            read: Vec::new(),
+            given: VecDeque::new(),
             unsynced: Vec::new(),
             tasks: VecDeque::new(),
             keeper: Keeper::new(spare, named),
             is_keeping: false,
             beside: None,
-            asked: None,
             planned: Vec::new(),
             hits: BTreeMap::new(),
             slow: (Time::START, 1),
@@ -157,7 +179,7 @@ impl SimDisk {
 
     /// What was acknowledged: a restart finds at least this.
     pub fn acknowledged(&self) -> Lsn {
-        self.told
+        self.log.told()
     }
 
     /// The moments at which something that is under way ends.
@@ -165,16 +187,18 @@ impl SimDisk {
         self.planned.drain(..)
     }
 
-    /// Takes a record.
-    pub fn append(&mut self, now: Time, lsn: Lsn, record: Record) {
-        self.entries.push_back(Entry::Record(lsn, record));
+    /// Takes what consensus has for the log.
+    pub fn log(&mut self, now: Time, entry: LogEntry) {
+        if let LogEntry::Record { lsn, record } = &entry {
+            self.given.push_back((*lsn, record.clone()));
+        }
+        self.log.take(entry, &mut self.wishes);
         self.go_on(now);
     }
 
-    /// Everything about places up to `seq` may be forgotten.
-    pub fn cut(&mut self, now: Time, cut: LogCut) {
-        self.entries.push_back(Entry::Cut(cut));
-        self.go_on(now);
+    /// What was read back.
+    pub fn take_read(&mut self) -> Vec<LoggedDecisions> {
+        std::mem::take(&mut self.read)
     }
 
     /// Whether an image is being written: another one would be dropped.
@@ -225,8 +249,8 @@ impl SimDisk {
 
     /// The log role's turn.
     fn go_on(&mut self, now: Time) {
-        self.take_entries(now);
-        while let Some(operation) = self.writer.next_operation() {
+        self.log.turn(now, &mut self.wishes);
+        while let Some(operation) = self.log.writer.next_operation() {
             match operation {
                 LogOperation::Write { segment, offset } => self.write(now, segment, offset as usize),
                 LogOperation::Sync { .. } if self.settings.write_syncs => self.complete(0),
@@ -236,38 +260,18 @@ impl SimDisk {
                 }
             }
         }
-        if self.asked.is_none()
-            && let Some(index) = self.writer.wanted_segment()
-        {
-            self.asked = Some(index);
-            let bytes = self.settings.segment_bytes;
-            self.ask(now, KeeperTask::Prepare { index, bytes });
+        self.log.turn(now, &mut self.wishes);
+        for task in std::mem::take(&mut self.wishes.tasks) {
+            self.ask(now, task);
         }
-    }
-
-    fn take_entries(&mut self, now: Time) {
-        while let Some(entry) = self.entries.pop_front() {
-            match entry {
-                Entry::Record(lsn, record) => {
-                    if !self.writer.has_room(&record) {
-                        self.entries.push_front(Entry::Record(lsn, record));
-                        break;
-                    }
-                    let at = self.writer.append(&record);
-                    assert_eq!(at, lsn, "records are logged in the order of their positions");
-                    self.appended.push_back((lsn, record));
-                }
-                Entry::Cut(cut) => {
-                    if let Some(released) = self.writer.cut(cut) {
-                        self.ask(now, KeeperTask::Release(released));
-                    }
-                }
-            }
+        for (range, segments) in std::mem::take(&mut self.wishes.reads) {
+            let read = self.read_log(range, &segments);
+            self.read.push(read);
         }
     }
 
     fn write(&mut self, now: Time, segment: u64, offset: usize) {
-        let bytes = self.writer.bytes().to_vec();
+        let bytes = self.log.writer.bytes().to_vec();
         let mut count = bytes.len();
         if count > BLOCK_BYTES && self.dice.chance(self.settings.short_percent) {
             count = self.dice.between(1, count as u64) as usize;
@@ -286,7 +290,8 @@ impl SimDisk {
 
     /// The log's operation under way ended well.
     fn complete(&mut self, count: usize) {
-        self.writer
+        self.log
+            .writer
             .on_complete(Ok(count))
             .expect("what ended well is no failure");
     }
@@ -339,17 +344,14 @@ impl SimDisk {
                 self.keep(now, &mut done);
                 self.keep_going(now);
             }
-            DiskEvent::Space => self.asked = None,
+            DiskEvent::Space => {}
         }
         self.go_on(now);
-        let durable = self.writer.durable();
-        while self.appended.front().is_some_and(|(lsn, _)| *lsn < durable) {
+        done.log = self.wishes.durable.take();
+        let durable = self.log.told();
+        while self.given.front().is_some_and(|(lsn, _)| *lsn < durable) {
             done.records
-                .extend(self.appended.pop_front().map(|(_, record)| record));
-        }
-        if durable > self.told {
-            self.told = durable;
-            done.log = Some(durable);
+                .extend(self.given.pop_front().map(|(_, record)| record));
         }
         done
     }
@@ -368,13 +370,12 @@ impl SimDisk {
             }
         };
         match self.keeper.on_ended(outcome) {
-            Some(KeeperEvent::Segment(index)) => {
-                self.asked = None;
-                self.writer.add_segment(index);
-            }
+            Some(KeeperEvent::Segment(index)) => self.log.on_segment(index),
             Some(KeeperEvent::NoSegment) => {
                 self.hit("no space for a segment");
-                self.planned.push((now.after(SPACE_PAUSE), DiskEvent::Space));
+                self.log.on_no_segment(now);
+                let due = self.log.next_timeout();
+                self.planned.extend(due.map(|due| (due, DiskEvent::Space)));
             }
             Some(KeeperEvent::Image(seq)) => done.image = Some(seq),
             Some(KeeperEvent::NoImage) => {
@@ -428,7 +429,7 @@ impl SimDisk {
 
     /// The power goes: what was under way may be there, or not, or in part.
     pub fn lose_power(&mut self) -> Platter {
-        let lost = (self.appended.len() + self.entries.len()) as u64;
+        let lost = self.given.len() as u64;
         let unsynced = std::mem::take(&mut self.unsynced);
         if !unsynced.is_empty() {
             // All, nothing, a first part, any blocks; the last with rubbish in one of them.

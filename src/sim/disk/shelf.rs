@@ -7,12 +7,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::SimDisk;
+use crate::runtime::storage::StorageError;
 use crate::runtime::storage::basis::Basis;
 use crate::runtime::storage::image::ImageFile;
 use crate::runtime::storage::logged::LogReader;
 use crate::runtime::storage::received::{Gathered, Received};
 use crate::runtime::storage::restart::Medium;
-use crate::runtime::storage::{RecordReader, StorageError};
 use crate::smr::crypto::Digester;
 use crate::smr::decision_log::{LoggedDecisions, LoggedRange};
 use crate::smr::messages::{ImageIndex, PieceRange, Proposal};
@@ -33,12 +33,11 @@ impl SimDisk {
     }
 
     /// Reads decisions back from the log: those that were synced are on the platter.
-    pub fn read_log(&self, reader: &RecordReader, range: LoggedRange) -> LoggedDecisions {
+    pub(super) fn read_log(&self, range: LoggedRange, segments: &[u64]) -> LoggedDecisions {
         let superblock = &self.platter.superblock;
-        let segments = self.writer.segments_from(range.first);
         let contents = |index| self.platter.segments.get(&index).cloned().map(Bytes::from);
-        let mut reader = LogReader::new(reader.clone(), superblock.tag(), superblock.seed);
-        let mut read = reader.read(range, &segments, contents);
+        let mut reader = LogReader::new(self.reader.clone(), superblock.tag(), superblock.seed);
+        let mut read = reader.read(range, segments, contents);
         let is_lost = |decision: &Arc<Proposal>| self.platter.unreadable.hides(decision.seq);
         if let Some(first) = read.decisions.iter().position(is_lost) {
             read.decisions.truncate(first);
