@@ -171,7 +171,6 @@ pub(super) struct SimReplica<S: Stack> {
     /// Operations that were executed in order in this turn.
     ordered: u64,
     inbox: VecDeque<(Peer, Bytes)>,
-    reader: RecordReader,
     pub disk: SimDisk,
     /// The next decision that has frames is executed wrongly.
     misexecutes: bool,
@@ -244,8 +243,7 @@ impl<S: Stack> SimReplica<S> {
             reads_refused: 0,
             ordered: 0,
             inbox: VecDeque::new(),
-            reader,
-            disk: SimDisk::new(platter.clone(), &restored, settings, dice),
+            disk: SimDisk::new(platter.clone(), (&restored, reader), settings, dice),
             misexecutes: false,
         };
         Ok((this, restored, read_back))
@@ -381,22 +379,20 @@ impl<S: Stack> SimReplica<S> {
 
     /// Lets consensus conclude; true if it did something.
     fn decide(&mut self, now: Time, world: Time, said: &mut Vec<Said>) -> bool {
+        for read in self.disk.take_read() {
+            said.push(Said::ReadLog(read.decisions.len()));
+            self.consensus.on_logged(now, read);
+        }
         let mut decisions = Decisions {
             world,
             disk: &mut self.disk,
-            reader: &self.reader,
             clients: &self.clients,
             work: &mut self.work,
-            read: Vec::new(),
             images: Vec::new(),
             said,
         };
         let acted = self.consensus.turn(now, &mut decisions);
-        let Decisions { read, images, .. } = decisions;
-        for read in read {
-            self.consensus.on_logged(now, read);
-        }
-        for event in images {
+        for event in decisions.images {
             self.consensus.on_image(now, event);
         }
         acted

@@ -7,11 +7,11 @@ use bytes::Bytes;
 
 use crate::runtime::ring::{Consumer, Doorbell, Producer, channel};
 use crate::runtime::storage::StorageError;
-use crate::smr::decision_log::{LoggedDecisions, LoggedRange};
+use crate::smr::decision_log::LoggedDecisions;
 use crate::smr::execution::SessionWindows;
 use crate::smr::messages::{CheckpointClaim, Frame, FrameId, FrameKey, Proposal, TakenCheckpoint};
 use crate::smr::preprocessing::FromPeer;
-use crate::smr::protocol::{ImageEvent, LogCut, Recipients, Record};
+use crate::smr::protocol::{ImageEvent, Recipients};
 use crate::smr::types::{ClientId, Lsn, NodeId, SeqNo};
 
 /// Network → preprocessing.
@@ -81,17 +81,6 @@ pub(crate) enum Done {
         seq: SeqNo,
         windows: Vec<SessionWindows>,
     },
-}
-
-/// Consensus → log.
-#[derive(Debug)]
-pub(crate) enum LogEntry {
-    /// The next record.
-    Record { lsn: Lsn, record: Record },
-    /// Everything about places up to this one may go.
-    Cut(LogCut),
-    /// Decisions are to be read back.
-    Read(LoggedRange),
 }
 
 /// Log and keeper → consensus.

@@ -3,21 +3,7 @@
 //! One writes images of checkpoints and nothing else, which may take seconds; the other does the rest, so
 //! that the log never waits for an image to get its next segment.
 //!
-//! **Adopting.** A state that came from others replaces the one that execution has, which may be wrong. From
-//! then on no image of the replaced state may be believed, whatever is under way when the replica stops:
-//! - *A state is found to be wrong:* no image of it is placed any more.
-//! - *The image that came is put in its place here*, after the own images that were written before it: one of
-//!   the wrong state with the same number is replaced, and does not replace it.
-//! - *The superblock names the image that came; then the later ones are removed.* A restart in between begins
-//!   with it, and removes what is left of the later ones ([`restart`](super::restart)). Only then execution
-//!   reads it, and only then another one may come: were one placed meanwhile, it would be removed with the
-//!   later ones, and be named all the same.
-//! - *Images that are being written* are of the state that execution had when it gave them: each carries how
-//!   many states had been installed then. It is placed if that is still so, and none was adopted since. To
-//!   write one may take longer than to install a state.
-//! - *Earlier images* stay: when this replica only fell behind they are sound, and peers may need them. Those
-//!   of a wrong state are told apart by their heads: after a restart an image is offered as what its own head
-//!   says, and only that can be proved.
+//! In which order what is done, and why: [`crate::smr::node::Keeper`].
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,10 +15,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::directory::numbered;
-use super::{DataDirectory, Released, StorageError, files, image};
+use super::{DataDirectory, StorageError, files, image};
 use crate::runtime::shard::Alarm;
 use crate::smr::execution::{CheckpointHelp, CheckpointImage};
-use crate::smr::node::SnapshotTrust;
+use crate::smr::node::{self, KeeperEvent, KeeperOutcome, KeeperStep, KeeperTask};
 use crate::smr::types::SeqNo;
 
 /// How often a task is tried again that there was no space or no descriptor for.
@@ -69,21 +55,13 @@ impl Lack {
     }
 }
 
-/// What the keeper is asked to do.
+/// What the thread is asked to do.
 #[derive(Debug)]
 pub(super) enum Task {
-    Prepare {
-        index: u64,
-        bytes: u64,
-    },
-    Release(Released),
+    Keep(KeeperTask),
     /// An image of execution's state was written, after so many others had been installed; how many bytes it
     /// has.
     Written(u64, Result<(SeqNo, u64), StorageError>),
-    Disown,
-    Adopt(SeqNo),
-    Installed,
-    Forget(SeqNo, Vec<SeqNo>),
     Stop,
 }
 
@@ -130,14 +108,10 @@ struct Shared {
 }
 
 impl KeeperHandle {
-    pub fn prepare(&self, index: u64, bytes: u64) {
+    /// Asks for anything but keeping an image that execution gives.
+    pub fn ask(&self, task: KeeperTask) {
         // A keeper that is gone stops the replica by its own report.
-        let _ = self.tasks.send(Task::Prepare { index, bytes });
-    }
-
-    /// The log was cut.
-    pub fn release(&self, released: Released) {
-        let _ = self.tasks.send(Task::Release(released));
+        let _ = self.tasks.send(Task::Keep(task));
     }
 
     /// Keeps an image of the state that execution has, unless another one is being written: then this one is
@@ -154,23 +128,10 @@ impl KeeperHandle {
         let _ = self.images.send(ImageWork::Help(help));
     }
 
-    /// The state that execution has is wrong: no more images of it are kept until another one is
-    /// [installed](Self::installed).
-    pub fn disown(&self) {
-        let _ = self.tasks.send(Task::Disown);
-    }
-
-    /// An image that came from others is whole: it is put in its place, and a restart begins with it from now
-    /// on. Later ones of the state that it replaces are removed, and no more are kept until it is
-    /// [installed](Self::installed).
-    pub fn adopt(&self, seq: SeqNo) {
-        let _ = self.tasks.send(Task::Adopt(seq));
-    }
-
     /// Execution has the state that was adopted: what it gives from now on are images of that.
     pub fn installed(&self) {
         self.shared.installed.fetch_add(1, Ordering::Relaxed);
-        let _ = self.tasks.send(Task::Installed);
+        self.ask(KeeperTask::Installed);
     }
 
     /// A handle of a keeper that does nothing but take tasks.
@@ -184,11 +145,6 @@ impl KeeperHandle {
             shared: Arc::default(),
         };
         (handle, todo)
-    }
-
-    /// Images before this one are not needed any more, but for some.
-    pub fn forget(&self, before: SeqNo, but: Vec<SeqNo>) {
-        let _ = self.tasks.send(Task::Forget(before, but));
     }
 
     /// Whether an image is being written.
@@ -289,142 +245,116 @@ impl Drop for Keeper {
 /// The keeper's work, on whatever thread.
 pub(super) struct Work {
     pub directory: DataDirectory,
-    /// Segments that are not needed any more.
-    recycled: Vec<u64>,
+    keeper: node::Keeper,
     shared: Arc<Shared>,
-    trust: SnapshotTrust,
     /// Of room for segments.
     lack: Lack,
 }
 
 impl Work {
     pub fn new(directory: DataDirectory, spare: Vec<u64>) -> Self {
+        let named = directory.superblock().image;
+        let named = Some(named).filter(|named| directory.image_path(*named).exists());
         Self {
             directory,
-            recycled: spare,
+            keeper: node::Keeper::new(spare, named),
             shared: Arc::default(),
-            trust: SnapshotTrust::default(),
             lack: Lack::default(),
         }
     }
 
     pub fn run(&mut self, task: Task) -> Option<Kept> {
         match task {
-            Task::Prepare { index, bytes } => {
-                let recycled = self.recycled.last().copied();
-                match self.directory.prepare_segment(index, bytes, recycled) {
-                    Ok(file) => {
-                        // An attempt that failed may have made it of nothing.
-                        self.recycled
-                            .pop_if(|old| !self.directory.segment_path(*old).exists());
-                        if self.lack.ends() {
-                            tracing::warn!("there is room for the log again: votes go on");
-                        }
-                        Some(Kept::Segment { index, file })
-                    }
-                    Err(error) if is_lack(&error) => {
-                        if self.lack.begins(Instant::now()) {
-                            tracing::error!(%error, "no space or no open file for another segment of the log: nothing is voted until there is");
-                        }
-                        Some(Kept::NoSegment)
-                    }
-                    Err(error) => Some(Kept::Failed(error)),
-                }
-            }
-            Task::Release(Released {
-                log_start,
-                view,
-                gone,
-            }) => {
-                // First nobody looks there any more, then the files are used again.
-                let moved = self
-                    .directory
-                    .update(|superblock| superblock.cut(log_start, view));
-                self.recycled.extend(gone);
-                moved.err().map(Kept::Failed)
-            }
+            Task::Keep(task) => self.keep(task),
             Task::Written(installed, written) => {
-                let is_current = self.trust.believes(installed);
-                let kept = written.and_then(|(seq, bytes)| self.keep(seq, bytes, is_current));
-                self.shared.is_writing.store(false, Ordering::Release);
-                match kept {
-                    Ok(kept) => kept.map(Kept::Image),
+                let kept = match written {
+                    Ok((seq, bytes)) => {
+                        let kept = self.keep(KeeperTask::Written { installed, seq });
+                        if matches!(kept, Some(Kept::Image(_))) {
+                            self.shared.image_bytes.store(bytes, Ordering::Relaxed);
+                        }
+                        kept
+                    }
                     Err(error) if is_lack(&error) => {
-                        tracing::error!(%error, "no space or no open file for the image of a checkpoint; the log grows until there is");
+                        complain_of_image(&error);
                         None
                     }
                     Err(error) => Some(Kept::Failed(error)),
-                }
+                };
+                self.shared.is_writing.store(false, Ordering::Release);
+                kept
             }
-            Task::Disown => {
-                self.trust.distrust();
-                None
-            }
-            Task::Adopt(seq) => {
-                self.trust.distrust();
-                Some(match self.until_there_is_room(|this| this.adopt(seq)) {
-                    Ok(()) => Kept::Adopted(seq),
-                    Err(error) => Kept::Failed(error),
-                })
-            }
-            Task::Installed => {
-                self.trust.installed();
-                None
-            }
-            Task::Forget(before, but) => match self.directory.forget_images(before, &but) {
-                // What is left is forgotten with the next ones.
-                Err(error) if !is_lack(&error) => Some(Kept::Failed(error)),
-                Ok(()) | Err(_) => None,
-            },
             Task::Stop => None,
         }
     }
 
-    /// Does what cannot be left undone, and waits with it for space or descriptors if there are none.
-    fn until_there_is_room(
-        &mut self,
-        mut act: impl FnMut(&mut Self) -> Result<(), StorageError>,
-    ) -> Result<(), StorageError> {
-        let mut complained = false;
-        loop {
-            match act(self) {
-                Err(error) if is_lack(&error) && !self.shared.ends.load(Ordering::Acquire) => {
+    /// Does a task step by step. What cannot be left undone waits for space or descriptors if there are none.
+    fn keep(&mut self, task: KeeperTask) -> Option<Kept> {
+        self.keeper.begin(task);
+        let (mut kept, mut complained) = (None, false);
+        while let Some(step) = self.keeper.next_step() {
+            let (outcome, file, lack) = match act(&mut self.directory, step) {
+                Ok(file) => (KeeperOutcome::Done, file, None),
+                Err(error) if is_lack(&error) && step.may_lack_room() => {
+                    (KeeperOutcome::NoRoom, None, Some(error))
+                }
+                Err(error) => return Some(Kept::Failed(error)),
+            };
+            let event = self.keeper.on_ended(outcome);
+            match (&event, lack) {
+                (Some(KeeperEvent::NoSegment), Some(error)) if self.lack.begins(Instant::now()) => {
+                    tracing::error!(%error, "no space or no open file for another segment of the log: nothing is voted until there is");
+                }
+                (Some(KeeperEvent::NoImage), Some(error)) => complain_of_image(&error),
+                (None, Some(error)) if self.keeper.next_step().is_some() => {
+                    if self.shared.ends.load(Ordering::Acquire) {
+                        return Some(Kept::Failed(error));
+                    }
                     if !std::mem::replace(&mut complained, true) {
                         tracing::error!(%error, "no space or no open file to take over the state that others sent: it waits");
                     }
                     std::thread::sleep(ROOM_PAUSE);
                 }
-                done => return done,
+                (Some(KeeperEvent::Segment(_)), None) if self.lack.ends() => {
+                    tracing::warn!("there is room for the log again: votes go on");
+                }
+                _ => {}
             }
+            kept = match event {
+                Some(KeeperEvent::Segment(index)) => file.map(|file| Kept::Segment { index, file }),
+                Some(KeeperEvent::NoSegment) => Some(Kept::NoSegment),
+                Some(KeeperEvent::Image(seq)) => Some(Kept::Image(seq)),
+                Some(KeeperEvent::Adopted(seq)) => Some(Kept::Adopted(seq)),
+                Some(KeeperEvent::NoImage) | None => None,
+            };
         }
+        kept
     }
+}
 
-    /// Puts an own image that was written into its place, unless it is of a state that was, or is being,
-    /// replaced.
-    fn keep(&mut self, seq: SeqNo, bytes: u64, is_current: bool) -> Result<Option<SeqNo>, StorageError> {
-        let path = self.directory.image_path(seq);
-        if !is_current {
-            image::discard(&path);
-            return Ok(None);
+/// Does a step; the segment that was prepared, if it was that.
+fn act(directory: &mut DataDirectory, step: &KeeperStep) -> Result<Option<File>, StorageError> {
+    match step {
+        KeeperStep::Prepare {
+            index,
+            bytes,
+            recycled,
+        } => return directory.prepare_segment(*index, *bytes, *recycled).map(Some),
+        KeeperStep::Cut(released) => {
+            directory.update(|superblock| superblock.cut(released.log_start, released.view))?;
         }
-        image::place(&path)?;
-        self.shared.image_bytes.store(bytes, Ordering::Relaxed);
-        let last = self.directory.superblock().image;
-        if SnapshotTrust::begins_with(seq, last, self.directory.image_path(last).exists()) {
-            self.directory.update(|superblock| superblock.image = seq)?;
-        }
-        Ok(Some(seq))
+        KeeperStep::Place(seq) => image::place(&directory.image_path(*seq))?,
+        KeeperStep::Discard(seq) => image::discard(&directory.image_path(*seq)),
+        KeeperStep::PlaceReceived(seq) => image::place_received(&directory.images_path(), *seq)?,
+        KeeperStep::Name(seq) => directory.update(|superblock| superblock.image = *seq)?,
+        KeeperStep::ForgetAfter(seq) => directory.forget_images_after(*seq)?,
+        KeeperStep::Forget(before, but) => directory.forget_images(*before, but)?,
     }
+    Ok(None)
+}
 
-    /// Has a restart begin with an image that came from others. Our own later ones are of a state that a
-    /// quorum contradicted, or that no log of ours leads on from.
-    fn adopt(&mut self, seq: SeqNo) -> Result<(), StorageError> {
-        image::place_received(&self.directory.images_path(), seq)?;
-        if self.directory.superblock().image != seq {
-            self.directory.update(|superblock| superblock.image = seq)?;
-        }
-        self.directory.forget_images_after(seq)
-    }
+fn complain_of_image(error: &StorageError) {
+    tracing::error!(%error, "no space or no open file for the image of a checkpoint; the log grows until there is");
 }
 
 /// Writes an image beside its place in the directory of images.

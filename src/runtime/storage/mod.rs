@@ -49,6 +49,7 @@ mod group;
 pub mod image;
 pub(crate) mod keeper;
 pub(crate) mod logged;
+pub(crate) mod received;
 mod recovery;
 mod repair;
 pub mod restart;
@@ -67,11 +68,12 @@ pub use group::BLOCK_BYTES;
 pub use recovery::{Found, RawRecord, Tail, scan, scan_with};
 pub use repair::{AbstentionMark, Remains, replace_directory};
 pub use superblock::Superblock;
-pub use writer::{LogOperation, LogWriter, Outcome, Released, WriterSettings};
+pub use writer::{LogOperation, LogWriter, Outcome, WriterSettings};
 
 use std::path::{Path, PathBuf};
 
 use crate::smr::messages::ImageError;
+pub use crate::smr::node::Released;
 use crate::smr::protocol::RestoreError;
 use crate::smr::types::{NodeId, SeqNo};
 

@@ -29,12 +29,13 @@ use super::recovery::{Found, scan_with};
 use super::repair::repair_log;
 use super::{LogWriter, RawRecord, RecordReader, StorageError, Superblock, Tail, WriterSettings, image};
 use crate::smr::crypto::Digester;
-use crate::smr::execution::{ExecutionEvent, Executor};
+use crate::smr::execution::Executor;
 use crate::smr::messages::{CheckpointClaim, Lengths, Proposal, TakenCheckpoint};
 use crate::smr::mutants::{Mutant, active};
+use crate::smr::node::{Replay, Replayed, Told};
 use crate::smr::protocol::Record;
 use crate::smr::replica::{ExecutorOf, Forgotten, Replica, Stack};
-use crate::smr::types::{SeqNo, Time, View};
+use crate::smr::types::{SeqNo, View};
 
 /// What a replica kept, to be read back.
 pub trait Medium {
@@ -182,27 +183,28 @@ pub fn restart<S: Stack, M: Medium>(
         let window = settings.window;
         replica.abstain(Forgotten { window, view });
     }
-    let mut replay = Replay {
-        path: medium.path(),
-        reader: &settings.reader,
-        replica,
-        executor,
-        witness,
-        claims: Vec::new(),
-        records: 0,
-        replayed: 0,
-    };
+    told.stables()
+        .iter()
+        .for_each(|record| replica.restore_stable(record));
+    let mut replay = Replay::new(replica, executor);
+    let path = medium.path();
     let segments = medium.segments()?;
     let read = |segment: &Found, bytes: &mut Vec<u8>| medium.read_segment(segment, bytes);
-    told.stables
-        .iter()
-        .for_each(|record| replay.replica.restore_stable(record));
-    let tail = scan_with(&superblock, &segments, read, |raw| replay.record(raw))?;
-    let (records, replayed) = (replay.records, replay.replayed);
-    if let Some(claim) = image {
-        replay.replica.restore_image(claim);
-    }
-    let claims = replay.finish(&tail);
+    let tail = scan_with(&superblock, &segments, read, |raw| {
+        let record = read_record(&settings.reader, raw)?;
+        witness.on_record(&record);
+        let replayed = replay.record(&record).map_err(|source| StorageError::Replay {
+            path: path.to_owned(),
+            source,
+        })?;
+        replayed.iter().for_each(|decision| witness.on_replayed(decision));
+        Ok(())
+    })?;
+    let Replayed {
+        records,
+        decisions: replayed,
+        claims,
+    } = replay.finish(image, tail.next_lsn);
     if replica.view() < superblock.view && medium.abstention().is_none() {
         let what = "the log knows of no view as late as the superblock does: its records of views are lost";
         return Err(StorageError::damaged(medium.path(), 0, what));
@@ -218,51 +220,6 @@ pub fn restart<S: Stack, M: Medium>(
         claims,
         segments: segments.iter().map(|found| found.index).collect(),
     })
-}
-
-/// What the log says of checkpoints.
-#[derive(Debug, Default)]
-struct Told {
-    /// The records about what is stable.
-    stables: Vec<Record>,
-    /// What this replica signed and nobody contradicted yet.
-    own: Vec<CheckpointClaim>,
-    /// What it signed of a state that was found to be wrong.
-    wrong: Vec<CheckpointClaim>,
-}
-
-impl Told {
-    fn take(&mut self, record: Record) {
-        match record {
-            Record::Checkpoint(checkpoint) => {
-                let claim = checkpoint.claim();
-                let is_other = |own: &CheckpointClaim| own.seq == claim.seq && *own != claim;
-                if self.own.iter().any(is_other) {
-                    // The state that it signed before was lost in a restart.
-                    self.own.clear();
-                }
-                self.own.push(claim);
-            }
-            Record::Stable { claim, .. } => {
-                let is_other = |own: &CheckpointClaim| own.seq == claim.seq && *own != claim;
-                if self.own.iter().any(is_other) {
-                    // What it signed later was of the same state.
-                    let later = self.own.iter().filter(|own| own.seq >= claim.seq);
-                    self.wrong.extend(later.copied());
-                    self.own.clear();
-                }
-                self.own.retain(|own| own.seq > claim.seq);
-                self.stables.push(record);
-            }
-            _ => {}
-        }
-    }
-
-    /// Whether a quorum signed something else, or what comes before it on the same state was contradicted.
-    fn contradicts(&self, image: CheckpointClaim) -> bool {
-        let is_other = |record: &Record| matches!(record, Record::Stable { claim, .. } if claim.seq == image.seq && *claim != image);
-        self.wrong.contains(&image) || self.stables.iter().any(is_other)
-    }
 }
 
 /// What the log says of checkpoints. A log that is damaged is replaced by an empty one, if that may be.
@@ -301,7 +258,7 @@ fn restore_image<M: Medium, E: Executor>(
         return Ok(None);
     }
     let ours = medium.image_claim(superblock.image, &Digester::new(superblock.cluster))?;
-    if told.contradicts(ours) && !active(Mutant::ContradictedImageBelieved) {
+    if told.contradicts(ours) {
         return Err(StorageError::Contradicted {
             path: medium.path().join("images"),
             seq: ours.seq,
@@ -335,66 +292,6 @@ fn read_record(reader: &RecordReader, raw: RawRecord<'_>) -> Result<Record, Stor
         offset: raw.offset,
         what: format!("record {}: {error}", raw.lsn),
     })
-}
-
-struct Replay<'a, S: Stack, W: Witness> {
-    path: &'a Path,
-    reader: &'a RecordReader,
-    replica: &'a mut Replica<S>,
-    executor: &'a mut ExecutorOf<S>,
-    witness: &'a mut W,
-    claims: Vec<TakenCheckpoint>,
-    records: u64,
-    replayed: u64,
-}
-
-impl<S: Stack, W: Witness> Replay<'_, S, W> {
-    fn record(&mut self, raw: RawRecord<'_>) -> Result<(), StorageError> {
-        let record = read_record(self.reader, raw)?;
-        self.records += 1;
-        self.witness.on_record(&record);
-        let decision = self
-            .replica
-            .restore(&record)
-            .map_err(|source| StorageError::Replay {
-                path: self.path.to_owned(),
-                source,
-            })?;
-        if let Some(decision) = decision {
-            let mut events = Vec::new();
-            self.witness.on_replayed(&decision);
-            self.executor.execute(&decision, &mut events);
-            self.replayed += 1;
-            self.take_claims(events);
-        }
-        Ok(())
-    }
-
-    /// Clients got their replies before, or ask again.
-    fn take_claims(&mut self, events: Vec<ExecutionEvent>) {
-        self.claims
-            .extend(events.into_iter().filter_map(|event| match event {
-                ExecutionEvent::Checkpoint(taken) => Some(taken),
-                _ => None,
-            }));
-    }
-
-    fn finish(mut self, tail: &Tail) -> Vec<TakenCheckpoint> {
-        let mut events = Vec::new();
-        self.executor.settle(&mut events);
-        while self.executor.background_step(usize::MAX, &mut events) {}
-        self.take_claims(events);
-        let windows = match self.replica.awaits_state() {
-            // What was read of a state, if anything, is not the one to come.
-            true => Vec::new(),
-            false => self.executor.client_windows(),
-        };
-        self.replica.resume(Time::START, tail.next_lsn, &windows);
-        for taken in &self.claims {
-            self.replica.on_checkpoint_taken(Time::START, *taken);
-        }
-        self.claims
-    }
 }
 
 /// The sizes of a cluster's log.

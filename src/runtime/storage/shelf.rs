@@ -16,19 +16,18 @@ use bytes::Bytes;
 
 use super::basis::Basis;
 use super::directory::numbered;
-use super::image::{ImageFile, chunk_head, each_sound, file_magic, received_path};
+use super::image::{ImageFile, received_path};
 use super::keeper::{KeeperHandle, ROOM_PAUSE, is_lack};
 use super::logged::LogReader;
+use super::received::Received;
 use super::{StorageError, files};
 use crate::runtime::shard::Alarm;
 use crate::smr::crypto::Digester;
 use crate::smr::decision_log::{LoggedDecisions, LoggedRange};
 use crate::smr::messages::{ImageIndex, PieceRange};
+use crate::smr::node::{KeeperTask, ShelfPort, shelve};
 use crate::smr::protocol::{ImageEvent, ImageTask};
 use crate::smr::types::SeqNo;
-
-/// How many bytes that came gather before the disk is told to write them.
-const WRITTEN_AT_ONCE: u64 = 8 << 20;
 
 /// Chunks on their way to execution; an error ends them.
 pub(crate) type ChunkSender = mpsc::SyncSender<Result<Bytes, StorageError>>;
@@ -149,24 +148,12 @@ impl Drop for Shelf {
     }
 }
 
-/// An image that comes from others.
-struct Receiving {
-    seq: SeqNo,
-    path: PathBuf,
-    file: File,
-    written: u64,
-    /// What the disk was told to write already.
-    begun: u64,
-    /// All of it is on disk.
-    is_synced: bool,
-}
-
 struct Work {
     images: PathBuf,
     seed: u64,
     keeper: KeeperHandle,
     digester: Digester,
-    receiving: Option<Receiving>,
+    receiving: Option<Received<File>>,
     /// The own image that has pieces of it.
     basis: Option<Basis<File>>,
     /// Images that are open, the one read last at the back: to open one reads a little of each of its chunks.
@@ -187,7 +174,7 @@ impl Work {
     ) -> Result<(), StorageError> {
         let mut complained = false;
         loop {
-            match self.run(task, told) {
+            match shelve(task, self, |event| told(Shelved::Event(event))) {
                 Err(error) if is_lack(&error) && !ends.load(Ordering::Acquire) => {
                     if !std::mem::replace(&mut complained, true) {
                         tracing::error!(%error, "no space or no open file for the state that others send: it waits until there is");
@@ -199,103 +186,6 @@ impl Work {
         }
     }
 
-    /// Does a task. One that failed can be done again.
-    fn run(&mut self, task: &ImageTask, told: &mut impl FnMut(Shelved)) -> Result<(), StorageError> {
-        match *task {
-            ImageTask::Open { seq, ref index } => {
-                self.receive(seq, told)?;
-                self.basis = self.find_basis(index);
-                if let Some(basis) = &self.basis {
-                    let pieces = basis.pieces().to_vec();
-                    told(Shelved::Event(ImageEvent::Reusable { seq, pieces }));
-                }
-                told(Shelved::Event(ImageEvent::Opened(seq)));
-            }
-            ImageTask::Keep(ref chunk) => {
-                self.keep(chunk)?;
-                told(Shelved::Event(ImageEvent::Kept(chunk.len())));
-            }
-            ImageTask::Copy(ref pieces) => {
-                let missing = self.copy(pieces)?;
-                let pieces = pieces.clone();
-                told(Shelved::Event(ImageEvent::Copied { pieces, missing }));
-            }
-            ImageTask::Complete(seq) => {
-                self.basis = None;
-                // The keeper puts it in its place, and tells when a restart begins with it.
-                self.complete(seq)?;
-            }
-            ImageTask::Read { to, range, bytes_max } => {
-                let mut chunks = self.read(range, bytes_max).unwrap_or_else(|error| {
-                    tracing::debug!(%error, "cannot read an image for a peer");
-                    Vec::new()
-                });
-                if chunks.is_empty() {
-                    // Says that it is not there.
-                    chunks.push(Bytes::new());
-                }
-                let (seq, count) = (SeqNo::new(range.seq), chunks.len());
-                for (number, bytes) in chunks.into_iter().enumerate() {
-                    let last = number + 1 == count;
-                    told(Shelved::Event(ImageEvent::Chunk { to, seq, last, bytes }));
-                }
-            }
-            ImageTask::Forget { before, ref but } => {
-                // Open, they would take up their room on disk.
-                self.open.retain(|(seq, _)| *seq >= before || but.contains(seq));
-                self.keeper.forget(before, but.clone());
-            }
-            ImageTask::Disown => self.keeper.disown(),
-            ImageTask::Install(_) => {}
-        }
-        Ok(())
-    }
-
-    /// Opens the file of an image to come, after what an earlier attempt kept; other attempts are removed.
-    fn receive(&mut self, seq: SeqNo, told: &mut impl FnMut(Shelved)) -> Result<(), StorageError> {
-        let path = received_path(&self.images, seq);
-        self.receiving = None;
-        let entries =
-            files::read_dir(&self.images).map_err(StorageError::io(&self.images, "cannot be read"))?;
-        for entry in entries.flatten() {
-            let other = entry.path();
-            if other.extension().is_some_and(|extension| extension == "partial") && other != path {
-                files::remove(&other).map_err(StorageError::io(&other, "cannot be removed"))?;
-            }
-        }
-        let options = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path);
-        let file = options.map_err(StorageError::io(&path, "cannot be made"))?;
-        let mut written = 0;
-        // Only what can be read without an error is taken for kept.
-        let found = each_sound(&path, &file, self.seed, |chunk, end| {
-            written = end;
-            told(Shelved::Event(ImageEvent::Found(Bytes::copy_from_slice(chunk))));
-        });
-        if found.is_err() || written == 0 {
-            let magic = file_magic();
-            written = magic.len() as u64;
-            file.set_len(0)
-                .and_then(|()| files::write_all_at(&file, magic, 0))
-                .map_err(StorageError::io(&path, "cannot be written"))?;
-        }
-        file.set_len(written)
-            .map_err(StorageError::io(&path, "cannot be written"))?;
-        self.receiving = Some(Receiving {
-            seq,
-            path,
-            file,
-            written,
-            begun: written,
-            is_synced: false,
-        });
-        Ok(())
-    }
-
     /// The newest own image, whatever its contents: every piece of it is checked.
     fn find_basis(&self, index: &Arc<ImageIndex>) -> Option<Basis<File>> {
         let entries = fs::read_dir(&self.images).ok()?;
@@ -305,69 +195,6 @@ impl Work {
         basis
             .inspect_err(|error| tracing::debug!(%error, "nothing is taken of an own image"))
             .ok()?
-    }
-
-    /// Adds pieces of the own image; those that are missing.
-    fn copy(&mut self, pieces: &Range<usize>) -> Result<Vec<usize>, StorageError> {
-        let Some(basis) = self.basis.take() else {
-            return Ok(pieces.clone().collect());
-        };
-        let digester = self.digester.clone();
-        let missing = basis.copy(pieces.clone(), &digester, |chunk| self.keep(chunk));
-        self.basis = Some(basis);
-        missing
-    }
-
-    fn keep(&mut self, chunk: &[u8]) -> Result<(), StorageError> {
-        let Some(receiving) = &mut self.receiving else {
-            return Ok(());
-        };
-        let head = chunk_head(receiving.written, chunk, self.seed);
-        let at = receiving.written;
-        files::write_all_at(&receiving.file, &head, at)
-            .and_then(|()| files::write_all_at(&receiving.file, chunk, at + head.len() as u64))
-            .map_err(StorageError::io(&receiving.path, "cannot be written"))?;
-        receiving.written += (head.len() + chunk.len()) as u64;
-        let waiting = receiving.written - receiving.begun;
-        if waiting >= WRITTEN_AT_ONCE {
-            files::begin_writing(&receiving.file, receiving.begun, waiting);
-            receiving.begun = receiving.written;
-        }
-        Ok(())
-    }
-
-    /// The image that came is whole, if it is the one that was asked for. The keeper puts it in its place,
-    /// after the own images that it was given before: one of a state that is wrong would take its place else.
-    fn complete(&mut self, seq: SeqNo) -> Result<(), StorageError> {
-        let Some(receiving) = self.receiving.as_ref().filter(|receiving| receiving.seq == seq) else {
-            self.receiving = None;
-            return Ok(());
-        };
-        if !receiving.is_synced {
-            let whole = receiving.written;
-            self.keep(&[])?;
-            self.sync(whole)?;
-        }
-        self.receiving = None;
-        // Later ones are removed, and this one has another's place perhaps.
-        self.open.retain(|(open, _)| *open < seq);
-        // A restart begins with it from now on.
-        self.keeper.adopt(seq);
-        Ok(())
-    }
-
-    /// Syncs the image that came. Before its last chunk there are so many bytes.
-    fn sync(&mut self, whole: u64) -> Result<(), StorageError> {
-        let Some(receiving) = &mut self.receiving else {
-            return Ok(());
-        };
-        // Done again after a failure, the last chunk goes to the same place.
-        receiving.written = whole;
-        let start = std::time::Instant::now();
-        files::sync(&receiving.file).map_err(StorageError::io(&receiving.path, "cannot be synced"))?;
-        receiving.is_synced = true;
-        tracing::debug!(seq = %receiving.seq, bytes = whole, sync = ?start.elapsed(), "a state from other replicas is on disk");
-        Ok(())
     }
 
     fn open(&mut self, seq: SeqNo) -> Result<&ImageFile, StorageError> {
@@ -383,10 +210,6 @@ impl Work {
         }
         self.open.push_back((seq, image));
         Ok(&self.open[self.open.len() - 1].1)
-    }
-
-    fn read(&mut self, range: PieceRange, bytes_max: usize) -> Result<Vec<Bytes>, StorageError> {
-        self.open(SeqNo::new(range.seq))?.read_range(range, bytes_max)
     }
 
     fn stream(&mut self, seq: SeqNo, chunks: &ChunkSender) {
@@ -405,6 +228,80 @@ impl Work {
                 return;
             }
         }
+    }
+}
+
+impl ShelfPort for Work {
+    type Error = StorageError;
+
+    fn receive(&mut self, seq: SeqNo, found: impl FnMut(&[u8])) -> Result<(), StorageError> {
+        let path = received_path(&self.images, seq);
+        self.receiving = None;
+        let entries =
+            files::read_dir(&self.images).map_err(StorageError::io(&self.images, "cannot be read"))?;
+        for entry in entries.flatten() {
+            let other = entry.path();
+            if other.extension().is_some_and(|extension| extension == "partial") && other != path {
+                files::remove(&other).map_err(StorageError::io(&other, "cannot be removed"))?;
+            }
+        }
+        let options = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path);
+        let file = options.map_err(StorageError::io(&path, "cannot be made"))?;
+        self.receiving = Some(Received::open((seq, &path), file, self.seed, found)?);
+        Ok(())
+    }
+
+    fn compare(&mut self, index: &Arc<ImageIndex>) -> Option<Vec<Range<usize>>> {
+        self.basis = self.find_basis(index);
+        self.basis.as_ref().map(|basis| basis.pieces().to_vec())
+    }
+
+    fn add(&mut self, chunk: &[u8]) -> Result<(), StorageError> {
+        self.receiving
+            .as_mut()
+            .map_or(Ok(()), |receiving| receiving.add(chunk))
+    }
+
+    fn copy(&mut self, pieces: &Range<usize>) -> Result<Option<Vec<usize>>, StorageError> {
+        let (Some(basis), Some(receiving)) = (&self.basis, &mut self.receiving) else {
+            return Ok(None);
+        };
+        let missing = basis.copy(pieces.clone(), &self.digester, |chunk| receiving.add(chunk))?;
+        Ok(Some(missing))
+    }
+
+    fn close(&mut self, seq: SeqNo) -> Result<bool, StorageError> {
+        self.basis = None;
+        if let Some(receiving) = self.receiving.as_mut().filter(|receiving| receiving.seq == seq) {
+            receiving.close()?;
+        }
+        let came = self.receiving.take();
+        Ok(came.is_some_and(|came| came.seq == seq))
+    }
+
+    fn read(&mut self, range: PieceRange, bytes_max: usize) -> Vec<Bytes> {
+        let image = self.open(SeqNo::new(range.seq));
+        let read = image.and_then(|image| image.read_range(range, bytes_max));
+        let read = read.inspect_err(|error| tracing::debug!(%error, "cannot read an image for a peer"));
+        read.unwrap_or_default()
+    }
+
+    fn keeper(&mut self, task: KeeperTask) {
+        match &task {
+            // Open, they would take up their room on disk.
+            KeeperTask::Forget(before, but) => {
+                self.open.retain(|(seq, _)| seq >= before || but.contains(seq));
+            }
+            // Later ones are removed, and this one has another's place perhaps.
+            KeeperTask::Adopt(seq) => self.open.retain(|(open, _)| open < seq),
+            _ => {}
+        }
+        self.keeper.ask(task);
     }
 }
 

@@ -6,8 +6,9 @@ use super::buffer::AlignedBuffer;
 use super::group::{GroupHeader, HEADER_BYTES};
 use super::{StorageError, codec, files};
 use crate::smr::mutants::{Mutant, active};
+use crate::smr::node::{RecordWriter, Released};
 use crate::smr::protocol::{LogCut, Record};
-use crate::smr::types::{Lsn, SeqNo, View};
+use crate::smr::types::{Lsn, SeqNo};
 
 /// How many bytes are gathered in one group at most, unless one record is longer.
 const GATHERED_BYTES: usize = 1 << 20;
@@ -17,18 +18,6 @@ const SEARCHED_SEGMENTS: usize = 8;
 
 /// How many groups may be gathered, under way, or wait.
 const BUFFERS: u16 = 4;
-
-/// What a cut of the log leaves: the log starts at `log_start` now, and is in `view` at least; the segments that
-/// are `gone` lay before that.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Released {
-    /// The first segment that is needed.
-    pub log_start: u64,
-    /// The view in which it was cut.
-    pub view: View,
-    /// Segments with nothing in them that is needed.
-    pub gone: Vec<u64>,
-}
 
 /// What a writer starts with: who it writes for, and where the log ends.
 #[derive(Debug, Clone, Copy)]
@@ -456,16 +445,41 @@ impl LogWriter {
             .collect()
     }
 
-    /// The size of a segment, in bytes.
-    #[must_use]
-    pub fn segment_bytes(&self) -> u64 {
-        self.settings.segment_bytes
-    }
-
     /// How many bytes of segments hold records.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
         self.segments.len() as u64 * self.settings.segment_bytes
+    }
+}
+
+impl RecordWriter for LogWriter {
+    fn has_room(&self, record: &Record) -> bool {
+        self.has_room(record)
+    }
+
+    fn append(&mut self, record: &Record) -> Lsn {
+        self.append(record)
+    }
+
+    fn cut(&mut self, cut: LogCut) -> Option<Released> {
+        self.cut(cut)
+    }
+
+    fn segments_from(&self, seq: SeqNo) -> Vec<u64> {
+        self.segments_from(seq)
+    }
+
+    fn wanted_segment(&self) -> Option<(u64, u64)> {
+        let index = self.wanted_segment()?;
+        Some((index, self.settings.segment_bytes))
+    }
+
+    fn add_segment(&mut self, index: u64) {
+        self.add_segment(index);
+    }
+
+    fn durable(&self) -> Lsn {
+        self.durable
     }
 }
 

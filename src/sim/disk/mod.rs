@@ -15,17 +15,20 @@ use bytes::Bytes;
 use super::Dice;
 use crate::runtime::storage::basis::Basis;
 use crate::runtime::storage::restart::{Continued, Restored};
-use crate::runtime::storage::{BLOCK_BYTES, LogOperation, LogWriter, Released, WriterSettings, image};
+use crate::runtime::storage::{BLOCK_BYTES, LogOperation, LogWriter, RecordReader, WriterSettings, image};
+use crate::smr::decision_log::{LoggedDecisions, LoggedRange};
 use crate::smr::execution::CheckpointImage;
-use crate::smr::node::SnapshotTrust;
-use crate::smr::protocol::{LogCut, Record};
+use crate::smr::node::{
+    Keeper, KeeperEvent, KeeperOutcome, KeeperStep, KeeperTask, Log, LogEntry, LogPort, Released,
+};
+use crate::smr::protocol::Record;
 use crate::smr::types::{Lsn, SeqNo, Time};
 pub(in crate::sim) use platter::{Platter, Rot, Unreadable};
 
 /// About how long a chunk of an image is.
 const CHUNK_BYTES: usize = 4 << 10;
-/// How long to wait before a segment is asked for again that there was no space for.
-const SPACE_PAUSE: Duration = Duration::from_secs(1);
+/// How long the keeper waits with what cannot be left undone.
+const ROOM_PAUSE: Duration = Duration::from_millis(200);
 
 /// How a disk behaves.
 #[derive(Debug, Clone, Copy)]
@@ -52,28 +55,10 @@ pub(super) enum DiskEvent {
     Synced,
     /// A write of so many bytes to the log that needs no sync.
     Written(usize),
-    /// The keeper's task.
+    /// The keeper's step.
     Kept,
     /// Space may have come back.
     Space,
-}
-
-/// What the log role has not taken yet.
-enum Entry {
-    Record(Lsn, Record),
-    Cut(LogCut),
-}
-
-/// What the keeper does, one after the other.
-enum Task {
-    Prepare(u64),
-    Release(Released),
-    /// An own image, given after so many states from others had been installed.
-    Image(u64, SeqNo, Bytes),
-    Disown,
-    Adopt(SeqNo),
-    Installed,
-    Forget(SeqNo, Vec<SeqNo>),
 }
 
 /// What an event of the disk led to.
@@ -91,23 +76,49 @@ pub(super) struct Done {
     pub failed: bool,
 }
 
+/// What the log asked for and said, and nobody took yet.
+#[derive(Default)]
+struct Wishes {
+    tasks: Vec<KeeperTask>,
+    reads: Vec<(LoggedRange, Vec<u64>)>,
+    durable: Option<Lsn>,
+}
+
+impl LogPort for Wishes {
+    fn keeper(&mut self, task: KeeperTask) {
+        self.tasks.push(task);
+    }
+
+    fn read(&mut self, range: LoggedRange, segments: Vec<u64>) {
+        self.reads.push((range, segments));
+    }
+
+    fn durable(&mut self, end: Lsn) {
+        self.durable = Some(end);
+    }
+}
+
 /// One life of a replica's disk: from a start to the loss of power.
 pub(super) struct SimDisk {
     pub platter: Platter,
     settings: DiskSettings,
     dice: Dice,
-    writer: LogWriter,
-    entries: VecDeque<Entry>,
-    /// Appended and not acknowledged.
-    appended: VecDeque<(Lsn, Record)>,
+    log: Log<LogWriter>,
+    wishes: Wishes,
+    reader: RecordReader,
+    /// Decisions that were read back.
+    read: Vec<LoggedDecisions>,
+    /// Given to the log and not acknowledged.
+    given: VecDeque<(Lsn, Record)>,
     /// Written and not synced: segment, offset, bytes.
     unsynced: Vec<(u64, usize, Vec<u8>)>,
-    tasks: VecDeque<Task>,
+    /// What the keeper is to do, one after the other.
+    tasks: VecDeque<KeeperTask>,
+    keeper: Keeper,
+    /// Its next step is under way.
     is_keeping: bool,
-    spare: Vec<u64>,
-    asked: Option<u64>,
-    /// What was acknowledged.
-    told: Lsn,
+    /// An own image that was written beside its place.
+    beside: Option<(SeqNo, Bytes)>,
     planned: Vec<(Time, DiskEvent)>,
     pub hits: BTreeMap<&'static str, u64>,
     /// Until when syncs take so many times as long.
@@ -118,13 +129,16 @@ pub(super) struct SimDisk {
     basis: Option<Basis<Bytes>>,
     /// How many states execution has read.
     installed: u64,
-    /// Which images are believed, as far as the keeper knows.
-    trust: SnapshotTrust,
 }
 
 impl SimDisk {
-    /// The disk of a process that has read `platter`, as `restored` says.
-    pub fn new(platter: Platter, restored: &Restored, settings: DiskSettings, dice: Dice) -> Self {
+    /// The disk of a process that has read `platter` with this reader, as `restored` says.
+    pub fn new(
+        platter: Platter,
+        (restored, reader): (&Restored, RecordReader),
+        settings: DiskSettings,
+        dice: Dice,
+    ) -> Self {
         let superblock = platter.superblock;
         let writer_settings = WriterSettings {
             tag: superblock.tag(),
@@ -134,19 +148,21 @@ impl SimDisk {
             record_bytes_max: settings.record_bytes_max,
         };
         let Continued { writer, spare, .. } = restored.go_on(writer_settings, &superblock);
+        let named = Some(superblock.image).filter(|named| platter.images.contains_key(named));
         Self {
-            told: writer.durable(),
             platter,
             settings,
             dice,
-            writer,
-            entries: VecDeque::new(),
-            appended: VecDeque::new(),
+            log: Log::new(writer),
+            wishes: Wishes::default(),
+            reader,
+            read: Vec::new(),
+            given: VecDeque::new(),
             unsynced: Vec::new(),
             tasks: VecDeque::new(),
+            keeper: Keeper::new(spare, named),
             is_keeping: false,
-            spare,
-            asked: None,
+            beside: None,
             planned: Vec::new(),
             hits: BTreeMap::new(),
             slow: (Time::START, 1),
@@ -154,7 +170,6 @@ impl SimDisk {
             sync_fails: false,
             basis: None,
             installed: 0,
-            trust: SnapshotTrust::default(),
         }
     }
 
@@ -164,7 +179,7 @@ impl SimDisk {
 
     /// What was acknowledged: a restart finds at least this.
     pub fn acknowledged(&self) -> Lsn {
-        self.told
+        self.log.told()
     }
 
     /// The moments at which something that is under way ends.
@@ -172,21 +187,23 @@ impl SimDisk {
         self.planned.drain(..)
     }
 
-    /// Takes a record.
-    pub fn append(&mut self, now: Time, lsn: Lsn, record: Record) {
-        self.entries.push_back(Entry::Record(lsn, record));
+    /// Takes what consensus has for the log.
+    pub fn log(&mut self, now: Time, entry: LogEntry) {
+        if let LogEntry::Record { lsn, record } = &entry {
+            self.given.push_back((*lsn, record.clone()));
+        }
+        self.log.take(entry, &mut self.wishes);
         self.go_on(now);
     }
 
-    /// Everything about places up to `seq` may be forgotten.
-    pub fn cut(&mut self, now: Time, cut: LogCut) {
-        self.entries.push_back(Entry::Cut(cut));
-        self.go_on(now);
+    /// What was read back.
+    pub fn take_read(&mut self) -> Vec<LoggedDecisions> {
+        std::mem::take(&mut self.read)
     }
 
     /// Whether an image is being written: another one would be dropped.
     pub fn is_writing_image(&self) -> bool {
-        self.tasks.iter().any(|task| matches!(task, Task::Image(..)))
+        self.beside.is_some()
     }
 
     /// Takes the image of an own checkpoint.
@@ -197,13 +214,15 @@ impl SimDisk {
         let (seq, mut bytes) = (contents.claim().seq, Vec::new());
         let seed = self.platter.superblock.seed;
         image::write_to(&mut bytes, contents, seed, CHUNK_BYTES).expect("memory takes everything");
-        self.ask(now, Task::Image(self.installed, seq, bytes.into()));
+        self.beside = Some((seq, bytes.into()));
+        let installed = self.installed;
+        self.ask(now, KeeperTask::Written { installed, seq });
     }
 
     /// Execution has read an image that came from others.
     pub fn installed(&mut self, now: Time) {
         self.installed += 1;
-        self.ask(now, Task::Installed);
+        self.ask(now, KeeperTask::Installed);
     }
 
     /// Syncs that start before `until` take `factor` times as long.
@@ -230,8 +249,8 @@ impl SimDisk {
 
     /// The log role's turn.
     fn go_on(&mut self, now: Time) {
-        self.take_entries(now);
-        while let Some(operation) = self.writer.next_operation() {
+        self.log.turn(now, &mut self.wishes);
+        while let Some(operation) = self.log.writer.next_operation() {
             match operation {
                 LogOperation::Write { segment, offset } => self.write(now, segment, offset as usize),
                 LogOperation::Sync { .. } if self.settings.write_syncs => self.complete(0),
@@ -241,37 +260,18 @@ impl SimDisk {
                 }
             }
         }
-        if self.asked.is_none()
-            && let Some(index) = self.writer.wanted_segment()
-        {
-            self.asked = Some(index);
-            self.ask(now, Task::Prepare(index));
+        self.log.turn(now, &mut self.wishes);
+        for task in std::mem::take(&mut self.wishes.tasks) {
+            self.ask(now, task);
         }
-    }
-
-    fn take_entries(&mut self, now: Time) {
-        while let Some(entry) = self.entries.pop_front() {
-            match entry {
-                Entry::Record(lsn, record) => {
-                    if !self.writer.has_room(&record) {
-                        self.entries.push_front(Entry::Record(lsn, record));
-                        break;
-                    }
-                    let at = self.writer.append(&record);
-                    assert_eq!(at, lsn, "records are logged in the order of their positions");
-                    self.appended.push_back((lsn, record));
-                }
-                Entry::Cut(cut) => {
-                    if let Some(released) = self.writer.cut(cut) {
-                        self.ask(now, Task::Release(released));
-                    }
-                }
-            }
+        for (range, segments) in std::mem::take(&mut self.wishes.reads) {
+            let read = self.read_log(range, &segments);
+            self.read.push(read);
         }
     }
 
     fn write(&mut self, now: Time, segment: u64, offset: usize) {
-        let bytes = self.writer.bytes().to_vec();
+        let bytes = self.log.writer.bytes().to_vec();
         let mut count = bytes.len();
         if count > BLOCK_BYTES && self.dice.chance(self.settings.short_percent) {
             count = self.dice.between(1, count as u64) as usize;
@@ -290,7 +290,8 @@ impl SimDisk {
 
     /// The log's operation under way ended well.
     fn complete(&mut self, count: usize) {
-        self.writer
+        self.log
+            .writer
             .on_complete(Ok(count))
             .expect("what ended well is no failure");
     }
@@ -303,17 +304,23 @@ impl SimDisk {
         }
     }
 
-    fn ask(&mut self, now: Time, task: Task) {
+    fn ask(&mut self, now: Time, task: KeeperTask) {
         self.tasks.push_back(task);
         self.keep_going(now);
     }
 
-    /// The keeper begins its next task.
+    /// The keeper begins its next step, and before that its next task.
     fn keep_going(&mut self, now: Time) {
-        if !self.is_keeping && !self.tasks.is_empty() {
-            self.is_keeping = true;
-            let at = self.sync_end(now);
-            self.planned.push((at, DiskEvent::Kept));
+        while !self.is_keeping {
+            if self.keeper.next_step().is_some() {
+                self.is_keeping = true;
+                let at = self.sync_end(now);
+                self.planned.push((at, DiskEvent::Kept));
+            } else if let Some(task) = self.tasks.pop_front() {
+                self.keeper.begin(task);
+            } else {
+                return;
+            }
         }
     }
 
@@ -334,94 +341,95 @@ impl SimDisk {
                 self.complete(count);
             }
             DiskEvent::Kept => {
-                self.is_keeping = false;
-                if let Some(task) = self.tasks.pop_front() {
-                    self.carry_out(now, task, &mut done);
-                }
+                self.keep(now, &mut done);
                 self.keep_going(now);
             }
-            DiskEvent::Space => self.asked = None,
+            DiskEvent::Space => {}
         }
         self.go_on(now);
-        let durable = self.writer.durable();
-        while self.appended.front().is_some_and(|(lsn, _)| *lsn < durable) {
+        done.log = self.wishes.durable.take();
+        let durable = self.log.told();
+        while self.given.front().is_some_and(|(lsn, _)| *lsn < durable) {
             done.records
-                .extend(self.appended.pop_front().map(|(_, record)| record));
-        }
-        if durable > self.told {
-            self.told = durable;
-            done.log = Some(durable);
+                .extend(self.given.pop_front().map(|(_, record)| record));
         }
         done
     }
 
-    fn carry_out(&mut self, now: Time, task: Task, done: &mut Done) {
-        let is_full = now < self.full_until;
-        match task {
-            Task::Prepare(index) => match self.spare.pop() {
-                // Groups of its earlier life have another segment's number.
-                Some(old) => {
-                    let contents = self.platter.segments.remove(&old).unwrap_or_default();
-                    self.add_segment(index, contents);
-                    self.hit("segment recycled");
-                }
-                None if is_full => {
-                    self.hit("no space for a segment");
-                    self.planned.push((now.after(SPACE_PAUSE), DiskEvent::Space));
-                }
-                None => self.add_segment(index, Vec::new()),
-            },
-            Task::Release(Released {
-                log_start,
-                view,
-                gone,
-            }) => {
-                self.platter.update(|superblock| superblock.cut(log_start, view));
-                self.spare.extend(gone);
+    /// The keeper's step under way ends.
+    fn keep(&mut self, now: Time, done: &mut Done) {
+        self.is_keeping = false;
+        let Some(step) = self.keeper.next_step().cloned() else {
+            return;
+        };
+        let outcome = match now < self.full_until && needs_room(&step) {
+            true => KeeperOutcome::NoRoom,
+            false => {
+                self.carry_out(step);
+                KeeperOutcome::Done
             }
-            Task::Image(..) if is_full => self.hit("no space for an image"),
-            // Of a state that was replaced, or is being.
-            Task::Image(installed, ..) if !self.trust.believes(installed) => {
-                self.hit("image of a replaced state dropped");
+        };
+        match self.keeper.on_ended(outcome) {
+            Some(KeeperEvent::Segment(index)) => self.log.on_segment(index),
+            Some(KeeperEvent::NoSegment) => {
+                self.hit("no space for a segment");
+                self.log.on_no_segment(now);
+                let due = self.log.next_timeout();
+                self.planned.extend(due.map(|due| (due, DiskEvent::Space)));
             }
-            Task::Image(_, seq, bytes) => {
-                self.platter.images.insert(seq, bytes);
-                let last = self.platter.superblock.image;
-                if SnapshotTrust::begins_with(seq, last, self.platter.images.contains_key(&last)) {
-                    self.platter.update(|superblock| superblock.image = seq);
-                }
-                done.image = Some(seq);
+            Some(KeeperEvent::Image(seq)) => done.image = Some(seq),
+            Some(KeeperEvent::NoImage) => {
+                self.beside = None;
+                self.hit("no space for an image");
             }
-            Task::Disown => self.trust.distrust(),
-            Task::Adopt(seq) => {
-                self.trust.distrust();
-                if let Some((_, bytes)) = self.platter.partial.take_if(|(received, _)| *received == seq) {
-                    self.platter.images.insert(seq, bytes.into());
-                }
-                self.platter.update(|superblock| superblock.image = seq);
-                // Later ones are of the state that it replaces.
-                self.platter.images.retain(|kept, _| *kept <= seq);
+            Some(KeeperEvent::Adopted(seq)) => {
                 done.adopted = Some((seq, self.platter.images.contains_key(&seq)));
             }
-            Task::Installed => {
-                self.trust.installed();
+            None if outcome == KeeperOutcome::NoRoom => {
+                self.hit("no space to adopt an image");
+                self.is_keeping = true;
+                self.planned.push((now.after(ROOM_PAUSE), DiskEvent::Kept));
             }
-            Task::Forget(before, but) => {
+            None => {}
+        }
+    }
+
+    fn carry_out(&mut self, step: KeeperStep) {
+        let platter = &mut self.platter;
+        match step {
+            KeeperStep::Prepare { index, recycled, .. } => {
+                let old = recycled.and_then(|old| platter.segments.remove(&old));
+                platter.segments.insert(index, old.unwrap_or_default());
+                if recycled.is_some() {
+                    self.hit("segment recycled");
+                }
+            }
+            KeeperStep::Cut(Released { log_start, view, .. }) => {
+                platter.update(|superblock| superblock.cut(log_start, view));
+            }
+            KeeperStep::Place(_) => platter.images.extend(self.beside.take()),
+            KeeperStep::Discard(_) => {
+                self.beside = None;
+                self.hit("image of a replaced state dropped");
+            }
+            KeeperStep::PlaceReceived(seq) => {
+                let received = platter.partial.take_if(|received| received.seq == seq);
+                platter
+                    .images
+                    .extend(received.map(|received| (seq, received.file.into())));
+            }
+            KeeperStep::Name(seq) => platter.update(|superblock| superblock.image = seq),
+            KeeperStep::ForgetAfter(seq) => platter.images.retain(|kept, _| *kept <= seq),
+            KeeperStep::Forget(before, but) => {
                 let is_needed = |kept: &SeqNo| *kept >= before || but.contains(kept);
-                self.platter.images.retain(|kept, _| is_needed(kept));
+                platter.images.retain(|kept, _| is_needed(kept));
             }
         }
     }
 
-    fn add_segment(&mut self, index: u64, contents: Vec<u8>) {
-        self.platter.segments.insert(index, contents);
-        self.asked = None;
-        self.writer.add_segment(index);
-    }
-
     /// The power goes: what was under way may be there, or not, or in part.
     pub fn lose_power(&mut self) -> Platter {
-        let lost = (self.appended.len() + self.entries.len()) as u64;
+        let lost = self.given.len() as u64;
         let unsynced = std::mem::take(&mut self.unsynced);
         if !unsynced.is_empty() {
             // All, nothing, a first part, any blocks; the last with rubbish in one of them.
@@ -468,21 +476,19 @@ impl SimDisk {
         self.platter.clone()
     }
 
-    /// The keeper's task under way: files appear whole or not at all; a copy of the superblock may be torn.
+    /// The keeper's step under way: what appears is whole or not there; a copy of the superblock may be torn,
+    /// and some of what is removed may be left.
     fn tear_keeper(&mut self) {
-        if let Some((_, partial)) = &mut self.platter.partial {
-            let end = self.dice.below(partial.len() as u64 + 1) as usize;
-            partial.truncate(end);
+        if let Some(partial) = &mut self.platter.partial {
+            let end = self.dice.below(partial.file.len() as u64 + 1) as usize;
+            partial.file.truncate(end);
         }
-        if !self.is_keeping {
+        let Some(step) = self.keeper.next_step().filter(|_| self.is_keeping).cloned() else {
             return;
-        }
-        let fate = self.dice.below(4);
-        match self.tasks.pop_front() {
-            Some(Task::Release(Released { log_start, view, .. })) if fate == 0 => {
-                self.platter.update(|superblock| superblock.cut(log_start, view));
-            }
-            Some(Task::Release(_) | Task::Adopt(_)) if fate == 1 => {
+        };
+        match (self.dice.below(3), step) {
+            (0, step) => self.carry_out(step),
+            (1, KeeperStep::Cut(_) | KeeperStep::Name(_)) => {
                 // The older copy was being written.
                 let at = (self.platter.superblock.generation + 1) % 2 * BLOCK_BYTES as u64;
                 if let Some(file) = &mut self.platter.superblock_file {
@@ -491,13 +497,7 @@ impl SimDisk {
                     self.hit("superblock torn");
                 }
             }
-            // In its place, and not yet named by the superblock.
-            Some(Task::Image(installed, seq, bytes)) if fate == 0 && self.trust.believes(installed) => {
-                self.platter.images.insert(seq, bytes);
-            }
-            // Named by the superblock, and later ones not removed yet, or not all of them.
-            Some(Task::Adopt(seq)) if fate != 2 => {
-                self.platter.update(|superblock| superblock.image = seq);
+            (_, KeeperStep::ForgetAfter(seq)) => {
                 let left: Vec<SeqNo> = self.platter.images.keys().copied().collect();
                 for later in left.into_iter().filter(|left| *left > seq) {
                     self.hit("later image left beside an adopted one");
@@ -508,5 +508,15 @@ impl SimDisk {
             }
             _ => {}
         }
+    }
+}
+
+/// What a full disk has no room for.
+fn needs_room(step: &KeeperStep) -> bool {
+    match step {
+        KeeperStep::Prepare { recycled, .. } => recycled.is_none(),
+        // Its contents, or another name.
+        KeeperStep::Place(_) | KeeperStep::PlaceReceived(_) => true,
+        _ => false,
     }
 }

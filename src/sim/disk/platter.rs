@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use crate::runtime::storage::image::{ImageFile, claim_of};
+use crate::runtime::storage::received::Received;
 use crate::runtime::storage::restart::Medium;
 use crate::runtime::storage::{BLOCK_BYTES, Found, StorageError, Superblock};
 use crate::sim::Dice;
@@ -52,7 +53,7 @@ pub(in crate::sim) struct Platter {
     pub segments: BTreeMap<u64, Vec<u8>>,
     pub images: BTreeMap<SeqNo, Bytes>,
     /// An image that comes from others.
-    pub partial: Option<(SeqNo, Vec<u8>)>,
+    pub partial: Option<Received<Vec<u8>>>,
     /// Promises may be forgotten; the last view that may have been asked for, if it is known.
     pub mark: Option<Option<View>>,
     /// Where the last group of the log was written.

@@ -1,104 +1,48 @@
 //! The shelf's tasks, done at once.
 
+use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{SimDisk, Task};
-use crate::runtime::storage::RecordReader;
+use super::SimDisk;
+use crate::runtime::storage::StorageError;
 use crate::runtime::storage::basis::Basis;
-use crate::runtime::storage::image::{ImageFile, chunk_head, each_sound, file_magic};
+use crate::runtime::storage::image::ImageFile;
 use crate::runtime::storage::logged::LogReader;
+use crate::runtime::storage::received::{Gathered, Received};
 use crate::runtime::storage::restart::Medium;
 use crate::smr::crypto::Digester;
 use crate::smr::decision_log::{LoggedDecisions, LoggedRange};
 use crate::smr::messages::{ImageIndex, PieceRange, Proposal};
-use crate::smr::mutants::{Mutant, active};
+use crate::smr::node::{KeeperTask, ShelfPort, shelve};
 use crate::smr::protocol::{ImageEvent, ImageTask};
-use crate::smr::types::{NodeId, SeqNo, Time};
+use crate::smr::types::{SeqNo, Time};
 
 /// In so many of a hundred own images that are to be copied from a bit is wrong.
 const ROTTEN_PERCENT: u64 = 10;
 
 impl SimDisk {
     /// Does anything but installing; what came of it.
-    pub fn shelve(&mut self, now: Time, task: ImageTask) -> Vec<ImageEvent> {
-        match task {
-            ImageTask::Open { seq, index } => {
-                let mut events = self.receive(seq);
-                self.basis = self.find_basis(index);
-                let reusable = self.basis.as_ref().map(|basis| basis.pieces().to_vec());
-                events.extend(reusable.map(|pieces| ImageEvent::Reusable { seq, pieces }));
-                events.push(ImageEvent::Opened(seq));
-                events
-            }
-            ImageTask::Copy(pieces) => {
-                let missing = self.copy(&pieces);
-                vec![ImageEvent::Copied { pieces, missing }]
-            }
-            ImageTask::Keep(chunk) => {
-                self.write_partial(&chunk);
-                vec![ImageEvent::Kept(chunk.len())]
-            }
-            ImageTask::Complete(seq) => {
-                self.write_partial(&[]);
-                match &self.platter.partial {
-                    Some((received, _)) if *received == seq => {
-                        self.ask(now, Task::Adopt(seq));
-                        match active(Mutant::AdoptionUnawaited) {
-                            true => vec![ImageEvent::Completed(seq)],
-                            false => Vec::new(),
-                        }
-                    }
-                    _ => Vec::new(),
-                }
-            }
-            ImageTask::Read { to, range, bytes_max } => self.read(to, range, bytes_max),
-            ImageTask::Forget { before, but } => {
-                self.ask(now, Task::Forget(before, but));
-                Vec::new()
-            }
-            ImageTask::Disown => {
-                self.ask(now, Task::Disown);
-                Vec::new()
-            }
-            ImageTask::Install(_) => Vec::new(),
-        }
+    pub fn shelve(&mut self, now: Time, task: &ImageTask) -> Vec<ImageEvent> {
+        let mut events = Vec::new();
+        shelve(task, self, |event| events.push(event)).expect("memory takes everything");
+        self.keep_going(now);
+        events
     }
 
     /// Reads decisions back from the log: those that were synced are on the platter.
-    pub fn read_log(&self, reader: &RecordReader, range: LoggedRange) -> LoggedDecisions {
+    pub(super) fn read_log(&self, range: LoggedRange, segments: &[u64]) -> LoggedDecisions {
         let superblock = &self.platter.superblock;
-        let segments = self.writer.segments_from(range.first);
         let contents = |index| self.platter.segments.get(&index).cloned().map(Bytes::from);
-        let mut reader = LogReader::new(reader.clone(), superblock.tag(), superblock.seed);
-        let mut read = reader.read(range, &segments, contents);
+        let mut reader = LogReader::new(self.reader.clone(), superblock.tag(), superblock.seed);
+        let mut read = reader.read(range, segments, contents);
         let is_lost = |decision: &Arc<Proposal>| self.platter.unreadable.hides(decision.seq);
         if let Some(first) = read.decisions.iter().position(is_lost) {
             read.decisions.truncate(first);
         }
         read
-    }
-
-    /// Opens the file of an image to come, after what an earlier attempt kept.
-    fn receive(&mut self, seq: SeqNo) -> Vec<ImageEvent> {
-        let kept = self.platter.partial.take().filter(|(kept, _)| *kept == seq);
-        let mut bytes = kept.map(|(_, bytes)| bytes).unwrap_or_default();
-        let (mut events, mut written) = (Vec::new(), 0);
-        let path = self.platter.image_path(seq);
-        let seed = self.platter.superblock.seed;
-        let found = each_sound(&path, bytes.as_slice(), seed, |chunk, end| {
-            written = end as usize;
-            events.push(ImageEvent::Found(Bytes::copy_from_slice(chunk)));
-        });
-        if found.is_err() || written == 0 {
-            bytes = file_magic().to_vec();
-            written = bytes.len();
-        }
-        bytes.truncate(written);
-        self.platter.partial = Some((seq, bytes));
-        events
     }
 
     /// The newest own image, whatever its contents. It may have rotted since it was written.
@@ -114,30 +58,6 @@ impl SimDisk {
         Basis::of(image.ok()?, index).ok()?
     }
 
-    /// Adds pieces of the own image; those that are missing.
-    fn copy(&mut self, pieces: &Range<usize>) -> Vec<usize> {
-        let Some(basis) = self.basis.take() else {
-            return pieces.clone().collect();
-        };
-        let digester = Digester::new(self.platter.superblock.cluster);
-        let keep = |chunk: &[u8]| {
-            self.write_partial(chunk);
-            Ok(())
-        };
-        let missing = basis.copy(pieces.clone(), &digester, keep);
-        self.basis = Some(basis);
-        missing.unwrap_or_else(|_| pieces.clone().collect())
-    }
-
-    fn write_partial(&mut self, chunk: &[u8]) {
-        let seed = self.platter.superblock.seed;
-        if let Some((_, bytes)) = &mut self.platter.partial {
-            let head = chunk_head(bytes.len() as u64, chunk, seed);
-            bytes.extend_from_slice(&head);
-            bytes.extend_from_slice(chunk);
-        }
-    }
-
     /// The chunks of an image, in the order of its pieces.
     pub fn image_chunks(&self, seq: SeqNo) -> Vec<Bytes> {
         let Ok(image) = self.platter.open_image(seq) else {
@@ -146,24 +66,73 @@ impl SimDisk {
         let chunks = (0..image.chunks()).map_while(|number| image.chunk(number).ok());
         chunks.map(Bytes::from).collect()
     }
+}
 
-    fn read(&self, to: NodeId, range: PieceRange, bytes_max: usize) -> Vec<ImageEvent> {
-        let seq = SeqNo::new(range.seq);
-        let image = self.platter.open_image(seq);
+impl ShelfPort for SimDisk {
+    type Error = StorageError;
+
+    fn receive(&mut self, seq: SeqNo, found: impl FnMut(&[u8])) -> Result<(), StorageError> {
+        let platter = &mut self.platter;
+        let kept = platter.partial.take().filter(|kept| kept.seq == seq);
+        let bytes = kept.map(|kept| kept.file).unwrap_or_default();
+        let (path, seed) = (platter.image_path(seq), platter.superblock.seed);
+        platter.partial = Some(Received::open((seq, &path), bytes, seed, found)?);
+        Ok(())
+    }
+
+    fn compare(&mut self, index: &Arc<ImageIndex>) -> Option<Vec<Range<usize>>> {
+        self.basis = self.find_basis(index.clone());
+        self.basis.as_ref().map(|basis| basis.pieces().to_vec())
+    }
+
+    fn add(&mut self, chunk: &[u8]) -> Result<(), StorageError> {
+        let partial = self.platter.partial.as_mut();
+        partial.map_or(Ok(()), |partial| partial.add(chunk))
+    }
+
+    fn copy(&mut self, pieces: &Range<usize>) -> Result<Option<Vec<usize>>, StorageError> {
+        let digester = Digester::new(self.platter.superblock.cluster);
+        let (Some(basis), Some(partial)) = (&self.basis, &mut self.platter.partial) else {
+            return Ok(None);
+        };
+        let missing = basis.copy(pieces.clone(), &digester, |chunk| partial.add(chunk))?;
+        Ok(Some(missing))
+    }
+
+    fn close(&mut self, seq: SeqNo) -> Result<bool, StorageError> {
+        self.basis = None;
+        let came = self.platter.partial.as_mut().filter(|came| came.seq == seq);
+        came.map_or(Ok(false), |came| came.close().map(|()| true))
+    }
+
+    fn read(&mut self, range: PieceRange, bytes_max: usize) -> Vec<Bytes> {
+        let image = self.platter.open_image(SeqNo::new(range.seq));
         let read = image.and_then(|image| image.read_range(range, bytes_max));
-        let mut found = read.unwrap_or_default();
-        if found.is_empty() {
-            // Says that it is not there.
-            found.push(Bytes::new());
-        }
-        let count = found.len();
-        let chunks = found.into_iter().enumerate();
-        let events = chunks.map(|(number, bytes)| ImageEvent::Chunk {
-            to,
-            seq,
-            last: number + 1 == count,
-            bytes,
-        });
-        events.collect()
+        read.unwrap_or_default()
+    }
+
+    fn keeper(&mut self, task: KeeperTask) {
+        self.tasks.push_back(task);
+    }
+}
+
+impl Gathered for Vec<u8> {
+    fn reader(&self) -> impl Read {
+        self.as_slice()
+    }
+
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.truncate(offset as usize);
+        self.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn cut_to(&mut self, length: u64) -> io::Result<()> {
+        self.truncate(length as usize);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

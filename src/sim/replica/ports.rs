@@ -7,16 +7,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Said;
-use crate::runtime::storage::RecordReader;
 use crate::sim::checker::Refusal;
 use crate::sim::disk::SimDisk;
-use crate::smr::decision_log::{LoggedDecisions, LoggedRange};
+use crate::smr::decision_log::LoggedRange;
 use crate::smr::execution::{CheckpointHelp, CheckpointImage, SessionWindows};
 use crate::smr::messages::archived::ArchivedClientReply;
 use crate::smr::messages::{
     Checked, CheckpointClaim, ClientReply, Frame, FrameId, FrameKey, Mode, Proposal, TakenCheckpoint,
 };
-use crate::smr::node::{Consensus, ConsensusPort, Execution, ExecutionPort, PreprocessingPort};
+use crate::smr::node::{Consensus, ConsensusPort, Execution, ExecutionPort, LogEntry, PreprocessingPort};
 use crate::smr::preprocessing::{ClientDirectory, FrameRefusal, FromPeer, PeerRefusal};
 use crate::smr::protocol::{ImageEvent, ImageTask, LogCut, Recipients, Record};
 use crate::smr::replica::Stack;
@@ -34,11 +33,9 @@ pub(super) enum Work {
 pub(super) struct Decisions<'a> {
     pub world: Time,
     pub disk: &'a mut SimDisk,
-    pub reader: &'a RecordReader,
     pub clients: &'a ClientDirectory,
     pub work: &'a mut VecDeque<Work>,
     /// What the disk answers at once.
-    pub read: Vec<LoggedDecisions>,
     pub images: Vec<ImageEvent>,
     pub said: &'a mut Vec<Said>,
 }
@@ -71,21 +68,19 @@ impl ConsensusPort for Decisions<'_> {
     }
 
     fn log(&mut self, lsn: Lsn, record: Record) {
-        self.disk.append(self.world, lsn, record);
+        self.disk.log(self.world, LogEntry::Record { lsn, record });
     }
 
     fn cut_log(&mut self, cut: LogCut) {
-        self.disk.cut(self.world, cut);
+        self.disk.log(self.world, LogEntry::Cut(cut));
     }
 
     fn read_log(&mut self, range: LoggedRange) {
-        let read = self.disk.read_log(self.reader, range);
-        self.said.push(Said::ReadLog(read.decisions.len()));
-        self.read.push(read);
+        self.disk.log(self.world, LogEntry::Read(range));
     }
 
     fn image(&mut self, task: ImageTask) {
-        self.images.extend(self.disk.shelve(self.world, task));
+        self.images.extend(self.disk.shelve(self.world, &task));
     }
 
     fn require_signature(&mut self, client: ClientId, must_sign: bool) {

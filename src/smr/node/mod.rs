@@ -10,6 +10,10 @@
 //! | [`Preprocessing`] | clients' frames, replicas' messages that carry frames | [`PreprocessingPort`] |
 //! | [`Consensus`] | what passed; what execution and the disk did; time | [`ConsensusPort`] |
 //! | [`Execution`] | decisions, reads, chunks of an image | [`ExecutionPort`] |
+//! | [`Told`], [`Replay`] | the log of an earlier life | which snapshot may be believed; a replica that goes on |
+//! | [`Log`] | records, cuts, what is to be read back; segments | [`LogPort`], [`RecordWriter`] |
+//! | [`shelve`] | what transfers of snapshots ask of the disk | [`ShelfPort`] |
+//! | [`Keeper`] | segments and snapshots that are made, replaced or not needed | the next [`KeeperStep`] on disk |
 //! | [`SnapshotTrust`] | that the state is wrong, or another one | which snapshots are believed |
 //!
 //! A frame's way: [`route`] → [`Preprocessing::take_frame`] → [`PreprocessingPort::ordered`] →
@@ -18,12 +22,20 @@
 
 mod consensus;
 mod execution;
+mod keeper;
+mod log;
 mod preprocessing;
+mod restart;
 mod routing;
+mod shelf;
 mod snapshots;
 
 pub use consensus::{Consensus, ConsensusPort};
 pub use execution::{Execution, ExecutionPort};
+pub use keeper::{Keeper, KeeperEvent, KeeperOutcome, KeeperStep, KeeperTask, Released};
+pub use log::{Log, LogEntry, LogPort, RecordWriter};
 pub use preprocessing::{Preprocessing, PreprocessingPort};
+pub use restart::{Replay, Replayed, Told};
 pub use routing::{Route, Unroutable, route};
+pub use shelf::{ShelfPort, shelve};
 pub use snapshots::SnapshotTrust;

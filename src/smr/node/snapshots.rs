@@ -1,5 +1,3 @@
-use crate::smr::types::SeqNo;
-
 /// Which snapshots of the own state may be believed, while a state of others may take its place: whoever keeps
 /// snapshots on disk asks.
 ///
@@ -27,13 +25,6 @@ impl SnapshotTrust {
     #[must_use]
     pub const fn believes(&self, installed: u64) -> bool {
         !self.is_replaced && installed == self.installed
-    }
-
-    /// Whether a restart begins with a snapshot that was kept at `seq`, where it began with that at `last`:
-    /// with the latest one that is there.
-    #[must_use]
-    pub fn begins_with(seq: SeqNo, last: SeqNo, is_last_there: bool) -> bool {
-        seq > last || !is_last_there
     }
 }
 

@@ -6,14 +6,14 @@ use super::{Role, STEP_MESSAGES};
 use crate::runtime::metrics::{Metrics, Places, count};
 use crate::runtime::shard::faults::Faults;
 use crate::runtime::shard::lanes::{
-    Checked, Done, FromReplica, Inlet, LogEntry, Logged, Outgoing, Outlet, Work, answer, any_blocked,
+    Checked, Done, FromReplica, Inlet, Logged, Outgoing, Outlet, Work, answer, any_blocked,
 };
 use crate::runtime::shard::reactor::Reactor;
 use crate::runtime::storage::AbstentionMark;
 use crate::runtime::storage::shelf::ShelfHandle;
 use crate::smr::decision_log::LoggedRange;
 use crate::smr::messages::{CheckpointClaim, FrameId, FrameKey, Proposal};
-use crate::smr::node::{Consensus, ConsensusPort};
+use crate::smr::node::{Consensus, ConsensusPort, LogEntry};
 use crate::smr::ordering::OrderingProtocol;
 use crate::smr::preprocessing::ClientDirectory;
 use crate::smr::protocol::{ImageTask, LogCut, Recipients, Record};

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::super::files::planned::{self, Plan};
 use super::super::image::{load, place_received, write_to};
-use super::super::keeper::Task as KeeperTask;
+use super::super::keeper::Task as Asked;
 use super::*;
 use crate::smr::execution::apps::kv::Kv;
 use crate::smr::execution::fixtures::{KvCheckpoint, digester, kv_checkpoint};
@@ -25,7 +25,7 @@ const FULL_STEPS: usize = 3;
 /// A start of the shelf, and what its keeper was asked.
 struct Life {
     work: Work,
-    keeper: Receiver<KeeperTask>,
+    keeper: Receiver<Asked>,
 }
 
 fn start(images: &Path) -> Life {
@@ -93,8 +93,11 @@ impl Life {
             !told.iter().any(|event| matches!(event, ImageEvent::Completed(_))),
             "the keeper tells"
         );
-        let adopted: Vec<KeeperTask> = self.keeper.try_iter().collect();
-        assert!(matches!(adopted[..], [KeeperTask::Adopt(SEQ)]), "{adopted:?}");
+        let adopted: Vec<Asked> = self.keeper.try_iter().collect();
+        assert!(
+            matches!(adopted[..], [Asked::Keep(KeeperTask::Adopt(SEQ))]),
+            "{adopted:?}"
+        );
         // The keeper tries it again for as long as there is no space.
         while let Err(error) = place_received(&self.work.images, SEQ) {
             if !is_lack(&error) {
@@ -355,7 +358,10 @@ fn images_that_are_not_needed_are_not_held_open_and_no_more_than_peers_read() {
     life.run(&ImageTask::Forget { before, but }, &mut Vec::new())
         .unwrap();
     assert_eq!(open(&life), [34, 36]);
-    assert!(matches!(life.keeper.try_recv(), Ok(KeeperTask::Forget(..))));
+    assert!(matches!(
+        life.keeper.try_recv(),
+        Ok(Asked::Keep(KeeperTask::Forget(..)))
+    ));
     given(&mut life, SeqNo::new(35));
     life.work.receiving = None;
     let index = own.index.clone();

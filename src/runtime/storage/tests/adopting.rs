@@ -16,6 +16,7 @@ use crate::smr::execution::fixtures::{decision, frame};
 use crate::smr::execution::{CheckpointImage, ExecutionEvent, Executor, StateRule};
 use crate::smr::messages::archived::{ArchivedStateTransferMessage, ArchivedSystemMessage};
 use crate::smr::messages::{Checked, Mode, StateTransferMessage, SystemMessage, ViewTransferMessage};
+use crate::smr::node::KeeperTask;
 use crate::smr::replica::tests as replicas;
 use crate::smr::replica::{Action, DefaultStack, Replica};
 use crate::smr::types::Time;
@@ -80,7 +81,7 @@ fn place(directory: &DataDirectory, seq: u64) {
 
 /// Has a restart begin with an image that came from others: it is told when that is so.
 fn adopt(work: &mut Work, seq: u64) {
-    let told = work.run(Task::Adopt(SeqNo::new(seq)));
+    let told = work.run(Task::Keep(KeeperTask::Adopt(SeqNo::new(seq))));
     assert!(
         matches!(told, Some(Kept::Adopted(adopted)) if adopted.get() == seq),
         "{told:?}"
@@ -164,7 +165,7 @@ fn adopts(path: &Path, plan: Option<Plan>) -> Option<Kept> {
     keep(&mut work, state(40, true));
     receive(&work.directory, 20);
     planned::plan(plan);
-    let kept = work.run(Task::Adopt(SeqNo::new(20)));
+    let kept = work.run(Task::Keep(KeeperTask::Adopt(SeqNo::new(20))));
     let steps = planned::steps();
     planned::plan(None);
     assert!(
@@ -336,13 +337,13 @@ fn a_restart_disowns_what_was_signed_of_a_state_that_another_has_replaced() {
 fn no_image_of_a_state_that_was_found_to_be_wrong_is_kept() {
     let (_temporary, path) = fresh();
     let mut work = Work::new(open(&path), Vec::new());
-    assert!(work.run(Task::Disown).is_none());
+    assert!(work.run(Task::Keep(KeeperTask::Disown)).is_none());
     let own = written(&work.directory, state(40, true));
     assert!(work.run(Task::Written(0, own)).is_none());
     assert_eq!(images(&path), Vec::<u64>::new());
     receive(&work.directory, 30);
     adopt(&mut work, 30);
-    assert!(work.run(Task::Installed).is_none());
+    assert!(work.run(Task::Keep(KeeperTask::Installed)).is_none());
     let own = written(&work.directory, state(40, false));
     assert!(matches!(work.run(Task::Written(1, own)), Some(Kept::Image(_))));
 }
@@ -354,7 +355,7 @@ fn an_own_image_that_is_placed_late_does_not_take_the_place_of_the_one_that_came
     receive(&work.directory, 40);
     // It was written before the state was found to be wrong.
     keep(&mut work, state(40, true));
-    assert!(work.run(Task::Disown).is_none());
+    assert!(work.run(Task::Keep(KeeperTask::Disown)).is_none());
     adopt(&mut work, 40);
     let placed = work.directory.image_path(SeqNo::new(40));
     let file = std::fs::File::open(&placed).unwrap();
@@ -423,7 +424,7 @@ fn an_image_of_a_state_that_was_replaced_while_it_was_written_is_not_kept() {
     receive(&work.directory, 20);
     adopt(&mut work, 20);
     assert!(work.run(Task::Written(0, late)).is_none(), "it is being replaced");
-    assert!(work.run(Task::Installed).is_none());
+    assert!(work.run(Task::Keep(KeeperTask::Installed)).is_none());
     assert!(work.run(Task::Written(0, later)).is_none(), "it was replaced");
     assert_eq!(work.directory.superblock().image, SeqNo::new(20));
     assert_eq!(images(&path), [20]);
@@ -462,7 +463,7 @@ fn an_image_that_takes_longer_to_write_than_another_state_to_install_is_not_kept
     let handle = keeper.handle();
     let (gate, gated) = mpsc::channel();
     handle.keep(Box::new(Gated(state(40, true), gated)));
-    handle.adopt(SeqNo::new(20));
+    handle.ask(KeeperTask::Adopt(SeqNo::new(20)));
     handle.installed();
     drop(gate);
     while handle.is_writing() {

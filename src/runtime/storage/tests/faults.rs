@@ -8,6 +8,7 @@ use super::files::planned::{self, Plan};
 use super::keeper::{Kept, Task, Work, write_image};
 use super::restart::Medium;
 use super::*;
+use crate::smr::node::KeeperTask;
 use crate::smr::protocol::LogCut;
 
 /// Four groups of one block each.
@@ -141,7 +142,7 @@ impl Life {
                     for index in &released.gone {
                         self.files.remove(index);
                     }
-                    let kept = self.work.run(Task::Release(released));
+                    let kept = self.work.run(Task::Keep(KeeperTask::Release(released)));
                     return self.on_kept(kept);
                 }
             }
@@ -187,10 +188,10 @@ impl Life {
         for _ in 0..PATIENCE {
             if let Some(index) = self.writer.wanted_segment().filter(|_| self.asked.is_none()) {
                 self.asked = Some(index);
-                let kept = self.work.run(Task::Prepare {
+                let kept = self.work.run(Task::Keep(KeeperTask::Prepare {
                     index,
                     bytes: SMALL_SEGMENT,
-                });
+                }));
                 self.on_kept(kept)?;
             }
             while let Some(outcome) = self.operate() {
@@ -339,13 +340,13 @@ fn images_that_no_descriptor_was_left_to_forget_or_take_over_are_forgotten_and_t
         }));
     };
     lack(1);
-    let forget = || Task::Forget(SeqNo::new(16), Vec::new());
+    let forget = || Task::Keep(KeeperTask::Forget(SeqNo::new(16), Vec::new()));
     assert!(work.run(forget()).is_none());
     assert!(work.directory.image_path(SeqNo::new(8)).exists());
     assert!(work.run(forget()).is_none());
     assert!(!work.directory.image_path(SeqNo::new(8)).exists());
     lack(3);
-    let adopted = work.run(Task::Adopt(SeqNo::new(16)));
+    let adopted = work.run(Task::Keep(KeeperTask::Adopt(SeqNo::new(16))));
     assert!(matches!(adopted, Some(Kept::Adopted(_))), "{adopted:?}");
     planned::plan(None);
     assert_eq!(work.directory.superblock().image, SeqNo::new(16));
