@@ -125,7 +125,9 @@ impl Session {
             self.question = Some(question);
             return;
         };
-        let id = highest.max(self.last_id).saturating_add(1 + self.random.below(STEP));
+        let id = highest
+            .max(self.last_id)
+            .saturating_add(1 + self.random.below(STEP));
         (self.id, self.last_id, self.next) = (Some(id), id, 1);
         self.used_at = self.used_at.max(question.asked_at);
         self.counters.sessions += 1;

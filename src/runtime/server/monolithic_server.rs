@@ -19,7 +19,7 @@ use crate::smr::log_transfer::RangedLogTransfer;
 use crate::smr::ordering::pbft::{Pbft, PbftConfig};
 use crate::smr::replica::{
     DecisionLogOf, DefaultStack, ExecutorOf, LogTransferOf, OrderingOf, SpeculativeStack, Stack,
-    StateTransferOf, ViewTransferOf,
+    StateTransferOf, ViewTransferOf, view_change_of,
 };
 use crate::smr::state_transfer::monolithic::PieceTransfer;
 use crate::smr::view_transfer::pbft::{PbftViewChange, ViewChangeConfig};
@@ -241,26 +241,7 @@ fn state_transfer<S: MonolithicState>(
 }
 
 fn view_change_config(config: &ReplicaConfig) -> ViewChangeConfig {
-    let PbftConfig {
-        node,
-        quorum,
-        cluster,
-        epoch,
-        window,
-        signing,
-        verifying,
-        ..
-    } = pbft_config(config);
-    ViewChangeConfig {
-        node,
-        quorum,
-        cluster,
-        epoch,
-        window,
-        signing,
-        verifying,
-        timings: config.vt_config.timings(),
-    }
+    view_change_of(&pbft_config(config), config.vt_config.timings())
 }
 
 fn pbft_config(config: &ReplicaConfig) -> PbftConfig {

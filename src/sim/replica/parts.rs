@@ -5,15 +5,11 @@ use crate::sim::Knobs;
 use crate::sim::keys::{CLUSTER, Keyring};
 use crate::sim::stack::SimStack;
 use crate::smr::crypto::Digester;
-use crate::smr::decision_log::ChainedLog;
 use crate::smr::execution::{Application, StateRule};
-use crate::smr::log_transfer::RangedLogTransfer;
-use crate::smr::ordering::pbft::{Pbft, PbftConfig};
+use crate::smr::ordering::pbft::PbftConfig;
 use crate::smr::preprocessing::RequestPool;
 use crate::smr::replica::{Protocols, Replica, ReplicaSettings};
-use crate::smr::state_transfer::monolithic::PieceTransfer;
 use crate::smr::types::{Epoch, Lsn, NodeId, Quorum};
-use crate::smr::view_transfer::pbft::{PbftViewChange, ViewChangeConfig};
 
 /// The protocols that it runs.
 pub(super) fn make_replica<A: Application>(
@@ -46,28 +42,14 @@ pub(super) fn make_replica<A: Application>(
         held_effects_max: knobs.held_effects_max(),
         must_sign_for: knobs.must_sign_for,
     };
-    let view_change = ViewChangeConfig {
-        node,
-        quorum,
-        cluster: CLUSTER,
-        epoch: Epoch::ZERO,
-        window: knobs.window,
-        signing: keys.replica(node).clone(),
-        verifying: keys.verifying(n).to_vec(),
-        timings: knobs.timings,
-    };
+    let protocols: Protocols<SimStack<A>> = Protocols::pbft(config, knobs.timings, digester);
+    let decision_log = protocols.decision_log.keep_for_peers(knobs.kept_for_peers);
     Replica::new(
         settings,
         digester.clone(),
         Protocols {
-            ordering: Pbft::new(config, digester.clone()),
-            view_transfer: PbftViewChange::new(view_change, digester.clone()),
-            decision_log: ChainedLog::new(digester.clone())
-                .keep_for_peers(knobs.kept_for_peers)
-                .keep_bytes(knobs.kept_bytes)
-                .on_disk(true),
-            log_transfer: RangedLogTransfer::new(node, quorum, CLUSTER, Epoch::ZERO),
-            state_transfer: PieceTransfer::new(node, n, CLUSTER, Epoch::ZERO, digester.clone()),
+            decision_log: decision_log.keep_bytes(knobs.kept_bytes).on_disk(true),
+            ..protocols
         },
         RequestPool::new(knobs.clients(), knobs.pool),
         Lsn::ZERO,

@@ -28,6 +28,7 @@ mod loans;
 mod logged;
 mod mending;
 mod messages;
+mod pbft;
 mod reads;
 mod restore;
 mod settings;
@@ -39,6 +40,7 @@ pub use abstention::{Forgotten, Participation};
 pub use action::Action;
 pub use counters::{Offences, ReplicaCounters};
 pub use donations::TransferLimits;
+pub use pbft::view_change_of;
 pub use settings::{ExecutionPhase, MUST_SIGN_FOR, ReplicaSettings};
 pub use stack::{
     ApplicationOf, DecisionLogOf, DefaultStack, ExecutorOf, LogTransferOf, OrderingOf, SpeculativeStack,
