@@ -29,7 +29,7 @@ use crate::smr::messages::{
 use crate::smr::ordering::pbft::PbftConfig;
 use crate::smr::ordering::pbft::tests::config;
 use crate::smr::preprocessing::PoolLimits;
-use crate::smr::protocol::{ImageEvent, ImageTask};
+use crate::smr::protocol::{ImageEvent, ImageTask, Recipients, Record};
 use crate::smr::state_transfer::StateTransferState;
 use crate::smr::types::{ClusterId, Digest, Epoch};
 use crate::smr::view_transfer::pbft::ViewTimings;
