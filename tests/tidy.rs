@@ -149,6 +149,30 @@ const NOWHERE: &[(&str, &str)] = &[
 /// Files stay readable at one sitting; tests may be longer.
 const LINES_MAX: usize = 700;
 
+/// A function is read at one sitting too.
+const FUNCTION_LINES_MAX: usize = 70;
+
+/// Longer functions, and how long they are. The list may only shrink: what it says is exact.
+const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[
+    ("benches/log.rs", "main", 81),
+    ("benches/replay.rs", "main", 100),
+    ("src/client/engine.rs", "start", 106),
+    ("src/runtime/server/assembly.rs", "assemble", 132),
+    ("src/runtime/server/wiring.rs", "make_lanes", 108),
+    ("src/sim/clients.rs", "act", 85),
+    ("src/sim/homes.rs", "home", 118),
+    ("src/sim/plan.rs", "of", 115),
+    ("src/sim/world/faults.rs", "strike", 80),
+    ("src/sim/world/speech.rs", "carry_out", 139),
+    ("src/smr/state_transfer/monolithic.rs", "take_opening", 90),
+    ("src/tools/cli/bench.rs", "run", 75),
+    ("src/tools/cli/demo_catch_up.rs", "catch_up", 85),
+    ("src/tools/load/cluster.rs", "start_staggered", 84),
+    ("src/tools/load/report.rs", "table", 98),
+    ("src/tools/load/run.rs", "report", 85),
+    ("src/tools/load/run.rs", "run_load", 74),
+];
+
 fn is_test(path: &str) -> bool {
     path.contains("/tests") || path.ends_with("tests.rs") || path.starts_with("tests/")
 }
@@ -280,6 +304,42 @@ fn check_walls(path: &str, text: &str) -> Vec<String> {
     broken
 }
 
+/// The functions of a source that are no tests, and how many lines each has, from `fn` to its brace.
+fn functions(text: &str) -> Vec<(String, usize)> {
+    let lines: Vec<&str> = without_tests(text).lines().collect();
+    let mut found = Vec::new();
+    for (index, line) in lines.iter().enumerate() {
+        let code = line.trim_start();
+        let indent = &line[..line.len() - code.len()];
+        let words = ["pub", "const", "async", "unsafe", "extern", "\"C\""];
+        let mut rest = code.split(' ');
+        let Some(word) = rest.find(|word| !words.contains(word) && !word.starts_with("pub(")) else {
+            continue;
+        };
+        // `pub(in crate::sim)` has two words.
+        let word = if word.ends_with(')') {
+            rest.next().unwrap_or_default()
+        } else {
+            word
+        };
+        let (Some(name), "fn") = (rest.next(), word) else {
+            continue;
+        };
+        let name = name.split(['(', '<']).next().unwrap_or_default();
+        let end = lines[index..].iter().position(|line| {
+            let own = line.strip_prefix(indent).filter(|own| !own.starts_with(' '));
+            own.is_some_and(|own| own == "}" || own.ends_with(';'))
+        });
+        // A body of one line, or a signature without body, ends with its first line.
+        if let Some(end) = end.filter(|_| !line.ends_with([';', '}']))
+            && lines[index + end].ends_with('}')
+        {
+            found.push((name.to_owned(), end + 1));
+        }
+    }
+    found
+}
+
 /// Every name that several public types have.
 fn shared_names(sources: &[(String, String)]) -> Vec<String> {
     let mut names = Vec::new();
@@ -374,6 +434,40 @@ fn walls_have_no_circle() {
             );
         }
     }
+}
+
+#[test]
+fn functions_fit_on_a_page() {
+    let mut long = Vec::new();
+    let mut count = 0;
+    for (path, text) in all_sources().iter().filter(|(path, _)| !is_test(path)) {
+        for (name, lines) in functions(text) {
+            count += 1;
+            if lines > FUNCTION_LINES_MAX {
+                long.push((path.clone(), name, lines));
+            }
+        }
+    }
+    assert!(count > 1000, "functions are found: {count}");
+    long.sort();
+    let long: Vec<(&str, &str, usize)> = long
+        .iter()
+        .map(|(path, name, lines)| (path.as_str(), name.as_str(), *lines))
+        .collect();
+    let longer: Vec<_> = long.iter().filter(|one| !LONG_FUNCTIONS.contains(one)).collect();
+    let shorter: Vec<_> = LONG_FUNCTIONS.iter().filter(|one| !long.contains(one)).collect();
+    assert!(
+        longer.is_empty(),
+        "split them by what their parts are: {longer:#?}"
+    );
+    assert!(shorter.is_empty(), "the list says more than is so: {shorter:#?}");
+}
+
+#[test]
+fn a_function_ends_at_its_own_brace() {
+    let text = "impl A {\n    pub(in crate::sim) fn f(\n        a: u8,\n    ) {\n        if a > 0 {\n            b();\n        }\n    }\n    fn g();\n}\nconst fn h<T>() {\n}\nfn i() {}\n#[cfg(test)]\nmod tests {\n    fn j() {\n    }\n}";
+    let expected = [("f".to_owned(), 7), ("h".to_owned(), 2)];
+    assert_eq!(functions(text), expected);
 }
 
 #[test]

@@ -72,8 +72,8 @@ use super::prover::Prover;
 use crate::smr::execution::CLIENT_WINDOW;
 use crate::smr::messages::{FrameBuilder, Mode};
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::types::{ClientId, Digest, FrameSeq, NodeId, Signers, Time, View};
-use opening::{Question, Steps};
+use crate::smr::types::{ClientId, Digest, FrameSeq, NodeId, Signers, SplitMix64, Time, View};
+use opening::Question;
 
 /// How many times the retransmission timeout doubles at most.
 const BACKOFF_DOUBLINGS: u32 = 5;
@@ -116,7 +116,7 @@ pub struct Session {
     /// When a frame was under way last, or the cluster was asked which sessions it knows.
     used_at: Time,
     question: Option<Question>,
-    steps: Steps,
+    random: SplitMix64,
     /// Replicas that are linked.
     links: Signers,
     operations: usize,
@@ -154,7 +154,7 @@ impl Session {
             last_id: 0,
             used_at: Time::START,
             question: None,
-            steps: Steps::new(config.seed),
+            random: SplitMix64::new(config.seed),
             links: Signers::NONE,
             operations: 0,
             views: vec![View::ZERO; n],

@@ -1,33 +1,32 @@
 use std::time::Duration;
 
-/// Numbers from a seed, the same for ever (SplitMix64; Steele, Lea & Flood, OOPSLA 2014).
+use crate::smr::types::SplitMix64;
+
+/// What a seed decides, throw by throw.
 #[derive(Debug, Clone)]
-pub struct Dice(u64);
+pub struct Dice(SplitMix64);
 
 impl Dice {
     /// The numbers of this seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(SplitMix64::new(seed))
     }
 
     /// Dice of their own for one part of the world, so that its throws do not move anybody else's.
     #[must_use]
     pub fn split(&mut self) -> Self {
-        Self(self.throw())
+        Self::new(self.throw())
     }
 
     /// The next number.
     pub fn throw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.any()
     }
 
     /// A number below `end`; zero when `end` is zero.
     pub fn below(&mut self, end: u64) -> u64 {
-        self.throw().checked_rem(end).unwrap_or(0)
+        self.0.below(end)
     }
 
     /// A number from `from` to `to`, both included.

@@ -51,6 +51,8 @@ pub struct RunReport {
     pub steps: u64,
     /// Decisions of the correct replica that has most.
     pub decisions: u64,
+    /// The latest view that a correct replica has reached.
+    pub view: u64,
     /// Operations that completed, of all.
     pub completed: (usize, usize),
     /// How often each kind of fault struck.
@@ -120,6 +122,7 @@ pub fn run_plan(plan: Plan, with_story: bool) -> RunReport {
         simulated: world.now.since(Time::START),
         steps: world.steps,
         decisions: world.agreement.decided(),
+        view: world.views_lost().unwrap_or(0),
         completed: (world.calls.len() - world.open_calls(), world.calls.len()),
         violation: world.violation,
         hits: world.hits,

@@ -15,18 +15,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::byzantine::Liar;
-use super::checker::{
-    Agreement, Answered, Blame, Budget, Charges, Donors, Efforts, Lasting, Ledger, Rule, Sizes, Toward,
-    Violation,
-};
+use super::checker::{Agreement, Blame, Lasting, Rule, Sizes, Toward, Violation};
 use super::clients::{Process, Rogue};
-use super::disk::Platter;
 use super::fuzz::{Captured, kind_of};
-use super::keys::CLUSTER;
 use super::network::Network;
 use super::plan::{Ambush, Fault, Plan};
-use super::replica::{Durable, Said, SimReplica};
+use super::replica::Said;
 use super::stack::PartsMaker;
 use super::{Dice, Knobs};
 use crate::client::{CallError, Outcome, Output};
@@ -34,7 +28,7 @@ use crate::smr::crypto::remember_verdicts;
 use crate::smr::messages::{Checked, FrameKey, Mode, RequestFrame, SystemMessage};
 use crate::smr::replica::Stack;
 use crate::smr::types::Peer;
-use crate::smr::types::{FrameSeq, Lsn, NodeId, Time};
+use crate::smr::types::{FrameSeq, Time};
 use events::{Event, Planned};
 pub(super) use host::Host;
 use host::{Clock, Tampering};
@@ -128,56 +122,17 @@ impl<S: Stack> World<S> {
         let mut dice = Dice::new(plan.seed);
         let knobs = plan.knobs.clone();
         let hosts: Vec<Host<S>> = (0..plan.hosts())
-            .map(|host| {
-                let node = NodeId::new(plan.node_of(host) as u16);
-                let lies = plan.liars.iter().find(|(liar, _)| *liar == host);
-                let mut platter = Platter::format(&format!("host {host}"), CLUSTER, node, dice.throw());
-                let (sim, ..) = SimReplica::start(
-                    node,
-                    &knobs,
-                    (&maker, plan.speculates(host)),
-                    &mut platter,
-                    dice.split(),
-                )
-                .expect("a directory that was just made is sound");
-                let (offset, ppm) = plan.clocks.get(host).copied().unwrap_or((0, 0));
-                Host {
-                    node,
-                    is_correct: plan.is_correct(host),
-                    is_up: true,
-                    sim,
-                    platter: None,
-                    acknowledged: Lsn::ZERO,
-                    tampering: Tampering::None,
-                    back: None,
-                    life: 0,
-                    copy: None,
-                    ledger: Ledger::new(node.index(), &knobs).steady_from(plan.steady_from),
-                    efforts: Efforts::new(&knobs),
-                    charges: Charges::new(&knobs),
-                    donors: Donors::new(node.index(), knobs.replicas),
-                    answered: Answered::default(),
-                    budget: Budget::new(&knobs),
-                    is_wrong: false,
-                    was_wrong: false,
-                    liar: lies.map(|(_, lies)| Liar::new(node, lies, &knobs, dice.split())),
-                    clock: Clock {
-                        origin: Time::START,
-                        offset,
-                        ppm,
-                    },
-                    turn_at: None,
-                    durable: Durable::default(),
-                    busy: 0,
-                    fresh_until: Time::START,
-                    past: BTreeMap::new(),
-                }
-            })
+            .map(|host| Host::start(host, plan, (&maker, plan.speculates(host)), &mut dice))
             .collect();
         let first_rogue = knobs.honest_clients as u32;
         let rogues = (first_rogue..).zip(&plan.rogues);
         let rogues: Vec<Rogue> = rogues
             .map(|(client, kind)| Rogue::new(client, *kind, &knobs, dice.split()))
+            .collect();
+        let processes = (0..first_rogue)
+            .chain(plan.more_processes.iter().copied())
+            .enumerate()
+            .map(|(process, client)| Process::start(Time::START, client, &knobs, process as u64))
             .collect();
         let mut world = Self {
             now: Time::START,
@@ -198,11 +153,7 @@ impl<S: Stack> World<S> {
             instant_steps: 0,
             captured: None,
             story: None,
-            processes: (0..first_rogue)
-                .chain(plan.more_processes.iter().copied())
-                .enumerate()
-                .map(|(process, client)| Process::start(Time::START, client, &knobs, process as u64))
-                .collect(),
+            processes,
             rogues_until: plan.busy_until,
             faults: plan.faults.iter().map(|(_, fault)| fault.clone()).collect(),
             relapses: plan.relapses.clone(),
@@ -222,19 +173,24 @@ impl<S: Stack> World<S> {
             rogues,
             dice,
         };
+        world.schedule(plan);
+        world
+    }
+
+    /// Puts into the queue what a plan has happen, and has clients begin.
+    fn schedule(&mut self, plan: &Plan) {
         for (index, (at, _)) in plan.faults.iter().enumerate() {
-            world.plan(*at, Event::Fault(index));
+            self.plan(*at, Event::Fault(index));
         }
         for (client, host) in &plan.dead_links {
             let from = plan.steady_from.unwrap_or(Time::START);
-            world.network.kill(*client as u32, *host, from);
+            self.network.kill(*client as u32, *host, from);
         }
-        (0..world.processes.len()).for_each(|process| world.serve_client(process));
+        (0..self.processes.len()).for_each(|process| self.serve_client(process));
         for (index, kind) in plan.rogues.iter().enumerate() {
-            world.plan(Time::START, Event::Rogue(index));
-            *world.hits.entry(kind.name()).or_default() += 0;
+            self.plan(Time::START, Event::Rogue(index));
+            *self.hits.entry(kind.name()).or_default() += 0;
         }
-        world
     }
 
     /// Has a client submit an operation at a moment; the call's number.

@@ -84,7 +84,7 @@ impl Session {
         self.id = None;
         let mut builder = FrameBuilder::of_process(self.config.process);
         builder.push(&[]).expect("nothing fits");
-        let sequence = FrameSeq::of(0, self.steps.any());
+        let sequence = FrameSeq::of(0, self.random.any());
         let body = builder.finish(self.config.client, sequence, Mode::Session);
         let mut frame = self.frame(now, Mode::Session, body, true);
         self.send_to_all(&mut frame);
@@ -125,7 +125,9 @@ impl Session {
             self.question = Some(question);
             return;
         };
-        let id = highest.max(self.last_id).saturating_add(self.steps.next());
+        let id = highest
+            .max(self.last_id)
+            .saturating_add(1 + self.random.below(STEP));
         (self.id, self.last_id, self.next) = (Some(id), id, 1);
         self.used_at = self.used_at.max(question.asked_at);
         self.counters.sessions += 1;
@@ -137,29 +139,5 @@ impl Session {
         let envelope = Envelope::new(Kind::Link, self.config.cluster, self.config.epoch);
         let message = encode(envelope, &LinkMessage::Session(id), 16);
         self.outputs.push(Output::Send { to, message });
-    }
-}
-
-/// Numbers from a seed (Steele et al., "Fast splittable pseudorandom number generators", OOPSLA 2014).
-#[derive(Debug)]
-pub(super) struct Steps(u64);
-
-impl Steps {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// Any number.
-    pub(super) fn any(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// How far above the highest session the next one is.
-    pub(super) fn next(&mut self) -> u64 {
-        1 + self.any() % STEP
     }
 }

@@ -7,41 +7,13 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::*;
+use crate::sim::Dice;
 
 /// No message is lost from here on.
 const HEALED: Time = Time::from_nanos(4_000_000_000);
 /// What has a deadline this far away must have a result.
 const LONG: Duration = Duration::from_secs(60);
 const CALLS: u64 = 160;
-
-/// Numbers from a seed (SplitMix64).
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len() as u64) as usize]
-    }
-
-    fn millis(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_micros(1000 * from + self.below(1000 * (to - from)))
-    }
-}
 
 enum Event {
     /// The application makes a call.
@@ -91,7 +63,7 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let mut dice = Dice(seed);
+        let mut dice = Dice::new(seed);
         let n = dice.pick(&[1, 4, 4, 4, 7, 10]);
         let mut config = config(n);
         if dice.chance(30) {
@@ -414,7 +386,7 @@ impl World {
             )],
             7 => {
                 let bytes: Vec<u8> = (0..self.dice.below(100))
-                    .map(|_| self.dice.next() as u8)
+                    .map(|_| self.dice.throw() as u8)
                     .collect();
                 vec![Bytes::from(bytes)]
             }

@@ -6,7 +6,7 @@ use super::buffer::AlignedBuffer;
 use super::group::{GroupHeader, HEADER_BYTES};
 use super::{StorageError, codec, files};
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::node::{RecordWriter, Released};
+use crate::smr::node::{GroupWriter, Released};
 use crate::smr::protocol::{LogCut, Record};
 use crate::smr::types::{Lsn, SeqNo};
 
@@ -452,7 +452,7 @@ impl LogWriter {
     }
 }
 
-impl RecordWriter for LogWriter {
+impl GroupWriter for LogWriter {
     fn has_room(&self, record: &Record) -> bool {
         self.has_room(record)
     }

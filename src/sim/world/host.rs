@@ -1,9 +1,13 @@
 use std::collections::BTreeMap;
 
+use crate::sim::Dice;
 use crate::sim::byzantine::Liar;
 use crate::sim::checker::{Answered, Budget, Charges, Donors, Efforts, Ledger};
 use crate::sim::disk::Platter;
+use crate::sim::keys::CLUSTER;
+use crate::sim::plan::Plan;
 use crate::sim::replica::{Durable, SimReplica};
+use crate::sim::stack::PartsMaker;
 use crate::smr::protocol::Rejection;
 use crate::smr::replica::Stack;
 use crate::smr::types::{Lsn, NodeId, Time};
@@ -75,6 +79,53 @@ pub(in crate::sim) struct Host<S: Stack> {
 }
 
 impl<S: Stack> Host<S> {
+    /// The host at this place of a plan, with a new disk.
+    pub(super) fn start(
+        host: usize,
+        plan: &Plan,
+        parts: (&dyn PartsMaker<S>, bool),
+        dice: &mut Dice,
+    ) -> Self {
+        let knobs = &plan.knobs;
+        let node = NodeId::new(plan.node_of(host) as u16);
+        let lies = plan.liars.iter().find(|(liar, _)| *liar == host);
+        let mut platter = Platter::format(&format!("host {host}"), CLUSTER, node, dice.throw());
+        let (sim, ..) = SimReplica::start(node, knobs, parts, &mut platter, dice.split())
+            .expect("a directory that was just made is sound");
+        let (offset, ppm) = plan.clocks.get(host).copied().unwrap_or((0, 0));
+        Self {
+            node,
+            is_correct: plan.is_correct(host),
+            is_up: true,
+            sim,
+            platter: None,
+            acknowledged: Lsn::ZERO,
+            tampering: Tampering::None,
+            back: None,
+            life: 0,
+            copy: None,
+            ledger: Ledger::new(node.index(), knobs).steady_from(plan.steady_from),
+            efforts: Efforts::new(knobs),
+            charges: Charges::new(knobs),
+            donors: Donors::new(node.index(), knobs.replicas),
+            answered: Answered::default(),
+            budget: Budget::new(knobs),
+            is_wrong: false,
+            was_wrong: false,
+            liar: lies.map(|(_, lies)| Liar::new(node, lies, knobs, dice.split())),
+            clock: Clock {
+                origin: Time::START,
+                offset,
+                ppm,
+            },
+            turn_at: None,
+            durable: Durable::default(),
+            busy: 0,
+            fresh_until: Time::START,
+            past: BTreeMap::new(),
+        }
+    }
+
     pub(super) fn local(&self, now: Time) -> Time {
         let Clock { origin, offset, ppm } = self.clock;
         let since = now.since(origin).as_nanos() as i128;

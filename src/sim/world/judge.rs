@@ -36,7 +36,7 @@ impl<S: Stack> World<S> {
         let (frames, bytes) = (pool.pending_frames(), pool.pending_bytes());
         let held = host.sim.replica().held_effects();
         // What arrives is looked at only while less waits; looking at it adds a few effects per place.
-        let held_max = self.knobs.held_effects_max() + 8 * self.knobs.window as usize + 64;
+        let held_max = 2 * self.knobs.held_effects_max();
         if frames > frames_max || bytes > bytes_max || held > held_max {
             let what = format!("host {index} holds {frames} frames, {bytes} bytes, {held} effects");
             self.judge(Err((Rule::Memory, what)));

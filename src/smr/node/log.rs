@@ -25,8 +25,8 @@ pub enum LogEntry {
     Read(LoggedRange),
 }
 
-/// Gathers records, and knows in which segments they are. What it writes is carried out beside this.
-pub trait RecordWriter {
+/// Gathers records into groups, and knows in which segments they are. What it writes is carried out beside this.
+pub trait GroupWriter {
     /// Whether a record can be taken now.
     fn has_room(&self, record: &Record) -> bool;
 
@@ -77,7 +77,7 @@ pub struct Log<W> {
     told: Lsn,
 }
 
-impl<W: RecordWriter> Log<W> {
+impl<W: GroupWriter> Log<W> {
     /// A log that goes on where this writer does.
     #[must_use]
     pub fn new(writer: W) -> Self {
@@ -193,7 +193,7 @@ mod tests {
         segments: Vec<u64>,
     }
 
-    impl RecordWriter for Short {
+    impl GroupWriter for Short {
         fn has_room(&self, _: &Record) -> bool {
             self.room > 0
         }

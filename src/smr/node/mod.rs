@@ -11,7 +11,7 @@
 //! | [`Consensus`] | what passed; what execution and the disk did; time | [`ConsensusPort`] |
 //! | [`Execution`] | decisions, reads, chunks of an image | [`ExecutionPort`] |
 //! | [`Told`], [`Replay`] | the log of an earlier life | which snapshot may be believed; a replica that goes on |
-//! | [`Log`] | records, cuts, what is to be read back; segments | [`LogPort`], [`RecordWriter`] |
+//! | [`Log`] | records, cuts, what is to be read back; segments | [`LogPort`], [`GroupWriter`] |
 //! | [`shelve`] | what transfers of snapshots ask of the disk | [`ShelfPort`] |
 //! | [`Keeper`] | segments and snapshots that are made, replaced or not needed | the next [`KeeperStep`] on disk |
 //! | [`SnapshotTrust`] | that the state is wrong, or another one | which snapshots are believed |
@@ -33,7 +33,7 @@ mod snapshots;
 pub use consensus::{Consensus, ConsensusPort};
 pub use execution::{Execution, ExecutionPort};
 pub use keeper::{Keeper, KeeperEvent, KeeperOutcome, KeeperStep, KeeperTask, Released};
-pub use log::{Log, LogEntry, LogPort, RecordWriter};
+pub use log::{GroupWriter, Log, LogEntry, LogPort};
 pub use preprocessing::{Preprocessing, PreprocessingPort};
 pub use restart::{Replay, Replayed, Told};
 pub use routing::{Route, Unroutable, route};

@@ -22,6 +22,7 @@ mod checkpoints;
 mod counters;
 mod disputes;
 mod donations;
+mod effects;
 mod forwarding;
 mod judgements;
 mod loans;
@@ -49,25 +50,22 @@ pub use transfer::TransferPhase;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::smr::crypto::Digester;
 use crate::smr::decision_log::DecisionLog;
-use crate::smr::log_transfer::{LogTransferProtocol, LogTransferState};
+use crate::smr::log_transfer::LogTransferProtocol;
 use crate::smr::messages::{
     Batch, CheckpointClaim, Frame, FrameId, FrameKey, Proposal, RefusalReason, SignedCheckpoint, Vote,
 };
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
 use crate::smr::preprocessing::{Offer, RequestPool, batch_digest};
-use crate::smr::protocol::{
-    Effect, ImageTask, LogCut, Outbox, Recipients, Record, Rejected, Timer, ViewStart, When,
-};
+use crate::smr::protocol::{Outbox, Rejected, Timer, ViewStart};
 use crate::smr::state_transfer::StateTransferProtocol;
 use crate::smr::types::{ClientId, Lsn, NodeId, SeqNo, Time, View};
 use crate::smr::view_transfer::ViewTransferProtocol;
 use abstention::Abstention;
 use disputes::{Change, Disputes};
+use effects::Held;
 use forwarding::{OVERDUE, PassedOn};
 use judgements::Judgements;
 use reads::Reads;
@@ -76,16 +74,6 @@ use transfer::Transfers;
 
 /// How many pending frames are passed on to the leader of a view that begins, about. Clients send the rest again.
 const FORWARDED_FRAMES_MAX: usize = 4096;
-
-/// An effect that waits for the disk.
-enum Held {
-    Send { to: Recipients, message: Bytes },
-    Vote(Vote),
-    Decide(Arc<Proposal>),
-    CutLog(LogCut),
-    AbstentionOver,
-    Install(SeqNo),
-}
 
 /// The protocols of a replica.
 pub struct Protocols<S: Stack> {
@@ -450,93 +438,6 @@ impl<S: Stack> Replica<S> {
         self.actions.push(Action::Refuse { frame, reason });
     }
 
-    /// Turns the protocols' effects into actions, holding back what waits for the disk. What one protocol asks of another
-    /// is done afterwards, in order.
-    fn carry_out(&mut self, now: Time) {
-        let mut outbox = std::mem::replace(&mut self.outbox, Outbox::new(self.logged_end));
-        let mut asked = Vec::new();
-        let (mut decided, mut stable) = (Vec::new(), None);
-        let (mut diverged, mut fell_behind) = (None, false);
-        for effect in outbox.drain() {
-            match effect {
-                Effect::Persist { lsn, record } => {
-                    self.logged_end = lsn.next();
-                    self.actions.push(Action::Log { lsn, record });
-                }
-                Effect::Send { when, .. } | Effect::Vote { when, .. }
-                    if self.abstention.is_some() && Abstention::withholds(when) => {}
-                Effect::Send { to, message, when } => self.hold(when, Held::Send { to, message }),
-                Effect::Vote { vote, when } => self.hold(when, Held::Vote(vote)),
-                // A decision is executed, and answered, once everything logged before it is durable:
-                // our own commit is part of the quorum that decided.
-                Effect::Decide(proposal) => {
-                    let when = match active(Mutant::DecisionBeforeDurable) {
-                        true => When::Now,
-                        false => self.when_all_is_durable(),
-                    };
-                    decided.push(proposal.clone());
-                    self.hold(when, Held::Decide(proposal));
-                }
-                Effect::Stable { claim, proof } => {
-                    self.transfers.remember_certificate(claim, proof.clone());
-                    self.counters.checkpoints_stable += 1;
-                    self.judgements.on_stable();
-                    self.actions.push(Action::Stable(claim));
-                    stable = Some(Record::Stable { claim, proof });
-                }
-                Effect::SetTimer { timer, at } => self.timers.set(timer, at),
-                Effect::CancelTimer(timer) => self.timers.cancel(timer),
-                Effect::Rejected(rejected) => self.reject(rejected),
-                Effect::Diverged { stable, ours } => {
-                    diverged = Some(stable.seq);
-                    self.actions.push(Action::Diverged { stable, ours });
-                }
-                Effect::FellBehind { stable } => {
-                    fell_behind = true;
-                    self.actions.push(Action::FellBehind { stable });
-                }
-                // What it goes on from has to be known after a restart as well, before anybody is answered from it.
-                Effect::Image(ImageTask::Install(seq)) => {
-                    let when = self.when_all_is_durable();
-                    self.hold(when, Held::Install(seq));
-                }
-                Effect::Image(task) => self.actions.push(Action::Image(task)),
-                Effect::SharePending => self.share_pending(now),
-                Effect::UrgePending(long) => self.urge_pending(now, long),
-                asks @ (Effect::LeaveView(_) | Effect::EnterView(_)) => asked.push(asks),
-            }
-        }
-        self.outbox = outbox;
-        for proposal in decided {
-            self.decision_log.on_decided(&proposal, &mut self.outbox);
-        }
-        let became_stable = stable.is_some();
-        if let Some(record) = stable {
-            self.outbox.persist(record);
-        }
-        if !self.outbox.is_empty() {
-            self.carry_out(now);
-        }
-        if became_stable && diverged.is_none() {
-            self.decision_log.on_stable(self.ordering.stable());
-            self.drop_images(now);
-            self.cut_log(now);
-        }
-        for asks in asked {
-            match asks {
-                Effect::LeaveView(view) => self.leave_view(now, view),
-                Effect::EnterView(start) => self.enter_view(now, &start),
-                _ => {}
-            }
-        }
-        if fell_behind && self.log_transfer.state() == LogTransferState::Idle {
-            self.begin_log_transfer(now);
-        }
-        if let Some(stable) = diverged {
-            self.replace_state(now, stable);
-        }
-    }
-
     /// [`ExecutionPhase::ViewTransferProtocol`] begins.
     fn leave_view(&mut self, now: Time, view: View) {
         if view <= self.ordering.view() {
@@ -631,54 +532,6 @@ impl<S: Stack> Replica<S> {
         let choked = is_full || self.waits_for_state();
         self.counters.messages_choked += u64::from(choked);
         choked
-    }
-
-    /// Once everything is on disk that was logged until now.
-    fn when_all_is_durable(&self) -> When {
-        match self.logged_end {
-            Lsn::ZERO => When::Now,
-            end => When::Durable(end.minus(1)),
-        }
-    }
-
-    fn hold(&mut self, when: When, held: Held) {
-        match when {
-            When::Durable(lsn) if lsn >= self.durable_end => self.held.push_back((lsn, held)),
-            When::DurableIfRoom(lsn) if lsn >= self.durable_end => {
-                // Half of the room is for what is said for the first time.
-                let has_room = self.held.len() < self.settings.held_effects_max / 2;
-                if has_room || active(Mutant::DiskRoomIgnored) {
-                    self.held.push_back((lsn, held));
-                }
-            }
-            When::Now | When::Durable(_) | When::DurableIfRoom(_) => self.release(held),
-        }
-    }
-
-    fn release(&mut self, held: Held) {
-        match held {
-            Held::CutLog(cut) => self.actions.push(Action::CutLog(cut)),
-            Held::AbstentionOver => self.actions.push(Action::AbstentionOver),
-            Held::Install(seq) => self.actions.push(Action::Image(ImageTask::Install(seq))),
-            Held::Send { to, message } => self.actions.push(Action::ToReplicas { to, message }),
-            Held::Vote(vote) => self.votes.push(vote),
-            Held::Decide(proposal) => {
-                if !active(Mutant::PoolKeepsDecided) {
-                    self.pool.on_decided(&proposal.batch);
-                }
-                self.counters.decisions += 1;
-                if proposal.seq <= self.transfers.released {
-                    // A jump went past it.
-                    return;
-                }
-                self.transfers.released = proposal.seq;
-                // A state may come that includes it while a slow disk holds it back.
-                let is_included = proposal.seq <= self.executed;
-                if self.transfers.awaiting.is_none() && self.transfers.fed.is_none() && !is_included {
-                    self.actions.push(Action::Execute(proposal));
-                }
-            }
-        }
     }
 }
 

@@ -22,18 +22,16 @@ use crate::smr::decision_log::{ChainedLog, LoggedRange};
 use crate::smr::execution::apps::counter::{self, Counter};
 use crate::smr::execution::fixtures;
 use crate::smr::execution::{CheckpointRule, ExecutionEvent, Executor, SingleThreaded, StateRule};
-use crate::smr::log_transfer::RangedLogTransfer;
 use crate::smr::messages::{
     BatchRef, Checked, CheckpointOffer, ChunkOf, ImageChunk, LogTransferMessage, Mode, StateTransferMessage,
     Status, SystemMessage, ViewTransferMessage,
 };
-use crate::smr::ordering::pbft::{Pbft, PbftConfig};
+use crate::smr::ordering::pbft::tests::config;
+use crate::smr::ordering::pbft::{OrderingConfig, PbftConfig};
 use crate::smr::preprocessing::PoolLimits;
-use crate::smr::protocol::{ImageEvent, ImageTask};
+use crate::smr::protocol::{ImageEvent, ImageTask, Recipients, Record};
 use crate::smr::state_transfer::StateTransferState;
-use crate::smr::state_transfer::monolithic::PieceTransfer;
-use crate::smr::types::{ClusterId, Digest, Epoch, Quorum};
-use crate::smr::view_transfer::pbft::{PbftViewChange, ViewChangeConfig, ViewTimings};
+use crate::smr::types::{ClusterId, Digest, Epoch};
 
 pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
 const WINDOW: u64 = 200;
@@ -134,37 +132,30 @@ pub(crate) fn replica(decision_log: ChainedLog) -> Replica<DefaultStack<Counter>
     replica_of_four(0, decision_log)
 }
 
+/// As the other parts of the same replica are where nothing else is configured.
+pub(crate) fn parts_of(ordering: &PbftConfig) -> PartSettings {
+    PartSettings {
+        ordering: OrderingConfig {
+            pipeline: ordering.pipeline,
+        },
+        ..PartSettings::default()
+    }
+}
+
 fn replica_of_four(node: u16, decision_log: ChainedLog) -> Replica<DefaultStack<Counter>> {
     let digester = Digester::new(CLUSTER);
-    let (node, quorum, epoch) = (NodeId::new(node), Quorum::of(4).unwrap(), Epoch::ZERO);
-    let verifying: Vec<_> = (0..4).map(|node| signing(node).verifying_key()).collect();
     let ordering = PbftConfig {
-        node,
-        quorum,
         cluster: CLUSTER,
-        epoch,
         window: WINDOW,
         pipeline: 4,
-        undecided_bytes_max: 64 << 20,
-        signing: signing(0),
-        verifying: verifying.clone(),
+        ..config(4, node)
     };
-    let view_transfer = ViewChangeConfig {
-        node,
-        quorum,
-        cluster: CLUSTER,
-        epoch,
-        window: WINDOW,
-        signing: signing(0),
-        verifying,
-        timings: ViewTimings::default(),
-    };
+    let PbftConfig {
+        node, quorum, epoch, ..
+    } = ordering;
     let protocols = Protocols {
-        ordering: Pbft::new(ordering, digester.clone()),
-        view_transfer: PbftViewChange::new(view_transfer, digester.clone()),
         decision_log,
-        log_transfer: RangedLogTransfer::new(node, quorum, CLUSTER, epoch),
-        state_transfer: PieceTransfer::new(node, 4, CLUSTER, epoch, digester.clone()),
+        ..Protocols::make(&parts_of(&ordering), &ordering.context())
     };
     let settings = ReplicaSettings {
         node,

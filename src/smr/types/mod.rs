@@ -10,6 +10,7 @@ mod identity;
 mod order;
 mod peer;
 mod quorum;
+mod split_mix;
 mod time;
 
 pub use application::{ApplicationId, ApplicationNameError};
@@ -18,6 +19,7 @@ pub use identity::{ClientId, ClusterId, NodeId};
 pub use order::{Epoch, FrameSeq, Lsn, SeqNo, View};
 pub use peer::Peer;
 pub use quorum::{Quorum, QuorumError, REPLICAS_MAX, Signers};
+pub use split_mix::SplitMix64;
 pub use time::Time;
 
 /// The version of every message, and of what digests and signatures are of. Peers of another version are

@@ -1,6 +1,7 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -8,12 +9,12 @@ use clap::Args;
 
 use super::CommandError;
 use super::demo::progress_bar;
-use crate::client::Engine;
+use crate::client::{Engine, EngineHandle};
 use crate::runtime::config::{AppKind, ClientConfig};
 use crate::runtime::shard::signals::on_termination;
 use crate::tools::load::{
-    Control, INTERRUPTED, LatencyReport, LoadDriver, Pace, Shape, Workload, draw_histogram, is_interrupted,
-    measured_nothing, rate_missed, sent_nothing,
+    Control, INTERRUPTED, LatencyReport, LoadDriver, Pace, Shape, Tally, Workload, draw_histogram,
+    is_interrupted, measured_nothing, rate_missed, sent_nothing,
 };
 
 /// Measure a running cluster: in a closed loop, or in an open loop at a given rate.
@@ -57,54 +58,29 @@ pub(super) struct Bench {
     json: Option<PathBuf>,
 }
 
+/// What was measured, and in how many seconds.
+struct Measured {
+    tally: Tally,
+    seconds: f64,
+    /// Processor time of the clients.
+    cpu: Duration,
+    /// Operations that were sent.
+    sent: u64,
+}
+
 impl Bench {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
         self.json.as_deref().map(super::may_write).transpose()?;
-        let pace = match self.rate {
-            Some(rate) => Pace::Open { rate },
-            None => Pace::Closed {
-                outstanding: self.outstanding,
-            },
-        };
-        let configs: Vec<ClientConfig> = self
-            .config
-            .iter()
-            .map(|path| ClientConfig::load(path))
-            .collect::<Result<_, _>>()?;
-        if configs
-            .iter()
-            .any(|config| config.cluster.cluster_id() != configs[0].cluster.cluster_id())
-        {
-            return Err("the clients belong to different clusters".into());
-        }
-        for (place, config) in configs.iter().enumerate() {
-            if let Some(twin) = configs[..place]
-                .iter()
-                .position(|other| other.client == config.client)
-            {
-                let [first, second] = [&self.config[twin], &self.config[place]].map(|path| path.display());
-                let client = config.client;
-                return Err(
-                    format!("{first} and {second} are both client {client}: name each client once").into(),
-                );
-            }
-        }
+        let configs = self.load_configs()?;
         let served = AppKind::of(configs[0].cluster.application)?;
         if let Some(other) = self.app.filter(|app| *app != served) {
             return Err(format!("the cluster serves {}, not {}", served.id(), other.id()).into());
         }
         let control = Control::new();
-        let shape = Shape {
-            payload_bytes: self.payload,
-            keys: self.keys,
-            reads: self.reads / 100.0,
-            unordered: self.unordered,
-            zipf: self.zipf,
-            conflict: self.conflict / 100.0,
-        };
+        let shape = self.shape();
         let workload = Workload::new(served, shape, 42);
         let deadline = Duration::from_millis(configs[0].tuning.deadline_ms);
-        let driver = LoadDriver::new(workload, pace, configs.len(), deadline, control.clone());
+        let driver = LoadDriver::new(workload, self.pace(), configs.len(), deadline, control.clone());
         let engine = Engine::start("bench", &configs, None, Box::new(driver))?;
         let quorum = configs[0].cluster.quorum();
         engine
@@ -115,47 +91,12 @@ impl Bench {
                     quorum.quorum()
                 )
             })?;
-        let (warm_up, measured) = (Duration::from_secs(1), Duration::from_secs_f64(self.seconds));
-        let bar = progress_bar(warm_up + measured);
-        let begin = Instant::now();
-        control.send(true);
-        engine.wake();
-        let mut ended = 0;
-        on_termination(&INTERRUPTED);
-        let mut pass = |until: Duration| {
-            while begin.elapsed() < until && !is_interrupted() {
-                std::thread::sleep(Duration::from_millis(100).min(until.saturating_sub(begin.elapsed())));
-                let now = control.ended.load(Ordering::Acquire);
-                bar.set_position(begin.elapsed().as_millis() as u64);
-                bar.set_message(format!("{:>9} operations/s", (now - ended) * 10));
-                ended = now;
-            }
-        };
-        pass(warm_up);
-        if let Some(why) = sent_nothing(&control) {
-            bar.finish_and_clear();
-            return Err(why.into());
-        }
-        if !std::io::stderr().is_terminal() && !is_interrupted() {
-            // Whoever watches a file or a pipe sees no bar.
-            eprintln!("atlas: warmed up; measuring for {} s", self.seconds);
-        }
-        let sent = control.sent.load(Ordering::Acquire);
-        let (start, cpu) = (Instant::now(), engine.cpu_time());
-        control.measure(true);
-        pass(warm_up + measured);
-        control.measure(false);
-        let (seconds, cpu) = (
-            start.elapsed().as_secs_f64(),
-            engine.cpu_time().saturating_sub(cpu),
-        );
-        let sent = control.sent.load(Ordering::Acquire) - sent;
-        control.send(false);
-        bar.finish_and_clear();
-        let tally = control.tally();
-        if let Some(why) = measured_nothing(&tally, seconds) {
-            return Err(why.into());
-        }
+        let Measured {
+            tally,
+            seconds,
+            cpu,
+            sent,
+        } = self.measure(&control, &engine)?;
         let sent_per_second = sent as f64 / seconds;
         let missed = self.rate.and_then(|rate| rate_missed(rate, sent_per_second));
         if let Some(missed) = &missed {
@@ -201,6 +142,105 @@ impl Bench {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
+        })
+    }
+
+    fn pace(&self) -> Pace {
+        match self.rate {
+            Some(rate) => Pace::Open { rate },
+            None => Pace::Closed {
+                outstanding: self.outstanding,
+            },
+        }
+    }
+
+    fn shape(&self) -> Shape {
+        Shape {
+            payload_bytes: self.payload,
+            keys: self.keys,
+            reads: self.reads / 100.0,
+            unordered: self.unordered,
+            zipf: self.zipf,
+            conflict: self.conflict / 100.0,
+        }
+    }
+
+    /// The clients that share the load, which are distinct clients of one cluster.
+    fn load_configs(&self) -> Result<Vec<ClientConfig>, CommandError> {
+        let configs: Vec<ClientConfig> = self
+            .config
+            .iter()
+            .map(|path| ClientConfig::load(path))
+            .collect::<Result<_, _>>()?;
+        if configs
+            .iter()
+            .any(|config| config.cluster.cluster_id() != configs[0].cluster.cluster_id())
+        {
+            return Err("the clients belong to different clusters".into());
+        }
+        for (place, config) in configs.iter().enumerate() {
+            if let Some(twin) = configs[..place]
+                .iter()
+                .position(|other| other.client == config.client)
+            {
+                let [first, second] = [&self.config[twin], &self.config[place]].map(|path| path.display());
+                let client = config.client;
+                return Err(
+                    format!("{first} and {second} are both client {client}: name each client once").into(),
+                );
+            }
+        }
+        Ok(configs)
+    }
+
+    /// Warms up and measures, while a bar shows how far it is.
+    fn measure(&self, control: &Arc<Control>, engine: &EngineHandle) -> Result<Measured, CommandError> {
+        let (warm_up, measured) = (Duration::from_secs(1), Duration::from_secs_f64(self.seconds));
+        let bar = progress_bar(warm_up + measured);
+        let begin = Instant::now();
+        control.send(true);
+        engine.wake();
+        let mut ended = 0;
+        on_termination(&INTERRUPTED);
+        let mut pass = |until: Duration| {
+            while begin.elapsed() < until && !is_interrupted() {
+                std::thread::sleep(Duration::from_millis(100).min(until.saturating_sub(begin.elapsed())));
+                let now = control.ended.load(Ordering::Acquire);
+                bar.set_position(begin.elapsed().as_millis() as u64);
+                bar.set_message(format!("{:>9} operations/s", (now - ended) * 10));
+                ended = now;
+            }
+        };
+        pass(warm_up);
+        if let Some(why) = sent_nothing(control) {
+            bar.finish_and_clear();
+            return Err(why.into());
+        }
+        if !std::io::stderr().is_terminal() && !is_interrupted() {
+            // Whoever watches a file or a pipe sees no bar.
+            eprintln!("atlas: warmed up; measuring for {} s", self.seconds);
+        }
+        let sent = control.sent.load(Ordering::Acquire);
+        let (start, cpu) = (Instant::now(), engine.cpu_time());
+        control.measure(true);
+        pass(warm_up + measured);
+        control.measure(false);
+        let (seconds, cpu) = (
+            start.elapsed().as_secs_f64(),
+            engine.cpu_time().saturating_sub(cpu),
+        );
+        let sent = control.sent.load(Ordering::Acquire) - sent;
+        control.send(false);
+        bar.finish_and_clear();
+        let tally = control.tally();
+        if let Some(why) = measured_nothing(&tally, seconds) {
+            return Err(why.into());
+        }
+        Ok(Measured {
+            tally,
+            seconds,
+            cpu,
+            sent,
         })
     }
 }

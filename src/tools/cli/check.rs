@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -50,10 +50,6 @@ fn missing(config: &ReplicaConfig) -> Option<String> {
 impl ConfigCommand {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
         let Self::Check { file, json } = self;
-        let show = |found: serde_json::Value| -> Result<ExitCode, CommandError> {
-            println!("{}", serde_json::to_string_pretty(&found)?);
-            Ok(ExitCode::SUCCESS)
-        };
         let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
         let sets = |key: &str| {
             text.lines().any(|line| {
@@ -63,99 +59,122 @@ impl ConfigCommand {
         };
         // A file is taken for what its first keys make it.
         if sets("node") {
-            let loaded = ReplicaConfig::load(file)?;
-            let config = loaded.replica_config;
-            would_run(&config)?;
-            let cluster = &config.node.cluster;
-            if *json {
-                return show(serde_json::json!({
-                    "kind": "replica",
-                    "node": config.node.id.to_string(),
-                    "cluster": cluster.name,
-                    "cluster_id": cluster.cluster_id().to_string(),
-                    "application": cluster.application.to_string(),
-                    "listen": config.node.listen,
-                    "db_path": config.db_path,
-                    "durability": config.durability.to_string(),
-                    "data_missing": missing(&config),
-                }));
-            }
-            println!(
-                "✔ replica {} of cluster {} ({})",
-                config.node.id,
-                cluster.name,
-                cluster.cluster_id()
-            );
-            println!(
-                "  serves {}, listens at {}, data in {}",
-                cluster.application,
-                config.node.listen,
-                config.db_path.display()
-            );
-            if let Some(missing) = missing(&config) {
-                println!("  ! data directory {missing}");
-            }
+            check_replica(file, *json)?;
         } else if sets("client") {
-            let config = ClientConfig::load(file)?;
-            if *json {
-                return show(serde_json::json!({
-                    "kind": "client",
-                    "client": config.client.to_string(),
-                    "cluster": config.cluster.name,
-                    "cluster_id": config.cluster.cluster_id().to_string(),
-                    "application": config.cluster.application.to_string(),
-                }));
-            }
-            println!(
-                "✔ client {} of cluster {} ({}), which serves {}",
-                config.client,
-                config.cluster.name,
-                config.cluster.cluster_id(),
-                config.cluster.application
-            );
+            check_client(file, *json)?;
         } else {
-            let cluster: ClusterConfig = load(file)?;
-            let (quorum, lengths) = (cluster.quorum(), cluster.lengths());
-            if *json {
-                return show(serde_json::json!({
-                    "kind": "cluster",
-                    "cluster": cluster.name,
-                    "cluster_id": cluster.cluster_id().to_string(),
-                    "application": cluster.application.to_string(),
-                    "replicas": quorum.n(),
-                    "faults_tolerable": quorum.f(),
-                    "clients": cluster.clients.len(),
-                    "client_auth": cluster.agreement.client_auth.to_string(),
-                    "replica_message_bytes_max": lengths.replica_message(),
-                    "view_change_bytes_max": lengths.view_change(),
-                    "reply_bytes_max": lengths.reply(),
-                    "segment_bytes_min": lengths.segment_bytes_min(),
-                }));
-            }
-            println!(
-                "✔ cluster {} ({}) serves {}",
-                cluster.name,
-                cluster.cluster_id(),
-                cluster.application
-            );
-            println!(
-                "  {} replicas tolerate {} faulty; {} clients, auth {}",
-                quorum.n(),
-                quorum.f(),
-                cluster.clients.len(),
-                cluster.agreement.client_auth
-            );
-            println!(
-                "  messages between replicas have at most {} KiB, a view change {} KiB, an answer to a client {} KiB; segments of the log at least {} MiB",
-                lengths.replica_message().div_ceil(1 << 10),
-                lengths.view_change().div_ceil(1 << 10),
-                lengths.reply().div_ceil(1 << 10),
-                lengths.segment_bytes_min() >> 20
-            );
-            if quorum.f() == 0 {
-                println!("  ! fewer than four replicas tolerate no fault: for development only");
-            }
+            check_cluster(file, *json)?;
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+fn show(found: &serde_json::Value) -> Result<(), CommandError> {
+    println!("{}", serde_json::to_string_pretty(found)?);
+    Ok(())
+}
+
+/// What a replica's file says.
+fn check_replica(file: &Path, json: bool) -> Result<(), CommandError> {
+    let loaded = ReplicaConfig::load(file)?;
+    let config = loaded.replica_config;
+    would_run(&config)?;
+    let cluster = &config.node.cluster;
+    if json {
+        return show(&serde_json::json!({
+            "kind": "replica",
+            "node": config.node.id.to_string(),
+            "cluster": cluster.name,
+            "cluster_id": cluster.cluster_id().to_string(),
+            "application": cluster.application.to_string(),
+            "listen": config.node.listen,
+            "db_path": config.db_path,
+            "durability": config.durability.to_string(),
+            "data_missing": missing(&config),
+        }));
+    }
+    println!(
+        "✔ replica {} of cluster {} ({})",
+        config.node.id,
+        cluster.name,
+        cluster.cluster_id()
+    );
+    println!(
+        "  serves {}, listens at {}, data in {}",
+        cluster.application,
+        config.node.listen,
+        config.db_path.display()
+    );
+    if let Some(missing) = missing(&config) {
+        println!("  ! data directory {missing}");
+    }
+    Ok(())
+}
+
+/// What a client's file says.
+fn check_client(file: &Path, json: bool) -> Result<(), CommandError> {
+    let config = ClientConfig::load(file)?;
+    if json {
+        return show(&serde_json::json!({
+            "kind": "client",
+            "client": config.client.to_string(),
+            "cluster": config.cluster.name,
+            "cluster_id": config.cluster.cluster_id().to_string(),
+            "application": config.cluster.application.to_string(),
+        }));
+    }
+    println!(
+        "✔ client {} of cluster {} ({}), which serves {}",
+        config.client,
+        config.cluster.name,
+        config.cluster.cluster_id(),
+        config.cluster.application
+    );
+    Ok(())
+}
+
+/// What a cluster's file says.
+fn check_cluster(file: &Path, json: bool) -> Result<(), CommandError> {
+    let cluster: ClusterConfig = load(file)?;
+    let (quorum, lengths) = (cluster.quorum(), cluster.lengths());
+    if json {
+        return show(&serde_json::json!({
+            "kind": "cluster",
+            "cluster": cluster.name,
+            "cluster_id": cluster.cluster_id().to_string(),
+            "application": cluster.application.to_string(),
+            "replicas": quorum.n(),
+            "faults_tolerable": quorum.f(),
+            "clients": cluster.clients.len(),
+            "client_auth": cluster.agreement.client_auth.to_string(),
+            "replica_message_bytes_max": lengths.replica_message(),
+            "view_change_bytes_max": lengths.view_change(),
+            "reply_bytes_max": lengths.reply(),
+            "segment_bytes_min": lengths.segment_bytes_min(),
+        }));
+    }
+    println!(
+        "✔ cluster {} ({}) serves {}",
+        cluster.name,
+        cluster.cluster_id(),
+        cluster.application
+    );
+    println!(
+        "  {} replicas tolerate {} faulty; {} clients, auth {}",
+        quorum.n(),
+        quorum.f(),
+        cluster.clients.len(),
+        cluster.agreement.client_auth
+    );
+    println!(
+        "  messages between replicas have at most {} KiB, a view change {} KiB, an answer to a client {} KiB; segments of the log at least {} MiB",
+        lengths.replica_message().div_ceil(1 << 10),
+        lengths.view_change().div_ceil(1 << 10),
+        lengths.reply().div_ceil(1 << 10),
+        lengths.segment_bytes_min() >> 20
+    );
+    if quorum.f() == 0 {
+        println!("  ! fewer than four replicas tolerate no fault: for development only");
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::driver::{Control, LoadDriver, Pace};
+use super::driver::{Control, LoadDriver, Pace, Tally};
 use super::latencies::{INTERVAL, Latencies};
 use super::report::{Incident, LatencyReport, Report};
 use super::{ClusterOptions, LocalCluster, Shape, States, Workload, measured_nothing, sent_nothing};
@@ -114,14 +114,43 @@ pub fn run_load(
     latencies.cut(start.at.elapsed(), control.tally());
     let end = Sample::take(cluster, &engine);
     control.send(false);
-    let drained_by = Instant::now() + deadline + Duration::from_secs(1);
-    while !control.is_quiet() && Instant::now() < drained_by {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    drain(&control, deadline);
     if let Some(failure) = engine.failure() {
         return Err(RunError::EngineFailed(failure));
     }
     let states = cluster.states(CATCH_UP);
+    log_counters(cluster);
+    let incident = watch.incident(cluster, &control);
+    let tally = control.tally();
+    if let Some(error) = &tally.last_error {
+        tracing::warn!(error, "operations failed");
+    }
+    let seconds = end.at.duration_since(start.at).as_secs_f64();
+    if let Some(why) = measured_nothing(&tally, seconds) {
+        return Err(RunError::Worthless(why));
+    }
+    let measured = Measured {
+        start,
+        end,
+        seconds,
+        tally,
+        resident_mib_middle,
+        payload_bytes,
+        states,
+        incident,
+    };
+    Ok((report(cluster, cluster_options, options, measured), latencies))
+}
+
+/// Waits until what is under way has ended, or its deadlines are over.
+fn drain(control: &Control, deadline: Duration) {
+    let drained_by = Instant::now() + deadline + Duration::from_secs(1);
+    while !control.is_quiet() && Instant::now() < drained_by {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn log_counters(cluster: &LocalCluster) {
     for replica in cluster.handles() {
         tracing::debug!(node = %replica.node(), standing = ?replica.standing(), "at the end");
         replica.visit_counters(|name, value| {
@@ -130,11 +159,37 @@ pub fn run_load(
             }
         });
     }
-    let incident = watch.incident(cluster, &control);
-    let tally = control.tally();
-    if let Some(error) = &tally.last_error {
-        tracing::warn!(error, "operations failed");
-    }
+}
+
+/// What was seen of a run, from the beginning of the measured time to its end.
+struct Measured {
+    start: Sample,
+    end: Sample,
+    seconds: f64,
+    tally: Tally,
+    resident_mib_middle: f64,
+    payload_bytes: usize,
+    states: States,
+    incident: Option<Incident>,
+}
+
+fn report(
+    cluster: &LocalCluster,
+    cluster_options: &ClusterOptions,
+    options: &LoadOptions,
+    measured: Measured,
+) -> Report {
+    let Measured {
+        start,
+        end,
+        seconds,
+        tally,
+        resident_mib_middle,
+        payload_bytes,
+        states,
+        incident,
+    } = measured;
+    let n = cluster.handles().count();
     let quorum = cluster.config().quorum();
     let per_operation = |cpu: Duration| cpu.as_secs_f64() * 1e6 / (tally.completed.max(1) as f64);
     let replica_cpu: Vec<Duration> = end
@@ -143,14 +198,10 @@ pub fn run_load(
         .zip(&start.replicas)
         .map(|(end, start)| end.saturating_sub(*start))
         .collect();
-    let seconds = end.at.duration_since(start.at).as_secs_f64();
-    if let Some(why) = measured_nothing(&tally, seconds) {
-        return Err(RunError::Worthless(why));
-    }
     let decisions = end.decisions - start.decisions;
     let from_clients = end.from_clients - start.from_clients;
     let from_replicas = end.from_replicas - start.from_replicas;
-    let report = Report {
+    Report {
         agree: states.are_equal(),
         apart: match states {
             States::Apart(standing) => Some(standing),
@@ -180,7 +231,7 @@ pub fn run_load(
             Pace::Closed { .. } => 0.0,
             Pace::Open { rate } => rate,
         },
-        clients: clients.len(),
+        clients: cluster_options.clients,
         operations_per_frame: tally.completed as f64 / from_clients.max(1) as f64,
         messages_per_op_per_replica: (from_clients + from_replicas) as f64
             / n as f64
@@ -205,8 +256,7 @@ pub fn run_load(
         byzantine: cluster_options.lie.map(|lie| lie.name().to_owned()),
         share_of_honest: None,
         incident,
-    };
-    Ok((report, latencies))
+    }
 }
 
 /// Watches a run as it passes: a tick every 100 ms, and closer when the leader is to be killed.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::smr::types::SplitMix64;
+
 /// The bounds of an exponential back-off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackoffLimits {
@@ -28,7 +30,7 @@ impl Default for BackoffLimits {
 pub struct Backoff {
     limits: BackoffLimits,
     next: Duration,
-    random: u64,
+    random: SplitMix64,
 }
 
 impl Backoff {
@@ -38,7 +40,7 @@ impl Backoff {
         Self {
             limits,
             next: limits.initial.min(limits.max),
-            random: seed,
+            random: SplitMix64::new(seed),
         }
     }
 
@@ -47,23 +49,13 @@ impl Backoff {
         let whole = self.next;
         self.next = whole.saturating_mul(2).min(self.limits.max);
         let half = whole / 2;
-        let share = (self.random() >> 40) as u32; // 24 bits
+        let share = (self.random.any() >> 40) as u32; // 24 bits
         half + half.mul_f64(f64::from(share) / f64::from(1u32 << 24))
     }
 
     /// Begins again at the shortest delay.
     pub fn reset(&mut self) {
         self.next = self.limits.initial.min(self.limits.max);
-    }
-
-    /// SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): good enough to spread delays, and needs no state but a
-    /// number.
-    fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
     }
 }
 

@@ -73,6 +73,23 @@ impl PbftConfig {
         }
     }
 
+    /// What the other parts of the same replica are made with.
+    #[cfg(test)]
+    pub(crate) fn context(&self) -> PartContext {
+        PartContext {
+            node: self.node,
+            quorum: self.quorum,
+            cluster: self.cluster,
+            epoch: self.epoch,
+            digester: crate::smr::crypto::Digester::new(self.cluster),
+            window: self.window,
+            undecided_bytes_max: self.undecided_bytes_max,
+            signing: self.signing.clone(),
+            verifying: self.verifying.clone(),
+            has_log: false,
+        }
+    }
+
     /// The usual limit on undecided bytes for batches of at most so many: some dozens of the usual ones, a
     /// few of very long ones.
     #[must_use]

@@ -685,4 +685,4 @@ impl OrderingProtocol for Pbft {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

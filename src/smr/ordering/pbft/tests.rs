@@ -1,7 +1,6 @@
 //! The contract suite: input → the exact list of effects. Effects are compared as short lines of text.
 
 mod checkpoints;
-mod cluster;
 mod normal_case;
 mod resends;
 mod seeds;
@@ -27,7 +26,8 @@ fn signing(node: u16) -> SigningKey {
     SigningKey::from_seed(&[node as u8 + 1; 32])
 }
 
-fn config(n: usize, node: u16) -> PbftConfig {
+/// Replica `node` of `n`, whose keys follow from their numbers.
+pub(crate) fn config(n: usize, node: u16) -> PbftConfig {
     PbftConfig {
         node: NodeId::new(node),
         quorum: Quorum::of(n).unwrap(),

@@ -8,20 +8,18 @@ use bytes::Bytes;
 use super::tests::status;
 use super::*;
 use crate::smr::crypto::{Digester, SigningKey};
-use crate::smr::decision_log::ChainedLog;
 use crate::smr::execution::apps::null::Null;
-use crate::smr::log_transfer::RangedLogTransfer;
 use crate::smr::messages::archived::ArchivedSystemMessage;
 use crate::smr::messages::{
     Batch, Checked, CheckpointClaim, Phase, Proposal, SignedCheckpoint, SystemMessage, ViewTransferMessage,
     Vote,
 };
-use crate::smr::ordering::pbft::{Pbft, PbftConfig};
+use crate::smr::ordering::pbft::PbftConfig;
+use crate::smr::ordering::pbft::tests::config;
 use crate::smr::preprocessing::{PoolLimits, RequestPool};
+use crate::smr::replica::tests::parts_of;
 use crate::smr::replica::{Action, DefaultStack, Protocols, ReplicaSettings};
-use crate::smr::state_transfer::monolithic::PieceTransfer;
 use crate::smr::types::{ClusterId, Digest, Epoch, Lsn};
-use crate::smr::view_transfer::pbft::{PbftViewChange, ViewChangeConfig, ViewTimings};
 
 const CLUSTER: ClusterId = ClusterId::from_bytes([9; 16]);
 const WINDOW: u64 = 8;
@@ -39,31 +37,16 @@ struct Subject {
 
 impl Subject {
     fn new() -> Self {
-        let (node, quorum, digester) = (NodeId::new(3), Quorum::of(4).unwrap(), Digester::new(CLUSTER));
-        let verifying: Vec<_> = (0..4).map(|node| key(node).verifying_key()).collect();
+        let digester = Digester::new(CLUSTER);
         let ordering = PbftConfig {
-            node,
-            quorum,
             cluster: CLUSTER,
-            epoch: Epoch::ZERO,
             window: WINDOW,
             pipeline: 4,
-            undecided_bytes_max: 64 << 20,
-            signing: key(3),
-            verifying: verifying.clone(),
+            ..config(4, 3)
         };
-        let view_change = ViewChangeConfig {
-            node,
-            quorum,
-            cluster: CLUSTER,
-            epoch: Epoch::ZERO,
-            window: WINDOW,
-            signing: key(3),
-            verifying,
-            timings: ViewTimings::default(),
-        };
+        let (node, quorum) = (ordering.node, ordering.quorum);
         let settings = ReplicaSettings {
-            node: NodeId::new(3),
+            node,
             cluster: CLUSTER,
             epoch: Epoch::ZERO,
             quorum,
@@ -78,13 +61,7 @@ impl Subject {
             bytes_per_client: 1 << 20,
             bytes_max: 1 << 20,
         };
-        let protocols = Protocols {
-            ordering: Pbft::new(ordering, digester.clone()),
-            view_transfer: PbftViewChange::new(view_change, digester.clone()),
-            decision_log: ChainedLog::new(digester.clone()),
-            log_transfer: RangedLogTransfer::new(node, quorum, CLUSTER, Epoch::ZERO),
-            state_transfer: PieceTransfer::new(node, 4, CLUSTER, Epoch::ZERO, digester.clone()),
-        };
+        let protocols = Protocols::make(&parts_of(&ordering), &ordering.context());
         let pool = RequestPool::new(1, limits);
         Self {
             replica: Replica::new(settings, digester, protocols, pool, Lsn::ZERO),

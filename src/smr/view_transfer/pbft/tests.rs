@@ -836,7 +836,7 @@ fn a_leader_far_below_the_throughput_seen_before_is_replaced_if_requests_wait() 
     let mut backup = Bench::new(3);
     let mut period = |now: u64, operations: usize, waiting: bool| {
         backup.protocol.on_executed(ms(now - 1), operations);
-        backup.pending(now, waiting.then_some(now - 1500));
+        backup.pending(now, waiting.then_some(now - 2500));
         backup.timeout(now, Timer::LeaderReview)
     };
     let next = |now: u64| format!("LeaderReview at {:?}", ms(now + 1000));
@@ -858,7 +858,7 @@ fn a_leader_is_not_slow_where_everything_takes_as_long() {
         let mut review = Review::new(Duration::from_secs(1), Duration::from_secs(8));
         let mut period = |second: u64, operations: usize| {
             review.on_executed(operations);
-            let waited = Duration::from_millis(1500);
+            let waited = Duration::from_millis(2500);
             review.end_period(ms(1000 * second), waited, Duration::from_millis(learnt))
         };
         (1..4).any(|second| period(second, 100)) || (4..8).any(|second| period(second, 10))

@@ -1,0 +1,200 @@
+//! What the protocols' effects become: actions at once, or once the disk is there, and what one protocol asks
+//! of another.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::abstention::Abstention;
+use super::{Action, Replica, Stack};
+use crate::smr::decision_log::DecisionLog;
+use crate::smr::log_transfer::{LogTransferProtocol, LogTransferState};
+use crate::smr::messages::{Proposal, Vote};
+use crate::smr::mutants::{Mutant, active};
+use crate::smr::ordering::OrderingProtocol;
+use crate::smr::protocol::{Effect, ImageTask, LogCut, Outbox, Recipients, Record, ViewStart, When};
+use crate::smr::types::{Lsn, SeqNo, Time, View};
+
+/// An effect that waits for the disk.
+pub(super) enum Held {
+    Send { to: Recipients, message: Bytes },
+    Vote(Vote),
+    Decide(Arc<Proposal>),
+    CutLog(LogCut),
+    AbstentionOver,
+    Install(SeqNo),
+}
+
+/// What protocols asked of others in a round of effects.
+#[derive(Default)]
+struct Asked {
+    became_stable: bool,
+    /// Where our state is another one than the quorum's.
+    diverged: Option<SeqNo>,
+    fell_behind: bool,
+    /// In the order of asking.
+    views: Vec<ViewStep>,
+}
+
+/// A view is left, or begins.
+enum ViewStep {
+    Leave(View),
+    Enter(Arc<ViewStart>),
+}
+
+impl<S: Stack> Replica<S> {
+    /// Turns the protocols' effects into actions, holding back what waits for the disk. What one protocol
+    /// asks of another is done afterwards: first what was asked in the rounds of effects that these had.
+    pub(super) fn carry_out(&mut self, now: Time) {
+        let mut rounds = Vec::new();
+        loop {
+            rounds.push(self.carry_out_round(now));
+            if self.outbox.is_empty() {
+                break;
+            }
+        }
+        while let Some(asked) = rounds.pop() {
+            self.do_asked(now, asked);
+        }
+    }
+
+    /// Carries out the effects there are. Those of the decision log, to which decisions and stable
+    /// checkpoints lead, are the next round.
+    fn carry_out_round(&mut self, now: Time) -> Asked {
+        let mut outbox = std::mem::replace(&mut self.outbox, Outbox::new(self.logged_end));
+        let mut asked = Asked::default();
+        let (mut decided, mut stable) = (Vec::new(), None);
+        for effect in outbox.drain() {
+            match effect {
+                Effect::Persist { lsn, record } => {
+                    self.logged_end = lsn.next();
+                    self.actions.push(Action::Log { lsn, record });
+                }
+                Effect::Send { when, .. } | Effect::Vote { when, .. }
+                    if self.abstention.is_some() && Abstention::withholds(when) => {}
+                Effect::Send { to, message, when } => self.hold(when, Held::Send { to, message }),
+                Effect::Vote { vote, when } => self.hold(when, Held::Vote(vote)),
+                Effect::Decide(proposal) => {
+                    decided.push(proposal.clone());
+                    self.hold_decision(proposal);
+                }
+                Effect::Stable { claim, proof } => {
+                    self.transfers.remember_certificate(claim, proof.clone());
+                    self.counters.checkpoints_stable += 1;
+                    self.judgements.on_stable();
+                    self.actions.push(Action::Stable(claim));
+                    stable = Some(Record::Stable { claim, proof });
+                }
+                Effect::SetTimer { timer, at } => self.timers.set(timer, at),
+                Effect::CancelTimer(timer) => self.timers.cancel(timer),
+                Effect::Rejected(rejected) => self.reject(rejected),
+                Effect::Diverged { stable, ours } => {
+                    asked.diverged = Some(stable.seq);
+                    self.actions.push(Action::Diverged { stable, ours });
+                }
+                Effect::FellBehind { stable } => {
+                    asked.fell_behind = true;
+                    self.actions.push(Action::FellBehind { stable });
+                }
+                // What it goes on from has to be known after a restart as well, before anybody is answered
+                // from it.
+                Effect::Image(ImageTask::Install(seq)) => {
+                    let when = self.when_all_is_durable();
+                    self.hold(when, Held::Install(seq));
+                }
+                Effect::Image(task) => self.actions.push(Action::Image(task)),
+                Effect::SharePending => self.share_pending(now),
+                Effect::UrgePending(long) => self.urge_pending(now, long),
+                Effect::LeaveView(view) => asked.views.push(ViewStep::Leave(view)),
+                Effect::EnterView(start) => asked.views.push(ViewStep::Enter(start)),
+            }
+        }
+        self.outbox = outbox;
+        for proposal in decided {
+            self.decision_log.on_decided(&proposal, &mut self.outbox);
+        }
+        asked.became_stable = stable.is_some();
+        if let Some(record) = stable {
+            self.outbox.persist(record);
+        }
+        asked
+    }
+
+    /// A decision is executed, and answered, once everything logged before it is durable: our own commit is
+    /// part of the quorum that decided.
+    fn hold_decision(&mut self, proposal: Arc<Proposal>) {
+        let when = match active(Mutant::DecisionBeforeDurable) {
+            true => When::Now,
+            false => self.when_all_is_durable(),
+        };
+        self.hold(when, Held::Decide(proposal));
+    }
+
+    fn do_asked(&mut self, now: Time, asked: Asked) {
+        if asked.became_stable && asked.diverged.is_none() {
+            self.decision_log.on_stable(self.ordering.stable());
+            self.drop_images(now);
+            self.cut_log(now);
+        }
+        for step in asked.views {
+            match step {
+                ViewStep::Leave(view) => self.leave_view(now, view),
+                ViewStep::Enter(start) => self.enter_view(now, &start),
+            }
+        }
+        if asked.fell_behind && self.log_transfer.state() == LogTransferState::Idle {
+            self.begin_log_transfer(now);
+        }
+        if let Some(stable) = asked.diverged {
+            self.replace_state(now, stable);
+        }
+    }
+
+    /// Once everything is on disk that was logged until now.
+    pub(super) fn when_all_is_durable(&self) -> When {
+        match self.logged_end {
+            Lsn::ZERO => When::Now,
+            end => When::Durable(end.minus(1)),
+        }
+    }
+
+    pub(super) fn hold(&mut self, when: When, held: Held) {
+        match when {
+            When::Durable(lsn) if lsn >= self.durable_end => self.held.push_back((lsn, held)),
+            When::DurableIfRoom(lsn) if lsn >= self.durable_end => {
+                // Half of the room is for what is said for the first time.
+                let has_room = self.held.len() < self.settings.held_effects_max / 2;
+                if has_room || active(Mutant::DiskRoomIgnored) {
+                    self.held.push_back((lsn, held));
+                }
+            }
+            When::Now | When::Durable(_) | When::DurableIfRoom(_) => self.release(held),
+        }
+    }
+
+    pub(super) fn release(&mut self, held: Held) {
+        match held {
+            Held::CutLog(cut) => self.actions.push(Action::CutLog(cut)),
+            Held::AbstentionOver => self.actions.push(Action::AbstentionOver),
+            Held::Install(seq) => self.actions.push(Action::Image(ImageTask::Install(seq))),
+            Held::Send { to, message } => self.actions.push(Action::ToReplicas { to, message }),
+            Held::Vote(vote) => self.votes.push(vote),
+            Held::Decide(proposal) => {
+                if !active(Mutant::PoolKeepsDecided) {
+                    self.pool.on_decided(&proposal.batch);
+                }
+                self.counters.decisions += 1;
+                if proposal.seq <= self.transfers.released {
+                    // A jump went past it.
+                    return;
+                }
+                self.transfers.released = proposal.seq;
+                // A state may come that includes it while a slow disk holds it back.
+                let is_included = proposal.seq <= self.executed;
+                if self.transfers.awaiting.is_none() && self.transfers.fed.is_none() && !is_included {
+                    self.actions.push(Action::Execute(proposal));
+                }
+            }
+        }
+    }
+}
