@@ -11,6 +11,7 @@ pub mod apps;
 mod bookkeeping;
 mod client_table;
 mod columns;
+mod context;
 mod crud;
 mod divisible;
 #[cfg(test)]
@@ -37,6 +38,7 @@ pub use application::{
 pub use bookkeeping::{CheckpointRule, StateRule};
 pub use client_table::ClientTable;
 pub use columns::Columns;
+pub use context::{DecisionContext, OperationContext};
 pub use crud::{Column, CrudState, Direct, KeyedState};
 pub use divisible::{DivisibleState, StatePart};
 pub use guard::StateFault;

@@ -25,7 +25,7 @@ use crate::smr::execution::{CheckpointRule, ExecutionEvent, Executor, SingleThre
 use crate::smr::log_transfer::RangedLogTransfer;
 use crate::smr::messages::{
     BatchRef, Checked, CheckpointOffer, ChunkOf, ImageChunk, LogTransferMessage, Mode, StateTransferMessage,
-    Status, ViewTransferMessage,
+    Status, SystemMessage, ViewTransferMessage,
 };
 use crate::smr::ordering::pbft::{Pbft, PbftConfig};
 use crate::smr::preprocessing::PoolLimits;
