@@ -32,7 +32,7 @@ use atlas_smr_replica::execution::{
 };
 use atlas_smr_replica::messages::{Authenticator, Batch, Frame, FrameBuilder, Mode, Proposal, RequestFrame};
 use atlas_smr_replica::storage::image;
-use atlas_smr_replica::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, SeqNo, View};
+use atlas_smr_replica::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, SeqNo, UnixTime, View};
 use bytes::Bytes;
 use clap::Parser;
 use hdrhistogram::Histogram;
@@ -388,6 +388,7 @@ impl Load {
             seq: SeqNo::new(self.seq),
             batch: Arc::new(Batch {
                 digest: Digest::ZERO,
+                time: UnixTime::EPOCH,
                 frames,
                 bytes,
             }),

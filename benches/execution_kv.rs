@@ -9,7 +9,7 @@ use atlas_smr_replica::execution::{
     StateRule,
 };
 use atlas_smr_replica::messages::{Authenticator, Batch, Frame, FrameBuilder, Mode, Proposal, RequestFrame};
-use atlas_smr_replica::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, SeqNo, View};
+use atlas_smr_replica::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, SeqNo, UnixTime, View};
 use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -44,6 +44,7 @@ fn decision(seq: u64, keys: u64) -> Arc<Proposal> {
     let bytes = frames.iter().map(|frame| frame.bytes().len()).sum();
     let batch = Arc::new(Batch {
         digest: Digest::ZERO,
+        time: UnixTime::EPOCH,
         frames,
         bytes,
     });

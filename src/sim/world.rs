@@ -17,8 +17,8 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::byzantine::Liar;
 use super::checker::{
-    Agreement, Answered, Blame, Budget, Charges, Donors, Efforts, Lasting, Ledger, Rule, Sizes, Toward,
-    Violation,
+    Agreement, Answered, Blame, Budget, Charges, Donors, Efforts, Lasting, Ledger, Rule, Sizes, Times,
+    Toward, Violation,
 };
 use super::clients::{Process, Rogue};
 use super::disk::Platter;
@@ -37,7 +37,7 @@ use crate::smr::types::Peer;
 use crate::smr::types::{FrameSeq, Lsn, NodeId, Time};
 use events::{Event, Planned};
 pub(super) use host::Host;
-use host::{Clock, Tampering};
+use host::{Clock, DayClock, Tampering};
 pub(super) use lives::PAIRS;
 
 /// Calls are given up after this: long after every bound that is checked.
@@ -84,6 +84,7 @@ pub(super) struct World<A: Application> {
     pub story: Option<Vec<String>>,
     pub agreement: Agreement,
     lasting: Lasting,
+    times: Times,
     blame: Blame,
     sizes: Sizes,
     pub network: Network,
@@ -161,6 +162,11 @@ impl<A: Application> World<A> {
                         offset,
                         ppm,
                     },
+                    day: DayClock {
+                        ahead: plan.days.get(host).copied().unwrap_or(0),
+                        ppm,
+                        is_sound: plan.is_correct(host),
+                    },
                     turn_at: None,
                     durable: Durable::default(),
                     busy: 0,
@@ -181,6 +187,7 @@ impl<A: Application> World<A> {
                 knobs.honest_clients,
                 (knobs.checkpoint_bytes == u64::MAX).then_some(knobs.checkpoint_decisions),
             ),
+            times: Times::new(knobs.clock_bound),
             blame: Blame::new(&knobs),
             lasting: Lasting::new(knobs.replicas, knobs.window),
             sizes: Sizes::new(&knobs),
@@ -395,6 +402,9 @@ impl<A: Application> World<A> {
                 self.hosts[host].ledger.heard(from, &checked);
                 self.hosts[host].donors.hears(from, &checked);
                 self.look_for_bad_macs(host, &checked);
+                if let Some(head) = checked.pre_prepare_head() {
+                    self.see_proposal(head.digest());
+                }
             }
             // Liars do not excite each other without end.
             let is_honest = self
@@ -444,6 +454,7 @@ impl<A: Application> World<A> {
         host.turn_at = None;
         let (local, durable) = (host.local(self.now), std::mem::take(&mut host.durable));
         let mut said = std::mem::take(&mut self.said);
+        host.sim.on_wall_clock(local, host.day.shows(self.now));
         host.sim.turn(local, self.now, durable, &mut said);
         for said in said.drain(..) {
             self.carry_out(index, said);

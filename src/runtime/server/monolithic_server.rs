@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures_lite::StreamExt;
 
@@ -273,6 +274,7 @@ fn pbft_config(config: &ReplicaConfig) -> PbftConfig {
         window: cluster.agreement.window,
         pipeline: config.op_config.pipeline,
         undecided_bytes_max: PbftConfig::undecided_bytes_max(cluster.checker_limits().batch_bytes_max),
+        clock_bound: Duration::from_millis(cluster.agreement.clock_bound_ms),
         signing: config.node.keys.signing.clone(),
         verifying: cluster
             .replicas

@@ -32,6 +32,7 @@ pub(super) fn make_replica<A: Application>(
         window: knobs.window,
         pipeline: knobs.pipeline,
         undecided_bytes_max: knobs.undecided_bytes_max,
+        clock_bound: knobs.clock_bound,
         signing: keys.replica(node).clone(),
         verifying: keys.verifying(n).to_vec(),
     };

@@ -12,7 +12,7 @@ use crate::smr::messages::{
     Proposal, ReplyBuilder, TakenCheckpoint,
 };
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::types::{Digest, Epoch, SeqNo, View};
+use crate::smr::types::{Digest, Epoch, SeqNo, UnixTime, View};
 
 /// When a checkpoint is due: what comes first of the two. Both follow from the decisions alone.
 #[derive(Debug, Clone, Copy)]
@@ -121,6 +121,7 @@ struct Pending<S: MonolithicState> {
     clients: ClientTable,
     client_digests: Vec<Digest>,
     chain: Chain,
+    time: UnixTime,
     /// The state once more, for the image: the first is used up by its digest.
     image: Option<LetGo<S::Snapshot>>,
 }
@@ -239,8 +240,12 @@ impl<S: MonolithicState> Bookkeeping<S> {
         mut with_state: impl FnMut(&mut dyn FnMut(&mut S)),
         events: &mut Vec<ExecutionEvent>,
     ) -> bool {
-        let seq = self.executed.seq;
-        events.push(ExecutionEvent::Executed { seq, operations });
+        let DecisionContext { seq, time, .. } = self.executed;
+        events.push(ExecutionEvent::Executed {
+            seq,
+            time,
+            operations,
+        });
         self.log_bytes = self.log_bytes.saturating_add(StateRule::log_bytes(batch_bytes));
         let is_due = self.since.pass(&self.rule, batch_bytes);
         if is_due {
@@ -279,6 +284,7 @@ impl<S: MonolithicState> Bookkeeping<S> {
             clients: self.clients.clone(),
             client_digests: Vec::with_capacity(self.clients.clients()),
             chain: self.executed.chain,
+            time: self.executed.time,
             image,
         });
     }
@@ -369,6 +375,7 @@ impl<S: MonolithicState> Bookkeeping<S> {
         ImageHead {
             seq: self.executed.seq,
             epoch: self.executed.epoch,
+            time: self.executed.time,
             chain: self.executed.chain,
             state,
             clients: clients_digest(&clients, &self.digester),
@@ -408,6 +415,7 @@ impl<S: MonolithicState> Bookkeeping<S> {
         let head = ImageHead {
             seq: done.seq,
             epoch: self.executed.epoch,
+            time: done.time,
             chain: done.chain,
             state,
             clients: clients_digest(&done.client_digests, &self.digester),
@@ -498,6 +506,10 @@ impl<S: MonolithicState> Bookkeeping<S> {
             seq: read.head.seq,
             epoch: read.head.epoch,
             chain: read.head.chain,
+            time: match active(Mutant::AgreedTimeForgotten) {
+                true => UnixTime::EPOCH,
+                false => read.head.time,
+            },
         };
         self.since = Distance::default();
         if !active(Mutant::StateCountKept) {

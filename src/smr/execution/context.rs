@@ -2,7 +2,7 @@
 
 use crate::smr::crypto::{Chain, Digester};
 use crate::smr::messages::Proposal;
-use crate::smr::types::{ClientId, Epoch, SeqNo};
+use crate::smr::types::{ClientId, Epoch, SeqNo, UnixTime};
 
 /// What the seed's derivation is bound to.
 const SEED: &str = "atlas-smr-replica 2026 seed of an operation";
@@ -16,6 +16,8 @@ pub struct DecisionContext {
     pub epoch: Epoch,
     /// Covers it and every decision before it.
     pub chain: Chain,
+    /// Its agreed time.
+    pub time: UnixTime,
 }
 
 impl DecisionContext {
@@ -24,6 +26,7 @@ impl DecisionContext {
         seq: SeqNo::ZERO,
         epoch: Epoch::ZERO,
         chain: Chain::START,
+        time: UnixTime::EPOCH,
     };
 
     /// Of the decision that comes next.
@@ -33,6 +36,7 @@ impl DecisionContext {
             seq: decision.seq,
             epoch: self.epoch,
             chain: self.chain.then(decision.seq, &decision.batch.digest, digester),
+            time: self.time.max(decision.batch.time),
         }
     }
 }
@@ -108,6 +112,19 @@ impl OperationContext {
     #[must_use]
     pub const fn place(&self) -> u32 {
         self.place
+    }
+
+    /// The agreed time: what the leader's clock showed when it proposed the decision, or the agreed time of
+    /// the decision before, if that is later. Equal for all operations of a decision; never goes back;
+    /// [`EPOCH`](UnixTime::EPOCH) before the first.
+    ///
+    /// Where it moved on, it was within `clock_bound_ms` of the clocks of f+1 correct replicas at least.
+    /// Inside that bound a faulty leader chooses it as it likes. It is no clock to measure with: it stands
+    /// still while nothing is decided, and until clocks that were set back have come so far again. See
+    /// [what faults of clocks do](crate::docs::protocol#the-agreed-time).
+    #[must_use]
+    pub const fn time(&self) -> UnixTime {
+        self.decision.time
     }
 
     /// The membership that decided it.

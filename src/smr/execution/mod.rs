@@ -70,7 +70,7 @@ use crate::smr::crypto::Chain;
 use crate::smr::messages::{
     CheckpointClaim, Frame, FrameId, FrameKey, Proposal, RefusalReason, TakenCheckpoint,
 };
-use crate::smr::types::{SeqNo, View};
+use crate::smr::types::{SeqNo, UnixTime, View};
 
 /// What execution tells the rest of the replica.
 #[derive(Debug)]
@@ -97,6 +97,8 @@ pub enum ExecutionEvent {
     Executed {
         /// Its place.
         seq: SeqNo,
+        /// Its [agreed time](OperationContext::time).
+        time: UnixTime,
         /// Operations executed; frames executed before do not count.
         operations: usize,
     },

@@ -146,6 +146,7 @@ fn replica_of_four(node: u16, decision_log: ChainedLog) -> Replica<DefaultStack<
         window: WINDOW,
         pipeline: 4,
         undecided_bytes_max: 64 << 20,
+        clock_bound: Duration::from_secs(10),
         signing: signing(0),
         verifying: verifying.clone(),
     };
@@ -343,7 +344,7 @@ impl Bench {
         while self.executor.background_step(usize::MAX, &mut events) {}
         for event in events {
             match event {
-                ExecutionEvent::Executed { seq, operations } => {
+                ExecutionEvent::Executed { seq, operations, .. } => {
                     self.replica.on_executed(self.now, seq, operations);
                 }
                 ExecutionEvent::Refused { .. } => {}

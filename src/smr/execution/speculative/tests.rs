@@ -17,7 +17,7 @@ use crate::smr::execution::{
 use crate::smr::messages::{
     Checked, CheckpointClaim, FrameKey, Mode, OperationResult, Proposal, RefusalReason, ReplyBody,
 };
-use crate::smr::types::{ClusterId, Epoch, FrameSeq, SeqNo};
+use crate::smr::types::{ClusterId, Epoch, FrameSeq, SeqNo, UnixTime};
 
 /// Runs little programs: each operation is a list of steps over a few keys in two columns. What a step reads
 /// decides what later steps of the same operation write, and some operations panic half way.
@@ -41,6 +41,7 @@ fn told(context: &OperationContext) -> u8 {
         context.decision().get(),
         context.place().into(),
         context.epoch().get(),
+        context.time().as_nanos(),
         context.is_read().into(),
     ];
     let bytes = numbers.map(u64::to_le_bytes);
@@ -156,7 +157,7 @@ fn decision(seq: u64, frames: &[(u32, u64, Vec<Program>)]) -> Arc<Proposal> {
 struct Made {
     replies: Vec<(FrameKey, Bytes)>,
     refused: Vec<(FrameKey, RefusalReason)>,
-    executed: Vec<(SeqNo, usize)>,
+    executed: Vec<(SeqNo, UnixTime, usize)>,
     checkpoints: Vec<CheckpointClaim>,
     digest: CheckpointClaim,
     panics: u64,
@@ -177,7 +178,11 @@ fn made(executor: &mut impl Executor, mut events: Vec<ExecutionEvent>) -> Made {
         match event {
             ExecutionEvent::Reply { key, body, .. } => made.replies.push((key, body)),
             ExecutionEvent::Refused { frame, reason, .. } => made.refused.push((frame.key, reason)),
-            ExecutionEvent::Executed { seq, operations } => made.executed.push((seq, operations)),
+            ExecutionEvent::Executed {
+                seq,
+                time,
+                operations,
+            } => made.executed.push((seq, time, operations)),
             ExecutionEvent::Checkpoint(taken) => made.checkpoints.push(taken.claim),
             ExecutionEvent::Image(_) | ExecutionEvent::Help(_) => {}
         }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use crate::smr::crypto::{SigningKey, VerifyingKey};
 use crate::smr::types::{ClusterId, Epoch, NodeId, Quorum};
 
@@ -20,6 +22,8 @@ pub struct PbftConfig {
     /// proposes for all places but the next fills no more of the log and of memory. At least twice the
     /// longest proposal; see [`undecided_bytes_max`](Self::undecided_bytes_max).
     pub undecided_bytes_max: usize,
+    /// How far the time of a fresh proposal may be from what this replica's clock shows.
+    pub clock_bound: Duration,
     /// Signs checkpoints.
     pub signing: SigningKey,
     /// Everybody's public signing keys, by replica.

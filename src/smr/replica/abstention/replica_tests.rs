@@ -49,6 +49,7 @@ impl Subject {
             window: WINDOW,
             pipeline: 4,
             undecided_bytes_max: 64 << 20,
+            clock_bound: Duration::from_secs(10),
             signing: key(3),
             verifying: verifying.clone(),
         };
@@ -117,8 +118,7 @@ impl Subject {
         let digest = Digest::from_bytes([seq as u8; 32]);
         let batch = Batch {
             digest,
-            frames: Vec::new(),
-            bytes: 0,
+            ..Batch::null()
         };
         let proposal = Proposal {
             view: View::ZERO,

@@ -16,7 +16,7 @@ use crate::smr::messages::{Authenticator, Checked, Frame, FrameBuilder, FrameKey
 use crate::smr::preprocessing::{PoolLimits, RequestPool, batch_digest};
 use crate::smr::replica::{Action, DefaultStack, Protocols, Replica, ReplicaSettings};
 use crate::smr::state_transfer::monolithic::PieceTransfer;
-use crate::smr::types::{ClientId, FrameSeq};
+use crate::smr::types::{ClientId, FrameSeq, UnixTime};
 use crate::smr::view_transfer::pbft::{PbftViewChange, ViewChangeConfig, ViewTimings};
 
 const CLIENTS: u32 = 3;
@@ -570,7 +570,7 @@ fn deliver(
         let proposal = Proposal {
             view: head.view(),
             seq: head.seq(),
-            batch: batch_of(digester, parts),
+            batch: batch_of(digester, head.time(), parts),
             message: message.clone(),
             authentic: true,
         };
@@ -582,7 +582,7 @@ fn deliver(
     }
     if let Some(frames) = checked.forwarded_frames(1 << 20) {
         let parts = frames.unwrap();
-        for frame in &batch_of(digester, parts).frames {
+        for frame in &batch_of(digester, UnixTime::EPOCH, parts).frames {
             replica.on_frame(now, frame.clone());
         }
         return;
@@ -614,13 +614,14 @@ fn with_false_votes(message: &Bytes, random: &mut Random) -> Bytes {
     SystemMessage::votes(CLUSTER, Epoch::ZERO, votes.collect())
 }
 
-fn batch_of(digester: &Digester, parts: impl Iterator<Item = Bytes>) -> Arc<Batch> {
+fn batch_of(digester: &Digester, time: UnixTime, parts: impl Iterator<Item = Bytes>) -> Arc<Batch> {
     let digest_of = |body: &[u8]| digester.digest(Domain::RequestFrame, body);
     let frames: Vec<Frame> = parts
         .map(|part| Frame::check(part, 10, 1 << 16, digest_of).unwrap())
         .collect();
     Arc::new(Batch {
-        digest: batch_digest(digester, &frames),
+        digest: batch_digest(digester, time, &frames),
+        time,
         bytes: frames.iter().map(|frame| frame.bytes().len()).sum(),
         frames,
     })
