@@ -11,7 +11,8 @@ pub const PREPARED_OPERATIONS: usize = 16;
 /// Operations and results are bytes whose meaning is the application's. Operations come from clients: they
 /// are untrusted, and a bad one must [fail](ResultWriter::fail). The same operation on the same state must
 /// give the same state and result everywhere: no clocks, no randomness, no iteration in hash order. What an
-/// operation may know beside the state is in its [context](OperationContext): the caller, its place, a seed.
+/// operation may know beside the state is in its [context](OperationContext): the caller, its place, the
+/// agreed time, a seed.
 ///
 /// A panic in [`update`](Self::update) is caught, and its client is told of it. On a state that [takes
 /// back](MonolithicState::UNDOES) what an operation did, as [`PartitionedStore`](super::PartitionedStore) and
