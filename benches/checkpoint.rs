@@ -27,12 +27,12 @@ use std::time::{Duration, Instant};
 use atlas_smr_replica::crypto::Digester;
 use atlas_smr_replica::execution::apps::kv::{self, Kv};
 use atlas_smr_replica::execution::{
-    Application, CheckpointHelp, CheckpointImage, CheckpointRule, ExecutionEvent, Executor, PARTS,
-    PartitionedStore, ResultWriter, SingleThreaded, StateRule,
+    Application, CheckpointHelp, CheckpointImage, CheckpointRule, ExecutionEvent, Executor, OperationContext,
+    PARTS, PartitionedStore, ResultWriter, SingleThreaded, StateRule,
 };
 use atlas_smr_replica::messages::{Authenticator, Batch, Frame, FrameBuilder, Mode, Proposal, RequestFrame};
 use atlas_smr_replica::storage::image;
-use atlas_smr_replica::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, SeqNo, View};
+use atlas_smr_replica::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, SeqNo, UnixTime, View};
 use bytes::Bytes;
 use clap::Parser;
 use hdrhistogram::Histogram;
@@ -261,13 +261,25 @@ impl Application for Timed {
         Kv.initial_state()
     }
 
-    fn update(&self, state: &mut PartitionedStore, operation: &[u8], result: &mut ResultWriter) {
-        Kv.update(state, operation, result);
+    fn update(
+        &self,
+        state: &mut PartitionedStore,
+        context: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
+        Kv.update(state, context, operation, result);
         self.count();
     }
 
-    fn unordered_execution(&self, state: &PartitionedStore, operation: &[u8], result: &mut ResultWriter) {
-        Kv.unordered_execution(state, operation, result);
+    fn unordered_execution(
+        &self,
+        state: &PartitionedStore,
+        context: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
+        Kv.unordered_execution(state, context, operation, result);
     }
 
     fn prepare(&self, state: &PartitionedStore, operations: &[&[u8]]) {
@@ -376,6 +388,7 @@ impl Load {
             seq: SeqNo::new(self.seq),
             batch: Arc::new(Batch {
                 digest: Digest::ZERO,
+                time: UnixTime::EPOCH,
                 frames,
                 bytes,
             }),

@@ -18,7 +18,7 @@ use atlas_smr_replica::messages::{Authenticator, Batch, Frame, FrameBuilder, Mod
 use atlas_smr_replica::ring::Doorbell;
 use atlas_smr_replica::shard::Alarm;
 use atlas_smr_replica::shard::crew::Crew;
-use atlas_smr_replica::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, SeqNo, View};
+use atlas_smr_replica::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, SeqNo, UnixTime, View};
 use bytes::Bytes;
 use serde::Serialize;
 
@@ -98,6 +98,7 @@ fn decision(seq: u64, conflict: u64, random: &mut u64) -> Arc<Proposal> {
     let bytes = frames.iter().map(|frame| frame.bytes().len()).sum();
     let batch = Arc::new(Batch {
         digest: Digest::ZERO,
+        time: UnixTime::EPOCH,
         frames,
         bytes,
     });

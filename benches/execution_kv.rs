@@ -5,10 +5,11 @@ use std::sync::Arc;
 use atlas_smr_replica::crypto::Digester;
 use atlas_smr_replica::execution::apps::kv::{self, Kv};
 use atlas_smr_replica::execution::{
-    Application, CheckpointRule, Executor, MonolithicState, ResultWriter, SingleThreaded, StateRule,
+    Application, CheckpointRule, Executor, MonolithicState, OperationContext, ResultWriter, SingleThreaded,
+    StateRule,
 };
 use atlas_smr_replica::messages::{Authenticator, Batch, Frame, FrameBuilder, Mode, Proposal, RequestFrame};
-use atlas_smr_replica::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, SeqNo, View};
+use atlas_smr_replica::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, SeqNo, UnixTime, View};
 use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -43,6 +44,7 @@ fn decision(seq: u64, keys: u64) -> Arc<Proposal> {
     let bytes = frames.iter().map(|frame| frame.bytes().len()).sum();
     let batch = Arc::new(Batch {
         digest: Digest::ZERO,
+        time: UnixTime::EPOCH,
         frames,
         bytes,
     });
@@ -92,9 +94,10 @@ fn puts(criterion: &mut Criterion) {
 fn checkpoint(criterion: &mut Criterion) {
     let digester = Digester::new(ClusterId::from_bytes([1; 16]));
     let mut state = Kv.initial_state();
+    let context = OperationContext::default();
     let mut result = ResultWriter::default();
     for number in 0..400_000 {
-        Kv.update(&mut state, &operation(number, 100_000), &mut result);
+        Kv.update(&mut state, &context, &operation(number, 100_000), &mut result);
         result.clear();
     }
     let all: Vec<_> = (0..100_000).map(|number| operation(number, 100_000)).collect();
@@ -108,7 +111,7 @@ fn checkpoint(criterion: &mut Criterion) {
             || shared.borrow_mut().snapshot(),
             |snapshot| {
                 for put in &all {
-                    Kv.update(&mut shared.borrow_mut(), put, &mut result);
+                    Kv.update(&mut shared.borrow_mut(), &context, put, &mut result);
                     result.clear();
                 }
                 snapshot
@@ -122,7 +125,7 @@ fn checkpoint(criterion: &mut Criterion) {
                 // Writing every key makes every part's digest stale.
                 let mut fresh = Kv.initial_state();
                 for number in 0..100_000 {
-                    Kv.update(&mut fresh, &operation(number, 100_000), &mut result);
+                    Kv.update(&mut fresh, &context, &operation(number, 100_000), &mut result);
                     result.clear();
                 }
                 fresh.snapshot()

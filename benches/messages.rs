@@ -8,7 +8,7 @@ use atlas_smr_replica::messages::{
     Authenticator, Batch, Checked, Envelope, Frame, FrameBuilder, Mode, Phase, PrePrepare, RequestFrame,
     SystemMessage, Vote,
 };
-use atlas_smr_replica::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, SeqNo, View};
+use atlas_smr_replica::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, SeqNo, UnixTime, View};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const CLUSTER: ClusterId = ClusterId::from_bytes(*b"cluster-of-bench");
@@ -62,6 +62,7 @@ fn system(criterion: &mut Criterion) {
         let bytes = frames.iter().map(|frame| frame.bytes().len()).sum();
         let batch = Batch {
             digest: Digest::ZERO,
+            time: UnixTime::EPOCH,
             frames,
             bytes,
         };

@@ -5,6 +5,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Duration;
 
 use atlas_smr_replica::crypto::{Digester, SigningKey};
 use atlas_smr_replica::messages::{
@@ -13,7 +14,7 @@ use atlas_smr_replica::messages::{
 use atlas_smr_replica::ordering::OrderingProtocol;
 use atlas_smr_replica::ordering::pbft::{Pbft, PbftConfig};
 use atlas_smr_replica::protocol::{Effect, Outbox, Record};
-use atlas_smr_replica::types::{ClusterId, Digest, Epoch, Lsn, NodeId, Quorum, SeqNo, Time, View};
+use atlas_smr_replica::types::{ClusterId, Digest, Epoch, Lsn, NodeId, Quorum, SeqNo, Time, UnixTime, View};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 #[global_allocator]
@@ -44,6 +45,7 @@ impl Replica {
             window: WINDOW,
             pipeline: 8,
             undecided_bytes_max: 64 << 20,
+            clock_bound: Duration::from_secs(10),
             signing: signing(node),
             verifying: NodeId::all(n).map(|node| signing(node).verifying_key()).collect(),
         };
@@ -71,6 +73,7 @@ impl Replica {
         digest[..8].copy_from_slice(&seq.get().to_le_bytes());
         let batch = Arc::new(Batch {
             digest: Digest::from_bytes(digest),
+            time: UnixTime::EPOCH,
             frames: Vec::new(),
             bytes: 0,
         });

@@ -12,7 +12,7 @@ use atlas_smr_replica::preprocessing::{
     CheckerLimits, ClientAuth, ClientDirectory, ClientKeys, FrameChecker, FrameSource, Offer, PoolLimits,
     RequestPool, SigningDuty, batch_digest,
 };
-use atlas_smr_replica::types::{ClientId, ClusterId, Epoch, FrameSeq, NodeId, SeqNo, Time, View};
+use atlas_smr_replica::types::{ClientId, ClusterId, Epoch, FrameSeq, NodeId, SeqNo, Time, UnixTime, View};
 use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -163,7 +163,8 @@ fn proposals(criterion: &mut Criterion) {
         let frames = keys.checked(count, 16);
         let bytes = frames.iter().map(|frame| frame.bytes().len()).sum();
         let batch = Batch {
-            digest: batch_digest(&digester, &frames),
+            digest: batch_digest(&digester, UnixTime::from_nanos(7), &frames),
+            time: UnixTime::from_nanos(7),
             frames,
             bytes,
         };
@@ -187,7 +188,13 @@ fn batch_digests(criterion: &mut Criterion) {
     for count in [16, 128] {
         group.throughput(Throughput::Elements(count as u64));
         group.bench_function(BenchmarkId::from_parameter(count), |bencher| {
-            bencher.iter(|| black_box(batch_digest(&digester, black_box(&frames[..count]))));
+            bencher.iter(|| {
+                black_box(batch_digest(
+                    &digester,
+                    UnixTime::EPOCH,
+                    black_box(&frames[..count]),
+                ))
+            });
         });
     }
     group.finish();
@@ -221,6 +228,7 @@ fn pool(criterion: &mut Criterion) {
                         while let Some((frames, bytes)) = pool.take_batch(1 << 20, CLIENTS as usize) {
                             let batch = Batch {
                                 digest: atlas_smr_replica::types::Digest::ZERO,
+                                time: UnixTime::EPOCH,
                                 frames,
                                 bytes,
                             };

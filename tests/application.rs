@@ -11,7 +11,9 @@ use atlas_smr_replica::config::{
     Agreement, ClientConfig, MonolithicStateReplicaConfig, ReplicaConfig, StateTransferConfig,
 };
 use atlas_smr_replica::execution::apps::kv::Kv;
-use atlas_smr_replica::execution::{Application, Column, Columns, KeyedState, ResultWriter};
+use atlas_smr_replica::execution::{
+    Application, Column, Columns, KeyedState, OperationContext, ResultWriter,
+};
 use atlas_smr_replica::types::ApplicationId;
 use atlas_smr_replica::{Client, MonReplica, ReplicaHandle};
 use futures_lite::future::block_on;
@@ -37,14 +39,20 @@ impl Application for Registry {
         Columns::default()
     }
 
-    fn update(&self, state: &mut Columns<2>, operation: &[u8], result: &mut ResultWriter) {
+    fn update(
+        &self,
+        state: &mut Columns<2>,
+        _: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
         state.put(Column(0), operation, b"one");
         state.put(Column(1), operation, b"two");
         assert_ne!(operation.first(), Some(&255), "planted");
         result.push(1);
     }
 
-    fn unordered_execution(&self, _: &Columns<2>, _: &[u8], _: &mut ResultWriter) {}
+    fn unordered_execution(&self, _: &Columns<2>, _: &OperationContext, _: &[u8], _: &mut ResultWriter) {}
 
     fn name(&self) -> &'static str {
         "registry"

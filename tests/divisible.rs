@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use atlas_smr_replica::config::{
     Agreement, DecisionLogConfig, DivisibleStateReplicaConfig, ReplicaConfig, StateTransferConfig,
 };
-use atlas_smr_replica::execution::{Application, DivisibleState, ImageError, Parts, ResultWriter, StatePart};
+use atlas_smr_replica::execution::{
+    Application, DivisibleState, ImageError, OperationContext, Parts, ResultWriter, StatePart,
+};
 use atlas_smr_replica::{Client, DivStReplica, ReplicaHandle};
 use futures_lite::future::block_on;
 
@@ -86,7 +88,7 @@ impl Application for Bookkeeper {
         Ledger::blank()
     }
 
-    fn update(&self, state: &mut Ledger, operation: &[u8], result: &mut ResultWriter) {
+    fn update(&self, state: &mut Ledger, _: &OperationContext, operation: &[u8], result: &mut ResultWriter) {
         let Some((account, amount)) = operation
             .split_first_chunk()
             .map(|(account, rest)| (u32::from_le_bytes(*account), rest))
@@ -101,7 +103,13 @@ impl Application for Bookkeeper {
         result.extend_from_slice(&balance.to_le_bytes());
     }
 
-    fn unordered_execution(&self, state: &Ledger, operation: &[u8], result: &mut ResultWriter) {
+    fn unordered_execution(
+        &self,
+        state: &Ledger,
+        _: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
         let account = operation
             .first_chunk()
             .map_or(0, |bytes| u32::from_le_bytes(*bytes));

@@ -8,7 +8,7 @@ use atlas_smr_replica::Client;
 use atlas_smr_replica::client::CallError;
 use atlas_smr_replica::config::{Agreement, AppKind, ClientTuning, Durability, ReadLevel};
 use atlas_smr_replica::execution::apps::{bank, counter, kv};
-use atlas_smr_replica::execution::{Application, PartitionedStore, ResultWriter};
+use atlas_smr_replica::execution::{Application, OperationContext, PartitionedStore, ResultWriter};
 use atlas_smr_replica::load::{ClusterOptions, LocalCluster};
 use atlas_smr_replica::preprocessing::ClientAuth;
 use atlas_smr_replica::sim::{Cluster, SimCallError};
@@ -129,7 +129,13 @@ impl Application for Registry {
         PartitionedStore::default()
     }
 
-    fn update(&self, state: &mut PartitionedStore, operation: &[u8], result: &mut ResultWriter) {
+    fn update(
+        &self,
+        state: &mut PartitionedStore,
+        _: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
         match operation.split_first() {
             Some((length, rest)) if usize::from(*length) <= rest.len() => {
                 let (key, value) = rest.split_at(usize::from(*length));
@@ -139,7 +145,13 @@ impl Application for Registry {
         }
     }
 
-    fn unordered_execution(&self, state: &PartitionedStore, key: &[u8], result: &mut ResultWriter) {
+    fn unordered_execution(
+        &self,
+        state: &PartitionedStore,
+        _: &OperationContext,
+        key: &[u8],
+        result: &mut ResultWriter,
+    ) {
         result.extend_from_slice(state.get(key).unwrap_or_default());
     }
 

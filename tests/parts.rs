@@ -28,7 +28,7 @@ use atlas_smr_replica::protocol::{
 use atlas_smr_replica::replica::Stack;
 use atlas_smr_replica::sim::Cluster;
 use atlas_smr_replica::state_transfer::monolithic::PieceTransfer;
-use atlas_smr_replica::types::{Digest, NodeId, SeqNo, Time, View};
+use atlas_smr_replica::types::{Digest, NodeId, SeqNo, Time, UnixTime, View};
 use atlas_smr_replica::view_transfer::pbft::PbftViewChange;
 use atlas_smr_replica::{Client, MonReplica};
 use futures_lite::future::block_on;
@@ -106,6 +106,8 @@ impl OrderingProtocol for Throttled {
         fn leave_view(&mut self, next: View) -> ViewEvidence;
         fn enter_view(&mut self, now: Time, start: &ViewStart, out: &mut Outbox);
         fn take_early(&mut self, now: Time, out: &mut Outbox) -> bool;
+        fn on_wall_clock(&mut self, now: Time, unix: UnixTime);
+        fn next_time(&self, now: Time) -> UnixTime;
         fn on_fetch(&mut self, now: Time, from: NodeId, wanted: &[BatchRef], out: &mut Outbox);
         fn on_batch(&mut self, now: Time, from: NodeId, batch: Proposal, out: &mut Outbox);
         fn on_decisions(&mut self, now: Time, from: NodeId, decisions: &[BatchRef], out: &mut Outbox);

@@ -24,6 +24,10 @@ mod speculative {
 
     pub use super::crud::{Column, CrudState, KeyedState};
 
+    /// `src/smr/execution/context.rs` has the real one.
+    #[derive(Debug, Default, Clone, Copy)]
+    pub struct OperationContext;
+
     /// `src/smr/messages/client.rs` has the real one.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub enum Failure {}
@@ -56,7 +60,7 @@ mod crud {
 use speculative::core::Core;
 use speculative::outcome::Outcome;
 use speculative::view::View;
-use speculative::{Column, CrudState, KeyedState};
+use speculative::{Column, CrudState, KeyedState, OperationContext};
 
 /// A few cells, one byte each; no byte is 0 once written.
 #[derive(Debug, Default)]
@@ -125,7 +129,7 @@ fn work(core: &Core<Cells>, outcome: &mut Outcome, helps: bool) {
     let mut has_finished = false;
     // As the threads that ship do: who finished an execution looks once more before it sleeps.
     while std::mem::take(&mut has_finished) || (core.has_work() && !(helps && core.is_alone())) {
-        let alone = |state: &mut Cells, operation: &[u8], outcome: &mut Outcome| {
+        let alone = |state: &mut Cells, _: &OperationContext, operation: &[u8], outcome: &mut Outcome| {
             run(&mut Direct(state), operation, &mut outcome.result);
         };
         if !helps && core.execute_alone(1, alone) > 0 {
@@ -171,7 +175,12 @@ fn explore(operations: &'static [[u8; 2]], declared: bool, rests: bool, preempti
                 .iter()
                 .rposition(conflicts)
                 .map_or(0, |other| other as u64 + 1);
-            core.feed(Bytes::copy_from_slice(operation), true, declared.then_some(after));
+            core.feed(
+                Bytes::copy_from_slice(operation),
+                OperationContext,
+                true,
+                declared.then_some(after),
+            );
         }
         let shared = core.clone();
         let helper = thread::spawn(move || work(&shared, &mut Outcome::default(), true));

@@ -1,7 +1,9 @@
 use std::panic::resume_unwind;
 
 use crate::smr::execution::apps::kv::{self, Kv};
-use crate::smr::execution::{Application, Column, CrudState, Direct, Partitioned, ResultWriter, ScalableApp};
+use crate::smr::execution::{
+    Application, Column, CrudState, Direct, OperationContext, Partitioned, ResultWriter, ScalableApp,
+};
 
 /// A handful of keys need no thousands of parts, and a checkpoint of them is most of what a short run
 /// computes.
@@ -25,11 +27,23 @@ impl Application for SmallKv {
         Partitioned::default()
     }
 
-    fn update(&self, state: &mut Self::State, operation: &[u8], result: &mut ResultWriter) {
-        self.speculatively_execute(&mut Direct(state), operation, result);
+    fn update(
+        &self,
+        state: &mut Self::State,
+        context: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
+        self.speculatively_execute(&mut Direct(state), context, operation, result);
     }
 
-    fn unordered_execution(&self, state: &Self::State, operation: &[u8], result: &mut ResultWriter) {
+    fn unordered_execution(
+        &self,
+        state: &Self::State,
+        _: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
         kv::read(state, operation, result);
         // Tells a read from an update that finds the same.
         result.push(READ);
@@ -41,8 +55,14 @@ impl Application for SmallKv {
 }
 
 impl ScalableApp for SmallKv {
-    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut ResultWriter) {
-        Kv.speculatively_execute(state, operation, result);
+    fn speculatively_execute(
+        &self,
+        state: &mut impl CrudState,
+        context: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
+        Kv.speculatively_execute(state, context, operation, result);
         let is_rogue = operation
             .get(3..)
             .and_then(|rest| rest.strip_prefix(ROGUE_KEY))
@@ -53,7 +73,12 @@ impl ScalableApp for SmallKv {
         }
     }
 
-    fn declare_keys(&self, operation: &[u8], touch: &mut dyn FnMut(Column, &[u8])) -> bool {
-        Kv.declare_keys(operation, touch)
+    fn declare_keys(
+        &self,
+        context: &OperationContext,
+        operation: &[u8],
+        touch: &mut dyn FnMut(Column, &[u8]),
+    ) -> bool {
+        Kv.declare_keys(context, operation, touch)
     }
 }

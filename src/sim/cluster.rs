@@ -12,7 +12,7 @@ use crate::runtime::config::ReadLevel;
 use crate::smr::execution::Application;
 use crate::smr::messages::Mode;
 use crate::smr::replica::{DefaultStack, PartSettings, Stack};
-use crate::smr::types::{Digest, NodeId, SeqNo, Time};
+use crate::smr::types::{ClientId, Digest, NodeId, SeqNo, Time};
 
 /// How a [`Cluster`] is made.
 #[derive(Debug, Clone)]
@@ -27,6 +27,13 @@ impl ClusterBuilder {
     #[must_use]
     pub fn replicas(mut self, replicas: usize) -> Self {
         self.knobs.replicas = replicas.clamp(1, crate::smr::types::REPLICAS_MAX);
+        self
+    }
+
+    /// So many clients, at least one; one if not said.
+    #[must_use]
+    pub fn clients(mut self, clients: usize) -> Self {
+        self.knobs.honest_clients = clients.max(1);
         self
     }
 
@@ -151,7 +158,23 @@ impl<A: Application, S: Stack<Application = A>> Cluster<A, S> {
     /// # Errors
     /// When there is none within this much virtual time.
     pub fn call(&mut self, operation: &[u8], within: Duration) -> Result<Vec<u8>, SimCallError> {
-        self.ask(operation, Mode::Ordered, within)
+        self.call_as(ClientId::new(0), operation, within)
+    }
+
+    /// As [`call`](Self::call), by another [client](ClusterBuilder::clients) than the first.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Panics
+    /// When there is no such client.
+    pub fn call_as(
+        &mut self,
+        client: ClientId,
+        operation: &[u8],
+        within: Duration,
+    ) -> Result<Vec<u8>, SimCallError> {
+        self.ask(client, operation, Mode::Ordered, within)
     }
 
     /// Executes one read-only operation: beside the order where that gives what
@@ -160,12 +183,41 @@ impl<A: Application, S: Stack<Application = A>> Cluster<A, S> {
     /// # Errors
     /// When there is none within this much virtual time.
     pub fn read(&mut self, operation: &[u8], within: Duration) -> Result<Vec<u8>, SimCallError> {
-        self.ask(operation, Mode::Unordered, within)
+        self.read_as(ClientId::new(0), operation, within)
     }
 
-    fn ask(&mut self, operation: &[u8], mode: Mode, within: Duration) -> Result<Vec<u8>, SimCallError> {
+    /// As [`read`](Self::read), by another [client](ClusterBuilder::clients) than the first.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Panics
+    /// When there is no such client.
+    pub fn read_as(
+        &mut self,
+        client: ClientId,
+        operation: &[u8],
+        within: Duration,
+    ) -> Result<Vec<u8>, SimCallError> {
+        self.ask(client, operation, Mode::Unordered, within)
+    }
+
+    fn ask(
+        &mut self,
+        client: ClientId,
+        operation: &[u8],
+        mode: Mode,
+        within: Duration,
+    ) -> Result<Vec<u8>, SimCallError> {
+        let client = client.get() as usize;
+        assert!(
+            client < self.world.knobs.honest_clients,
+            "there is no client {client}"
+        );
         let until = self.world.now.after(within);
-        let call = self.world.call_at(self.world.now, 0, operation.to_vec(), mode);
+        let call = self
+            .world
+            .call_at(self.world.now, client, operation.to_vec(), mode);
         while self.world.calls[call].end.is_none() && self.world.step(until) {}
         match &self.world.calls[call].end {
             Some((_, result)) => Ok(result.clone()?),

@@ -67,7 +67,9 @@ impl Mutant {
             | Self::ViewChangesUnpassed
             | Self::NamedViewChangeUnchecked
             | Self::ProcessUncovered
-            | Self::SessionFromOne => Profile::Byzantine,
+            | Self::SessionFromOne
+            | Self::ClockBoundUnchecked
+            | Self::AgreedTimeForgotten => Profile::Byzantine,
             Self::StatusUnanswered
             | Self::OneDecisionBelieved
             | Self::FetchSkipped

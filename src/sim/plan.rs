@@ -213,6 +213,8 @@ pub struct Plan {
     pub views_max: Option<u64>,
     /// Clock of each host: offset in nanoseconds and rate in parts per million too fast.
     pub clocks: Vec<(u64, i64)>,
+    /// By how many nanoseconds the time of day that each host reads is ahead.
+    pub days: Vec<i64>,
     /// Processes of honest clients beside the first one of each, by client.
     pub more_processes: Vec<u32>,
     /// Operations of all honest clients.
@@ -249,6 +251,7 @@ impl Plan {
             steady_from: None,
             views_max: None,
             clocks: Vec::new(),
+            days: Vec::new(),
             speculative: Vec::new(),
             operations: 0,
             keys: 1,
@@ -400,6 +403,7 @@ impl Plan {
             plan.plan_outages(&mut company, &faulty);
         }
         plan.plan_waste(&mut Dice::new(seed.rotate_left(32) ^ 0x7a57e));
+        plan.plan_times(&mut Dice::new(seed.rotate_left(40) ^ 0x71_3e5));
         let hosts = plan.hosts();
         plan.speculative = (0..hosts).filter(|_| dice.chance(40)).collect();
         plan.clocks = (0..hosts)

@@ -21,7 +21,7 @@ use crate::smr::node::{Consensus, Execution, Preprocessing, Route, route};
 use crate::smr::preprocessing::{ClientDirectory, Expectations, FrameChecker, PoolLimits, ProposalGate};
 use crate::smr::protocol::{ImageEvent, Recipients, Record};
 use crate::smr::replica::{Replica, Stack};
-use crate::smr::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, Peer, Quorum, SeqNo, Time, View};
+use crate::smr::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, Peer, Quorum, SeqNo, Time, UnixTime, View};
 
 mod parts;
 mod ports;
@@ -62,6 +62,7 @@ pub(super) enum Said {
     Execute(Arc<Proposal>),
     Executed {
         seq: SeqNo,
+        time: UnixTime,
         operations: usize,
     },
     Reply {
@@ -273,6 +274,11 @@ impl<S: Stack> SimReplica<S> {
     pub fn digest_now(&mut self) -> CheckpointClaim {
         let claim = self.execution.digest_now(&mut Deaf);
         claim.expect("an image is installed in one step")
+    }
+
+    /// The host's clock shows this time of day.
+    pub fn on_wall_clock(&mut self, now: Time, unix: UnixTime) {
+        self.consensus.on_wall_clock(now, unix);
     }
 
     /// One turn: everything that arrived, what the disk has done, what is due. `now` is the host's clock,

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::checker::{Agreement, Blame, Lasting, Rule, Sizes, Toward, Violation};
+use super::checker::{Agreement, Blame, Lasting, Rule, Sizes, Times, Toward, Violation};
 use super::clients::{Process, Rogue};
 use super::fuzz::{Captured, kind_of};
 use super::network::Network;
@@ -78,6 +78,7 @@ pub(super) struct World<S: Stack> {
     pub story: Option<Vec<String>>,
     pub agreement: Agreement,
     lasting: Lasting,
+    times: Times,
     blame: Blame,
     sizes: Sizes,
     pub network: Network,
@@ -141,6 +142,7 @@ impl<S: Stack> World<S> {
                 knobs.honest_clients,
                 (knobs.checkpoint_bytes == u64::MAX).then_some(knobs.checkpoint_decisions),
             ),
+            times: Times::new(knobs.clock_bound),
             blame: Blame::new(&knobs),
             lasting: Lasting::new(knobs.replicas, knobs.window),
             sizes: Sizes::new(&knobs),
@@ -356,6 +358,9 @@ impl<S: Stack> World<S> {
                 self.hosts[host].ledger.heard(from, &checked);
                 self.hosts[host].donors.hears(from, &checked);
                 self.look_for_bad_macs(host, &checked);
+                if let Some(head) = checked.pre_prepare_head() {
+                    self.see_proposal(head.digest());
+                }
             }
             // Liars do not excite each other without end.
             let is_honest = self
@@ -405,6 +410,7 @@ impl<S: Stack> World<S> {
         host.turn_at = None;
         let (local, durable) = (host.local(self.now), std::mem::take(&mut host.durable));
         let mut said = std::mem::take(&mut self.said);
+        host.sim.on_wall_clock(local, host.day.shows(self.now));
         host.sim.turn(local, self.now, durable, &mut said);
         let stables = said.iter().filter(|said| matches!(said, Said::Stable(_)));
         self.hosts[index].efforts.begins_turn(stables.count());

@@ -252,6 +252,10 @@ planted! {
     ProcessUncovered,
     /// A client believes one replica which sessions there were.
     SessionFromOne,
+    /// Proposals are accepted whatever time they carry.
+    ClockBoundUnchecked,
+    /// Who starts from another's state, or a restart, forgets how late it was.
+    AgreedTimeForgotten,
 }
 
 #[cfg(feature = "mutants")]

@@ -7,7 +7,7 @@ use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use atlas_smr_replica::config::{Agreement, MonolithicStateReplicaConfig, StateTransferConfig};
-use atlas_smr_replica::execution::{Application, PartitionedStore, ResultWriter};
+use atlas_smr_replica::execution::{Application, OperationContext, PartitionedStore, ResultWriter};
 use atlas_smr_replica::server::Supervisor;
 use atlas_smr_replica::{Client, MonReplica};
 use futures_lite::future::block_on;
@@ -85,14 +85,21 @@ impl Application for Hanging {
         PartitionedStore::default()
     }
 
-    fn update(&self, _: &mut PartitionedStore, _: &[u8], result: &mut ResultWriter) {
+    fn update(&self, _: &mut PartitionedStore, _: &OperationContext, _: &[u8], result: &mut ResultWriter) {
         let (is_closed, opened) = &GATE;
         let is_closed = is_closed.lock().unwrap();
         drop(opened.wait_while(is_closed, |is_closed| *is_closed).unwrap());
         result.push(1);
     }
 
-    fn unordered_execution(&self, _: &PartitionedStore, _: &[u8], _: &mut ResultWriter) {}
+    fn unordered_execution(
+        &self,
+        _: &PartitionedStore,
+        _: &OperationContext,
+        _: &[u8],
+        _: &mut ResultWriter,
+    ) {
+    }
 
     fn name(&self) -> &'static str {
         "hanging"

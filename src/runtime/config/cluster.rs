@@ -70,6 +70,10 @@ pub struct Agreement {
     pub batch_bytes_max: usize,
     /// The most frames in one batch.
     pub batch_frames_max: usize,
+    /// How far the time of a fresh proposal may be from what a replica's own clock shows, in milliseconds:
+    /// what is further from it, it does not vote for. Applications are told times that near.
+    #[serde(deserialize_with = "crate::smr::protocol::units::milliseconds")]
+    pub clock_bound_ms: u64,
     /// Whether reads may be answered beside the order. Linearizable ones need a quorum of equal answers, and
     /// so does every ordered operation then. Else replicas refuse them, and clients ask them in order.
     pub unordered: bool,
@@ -88,6 +92,7 @@ impl Default for Agreement {
             frame_operations_max: 4096,
             batch_bytes_max: 1 << 20,
             batch_frames_max: 4096,
+            clock_bound_ms: 10_000,
             unordered: false,
         }
     }
@@ -293,6 +298,8 @@ impl Validate for ClusterConfig {
         in_range("frame_bytes_max", a.frame_bytes_max, FRAME_LIMIT_MIN..=1 << 26)?;
         in_range("frame_operations_max", a.frame_operations_max, 1..=1 << 20)?;
         in_range("batch_bytes_max", a.batch_bytes_max, 1024..=1 << 28)?;
-        in_range("batch_frames_max", a.batch_frames_max, 1..=1 << 20)
+        in_range("batch_frames_max", a.batch_frames_max, 1..=1 << 20)?;
+        // Less than a second would have a slow disk or network replace leaders.
+        in_range("clock_bound_ms", a.clock_bound_ms, 1000..=86_400_000)
     }
 }

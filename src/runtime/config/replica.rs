@@ -1,6 +1,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -490,6 +491,7 @@ impl<P: PartConfigs> ReplicaConfig<P> {
             digester: Digester::new(cluster.cluster_id()),
             window: cluster.agreement.window,
             undecided_bytes_max: PbftConfig::undecided_bytes_max(cluster.checker_limits().batch_bytes_max),
+            clock_bound: Duration::from_millis(cluster.agreement.clock_bound_ms),
             signing: self.node.keys.signing.clone(),
             verifying: cluster
                 .replicas

@@ -10,7 +10,7 @@ use crate::smr::messages::{
     Batch, Checked, CheckpointClaim, Frame, FrameError, Phase, PlacedDigest, Proposal, SignedCheckpoint,
     SystemMessage, Vote,
 };
-use crate::smr::preprocessing::CheckerLimits;
+use crate::smr::preprocessing::{CheckerLimits, batch_digest, has_time_alone};
 use crate::smr::protocol::Record;
 use crate::smr::types::{Digest, SeqNo, View};
 
@@ -313,17 +313,18 @@ impl RecordReader {
         let message = Bytes::copy_from_slice(source.0);
         let checked = Checked::<SystemMessage>::body_of(&message).map_err(|_| CodecError::Batch)?;
         let parts = checked.pre_prepare(self.limits.batch_bytes_max);
-        let (_, parts) = parts.ok_or(CodecError::Batch)?.map_err(|_| CodecError::Batch)?;
+        let (head, parts) = parts.ok_or(CodecError::Batch)?.map_err(|_| CodecError::Batch)?;
+        let time = head.time();
         let hash = |body: &[u8]| self.digester.digest(Domain::RequestFrame, body);
         let (operations_max, bytes_max) = (self.limits.frame_operations_max, self.limits.frame_bytes_max);
         let frames = parts.map(|part| Frame::check(part, operations_max, bytes_max, hash));
         let frames = frames.map(|frame| Ok(frame?.allowing_for(self.limits.frame_macs)));
         let frames: Result<Vec<Frame>, FrameError> = frames.collect();
         let frames = frames.map_err(|_| CodecError::Batch)?;
-        if crate::smr::preprocessing::batch_digest(&self.digester, &frames) != digest {
+        if batch_digest(&self.digester, time, &frames) != digest || has_time_alone(time, &frames) {
             return Err(CodecError::Batch);
         }
-        let batch = Arc::new(Batch::new(digest, frames));
+        let batch = Arc::new(Batch::new(digest, time, frames));
         Ok(Arc::new(Proposal {
             view: View::new(view),
             seq: SeqNo::new(seq),

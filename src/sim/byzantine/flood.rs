@@ -28,6 +28,8 @@ pub(super) struct Flood {
     forged: Vec<Bytes>,
     /// Frames that clients signed.
     heard: Vec<Bytes>,
+    /// The time of the last proposal heard.
+    time: u64,
     rounds: u64,
 }
 
@@ -58,11 +60,13 @@ impl Flood {
             forged: forge_frames(knobs),
             heard: Vec::new(),
             rounds: 0,
+            time: 0,
         }
     }
 
     /// Keeps frames to send them again, as many as one message has room for.
     fn keep(&mut self, proposal: &PrePrepare) {
+        self.time = proposal.time;
         let mut room = self.bytes_max - self.heard.iter().map(Bytes::len).sum::<usize>();
         for frame in frames_of(proposal) {
             if frame.len() >= room {
@@ -86,6 +90,7 @@ impl Flood {
             view,
             seq,
             digest: [0; 32],
+            time: self.time,
             ends: Vec::new(),
             frames: Vec::new(),
         };

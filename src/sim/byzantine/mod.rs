@@ -9,6 +9,7 @@ mod eager;
 mod equivocate;
 mod fabricate;
 mod false_blame;
+mod false_times;
 mod false_transfers;
 mod false_words;
 mod flood;
@@ -112,11 +113,13 @@ pub enum Lie {
     FalseBlame,
     /// View changes as long as they may be, another one for each replica.
     FullViewChanges,
+    /// Proposals from another time: now long ago, now far ahead, now just so that nobody objects.
+    FalseTimes,
 }
 
 impl Lie {
     /// Every kind.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Equivocate,
         Self::Silent,
         Self::Selective,
@@ -149,6 +152,7 @@ impl Lie {
         Self::SpoilMacs,
         Self::FalseBlame,
         Self::FullViewChanges,
+        Self::FalseTimes,
     ];
 
     /// Those that liars are given at random. Floods come beside them, as they come beside what a correct
@@ -203,6 +207,7 @@ impl Lie {
             Self::SpoilMacs => "replica: spoiled MACs",
             Self::FalseBlame => "replica: clients falsely blamed",
             Self::FullViewChanges => "replica: view changes of full length, not the same for all",
+            Self::FalseTimes => "replica: proposals from another time",
         }
     }
 
@@ -240,6 +245,7 @@ impl Lie {
             Self::FalseBlame => Box::new(false_blame::FalseBlame),
             Self::ReplayReplies => Box::new(replay_replies::ReplayReplies::new(knobs)),
             Self::FullViewChanges => Box::new(full_view_changes::FullViewChanges::new(knobs.window)),
+            Self::FalseTimes => Box::new(false_times::FalseTimes::new(dice, knobs)),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::smr::messages::{
     SystemMessage, ViewChange, ViewTransferMessage, Vote, encode,
 };
 use crate::smr::preprocessing::batch_digest;
-use crate::smr::types::{ClusterId, Digest, Epoch, NodeId};
+use crate::smr::types::{ClusterId, Digest, Epoch, NodeId, UnixTime};
 
 /// How many bytes that mean nothing are put into one message.
 const PADDING_MAX: u64 = 16 << 10;
@@ -87,17 +87,24 @@ impl<'a> Stage<'a> {
         SystemMessage::votes(self.cluster, Epoch::ZERO, votes)
     }
 
-    /// A pre-prepare of these frames in the place of another; with the digest that belongs to them.
+    /// A pre-prepare of these frames in the place of another, with the digest that belongs to them.
     pub(super) fn with_frames(&self, message: &PrePrepare, frames: &[Bytes]) -> PrePrepare {
+        self.at_time(message, message.time, frames)
+    }
+
+    /// A pre-prepare of these frames at this time in the place of another. The null request has no time.
+    pub(super) fn at_time(&self, message: &PrePrepare, time: u64, frames: &[Bytes]) -> PrePrepare {
+        let time = if frames.is_empty() { 0 } else { time };
         let digester = Digester::new(self.cluster);
         let digest_of = |body: &[u8]| digester.digest(Domain::RequestFrame, body);
         let checked: Vec<Frame> = frames
             .iter()
             .filter_map(|bytes| Frame::check(bytes.clone(), usize::MAX, usize::MAX, digest_of).ok())
             .collect();
-        let digest: Digest = batch_digest(&digester, &checked);
+        let digest: Digest = batch_digest(&digester, UnixTime::from_nanos(time), &checked);
         let mut with = PrePrepare {
             digest: *digest.as_bytes(),
+            time,
             ends: Vec::new(),
             frames: Vec::new(),
             ..message.clone()

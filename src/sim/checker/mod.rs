@@ -13,6 +13,7 @@
 //! | lengths | messages and records of correct replicas, messages of clients | what no link or log takes, or is not split |
 //! | blame | which clients correct replicas have sign | honest ones whose MACs held, or have held for long |
 //! | charges | what each correct replica does for clients | answers that nobody paid for, reads where none are enabled or out of turn |
+//! | times | at which times correct replicas execute decisions | two times for one decision, one that goes back, one that is near no correct replica's clock |
 //! | memory | queues, pools, answers, and how many bytes peers are sent because they ask | more than the limits allow, and what is never freed |
 //! | budget | what each correct replica logs and keeps | more bytes than what clients asked for explains, or than there is room for; certificates with more than a quorum |
 
@@ -29,6 +30,7 @@ mod ledger;
 mod lengths;
 pub mod linearizability;
 mod reads;
+mod times;
 mod views;
 
 pub(super) use agreement::Agreement;
@@ -42,6 +44,7 @@ pub(super) use lasting::Lasting;
 pub(super) use ledger::Ledger;
 pub(super) use lengths::{Sizes, Toward};
 pub(super) use reads::{Answered, Seen, judge_reads};
+pub(super) use times::Times;
 
 use crate::smr::types::Time;
 
@@ -72,6 +75,8 @@ pub enum Rule {
     Replies,
     /// Correct replicas take equal checkpoints, at the same places.
     Checkpoints,
+    /// A decision has one agreed time, no earlier than the one before it, and near a correct replica's clock.
+    Times,
     /// Nothing that binds a replica leaves it before it is on disk.
     Durability,
     /// A correct replica casts one vote per phase, view and place.

@@ -59,6 +59,8 @@ pub struct Knobs {
     pub kept_bytes: usize,
     /// How many bytes of proposals a leader may have undecided at once.
     pub undecided_bytes_max: usize,
+    /// How far the time of a proposal may be from a replica's clock.
+    pub clock_bound: Duration,
     /// How many signatures of frames replicas verify for each other.
     pub gate: GateLimits,
     /// How long replicas wait for a leader and a view.
@@ -111,6 +113,7 @@ impl Knobs {
             donor: TransferLimits::default(),
             kept_bytes: 64 << 20,
             undecided_bytes_max: 256 << 10,
+            clock_bound: Duration::from_secs(10),
             gate: GateLimits {
                 unasked: rate(32_768, 10_000),
                 forwarded: rate(32_768, 10_000),

@@ -16,6 +16,10 @@ use crate::smr::view_transfer::pbft::ViewTimings;
 /// So long after the network has healed every view change has come to its end.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
 
+/// How far the times of day of correct replicas are from the world's at most, when it begins. An hour at five
+/// hundred millionths too fast or too slow adds two seconds: any two are within the bound still.
+const CLOCK_SPREAD: Duration = Duration::from_millis(2500);
+
 impl Plan {
     /// At least one replica lies, and at most so many; clients with them.
     pub(super) fn plan_lies(&mut self, dice: &mut Dice, most: usize) {
@@ -130,6 +134,34 @@ impl Plan {
                 self.knobs.window = self.knobs.window.max(48);
             }
             _ => {}
+        }
+    }
+
+    /// Correct replicas do not have the same time of day; in some runs a liar's clock shows another day, and in
+    /// some an early leader proposes whatever times it likes.
+    pub(super) fn plan_times(&mut self, dice: &mut Dice) {
+        let spread = CLOCK_SPREAD.as_nanos() as u64;
+        self.days = (0..self.hosts())
+            .map(|_| dice.between(0, 2 * spread) as i64 - spread as i64)
+            .collect();
+        if self.liars.is_empty() {
+            return;
+        }
+        if dice.chance(15) {
+            let liars: Vec<usize> = self.liars.iter().map(|(host, _)| *host).collect();
+            let host = dice.pick(&liars);
+            let far = dice.millis(60_000, 86_400_000).as_nanos() as i64;
+            self.days[host] = if dice.chance(50) { far } else { -far };
+        }
+        if dice.chance(20) {
+            let early = dice.pick(&[0, 0, 1]);
+            let liar = self.liars.iter_mut().min_by_key(|(host, _)| host.abs_diff(early));
+            if let Some((_, lies)) = liar {
+                match dice.chance(70) {
+                    true => *lies = vec![Lie::FalseTimes],
+                    false => lies.push(Lie::FalseTimes),
+                }
+            }
         }
     }
 

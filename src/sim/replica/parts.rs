@@ -23,6 +23,7 @@ fn context(node: NodeId, knobs: &Knobs) -> PartContext {
         digester: Digester::new(CLUSTER),
         window: knobs.window,
         undecided_bytes_max: knobs.undecided_bytes_max,
+        clock_bound: knobs.clock_bound,
         signing: keys.replica(node).clone(),
         verifying: keys.verifying(n).to_vec(),
         has_log: true,

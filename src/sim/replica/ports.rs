@@ -19,7 +19,7 @@ use crate::smr::node::{Consensus, ConsensusPort, Execution, ExecutionPort, LogEn
 use crate::smr::preprocessing::{ClientDirectory, FrameRefusal, FromPeer, PeerRefusal};
 use crate::smr::protocol::{ImageEvent, ImageTask, LogCut, Recipients, Record};
 use crate::smr::replica::Stack;
-use crate::smr::types::{ClientId, Lsn, NodeId, SeqNo, Time};
+use crate::smr::types::{ClientId, Lsn, NodeId, SeqNo, Time, UnixTime};
 
 /// What consensus has for execution.
 pub(super) enum Work {
@@ -132,10 +132,14 @@ impl<S: Stack> ExecutionPort for Results<'_, S> {
         self.said.push(Said::ToClient { to, message });
     }
 
-    fn executed(&mut self, seq: SeqNo, operations: usize) {
+    fn executed(&mut self, seq: SeqNo, time: UnixTime, operations: usize) {
         self.consensus.on_executed(self.now, seq, operations);
         self.operations += operations as u64;
-        self.said.push(Said::Executed { seq, operations });
+        self.said.push(Said::Executed {
+            seq,
+            time,
+            operations,
+        });
     }
 
     fn checkpoint(&mut self, taken: TakenCheckpoint) {
@@ -212,7 +216,7 @@ pub(super) struct Deaf;
 impl ExecutionPort for Deaf {
     fn answer(&mut self, _: FrameKey, _: Bytes) {}
 
-    fn executed(&mut self, _: SeqNo, _: usize) {}
+    fn executed(&mut self, _: SeqNo, _: UnixTime, _: usize) {}
 
     fn checkpoint(&mut self, _: TakenCheckpoint) {}
 

@@ -10,7 +10,7 @@ use crate::sim::replica::{Durable, SimReplica};
 use crate::sim::stack::PartsMaker;
 use crate::smr::protocol::Rejection;
 use crate::smr::replica::Stack;
-use crate::smr::types::{Lsn, NodeId, Time};
+use crate::smr::types::{Lsn, NodeId, Time, UnixTime};
 
 /// What a fault did to a disk while its host was down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,30 @@ pub(in crate::sim) struct Clock {
     pub offset: u64,
     /// Parts per million too fast.
     pub ppm: i64,
+}
+
+/// What every host's time of day starts from, about: some day in 2026.
+const DAY: u64 = 1_780_000_000_000_000_000;
+
+/// A host's time of day. It goes on while the host is down.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::sim) struct DayClock {
+    /// By how many nanoseconds it is ahead at the start.
+    pub ahead: i64,
+    /// Parts per million too fast.
+    pub ppm: i64,
+    /// Whether it is near enough to the world's.
+    pub is_sound: bool,
+}
+
+impl DayClock {
+    /// What it shows.
+    pub(super) fn shows(self, now: Time) -> UnixTime {
+        let passed = now.as_nanos() as i128;
+        let drift = passed * i128::from(self.ppm) / 1_000_000;
+        let shows = i128::from(DAY) + passed + drift + i128::from(self.ahead);
+        UnixTime::from_nanos(u64::try_from(shows).unwrap_or(0))
+    }
 }
 
 /// A machine with a replica on it.
@@ -68,6 +92,7 @@ pub(in crate::sim) struct Host<S: Stack> {
     pub(super) was_wrong: bool,
     pub(super) liar: Option<Liar>,
     pub(super) clock: Clock,
+    pub(super) day: DayClock,
     pub(super) turn_at: Option<Time>,
     pub(super) durable: Durable,
     /// What goes on here, as of the last turn.
@@ -118,6 +143,11 @@ impl<S: Stack> Host<S> {
                 offset,
                 ppm,
             },
+            day: DayClock {
+                ahead: plan.days.get(host).copied().unwrap_or(0),
+                ppm,
+                is_sound: plan.is_correct(host),
+            },
             turn_at: None,
             durable: Durable::default(),
             busy: 0,
@@ -158,6 +188,10 @@ impl<S: Stack> Host<S> {
             (
                 "read refused by a replica that catches up",
                 self.sim.reads_unanswered(),
+            ),
+            (
+                "proposal from another time refused",
+                counters.rejected[Rejection::ClockOutOfBounds.index()],
             ),
             (
                 "words beyond a peer's allowance",

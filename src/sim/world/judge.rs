@@ -9,8 +9,26 @@ use crate::smr::messages::{Checked, Frame, SystemMessage};
 use crate::smr::ordering::OrderingProtocol;
 use crate::smr::preprocessing::ClientAuth;
 use crate::smr::replica::{Participation, Stack};
+use crate::smr::types::{Digest, SeqNo, UnixTime};
 
 impl<S: Stack> World<S> {
+    /// A batch was proposed.
+    pub(super) fn see_proposal(&mut self, digest: Digest) {
+        let (hosts, now) = (&self.hosts, self.now);
+        let sound = hosts.iter().filter(|host| host.day.is_sound);
+        let earliest = sound.map(|host| host.day.shows(now)).min();
+        self.times.sees(digest, earliest.unwrap_or_default());
+    }
+
+    /// A correct replica executed a decision at this time.
+    pub(super) fn judge_time(&mut self, host: usize, seq: SeqNo, time: UnixTime) {
+        let (hosts, now) = (&self.hosts, self.now);
+        let sound = hosts.iter().filter(|host| host.day.is_sound);
+        let latest = sound.map(|host| host.day.shows(now)).max();
+        let agreed = self.times.executes(host, seq, time, latest.unwrap_or_default());
+        self.judge(agreed);
+    }
+
     pub(super) fn judge(&mut self, result: Result<(), (Rule, String)>) {
         if let (Err((rule, what)), None) = (result, &self.violation) {
             self.tell(|_| format!("VIOLATION of {rule:?}: {what}"));

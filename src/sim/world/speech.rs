@@ -63,6 +63,7 @@ impl<S: Stack> World<S> {
                 let seq = decision.seq;
                 self.tell(|_| format!("host {index} executes s{seq} {:?}", decision.batch.digest));
                 if is_correct {
+                    self.times.decides(seq, decision.batch.digest);
                     let ledger = &self.hosts[index].ledger;
                     let certified = ledger.executes(seq.get(), decision.batch.digest);
                     self.judge(certified);
@@ -70,7 +71,12 @@ impl<S: Stack> World<S> {
                     self.judge(agreed);
                 }
             }
-            Said::Executed { seq, operations } if is_right => {
+            Said::Executed {
+                seq,
+                time,
+                operations,
+            } if is_right => {
+                self.judge_time(index, seq, time);
                 self.hosts[index].answered.executed(seq.get(), operations);
                 let once = self.agreement.executed(index, seq.get(), operations);
                 self.judge(once);
@@ -170,6 +176,9 @@ impl<S: Stack> World<S> {
         if self.hosts[index].is_correct
             && let Ok(checked) = Checked::<SystemMessage>::body_of(&message)
         {
+            if let Some(head) = checked.pre_prepare_head() {
+                self.see_proposal(head.digest());
+            }
             let fair = self.hosts[index].ledger.says(self.now, &checked);
             self.judge(fair);
             let least = self.hosts[index].budget.says(&checked);

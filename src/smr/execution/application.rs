@@ -1,5 +1,5 @@
 use super::guard::guarded;
-use super::{Column, CrudState, ImageError, KeyedState, ResultWriter};
+use super::{Column, CrudState, ImageError, KeyedState, OperationContext, ResultWriter};
 use crate::smr::crypto::Digester;
 use crate::smr::types::{ApplicationId, ApplicationNameError, Digest};
 
@@ -10,7 +10,9 @@ pub const PREPARED_OPERATIONS: usize = 16;
 ///
 /// Operations and results are bytes whose meaning is the application's. Operations come from clients: they
 /// are untrusted, and a bad one must [fail](ResultWriter::fail). The same operation on the same state must
-/// give the same state and result everywhere: no clocks, no randomness, no iteration in hash order.
+/// give the same state and result everywhere: no clocks, no randomness, no iteration in hash order. What an
+/// operation may know beside the state is in its [context](OperationContext): the caller, its place, the
+/// agreed time, a seed.
 ///
 /// A panic in [`update`](Self::update) is caught, and its client is told of it. On a state that [takes
 /// back](MonolithicState::UNDOES) what an operation did, as [`PartitionedStore`](super::PartitionedStore) and
@@ -30,11 +32,23 @@ pub trait Application: Send + 'static {
     fn initial_state(&self) -> Self::State;
 
     /// Executes one ordered operation and writes its result.
-    fn update(&self, state: &mut Self::State, operation: &[u8], result: &mut ResultWriter);
+    fn update(
+        &self,
+        state: &mut Self::State,
+        context: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    );
 
     /// Executes one read-only operation and writes its result: beside the order or at its place in it, as the
     /// client or the cluster has it.
-    fn unordered_execution(&self, state: &Self::State, operation: &[u8], result: &mut ResultWriter);
+    fn unordered_execution(
+        &self,
+        state: &Self::State,
+        context: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    );
 
     /// Told which ordered operations come next, at most [`PREPARED_OPERATIONS`] of them, so that what they
     /// will touch can be brought closer to the processor: all at once, so that their cache misses overlap.
@@ -69,12 +83,23 @@ pub fn application_id<A: Application>(application: &A) -> Result<ApplicationId, 
 /// beside one another: every operation must end whatever it reads, and may panic.
 pub trait ScalableApp: Application<State: KeyedState> + Sync {
     /// Executes one ordered operation and writes its result. It sees and changes nothing but `state`.
-    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut ResultWriter);
+    fn speculatively_execute(
+        &self,
+        state: &mut impl CrudState,
+        context: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    );
 
     /// Names every key that the operation may touch and gives true; or gives false. Operations that declare
     /// their keys need no validation when nothing before them is under way that touches one of these. To
     /// touch a key that was not declared costs the advantage, for all operations from then on.
-    fn declare_keys(&self, _operation: &[u8], _touch: &mut dyn FnMut(Column, &[u8])) -> bool {
+    fn declare_keys(
+        &self,
+        _context: &OperationContext,
+        _operation: &[u8],
+        _touch: &mut dyn FnMut(Column, &[u8]),
+    ) -> bool {
         false
     }
 }

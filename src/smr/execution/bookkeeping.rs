@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::guard::{LetGo, guarded, let_go};
 use super::image::{Image, Next, PieceDigests};
-use super::{ClientTable, ExecutionEvent, MonolithicState};
+use super::{ClientTable, DecisionContext, ExecutionEvent, MonolithicState};
 use crate::smr::crypto::{Chain, Digester};
 use crate::smr::messages::image::clients_digest;
 use crate::smr::messages::{
@@ -12,7 +12,7 @@ use crate::smr::messages::{
     Proposal, ReplyBuilder, TakenCheckpoint,
 };
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::types::{Digest, Epoch, SeqNo, View};
+use crate::smr::types::{Digest, Epoch, SeqNo, UnixTime, View};
 
 /// When a checkpoint is due: what comes first of the two. Both follow from the decisions alone.
 #[derive(Debug, Clone, Copy)]
@@ -121,6 +121,7 @@ struct Pending<S: MonolithicState> {
     clients: ClientTable,
     client_digests: Vec<Digest>,
     chain: Chain,
+    time: UnixTime,
     /// The state once more, for the image: the first is used up by its digest.
     image: Option<LetGo<S::Snapshot>>,
 }
@@ -138,9 +139,9 @@ struct Reading {
 pub(super) struct Bookkeeping<S: MonolithicState> {
     pub clients: ClientTable,
     digester: Digester,
-    epoch: Epoch,
     pub rule: CheckpointRule,
-    pub executed: SeqNo,
+    /// The last decision that was begun.
+    pub executed: DecisionContext,
     pub view: View,
     since: Distance,
     /// By how much the log has grown since the last checkpoint with a state.
@@ -151,7 +152,6 @@ pub(super) struct Bookkeeping<S: MonolithicState> {
     /// The last checkpoint with a state.
     state: CheckpointClaim,
     pending: VecDeque<Pending<S>>,
-    pub chain: Chain,
     pub keeps_images: bool,
     /// The image that is being read.
     reading: Option<Reading>,
@@ -164,34 +164,37 @@ impl<S: MonolithicState> Bookkeeping<S> {
         Self {
             clients: ClientTable::new(clients),
             digester,
-            epoch,
             rule,
-            executed: SeqNo::ZERO,
+            executed: DecisionContext {
+                epoch,
+                ..DecisionContext::START
+            },
             view: View::ZERO,
             since: Distance::default(),
             log_bytes: 0,
             prepared: 0,
             state: CheckpointClaim::NONE,
             pending: VecDeque::new(),
-            chain: Chain::START,
             keeps_images: false,
             reading: None,
             paced_by_frame: false,
         }
     }
 
-    /// A decision begins.
-    pub fn begin(&mut self, decision: &Proposal) {
+    /// What the operations of a decision may know of it, given what those of the one before may.
+    pub fn context_after(&self, before: DecisionContext, decision: &Proposal) -> DecisionContext {
+        before.then(decision, &self.digester)
+    }
+
+    /// A decision begins: the one with this context, decided in this view.
+    pub fn begin(&mut self, context: DecisionContext, view: View) {
         assert_eq!(
-            decision.seq,
-            self.executed.next(),
+            context.seq,
+            self.executed.seq.next(),
             "decisions are executed in order, without gaps"
         );
-        self.executed = decision.seq;
-        self.view = decision.view;
-        self.chain = self
-            .chain
-            .then(decision.seq, &decision.batch.digest, &self.digester);
+        self.executed = context;
+        self.view = view;
     }
 
     /// A frame was executed.
@@ -237,8 +240,12 @@ impl<S: MonolithicState> Bookkeeping<S> {
         mut with_state: impl FnMut(&mut dyn FnMut(&mut S)),
         events: &mut Vec<ExecutionEvent>,
     ) -> bool {
-        let seq = self.executed;
-        events.push(ExecutionEvent::Executed { seq, operations });
+        let DecisionContext { seq, time, .. } = self.executed;
+        events.push(ExecutionEvent::Executed {
+            seq,
+            time,
+            operations,
+        });
         self.log_bytes = self.log_bytes.saturating_add(StateRule::log_bytes(batch_bytes));
         let is_due = self.since.pass(&self.rule, batch_bytes);
         if is_due {
@@ -270,22 +277,23 @@ impl<S: MonolithicState> Bookkeeping<S> {
             events.extend(S::digest_help(state.get(), &self.digester).map(ExecutionEvent::Help));
         }
         self.pending.push_back(Pending {
-            seq: self.executed,
+            seq: self.executed.seq,
             piece_digests: PieceDigests::new(S::piece_count(state.get()), &self.digester),
             state,
             state_digest: None,
             clients: self.clients.clone(),
             client_digests: Vec::with_capacity(self.clients.clients()),
-            chain: self.chain,
+            chain: self.executed.chain,
+            time: self.executed.time,
             image,
         });
     }
 
     fn take_light(&mut self, events: &mut Vec<ExecutionEvent>) {
         let light = LightCheckpoint {
-            seq: self.executed,
-            epoch: self.epoch,
-            chain: self.chain,
+            seq: self.executed.seq,
+            epoch: self.executed.epoch,
+            chain: self.executed.chain,
             state: self.state,
         };
         events.push(ExecutionEvent::Checkpoint(TakenCheckpoint {
@@ -365,9 +373,10 @@ impl<S: MonolithicState> Bookkeeping<S> {
             .map(|client| self.clients.entry_digest(client, &self.digester).0)
             .collect();
         ImageHead {
-            seq: self.executed,
-            epoch: self.epoch,
-            chain: self.chain,
+            seq: self.executed.seq,
+            epoch: self.executed.epoch,
+            time: self.executed.time,
+            chain: self.executed.chain,
             state,
             clients: clients_digest(&clients, &self.digester),
             client_count: clients.len() as u32,
@@ -405,7 +414,8 @@ impl<S: MonolithicState> Bookkeeping<S> {
         };
         let head = ImageHead {
             seq: done.seq,
-            epoch: self.epoch,
+            epoch: self.executed.epoch,
+            time: done.time,
             chain: done.chain,
             state,
             clients: clients_digest(&done.client_digests, &self.digester),
@@ -435,7 +445,7 @@ impl<S: MonolithicState> Bookkeeping<S> {
         let clients = self.clients.clients();
         let reading = match (ImageChunk::parse(chunk)?, &mut self.reading) {
             (ImageChunk::Head(head), _) => {
-                if head.epoch != self.epoch || head.client_count as usize != clients {
+                if head.epoch != self.executed.epoch || head.client_count as usize != clients {
                     return Err(ImageError::Head);
                 }
                 let_go(std::mem::replace(state, S::blank()));
@@ -492,8 +502,15 @@ impl<S: MonolithicState> Bookkeeping<S> {
         if read.index.is_none() || read.next != read.head.pieces() {
             return Err(ImageError::Digest);
         }
-        self.executed = read.head.seq;
-        self.chain = read.head.chain;
+        self.executed = DecisionContext {
+            seq: read.head.seq,
+            epoch: read.head.epoch,
+            chain: read.head.chain,
+            time: match active(Mutant::AgreedTimeForgotten) {
+                true => UnixTime::EPOCH,
+                false => read.head.time,
+            },
+        };
         self.since = Distance::default();
         if !active(Mutant::StateCountKept) {
             self.log_bytes = 0;

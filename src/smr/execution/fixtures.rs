@@ -10,7 +10,7 @@ use crate::smr::crypto::{Digester, Domain};
 use crate::smr::messages::{
     Authenticator, Batch, CheckpointClaim, Frame, FrameBuilder, Mode, Proposal, RequestFrame,
 };
-use crate::smr::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, SeqNo, View};
+use crate::smr::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, SeqNo, UnixTime, View};
 
 pub(crate) fn digester() -> Digester {
     Digester::new(ClusterId::from_bytes([1; 16]))
@@ -35,7 +35,7 @@ pub(crate) fn frame_of(client: u32, sequence: FrameSeq, mode: Mode, operations: 
 }
 
 pub(crate) fn decision(seq: u64, frames: Vec<Frame>) -> Arc<Proposal> {
-    let batch = Arc::new(Batch::new(Digest::ZERO, frames));
+    let batch = Arc::new(Batch::new(Digest::ZERO, UnixTime::from_nanos(seq), frames));
     Arc::new(Proposal {
         view: View::ZERO,
         seq: SeqNo::new(seq),

@@ -345,11 +345,11 @@ impl<S: MonolithicState + Acts> Application for Directly<S> {
         (self.0)()
     }
 
-    fn update(&self, state: &mut S, operation: &[u8], result: &mut ResultWriter) {
+    fn update(&self, state: &mut S, _: &OperationContext, operation: &[u8], result: &mut ResultWriter) {
         act(state, operation, result);
     }
 
-    fn unordered_execution(&self, _: &S, operation: &[u8], result: &mut ResultWriter) {
+    fn unordered_execution(&self, _: &S, _: &OperationContext, operation: &[u8], result: &mut ResultWriter) {
         result.extend_from_slice(&vec![1; operation.len() * 100]);
         fail();
     }
@@ -374,11 +374,11 @@ impl<S: MonolithicState + KeyedState> Application for Keyed<S> {
         (self.0)()
     }
 
-    fn update(&self, state: &mut S, operation: &[u8], result: &mut ResultWriter) {
+    fn update(&self, state: &mut S, _: &OperationContext, operation: &[u8], result: &mut ResultWriter) {
         act(&mut Direct(state), operation, result);
     }
 
-    fn unordered_execution(&self, _: &S, _: &[u8], _: &mut ResultWriter) {
+    fn unordered_execution(&self, _: &S, _: &OperationContext, _: &[u8], _: &mut ResultWriter) {
         fail();
     }
 
@@ -392,12 +392,23 @@ impl<S: MonolithicState + KeyedState> Application for Keyed<S> {
 }
 
 impl<S: MonolithicState + KeyedState> ScalableApp for Keyed<S> {
-    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut ResultWriter) {
+    fn speculatively_execute(
+        &self,
+        state: &mut impl CrudState,
+        _: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
         act(state, operation, result);
     }
 
     /// Sometimes nothing, sometimes not all, sometimes a panic half way.
-    fn declare_keys(&self, operation: &[u8], touch: &mut dyn FnMut(Column, &[u8])) -> bool {
+    fn declare_keys(
+        &self,
+        _: &OperationContext,
+        operation: &[u8],
+        touch: &mut dyn FnMut(Column, &[u8]),
+    ) -> bool {
         for step in Step::all(operation) {
             if let Step::Insert(first, count) | Step::Remove(first, count) = step {
                 (0..count).for_each(|number| touch(COLUMN, &key(first, number)));
@@ -645,7 +656,13 @@ fn a_state_whose_changes_panicked_counts_the_same_after_a_restart() {
             DivisibleState::blank()
         }
 
-        fn update(&self, state: &mut Self::State, operation: &[u8], _: &mut ResultWriter) {
+        fn update(
+            &self,
+            state: &mut Self::State,
+            _: &OperationContext,
+            operation: &[u8],
+            _: &mut ResultWriter,
+        ) {
             state.0.change(usize::from(operation[0]) % PART_COUNT, |part| {
                 for number in 0..INSERTED {
                     let key = [operation, &number.to_le_bytes()].concat();
@@ -655,7 +672,8 @@ fn a_state_whose_changes_panicked_counts_the_same_after_a_restart() {
             });
         }
 
-        fn unordered_execution(&self, _: &Self::State, _: &[u8], _: &mut ResultWriter) {}
+        fn unordered_execution(&self, _: &Self::State, _: &OperationContext, _: &[u8], _: &mut ResultWriter) {
+        }
 
         fn name(&self) -> &'static str {
             "inserts"

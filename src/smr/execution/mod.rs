@@ -11,6 +11,7 @@ pub mod apps;
 mod bookkeeping;
 mod client_table;
 mod columns;
+mod context;
 mod crud;
 mod divisible;
 #[cfg(test)]
@@ -37,6 +38,7 @@ pub use application::{
 pub use bookkeeping::{CheckpointRule, StateRule};
 pub use client_table::ClientTable;
 pub use columns::Columns;
+pub use context::{DecisionContext, OperationContext};
 pub use crud::{Column, CrudState, Direct, KeyedState};
 pub use divisible::{DivisibleState, StatePart};
 pub use guard::StateFault;
@@ -68,7 +70,7 @@ use crate::smr::crypto::{Chain, Digester};
 use crate::smr::messages::{
     CheckpointClaim, Frame, FrameId, FrameKey, Proposal, RefusalReason, TakenCheckpoint,
 };
-use crate::smr::types::{Epoch, SeqNo, View};
+use crate::smr::types::{Epoch, SeqNo, UnixTime, View};
 
 /// What execution tells the rest of the replica.
 #[derive(Debug)]
@@ -95,6 +97,8 @@ pub enum ExecutionEvent {
     Executed {
         /// Its place.
         seq: SeqNo,
+        /// Its [agreed time](OperationContext::time).
+        time: UnixTime,
         /// Operations executed; frames executed before do not count.
         operations: usize,
     },

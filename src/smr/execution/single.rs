@@ -5,7 +5,7 @@ use super::bookkeeping::{Bookkeeping, CheckpointRule};
 use super::guard::guarded;
 use super::{
     Application, ExecutionEvent, Executor, ExecutorPart, ExecutorSettings, ImageError, MonolithicState,
-    PREPARED_OPERATIONS, ResultLimits, ResultWriter, SessionWindows, Standing,
+    OperationContext, PREPARED_OPERATIONS, ResultLimits, ResultWriter, SessionWindows, Standing,
 };
 use crate::smr::crypto::{Chain, Digester};
 use crate::smr::messages::{CheckpointClaim, Frame, FrameId, Mode, Operations, Proposal, ReplyBuilder};
@@ -60,8 +60,8 @@ impl<A: Application> SingleThreaded<A> {
     }
 
     /// Runs a frame's operations into the reply builder, as many as its results leave room for; how many. A
-    /// panic costs the one operation.
-    fn run_frame(&mut self, frame: &Frame) -> usize {
+    /// panic costs the one operation. `first` operations of the decision come before it.
+    fn run_frame(&mut self, frame: &Frame, first: usize) -> usize {
         let body = frame.body();
         let mut operations = body.operations();
         let Self {
@@ -73,12 +73,17 @@ impl<A: Application> SingleThreaded<A> {
         } = self;
         let (writes, frame_bytes) = (frame.mode().writes(), self.limits.frame_bytes);
         let mut prepares = writes;
+        let mut context = OperationContext::new(self.book.executed, frame.key().client, first as u32);
+        if !writes {
+            context = context.reading();
+        }
         let is_running = Cell::new(false);
         let mut panics = 0;
         result.swap_bytes(reply.buffer());
-        let mut end = |result: &mut ResultWriter| {
+        let mut end = |context: &mut OperationContext, result: &mut ResultWriter| {
             let failure = result.end();
             reply.end_result_at(result.bytes().len(), failure);
+            *context = context.next();
         };
         loop {
             // One catch per frame while nothing panics: each operation would cost more.
@@ -95,13 +100,13 @@ impl<A: Application> SingleThreaded<A> {
                         is_running.set(true);
                         if writes || active(Mutant::ReadUpdates) {
                             state.begin_operation();
-                            application.update(state, operation, result);
+                            application.update(state, &context, operation, result);
                             state.keep_operation();
                         } else {
-                            application.unordered_execution(state, operation, result);
+                            application.unordered_execution(state, &context, operation, result);
                         }
                         is_running.set(false);
-                        end(result);
+                        end(&mut context, result);
                     }
                 }
             });
@@ -115,7 +120,7 @@ impl<A: Application> SingleThreaded<A> {
                         state.undo_operation();
                     }
                     result.panicked();
-                    end(result);
+                    end(&mut context, result);
                 }
                 // A hint panicked. The operations are executed without any.
                 false => prepares = false,
@@ -150,13 +155,14 @@ impl<A: Application> ExecutorPart<A> for SingleThreaded<A> {
 
 impl<A: Application> Executor for SingleThreaded<A> {
     fn execute(&mut self, decision: &Arc<Proposal>, events: &mut Vec<ExecutionEvent>) {
-        self.book.begin(decision);
-        let (mut operations, mut passed) = (0, 0);
+        let context = self.book.context_after(self.book.executed, decision);
+        self.book.begin(context, decision.view);
+        let (mut operations, mut passed, mut place) = (0, 0, 0);
         for frame in &decision.batch.frames {
             let (id, bytes) = (frame.id(), frame.counted_bytes());
             match self.book.clients.standing(id.key) {
                 Standing::Fresh => {
-                    operations += self.run_frame(frame);
+                    operations += self.run_frame(frame, place);
                     let body = self.reply.finish(&id);
                     self.book.reply(&id, body, events);
                 }
@@ -166,6 +172,7 @@ impl<A: Application> Executor for SingleThreaded<A> {
             }
             self.book.pace_frame(bytes, decision.batch.bytes, passed);
             passed += bytes;
+            place += frame.operation_count();
         }
         let Self { book, state, .. } = self;
         let with_state = |take: &mut dyn FnMut(&mut A::State)| take(state);
@@ -176,7 +183,7 @@ impl<A: Application> Executor for SingleThreaded<A> {
         if frame.mode() == Mode::Session {
             return self.book.tell_sessions(&frame.id(), events);
         }
-        self.run_frame(frame);
+        self.run_frame(frame, 0);
         let body = self.reply.finish(&frame.id());
         self.book.answer(&frame.id(), body, events);
     }
@@ -206,7 +213,7 @@ impl<A: Application> Executor for SingleThreaded<A> {
     }
 
     fn chain(&self) -> Chain {
-        self.book.chain
+        self.book.executed.chain
     }
 
     fn client_windows(&self) -> Vec<SessionWindows> {
@@ -214,7 +221,7 @@ impl<A: Application> Executor for SingleThreaded<A> {
     }
 
     fn executed(&self) -> SeqNo {
-        self.book.executed
+        self.book.executed.seq
     }
 
     fn panics(&self) -> u64 {

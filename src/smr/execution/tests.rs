@@ -137,13 +137,26 @@ impl Application for Fragile {
         PartitionedStore::default()
     }
 
-    fn update(&self, state: &mut PartitionedStore, operation: &[u8], result: &mut ResultWriter) {
+    fn update(
+        &self,
+        state: &mut PartitionedStore,
+        _: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
         result.extend_from_slice(b"half a result");
         state.put(operation, b"");
         assert_ne!(operation, [13], "planted");
     }
 
-    fn unordered_execution(&self, _: &PartitionedStore, _: &[u8], _: &mut ResultWriter) {}
+    fn unordered_execution(
+        &self,
+        _: &PartitionedStore,
+        _: &OperationContext,
+        _: &[u8],
+        _: &mut ResultWriter,
+    ) {
+    }
 
     fn name(&self) -> &'static str {
         "fragile"
@@ -267,20 +280,21 @@ proptest! {
         let (bank_app, kv_app) = (bank::Bank, kv::Kv);
         let (mut accounts, mut keys) = (bank_app.initial_state(), kv_app.initial_state());
         let mut result = ResultWriter::default();
-        bank_app.update(&mut accounts, &junk, &mut result);
-        kv_app.update(&mut keys, &junk, &mut result);
-        kv_app.unordered_execution(&keys, &junk, &mut result);
+        let context = OperationContext::default();
+        bank_app.update(&mut accounts, &context, &junk, &mut result);
+        kv_app.update(&mut keys, &context, &junk, &mut result);
+        kv_app.unordered_execution(&keys, &context, &junk, &mut result);
         let mut accounts = bank_app.initial_state();
         for account in 0..5 {
-            bank_app.update(&mut accounts, &bank::deposit(account, 100), &mut result);
+            bank_app.update(&mut accounts, &context, &bank::deposit(account, 100), &mut result);
         }
         for (from, to, amount) in transfers {
-            bank_app.update(&mut accounts, &bank::transfer(from, to, amount), &mut result);
+            bank_app.update(&mut accounts, &context, &bank::transfer(from, to, amount), &mut result);
         }
         let mut total = 0;
         for account in 0..5 {
             result.clear();
-            bank_app.unordered_execution(&accounts, &bank::balance(account), &mut result);
+            bank_app.unordered_execution(&accounts, &context, &bank::balance(account), &mut result);
             total += counter::value(result.as_slice()).unwrap();
         }
         prop_assert_eq!(total, 500);
@@ -297,12 +311,25 @@ impl Application for Nervous {
         PartitionedStore::default()
     }
 
-    fn update(&self, state: &mut PartitionedStore, operation: &[u8], result: &mut ResultWriter) {
+    fn update(
+        &self,
+        state: &mut PartitionedStore,
+        _: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
         state.put(operation, b"");
         result.extend_from_slice(&[7; 10]);
     }
 
-    fn unordered_execution(&self, _: &PartitionedStore, _: &[u8], _: &mut ResultWriter) {}
+    fn unordered_execution(
+        &self,
+        _: &PartitionedStore,
+        _: &OperationContext,
+        _: &[u8],
+        _: &mut ResultWriter,
+    ) {
+    }
 
     fn prepare(&self, _: &PartitionedStore, operations: &[&[u8]]) {
         assert!(!operations.contains(&&[13][..]), "planted");
@@ -375,12 +402,24 @@ impl Application for Told {
         PartitionedStore::default()
     }
 
-    fn update(&self, state: &mut PartitionedStore, operation: &[u8], result: &mut ResultWriter) {
+    fn update(
+        &self,
+        state: &mut PartitionedStore,
+        _: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
         state.put(operation, b"");
         result.extend_from_slice(b"update");
     }
 
-    fn unordered_execution(&self, _: &PartitionedStore, _: &[u8], result: &mut ResultWriter) {
+    fn unordered_execution(
+        &self,
+        _: &PartitionedStore,
+        _: &OperationContext,
+        _: &[u8],
+        result: &mut ResultWriter,
+    ) {
         result.extend_from_slice(b"read");
     }
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::smr::messages::archived::{ArchivedLogTransferMessage, ArchivedSystemMessage};
 use crate::smr::messages::{Batch, Checked, SystemMessage};
 use crate::smr::protocol::Effect;
-use crate::smr::types::View;
+use crate::smr::types::{UnixTime, View};
 
 const CLUSTER: ClusterId = ClusterId::from_bytes([3; 16]);
 
@@ -20,6 +20,7 @@ fn batch_of(seq: u64, digest: Digest, bytes: usize) -> Proposal {
         seq: SeqNo::new(seq),
         batch: Arc::new(Batch {
             digest,
+            time: UnixTime::EPOCH,
             frames: Vec::new(),
             bytes: 0,
         }),

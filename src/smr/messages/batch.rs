@@ -9,7 +9,7 @@ use super::request::{
     ArchivedRequestBody, ArchivedRequestFrame, FrameError, Mode, RequestBody, RequestFrame,
 };
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::types::{ClientId, Digest, FrameSeq, SeqNo, View};
+use crate::smr::types::{ClientId, Digest, FrameSeq, SeqNo, UnixTime, View};
 
 /// Which frame: a client never uses a sequence number for two of them, or only one is executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -165,8 +165,10 @@ const MESSAGE_HEAD_BYTES: usize = 256;
 /// What one consensus instance orders: a list of frames. Empty for a null request.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// The digest over the frames' digests, in order ([`Digest::ZERO`] for the null request).
+    /// The digest over the time and the frames' digests, in order ([`Digest::ZERO`] for the null request).
     pub digest: Digest,
+    /// What the leader's clock showed: see [`crate::smr::ordering::pbft`]. The null request has none.
+    pub time: UnixTime,
     /// The frames, in the order in which they are executed.
     pub frames: Vec<Frame>,
     /// What they count as together: see [`Frame::counted_bytes`]. Equal wherever the digest is, so that
@@ -176,12 +178,13 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The batch of these frames, with the digest over them.
+    /// The batch of these frames at this time, with the digest over both.
     #[must_use]
-    pub fn new(digest: Digest, frames: Vec<Frame>) -> Self {
+    pub fn new(digest: Digest, time: UnixTime, frames: Vec<Frame>) -> Self {
         let bytes = frames.iter().map(Frame::counted_bytes).sum();
         Self {
             digest,
+            time,
             frames,
             bytes,
         }
@@ -204,6 +207,7 @@ impl Batch {
     pub fn null() -> Self {
         Self {
             digest: Digest::ZERO,
+            time: UnixTime::EPOCH,
             frames: Vec::new(),
             bytes: 0,
         }
@@ -275,8 +279,8 @@ pub enum BatchError {
     /// A frame asks not to be ordered.
     #[error("frame {0} is unordered and has no place in a batch")]
     Unordered(usize),
-    /// The digest is not that of the frames.
-    #[error("the digest is not that of the frames")]
+    /// The digest is not that of the time and the frames.
+    #[error("the digest is not that of the time and the frames")]
     Digest,
     /// A pre-prepare for a view that its sender does not lead.
     #[error("its sender does not lead the view that it proposes for")]

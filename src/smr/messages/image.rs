@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  chunk   1 byte kind │ contents
-//!  kind 0  head:   seq, epoch, chain, digest of the state, digest of the client table, number of clients, of the state's pieces
+//!  kind 0  head:   seq, epoch, time, chain, digest of the state, digest of the client table, number of clients, of the state's pieces
 //!  kind 1  index:  the digest of every piece: the entries of the client table, then the pieces of the state
 //!  kind 2  pieces: number of the first │ length, bytes │ length, bytes │ …
 //!  kind 3  slice of a long piece: its number, its length, where the slice starts │ bytes
@@ -19,7 +19,7 @@ use super::CheckpointClaim;
 use super::lengths::IMAGE_CHUNK_BYTES;
 use crate::smr::crypto::{Chain, Digester, Domain};
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::types::{Digest, Epoch, SeqNo};
+use crate::smr::types::{Digest, Epoch, SeqNo, UnixTime};
 
 const HEAD: u8 = 0;
 pub(crate) const INDEX: u8 = 1;
@@ -27,7 +27,7 @@ pub(crate) const PIECES: u8 = 2;
 const SLICE: u8 = 3;
 const INDEX_SLICE: u8 = 4;
 
-const HEAD_BYTES: usize = 8 + 8 + 3 * 32 + 4 + 4;
+const HEAD_BYTES: usize = 8 + 8 + 8 + 3 * 32 + 4 + 4;
 /// The longest piece there is.
 const PIECE_BYTES_MAX: u64 = 32 << 30;
 
@@ -58,6 +58,8 @@ pub struct ImageHead {
     pub seq: SeqNo,
     /// The membership.
     pub epoch: Epoch,
+    /// The agreed time of that decision: no later one is earlier.
+    pub time: UnixTime,
     /// Covers every decision up to `seq`.
     pub chain: Chain,
     /// The digest of the state.
@@ -75,11 +77,12 @@ impl ImageHead {
         let mut bytes = [0; HEAD_BYTES];
         bytes[..8].copy_from_slice(&self.seq.get().to_le_bytes());
         bytes[8..16].copy_from_slice(&self.epoch.get().to_le_bytes());
-        bytes[16..48].copy_from_slice(self.chain.head().as_bytes());
-        bytes[48..80].copy_from_slice(self.state.as_bytes());
-        bytes[80..112].copy_from_slice(self.clients.as_bytes());
-        bytes[112..116].copy_from_slice(&self.client_count.to_le_bytes());
-        bytes[116..].copy_from_slice(&self.piece_count.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.time.as_nanos().to_le_bytes());
+        bytes[24..56].copy_from_slice(self.chain.head().as_bytes());
+        bytes[56..88].copy_from_slice(self.state.as_bytes());
+        bytes[88..120].copy_from_slice(self.clients.as_bytes());
+        bytes[120..124].copy_from_slice(&self.client_count.to_le_bytes());
+        bytes[124..].copy_from_slice(&self.piece_count.to_le_bytes());
         bytes
     }
 
@@ -98,6 +101,7 @@ impl ImageHead {
         Some(Self {
             seq: SeqNo::new(u64::from_le_bytes(take(bytes)?)),
             epoch: Epoch::new(u64::from_le_bytes(take(bytes)?)),
+            time: UnixTime::from_nanos(u64::from_le_bytes(take(bytes)?)),
             chain: Chain::from_head(digest(bytes)?),
             state: digest(bytes)?,
             clients: digest(bytes)?,

@@ -8,7 +8,7 @@ use super::system::{ArchivedSystemMessage, SystemMessage};
 use super::view::ArchivedViewTransferMessage;
 use super::{Batch, BatchError};
 use crate::smr::crypto::{Chain, Digester, Domain};
-use crate::smr::types::{ClusterId, Digest, Epoch, SeqNo, View};
+use crate::smr::types::{ClusterId, Digest, Epoch, SeqNo, UnixTime, View};
 
 /// Which of the two voting phases a vote belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize)]
@@ -28,8 +28,10 @@ pub struct PrePrepare {
     pub view: u64,
     /// The sequence number it is proposed for.
     pub seq: u64,
-    /// The digest over the frames' digests.
+    /// The digest over the time and the frames' digests.
     pub digest: [u8; 32],
+    /// What the leader's clock shows, in nanoseconds since 1970.
+    pub time: u64,
     /// Where each frame ends in `frames`.
     pub ends: Vec<u32>,
     /// The frames, end to end, each an archive of a [`RequestFrame`](super::RequestFrame).
@@ -222,6 +224,7 @@ impl PrePrepare {
             view: view.get(),
             seq: seq.get(),
             digest: *batch.digest.as_bytes(),
+            time: batch.time.as_nanos(),
             ends,
             frames,
         }
@@ -252,6 +255,12 @@ impl ArchivedPrePrepare {
     #[must_use]
     pub fn seq(&self) -> SeqNo {
         SeqNo::new(self.seq.to_native())
+    }
+
+    /// The time it carries.
+    #[must_use]
+    pub fn time(&self) -> UnixTime {
+        UnixTime::from_nanos(self.time.to_native())
     }
 
     /// The digest it claims.

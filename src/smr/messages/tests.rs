@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::smr::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, SeqNo, View};
+use crate::smr::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, SeqNo, UnixTime, View};
 
 const CLUSTER: ClusterId = ClusterId::from_bytes(*b"cluster-of-tests");
 
@@ -29,6 +29,7 @@ fn proposal_message(frames: &[Frame]) -> Bytes {
     let bytes = frames.iter().map(|f| f.bytes().len()).sum();
     let batch = Batch {
         digest: Digest::from_bytes([5; 32]),
+        time: UnixTime::from_nanos(7),
         frames: frames.to_vec(),
         bytes,
     };

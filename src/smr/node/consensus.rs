@@ -10,7 +10,7 @@ use crate::smr::messages::{
 use crate::smr::preprocessing::{Expectations, FromPeer};
 use crate::smr::protocol::{ImageEvent, ImageTask, LogCut, Recipients, Record};
 use crate::smr::replica::{Action, Replica, Stack};
-use crate::smr::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, SeqNo, Time};
+use crate::smr::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, SeqNo, Time, UnixTime};
 
 /// Where consensus' decisions and messages go.
 pub trait ConsensusPort {
@@ -101,6 +101,11 @@ impl<S: Stack> Consensus<S> {
     #[must_use]
     pub const fn replica(&self) -> &Replica<S> {
         &self.replica
+    }
+
+    /// The host's clock shows this time of day: said before the first turn, and every second or so.
+    pub fn on_wall_clock(&mut self, now: Time, unix: UnixTime) {
+        self.replica.on_wall_clock(now, unix);
     }
 
     /// It is this late.

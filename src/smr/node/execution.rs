@@ -9,15 +9,15 @@ use crate::smr::execution::{
 use crate::smr::messages::{
     CheckpointClaim, ClientReply, Frame, FrameId, FrameKey, Proposal, RefusalReason, TakenCheckpoint,
 };
-use crate::smr::types::{ClientId, ClusterId, Epoch, SeqNo, Time, View};
+use crate::smr::types::{ClientId, ClusterId, Epoch, SeqNo, Time, UnixTime, View};
 
 /// Where execution's results go.
 pub trait ExecutionPort {
     /// To the client of a frame: its results, or why there are none.
     fn answer(&mut self, frame: FrameKey, message: Bytes);
 
-    /// To consensus: a decision was executed, with so many operations.
-    fn executed(&mut self, seq: SeqNo, operations: usize);
+    /// To consensus: a decision was executed, at this agreed time, with so many operations.
+    fn executed(&mut self, seq: SeqNo, time: UnixTime, operations: usize);
 
     /// To consensus: a checkpoint was taken.
     fn checkpoint(&mut self, taken: TakenCheckpoint);
@@ -252,9 +252,13 @@ impl<E: Executor> Execution<E> {
                     let message = ClientReply::refusal(self.cluster, self.epoch, view, &frame, reason);
                     port.answer(frame.key, message);
                 }
-                ExecutionEvent::Executed { seq, operations } => {
+                ExecutionEvent::Executed {
+                    seq,
+                    time,
+                    operations,
+                } => {
                     self.gate.on_executed(seq);
-                    port.executed(seq, operations);
+                    port.executed(seq, time, operations);
                 }
                 ExecutionEvent::Checkpoint(taken) => port.checkpoint(taken),
                 ExecutionEvent::Help(help) => port.help(help),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::smr::messages::{Batch, BatchRef, CheckpointClaim, Proposal, SignedCheckpoint, Status, Vote};
 use crate::smr::protocol::{Outbox, Record, Standing, Timer, ViewEvidence, ViewStart};
-use crate::smr::types::{Digest, NodeId, SeqNo, Time, View};
+use crate::smr::types::{Digest, NodeId, SeqNo, Time, UnixTime, View};
 
 /// A protocol that orders batches: a deterministic state machine (see [`crate::smr::protocol`]).
 ///
@@ -27,7 +27,14 @@ pub trait OrderingProtocol {
     /// How many batches may be proposed right now; zero for a replica that does not lead.
     fn free_slots(&self) -> usize;
 
-    /// Proposes the next batch. Only with a free slot.
+    /// The host's clock shows this time of day. Said before anything is proposed or judged, and again now and
+    /// then: between two readings the time goes on as `now` does.
+    fn on_wall_clock(&mut self, now: Time, unix: UnixTime);
+
+    /// The time that the next proposal carries.
+    fn next_time(&self, now: Time) -> UnixTime;
+
+    /// Proposes the next batch, whose time is the [next](Self::next_time). Only with a free slot.
     fn propose(&mut self, now: Time, batch: Arc<Batch>, out: &mut Outbox);
 
     /// A pre-prepare arrived.

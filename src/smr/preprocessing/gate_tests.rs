@@ -9,7 +9,7 @@ use crate::smr::messages::{
     Batch, BatchError, Checked, Frame, PrePrepare, SystemMessage, ViewTransferMessage,
 };
 use crate::smr::protocol::Rate;
-use crate::smr::types::{Epoch, NodeId, SeqNo, Time, View};
+use crate::smr::types::{Epoch, NodeId, SeqNo, Time, UnixTime, View};
 
 const LIMITS: GateLimits = GateLimits {
     unasked: rate(8, 4),
@@ -76,8 +76,10 @@ fn frames_of(frames: &[Bytes]) -> Vec<Frame> {
 
 fn batch_of(frames: &[Bytes]) -> Batch {
     let frames = frames_of(frames);
+    let time = UnixTime::from_nanos(7 * u64::from(!frames.is_empty()));
     Batch {
-        digest: batch_digest(&Digester::new(CLUSTER), &frames),
+        digest: batch_digest(&Digester::new(CLUSTER), time, &frames),
+        time,
         bytes: frames.iter().map(|frame| frame.bytes().len()).sum(),
         frames,
     }

@@ -34,6 +34,7 @@ pub use frames::{
 pub use gate::{Expectations, FromPeer, GateLimits, PeerRefusal, ProposalGate};
 pub use pool::{Offer, PoolLimits, RequestPool};
 pub use proposals::batch_digest;
+pub(crate) use proposals::has_time_alone;
 
 #[cfg(test)]
 mod gate_tests;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::smr::execution::{CLIENT_WINDOW, SESSIONS_MAX, SessionWindows, fixtures};
 use crate::smr::messages::{Authenticator, Batch, Frame, FrameBuilder, Mode, RequestFrame};
-use crate::smr::types::{ClientId, Digest, FrameSeq, Time};
+use crate::smr::types::{ClientId, Digest, FrameSeq, Time, UnixTime};
 use crate::smr::view_transfer::Proven;
 
 const CLIENTS: u32 = 4;
@@ -55,6 +55,7 @@ fn batch(frames: Vec<Frame>) -> Batch {
     let bytes = frames.iter().map(|frame| frame.bytes().len()).sum();
     Batch {
         digest: Digest::ZERO,
+        time: UnixTime::EPOCH,
         frames,
         bytes,
     }
@@ -317,7 +318,7 @@ fn no_session_of_a_client_waits_for_another_that_asks_much_and_the_lowest_frame_
     pool.offer(at(9), of_session(7, 1));
     let first = pool.take_batch(1 << 20, 4).unwrap().0;
     assert_eq!(sequences(&first), [(5, 1), (5, 2), (7, 1), (5, 3)]);
-    pool.on_decided(&Batch::new(Digest::ZERO, first));
+    pool.on_decided(&Batch::new(Digest::ZERO, UnixTime::EPOCH, first));
     pool.offer(at(10), of_session(2, 1));
     let then = pool.take_batch(1 << 20, 4).unwrap().0;
     assert_eq!(sequences(&then), [(9, 1), (2, 1)]);
@@ -327,7 +328,7 @@ fn no_session_of_a_client_waits_for_another_that_asks_much_and_the_lowest_frame_
 fn a_session_that_ends_takes_its_pending_frames_with_it_and_none_of_others() {
     let mut pool = RequestPool::new(1, LIMITS);
     let decide = |pool: &mut RequestPool, frames: Vec<Frame>| {
-        pool.on_decided(&Batch::new(Digest::ZERO, frames));
+        pool.on_decided(&Batch::new(Digest::ZERO, UnixTime::EPOCH, frames));
     };
     decide(&mut pool, vec![of_session(5, 1)]);
     pool.offer(at(1), of_session(5, 2));

@@ -2,12 +2,12 @@ use bytes::Bytes;
 
 use super::tests::{
     CLUSTER, LIMITS, REPLICAS, archive, body, check_one, check_proposal, checker, checker_with, from,
-    propose, propose_with, with_macs, with_signature,
+    propose, propose_at, propose_with, with_macs, with_signature,
 };
 use super::*;
 use crate::smr::crypto::{Digester, Domain};
 use crate::smr::messages::{Authenticator, BatchError, Checked, Frame, FrameError, Mode, SystemMessage};
-use crate::smr::types::{ClientId, Digest, Epoch};
+use crate::smr::types::{ClientId, Digest, Epoch, UnixTime};
 
 #[test]
 fn a_proposal_is_refused_for_a_bad_signature_and_only_disputed_for_a_bad_mac() {
@@ -63,6 +63,12 @@ fn a_batch_with_more_signatures_than_its_sender_may_have_verified_is_refused_unv
     assert_eq!(within(2), (Some(BatchError::NotAuthentic(0)), effort(2, 2)));
 }
 
+/// The digest that a proposal claims.
+fn digest_of(message: &Bytes) -> Digest {
+    let checked = Checked::<SystemMessage>::body_of(message).unwrap();
+    checked.pre_prepare_head().unwrap().digest()
+}
+
 #[test]
 fn a_proposals_digest_size_and_kind_are_checked() {
     let mut checker = checker(1, ClientAuth::Mac);
@@ -73,6 +79,14 @@ fn a_proposals_digest_size_and_kind_are_checked() {
         Ok(true),
         "the null request"
     );
+    let timed = propose_at(7, &[], Some(Digest::ZERO));
+    assert_eq!(check_proposal(&mut checker, &timed), Err(BatchError::Digest));
+    let late = propose_at(
+        8,
+        &[with_macs(0, 1, None)],
+        Some(digest_of(&propose(&[with_macs(0, 1, None)]))),
+    );
+    assert_eq!(check_proposal(&mut checker, &late), Err(BatchError::Digest));
     let null_lie = propose_with(&[], Some(Digest::from_bytes([1; 32])));
     assert_eq!(check_proposal(&mut checker, &null_lie), Err(BatchError::Digest));
     let many: Vec<Bytes> = (1..8).map(|sequence| with_macs(0, sequence, None)).collect();
@@ -140,7 +154,7 @@ fn a_refused_proposal_leaves_no_signature_behind() {
 }
 
 #[test]
-fn a_batch_digest_covers_every_frame_in_order_at_any_length() {
+fn a_batch_digest_covers_the_time_and_every_frame_in_order_at_any_length() {
     let digester = Digester::new(CLUSTER);
     let frame = |sequence| {
         Frame::check(with_macs(0, sequence, None), 8, 4096, |body| {
@@ -149,14 +163,21 @@ fn a_batch_digest_covers_every_frame_in_order_at_any_length() {
         .unwrap()
     };
     let mut frames: Vec<Frame> = (0..300).map(frame).collect();
-    assert_eq!(batch_digest(&digester, &[]), Digest::ZERO);
+    let time = UnixTime::from_nanos(7);
+    assert_eq!(batch_digest(&digester, time, &[]), Digest::ZERO);
     for count in [1, 2, 127, 128, 129, 256, 300] {
-        let expected = digester.digest_of_digests(Domain::Batch, frames[..count].iter().map(Frame::digest));
-        assert_eq!(batch_digest(&digester, &frames[..count]), expected);
+        let mut hasher = digester.hasher(Domain::Batch);
+        hasher.update(&7u64.to_le_bytes());
+        frames[..count].iter().for_each(|frame| {
+            hasher.update(frame.digest().as_bytes());
+        });
+        let expected = Digest::from_bytes(*hasher.finalize().as_bytes());
+        assert_eq!(batch_digest(&digester, time, &frames[..count]), expected);
     }
-    let before = batch_digest(&digester, &frames);
+    let before = batch_digest(&digester, time, &frames);
+    assert_ne!(batch_digest(&digester, UnixTime::from_nanos(8), &frames), before);
     frames.swap(0, 299);
-    assert_ne!(batch_digest(&digester, &frames), before);
+    assert_ne!(batch_digest(&digester, time, &frames), before);
 }
 
 #[test]

@@ -9,23 +9,25 @@ use crate::smr::messages::archived::ArchivedPrePrepare;
 use crate::smr::messages::lengths::batch_message_bytes;
 use crate::smr::messages::{Batch, BatchError, Checked, Frame, FrameKey, Proposal, SystemMessage};
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::types::Digest;
+use crate::smr::types::{Digest, UnixTime};
 
 /// How many digests are hashed in one go: 4 KiB, so that BLAKE3 works on four chunks side by side.
 const DIGESTS_PER_UPDATE: usize = 128;
 
-/// The digest of a batch: over the digests of its frames, in order. The null request's is [`Digest::ZERO`].
+/// The digest of a batch: over its time and the digests of its frames, in order. The null request's is
+/// [`Digest::ZERO`]: it has neither.
 #[must_use]
-pub fn batch_digest(digester: &Digester, frames: &[Frame]) -> Digest {
+pub fn batch_digest(digester: &Digester, time: UnixTime, frames: &[Frame]) -> Digest {
     if frames.is_empty() {
         return Digest::ZERO;
     }
     if active(Mutant::FrameOrderUncovered) && !frames.is_sorted_by_key(Frame::key) {
         let mut sorted = frames.to_vec();
         sorted.sort_by_key(Frame::key);
-        return batch_digest(digester, &sorted);
+        return batch_digest(digester, time, &sorted);
     }
     let mut hasher = digester.hasher(Domain::Batch);
+    hasher.update(&time.as_nanos().to_le_bytes());
     let mut buffer = [0; 32 * DIGESTS_PER_UPDATE];
     for run in frames.chunks(DIGESTS_PER_UPDATE) {
         for (place, frame) in buffer.chunks_exact_mut(32).zip(run) {
@@ -34,6 +36,11 @@ pub fn batch_digest(digester: &Digester, frames: &[Frame]) -> Digest {
         hasher.update(&buffer[..32 * run.len()]);
     }
     Digest::from_bytes(*hasher.finalize().as_bytes())
+}
+
+/// Whether it is no batch: the null request has no time, and its digest covers none.
+pub(crate) fn has_time_alone(time: UnixTime, frames: &[Frame]) -> bool {
+    frames.is_empty() && time != UnixTime::EPOCH
 }
 
 fn counted_bytes(frames: &[Frame]) -> usize {
@@ -134,8 +141,9 @@ impl FrameChecker {
             return Err(BatchError::TooLong { got, max });
         }
         self.refuse_duplicates(&frames)?;
-        let digest = batch_digest(&self.digester, &frames);
-        if digest != head.digest() && !active(Mutant::BatchDigestUnchecked) {
+        let digest = batch_digest(&self.digester, head.time(), &frames);
+        let is_covered = digest == head.digest() && !has_time_alone(head.time(), &frames);
+        if !is_covered && !active(Mutant::BatchDigestUnchecked) {
             return Err(BatchError::Digest);
         }
         match self.signed.len() {
@@ -148,7 +156,7 @@ impl FrameChecker {
         Proposal {
             view: head.view(),
             seq: head.seq(),
-            batch: Arc::new(Batch::new(head.digest(), frames)),
+            batch: Arc::new(Batch::new(head.digest(), head.time(), frames)),
             message: message.clone(),
             authentic: self.disputed.is_empty(),
         }

@@ -8,7 +8,7 @@ use crate::smr::messages::{
     RequestFrame, SystemMessage,
 };
 use crate::smr::preprocessing::SigningDuty;
-use crate::smr::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, NodeId, SeqNo, View};
+use crate::smr::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, NodeId, SeqNo, UnixTime, View};
 
 pub(super) const CLUSTER: ClusterId = ClusterId::from_bytes(*b"cluster-of-tests");
 const FOREIGN: ClusterId = ClusterId::from_bytes(*b"another cluster!");
@@ -133,6 +133,11 @@ pub(super) fn check_one(
 }
 
 pub(super) fn propose_with(frames: &[Bytes], digest: Option<Digest>) -> Bytes {
+    propose_at(7 * u64::from(!frames.is_empty()), frames, digest)
+}
+
+pub(super) fn propose_at(time: u64, frames: &[Bytes], digest: Option<Digest>) -> Bytes {
+    let time = UnixTime::from_nanos(time);
     let digester = Digester::new(CLUSTER);
     let check = |bytes: &Bytes| {
         Frame::check(bytes.clone(), 8, 4096, |body| {
@@ -141,7 +146,8 @@ pub(super) fn propose_with(frames: &[Bytes], digest: Option<Digest>) -> Bytes {
     };
     let frames: Vec<Frame> = frames.iter().map(|bytes| check(bytes).unwrap()).collect();
     let batch = Batch {
-        digest: digest.unwrap_or_else(|| batch_digest(&digester, &frames)),
+        digest: digest.unwrap_or_else(|| batch_digest(&digester, time, &frames)),
+        time,
         bytes: frames.iter().map(|frame| frame.bytes().len()).sum(),
         frames,
     };

@@ -110,11 +110,14 @@ pub enum Rejection {
     /// Its sender had so much verified or kept already that this is not: a flood, or haste.
     #[error("asks for more than its sender may have verified or kept now")]
     OverBudget,
+    /// A fresh proposal whose time is further from our clock than the bound: one of the two clocks is off.
+    #[error("carries a time that is not near that of our clock")]
+    ClockOutOfBounds,
 }
 
 impl Rejection {
     /// Every reason, for counters.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::OldView,
         Self::FutureView,
         Self::BelowWindow,
@@ -128,6 +131,7 @@ impl Rejection {
         Self::BadCheckpoint,
         Self::BadViewChange,
         Self::OverBudget,
+        Self::ClockOutOfBounds,
     ];
 
     /// The place of this reason in [`Rejection::ALL`].
@@ -153,6 +157,7 @@ impl Rejection {
             Self::BadCheckpoint => "rejected_bad_checkpoint",
             Self::BadViewChange => "rejected_bad_view_change",
             Self::OverBudget => "rejected_over_budget",
+            Self::ClockOutOfBounds => "rejected_clock_out_of_bounds",
         }
     }
 
@@ -167,6 +172,7 @@ impl Rejection {
                 | Self::AboveWindow
                 | Self::Duplicate
                 | Self::OverBudget
+                | Self::ClockOutOfBounds
         )
     }
 }

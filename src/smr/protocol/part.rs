@@ -4,6 +4,7 @@
 //! the replica's file that is its own is its [`Part::Config`].
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -28,6 +29,8 @@ pub struct PartContext {
     pub window: u64,
     /// How many bytes of one leader's proposals may be undecided at once, as they are logged.
     pub undecided_bytes_max: usize,
+    /// How far a proposal's time may be from this replica's clock.
+    pub clock_bound: Duration,
     /// Signs what has to travel.
     pub signing: SigningKey,
     /// Everybody's public signing keys, by replica.

@@ -61,7 +61,7 @@ use crate::smr::ordering::OrderingProtocol;
 use crate::smr::preprocessing::{Offer, RequestPool, batch_digest};
 use crate::smr::protocol::{Outbox, Rejected, Timer, ViewStart};
 use crate::smr::state_transfer::StateTransferProtocol;
-use crate::smr::types::{ClientId, Lsn, NodeId, SeqNo, Time, View};
+use crate::smr::types::{ClientId, Lsn, NodeId, SeqNo, Time, UnixTime, View};
 use crate::smr::view_transfer::ViewTransferProtocol;
 use abstention::Abstention;
 use disputes::{Change, Disputes};
@@ -253,6 +253,11 @@ impl<S: Stack> Replica<S> {
         offer
     }
 
+    /// The host's clock shows this time of day: said first of all, and every second or so.
+    pub fn on_wall_clock(&mut self, now: Time, unix: UnixTime) {
+        self.ordering.on_wall_clock(now, unix);
+    }
+
     /// A replica's pre-prepare arrived, its frames checked by preprocessing.
     pub fn on_proposal(&mut self, now: Time, from: NodeId, proposal: Proposal) {
         if self.is_choked() {
@@ -363,10 +368,11 @@ impl<S: Stack> Replica<S> {
             else {
                 break;
             };
-            let digest = batch_digest(&self.digester, &frames);
+            let time = self.ordering.next_time(now);
+            let digest = batch_digest(&self.digester, time, &frames);
             self.counters.batches_proposed += 1;
             self.ordering
-                .propose(now, Arc::new(Batch::new(digest, frames)), &mut self.outbox);
+                .propose(now, Arc::new(Batch::new(digest, time, frames)), &mut self.outbox);
             self.carry_out(now);
         }
         self.send_votes();

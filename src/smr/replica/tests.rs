@@ -334,7 +334,7 @@ impl Bench {
         while self.executor.background_step(usize::MAX, &mut events) {}
         for event in events {
             match event {
-                ExecutionEvent::Executed { seq, operations } => {
+                ExecutionEvent::Executed { seq, operations, .. } => {
                     self.replica.on_executed(self.now, seq, operations);
                 }
                 ExecutionEvent::Refused { .. } => {}

@@ -43,7 +43,7 @@ impl fmt::Debug for NodeId {
 }
 
 /// A client of the cluster, as listed in the cluster's configuration.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ClientId(u32);
 
 impl ClientId {

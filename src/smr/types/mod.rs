@@ -20,8 +20,8 @@ pub use order::{Epoch, FrameSeq, Lsn, SeqNo, View};
 pub use peer::Peer;
 pub use quorum::{Quorum, QuorumError, REPLICAS_MAX, Signers};
 pub use split_mix::SplitMix64;
-pub use time::Time;
+pub use time::{Time, UnixTime};
 
 /// The version of every message, and of what digests and signatures are of. Peers of another version are
 /// refused at the handshake.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;

@@ -134,7 +134,9 @@ impl Init {
              frame_bytes_max = {frame_bytes}\n\
              frame_operations_max = {frame_operations}\n\
              batch_bytes_max = {batch_bytes}\n\
-             batch_frames_max = {batch_frames}\n",
+             batch_frames_max = {batch_frames}\n\
+             # A proposal whose time is further from a replica's own clock is not voted for: keep clocks in step (NTP).\n\
+             clock_bound_ms = {clock_bound}\n",
             name = self.name,
             app = application.name(),
             app_version = application.version(),
@@ -149,6 +151,7 @@ impl Init {
             frame_operations = a.frame_operations_max,
             batch_bytes = a.batch_bytes_max,
             batch_frames = a.batch_frames_max,
+            clock_bound = a.clock_bound_ms,
         )
     }
 

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
@@ -18,8 +19,10 @@ use crate::smr::ordering::OrderingProtocol;
 use crate::smr::preprocessing::ClientDirectory;
 use crate::smr::protocol::{ImageTask, LogCut, Recipients, Record};
 use crate::smr::replica::{ExecutionPhase, Participation, Stack, TransferPhase};
-use crate::smr::types::{ClientId, Lsn, SeqNo, Time};
+use crate::smr::types::{ClientId, Lsn, SeqNo, Time, UnixTime};
 
+/// How often the host's clock is read: it may have been set, or slewed.
+const WALL_CLOCK_PERIOD: Duration = Duration::from_secs(1);
 /// Chunks of an image that are read ahead of execution.
 const INSTALL_CHUNKS: usize = 8;
 
@@ -47,6 +50,8 @@ pub(crate) struct ConsensusRole<S: Stack> {
     inputs: Inputs,
     port: Port,
     metrics: Arc<Metrics>,
+    /// When the host's clock is read next.
+    wall_clock_due: Time,
     /// What was told last.
     phases: (ExecutionPhase, TransferPhase, Participation),
 }
@@ -217,6 +222,7 @@ impl<S: Stack> ConsensusRole<S> {
                 faults,
             },
             metrics,
+            wall_clock_due: Time::START,
             phases: (
                 ExecutionPhase::OrderProtocol,
                 TransferPhase::NotRunning,
@@ -246,6 +252,19 @@ impl<S: Stack> ConsensusRole<S> {
             tracing::info!("{participation}");
         }
         self.phases = phases;
+    }
+
+    /// Says what time of day it is, now and then.
+    fn tell_wall_clock(&mut self, now: Time) {
+        if now < self.wall_clock_due {
+            return;
+        }
+        self.wall_clock_due = now.after(WALL_CLOCK_PERIOD);
+        // A host whose clock is before 1970 has no clock: what it proposes is refused.
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let nanos = since.map_or(0, |since| since.as_nanos());
+        let unix = UnixTime::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        self.consensus.on_wall_clock(now, unix);
     }
 
     fn take_logged(&mut self, now: Time) -> bool {
@@ -322,6 +341,7 @@ impl<S: Stack> ConsensusRole<S> {
 
 impl<S: Stack> Role for ConsensusRole<S> {
     fn step(&mut self, now: Time, _: &mut Reactor) -> bool {
+        self.tell_wall_clock(now);
         // What execution and the log say is always heard: they may be waiting for room in these lanes before
         // they make room in those that block this role.
         let done = self.take_done(now);

@@ -15,7 +15,7 @@ use crate::runtime::storage::keeper::KeeperHandle;
 use crate::smr::execution::{CheckpointHelp, CheckpointImage, Executor, SessionWindows};
 use crate::smr::messages::{CheckpointClaim, FrameKey, RefusalReason, TakenCheckpoint};
 use crate::smr::node::{Execution, ExecutionPort};
-use crate::smr::types::{SeqNo, Time};
+use crate::smr::types::{SeqNo, Time, UnixTime};
 
 /// Chunks of an image read in one step.
 const STEP_CHUNKS: usize = 2;
@@ -81,7 +81,7 @@ impl ExecutionPort for Port {
         answer(&mut self.replies, frame, message);
     }
 
-    fn executed(&mut self, seq: SeqNo, operations: usize) {
+    fn executed(&mut self, seq: SeqNo, _: UnixTime, operations: usize) {
         self.done.push(Done::Executed { seq, operations });
     }
 

@@ -7,7 +7,7 @@ use crate::smr::messages::{
     Authenticator, Batch, Frame, FrameBuilder, Mode, PrePrepare, Proposal, RequestFrame,
 };
 use crate::smr::preprocessing::batch_digest;
-use crate::smr::types::{ClientId, FrameSeq};
+use crate::smr::types::{ClientId, FrameSeq, UnixTime};
 
 /// A proposal whose batch has about so many bytes.
 fn proposal(seq: u64, bytes: usize) -> Arc<Proposal> {
@@ -21,7 +21,8 @@ fn proposal(seq: u64, bytes: usize) -> Arc<Proposal> {
     let hash = |body: &[u8]| digester.digest(crate::smr::crypto::Domain::RequestFrame, body);
     let frames = vec![Frame::check(frame.to_archive(), 100, 1 << 16, hash).unwrap()];
     let batch = Arc::new(Batch {
-        digest: batch_digest(&digester, &frames),
+        digest: batch_digest(&digester, UnixTime::from_nanos(7), &frames),
+        time: UnixTime::from_nanos(7),
         bytes: frames.iter().map(|frame| frame.bytes().len()).sum(),
         frames,
     });

@@ -11,7 +11,7 @@
 
 use super::MALFORMED;
 use crate::smr::execution::{
-    Application, Column, CrudState, Direct, PartitionedStore, ResultWriter, ScalableApp,
+    Application, Column, CrudState, Direct, OperationContext, PartitionedStore, ResultWriter, ScalableApp,
 };
 
 const DEPOSIT: u8 = 1;
@@ -110,11 +110,23 @@ impl Application for Bank {
         PartitionedStore::default()
     }
 
-    fn update(&self, state: &mut PartitionedStore, operation: &[u8], result: &mut ResultWriter) {
-        self.speculatively_execute(&mut Direct(state), operation, result);
+    fn update(
+        &self,
+        state: &mut PartitionedStore,
+        context: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
+        self.speculatively_execute(&mut Direct(state), context, operation, result);
     }
 
-    fn unordered_execution(&self, state: &PartitionedStore, operation: &[u8], result: &mut ResultWriter) {
+    fn unordered_execution(
+        &self,
+        state: &PartitionedStore,
+        _: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
         match parse(operation) {
             Some((BALANCE, [account, ..])) => {
                 answer(balance_of(state.get(&account.to_le_bytes())), result);
@@ -137,7 +149,13 @@ impl Application for Bank {
 }
 
 impl ScalableApp for Bank {
-    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut ResultWriter) {
+    fn speculatively_execute(
+        &self,
+        state: &mut impl CrudState,
+        _: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
         match parse(operation) {
             Some((DEPOSIT, [account, amount, _])) => match load(state, account).checked_add(amount) {
                 Some(balance) => {
@@ -163,7 +181,12 @@ impl ScalableApp for Bank {
         }
     }
 
-    fn declare_keys(&self, operation: &[u8], touch: &mut dyn FnMut(Column, &[u8])) -> bool {
+    fn declare_keys(
+        &self,
+        _: &OperationContext,
+        operation: &[u8],
+        touch: &mut dyn FnMut(Column, &[u8]),
+    ) -> bool {
         if let Some((kind, fields)) = parse(operation) {
             fields[..accounts(kind)]
                 .iter()

@@ -1,7 +1,9 @@
 //! A service whose operations cost processor time, for measuring: those of another one, with so much work
 //! between what they read and what they write.
 
-use crate::smr::execution::{Application, Column, CrudState, Direct, ResultWriter, ScalableApp};
+use crate::smr::execution::{
+    Application, Column, CrudState, Direct, OperationContext, ResultWriter, ScalableApp,
+};
 
 /// The application, around another one.
 #[derive(Debug, Clone, Copy)]
@@ -88,16 +90,28 @@ impl<A: ScalableApp> Application for Compute<A> {
         self.inner.initial_state()
     }
 
-    fn update(&self, state: &mut A::State, operation: &[u8], result: &mut ResultWriter) {
+    fn update(
+        &self,
+        state: &mut A::State,
+        context: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
         if self.rounds == 0 {
-            return self.inner.update(state, operation, result);
+            return self.inner.update(state, context, operation, result);
         }
-        self.speculatively_execute(&mut Direct(state), operation, result);
+        self.speculatively_execute(&mut Direct(state), context, operation, result);
     }
 
-    fn unordered_execution(&self, state: &A::State, operation: &[u8], result: &mut ResultWriter) {
+    fn unordered_execution(
+        &self,
+        state: &A::State,
+        context: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
         burn(self.rounds);
-        self.inner.unordered_execution(state, operation, result);
+        self.inner.unordered_execution(state, context, operation, result);
     }
 
     fn prepare(&self, state: &A::State, operations: &[&[u8]]) {
@@ -114,16 +128,28 @@ impl<A: ScalableApp> Application for Compute<A> {
 }
 
 impl<A: ScalableApp> ScalableApp for Compute<A> {
-    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut ResultWriter) {
+    fn speculatively_execute(
+        &self,
+        state: &mut impl CrudState,
+        context: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
         let mut burning = Burning {
             state,
             rounds: self.rounds,
         };
-        self.inner.speculatively_execute(&mut burning, operation, result);
+        self.inner
+            .speculatively_execute(&mut burning, context, operation, result);
         burning.work();
     }
 
-    fn declare_keys(&self, operation: &[u8], touch: &mut dyn FnMut(Column, &[u8])) -> bool {
-        self.declares && self.inner.declare_keys(operation, touch)
+    fn declare_keys(
+        &self,
+        context: &OperationContext,
+        operation: &[u8],
+        touch: &mut dyn FnMut(Column, &[u8]),
+    ) -> bool {
+        self.declares && self.inner.declare_keys(context, operation, touch)
     }
 }

@@ -4,7 +4,8 @@
 use super::MALFORMED;
 use crate::smr::crypto::{Digester, Domain};
 use crate::smr::execution::{
-    Application, Column, CrudState, Direct, KeyedState, MonolithicState, ResultWriter, ScalableApp,
+    Application, Column, CrudState, Direct, KeyedState, MonolithicState, OperationContext, ResultWriter,
+    ScalableApp,
 };
 use crate::smr::messages::ImageError;
 use crate::smr::types::Digest;
@@ -104,7 +105,13 @@ impl KeyedState for Count {
 }
 
 impl ScalableApp for Counter {
-    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut ResultWriter) {
+    fn speculatively_execute(
+        &self,
+        state: &mut impl CrudState,
+        _: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
         let count = state.read(COLUMN, &[]).and_then(value).unwrap_or(0);
         let count = match (operation, value(operation)) {
             ([], _) => count,
@@ -126,11 +133,23 @@ impl Application for Counter {
         Count::default()
     }
 
-    fn update(&self, state: &mut Count, operation: &[u8], result: &mut ResultWriter) {
-        self.speculatively_execute(&mut Direct(state), operation, result);
+    fn update(
+        &self,
+        state: &mut Count,
+        context: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
+        self.speculatively_execute(&mut Direct(state), context, operation, result);
     }
 
-    fn unordered_execution(&self, state: &Count, operation: &[u8], result: &mut ResultWriter) {
+    fn unordered_execution(
+        &self,
+        state: &Count,
+        _: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
         match operation {
             [] => result.extend_from_slice(&state.number),
             _ => result.fail(MALFORMED),

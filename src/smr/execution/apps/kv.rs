@@ -8,7 +8,8 @@
 
 use super::MALFORMED;
 use crate::smr::execution::{
-    Application, Column, CrudState, Direct, Partitioned, PartitionedStore, ResultWriter, ScalableApp,
+    Application, Column, CrudState, Direct, OperationContext, Partitioned, PartitionedStore, ResultWriter,
+    ScalableApp,
 };
 
 const PUT: u8 = 1;
@@ -103,11 +104,23 @@ impl Application for Kv {
         PartitionedStore::default()
     }
 
-    fn update(&self, state: &mut PartitionedStore, operation: &[u8], result: &mut ResultWriter) {
-        self.speculatively_execute(&mut Direct(state), operation, result);
+    fn update(
+        &self,
+        state: &mut PartitionedStore,
+        context: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
+        self.speculatively_execute(&mut Direct(state), context, operation, result);
     }
 
-    fn unordered_execution(&self, state: &PartitionedStore, operation: &[u8], result: &mut ResultWriter) {
+    fn unordered_execution(
+        &self,
+        state: &PartitionedStore,
+        _: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
         read(state, operation, result);
     }
 
@@ -125,7 +138,13 @@ impl Application for Kv {
 }
 
 impl ScalableApp for Kv {
-    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut ResultWriter) {
+    fn speculatively_execute(
+        &self,
+        state: &mut impl CrudState,
+        _: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
         match parse(operation) {
             Some((PUT, key, value)) => {
                 state.put(COLUMN, key, value);
@@ -137,7 +156,12 @@ impl ScalableApp for Kv {
         }
     }
 
-    fn declare_keys(&self, operation: &[u8], touch: &mut dyn FnMut(Column, &[u8])) -> bool {
+    fn declare_keys(
+        &self,
+        _: &OperationContext,
+        operation: &[u8],
+        touch: &mut dyn FnMut(Column, &[u8]),
+    ) -> bool {
         if let Some((_, key, _)) = parse(operation) {
             touch(COLUMN, key);
         }

@@ -2,7 +2,7 @@
 
 use crate::smr::crypto::Digester;
 use crate::smr::execution::{
-    Application, Column, CrudState, KeyedState, MonolithicState, ResultWriter, ScalableApp,
+    Application, Column, CrudState, KeyedState, MonolithicState, OperationContext, ResultWriter, ScalableApp,
 };
 use crate::smr::messages::ImageError;
 use crate::smr::types::Digest;
@@ -56,9 +56,16 @@ impl KeyedState for Nothing {
 }
 
 impl ScalableApp for Null {
-    fn speculatively_execute(&self, _: &mut impl CrudState, _: &[u8], _: &mut ResultWriter) {}
+    fn speculatively_execute(
+        &self,
+        _: &mut impl CrudState,
+        _: &OperationContext,
+        _: &[u8],
+        _: &mut ResultWriter,
+    ) {
+    }
 
-    fn declare_keys(&self, _: &[u8], _: &mut dyn FnMut(Column, &[u8])) -> bool {
+    fn declare_keys(&self, _: &OperationContext, _: &[u8], _: &mut dyn FnMut(Column, &[u8])) -> bool {
         true
     }
 }
@@ -70,9 +77,9 @@ impl Application for Null {
         Nothing
     }
 
-    fn update(&self, _: &mut Nothing, _: &[u8], _: &mut ResultWriter) {}
+    fn update(&self, _: &mut Nothing, _: &OperationContext, _: &[u8], _: &mut ResultWriter) {}
 
-    fn unordered_execution(&self, _: &Nothing, _: &[u8], _: &mut ResultWriter) {}
+    fn unordered_execution(&self, _: &Nothing, _: &OperationContext, _: &[u8], _: &mut ResultWriter) {}
 
     fn name(&self) -> &'static str {
         "null"

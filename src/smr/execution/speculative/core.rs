@@ -10,7 +10,7 @@ use super::outcome::Outcome;
 use super::shim::{AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, RwLock, fence};
 use super::throttle::Throttle;
 use super::versions::Versions;
-use super::{Column, KeyedState};
+use super::{Column, KeyedState, OperationContext};
 
 /// Where an operation stands. An execution is named by the operation and its incarnation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +85,7 @@ struct Slot {
 #[derive(Debug, Default, Clone)]
 struct Input {
     operation: Bytes,
+    context: OperationContext,
     /// Operations before this one are to be committed before it may be executed by its declared keys alone.
     certain_from: Option<u64>,
     /// Whether it is the first operation of its frame.
@@ -104,6 +105,8 @@ struct Commits {
 pub struct Task {
     /// The operation.
     pub operation: Bytes,
+    /// What it may know beside the state.
+    pub context: OperationContext,
     /// Its number.
     pub txn: u64,
     /// Which execution of it.
@@ -243,11 +246,12 @@ impl<S: KeyedState> Core<S> {
     /// Owner: takes the next operation, which `opens` its frame or not; there must be room. With
     /// `certain_from`, it may be executed without validation once all operations before that one are
     /// committed.
-    pub fn feed(&self, operation: Bytes, opens: bool, certain_from: Option<u64>) {
+    pub fn feed(&self, operation: Bytes, context: OperationContext, opens: bool, certain_from: Option<u64>) {
         let txn = self.tail.load(Ordering::Relaxed);
         let slot = self.slot(txn);
         *held(&slot.input) = Input {
             operation,
+            context,
             certain_from,
             opens,
         };
@@ -303,7 +307,11 @@ impl<S: KeyedState> Core<S> {
     /// Owner: executes up to `most` operations at the head on the state itself, as long as speculation is of
     /// no use and none of them was executed before; how many. There is nothing to validate: all before each
     /// of them is final, and nothing is committed meanwhile. Call [`next`](Self::next) after it.
-    pub fn execute_alone(&self, most: usize, mut execute: impl FnMut(&mut S, &[u8], &mut Outcome)) -> usize {
+    pub fn execute_alone(
+        &self,
+        most: usize,
+        mut execute: impl FnMut(&mut S, &OperationContext, &[u8], &mut Outcome),
+    ) -> usize {
         if !self.is_alone() {
             return 0;
         }
@@ -322,13 +330,16 @@ impl<S: KeyedState> Core<S> {
             }
             let slot = self.slot(head);
             let is_put_off = self.is_put_off(head, &mut commits);
-            let operation = std::mem::take(&mut held(&slot.input).operation);
+            let (operation, context) = {
+                let mut input = held(&slot.input);
+                (std::mem::take(&mut input.operation), input.context)
+            };
             {
                 let mut outcome = held(&slot.outcome);
                 outcome.reset(head);
                 outcome.is_put_off = is_put_off;
                 if !is_put_off {
-                    self.with_base_mut(|base| execute(base, &operation, &mut outcome));
+                    self.with_base_mut(|base| execute(base, &context, &operation, &mut outcome));
                     commits.frame_bytes += outcome.result.len();
                 }
             }
@@ -549,6 +560,7 @@ impl<S: KeyedState> Core<S> {
         Some(Task {
             txn,
             operation: input.operation,
+            context: input.context,
             incarnation: to.incarnation,
             declares: input.certain_from.is_some(),
             certain,

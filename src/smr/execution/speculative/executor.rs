@@ -10,14 +10,14 @@ use crate::smr::crypto::{Chain, Digester};
 use crate::smr::execution::bookkeeping::{Bookkeeping, CheckpointRule, Distance};
 use crate::smr::execution::guard::guarded;
 use crate::smr::execution::{
-    ExecutionEvent, Executor, ExecutorPart, ExecutorSettings, MonolithicState, ResultLimits, ResultWriter,
-    ScalableApp, SessionWindows, Standing,
+    DecisionContext, ExecutionEvent, Executor, ExecutorPart, ExecutorSettings, MonolithicState,
+    OperationContext, ResultLimits, ResultWriter, ScalableApp, SessionWindows, Standing,
 };
 use crate::smr::messages::{
     CheckpointClaim, Failure, Frame, FrameId, ImageError, Mode, Proposal, ReplyBuilder,
 };
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::types::{Epoch, SeqNo};
+use crate::smr::types::{Epoch, SeqNo, View};
 
 /// How many operations are under way at most: a power of two.
 const WINDOW: usize = 1024;
@@ -32,11 +32,11 @@ const TOUCHED: usize = 1 << 16;
 
 /// What was fed and not harvested, in order.
 enum Item {
-    Begin(Arc<Proposal>),
+    Begin(DecisionContext, View),
     /// A frame to be executed, and how many of its operations are left.
     Frame(FrameId, usize),
     /// A read-only frame, to be executed on the state as the operations before it leave it.
-    Read(Frame),
+    Read(Frame, OperationContext),
     End(Arc<Proposal>),
 }
 
@@ -45,8 +45,19 @@ struct Feeding {
     decision: Arc<Proposal>,
     has_begun: bool,
     frame: usize,
+    /// How many operations come before that frame.
+    place: usize,
     /// The next operation of that frame; `None` before the frame was looked at.
     operation: Option<usize>,
+}
+
+impl Feeding {
+    /// A frame is done with: all of it was fed, or nothing of it is to be.
+    fn pass(&mut self, frame: &Frame) {
+        self.frame += 1;
+        self.place += frame.operation_count();
+        self.operation = None;
+    }
 }
 
 /// Executes operations on several threads at once, ahead of their turn. See the module's header.
@@ -70,6 +81,8 @@ pub struct Speculative<A: ScalableApp> {
     harvested: u64,
     /// What of each client was fed, executed or not.
     windows: Vec<SessionWindows>,
+    /// The decision that was fed last, or is being fed.
+    fed: DecisionContext,
     distance: Distance,
     /// The first operations after the checkpoints and read-only frames to come.
     limits: VecDeque<u64>,
@@ -92,6 +105,7 @@ impl<A: ScalableApp> Speculative<A> {
         let limits = ResultLimits::default();
         let mut core = Core::new(application.initial_state(), WINDOW, STRIPES);
         core.limit_frames(limits.frame_bytes);
+        let book = Bookkeeping::new(clients, digester, epoch, rule);
         Self {
             shared: Arc::new(Shared {
                 application,
@@ -99,7 +113,8 @@ impl<A: ScalableApp> Speculative<A> {
                 result_bytes_max: limits.operation_bytes_max,
             }),
             scratch: Scratch::default(),
-            book: Bookkeeping::new(clients, digester, epoch, rule),
+            fed: book.executed,
+            book,
             limits_of_results: limits,
             reply: ReplyBuilder::default(),
             result: ResultWriter::default(),
@@ -192,18 +207,18 @@ impl<A: ScalableApp> Speculative<A> {
     fn feed_decision(&mut self, feeding: &mut Feeding) -> bool {
         let decision = feeding.decision.clone();
         if !std::mem::replace(&mut feeding.has_begun, true) {
-            self.items.push_back(Item::Begin(decision.clone()));
+            self.fed = self.book.context_after(self.fed, &decision);
+            self.items.push_back(Item::Begin(self.fed, decision.view));
         }
         while let Some(frame) = decision.batch.frames.get(feeding.frame) {
-            let done = match feeding.operation {
-                Some(done) => done,
-                None => match self.admit(frame) {
-                    false => {
-                        feeding.frame += 1;
-                        continue;
-                    }
-                    true => 0,
-                },
+            let place = feeding.place as u32;
+            let first = OperationContext::new(self.fed, frame.key().client, place);
+            let Some(done) = feeding
+                .operation
+                .or_else(|| self.admit(frame, first).then_some(0))
+            else {
+                feeding.pass(frame);
+                continue;
             };
             let body = frame.body();
             for (fed, operation) in body.operations().enumerate().skip(done) {
@@ -211,16 +226,15 @@ impl<A: ScalableApp> Speculative<A> {
                     feeding.operation = Some(fed);
                     return false;
                 }
-                self.feed_operation(frame, operation, fed == 0);
+                self.feed_operation(frame, operation, first.at(place + fed as u32), fed == 0);
             }
-            feeding.frame += 1;
-            feeding.operation = None;
+            feeding.pass(frame);
         }
         true
     }
 
     /// Whether a frame's operations are to be fed; if not, what becomes of it is noted.
-    fn admit(&mut self, frame: &Frame) -> bool {
+    fn admit(&mut self, frame: &Frame, first: OperationContext) -> bool {
         let id = frame.id();
         let Some(windows) = self.windows.get_mut(id.key.client.get() as usize) else {
             return false;
@@ -233,7 +247,7 @@ impl<A: ScalableApp> Speculative<A> {
                     return true;
                 }
                 self.stop_commits();
-                self.items.push_back(Item::Read(frame.clone()));
+                self.items.push_back(Item::Read(frame.clone(), first));
             }
             // Its client asks for its reply by itself, if it lacks that.
             Standing::Executed | Standing::Stale | Standing::Ended => {}
@@ -241,7 +255,7 @@ impl<A: ScalableApp> Speculative<A> {
         false
     }
 
-    fn feed_operation(&mut self, frame: &Frame, operation: &[u8], opens: bool) {
+    fn feed_operation(&mut self, frame: &Frame, operation: &[u8], context: OperationContext, opens: bool) {
         let Self {
             shared,
             touched,
@@ -260,7 +274,7 @@ impl<A: ScalableApp> Speculative<A> {
                     certain_from = certain_from.max(before);
                 }
             };
-            application.declare_keys(operation, &mut touch)
+            application.declare_keys(&context, operation, &mut touch)
         };
         // A declaration that panics is none.
         let declares = guarded(declare).unwrap_or(false);
@@ -269,6 +283,7 @@ impl<A: ScalableApp> Speculative<A> {
         }
         core.feed(
             frame.bytes().slice_ref(operation),
+            context,
             opens,
             declares.then_some(certain_from),
         );
@@ -279,7 +294,7 @@ impl<A: ScalableApp> Speculative<A> {
         let mut any = false;
         while let Some(item) = self.items.pop_front() {
             match item {
-                Item::Begin(decision) => self.book.begin(&decision),
+                Item::Begin(context, view) => self.book.begin(context, view),
                 Item::Frame(frame, left) => {
                     let taken = self.harvest_results(left);
                     any |= taken > 0;
@@ -291,8 +306,8 @@ impl<A: ScalableApp> Speculative<A> {
                     let body = self.reply.finish(&frame);
                     self.book.reply(&frame, body, events);
                 }
-                Item::Read(frame) => {
-                    let (body, operations) = self.read(&frame);
+                Item::Read(frame, first) => {
+                    let (body, operations) = self.read(&frame, first);
                     self.operations += operations;
                     self.book.reply(&frame.id(), body, events);
                     self.go_on_committing();
@@ -339,24 +354,26 @@ impl<A: ScalableApp> Speculative<A> {
 
     /// Runs a read-only frame on the committed state, as far as its results leave room: nothing is committed
     /// meanwhile. The reply, and how many operations were executed.
-    fn read(&mut self, frame: &Frame) -> (Bytes, usize) {
+    fn read(&mut self, frame: &Frame, first: OperationContext) -> (Bytes, usize) {
         // The reply under construction may be another.
         let mut reply = ReplyBuilder::default();
         let (application, result) = (&self.shared.application, &mut self.result);
         let (panics, frame_bytes) = (&mut self.panics, self.limits_of_results.frame_bytes);
         result.swap_bytes(reply.buffer());
         self.shared.core.with_base(|state| {
+            let mut context = first.reading();
             for operation in frame.body().operations() {
                 if result.bytes().len() >= frame_bytes {
                     break;
                 }
-                let run = guarded(|| application.unordered_execution(state, operation, result));
+                let run = guarded(|| application.unordered_execution(state, &context, operation, result));
                 if run.is_err() {
                     *panics += 1;
                     result.panicked();
                 }
                 let failure = result.end();
                 reply.end_result_at(result.bytes().len(), failure);
+                context = context.next();
             }
         });
         result.swap_bytes(reply.buffer());
@@ -391,6 +408,7 @@ impl<A: ScalableApp> Executor for Speculative<A> {
             decision: decision.clone(),
             has_begun: false,
             frame: 0,
+            place: 0,
             operation: None,
         });
         self.feed();
@@ -441,7 +459,8 @@ impl<A: ScalableApp> Executor for Speculative<A> {
         if frame.mode() == Mode::Session {
             return self.book.tell_sessions(&frame.id(), events);
         }
-        let (body, _) = self.read(frame);
+        let first = OperationContext::new(self.book.executed, frame.key().client, 0);
+        let (body, _) = self.read(frame, first);
         self.book.answer(&frame.id(), body, events);
     }
 
@@ -473,12 +492,13 @@ impl<A: ScalableApp> Executor for Speculative<A> {
     fn finish_image(&mut self) -> Result<CheckpointClaim, ImageError> {
         let claim = self.book.finish_image();
         self.windows = self.book.clients.windows();
+        self.fed = self.book.executed;
         self.distance = Distance::default();
         claim
     }
 
     fn chain(&self) -> Chain {
-        self.book.chain
+        self.book.executed.chain
     }
 
     fn client_windows(&self) -> Vec<SessionWindows> {
@@ -486,7 +506,7 @@ impl<A: ScalableApp> Executor for Speculative<A> {
     }
 
     fn executed(&self) -> SeqNo {
-        self.book.executed
+        self.book.executed.seq
     }
 
     fn panics(&self) -> u64 {

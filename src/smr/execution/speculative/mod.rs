@@ -71,7 +71,7 @@ pub use outcome::Outcome;
 pub use view::View;
 pub use worker::{Helper, SpeculativeHelper};
 
-use super::{Column, CrudState, KeyedState};
+use super::{Column, CrudState, KeyedState, OperationContext};
 use crate::smr::messages::Failure;
 
 #[cfg(test)]

@@ -11,13 +11,13 @@ use crate::runtime::shard::Alarm;
 use crate::runtime::shard::crew::Crew;
 use crate::smr::crypto::Digester;
 use crate::smr::execution::{
-    Application, CheckpointRule, Columns, Direct, ExecutionEvent, Executor, ResultLimits, ResultWriter,
-    ScalableApp, SingleThreaded, Speculative, StateRule, fixtures,
+    Application, CheckpointRule, Columns, Direct, ExecutionEvent, Executor, OperationContext, ResultLimits,
+    ResultWriter, ScalableApp, SingleThreaded, Speculative, StateRule, fixtures,
 };
 use crate::smr::messages::{
     Checked, CheckpointClaim, FrameKey, Mode, OperationResult, Proposal, RefusalReason, ReplyBody,
 };
-use crate::smr::types::{ClusterId, Epoch, FrameSeq, SeqNo};
+use crate::smr::types::{ClusterId, Epoch, FrameSeq, SeqNo, UnixTime};
 
 /// Runs little programs: each operation is a list of steps over a few keys in two columns. What a step reads
 /// decides what later steps of the same operation write, and some operations panic half way.
@@ -34,8 +34,30 @@ impl Programs {
     }
 }
 
+/// A byte that depends on all that an operation is told.
+fn told(context: &OperationContext) -> u8 {
+    let numbers = [
+        context.client().get().into(),
+        context.decision().get(),
+        context.place().into(),
+        context.epoch().get(),
+        context.time().as_nanos(),
+        context.is_read().into(),
+    ];
+    let bytes = numbers.map(u64::to_le_bytes);
+    let seed = context.seed();
+    let all = bytes.as_flattened().iter().chain(&seed);
+    all.fold(0u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(*byte))
+}
+
 impl ScalableApp for Programs {
-    fn speculatively_execute(&self, state: &mut impl CrudState, operation: &[u8], result: &mut ResultWriter) {
+    fn speculatively_execute(
+        &self,
+        state: &mut impl CrudState,
+        context: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
         let mut sum = 0u8;
         for step in operation[1..].chunks_exact(2) {
             let (column, key) = Self::key_of(step);
@@ -53,7 +75,10 @@ impl ScalableApp for Programs {
                 2 => sum = sum.wrapping_add(state.update(column, &key, &value).into()),
                 3 => sum = sum.wrapping_add(state.delete(column, &key).into()),
                 4 => state.put(column, &key, &value),
-                5 => sum = sum.wrapping_mul(7).wrapping_add(step[1]),
+                5 => {
+                    let more = if step[0] > 5 { told(context) } else { step[1] };
+                    sum = sum.wrapping_mul(7).wrapping_add(more);
+                }
                 _ if sum % 16 == 9 => std::panic::resume_unwind(Box::new("the operation fails")),
                 _ => {}
             }
@@ -61,7 +86,12 @@ impl ScalableApp for Programs {
         result.push(sum);
     }
 
-    fn declare_keys(&self, operation: &[u8], touch: &mut dyn FnMut(Column, &[u8])) -> bool {
+    fn declare_keys(
+        &self,
+        _: &OperationContext,
+        operation: &[u8],
+        touch: &mut dyn FnMut(Column, &[u8]),
+    ) -> bool {
         let steps = operation[1..].chunks_exact(2);
         let skipped = usize::from(operation[0] == LIES);
         for step in steps.skip(skipped) {
@@ -79,14 +109,27 @@ impl Application for Programs {
         Columns::default()
     }
 
-    fn update(&self, state: &mut Columns<2>, operation: &[u8], result: &mut ResultWriter) {
-        self.speculatively_execute(&mut Direct(state), operation, result);
+    fn update(
+        &self,
+        state: &mut Columns<2>,
+        context: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
+        self.speculatively_execute(&mut Direct(state), context, operation, result);
     }
 
-    fn unordered_execution(&self, state: &Columns<2>, operation: &[u8], result: &mut ResultWriter) {
+    fn unordered_execution(
+        &self,
+        state: &Columns<2>,
+        context: &OperationContext,
+        operation: &[u8],
+        result: &mut ResultWriter,
+    ) {
         for step in operation[1..].chunks_exact(2) {
             let (column, key) = Self::key_of(step);
             result.extend_from_slice(state.get(column, &key).unwrap_or(b"-"));
+            result.push(told(context));
         }
     }
 
@@ -114,7 +157,7 @@ fn decision(seq: u64, frames: &[(u32, u64, Vec<Program>)]) -> Arc<Proposal> {
 struct Made {
     replies: Vec<(FrameKey, Bytes)>,
     refused: Vec<(FrameKey, RefusalReason)>,
-    executed: Vec<(SeqNo, usize)>,
+    executed: Vec<(SeqNo, UnixTime, usize)>,
     checkpoints: Vec<CheckpointClaim>,
     digest: CheckpointClaim,
     panics: u64,
@@ -135,7 +178,11 @@ fn made(executor: &mut impl Executor, mut events: Vec<ExecutionEvent>) -> Made {
         match event {
             ExecutionEvent::Reply { key, body, .. } => made.replies.push((key, body)),
             ExecutionEvent::Refused { frame, reason, .. } => made.refused.push((frame.key, reason)),
-            ExecutionEvent::Executed { seq, operations } => made.executed.push((seq, operations)),
+            ExecutionEvent::Executed {
+                seq,
+                time,
+                operations,
+            } => made.executed.push((seq, time, operations)),
             ExecutionEvent::Checkpoint(taken) => made.checkpoints.push(taken.claim),
             ExecutionEvent::Image(_) | ExecutionEvent::Help(_) => {}
         }

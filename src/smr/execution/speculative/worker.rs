@@ -51,17 +51,18 @@ impl<A: ScalableApp> Shared<A> {
     pub fn run_alone(&self, most: usize) -> usize {
         let application = &self.application;
         let mut result = ResultWriter::new(self.result_bytes_max);
-        self.core.execute_alone(most, |state, operation, outcome| {
-            result.swap_bytes(&mut outcome.result);
-            state.begin_operation();
-            if guarded(|| application.update(state, operation, &mut result)).is_ok() {
-                state.keep_operation();
-            } else {
-                state.undo_operation();
-                result.panicked();
-            }
-            close(&mut result, outcome);
-        })
+        self.core
+            .execute_alone(most, |state, context, operation, outcome| {
+                result.swap_bytes(&mut outcome.result);
+                state.begin_operation();
+                if guarded(|| application.update(state, context, operation, &mut result)).is_ok() {
+                    state.keep_operation();
+                } else {
+                    state.undo_operation();
+                    result.panicked();
+                }
+                close(&mut result, outcome);
+            })
     }
 
     /// Commits, and executes one operation if there is one to execute.
@@ -90,12 +91,15 @@ impl<A: ScalableApp> Shared<A> {
             let mut touch = |column, key: &[u8]| declared.push(self.core.hash(column, key));
             // What was declared when the operation was fed is not declared now: it is noticed like every
             // other lie.
-            let _ = guarded(|| self.application.declare_keys(&task.operation, &mut touch));
+            let _ = guarded(|| {
+                self.application
+                    .declare_keys(&task.context, &task.operation, &mut touch)
+            });
         }
         let mut view = View::new(&self.core, task, outcome, declared);
         let run = guarded(|| {
             self.application
-                .speculatively_execute(&mut view, &task.operation, result);
+                .speculatively_execute(&mut view, &task.context, &task.operation, result);
         });
         if let Err(panic) = run
             && !panic.is::<Outdated>()

@@ -92,6 +92,7 @@ fn longest_batch(lengths: &Lengths) -> PrePrepare {
         view: 1,
         seq: 1,
         digest: [5; 32],
+        time: u64::MAX,
         ends: vec![0; lengths.batch_frames_max],
         frames: vec![6; lengths.batch_bytes()],
     }

@@ -46,6 +46,7 @@ fn pre_prepare() -> PrePrepare {
         view: 1,
         seq: 2,
         digest: [5; 32],
+        time: 3,
         ends: vec![frames[0].len() as u32, (frames[0].len() + frames[1].len()) as u32],
         frames: frames.concat(),
     }

@@ -1,9 +1,10 @@
 use std::collections::VecDeque;
 
+use super::Pbft;
 use crate::smr::crypto::{Digester, Domain, SigningKey, VerifyingKey};
 use crate::smr::messages::{CheckpointClaim, SignedCheckpoint};
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::protocol::Rejection;
+use crate::smr::protocol::{Effect, Outbox, Rejection};
 use crate::smr::types::{NodeId, Quorum, SeqNo, Signers};
 
 /// How many checkpoints of one replica are kept: the newest. Correct replicas have at most two unstable.
@@ -251,5 +252,53 @@ impl Checkpoints {
     #[cfg(test)]
     pub(super) fn kept(&self) -> usize {
         self.signed.iter().map(Vec::len).sum()
+    }
+}
+
+/// What a stable checkpoint moves.
+impl Pbft {
+    /// Moves the window up to what is both stable and decided here.
+    pub(super) fn advance_low(&mut self) {
+        if active(Mutant::WindowStuck) {
+            return;
+        }
+        let low = self.stable.seq.min(self.decided);
+        for seq in self.low.get() + 1..=low.get().min(self.high().get()) {
+            self.pass_undecided(SeqNo::new(seq));
+            self.slot(SeqNo::new(seq)).clear();
+        }
+        self.low = low;
+        self.resend.forget(low, self.config.window);
+        self.reach_announced();
+        self.has_moved = true;
+    }
+
+    pub(super) fn try_stable(&mut self, out: &mut Outbox) {
+        let newest = self
+            .checkpoints
+            .newest_stable(self.stable.seq, self.config.quorum);
+        if let Some((claim, proof)) = newest {
+            self.adopt_stable(claim, proof, out);
+        }
+    }
+
+    pub(super) fn adopt_stable(
+        &mut self,
+        claim: CheckpointClaim,
+        proof: Vec<SignedCheckpoint>,
+        out: &mut Outbox,
+    ) {
+        if let Some(ours) = self.checkpoints.certify(claim, self.config.node) {
+            out.push(Effect::Diverged { stable: claim, ours });
+        }
+        self.stable = claim;
+        self.proof.clone_from(&proof);
+        out.push(Effect::Stable { claim, proof });
+        self.advance_low();
+        if claim.seq > self.high() {
+            out.push(Effect::FellBehind { stable: claim.seq });
+        }
+        // What the last window kept waiting may be decided now.
+        self.decide(out);
     }
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::Pbft;
@@ -52,6 +54,8 @@ pub struct PbftConfig {
     /// proposes for all places but the next fills no more of the log and of memory. At least twice the
     /// longest proposal; see [`undecided_bytes_max`](Self::undecided_bytes_max).
     pub undecided_bytes_max: usize,
+    /// How far the time of a fresh proposal may be from what this replica's clock shows.
+    pub clock_bound: Duration,
     /// Signs checkpoints.
     pub signing: SigningKey,
     /// Everybody's public signing keys, by replica.
@@ -68,6 +72,7 @@ impl PbftConfig {
             window: context.window,
             pipeline: config.pipeline,
             undecided_bytes_max: context.undecided_bytes_max,
+            clock_bound: context.clock_bound,
             signing: context.signing.clone(),
             verifying: context.verifying.clone(),
         }
@@ -84,6 +89,7 @@ impl PbftConfig {
             digester: crate::smr::crypto::Digester::new(self.cluster),
             window: self.window,
             undecided_bytes_max: self.undecided_bytes_max,
+            clock_bound: self.clock_bound,
             signing: self.signing.clone(),
             verifying: self.verifying.clone(),
             has_log: false,

@@ -4,7 +4,7 @@ use super::Pbft;
 use crate::smr::messages::{Proposal, Vote};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::protocol::{Outbox, Rejection};
-use crate::smr::types::{NodeId, SeqNo, View};
+use crate::smr::types::{NodeId, SeqNo, Time, View};
 
 /// What arrived of one sender too early: of the latest view it spoke of only, so that a correct sender is
 /// never displaced and a faulty one displaces nobody but itself.
@@ -109,7 +109,7 @@ impl Pbft {
     ///
     /// Not where they move: a record about a place must lie behind the record that brings the place into the
     /// window, or a restart takes it for one of a place above and drops it.
-    pub(super) fn take_waiting(&mut self, out: &mut Outbox) -> bool {
+    pub(super) fn take_waiting(&mut self, now: Time, out: &mut Outbox) -> bool {
         if !std::mem::take(&mut self.has_moved) {
             return false;
         }
@@ -122,7 +122,7 @@ impl Pbft {
             let (proposals, votes) = self.early[index].take(self.view);
             for proposal in proposals {
                 let (view, seq) = (proposal.view, proposal.seq);
-                let result = self.try_proposal(from, proposal, out);
+                let result = self.try_proposal(now, from, proposal, out);
                 Self::reject(from, view, seq, result, out);
             }
             for vote in votes {

@@ -9,9 +9,9 @@
 //!
 //! **Events** (n replicas, f = ⌊(n−1)/3⌋, quorum q = ⌈(n+f+1)/2⌉, window (h, H], H = h + k):
 //! - *A free slot and pending frames, at the leader:* log the proposal, then send PRE-PREPARE ⟨v, s, d,
-//!   frames⟩ (§4.2).
-//! - *PRE-PREPARE of the leader of our view, h < s ≤ H, none accepted for (v, s) with another digest:* log
-//!   it, then send PREPARE ⟨v, s, d⟩.
+//!   time, frames⟩ (§4.2).
+//! - *PRE-PREPARE of the leader of our view, h < s ≤ H, none accepted for (v, s) with another digest, its
+//!   time near what our clock shows (`clock`):* log it, then send PREPARE ⟨v, s, d⟩.
 //! - *PREPARE from q−1 distinct backups matching the accepted pre-prepare:* the batch is **prepared**; log
 //!   the vote, then send COMMIT ⟨v, s, d⟩.
 //! - *COMMIT ⟨v, s, d⟩ from q distinct replicas:* d is **committed** at s. Committed batches are decided in
@@ -76,6 +76,7 @@
 //! logged; memory is bounded by the window whatever arrives.
 
 mod checkpoints;
+mod clock;
 mod config;
 mod early;
 mod resend;
@@ -98,8 +99,9 @@ use crate::smr::protocol::{
     Effect, Outbox, Persisted, Recipients, Record, Rejected, Rejection, Standing, Timer, ViewEvidence,
     ViewStart,
 };
-use crate::smr::types::{Digest, NodeId, SeqNo, Time, View};
+use crate::smr::types::{Digest, NodeId, SeqNo, Time, UnixTime, View};
 use checkpoints::Checkpoints;
+use clock::Clock;
 use config::UNDECIDED_BYTES;
 pub use config::{OrderingConfig, PbftConfig};
 use early::Early;
@@ -137,6 +139,7 @@ pub struct Pbft {
     /// What the current view's fresh proposals count as that are not decided, in bytes.
     undecided_bytes: usize,
     checkpoints: Checkpoints,
+    clock: Clock,
     resend: Resend,
     /// The last thing we logged: what is sent again waits for it.
     promise: Option<Persisted>,
@@ -170,6 +173,7 @@ impl Pbft {
             proposed: SeqNo::ZERO,
             undecided_bytes: 0,
             checkpoints,
+            clock: Clock::new(config.clock_bound),
             resend: Resend::new(n),
             promise: None,
             unplaced: Vec::new(),
@@ -204,7 +208,13 @@ impl Pbft {
         }
     }
 
-    fn try_proposal(&mut self, from: NodeId, proposal: Proposal, out: &mut Outbox) -> Result<(), Rejection> {
+    fn try_proposal(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        proposal: Proposal,
+        out: &mut Outbox,
+    ) -> Result<(), Rejection> {
         let n = self.config.quorum.n();
         let leads = from == proposal.view.leader(n) || active(Mutant::NotLeaderAccepted);
         if !leads || from == self.config.node {
@@ -237,10 +247,13 @@ impl Pbft {
         if !has_room {
             return Err(Rejection::OverBudget);
         }
-        let awaited = slot.outcome.is_some();
+        let awaited = self.peek(seq).outcome;
+        if awaited != Some(proposal.batch.digest) {
+            self.clock.judge(now, proposal.batch.time)?;
+        }
         self.take_fresh(Arc::new(proposal));
         self.advance(seq, out);
-        if awaited {
+        if awaited.is_some() {
             self.decide(out);
         }
         Ok(())
@@ -352,6 +365,7 @@ impl Pbft {
     fn accept(&mut self, proposal: &Arc<Proposal>, out: &mut Outbox) {
         let (node, view, leading) = (self.config.node, self.view, self.leader() == self.config.node);
         let (seq, digest) = (proposal.seq, proposal.batch.digest);
+        self.clock.note(&proposal.batch);
         let slot = self.slot(seq);
         let chosen = slot.chosen.is_some();
         let logged = chosen && slot.is_logged(&digest);
@@ -399,6 +413,7 @@ impl Pbft {
                 // Decided by others' words, before it was accepted here: a restart needs its batch.
                 self.persist(Record::Batch(proposal.clone()), out);
             }
+            self.clock.note(&proposal.batch);
             self.resend.remember(proposal.clone());
             out.push(Effect::Decide(proposal));
             self.decided = next;
@@ -407,46 +422,6 @@ impl Pbft {
         if self.decided > last && self.low < self.stable.seq {
             self.advance_low();
         }
-    }
-
-    /// Moves the window up to what is both stable and decided here.
-    fn advance_low(&mut self) {
-        if active(Mutant::WindowStuck) {
-            return;
-        }
-        let low = self.stable.seq.min(self.decided);
-        for seq in self.low.get() + 1..=low.get().min(self.high().get()) {
-            self.pass_undecided(SeqNo::new(seq));
-            self.slot(SeqNo::new(seq)).clear();
-        }
-        self.low = low;
-        self.resend.forget(low, self.config.window);
-        self.reach_announced();
-        self.has_moved = true;
-    }
-
-    fn try_stable(&mut self, out: &mut Outbox) {
-        let newest = self
-            .checkpoints
-            .newest_stable(self.stable.seq, self.config.quorum);
-        if let Some((claim, proof)) = newest {
-            self.adopt_stable(claim, proof, out);
-        }
-    }
-
-    fn adopt_stable(&mut self, claim: CheckpointClaim, proof: Vec<SignedCheckpoint>, out: &mut Outbox) {
-        if let Some(ours) = self.checkpoints.certify(claim, self.config.node) {
-            out.push(Effect::Diverged { stable: claim, ours });
-        }
-        self.stable = claim;
-        self.proof.clone_from(&proof);
-        out.push(Effect::Stable { claim, proof });
-        self.advance_low();
-        if claim.seq > self.high() {
-            out.push(Effect::FellBehind { stable: claim.seq });
-        }
-        // What the last window kept waiting may be decided now.
-        self.decide(out);
     }
 
     fn reject(from: NodeId, view: View, seq: SeqNo, result: Result<(), Rejection>, out: &mut Outbox) {
@@ -501,6 +476,14 @@ impl OrderingProtocol for Pbft {
         self.config.pipeline.saturating_sub(under_way).min(window)
     }
 
+    fn on_wall_clock(&mut self, now: Time, unix: UnixTime) {
+        self.clock.set(now, unix);
+    }
+
+    fn next_time(&self, now: Time) -> UnixTime {
+        self.clock.next(now)
+    }
+
     fn propose(&mut self, _: Time, batch: Arc<Batch>, out: &mut Outbox) {
         assert!(self.free_slots() > 0, "only a leader with a free slot proposes");
         let seq = self.proposed.max(self.decided).next();
@@ -517,9 +500,9 @@ impl OrderingProtocol for Pbft {
         self.advance(seq, out);
     }
 
-    fn on_proposal(&mut self, _: Time, from: NodeId, proposal: Proposal, out: &mut Outbox) {
+    fn on_proposal(&mut self, now: Time, from: NodeId, proposal: Proposal, out: &mut Outbox) {
         let (view, seq) = (proposal.view, proposal.seq);
-        let result = self.try_proposal(from, proposal, out);
+        let result = self.try_proposal(now, from, proposal, out);
         Self::reject(from, view, seq, result, out);
     }
 
@@ -592,8 +575,8 @@ impl OrderingProtocol for Pbft {
         self.enter(start, out);
     }
 
-    fn take_early(&mut self, _: Time, out: &mut Outbox) -> bool {
-        self.take_waiting(out)
+    fn take_early(&mut self, now: Time, out: &mut Outbox) -> bool {
+        self.take_waiting(now, out)
     }
 
     fn on_fetch(&mut self, now: Time, from: NodeId, wanted: &[BatchRef], out: &mut Outbox) {

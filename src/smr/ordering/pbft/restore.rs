@@ -90,6 +90,7 @@ impl Pbft {
         let slot = self.slot(seq);
         slot.outcome = Some(digest);
         let proposal = slot.proposal_of(view, seq, &digest)?;
+        self.clock.note(&proposal.batch);
         // Those that the image covers may be all that a peer lacks, if it is not stable yet.
         self.resend.remember(proposal.clone());
         if seq == self.decided.next() {
@@ -169,6 +170,7 @@ impl Pbft {
         if !leading {
             let _ = slot.prepares.add(node, digest);
         }
+        self.clock.note(&proposal.batch);
     }
 
     fn take_vote(&mut self, vote: &Vote) {

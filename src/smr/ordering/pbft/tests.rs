@@ -6,6 +6,8 @@ mod resends;
 mod seeds;
 mod views;
 
+use std::time::Duration;
+
 use super::*;
 use crate::smr::crypto::SigningKey;
 use crate::smr::messages::archived::{
@@ -13,7 +15,7 @@ use crate::smr::messages::archived::{
 };
 use crate::smr::messages::{Batch, Checked};
 use crate::smr::protocol::When;
-use crate::smr::types::{ClusterId, Epoch, Quorum};
+use crate::smr::types::{ClusterId, Epoch, Quorum, UnixTime};
 use crate::smr::types::{Digest, Lsn};
 
 const CLUSTER: ClusterId = ClusterId::from_bytes([3; 16]);
@@ -36,6 +38,7 @@ pub(crate) fn config(n: usize, node: u16) -> PbftConfig {
         window: WINDOW,
         pipeline: PIPELINE,
         undecided_bytes_max: 64 << 20,
+        clock_bound: Duration::from_secs(10),
         signing: signing(node),
         verifying: NodeId::all(n)
             .map(|node| signing(node.get()).verifying_key())
@@ -58,6 +61,7 @@ fn letter(digest: &Digest) -> char {
 fn batch(letter: char) -> Arc<Batch> {
     Arc::new(Batch {
         digest: digest(letter),
+        time: UnixTime::EPOCH,
         frames: Vec::new(),
         bytes: 0,
     })
@@ -118,6 +122,24 @@ impl Bench {
 
     fn propose(&mut self, letter: char) -> Vec<String> {
         self.pbft.propose(Time::START, batch(letter), &mut self.out);
+        self.told()
+    }
+
+    /// A proposal of the leader with this time.
+    fn proposal_at(&mut self, seq: u64, letter: char, time: UnixTime) -> Vec<String> {
+        let proposal = Proposal {
+            view: View::ZERO,
+            seq: SeqNo::new(seq),
+            batch: Arc::new(Batch {
+                time,
+                ..Batch::clone(&batch(letter))
+            }),
+            message: bytes::Bytes::new(),
+            authentic: true,
+        };
+        let leader = NodeId::new(0);
+        self.pbft
+            .on_proposal(Time::START, leader, proposal, &mut self.out);
         self.told()
     }
 

@@ -94,8 +94,7 @@ impl Subject {
         let digest = Digest::from_bytes([seq as u8; 32]);
         let batch = Batch {
             digest,
-            frames: Vec::new(),
-            bytes: 0,
+            ..Batch::null()
         };
         let proposal = Proposal {
             view: View::ZERO,

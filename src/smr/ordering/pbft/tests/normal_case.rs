@@ -364,3 +364,25 @@ fn a_correct_leader_keeps_to_half_of_the_bytes_that_others_take() {
     }
     assert!(leader.pbft.free_slots() > 0);
 }
+
+#[test]
+fn a_proposal_from_another_time_is_refused_unless_others_decided_it() {
+    let at = |seconds: u64| UnixTime::EPOCH.after(Duration::from_secs(seconds));
+    let mut backup = Bench::new(4, 1);
+    backup.pbft.on_wall_clock(Time::START, at(1000));
+    let refused = |seq| [format!("refused r0 v0 s{seq} ClockOutOfBounds")];
+    for seconds in [0, 989, 1011] {
+        assert_eq!(backup.proposal_at(1, 'a', at(seconds)), refused(1));
+    }
+    assert_eq!(
+        backup.proposal_at(1, 'a', at(1010)),
+        ["log 0: proposal v0 s1 a", "vote prepare v0 s1 a after 0"]
+    );
+    assert_eq!(backup.pbft.next_time(Time::START), at(1010));
+    for from in [0, 2, 3] {
+        assert_eq!(backup.commit(from, 2, 'b'), NOTHING);
+    }
+    assert_eq!(backup.proposal_at(2, 'c', at(5000)), refused(2));
+    let taken = backup.proposal_at(2, 'b', at(5000));
+    assert_eq!(taken, ["log 1: proposal v0 s2 b", "vote prepare v0 s2 b after 1"]);
+}

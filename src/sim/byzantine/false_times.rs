@@ -1,0 +1,69 @@
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::stage::{frames_of, open};
+use super::{Actor, Stage};
+use crate::sim::{Dice, Knobs};
+use crate::smr::messages::{OrderingMessage, PrePrepare};
+use crate::smr::types::NodeId;
+
+/// Proposes its batches at other times, the same for all replicas, and votes for what it made of them: mostly
+/// so little off that they are accepted, so that time would go back and forth.
+pub(super) struct FalseTimes {
+    /// How many of a hundred batches are from a time that nobody accepts.
+    absurd_percent: u64,
+    /// How far the others are off at most, in nanoseconds.
+    swing: u64,
+    /// By the digest of the first batch: the one in its place.
+    others: BTreeMap<[u8; 32], PrePrepare>,
+}
+
+impl FalseTimes {
+    pub(super) fn new(dice: &mut Dice, knobs: &Knobs) -> Self {
+        let bound = knobs.clock_bound.as_nanos() as u64;
+        Self {
+            absurd_percent: dice.pick(&[0, 5, 50, 100]),
+            swing: dice.pick(&[bound / 4, bound / 2, bound]),
+            others: BTreeMap::new(),
+        }
+    }
+
+    fn time(&self, dice: &mut Dice, truth: u64) -> u64 {
+        const YEAR: u64 = 365 * 86_400 * 1_000_000_000;
+        if dice.chance(self.absurd_percent) {
+            let (past, future) = (truth.saturating_sub(YEAR), truth.saturating_add(YEAR));
+            return dice.pick(&[0, 1, past, future, u64::MAX]);
+        }
+        truth.saturating_sub(self.swing) + dice.between(0, 2 * self.swing)
+    }
+}
+
+impl Actor for FalseTimes {
+    fn send(&mut self, stage: &mut Stage<'_>, to: NodeId, message: &Bytes) {
+        match open(message) {
+            Some(OrderingMessage::PrePrepare(truth)) => {
+                if !self.others.contains_key(&truth.digest) {
+                    let time = self.time(stage.dice, truth.time);
+                    let other = stage.at_time(&truth, time, &frames_of(&truth));
+                    self.others.insert(truth.digest, other);
+                }
+                let other = PrePrepare {
+                    view: truth.view,
+                    seq: truth.seq,
+                    ..self.others[&truth.digest].clone()
+                };
+                stage.lie(to, stage.close(OrderingMessage::PrePrepare(other)));
+            }
+            Some(OrderingMessage::Votes(mut cast)) => {
+                for vote in &mut cast.votes {
+                    if let Some(other) = self.others.get(&vote.digest) {
+                        vote.digest = other.digest;
+                    }
+                }
+                stage.pass(to, stage.votes(cast.votes));
+            }
+            _ => stage.pass(to, message.clone()),
+        }
+    }
+}
