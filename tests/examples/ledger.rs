@@ -52,7 +52,7 @@ impl Application for Ledger {
     }
 }
 
-/// Pays, and is refused a payment, on one machine in virtual time.
+/// Three payments, one of them of more than there is.
 pub fn main() {
     let mut cluster = Cluster::<Ledger>::builder().clients(3).start(Ledger);
     for (from, to, amount, is_paid) in [(0, 1, 100, true), (1, 2, 70, true), (1, 2, 31, false)] {

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::shared::{Replica, alone, connect, init, set};
-use super::{atlas, complaint, eventually, last_words, lone, output, run, serving, wait_for_end};
+use super::{
+    atlas, complaint, eventually, ignores_hangups, last_words, lone, output, run, serving, skip, wait_for_end,
+};
 
 /// A command in a directory that has a cluster of one in it, which runs; the file `bad.toml`, and nothing
 /// called `missing`.
@@ -120,6 +122,12 @@ fn started(dir: &Path) -> Replica {
 
 #[test]
 fn signals_that_end_a_replica_drain_it_and_one_that_asks_it_to_reload_is_answered() {
+    if ignores_hangups() {
+        return skip(
+            "a replica that is asked to reload",
+            "hangups are ignored here (nohup)",
+        );
+    }
     let _turn = alone();
     let dir = tempfile::tempdir().unwrap();
     lone(dir.path());

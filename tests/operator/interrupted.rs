@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::messages::hung;
 use super::shared::alone;
-use super::{atlas, complaint, eventually, last_words, output, wait_for_end};
+use super::{atlas, complaint, eventually, ignores_hangups, last_words, output, skip, wait_for_end};
 
 fn signal(child: &Child, name: &str) {
     let id = child.id().to_string();
@@ -41,6 +41,13 @@ fn a_demo_that_is_interrupted_leaves_no_data_behind_however_often_and_early() {
         (&["--byzantine", "corrupt-chunks"], &["INT"], false),
     ];
     for (more, signals, hangs) in cases {
+        if signals == ["HUP"] && ignores_hangups() {
+            skip(
+                "a demo whose terminal is closed",
+                "hangups are ignored here (nohup)",
+            );
+            continue;
+        }
         let dir = tempfile::tempdir().unwrap();
         let mut demo = atlas(&["demo", "--no-pin", "--seconds", "3600"]);
         demo.args(more).env("TMPDIR", dir.path()).stderr(Stdio::piped());

@@ -46,6 +46,13 @@ fn skip(what: &str, why: &str) {
     }
 }
 
+/// Whether whoever started these tests has hangups ignored (nohup): then what they start ignores them too.
+fn ignores_hangups() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    u64::from_str_radix(ignored.unwrap().trim(), 16).unwrap() & 1 == 1
+}
+
 /// Whether a program is installed.
 fn has(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
