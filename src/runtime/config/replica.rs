@@ -15,7 +15,7 @@ use crate::smr::crypto::Digester;
 use crate::smr::execution::application_id;
 use crate::smr::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
 use crate::smr::ordering::pbft::PbftConfig;
-use crate::smr::protocol::{InvalidSetting, PartConfig, PartContext, in_range};
+use crate::smr::protocol::{InvalidSetting, PartContext, in_range};
 use crate::smr::replica::{DefaultConfigs, PartConfigs, PartSettings};
 use crate::smr::types::{ApplicationId, NodeId, SeqNo};
 
@@ -507,11 +507,13 @@ impl<P: PartConfigs> ReplicaConfig<P> {
     /// # Errors
     /// The first rule that is broken.
     pub fn validate(&self, st_config: &P::StateTransfer) -> Result<(), InvalidSetting> {
-        self.parts(st_config).validate()?;
-        check_threads(self.execution.workers, self.preprocessor_threads)?;
-        self.pl_config.validate()?;
-        self.topology.validate()?;
-        self.limits.validate()?;
+        check_choices(
+            &self.parts(st_config),
+            (self.execution.workers, self.preprocessor_threads),
+            &self.pl_config,
+            &self.topology,
+            &self.limits,
+        )?;
         self.check_against_cluster()
     }
 
@@ -575,10 +577,32 @@ impl<P: PartConfigs> ReplicaConfig<P> {
     }
 }
 
-/// Whether there are as many threads as there may be.
-fn check_threads(workers: usize, preprocessors: usize) -> Result<(), InvalidSetting> {
+/// Whether what one replica chose for itself is within bounds, as a file says it or as a program does.
+fn check_choices<P: PartConfigs>(
+    parts: &PartSettings<P>,
+    (workers, preprocessors): (usize, usize),
+    log: &PersistentLogConfig,
+    topology: &TopologyFile,
+    limits: &Limits,
+) -> Result<(), InvalidSetting> {
+    parts.validate()?;
     in_range("workers", workers, 1..=64)?;
-    in_range("preprocessor_threads", preprocessors, 1..=16)
+    in_range("preprocessor_threads", preprocessors, 1..=16)?;
+    log.validate()?;
+    topology.validate()?;
+    limits.validate()
+}
+
+impl<P: PartConfigs> ReplicaFile<P> {
+    fn parts(&self) -> PartSettings<P> {
+        PartSettings {
+            ordering: self.ordering.clone(),
+            view_transfer: self.view_transfer.clone(),
+            decision_log: self.decision_log.clone(),
+            log_transfer: self.log_transfer.clone(),
+            state_transfer: self.state_transfer.clone(),
+        }
+    }
 }
 
 impl<P: PartConfigs> Validate for ReplicaFile<P> {
@@ -592,14 +616,12 @@ impl<P: PartConfigs> Validate for ReplicaFile<P> {
                 rule: "must be host:port".into(),
             });
         }
-        self.ordering.validate()?;
-        self.view_transfer.validate()?;
-        check_threads(self.workers, self.preprocessor_threads)?;
-        self.log.validate()?;
-        self.decision_log.validate()?;
-        self.log_transfer.validate()?;
-        self.state_transfer.validate()?;
-        self.topology.validate()?;
-        self.limits.validate()
+        check_choices(
+            &self.parts(),
+            (self.workers, self.preprocessor_threads),
+            &self.log,
+            &self.topology,
+            &self.limits,
+        )
     }
 }

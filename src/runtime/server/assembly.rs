@@ -11,7 +11,7 @@ use super::handle::{HandleShared, ReplicaHandle};
 use super::keepers::{images_name, keeper_name, shelf_name, start_keepers};
 use super::listen::listen;
 use super::recovery::{Recovered, recover};
-use super::roles::{OnDisk, RoleLanes, Roles};
+use super::roles::{OnDisk, Roles};
 use super::wiring::{Homes, make_lanes};
 use crate::runtime::config::{ClusterConfig, Durability, PartConfigs, ReplicaConfig, Topology};
 use crate::runtime::metrics::Metrics;
@@ -270,7 +270,7 @@ pub(super) fn assemble<S: Stack>(
     });
     let on_disk = match restore(config, &mut replica, &mut executor)? {
         None => {
-            lanes.consensus.log = None;
+            lanes.roles.consensus.log = None;
             None
         }
         Some(recovered) => Some(start_keepers(
@@ -308,13 +308,7 @@ pub(super) fn assemble<S: Stack>(
     let mut roles = Roles::new(
         config,
         (replica, executor),
-        RoleLanes {
-            network: lanes.network,
-            preprocess: lanes.preprocess,
-            consensus: lanes.consensus,
-            execution: lanes.execution,
-            log: lanes.log,
-        },
+        lanes.roles,
         OnDisk {
             keeper: keeper.as_ref().map(|(keeper, _)| keeper.handle()),
             shelf: keeper.as_ref().map(|(_, shelf)| shelf.handle()),

@@ -6,13 +6,14 @@ use std::vec;
 
 use super::assembly::pool_limits;
 use super::keepers::OpenLog;
+use super::wiring::RoleLanes;
 use crate::runtime::config::{Durability, PartConfigs, ReplicaConfig, RoleKind};
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shard::crew::Crew;
 use crate::runtime::shard::faults::{Faults, Interceptor};
 use crate::runtime::shard::roles::{
-    ConsensusLanes, ConsensusRole, ExecutionLanes, ExecutionRole, LogLanes, LogRole, NetworkLanes,
-    NetworkRole, PreprocessLanes, PreprocessRole, Role,
+    ConsensusRole, ExecutionRole, LogLanes, LogRole, NetworkLanes, NetworkRole, PreprocessLanes,
+    PreprocessRole, Role,
 };
 use crate::runtime::shard::wires::WireLimits;
 use crate::runtime::storage::AbstentionMark;
@@ -26,15 +27,6 @@ use crate::smr::replica::{Replica, Stack};
 
 /// How many full queues of clients are held for all together at a shard that serves sockets; each client has its share beside.
 const CLIENT_QUEUES: usize = 8;
-
-/// What each role receives from, and sends to.
-pub(super) struct RoleLanes {
-    pub network: Vec<NetworkLanes>,
-    pub preprocess: Vec<PreprocessLanes>,
-    pub consensus: ConsensusLanes,
-    pub execution: ExecutionLanes,
-    pub log: LogLanes,
-}
 
 /// Who works at the disk; nobody, if nothing is kept.
 pub(super) struct OnDisk {

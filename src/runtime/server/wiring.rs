@@ -16,14 +16,19 @@ const LOG_CHANNEL: usize = 1024;
 /// What the keeper did, and nobody looked at yet.
 const KEPT_CHANNEL: usize = 16;
 
-/// The lanes of every role, before they are dealt out.
-pub(super) struct Lanes {
-    pub links: Vec<Outlet<EstablishedLink>>,
+/// What each role receives from, and sends to, before it is dealt out.
+pub(super) struct RoleLanes {
     pub network: Vec<NetworkLanes>,
     pub preprocess: Vec<PreprocessLanes>,
     pub consensus: ConsensusLanes,
     pub execution: ExecutionLanes,
     pub log: LogLanes,
+}
+
+/// Every lane: those of the roles, and the ends that others have.
+pub(super) struct Lanes {
+    pub roles: RoleLanes,
+    pub links: Vec<Outlet<EstablishedLink>>,
     /// From the keeper: to the log, and to consensus.
     pub kept: Outlet<Kept>,
     /// From the shelf, to consensus.
@@ -85,13 +90,7 @@ pub(super) fn make_lanes(homes: &Homes, doorbells: &[Doorbell]) -> Lanes {
         .map(|home| to_networks(*home, RESPONSE_CHANNEL_SIZE))
         .collect();
 
-    let no_inlets = || {
-        homes
-            .preprocess
-            .iter()
-            .map(|_| Vec::new())
-            .collect::<Vec<Vec<Inlet<Raw>>>>()
-    };
+    let no_inlets = || -> Vec<Vec<Inlet<Raw>>> { homes.preprocess.iter().map(|_| Vec::new()).collect() };
     let (mut replica_frames, mut client_frames) = (no_inlets(), no_inlets());
     let (mut links, mut network, mut replica_messages) = (Vec::new(), Vec::new(), Vec::new());
     for ((index, home), outgoing) in homes.network.iter().enumerate().zip(outgoing) {
@@ -144,8 +143,7 @@ pub(super) fn make_lanes(homes: &Homes, doorbells: &[Doorbell]) -> Lanes {
     let (kept_out, kept) = lane(KEPT_CHANNEL, Some(doorbells[homes.log].clone()));
     let (transfers_out, transfers) = lane(KEPT_CHANNEL, Some(doorbells[homes.consensus].clone()));
     let (images_out, images) = lane(KEPT_CHANNEL, Some(doorbells[homes.consensus].clone()));
-    Lanes {
-        links,
+    let roles = RoleLanes {
         network,
         preprocess,
         consensus: ConsensusLanes {
@@ -168,6 +166,10 @@ pub(super) fn make_lanes(homes: &Homes, doorbells: &[Doorbell]) -> Lanes {
             kept,
             logged: logged_out,
         },
+    };
+    Lanes {
+        roles,
+        links,
         kept: kept_out,
         images: images_out,
         transfers: transfers_out,

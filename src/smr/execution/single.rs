@@ -142,14 +142,15 @@ fn prepare<A: Application>(application: &A, state: &A::State, operations: &Opera
 
 impl<A: Application> ExecutorPart<A> for SingleThreaded<A> {
     fn make(application: A, settings: &ExecutorSettings) -> Self {
-        let ExecutorSettings {
-            clients,
+        let digester = settings.digester.clone();
+        Self::new(
+            application,
+            settings.clients,
             digester,
-            epoch,
-            rule,
-            results,
-        } = settings.clone();
-        Self::new(application, clients, digester, epoch, rule).limit_results(results)
+            settings.epoch,
+            settings.rule,
+        )
+        .limit_results(settings.results)
     }
 }
 

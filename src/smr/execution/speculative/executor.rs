@@ -384,14 +384,15 @@ impl<A: ScalableApp> Speculative<A> {
 
 impl<A: ScalableApp> ExecutorPart<A> for Speculative<A> {
     fn make(application: A, settings: &ExecutorSettings) -> Self {
-        let ExecutorSettings {
-            clients,
+        let digester = settings.digester.clone();
+        Self::new(
+            application,
+            settings.clients,
             digester,
-            epoch,
-            rule,
-            results,
-        } = settings.clone();
-        Self::new(application, clients, digester, epoch, rule).limit_results(results)
+            settings.epoch,
+            settings.rule,
+        )
+        .limit_results(settings.results)
     }
 
     fn helpers(&self, threads: usize) -> Vec<Box<dyn Helper>> {
