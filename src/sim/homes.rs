@@ -95,6 +95,7 @@ impl Mutant {
             | Self::ReadsUngated
             | Self::ReadsAtOnce
             | Self::ViewChangesUnlogged
+            | Self::LaterUnasked
             | Self::AnnouncedForgotten => Profile::Crash,
             Self::WatermarkUnchecked
             | Self::DiskRoomIgnored
@@ -109,6 +110,7 @@ impl Mutant {
             | Self::LoggedUnsent
             | Self::LaterImagesLeft
             | Self::ContradictedImageBelieved
+            | Self::WholeLogUnused
             | Self::WrongClaimsKept
             | Self::AbstentionMarkEarly
             | Self::ReplacedClaimsKept

@@ -136,6 +136,25 @@ impl Durable {
 pub(super) struct ReadBack {
     pub records: Vec<Record>,
     pub replayed: Vec<Arc<Proposal>>,
+    /// Its image was of a state that a quorum contradicts.
+    pub was_contradicted: bool,
+}
+
+impl ReadBack {
+    /// Whether the log has every decision up to this one, and no place was passed over.
+    pub fn is_whole_up_to(&self, last: SeqNo) -> bool {
+        let mut decided = (1..=last.get()).peekable();
+        for record in &self.records {
+            match record {
+                Record::Jump { .. } => return false,
+                Record::Decision { seq, .. } => {
+                    decided.next_if_eq(&seq.get());
+                }
+                _ => {}
+            }
+        }
+        decided.peek().is_none()
+    }
 }
 
 impl Witness for ReadBack {
@@ -148,7 +167,9 @@ impl Witness for ReadBack {
     }
 
     // The run's story and its counts tell of damage.
-    fn on_damaged_image(&mut self, _: &StorageError) {}
+    fn on_damaged_image(&mut self, error: &StorageError, _: bool) {
+        self.was_contradicted = matches!(error, StorageError::Contradicted { .. });
+    }
 
     fn on_damaged_log(&mut self, _: &StorageError) {}
 }

@@ -186,6 +186,8 @@ planted! {
     LaterImagesLeft,
     /// A restart begins with a state that a quorum has contradicted.
     ContradictedImageBelieved,
+    /// A restart without an image waits for one of others, although its log is whole.
+    WholeLogUnused,
     /// What a replica said of a wrong state is held against the right one.
     WrongClaimsKept,
     /// The mark that has it abstain goes before the log holds why.
@@ -196,6 +198,8 @@ planted! {
     WithdrawnAtOnce,
     /// A restart believes what it signed of a state that others' replaced.
     ReplacedClaimsKept,
+    /// A client is asked for a signature only when it sends what is first of its frames here.
+    LaterUnasked,
     /// Reads beside the order are answered from any state.
     ReadsUngated,
     /// A restart answers reads before execution has passed what its log shows.

@@ -173,11 +173,10 @@ impl Session {
                     frame.ask_all_at_once(&mut self.next_timeout);
                 }
             }
-            // One of them is correct, and holds a signature against a leader that does not order the frame.
-            RefusalReason::Unproven if believed && !frame.is_signed => {
-                self.counters.frames_proven += 1;
-                self.sign(&mut frame);
-                self.send_to_all(&mut frame);
+            RefusalReason::Unproven if believed => {
+                self.frames.insert(key.sequence, frame);
+                self.prove_first_up_to(key.sequence);
+                return true;
             }
             RefusalReason::OrderedOnly if believed && frame.mode == Mode::Unordered => {
                 frame.ask_all_at_once(&mut self.next_timeout);
@@ -229,6 +228,28 @@ impl Session {
             }
         } else if from == self.leader && frame.attempts == 0 {
             frame.ask_all_at_once(&mut self.next_timeout);
+        }
+    }
+
+    /// One of f+1 replicas is correct, and holds a signature against a leader that does not order what it was
+    /// passed on. It has a client's first frame in mind, whichever it was sent: it may have an earlier one than
+    /// we wait for, which others have executed and a leader that has fallen silent decided.
+    fn prove_first_up_to(&mut self, key: FrameSeq) {
+        let of_session = FrameSeq::of(key.session(), 0)..=key;
+        let mut in_order = self
+            .frames
+            .range(of_session)
+            .filter(|(_, frame)| frame.mode.is_ordered());
+        let Some(first) = in_order.next().map(|(first, _)| *first) else {
+            return;
+        };
+        if let Some(mut frame) = self.frames.remove(&first) {
+            if !frame.is_signed {
+                self.counters.frames_proven += 1;
+                self.sign(&mut frame);
+                self.send_to_all(&mut frame);
+            }
+            self.frames.insert(first, frame);
         }
     }
 

@@ -431,6 +431,20 @@ fn a_leader_that_alone_wants_signatures_has_all_others_asked() {
 }
 
 #[test]
+fn the_first_frame_that_a_client_waits_for_is_signed_whichever_replicas_ask_about() {
+    let mut rig = Rig::new(config(4));
+    let numbers = [1, 2, 3].map(|token| rig.ordered(ms(0), b"a", token));
+    rig.answer(1, 0, numbers[0], &[b"x"]);
+    rig.answer(2, 0, numbers[0], &[b"x"]);
+    assert_eq!(rig.ends().len(), 1);
+    for node in [1, 2, 3] {
+        rig.refuse(node, 0, numbers[2], RefusalReason::Unproven);
+    }
+    let sent = rig.sent_to_all();
+    assert!(sent.is_signed && sent.sequence == numbers[1]);
+}
+
+#[test]
 fn a_frame_is_signed_when_f_plus_1_replicas_hold_it_against_their_leader() {
     let mut rig = Rig::new(config(4));
     rig.ordered(ms(0), b"a", 1);

@@ -220,6 +220,11 @@ pub(super) fn is_about_checkpoint(record: &[u8]) -> bool {
     is_stable(record) || record.first() == Some(&CHECKPOINT)
 }
 
+/// Whether a record is about what execution has to do: a decision, or that places were passed over.
+pub(super) fn is_about_execution(record: &[u8]) -> bool {
+    matches!(record.first(), Some(&(DECISION | JUMP)))
+}
+
 /// A word for the kind of a record, for tools.
 pub(super) fn kind_name(record: &[u8]) -> &'static str {
     match record.first() {

@@ -67,6 +67,12 @@ impl RawRecord<'_> {
     pub fn is_about_checkpoint(&self) -> bool {
         codec::is_about_checkpoint(self.bytes)
     }
+
+    /// Whether it says what was decided, or that places were passed over.
+    #[must_use]
+    pub fn is_about_execution(&self) -> bool {
+        codec::is_about_execution(self.bytes)
+    }
 }
 
 /// A segment's file.

@@ -18,6 +18,8 @@
 //!   state wrong and stopped before another one came must not execute on it again. Nor is it if it is of a
 //!   checkpoint that this replica signed after a wrong one, before it found that out. It is set aside like a
 //!   damaged one.
+//! - *Who has none* gets a state from others, unless its log was never cut and has every decision up to the one
+//!   that was named: then that is executed from the initial state. Nobody else may have an image yet.
 //! - *Earlier ones may be of a replaced state too.* The replica is told what the head of each says, and gives
 //!   it to peers as nothing else.
 
@@ -136,9 +138,17 @@ pub trait Witness {
     fn on_record(&mut self, _record: &Record) {}
     /// This decision is executed again.
     fn on_replayed(&mut self, _decision: &Arc<Proposal>) {}
-    /// An image cannot be read: the replica goes on without.
-    fn on_damaged_image(&mut self, error: &StorageError) {
-        tracing::error!(%error, "the image of a checkpoint cannot be read; its state has to come from other replicas");
+    /// An image cannot be read: the replica goes on without. Its state comes from others, or from a log that was
+    /// never cut.
+    fn on_damaged_image(&mut self, error: &StorageError, needs_others: bool) {
+        match needs_others {
+            true => {
+                tracing::error!(%error, "the image of a checkpoint cannot be read; its state has to come from other replicas");
+            }
+            false => {
+                tracing::error!(%error, "the image of a checkpoint cannot be read; the log is whole, and is executed from its beginning");
+            }
+        }
     }
     /// The log is damaged: the replica goes on without.
     fn on_damaged_log(&mut self, error: &StorageError) {
@@ -168,10 +178,14 @@ pub fn restart<S: Stack, M: Medium>(
     let superblock = medium.superblock();
     let image = match restore_image(medium, &superblock, &told, executor) {
         Ok(image) => image,
-        Err(error) => {
-            witness.on_damaged_image(&error);
+        Err(unread) => {
             medium.set_image_aside(superblock.image)?;
-            replica.restore_without_image(superblock.image);
+            // An executor that has read a part of an image is not in the initial state any more.
+            let needs_others = unread.is_begun || !told.leads_to(superblock.image);
+            witness.on_damaged_image(&unread.error, needs_others);
+            if needs_others {
+                replica.restore_without_image(superblock.image);
+            }
             None
         }
     };
@@ -229,9 +243,11 @@ fn find_checkpoints<M: Medium>(
     witness: &mut impl Witness,
 ) -> Result<Told, StorageError> {
     let mut told = Told::default();
+    let superblock = medium.superblock();
+    let was_never_cut = superblock.log_start == Superblock::FIRST_SEGMENT;
     let read = |segment: &Found, bytes: &mut Vec<u8>| medium.read_segment(segment, bytes);
-    let scanned = scan_with(&medium.superblock(), &medium.segments()?, read, |raw| {
-        if raw.is_about_checkpoint() {
+    let scanned = scan_with(&superblock, &medium.segments()?, read, |raw| {
+        if raw.is_about_checkpoint() || (was_never_cut && raw.is_about_execution()) {
             told.take(read_record(&settings.reader, raw)?);
         }
         Ok(())
@@ -247,16 +263,34 @@ fn find_checkpoints<M: Medium>(
     }
 }
 
+/// Why an image was not read.
+struct Unread {
+    error: StorageError,
+    /// Whether the executor has a part of it.
+    is_begun: bool,
+}
+
 /// Has the executor read the image to begin with, if there is one, unless a quorum contradicts it.
 fn restore_image<M: Medium, E: Executor>(
     medium: &M,
     superblock: &Superblock,
     told: &Told,
     executor: &mut E,
-) -> Result<Option<CheckpointClaim>, StorageError> {
+) -> Result<Option<CheckpointClaim>, Unread> {
+    let failed = |is_begun| move |error| Unread { error, is_begun };
     if superblock.image == SeqNo::ZERO {
         return Ok(None);
     }
+    let image = believed_image(medium, superblock, told).map_err(failed(false))?;
+    image::load(&image, executor).map(Some).map_err(failed(true))
+}
+
+/// The image to begin with, unless a quorum contradicts it.
+fn believed_image<M: Medium>(
+    medium: &M,
+    superblock: &Superblock,
+    told: &Told,
+) -> Result<ImageFile<M::Image>, StorageError> {
     let ours = medium.image_claim(superblock.image, &Digester::new(superblock.cluster))?;
     if told.contradicts(ours) {
         return Err(StorageError::Contradicted {
@@ -264,7 +298,7 @@ fn restore_image<M: Medium, E: Executor>(
             seq: ours.seq,
         });
     }
-    image::load(&medium.open_image(superblock.image)?, executor).map(Some)
+    medium.open_image(superblock.image)
 }
 
 /// The images up to the one to begin with, as what their heads say; those whose heads say nothing are left

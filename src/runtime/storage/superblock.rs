@@ -41,6 +41,9 @@ pub struct Superblock {
 }
 
 impl Superblock {
+    /// The number of a log's first segment.
+    pub const FIRST_SEGMENT: u64 = 1;
+
     /// The superblock of a directory that was never used.
     #[must_use]
     pub fn first(cluster: ClusterId, node: NodeId, epoch: Epoch, seed: u64) -> Self {
@@ -52,7 +55,7 @@ impl Superblock {
             generation: 0,
             starts: 0,
             view: View::ZERO,
-            log_start: 1,
+            log_start: Self::FIRST_SEGMENT,
             log_end: 0,
             image: SeqNo::ZERO,
             seed,

@@ -3,7 +3,7 @@ use bytes::Bytes;
 use super::stage::{open_view, sign_view_change};
 use super::{Actor, Stage};
 use crate::smr::messages::{PlacedDigest, SignedCheckpoint, ViewChange, ViewTransferMessage};
-use crate::smr::types::NodeId;
+use crate::smr::types::{NodeId, Quorum};
 
 /// Says in view changes what never was and hides what was, different things to different replicas; signs for
 /// others; sends old ones again; and asks for views that nobody wants, some of them far ahead.
@@ -64,18 +64,19 @@ pub(super) fn forge(stage: &mut Stage<'_>, window: u64, truth: &ViewChange) -> V
             forged.prepared.sort_by_key(|placed| (placed.seq, placed.view));
             forged.prepared.dedup_by_key(|placed| placed.seq);
         }
-        // A checkpoint that only the liar has signed, again and again.
+        // A checkpoint that only the liar has signed, as often as it takes, or in the names of others.
         _ => {
             forged.stable_seq = forged.stable_seq.saturating_add(window);
             forged.stable_digest = [0x55; 32];
-            let seq = forged.stable_seq;
-            let own = SignedCheckpoint {
-                seq,
+            let (own, in_others_names) = (stage.node.get(), stage.dice.chance(50));
+            let made_up = |signer| SignedCheckpoint {
+                seq: forged.stable_seq,
                 digest: forged.stable_digest,
-                signer: stage.node.get(),
+                signer: if in_others_names { signer } else { own },
                 signature: [5; 64],
             };
-            forged.stable_proof = vec![own; stage.n];
+            let quorum = Quorum::of(stage.n).map_or(stage.n, Quorum::quorum);
+            forged.stable_proof = (0..).take(quorum).map(made_up).collect();
             forged.prepared.clear();
             forged.pre_prepared.clear();
         }

@@ -1,6 +1,6 @@
 //! Where rules are judged, and what struck is counted.
 
-use super::World;
+use super::{Host, World};
 use crate::sim::checker::{Rule, Violation};
 use crate::sim::keys::{CLUSTER, Keyring};
 use crate::smr::crypto::{Digester, Domain};
@@ -159,8 +159,8 @@ impl<S: Stack> World<S> {
 
     /// A correct host that is up and has not executed what f+1 others such have: fewer convince nobody, and
     /// what only they have decided is decided by the others when something is ordered after it. Nor can a
-    /// host whose state went wrong have another while no other disk holds one: none was due yet, or all were
-    /// full when it was. It has the next.
+    /// host whose state went wrong have another while no other disk holds one, before a restart or after it:
+    /// none was due yet, or all were full when it was. It has the next.
     pub(in crate::sim) fn is_behind(&self) -> Option<usize> {
         let able = |host: &usize| self.hosts[*host].is_correct && self.hosts[*host].is_up;
         let last = |host: usize| self.agreement.executed_by(host);
@@ -172,7 +172,8 @@ impl<S: Stack> World<S> {
             !host.is_wrong && !host.sim.disk.platter.images.is_empty()
         };
         let is_state_there = (0..self.hosts.len()).filter(able).any(has_image);
-        let can_catch_up = |host: &usize| is_state_there || !self.hosts[*host].is_wrong;
+        let needs_state = |host: &Host<S>| host.is_wrong || host.sim.replica().awaits_state();
+        let can_catch_up = |host: &usize| is_state_there || !needs_state(&self.hosts[*host]);
         (0..self.hosts.len())
             .filter(able)
             .filter(can_catch_up)

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::events::Event;
 use super::{Clock, Tampering, World};
-use crate::runtime::storage::StorageError;
 use crate::runtime::storage::restart::Restored;
+use crate::runtime::storage::{StorageError, Superblock};
 use crate::sim::checker::{Budget, Charges, Efforts, Rule};
 use crate::sim::disk::{DiskEvent, Platter, Rot};
 use crate::sim::keys::CLUSTER;
@@ -259,6 +259,13 @@ impl<S: Stack> World<S> {
             && is_contradicted(&read_back.records, begun)
         {
             let what = format!("host {index} starts from {begun:?}, which its own log contradicts");
+            return self.break_rule(Rule::Recovery, what);
+        }
+        let superblock = host.sim.disk.platter.superblock;
+        let is_whole =
+            superblock.log_start == Superblock::FIRST_SEGMENT && read_back.is_whole_up_to(superblock.image);
+        if read_back.was_contradicted && host.sim.replica().awaits_state() && is_whole {
+            let what = format!("host {index} waits for a state that its whole log leads to");
             return self.break_rule(Rule::Recovery, what);
         }
         let begun = restored.image.map_or(SeqNo::ZERO, |claim| claim.seq);

@@ -35,7 +35,9 @@ pub(crate) fn frame_of(client: u32, sequence: FrameSeq, mode: Mode, operations: 
 }
 
 pub(crate) fn decision(seq: u64, frames: Vec<Frame>) -> Arc<Proposal> {
-    let batch = Arc::new(Batch::new(Digest::ZERO, UnixTime::from_nanos(seq), frames));
+    // The null request has no time.
+    let time = UnixTime::from_nanos(if frames.is_empty() { 0 } else { seq });
+    let batch = Arc::new(Batch::new(Digest::ZERO, time, frames));
     Arc::new(Proposal {
         view: View::ZERO,
         seq: SeqNo::new(seq),

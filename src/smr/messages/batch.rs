@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::archived::ArchivedAuthenticator;
 use super::checked::check;
 use super::request::{
     ArchivedRequestBody, ArchivedRequestFrame, FrameError, Mode, RequestBody, RequestFrame,
@@ -142,6 +143,12 @@ impl Frame {
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Whether it proves itself to everybody, and not only to whom its MACs convince.
+    #[must_use]
+    pub fn is_signed(&self) -> bool {
+        matches!(self.archived().authenticator, ArchivedAuthenticator::Signature(_))
     }
 
     /// The archived frame: body bytes and authenticator.

@@ -5,9 +5,10 @@ use crate::smr::messages::{CheckpointClaim, Proposal, TakenCheckpoint};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::protocol::{Record, RestoreError};
 use crate::smr::replica::{ExecutorOf, Replica, Stack};
-use crate::smr::types::{Lsn, Time};
+use crate::smr::types::{Lsn, SeqNo, Time};
 
-/// What the log says of checkpoints: which snapshot a restart may begin with.
+/// What the log says of checkpoints and of the decisions that lead to them: which snapshot a restart may begin
+/// with, and whether it can do without one.
 #[derive(Debug, Default)]
 pub struct Told {
     /// The records about what is stable.
@@ -16,6 +17,10 @@ pub struct Told {
     own: Vec<CheckpointClaim>,
     /// What it signed of a state that was found to be wrong.
     wrong: Vec<CheckpointClaim>,
+    /// The log has every decision up to this one, from the first on.
+    decided: SeqNo,
+    /// It says that places were passed over, because a state was to come from others.
+    has_jumped: bool,
 }
 
 impl Told {
@@ -48,8 +53,19 @@ impl Told {
                 self.own.retain(|own| own.seq > claim.seq);
                 self.stables.push(record);
             }
+            Record::Decision { seq, .. } if seq == self.decided.next() && !self.has_jumped => {
+                self.decided = seq;
+            }
+            Record::Jump { .. } => self.has_jumped = true,
             _ => {}
         }
+    }
+
+    /// Whether the log leads from the initial state to this checkpoint and beyond, without a state of others:
+    /// who has no image of it executes the log instead.
+    #[must_use]
+    pub fn leads_to(&self, seq: SeqNo) -> bool {
+        self.decided >= seq && !active(Mutant::WholeLogUnused)
     }
 
     /// Whether a quorum signed something else than this snapshot, or what comes before it on the same state was
@@ -142,8 +158,9 @@ impl<'a, S: Stack> Replay<'a, S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::smr::crypto::Chain;
     use crate::smr::messages::SignedCheckpoint;
-    use crate::smr::types::{Digest, SeqNo};
+    use crate::smr::types::Digest;
 
     fn claim(seq: u64, letter: char) -> CheckpointClaim {
         CheckpointClaim {
@@ -166,6 +183,32 @@ mod tests {
             claim: claim(seq, letter),
             proof: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_log_leads_from_the_initial_state_as_far_as_no_decision_is_missing() {
+        let decision = |seq| Record::Decision {
+            seq: SeqNo::new(seq),
+            digest: Digest::ZERO,
+            chain: Chain::START,
+        };
+        let jump = || Record::Jump {
+            seq: SeqNo::new(9),
+            chain: Chain::START,
+        };
+        let leads_to = |records: Vec<Record>| {
+            let mut told = Told::default();
+            records.into_iter().for_each(|record| told.take(record));
+            (1..9)
+                .take_while(|seq| told.leads_to(SeqNo::new(*seq)))
+                .last()
+                .unwrap_or(0)
+        };
+        assert_eq!(leads_to(vec![]), 0);
+        assert_eq!(leads_to((1..5).map(decision).collect()), 4);
+        assert_eq!(leads_to([1, 2, 4].map(decision).to_vec()), 2);
+        assert_eq!(leads_to([2, 3].map(decision).to_vec()), 0, "it was cut");
+        assert_eq!(leads_to(vec![decision(1), jump(), decision(2)]), 1);
     }
 
     #[test]

@@ -2,7 +2,6 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::smr::execution::{SessionWindows, Standing};
-use crate::smr::messages::archived::ArchivedAuthenticator;
 use crate::smr::messages::{Batch, Frame, FrameId, FrameKey};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::types::{ClientId, FrameSeq, Time};
@@ -44,17 +43,9 @@ fn sequence(frame: &Frame) -> FrameSeq {
     frame.key().sequence
 }
 
-/// Whether a frame proves itself to everybody, and not to whom its MACs convince.
-fn is_signed(frame: &Frame) -> bool {
-    matches!(
-        frame.archived().authenticator,
-        ArchivedAuthenticator::Signature(_)
-    )
-}
-
 /// The place of a frame in its client's order: what is signed goes first, then by session and number.
 fn order(frame: &Frame) -> (bool, FrameSeq) {
-    (!is_signed(frame), sequence(frame))
+    (!frame.is_signed(), sequence(frame))
 }
 
 /// How long a client waits for its first frame.
@@ -92,7 +83,7 @@ impl ClientQueue {
     fn first_of(&self, frames: &VecDeque<Frame>) -> Option<usize> {
         let signed = match self.signed {
             0 => None,
-            _ => frames.iter().position(is_signed),
+            _ => frames.iter().position(Frame::is_signed),
         };
         signed.or((!frames.is_empty()).then_some(0))
     }
@@ -104,17 +95,11 @@ impl ClientQueue {
         first.min_by_key(|frame| order(frame))
     }
 
-    /// Whether a queued frame is the lowest of its session.
-    fn is_lowest_of_session(&self, number: FrameSeq) -> bool {
-        let (Ok(at) | Err(at)) = position(&self.queued, FrameSeq::of(number.session(), 0));
-        self.queued.get(at).is_some_and(|frame| sequence(frame) == number)
-    }
-
     /// The places of the queued frames that come after this one in the client's order, from the last on.
     fn behind(&self, frame: &Frame) -> impl Iterator<Item = usize> {
         let of_kind = |signed: bool| {
             let places = (0..self.queued.len()).rev();
-            places.filter(move |at| is_signed(&self.queued[*at]) == signed)
+            places.filter(move |at| self.queued[*at].is_signed() == signed)
         };
         let behind = of_kind(false).chain(of_kind(true));
         let own = order(frame);
@@ -179,10 +164,11 @@ fn insert(frames: &mut VecDeque<Frame>, frame: Frame) {
 ///   decided, last ([`waiting`](Self::waiting)). What is later waits for what is earlier, at a correct leader
 ///   as well.
 /// - **Only what proves itself to everybody is held against a leader.** MACs convince those that a client
-///   chose; a client none of whose frames is signed is asked for a signature when it waits long (the lowest
-///   frame of each session: [`lacks_proof`](Self::lacks_proof), `Replica::urge_pending`), and that counts
-///   from when it came. What a process left behind that has ended is signed by nobody: were it first by its
-///   number, its client's next process could not have a leader replaced.
+///   chose; a client none of whose frames is signed is asked for a signature when it waits long, whichever it
+///   sends ([`lacks_proof`](Self::lacks_proof), `Replica::urge_pending`), and that counts from when it came.
+///   What a process left behind that has ended is signed by nobody, nor is what others have executed and
+///   answered before a leader fell silent: were such a frame first by its number, its client could not have a
+///   leader replaced for what comes after it.
 /// - **What waits is passed on again** once in a review period, and then nothing else of its client: so that
 ///   it is not lost in what the leader may refuse to look at ([`ProposalGate`](super::ProposalGate)).
 ///
@@ -280,7 +266,7 @@ impl RequestPool {
     /// A frame is offered that is queued at `at`. One with a signature takes the place of one with MACs.
     fn prove(&mut self, now: Time, id: ClientId, at: usize, frame: Frame) {
         let client = &mut self.clients[id.get() as usize];
-        if !is_signed(&frame) || is_signed(&client.queued[at]) {
+        if !frame.is_signed() || client.queued[at].is_signed() {
             return;
         }
         let gone = client.queued.remove(at);
@@ -343,7 +329,7 @@ impl RequestPool {
         self.frames += 1;
         self.queued += 1;
         let client = &mut self.clients[id.get() as usize];
-        client.signed += usize::from(is_signed(&frame));
+        client.signed += usize::from(frame.is_signed());
         insert(&mut client.queued, frame);
     }
 
@@ -364,7 +350,7 @@ impl RequestPool {
         let first = client.first();
         let number = first.map(sequence);
         let goes_on = before.filter(|clock| Some(clock.first) == number && !has_progressed);
-        let is_signed = first.is_some_and(is_signed);
+        let is_signed = first.is_some_and(Frame::is_signed);
         let since = goes_on.map_or(now, |clock| clock.since);
         let proven = is_signed.then(|| goes_on.and_then(|clock| clock.proven).unwrap_or(now));
         client.clock = number.map(|first| Clock { first, since, proven });
@@ -419,19 +405,19 @@ impl RequestPool {
             .take_while(move |(since, _)| now.since(*since) >= long);
         overdue.filter_map(|(_, id)| {
             let first = self.clients[id.get() as usize].first()?;
-            Some((first, is_signed(first)))
+            Some((first, first.is_signed()))
         })
     }
 
-    /// Whether a frame is pending that proves itself to some only, while its client waits so long and has
-    /// none that proves itself to everybody: the lowest of its session.
+    /// Whether a client waits so long for what proves itself to some only, and has nothing pending that proves
+    /// itself to everybody. It is asked for a signature whichever frame it sends, also when there is no room for
+    /// it: what is first here may be another process's that has ended, or have been executed and answered by
+    /// others, and then nobody would sign that. A client signs the first that it still waits for.
     #[must_use]
-    pub fn lacks_proof(&self, now: Time, key: FrameKey, long: Duration) -> bool {
-        let client = self.clients.get(key.client.get() as usize);
-        client.is_some_and(|client| {
-            let waits = |clock: Clock| clock.proven.is_none() && now.since(clock.since) >= long;
-            client.clock.is_some_and(waits) && client.is_lowest_of_session(key.sequence)
-        })
+    pub fn lacks_proof(&self, now: Time, client: ClientId, long: Duration) -> bool {
+        let client = self.clients.get(client.get() as usize);
+        let waits = |clock: Clock| clock.proven.is_none() && now.since(clock.since) >= long;
+        client.and_then(|client| client.clock).is_some_and(waits)
     }
 
     /// Whether a client waits so long for an earlier frame than this one.
@@ -527,7 +513,7 @@ impl RequestPool {
             return Vec::new();
         };
         let queued = std::mem::take(&mut client.queued);
-        let (queued, unsigned): (VecDeque<_>, VecDeque<_>) = queued.into_iter().partition(is_signed);
+        let (queued, unsigned): (VecDeque<_>, VecDeque<_>) = queued.into_iter().partition(Frame::is_signed);
         client.queued = queued;
         self.queued -= unsigned.len();
         let frames = unsigned.iter().map(Frame::id).collect();
@@ -642,7 +628,7 @@ impl RequestPool {
             return;
         };
         self.change_bytes(id, -(frame.bytes().len() as isize));
-        self.clients[id.get() as usize].signed -= usize::from(is_signed(&frame));
+        self.clients[id.get() as usize].signed -= usize::from(frame.is_signed());
         self.frames -= 1;
     }
 }

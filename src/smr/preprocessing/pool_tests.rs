@@ -166,8 +166,8 @@ fn what_only_macs_prove_is_not_held_against_a_leader_until_it_is_signed() {
     pool.offer(at(1), with_macs(0, 7));
     let waiting = pool.waiting(at(2));
     assert_eq!((waiting.oldest, waiting.proven), (Some(at(1)), None));
-    assert!(pool.lacks_proof(at(9), frame(0, 7, 10).key(), Duration::from_nanos(8)));
-    assert!(!pool.lacks_proof(at(8), frame(0, 7, 10).key(), Duration::from_nanos(8)));
+    assert!(pool.lacks_proof(at(9), ClientId::new(0), Duration::from_nanos(8)));
+    assert!(!pool.lacks_proof(at(8), ClientId::new(0), Duration::from_nanos(8)));
     assert_eq!(pool.offer(at(10), frame(0, 7, 10)), Offer::Duplicate);
     let proven = Proven {
         since: at(1),
@@ -197,16 +197,15 @@ fn what_a_process_left_behind_that_has_ended_does_not_keep_its_clients_next_one_
     let next = of(9);
     let unsigned = left(9, 0);
     assert_eq!(pool.offer(at(2), unsigned), Offer::OverQuota);
+    assert!(
+        pool.lacks_proof(at(12), ClientId::new(0), long),
+        "it is told to sign"
+    );
     assert_eq!(pool.offer(at(3), of(2)), Offer::Queued, "it is first");
     pool.on_decided(&batch(vec![of(2)]));
     pool.waiting(at(4));
     assert_eq!(pool.offer(at(5), left(9, 0)), Offer::Queued);
-    assert!(
-        pool.lacks_proof(at(12), next.key(), long),
-        "the lowest of its session"
-    );
-    assert!(pool.lacks_proof(at(12), left(3, 0).key(), long));
-    assert!(!pool.lacks_proof(at(12), left(3, 1).key(), long));
+    assert!(pool.lacks_proof(at(12), ClientId::new(0), long));
     assert!(pool.waits_for_earlier(at(12), &left(9, 0), long));
     assert!(
         !pool.waits_for_earlier(at(12), &next, long),
@@ -218,7 +217,7 @@ fn what_a_process_left_behind_that_has_ended_does_not_keep_its_clients_next_one_
         at: at(13),
     };
     assert_eq!(pool.waiting(at(13)).proven, Some(proven));
-    assert!(!pool.lacks_proof(at(30), left(3, 0).key(), long));
+    assert!(!pool.lacks_proof(at(30), ClientId::new(0), long));
     // At a leader that has them all, it is in one of the next two turns.
     let turns = [pool.take_batch(1 << 20, 1), pool.take_batch(1 << 20, 1)];
     let taken = turns.into_iter().flatten().flat_map(|(frames, _)| frames);

@@ -105,7 +105,11 @@ impl<S: Stack> Replica<S> {
     /// Whether a client is asked for a signature whenever it sends a frame.
     pub(super) fn asks_for_proof(&self, now: Time, key: FrameKey) -> bool {
         let long = if self.shares { Duration::ZERO } else { OVERDUE };
-        !self.ordering.is_leading() && self.pool.lacks_proof(now, key, long)
+        let is_first = |(frame, _): (&Frame, bool)| frame.key() == key;
+        if active(Mutant::LaterUnasked) && !self.pool.overdue(now, long).any(is_first) {
+            return false;
+        }
+        !self.ordering.is_leading() && self.pool.lacks_proof(now, key.client, long)
     }
 
     pub(super) fn ask_for_proof(&mut self, frame: FrameId) {

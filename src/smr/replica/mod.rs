@@ -203,12 +203,15 @@ impl<S: Stack> Replica<S> {
     /// A client's frame arrived by its own link, checked by preprocessing. What it costs to answer is its client's own.
     pub fn on_frame(&mut self, now: Time, frame: Frame) {
         let id = frame.id();
+        let is_signed = frame.is_signed();
         match self.offer(now, frame, true) {
-            Offer::Queued | Offer::Duplicate => {
-                if self.asks_for_proof(now, id.key) {
-                    self.ask_for_proof(id);
-                }
+            // What is signed has nothing to prove: there is no room for it.
+            Offer::Queued | Offer::Duplicate | Offer::OverQuota
+                if !is_signed && self.asks_for_proof(now, id.key) =>
+            {
+                self.ask_for_proof(id);
             }
+            Offer::Queued | Offer::Duplicate => {}
             Offer::AlreadyDecided if active(Mutant::ReplyAgainSkipped) => {}
             Offer::AlreadyDecided => self.actions.push(Action::ReplyAgain(id)),
             Offer::Stale => self.refuse(id, RefusalReason::Stale),

@@ -9,7 +9,7 @@ use super::keeper::{Keeper, Kept, Task, Work, write_image};
 use super::restart::{RestartSettings, Restored, restart};
 use super::*;
 use crate::runtime::shard::Alarm;
-use crate::smr::crypto::Digester;
+use crate::smr::crypto::{Chain, Digester};
 use crate::smr::decision_log::ChainedLog;
 use crate::smr::execution::apps::counter;
 use crate::smr::execution::fixtures::{decision, frame};
@@ -310,6 +310,40 @@ fn a_restart_does_not_go_on_from_a_state_that_follows_a_wrong_one() {
         let (replica, restored) = restarted(&mut open(&path));
         assert_eq!(restored.image, is_right.then_some(named_claim));
         assert_eq!(replica.awaits_state(), !is_right);
+    }
+}
+
+#[test]
+fn a_log_that_was_never_cut_takes_the_place_of_an_image_that_is_wrong() {
+    let mut chain = Chain::START;
+    let mut null_requests: Vec<Record> = Vec::new();
+    for seq in (1..=40).map(SeqNo::new) {
+        let digest = Digest::ZERO;
+        chain = chain.then(seq, &digest, &Digester::new(CLUSTER));
+        null_requests.push(Record::Decision { seq, digest, chain });
+    }
+    let found_out = [signed(30, true), signed(40, true), stable(claim(30))];
+    for (decisions, is_whole) in [
+        (&null_requests[..], true),
+        (&null_requests[..39], false),
+        (&null_requests[1..], false),
+    ] {
+        let (_temporary, path) = fresh();
+        let mut directory = open(&path);
+        log(&mut directory, &[decisions, &found_out].concat());
+        let mut work = Work::new(directory, Vec::new());
+        keep(&mut work, state(40, true));
+        drop(work);
+        // The image is set aside at the first start, and missing at the second.
+        for _ in 0..2 {
+            let (replica, restored) = restarted(&mut open(&path));
+            assert_eq!(restored.image, None);
+            assert_eq!(replica.awaits_state(), !is_whole);
+            let executed = if is_whole { 40 } else { 0 };
+            assert_eq!(restored.replayed, executed);
+            let taken = restored.claims.last().map(|taken| taken.claim);
+            assert_eq!(taken, is_whole.then(|| claim(40)), "of the right state");
+        }
     }
 }
 

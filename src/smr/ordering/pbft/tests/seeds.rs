@@ -140,6 +140,16 @@ fn a_crash_and_lost_messages_together_are_survived() {
 }
 
 #[test]
+fn a_crash_and_lost_messages_are_survived_where_only_a_client_s_first_frame_is_signed() {
+    let with_macs = |seed| {
+        let mut plan = with_crash(storm(4, seed), 0, seed * 31 % 900);
+        plan.knobs.auth = ClientAuth::Mac;
+        plan
+    };
+    views_of((0..60).map(with_macs));
+}
+
+#[test]
 fn a_silent_leader_is_replaced() {
     for seed in 0..40 {
         let plan = with_liars(calm(4, seed), 1, Lie::Silent);
