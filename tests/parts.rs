@@ -18,12 +18,12 @@ use atlas_smr_replica::execution::{
 };
 use atlas_smr_replica::log_transfer::RangedLogTransfer;
 use atlas_smr_replica::messages::{
-    Batch, BatchRef, CheckpointClaim, Frame, FrameId, Proposal, SignedCheckpoint, Status, Vote,
+    Archived, Batch, BatchRef, CheckpointClaim, Frame, FrameId, Proposal, SignedCheckpoint, Status,
 };
 use atlas_smr_replica::ordering::OrderingProtocol;
 use atlas_smr_replica::ordering::pbft::Pbft;
 use atlas_smr_replica::protocol::{
-    Outbox, Part, PartContext, Record, RestoreError, Standing, Timer, ViewEvidence, ViewStart, in_range,
+    Outbox, OwnRecord, Part, PartContext, Record, RestoreError, Standing, Timer, in_range,
 };
 use atlas_smr_replica::replica::Stack;
 use atlas_smr_replica::sim::Cluster;
@@ -87,6 +87,14 @@ impl Part for Throttled {
 }
 
 impl OrderingProtocol for Throttled {
+    type Message = <Pbft as OrderingProtocol>::Message;
+    type Evidence = <Pbft as OrderingProtocol>::Evidence;
+    type Start = <Pbft as OrderingProtocol>::Start;
+
+    fn describe(contents: &[u8]) -> Option<OwnRecord> {
+        Pbft::describe(contents)
+    }
+
     fn propose(&mut self, now: Time, batch: Arc<Batch>, out: &mut Outbox) {
         PROPOSED.fetch_add(1, Ordering::Relaxed);
         self.0.propose(now, batch, out);
@@ -98,13 +106,13 @@ impl OrderingProtocol for Throttled {
         fn is_leading(&self) -> bool;
         fn free_slots(&self) -> usize;
         fn on_proposal(&mut self, now: Time, from: NodeId, proposal: Proposal, out: &mut Outbox);
-        fn on_vote(&mut self, now: Time, from: NodeId, vote: Vote, out: &mut Outbox);
+        fn on_message(&mut self, now: Time, from: NodeId, message: &Archived<Self::Message>, out: &mut Outbox);
         fn on_checkpoint(&mut self, now: Time, from: NodeId, checkpoint: SignedCheckpoint, out: &mut Outbox);
         fn on_stable(&mut self, now: Time, from: NodeId, proof: &[SignedCheckpoint], out: &mut Outbox);
         fn on_own_checkpoint(&mut self, now: Time, claim: CheckpointClaim, out: &mut Outbox);
         fn on_timeout(&mut self, now: Time, timer: Timer, out: &mut Outbox);
-        fn leave_view(&mut self, next: View) -> ViewEvidence;
-        fn enter_view(&mut self, now: Time, start: &ViewStart, out: &mut Outbox);
+        fn leave_view(&mut self, next: View) -> Self::Evidence;
+        fn enter_view(&mut self, now: Time, start: &Self::Start, out: &mut Outbox);
         fn take_early(&mut self, now: Time, out: &mut Outbox) -> bool;
         fn on_wall_clock(&mut self, now: Time, unix: UnixTime);
         fn next_time(&self, now: Time) -> UnixTime;
@@ -113,11 +121,11 @@ impl OrderingProtocol for Throttled {
         fn on_decisions(&mut self, now: Time, from: NodeId, decisions: &[BatchRef], out: &mut Outbox);
         fn on_status(&mut self, now: Time, from: NodeId, status: &Status, out: &mut Outbox);
         fn standing(&mut self) -> Standing;
-        fn evidence(&self) -> ViewEvidence;
+        fn evidence(&self) -> Self::Evidence;
         fn restore_base(&mut self, seq: SeqNo);
-        fn restore(&mut self, record: &Record);
+        fn restore(&mut self, record: &Record) -> Result<(), RestoreError>;
         fn restore_image(&mut self, claim: CheckpointClaim);
-        fn restore_view(&mut self, start: &ViewStart);
+        fn restore_view(&mut self, start: &Self::Start);
         fn restore_decision(&mut self, seq: SeqNo, digest: Digest) -> Option<Arc<Proposal>>;
         fn resume(&mut self, now: Time, out: &mut Outbox);
         fn base_records(&self) -> Vec<Record>;

@@ -7,8 +7,7 @@ use bytes::Bytes;
 use crate::smr::crypto::{Chain, Digester, Domain};
 use crate::smr::messages::lengths::LOG_HEAD_BYTES;
 use crate::smr::messages::{
-    Batch, Checked, CheckpointClaim, Frame, FrameError, Phase, PlacedDigest, Proposal, SignedCheckpoint,
-    SystemMessage, Vote,
+    Batch, Checked, CheckpointClaim, Frame, FrameError, Proposal, SignedCheckpoint, SystemMessage,
 };
 use crate::smr::preprocessing::{CheckerLimits, batch_digest, has_time_alone};
 use crate::smr::protocol::Record;
@@ -16,16 +15,13 @@ use crate::smr::types::{Digest, SeqNo, View};
 
 const PROPOSAL: u8 = 1;
 const BATCH: u8 = 2;
-const PREPARE: u8 = 3;
-const COMMIT: u8 = 4;
+const ORDERING: u8 = 3;
 const DECISION: u8 = 5;
 const CHECKPOINT: u8 = 6;
 const STABLE: u8 = 7;
 const VIEW: u8 = 8;
-const NEW_VIEW: u8 = 9;
+const VIEW_TRANSFER: u8 = 9;
 const JUMP: u8 = 10;
-const VIEW_CHANGE: u8 = 11;
-const ANNOUNCED: u8 = 12;
 
 /// Before a record's contents: length of kind and contents, kind.
 const FRAME_BYTES: usize = 5;
@@ -54,13 +50,13 @@ pub(crate) fn encoded_bytes(record: &Record) -> usize {
     FRAME_BYTES
         + match record {
             Record::Proposal(proposal) | Record::Batch(proposal) => PLACE_BYTES + proposal.message.len(),
-            Record::Vote(_) | Record::Announced(_) => PLACE_BYTES,
+            Record::Ordering { contents, .. } => 8 + contents.len(),
             Record::Decision { .. } => 8 + 32 + 32,
             Record::Jump { .. } => 8 + 32,
             Record::Checkpoint(_) => CHECKPOINT_BYTES,
             Record::Stable { proof, .. } => 8 + 32 + proof.len() * CHECKPOINT_BYTES,
             Record::View(_) => 8,
-            Record::NewView(message) | Record::ViewChange(message) => message.len(),
+            Record::ViewTransfer(contents) => contents.len(),
         }
 }
 
@@ -93,16 +89,13 @@ pub(crate) fn encode(record: &Record, out: &mut [u8]) -> usize {
     let kind = match record {
         Record::Proposal(_) => PROPOSAL,
         Record::Batch(_) => BATCH,
-        Record::Vote(vote) if vote.phase == Phase::Prepare => PREPARE,
-        Record::Vote(_) => COMMIT,
+        Record::Ordering { .. } => ORDERING,
         Record::Decision { .. } => DECISION,
         Record::Jump { .. } => JUMP,
         Record::Checkpoint(_) => CHECKPOINT,
         Record::Stable { .. } => STABLE,
         Record::View(_) => VIEW,
-        Record::NewView(_) => NEW_VIEW,
-        Record::ViewChange(_) => VIEW_CHANGE,
-        Record::Announced(_) => ANNOUNCED,
+        Record::ViewTransfer(_) => VIEW_TRANSFER,
     };
     let mut sink = Sink { out, at: 0 };
     sink.put(&((bytes - 4) as u32).to_le_bytes());
@@ -114,10 +107,9 @@ pub(crate) fn encode(record: &Record, out: &mut [u8]) -> usize {
             sink.put(proposal.batch.digest.as_bytes());
             sink.put(&proposal.message);
         }
-        Record::Vote(vote) => {
-            sink.number(vote.view);
-            sink.number(vote.seq);
-            sink.put(&vote.digest);
+        Record::Ordering { seq, contents } => {
+            sink.number(seq.map_or(0, SeqNo::get));
+            sink.put(contents);
         }
         Record::Decision { seq, digest, chain } => {
             sink.number(seq.get());
@@ -135,12 +127,7 @@ pub(crate) fn encode(record: &Record, out: &mut [u8]) -> usize {
             proof.iter().for_each(|checkpoint| sink.checkpoint(checkpoint));
         }
         Record::View(view) => sink.number(view.get()),
-        Record::NewView(message) | Record::ViewChange(message) => sink.put(message),
-        Record::Announced(placed) => {
-            sink.number(placed.view);
-            sink.number(placed.seq);
-            sink.put(&placed.digest);
-        }
+        Record::ViewTransfer(contents) => sink.put(contents),
     }
     debug_assert_eq!(sink.at, bytes);
     bytes
@@ -193,12 +180,12 @@ impl<'a> Source<'a> {
 /// The place a record is about, without reading the rest of it.
 pub(super) fn place_of(record: &[u8]) -> Option<SeqNo> {
     let at = match *record.first()? {
-        PROPOSAL | BATCH | PREPARE | COMMIT | ANNOUNCED => 9,
-        DECISION | CHECKPOINT | JUMP => 1,
+        PROPOSAL | BATCH => 9,
+        DECISION | CHECKPOINT | JUMP | ORDERING => 1,
         _ => return None,
     };
     let number = record.get(at..at + 8)?.try_into().ok()?;
-    Some(SeqNo::new(u64::from_le_bytes(number)))
+    Some(SeqNo::new(u64::from_le_bytes(number))).filter(|seq| *seq > SeqNo::ZERO)
 }
 
 /// The place and the digest of the batch that a record carries, without reading the batch.
@@ -230,15 +217,12 @@ pub(super) fn kind_name(record: &[u8]) -> &'static str {
     match record.first() {
         Some(&PROPOSAL) => "proposal",
         Some(&BATCH) => "batch",
-        Some(&PREPARE) => "prepare",
-        Some(&COMMIT) => "commit",
+        Some(&ORDERING) => "ordering",
         Some(&DECISION) => "decision",
         Some(&CHECKPOINT) => "checkpoint",
         Some(&STABLE) => "stable",
         Some(&VIEW) => "view",
-        Some(&NEW_VIEW) => "new-view",
-        Some(&VIEW_CHANGE) => "view-change",
-        Some(&ANNOUNCED) => "announced",
+        Some(&VIEW_TRANSFER) => "view-transfer",
         Some(&JUMP) => "jump",
         _ => "unknown",
     }
@@ -268,16 +252,11 @@ impl RecordReader {
         let record = match *kind {
             PROPOSAL => return self.batch(source).map(Record::Proposal),
             BATCH => return self.batch(source).map(Record::Batch),
-            PREPARE | COMMIT => Record::Vote(Vote {
-                phase: if *kind == PREPARE {
-                    Phase::Prepare
-                } else {
-                    Phase::Commit
-                },
-                view: source.number()?,
-                seq: source.number()?,
-                digest: source.take()?,
-            }),
+            ORDERING => {
+                let seq = Some(SeqNo::new(source.number()?)).filter(|seq| *seq > SeqNo::ZERO);
+                let contents = Bytes::copy_from_slice(source.0);
+                return Ok(Record::Ordering { seq, contents });
+            }
             DECISION => Record::Decision {
                 seq: SeqNo::new(source.number()?),
                 digest: source.digest()?,
@@ -300,13 +279,7 @@ impl RecordReader {
                 Record::Stable { claim, proof }
             }
             VIEW => Record::View(View::new(source.number()?)),
-            NEW_VIEW => return Ok(Record::NewView(Bytes::copy_from_slice(contents))),
-            VIEW_CHANGE => return Ok(Record::ViewChange(Bytes::copy_from_slice(contents))),
-            ANNOUNCED => Record::Announced(PlacedDigest {
-                view: source.number()?,
-                seq: source.number()?,
-                digest: source.take()?,
-            }),
+            VIEW_TRANSFER => return Ok(Record::ViewTransfer(Bytes::copy_from_slice(contents))),
             _ => return Err(CodecError::Malformed),
         };
         source.end()?;

@@ -10,10 +10,11 @@ use super::group::{BLOCK_BYTES, GroupHeader};
 use super::recovery::{Found, RawRecord};
 use super::restart::Medium;
 use super::{RecordReader, StorageError, Superblock, codec};
-use crate::smr::messages::archived::{ArchivedSystemMessage, ArchivedViewTransferMessage};
-use crate::smr::messages::{Checked, SystemMessage};
+use crate::smr::ordering::OrderingProtocol;
 use crate::smr::protocol::Record;
+use crate::smr::replica::{OrderingOf, Stack, ViewTransferOf};
 use crate::smr::types::{ClusterId, Epoch, NodeId, View};
+use crate::smr::view_transfer::ViewTransferProtocol;
 
 /// The file whose presence says that promises may be forgotten.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,12 +86,12 @@ impl AbstentionMark {
 ///
 /// # Errors
 /// When the disk cannot do it.
-pub(super) fn repair_log<M: Medium>(
+pub(super) fn repair_log<S: Stack, M: Medium>(
     medium: &mut M,
     reader: &RecordReader,
     damage: &StorageError,
 ) -> Result<(), StorageError> {
-    let told = last_view(medium, reader)?;
+    let told = last_view::<S, M>(medium, reader)?;
     let view = match medium.abstention() {
         None => told,
         Some(before) => before.zip(told).map(|(before, told)| before.max(told)),
@@ -100,7 +101,7 @@ pub(super) fn repair_log<M: Medium>(
 
 /// The last view that the log, as far as it is left, says this replica may have asked for. What it logged of
 /// a view after the last gap shows that all it asked for before the gap was no later: views only grow.
-fn last_view<M: Medium>(medium: &M, reader: &RecordReader) -> Result<Option<View>, StorageError> {
+fn last_view<S: Stack, M: Medium>(medium: &M, reader: &RecordReader) -> Result<Option<View>, StorageError> {
     let read = |segment: &Found| {
         let mut bytes = Vec::new();
         medium.read_segment(segment, &mut bytes).map(|()| bytes)
@@ -109,26 +110,19 @@ fn last_view<M: Medium>(medium: &M, reader: &RecordReader) -> Result<Option<View
     let mut last = None;
     remains.each(read, |raw| {
         let view = match reader.read(raw.bytes) {
-            Ok(Record::Vote(vote)) => Some(vote.view()),
             Ok(Record::Proposal(proposal)) => Some(proposal.view),
             Ok(Record::View(view)) => Some(view),
-            Ok(Record::Announced(placed)) => Some(View::new(placed.view)),
-            Ok(Record::NewView(message)) => new_view(&message),
+            Ok(Record::Ordering { contents, .. }) => {
+                OrderingOf::<S>::describe(&contents).and_then(|own| own.view)
+            }
+            Ok(Record::ViewTransfer(contents)) => {
+                ViewTransferOf::<S>::describe(&contents).and_then(|own| own.view)
+            }
             _ => None,
         };
         last = last.max(view);
     })?;
     Ok(last)
-}
-
-fn new_view(message: &bytes::Bytes) -> Option<View> {
-    let message = Checked::<SystemMessage>::body_of(message).ok()?;
-    match &*message {
-        ArchivedSystemMessage::ViewTransferMessage(ArchivedViewTransferMessage::NewView(new_view)) => {
-            Some(new_view.to_new_view().view())
-        }
-        _ => None,
-    }
 }
 
 /// Moves the log of a data directory away, as evidence, and makes room for a new one. Where it is now.

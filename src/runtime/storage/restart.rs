@@ -173,7 +173,7 @@ pub fn restart<S: Stack, M: Medium>(
     executor: &mut ExecutorOf<S>,
     witness: &mut impl Witness,
 ) -> Result<Restored, StorageError> {
-    let told = find_checkpoints(medium, settings, witness)?;
+    let told = find_checkpoints::<S, M>(medium, settings, witness)?;
     // As it is when a damaged log was set aside.
     let superblock = medium.superblock();
     let image = match restore_image(medium, &superblock, &told, executor) {
@@ -197,20 +197,21 @@ pub fn restart<S: Stack, M: Medium>(
         let window = settings.window;
         replica.abstain(Forgotten { window, view });
     }
-    told.stables()
-        .iter()
-        .for_each(|record| replica.restore_stable(record));
-    let mut replay = Replay::new(replica, executor);
     let path = medium.path();
+    let unread = |source| StorageError::Replay {
+        path: path.to_owned(),
+        source,
+    };
+    for record in told.stables() {
+        replica.restore_stable(record).map_err(unread)?;
+    }
+    let mut replay = Replay::new(replica, executor);
     let segments = medium.segments()?;
     let read = |segment: &Found, bytes: &mut Vec<u8>| medium.read_segment(segment, bytes);
     let tail = scan_with(&superblock, &segments, read, |raw| {
         let record = read_record(&settings.reader, raw)?;
         witness.on_record(&record);
-        let replayed = replay.record(&record).map_err(|source| StorageError::Replay {
-            path: path.to_owned(),
-            source,
-        })?;
+        let replayed = replay.record(&record).map_err(unread)?;
         replayed.iter().for_each(|decision| witness.on_replayed(decision));
         Ok(())
     })?;
@@ -237,7 +238,7 @@ pub fn restart<S: Stack, M: Medium>(
 }
 
 /// What the log says of checkpoints. A log that is damaged is replaced by an empty one, if that may be.
-fn find_checkpoints<M: Medium>(
+fn find_checkpoints<S: Stack, M: Medium>(
     medium: &mut M,
     settings: &RestartSettings,
     witness: &mut impl Witness,
@@ -256,7 +257,7 @@ fn find_checkpoints<M: Medium>(
         Ok(_) => Ok(told),
         Err(damage @ StorageError::Damaged { .. }) if settings.can_abstain => {
             witness.on_damaged_log(&damage);
-            repair_log(medium, &settings.reader, &damage)?;
+            repair_log::<S, M>(medium, &settings.reader, &damage)?;
             Ok(Told::default())
         }
         Err(error) => Err(error),

@@ -10,6 +10,7 @@ use super::*;
 use crate::smr::crypto::{Chain, Digester};
 use crate::smr::execution::apps::kv;
 use crate::smr::messages::{CheckpointClaim, Lengths, Phase, PlacedDigest, SignedCheckpoint, Vote};
+use crate::smr::ordering::pbft::records::{announced, cast};
 use crate::smr::protocol::{LogCut, Record};
 use crate::smr::types::{ApplicationId, ClusterId, Digest, Epoch, Lsn, NodeId, SeqNo, View};
 
@@ -123,14 +124,14 @@ impl Disk {
 
 fn record(number: u64, bytes: usize) -> Record {
     match number % 5 {
-        0 => Record::NewView(Bytes::from(vec![number as u8; bytes])),
+        0 => Record::ViewTransfer(Bytes::from(vec![number as u8; bytes])),
         1 => Record::View(View::new(number)),
         2 => Record::Decision {
             seq: SeqNo::new(number),
             digest: Digest::from_bytes([number as u8; 32]),
             chain: Chain::START,
         },
-        _ => Record::Vote(Vote {
+        _ => cast(Vote {
             phase: if number.is_multiple_of(2) {
                 Phase::Prepare
             } else {
@@ -309,7 +310,7 @@ fn segments_of_an_earlier_life_and_of_others_are_not_the_log() {
 fn the_log_is_cut_segment_by_segment_and_never_below_what_is_needed() {
     let (mut disk, mut writer) = (Disk::default(), LogWriter::new(settings(), 1));
     for number in 0..100 {
-        writer.append(&Record::Vote(Vote {
+        writer.append(&cast(Vote {
             phase: Phase::Commit,
             view: 0,
             seq: number,
@@ -421,8 +422,8 @@ fn every_kind_of_record_comes_back_as_it_was() {
         },
     ];
     let records = records.into_iter().chain([
-        Record::ViewChange(Bytes::from_static(b"a whole message")),
-        Record::Announced(PlacedDigest {
+        Record::ViewTransfer(Bytes::from_static(b"a whole message")),
+        announced(PlacedDigest {
             seq: 4,
             digest: [5; 32],
             view: 6,
@@ -433,11 +434,11 @@ fn every_kind_of_record_comes_back_as_it_was() {
         let back = reader().read(&bytes).unwrap();
         assert_eq!(format!("{record:?}"), format!("{back:?}"));
         for cut in 0..bytes.len() {
-            // A view or a new view is as long as it is; nothing else may be shorter.
+            // What is a protocol's own is as long as it is, and so is a proof; nothing else may be shorter.
             let read = reader().read(&bytes[..cut]);
             let may_be_short = matches!(
                 record,
-                Record::NewView(_) | Record::ViewChange(_) | Record::Stable { .. }
+                Record::ViewTransfer(_) | Record::Ordering { .. } | Record::Stable { .. }
             );
             assert!(read.is_err() || may_be_short, "{record:?} cut at {cut}");
         }
@@ -470,8 +471,8 @@ fn the_longest_messages_that_are_logged_fit_a_record_and_two_of_them_a_segment()
         };
         let longest = [
             proposal(lengths.batch_message()),
-            Record::ViewChange(Bytes::from(vec![2; lengths.view_change()])),
-            Record::NewView(Bytes::from(vec![3; lengths.new_view()])),
+            Record::ViewTransfer(Bytes::from(vec![2; lengths.view_change()])),
+            Record::ViewTransfer(Bytes::from(vec![3; lengths.new_view()])),
             Record::Stable {
                 claim: CheckpointClaim::NONE,
                 proof: vec![signed(1); replicas],

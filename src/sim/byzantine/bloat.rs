@@ -1,9 +1,9 @@
 use bytes::Bytes;
 
-use super::stage::{frames_of, open};
+use super::stage::{OrderingMessage, frames_of, open};
 use super::{Actor, Stage};
 use crate::sim::Knobs;
-use crate::smr::messages::{OrderingMessage, PrePrepare};
+use crate::smr::messages::PrePrepare;
 use crate::smr::types::NodeId;
 
 /// How many places ahead it proposes for at most.

@@ -1,11 +1,11 @@
 use bytes::Bytes;
 
-use super::stage::{frames_of, open};
+use super::stage::{OrderingMessage, frames_of, open};
 use super::{Actor, Stage};
 use crate::sim::keys::CLUSTER;
 use crate::sim::{Dice, Knobs};
 use crate::smr::crypto::{Digester, Domain};
-use crate::smr::messages::{Frame, OrderingMessage};
+use crate::smr::messages::Frame;
 use crate::smr::types::{ClientId, NodeId};
 
 /// Proposes no frames of one client.

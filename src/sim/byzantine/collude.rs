@@ -3,9 +3,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::equivocate::Equivocate;
-use super::stage::open;
+use super::stage::{OrderingMessage, open};
 use super::{Actor, Stage};
-use crate::smr::messages::{OrderingMessage, Phase, PrePrepare, Vote};
+use crate::smr::messages::{Phase, PrePrepare, Vote};
 use crate::smr::types::NodeId;
 
 /// All faulty replicas together: whichever leads proposes two batches, and the others, who know at once what
@@ -32,14 +32,14 @@ impl Actor for Collude {
         match open(message) {
             Some(OrderingMessage::PrePrepare(_)) => self.leading.send(stage, to, message),
             Some(OrderingMessage::Votes(mut cast)) => {
-                for vote in &mut cast.votes {
+                for vote in &mut cast {
                     let given = self.given.get(&(vote.view, vote.seq));
                     if let Some(digest) = given.and_then(|given| given[to.index() % 2]) {
                         vote.digest = digest;
                     }
                 }
                 stage.hit();
-                self.leading.send(stage, to, &stage.votes(cast.votes));
+                self.leading.send(stage, to, &stage.votes(cast));
             }
             _ => stage.pass(to, message.clone()),
         }

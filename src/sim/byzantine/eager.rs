@@ -1,8 +1,8 @@
 use bytes::Bytes;
 
-use super::stage::open;
+use super::stage::{OrderingMessage, open};
 use super::{Actor, Stage};
-use crate::smr::messages::{OrderingMessage, Phase, PrePrepare, Vote};
+use crate::smr::messages::{Phase, PrePrepare, Vote};
 use crate::smr::types::NodeId;
 
 /// Votes for whatever it hears of, at once, in both phases, several times, and for other digests as well.

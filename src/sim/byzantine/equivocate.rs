@@ -2,9 +2,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::stage::{frames_of, open};
+use super::stage::{OrderingMessage, frames_of, open};
 use super::{Actor, Stage};
-use crate::smr::messages::OrderingMessage;
+
 use crate::smr::types::NodeId;
 
 /// Proposes one batch to even replicas and another to odd ones, and votes for each where it was proposed.
@@ -31,13 +31,13 @@ impl Actor for Equivocate {
                 stage.lie(to, stage.close(OrderingMessage::PrePrepare(other)));
             }
             Some(OrderingMessage::Votes(mut cast)) => {
-                for vote in &mut cast.votes {
+                for vote in &mut cast {
                     if let Some(other) = self.other.get(&vote.digest) {
                         vote.digest = *other;
                         stage.hit();
                     }
                 }
-                stage.pass(to, stage.votes(cast.votes));
+                stage.pass(to, stage.votes(cast));
             }
             _ => stage.pass(to, message.clone()),
         }

@@ -1,9 +1,9 @@
 use bytes::Bytes;
 
-use super::stage::{frames_of, open};
+use super::stage::{OrderingMessage, frames_of, open};
 use super::{Actor, Stage};
 use crate::smr::execution::apps::kv;
-use crate::smr::messages::{Authenticator, FrameBuilder, Mode, OrderingMessage, RequestFrame};
+use crate::smr::messages::{Authenticator, FrameBuilder, Mode, RequestFrame};
 use crate::smr::types::{ClientId, FrameSeq, NodeId};
 
 /// Proposes frames in the names of clients that never made them.

@@ -2,10 +2,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::stage::{frames_of, open};
+use super::stage::{OrderingMessage, frames_of, open};
 use super::{Actor, Stage};
 use crate::sim::{Dice, Knobs};
-use crate::smr::messages::{OrderingMessage, PrePrepare};
+use crate::smr::messages::PrePrepare;
 use crate::smr::types::NodeId;
 
 /// Proposes its batches at other times, the same for all replicas, and votes for what it made of them: mostly
@@ -56,12 +56,12 @@ impl Actor for FalseTimes {
                 stage.lie(to, stage.close(OrderingMessage::PrePrepare(other)));
             }
             Some(OrderingMessage::Votes(mut cast)) => {
-                for vote in &mut cast.votes {
+                for vote in &mut cast {
                     if let Some(other) = self.others.get(&vote.digest) {
                         vote.digest = other.digest;
                     }
                 }
-                stage.pass(to, stage.votes(cast.votes));
+                stage.pass(to, stage.votes(cast));
             }
             _ => stage.pass(to, message.clone()),
         }

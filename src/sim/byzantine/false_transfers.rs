@@ -3,8 +3,7 @@ use bytes::Bytes;
 use super::stage::{frames_of, open_system};
 use super::{Actor, Stage};
 use crate::smr::messages::{
-    LogTransferMessage, PrePrepare, SignedCheckpoint, StateTransferMessage, SystemMessage,
-    ViewTransferMessage,
+    LogTransferMessage, PrePrepare, SignedCheckpoint, StateTransferMessage, SyncMessage, SystemMessage,
 };
 use crate::smr::types::{Epoch, NodeId};
 
@@ -57,9 +56,9 @@ impl Actor for FalseTransfers {
                 }
                 StateTransferMessage::Chunk(chunk).encode(stage.cluster, Epoch::ZERO)
             }
-            Some(SystemMessage::ViewTransferMessage(ViewTransferMessage::BatchResponse(batch))) => {
+            Some(SystemMessage::SyncMessage(SyncMessage::BatchResponse(batch))) => {
                 let batch = other_batch(stage, &batch);
-                stage.close_view(ViewTransferMessage::BatchResponse(batch))
+                stage.close_sync(SyncMessage::BatchResponse(batch))
             }
             _ => return stage.pass(to, message.clone()),
         };

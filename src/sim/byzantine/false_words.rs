@@ -1,8 +1,8 @@
 use bytes::Bytes;
 
-use super::stage::open_view;
+use super::stage::open_sync;
 use super::{Actor, Stage};
-use crate::smr::messages::{BatchRef, STATUS_PLACES, ViewTransferMessage};
+use crate::smr::messages::{BatchRef, STATUS_PLACES, SyncMessage, ViewTransferMessage};
 use crate::smr::types::NodeId;
 
 /// Tells those that lag behind of decisions that never were, answers fetches with other batches, and
@@ -11,17 +11,17 @@ pub(super) struct FalseWords;
 
 impl Actor for FalseWords {
     fn send(&mut self, stage: &mut Stage<'_>, to: NodeId, message: &Bytes) {
-        let mut said = match open_view(message) {
+        let mut said = match open_sync(message) {
             Some(said) => said,
             None => return stage.pass(to, message.clone()),
         };
         match &mut said {
-            ViewTransferMessage::Decisions(decisions) => {
+            SyncMessage::Decisions(decisions) => {
                 for decision in decisions {
                     decision.digest[stage.dice.below(32) as usize] ^= 1;
                 }
             }
-            ViewTransferMessage::BatchResponse(batch) => match stage.dice.below(3) {
+            SyncMessage::BatchResponse(batch) => match stage.dice.below(3) {
                 0 => batch.digest[0] ^= 1,
                 1 => batch.seq = batch.seq.wrapping_add(1),
                 _ => {
@@ -29,7 +29,7 @@ impl Actor for FalseWords {
                     batch.ends.clear();
                 }
             },
-            ViewTransferMessage::Status(status) => {
+            SyncMessage::Status(status) => {
                 status.asks = true;
                 match stage.dice.below(4) {
                     0 => (status.decided, status.stable) = (0, 0),
@@ -38,19 +38,19 @@ impl Actor for FalseWords {
                     _ => status.places = vec![0; STATUS_PLACES],
                 }
             }
-            ViewTransferMessage::FetchBatches(wanted) => wanted.reverse(),
-            ViewTransferMessage::Stable(proof) => match stage.dice.below(3) {
+            SyncMessage::FetchBatches(wanted) => wanted.reverse(),
+            SyncMessage::Stable(proof) => match stage.dice.below(3) {
                 0 => proof.truncate(1),
                 1 => proof.iter_mut().for_each(|signed| signed.digest[0] ^= 1),
                 _ => proof.iter_mut().for_each(|signed| signed.seq += 1),
             },
             _ => return stage.pass(to, message.clone()),
         }
-        stage.lie(to, stage.close_view(said));
+        stage.lie(to, stage.close_sync(said));
     }
 
     fn hear(&mut self, stage: &mut Stage<'_>, message: &Bytes) {
-        let Some(ViewTransferMessage::Status(status)) = open_view(message) else {
+        let Some(SyncMessage::Status(status)) = open_sync(message) else {
             return;
         };
         let made_up = |step: u64| BatchRef {
@@ -60,10 +60,13 @@ impl Actor for FalseWords {
         let made_up: Vec<BatchRef> = (1..=8).map(made_up).collect();
         let to = stage.others()[stage.dice.below(stage.n as u64 - 1) as usize];
         let lie = match stage.dice.below(6) {
-            0..3 => ViewTransferMessage::Decisions(made_up),
-            3..5 => ViewTransferMessage::FetchBatches(made_up),
-            _ => ViewTransferMessage::Complaint(status.view.saturating_add(stage.dice.below(3))),
+            0..3 => stage.close_sync(SyncMessage::Decisions(made_up)),
+            3..5 => stage.close_sync(SyncMessage::FetchBatches(made_up)),
+            _ => {
+                let view = status.view.saturating_add(stage.dice.below(3));
+                stage.close_view(ViewTransferMessage::Complaint(view))
+            }
         };
-        stage.lie(to, stage.close_view(lie));
+        stage.lie(to, lie);
     }
 }

@@ -1,12 +1,12 @@
 use bytes::Bytes;
 
-use super::stage::{frames_of, open_system};
+use super::stage::{OrderingMessage, frames_of, open_system};
 use super::{Actor, Stage};
 use crate::sim::Knobs;
 use crate::smr::execution::apps::kv;
 use crate::smr::messages::{
-    Authenticator, Envelope, ForwardedRequests, FrameBuilder, Kind, Mode, OrderingMessage, PrePrepare,
-    RequestFrame, SignedCheckpoint, StateTransferMessage, Status, SystemMessage, ViewChange,
+    Authenticator, Envelope, ForwardedRequests, FrameBuilder, Kind, Mode, PrePrepare, RequestFrame,
+    SignedCheckpoint, StateTransferMessage, Status, SyncMessage, SystemMessage, ViewChange,
     ViewTransferMessage, encode,
 };
 use crate::smr::types::{ClientId, Epoch, FrameSeq, NodeId};
@@ -107,10 +107,7 @@ impl Flood {
             0 => {
                 let batch = self.batch(stage, heard.view, seq);
                 let frames = batch.ends.len();
-                (
-                    stage.close_view(ViewTransferMessage::BatchResponse(batch)),
-                    frames,
-                )
+                (stage.close_sync(SyncMessage::BatchResponse(batch)), frames)
             }
             1 => {
                 // The next view that it leads: perhaps the present one.
@@ -164,7 +161,7 @@ fn words(stage: &Stage<'_>, heard: &Status) -> [Bytes; 3] {
         signature: [2; 64],
     };
     [
-        stage.close_view(ViewTransferMessage::Stable(proof.collect())),
+        stage.close_sync(SyncMessage::Stable(proof.collect())),
         stage.close(OrderingMessage::Checkpoint(forge_checkpoint(seq, stage.node))),
         stage.close_view(ViewTransferMessage::ViewChange(view_change)),
     ]
@@ -186,10 +183,10 @@ impl Actor for Flood {
 
     fn hear(&mut self, stage: &mut Stage<'_>, message: &Bytes) {
         let heard = match open_system(message) {
-            Some(SystemMessage::ProtocolMessage(OrderingMessage::PrePrepare(proposal))) => {
+            Some(SystemMessage::ProposalMessage(proposal)) => {
                 return self.keep(&proposal);
             }
-            Some(SystemMessage::ViewTransferMessage(ViewTransferMessage::Status(heard))) => heard,
+            Some(SystemMessage::SyncMessage(SyncMessage::Status(heard))) => heard,
             _ => return,
         };
         if self.rounds == ROUNDS_MAX {

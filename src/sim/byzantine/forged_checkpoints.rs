@@ -1,10 +1,10 @@
 use bytes::Bytes;
 
-use super::stage::open;
+use super::stage::{OrderingMessage, open};
 use super::{Actor, Stage};
 use crate::sim::keys::{CLUSTER, Keyring};
 use crate::smr::crypto::{Digester, Domain};
-use crate::smr::messages::{OrderingMessage, SignedCheckpoint};
+use crate::smr::messages::SignedCheckpoint;
 use crate::smr::types::{Digest, NodeId};
 
 /// Signs states that never were, signs for others, and sends signatures that do not hold.

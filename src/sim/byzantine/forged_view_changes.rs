@@ -1,8 +1,8 @@
 use bytes::Bytes;
 
-use super::stage::{open_view, sign_view_change};
+use super::stage::{open_sync, open_view, sign_view_change};
 use super::{Actor, Stage};
-use crate::smr::messages::{PlacedDigest, SignedCheckpoint, ViewChange, ViewTransferMessage};
+use crate::smr::messages::{PlacedDigest, SignedCheckpoint, SyncMessage, ViewChange, ViewTransferMessage};
 use crate::smr::types::{NodeId, Quorum};
 
 /// Says in view changes what never was and hides what was, different things to different replicas; signs for
@@ -116,7 +116,7 @@ impl Actor for ForgedViewChanges {
 
     fn hear(&mut self, stage: &mut Stage<'_>, message: &Bytes) {
         // Without being asked, now and then: everybody's status says which view comes next.
-        let Some(ViewTransferMessage::Status(status)) = open_view(message) else {
+        let Some(SyncMessage::Status(status)) = open_sync(message) else {
             return;
         };
         if !stage.dice.chance(4) {

@@ -1,8 +1,8 @@
 use bytes::Bytes;
 
-use super::stage::open;
+use super::stage::{OrderingMessage, open};
 use super::{Actor, Stage};
-use crate::smr::messages::{OrderingMessage, Phase, Vote};
+use crate::smr::messages::{Phase, Vote};
 use crate::smr::types::NodeId;
 
 /// Speaks of places and views far ahead, so that whoever keeps it runs out of memory.
@@ -39,7 +39,7 @@ impl Actor for FutureBombs {
                 stage.lie(to, stage.close(OrderingMessage::PrePrepare(proposal)));
             }
             Some(OrderingMessage::Votes(cast)) => {
-                let Some(first) = cast.votes.first().copied() else {
+                let Some(first) = cast.first().copied() else {
                     return;
                 };
                 let mut bombs = Vec::new();

@@ -2,10 +2,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::stage::open;
+use super::stage::{OrderingMessage, open};
 use super::{Actor, Stage};
 use crate::sim::{Dice, Knobs};
-use crate::smr::messages::OrderingMessage;
+
 use crate::smr::types::NodeId;
 
 /// As a leader, proposes just before the others lose patience with it.

@@ -1,10 +1,9 @@
 use bytes::Bytes;
 
-use super::stage::open_view;
+use super::stage::open_sync;
 use super::{Actor, Stage};
 use crate::smr::messages::{
-    BatchRef, LogTransferMessage, PieceRange, STATUS_PLACES, StateTransferMessage, Status,
-    ViewTransferMessage,
+    BatchRef, LogTransferMessage, PieceRange, STATUS_PLACES, StateTransferMessage, Status, SyncMessage,
 };
 use crate::smr::types::Epoch;
 
@@ -21,7 +20,7 @@ pub(super) struct Leech {
 
 impl Actor for Leech {
     fn hear(&mut self, stage: &mut Stage<'_>, message: &Bytes) {
-        let Some(ViewTransferMessage::Status(heard)) = open_view(message) else {
+        let Some(SyncMessage::Status(heard)) = open_sync(message) else {
             return;
         };
         for _ in 0..QUESTIONS.min(QUESTIONS_MAX - self.asked) {
@@ -49,7 +48,7 @@ fn ask(stage: &mut Stage<'_>, heard: &Status) -> Bytes {
                 seq: after.saturating_add(ahead),
                 digest,
             });
-            stage.close_view(ViewTransferMessage::FetchBatches(wanted.collect()))
+            stage.close_sync(SyncMessage::FetchBatches(wanted.collect()))
         }
         3..6 => StateTransferMessage::Fetch(PieceRange {
             seq: heard.stable,
@@ -58,7 +57,7 @@ fn ask(stage: &mut Stage<'_>, heard: &Status) -> Bytes {
             until: u32::MAX,
         })
         .encode(cluster, epoch),
-        _ => stage.close_view(ViewTransferMessage::Status(Status {
+        _ => stage.close_sync(SyncMessage::Status(Status {
             decided: after,
             stable: heard.stable.min(after),
             asks: true,

@@ -1,13 +1,11 @@
 use bytes::Bytes;
 
-use super::stage::{frames_of, open_system, padded};
+use super::stage::{OrderingMessage, frames_of, open_system, padded};
 use super::{Actor, Stage};
 use crate::sim::keys::{CLUSTER, Keyring};
 use crate::sim::{Dice, Knobs};
 use crate::smr::crypto::{Digester, Domain};
-use crate::smr::messages::{
-    Authenticator, Frame, OrderingMessage, PrePrepare, RequestFrame, SystemMessage, ViewTransferMessage,
-};
+use crate::smr::messages::{Authenticator, Frame, PrePrepare, RequestFrame, SyncMessage, SystemMessage};
 use crate::smr::types::NodeId;
 
 /// Sends each replica the same batches in other bytes: either frames, and now and then whole messages, with
@@ -76,13 +74,13 @@ impl Pad {
 impl Actor for Pad {
     fn send(&mut self, stage: &mut Stage<'_>, to: NodeId, message: &Bytes) {
         let lie = match open_system(message) {
-            Some(SystemMessage::ProtocolMessage(OrderingMessage::PrePrepare(truth))) => {
+            Some(SystemMessage::ProposalMessage(truth)) => {
                 let lie = self.pad(stage, &truth);
                 stage.close(OrderingMessage::PrePrepare(lie))
             }
-            Some(SystemMessage::ViewTransferMessage(ViewTransferMessage::BatchResponse(truth))) => {
+            Some(SystemMessage::SyncMessage(SyncMessage::BatchResponse(truth))) => {
                 let lie = self.pad(stage, &truth);
-                stage.close_view(ViewTransferMessage::BatchResponse(lie))
+                stage.close_sync(SyncMessage::BatchResponse(lie))
             }
             // Who says nothing that is understood is as good as silent.
             _ if self.pads && stage.dice.chance(10) => {

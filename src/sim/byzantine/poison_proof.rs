@@ -2,12 +2,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::stage::{open, open_system, sign_view_change};
+use super::stage::{OrderingMessage, open, open_system, open_view, sign_view_change};
 use super::{Actor, Stage};
 use crate::sim::keys::CLUSTER;
 use crate::smr::messages::{
-    CheckpointClaim, OrderingMessage, SignedCheckpoint, StateTransferMessage, SystemMessage,
-    ViewTransferMessage,
+    CheckpointClaim, SignedCheckpoint, StateTransferMessage, SyncMessage, SystemMessage, ViewTransferMessage,
 };
 use crate::smr::types::{Epoch, NodeId};
 
@@ -48,7 +47,7 @@ impl PoisonProof {
     fn spread(&mut self, stage: &mut Stage<'_>, proof: Vec<SignedCheckpoint>) {
         self.poisoned += 1;
         for to in stage.others() {
-            stage.lie(to, stage.close_view(ViewTransferMessage::Stable(proof.clone())));
+            stage.lie(to, stage.close_sync(SyncMessage::Stable(proof.clone())));
         }
     }
 }
@@ -82,26 +81,27 @@ fn poison(stage: &mut Stage<'_>, mut proof: Vec<SignedCheckpoint>) -> Vec<Signed
 
 impl Actor for PoisonProof {
     fn send(&mut self, stage: &mut Stage<'_>, to: NodeId, message: &Bytes) {
+        if let Some(ViewTransferMessage::ViewChange(mut own)) = open_view(message)
+            // It can sign with the simulator's keys alone.
+            && !own.stable_proof.is_empty()
+            && stage.cluster == CLUSTER
+        {
+            own.stable_proof = poison(stage, own.stable_proof);
+            let own = sign_view_change(stage.node, own);
+            return stage.lie(to, stage.close_view(ViewTransferMessage::ViewChange(own)));
+        }
         match open_system(message) {
-            Some(SystemMessage::ProtocolMessage(OrderingMessage::Checkpoint(own))) => {
+            Some(SystemMessage::SyncMessage(SyncMessage::Checkpoint(own))) => {
                 if let Some(proof) = self.take(stage, own) {
                     self.spread(stage, proof);
                 }
             }
-            Some(SystemMessage::ProtocolMessage(OrderingMessage::PrePrepare(_))) if self.poisoned > 1 => {
+            Some(SystemMessage::ProposalMessage(_)) if self.poisoned > 1 => {
                 stage.hit();
             }
-            Some(SystemMessage::ViewTransferMessage(ViewTransferMessage::Stable(proof))) => {
+            Some(SystemMessage::SyncMessage(SyncMessage::Stable(proof))) => {
                 let proof = poison(stage, proof);
-                stage.lie(to, stage.close_view(ViewTransferMessage::Stable(proof)));
-            }
-            Some(SystemMessage::ViewTransferMessage(ViewTransferMessage::ViewChange(mut own)))
-                // It can sign with the simulator's keys alone.
-                if !own.stable_proof.is_empty() && stage.cluster == CLUSTER =>
-            {
-                own.stable_proof = poison(stage, own.stable_proof);
-                let own = sign_view_change(stage.node, own);
-                stage.lie(to, stage.close_view(ViewTransferMessage::ViewChange(own)));
+                stage.lie(to, stage.close_sync(SyncMessage::Stable(proof)));
             }
             Some(SystemMessage::StateTransferMessage(StateTransferMessage::Offer(mut offer))) => {
                 offer.proof = poison(stage, offer.proof);

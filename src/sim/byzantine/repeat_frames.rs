@@ -1,8 +1,8 @@
 use bytes::Bytes;
 
-use super::stage::{frames_of, open};
+use super::stage::{OrderingMessage, frames_of, open};
 use super::{Actor, Stage};
-use crate::smr::messages::OrderingMessage;
+
 use crate::smr::types::NodeId;
 
 /// Proposes frames again that were decided before: the same to everybody, so that it is agreed upon.

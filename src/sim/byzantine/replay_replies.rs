@@ -1,11 +1,9 @@
 use bytes::Bytes;
 
-use super::stage::{frames_of, open, open_system};
+use super::stage::{OrderingMessage, frames_of, open, open_system};
 use super::{Actor, Stage};
 use crate::sim::Knobs;
-use crate::smr::messages::{
-    Envelope, ForwardedRequests, Kind, OrderingMessage, SystemMessage, ViewTransferMessage, encode,
-};
+use crate::smr::messages::{Envelope, ForwardedRequests, Kind, SyncMessage, SystemMessage, encode};
 use crate::smr::types::{Epoch, NodeId};
 
 /// Messages that one status is worth, and frames and bytes of each at most.
@@ -77,12 +75,10 @@ impl ReplayReplies {
 impl Actor for ReplayReplies {
     fn send(&mut self, stage: &mut Stage<'_>, to: NodeId, message: &Bytes) {
         match open_system(message) {
-            Some(SystemMessage::ProtocolMessage(OrderingMessage::PrePrepare(proposal))) => {
+            Some(SystemMessage::ProposalMessage(proposal)) => {
                 self.keep(frames_of(&proposal));
             }
-            Some(SystemMessage::ViewTransferMessage(ViewTransferMessage::Status(_)))
-                if self.rounds_left > 0 =>
-            {
+            Some(SystemMessage::SyncMessage(SyncMessage::Status(_))) if self.rounds_left > 0 => {
                 self.rounds_left -= 1;
                 self.pass_on(stage, to);
             }

@@ -1,11 +1,9 @@
 use bytes::Bytes;
 
-use super::stage::{frames_of, open_system};
+use super::stage::{OrderingMessage, frames_of, open_system};
 use super::{Actor, Stage};
 use crate::sim::Dice;
-use crate::smr::messages::{
-    Authenticator, Checked, OrderingMessage, PrePrepare, RequestFrame, SystemMessage, ViewTransferMessage,
-};
+use crate::smr::messages::{Authenticator, Checked, PrePrepare, RequestFrame, SyncMessage, SystemMessage};
 use crate::smr::types::NodeId;
 
 /// Makes MACs in clients' frames wrong for those to whom it proposes them, or sends them as they asked: what
@@ -53,11 +51,11 @@ fn spoil_all(stage: &Stage<'_>, to: NodeId, message: &PrePrepare) -> PrePrepare 
 impl Actor for SpoilMacs {
     fn send(&mut self, stage: &mut Stage<'_>, to: NodeId, message: &Bytes) {
         let spoiled = match open_system(message) {
-            Some(SystemMessage::ProtocolMessage(OrderingMessage::PrePrepare(proposal))) => {
+            Some(SystemMessage::ProposalMessage(proposal)) => {
                 stage.close(OrderingMessage::PrePrepare(spoil_all(stage, to, &proposal)))
             }
-            Some(SystemMessage::ViewTransferMessage(ViewTransferMessage::BatchResponse(batch))) => {
-                stage.close_view(ViewTransferMessage::BatchResponse(spoil_all(stage, to, &batch)))
+            Some(SystemMessage::SyncMessage(SyncMessage::BatchResponse(batch))) => {
+                stage.close_sync(SyncMessage::BatchResponse(spoil_all(stage, to, &batch)))
             }
             _ => return stage.pass(to, message.clone()),
         };

@@ -6,8 +6,8 @@ use crate::sim::Dice;
 use crate::sim::keys::{CLUSTER, Keyring};
 use crate::smr::crypto::{Digester, Domain};
 use crate::smr::messages::{
-    Checked, ENVELOPE_BYTES, Envelope, Frame, Kind, NamedViewChange, NewView, OrderingMessage, PrePrepare,
-    SystemMessage, ViewChange, ViewTransferMessage, Vote, encode,
+    Checked, ENVELOPE_BYTES, Envelope, Frame, Kind, NamedViewChange, NewView, PrePrepare, SignedCheckpoint,
+    SyncMessage, SystemMessage, ViewChange, ViewTransferMessage, Vote, encode,
 };
 use crate::smr::preprocessing::batch_digest;
 use crate::smr::types::{ClusterId, Digest, Epoch, NodeId, UnixTime};
@@ -72,14 +72,20 @@ impl<'a> Stage<'a> {
         message.encode(self.cluster, Epoch::ZERO)
     }
 
+    /// The message that carries one about what holds for every protocol.
+    pub(super) fn close_sync(&self, message: SyncMessage) -> Bytes {
+        message.encode(self.cluster, Epoch::ZERO)
+    }
+
     /// The message that carries an ordering message.
     pub(super) fn close(&self, message: OrderingMessage) -> Bytes {
-        let kind = match message {
-            OrderingMessage::PrePrepare(_) => Kind::SystemWithFrames,
-            _ => Kind::System,
+        let proposal = match message {
+            OrderingMessage::PrePrepare(proposal) => proposal,
+            OrderingMessage::Votes(votes) => return self.votes(votes),
+            OrderingMessage::Checkpoint(signed) => return self.close_sync(SyncMessage::Checkpoint(signed)),
         };
-        let message = SystemMessage::ProtocolMessage(message);
-        encode(Envelope::new(kind, self.cluster, Epoch::ZERO), &message, 1024)
+        let envelope = Envelope::new(Kind::SystemWithFrames, self.cluster, Epoch::ZERO);
+        encode(envelope, &SystemMessage::ProposalMessage(proposal), 1024)
     }
 
     /// The message that carries votes.
@@ -139,18 +145,38 @@ pub(super) fn open_system(message: &Bytes) -> Option<SystemMessage> {
     rkyv::deserialize::<_, rkyv::rancor::Failure>(&*checked).ok()
 }
 
+/// What PBFT's replicas say to order batches.
+pub(super) enum OrderingMessage {
+    PrePrepare(PrePrepare),
+    Votes(Vec<Vote>),
+    Checkpoint(SignedCheckpoint),
+}
+
 /// The ordering message inside a message between replicas.
 pub(super) fn open(message: &Bytes) -> Option<OrderingMessage> {
     match open_system(message)? {
-        SystemMessage::ProtocolMessage(message) => Some(message),
+        SystemMessage::ProposalMessage(proposal) => Some(OrderingMessage::PrePrepare(proposal)),
+        SystemMessage::SyncMessage(SyncMessage::Checkpoint(signed)) => {
+            Some(OrderingMessage::Checkpoint(signed))
+        }
+        SystemMessage::ProtocolMessage(_) => {
+            let votes = Checked::<SystemMessage>::body_of(message).ok()?.votes();
+            Some(OrderingMessage::Votes(votes))
+        }
         _ => None,
     }
 }
 
 /// The message about views inside a message between replicas.
 pub(super) fn open_view(message: &Bytes) -> Option<ViewTransferMessage> {
+    let message = Checked::<SystemMessage>::body_of(message).ok()?.of_views()?;
+    rkyv::deserialize::<_, rkyv::rancor::Failure>(&*message).ok()
+}
+
+/// The message about what holds for every protocol inside a message between replicas.
+pub(super) fn open_sync(message: &Bytes) -> Option<SyncMessage> {
     match open_system(message)? {
-        SystemMessage::ViewTransferMessage(message) => Some(message),
+        SystemMessage::SyncMessage(message) => Some(message),
         _ => None,
     }
 }

@@ -2,13 +2,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::stage::{frames_of, open};
+use super::stage::{OrderingMessage, frames_of, open};
 use super::{Actor, Stage};
 use crate::sim::app::READ;
 use crate::sim::keys::CLUSTER;
 use crate::smr::messages::archived::ArchivedClientReply;
 use crate::smr::messages::{
-    Checked, ClientReply, OperationResult, OrderingMessage, PrePrepare, ReplyBody, ReplyBuilder, RequestFrame,
+    Checked, ClientReply, OperationResult, PrePrepare, ReplyBody, ReplyBuilder, RequestFrame,
 };
 use crate::smr::types::{Epoch, NodeId, View};
 

@@ -1,8 +1,7 @@
 use bytes::Bytes;
 
-use super::stage::{frames_of, open};
+use super::stage::{OrderingMessage, frames_of, open};
 use super::{Actor, Stage};
-use crate::smr::messages::OrderingMessage;
 
 /// Proposes in views that others lead: the frames it heard of, in another order and at other places.
 pub(super) struct Usurper;

@@ -1,8 +1,8 @@
 use bytes::Bytes;
 
-use super::stage::{frames_of, open};
+use super::stage::{OrderingMessage, frames_of, open};
 use super::{Actor, Stage};
-use crate::smr::messages::OrderingMessage;
+
 use crate::smr::types::NodeId;
 
 /// Leaves frames out of the pre-prepares for some replicas, under the digest of all of them.

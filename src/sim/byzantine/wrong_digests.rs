@@ -1,8 +1,8 @@
 use bytes::Bytes;
 
-use super::stage::open;
+use super::stage::{OrderingMessage, open};
 use super::{Actor, Stage};
-use crate::smr::messages::OrderingMessage;
+
 use crate::smr::types::NodeId;
 
 /// Votes and proposes with digests that are those of no batch.
@@ -16,13 +16,13 @@ impl Actor for WrongDigests {
                 stage.lie(to, stage.close(OrderingMessage::PrePrepare(proposal)));
             }
             Some(OrderingMessage::Votes(mut cast)) => {
-                for vote in &mut cast.votes {
+                for vote in &mut cast {
                     if stage.dice.chance(50) {
                         vote.digest[stage.dice.below(32) as usize] ^= 1;
                         stage.hit();
                     }
                 }
-                stage.pass(to, stage.votes(cast.votes));
+                stage.pass(to, stage.votes(cast));
             }
             _ => stage.pass(to, message.clone()),
         }

@@ -1,7 +1,6 @@
 use super::{Broken, Rule};
 use crate::smr::messages::archived::{
-    ArchivedLogTransferMessage, ArchivedOrderingMessage, ArchivedStateTransferMessage, ArchivedSystemMessage,
-    ArchivedViewTransferMessage,
+    ArchivedLogTransferMessage, ArchivedStateTransferMessage, ArchivedSyncMessage, ArchivedSystemMessage,
 };
 use crate::smr::messages::{Checked, SystemMessage};
 use crate::smr::replica::TransferLimits;
@@ -102,7 +101,7 @@ impl Answers {
     fn counts(&mut self, now: Time, to: NodeId, message: &ArchivedSystemMessage) -> Result<(), Broken> {
         let since_ms = now.since(Time::START).as_millis() as u64;
         let (kind, what, most) = match message {
-            ArchivedSystemMessage::ViewTransferMessage(ArchivedViewTransferMessage::Decisions(_)) => {
+            ArchivedSystemMessage::SyncMessage(ArchivedSyncMessage::Decisions(_)) => {
                 (0, "statuses", since_ms / STATUS_PAUSE_MS)
             }
             ArchivedSystemMessage::StateTransferMessage(ArchivedStateTransferMessage::Chunk(chunk))
@@ -136,16 +135,11 @@ impl Answers {
 fn is_answer(message: &ArchivedSystemMessage) -> bool {
     match message {
         ArchivedSystemMessage::ForwardedRequestMessage(_) => false,
-        ArchivedSystemMessage::ProtocolMessage(message) => match message {
-            ArchivedOrderingMessage::PrePrepare(_)
-            | ArchivedOrderingMessage::Votes(_)
-            | ArchivedOrderingMessage::Checkpoint(_) => true,
-        },
-        ArchivedSystemMessage::ViewTransferMessage(message) => matches!(
+        ArchivedSystemMessage::ProposalMessage(_) | ArchivedSystemMessage::ProtocolMessage(_) => true,
+        ArchivedSystemMessage::ViewTransferMessage(_) => false,
+        ArchivedSystemMessage::SyncMessage(message) => !matches!(
             message,
-            ArchivedViewTransferMessage::Decisions(_)
-                | ArchivedViewTransferMessage::BatchResponse(_)
-                | ArchivedViewTransferMessage::Stable(_)
+            ArchivedSyncMessage::Status(_) | ArchivedSyncMessage::FetchBatches(_)
         ),
         ArchivedSystemMessage::LogTransferMessage(message) => {
             matches!(message, ArchivedLogTransferMessage::Decided { .. })
@@ -161,7 +155,7 @@ fn is_answer(message: &ArchivedSystemMessage) -> bool {
 mod tests {
     use super::*;
     use crate::sim::keys::CLUSTER;
-    use crate::smr::messages::{BatchRef, ViewTransferMessage};
+    use crate::smr::messages::{BatchRef, SyncMessage};
     use crate::smr::types::Epoch;
 
     const PEER: NodeId = NodeId::new(1);
@@ -179,7 +173,7 @@ mod tests {
     fn decisions(count: u64) -> Checked<SystemMessage> {
         let digest = [0; 32];
         let refs = (0..count).map(|seq| BatchRef { seq, digest }).collect();
-        let message = ViewTransferMessage::Decisions(refs).encode(CLUSTER, Epoch::ZERO);
+        let message = SyncMessage::Decisions(refs).encode(CLUSTER, Epoch::ZERO);
         Checked::body_of(&message).expect("it was made here")
     }
 

@@ -5,7 +5,7 @@ use crate::sim::Knobs;
 use crate::sim::keys::{CLUSTER, Keyring};
 use crate::smr::crypto::{Digester, Domain};
 use crate::smr::messages::archived::{
-    ArchivedOrderingMessage, ArchivedStateTransferMessage, ArchivedSystemMessage, ArchivedViewTransferMessage,
+    ArchivedStateTransferMessage, ArchivedSyncMessage, ArchivedSystemMessage, ArchivedViewTransferMessage,
 };
 use crate::smr::messages::{Checked, CheckpointClaim, Proposal, SignedCheckpoint, SystemMessage};
 use crate::smr::protocol::Record;
@@ -109,13 +109,13 @@ impl Budget {
             ArchivedSystemMessage::StateTransferMessage(ArchivedStateTransferMessage::Offer(offer)) => {
                 offer.to_offer().proof
             }
-            ArchivedSystemMessage::ViewTransferMessage(ArchivedViewTransferMessage::Stable(proof)) => {
+            ArchivedSystemMessage::SyncMessage(ArchivedSyncMessage::Stable(proof)) => {
                 proof.iter().map(|signed| signed.to_checkpoint()).collect()
             }
-            ArchivedSystemMessage::ViewTransferMessage(ArchivedViewTransferMessage::ViewChange(change)) => {
-                change.to_view_change().stable_proof
-            }
-            _ => return Ok(()),
+            _ => match message.of_views().as_deref() {
+                Some(ArchivedViewTransferMessage::ViewChange(change)) => change.to_view_change().stable_proof,
+                _ => return Ok(()),
+            },
         };
         match proof.first() {
             Some(first) => self.is_least(first.claim(), &proof),
@@ -170,9 +170,7 @@ impl Budget {
 /// Whether the message is the pre-prepare of the view in which it was accepted.
 fn is_of_its_view(proposal: &Proposal) -> bool {
     Checked::<SystemMessage>::body_of(&proposal.message).is_ok_and(|checked| match &*checked {
-        ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::PrePrepare(head)) => {
-            head.view() == proposal.view
-        }
+        ArchivedSystemMessage::ProposalMessage(head) => head.view() == proposal.view,
         _ => false,
     })
 }

@@ -3,9 +3,7 @@ use bytes::Bytes;
 use super::{Broken, Rule};
 use crate::sim::Knobs;
 use crate::smr::crypto::{Given, SIGNATURE_BYTES};
-use crate::smr::messages::archived::{
-    ArchivedOrderingMessage, ArchivedSystemMessage, ArchivedViewTransferMessage,
-};
+use crate::smr::messages::archived::{ArchivedSyncMessage, ArchivedSystemMessage};
 use crate::smr::messages::{Checked, SystemMessage};
 use crate::smr::types::{NodeId, Time, View};
 
@@ -119,11 +117,11 @@ impl Efforts {
         };
         let account = match &*checked {
             ArchivedSystemMessage::ForwardedRequestMessage(_) => Some(PASSED_ON),
-            ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::PrePrepare(head)) => {
+            ArchivedSystemMessage::ProposalMessage(head) => {
                 let leads = head.view().get() % self.n as u64 == from.index() as u64;
                 (head.view() != view || !leads).then_some(UNASKED)
             }
-            ArchivedSystemMessage::ViewTransferMessage(ArchivedViewTransferMessage::BatchResponse(_)) => {
+            ArchivedSystemMessage::SyncMessage(ArchivedSyncMessage::BatchResponse(_)) => {
                 (!transfers).then_some(UNASKED)
             }
             _ => Some(SAID),

@@ -1,10 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Broken, Rule};
-use crate::smr::messages::archived::{
-    ArchivedOrderingMessage, ArchivedSystemMessage, ArchivedViewTransferMessage,
-};
-use crate::smr::messages::{Phase, ViewChange};
+use crate::smr::messages::archived::{ArchivedSystemMessage, ArchivedViewTransferMessage};
+use crate::smr::messages::{Checked, Phase, SystemMessage, ViewChange};
 use crate::smr::types::Digest;
 
 /// So many batches of one place are carried at most.
@@ -40,25 +38,27 @@ impl Lasting {
     pub(in crate::sim) fn says(
         &mut self,
         host: usize,
-        message: &ArchivedSystemMessage,
+        message: &Checked<SystemMessage>,
         is_correct: impl Fn(usize) -> bool,
     ) -> Result<(), Broken> {
-        match message {
-            ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::PrePrepare(head)) => {
+        match &**message {
+            ArchivedSystemMessage::ProposalMessage(head) => {
                 let place = (head.view().get(), head.seq().get());
                 self.speaks(host, place, head.digest(), Phase::Prepare, is_correct)
             }
-            ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::Votes(votes)) => {
-                for vote in votes.votes.iter().map(|vote| vote.to_vote()) {
+            ArchivedSystemMessage::ProtocolMessage(_) => {
+                for vote in message.votes() {
                     let place = (vote.view, vote.seq);
                     self.speaks(host, place, vote.digest(), vote.phase, &is_correct)?;
                 }
                 Ok(())
             }
-            ArchivedSystemMessage::ViewTransferMessage(ArchivedViewTransferMessage::ViewChange(message)) => {
-                self.carries(host, &message.to_view_change(), is_correct)
-            }
-            _ => Ok(()),
+            _ => match message.of_views().as_deref() {
+                Some(ArchivedViewTransferMessage::ViewChange(message)) => {
+                    self.carries(host, &message.to_view_change(), is_correct)
+                }
+                _ => Ok(()),
+            },
         }
     }
 

@@ -7,10 +7,12 @@ use crate::sim::Knobs;
 use crate::sim::keys::{CLUSTER, Keyring};
 use crate::smr::crypto::{Digester, Domain};
 use crate::smr::messages::archived::{
-    ArchivedLogTransferMessage, ArchivedOrderingMessage, ArchivedStateTransferMessage, ArchivedSystemMessage,
+    ArchivedLogTransferMessage, ArchivedStateTransferMessage, ArchivedSyncMessage, ArchivedSystemMessage,
     ArchivedViewTransferMessage,
 };
-use crate::smr::messages::{Checked, CheckpointClaim, Phase, SignedCheckpoint, SystemMessage, ViewChange};
+use crate::smr::messages::{
+    Checked, CheckpointClaim, PbftRecord, Phase, SignedCheckpoint, SystemMessage, ViewChange, Vote,
+};
 use crate::smr::protocol::Record;
 use crate::smr::types::{Digest, NodeId, Time};
 
@@ -100,22 +102,8 @@ impl Ledger {
     /// A message was delivered here.
     pub(in crate::sim) fn heard(&mut self, from: NodeId, message: &Checked<SystemMessage>) {
         let from = from.index();
-        let message = match &**message {
-            ArchivedSystemMessage::ProtocolMessage(message) => message,
-            ArchivedSystemMessage::ViewTransferMessage(message) => return self.heard_of_views(from, message),
-            ArchivedSystemMessage::LogTransferMessage(message) => {
-                return self.heard_of_decisions(from, message);
-            }
-            ArchivedSystemMessage::StateTransferMessage(ArchivedStateTransferMessage::Offer(offer)) => {
-                let proof = offer.to_offer().proof;
-                return proof
-                    .iter()
-                    .for_each(|checkpoint| self.count_checkpoint(checkpoint));
-            }
-            _ => return,
-        };
-        match message {
-            ArchivedOrderingMessage::PrePrepare(head) => {
+        match &**message {
+            ArchivedSystemMessage::ProposalMessage(head) => {
                 let place = (head.view().get(), head.seq().get());
                 if self.leader(place.0) == from {
                     self.prepares
@@ -124,27 +112,59 @@ impl Ledger {
                         .insert(from);
                 }
             }
-            ArchivedOrderingMessage::Votes(votes) => {
-                for vote in votes.votes.iter().map(|vote| vote.to_vote()) {
-                    let key = ((vote.view, vote.seq), vote.digest());
-                    match vote.phase {
-                        Phase::Prepare if self.leader(vote.view) != from => {
-                            self.prepares.entry(key).or_default().insert(from);
-                        }
-                        Phase::Prepare => {}
-                        Phase::Commit => {
-                            let views = self.commits.entry((vote.seq, key.1)).or_default();
-                            views.entry(vote.view).or_default().insert(from);
-                        }
-                    }
+            ArchivedSystemMessage::ProtocolMessage(_) => self.heard_votes(from, &message.votes()),
+            ArchivedSystemMessage::ViewTransferMessage(_) => {
+                if let Some(message) = message.of_views() {
+                    self.heard_of_views(from, &message);
                 }
             }
-            ArchivedOrderingMessage::Checkpoint(checkpoint) => {
+            ArchivedSystemMessage::SyncMessage(message) => self.heard_of_sync(from, message),
+            ArchivedSystemMessage::LogTransferMessage(message) => self.heard_of_decisions(from, message),
+            ArchivedSystemMessage::StateTransferMessage(ArchivedStateTransferMessage::Offer(offer)) => {
+                let proof = offer.to_offer().proof;
+                proof
+                    .iter()
+                    .for_each(|checkpoint| self.count_checkpoint(checkpoint));
+            }
+            _ => {}
+        }
+    }
+
+    fn heard_votes(&mut self, from: usize, votes: &[Vote]) {
+        for vote in votes {
+            let key = ((vote.view, vote.seq), vote.digest());
+            match vote.phase {
+                Phase::Prepare if self.leader(vote.view) != from => {
+                    self.prepares.entry(key).or_default().insert(from);
+                }
+                Phase::Prepare => {}
+                Phase::Commit => {
+                    let views = self.commits.entry((vote.seq, key.1)).or_default();
+                    views.entry(vote.view).or_default().insert(from);
+                }
+            }
+        }
+    }
+
+    fn heard_of_sync(&mut self, from: usize, message: &ArchivedSyncMessage) {
+        match message {
+            ArchivedSyncMessage::Checkpoint(checkpoint) => {
                 let checkpoint = checkpoint.to_checkpoint();
                 if usize::from(checkpoint.signer) == from {
                     self.count_checkpoint(&checkpoint);
                 }
             }
+            ArchivedSyncMessage::Stable(proof) => {
+                let proof = proof.iter().map(|signed| signed.to_checkpoint());
+                proof.for_each(|checkpoint| self.count_checkpoint(&checkpoint));
+            }
+            ArchivedSyncMessage::Decisions(decisions) => {
+                for decision in decisions.iter().map(|decision| decision.to_ref()) {
+                    let key = (decision.seq, decision.digest());
+                    self.decisions.entry(key).or_default().insert(from);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -159,31 +179,20 @@ impl Ledger {
 
     /// Others' checkpoints travel with view changes, as proofs.
     fn heard_of_views(&mut self, from: usize, message: &ArchivedViewTransferMessage) {
-        let proofs: Vec<SignedCheckpoint> = match message {
+        match message {
             ArchivedViewTransferMessage::ViewChange(message) => {
                 let message = message.to_view_change();
                 self.views.heard(from, &message);
-                message.stable_proof
-            }
-            ArchivedViewTransferMessage::Stable(proof) => {
-                proof.iter().map(|signed| signed.to_checkpoint()).collect()
+                let proof = &message.stable_proof;
+                proof
+                    .iter()
+                    .for_each(|checkpoint| self.count_checkpoint(checkpoint));
             }
             ArchivedViewTransferMessage::Complaint(view) => {
                 self.views.heard_complaint(from, view.to_native());
-                return;
             }
-            ArchivedViewTransferMessage::Decisions(decisions) => {
-                for decision in decisions.iter().map(|decision| decision.to_ref()) {
-                    let key = (decision.seq, decision.digest());
-                    self.decisions.entry(key).or_default().insert(from);
-                }
-                return;
-            }
-            _ => return,
-        };
-        proofs
-            .iter()
-            .for_each(|checkpoint| self.count_checkpoint(checkpoint));
+            _ => {}
+        }
     }
 
     fn count_checkpoint(&mut self, checkpoint: &SignedCheckpoint) {
@@ -218,34 +227,32 @@ impl Ledger {
                 let place = (proposal.view.get(), proposal.seq.get());
                 self.proposals_durable.insert((place, proposal.batch.digest));
             }
-            Record::Vote(vote) => {
-                let key = ((vote.view, vote.seq), vote.digest());
-                match vote.phase {
-                    Phase::Prepare => self.prepares_durable.insert(key),
-                    Phase::Commit => self.commits_durable.insert(key),
-                };
+            Record::Ordering { contents, .. } => {
+                if let Ok(PbftRecord::Vote(vote)) = PbftRecord::read(contents) {
+                    let key = ((vote.view, vote.seq), vote.digest());
+                    match vote.phase {
+                        Phase::Prepare => self.prepares_durable.insert(key),
+                        Phase::Commit => self.commits_durable.insert(key),
+                    };
+                }
             }
             Record::Checkpoint(checkpoint) => {
                 self.checkpoints_durable
                     .insert((checkpoint.seq, checkpoint.claim().digest));
             }
             Record::View(view) => self.view_durable = self.view_durable.max(view.get()),
-            Record::ViewChange(message) => {
-                if let Ok(checked) = Checked::<SystemMessage>::body_of(message)
-                    && let ArchivedSystemMessage::ViewTransferMessage(message) = &*checked
-                    && let ArchivedViewTransferMessage::ViewChange(message) = message
-                {
-                    self.views.logs(&message.to_view_change());
-                }
-            }
-            Record::NewView(message) => {
-                if let Ok(checked) = Checked::<SystemMessage>::body_of(message)
-                    && let ArchivedSystemMessage::ViewTransferMessage(message) = &*checked
-                    && let ArchivedViewTransferMessage::NewView(message) = message
-                {
-                    let message = message.to_new_view();
-                    self.new_views_durable.insert(message.view);
-                    self.views.begins(&message);
+            Record::ViewTransfer(message) => {
+                let message = Checked::<SystemMessage>::body_of(message);
+                match message.ok().and_then(|message| message.of_views()).as_deref() {
+                    Some(ArchivedViewTransferMessage::ViewChange(message)) => {
+                        self.views.logs(&message.to_view_change());
+                    }
+                    Some(ArchivedViewTransferMessage::NewView(message)) => {
+                        let message = message.to_new_view();
+                        self.new_views_durable.insert(message.view);
+                        self.views.begins(&message);
+                    }
+                    _ => {}
                 }
             }
             Record::Decision { seq, digest, .. } => {
@@ -383,49 +390,51 @@ impl Ledger {
 
     /// This replica sends a message to others.
     pub(in crate::sim) fn says(&mut self, now: Time, message: &Checked<SystemMessage>) -> Result<(), Broken> {
-        let message = match &**message {
-            ArchivedSystemMessage::ProtocolMessage(message) => message,
-            ArchivedSystemMessage::ViewTransferMessage(message) => return self.says_of_views(now, message),
-            _ => return Ok(()),
-        };
-        match message {
-            ArchivedOrderingMessage::PrePrepare(head) => {
+        match &**message {
+            ArchivedSystemMessage::ProposalMessage(head) => {
                 let (place, digest) = ((head.view().get(), head.seq().get()), head.digest());
                 let kept = self.proposals_durable.contains(&(place, digest));
                 self.durable(kept, "pre-prepare", place)?;
                 self.says_once(0, place, digest)
             }
-            ArchivedOrderingMessage::Votes(votes) => {
-                for vote in votes.votes.iter().map(|vote| vote.to_vote()) {
-                    let (place, digest) = ((vote.view, vote.seq), vote.digest());
-                    match vote.phase {
-                        Phase::Prepare => {
-                            let kept = self.proposals_durable.contains(&(place, digest))
-                                || self.prepares_durable.contains(&(place, digest));
-                            self.durable(kept, "prepare", place)?;
-                            self.says_once(1, place, digest)?;
-                        }
-                        Phase::Commit => {
-                            let kept = self.commits_durable.contains(&(place, digest));
-                            self.durable(kept, "commit", place)?;
-                            self.says_once(2, place, digest)?;
-                            self.is_prepared(place, digest)?;
-                            if self.view_change.as_ref().is_some_and(|said| place.0 < said.view) {
-                                self.carries()?;
-                            }
-                        }
-                    }
-                }
-                Ok(())
-            }
-            ArchivedOrderingMessage::Checkpoint(checkpoint) => {
+            ArchivedSystemMessage::ProtocolMessage(_) => self.says_votes(&message.votes()),
+            ArchivedSystemMessage::ViewTransferMessage(_) => match message.of_views() {
+                Some(message) => self.says_of_views(now, &message),
+                None => Ok(()),
+            },
+            ArchivedSystemMessage::SyncMessage(ArchivedSyncMessage::Checkpoint(checkpoint)) => {
                 let claim = checkpoint.to_checkpoint().claim();
                 let kept = self
                     .checkpoints_durable
                     .contains(&(claim.seq.get(), claim.digest));
                 self.durable(kept, "checkpoint", (0, claim.seq.get()))
             }
+            _ => Ok(()),
         }
+    }
+
+    fn says_votes(&mut self, votes: &[Vote]) -> Result<(), Broken> {
+        for vote in votes {
+            let (place, digest) = ((vote.view, vote.seq), vote.digest());
+            match vote.phase {
+                Phase::Prepare => {
+                    let kept = self.proposals_durable.contains(&(place, digest))
+                        || self.prepares_durable.contains(&(place, digest));
+                    self.durable(kept, "prepare", place)?;
+                    self.says_once(1, place, digest)?;
+                }
+                Phase::Commit => {
+                    let kept = self.commits_durable.contains(&(place, digest));
+                    self.durable(kept, "commit", place)?;
+                    self.says_once(2, place, digest)?;
+                    self.is_prepared(place, digest)?;
+                    if self.view_change.as_ref().is_some_and(|said| place.0 < said.view) {
+                        self.carries()?;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn durable(&self, kept: bool, what: &str, (view, seq): Place) -> Result<(), Broken> {

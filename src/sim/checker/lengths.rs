@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{Broken, Rule};
 use crate::sim::Knobs;
 use crate::smr::messages::archived::{
-    ArchivedLogTransferMessage, ArchivedOrderingMessage, ArchivedStateTransferMessage, ArchivedSystemMessage,
+    ArchivedLogTransferMessage, ArchivedStateTransferMessage, ArchivedSyncMessage, ArchivedSystemMessage,
     ArchivedViewTransferMessage,
 };
 use crate::smr::messages::{Checked, SystemMessage};
@@ -108,41 +108,43 @@ impl Sizes {
     }
 
     /// What a message is, and how long one of its kind is at most.
-    fn most(&self, to: Recipients, message: &ArchivedSystemMessage) -> (&'static str, usize) {
+    fn most(&self, to: Recipients, message: &Checked<SystemMessage>) -> (&'static str, usize) {
         let signatures = self.replicas * 108;
         let batch = self.batch_bytes + 4 * self.batch_frames;
-        let (what, most) = match message {
+        let (what, most) = match &**message {
             ArchivedSystemMessage::ForwardedRequestMessage(_) => {
                 ("frames", self.batch_bytes + self.batch_bytes / 16)
             }
-            ArchivedSystemMessage::ProtocolMessage(message) => match message {
-                ArchivedOrderingMessage::PrePrepare(_) => ("a proposal", batch),
-                ArchivedOrderingMessage::Votes(_) => {
-                    // What a peer lacks: one of each phase for each place that its status describes.
-                    let votes = match to {
-                        Recipients::Others => self.votes,
-                        Recipients::One(_) => 2 * 64,
-                    };
-                    ("votes", votes * 50)
-                }
-                ArchivedOrderingMessage::Checkpoint(_) => ("a checkpoint", 0),
-            },
-            ArchivedSystemMessage::ViewTransferMessage(message) => match message {
-                // One entry of P and eight of Q, of a place, a view and a digest.
-                ArchivedViewTransferMessage::ViewChange(_) => {
-                    ("a view change", signatures + self.window * (1 + 8) * (8 + 8 + 32))
-                }
-                ArchivedViewTransferMessage::NewView(_)
-                | ArchivedViewTransferMessage::FetchViewChanges(_) => {
-                    ("a new view, or a question for what it names", self.replicas * 34)
-                }
-                ArchivedViewTransferMessage::Status(_) => ("a status", 8 * self.replicas + 64 + 4 * 64),
-                ArchivedViewTransferMessage::FetchBatches(_) | ArchivedViewTransferMessage::Decisions(_) => {
+            ArchivedSystemMessage::ProposalMessage(_) => ("a proposal", batch),
+            ArchivedSystemMessage::ProtocolMessage(_) => {
+                // What a peer lacks: one of each phase for each place that its status describes.
+                let votes = match to {
+                    Recipients::Others => self.votes,
+                    Recipients::One(_) => 2 * 64,
+                };
+                // A phase, a view, a place, a digest; and where it ends.
+                ("votes", votes * (49 + 4))
+            }
+            ArchivedSystemMessage::SyncMessage(message) => match message {
+                ArchivedSyncMessage::Checkpoint(_) => ("a checkpoint", 0),
+                ArchivedSyncMessage::Stable(_) => ("a proof", signatures),
+                ArchivedSyncMessage::Status(_) => ("a status", 8 * self.replicas + 64 + 4 * 64),
+                ArchivedSyncMessage::FetchBatches(_) | ArchivedSyncMessage::Decisions(_) => {
                     ("references", 64 * 40)
                 }
-                ArchivedViewTransferMessage::BatchResponse(_) => ("a batch", batch),
-                ArchivedViewTransferMessage::Stable(_) => ("a proof", signatures),
-                ArchivedViewTransferMessage::Complaint(_) => ("a complaint", 0),
+                ArchivedSyncMessage::BatchResponse(_) => ("a batch", batch),
+            },
+            ArchivedSystemMessage::ViewTransferMessage(_) => match message.of_views().as_deref() {
+                None => ("nothing about views", 0),
+                // One entry of P and eight of Q, of a place, a view and a digest.
+                Some(ArchivedViewTransferMessage::ViewChange(_)) => {
+                    ("a view change", signatures + self.window * (1 + 8) * (8 + 8 + 32))
+                }
+                Some(
+                    ArchivedViewTransferMessage::NewView(_)
+                    | ArchivedViewTransferMessage::FetchViewChanges(_),
+                ) => ("a new view, or a question for what it names", self.replicas * 34),
+                Some(ArchivedViewTransferMessage::Complaint(_)) => ("a complaint", 0),
             },
             ArchivedSystemMessage::LogTransferMessage(message) => match message {
                 ArchivedLogTransferMessage::Decided { .. } => ("digests", 2048 * 32),
@@ -161,7 +163,7 @@ impl Sizes {
     pub(in crate::sim) fn logs(&self, host: usize, record: &Record) -> Result<(), Broken> {
         let bytes = match record {
             Record::Proposal(proposal) | Record::Batch(proposal) => 53 + proposal.message.len(),
-            Record::NewView(message) | Record::ViewChange(message) => 5 + message.len(),
+            Record::ViewTransfer(message) => 5 + message.len(),
             Record::Stable { proof, .. } => 45 + 106 * proof.len(),
             _ => 0,
         };

@@ -9,10 +9,10 @@ use crate::runtime::storage::{encode_record, encoded_record_bytes};
 use crate::sim::plan::{Plan, Profile};
 use crate::sim::run::run_captured;
 use crate::smr::messages::archived::{
-    ArchivedLogTransferMessage, ArchivedOrderingMessage, ArchivedStateTransferMessage, ArchivedSystemMessage,
+    ArchivedLogTransferMessage, ArchivedStateTransferMessage, ArchivedSyncMessage, ArchivedSystemMessage,
     ArchivedViewTransferMessage,
 };
-use crate::smr::messages::{Checked, SystemMessage};
+use crate::smr::messages::{Checked, PbftRecord, SystemMessage};
 use crate::smr::protocol::Record;
 
 /// So many of each kind are kept, and none that is longer.
@@ -108,37 +108,43 @@ fn record_kind(record: &Record) -> &'static str {
     match record {
         Record::Proposal(_) => "proposal",
         Record::Batch(_) => "batch",
-        Record::Vote(_) => "vote",
+        Record::Ordering { contents, .. } => match PbftRecord::read(contents) {
+            Ok(PbftRecord::Vote(_)) => "vote",
+            Ok(PbftRecord::Announced(_)) => "announced",
+            Err(_) => "ordering",
+        },
         Record::Decision { .. } => "decision",
         Record::Jump { .. } => "jump",
         Record::Checkpoint(_) => "checkpoint",
         Record::Stable { .. } => "stable",
         Record::View(_) => "view",
-        Record::NewView(_) => "new view",
-        Record::ViewChange(_) => "view change",
-        Record::Announced(_) => "announced",
+        Record::ViewTransfer(message) => {
+            let message = Checked::<SystemMessage>::body_of(message);
+            message.map_or("view transfer", |message| kind_of(&message))
+        }
     }
 }
 
-pub(in crate::sim) fn kind_of(message: &ArchivedSystemMessage) -> &'static str {
+pub(in crate::sim) fn kind_of(message: &Checked<SystemMessage>) -> &'static str {
     use ArchivedSystemMessage as System;
-    match message {
+    match &**message {
         System::ForwardedRequestMessage(_) => "forwarded requests",
-        System::ProtocolMessage(message) => match message {
-            ArchivedOrderingMessage::PrePrepare(_) => "pre-prepare",
-            ArchivedOrderingMessage::Votes(_) => "votes",
-            ArchivedOrderingMessage::Checkpoint(_) => "checkpoint",
+        System::ProposalMessage(_) => "pre-prepare",
+        System::ProtocolMessage(_) => "votes",
+        System::SyncMessage(message) => match message {
+            ArchivedSyncMessage::Checkpoint(_) => "checkpoint",
+            ArchivedSyncMessage::Stable(_) => "stable",
+            ArchivedSyncMessage::Status(_) => "status",
+            ArchivedSyncMessage::FetchBatches(_) => "fetch batches",
+            ArchivedSyncMessage::Decisions(_) => "decisions",
+            ArchivedSyncMessage::BatchResponse(_) => "batch response",
         },
-        System::ViewTransferMessage(message) => match message {
-            ArchivedViewTransferMessage::ViewChange(_) => "view change",
-            ArchivedViewTransferMessage::NewView(_) => "new view",
-            ArchivedViewTransferMessage::Status(_) => "status",
-            ArchivedViewTransferMessage::FetchBatches(_) => "fetch batches",
-            ArchivedViewTransferMessage::Decisions(_) => "decisions",
-            ArchivedViewTransferMessage::Stable(_) => "stable",
-            ArchivedViewTransferMessage::BatchResponse(_) => "batch response",
-            ArchivedViewTransferMessage::Complaint(_) => "complaint",
-            ArchivedViewTransferMessage::FetchViewChanges(_) => "fetch view changes",
+        System::ViewTransferMessage(_) => match message.of_views().as_deref() {
+            Some(ArchivedViewTransferMessage::ViewChange(_)) => "view change",
+            Some(ArchivedViewTransferMessage::NewView(_)) => "new view",
+            Some(ArchivedViewTransferMessage::Complaint(_)) => "complaint",
+            Some(ArchivedViewTransferMessage::FetchViewChanges(_)) => "fetch view changes",
+            None => "view transfer",
         },
         System::LogTransferMessage(message) => match message {
             ArchivedLogTransferMessage::Decided { .. } => "decided",

@@ -181,7 +181,11 @@ pub(super) fn check<T: Message>(bytes: &[u8]) -> Result<&T::Archived, Malformed>
 }
 
 /// The archive of `value` alone, without an envelope.
-pub(super) fn archive<T: Message>(value: &T, capacity: usize) -> Vec<u8> {
+///
+/// # Panics
+/// Never for messages: they archive into memory.
+#[must_use]
+pub fn archive<T: Message>(value: &T, capacity: usize) -> Vec<u8> {
     // Serialising to a vector in memory fails for no value of our flat types.
     to_bytes_in::<_, Failure>(value, Vec::with_capacity(capacity))
         .expect("archiving into memory does not fail")

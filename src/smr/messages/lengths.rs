@@ -27,9 +27,9 @@ use super::archived::{
     ArchivedRequestFrame, ArchivedVote,
 };
 use super::ordering::ArchivedSignedCheckpoint;
+use super::pbft::{ArchivedNamedViewChange, ArchivedPlacedDigest, ArchivedViewTransferMessage};
 use super::system::ArchivedSystemMessage;
 use super::transfer::DECIDED_MAX;
-use super::view::{ArchivedNamedViewChange, ArchivedPlacedDigest};
 use super::{ENVELOPE_BYTES, STATUS_DISPUTES, STATUS_PLACES};
 use crate::smr::crypto::TAG_BYTES;
 use crate::smr::types::REPLICAS_MAX;
@@ -79,6 +79,9 @@ const MAC_BYTES: usize = 16;
 
 /// What every message between replicas has: the envelope and the root of the archive.
 const HEAD_BYTES: usize = ENVELOPE_BYTES + size_of::<ArchivedSystemMessage>();
+
+/// What every message about views has: one archive inside another.
+const VIEW_HEAD_BYTES: usize = HEAD_BYTES + size_of::<ArchivedViewTransferMessage>();
 
 const PLACED_BYTES: usize = size_of::<ArchivedPlacedDigest>();
 const SIGNED_BYTES: usize = size_of::<ArchivedSignedCheckpoint>();
@@ -145,16 +148,16 @@ impl Lengths {
         batch_message_bytes(self.batch_bytes(), self.batch_bytes() / FRAME_BYTES_MIN)
     }
 
-    /// So many votes.
+    /// So many votes together.
     #[must_use]
     pub const fn votes(count: usize) -> usize {
-        HEAD_BYTES + count * size_of::<ArchivedVote>()
+        HEAD_BYTES + count * (size_of::<ArchivedVote>() + 4)
     }
 
     /// A VIEW-CHANGE.
     #[must_use]
     pub const fn view_change(&self) -> usize {
-        HEAD_BYTES
+        VIEW_HEAD_BYTES
             + self.replicas * SIGNED_BYTES
             + self.window as usize * (1 + PRE_PREPARED_MAX) * PLACED_BYTES
     }
@@ -162,7 +165,7 @@ impl Lengths {
     /// A NEW-VIEW, or a question for VIEW-CHANGEs.
     #[must_use]
     pub const fn new_view(&self) -> usize {
-        HEAD_BYTES + self.replicas * NAMED_BYTES
+        VIEW_HEAD_BYTES + self.replicas * NAMED_BYTES
     }
 
     /// A status.

@@ -5,15 +5,15 @@
 //! | [`RequestFrame`] | client → leader (all on a timeout) | 1..k operations, one sequence number, one authenticator |
 //! | [`ClientReply`] | replica → client | the results of one frame, or a typed refusal of it |
 //! | [`PrePrepare`] | leader → replicas | a batch proposed for a sequence number in a view |
-//! | [`Votes`] | replica → replicas | prepares and commits, coalesced per flush |
-//! | [`SignedCheckpoint`] | replica → replicas | "my state after this decision has this digest" |
+//! | [`ProtocolMessages`] | replica → replicas | the ordering protocol's own, of one flush; PBFT's are [`Vote`]s |
+//! | [`SyncMessage::Checkpoint`] | replica → replicas | "my state after this decision has this digest" |
 //! | [`ViewChange`], [`NewView`] | replica → replicas | a view is left; a view begins |
 //! | [`ViewTransferMessage::Complaint`] | replica → replicas | "I want the next view"; soft |
 //! | [`ViewTransferMessage::FetchViewChanges`] | replica → replica | view changes that a new view names, by their digests |
 //! | [`Status`] | replica → replicas | what the sender has; what it lacks is sent again |
-//! | [`ViewTransferMessage::FetchBatches`], [`BatchResponse`](ViewTransferMessage::BatchResponse) | replica ↔ replica | a batch by its digest |
-//! | [`ViewTransferMessage::Decisions`] | replica → replica | what was decided, believed from f+1 |
-//! | [`ViewTransferMessage::Stable`] | replica → replica | a stable checkpoint with its proof |
+//! | [`SyncMessage::FetchBatches`], [`BatchResponse`](SyncMessage::BatchResponse) | replica ↔ replica | a batch by its digest |
+//! | [`SyncMessage::Decisions`] | replica → replica | what was decided, believed from f+1 |
+//! | [`SyncMessage::Stable`] | replica → replica | a stable checkpoint with its proof |
 //! | [`LogTransferMessage`] | replica ↔ replica | decisions in bulk |
 //! | [`StateTransferMessage`] | replica ↔ replica | the contents of a checkpoint |
 //! | [`ForwardedRequests`] | replica → leader | frames that clients sent to everybody |
@@ -34,14 +34,15 @@ mod envelope;
 pub(crate) mod image;
 pub mod lengths;
 mod ordering;
+mod pbft;
 mod request;
+mod sync;
 mod system;
 mod transfer;
-mod view;
 
 pub use crate::smr::types::PROTOCOL_VERSION;
 pub use batch::{Batch, BatchError, Frame, FrameId, FrameKey, Proposal};
-pub use checked::{Canonical, Checked, DEPTH_MAX, Malformed, Message, encode};
+pub use checked::{Canonical, Checked, DEPTH_MAX, Malformed, Message, archive, encode};
 pub use client::{
     AdminReply, AdminRequest, CheckpointTold, ClientReply, FailedOperation, Failure, LinkMessage,
     OperationResult, RefusalReason, ReplyBody, ReplyBuilder,
@@ -53,24 +54,25 @@ pub use image::{
 };
 pub(crate) use image::{index_slices, whole_index};
 pub use lengths::Lengths;
-pub use ordering::{
-    CheckpointClaim, LightCheckpoint, OrderingMessage, Phase, PrePrepare, SignedCheckpoint, TakenCheckpoint,
-    Vote, Votes,
+pub use ordering::{CheckpointClaim, LightCheckpoint, PrePrepare, SignedCheckpoint, TakenCheckpoint};
+pub use pbft::{
+    NamedViewChange, NewView, PbftRecord, Phase, PlaceStatus, PlacedDigest, ViewChange, ViewTransferMessage,
+    Vote,
 };
 pub use request::{
     Authenticator, FrameBuilder, FrameError, Mode, Operations, RequestBody, RequestFrame, SplitError,
     ends_are_sound,
 };
+pub use sync::{BatchRef, STATUS_DISPUTES, STATUS_PLACES, Status, SyncMessage};
 use system::ArchivedSystemMessage;
-pub use system::{ForwardedRequests, SystemMessage};
+pub use system::{ForwardedRequests, ProtocolMessages, SystemMessage};
 pub use transfer::{
     CheckpointOffer, ChunkOf, CoveringCheckpoint, DECIDED_MAX, LogTransferMessage, PieceRange,
     StateTransferMessage,
 };
-pub use view::{
-    BatchRef, NamedViewChange, NewView, PlaceStatus, PlacedDigest, STATUS_DISPUTES, STATUS_PLACES, Status,
-    ViewChange, ViewTransferMessage,
-};
+
+/// A message as its archive is read, in place.
+pub use rkyv::Archived;
 
 /// The generated archived forms, for code that names them.
 pub mod archived {
@@ -78,14 +80,15 @@ pub mod archived {
         ArchivedAdminReply, ArchivedAdminRequest, ArchivedClientReply, ArchivedFailedOperation,
         ArchivedLinkMessage, ArchivedRefusalReason, ArchivedReplyBody,
     };
-    pub use super::ordering::{ArchivedOrderingMessage, ArchivedPrePrepare, ArchivedVote};
-    pub use super::request::{ArchivedAuthenticator, ArchivedRequestBody, ArchivedRequestFrame};
-    pub use super::system::{ArchivedForwardedRequests, ArchivedSystemMessage};
-    pub use super::transfer::{ArchivedLogTransferMessage, ArchivedStateTransferMessage};
-    pub use super::view::{
-        ArchivedBatchRef, ArchivedNamedViewChange, ArchivedNewView, ArchivedStatus, ArchivedViewChange,
-        ArchivedViewTransferMessage,
+    pub use super::ordering::ArchivedPrePrepare;
+    pub use super::pbft::{
+        ArchivedNamedViewChange, ArchivedNewView, ArchivedViewChange, ArchivedViewTransferMessage,
+        ArchivedVote,
     };
+    pub use super::request::{ArchivedAuthenticator, ArchivedRequestBody, ArchivedRequestFrame};
+    pub use super::sync::{ArchivedBatchRef, ArchivedStatus, ArchivedSyncMessage};
+    pub use super::system::{ArchivedForwardedRequests, ArchivedProtocolMessages, ArchivedSystemMessage};
+    pub use super::transfer::{ArchivedLogTransferMessage, ArchivedStateTransferMessage};
 }
 
 #[cfg(test)]

@@ -4,24 +4,13 @@ use rkyv::{Archive, Deserialize, Serialize};
 use super::checked::{Checked, encode};
 use super::envelope::{Envelope, Kind};
 use super::request::ends_are_sound;
+use super::sync::ArchivedSyncMessage;
 use super::system::{ArchivedSystemMessage, SystemMessage};
-use super::view::ArchivedViewTransferMessage;
 use super::{Batch, BatchError};
 use crate::smr::crypto::{Chain, Digester, Domain};
 use crate::smr::types::{ClusterId, Digest, Epoch, SeqNo, UnixTime, View};
 
-/// Which of the two voting phases a vote belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize)]
-#[rkyv(derive(Debug, Clone, Copy, PartialEq, Eq))]
-#[repr(u8)]
-pub enum Phase {
-    /// "I accept this batch for this place in this view."
-    Prepare,
-    /// "A quorum accepted it: I will not accept another."
-    Commit,
-}
-
-/// A batch proposed for a sequence number: PBFT's pre-prepare, with the frames as the clients sent them.
+/// A batch proposed for a sequence number, with the frames as the clients sent them.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct PrePrepare {
     /// The view it is proposed in.
@@ -36,26 +25,6 @@ pub struct PrePrepare {
     pub ends: Vec<u32>,
     /// The frames, end to end, each an archive of a [`RequestFrame`](super::RequestFrame).
     pub frames: Vec<u8>,
-}
-
-/// One prepare or commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize)]
-pub struct Vote {
-    /// Prepare or commit.
-    pub phase: Phase,
-    /// The view voted in.
-    pub view: u64,
-    /// The sequence number voted on.
-    pub seq: u64,
-    /// The digest of the batch voted for.
-    pub digest: [u8; 32],
-}
-
-/// The votes a replica cast since its last flush: the prepare for k+1 rides with the commit for k.
-#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
-pub struct Votes {
-    /// The votes, in the order in which they were cast.
-    pub votes: Vec<Vote>,
 }
 
 /// What a checkpoint claims: the digest of state, client table and membership after a decision; or, if it is
@@ -102,53 +71,6 @@ pub struct SignedCheckpoint {
     pub signer: u16,
     /// Ed25519 over the claim's digest.
     pub signature: [u8; 64],
-}
-
-/// The ordering protocol's messages.
-#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
-pub enum OrderingMessage {
-    /// A proposed batch.
-    PrePrepare(PrePrepare),
-    /// Prepares and commits.
-    Votes(Votes),
-    /// A signed checkpoint.
-    Checkpoint(SignedCheckpoint),
-}
-
-impl Vote {
-    /// The view voted in.
-    #[must_use]
-    pub fn view(&self) -> View {
-        View::new(self.view)
-    }
-
-    /// The sequence number voted on.
-    #[must_use]
-    pub fn seq(&self) -> SeqNo {
-        SeqNo::new(self.seq)
-    }
-
-    /// The digest voted for.
-    #[must_use]
-    pub fn digest(&self) -> Digest {
-        Digest::from_bytes(self.digest)
-    }
-}
-
-impl ArchivedVote {
-    /// The vote, out of the received bytes.
-    #[must_use]
-    pub fn to_vote(&self) -> Vote {
-        Vote {
-            phase: match self.phase {
-                ArchivedPhase::Prepare => Phase::Prepare,
-                ArchivedPhase::Commit => Phase::Commit,
-            },
-            view: self.view.to_native(),
-            seq: self.seq.to_native(),
-            digest: self.digest,
-        }
-    }
 }
 
 impl ArchivedSignedCheckpoint {
@@ -235,7 +157,7 @@ impl PrePrepare {
     pub fn encode(cluster: ClusterId, epoch: Epoch, view: View, seq: SeqNo, batch: &Batch) -> Bytes {
         let message = Self::new(view, seq, batch);
         let hint = message.frames.len() + 4 * message.ends.len();
-        let message = SystemMessage::ProtocolMessage(OrderingMessage::PrePrepare(message));
+        let message = SystemMessage::ProposalMessage(message);
         encode(
             Envelope::new(Kind::SystemWithFrames, cluster, epoch),
             &message,
@@ -296,19 +218,19 @@ pub(super) fn split_frames<'a>(
 }
 
 impl Checked<SystemMessage> {
-    /// The head of a pre-prepare, or of a batch that answers a question; `None` when the message is neither.
+    /// The head of a proposal, or of a batch that answers a question; `None` when the message is neither.
     #[must_use]
     pub fn pre_prepare_head(&self) -> Option<&ArchivedPrePrepare> {
         match &**self {
-            ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::PrePrepare(message))
-            | ArchivedSystemMessage::ViewTransferMessage(ArchivedViewTransferMessage::BatchResponse(
-                message,
-            )) => Some(message),
+            ArchivedSystemMessage::ProposalMessage(message)
+            | ArchivedSystemMessage::SyncMessage(ArchivedSyncMessage::BatchResponse(message)) => {
+                Some(message)
+            }
             _ => None,
         }
     }
 
-    /// The frames of the pre-prepare or fetched batch in this message, or `None` when it is another message.
+    /// The frames of the proposal or fetched batch in this message, or `None` when it is another message.
     ///
     /// # Errors
     /// [`BatchError::Ends`] or [`BatchError::TooLong`] when the table of ends does not describe them.
@@ -317,10 +239,8 @@ impl Checked<SystemMessage> {
         bytes_max: usize,
     ) -> Option<Result<(&ArchivedPrePrepare, impl ExactSizeIterator<Item = Bytes> + '_), BatchError>> {
         match &**self {
-            ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::PrePrepare(message))
-            | ArchivedSystemMessage::ViewTransferMessage(ArchivedViewTransferMessage::BatchResponse(
-                message,
-            )) => {
+            ArchivedSystemMessage::ProposalMessage(message)
+            | ArchivedSystemMessage::SyncMessage(ArchivedSyncMessage::BatchResponse(message)) => {
                 let frames = split_frames(
                     self,
                     message.ends.as_slice(),

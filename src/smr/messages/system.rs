@@ -3,10 +3,11 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use super::checked::{Checked, encode};
 use super::envelope::{Envelope, Kind};
-use super::ordering::{OrderingMessage, split_frames};
+use super::ordering::{PrePrepare, split_frames};
+use super::request::ends_are_sound;
+use super::sync::SyncMessage;
 use super::transfer::{LogTransferMessage, StateTransferMessage};
-use super::view::ViewTransferMessage;
-use super::{BatchError, Frame, SignedCheckpoint, Vote, Votes};
+use super::{BatchError, Frame, SignedCheckpoint};
 use crate::smr::types::{ClusterId, Epoch};
 
 /// Frames that clients sent to a replica that does not lead, passed on to the leader as received.
@@ -18,15 +19,66 @@ pub struct ForwardedRequests {
     pub frames: Vec<u8>,
 }
 
-/// What replicas say to each other: one family per protocol.
+/// What a replica of the ordering protocol said since its last flush, in that order: archives of that
+/// protocol's own [`Message`](crate::smr::ordering::OrderingProtocol::Message), end to end.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct ProtocolMessages {
+    /// Where each ends in `messages`.
+    pub ends: Vec<u32>,
+    /// The archives.
+    pub messages: Vec<u8>,
+}
+
+impl ProtocolMessages {
+    /// These archives together.
+    #[must_use]
+    pub fn of<'a>(archives: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let (mut ends, mut messages) = (Vec::new(), Vec::new());
+        for archive in archives {
+            messages.extend_from_slice(archive);
+            ends.push(u32::try_from(messages.len()).expect("a flush is under 4 GiB"));
+        }
+        Self { ends, messages }
+    }
+}
+
+impl ArchivedProtocolMessages {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The archives; one `None` when the table of ends does not describe them.
+    pub fn messages(&self) -> impl Iterator<Item = Option<&[u8]>> {
+        let ends = || self.ends.iter().map(|end| end.to_native());
+        let is_sound = ends_are_sound(ends(), self.messages.len());
+        let mut start = 0;
+        let parts = ends().map(move |end| {
+            let part = self.messages.get(start..end as usize);
+            start = end as usize;
+            part
+        });
+        let unsound = std::iter::once(None).take(usize::from(!is_sound));
+        unsound.chain(parts.take(if is_sound { usize::MAX } else { 0 }))
+    }
+}
+
+/// What replicas say to each other. What is a protocol's own is an archive inside the archive: who carries it
+/// does not read it, and another protocol changes nothing here.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum SystemMessage {
     /// Client frames on their way to the leader.
     ForwardedRequestMessage(ForwardedRequests),
-    /// The ordering protocol.
-    ProtocolMessage(OrderingMessage),
-    /// Views, and what a replica lacks.
-    ViewTransferMessage(ViewTransferMessage),
+    /// A batch that is proposed for a place.
+    ProposalMessage(PrePrepare),
+    /// What else the ordering protocol says.
+    ProtocolMessage(ProtocolMessages),
+    /// What the view transfer protocol says: an archive of its own
+    /// [`Message`](crate::smr::view_transfer::ViewTransferProtocol::Message).
+    ViewTransferMessage(Vec<u8>),
+    /// Checkpoints, and what a replica lacks.
+    SyncMessage(SyncMessage),
     /// Decisions in bulk.
     LogTransferMessage(LogTransferMessage),
     /// The contents of checkpoints.
@@ -34,19 +86,31 @@ pub enum SystemMessage {
 }
 
 impl SystemMessage {
-    /// The whole message that carries `votes`.
+    /// The whole message that carries these archives of the ordering protocol's.
     #[must_use]
-    pub fn votes(cluster: ClusterId, epoch: Epoch, votes: Vec<Vote>) -> Bytes {
-        let hint = votes.len() * 64;
-        let message = Self::ProtocolMessage(OrderingMessage::Votes(Votes { votes }));
+    pub fn protocol<'a>(
+        cluster: ClusterId,
+        epoch: Epoch,
+        archives: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Bytes {
+        let messages = ProtocolMessages::of(archives);
+        let hint = messages.messages.len() + 4 * messages.ends.len();
+        let message = Self::ProtocolMessage(messages);
+        encode(Envelope::new(Kind::System, cluster, epoch), &message, hint)
+    }
+
+    /// The whole message that carries this archive of the view transfer protocol's.
+    #[must_use]
+    pub fn view_transfer(cluster: ClusterId, epoch: Epoch, archive: Vec<u8>) -> Bytes {
+        let hint = archive.len();
+        let message = Self::ViewTransferMessage(archive);
         encode(Envelope::new(Kind::System, cluster, epoch), &message, hint)
     }
 
     /// The whole message that carries a checkpoint.
     #[must_use]
     pub fn checkpoint(cluster: ClusterId, epoch: Epoch, checkpoint: SignedCheckpoint) -> Bytes {
-        let message = Self::ProtocolMessage(OrderingMessage::Checkpoint(checkpoint));
-        encode(Envelope::new(Kind::System, cluster, epoch), &message, 160)
+        SyncMessage::Checkpoint(checkpoint).encode(cluster, epoch)
     }
 
     /// The whole message that passes frames on, as received.

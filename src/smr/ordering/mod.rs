@@ -6,15 +6,33 @@ pub mod pbft;
 
 use std::sync::Arc;
 
-use crate::smr::messages::{Batch, BatchRef, CheckpointClaim, Proposal, SignedCheckpoint, Status, Vote};
-use crate::smr::protocol::{Outbox, Record, Standing, Timer, ViewEvidence, ViewStart};
+use crate::smr::messages::{
+    Archived, Batch, BatchRef, CheckpointClaim, Message, Proposal, SignedCheckpoint, Status,
+};
+use crate::smr::protocol::{Outbox, OwnRecord, Record, RestoreError, Standing, Timer};
 use crate::smr::types::{Digest, NodeId, SeqNo, Time, UnixTime, View};
 
 /// A protocol that orders batches: a deterministic state machine (see [`crate::smr::protocol`]).
 ///
+/// **What is its own** nobody else reads: its messages beside proposals, its records in the log, what it carries
+/// out of a view and what it begins one with. Others carry them as bytes, or as these types. **What holds for
+/// every such protocol:** a leader proposes batches for places in views, decisions come in the order of their
+/// places without gaps, checkpoints are proved by a quorum of signatures, and who lacks something is given it.
+///
 /// Its caller guarantees that `from` is the authenticated sender, that a [`Proposal`]'s frames are sound and
 /// its digest is that of its frames, and that calls and effects happen in order.
 pub trait OrderingProtocol {
+    /// What its replicas say to each other, beside proposals. Those of one flush travel together
+    /// ([`Outbox::send_together`]).
+    type Message: Message;
+    /// What it carries out of a view that it leaves.
+    type Evidence: Clone + std::fmt::Debug;
+    /// What a view begins with: the same at every replica that enters it.
+    type Start: std::fmt::Debug;
+
+    /// What one of its [own records](Record::Ordering) says, for those who look at a log; `None` if it is none.
+    fn describe(contents: &[u8]) -> Option<OwnRecord>;
+
     /// The view this replica is in, or is changing to.
     fn view(&self) -> View;
 
@@ -37,11 +55,11 @@ pub trait OrderingProtocol {
     /// Proposes the next batch, whose time is the [next](Self::next_time). Only with a free slot.
     fn propose(&mut self, now: Time, batch: Arc<Batch>, out: &mut Outbox);
 
-    /// A pre-prepare arrived.
+    /// A leader's proposal arrived.
     fn on_proposal(&mut self, now: Time, from: NodeId, proposal: Proposal, out: &mut Outbox);
 
-    /// A prepare or commit arrived.
-    fn on_vote(&mut self, now: Time, from: NodeId, vote: Vote, out: &mut Outbox);
+    /// A message of its own arrived.
+    fn on_message(&mut self, now: Time, from: NodeId, message: &Archived<Self::Message>, out: &mut Outbox);
 
     /// Another replica's checkpoint arrived.
     fn on_checkpoint(&mut self, now: Time, from: NodeId, checkpoint: SignedCheckpoint, out: &mut Outbox);
@@ -56,10 +74,10 @@ pub trait OrderingProtocol {
     fn on_timeout(&mut self, now: Time, timer: Timer, out: &mut Outbox);
 
     /// Stops voting until a view from `next` on begins, and hands out what this replica carries into it.
-    fn leave_view(&mut self, next: View) -> ViewEvidence;
+    fn leave_view(&mut self, next: View) -> Self::Evidence;
 
     /// A view begins. Its start was verified by the view transfer.
-    fn enter_view(&mut self, now: Time, start: &ViewStart, out: &mut Outbox);
+    fn enter_view(&mut self, now: Time, start: &Self::Start, out: &mut Outbox);
 
     /// Takes what waited for what the last effects changed, now that they are carried out and logged: what came
     /// before its view began, or before its place could be looked at. False when nothing changed.
@@ -82,21 +100,24 @@ pub trait OrderingProtocol {
 
     /// What this replica carries out of the view it left; for a view change that is taken up again after a
     /// restart.
-    fn evidence(&self) -> ViewEvidence;
+    fn evidence(&self) -> Self::Evidence;
 
     /// A restart begins: everything up to `seq` is part of the state that was restored.
     fn restore_base(&mut self, seq: SeqNo);
 
     /// The log holds this record. Records come in the order in which they were written, decisions and new
     /// views by methods of their own.
-    fn restore(&mut self, record: &Record);
+    ///
+    /// # Errors
+    /// When it is one of its own that cannot be read: the log is damaged.
+    fn restore(&mut self, record: &Record) -> Result<(), RestoreError>;
 
     /// The log was read. The state that was restored is the one of this checkpoint: what was signed of
     /// another is disowned.
     fn restore_image(&mut self, claim: CheckpointClaim);
 
-    /// The log holds the new view this one started with.
-    fn restore_view(&mut self, start: &ViewStart);
+    /// The log holds what this view started with.
+    fn restore_view(&mut self, start: &Self::Start);
 
     /// The log holds this decision, the next one in order: its batch, if it is at hand.
     fn restore_decision(&mut self, seq: SeqNo, digest: Digest) -> Option<Arc<Proposal>>;

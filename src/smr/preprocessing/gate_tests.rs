@@ -5,9 +5,7 @@ use bytes::Bytes;
 use super::tests::{CLUSTER, REPLICAS, checker, with_macs, with_signature};
 use super::*;
 use crate::smr::crypto::{Digester, Domain};
-use crate::smr::messages::{
-    Batch, BatchError, Checked, Frame, PrePrepare, SystemMessage, ViewTransferMessage,
-};
+use crate::smr::messages::{Batch, BatchError, Checked, Frame, PrePrepare, SyncMessage, SystemMessage};
 use crate::smr::protocol::Rate;
 use crate::smr::types::{Epoch, NodeId, SeqNo, Time, UnixTime, View};
 
@@ -91,7 +89,7 @@ fn proposal(view: u64, frames: &[Bytes]) -> Bytes {
 }
 
 fn response(frames: &[Bytes]) -> Bytes {
-    ViewTransferMessage::batch(CLUSTER, Epoch::ZERO, View::ZERO, SeqNo::new(1), &batch_of(frames))
+    SyncMessage::batch(CLUSTER, Epoch::ZERO, View::ZERO, SeqNo::new(1), &batch_of(frames))
 }
 
 fn forwarded(frames: &[Bytes]) -> Bytes {

@@ -21,8 +21,8 @@ pub use allowance::{Allowance, Rate};
 pub use image::{ImageEvent, ImageTask};
 pub use outbox::{Effect, Outbox, Persisted, Recipients, When};
 pub use part::{ConfigOf, InvalidSetting, Part, PartConfig, PartContext, in_range};
-pub use record::{LogCut, Record, RestoreError};
-pub use view::{Standing, ViewEvidence, ViewStart};
+pub use record::{LogCut, OwnRecord, Record, RestoreError};
+pub use view::Standing;
 
 use crate::smr::types::{NodeId, SeqNo, View};
 

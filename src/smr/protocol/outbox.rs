@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{ImageTask, Record, Rejected, Timer, ViewStart};
-use crate::smr::messages::{CheckpointClaim, Proposal, SignedCheckpoint, Vote};
+use super::{ImageTask, Record, Rejected, Timer};
+use crate::smr::messages::{CheckpointClaim, Message, Proposal, SignedCheckpoint, archive};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::types::{Lsn, NodeId, SeqNo, Time, View};
 
@@ -48,10 +48,11 @@ pub enum Effect {
         /// When it may leave.
         when: When,
     },
-    /// Send a vote to every other replica; votes of one flush share a message.
-    Vote {
-        /// The vote.
-        vote: Vote,
+    /// Send a small message of the ordering protocol's own to every other replica: those of one flush travel
+    /// together.
+    SendTogether {
+        /// Its archive.
+        message: Bytes,
         /// When it may leave.
         when: When,
     },
@@ -91,8 +92,8 @@ pub enum Effect {
     /// Requests wait for so long: pass each on to the leader once more, and have their clients prove them to
     /// everybody.
     UrgePending(Duration),
-    /// A view begins: ordering starts it.
-    EnterView(Arc<ViewStart>),
+    /// A view begins: ordering starts it with what the view transfer hands out for it, one for each such effect.
+    EnterView(View),
     /// We lack decisions that the others have forgotten: only a transfer brings us back.
     FellBehind {
         /// The stable checkpoint we have to reach.
@@ -173,10 +174,11 @@ impl Outbox {
         });
     }
 
-    /// Casts a vote, once it is on disk.
-    pub fn vote(&mut self, vote: Vote, promise: Persisted) {
-        self.effects.push(Effect::Vote {
-            vote,
+    /// Says something of the ordering protocol's own that binds the replica, once it is on disk; together with
+    /// what else is said in this flush.
+    pub fn send_together<M: Message>(&mut self, message: &M, promise: Persisted) {
+        self.effects.push(Effect::SendTogether {
+            message: Bytes::from(archive(message, 64)),
             when: match active(Mutant::VoteBeforeDurable) {
                 true => When::Now,
                 false => When::Durable(promise.0),
@@ -194,7 +196,7 @@ impl Outbox {
         debug_assert!(
             !matches!(
                 effect,
-                Effect::Send { .. } | Effect::Vote { .. } | Effect::Persist { .. }
+                Effect::Send { .. } | Effect::SendTogether { .. } | Effect::Persist { .. }
             ),
             "what is sent or logged goes through its own method"
         );

@@ -3,8 +3,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::smr::crypto::Chain;
-use crate::smr::messages::{CheckpointClaim, PlacedDigest, Proposal, SignedCheckpoint, Vote};
-use crate::smr::types::{Digest, Lsn, SeqNo, View};
+use crate::smr::messages::{CheckpointClaim, Proposal, SignedCheckpoint};
+use crate::smr::types::{Digest, Lsn, NodeId, SeqNo, View};
 
 /// What a protocol writes to the persistent log: everything that binds the replica after a restart, and what
 /// it needs to go on from where it was.
@@ -15,8 +15,13 @@ pub enum Record {
     /// A batch others vouched for, fetched by its digest. It was accepted in no view; its `view` means
     /// nothing.
     Batch(Arc<Proposal>),
-    /// A prepare or commit this replica cast.
-    Vote(Vote),
+    /// What is the ordering protocol's own: a vote that this replica cast, say.
+    Ordering {
+        /// The place it is about, if it is about one: then it is not needed once a later checkpoint is kept.
+        seq: Option<SeqNo>,
+        /// What it says, as the protocol writes it.
+        contents: Bytes,
+    },
     /// A batch was decided at a place.
     Decision {
         /// The place.
@@ -45,13 +50,21 @@ pub enum Record {
     },
     /// The view this replica moved to; it votes in no earlier one any more.
     View(View),
-    /// The new-view message of a view this replica entered, after the view changes that it names.
-    NewView(Bytes),
-    /// A view-change message that a new view names.
-    ViewChange(Bytes),
-    /// A batch that a new view of this replica's own chose: it counts as pre-prepared by it. Written when the
-    /// log is cut, if nothing else about its place says so.
-    Announced(PlacedDigest),
+    /// What is the view transfer protocol's own: what a view began with, say.
+    ViewTransfer(Bytes),
+}
+
+/// What a record that is a protocol's own says, for those who look at a log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OwnRecord {
+    /// A word for its kind.
+    pub kind: &'static str,
+    /// The view: a replica that wrote it was in this one, or asked for it.
+    pub view: Option<View>,
+    /// The batch.
+    pub digest: Option<Digest>,
+    /// Who signed it, or what it names.
+    pub signers: Vec<NodeId>,
 }
 
 impl Record {
@@ -62,11 +75,10 @@ impl Record {
     pub fn seq(&self) -> Option<SeqNo> {
         match self {
             Self::Proposal(proposal) | Self::Batch(proposal) => Some(proposal.seq),
-            Self::Vote(vote) => Some(vote.seq()),
+            Self::Ordering { seq, .. } => *seq,
             Self::Decision { seq, .. } | Self::Jump { seq, .. } => Some(*seq),
             Self::Checkpoint(checkpoint) => Some(checkpoint.claim().seq),
-            Self::Announced(placed) => Some(SeqNo::new(placed.seq)),
-            Self::Stable { .. } | Self::View(_) | Self::NewView(_) | Self::ViewChange(_) => None,
+            Self::Stable { .. } | Self::View(_) | Self::ViewTransfer(_) => None,
         }
     }
 }
@@ -107,7 +119,10 @@ pub enum RestoreError {
         /// The place.
         seq: SeqNo,
     },
-    /// A new-view message cannot be read, or settles nothing.
-    #[error("the log holds a new-view message that cannot be read")]
-    NewView,
+    /// A protocol cannot read what it wrote.
+    #[error("the log holds a record of the {protocol} protocol that cannot be read")]
+    Unreadable {
+        /// Which.
+        protocol: &'static str,
+    },
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{Action, Replica, Stack};
 use crate::smr::decision_log::DecisionLog;
-use crate::smr::messages::{PieceRange, Proposal, ViewTransferMessage};
+use crate::smr::messages::{PieceRange, Proposal, SyncMessage};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::protocol::{ImageTask, Recipients, Timer};
 use crate::smr::state_transfer::TransferLimits;
@@ -211,7 +211,7 @@ impl<S: Stack> Replica<S> {
                 self.transfers.donations.owe_decisions(to, next, left);
                 return Some(later);
             }
-            let message = ViewTransferMessage::batch(cluster, epoch, proposal.view, next, &proposal.batch);
+            let message = SyncMessage::batch(cluster, epoch, proposal.view, next, &proposal.batch);
             self.outbox.send(Recipients::One(to), message);
             next = next.next();
         }

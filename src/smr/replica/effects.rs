@@ -9,16 +9,16 @@ use super::abstention::Abstention;
 use super::{Action, Replica, Stack};
 use crate::smr::decision_log::DecisionLog;
 use crate::smr::log_transfer::{LogTransferProtocol, LogTransferState};
-use crate::smr::messages::{Proposal, Vote};
+use crate::smr::messages::Proposal;
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
-use crate::smr::protocol::{Effect, ImageTask, LogCut, Outbox, Recipients, Record, ViewStart, When};
+use crate::smr::protocol::{Effect, ImageTask, LogCut, Outbox, Recipients, Record, When};
 use crate::smr::types::{Lsn, SeqNo, Time, View};
 
 /// An effect that waits for the disk.
 pub(super) enum Held {
     Send { to: Recipients, message: Bytes },
-    Vote(Vote),
+    SendTogether(Bytes),
     Decide(Arc<Proposal>),
     CutLog(LogCut),
     AbstentionOver,
@@ -39,7 +39,7 @@ struct Asked {
 /// A view is left, or begins.
 enum ViewStep {
     Leave(View),
-    Enter(Arc<ViewStart>),
+    Enter(View),
 }
 
 impl<S: Stack> Replica<S> {
@@ -70,10 +70,10 @@ impl<S: Stack> Replica<S> {
                     self.logged_end = lsn.next();
                     self.actions.push(Action::Log { lsn, record });
                 }
-                Effect::Send { when, .. } | Effect::Vote { when, .. }
+                Effect::Send { when, .. } | Effect::SendTogether { when, .. }
                     if self.abstention.is_some() && Abstention::withholds(when) => {}
                 Effect::Send { to, message, when } => self.hold(when, Held::Send { to, message }),
-                Effect::Vote { vote, when } => self.hold(when, Held::Vote(vote)),
+                Effect::SendTogether { message, when } => self.hold(when, Held::SendTogether(message)),
                 Effect::Decide(proposal) => {
                     decided.push(proposal.clone());
                     self.hold_decision(proposal);
@@ -106,7 +106,7 @@ impl<S: Stack> Replica<S> {
                 Effect::SharePending => self.share_pending(now),
                 Effect::UrgePending(long) => self.urge_pending(now, long),
                 Effect::LeaveView(view) => asked.views.push(ViewStep::Leave(view)),
-                Effect::EnterView(start) => asked.views.push(ViewStep::Enter(start)),
+                Effect::EnterView(view) => asked.views.push(ViewStep::Enter(view)),
             }
         }
         self.outbox = outbox;
@@ -139,7 +139,7 @@ impl<S: Stack> Replica<S> {
         for step in asked.views {
             match step {
                 ViewStep::Leave(view) => self.leave_view(now, view),
-                ViewStep::Enter(start) => self.enter_view(now, &start),
+                ViewStep::Enter(view) => self.enter_view(now, view),
             }
         }
         if asked.fell_behind && self.log_transfer.state() == LogTransferState::Idle {
@@ -178,7 +178,7 @@ impl<S: Stack> Replica<S> {
             Held::AbstentionOver => self.actions.push(Action::AbstentionOver),
             Held::Install(seq) => self.actions.push(Action::Image(ImageTask::Install(seq))),
             Held::Send { to, message } => self.actions.push(Action::ToReplicas { to, message }),
-            Held::Vote(vote) => self.votes.push(vote),
+            Held::SendTogether(message) => self.together.push(message),
             Held::Decide(proposal) => {
                 if !active(Mutant::PoolKeepsDecided) {
                     self.pool.on_decided(&proposal.batch);

@@ -2,22 +2,15 @@
 
 use bytes::Bytes;
 
-use super::{Action, Replica, Stack};
+use super::{Action, MessageOf, Replica, Stack, ViewMessageOf, ViewTransferOf};
 use crate::smr::log_transfer::LogTransferProtocol;
-use crate::smr::messages::archived::{
-    ArchivedOrderingMessage, ArchivedSystemMessage, ArchivedViewChange, ArchivedViewTransferMessage,
-};
-use crate::smr::messages::{BatchRef, Checked, Proposal, STATUS_PLACES, Status, SystemMessage};
+use crate::smr::messages::archived::{ArchivedProtocolMessages, ArchivedSyncMessage, ArchivedSystemMessage};
+use crate::smr::messages::{Archived, BatchRef, Checked, Proposal, STATUS_PLACES, Status, SystemMessage};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
 use crate::smr::protocol::{Recipients, Rejection};
-use crate::smr::types::{NodeId, REPLICAS_MAX, SeqNo, Time, View};
+use crate::smr::types::{NodeId, SeqNo, Time};
 use crate::smr::view_transfer::ViewTransferProtocol;
-
-/// How many signatures there are in a view change.
-fn signatures(view_change: &ArchivedViewChange) -> usize {
-    1 + view_change.stable_proof.len()
-}
 
 impl<S: Stack> Replica<S> {
     /// Whether so many signatures of what a peer says are verified now; counted if not.
@@ -29,16 +22,17 @@ impl<S: Stack> Replica<S> {
         may
     }
 
-    /// The turn's votes, in as few messages as hold them.
-    pub(super) fn send_votes(&mut self) {
-        let votes = std::mem::take(&mut self.votes);
-        self.counters.votes_cast += votes.len() as u64;
-        let together = match active(Mutant::VotesUnsplit) {
-            true => votes.len().max(1),
+    /// What the ordering protocol said in this turn, in as few messages as hold it.
+    pub(super) fn send_gathered(&mut self) {
+        let together = std::mem::take(&mut self.together);
+        self.counters.votes_cast += together.len() as u64;
+        let most = match active(Mutant::VotesUnsplit) {
+            true => together.len().max(1),
             false => self.settings.votes_max,
         };
-        for votes in votes.chunks(together) {
-            let message = SystemMessage::votes(self.settings.cluster, self.settings.epoch, votes.to_vec());
+        for some in together.chunks(most) {
+            let archives = some.iter().map(|archive| &archive[..]);
+            let message = SystemMessage::protocol(self.settings.cluster, self.settings.epoch, archives);
             let to = Recipients::Others;
             self.actions.push(Action::ToReplicas { to, message });
         }
@@ -68,87 +62,90 @@ impl<S: Stack> Replica<S> {
             return true;
         }
         match &**checked {
-            ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::Votes(votes)) => {
-                let count = self.judgements.may_count(now, from, votes.votes.len());
-                if count < votes.votes.len() {
-                    self.counters.reject(Rejection::OverBudget);
-                }
-                for vote in votes.votes.iter().take(count) {
-                    self.on_vote(now, from, vote.to_vote());
-                }
+            ArchivedSystemMessage::ProtocolMessage(bundle) => self.on_bundle(now, from, checked, bundle),
+            ArchivedSystemMessage::ViewTransferMessage(archive) => {
+                let archive = checked.slice_of(archive.as_slice());
+                let Ok(message) = Checked::<ViewMessageOf<S>>::new(archive) else {
+                    return false;
+                };
+                self.on_view_message(now, from, &message);
+                true
             }
-            ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::Checkpoint(checkpoint)) => {
-                if self.may_judge(now, from, 1) {
-                    self.on_checkpoint(now, from, checkpoint.to_checkpoint());
-                }
-            }
-            ArchivedSystemMessage::ViewTransferMessage(view_message) => {
-                return self.on_view_message(now, from, view_message);
-            }
-            _ => return false,
+            ArchivedSystemMessage::SyncMessage(message) => self.on_sync_message(now, from, message),
+            _ => false,
+        }
+    }
+
+    /// Messages of the ordering protocol's own. False when one of them is none.
+    fn on_bundle(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        checked: &Checked<SystemMessage>,
+        bundle: &ArchivedProtocolMessages,
+    ) -> bool {
+        let count = self.judgements.may_count(now, from, bundle.count());
+        if count < bundle.count() {
+            self.counters.reject(Rejection::OverBudget);
+        }
+        for part in bundle.messages().take(count) {
+            let archive = part.map(|part| checked.slice_of(part));
+            let Some(Ok(message)) = archive.map(Checked::<MessageOf<S>>::new) else {
+                return false;
+            };
+            self.on_protocol_message(now, from, &message);
         }
         true
     }
 
-    fn on_view_message(
-        &mut self,
-        now: Time,
-        from: NodeId,
-        view_message: &ArchivedViewTransferMessage,
-    ) -> bool {
+    fn on_view_message(&mut self, now: Time, from: NodeId, message: &Archived<ViewMessageOf<S>>) {
+        let signatures = ViewTransferOf::<S>::signatures(message);
+        if signatures > 0 && !self.may_judge(now, from, signatures) {
+            return;
+        }
+        let is_question = ViewTransferOf::<S>::is_question(message);
+        if !is_question || self.transfers.donations.may_answer(now, from) {
+            self.view_transfer
+                .on_message(now, from, message, &mut self.outbox);
+            if is_question {
+                self.charge_answer(from);
+            }
+        }
+        self.carry_out(now);
+    }
+
+    fn on_sync_message(&mut self, now: Time, from: NodeId, message: &ArchivedSyncMessage) -> bool {
         let refs = |list: &rkyv::vec::ArchivedVec<crate::smr::messages::archived::ArchivedBatchRef>| {
             let refs = list.iter().take(STATUS_PLACES);
             refs.map(|reference| reference.to_ref())
                 .collect::<Vec<BatchRef>>()
         };
-        match view_message {
-            ArchivedViewTransferMessage::ViewChange(view_change) => {
-                if !self.may_judge(now, from, signatures(view_change)) {
-                    return true;
+        match message {
+            ArchivedSyncMessage::Checkpoint(checkpoint) => {
+                if self.may_judge(now, from, 1) {
+                    self.on_checkpoint(now, from, checkpoint.to_checkpoint());
                 }
-                let view_change = view_change.to_view_change();
-                self.view_transfer
-                    .on_view_change(now, from, view_change, &mut self.outbox);
+                return true;
             }
-            ArchivedViewTransferMessage::NewView(new_view) => {
-                if !self.may_judge(now, from, 1) {
-                    return true;
-                }
-                let new_view = new_view.to_new_view();
-                self.view_transfer
-                    .on_new_view(now, from, new_view, &mut self.outbox);
-            }
-            ArchivedViewTransferMessage::Status(status) => self.take_status(now, from, &status.to_status()),
-            ArchivedViewTransferMessage::Complaint(view) => {
-                let view = View::new(view.to_native());
-                self.view_transfer.on_complaint(from, view, &mut self.outbox);
-            }
-            ArchivedViewTransferMessage::FetchBatches(wanted) => {
-                if self.transfers.donations.may_answer(now, from) {
-                    self.ordering.on_fetch(now, from, &refs(wanted), &mut self.outbox);
-                    self.charge_answer(from);
-                }
-            }
-            ArchivedViewTransferMessage::Decisions(decisions) => {
-                self.ordering
-                    .on_decisions(now, from, &refs(decisions), &mut self.outbox);
-            }
-            ArchivedViewTransferMessage::Stable(proof) => {
+            ArchivedSyncMessage::Stable(proof) => {
                 if !self.may_judge(now, from, proof.len()) {
                     return true;
                 }
                 let proof: Vec<_> = proof.iter().map(|signed| signed.to_checkpoint()).collect();
                 self.ordering.on_stable(now, from, &proof, &mut self.outbox);
             }
-            ArchivedViewTransferMessage::FetchViewChanges(wanted) => {
+            ArchivedSyncMessage::Status(status) => self.take_status(now, from, &status.to_status()),
+            ArchivedSyncMessage::FetchBatches(wanted) => {
                 if self.transfers.donations.may_answer(now, from) {
-                    let wanted = wanted.iter().take(REPLICAS_MAX).map(|named| named.to_named());
-                    let wanted: Vec<_> = wanted.collect();
-                    self.view_transfer.on_fetch(now, from, &wanted, &mut self.outbox);
+                    self.ordering.on_fetch(now, from, &refs(wanted), &mut self.outbox);
                     self.charge_answer(from);
                 }
             }
-            ArchivedViewTransferMessage::BatchResponse(_) => return false,
+            ArchivedSyncMessage::Decisions(decisions) => {
+                self.ordering
+                    .on_decisions(now, from, &refs(decisions), &mut self.outbox);
+            }
+            ArchivedSyncMessage::BatchResponse(_) => return false,
         }
         self.carry_out(now);
         true

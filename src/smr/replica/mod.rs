@@ -42,24 +42,27 @@ pub use action::Action;
 pub use counters::{Offences, ReplicaCounters};
 pub use settings::{ExecutionPhase, MUST_SIGN_FOR, ReplicaSettings};
 pub use stack::{
-    ApplicationOf, DecisionLogOf, DefaultConfigs, DefaultStack, ExecutorOf, LogTransferOf, OrderingOf,
-    PartConfigs, PartSettings, SpeculativeStack, Stack, StateTransferOf, ViewTransferOf,
+    ApplicationOf, DecisionLogOf, DefaultConfigs, DefaultStack, ExecutorOf, LogTransferOf, MessageOf,
+    OrderingOf, PartConfigs, PartSettings, SpeculativeStack, Stack, StateTransferOf, ViewMessageOf,
+    ViewTransferOf,
 };
 pub use transfer::TransferPhase;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::smr::crypto::Digester;
 use crate::smr::decision_log::DecisionLog;
 use crate::smr::log_transfer::LogTransferProtocol;
 use crate::smr::messages::{
-    Batch, CheckpointClaim, Frame, FrameId, FrameKey, Proposal, RefusalReason, SignedCheckpoint, Vote,
+    Archived, Batch, CheckpointClaim, Frame, FrameId, FrameKey, Proposal, RefusalReason, SignedCheckpoint,
 };
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
 use crate::smr::preprocessing::{Offer, RequestPool, batch_digest};
-use crate::smr::protocol::{Outbox, Rejected, Timer, ViewStart};
+use crate::smr::protocol::{Outbox, Rejected, Timer};
 use crate::smr::state_transfer::StateTransferProtocol;
 use crate::smr::types::{ClientId, Lsn, NodeId, SeqNo, Time, UnixTime, View};
 use crate::smr::view_transfer::ViewTransferProtocol;
@@ -117,7 +120,8 @@ pub struct Replica<S: Stack> {
     /// The next position the log will be given; all below `durable_end` are on disk.
     logged_end: Lsn,
     durable_end: Lsn,
-    votes: Vec<Vote>,
+    /// What the ordering protocol says in this flush.
+    together: Vec<Bytes>,
     actions: Vec<Action>,
     counters: ReplicaCounters,
     /// By peer.
@@ -174,7 +178,7 @@ impl<S: Stack> Replica<S> {
             held: VecDeque::new(),
             logged_end: next_lsn,
             durable_end: next_lsn,
-            votes: Vec::new(),
+            together: Vec::new(),
             actions: Vec::new(),
             counters: ReplicaCounters::default(),
             executed: SeqNo::ZERO,
@@ -271,8 +275,8 @@ impl<S: Stack> Replica<S> {
     }
 
     /// A replica's vote arrived.
-    pub fn on_vote(&mut self, now: Time, from: NodeId, vote: Vote) {
-        self.ordering.on_vote(now, from, vote, &mut self.outbox);
+    fn on_protocol_message(&mut self, now: Time, from: NodeId, message: &Archived<MessageOf<S>>) {
+        self.ordering.on_message(now, from, message, &mut self.outbox);
         self.carry_out(now);
     }
 
@@ -378,7 +382,7 @@ impl<S: Stack> Replica<S> {
                 .propose(now, Arc::new(Batch::new(digest, time, frames)), &mut self.outbox);
             self.carry_out(now);
         }
-        self.send_votes();
+        self.send_gathered();
         self.tell_reads();
     }
 
@@ -464,11 +468,18 @@ impl<S: Stack> Replica<S> {
 
     /// [`ExecutionPhase::OrderProtocol`] begins. What was proposed in the last view may be lost: it is queued again, here or
     /// at the new leader.
-    fn enter_view(&mut self, now: Time, start: &ViewStart) {
+    fn enter_view(&mut self, now: Time, view: View) {
+        let Some(start) = self.view_transfer.take_start() else {
+            debug_assert!(
+                false,
+                "a view transfer has a start for each view that it has begin"
+            );
+            return;
+        };
         self.counters.views_entered += 1;
-        let ended = self.ends_abstention(start.view);
+        let ended = self.ends_abstention(view);
         self.mark_abstention_over(ended);
-        self.ordering.enter_view(now, start, &mut self.outbox);
+        self.ordering.enter_view(now, &start, &mut self.outbox);
         self.carry_out(now);
         self.pool.return_in_flight();
         self.forward.clear();

@@ -64,11 +64,15 @@ impl<S: Stack> Replica<S> {
 
     /// The log holds this record about what is stable. All of them come before the first
     /// [`restore`](Self::restore).
-    pub fn restore_stable(&mut self, record: &Record) {
+    ///
+    /// # Errors
+    /// When the ordering protocol cannot read it.
+    pub fn restore_stable(&mut self, record: &Record) -> Result<(), RestoreError> {
         if let Record::Stable { claim, proof } = record {
             self.transfers.remember_certificate(*claim, proof.clone());
-            self.ordering.restore(record);
+            self.ordering.restore(record)?;
         }
+        Ok(())
     }
 
     /// The log holds this record. The decision to execute, if it is one that the state does not include.
@@ -108,9 +112,9 @@ impl<S: Stack> Replica<S> {
                     self.transfers.awaiting = Some(*seq);
                 }
             }
-            Record::NewView(message) => {
-                // One that the log was cut before is restored where it was written again.
-                if let Some(start) = self.view_transfer.restore_new_view(message)? {
+            // One that the log was cut inside of is restored where it was written again.
+            Record::ViewTransfer(_) => {
+                if let Some(start) = self.view_transfer.restore(record)? {
                     self.ordering.restore_view(&start);
                 }
             }
@@ -119,8 +123,8 @@ impl<S: Stack> Replica<S> {
                     let batch = proposal.batch.digest;
                     self.decision_log.restore_batch(proposal.seq, batch);
                 }
-                self.ordering.restore(record);
-                self.view_transfer.restore(record);
+                self.ordering.restore(record)?;
+                self.view_transfer.restore(record)?;
             }
         }
         Ok(None)

@@ -21,8 +21,10 @@ pub trait Stack: Sized + Send + 'static {
     /// How batches are ordered.
     type Ordering: OrderingProtocol + Part<Config = <Self::Configs as PartConfigs>::Ordering> + Send;
     /// How leaders are replaced.
-    type ViewTransfer: ViewTransferProtocol
-        + Part<Config = <Self::Configs as PartConfigs>::ViewTransfer>
+    type ViewTransfer: ViewTransferProtocol<
+            Evidence = <Self::Ordering as OrderingProtocol>::Evidence,
+            Start = <Self::Ordering as OrderingProtocol>::Start,
+        > + Part<Config = <Self::Configs as PartConfigs>::ViewTransfer>
         + Send;
     /// How decisions are kept.
     type DecisionLog: DecisionLog + Part<Config = <Self::Configs as PartConfigs>::DecisionLog> + Send;
@@ -121,6 +123,10 @@ impl<S: Stack> Protocols<S> {
 pub type OrderingOf<S> = <S as Stack>::Ordering;
 /// The view transfer protocol of a stack.
 pub type ViewTransferOf<S> = <S as Stack>::ViewTransfer;
+/// What the ordering protocol of a stack says beside proposals.
+pub type MessageOf<S> = <OrderingOf<S> as OrderingProtocol>::Message;
+/// What the view transfer protocol of a stack says.
+pub type ViewMessageOf<S> = <ViewTransferOf<S> as ViewTransferProtocol>::Message;
 /// The decision log of a stack.
 pub type DecisionLogOf<S> = <S as Stack>::DecisionLog;
 /// The log transfer of a stack.

@@ -24,7 +24,7 @@ use crate::smr::execution::fixtures;
 use crate::smr::execution::{CheckpointRule, ExecutionEvent, Executor, SingleThreaded, StateRule};
 use crate::smr::messages::{
     BatchRef, Checked, CheckpointOffer, ChunkOf, ImageChunk, LogTransferMessage, Mode, StateTransferMessage,
-    Status, SystemMessage, ViewTransferMessage,
+    Status, SyncMessage, SystemMessage,
 };
 use crate::smr::ordering::pbft::tests::config;
 use crate::smr::ordering::pbft::{OrderingConfig, PbftConfig};
@@ -394,7 +394,7 @@ impl Bench {
     fn decide(&mut self, places: std::ops::RangeInclusive<u64>) {
         for seq in places {
             let decisions = vec![BatchRef::new(SeqNo::new(seq), &Digest::ZERO)];
-            let message = ViewTransferMessage::Decisions(decisions).encode(CLUSTER, Epoch::ZERO);
+            let message = SyncMessage::Decisions(decisions).encode(CLUSTER, Epoch::ZERO);
             self.hear(1, &message);
             self.hear(2, &message);
         }
@@ -421,7 +421,7 @@ impl Bench {
             disputed: Vec::new(),
             complaint: 0,
         };
-        let message = ViewTransferMessage::Status(status).encode(CLUSTER, Epoch::ZERO);
+        let message = SyncMessage::Status(status).encode(CLUSTER, Epoch::ZERO);
         self.hear(1, &message);
         self.hear(2, &message);
     }

@@ -7,10 +7,8 @@
 
 pub mod pbft;
 
-use bytes::Bytes;
-
-use crate::smr::messages::{NamedViewChange, NewView, Status, ViewChange};
-use crate::smr::protocol::{Outbox, Record, RestoreError, Standing, Timer, ViewEvidence, ViewStart};
+use crate::smr::messages::{Archived, Message, Status};
+use crate::smr::protocol::{Outbox, OwnRecord, Record, RestoreError, Standing, Timer};
 use crate::smr::types::{NodeId, Time, View};
 
 /// Since when clients wait for a leader, by the rule of
@@ -44,7 +42,27 @@ impl Waiting {
 }
 
 /// A protocol that replaces leaders: a deterministic state machine (see [`crate::smr::protocol`]).
+///
+/// It goes with ordering protocols that carry [`Evidence`](Self::Evidence) out of a view and begin one with a
+/// [`Start`](Self::Start).
 pub trait ViewTransferProtocol {
+    /// What its replicas say to each other.
+    type Message: Message;
+    /// What ordering carries out of a view.
+    type Evidence;
+    /// What ordering begins a view with.
+    type Start;
+
+    /// How many signatures are verified for a message at most: its sender is charged for them.
+    fn signatures(message: &Archived<Self::Message>) -> usize;
+
+    /// Whether a message asks for something: what answers it is charged to its sender.
+    fn is_question(message: &Archived<Self::Message>) -> bool;
+
+    /// What one of its [own records](Record::ViewTransfer) says, for those who look at a log; `None` if it is
+    /// none.
+    fn describe(contents: &[u8]) -> Option<OwnRecord>;
+
     /// The view this replica is in, or is changing to.
     fn view(&self) -> View;
 
@@ -67,30 +85,22 @@ pub trait ViewTransferProtocol {
     fn on_status_due(&mut self, now: Time, standing: Standing, out: &mut Outbox);
 
     /// Ordering left its view for `view`, as asked.
-    fn on_view_left(&mut self, now: Time, view: View, evidence: ViewEvidence, out: &mut Outbox);
+    fn on_view_left(&mut self, now: Time, view: View, evidence: Self::Evidence, out: &mut Outbox);
 
-    /// Another replica complains: it wants `view`, or nothing any more ([`View::ZERO`]).
-    fn on_complaint(&mut self, from: NodeId, view: View, out: &mut Outbox);
+    /// A message of its own arrived.
+    fn on_message(&mut self, now: Time, from: NodeId, message: &Archived<Self::Message>, out: &mut Outbox);
 
-    /// A view change arrived, from its signer or passed on.
-    fn on_view_change(&mut self, now: Time, from: NodeId, view_change: ViewChange, out: &mut Outbox);
+    /// What the view begins with that the next
+    /// [`Effect::EnterView`](crate::smr::protocol::Effect::EnterView) is about.
+    fn take_start(&mut self) -> Option<Self::Start>;
 
-    /// A new view arrived, from its leader or passed on.
-    fn on_new_view(&mut self, now: Time, from: NodeId, new_view: NewView, out: &mut Outbox);
-
-    /// A peer asks for view changes that a new view names.
-    fn on_fetch(&mut self, now: Time, from: NodeId, wanted: &[NamedViewChange], out: &mut Outbox);
-
-    /// The log holds this record: a view that was left for, or a view change of a new view that follows.
-    fn restore(&mut self, record: &Record);
-
-    /// The log holds this new-view message: what the view began with. `None` when the log was cut between it
-    /// and the view changes that it names; then both are there once more further on, if the view matters
-    /// still.
+    /// The log holds this record. What a view began with, if it is the record that says so; `None` also when
+    /// the log was cut inside of what says so: then all of it is there once more further on, if the view
+    /// matters still.
     ///
     /// # Errors
-    /// When the message cannot be read.
-    fn restore_new_view(&mut self, message: &Bytes) -> Result<Option<ViewStart>, RestoreError>;
+    /// When it is one of its own that cannot be read: the log is damaged.
+    fn restore(&mut self, record: &Record) -> Result<Option<Self::Start>, RestoreError>;
 
     /// What has to be written again before the log is cut.
     fn base_records(&self) -> Vec<Record>;

@@ -1,18 +1,19 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use bytes::Bytes;
-
 use super::Survey;
 use crate::runtime::storage::directory::segments;
 use crate::runtime::storage::recovery::{RawRecord, Tail, scan};
 use crate::runtime::storage::{RecordReader, StorageError, Superblock};
 use crate::smr::crypto::Chain;
-use crate::smr::messages::archived::{ArchivedSystemMessage, ArchivedViewTransferMessage};
-use crate::smr::messages::{Checked, CheckpointClaim, NamedViewChange, SystemMessage};
+use crate::smr::messages::CheckpointClaim;
+use crate::smr::ordering::OrderingProtocol;
+use crate::smr::ordering::pbft::Pbft;
 use crate::smr::preprocessing::CheckerLimits;
-use crate::smr::protocol::Record;
+use crate::smr::protocol::{OwnRecord, Record};
 use crate::smr::types::{Digest, Lsn, NodeId, SeqNo, View};
+use crate::smr::view_transfer::ViewTransferProtocol;
+use crate::smr::view_transfer::pbft::PbftViewChange;
 
 /// The records of a directory's log, as far as they can be read.
 #[derive(Debug)]
@@ -59,10 +60,12 @@ pub struct Content {
     pub batch: Option<(usize, usize)>,
     /// Who signed.
     pub signers: Vec<NodeId>,
+    /// A word for its kind, if it is a protocol's own and that one can read it.
+    own: &'static str,
 }
 
 impl Content {
-    fn of(record: &Record) -> Self {
+    fn of<O: OrderingProtocol, V: ViewTransferProtocol>(record: &Record) -> Self {
         let about = |place: SeqNo, digest: Digest| Self {
             place: Some(place),
             digest: Some(digest),
@@ -75,9 +78,9 @@ impl Content {
                 batch: Some((proposal.batch.frames.len(), proposal.batch.operation_count())),
                 ..about(proposal.seq, proposal.batch.digest)
             },
-            Record::Vote(vote) => Self {
-                view: Some(View::new(vote.view)),
-                ..about(vote.seq(), Digest::from_bytes(vote.digest))
+            Record::Ordering { seq, contents } => Self {
+                place: *seq,
+                ..Self::of_own(O::describe(contents))
             },
             Record::Decision { seq, digest, chain } => Self {
                 chain: Some(*chain),
@@ -100,36 +103,22 @@ impl Content {
                 view: Some(*view),
                 ..Self::default()
             },
-            Record::Announced(placed) => Self {
-                view: Some(View::new(placed.view)),
-                ..about(SeqNo::new(placed.seq), Digest::from_bytes(placed.digest))
-            },
-            Record::NewView(message) | Record::ViewChange(message) => Self::of_views(message),
+            Record::ViewTransfer(contents) => Self::of_own(V::describe(contents)),
         }
     }
-}
 
-impl Content {
-    /// What a message about views says: its view, and who signed it or what it names.
-    fn of_views(message: &Bytes) -> Self {
-        let checked = Checked::<SystemMessage>::body_of(message);
-        let Ok(ArchivedSystemMessage::ViewTransferMessage(message)) = checked.as_deref() else {
-            return Self::default();
-        };
-        let (view, signers) = match message {
-            ArchivedViewTransferMessage::NewView(message) => {
-                let message = message.to_new_view();
-                let named = message.view_changes.iter().map(NamedViewChange::signer);
-                (message.view(), named.collect())
-            }
-            ArchivedViewTransferMessage::ViewChange(message) => {
-                let message = message.to_view_change();
-                (message.view(), vec![message.signer()])
-            }
-            _ => return Self::default(),
-        };
+    /// What a record says that is a protocol's own.
+    fn of_own(own: Option<OwnRecord>) -> Self {
+        let OwnRecord {
+            kind,
+            view,
+            digest,
+            signers,
+        } = own.unwrap_or_default();
         Self {
-            view: Some(view),
+            own: kind,
+            view,
+            digest,
             signers,
             ..Self::default()
         }
@@ -173,14 +162,20 @@ impl Survey {
     /// the decisions are one chain whose batches are there.
     #[must_use]
     pub fn log(&self) -> LogSurvey {
+        self.log_of::<Pbft, PbftViewChange>()
+    }
+
+    /// As [`log`](Self::log), of a replica of these protocols.
+    #[must_use]
+    pub fn log_of<O: OrderingProtocol, V: ViewTransferProtocol>(&self) -> LogSurvey {
         self.look(|superblock| {
-            let seen = self.log_now(superblock);
+            let seen = self.log_now::<O, V>(superblock);
             let is_damaged = !seen.damage.is_empty();
             (seen, is_damaged)
         })
     }
 
-    fn log_now(&self, superblock: &Superblock) -> LogSurvey {
+    fn log_now<O: OrderingProtocol, V: ViewTransferProtocol>(&self, superblock: &Superblock) -> LogSurvey {
         // Bounds are the replica's business; here everything is read that is whole.
         let everything = CheckerLimits {
             frame_bytes_max: usize::MAX,
@@ -197,7 +192,7 @@ impl Survey {
         };
         let scanned = segments(&self.path).and_then(|files| {
             scan(superblock, &files, |raw| {
-                seen.take(&reader, raw);
+                seen.take::<O, V>(&reader, raw);
                 Ok(())
             })
         });
@@ -256,7 +251,11 @@ impl Survey {
 }
 
 impl LogSurvey {
-    fn take(&mut self, reader: &RecordReader, raw: RawRecord<'_>) {
+    fn take<O: OrderingProtocol, V: ViewTransferProtocol>(
+        &mut self,
+        reader: &RecordReader,
+        raw: RawRecord<'_>,
+    ) {
         let mut record = LoggedRecord {
             lsn: raw.lsn,
             path: raw.path.to_owned(),
@@ -271,7 +270,15 @@ impl LogSurvey {
         };
         match reader.read(raw.bytes) {
             Ok(read) => {
-                record.content = Content::of(&read);
+                record.content = Content::of::<O, V>(&read);
+                match (record.content.own, read) {
+                    ("", Record::Ordering { .. } | Record::ViewTransfer(_)) => {
+                        self.damage
+                            .push(record.damage("its protocol cannot read it".to_owned()));
+                    }
+                    ("", _) => {}
+                    (kind, _) => record.kind = kind,
+                }
             }
             Err(error) => self.damage.push(record.damage(error.to_string())),
         }

@@ -15,7 +15,7 @@ use crate::smr::execution::apps::counter;
 use crate::smr::execution::fixtures::{decision, frame};
 use crate::smr::execution::{CheckpointImage, ExecutionEvent, Executor, StateRule};
 use crate::smr::messages::archived::{ArchivedStateTransferMessage, ArchivedSystemMessage};
-use crate::smr::messages::{Checked, Mode, StateTransferMessage, SystemMessage, ViewTransferMessage};
+use crate::smr::messages::{Checked, Mode, StateTransferMessage, SyncMessage, SystemMessage};
 use crate::smr::node::KeeperTask;
 use crate::smr::replica::tests as replicas;
 use crate::smr::replica::{Action, DefaultStack, Replica};
@@ -360,7 +360,7 @@ fn a_restart_disowns_what_was_signed_of_a_state_that_another_has_replaced() {
     assert_eq!(restored.image, Some(claim(30)));
     for seq in [30, 40] {
         let proof = replicas::certificate(claim(seq));
-        let word = ViewTransferMessage::Stable(proof).encode(CLUSTER, Epoch::ZERO);
+        let word = SyncMessage::Stable(proof).encode(CLUSTER, Epoch::ZERO);
         let checked = Checked::<SystemMessage>::body_of(&word).unwrap();
         replica.on_message(Time::START, NodeId::new(3), &checked, &word);
     }

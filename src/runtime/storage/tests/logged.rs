@@ -6,6 +6,7 @@ use crate::smr::decision_log::LoggedRange;
 use crate::smr::messages::{
     Authenticator, Batch, Frame, FrameBuilder, Mode, PrePrepare, Proposal, RequestFrame,
 };
+use crate::smr::ordering::pbft::records::cast;
 use crate::smr::preprocessing::batch_digest;
 use crate::smr::types::{ClientId, FrameSeq, UnixTime};
 
@@ -62,7 +63,7 @@ fn log_of(count: u64) -> (Disk, LogWriter, Vec<Arc<Proposal>>) {
 }
 
 fn record_vote(proposal: &Proposal) -> Record {
-    Record::Vote(Vote {
+    cast(Vote {
         phase: Phase::Commit,
         view: 0,
         seq: proposal.seq.get(),

@@ -7,8 +7,8 @@ use super::*;
 use crate::smr::messages::{
     Authenticator, BatchRef, CheckpointOffer, ChunkOf, ClientReply, CoveringCheckpoint, Envelope, Failure,
     ForwardedRequests, FrameBuilder, FrameId, FrameKey, Kind, LogTransferMessage, Mode, NamedViewChange,
-    NewView, OrderingMessage, Phase, PlacedDigest, PrePrepare, ReplyBuilder, RequestFrame, SignedCheckpoint,
-    StateTransferMessage, Status, SystemMessage, ViewChange, ViewTransferMessage, Vote, encode,
+    NewView, Phase, PlacedDigest, PrePrepare, ReplyBuilder, RequestFrame, SignedCheckpoint,
+    StateTransferMessage, Status, SyncMessage, SystemMessage, ViewChange, ViewTransferMessage, Vote, encode,
 };
 use crate::smr::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, View};
 
@@ -52,6 +52,10 @@ fn of_views(message: ViewTransferMessage) -> Bytes {
     message.encode(CLUSTER, Epoch::ZERO)
 }
 
+fn of_all(message: SyncMessage) -> Bytes {
+    message.encode(CLUSTER, Epoch::ZERO)
+}
+
 fn longest_view_change(lengths: &Lengths) -> Bytes {
     let placed = |seq: u64, byte: usize| PlacedDigest {
         seq,
@@ -74,7 +78,7 @@ fn longest_view_change(lengths: &Lengths) -> Bytes {
 }
 
 fn longest_status(lengths: &Lengths) -> Bytes {
-    of_views(ViewTransferMessage::Status(Status {
+    of_all(SyncMessage::Status(Status {
         view: 1,
         active: true,
         stable: 1,
@@ -156,15 +160,15 @@ fn the_longest_messages_between_replicas_are_as_long_as_is_worked_out() {
             ends: vec![0; frames],
             frames: vec![9; lengths.batch_bytes()],
         });
-        let proposal = SystemMessage::ProtocolMessage(OrderingMessage::PrePrepare(longest_batch(&lengths)));
+        let proposal = SystemMessage::ProposalMessage(longest_batch(&lengths));
         let references = [
-            of_views(ViewTransferMessage::FetchBatches(references.clone())),
-            of_views(ViewTransferMessage::Decisions(references)),
+            of_all(SyncMessage::FetchBatches(references.clone())),
+            of_all(SyncMessage::Decisions(references)),
         ];
         let built = [
             (system(Kind::SystemWithFrames, &proposal), lengths.batch_message()),
             (
-                of_views(ViewTransferMessage::BatchResponse(longest_batch(&lengths))),
+                of_all(SyncMessage::BatchResponse(longest_batch(&lengths))),
                 lengths.batch_message(),
             ),
             (system(Kind::SystemWithFrames, &passed_on), lengths.forwarded()),
@@ -188,7 +192,7 @@ fn the_longest_messages_between_replicas_are_as_long_as_is_worked_out() {
             (longest_status(&lengths), lengths.status()),
             (references[0].clone(), Lengths::references()),
             (references[1].clone(), Lengths::references()),
-            (of_views(ViewTransferMessage::Stable(proof)), lengths.proof()),
+            (of_all(SyncMessage::Stable(proof)), lengths.proof()),
             (
                 StateTransferMessage::Offer(offer).encode(CLUSTER, Epoch::ZERO),
                 lengths.proof(),

@@ -70,11 +70,14 @@ fn system_messages() -> Vec<SystemMessage> {
         seq: 11,
         chain: [2; 32],
     };
+    let votes = |count: usize| {
+        let vote = archive(&vote, 64);
+        ProtocolMessages::of(std::iter::repeat_n(&vote[..], count))
+    };
     let ordering = [
-        OrderingMessage::PrePrepare(pre_prepare()),
-        OrderingMessage::Votes(Votes { votes: vec![vote; 3] }),
-        OrderingMessage::Votes(Votes { votes: Vec::new() }),
-        OrderingMessage::Checkpoint(signed(1)),
+        SystemMessage::ProposalMessage(pre_prepare()),
+        SystemMessage::ProtocolMessage(votes(3)),
+        SystemMessage::ProtocolMessage(votes(0)),
     ];
     let views = [
         ViewTransferMessage::ViewChange(view_change(1, 3)),
@@ -84,7 +87,12 @@ fn system_messages() -> Vec<SystemMessage> {
             signer: 3,
             signature: [2; 64],
         }),
-        ViewTransferMessage::Status(Status {
+        ViewTransferMessage::FetchViewChanges(vec![named(1), named(2)]),
+        ViewTransferMessage::Complaint(3),
+    ];
+    let sync = [
+        SyncMessage::Checkpoint(signed(1)),
+        SyncMessage::Status(Status {
             view: 3,
             active: true,
             stable: 9,
@@ -95,12 +103,10 @@ fn system_messages() -> Vec<SystemMessage> {
             disputed: vec![5],
             complaint: 2,
         }),
-        ViewTransferMessage::FetchBatches(vec![reference; 2]),
-        ViewTransferMessage::FetchViewChanges(vec![named(1), named(2)]),
-        ViewTransferMessage::Complaint(3),
-        ViewTransferMessage::BatchResponse(pre_prepare()),
-        ViewTransferMessage::Decisions(vec![reference]),
-        ViewTransferMessage::Stable(vec![signed(0), signed(1)]),
+        SyncMessage::FetchBatches(vec![reference; 2]),
+        SyncMessage::BatchResponse(pre_prepare()),
+        SyncMessage::Decisions(vec![reference]),
+        SyncMessage::Stable(vec![signed(0), signed(1)]),
     ];
     let log = [
         LogTransferMessage::AskDecided { after: 4 },
@@ -131,14 +137,21 @@ fn system_messages() -> Vec<SystemMessage> {
         ends: pre_prepare().ends,
         frames: pre_prepare().frames,
     };
-    let ordering = ordering.map(SystemMessage::ProtocolMessage);
-    let views = views.map(SystemMessage::ViewTransferMessage);
+    let views = views.map(|message| SystemMessage::ViewTransferMessage(archive(&message, 64)));
+    let sync = sync.map(SystemMessage::SyncMessage);
     let (log, state) = (
         log.map(SystemMessage::LogTransferMessage),
         state.map(SystemMessage::StateTransferMessage),
     );
     let mut all = vec![SystemMessage::ForwardedRequestMessage(forwarded)];
-    all.extend(ordering.into_iter().chain(views).chain(log).chain(state));
+    all.extend(
+        ordering
+            .into_iter()
+            .chain(views)
+            .chain(sync)
+            .chain(log)
+            .chain(state),
+    );
     all
 }
 

@@ -79,6 +79,8 @@ mod checkpoints;
 mod clock;
 mod config;
 mod early;
+mod handover;
+pub(crate) mod records;
 mod resend;
 mod restore;
 mod slot;
@@ -90,14 +92,14 @@ use std::sync::Arc;
 
 use crate::smr::crypto::Digester;
 use crate::smr::messages::{
-    Batch, BatchRef, CheckpointClaim, Phase, PrePrepare, Proposal, SignedCheckpoint, Status, SystemMessage,
-    Vote,
+    Archived, Batch, BatchRef, CheckpointClaim, Phase, PrePrepare, Proposal, SignedCheckpoint, Status,
+    SystemMessage, Vote,
 };
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
 use crate::smr::protocol::{
-    Effect, Outbox, Persisted, Recipients, Record, Rejected, Rejection, Standing, Timer, ViewEvidence,
-    ViewStart,
+    Effect, Outbox, OwnRecord, Persisted, Recipients, Record, Rejected, Rejection, RestoreError, Standing,
+    Timer,
 };
 use crate::smr::types::{Digest, NodeId, SeqNo, Time, UnixTime, View};
 use checkpoints::Checkpoints;
@@ -105,6 +107,7 @@ use clock::Clock;
 use config::UNDECIDED_BYTES;
 pub use config::{OrderingConfig, PbftConfig};
 use early::Early;
+pub use handover::{ViewEvidence, ViewStart};
 use resend::Resend;
 use slot::{PrePrepared, Slot};
 
@@ -349,8 +352,8 @@ impl Pbft {
             slot.prepare(view, digest);
             let _ = slot.commits.add(node, digest);
             let vote = vote(Phase::Commit, view, seq, digest);
-            let promise = self.persist(Record::Vote(vote), out);
-            out.vote(vote, promise);
+            let promise = self.persist(records::cast(vote), out);
+            out.send_together(&vote, promise);
         }
         let slot = self.slot(seq);
         if slot.prepared && slot.outcome.is_none() && slot.commits.count(&digest) >= quorum {
@@ -388,9 +391,9 @@ impl Pbft {
         let vote = vote(Phase::Prepare, view, seq, digest);
         let promise = match promise {
             Some(promise) => promise,
-            None => self.persist(Record::Vote(vote), out),
+            None => self.persist(records::cast(vote), out),
         };
-        out.vote(vote, promise);
+        out.send_together(&vote, promise);
     }
 
     fn persist(&mut self, record: Record, out: &mut Outbox) -> Persisted {
@@ -451,6 +454,14 @@ fn vote(phase: Phase, view: View, seq: SeqNo, digest: Digest) -> Vote {
 }
 
 impl OrderingProtocol for Pbft {
+    type Message = Vote;
+    type Evidence = ViewEvidence;
+    type Start = ViewStart;
+
+    fn describe(contents: &[u8]) -> Option<OwnRecord> {
+        records::describe(contents)
+    }
+
     fn view(&self) -> View {
         self.view
     }
@@ -506,7 +517,8 @@ impl OrderingProtocol for Pbft {
         Self::reject(from, view, seq, result, out);
     }
 
-    fn on_vote(&mut self, _: Time, from: NodeId, vote: Vote, out: &mut Outbox) {
+    fn on_message(&mut self, _: Time, from: NodeId, message: &Archived<Vote>, out: &mut Outbox) {
+        let vote = message.to_vote();
         let result = self.try_vote(from, vote, out);
         Self::reject(from, vote.view(), vote.seq(), result, out);
     }
@@ -609,8 +621,8 @@ impl OrderingProtocol for Pbft {
         self.start_after(seq);
     }
 
-    fn restore(&mut self, record: &Record) {
-        self.take_record(record);
+    fn restore(&mut self, record: &Record) -> Result<(), RestoreError> {
+        self.take_record(record)
     }
 
     fn restore_image(&mut self, claim: CheckpointClaim) {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{Pbft, vote};
 use crate::smr::messages::{
-    BatchRef, Phase, PlaceStatus, Proposal, STATUS_PLACES, Status, SystemMessage, ViewTransferMessage, Vote,
+    BatchRef, Phase, PlaceStatus, Proposal, STATUS_PLACES, Status, SyncMessage, SystemMessage, Vote,
 };
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
@@ -159,7 +159,7 @@ impl Pbft {
         let is_later = self.stable.seq > stable && !self.proof.is_empty();
         if is_later {
             // Our signature alone is not enough where the others that signed with us are silent, or gone.
-            let message = ViewTransferMessage::Stable(self.proof.clone());
+            let message = SyncMessage::Stable(self.proof.clone());
             let message = message.encode(self.config.cluster, self.config.epoch);
             self.send_again(to, message, out);
         }
@@ -177,7 +177,7 @@ impl Pbft {
             .filter_map(|seq| Some(BatchRef::new(seq, &self.resend.decision(seq)?.batch.digest)))
             .collect();
         if !decisions.is_empty() {
-            let message = ViewTransferMessage::Decisions(decisions);
+            let message = SyncMessage::Decisions(decisions);
             let message = message.encode(self.config.cluster, self.config.epoch);
             self.send_again(to, message, out);
         }
@@ -248,7 +248,7 @@ impl Pbft {
             let body = decided.or_else(|| in_window.then(|| self.peek(seq).body(&digest))?);
             if let Some(body) = body {
                 let (cluster, epoch) = (self.config.cluster, self.config.epoch);
-                let message = ViewTransferMessage::batch(cluster, epoch, body.view, seq, &body.batch);
+                let message = SyncMessage::batch(cluster, epoch, body.view, seq, &body.batch);
                 bytes += message.len();
                 out.send(Recipients::One(from), message);
             }

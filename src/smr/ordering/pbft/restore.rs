@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use super::Pbft;
-use crate::smr::messages::{Phase, PlacedDigest, Proposal, Vote};
+use super::{Pbft, ViewStart};
+use crate::smr::messages::{PbftRecord, Phase, PlacedDigest, Proposal, Vote};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
-use crate::smr::protocol::{Outbox, Persisted, Record, ViewStart};
+use crate::smr::protocol::{Outbox, Persisted, Record, RestoreError};
 use crate::smr::types::{Digest, SeqNo, View};
 
 impl Pbft {
@@ -19,11 +19,16 @@ impl Pbft {
         self.restore_low();
     }
 
-    pub(super) fn take_record(&mut self, record: &Record) {
+    pub(super) fn take_record(&mut self, record: &Record) -> Result<(), RestoreError> {
         self.promise = Some(Persisted::RESTORED);
-        let view = match record {
-            Record::Proposal(proposal) => Some(proposal.view),
-            Record::Vote(vote) => Some(vote.view()),
+        let unreadable = |_| RestoreError::Unreadable { protocol: "ordering" };
+        let own = match record {
+            Record::Ordering { contents, .. } => Some(PbftRecord::read(contents).map_err(unreadable)?),
+            _ => None,
+        };
+        let view = match (record, own) {
+            (Record::Proposal(proposal), _) => Some(proposal.view),
+            (_, Some(PbftRecord::Vote(vote))) => Some(vote.view()),
             _ => None,
         };
         if view.is_some_and(|view| self.is_to_come(view)) {
@@ -35,8 +40,6 @@ impl Pbft {
             Record::Batch(proposal) if self.is_inside(proposal.seq) => {
                 self.slot(proposal.seq).keep(proposal.clone(), true);
             }
-            Record::Vote(_) if active(Mutant::VoteRecordForgotten) => {}
-            Record::Vote(vote) => self.take_vote(vote),
             Record::Checkpoint(checkpoint) => {
                 let (node, stable) = (self.config.node, self.stable.seq);
                 self.checkpoints.restore_own(node, *checkpoint, stable);
@@ -51,13 +54,19 @@ impl Pbft {
             Record::Stable { claim, .. } => {
                 self.checkpoints.settle(*claim, self.config.node);
             }
-            Record::Announced(placed) => self.take_announced(placed),
             Record::View(view) if *view > self.view && !active(Mutant::ViewRecordForgotten) => {
                 self.view = *view;
                 self.active = false;
             }
             _ => {}
         }
+        match own {
+            Some(PbftRecord::Vote(_)) if active(Mutant::VoteRecordForgotten) => {}
+            Some(PbftRecord::Vote(vote)) => self.take_vote(&vote),
+            Some(PbftRecord::Announced(placed)) => self.take_announced(&placed),
+            None => {}
+        }
+        Ok(())
     }
 
     pub(super) fn take_view(&mut self, start: &ViewStart) {
@@ -78,7 +87,10 @@ impl Pbft {
         self.restore_ahead();
         if is_first {
             let unplaced = std::mem::take(&mut self.unplaced);
-            unplaced.iter().for_each(|record| self.take_record(record));
+            for record in &unplaced {
+                // It was read once.
+                let _ = self.take_record(record);
+            }
         }
     }
 

@@ -10,10 +10,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::smr::crypto::SigningKey;
-use crate::smr::messages::archived::{
-    ArchivedBatchRef, ArchivedOrderingMessage, ArchivedSystemMessage, ArchivedViewTransferMessage,
-};
-use crate::smr::messages::{Batch, Checked};
+use crate::smr::messages::archived::{ArchivedBatchRef, ArchivedSyncMessage, ArchivedSystemMessage};
+use crate::smr::messages::{Batch, Checked, PbftRecord, archive};
 use crate::smr::protocol::When;
 use crate::smr::types::{ClusterId, Epoch, Quorum, UnixTime};
 use crate::smr::types::{Digest, Lsn};
@@ -168,8 +166,9 @@ impl Bench {
     }
 
     fn vote(&mut self, from: u16, vote: Vote) -> Vec<String> {
+        let message = Checked::<Vote>::new(archive(&vote, 64).into()).unwrap();
         self.pbft
-            .on_vote(Time::START, NodeId::new(from), vote, &mut self.out);
+            .on_message(Time::START, NodeId::new(from), &message, &mut self.out);
         self.told()
     }
 
@@ -284,18 +283,19 @@ fn what_text(message: &bytes::Bytes) -> String {
         texts.collect::<Vec<_>>().join(" ")
     };
     match &*checked {
-        ArchivedSystemMessage::ProtocolMessage(ArchivedOrderingMessage::Votes(votes)) => {
-            let votes = votes.votes.iter().map(|vote| vote_text(&vote.to_vote()));
+        ArchivedSystemMessage::ProtocolMessage(_) => {
+            let votes = checked.votes();
+            let votes = votes.iter().map(vote_text);
             format!(" [{}]", votes.collect::<Vec<_>>().join(", "))
         }
-        ArchivedSystemMessage::ViewTransferMessage(message) => match message {
-            ArchivedViewTransferMessage::FetchBatches(list) => format!(" fetch {}", places(list)),
-            ArchivedViewTransferMessage::Stable(proof) => {
+        ArchivedSystemMessage::SyncMessage(message) => match message {
+            ArchivedSyncMessage::FetchBatches(list) => format!(" fetch {}", places(list)),
+            ArchivedSyncMessage::Stable(proof) => {
                 let signers: Vec<_> = proof.iter().map(|signed| signed.signer.to_native()).collect();
                 format!(" stable by {signers:?}")
             }
-            ArchivedViewTransferMessage::Decisions(list) => format!(" decisions {}", places(list)),
-            ArchivedViewTransferMessage::BatchResponse(batch) => {
+            ArchivedSyncMessage::Decisions(list) => format!(" decisions {}", places(list)),
+            ArchivedSyncMessage::BatchResponse(batch) => {
                 format!(" batch {:?} {}", batch.seq(), letter(&batch.digest()))
             }
             _ => String::new(),
@@ -318,13 +318,16 @@ fn record_text(record: &Record) -> String {
         Record::Batch(p) => format!("batch {:?} {}", p.seq, letter(&p.batch.digest)),
         Record::Decision { seq, digest, .. } => format!("decision {seq:?} {}", letter(digest)),
         Record::Stable { claim, .. } => format!("stable {:?}", claim.seq),
-        Record::Vote(vote) => vote_text(vote),
+        Record::Ordering { contents, .. } => match PbftRecord::read(contents).unwrap() {
+            PbftRecord::Vote(vote) => vote_text(&vote),
+            PbftRecord::Announced(placed) => {
+                format!("announced s{} {}", placed.seq, letter(&placed.digest()))
+            }
+        },
         Record::Checkpoint(c) => format!("checkpoint s{} {}", c.seq, letter(&c.claim().digest)),
         Record::Jump { seq, .. } => format!("jump {seq:?}"),
         Record::View(view) => format!("view {view}"),
-        Record::NewView(_) => "new view".into(),
-        Record::ViewChange(_) => "view change".into(),
-        Record::Announced(placed) => format!("announced s{} {}", placed.seq, letter(&placed.digest())),
+        Record::ViewTransfer(_) => "view transfer".into(),
     }
 }
 
@@ -335,7 +338,10 @@ fn line(effect: &Effect) -> String {
         Effect::Send { to, when, message } => {
             format!("send{} {} {}", what_text(message), to_text(*to), when_text(*when))
         }
-        Effect::Vote { vote, when } => format!("vote {} {}", vote_text(vote), when_text(*when)),
+        Effect::SendTogether { message, when } => {
+            let vote = Checked::<Vote>::new(message.clone()).unwrap().to_vote();
+            format!("vote {} {}", vote_text(&vote), when_text(*when))
+        }
         Effect::Decide(p) => format!("decide {:?} {}", p.seq, letter(&p.batch.digest)),
         Effect::Stable { claim, proof } => {
             let signers: Vec<u16> = proof.iter().map(|c| c.signer).collect();
@@ -352,7 +358,7 @@ fn line(effect: &Effect) -> String {
             letter(&ours.digest)
         ),
         Effect::LeaveView(view) => format!("leave for {view:?}"),
-        Effect::EnterView(start) => format!("enter {:?}", start.view),
+        Effect::EnterView(view) => format!("enter {view:?}"),
         Effect::FellBehind { stable } => format!("fell behind {stable:?}"),
         Effect::SharePending => "share".into(),
         Effect::UrgePending(_) => "urge".into(),

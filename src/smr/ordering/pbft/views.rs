@@ -1,11 +1,11 @@
 //! Leaving a view and beginning one (§4.4).
 
-use super::Pbft;
 use super::slot::Slot;
-use crate::smr::messages::{BatchRef, PlacedDigest, ViewTransferMessage};
+use super::{Pbft, ViewEvidence, ViewStart, records};
+use crate::smr::messages::{BatchRef, PlacedDigest, SyncMessage};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
-use crate::smr::protocol::{Outbox, Recipients, Record, ViewEvidence, ViewStart};
+use crate::smr::protocol::{Outbox, Recipients, Record};
 use crate::smr::types::{Digest, NodeId, SeqNo, View};
 
 impl Pbft {
@@ -113,7 +113,7 @@ impl Pbft {
         let inside = places.flat_map(|seq| self.peek(seq).pre_prepared().unlogged(seq));
         let ahead = self.announced_ahead.iter();
         let ahead = ahead.flat_map(|(seq, entries)| entries.unlogged(*seq));
-        inside.chain(ahead).map(Record::Announced).collect()
+        inside.chain(ahead).map(records::announced).collect()
     }
 
     pub(super) fn next_ahead(&mut self) -> Option<(SeqNo, Digest)> {
@@ -163,7 +163,7 @@ impl Pbft {
             .map(|step| NodeId::new(((node.index() + 1 + turn + step) % n) as u16))
             .filter(|peer| *peer != node);
         for peer in peers.take(self.config.quorum.weak()) {
-            let message = ViewTransferMessage::FetchBatches(wanted.clone());
+            let message = SyncMessage::FetchBatches(wanted.clone());
             let message = message.encode(self.config.cluster, self.config.epoch);
             out.send(Recipients::One(peer), message);
         }

@@ -9,10 +9,11 @@ use super::tests::status;
 use super::*;
 use crate::smr::crypto::{Digester, SigningKey};
 use crate::smr::execution::apps::null::Null;
-use crate::smr::messages::archived::ArchivedSystemMessage;
+use crate::smr::messages::archived::{
+    ArchivedSyncMessage, ArchivedSystemMessage, ArchivedViewTransferMessage,
+};
 use crate::smr::messages::{
-    Batch, Checked, CheckpointClaim, Phase, Proposal, SignedCheckpoint, SystemMessage, ViewTransferMessage,
-    Vote,
+    Batch, Checked, CheckpointClaim, Phase, Proposal, SignedCheckpoint, SyncMessage, SystemMessage, Vote,
 };
 use crate::smr::ordering::pbft::PbftConfig;
 use crate::smr::ordering::pbft::tests::config;
@@ -77,12 +78,12 @@ impl Subject {
             window: WINDOW,
             view: view.map(View::new),
         });
-        (0..3).for_each(|peer| this.hear(peer, &ViewTransferMessage::Status(status(0, 0))));
+        (0..3).for_each(|peer| this.hear(peer, &SyncMessage::Status(status(0, 0))));
         this.said();
         this
     }
 
-    fn hear(&mut self, from: u16, message: &ViewTransferMessage) {
+    fn hear(&mut self, from: u16, message: &SyncMessage) {
         let message = message.clone().encode(CLUSTER, Epoch::ZERO);
         let checked = Checked::<SystemMessage>::body_of(&message).unwrap();
         let from = NodeId::new(from);
@@ -117,7 +118,10 @@ impl Subject {
                 seq,
                 digest: *digest.as_bytes(),
             };
-            self.replica.on_vote(self.now, NodeId::new(peer), vote);
+            let message = SystemMessage::votes(CLUSTER, Epoch::ZERO, vec![vote]);
+            let checked = Checked::<SystemMessage>::body_of(&message).unwrap();
+            let peer = NodeId::new(peer);
+            assert!(self.replica.on_message(self.now, peer, &checked, &message));
         }
     }
 
@@ -172,11 +176,14 @@ fn word(message: &Bytes) -> &'static str {
         return "?";
     };
     match &*checked {
-        ArchivedSystemMessage::ProtocolMessage(_) => "promise",
-        ArchivedSystemMessage::ViewTransferMessage(
-            crate::smr::messages::archived::ArchivedViewTransferMessage::ViewChange(_),
-        ) => "view change",
-        ArchivedSystemMessage::ViewTransferMessage(_) => "status",
+        ArchivedSystemMessage::ProposalMessage(_)
+        | ArchivedSystemMessage::ProtocolMessage(_)
+        | ArchivedSystemMessage::SyncMessage(ArchivedSyncMessage::Checkpoint(_)) => "promise",
+        ArchivedSystemMessage::SyncMessage(_) => "status",
+        ArchivedSystemMessage::ViewTransferMessage(_) => match checked.of_views().as_deref() {
+            Some(ArchivedViewTransferMessage::ViewChange(_)) => "view change",
+            _ => "status",
+        },
         _ => "transfer",
     }
 }
@@ -246,7 +253,7 @@ fn what_it_would_say_of_itself_before_the_checkpoint_is_not_said() {
     assert!(is_abstaining(&subject));
     // Nor later, while the view has not begun: the view change it holds was made before the checkpoint.
     subject.others_sign(WINDOW);
-    subject.hear(0, &ViewTransferMessage::Status(status(1, 0)));
+    subject.hear(0, &SyncMessage::Status(status(1, 0)));
     assert!(!subject.said().contains(&"view change"));
     assert!(is_abstaining(&subject));
 }

@@ -1,7 +1,8 @@
 //! Floods: what one peer, or one client, can make a replica do and keep.
 
 use super::*;
-use crate::smr::messages::{Authenticator, FrameBuilder, Mode, RequestFrame, ViewTransferMessage};
+use crate::smr::messages::archived::ArchivedViewTransferMessage;
+use crate::smr::messages::{Authenticator, Checked, FrameBuilder, Mode, RequestFrame, ViewTransferMessage};
 use crate::smr::protocol::Rejection;
 use crate::smr::types::FrameSeq;
 
@@ -32,11 +33,10 @@ fn a_client_that_repeats_a_frame_has_a_bounded_number_passed_on() {
     bench.wait_ms(10);
     bench.replica.on_frame(bench.now, frame());
     for peer in [2, 3] {
-        let replica = &mut bench.replica;
+        let message = ViewTransferMessage::Complaint(1).encode(CLUSTER, Epoch::ZERO);
+        let checked = Checked::<SystemMessage>::body_of(&message).unwrap();
         let from = NodeId::new(peer);
-        replica
-            .view_transfer
-            .on_complaint(from, View::new(1), &mut replica.outbox);
+        assert!(bench.replica.on_message(bench.now, from, &checked, &message));
     }
     bench.wait_ms(3000);
     assert_eq!(bench.replica.phase(), ExecutionPhase::ViewTransferProtocol);
@@ -102,7 +102,13 @@ fn a_client_whose_macs_wait_for_the_leader_is_asked_to_sign_whenever_it_asks() {
     assert_eq!(told_to_clients(&mut bench), [""; 0]);
     let complains = |bench: &Bench| {
         let view = |message: &SystemMessage| match message {
-            SystemMessage::ViewTransferMessage(ViewTransferMessage::Complaint(view)) => Some(*view),
+            SystemMessage::ViewTransferMessage(archive) => {
+                let message = Checked::<ViewTransferMessage>::new(archive.clone().into()).unwrap();
+                match &*message {
+                    ArchivedViewTransferMessage::Complaint(view) => Some(view.to_native()),
+                    _ => None,
+                }
+            }
             _ => None,
         };
         bench

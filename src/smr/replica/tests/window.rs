@@ -24,7 +24,7 @@ fn what_waited_for_the_window_lies_behind_what_moved_it() {
     assert!(bench.log.is_empty(), "it waits: {:?}", bench.log);
     for seq in 1..=PERIOD {
         let decisions = vec![BatchRef::new(SeqNo::new(seq), &Digest::ZERO)];
-        let message = ViewTransferMessage::Decisions(decisions).encode(CLUSTER, Epoch::ZERO);
+        let message = SyncMessage::Decisions(decisions).encode(CLUSTER, Epoch::ZERO);
         bench.hear(2, &message);
         bench.hear(3, &message);
     }

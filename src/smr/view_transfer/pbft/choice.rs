@@ -2,7 +2,7 @@
 
 use crate::smr::messages::{PlacedDigest, ViewChange};
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::protocol::ViewStart;
+use crate::smr::ordering::pbft::ViewStart;
 use crate::smr::types::{Digest, Quorum, SeqNo, View};
 
 /// The entries of an ascending list that are of one place.

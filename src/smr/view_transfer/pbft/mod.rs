@@ -95,6 +95,7 @@ mod review;
 
 pub use config::{ViewChangeConfig, ViewTimings, ViewTransferConfig};
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,13 +103,15 @@ use bytes::Bytes;
 
 use super::{ViewTransferProtocol, Waiting};
 use crate::smr::crypto::Digester;
-use crate::smr::messages::{NamedViewChange, NewView, Status, ViewChange, ViewTransferMessage};
+use crate::smr::messages::archived::ArchivedViewTransferMessage;
+use crate::smr::messages::{NamedViewChange, NewView, Status, SyncMessage, ViewChange, ViewTransferMessage};
 use crate::smr::mutants::{Mutant, active};
+use crate::smr::ordering::pbft::{ViewEvidence, ViewStart};
 use crate::smr::protocol::{
-    Effect, Outbox, Persisted, Recipients, Record, Rejected, Rejection, RestoreError, Standing, Timer,
-    ViewEvidence, ViewStart,
+    Effect, Outbox, OwnRecord, Persisted, Recipients, Record, Rejected, Rejection, RestoreError, Standing,
+    Timer,
 };
-use crate::smr::types::{ClusterId, NodeId, SeqNo, Time, View};
+use crate::smr::types::{ClusterId, NodeId, REPLICAS_MAX, SeqNo, Time, View};
 use complaints::Complaints;
 use new_view::{Awaited, Held};
 use patience::Patience;
@@ -165,6 +168,8 @@ pub struct PbftViewChange {
     answered: Vec<[Option<Time>; 2]>,
     /// Whether the view-change timer runs for the current view.
     timer_runs: bool,
+    /// What the views begin with that ordering was not told of yet.
+    starts: VecDeque<ViewStart>,
 }
 
 impl PbftViewChange {
@@ -197,6 +202,7 @@ impl PbftViewChange {
             read: Vec::new(),
             answered: vec![[None; 2]; n],
             timer_runs: false,
+            starts: VecDeque::new(),
         }
     }
 
@@ -388,7 +394,8 @@ impl PbftViewChange {
         out.push(Effect::CancelTimer(Timer::ViewChange));
         self.patience.on_entered(now);
         self.review.on_entered(now);
-        out.push(Effect::EnterView(Arc::new(start)));
+        out.push(Effect::EnterView(start.view));
+        self.starts.push_back(start);
         self.watch(now, out);
     }
 
@@ -404,7 +411,57 @@ impl PbftViewChange {
     }
 }
 
+/// Its messages, out of their archives.
+impl PbftViewChange {
+    /// A view change arrived, from its signer or passed on.
+    fn on_view_change(&mut self, now: Time, from: NodeId, view_change: ViewChange, out: &mut Outbox) {
+        let view = view_change.view();
+        let result = self.try_view_change(now, from, view_change, out);
+        Self::reject(from, view, result, out);
+    }
+
+    /// Another replica complains: it wants `view`, or nothing any more ([`View::ZERO`]).
+    fn on_complaint(&mut self, from: NodeId, view: View, out: &mut Outbox) {
+        self.complaints.on_complaint(from, view);
+        self.reconsider(out);
+    }
+
+    /// A new view arrived, from its leader or passed on.
+    fn on_new_view(&mut self, now: Time, from: NodeId, new_view: NewView, out: &mut Outbox) {
+        let view = new_view.view();
+        let result = self.try_new_view(now, from, new_view, out);
+        Self::reject(from, view, result, out);
+    }
+
+    /// A peer asks for view changes that a new view names.
+    fn on_fetch(&mut self, now: Time, from: NodeId, wanted: &[NamedViewChange], out: &mut Outbox) {
+        if self.may_answer(now, from, Asked::ViewChanges) {
+            self.pass_view_changes(from, wanted, out);
+        }
+    }
+}
+
 impl ViewTransferProtocol for PbftViewChange {
+    type Message = ViewTransferMessage;
+    type Evidence = ViewEvidence;
+    type Start = ViewStart;
+
+    fn signatures(message: &ArchivedViewTransferMessage) -> usize {
+        match message {
+            ArchivedViewTransferMessage::ViewChange(view_change) => 1 + view_change.stable_proof.len(),
+            ArchivedViewTransferMessage::NewView(_) => 1,
+            ArchivedViewTransferMessage::Complaint(_) | ArchivedViewTransferMessage::FetchViewChanges(_) => 0,
+        }
+    }
+
+    fn is_question(message: &ArchivedViewTransferMessage) -> bool {
+        matches!(message, ArchivedViewTransferMessage::FetchViewChanges(_))
+    }
+
+    fn describe(contents: &[u8]) -> Option<OwnRecord> {
+        new_view::describe(contents)
+    }
+
     fn view(&self) -> View {
         self.view
     }
@@ -510,7 +567,7 @@ impl ViewTransferProtocol for PbftViewChange {
             disputed: standing.disputed.iter().map(|client| client.get()).collect(),
             complaint: self.complaints.said.get(),
         };
-        let message = ViewTransferMessage::Status(status).encode(self.cluster, self.proofs.epoch);
+        let message = SyncMessage::Status(status).encode(self.cluster, self.proofs.epoch);
         out.send(Recipients::Others, message);
         self.fetch_awaited(now, out);
     }
@@ -537,9 +594,9 @@ impl ViewTransferProtocol for PbftViewChange {
         self.go_on(now, out);
     }
 
-    fn restore(&mut self, record: &Record) {
+    fn restore(&mut self, record: &Record) -> Result<Option<ViewStart>, RestoreError> {
         match record {
-            Record::ViewChange(message) => self.read_view_change(message),
+            Record::ViewTransfer(message) => return self.read_own(message),
             Record::View(view) if *view > self.view && !active(Mutant::ViewRecordForgotten) => {
                 self.view = *view;
                 self.active = false;
@@ -547,10 +604,7 @@ impl ViewTransferProtocol for PbftViewChange {
             }
             _ => {}
         }
-    }
-
-    fn restore_new_view(&mut self, message: &Bytes) -> Result<Option<ViewStart>, RestoreError> {
-        self.read_new_view(message)
+        Ok(None)
     }
 
     fn base_records(&self) -> Vec<Record> {
@@ -561,27 +615,32 @@ impl ViewTransferProtocol for PbftViewChange {
         }
     }
 
-    fn on_view_change(&mut self, now: Time, from: NodeId, view_change: ViewChange, out: &mut Outbox) {
-        let view = view_change.view();
-        let result = self.try_view_change(now, from, view_change, out);
-        Self::reject(from, view, result, out);
-    }
-
-    fn on_complaint(&mut self, from: NodeId, view: View, out: &mut Outbox) {
-        self.complaints.on_complaint(from, view);
-        self.reconsider(out);
-    }
-
-    fn on_new_view(&mut self, now: Time, from: NodeId, new_view: NewView, out: &mut Outbox) {
-        let view = new_view.view();
-        let result = self.try_new_view(now, from, new_view, out);
-        Self::reject(from, view, result, out);
-    }
-
-    fn on_fetch(&mut self, now: Time, from: NodeId, wanted: &[NamedViewChange], out: &mut Outbox) {
-        if self.may_answer(now, from, Asked::ViewChanges) {
-            self.pass_view_changes(from, wanted, out);
+    fn on_message(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        message: &ArchivedViewTransferMessage,
+        out: &mut Outbox,
+    ) {
+        match message {
+            ArchivedViewTransferMessage::ViewChange(view_change) => {
+                self.on_view_change(now, from, view_change.to_view_change(), out);
+            }
+            ArchivedViewTransferMessage::NewView(new_view) => {
+                self.on_new_view(now, from, new_view.to_new_view(), out);
+            }
+            ArchivedViewTransferMessage::Complaint(view) => {
+                self.on_complaint(from, View::new(view.to_native()), out);
+            }
+            ArchivedViewTransferMessage::FetchViewChanges(wanted) => {
+                let wanted = wanted.iter().take(REPLICAS_MAX).map(|named| named.to_named());
+                self.on_fetch(now, from, &wanted.collect::<Vec<_>>(), out);
+            }
         }
+    }
+
+    fn take_start(&mut self) -> Option<ViewStart> {
+        self.starts.pop_front()
     }
 
     fn on_status(&mut self, now: Time, from: NodeId, status: &Status, out: &mut Outbox) {

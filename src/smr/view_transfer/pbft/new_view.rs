@@ -10,14 +10,46 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{ANSWER_PAUSE, Entered, PbftViewChange, Sent, choice};
-use crate::smr::messages::archived::{ArchivedSystemMessage, ArchivedViewTransferMessage};
+use crate::smr::messages::archived::ArchivedViewTransferMessage;
 use crate::smr::messages::lengths::ANSWER_BYTES_MAX;
 use crate::smr::messages::{
     Checked, NamedViewChange, NewView, SystemMessage, ViewChange, ViewTransferMessage,
 };
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::protocol::{Outbox, Persisted, Recipients, Record, Rejection, RestoreError, ViewStart};
+use crate::smr::ordering::pbft::ViewStart;
+use crate::smr::protocol::{Outbox, OwnRecord, Persisted, Recipients, Record, Rejection, RestoreError};
 use crate::smr::types::{Digest, NodeId, Time, View};
+
+const UNREADABLE: RestoreError = RestoreError::Unreadable {
+    protocol: "view transfer",
+};
+
+/// The message about views that is logged whole.
+fn open(message: &Bytes) -> Option<Checked<ViewTransferMessage>> {
+    Checked::<SystemMessage>::body_of(message).ok()?.of_views()
+}
+
+/// What such a record says, for people.
+pub(super) fn describe(contents: &[u8]) -> Option<OwnRecord> {
+    let (kind, view, signers) = match &*open(&Bytes::copy_from_slice(contents))? {
+        ArchivedViewTransferMessage::NewView(message) => {
+            let message = message.to_new_view();
+            let named = message.view_changes.iter().map(NamedViewChange::signer);
+            ("new-view", message.view(), named.collect())
+        }
+        ArchivedViewTransferMessage::ViewChange(message) => {
+            let message = message.to_view_change();
+            ("view-change", message.view(), vec![message.signer()])
+        }
+        _ => return None,
+    };
+    Some(OwnRecord {
+        kind,
+        view: Some(view),
+        digest: None,
+        signers,
+    })
+}
 
 /// A view change, and what it is named by.
 #[derive(Debug)]
@@ -161,11 +193,11 @@ impl PbftViewChange {
     fn log_entry(&self, new_view: NewView, view_changes: Vec<Arc<Held>>, out: &mut Outbox) -> Entered {
         if !active(Mutant::ViewChangesUnlogged) {
             for held in &view_changes {
-                out.persist(Record::ViewChange(self.whole(held)));
+                out.persist(Record::ViewTransfer(self.whole(held)));
             }
         }
         let message = ViewTransferMessage::NewView(new_view).encode(self.cluster, self.proofs.epoch);
-        let promise = out.persist(Record::NewView(message.clone()));
+        let promise = out.persist(Record::ViewTransfer(message.clone()));
         Entered {
             new_view: Sent { message, promise },
             view_changes,
@@ -188,8 +220,8 @@ impl PbftViewChange {
         };
         let view_changes = view_changes
             .iter()
-            .map(|held| Record::ViewChange(self.whole(held)));
-        let new_view = Record::NewView(new_view.message.clone());
+            .map(|held| Record::ViewTransfer(self.whole(held)));
+        let new_view = Record::ViewTransfer(new_view.message.clone());
         view_changes.chain([new_view]).collect()
     }
 
@@ -331,38 +363,36 @@ impl PbftViewChange {
         }
     }
 
-    /// The log holds this view change, of a new view that follows.
-    pub(super) fn read_view_change(&mut self, message: &Bytes) {
-        let Ok(checked) = Checked::<SystemMessage>::body_of(message) else {
-            return;
-        };
-        if let ArchivedSystemMessage::ViewTransferMessage(ArchivedViewTransferMessage::ViewChange(message)) =
-            &*checked
-        {
-            self.read
-                .push(Arc::new(self.proofs.held(message.to_view_change())));
+    /// The log holds a message of a view's beginning: a view change, or the new view that names those before
+    /// it.
+    pub(super) fn read_own(&mut self, message: &Bytes) -> Result<Option<ViewStart>, RestoreError> {
+        match &*open(message).ok_or(UNREADABLE)? {
+            ArchivedViewTransferMessage::ViewChange(view_change) => {
+                let held = self.proofs.held(view_change.to_view_change());
+                self.read.push(Arc::new(held));
+                Ok(None)
+            }
+            ArchivedViewTransferMessage::NewView(new_view) => {
+                self.read_new_view(new_view.to_new_view(), message)
+            }
+            _ => Err(UNREADABLE),
         }
     }
 
     /// The log holds this new view. `None` if the log was cut between it and its view changes: then it is
     /// there once more, further on.
-    pub(super) fn read_new_view(&mut self, message: &Bytes) -> Result<Option<ViewStart>, RestoreError> {
+    fn read_new_view(
+        &mut self,
+        new_view: NewView,
+        message: &Bytes,
+    ) -> Result<Option<ViewStart>, RestoreError> {
         let read = std::mem::take(&mut self.read);
-        let checked = Checked::<SystemMessage>::body_of(message).map_err(|_| RestoreError::NewView)?;
-        let ArchivedSystemMessage::ViewTransferMessage(ArchivedViewTransferMessage::NewView(new_view)) =
-            &*checked
-        else {
-            return Err(RestoreError::NewView);
-        };
-        let new_view = new_view.to_new_view();
         let find = |named: &NamedViewChange| read.iter().find(|held| held.name() == *named).cloned();
         let found: Option<Vec<Arc<Held>>> = new_view.view_changes.iter().map(find).collect();
         let Some(view_changes) = found else {
             return Ok(None);
         };
-        let start = self
-            .choose(new_view.view(), &view_changes)
-            .ok_or(RestoreError::NewView)?;
+        let start = self.choose(new_view.view(), &view_changes).ok_or(UNREADABLE)?;
         self.view = start.view;
         self.active = true;
         self.entered = Some(Entered {

@@ -5,7 +5,8 @@ use crate::smr::crypto::{Digester, Domain, SigningKey, VerifyingKey};
 use crate::smr::messages::lengths::PRE_PREPARED_MAX;
 use crate::smr::messages::{NamedViewChange, NewView, PlacedDigest, SignedCheckpoint, ViewChange};
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::protocol::{Rejection, ViewEvidence};
+use crate::smr::ordering::pbft::ViewEvidence;
+use crate::smr::protocol::Rejection;
 use crate::smr::types::{Digest, Epoch, NodeId, Quorum, View};
 
 /// Signs and judges the messages of one replica's view changes.

@@ -4,7 +4,9 @@ mod choice;
 
 use super::*;
 use crate::smr::crypto::SigningKey;
-use crate::smr::messages::archived::{ArchivedSystemMessage, ArchivedViewTransferMessage};
+use crate::smr::messages::archived::{
+    ArchivedSyncMessage, ArchivedSystemMessage, ArchivedViewTransferMessage,
+};
 use crate::smr::messages::{Checked, CheckpointClaim, PlacedDigest, SignedCheckpoint, SystemMessage};
 use crate::smr::protocol::When;
 use crate::smr::types::{Digest, Epoch, Lsn, Quorum};
@@ -99,7 +101,12 @@ impl Bench {
     }
 
     fn told(&mut self) -> Vec<String> {
-        self.out.drain().map(|effect| line(&effect)).collect()
+        let effects: Vec<Effect> = self.out.drain().collect();
+        let start = |effect: &Effect| match effect {
+            Effect::EnterView(_) => entered(&self.protocol.take_start().unwrap()),
+            effect => line(effect),
+        };
+        effects.iter().map(start).collect()
     }
 
     fn pending(&mut self, now: u64, oldest: Option<u64>) -> Vec<String> {
@@ -179,8 +186,7 @@ fn line(effect: &Effect) -> String {
     match effect {
         Effect::Persist { lsn, record } => match record {
             Record::View(view) => format!("log {lsn}: view {view}"),
-            Record::NewView(_) => format!("log {lsn}: new view"),
-            Record::ViewChange(message) => format!("log {lsn}: {}", what(message)),
+            Record::ViewTransfer(message) => format!("log {lsn}: {}", what(message)),
             _ => "log something else".into(),
         },
         Effect::Send { to, message, when } => {
@@ -198,34 +204,34 @@ fn line(effect: &Effect) -> String {
         Effect::CancelTimer(timer) => format!("no {timer:?}"),
         Effect::Rejected(r) => format!("refused {} {:?} {:?}", r.from, r.view, r.reason),
         Effect::LeaveView(view) => format!("leave for {view:?}"),
-        Effect::EnterView(start) => {
-            let chosen = start.chosen.iter().map(|d| match d.as_bytes()[0] {
-                0 => '0',
-                byte => char::from(byte),
-            });
-            let chosen: String = chosen.collect();
-            format!("enter {:?} after {:?}: {chosen}", start.view, start.stable.seq)
-        }
         Effect::SharePending => "share".into(),
         Effect::UrgePending(_) => "urge".into(),
         _ => "something else".into(),
     }
 }
 
+fn entered(start: &ViewStart) -> String {
+    let chosen = start.chosen.iter().map(|d| match d.as_bytes()[0] {
+        0 => '0',
+        byte => char::from(byte),
+    });
+    let chosen: String = chosen.collect();
+    format!("enter {:?} after {:?}: {chosen}", start.view, start.stable.seq)
+}
+
 fn what(message: &Bytes) -> String {
     let checked = Checked::<SystemMessage>::body_of(message).unwrap();
     match &*checked {
-        ArchivedSystemMessage::ViewTransferMessage(message) => match message {
+        ArchivedSystemMessage::SyncMessage(ArchivedSyncMessage::Status(_)) => "status".into(),
+        ArchivedSystemMessage::ViewTransferMessage(_) => match &*checked.of_views().unwrap() {
             ArchivedViewTransferMessage::ViewChange(_) => "view change".into(),
             ArchivedViewTransferMessage::NewView(_) => "new view".into(),
-            ArchivedViewTransferMessage::Status(_) => "status".into(),
             ArchivedViewTransferMessage::FetchViewChanges(wanted) => {
                 let wanted = wanted.iter().map(|named| named.to_named().signer().to_string());
                 format!("fetch of {}", wanted.collect::<Vec<_>>().join(","))
             }
             ArchivedViewTransferMessage::Complaint(view) if view.to_native() == 0 => "withdrawal".into(),
             ArchivedViewTransferMessage::Complaint(_) => "complaint".into(),
-            _ => "something else".into(),
         },
         _ => "something else".into(),
     }
@@ -632,9 +638,9 @@ fn a_restart_reads_what_a_view_was_entered_by_as_far_as_the_log_has_it() {
         let mut again = replica(3);
         let mut starts = Vec::new();
         for record in records {
-            match record {
-                Record::NewView(message) => starts.push(again.restore_new_view(message).unwrap()),
-                record => again.restore(record),
+            let start = again.restore(record).unwrap();
+            if matches!(record, Record::ViewTransfer(message) if what(message) == "new view") {
+                starts.push(start);
             }
         }
         (again, starts)

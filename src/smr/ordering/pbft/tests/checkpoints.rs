@@ -296,7 +296,7 @@ fn what_an_earlier_life_signed_of_a_state_that_it_lost_is_not_held_against_a_lat
     // Two restarts ago the state was wrong; the last life made it again, right, and signed that.
     for letter in ['w', 'k'] {
         let signed = signed_by(1, 2, letter);
-        backup.pbft.restore(&Record::Checkpoint(signed));
+        backup.pbft.restore(&Record::Checkpoint(signed)).unwrap();
     }
     assert_eq!(backup.own_checkpoint(2, 'k'), NOTHING, "it was signed before");
     backup.checkpoint(0, 2, 'k');

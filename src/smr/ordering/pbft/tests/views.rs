@@ -155,9 +155,9 @@ fn what_a_leader_announced_is_carried_whether_it_has_the_batches_or_not() {
 #[test]
 fn what_a_leader_announced_is_carried_after_a_restart() {
     let mut leader = Bench::new(4, 1);
-    leader.pbft.restore(&Record::View(View::new(1)));
+    leader.pbft.restore(&Record::View(View::new(1))).unwrap();
     leader.pbft.restore_view(&start(1, BEGINNING, "ab"));
-    leader.pbft.restore(&Record::View(View::new(2)));
+    leader.pbft.restore(&Record::View(View::new(2))).unwrap();
     let carried = leader.pbft.evidence().pre_prepared;
     assert_eq!(carried, [placed(1, 'a', 1), placed(2, 'b', 1)]);
 }
@@ -169,9 +169,9 @@ fn restored_from_base(before: &Bench, view: u64) -> Bench {
     let stables = base
         .iter()
         .filter(|record| matches!(record, Record::Stable { .. }));
-    stables.for_each(|record| again.pbft.restore(record));
-    again.pbft.restore(&Record::View(View::new(view)));
-    base.iter().for_each(|record| again.pbft.restore(record));
+    stables.for_each(|record| again.pbft.restore(record).unwrap());
+    again.pbft.restore(&Record::View(View::new(view))).unwrap();
+    base.iter().for_each(|record| again.pbft.restore(record).unwrap());
     again
 }
 

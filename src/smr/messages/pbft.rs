@@ -1,26 +1,36 @@
+//! What the replicas of PBFT say to each other: votes, and what its view change needs. Others carry it as bytes
+//! that they do not read ([`SystemMessage`]).
+
 use bytes::Bytes;
 use rkyv::rancor::Failure;
 use rkyv::{Archive, Deserialize, Serialize};
 
-use super::checked::encode;
-use super::envelope::{Envelope, Kind};
-use super::ordering::{CheckpointClaim, PrePrepare, SignedCheckpoint};
-use super::system::SystemMessage;
-use super::{ArchivedSystemMessage, Batch, Checked};
-use crate::smr::types::{ClusterId, Digest, Epoch, NodeId, REPLICAS_MAX, SeqNo, View};
+use super::checked::{Checked, Malformed, archive, check};
+use super::ordering::{CheckpointClaim, SignedCheckpoint};
+use super::system::{ArchivedSystemMessage, SystemMessage};
+use crate::smr::types::{ClusterId, Digest, Epoch, NodeId, SeqNo, View};
 
-/// How many places a [`Status`] describes, and how many decisions answer it.
-pub const STATUS_PLACES: usize = 64;
-
-/// How many clients a [`Status`] names.
-pub const STATUS_DISPUTES: usize = 64;
-
-/// A batch at a place: what is asked for, or what was decided.
+/// Which of the two voting phases a vote belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize)]
-pub struct BatchRef {
-    /// The place.
+#[rkyv(derive(Debug, Clone, Copy, PartialEq, Eq))]
+#[repr(u8)]
+pub enum Phase {
+    /// "I accept this batch for this place in this view."
+    Prepare,
+    /// "A quorum accepted it: I will not accept another."
+    Commit,
+}
+
+/// One prepare or commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize)]
+pub struct Vote {
+    /// Prepare or commit.
+    pub phase: Phase,
+    /// The view voted in.
+    pub view: u64,
+    /// The sequence number voted on.
     pub seq: u64,
-    /// The batch's digest.
+    /// The digest of the batch voted for.
     pub digest: [u8; 32],
 }
 
@@ -79,31 +89,6 @@ pub struct NewView {
     pub signature: [u8; 64],
 }
 
-/// What a replica has: periodic, small. Peers send what it lacks.
-#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
-pub struct Status {
-    /// The sender's view.
-    pub view: u64,
-    /// Whether that view has begun for the sender.
-    pub active: bool,
-    /// Its last stable checkpoint.
-    pub stable: u64,
-    /// Its last decision.
-    pub decided: u64,
-    /// By replica: the latest view whose view change of that replica it holds, zero for none.
-    pub view_changes: Vec<u64>,
-    /// Whether it has decided nothing since its last status: it asks to be sent what it lacks.
-    pub asks: bool,
-    /// What it has of the places after `decided`, at most [`STATUS_PLACES`]; see [`PlaceStatus`]. Empty
-    /// unless it asks.
-    pub places: Vec<u8>,
-    /// Clients whose MACs failed here in a leader's proposal, at most [`STATUS_DISPUTES`].
-    pub disputed: Vec<u32>,
-    /// The view that it complains for ([`ViewTransferMessage::Complaint`]); zero if it does not, and takes
-    /// back what it said.
-    pub complaint: u64,
-}
-
 /// What a replica has of one place: the bits of a byte in [`Status::places`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlaceStatus(pub u8);
@@ -123,24 +108,23 @@ impl PlaceStatus {
     }
 }
 
-/// Everything about views, and about what a replica lacks.
+/// What ordering by PBFT writes to its replica's log, beside what every ordering protocol does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum PbftRecord {
+    /// A prepare or commit that this replica cast.
+    Vote(Vote),
+    /// A batch that a new view of this replica's own chose: it counts as pre-prepared by it. Written when the
+    /// log is cut, if nothing else about its place says so.
+    Announced(PlacedDigest),
+}
+
+/// What replicas say to each other about views, by PBFT's view change.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum ViewTransferMessage {
     /// A replica left its view.
     ViewChange(ViewChange),
     /// A view begins.
     NewView(NewView),
-    /// What a replica has.
-    Status(Status),
-    /// Asks for batches by digest.
-    FetchBatches(Vec<BatchRef>),
-    /// A batch that was asked for.
-    BatchResponse(PrePrepare),
-    /// "This was decided": f+1 equal ones are believed.
-    Decisions(Vec<BatchRef>),
-    /// "This checkpoint is stable": a quorum's signatures of one claim. Those of the replicas that answer may
-    /// be too few, when others are silent.
-    Stable(Vec<SignedCheckpoint>),
     /// "I want this view, one after mine": soft, repeated while it holds, and withdrawn by zero. A view is
     /// left when a quorum complains.
     Complaint(u64),
@@ -148,26 +132,70 @@ pub enum ViewTransferMessage {
     FetchViewChanges(Vec<NamedViewChange>),
 }
 
-impl BatchRef {
-    /// The reference to a batch at a place.
+impl Phase {
+    /// A word for a vote of this phase.
     #[must_use]
-    pub fn new(seq: SeqNo, digest: &Digest) -> Self {
-        Self {
-            seq: seq.get(),
-            digest: *digest.as_bytes(),
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Commit => "commit",
         }
     }
+}
 
-    /// The place.
+impl Vote {
+    /// The view voted in.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View::new(self.view)
+    }
+
+    /// The sequence number voted on.
     #[must_use]
     pub fn seq(&self) -> SeqNo {
         SeqNo::new(self.seq)
     }
 
-    /// The digest.
+    /// The digest voted for.
     #[must_use]
     pub fn digest(&self) -> Digest {
         Digest::from_bytes(self.digest)
+    }
+}
+
+impl ArchivedVote {
+    /// The vote, out of the received bytes.
+    #[must_use]
+    pub fn to_vote(&self) -> Vote {
+        Vote {
+            phase: match self.phase {
+                ArchivedPhase::Prepare => Phase::Prepare,
+                ArchivedPhase::Commit => Phase::Commit,
+            },
+            view: self.view.to_native(),
+            seq: self.seq.to_native(),
+            digest: self.digest,
+        }
+    }
+}
+
+impl PbftRecord {
+    /// The place it is about.
+    #[must_use]
+    pub fn seq(&self) -> SeqNo {
+        SeqNo::new(match self {
+            Self::Vote(vote) => vote.seq,
+            Self::Announced(placed) => placed.seq,
+        })
+    }
+
+    /// As it was written.
+    ///
+    /// # Errors
+    /// When it was not.
+    pub fn read(contents: &[u8]) -> Result<Self, Malformed> {
+        let archived = check::<Self>(contents)?;
+        Ok(rkyv::deserialize::<Self, Failure>(archived).expect("a checked archive deserialises"))
     }
 }
 
@@ -302,84 +330,51 @@ impl ArchivedNewView {
     }
 }
 
-impl ArchivedStatus {
-    /// The status, out of the received bytes; lists that are too long are cut off.
-    #[must_use]
-    pub fn to_status(&self) -> Status {
-        Status {
-            view: self.view.to_native(),
-            active: self.active,
-            stable: self.stable.to_native(),
-            decided: self.decided.to_native(),
-            view_changes: self
-                .view_changes
-                .iter()
-                .map(|view| view.to_native())
-                .take(REPLICAS_MAX)
-                .collect(),
-            asks: self.asks,
-            places: self.places.iter().copied().take(STATUS_PLACES).collect(),
-            disputed: self
-                .disputed
-                .iter()
-                .map(|client| client.to_native())
-                .take(STATUS_DISPUTES)
-                .collect(),
-            complaint: self.complaint.to_native(),
-        }
-    }
-}
-
-impl ArchivedBatchRef {
-    /// The reference, out of the received bytes.
-    #[must_use]
-    pub fn to_ref(&self) -> BatchRef {
-        BatchRef {
-            seq: self.seq.to_native(),
-            digest: self.digest,
-        }
-    }
-}
-
 impl ViewTransferMessage {
     /// The whole message.
     #[must_use]
-    pub fn encode(self, cluster: ClusterId, epoch: Epoch) -> Bytes {
-        let (kind, hint) = match &self {
-            Self::ViewChange(message) => (Kind::System, message.bytes_hint()),
-            Self::NewView(message) => (Kind::System, 34 * message.view_changes.len()),
-            Self::FetchViewChanges(list) => (Kind::System, 34 * list.len()),
-            Self::Status(message) => {
-                let lists = message.places.len() + 4 * message.disputed.len();
-                let hint = lists + 8 * message.view_changes.len() + 64;
-                (Kind::System, hint)
-            }
-            Self::FetchBatches(list) | Self::Decisions(list) => (Kind::System, 40 * list.len()),
-            Self::Stable(proof) => (Kind::System, 112 * proof.len()),
-            Self::Complaint(_) => (Kind::System, 16),
-            Self::BatchResponse(message) => (
-                Kind::SystemWithFrames,
-                message.frames.len() + 4 * message.ends.len(),
-            ),
+    pub fn encode(&self, cluster: ClusterId, epoch: Epoch) -> Bytes {
+        let hint = match self {
+            Self::ViewChange(message) => message.bytes_hint(),
+            Self::NewView(message) => 34 * message.view_changes.len(),
+            Self::FetchViewChanges(list) => 34 * list.len(),
+            Self::Complaint(_) => 16,
         };
-        let message = SystemMessage::ViewTransferMessage(self);
-        encode(Envelope::new(kind, cluster, epoch), &message, hint)
+        SystemMessage::view_transfer(cluster, epoch, archive(self, hint + 128))
     }
+}
 
-    /// The whole message that answers a fetch: the batch at its place, in the form of a pre-prepare.
+impl SystemMessage {
+    /// The whole message that carries `votes`.
     #[must_use]
-    pub fn batch(cluster: ClusterId, epoch: Epoch, view: View, seq: SeqNo, batch: &Batch) -> Bytes {
-        Self::BatchResponse(PrePrepare::new(view, seq, batch)).encode(cluster, epoch)
+    pub fn votes(cluster: ClusterId, epoch: Epoch, votes: Vec<Vote>) -> Bytes {
+        let archives: Vec<Vec<u8>> = votes.iter().map(|vote| archive(vote, 64)).collect();
+        Self::protocol(cluster, epoch, archives.iter().map(Vec::as_slice))
     }
 }
 
 impl Checked<SystemMessage> {
-    /// Whether the frames in this message are those of a fetched batch, which promises nothing.
+    /// The votes in this message; none if it has others, or is another message.
     #[must_use]
-    pub fn is_batch_response(&self) -> bool {
-        matches!(
-            &**self,
-            ArchivedSystemMessage::ViewTransferMessage(ArchivedViewTransferMessage::BatchResponse(_))
-        )
+    pub fn votes(&self) -> Vec<Vote> {
+        let ArchivedSystemMessage::ProtocolMessage(bundle) = &**self else {
+            return Vec::new();
+        };
+        let votes = bundle.messages().map(|part| {
+            let vote = Checked::<Vote>::new(self.slice_of(part?));
+            vote.ok().map(|vote| vote.to_vote())
+        });
+        votes.collect::<Option<_>>().unwrap_or_default()
+    }
+
+    /// The message about views in this one.
+    #[must_use]
+    pub fn of_views(&self) -> Option<Checked<ViewTransferMessage>> {
+        match &**self {
+            ArchivedSystemMessage::ViewTransferMessage(message) => {
+                Checked::new(self.slice_of(message.as_slice())).ok()
+            }
+            _ => None,
+        }
     }
 }
