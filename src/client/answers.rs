@@ -1,15 +1,35 @@
 use bytes::Bytes;
 
 use super::error::Silence;
-use crate::smr::messages::RefusalReason;
-use crate::smr::types::NodeId;
+use crate::smr::messages::{RefusalReason, StateRead};
+use crate::smr::mutants::{Mutant, active};
+use crate::smr::types::{NodeId, SeqNo, Signers};
 
 /// What the replicas said about one frame: one answer each.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     /// At most one entry per replica.
     bodies: Vec<(NodeId, Bytes)>,
+    /// By replica: the state from which it answered a read last.
+    states: Vec<(NodeId, StateRead)>,
+    /// What a read that is asked again has to include, if it is.
+    floor: Option<SeqNo>,
+    /// Who answered since it was asked again.
+    again: Option<Signers>,
     refusals: Vec<(NodeId, RefusalReason)>,
+}
+
+/// What the answers to a linearizable read beside the order amount to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// They are enough.
+    Ended,
+    /// They say the same, of states that differ: to be asked once more.
+    AskAgain,
+    /// More may come.
+    Open,
+    /// Asked again, they still do not agree on a state: to be asked in order.
+    Spent,
 }
 
 impl Answers {
@@ -25,6 +45,65 @@ impl Answers {
             return false;
         };
         self.bodies.iter().filter(|(_, other)| other == body).count() >= enough
+    }
+
+    /// Counts what a replica read, in this state, in place of its earlier answer. Why `enough` equal values are not
+    /// enough stands with [`Session`](super::Session): ended is a read
+    /// - with `enough` equal answers from one and the same state,
+    /// - with equal answers of all `n`,
+    /// - with `enough` equal answers from states that each include whatever any of `enough` equal answers before
+    ///   may have included.
+    pub(super) fn add_read(
+        &mut self,
+        from: NodeId,
+        (read, body): (StateRead, Bytes),
+        enough: usize,
+        n: usize,
+    ) -> Reading {
+        self.states.retain(|(node, _)| *node != from);
+        self.states.push((from, read));
+        let may_end = self.add_body(from, body, enough);
+        let asked_again = self.again.is_some();
+        if let Some(again) = &mut self.again {
+            again.add(from);
+        }
+        if !may_end {
+            return Reading::Open;
+        }
+        let alike = self.alike();
+        let is_same = |state: &&StateRead| **state == read && read.whole == read.begun;
+        let is_one_state = alike.iter().filter(is_same).count() >= enough;
+        let floor = self.floor.unwrap_or(SeqNo::new(u64::MAX));
+        let is_after = alike.iter().filter(|state| state.whole >= floor).count() >= enough;
+        if is_one_state || is_after || alike.len() >= n || active(Mutant::StatesMixed) {
+            return Reading::Ended;
+        }
+        // The lowest will do: one that a liar makes up may lie beyond what there is.
+        let mut begun: Vec<SeqNo> = alike.iter().map(|state| state.begun).collect();
+        begun.sort_unstable();
+        let reached = begun[enough - 1];
+        self.floor = Some(self.floor.map_or(reached, |floor| floor.min(reached)));
+        match &self.again {
+            None => {
+                self.again = Some(Signers::NONE);
+                Reading::AskAgain
+            }
+            Some(again) if asked_again && again.count() >= enough => Reading::Spent,
+            Some(_) => Reading::Open,
+        }
+    }
+
+    /// The states of the answers that equal the last one.
+    fn alike(&self) -> Vec<StateRead> {
+        let Some((_, body)) = self.bodies.last() else {
+            return Vec::new();
+        };
+        let is_alike = |node: &NodeId| {
+            let mut bodies = self.bodies.iter();
+            bodies.any(|(from, other)| from == node && other == body)
+        };
+        let states = self.states.iter().filter(|(node, _)| is_alike(node));
+        states.map(|(_, state)| *state).collect()
     }
 
     /// Counts a refusal; true once `enough` distinct replicas gave the same.

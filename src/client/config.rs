@@ -90,6 +90,8 @@ pub struct SessionCounters {
     pub retransmissions: u64,
     /// Messages that no correct replica sends: not sound, not for us, or about frames that were never sent.
     pub answers_ignored: u64,
+    /// Read-only frames asked again beside the order, because equal answers were of states that differ.
+    pub reads_again: u64,
     /// Read-only frames asked again in order.
     pub reads_ordered: u64,
     /// Frames that were signed because f+1 replicas had asked for it.

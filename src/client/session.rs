@@ -37,6 +37,22 @@
 //!   executed the write yet, agree on the old value. Two reads are in order for the same reason: each value
 //!   read is the state of a correct replica after some decision. (Berger, Reiser and Bessani, "Making Reads
 //!   in BFT State Machine Replication Fast, Linearizable, and Live", SRDS 2021.)
+//! - **Equal values are not enough for a read: they have to be of one state, or of states that include what
+//!   may have been acknowledged.** A value may come back. Say a register was empty, was set, and was emptied
+//!   again; the first write was acknowledged by q, of them a faulty one. A correct one that has not heard of
+//!   either, one that has executed both, and the faulty one are q that read "empty"; then those two that have
+//!   executed the first alone, and the faulty one, are q that read what was set: time goes back. (The paper
+//!   above does not exclude it.) So each answer says of which state it is
+//!   ([`StateRead`](crate::smr::messages::StateRead)), and a read ends
+//!   - *with q equal answers from one state.* q that acknowledged a write include a correct one of these: the
+//!     state includes the write. A later read's q include another correct one of these: it sees as much.
+//!   - *with equal answers of all n.* Those correct ones of them that acknowledged the last write before are
+//!     f+1 at least, of which any later q include one: the read counts as of the earliest of their states.
+//!   - *with q equal answers from states after all that q others, asked before in the same read, had
+//!     included:* one of those was correct and had the write, so each of these has.
+//!
+//!   Until then it is asked once more, and at last in order. Without faults and under load, all n answer
+//!   alike, or one more round does.
 //! - **This takes that the shared replica never answers a read from an earlier state than it answered from
 //!   before.** Execution only goes forward while it runs; but a decision is answered before the record of it
 //!   is on disk, so a restarted replica may begin before it, and a state that replaces a wrong one may be
@@ -107,6 +123,8 @@ pub struct Session {
     wrote_last: bool,
     /// Frames under way, of this session and of those before.
     frames: BTreeMap<FrameSeq, InFlight>,
+    /// Reads whose equal answers were of states that differ.
+    again: Vec<FrameSeq>,
     /// The session; `None` while it is not known which number is free.
     id: Option<u64>,
     /// The number of its next frame.
@@ -149,6 +167,7 @@ impl Session {
             reads: gathering(),
             wrote_last: false,
             frames: BTreeMap::new(),
+            again: Vec::new(),
             id: None,
             next: 1,
             last_id: 0,
@@ -213,6 +232,7 @@ impl Session {
     /// Sends what was gathered, if there is room under way. Call at the end of each turn.
     pub fn flush(&mut self, now: Time) {
         self.note_use(now);
+        self.read_again();
         let mut sent = true;
         while std::mem::take(&mut sent) {
             for writes in [!self.wrote_last, self.wrote_last] {
@@ -454,6 +474,21 @@ impl Session {
         let is_meant = frame.for_all || to == self.leader;
         if is_meant && !frame.sent_to.has(to) {
             self.send(to, frame);
+        }
+    }
+
+    /// Asks once more for reads whose answers were equal and of states that differ, unless all have answered
+    /// alike meanwhile.
+    fn read_again(&mut self) {
+        for key in std::mem::take(&mut self.again) {
+            let Some(mut frame) = self.frames.remove(&key) else {
+                continue;
+            };
+            if frame.mode == Mode::Unordered {
+                self.counters.reads_again += 1;
+                self.send_to_all(&mut frame);
+            }
+            self.frames.insert(key, frame);
         }
     }
 

@@ -17,9 +17,9 @@ use crate::smr::crypto::{Digester, Domain, LinkSecret, MacKey, SigningKey};
 use crate::smr::messages::archived::ArchivedAuthenticator;
 use crate::smr::messages::{
     ClientReply, ENVELOPE_BYTES, Envelope, Failure, Frame, FrameId, FrameKey, Kind, Mode, RefusalReason,
-    encode,
+    StateRead, encode,
 };
-use crate::smr::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, NodeId, Quorum, Time, View};
+use crate::smr::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, NodeId, Quorum, SeqNo, Time, View};
 
 const CLUSTER: ClusterId = ClusterId::from_bytes(*b"cluster-of-calls");
 const CLIENT: ClientId = ClientId::new(3);
@@ -222,6 +222,17 @@ impl Rig {
 
     fn answer(&mut self, node: u16, view: u64, number: u64, results: &[&[u8]]) {
         self.from(node, answer(view, &self.frame(number), results));
+    }
+
+    /// What a replica read, in the state after `whole` and before what follows `begun`.
+    fn reads(&mut self, node: u16, number: u64, (whole, begun): (u64, u64), value: &[u8]) {
+        let state = StateRead {
+            whole: SeqNo::new(whole),
+            begun: SeqNo::new(begun),
+        };
+        let body = reply_body(&self.frame(number), &[value]);
+        let message = ClientReply::read_results(CLUSTER, Epoch::ZERO, View::ZERO, state, &body);
+        self.from(node, message);
     }
 
     fn refuse(&mut self, node: u16, view: u64, number: u64, reason: RefusalReason) {

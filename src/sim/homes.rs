@@ -120,6 +120,7 @@ impl Mutant {
             | Self::NewViewSkipsA1
             | Self::FrameOrderUncovered
             | Self::OrderedAnswersWeak
+            | Self::StatesMixed
             | Self::WithdrawnAtOnce => Profile::Twins,
             Self::QuotaBlamed
             | Self::MacsBlamed

@@ -437,6 +437,16 @@ impl Plan {
         }
     }
 
+    /// How long a leader that proposes just before the others lose patience may make clients wait beside: for one
+    /// batch a timeout, in which there may be one operation, of rogues as well. Nobody has seen it do better.
+    pub(super) fn kept_waiting(&self) -> Duration {
+        let is_slow = |(_, lies): &(usize, Vec<Lie>)| lies.contains(&Lie::JustInTime);
+        match self.liars.iter().any(is_slow) {
+            true => self.knobs.timings.timeout * 2 * u32::try_from(self.operations).unwrap_or(u32::MAX),
+            false => Duration::ZERO,
+        }
+    }
+
     /// Whether a host executes speculatively.
     #[must_use]
     pub fn speculates(&self, host: usize) -> bool {

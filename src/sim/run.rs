@@ -177,7 +177,7 @@ fn plan_calls(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
 }
 
 fn drive(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
-    let bound = plan.calm_from.after(PROGRESS_BOUND);
+    let bound = plan.calm_from.after(PROGRESS_BOUND + plan.kept_waiting());
     while world.open_calls() > 0 && world.step(bound) {}
     let settled = world.now.max(plan.calm_from).after(SETTLE);
     while world.step(settled) {}

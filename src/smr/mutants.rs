@@ -200,6 +200,8 @@ planted! {
     ReplacedClaimsKept,
     /// A client is asked for a signature only when it sends what is first of its frames here.
     LaterUnasked,
+    /// Equal values end a read beside the order, whatever states they are of.
+    StatesMixed,
     /// Reads beside the order are answered from any state.
     ReadsUngated,
     /// A restart answers reads before execution has passed what its log shows.

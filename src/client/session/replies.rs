@@ -4,12 +4,13 @@ use bytes::Bytes;
 
 use super::{InFlight, Session};
 use crate::client::CallError;
+use crate::client::answers::Reading;
 use crate::smr::messages::archived::ArchivedClientReply;
 use crate::smr::messages::{
-    Checked, ClientReply, Envelope, FrameId, FrameKey, Kind, Mode, RefusalReason, ReplyBody,
+    Checked, ClientReply, Envelope, FrameId, FrameKey, Kind, Mode, RefusalReason, ReplyBody, StateRead,
 };
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::types::{Digest, FrameSeq, NodeId, Time, View};
+use crate::smr::types::{Digest, FrameSeq, NodeId, SeqNo, Time, View};
 
 impl InFlight {
     /// The next look at the time, which is due at once, sends the frame to all; a read is asked in order from then on.
@@ -34,10 +35,18 @@ impl Session {
             return false;
         };
         match &*reply {
-            ArchivedClientReply::Results { view, body } => {
+            ArchivedClientReply::Results {
+                view,
+                whole,
+                begun,
+                body,
+            } => {
                 self.saw_view(from, View::new(view.to_native()));
-                let body = reply.slice_of(body.as_slice());
-                self.on_results(from, body)
+                let read = StateRead {
+                    whole: SeqNo::new(whole.to_native()),
+                    begun: SeqNo::new(begun.to_native()),
+                };
+                self.on_results(from, read, reply.slice_of(body.as_slice()))
             }
             ArchivedClientReply::Refused {
                 view,
@@ -74,7 +83,7 @@ impl Session {
         frame.client == self.config.client && !is_unsent
     }
 
-    fn on_results(&mut self, from: NodeId, body: Bytes) -> bool {
+    fn on_results(&mut self, from: NodeId, read: StateRead, body: Bytes) -> bool {
         let Ok(checked) = Checked::<ReplyBody>::new(body) else {
             return false;
         };
@@ -112,11 +121,21 @@ impl Session {
         if active(Mutant::OneReplyBelieved) {
             enough = 1;
         }
-        if frame.answers.add_body(from, checked.bytes().clone(), enough) {
-            self.end_frame(key.sequence, &checked);
-        } else if frame.mode == Mode::Unordered && !frame.answers.can_agree(n, enough) {
+        let (is_beside, body) = (frame.mode == Mode::Unordered, checked.bytes().clone());
+        let reading = match is_beside && enough >= self.config.quorum.quorum() {
+            true => frame.answers.add_read(from, (read, body), enough, n),
+            false if frame.answers.add_body(from, body, enough) => Reading::Ended,
+            false => Reading::Open,
+        };
+        match reading {
+            Reading::Ended => self.end_frame(key.sequence, &checked),
+            Reading::AskAgain => self.again.push(key.sequence),
             // Not enough can agree any more: the state moves too fast for this read.
-            frame.ask_all_at_once(&mut self.next_timeout);
+            Reading::Open if is_beside && !frame.answers.can_agree(n, enough) => {
+                frame.ask_all_at_once(&mut self.next_timeout);
+            }
+            Reading::Spent => frame.ask_all_at_once(&mut self.next_timeout),
+            Reading::Open => {}
         }
         true
     }

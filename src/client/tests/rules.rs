@@ -1,6 +1,7 @@
 //! Each rule of the session's header: input, then exactly what comes out.
 
 use super::*;
+use crate::runtime::config::ReadLevel;
 
 #[test]
 fn an_idle_session_sends_at_once_to_the_leader_and_ends_at_f_plus_1_equal_answers() {
@@ -266,6 +267,85 @@ fn a_read_goes_to_all_and_in_order_when_all_disagree() {
         rig.answer(node, 0, FIRST, &[b"v5"]);
     }
     assert_eq!(rig.ends(), [results(&[(1, b"v5")])]);
+}
+
+/// A read that is under way.
+fn reading() -> Rig {
+    let quorum = Quorum::of(4).unwrap();
+    let mut rig = Rig::new(SessionConfig {
+        answers: AnswerRule::new(quorum, true, ReadLevel::Linearizable),
+        ..config(4)
+    });
+    rig.call(ms(0), b"get", Mode::Unordered, 1);
+    rig.session.flush(ms(0));
+    rig.sent_to_all();
+    rig
+}
+
+#[test]
+fn equal_values_of_states_that_differ_end_a_read_only_if_all_replicas_say_so() {
+    let states = [(0, 0), (9, 9), (0, 0), (3, 4)];
+    let mut rig = reading();
+    for (node, state) in (0..).zip(states) {
+        assert_eq!(rig.ends(), []);
+        rig.reads(node, FIRST, state, b"none");
+    }
+    assert_eq!(rig.ends(), [results(&[(1, b"none")])]);
+    // One state, which others have gone on from.
+    let mut rig = reading();
+    for (node, state) in [(0, (5, 5)), (1, (6, 6)), (2, (5, 5)), (3, (5, 5))] {
+        assert_eq!(rig.ends(), []);
+        rig.reads(node, FIRST, state, b"none");
+    }
+    assert_eq!(rig.ends(), [results(&[(1, b"none")])]);
+}
+
+#[test]
+fn a_read_of_states_that_differ_is_asked_again_and_ends_with_states_after_all_of_them() {
+    let mut rig = reading();
+    // r3 has executed what the others may not have: they may have read what was before it.
+    for (node, state) in [(0, (0, 0)), (1, (0, 0)), (3, (2, 3))] {
+        rig.reads(node, FIRST, state, b"none");
+    }
+    rig.session.flush(ms(1));
+    assert_eq!(rig.sent_to_all().mode, Mode::Unordered);
+    rig.session.flush(ms(1));
+    assert_eq!(rig.sent(), [], "once");
+    assert_eq!(rig.session.counters().reads_again, 1);
+    rig.reads(3, FIRST, (4, 4), b"none");
+    rig.reads(0, FIRST, (3, 3), b"none");
+    assert_eq!(rig.ends(), [], "r1 has not said that it has executed as much");
+    rig.reads(1, FIRST, (5, 6), b"none");
+    assert_eq!(rig.ends(), [results(&[(1, b"none")])]);
+}
+
+#[test]
+fn a_state_that_a_liar_makes_up_holds_a_read_up_by_no_more_than_an_order() {
+    let made_up = (u64::MAX, u64::MAX);
+    // The others say more, and the liar's word is not needed.
+    let mut rig = reading();
+    for (node, state) in [(0, made_up), (1, (5, 6)), (2, (6, 6)), (3, (4, 6))] {
+        rig.reads(node, FIRST, state, if node == 0 { b"lie!" } else { b"none" });
+    }
+    rig.session.flush(ms(1));
+    rig.sent_to_all();
+    for node in [1, 2, 3] {
+        rig.reads(node, FIRST, (6, 7), b"none");
+    }
+    assert_eq!(rig.ends(), [results(&[(1, b"none")])]);
+    // It is needed, and what it says can never be reached.
+    let mut rig = reading();
+    let again = |rig: &mut Rig| {
+        for (node, state) in [(0, made_up), (1, (5, 6)), (2, (6, 6))] {
+            rig.reads(node, FIRST, state, b"none");
+        }
+    };
+    again(&mut rig);
+    rig.session.flush(ms(1));
+    assert_eq!(rig.sent_to_all().mode, Mode::Unordered);
+    again(&mut rig);
+    rig.pass(ms(2));
+    assert_eq!(rig.sent_to_all().mode, Mode::OrderedRead);
 }
 
 #[test]

@@ -78,7 +78,7 @@ use crate::smr::protocol::RestoreError;
 use crate::smr::types::{NodeId, SeqNo};
 
 /// The version of everything in a data directory.
-pub const FORMAT_VERSION: u16 = 2;
+pub const FORMAT_VERSION: u16 = 3;
 
 /// Why a data directory cannot be used, or is used no longer.
 #[derive(Debug, thiserror::Error)]

@@ -3,16 +3,27 @@ use bytes::Bytes;
 use super::{Actor, Stage};
 use crate::sim::keys::CLUSTER;
 use crate::smr::messages::archived::ArchivedClientReply;
-use crate::smr::messages::{Checked, ClientReply, ReplyBody, ReplyBuilder};
-use crate::smr::types::{Epoch, View};
+use crate::smr::messages::{Checked, ClientReply, ReplyBody, ReplyBuilder, StateRead};
+use crate::smr::types::{Epoch, SeqNo, View};
 
 /// Answers clients with results that are not the state's.
 pub(super) struct LyingReplies;
 
 fn lie(message: &Bytes) -> Option<Bytes> {
     let checked = Checked::<ClientReply>::body_of(message).ok()?;
-    let ArchivedClientReply::Results { view, body } = &*checked else {
+    let ArchivedClientReply::Results {
+        view,
+        whole,
+        begun,
+        body,
+    } = &*checked
+    else {
         return None;
+    };
+    // It says that it has read the state that it should have.
+    let state = StateRead {
+        whole: SeqNo::new(whole.to_native()),
+        begun: SeqNo::new(begun.to_native()),
     };
     let truth = Checked::<ReplyBody>::new(checked.slice_of(body.as_slice())).ok()?;
     let mut builder = ReplyBuilder::default();
@@ -27,10 +38,11 @@ fn lie(message: &Bytes) -> Option<Bytes> {
         builder.end_result(None);
     }
     let body = builder.finish(&frame);
-    Some(ClientReply::results(
+    Some(ClientReply::read_results(
         CLUSTER,
         Epoch::ZERO,
         View::new(view.to_native()),
+        state,
         &body,
     ))
 }

@@ -8,9 +8,9 @@ use crate::sim::app::READ;
 use crate::sim::keys::CLUSTER;
 use crate::smr::messages::archived::ArchivedClientReply;
 use crate::smr::messages::{
-    Checked, ClientReply, OperationResult, PrePrepare, ReplyBody, ReplyBuilder, RequestFrame,
+    Checked, ClientReply, OperationResult, PrePrepare, ReplyBody, ReplyBuilder, RequestFrame, StateRead,
 };
-use crate::smr::types::{Epoch, NodeId, View};
+use crate::smr::types::{Epoch, NodeId, SeqNo, View};
 
 /// Answers reads of the key-value store with what stood there before: what a replica that lags behind would
 /// say.
@@ -77,8 +77,19 @@ impl StaleReads {
 
     fn lie(&self, message: &Bytes) -> Option<Bytes> {
         let checked = Checked::<ClientReply>::body_of(message).ok()?;
-        let ArchivedClientReply::Results { view, body } = &*checked else {
+        let ArchivedClientReply::Results {
+            view,
+            whole,
+            begun,
+            body,
+        } = &*checked
+        else {
             return None;
+        };
+        // It says that it has read the state that it should have.
+        let state = StateRead {
+            whole: SeqNo::new(whole.to_native()),
+            begun: SeqNo::new(begun.to_native()),
         };
         let truth = Checked::<ReplyBody>::new(checked.slice_of(body.as_slice())).ok()?;
         let (mut builder, mut any) = (ReplyBuilder::default(), false);
@@ -95,7 +106,7 @@ impl StaleReads {
         }
         let body = builder.finish(&truth.frame());
         let view = View::new(view.to_native());
-        any.then(|| ClientReply::results(CLUSTER, Epoch::ZERO, view, &body))
+        any.then(|| ClientReply::read_results(CLUSTER, Epoch::ZERO, view, state, &body))
     }
 }
 

@@ -9,7 +9,7 @@ use crate::smr::crypto::{Chain, Digester};
 use crate::smr::messages::image::clients_digest;
 use crate::smr::messages::{
     CheckpointClaim, FrameId, ImageChunk, ImageError, ImageHead, ImageIndex, LightCheckpoint, PieceReader,
-    Proposal, ReplyBuilder, TakenCheckpoint,
+    Proposal, ReplyBuilder, StateRead, TakenCheckpoint,
 };
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::types::{Digest, Epoch, SeqNo, UnixTime, View};
@@ -203,10 +203,26 @@ impl<S: MonolithicState> Bookkeeping<S> {
         self.answer(frame, body, events);
     }
 
-    /// A frame was executed beside the order, or answered before.
-    pub fn answer(&self, frame: &FrameId, body: Bytes, events: &mut Vec<ExecutionEvent>) {
+    /// A frame was answered that no state has a part in, or that was answered before.
+    fn answer(&self, frame: &FrameId, body: Bytes, events: &mut Vec<ExecutionEvent>) {
+        self.answer_read(frame, StateRead::default(), body, events);
+    }
+
+    /// A frame was executed beside the order, on this state.
+    pub fn answer_read(
+        &self,
+        frame: &FrameId,
+        read: StateRead,
+        body: Bytes,
+        events: &mut Vec<ExecutionEvent>,
+    ) {
         let (key, view) = (frame.key, self.view);
-        events.push(ExecutionEvent::Reply { key, view, body });
+        events.push(ExecutionEvent::Reply {
+            key,
+            view,
+            read,
+            body,
+        });
     }
 
     /// Sends the reply of an executed frame once more, while it is remembered, or says why there is none.

@@ -59,7 +59,7 @@ pub use window::{CLIENT_WINDOW, SequenceWindow, Standing};
 /// What an application meets of a checkpoint's format.
 pub use crate::smr::messages::{
     ImageChunk, ImageError, ImageHead, ImageIndex, PartDescription, PieceReader, PieceWriter,
-    StateDescriptor, state_digest,
+    StateDescriptor, StateRead, state_digest,
 };
 
 use std::sync::Arc;
@@ -81,6 +81,8 @@ pub enum ExecutionEvent {
         key: FrameKey,
         /// The view in which it was decided, or the latest one known.
         view: View,
+        /// The state it was answered from, if it is a read beside the order.
+        read: StateRead,
         /// The archive of a [`ReplyBody`](crate::smr::messages::ReplyBody).
         body: Bytes,
     },

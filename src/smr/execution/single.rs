@@ -8,7 +8,9 @@ use super::{
     OperationContext, PREPARED_OPERATIONS, ResultLimits, ResultWriter, SessionWindows, Standing,
 };
 use crate::smr::crypto::{Chain, Digester};
-use crate::smr::messages::{CheckpointClaim, Frame, FrameId, Mode, Operations, Proposal, ReplyBuilder};
+use crate::smr::messages::{
+    CheckpointClaim, Frame, FrameId, Mode, Operations, Proposal, ReplyBuilder, StateRead,
+};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::types::{Epoch, SeqNo};
 
@@ -186,7 +188,12 @@ impl<A: Application> Executor for SingleThreaded<A> {
         }
         self.run_frame(frame, 0);
         let body = self.reply.finish(&frame.id());
-        self.book.answer(&frame.id(), body, events);
+        let seq = self.book.executed.seq;
+        let read = StateRead {
+            whole: seq,
+            begun: seq,
+        };
+        self.book.answer_read(&frame.id(), read, body, events);
     }
 
     fn reply_again(&mut self, frame: &FrameId, events: &mut Vec<ExecutionEvent>) {

@@ -5,7 +5,7 @@ use super::batch::{FrameId, FrameKey};
 use super::checked::{archive, encode};
 use super::envelope::{Envelope, Kind};
 use super::request::ends_are_sound;
-use crate::smr::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, View};
+use crate::smr::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, SeqNo, View};
 
 /// The results of one frame: equal at all correct replicas, byte for byte.
 ///
@@ -120,6 +120,16 @@ impl std::fmt::Display for RefusalReason {
     }
 }
 
+/// Which state a read beside the order was answered from: one that includes all of the decisions up to one,
+/// and nothing of those after another. They are the same where nothing is being executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StateRead {
+    /// The last decision that is wholly included.
+    pub whole: SeqNo,
+    /// The last of which anything is.
+    pub begun: SeqNo,
+}
+
 /// What a replica answers to a client.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum ClientReply {
@@ -127,6 +137,11 @@ pub enum ClientReply {
     Results {
         /// The replica's view: f+1 equal ones tell the client who leads.
         view: u64,
+        /// The state that a read beside the order was answered from ([`StateRead`]); zero for what was
+        /// executed in order.
+        whole: u64,
+        /// See `whole`.
+        begun: u64,
         /// The archive of a [`ReplyBody`].
         body: Vec<u8>,
     },
@@ -339,8 +354,23 @@ impl ClientReply {
     /// The whole message that carries a reply body to its client.
     #[must_use]
     pub fn results(cluster: ClusterId, epoch: Epoch, view: View, body: &[u8]) -> Bytes {
+        Self::read_results(cluster, epoch, view, StateRead::default(), body)
+    }
+
+    /// The whole message that carries the reply body of a read beside the order, which was answered from this
+    /// state.
+    #[must_use]
+    pub fn read_results(
+        cluster: ClusterId,
+        epoch: Epoch,
+        view: View,
+        state: StateRead,
+        body: &[u8],
+    ) -> Bytes {
         let reply = Self::Results {
             view: view.get(),
+            whole: state.whole.get(),
+            begun: state.begun.get(),
             body: body.to_vec(),
         };
         encode(

@@ -45,7 +45,7 @@ pub use batch::{Batch, BatchError, Frame, FrameId, FrameKey, Proposal};
 pub use checked::{Canonical, Checked, DEPTH_MAX, Malformed, Message, archive, encode};
 pub use client::{
     AdminReply, AdminRequest, CheckpointTold, ClientReply, FailedOperation, Failure, LinkMessage,
-    OperationResult, RefusalReason, ReplyBody, ReplyBuilder,
+    OperationResult, RefusalReason, ReplyBody, ReplyBuilder, StateRead,
 };
 pub use envelope::{ENVELOPE_BYTES, Envelope, EnvelopeError, Kind};
 pub use image::{

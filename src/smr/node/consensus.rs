@@ -131,7 +131,7 @@ impl<S: Stack> Consensus<S> {
         let replica = self.hear();
         match told {
             FromPeer::Frame(frame) => replica.on_passed_on(now, frame),
-            FromPeer::Disputed(key) => replica.on_disputed(key),
+            FromPeer::Disputed(key, seq) => replica.on_disputed(key, seq),
             FromPeer::Proposal(proposal) => replica.on_proposal(now, from, *proposal),
             FromPeer::Batch(batch) => replica.on_batch(now, from, *batch),
         }

@@ -245,8 +245,14 @@ impl<E: Executor> Execution<E> {
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
             match event {
-                ExecutionEvent::Reply { key, view, body } => {
-                    port.answer(key, ClientReply::results(self.cluster, self.epoch, view, &body));
+                ExecutionEvent::Reply {
+                    key,
+                    view,
+                    read,
+                    body,
+                } => {
+                    let message = ClientReply::read_results(self.cluster, self.epoch, view, read, &body);
+                    port.answer(key, message);
                 }
                 ExecutionEvent::Refused { frame, view, reason } => {
                     let message = ClientReply::refusal(self.cluster, self.epoch, view, &frame, reason);

@@ -42,7 +42,7 @@ use crate::smr::messages::archived::ArchivedPrePrepare;
 use crate::smr::messages::{BatchError, Checked, Frame, FrameKey, Proposal, SystemMessage};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::protocol::{Allowance, Rate};
-use crate::smr::types::{ClientId, NodeId, Time, View};
+use crate::smr::types::{ClientId, NodeId, SeqNo, Time, View};
 
 /// Signatures a second that are verified for all peers together beside what is expected: less than a core
 /// can.
@@ -115,8 +115,8 @@ impl Expectations {
 pub enum FromPeer {
     /// A client's frame that was passed on.
     Frame(Frame),
-    /// The MAC of this frame failed here, in the pre-prepare that follows.
-    Disputed(FrameKey),
+    /// The MAC of this frame failed here, in the pre-prepare for this place that follows.
+    Disputed(FrameKey, SeqNo),
     /// A pre-prepare.
     Proposal(Box<Proposal>),
     /// A batch that was perhaps asked for.
@@ -238,8 +238,12 @@ impl ProposalGate {
                 // What answers a fetch is proven by its digest: whoever sends it may have had it from
                 // anybody.
                 let is_proposal = !checked.is_batch_response();
+                let seq = checked
+                    .pre_prepare_head()
+                    .map(|head| head.seq())
+                    .unwrap_or_default();
                 for key in checker.drain_disputed().filter(|_| is_proposal) {
-                    tell(Ok(FromPeer::Disputed(key)));
+                    tell(Ok(FromPeer::Disputed(key, seq)));
                 }
                 tell(match result {
                     Ok(batch) if checked.is_batch_response() => Ok(FromPeer::Batch(Box::new(batch))),

@@ -52,7 +52,7 @@ impl Door {
             .check(now, NodeId::new(from), &mut self.checker, message, |result| {
                 told.push(result.map(|passed| match passed {
                     FromPeer::Frame(frame) => format!("frame of {}", frame.key().client.get()),
-                    FromPeer::Disputed(key) => format!("dispute of {}", key.client.get()),
+                    FromPeer::Disputed(key, _) => format!("dispute of {}", key.client.get()),
                     FromPeer::Proposal(proposal) => format!("proposal of {}", proposal.batch.frames.len()),
                     FromPeer::Batch(batch) => format!("batch of {}", batch.batch.frames.len()),
                 }));

@@ -6,7 +6,7 @@
 //! own MAC holds. So replicas tell each other, and what they tell has to be worth something:
 //!
 //! - **Named is who cost a view.** A replica names a client in its status when it left a view in which a
-//!   frame of that client was proposed to it whose MAC failed here, and which was not decided until then. A
+//!   frame of that client was proposed to it whose MAC failed here, for a place that was not decided until then. A
 //!   frame spoiled beside that costs nobody anything; one that came in an answer to a fetch, whose sender
 //!   need not have it from its client, counts for nothing.
 //! - **Believed are f+1.** A client has to sign where f+1 replicas name it, this one included: one of them is
@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use crate::smr::messages::{FrameKey, STATUS_DISPUTES};
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::types::{ClientId, NodeId, Time};
+use crate::smr::types::{ClientId, NodeId, SeqNo, Time};
 
 /// How many times longer than at first a client is named at most.
 const LONGEST: u32 = 16;
@@ -68,8 +68,8 @@ pub(super) struct Disputes {
     clients: usize,
     weak: usize,
     base: Duration,
-    /// In this view: a frame of each client whose MAC failed here.
-    disputed: BTreeMap<ClientId, FrameKey>,
+    /// In this view: a frame of each client whose MAC failed here, and where it was proposed.
+    disputed: BTreeMap<ClientId, (FrameKey, SeqNo)>,
     named: BTreeMap<ClientId, Named>,
     /// By replica: what its last status said.
     claimed: BTreeMap<NodeId, Claim>,
@@ -90,21 +90,22 @@ impl Disputes {
         }
     }
 
-    /// A frame was proposed in this view whose MAC failed here.
-    pub(super) fn add(&mut self, key: FrameKey) {
+    /// A frame was proposed for this place in this view whose MAC failed here.
+    pub(super) fn add(&mut self, key: FrameKey, seq: SeqNo) {
         if self.disputed.len() < STATUS_DISPUTES || self.disputed.contains_key(&key.client) {
-            self.disputed.insert(key.client, key);
+            self.disputed.insert(key.client, (key, seq));
         }
     }
 
-    /// The view is lost: names the clients whose disputed frames were not decided. Whether there are any.
-    pub(super) fn on_view_lost(&mut self, now: Time, is_decided: impl Fn(FrameKey) -> bool) -> bool {
+    /// The view is lost: names the clients whose disputed frames were not decided, nor the places that they were
+    /// proposed for. Whether there are any.
+    pub(super) fn on_view_lost(&mut self, now: Time, is_decided: impl Fn(FrameKey, SeqNo) -> bool) -> bool {
         let lost = std::mem::take(&mut self.disputed);
         let mut any = false;
         for client in lost
             .into_values()
-            .filter(|key| !is_decided(*key))
-            .map(|key| key.client)
+            .filter(|(key, seq)| !is_decided(*key, *seq))
+            .map(|(key, _)| key.client)
         {
             let before = self
                 .named
@@ -217,8 +218,8 @@ mod tests {
     /// Four replicas, of which this one finds a frame of client 3 wanting and loses the view.
     fn lost() -> Disputes {
         let mut disputes = Disputes::new(10, 2, BASE);
-        disputes.add(key(3));
-        assert!(disputes.on_view_lost(at(0), |_| false));
+        disputes.add(key(3), SeqNo::new(7));
+        assert!(disputes.on_view_lost(at(0), |_, _| false));
         disputes
     }
 
@@ -245,9 +246,15 @@ mod tests {
     #[test]
     fn a_dispute_that_did_not_cost_the_view_is_none() {
         let mut disputes = Disputes::new(10, 2, BASE);
-        disputes.add(key(3));
-        assert!(!disputes.on_view_lost(at(0), |_| true), "it was decided");
-        assert!(!disputes.on_view_lost(at(0), |_| false), "another view");
+        disputes.add(key(3), SeqNo::new(7));
+        assert!(!disputes.on_view_lost(at(0), |_, _| true), "it was decided");
+        assert!(!disputes.on_view_lost(at(0), |_, _| false), "another view");
+        disputes.add(key(3), SeqNo::new(7));
+        let decided = SeqNo::new(7);
+        assert!(
+            !disputes.on_view_lost(at(0), |_, seq| seq <= decided),
+            "the view went on"
+        );
         assert_eq!(disputes.named(at(0)), []);
     }
 
@@ -267,16 +274,16 @@ mod tests {
             (40_000, 16_000),
         ] {
             disputes.claim(at(start), other, &[3]);
-            disputes.add(key(3));
-            disputes.on_view_lost(at(start), |_| false);
+            disputes.add(key(3), SeqNo::new(7));
+            disputes.on_view_lost(at(start), |_, _| false);
             assert_eq!(disputes.settle(at(start)), [change(3, true)]);
             assert_eq!(disputes.settle(at(start + lasts - 1)), []);
             let ended = disputes.settle(at(start + lasts));
             assert_eq!(ended, [change(3, false)], "{lasts}");
         }
         // All is forgiven after as long again.
-        disputes.add(key(3));
-        disputes.on_view_lost(at(80_000), |_| false);
+        disputes.add(key(3), SeqNo::new(7));
+        disputes.on_view_lost(at(80_000), |_, _| false);
         assert_eq!(disputes.named(at(80_999)), [ClientId::new(3)]);
         assert_eq!(disputes.named(at(81_000)), []);
     }

@@ -494,16 +494,17 @@ impl<S: Stack> Replica<S> {
         }
     }
 
-    /// A frame was proposed whose MAC failed here.
-    pub fn on_disputed(&mut self, key: FrameKey) {
+    /// A frame was proposed for this place whose MAC failed here.
+    pub fn on_disputed(&mut self, key: FrameKey, seq: SeqNo) {
         self.counters.frames_disputed += 1;
-        self.disputes.add(key);
+        self.disputes.add(key, seq);
     }
 
     /// The view is lost. Perhaps for frames whose MACs convinced some replicas and not enough of them.
     fn name_disputed(&mut self, now: Time) {
-        let pool = &self.pool;
-        if self.disputes.on_view_lost(now, |key| pool.is_decided(key)) {
+        let (pool, decided) = (&self.pool, self.ordering.decided());
+        let is_decided = |key, seq| seq <= decided || pool.is_decided(key);
+        if self.disputes.on_view_lost(now, is_decided) {
             // The next leader has to know before it proposes the same again.
             self.timers.set(Timer::Status, now);
         }

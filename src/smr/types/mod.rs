@@ -24,4 +24,4 @@ pub use time::{Time, UnixTime};
 
 /// The version of every message, and of what digests and signatures are of. Peers of another version are
 /// refused at the handshake.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;

@@ -14,7 +14,7 @@ use crate::smr::execution::{
     OperationContext, ResultLimits, ResultWriter, ScalableApp, SessionWindows, Standing,
 };
 use crate::smr::messages::{
-    CheckpointClaim, Failure, Frame, FrameId, ImageError, Mode, Proposal, ReplyBuilder,
+    CheckpointClaim, Failure, Frame, FrameId, ImageError, Mode, Proposal, ReplyBuilder, StateRead,
 };
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::types::{Epoch, SeqNo, View};
@@ -462,7 +462,16 @@ impl<A: ScalableApp> Executor for Speculative<A> {
         }
         let first = OperationContext::new(self.book.executed, frame.key().client, 0);
         let (body, _) = self.read(frame, first);
-        self.book.answer(&frame.id(), body, events);
+        // What is committed may be ahead of what was gathered.
+        let executed = self.book.executed.seq;
+        let whole = if self.is_settled() {
+            executed
+        } else {
+            executed.minus(1)
+        };
+        let begun = self.fed.seq.max(executed);
+        self.book
+            .answer_read(&frame.id(), StateRead { whole, begun }, body, events);
     }
 
     fn reply_again(&mut self, frame: &FrameId, events: &mut Vec<ExecutionEvent>) {

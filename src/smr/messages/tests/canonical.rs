@@ -261,7 +261,7 @@ proptest! {
         };
         is_canonical(&reply, &changes);
         let body = archive(&reply, 0);
-        is_canonical(&ClientReply::Results { view: 1, body }, &changes);
+        is_canonical(&ClientReply::Results { view: 1, whole: 2, begun: 3, body }, &changes);
         let refused = ClientReply::Refused {
             view: 1,
             session: 2,

@@ -483,7 +483,8 @@ impl OrderingProtocol for Pbft {
         if under_way > 0 && self.undecided_bytes > self.config.undecided_bytes_max / 2 {
             return 0;
         }
-        let window = self.high().since(self.proposed) as usize;
+        // A leader that others have overtaken proposes after what they decided.
+        let window = self.high().since(self.proposed.max(self.decided)) as usize;
         self.config.pipeline.saturating_sub(under_way).min(window)
     }
 

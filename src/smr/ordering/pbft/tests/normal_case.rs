@@ -386,3 +386,34 @@ fn a_proposal_from_another_time_is_refused_unless_others_decided_it() {
     let taken = backup.proposal_at(2, 'b', at(5000));
     assert_eq!(taken, ["log 1: proposal v0 s2 b", "vote prepare v0 s2 b after 1"]);
 }
+
+#[test]
+fn a_leader_that_others_have_overtaken_proposes_within_its_window() {
+    let mut leader = Bench::new(4, 0);
+    let window = leader.pbft.config.window;
+    let claim = CheckpointClaim {
+        seq: SeqNo::new(10 * window),
+        digest: digest('s'),
+    };
+    let none = [];
+    leader
+        .pbft
+        .jump(Time::START, claim.seq, claim, &none, &mut leader.out);
+    assert!(leader.pbft.free_slots() > 0);
+    let mut seq = claim.seq;
+    while seq < leader.pbft.high() {
+        seq = seq.next();
+        let decided = Proposal {
+            view: View::ZERO,
+            seq,
+            batch: Arc::new(Batch::null()),
+            message: bytes::Bytes::new(),
+            authentic: true,
+        };
+        leader
+            .pbft
+            .on_transferred(Time::START, &Arc::new(decided), &mut leader.out);
+    }
+    assert_eq!(leader.pbft.decided(), leader.pbft.high());
+    assert_eq!(leader.pbft.free_slots(), 0, "it would speak for what is beyond");
+}
