@@ -9,9 +9,10 @@
 //! thread with a ring of its own. [`Client`] is the door for applications: calls from any number of threads
 //! or tasks, on any runtime, are gathered into frames without waiting when nothing is under way.
 //!
-//! A result is accepted when f+1 distinct replicas gave the same: one of them is correct. Read-only calls
-//! answered that way may be stale by what is under way; ordered calls are linearizable. Several processes may
-//! use one identity.
+//! A result is accepted when f+1 distinct replicas gave the same: one of them is correct. Where reads beside the
+//! order are enabled it takes a quorum, for ordered calls too; both are linearizable then ([`Session`] has the
+//! reasons), and relaxed reads, which the caller asks for, may be stale by what is under way. Several processes
+//! may use one identity.
 
 mod answers;
 mod calls;
