@@ -7,9 +7,9 @@ use super::network::Weather;
 use super::plan::{Fault, Knobs, Plan, Profile};
 use super::stack::Configured;
 use super::world::World;
-use crate::client::CallError;
+use crate::client::{CallError, TypedCallError, typed_result};
 use crate::runtime::config::ReadLevel;
-use crate::smr::execution::Application;
+use crate::smr::execution::{Application, TypedApplication, encode_request};
 use crate::smr::messages::Mode;
 use crate::smr::replica::{DefaultStack, PartSettings, Stack};
 use crate::smr::types::{ClientId, Digest, NodeId, SeqNo, Time};
@@ -130,6 +130,15 @@ pub enum SimCallError {
     Failed(#[from] CallError),
 }
 
+impl From<SimCallError> for CallError {
+    fn from(error: SimCallError) -> Self {
+        match error {
+            SimCallError::TimedOut => Self::DeadlineExceeded(Vec::new()),
+            SimCallError::Failed(error) => error,
+        }
+    }
+}
+
 impl<A: Application + Clone> Cluster<A> {
     /// Four replicas, one client, a calm network.
     #[must_use]
@@ -149,6 +158,42 @@ impl<A: Application + Clone> Cluster<A> {
             },
             weather: Weather::calm(),
         }
+    }
+}
+
+impl<A: TypedApplication, S: Stack<Application = A>> Cluster<A, S> {
+    /// As [`call_as`](Self::call_as), in the application's types.
+    ///
+    /// # Errors
+    /// As [`TypedClient::call`](crate::client::TypedClient::call).
+    ///
+    /// # Panics
+    /// When there is no such client.
+    pub fn call_typed(
+        &mut self,
+        client: ClientId,
+        request: &A::Request,
+        within: Duration,
+    ) -> Result<A::Reply, TypedCallError<A::Error>> {
+        let operation = encode_request::<A>(request)?;
+        typed_result::<A>(self.call_as(client, &operation, within).map_err(CallError::from))
+    }
+
+    /// As [`read_as`](Self::read_as), in the application's types.
+    ///
+    /// # Errors
+    /// As [`TypedClient::read`](crate::client::TypedClient::read).
+    ///
+    /// # Panics
+    /// When there is no such client.
+    pub fn read_typed(
+        &mut self,
+        client: ClientId,
+        request: &A::Request,
+        within: Duration,
+    ) -> Result<A::Reply, TypedCallError<A::Error>> {
+        let operation = encode_request::<A>(request)?;
+        typed_result::<A>(self.read_as(client, &operation, within).map_err(CallError::from))
     }
 }
 
