@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::byzantine::Lie;
 use super::checker::Violation;
 use super::network::Weather;
 use super::plan::{Fault, Knobs, Plan, Profile};
@@ -20,6 +21,7 @@ pub struct ClusterBuilder {
     seed: u64,
     knobs: Knobs,
     weather: Weather,
+    liars: Vec<(usize, Vec<Lie>)>,
 }
 
 impl ClusterBuilder {
@@ -41,6 +43,14 @@ impl ClusterBuilder {
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
+        self
+    }
+
+    /// This replica lies in these ways, from the start. Together with those that crash, at most f of n = 3f+1
+    /// replicas may be faulty if the others are to go on.
+    #[must_use]
+    pub fn liar(mut self, node: NodeId, lies: &[Lie]) -> Self {
+        self.liars.push((node.index(), lies.to_vec()));
         self
     }
 
@@ -87,6 +97,7 @@ impl ClusterBuilder {
         }
         let plan = Plan {
             weather: self.weather,
+            liars: self.liars,
             calm_from: Time::from_nanos(u64::MAX),
             ..Plan::quiet(Profile::Net, self.seed, self.knobs)
         };
@@ -157,6 +168,7 @@ impl<A: Application + Clone> Cluster<A> {
                 ..Knobs::calm(4, 1)
             },
             weather: Weather::calm(),
+            liars: Vec::new(),
         }
     }
 }
