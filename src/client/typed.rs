@@ -8,12 +8,14 @@ use crate::smr::execution::{
     EncodingError, TypedApplication, TypedError, decode_error, decode_reply, encode_request,
 };
 
-/// A [`Client`] that asks a [`TypedApplication`], in its own types. Clones share what clones of a client share.
+/// A [`Client`] that asks a [`TypedApplication`], in its own types. Clones share what clones of a client
+/// share.
 ///
 /// ```no_run
 /// # use atlas_smr_replica::client::{Client, TypedCallError, TypedClient};
 /// # use atlas_smr_replica::execution::TypedApplication;
-/// # async fn ask<A: TypedApplication>(client: Client, request: A::Request) -> Result<(), TypedCallError<A::Error>> {
+/// # type Outcome<A> = Result<(), TypedCallError<<A as TypedApplication>::Error>>;
+/// # async fn ask<A: TypedApplication>(client: Client, request: A::Request) -> Outcome<A> {
 /// let client = TypedClient::<A>::new(client);
 /// let reply: A::Reply = client.call(&request).await?;
 /// # Ok(())

@@ -99,8 +99,8 @@ impl Default for Agreement {
 }
 
 impl Agreement {
-    /// The form that the cluster's identity covers, for ever: the JSON of all fields in order. Written by hand, as
-    /// it is the only JSON that a replica has to do with.
+    /// The form that the cluster's identity covers, for ever: the JSON of all fields in order. Written by
+    /// hand, as it is the only JSON that a replica has to do with.
     pub(super) fn canonical(&self) -> String {
         // A field that is not named does not compile: whatever must be alike is part of the identity.
         let Self {

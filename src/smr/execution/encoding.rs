@@ -3,8 +3,8 @@
 //!
 //! A state is read with what it was written from at hand, a certificate of its digest; requests and replies
 //! come from strangers. Those are read within limits that are the same at every replica, whatever it was
-//! compiled with: [`REQUEST_DEPTH_MAX`] levels, and in proportion to their bytes. Without, a short request of a
-//! recursive type takes the stack of every replica, and a list of `()` as long as its length can say keeps
+//! compiled with: [`REQUEST_DEPTH_MAX`] levels, and in proportion to their bytes. Without, a short request of
+//! a recursive type takes the stack of every replica, and a list of `()` as long as its length can say keeps
 //! them busy for ever.
 
 mod limited;
@@ -36,7 +36,8 @@ pub enum EncodingError {
         /// What is wrong with them.
         error: postcard::Error,
     },
-    /// Values lie more than [`REQUEST_DEPTH_MAX`] deep in one another, or are more than so many bytes may have.
+    /// Values lie more than [`REQUEST_DEPTH_MAX`] deep in one another, or are more than so many bytes may
+    /// have.
     #[error("{bytes} bytes have too many values in them, or too deep in one another")]
     BeyondLimits {
         /// How many bytes there are.

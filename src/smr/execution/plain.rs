@@ -27,18 +27,20 @@ use crate::smr::types::Digest;
 /// ```
 ///
 /// **Equal states must write equal bytes**: their digests are what replicas compare. So nothing in it may
-/// iterate in hash order: a `BTreeMap`, not a `HashMap`. [`check`](Self::check) is for an application's tests;
-/// builds with debug assertions check every checkpoint, and what is read from an image is checked in every
-/// build. Skipped fields (`#[serde(skip)]`) are not part of the state: nothing observable may depend on them.
+/// iterate in hash order: a `BTreeMap`, not a `HashMap`. [`check`](Self::check) is for an application's
+/// tests; builds with debug assertions check every checkpoint, and what is read from an image is checked in
+/// every build. It finds untagged enums and flattened fields as well, which the format cannot read back.
+/// Skipped fields (`#[serde(skip)]`) are not part of the state: nothing observable may depend on them.
 ///
-/// **For small states**, of some megabytes: every checkpoint writes all of it, and after one the first operation
-/// that changes anything copies all of it. Larger ones are [`PartitionedStore`](super::PartitionedStore) or a
-/// [`DivisibleState`](super::DivisibleState). One of more than
-/// [`PIECE_BYTES_MAX`](crate::smr::state_transfer::monolithic::PIECE_BYTES_MAX) cannot be transferred.
+/// **For small states**, of some megabytes: every checkpoint writes all of it, and after one the first
+/// operation that changes anything copies all of it. Larger ones are
+/// [`PartitionedStore`](super::PartitionedStore) or a [`DivisibleState`](super::DivisibleState). One of more
+/// than [`PIECE_BYTES_MAX`](crate::smr::state_transfer::monolithic::PIECE_BYTES_MAX) cannot be transferred.
 ///
 /// What an operation did before it panicked stays: decide, then change.
 pub struct Plain<T> {
-    /// Shared with the snapshots; `None` until the contents of a [blank](MonolithicState::blank) one are read.
+    /// Shared with the snapshots; `None` until the contents of a [blank](MonolithicState::blank) one are
+    /// read.
     kept: Option<Arc<Kept<T>>>,
 }
 

@@ -9,8 +9,9 @@ use super::{Application, MonolithicState, OperationContext, ResultWriter};
 /// An [`Application`] whose operations and results are values of its own types; it is one by that.
 ///
 /// Everything said there holds here: the same request on the same state gives the same state and reply
-/// everywhere. What comes from clients is untrusted: bytes that are no request get [`TypedError::Unreadable`],
-/// at every replica alike, and the application never sees them. A request that is one may still ask anything.
+/// everywhere. What comes from clients is untrusted: bytes that are no request get
+/// [`TypedError::Unreadable`], at every replica alike, and the application never sees them. A request that is
+/// one may still ask anything.
 ///
 /// Requests, replies and errors are written in [postcard's
 /// format](https://postcard.jamesmunns.com/wire-format), which has no names in it: a variant or field put
