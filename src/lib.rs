@@ -21,7 +21,8 @@
 //!
 //! **The walls.** [`smr`] decides and is sans-io: deterministic, no clock, no socket, no thread. [`runtime`]
 //! is the shells around it, [`client`] the other end of the link, [`sim`] runs the same code in virtual time,
-//! and [`tools`] are what the `atlas` command is made of. Their modules are found here at the root as well,
+//! and [`tools`] are what the `atlas` command is made of (the feature `tools`, which is on unless
+//! `default-features = false` says otherwise). Their modules are found here at the root as well,
 //! which is where programs name them. Also sans-io: `net`, `storage::LogWriter` and `client::Session`.
 //!
 //! **More**: [`docs`] has architecture, protocol, storage formats, costs, operations, testing and a glossary.
@@ -47,6 +48,7 @@ pub mod runtime;
 #[forbid(unsafe_code)]
 pub mod sim;
 pub mod smr;
+#[cfg(feature = "tools")]
 #[forbid(unsafe_code)]
 pub mod tools;
 
@@ -57,6 +59,7 @@ pub use smr::{
     crypto, decision_log, execution, log_transfer, messages, mutants, ordering, preprocessing, protocol,
     replica, state_transfer, types, view_transfer,
 };
+#[cfg(feature = "tools")]
 #[doc(inline)]
 pub use tools::{cli, load};
 

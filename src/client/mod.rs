@@ -26,6 +26,7 @@ mod outcome;
 mod prover;
 mod session;
 mod status;
+mod typed;
 
 pub use config::{AnswerRule, SessionConfig, SessionCounters, SubmitError};
 pub use engine::{Completion, Driver, Engine, EngineError, EngineHandle};
@@ -35,6 +36,7 @@ pub use outcome::{FrameResults, Outcome, Output};
 pub use prover::Authentication;
 pub use session::Session;
 pub use status::status;
+pub use typed::{TypedCallError, TypedClient, typed_result};
 
 #[cfg(test)]
 mod tests;

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use super::byzantine::Lie;
 use super::checker::Violation;
 use super::network::Weather;
 use super::plan::{Fault, Knobs, Plan, Profile};
 use super::stack::Configured;
 use super::world::World;
-use crate::client::CallError;
+use crate::client::{CallError, TypedCallError, typed_result};
 use crate::runtime::config::ReadLevel;
-use crate::smr::execution::Application;
+use crate::smr::execution::{Application, TypedApplication, encode_request};
 use crate::smr::messages::Mode;
 use crate::smr::replica::{DefaultStack, PartSettings, Stack};
 use crate::smr::types::{ClientId, Digest, NodeId, SeqNo, Time};
@@ -20,6 +21,7 @@ pub struct ClusterBuilder {
     seed: u64,
     knobs: Knobs,
     weather: Weather,
+    liars: Vec<(usize, Vec<Lie>)>,
 }
 
 impl ClusterBuilder {
@@ -41,6 +43,14 @@ impl ClusterBuilder {
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
+        self
+    }
+
+    /// This replica lies in these ways, from the start. Together with those that crash, at most f of n = 3f+1
+    /// replicas may be faulty if the others are to go on.
+    #[must_use]
+    pub fn liar(mut self, node: NodeId, lies: &[Lie]) -> Self {
+        self.liars.push((node.index(), lies.to_vec()));
         self
     }
 
@@ -87,6 +97,7 @@ impl ClusterBuilder {
         }
         let plan = Plan {
             weather: self.weather,
+            liars: self.liars,
             calm_from: Time::from_nanos(u64::MAX),
             ..Plan::quiet(Profile::Net, self.seed, self.knobs)
         };
@@ -130,6 +141,15 @@ pub enum SimCallError {
     Failed(#[from] CallError),
 }
 
+impl From<SimCallError> for CallError {
+    fn from(error: SimCallError) -> Self {
+        match error {
+            SimCallError::TimedOut => Self::DeadlineExceeded(Vec::new()),
+            SimCallError::Failed(error) => error,
+        }
+    }
+}
+
 impl<A: Application + Clone> Cluster<A> {
     /// Four replicas, one client, a calm network.
     #[must_use]
@@ -148,7 +168,44 @@ impl<A: Application + Clone> Cluster<A> {
                 ..Knobs::calm(4, 1)
             },
             weather: Weather::calm(),
+            liars: Vec::new(),
         }
+    }
+}
+
+impl<A: TypedApplication, S: Stack<Application = A>> Cluster<A, S> {
+    /// As [`call_as`](Self::call_as), in the application's types.
+    ///
+    /// # Errors
+    /// As [`TypedClient::call`](crate::client::TypedClient::call).
+    ///
+    /// # Panics
+    /// When there is no such client.
+    pub fn call_typed(
+        &mut self,
+        client: ClientId,
+        request: &A::Request,
+        within: Duration,
+    ) -> Result<A::Reply, TypedCallError<A::Error>> {
+        let operation = encode_request::<A>(request)?;
+        typed_result::<A>(self.call_as(client, &operation, within).map_err(CallError::from))
+    }
+
+    /// As [`read_as`](Self::read_as), in the application's types.
+    ///
+    /// # Errors
+    /// As [`TypedClient::read`](crate::client::TypedClient::read).
+    ///
+    /// # Panics
+    /// When there is no such client.
+    pub fn read_typed(
+        &mut self,
+        client: ClientId,
+        request: &A::Request,
+        within: Duration,
+    ) -> Result<A::Reply, TypedCallError<A::Error>> {
+        let operation = encode_request::<A>(request)?;
+        typed_result::<A>(self.read_as(client, &operation, within).map_err(CallError::from))
     }
 }
 

@@ -43,6 +43,7 @@ mod stack;
 mod world;
 
 pub use byzantine::Lie;
+#[cfg(feature = "tools")]
 pub(crate) use byzantine::{Liar, Sent};
 pub use checker::{Rule, Violation};
 pub use clients::Roguery;

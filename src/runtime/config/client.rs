@@ -10,7 +10,8 @@ use crate::smr::protocol::{InvalidSetting, in_range};
 use crate::smr::types::ClientId;
 
 /// What a read beside the order promises.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "tools", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum ReadLevel {
     /// It sees every write that ended before it began. Asked in order where the cluster does not enable

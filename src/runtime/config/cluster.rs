@@ -98,6 +98,42 @@ impl Default for Agreement {
     }
 }
 
+impl Agreement {
+    /// The form that the cluster's identity covers, for ever: the JSON of all fields in order. Written by
+    /// hand, as it is the only JSON that a replica has to do with.
+    pub(super) fn canonical(&self) -> String {
+        // A field that is not named does not compile: whatever must be alike is part of the identity.
+        let Self {
+            client_auth,
+            checkpoint_decisions,
+            checkpoint_bytes,
+            state_log_factor,
+            state_log_bytes_max,
+            window,
+            frame_bytes_max,
+            frame_operations_max,
+            batch_bytes_max,
+            batch_frames_max,
+            clock_bound_ms,
+            unordered,
+        } = self;
+        format!(
+            "{{\"client_auth\":\"{client_auth}\",\
+             \"checkpoint_decisions\":{checkpoint_decisions},\
+             \"checkpoint_bytes\":{checkpoint_bytes},\
+             \"state_log_factor\":{state_log_factor},\
+             \"state_log_bytes_max\":{state_log_bytes_max},\
+             \"window\":{window},\
+             \"frame_bytes_max\":{frame_bytes_max},\
+             \"frame_operations_max\":{frame_operations_max},\
+             \"batch_bytes_max\":{batch_bytes_max},\
+             \"batch_frames_max\":{batch_frames_max},\
+             \"clock_bound_ms\":{clock_bound_ms},\
+             \"unordered\":{unordered}}}"
+        )
+    }
+}
+
 /// A cluster: who is in it, and what they agree on. The same file everywhere.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
@@ -143,7 +179,7 @@ impl ClusterConfig {
         text(&self.genesis);
         text(self.application.name());
         text(&self.application.version().to_string());
-        text(&serde_json::to_string(&self.agreement).unwrap_or_default());
+        text(&self.agreement.canonical());
         hasher.update(&self.epoch.to_le_bytes());
         hasher.update(&(self.replicas.len() as u64).to_le_bytes());
         for replica in &self.replicas {

@@ -18,6 +18,7 @@ mod replica;
 mod topology;
 
 pub use client::{ClientConfig, ClientFile, ClientTuning, ReadLevel};
+#[cfg(feature = "tools")]
 pub(crate) use cluster::CLIENTS_MAX;
 pub use cluster::{Agreement, ClientEntry, ClusterConfig, ReplicaEntry};
 pub use error::{ConfigError, Whose, load};

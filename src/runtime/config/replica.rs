@@ -20,7 +20,8 @@ use crate::smr::replica::{DefaultConfigs, PartConfigs, PartSettings};
 use crate::smr::types::{ApplicationId, NodeId, SeqNo};
 
 /// What is on disk before a vote or reply leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "tools", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
     /// Everything it promises: a restart loses nothing.
@@ -84,7 +85,8 @@ impl std::fmt::Display for Durability {
 }
 
 /// The built-in applications.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "tools", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum AppKind {
     /// A key-value store.
@@ -136,7 +138,8 @@ impl std::fmt::Display for AppKind {
 }
 
 /// How decisions are executed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "tools", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum ExecutorKind {
     /// One operation after the other.

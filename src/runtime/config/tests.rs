@@ -3,6 +3,7 @@ use std::path::Path;
 use super::error::parse;
 use super::*;
 use crate::runtime::shard::cores::Cores;
+use crate::smr::preprocessing::ClientAuth;
 use crate::smr::types::NodeId;
 
 const PATH: &str = "dir/cluster.toml";
@@ -51,6 +52,18 @@ fn a_cluster_file_loads_and_its_identity_covers_what_must_match() {
         );
     }
     assert!(error(&text.replace("name = \"kv\"", "name = \"k v\"")).contains("the application's name"));
+}
+
+#[test]
+fn the_identity_covers_the_agreement_as_json_writes_it() {
+    for (client_auth, unordered) in [(ClientAuth::Signature, false), (ClientAuth::Mac, true)] {
+        let agreement = Agreement {
+            client_auth,
+            unordered,
+            ..Agreement::default()
+        };
+        assert_eq!(agreement.canonical(), serde_json::to_string(&agreement).unwrap());
+    }
 }
 
 #[test]

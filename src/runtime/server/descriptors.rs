@@ -1,7 +1,7 @@
 //! As many open files and sockets as a replica's configuration may need.
 
 use super::ReplicaError;
-use crate::runtime::config::{Durability, Limits, PartConfigs, PersistentLogConfig, ReplicaConfig};
+use crate::runtime::config::{Durability, Limits, PartConfigs, ReplicaConfig};
 use crate::runtime::shard::descriptors::{RESERVE, provide};
 
 /// Segments that are expected to be open at most: a checkpoint closes most of them, whatever the log may grow
@@ -9,6 +9,7 @@ use crate::runtime::shard::descriptors::{RESERVE, provide};
 const SEGMENTS_OPEN: usize = 512;
 
 /// What a replica of a small cluster with the configuration that `atlas init` makes has.
+#[cfg(feature = "tools")]
 const USUAL_REPLICAS: u64 = 4;
 
 /// Makes sure that connections, the log and everything else never run out of descriptors together.
@@ -28,8 +29,9 @@ pub(super) fn provide_for<P: PartConfigs>(config: &ReplicaConfig<P>) -> Result<(
 ///
 /// # Errors
 /// As its start would say it.
+#[cfg(feature = "tools")]
 pub(crate) fn expect_usual() -> Result<(), ReplicaError> {
-    let log = PersistentLogConfig::default();
+    let log = crate::runtime::config::PersistentLogConfig::default();
     let segments = log.log_bytes_max / log.segment_bytes;
     provide_counted(&Limits::default(), USUAL_REPLICAS, segments as usize)
 }

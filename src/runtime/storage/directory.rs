@@ -73,6 +73,7 @@ impl DataDirectory {
     ///
     /// # Errors
     /// When it is not there, or is somebody else's or another version's.
+    #[cfg(feature = "tools")]
     pub(crate) fn expect_of(path: &Path, cluster: ClusterId, node: NodeId) -> Result<(), StorageError> {
         let name = superblock_path(path);
         let read = files::expect_regular(&name).and_then(|()| match name.exists() {
@@ -88,6 +89,7 @@ impl DataDirectory {
     ///
     /// # Errors
     /// What [`open`](Self::open) would say, or [`format`](Self::format) where there is no directory.
+    #[cfg(feature = "tools")]
     pub(crate) fn expect_writable(path: &Path) -> Result<(), StorageError> {
         let Ok(found) = fs::metadata(path) else {
             return expect_makeable(path);
@@ -406,6 +408,7 @@ pub(crate) fn read_superblock(path: &Path) -> Result<Superblock, StorageError> {
 }
 
 /// Whether a directory could be made that is not there, and those above it that are missing.
+#[cfg(feature = "tools")]
 fn expect_makeable(path: &Path) -> Result<(), StorageError> {
     let above = path.ancestors().skip(1).find(|above| above.exists());
     let above = above
@@ -417,6 +420,7 @@ fn expect_makeable(path: &Path) -> Result<(), StorageError> {
         .map_err(StorageError::io(path, "cannot be made"))
 }
 
+#[cfg(feature = "tools")]
 fn try_to_write(directory: &Path) -> std::io::Result<()> {
     let tried = tried_in(directory);
     File::create_new(&tried)?;
@@ -424,6 +428,7 @@ fn try_to_write(directory: &Path) -> std::io::Result<()> {
 }
 
 /// What is made to see whether it can be, and removed at once.
+#[cfg(feature = "tools")]
 fn tried_in(directory: &Path) -> PathBuf {
     directory.join(format!(".atlas-check-{}", std::process::id()))
 }

@@ -296,6 +296,7 @@ impl Liar {
     }
 
     /// A liar in another cluster than the simulator's.
+    #[cfg(feature = "tools")]
     pub fn in_cluster(mut self, cluster: ClusterId) -> Self {
         self.cluster = cluster;
         self

@@ -1,7 +1,8 @@
 //! Execution: decided batches become state and replies.
 //!
 //! An [`Application`] is deterministic code over a [`MonolithicState`]; one that says what its parts are is a
-//! [`DivisibleState`]. An [`Executor`] runs it: it takes decisions in order, executes each frame once
+//! [`DivisibleState`], and any type that serde writes is one as [`Plain`]. A [`TypedApplication`] has types for
+//! its requests and replies too. An [`Executor`] runs it: it takes decisions in order, executes each frame once
 //! ([`ClientTable`]), answers per frame, and takes checkpoints at places that follow from the decisions
 //! alone, so that every replica takes the same ones. Every executor gives byte-identical replies and digests
 //! for the same decisions.
@@ -14,6 +15,7 @@ mod columns;
 mod context;
 mod crud;
 mod divisible;
+mod encoding;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod guard;
@@ -21,6 +23,7 @@ mod image;
 mod keyed_part;
 mod partitioned;
 mod parts;
+mod plain;
 mod read_gate;
 mod read_queue;
 mod resends;
@@ -29,6 +32,7 @@ mod sessions;
 mod single;
 mod spares;
 pub mod speculative;
+mod typed;
 mod undo;
 mod window;
 
@@ -41,11 +45,13 @@ pub use columns::Columns;
 pub use context::{DecisionContext, OperationContext};
 pub use crud::{Column, CrudState, Direct, KeyedState};
 pub use divisible::{DivisibleState, StatePart};
+pub use encoding::{EncodingError, REQUEST_DEPTH_MAX};
 pub use guard::StateFault;
 pub use image::CheckpointImage;
 pub use keyed_part::KeyedPart;
 pub use partitioned::{PARTS, Partitioned, PartitionedStore};
 pub use parts::{Parts, PartsSnapshot};
+pub use plain::{Plain, PlainSnapshot};
 pub use read_gate::ReadGate;
 pub use read_queue::{READ_SHARE_PERCENT, ReadLimits, ReadQueue};
 pub use resends::Resends;
@@ -54,6 +60,7 @@ pub use sessions::{SESSION_STEP_MAX, SESSIONS_MAX, SessionWindows, Sessions};
 pub use single::SingleThreaded;
 pub use spares::Room;
 pub use speculative::{Helper, Speculative};
+pub use typed::{TypedApplication, TypedError, decode_error, decode_reply, encode_request};
 pub use window::{CLIENT_WINDOW, SequenceWindow, Standing};
 
 /// What an application meets of a checkpoint's format.
