@@ -259,7 +259,7 @@ impl Lane {
         Self {
             disk: Disk::new(method, &writer),
             writer,
-            record: Record::NewView(Bytes::from(vec![7; contents])),
+            record: Record::ViewTransfer(Bytes::from(vec![7; contents])),
             records_per_group: (group_bytes - GROUP_HEADER_BYTES) / record_bytes,
             latency_ns: Histogram::new(3).expect("three digits"),
             busy: Duration::ZERO,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use atlas_smr_replica::crypto::{Digester, SigningKey};
 use atlas_smr_replica::messages::{
-    Batch, CheckpointClaim, Phase, PrePrepare, Proposal, SignedCheckpoint, Vote,
+    Batch, Checked, CheckpointClaim, Phase, PrePrepare, Proposal, SignedCheckpoint, Vote, archive,
 };
 use atlas_smr_replica::ordering::OrderingProtocol;
 use atlas_smr_replica::ordering::pbft::{Pbft, PbftConfig};
@@ -103,8 +103,9 @@ impl Replica {
                     seq: seq.get(),
                     digest,
                 };
+                let message = Checked::<Vote>::new(archive(&vote, 64).into()).expect("a sound vote");
                 self.pbft
-                    .on_vote(Time::START, NodeId::new(from), vote, &mut self.out);
+                    .on_message(Time::START, NodeId::new(from), &message, &mut self.out);
                 self.drain();
             }
         }

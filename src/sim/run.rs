@@ -187,9 +187,20 @@ fn drive(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
         let forgiven = settled.after(FORGIVEN);
         while world.step(forgiven) {}
     }
-    // Who fell behind is brought back, though nobody waits for it.
+    // A process that was restarted has forgotten what it asked for. What convinces all is ordered all the same;
+    // what has MACs alone may lie at a faulty leader, and then nobody is there any more who would sign it.
+    let are_forgotten = plan.twin.is_some()
+        && plan.knobs.auth == ClientAuth::Mac
+        && plan
+            .faults
+            .iter()
+            .any(|(_, fault)| matches!(fault, Fault::RestartClient { .. }));
+    let is_clean = plan.rogues.is_empty() && plan.liars.is_empty() && !are_forgotten;
+    // Who fell behind is brought back, and what a process that has ended left behind is ordered, one frame after
+    // the other, though nobody waits for it.
     let bound = settled.after(PROGRESS_BOUND);
-    while world.open_calls() == 0 && world.is_behind().is_some() && world.step(bound) {}
+    let is_due = |world: &World<_>| world.is_behind().is_some() || (is_clean && world.keeps_frames());
+    while world.open_calls() == 0 && is_due(world) && world.step(bound) {}
     if world.violation.is_some() {
         return;
     }
@@ -229,15 +240,6 @@ fn drive(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
         let what = format!("{most} views were lost for what is no leader's fault, {views_max} may be");
         world.break_rule(Rule::Stability, what);
     }
-    // A process that was restarted has forgotten what it asked for. What convinces all is ordered all the same;
-    // what has MACs alone may lie at a faulty leader, and then nobody is there any more who would sign it.
-    let are_forgotten = plan.twin.is_some()
-        && plan.knobs.auth == ClientAuth::Mac
-        && plan
-            .faults
-            .iter()
-            .any(|(_, fault)| matches!(fault, Fault::RestartClient { .. }));
-    let is_clean = plan.rogues.is_empty() && plan.liars.is_empty() && !are_forgotten;
     world.check_end(stuck == 0 && is_clean);
     judge_runs(world);
     judge_history(plan, world);

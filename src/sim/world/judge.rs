@@ -132,6 +132,16 @@ impl<S: Stack> World<S> {
             .for_each(|(name, count)| self.hit(name, count));
     }
 
+    /// Whether a correct host that is up and shares what it has keeps frames.
+    pub(in crate::sim) fn keeps_frames(&self) -> bool {
+        let keeps = |host: &Host<S>| {
+            let replica = host.sim.replica();
+            let shares = replica.participation() == Participation::Full;
+            host.is_correct && host.is_up && shares && replica.pool().pending_frames() > 0
+        };
+        self.hosts.iter().any(keeps)
+    }
+
     /// What lies at the end of a run: equal states, and nothing left over where all is done.
     pub(in crate::sim) fn check_end(&mut self, must_be_empty: bool) {
         for index in 0..self.hosts.len() {
