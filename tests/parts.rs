@@ -26,7 +26,7 @@ use atlas_smr_replica::protocol::{
     Outbox, OwnRecord, Part, PartContext, Record, RestoreError, Standing, Timer, in_range,
 };
 use atlas_smr_replica::replica::Stack;
-use atlas_smr_replica::sim::Cluster;
+use atlas_smr_replica::sim::{Cluster, check_contract};
 use atlas_smr_replica::state_transfer::monolithic::PieceTransfer;
 use atlas_smr_replica::types::{Digest, NodeId, SeqNo, Time, UnixTime, View};
 use atlas_smr_replica::view_transfer::pbft::PbftViewChange;
@@ -384,6 +384,11 @@ fn the_same_stack_runs_in_the_simulator() {
     }
     cluster.check().unwrap();
     assert!(PROPOSED.load(Ordering::Relaxed) > 0);
+}
+
+#[test]
+fn a_stack_of_ones_own_keeps_the_contract() {
+    check_contract::<OwnStack>(&PartSettings::default(), 0..3).unwrap();
 }
 
 #[test]

@@ -160,7 +160,6 @@ const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[
     ("src/runtime/server/assembly.rs", "assemble", 126),
     ("src/runtime/server/wiring.rs", "make_lanes", 105),
     ("src/sim/clients.rs", "act", 85),
-    ("src/sim/homes.rs", "home", 120),
     ("src/sim/plan.rs", "of", 116),
     ("src/sim/world/faults.rs", "strike", 80),
     ("src/sim/world/speech.rs", "carry_out", 145),

@@ -1,132 +1,172 @@
 //! In which profile each planted fault is looked for first.
 
 use super::Profile;
-use crate::smr::mutants::Mutant;
+use crate::smr::mutants::Mutant::{self, *};
+
+const NET: &[Mutant] = &[
+    PrepareQuorumMinusOne,
+    CommitQuorumMinusOne,
+    CheckpointQuorumMinusOne,
+    MessagesCounted,
+    WindowStuck,
+    AcceptedUnlogged,
+    VoteBeforeDurable,
+    PromiseBeforeDurable,
+    DecisionBeforeDurable,
+    TimeoutForgotten,
+    PoolKeepsDecided,
+    ForwardSkipped,
+    ReplyAgainSkipped,
+    RetransmissionSkipped,
+    LeavesAlone,
+    VotesUnsplit,
+    ReplyDigestUnchecked,
+    NumberReuseAnswered,
+    ReadUpdates,
+];
+
+const BYZANTINE: &[Mutant] = &[
+    CheckpointSignatureUnchecked,
+    CheckpointSignerUnchecked,
+    NotLeaderAccepted,
+    LeaderPrepareCounted,
+    UnauthenticAccepted,
+    OldViewVoted,
+    PreparedForgotten,
+    PrePreparedForgotten,
+    NewViewSkipsA2,
+    NewViewQuorumMinusOne,
+    ViewChangeSignatureUnchecked,
+    StableProofUnchecked,
+    StableWordBelieved,
+    ViewJoinedByTooFew,
+    GapsForgotten,
+    BatchDigestUnchecked,
+    FrameSignatureUnchecked,
+    QuotaUnchecked,
+    DisputesIgnored,
+    ChunkUnchecked,
+    StateTargetUncertified,
+    LogBatchUnchecked,
+    StatusFloodAnswered,
+    DonationsUnlimited,
+    MendedUnchecked,
+    GateUnlimited,
+    LiesUncounted,
+    JudgementsUnlimited,
+    PaddingAccepted,
+    AuthenticatorsCounted,
+    ProofKeptAsReceived,
+    UndecidedUnlimited,
+    PassedOnAnswered,
+    RepeatsAnswered,
+    OneAccuserBelieved,
+    SigningNeverEnds,
+    PanicKept,
+    ViewChangesUnpassed,
+    NamedViewChangeUnchecked,
+    ProcessUncovered,
+    SessionFromOne,
+    ClockBoundUnchecked,
+    AgreedTimeForgotten,
+];
+
+const CRASH: &[Mutant] = &[
+    StatusUnanswered,
+    OneDecisionBelieved,
+    FetchSkipped,
+    NewViewForgets,
+    ViewChangeUnsent,
+    ProgressTimerSkipped,
+    ViewTimerSkipped,
+    DedupSkipped,
+    OneReplyBelieved,
+    LogTailFromOne,
+    VoteRecordForgotten,
+    ViewRecordForgotten,
+    ProposalRecordForgotten,
+    BaseRecordsForgotten,
+    JumpRecordForgotten,
+    TornTailAccepted,
+    DurableBeforeSync,
+    CutBeforeImageKept,
+    CutAtLight,
+    StateCountKept,
+    LoansIgnored,
+    HoldSkipped,
+    ReadsUngated,
+    ReadsAtOnce,
+    ViewChangesUnlogged,
+    LaterUnasked,
+    AnnouncedForgotten,
+];
+
+const DISK: &[Mutant] = &[
+    WatermarkUnchecked,
+    DiskRoomIgnored,
+    CopyBelieved,
+    GroupNumberReused,
+    ImageUnchecked,
+    WipedDiskVotes,
+    AbstentionIgnored,
+    AbstentionPlacesForgotten,
+    LightOffered,
+    UnreadUnmended,
+    LoggedUnsent,
+    LaterImagesLeft,
+    ContradictedImageBelieved,
+    WholeLogUnused,
+    WrongClaimsKept,
+    AbstentionMarkEarly,
+    ReplacedClaimsKept,
+    ReadsWhileAbstaining,
+    AdoptionUnawaited,
+];
+
+const TWINS: &[Mutant] = &[
+    EquivocationAccepted,
+    NewViewSkipsA1,
+    FrameOrderUncovered,
+    OrderedAnswersWeak,
+    StatesMixed,
+    WithdrawnAtOnce,
+];
+
+const CLIENTS: &[Mutant] = &[QuotaBlamed, MacsBlamed, ReadsUnlimited, ReadsUnfair, ReadsUnasked];
+
+const HOMES: [(Profile, &[Mutant]); 6] = [
+    (Profile::Net, NET),
+    (Profile::Byzantine, BYZANTINE),
+    (Profile::Crash, CRASH),
+    (Profile::Disk, DISK),
+    (Profile::Twins, TWINS),
+    (Profile::Clients, CLIENTS),
+];
 
 impl Mutant {
     /// Where it is looked for first.
+    ///
+    /// # Panics
+    /// When it is in no list here: a test sees to it that each is in one.
     #[must_use]
-    pub const fn home(self) -> Profile {
-        match self {
-            Self::PrepareQuorumMinusOne
-            | Self::CommitQuorumMinusOne
-            | Self::CheckpointQuorumMinusOne
-            | Self::MessagesCounted
-            | Self::WindowStuck
-            | Self::AcceptedUnlogged
-            | Self::VoteBeforeDurable
-            | Self::PromiseBeforeDurable
-            | Self::DecisionBeforeDurable
-            | Self::TimeoutForgotten
-            | Self::PoolKeepsDecided
-            | Self::ForwardSkipped
-            | Self::ReplyAgainSkipped
-            | Self::RetransmissionSkipped
-            | Self::LeavesAlone
-            | Self::VotesUnsplit
-            | Self::ReplyDigestUnchecked
-            | Self::NumberReuseAnswered
-            | Self::ReadUpdates => Profile::Net,
-            Self::CheckpointSignatureUnchecked
-            | Self::CheckpointSignerUnchecked
-            | Self::NotLeaderAccepted
-            | Self::LeaderPrepareCounted
-            | Self::UnauthenticAccepted
-            | Self::OldViewVoted
-            | Self::PreparedForgotten
-            | Self::PrePreparedForgotten
-            | Self::NewViewSkipsA2
-            | Self::NewViewQuorumMinusOne
-            | Self::ViewChangeSignatureUnchecked
-            | Self::StableProofUnchecked
-            | Self::StableWordBelieved
-            | Self::ViewJoinedByTooFew
-            | Self::GapsForgotten
-            | Self::BatchDigestUnchecked
-            | Self::FrameSignatureUnchecked
-            | Self::QuotaUnchecked
-            | Self::DisputesIgnored
-            | Self::ChunkUnchecked
-            | Self::StateTargetUncertified
-            | Self::LogBatchUnchecked
-            | Self::StatusFloodAnswered
-            | Self::DonationsUnlimited
-            | Self::MendedUnchecked
-            | Self::GateUnlimited
-            | Self::LiesUncounted
-            | Self::JudgementsUnlimited
-            | Self::PaddingAccepted
-            | Self::AuthenticatorsCounted
-            | Self::ProofKeptAsReceived
-            | Self::UndecidedUnlimited
-            | Self::PassedOnAnswered
-            | Self::RepeatsAnswered
-            | Self::OneAccuserBelieved
-            | Self::SigningNeverEnds
-            | Self::PanicKept
-            | Self::ViewChangesUnpassed
-            | Self::NamedViewChangeUnchecked
-            | Self::ProcessUncovered
-            | Self::SessionFromOne
-            | Self::ClockBoundUnchecked
-            | Self::AgreedTimeForgotten => Profile::Byzantine,
-            Self::StatusUnanswered
-            | Self::OneDecisionBelieved
-            | Self::FetchSkipped
-            | Self::NewViewForgets
-            | Self::ViewChangeUnsent
-            | Self::ProgressTimerSkipped
-            | Self::ViewTimerSkipped
-            | Self::DedupSkipped
-            | Self::OneReplyBelieved
-            | Self::LogTailFromOne
-            | Self::VoteRecordForgotten
-            | Self::ViewRecordForgotten
-            | Self::ProposalRecordForgotten
-            | Self::BaseRecordsForgotten
-            | Self::JumpRecordForgotten
-            | Self::TornTailAccepted
-            | Self::DurableBeforeSync
-            | Self::CutBeforeImageKept
-            | Self::CutAtLight
-            | Self::StateCountKept
-            | Self::LoansIgnored
-            | Self::HoldSkipped
-            | Self::ReadsUngated
-            | Self::ReadsAtOnce
-            | Self::ViewChangesUnlogged
-            | Self::LaterUnasked
-            | Self::AnnouncedForgotten => Profile::Crash,
-            Self::WatermarkUnchecked
-            | Self::DiskRoomIgnored
-            | Self::CopyBelieved
-            | Self::GroupNumberReused
-            | Self::ImageUnchecked
-            | Self::WipedDiskVotes
-            | Self::AbstentionIgnored
-            | Self::AbstentionPlacesForgotten
-            | Self::LightOffered
-            | Self::UnreadUnmended
-            | Self::LoggedUnsent
-            | Self::LaterImagesLeft
-            | Self::ContradictedImageBelieved
-            | Self::WholeLogUnused
-            | Self::WrongClaimsKept
-            | Self::AbstentionMarkEarly
-            | Self::ReplacedClaimsKept
-            | Self::ReadsWhileAbstaining
-            | Self::AdoptionUnawaited => Profile::Disk,
-            Self::EquivocationAccepted
-            | Self::NewViewSkipsA1
-            | Self::FrameOrderUncovered
-            | Self::OrderedAnswersWeak
-            | Self::StatesMixed
-            | Self::WithdrawnAtOnce => Profile::Twins,
-            Self::QuotaBlamed
-            | Self::MacsBlamed
-            | Self::ReadsUnlimited
-            | Self::ReadsUnfair
-            | Self::ReadsUnasked => Profile::Clients,
+    pub fn home(self) -> Profile {
+        let home = HOMES.iter().find(|(_, faults)| faults.contains(&self));
+        home.map_or_else(
+            || panic!("{self:?} is looked for nowhere"),
+            |(profile, _)| *profile,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_planted_fault_has_one_home() {
+        for fault in Mutant::ALL {
+            let homes = HOMES.iter().filter(|(_, faults)| faults.contains(fault));
+            assert_eq!(homes.count(), 1, "{fault:?}");
         }
     }
 }

@@ -29,6 +29,7 @@ mod byzantine;
 pub mod checker;
 mod clients;
 mod cluster;
+mod contract;
 mod dice;
 mod disk;
 #[doc(hidden)]
@@ -48,6 +49,7 @@ pub(crate) use byzantine::{Liar, Sent};
 pub use checker::{Rule, Violation};
 pub use clients::Roguery;
 pub use cluster::{Cluster, ClusterBuilder, SimCallError};
+pub use contract::{ContractError, check_contract};
 pub use dice::Dice;
 pub use network::Weather;
 pub use plan::{Knobs, Profile};

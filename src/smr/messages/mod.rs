@@ -56,8 +56,8 @@ pub(crate) use image::{index_slices, whole_index};
 pub use lengths::Lengths;
 pub use ordering::{CheckpointClaim, LightCheckpoint, PrePrepare, SignedCheckpoint, TakenCheckpoint};
 pub use pbft::{
-    NamedViewChange, NewView, PbftRecord, Phase, PlaceStatus, PlacedDigest, ViewChange, ViewTransferMessage,
-    Vote,
+    NamedViewChange, NewView, PbftRecord, Phase, PlaceStatus, PlacedDigest, ViewChange, ViewEvidence,
+    ViewStart, ViewTransferMessage, Vote,
 };
 pub use request::{
     Authenticator, FrameBuilder, FrameError, Mode, Operations, RequestBody, RequestFrame, SplitError,

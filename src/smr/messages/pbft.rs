@@ -1,5 +1,5 @@
-//! What the replicas of PBFT say to each other: votes, and what its view change needs. Others carry it as bytes
-//! that they do not read ([`SystemMessage`]).
+//! What is PBFT's own and both its halves share, ordering and view change: what their replicas say to each other,
+//! as bytes that others carry and do not read ([`SystemMessage`]), and what one half hands to the other.
 
 use bytes::Bytes;
 use rkyv::rancor::Failure;
@@ -130,6 +130,40 @@ pub enum ViewTransferMessage {
     Complaint(u64),
     /// Asks for view changes that a new view names, by digest. Each comes as a message of its own.
     FetchViewChanges(Vec<NamedViewChange>),
+}
+
+/// What ordering carries out of a view it leaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewEvidence {
+    /// The last stable checkpoint.
+    pub stable: CheckpointClaim,
+    /// The quorum of signatures that proves it; empty at the beginning of time.
+    pub proof: Vec<SignedCheckpoint>,
+    /// P: the batch prepared last at each place, ascending by place.
+    pub prepared: Vec<PlacedDigest>,
+    /// Q: the batches pre-prepared at each place, ascending by place and digest.
+    pub pre_prepared: Vec<PlacedDigest>,
+}
+
+/// What a view begins with: the same at every replica that enters it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewStart {
+    /// The view.
+    pub view: View,
+    /// The checkpoint it starts after (min-s).
+    pub stable: CheckpointClaim,
+    /// What proves it.
+    pub proof: Vec<SignedCheckpoint>,
+    /// The batches of the places after it, without gaps; [`Digest::ZERO`] is the null request.
+    pub chosen: Vec<Digest>,
+}
+
+impl ViewStart {
+    /// The last place the view begins with (max-s).
+    #[must_use]
+    pub fn last(&self) -> SeqNo {
+        self.stable.seq.plus(self.chosen.len() as u64)
+    }
 }
 
 impl Phase {

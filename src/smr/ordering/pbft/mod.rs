@@ -79,7 +79,6 @@ mod checkpoints;
 mod clock;
 mod config;
 mod early;
-mod handover;
 pub(crate) mod records;
 mod resend;
 mod restore;
@@ -93,7 +92,7 @@ use std::sync::Arc;
 use crate::smr::crypto::Digester;
 use crate::smr::messages::{
     Archived, Batch, BatchRef, CheckpointClaim, Phase, PrePrepare, Proposal, SignedCheckpoint, Status,
-    SystemMessage, Vote,
+    SystemMessage, ViewEvidence, ViewStart, Vote,
 };
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
@@ -107,7 +106,6 @@ use clock::Clock;
 use config::UNDECIDED_BYTES;
 pub use config::{OrderingConfig, PbftConfig};
 use early::Early;
-pub use handover::{ViewEvidence, ViewStart};
 use resend::Resend;
 use slot::{PrePrepared, Slot};
 

@@ -1,8 +1,7 @@
 //! The decision procedure of §4.5.
 
-use crate::smr::messages::{PlacedDigest, ViewChange};
+use crate::smr::messages::{PlacedDigest, ViewChange, ViewStart};
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::ordering::pbft::ViewStart;
 use crate::smr::types::{Digest, Quorum, SeqNo, View};
 
 /// The entries of an ascending list that are of one place.

@@ -104,9 +104,10 @@ use bytes::Bytes;
 use super::{ViewTransferProtocol, Waiting};
 use crate::smr::crypto::Digester;
 use crate::smr::messages::archived::ArchivedViewTransferMessage;
-use crate::smr::messages::{NamedViewChange, NewView, Status, SyncMessage, ViewChange, ViewTransferMessage};
+use crate::smr::messages::{
+    NamedViewChange, NewView, Status, SyncMessage, ViewChange, ViewEvidence, ViewStart, ViewTransferMessage,
+};
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::ordering::pbft::{ViewEvidence, ViewStart};
 use crate::smr::protocol::{
     Effect, Outbox, OwnRecord, Persisted, Recipients, Record, Rejected, Rejection, RestoreError, Standing,
     Timer,

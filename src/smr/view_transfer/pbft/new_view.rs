@@ -13,10 +13,9 @@ use super::{ANSWER_PAUSE, Entered, PbftViewChange, Sent, choice};
 use crate::smr::messages::archived::ArchivedViewTransferMessage;
 use crate::smr::messages::lengths::ANSWER_BYTES_MAX;
 use crate::smr::messages::{
-    Checked, NamedViewChange, NewView, SystemMessage, ViewChange, ViewTransferMessage,
+    Checked, NamedViewChange, NewView, SystemMessage, ViewChange, ViewStart, ViewTransferMessage,
 };
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::ordering::pbft::ViewStart;
 use crate::smr::protocol::{Outbox, OwnRecord, Persisted, Recipients, Record, Rejection, RestoreError};
 use crate::smr::types::{Digest, NodeId, Time, View};
 

@@ -3,9 +3,10 @@
 use super::new_view::Held;
 use crate::smr::crypto::{Digester, Domain, SigningKey, VerifyingKey};
 use crate::smr::messages::lengths::PRE_PREPARED_MAX;
-use crate::smr::messages::{NamedViewChange, NewView, PlacedDigest, SignedCheckpoint, ViewChange};
+use crate::smr::messages::{
+    NamedViewChange, NewView, PlacedDigest, SignedCheckpoint, ViewChange, ViewEvidence,
+};
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::ordering::pbft::ViewEvidence;
 use crate::smr::protocol::Rejection;
 use crate::smr::types::{Digest, Epoch, NodeId, Quorum, View};
 
