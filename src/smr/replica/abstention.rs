@@ -187,7 +187,7 @@ impl<S: Stack> Replica<S> {
     pub(super) fn ends_abstention(&mut self, view: View) -> bool {
         // Votes may be about any place after what is both stable and decided.
         let passed = self.ordering.stable().min(self.ordering.decided());
-        let has_state = self.transfers.awaiting.is_none();
+        let has_state = !self.supply.awaits_state();
         let is_over = |abstention: &mut Abstention| has_state && abstention.is_over(passed, view);
         let ended = self.abstention.take_if(is_over);
         if let Some((bound, _)) = ended.as_ref().and_then(Abstention::bounds) {

@@ -79,7 +79,7 @@ impl<S: Stack> Replica<S> {
                     self.hold_decision(proposal);
                 }
                 Effect::Stable { claim, proof } => {
-                    self.transfers.remember_certificate(claim, proof.clone());
+                    self.checkpoints.remember_certificate(claim, proof.clone());
                     self.counters.checkpoints_stable += 1;
                     self.judgements.on_stable();
                     self.actions.push(Action::Stable(claim));
@@ -184,14 +184,7 @@ impl<S: Stack> Replica<S> {
                     self.pool.on_decided(&proposal.batch);
                 }
                 self.counters.decisions += 1;
-                if proposal.seq <= self.transfers.released {
-                    // A jump went past it.
-                    return;
-                }
-                self.transfers.released = proposal.seq;
-                // A state may come that includes it while a slow disk holds it back.
-                let is_included = proposal.seq <= self.executed;
-                if self.transfers.awaiting.is_none() && self.transfers.fed.is_none() && !is_included {
+                if self.supply.release(proposal.seq) {
                     self.actions.push(Action::Execute(proposal));
                 }
             }

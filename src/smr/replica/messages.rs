@@ -124,7 +124,7 @@ impl<S: Stack> Replica<S> {
                 self.view_transfer.on_complaint(from, view, &mut self.outbox);
             }
             ArchivedViewTransferMessage::FetchBatches(wanted) => {
-                if self.transfers.donations.may_answer(now, from) {
+                if self.donations.may_answer(now, from) {
                     self.ordering.on_fetch(now, from, &refs(wanted), &mut self.outbox);
                     self.charge_answer(from);
                 }
@@ -141,7 +141,7 @@ impl<S: Stack> Replica<S> {
                 self.ordering.on_stable(now, from, &proof, &mut self.outbox);
             }
             ArchivedViewTransferMessage::FetchViewChanges(wanted) => {
-                if self.transfers.donations.may_answer(now, from) {
+                if self.donations.may_answer(now, from) {
                     let wanted = wanted.iter().take(REPLICAS_MAX).map(|named| named.to_named());
                     let wanted: Vec<_> = wanted.collect();
                     self.view_transfer.on_fetch(now, from, &wanted, &mut self.outbox);
@@ -160,7 +160,7 @@ impl<S: Stack> Replica<S> {
         }
         self.disputes.claim(now, from, &status.disputed);
         self.settle_disputes(now);
-        if self.transfers.donations.may_answer(now, from) {
+        if self.donations.may_answer(now, from) {
             self.ordering.on_status(now, from, status, &mut self.outbox);
             self.charge_answer(from);
         }
@@ -171,7 +171,7 @@ impl<S: Stack> Replica<S> {
     /// What ordering has just answered a peer counts against what the peer is sent for its transfers.
     pub(super) fn charge_answer(&mut self, from: NodeId) {
         let answer: usize = self.outbox.sent_to(from).map(Bytes::len).sum();
-        self.transfers.donations.charge(from, answer as u64);
+        self.donations.charge(from, answer as u64);
     }
 
     /// A batch this replica asked for arrived, its frames checked by preprocessing.

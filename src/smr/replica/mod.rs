@@ -25,6 +25,7 @@ mod donations;
 mod effects;
 mod forwarding;
 mod judgements;
+mod lag;
 mod loans;
 mod logged;
 mod mending;
@@ -33,8 +34,10 @@ mod reads;
 mod restore;
 mod settings;
 mod stack;
+mod supply;
 mod timers;
 mod transfer;
+mod transfer_phase;
 
 pub use crate::smr::state_transfer::TransferLimits;
 pub use abstention::{Forgotten, Participation};
@@ -45,7 +48,7 @@ pub use stack::{
     ApplicationOf, DecisionLogOf, DefaultConfigs, DefaultStack, ExecutorOf, LogTransferOf, OrderingOf,
     PartConfigs, PartSettings, SpeculativeStack, Stack, StateTransferOf, ViewTransferOf,
 };
-pub use transfer::TransferPhase;
+pub use transfer_phase::TransferPhase;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -64,13 +67,16 @@ use crate::smr::state_transfer::StateTransferProtocol;
 use crate::smr::types::{ClientId, Lsn, NodeId, SeqNo, Time, UnixTime, View};
 use crate::smr::view_transfer::ViewTransferProtocol;
 use abstention::Abstention;
+use checkpoints::Checkpoints;
 use disputes::{Change, Disputes};
+use donations::Donations;
 use effects::Held;
 use forwarding::{OVERDUE, PassedOn};
 use judgements::Judgements;
+use lag::Lag;
 use reads::Reads;
+use supply::Supply;
 use timers::Timers;
-use transfer::Transfers;
 
 /// How many pending frames are passed on to the leader of a view that begins, about. Clients send the rest again.
 const FORWARDED_FRAMES_MAX: usize = 4096;
@@ -98,7 +104,10 @@ pub struct Replica<S: Stack> {
     decision_log: DecisionLogOf<S>,
     log_transfer: LogTransferOf<S>,
     state_transfer: StateTransferOf<S>,
-    transfers: Transfers,
+    supply: Supply,
+    checkpoints: Checkpoints,
+    lag: Lag,
+    donations: Donations,
     /// While there is one, nothing is said that binds.
     abstention: Option<Abstention>,
     reads: Reads,
@@ -122,12 +131,6 @@ pub struct Replica<S: Stack> {
     counters: ReplicaCounters,
     /// By peer.
     offences: Vec<Offences>,
-    executed: SeqNo,
-    last_checkpoint: Option<CheckpointClaim>,
-    /// The last checkpoint whose contents are on disk.
-    image_kept: SeqNo,
-    /// Where the log was cut last.
-    cut: SeqNo,
 }
 
 impl<S: Stack> Replica<S> {
@@ -152,7 +155,10 @@ impl<S: Stack> Replica<S> {
         timers.set(Timer::LeaderReview, Time::START);
         let disputes = Disputes::new(pool.clients(), settings.quorum.weak(), settings.must_sign_for);
         Self {
-            transfers: Transfers::new(settings.quorum.n()),
+            supply: Supply::new(),
+            checkpoints: Checkpoints::new(settings.quorum.n()),
+            lag: Lag::new(settings.quorum.n(), settings.quorum.weak()),
+            donations: Donations::new(settings.quorum.n(), TransferLimits::default()),
             judgements: Judgements::new(settings.quorum.n()),
             offences: vec![Offences::default(); settings.quorum.n()],
             abstention: None,
@@ -177,10 +183,6 @@ impl<S: Stack> Replica<S> {
             votes: Vec::new(),
             actions: Vec::new(),
             counters: ReplicaCounters::default(),
-            executed: SeqNo::ZERO,
-            last_checkpoint: None,
-            image_kept: SeqNo::ZERO,
-            cut: SeqNo::ZERO,
         }
     }
 
@@ -285,14 +287,14 @@ impl<S: Stack> Replica<S> {
 
     /// Execution finished a decision of this many operations.
     pub fn on_executed(&mut self, now: Time, seq: SeqNo, operations: usize) {
-        self.executed = seq;
-        if self.transfers.awaiting.is_none() {
+        self.supply.on_executed(seq);
+        if !self.supply.awaits_state() {
             self.decision_log.keep_after(seq);
         }
         self.view_transfer.on_executed(now, operations);
         if operations > 0 {
             self.shares = false;
-            self.transfers.donations.on_served(now);
+            self.donations.on_served(now);
         }
         self.counters.operations_executed += operations as u64;
     }
@@ -355,7 +357,7 @@ impl<S: Stack> Replica<S> {
         }
         self.consider_abstention();
         self.forward_frames();
-        if self.is_executing() {
+        if self.supply.is_executing() {
             self.view_transfer.on_executing(now);
         }
         let waiting = self.pool.waiting(now);
@@ -390,7 +392,9 @@ impl<S: Stack> Replica<S> {
     /// Whether nothing is pending, under way, or decided and not executed.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.pool.pending_frames() == 0 && self.held.is_empty() && self.executed == self.ordering.decided()
+        self.pool.pending_frames() == 0
+            && self.held.is_empty()
+            && self.supply.executed() == self.ordering.decided()
     }
 
     /// The current view.
@@ -427,13 +431,13 @@ impl<S: Stack> Replica<S> {
     /// The last decision that was executed.
     #[must_use]
     pub fn executed(&self) -> SeqNo {
-        self.executed
+        self.supply.executed()
     }
 
     /// The last checkpoint this replica took.
     #[must_use]
     pub fn last_checkpoint(&self) -> Option<CheckpointClaim> {
-        self.last_checkpoint
+        self.checkpoints.last()
     }
 
     /// What was counted so far.
@@ -517,12 +521,6 @@ impl<S: Stack> Replica<S> {
         for frame in self.pool.drop_unsigned(client) {
             self.refuse(frame, RefusalReason::MustSign);
         }
-    }
-
-    /// Whether there is something to execute that was decided.
-    fn is_executing(&self) -> bool {
-        let is_whole = self.transfers.awaiting.is_none() && self.transfers.fed.is_none();
-        is_whole && self.transfers.released > self.executed
     }
 
     /// Which protocol is at work.

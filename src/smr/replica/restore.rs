@@ -25,11 +25,9 @@ impl<S: Stack> Replica<S> {
     pub fn restore_base(&mut self, seq: SeqNo, chain: Chain) {
         self.ordering.restore_base(seq);
         self.decision_log.restore_base(seq, chain);
-        self.executed = seq;
+        self.supply.restore_base(seq);
         self.reads.may_have_answered(seq);
-        self.image_kept = seq;
-        self.transfers.released = seq;
-        self.transfers.remember_image(seq);
+        self.checkpoints.restore_base(seq);
     }
 
     /// The log was read to its end, on a state that was read from the image of this checkpoint. That image
@@ -42,8 +40,7 @@ impl<S: Stack> Replica<S> {
     /// These images are on disk, as what their heads say.
     pub fn restore_images(&mut self, images: impl Iterator<Item = CheckpointClaim>) {
         for claim in images {
-            self.transfers.found.push(claim);
-            self.transfers.remember_image(claim.seq);
+            self.checkpoints.restore_image(claim);
         }
     }
 
@@ -52,21 +49,20 @@ impl<S: Stack> Replica<S> {
         self.ordering.restore_base(seq);
         self.decision_log.restore_base_unproved(seq);
         self.reads.may_have_answered(seq);
-        self.transfers.released = seq;
-        self.transfers.awaiting = Some(seq);
+        self.supply.restore_without_state(seq);
     }
 
     /// Whether execution waits for a state from others.
     #[must_use]
     pub fn awaits_state(&self) -> bool {
-        self.transfers.awaiting.is_some()
+        self.supply.awaits_state()
     }
 
     /// The log holds this record about what is stable. All of them come before the first
     /// [`restore`](Self::restore).
     pub fn restore_stable(&mut self, record: &Record) {
         if let Record::Stable { claim, proof } = record {
-            self.transfers.remember_certificate(*claim, proof.clone());
+            self.checkpoints.remember_certificate(*claim, proof.clone());
             self.ordering.restore(record);
         }
     }
@@ -90,11 +86,9 @@ impl<S: Stack> Replica<S> {
                 }
                 let proposal = proposal.ok_or(RestoreError::BatchMissing { seq: *seq })?;
                 self.decision_log.restore(&proposal, *chain)?;
-                self.transfers.released = *seq;
-                if self.transfers.awaiting.is_some() {
+                if !self.supply.restore_decision(*seq) {
                     return Ok(None);
                 }
-                self.executed = *seq;
                 self.decision_log.keep_after(*seq);
                 return Ok(Some(proposal));
             }
@@ -104,8 +98,7 @@ impl<S: Stack> Replica<S> {
                 if *seq > self.decision_log.last() {
                     self.ordering.restore_base(*seq);
                     self.decision_log.restore_base(*seq, *chain);
-                    self.transfers.released = *seq;
-                    self.transfers.awaiting = Some(*seq);
+                    self.supply.restore_without_state(*seq);
                 }
             }
             Record::NewView(message) => {
@@ -142,7 +135,7 @@ impl<S: Stack> Replica<S> {
                 .on_view_left(now, view, evidence, &mut self.outbox);
         }
         self.carry_out(now);
-        if let Some(seq) = self.transfers.awaiting {
+        if let Some(seq) = self.supply.awaited() {
             self.begin_state_transfer(now, seq.minus(1));
         }
         // The others may have gone on: they are asked before their statuses come.
