@@ -35,7 +35,8 @@
 
 use std::time::Duration;
 
-use super::{Held, Replica, Stack};
+use super::promises::Held;
+use super::{Replica, Stack};
 use crate::smr::messages::Status;
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
@@ -210,7 +211,7 @@ impl<S: Stack> Replica<S> {
         if ended {
             let when = match active(Mutant::AbstentionMarkEarly) {
                 true => When::Now,
-                false => When::Durable(self.logged_end.minus(1)),
+                false => self.promises.when_last_is_durable(),
             };
             self.hold(when, Held::AbstentionOver);
         }

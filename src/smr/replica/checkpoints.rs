@@ -8,12 +8,13 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::loans::Loans;
-use super::{Action, Held, Replica, Stack};
+use super::promises::Held;
+use super::{Action, Replica, Stack};
 use crate::smr::decision_log::DecisionLog;
 use crate::smr::messages::{CheckpointClaim, LightCheckpoint, SignedCheckpoint, TakenCheckpoint};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
-use crate::smr::protocol::{ImageTask, LogCut, Record, When};
+use crate::smr::protocol::{ImageTask, LogCut, Record};
 use crate::smr::types::{NodeId, SeqNo, Time};
 use crate::smr::view_transfer::ViewTransferProtocol;
 
@@ -350,13 +351,13 @@ impl<S: Stack> Replica<S> {
         if active(Mutant::BaseRecordsForgotten) {
             records.clear();
         }
-        let before = self.logged_end;
+        let before = self.promises.logged_end();
         for record in records {
             self.outbox.persist(record);
         }
         self.carry_out(now);
         let view = self.view();
         let cut = LogCut { seq, before, view };
-        self.hold(When::Durable(self.logged_end.minus(1)), Held::CutLog(cut));
+        self.hold(self.promises.when_last_is_durable(), Held::CutLog(cut));
     }
 }

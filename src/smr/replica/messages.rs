@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Action, Replica, Stack};
+use super::{Action, Offences, Replica, Stack};
 use crate::smr::log_transfer::LogTransferProtocol;
 use crate::smr::messages::archived::{
     ArchivedOrderingMessage, ArchivedSystemMessage, ArchivedViewChange, ArchivedViewTransferMessage,
@@ -10,7 +10,7 @@ use crate::smr::messages::archived::{
 use crate::smr::messages::{BatchRef, Checked, Proposal, STATUS_PLACES, Status, SystemMessage};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
-use crate::smr::protocol::{Recipients, Rejection};
+use crate::smr::protocol::{Recipients, Rejected, Rejection};
 use crate::smr::types::{NodeId, REPLICAS_MAX, SeqNo, Time, View};
 use crate::smr::view_transfer::ViewTransferProtocol;
 
@@ -20,6 +20,18 @@ fn signatures(view_change: &ArchivedViewChange) -> usize {
 }
 
 impl<S: Stack> Replica<S> {
+    /// A peer's message is refused.
+    pub(super) fn reject(&mut self, rejected: Rejected) {
+        self.counters.reject(rejected.reason);
+        self.judgements.on_rejected(rejected);
+    }
+
+    /// What this peer sent that no correct replica sends.
+    #[must_use]
+    pub fn offences(&self, peer: NodeId) -> Offences {
+        self.judgements.offences(peer)
+    }
+
     /// Whether so many signatures of what a peer says are verified now; counted if not.
     pub(super) fn may_judge(&mut self, now: Time, from: NodeId, signatures: usize) -> bool {
         let may = self.judgements.may_judge(now, from, signatures);
@@ -31,7 +43,7 @@ impl<S: Stack> Replica<S> {
 
     /// The turn's votes, in as few messages as hold them.
     pub(super) fn send_votes(&mut self) {
-        let votes = std::mem::take(&mut self.votes);
+        let votes = self.promises.take_votes();
         self.counters.votes_cast += votes.len() as u64;
         let together = match active(Mutant::VotesUnsplit) {
             true => votes.len().max(1),

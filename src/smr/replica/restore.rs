@@ -123,8 +123,7 @@ impl<S: Stack> Replica<S> {
     /// client.
     pub fn resume(&mut self, now: Time, next_lsn: Lsn, windows: &[SessionWindows]) {
         self.outbox = Outbox::new(next_lsn);
-        self.logged_end = next_lsn;
-        self.durable_end = next_lsn;
+        self.promises.resume(next_lsn);
         for (client, window) in (0..).zip(windows) {
             self.pool.adopt_windows(ClientId::new(client), window.clone());
         }

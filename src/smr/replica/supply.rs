@@ -191,3 +191,78 @@ impl Supply {
         is_executed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seq(number: u64) -> SeqNo {
+        SeqNo::new(number)
+    }
+
+    /// One that was given the state after 100, while decisions up to 110 were released.
+    fn catching_up() -> Supply {
+        let mut supply = Supply::new();
+        supply.pass(seq(100));
+        supply.await_state(seq(100));
+        for number in 101..=110 {
+            assert!(!supply.release(seq(number)), "{number} waits for the state");
+        }
+        supply.on_installed(seq(100));
+        supply
+    }
+
+    #[test]
+    fn what_is_released_is_executed_at_once_unless_it_is_executed_or_passed() {
+        let mut supply = Supply::new();
+        assert!(supply.release(seq(1)));
+        assert!(!supply.release(seq(1)), "it was");
+        assert!(supply.is_executing());
+        supply.on_executed(seq(1));
+        assert!(!supply.is_executing());
+        supply.pass(seq(5));
+        assert!(!supply.release(seq(5)), "a jump went past it");
+        supply.restore_base(seq(5));
+        supply.on_executed(seq(7));
+        assert!(!supply.release(seq(7)), "a state included it");
+        assert!(supply.release(seq(8)));
+    }
+
+    #[test]
+    fn execution_catches_up_until_all_that_is_released_was_given_to_it() {
+        let mut supply = catching_up();
+        assert_eq!(supply.catching_up(), Some(seq(100)));
+        assert!(!supply.is_executing());
+        supply.on_fed(seq(109));
+        assert!(!supply.release(seq(111)), "it has its turn");
+        supply.on_fed(seq(111));
+        assert_eq!(supply.catching_up(), None);
+        assert!(supply.release(seq(112)));
+    }
+
+    #[test]
+    fn one_reading_is_under_way_whatever_becomes_of_what_it_was_for() {
+        let mut supply = catching_up();
+        assert!(supply.may_read(seq(101)));
+        assert!(!supply.may_read(seq(101)));
+        supply.await_state(seq(105));
+        supply.on_installed(seq(105));
+        assert!(!supply.may_read(seq(106)), "the other one has not ended");
+        assert_eq!(supply.on_read(seq(101)), None, "nobody needs it any more");
+        assert!(supply.may_read(seq(106)));
+        assert_eq!(supply.on_read(seq(106)), Some(seq(105)));
+        assert_eq!(supply.on_read(seq(106)), None, "nobody asked for it");
+    }
+
+    #[test]
+    fn a_restart_executes_what_it_finds_unless_the_state_before_it_is_missing() {
+        let mut whole = Supply::new();
+        whole.restore_base(seq(10));
+        assert!(whole.restore_decision(seq(11)));
+        assert_eq!((whole.executed(), whole.released()), (seq(11), seq(11)));
+        let mut without = Supply::new();
+        without.restore_without_state(seq(10));
+        assert!(!without.restore_decision(seq(11)));
+        assert_eq!((without.awaited(), without.released()), (Some(seq(10)), seq(11)));
+    }
+}

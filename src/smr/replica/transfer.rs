@@ -102,7 +102,8 @@ impl<S: Stack> Replica<S> {
     pub(super) fn go_on_with_transfers(&mut self, now: Time) {
         self.feed_execution(now);
         while !self.waits_for_state()
-            && self.has_disk_room()
+            // Half of the room is for what is ordered here.
+            && self.promises.has_room()
             && let Some(decision) = self.next_transferred(now)
         {
             let before = self.ordering.decided();
@@ -132,12 +133,6 @@ impl<S: Stack> Replica<S> {
         if let Some(target) = self.state_transfer.take_target() {
             self.aim_at(now, target.claim, target.chain);
         }
-    }
-
-    /// Whether the disk keeps up well enough for more decisions that others made: half of the room is for
-    /// what is ordered here.
-    fn has_disk_room(&self) -> bool {
-        self.held.len() < self.settings.held_effects_max / 2
     }
 
     /// The window ends here, and peers have what moves it: they are asked at once, and not with the next
