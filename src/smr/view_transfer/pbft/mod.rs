@@ -93,7 +93,7 @@ mod patience;
 mod proofs;
 mod review;
 
-pub use config::{ViewChangeConfig, ViewTimings, ViewTransferConfig};
+pub use config::{ViewTimings, ViewTransferConfig};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,12 +101,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{ViewTransferProtocol, Waiting};
-use crate::smr::crypto::Digester;
 use crate::smr::messages::{NamedViewChange, NewView, Status, ViewChange, ViewTransferMessage};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::protocol::{
-    Effect, Outbox, Persisted, Recipients, Record, Rejected, Rejection, RestoreError, Standing, Timer,
-    ViewEvidence, ViewStart,
+    Effect, Outbox, PartContext, Persisted, Recipients, Record, Rejected, Rejection, RestoreError, Standing,
+    Timer, ViewEvidence, ViewStart,
 };
 use crate::smr::types::{ClusterId, NodeId, SeqNo, Time, View};
 use complaints::Complaints;
@@ -170,20 +169,19 @@ pub struct PbftViewChange {
 impl PbftViewChange {
     /// A replica at the beginning of time, in view zero.
     #[must_use]
-    pub fn new(config: ViewChangeConfig, digester: Digester) -> Self {
-        let n = config.quorum.n();
-        let timings = config.timings;
+    pub fn new(context: &PartContext, timings: ViewTimings) -> Self {
+        let n = context.quorum.n();
         Self {
             proofs: Proofs {
-                node: config.node,
-                quorum: config.quorum,
-                epoch: config.epoch,
-                window: config.window,
-                digester,
-                signing: config.signing,
-                verifying: config.verifying,
+                node: context.node,
+                quorum: context.quorum,
+                epoch: context.epoch,
+                window: context.window,
+                digester: context.digester.clone(),
+                signing: context.signing.clone(),
+                verifying: context.verifying.clone(),
             },
-            cluster: config.cluster,
+            cluster: context.cluster,
             status_period: timings.status_period,
             view: View::ZERO,
             active: true,
