@@ -11,6 +11,8 @@
 //!                                 └────────── a later state comes first ────────────┘
 //! ```
 //!
+//! From everywhere it leads to `AwaitingState` that a quorum contradicts the state that execution has.
+//!
 //! Invariant: what is executed was released: all that this replica promised up to there is on disk.
 
 use super::mending::Mending;
