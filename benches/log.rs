@@ -21,6 +21,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use atlas_smr_replica::load::median;
 use atlas_smr_replica::protocol::Record;
 use atlas_smr_replica::storage::{BLOCK_BYTES, LogOperation, LogWriter, WriterSettings};
 use bytes::Bytes;
@@ -346,6 +347,45 @@ fn device_limit(file: &File, length: Duration) -> f64 {
     written as f64 / begin.elapsed().as_secs_f64()
 }
 
+impl Lane {
+    /// What came of it; `device` is what the device takes, in bytes a second.
+    fn row(&self, method: &Method, group_bytes: usize, device: f64) -> Row {
+        let seconds = self.busy.as_secs_f64();
+        let bytes_per_s = self.bytes as f64 / seconds;
+        let us = |quantile: f64| self.latency_ns.value_at_quantile(quantile) as f64 / 1000.0;
+        Row {
+            method: method.name,
+            registered_buffers: method.fixed,
+            group_bytes,
+            groups: self.groups,
+            bytes_per_s,
+            records_per_s: (self.groups as usize * self.records_per_group) as f64 / seconds,
+            share_of_device: bytes_per_s / device,
+            p50_us: us(0.5),
+            p99_us: us(0.99),
+            max_us: us(1.0),
+            cpu_us_per_group: self.cpu.as_secs_f64() * 1e6 / self.groups as f64,
+        }
+    }
+}
+
+impl Row {
+    fn print(&self) {
+        println!(
+            "{:<17} {:>9} {:>9.1} {:>12.0} {:>6.0}% {:>9.0} {:>9.0} {:>10.0} {:>10.1}",
+            self.method,
+            self.group_bytes,
+            self.bytes_per_s / 1048576.0,
+            self.records_per_s,
+            100.0 * self.share_of_device,
+            self.p50_us,
+            self.p99_us,
+            self.max_us,
+            self.cpu_us_per_group
+        );
+    }
+}
+
 fn main() {
     let arguments = Arguments::parse();
     let temporary = tempfile::tempdir_in(&arguments.directory).expect("the directory can be written");
@@ -353,9 +393,7 @@ fn main() {
         .map(|index| zero_filled(&temporary.path().join(index.to_string())))
         .collect();
     let round = Duration::from_secs_f64(arguments.seconds / f64::from(ROUNDS));
-    let mut limits: Vec<f64> = (0..ROUNDS).map(|_| device_limit(&files[0], round / 2)).collect();
-    limits.sort_unstable_by(f64::total_cmp);
-    let device = limits[limits.len() / 2];
+    let device = median((0..ROUNDS).map(|_| device_limit(&files[0], round / 2)));
     println!(
         "log in {}: records of {} bytes, {} MiB segments, {ROUNDS} rounds of {:.1} s per method and size",
         arguments.directory.display(),
@@ -378,34 +416,8 @@ fn main() {
             lanes.iter_mut().for_each(|lane| lane.run(&files, round));
         }
         for (method, lane) in METHODS.iter().zip(&lanes) {
-            let seconds = lane.busy.as_secs_f64();
-            let bytes_per_s = lane.bytes as f64 / seconds;
-            let us = |quantile: f64| lane.latency_ns.value_at_quantile(quantile) as f64 / 1000.0;
-            let row = Row {
-                method: method.name,
-                registered_buffers: method.fixed,
-                group_bytes,
-                groups: lane.groups,
-                bytes_per_s,
-                records_per_s: (lane.groups as usize * lane.records_per_group) as f64 / seconds,
-                share_of_device: bytes_per_s / device,
-                p50_us: us(0.5),
-                p99_us: us(0.99),
-                max_us: us(1.0),
-                cpu_us_per_group: lane.cpu.as_secs_f64() * 1e6 / lane.groups as f64,
-            };
-            println!(
-                "{:<17} {:>9} {:>9.1} {:>12.0} {:>6.0}% {:>9.0} {:>9.0} {:>10.0} {:>10.1}",
-                row.method,
-                row.group_bytes,
-                row.bytes_per_s / 1048576.0,
-                row.records_per_s,
-                100.0 * row.share_of_device,
-                row.p50_us,
-                row.p99_us,
-                row.max_us,
-                row.cpu_us_per_group
-            );
+            let row = lane.row(method, group_bytes, device);
+            row.print();
             rows.push(row);
         }
     }

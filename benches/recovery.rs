@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use atlas_smr_replica::client::Engine;
 use atlas_smr_replica::config::{Agreement, AppKind, ClientTuning, DecisionLogConfig, Durability};
 use atlas_smr_replica::load::{
-    ClusterOptions, Control, Filling, LoadDriver, LocalCluster, Pace, Shape, States, Workload, fill,
+    ClusterOptions, Control, Filling, LoadDriver, LocalCluster, Pace, Shape, States, Workload, fill, median,
 };
 use atlas_smr_replica::preprocessing::ClientAuth;
 use atlas_smr_replica::replica::TransferPhase;
@@ -198,10 +198,8 @@ fn raw_copy(from: Option<&Path>, bytes: u64, data: &Path) -> f64 {
 }
 
 /// The middle of three.
-fn median(mut measure: impl FnMut() -> f64) -> f64 {
-    let mut seconds = [measure(), measure(), measure()];
-    seconds.sort_by(f64::total_cmp);
-    seconds[1]
+fn median_of(mut measure: impl FnMut() -> f64) -> f64 {
+    median((0..3).map(|_| measure()))
 }
 
 /// The newest image in a replica's directory.
@@ -258,7 +256,7 @@ fn state_case(mib: u64, changed: bool, data: &Path) -> Value {
     cluster.stop(LATE).expect("it ends in good order");
     let image = keep_images(&cluster, &client, 0..3, filling);
     let bytes = std::fs::metadata(&image).expect("it is there").len();
-    let raw = median(|| raw_copy(Some(&image), bytes, directory.path()));
+    let raw = median_of(|| raw_copy(Some(&image), bytes, directory.path()));
     std::thread::sleep(IDLE);
     let (seconds, steps) = catch_up(&mut cluster, |late, most| late.standing().executed.get() >= most);
     let late = cluster.replica(LATE).expect("it runs");
@@ -307,7 +305,7 @@ fn log_case(decisions: u64, data: &Path) -> Value {
     }
     let (executed, operations) = reached(&cluster);
     let bytes = operations * (BYTES as u64 + 11);
-    let raw = median(|| raw_copy(None, bytes, directory.path()));
+    let raw = median_of(|| raw_copy(None, bytes, directory.path()));
     std::thread::sleep(IDLE);
     let (seconds, _) = catch_up(&mut cluster, |late, most| late.standing().executed.get() >= most);
     let late = cluster.replica(LATE).expect("it runs");

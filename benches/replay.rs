@@ -5,11 +5,11 @@
 //! and no checkpoint, stops it, and starts replica 0 again: with the recovery that `atlas run` has, until it
 //! is ready to order.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use atlas_smr_replica::config::{
-    Agreement, AppKind, Durability, MonolithicStateReplicaConfig, StateTransferConfig,
+    Agreement, AppKind, Durability, MonolithicStateReplicaConfig, ReplicaConfig, StateTransferConfig,
 };
 use atlas_smr_replica::execution::apps::kv::Kv;
 use atlas_smr_replica::load::{ClusterOptions, LoadOptions, LocalCluster, Pace, Shape, run_load};
@@ -66,10 +66,8 @@ struct Arguments {
     bench: bool,
 }
 
-fn main() {
-    let arguments = Arguments::parse();
-    let (seconds, payload_bytes, directory) = (arguments.seconds, arguments.payload, arguments.dir);
-    let temporary = tempfile::tempdir_in(&directory).expect("the directory can be written");
+/// Has a cluster write logs under load. How replica 0 is started again, and how many decisions it executed.
+fn write_logs(arguments: &Arguments, data: &Path) -> (ReplicaConfig, u64) {
     let options = ClusterOptions {
         replicas: arguments.replicas,
         clients: 4,
@@ -82,18 +80,18 @@ fn main() {
             ..Agreement::default()
         },
         durability: Durability::Sync,
-        data: Some(temporary.path().to_owned()),
+        data: Some(data.to_owned()),
         ..ClusterOptions::default()
     };
     let cluster = LocalCluster::start(&options).expect("the cluster starts");
     let load = LoadOptions {
         pace: Pace::Closed { outstanding: 4096 },
         shape: Shape {
-            payload_bytes,
+            payload_bytes: arguments.payload,
             ..Shape::default()
         },
-        warm_up: Duration::from_secs_f64(seconds / 10.0),
-        measured: Duration::from_secs_f64(seconds * 0.9),
+        warm_up: Duration::from_secs_f64(arguments.seconds / 10.0),
+        measured: Duration::from_secs_f64(arguments.seconds * 0.9),
         kill_leader_after: None,
     };
     run_load(&cluster, &options, &load, |_| {}).expect("the load runs");
@@ -102,9 +100,17 @@ fn main() {
         let replica = cluster.handles().next().expect("replica 0 runs");
         replica.standing().executed.get()
     };
-    let config = cluster.replica_config(node);
-    drop(cluster);
+    (cluster.replica_config(node), decisions)
+}
 
+/// What a log holds.
+struct Held {
+    decisions: u64,
+    operations: usize,
+    bytes: u64,
+}
+
+fn look_into(config: &ReplicaConfig) -> Held {
     let survey = Survey::of(&config.db_path).expect("the directory is there");
     assert_eq!(
         survey.superblock().image.get(),
@@ -113,15 +119,20 @@ fn main() {
     );
     let log = survey.log();
     assert!(log.damage.is_empty(), "{:?}", log.damage);
-    let decided = log.decisions().count() as u64;
     let proposals = log.records.iter().filter(|record| record.kind == "proposal");
     let operations: usize = proposals
         .filter_map(|record| record.content.batch)
         .map(|(_, operations)| operations)
         .sum();
-    let log_bytes = log.records.iter().map(|record| record.bytes as u64).sum();
-    drop(log);
+    Held {
+        decisions: log.decisions().count() as u64,
+        operations,
+        bytes: log.records.iter().map(|record| record.bytes as u64).sum(),
+    }
+}
 
+/// Starts a replica from its log. How long that took, in seconds, and how many decisions it executed.
+fn replay(config: ReplicaConfig) -> (f64, u64) {
     let begin = Instant::now();
     let service = MonolithicStateReplicaConfig {
         service: Kv,
@@ -134,8 +145,22 @@ fn main() {
     let executed = handle.standing().executed.get();
     handle.shutdown();
     futures_lite::future::block_on(run).expect("it ends in good order");
+    (replay_s, executed)
+}
+
+fn main() {
+    let arguments = Arguments::parse();
+    let (seconds, payload_bytes) = (arguments.seconds, arguments.payload);
+    let temporary = tempfile::tempdir_in(&arguments.dir).expect("the directory can be written");
+    let (config, decisions) = write_logs(&arguments, temporary.path());
+    let Held {
+        decisions: decided,
+        operations,
+        bytes: log_bytes,
+    } = look_into(&config);
+    let (replay_s, executed) = replay(config);
     let report = Report {
-        replicas: options.replicas,
+        replicas: arguments.replicas,
         payload_bytes,
         live_s: seconds,
         decisions: decided,

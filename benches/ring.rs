@@ -11,6 +11,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use atlas_smr_replica::load::median;
 use atlas_smr_replica::ring;
 use criterion::{Criterion, criterion_group};
 
@@ -138,9 +139,8 @@ fn rings(c: &mut Criterion) {
 const ROUNDS: usize = 401;
 const ROUND_ITEMS: u64 = 30_000;
 
-fn median_ns(mut rounds: Vec<Duration>) -> f64 {
-    rounds.sort_unstable();
-    rounds[rounds.len() / 2].as_nanos() as f64 / ROUND_ITEMS as f64
+fn median_ns(rounds: &[Duration]) -> f64 {
+    median(rounds.iter().map(|round| round.as_nanos() as f64)) / ROUND_ITEMS as f64
 }
 
 fn compare_streams() {
@@ -150,7 +150,7 @@ fn compare_streams() {
             ours.push(stream(ring::channel(DEPTH), ROUND_ITEMS, batched));
             theirs.push(stream(rtrb::RingBuffer::new(DEPTH), ROUND_ITEMS, batched));
         }
-        let (ours, theirs) = (median_ns(ours), median_ns(theirs));
+        let (ours, theirs) = (median_ns(&ours), median_ns(&theirs));
         println!(
             "{name}: ours {ours:.1} ns/item, rtrb {theirs:.1} ns/item, ratio {:.2}",
             ours / theirs

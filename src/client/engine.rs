@@ -12,7 +12,7 @@ use super::dialer::{self, Dialled, Progress, Target};
 use super::outcome::{Outcome, Output};
 use super::prover::Authentication;
 use super::session::Session;
-use crate::runtime::config::ClientConfig;
+use crate::runtime::config::{ClientConfig, ClusterConfig};
 use crate::runtime::metrics::Metrics;
 use crate::runtime::net::handshake::Identity;
 use crate::runtime::ring::Doorbell;
@@ -155,50 +155,14 @@ impl Engine {
             .iter()
             .map(|config| session_config(config).map(Session::new))
             .collect::<Result<Vec<_>, _>>()?;
-        let identities: Vec<Identity> = configs
-            .iter()
-            .map(|config| Identity {
-                cluster: cluster.cluster_id(),
-                application: cluster.application,
-                epoch: cluster.epoch(),
-                own: Peer::Client(config.client),
-                secret: config.keys.link.clone(),
-            })
-            .collect();
-        let (identities, progress) = (
-            Arc::new(identities),
-            Arc::new(Progress::new(configs.len(), replicas)),
-        );
+        let progress = Arc::new(Progress::new(configs.len(), replicas));
         let doorbell = Doorbell::new().map_err(EngineError::Resources)?;
-        let (dialled, links) = channel();
-        for replica in &cluster.replicas {
-            let (node, key) = (NodeId::new(replica.id), replica.link_key);
-            let target = Target {
-                node,
-                address: replica.address.clone(),
-                key,
-            };
-            dialer::spawn(
-                target,
-                identities.clone(),
-                dialled.clone(),
-                doorbell.clone(),
-                progress.clone(),
-            )
-            .map_err(EngineError::Resources)?;
-        }
+        let links = dial(configs, cluster, &doorbell, &progress)?;
         let capacity = u16::try_from(configs.len() * replicas + 16).unwrap_or(u16::MAX);
-        let limits = WireLimits {
-            record_bytes_max: cluster.lengths().reply_record(),
-            queue_bytes_max: 256 << 20,
-            queues_bytes_max: usize::MAX,
-            backlog_bytes_max: 16 << 20,
-            silence_max: SILENCE_MAX,
-        };
         let envelope = Envelope::new(Kind::Link, cluster.cluster_id(), cluster.epoch());
         let role = EngineRole {
             wires: Wires::new(0, capacity),
-            limits,
+            limits: wire_limits(cluster),
             ping: encode(envelope, &LinkMessage::Ping, 8),
             links,
             slots: vec![0; usize::from(capacity)],
@@ -222,21 +186,7 @@ impl Engine {
             metrics: Arc::new(Metrics::new(NodeId::new(0))),
         };
         let failure = Arc::new(Mutex::new(None));
-        let (failed, watching) = (failure.clone(), progress.clone());
-        let thread = std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || {
-                let mut roles: [Box<dyn Role>; 1] = [Box::new(role)];
-                let run = std::panic::AssertUnwindSafe(|| data::run(&context, &mut roles));
-                let ended = std::panic::catch_unwind(run)
-                    .unwrap_or_else(|panic| Err(panicked(context.name.clone(), &*panic)));
-                if let Err(error) = ended {
-                    watching.fail(format!("the client's engine failed: {error}"));
-                    tracing::error!(%error, "the client's engine failed");
-                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                }
-            })
-            .map_err(EngineError::Resources)?;
+        let thread = spawn(context, role, failure.clone(), progress.clone())?;
         let thread_name = name.to_owned();
         Ok(EngineHandle {
             progress,
@@ -248,6 +198,73 @@ impl Engine {
             started,
         })
     }
+}
+
+/// Has every replica dialled by every client of this cluster; their links come out of the receiver.
+fn dial(
+    configs: &[ClientConfig],
+    cluster: &ClusterConfig,
+    doorbell: &Doorbell,
+    progress: &Arc<Progress>,
+) -> Result<Receiver<Dialled>, EngineError> {
+    let identities = configs.iter().map(|config| Identity {
+        cluster: cluster.cluster_id(),
+        application: cluster.application,
+        epoch: cluster.epoch(),
+        own: Peer::Client(config.client),
+        secret: config.keys.link.clone(),
+    });
+    let identities: Arc<Vec<Identity>> = Arc::new(identities.collect());
+    let (dialled, links) = channel();
+    for replica in &cluster.replicas {
+        let target = Target {
+            node: NodeId::new(replica.id),
+            address: replica.address.clone(),
+            key: replica.link_key,
+        };
+        dialer::spawn(
+            target,
+            identities.clone(),
+            dialled.clone(),
+            doorbell.clone(),
+            progress.clone(),
+        )
+        .map_err(EngineError::Resources)?;
+    }
+    Ok(links)
+}
+
+fn wire_limits(cluster: &ClusterConfig) -> WireLimits {
+    WireLimits {
+        record_bytes_max: cluster.lengths().reply_record(),
+        queue_bytes_max: 256 << 20,
+        queues_bytes_max: usize::MAX,
+        backlog_bytes_max: 16 << 20,
+        silence_max: SILENCE_MAX,
+    }
+}
+
+/// Runs the engine on a thread of its own. Why it ends early is kept in `failed`, and told to whoever waits
+/// for `progress`.
+fn spawn(
+    context: ShardContext,
+    role: EngineRole,
+    failed: Arc<Mutex<Option<ShardError>>>,
+    progress: Arc<Progress>,
+) -> Result<JoinHandle<()>, EngineError> {
+    let thread = std::thread::Builder::new().name(context.name.clone());
+    let thread = thread.spawn(move || {
+        let mut roles: [Box<dyn Role>; 1] = [Box::new(role)];
+        let run = std::panic::AssertUnwindSafe(|| data::run(&context, &mut roles));
+        let ended = std::panic::catch_unwind(run)
+            .unwrap_or_else(|panic| Err(panicked(context.name.clone(), &*panic)));
+        if let Err(error) = ended {
+            progress.fail(format!("the client's engine failed: {error}"));
+            tracing::error!(%error, "the client's engine failed");
+            *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        }
+    });
+    thread.map_err(EngineError::Resources)
 }
 
 fn session_config(config: &ClientConfig) -> Result<SessionConfig, EngineError> {

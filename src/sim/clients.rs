@@ -204,60 +204,20 @@ impl Rogue {
         let mut out = Vec::new();
         self.acts += 1;
         match self.kind {
-            Roguery::BadMacs => {
-                let good: Vec<bool> = all
-                    .iter()
-                    .map(|node| node.index() == 0 || self.dice.chance(60))
-                    .collect();
-                let sequence = self.sequence();
-                let message = self.frame(sequence, &good);
-                out.extend(all.iter().map(|node| (*node, message.clone())));
-            }
-            Roguery::Equivocate => {
-                let sequence = self.sequence();
-                let good = vec![true; self.n];
-                let messages = [self.frame(sequence, &good), self.frame(sequence, &good)];
-                out.extend(
-                    all.iter()
-                        .map(|node| (*node, messages[self.dice.below(2) as usize].clone())),
-                );
-            }
-            Roguery::Replay => {
-                let sequence = self.sequence();
-                let message = self.frame(sequence, &vec![true; self.n]);
-                out.push((NodeId::new(0), message));
-                for _ in 0..8 {
-                    if let Some(old) = self.sent.get(self.dice.below(self.sent.len() as u64) as usize) {
-                        out.push((self.dice.pick(&all), old.1.clone()));
-                    }
-                }
-            }
+            Roguery::BadMacs => self.spoil_macs(&all, &mut out),
+            Roguery::Equivocate => self.equivocate(&all, &mut out),
+            Roguery::Replay => self.replay(&all, &mut out),
             Roguery::Flood => {
                 for _ in 0..self.flood_frames {
-                    let sequence = self.sequence();
-                    let message = self.frame(sequence, &vec![true; self.n]);
+                    let message = self.good_frame();
                     out.push((self.dice.pick(&all), message));
                 }
             }
             Roguery::OneReplica => {
-                let sequence = self.sequence();
-                let message = self.frame(sequence, &vec![true; self.n]);
+                let message = self.good_frame();
                 out.push((NodeId::new(self.n as u16 - 1), message));
             }
-            Roguery::Garbage => {
-                let sequence = self.sequence();
-                let whole = self.frame(sequence, &vec![true; self.n]);
-                for node in all {
-                    let mut message = whole.to_vec();
-                    let at = self.dice.below(message.len() as u64) as usize;
-                    message[at] ^= 1 << self.dice.below(8);
-                    let message = Bytes::from(message);
-                    // Else it would be one with MACs for some replicas only.
-                    if !spoils_another_mac(&whole, &message, node) {
-                        out.push((node, message));
-                    }
-                }
-            }
+            Roguery::Garbage => self.spoil_bits(&all, &mut out),
             Roguery::QuotaGame => self.play_quota_game(&mut out),
             Roguery::BackupsOnly => {
                 let backups = self.few_backups();
@@ -266,23 +226,79 @@ impl Rogue {
                 let message = self.frame(sequence, &good);
                 out.extend(backups.into_iter().map(|node| (node, message.clone())));
             }
-            Roguery::ReadFlood => {
-                let mut key = ROGUE_KEY.to_vec();
-                if self.dice.chance(30) {
-                    // As long as a frame may be.
-                    key.resize(self.value_bytes_max / self.operations_max - 16, 0);
-                }
-                for _ in 0..READS {
-                    let sequence = self.sequence();
-                    let message = self.reads(sequence, &key);
-                    out.extend(all.iter().map(|node| (*node, message.clone())));
-                }
-            }
+            Roguery::ReadFlood => self.flood_reads(&all, &mut out),
         }
         if self.sent.len() < 64 {
             self.sent.extend(out.iter().take(4).cloned());
         }
         out
+    }
+
+    /// The next frame, good for every replica.
+    fn good_frame(&mut self) -> Bytes {
+        let sequence = self.sequence();
+        self.frame(sequence, &vec![true; self.n])
+    }
+
+    /// MACs for some replicas only, the first among them.
+    fn spoil_macs(&mut self, all: &[NodeId], out: &mut Vec<(NodeId, Bytes)>) {
+        let good: Vec<bool> = all
+            .iter()
+            .map(|node| node.index() == 0 || self.dice.chance(60))
+            .collect();
+        let sequence = self.sequence();
+        let message = self.frame(sequence, &good);
+        out.extend(all.iter().map(|node| (*node, message.clone())));
+    }
+
+    /// Two frames with one number.
+    fn equivocate(&mut self, all: &[NodeId], out: &mut Vec<(NodeId, Bytes)>) {
+        let sequence = self.sequence();
+        let good = vec![true; self.n];
+        let messages = [self.frame(sequence, &good), self.frame(sequence, &good)];
+        out.extend(
+            all.iter()
+                .map(|node| (*node, messages[self.dice.below(2) as usize].clone())),
+        );
+    }
+
+    /// What was sent before, to anybody.
+    fn replay(&mut self, all: &[NodeId], out: &mut Vec<(NodeId, Bytes)>) {
+        let message = self.good_frame();
+        out.push((NodeId::new(0), message));
+        for _ in 0..8 {
+            if let Some(old) = self.sent.get(self.dice.below(self.sent.len() as u64) as usize) {
+                out.push((self.dice.pick(all), old.1.clone()));
+            }
+        }
+    }
+
+    /// A frame with another bit wrong for each replica.
+    fn spoil_bits(&mut self, all: &[NodeId], out: &mut Vec<(NodeId, Bytes)>) {
+        let whole = self.good_frame();
+        for node in all {
+            let mut message = whole.to_vec();
+            let at = self.dice.below(message.len() as u64) as usize;
+            message[at] ^= 1 << self.dice.below(8);
+            let message = Bytes::from(message);
+            // Else it would be one with MACs for some replicas only.
+            if !spoils_another_mac(&whole, &message, *node) {
+                out.push((*node, message));
+            }
+        }
+    }
+
+    fn flood_reads(&mut self, all: &[NodeId], out: &mut Vec<(NodeId, Bytes)>) {
+        let mut key = ROGUE_KEY.to_vec();
+        if self.dice.chance(30) {
+            // As long as a frame may be.
+            key.resize(self.value_bytes_max / self.operations_max - 16, 0);
+        }
+        for _ in 0..READS {
+            let sequence = self.sequence();
+            let message = self.reads(sequence, &key);
+            out.extend(all.iter().map(|node| (*node, message.clone())));
+        }
     }
 
     /// As many backups of the first view as can have a leader replaced.

@@ -342,20 +342,67 @@ impl Plan {
         let has_plot = profile == Profile::Byzantine && dice.chance(40);
         // Dice of their own as well: who crashes among liars, and who lies among those that crash.
         let mut company = Dice::new(seed.rotate_left(16) ^ !(profile as u64) ^ 0xc0c);
-        match profile {
-            Profile::Net => {}
+        if profile == Profile::Clients {
+            plan.plan_rogues(&mut dice, &mut knobs);
+            plan.knobs = knobs;
+            return plan;
+        }
+        plan.plan_theme(&mut knobs, has_plot, &mut dice, (&mut company, &mut others));
+        knobs.rogue_clients = plan.rogues.len();
+        plan.knobs = knobs;
+        plan.plan_flood(&mut others);
+        if matches!(profile, Profile::Byzantine | Profile::Twins) && company.chance(35) {
+            let faulty: Vec<usize> = (0..plan.knobs.replicas)
+                .filter(|host| !plan.is_correct(*host))
+                .collect();
+            plan.plan_outages(&mut company, &faulty);
+        }
+        plan.plan_waste(&mut Dice::new(seed.rotate_left(32) ^ 0x7a57e));
+        plan.plan_times(&mut Dice::new(seed.rotate_left(40) ^ 0x71_3e5));
+        plan.plan_hosts(&mut dice);
+        if profile != Profile::Twins && !has_plot {
+            plan.plan_partitions(&mut dice);
+        }
+        plan.plan_clocks_and_disks(&mut dice);
+        plan.plan_full_disks(&mut dice);
+        plan.plan_steady(&mut dice);
+        plan.plan_unreadable_logs(&mut dice);
+        plan.plan_ambushes(&mut Dice::new(seed.rotate_left(16) ^ 0xa3b5));
+        plan.plan_processes(&mut users);
+        plan.plan_far(&mut Dice::new(seed.rotate_left(24) ^ 0xfa4));
+        plan
+    }
+
+    /// What each host executes with, and how its clock goes.
+    fn plan_hosts(&mut self, dice: &mut Dice) {
+        let hosts = self.hosts();
+        self.speculative = (0..hosts).filter(|_| dice.chance(40)).collect();
+        self.clocks = (0..hosts)
+            .map(|_| (dice.below(3_600_000_000_000), dice.between(0, 1000) as i64 - 500))
+            .collect();
+    }
+
+    /// What the profile is about. `knobs` are those that the run will have.
+    fn plan_theme(
+        &mut self,
+        knobs: &mut Knobs,
+        has_plot: bool,
+        dice: &mut Dice,
+        (company, others): (&mut Dice, &mut Dice),
+    ) {
+        match self.profile {
             Profile::Byzantine if has_plot => {
-                plan.plan_plot(&mut dice);
-                plan.make_busy(&mut dice, (2, 12));
-                knobs.remember_long(&mut dice);
-                plan.plan_rounds(&mut dice, knobs.timings.timeout, (2, 8));
+                self.plan_plot(dice);
+                self.make_busy(dice, (2, 12));
+                knobs.remember_long(dice);
+                self.plan_rounds(dice, knobs.timings.timeout, (2, 8));
             }
             Profile::Byzantine => {
-                plan.plan_lies(&mut dice, knobs.faulty_max());
+                self.plan_lies(dice, knobs.faulty_max());
                 if dice.chance(30) {
-                    plan.plan_straggler(&mut dice);
+                    self.plan_straggler(dice);
                 }
-                plan.plan_blame(&mut others, knobs.auth);
+                self.plan_blame(others, knobs.auth);
                 if dice.chance(50) {
                     knobs.donor.donor_bytes_per_second = 1 << 20;
                     knobs.donor.donor_bytes_per_second_serving = 1 << 20;
@@ -368,58 +415,27 @@ impl Plan {
                     knobs.timings.review_period = Duration::from_secs(3600);
                     knobs.timings.fairness = Duration::from_secs(3600);
                 }
-                plan.plan_few_lies(&mut company);
-                let gone = plan.plan_losses(&mut dice, true);
-                plan.plan_outages(&mut dice, &gone);
+                self.plan_few_lies(company);
+                let gone = self.plan_losses(dice, true);
+                self.plan_outages(dice, &gone);
             }
             Profile::Disk => {
-                plan.plan_few_lies(&mut company);
-                let gone = plan.plan_losses(&mut dice, false);
-                plan.plan_outages(&mut dice, &gone);
-                plan.plan_aftermath(&mut Dice::new(seed.rotate_left(32) ^ 0xaf7e), &gone);
+                self.plan_few_lies(company);
+                let gone = self.plan_losses(dice, false);
+                self.plan_outages(dice, &gone);
+                self.plan_aftermath(&mut Dice::new(self.seed.rotate_left(32) ^ 0xaf7e), &gone);
             }
             Profile::Twins => {
                 let early = dice.pick(&[0, 1, 2, knobs.replicas - 1]);
-                plan.twin = Some(early);
+                self.twin = Some(early);
                 if dice.chance(50) {
-                    plan.make_busy(&mut dice, (2, 12));
-                    knobs.remember_long(&mut dice);
+                    self.make_busy(dice, (2, 12));
+                    knobs.remember_long(dice);
                 }
-                plan.plan_rounds(&mut dice, knobs.timings.timeout, (1, 8));
+                self.plan_rounds(dice, knobs.timings.timeout, (1, 8));
             }
-            Profile::Clients => {
-                plan.plan_rogues(&mut dice, &mut knobs);
-                plan.knobs = knobs;
-                return plan;
-            }
+            Profile::Net | Profile::Clients => {}
         }
-        knobs.rogue_clients = plan.rogues.len();
-        plan.knobs = knobs;
-        plan.plan_flood(&mut others);
-        if matches!(profile, Profile::Byzantine | Profile::Twins) && company.chance(35) {
-            let faulty: Vec<usize> = (0..plan.knobs.replicas)
-                .filter(|host| !plan.is_correct(*host))
-                .collect();
-            plan.plan_outages(&mut company, &faulty);
-        }
-        plan.plan_waste(&mut Dice::new(seed.rotate_left(32) ^ 0x7a57e));
-        plan.plan_times(&mut Dice::new(seed.rotate_left(40) ^ 0x71_3e5));
-        let hosts = plan.hosts();
-        plan.speculative = (0..hosts).filter(|_| dice.chance(40)).collect();
-        plan.clocks = (0..hosts)
-            .map(|_| (dice.below(3_600_000_000_000), dice.between(0, 1000) as i64 - 500))
-            .collect();
-        if profile != Profile::Twins && !has_plot {
-            plan.plan_partitions(&mut dice);
-        }
-        plan.plan_clocks_and_disks(&mut dice);
-        plan.plan_full_disks(&mut dice);
-        plan.plan_steady(&mut dice);
-        plan.plan_unreadable_logs(&mut dice);
-        plan.plan_ambushes(&mut Dice::new(seed.rotate_left(16) ^ 0xa3b5));
-        plan.plan_processes(&mut users);
-        plan.plan_far(&mut Dice::new(seed.rotate_left(24) ^ 0xfa4));
-        plan
     }
 
     /// How many hosts run replicas: one more than replicas if one runs twice.

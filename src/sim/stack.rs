@@ -18,7 +18,7 @@ use crate::smr::protocol::PartContext;
 use crate::smr::replica::{DefaultConfigs, PartSettings, Protocols, Stack};
 use crate::smr::state_transfer::monolithic::PieceTransfer;
 use crate::smr::types::{Epoch, SeqNo};
-use crate::smr::view_transfer::pbft::{PbftViewChange, ViewChangeConfig};
+use crate::smr::view_transfer::pbft::PbftViewChange;
 
 /// Any executor.
 pub(super) struct AnyExecutor(Box<dyn Executor>);
@@ -162,8 +162,7 @@ impl<A: ScalableApp + Clone> PartsMaker<SimStack<A>> for Mixed<A> {
         };
         let mut protocols = Protocols::make(&settings, context);
         // A run's timings are finer than a file's.
-        let view_change = ViewChangeConfig::of(knobs.timings, context);
-        protocols.view_transfer = PbftViewChange::new(view_change, context.digester.clone());
+        protocols.view_transfer = PbftViewChange::new(context, knobs.timings);
         protocols
     }
 

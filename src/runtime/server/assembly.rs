@@ -13,7 +13,7 @@ use super::listen::listen;
 use super::recovery::{Recovered, recover};
 use super::roles::{OnDisk, Roles};
 use super::wiring::{Homes, make_lanes};
-use crate::runtime::config::{ClusterConfig, Durability, PartConfigs, ReplicaConfig, Topology};
+use crate::runtime::config::{Durability, PartConfigs, ReplicaConfig, Topology};
 use crate::runtime::metrics::Metrics;
 use crate::runtime::net::handshake::Identity;
 use crate::runtime::ring::Doorbell;
@@ -246,6 +246,139 @@ fn restore<S: Stack>(
     }
 }
 
+/// How the threads of a replica tell that they ended.
+struct Ends {
+    tell: async_mpsc::UnboundedSender<Ended>,
+    /// Rung by those whose end by a panic is the replica's.
+    alarm: Alarm,
+}
+
+impl Ends {
+    fn new() -> (Self, async_mpsc::UnboundedReceiver<Ended>) {
+        let (tell, ended) = async_mpsc::unbounded();
+        let died = tell.clone();
+        let alarm = Alarm::new(move |error| {
+            // Nobody waiting any more is fine.
+            let _ = died.unbounded_send(Ended::Died(error));
+        });
+        (Self { tell, alarm }, ended)
+    }
+}
+
+/// Starts what an executor has run beside its shard, on cores of its own. The threads' names.
+fn start_crew<S: Stack>(
+    config: &ReplicaConfig<S::Configs>,
+    executor: &S::Executor,
+    site: &Site,
+    owner: &Doorbell,
+    alarm: &Alarm,
+) -> Result<(Option<Crew>, Vec<String>), ReplicaError> {
+    let helpers = executor.helpers(config.execution.helpers());
+    let name = format!("atlas-{}-e", config.node.id);
+    let cores = site.topology.helper_cores.clone();
+    let helpers: Vec<_> = helpers.into_iter().zip(cores).collect();
+    let threads = (0..helpers.len()).map(|number| format!("{name}{number}"));
+    let threads = threads.collect();
+    let crew = match helpers.is_empty() {
+        true => None,
+        false => Some(Crew::start(&name, helpers, owner, alarm)?),
+    };
+    Ok((crew, threads))
+}
+
+/// What every data shard shares, and whoever watches over it looks at.
+struct Watched {
+    doorbells: Vec<Doorbell>,
+    metrics: Arc<Metrics>,
+    lifecycle: Lifecycle,
+    vitals: Vitals,
+    started: Instant,
+}
+
+impl Watched {
+    fn new<P: PartConfigs>(
+        config: &ReplicaConfig<P>,
+        metrics: Arc<Metrics>,
+        doorbells: Vec<Doorbell>,
+    ) -> Self {
+        let bells = doorbells.iter().enumerate();
+        let vitals = Vitals::new(
+            control_name(config),
+            bells.map(|(index, bell)| (shard_name(config, index), bell.clone())),
+        );
+        Self {
+            doorbells,
+            metrics,
+            lifecycle: Lifecycle::default(),
+            vitals,
+            started: Instant::now(),
+        }
+    }
+
+    /// What the control shard does at every beat.
+    fn beat<P: PartConfigs>(&self, config: &ReplicaConfig<P>) -> Beat {
+        super::supervisor::beat(
+            config.supervisor.clone(),
+            self.vitals.clone(),
+            self.lifecycle.clone(),
+            self.metrics.clone(),
+            config.node.cluster.quorum().quorum(),
+        )
+    }
+}
+
+fn control_name<P: PartConfigs>(config: &ReplicaConfig<P>) -> String {
+    format!("control-{}", config.node.id)
+}
+
+fn shard_name<P: PartConfigs>(config: &ReplicaConfig<P>, index: usize) -> String {
+    format!("atlas-{}-d{index}", config.node.id)
+}
+
+/// Starts the data shards, each with the roles that live on it.
+fn start_shards<S: Stack>(
+    config: &ReplicaConfig<S::Configs>,
+    topology: &Topology,
+    mut roles: Roles<'_, S>,
+    watched: &Watched,
+    ends: &Ends,
+) -> Result<(), ReplicaError> {
+    for (index, shard) in topology.shards.iter().enumerate() {
+        let context = ShardContext {
+            name: shard_name(config, index),
+            core: shard.core,
+            doorbell: watched.doorbells[index].clone(),
+            lifecycle: watched.lifecycle.clone(),
+            started: watched.started,
+            spin: Duration::from_micros(topology.spin_us),
+            files: u32::from(config.limits.connections_max),
+            receive_buffers: config.limits.receive_buffers,
+            receive_buffer_bytes: config.limits.receive_buffer_bytes,
+            pulse: watched.vitals.of_shard(index),
+            metrics: watched.metrics.clone(),
+        };
+        spawn(context, roles.of_shard(&shard.roles), ends.tell.clone())?;
+    }
+    Ok(())
+}
+
+/// The threads of a replica that runs, as the kernel names them.
+fn thread_names<P: PartConfigs>(
+    config: &ReplicaConfig<P>,
+    helpers: Vec<String>,
+    shards: usize,
+) -> Vec<String> {
+    let mut threads = vec![
+        control_name(config),
+        keeper_name(config),
+        images_name(config),
+        shelf_name(config),
+    ];
+    threads.extend(helpers);
+    threads.extend((0..shards).map(|index| shard_name(config, index)));
+    threads
+}
+
 /// Starts every shard of one replica.
 pub(super) fn assemble<S: Stack>(
     service: S::Application,
@@ -254,114 +387,48 @@ pub(super) fn assemble<S: Stack>(
     liar: Option<Box<dyn Interceptor>>,
 ) -> Result<Assembly, ReplicaError> {
     config.validate(st_config)?;
-    let cluster: &Arc<ClusterConfig> = &config.node.cluster;
     let site = Site::of(config)?;
-    let (doorbells, homes) = (site.doorbells, Homes::of(&site.topology));
-    let mut lanes = make_lanes(&homes, &doorbells);
+    let homes = Homes::of(&site.topology);
+    let mut lanes = make_lanes(&homes, &site.doorbells);
     let metrics = Arc::new(Metrics::new(config.node.id));
     let directory = client_directory(config)?;
     let mut replica = compose::<S>(config, st_config);
     let mut executor = make_executor::<S>(service, config);
-    let (ended_tx, ended) = async_mpsc::unbounded();
-    let died = ended_tx.clone();
-    let alarm = Alarm::new(move |error| {
-        // Nobody waiting any more is fine.
-        let _ = died.unbounded_send(Ended::Died(error));
-    });
-    let on_disk = match restore(config, &mut replica, &mut executor)? {
-        None => {
-            lanes.roles.consensus.log = None;
-            None
-        }
-        Some(recovered) => Some(start_keepers(
-            config,
-            recovered,
-            lanes.kept,
-            lanes.images,
-            lanes.transfers,
-            &alarm,
-        )?),
-    };
-    let (keeper, log) = on_disk.unzip();
-    let mut threads = vec![
-        format!("control-{}", config.node.id),
-        keeper_name(config),
-        images_name(config),
-        shelf_name(config),
-    ];
-    let helpers = executor.helpers(config.execution.helpers());
-    let crew_name = format!("atlas-{}-e", config.node.id);
-    let helpers: Vec<_> = helpers
-        .into_iter()
-        .zip(site.topology.helper_cores.clone())
-        .collect();
-    threads.extend((0..helpers.len()).map(|number| format!("{crew_name}{number}")));
-    let crew = match helpers.is_empty() {
-        true => None,
-        false => Some(Crew::start(
-            &crew_name,
-            helpers,
-            &doorbells[homes.execution],
-            &alarm,
-        )?),
-    };
-    let mut roles = Roles::new(
+    let (ends, ended) = Ends::new();
+    let recovered = restore(config, &mut replica, &mut executor)?;
+    if recovered.is_none() {
+        lanes.roles.consensus.log = None;
+    }
+    let start = |recovered| start_keepers(config, recovered, lanes.keepers, &ends.alarm);
+    let (keeper, log) = recovered.map(start).transpose()?.unzip();
+    let owner = &site.doorbells[homes.execution];
+    let (crew, helpers) = start_crew::<S>(config, &executor, &site, owner, &ends.alarm)?;
+    let roles = Roles::new(
         config,
         (replica, executor),
         lanes.roles,
-        OnDisk {
-            keeper: keeper.as_ref().map(|(keeper, _)| keeper.handle()),
-            shelf: keeper.as_ref().map(|(_, shelf)| shelf.handle()),
-            log,
-        },
+        OnDisk::of(keeper.as_ref(), log),
         (directory, crew, liar),
         &metrics,
     );
-    let (lifecycle, started) = (Lifecycle::default(), Instant::now());
-    let shard_name = |index: usize| format!("atlas-{}-d{index}", config.node.id);
-    let bells = doorbells.iter().enumerate();
-    let vitals = Vitals::new(
-        format!("control-{}", config.node.id),
-        bells.map(|(index, bell)| (shard_name(index), bell.clone())),
-    );
-    let beat = super::supervisor::beat(
-        config.supervisor.clone(),
-        vitals.clone(),
-        lifecycle.clone(),
-        metrics.clone(),
-        cluster.quorum().quorum(),
-    );
+    let watched = Watched::new(config, metrics, site.doorbells);
+    let (alarm, beat) = (ends.alarm.clone(), watched.beat(config));
     let control = start_control(config, &site.topology, site.listener, lanes.links, alarm, beat)?;
-    metrics.show_control(control.counters().clone());
-    for (index, shard) in site.topology.shards.iter().enumerate() {
-        let context = ShardContext {
-            name: shard_name(index),
-            core: shard.core,
-            doorbell: doorbells[index].clone(),
-            lifecycle: lifecycle.clone(),
-            started,
-            spin: Duration::from_micros(site.topology.spin_us),
-            files: u32::from(config.limits.connections_max),
-            receive_buffers: config.limits.receive_buffers,
-            receive_buffer_bytes: config.limits.receive_buffer_bytes,
-            pulse: vitals.of_shard(index),
-            metrics: metrics.clone(),
-        };
-        threads.push(context.name.clone());
-        spawn(context, roles.of_shard(&shard.roles), ended_tx.clone())?;
-    }
+    watched.metrics.show_control(control.counters().clone());
+    start_shards(config, &site.topology, roles, &watched, &ends)?;
+    let shards = site.topology.shards.len();
     let shared = HandleShared {
-        metrics,
+        metrics: watched.metrics,
         address: site.address,
         core_map: site.topology.to_string(),
         topology: site.topology.summary(),
-        lifecycle,
-        doorbells,
+        lifecycle: watched.lifecycle,
+        doorbells: watched.doorbells,
         supervisor: config.supervisor.clone(),
-        vitals,
+        vitals: watched.vitals,
         questions: Mutex::new(lanes.questions),
-        threads,
-        quorum: cluster.quorum(),
+        threads: thread_names(config, helpers, shards),
+        quorum: config.node.cluster.quorum(),
     };
     Ok(Assembly {
         handle: ReplicaHandle {
@@ -370,7 +437,7 @@ pub(super) fn assemble<S: Stack>(
         control,
         keeper,
         ended,
-        shards: site.topology.shards.len(),
+        shards,
     })
 }
 

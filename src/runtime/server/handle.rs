@@ -1,4 +1,5 @@
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -58,13 +59,24 @@ impl ReplicaHandle {
         &self.shared.topology
     }
 
-    /// Waits until the replica is linked with a quorum, itself included; false when it ends first.
+    /// How many links with other replicas make a quorum.
+    #[must_use]
+    pub fn links_needed(&self) -> u64 {
+        self.shared.quorum.quorum() as u64 - 1
+    }
+
+    /// Whether the replica is linked with a quorum, itself included.
+    #[must_use]
+    pub fn is_linked(&self) -> bool {
+        self.standing().replica_links >= self.links_needed()
+    }
+
+    /// Waits until the replica [is linked](Self::is_linked) with a quorum; false when it ends first.
     pub async fn await_quorum(&self) -> bool {
-        let (shared, needed) = (&self.shared, self.shared.quorum.quorum() as u64 - 1);
-        let is_linked = || shared.metrics.standing().replica_links >= needed;
+        let shared = &self.shared;
         let waiters = &shared.metrics.links_waiters;
         let has_ended = || shared.lifecycle.is_draining();
-        waiters.until(|| is_linked() || has_ended()).await;
+        waiters.until(|| self.is_linked() || has_ended()).await;
         !has_ended()
     }
 
@@ -159,17 +171,24 @@ pub fn thread_cpu_time(chosen: impl Fn(&str) -> bool) -> Duration {
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
         return Duration::ZERO;
     };
-    let mut total = 0;
+    let mut total = Duration::ZERO;
     for task in tasks.flatten() {
         let name = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
         if chosen(name.trim_end()) {
-            let statistics = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-            total += statistics
-                .split(' ')
-                .next()
-                .and_then(|nanos| nanos.parse::<u64>().ok())
-                .unwrap_or(0);
+            total += cpu_time_of(&task.path());
         }
     }
-    Duration::from_nanos(total)
+    total
+}
+
+/// CPU time of the calling thread, in the same way.
+pub fn own_cpu_time() -> Duration {
+    cpu_time_of(Path::new("/proc/thread-self"))
+}
+
+/// What the scheduler says that a task had of a processor; nothing where it keeps no statistics.
+fn cpu_time_of(task: &Path) -> Duration {
+    let statistics = std::fs::read_to_string(task.join("schedstat")).unwrap_or_default();
+    let nanos = statistics.split(' ').next().and_then(|nanos| nanos.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or(0))
 }

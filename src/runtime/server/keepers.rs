@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::ReplicaError;
 use super::recovery::Recovered;
+use super::wiring::KeeperLanes;
 use crate::runtime::config::{PartConfigs, ReplicaConfig};
 use crate::runtime::shard::Alarm;
 use crate::runtime::shard::lanes::{Logged, Outlet};
@@ -35,11 +36,14 @@ pub(super) fn shelf_name<P: PartConfigs>(config: &ReplicaConfig<P>) -> String {
 pub(super) fn start_keepers<P: PartConfigs>(
     config: &ReplicaConfig<P>,
     recovered: Recovered,
-    mut to_log: Outlet<Kept>,
-    mut images: Outlet<Logged>,
-    mut transfers: Outlet<Logged>,
+    lanes: KeeperLanes,
     alarm: &Alarm,
 ) -> Result<((Keeper, Shelf), OpenLog), ReplicaError> {
+    let KeeperLanes {
+        kept: mut to_log,
+        mut images,
+        mut transfers,
+    } = lanes;
     let (to_log, place) = (
         Arc::new(Mutex::new(move |kept| deliver(&mut to_log, kept))),
         (

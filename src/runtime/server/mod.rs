@@ -28,7 +28,7 @@ mod roles;
 mod supervisor;
 mod wiring;
 
-pub use handle::{ReplicaHandle, thread_cpu_time};
+pub use handle::{ReplicaHandle, own_cpu_time, thread_cpu_time};
 pub use repair::replace_lost_directory;
 pub use supervisor::Supervisor;
 

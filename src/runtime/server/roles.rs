@@ -17,8 +17,8 @@ use crate::runtime::shard::roles::{
 };
 use crate::runtime::shard::wires::WireLimits;
 use crate::runtime::storage::AbstentionMark;
-use crate::runtime::storage::keeper::KeeperHandle;
-use crate::runtime::storage::shelf::ShelfHandle;
+use crate::runtime::storage::keeper::{Keeper, KeeperHandle};
+use crate::runtime::storage::shelf::{Shelf, ShelfHandle};
 use crate::smr::crypto::Digester;
 use crate::smr::execution::{Executor, ReadGate, ReadLimits};
 use crate::smr::node::{Consensus, Execution, Preprocessing};
@@ -33,6 +33,16 @@ pub(super) struct OnDisk {
     pub keeper: Option<KeeperHandle>,
     pub shelf: Option<ShelfHandle>,
     pub log: Option<OpenLog>,
+}
+
+impl OnDisk {
+    pub fn of(keepers: Option<&(Keeper, Shelf)>, log: Option<OpenLog>) -> Self {
+        Self {
+            keeper: keepers.map(|(keeper, _)| keeper.handle()),
+            shelf: keepers.map(|(_, shelf)| shelf.handle()),
+            log,
+        }
+    }
 }
 
 /// The roles that no shard has yet.

@@ -5,9 +5,7 @@ use crate::runtime::config::{
 };
 use crate::runtime::ring::Doorbell;
 use crate::runtime::shard::control::EstablishedLink;
-use crate::runtime::shard::lanes::{
-    Checked, Done, FromReplica, Inlet, Logged, Outgoing, Outlet, Raw, Work, lane,
-};
+use crate::runtime::shard::lanes::{Checked, FromReplica, Inlet, Logged, Outgoing, Outlet, Raw, Work, lane};
 use crate::runtime::shard::roles::{ConsensusLanes, ExecutionLanes, LogLanes, NetworkLanes, PreprocessLanes};
 use crate::runtime::storage::keeper::Kept;
 
@@ -15,6 +13,10 @@ use crate::runtime::storage::keeper::Kept;
 const LOG_CHANNEL: usize = 1024;
 /// What the keeper did, and nobody looked at yet.
 const KEPT_CHANNEL: usize = 16;
+/// Links that were made, and that their network role has not taken yet.
+const LINK_CHANNEL: usize = 64;
+/// Questions of the replica's handle that wait for execution.
+const QUESTION_CHANNEL: usize = 16;
 
 /// What each role receives from, and sends to, before it is dealt out.
 pub(super) struct RoleLanes {
@@ -29,12 +31,18 @@ pub(super) struct RoleLanes {
 pub(super) struct Lanes {
     pub roles: RoleLanes,
     pub links: Vec<Outlet<EstablishedLink>>,
-    /// From the keeper: to the log, and to consensus.
+    pub keepers: KeeperLanes,
+    pub questions: Outlet<Work>,
+}
+
+/// Where what is done beside the shards, at the disk, is told.
+pub(super) struct KeeperLanes {
+    /// From the keeper, to the log.
     pub kept: Outlet<Kept>,
+    /// From the keeper, to consensus.
+    pub images: Outlet<Logged>,
     /// From the shelf, to consensus.
     pub transfers: Outlet<Logged>,
-    pub images: Outlet<Logged>,
-    pub questions: Outlet<Work>,
 }
 
 /// Where each role instance lives: the shard's index, by kind and instance.
@@ -66,89 +74,152 @@ impl Homes {
     }
 }
 
-fn connect<T: Send>(depth: usize, doorbells: &[Doorbell], from: usize, to: usize) -> (Outlet<T>, Inlet<T>) {
-    lane(depth, (from != to).then(|| doorbells[to].clone()))
+/// Between which shards lanes run, and how a shard that sleeps is woken.
+#[derive(Clone, Copy)]
+struct Mesh<'a> {
+    homes: &'a Homes,
+    doorbells: &'a [Doorbell],
 }
 
-/// Makes every lane of the mesh. Each has one sender and one receiver.
-pub(super) fn make_lanes(homes: &Homes, doorbells: &[Doorbell]) -> Lanes {
-    let mut outgoing: Vec<Vec<Inlet<Outgoing>>> = homes.network.iter().map(|_| Vec::new()).collect();
-    let mut to_networks = |from: usize, depth: usize| -> Vec<Outlet<Outgoing>> {
-        let pairs = homes.network.iter().zip(&mut outgoing);
+impl Mesh<'_> {
+    /// A lane between roles: nobody is woken on the shard that both live on.
+    fn connect<T: Send>(self, depth: usize, from: usize, to: usize) -> (Outlet<T>, Inlet<T>) {
+        lane(depth, (from != to).then(|| self.doorbells[to].clone()))
+    }
+
+    /// A lane from a thread that is no data shard.
+    fn enter<T: Send>(self, depth: usize, to: usize) -> (Outlet<T>, Inlet<T>) {
+        lane(depth, Some(self.doorbells[to].clone()))
+    }
+
+    /// From a role at `from` to every network role, whose ends are added to what each receives from.
+    fn to_networks(
+        self,
+        outgoing: &mut [Vec<Inlet<Outgoing>>],
+        from: usize,
+        depth: usize,
+    ) -> Vec<Outlet<Outgoing>> {
+        let pairs = self.homes.network.iter().zip(outgoing);
         let ends = pairs.map(|(to, inlets)| {
-            let (outlet, inlet) = connect(depth, doorbells, from, *to);
+            let (outlet, inlet) = self.connect(depth, from, *to);
             inlets.push(inlet);
             outlet
         });
         ends.collect()
-    };
-    let consensus_out = to_networks(homes.consensus, REPLICA_MESSAGE_CHANNEL);
-    let replies = to_networks(homes.execution, RESPONSE_CHANNEL_SIZE.max(1024));
-    let refusals: Vec<_> = homes
-        .preprocess
-        .iter()
-        .map(|home| to_networks(*home, RESPONSE_CHANNEL_SIZE))
-        .collect();
+    }
+}
 
-    let no_inlets = || -> Vec<Vec<Inlet<Raw>>> { homes.preprocess.iter().map(|_| Vec::new()).collect() };
-    let (mut replica_frames, mut client_frames) = (no_inlets(), no_inlets());
-    let (mut links, mut network, mut replica_messages) = (Vec::new(), Vec::new(), Vec::new());
-    for ((index, home), outgoing) in homes.network.iter().enumerate().zip(outgoing) {
-        let checker = index % homes.preprocess.len();
-        let checker_home = homes.preprocess[checker];
-        let (new_links, links_in) = lane(64, Some(doorbells[*home].clone()));
-        let (replica_out, replica_in) = connect(REPLICA_MESSAGE_CHANNEL, doorbells, *home, checker_home);
-        let (client_out, client_in) = connect(REPLICA_MESSAGE_CHANNEL, doorbells, *home, checker_home);
-        let (messages_out, messages_in) =
-            connect::<FromReplica>(REPLICA_MESSAGE_CHANNEL, doorbells, *home, homes.consensus);
-        links.push(new_links);
-        replica_frames[checker].push(replica_in);
-        client_frames[checker].push(client_in);
-        replica_messages.push(messages_in);
-        network.push(NetworkLanes {
-            links: links_in,
-            client_frames: client_out,
-            replica_frames: replica_out,
-            replica_messages: messages_out,
-            outgoing,
-        });
+/// What a preprocess role checks, from every network role that gives it frames.
+#[derive(Default)]
+struct Unchecked {
+    replica_frames: Vec<Inlet<Raw>>,
+    client_frames: Vec<Inlet<Raw>>,
+}
+
+/// The network roles' lanes, and the other ends of those that leave them.
+struct Networks {
+    lanes: Vec<NetworkLanes>,
+    links: Vec<Outlet<EstablishedLink>>,
+    /// By preprocess role.
+    unchecked: Vec<Unchecked>,
+    replica_messages: Vec<Inlet<FromReplica>>,
+}
+
+impl Networks {
+    /// `outgoing` is what each network role sends to peers.
+    fn new(mesh: Mesh<'_>, outgoing: Vec<Vec<Inlet<Outgoing>>>) -> Self {
+        let homes = mesh.homes;
+        let mut this = Self {
+            lanes: Vec::new(),
+            links: Vec::new(),
+            unchecked: homes.preprocess.iter().map(|_| Unchecked::default()).collect(),
+            replica_messages: Vec::new(),
+        };
+        for ((index, home), outgoing) in homes.network.iter().enumerate().zip(outgoing) {
+            let checker = index % homes.preprocess.len();
+            let checker_home = homes.preprocess[checker];
+            let (new_links, links) = mesh.enter(LINK_CHANNEL, *home);
+            let (replica_frames, replica_in) = mesh.connect(REPLICA_MESSAGE_CHANNEL, *home, checker_home);
+            let (client_frames, client_in) = mesh.connect(REPLICA_MESSAGE_CHANNEL, *home, checker_home);
+            let (replica_messages, messages_in) =
+                mesh.connect(REPLICA_MESSAGE_CHANNEL, *home, homes.consensus);
+            this.links.push(new_links);
+            this.unchecked[checker].replica_frames.push(replica_in);
+            this.unchecked[checker].client_frames.push(client_in);
+            this.replica_messages.push(messages_in);
+            this.lanes.push(NetworkLanes {
+                links,
+                client_frames,
+                replica_frames,
+                replica_messages,
+                outgoing,
+            });
+        }
+        this
     }
-    let (mut preprocess, mut checked_in, mut unordered_in) = (Vec::new(), Vec::new(), Vec::new());
-    for (((home, replica_frames), client_frames), refusals) in homes
-        .preprocess
-        .iter()
-        .zip(replica_frames)
-        .zip(client_frames)
-        .zip(refusals)
-    {
-        let (checked, inlet) = connect::<Checked>(REPLICA_MESSAGE_CHANNEL, doorbells, *home, homes.consensus);
-        checked_in.push(inlet);
-        let (unordered, inlet) = connect::<Work>(WORK_CHANNEL_SIZE, doorbells, *home, homes.execution);
-        unordered_in.push(inlet);
-        preprocess.push(PreprocessLanes {
-            replica_frames,
-            client_frames,
-            checked,
-            unordered,
-            refusals,
-        });
+}
+
+/// The preprocess roles' lanes, and the other ends of those that leave them.
+struct Preprocessors {
+    lanes: Vec<PreprocessLanes>,
+    checked: Vec<Inlet<Checked>>,
+    unordered: Vec<Inlet<Work>>,
+}
+
+impl Preprocessors {
+    /// `unchecked` is what each preprocess role checks, `refusals` where it tells clients that a frame is not
+    /// taken.
+    fn new(mesh: Mesh<'_>, unchecked: Vec<Unchecked>, refusals: Vec<Vec<Outlet<Outgoing>>>) -> Self {
+        let homes = mesh.homes;
+        let mut this = Self {
+            lanes: Vec::new(),
+            checked: Vec::new(),
+            unordered: Vec::new(),
+        };
+        for ((home, unchecked), refusals) in homes.preprocess.iter().zip(unchecked).zip(refusals) {
+            let (checked, inlet) = mesh.connect(REPLICA_MESSAGE_CHANNEL, *home, homes.consensus);
+            this.checked.push(inlet);
+            let (unordered, inlet) = mesh.connect(WORK_CHANNEL_SIZE, *home, homes.execution);
+            this.unordered.push(inlet);
+            this.lanes.push(PreprocessLanes {
+                replica_frames: unchecked.replica_frames,
+                client_frames: unchecked.client_frames,
+                checked,
+                unordered,
+                refusals,
+            });
+        }
+        this
     }
-    let (questions, inlet) = lane(16, Some(doorbells[homes.execution].clone()));
-    unordered_in.push(inlet);
-    let (work, decisions) = connect(WORK_CHANNEL_SIZE, doorbells, homes.consensus, homes.execution);
-    let (done_out, done) =
-        connect::<Done>(RESPONSE_CHANNEL_SIZE, doorbells, homes.execution, homes.consensus);
-    let (entries_out, entries) = connect(LOG_CHANNEL, doorbells, homes.consensus, homes.log);
-    let (logged_out, logged) = connect(LOG_CHANNEL, doorbells, homes.log, homes.consensus);
-    let (kept_out, kept) = lane(KEPT_CHANNEL, Some(doorbells[homes.log].clone()));
-    let (transfers_out, transfers) = lane(KEPT_CHANNEL, Some(doorbells[homes.consensus].clone()));
-    let (images_out, images) = lane(KEPT_CHANNEL, Some(doorbells[homes.consensus].clone()));
+}
+
+/// Makes every lane of the mesh. Each has one sender and one receiver.
+pub(super) fn make_lanes(homes: &Homes, doorbells: &[Doorbell]) -> Lanes {
+    let mesh = Mesh { homes, doorbells };
+    let mut outgoing: Vec<Vec<Inlet<Outgoing>>> = homes.network.iter().map(|_| Vec::new()).collect();
+    let consensus_out = mesh.to_networks(&mut outgoing, homes.consensus, REPLICA_MESSAGE_CHANNEL);
+    let replies = mesh.to_networks(&mut outgoing, homes.execution, RESPONSE_CHANNEL_SIZE.max(1024));
+    let preprocessors = homes.preprocess.iter();
+    let refusals = preprocessors
+        .map(|home| mesh.to_networks(&mut outgoing, *home, RESPONSE_CHANNEL_SIZE))
+        .collect();
+    let networks = Networks::new(mesh, outgoing);
+    let mut preprocessors = Preprocessors::new(mesh, networks.unchecked, refusals);
+    let (questions, inlet) = mesh.enter(QUESTION_CHANNEL, homes.execution);
+    preprocessors.unordered.push(inlet);
+    let (work, decisions) = mesh.connect(WORK_CHANNEL_SIZE, homes.consensus, homes.execution);
+    let (done_out, done) = mesh.connect(RESPONSE_CHANNEL_SIZE, homes.execution, homes.consensus);
+    let (entries_out, entries) = mesh.connect(LOG_CHANNEL, homes.consensus, homes.log);
+    let (logged_out, logged) = mesh.connect(LOG_CHANNEL, homes.log, homes.consensus);
+    let (kept_out, kept) = mesh.enter(KEPT_CHANNEL, homes.log);
+    let (transfers_out, transfers) = mesh.enter(KEPT_CHANNEL, homes.consensus);
+    let (images_out, images) = mesh.enter(KEPT_CHANNEL, homes.consensus);
     let roles = RoleLanes {
-        network,
-        preprocess,
+        network: networks.lanes,
+        preprocess: preprocessors.lanes,
         consensus: ConsensusLanes {
-            replica_messages,
-            checked: checked_in,
+            replica_messages: networks.replica_messages,
+            checked: preprocessors.checked,
             done,
             work,
             log: Some(entries_out),
@@ -157,7 +228,7 @@ pub(super) fn make_lanes(homes: &Homes, doorbells: &[Doorbell]) -> Lanes {
         },
         execution: ExecutionLanes {
             decisions,
-            unordered: unordered_in,
+            unordered: preprocessors.unordered,
             done: done_out,
             replies,
         },
@@ -169,10 +240,12 @@ pub(super) fn make_lanes(homes: &Homes, doorbells: &[Doorbell]) -> Lanes {
     };
     Lanes {
         roles,
-        links,
-        kept: kept_out,
-        images: images_out,
-        transfers: transfers_out,
+        links: networks.links,
+        keepers: KeeperLanes {
+            kept: kept_out,
+            images: images_out,
+            transfers: transfers_out,
+        },
         questions,
     }
 }

@@ -108,28 +108,14 @@ impl<S: Stack> World<S> {
             Fault::RotLog { host, back } => self.take_down(*host, Some(*back), "log rots", |world, host| {
                 world.rot(host, Platter::rot_log);
             }),
-            Fault::Wipe { host, back } => self.take_down(*host, Some(*back), "disk wiped", |world, host| {
-                world.tamper(host, |_, platter| {
-                    platter.wipe();
-                    Tampering::Wiped
-                });
-            }),
+            Fault::Wipe { host, back } => self.take_down(*host, Some(*back), "disk wiped", Self::wipe),
             Fault::CopyDisk { host } => {
                 let host = &mut self.hosts[*host];
                 let platter = host.platter.as_ref().unwrap_or(&host.sim.disk.platter);
                 host.copy = Some(platter.clone());
             }
             Fault::RollBack { host, back } => {
-                self.take_down(*host, Some(*back), "disk rolled back", |world, host| {
-                    let copy = world.hosts[host].copy.take();
-                    world.tamper(host, |_, platter| match copy {
-                        Some(copy) => {
-                            *platter = copy;
-                            Tampering::Forgetful
-                        }
-                        None => Tampering::None,
-                    });
-                });
+                self.take_down(*host, Some(*back), "disk rolled back", Self::roll_back);
             }
             Fault::WrongState { host } => self.hosts[*host].sim.misexecute(),
             Fault::SlowDisk { host, factor, until } => {
@@ -172,5 +158,24 @@ impl<S: Stack> World<S> {
                 }
             }
         }
+    }
+
+    /// The copy that was made of a host's disk takes its place.
+    fn roll_back(&mut self, host: usize) {
+        let copy = self.hosts[host].copy.take();
+        self.tamper(host, |_, platter| match copy {
+            Some(copy) => {
+                *platter = copy;
+                Tampering::Forgetful
+            }
+            None => Tampering::None,
+        });
+    }
+
+    fn wipe(&mut self, host: usize) {
+        self.tamper(host, |_, platter| {
+            platter.wipe();
+            Tampering::Wiped
+        });
     }
 }

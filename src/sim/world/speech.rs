@@ -10,11 +10,13 @@ use crate::sim::checker::{Refusal, Rule, Toward};
 use crate::sim::network::End;
 use crate::sim::replica::Said;
 use crate::smr::messages::archived::ArchivedClientReply;
-use crate::smr::messages::{Checked, ClientReply, FrameKey, ReplyBody, SystemMessage};
+use crate::smr::messages::{
+    Checked, CheckpointClaim, ClientReply, FrameKey, Proposal, ReplyBody, SystemMessage, TakenCheckpoint,
+};
 use crate::smr::protocol::Recipients;
 use crate::smr::replica::Stack;
 use crate::smr::types::Peer;
-use crate::smr::types::{ClientId, FrameSeq, NodeId};
+use crate::smr::types::{ClientId, FrameSeq, NodeId, SeqNo, UnixTime};
 
 impl<S: Stack> World<S> {
     pub(super) fn carry_out(&mut self, index: usize, said: Said) {
@@ -29,21 +31,7 @@ impl<S: Stack> World<S> {
                 }
                 self.answer(index, to, message);
             }
-            Said::MustSign { client, must_sign } => {
-                self.hit(
-                    if must_sign {
-                        "client has to sign"
-                    } else {
-                        "client has not to sign any more"
-                    },
-                    1,
-                );
-                self.tell(|_| format!("host {index} has c{} sign: {must_sign}", client.get()));
-                if is_correct {
-                    let fair = self.blame.signs(index, client, must_sign);
-                    self.judge(fair);
-                }
-            }
+            Said::MustSign { client, must_sign } => self.see_signing(index, client, must_sign),
             Said::ReadWaits {
                 client,
                 is_read,
@@ -58,92 +46,27 @@ impl<S: Stack> World<S> {
                 let fair = self.hosts[index].charges.reads(client);
                 self.judge(fair);
             }
-            Said::Execute(decision) => {
-                self.note(4, index, decision.batch.digest.as_bytes());
-                let seq = decision.seq;
-                self.tell(|_| format!("host {index} executes s{seq} {:?}", decision.batch.digest));
-                if is_correct {
-                    self.times.decides(seq, decision.batch.digest);
-                    let ledger = &self.hosts[index].ledger;
-                    let certified = ledger.executes(seq.get(), decision.batch.digest);
-                    self.judge(certified);
-                    let agreed = self.agreement.executes(index, &decision);
-                    self.judge(agreed);
-                }
-            }
+            Said::Execute(decision) => self.see_decision(index, &decision),
             Said::Executed {
                 seq,
                 time,
                 operations,
-            } if is_right => {
-                self.judge_time(index, seq, time);
-                self.hosts[index].answered.executed(seq.get(), operations);
-                let once = self.agreement.executed(index, seq.get(), operations);
-                self.judge(once);
-            }
+            } if is_right => self.see_executed(index, seq, time, operations),
             Said::Reply { key, body } if is_right => {
                 let equal = self.agreement.replies(index, key, &body);
                 self.judge(equal);
             }
-            Said::Checkpoint(taken) if is_correct => {
-                if taken.light.is_some() {
-                    self.hit("light checkpoint", 1);
-                }
-                self.hosts[index].ledger.took(taken.claim);
-                if !is_right {
-                    return;
-                }
-                let equal = self.agreement.checkpoint(index, &taken);
-                self.judge(equal);
-            }
-            Said::Read(seq) => {
-                self.hit("read answered beside the order", 1);
-                if is_right {
-                    let forward = self.hosts[index].answered.reads(index, seq.get());
-                    self.judge(forward);
-                }
-            }
+            Said::Checkpoint(taken) if is_correct => self.see_checkpoint(index, &taken, is_right),
+            Said::Read(seq) => self.see_read(index, seq, is_right),
             Said::ReadLog(decisions) => self.hit("decision read from the log", decisions as u64),
             Said::Stable(claim) if is_correct => {
                 let certified = self.hosts[index].ledger.holds_stable(claim);
                 self.judge(certified);
             }
-            Said::Misexecuted => {
-                self.hit("state gone wrong", 1);
-                self.tell(|_| format!("host {index} has a wrong state"));
-                self.hosts[index].is_wrong = true;
-                self.hosts[index].was_wrong = true;
-            }
-            Said::Diverged { .. } if is_correct && !is_right => {
-                self.hit("wrong state found out", 1);
-                self.tell(|_| format!("host {index} finds that its state is wrong"));
-                self.hosts[index].donors.starts_again();
-            }
-            Said::Diverged { ours } if is_correct => {
-                let what = format!("host {index} found that its state {ours:?} is not the quorum's");
-                self.judge(Err((Rule::Checkpoints, what)));
-            }
-            Said::Installed(claim) => {
-                self.tell(|_| format!("host {index} installs the state after s{}", claim.seq));
-                self.hosts[index].charges.begins_again();
-                if is_correct {
-                    let known = self.agreement.installed(index, claim);
-                    self.judge(known);
-                    self.hosts[index].is_wrong = false;
-                    self.hosts[index].donors.starts_again();
-                    self.relapse(index);
-                    self.read_installed();
-                }
-            }
-            Said::AbstentionOver => {
-                self.hit("abstention over", 1);
-                self.tell(|_| format!("host {index} votes again"));
-                if is_correct {
-                    let is_over = self.hosts[index].ledger.votes_again();
-                    self.judge(is_over);
-                }
-                self.relapse(index);
-            }
+            Said::Misexecuted => self.see_misexecution(index),
+            Said::Diverged { ours } if is_correct => self.see_divergence(index, ours, is_right),
+            Said::Installed(claim) => self.see_installed(index, claim),
+            Said::AbstentionOver => self.see_return(index),
             Said::Verified {
                 from,
                 message,
@@ -161,6 +84,108 @@ impl<S: Stack> World<S> {
             }
             _ => {}
         }
+    }
+
+    /// A host has a client sign, or not any more.
+    fn see_signing(&mut self, index: usize, client: ClientId, must_sign: bool) {
+        let what = match must_sign {
+            true => "client has to sign",
+            false => "client has not to sign any more",
+        };
+        self.hit(what, 1);
+        self.tell(|_| format!("host {index} has c{} sign: {must_sign}", client.get()));
+        if self.hosts[index].is_correct {
+            let fair = self.blame.signs(index, client, must_sign);
+            self.judge(fair);
+        }
+    }
+
+    /// A host executes a decision.
+    fn see_decision(&mut self, index: usize, decision: &Proposal) {
+        self.note(4, index, decision.batch.digest.as_bytes());
+        let seq = decision.seq;
+        self.tell(|_| format!("host {index} executes s{seq} {:?}", decision.batch.digest));
+        if self.hosts[index].is_correct {
+            self.times.decides(seq, decision.batch.digest);
+            let ledger = &self.hosts[index].ledger;
+            let certified = ledger.executes(seq.get(), decision.batch.digest);
+            self.judge(certified);
+            let agreed = self.agreement.executes(index, decision);
+            self.judge(agreed);
+        }
+    }
+
+    /// A host in order has executed a decision.
+    fn see_executed(&mut self, index: usize, seq: SeqNo, time: UnixTime, operations: usize) {
+        self.judge_time(index, seq, time);
+        self.hosts[index].answered.executed(seq.get(), operations);
+        let once = self.agreement.executed(index, seq.get(), operations);
+        self.judge(once);
+    }
+
+    /// A host executed something wrongly.
+    fn see_misexecution(&mut self, index: usize) {
+        self.hit("state gone wrong", 1);
+        self.tell(|_| format!("host {index} has a wrong state"));
+        self.hosts[index].is_wrong = true;
+        self.hosts[index].was_wrong = true;
+    }
+
+    /// A host answered a read from the state after `seq`.
+    fn see_read(&mut self, index: usize, seq: SeqNo, is_right: bool) {
+        self.hit("read answered beside the order", 1);
+        if is_right {
+            let forward = self.hosts[index].answered.reads(index, seq.get());
+            self.judge(forward);
+        }
+    }
+
+    /// A correct host took a checkpoint, of a right state or not.
+    fn see_checkpoint(&mut self, index: usize, taken: &TakenCheckpoint, is_right: bool) {
+        if taken.light.is_some() {
+            self.hit("light checkpoint", 1);
+        }
+        self.hosts[index].ledger.took(taken.claim);
+        if is_right {
+            let equal = self.agreement.checkpoint(index, taken);
+            self.judge(equal);
+        }
+    }
+
+    /// A correct host says that its state is not the quorum's: it has to be so.
+    fn see_divergence(&mut self, index: usize, ours: CheckpointClaim, is_right: bool) {
+        if is_right {
+            let what = format!("host {index} found that its state {ours:?} is not the quorum's");
+            return self.judge(Err((Rule::Checkpoints, what)));
+        }
+        self.hit("wrong state found out", 1);
+        self.tell(|_| format!("host {index} finds that its state is wrong"));
+        self.hosts[index].donors.starts_again();
+    }
+
+    /// A host goes on from the state of others.
+    fn see_installed(&mut self, index: usize, claim: CheckpointClaim) {
+        self.tell(|_| format!("host {index} installs the state after s{}", claim.seq));
+        self.hosts[index].charges.begins_again();
+        if self.hosts[index].is_correct {
+            let known = self.agreement.installed(index, claim);
+            self.judge(known);
+            self.hosts[index].is_wrong = false;
+            self.hosts[index].donors.starts_again();
+            self.relapse(index);
+            self.read_installed();
+        }
+    }
+
+    /// A host that abstained votes again.
+    fn see_return(&mut self, index: usize) {
+        self.hit("abstention over", 1);
+        self.tell(|_| format!("host {index} votes again"));
+        if self.hosts[index].is_correct {
+            let is_over = self.hosts[index].ledger.votes_again();
+            self.judge(is_over);
+        }
+        self.relapse(index);
     }
 
     /// What liars, twins and hosts with wrong states send may be refused.

@@ -35,7 +35,8 @@
 
 use std::time::Duration;
 
-use super::{Held, Replica, Stack};
+use super::promises::Held;
+use super::{Replica, Stack};
 use crate::smr::messages::Status;
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
@@ -187,7 +188,7 @@ impl<S: Stack> Replica<S> {
     pub(super) fn ends_abstention(&mut self, view: View) -> bool {
         // Votes may be about any place after what is both stable and decided.
         let passed = self.ordering.stable().min(self.ordering.decided());
-        let has_state = self.transfers.awaiting.is_none();
+        let has_state = !self.supply.awaits_state();
         let is_over = |abstention: &mut Abstention| has_state && abstention.is_over(passed, view);
         let ended = self.abstention.take_if(is_over);
         if let Some((bound, _)) = ended.as_ref().and_then(Abstention::bounds) {
@@ -210,7 +211,7 @@ impl<S: Stack> Replica<S> {
         if ended {
             let when = match active(Mutant::AbstentionMarkEarly) {
                 true => When::Now,
-                false => When::Durable(self.logged_end.minus(1)),
+                false => self.promises.when_last_is_durable(),
             };
             self.hold(when, Held::AbstentionOver);
         }

@@ -5,14 +5,17 @@
 //! that names it: whoever missed the first has the second soon. A light checkpoint moves the window like any
 //! other; it is given to nobody, and the log is not cut there.
 
-use super::transfer::Transfers;
-use super::{Held, Replica, Stack};
+use std::collections::{BTreeMap, VecDeque};
+
+use super::loans::Loans;
+use super::promises::Held;
+use super::{Action, Replica, Stack};
 use crate::smr::decision_log::DecisionLog;
 use crate::smr::messages::{CheckpointClaim, LightCheckpoint, SignedCheckpoint, TakenCheckpoint};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
-use crate::smr::protocol::{LogCut, Record, When};
-use crate::smr::types::{SeqNo, Time};
+use crate::smr::protocol::{ImageTask, LogCut, Record};
+use crate::smr::types::{NodeId, SeqNo, Time};
 use crate::smr::view_transfer::ViewTransferProtocol;
 
 /// How many certificates of stable checkpoints are remembered, and how many light checkpoints.
@@ -21,7 +24,7 @@ const CERTIFICATES_KEPT: usize = 64;
 const TAKEN_KEPT: usize = 64;
 
 /// A stable checkpoint and what proves it.
-pub(super) type Certificate = (CheckpointClaim, Vec<SignedCheckpoint>);
+type Certificate = (CheckpointClaim, Vec<SignedCheckpoint>);
 
 /// What proves a checkpoint with a state: signatures of its claim, or of a light checkpoint that names it.
 #[derive(Debug, Clone)]
@@ -38,7 +41,50 @@ impl StateProof {
     }
 }
 
-impl Transfers {
+/// The checkpoints that are known, and the images of their states.
+///
+/// Invariant: lists of places have the newest last.
+#[derive(Debug)]
+pub(super) struct Checkpoints {
+    /// Stable checkpoints and what proves them.
+    certificates: VecDeque<Certificate>,
+    /// Light checkpoints that execution took, or a quorum signed.
+    lights: VecDeque<(LightCheckpoint, CheckpointClaim)>,
+    /// The last one that execution took.
+    last: Option<CheckpointClaim>,
+    /// Those that execution took of the state it has now: their images are to come.
+    taken: VecDeque<SeqNo>,
+    /// The images that are on disk.
+    images: VecDeque<SeqNo>,
+    /// Of these, what was on disk at the start, as its head says: it may be of a state that was replaced
+    /// before.
+    found: Vec<CheckpointClaim>,
+    /// What proves those of `taken` and `images` that are proved.
+    proofs: BTreeMap<SeqNo, StateProof>,
+    /// The last one whose contents are on disk.
+    kept: SeqNo,
+    /// Where the log was cut last.
+    cut: SeqNo,
+    loans: Loans,
+}
+
+impl Checkpoints {
+    /// None, in a cluster of n.
+    pub fn new(n: usize) -> Self {
+        Self {
+            certificates: VecDeque::new(),
+            lights: VecDeque::new(),
+            last: None,
+            taken: VecDeque::new(),
+            images: VecDeque::new(),
+            found: Vec::new(),
+            proofs: BTreeMap::new(),
+            kept: SeqNo::ZERO,
+            cut: SeqNo::ZERO,
+            loans: Loans::new(n),
+        }
+    }
+
     /// `certificate` is exactly a quorum of signatures: it is handed on as it is.
     pub fn remember_certificate(&mut self, claim: CheckpointClaim, certificate: Vec<SignedCheckpoint>) {
         if self.certificates.iter().any(|(known, _)| *known == claim) {
@@ -55,7 +101,8 @@ impl Transfers {
     }
 
     /// Execution took a checkpoint.
-    pub fn remember_taken(&mut self, taken: &TakenCheckpoint) {
+    pub fn on_taken(&mut self, taken: &TakenCheckpoint) {
+        self.last = Some(taken.claim);
         if let Some(light) = taken.light {
             return self.remember_light(light, taken.claim);
         }
@@ -79,7 +126,7 @@ impl Transfers {
     }
 
     /// Whether execution took a light checkpoint there.
-    pub fn is_light(&self, seq: SeqNo) -> bool {
+    fn is_light(&self, seq: SeqNo) -> bool {
         self.lights.iter().any(|(light, _)| light.seq == seq)
     }
 
@@ -89,7 +136,7 @@ impl Transfers {
     }
 
     /// What proves the checkpoint at this place, which includes the state.
-    pub(super) fn find_proof(&self, seq: SeqNo) -> Option<StateProof> {
+    pub fn find_proof(&self, seq: SeqNo) -> Option<StateProof> {
         if let Some((claim, proof)) = self.certificate(|claim| claim.seq == seq) {
             let cover = None;
             return Some(StateProof { claim, cover, proof });
@@ -127,12 +174,55 @@ impl Transfers {
         }
     }
 
-    /// Whether an image at this place is one of the state that execution has.
-    pub fn is_taken(&self, seq: SeqNo) -> bool {
-        self.taken.contains(&seq)
+    /// The last one that execution took.
+    pub fn last(&self) -> Option<CheckpointClaim> {
+        self.last
     }
 
-    pub fn remember_image(&mut self, seq: SeqNo) {
+    /// Whether a quorum is known to have signed this.
+    pub fn is_certified(&self, claim: CheckpointClaim) -> bool {
+        self.certificates.iter().any(|(known, _)| *known == claim)
+    }
+
+    /// The contents of the one at `seq` are on disk. Whether they are of the state that execution has: it may
+    /// have been replaced meanwhile.
+    pub fn on_kept(&mut self, seq: SeqNo) -> bool {
+        let is_taken = self.taken.contains(&seq);
+        if is_taken {
+            self.kept = self.kept.max(seq);
+            self.replace_image(seq);
+        }
+        is_taken
+    }
+
+    /// The state at `seq` came from others, and is on disk.
+    pub fn on_installed(&mut self, seq: SeqNo) {
+        self.taken.clear();
+        self.replace_image(seq);
+        self.kept = self.kept.max(seq);
+    }
+
+    /// The state that execution had is wrong, and so is all that was taken of it.
+    pub fn disown(&mut self) {
+        self.images.clear();
+        self.taken.clear();
+        self.lights.clear();
+        self.kept = self.cut;
+    }
+
+    /// A restart begins with the image at `seq`.
+    pub fn restore_base(&mut self, seq: SeqNo) {
+        self.kept = seq;
+        self.remember_image(seq);
+    }
+
+    /// A restart finds an image, as what its head says.
+    pub fn restore_image(&mut self, claim: CheckpointClaim) {
+        self.found.push(claim);
+        self.remember_image(claim.seq);
+    }
+
+    fn remember_image(&mut self, seq: SeqNo) {
         if let Err(at) = self.images.binary_search(&seq) {
             self.images.insert(at, seq);
         }
@@ -140,27 +230,94 @@ impl Transfers {
     }
 
     /// An image was put in the place of the one there, if there is one.
-    pub fn replace_image(&mut self, seq: SeqNo) {
+    fn replace_image(&mut self, seq: SeqNo) {
         self.found.retain(|found| found.seq != seq);
         self.remember_image(seq);
     }
 
     /// The last checkpoint whose state can be given to peers, and what proves it.
-    pub fn offerable(&self) -> Option<&StateProof> {
+    fn offerable(&self) -> Option<&StateProof> {
         self.images.iter().rev().find_map(|seq| self.proofs.get(seq))
+    }
+
+    /// What a peer is offered that lacks the state after `after`, the newest first: every image that is there.
+    /// The others may have other ones, and a checkpoint that several have comes from several.
+    pub fn offer(&mut self, now: Time, to: NodeId, after: SeqNo) -> Vec<StateProof> {
+        let proofs = self.proofs.values();
+        let mut offered: Vec<StateProof> = proofs
+            .filter(|proof| proof.claim.seq > after && self.images.contains(&proof.claim.seq))
+            .cloned()
+            .rev()
+            .collect();
+        if active(Mutant::LightOffered) {
+            // The last that is stable, whatever it is.
+            let last = self.certificates.back();
+            let last = last.filter(|(claim, _)| claim.seq > after).cloned();
+            let cover = None;
+            offered = last
+                .map(|(claim, proof)| StateProof { claim, cover, proof })
+                .into_iter()
+                .collect();
+        }
+        let seqs = offered.iter().map(|proof| proof.claim.seq);
+        self.loans.on_offered(now, to, seqs);
+        offered
+    }
+
+    /// A peer asks for pieces of this image.
+    pub fn on_fetch(&mut self, now: Time, from: NodeId, seq: SeqNo) {
+        self.loans.on_fetch(now, from, seq);
+    }
+
+    /// Forgets images that nobody needs, if there are any: those before the one before the last that a quorum
+    /// signed, but for those that peers need. Later ones may not be signed for long, and until one is, only
+    /// that one helps a peer that lacks its state.
+    fn forget_images(&mut self, now: Time) -> Option<ImageTask> {
+        let is_certified = |seq: &SeqNo| self.proofs.contains_key(seq);
+        let last = self.images.iter().rposition(is_certified)?;
+        let before = *self.images.get(last.saturating_sub(1))?;
+        let but: Vec<SeqNo> = self.loans.needed(now).filter(|seq| *seq < before).collect();
+        let known = self.images.len();
+        self.images.retain(|seq| *seq >= before || but.contains(seq));
+        (self.images.len() < known).then_some(ImageTask::Forget { before, but })
+    }
+
+    /// Where the log is cut now that a quorum has signed the checkpoint at `stable`, if it is not cut there,
+    /// and what proves the state there unless that signature does.
+    fn cut(&mut self, stable: SeqNo) -> Option<(SeqNo, Option<StateProof>)> {
+        let offerable = self.offerable();
+        let kept = offerable.map_or(SeqNo::ZERO, |proof| proof.claim.seq);
+        let is_wrong =
+            active(Mutant::CutBeforeImageKept) || (active(Mutant::CutAtLight) && self.is_light(stable));
+        let seq = match is_wrong {
+            true => stable,
+            false => kept.min(self.kept).min(stable),
+        };
+        if seq <= self.cut {
+            return None;
+        }
+        let proof = offerable.filter(|_| seq < stable).cloned();
+        self.cut = seq;
+        Some((seq, proof))
     }
 }
 
 impl<S: Stack> Replica<S> {
+    /// Has images that nobody needs any more removed.
+    pub(super) fn drop_images(&mut self, now: Time) {
+        if let Some(task) = self.checkpoints.forget_images(now) {
+            self.actions.push(Action::Image(task));
+        }
+    }
+
     /// Execution took a checkpoint.
     pub fn on_checkpoint_taken(&mut self, now: Time, taken: TakenCheckpoint) {
         let claim = taken.claim;
-        if self.transfers.awaiting.is_some() {
+        if self.supply.awaits_state() {
             // Of a state that is about to be replaced, perhaps because it is wrong.
             return;
         }
-        self.transfers.remember_taken(&taken);
-        self.last_checkpoint = Some(claim);
+        self.checkpoints.on_taken(&taken);
         self.ordering.on_own_checkpoint(now, claim, &mut self.outbox);
         self.carry_out(now);
     }
@@ -168,14 +325,10 @@ impl<S: Stack> Replica<S> {
     /// The contents of the checkpoint at `seq` are on disk: the log before it is not needed once it is stable
     /// as well.
     pub fn on_image_kept(&mut self, now: Time, seq: SeqNo) {
-        if !self.transfers.is_taken(seq) {
-            // Of a state that was replaced meanwhile.
-            return;
+        if self.checkpoints.on_kept(seq) {
+            self.drop_images(now);
+            self.cut_log(now);
         }
-        self.image_kept = self.image_kept.max(seq);
-        self.transfers.replace_image(seq);
-        self.drop_images(now);
-        self.cut_log(now);
     }
 
     /// Has the log cut at the last checkpoint that is both stable and kept, which includes the state then,
@@ -183,21 +336,12 @@ impl<S: Stack> Replica<S> {
     /// as decisions.
     pub(super) fn cut_log(&mut self, now: Time) {
         let stable = self.ordering.stable();
-        let offerable = self.transfers.offerable().cloned();
-        let kept = offerable.as_ref().map_or(SeqNo::ZERO, |proof| proof.claim.seq);
-        let is_wrong = active(Mutant::CutBeforeImageKept)
-            || (active(Mutant::CutAtLight) && self.transfers.is_light(stable));
-        let seq = match is_wrong {
-            true => stable,
-            false => kept.min(self.image_kept).min(stable),
-        };
-        if seq <= self.cut {
+        let Some((seq, proof)) = self.checkpoints.cut(stable) else {
             return;
-        }
-        self.cut = seq;
+        };
         self.decision_log.on_cut(seq);
         let mut records = self.view_transfer.base_records();
-        if let Some(known) = offerable.filter(|_| seq < stable) {
+        if let Some(known) = proof {
             records.push(Record::Stable {
                 claim: known.signed(),
                 proof: known.proof,
@@ -207,13 +351,13 @@ impl<S: Stack> Replica<S> {
         if active(Mutant::BaseRecordsForgotten) {
             records.clear();
         }
-        let before = self.logged_end;
+        let before = self.promises.logged_end();
         for record in records {
             self.outbox.persist(record);
         }
         self.carry_out(now);
         let view = self.view();
         let cut = LogCut { seq, before, view };
-        self.hold(When::Durable(self.logged_end.minus(1)), Held::CutLog(cut));
+        self.hold(self.promises.when_last_is_durable(), Held::CutLog(cut));
     }
 }

@@ -7,9 +7,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::checkpoints::StateProof;
 use super::{Action, Replica, Stack};
 use crate::smr::decision_log::DecisionLog;
-use crate::smr::messages::{PieceRange, Proposal, SyncMessage};
+use crate::smr::messages::{
+    CheckpointOffer, CoveringCheckpoint, DECIDED_MAX, LogTransferMessage, PieceRange, Proposal,
+    StateTransferMessage, SyncMessage,
+};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::protocol::{ImageTask, Recipients, Timer};
 use crate::smr::state_transfer::TransferLimits;
@@ -167,6 +171,56 @@ impl Donations {
 }
 
 impl<S: Stack> Replica<S> {
+    /// The same with other limits on what it gives to others.
+    #[must_use]
+    pub fn with_transfer_limits(mut self, limits: TransferLimits) -> Self {
+        self.donations = Donations::new(self.settings.quorum.n(), limits);
+        self
+    }
+
+    /// Names a peer the batches that were decided.
+    pub(super) fn answer_decided(&mut self, now: Time, from: NodeId, after: SeqNo) {
+        let first = after.max(self.decision_log.floor()).next();
+        let released = self.supply.released().next().since(first) as usize;
+        let digests = self.decision_log.digests(first, released.min(DECIDED_MAX));
+        let digests: Vec<[u8; 32]> = digests.map(|digest| *digest.as_bytes()).collect();
+        let answer_bytes = 32 * digests.len() as u64 + 72;
+        if !self.donations.may_send(now, from, answer_bytes) {
+            return;
+        }
+        // Also when there is nothing to name: whoever asks then knows that it need not wait.
+        let message = LogTransferMessage::Decided {
+            after: after.get(),
+            first: first.get(),
+            digests,
+        };
+        let message = message.encode(self.settings.cluster, self.settings.epoch);
+        self.outbox.send(Recipients::One(from), message);
+    }
+
+    /// Offers a peer the checkpoints whose states are here.
+    pub(super) fn answer_offer(&mut self, now: Time, from: NodeId, after: SeqNo) {
+        if !self.donations.may_answer(now, from) {
+            return;
+        }
+        let offered = self.checkpoints.offer(now, from, after);
+        for StateProof { claim, cover, proof } in offered {
+            let offer = CheckpointOffer {
+                seq: claim.seq.get(),
+                digest: *claim.digest.as_bytes(),
+                cover: cover.map(|(light, _)| CoveringCheckpoint {
+                    seq: light.seq.get(),
+                    chain: *light.chain.head().as_bytes(),
+                }),
+                proof,
+            };
+            let message =
+                StateTransferMessage::Offer(offer).encode(self.settings.cluster, self.settings.epoch);
+            self.outbox.send(Recipients::One(from), message);
+        }
+        self.charge_answer(from);
+    }
+
     /// Sends what is owed, as far as it may be sent, and comes back to the rest.
     pub(super) fn answer_owed(&mut self, now: Time) {
         let mut again: Option<Time> = None;
@@ -182,7 +236,7 @@ impl<S: Stack> Replica<S> {
 
     /// When to try again, if something stays owed.
     fn answer_pieces(&mut self, now: Time, to: NodeId) -> Option<Time> {
-        let donations = &mut self.transfers.donations;
+        let donations = &mut self.donations;
         let range = donations.peers[to.index()].pieces?;
         if let Err(later) = donations.spend(now, to, ANSWER_BYTES as u64) {
             return Some(later);
@@ -197,18 +251,18 @@ impl<S: Stack> Replica<S> {
     }
 
     fn answer_decisions(&mut self, now: Time, to: NodeId) -> Option<Time> {
-        let (first, count) = self.transfers.donations.peers[to.index()].decisions.take()?;
+        let (first, count) = self.donations.peers[to.index()].decisions.take()?;
         let (cluster, epoch) = (self.settings.cluster, self.settings.epoch);
-        let end = first.plus(count).minus(1).min(self.transfers.released);
+        let end = first.plus(count).minus(1).min(self.supply.released());
         let mut next = first;
         while next <= end {
             let Some(proposal) = self.decision_at_hand(to, next) else {
                 break;
             };
             let bytes = proposal.batch.message_bytes() as u64;
-            if let Err(later) = self.transfers.donations.spend(now, to, bytes) {
+            if let Err(later) = self.donations.spend(now, to, bytes) {
                 let left = count - next.since(first);
-                self.transfers.donations.owe_decisions(to, next, left);
+                self.donations.owe_decisions(to, next, left);
                 return Some(later);
             }
             let message = SyncMessage::batch(cluster, epoch, proposal.view, next, &proposal.batch);
@@ -217,7 +271,7 @@ impl<S: Stack> Replica<S> {
         }
         if next <= end && self.is_logged_only(next) {
             let left = count - next.since(first);
-            let donations = &mut self.transfers.donations;
+            let donations = &mut self.donations;
             donations.owe_decisions(to, next, left);
             let peer = &mut donations.peers[to.index()];
             if peer.reading.is_none() {
@@ -233,7 +287,7 @@ impl<S: Stack> Replica<S> {
         if let Some(decision) = self.decision_log.read(seq, 1).next() {
             return Some(decision.proposal.clone());
         }
-        self.transfers.donations.take_read(to, seq)
+        self.donations.take_read(to, seq)
     }
 }
 

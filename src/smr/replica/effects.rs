@@ -3,27 +3,16 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::abstention::Abstention;
+use super::promises::Held;
 use super::{Action, Replica, Stack};
 use crate::smr::decision_log::DecisionLog;
 use crate::smr::log_transfer::{LogTransferProtocol, LogTransferState};
 use crate::smr::messages::Proposal;
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
-use crate::smr::protocol::{Effect, ImageTask, LogCut, Outbox, Recipients, Record, When};
-use crate::smr::types::{Lsn, SeqNo, Time, View};
-
-/// An effect that waits for the disk.
-pub(super) enum Held {
-    Send { to: Recipients, message: Bytes },
-    SendTogether(Bytes),
-    Decide(Arc<Proposal>),
-    CutLog(LogCut),
-    AbstentionOver,
-    Install(SeqNo),
-}
+use crate::smr::protocol::{Effect, ImageTask, Outbox, Record, When};
+use crate::smr::types::{SeqNo, Time, View};
 
 /// What protocols asked of others in a round of effects.
 #[derive(Default)]
@@ -61,13 +50,13 @@ impl<S: Stack> Replica<S> {
     /// Carries out the effects there are. Those of the decision log, to which decisions and stable
     /// checkpoints lead, are the next round.
     fn carry_out_round(&mut self, now: Time) -> Asked {
-        let mut outbox = std::mem::replace(&mut self.outbox, Outbox::new(self.logged_end));
+        let mut outbox = std::mem::replace(&mut self.outbox, Outbox::new(self.promises.logged_end()));
         let mut asked = Asked::default();
         let (mut decided, mut stable) = (Vec::new(), None);
         for effect in outbox.drain() {
             match effect {
                 Effect::Persist { lsn, record } => {
-                    self.logged_end = lsn.next();
+                    self.promises.on_logged(lsn);
                     self.actions.push(Action::Log { lsn, record });
                 }
                 Effect::Send { when, .. } | Effect::SendTogether { when, .. }
@@ -79,7 +68,7 @@ impl<S: Stack> Replica<S> {
                     self.hold_decision(proposal);
                 }
                 Effect::Stable { claim, proof } => {
-                    self.transfers.remember_certificate(claim, proof.clone());
+                    self.checkpoints.remember_certificate(claim, proof.clone());
                     self.counters.checkpoints_stable += 1;
                     self.judgements.on_stable();
                     self.actions.push(Action::Stable(claim));
@@ -99,7 +88,7 @@ impl<S: Stack> Replica<S> {
                 // What it goes on from has to be known after a restart as well, before anybody is answered
                 // from it.
                 Effect::Image(ImageTask::Install(seq)) => {
-                    let when = self.when_all_is_durable();
+                    let when = self.promises.when_all_is_durable();
                     self.hold(when, Held::Install(seq));
                 }
                 Effect::Image(task) => self.actions.push(Action::Image(task)),
@@ -125,7 +114,7 @@ impl<S: Stack> Replica<S> {
     fn hold_decision(&mut self, proposal: Arc<Proposal>) {
         let when = match active(Mutant::DecisionBeforeDurable) {
             true => When::Now,
-            false => self.when_all_is_durable(),
+            false => self.promises.when_all_is_durable(),
         };
         self.hold(when, Held::Decide(proposal));
     }
@@ -150,25 +139,10 @@ impl<S: Stack> Replica<S> {
         }
     }
 
-    /// Once everything is on disk that was logged until now.
-    pub(super) fn when_all_is_durable(&self) -> When {
-        match self.logged_end {
-            Lsn::ZERO => When::Now,
-            end => When::Durable(end.minus(1)),
-        }
-    }
-
+    /// Does this once that is on disk for which it waits.
     pub(super) fn hold(&mut self, when: When, held: Held) {
-        match when {
-            When::Durable(lsn) if lsn >= self.durable_end => self.held.push_back((lsn, held)),
-            When::DurableIfRoom(lsn) if lsn >= self.durable_end => {
-                // Half of the room is for what is said for the first time.
-                let has_room = self.held.len() < self.settings.held_effects_max / 2;
-                if has_room || active(Mutant::DiskRoomIgnored) {
-                    self.held.push_back((lsn, held));
-                }
-            }
-            When::Now | When::Durable(_) | When::DurableIfRoom(_) => self.release(held),
+        if let Some(held) = self.promises.hold(when, held) {
+            self.release(held);
         }
     }
 
@@ -178,20 +152,13 @@ impl<S: Stack> Replica<S> {
             Held::AbstentionOver => self.actions.push(Action::AbstentionOver),
             Held::Install(seq) => self.actions.push(Action::Image(ImageTask::Install(seq))),
             Held::Send { to, message } => self.actions.push(Action::ToReplicas { to, message }),
-            Held::SendTogether(message) => self.together.push(message),
+            Held::SendTogether(message) => self.promises.say_together(message),
             Held::Decide(proposal) => {
                 if !active(Mutant::PoolKeepsDecided) {
                     self.pool.on_decided(&proposal.batch);
                 }
                 self.counters.decisions += 1;
-                if proposal.seq <= self.transfers.released {
-                    // A jump went past it.
-                    return;
-                }
-                self.transfers.released = proposal.seq;
-                // A state may come that includes it while a slow disk holds it back.
-                let is_included = proposal.seq <= self.executed;
-                if self.transfers.awaiting.is_none() && self.transfers.fed.is_none() && !is_included {
+                if self.supply.release(proposal.seq) {
                     self.actions.push(Action::Execute(proposal));
                 }
             }

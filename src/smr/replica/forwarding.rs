@@ -4,12 +4,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Action, ExecutionPhase, FORWARDED_FRAMES_MAX, Replica, Stack};
+use super::{Action, ExecutionPhase, Replica, Stack};
 use crate::smr::messages::{Frame, FrameId, FrameKey, RefusalReason, SystemMessage};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
 use crate::smr::protocol::Recipients;
 use crate::smr::types::Time;
+
+/// How many pending frames are passed on to the leader of a view that begins, about. Clients send the rest
+/// again.
+pub(super) const FORWARDED_FRAMES_MAX: usize = 4096;
 
 /// A frame is not passed on again so soon: less than any client's patience.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -23,11 +27,11 @@ const SHARED_BATCHES: usize = 16;
 /// What was passed on lately. Replicas in different views take each other for leaders: without a pause a
 /// frame would go to and fro between them as fast as the links allow.
 #[derive(Debug, Default)]
-pub(super) struct PassedOn(BTreeMap<FrameKey, Time>);
+struct PassedOn(BTreeMap<FrameKey, Time>);
 
 impl PassedOn {
     /// Whether a frame may be passed on now; it is noted if so.
-    pub fn may_pass(&mut self, now: Time, key: FrameKey) -> bool {
+    fn may_pass(&mut self, now: Time, key: FrameKey) -> bool {
         if self.0.len() >= FORWARDED_FRAMES_MAX {
             self.0.retain(|_, at| now.since(*at) < PAUSE);
         }
@@ -40,21 +44,62 @@ impl PassedOn {
     }
 }
 
+/// What is passed on.
+#[derive(Debug, Default)]
+pub(super) struct Forwarding {
+    /// Frames on their way to the leader: their clients have lost patience with it.
+    frames: Vec<Frame>,
+    passed_on: PassedOn,
+    /// What is pending was shared, and nothing was executed since.
+    shares: bool,
+}
+
+impl Forwarding {
+    /// Whether there is room for another frame.
+    pub fn has_room(&self) -> bool {
+        self.frames.len() < FORWARDED_FRAMES_MAX
+    }
+
+    /// Passes a frame on at the end of the turn, unless it was lately.
+    pub fn pass(&mut self, now: Time, frame: Frame) {
+        if self.passed_on.may_pass(now, frame.key()) {
+            self.frames.push(frame);
+        }
+    }
+
+    /// Operations were executed: the leader orders.
+    pub fn on_executed(&mut self) {
+        self.shares = false;
+    }
+
+    /// A view begins: these go to its leader, in the place of what was on its way to the last one.
+    pub fn on_view_begins(&mut self, frames: Vec<Frame>) {
+        self.frames = frames;
+        self.shares = false;
+    }
+
+    /// Whether nothing is on its way to the leader.
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+}
+
 impl<S: Stack> Replica<S> {
     /// Passes on to the leader what clients sent to everybody.
     pub(super) fn forward_frames(&mut self) {
-        let mut frames = std::mem::take(&mut self.forward);
+        let mut frames = std::mem::take(&mut self.forwarding.frames);
         let is_voting = self.phase() == ExecutionPhase::OrderProtocol;
         if !is_voting && !active(Mutant::ForwardSkipped) {
             // Once there is a leader.
-            self.forward = frames;
+            self.forwarding.frames = frames;
             return;
         }
         if !self.ordering.is_leading() && !active(Mutant::ForwardSkipped) {
             self.pass_on(Recipients::One(self.ordering.leader()), &frames);
         }
         frames.clear();
-        self.forward = frames;
+        self.forwarding.frames = frames;
     }
 
     /// What is pending here is passed on to everybody: perhaps nobody else has it, and the leader lost it. A
@@ -65,7 +110,7 @@ impl<S: Stack> Replica<S> {
         if self.ordering.is_leading() || active(Mutant::ForwardSkipped) {
             return;
         }
-        self.shares = true;
+        self.forwarding.shares = true;
         let frames = self.pending_frames();
         self.pass_on(Recipients::Others, &frames);
         let unproven: Vec<FrameId> = self
@@ -104,7 +149,11 @@ impl<S: Stack> Replica<S> {
 
     /// Whether a client is asked for a signature whenever it sends a frame.
     pub(super) fn asks_for_proof(&self, now: Time, key: FrameKey) -> bool {
-        let long = if self.shares { Duration::ZERO } else { OVERDUE };
+        let long = if self.forwarding.shares {
+            Duration::ZERO
+        } else {
+            OVERDUE
+        };
         let is_first = |(frame, _): (&Frame, bool)| frame.key() == key;
         if active(Mutant::LaterUnasked) && !self.pool.overdue(now, long).any(is_first) {
             return false;

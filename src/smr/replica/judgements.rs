@@ -1,12 +1,13 @@
-//! How many signatures of what a peer says are verified.
+//! How many signatures of what a peer says are verified, and what it said that no correct replica says.
 //!
 //! Verifying costs much more than sending. A correct peer signs little: each checkpoint once, and a view
 //! change when a leader failed. So each checkpoint that becomes stable here earns every peer a signature: how
 //! fast decisions and checkpoints come is no reason to overhear one. What a flood of such messages goes beyond
 //! is not judged; a correct peer says it again when it is asked.
 
+use super::Offences;
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::protocol::{Allowance, Rate};
+use crate::smr::protocol::{Allowance, Rate, Rejected};
 use crate::smr::types::{NodeId, Time};
 
 /// Signatures a second that are verified of a peer, whatever the size of the cluster.
@@ -19,11 +20,12 @@ const VOTES: Rate = Rate {
     per_second: 1 << 20,
 };
 
-/// Signatures that may still be verified, and votes that may still be counted, by peer.
+/// By peer: signatures that may still be verified, votes that may still be counted, and what it did wrong.
 #[derive(Debug)]
 pub(super) struct Judgements {
     left: Vec<Allowance>,
     votes: Vec<Allowance>,
+    offences: Vec<Offences>,
 }
 
 impl Judgements {
@@ -32,6 +34,7 @@ impl Judgements {
         Self {
             left: vec![Allowance::full(Self::rate(n)); n],
             votes: vec![Allowance::full(VOTES); n],
+            offences: vec![Offences::default(); n],
         }
     }
 
@@ -52,6 +55,20 @@ impl Judgements {
         let may = usize::try_from(left.left(now)).unwrap_or(0).min(votes);
         left.charge(may as u64);
         may
+    }
+
+    /// A message was refused: it counts if no correct replica sends such a one.
+    pub fn on_rejected(&mut self, rejected: Rejected) {
+        let offences = self.offences.get_mut(rejected.from.index());
+        if let Some(offences) = offences.filter(|_| rejected.reason.is_misbehaviour()) {
+            offences.count += 1;
+            offences.last = Some(rejected);
+        }
+    }
+
+    /// What a peer sent that no correct replica sends.
+    pub fn offences(&self, peer: NodeId) -> Offences {
+        self.offences.get(peer.index()).copied().unwrap_or_default()
     }
 
     /// A checkpoint is stable: each peer signed it once, or will.

@@ -22,14 +22,14 @@ impl<S: Stack> Replica<S> {
     /// Whether the log has to be read for the decision at this place, and holds it.
     pub(super) fn is_logged_only(&self, seq: SeqNo) -> bool {
         let log = &self.decision_log;
-        seq > log.floor() && seq <= log.base().min(self.transfers.released)
+        seq > log.floor() && seq <= log.base().min(self.supply.released())
     }
 
     pub(super) fn read_log(&mut self, to: Option<NodeId>, first: SeqNo, count: usize) {
         if active(Mutant::LoggedUnsent) && to.is_some() {
             return;
         }
-        let released = self.transfers.released.next().since(first) as usize;
+        let released = self.supply.released().next().since(first) as usize;
         let count = count.min(released).min(READ_DECISIONS);
         let digests = self.decision_log.digests(first, count).collect();
         self.actions.push(Action::ReadLog(LoggedRange {
@@ -44,7 +44,7 @@ impl<S: Stack> Replica<S> {
     pub fn on_logged(&mut self, now: Time, read: LoggedDecisions) {
         match read.to {
             Some(to) => {
-                self.transfers.donations.on_read(to, read.first, read.decisions);
+                self.donations.on_read(to, read.first, read.decisions);
                 self.answer_owed(now);
             }
             None => self.feed_logged(now, &read),
@@ -54,11 +54,11 @@ impl<S: Stack> Replica<S> {
 
     /// Gives execution what follows the state it has, until it is given what is released at once again.
     pub(super) fn feed_execution(&mut self, now: Time) {
-        let Some(mut fed) = self.transfers.fed.filter(|_| !self.is_mending()) else {
+        let Some(mut fed) = self.supply.catching_up() else {
             return;
         };
-        while fed < self.transfers.released {
-            if fed.since(self.executed) >= FED_AHEAD || self.is_logged_only(fed.next()) {
+        while fed < self.supply.released() {
+            if self.is_fed_ahead(fed) || self.is_logged_only(fed.next()) {
                 break;
             }
             let Some(decision) = self.decision_log.read(fed.next(), 1).next() else {
@@ -69,26 +69,30 @@ impl<S: Stack> Replica<S> {
             fed = proposal.seq;
             self.feed(proposal);
         }
-        self.transfers.fed = (fed < self.transfers.released).then_some(fed);
-        let is_read = self.transfers.fed.is_some() && self.is_logged_only(fed.next());
-        if is_read && self.transfers.feeding.is_none() && fed.since(self.executed) < FED_AHEAD {
-            self.transfers.feeding = Some(fed.next());
+        self.supply.on_fed(fed);
+        let is_left = self.supply.catching_up().is_some();
+        if is_left
+            && self.is_logged_only(fed.next())
+            && !self.is_fed_ahead(fed)
+            && self.supply.may_read(fed.next())
+        {
             self.read_log(None, fed.next(), READ_DECISIONS);
         }
     }
 
+    /// Whether execution was given enough that it has not done.
+    fn is_fed_ahead(&self, fed: SeqNo) -> bool {
+        fed.since(self.supply.executed()) >= FED_AHEAD
+    }
+
     fn feed_logged(&mut self, now: Time, read: &LoggedDecisions) {
-        let is_wanted = self.transfers.feeding.take() == Some(read.first);
-        let Some(fed) = self.transfers.fed.filter(|fed| fed.next() == read.first) else {
+        let Some(fed) = self.supply.on_read(read.first) else {
             return;
         };
-        if !is_wanted {
-            return;
-        }
         let Some(last) = read.decisions.last() else {
             return self.begin_mending(now, fed);
         };
-        self.transfers.fed = Some(last.seq);
+        self.supply.on_fed(last.seq);
         for proposal in &read.decisions {
             self.feed(proposal.clone());
         }
@@ -97,7 +101,7 @@ impl<S: Stack> Replica<S> {
 
     pub(super) fn feed(&mut self, proposal: Arc<Proposal>) {
         assert!(
-            proposal.seq <= self.transfers.released,
+            proposal.seq <= self.supply.released(),
             "nothing is executed before the log holds what decided it"
         );
         self.pool.on_decided(&proposal.batch);
@@ -107,10 +111,7 @@ impl<S: Stack> Replica<S> {
     /// Execution cannot go on from the state it has: what follows is not known any more. A later state is
     /// brought.
     pub(super) fn replace_unfed(&mut self, now: Time, fed: SeqNo) {
-        self.transfers.fed = None;
-        if self.transfers.awaiting.is_none() {
-            self.transfers.awaiting = Some(fed.next());
-            self.begin_state_transfer(now, fed);
-        }
+        self.supply.await_state(fed.next());
+        self.begin_state_transfer(now, fed);
     }
 }

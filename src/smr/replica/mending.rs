@@ -6,9 +6,8 @@
 //! later state is looked for beside it, and what comes first is gone on from: there may be no later state for
 //! long, and no peer with these decisions either, but never both.
 //!
-//! Invariant: what is mended begins right after [`fed`](super::transfer::Transfers::fed), and ends where what
-//! is released ends: memory may have forgotten decisions of which the log does not hold yet what executing
-//! them takes.
+//! Invariant: what is mended begins right after what execution was given, and ends where what is released
+//! ends: memory may have forgotten decisions of which the log does not hold yet what executing them takes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -44,6 +43,16 @@ pub(super) struct Mending {
 }
 
 impl Mending {
+    /// Up to where execution was given everything.
+    pub fn fed(&self) -> SeqNo {
+        self.next.minus(1)
+    }
+
+    /// Whether nothing is missing any more.
+    pub fn is_done(&self) -> bool {
+        self.wanted.is_empty()
+    }
+
     fn digest(&self, seq: SeqNo) -> Option<Digest> {
         let place = (seq >= self.next).then(|| seq.since(self.next))?;
         self.wanted.get(place as usize).copied()
@@ -84,22 +93,20 @@ impl<S: Stack> Replica<S> {
     /// Whether decisions are asked for that our own log does not give back.
     #[must_use]
     pub fn is_mending(&self) -> bool {
-        let fed = self.transfers.fed;
-        let mending = self.transfers.mending.as_ref();
-        mending.is_some_and(|mending| fed.is_some_and(|fed| fed.next() == mending.next))
+        self.supply.is_mending()
     }
 
     /// The log does not give back what follows `fed`.
     pub(super) fn begin_mending(&mut self, now: Time, fed: SeqNo) {
         let base = self.decision_log.base();
-        let end = base.min(self.transfers.released);
+        let end = base.min(self.supply.released());
         let logged = end.since(fed) as usize;
         let digests = self.decision_log.digests(fed.next(), logged.min(MENDED_MAX));
         let wanted: VecDeque<Digest> = digests.collect();
         if wanted.is_empty() || active(Mutant::UnreadUnmended) {
             return self.replace_unfed(now, fed);
         }
-        self.transfers.mending = Some(Mending {
+        self.supply.mend(Mending {
             next: fed.next(),
             wanted,
             found: BTreeMap::new(),
@@ -112,7 +119,7 @@ impl<S: Stack> Replica<S> {
 
     fn ask_to_mend(&mut self, now: Time) {
         let (n, node) = (self.settings.quorum.n(), self.settings.node.index());
-        let Some(mending) = &mut self.transfers.mending else {
+        let Some(mending) = self.supply.mending() else {
             return;
         };
         mending.peer = (mending.peer + 1) % n;
@@ -132,18 +139,15 @@ impl<S: Stack> Replica<S> {
 
     /// [`Timer::Mending`] fired: the peer that was asked last did not go on.
     pub(super) fn on_mending_due(&mut self, now: Time) {
-        if !self.is_mending() {
-            self.transfers.mending = None;
-            return;
-        }
         let others = self.settings.quorum.n() - 1;
         let is_idle = self.state_transfer.state() == StateTransferState::Idle;
-        if let Some(mending) = &mut self.transfers.mending
-            && mending.asked >= others
-            && is_idle
-        {
+        let Some(mending) = self.supply.mending() else {
+            // It ended otherwise meanwhile.
+            return;
+        };
+        if mending.asked >= others && is_idle {
             mending.looks_for_state = true;
-            let fed = mending.next.minus(1);
+            let fed = mending.fed();
             self.begin_state_transfer(now, fed);
         }
         self.ask_to_mend(now);
@@ -151,10 +155,7 @@ impl<S: Stack> Replica<S> {
 
     /// A batch arrived. Given back if it is not to be mended.
     pub(super) fn take_to_mend(&mut self, now: Time, batch: Proposal) -> Option<Proposal> {
-        if !self.is_mending() {
-            return Some(batch);
-        }
-        let Some(mending) = &mut self.transfers.mending else {
+        let Some(mending) = self.supply.mending() else {
             return Some(batch);
         };
         let left = mending.take(batch);
@@ -165,20 +166,15 @@ impl<S: Stack> Replica<S> {
     }
 
     fn feed_mended(&mut self, now: Time) {
-        while let Some(next) = self.transfers.mending.as_mut().and_then(Mending::next) {
+        while let Some(next) = self.supply.mending().and_then(Mending::next) {
             self.counters.decisions_mended += 1;
-            self.transfers.fed = Some(next.seq);
             self.feed(next);
         }
-        let mended = self
-            .transfers
-            .mending
-            .take_if(|mending| mending.wanted.is_empty());
-        let Some(mended) = mended else {
+        let Some(mended) = self.supply.take_mended() else {
             return self.outbox.set_timer(Timer::Mending, now.after(PATIENCE));
         };
         self.outbox.push(Effect::CancelTimer(Timer::Mending));
-        if mended.looks_for_state && self.transfers.awaiting.is_none() {
+        if mended.looks_for_state {
             self.state_transfer.end(&mut self.outbox);
         }
         self.feed_execution(now);

@@ -2,17 +2,29 @@
 
 use bytes::Bytes;
 
-use super::{Action, MessageOf, Replica, Stack, ViewMessageOf, ViewTransferOf};
+use super::{Action, MessageOf, Offences, Replica, Stack, ViewMessageOf, ViewTransferOf};
 use crate::smr::log_transfer::LogTransferProtocol;
 use crate::smr::messages::archived::{ArchivedProtocolMessages, ArchivedSyncMessage, ArchivedSystemMessage};
 use crate::smr::messages::{Archived, BatchRef, Checked, Proposal, STATUS_PLACES, Status, SystemMessage};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
-use crate::smr::protocol::{Recipients, Rejection};
+use crate::smr::protocol::{Recipients, Rejected, Rejection};
 use crate::smr::types::{NodeId, SeqNo, Time};
 use crate::smr::view_transfer::ViewTransferProtocol;
 
 impl<S: Stack> Replica<S> {
+    /// A peer's message is refused.
+    pub(super) fn reject(&mut self, rejected: Rejected) {
+        self.counters.reject(rejected.reason);
+        self.judgements.on_rejected(rejected);
+    }
+
+    /// What this peer sent that no correct replica sends.
+    #[must_use]
+    pub fn offences(&self, peer: NodeId) -> Offences {
+        self.judgements.offences(peer)
+    }
+
     /// Whether so many signatures of what a peer says are verified now; counted if not.
     pub(super) fn may_judge(&mut self, now: Time, from: NodeId, signatures: usize) -> bool {
         let may = self.judgements.may_judge(now, from, signatures);
@@ -24,7 +36,7 @@ impl<S: Stack> Replica<S> {
 
     /// What the ordering protocol said in this turn, in as few messages as hold it.
     pub(super) fn send_gathered(&mut self) {
-        let together = std::mem::take(&mut self.together);
+        let together = self.promises.take_together();
         self.counters.votes_cast += together.len() as u64;
         let most = match active(Mutant::VotesUnsplit) {
             true => together.len().max(1),
@@ -104,7 +116,7 @@ impl<S: Stack> Replica<S> {
             return;
         }
         let is_question = ViewTransferOf::<S>::is_question(message);
-        if !is_question || self.transfers.donations.may_answer(now, from) {
+        if !is_question || self.donations.may_answer(now, from) {
             self.view_transfer
                 .on_message(now, from, message, &mut self.outbox);
             if is_question {
@@ -136,7 +148,7 @@ impl<S: Stack> Replica<S> {
             }
             ArchivedSyncMessage::Status(status) => self.take_status(now, from, &status.to_status()),
             ArchivedSyncMessage::FetchBatches(wanted) => {
-                if self.transfers.donations.may_answer(now, from) {
+                if self.donations.may_answer(now, from) {
                     self.ordering.on_fetch(now, from, &refs(wanted), &mut self.outbox);
                     self.charge_answer(from);
                 }
@@ -157,7 +169,7 @@ impl<S: Stack> Replica<S> {
         }
         self.disputes.claim(now, from, &status.disputed);
         self.settle_disputes(now);
-        if self.transfers.donations.may_answer(now, from) {
+        if self.donations.may_answer(now, from) {
             self.ordering.on_status(now, from, status, &mut self.outbox);
             self.charge_answer(from);
         }
@@ -168,7 +180,7 @@ impl<S: Stack> Replica<S> {
     /// What ordering has just answered a peer counts against what the peer is sent for its transfers.
     pub(super) fn charge_answer(&mut self, from: NodeId) {
         let answer: usize = self.outbox.sent_to(from).map(Bytes::len).sum();
-        self.transfers.donations.charge(from, answer as u64);
+        self.donations.charge(from, answer as u64);
     }
 
     /// A batch this replica asked for arrived, its frames checked by preprocessing.

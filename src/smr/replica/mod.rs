@@ -11,8 +11,9 @@
 //! ```
 //!
 //! Each event method takes the time, lets the protocol it concerns answer, and carries the protocol's effects
-//! out as [`Action`]s. What must wait for the disk waits here, and nowhere else (`held`). A turn ends with
-//! [`Replica::finish_turn`]: free slots take what is pending, and the votes of the turn leave together.
+//! out as [`Action`]s. What must wait for the disk waits in `promises`, and nowhere else. A turn ends with
+//! [`Replica::finish_turn`]: free slots take what is pending, and the votes of the turn leave together. How a
+//! replica is run stands with [`Replica`].
 //!
 //! Invariant: no [`Action`] that carries a promise exists before the log is durable up to it.
 
@@ -24,17 +25,23 @@ mod disputes;
 mod donations;
 mod effects;
 mod forwarding;
+mod frames;
 mod judgements;
+mod lag;
 mod loans;
 mod logged;
 mod mending;
 mod messages;
+mod promises;
 mod reads;
 mod restore;
 mod settings;
 mod stack;
+mod supply;
 mod timers;
 mod transfer;
+mod transfer_phase;
+mod views;
 
 pub use crate::smr::state_transfer::TransferLimits;
 pub use abstention::{Forgotten, Participation};
@@ -46,37 +53,31 @@ pub use stack::{
     OrderingOf, PartConfigs, PartSettings, SpeculativeStack, Stack, StateTransferOf, ViewMessageOf,
     ViewTransferOf,
 };
-pub use transfer::TransferPhase;
+pub use transfer_phase::TransferPhase;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-
-use bytes::Bytes;
 
 use crate::smr::crypto::Digester;
 use crate::smr::decision_log::DecisionLog;
 use crate::smr::log_transfer::LogTransferProtocol;
-use crate::smr::messages::{
-    Archived, Batch, CheckpointClaim, Frame, FrameId, FrameKey, Proposal, RefusalReason, SignedCheckpoint,
-};
-use crate::smr::mutants::{Mutant, active};
+use crate::smr::messages::{Archived, Batch, CheckpointClaim, Proposal, SignedCheckpoint};
 use crate::smr::ordering::OrderingProtocol;
-use crate::smr::preprocessing::{Offer, RequestPool, batch_digest};
-use crate::smr::protocol::{Outbox, Rejected, Timer};
+use crate::smr::preprocessing::{RequestPool, batch_digest};
+use crate::smr::protocol::{Outbox, Timer};
 use crate::smr::state_transfer::StateTransferProtocol;
-use crate::smr::types::{ClientId, Lsn, NodeId, SeqNo, Time, UnixTime, View};
+use crate::smr::types::{Lsn, NodeId, SeqNo, Time, UnixTime, View};
 use crate::smr::view_transfer::ViewTransferProtocol;
 use abstention::Abstention;
-use disputes::{Change, Disputes};
-use effects::Held;
-use forwarding::{OVERDUE, PassedOn};
+use checkpoints::Checkpoints;
+use disputes::Disputes;
+use donations::Donations;
+use forwarding::Forwarding;
 use judgements::Judgements;
+use lag::Lag;
+use promises::Promises;
 use reads::Reads;
+use supply::Supply;
 use timers::Timers;
-use transfer::Transfers;
-
-/// How many pending frames are passed on to the leader of a view that begins, about. Clients send the rest again.
-const FORWARDED_FRAMES_MAX: usize = 4096;
 
 /// The protocols of a replica.
 pub struct Protocols<S: Stack> {
@@ -93,45 +94,91 @@ pub struct Protocols<S: Stack> {
 }
 
 /// One replica: the protocols of stack `S`, composed.
+///
+/// It does no I/O, knows no threads and reads no clock. Whoever owns it tells it what happened and how late
+/// it is, and does what it answers; the same calls with the same times lead to the same answers, which is how
+/// a simulator runs it.
+///
+/// # What is told
+/// | about | by |
+/// |---|---|
+/// | clients | [`on_frame`](Self::on_frame), checked by preprocessing |
+/// | replicas, with frames that preprocessing has checked | [`on_proposal`](Self::on_proposal), [`on_batch`](Self::on_batch), [`on_passed_on`](Self::on_passed_on), [`on_disputed`](Self::on_disputed) |
+/// | replicas, all else | [`on_message`](Self::on_message) |
+/// | the log | [`on_durable`](Self::on_durable), [`on_logged`](Self::on_logged) |
+/// | execution | [`on_executed`](Self::on_executed), [`on_checkpoint_taken`](Self::on_checkpoint_taken), [`on_installed`](Self::on_installed) |
+/// | images of states | [`on_image_kept`](Self::on_image_kept), [`on_image`](Self::on_image) |
+/// | time | [`on_time`](Self::on_time), [`on_wall_clock`](Self::on_wall_clock) |
+///
+/// What clients and replicas sent may be told in any order, late, or twice; what the log, execution and the
+/// disk have done, in the order in which each of them did it.
+///
+/// # The start
+/// [`new`](Self::new); then what the disk holds: the images ([`restore_images`](Self::restore_images),
+/// [`restore_base`](Self::restore_base)), every record about what is stable
+/// ([`restore_stable`](Self::restore_stable)), every record in order ([`restore`](Self::restore)); then
+/// [`abstain`](Self::abstain), if the log is not whole, and [`resume`](Self::resume).
+///
+/// # The loop
+/// ```text
+/// on_wall_clock(now, unix)                    before the first turn, and every second or so
+/// loop {
+///     on_…(now, …)                            some of what has happened: as many as are there, up to a limit
+///     on_time(now)                            if next_timeout() has come
+///     finish_turn(now)                        if anything was told
+///     for action in drain_actions() { … }     each carried out, in order
+///     wait for anything to tell, and for next_timeout() at the longest
+/// }
+/// ```
+///
+/// # What the caller owes
+/// 1. *Turns end.* Proposals, votes and what is passed on to the leader leave in
+///    [`finish_turn`](Self::finish_turn): without it nothing is ordered. The more is told in a turn, the
+///    fewer messages carry its votes; a turn that is put off delays everything.
+/// 2. *Actions are done in order,* all of them, before anything else is told that depends on them.
+///    [`Action::Execute`] is given to execution in this order, and [`Action::Log`] to the log, position by
+///    position.
+/// 3. *Durable is durable.* [`on_durable`](Self::on_durable) says what a loss of power leaves. Whatever binds
+///    this replica was held back until then: no action has to wait for the disk after it was drained.
+/// 4. *Questions are answered,* each once: [`Action::ReadLog`] by [`on_logged`](Self::on_logged), what
+///    [`Action::Image`] asks by [`on_image`](Self::on_image) or [`on_installed`](Self::on_installed).
+/// 5. *Time does not go back,* from one call to the next.
+/// 6. *Peers are who they are said to be,* and what is told of them was said since this replica started.
+///    Nothing else is asked of the links: messages may be lost.
 pub struct Replica<S: Stack> {
     settings: ReplicaSettings,
     digester: Digester,
+
+    // The protocols.
     ordering: OrderingOf<S>,
     view_transfer: ViewTransferOf<S>,
     decision_log: DecisionLogOf<S>,
     log_transfer: LogTransferOf<S>,
     state_transfer: StateTransferOf<S>,
-    transfers: Transfers,
+
+    // Clients.
+    pool: RequestPool,
+    forwarding: Forwarding,
+    disputes: Disputes,
+    reads: Reads,
+
+    // Peers.
+    judgements: Judgements,
+    lag: Lag,
+    donations: Donations,
+
+    // How far this replica is.
+    supply: Supply,
+    checkpoints: Checkpoints,
     /// While there is one, nothing is said that binds.
     abstention: Option<Abstention>,
-    reads: Reads,
-    pool: RequestPool,
-    disputes: Disputes,
-    judgements: Judgements,
-    /// Frames on their way to the leader: their clients have lost patience with it.
-    forward: Vec<Frame>,
-    passed_on: PassedOn,
-    /// What is pending was shared, and nothing was executed since.
-    shares: bool,
-    timers: Timers,
+
+    // On its way out.
     outbox: Outbox,
-    /// Effects in the order of the log positions they wait for.
-    held: VecDeque<(Lsn, Held)>,
-    /// The next position the log will be given; all below `durable_end` are on disk.
-    logged_end: Lsn,
-    durable_end: Lsn,
-    /// What the ordering protocol says in this flush.
-    together: Vec<Bytes>,
+    promises: Promises,
+    timers: Timers,
     actions: Vec<Action>,
     counters: ReplicaCounters,
-    /// By peer.
-    offences: Vec<Offences>,
-    executed: SeqNo,
-    last_checkpoint: Option<CheckpointClaim>,
-    /// The last checkpoint whose contents are on disk.
-    image_kept: SeqNo,
-    /// Where the log was cut last.
-    cut: SeqNo,
 }
 
 impl<S: Stack> Replica<S> {
@@ -154,13 +201,22 @@ impl<S: Stack> Replica<S> {
         let mut timers = Timers::default();
         timers.set(Timer::Status, Time::START);
         timers.set(Timer::LeaderReview, Time::START);
-        let disputes = Disputes::new(pool.clients(), settings.quorum.weak(), settings.must_sign_for);
+        let (n, weak) = (settings.quorum.n(), settings.quorum.weak());
         Self {
-            transfers: Transfers::new(settings.quorum.n()),
-            judgements: Judgements::new(settings.quorum.n()),
-            offences: vec![Offences::default(); settings.quorum.n()],
-            abstention: None,
+            forwarding: Forwarding::default(),
+            disputes: Disputes::new(pool.clients(), weak, settings.must_sign_for),
             reads: Reads::default(),
+            judgements: Judgements::new(n),
+            lag: Lag::new(n, weak),
+            donations: Donations::new(n, TransferLimits::default()),
+            supply: Supply::new(),
+            checkpoints: Checkpoints::new(n),
+            abstention: None,
+            outbox: Outbox::new(next_lsn),
+            promises: Promises::new(settings.held_effects_max, next_lsn),
+            timers,
+            actions: Vec::new(),
+            counters: ReplicaCounters::default(),
             settings,
             digester,
             ordering,
@@ -168,96 +224,8 @@ impl<S: Stack> Replica<S> {
             decision_log,
             log_transfer,
             state_transfer,
-            disputes,
             pool,
-            forward: Vec::new(),
-            passed_on: PassedOn::default(),
-            shares: false,
-            timers,
-            outbox: Outbox::new(next_lsn),
-            held: VecDeque::new(),
-            logged_end: next_lsn,
-            durable_end: next_lsn,
-            together: Vec::new(),
-            actions: Vec::new(),
-            counters: ReplicaCounters::default(),
-            executed: SeqNo::ZERO,
-            last_checkpoint: None,
-            image_kept: SeqNo::ZERO,
-            cut: SeqNo::ZERO,
         }
-    }
-
-    fn reject(&mut self, rejected: Rejected) {
-        self.counters.reject(rejected.reason);
-        if let Some(offences) = self.offences.get_mut(rejected.from.index())
-            && rejected.reason.is_misbehaviour()
-        {
-            offences.count += 1;
-            offences.last = Some(rejected);
-        }
-    }
-
-    /// What this peer sent that no correct replica sends.
-    #[must_use]
-    pub fn offences(&self, peer: NodeId) -> Offences {
-        self.offences.get(peer.index()).copied().unwrap_or_default()
-    }
-
-    /// A client's frame arrived by its own link, checked by preprocessing. What it costs to answer is its client's own.
-    pub fn on_frame(&mut self, now: Time, frame: Frame) {
-        let id = frame.id();
-        let is_signed = frame.is_signed();
-        match self.offer(now, frame, true) {
-            // What is signed has nothing to prove: there is no room for it.
-            Offer::Queued | Offer::Duplicate | Offer::OverQuota
-                if !is_signed && self.asks_for_proof(now, id.key) =>
-            {
-                self.ask_for_proof(id);
-            }
-            Offer::Queued | Offer::Duplicate => {}
-            Offer::AlreadyDecided if active(Mutant::ReplyAgainSkipped) => {}
-            Offer::AlreadyDecided => self.actions.push(Action::ReplyAgain(id)),
-            Offer::Stale => self.refuse(id, RefusalReason::Stale),
-            Offer::SessionEnded => self.refuse(id, RefusalReason::SessionEnded),
-            Offer::OverQuota => self.refuse(id, RefusalReason::Overloaded),
-        }
-    }
-
-    /// A frame that another replica passed on arrived, checked by preprocessing. Its client hears nothing of it: a faulty replica could pass
-    /// on without end what others would have to answer, and send its answers to clients itself.
-    pub fn on_passed_on(&mut self, now: Time, frame: Frame) {
-        let id = frame.id();
-        let offer = self.offer(now, frame, false);
-        if offer == Offer::AlreadyDecided && active(Mutant::PassedOnAnswered) {
-            self.actions.push(Action::ReplyAgain(id));
-        }
-    }
-
-    /// Takes a frame into the pool, and has it passed on to the leader: a client sends to the leader alone until it loses patience with it.
-    fn offer(&mut self, now: Time, frame: Frame, is_own: bool) -> Offer {
-        let key = frame.key();
-        // What is pending when a view begins is passed on then; what waits behind an earlier frame of its client leaves the way to that.
-        let passes_on = !self.ordering.is_leading()
-            && self.phase() == ExecutionPhase::OrderProtocol
-            && self.forward.len() < FORWARDED_FRAMES_MAX
-            && !self.pool.waits_for_earlier(now, &frame, OVERDUE);
-        let forwarded = passes_on.then(|| frame.clone());
-        let offer = self.pool.offer(now, frame);
-        let is_new = offer == Offer::Queued || (offer == Offer::Duplicate && is_own);
-        if is_new
-            && let Some(frame) = forwarded
-            && self.passed_on.may_pass(now, key)
-        {
-            self.forward.push(frame);
-        }
-        match offer {
-            Offer::Queued => self.counters.frames_queued += 1,
-            Offer::Duplicate => self.counters.frames_duplicate += 1,
-            Offer::AlreadyDecided | Offer::Stale | Offer::SessionEnded | Offer::OverQuota => {}
-        }
-        self.counters.frames_crowded_out = self.pool.crowded_out();
-        offer
     }
 
     /// The host's clock shows this time of day: said first of all, and every second or so.
@@ -289,29 +257,22 @@ impl<S: Stack> Replica<S> {
 
     /// Execution finished a decision of this many operations.
     pub fn on_executed(&mut self, now: Time, seq: SeqNo, operations: usize) {
-        self.executed = seq;
-        if self.transfers.awaiting.is_none() {
+        self.supply.on_executed(seq);
+        if !self.supply.awaits_state() {
             self.decision_log.keep_after(seq);
         }
         self.view_transfer.on_executed(now, operations);
         if operations > 0 {
-            self.shares = false;
-            self.transfers.donations.on_served(now);
+            self.forwarding.on_executed();
+            self.donations.on_served(now);
         }
         self.counters.operations_executed += operations as u64;
     }
 
     /// The log is on disk up to, but not including, `end`.
     pub fn on_durable(&mut self, end: Lsn) {
-        debug_assert!(
-            end <= self.logged_end,
-            "the log is durable only where something was logged"
-        );
-        self.durable_end = self.durable_end.max(end);
-        while self.held.front().is_some_and(|(lsn, _)| *lsn < self.durable_end) {
-            let Some((_, held)) = self.held.pop_front() else {
-                break;
-            };
+        self.promises.on_durable(end);
+        while let Some(held) = self.promises.take_durable() {
             self.release(held);
         }
     }
@@ -359,7 +320,7 @@ impl<S: Stack> Replica<S> {
         }
         self.consider_abstention();
         self.forward_frames();
-        if self.is_executing() {
+        if self.supply.is_executing() {
             self.view_transfer.on_executing(now);
         }
         let waiting = self.pool.waiting(now);
@@ -394,7 +355,9 @@ impl<S: Stack> Replica<S> {
     /// Whether nothing is pending, under way, or decided and not executed.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.pool.pending_frames() == 0 && self.held.is_empty() && self.executed == self.ordering.decided()
+        self.pool.pending_frames() == 0
+            && self.promises.held() == 0
+            && self.supply.executed() == self.ordering.decided()
     }
 
     /// The current view.
@@ -425,19 +388,19 @@ impl<S: Stack> Replica<S> {
     /// How many effects wait for the disk.
     #[must_use]
     pub fn held_effects(&self) -> usize {
-        self.held.len()
+        self.promises.held()
     }
 
     /// The last decision that was executed.
     #[must_use]
     pub fn executed(&self) -> SeqNo {
-        self.executed
+        self.supply.executed()
     }
 
     /// The last checkpoint this replica took.
     #[must_use]
     pub fn last_checkpoint(&self) -> Option<CheckpointClaim> {
-        self.last_checkpoint
+        self.checkpoints.last()
     }
 
     /// What was counted so far.
@@ -446,111 +409,10 @@ impl<S: Stack> Replica<S> {
         &self.counters
     }
 
-    fn refuse(&mut self, frame: FrameId, reason: RefusalReason) {
-        self.counters.frames_refused += 1;
-        self.actions.push(Action::Refuse { frame, reason });
-    }
-
-    /// [`ExecutionPhase::ViewTransferProtocol`] begins.
-    fn leave_view(&mut self, now: Time, view: View) {
-        if view <= self.ordering.view() {
-            return;
-        }
-        self.counters.view_changes += 1;
-        let evidence = self.ordering.leave_view(view);
-        self.name_disputed(now);
-        let ended = self.ends_abstention(view);
-        self.view_transfer
-            .on_view_left(now, view, evidence, &mut self.outbox);
-        self.carry_out(now);
-        self.mark_abstention_over(ended);
-    }
-
-    /// [`ExecutionPhase::OrderProtocol`] begins. What was proposed in the last view may be lost: it is queued again, here or
-    /// at the new leader.
-    fn enter_view(&mut self, now: Time, view: View) {
-        let Some(start) = self.view_transfer.take_start() else {
-            debug_assert!(
-                false,
-                "a view transfer has a start for each view that it has begin"
-            );
-            return;
-        };
-        self.counters.views_entered += 1;
-        let ended = self.ends_abstention(view);
-        self.mark_abstention_over(ended);
-        self.ordering.enter_view(now, &start, &mut self.outbox);
-        self.carry_out(now);
-        self.pool.return_in_flight();
-        self.forward.clear();
-        self.shares = false;
-        self.name_disputed(now);
-        let must_sign: Vec<ClientId> = self.disputes.must_sign().collect();
-        must_sign
-            .into_iter()
-            .for_each(|client| self.drop_unsigned(client));
-        if !self.ordering.is_leading() {
-            self.forward = self.pending_frames();
-        }
-    }
-
-    /// A frame was proposed for this place whose MAC failed here.
-    pub fn on_disputed(&mut self, key: FrameKey, seq: SeqNo) {
-        self.counters.frames_disputed += 1;
-        self.disputes.add(key, seq);
-    }
-
-    /// The view is lost. Perhaps for frames whose MACs convinced some replicas and not enough of them.
-    fn name_disputed(&mut self, now: Time) {
-        let (pool, decided) = (&self.pool, self.ordering.decided());
-        let is_decided = |key, seq| seq <= decided || pool.is_decided(key);
-        if self.disputes.on_view_lost(now, is_decided) {
-            // The next leader has to know before it proposes the same again.
-            self.timers.set(Timer::Status, now);
-        }
-    }
-
-    /// Who has to sign begins to, and who had to does not have to any more.
-    fn settle_disputes(&mut self, now: Time) {
-        if active(Mutant::DisputesIgnored) {
-            return;
-        }
-        for Change { client, must_sign } in self.disputes.settle(now) {
-            self.actions.push(Action::RequireSignature { client, must_sign });
-            if must_sign {
-                self.counters.signatures_required += 1;
-                self.drop_unsigned(client);
-            }
-        }
-    }
-
-    /// What a client has pending with MACs needs a signature.
-    fn drop_unsigned(&mut self, client: ClientId) {
-        for frame in self.pool.drop_unsigned(client) {
-            self.refuse(frame, RefusalReason::MustSign);
-        }
-    }
-
-    /// Whether there is something to execute that was decided.
-    fn is_executing(&self) -> bool {
-        let is_whole = self.transfers.awaiting.is_none() && self.transfers.fed.is_none();
-        is_whole && self.transfers.released > self.executed
-    }
-
-    /// Which protocol is at work.
-    #[must_use]
-    pub fn phase(&self) -> ExecutionPhase {
-        match self.view_transfer.is_active() {
-            true => ExecutionPhase::OrderProtocol,
-            false => ExecutionPhase::ViewTransferProtocol,
-        }
-    }
-
     /// Whether the disk does not keep up: a full one, say. The others go on without this replica, and whatever they say
     /// would be one more thing that waits.
     fn is_choked(&mut self) -> bool {
-        let is_full = self.held.len() >= self.settings.held_effects_max && !active(Mutant::DiskRoomIgnored);
-        let choked = is_full || self.waits_for_state();
+        let choked = self.promises.is_full() || self.waits_for_state();
         self.counters.messages_choked += u64::from(choked);
         choked
     }

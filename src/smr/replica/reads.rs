@@ -84,8 +84,7 @@ impl<S: Stack> Replica<S> {
     #[must_use]
     pub fn reads_from(&self) -> Option<SeqNo> {
         let abstains = self.abstention.is_some() && !active(Mutant::ReadsWhileAbstaining);
-        let awaits = self.transfers.awaiting.is_some();
-        (!abstains && !awaits).then_some(self.reads.answered)
+        (!abstains && !self.supply.awaits_state()).then_some(self.reads.answered)
     }
 
     /// Tells execution when that changed.

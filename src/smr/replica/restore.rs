@@ -25,11 +25,9 @@ impl<S: Stack> Replica<S> {
     pub fn restore_base(&mut self, seq: SeqNo, chain: Chain) {
         self.ordering.restore_base(seq);
         self.decision_log.restore_base(seq, chain);
-        self.executed = seq;
+        self.supply.restore_base(seq);
         self.reads.may_have_answered(seq);
-        self.image_kept = seq;
-        self.transfers.released = seq;
-        self.transfers.remember_image(seq);
+        self.checkpoints.restore_base(seq);
     }
 
     /// The log was read to its end, on a state that was read from the image of this checkpoint. That image
@@ -42,8 +40,7 @@ impl<S: Stack> Replica<S> {
     /// These images are on disk, as what their heads say.
     pub fn restore_images(&mut self, images: impl Iterator<Item = CheckpointClaim>) {
         for claim in images {
-            self.transfers.found.push(claim);
-            self.transfers.remember_image(claim.seq);
+            self.checkpoints.restore_image(claim);
         }
     }
 
@@ -52,14 +49,13 @@ impl<S: Stack> Replica<S> {
         self.ordering.restore_base(seq);
         self.decision_log.restore_base_unproved(seq);
         self.reads.may_have_answered(seq);
-        self.transfers.released = seq;
-        self.transfers.awaiting = Some(seq);
+        self.supply.restore_without_state(seq);
     }
 
     /// Whether execution waits for a state from others.
     #[must_use]
     pub fn awaits_state(&self) -> bool {
-        self.transfers.awaiting.is_some()
+        self.supply.awaits_state()
     }
 
     /// The log holds this record about what is stable. All of them come before the first
@@ -69,7 +65,7 @@ impl<S: Stack> Replica<S> {
     /// When the ordering protocol cannot read it.
     pub fn restore_stable(&mut self, record: &Record) -> Result<(), RestoreError> {
         if let Record::Stable { claim, proof } = record {
-            self.transfers.remember_certificate(*claim, proof.clone());
+            self.checkpoints.remember_certificate(*claim, proof.clone());
             self.ordering.restore(record)?;
         }
         Ok(())
@@ -94,11 +90,9 @@ impl<S: Stack> Replica<S> {
                 }
                 let proposal = proposal.ok_or(RestoreError::BatchMissing { seq: *seq })?;
                 self.decision_log.restore(&proposal, *chain)?;
-                self.transfers.released = *seq;
-                if self.transfers.awaiting.is_some() {
+                if !self.supply.restore_decision(*seq) {
                     return Ok(None);
                 }
-                self.executed = *seq;
                 self.decision_log.keep_after(*seq);
                 return Ok(Some(proposal));
             }
@@ -108,8 +102,7 @@ impl<S: Stack> Replica<S> {
                 if *seq > self.decision_log.last() {
                     self.ordering.restore_base(*seq);
                     self.decision_log.restore_base(*seq, *chain);
-                    self.transfers.released = *seq;
-                    self.transfers.awaiting = Some(*seq);
+                    self.supply.restore_without_state(*seq);
                 }
             }
             // One that the log was cut inside of is restored where it was written again.
@@ -134,8 +127,7 @@ impl<S: Stack> Replica<S> {
     /// client.
     pub fn resume(&mut self, now: Time, next_lsn: Lsn, windows: &[SessionWindows]) {
         self.outbox = Outbox::new(next_lsn);
-        self.logged_end = next_lsn;
-        self.durable_end = next_lsn;
+        self.promises.resume(next_lsn);
         for (client, window) in (0..).zip(windows) {
             self.pool.adopt_windows(ClientId::new(client), window.clone());
         }
@@ -146,7 +138,7 @@ impl<S: Stack> Replica<S> {
                 .on_view_left(now, view, evidence, &mut self.outbox);
         }
         self.carry_out(now);
-        if let Some(seq) = self.transfers.awaiting {
+        if let Some(seq) = self.supply.awaited() {
             self.begin_state_transfer(now, seq.minus(1));
         }
         // The others may have gone on: they are asked before their statuses come.

@@ -10,12 +10,13 @@ mod reads;
 mod transfers;
 mod window;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::forwarding::FORWARDED_FRAMES_MAX;
 use super::*;
 use crate::smr::crypto::{Domain, SigningKey};
 use crate::smr::decision_log::{ChainedLog, LoggedRange};
@@ -23,15 +24,15 @@ use crate::smr::execution::apps::counter::{self, Counter};
 use crate::smr::execution::fixtures;
 use crate::smr::execution::{CheckpointRule, ExecutionEvent, Executor, SingleThreaded, StateRule};
 use crate::smr::messages::{
-    BatchRef, Checked, CheckpointOffer, ChunkOf, ImageChunk, LogTransferMessage, Mode, StateTransferMessage,
-    Status, SyncMessage, SystemMessage,
+    BatchRef, Checked, CheckpointOffer, ChunkOf, Frame, ImageChunk, LogTransferMessage, Mode, RefusalReason,
+    StateTransferMessage, Status, SyncMessage, SystemMessage,
 };
 use crate::smr::ordering::pbft::tests::config;
 use crate::smr::ordering::pbft::{OrderingConfig, PbftConfig};
 use crate::smr::preprocessing::PoolLimits;
 use crate::smr::protocol::{ImageEvent, ImageTask, Recipients, Record};
 use crate::smr::state_transfer::StateTransferState;
-use crate::smr::types::{ClusterId, Digest, Epoch};
+use crate::smr::types::{ClientId, ClusterId, Digest, Epoch};
 
 pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
 const WINDOW: u64 = 200;

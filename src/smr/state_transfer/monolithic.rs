@@ -306,9 +306,21 @@ impl<S: MonolithicState> PieceTransfer<S> {
             self.donors.ban(from);
             return self.fetch_head(now, out);
         };
-        let (Some(claim), pieces) = (claim, index.pieces()) else {
-            return;
-        };
+        if let Some(claim) = claim {
+            self.begin_receiving(now, claim, index, [head_bytes, bytes], out);
+        }
+    }
+
+    /// The index of the image is there: its pieces are next. `opening` is what head and index were read from.
+    fn begin_receiving(
+        &mut self,
+        now: Time,
+        claim: CheckpointClaim,
+        index: ImageIndex,
+        opening: [Bytes; 2],
+        out: &mut Outbox,
+    ) {
+        let pieces = index.pieces();
         self.after = self.after.max(claim.seq.minus(1));
         self.target = Some(Target {
             claim,
@@ -319,10 +331,12 @@ impl<S: MonolithicState> PieceTransfer<S> {
             seq: claim.seq,
             index: index.clone(),
         }));
-        out.push(Effect::Image(ImageTask::Keep(head_bytes.clone())));
-        out.push(Effect::Image(ImageTask::Keep(bytes.clone())));
+        let unkept = opening.iter().map(Bytes::len).sum();
+        for bytes in opening {
+            out.push(Effect::Image(ImageTask::Keep(bytes)));
+        }
         self.phase = Phase::Receiving(Box::new(Receiving {
-            unkept: head_bytes.len() + bytes.len(),
+            unkept,
             index,
             is_open: false,
             reusable: vec![false; pieces],

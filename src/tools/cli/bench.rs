@@ -77,8 +77,7 @@ impl Bench {
             return Err(format!("the cluster serves {}, not {}", served.id(), other.id()).into());
         }
         let control = Control::new();
-        let shape = self.shape();
-        let workload = Workload::new(served, shape, 42);
+        let workload = Workload::new(served, self.shape(), 42);
         let deadline = Duration::from_millis(configs[0].tuning.deadline_ms);
         let driver = LoadDriver::new(workload, self.pace(), configs.len(), deadline, control.clone());
         let engine = Engine::start("bench", &configs, None, Box::new(driver))?;
@@ -91,13 +90,24 @@ impl Bench {
                     quorum.quorum()
                 )
             })?;
+        let measured = self.measure(&control, &engine)?;
+        self.tell(&configs, served, &measured)
+    }
+
+    /// Prints what was measured, and writes it where it is asked for.
+    fn tell(
+        &self,
+        configs: &[ClientConfig],
+        served: AppKind,
+        measured: &Measured,
+    ) -> Result<ExitCode, CommandError> {
         let Measured {
             tally,
             seconds,
             cpu,
             sent,
-        } = self.measure(&control, &engine)?;
-        let sent_per_second = sent as f64 / seconds;
+        } = measured;
+        let sent_per_second = *sent as f64 / seconds;
         let missed = self.rate.and_then(|rate| rate_missed(rate, sent_per_second));
         if let Some(missed) = &missed {
             eprintln!("atlas: {missed}");
@@ -111,6 +121,7 @@ impl Bench {
             "latency from the intended send time\n{}",
             draw_histogram(&tally.latency_ns)
         );
+        let quorum = configs[0].cluster.quorum();
         let report = serde_json::json!({
             "throughput_ops_s": tally.completed as f64 / seconds,
             "latency_us": latency,
@@ -126,7 +137,7 @@ impl Bench {
             "rate_kept": missed.is_none(),
             "sent_ops_s": sent_per_second,
             "app": format!("{served:?}").to_lowercase(),
-            "shape": shape,
+            "shape": self.shape(),
             "machine": crate::tools::load::machine(),
             "cores": core_affinity::get_core_ids().map_or(0, |cores| cores.len()),
             "clients": configs.len(),

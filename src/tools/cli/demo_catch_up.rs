@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{CommandError, interrupts};
 use crate::client::Client;
-use crate::runtime::config::{Agreement, AppKind, DecisionLogConfig};
+use crate::runtime::config::{Agreement, AppKind, ClientConfig, DecisionLogConfig};
 use crate::smr::types::NodeId;
 use crate::tools::load::{ClusterOptions, DonorLie, Filling, LocalCluster, States, fill};
 
@@ -68,7 +68,37 @@ fn catch_up(options: &ClusterOptions, lie: Option<DonorLie>) -> Result<Outcome, 
     let mut cluster = LocalCluster::start(&options)?;
     let late = NodeId::new(options.replicas as u16 - 1);
     cluster.stop(late)?;
-    let client = Client::connect_blocking(cluster.client(0))?;
+    fill_store(&cluster.client(0), late, &options)?;
+    match lie {
+        Some(lie) => println!("{late} starts again; r0: {}", lie.name()),
+        None => println!("{late} starts again"),
+    }
+    let start = Instant::now();
+    cluster.restart(late)?;
+    watch(&cluster, late, start)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let refused = cluster
+        .replica(late)
+        .map_or(0, |replica| replica.counter("chunks_refused"));
+    let states = cluster.states(Duration::from_secs(10));
+    println!(
+        "{late} caught up in {seconds:.2} s; the replicas\' states are {}",
+        match &states {
+            States::Equal => "equal".to_owned(),
+            States::Different => "DIFFERENT".to_owned(),
+            States::Apart(standing) => format!("not compared: {standing}"),
+        }
+    );
+    Ok(Outcome {
+        seconds,
+        refused,
+        agree: states.are_equal(),
+    })
+}
+
+/// Fills the store while a replica is down, up to a checkpoint of all of it.
+fn fill_store(config: &ClientConfig, late: NodeId, options: &ClusterOptions) -> Result<(), CommandError> {
+    let client = Client::connect_blocking(config.clone())?;
     println!("{late} is down; {KEYS} values of {VALUE_BYTES} B are written meanwhile");
     let mut filling = Filling {
         first_key: 0,
@@ -89,13 +119,11 @@ fn catch_up(options: &ClusterOptions, lie: Option<DonorLie>) -> Result<Outcome, 
         ..filling
     };
     fill(&client, filling)?;
-    interrupts::expect_none(NOT_SHOWN)?;
-    match lie {
-        Some(lie) => println!("{late} starts again; r0: {}", lie.name()),
-        None => println!("{late} starts again"),
-    }
-    let start = Instant::now();
-    cluster.restart(late)?;
+    interrupts::expect_none(NOT_SHOWN)
+}
+
+/// Tells how a replica catches up, until it has.
+fn watch(cluster: &LocalCluster, late: NodeId, start: Instant) -> Result<(), CommandError> {
     let mut told = None;
     loop {
         let target = cluster.correct().map(|replica| replica.standing().executed).max();
@@ -108,7 +136,7 @@ fn catch_up(options: &ClusterOptions, lie: Option<DonorLie>) -> Result<Outcome, 
             told = Some(step);
         }
         if Some(standing.executed) == target && replica.counter("states_transferred") > 0 {
-            break;
+            return Ok(());
         }
         interrupts::expect_none(NOT_SHOWN)?;
         if start.elapsed() > LIMIT {
@@ -116,22 +144,4 @@ fn catch_up(options: &ClusterOptions, lie: Option<DonorLie>) -> Result<Outcome, 
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    let seconds = start.elapsed().as_secs_f64();
-    let refused = cluster
-        .replica(late)
-        .map_or(0, |replica| replica.counter("chunks_refused"));
-    let states = cluster.states(Duration::from_secs(10));
-    println!(
-        "{late} caught up in {seconds:.2} s; the replicas\' states are {}",
-        match &states {
-            States::Equal => "equal".to_owned(),
-            States::Different => "DIFFERENT".to_owned(),
-            States::Apart(standing) => format!("not compared: {standing}"),
-        }
-    );
-    Ok(Outcome {
-        seconds,
-        refused,
-        agree: states.are_equal(),
-    })
 }

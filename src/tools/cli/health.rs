@@ -63,12 +63,12 @@ struct Answer {
 }
 
 impl Answer {
-    fn of(handle: &ReplicaHandle, links_needed: u64, is_ending: bool) -> Self {
+    fn of(handle: &ReplicaHandle, is_ending: bool) -> Self {
         let standing = handle.standing();
         Self {
             node: handle.node().to_string(),
             version: VERSION.to_owned(),
-            ready: standing.replica_links >= links_needed && !is_ending,
+            ready: standing.replica_links >= handle.links_needed() && !is_ending,
             draining: is_ending,
             silent_threads: handle.silent_threads(PATIENCE),
             phase: standing.phase(),
@@ -78,7 +78,7 @@ impl Answer {
             executed: standing.executed.get(),
             stable: standing.stable.get(),
             replica_links: standing.replica_links,
-            links_needed,
+            links_needed: handle.links_needed(),
             client_links: standing.client_links,
         }
     }
@@ -106,9 +106,9 @@ impl Desk {
     }
 
     /// Answers whoever asked, and waits for nobody.
-    pub(super) fn serve(&self, handle: &ReplicaHandle, links_needed: u64, is_ending: bool) {
+    pub(super) fn serve(&self, handle: &ReplicaHandle, is_ending: bool) {
         while let Ok((mut stream, _)) = self.0.accept() {
-            let answer = Answer::of(handle, links_needed, is_ending);
+            let answer = Answer::of(handle, is_ending);
             // Who is gone already needs no answer; it fits what the socket takes at once.
             let _ = stream
                 .set_nonblocking(true)

@@ -102,7 +102,7 @@ fn serve<A: ScalableApp>(config: MonolithicStateReplicaConfig<A>) -> Result<Exit
             None
         }
     };
-    let (quorum, is_dead) = (cluster.quorum().quorum() as u64, Arc::new(AtomicBool::new(false)));
+    let is_dead = Arc::new(AtomicBool::new(false));
     let watcher = Alarm::new({
         let (handle, is_dead) = (handle.clone(), is_dead.clone());
         move |error| {
@@ -117,7 +117,7 @@ fn serve<A: ScalableApp>(config: MonolithicStateReplicaConfig<A>) -> Result<Exit
         let handle = handle.clone();
         watcher.spawn("progress".to_owned(), move || show_transfers(&handle))?;
     }
-    watcher.spawn("watch".to_owned(), move || watch(&handle, quorum, desk.as_ref()))?;
+    watcher.spawn("watch".to_owned(), move || watch(&handle, desk.as_ref()))?;
     futures_lite::future::block_on(run)?;
     if is_dead.load(Ordering::Acquire) {
         return Ok(ExitCode::FAILURE);
@@ -162,7 +162,7 @@ fn show_transfer(bar: &mut Option<ProgressBar>, progress: Option<TransferProgres
 }
 
 /// Says READY once a quorum is linked, passes the signal on, and answers who asks for the replica's health.
-fn watch(handle: &ReplicaHandle, quorum: u64, desk: Option<&Desk>) {
+fn watch(handle: &ReplicaHandle, desk: Option<&Desk>) {
     let (started, wait) = (Instant::now(), Duration::from_millis(REPLICA_WAIT_TIME));
     let (mut is_ready, mut complained) = (false, false);
     // One that was closed is none any more.
@@ -181,18 +181,18 @@ fn watch(handle: &ReplicaHandle, quorum: u64, desk: Option<&Desk>) {
             handle.shutdown();
         }
         if let Some(desk) = desk {
-            desk.serve(handle, quorum - 1, is_ending);
+            desk.serve(handle, is_ending);
         }
-        let links = handle.standing().replica_links;
-        if !is_ready && !is_ending && links + 1 >= quorum {
+        if !is_ready && !is_ending && handle.is_linked() {
             is_ready = true;
             println!("READY");
         }
         if !is_ready && !complained && started.elapsed() > wait {
             complained = true;
             eprintln!(
-                "waiting for other replicas: linked with {links}, {} needed",
-                quorum - 1
+                "waiting for other replicas: linked with {}, {} needed",
+                handle.standing().replica_links,
+                handle.links_needed()
             );
         }
         std::thread::sleep(Duration::from_millis(if is_ready { 50 } else { 5 }));

@@ -169,6 +169,49 @@ fn configure(options: &ClusterOptions) -> Result<Blueprint, LocalError> {
     })
 }
 
+/// What each replica is started with. Where something is kept, its data directory is made in `directory`.
+fn configs_of(
+    options: &ClusterOptions,
+    cluster: &Arc<ClusterConfig>,
+    replicas: impl Iterator<Item = (PartyKeys, TcpListener)>,
+    directory: &Path,
+) -> Result<Vec<ReplicaConfig>, LocalError> {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    let configs = replicas.enumerate().map(|(id, (keys, listener))| {
+        let node = NodeId::new(id as u16);
+        let path = directory.join(node.to_string());
+        let mut config = ReplicaConfig::new(cluster.clone(), node, keys, path);
+        config.durability = options.durability;
+        if options.durability != Durability::None {
+            DataDirectory::format(&config.db_path, cluster.cluster_id(), node, cluster.epoch())?;
+        }
+        config.node.listener = Some(Arc::new(listener));
+        config.op_config.pipeline = options.pipeline;
+        config.pl_config = options.pl_config.clone();
+        config.dl_config = options.dl_config.clone();
+        config.execution = options.execution;
+        // Several replicas share the machine: each is folded into one shard, and they take the cores in turn.
+        let core = cores.get(id % cores.len().max(1)).map(|core| core.id);
+        config.topology = TopologyFile {
+            pin: options.pin,
+            spin_us: 0,
+            huge_pages: false,
+            shards: vec![ShardSpec {
+                roles: vec![
+                    RoleKind::Network,
+                    RoleKind::Preprocess,
+                    RoleKind::Consensus,
+                    RoleKind::Execution,
+                    RoleKind::Log,
+                ],
+                core: core.filter(|_| options.pin),
+            }],
+        };
+        Ok(config)
+    });
+    configs.collect()
+}
+
 impl LocalCluster {
     /// Starts a cluster and waits until all its replicas are linked.
     ///
@@ -186,18 +229,7 @@ impl LocalCluster {
         options: &ClusterOptions,
         delay: impl Fn(usize) -> Duration,
     ) -> Result<Self, LocalError> {
-        let Blueprint {
-            cluster,
-            keys,
-            client_keys,
-            listeners,
-        } = configure(options)?;
-        let cluster = Arc::new(cluster);
-        let cores: Vec<usize> = core_affinity::get_core_ids()
-            .unwrap_or_default()
-            .into_iter()
-            .map(|core| core.id)
-            .collect();
+        let blueprint = configure(options)?;
         let rounds = match options.compute_us > 0.0 {
             true => (options.compute_us * super::calibrate::rounds_per_us()) as u64,
             false => 0,
@@ -211,39 +243,15 @@ impl LocalCluster {
         };
         let directory = temporary.as_ref().map(|temporary| temporary.path().to_owned());
         let directory = options.data.clone().or(directory).unwrap_or_default();
-        let configs = keys.into_iter().zip(listeners).enumerate();
-        let configs = configs.map(|(id, (keys, listener))| {
-            let node = NodeId::new(id as u16);
-            let mut config =
-                ReplicaConfig::new(cluster.clone(), node, keys, directory.join(node.to_string()));
-            config.durability = options.durability;
-            if options.durability != Durability::None {
-                DataDirectory::format(&config.db_path, cluster.cluster_id(), node, cluster.epoch())?;
-            }
-            config.node.listener = Some(Arc::new(listener));
-            config.op_config.pipeline = options.pipeline;
-            config.pl_config = options.pl_config.clone();
-            config.dl_config = options.dl_config.clone();
-            config.execution = options.execution;
-            // Several replicas share the machine: each is folded into one shard, and they take the cores in
-            // turn.
-            let core = (options.pin && !cores.is_empty()).then(|| cores[id % cores.len()]);
-            let roles = vec![
-                RoleKind::Network,
-                RoleKind::Preprocess,
-                RoleKind::Consensus,
-                RoleKind::Execution,
-                RoleKind::Log,
-            ];
-            config.topology = TopologyFile {
-                pin: options.pin,
-                spin_us: 0,
-                huge_pages: false,
-                shards: vec![ShardSpec { roles, core }],
-            };
-            Ok(config)
-        });
-        let configs: Vec<ReplicaConfig> = configs.collect::<Result<_, LocalError>>()?;
+        let Blueprint {
+            cluster,
+            keys,
+            client_keys,
+            listeners,
+        } = blueprint;
+        let cluster = Arc::new(cluster);
+        let replicas = keys.into_iter().zip(listeners);
+        let configs = configs_of(options, &cluster, replicas, &directory)?;
         let mut this = Self {
             cluster,
             client_keys,

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Report;
 use crate::runtime::ring;
+use crate::runtime::server::own_cpu_time;
 use crate::smr::crypto::{BatchVerifier, Digester, Domain, LinkSecret, MacKey, Opener, Sealer, SigningKey};
 use crate::smr::types::ClusterId;
 
@@ -79,13 +80,6 @@ fn connected() -> std::io::Result<(TcpStream, TcpStream)> {
     near.set_nodelay(true)?;
     far.set_nodelay(true)?;
     Ok((near, far))
-}
-
-/// CPU time of the calling thread, from the scheduler's statistics.
-fn own_cpu_time() -> Duration {
-    let statistics = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let nanos = statistics.split(' ').next().and_then(|nanos| nanos.parse().ok());
-    Duration::from_nanos(nanos.unwrap_or(0))
 }
 
 /// Bytes per second, and nanoseconds of CPU time per byte.

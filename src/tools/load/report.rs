@@ -193,8 +193,27 @@ impl Report {
     /// The report as a table for people.
     #[must_use]
     pub fn table(&self) -> String {
+        let rows = self.found().into_iter().chain(self.conditions());
+        let mut table: String = rows
+            .map(|(name, value)| format!("  {name:<18} {value}\n"))
+            .collect();
+        if let Some(incident) = &self.incident {
+            table.push_str(&incident.rows());
+        }
+        if let (Some(lie), Some(share)) = (&self.byzantine, self.share_of_honest) {
+            table.push_str(&format!(
+                "  {:<18} {lie} (r0): {:.0} % of the honest run's throughput\n",
+                "one lies",
+                share * 100.0
+            ));
+        }
+        table
+    }
+
+    /// The rows of what was found.
+    fn found(&self) -> [(&'static str, String); 6] {
         let l = &self.latency_us;
-        let rows = [
+        [
             (
                 "throughput",
                 format!("{} operations/s", grouped(self.throughput_ops_s)),
@@ -237,6 +256,20 @@ impl Report {
                     grouped(self.operations as f64)
                 ),
             ),
+        ]
+    }
+
+    /// The rows of what it was found with.
+    fn conditions(&self) -> [(&'static str, String); 4] {
+        let pace = match self.outstanding {
+            0 => format!("open loop at {} operations/s", grouped(self.rate)),
+            outstanding => format!(
+                "closed loop, {} operations outstanding",
+                grouped(outstanding as f64)
+            ),
+        };
+        let s = &self.shape;
+        [
             (
                 "cluster",
                 format!(
@@ -244,15 +277,8 @@ impl Report {
                     self.n, self.f, self.app, self.clients
                 ),
             ),
-            ("load", {
-                let pace = match self.outstanding {
-                    0 => format!("open loop at {} operations/s", grouped(self.rate)),
-                    outstanding => format!(
-                        "closed loop, {} operations outstanding",
-                        grouped(outstanding as f64)
-                    ),
-                };
-                let s = &self.shape;
+            (
+                "load",
                 format!(
                     "{} bytes, {pace}, {:.1} s measured; {:.0}% reads{}, {:.0}% conflict, {} µs each",
                     self.payload_bytes,
@@ -261,8 +287,8 @@ impl Report {
                     if s.unordered { " beside the order" } else { "" },
                     100.0 * s.conflict,
                     self.compute_us
-                )
-            }),
+                ),
+            ),
             (
                 "modes",
                 format!(
@@ -274,21 +300,7 @@ impl Report {
                 "topology",
                 format!("{} on {} cores ({})", self.topology, self.cores, self.machine),
             ),
-        ];
-        let mut table = rows
-            .map(|(name, value)| format!("  {name:<18} {value}\n"))
-            .concat();
-        if let Some(incident) = &self.incident {
-            table.push_str(&incident.rows());
-        }
-        if let (Some(lie), Some(share)) = (&self.byzantine, self.share_of_honest) {
-            table.push_str(&format!(
-                "  {:<18} {lie} (r0): {:.0} % of the honest run's throughput\n",
-                "one lies",
-                share * 100.0
-            ));
-        }
-        table
+        ]
     }
 }
 

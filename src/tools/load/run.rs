@@ -5,7 +5,7 @@ use super::driver::{Control, LoadDriver, Pace, Tally};
 use super::latencies::{INTERVAL, Latencies};
 use super::report::{Incident, LatencyReport, Report};
 use super::{ClusterOptions, LocalCluster, Shape, States, Workload, measured_nothing, sent_nothing};
-use crate::client::{Engine, EngineError};
+use crate::client::{Engine, EngineError, EngineHandle};
 use crate::runtime::config::{ReadLevel, ViewTransferConfig};
 
 /// A load on a local cluster.
@@ -96,7 +96,58 @@ pub fn run_load(
     if let Some(why) = sent_nothing(&control) {
         return Err(RunError::Worthless(why));
     }
-    let start = Sample::take(cluster, &engine);
+    let window = measure((cluster, &engine, &control), options, &mut pass);
+    control.send(false);
+    drain(&control, deadline);
+    if let Some(failure) = engine.failure() {
+        return Err(RunError::EngineFailed(failure));
+    }
+    let states = cluster.states(CATCH_UP);
+    log_counters(cluster);
+    let incident = watch.incident(cluster, &control);
+    let tally = control.tally();
+    if let Some(error) = &tally.last_error {
+        tracing::warn!(error, "operations failed");
+    }
+    let seconds = window.seconds();
+    if let Some(why) = measured_nothing(&tally, seconds) {
+        return Err(RunError::Worthless(why));
+    }
+    let latencies = window.latencies;
+    let measured = Measured {
+        start: window.start,
+        end: window.end,
+        seconds,
+        tally,
+        resident_mib_middle: window.resident_mib_middle,
+        payload_bytes,
+        states,
+        incident,
+    };
+    Ok((report(cluster, cluster_options, options, measured), latencies))
+}
+
+/// The measured time.
+struct Window {
+    start: Sample,
+    end: Sample,
+    resident_mib_middle: f64,
+    latencies: Latencies,
+}
+
+impl Window {
+    fn seconds(&self) -> f64 {
+        self.end.at.duration_since(self.start.at).as_secs_f64()
+    }
+}
+
+/// Measures what is sent from now on, interval by interval; `pass` waits for a time since the run began.
+fn measure(
+    (cluster, engine, control): (&LocalCluster, &EngineHandle, &Control),
+    options: &LoadOptions,
+    pass: &mut impl FnMut(Duration),
+) -> Window {
+    let start = Sample::take(cluster, engine);
     let mut latencies = Latencies::new(&control.tally());
     control.measure(true);
     let (mut until, mut resident_mib_middle) = (Duration::ZERO, 0.0);
@@ -112,34 +163,12 @@ pub fn run_load(
     }
     control.measure(false);
     latencies.cut(start.at.elapsed(), control.tally());
-    let end = Sample::take(cluster, &engine);
-    control.send(false);
-    drain(&control, deadline);
-    if let Some(failure) = engine.failure() {
-        return Err(RunError::EngineFailed(failure));
-    }
-    let states = cluster.states(CATCH_UP);
-    log_counters(cluster);
-    let incident = watch.incident(cluster, &control);
-    let tally = control.tally();
-    if let Some(error) = &tally.last_error {
-        tracing::warn!(error, "operations failed");
-    }
-    let seconds = end.at.duration_since(start.at).as_secs_f64();
-    if let Some(why) = measured_nothing(&tally, seconds) {
-        return Err(RunError::Worthless(why));
-    }
-    let measured = Measured {
+    Window {
+        end: Sample::take(cluster, engine),
         start,
-        end,
-        seconds,
-        tally,
         resident_mib_middle,
-        payload_bytes,
-        states,
-        incident,
-    };
-    Ok((report(cluster, cluster_options, options, measured), latencies))
+        latencies,
+    }
 }
 
 /// Waits until what is under way has ended, or its deadlines are over.
@@ -367,7 +396,7 @@ struct Sample {
 }
 
 impl Sample {
-    fn take(cluster: &LocalCluster, engine: &crate::client::EngineHandle) -> Self {
+    fn take(cluster: &LocalCluster, engine: &EngineHandle) -> Self {
         let counted = |name| cluster.handles().map(|replica| replica.counter(name)).sum();
         Self {
             at: Instant::now(),

@@ -44,7 +44,7 @@ fn a_client_that_repeats_a_frame_has_a_bounded_number_passed_on() {
         bench.replica.on_frame(bench.now, frame());
     }
     assert!(
-        bench.replica.forward.is_empty(),
+        bench.replica.forwarding.is_empty(),
         "nobody takes them while the view changes"
     );
 }

@@ -55,7 +55,7 @@ fn a_state_whose_certificate_was_forgotten_meanwhile_is_asked_for_again() {
             seq: SeqNo::new(100 + later),
             ..target.claim
         };
-        bench.replica.transfers.remember_certificate(claim, Vec::new());
+        bench.replica.checkpoints.remember_certificate(claim, Vec::new());
     }
     for donor in bench.asked() {
         bench.send_chunks(donor, &target, 0..2);

@@ -3,9 +3,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::PbftViewChange;
-use crate::smr::crypto::{SigningKey, VerifyingKey};
 use crate::smr::protocol::{InvalidSetting, Part, PartConfig, PartContext, in_range};
-use crate::smr::types::{ClusterId, Epoch, NodeId, Quorum};
 
 /// How long the view change waits for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,27 +32,6 @@ impl Default for ViewTimings {
             fairness: Duration::from_secs(8),
         }
     }
-}
-
-/// What a replica must know to change views.
-#[derive(Debug, Clone)]
-pub struct ViewChangeConfig {
-    /// This replica.
-    pub node: NodeId,
-    /// The cluster's arithmetic.
-    pub quorum: Quorum,
-    /// The cluster.
-    pub cluster: ClusterId,
-    /// The membership.
-    pub epoch: Epoch,
-    /// The window of ordering: view changes speak of no place beyond it.
-    pub window: u64,
-    /// Signs view changes and new views.
-    pub signing: SigningKey,
-    /// Everybody's public signing keys, by replica.
-    pub verifying: Vec<VerifyingKey>,
-    /// How long to wait.
-    pub timings: ViewTimings,
 }
 
 /// How long a replica waits before it asks for another leader, and how often it tells where it stands.
@@ -117,28 +94,10 @@ impl PartConfig for ViewTransferConfig {
     }
 }
 
-impl ViewChangeConfig {
-    /// With these timings, of whatever precision.
-    #[must_use]
-    pub fn of(timings: ViewTimings, context: &PartContext) -> Self {
-        Self {
-            node: context.node,
-            quorum: context.quorum,
-            cluster: context.cluster,
-            epoch: context.epoch,
-            window: context.window,
-            signing: context.signing.clone(),
-            verifying: context.verifying.clone(),
-            timings,
-        }
-    }
-}
-
 impl Part for PbftViewChange {
     type Config = ViewTransferConfig;
 
     fn make(config: &ViewTransferConfig, context: &PartContext) -> Self {
-        let config = ViewChangeConfig::of(config.timings(), context);
-        Self::new(config, context.digester.clone())
+        Self::new(context, config.timings())
     }
 }

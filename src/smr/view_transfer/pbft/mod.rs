@@ -93,7 +93,7 @@ mod patience;
 mod proofs;
 mod review;
 
-pub use config::{ViewChangeConfig, ViewTimings, ViewTransferConfig};
+pub use config::{ViewTimings, ViewTransferConfig};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -102,15 +102,14 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{ViewTransferProtocol, Waiting};
-use crate::smr::crypto::Digester;
 use crate::smr::messages::archived::ArchivedViewTransferMessage;
 use crate::smr::messages::{
     NamedViewChange, NewView, Status, SyncMessage, ViewChange, ViewEvidence, ViewStart, ViewTransferMessage,
 };
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::protocol::{
-    Effect, Outbox, OwnRecord, Persisted, Recipients, Record, Rejected, Rejection, RestoreError, Standing,
-    Timer,
+    Effect, Outbox, OwnRecord, PartContext, Persisted, Recipients, Record, Rejected, Rejection, RestoreError,
+    Standing, Timer,
 };
 use crate::smr::types::{ClusterId, NodeId, REPLICAS_MAX, SeqNo, Time, View};
 use complaints::Complaints;
@@ -176,20 +175,19 @@ pub struct PbftViewChange {
 impl PbftViewChange {
     /// A replica at the beginning of time, in view zero.
     #[must_use]
-    pub fn new(config: ViewChangeConfig, digester: Digester) -> Self {
-        let n = config.quorum.n();
-        let timings = config.timings;
+    pub fn new(context: &PartContext, timings: ViewTimings) -> Self {
+        let n = context.quorum.n();
         Self {
             proofs: Proofs {
-                node: config.node,
-                quorum: config.quorum,
-                epoch: config.epoch,
-                window: config.window,
-                digester,
-                signing: config.signing,
-                verifying: config.verifying,
+                node: context.node,
+                quorum: context.quorum,
+                epoch: context.epoch,
+                window: context.window,
+                digester: context.digester.clone(),
+                signing: context.signing.clone(),
+                verifying: context.verifying.clone(),
             },
-            cluster: config.cluster,
+            cluster: context.cluster,
             status_period: timings.status_period,
             view: View::ZERO,
             active: true,

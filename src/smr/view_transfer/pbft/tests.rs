@@ -3,7 +3,7 @@
 mod choice;
 
 use super::*;
-use crate::smr::crypto::SigningKey;
+use crate::smr::crypto::{Digester, SigningKey};
 use crate::smr::messages::archived::{
     ArchivedSyncMessage, ArchivedSystemMessage, ArchivedViewTransferMessage,
 };
@@ -23,29 +23,34 @@ fn ms(ms: u64) -> Time {
     Time::from_nanos(ms * 1_000_000)
 }
 
-fn config(n: usize, node: u16) -> ViewChangeConfig {
-    ViewChangeConfig {
+fn replica_of(n: usize, node: u16) -> PbftViewChange {
+    let context = PartContext {
         node: NodeId::new(node),
         quorum: Quorum::of(n).unwrap(),
         cluster: CLUSTER,
         epoch: Epoch::ZERO,
+        digester: Digester::new(CLUSTER),
         window: WINDOW,
+        undecided_bytes_max: usize::MAX,
+        clock_bound: Duration::MAX,
         signing: signing(node),
         verifying: NodeId::all(n)
             .map(|node| signing(node.get()).verifying_key())
             .collect(),
-        timings: ViewTimings {
-            timeout: Duration::from_millis(100),
-            timeout_max: Duration::from_millis(350),
-            status_period: Duration::from_millis(100),
-            review_period: Duration::from_millis(1000),
-            fairness: Duration::from_millis(5000),
-        },
-    }
+        has_log: false,
+    };
+    let timings = ViewTimings {
+        timeout: Duration::from_millis(100),
+        timeout_max: Duration::from_millis(350),
+        status_period: Duration::from_millis(100),
+        review_period: Duration::from_millis(1000),
+        fairness: Duration::from_millis(5000),
+    };
+    PbftViewChange::new(&context, timings)
 }
 
 fn replica(node: u16) -> PbftViewChange {
-    PbftViewChange::new(config(4, node), Digester::new(CLUSTER))
+    replica_of(4, node)
 }
 
 fn digest(letter: char) -> Digest {
@@ -957,7 +962,7 @@ fn a_leader_is_not_blamed_while_there_is_something_to_execute() {
 
 #[test]
 fn a_single_replica_has_nobody_to_change_to() {
-    let mut only = PbftViewChange::new(config(1, 0), Digester::new(CLUSTER));
+    let mut only = replica_of(1, 0);
     let mut out = Outbox::new(Lsn::ZERO);
     only.on_pending_changed(ms(0), Waiting::since(Some(ms(0))), &mut out);
     only.on_timeout(ms(1000), Timer::Progress, &mut out);
@@ -974,7 +979,7 @@ fn a_view_is_left_when_a_quorum_complains_and_not_before() {
         [COMPLAINT, "leave for v1"],
         "one of f+1 is correct, and with us they are a quorum"
     );
-    let mut of_seven = PbftViewChange::new(config(7, 6), Digester::new(CLUSTER));
+    let mut of_seven = replica_of(7, 6);
     let mut out = Outbox::new(Lsn::ZERO);
     let mut told = |from: u16, view: u64| {
         of_seven.on_complaint(NodeId::new(from), View::new(view), &mut out);

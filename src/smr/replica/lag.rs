@@ -1,0 +1,64 @@
+//! Whether this replica has fallen behind, by what f+1 peers say in their statuses.
+
+use std::time::Duration;
+
+use crate::smr::types::{NodeId, SeqNo, Time};
+
+/// A replica so many decisions behind f+1 others has them transferred; fewer come with the next status.
+const LAG_DECISIONS: u64 = 32;
+/// A gap that does not close for so long is not small, whatever its size.
+const GAP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Where the peers are, and where this replica stands still.
+#[derive(Debug)]
+pub(super) struct Lag {
+    /// f+1.
+    weak: usize,
+    /// By peer: its last decision, as it says.
+    decided: Vec<SeqNo>,
+    /// Our own last decision, and since when.
+    moved: (SeqNo, Time),
+    /// The end of the window for which peers were asked out of turn last.
+    hurried: SeqNo,
+}
+
+impl Lag {
+    /// For n replicas, of which `weak` hold a correct one.
+    pub fn new(n: usize, weak: usize) -> Self {
+        Self {
+            weak,
+            decided: vec![SeqNo::ZERO; n],
+            moved: (SeqNo::ZERO, Time::START),
+            hurried: SeqNo::ZERO,
+        }
+    }
+
+    /// The place that f+1 peers have reached, or say so.
+    pub fn reached(&self) -> SeqNo {
+        let mut decided = self.decided.clone();
+        decided.sort_unstable_by(|a, b| b.cmp(a));
+        decided.get(self.weak - 1).copied().unwrap_or(SeqNo::ZERO)
+    }
+
+    /// A peer says how far it is; this replica is `here`. Whether decisions have to be transferred.
+    pub fn on_status(&mut self, now: Time, from: NodeId, decided: SeqNo, here: SeqNo) -> bool {
+        if let Some(known) = self.decided.get_mut(from.index()) {
+            *known = decided;
+        }
+        let reached = self.reached();
+        if self.moved.0 != here || reached <= here {
+            self.moved = (here, now);
+        }
+        let is_stuck = reached > here && now.since(self.moved.1) >= GAP_PATIENCE;
+        let is_far = reached > here.plus(LAG_DECISIONS);
+        is_far || is_stuck
+    }
+
+    /// The window ends here, and peers have what moves it. Whether they are asked at once for the first time,
+    /// and not with the next status in its turn.
+    pub fn hurries(&mut self, decided: SeqNo) -> bool {
+        let hurries = self.hurried < decided;
+        self.hurried = self.hurried.max(decided);
+        hurries
+    }
+}
