@@ -17,7 +17,7 @@ use atlas_smr_replica::load::{calibrate, median};
 use atlas_smr_replica::messages::{Authenticator, Batch, Frame, FrameBuilder, Mode, Proposal, RequestFrame};
 use atlas_smr_replica::ring::Doorbell;
 use atlas_smr_replica::shard::Alarm;
-use atlas_smr_replica::shard::crew::Crew;
+use atlas_smr_replica::shard::crew::HelperThreads;
 use atlas_smr_replica::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, SeqNo, UnixTime, View};
 use bytes::Bytes;
 use serde::Serialize;
@@ -112,7 +112,12 @@ fn decision(seq: u64, conflict: u64, random: &mut u64) -> Arc<Proposal> {
 }
 
 /// Runs decisions as an execution shard does: takes what fits, works, sleeps when there is nothing to do.
-fn drive(executor: &mut dyn Executor, crew: Option<&Crew>, doorbell: &Doorbell, decisions: &[Arc<Proposal>]) {
+fn drive(
+    executor: &mut dyn Executor,
+    crew: Option<&HelperThreads>,
+    doorbell: &Doorbell,
+    decisions: &[Arc<Proposal>],
+) {
     let (mut events, mut next) = (Vec::new(), decisions.iter());
     let mut waiting = next.next();
     while waiting.is_some() || !executor.is_settled() {
@@ -170,7 +175,7 @@ fn measure(model: Model, rounds_per_op: u64, conflict: u64, operations: usize) -
         .map(|seq| decision(seq, conflict, &mut random))
         .collect();
     let (before, after) = decisions.split_at(warm_up as usize);
-    let run = |executor: &mut dyn Executor, crew: Option<&Crew>| {
+    let run = |executor: &mut dyn Executor, crew: Option<&HelperThreads>| {
         drive(executor, crew, &doorbell, before);
         let aborts = executor.aborts();
         let (start, cpu) = (Instant::now(), cpu_time());
@@ -190,7 +195,7 @@ fn measure(model: Model, rounds_per_op: u64, conflict: u64, operations: usize) -
     let mut executor = Speculative::new(application, FRAMES, digester, Epoch::ZERO, rule);
     let helpers = executor.helpers(model.workers - 1);
     let helpers = helpers.into_iter().map(|helper| (helper, None)).collect();
-    let crew = Crew::start("helper", helpers, &doorbell, &Alarm::default()).expect("threads start");
+    let crew = HelperThreads::start("helper", helpers, &doorbell, &Alarm::default()).expect("threads start");
     run(&mut executor, Some(&crew))
 }
 

@@ -14,7 +14,7 @@ use atlas_smr_replica::Client;
 use atlas_smr_replica::config::{Agreement, AppKind, DecisionLogConfig, Durability, ReplicaConfig};
 use atlas_smr_replica::load::{ClusterOptions, DonorLie, Filling, LocalCluster, States, fill, median};
 use atlas_smr_replica::preprocessing::ClientAuth;
-use atlas_smr_replica::storage::restart::Medium;
+use atlas_smr_replica::storage::restart::StorageBackend;
 use atlas_smr_replica::storage::{DataDirectory, scan};
 use atlas_smr_replica::types::NodeId;
 

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use atlas_smr_replica::client::{CallError, TypedCallError};
-use atlas_smr_replica::sim::{Cluster, Lie};
+use atlas_smr_replica::sim::{ByzantineStrategy, Cluster};
 use atlas_smr_replica::types::{ClientId, NodeId};
 use ledger::{Account, Ledger, Request};
 
@@ -68,8 +68,10 @@ fn an_account_is_its_owners_and_says_in_which_second_it_changed() {
 
 #[test]
 fn two_liars_of_four_are_one_too_many() {
-    let liars = Cluster::<Ledger>::builder().liar(NodeId::new(1), &[Lie::Silent]);
-    let mut cluster = liars.liar(NodeId::new(2), &[Lie::Silent]).start(Ledger);
+    let liars = Cluster::<Ledger>::builder().liar(NodeId::new(1), &[ByzantineStrategy::Silent]);
+    let mut cluster = liars
+        .liar(NodeId::new(2), &[ByzantineStrategy::Silent])
+        .start(Ledger);
     let paid = cluster.call_typed(ClientId::new(0), &Request::Pay(0, 1), Duration::from_secs(60));
     let error = TypedCallError::Call(CallError::DeadlineExceeded(Vec::new()));
     assert_eq!(paid, Err(error), "they are as silent as they should be");

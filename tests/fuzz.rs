@@ -20,7 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use atlas_smr_replica::sim::Dice;
+use atlas_smr_replica::sim::SimRng;
 use atlas_smr_replica::sim::fuzz::{TARGETS, Target};
 
 /// Counts what each thread holds, and the most that it held.
@@ -107,7 +107,7 @@ fn name_of(input: &[u8]) -> String {
 }
 
 /// Numbers at which something may go wrong.
-fn odd_number(dice: &mut Dice, input: &[u8]) -> u64 {
+fn odd_number(dice: &mut SimRng, input: &[u8]) -> u64 {
     let length = input.len() as u64;
     let near = [
         0,
@@ -133,7 +133,7 @@ fn odd_number(dice: &mut Dice, input: &[u8]) -> u64 {
 }
 
 /// One change to an input; `other` is another input.
-fn change(dice: &mut Dice, input: &mut Vec<u8>, other: &[u8]) {
+fn change(dice: &mut SimRng, input: &mut Vec<u8>, other: &[u8]) {
     if input.is_empty() {
         input.push(dice.below(256) as u8);
         return;
@@ -253,13 +253,13 @@ fn fuzz(target: &Target, seed: u64) {
     let seconds = number("ATLAS_FUZZ_SECONDS").map(Duration::from_secs);
     let inputs = number("ATLAS_FUZZ_INPUTS").unwrap_or(2000);
     let (begin, mut tried) = (Instant::now(), 0);
-    let mut dice = Dice::new(seed);
+    let mut dice = SimRng::new(seed);
     while seconds.map_or(tried < inputs, |seconds| begin.elapsed() < seconds) {
         tried += 1;
         if tried % LIFE == 0 {
             campaign.run = (target.start)();
         }
-        let pick = |dice: &mut Dice, pool: &[Vec<u8>]| pool[dice.below(pool.len() as u64) as usize].clone();
+        let pick = |dice: &mut SimRng, pool: &[Vec<u8>]| pool[dice.below(pool.len() as u64) as usize].clone();
         let (mut input, other) = (pick(&mut dice, &campaign.pool), pick(&mut dice, &campaign.pool));
         for _ in 0..1 + dice.below(4) {
             change(&mut dice, &mut input, &other);

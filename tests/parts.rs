@@ -23,7 +23,7 @@ use atlas_smr_replica::messages::{
 use atlas_smr_replica::ordering::OrderingProtocol;
 use atlas_smr_replica::ordering::pbft::Pbft;
 use atlas_smr_replica::protocol::{
-    Outbox, OwnRecord, Part, PartContext, Record, RestoreError, Standing, Timer, in_range,
+    OrderingProgress, Outbox, OwnRecord, Part, PartContext, Record, RestoreError, Timer, in_range,
 };
 use atlas_smr_replica::replica::Stack;
 use atlas_smr_replica::sim::{Cluster, check_contract};
@@ -120,7 +120,7 @@ impl OrderingProtocol for Throttled {
         fn on_batch(&mut self, now: Time, from: NodeId, batch: Proposal, out: &mut Outbox);
         fn on_decisions(&mut self, now: Time, from: NodeId, decisions: &[BatchRef], out: &mut Outbox);
         fn on_status(&mut self, now: Time, from: NodeId, status: &Status, out: &mut Outbox);
-        fn standing(&mut self) -> Standing;
+        fn standing(&mut self) -> OrderingProgress;
         fn evidence(&self) -> Self::Evidence;
         fn restore_base(&mut self, seq: SeqNo);
         fn restore(&mut self, record: &Record) -> Result<(), RestoreError>;

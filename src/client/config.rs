@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::prover::Authentication;
+use super::authenticator::Authentication;
 use crate::runtime::config::ReadLevel;
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::types::{ClientId, ClusterId, Epoch, Quorum};

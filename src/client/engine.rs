@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::authenticator::Authentication;
 use super::config::{AnswerRule, SessionConfig};
 use super::dialer::{self, Dialled, Progress, Target};
 use super::outcome::{Outcome, Output};
-use super::prover::Authentication;
 use super::session::Session;
 use crate::runtime::config::{ClientConfig, ClusterConfig};
 use crate::runtime::metrics::Metrics;

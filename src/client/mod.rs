@@ -15,25 +15,25 @@
 //! may use one identity.
 
 mod answers;
+mod authenticator;
+mod call_driver;
 mod calls;
 mod config;
 mod dialer;
 mod engine;
 mod error;
-mod front;
-mod gathering;
+mod frame_buffer;
 mod outcome;
-mod prover;
 mod session;
 mod status;
 mod typed;
 
+pub use authenticator::Authentication;
+pub use call_driver::{Client, ConnectError, Reply};
 pub use config::{AnswerRule, SessionConfig, SessionCounters, SubmitError};
 pub use engine::{Completion, Driver, Engine, EngineError, EngineHandle};
 pub use error::{CallError, Silence};
-pub use front::{Client, ConnectError, Reply};
 pub use outcome::{FrameResults, Outcome, Output};
-pub use prover::Authentication;
 pub use session::Session;
 pub use status::status;
 pub use typed::{TypedCallError, TypedClient, typed_result};

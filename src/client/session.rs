@@ -79,12 +79,12 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::answers::Answers;
+use super::authenticator::FrameAuthenticator;
 use super::calls::Calls;
 use super::config::{SessionConfig, SessionCounters, SubmitError};
 use super::error::CallError;
-use super::gathering::Gathering;
+use super::frame_buffer::FrameBuffer;
 use super::outcome::{Outcome, Output};
-use super::prover::Prover;
 use crate::smr::execution::CLIENT_WINDOW;
 use crate::smr::messages::{FrameBuilder, Mode};
 use crate::smr::mutants::{Mutant, active};
@@ -116,9 +116,9 @@ struct InFlight {
 /// The protocol state of one client identity.
 pub struct Session {
     config: SessionConfig,
-    prover: Prover,
-    writes: Gathering,
-    reads: Gathering,
+    prover: FrameAuthenticator,
+    writes: FrameBuffer,
+    reads: FrameBuffer,
     /// Whether the frame sent last writes: where both wait, they take turns.
     wrote_last: bool,
     /// Frames under way, of this session and of those before.
@@ -155,14 +155,14 @@ impl Session {
         let (n, weak) = (config.quorum.n(), config.quorum.weak());
         let place = (config.cluster, config.epoch);
         let gathering = || {
-            Gathering::new(
+            FrameBuffer::new(
                 config.process,
                 config.frame_operations_max,
                 config.frame_bytes_max,
             )
         };
         Self {
-            prover: Prover::new(config.authentication.clone(), place, weak),
+            prover: FrameAuthenticator::new(config.authentication.clone(), place, weak),
             writes: gathering(),
             reads: gathering(),
             wrote_last: false,
@@ -370,7 +370,7 @@ impl Session {
         }
     }
 
-    fn gathering(&mut self, writes: bool) -> &mut Gathering {
+    fn gathering(&mut self, writes: bool) -> &mut FrameBuffer {
         match writes {
             true => &mut self.writes,
             false => &mut self.reads,
@@ -537,7 +537,7 @@ impl Session {
 
 /// A body of our own with its operations in another mode.
 fn in_mode(body: &[u8], client: ClientId, sequence: FrameSeq, mode: Mode) -> Vec<u8> {
-    let body = super::gathering::open(body);
+    let body = super::frame_buffer::open(body);
     let mut builder = FrameBuilder::of_process(body.process.to_native());
     for operation in body.operations() {
         builder.push(operation).expect("what fitted before fits again");

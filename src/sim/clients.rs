@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::app::ROGUE_KEY;
 use super::keys::{CLUSTER, Keyring};
-use super::{Dice, Knobs};
+use super::{SimConfig, SimRng};
 use crate::client::{AnswerRule, Authentication, Session, SessionConfig};
 use crate::runtime::config::ReadLevel;
 use crate::smr::crypto::{Digester, Domain};
@@ -36,7 +36,7 @@ pub(super) struct Process {
 
 impl Process {
     /// The processes of one client choose the same sessions if they know the same ones.
-    pub fn start(now: Time, client: u32, knobs: &Knobs, process: u64) -> Self {
+    pub fn start(now: Time, client: u32, knobs: &SimConfig, process: u64) -> Self {
         let mut session = session(client, knobs, process);
         NodeId::all(knobs.replicas).for_each(|node| session.on_link_up(now, node));
         Self {
@@ -47,7 +47,7 @@ impl Process {
     }
 }
 
-fn session(client: u32, knobs: &Knobs, process: u64) -> Session {
+fn session(client: u32, knobs: &SimConfig, process: u64) -> Session {
     let seed = u64::from(client);
     let (keys, client) = (Keyring::get(), ClientId::new(client));
     let signing = keys.client(client).clone();
@@ -80,7 +80,7 @@ fn session(client: u32, knobs: &Knobs, process: u64) -> Session {
 
 /// What a faulty client does, beside asking for things like any other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Roguery {
+pub enum FaultyClient {
     /// MACs that convince some replicas and not others.
     BadMacs,
     /// Different frames under one number for different replicas.
@@ -101,7 +101,7 @@ pub enum Roguery {
     ReadFlood,
 }
 
-impl Roguery {
+impl FaultyClient {
     /// Every kind.
     pub const ALL: [Self; 9] = [
         Self::BadMacs,
@@ -160,10 +160,10 @@ fn spoils_another_mac(whole: &Bytes, changed: &Bytes, node: NodeId) -> bool {
 /// A faulty client.
 pub(super) struct Rogue {
     client: ClientId,
-    kind: Roguery,
+    kind: FaultyClient,
     auth: ClientAuth,
     n: usize,
-    dice: Dice,
+    dice: SimRng,
     next: u64,
     sent: Vec<(NodeId, Bytes)>,
     flood_frames: u64,
@@ -176,7 +176,7 @@ pub(super) struct Rogue {
 }
 
 impl Rogue {
-    pub fn new(client: u32, kind: Roguery, knobs: &Knobs, dice: Dice) -> Self {
+    pub fn new(client: u32, kind: FaultyClient, knobs: &SimConfig, dice: SimRng) -> Self {
         Self {
             client: ClientId::new(client),
             kind,
@@ -194,7 +194,7 @@ impl Rogue {
     }
 
     /// What it does wrong.
-    pub fn kind(&self) -> Roguery {
+    pub fn kind(&self) -> FaultyClient {
         self.kind
     }
 
@@ -204,29 +204,29 @@ impl Rogue {
         let mut out = Vec::new();
         self.acts += 1;
         match self.kind {
-            Roguery::BadMacs => self.spoil_macs(&all, &mut out),
-            Roguery::Equivocate => self.equivocate(&all, &mut out),
-            Roguery::Replay => self.replay(&all, &mut out),
-            Roguery::Flood => {
+            FaultyClient::BadMacs => self.spoil_macs(&all, &mut out),
+            FaultyClient::Equivocate => self.equivocate(&all, &mut out),
+            FaultyClient::Replay => self.replay(&all, &mut out),
+            FaultyClient::Flood => {
                 for _ in 0..self.flood_frames {
                     let message = self.good_frame();
                     out.push((self.dice.pick(&all), message));
                 }
             }
-            Roguery::OneReplica => {
+            FaultyClient::OneReplica => {
                 let message = self.good_frame();
                 out.push((NodeId::new(self.n as u16 - 1), message));
             }
-            Roguery::Garbage => self.spoil_bits(&all, &mut out),
-            Roguery::QuotaGame => self.play_quota_game(&mut out),
-            Roguery::BackupsOnly => {
+            FaultyClient::Garbage => self.spoil_bits(&all, &mut out),
+            FaultyClient::QuotaGame => self.play_quota_game(&mut out),
+            FaultyClient::BackupsOnly => {
                 let backups = self.few_backups();
                 let good: Vec<bool> = all.iter().map(|node| backups.contains(node)).collect();
                 let sequence = self.sequence();
                 let message = self.frame(sequence, &good);
                 out.extend(backups.into_iter().map(|node| (node, message.clone())));
             }
-            Roguery::ReadFlood => self.flood_reads(&all, &mut out),
+            FaultyClient::ReadFlood => self.flood_reads(&all, &mut out),
         }
         if self.sent.len() < 64 {
             self.sent.extend(out.iter().take(4).cloned());

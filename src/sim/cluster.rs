@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::byzantine::Lie;
+use super::byzantine::ByzantineStrategy;
 use super::checker::Violation;
-use super::network::Weather;
-use super::plan::{Fault, Knobs, Plan, Profile};
+use super::network::NetworkProfile;
+use super::plan::{Fault, Plan, Profile, SimConfig};
 use super::stack::Configured;
 use super::world::World;
 use crate::client::{CallError, TypedCallError, typed_result};
@@ -19,9 +19,9 @@ use crate::smr::types::{ClientId, Digest, NodeId, SeqNo, Time};
 #[derive(Debug, Clone)]
 pub struct ClusterBuilder {
     seed: u64,
-    knobs: Knobs,
-    weather: Weather,
-    liars: Vec<(usize, Vec<Lie>)>,
+    knobs: SimConfig,
+    weather: NetworkProfile,
+    liars: Vec<(usize, Vec<ByzantineStrategy>)>,
 }
 
 impl ClusterBuilder {
@@ -49,14 +49,14 @@ impl ClusterBuilder {
     /// This replica lies in these ways, from the start. Together with those that crash, at most f of n = 3f+1
     /// replicas may be faulty if the others are to go on.
     #[must_use]
-    pub fn liar(mut self, node: NodeId, lies: &[Lie]) -> Self {
+    pub fn liar(mut self, node: NodeId, lies: &[ByzantineStrategy]) -> Self {
         self.liars.push((node.index(), lies.to_vec()));
         self
     }
 
     /// How the links behave; calm if not said.
     #[must_use]
-    pub fn weather(mut self, weather: Weather) -> Self {
+    pub fn weather(mut self, weather: NetworkProfile) -> Self {
         self.weather = weather;
         self
     }
@@ -162,12 +162,12 @@ impl<A: Application + Clone> Cluster<A> {
     pub fn builder() -> ClusterBuilder {
         ClusterBuilder {
             seed: 1,
-            knobs: Knobs {
+            knobs: SimConfig {
                 unordered: true,
                 relaxed: true,
-                ..Knobs::calm(4, 1)
+                ..SimConfig::calm(4, 1)
             },
-            weather: Weather::calm(),
+            weather: NetworkProfile::calm(),
             liars: Vec::new(),
         }
     }

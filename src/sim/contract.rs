@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::{Cluster, Lie, SimCallError, Violation, Weather};
+use super::{ByzantineStrategy, Cluster, NetworkProfile, SimCallError, Violation};
 use crate::smr::execution::apps::counter::{self, Counter};
 use crate::smr::replica::{PartSettings, Stack};
 use crate::smr::types::NodeId;
@@ -139,7 +139,7 @@ pub fn check_contract<S: Stack<Application = Counter>>(
 ) -> Result<(), ContractError> {
     for seed in seeds {
         let leader = NodeId::new(0);
-        let begin = |name, weather: Weather, lies: &[Lie]| {
+        let begin = |name, weather: NetworkProfile, lies: &[ByzantineStrategy]| {
             let builder = Cluster::<Counter>::builder().seed(seed).weather(weather);
             let builder = match lies {
                 [] => builder,
@@ -153,27 +153,31 @@ pub fn check_contract<S: Stack<Application = Counter>>(
                 gone: if lies.is_empty() { Vec::new() } else { vec![leader] },
             }
         };
-        let rough = Weather {
+        let rough = NetworkProfile {
             delay_us: (1, 1 + seed % 7 * 700),
             doubled_percent: 20,
             replica_loss_percent: 5 + seed % 10,
             client_loss_percent: 5,
             in_order: false,
-            ..Weather::calm()
+            ..NetworkProfile::calm()
         };
 
         let mut scene = begin("messages are lost, doubled and late", rough, &[]);
         scene.operate()?;
         scene.end()?;
 
-        let mut scene = begin("the leader loses power", Weather::calm(), &[]);
+        let mut scene = begin("the leader loses power", NetworkProfile::calm(), &[]);
         scene.operate()?;
         scene.cluster.crash(leader);
         scene.gone.push(leader);
         scene.operate()?;
         scene.end()?;
 
-        let mut scene = begin("the leader is cut off and comes back", Weather::calm(), &[]);
+        let mut scene = begin(
+            "the leader is cut off and comes back",
+            NetworkProfile::calm(),
+            &[],
+        );
         scene.operate()?;
         scene.cluster.cut_off(&[leader]);
         scene.operate()?;
@@ -182,10 +186,10 @@ pub fn check_contract<S: Stack<Application = Counter>>(
         scene.end()?;
 
         for (name, lies) in [
-            ("the leader is silent", &[Lie::Silent][..]),
-            ("the leader speaks to some only", &[Lie::Selective]),
+            ("the leader is silent", &[ByzantineStrategy::Silent][..]),
+            ("the leader speaks to some only", &[ByzantineStrategy::Selective]),
         ] {
-            let mut scene = begin(name, Weather::calm(), lies);
+            let mut scene = begin(name, NetworkProfile::calm(), lies);
             scene.operate()?;
             scene.end()?;
         }

@@ -30,7 +30,6 @@ pub mod checker;
 mod clients;
 mod cluster;
 mod contract;
-mod dice;
 mod disk;
 #[doc(hidden)]
 pub mod fuzz;
@@ -39,18 +38,19 @@ mod keys;
 mod network;
 pub mod plan;
 mod replica;
+mod rng;
 mod run;
 mod stack;
 mod world;
 
-pub use byzantine::Lie;
+pub use byzantine::ByzantineStrategy;
 #[cfg(feature = "tools")]
 pub(crate) use byzantine::{Liar, Sent};
 pub use checker::{Rule, Violation};
-pub use clients::Roguery;
+pub use clients::FaultyClient;
 pub use cluster::{Cluster, ClusterBuilder, SimCallError};
 pub use contract::{ContractError, check_contract};
-pub use dice::Dice;
-pub use network::Weather;
-pub use plan::{Knobs, Profile};
+pub use network::NetworkProfile;
+pub use plan::{Profile, SimConfig};
+pub use rng::SimRng;
 pub use run::{RunReport, TWINS_PATTERNS, pair_names, run, run_plan, run_twins_pattern};

@@ -1,12 +1,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Dice;
+use super::SimRng;
 use crate::smr::types::Time;
 
 /// How links behave in one run.
 #[derive(Debug, Clone)]
-pub struct Weather {
+pub struct NetworkProfile {
     /// The usual delay of a message, in microseconds.
     pub delay_us: (u64, u64),
     /// Messages that take much longer, in percent: what overtakes them is reordered.
@@ -25,7 +25,7 @@ pub struct Weather {
     pub partitions_lose: bool,
 }
 
-impl Weather {
+impl NetworkProfile {
     /// Whether a question and its answer take some tenths of a second.
     #[must_use]
     pub const fn is_far(&self) -> bool {
@@ -70,8 +70,8 @@ pub(super) struct Traffic {
 
 /// The links between all ends.
 pub(super) struct Network {
-    weather: Weather,
-    dice: Dice,
+    weather: NetworkProfile,
+    dice: SimRng,
     /// Cut directions and until when.
     cuts: Vec<(usize, usize, Time)>,
     /// Hosts whose messages take longer, and by how much.
@@ -86,7 +86,7 @@ pub(super) struct Network {
 }
 
 impl Network {
-    pub(super) fn new(weather: Weather, calm_from: Time, dice: Dice) -> Self {
+    pub(super) fn new(weather: NetworkProfile, calm_from: Time, dice: SimRng) -> Self {
         Self {
             weather,
             dice,

@@ -1,18 +1,18 @@
 //! What a seed decides before a run begins: knobs, weather, faults and who lies.
 
 mod ambushes;
-mod knobs;
+mod config;
 mod troubles;
 
 use std::time::Duration;
 
-use super::Dice;
-use super::byzantine::Lie;
-use super::clients::Roguery;
-use super::network::Weather;
+use super::SimRng;
+use super::byzantine::ByzantineStrategy;
+use super::clients::FaultyClient;
+use super::network::NetworkProfile;
 use crate::smr::types::Time;
 pub use ambushes::Ambush;
-pub use knobs::Knobs;
+pub use config::SimConfig;
 use troubles::weather;
 
 /// Which kinds of faults a run may have.
@@ -184,9 +184,9 @@ pub struct Plan {
     /// Its kind.
     pub profile: Profile,
     /// Settings.
-    pub knobs: Knobs,
+    pub knobs: SimConfig,
     /// Links.
-    pub weather: Weather,
+    pub weather: NetworkProfile,
     /// The faults and when they strike.
     pub faults: Vec<(Time, Fault)>,
     /// Hosts that lose power when they vote again, or have a state from others, and for how long. Once for
@@ -197,11 +197,11 @@ pub struct Plan {
     /// Clients read as soon as a host has a state from others.
     pub reads_installed: bool,
     /// Replicas that lie, and how.
-    pub liars: Vec<(usize, Vec<Lie>)>,
+    pub liars: Vec<(usize, Vec<ByzantineStrategy>)>,
     /// The replica that runs twice.
     pub twin: Option<usize>,
     /// What the faulty clients do.
-    pub rogues: Vec<Roguery>,
+    pub rogues: Vec<FaultyClient>,
     /// Hosts that execute speculatively; the others one operation after the other.
     pub speculative: Vec<usize>,
     /// Links from a client to a host on which nothing arrives once everything else is in order.
@@ -233,12 +233,12 @@ pub const PROGRESS_BOUND: Duration = Duration::from_secs(60);
 impl Plan {
     /// A run in which nothing happens.
     #[must_use]
-    pub fn quiet(profile: Profile, seed: u64, knobs: Knobs) -> Self {
+    pub fn quiet(profile: Profile, seed: u64, knobs: SimConfig) -> Self {
         Self {
             seed,
             profile,
             knobs,
-            weather: Weather::calm(),
+            weather: NetworkProfile::calm(),
             faults: Vec::new(),
             relapses: Vec::new(),
             ambushes: Vec::new(),
@@ -266,7 +266,7 @@ impl Plan {
     pub fn of_twins_pattern(twin: usize, pattern: [TwoSets; 3]) -> Self {
         let mut seed = twin as u64;
         let round = Duration::from_millis(400);
-        let mut knobs = Knobs::calm(4, 2);
+        let mut knobs = SimConfig::calm(4, 2);
         knobs.timings.timeout = Duration::from_millis(300);
         knobs.retransmit = Duration::from_millis(100);
         let mut faults = Vec::new();
@@ -289,9 +289,9 @@ impl Plan {
         }
         let calm_from = Time::START.after(round * 3);
         Self {
-            weather: Weather {
+            weather: NetworkProfile {
                 partitions_lose: true,
-                ..Weather::calm()
+                ..NetworkProfile::calm()
             },
             faults,
             twin: Some(twin),
@@ -306,16 +306,16 @@ impl Plan {
     /// The run of a seed.
     #[must_use]
     pub fn of(profile: Profile, seed: u64) -> Self {
-        let mut dice = Dice::new(seed ^ (profile as u64) << 56);
-        let mut knobs = Knobs::of(&mut dice);
+        let mut dice = SimRng::new(seed ^ (profile as u64) << 56);
+        let mut knobs = SimConfig::of(&mut dice);
         // Dice of their own: what is added here changes no other run.
-        knobs.resize(&mut Dice::new(seed.rotate_left(48) ^ profile as u64));
-        knobs.shrink_disks(&mut Dice::new(seed.rotate_left(8) ^ !(profile as u64)));
-        knobs.lighten(&mut Dice::new(!seed));
-        let mut others = Dice::new(seed.rotate_left(32) ^ !(profile as u64));
+        knobs.resize(&mut SimRng::new(seed.rotate_left(48) ^ profile as u64));
+        knobs.shrink_disks(&mut SimRng::new(seed.rotate_left(8) ^ !(profile as u64)));
+        knobs.lighten(&mut SimRng::new(!seed));
+        let mut others = SimRng::new(seed.rotate_left(32) ^ !(profile as u64));
         knobs.verify_little(&mut others);
         knobs.relaxed = others.chance(30);
-        let mut users = Dice::new(seed.rotate_left(16) ^ 0x7573_6572 ^ profile as u64);
+        let mut users = SimRng::new(seed.rotate_left(16) ^ 0x7573_6572 ^ profile as u64);
         knobs.answer_little(&mut users);
         // Some runs are dense, and some are long with much quiet in between.
         let busy_ms = dice.pick(&[(200, 4000), (200, 4000), (4000, 60_000), (60_000, 3_600_000)]);
@@ -341,7 +341,7 @@ impl Plan {
         };
         let has_plot = profile == Profile::Byzantine && dice.chance(40);
         // Dice of their own as well: who crashes among liars, and who lies among those that crash.
-        let mut company = Dice::new(seed.rotate_left(16) ^ !(profile as u64) ^ 0xc0c);
+        let mut company = SimRng::new(seed.rotate_left(16) ^ !(profile as u64) ^ 0xc0c);
         if profile == Profile::Clients {
             plan.plan_rogues(&mut dice, &mut knobs);
             plan.knobs = knobs;
@@ -357,8 +357,8 @@ impl Plan {
                 .collect();
             plan.plan_outages(&mut company, &faulty);
         }
-        plan.plan_waste(&mut Dice::new(seed.rotate_left(32) ^ 0x7a57e));
-        plan.plan_times(&mut Dice::new(seed.rotate_left(40) ^ 0x71_3e5));
+        plan.plan_waste(&mut SimRng::new(seed.rotate_left(32) ^ 0x7a57e));
+        plan.plan_times(&mut SimRng::new(seed.rotate_left(40) ^ 0x71_3e5));
         plan.plan_hosts(&mut dice);
         if profile != Profile::Twins && !has_plot {
             plan.plan_partitions(&mut dice);
@@ -367,14 +367,14 @@ impl Plan {
         plan.plan_full_disks(&mut dice);
         plan.plan_steady(&mut dice);
         plan.plan_unreadable_logs(&mut dice);
-        plan.plan_ambushes(&mut Dice::new(seed.rotate_left(16) ^ 0xa3b5));
+        plan.plan_ambushes(&mut SimRng::new(seed.rotate_left(16) ^ 0xa3b5));
         plan.plan_processes(&mut users);
-        plan.plan_far(&mut Dice::new(seed.rotate_left(24) ^ 0xfa4));
+        plan.plan_far(&mut SimRng::new(seed.rotate_left(24) ^ 0xfa4));
         plan
     }
 
     /// What each host executes with, and how its clock goes.
-    fn plan_hosts(&mut self, dice: &mut Dice) {
+    fn plan_hosts(&mut self, dice: &mut SimRng) {
         let hosts = self.hosts();
         self.speculative = (0..hosts).filter(|_| dice.chance(40)).collect();
         self.clocks = (0..hosts)
@@ -385,10 +385,10 @@ impl Plan {
     /// What the profile is about. `knobs` are those that the run will have.
     fn plan_theme(
         &mut self,
-        knobs: &mut Knobs,
+        knobs: &mut SimConfig,
         has_plot: bool,
-        dice: &mut Dice,
-        (company, others): (&mut Dice, &mut Dice),
+        dice: &mut SimRng,
+        (company, others): (&mut SimRng, &mut SimRng),
     ) {
         match self.profile {
             Profile::Byzantine if has_plot => {
@@ -423,7 +423,7 @@ impl Plan {
                 self.plan_few_lies(company);
                 let gone = self.plan_losses(dice, false);
                 self.plan_outages(dice, &gone);
-                self.plan_aftermath(&mut Dice::new(self.seed.rotate_left(32) ^ 0xaf7e), &gone);
+                self.plan_aftermath(&mut SimRng::new(self.seed.rotate_left(32) ^ 0xaf7e), &gone);
             }
             Profile::Twins => {
                 let early = dice.pick(&[0, 1, 2, knobs.replicas - 1]);
@@ -456,7 +456,8 @@ impl Plan {
     /// How long a leader that proposes just before the others lose patience may make clients wait beside: for one
     /// batch a timeout, in which there may be one operation, of rogues as well. Nobody has seen it do better.
     pub(super) fn kept_waiting(&self) -> Duration {
-        let is_slow = |(_, lies): &(usize, Vec<Lie>)| lies.contains(&Lie::JustInTime);
+        let is_slow =
+            |(_, lies): &(usize, Vec<ByzantineStrategy>)| lies.contains(&ByzantineStrategy::JustInTime);
         match self.liars.iter().any(is_slow) {
             true => self.knobs.timings.timeout * 2 * u32::try_from(self.operations).unwrap_or(u32::MAX),
             false => Duration::ZERO,

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::checker::Refusal;
-use super::disk::{DiskSettings, Platter, SimDisk};
+use super::disk::{DiskSettings, DiskState, SimDisk};
 use super::keys::{CLUSTER, Keyring};
 use super::stack::PartsMaker;
-use super::{Dice, Knobs};
-use crate::runtime::storage::restart::{RestartSettings, Restored, Witness, restart};
+use super::{SimConfig, SimRng};
+use crate::runtime::storage::restart::{RestartObserver, RestartSettings, Restored, restart};
 use crate::runtime::storage::{RecordReader, StorageError};
 use crate::smr::crypto::{Digester, Given, verdicts_given};
 use crate::smr::execution::{Executor, ReadGate, ReadLimits};
@@ -18,7 +18,7 @@ use crate::smr::messages::{
     Batch, CheckpointClaim, ENVELOPE_BYTES, FrameKey, Mode, Proposal, TakenCheckpoint,
 };
 use crate::smr::node::{Consensus, Execution, Preprocessing, Route, route};
-use crate::smr::preprocessing::{ClientDirectory, Expectations, FrameChecker, PoolLimits, ProposalGate};
+use crate::smr::preprocessing::{ClientDirectory, ExpectedTraffic, FrameChecker, PeerVerifyGate, PoolLimits};
 use crate::smr::protocol::{ImageEvent, Recipients, Record};
 use crate::smr::replica::{Replica, Stack};
 use crate::smr::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, Peer, Quorum, SeqNo, Time, UnixTime, View};
@@ -37,7 +37,7 @@ const BACKGROUND_BYTES: usize = 64 << 10;
 /// Reads beside the order that are executed in one turn, but for those of the last frame.
 const TURN_READS: u64 = 32;
 
-fn read_limits(knobs: &Knobs) -> ReadLimits {
+fn read_limits(knobs: &SimConfig) -> ReadLimits {
     let PoolLimits {
         frames_per_client,
         bytes_per_client,
@@ -157,7 +157,7 @@ impl ReadBack {
     }
 }
 
-impl Witness for ReadBack {
+impl RestartObserver for ReadBack {
     fn on_record(&mut self, record: &Record) {
         self.records.push(record.clone());
     }
@@ -199,7 +199,11 @@ pub(super) struct SimReplica<S: Stack> {
 }
 
 /// A replica that nothing has happened to.
-pub(super) fn fresh_replica<S: Stack>(node: NodeId, knobs: &Knobs, maker: &dyn PartsMaker<S>) -> Replica<S> {
+pub(super) fn fresh_replica<S: Stack>(
+    node: NodeId,
+    knobs: &SimConfig,
+    maker: &dyn PartsMaker<S>,
+) -> Replica<S> {
     make_replica(node, knobs, maker)
 }
 
@@ -210,10 +214,10 @@ impl<S: Stack> SimReplica<S> {
     /// When it refuses to start: what is on the disk is damaged, or not there.
     pub fn start(
         node: NodeId,
-        knobs: &Knobs,
+        knobs: &SimConfig,
         (maker, speculates): (&dyn PartsMaker<S>, bool),
-        platter: &mut Platter,
-        dice: Dice,
+        platter: &mut DiskState,
+        dice: SimRng,
     ) -> Result<(Self, Restored, ReadBack), StorageError> {
         let digester = Digester::new(CLUSTER);
         platter.open(CLUSTER, node)?;
@@ -241,7 +245,7 @@ impl<S: Stack> SimReplica<S> {
         };
         let keys = Keyring::get();
         let directory = keys.directory(node, knobs.clients(), knobs.auth);
-        let expectations = Expectations::default();
+        let expectations = ExpectedTraffic::default();
         let checker = FrameChecker::new(
             node,
             knobs.replicas,
@@ -251,7 +255,7 @@ impl<S: Stack> SimReplica<S> {
             directory.clone(),
         )
         .with_reads(knobs.unordered);
-        let gate = ProposalGate::with_limits(knobs.replicas, expectations.clone(), knobs.gate);
+        let gate = PeerVerifyGate::with_limits(knobs.replicas, expectations.clone(), knobs.gate);
         let reads = ReadGate::new(replica.reads_from(), executor.executed());
         let this = Self {
             preprocessing: Preprocessing::new(checker, gate, IDENTITY),
@@ -556,10 +560,10 @@ mod tests {
 
     #[test]
     fn a_log_that_says_of_no_view_as_late_as_the_superblock_is_refused() {
-        let (node, knobs) = (NodeId::new(1), Knobs::calm(4, 1));
-        let mut platter = Platter::format("disk", CLUSTER, node, 7);
-        let start = |platter: &mut Platter| {
-            SimReplica::start(node, &knobs, (&Mixed(SmallKv), false), platter, Dice::new(1)).err()
+        let (node, knobs) = (NodeId::new(1), SimConfig::calm(4, 1));
+        let mut platter = DiskState::format("disk", CLUSTER, node, 7);
+        let start = |platter: &mut DiskState| {
+            SimReplica::start(node, &knobs, (&Mixed(SmallKv), false), platter, SimRng::new(1)).err()
         };
         assert!(start(&mut platter).is_none());
         platter.update(|superblock| superblock.cut(1, View::new(3)));

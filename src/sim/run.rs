@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use super::Dice;
+use super::SimRng;
 use super::app::{READ, SmallKv};
-use super::byzantine::Lie;
+use super::byzantine::ByzantineStrategy;
 use super::checker::linearizability::{self, Action, Operation, Verdict};
 use super::checker::{Rule, Seen, Violation, judge_reads};
 use super::fuzz::Captured;
@@ -145,7 +145,7 @@ fn key_name(key: u64) -> Vec<u8> {
 
 /// Writes of values that are never written twice, reads and removals, over few keys.
 fn plan_calls(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
-    let mut dice = Dice::new(plan.seed ^ 0x6361_6c6c);
+    let mut dice = SimRng::new(plan.seed ^ 0x6361_6c6c);
     for number in 0..plan.operations as u64 {
         let key = key_name(dice.below(plan.keys));
         let (operation, mode) = match dice.below(100) {
@@ -181,7 +181,7 @@ fn drive(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
     while world.open_calls() > 0 && world.step(bound) {}
     let settled = world.now.max(plan.calm_from).after(SETTLE);
     while world.step(settled) {}
-    let blames = |(_, lies): &(usize, Vec<Lie>)| lies.contains(&Lie::SpoilMacs);
+    let blames = |(_, lies): &(usize, Vec<ByzantineStrategy>)| lies.contains(&ByzantineStrategy::SpoilMacs);
     if plan.liars.iter().any(blames) && plan.knobs.auth == ClientAuth::Mac {
         // Whoever was made to sign does not have to any more.
         let forgiven = settled.after(FORGIVEN);
@@ -370,13 +370,13 @@ fn read_call(call: &Call, relaxed: bool) -> Option<(Vec<u8>, Option<Operation>)>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::Knobs;
+    use crate::sim::SimConfig;
     use crate::sim::plan::Ambush;
 
     /// A cluster whose hosts all lose power just after the first of many writes was acknowledged. Then
     /// nothing is asked for but reads.
     fn idle_after_an_ambush(seed: u64) -> World<SimStack<SmallKv>> {
-        let mut knobs = Knobs::calm(4, 2);
+        let mut knobs = SimConfig::calm(4, 2);
         (knobs.unordered, knobs.pipeline) = (true, 8);
         (knobs.limits.batch_frames_max, knobs.limits.frame_operations_max) = (1, 1);
         let pause = Duration::from_millis(1);
@@ -403,8 +403,8 @@ mod tests {
     #[test]
     fn where_replicas_are_far_apart_leaders_are_given_longer_and_stay() {
         for seed in 0..8 {
-            let mut plan = Plan::quiet(Profile::Net, seed, Knobs::calm(4, 1 + seed as usize % 4));
-            plan.move_apart(&mut Dice::new(seed));
+            let mut plan = Plan::quiet(Profile::Net, seed, SimConfig::calm(4, 1 + seed as usize % 4));
+            plan.move_apart(&mut SimRng::new(seed));
             assert_eq!(run_plan(plan, false).violation, None, "seed {seed}");
         }
     }

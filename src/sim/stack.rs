@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::Knobs;
+use super::SimConfig;
 use super::keys::CLUSTER;
 use crate::smr::crypto::{Chain, Digester};
 use crate::smr::decision_log::{ChainedLog, DecisionLogConfig};
@@ -110,14 +110,14 @@ impl<A: Application> ExecutorPart<A> for AnyExecutor {
 /// Makes the parts of a process.
 pub(super) trait PartsMaker<S: Stack> {
     /// Its protocols.
-    fn protocols(&self, knobs: &Knobs, context: &PartContext) -> Protocols<S>;
+    fn protocols(&self, knobs: &SimConfig, context: &PartContext) -> Protocols<S>;
 
     /// Its executor; `true` asks for the speculative one, where there is one.
-    fn executor(&self, knobs: &Knobs, speculates: bool) -> S::Executor;
+    fn executor(&self, knobs: &SimConfig, speculates: bool) -> S::Executor;
 }
 
 /// What executors of a run are made with.
-fn settings(knobs: &Knobs) -> ExecutorSettings {
+fn settings(knobs: &SimConfig) -> ExecutorSettings {
     ExecutorSettings {
         clients: knobs.clients(),
         digester: Digester::new(CLUSTER),
@@ -149,7 +149,7 @@ impl<A: Application> Stack for SimStack<A> {
 pub(super) struct Mixed<A>(pub A);
 
 impl<A: ScalableApp + Clone> PartsMaker<SimStack<A>> for Mixed<A> {
-    fn protocols(&self, knobs: &Knobs, context: &PartContext) -> Protocols<SimStack<A>> {
+    fn protocols(&self, knobs: &SimConfig, context: &PartContext) -> Protocols<SimStack<A>> {
         let settings = PartSettings {
             ordering: OrderingConfig {
                 pipeline: knobs.pipeline,
@@ -166,7 +166,7 @@ impl<A: ScalableApp + Clone> PartsMaker<SimStack<A>> for Mixed<A> {
         protocols
     }
 
-    fn executor(&self, knobs: &Knobs, speculates: bool) -> AnyExecutor {
+    fn executor(&self, knobs: &SimConfig, speculates: bool) -> AnyExecutor {
         let (application, settings) = (self.0.clone(), settings(knobs));
         match speculates {
             true => AnyExecutor(Box::new(Speculative::make(application, &settings))),
@@ -182,11 +182,11 @@ pub(super) struct Configured<S: Stack> {
 }
 
 impl<S: Stack<Application: Clone>> PartsMaker<S> for Configured<S> {
-    fn protocols(&self, _: &Knobs, context: &PartContext) -> Protocols<S> {
+    fn protocols(&self, _: &SimConfig, context: &PartContext) -> Protocols<S> {
         Protocols::make(&self.parts, context)
     }
 
-    fn executor(&self, knobs: &Knobs, _: bool) -> S::Executor {
+    fn executor(&self, knobs: &SimConfig, _: bool) -> S::Executor {
         S::Executor::make(self.application.clone(), &settings(knobs))
     }
 }

@@ -1,12 +1,12 @@
 //! The world: hosts, clients and links in virtual time. One queue of events, in the order of time and, within
 //! one moment, of making; nothing happens but by an event, and no randomness but the seed's.
 
+mod delivery;
 mod events;
 mod faults;
 mod host;
-mod judge;
-mod lives;
-mod speech;
+mod invariants;
+mod lifecycle;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -22,7 +22,7 @@ use super::network::Network;
 use super::plan::{Ambush, Fault, Plan};
 use super::replica::Said;
 use super::stack::PartsMaker;
-use super::{Dice, Knobs};
+use super::{SimConfig, SimRng};
 use crate::client::{CallError, Outcome, Output};
 use crate::smr::crypto::remember_verdicts;
 use crate::smr::messages::{Checked, FrameKey, Mode, RequestFrame, SystemMessage};
@@ -32,7 +32,7 @@ use crate::smr::types::{FrameSeq, Time};
 use events::{Event, Planned};
 pub(super) use host::Host;
 use host::{Clock, Tampering};
-pub(super) use lives::PAIRS;
+pub(super) use lifecycle::PAIRS;
 
 /// Calls are given up after this: long after every bound that is checked.
 const DEADLINE: Duration = Duration::from_secs(10_000);
@@ -63,7 +63,7 @@ pub struct Call {
 /// Everything there is.
 pub(super) struct World<S: Stack> {
     pub now: Time,
-    pub knobs: Knobs,
+    pub knobs: SimConfig,
     pub hosts: Vec<Host<S>>,
     pub calls: Vec<Call>,
     pub violation: Option<Violation>,
@@ -82,7 +82,7 @@ pub(super) struct World<S: Stack> {
     blame: Blame,
     sizes: Sizes,
     pub network: Network,
-    dice: Dice,
+    dice: SimRng,
     processes: Vec<Process>,
     rogues: Vec<Rogue>,
     rogues_until: Time,
@@ -120,7 +120,7 @@ impl<S: Stack> World<S> {
     pub fn new(plan: &Plan, maker: impl PartsMaker<S> + 'static) -> Self {
         // All replicas live on this thread.
         remember_verdicts(VERDICTS_MAX);
-        let mut dice = Dice::new(plan.seed);
+        let mut dice = SimRng::new(plan.seed);
         let knobs = plan.knobs.clone();
         let hosts: Vec<Host<S>> = (0..plan.hosts())
             .map(|host| Host::start(host, plan, (&maker, plan.speculates(host)), &mut dice))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use atlas_smr_replica::client::TypedCallError;
 use atlas_smr_replica::execution::{OperationContext, Plain, TypedApplication};
-use atlas_smr_replica::sim::{Cluster, Lie};
+use atlas_smr_replica::sim::{ByzantineStrategy, Cluster};
 use atlas_smr_replica::types::{ClientId, NodeId};
 use serde::{Deserialize, Serialize};
 
@@ -68,7 +68,7 @@ impl TypedApplication for Locks {
 }
 
 /// A lock has one owner, whatever two replicas of seven do.
-fn exclude_each_other(seed: u64, lie: Lie) {
+fn exclude_each_other(seed: u64, lie: ByzantineStrategy) {
     const WITHIN: Duration = Duration::from_secs(30);
     let builder = Cluster::<Locks>::builder().replicas(7).clients(2).seed(seed);
     let mut cluster = builder.liar(NodeId::new(6), &[lie]).start(Locks);
@@ -95,7 +95,12 @@ fn exclude_each_other(seed: u64, lie: Lie) {
 
 /// A seed for each kind of lie.
 pub fn main() {
-    for (seed, lie) in (1..).zip([Lie::Equivocate, Lie::LyingReplies, Lie::Silent, Lie::WrongDigests]) {
+    for (seed, lie) in (1..).zip([
+        ByzantineStrategy::Equivocate,
+        ByzantineStrategy::LyingReplies,
+        ByzantineStrategy::Silent,
+        ByzantineStrategy::WrongDigests,
+    ]) {
         exclude_each_other(seed, lie);
         println!("seed {seed}, a replica that lies ({lie:?}): each lock had one owner");
     }

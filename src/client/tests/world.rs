@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::*;
-use crate::sim::Dice;
+use crate::sim::SimRng;
 
 /// No message is lost from here on.
 const HEALED: Time = Time::from_nanos(4_000_000_000);
@@ -36,7 +36,7 @@ struct Call {
 }
 
 struct World {
-    dice: Dice,
+    dice: SimRng,
     now: Time,
     session: Session,
     config: SessionConfig,
@@ -63,7 +63,7 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let mut dice = Dice::new(seed);
+        let mut dice = SimRng::new(seed);
         let n = dice.pick(&[1, 4, 4, 4, 7, 10]);
         let mut config = config(n);
         if dice.chance(30) {

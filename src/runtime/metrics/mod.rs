@@ -132,7 +132,7 @@ pub struct Places {
 
 /// Where a replica stands.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Standing {
+pub struct ReplicaStatus {
     /// Its view.
     pub view: View,
     /// The last decision it executed.
@@ -161,7 +161,7 @@ pub struct Standing {
     pub checkpoint: Option<CheckpointClaim>,
 }
 
-impl Standing {
+impl ReplicaStatus {
     /// What it does, in words.
     #[must_use]
     pub fn phase(&self) -> String {
@@ -386,7 +386,7 @@ impl Metrics {
 
     /// Where the replica stands.
     #[must_use]
-    pub fn standing(&self) -> Standing {
+    pub fn standing(&self) -> ReplicaStatus {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
         let Phases {
@@ -398,7 +398,7 @@ impl Metrics {
             .phases
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        Standing {
+        ReplicaStatus {
             ordered: SeqNo::new(read(&self.ordered)),
             durable: SeqNo::new(read(&self.durable)),
             execution,

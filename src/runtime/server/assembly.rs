@@ -12,7 +12,7 @@ use super::keepers::{images_name, keeper_name, shelf_name, start_keepers};
 use super::listen::listen;
 use super::recovery::{Recovered, recover};
 use super::roles::{OnDisk, Roles};
-use super::wiring::{Homes, make_lanes};
+use super::wiring::{RolePlacement, make_lanes};
 use crate::runtime::config::{Durability, PartConfigs, ReplicaConfig, Topology};
 use crate::runtime::metrics::Metrics;
 use crate::runtime::net::handshake::Identity;
@@ -22,10 +22,10 @@ use crate::runtime::shard::control::{
     EstablishedLink, PlaceLimits,
 };
 use crate::runtime::shard::cores::Cores;
-use crate::runtime::shard::crew::Crew;
+use crate::runtime::shard::crew::HelperThreads;
 use crate::runtime::shard::data::{self, Lifecycle, ShardContext};
 use crate::runtime::shard::faults::Interceptor;
-use crate::runtime::shard::lanes::Outlet;
+use crate::runtime::shard::lanes::LinkSender;
 use crate::runtime::shard::memory::allow_huge_pages;
 use crate::runtime::shard::pulse::Vitals;
 use crate::runtime::shard::roles::Role;
@@ -93,7 +93,7 @@ fn start_control<P: PartConfigs>(
     config: &ReplicaConfig<P>,
     topology: &Topology,
     listener: TcpListener,
-    mut links: Vec<Outlet<EstablishedLink>>,
+    mut links: Vec<LinkSender<EstablishedLink>>,
     alarm: Alarm,
     beat: Beat,
 ) -> Result<ControlHandle, ReplicaError> {
@@ -272,7 +272,7 @@ fn start_crew<S: Stack>(
     site: &Site,
     owner: &Doorbell,
     alarm: &Alarm,
-) -> Result<(Option<Crew>, Vec<String>), ReplicaError> {
+) -> Result<(Option<HelperThreads>, Vec<String>), ReplicaError> {
     let helpers = executor.helpers(config.execution.helpers());
     let name = format!("atlas-{}-e", config.node.id);
     let cores = site.topology.helper_cores.clone();
@@ -281,7 +281,7 @@ fn start_crew<S: Stack>(
     let threads = threads.collect();
     let crew = match helpers.is_empty() {
         true => None,
-        false => Some(Crew::start(&name, helpers, owner, alarm)?),
+        false => Some(HelperThreads::start(&name, helpers, owner, alarm)?),
     };
     Ok((crew, threads))
 }
@@ -388,7 +388,7 @@ pub(super) fn assemble<S: Stack>(
 ) -> Result<Assembly, ReplicaError> {
     config.validate(st_config)?;
     let site = Site::of(config)?;
-    let homes = Homes::of(&site.topology);
+    let homes = RolePlacement::of(&site.topology);
     let mut lanes = make_lanes(&homes, &site.doorbells);
     let metrics = Arc::new(Metrics::new(config.node.id));
     let directory = client_directory(config)?;

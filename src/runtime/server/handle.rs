@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use super::supervisor::{DRAINS, Supervisor};
-use crate::runtime::metrics::{Metrics, Standing};
+use crate::runtime::metrics::{Metrics, ReplicaStatus};
 use crate::runtime::ring::Doorbell;
 use crate::runtime::shard::data::Lifecycle;
-use crate::runtime::shard::lanes::{Outlet, Work};
+use crate::runtime::shard::lanes::{LinkSender, Work};
 use crate::runtime::shard::pulse::Vitals;
 use crate::smr::messages::CheckpointClaim;
 use crate::smr::types::{NodeId, Quorum};
@@ -28,7 +28,7 @@ pub(super) struct HandleShared {
     pub(super) doorbells: Vec<Doorbell>,
     pub(super) supervisor: Supervisor,
     pub(super) vitals: Vitals,
-    pub(super) questions: Mutex<Outlet<Work>>,
+    pub(super) questions: Mutex<LinkSender<Work>>,
     /// Names of this replica's threads, as the kernel has them.
     pub(super) threads: Vec<String>,
     pub(super) quorum: Quorum,
@@ -82,7 +82,7 @@ impl ReplicaHandle {
 
     /// Where it stands right now.
     #[must_use]
-    pub fn standing(&self) -> Standing {
+    pub fn standing(&self) -> ReplicaStatus {
         self.shared.metrics.standing()
     }
 

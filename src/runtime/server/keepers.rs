@@ -10,7 +10,7 @@ use super::recovery::Recovered;
 use super::wiring::KeeperLanes;
 use crate::runtime::config::{PartConfigs, ReplicaConfig};
 use crate::runtime::shard::Alarm;
-use crate::runtime::shard::lanes::{Logged, Outlet};
+use crate::runtime::shard::lanes::{LinkSender, Logged};
 use crate::runtime::storage::LogWriter;
 use crate::runtime::storage::keeper::{Keeper, Kept};
 use crate::runtime::storage::shelf::{Shelf, Shelved};
@@ -86,7 +86,7 @@ const LANE_PAUSE: Duration = Duration::from_micros(200);
 const LANE_PATIENCE: u32 = 50_000;
 
 /// Puts an item into a lane, waiting for room.
-fn deliver<T: Send>(lane: &mut Outlet<T>, item: T) {
+fn deliver<T: Send>(lane: &mut LinkSender<T>, item: T) {
     lane.push(item);
     for _ in 0..LANE_PATIENCE {
         let is_full = lane.is_blocked();

@@ -9,7 +9,7 @@ use super::keepers::OpenLog;
 use super::wiring::RoleLanes;
 use crate::runtime::config::{Durability, PartConfigs, ReplicaConfig, RoleKind};
 use crate::runtime::metrics::Metrics;
-use crate::runtime::shard::crew::Crew;
+use crate::runtime::shard::crew::HelperThreads;
 use crate::runtime::shard::faults::{Faults, Interceptor};
 use crate::runtime::shard::roles::{
     ConsensusRole, ExecutionRole, LogLanes, LogRole, NetworkLanes, NetworkRole, PreprocessLanes,
@@ -22,7 +22,7 @@ use crate::runtime::storage::shelf::{Shelf, ShelfHandle};
 use crate::smr::crypto::Digester;
 use crate::smr::execution::{Executor, ReadGate, ReadLimits};
 use crate::smr::node::{Consensus, Execution, Preprocessing};
-use crate::smr::preprocessing::{ClientDirectory, Expectations, FrameChecker, PoolLimits, ProposalGate};
+use crate::smr::preprocessing::{ClientDirectory, ExpectedTraffic, FrameChecker, PeerVerifyGate, PoolLimits};
 use crate::smr::replica::{Replica, Stack};
 
 /// How many full queues of clients are held for all together at a shard that serves sockets; each client has its share beside.
@@ -54,7 +54,7 @@ pub(super) struct Roles<'a, S: Stack> {
     execution: Option<ExecutionRole<S::Executor>>,
     log: Option<(OpenLog, KeeperHandle, ShelfHandle, LogLanes)>,
     directory: ClientDirectory,
-    expectations: Expectations,
+    expectations: ExpectedTraffic,
     /// Of this life of the process.
     instance: u64,
     metrics: Arc<Metrics>,
@@ -66,12 +66,16 @@ impl<'a, S: Stack> Roles<'a, S> {
         (replica, executor): (Replica<S>, S::Executor),
         lanes: RoleLanes,
         disk: OnDisk,
-        (directory, crew, liar): (ClientDirectory, Option<Crew>, Option<Box<dyn Interceptor>>),
+        (directory, crew, liar): (
+            ClientDirectory,
+            Option<HelperThreads>,
+            Option<Box<dyn Interceptor>>,
+        ),
         metrics: &Arc<Metrics>,
     ) -> Self {
         let cluster = &config.node.cluster;
         let identity = (cluster.cluster_id(), cluster.epoch());
-        let expectations = Expectations::default();
+        let expectations = ExpectedTraffic::default();
         let reads = ReadGate::new(replica.reads_from(), executor.executed());
         let trusts_memory = config.durability != Durability::Sync;
         let consensus = ConsensusRole::new(
@@ -147,7 +151,7 @@ impl<'a, S: Stack> Roles<'a, S> {
             self.directory.clone(),
         )
         .with_reads(cluster.agreement.unordered);
-        let gate = ProposalGate::new(cluster.replicas.len(), self.expectations.clone());
+        let gate = PeerVerifyGate::new(cluster.replicas.len(), self.expectations.clone());
         let identity = (cluster.cluster_id(), cluster.epoch());
         let preprocessing = Preprocessing::new(checker, gate, identity);
         Some(boxed(PreprocessRole::new(

@@ -5,7 +5,9 @@ use crate::runtime::config::{
 };
 use crate::runtime::ring::Doorbell;
 use crate::runtime::shard::control::EstablishedLink;
-use crate::runtime::shard::lanes::{Checked, FromReplica, Inlet, Logged, Outgoing, Outlet, Raw, Work, lane};
+use crate::runtime::shard::lanes::{
+    Checked, FromReplica, LinkReceiver, LinkSender, Logged, Outgoing, Raw, Work, lane,
+};
 use crate::runtime::shard::roles::{ConsensusLanes, ExecutionLanes, LogLanes, NetworkLanes, PreprocessLanes};
 use crate::runtime::storage::keeper::Kept;
 
@@ -30,23 +32,23 @@ pub(super) struct RoleLanes {
 /// Every lane: those of the roles, and the ends that others have.
 pub(super) struct Lanes {
     pub roles: RoleLanes,
-    pub links: Vec<Outlet<EstablishedLink>>,
+    pub links: Vec<LinkSender<EstablishedLink>>,
     pub keepers: KeeperLanes,
-    pub questions: Outlet<Work>,
+    pub questions: LinkSender<Work>,
 }
 
 /// Where what is done beside the shards, at the disk, is told.
 pub(super) struct KeeperLanes {
     /// From the keeper, to the log.
-    pub kept: Outlet<Kept>,
+    pub kept: LinkSender<Kept>,
     /// From the keeper, to consensus.
-    pub images: Outlet<Logged>,
+    pub images: LinkSender<Logged>,
     /// From the shelf, to consensus.
-    pub transfers: Outlet<Logged>,
+    pub transfers: LinkSender<Logged>,
 }
 
 /// Where each role instance lives: the shard's index, by kind and instance.
-pub(super) struct Homes {
+pub(super) struct RolePlacement {
     pub network: Vec<usize>,
     pub preprocess: Vec<usize>,
     pub consensus: usize,
@@ -54,7 +56,7 @@ pub(super) struct Homes {
     pub log: usize,
 }
 
-impl Homes {
+impl RolePlacement {
     pub fn of(topology: &Topology) -> Self {
         let shards_with = |role: RoleKind| -> Vec<usize> {
             let with = topology
@@ -77,28 +79,28 @@ impl Homes {
 /// Between which shards lanes run, and how a shard that sleeps is woken.
 #[derive(Clone, Copy)]
 struct Mesh<'a> {
-    homes: &'a Homes,
+    homes: &'a RolePlacement,
     doorbells: &'a [Doorbell],
 }
 
 impl Mesh<'_> {
     /// A lane between roles: nobody is woken on the shard that both live on.
-    fn connect<T: Send>(self, depth: usize, from: usize, to: usize) -> (Outlet<T>, Inlet<T>) {
+    fn connect<T: Send>(self, depth: usize, from: usize, to: usize) -> (LinkSender<T>, LinkReceiver<T>) {
         lane(depth, (from != to).then(|| self.doorbells[to].clone()))
     }
 
     /// A lane from a thread that is no data shard.
-    fn enter<T: Send>(self, depth: usize, to: usize) -> (Outlet<T>, Inlet<T>) {
+    fn enter<T: Send>(self, depth: usize, to: usize) -> (LinkSender<T>, LinkReceiver<T>) {
         lane(depth, Some(self.doorbells[to].clone()))
     }
 
     /// From a role at `from` to every network role, whose ends are added to what each receives from.
     fn to_networks(
         self,
-        outgoing: &mut [Vec<Inlet<Outgoing>>],
+        outgoing: &mut [Vec<LinkReceiver<Outgoing>>],
         from: usize,
         depth: usize,
-    ) -> Vec<Outlet<Outgoing>> {
+    ) -> Vec<LinkSender<Outgoing>> {
         let pairs = self.homes.network.iter().zip(outgoing);
         let ends = pairs.map(|(to, inlets)| {
             let (outlet, inlet) = self.connect(depth, from, *to);
@@ -112,22 +114,22 @@ impl Mesh<'_> {
 /// What a preprocess role checks, from every network role that gives it frames.
 #[derive(Default)]
 struct Unchecked {
-    replica_frames: Vec<Inlet<Raw>>,
-    client_frames: Vec<Inlet<Raw>>,
+    replica_frames: Vec<LinkReceiver<Raw>>,
+    client_frames: Vec<LinkReceiver<Raw>>,
 }
 
 /// The network roles' lanes, and the other ends of those that leave them.
 struct Networks {
     lanes: Vec<NetworkLanes>,
-    links: Vec<Outlet<EstablishedLink>>,
+    links: Vec<LinkSender<EstablishedLink>>,
     /// By preprocess role.
     unchecked: Vec<Unchecked>,
-    replica_messages: Vec<Inlet<FromReplica>>,
+    replica_messages: Vec<LinkReceiver<FromReplica>>,
 }
 
 impl Networks {
     /// `outgoing` is what each network role sends to peers.
-    fn new(mesh: Mesh<'_>, outgoing: Vec<Vec<Inlet<Outgoing>>>) -> Self {
+    fn new(mesh: Mesh<'_>, outgoing: Vec<Vec<LinkReceiver<Outgoing>>>) -> Self {
         let homes = mesh.homes;
         let mut this = Self {
             lanes: Vec::new(),
@@ -162,14 +164,14 @@ impl Networks {
 /// The preprocess roles' lanes, and the other ends of those that leave them.
 struct Preprocessors {
     lanes: Vec<PreprocessLanes>,
-    checked: Vec<Inlet<Checked>>,
-    unordered: Vec<Inlet<Work>>,
+    checked: Vec<LinkReceiver<Checked>>,
+    unordered: Vec<LinkReceiver<Work>>,
 }
 
 impl Preprocessors {
     /// `unchecked` is what each preprocess role checks, `refusals` where it tells clients that a frame is not
     /// taken.
-    fn new(mesh: Mesh<'_>, unchecked: Vec<Unchecked>, refusals: Vec<Vec<Outlet<Outgoing>>>) -> Self {
+    fn new(mesh: Mesh<'_>, unchecked: Vec<Unchecked>, refusals: Vec<Vec<LinkSender<Outgoing>>>) -> Self {
         let homes = mesh.homes;
         let mut this = Self {
             lanes: Vec::new(),
@@ -194,9 +196,9 @@ impl Preprocessors {
 }
 
 /// Makes every lane of the mesh. Each has one sender and one receiver.
-pub(super) fn make_lanes(homes: &Homes, doorbells: &[Doorbell]) -> Lanes {
+pub(super) fn make_lanes(homes: &RolePlacement, doorbells: &[Doorbell]) -> Lanes {
     let mesh = Mesh { homes, doorbells };
-    let mut outgoing: Vec<Vec<Inlet<Outgoing>>> = homes.network.iter().map(|_| Vec::new()).collect();
+    let mut outgoing: Vec<Vec<LinkReceiver<Outgoing>>> = homes.network.iter().map(|_| Vec::new()).collect();
     let consensus_out = mesh.to_networks(&mut outgoing, homes.consensus, REPLICA_MESSAGE_CHANNEL);
     let replies = mesh.to_networks(&mut outgoing, homes.execution, RESPONSE_CHANNEL_SIZE.max(1024));
     let preprocessors = homes.preprocess.iter();

@@ -10,13 +10,13 @@ use crate::smr::execution::speculative::Helper;
 
 /// The threads of an executor's helpers. They end when this is dropped.
 #[derive(Debug)]
-pub struct Crew {
+pub struct HelperThreads {
     doorbells: Vec<Doorbell>,
     threads: Vec<JoinHandle<()>>,
     ends: Arc<AtomicBool>,
 }
 
-impl Crew {
+impl HelperThreads {
     /// Gives each helper a thread, named `name` and its number, pinned to its core if it has one. `owner`
     /// wakes the thread of the executor when there is something to answer; `alarm` is told of one that
     /// panics.
@@ -61,7 +61,7 @@ impl Crew {
     }
 }
 
-impl Drop for Crew {
+impl Drop for HelperThreads {
     fn drop(&mut self) {
         self.ends.store(true, Ordering::Release);
         self.doorbells.iter().for_each(Doorbell::ring);

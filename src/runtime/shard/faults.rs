@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::lanes::{Outgoing, Outlet};
+use super::lanes::{LinkSender, Outgoing};
 use crate::smr::protocol::Recipients;
 use crate::smr::types::{NodeId, Time};
 
@@ -40,7 +40,7 @@ impl Faults {
         }
     }
 
-    pub fn say(&mut self, now: Time, to: Recipients, message: &Bytes, outgoing: &mut [Outlet<Outgoing>]) {
+    pub fn say(&mut self, now: Time, to: Recipients, message: &Bytes, outgoing: &mut [LinkSender<Outgoing>]) {
         let node = self.node;
         let others = NodeId::all(self.n).filter(|other| match to {
             Recipients::Others => *other != node,
@@ -52,12 +52,17 @@ impl Faults {
         }
     }
 
-    pub fn hear(&mut self, now: Time, message: &Bytes, outgoing: &mut [Outlet<Outgoing>]) {
+    pub fn hear(&mut self, now: Time, message: &Bytes, outgoing: &mut [LinkSender<Outgoing>]) {
         let said = self.liar.hear(message);
         self.send(now, said, outgoing);
     }
 
-    fn send(&mut self, now: Time, said: Vec<(NodeId, Bytes, Duration)>, outgoing: &mut [Outlet<Outgoing>]) {
+    fn send(
+        &mut self,
+        now: Time,
+        said: Vec<(NodeId, Bytes, Duration)>,
+        outgoing: &mut [LinkSender<Outgoing>],
+    ) {
         for (to, message, later) in said {
             if later.is_zero() {
                 tell(outgoing, to, &message);
@@ -69,7 +74,7 @@ impl Faults {
         }
     }
 
-    pub fn say_what_is_due(&mut self, now: Time, outgoing: &mut [Outlet<Outgoing>]) {
+    pub fn say_what_is_due(&mut self, now: Time, outgoing: &mut [LinkSender<Outgoing>]) {
         let due = self.late.partition_point(|(at, ..)| *at <= now);
         for (_, to, message) in self.late.drain(..due) {
             tell(outgoing, to, &message);
@@ -81,7 +86,7 @@ impl Faults {
     }
 }
 
-fn tell(outgoing: &mut [Outlet<Outgoing>], to: NodeId, message: &Bytes) {
+fn tell(outgoing: &mut [LinkSender<Outgoing>], to: NodeId, message: &Bytes) {
     for outgoing in outgoing {
         outgoing.push(Outgoing::Replicas {
             to: Recipients::One(to),

@@ -101,7 +101,7 @@ pub(crate) enum Logged {
 /// The overflow holds at most what one step of the owner makes: the owner takes no input while it
 /// [is blocked](Self::is_blocked). So a full ring becomes back-pressure, and nothing is dropped.
 #[derive(Debug)]
-pub(crate) struct Outlet<T: Send> {
+pub(crate) struct LinkSender<T: Send> {
     producer: Producer<T>,
     overflow: VecDeque<T>,
     /// `None` when both ends live on one shard, which is awake whenever it pushes.
@@ -110,13 +110,13 @@ pub(crate) struct Outlet<T: Send> {
 }
 
 /// The receiving end of a lane.
-pub(crate) type Inlet<T> = Consumer<T>;
+pub(crate) type LinkReceiver<T> = Consumer<T>;
 
 /// A lane of this depth; `doorbell` wakes the receiving shard unless it is the sending one.
-pub(crate) fn lane<T: Send>(depth: usize, doorbell: Option<Doorbell>) -> (Outlet<T>, Inlet<T>) {
+pub(crate) fn lane<T: Send>(depth: usize, doorbell: Option<Doorbell>) -> (LinkSender<T>, LinkReceiver<T>) {
     let (producer, consumer) = channel(depth);
     (
-        Outlet {
+        LinkSender {
             producer,
             overflow: VecDeque::new(),
             doorbell,
@@ -126,7 +126,7 @@ pub(crate) fn lane<T: Send>(depth: usize, doorbell: Option<Doorbell>) -> (Outlet
     )
 }
 
-impl<T: Send> Outlet<T> {
+impl<T: Send> LinkSender<T> {
     /// Sends an item, or keeps it until there is room.
     pub fn push(&mut self, item: T) {
         self.rang = false;
@@ -167,7 +167,7 @@ impl<T: Send> Outlet<T> {
 }
 
 /// Gives an answer to a frame to the network role of its client: its number mod their count.
-pub(crate) fn answer(networks: &mut [Outlet<Outgoing>], frame: FrameKey, message: Bytes) {
+pub(crate) fn answer(networks: &mut [LinkSender<Outgoing>], frame: FrameKey, message: Bytes) {
     let network = frame.client.get() as usize % networks.len();
     networks[network].push(Outgoing::Client {
         to: frame.client,
@@ -177,7 +177,7 @@ pub(crate) fn answer(networks: &mut [Outlet<Outgoing>], frame: FrameKey, message
 }
 
 /// Whether any of these is blocked; each moves on as far as it can, whatever the others do.
-pub(crate) fn any_blocked<T: Send>(outlets: &mut [Outlet<T>]) -> bool {
+pub(crate) fn any_blocked<T: Send>(outlets: &mut [LinkSender<T>]) -> bool {
     outlets
         .iter_mut()
         .fold(false, |any, outlet| outlet.is_blocked() | any)

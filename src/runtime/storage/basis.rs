@@ -10,14 +10,14 @@ use crate::smr::messages::{ImageChunk, ImageIndex, PieceReader, PieceWriter};
 use crate::smr::mutants::{Mutant, active};
 
 /// An own image, beside the index of the one to come.
-pub(crate) struct Basis<F> {
+pub(crate) struct LocalSnapshotDelta<F> {
     image: ImageFile<F>,
     index: Arc<ImageIndex>,
     /// The pieces that have the same digests in both.
     common: Vec<Range<usize>>,
 }
 
-impl<F: ReadAt> Basis<F> {
+impl<F: ReadAt> LocalSnapshotDelta<F> {
     /// Compares both indexes; `None` when they have nothing in common. What the own one says is only believed
     /// once the [piece itself](Self::copy) was looked at.
     ///

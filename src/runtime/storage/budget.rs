@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::restart::Medium;
+use super::restart::StorageBackend;
 use super::{DataDirectory, StorageError};
 use crate::smr::execution::StateRule;
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::image::{ImageFile, claim_of};
 use super::recovery::{Found, read_segment};
 use super::repair::{AbstentionMark, set_log_aside};
-use super::restart::Medium;
+use super::restart::StorageBackend;
 use super::{StorageError, Superblock, files};
 use crate::smr::crypto::Digester;
 use crate::smr::messages::CheckpointClaim;
@@ -327,7 +327,7 @@ impl DataDirectory {
     }
 }
 
-impl Medium for DataDirectory {
+impl StorageBackend for DataDirectory {
     type Image = File;
 
     fn path(&self) -> &Path {

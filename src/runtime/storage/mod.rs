@@ -66,7 +66,7 @@ pub(crate) use directory::read_superblock;
 pub use directory::{DataDirectory, Formatted};
 pub use group::BLOCK_BYTES;
 pub use recovery::{Found, RawRecord, Tail, scan, scan_with};
-pub use repair::{AbstentionMark, Remains, replace_directory};
+pub use repair::{AbstentionMark, SalvagedLog, replace_directory};
 pub use superblock::Superblock;
 pub use writer::{LogOperation, LogWriter, Outcome, WriterSettings};
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::directory::{DataDirectory, sync_directory};
 use super::group::{BLOCK_BYTES, GroupHeader};
 use super::recovery::{Found, RawRecord};
-use super::restart::Medium;
+use super::restart::StorageBackend;
 use super::{RecordReader, StorageError, Superblock, codec};
 use crate::smr::ordering::OrderingProtocol;
 use crate::smr::protocol::Record;
@@ -86,7 +86,7 @@ impl AbstentionMark {
 ///
 /// # Errors
 /// When the disk cannot do it.
-pub(super) fn repair_log<S: Stack, M: Medium>(
+pub(super) fn repair_log<S: Stack, M: StorageBackend>(
     medium: &mut M,
     reader: &RecordReader,
     damage: &StorageError,
@@ -101,12 +101,15 @@ pub(super) fn repair_log<S: Stack, M: Medium>(
 
 /// The last view that the log, as far as it is left, says this replica may have asked for. What it logged of
 /// a view after the last gap shows that all it asked for before the gap was no later: views only grow.
-fn last_view<S: Stack, M: Medium>(medium: &M, reader: &RecordReader) -> Result<Option<View>, StorageError> {
+fn last_view<S: Stack, M: StorageBackend>(
+    medium: &M,
+    reader: &RecordReader,
+) -> Result<Option<View>, StorageError> {
     let read = |segment: &Found| {
         let mut bytes = Vec::new();
         medium.read_segment(segment, &mut bytes).map(|()| bytes)
     };
-    let remains = Remains::of(&medium.superblock(), &medium.segments()?, read)?;
+    let remains = SalvagedLog::of(&medium.superblock(), &medium.segments()?, read)?;
     let mut last = None;
     remains.each(read, |raw| {
         let view = match reader.read(raw.bytes) {
@@ -177,13 +180,13 @@ pub fn replace_directory(
 
 /// What is left of a damaged log: the records after its last gap, in order.
 #[derive(Debug)]
-pub struct Remains {
+pub struct SalvagedLog {
     /// Their groups, by number: the file, and where in it.
     groups: Vec<(u64, Found, usize)>,
     seed: u64,
 }
 
-impl Remains {
+impl SalvagedLog {
     /// Finds the groups that follow one another up to the end of the log.
     ///
     /// # Errors

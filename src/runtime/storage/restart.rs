@@ -5,7 +5,7 @@
 //!                (state, clients, chain)                          decisions to execution
 //! ```
 //!
-//! The same steps for a data directory and for a simulated disk: both are a [`Medium`].
+//! The same steps for a data directory and for a simulated disk: both are a [`StorageBackend`].
 //!
 //! **Which images are believed.** The superblock names the one to begin with. Nothing else says that an image
 //! is of the state that this replica goes on from, so:
@@ -34,13 +34,13 @@ use crate::smr::crypto::Digester;
 use crate::smr::execution::Executor;
 use crate::smr::messages::{CheckpointClaim, Lengths, Proposal, TakenCheckpoint};
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::node::{Replay, Replayed, Told};
+use crate::smr::node::{CheckpointHistory, Replay, Replayed};
 use crate::smr::protocol::Record;
-use crate::smr::replica::{ExecutorOf, Forgotten, Replica, Stack};
+use crate::smr::replica::{ExecutorOf, LostPromises, Replica, Stack};
 use crate::smr::types::{SeqNo, View};
 
 /// What a replica kept, to be read back.
-pub trait Medium {
+pub trait StorageBackend {
     /// An image that is open.
     type Image: ReadAt;
 
@@ -133,7 +133,7 @@ pub struct Restored {
 }
 
 /// Listens to a restart: what is read, and what is executed again.
-pub trait Witness {
+pub trait RestartObserver {
     /// The log holds this record.
     fn on_record(&mut self, _record: &Record) {}
     /// This decision is executed again.
@@ -160,18 +160,18 @@ pub trait Witness {
     }
 }
 
-impl Witness for () {}
+impl RestartObserver for () {}
 
 /// Restores a new replica and its executor from what `medium` holds.
 ///
 /// # Errors
 /// When it cannot be read, or what was promised is damaged: the replica must not start.
-pub fn restart<S: Stack, M: Medium>(
+pub fn restart<S: Stack, M: StorageBackend>(
     medium: &mut M,
     settings: &RestartSettings,
     replica: &mut Replica<S>,
     executor: &mut ExecutorOf<S>,
-    witness: &mut impl Witness,
+    witness: &mut impl RestartObserver,
 ) -> Result<Restored, StorageError> {
     let told = find_checkpoints::<S, M>(medium, settings, witness)?;
     // As it is when a damaged log was set aside.
@@ -195,7 +195,7 @@ pub fn restart<S: Stack, M: Medium>(
     }
     if let Some(view) = medium.abstention() {
         let window = settings.window;
-        replica.abstain(Forgotten { window, view });
+        replica.abstain(LostPromises { window, view });
     }
     let path = medium.path();
     let unread = |source| StorageError::Replay {
@@ -238,12 +238,12 @@ pub fn restart<S: Stack, M: Medium>(
 }
 
 /// What the log says of checkpoints. A log that is damaged is replaced by an empty one, if that may be.
-fn find_checkpoints<S: Stack, M: Medium>(
+fn find_checkpoints<S: Stack, M: StorageBackend>(
     medium: &mut M,
     settings: &RestartSettings,
-    witness: &mut impl Witness,
-) -> Result<Told, StorageError> {
-    let mut told = Told::default();
+    witness: &mut impl RestartObserver,
+) -> Result<CheckpointHistory, StorageError> {
+    let mut told = CheckpointHistory::default();
     let superblock = medium.superblock();
     let was_never_cut = superblock.log_start == Superblock::FIRST_SEGMENT;
     let read = |segment: &Found, bytes: &mut Vec<u8>| medium.read_segment(segment, bytes);
@@ -258,7 +258,7 @@ fn find_checkpoints<S: Stack, M: Medium>(
         Err(damage @ StorageError::Damaged { .. }) if settings.can_abstain => {
             witness.on_damaged_log(&damage);
             repair_log::<S, M>(medium, &settings.reader, &damage)?;
-            Ok(Told::default())
+            Ok(CheckpointHistory::default())
         }
         Err(error) => Err(error),
     }
@@ -272,10 +272,10 @@ struct Unread {
 }
 
 /// Has the executor read the image to begin with, if there is one, unless a quorum contradicts it.
-fn restore_image<M: Medium, E: Executor>(
+fn restore_image<M: StorageBackend, E: Executor>(
     medium: &M,
     superblock: &Superblock,
-    told: &Told,
+    told: &CheckpointHistory,
     executor: &mut E,
 ) -> Result<Option<CheckpointClaim>, Unread> {
     let failed = |is_begun| move |error| Unread { error, is_begun };
@@ -287,10 +287,10 @@ fn restore_image<M: Medium, E: Executor>(
 }
 
 /// The image to begin with, unless a quorum contradicts it.
-fn believed_image<M: Medium>(
+fn believed_image<M: StorageBackend>(
     medium: &M,
     superblock: &Superblock,
-    told: &Told,
+    told: &CheckpointHistory,
 ) -> Result<ImageFile<M::Image>, StorageError> {
     let ours = medium.image_claim(superblock.image, &Digester::new(superblock.cluster))?;
     if told.contradicts(ours) {
@@ -304,7 +304,7 @@ fn believed_image<M: Medium>(
 
 /// The images up to the one to begin with, as what their heads say; those whose heads say nothing are left
 /// out.
-fn believed_images<M: Medium>(
+fn believed_images<M: StorageBackend>(
     medium: &M,
     superblock: &Superblock,
 ) -> Result<Vec<CheckpointClaim>, StorageError> {

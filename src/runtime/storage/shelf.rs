@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 
 use bytes::Bytes;
 
-use super::basis::Basis;
+use super::basis::LocalSnapshotDelta;
 use super::directory::numbered;
 use super::image::{ImageFile, received_path};
 use super::keeper::{KeeperHandle, ROOM_PAUSE, is_lack};
@@ -155,7 +155,7 @@ struct Work {
     digester: Digester,
     receiving: Option<Received<File>>,
     /// The own image that has pieces of it.
-    basis: Option<Basis<File>>,
+    basis: Option<LocalSnapshotDelta<File>>,
     /// Images that are open, the one read last at the back: to open one reads a little of each of its chunks.
     /// What its name names no longer is never read, so being here keeps nothing: the orchestrator says which
     /// images are kept for peers.
@@ -187,11 +187,12 @@ impl Work {
     }
 
     /// The newest own image, whatever its contents: every piece of it is checked.
-    fn find_basis(&self, index: &Arc<ImageIndex>) -> Option<Basis<File>> {
+    fn find_basis(&self, index: &Arc<ImageIndex>) -> Option<LocalSnapshotDelta<File>> {
         let entries = fs::read_dir(&self.images).ok()?;
         let whole = entries.flatten().map(|entry| entry.path());
         let newest = whole.filter(|path| path.extension().is_none()).max()?;
-        let basis = ImageFile::open(&newest, self.seed).and_then(|image| Basis::of(image, index.clone()));
+        let basis = ImageFile::open(&newest, self.seed)
+            .and_then(|image| LocalSnapshotDelta::of(image, index.clone()));
         basis
             .inspect_err(|error| tracing::debug!(%error, "nothing is taken of an own image"))
             .ok()?

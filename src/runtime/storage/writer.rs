@@ -83,7 +83,7 @@ enum Step {
 }
 
 #[derive(Debug)]
-struct Flight {
+struct InFlightGroup {
     group: Group,
     segment: u64,
     offset: u64,
@@ -103,7 +103,7 @@ pub struct LogWriter {
     previous: u128,
     open: Group,
     sealed: VecDeque<Group>,
-    flight: Option<Flight>,
+    flight: Option<InFlightGroup>,
     spare: Vec<AlignedBuffer>,
     /// Those that hold records, the oldest first; the last is written to.
     segments: VecDeque<Segment>,
@@ -287,7 +287,7 @@ impl LogWriter {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         match &self.flight {
-            Some(Flight {
+            Some(InFlightGroup {
                 group,
                 step: Step::Writing(from),
                 ..
@@ -355,7 +355,7 @@ impl LogWriter {
         let end = group.disk_bytes();
         self.previous = header.seal(&mut group.buffer[..end], self.settings.seed);
         self.number += 1;
-        self.flight = Some(Flight {
+        self.flight = Some(InFlightGroup {
             segment: segment.index,
             offset: self.offset,
             group,
@@ -400,7 +400,7 @@ impl LogWriter {
             }
             (Step::Syncing, Err(errno)) => return Err(failed("a sync", errno)),
             (Step::Syncing, Ok(_)) => {
-                if let Some(Flight { group, .. }) = self.flight.take() {
+                if let Some(InFlightGroup { group, .. }) = self.flight.take() {
                     self.durable = group.first_lsn.plus(u64::from(group.records));
                     self.spare.push(group.buffer);
                 }

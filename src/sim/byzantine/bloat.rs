@@ -2,7 +2,7 @@ use bytes::Bytes;
 
 use super::stage::{OrderingMessage, frames_of, open};
 use super::{Actor, Stage};
-use crate::sim::Knobs;
+use crate::sim::SimConfig;
 use crate::smr::messages::PrePrepare;
 use crate::smr::types::NodeId;
 
@@ -25,7 +25,7 @@ pub(super) struct Bloat {
 }
 
 impl Bloat {
-    pub(super) fn new(knobs: &Knobs) -> Self {
+    pub(super) fn new(knobs: &SimConfig) -> Self {
         Self {
             batch_bytes_max: knobs.limits.batch_bytes_max,
             batch_frames_max: knobs.limits.batch_frames_max,

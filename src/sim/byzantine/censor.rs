@@ -3,7 +3,7 @@ use bytes::Bytes;
 use super::stage::{OrderingMessage, frames_of, open};
 use super::{Actor, Stage};
 use crate::sim::keys::CLUSTER;
-use crate::sim::{Dice, Knobs};
+use crate::sim::{SimConfig, SimRng};
 use crate::smr::crypto::{Digester, Domain};
 use crate::smr::messages::Frame;
 use crate::smr::types::{ClientId, NodeId};
@@ -14,7 +14,7 @@ pub(super) struct Censor {
 }
 
 impl Censor {
-    pub(super) fn new(dice: &mut Dice, knobs: &Knobs) -> Self {
+    pub(super) fn new(dice: &mut SimRng, knobs: &SimConfig) -> Self {
         Self {
             client: ClientId::new(dice.below(knobs.honest_clients as u64) as u32),
         }

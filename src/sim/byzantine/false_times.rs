@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::stage::{OrderingMessage, frames_of, open};
 use super::{Actor, Stage};
-use crate::sim::{Dice, Knobs};
+use crate::sim::{SimConfig, SimRng};
 use crate::smr::messages::PrePrepare;
 use crate::smr::types::NodeId;
 
@@ -20,7 +20,7 @@ pub(super) struct FalseTimes {
 }
 
 impl FalseTimes {
-    pub(super) fn new(dice: &mut Dice, knobs: &Knobs) -> Self {
+    pub(super) fn new(dice: &mut SimRng, knobs: &SimConfig) -> Self {
         let bound = knobs.clock_bound.as_nanos() as u64;
         Self {
             absurd_percent: dice.pick(&[0, 5, 50, 100]),
@@ -29,7 +29,7 @@ impl FalseTimes {
         }
     }
 
-    fn time(&self, dice: &mut Dice, truth: u64) -> u64 {
+    fn time(&self, dice: &mut SimRng, truth: u64) -> u64 {
         const YEAR: u64 = 365 * 86_400 * 1_000_000_000;
         if dice.chance(self.absurd_percent) {
             let (past, future) = (truth.saturating_sub(YEAR), truth.saturating_add(YEAR));

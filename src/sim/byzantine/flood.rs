@@ -2,7 +2,7 @@ use bytes::Bytes;
 
 use super::stage::{OrderingMessage, frames_of, open_system};
 use super::{Actor, Stage};
-use crate::sim::Knobs;
+use crate::sim::SimConfig;
 use crate::smr::execution::apps::kv;
 use crate::smr::messages::{
     Authenticator, Envelope, ForwardedRequests, FrameBuilder, Kind, Mode, PrePrepare, RequestFrame,
@@ -34,7 +34,7 @@ pub(super) struct Flood {
 }
 
 /// Frames that their clients never signed.
-fn forge_frames(knobs: &Knobs) -> Vec<Bytes> {
+fn forge_frames(knobs: &SimConfig) -> Vec<Bytes> {
     let operation = kv::put(b"k0", b"never").expect("the key is short");
     let forge = |number: u64| {
         let mut builder = FrameBuilder::default();
@@ -53,7 +53,7 @@ fn forge_frames(knobs: &Knobs) -> Vec<Bytes> {
 }
 
 impl Flood {
-    pub(super) fn new(knobs: &Knobs) -> Self {
+    pub(super) fn new(knobs: &SimConfig) -> Self {
         Self {
             bytes_max: knobs.limits.batch_bytes_max,
             frames_max: knobs.limits.batch_frames_max,

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::stage::{OrderingMessage, open};
 use super::{Actor, Stage};
-use crate::sim::{Dice, Knobs};
+use crate::sim::{SimConfig, SimRng};
 
 use crate::smr::types::NodeId;
 
@@ -14,7 +14,7 @@ pub(super) struct JustInTime {
 }
 
 impl JustInTime {
-    pub(super) fn new(dice: &mut Dice, knobs: &Knobs) -> Self {
+    pub(super) fn new(dice: &mut SimRng, knobs: &SimConfig) -> Self {
         let percent = dice.between(50, 95) as u32;
         Self {
             by: knobs.timings.timeout * percent / 100,

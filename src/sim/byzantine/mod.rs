@@ -43,12 +43,12 @@ pub(super) use stage::Stage;
 use bytes::Bytes;
 
 use super::keys::CLUSTER;
-use super::{Dice, Knobs};
+use super::{SimConfig, SimRng};
 use crate::smr::types::{ClusterId, NodeId};
 
 /// The kinds of lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Lie {
+pub enum ByzantineStrategy {
     /// Different batches for different replicas, with votes to match.
     Equivocate,
     /// Nothing at all.
@@ -117,7 +117,7 @@ pub enum Lie {
     FalseTimes,
 }
 
-impl Lie {
+impl ByzantineStrategy {
     /// Every kind.
     pub const ALL: [Self; 33] = [
         Self::Equivocate,
@@ -211,7 +211,7 @@ impl Lie {
         }
     }
 
-    fn actor(self, dice: &mut Dice, knobs: &Knobs) -> Box<dyn Actor> {
+    fn actor(self, dice: &mut SimRng, knobs: &SimConfig) -> Box<dyn Actor> {
         match self {
             Self::Equivocate => Box::new(equivocate::Equivocate::default()),
             Self::Silent => Box::new(silent::Silent),
@@ -274,14 +274,14 @@ pub(crate) struct Liar {
     node: NodeId,
     n: usize,
     cluster: ClusterId,
-    dice: Dice,
-    actors: Vec<(Lie, Box<dyn Actor>)>,
+    dice: SimRng,
+    actors: Vec<(ByzantineStrategy, Box<dyn Actor>)>,
     /// How often each kind acted.
-    pub hits: Vec<(Lie, u64)>,
+    pub hits: Vec<(ByzantineStrategy, u64)>,
 }
 
 impl Liar {
-    pub fn new(node: NodeId, lies: &[Lie], knobs: &Knobs, mut dice: Dice) -> Self {
+    pub fn new(node: NodeId, lies: &[ByzantineStrategy], knobs: &SimConfig, mut dice: SimRng) -> Self {
         Self {
             node,
             n: knobs.replicas,

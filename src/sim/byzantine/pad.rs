@@ -3,7 +3,7 @@ use bytes::Bytes;
 use super::stage::{OrderingMessage, frames_of, open_system, padded};
 use super::{Actor, Stage};
 use crate::sim::keys::{CLUSTER, Keyring};
-use crate::sim::{Dice, Knobs};
+use crate::sim::{SimConfig, SimRng};
 use crate::smr::crypto::{Digester, Domain};
 use crate::smr::messages::{Authenticator, Frame, PrePrepare, RequestFrame, SyncMessage, SystemMessage};
 use crate::smr::types::NodeId;
@@ -21,7 +21,7 @@ pub(super) struct Pad {
 }
 
 impl Pad {
-    pub(super) fn new(dice: &mut Dice, knobs: &Knobs) -> Self {
+    pub(super) fn new(dice: &mut SimRng, knobs: &SimConfig) -> Self {
         let first = knobs.honest_clients as u32;
         Self {
             pads: knobs.rogue_clients == 0 || dice.chance(40),

@@ -2,7 +2,7 @@ use bytes::Bytes;
 
 use super::stage::{OrderingMessage, frames_of, open, open_system};
 use super::{Actor, Stage};
-use crate::sim::Knobs;
+use crate::sim::SimConfig;
 use crate::smr::messages::{Envelope, ForwardedRequests, Kind, SyncMessage, SystemMessage, encode};
 use crate::smr::types::{Epoch, NodeId};
 
@@ -24,7 +24,7 @@ pub(super) struct ReplayReplies {
 }
 
 impl ReplayReplies {
-    pub(super) fn new(knobs: &Knobs) -> Self {
+    pub(super) fn new(knobs: &SimConfig) -> Self {
         // Over real links there is nobody whom the simulator's time costs anything.
         let is_simulated = knobs.honest_clients > 1;
         Self {

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
 use super::{Actor, Stage};
-use crate::sim::Dice;
+use crate::sim::SimRng;
 use crate::smr::types::NodeId;
 
 /// Speaks to some replicas and never to the others.
@@ -10,7 +10,7 @@ pub(super) struct Selective {
 }
 
 impl Selective {
-    pub(super) fn new(dice: &mut Dice, n: usize) -> Self {
+    pub(super) fn new(dice: &mut SimRng, n: usize) -> Self {
         let percent = dice.pick(&[30, 60, 90]);
         Self {
             spoken_to: (0..n).map(|_| dice.chance(percent)).collect(),

@@ -3,7 +3,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Actor, Stage};
-use crate::sim::Dice;
+use crate::sim::SimRng;
 use crate::smr::types::NodeId;
 
 /// Says everything, late.
@@ -12,7 +12,7 @@ pub(super) struct Slow {
 }
 
 impl Slow {
-    pub(super) fn new(dice: &mut Dice) -> Self {
+    pub(super) fn new(dice: &mut SimRng) -> Self {
         Self {
             by: dice.millis(10, 800),
         }

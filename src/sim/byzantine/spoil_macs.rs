@@ -2,7 +2,7 @@ use bytes::Bytes;
 
 use super::stage::{OrderingMessage, frames_of, open_system};
 use super::{Actor, Stage};
-use crate::sim::Dice;
+use crate::sim::SimRng;
 use crate::smr::messages::{Authenticator, Checked, PrePrepare, RequestFrame, SyncMessage, SystemMessage};
 use crate::smr::types::NodeId;
 
@@ -13,7 +13,7 @@ pub(super) struct SpoilMacs {
 }
 
 impl SpoilMacs {
-    pub(super) fn new(dice: &mut Dice) -> Self {
+    pub(super) fn new(dice: &mut SimRng) -> Self {
         Self {
             percent: dice.pick(&[10, 60, 100]),
         }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::sim::Dice;
+use crate::sim::SimRng;
 use crate::sim::keys::{CLUSTER, Keyring};
 use crate::smr::crypto::{Digester, Domain};
 use crate::smr::messages::{
@@ -27,7 +27,7 @@ pub(crate) struct Sent {
 pub(in crate::sim) struct Stage<'a> {
     pub node: NodeId,
     pub n: usize,
-    pub dice: &'a mut Dice,
+    pub dice: &'a mut SimRng,
     /// The cluster it is told in.
     pub cluster: ClusterId,
     pub(super) out: Vec<Sent>,
@@ -35,7 +35,7 @@ pub(in crate::sim) struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    pub(super) fn new(node: NodeId, n: usize, cluster: ClusterId, dice: &'a mut Dice) -> Self {
+    pub(super) fn new(node: NodeId, n: usize, cluster: ClusterId, dice: &'a mut SimRng) -> Self {
         Self {
             node,
             n,
@@ -129,7 +129,7 @@ impl<'a> Stage<'a> {
 }
 
 /// The message with bytes before its archive that nothing in it points to.
-pub(super) fn padded(dice: &mut Dice, message: &Bytes) -> Bytes {
+pub(super) fn padded(dice: &mut SimRng, message: &Bytes) -> Bytes {
     let (envelope, body) = message.split_at(ENVELOPE_BYTES.min(message.len()));
     let padding = dice.between(1, PADDING_MAX) as usize;
     let mut padded = [envelope, &vec![0; padding], body].concat();

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Broken, Rule};
-use crate::sim::Knobs;
+use crate::sim::SimConfig;
 use crate::smr::types::{ClientId, Time};
 
 /// A name given to a client lasts so many times longer than at first, and is heard of for so long after that.
@@ -23,7 +23,7 @@ pub(in crate::sim) struct Blame {
 }
 
 impl Blame {
-    pub(in crate::sim) fn new(knobs: &Knobs) -> Self {
+    pub(in crate::sim) fn new(knobs: &SimConfig) -> Self {
         Self {
             honest: knobs.honest_clients,
             bound: knobs.must_sign_for * LASTS + VIEW_LOST,

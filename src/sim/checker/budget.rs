@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Broken, Rule};
-use crate::sim::Knobs;
+use crate::sim::SimConfig;
 use crate::sim::keys::{CLUSTER, Keyring};
 use crate::smr::crypto::{Digester, Domain};
 use crate::smr::messages::archived::{
@@ -33,7 +33,7 @@ pub(in crate::sim) struct Budget {
 }
 
 impl Budget {
-    pub(in crate::sim) fn new(knobs: &Knobs) -> Self {
+    pub(in crate::sim) fn new(knobs: &SimConfig) -> Self {
         Self {
             n: knobs.replicas,
             undecided_bytes_max: knobs.undecided_bytes_max,

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{Broken, Rule};
-use crate::sim::Knobs;
+use crate::sim::SimConfig;
 use crate::smr::messages::FrameKey;
 use crate::smr::types::{ClientId, Time};
 
@@ -31,7 +31,7 @@ pub(in crate::sim) struct Charges {
 }
 
 impl Charges {
-    pub(in crate::sim) fn new(knobs: &Knobs) -> Self {
+    pub(in crate::sim) fn new(knobs: &SimConfig) -> Self {
         let clients = knobs.clients();
         let pool = knobs.pool;
         Self {

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
 use super::{Broken, Rule};
-use crate::sim::Knobs;
+use crate::sim::SimConfig;
 use crate::smr::crypto::{Given, SIGNATURE_BYTES};
 use crate::smr::messages::archived::{ArchivedSyncMessage, ArchivedSystemMessage};
 use crate::smr::messages::{Checked, SystemMessage};
@@ -66,7 +66,7 @@ const FALSE: usize = 2;
 const SAID: usize = 3;
 
 impl Efforts {
-    pub(in crate::sim) fn new(knobs: &Knobs) -> Self {
+    pub(in crate::sim) fn new(knobs: &SimConfig) -> Self {
         let (n, gate) = (knobs.replicas, knobs.gate);
         let message = (knobs.limits.batch_bytes_max / SIGNATURE_BYTES) as u64;
         let new_view = (n + n * n) as u64;
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn what_is_verified_of_frames_passed_on_is_bounded_at_once_and_in_the_long_run() {
-        let mut knobs = Knobs::calm(4, 3);
+        let mut knobs = SimConfig::calm(4, 3);
         knobs.gate.forwarded.burst = 10;
         knobs.gate.forwarded.per_second = 5;
         let mut efforts = Efforts::new(&knobs);
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn the_leader_of_the_view_proposes_without_limit_but_does_not_lie_without_one() {
-        let mut efforts = Efforts::new(&Knobs::calm(4, 3));
+        let mut efforts = Efforts::new(&SimConfig::calm(4, 3));
         for _ in 0..1000 {
             assert!(verifies(&mut efforts, 0, &proposal(1), 64, 0));
         }
@@ -196,13 +196,13 @@ mod tests {
 
     #[test]
     fn words_are_judged_within_two_new_views_at_once() {
-        let mut efforts = Efforts::new(&Knobs::calm(4, 3));
+        let mut efforts = Efforts::new(&SimConfig::calm(4, 3));
         let votes = SystemMessage::votes(CLUSTER, Epoch::ZERO, Vec::new());
         assert!(verifies(&mut efforts, 0, &votes, 256 + 40, 296));
         assert!(verifies(&mut efforts, 0, &votes, 1, 0));
         assert!(!verifies(&mut efforts, 0, &votes, 1, 0));
         assert!(verifies(&mut efforts, 1000, &votes, 255, 0), "time passes");
-        let mut efforts = Efforts::new(&Knobs::calm(4, 3));
+        let mut efforts = Efforts::new(&SimConfig::calm(4, 3));
         efforts.begins_turn(3);
         assert!(
             verifies(&mut efforts, 0, &votes, 256 + 40 + 1 + 3, 0),

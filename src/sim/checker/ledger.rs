@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::answers::Answers;
 use super::views::{Views, digest_of};
 use super::{Broken, Rule};
-use crate::sim::Knobs;
+use crate::sim::SimConfig;
 use crate::sim::keys::{CLUSTER, Keyring};
 use crate::smr::crypto::{Digester, Domain};
 use crate::smr::messages::archived::{
@@ -54,7 +54,7 @@ pub(in crate::sim) struct Ledger {
 }
 
 impl Ledger {
-    pub(in crate::sim) fn new(node: usize, knobs: &Knobs) -> Self {
+    pub(in crate::sim) fn new(node: usize, knobs: &SimConfig) -> Self {
         let (n, window, donor) = (knobs.replicas, knobs.window, knobs.donor);
         Self {
             node,
@@ -286,7 +286,7 @@ impl Ledger {
         match self.stable_durable >= self.reach {
             true => Ok(()),
             false => Err((
-                Rule::Abstention,
+                Rule::VotingSuspension,
                 format!(
                     "r{} votes again when its disk knows of a stable checkpoint at s{}; it may have spoken of what comes before s{}",
                     self.node, self.stable_durable, self.reach
@@ -300,7 +300,7 @@ impl Ledger {
     fn is_news(&self, from: u64, view: u64) -> Result<(), Broken> {
         match self.forgot {
             Some((last, asked)) if from < last || view < asked => Err((
-                Rule::Abstention,
+                Rule::VotingSuspension,
                 format!(
                     "r{} speaks of what comes after s{from} in v{view}; it forgot what it said up to s{last}, v{asked}",
                     self.node

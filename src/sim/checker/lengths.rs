@@ -3,7 +3,7 @@ use std::fmt::Arguments;
 use bytes::Bytes;
 
 use super::{Broken, Rule};
-use crate::sim::Knobs;
+use crate::sim::SimConfig;
 use crate::smr::messages::archived::{
     ArchivedLogTransferMessage, ArchivedStateTransferMessage, ArchivedSyncMessage, ArchivedSystemMessage,
     ArchivedViewTransferMessage,
@@ -45,7 +45,7 @@ pub(in crate::sim) struct Sizes {
 }
 
 impl Sizes {
-    pub(in crate::sim) fn new(knobs: &Knobs) -> Self {
+    pub(in crate::sim) fn new(knobs: &SimConfig) -> Self {
         let (limits, lengths) = (knobs.limits, knobs.lengths());
         Self {
             replicas: knobs.replicas,

@@ -102,7 +102,7 @@ pub enum Rule {
     /// View changes carry what their sender committed to before.
     Evidence,
     /// A replica whose disk lost what it promised says nothing of what that was about.
-    Abstention,
+    VotingSuspension,
     /// The state of a checkpoint that was offered is given to who asks for it in time, and is the one that
     /// correct replicas had.
     Donors,

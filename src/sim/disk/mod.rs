@@ -4,16 +4,16 @@
 //! Time passes between an operation's start and its end; what is under way when the power goes is kept, lost
 //! or torn as the dice say. What was acknowledged is kept, unless a fault of the plan takes it.
 
-mod platter;
 mod shelf;
+mod state;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Dice;
-use crate::runtime::storage::basis::Basis;
+use super::SimRng;
+use crate::runtime::storage::basis::LocalSnapshotDelta;
 use crate::runtime::storage::restart::{Continued, Restored};
 use crate::runtime::storage::{BLOCK_BYTES, LogOperation, LogWriter, RecordReader, WriterSettings, image};
 use crate::smr::decision_log::{LoggedDecisions, LoggedRange};
@@ -23,7 +23,7 @@ use crate::smr::node::{
 };
 use crate::smr::protocol::Record;
 use crate::smr::types::{Lsn, SeqNo, Time};
-pub(in crate::sim) use platter::{Platter, Rot, Unreadable};
+pub(in crate::sim) use state::{DiskState, Rot, Unreadable};
 
 /// About how long a chunk of an image is.
 const CHUNK_BYTES: usize = 4 << 10;
@@ -100,9 +100,9 @@ impl LogPort for Wishes {
 
 /// One life of a replica's disk: from a start to the loss of power.
 pub(super) struct SimDisk {
-    pub platter: Platter,
+    pub platter: DiskState,
     settings: DiskSettings,
-    dice: Dice,
+    dice: SimRng,
     log: Log<LogWriter>,
     wishes: Wishes,
     reader: RecordReader,
@@ -126,7 +126,7 @@ pub(super) struct SimDisk {
     full_until: Time,
     sync_fails: bool,
     /// The own image that has pieces of one that comes.
-    basis: Option<Basis<Bytes>>,
+    basis: Option<LocalSnapshotDelta<Bytes>>,
     /// How many states execution has read.
     installed: u64,
 }
@@ -134,10 +134,10 @@ pub(super) struct SimDisk {
 impl SimDisk {
     /// The disk of a process that has read `platter` with this reader, as `restored` says.
     pub fn new(
-        platter: Platter,
+        platter: DiskState,
         (restored, reader): (&Restored, RecordReader),
         settings: DiskSettings,
-        dice: Dice,
+        dice: SimRng,
     ) -> Self {
         let superblock = platter.superblock;
         let writer_settings = WriterSettings {
@@ -428,7 +428,7 @@ impl SimDisk {
     }
 
     /// The power goes: what was under way may be there, or not, or in part.
-    pub fn lose_power(&mut self) -> Platter {
+    pub fn lose_power(&mut self) -> DiskState {
         let lost = self.given.len() as u64;
         let unsynced = std::mem::take(&mut self.unsynced);
         if !unsynced.is_empty() {

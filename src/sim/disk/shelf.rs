@@ -8,11 +8,11 @@ use bytes::Bytes;
 
 use super::SimDisk;
 use crate::runtime::storage::StorageError;
-use crate::runtime::storage::basis::Basis;
+use crate::runtime::storage::basis::LocalSnapshotDelta;
 use crate::runtime::storage::image::ImageFile;
 use crate::runtime::storage::logged::LogReader;
 use crate::runtime::storage::received::{Gathered, Received};
-use crate::runtime::storage::restart::Medium;
+use crate::runtime::storage::restart::StorageBackend;
 use crate::smr::crypto::Digester;
 use crate::smr::decision_log::{LoggedDecisions, LoggedRange};
 use crate::smr::messages::{ImageIndex, PieceRange, Proposal};
@@ -46,7 +46,7 @@ impl SimDisk {
     }
 
     /// The newest own image, whatever its contents. It may have rotted since it was written.
-    fn find_basis(&mut self, index: Arc<ImageIndex>) -> Option<Basis<Bytes>> {
+    fn find_basis(&mut self, index: Arc<ImageIndex>) -> Option<LocalSnapshotDelta<Bytes>> {
         let (newest, bytes) = self.platter.images.iter().next_back()?;
         let (path, mut bytes) = (self.platter.image_path(*newest), bytes.to_vec());
         if self.dice.chance(ROTTEN_PERCENT) {
@@ -55,7 +55,7 @@ impl SimDisk {
             bytes[at] ^= 1 << self.dice.below(8);
         }
         let image = ImageFile::of(&path, Bytes::from(bytes), self.platter.superblock.seed);
-        Basis::of(image.ok()?, index).ok()?
+        LocalSnapshotDelta::of(image.ok()?, index).ok()?
     }
 
     /// The chunks of an image, in the order of its pieces.

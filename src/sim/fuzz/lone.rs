@@ -5,10 +5,10 @@ use bytes::Bytes;
 
 use super::CLUSTER;
 use crate::sim::app::SmallKv;
-use crate::sim::disk::Platter;
+use crate::sim::disk::DiskState;
 use crate::sim::replica::{Durable, Said, SimReplica};
 use crate::sim::stack::{Mixed, SimStack};
-use crate::sim::{Dice, Knobs};
+use crate::sim::{SimConfig, SimRng};
 use crate::smr::types::Peer;
 use crate::smr::types::{NodeId, Time};
 
@@ -25,7 +25,7 @@ pub(super) struct Lone {
 
 impl Lone {
     pub(super) fn start() -> Self {
-        let mut knobs = Knobs::calm(4, 3);
+        let mut knobs = SimConfig::calm(4, 3);
         // Everything is looked at.
         for rate in [
             &mut knobs.gate.unasked,
@@ -34,8 +34,14 @@ impl Lone {
         ] {
             (rate.burst, rate.per_second) = (1 << 40, 1 << 30);
         }
-        let mut platter = Platter::format("fuzz", CLUSTER, NODE, 7);
-        let started = SimReplica::start(NODE, &knobs, (&Mixed(SmallKv), false), &mut platter, Dice::new(1));
+        let mut platter = DiskState::format("fuzz", CLUSTER, NODE, 7);
+        let started = SimReplica::start(
+            NODE,
+            &knobs,
+            (&Mixed(SmallKv), false),
+            &mut platter,
+            SimRng::new(1),
+        );
         let (sim, ..) = started.expect("a directory that was just made is sound");
         Self {
             sim,

@@ -14,7 +14,7 @@ use crate::runtime::net::hello::{HELLO_BYTES, Hello, Peer};
 use crate::runtime::net::pool::BufferPool;
 use crate::runtime::storage::image::{ImageFile, chunk_head, claim_of, each_sound, load};
 use crate::runtime::storage::{BLOCK_BYTES, RecordReader, Superblock, encode_record, encoded_record_bytes};
-use crate::sim::Knobs;
+use crate::sim::SimConfig;
 use crate::sim::app::SmallKv;
 use crate::sim::clients::Process;
 use crate::sim::replica::fresh_replica;
@@ -354,7 +354,7 @@ fn request() -> Runner {
 fn replies_of_session() -> Vec<Vec<u8>> {
     let mut builder = ReplyBuilder::default();
     let mut all = Vec::new();
-    for frame in asking(&Knobs::calm(4, 3)).1 {
+    for frame in asking(&SimConfig::calm(4, 3)).1 {
         builder.buffer().extend_from_slice(b"\x01result");
         builder.end_result(None);
         let body = builder.finish(&frame);
@@ -367,7 +367,7 @@ fn replies_of_session() -> Vec<Vec<u8>> {
 }
 
 /// A session that has just sent a frame of either kind, and their names.
-fn asking(knobs: &Knobs) -> (Session, Vec<FrameId>) {
+fn asking(knobs: &SimConfig) -> (Session, Vec<FrameId>) {
     let now = Time::START;
     let mut session = Process::start(now, 0, knobs, 7).session;
     let question = frames_of(&mut session)[0];
@@ -402,7 +402,7 @@ fn frames_of(session: &mut Session) -> Vec<FrameId> {
 }
 
 fn reply() -> Runner {
-    let knobs = Knobs::calm(4, 3);
+    let knobs = SimConfig::calm(4, 3);
     Box::new(move |input| {
         let (mut session, sent) = asking(&knobs);
         let sent = sent.len();
@@ -458,7 +458,7 @@ fn admin(input: &[u8]) -> String {
 }
 
 fn record() -> Runner {
-    let knobs = Knobs::calm(4, 3);
+    let knobs = SimConfig::calm(4, 3);
     let reader = RecordReader::new(Digester::new(CLUSTER), knobs.limits);
     let encoded = |record: &Record| {
         let mut bytes = vec![0; encoded_record_bytes(record)];
@@ -556,7 +556,7 @@ fn image(input: &[u8]) -> String {
         };
         let _ = file.read_range(range, 4096);
     }
-    let mut executor = Mixed(SmallKv).executor(&Knobs::calm(4, 3), false);
+    let mut executor = Mixed(SmallKv).executor(&SimConfig::calm(4, 3), false);
     let loaded = load(&file, &mut executor);
     if let (Ok(loaded), Ok(claim)) = (&loaded, &claim) {
         assert_eq!(loaded, claim, "an image is what its head says");

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::{Fault, Plan, Profile};
-use crate::sim::Dice;
-use crate::sim::byzantine::Lie;
+use crate::sim::SimRng;
+use crate::sim::byzantine::ByzantineStrategy;
 use crate::smr::types::Time;
 
 /// Hosts that lose power just after a client learns that what it wrote is done; and reads of it as soon as
@@ -25,12 +25,12 @@ pub struct Ambush {
 impl Plan {
     /// In some runs with hosts that crash, or with liars, reads are answered beside the order and hosts lose
     /// power just after an acknowledgement.
-    pub(super) fn plan_ambushes(&mut self, dice: &mut Dice) {
+    pub(super) fn plan_ambushes(&mut self, dice: &mut SimRng) {
         let is_open = matches!(self.profile, Profile::Byzantine | Profile::Crash | Profile::Disk);
         let plots = self
             .liars
             .iter()
-            .any(|(_, lies)| lies.contains(&Lie::OmittingNewView));
+            .any(|(_, lies)| lies.contains(&ByzantineStrategy::OmittingNewView));
         if !is_open || plots || !dice.chance(25) {
             return;
         }
@@ -65,7 +65,7 @@ impl Plan {
         if self.profile == Profile::Byzantine {
             for (_, lies) in &mut self.liars {
                 if dice.chance(70) {
-                    lies.push(Lie::StaleReads);
+                    lies.push(ByzantineStrategy::StaleReads);
                 }
             }
         }
@@ -73,7 +73,7 @@ impl Plan {
 
     /// One of those that lose something may have a wrong state found out. The right one is older then, and
     /// its own log does not say what to execute on it.
-    fn plan_wrong_state(&mut self, dice: &mut Dice) {
+    fn plan_wrong_state(&mut self, dice: &mut SimRng) {
         let is_wrong = |(_, fault): &(Time, Fault)| match fault {
             Fault::WrongState { host } => Some(*host),
             _ => None,
@@ -87,7 +87,7 @@ impl Plan {
     }
 
     /// One, some or all at once.
-    fn ambush_many(&self, dice: &mut Dice) -> Vec<usize> {
+    fn ambush_many(&self, dice: &mut SimRng) -> Vec<usize> {
         let hosts = 0..self.knobs.replicas;
         match dice.below(4) {
             0 => vec![dice.below(self.knobs.replicas as u64) as usize],
@@ -97,7 +97,7 @@ impl Plan {
     }
 
     /// A correct one. As many liars as may be answer with it, and another one that lags behind.
-    fn ambush_one(&mut self, dice: &mut Dice, from: Time) -> Vec<usize> {
+    fn ambush_one(&mut self, dice: &mut SimRng, from: Time) -> Vec<usize> {
         let correct: Vec<usize> = (0..self.knobs.replicas)
             .filter(|host| self.is_correct(*host))
             .collect();
@@ -121,7 +121,7 @@ impl Plan {
 }
 
 /// Most are back at once.
-fn pause(dice: &mut Dice) -> Duration {
+fn pause(dice: &mut SimRng) -> Duration {
     match dice.chance(70) {
         true => dice.micros(0, 2000),
         false => dice.millis(0, 300),
@@ -129,7 +129,7 @@ fn pause(dice: &mut Dice) -> Duration {
 }
 
 /// Many come before what the others have to say.
-fn soon(dice: &mut Dice) -> Duration {
+fn soon(dice: &mut SimRng) -> Duration {
     match dice.below(10) {
         0..5 => Duration::ZERO,
         5..8 => dice.micros(0, 2000),

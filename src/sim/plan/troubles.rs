@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Fault, Knobs, Plan, Profile};
+use super::{Fault, Plan, Profile, SimConfig};
 use crate::runtime::config::ClientTuning;
-use crate::sim::Dice;
-use crate::sim::byzantine::Lie;
-use crate::sim::clients::Roguery;
-use crate::sim::network::Weather;
+use crate::sim::SimRng;
+use crate::sim::byzantine::ByzantineStrategy;
+use crate::sim::clients::FaultyClient;
+use crate::sim::network::NetworkProfile;
 use crate::smr::execution::StateRule;
 use crate::smr::preprocessing::ClientAuth;
 use crate::smr::types::Time;
@@ -22,7 +22,7 @@ const CLOCK_SPREAD: Duration = Duration::from_millis(2500);
 
 impl Plan {
     /// At least one replica lies, and at most so many; clients with them.
-    pub(super) fn plan_lies(&mut self, dice: &mut Dice, most: usize) {
+    pub(super) fn plan_lies(&mut self, dice: &mut SimRng, most: usize) {
         let most = most as u64;
         let colludes = most > 1 && dice.chance(25);
         let count = if colludes { most } else { dice.between(1, most) };
@@ -35,18 +35,20 @@ impl Plan {
                 _ => dice.below(candidates.len() as u64) as usize,
             };
             let lies = match colludes {
-                true => vec![Lie::Collude],
-                false => (0..dice.between(1, 3)).map(|_| dice.pick(&Lie::PICKED)).collect(),
+                true => vec![ByzantineStrategy::Collude],
+                false => (0..dice.between(1, 3))
+                    .map(|_| dice.pick(&ByzantineStrategy::PICKED))
+                    .collect(),
             };
             self.liars.push((candidates.swap_remove(place), lies));
         }
         let rogues = dice.pick(&[0, 0, 1, 2]);
-        self.rogues = (0..rogues).map(|_| dice.pick(&Roguery::ALL)).collect();
+        self.rogues = (0..rogues).map(|_| dice.pick(&FaultyClient::ALL)).collect();
     }
 
     /// In some of the runs about crashes and disks some of those that may be faulty lie. What they leave of f
     /// may be lost.
-    pub(super) fn plan_few_lies(&mut self, dice: &mut Dice) {
+    pub(super) fn plan_few_lies(&mut self, dice: &mut SimRng) {
         if dice.chance(30) {
             let most = dice.between(1, self.knobs.faulty_max() as u64) as usize;
             self.plan_lies(dice, most);
@@ -54,28 +56,32 @@ impl Plan {
     }
 
     /// With MACs, in some runs one of the liars has clients blamed, beside its other lies.
-    pub(super) fn plan_blame(&mut self, dice: &mut Dice, auth: ClientAuth) {
+    pub(super) fn plan_blame(&mut self, dice: &mut SimRng, auth: ClientAuth) {
         if dice.chance(30) && auth == ClientAuth::Mac && !self.liars.is_empty() {
             let liar = dice.below(self.liars.len() as u64) as usize;
-            let lie = dice.pick(&[Lie::SpoilMacs, Lie::SpoilMacs, Lie::FalseBlame]);
+            let lie = dice.pick(&[
+                ByzantineStrategy::SpoilMacs,
+                ByzantineStrategy::SpoilMacs,
+                ByzantineStrategy::FalseBlame,
+            ]);
             self.liars[liar].1.push(lie);
         }
     }
 
     /// Everything is in order but some clients, and so long that every patience would have ended.
-    pub(super) fn plan_rogues(&mut self, dice: &mut Dice, knobs: &mut Knobs) {
-        self.weather = Weather {
+    pub(super) fn plan_rogues(&mut self, dice: &mut SimRng, knobs: &mut SimConfig) {
+        self.weather = NetworkProfile {
             delay_us: dice.pick(&[(20, 100), (100, 3000)]),
-            ..Weather::calm()
+            ..NetworkProfile::calm()
         };
         let rogues = dice.between(1, 4);
-        self.rogues = (0..rogues).map(|_| dice.pick(&Roguery::BLAMELESS)).collect();
+        self.rogues = (0..rogues).map(|_| dice.pick(&FaultyClient::BLAMELESS)).collect();
         self.steady_from = Some(Time::START);
         self.views_max = Some(knobs.replicas as u64);
         if knobs.auth == ClientAuth::Mac && dice.chance(30) {
             // It costs views, and no more than one each time it has signed for a while, or two: the next
             // leader may not have heard of it.
-            self.rogues[0] = Roguery::BadMacs;
+            self.rogues[0] = FaultyClient::BadMacs;
             knobs.must_sign_for = Duration::from_secs(120);
             self.steady_from = None;
         }
@@ -84,7 +90,7 @@ impl Plan {
         self.busy_until = Time::START.after(dice.millis(5000, 20_000));
         self.calm_from = self.busy_until;
         self.speculative = (0..self.hosts()).filter(|_| dice.chance(40)).collect();
-        if self.rogues.contains(&Roguery::QuotaGame) && dice.chance(60) {
+        if self.rogues.contains(&FaultyClient::QuotaGame) && dice.chance(60) {
             // The leader has never ordered all that a client has pending before there is more.
             knobs.limits.batch_frames_max = 1;
             knobs.pipeline = dice.between(1, 2) as usize;
@@ -93,24 +99,24 @@ impl Plan {
     }
 
     /// In some runs one of the liars floods the others, beside its other lies.
-    pub(super) fn plan_flood(&mut self, dice: &mut Dice) {
+    pub(super) fn plan_flood(&mut self, dice: &mut SimRng) {
         if dice.chance(30) && !self.liars.is_empty() {
             let liar = dice.below(self.liars.len() as u64) as usize;
-            self.liars[liar].1.push(Lie::Flood);
+            self.liars[liar].1.push(ByzantineStrategy::Flood);
         }
         if dice.chance(15) && !self.liars.is_empty() {
             let liar = dice.below(self.liars.len() as u64) as usize;
-            self.liars[liar].1.push(Lie::ReplayReplies);
+            self.liars[liar].1.push(ByzantineStrategy::ReplayReplies);
         }
     }
 
     /// In some runs one of the liars lies about nothing that agreement covers, but about what is counted and
     /// kept; early leaders mostly. Bytes then bring checkpoints about, not decisions alone.
-    pub(super) fn plan_waste(&mut self, dice: &mut Dice) {
+    pub(super) fn plan_waste(&mut self, dice: &mut SimRng) {
         if self.liars.is_empty() || !dice.chance(30) {
             return;
         }
-        let lie = dice.pick(&Lie::OF_BYTES);
+        let lie = dice.pick(&ByzantineStrategy::OF_BYTES);
         let early = dice.pick(&[0, 0, 1]);
         let liar = self.liars.iter_mut().min_by_key(|(host, _)| host.abs_diff(early));
         if let Some((_, lies)) = liar {
@@ -119,15 +125,16 @@ impl Plan {
                 false => lies.push(lie),
             }
         }
-        if lie == Lie::Pad || dice.chance(50) {
+        if lie == ByzantineStrategy::Pad || dice.chance(50) {
             self.knobs.checkpoint_bytes = dice.pick(&[1500, 4000, 12_000]);
         }
         match lie {
-            Lie::Pad if self.rogues.is_empty() && dice.chance(80) => {
-                self.rogues = vec![dice.pick(&[Roguery::Replay, Roguery::Replay, Roguery::Flood])];
+            ByzantineStrategy::Pad if self.rogues.is_empty() && dice.chance(80) => {
+                self.rogues =
+                    vec![dice.pick(&[FaultyClient::Replay, FaultyClient::Replay, FaultyClient::Flood])];
                 self.knobs.rogue_clients = self.rogues.len();
             }
-            Lie::Bloat => {
+            ByzantineStrategy::Bloat => {
                 // There is much to fill, and little that may be filled.
                 self.knobs.limits.batch_frames_max = 64;
                 self.knobs.undecided_bytes_max = 4 * self.knobs.limits.batch_bytes_max;
@@ -139,7 +146,7 @@ impl Plan {
 
     /// Correct replicas do not have the same time of day; in some runs a liar's clock shows another day, and in
     /// some an early leader proposes whatever times it likes.
-    pub(super) fn plan_times(&mut self, dice: &mut Dice) {
+    pub(super) fn plan_times(&mut self, dice: &mut SimRng) {
         let spread = CLOCK_SPREAD.as_nanos() as u64;
         self.days = (0..self.hosts())
             .map(|_| dice.between(0, 2 * spread) as i64 - spread as i64)
@@ -158,8 +165,8 @@ impl Plan {
             let liar = self.liars.iter_mut().min_by_key(|(host, _)| host.abs_diff(early));
             if let Some((_, lies)) = liar {
                 match dice.chance(70) {
-                    true => *lies = vec![Lie::FalseTimes],
-                    false => lies.push(Lie::FalseTimes),
+                    true => *lies = vec![ByzantineStrategy::FalseTimes],
+                    false => lies.push(ByzantineStrategy::FalseTimes),
                 }
             }
         }
@@ -167,17 +174,17 @@ impl Plan {
 
     /// Up to f replicas lie about what was prepared whenever a leader is replaced, and early leaders are
     /// among them.
-    pub(super) fn plan_plot(&mut self, dice: &mut Dice) {
+    pub(super) fn plan_plot(&mut self, dice: &mut SimRng) {
         let mut candidates: Vec<usize> = (0..self.knobs.replicas).collect();
         for _ in 0..self.knobs.faulty_max() {
             let place = dice.pick(&[0, 1, 1, 1, 2]);
-            let both = &Lie::OF_VIEWS[..];
-            let long = &Lie::OF_VIEWS_AT_LENGTH[..];
+            let both = &ByzantineStrategy::OF_VIEWS[..];
+            let long = &ByzantineStrategy::OF_VIEWS_AT_LENGTH[..];
             let mut lies = dice
                 .pick(&[both, both, both, &both[..1], &both[1..], long, &long[..1]])
                 .to_vec();
             if dice.chance(25) {
-                lies.push(dice.pick(&Lie::PICKED));
+                lies.push(dice.pick(&ByzantineStrategy::PICKED));
             }
             self.liars.push((candidates.swap_remove(place), lies));
         }
@@ -185,13 +192,16 @@ impl Plan {
 
     /// A correct replica is cut off for most of the run: what it lacks then comes from others, liars among
     /// them.
-    pub(super) fn plan_straggler(&mut self, dice: &mut Dice) {
+    pub(super) fn plan_straggler(&mut self, dice: &mut SimRng) {
         let correct: Vec<usize> = (0..self.knobs.replicas)
             .filter(|host| self.is_correct(*host))
             .collect();
         for (_, lies) in &mut self.liars {
-            if dice.chance(60) && *lies != [Lie::Collude] {
-                lies.push(dice.pick(&[Lie::FalseTransfers, Lie::InventedState]));
+            if dice.chance(60) && *lies != [ByzantineStrategy::Collude] {
+                lies.push(dice.pick(&[
+                    ByzantineStrategy::FalseTransfers,
+                    ByzantineStrategy::InventedState,
+                ]));
             }
         }
         let straggler = dice.pick(&correct);
@@ -202,7 +212,7 @@ impl Plan {
     }
 
     /// Operations come all the time while so many timeouts pass, twice as many as else.
-    pub(super) fn make_busy(&mut self, dice: &mut Dice, timeouts: (u64, u64)) {
+    pub(super) fn make_busy(&mut self, dice: &mut SimRng, timeouts: (u64, u64)) {
         let busy = self.knobs.timings.timeout * dice.between(timeouts.0, timeouts.1) as u32;
         self.busy_until = Time::START.after(busy);
         self.calm_from = self.busy_until;
@@ -211,7 +221,7 @@ impl Plan {
 
     /// Up to f replicas, less those that lie, are lost, at some moment: they crash for good, or their disks
     /// forget or rot.
-    pub(super) fn plan_losses(&mut self, dice: &mut Dice, only_crashes: bool) -> Vec<usize> {
+    pub(super) fn plan_losses(&mut self, dice: &mut SimRng, only_crashes: bool) -> Vec<usize> {
         let most = (self.knobs.faulty_max() - self.liars.len()) as u64;
         let count = match only_crashes {
             true => dice.pick(&[0, 0, 1.min(most), most]),
@@ -255,7 +265,7 @@ impl Plan {
     /// Some of the disks that would rot belong to hosts whose state goes wrong instead, or lose all, or a
     /// part of the log that votes are in. Whoever lost something may lose power again while it comes back,
     /// just when it is there, or later.
-    pub(super) fn plan_aftermath(&mut self, dice: &mut Dice, lost: &[usize]) {
+    pub(super) fn plan_aftermath(&mut self, dice: &mut SimRng, lost: &[usize]) {
         let (mut later, mut forgetful) = (Vec::new(), Vec::new());
         for (at, fault) in &mut self.faults {
             if let Fault::Rot { host, back } = *fault {
@@ -298,7 +308,7 @@ impl Plan {
 
     /// What a host forgets matters most if it said it to nobody else, or if those that it hears of first
     /// afterwards know least.
-    fn plan_forgetting(&mut self, dice: &mut Dice, at: Time, host: usize, back: Time) {
+    fn plan_forgetting(&mut self, dice: &mut SimRng, at: Time, host: usize, back: Time) {
         let timeouts = |count: u64| self.knobs.timings.timeout * count as u32;
         let before = |long: Duration| Time::from_nanos(at.as_nanos().saturating_sub(long.as_nanos() as u64));
         match dice.below(3) {
@@ -329,7 +339,7 @@ impl Plan {
     }
 
     /// Hosts crash and come back: one, some or all at once, now and then one again and again.
-    pub(super) fn plan_outages(&mut self, dice: &mut Dice, gone: &[usize]) {
+    pub(super) fn plan_outages(&mut self, dice: &mut SimRng, gone: &[usize]) {
         let hosts: Vec<usize> = (0..self.knobs.replicas)
             .filter(|host| !gone.contains(host))
             .collect();
@@ -373,7 +383,7 @@ impl Plan {
     }
 
     /// Most outages are short.
-    fn outage_end(&self, dice: &mut Dice, at: Time) -> Time {
+    fn outage_end(&self, dice: &mut SimRng, at: Time) -> Time {
         match dice.chance(60) {
             true => at.after(dice.millis(0, 400)).min(self.calm_from),
             false => self.spell(dice, at),
@@ -381,12 +391,12 @@ impl Plan {
     }
 
     /// A moment while clients are busy.
-    pub(super) fn moment(&self, dice: &mut Dice) -> Time {
+    pub(super) fn moment(&self, dice: &mut SimRng) -> Time {
         Time::from_nanos(dice.below(self.busy_until.as_nanos()))
     }
 
     /// How long a fault that heals lasts.
-    fn spell(&self, dice: &mut Dice, at: Time) -> Time {
+    fn spell(&self, dice: &mut SimRng, at: Time) -> Time {
         let most = (self.busy_until.as_nanos() / 3_000_000).clamp(1500, 30_000);
         at.after(dice.millis(1, most)).min(self.calm_from)
     }
@@ -394,7 +404,7 @@ impl Plan {
     /// Rounds of partitions, each about as long as a leader is given: now one splits the hosts anew, now one
     /// cuts off no more than may be faulty, so that the others go on, now one lets messages reach few. So
     /// leaders fail one after the other, and leave at the same places what only some have prepared.
-    pub(super) fn plan_rounds(&mut self, dice: &mut Dice, timeout: Duration, rounds: (u64, u64)) {
+    pub(super) fn plan_rounds(&mut self, dice: &mut SimRng, timeout: Duration, rounds: (u64, u64)) {
         let hosts = self.hosts();
         let mut at = Time::START.after(dice.millis(0, 200));
         let mut few: Vec<usize> = Vec::new();
@@ -430,7 +440,7 @@ impl Plan {
     }
 
     /// As many correct hosts as may be faulty.
-    fn few_correct(&self, dice: &mut Dice) -> Vec<usize> {
+    fn few_correct(&self, dice: &mut SimRng) -> Vec<usize> {
         let mut correct: Vec<usize> = (0..self.hosts()).filter(|host| self.is_correct(*host)).collect();
         let count = dice.between(1, self.knobs.faulty_max() as u64) as usize;
         while correct.len() > count {
@@ -439,7 +449,7 @@ impl Plan {
         correct
     }
 
-    fn split(&mut self, dice: &mut Dice, at: Time, until: Time) {
+    fn split(&mut self, dice: &mut SimRng, at: Time, until: Time) {
         let hosts = self.hosts();
         let sets = dice.between(2, 3);
         let side: Vec<u64> = (0..hosts).map(|_| dice.below(sets)).collect();
@@ -461,7 +471,7 @@ impl Plan {
         self.faults.push((at, fault));
     }
 
-    pub(super) fn plan_partitions(&mut self, dice: &mut Dice) {
+    pub(super) fn plan_partitions(&mut self, dice: &mut SimRng) {
         let hosts = self.hosts();
         for _ in 0..dice.pick(&[0, 0, 1, 2, 3, 6]) {
             let at = self.moment(dice);
@@ -477,7 +487,7 @@ impl Plan {
     }
 
     /// Now and then all disks are full at once, for long.
-    pub(super) fn plan_full_disks(&mut self, dice: &mut Dice) {
+    pub(super) fn plan_full_disks(&mut self, dice: &mut SimRng) {
         if self.profile != Profile::Disk || !dice.chance(15) {
             return;
         }
@@ -490,7 +500,7 @@ impl Plan {
 
     /// Some disks do not give back what was logged, when it is read beside the writing: as many as may be
     /// faulty. Memory holds nothing that the log has, and states are few: whoever gets one has much to read.
-    pub(super) fn plan_unreadable_logs(&mut self, dice: &mut Dice) {
+    pub(super) fn plan_unreadable_logs(&mut self, dice: &mut SimRng) {
         let has_disks = !matches!(self.profile, Profile::Net | Profile::Twins);
         if !has_disks || !dice.chance(30) {
             return;
@@ -529,7 +539,7 @@ impl Plan {
     }
 
     /// Memory holds nothing that the log has, and few checkpoints include the state.
-    pub(super) fn keep_few_states(&mut self, dice: &mut Dice) {
+    pub(super) fn keep_few_states(&mut self, dice: &mut SimRng) {
         let periods = dice.pick(&[2, 3, 5]);
         self.knobs.state_rule = StateRule {
             small_bytes: 0,
@@ -551,7 +561,7 @@ impl Plan {
 
     /// Where nothing but the network is at fault, and links are short, some runs have a client that reaches
     /// no more than f+1 replicas once all else has healed; no leader is replaced because of it.
-    pub(super) fn plan_steady(&mut self, dice: &mut Dice) {
+    pub(super) fn plan_steady(&mut self, dice: &mut SimRng) {
         let is_far = self.weather.delay_us.1 > 3000;
         let is_slow = |(_, fault): &(Time, Fault)| matches!(fault, Fault::SlowLink { .. });
         if self.profile != Profile::Net
@@ -571,7 +581,7 @@ impl Plan {
     }
 
     /// Clients whose identity several processes use, at once or one after the other.
-    pub(super) fn plan_processes(&mut self, dice: &mut Dice) {
+    pub(super) fn plan_processes(&mut self, dice: &mut SimRng) {
         let clients = self.knobs.honest_clients as u64;
         if dice.chance(40) {
             let more = dice.between(1, 2);
@@ -588,7 +598,7 @@ impl Plan {
 
     /// In a few runs all is in order, but replicas are so far apart that each decision takes longer than
     /// leaders are given at first. That is learnt by replacing a few.
-    pub(super) fn plan_far(&mut self, dice: &mut Dice) {
+    pub(super) fn plan_far(&mut self, dice: &mut SimRng) {
         if self.profile == Profile::Net && !self.knobs.is_large() && dice.chance(4) {
             self.move_apart(dice);
         }
@@ -597,10 +607,10 @@ impl Plan {
     /// All is in order, and a message takes a third of a second; timeouts are those of production. Clients
     /// ask all the time, and what they ask waits for what was proposed before: three messages, one after the
     /// other, are more than a leader is given at first.
-    pub(in crate::sim) fn move_apart(&mut self, dice: &mut Dice) {
-        self.weather = Weather {
+    pub(in crate::sim) fn move_apart(&mut self, dice: &mut SimRng) {
+        self.weather = NetworkProfile {
             delay_us: (310_000, 370_000),
-            ..Weather::calm()
+            ..NetworkProfile::calm()
         };
         (self.faults, self.dead_links, self.more_processes) = Default::default();
         let knobs = &mut self.knobs;
@@ -617,7 +627,7 @@ impl Plan {
         self.views_max = Some(self.knobs.replicas as u64);
     }
 
-    pub(super) fn plan_clocks_and_disks(&mut self, dice: &mut Dice) {
+    pub(super) fn plan_clocks_and_disks(&mut self, dice: &mut SimRng) {
         let hosts = self.hosts() as u64;
         if dice.chance(25) {
             for _ in 0..dice.between(1, 3) {
@@ -642,7 +652,7 @@ impl Plan {
     }
 }
 
-pub(super) fn weather(dice: &mut Dice) -> Weather {
+pub(super) fn weather(dice: &mut SimRng) -> NetworkProfile {
     // Now and then between continents.
     let usual = [(20, 100), (100, 3000), (5000, 40_000)];
     let delay_us = match dice.chance(7) {
@@ -650,7 +660,7 @@ pub(super) fn weather(dice: &mut Dice) -> Weather {
         false => dice.pick(&usual),
     };
     let loses = dice.chance(25);
-    Weather {
+    NetworkProfile {
         delay_us,
         late_percent: dice.pick(&[0, 1, 10]),
         late_ms: dice.between(1, 500),

@@ -1,7 +1,7 @@
 //! What a simulated replica is made of, from the settings of its run.
 
 use crate::runtime::storage::DiskBudget;
-use crate::sim::Knobs;
+use crate::sim::SimConfig;
 use crate::sim::keys::{CLUSTER, Keyring};
 use crate::sim::stack::PartsMaker;
 use crate::smr::crypto::Digester;
@@ -13,7 +13,7 @@ use crate::smr::replica::{Replica, ReplicaSettings, Stack};
 use crate::smr::types::{Epoch, Lsn, NodeId, Quorum};
 
 /// What its parts are made with.
-fn context(node: NodeId, knobs: &Knobs) -> PartContext {
+fn context(node: NodeId, knobs: &SimConfig) -> PartContext {
     let (keys, n) = (Keyring::get(), knobs.replicas);
     PartContext {
         node,
@@ -31,7 +31,11 @@ fn context(node: NodeId, knobs: &Knobs) -> PartContext {
 }
 
 /// The protocols that it runs.
-pub(super) fn make_replica<S: Stack>(node: NodeId, knobs: &Knobs, maker: &dyn PartsMaker<S>) -> Replica<S> {
+pub(super) fn make_replica<S: Stack>(
+    node: NodeId,
+    knobs: &SimConfig,
+    maker: &dyn PartsMaker<S>,
+) -> Replica<S> {
     let context = context(node, knobs);
     let settings = ReplicaSettings {
         node,
@@ -50,7 +54,7 @@ pub(super) fn make_replica<S: Stack>(node: NodeId, knobs: &Knobs, maker: &dyn Pa
 }
 
 /// How much disk the log may use: without bounds, or the least that production takes for these settings.
-pub(super) fn disk_budget(knobs: &Knobs, segment_bytes: u64) -> DiskBudget {
+pub(super) fn disk_budget(knobs: &SimConfig, segment_bytes: u64) -> DiskBudget {
     let decisions = knobs.checkpoint_decisions;
     // As in production: the last batch of a period may come on top.
     let checkpoint_bytes = (decisions + 1) * knobs.limits.batch_bytes_max as u64;

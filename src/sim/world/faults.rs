@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::events::Event;
 use super::{Tampering, World};
-use crate::sim::disk::{Platter, Unreadable};
+use crate::sim::disk::{DiskState, Unreadable};
 use crate::sim::plan::{Ambush, Fault};
 use crate::smr::messages::Mode;
 use crate::smr::replica::Stack;
@@ -103,10 +103,10 @@ impl<S: Stack> World<S> {
                 self.hosts[*host].back = *back;
             }
             Fault::Rot { host, back } => self.take_down(*host, Some(*back), "disk rots", |world, host| {
-                world.rot(host, Platter::rot);
+                world.rot(host, DiskState::rot);
             }),
             Fault::RotLog { host, back } => self.take_down(*host, Some(*back), "log rots", |world, host| {
-                world.rot(host, Platter::rot_log);
+                world.rot(host, DiskState::rot_log);
             }),
             Fault::Wipe { host, back } => self.take_down(*host, Some(*back), "disk wiped", Self::wipe),
             Fault::CopyDisk { host } => {

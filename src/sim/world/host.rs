@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
-use crate::sim::Dice;
+use crate::sim::SimRng;
 use crate::sim::byzantine::Liar;
 use crate::sim::checker::{Answered, Budget, Charges, Donors, Efforts, Ledger};
-use crate::sim::disk::Platter;
+use crate::sim::disk::DiskState;
 use crate::sim::keys::CLUSTER;
 use crate::sim::plan::Plan;
 use crate::sim::replica::{Durable, SimReplica};
@@ -69,7 +69,7 @@ pub(in crate::sim) struct Host<S: Stack> {
     /// The process that runs, or the one that ran last.
     pub sim: SimReplica<S>,
     /// What a restart begins with, while the host is down.
-    pub(super) platter: Option<Platter>,
+    pub(super) platter: Option<DiskState>,
     /// What was acknowledged before.
     pub(super) acknowledged: Lsn,
     pub(super) tampering: Tampering,
@@ -78,7 +78,7 @@ pub(in crate::sim) struct Host<S: Stack> {
     /// How often the host lost power.
     pub(super) life: u64,
     /// A copy of the disk as it was some time ago.
-    pub(super) copy: Option<Platter>,
+    pub(super) copy: Option<DiskState>,
     pub(super) ledger: Ledger,
     pub(super) efforts: Efforts,
     pub(super) charges: Charges,
@@ -109,12 +109,12 @@ impl<S: Stack> Host<S> {
         host: usize,
         plan: &Plan,
         parts: (&dyn PartsMaker<S>, bool),
-        dice: &mut Dice,
+        dice: &mut SimRng,
     ) -> Self {
         let knobs = &plan.knobs;
         let node = NodeId::new(plan.node_of(host) as u16);
         let lies = plan.liars.iter().find(|(liar, _)| *liar == host);
-        let mut platter = Platter::format(&format!("host {host}"), CLUSTER, node, dice.throw());
+        let mut platter = DiskState::format(&format!("host {host}"), CLUSTER, node, dice.throw());
         let (sim, ..) = SimReplica::start(node, knobs, parts, &mut platter, dice.split())
             .expect("a directory that was just made is sound");
         let (offset, ppm) = plan.clocks.get(host).copied().unwrap_or((0, 0));

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::ImageError;
 use super::sessions::{Session, Sessions};
-use super::window::{CLIENT_WINDOW, SequenceWindow, Standing};
+use super::window::{CLIENT_WINDOW, FrameStatus, SequenceWindow};
 use crate::smr::crypto::{Digester, Domain};
 use crate::smr::messages::{FrameId, FrameKey, RefusalReason};
 use crate::smr::mutants::{Mutant, active};
@@ -78,7 +78,7 @@ pub const CLIENT_REPLY_BYTES_MAX: usize = 8 << 20;
 impl Entry {
     fn record(&mut self, frame: &FrameId, reply: Bytes) {
         let sequence = frame.key.sequence;
-        if self.sessions.check(sequence) != Standing::Fresh {
+        if self.sessions.check(sequence) != FrameStatus::Fresh {
             return;
         }
         let ended = self.sessions.record_with(sequence);
@@ -131,12 +131,12 @@ impl ClientTable {
 
     /// Whether a frame may be executed. A client outside the table has only stale frames.
     #[must_use]
-    pub fn standing(&self, key: FrameKey) -> Standing {
+    pub fn standing(&self, key: FrameKey) -> FrameStatus {
         if active(Mutant::DedupSkipped) {
-            return Standing::Fresh;
+            return FrameStatus::Fresh;
         }
         self.entry(key.client)
-            .map_or(Standing::Stale, |entry| entry.sessions.check(key.sequence))
+            .map_or(FrameStatus::Stale, |entry| entry.sessions.check(key.sequence))
     }
 
     /// Records an executed frame with its reply.
@@ -153,10 +153,10 @@ impl ClientTable {
     pub fn reply(&self, frame: &FrameId) -> Option<Result<&Bytes, RefusalReason>> {
         let (entry, sequence) = (self.entry(frame.key.client)?, frame.key.sequence);
         match entry.sessions.check(sequence) {
-            Standing::Fresh => return None,
-            Standing::Stale => return Some(Err(RefusalReason::Stale)),
-            Standing::Ended => return Some(Err(RefusalReason::SessionEnded)),
-            Standing::Executed => {}
+            FrameStatus::Fresh => return None,
+            FrameStatus::Stale => return Some(Err(RefusalReason::Stale)),
+            FrameStatus::Ended => return Some(Err(RefusalReason::SessionEnded)),
+            FrameStatus::Executed => {}
         }
         let session = entry.sessions.get(sequence.session());
         let executed = session.and_then(|session| session.kept.find(sequence.number()));

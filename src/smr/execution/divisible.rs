@@ -5,8 +5,8 @@
 //! that its own image does not have ([`crate::smr::state_transfer::monolithic`]). Everything else of a
 //! [`MonolithicState`] comes by itself.
 
+use super::part_buffers::Room;
 use super::parts::PartsSnapshot;
-use super::spares::Room;
 use super::{CheckpointHelp, ImageError, MonolithicState, Parts};
 use crate::smr::crypto::{Digester, Domain};
 use crate::smr::types::Digest;

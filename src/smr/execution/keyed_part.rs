@@ -1,6 +1,6 @@
 use super::StatePart;
 use super::guard::or_fault;
-use super::spares::Room;
+use super::part_buffers::Room;
 use crate::smr::crypto::{Digester, Domain};
 use crate::smr::types::Digest;
 

@@ -9,18 +9,19 @@
 
 mod application;
 pub mod apps;
-mod bookkeeping;
 mod client_table;
 mod columns;
 mod context;
 mod crud;
 mod divisible;
 mod encoding;
+mod execution_ledger;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod guard;
 mod image;
 mod keyed_part;
+mod part_buffers;
 mod partitioned;
 mod parts;
 mod plain;
@@ -30,7 +31,6 @@ mod resends;
 mod result;
 mod sessions;
 mod single;
-mod spares;
 pub mod speculative;
 mod typed;
 mod undo;
@@ -39,16 +39,17 @@ mod window;
 pub use application::{
     Application, CheckpointHelp, MonolithicState, PREPARED_OPERATIONS, ScalableApp, application_id,
 };
-pub use bookkeeping::{CheckpointRule, StateRule};
 pub use client_table::ClientTable;
 pub use columns::Columns;
 pub use context::{DecisionContext, OperationContext};
 pub use crud::{Column, CrudState, Direct, KeyedState};
 pub use divisible::{DivisibleState, StatePart};
 pub use encoding::{EncodingError, REQUEST_DEPTH_MAX};
+pub use execution_ledger::{CheckpointRule, StateRule};
 pub use guard::StateFault;
 pub use image::CheckpointImage;
 pub use keyed_part::KeyedPart;
+pub use part_buffers::Room;
 pub use partitioned::{PARTS, Partitioned, PartitionedStore};
 pub use parts::{Parts, PartsSnapshot};
 pub use plain::{Plain, PlainSnapshot};
@@ -58,10 +59,9 @@ pub use resends::Resends;
 pub use result::{FRAME_RESULT_BYTES_MAX, RESULT_BYTES_MAX, ResultLimits, ResultWriter};
 pub use sessions::{SESSION_STEP_MAX, SESSIONS_MAX, SessionWindows, Sessions};
 pub use single::SingleThreaded;
-pub use spares::Room;
 pub use speculative::{Helper, Speculative};
 pub use typed::{TypedApplication, TypedError, decode_error, decode_reply, encode_request};
-pub use window::{CLIENT_WINDOW, SequenceWindow, Standing};
+pub use window::{CLIENT_WINDOW, FrameStatus, SequenceWindow};
 
 /// What an application meets of a checkpoint's format.
 pub use crate::smr::messages::{

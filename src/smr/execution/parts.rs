@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::guard::{let_go, or_fault};
-use super::spares::{Room, Spares};
+use super::part_buffers::{PartBuffers, Room};
 use super::{CheckpointHelp, StateDescriptor, StatePart};
 use crate::smr::crypto::Digester;
 use crate::smr::types::Digest;
@@ -49,7 +49,7 @@ pub struct Parts<P> {
     /// The part that is being changed, or whose change panicked.
     unmeasured: Option<usize>,
     /// Where copies of parts go.
-    spares: Arc<Spares<P>>,
+    spares: Arc<PartBuffers<P>>,
     /// What the operation that runs has changed, as it was before; `None` for parts that do not take anything
     /// back.
     undo: Option<Before<P>>,
@@ -76,7 +76,7 @@ impl<P: StatePart> Parts<P> {
             measured_bytes: parts.iter().map(|kept| u128::from(kept.part.size_bytes())).sum(),
             unmeasured: None,
             parts,
-            spares: Arc::new(Spares::new(count)),
+            spares: Arc::new(PartBuffers::new(count)),
             undo: None,
         }
     }
@@ -304,7 +304,7 @@ struct HeldParts<P: StatePart> {
     /// The number of the first.
     first: usize,
     parts: VecDeque<Arc<Kept<P>>>,
-    spares: Arc<Spares<P>>,
+    spares: Arc<PartBuffers<P>>,
 }
 
 impl<P: StatePart> HeldParts<P> {
@@ -333,7 +333,11 @@ impl<P: StatePart> Drop for HeldParts<P> {
 }
 
 /// A part to write to: a copy of its own if a snapshot has it too.
-fn own<'a, P: StatePart>(kept: &'a mut Arc<Kept<P>>, number: usize, spares: &Spares<P>) -> &'a mut Kept<P> {
+fn own<'a, P: StatePart>(
+    kept: &'a mut Arc<Kept<P>>,
+    number: usize,
+    spares: &PartBuffers<P>,
+) -> &'a mut Kept<P> {
     // Snapshots are taken by whoever writes, so meanwhile there can only be fewer of them.
     if Arc::strong_count(kept) > 1 {
         let copy = or_fault("a part of it was copied", || spares.copy(number, kept));
@@ -348,7 +352,7 @@ fn size_of_part<P: StatePart>(part: &P) -> u128 {
 }
 
 /// Lets a part go, at a moment that differs from replica to replica.
-fn release<P: StatePart>(kept: Arc<Kept<P>>, number: usize, spares: &Spares<P>) {
+fn release<P: StatePart>(kept: Arc<Kept<P>>, number: usize, spares: &PartBuffers<P>) {
     if let Some(not_needed) = Arc::into_inner(kept).and_then(|last| spares.give(number, last)) {
         let_go(not_needed);
     }

@@ -1,4 +1,4 @@
-use super::window::{SequenceWindow, Standing};
+use super::window::{FrameStatus, SequenceWindow};
 use crate::smr::types::FrameSeq;
 
 /// How many sessions of one client are known at once. One more ends the one that executed nothing for
@@ -48,12 +48,14 @@ impl<T> Default for Sessions<T> {
 impl<T: Default> Sessions<T> {
     /// Whether a frame may be executed.
     #[must_use]
-    pub fn check(&self, sequence: FrameSeq) -> Standing {
+    pub fn check(&self, sequence: FrameSeq) -> FrameStatus {
         let id = sequence.session();
         match self.place(id) {
             Some(place) => self.live[place].window.check(sequence),
-            None if id < self.ended || id > self.highest.saturating_add(SESSION_STEP_MAX) => Standing::Ended,
-            None => Standing::Fresh,
+            None if id < self.ended || id > self.highest.saturating_add(SESSION_STEP_MAX) => {
+                FrameStatus::Ended
+            }
+            None => FrameStatus::Fresh,
         }
     }
 
@@ -63,7 +65,7 @@ impl<T: Default> Sessions<T> {
     }
 
     pub(crate) fn record_with(&mut self, sequence: FrameSeq) -> Option<Session<T>> {
-        if self.check(sequence) != Standing::Fresh {
+        if self.check(sequence) != FrameStatus::Fresh {
             return None;
         }
         let id = sequence.session();

@@ -1,11 +1,11 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use super::bookkeeping::{Bookkeeping, CheckpointRule};
+use super::execution_ledger::{CheckpointRule, ExecutionLedger};
 use super::guard::guarded;
 use super::{
-    Application, ExecutionEvent, Executor, ExecutorPart, ExecutorSettings, ImageError, MonolithicState,
-    OperationContext, PREPARED_OPERATIONS, ResultLimits, ResultWriter, SessionWindows, Standing,
+    Application, ExecutionEvent, Executor, ExecutorPart, ExecutorSettings, FrameStatus, ImageError,
+    MonolithicState, OperationContext, PREPARED_OPERATIONS, ResultLimits, ResultWriter, SessionWindows,
 };
 use crate::smr::crypto::{Chain, Digester};
 use crate::smr::messages::{
@@ -18,7 +18,7 @@ use crate::smr::types::{Epoch, SeqNo};
 pub struct SingleThreaded<A: Application> {
     application: A,
     state: A::State,
-    book: Bookkeeping<A::State>,
+    book: ExecutionLedger<A::State>,
     limits: ResultLimits,
     result: ResultWriter,
     reply: ReplyBuilder,
@@ -39,7 +39,7 @@ impl<A: Application> SingleThreaded<A> {
         Self {
             application,
             state,
-            book: Bookkeeping::new(clients, digester, epoch, rule),
+            book: ExecutionLedger::new(clients, digester, epoch, rule),
             limits: ResultLimits::default(),
             result: ResultWriter::default(),
             reply: ReplyBuilder::default(),
@@ -164,14 +164,16 @@ impl<A: Application> Executor for SingleThreaded<A> {
         for frame in &decision.batch.frames {
             let (id, bytes) = (frame.id(), frame.counted_bytes());
             match self.book.clients.standing(id.key) {
-                Standing::Fresh => {
+                FrameStatus::Fresh => {
                     operations += self.run_frame(frame, place);
                     let body = self.reply.finish(&id);
                     self.book.reply(&id, body, events);
                 }
                 // Who proposes a frame again has nobody answered again: its client asks for that by itself.
-                Standing::Executed if active(Mutant::RepeatsAnswered) => self.book.reply_again(&id, events),
-                Standing::Executed | Standing::Stale | Standing::Ended => {}
+                FrameStatus::Executed if active(Mutant::RepeatsAnswered) => {
+                    self.book.reply_again(&id, events)
+                }
+                FrameStatus::Executed | FrameStatus::Stale | FrameStatus::Ended => {}
             }
             self.book.pace_frame(bytes, decision.batch.bytes, passed);
             passed += bytes;

@@ -234,12 +234,12 @@ proptest! {
         for sequence in sequences {
             let highest = seen.last().copied().unwrap_or(0);
             let expected = match sequence {
-                s if s + CLIENT_WINDOW <= highest => Standing::Stale,
-                s if seen.contains(&s) => Standing::Executed,
-                _ => Standing::Fresh,
+                s if s + CLIENT_WINDOW <= highest => FrameStatus::Stale,
+                s if seen.contains(&s) => FrameStatus::Executed,
+                _ => FrameStatus::Fresh,
             };
             prop_assert_eq!(window.check(FrameSeq::new(sequence)), expected);
-            if expected == Standing::Fresh {
+            if expected == FrameStatus::Fresh {
                 window.record(FrameSeq::new(sequence));
                 seen.insert(sequence);
             }
@@ -519,18 +519,18 @@ fn the_session_that_executed_nothing_for_longest_ends_when_they_are_too_many() {
     assert_eq!(sessions.record(FrameSeq::of(1, 2)), None, "1 is at work");
     assert_eq!(record(&mut sessions, 1000), Some(2));
     let check = |sessions: &SessionWindows, session, number| sessions.check(FrameSeq::of(session, number));
-    assert_eq!(check(&sessions, 2, 2), Standing::Ended);
-    assert_eq!(check(&sessions, 1, 2), Standing::Executed);
-    assert_eq!(check(&sessions, 1, 3), Standing::Fresh);
+    assert_eq!(check(&sessions, 2, 2), FrameStatus::Ended);
+    assert_eq!(check(&sessions, 1, 2), FrameStatus::Executed);
+    assert_eq!(check(&sessions, 1, 3), FrameStatus::Fresh);
     assert_eq!(
         check(&sessions, 500, 1),
-        Standing::Fresh,
+        FrameStatus::Fresh,
         "sessions begin in any order"
     );
-    assert_eq!(check(&sessions, 1000 + SESSION_STEP_MAX, 1), Standing::Fresh);
+    assert_eq!(check(&sessions, 1000 + SESSION_STEP_MAX, 1), FrameStatus::Fresh);
     assert_eq!(
         check(&sessions, 1001 + SESSION_STEP_MAX, 1),
-        Standing::Ended,
+        FrameStatus::Ended,
         "no single frame uses the numbers up"
     );
     assert_eq!(sessions.highest(), 1000);

@@ -7,7 +7,7 @@ pub const CLIENT_WINDOW: u64 = 64;
 
 /// What a window knows of a sequence number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum FrameStatus {
     /// Never recorded: may be executed.
     Fresh,
     /// Recorded before.
@@ -31,15 +31,15 @@ pub struct SequenceWindow {
 impl SequenceWindow {
     /// Whether a frame may be executed.
     #[must_use]
-    pub fn check(&self, sequence: FrameSeq) -> Standing {
+    pub fn check(&self, sequence: FrameSeq) -> FrameStatus {
         let sequence = sequence.number();
         if sequence > self.highest {
-            return Standing::Fresh;
+            return FrameStatus::Fresh;
         }
         match self.highest - sequence {
-            age if age >= CLIENT_WINDOW => Standing::Stale,
-            age if self.bitmap & (1 << age) != 0 => Standing::Executed,
-            _ => Standing::Fresh,
+            age if age >= CLIENT_WINDOW => FrameStatus::Stale,
+            age if self.bitmap & (1 << age) != 0 => FrameStatus::Executed,
+            _ => FrameStatus::Fresh,
         }
     }
 

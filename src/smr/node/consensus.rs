@@ -7,7 +7,7 @@ use crate::smr::execution::SessionWindows;
 use crate::smr::messages::{
     Checked, CheckpointClaim, ClientReply, Frame, FrameId, FrameKey, Proposal, SystemMessage, TakenCheckpoint,
 };
-use crate::smr::preprocessing::{Expectations, FromPeer};
+use crate::smr::preprocessing::{ExpectedTraffic, FromPeer};
 use crate::smr::protocol::{ImageEvent, ImageTask, LogCut, Recipients, Record};
 use crate::smr::replica::{Action, Replica, Stack};
 use crate::smr::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, SeqNo, Time, UnixTime};
@@ -67,7 +67,7 @@ pub struct Consensus<S: Stack> {
     replica: Replica<S>,
     cluster: ClusterId,
     epoch: Epoch,
-    expectations: Expectations,
+    expectations: ExpectedTraffic,
     /// Whether a record counts as kept when it was made.
     trusts_memory: bool,
     /// Whether there was an input since the last turn.
@@ -80,7 +80,7 @@ impl<S: Stack> Consensus<S> {
     #[must_use]
     pub fn new(
         replica: Replica<S>,
-        expectations: Expectations,
+        expectations: ExpectedTraffic,
         (cluster, epoch): (ClusterId, Epoch),
         trusts_memory: bool,
     ) -> Self {

@@ -10,7 +10,7 @@
 //! | [`Preprocessing`] | clients' frames, replicas' messages that carry frames | [`PreprocessingPort`] |
 //! | [`Consensus`] | what passed; what execution and the disk did; time | [`ConsensusPort`] |
 //! | [`Execution`] | decisions, reads, chunks of an image | [`ExecutionPort`] |
-//! | [`Told`], [`Replay`] | the log of an earlier life | which snapshot may be believed; a replica that goes on |
+//! | [`CheckpointHistory`], [`Replay`] | the log of an earlier life | which snapshot may be believed; a replica that goes on |
 //! | [`Log`] | records, cuts, what is to be read back; segments | [`LogPort`], [`GroupWriter`] |
 //! | [`shelve`] | what transfers of snapshots ask of the disk | [`ShelfPort`] |
 //! | [`Keeper`] | segments and snapshots that are made, replaced or not needed | the next [`KeeperStep`] on disk |
@@ -35,7 +35,7 @@ pub use execution::{Execution, ExecutionPort};
 pub use keeper::{Keeper, KeeperEvent, KeeperOutcome, KeeperStep, KeeperTask, Released};
 pub use log::{GroupWriter, Log, LogEntry, LogPort};
 pub use preprocessing::{Preprocessing, PreprocessingPort};
-pub use restart::{Replay, Replayed, Told};
+pub use restart::{CheckpointHistory, Replay, Replayed};
 pub use routing::{Route, Unroutable, route};
 pub use shelf::{ShelfPort, shelve};
 pub use snapshots::SnapshotTrust;

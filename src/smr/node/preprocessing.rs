@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
 use crate::smr::messages::{Checked, ClientReply, Frame, FrameId, FrameKey, RefusalReason, SystemMessage};
-use crate::smr::preprocessing::{FrameChecker, FrameRefusal, FromPeer, PeerRefusal, ProposalGate};
+use crate::smr::preprocessing::{FrameChecker, FrameRefusal, FromPeer, PeerRefusal, PeerVerifyGate};
 use crate::smr::types::{ClientId, ClusterId, Epoch, NodeId, Time, View};
 
 /// Where preprocessing's results go.
@@ -28,7 +28,7 @@ pub trait PreprocessingPort {
 /// Checks frames before anything else sees them, passes what is sound, refuses the rest.
 pub struct Preprocessing {
     checker: FrameChecker,
-    gate: ProposalGate,
+    gate: PeerVerifyGate,
     cluster: ClusterId,
     epoch: Epoch,
 }
@@ -38,7 +38,7 @@ impl Preprocessing {
     #[must_use]
     pub const fn new(
         checker: FrameChecker,
-        gate: ProposalGate,
+        gate: PeerVerifyGate,
         (cluster, epoch): (ClusterId, Epoch),
     ) -> Self {
         Self {

@@ -10,7 +10,7 @@ use crate::smr::types::{Lsn, SeqNo, Time};
 /// What the log says of checkpoints and of the decisions that lead to them: which snapshot a restart may begin
 /// with, and whether it can do without one.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct CheckpointHistory {
     /// The records about what is stable.
     stables: Vec<Record>,
     /// What this replica signed and nobody contradicted yet.
@@ -23,7 +23,7 @@ pub struct Told {
     has_jumped: bool,
 }
 
-impl Told {
+impl CheckpointHistory {
     /// The records about what is stable, in order.
     #[must_use]
     pub fn stables(&self) -> &[Record] {
@@ -197,7 +197,7 @@ mod tests {
             chain: Chain::START,
         };
         let leads_to = |records: Vec<Record>| {
-            let mut told = Told::default();
+            let mut told = CheckpointHistory::default();
             records.into_iter().for_each(|record| told.take(record));
             (1..9)
                 .take_while(|seq| told.leads_to(SeqNo::new(*seq)))
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn a_snapshot_is_wrong_if_what_it_follows_was_contradicted_and_right_if_it_was_taken_after_that() {
         let told = |records: Vec<Record>| {
-            let mut told = Told::default();
+            let mut told = CheckpointHistory::default();
             records.into_iter().for_each(|record| told.take(record));
             told
         };

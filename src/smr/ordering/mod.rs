@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::smr::messages::{
     Archived, Batch, BatchRef, CheckpointClaim, Message, Proposal, SignedCheckpoint, Status,
 };
-use crate::smr::protocol::{Outbox, OwnRecord, Record, RestoreError, Standing, Timer};
+use crate::smr::protocol::{OrderingProgress, Outbox, OwnRecord, Record, RestoreError, Timer};
 use crate::smr::types::{Digest, NodeId, SeqNo, Time, UnixTime, View};
 
 /// A protocol that orders batches: a deterministic state machine (see [`crate::smr::protocol`]).
@@ -96,7 +96,7 @@ pub trait OrderingProtocol {
     fn on_status(&mut self, now: Time, from: NodeId, status: &Status, out: &mut Outbox);
 
     /// Where this replica stands, for its own status. Called after [`Timer::Status`] fired.
-    fn standing(&mut self) -> Standing;
+    fn standing(&mut self) -> OrderingProgress;
 
     /// What this replica carries out of the view it left; for a view change that is taken up again after a
     /// restart.

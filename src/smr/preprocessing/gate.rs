@@ -85,7 +85,7 @@ impl GateLimits {
 
 /// What consensus expects of other replicas. Copies are one: consensus tells, every preprocess role knows.
 #[derive(Debug, Clone, Default)]
-pub struct Expectations(Arc<Expected>);
+pub struct ExpectedTraffic(Arc<Expected>);
 
 #[derive(Debug, Default)]
 struct Expected {
@@ -93,7 +93,7 @@ struct Expected {
     transfers: AtomicBool,
 }
 
-impl Expectations {
+impl ExpectedTraffic {
     /// Consensus is in this view; `transfers` says whether it asks for decisions that it lacks.
     pub fn tell(&self, view: View, transfers: bool) {
         // Whoever sees it late takes a batch on account of the allowance.
@@ -153,7 +153,7 @@ impl PeerRefusal {
 
 /// What one peer may have verified.
 #[derive(Debug, Clone)]
-struct Account {
+struct PeerBudget {
     unasked: Allowance,
     forwarded: Allowance,
     lies: Allowance,
@@ -161,7 +161,7 @@ struct Account {
     turns: BTreeMap<ClientId, Time>,
 }
 
-impl Account {
+impl PeerBudget {
     fn new(limits: &GateLimits) -> Self {
         Self {
             unasked: Allowance::full(limits.unasked),
@@ -191,26 +191,26 @@ impl Account {
 
 /// The accounts of every peer at one preprocess role.
 #[derive(Debug)]
-pub struct ProposalGate {
-    expectations: Expectations,
+pub struct PeerVerifyGate {
+    expectations: ExpectedTraffic,
     limits: GateLimits,
-    accounts: Vec<Account>,
+    accounts: Vec<PeerBudget>,
 }
 
-impl ProposalGate {
+impl PeerVerifyGate {
     /// For n replicas.
     #[must_use]
-    pub fn new(n: usize, expectations: Expectations) -> Self {
+    pub fn new(n: usize, expectations: ExpectedTraffic) -> Self {
         Self::with_limits(n, expectations, GateLimits::of(n))
     }
 
     /// With limits of one's own.
     #[must_use]
-    pub fn with_limits(n: usize, expectations: Expectations, limits: GateLimits) -> Self {
+    pub fn with_limits(n: usize, expectations: ExpectedTraffic, limits: GateLimits) -> Self {
         Self {
             expectations,
             limits,
-            accounts: vec![Account::new(&limits); n],
+            accounts: vec![PeerBudget::new(&limits); n],
         }
     }
 

@@ -23,16 +23,16 @@ const fn rate(burst: u64, per_second: u64) -> Rate {
 
 /// A gate in front of replica 1, and its checker.
 struct Door {
-    gate: ProposalGate,
+    gate: PeerVerifyGate,
     checker: FrameChecker,
-    expectations: Expectations,
+    expectations: ExpectedTraffic,
 }
 
 impl Door {
     fn new(auth: ClientAuth) -> Self {
-        let expectations = Expectations::default();
+        let expectations = ExpectedTraffic::default();
         Self {
-            gate: ProposalGate::with_limits(REPLICAS, expectations.clone(), LIMITS),
+            gate: PeerVerifyGate::with_limits(REPLICAS, expectations.clone(), LIMITS),
             checker: checker(1, auth),
             expectations,
         }

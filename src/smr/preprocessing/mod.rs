@@ -5,7 +5,7 @@
 //! | frames of clients, directly or forwarded | [`FrameChecker::check_frames`]: a [`Frame`](crate::smr::messages::Frame) or a [`FrameRefusal`] for each |
 //! | one frame from its client's link | [`FrameChecker::take_frame`], and [`FrameChecker::verify`] at the end of the turn |
 //! | a pre-prepare | [`FrameChecker::check_proposal`]: a [`Proposal`](crate::smr::messages::Proposal), or why its leader is faulty |
-//! | a replica's message with frames | [`ProposalGate::check`]: one of the last two, as far as its sender may have signatures verified |
+//! | a replica's message with frames | [`PeerVerifyGate::check`]: one of the last two, as far as its sender may have signatures verified |
 //! | a checked frame | [`RequestPool::offer`]: queued, known, or refused |
 //! | a free slot of consensus | [`RequestPool::take_batch`]: the next batch, fair among clients |
 //! | a decision | [`RequestPool::on_decided`]: its frames leave the pool and never come back |
@@ -31,7 +31,7 @@ pub use clients::{ClientAuth, ClientDirectory, ClientKeys, SigningDuty};
 pub use frames::{
     Authenticity, CheckerLimits, Effort, FrameChecker, FrameRefusal, FrameSource, RefusedFrame,
 };
-pub use gate::{Expectations, FromPeer, GateLimits, PeerRefusal, ProposalGate};
+pub use gate::{ExpectedTraffic, FromPeer, GateLimits, PeerRefusal, PeerVerifyGate};
 pub use pool::{Offer, PoolLimits, RequestPool};
 pub use proposals::batch_digest;
 pub(crate) use proposals::has_time_alone;

@@ -1,7 +1,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use crate::smr::execution::{SessionWindows, Standing};
+use crate::smr::execution::{FrameStatus, SessionWindows};
 use crate::smr::messages::{Batch, Frame, FrameId, FrameKey};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::types::{ClientId, FrameSeq, Time};
@@ -170,7 +170,7 @@ fn insert(frames: &mut VecDeque<Frame>, frame: Frame) {
 ///   answered before a leader fell silent: were such a frame first by its number, its client could not have a
 ///   leader replaced for what comes after it.
 /// - **What waits is passed on again** once in a review period, and then nothing else of its client: so that
-///   it is not lost in what the leader may refuse to look at ([`ProposalGate`](super::ProposalGate)).
+///   it is not lost in what the leader may refuse to look at ([`PeerVerifyGate`](super::PeerVerifyGate)).
 ///
 /// *A client cannot have a correct leader blamed.* Let its first frame x wait at a backup, signed. It is
 /// passed on, and the leader takes it in: by the order if it is before what its client has queued there, and
@@ -237,10 +237,10 @@ impl RequestPool {
             return Offer::Stale;
         };
         match client.decided.check(sequence) {
-            Standing::Executed => return Offer::AlreadyDecided,
-            Standing::Stale => return Offer::Stale,
-            Standing::Ended => return Offer::SessionEnded,
-            Standing::Fresh => {}
+            FrameStatus::Executed => return Offer::AlreadyDecided,
+            FrameStatus::Stale => return Offer::Stale,
+            FrameStatus::Ended => return Offer::SessionEnded,
+            FrameStatus::Fresh => {}
         }
         match position(&client.queued, sequence) {
             Ok(at) => {
@@ -484,7 +484,7 @@ impl RequestPool {
                 continue;
             };
             // A faulty leader may have old frames decided again.
-            let is_new = client.decided.check(sequence) == Standing::Fresh;
+            let is_new = client.decided.check(sequence) == FrameStatus::Fresh;
             let ended = client.decided.record(sequence);
             if let Some(clock) = client.clock {
                 client.has_progressed |= is_new && sequence <= clock.first && !active(Mutant::QuotaBlamed);
@@ -526,7 +526,7 @@ impl RequestPool {
     #[must_use]
     pub fn is_decided(&self, key: FrameKey) -> bool {
         let client = self.clients.get(key.client.get() as usize);
-        client.is_none_or(|client| client.decided.check(key.sequence) != Standing::Fresh)
+        client.is_none_or(|client| client.decided.check(key.sequence) != FrameStatus::Fresh)
     }
 
     /// How many clients there are.
@@ -551,7 +551,7 @@ impl RequestPool {
             std::mem::take(&mut client.queued),
             std::mem::take(&mut client.in_flight),
         );
-        let is_fresh = |frame: &Frame| client.decided.check(sequence(frame)) == Standing::Fresh;
+        let is_fresh = |frame: &Frame| client.decided.check(sequence(frame)) == FrameStatus::Fresh;
         let (queued, settled): (VecDeque<_>, VecDeque<_>) = queued.into_iter().partition(is_fresh);
         let (in_flight, taken): (VecDeque<_>, VecDeque<_>) = in_flight.into_iter().partition(is_fresh);
         client.queued = queued;
@@ -607,7 +607,7 @@ impl RequestPool {
             let settled = |frames: &VecDeque<Frame>| {
                 let (Ok(at) | Err(at)) = position(frames, FrameSeq::of(session, 0));
                 let first = sequence(frames.get(at)?);
-                let is_settled = first.session() == session && decided.check(first) == Standing::Stale;
+                let is_settled = first.session() == session && decided.check(first) == FrameStatus::Stale;
                 is_settled.then_some(at)
             };
             let gone = if let Some(at) = settled(queued) {

@@ -2,7 +2,7 @@ use crate::smr::types::{ClientId, SeqNo};
 
 /// Where ordering stands, for the status that peers get.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct OrderingProgress {
     /// The last stable checkpoint.
     pub stable: SeqNo,
     /// The last decision.

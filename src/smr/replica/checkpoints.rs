@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::loans::Loans;
 use super::promises::Held;
+use super::snapshot_leases::SnapshotLeases;
 use super::{Action, Replica, Stack};
 use crate::smr::decision_log::DecisionLog;
 use crate::smr::messages::{CheckpointClaim, LightCheckpoint, SignedCheckpoint, TakenCheckpoint};
@@ -65,7 +65,7 @@ pub(super) struct Checkpoints {
     kept: SeqNo,
     /// Where the log was cut last.
     cut: SeqNo,
-    loans: Loans,
+    loans: SnapshotLeases,
 }
 
 impl Checkpoints {
@@ -81,7 +81,7 @@ impl Checkpoints {
             proofs: BTreeMap::new(),
             kept: SeqNo::ZERO,
             cut: SeqNo::ZERO,
-            loans: Loans::new(n),
+            loans: SnapshotLeases::new(n),
         }
     }
 

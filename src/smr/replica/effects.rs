@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::abstention::Abstention;
 use super::promises::Held;
+use super::voting_suspension::VotingSuspension;
 use super::{Action, Replica, Stack};
 use crate::smr::decision_log::DecisionLog;
 use crate::smr::log_transfer::{LogTransferProtocol, LogTransferState};
@@ -60,7 +60,7 @@ impl<S: Stack> Replica<S> {
                     self.actions.push(Action::Log { lsn, record });
                 }
                 Effect::Send { when, .. } | Effect::SendTogether { when, .. }
-                    if self.abstention.is_some() && Abstention::withholds(when) => {}
+                    if self.abstention.is_some() && VotingSuspension::withholds(when) => {}
                 Effect::Send { to, message, when } => self.hold(when, Held::Send { to, message }),
                 Effect::SendTogether { message, when } => self.hold(when, Held::SendTogether(message)),
                 Effect::Decide(proposal) => {

@@ -27,9 +27,9 @@ const SHARED_BATCHES: usize = 16;
 /// What was passed on lately. Replicas in different views take each other for leaders: without a pause a
 /// frame would go to and fro between them as fast as the links allow.
 #[derive(Debug, Default)]
-struct PassedOn(BTreeMap<FrameKey, Time>);
+struct ForwardDedup(BTreeMap<FrameKey, Time>);
 
-impl PassedOn {
+impl ForwardDedup {
     /// Whether a frame may be passed on now; it is noted if so.
     fn may_pass(&mut self, now: Time, key: FrameKey) -> bool {
         if self.0.len() >= FORWARDED_FRAMES_MAX {
@@ -49,7 +49,7 @@ impl PassedOn {
 pub(super) struct Forwarding {
     /// Frames on their way to the leader: their clients have lost patience with it.
     frames: Vec<Frame>,
-    passed_on: PassedOn,
+    passed_on: ForwardDedup,
     /// What is pending was shared, and nothing was executed since.
     shares: bool,
 }
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_frame_that_comes_back_at_once_is_passed_on_once_and_a_flood_is_passed_on_in_part() {
-        let mut passed = PassedOn::default();
+        let mut passed = ForwardDedup::default();
         let key = |client, sequence| FrameKey {
             client: ClientId::new(client),
             sequence: FrameSeq::new(sequence),

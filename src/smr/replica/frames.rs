@@ -1,7 +1,7 @@
 //! Clients' frames on their way into the pool, and what their clients are told of them.
 
-use super::disputes::Change;
 use super::forwarding::OVERDUE;
+use super::mac_disputes::Change;
 use super::{Action, ExecutionPhase, Replica, Stack};
 use crate::smr::messages::{Frame, FrameId, FrameKey, RefusalReason};
 use crate::smr::mutants::{Mutant, active};

@@ -17,34 +17,33 @@
 //!
 //! Invariant: no [`Action`] that carries a promise exists before the log is durable up to it.
 
-mod abstention;
 mod action;
 mod checkpoints;
 mod counters;
-mod disputes;
 mod donations;
 mod effects;
 mod forwarding;
 mod frames;
-mod judgements;
 mod lag;
-mod loans;
 mod logged;
+mod mac_disputes;
 mod mending;
 mod messages;
 mod promises;
 mod reads;
 mod restore;
 mod settings;
+mod snapshot_leases;
 mod stack;
 mod supply;
 mod timers;
 mod transfer;
 mod transfer_phase;
+mod verify_budget;
 mod views;
+mod voting_suspension;
 
 pub use crate::smr::state_transfer::TransferLimits;
-pub use abstention::{Forgotten, Participation};
 pub use action::Action;
 pub use counters::{Offences, ReplicaCounters};
 pub use settings::{ExecutionPhase, MUST_SIGN_FOR, ReplicaSettings};
@@ -54,6 +53,7 @@ pub use stack::{
     ViewTransferOf,
 };
 pub use transfer_phase::TransferPhase;
+pub use voting_suspension::{LostPromises, Participation};
 
 use std::sync::Arc;
 
@@ -67,17 +67,17 @@ use crate::smr::protocol::{Outbox, Timer};
 use crate::smr::state_transfer::StateTransferProtocol;
 use crate::smr::types::{Lsn, NodeId, SeqNo, Time, UnixTime, View};
 use crate::smr::view_transfer::ViewTransferProtocol;
-use abstention::Abstention;
 use checkpoints::Checkpoints;
-use disputes::Disputes;
 use donations::Donations;
 use forwarding::Forwarding;
-use judgements::Judgements;
 use lag::Lag;
+use mac_disputes::MacDisputes;
 use promises::Promises;
 use reads::Reads;
 use supply::Supply;
 use timers::Timers;
+use verify_budget::VerifyBudget;
+use voting_suspension::VotingSuspension;
 
 /// The protocols of a replica.
 pub struct Protocols<S: Stack> {
@@ -159,11 +159,11 @@ pub struct Replica<S: Stack> {
     // Clients.
     pool: RequestPool,
     forwarding: Forwarding,
-    disputes: Disputes,
+    disputes: MacDisputes,
     reads: Reads,
 
     // Peers.
-    judgements: Judgements,
+    judgements: VerifyBudget,
     lag: Lag,
     donations: Donations,
 
@@ -171,7 +171,7 @@ pub struct Replica<S: Stack> {
     supply: Supply,
     checkpoints: Checkpoints,
     /// While there is one, nothing is said that binds.
-    abstention: Option<Abstention>,
+    abstention: Option<VotingSuspension>,
 
     // On its way out.
     outbox: Outbox,
@@ -204,9 +204,9 @@ impl<S: Stack> Replica<S> {
         let (n, weak) = (settings.quorum.n(), settings.quorum.weak());
         Self {
             forwarding: Forwarding::default(),
-            disputes: Disputes::new(pool.clients(), weak, settings.must_sign_for),
+            disputes: MacDisputes::new(pool.clients(), weak, settings.must_sign_for),
             reads: Reads::default(),
-            judgements: Judgements::new(n),
+            judgements: VerifyBudget::new(n),
             lag: Lag::new(n, weak),
             donations: Donations::new(n, TransferLimits::default()),
             supply: Supply::new(),
@@ -281,7 +281,7 @@ impl<S: Stack> Replica<S> {
     pub fn on_time(&mut self, now: Time) {
         while let Some(timer) = self.timers.take_due(now) {
             if self.abstention.is_some()
-                && let Some(later) = Abstention::puts_off(timer, now)
+                && let Some(later) = VotingSuspension::puts_off(timer, now)
             {
                 self.timers.set(timer, later);
                 continue;

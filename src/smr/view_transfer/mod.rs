@@ -8,7 +8,7 @@
 pub mod pbft;
 
 use crate::smr::messages::{Archived, Message, Status};
-use crate::smr::protocol::{Outbox, OwnRecord, Record, RestoreError, Standing, Timer};
+use crate::smr::protocol::{OrderingProgress, Outbox, OwnRecord, Record, RestoreError, Timer};
 use crate::smr::types::{NodeId, Time, View};
 
 /// Since when clients wait for a leader, by the rule of
@@ -82,7 +82,7 @@ pub trait ViewTransferProtocol {
     fn on_timeout(&mut self, now: Time, timer: Timer, out: &mut Outbox);
 
     /// [`Timer::Status`] fired: tells the peers where this replica stands.
-    fn on_status_due(&mut self, now: Time, standing: Standing, out: &mut Outbox);
+    fn on_status_due(&mut self, now: Time, standing: OrderingProgress, out: &mut Outbox);
 
     /// Ordering left its view for `view`, as asked.
     fn on_view_left(&mut self, now: Time, view: View, evidence: Self::Evidence, out: &mut Outbox);

@@ -10,7 +10,7 @@ use super::{CommandError, demo_durability, interrupts, parse_auth};
 use crate::runtime::config::{
     Agreement, AppKind, ClientTuning, Durability, ExecutionConfig, ExecutorKind, ReadLevel,
 };
-use crate::sim::Lie;
+use crate::sim::ByzantineStrategy;
 use crate::smr::preprocessing::ClientAuth;
 use crate::tools::load::{
     ClusterOptions, DonorLie, LoadOptions, LocalCluster, Pace, Report, Shape, draw_histogram, run_load,
@@ -51,16 +51,16 @@ impl Byzantine {
         }
     }
 
-    fn lie(self) -> Option<Lie> {
+    fn lie(self) -> Option<ByzantineStrategy> {
         Some(match self {
-            Self::Equivocate => Lie::Equivocate,
-            Self::Silent => Lie::Silent,
-            Self::Slow => Lie::Slow,
-            Self::Corrupt => Lie::WrongDigests,
-            Self::Pad => Lie::Pad,
-            Self::PoisonProof => Lie::PoisonProof,
-            Self::Bloat => Lie::Bloat,
-            Self::ReplayReplies => Lie::ReplayReplies,
+            Self::Equivocate => ByzantineStrategy::Equivocate,
+            Self::Silent => ByzantineStrategy::Silent,
+            Self::Slow => ByzantineStrategy::Slow,
+            Self::Corrupt => ByzantineStrategy::WrongDigests,
+            Self::Pad => ByzantineStrategy::Pad,
+            Self::PoisonProof => ByzantineStrategy::PoisonProof,
+            Self::Bloat => ByzantineStrategy::Bloat,
+            Self::ReplayReplies => ByzantineStrategy::ReplayReplies,
             Self::CorruptChunks | Self::StallTransfer => return None,
         })
     }
@@ -150,7 +150,7 @@ pub(super) struct Demo {
 }
 
 impl Demo {
-    fn cluster_options(&self, lie: Option<Lie>) -> ClusterOptions {
+    fn cluster_options(&self, lie: Option<ByzantineStrategy>) -> ClusterOptions {
         ClusterOptions {
             replicas: usize::from(self.replicas),
             clients: self.clients,
@@ -212,7 +212,7 @@ impl Demo {
         self.finish(&report)
     }
 
-    fn run_one(&self, lie: Option<Lie>) -> Result<Report, CommandError> {
+    fn run_one(&self, lie: Option<ByzantineStrategy>) -> Result<Report, CommandError> {
         let cluster_options = self.cluster_options(lie);
         let cluster = LocalCluster::start(&cluster_options)?;
         println!("{} replicas linked over loopback TCP:", self.replicas);

@@ -13,8 +13,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::CommandError;
 use crate::sim::{
-    Dice, Lie, Profile, Roguery, Rule, RunReport, TWINS_PATTERNS, Violation, pair_names, run,
-    run_twins_pattern,
+    ByzantineStrategy, FaultyClient, Profile, Rule, RunReport, SimRng, TWINS_PATTERNS, Violation, pair_names,
+    run, run_twins_pattern,
 };
 
 /// Seeds are simulated by so many threads.
@@ -262,7 +262,7 @@ fn run_all(
 fn random_start() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let nanos = now.map_or(0, |since| since.as_nanos() as u64);
-    Dice::new(nanos ^ u64::from(std::process::id()) << 40).below(STARTS)
+    SimRng::new(nanos ^ u64::from(std::process::id()) << 40).below(STARTS)
 }
 
 impl Sim {
@@ -362,12 +362,12 @@ impl Sim {
             ..Summary::default()
         };
         if profiles.contains(&Profile::Byzantine) {
-            let names = Lie::ALL.iter().map(|lie| lie.name());
-            let names = names.chain(Roguery::ALL.iter().map(|roguery| roguery.name()));
+            let names = ByzantineStrategy::ALL.iter().map(|lie| lie.name());
+            let names = names.chain(FaultyClient::ALL.iter().map(|roguery| roguery.name()));
             summary.hits.extend(names.map(|name| (name, 0)));
         }
         if profiles.contains(&Profile::Clients) {
-            let names = Roguery::BLAMELESS.iter().map(|roguery| roguery.name());
+            let names = FaultyClient::BLAMELESS.iter().map(|roguery| roguery.name());
             summary.hits.extend(names.map(|name| (name, 0)));
         }
         let count = profiles.len() as u64;

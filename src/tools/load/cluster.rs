@@ -15,7 +15,7 @@ use crate::runtime::server::monolithic_server::bootstrap_with_faults;
 use crate::runtime::server::{ReplicaError, ReplicaHandle};
 use crate::runtime::shard::faults::Interceptor;
 use crate::runtime::storage::{DataDirectory, StorageError};
-use crate::sim::Lie;
+use crate::sim::ByzantineStrategy;
 use crate::smr::execution::ScalableApp;
 use crate::smr::execution::apps::{bank::Bank, compute::Compute, counter::Counter, kv::Kv, null::Null};
 use crate::smr::types::{ClientId, NodeId};
@@ -47,7 +47,7 @@ pub struct ClusterOptions {
     /// Where the replicas' data directories are made; a temporary directory if left out.
     pub data: Option<PathBuf>,
     /// What replica 0, the first leader, does to what it says.
-    pub lie: Option<Lie>,
+    pub lie: Option<ByzantineStrategy>,
     /// Replicas that lie when others catch up from them, and how.
     pub donor_lies: Vec<(NodeId, DonorLie)>,
     /// The persistent log of each replica.

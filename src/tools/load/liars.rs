@@ -6,20 +6,25 @@ use bytes::Bytes;
 
 use crate::runtime::config::Agreement;
 use crate::runtime::shard::faults::Interceptor;
-use crate::sim::{Dice, Knobs, Liar, Lie, Sent};
+use crate::sim::{ByzantineStrategy, Liar, Sent, SimConfig, SimRng};
 use crate::smr::types::{ClusterId, NodeId};
 
 /// Lies to other replicas, in the cluster it is put into.
 struct OverLinks(Liar);
 
 /// The lie told by a replica of a real cluster.
-pub(super) fn over_links(lie: Lie, node: NodeId, n: usize, cluster: ClusterId) -> Box<dyn Interceptor> {
-    let mut knobs = Knobs::calm(n, 1);
+pub(super) fn over_links(
+    lie: ByzantineStrategy,
+    node: NodeId,
+    n: usize,
+    cluster: ClusterId,
+) -> Box<dyn Interceptor> {
+    let mut knobs = SimConfig::calm(n, 1);
     let limits = &mut knobs.limits;
     let usual = Agreement::default();
     (limits.frame_bytes_max, limits.batch_bytes_max) = (usual.frame_bytes_max, usual.batch_bytes_max);
     limits.batch_frames_max = usual.batch_frames_max;
-    let liar = Liar::new(node, &[lie], &knobs, Dice::new(42));
+    let liar = Liar::new(node, &[lie], &knobs, SimRng::new(42));
     Box::new(OverLinks(liar.in_cluster(cluster)))
 }
 

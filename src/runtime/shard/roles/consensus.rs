@@ -7,7 +7,7 @@ use super::{Role, STEP_MESSAGES};
 use crate::runtime::metrics::{Metrics, Places, count};
 use crate::runtime::shard::faults::Faults;
 use crate::runtime::shard::lanes::{
-    Checked, Done, FromReplica, Inlet, Logged, Outgoing, Outlet, Work, answer, any_blocked,
+    Checked, Done, FromReplica, LinkReceiver, LinkSender, Logged, Outgoing, Work, answer, any_blocked,
 };
 use crate::runtime::shard::reactor::Reactor;
 use crate::runtime::storage::AbstentionMark;
@@ -29,19 +29,19 @@ const INSTALL_CHUNKS: usize = 8;
 /// The lanes of the consensus role.
 pub(crate) struct ConsensusLanes {
     /// Replicas' messages, from each network role.
-    pub replica_messages: Vec<Inlet<FromReplica>>,
+    pub replica_messages: Vec<LinkReceiver<FromReplica>>,
     /// Frames and proposals, from each preprocess role.
-    pub checked: Vec<Inlet<Checked>>,
+    pub checked: Vec<LinkReceiver<Checked>>,
     /// What execution has done.
-    pub done: Inlet<Done>,
+    pub done: LinkReceiver<Done>,
     /// Decisions, to execution.
-    pub work: Outlet<Work>,
+    pub work: LinkSender<Work>,
     /// Records, to the log; `None` when nothing is kept on disk.
-    pub log: Option<Outlet<LogEntry>>,
+    pub log: Option<LinkSender<LogEntry>>,
     /// What is on disk, from the log and from the keeper of images.
-    pub logged: Vec<Inlet<Logged>>,
+    pub logged: Vec<LinkReceiver<Logged>>,
     /// Messages, to each network role.
-    pub outgoing: Vec<Outlet<Outgoing>>,
+    pub outgoing: Vec<LinkSender<Outgoing>>,
 }
 
 /// Moves inputs from lanes to [`Consensus`], and what it decides into others.
@@ -57,19 +57,19 @@ pub(crate) struct ConsensusRole<S: Stack> {
 }
 
 struct Inputs {
-    replica_messages: Vec<Inlet<FromReplica>>,
-    checked: Vec<Inlet<Checked>>,
-    done: Inlet<Done>,
-    logged: Vec<Inlet<Logged>>,
+    replica_messages: Vec<LinkReceiver<FromReplica>>,
+    checked: Vec<LinkReceiver<Checked>>,
+    done: LinkReceiver<Done>,
+    logged: Vec<LinkReceiver<Logged>>,
 }
 
 /// Where decisions and messages go.
 struct Port {
     /// When this step began.
     now: Time,
-    work: Outlet<Work>,
-    log: Option<Outlet<LogEntry>>,
-    outgoing: Vec<Outlet<Outgoing>>,
+    work: LinkSender<Work>,
+    log: Option<LinkSender<LogEntry>>,
+    outgoing: Vec<LinkSender<Outgoing>>,
     clients: ClientDirectory,
     /// The images of checkpoints that are transferred; `None` when nothing is kept on disk.
     shelf: Option<ShelfHandle>,
@@ -82,14 +82,14 @@ struct Port {
 impl Port {
     fn is_blocked(&mut self) -> bool {
         let outgoing = any_blocked(&mut self.outgoing);
-        let log = self.log.as_mut().is_some_and(Outlet::is_blocked);
+        let log = self.log.as_mut().is_some_and(LinkSender::is_blocked);
         self.work.is_blocked() | outgoing | log
     }
 
     fn has_overflow(&self) -> bool {
         self.work.has_overflow()
-            || self.log.as_ref().is_some_and(Outlet::has_overflow)
-            || self.outgoing.iter().any(Outlet::has_overflow)
+            || self.log.as_ref().is_some_and(LinkSender::has_overflow)
+            || self.outgoing.iter().any(LinkSender::has_overflow)
     }
 
     fn ring(&mut self) {
@@ -97,7 +97,7 @@ impl Port {
         if let Some(log) = &mut self.log {
             log.ring();
         }
-        self.outgoing.iter_mut().for_each(Outlet::ring);
+        self.outgoing.iter_mut().for_each(LinkSender::ring);
     }
 
     fn push_log(&mut self, entry: LogEntry) {

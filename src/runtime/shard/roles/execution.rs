@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::Role;
 use crate::runtime::metrics::{Metrics, count};
-use crate::runtime::shard::crew::Crew;
-use crate::runtime::shard::lanes::{Done, Inlet, Outgoing, Outlet, Work, answer, any_blocked};
+use crate::runtime::shard::crew::HelperThreads;
+use crate::runtime::shard::lanes::{Done, LinkReceiver, LinkSender, Outgoing, Work, answer, any_blocked};
 use crate::runtime::shard::reactor::Reactor;
 use crate::runtime::storage::StorageError;
 use crate::runtime::storage::keeper::KeeperHandle;
@@ -27,14 +27,14 @@ const STEP_BACKGROUND_BYTES: usize = 128 * 1024;
 /// The lanes of the execution role.
 pub(crate) struct ExecutionLanes {
     /// Decisions and resends, from consensus.
-    pub decisions: Inlet<Work>,
+    pub decisions: LinkReceiver<Work>,
     /// Read-only frames, from each preprocess role, on their way into the queue of reads; and tools'
     /// questions.
-    pub unordered: Vec<Inlet<Work>>,
+    pub unordered: Vec<LinkReceiver<Work>>,
     /// What was done, to consensus.
-    pub done: Outlet<Done>,
+    pub done: LinkSender<Done>,
     /// Replies, to each network role; a client's is its number mod their count.
-    pub replies: Vec<Outlet<Outgoing>>,
+    pub replies: Vec<LinkSender<Outgoing>>,
 }
 
 /// How long reads beside the order are executed in one step, but for the last one.
@@ -53,18 +53,18 @@ pub(crate) struct ExecutionRole<E: Executor> {
     installing: Option<Receiver<Result<Bytes, StorageError>>>,
     failure: Option<StorageError>,
     /// The executor's helpers.
-    crew: Option<Crew>,
+    crew: Option<HelperThreads>,
 }
 
 struct Inputs {
-    decisions: Inlet<Work>,
-    unordered: Vec<Inlet<Work>>,
+    decisions: LinkReceiver<Work>,
+    unordered: Vec<LinkReceiver<Work>>,
 }
 
 /// Where results go.
 struct Port {
-    done: Outlet<Done>,
-    replies: Vec<Outlet<Outgoing>>,
+    done: LinkSender<Done>,
+    replies: Vec<LinkSender<Outgoing>>,
     keeper: Option<KeeperHandle>,
     metrics: Arc<Metrics>,
 }
@@ -116,7 +116,7 @@ impl<E: Executor> ExecutionRole<E> {
         execution: Execution<E>,
         lanes: ExecutionLanes,
         keeper: Option<KeeperHandle>,
-        crew: Option<Crew>,
+        crew: Option<HelperThreads>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
@@ -263,7 +263,7 @@ impl<E: Executor> Role for ExecutionRole<E> {
             // One image is written at a time; meanwhile checkpoints are taken without.
             execution.keep_images(!keeper.is_writing());
         }
-        port.replies.iter_mut().for_each(Outlet::ring);
+        port.replies.iter_mut().for_each(LinkSender::ring);
         let counters = &port.metrics.counters;
         let publish = |counter: &AtomicU64, value| counter.store(value, Ordering::Relaxed);
         publish(&counters.application_panics, execution.executor().panics());
@@ -276,7 +276,7 @@ impl<E: Executor> Role for ExecutionRole<E> {
         !self.inputs.decisions.is_empty()
             || self.inputs.unordered.iter().any(|lane| !lane.is_empty())
             || self.port.done.has_overflow()
-            || self.port.replies.iter().any(Outlet::has_overflow)
+            || self.port.replies.iter().any(LinkSender::has_overflow)
             || self.execution.has_work()
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Role, STEP_MESSAGES};
 use crate::runtime::metrics::Metrics;
-use crate::runtime::shard::lanes::{Inlet, Logged, Outlet};
+use crate::runtime::shard::lanes::{LinkReceiver, LinkSender, Logged};
 use crate::runtime::shard::reactor::{Completion, Reactor, Token};
 use crate::runtime::storage::keeper::{KeeperHandle, Kept};
 use crate::runtime::storage::shelf::ShelfHandle;
@@ -24,11 +24,11 @@ const SPACE_PAUSE: Duration = Duration::from_secs(1);
 /// The lanes of the log role.
 pub(crate) struct LogLanes {
     /// Records, from consensus.
-    pub entries: Inlet<LogEntry>,
+    pub entries: LinkReceiver<LogEntry>,
     /// What the keeper did.
-    pub kept: Inlet<Kept>,
+    pub kept: LinkReceiver<Kept>,
     /// What is on disk, to consensus.
-    pub logged: Outlet<Logged>,
+    pub logged: LinkSender<Logged>,
 }
 
 /// Writes the persistent log on the shard's own ring, one group of records at a time.
@@ -38,8 +38,8 @@ pub(crate) struct LogRole {
     port: Port,
     /// Whether the writer's buffers are registered with the ring; unknown before the first write.
     is_registered: Option<bool>,
-    entries: Inlet<LogEntry>,
-    kept: Inlet<Kept>,
+    entries: LinkReceiver<LogEntry>,
+    kept: LinkReceiver<Kept>,
     /// There was no space: write again then.
     write_again_at: Option<Time>,
     /// The last write that came to its end had no space.
@@ -53,7 +53,7 @@ struct Port {
     files: BTreeMap<u64, File>,
     keeper: KeeperHandle,
     shelf: ShelfHandle,
-    logged: Outlet<Logged>,
+    logged: LinkSender<Logged>,
 }
 
 impl LogPort for Port {

@@ -8,7 +8,7 @@ use super::twins::Starts;
 use super::{Role, STEP_MESSAGES};
 use crate::runtime::metrics::{Metrics, count};
 use crate::runtime::shard::control::EstablishedLink;
-use crate::runtime::shard::lanes::{FromReplica, Inlet, Outgoing, Outlet, Raw};
+use crate::runtime::shard::lanes::{FromReplica, LinkReceiver, LinkSender, Outgoing, Raw};
 use crate::runtime::shard::reactor::{Completion, Reactor};
 use crate::runtime::shard::wires::{CloseReason, WireId, WireLimits, Wires};
 use crate::smr::messages::archived::{ArchivedAdminRequest, ArchivedLinkMessage};
@@ -21,15 +21,15 @@ use crate::smr::types::{ClientId, ClusterId, Epoch, NodeId, Time};
 /// The lanes of one network role.
 pub(crate) struct NetworkLanes {
     /// Links that came up.
-    pub links: Inlet<EstablishedLink>,
+    pub links: LinkReceiver<EstablishedLink>,
     /// Client frames.
-    pub client_frames: Outlet<Raw>,
+    pub client_frames: LinkSender<Raw>,
     /// Replicas' messages with frames: a lane of their own, so that clients never hold them up.
-    pub replica_frames: Outlet<Raw>,
+    pub replica_frames: LinkSender<Raw>,
     /// Replicas' other messages.
-    pub replica_messages: Outlet<FromReplica>,
+    pub replica_messages: LinkSender<FromReplica>,
     /// What the other roles send, one lane each.
-    pub outgoing: Vec<Inlet<Outgoing>>,
+    pub outgoing: Vec<LinkReceiver<Outgoing>>,
 }
 
 /// Serves the sockets of one shard: bytes in, messages out, and back.

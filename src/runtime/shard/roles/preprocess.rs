@@ -4,7 +4,9 @@ use bytes::Bytes;
 
 use super::{Role, STEP_MESSAGES};
 use crate::runtime::metrics::{Metrics, count};
-use crate::runtime::shard::lanes::{Checked, Inlet, Outgoing, Outlet, Raw, Work, answer, any_blocked};
+use crate::runtime::shard::lanes::{
+    Checked, LinkReceiver, LinkSender, Outgoing, Raw, Work, answer, any_blocked,
+};
 use crate::runtime::shard::reactor::Reactor;
 use crate::smr::messages::{Frame, FrameKey};
 use crate::smr::node::{Preprocessing, PreprocessingPort};
@@ -14,30 +16,30 @@ use crate::smr::types::{NodeId, Time};
 /// The lanes of one preprocess role.
 pub(crate) struct PreprocessLanes {
     /// Replicas' messages with frames, from each network role; taken first.
-    pub replica_frames: Vec<Inlet<Raw>>,
+    pub replica_frames: Vec<LinkReceiver<Raw>>,
     /// Client frames, from each network role.
-    pub client_frames: Vec<Inlet<Raw>>,
+    pub client_frames: Vec<LinkReceiver<Raw>>,
     /// What passed, to consensus.
-    pub checked: Outlet<Checked>,
+    pub checked: LinkSender<Checked>,
     /// Read-only frames, to execution.
-    pub unordered: Outlet<Work>,
+    pub unordered: LinkSender<Work>,
     /// Refusals, to each network role; a client's is its number mod their count.
-    pub refusals: Vec<Outlet<Outgoing>>,
+    pub refusals: Vec<LinkSender<Outgoing>>,
 }
 
 /// Moves frames from lanes to [`Preprocessing`], and what passes into others.
 pub(crate) struct PreprocessRole {
     preprocessing: Preprocessing,
-    replica_frames: Vec<Inlet<Raw>>,
-    client_frames: Vec<Inlet<Raw>>,
+    replica_frames: Vec<LinkReceiver<Raw>>,
+    client_frames: Vec<LinkReceiver<Raw>>,
     port: Port,
 }
 
 /// Where what passed goes, and what did not is counted.
 struct Port {
-    checked: Outlet<Checked>,
-    unordered: Outlet<Work>,
-    refusals: Vec<Outlet<Outgoing>>,
+    checked: LinkSender<Checked>,
+    unordered: LinkSender<Work>,
+    refusals: Vec<LinkSender<Outgoing>>,
     metrics: Arc<Metrics>,
 }
 
@@ -148,7 +150,7 @@ impl Role for PreprocessRole {
     fn finish(&mut self, _: Time, _: &mut Reactor) -> bool {
         self.port.checked.ring();
         self.port.unordered.ring();
-        self.port.refusals.iter_mut().for_each(Outlet::ring);
+        self.port.refusals.iter_mut().for_each(LinkSender::ring);
         false
     }
 
@@ -159,7 +161,7 @@ impl Role for PreprocessRole {
             .any(|lane| !lane.is_empty())
             || self.port.checked.has_overflow()
             || self.port.unordered.has_overflow()
-            || self.port.refusals.iter().any(Outlet::has_overflow)
+            || self.port.refusals.iter().any(LinkSender::has_overflow)
     }
 
     fn drain(&mut self, _: bool) -> bool {

@@ -1,6 +1,6 @@
 //! Whose a data directory is, and what is missed in one.
 
-use super::restart::Medium;
+use super::restart::StorageBackend;
 use super::*;
 
 #[test]

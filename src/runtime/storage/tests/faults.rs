@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use super::files::planned::{self, Plan};
 use super::keeper::{Kept, Task, Work, write_image};
-use super::restart::Medium;
+use super::restart::StorageBackend;
 use super::*;
 use crate::smr::node::KeeperTask;
 use crate::smr::protocol::LogCut;

@@ -7,11 +7,11 @@ use super::core::Core;
 use super::outcome::Outcome;
 use super::worker::{Helper, Scratch, Shared, SpeculativeHelper};
 use crate::smr::crypto::{Chain, Digester};
-use crate::smr::execution::bookkeeping::{Bookkeeping, CheckpointRule, Distance};
+use crate::smr::execution::execution_ledger::{CheckpointRule, Distance, ExecutionLedger};
 use crate::smr::execution::guard::guarded;
 use crate::smr::execution::{
-    DecisionContext, ExecutionEvent, Executor, ExecutorPart, ExecutorSettings, MonolithicState,
-    OperationContext, ResultLimits, ResultWriter, ScalableApp, SessionWindows, Standing,
+    DecisionContext, ExecutionEvent, Executor, ExecutorPart, ExecutorSettings, FrameStatus, MonolithicState,
+    OperationContext, ResultLimits, ResultWriter, ScalableApp, SessionWindows,
 };
 use crate::smr::messages::{
     CheckpointClaim, Failure, Frame, FrameId, ImageError, Mode, Proposal, ReplyBuilder, StateRead,
@@ -67,7 +67,7 @@ impl Feeding {
 pub struct Speculative<A: ScalableApp> {
     shared: Arc<Shared<A>>,
     scratch: Scratch,
-    book: Bookkeeping<A::State>,
+    book: ExecutionLedger<A::State>,
     limits_of_results: ResultLimits,
     reply: ReplyBuilder,
     /// Takes the results of reads.
@@ -105,7 +105,7 @@ impl<A: ScalableApp> Speculative<A> {
         let limits = ResultLimits::default();
         let mut core = Core::new(application.initial_state(), WINDOW, STRIPES);
         core.limit_frames(limits.frame_bytes);
-        let book = Bookkeeping::new(clients, digester, epoch, rule);
+        let book = ExecutionLedger::new(clients, digester, epoch, rule);
         Self {
             shared: Arc::new(Shared {
                 application,
@@ -240,7 +240,7 @@ impl<A: ScalableApp> Speculative<A> {
             return false;
         };
         match windows.check(id.key.sequence) {
-            Standing::Fresh => {
+            FrameStatus::Fresh => {
                 windows.record(id.key.sequence);
                 if frame.mode().writes() || active(Mutant::ReadUpdates) {
                     self.items.push_back(Item::Frame(id, frame.operation_count()));
@@ -250,7 +250,7 @@ impl<A: ScalableApp> Speculative<A> {
                 self.items.push_back(Item::Read(frame.clone(), first));
             }
             // Its client asks for its reply by itself, if it lacks that.
-            Standing::Executed | Standing::Stale | Standing::Ended => {}
+            FrameStatus::Executed | FrameStatus::Stale | FrameStatus::Ended => {}
         }
         false
     }

@@ -8,7 +8,7 @@ use super::worker::Scratch;
 use super::*;
 use crate::runtime::ring::Doorbell;
 use crate::runtime::shard::Alarm;
-use crate::runtime::shard::crew::Crew;
+use crate::runtime::shard::crew::HelperThreads;
 use crate::smr::crypto::Digester;
 use crate::smr::execution::{
     Application, CheckpointRule, Columns, Direct, ExecutionEvent, Executor, OperationContext, ResultLimits,
@@ -312,7 +312,7 @@ proptest! {
         let mut executor = speculative();
         let doorbell = Doorbell::new().unwrap();
         let helpers = executor.helpers(helpers).into_iter().map(|helper| (helper, None)).collect();
-        let crew = Crew::start("test", helpers, &doorbell, &Alarm::default()).unwrap();
+        let crew = HelperThreads::start("test", helpers, &doorbell, &Alarm::default()).unwrap();
         let mut events = Vec::new();
         for decision in &decisions {
             executor.execute(decision, &mut events);

@@ -78,7 +78,7 @@
 mod checkpoints;
 mod clock;
 mod config;
-mod early;
+mod future_views;
 pub(crate) mod records;
 mod resend;
 mod restore;
@@ -97,15 +97,15 @@ use crate::smr::messages::{
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
 use crate::smr::protocol::{
-    Effect, Outbox, OwnRecord, Persisted, Recipients, Record, Rejected, Rejection, RestoreError, Standing,
-    Timer,
+    Effect, OrderingProgress, Outbox, OwnRecord, Persisted, Recipients, Record, Rejected, Rejection,
+    RestoreError, Timer,
 };
 use crate::smr::types::{Digest, NodeId, SeqNo, Time, UnixTime, View};
 use checkpoints::Checkpoints;
 use clock::Clock;
 use config::UNDECIDED_BYTES;
 pub use config::{OrderingConfig, PbftConfig};
-use early::Early;
+use future_views::FutureViewBuffer;
 use resend::Resend;
 use slot::{PrePrepared, Slot};
 
@@ -124,7 +124,7 @@ pub struct Pbft {
     announced_ahead: BTreeMap<SeqNo, PrePrepared>,
     slots: Vec<Slot>,
     /// By sender: what came for a view to come, or for places above our window.
-    early: Vec<Early>,
+    early: Vec<FutureViewBuffer>,
     /// The view began, or the window moved, and what waited for that was not taken yet.
     has_moved: bool,
     /// The last stable checkpoint a quorum proved to us, and its certificate: exactly a quorum of signatures
@@ -162,7 +162,7 @@ impl Pbft {
             chosen_ahead: Vec::new(),
             announced_ahead: BTreeMap::new(),
             slots,
-            early: (0..n).map(|_| Early::default()).collect(),
+            early: (0..n).map(|_| FutureViewBuffer::default()).collect(),
             has_moved: false,
             stable: CheckpointClaim {
                 seq: SeqNo::ZERO,
@@ -608,7 +608,7 @@ impl OrderingProtocol for Pbft {
         self.answer_status(now, from, status, out);
     }
 
-    fn standing(&mut self) -> Standing {
+    fn standing(&mut self) -> OrderingProgress {
         self.stand()
     }
 

@@ -12,7 +12,7 @@ use crate::smr::messages::{
 };
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
-use crate::smr::protocol::{Outbox, Recipients, Record, Rejected, Rejection, Standing};
+use crate::smr::protocol::{OrderingProgress, Outbox, Recipients, Record, Rejected, Rejection};
 use crate::smr::types::{NodeId, SeqNo, Time};
 
 /// How many batches are asked for in one message.
@@ -130,10 +130,10 @@ impl Pbft {
         }
     }
 
-    pub(super) fn stand(&self) -> Standing {
+    pub(super) fn stand(&self) -> OrderingProgress {
         let last = self.decided.plus(STATUS_PLACES as u64).min(self.high());
         let places = self.decided.get() + 1..=last.get();
-        Standing {
+        OrderingProgress {
             stable: self.stable.seq,
             decided: self.decided,
             asks: self.resend.asks,

@@ -28,7 +28,7 @@
 //!   view that f+1 of them have reached, even if no timer fired.
 //! - *Valid VIEW-CHANGE of q for our view or above, the view not begun:* start [`Timer::ViewChange`]; when it
 //!   fires, complain for the next view. Every view that is left without progress, or whose waits came near
-//!   the timeout, doubles it, up to a cap; waits that end well let it fade: see `Patience`.
+//!   the timeout, doubles it, up to a cap; waits that end well let it fade: see `ProgressTimeout`.
 //! - *Valid VIEW-CHANGE of q for w, at the leader of w, and the choice below settles every place:* log them,
 //!   then log and send NEW-VIEW ⟨w, signer and digest of each⟩ signed; view w begins.
 //! - *Valid NEW-VIEW for our view or above, all of its VIEW-CHANGEs here:* make the same choice; if it
@@ -80,7 +80,7 @@
 //! - A replica joins the highest view that f+1 others have reached, not the lowest above its own: it climbs
 //!   in one step.
 //! - The progress timer counts from the last execution, not from the arrival of each request, and what proved
-//!   necessary is not forgotten with the next execution: see `Patience`.
+//!   necessary is not forgotten with the next execution: see `ProgressTimeout`.
 //!
 //! **What is kept**, whatever arrives: one view change per replica (the latest), and one more that a new view
 //! names; those that we entered by; and a new view per replica, which has no view changes in it.
@@ -88,10 +88,10 @@
 mod choice;
 mod complaints;
 mod config;
+mod leader_monitor;
 mod new_view;
-mod patience;
+mod progress_timeout;
 mod proofs;
-mod review;
 
 pub use config::{ViewTimings, ViewTransferConfig};
 
@@ -108,15 +108,15 @@ use crate::smr::messages::{
 };
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::protocol::{
-    Effect, Outbox, OwnRecord, PartContext, Persisted, Recipients, Record, Rejected, Rejection, RestoreError,
-    Standing, Timer,
+    Effect, OrderingProgress, Outbox, OwnRecord, PartContext, Persisted, Recipients, Record, Rejected,
+    Rejection, RestoreError, Timer,
 };
 use crate::smr::types::{ClusterId, NodeId, REPLICAS_MAX, SeqNo, Time, View};
 use complaints::Complaints;
+use leader_monitor::LeaderMonitor;
 use new_view::{Awaited, Held};
-use patience::Patience;
+use progress_timeout::ProgressTimeout;
 use proofs::Proofs;
-use review::Review;
 
 /// A peer's status, and its question for view changes, is answered at most once in this time.
 const ANSWER_PAUSE: Duration = Duration::from_millis(100);
@@ -151,8 +151,8 @@ pub struct PbftViewChange {
     status_period: Duration,
     view: View,
     active: bool,
-    patience: Patience,
-    review: Review,
+    patience: ProgressTimeout,
+    review: LeaderMonitor,
     complaints: Complaints,
     /// By replica: its latest valid view change for a view that has not begun here, our own included.
     view_changes: Vec<Option<Arc<Held>>>,
@@ -191,8 +191,8 @@ impl PbftViewChange {
             status_period: timings.status_period,
             view: View::ZERO,
             active: true,
-            patience: Patience::new(timings.timeout, timings.timeout_max),
-            review: Review::new(timings.review_period, timings.fairness),
+            patience: ProgressTimeout::new(timings.timeout, timings.timeout_max),
+            review: LeaderMonitor::new(timings.review_period, timings.fairness),
             complaints: Complaints::new(n),
             view_changes: vec![None; n],
             awaited: Awaited::new(n),
@@ -540,7 +540,7 @@ impl ViewTransferProtocol for PbftViewChange {
         }
     }
 
-    fn on_status_due(&mut self, now: Time, standing: Standing, out: &mut Outbox) {
+    fn on_status_due(&mut self, now: Time, standing: OrderingProgress, out: &mut Outbox) {
         if self.n() == 1 {
             return;
         }

@@ -145,7 +145,7 @@ impl Bench {
 
     /// What is said before the status when that is due, if anything.
     fn status_due(&mut self, now: u64) -> String {
-        let standing = Standing {
+        let standing = OrderingProgress {
             stable: SeqNo::ZERO,
             decided: SeqNo::ZERO,
             asks: false,
@@ -592,7 +592,7 @@ fn a_new_view_that_names_what_nobody_has_holds_up_no_other() {
         ["refused r2 v1 Duplicate"],
         "it is not its turn"
     );
-    let standing = || Standing {
+    let standing = || OrderingProgress {
         stable: SeqNo::ZERO,
         decided: SeqNo::ZERO,
         asks: false,
@@ -831,7 +831,7 @@ fn view_changes_of_each_replica_take_one_place() {
 #[test]
 fn a_status_tells_where_we_are_and_comes_again() {
     let mut backup = Bench::new(3);
-    let standing = Standing {
+    let standing = OrderingProgress {
         stable: SeqNo::ZERO,
         decided: SeqNo::ZERO,
         asks: false,
@@ -866,7 +866,7 @@ fn a_leader_far_below_the_throughput_seen_before_is_replaced_if_requests_wait() 
 #[test]
 fn a_leader_is_not_slow_where_everything_takes_as_long() {
     let review = |learnt: u64| {
-        let mut review = Review::new(Duration::from_secs(1), Duration::from_secs(8));
+        let mut review = LeaderMonitor::new(Duration::from_secs(1), Duration::from_secs(8));
         let mut period = |second: u64, operations: usize| {
             review.on_executed(operations);
             let waited = Duration::from_millis(2500);

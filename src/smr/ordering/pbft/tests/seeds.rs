@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::sim::plan::{Fault, Plan};
-use crate::sim::{Knobs, Lie, Profile, Weather, run_plan};
+use crate::sim::{ByzantineStrategy, NetworkProfile, Profile, SimConfig, run_plan};
 use crate::smr::preprocessing::ClientAuth;
 use crate::smr::types::Time;
 
@@ -16,21 +16,21 @@ fn at_ms(ms: u64) -> Time {
 /// Messages are late and come twice, and nothing else happens.
 fn calm(n: usize, seed: u64) -> Plan {
     let checkpoint_decisions = 2 + seed % 5;
-    let knobs = Knobs {
+    let knobs = SimConfig {
         checkpoint_decisions,
         window: 2 * checkpoint_decisions + seed % 20,
         pipeline: 1 + seed as usize % 4,
         // What is held against a leader is signed.
         auth: ClientAuth::Signature,
-        ..Knobs::calm(n, 3)
+        ..SimConfig::calm(n, 3)
     };
     let busy_until = at_ms(20 + seed % 3 * 300);
     Plan {
-        weather: Weather {
+        weather: NetworkProfile {
             delay_us: (1, 1 + seed % 7 * 700),
             doubled_percent: 20,
             in_order: false,
-            ..Weather::calm()
+            ..NetworkProfile::calm()
         },
         operations: 36,
         keys: 4,
@@ -50,7 +50,7 @@ fn storm(n: usize, seed: u64) -> Plan {
 }
 
 /// The plan in which the first replicas lie.
-fn with_liars(mut plan: Plan, liars: usize, lie: Lie) -> Plan {
+fn with_liars(mut plan: Plan, liars: usize, lie: ByzantineStrategy) -> Plan {
     plan.liars = (0..liars).map(|liar| (liar, vec![lie])).collect();
     plan
 }
@@ -152,30 +152,30 @@ fn a_crash_and_lost_messages_are_survived_where_only_a_client_s_first_frame_is_s
 #[test]
 fn a_silent_leader_is_replaced() {
     for seed in 0..40 {
-        let plan = with_liars(calm(4, seed), 1, Lie::Silent);
+        let plan = with_liars(calm(4, seed), 1, ByzantineStrategy::Silent);
         assert!(views_of(std::iter::once(plan)) > 0, "seed {seed}");
     }
 }
 
 #[test]
 fn a_leader_that_speaks_to_some_only_stops_nobody() {
-    views_of((0..40).map(|seed| with_liars(calm(4, seed), 1, Lie::Selective)));
-    views_of((0..10).map(|seed| with_liars(calm(7, seed), 2, Lie::Selective)));
+    views_of((0..40).map(|seed| with_liars(calm(4, seed), 1, ByzantineStrategy::Selective)));
+    views_of((0..10).map(|seed| with_liars(calm(7, seed), 2, ByzantineStrategy::Selective)));
 }
 
 #[test]
 fn a_replica_that_votes_at_random_changes_nothing() {
-    views_of((0..40).map(|seed| with_liars(storm(4, seed), 1, Lie::WrongDigests)));
-    views_of((0..10).map(|seed| with_liars(storm(7, seed), 2, Lie::WrongDigests)));
+    views_of((0..40).map(|seed| with_liars(storm(4, seed), 1, ByzantineStrategy::WrongDigests)));
+    views_of((0..10).map(|seed| with_liars(storm(7, seed), 2, ByzantineStrategy::WrongDigests)));
 }
 
 #[test]
 fn an_equivocating_leader_divides_nobody() {
-    views_of((0..60).map(|seed| with_liars(calm(4, seed), 1, Lie::Equivocate)));
-    views_of((0..40).map(|seed| with_liars(storm(4, seed), 1, Lie::Equivocate)));
+    views_of((0..60).map(|seed| with_liars(calm(4, seed), 1, ByzantineStrategy::Equivocate)));
+    views_of((0..40).map(|seed| with_liars(storm(4, seed), 1, ByzantineStrategy::Equivocate)));
 }
 
 #[test]
 fn two_equivocating_leaders_of_seven_divide_nobody() {
-    views_of((0..15).map(|seed| with_liars(storm(7, seed), 2, Lie::Equivocate)));
+    views_of((0..15).map(|seed| with_liars(storm(7, seed), 2, ByzantineStrategy::Equivocate)));
 }

@@ -11,7 +11,7 @@
 //!   need not have it from its client, counts for nothing.
 //! - **Believed are f+1.** A client has to sign where f+1 replicas name it, this one included: one of them is
 //!   correct. Up to f liars name whom they like, in vain.
-//! - **It ends by itself.** A name lasts [`base`](Disputes::new), twice as long each time it is given again
+//! - **It ends by itself.** A name lasts [`base`](MacDisputes::new), twice as long each time it is given again
 //!   before as much as the longest has passed, up to [`LONGEST`] times. Then MACs are taken again.
 //! - **The client is told** ([`RefusalReason::MustSign`](crate::smr::messages::RefusalReason)), and believes
 //!   it from f+1 as well.
@@ -64,7 +64,7 @@ pub(super) struct Change {
 ///
 /// Invariant: at most [`STATUS_DISPUTES`] clients are disputed in a view, or claimed by one replica.
 #[derive(Debug)]
-pub(super) struct Disputes {
+pub(super) struct MacDisputes {
     clients: usize,
     weak: usize,
     base: Duration,
@@ -76,7 +76,7 @@ pub(super) struct Disputes {
     must_sign: BTreeSet<ClientId>,
 }
 
-impl Disputes {
+impl MacDisputes {
     /// For so many clients; `weak` is f+1, `base` how long a client is named at first.
     pub(super) fn new(clients: usize, weak: usize, base: Duration) -> Self {
         Self {
@@ -216,8 +216,8 @@ mod tests {
     }
 
     /// Four replicas, of which this one finds a frame of client 3 wanting and loses the view.
-    fn lost() -> Disputes {
-        let mut disputes = Disputes::new(10, 2, BASE);
+    fn lost() -> MacDisputes {
+        let mut disputes = MacDisputes::new(10, 2, BASE);
         disputes.add(key(3), SeqNo::new(7));
         assert!(disputes.on_view_lost(at(0), |_, _| false));
         disputes
@@ -233,7 +233,7 @@ mod tests {
             [change(3, true)],
             "that one says so as well"
         );
-        let mut other = Disputes::new(10, 2, BASE);
+        let mut other = MacDisputes::new(10, 2, BASE);
         let naming = [0, 0, 1, 1, 7, 900];
         other.claim(at(1), NodeId::new(1), &naming);
         assert_eq!(other.settle(at(1)), [], "it is one, however often it says so");
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_dispute_that_did_not_cost_the_view_is_none() {
-        let mut disputes = Disputes::new(10, 2, BASE);
+        let mut disputes = MacDisputes::new(10, 2, BASE);
         disputes.add(key(3), SeqNo::new(7));
         assert!(!disputes.on_view_lost(at(0), |_, _| true), "it was decided");
         assert!(!disputes.on_view_lost(at(0), |_, _| false), "another view");
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn what_a_replica_said_that_is_gone_ends_as_well() {
-        let mut disputes = Disputes::new(10, 2, BASE);
+        let mut disputes = MacDisputes::new(10, 2, BASE);
         disputes.claim(at(0), NodeId::new(1), &[3]);
         disputes.claim(at(0), NodeId::new(2), &[3]);
         assert_eq!(disputes.settle(at(0)), [change(3, true)]);

@@ -9,13 +9,13 @@ use crate::smr::types::{NodeId, SeqNo, Time, View};
 /// What arrived of one sender too early: of the latest view it spoke of only, so that a correct sender is
 /// never displaced and a faulty one displaces nobody but itself.
 #[derive(Debug)]
-pub(super) struct Early {
+pub(super) struct FutureViewBuffer {
     view: View,
     votes: Vec<Vote>,
     proposals: Vec<Proposal>,
 }
 
-impl Default for Early {
+impl Default for FutureViewBuffer {
     fn default() -> Self {
         Self {
             view: View::ZERO,
@@ -25,7 +25,7 @@ impl Default for Early {
     }
 }
 
-impl Early {
+impl FutureViewBuffer {
     /// Makes room for a message of `view`; false when the sender spoke of a later one before.
     fn turn_to(&mut self, view: View) -> bool {
         if view > self.view {

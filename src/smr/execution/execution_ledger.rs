@@ -136,7 +136,7 @@ struct Reading {
 }
 
 /// What every executor keeps beside the state: what was executed and answered, and the checkpoints.
-pub(super) struct Bookkeeping<S: MonolithicState> {
+pub(super) struct ExecutionLedger<S: MonolithicState> {
     pub clients: ClientTable,
     digester: Digester,
     pub rule: CheckpointRule,
@@ -159,7 +159,7 @@ pub(super) struct Bookkeeping<S: MonolithicState> {
     paced_by_frame: bool,
 }
 
-impl<S: MonolithicState> Bookkeeping<S> {
+impl<S: MonolithicState> ExecutionLedger<S> {
     pub fn new(clients: usize, digester: Digester, epoch: Epoch, rule: CheckpointRule) -> Self {
         Self {
             clients: ClientTable::new(clients),

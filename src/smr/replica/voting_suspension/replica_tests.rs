@@ -74,7 +74,7 @@ impl Subject {
     /// One that abstains, and has heard from everybody else that nothing was decided in view zero.
     fn abstaining(view: Option<u64>) -> Self {
         let mut this = Self::new();
-        this.replica.abstain(Forgotten {
+        this.replica.abstain(LostPromises {
             window: WINDOW,
             view: view.map(View::new),
         });

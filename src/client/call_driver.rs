@@ -121,7 +121,7 @@ impl Client {
             queue: ArrayQueue::new(config.tuning.operations_max),
             closed: AtomicBool::new(false),
         });
-        let driver = Front {
+        let driver = CallDriver {
             calls: calls.clone(),
             waiting: Vec::new(),
             free: Vec::new(),
@@ -199,7 +199,7 @@ impl Client {
 }
 
 /// Moves calls from the queue into the session, and results back.
-struct Front {
+struct CallDriver {
     calls: Arc<CallQueue>,
     waiting: Vec<Option<oneshot::Sender<Result<Reply, CallError>>>>,
     free: Vec<usize>,
@@ -207,7 +207,7 @@ struct Front {
     held: Option<Call>,
 }
 
-impl Front {
+impl CallDriver {
     fn name(&mut self, answer: oneshot::Sender<Result<Reply, CallError>>) -> u64 {
         match self.free.pop() {
             Some(place) => {
@@ -231,13 +231,13 @@ impl Front {
     }
 }
 
-impl Drop for Front {
+impl Drop for CallDriver {
     fn drop(&mut self) {
         self.calls.close();
     }
 }
 
-impl Driver for Front {
+impl Driver for CallDriver {
     fn step(&mut self, now: Time, sessions: &mut [Session]) -> bool {
         let mut any = false;
         while let Some(call) = self.held.take().or_else(|| self.calls.queue.pop()) {

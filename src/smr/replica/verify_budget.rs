@@ -22,13 +22,13 @@ const VOTES: Rate = Rate {
 
 /// By peer: signatures that may still be verified, votes that may still be counted, and what it did wrong.
 #[derive(Debug)]
-pub(super) struct Judgements {
+pub(super) struct VerifyBudget {
     left: Vec<Allowance>,
     votes: Vec<Allowance>,
     offences: Vec<Offences>,
 }
 
-impl Judgements {
+impl VerifyBudget {
     /// For n replicas: two new views with all their proofs at once.
     pub fn new(n: usize) -> Self {
         Self {
@@ -89,14 +89,14 @@ mod tests {
 
     #[test]
     fn a_flood_is_judged_in_part_and_costs_nobody_else_anything() {
-        let mut judgements = Judgements::new(4);
+        let mut judgements = VerifyBudget::new(4);
         let (flooder, other) = (NodeId::new(1), NodeId::new(2));
         let mut judged = 0;
         for micros in 0..1_000_000 {
             let now = Time::from_nanos(micros * 1000);
             judged += u64::from(judgements.may_judge(now, flooder, 1));
         }
-        let Rate { burst, per_second } = Judgements::rate(4);
+        let Rate { burst, per_second } = VerifyBudget::rate(4);
         let whole = burst + per_second;
         assert!((whole - 2..=whole).contains(&judged), "{judged} of {whole}");
         assert!(judgements.may_judge(Time::START, other, 20));
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn checkpoints_that_become_stable_are_judged_however_fast_they_come() {
-        let mut judgements = Judgements::new(4);
+        let mut judgements = VerifyBudget::new(4);
         for micros in 0..10_000 {
             let now = Time::from_nanos(micros * 1000);
             for peer in 1..4 {
@@ -113,7 +113,7 @@ mod tests {
             }
             judgements.on_stable();
         }
-        let Rate { burst, .. } = Judgements::rate(4);
+        let Rate { burst, .. } = VerifyBudget::rate(4);
         let end = Time::from_nanos(10_000_000);
         let left = (0..2 * burst).take_while(|_| judgements.may_judge(end, NodeId::new(1), 1));
         assert!(left.count() as u64 <= burst, "none is saved up beyond the burst");
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_votes_is_counted_in_part() {
-        let mut judgements = Judgements::new(4);
+        let mut judgements = VerifyBudget::new(4);
         let (flooder, other) = (NodeId::new(1), NodeId::new(2));
         let counted: usize = (0..1000)
             .map(|ms| judgements.may_count(Time::from_nanos(ms * 1_000_000), flooder, 40_000))
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_new_view_of_the_largest_cluster_is_judged() {
-        let mut judgements = Judgements::new(64);
+        let mut judgements = VerifyBudget::new(64);
         assert!(judgements.may_judge(Time::START, NodeId::new(1), 64 * 65));
     }
 }

@@ -24,14 +24,14 @@ const OFFERED_HELD: usize = 2;
 
 /// An image that a peer reads.
 #[derive(Debug, Clone, Copy)]
-struct Loan {
+struct SnapshotLease {
     seq: SeqNo,
     since: Time,
     /// When the peer asked last.
     asked: Time,
 }
 
-impl Loan {
+impl SnapshotLease {
     fn runs(&self, now: Time) -> bool {
         now.since(self.asked) < LOAN_IDLE && now.since(self.since) < LOAN_MAX
     }
@@ -39,13 +39,13 @@ impl Loan {
 
 /// What a peer was offered last, and what it reads.
 #[derive(Debug, Clone)]
-struct Borrower {
+struct LeaseHolder {
     offered: Vec<SeqNo>,
     offered_at: Time,
-    loan: Option<Loan>,
+    loan: Option<SnapshotLease>,
 }
 
-impl Borrower {
+impl LeaseHolder {
     fn needed(&self, now: Time) -> impl Iterator<Item = SeqNo> {
         let is_fresh = now.since(self.offered_at) < LOAN_IDLE && !active(Mutant::HoldSkipped);
         let offered = self.offered.iter().copied().filter(move |_| is_fresh);
@@ -58,14 +58,14 @@ impl Borrower {
 
 /// What is kept for whom.
 #[derive(Debug)]
-pub(super) struct Loans {
+pub(super) struct SnapshotLeases {
     /// By peer.
-    borrowers: Vec<Borrower>,
+    borrowers: Vec<LeaseHolder>,
 }
 
-impl Loans {
+impl SnapshotLeases {
     pub fn new(n: usize) -> Self {
-        let borrower = Borrower {
+        let borrower = LeaseHolder {
             offered: Vec::new(),
             offered_at: Time::START,
             loan: None,
@@ -98,7 +98,7 @@ impl Loans {
         match &mut borrower.loan {
             Some(loan) if loan.seq == seq => loan.asked = now,
             loan => {
-                *loan = Some(Loan {
+                *loan = Some(SnapshotLease {
                     seq,
                     since: now,
                     asked: now,

@@ -7,7 +7,7 @@ use super::{Clock, Tampering, World};
 use crate::runtime::storage::restart::Restored;
 use crate::runtime::storage::{StorageError, Superblock};
 use crate::sim::checker::{Budget, Charges, Efforts, Rule};
-use crate::sim::disk::{DiskEvent, Platter, Rot};
+use crate::sim::disk::{DiskEvent, DiskState, Rot};
 use crate::sim::keys::CLUSTER;
 use crate::sim::replica::{Durable, ReadBack, SimReplica};
 use crate::smr::log_transfer::LogTransferState;
@@ -292,7 +292,7 @@ impl<S: Stack> World<S> {
     pub(super) fn tamper(
         &mut self,
         index: usize,
-        how: impl FnOnce(&mut super::Dice, &mut Platter) -> Tampering,
+        how: impl FnOnce(&mut super::SimRng, &mut DiskState) -> Tampering,
     ) {
         let host = &mut self.hosts[index];
         let Some(platter) = &mut host.platter else { return };
@@ -301,7 +301,7 @@ impl<S: Stack> World<S> {
     }
 
     /// Flips a bit of a disk that holds what was acknowledged.
-    pub(super) fn rot(&mut self, index: usize, how: impl FnOnce(&mut Platter, &mut super::Dice) -> Rot) {
+    pub(super) fn rot(&mut self, index: usize, how: impl FnOnce(&mut DiskState, &mut super::SimRng) -> Rot) {
         let mut hit = Rot::Nothing;
         self.tamper(index, |dice, platter| {
             hit = how(platter, dice);

@@ -4,9 +4,9 @@ use crate::smr::types::SplitMix64;
 
 /// What a seed decides, throw by throw.
 #[derive(Debug, Clone)]
-pub struct Dice(SplitMix64);
+pub struct SimRng(SplitMix64);
 
-impl Dice {
+impl SimRng {
     /// The numbers of this seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {

@@ -13,9 +13,9 @@ use super::parts::Kept;
 
 /// For each part the memory of a copy, or none: together about as much as the parts have.
 #[derive(Debug)]
-pub(super) struct Spares<P>(Vec<Mutex<Option<Arc<Kept<P>>>>>);
+pub(super) struct PartBuffers<P>(Vec<Mutex<Option<Arc<Kept<P>>>>>);
 
-impl<P: StatePart> Spares<P> {
+impl<P: StatePart> PartBuffers<P> {
     /// No memory yet, for so many parts.
     pub fn new(parts: usize) -> Self {
         Self((0..parts).map(|_| Mutex::default()).collect())

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::sim::Dice;
+use crate::sim::SimRng;
 use crate::smr::execution::{FRAME_RESULT_BYTES_MAX, ResultLimits, StateRule};
 use crate::smr::messages::Lengths;
 use crate::smr::messages::lengths::VOTES_MAX;
@@ -11,7 +11,7 @@ use crate::smr::view_transfer::pbft::ViewTimings;
 
 /// The settings of the cluster and its clients in one run.
 #[derive(Debug, Clone)]
-pub struct Knobs {
+pub struct SimConfig {
     /// Replicas.
     pub replicas: usize,
     /// Clients that follow the protocol.
@@ -75,7 +75,7 @@ pub struct Knobs {
     pub results: ResultLimits,
 }
 
-impl Knobs {
+impl SimConfig {
     /// The settings of a small, quiet cluster.
     #[must_use]
     pub fn calm(replicas: usize, honest_clients: usize) -> Self {
@@ -130,7 +130,7 @@ impl Knobs {
         }
     }
 
-    pub(super) fn of(dice: &mut Dice) -> Self {
+    pub(super) fn of(dice: &mut SimRng) -> Self {
         let replicas = dice.pick(&[4, 4, 4, 4, 4, 7, 7, 10]);
         let checkpoint_decisions = dice.between(2, 12);
         Self {
@@ -166,7 +166,7 @@ impl Knobs {
     }
 
     /// In some runs there are as many replicas as no three times f and one more, and in a few there are many.
-    pub(super) fn resize(&mut self, dice: &mut Dice) {
+    pub(super) fn resize(&mut self, dice: &mut SimRng) {
         self.replicas = match dice.below(1000) {
             0..2 => 64,
             2..7 => 31,
@@ -185,7 +185,7 @@ impl Knobs {
     }
 
     /// Disks as small as they may be, and as production writes to them, in half of the runs each.
-    pub(super) fn shrink_disks(&mut self, dice: &mut Dice) {
+    pub(super) fn shrink_disks(&mut self, dice: &mut SimRng) {
         self.log_is_least = dice.chance(50);
         self.write_syncs = dice.chance(50);
     }
@@ -196,7 +196,7 @@ impl Knobs {
     }
 
     /// Checkpoints come seldom: view after view speaks of the same places.
-    pub(super) fn remember_long(&mut self, dice: &mut Dice) {
+    pub(super) fn remember_long(&mut self, dice: &mut SimRng) {
         if dice.chance(70) {
             self.checkpoint_decisions = dice.between(20, 80);
             self.window = self.checkpoint_decisions * 2;
@@ -204,7 +204,7 @@ impl Knobs {
     }
 
     /// In half of the runs not every checkpoint includes the state, and memory holds few decisions.
-    pub(super) fn lighten(&mut self, dice: &mut Dice) {
+    pub(super) fn lighten(&mut self, dice: &mut SimRng) {
         if dice.chance(50) {
             return;
         }
@@ -219,7 +219,7 @@ impl Knobs {
     }
 
     /// In a third of the runs replies end early.
-    pub(super) fn answer_little(&mut self, dice: &mut Dice) {
+    pub(super) fn answer_little(&mut self, dice: &mut SimRng) {
         if dice.chance(33) {
             self.results.frame_bytes = dice.pick(&[1, 2, 20]);
         }
@@ -227,7 +227,7 @@ impl Knobs {
 
     /// In half of the runs others may have so few signatures verified that honest traffic goes beyond it now
     /// and then.
-    pub(super) fn verify_little(&mut self, dice: &mut Dice) {
+    pub(super) fn verify_little(&mut self, dice: &mut SimRng) {
         if dice.chance(50) {
             self.gate = GateLimits {
                 unasked: rate(dice.pick(&[128, 512]), 500),

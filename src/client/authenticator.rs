@@ -22,7 +22,7 @@ pub enum Authentication {
 /// frames are signed once `weak` (f+1) distinct replicas have asked for it, one of which is correct; and no
 /// longer than [`ASKED_FOR`] after the last of those: then MACs are tried again. A replica that asks alone
 /// keeps nobody out, if it leads or not: its client sends to all, who have the frame ordered, or ask as well.
-pub(super) struct Prover {
+pub(super) struct FrameAuthenticator {
     authentication: Authentication,
     digester: Digester,
     envelope: Envelope,
@@ -34,7 +34,7 @@ pub(super) struct Prover {
 /// How long a replica's wish for signatures counts.
 const ASKED_FOR: Duration = Duration::from_secs(60);
 
-impl Prover {
+impl FrameAuthenticator {
     pub(super) fn new(
         authentication: Authentication,
         (cluster, epoch): (ClusterId, Epoch),

@@ -7,9 +7,9 @@ use bytes::Bytes;
 
 use crate::runtime::storage::image::{ImageFile, claim_of};
 use crate::runtime::storage::received::Received;
-use crate::runtime::storage::restart::Medium;
+use crate::runtime::storage::restart::StorageBackend;
 use crate::runtime::storage::{BLOCK_BYTES, Found, StorageError, Superblock};
-use crate::sim::Dice;
+use crate::sim::SimRng;
 use crate::smr::crypto::Digester;
 use crate::smr::messages::CheckpointClaim;
 use crate::smr::types::{ClusterId, Epoch, NodeId, SeqNo, View};
@@ -43,7 +43,7 @@ impl Rot {
 
 /// The files of a data directory.
 #[derive(Debug, Clone)]
-pub(in crate::sim) struct Platter {
+pub(in crate::sim) struct DiskState {
     path: PathBuf,
     /// `None` when the directory is empty.
     pub superblock_file: Option<Vec<u8>>,
@@ -75,11 +75,11 @@ impl Unreadable {
     }
 
     pub fn hides(self, seq: SeqNo) -> bool {
-        Dice::new(self.seed ^ seq.get()).chance(self.percent)
+        SimRng::new(self.seed ^ seq.get()).chance(self.percent)
     }
 }
 
-impl Platter {
+impl DiskState {
     /// A directory that was made and never used.
     pub fn format(name: &str, cluster: ClusterId, node: NodeId, seed: u64) -> Self {
         let superblock = Superblock::first(cluster, node, Epoch::ZERO, seed);
@@ -148,8 +148,8 @@ impl Platter {
     }
 
     /// Flips one bit.
-    pub fn rot(&mut self, dice: &mut Dice) -> Rot {
-        let flip = |bytes: &mut [u8], dice: &mut Dice| {
+    pub fn rot(&mut self, dice: &mut SimRng) -> Rot {
+        let flip = |bytes: &mut [u8], dice: &mut SimRng| {
             let at = dice.below(bytes.len() as u64) as usize;
             bytes[at] ^= 1 << dice.below(8);
             at
@@ -202,7 +202,7 @@ impl Platter {
     }
 
     /// Flips one bit of the log, before its last group.
-    pub fn rot_log(&mut self, dice: &mut Dice) -> Rot {
+    pub fn rot_log(&mut self, dice: &mut SimRng) -> Rot {
         let (first, (last, end)) = (self.superblock.log_start, self.log_end);
         let count = self.segments.range(first..=last.max(first)).count() as u64;
         let place = dice.below(count) as usize;
@@ -226,7 +226,7 @@ impl Platter {
     }
 }
 
-impl Medium for Platter {
+impl StorageBackend for DiskState {
     type Image = Bytes;
 
     fn path(&self) -> &Path {

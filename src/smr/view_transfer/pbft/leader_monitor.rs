@@ -12,7 +12,7 @@ const SLOW_PERIODS_MAX: u32 = 3;
 /// Operations executed per period, now and at best. Unlike Aardvark's, the bar is not raised in good times: a
 /// leader that keeps up is kept.
 #[derive(Debug)]
-pub(super) struct Review {
+pub(super) struct LeaderMonitor {
     period: Duration,
     /// How long one request may wait while others are executed: two periods and a half at least. What has
     /// waited for one at the end of a period is passed on to the leader again, which may have refused to look
@@ -28,7 +28,7 @@ pub(super) struct Review {
     is_executing: bool,
 }
 
-impl Review {
+impl LeaderMonitor {
     pub(super) fn new(period: Duration, fairness: Duration) -> Self {
         Self {
             period,
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn a_leader_that_orders_what_it_is_passed_on_is_not_slow_and_one_that_does_not_is() {
         let periods = |waiting: Duration| {
-            let mut review = Review::new(PERIOD, PERIOD * 5);
+            let mut review = LeaderMonitor::new(PERIOD, PERIOD * 5);
             review.on_executed(1000);
             let mut now = Time::START.after(PERIOD * 10);
             review.end_period(now, Duration::ZERO, Duration::ZERO);
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn a_leader_has_a_period_for_what_was_passed_on_to_it_again() {
         for (fairness, bound) in [(PERIOD / 2, PERIOD * 5 / 2), (PERIOD * 5, PERIOD * 5)] {
-            let mut review = Review::new(PERIOD, fairness);
+            let mut review = LeaderMonitor::new(PERIOD, fairness);
             let now = Time::START.after(PERIOD * 10);
             assert!(!review.end_period(now, bound - Duration::from_nanos(1), Duration::ZERO));
             assert!(review.end_period(now, bound, Duration::ZERO));

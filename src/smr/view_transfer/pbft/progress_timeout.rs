@@ -28,7 +28,7 @@ const FADE: u32 = 256;
 /// A leader that makes others wait for as long as it may cannot raise it, but keep it where it is, and double
 /// it by being replaced: once for each turn of a faulty replica.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct ProgressTimeout {
     base: Duration,
     max: Duration,
     now: Duration,
@@ -48,7 +48,7 @@ pub(super) struct Patience {
     pub(super) armed: bool,
 }
 
-impl Patience {
+impl ProgressTimeout {
     pub(super) fn new(base: Duration, max: Duration) -> Self {
         Self {
             base,

@@ -81,7 +81,7 @@ impl std::fmt::Display for Participation {
 
 /// Where the log that is left says that a replica's promises ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Forgotten {
+pub struct LostPromises {
     /// How many places after its stable checkpoint a replica votes on at most.
     pub window: u64,
     /// The last view it may have asked for, if that is known.
@@ -96,15 +96,15 @@ struct Reached {
 }
 
 #[derive(Debug)]
-pub(super) struct Abstention {
-    forgotten: Forgotten,
+pub(super) struct VotingSuspension {
+    forgotten: LostPromises,
     needed: usize,
     /// By peer.
     reached: Vec<Option<Reached>>,
 }
 
-impl Abstention {
-    pub fn new(quorum: Quorum, forgotten: Forgotten) -> Self {
+impl VotingSuspension {
+    pub fn new(quorum: Quorum, forgotten: LostPromises) -> Self {
         Self {
             forgotten,
             needed: quorum.quorum(),
@@ -171,8 +171,8 @@ impl Abstention {
 impl<S: Stack> Replica<S> {
     /// Has this replica say nothing that binds it until what it has forgotten does not matter any more.
     /// Called before [`resume`](Self::resume).
-    pub fn abstain(&mut self, forgotten: Forgotten) {
-        self.abstention = Some(Abstention::new(self.settings.quorum, forgotten));
+    pub fn abstain(&mut self, forgotten: LostPromises) {
+        self.abstention = Some(VotingSuspension::new(self.settings.quorum, forgotten));
     }
 
     /// Whether it takes part in votes.
@@ -180,7 +180,7 @@ impl<S: Stack> Replica<S> {
     pub fn participation(&self) -> Participation {
         self.abstention
             .as_ref()
-            .map_or(Participation::Full, Abstention::participation)
+            .map_or(Participation::Full, VotingSuspension::participation)
     }
 
     /// Ends the abstention if nothing forgotten matters in `view`, which begins or is asked for by f+1
@@ -189,9 +189,9 @@ impl<S: Stack> Replica<S> {
         // Votes may be about any place after what is both stable and decided.
         let passed = self.ordering.stable().min(self.ordering.decided());
         let has_state = !self.supply.awaits_state();
-        let is_over = |abstention: &mut Abstention| has_state && abstention.is_over(passed, view);
+        let is_over = |abstention: &mut VotingSuspension| has_state && abstention.is_over(passed, view);
         let ended = self.abstention.take_if(is_over);
-        if let Some((bound, _)) = ended.as_ref().and_then(Abstention::bounds) {
+        if let Some((bound, _)) = ended.as_ref().and_then(VotingSuspension::bounds) {
             // What it has forgotten that it executed lies before that.
             self.reads.may_have_answered(bound);
         }
@@ -239,15 +239,15 @@ mod tests {
         }
     }
 
-    fn of_four(view: Option<u64>) -> Abstention {
-        let forgotten = Forgotten {
+    fn of_four(view: Option<u64>) -> VotingSuspension {
+        let forgotten = LostPromises {
             window: 200,
             view: view.map(View::new),
         };
-        Abstention::new(Quorum::of(4).unwrap(), forgotten)
+        VotingSuspension::new(Quorum::of(4).unwrap(), forgotten)
     }
 
-    fn until(abstention: &Abstention) -> Option<(u64, u64)> {
+    fn until(abstention: &VotingSuspension) -> Option<(u64, u64)> {
         abstention.bounds().map(|(seq, view)| (seq.get(), view.get()))
     }
 
@@ -303,8 +303,8 @@ mod tests {
     #[test]
     fn what_binds_is_withheld_and_what_does_not_is_said() {
         use crate::smr::types::Lsn;
-        assert!(Abstention::withholds(When::Durable(Lsn::ZERO)));
-        assert!(Abstention::withholds(When::DurableIfRoom(Lsn::ZERO)));
-        assert!(!Abstention::withholds(When::Now));
+        assert!(VotingSuspension::withholds(When::Durable(Lsn::ZERO)));
+        assert!(VotingSuspension::withholds(When::DurableIfRoom(Lsn::ZERO)));
+        assert!(!VotingSuspension::withholds(When::Now));
     }
 }

@@ -16,7 +16,7 @@ struct Again {
 
 /// Operations that wait to be sent, reads or writes.
 #[derive(Debug)]
-pub(super) struct Gathering {
+pub(super) struct FrameBuffer {
     process: u64,
     frame: FrameBuilder,
     calls: Calls,
@@ -29,7 +29,7 @@ pub(super) struct Gathering {
     limit: usize,
 }
 
-impl Gathering {
+impl FrameBuffer {
     pub(super) fn new(process: u64, operations_max: usize, bytes_max: usize) -> Self {
         Self {
             process,
