@@ -1,7 +1,7 @@
 //! How long a replica takes to catch up: four real replicas over loopback TCP, each with a data directory on
 //! disk.
 //!
-//! `cargo bench --bench recovery -- [--quick] [--json FILE] [--data DIR] [--only state|changed|log|service]
+//! `cargo bench --bench recovery -- [--quick] [--json FILE] [--data DIR] [--only state|changed|log|service|latency]
 //! [--size N]`; `--size` is the one size to measure, in MiB or decisions. With `ATLAS_LOG=debug` the replicas
 //! tell what they do, and when.
 //!
@@ -16,6 +16,7 @@
 //!   then from the restart of the fourth until it is where the others are, then with four. The share of
 //!   *before* includes the processor time of the fourth replica, which a host of its own would give it; the
 //!   share of *after*, when it only votes, is what the transfer itself takes from the others.
+//! - *latency:* of one operation at a time, likewise; donors give as fast as they can although they serve.
 //!
 //! Both ends of every transfer, the other replicas and the clients share this machine's cores.
 
@@ -23,11 +24,14 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use atlas_smr_replica::client::Engine;
-use atlas_smr_replica::config::{Agreement, AppKind, ClientTuning, DecisionLogConfig, Durability};
+use atlas_smr_replica::config::{
+    Agreement, AppKind, ClientTuning, DecisionLogConfig, Durability, StateTransferConfig,
+};
+use atlas_smr_replica::execution::apps::kv;
 use atlas_smr_replica::load::{
     ClusterOptions, Control, Filling, LoadDriver, LocalCluster, Pace, Shape, States, Workload, fill, median,
 };
@@ -62,7 +66,7 @@ struct Arguments {
     /// Where the data directories lie.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     data: PathBuf,
-    /// One part: state, changed, log or service.
+    /// One part: state, changed, log, service or latency.
     #[arg(long)]
     only: Option<String>,
     /// The one size to measure, in MiB or decisions.
@@ -392,6 +396,71 @@ fn service_case(mib: u64, seconds: u64, data: &Path) -> Value {
     })
 }
 
+/// Microseconds of one operation after another, until told to stop.
+fn latencies(client: &Client, phase: &AtomicUsize) -> [Vec<f64>; 3] {
+    let mut seen: [Vec<f64>; 3] = Default::default();
+    for key in 0.. {
+        let now = phase.load(Ordering::Acquire);
+        let Some(of_phase) = seen.get_mut(now) else { break };
+        let operation = kv::put(format!("k{}", key % 64).as_bytes(), b"12345678").expect("a small operation");
+        let start = Instant::now();
+        client.call_blocking(operation).expect("it is answered");
+        of_phase.push(start.elapsed().as_secs_f64() * 1e6);
+    }
+    seen
+}
+
+fn latency_case(mib: u64, seconds: u64, data: &Path) -> Value {
+    let directory = tempfile::TempDir::with_prefix_in("atlas-recovery-", data).expect("a directory");
+    let options = ClusterOptions {
+        st_config: StateTransferConfig {
+            donor_bytes_per_second_serving: 1 << 30,
+            ..StateTransferConfig::default()
+        },
+        ..options(directory.path(), keep(false))
+    };
+    let mut cluster = LocalCluster::start(&options).expect("it starts");
+    cluster.stop(LATE).expect("it ends in good order");
+    let filling = Filling {
+        first_key: 1 << 32,
+        keys: (mib << 20) / (VALUE_BYTES as u64 + 8),
+        value_bytes: VALUE_BYTES,
+        outstanding: 1024,
+    };
+    fill(&connect(&cluster, 0), filling).expect("the cluster takes it");
+    let (client, phase) = (connect(&cluster, 1), AtomicUsize::new(0));
+    let mut took = 0.0;
+    let [before, during, after] = std::thread::scope(|scope| {
+        let measured = scope.spawn(|| latencies(&client, &phase));
+        std::thread::sleep(Duration::from_secs(seconds));
+        phase.store(1, Ordering::Release);
+        (took, _) = catch_up(&mut cluster, |late, most| {
+            late.counter("states_transferred") > 0 && late.standing().executed.get() + 64 >= most
+        });
+        phase.store(2, Ordering::Release);
+        std::thread::sleep(Duration::from_secs(seconds));
+        phase.store(3, Ordering::Release);
+        measured.join().expect("the client's thread ends")
+    });
+    let at = |sorted: &[f64], share: f64| sorted[((sorted.len() - 1) as f64 * share) as usize];
+    let shown = [before, during, after].map(|mut all| {
+        all.sort_unstable_by(f64::total_cmp);
+        (all.len(), at(&all, 0.5), at(&all, 0.9), at(&all, 0.99))
+    });
+    println!("latency {mib:>4} MiB: one operation at a time, in us; {took:.2} s of catching up");
+    for (name, (count, p50, p90, p99)) in ["three replicas", "the fourth catches up", "four"]
+        .iter()
+        .zip(shown)
+    {
+        println!("  {name:<22} {count:>7} operations, p50 {p50:>7.0}, p90 {p90:>7.0}, p99 {p99:>7.0}");
+    }
+    let figures = |(count, p50, p90, p99): (usize, f64, f64, f64)| json!({"operations": count, "p50_us": p50, "p90_us": p90, "p99_us": p99});
+    json!({
+        "case": "latency", "state_mib": mib, "catch_up_seconds": took, "before": figures(shown[0]),
+        "during": figures(shown[1]), "after": figures(shown[2]),
+    })
+}
+
 fn main() {
     let arguments = Arguments::parse();
     if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env("ATLAS_LOG") {
@@ -431,6 +500,17 @@ fn main() {
                 .iter()
                 .map(|decisions| log_case(*decisions, &arguments.data)),
         );
+    }
+    if arguments.wants("latency") {
+        let mib = only
+            .first()
+            .copied()
+            .unwrap_or(if arguments.quick { 100 } else { 500 });
+        rows.push(latency_case(
+            mib,
+            if arguments.quick { 2 } else { 5 },
+            &arguments.data,
+        ));
     }
     if arguments.wants("service") {
         let (mib, seconds) = if arguments.quick { (100, 3) } else { (500, 10) };

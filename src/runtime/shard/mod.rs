@@ -20,6 +20,7 @@ pub mod probe;
 pub mod pulse;
 pub mod reactor;
 pub(crate) mod roles;
+mod send_queue;
 pub mod signals;
 pub mod wires;
 

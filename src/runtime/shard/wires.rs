@@ -1,7 +1,7 @@
 //! The established links of one data shard, on its ring.
 //!
 //! Receiving is one multishot operation per link into provided buffers. Sending is one operation at a time:
-//! while it is under way messages gather, and leave together in the next records. A link whose messages are
+//! while it is under way messages gather, and leave together in the next records, those of transfers last. A link whose messages are
 //! not taken stops receiving until they are: the peer's window closes, and the pressure ends with it.
 //!
 //! Each end says something every second on every link, a ping if need be: a link on which nothing comes,
@@ -21,6 +21,7 @@ use bytes::Bytes;
 
 use super::keepalive::{Keepalive, Quiet};
 use super::reactor::{Completion, Reactor, Token};
+use super::send_queue::SendQueue;
 use crate::runtime::net::framing::{FramingError, RecordReader, RecordWriter};
 use crate::runtime::net::handshake::Established;
 use crate::runtime::net::pool::BufferPool;
@@ -96,8 +97,7 @@ struct Wire {
     limits: WireLimits,
     reader: RecordReader,
     writer: RecordWriter,
-    queue: VecDeque<Bytes>,
-    queue_bytes: usize,
+    queue: SendQueue,
     /// Sealed bytes under way. Invariant: unchanged while `is_sending`.
     sending: Vec<u8>,
     sent: usize,
@@ -173,8 +173,7 @@ impl Wires {
             limits,
             reader: RecordReader::new(link.opener, limits.record_bytes_max, self.pool.clone()),
             writer: RecordWriter::new(link.sealer),
-            queue: VecDeque::new(),
-            queue_bytes: 0,
+            queue: SendQueue::default(),
             sending: Vec::new(),
             sent: 0,
             is_sending: false,
@@ -211,7 +210,7 @@ impl Wires {
         let (queued, links) = (self.clients_queue_bytes + message.len(), self.wires.len().max(1));
         let Some(wire) = self.get(id) else { return Ok(()) };
         let is_client = matches!(wire.peer, Peer::Client(_));
-        let (bytes, limits) = (wire.queue_bytes + message.len(), wire.limits);
+        let (bytes, limits) = (wire.queue.bytes() + message.len(), wire.limits);
         let is_crowd = queued > limits.queues_bytes_max && bytes > limits.queues_bytes_max / links;
         match is_client {
             false if bytes > limits.queue_bytes_max => {
@@ -223,8 +222,7 @@ impl Wires {
             }
             _ => {}
         }
-        wire.queue_bytes = bytes;
-        wire.queue.push_back(message);
+        wire.queue.push(message);
         if !wire.is_dirty {
             wire.is_dirty = true;
             self.dirty.push(id.slot);
@@ -343,11 +341,11 @@ impl Wires {
                     reactor.receive(slot, receive_token);
                 }
             }
-            let before = wire.queue_bytes;
+            let before = wire.queue.bytes();
             if !wire.is_sending && !wire.queue.is_empty() && wire.seal().is_ok() {
                 wire.is_sending = true;
                 if matches!(wire.peer, Peer::Client(_)) {
-                    self.clients_queue_bytes -= before - wire.queue_bytes;
+                    self.clients_queue_bytes -= before - wire.queue.bytes();
                 }
                 // SAFETY: `sending` is not touched while `is_sending`, and the slot is kept until the
                 // completion.
@@ -464,8 +462,7 @@ impl Wires {
     pub fn close(&mut self, id: WireId, reason: CloseReason) {
         let Some(wire) = self.get(id) else { return };
         wire.is_closing = true;
-        wire.queue.clear();
-        let gone = std::mem::take(&mut wire.queue_bytes);
+        let gone = wire.queue.clear();
         // Makes everything under way complete.
         let _ = wire.socket.shutdown(Shutdown::Both);
         let peer = wire.peer;
@@ -522,8 +519,6 @@ impl Wire {
         }
         self.sending.clear();
         self.sent = 0;
-        let taken = self.writer.seal(&mut self.queue, &mut self.sending, SEND_BYTES)?;
-        self.queue_bytes -= taken;
-        Ok(())
+        self.queue.seal(&mut self.writer, &mut self.sending, SEND_BYTES)
     }
 }

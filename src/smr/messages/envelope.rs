@@ -20,6 +20,10 @@ pub enum Kind {
     Admin = 5,
     /// A [`LinkMessage`](super::LinkMessage).
     Link = 6,
+    /// As [`System`](Self::System), and part of a transfer: what is urgent is sent before it.
+    Transfer = 7,
+    /// As [`SystemWithFrames`](Self::SystemWithFrames), and part of a transfer.
+    TransferWithFrames = 8,
 }
 
 impl Kind {
@@ -31,6 +35,8 @@ impl Kind {
             4 => Self::Reply,
             5 => Self::Admin,
             6 => Self::Link,
+            7 => Self::Transfer,
+            8 => Self::TransferWithFrames,
             _ => return None,
         })
     }
@@ -100,6 +106,13 @@ impl Envelope {
             epoch,
             body_bytes: 0,
         }
+    }
+
+    /// Whether a whole message is part of a transfer: it may be sent after what replicas agree by.
+    #[must_use]
+    pub fn is_bulk(message: &[u8]) -> bool {
+        let bulk = [Kind::Transfer as u8, Kind::TransferWithFrames as u8];
+        message.get(2).is_some_and(|kind| bulk.contains(kind))
     }
 
     pub(super) fn to_bytes(self) -> [u8; ENVELOPE_BYTES] {

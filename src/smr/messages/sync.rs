@@ -144,7 +144,7 @@ impl SyncMessage {
             }
             Self::FetchBatches(list) | Self::Decisions(list) => (Kind::System, 40 * list.len()),
             Self::BatchResponse(message) => (
-                Kind::SystemWithFrames,
+                Kind::TransferWithFrames,
                 message.frames.len() + 4 * message.ends.len(),
             ),
         };

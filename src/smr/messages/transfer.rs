@@ -119,7 +119,7 @@ impl LogTransferMessage {
             Self::AskDecided { .. } | Self::FetchDecisions { .. } => 64,
         };
         let message = SystemMessage::LogTransferMessage(self);
-        encode(Envelope::new(Kind::System, cluster, epoch), &message, hint)
+        encode(Envelope::new(Kind::Transfer, cluster, epoch), &message, hint)
     }
 }
 
@@ -133,7 +133,7 @@ impl StateTransferMessage {
             Self::AskOffer { .. } | Self::Fetch(_) => 64,
         };
         let message = SystemMessage::StateTransferMessage(self);
-        encode(Envelope::new(Kind::System, cluster, epoch), &message, hint)
+        encode(Envelope::new(Kind::Transfer, cluster, epoch), &message, hint)
     }
 }
 

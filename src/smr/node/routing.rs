@@ -34,8 +34,8 @@ pub enum Unroutable {
 pub fn route(message: &[u8], from: Peer, (cluster, epoch): (ClusterId, Epoch)) -> Result<Route, Unroutable> {
     let envelope = Envelope::open(message, cluster, epoch)?;
     match (from, envelope.kind) {
-        (Peer::Replica(node), Kind::System) => Ok(Route::Consensus(node)),
-        (Peer::Replica(node), Kind::SystemWithFrames) => Ok(Route::Frames(node)),
+        (Peer::Replica(node), Kind::System | Kind::Transfer) => Ok(Route::Consensus(node)),
+        (Peer::Replica(node), Kind::SystemWithFrames | Kind::TransferWithFrames) => Ok(Route::Frames(node)),
         (Peer::Client(client), Kind::Request) => Ok(Route::Request(client)),
         (Peer::Client(client), Kind::Admin) => Ok(Route::Question(client)),
         (_, Kind::Link) => Ok(Route::Link),
