@@ -104,7 +104,6 @@ const SHARED_NAMES: &[&str] = &[
     "Limits",
     "Outcome",
     "RecordReader",
-    "Standing",
     "Target",
     "Verdict",
 ];
