@@ -97,7 +97,6 @@ const CRASH: &[Mutant] = &[
     ReadsUngated,
     ReadsAtOnce,
     ViewChangesUnlogged,
-    LaterUnasked,
     AnnouncedForgotten,
 ];
 

@@ -198,8 +198,6 @@ planted! {
     WithdrawnAtOnce,
     /// A restart believes what it signed of a state that others' replaced.
     ReplacedClaimsKept,
-    /// A client is asked for a signature only when it sends what is first of its frames here.
-    LaterUnasked,
     /// Equal values end a read beside the order, whatever states they are of.
     StatesMixed,
     /// Reads beside the order are answered from any state.

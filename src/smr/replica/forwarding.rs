@@ -9,7 +9,7 @@ use crate::smr::messages::{Frame, FrameId, FrameKey, RefusalReason, SystemMessag
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
 use crate::smr::protocol::Recipients;
-use crate::smr::types::Time;
+use crate::smr::types::{ClientId, Time};
 
 /// How many pending frames are passed on to the leader of a view that begins, about. Clients send the rest
 /// again.
@@ -148,17 +148,13 @@ impl<S: Stack> Replica<S> {
     }
 
     /// Whether a client is asked for a signature whenever it sends a frame.
-    pub(super) fn asks_for_proof(&self, now: Time, key: FrameKey) -> bool {
+    pub(super) fn asks_for_proof(&self, now: Time, client: ClientId) -> bool {
         let long = if self.forwarding.shares {
             Duration::ZERO
         } else {
             OVERDUE
         };
-        let is_first = |(frame, _): (&Frame, bool)| frame.key() == key;
-        if active(Mutant::LaterUnasked) && !self.pool.overdue(now, long).any(is_first) {
-            return false;
-        }
-        !self.ordering.is_leading() && self.pool.lacks_proof(now, key.client, long)
+        !self.ordering.is_leading() && self.pool.lacks_proof(now, client, long)
     }
 
     pub(super) fn ask_for_proof(&mut self, frame: FrameId) {

@@ -18,7 +18,7 @@ impl<S: Stack> Replica<S> {
         match self.offer(now, frame, true) {
             // What is signed has nothing to prove: there is no room for it.
             Offer::Queued | Offer::Duplicate | Offer::OverQuota
-                if !is_signed && self.asks_for_proof(now, id.key) =>
+                if !is_signed && self.asks_for_proof(now, id.key.client) =>
             {
                 self.ask_for_proof(id);
             }
