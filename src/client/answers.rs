@@ -1,5 +1,6 @@
 use bytes::Bytes;
 
+use super::config::SessionConfig;
 use super::error::Silence;
 use crate::smr::messages::{RefusalReason, StateRead};
 use crate::smr::mutants::{Mutant, active};
@@ -111,6 +112,14 @@ impl Answers {
         self.refusals.retain(|(node, _)| *node != from);
         self.refusals.push((from, reason));
         self.refusals.iter().filter(|(_, other)| *other == reason).count() >= enough
+    }
+
+    /// Whether a read was asked again, and so many replicas had no room for it that the others are too few.
+    pub(super) fn cannot_be_asked_again(&self, config: &SessionConfig) -> bool {
+        let is_full = |(_, reason): &&(NodeId, RefusalReason)| *reason == RefusalReason::Overloaded;
+        let full = self.refusals.iter().filter(is_full).count();
+        let enough = config.answers.unordered.unwrap_or(0);
+        self.again.is_some() && full > config.quorum.n().saturating_sub(enough)
     }
 
     /// Whether `enough` of `n` replicas can still come to stand by one result, if each answers once.

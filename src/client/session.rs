@@ -486,6 +486,7 @@ impl Session {
             };
             if frame.mode == Mode::Unordered {
                 self.counters.reads_again += 1;
+                frame.answers.clear_refusals();
                 self.send_to_all(&mut frame);
             }
             self.frames.insert(key, frame);

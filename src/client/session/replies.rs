@@ -180,6 +180,10 @@ impl Session {
         };
         let believed = frame.answers.add_refusal(from, reason, self.config.quorum.weak());
         match reason {
+            // Too many have no room for asking once more.
+            RefusalReason::Overloaded if frame.answers.cannot_be_asked_again(&self.config) => {
+                frame.ask_all_at_once(&mut self.next_timeout);
+            }
             // Passing: the retransmission asks again. One honest leader is enough to say so.
             RefusalReason::Overloaded => {}
             RefusalReason::MustSign if self.prover.has_macs() => self.on_must_sign(from, &mut frame),

@@ -349,6 +349,23 @@ fn a_state_that_a_liar_makes_up_holds_a_read_up_by_no_more_than_an_order() {
 }
 
 #[test]
+fn a_read_that_too_many_have_no_room_to_answer_again_is_asked_in_order_at_once() {
+    let mut rig = reading();
+    for (node, state) in [(0, (1, 1)), (1, (1, 1)), (2, (2, 2))] {
+        rig.refuse(3, 0, FIRST, RefusalReason::Overloaded);
+        rig.reads(node, FIRST, state, b"none");
+    }
+    rig.session.flush(ms(1));
+    assert_eq!(rig.sent_to_all().mode, Mode::Unordered);
+    rig.refuse(3, 0, FIRST, RefusalReason::Overloaded);
+    rig.pass(ms(2));
+    assert_eq!(rig.sent(), [], "three are enough");
+    rig.refuse(0, 0, FIRST, RefusalReason::Overloaded);
+    rig.pass(ms(3));
+    assert_eq!(rig.sent_to_all().mode, Mode::OrderedRead);
+}
+
+#[test]
 fn a_read_without_enough_answers_is_asked_in_order_after_its_timeout() {
     let mut rig = Rig::new(config(4));
     rig.call(ms(0), b"get", Mode::Unordered, 1);
