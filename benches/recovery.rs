@@ -338,10 +338,9 @@ fn rate_until(control: &Control, mut until: impl FnMut(Duration) -> bool) -> f64
     ended as f64 / start.elapsed().as_secs_f64()
 }
 
-fn service_case(mib: u64, seconds: u64, data: &Path) -> Value {
-    let directory = tempfile::TempDir::with_prefix_in("atlas-recovery-", data).expect("a directory");
-    let options = options(directory.path(), keep(false));
-    let mut cluster = LocalCluster::start(&options).expect("it starts");
+/// A cluster that is filled with so much while one replica is down.
+fn filled_without_late(options: &ClusterOptions, mib: u64) -> LocalCluster {
+    let mut cluster = LocalCluster::start(options).expect("it starts");
     cluster.stop(LATE).expect("it ends in good order");
     let filling = Filling {
         first_key: 1 << 32,
@@ -350,6 +349,13 @@ fn service_case(mib: u64, seconds: u64, data: &Path) -> Value {
         outstanding: 1024,
     };
     fill(&connect(&cluster, 0), filling).expect("the cluster takes it");
+    cluster
+}
+
+fn service_case(mib: u64, seconds: u64, data: &Path) -> Value {
+    let directory = tempfile::TempDir::with_prefix_in("atlas-recovery-", data).expect("a directory");
+    let options = options(directory.path(), keep(false));
+    let mut cluster = filled_without_late(&options, mib);
     let control = Control::new();
     let shape = Shape::default();
     let driver = LoadDriver::new(
@@ -419,15 +425,7 @@ fn latency_case(mib: u64, seconds: u64, data: &Path) -> Value {
         },
         ..options(directory.path(), keep(false))
     };
-    let mut cluster = LocalCluster::start(&options).expect("it starts");
-    cluster.stop(LATE).expect("it ends in good order");
-    let filling = Filling {
-        first_key: 1 << 32,
-        keys: (mib << 20) / (VALUE_BYTES as u64 + 8),
-        value_bytes: VALUE_BYTES,
-        outstanding: 1024,
-    };
-    fill(&connect(&cluster, 0), filling).expect("the cluster takes it");
+    let mut cluster = filled_without_late(&options, mib);
     let (client, phase) = (connect(&cluster, 1), AtomicUsize::new(0));
     let mut took = 0.0;
     let [before, during, after] = std::thread::scope(|scope| {

@@ -9,10 +9,8 @@ use crate::smr::types::{NodeId, SeqNo, Signers};
 /// What the replicas said about one frame: one answer each.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
-    /// At most one entry per replica.
-    bodies: Vec<(NodeId, Bytes)>,
-    /// By replica: the state from which it answered a read last.
-    states: Vec<(NodeId, StateRead)>,
+    /// At most one entry per replica; with the state that a read beside the order was answered from.
+    bodies: Vec<(NodeId, Bytes, StateRead)>,
     /// What a read that is asked again has to include, if it is.
     floor: Option<SeqNo>,
     /// Who answered since it was asked again.
@@ -40,12 +38,15 @@ impl Answers {
     /// The latest counts because a read that is asked again in order has two right answers from each correct
     /// replica. A liar that changes its mind gains nothing: it is one of `enough` at any moment.
     pub(super) fn add_body(&mut self, from: NodeId, body: Bytes, enough: usize) -> bool {
-        self.bodies.retain(|(node, _)| *node != from);
-        self.bodies.push((from, body));
-        let Some((_, body)) = self.bodies.last() else {
-            return false;
-        };
-        self.bodies.iter().filter(|(_, other)| other == body).count() >= enough
+        self.put(from, body, StateRead::default()).count() >= enough
+    }
+
+    /// Counts an answer; the states of those that equal it, its own included.
+    fn put(&mut self, from: NodeId, body: Bytes, read: StateRead) -> impl Iterator<Item = StateRead> {
+        self.bodies.retain(|(node, ..)| *node != from);
+        self.bodies.push((from, body.clone(), read));
+        let alike = self.bodies.iter().filter(move |(_, other, _)| *other == body);
+        alike.map(|(.., read)| *read)
     }
 
     /// Counts what a replica read, in this state, in place of its earlier answer. Why `enough` equal values are not
@@ -61,17 +62,13 @@ impl Answers {
         enough: usize,
         n: usize,
     ) -> Reading {
-        self.states.retain(|(node, _)| *node != from);
-        self.states.push((from, read));
-        let may_end = self.add_body(from, body, enough);
-        let asked_again = self.again.is_some();
+        let alike: Vec<StateRead> = self.put(from, body, read).collect();
         if let Some(again) = &mut self.again {
             again.add(from);
         }
-        if !may_end {
+        if alike.len() < enough {
             return Reading::Open;
         }
-        let alike = self.alike();
         let is_same = |state: &&StateRead| **state == read && read.whole == read.begun;
         let is_one_state = alike.iter().filter(is_same).count() >= enough;
         let floor = self.floor.unwrap_or(SeqNo::new(u64::MAX));
@@ -89,22 +86,9 @@ impl Answers {
                 self.again = Some(Signers::NONE);
                 Reading::AskAgain
             }
-            Some(again) if asked_again && again.count() >= enough => Reading::Spent,
+            Some(again) if again.count() >= enough => Reading::Spent,
             Some(_) => Reading::Open,
         }
-    }
-
-    /// The states of the answers that equal the last one.
-    fn alike(&self) -> Vec<StateRead> {
-        let Some((_, body)) = self.bodies.last() else {
-            return Vec::new();
-        };
-        let is_alike = |node: &NodeId| {
-            let mut bodies = self.bodies.iter();
-            bodies.any(|(from, other)| from == node && other == body)
-        };
-        let states = self.states.iter().filter(|(node, _)| is_alike(node));
-        states.map(|(_, state)| *state).collect()
     }
 
     /// Counts a refusal; true once `enough` distinct replicas gave the same.
@@ -124,9 +108,9 @@ impl Answers {
 
     /// Whether `enough` of `n` replicas can still come to stand by one result, if each answers once.
     pub(super) fn can_agree(&self, n: usize, enough: usize) -> bool {
-        let alike = |body: &Bytes| self.bodies.iter().filter(|(_, other)| other == body).count();
-        let most = self.bodies.iter().map(|(_, body)| alike(body)).max();
-        let has_answered = |node: &NodeId| self.bodies.iter().any(|(from, _)| from == node);
+        let alike = |body: &Bytes| self.bodies.iter().filter(|(_, other, _)| other == body).count();
+        let most = self.bodies.iter().map(|(_, body, _)| alike(body)).max();
+        let has_answered = |node: &NodeId| self.bodies.iter().any(|(from, ..)| from == node);
         // Who catches up has no answer to give.
         let is_spent = |(node, reason): &&(NodeId, RefusalReason)| {
             *reason == RefusalReason::CatchingUp && !has_answered(node)
@@ -148,7 +132,7 @@ impl Answers {
     /// Who said what, for an error.
     pub(super) fn report(&self, n: usize) -> Vec<Silence> {
         let said = |node: NodeId| {
-            if let Some((_, body)) = self.bodies.iter().find(|(from, _)| *from == node) {
+            if let Some((_, body, _)) = self.bodies.iter().find(|(from, ..)| *from == node) {
                 return Silence::Answered(node, hex::encode(&blake3::hash(body).as_bytes()[..4]));
             }
             match self.refusals.iter().find(|(from, _)| *from == node) {
