@@ -187,8 +187,7 @@ impl<A: TypedApplication, S: Stack<Application = A>> Cluster<A, S> {
         request: &A::Request,
         within: Duration,
     ) -> Result<A::Reply, TypedCallError<A::Error>> {
-        let operation = encode_request::<A>(request)?;
-        typed_result::<A>(self.call_as(client, &operation, within).map_err(CallError::from))
+        self.ask_typed(client, request, Mode::Ordered, within)
     }
 
     /// As [`read_as`](Self::read_as), in the application's types.
@@ -204,8 +203,21 @@ impl<A: TypedApplication, S: Stack<Application = A>> Cluster<A, S> {
         request: &A::Request,
         within: Duration,
     ) -> Result<A::Reply, TypedCallError<A::Error>> {
+        self.ask_typed(client, request, Mode::Unordered, within)
+    }
+
+    fn ask_typed(
+        &mut self,
+        client: ClientId,
+        request: &A::Request,
+        mode: Mode,
+        within: Duration,
+    ) -> Result<A::Reply, TypedCallError<A::Error>> {
         let operation = encode_request::<A>(request)?;
-        typed_result::<A>(self.read_as(client, &operation, within).map_err(CallError::from))
+        typed_result::<A>(
+            self.ask(client, &operation, mode, within)
+                .map_err(CallError::from),
+        )
     }
 }
 

@@ -192,8 +192,8 @@ impl ArchivedPrePrepare {
     }
 }
 
-/// The bytes of each of several frames that lie end to end, as slices of the received message.
-pub(super) fn split_frames<'a>(
+/// The bytes of each of several archives that lie end to end, as slices of the received message.
+pub(super) fn split_parts<'a>(
     message: &'a Checked<SystemMessage>,
     ends: &'a [rkyv::Archived<u32>],
     frames: &'a [u8],
@@ -241,7 +241,7 @@ impl Checked<SystemMessage> {
         match &**self {
             ArchivedSystemMessage::ProposalMessage(message)
             | ArchivedSystemMessage::SyncMessage(ArchivedSyncMessage::BatchResponse(message)) => {
-                let frames = split_frames(
+                let frames = split_parts(
                     self,
                     message.ends.as_slice(),
                     message.frames.as_slice(),

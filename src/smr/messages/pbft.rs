@@ -391,14 +391,11 @@ impl Checked<SystemMessage> {
     /// The votes in this message; none if it has others, or is another message.
     #[must_use]
     pub fn votes(&self) -> Vec<Vote> {
-        let ArchivedSystemMessage::ProtocolMessage(bundle) = &**self else {
+        let Some(Ok(archives)) = self.protocol_messages() else {
             return Vec::new();
         };
-        let votes = bundle.messages().map(|part| {
-            let vote = Checked::<Vote>::new(self.slice_of(part?));
-            vote.ok().map(|vote| vote.to_vote())
-        });
-        votes.collect::<Option<_>>().unwrap_or_default()
+        let votes = archives.map(|archive| Checked::<Vote>::new(archive).map(|vote| vote.to_vote()));
+        votes.collect::<Result<_, _>>().unwrap_or_default()
     }
 
     /// The message about views in this one.

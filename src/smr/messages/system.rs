@@ -3,8 +3,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use super::checked::{Checked, encode};
 use super::envelope::{Envelope, Kind};
-use super::ordering::{PrePrepare, split_frames};
-use super::request::ends_are_sound;
+use super::ordering::{PrePrepare, split_parts};
 use super::sync::SyncMessage;
 use super::transfer::{LogTransferMessage, StateTransferMessage};
 use super::{BatchError, Frame, SignedCheckpoint};
@@ -39,28 +38,6 @@ impl ProtocolMessages {
             ends.push(u32::try_from(messages.len()).expect("a flush is under 4 GiB"));
         }
         Self { ends, messages }
-    }
-}
-
-impl ArchivedProtocolMessages {
-    /// How many there are.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// The archives; one `None` when the table of ends does not describe them.
-    pub fn messages(&self) -> impl Iterator<Item = Option<&[u8]>> {
-        let ends = || self.ends.iter().map(|end| end.to_native());
-        let is_sound = ends_are_sound(ends(), self.messages.len());
-        let mut start = 0;
-        let parts = ends().map(move |end| {
-            let part = self.messages.get(start..end as usize);
-            start = end as usize;
-            part
-        });
-        let unsound = std::iter::once(None).take(usize::from(!is_sound));
-        unsound.chain(parts.take(if is_sound { usize::MAX } else { 0 }))
     }
 }
 
@@ -141,6 +118,20 @@ impl SystemMessage {
 }
 
 impl Checked<SystemMessage> {
+    /// The ordering protocol's archives in this message, or `None` when it is another message.
+    ///
+    /// # Errors
+    /// [`BatchError::Ends`] when the table of ends does not describe them.
+    pub fn protocol_messages(&self) -> Option<Result<impl ExactSizeIterator<Item = Bytes> + '_, BatchError>> {
+        match &**self {
+            ArchivedSystemMessage::ProtocolMessage(bundle) => {
+                let (ends, messages) = (bundle.ends.as_slice(), bundle.messages.as_slice());
+                Some(split_parts(self, ends, messages, usize::MAX))
+            }
+            _ => None,
+        }
+    }
+
     /// The frames passed on in this message, or `None` when it is another message.
     ///
     /// # Errors
@@ -150,7 +141,7 @@ impl Checked<SystemMessage> {
         bytes_max: usize,
     ) -> Option<Result<impl ExactSizeIterator<Item = Bytes> + '_, BatchError>> {
         match &**self {
-            ArchivedSystemMessage::ForwardedRequestMessage(message) => Some(split_frames(
+            ArchivedSystemMessage::ForwardedRequestMessage(message) => Some(split_parts(
                 self,
                 message.ends.as_slice(),
                 message.frames.as_slice(),

@@ -96,13 +96,19 @@ impl<S: Stack> Replica<S> {
         checked: &Checked<SystemMessage>,
         bundle: &ArchivedProtocolMessages,
     ) -> bool {
-        let count = self.judgements.may_count(now, from, bundle.count());
-        if count < bundle.count() {
+        let count = self.judgements.may_count(now, from, bundle.ends.len());
+        if count < bundle.ends.len() {
             self.counters.reject(Rejection::OverBudget);
         }
-        for part in bundle.messages().take(count) {
-            let archive = part.map(|part| checked.slice_of(part));
-            let Some(Ok(message)) = archive.map(Checked::<MessageOf<S>>::new) else {
+        // What is over the budget is not looked at, not even at its table.
+        if count == 0 {
+            return true;
+        }
+        let Some(Ok(archives)) = checked.protocol_messages() else {
+            return false;
+        };
+        for archive in archives.take(count) {
+            let Ok(message) = Checked::<MessageOf<S>>::new(archive) else {
                 return false;
             };
             self.on_protocol_message(now, from, &message);
