@@ -12,8 +12,8 @@ use atlas_smr_replica::messages::{
     Batch, Checked, CheckpointClaim, Phase, PrePrepare, Proposal, SignedCheckpoint, Vote, archive,
 };
 use atlas_smr_replica::ordering::OrderingProtocol;
-use atlas_smr_replica::ordering::pbft::{Pbft, PbftConfig};
-use atlas_smr_replica::protocol::{Effect, Outbox, Record};
+use atlas_smr_replica::ordering::pbft::{OrderingConfig, Pbft};
+use atlas_smr_replica::protocol::{Effect, Outbox, PartContext, Record};
 use atlas_smr_replica::types::{ClusterId, Digest, Epoch, Lsn, NodeId, Quorum, SeqNo, Time, UnixTime, View};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -37,20 +37,21 @@ impl Replica {
     fn new(n: usize, node: u16) -> Self {
         let signing = |node: NodeId| SigningKey::from_seed(&[node.get() as u8 + 1; 32]);
         let node = NodeId::new(node);
-        let config = PbftConfig {
+        let context = PartContext {
             node,
             quorum: Quorum::of(n).expect("a valid size"),
             cluster: CLUSTER,
             epoch: Epoch::ZERO,
+            digester: Digester::new(CLUSTER),
             window: WINDOW,
-            pipeline: 8,
             undecided_bytes_max: 64 << 20,
             clock_bound: Duration::from_secs(10),
             signing: signing(node),
             verifying: NodeId::all(n).map(|node| signing(node).verifying_key()).collect(),
+            has_log: false,
         };
         Self {
-            pbft: Pbft::new(config, Digester::new(CLUSTER)),
+            pbft: Pbft::new(OrderingConfig::default(), context),
             out: Outbox::new(Lsn::ZERO),
             n,
             next: SeqNo::new(1),

@@ -28,7 +28,7 @@ use atlas_smr_replica::protocol::{
 use atlas_smr_replica::replica::Stack;
 use atlas_smr_replica::sim::{Cluster, check_contract};
 use atlas_smr_replica::state_transfer::monolithic::PieceTransfer;
-use atlas_smr_replica::types::{Digest, NodeId, SeqNo, Time, UnixTime, View};
+use atlas_smr_replica::types::{Digest, NodeId, Quorum, SeqNo, Time, UnixTime, View};
 use atlas_smr_replica::view_transfer::pbft::PbftViewChange;
 use atlas_smr_replica::{Client, MonReplica};
 use futures_lite::future::block_on;
@@ -91,6 +91,10 @@ impl OrderingProtocol for Throttled {
     type Evidence = <Pbft as OrderingProtocol>::Evidence;
     type Start = <Pbft as OrderingProtocol>::Start;
 
+    fn leader_of(view: View, quorum: Quorum) -> NodeId {
+        Pbft::leader_of(view, quorum)
+    }
+
     fn describe(contents: &[u8]) -> Option<OwnRecord> {
         Pbft::describe(contents)
     }
@@ -103,6 +107,7 @@ impl OrderingProtocol for Throttled {
     passed_on! { 0:
         fn view(&self) -> View;
         fn leader(&self) -> NodeId;
+        fn promise_span(&self) -> u64;
         fn is_leading(&self) -> bool;
         fn free_slots(&self) -> usize;
         fn on_proposal(&mut self, now: Time, from: NodeId, proposal: Proposal, out: &mut Outbox);

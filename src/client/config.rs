@@ -3,6 +3,7 @@ use std::time::Duration;
 use super::authenticator::Authentication;
 use crate::runtime::config::ReadLevel;
 use crate::smr::mutants::{Mutant, active};
+use crate::smr::protocol::LeaderRule;
 use crate::smr::types::{ClientId, ClusterId, Epoch, Quorum};
 
 /// What a session must know.
@@ -16,6 +17,8 @@ pub struct SessionConfig {
     pub client: ClientId,
     /// The cluster's arithmetic.
     pub quorum: Quorum,
+    /// Who leads a view: by the ordering protocol of the cluster's replicas.
+    pub leaders: LeaderRule,
     /// How many answers are enough.
     pub answers: AnswerRule,
     /// How frames are proven.

@@ -294,6 +294,7 @@ fn session_config(config: &ClientConfig) -> Result<SessionConfig, EngineError> {
         epoch: cluster.epoch(),
         client: config.client,
         quorum: cluster.quorum(),
+        leaders: config.leaders,
         answers: AnswerRule::new(cluster.quorum(), cluster.agreement.unordered, config.tuning.reads),
         authentication,
         frame_operations_max: operations_max,

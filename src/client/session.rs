@@ -177,7 +177,7 @@ impl Session {
             links: Signers::NONE,
             operations: 0,
             views: vec![View::ZERO; n],
-            leader: View::ZERO.leader(n),
+            leader: (config.leaders)(View::ZERO, config.quorum),
             outputs: Vec::new(),
             now: Time::START,
             next_timeout: None,

@@ -19,6 +19,8 @@ use crate::smr::messages::{
     ClientReply, ENVELOPE_BYTES, Envelope, Failure, Frame, FrameId, FrameKey, Kind, Mode, RefusalReason,
     StateRead, encode,
 };
+use crate::smr::ordering::OrderingProtocol;
+use crate::smr::ordering::pbft::Pbft;
 use crate::smr::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, NodeId, Quorum, SeqNo, Time, View};
 
 const CLUSTER: ClusterId = ClusterId::from_bytes(*b"cluster-of-calls");
@@ -58,6 +60,7 @@ fn config(n: usize) -> SessionConfig {
         epoch: Epoch::ZERO,
         client: CLIENT,
         quorum: Quorum::of(n).unwrap(),
+        leaders: Pbft::leader_of,
         answers: AnswerRule {
             ordered: Quorum::of(n).unwrap().weak(),
             unordered: Some(Quorum::of(n).unwrap().weak()),

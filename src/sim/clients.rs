@@ -13,6 +13,8 @@ use crate::smr::messages::archived::ArchivedAuthenticator;
 use crate::smr::messages::{
     Authenticator, Checked, Envelope, FrameBuilder, Kind, Mode, RequestFrame, encode,
 };
+use crate::smr::ordering::OrderingProtocol;
+use crate::smr::ordering::pbft::Pbft;
 use crate::smr::preprocessing::ClientAuth;
 use crate::smr::types::{ClientId, Epoch, FrameSeq, NodeId, Quorum, Time};
 
@@ -56,6 +58,7 @@ fn session(client: u32, knobs: &SimConfig, process: u64) -> Session {
         epoch: Epoch::ZERO,
         client,
         quorum: Quorum::of(knobs.replicas).expect("a simulated cluster has a valid size"),
+        leaders: Pbft::leader_of,
         answers: AnswerRule::new(
             Quorum::of(knobs.replicas).expect("a simulated cluster has a valid size"),
             knobs.unordered,

@@ -18,9 +18,10 @@ use crate::smr::messages::{
     Batch, CheckpointClaim, ENVELOPE_BYTES, FrameKey, Mode, Proposal, TakenCheckpoint,
 };
 use crate::smr::node::{Consensus, Execution, Preprocessing, Route, route};
+use crate::smr::ordering::OrderingProtocol;
 use crate::smr::preprocessing::{ClientDirectory, ExpectedTraffic, FrameChecker, PeerVerifyGate, PoolLimits};
 use crate::smr::protocol::{ImageEvent, Recipients, Record};
-use crate::smr::replica::{Replica, Stack};
+use crate::smr::replica::{OrderingOf, Replica, Stack};
 use crate::smr::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, Peer, Quorum, SeqNo, Time, UnixTime, View};
 
 mod parts;
@@ -228,7 +229,6 @@ impl<S: Stack> SimReplica<S> {
         let reader = RecordReader::new(digester.clone(), knobs.limits);
         let settings = RestartSettings {
             reader: reader.clone(),
-            window: knobs.window,
             can_abstain: quorum.n() > quorum.quorum(),
         };
         let restored = restart(platter, &settings, &mut replica, &mut executor, &mut read_back)?;
@@ -255,7 +255,12 @@ impl<S: Stack> SimReplica<S> {
             directory.clone(),
         )
         .with_reads(knobs.unordered);
-        let gate = PeerVerifyGate::with_limits(knobs.replicas, expectations.clone(), knobs.gate);
+        let gate = PeerVerifyGate::with_limits(
+            Quorum::of(knobs.replicas).expect("a simulated cluster has a valid size"),
+            OrderingOf::<S>::leader_of,
+            expectations.clone(),
+            knobs.gate,
+        );
         let reads = ReadGate::new(replica.reads_from(), executor.executed());
         let this = Self {
             preprocessing: Preprocessing::new(checker, gate, IDENTITY),

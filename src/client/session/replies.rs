@@ -72,7 +72,8 @@ impl Session {
         self.views[from.index()] = view;
         let mut views = self.views.clone();
         views.sort_unstable_by(|a, b| b.cmp(a));
-        self.leader = views[self.config.quorum.f()].leader(self.config.quorum.n());
+        let quorum = self.config.quorum;
+        self.leader = (self.config.leaders)(views[quorum.f()], quorum);
     }
 
     /// Whether correct replicas may say something of such a frame: one that was sent, now or before, by this

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::error::{ConfigError, Validate, Whose, load};
 use super::{ClusterConfig, PartyKeys};
 use crate::smr::execution::CLIENT_WINDOW;
-use crate::smr::protocol::{InvalidSetting, in_range};
+use crate::smr::ordering::OrderingProtocol;
+use crate::smr::ordering::pbft::Pbft;
+use crate::smr::protocol::{InvalidSetting, LeaderRule, in_range};
 use crate::smr::types::ClientId;
 
 /// What a read beside the order promises.
@@ -82,9 +84,24 @@ pub struct ClientConfig {
     pub keys: PartyKeys,
     /// How it behaves.
     pub tuning: ClientTuning,
+    /// Who leads a view, by the ordering protocol of the cluster's replicas: [`load`](Self::load) takes that of
+    /// the production stacks.
+    pub leaders: LeaderRule,
 }
 
 impl ClientConfig {
+    /// A client of replicas that one of the production stacks runs at, tuned as usual.
+    #[must_use]
+    pub fn new(cluster: Arc<ClusterConfig>, client: ClientId, keys: PartyKeys) -> Self {
+        Self {
+            cluster,
+            client,
+            keys,
+            tuning: ClientTuning::default(),
+            leaders: Pbft::leader_of,
+        }
+    }
+
     /// Reads a client's file and those it names.
     ///
     /// # Errors
@@ -114,10 +131,8 @@ impl ClientConfig {
         }
         let client = ClientId::new(file.client);
         Ok(Self {
-            cluster: Arc::new(cluster),
-            client,
-            keys,
             tuning: file.tuning,
+            ..Self::new(Arc::new(cluster), client, keys)
         })
     }
 }

@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 
+use super::PartyKeys;
 use super::error::{Validate, Whose};
 use super::limits::CHECKPOINT_PERIOD;
 use crate::runtime::net::handshake::Directory;
@@ -166,6 +167,38 @@ pub(crate) const CLIENTS_MAX: usize = 1 << 20;
 pub(super) const FORMAT: u32 = 1;
 
 impl ClusterConfig {
+    /// A new cluster of these replicas, each with its address, and these clients.
+    #[must_use]
+    pub fn of<'a>(
+        name: &str,
+        application: ApplicationId,
+        agreement: Agreement,
+        replicas: impl IntoIterator<Item = (String, &'a PartyKeys)>,
+        clients: impl IntoIterator<Item = &'a PartyKeys>,
+    ) -> Self {
+        let replicas = (0..).zip(replicas).map(|(id, (address, keys))| ReplicaEntry {
+            id,
+            address,
+            signing_key: keys.signing.verifying_key(),
+            link_key: keys.link.public(),
+        });
+        let clients = (0..).zip(clients).map(|(id, keys)| ClientEntry {
+            id,
+            signing_key: keys.signing.verifying_key(),
+            link_key: keys.link.public(),
+        });
+        Self {
+            format: FORMAT,
+            name: name.to_owned(),
+            genesis: hex::encode(rand::random::<[u8; 8]>()),
+            application,
+            epoch: 0,
+            agreement,
+            replicas: replicas.collect(),
+            clients: clients.collect(),
+        }
+    }
+
     /// The cluster's identity: a digest over everything that must match, in a form that does not depend on
     /// how the file is written. Addresses are not part of it; they may change.
     #[must_use]

@@ -14,6 +14,7 @@ mod cluster;
 mod error;
 mod keys;
 mod limits;
+mod loopback;
 mod replica;
 mod topology;
 
@@ -27,6 +28,7 @@ pub use limits::{
     CHECKPOINT_PERIOD, Limits, REPLICA_MESSAGE_CHANNEL, REPLICA_WAIT_TIME, RESPONSE_CHANNEL_SIZE,
     WORK_CHANNEL_SIZE,
 };
+pub use loopback::LoopbackCluster;
 pub use replica::{
     AppKind, DivisibleStateReplicaConfig, Durability, ExecutionConfig, ExecutorKind, LoadedReplica,
     MonolithicStateReplicaConfig, NetworkConfig, PersistentLogConfig, ReplicaConfig, ReplicaFile,

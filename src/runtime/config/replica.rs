@@ -14,7 +14,7 @@ use crate::runtime::storage::DiskBudget;
 use crate::smr::crypto::Digester;
 use crate::smr::execution::application_id;
 use crate::smr::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
-use crate::smr::ordering::pbft::PbftConfig;
+use crate::smr::ordering::pbft::undecided_bytes_max;
 use crate::smr::protocol::{InvalidSetting, PartContext, in_range};
 use crate::smr::replica::{DefaultConfigs, PartConfigs, PartSettings};
 use crate::smr::types::{ApplicationId, NodeId, SeqNo};
@@ -422,9 +422,7 @@ impl<P: PartConfigs> ReplicaConfig<P> {
                 .saturating_add(agreement.batch_bytes_max as u64),
             state_log_bytes: agreement.state_log_bytes_max,
             view_bytes: lengths.view_records() as u64,
-            undecided_bytes: PbftConfig::undecided_bytes_max(
-                self.node.cluster.checker_limits().batch_bytes_max,
-            ) as u64,
+            undecided_bytes: undecided_bytes_max(self.node.cluster.checker_limits().batch_bytes_max) as u64,
         }
     }
 
@@ -493,7 +491,7 @@ impl<P: PartConfigs> ReplicaConfig<P> {
             epoch: cluster.epoch(),
             digester: Digester::new(cluster.cluster_id()),
             window: cluster.agreement.window,
-            undecided_bytes_max: PbftConfig::undecided_bytes_max(cluster.checker_limits().batch_bytes_max),
+            undecided_bytes_max: undecided_bytes_max(cluster.checker_limits().batch_bytes_max),
             clock_bound: Duration::from_millis(cluster.agreement.clock_bound_ms),
             signing: self.node.keys.signing.clone(),
             verifying: cluster

@@ -51,7 +51,6 @@ pub(super) fn recover<S: Stack>(
     let reader = RecordReader::new(Digester::new(cluster.cluster_id()), limits);
     let settings = RestartSettings {
         reader: reader.clone(),
-        window: cluster.agreement.window,
         can_abstain: can_abstain(config),
     };
     let restored = restart(&mut directory, &settings, replica, executor, &mut ())?;

@@ -22,8 +22,9 @@ use crate::runtime::storage::shelf::{Shelf, ShelfHandle};
 use crate::smr::crypto::Digester;
 use crate::smr::execution::{Executor, ReadGate, ReadLimits};
 use crate::smr::node::{Consensus, Execution, Preprocessing};
+use crate::smr::ordering::OrderingProtocol;
 use crate::smr::preprocessing::{ClientDirectory, ExpectedTraffic, FrameChecker, PeerVerifyGate, PoolLimits};
-use crate::smr::replica::{Replica, Stack};
+use crate::smr::replica::{OrderingOf, Replica, Stack};
 
 /// How many full queues of clients are held for all together at a shard that serves sockets; each client has its share beside.
 const CLIENT_QUEUES: usize = 8;
@@ -151,7 +152,11 @@ impl<'a, S: Stack> Roles<'a, S> {
             self.directory.clone(),
         )
         .with_reads(cluster.agreement.unordered);
-        let gate = PeerVerifyGate::new(cluster.replicas.len(), self.expectations.clone());
+        let gate = PeerVerifyGate::new(
+            cluster.quorum(),
+            OrderingOf::<S>::leader_of,
+            self.expectations.clone(),
+        );
         let identity = (cluster.cluster_id(), cluster.epoch());
         let preprocessing = Preprocessing::new(checker, gate, identity);
         Some(boxed(PreprocessRole::new(

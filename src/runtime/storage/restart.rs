@@ -109,8 +109,6 @@ pub trait StorageBackend {
 pub struct RestartSettings {
     /// Reads its records.
     pub reader: RecordReader,
-    /// How many places after its stable checkpoint it votes on.
-    pub window: u64,
     /// Whether it may go on without a log, abstaining from votes: not in a cluster too small for it.
     pub can_abstain: bool,
 }
@@ -194,8 +192,7 @@ pub fn restart<S: Stack, M: StorageBackend>(
         replica.restore_base(claim.seq, executor.chain());
     }
     if let Some(view) = medium.abstention() {
-        let window = settings.window;
-        replica.abstain(LostPromises { window, view });
+        replica.abstain(LostPromises { view });
     }
     let path = medium.path();
     let unread = |source| StorageError::Replay {

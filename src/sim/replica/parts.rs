@@ -6,7 +6,7 @@ use crate::sim::keys::{CLUSTER, Keyring};
 use crate::sim::stack::PartsMaker;
 use crate::smr::crypto::Digester;
 use crate::smr::execution::StateRule;
-use crate::smr::ordering::pbft::PbftConfig;
+use crate::smr::ordering::pbft::undecided_bytes_max;
 use crate::smr::preprocessing::RequestPool;
 use crate::smr::protocol::PartContext;
 use crate::smr::replica::{Replica, ReplicaSettings, Stack};
@@ -68,7 +68,7 @@ pub(super) fn disk_budget(knobs: &SimConfig, segment_bytes: u64) -> DiskBudget {
             rule => rule.log_bytes_max,
         },
         view_bytes: knobs.lengths().view_records() as u64,
-        undecided_bytes: PbftConfig::undecided_bytes_max(knobs.limits.batch_bytes_max) as u64,
+        undecided_bytes: undecided_bytes_max(knobs.limits.batch_bytes_max) as u64,
     };
     if knobs.log_is_least {
         budget.log_bytes_max = budget.required_bytes();

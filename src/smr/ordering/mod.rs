@@ -10,7 +10,7 @@ use crate::smr::messages::{
     Archived, Batch, BatchRef, CheckpointClaim, Message, Proposal, SignedCheckpoint, Status,
 };
 use crate::smr::protocol::{OrderingProgress, Outbox, OwnRecord, Record, RestoreError, Timer};
-use crate::smr::types::{Digest, NodeId, SeqNo, Time, UnixTime, View};
+use crate::smr::types::{Digest, NodeId, Quorum, SeqNo, Time, UnixTime, View};
 
 /// A protocol that orders batches: a deterministic state machine (see [`crate::smr::protocol`]).
 ///
@@ -32,6 +32,14 @@ pub trait OrderingProtocol {
 
     /// What one of its [own records](Record::Ordering) says, for those who look at a log; `None` if it is none.
     fn describe(contents: &[u8]) -> Option<OwnRecord>;
+
+    /// The replica that leads a view: whom clients send to first, and the only one whose proposals for the view
+    /// others look at.
+    fn leader_of(view: View, quorum: Quorum) -> NodeId;
+
+    /// How many places after its stable checkpoint a replica makes promises about at most: what one may have
+    /// forgotten that lost its log lies no further.
+    fn promise_span(&self) -> u64;
 
     /// The view this replica is in, or is changing to.
     fn view(&self) -> View;

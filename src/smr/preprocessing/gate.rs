@@ -41,8 +41,8 @@ use super::{FrameChecker, FrameRefusal, FrameSource};
 use crate::smr::messages::archived::ArchivedPrePrepare;
 use crate::smr::messages::{BatchError, Checked, Frame, FrameKey, Proposal, SystemMessage};
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::protocol::{Allowance, Rate};
-use crate::smr::types::{ClientId, NodeId, SeqNo, Time, View};
+use crate::smr::protocol::{Allowance, LeaderRule, Rate};
+use crate::smr::types::{ClientId, NodeId, Quorum, SeqNo, Time, View};
 
 /// Signatures a second that are verified for all peers together beside what is expected: less than a core
 /// can.
@@ -194,23 +194,32 @@ impl PeerBudget {
 pub struct PeerVerifyGate {
     expectations: ExpectedTraffic,
     limits: GateLimits,
+    quorum: Quorum,
+    leaders: LeaderRule,
     accounts: Vec<PeerBudget>,
 }
 
 impl PeerVerifyGate {
-    /// For n replicas.
+    /// For the replicas of `quorum`, whose ordering protocol has `leaders` propose.
     #[must_use]
-    pub fn new(n: usize, expectations: ExpectedTraffic) -> Self {
-        Self::with_limits(n, expectations, GateLimits::of(n))
+    pub fn new(quorum: Quorum, leaders: LeaderRule, expectations: ExpectedTraffic) -> Self {
+        Self::with_limits(quorum, leaders, expectations, GateLimits::of(quorum.n()))
     }
 
     /// With limits of one's own.
     #[must_use]
-    pub fn with_limits(n: usize, expectations: ExpectedTraffic, limits: GateLimits) -> Self {
+    pub fn with_limits(
+        quorum: Quorum,
+        leaders: LeaderRule,
+        expectations: ExpectedTraffic,
+        limits: GateLimits,
+    ) -> Self {
         Self {
             expectations,
             limits,
-            accounts: vec![PeerBudget::new(&limits); n],
+            quorum,
+            leaders,
+            accounts: vec![PeerBudget::new(&limits); quorum.n()],
         }
     }
 
@@ -315,7 +324,7 @@ impl PeerVerifyGate {
         let view = head.view();
         match is_batch_response {
             true => Ok(self.expectations.transfers()),
-            false if view.leader(self.accounts.len()) != from && !active(Mutant::NotLeaderAccepted) => {
+            false if (self.leaders)(view, self.quorum) != from && !active(Mutant::NotLeaderAccepted) => {
                 Err(BatchError::NotLeader)
             }
             false => Ok(view == self.expectations.view()),

@@ -6,8 +6,10 @@ use super::tests::{CLUSTER, REPLICAS, checker, with_macs, with_signature};
 use super::*;
 use crate::smr::crypto::{Digester, Domain};
 use crate::smr::messages::{Batch, BatchError, Checked, Frame, PrePrepare, SyncMessage, SystemMessage};
+use crate::smr::ordering::OrderingProtocol;
+use crate::smr::ordering::pbft::Pbft;
 use crate::smr::protocol::Rate;
-use crate::smr::types::{Epoch, NodeId, SeqNo, Time, UnixTime, View};
+use crate::smr::types::{Epoch, NodeId, Quorum, SeqNo, Time, UnixTime, View};
 
 const LIMITS: GateLimits = GateLimits {
     unasked: rate(8, 4),
@@ -30,9 +32,9 @@ struct Door {
 
 impl Door {
     fn new(auth: ClientAuth) -> Self {
-        let expectations = ExpectedTraffic::default();
+        let (quorum, expectations) = (Quorum::of(REPLICAS).unwrap(), ExpectedTraffic::default());
         Self {
-            gate: PeerVerifyGate::with_limits(REPLICAS, expectations.clone(), LIMITS),
+            gate: PeerVerifyGate::with_limits(quorum, Pbft::leader_of, expectations.clone(), LIMITS),
             checker: checker(1, auth),
             expectations,
         }

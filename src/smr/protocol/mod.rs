@@ -22,7 +22,7 @@ pub use image::{ImageEvent, ImageTask};
 pub use outbox::{Effect, Outbox, Persisted, Recipients, When};
 pub use part::{ConfigOf, InvalidSetting, Part, PartConfig, PartContext, in_range};
 pub use record::{LogCut, OwnRecord, Record, RestoreError};
-pub use view::OrderingProgress;
+pub use view::{LeaderRule, OrderingProgress};
 
 use crate::smr::types::{NodeId, SeqNo, View};
 

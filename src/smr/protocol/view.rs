@@ -1,4 +1,10 @@
-use crate::smr::types::{ClientId, SeqNo};
+use crate::smr::types::{ClientId, NodeId, Quorum, SeqNo, View};
+
+/// Who leads a view: a rule that an ordering protocol has ([`leader_of`]), and that others ask: whoever checks
+/// proposals before ordering sees them, and clients.
+///
+/// [`leader_of`]: crate::smr::ordering::OrderingProtocol::leader_of
+pub type LeaderRule = fn(View, Quorum) -> NodeId;
 
 /// Where ordering stands, for the status that peers get.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -27,10 +27,10 @@ use crate::smr::messages::{
     BatchRef, Checked, CheckpointOffer, ChunkOf, Frame, ImageChunk, LogTransferMessage, Mode, RefusalReason,
     StateTransferMessage, Status, SyncMessage, SystemMessage,
 };
-use crate::smr::ordering::pbft::tests::config;
-use crate::smr::ordering::pbft::{OrderingConfig, PbftConfig};
+use crate::smr::ordering::pbft::OrderingConfig;
+use crate::smr::ordering::pbft::tests::context;
 use crate::smr::preprocessing::PoolLimits;
-use crate::smr::protocol::{ImageEvent, ImageTask, Recipients, Record};
+use crate::smr::protocol::{ImageEvent, ImageTask, PartContext, Recipients, Record};
 use crate::smr::state_transfer::StateTransferState;
 use crate::smr::types::{ClientId, ClusterId, Digest, Epoch};
 
@@ -133,36 +133,30 @@ pub(crate) fn replica(decision_log: ChainedLog) -> Replica<DefaultStack<Counter>
     replica_of_four(0, decision_log)
 }
 
-/// As the other parts of the same replica are where nothing else is configured.
-pub(crate) fn parts_of(ordering: &PbftConfig) -> PartSettings {
+/// As the parts of these replicas are configured.
+pub(crate) fn parts() -> PartSettings {
     PartSettings {
-        ordering: OrderingConfig {
-            pipeline: ordering.pipeline,
-        },
+        ordering: OrderingConfig { pipeline: 4 },
         ..PartSettings::default()
     }
 }
 
 fn replica_of_four(node: u16, decision_log: ChainedLog) -> Replica<DefaultStack<Counter>> {
-    let digester = Digester::new(CLUSTER);
-    let ordering = PbftConfig {
+    let context = PartContext {
         cluster: CLUSTER,
+        digester: Digester::new(CLUSTER),
         window: WINDOW,
-        pipeline: 4,
-        ..config(4, node)
+        ..context(4, node)
     };
-    let PbftConfig {
-        node, quorum, epoch, ..
-    } = ordering;
     let protocols = Protocols {
         decision_log,
-        ..Protocols::make(&parts_of(&ordering), &ordering.context())
+        ..Protocols::make(&parts(), &context)
     };
     let settings = ReplicaSettings {
-        node,
+        node: context.node,
         cluster: CLUSTER,
-        epoch,
-        quorum,
+        epoch: context.epoch,
+        quorum: context.quorum,
         batch_bytes_max: 1 << 16,
         batch_frames_max: 16,
         votes_max: 8,
@@ -175,7 +169,7 @@ fn replica_of_four(node: u16, decision_log: ChainedLog) -> Replica<DefaultStack<
         bytes_max: 1 << 20,
     };
     let pool = RequestPool::new(CLIENTS, limits);
-    Replica::new(settings, digester, protocols, pool, Lsn::ZERO)
+    Replica::new(settings, context.digester, protocols, pool, Lsn::ZERO)
 }
 
 /// Replica 0 of 4, its executor and its disk, on which everything is at once, unless it is slow.

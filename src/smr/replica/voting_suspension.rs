@@ -7,7 +7,7 @@
 //!
 //! **What it may have promised.** Let C be its last stable checkpoint and W the last view it asked for, both
 //! forgotten.
-//! - *Places:* nothing beyond C + window. A quorum signed C, so q−f−1 correct others had executed it. Any q
+//! - *Places:* nothing beyond C + the ordering protocol's span. A quorum signed C, so q−f−1 correct others had executed it. Any q
 //!   of the others hold at least q−f correct ones; (q−f−1) + (q−f) > n−1−f, so one of those is among any q.
 //!   What the q say now is no less than what they had then: C is at most the largest of it.
 //! - *Views:* whoever asks for W was asked by q replicas that complain for it or a later one, itself
@@ -82,8 +82,6 @@ impl std::fmt::Display for Participation {
 /// Where the log that is left says that a replica's promises ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LostPromises {
-    /// How many places after its stable checkpoint a replica votes on at most.
-    pub window: u64,
     /// The last view it may have asked for, if that is known.
     pub view: Option<View>,
 }
@@ -98,15 +96,18 @@ struct Reached {
 #[derive(Debug)]
 pub(super) struct VotingSuspension {
     forgotten: LostPromises,
+    /// How many places after its stable checkpoint a replica makes promises about.
+    span: u64,
     needed: usize,
     /// By peer.
     reached: Vec<Option<Reached>>,
 }
 
 impl VotingSuspension {
-    pub fn new(quorum: Quorum, forgotten: LostPromises) -> Self {
+    pub fn new(quorum: Quorum, span: u64, forgotten: LostPromises) -> Self {
         Self {
             forgotten,
+            span,
             needed: quorum.quorum(),
             reached: vec![None; quorum.n()],
         }
@@ -136,7 +137,7 @@ impl VotingSuspension {
         let seq = heard().map(|reached| reached.seq).max()?;
         let view = heard().map(|reached| reached.view.next()).max()?;
         let view = self.forgotten.view.map_or(view, |known| known.min(view));
-        Some((seq.plus(self.forgotten.window), view))
+        Some((seq.plus(self.span), view))
     }
 
     /// Whether nothing forgotten matters to a replica that has come so far, in `view`.
@@ -172,7 +173,8 @@ impl<S: Stack> Replica<S> {
     /// Has this replica say nothing that binds it until what it has forgotten does not matter any more.
     /// Called before [`resume`](Self::resume).
     pub fn abstain(&mut self, forgotten: LostPromises) {
-        self.abstention = Some(VotingSuspension::new(self.settings.quorum, forgotten));
+        let span = self.ordering.promise_span();
+        self.abstention = Some(VotingSuspension::new(self.settings.quorum, span, forgotten));
     }
 
     /// Whether it takes part in votes.
@@ -240,11 +242,8 @@ mod tests {
     }
 
     fn of_four(view: Option<u64>) -> VotingSuspension {
-        let forgotten = LostPromises {
-            window: 200,
-            view: view.map(View::new),
-        };
-        VotingSuspension::new(Quorum::of(4).unwrap(), forgotten)
+        let view = view.map(View::new);
+        VotingSuspension::new(Quorum::of(4).unwrap(), 200, LostPromises { view })
     }
 
     fn until(abstention: &VotingSuspension) -> Option<(u64, u64)> {

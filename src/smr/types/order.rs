@@ -136,9 +136,9 @@ impl fmt::Debug for FrameSeq {
 }
 
 impl View {
-    /// The leader of this view among `n` replicas: view mod n.
+    /// Whose turn it is in this view if `n` replicas take turns: view mod n.
     #[must_use]
-    pub fn leader(self, n: usize) -> NodeId {
+    pub fn turn(self, n: usize) -> NodeId {
         debug_assert!(n > 0);
         NodeId::new((self.0 % n as u64) as u16)
     }

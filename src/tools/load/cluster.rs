@@ -1,4 +1,3 @@
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -7,9 +6,9 @@ use std::time::{Duration, Instant};
 use super::liars::over_links;
 use super::{DonorLie, States};
 use crate::runtime::config::{
-    Agreement, AppKind, ClientConfig, ClientEntry, ClientTuning, ClusterConfig, DecisionLogConfig,
-    Durability, ExecutionConfig, MonolithicStateReplicaConfig, OrderingConfig, PartyKeys,
-    PersistentLogConfig, ReplicaConfig, ReplicaEntry, RoleKind, ShardSpec, StateTransferConfig, TopologyFile,
+    Agreement, AppKind, ClientConfig, ClientTuning, ClusterConfig, DecisionLogConfig, Durability,
+    ExecutionConfig, LoopbackCluster, MonolithicStateReplicaConfig, OrderingConfig, PersistentLogConfig,
+    ReplicaConfig, RoleKind, ShardSpec, StateTransferConfig, TopologyFile,
 };
 use crate::runtime::server::monolithic_server::bootstrap_with_faults;
 use crate::runtime::server::{ReplicaError, ReplicaHandle};
@@ -18,7 +17,7 @@ use crate::runtime::storage::{DataDirectory, StorageError};
 use crate::sim::ByzantineStrategy;
 use crate::smr::execution::ScalableApp;
 use crate::smr::execution::apps::{bank::Bank, compute::Compute, counter::Counter, kv::Kv, null::Null};
-use crate::smr::types::{ClientId, NodeId};
+use crate::smr::types::NodeId;
 use crate::tools::scratch::Scratch;
 
 /// What a local cluster is made of.
@@ -106,8 +105,7 @@ pub enum LocalError {
 /// Replicas of one cluster in this process, over loopback TCP: each as it runs alone, with its own shards.
 pub struct LocalCluster {
     cluster: Arc<ClusterConfig>,
-    client_keys: Vec<PartyKeys>,
-    tuning: ClientTuning,
+    clients: Vec<ClientConfig>,
     options: ClusterOptions,
     /// What each replica is started with, whether it runs or not.
     configs: Vec<ReplicaConfig>,
@@ -118,98 +116,36 @@ pub struct LocalCluster {
     _data: Option<Scratch>,
 }
 
-/// A cluster that is not started yet.
-struct Blueprint {
-    cluster: ClusterConfig,
-    keys: Vec<PartyKeys>,
-    client_keys: Vec<PartyKeys>,
-    listeners: Vec<TcpListener>,
-}
-
-/// The configuration of a cluster on the loopback: keys and free ports are made for it.
-fn configure(options: &ClusterOptions) -> Result<Blueprint, LocalError> {
-    let keys: Vec<PartyKeys> = (0..options.replicas).map(|_| PartyKeys::generate()).collect();
-    let client_keys: Vec<PartyKeys> = (0..options.clients).map(|_| PartyKeys::generate()).collect();
-    let listeners: Vec<TcpListener> = keys
-        .iter()
-        .map(|_| TcpListener::bind("127.0.0.1:0"))
-        .collect::<Result<_, _>>()?;
-    let replicas = keys
-        .iter()
-        .zip(&listeners)
-        .enumerate()
-        .map(|(id, (keys, listener))| {
-            Ok(ReplicaEntry {
-                id: id as u16,
-                address: listener.local_addr()?.to_string(),
-                signing_key: keys.signing.verifying_key(),
-                link_key: keys.link.public(),
-            })
-        });
-    let clients = client_keys.iter().enumerate().map(|(id, keys)| ClientEntry {
-        id: id as u32,
-        signing_key: keys.signing.verifying_key(),
-        link_key: keys.link.public(),
-    });
-    let cluster = ClusterConfig {
-        format: 1,
-        name: "local".to_owned(),
-        application: options.app.id(),
-        genesis: hex::encode(rand::random::<[u8; 8]>()),
-        epoch: 0,
-        agreement: options.agreement.clone(),
-        replicas: replicas.collect::<Result<_, std::io::Error>>()?,
-        clients: clients.collect(),
-    };
-    Ok(Blueprint {
-        cluster,
-        keys,
-        client_keys,
-        listeners,
-    })
-}
-
-/// What each replica is started with. Where something is kept, its data directory is made in `directory`.
-fn configs_of(
-    options: &ClusterOptions,
-    cluster: &Arc<ClusterConfig>,
-    replicas: impl Iterator<Item = (PartyKeys, TcpListener)>,
-    directory: &Path,
-) -> Result<Vec<ReplicaConfig>, LocalError> {
+/// Adapts what a replica is started with to these options, and makes its data directory where something is kept.
+fn adapt(options: &ClusterOptions, config: &mut ReplicaConfig) -> Result<(), LocalError> {
     let cores = core_affinity::get_core_ids().unwrap_or_default();
-    let configs = replicas.enumerate().map(|(id, (keys, listener))| {
-        let node = NodeId::new(id as u16);
-        let path = directory.join(node.to_string());
-        let mut config = ReplicaConfig::new(cluster.clone(), node, keys, path);
-        config.durability = options.durability;
-        if options.durability != Durability::None {
-            DataDirectory::format(&config.db_path, cluster.cluster_id(), node, cluster.epoch())?;
-        }
-        config.node.listener = Some(Arc::new(listener));
-        config.op_config.pipeline = options.pipeline;
-        config.pl_config = options.pl_config.clone();
-        config.dl_config = options.dl_config.clone();
-        config.execution = options.execution;
-        // Several replicas share the machine: each is folded into one shard, and they take the cores in turn.
-        let core = cores.get(id % cores.len().max(1)).map(|core| core.id);
-        config.topology = TopologyFile {
-            pin: options.pin,
-            spin_us: 0,
-            huge_pages: false,
-            shards: vec![ShardSpec {
-                roles: vec![
-                    RoleKind::Network,
-                    RoleKind::Preprocess,
-                    RoleKind::Consensus,
-                    RoleKind::Execution,
-                    RoleKind::Log,
-                ],
-                core: core.filter(|_| options.pin),
-            }],
-        };
-        Ok(config)
-    });
-    configs.collect()
+    let (cluster, node) = (&config.node.cluster, config.node.id);
+    config.durability = options.durability;
+    if options.durability != Durability::None {
+        DataDirectory::format(&config.db_path, cluster.cluster_id(), node, cluster.epoch())?;
+    }
+    config.op_config.pipeline = options.pipeline;
+    config.pl_config = options.pl_config.clone();
+    config.dl_config = options.dl_config.clone();
+    config.execution = options.execution;
+    // Several replicas share the machine: each is folded into one shard, and they take the cores in turn.
+    let core = cores.get(node.index() % cores.len().max(1)).map(|core| core.id);
+    config.topology = TopologyFile {
+        pin: options.pin,
+        spin_us: 0,
+        huge_pages: false,
+        shards: vec![ShardSpec {
+            roles: vec![
+                RoleKind::Network,
+                RoleKind::Preprocess,
+                RoleKind::Consensus,
+                RoleKind::Execution,
+                RoleKind::Log,
+            ],
+            core: core.filter(|_| options.pin),
+        }],
+    };
+    Ok(())
 }
 
 impl LocalCluster {
@@ -229,7 +165,6 @@ impl LocalCluster {
         options: &ClusterOptions,
         delay: impl Fn(usize) -> Duration,
     ) -> Result<Self, LocalError> {
-        let blueprint = configure(options)?;
         let rounds = match options.compute_us > 0.0 {
             true => (options.compute_us * super::calibrate::rounds_per_us()) as u64,
             false => 0,
@@ -243,19 +178,20 @@ impl LocalCluster {
         };
         let directory = temporary.as_ref().map(|temporary| temporary.path().to_owned());
         let directory = options.data.clone().or(directory).unwrap_or_default();
-        let Blueprint {
+        let LoopbackCluster {
             cluster,
-            keys,
-            client_keys,
-            listeners,
-        } = blueprint;
-        let cluster = Arc::new(cluster);
-        let replicas = keys.into_iter().zip(listeners);
-        let configs = configs_of(options, &cluster, replicas, &directory)?;
+            replicas: mut configs,
+            clients,
+        } = LoopbackCluster::new(
+            options.app.id(),
+            options.agreement.clone(),
+            (options.replicas, options.clients),
+            &directory,
+        )?;
+        configs.iter_mut().try_for_each(|config| adapt(options, config))?;
         let mut this = Self {
             cluster,
-            client_keys,
-            tuning: options.tuning.clone(),
+            clients,
             options: options.clone(),
             configs,
             rounds,
@@ -367,10 +303,8 @@ impl LocalCluster {
     #[must_use]
     pub fn client(&self, number: usize) -> ClientConfig {
         ClientConfig {
-            cluster: self.cluster.clone(),
-            client: ClientId::new(number as u32),
-            keys: self.client_keys[number].clone(),
-            tuning: self.tuning.clone(),
+            tuning: self.options.tuning.clone(),
+            ..self.clients[number].clone()
         }
     }
 

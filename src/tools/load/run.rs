@@ -7,6 +7,8 @@ use super::report::{Incident, LatencyReport, Report};
 use super::{ClusterOptions, LocalCluster, Shape, States, Workload, measured_nothing, sent_nothing};
 use crate::client::{Engine, EngineError, EngineHandle};
 use crate::runtime::config::{ReadLevel, ViewTransferConfig};
+use crate::smr::ordering::OrderingProtocol;
+use crate::smr::ordering::pbft::Pbft;
 
 /// A load on a local cluster.
 #[derive(Debug, Clone)]
@@ -350,9 +352,9 @@ impl Watch {
         }
         if self.kill_at.is_some_and(|at| self.begin.elapsed() >= at) {
             self.kill_at = None;
-            let n = cluster.config().replicas.len();
+            let quorum = cluster.config().quorum();
             let view = cluster.correct().map(|replica| replica.standing().view).max();
-            let leader = view.map(|view| view.leader(n));
+            let leader = view.map(|view| Pbft::leader_of(view, quorum));
             cluster
                 .handles()
                 .filter(|replica| Some(replica.node()) == leader)

@@ -100,7 +100,6 @@ fn restarted(directory: &mut DataDirectory) -> (Subject, Restored) {
     let mut executor = replicas::executor(StateRule::ALWAYS);
     let settings = RestartSettings {
         reader: reader(),
-        window: 200,
         can_abstain: true,
     };
     let restored = restart(directory, &settings, &mut replica, &mut executor, &mut ()).unwrap();

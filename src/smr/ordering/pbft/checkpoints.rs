@@ -268,7 +268,7 @@ impl Pbft {
             self.slot(SeqNo::new(seq)).clear();
         }
         self.low = low;
-        self.resend.forget(low, self.config.window);
+        self.resend.forget(low, self.context.window);
         self.reach_announced();
         self.has_moved = true;
     }
@@ -276,7 +276,7 @@ impl Pbft {
     pub(super) fn try_stable(&mut self, out: &mut Outbox) {
         let newest = self
             .checkpoints
-            .newest_stable(self.stable.seq, self.config.quorum);
+            .newest_stable(self.stable.seq, self.context.quorum);
         if let Some((claim, proof)) = newest {
             self.adopt_stable(claim, proof, out);
         }
@@ -288,7 +288,7 @@ impl Pbft {
         proof: Vec<SignedCheckpoint>,
         out: &mut Outbox,
     ) {
-        if let Some(ours) = self.checkpoints.certify(claim, self.config.node) {
+        if let Some(ours) = self.checkpoints.certify(claim, self.context.node) {
             out.push(Effect::Diverged { stable: claim, ours });
         }
         self.stable = claim;

@@ -80,7 +80,7 @@ impl Pbft {
     /// proposes up to a window beyond the others': what they dropped would come again only after a status or
     /// two, and their patience may not last so long.
     pub(super) fn is_early(&self, view: View, seq: SeqNo) -> bool {
-        let is_ahead = seq > self.high() && seq <= self.high().plus(self.config.window);
+        let is_ahead = seq > self.high() && seq <= self.high().plus(self.context.window);
         self.is_to_come(view) || (view == self.view && is_ahead && !active(Mutant::WatermarkUnchecked))
     }
 
@@ -91,7 +91,7 @@ impl Pbft {
     }
 
     pub(super) fn keep_early_vote(&mut self, from: NodeId, vote: Vote) -> Result<(), Rejection> {
-        let votes_max = 2 * self.config.window as usize;
+        let votes_max = 2 * self.context.window as usize;
         let reason = self.too_early(vote.view());
         let kept = self.early[from.index()].keep_vote(vote, votes_max);
         if kept { Ok(()) } else { Err(reason) }

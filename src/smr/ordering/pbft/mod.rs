@@ -89,7 +89,6 @@ mod views;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::smr::crypto::Digester;
 use crate::smr::messages::{
     Archived, Batch, BatchRef, CheckpointClaim, Phase, PrePrepare, Proposal, SignedCheckpoint, Status,
     SystemMessage, ViewEvidence, ViewStart, Vote,
@@ -97,21 +96,22 @@ use crate::smr::messages::{
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
 use crate::smr::protocol::{
-    Effect, OrderingProgress, Outbox, OwnRecord, Persisted, Recipients, Record, Rejected, Rejection,
-    RestoreError, Timer,
+    Effect, OrderingProgress, Outbox, OwnRecord, PartContext, Persisted, Recipients, Record, Rejected,
+    Rejection, RestoreError, Timer,
 };
-use crate::smr::types::{Digest, NodeId, SeqNo, Time, UnixTime, View};
+use crate::smr::types::{Digest, NodeId, Quorum, SeqNo, Time, UnixTime, View};
 use checkpoints::Checkpoints;
 use clock::Clock;
 use config::UNDECIDED_BYTES;
-pub use config::{OrderingConfig, PbftConfig};
+pub use config::{OrderingConfig, undecided_bytes_max};
 use future_views::FutureViewBuffer;
 use resend::Resend;
 use slot::{PrePrepared, Slot};
 
 /// The state of one replica.
 pub struct Pbft {
-    config: PbftConfig,
+    config: OrderingConfig,
+    context: PartContext,
     view: View,
     /// Whether `view` has begun here; while it has not, nothing is voted on.
     active: bool,
@@ -151,10 +151,10 @@ pub struct Pbft {
 impl Pbft {
     /// A replica at the beginning of time: view zero, nothing decided.
     #[must_use]
-    pub fn new(config: PbftConfig, digester: Digester) -> Self {
-        let slots = (0..config.window).map(|_| Slot::default()).collect();
-        let checkpoints = Checkpoints::new(digester, config.verifying.clone());
-        let n = config.quorum.n();
+    pub fn new(config: OrderingConfig, context: PartContext) -> Self {
+        let slots = (0..context.window).map(|_| Slot::default()).collect();
+        let checkpoints = Checkpoints::new(context.digester.clone(), context.verifying.clone());
+        let n = context.quorum.n();
         Self {
             view: View::ZERO,
             active: true,
@@ -174,26 +174,27 @@ impl Pbft {
             proposed: SeqNo::ZERO,
             undecided_bytes: 0,
             checkpoints,
-            clock: Clock::new(config.clock_bound),
+            clock: Clock::new(context.clock_bound),
             resend: Resend::new(n),
             promise: None,
             unplaced: Vec::new(),
             config,
+            context,
         }
     }
 
     /// H: the highest sequence number accepted now.
     fn high(&self) -> SeqNo {
-        self.low.plus(self.config.window)
+        self.low.plus(self.context.window)
     }
 
     fn slot(&mut self, seq: SeqNo) -> &mut Slot {
-        let index = (seq.get() % self.config.window) as usize;
+        let index = (seq.get() % self.context.window) as usize;
         &mut self.slots[index]
     }
 
     fn peek(&self, seq: SeqNo) -> &Slot {
-        &self.slots[(seq.get() % self.config.window) as usize]
+        &self.slots[(seq.get() % self.context.window) as usize]
     }
 
     /// Whether a message for (view, seq) of a view that has begun may be looked at.
@@ -216,9 +217,9 @@ impl Pbft {
         proposal: Proposal,
         out: &mut Outbox,
     ) -> Result<(), Rejection> {
-        let n = self.config.quorum.n();
-        let leads = from == proposal.view.leader(n) || active(Mutant::NotLeaderAccepted);
-        if !leads || from == self.config.node {
+        let n = self.context.quorum.n();
+        let leads = from == proposal.view.turn(n) || active(Mutant::NotLeaderAccepted);
+        if !leads || from == self.context.node {
             return Err(Rejection::NotLeader);
         }
         if self.is_early(proposal.view, proposal.seq) {
@@ -264,7 +265,7 @@ impl Pbft {
     /// decided by no other.
     fn has_room_for(&self, proposal: &Proposal) -> bool {
         let bytes = self.undecided_bytes + undecided_bytes(proposal);
-        bytes <= self.config.undecided_bytes_max
+        bytes <= self.context.undecided_bytes_max
             || proposal.seq == self.decided.next()
             || active(Mutant::UndecidedUnlimited)
     }
@@ -286,12 +287,12 @@ impl Pbft {
 
     fn try_vote(&mut self, from: NodeId, vote: Vote, out: &mut Outbox) -> Result<(), Rejection> {
         let (seq, view) = (vote.seq(), vote.view());
-        let n = self.config.quorum.n();
-        let by_leader = from == view.leader(n) && !active(Mutant::LeaderPrepareCounted);
+        let n = self.context.quorum.n();
+        let by_leader = from == view.turn(n) && !active(Mutant::LeaderPrepareCounted);
         if vote.phase == Phase::Prepare && by_leader {
             return Err(Rejection::LeaderPrepare);
         }
-        if from == self.config.node || from.index() >= n {
+        if from == self.context.node || from.index() >= n {
             return Err(Rejection::Duplicate);
         }
         if self.is_early(view, seq) {
@@ -316,21 +317,21 @@ impl Pbft {
     /// How many backups' prepares, and how many commits, it takes.
     fn prepares_needed(&self) -> usize {
         let fewer = usize::from(active(Mutant::PrepareQuorumMinusOne));
-        self.config.quorum.prepares().saturating_sub(fewer)
+        self.context.quorum.prepares().saturating_sub(fewer)
     }
 
     fn commits_needed(&self) -> usize {
-        self.config.quorum.quorum() - usize::from(active(Mutant::CommitQuorumMinusOne))
+        self.context.quorum.quorum() - usize::from(active(Mutant::CommitQuorumMinusOne))
     }
 
     /// Takes every step the slot's messages allow.
     fn advance(&mut self, seq: SeqNo, out: &mut Outbox) {
         let (weak, prepares, quorum) = (
-            self.config.quorum.weak(),
+            self.context.quorum.weak(),
             self.prepares_needed(),
             self.commits_needed(),
         );
-        let (node, view) = (self.config.node, self.view);
+        let (node, view) = (self.context.node, self.view);
         let slot = self.slot(seq);
         let Some(proposal) = slot.proposal.clone() else {
             return;
@@ -364,7 +365,7 @@ impl Pbft {
     /// once it is logged. What the view began with was logged with the new-view message, its frames when they
     /// came.
     fn accept(&mut self, proposal: &Arc<Proposal>, out: &mut Outbox) {
-        let (node, view, leading) = (self.config.node, self.view, self.leader() == self.config.node);
+        let (node, view, leading) = (self.context.node, self.view, self.leader() == self.context.node);
         let (seq, digest) = (proposal.seq, proposal.batch.digest);
         self.clock.note(&proposal.batch);
         let slot = self.slot(seq);
@@ -460,16 +461,24 @@ impl OrderingProtocol for Pbft {
         records::describe(contents)
     }
 
+    fn leader_of(view: View, quorum: Quorum) -> NodeId {
+        view.turn(quorum.n())
+    }
+
+    fn promise_span(&self) -> u64 {
+        self.context.window
+    }
+
     fn view(&self) -> View {
         self.view
     }
 
     fn leader(&self) -> NodeId {
-        self.view.leader(self.config.quorum.n())
+        Self::leader_of(self.view, self.context.quorum)
     }
 
     fn is_leading(&self) -> bool {
-        self.active && self.leader() == self.config.node
+        self.active && self.leader() == self.context.node
     }
 
     fn free_slots(&self) -> usize {
@@ -478,7 +487,7 @@ impl OrderingProtocol for Pbft {
         }
         let under_way = self.proposed.since(self.decided) as usize;
         // Half of what the others take: what is decided here may not be there.
-        if under_way > 0 && self.undecided_bytes > self.config.undecided_bytes_max / 2 {
+        if under_way > 0 && self.undecided_bytes > self.context.undecided_bytes_max / 2 {
             return 0;
         }
         // A leader that others have overtaken proposes after what they decided.
@@ -498,7 +507,7 @@ impl OrderingProtocol for Pbft {
         assert!(self.free_slots() > 0, "only a leader with a free slot proposes");
         let seq = self.proposed.max(self.decided).next();
         self.proposed = seq;
-        let message = PrePrepare::encode(self.config.cluster, self.config.epoch, self.view, seq, &batch);
+        let message = PrePrepare::encode(self.context.cluster, self.context.epoch, self.view, seq, &batch);
         let proposal = Proposal {
             view: self.view,
             seq,
@@ -549,7 +558,7 @@ impl OrderingProtocol for Pbft {
     fn on_own_checkpoint(&mut self, _: Time, claim: CheckpointClaim, out: &mut Outbox) {
         if claim.seq <= self.stable.seq {
             if let Some(stable) = self.checkpoints.contradicted(claim) {
-                self.checkpoints.disown(self.config.node);
+                self.checkpoints.disown(self.context.node);
                 out.push(Effect::Diverged { stable, ours: claim });
             }
             return;
@@ -561,13 +570,13 @@ impl OrderingProtocol for Pbft {
         if self.checkpoints.contradicts_own(claim) {
             // The state that was lost in the last restart was another one, and what was said of it says
             // nothing of this one.
-            self.checkpoints.disown(self.config.node);
+            self.checkpoints.disown(self.context.node);
         }
         let checkpoint = self
             .checkpoints
-            .sign(claim, self.config.node, &self.config.signing);
+            .sign(claim, self.context.node, &self.context.signing);
         let promise = self.persist(Record::Checkpoint(checkpoint), out);
-        let message = SystemMessage::checkpoint(self.config.cluster, self.config.epoch, checkpoint);
+        let message = SystemMessage::checkpoint(self.context.cluster, self.context.epoch, checkpoint);
         out.send_promise(Recipients::Others, message, promise);
         self.try_stable(out);
     }
@@ -626,7 +635,7 @@ impl OrderingProtocol for Pbft {
 
     fn restore_image(&mut self, claim: CheckpointClaim) {
         if !active(Mutant::ReplacedClaimsKept) {
-            self.checkpoints.settle(claim, self.config.node);
+            self.checkpoints.settle(claim, self.context.node);
         }
     }
 
@@ -651,7 +660,7 @@ impl OrderingProtocol for Pbft {
         claim: CheckpointClaim,
         proof: &[SignedCheckpoint],
     ) -> Option<Vec<SignedCheckpoint>> {
-        self.checkpoints.certificate(claim, proof, self.config.quorum)
+        self.checkpoints.certificate(claim, proof, self.context.quorum)
     }
 
     fn jump(

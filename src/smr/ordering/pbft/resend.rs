@@ -149,7 +149,7 @@ impl Pbft {
         let silent = active(Mutant::StatusUnanswered);
         if silent
             || !status.asks
-            || from == self.config.node
+            || from == self.context.node
             || !self.resend.may_answer(now, from, Asked::Status)
         {
             return;
@@ -160,14 +160,14 @@ impl Pbft {
         if is_later {
             // Our signature alone is not enough where the others that signed with us are silent, or gone.
             let message = SyncMessage::Stable(self.proof.clone());
-            let message = message.encode(self.config.cluster, self.config.epoch);
+            let message = message.encode(self.context.cluster, self.context.epoch);
             self.send_again(to, message, out);
         }
         let known = if is_later { self.stable.seq } else { stable };
-        let checkpoints = self.checkpoints.own_after(self.config.node, known);
+        let checkpoints = self.checkpoints.own_after(self.context.node, known);
         let checkpoints: Vec<_> = checkpoints.collect();
         for checkpoint in checkpoints {
-            let message = SystemMessage::checkpoint(self.config.cluster, self.config.epoch, checkpoint);
+            let message = SystemMessage::checkpoint(self.context.cluster, self.context.epoch, checkpoint);
             self.send_again(to, message, out);
         }
         let decided = SeqNo::new(status.decided);
@@ -178,7 +178,7 @@ impl Pbft {
             .collect();
         if !decisions.is_empty() {
             let message = SyncMessage::Decisions(decisions);
-            let message = message.encode(self.config.cluster, self.config.epoch);
+            let message = message.encode(self.context.cluster, self.context.epoch);
             self.send_again(to, message, out);
         }
         if status.view == self.view.get() && status.active && self.active {
@@ -220,7 +220,7 @@ impl Pbft {
             }
         }
         if !votes.is_empty() {
-            let message = SystemMessage::votes(self.config.cluster, self.config.epoch, votes);
+            let message = SystemMessage::votes(self.context.cluster, self.context.epoch, votes);
             self.send_again(to, message, out);
         }
     }
@@ -234,7 +234,7 @@ impl Pbft {
     }
 
     pub(super) fn answer_fetch(&mut self, now: Time, from: NodeId, wanted: &[BatchRef], out: &mut Outbox) {
-        if from == self.config.node || !self.resend.may_answer(now, from, Asked::Fetch) {
+        if from == self.context.node || !self.resend.may_answer(now, from, Asked::Fetch) {
             return;
         }
         let mut bytes = 0;
@@ -247,7 +247,7 @@ impl Pbft {
             let in_window = seq > self.low && seq <= self.high();
             let body = decided.or_else(|| in_window.then(|| self.peek(seq).body(&digest))?);
             if let Some(body) = body {
-                let (cluster, epoch) = (self.config.cluster, self.config.epoch);
+                let (cluster, epoch) = (self.context.cluster, self.context.epoch);
                 let message = SyncMessage::batch(cluster, epoch, body.view, seq, &body.batch);
                 bytes += message.len();
                 out.send(Recipients::One(from), message);
@@ -286,9 +286,9 @@ impl Pbft {
     pub(super) fn take_decisions(&mut self, from: NodeId, decisions: &[BatchRef], out: &mut Outbox) {
         let weak = match active(Mutant::OneDecisionBelieved) {
             true => 1,
-            false => self.config.quorum.weak(),
+            false => self.context.quorum.weak(),
         };
-        if from == self.config.node || from.index() >= self.config.quorum.n() {
+        if from == self.context.node || from.index() >= self.context.quorum.n() {
             return;
         }
         let mut any = false;

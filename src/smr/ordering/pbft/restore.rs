@@ -41,18 +41,18 @@ impl Pbft {
                 self.slot(proposal.seq).keep(proposal.clone(), true);
             }
             Record::Checkpoint(checkpoint) => {
-                let (node, stable) = (self.config.node, self.stable.seq);
+                let (node, stable) = (self.context.node, self.stable.seq);
                 self.checkpoints.restore_own(node, *checkpoint, stable);
             }
             Record::Stable { claim, proof } if claim.seq > self.stable.seq => {
                 self.stable = *claim;
                 self.proof.clone_from(proof);
-                self.checkpoints.certify(*claim, self.config.node);
+                self.checkpoints.certify(*claim, self.context.node);
                 self.restore_low();
             }
             // Known before: where it lies in the log, it may have contradicted what was said until then.
             Record::Stable { claim, .. } => {
-                self.checkpoints.settle(*claim, self.config.node);
+                self.checkpoints.settle(*claim, self.context.node);
             }
             Record::View(view) if *view > self.view && !active(Mutant::ViewRecordForgotten) => {
                 self.view = *view;
@@ -81,7 +81,7 @@ impl Pbft {
         if start.stable.seq > self.stable.seq {
             self.stable = start.stable;
             self.proof.clone_from(&start.proof);
-            self.checkpoints.certify(start.stable, self.config.node);
+            self.checkpoints.certify(start.stable, self.context.node);
             self.restore_low();
         }
         self.restore_ahead();
@@ -159,7 +159,7 @@ impl Pbft {
 
     fn take_proposal(&mut self, proposal: &Arc<Proposal>) {
         let (view, seq, digest) = (proposal.view, proposal.seq, proposal.batch.digest);
-        let (node, leading) = (self.config.node, self.leader() == self.config.node);
+        let (node, leading) = (self.context.node, self.leader() == self.context.node);
         if leading && view == self.view && !active(Mutant::ProposalRecordForgotten) {
             self.proposed = self.proposed.max(seq);
         }
@@ -187,7 +187,7 @@ impl Pbft {
 
     fn take_vote(&mut self, vote: &Vote) {
         let (view, seq, digest) = (vote.view(), vote.seq(), vote.digest());
-        let node = self.config.node;
+        let node = self.context.node;
         if !self.is_inside(seq) {
             return;
         }
@@ -215,7 +215,7 @@ impl Pbft {
             self.slot(SeqNo::new(seq)).clear();
         }
         self.low = self.low.max(low);
-        self.resend.forget(self.low, self.config.window);
+        self.resend.forget(self.low, self.context.window);
         self.restore_ahead();
     }
 

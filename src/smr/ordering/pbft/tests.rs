@@ -9,7 +9,7 @@ mod views;
 use std::time::Duration;
 
 use super::*;
-use crate::smr::crypto::SigningKey;
+use crate::smr::crypto::{Digester, SigningKey};
 use crate::smr::messages::archived::{ArchivedBatchRef, ArchivedSyncMessage, ArchivedSystemMessage};
 use crate::smr::messages::{Batch, Checked, PbftRecord, archive};
 use crate::smr::protocol::When;
@@ -27,20 +27,21 @@ fn signing(node: u16) -> SigningKey {
 }
 
 /// Replica `node` of `n`, whose keys follow from their numbers.
-pub(crate) fn config(n: usize, node: u16) -> PbftConfig {
-    PbftConfig {
+pub(crate) fn context(n: usize, node: u16) -> PartContext {
+    PartContext {
         node: NodeId::new(node),
         quorum: Quorum::of(n).unwrap(),
         cluster: CLUSTER,
         epoch: Epoch::ZERO,
+        digester: Digester::new(CLUSTER),
         window: WINDOW,
-        pipeline: PIPELINE,
         undecided_bytes_max: 64 << 20,
         clock_bound: Duration::from_secs(10),
         signing: signing(node),
         verifying: NodeId::all(n)
             .map(|node| signing(node.get()).verifying_key())
             .collect(),
+        has_log: false,
     }
 }
 
@@ -107,7 +108,7 @@ struct Bench {
 impl Bench {
     fn new(n: usize, node: u16) -> Self {
         Self {
-            pbft: Pbft::new(config(n, node), Digester::new(CLUSTER)),
+            pbft: Pbft::new(OrderingConfig { pipeline: PIPELINE }, context(n, node)),
             out: Outbox::new(Lsn::ZERO),
         }
     }

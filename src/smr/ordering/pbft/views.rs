@@ -40,7 +40,7 @@ impl Pbft {
         // Our window may end before the stable checkpoint, if we lack decisions: what that covers is in no
         // view change.
         let before = self.high().max(self.stable.seq);
-        let last = self.stable.seq.plus(self.config.window);
+        let last = self.stable.seq.plus(self.context.window);
         let ahead = self.announced_ahead.iter();
         for (seq, entries) in ahead.filter(|(seq, _)| **seq > before && **seq <= last) {
             evidence.pre_prepared.extend(entries.placed(*seq));
@@ -75,7 +75,7 @@ impl Pbft {
         let chosen = places.zip(start.chosen.iter().copied());
         self.chosen_ahead
             .extend(chosen.filter(|(seq, _)| *seq > self.low));
-        if self.leader() == self.config.node {
+        if self.leader() == self.context.node {
             self.announce();
         }
         self.chosen_ahead.reverse();
@@ -157,14 +157,14 @@ impl Pbft {
         if wanted.is_empty() || active(Mutant::FetchSkipped) {
             return;
         }
-        let (n, node) = (self.config.quorum.n(), self.config.node);
+        let (n, node) = (self.context.quorum.n(), self.context.node);
         let turn = self.resend.next_turn();
         let peers = (0..n)
             .map(|step| NodeId::new(((node.index() + 1 + turn + step) % n) as u16))
             .filter(|peer| *peer != node);
-        for peer in peers.take(self.config.quorum.weak()) {
+        for peer in peers.take(self.context.quorum.weak()) {
             let message = SyncMessage::FetchBatches(wanted.clone());
-            let message = message.encode(self.config.cluster, self.config.epoch);
+            let message = message.encode(self.context.cluster, self.context.epoch);
             out.send(Recipients::One(peer), message);
         }
     }

@@ -15,10 +15,10 @@ use crate::smr::messages::archived::{
 use crate::smr::messages::{
     Batch, Checked, CheckpointClaim, Phase, Proposal, SignedCheckpoint, SyncMessage, SystemMessage, Vote,
 };
-use crate::smr::ordering::pbft::PbftConfig;
-use crate::smr::ordering::pbft::tests::config;
+use crate::smr::ordering::pbft::tests::context;
 use crate::smr::preprocessing::{PoolLimits, RequestPool};
-use crate::smr::replica::tests::parts_of;
+use crate::smr::protocol::PartContext;
+use crate::smr::replica::tests::parts;
 use crate::smr::replica::{Action, DefaultStack, Protocols, ReplicaSettings};
 use crate::smr::types::{ClusterId, Digest, Epoch, Lsn};
 
@@ -38,19 +38,17 @@ struct Subject {
 
 impl Subject {
     fn new() -> Self {
-        let digester = Digester::new(CLUSTER);
-        let ordering = PbftConfig {
+        let context = PartContext {
             cluster: CLUSTER,
+            digester: Digester::new(CLUSTER),
             window: WINDOW,
-            pipeline: 4,
-            ..config(4, 3)
+            ..context(4, 3)
         };
-        let (node, quorum) = (ordering.node, ordering.quorum);
         let settings = ReplicaSettings {
-            node,
+            node: context.node,
             cluster: CLUSTER,
-            epoch: Epoch::ZERO,
-            quorum,
+            epoch: context.epoch,
+            quorum: context.quorum,
             batch_bytes_max: 1 << 16,
             batch_frames_max: 16,
             votes_max: 8,
@@ -62,10 +60,10 @@ impl Subject {
             bytes_per_client: 1 << 20,
             bytes_max: 1 << 20,
         };
-        let protocols = Protocols::make(&parts_of(&ordering), &ordering.context());
+        let protocols = Protocols::make(&parts(), &context);
         let pool = RequestPool::new(1, limits);
         Self {
-            replica: Replica::new(settings, digester, protocols, pool, Lsn::ZERO),
+            replica: Replica::new(settings, context.digester, protocols, pool, Lsn::ZERO),
             now: Time::START,
             logged: Lsn::ZERO,
         }
@@ -75,7 +73,6 @@ impl Subject {
     fn abstaining(view: Option<u64>) -> Self {
         let mut this = Self::new();
         this.replica.abstain(LostPromises {
-            window: WINDOW,
             view: view.map(View::new),
         });
         (0..3).for_each(|peer| this.hear(peer, &SyncMessage::Status(status(0, 0))));

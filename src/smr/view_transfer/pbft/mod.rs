@@ -359,7 +359,7 @@ impl PbftViewChange {
                 at: now.after(self.patience.timeout()),
             });
         }
-        if self.view.leader(self.n()) == self.proofs.node {
+        if self.view.turn(self.n()) == self.proofs.node {
             self.try_begin(now, out);
         }
     }
@@ -519,7 +519,7 @@ impl ViewTransferProtocol for PbftViewChange {
                     out.push(Effect::UrgePending(self.review.period()));
                 }
                 let waiting = self.patience.proven_age(now);
-                let leads = self.view.leader(self.n()) == self.proofs.node;
+                let leads = self.view.turn(self.n()) == self.proofs.node;
                 if !self.active {
                     return;
                 }

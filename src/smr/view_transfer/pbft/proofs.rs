@@ -149,7 +149,7 @@ impl Proofs {
     /// Whether a new view is signed by its leader, and names view changes of a quorum of distinct replicas.
     pub(super) fn check_new_view(&self, message: &NewView) -> Result<(), Rejection> {
         let n = self.quorum.n();
-        let leader = message.view().leader(n);
+        let leader = message.view().turn(n);
         let named = &message.view_changes;
         let key = self
             .verifying

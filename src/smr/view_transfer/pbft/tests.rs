@@ -454,7 +454,7 @@ fn name(message: &ViewChange) -> NamedViewChange {
 
 /// The new view that names these, by the leader of its view.
 fn naming(view: u64, view_changes: &[ViewChange]) -> NewView {
-    let leader = View::new(view).leader(4);
+    let leader = View::new(view).turn(4);
     let named = view_changes.iter().map(name).collect();
     replica(leader.get()).proofs.sign_new_view(View::new(view), named)
 }

@@ -331,7 +331,7 @@ fn seven_replicas_prepare_with_four_and_commit_with_five() {
 #[test]
 fn a_leader_that_proposes_for_all_places_but_the_next_is_kept_within_its_bytes() {
     let mut backup = Bench::new(4, 1);
-    backup.pbft.config.undecided_bytes_max = 3 * UNDECIDED_BYTES;
+    backup.pbft.context.undecided_bytes_max = 3 * UNDECIDED_BYTES;
     for seq in 2..=4 {
         assert_eq!(backup.proposal(seq, 'a').len(), 2);
     }
@@ -353,7 +353,7 @@ fn a_leader_that_proposes_for_all_places_but_the_next_is_kept_within_its_bytes()
 #[test]
 fn a_correct_leader_keeps_to_half_of_the_bytes_that_others_take() {
     let mut leader = Bench::new(4, 0);
-    leader.pbft.config.undecided_bytes_max = 3 * UNDECIDED_BYTES;
+    leader.pbft.context.undecided_bytes_max = 3 * UNDECIDED_BYTES;
     leader.propose('a');
     assert!(leader.pbft.free_slots() > 0);
     leader.propose('b');
@@ -390,7 +390,7 @@ fn a_proposal_from_another_time_is_refused_unless_others_decided_it() {
 #[test]
 fn a_leader_that_others_have_overtaken_proposes_within_its_window() {
     let mut leader = Bench::new(4, 0);
-    let window = leader.pbft.config.window;
+    let window = leader.pbft.context.window;
     let claim = CheckpointClaim {
         seq: SeqNo::new(10 * window),
         digest: digest('s'),
