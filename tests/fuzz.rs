@@ -107,7 +107,7 @@ fn name_of(input: &[u8]) -> String {
 }
 
 /// Numbers at which something may go wrong.
-fn odd_number(dice: &mut SimRng, input: &[u8]) -> u64 {
+fn odd_number(rng: &mut SimRng, input: &[u8]) -> u64 {
     let length = input.len() as u64;
     let near = [
         0,
@@ -124,43 +124,43 @@ fn odd_number(dice: &mut SimRng, input: &[u8]) -> u64 {
         u64::MAX,
         1 << 63,
     ];
-    let number = dice.pick(&near);
-    match dice.below(3) {
-        0 => number.wrapping_sub(dice.below(9)),
-        1 => number.wrapping_add(dice.below(9)),
+    let number = rng.pick(&near);
+    match rng.below(3) {
+        0 => number.wrapping_sub(rng.below(9)),
+        1 => number.wrapping_add(rng.below(9)),
         _ => number,
     }
 }
 
 /// One change to an input; `other` is another input.
-fn change(dice: &mut SimRng, input: &mut Vec<u8>, other: &[u8]) {
+fn change(rng: &mut SimRng, input: &mut Vec<u8>, other: &[u8]) {
     if input.is_empty() {
-        input.push(dice.below(256) as u8);
+        input.push(rng.below(256) as u8);
         return;
     }
-    let at = dice.below(input.len() as u64) as usize;
-    let long = dice.below((input.len() - at) as u64).min(1 << dice.below(12)) as usize + 1;
-    match dice.below(9) {
-        0 => input[at] ^= 1 << dice.below(8),
-        1 => input[at] = dice.below(256) as u8,
+    let at = rng.below(input.len() as u64) as usize;
+    let long = rng.below((input.len() - at) as u64).min(1 << rng.below(12)) as usize + 1;
+    match rng.below(9) {
+        0 => input[at] ^= 1 << rng.below(8),
+        1 => input[at] = rng.below(256) as u8,
         2 | 3 => {
-            let bytes = odd_number(dice, input).to_le_bytes();
-            let width = dice.pick(&[1, 2, 4, 8]).min(input.len() - at);
+            let bytes = odd_number(rng, input).to_le_bytes();
+            let width = rng.pick(&[1, 2, 4, 8]).min(input.len() - at);
             input[at..at + width].copy_from_slice(&bytes[..width]);
         }
         4 => drop(input.drain(at..at + long)),
         5 => {
             let copy = input[at..at + long].to_vec();
-            let to = dice.below(input.len() as u64 + 1) as usize;
+            let to = rng.below(input.len() as u64 + 1) as usize;
             input.splice(to..to, copy);
         }
         6 => {
-            let bytes: Vec<u8> = (0..dice.below(16)).map(|_| dice.below(256) as u8).collect();
+            let bytes: Vec<u8> = (0..rng.below(16)).map(|_| rng.below(256) as u8).collect();
             input.splice(at..at, bytes);
         }
         7 => input.truncate(at),
         _ => {
-            let from = dice.below(other.len() as u64 + 1) as usize;
+            let from = rng.below(other.len() as u64 + 1) as usize;
             input.truncate(at);
             input.extend_from_slice(&other[from..]);
         }
@@ -253,16 +253,16 @@ fn fuzz(target: &Target, seed: u64) {
     let seconds = number("ATLAS_FUZZ_SECONDS").map(Duration::from_secs);
     let inputs = number("ATLAS_FUZZ_INPUTS").unwrap_or(2000);
     let (begin, mut tried) = (Instant::now(), 0);
-    let mut dice = SimRng::new(seed);
+    let mut rng = SimRng::new(seed);
     while seconds.map_or(tried < inputs, |seconds| begin.elapsed() < seconds) {
         tried += 1;
         if tried % LIFE == 0 {
             campaign.run = (target.start)();
         }
-        let pick = |dice: &mut SimRng, pool: &[Vec<u8>]| pool[dice.below(pool.len() as u64) as usize].clone();
-        let (mut input, other) = (pick(&mut dice, &campaign.pool), pick(&mut dice, &campaign.pool));
-        for _ in 0..1 + dice.below(4) {
-            change(&mut dice, &mut input, &other);
+        let pick = |rng: &mut SimRng, pool: &[Vec<u8>]| pool[rng.below(pool.len() as u64) as usize].clone();
+        let (mut input, other) = (pick(&mut rng, &campaign.pool), pick(&mut rng, &campaign.pool));
+        for _ in 0..1 + rng.below(4) {
+            change(&mut rng, &mut input, &other);
         }
         if campaign.try_one(&input) {
             campaign.keep(input);

@@ -10,7 +10,7 @@ use crate::smr::execution::{
 const PARTS: usize = 16;
 
 /// The key that faulty clients write.
-pub(super) const ROGUE_KEY: &[u8] = b"rogue";
+pub(super) const FAULTY_KEY: &[u8] = b"rogue";
 
 /// What the result of every read ends with.
 pub(super) const READ: u8 = b'r';
@@ -63,11 +63,11 @@ impl ScalableApp for SmallKv {
         result: &mut ResultWriter,
     ) {
         Kv.speculatively_execute(state, context, operation, result);
-        let is_rogue = operation
+        let is_planted = operation
             .get(3..)
-            .and_then(|rest| rest.strip_prefix(ROGUE_KEY))
+            .and_then(|rest| rest.strip_prefix(FAULTY_KEY))
             .is_some_and(|value| value.len() == 8 && value[0] % 4 == 0);
-        if is_rogue {
+        if is_planted {
             // Without the message: it is expected.
             resume_unwind(Box::new("planted"));
         }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::app::ROGUE_KEY;
+use super::app::FAULTY_KEY;
 use super::keys::{CLUSTER, Keyring};
 use super::{SimConfig, SimRng};
 use crate::client::{AnswerRule, Authentication, Session, SessionConfig};
@@ -24,7 +24,7 @@ const FRAME_SLACK_BYTES: usize = 512;
 /// Frames of reads in one flood, to each replica.
 const READS: u64 = 32;
 
-/// The number of every rogue's first frame.
+/// The number of every faulty client's first frame.
 const FIRST_NUMBER: u64 = 1000;
 
 /// A process of an honest client, linked with every replica from the beginning of its life.
@@ -38,9 +38,9 @@ pub(super) struct Process {
 
 impl Process {
     /// The processes of one client choose the same sessions if they know the same ones.
-    pub fn start(now: Time, client: u32, knobs: &SimConfig, process: u64) -> Self {
-        let mut session = session(client, knobs, process);
-        NodeId::all(knobs.replicas).for_each(|node| session.on_link_up(now, node));
+    pub fn start(now: Time, client: u32, config: &SimConfig, process: u64) -> Self {
+        let mut session = session(client, config, process);
+        NodeId::all(config.replicas).for_each(|node| session.on_link_up(now, node));
         Self {
             client,
             session,
@@ -49,7 +49,7 @@ impl Process {
     }
 }
 
-fn session(client: u32, knobs: &SimConfig, process: u64) -> Session {
+fn session(client: u32, config: &SimConfig, process: u64) -> Session {
     let seed = u64::from(client);
     let (keys, client) = (Keyring::get(), ClientId::new(client));
     let signing = keys.client(client).clone();
@@ -57,25 +57,25 @@ fn session(client: u32, knobs: &SimConfig, process: u64) -> Session {
         cluster: CLUSTER,
         epoch: Epoch::ZERO,
         client,
-        quorum: Quorum::of(knobs.replicas).expect("a simulated cluster has a valid size"),
+        quorum: Quorum::of(config.replicas).expect("a simulated cluster has a valid size"),
         leaders: Pbft::leader_of,
         answers: AnswerRule::new(
-            Quorum::of(knobs.replicas).expect("a simulated cluster has a valid size"),
-            knobs.unordered,
-            match knobs.relaxed {
+            Quorum::of(config.replicas).expect("a simulated cluster has a valid size"),
+            config.unordered,
+            match config.relaxed {
                 false => ReadLevel::Linearizable,
                 true => ReadLevel::Relaxed,
             },
         ),
-        authentication: match knobs.auth {
+        authentication: match config.auth {
             ClientAuth::Signature => Authentication::Signature(signing),
-            ClientAuth::Mac => Authentication::Macs(keys.macs(client, knobs.replicas).to_vec(), signing),
+            ClientAuth::Mac => Authentication::Macs(keys.macs(client, config.replicas).to_vec(), signing),
         },
-        frame_operations_max: knobs.limits.frame_operations_max,
-        frame_bytes_max: knobs.limits.frame_bytes_max / 2,
-        frames_in_flight_max: knobs.frames_in_flight,
+        frame_operations_max: config.limits.frame_operations_max,
+        frame_bytes_max: config.limits.frame_bytes_max / 2,
+        frames_in_flight_max: config.frames_in_flight,
         operations_max: 1024,
-        retransmit_timeout: knobs.retransmit,
+        retransmit_timeout: config.retransmit,
         seed,
         process,
     })
@@ -161,12 +161,12 @@ fn spoils_another_mac(whole: &Bytes, changed: &Bytes, node: NodeId) -> bool {
 }
 
 /// A faulty client.
-pub(super) struct Rogue {
+pub(super) struct FaultyProcess {
     client: ClientId,
     kind: FaultyClient,
     auth: ClientAuth,
     n: usize,
-    dice: SimRng,
+    rng: SimRng,
     next: u64,
     sent: Vec<(NodeId, Bytes)>,
     flood_frames: u64,
@@ -178,21 +178,21 @@ pub(super) struct Rogue {
     weak: usize,
 }
 
-impl Rogue {
-    pub fn new(client: u32, kind: FaultyClient, knobs: &SimConfig, dice: SimRng) -> Self {
+impl FaultyProcess {
+    pub fn new(client: u32, kind: FaultyClient, config: &SimConfig, rng: SimRng) -> Self {
         Self {
             client: ClientId::new(client),
             kind,
-            auth: knobs.auth,
-            n: knobs.replicas,
-            dice,
+            auth: config.auth,
+            n: config.replicas,
+            rng,
             next: FIRST_NUMBER,
             sent: Vec::new(),
-            flood_frames: 2 * knobs.pool.frames_per_client as u64,
-            value_bytes_max: knobs.limits.frame_bytes_max - FRAME_SLACK_BYTES,
-            operations_max: knobs.limits.frame_operations_max,
+            flood_frames: 2 * config.pool.frames_per_client as u64,
+            value_bytes_max: config.limits.frame_bytes_max - FRAME_SLACK_BYTES,
+            operations_max: config.limits.frame_operations_max,
             acts: 0,
-            weak: knobs.faulty_max() + 1,
+            weak: config.faulty_max() + 1,
         }
     }
 
@@ -213,7 +213,7 @@ impl Rogue {
             FaultyClient::Flood => {
                 for _ in 0..self.flood_frames {
                     let message = self.good_frame();
-                    out.push((self.dice.pick(&all), message));
+                    out.push((self.rng.pick(&all), message));
                 }
             }
             FaultyClient::OneReplica => {
@@ -247,7 +247,7 @@ impl Rogue {
     fn spoil_macs(&mut self, all: &[NodeId], out: &mut Vec<(NodeId, Bytes)>) {
         let good: Vec<bool> = all
             .iter()
-            .map(|node| node.index() == 0 || self.dice.chance(60))
+            .map(|node| node.index() == 0 || self.rng.chance(60))
             .collect();
         let sequence = self.sequence();
         let message = self.frame(sequence, &good);
@@ -261,7 +261,7 @@ impl Rogue {
         let messages = [self.frame(sequence, &good), self.frame(sequence, &good)];
         out.extend(
             all.iter()
-                .map(|node| (*node, messages[self.dice.below(2) as usize].clone())),
+                .map(|node| (*node, messages[self.rng.below(2) as usize].clone())),
         );
     }
 
@@ -270,8 +270,8 @@ impl Rogue {
         let message = self.good_frame();
         out.push((NodeId::new(0), message));
         for _ in 0..8 {
-            if let Some(old) = self.sent.get(self.dice.below(self.sent.len() as u64) as usize) {
-                out.push((self.dice.pick(all), old.1.clone()));
+            if let Some(old) = self.sent.get(self.rng.below(self.sent.len() as u64) as usize) {
+                out.push((self.rng.pick(all), old.1.clone()));
             }
         }
     }
@@ -281,8 +281,8 @@ impl Rogue {
         let whole = self.good_frame();
         for node in all {
             let mut message = whole.to_vec();
-            let at = self.dice.below(message.len() as u64) as usize;
-            message[at] ^= 1 << self.dice.below(8);
+            let at = self.rng.below(message.len() as u64) as usize;
+            message[at] ^= 1 << self.rng.below(8);
             let message = Bytes::from(message);
             // Else it would be one with MACs for some replicas only.
             if !spoils_another_mac(&whole, &message, *node) {
@@ -292,8 +292,8 @@ impl Rogue {
     }
 
     fn flood_reads(&mut self, all: &[NodeId], out: &mut Vec<(NodeId, Bytes)>) {
-        let mut key = ROGUE_KEY.to_vec();
-        if self.dice.chance(30) {
+        let mut key = FAULTY_KEY.to_vec();
+        if self.rng.chance(30) {
             // As long as a frame may be.
             key.resize(self.value_bytes_max / self.operations_max - 16, 0);
         }
@@ -308,7 +308,7 @@ impl Rogue {
     fn few_backups(&mut self) -> Vec<NodeId> {
         let mut backups: Vec<NodeId> = NodeId::all(self.n).skip(1).collect();
         while backups.len() > self.weak {
-            backups.swap_remove(self.dice.below(backups.len() as u64) as usize);
+            backups.swap_remove(self.rng.below(backups.len() as u64) as usize);
         }
         backups
     }
@@ -320,7 +320,7 @@ impl Rogue {
         let good = vec![true; self.n];
         let below = self.next + 1;
         self.next += 1;
-        let long = self.dice.chance(50);
+        let long = self.rng.chance(50);
         for _ in 0..self.flood_frames {
             let sequence = self.sequence();
             let bytes = if long { self.value_bytes_max } else { 8 };
@@ -329,12 +329,12 @@ impl Rogue {
         if self.acts % 4 != 1 {
             return;
         }
-        let number = match self.dice.below(3) {
+        let number = match self.rng.below(3) {
             0 => below,
             1 => self.next + 100,
             _ => (1 << 40) - self.acts,
         };
-        let bytes = self.dice.pick(&[8, self.value_bytes_max]);
+        let bytes = self.rng.pick(&[8, self.value_bytes_max]);
         let shown = self.frame_of(FrameSeq::new(number), &good, bytes);
         let backups = self.few_backups();
         out.extend(backups.into_iter().map(|node| (node, shown.clone())));
@@ -342,8 +342,8 @@ impl Rogue {
 
     fn sequence(&mut self) -> FrameSeq {
         // Sometimes a number far ahead, and never back.
-        self.next += if self.dice.chance(2) {
-            self.dice.below(100)
+        self.next += if self.rng.chance(2) {
+            self.rng.below(100)
         } else {
             1
         };
@@ -358,9 +358,9 @@ impl Rogue {
     /// A write of so many bytes.
     fn frame_of(&mut self, sequence: FrameSeq, good: &[bool], bytes: usize) -> Bytes {
         let mut value = vec![0; bytes.max(8)];
-        value[..8].copy_from_slice(&self.dice.throw().to_le_bytes());
+        value[..8].copy_from_slice(&self.rng.throw().to_le_bytes());
         let mut builder = FrameBuilder::default();
-        let operation = kv::put(ROGUE_KEY, &value).expect("the key is short");
+        let operation = kv::put(FAULTY_KEY, &value).expect("the key is short");
         builder.push(&operation).expect("one operation fits");
         let body = builder.finish(self.client, sequence, Mode::Ordered);
         self.prove(body, good)

@@ -19,8 +19,8 @@ use crate::smr::types::{ClientId, Digest, NodeId, SeqNo, Time};
 #[derive(Debug, Clone)]
 pub struct ClusterBuilder {
     seed: u64,
-    knobs: SimConfig,
-    weather: NetworkProfile,
+    config: SimConfig,
+    network: NetworkProfile,
     liars: Vec<(usize, Vec<ByzantineStrategy>)>,
 }
 
@@ -28,14 +28,14 @@ impl ClusterBuilder {
     /// So many replicas, from 1 to 10; four if not said.
     #[must_use]
     pub fn replicas(mut self, replicas: usize) -> Self {
-        self.knobs.replicas = replicas.clamp(1, crate::smr::types::REPLICAS_MAX);
+        self.config.replicas = replicas.clamp(1, crate::smr::types::REPLICAS_MAX);
         self
     }
 
     /// So many clients, at least one; one if not said.
     #[must_use]
     pub fn clients(mut self, clients: usize) -> Self {
-        self.knobs.honest_clients = clients.max(1);
+        self.config.honest_clients = clients.max(1);
         self
     }
 
@@ -56,8 +56,8 @@ impl ClusterBuilder {
 
     /// How the links behave; calm if not said.
     #[must_use]
-    pub fn weather(mut self, weather: NetworkProfile) -> Self {
-        self.weather = weather;
+    pub fn network_profile(mut self, network: NetworkProfile) -> Self {
+        self.network = network;
         self
     }
 
@@ -65,14 +65,14 @@ impl ClusterBuilder {
     /// not said, no.
     #[must_use]
     pub fn unordered(mut self, unordered: bool) -> Self {
-        self.knobs.unordered = unordered;
+        self.config.unordered = unordered;
         self
     }
 
     /// What reads promise; linearizable if not said.
     #[must_use]
     pub fn reads(mut self, reads: ReadLevel) -> Self {
-        self.knobs.relaxed = reads == ReadLevel::Relaxed;
+        self.config.relaxed = reads == ReadLevel::Relaxed;
         self
     }
 
@@ -96,10 +96,10 @@ impl ClusterBuilder {
             panic!("{broken}");
         }
         let plan = Plan {
-            weather: self.weather,
+            network: self.network,
             liars: self.liars,
             calm_from: Time::from_nanos(u64::MAX),
-            ..Plan::quiet(Profile::Net, self.seed, self.knobs)
+            ..Plan::quiet(Profile::Net, self.seed, self.config)
         };
         Cluster {
             world: World::new(&plan, Configured { application, parts }),
@@ -162,12 +162,12 @@ impl<A: Application + Clone> Cluster<A> {
     pub fn builder() -> ClusterBuilder {
         ClusterBuilder {
             seed: 1,
-            knobs: SimConfig {
+            config: SimConfig {
                 unordered: true,
                 relaxed: true,
                 ..SimConfig::calm(4, 1)
             },
-            weather: NetworkProfile::calm(),
+            network: NetworkProfile::calm(),
             liars: Vec::new(),
         }
     }
@@ -280,7 +280,7 @@ impl<A: Application, S: Stack<Application = A>> Cluster<A, S> {
     ) -> Result<Vec<u8>, SimCallError> {
         let client = client.get() as usize;
         assert!(
-            client < self.world.knobs.honest_clients,
+            client < self.world.config.honest_clients,
             "there is no client {client}"
         );
         let until = self.world.now.after(within);

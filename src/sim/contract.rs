@@ -139,8 +139,8 @@ pub fn check_contract<S: Stack<Application = Counter>>(
 ) -> Result<(), ContractError> {
     for seed in seeds {
         let leader = NodeId::new(0);
-        let begin = |name, weather: NetworkProfile, lies: &[ByzantineStrategy]| {
-            let builder = Cluster::<Counter>::builder().seed(seed).weather(weather);
+        let begin = |name, network: NetworkProfile, lies: &[ByzantineStrategy]| {
+            let builder = Cluster::<Counter>::builder().seed(seed).network_profile(network);
             let builder = match lies {
                 [] => builder,
                 lies => builder.liar(leader, lies),

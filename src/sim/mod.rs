@@ -1,7 +1,7 @@
 //! The simulator: a whole cluster in virtual time, from one seed.
 //!
 //! ```text
-//!   seed ──► Plan: knobs, weather, faults, liars ──► World ──► RunReport
+//!   seed ──► Plan: config, network, faults, liars ──► World ──► RunReport
 //!                                                      │
 //!       hosts: ProposalGate + Replica + executor       │  one queue of events: messages, turns, syncs,
 //!       disks, clocks, clients, links, liars           │  clients' calls and timeouts, faults

@@ -70,8 +70,8 @@ pub(super) struct Traffic {
 
 /// The links between all ends.
 pub(super) struct Network {
-    weather: NetworkProfile,
-    dice: SimRng,
+    network: NetworkProfile,
+    rng: SimRng,
     /// Cut directions and until when.
     cuts: Vec<(usize, usize, Time)>,
     /// Hosts whose messages take longer, and by how much.
@@ -86,10 +86,10 @@ pub(super) struct Network {
 }
 
 impl Network {
-    pub(super) fn new(weather: NetworkProfile, calm_from: Time, dice: SimRng) -> Self {
+    pub(super) fn new(network: NetworkProfile, calm_from: Time, rng: SimRng) -> Self {
         Self {
-            weather,
-            dice,
+            network,
+            rng,
             cuts: Vec::new(),
             slow: BTreeMap::new(),
             dead: Vec::new(),
@@ -111,7 +111,7 @@ impl Network {
 
     /// What is sent into a cut is lost from now on, not held back.
     pub(super) fn lose_at_cuts(&mut self) {
-        self.weather.partitions_lose = true;
+        self.network.partitions_lose = true;
     }
 
     /// Heals every cut.
@@ -141,8 +141,8 @@ impl Network {
         let rough = now < self.calm_from;
         let between_replicas = matches!((from, to), (End::Host(_), End::Host(_)));
         let loss = match between_replicas {
-            true => self.weather.replica_loss_percent,
-            false => self.weather.client_loss_percent,
+            true => self.network.replica_loss_percent,
+            false => self.network.client_loss_percent,
         };
         if let (End::Client(client), End::Host(host)) = (from, to)
             && self
@@ -156,16 +156,16 @@ impl Network {
         let mut start = now;
         if let Some(until) = self.cut_until(now, from, to) {
             self.traffic.cut += 1;
-            if self.weather.partitions_lose {
+            if self.network.partitions_lose {
                 return Vec::new();
             }
             start = until;
         }
-        if rough && self.dice.chance(loss) {
+        if rough && self.rng.chance(loss) {
             self.traffic.lost += 1;
             return Vec::new();
         }
-        let copies = 1 + usize::from(rough && self.dice.chance(self.weather.doubled_percent));
+        let copies = 1 + usize::from(rough && self.rng.chance(self.network.doubled_percent));
         self.traffic.doubled += copies as u64 - 1;
         (0..copies)
             .map(|_| self.arrival(start, from, to, rough))
@@ -173,11 +173,11 @@ impl Network {
     }
 
     fn arrival(&mut self, start: Time, from: End, to: End, rough: bool) -> Time {
-        let (least, most) = self.weather.delay_us;
-        let mut at = start.after(self.dice.micros(least, most));
-        if rough && self.dice.chance(self.weather.late_percent) {
+        let (least, most) = self.network.delay_us;
+        let mut at = start.after(self.rng.micros(least, most));
+        if rough && self.rng.chance(self.network.late_percent) {
             self.traffic.late += 1;
-            at = at.after(self.dice.millis(0, self.weather.late_ms));
+            at = at.after(self.rng.millis(0, self.network.late_ms));
         }
         if let End::Host(host) = from
             && let Some(by) = self.slow.get(&host)
@@ -185,7 +185,7 @@ impl Network {
             self.traffic.slowed += 1;
             at = at.after(*by);
         }
-        if self.weather.in_order {
+        if self.network.in_order {
             let last = self.last.entry((from, to)).or_insert(at);
             *last = (*last).max(at);
             at = *last;

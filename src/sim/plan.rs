@@ -1,8 +1,8 @@
-//! What a seed decides before a run begins: knobs, weather, faults and who lies.
+//! What a seed decides before a run begins: config, network, faults and who lies.
 
 mod ambushes;
 mod config;
-mod troubles;
+mod fault_schedule;
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::network::NetworkProfile;
 use crate::smr::types::Time;
 pub use ambushes::Ambush;
 pub use config::SimConfig;
-use troubles::weather;
+use fault_schedule::network_profile;
 
 /// Which kinds of faults a run may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -184,9 +184,9 @@ pub struct Plan {
     /// Its kind.
     pub profile: Profile,
     /// Settings.
-    pub knobs: SimConfig,
+    pub config: SimConfig,
     /// Links.
-    pub weather: NetworkProfile,
+    pub network: NetworkProfile,
     /// The faults and when they strike.
     pub faults: Vec<(Time, Fault)>,
     /// Hosts that lose power when they vote again, or have a state from others, and for how long. Once for
@@ -201,7 +201,7 @@ pub struct Plan {
     /// The replica that runs twice.
     pub twin: Option<usize>,
     /// What the faulty clients do.
-    pub rogues: Vec<FaultyClient>,
+    pub faulty_clients: Vec<FaultyClient>,
     /// Hosts that execute speculatively; the others one operation after the other.
     pub speculative: Vec<usize>,
     /// Links from a client to a host on which nothing arrives once everything else is in order.
@@ -233,19 +233,19 @@ pub const PROGRESS_BOUND: Duration = Duration::from_secs(60);
 impl Plan {
     /// A run in which nothing happens.
     #[must_use]
-    pub fn quiet(profile: Profile, seed: u64, knobs: SimConfig) -> Self {
+    pub fn quiet(profile: Profile, seed: u64, config: SimConfig) -> Self {
         Self {
             seed,
             profile,
-            knobs,
-            weather: NetworkProfile::calm(),
+            config,
+            network: NetworkProfile::calm(),
             faults: Vec::new(),
             relapses: Vec::new(),
             ambushes: Vec::new(),
             reads_installed: false,
             liars: Vec::new(),
             twin: None,
-            rogues: Vec::new(),
+            faulty_clients: Vec::new(),
             more_processes: Vec::new(),
             dead_links: Vec::new(),
             steady_from: None,
@@ -266,9 +266,9 @@ impl Plan {
     pub fn of_twins_pattern(twin: usize, pattern: [TwoSets; 3]) -> Self {
         let mut seed = twin as u64;
         let round = Duration::from_millis(400);
-        let mut knobs = SimConfig::calm(4, 2);
-        knobs.timings.timeout = Duration::from_millis(300);
-        knobs.retransmit = Duration::from_millis(100);
+        let mut config = SimConfig::calm(4, 2);
+        config.timings.timeout = Duration::from_millis(300);
+        config.retransmit = Duration::from_millis(100);
         let mut faults = Vec::new();
         for (number, sides) in (0u32..).zip(pattern) {
             seed = seed << 4 | u64::from(sides);
@@ -289,7 +289,7 @@ impl Plan {
         }
         let calm_from = Time::START.after(round * 3);
         Self {
-            weather: NetworkProfile {
+            network: NetworkProfile {
                 partitions_lose: true,
                 ..NetworkProfile::calm()
             },
@@ -299,74 +299,74 @@ impl Plan {
             keys: 2,
             busy_until: calm_from,
             calm_from,
-            ..Self::quiet(Profile::Twins, seed, knobs)
+            ..Self::quiet(Profile::Twins, seed, config)
         }
     }
 
     /// The run of a seed.
     #[must_use]
     pub fn of(profile: Profile, seed: u64) -> Self {
-        let mut dice = SimRng::new(seed ^ (profile as u64) << 56);
-        let mut knobs = SimConfig::of(&mut dice);
+        let mut rng = SimRng::new(seed ^ (profile as u64) << 56);
+        let mut config = SimConfig::of(&mut rng);
         // Dice of their own: what is added here changes no other run.
-        knobs.resize(&mut SimRng::new(seed.rotate_left(48) ^ profile as u64));
-        knobs.shrink_disks(&mut SimRng::new(seed.rotate_left(8) ^ !(profile as u64)));
-        knobs.lighten(&mut SimRng::new(!seed));
+        config.resize(&mut SimRng::new(seed.rotate_left(48) ^ profile as u64));
+        config.shrink_disks(&mut SimRng::new(seed.rotate_left(8) ^ !(profile as u64)));
+        config.lighten(&mut SimRng::new(!seed));
         let mut others = SimRng::new(seed.rotate_left(32) ^ !(profile as u64));
-        knobs.verify_little(&mut others);
-        knobs.relaxed = others.chance(30);
+        config.verify_little(&mut others);
+        config.relaxed = others.chance(30);
         let mut users = SimRng::new(seed.rotate_left(16) ^ 0x7573_6572 ^ profile as u64);
-        knobs.answer_little(&mut users);
+        config.answer_little(&mut users);
         // Some runs are dense, and some are long with much quiet in between.
-        let busy_ms = dice.pick(&[(200, 4000), (200, 4000), (4000, 60_000), (60_000, 3_600_000)]);
-        let busy_ms = if knobs.is_large() { (200, 4000) } else { busy_ms };
-        let busy_until = Time::START.after(dice.millis(busy_ms.0, busy_ms.1));
-        let calm_from = busy_until.after(dice.millis(0, 1000));
-        let weather = weather(&mut dice);
-        let keys = dice.between(1, 5);
+        let busy_ms = rng.pick(&[(200, 4000), (200, 4000), (4000, 60_000), (60_000, 3_600_000)]);
+        let busy_ms = if config.is_large() { (200, 4000) } else { busy_ms };
+        let busy_until = Time::START.after(rng.millis(busy_ms.0, busy_ms.1));
+        let calm_from = busy_until.after(rng.millis(0, 1000));
+        let network = network_profile(&mut rng);
+        let keys = rng.between(1, 5);
         // Between continents each operation takes a second, and whoever runs such a cluster gives leaders
         // longer.
-        let is_far = weather.is_far();
+        let is_far = network.is_far();
         if is_far {
-            knobs.timings.timeout += Duration::from_millis(1500);
-            knobs.retransmit += Duration::from_millis(800);
+            config.timings.timeout += Duration::from_millis(1500);
+            config.retransmit += Duration::from_millis(800);
         }
         let mut plan = Self {
-            weather,
-            operations: keys as usize * if is_far || knobs.is_large() { 8 } else { 30 },
+            network,
+            operations: keys as usize * if is_far || config.is_large() { 8 } else { 30 },
             keys,
             busy_until,
             calm_from,
-            ..Self::quiet(profile, seed, knobs.clone())
+            ..Self::quiet(profile, seed, config.clone())
         };
-        let has_plot = profile == Profile::Byzantine && dice.chance(40);
+        let has_plot = profile == Profile::Byzantine && rng.chance(40);
         // Dice of their own as well: who crashes among liars, and who lies among those that crash.
         let mut company = SimRng::new(seed.rotate_left(16) ^ !(profile as u64) ^ 0xc0c);
         if profile == Profile::Clients {
-            plan.plan_rogues(&mut dice, &mut knobs);
-            plan.knobs = knobs;
+            plan.plan_faulty_clients(&mut rng, &mut config);
+            plan.config = config;
             return plan;
         }
-        plan.plan_theme(&mut knobs, has_plot, &mut dice, (&mut company, &mut others));
-        knobs.rogue_clients = plan.rogues.len();
-        plan.knobs = knobs;
+        plan.plan_theme(&mut config, has_plot, &mut rng, (&mut company, &mut others));
+        config.faulty_clients = plan.faulty_clients.len();
+        plan.config = config;
         plan.plan_flood(&mut others);
         if matches!(profile, Profile::Byzantine | Profile::Twins) && company.chance(35) {
-            let faulty: Vec<usize> = (0..plan.knobs.replicas)
+            let faulty: Vec<usize> = (0..plan.config.replicas)
                 .filter(|host| !plan.is_correct(*host))
                 .collect();
             plan.plan_outages(&mut company, &faulty);
         }
         plan.plan_waste(&mut SimRng::new(seed.rotate_left(32) ^ 0x7a57e));
         plan.plan_times(&mut SimRng::new(seed.rotate_left(40) ^ 0x71_3e5));
-        plan.plan_hosts(&mut dice);
+        plan.plan_hosts(&mut rng);
         if profile != Profile::Twins && !has_plot {
-            plan.plan_partitions(&mut dice);
+            plan.plan_partitions(&mut rng);
         }
-        plan.plan_clocks_and_disks(&mut dice);
-        plan.plan_full_disks(&mut dice);
-        plan.plan_steady(&mut dice);
-        plan.plan_unreadable_logs(&mut dice);
+        plan.plan_clocks_and_disks(&mut rng);
+        plan.plan_full_disks(&mut rng);
+        plan.plan_steady(&mut rng);
+        plan.plan_unreadable_logs(&mut rng);
         plan.plan_ambushes(&mut SimRng::new(seed.rotate_left(16) ^ 0xa3b5));
         plan.plan_processes(&mut users);
         plan.plan_far(&mut SimRng::new(seed.rotate_left(24) ^ 0xfa4));
@@ -374,65 +374,65 @@ impl Plan {
     }
 
     /// What each host executes with, and how its clock goes.
-    fn plan_hosts(&mut self, dice: &mut SimRng) {
+    fn plan_hosts(&mut self, rng: &mut SimRng) {
         let hosts = self.hosts();
-        self.speculative = (0..hosts).filter(|_| dice.chance(40)).collect();
+        self.speculative = (0..hosts).filter(|_| rng.chance(40)).collect();
         self.clocks = (0..hosts)
-            .map(|_| (dice.below(3_600_000_000_000), dice.between(0, 1000) as i64 - 500))
+            .map(|_| (rng.below(3_600_000_000_000), rng.between(0, 1000) as i64 - 500))
             .collect();
     }
 
-    /// What the profile is about. `knobs` are those that the run will have.
+    /// What the profile is about. `config` are those that the run will have.
     fn plan_theme(
         &mut self,
-        knobs: &mut SimConfig,
+        config: &mut SimConfig,
         has_plot: bool,
-        dice: &mut SimRng,
+        rng: &mut SimRng,
         (company, others): (&mut SimRng, &mut SimRng),
     ) {
         match self.profile {
             Profile::Byzantine if has_plot => {
-                self.plan_plot(dice);
-                self.make_busy(dice, (2, 12));
-                knobs.remember_long(dice);
-                self.plan_rounds(dice, knobs.timings.timeout, (2, 8));
+                self.plan_plot(rng);
+                self.make_busy(rng, (2, 12));
+                config.remember_long(rng);
+                self.plan_rounds(rng, config.timings.timeout, (2, 8));
             }
             Profile::Byzantine => {
-                self.plan_lies(dice, knobs.faulty_max());
-                if dice.chance(30) {
-                    self.plan_straggler(dice);
+                self.plan_lies(rng, config.faulty_max());
+                if rng.chance(30) {
+                    self.plan_straggler(rng);
                 }
-                self.plan_blame(others, knobs.auth);
-                if dice.chance(50) {
-                    knobs.donor.donor_bytes_per_second = 1 << 20;
-                    knobs.donor.donor_bytes_per_second_serving = 1 << 20;
-                    knobs.donor.donor_burst_bytes = 64 << 10;
+                self.plan_blame(others, config.auth);
+                if rng.chance(50) {
+                    config.donor.donor_bytes_per_second = 1 << 20;
+                    config.donor.donor_bytes_per_second_serving = 1 << 20;
+                    config.donor.donor_burst_bytes = 64 << 10;
                 }
             }
             Profile::Crash => {
-                if dice.chance(30) {
+                if rng.chance(30) {
                     // Leaders are not judged by their pace: only timers find out that one is gone.
-                    knobs.timings.review_period = Duration::from_secs(3600);
-                    knobs.timings.fairness = Duration::from_secs(3600);
+                    config.timings.review_period = Duration::from_secs(3600);
+                    config.timings.fairness = Duration::from_secs(3600);
                 }
                 self.plan_few_lies(company);
-                let gone = self.plan_losses(dice, true);
-                self.plan_outages(dice, &gone);
+                let gone = self.plan_losses(rng, true);
+                self.plan_outages(rng, &gone);
             }
             Profile::Disk => {
                 self.plan_few_lies(company);
-                let gone = self.plan_losses(dice, false);
-                self.plan_outages(dice, &gone);
+                let gone = self.plan_losses(rng, false);
+                self.plan_outages(rng, &gone);
                 self.plan_aftermath(&mut SimRng::new(self.seed.rotate_left(32) ^ 0xaf7e), &gone);
             }
             Profile::Twins => {
-                let early = dice.pick(&[0, 1, 2, knobs.replicas - 1]);
+                let early = rng.pick(&[0, 1, 2, config.replicas - 1]);
                 self.twin = Some(early);
-                if dice.chance(50) {
-                    self.make_busy(dice, (2, 12));
-                    knobs.remember_long(dice);
+                if rng.chance(50) {
+                    self.make_busy(rng, (2, 12));
+                    config.remember_long(rng);
                 }
-                self.plan_rounds(dice, knobs.timings.timeout, (1, 8));
+                self.plan_rounds(rng, config.timings.timeout, (1, 8));
             }
             Profile::Net | Profile::Clients => {}
         }
@@ -441,25 +441,26 @@ impl Plan {
     /// How many hosts run replicas: one more than replicas if one runs twice.
     #[must_use]
     pub fn hosts(&self) -> usize {
-        self.knobs.replicas + usize::from(self.twin.is_some())
+        self.config.replicas + usize::from(self.twin.is_some())
     }
 
     /// The replica that a host runs.
     #[must_use]
     pub fn node_of(&self, host: usize) -> usize {
         match self.twin {
-            Some(twin) if host == self.knobs.replicas => twin,
+            Some(twin) if host == self.config.replicas => twin,
             _ => host,
         }
     }
 
     /// How long a leader that proposes just before the others lose patience may make clients wait beside: for one
-    /// batch a timeout, in which there may be one operation, of rogues as well. Nobody has seen it do better.
+    /// batch a timeout, in which there may be one operation, of faulty clients as well. Nobody
+    /// has seen it do better.
     pub(super) fn kept_waiting(&self) -> Duration {
         let is_slow =
             |(_, lies): &(usize, Vec<ByzantineStrategy>)| lies.contains(&ByzantineStrategy::JustInTime);
         match self.liars.iter().any(is_slow) {
-            true => self.knobs.timings.timeout * 2 * u32::try_from(self.operations).unwrap_or(u32::MAX),
+            true => self.config.timings.timeout * 2 * u32::try_from(self.operations).unwrap_or(u32::MAX),
             false => Duration::ZERO,
         }
     }

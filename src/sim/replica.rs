@@ -38,12 +38,12 @@ const BACKGROUND_BYTES: usize = 64 << 10;
 /// Reads beside the order that are executed in one turn, but for those of the last frame.
 const TURN_READS: u64 = 32;
 
-fn read_limits(knobs: &SimConfig) -> ReadLimits {
+fn read_limits(config: &SimConfig) -> ReadLimits {
     let PoolLimits {
         frames_per_client,
         bytes_per_client,
         bytes_max,
-    } = knobs.pool;
+    } = config.pool;
     ReadLimits {
         burst: TURN_READS,
         ..ReadLimits::of_pool(frames_per_client, bytes_per_client, bytes_max)
@@ -202,79 +202,83 @@ pub(super) struct SimReplica<S: Stack> {
 /// A replica that nothing has happened to.
 pub(super) fn fresh_replica<S: Stack>(
     node: NodeId,
-    knobs: &SimConfig,
+    config: &SimConfig,
     maker: &dyn PartsMaker<S>,
 ) -> Replica<S> {
-    make_replica(node, knobs, maker)
+    make_replica(node, config, maker)
 }
 
 impl<S: Stack> SimReplica<S> {
-    /// Starts a process on the disk that `platter` holds.
+    /// Starts a process on the disk that `disk_state` holds.
     ///
     /// # Errors
     /// When it refuses to start: what is on the disk is damaged, or not there.
     pub fn start(
         node: NodeId,
-        knobs: &SimConfig,
+        config: &SimConfig,
         (maker, speculates): (&dyn PartsMaker<S>, bool),
-        platter: &mut DiskState,
-        dice: SimRng,
+        disk_state: &mut DiskState,
+        rng: SimRng,
     ) -> Result<(Self, Restored, ReadBack), StorageError> {
         let digester = Digester::new(CLUSTER);
-        platter.open(CLUSTER, node)?;
-        let mut replica = make_replica(node, knobs, maker);
-        let mut executor = maker.executor(knobs, speculates);
+        disk_state.open(CLUSTER, node)?;
+        let mut replica = make_replica(node, config, maker);
+        let mut executor = maker.executor(config, speculates);
         let mut read_back = ReadBack::default();
-        let quorum = Quorum::of(knobs.replicas).expect("a simulated cluster has a valid size");
-        let reader = RecordReader::new(digester.clone(), knobs.limits);
+        let quorum = Quorum::of(config.replicas).expect("a simulated cluster has a valid size");
+        let reader = RecordReader::new(digester.clone(), config.limits);
         let settings = RestartSettings {
             reader: reader.clone(),
             can_abstain: quorum.n() > quorum.quorum(),
         };
-        let restored = restart(platter, &settings, &mut replica, &mut executor, &mut read_back)?;
+        let restored = restart(disk_state, &settings, &mut replica, &mut executor, &mut read_back)?;
         executor.keep_images(true);
-        let record_bytes_max = knobs.lengths().log_record();
-        let segment_bytes = knobs.segment_bytes.max(record_bytes_max as u64 + 4096) / 4096 * 4096 + 4096;
+        let record_bytes_max = config.lengths().log_record();
+        let segment_bytes = config.segment_bytes.max(record_bytes_max as u64 + 4096) / 4096 * 4096 + 4096;
         let settings = DiskSettings {
-            sync_us: knobs.sync_us,
+            sync_us: config.sync_us,
             segment_bytes,
-            segments_max: disk_budget(knobs, segment_bytes).segments_max(),
+            segments_max: disk_budget(config, segment_bytes).segments_max(),
             record_bytes_max,
             short_percent: 5,
-            write_syncs: knobs.write_syncs,
+            write_syncs: config.write_syncs,
         };
         let keys = Keyring::get();
-        let directory = keys.directory(node, knobs.clients(), knobs.auth);
+        let directory = keys.directory(node, config.clients(), config.auth);
         let expectations = ExpectedTraffic::default();
         let checker = FrameChecker::new(
             node,
-            knobs.replicas,
-            knobs.auth,
-            knobs.limits,
+            config.replicas,
+            config.auth,
+            config.limits,
             digester,
             directory.clone(),
         )
-        .with_reads(knobs.unordered);
+        .with_reads(config.unordered);
         let gate = PeerVerifyGate::with_limits(
-            Quorum::of(knobs.replicas).expect("a simulated cluster has a valid size"),
+            Quorum::of(config.replicas).expect("a simulated cluster has a valid size"),
             OrderingOf::<S>::leader_of,
             expectations.clone(),
-            knobs.gate,
+            config.gate,
         );
         let reads = ReadGate::new(replica.reads_from(), executor.executed());
         let this = Self {
             preprocessing: Preprocessing::new(checker, gate, IDENTITY),
             expected: (replica.view(), false),
             consensus: Consensus::new(replica, expectations, IDENTITY, false),
-            execution: Execution::new((executor, reads), (knobs.clients(), read_limits(knobs)), IDENTITY),
+            execution: Execution::new(
+                (executor, reads),
+                (config.clients(), read_limits(config)),
+                IDENTITY,
+            ),
             clients: directory,
             work: VecDeque::new(),
             over_budget: 0,
-            offences: vec![0; knobs.replicas],
+            offences: vec![0; config.replicas],
             reads_refused: 0,
             ordered: 0,
             inbox: VecDeque::new(),
-            disk: SimDisk::new(platter.clone(), (&restored, reader), settings, dice),
+            disk: SimDisk::new(disk_state.clone(), (&restored, reader), settings, rng),
             misexecutes: false,
         };
         Ok((this, restored, read_back))
@@ -565,14 +569,21 @@ mod tests {
 
     #[test]
     fn a_log_that_says_of_no_view_as_late_as_the_superblock_is_refused() {
-        let (node, knobs) = (NodeId::new(1), SimConfig::calm(4, 1));
-        let mut platter = DiskState::format("disk", CLUSTER, node, 7);
-        let start = |platter: &mut DiskState| {
-            SimReplica::start(node, &knobs, (&Mixed(SmallKv), false), platter, SimRng::new(1)).err()
+        let (node, config) = (NodeId::new(1), SimConfig::calm(4, 1));
+        let mut disk_state = DiskState::format("disk", CLUSTER, node, 7);
+        let start = |disk_state: &mut DiskState| {
+            SimReplica::start(
+                node,
+                &config,
+                (&Mixed(SmallKv), false),
+                disk_state,
+                SimRng::new(1),
+            )
+            .err()
         };
-        assert!(start(&mut platter).is_none());
-        platter.update(|superblock| superblock.cut(1, View::new(3)));
-        let refused = start(&mut platter).expect("what was said in view 3 is lost");
+        assert!(start(&mut disk_state).is_none());
+        disk_state.update(|superblock| superblock.cut(1, View::new(3)));
+        let refused = start(&mut disk_state).expect("what was said in view 3 is lost");
         assert!(
             refused.to_string().contains("records of views are lost"),
             "{refused}"

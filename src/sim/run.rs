@@ -145,22 +145,22 @@ fn key_name(key: u64) -> Vec<u8> {
 
 /// Writes of values that are never written twice, reads and removals, over few keys.
 fn plan_calls(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
-    let mut dice = SimRng::new(plan.seed ^ 0x6361_6c6c);
+    let mut rng = SimRng::new(plan.seed ^ 0x6361_6c6c);
     for number in 0..plan.operations as u64 {
-        let key = key_name(dice.below(plan.keys));
-        let (operation, mode) = match dice.below(100) {
+        let key = key_name(rng.below(plan.keys));
+        let (operation, mode) = match rng.below(100) {
             0..40 => (kv::put(&key, &(number + 1).to_le_bytes()), Mode::Ordered),
             40..45 => (kv::delete(&key), Mode::Ordered),
             45..60 => (kv::get(&key), Mode::Ordered),
-            60..90 if !plan.knobs.unordered => (kv::get(&key), Mode::Ordered),
+            60..90 if !plan.config.unordered => (kv::get(&key), Mode::Ordered),
             _ => (kv::get(&key), Mode::Unordered),
         };
-        let at = Time::from_nanos(dice.below(plan.busy_until.as_nanos()));
-        let mut client = dice.below(plan.knobs.honest_clients as u64) as usize;
+        let at = Time::from_nanos(rng.below(plan.busy_until.as_nanos()));
+        let mut client = rng.below(plan.config.honest_clients as u64) as usize;
         // The number decides, so that more processes change nothing else.
         for (place, other) in plan.more_processes.iter().enumerate() {
             if *other as usize == client && number % 2 == place as u64 % 2 {
-                client = plan.knobs.honest_clients + place;
+                client = plan.config.honest_clients + place;
                 break;
             }
         }
@@ -171,7 +171,7 @@ fn plan_calls(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
             .steady_from
             .unwrap_or(Time::START)
             .after(STEADY_PAUSE * number);
-        let key = key_name(dice.below(plan.keys));
+        let key = key_name(rng.below(plan.keys));
         world.call_at(at, 0, kv::get(&key).expect("the key is short"), Mode::Ordered);
     }
 }
@@ -182,7 +182,7 @@ fn drive(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
     let settled = world.now.max(plan.calm_from).after(SETTLE);
     while world.step(settled) {}
     let blames = |(_, lies): &(usize, Vec<ByzantineStrategy>)| lies.contains(&ByzantineStrategy::SpoilMacs);
-    if plan.liars.iter().any(blames) && plan.knobs.auth == ClientAuth::Mac {
+    if plan.liars.iter().any(blames) && plan.config.auth == ClientAuth::Mac {
         // Whoever was made to sign does not have to any more.
         let forgiven = settled.after(FORGIVEN);
         while world.step(forgiven) {}
@@ -190,12 +190,12 @@ fn drive(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
     // A process that was restarted has forgotten what it asked for. What convinces all is ordered all the same;
     // what has MACs alone may lie at a faulty leader, and then nobody is there any more who would sign it.
     let are_forgotten = plan.twin.is_some()
-        && plan.knobs.auth == ClientAuth::Mac
+        && plan.config.auth == ClientAuth::Mac
         && plan
             .faults
             .iter()
             .any(|(_, fault)| matches!(fault, Fault::RestartClient { .. }));
-    let is_clean = plan.rogues.is_empty() && plan.liars.is_empty() && !are_forgotten;
+    let is_clean = plan.faulty_clients.is_empty() && plan.liars.is_empty() && !are_forgotten;
     // Who fell behind is brought back, and what a process that has ended left behind is ordered, one frame after
     // the other, though nobody waits for it.
     let bound = settled.after(PROGRESS_BOUND);
@@ -272,7 +272,7 @@ fn judge_places(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
     let mut seen: BTreeMap<Vec<u8>, Vec<Seen>> = BTreeMap::new();
     let mut deleted: BTreeSet<Vec<u8>> = BTreeSet::new();
     for call in &world.calls {
-        let Some((key, Some(operation))) = read_call(call, plan.knobs.unordered) else {
+        let Some((key, Some(operation))) = read_call(call, plan.config.unordered) else {
             continue;
         };
         if matches!(operation.action, Action::Delete(_)) {
@@ -310,7 +310,7 @@ fn judge_history(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
     judge_places(plan, world);
     let mut histories: BTreeMap<Vec<u8>, Vec<Operation>> = BTreeMap::new();
     for call in &world.calls {
-        let Some((key, operation)) = read_call(call, plan.knobs.unordered && plan.knobs.relaxed) else {
+        let Some((key, operation)) = read_call(call, plan.config.unordered && plan.config.relaxed) else {
             let what = format!("{call:?} has a result that no such operation gives");
             return world.break_rule(Rule::Linearizability, what);
         };
@@ -376,9 +376,9 @@ mod tests {
     /// A cluster whose hosts all lose power just after the first of many writes was acknowledged. Then
     /// nothing is asked for but reads.
     fn idle_after_an_ambush(seed: u64) -> World<SimStack<SmallKv>> {
-        let mut knobs = SimConfig::calm(4, 2);
-        (knobs.unordered, knobs.pipeline) = (true, 8);
-        (knobs.limits.batch_frames_max, knobs.limits.frame_operations_max) = (1, 1);
+        let mut config = SimConfig::calm(4, 2);
+        (config.unordered, config.pipeline) = (true, 8);
+        (config.limits.batch_frames_max, config.limits.frame_operations_max) = (1, 1);
         let pause = Duration::from_millis(1);
         let plan = Plan {
             ambushes: vec![Ambush {
@@ -388,7 +388,7 @@ mod tests {
                 reads: vec![Duration::ZERO],
             }],
             calm_from: Time::START.after(Duration::from_secs(1)),
-            ..Plan::quiet(Profile::Crash, seed, knobs)
+            ..Plan::quiet(Profile::Crash, seed, config)
         };
         let mut world = World::new(&plan, Mixed(SmallKv));
         world.reader = read_of;

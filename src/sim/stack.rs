@@ -110,24 +110,24 @@ impl<A: Application> ExecutorPart<A> for AnyExecutor {
 /// Makes the parts of a process.
 pub(super) trait PartsMaker<S: Stack> {
     /// Its protocols.
-    fn protocols(&self, knobs: &SimConfig, context: &PartContext) -> Protocols<S>;
+    fn protocols(&self, config: &SimConfig, context: &PartContext) -> Protocols<S>;
 
     /// Its executor; `true` asks for the speculative one, where there is one.
-    fn executor(&self, knobs: &SimConfig, speculates: bool) -> S::Executor;
+    fn executor(&self, config: &SimConfig, speculates: bool) -> S::Executor;
 }
 
 /// What executors of a run are made with.
-fn settings(knobs: &SimConfig) -> ExecutorSettings {
+fn settings(config: &SimConfig) -> ExecutorSettings {
     ExecutorSettings {
-        clients: knobs.clients(),
+        clients: config.clients(),
         digester: Digester::new(CLUSTER),
         epoch: Epoch::ZERO,
         rule: CheckpointRule {
-            decisions: knobs.checkpoint_decisions,
-            bytes: knobs.checkpoint_bytes,
-            state: knobs.state_rule,
+            decisions: config.checkpoint_decisions,
+            bytes: config.checkpoint_bytes,
+            state: config.state_rule,
         },
-        results: knobs.results,
+        results: config.results,
     }
 }
 
@@ -149,25 +149,25 @@ impl<A: Application> Stack for SimStack<A> {
 pub(super) struct Mixed<A>(pub A);
 
 impl<A: ScalableApp + Clone> PartsMaker<SimStack<A>> for Mixed<A> {
-    fn protocols(&self, knobs: &SimConfig, context: &PartContext) -> Protocols<SimStack<A>> {
+    fn protocols(&self, config: &SimConfig, context: &PartContext) -> Protocols<SimStack<A>> {
         let settings = PartSettings {
             ordering: OrderingConfig {
-                pipeline: knobs.pipeline,
+                pipeline: config.pipeline,
             },
             decision_log: DecisionLogConfig {
-                kept_decisions: knobs.kept_for_peers,
-                kept_bytes: knobs.kept_bytes,
+                kept_decisions: config.kept_for_peers,
+                kept_bytes: config.kept_bytes,
             },
             ..PartSettings::default()
         };
         let mut protocols = Protocols::make(&settings, context);
         // A run's timings are finer than a file's.
-        protocols.view_transfer = PbftViewChange::new(context, knobs.timings);
+        protocols.view_transfer = PbftViewChange::new(context, config.timings);
         protocols
     }
 
-    fn executor(&self, knobs: &SimConfig, speculates: bool) -> AnyExecutor {
-        let (application, settings) = (self.0.clone(), settings(knobs));
+    fn executor(&self, config: &SimConfig, speculates: bool) -> AnyExecutor {
+        let (application, settings) = (self.0.clone(), settings(config));
         match speculates {
             true => AnyExecutor(Box::new(Speculative::make(application, &settings))),
             false => AnyExecutor::make(application, &settings),
@@ -186,7 +186,7 @@ impl<S: Stack<Application: Clone>> PartsMaker<S> for Configured<S> {
         Protocols::make(&self.parts, context)
     }
 
-    fn executor(&self, knobs: &SimConfig, _: bool) -> S::Executor {
-        S::Executor::make(self.application.clone(), &settings(knobs))
+    fn executor(&self, config: &SimConfig, _: bool) -> S::Executor {
+        S::Executor::make(self.application.clone(), &settings(config))
     }
 }

@@ -15,8 +15,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::checker::{Agreement, Blame, Lasting, Rule, Sizes, Times, Toward, Violation};
-use super::clients::{Process, Rogue};
+use super::checker::{Agreement, Blame, CommitStability, Rule, Sizes, Times, Toward, Violation};
+use super::clients::{FaultyProcess, Process};
 use super::fuzz::{Captured, kind_of};
 use super::network::Network;
 use super::plan::{Ambush, Fault, Plan};
@@ -63,7 +63,7 @@ pub struct Call {
 /// Everything there is.
 pub(super) struct World<S: Stack> {
     pub now: Time,
-    pub knobs: SimConfig,
+    pub config: SimConfig,
     pub hosts: Vec<Host<S>>,
     pub calls: Vec<Call>,
     pub violation: Option<Violation>,
@@ -77,15 +77,15 @@ pub(super) struct World<S: Stack> {
     /// The run in words, if somebody wants to read it.
     pub story: Option<Vec<String>>,
     pub agreement: Agreement,
-    lasting: Lasting,
+    lasting: CommitStability,
     times: Times,
     blame: Blame,
     sizes: Sizes,
     pub network: Network,
-    dice: SimRng,
+    rng: SimRng,
     processes: Vec<Process>,
-    rogues: Vec<Rogue>,
-    rogues_until: Time,
+    faulty_clients: Vec<FaultyProcess>,
+    faulty_clients_until: Time,
     faults: Vec<Fault>,
     /// Hosts that lose power when they vote again, or have a state from others, and for how long.
     relapses: Vec<(usize, Duration)>,
@@ -120,33 +120,33 @@ impl<S: Stack> World<S> {
     pub fn new(plan: &Plan, maker: impl PartsMaker<S> + 'static) -> Self {
         // All replicas live on this thread.
         remember_verdicts(VERDICTS_MAX);
-        let mut dice = SimRng::new(plan.seed);
-        let knobs = plan.knobs.clone();
+        let mut rng = SimRng::new(plan.seed);
+        let config = plan.config.clone();
         let hosts: Vec<Host<S>> = (0..plan.hosts())
-            .map(|host| Host::start(host, plan, (&maker, plan.speculates(host)), &mut dice))
+            .map(|host| Host::start(host, plan, (&maker, plan.speculates(host)), &mut rng))
             .collect();
-        let first_rogue = knobs.honest_clients as u32;
-        let rogues = (first_rogue..).zip(&plan.rogues);
-        let rogues: Vec<Rogue> = rogues
-            .map(|(client, kind)| Rogue::new(client, *kind, &knobs, dice.split()))
+        let first_faulty = config.honest_clients as u32;
+        let faulty_clients = (first_faulty..).zip(&plan.faulty_clients);
+        let faulty_clients: Vec<FaultyProcess> = faulty_clients
+            .map(|(client, kind)| FaultyProcess::new(client, *kind, &config, rng.split()))
             .collect();
-        let processes = (0..first_rogue)
+        let processes = (0..first_faulty)
             .chain(plan.more_processes.iter().copied())
             .enumerate()
-            .map(|(process, client)| Process::start(Time::START, client, &knobs, process as u64))
+            .map(|(process, client)| Process::start(Time::START, client, &config, process as u64))
             .collect();
         let mut world = Self {
             now: Time::START,
             agreement: Agreement::new(
                 hosts.len(),
-                knobs.honest_clients,
-                (knobs.checkpoint_bytes == u64::MAX).then_some(knobs.checkpoint_decisions),
+                config.honest_clients,
+                (config.checkpoint_bytes == u64::MAX).then_some(config.checkpoint_decisions),
             ),
-            times: Times::new(knobs.clock_bound),
-            blame: Blame::new(&knobs),
-            lasting: Lasting::new(knobs.replicas, knobs.window),
-            sizes: Sizes::new(&knobs),
-            network: Network::new(plan.weather.clone(), plan.calm_from, dice.split()),
+            times: Times::new(config.clock_bound),
+            blame: Blame::new(&config),
+            lasting: CommitStability::new(config.replicas, config.window),
+            sizes: Sizes::new(&config),
+            network: Network::new(plan.network.clone(), plan.calm_from, rng.split()),
             hosts,
             calls: Vec::new(),
             violation: None,
@@ -156,7 +156,7 @@ impl<S: Stack> World<S> {
             captured: None,
             story: None,
             processes,
-            rogues_until: plan.busy_until,
+            faulty_clients_until: plan.busy_until,
             faults: plan.faults.iter().map(|(_, fault)| fault.clone()).collect(),
             relapses: plan.relapses.clone(),
             ambushes: plan.ambushes.clone(),
@@ -171,9 +171,9 @@ impl<S: Stack> World<S> {
             speculates: (0..plan.hosts()).map(|host| plan.speculates(host)).collect(),
             maker: Box::new(maker),
             said: Vec::new(),
-            knobs,
-            rogues,
-            dice,
+            config,
+            faulty_clients,
+            rng,
         };
         world.schedule(plan);
         world
@@ -189,8 +189,8 @@ impl<S: Stack> World<S> {
             self.network.kill(*client as u32, *host, from);
         }
         (0..self.processes.len()).for_each(|process| self.serve_client(process));
-        for (index, kind) in plan.rogues.iter().enumerate() {
-            self.plan(Time::START, Event::Rogue(index));
+        for (index, kind) in plan.faulty_clients.iter().enumerate() {
+            self.plan(Time::START, Event::FaultyClient(index));
             *self.hits.entry(kind.name()).or_default() += 0;
         }
     }
@@ -332,7 +332,7 @@ impl<S: Stack> World<S> {
                 }
             }
             Event::Call(call) => self.submit(call),
-            Event::Rogue(rogue) => self.rogue(rogue),
+            Event::FaultyClient(client) => self.faulty_client(client),
             Event::Fault(index) => {
                 let fault = self.faults[index].clone();
                 self.note(3, index, &[]);
@@ -388,8 +388,8 @@ impl<S: Stack> World<S> {
         let host = &self.hosts[index];
         let timeout = host.sim.replica().next_timeout().map(|local| host.world(local));
         let soon = (host.sim.has_work() || host.durable.is_some()).then(|| {
-            let (from, to) = self.knobs.turn_us;
-            self.now.after(self.dice.micros(from, to))
+            let (from, to) = self.config.turn_us;
+            self.now.after(self.rng.micros(from, to))
         });
         let Some(at) = soon.into_iter().chain(timeout).min() else {
             return;
@@ -488,8 +488,8 @@ impl<S: Stack> World<S> {
             .count();
         self.open_calls -= count;
         let client = self.processes[process].client;
-        let number = self.dice.throw();
-        self.processes[process] = Process::start(self.now, client, &self.knobs, number);
+        let number = self.rng.throw();
+        self.processes[process] = Process::start(self.now, client, &self.config, number);
         self.serve_client(process);
     }
 
@@ -514,20 +514,20 @@ impl<S: Stack> World<S> {
         }
     }
 
-    fn rogue(&mut self, index: usize) {
-        if self.now >= self.rogues_until {
+    fn faulty_client(&mut self, index: usize) {
+        if self.now >= self.faulty_clients_until {
             return;
         }
-        let client = (self.knobs.honest_clients + index) as u32;
-        let sent = self.rogues[index].act();
-        self.hit(self.rogues[index].kind().name(), sent.len() as u64);
+        let client = (self.config.honest_clients + index) as u32;
+        let sent = self.faulty_clients[index].act();
+        self.hit(self.faulty_clients[index].kind().name(), sent.len() as u64);
         for (to, message) in sent {
             self.send_to_host(client, to, &message);
         }
         // As often in a long run as in a short one.
-        let rarely = (self.rogues_until.as_nanos() / 4_000_000_000).max(1);
+        let rarely = (self.faulty_clients_until.as_nanos() / 4_000_000_000).max(1);
         let (least, most) = ROGUE_PAUSE_MS;
-        let pause = self.dice.millis(least * rarely, most * rarely);
-        self.plan(self.now.after(pause), Event::Rogue(index));
+        let pause = self.rng.millis(least * rarely, most * rarely);
+        self.plan(self.now.after(pause), Event::FaultyClient(index));
     }
 }

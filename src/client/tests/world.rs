@@ -36,7 +36,7 @@ struct Call {
 }
 
 struct World {
-    dice: SimRng,
+    rng: SimRng,
     now: Time,
     session: Session,
     config: SessionConfig,
@@ -63,23 +63,23 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let mut dice = SimRng::new(seed);
-        let n = dice.pick(&[1, 4, 4, 4, 7, 10]);
+        let mut rng = SimRng::new(seed);
+        let n = rng.pick(&[1, 4, 4, 4, 7, 10]);
         let mut config = config(n);
-        if dice.chance(30) {
+        if rng.chance(30) {
             config.authentication = Authentication::Signature(signing_key());
         }
-        config.frames_in_flight_max = dice.pick(&[4, 16, 64]);
-        config.frame_operations_max = dice.pick(&[4, 64]);
-        config.operations_max = dice.pick(&[20, 1000]);
+        config.frames_in_flight_max = rng.pick(&[4, 16, 64]);
+        config.frame_operations_max = rng.pick(&[4, 64]);
+        config.operations_max = rng.pick(&[20, 1000]);
         let mut lies = vec![false; n];
         while lies.iter().filter(|lies| **lies).count() < (n - 1) / 3 {
-            lies[dice.below(n as u64) as usize] = true;
+            lies[rng.below(n as u64) as usize] = true;
         }
-        let signers = dice.pick(&[0, 0, 20, 100]);
-        let wants_signatures = (0..n).map(|_| dice.chance(signers)).collect();
+        let signers = rng.pick(&[0, 0, 20, 100]);
+        let wants_signatures = (0..n).map(|_| rng.chance(signers)).collect();
         let mut world = Self {
-            dice,
+            rng,
             now: ms(0),
             session: Session::new(config.clone()),
             config,
@@ -97,17 +97,17 @@ impl World {
             ends: BTreeMap::new(),
             said: Vec::new(),
         };
-        world.results_max = world.dice.pick(&[1, 3, 64]);
+        world.results_max = world.rng.pick(&[1, 3, 64]);
         for node in NodeId::all(n) {
-            let after = world.dice.millis(0, 300);
+            let after = world.rng.millis(0, 300);
             world.plan(after, Event::Link(node));
         }
         for token in 0..CALLS {
-            let after = world.dice.millis(0, 2000);
+            let after = world.rng.millis(0, 2000);
             world.plan(after, Event::Call(token));
         }
         for _ in 0..3 {
-            let after = world.dice.millis(0, 3000);
+            let after = world.rng.millis(0, 3000);
             world.plan(after, Event::ViewChange);
         }
         world
@@ -119,17 +119,17 @@ impl World {
         self.agenda.push(Reverse((self.now.after(after), number)));
     }
 
-    /// Sends over the network: lost, doubled and delayed as the dice have it.
+    /// Sends over the network: lost, doubled and delayed as the rng have it.
     fn send(&mut self, event: impl Fn() -> Event) {
-        let copies = match self.dice.below(100) {
+        let copies = match self.rng.below(100) {
             0..20 if self.now < HEALED => 0,
             20..25 => 2,
             _ => 1,
         };
         for _ in 0..copies {
-            let mut after = self.dice.millis(1, 30);
-            if self.now < HEALED && self.dice.chance(5) {
-                after += self.dice.millis(0, 700);
+            let mut after = self.rng.millis(1, 30);
+            if self.now < HEALED && self.rng.chance(5) {
+                after += self.rng.millis(0, 700);
             }
             self.plan(after, event());
         }
@@ -182,7 +182,7 @@ impl World {
                 self.view += 1;
                 let n = self.config.quorum.n() as u64;
                 for _ in 0..n {
-                    let node = self.dice.below(n) as usize;
+                    let node = self.rng.below(n) as usize;
                     self.views[node] = self.view;
                 }
             }
@@ -190,13 +190,13 @@ impl World {
     }
 
     fn call(&mut self, token: u64) {
-        let mode = self.dice.pick(&[Mode::Ordered, Mode::Ordered, Mode::Unordered]);
-        let lasts = match self.dice.chance(20) {
-            true => self.dice.millis(0, 200),
+        let mode = self.rng.pick(&[Mode::Ordered, Mode::Ordered, Mode::Unordered]);
+        let lasts = match self.rng.chance(20) {
+            true => self.rng.millis(0, 200),
             false => LONG,
         };
         let mut operation = token.to_le_bytes().to_vec();
-        operation.resize(8 + self.dice.below(300) as usize, 0);
+        operation.resize(8 + self.rng.below(300) as usize, 0);
         let deadline = self.now.after(lasts);
         match self.session.submit(self.now, &operation, mode, token, deadline) {
             Ok(()) => assert!(
@@ -288,7 +288,7 @@ impl World {
             let highest = newest.map_or(0, |(newest, _)| newest.session());
             self.tell_client(node, answer(view, &frame, &[&highest.to_le_bytes()]));
         } else if sent.mode == Mode::Unordered {
-            let lag = self.dice.below(4) as usize;
+            let lag = self.rng.below(4) as usize;
             let version = self.log.len().saturating_sub(lag) as u64;
             let result = [b"read".as_slice(), &version.to_le_bytes()].concat();
             let results: Vec<&[u8]> = sent.operations.iter().map(|_| result.as_slice()).collect();
@@ -297,15 +297,15 @@ impl World {
         } else if self.executed.contains_key(&frame.key.sequence) {
             let answer = self.truth(node, &frame);
             self.tell_client(node, answer);
-        } else if self.dice.chance(10) {
+        } else if self.rng.chance(10) {
             self.tell_client(node, refusal(view, &frame, RefusalReason::Overloaded));
         } else {
             let leads = self.view % self.views.len() as u64 == u64::from(node.get());
             // A frame that only backups have is ordered once they lose patience with the leader.
             let after = if leads {
-                self.dice.millis(1, 20)
+                self.rng.millis(1, 20)
             } else {
-                self.dice.millis(300, 600)
+                self.rng.millis(300, 600)
             };
             self.plan(after, Event::Order(sent.clone()));
         }
@@ -328,7 +328,7 @@ impl World {
             .filter(|node| !self.lies[node.index()])
             .collect::<Vec<_>>()
         {
-            let after = self.dice.millis(0, 20);
+            let after = self.rng.millis(0, 20);
             self.plan(after, Event::Executed(node, sent.id));
         }
     }
@@ -349,7 +349,7 @@ impl World {
             id, operations, mode, ..
         } = read_frame(node, message);
         if mode == Mode::Session {
-            let highest = self.dice.pick(&[0, u64::MAX]).to_le_bytes();
+            let highest = self.rng.pick(&[0, u64::MAX]).to_le_bytes();
             return self.tell_client(node, answer(self.view, &id, &[&highest]));
         }
         let later = |by| {
@@ -373,29 +373,27 @@ impl World {
         // The same lie from all liars.
         let lies = vec![b"lie".as_slice(); operations.len()];
         let lie = |view| answer(view, &id, &lies);
-        let told = match self.dice.below(10) {
+        let told = match self.rng.below(10) {
             0 => vec![],
             1 | 2 => vec![lie(self.view)],
             3 => vec![answer(self.view, &id, &lies[1..])],
             4 => vec![lie(u64::MAX), refusal(u64::MAX, &id, RefusalReason::Malformed)],
-            5 => vec![refusal(self.view, &id, self.dice.pick(&reasons))],
+            5 => vec![refusal(self.view, &id, self.rng.pick(&reasons))],
             6 => vec![refusal(
                 self.view,
-                &later(1 + self.dice.below(70)),
-                self.dice.pick(&reasons),
+                &later(1 + self.rng.below(70)),
+                self.rng.pick(&reasons),
             )],
             7 => {
-                let bytes: Vec<u8> = (0..self.dice.below(100))
-                    .map(|_| self.dice.throw() as u8)
-                    .collect();
+                let bytes: Vec<u8> = (0..self.rng.below(100)).map(|_| self.rng.throw() as u8).collect();
                 vec![Bytes::from(bytes)]
             }
             8 if !self.said.is_empty() => {
-                let old = self.dice.below(self.said.len() as u64) as usize;
+                let old = self.rng.below(self.said.len() as u64) as usize;
                 vec![self.said[old].clone()]
             }
             9 if self.executed.contains_key(&id.key.sequence) => vec![lie(0), self.truth(node, &id), lie(0)],
-            _ => vec![answer(0, &later(self.dice.below(3)), &lies)],
+            _ => vec![answer(0, &later(self.rng.below(3)), &lies)],
         };
         for message in told {
             self.tell_client(node, message);

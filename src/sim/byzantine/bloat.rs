@@ -25,14 +25,14 @@ pub(super) struct Bloat {
 }
 
 impl Bloat {
-    pub(super) fn new(knobs: &SimConfig) -> Self {
+    pub(super) fn new(config: &SimConfig) -> Self {
         Self {
-            batch_bytes_max: knobs.limits.batch_bytes_max,
-            batch_frames_max: knobs.limits.batch_frames_max,
-            ahead: knobs.window.min(AHEAD_MAX),
+            batch_bytes_max: config.limits.batch_bytes_max,
+            batch_frames_max: config.limits.batch_frames_max,
+            ahead: config.window.min(AHEAD_MAX),
             stash: Vec::new(),
             passed: 0,
-            proposed: vec![(0, 0); knobs.replicas],
+            proposed: vec![(0, 0); config.replicas],
         }
     }
 

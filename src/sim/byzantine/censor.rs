@@ -14,9 +14,9 @@ pub(super) struct Censor {
 }
 
 impl Censor {
-    pub(super) fn new(dice: &mut SimRng, knobs: &SimConfig) -> Self {
+    pub(super) fn new(rng: &mut SimRng, config: &SimConfig) -> Self {
         Self {
-            client: ClientId::new(dice.below(knobs.honest_clients as u64) as u32),
+            client: ClientId::new(rng.below(config.honest_clients as u64) as u32),
         }
     }
 }

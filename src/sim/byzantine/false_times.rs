@@ -20,22 +20,22 @@ pub(super) struct FalseTimes {
 }
 
 impl FalseTimes {
-    pub(super) fn new(dice: &mut SimRng, knobs: &SimConfig) -> Self {
-        let bound = knobs.clock_bound.as_nanos() as u64;
+    pub(super) fn new(rng: &mut SimRng, config: &SimConfig) -> Self {
+        let bound = config.clock_bound.as_nanos() as u64;
         Self {
-            absurd_percent: dice.pick(&[0, 5, 50, 100]),
-            swing: dice.pick(&[bound / 4, bound / 2, bound]),
+            absurd_percent: rng.pick(&[0, 5, 50, 100]),
+            swing: rng.pick(&[bound / 4, bound / 2, bound]),
             others: BTreeMap::new(),
         }
     }
 
-    fn time(&self, dice: &mut SimRng, truth: u64) -> u64 {
+    fn time(&self, rng: &mut SimRng, truth: u64) -> u64 {
         const YEAR: u64 = 365 * 86_400 * 1_000_000_000;
-        if dice.chance(self.absurd_percent) {
+        if rng.chance(self.absurd_percent) {
             let (past, future) = (truth.saturating_sub(YEAR), truth.saturating_add(YEAR));
-            return dice.pick(&[0, 1, past, future, u64::MAX]);
+            return rng.pick(&[0, 1, past, future, u64::MAX]);
         }
-        truth.saturating_sub(self.swing) + dice.between(0, 2 * self.swing)
+        truth.saturating_sub(self.swing) + rng.between(0, 2 * self.swing)
     }
 }
 
@@ -44,7 +44,7 @@ impl Actor for FalseTimes {
         match open(message) {
             Some(OrderingMessage::PrePrepare(truth)) => {
                 if !self.others.contains_key(&truth.digest) {
-                    let time = self.time(stage.dice, truth.time);
+                    let time = self.time(stage.rng, truth.time);
                     let other = stage.at_time(&truth, time, &frames_of(&truth));
                     self.others.insert(truth.digest, other);
                 }

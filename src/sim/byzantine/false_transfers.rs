@@ -14,14 +14,14 @@ pub(super) struct FalseTransfers;
 
 impl Actor for FalseTransfers {
     fn send(&mut self, stage: &mut Stage<'_>, to: NodeId, message: &Bytes) {
-        let said = open_system(message).filter(|_| stage.dice.chance(60));
+        let said = open_system(message).filter(|_| stage.rng.chance(60));
         let lie = match said {
             Some(SystemMessage::LogTransferMessage(LogTransferMessage::Decided {
                 after,
                 first,
                 mut digests,
             })) => {
-                let place = stage.dice.below(digests.len() as u64) as usize;
+                let place = stage.rng.below(digests.len() as u64) as usize;
                 if let Some(digest) = digests.get_mut(place) {
                     digest[0] ^= 1;
                 }
@@ -33,7 +33,7 @@ impl Actor for FalseTransfers {
                 lie.encode(stage.cluster, Epoch::ZERO)
             }
             Some(SystemMessage::StateTransferMessage(StateTransferMessage::Offer(mut offer))) => {
-                match stage.dice.below(3) {
+                match stage.rng.below(3) {
                     0 => offer.digest[0] ^= 1,
                     1 => offer.proof.truncate(1),
                     _ => {
@@ -50,9 +50,9 @@ impl Actor for FalseTransfers {
                 StateTransferMessage::Offer(offer).encode(stage.cluster, Epoch::ZERO)
             }
             Some(SystemMessage::StateTransferMessage(StateTransferMessage::Chunk(mut chunk))) => {
-                let place = stage.dice.below(chunk.bytes.len() as u64) as usize;
+                let place = stage.rng.below(chunk.bytes.len() as u64) as usize;
                 if let Some(byte) = chunk.bytes.get_mut(place) {
-                    *byte ^= 1 << stage.dice.below(8);
+                    *byte ^= 1 << stage.rng.below(8);
                 }
                 StateTransferMessage::Chunk(chunk).encode(stage.cluster, Epoch::ZERO)
             }

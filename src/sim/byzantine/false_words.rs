@@ -18,10 +18,10 @@ impl Actor for FalseWords {
         match &mut said {
             SyncMessage::Decisions(decisions) => {
                 for decision in decisions {
-                    decision.digest[stage.dice.below(32) as usize] ^= 1;
+                    decision.digest[stage.rng.below(32) as usize] ^= 1;
                 }
             }
-            SyncMessage::BatchResponse(batch) => match stage.dice.below(3) {
+            SyncMessage::BatchResponse(batch) => match stage.rng.below(3) {
                 0 => batch.digest[0] ^= 1,
                 1 => batch.seq = batch.seq.wrapping_add(1),
                 _ => {
@@ -31,7 +31,7 @@ impl Actor for FalseWords {
             },
             SyncMessage::Status(status) => {
                 status.asks = true;
-                match stage.dice.below(4) {
+                match stage.rng.below(4) {
                     0 => (status.decided, status.stable) = (0, 0),
                     1 => (status.decided, status.stable) = (u64::MAX - 1, u64::MAX - 1),
                     2 => status.view = u64::MAX,
@@ -39,7 +39,7 @@ impl Actor for FalseWords {
                 }
             }
             SyncMessage::FetchBatches(wanted) => wanted.reverse(),
-            SyncMessage::Stable(proof) => match stage.dice.below(3) {
+            SyncMessage::Stable(proof) => match stage.rng.below(3) {
                 0 => proof.truncate(1),
                 1 => proof.iter_mut().for_each(|signed| signed.digest[0] ^= 1),
                 _ => proof.iter_mut().for_each(|signed| signed.seq += 1),
@@ -58,12 +58,12 @@ impl Actor for FalseWords {
             digest: [step as u8; 32],
         };
         let made_up: Vec<BatchRef> = (1..=8).map(made_up).collect();
-        let to = stage.others()[stage.dice.below(stage.n as u64 - 1) as usize];
-        let lie = match stage.dice.below(6) {
+        let to = stage.others()[stage.rng.below(stage.n as u64 - 1) as usize];
+        let lie = match stage.rng.below(6) {
             0..3 => stage.close_sync(SyncMessage::Decisions(made_up)),
             3..5 => stage.close_sync(SyncMessage::FetchBatches(made_up)),
             _ => {
-                let view = status.view.saturating_add(stage.dice.below(3));
+                let view = status.view.saturating_add(stage.rng.below(3));
                 stage.close_view(ViewTransferMessage::Complaint(view))
             }
         };

@@ -34,17 +34,17 @@ pub(super) struct Flood {
 }
 
 /// Frames that their clients never signed.
-fn forge_frames(knobs: &SimConfig) -> Vec<Bytes> {
+fn forge_frames(config: &SimConfig) -> Vec<Bytes> {
     let operation = kv::put(b"k0", b"never").expect("the key is short");
     let forge = |number: u64| {
         let mut builder = FrameBuilder::default();
         builder.push(&operation).expect("one operation fits");
-        let client = ClientId::new((number % knobs.honest_clients as u64) as u32);
+        let client = ClientId::new((number % config.honest_clients as u64) as u32);
         let body = builder.finish(client, FrameSeq::new((1 << 40) + number), Mode::Ordered);
         let authenticator = Authenticator::Signature([1; 64]);
         RequestFrame { body, authenticator }.to_archive()
     };
-    let mut room = knobs.limits.batch_bytes_max;
+    let mut room = config.limits.batch_bytes_max;
     let fits = |frame: &Bytes| {
         room = room.saturating_sub(frame.len());
         room > 0
@@ -53,11 +53,11 @@ fn forge_frames(knobs: &SimConfig) -> Vec<Bytes> {
 }
 
 impl Flood {
-    pub(super) fn new(knobs: &SimConfig) -> Self {
+    pub(super) fn new(config: &SimConfig) -> Self {
         Self {
-            bytes_max: knobs.limits.batch_bytes_max,
-            frames_max: knobs.limits.batch_frames_max,
-            forged: forge_frames(knobs),
+            bytes_max: config.limits.batch_bytes_max,
+            frames_max: config.limits.batch_frames_max,
+            forged: forge_frames(config),
             heard: Vec::new(),
             rounds: 0,
             time: 0,
@@ -79,7 +79,7 @@ impl Flood {
 
     /// Either forged frames or true ones.
     fn frames(&self, stage: &mut Stage<'_>) -> &[Bytes] {
-        match stage.dice.chance(30) && !self.heard.is_empty() {
+        match stage.rng.chance(30) && !self.heard.is_empty() {
             true => &self.heard,
             false => &self.forged,
         }
@@ -102,8 +102,8 @@ impl Flood {
     /// sent.
     fn with_frames(&self, stage: &mut Stage<'_>, heard: &Status) -> (Bytes, usize) {
         let n = stage.n as u64;
-        let seq = heard.decided.saturating_add(stage.dice.between(1, 8));
-        let (message, frames) = match stage.dice.below(4) {
+        let seq = heard.decided.saturating_add(stage.rng.between(1, 8));
+        let (message, frames) = match stage.rng.below(4) {
             0 => {
                 let batch = self.batch(stage, heard.view, seq);
                 let frames = batch.ends.len();
@@ -112,7 +112,7 @@ impl Flood {
             1 => {
                 // The next view that it leads: perhaps the present one.
                 let ahead = (stage.node.index() as u64 + n - heard.view % n) % n;
-                let view = heard.view.saturating_add(ahead + n * stage.dice.below(2));
+                let view = heard.view.saturating_add(ahead + n * stage.rng.below(2));
                 let batch = self.batch(stage, view, seq);
                 let frames = batch.ends.len();
                 (stage.close(OrderingMessage::PrePrepare(batch)), frames)
@@ -193,8 +193,8 @@ impl Actor for Flood {
             return;
         }
         self.rounds += 1;
-        let to = stage.others()[stage.dice.below(stage.n as u64 - 1) as usize];
-        if stage.dice.chance(60) {
+        let to = stage.others()[stage.rng.below(stage.n as u64 - 1) as usize];
+        if stage.rng.chance(60) {
             let (flood, times) = self.with_frames(stage, &heard);
             (0..times).for_each(|_| stage.lie(to, flood.clone()));
         } else {

@@ -15,7 +15,7 @@ impl Actor for ForgedCheckpoints {
         let Some(OrderingMessage::Checkpoint(truth)) = open(message) else {
             return stage.pass(to, message.clone());
         };
-        let forged = match stage.dice.below(4) {
+        let forged = match stage.rng.below(4) {
             // A state of its own, signed properly.
             0 => sign(stage.node, truth.seq, [0x66; 32]),
             // The right state, with a signature that is none.
@@ -32,7 +32,7 @@ impl Actor for ForgedCheckpoints {
             },
         };
         stage.lie(to, stage.close(OrderingMessage::Checkpoint(forged)));
-        if stage.dice.chance(50) {
+        if stage.rng.chance(50) {
             stage.pass(to, message.clone());
         }
     }

@@ -19,7 +19,7 @@ impl ForgedViewChanges {
 
     fn forge(&self, stage: &mut Stage<'_>, truth: &ViewChange) -> ViewChange {
         let mut forged = truth.clone();
-        match stage.dice.below(10) {
+        match stage.rng.below(10) {
             0..=6 => forged = forge(stage, self.window, truth),
             // In another's name.
             7 => {
@@ -47,7 +47,7 @@ impl ForgedViewChanges {
 /// What a liar says it saw: less than it did, or more.
 pub(super) fn forge(stage: &mut Stage<'_>, window: u64, truth: &ViewChange) -> ViewChange {
     let mut forged = truth.clone();
-    match stage.dice.below(8) {
+    match stage.rng.below(8) {
         // Nothing was ever prepared.
         0 => forged.prepared.clear(),
         1 => {
@@ -68,7 +68,7 @@ pub(super) fn forge(stage: &mut Stage<'_>, window: u64, truth: &ViewChange) -> V
         _ => {
             forged.stable_seq = forged.stable_seq.saturating_add(window);
             forged.stable_digest = [0x55; 32];
-            let (own, in_others_names) = (stage.node.get(), stage.dice.chance(50));
+            let (own, in_others_names) = (stage.node.get(), stage.rng.chance(50));
             let made_up = |signer| SignedCheckpoint {
                 seq: forged.stable_seq,
                 digest: forged.stable_digest,
@@ -108,7 +108,7 @@ impl Actor for ForgedViewChanges {
         };
         let forged = self.forge(stage, &truth);
         stage.lie(to, stage.close_view(ViewTransferMessage::ViewChange(forged)));
-        if stage.dice.chance(30) {
+        if stage.rng.chance(30) {
             stage.pass(to, message.clone());
         }
         self.old = Some(truth);
@@ -119,13 +119,13 @@ impl Actor for ForgedViewChanges {
         let Some(SyncMessage::Status(status)) = open_sync(message) else {
             return;
         };
-        if !stage.dice.chance(4) {
+        if !stage.rng.chance(4) {
             return;
         }
         let next = status.view.saturating_add(1);
         let unasked = ViewChange {
             view: stage
-                .dice
+                .rng
                 .pick(&[next, next, next.saturating_add(1), 1 << 40, u64::MAX]),
             stable_seq: 0,
             stable_digest: [0; 32],

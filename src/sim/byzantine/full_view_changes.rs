@@ -27,8 +27,8 @@ impl FullViewChanges {
 
     fn forge(&self, stage: &mut Stage<'_>, truth: &ViewChange) -> ViewChange {
         let mut forged = truth.clone();
-        let (view, mark) = (truth.view.saturating_sub(1), stage.dice.below(256) as u8);
-        let boasts = stage.dice.chance(30);
+        let (view, mark) = (truth.view.saturating_sub(1), stage.rng.below(256) as u8);
+        let boasts = stage.rng.chance(30);
         forged.pre_prepared.clear();
         let until = truth.stable_seq.saturating_add(self.window);
         for seq in (truth.stable_seq..until).map(|before| before + 1) {
@@ -68,7 +68,7 @@ impl Actor for FullViewChanges {
         if self.told.0 != truth.view {
             self.told = (truth.view, Vec::new());
         }
-        if self.told.1.contains(&to) && stage.dice.chance(80) {
+        if self.told.1.contains(&to) && stage.rng.chance(80) {
             return stage.pass(to, message.clone());
         }
         self.told.1.push(to);

@@ -16,9 +16,9 @@ impl FutureBombs {
     }
 
     fn ahead(&self, stage: &mut Stage<'_>) -> u64 {
-        let far = stage.dice.throw() >> 1;
+        let far = stage.rng.throw() >> 1;
         stage
-            .dice
+            .rng
             .pick(&[self.window, self.window + 1, 3 * self.window, far, u64::MAX])
     }
 }
@@ -28,11 +28,11 @@ impl Actor for FutureBombs {
         stage.pass(to, message.clone());
         match open(message) {
             Some(OrderingMessage::PrePrepare(mut proposal)) => {
-                match stage.dice.chance(50) {
+                match stage.rng.chance(50) {
                     true => proposal.seq = proposal.seq.saturating_add(self.ahead(stage)),
                     false => {
                         proposal.view = stage
-                            .dice
+                            .rng
                             .pick(&[proposal.view.saturating_add(stage.n as u64), u64::MAX])
                     }
                 }
@@ -46,7 +46,7 @@ impl Actor for FutureBombs {
                 for phase in [Phase::Prepare, Phase::Commit] {
                     for _ in 0..8 {
                         let seq = first.seq.saturating_add(self.ahead(stage));
-                        let view = stage.dice.pick(&[
+                        let view = stage.rng.pick(&[
                             first.view,
                             first.view,
                             first.view.saturating_add(1),

@@ -84,7 +84,7 @@ impl Actor for InventedState {
             Some(SystemMessage::StateTransferMessage(StateTransferMessage::Offer(truth)))
                 if self.invented.len() < INVENTED_MAX =>
             {
-                let seq = truth.seq.saturating_add(stage.dice.between(1, 4));
+                let seq = truth.seq.saturating_add(stage.rng.between(1, 4));
                 let Some(digest) = self.invent(&Digester::new(stage.cluster), seq) else {
                     return stage.pass(to, message.clone());
                 };

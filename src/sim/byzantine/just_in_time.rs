@@ -14,10 +14,10 @@ pub(super) struct JustInTime {
 }
 
 impl JustInTime {
-    pub(super) fn new(dice: &mut SimRng, knobs: &SimConfig) -> Self {
-        let percent = dice.between(50, 95) as u32;
+    pub(super) fn new(rng: &mut SimRng, config: &SimConfig) -> Self {
+        let percent = rng.between(50, 95) as u32;
         Self {
-            by: knobs.timings.timeout * percent / 100,
+            by: config.timings.timeout * percent / 100,
         }
     }
 }

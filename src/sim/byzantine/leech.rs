@@ -25,7 +25,7 @@ impl Actor for Leech {
         };
         for _ in 0..QUESTIONS.min(QUESTIONS_MAX - self.asked) {
             self.asked += 1;
-            let to = stage.others()[stage.dice.below(stage.n as u64 - 1) as usize];
+            let to = stage.others()[stage.rng.below(stage.n as u64 - 1) as usize];
             let question = ask(stage, &heard);
             stage.lie(to, question);
         }
@@ -34,9 +34,9 @@ impl Actor for Leech {
 
 /// A question of one that lacks what the sender of this status has.
 fn ask(stage: &mut Stage<'_>, heard: &Status) -> Bytes {
-    let after = heard.decided.saturating_sub(stage.dice.between(1, 8));
+    let after = heard.decided.saturating_sub(stage.rng.between(1, 8));
     let (cluster, epoch) = (stage.cluster, Epoch::ZERO);
-    match stage.dice.below(12) {
+    match stage.rng.below(12) {
         0 => LogTransferMessage::AskDecided { after }.encode(cluster, epoch),
         1 => {
             let (first, count) = (after.saturating_add(1), 4);
@@ -52,7 +52,7 @@ fn ask(stage: &mut Stage<'_>, heard: &Status) -> Bytes {
         }
         3..6 => StateTransferMessage::Fetch(PieceRange {
             seq: heard.stable,
-            piece: stage.dice.pick(&[PieceRange::HEAD, 0]),
+            piece: stage.rng.pick(&[PieceRange::HEAD, 0]),
             offset: 0,
             until: u32::MAX,
         })

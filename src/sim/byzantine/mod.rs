@@ -211,41 +211,41 @@ impl ByzantineStrategy {
         }
     }
 
-    fn actor(self, dice: &mut SimRng, knobs: &SimConfig) -> Box<dyn Actor> {
+    fn actor(self, rng: &mut SimRng, config: &SimConfig) -> Box<dyn Actor> {
         match self {
             Self::Equivocate => Box::new(equivocate::Equivocate::default()),
             Self::Silent => Box::new(silent::Silent),
-            Self::Selective => Box::new(selective::Selective::new(dice, knobs.replicas)),
+            Self::Selective => Box::new(selective::Selective::new(rng, config.replicas)),
             Self::WithheldFrames => Box::new(withheld_frames::WithheldFrames),
             Self::WrongDigests => Box::new(wrong_digests::WrongDigests),
             Self::Replay => Box::new(replay::Replay::default()),
-            Self::FutureBombs => Box::new(future_bombs::FutureBombs::new(knobs.window)),
+            Self::FutureBombs => Box::new(future_bombs::FutureBombs::new(config.window)),
             Self::ForgedCheckpoints => Box::new(forged_checkpoints::ForgedCheckpoints),
-            Self::Slow => Box::new(slow::Slow::new(dice)),
+            Self::Slow => Box::new(slow::Slow::new(rng)),
             Self::Eager => Box::new(eager::Eager),
             Self::Usurper => Box::new(usurper::Usurper),
             Self::Fabricate => Box::new(fabricate::Fabricate),
             Self::RepeatFrames => Box::new(repeat_frames::RepeatFrames::default()),
             Self::LyingReplies => Box::new(lying_replies::LyingReplies),
-            Self::Censor => Box::new(censor::Censor::new(dice, knobs)),
-            Self::JustInTime => Box::new(just_in_time::JustInTime::new(dice, knobs)),
-            Self::ForgedViewChanges => Box::new(forged_view_changes::ForgedViewChanges::new(knobs.window)),
-            Self::OmittingNewView => Box::new(omitting_new_view::OmittingNewView::new(knobs.window)),
+            Self::Censor => Box::new(censor::Censor::new(rng, config)),
+            Self::JustInTime => Box::new(just_in_time::JustInTime::new(rng, config)),
+            Self::ForgedViewChanges => Box::new(forged_view_changes::ForgedViewChanges::new(config.window)),
+            Self::OmittingNewView => Box::new(omitting_new_view::OmittingNewView::new(config.window)),
             Self::FalseWords => Box::new(false_words::FalseWords),
             Self::Collude => Box::new(collude::Collude::default()),
             Self::FalseTransfers => Box::new(false_transfers::FalseTransfers),
-            Self::InventedState => Box::new(invented_state::InventedState::new(knobs.clients())),
+            Self::InventedState => Box::new(invented_state::InventedState::new(config.clients())),
             Self::Leech => Box::new(leech::Leech::default()),
-            Self::Flood => Box::new(flood::Flood::new(knobs)),
+            Self::Flood => Box::new(flood::Flood::new(config)),
             Self::StaleReads => Box::new(stale_reads::StaleReads::default()),
-            Self::Pad => Box::new(pad::Pad::new(dice, knobs)),
+            Self::Pad => Box::new(pad::Pad::new(rng, config)),
             Self::PoisonProof => Box::new(poison_proof::PoisonProof::default()),
-            Self::Bloat => Box::new(bloat::Bloat::new(knobs)),
-            Self::SpoilMacs => Box::new(spoil_macs::SpoilMacs::new(dice)),
+            Self::Bloat => Box::new(bloat::Bloat::new(config)),
+            Self::SpoilMacs => Box::new(spoil_macs::SpoilMacs::new(rng)),
             Self::FalseBlame => Box::new(false_blame::FalseBlame),
-            Self::ReplayReplies => Box::new(replay_replies::ReplayReplies::new(knobs)),
-            Self::FullViewChanges => Box::new(full_view_changes::FullViewChanges::new(knobs.window)),
-            Self::FalseTimes => Box::new(false_times::FalseTimes::new(dice, knobs)),
+            Self::ReplayReplies => Box::new(replay_replies::ReplayReplies::new(config)),
+            Self::FullViewChanges => Box::new(full_view_changes::FullViewChanges::new(config.window)),
+            Self::FalseTimes => Box::new(false_times::FalseTimes::new(rng, config)),
         }
     }
 }
@@ -274,24 +274,24 @@ pub(crate) struct Liar {
     node: NodeId,
     n: usize,
     cluster: ClusterId,
-    dice: SimRng,
+    rng: SimRng,
     actors: Vec<(ByzantineStrategy, Box<dyn Actor>)>,
     /// How often each kind acted.
     pub hits: Vec<(ByzantineStrategy, u64)>,
 }
 
 impl Liar {
-    pub fn new(node: NodeId, lies: &[ByzantineStrategy], knobs: &SimConfig, mut dice: SimRng) -> Self {
+    pub fn new(node: NodeId, lies: &[ByzantineStrategy], config: &SimConfig, mut rng: SimRng) -> Self {
         Self {
             node,
-            n: knobs.replicas,
+            n: config.replicas,
             cluster: CLUSTER,
             actors: lies
                 .iter()
-                .map(|lie| (*lie, lie.actor(&mut dice, knobs)))
+                .map(|lie| (*lie, lie.actor(&mut rng, config)))
                 .collect(),
             hits: lies.iter().map(|lie| (*lie, 0)).collect(),
-            dice,
+            rng,
         }
     }
 
@@ -316,7 +316,7 @@ impl Liar {
         for index in from..self.actors.len() {
             let mut next = Vec::new();
             for sent in messages {
-                let mut stage = Stage::new(self.node, self.n, self.cluster, &mut self.dice);
+                let mut stage = Stage::new(self.node, self.n, self.cluster, &mut self.rng);
                 self.actors[index].1.send(&mut stage, sent.to, &sent.message);
                 self.hits[index].1 += stage.hits;
                 next.extend(stage.out.into_iter().map(|mut passed| {
@@ -342,7 +342,7 @@ impl Liar {
     fn react(&mut self, mut act: impl FnMut(&mut dyn Actor, &mut Stage<'_>)) -> Vec<Sent> {
         let mut out = Vec::new();
         for index in 0..self.actors.len() {
-            let mut stage = Stage::new(self.node, self.n, self.cluster, &mut self.dice);
+            let mut stage = Stage::new(self.node, self.n, self.cluster, &mut self.rng);
             act(&mut *self.actors[index].1, &mut stage);
             self.hits[index].1 += stage.hits;
             let said = std::mem::take(&mut stage.out);
@@ -354,7 +354,7 @@ impl Liar {
     /// What a client is told in place of this.
     pub fn reply(&mut self, mut message: Bytes) -> Option<Bytes> {
         for (index, (_, actor)) in self.actors.iter_mut().enumerate() {
-            let mut stage = Stage::new(self.node, self.n, self.cluster, &mut self.dice);
+            let mut stage = Stage::new(self.node, self.n, self.cluster, &mut self.rng);
             let told = actor.reply(&mut stage, &message);
             self.hits[index].1 += stage.hits;
             message = told?;

@@ -33,7 +33,7 @@ impl OmittingNewView {
         match self.latest {
             Some((latest, is_withheld)) if latest == view => is_withheld,
             _ => {
-                let is_withheld = stage.dice.chance(50);
+                let is_withheld = stage.rng.chance(50);
                 self.latest = Some((view, is_withheld));
                 is_withheld
             }
@@ -63,7 +63,7 @@ impl OmittingNewView {
     fn forge(&self, stage: &mut Stage<'_>, truth: &NewView) -> (NewView, Vec<ViewChange>) {
         let mut chosen = self.chosen(truth);
         let count = truth.view_changes.len();
-        match stage.dice.below(8) {
+        match stage.rng.below(8) {
             // A quorum, and one less.
             0 | 1 => chosen = self.least(stage, truth, count),
             4 | 5 => chosen = self.least(stage, truth, count - 1),
@@ -93,7 +93,7 @@ impl OmittingNewView {
             view_changes: chosen.iter().map(name_view_change).collect(),
             ..truth.clone()
         };
-        if stage.dice.chance(10)
+        if stage.rng.chance(10)
             && let Some(last) = forged.view_changes.last_mut()
         {
             // What nobody ever signed.

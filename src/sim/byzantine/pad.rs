@@ -21,13 +21,13 @@ pub(super) struct Pad {
 }
 
 impl Pad {
-    pub(super) fn new(dice: &mut SimRng, knobs: &SimConfig) -> Self {
-        let first = knobs.honest_clients as u32;
+    pub(super) fn new(rng: &mut SimRng, config: &SimConfig) -> Self {
+        let first = config.honest_clients as u32;
         Self {
-            pads: knobs.rogue_clients == 0 || dice.chance(40),
-            frame_bytes_max: knobs.limits.frame_bytes_max,
-            batch_bytes_max: knobs.limits.batch_bytes_max,
-            accomplices: first..first + knobs.rogue_clients as u32,
+            pads: config.faulty_clients == 0 || rng.chance(40),
+            frame_bytes_max: config.limits.frame_bytes_max,
+            batch_bytes_max: config.limits.batch_bytes_max,
+            accomplices: first..first + config.faulty_clients as u32,
         }
     }
 
@@ -45,7 +45,7 @@ impl Pad {
                 true => self.frame_bytes_max.saturating_sub(frame.len()).min(room),
                 false => 0,
             };
-            let bytes = stage.dice.between(0, most as u64) as usize;
+            let bytes = stage.rng.between(0, most as u64) as usize;
             room -= bytes;
             lie.frames.extend(std::iter::repeat_n(0, bytes));
             lie.frames.extend_from_slice(&frame);
@@ -59,7 +59,7 @@ impl Pad {
         let digest_of = |body: &[u8]| Digester::new(CLUSTER).digest(Domain::RequestFrame, body);
         let checked = Frame::check(frame.clone(), usize::MAX, usize::MAX, digest_of).ok()?;
         let client = checked.key().client;
-        if !self.accomplices.contains(&client.get()) || stage.dice.chance(50) {
+        if !self.accomplices.contains(&client.get()) || stage.rng.chance(50) {
             return None;
         }
         let key = Keyring::get().client(client);
@@ -83,14 +83,14 @@ impl Actor for Pad {
                 stage.close_sync(SyncMessage::BatchResponse(lie))
             }
             // Who says nothing that is understood is as good as silent.
-            _ if self.pads && stage.dice.chance(10) => {
-                let lie = padded(stage.dice, message);
+            _ if self.pads && stage.rng.chance(10) => {
+                let lie = padded(stage.rng, message);
                 return stage.lie(to, lie);
             }
             _ => return stage.pass(to, message.clone()),
         };
-        let lie = match self.pads && stage.dice.chance(20) {
-            true => padded(stage.dice, &lie),
+        let lie = match self.pads && stage.rng.chance(20) {
+            true => padded(stage.rng, &lie),
             false => lie,
         };
         stage.lie(to, lie);

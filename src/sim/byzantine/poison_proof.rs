@@ -64,15 +64,15 @@ fn poison(stage: &mut Stage<'_>, mut proof: Vec<SignedCheckpoint>) -> Vec<Signed
     };
     while proof.len() < stage.n {
         let mut extra = first;
-        match stage.dice.below(3) {
+        match stage.rng.below(3) {
             0 => {}
             1 => extra.signature = [6; 64],
             _ => extra.signer = missing(&proof, stage.n).unwrap_or(first.signer),
         }
-        let at = stage.dice.between(0, proof.len() as u64) as usize;
+        let at = stage.rng.between(0, proof.len() as u64) as usize;
         proof.insert(at, extra);
     }
-    if stage.dice.chance(10) {
+    if stage.rng.chance(10) {
         // Far more than there are replicas.
         proof = proof.repeat(50);
     }

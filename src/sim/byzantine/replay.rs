@@ -16,12 +16,12 @@ impl Actor for Replay {
     fn send(&mut self, stage: &mut Stage<'_>, to: NodeId, message: &Bytes) {
         stage.pass(to, message.clone());
         stage.lie(to, message.clone());
-        if let Some(old) = self.kept.get(stage.dice.below(KEPT as u64) as usize) {
+        if let Some(old) = self.kept.get(stage.rng.below(KEPT as u64) as usize) {
             stage.lie(to, old.clone());
         }
         match self.kept.len() < KEPT {
             true => self.kept.push(message.clone()),
-            false => self.kept[stage.dice.below(KEPT as u64) as usize] = message.clone(),
+            false => self.kept[stage.rng.below(KEPT as u64) as usize] = message.clone(),
         }
     }
 }

@@ -24,9 +24,9 @@ pub(super) struct ReplayReplies {
 }
 
 impl ReplayReplies {
-    pub(super) fn new(knobs: &SimConfig) -> Self {
+    pub(super) fn new(config: &SimConfig) -> Self {
         // Over real links there is nobody whom the simulator's time costs anything.
-        let is_simulated = knobs.honest_clients > 1;
+        let is_simulated = config.honest_clients > 1;
         Self {
             old: Vec::new(),
             next: 0,
@@ -56,7 +56,7 @@ impl ReplayReplies {
                 ends: Vec::new(),
                 frames: Vec::new(),
             };
-            let first = stage.dice.below(self.old.len() as u64) as usize;
+            let first = stage.rng.below(self.old.len() as u64) as usize;
             for frame in self.old.iter().cycle().skip(first).take(FRAMES_MAX) {
                 let is_first = passed_on.ends.is_empty();
                 if !is_first && passed_on.frames.len() + frame.len() > MESSAGE_BYTES {

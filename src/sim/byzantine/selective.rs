@@ -10,10 +10,10 @@ pub(super) struct Selective {
 }
 
 impl Selective {
-    pub(super) fn new(dice: &mut SimRng, n: usize) -> Self {
-        let percent = dice.pick(&[30, 60, 90]);
+    pub(super) fn new(rng: &mut SimRng, n: usize) -> Self {
+        let percent = rng.pick(&[30, 60, 90]);
         Self {
-            spoken_to: (0..n).map(|_| dice.chance(percent)).collect(),
+            spoken_to: (0..n).map(|_| rng.chance(percent)).collect(),
         }
     }
 }

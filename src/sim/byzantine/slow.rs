@@ -12,9 +12,9 @@ pub(super) struct Slow {
 }
 
 impl Slow {
-    pub(super) fn new(dice: &mut SimRng) -> Self {
+    pub(super) fn new(rng: &mut SimRng) -> Self {
         Self {
-            by: dice.millis(10, 800),
+            by: rng.millis(10, 800),
         }
     }
 }

@@ -13,9 +13,9 @@ pub(super) struct SpoilMacs {
 }
 
 impl SpoilMacs {
-    pub(super) fn new(dice: &mut SimRng) -> Self {
+    pub(super) fn new(rng: &mut SimRng) -> Self {
         Self {
-            percent: dice.pick(&[10, 60, 100]),
+            percent: rng.pick(&[10, 60, 100]),
         }
     }
 }
@@ -59,7 +59,7 @@ impl Actor for SpoilMacs {
             }
             _ => return stage.pass(to, message.clone()),
         };
-        match stage.dice.chance(self.percent) {
+        match stage.rng.chance(self.percent) {
             true => stage.lie(to, spoiled),
             false => stage.pass(to, message.clone()),
         }

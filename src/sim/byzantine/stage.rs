@@ -27,7 +27,7 @@ pub(crate) struct Sent {
 pub(in crate::sim) struct Stage<'a> {
     pub node: NodeId,
     pub n: usize,
-    pub dice: &'a mut SimRng,
+    pub rng: &'a mut SimRng,
     /// The cluster it is told in.
     pub cluster: ClusterId,
     pub(super) out: Vec<Sent>,
@@ -35,11 +35,11 @@ pub(in crate::sim) struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    pub(super) fn new(node: NodeId, n: usize, cluster: ClusterId, dice: &'a mut SimRng) -> Self {
+    pub(super) fn new(node: NodeId, n: usize, cluster: ClusterId, rng: &'a mut SimRng) -> Self {
         Self {
             node,
             n,
-            dice,
+            rng,
             cluster,
             out: Vec::new(),
             hits: 0,
@@ -129,9 +129,9 @@ impl<'a> Stage<'a> {
 }
 
 /// The message with bytes before its archive that nothing in it points to.
-pub(super) fn padded(dice: &mut SimRng, message: &Bytes) -> Bytes {
+pub(super) fn padded(rng: &mut SimRng, message: &Bytes) -> Bytes {
     let (envelope, body) = message.split_at(ENVELOPE_BYTES.min(message.len()));
-    let padding = dice.between(1, PADDING_MAX) as usize;
+    let padding = rng.between(1, PADDING_MAX) as usize;
     let mut padded = [envelope, &vec![0; padding], body].concat();
     if let Some(length) = padded.get_mut(4..8) {
         length.copy_from_slice(&((padding + body.len()) as u32).to_le_bytes());

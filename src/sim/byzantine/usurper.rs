@@ -14,7 +14,7 @@ impl Actor for Usurper {
         let mut frames = frames_of(&proposal);
         frames.reverse();
         let mut own = stage.with_frames(&proposal, &frames);
-        own.seq = own.seq.saturating_add(stage.dice.below(3));
+        own.seq = own.seq.saturating_add(stage.rng.below(3));
         let own = stage.close(OrderingMessage::PrePrepare(own));
         for to in stage.others() {
             stage.lie(to, own.clone());

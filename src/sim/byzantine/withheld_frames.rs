@@ -11,7 +11,7 @@ pub(super) struct WithheldFrames;
 impl Actor for WithheldFrames {
     fn send(&mut self, stage: &mut Stage<'_>, to: NodeId, message: &Bytes) {
         match open(message) {
-            Some(OrderingMessage::PrePrepare(proposal)) if stage.dice.chance(40) => {
+            Some(OrderingMessage::PrePrepare(proposal)) if stage.rng.chance(40) => {
                 let mut frames = frames_of(&proposal);
                 frames.pop();
                 let mut short = stage.with_frames(&proposal, &frames);

@@ -11,14 +11,14 @@ pub(super) struct WrongDigests;
 impl Actor for WrongDigests {
     fn send(&mut self, stage: &mut Stage<'_>, to: NodeId, message: &Bytes) {
         match open(message) {
-            Some(OrderingMessage::PrePrepare(mut proposal)) if stage.dice.chance(30) => {
+            Some(OrderingMessage::PrePrepare(mut proposal)) if stage.rng.chance(30) => {
                 proposal.digest[0] ^= 1;
                 stage.lie(to, stage.close(OrderingMessage::PrePrepare(proposal)));
             }
             Some(OrderingMessage::Votes(mut cast)) => {
                 for vote in &mut cast {
-                    if stage.dice.chance(50) {
-                        vote.digest[stage.dice.below(32) as usize] ^= 1;
+                    if stage.rng.chance(50) {
+                        vote.digest[stage.rng.below(32) as usize] ^= 1;
                         stage.hit();
                     }
                 }

@@ -23,11 +23,11 @@ pub(in crate::sim) struct Blame {
 }
 
 impl Blame {
-    pub(in crate::sim) fn new(knobs: &SimConfig) -> Self {
+    pub(in crate::sim) fn new(config: &SimConfig) -> Self {
         Self {
-            honest: knobs.honest_clients,
-            bound: knobs.must_sign_for * LASTS + VIEW_LOST,
-            failed: vec![None; knobs.honest_clients],
+            honest: config.honest_clients,
+            bound: config.must_sign_for * LASTS + VIEW_LOST,
+            failed: vec![None; config.honest_clients],
             signs: BTreeMap::new(),
         }
     }

@@ -33,12 +33,12 @@ pub(in crate::sim) struct Budget {
 }
 
 impl Budget {
-    pub(in crate::sim) fn new(knobs: &SimConfig) -> Self {
+    pub(in crate::sim) fn new(config: &SimConfig) -> Self {
         Self {
-            n: knobs.replicas,
-            undecided_bytes_max: knobs.undecided_bytes_max,
-            batch_bytes_max: knobs.limits.batch_bytes_max,
-            kept_bytes_max: knobs.kept_bytes,
+            n: config.replicas,
+            undecided_bytes_max: config.undecided_bytes_max,
+            batch_bytes_max: config.limits.batch_bytes_max,
+            kept_bytes_max: config.kept_bytes,
             decided: 0,
             view: 0,
             undecided: BTreeMap::new(),

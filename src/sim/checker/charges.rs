@@ -31,14 +31,14 @@ pub(in crate::sim) struct Charges {
 }
 
 impl Charges {
-    pub(in crate::sim) fn new(knobs: &SimConfig) -> Self {
-        let clients = knobs.clients();
-        let pool = knobs.pool;
+    pub(in crate::sim) fn new(config: &SimConfig) -> Self {
+        let clients = config.clients();
+        let pool = config.pool;
         Self {
-            reads_enabled: knobs.unordered,
-            frame_operations_max: knobs.limits.frame_operations_max as u64,
-            reads_bytes_max: pool.bytes_max / 4 + clients * knobs.limits.frame_bytes_max,
-            ask_pause_ns: (knobs.timings.timeout / 2).as_nanos() as u64,
+            reads_enabled: config.unordered,
+            frame_operations_max: config.limits.frame_operations_max as u64,
+            reads_bytes_max: pool.bytes_max / 4 + clients * config.limits.frame_bytes_max,
+            ask_pause_ns: (config.timings.timeout / 2).as_nanos() as u64,
             began: None,
             asked: BTreeMap::new(),
             answered: BTreeMap::new(),

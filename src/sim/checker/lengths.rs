@@ -26,7 +26,7 @@ pub(in crate::sim) enum Toward {
 /// What a record adds to a message that is alone in it.
 const RECORD_AROUND: usize = 4 + 16;
 
-/// How long what replicas say and log may be, from the run's knobs, counted in elements: what takes up more
+/// How long what replicas say and log may be, from the run's config, counted in elements: what takes up more
 /// room than its elements, or has more of them than there can be, is refused, whatever the links and the log
 /// would take.
 #[derive(Debug, Clone, Copy)]
@@ -45,12 +45,12 @@ pub(in crate::sim) struct Sizes {
 }
 
 impl Sizes {
-    pub(in crate::sim) fn new(knobs: &SimConfig) -> Self {
-        let (limits, lengths) = (knobs.limits, knobs.lengths());
+    pub(in crate::sim) fn new(config: &SimConfig) -> Self {
+        let (limits, lengths) = (config.limits, config.lengths());
         Self {
-            replicas: knobs.replicas,
-            window: knobs.window as usize,
-            votes: knobs.votes_max,
+            replicas: config.replicas,
+            window: config.window as usize,
+            votes: config.votes_max,
             batch_bytes: limits.batch_bytes_max.max(limits.frame_bytes_max),
             batch_frames: limits.batch_frames_max,
             link: lengths.replica_message(),

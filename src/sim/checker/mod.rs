@@ -22,29 +22,29 @@ mod answers;
 mod blame;
 mod budget;
 mod charges;
+mod commit_stability;
 mod conduct;
 mod donors;
-mod effort;
-mod lasting;
-mod ledger;
 mod lengths;
 pub mod linearizability;
 mod reads;
 mod times;
+mod verify_effort;
 mod views;
+mod vote_audit;
 
 pub(super) use agreement::Agreement;
 pub(super) use blame::Blame;
 pub(super) use budget::Budget;
 pub(super) use charges::Charges;
+pub(super) use commit_stability::CommitStability;
 pub(super) use conduct::Refusal;
 pub(super) use donors::Donors;
-pub(super) use effort::Efforts;
-pub(super) use lasting::Lasting;
-pub(super) use ledger::Ledger;
 pub(super) use lengths::{Sizes, Toward};
 pub(super) use reads::{Answered, Seen, judge_reads};
 pub(super) use times::Times;
+pub(super) use verify_effort::Efforts;
+pub(super) use vote_audit::VoteAudit;
 
 use crate::smr::types::Time;
 
@@ -93,7 +93,7 @@ pub enum Rule {
     /// once everything is done; nobody is answered beyond them.
     Memory,
     /// What another replica sends makes a correct one verify so many signatures and no more.
-    Effort,
+    VerifyEffort,
     /// After the faults have healed, everything pending completes, and every correct replica has executed
     /// what the others have.
     Progress,

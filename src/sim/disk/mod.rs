@@ -2,7 +2,7 @@
 //! the shelf.
 //!
 //! Time passes between an operation's start and its end; what is under way when the power goes is kept, lost
-//! or torn as the dice say. What was acknowledged is kept, unless a fault of the plan takes it.
+//! or torn as the rng say. What was acknowledged is kept, unless a fault of the plan takes it.
 
 mod shelf;
 mod state;
@@ -100,9 +100,9 @@ impl LogPort for Wishes {
 
 /// One life of a replica's disk: from a start to the loss of power.
 pub(super) struct SimDisk {
-    pub platter: DiskState,
+    pub disk_state: DiskState,
     settings: DiskSettings,
-    dice: SimRng,
+    rng: SimRng,
     log: Log<LogWriter>,
     wishes: Wishes,
     reader: RecordReader,
@@ -132,14 +132,14 @@ pub(super) struct SimDisk {
 }
 
 impl SimDisk {
-    /// The disk of a process that has read `platter` with this reader, as `restored` says.
+    /// The disk of a process that has read `disk_state` with this reader, as `restored` says.
     pub fn new(
-        platter: DiskState,
+        disk_state: DiskState,
         (restored, reader): (&Restored, RecordReader),
         settings: DiskSettings,
-        dice: SimRng,
+        rng: SimRng,
     ) -> Self {
-        let superblock = platter.superblock;
+        let superblock = disk_state.superblock;
         let writer_settings = WriterSettings {
             tag: superblock.tag(),
             seed: superblock.seed,
@@ -148,11 +148,11 @@ impl SimDisk {
             record_bytes_max: settings.record_bytes_max,
         };
         let Continued { writer, spare, .. } = restored.go_on(writer_settings, &superblock);
-        let named = Some(superblock.image).filter(|named| platter.images.contains_key(named));
+        let named = Some(superblock.image).filter(|named| disk_state.images.contains_key(named));
         Self {
-            platter,
+            disk_state,
             settings,
-            dice,
+            rng,
             log: Log::new(writer),
             wishes: Wishes::default(),
             reader,
@@ -212,7 +212,7 @@ impl SimDisk {
             return;
         }
         let (seq, mut bytes) = (contents.claim().seq, Vec::new());
-        let seed = self.platter.superblock.seed;
+        let seed = self.disk_state.superblock.seed;
         image::write_to(&mut bytes, contents, seed, CHUNK_BYTES).expect("memory takes everything");
         self.beside = Some((seq, bytes.into()));
         let installed = self.installed;
@@ -244,7 +244,7 @@ impl SimDisk {
         let (from, to) = self.settings.sync_us;
         let (slow_until, factor) = self.slow;
         let factor = if now < slow_until { factor } else { 1 };
-        now.after(self.dice.micros(from * factor, to * factor))
+        now.after(self.rng.micros(from * factor, to * factor))
     }
 
     /// The log role's turn.
@@ -273,8 +273,8 @@ impl SimDisk {
     fn write(&mut self, now: Time, segment: u64, offset: usize) {
         let bytes = self.log.writer.bytes().to_vec();
         let mut count = bytes.len();
-        if count > BLOCK_BYTES && self.dice.chance(self.settings.short_percent) {
-            count = self.dice.between(1, count as u64) as usize;
+        if count > BLOCK_BYTES && self.rng.chance(self.settings.short_percent) {
+            count = self.rng.between(1, count as u64) as usize;
             self.hit("short write");
         }
         let written = bytes[..count].to_vec();
@@ -296,11 +296,11 @@ impl SimDisk {
             .expect("what ended well is no failure");
     }
 
-    /// What was written is on the platter.
+    /// What was written is on the disk_state.
     fn settle(&mut self) {
         for (segment, offset, bytes) in std::mem::take(&mut self.unsynced) {
-            self.platter.write(segment, offset, &bytes);
-            self.platter.log_end = (segment, offset);
+            self.disk_state.write(segment, offset, &bytes);
+            self.disk_state.log_end = (segment, offset);
         }
     }
 
@@ -383,7 +383,7 @@ impl SimDisk {
                 self.hit("no space for an image");
             }
             Some(KeeperEvent::Adopted(seq)) => {
-                done.adopted = Some((seq, self.platter.images.contains_key(&seq)));
+                done.adopted = Some((seq, self.disk_state.images.contains_key(&seq)));
             }
             None if outcome == KeeperOutcome::NoRoom => {
                 self.hit("no space to adopt an image");
@@ -395,34 +395,34 @@ impl SimDisk {
     }
 
     fn carry_out(&mut self, step: KeeperStep) {
-        let platter = &mut self.platter;
+        let disk_state = &mut self.disk_state;
         match step {
             KeeperStep::Prepare { index, recycled, .. } => {
-                let old = recycled.and_then(|old| platter.segments.remove(&old));
-                platter.segments.insert(index, old.unwrap_or_default());
+                let old = recycled.and_then(|old| disk_state.segments.remove(&old));
+                disk_state.segments.insert(index, old.unwrap_or_default());
                 if recycled.is_some() {
                     self.hit("segment recycled");
                 }
             }
             KeeperStep::Cut(Released { log_start, view, .. }) => {
-                platter.update(|superblock| superblock.cut(log_start, view));
+                disk_state.update(|superblock| superblock.cut(log_start, view));
             }
-            KeeperStep::Place(_) => platter.images.extend(self.beside.take()),
+            KeeperStep::Place(_) => disk_state.images.extend(self.beside.take()),
             KeeperStep::Discard(_) => {
                 self.beside = None;
                 self.hit("image of a replaced state dropped");
             }
             KeeperStep::PlaceReceived(seq) => {
-                let received = platter.partial.take_if(|received| received.seq == seq);
-                platter
+                let received = disk_state.partial.take_if(|received| received.seq == seq);
+                disk_state
                     .images
                     .extend(received.map(|received| (seq, received.file.into())));
             }
-            KeeperStep::Name(seq) => platter.update(|superblock| superblock.image = seq),
-            KeeperStep::ForgetAfter(seq) => platter.images.retain(|kept, _| *kept <= seq),
+            KeeperStep::Name(seq) => disk_state.update(|superblock| superblock.image = seq),
+            KeeperStep::ForgetAfter(seq) => disk_state.images.retain(|kept, _| *kept <= seq),
             KeeperStep::Forget(before, but) => {
                 let is_needed = |kept: &SeqNo| *kept >= before || but.contains(kept);
-                platter.images.retain(|kept, _| is_needed(kept));
+                disk_state.images.retain(|kept, _| is_needed(kept));
             }
         }
     }
@@ -433,14 +433,14 @@ impl SimDisk {
         let unsynced = std::mem::take(&mut self.unsynced);
         if !unsynced.is_empty() {
             // All, nothing, a first part, any blocks; the last with rubbish in one of them.
-            let fate = self.dice.below(5);
+            let fate = self.rng.below(5);
             let whole: usize = unsynced
                 .iter()
                 .map(|(_, _, bytes)| bytes.len().div_ceil(BLOCK_BYTES))
                 .sum();
             let until = match fate {
-                4 => self.dice.below(whole as u64),
-                _ => self.dice.below(whole as u64 + 1),
+                4 => self.rng.below(whole as u64),
+                _ => self.rng.below(whole as u64 + 1),
             } as usize;
             let (mut number, mut kept) = (0, 0);
             for (segment, offset, bytes) in unsynced {
@@ -450,19 +450,19 @@ impl SimDisk {
                         1 => false,
                         2 => number < until,
                         4 if number == until => true,
-                        _ => self.dice.chance(50),
+                        _ => self.rng.chance(50),
                     };
                     let mut block = block.to_vec();
                     if fate == 4 && number == until {
                         // Often near the block's start, where its contents are.
-                        let reach = block.len() as u64 >> self.dice.below(6);
-                        let from = self.dice.below(reach) as usize;
+                        let reach = block.len() as u64 >> self.rng.below(6);
+                        let from = self.rng.below(reach) as usize;
                         block[from..].iter_mut().for_each(|byte| *byte = !*byte);
                         self.hit("rubbish written");
                     }
                     if survives {
                         kept += 1;
-                        self.platter.write(segment, at, &block);
+                        self.disk_state.write(segment, at, &block);
                     }
                     number += 1;
                 }
@@ -473,36 +473,36 @@ impl SimDisk {
         }
         *self.hits.entry("unsynced record lost").or_default() += lost;
         self.tear_keeper();
-        self.platter.clone()
+        self.disk_state.clone()
     }
 
     /// The keeper's step under way: what appears is whole or not there; a copy of the superblock may be torn,
     /// and some of what is removed may be left.
     fn tear_keeper(&mut self) {
-        if let Some(partial) = &mut self.platter.partial {
-            let end = self.dice.below(partial.file.len() as u64 + 1) as usize;
+        if let Some(partial) = &mut self.disk_state.partial {
+            let end = self.rng.below(partial.file.len() as u64 + 1) as usize;
             partial.file.truncate(end);
         }
         let Some(step) = self.keeper.next_step().filter(|_| self.is_keeping).cloned() else {
             return;
         };
-        match (self.dice.below(3), step) {
+        match (self.rng.below(3), step) {
             (0, step) => self.carry_out(step),
             (1, KeeperStep::Cut(_) | KeeperStep::Name(_)) => {
                 // The older copy was being written.
-                let at = (self.platter.superblock.generation + 1) % 2 * BLOCK_BYTES as u64;
-                if let Some(file) = &mut self.platter.superblock_file {
-                    let from = at as usize + self.dice.below(BLOCK_BYTES as u64) as usize;
+                let at = (self.disk_state.superblock.generation + 1) % 2 * BLOCK_BYTES as u64;
+                if let Some(file) = &mut self.disk_state.superblock_file {
+                    let from = at as usize + self.rng.below(BLOCK_BYTES as u64) as usize;
                     file[from..at as usize + BLOCK_BYTES].fill(0x5a);
                     self.hit("superblock torn");
                 }
             }
             (_, KeeperStep::ForgetAfter(seq)) => {
-                let left: Vec<SeqNo> = self.platter.images.keys().copied().collect();
+                let left: Vec<SeqNo> = self.disk_state.images.keys().copied().collect();
                 for later in left.into_iter().filter(|left| *left > seq) {
                     self.hit("later image left beside an adopted one");
-                    if self.dice.chance(30) {
-                        self.platter.images.remove(&later);
+                    if self.rng.chance(30) {
+                        self.disk_state.images.remove(&later);
                     }
                 }
             }

@@ -32,13 +32,13 @@ impl SimDisk {
         events
     }
 
-    /// Reads decisions back from the log: those that were synced are on the platter.
+    /// Reads decisions back from the log: those that were synced are on the disk_state.
     pub(super) fn read_log(&self, range: LoggedRange, segments: &[u64]) -> LoggedDecisions {
-        let superblock = &self.platter.superblock;
-        let contents = |index| self.platter.segments.get(&index).cloned().map(Bytes::from);
+        let superblock = &self.disk_state.superblock;
+        let contents = |index| self.disk_state.segments.get(&index).cloned().map(Bytes::from);
         let mut reader = LogReader::new(self.reader.clone(), superblock.tag(), superblock.seed);
         let mut read = reader.read(range, segments, contents);
-        let is_lost = |decision: &Arc<Proposal>| self.platter.unreadable.hides(decision.seq);
+        let is_lost = |decision: &Arc<Proposal>| self.disk_state.unreadable.hides(decision.seq);
         if let Some(first) = read.decisions.iter().position(is_lost) {
             read.decisions.truncate(first);
         }
@@ -47,20 +47,20 @@ impl SimDisk {
 
     /// The newest own image, whatever its contents. It may have rotted since it was written.
     fn find_basis(&mut self, index: Arc<ImageIndex>) -> Option<LocalSnapshotDelta<Bytes>> {
-        let (newest, bytes) = self.platter.images.iter().next_back()?;
-        let (path, mut bytes) = (self.platter.image_path(*newest), bytes.to_vec());
-        if self.dice.chance(ROTTEN_PERCENT) {
+        let (newest, bytes) = self.disk_state.images.iter().next_back()?;
+        let (path, mut bytes) = (self.disk_state.image_path(*newest), bytes.to_vec());
+        if self.rng.chance(ROTTEN_PERCENT) {
             self.hit("own image rots before it is copied");
-            let at = self.dice.below(bytes.len() as u64) as usize;
-            bytes[at] ^= 1 << self.dice.below(8);
+            let at = self.rng.below(bytes.len() as u64) as usize;
+            bytes[at] ^= 1 << self.rng.below(8);
         }
-        let image = ImageFile::of(&path, Bytes::from(bytes), self.platter.superblock.seed);
+        let image = ImageFile::of(&path, Bytes::from(bytes), self.disk_state.superblock.seed);
         LocalSnapshotDelta::of(image.ok()?, index).ok()?
     }
 
     /// The chunks of an image, in the order of its pieces.
     pub fn image_chunks(&self, seq: SeqNo) -> Vec<Bytes> {
-        let Ok(image) = self.platter.open_image(seq) else {
+        let Ok(image) = self.disk_state.open_image(seq) else {
             return Vec::new();
         };
         let chunks = (0..image.chunks()).map_while(|number| image.chunk(number).ok());
@@ -72,11 +72,11 @@ impl ShelfPort for SimDisk {
     type Error = StorageError;
 
     fn receive(&mut self, seq: SeqNo, found: impl FnMut(&[u8])) -> Result<(), StorageError> {
-        let platter = &mut self.platter;
-        let kept = platter.partial.take().filter(|kept| kept.seq == seq);
+        let disk_state = &mut self.disk_state;
+        let kept = disk_state.partial.take().filter(|kept| kept.seq == seq);
         let bytes = kept.map(|kept| kept.file).unwrap_or_default();
-        let (path, seed) = (platter.image_path(seq), platter.superblock.seed);
-        platter.partial = Some(Received::open((seq, &path), bytes, seed, found)?);
+        let (path, seed) = (disk_state.image_path(seq), disk_state.superblock.seed);
+        disk_state.partial = Some(Received::open((seq, &path), bytes, seed, found)?);
         Ok(())
     }
 
@@ -86,13 +86,13 @@ impl ShelfPort for SimDisk {
     }
 
     fn add(&mut self, chunk: &[u8]) -> Result<(), StorageError> {
-        let partial = self.platter.partial.as_mut();
+        let partial = self.disk_state.partial.as_mut();
         partial.map_or(Ok(()), |partial| partial.add(chunk))
     }
 
     fn copy(&mut self, pieces: &Range<usize>) -> Result<Option<Vec<usize>>, StorageError> {
-        let digester = Digester::new(self.platter.superblock.cluster);
-        let (Some(basis), Some(partial)) = (&self.basis, &mut self.platter.partial) else {
+        let digester = Digester::new(self.disk_state.superblock.cluster);
+        let (Some(basis), Some(partial)) = (&self.basis, &mut self.disk_state.partial) else {
             return Ok(None);
         };
         let missing = basis.copy(pieces.clone(), &digester, |chunk| partial.add(chunk))?;
@@ -101,12 +101,12 @@ impl ShelfPort for SimDisk {
 
     fn close(&mut self, seq: SeqNo) -> Result<bool, StorageError> {
         self.basis = None;
-        let came = self.platter.partial.as_mut().filter(|came| came.seq == seq);
+        let came = self.disk_state.partial.as_mut().filter(|came| came.seq == seq);
         came.map_or(Ok(false), |came| came.close().map(|()| true))
     }
 
     fn read(&mut self, range: PieceRange, bytes_max: usize) -> Vec<Bytes> {
-        let image = self.platter.open_image(SeqNo::new(range.seq));
+        let image = self.disk_state.open_image(SeqNo::new(range.seq));
         let read = image.and_then(|image| image.read_range(range, bytes_max));
         read.unwrap_or_default()
     }

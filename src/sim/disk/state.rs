@@ -148,33 +148,29 @@ impl DiskState {
     }
 
     /// Flips one bit.
-    pub fn rot(&mut self, dice: &mut SimRng) -> Rot {
-        let flip = |bytes: &mut [u8], dice: &mut SimRng| {
-            let at = dice.below(bytes.len() as u64) as usize;
-            bytes[at] ^= 1 << dice.below(8);
+    pub fn rot(&mut self, rng: &mut SimRng) -> Rot {
+        let flip = |bytes: &mut [u8], rng: &mut SimRng| {
+            let at = rng.below(bytes.len() as u64) as usize;
+            bytes[at] ^= 1 << rng.below(8);
             at
         };
-        match dice.below(10) {
+        match rng.below(10) {
             0 => match &mut self.superblock_file {
                 Some(file) => {
-                    flip(file, dice);
+                    flip(file, rng);
                     Rot::Superblock
                 }
                 None => Rot::Nothing,
             },
             1..4 if !self.images.is_empty() => {
                 // Mostly the newest, with which a restart begins.
-                let at = dice.below(self.images.len() as u64) as usize;
-                let at = if dice.chance(70) {
-                    self.images.len() - 1
-                } else {
-                    at
-                };
+                let at = rng.below(self.images.len() as u64) as usize;
+                let at = if rng.chance(70) { self.images.len() - 1 } else { at };
                 let Some((_, image)) = self.images.iter_mut().nth(at) else {
                     return Rot::Nothing;
                 };
                 let mut bytes = image.to_vec();
-                flip(&mut bytes, dice);
+                flip(&mut bytes, rng);
                 *image = bytes.into();
                 Rot::Image
             }
@@ -185,14 +181,14 @@ impl DiskState {
                 let Some((index, contents)) = self
                     .segments
                     .range_mut(first..=last.max(first))
-                    .nth(dice.below(count) as usize)
+                    .nth(rng.below(count) as usize)
                 else {
                     return Rot::Nothing;
                 };
                 if contents.is_empty() {
                     return Rot::Nothing;
                 }
-                let at = flip(contents, dice);
+                let at = flip(contents, rng);
                 match *index == last && at >= end {
                     true => Rot::LogEnd,
                     false => Rot::Log,
@@ -202,10 +198,10 @@ impl DiskState {
     }
 
     /// Flips one bit of the log, before its last group.
-    pub fn rot_log(&mut self, dice: &mut SimRng) -> Rot {
+    pub fn rot_log(&mut self, rng: &mut SimRng) -> Rot {
         let (first, (last, end)) = (self.superblock.log_start, self.log_end);
         let count = self.segments.range(first..=last.max(first)).count() as u64;
-        let place = dice.below(count) as usize;
+        let place = rng.below(count) as usize;
         let Some((index, contents)) = self.segments.range_mut(first..=last.max(first)).nth(place) else {
             return Rot::Nothing;
         };
@@ -216,8 +212,8 @@ impl DiskState {
         if until == 0 {
             return Rot::Nothing;
         }
-        let at = dice.below(until as u64) as usize;
-        contents[at] ^= 1 << dice.below(8);
+        let at = rng.below(until as u64) as usize;
+        contents[at] ^= 1 << rng.below(8);
         Rot::Log
     }
 

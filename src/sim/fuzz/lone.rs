@@ -25,21 +25,21 @@ pub(super) struct Lone {
 
 impl Lone {
     pub(super) fn start() -> Self {
-        let mut knobs = SimConfig::calm(4, 3);
+        let mut config = SimConfig::calm(4, 3);
         // Everything is looked at.
         for rate in [
-            &mut knobs.gate.unasked,
-            &mut knobs.gate.forwarded,
-            &mut knobs.gate.lies,
+            &mut config.gate.unasked,
+            &mut config.gate.forwarded,
+            &mut config.gate.lies,
         ] {
             (rate.burst, rate.per_second) = (1 << 40, 1 << 30);
         }
-        let mut platter = DiskState::format("fuzz", CLUSTER, NODE, 7);
+        let mut disk_state = DiskState::format("fuzz", CLUSTER, NODE, 7);
         let started = SimReplica::start(
             NODE,
-            &knobs,
+            &config,
             (&Mixed(SmallKv), false),
-            &mut platter,
+            &mut disk_state,
             SimRng::new(1),
         );
         let (sim, ..) = started.expect("a directory that was just made is sound");

@@ -367,11 +367,11 @@ fn replies_of_session() -> Vec<Vec<u8>> {
 }
 
 /// A session that has just sent a frame of either kind, and their names.
-fn asking(knobs: &SimConfig) -> (Session, Vec<FrameId>) {
+fn asking(config: &SimConfig) -> (Session, Vec<FrameId>) {
     let now = Time::START;
-    let mut session = Process::start(now, 0, knobs, 7).session;
+    let mut session = Process::start(now, 0, config, 7).session;
     let question = frames_of(&mut session)[0];
-    for node in NodeId::all(knobs.replicas) {
+    for node in NodeId::all(config.replicas) {
         let mut builder = ReplyBuilder::default();
         builder.buffer().extend_from_slice(&0u64.to_le_bytes());
         builder.end_result(None);
@@ -402,9 +402,9 @@ fn frames_of(session: &mut Session) -> Vec<FrameId> {
 }
 
 fn reply() -> Runner {
-    let knobs = SimConfig::calm(4, 3);
+    let config = SimConfig::calm(4, 3);
     Box::new(move |input| {
-        let (mut session, sent) = asking(&knobs);
+        let (mut session, sent) = asking(&config);
         let sent = sent.len();
         let (from, message) = message_of(input);
         for turn in 0..2 {
@@ -458,8 +458,8 @@ fn admin(input: &[u8]) -> String {
 }
 
 fn record() -> Runner {
-    let knobs = SimConfig::calm(4, 3);
-    let reader = RecordReader::new(Digester::new(CLUSTER), knobs.limits);
+    let config = SimConfig::calm(4, 3);
+    let reader = RecordReader::new(Digester::new(CLUSTER), config.limits);
     let encoded = |record: &Record| {
         let mut bytes = vec![0; encoded_record_bytes(record)];
         let length = encode_record(record, &mut bytes);
@@ -475,7 +475,7 @@ fn record() -> Runner {
         let same = reader.read(bytes.get(4..).unwrap_or_default());
         let same = same.expect("what was encoded can be read");
         assert_eq!(encoded(&same), bytes, "a record has one form");
-        let mut replica = fresh_replica(NodeId::new(1), &knobs, &Mixed(SmallKv));
+        let mut replica = fresh_replica(NodeId::new(1), &config, &Mixed(SmallKv));
         let restored = replica
             .restore_stable(&record)
             .and_then(|()| replica.restore(&record));

@@ -25,36 +25,36 @@ pub struct Ambush {
 impl Plan {
     /// In some runs with hosts that crash, or with liars, reads are answered beside the order and hosts lose
     /// power just after an acknowledgement.
-    pub(super) fn plan_ambushes(&mut self, dice: &mut SimRng) {
+    pub(super) fn plan_ambushes(&mut self, rng: &mut SimRng) {
         let is_open = matches!(self.profile, Profile::Byzantine | Profile::Crash | Profile::Disk);
         let plots = self
             .liars
             .iter()
             .any(|(_, lies)| lies.contains(&ByzantineStrategy::OmittingNewView));
-        if !is_open || plots || !dice.chance(25) {
+        if !is_open || plots || !rng.chance(25) {
             return;
         }
-        self.knobs.unordered = true;
+        self.config.unordered = true;
         self.reads_installed = true;
         if self.profile == Profile::Disk {
-            self.plan_wrong_state(dice);
+            self.plan_wrong_state(rng);
         }
         // The fewer keys, the more is read of what was just written.
-        let keys = self.keys.min(dice.between(1, 3));
+        let keys = self.keys.min(rng.between(1, 3));
         self.operations = self.operations / self.keys as usize * keys as usize;
         self.keys = keys;
-        for _ in 0..dice.between(1, 4) {
-            let from = self.moment(dice);
+        for _ in 0..rng.between(1, 4) {
+            let from = self.moment(rng);
             let hosts = match self.profile {
-                Profile::Byzantine => self.ambush_one(dice, from),
-                _ => self.ambush_many(dice),
+                Profile::Byzantine => self.ambush_one(rng, from),
+                _ => self.ambush_many(rng),
             };
-            let later = match dice.chance(60) {
+            let later = match rng.chance(60) {
                 true => Duration::ZERO,
-                false => dice.micros(0, 2 * self.knobs.sync_us.1),
+                false => rng.micros(0, 2 * self.config.sync_us.1),
             };
-            let hosts = hosts.into_iter().map(|host| (host, pause(dice))).collect();
-            let reads = (0..dice.between(2, 6)).map(|_| soon(dice)).collect();
+            let hosts = hosts.into_iter().map(|host| (host, pause(rng))).collect();
+            let reads = (0..rng.between(2, 6)).map(|_| soon(rng)).collect();
             self.ambushes.push(Ambush {
                 from,
                 later,
@@ -64,7 +64,7 @@ impl Plan {
         }
         if self.profile == Profile::Byzantine {
             for (_, lies) in &mut self.liars {
-                if dice.chance(70) {
+                if rng.chance(70) {
                     lies.push(ByzantineStrategy::StaleReads);
                 }
             }
@@ -73,43 +73,43 @@ impl Plan {
 
     /// One of those that lose something may have a wrong state found out. The right one is older then, and
     /// its own log does not say what to execute on it.
-    fn plan_wrong_state(&mut self, dice: &mut SimRng) {
+    fn plan_wrong_state(&mut self, rng: &mut SimRng) {
         let is_wrong = |(_, fault): &(Time, Fault)| match fault {
             Fault::WrongState { host } => Some(*host),
             _ => None,
         };
         if let Some(host) = self.faults.iter().find_map(is_wrong) {
-            self.keep_few_states(dice);
-            let percent = dice.pick(&[50, 100]);
+            self.keep_few_states(rng);
+            let percent = rng.pick(&[50, 100]);
             self.faults
                 .push((Time::START, Fault::UnreadableLog { host, percent }));
         }
     }
 
     /// One, some or all at once.
-    fn ambush_many(&self, dice: &mut SimRng) -> Vec<usize> {
-        let hosts = 0..self.knobs.replicas;
-        match dice.below(4) {
-            0 => vec![dice.below(self.knobs.replicas as u64) as usize],
-            1 => hosts.filter(|_| dice.chance(60)).collect(),
+    fn ambush_many(&self, rng: &mut SimRng) -> Vec<usize> {
+        let hosts = 0..self.config.replicas;
+        match rng.below(4) {
+            0 => vec![rng.below(self.config.replicas as u64) as usize],
+            1 => hosts.filter(|_| rng.chance(60)).collect(),
             _ => hosts.collect(),
         }
     }
 
     /// A correct one. As many liars as may be answer with it, and another one that lags behind.
-    fn ambush_one(&mut self, dice: &mut SimRng, from: Time) -> Vec<usize> {
-        let correct: Vec<usize> = (0..self.knobs.replicas)
+    fn ambush_one(&mut self, rng: &mut SimRng, from: Time) -> Vec<usize> {
+        let correct: Vec<usize> = (0..self.config.replicas)
             .filter(|host| self.is_correct(*host))
             .collect();
-        let host = dice.pick(&correct);
+        let host = rng.pick(&correct);
         let lags: Vec<usize> = correct.into_iter().filter(|other| *other != host).collect();
-        let lagging = dice.pick(&lags);
-        let since = dice.millis(0, 100);
+        let lagging = rng.pick(&lags);
+        let since = rng.millis(0, 100);
         let at = Time::from_nanos(from.as_nanos().saturating_sub(since.as_nanos() as u64));
-        let until = from.after(dice.millis(50, 400)).min(self.calm_from);
+        let until = from.after(rng.millis(50, 400)).min(self.calm_from);
         let fault = Fault::Partition {
             from: vec![lagging],
-            to: (0..self.knobs.replicas)
+            to: (0..self.config.replicas)
                 .filter(|other| *other != lagging)
                 .collect(),
             both: true,
@@ -121,18 +121,18 @@ impl Plan {
 }
 
 /// Most are back at once.
-fn pause(dice: &mut SimRng) -> Duration {
-    match dice.chance(70) {
-        true => dice.micros(0, 2000),
-        false => dice.millis(0, 300),
+fn pause(rng: &mut SimRng) -> Duration {
+    match rng.chance(70) {
+        true => rng.micros(0, 2000),
+        false => rng.millis(0, 300),
     }
 }
 
 /// Many come before what the others have to say.
-fn soon(dice: &mut SimRng) -> Duration {
-    match dice.below(10) {
+fn soon(rng: &mut SimRng) -> Duration {
+    match rng.below(10) {
         0..5 => Duration::ZERO,
-        5..8 => dice.micros(0, 2000),
-        _ => dice.millis(0, 100),
+        5..8 => rng.micros(0, 2000),
+        _ => rng.millis(0, 100),
     }
 }

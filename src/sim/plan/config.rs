@@ -17,7 +17,7 @@ pub struct SimConfig {
     /// Clients that follow the protocol.
     pub honest_clients: usize,
     /// Clients that do not.
-    pub rogue_clients: usize,
+    pub faulty_clients: usize,
     /// Sequence numbers after the stable checkpoint that are accepted.
     pub window: u64,
     /// Undecided proposals of the leader.
@@ -82,7 +82,7 @@ impl SimConfig {
         Self {
             replicas,
             honest_clients,
-            rogue_clients: 0,
+            faulty_clients: 0,
             window: 64,
             pipeline: 4,
             checkpoint_decisions: 8,
@@ -130,44 +130,44 @@ impl SimConfig {
         }
     }
 
-    pub(super) fn of(dice: &mut SimRng) -> Self {
-        let replicas = dice.pick(&[4, 4, 4, 4, 4, 7, 7, 10]);
-        let checkpoint_decisions = dice.between(2, 12);
+    pub(super) fn of(rng: &mut SimRng) -> Self {
+        let replicas = rng.pick(&[4, 4, 4, 4, 4, 7, 7, 10]);
+        let checkpoint_decisions = rng.between(2, 12);
         Self {
-            window: checkpoint_decisions * dice.between(2, 4) + dice.below(5),
-            pipeline: dice.between(1, 8) as usize,
+            window: checkpoint_decisions * rng.between(2, 4) + rng.below(5),
+            pipeline: rng.between(1, 8) as usize,
             checkpoint_decisions,
             limits: CheckerLimits {
-                batch_frames_max: dice.pick(&[1, 2, 8, 64]),
+                batch_frames_max: rng.pick(&[1, 2, 8, 64]),
                 frame_macs: replicas,
-                frame_operations_max: dice.pick(&[1, 4, 16]),
+                frame_operations_max: rng.pick(&[1, 4, 16]),
                 ..Self::calm(1, 1).limits
             },
-            unordered: dice.chance(35),
-            auth: dice.pick(&[ClientAuth::Mac, ClientAuth::Mac, ClientAuth::Signature]),
-            frames_in_flight: dice.pick(&[1, 4, 16]),
-            turn_us: dice.pick(&[(0, 0), (1, 20), (50, 500)]),
-            sync_us: dice.pick(&[(1, 20), (50, 800), (1000, 12_000)]),
-            segment_bytes: dice.pick(&[0, 0, 1 << 17]),
-            kept_for_peers: dice.pick(&[0, 0, 20, 4096]),
+            unordered: rng.chance(35),
+            auth: rng.pick(&[ClientAuth::Mac, ClientAuth::Mac, ClientAuth::Signature]),
+            frames_in_flight: rng.pick(&[1, 4, 16]),
+            turn_us: rng.pick(&[(0, 0), (1, 20), (50, 500)]),
+            sync_us: rng.pick(&[(1, 20), (50, 800), (1000, 12_000)]),
+            segment_bytes: rng.pick(&[0, 0, 1 << 17]),
+            kept_for_peers: rng.pick(&[0, 0, 20, 4096]),
             timings: ViewTimings {
-                timeout: dice.millis(300, 1500),
+                timeout: rng.millis(300, 1500),
                 timeout_max: Duration::from_secs(5),
-                status_period: match dice.chance(50) {
-                    true => dice.millis(100, 500),
-                    false => dice.millis(500, 2000),
+                status_period: match rng.chance(50) {
+                    true => rng.millis(100, 500),
+                    false => rng.millis(500, 2000),
                 },
                 ..ViewTimings::default()
             },
-            retransmit: dice.millis(50, 400),
-            votes_max: dice.pick(&[1, 4, 16, VOTES_MAX]),
-            ..Self::calm(replicas, dice.between(2, 4) as usize)
+            retransmit: rng.millis(50, 400),
+            votes_max: rng.pick(&[1, 4, 16, VOTES_MAX]),
+            ..Self::calm(replicas, rng.between(2, 4) as usize)
         }
     }
 
     /// In some runs there are as many replicas as no three times f and one more, and in a few there are many.
-    pub(super) fn resize(&mut self, dice: &mut SimRng) {
-        self.replicas = match dice.below(1000) {
+    pub(super) fn resize(&mut self, rng: &mut SimRng) {
+        self.replicas = match rng.below(1000) {
             0..2 => 64,
             2..7 => 31,
             7..32 => 13,
@@ -185,9 +185,9 @@ impl SimConfig {
     }
 
     /// Disks as small as they may be, and as production writes to them, in half of the runs each.
-    pub(super) fn shrink_disks(&mut self, dice: &mut SimRng) {
-        self.log_is_least = dice.chance(50);
-        self.write_syncs = dice.chance(50);
+    pub(super) fn shrink_disks(&mut self, rng: &mut SimRng) {
+        self.log_is_least = rng.chance(50);
+        self.write_syncs = rng.chance(50);
     }
 
     /// Whether a round of messages among all replicas is a thousand.
@@ -196,43 +196,43 @@ impl SimConfig {
     }
 
     /// Checkpoints come seldom: view after view speaks of the same places.
-    pub(super) fn remember_long(&mut self, dice: &mut SimRng) {
-        if dice.chance(70) {
-            self.checkpoint_decisions = dice.between(20, 80);
+    pub(super) fn remember_long(&mut self, rng: &mut SimRng) {
+        if rng.chance(70) {
+            self.checkpoint_decisions = rng.between(20, 80);
             self.window = self.checkpoint_decisions * 2;
         }
     }
 
     /// In half of the runs not every checkpoint includes the state, and memory holds few decisions.
-    pub(super) fn lighten(&mut self, dice: &mut SimRng) {
-        if dice.chance(50) {
+    pub(super) fn lighten(&mut self, rng: &mut SimRng) {
+        if rng.chance(50) {
             return;
         }
         // The state has some hundred bytes, a decision counts as more than sixteen thousand.
-        let periods = dice.pick(&[2, 5, 20, 100]);
+        let periods = rng.pick(&[2, 5, 20, 100]);
         self.state_rule = StateRule {
-            small_bytes: dice.pick(&[0, 64]),
-            factor: dice.pick(&[200, 2000, u64::MAX]),
+            small_bytes: rng.pick(&[0, 64]),
+            factor: rng.pick(&[200, 2000, u64::MAX]),
             log_bytes_max: periods * self.checkpoint_decisions * StateRule::DECISION_BYTES,
         };
-        self.kept_bytes = dice.pick(&[0, 0, 4096, 64 << 20]);
+        self.kept_bytes = rng.pick(&[0, 0, 4096, 64 << 20]);
     }
 
     /// In a third of the runs replies end early.
-    pub(super) fn answer_little(&mut self, dice: &mut SimRng) {
-        if dice.chance(33) {
-            self.results.frame_bytes = dice.pick(&[1, 2, 20]);
+    pub(super) fn answer_little(&mut self, rng: &mut SimRng) {
+        if rng.chance(33) {
+            self.results.frame_bytes = rng.pick(&[1, 2, 20]);
         }
     }
 
     /// In half of the runs others may have so few signatures verified that honest traffic goes beyond it now
     /// and then.
-    pub(super) fn verify_little(&mut self, dice: &mut SimRng) {
-        if dice.chance(50) {
+    pub(super) fn verify_little(&mut self, rng: &mut SimRng) {
+        if rng.chance(50) {
             self.gate = GateLimits {
-                unasked: rate(dice.pick(&[128, 512]), 500),
-                forwarded: rate(dice.pick(&[4, 32, 256]), dice.pick(&[50, 500])),
-                lies: rate(dice.pick(&[1, 64]), 16),
+                unasked: rate(rng.pick(&[128, 512]), 500),
+                forwarded: rate(rng.pick(&[4, 32, 256]), rng.pick(&[50, 500])),
+                lies: rate(rng.pick(&[1, 64]), 16),
             };
         }
     }
@@ -240,7 +240,7 @@ impl SimConfig {
     /// Clients, honest or not.
     #[must_use]
     pub const fn clients(&self) -> usize {
-        self.honest_clients + self.rogue_clients
+        self.honest_clients + self.faulty_clients
     }
 
     /// How many effects may wait for the disk: room for every place of the window, several times.

@@ -13,17 +13,17 @@ use crate::smr::replica::{Replica, ReplicaSettings, Stack};
 use crate::smr::types::{Epoch, Lsn, NodeId, Quorum};
 
 /// What its parts are made with.
-fn context(node: NodeId, knobs: &SimConfig) -> PartContext {
-    let (keys, n) = (Keyring::get(), knobs.replicas);
+fn context(node: NodeId, config: &SimConfig) -> PartContext {
+    let (keys, n) = (Keyring::get(), config.replicas);
     PartContext {
         node,
         quorum: Quorum::of(n).expect("a simulated cluster has a valid size"),
         cluster: CLUSTER,
         epoch: Epoch::ZERO,
         digester: Digester::new(CLUSTER),
-        window: knobs.window,
-        undecided_bytes_max: knobs.undecided_bytes_max,
-        clock_bound: knobs.clock_bound,
+        window: config.window,
+        undecided_bytes_max: config.undecided_bytes_max,
+        clock_bound: config.clock_bound,
         signing: keys.replica(node).clone(),
         verifying: keys.verifying(n).to_vec(),
         has_log: true,
@@ -33,44 +33,44 @@ fn context(node: NodeId, knobs: &SimConfig) -> PartContext {
 /// The protocols that it runs.
 pub(super) fn make_replica<S: Stack>(
     node: NodeId,
-    knobs: &SimConfig,
+    config: &SimConfig,
     maker: &dyn PartsMaker<S>,
 ) -> Replica<S> {
-    let context = context(node, knobs);
+    let context = context(node, config);
     let settings = ReplicaSettings {
         node,
         cluster: CLUSTER,
         epoch: Epoch::ZERO,
         quorum: context.quorum,
-        batch_bytes_max: knobs.limits.batch_bytes_max,
-        batch_frames_max: knobs.limits.batch_frames_max,
-        votes_max: knobs.votes_max,
-        held_effects_max: knobs.held_effects_max(),
-        must_sign_for: knobs.must_sign_for,
+        batch_bytes_max: config.limits.batch_bytes_max,
+        batch_frames_max: config.limits.batch_frames_max,
+        votes_max: config.votes_max,
+        held_effects_max: config.held_effects_max(),
+        must_sign_for: config.must_sign_for,
     };
-    let protocols = maker.protocols(knobs, &context);
-    let pool = RequestPool::new(knobs.clients(), knobs.pool);
-    Replica::new(settings, context.digester, protocols, pool, Lsn::ZERO).with_transfer_limits(knobs.donor)
+    let protocols = maker.protocols(config, &context);
+    let pool = RequestPool::new(config.clients(), config.pool);
+    Replica::new(settings, context.digester, protocols, pool, Lsn::ZERO).with_transfer_limits(config.donor)
 }
 
 /// How much disk the log may use: without bounds, or the least that production takes for these settings.
-pub(super) fn disk_budget(knobs: &SimConfig, segment_bytes: u64) -> DiskBudget {
-    let decisions = knobs.checkpoint_decisions;
+pub(super) fn disk_budget(config: &SimConfig, segment_bytes: u64) -> DiskBudget {
+    let decisions = config.checkpoint_decisions;
     // As in production: the last batch of a period may come on top.
-    let checkpoint_bytes = (decisions + 1) * knobs.limits.batch_bytes_max as u64;
+    let checkpoint_bytes = (decisions + 1) * config.limits.batch_bytes_max as u64;
     let mut budget = DiskBudget {
         segment_bytes,
         log_bytes_max: u64::MAX,
         checkpoint_decisions: decisions,
         checkpoint_bytes,
-        state_log_bytes: match knobs.state_rule {
+        state_log_bytes: match config.state_rule {
             StateRule::ALWAYS => 0,
             rule => rule.log_bytes_max,
         },
-        view_bytes: knobs.lengths().view_records() as u64,
-        undecided_bytes: undecided_bytes_max(knobs.limits.batch_bytes_max) as u64,
+        view_bytes: config.lengths().view_records() as u64,
+        undecided_bytes: undecided_bytes_max(config.limits.batch_bytes_max) as u64,
     };
-    if knobs.log_is_least {
+    if config.log_is_least {
         budget.log_bytes_max = budget.required_bytes();
     }
     budget

@@ -89,7 +89,7 @@ impl ConsensusPort for Decisions<'_> {
     }
 
     fn abstention_over(&mut self) {
-        self.disk.platter.mark = None;
+        self.disk.disk_state.mark = None;
         self.said.push(Said::AbstentionOver);
     }
 

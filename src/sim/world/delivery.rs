@@ -221,7 +221,7 @@ impl<S: Stack> World<S> {
         }
         let own = self.hosts[index].node;
         let nodes: Vec<NodeId> = match to {
-            Recipients::Others => NodeId::all(self.knobs.replicas)
+            Recipients::Others => NodeId::all(self.config.replicas)
                 .filter(|node| *node != own)
                 .collect(),
             Recipients::One(node) => vec![node],

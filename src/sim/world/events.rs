@@ -31,7 +31,7 @@ pub(super) enum Event {
     },
     ClientWake(usize),
     Call(usize),
-    Rogue(usize),
+    FaultyClient(usize),
     Fault(usize),
 }
 

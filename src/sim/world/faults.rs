@@ -38,10 +38,10 @@ impl<S: Stack> World<S> {
             return;
         };
         let (_, pause) = self.relapses.swap_remove(place);
-        let (_, sync_us) = self.knobs.sync_us;
-        let at = match self.dice.chance(50) {
+        let (_, sync_us) = self.config.sync_us;
+        let at = match self.rng.chance(50) {
             true => self.now,
-            false => self.now.after(self.dice.micros(0, 4 * sync_us)),
+            false => self.now.after(self.rng.micros(0, 4 * sync_us)),
         };
         let back = Some(at.after(pause));
         self.hit("relapse", 1);
@@ -75,7 +75,7 @@ impl<S: Stack> World<S> {
             self.plan(at, Event::Fault(self.faults.len() - 1));
         }
         for pause in ambush.reads {
-            let client = self.dice.below(self.knobs.honest_clients as u64) as usize;
+            let client = self.rng.below(self.config.honest_clients as u64) as usize;
             self.call_at(back.after(pause), client, read.clone(), Mode::Unordered);
         }
     }
@@ -87,7 +87,7 @@ impl<S: Stack> World<S> {
             return;
         };
         for pause in [0, 100, 1000].map(Duration::from_micros) {
-            let client = self.dice.below(self.knobs.honest_clients as u64) as usize;
+            let client = self.rng.below(self.config.honest_clients as u64) as usize;
             self.call_at(self.now.after(pause), client, read.clone(), Mode::Unordered);
         }
     }
@@ -111,8 +111,8 @@ impl<S: Stack> World<S> {
             Fault::Wipe { host, back } => self.take_down(*host, Some(*back), "disk wiped", Self::wipe),
             Fault::CopyDisk { host } => {
                 let host = &mut self.hosts[*host];
-                let platter = host.platter.as_ref().unwrap_or(&host.sim.disk.platter);
-                host.copy = Some(platter.clone());
+                let disk_state = host.disk_state.as_ref().unwrap_or(&host.sim.disk.disk_state);
+                host.copy = Some(disk_state.clone());
             }
             Fault::RollBack { host, back } => {
                 self.take_down(*host, Some(*back), "disk rolled back", Self::roll_back);
@@ -124,10 +124,10 @@ impl<S: Stack> World<S> {
             }
             Fault::UnreadableLog { host, percent } => {
                 self.hit("unreadable log", 1);
-                let seed = self.dice.throw();
+                let seed = self.rng.throw();
                 let host = &mut self.hosts[*host];
-                let platter = host.platter.as_mut().unwrap_or(&mut host.sim.disk.platter);
-                platter.unreadable = Unreadable::of(*percent, seed);
+                let disk_state = host.disk_state.as_mut().unwrap_or(&mut host.sim.disk.disk_state);
+                disk_state.unreadable = Unreadable::of(*percent, seed);
             }
             Fault::FullDisk { host, until } => {
                 self.hit("full disk", 1);
@@ -163,9 +163,9 @@ impl<S: Stack> World<S> {
     /// The copy that was made of a host's disk takes its place.
     fn roll_back(&mut self, host: usize) {
         let copy = self.hosts[host].copy.take();
-        self.tamper(host, |_, platter| match copy {
+        self.tamper(host, |_, disk_state| match copy {
             Some(copy) => {
-                *platter = copy;
+                *disk_state = copy;
                 Tampering::Forgetful
             }
             None => Tampering::None,
@@ -173,8 +173,8 @@ impl<S: Stack> World<S> {
     }
 
     fn wipe(&mut self, host: usize) {
-        self.tamper(host, |_, platter| {
-            platter.wipe();
+        self.tamper(host, |_, disk_state| {
+            disk_state.wipe();
             Tampering::Wiped
         });
     }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use crate::sim::SimRng;
 use crate::sim::byzantine::Liar;
-use crate::sim::checker::{Answered, Budget, Charges, Donors, Efforts, Ledger};
+use crate::sim::checker::{Answered, Budget, Charges, Donors, Efforts, VoteAudit};
 use crate::sim::disk::DiskState;
 use crate::sim::keys::CLUSTER;
 use crate::sim::plan::Plan;
@@ -69,7 +69,7 @@ pub(in crate::sim) struct Host<S: Stack> {
     /// The process that runs, or the one that ran last.
     pub sim: SimReplica<S>,
     /// What a restart begins with, while the host is down.
-    pub(super) platter: Option<DiskState>,
+    pub(super) disk_state: Option<DiskState>,
     /// What was acknowledged before.
     pub(super) acknowledged: Lsn,
     pub(super) tampering: Tampering,
@@ -79,7 +79,7 @@ pub(in crate::sim) struct Host<S: Stack> {
     pub(super) life: u64,
     /// A copy of the disk as it was some time ago.
     pub(super) copy: Option<DiskState>,
-    pub(super) ledger: Ledger,
+    pub(super) ledger: VoteAudit,
     pub(super) efforts: Efforts,
     pub(super) charges: Charges,
     pub(super) donors: Donors,
@@ -109,13 +109,13 @@ impl<S: Stack> Host<S> {
         host: usize,
         plan: &Plan,
         parts: (&dyn PartsMaker<S>, bool),
-        dice: &mut SimRng,
+        rng: &mut SimRng,
     ) -> Self {
-        let knobs = &plan.knobs;
+        let config = &plan.config;
         let node = NodeId::new(plan.node_of(host) as u16);
         let lies = plan.liars.iter().find(|(liar, _)| *liar == host);
-        let mut platter = DiskState::format(&format!("host {host}"), CLUSTER, node, dice.throw());
-        let (sim, ..) = SimReplica::start(node, knobs, parts, &mut platter, dice.split())
+        let mut disk_state = DiskState::format(&format!("host {host}"), CLUSTER, node, rng.throw());
+        let (sim, ..) = SimReplica::start(node, config, parts, &mut disk_state, rng.split())
             .expect("a directory that was just made is sound");
         let (offset, ppm) = plan.clocks.get(host).copied().unwrap_or((0, 0));
         Self {
@@ -123,21 +123,21 @@ impl<S: Stack> Host<S> {
             is_correct: plan.is_correct(host),
             is_up: true,
             sim,
-            platter: None,
+            disk_state: None,
             acknowledged: Lsn::ZERO,
             tampering: Tampering::None,
             back: None,
             life: 0,
             copy: None,
-            ledger: Ledger::new(node.index(), knobs).steady_from(plan.steady_from),
-            efforts: Efforts::new(knobs),
-            charges: Charges::new(knobs),
-            donors: Donors::new(node.index(), knobs.replicas),
+            ledger: VoteAudit::new(node.index(), config).steady_from(plan.steady_from),
+            efforts: Efforts::new(config),
+            charges: Charges::new(config),
+            donors: Donors::new(node.index(), config.replicas),
             answered: Answered::default(),
-            budget: Budget::new(knobs),
+            budget: Budget::new(config),
             is_wrong: false,
             was_wrong: false,
-            liar: lies.map(|(_, lies)| Liar::new(node, lies, knobs, dice.split())),
+            liar: lies.map(|(_, lies)| Liar::new(node, lies, config, rng.split())),
             clock: Clock {
                 origin: Time::START,
                 offset,

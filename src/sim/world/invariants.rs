@@ -45,16 +45,16 @@ impl<S: Stack> World<S> {
         if !host.is_correct {
             return;
         }
-        let (pool, limits, sizes) = (host.sim.replica().pool(), self.knobs.pool, self.knobs.limits);
+        let (pool, limits, sizes) = (host.sim.replica().pool(), self.config.pool, self.config.limits);
         // Each client may have one frame more than there is room for, and what is proposed comes on top.
-        let (clients, proposals) = (self.knobs.clients(), self.knobs.pipeline);
+        let (clients, proposals) = (self.config.clients(), self.config.pipeline);
         let frames_max = (limits.frames_per_client + 1) * clients + proposals * sizes.batch_frames_max;
         let bytes_max =
             limits.bytes_max + clients * sizes.frame_bytes_max + proposals * sizes.batch_bytes_max;
         let (frames, bytes) = (pool.pending_frames(), pool.pending_bytes());
         let held = host.sim.replica().held_effects();
         // What arrives is looked at only while less waits; looking at it adds a few effects per place.
-        let held_max = 2 * self.knobs.held_effects_max();
+        let held_max = 2 * self.config.held_effects_max();
         if frames > frames_max || bytes > bytes_max || held > held_max {
             let what = format!("host {index} holds {frames} frames, {bytes} bytes, {held} effects");
             self.judge(Err((Rule::Memory, what)));
@@ -73,7 +73,7 @@ impl<S: Stack> World<S> {
 
     /// Finds MACs in what is proposed to a correct host that are not its clients' for it.
     pub(super) fn look_for_bad_macs(&mut self, index: usize, message: &Checked<SystemMessage>) {
-        if self.knobs.auth != ClientAuth::Mac || message.is_batch_response() {
+        if self.config.auth != ClientAuth::Mac || message.is_batch_response() {
             return;
         }
         let Some(Ok((_, frames))) = message.pre_prepare(usize::MAX) else {
@@ -81,7 +81,7 @@ impl<S: Stack> World<S> {
         };
         let (keys, n, node) = (
             Keyring::get(),
-            self.knobs.replicas,
+            self.config.replicas,
             self.hosts[index].node.index(),
         );
         let digester = Digester::new(CLUSTER);
@@ -92,7 +92,7 @@ impl<S: Stack> World<S> {
             };
             let client = frame.key().client;
             if let ArchivedAuthenticator::Macs(macs) = &frame.archived().authenticator
-                && (client.get() as usize) < self.knobs.honest_clients
+                && (client.get() as usize) < self.config.honest_clients
                 && macs.get(node)
                     != keys
                         .macs(client, n)
@@ -176,10 +176,10 @@ impl<S: Stack> World<S> {
         let last = |host: usize| self.agreement.executed_by(host);
         let mut reached: Vec<u64> = (0..self.hosts.len()).filter(able).map(last).collect();
         reached.sort_unstable_by(|a, b| b.cmp(a));
-        let most = *reached.get(self.knobs.faulty_max())?;
+        let most = *reached.get(self.config.faulty_max())?;
         let has_image = |host: usize| {
             let host = &self.hosts[host];
-            !host.is_wrong && !host.sim.disk.platter.images.is_empty()
+            !host.is_wrong && !host.sim.disk.disk_state.images.is_empty()
         };
         let is_state_there = (0..self.hosts.len()).filter(able).any(has_image);
         let needs_state = |host: &Host<S>| host.is_wrong || host.sim.replica().awaits_state();
@@ -210,7 +210,7 @@ impl<S: Stack> World<S> {
             replica.phase(),
             ordering.decided(),
             ordering.stable(),
-            host.sim.disk.platter.images.keys().collect::<Vec<_>>(),
+            host.sim.disk.disk_state.images.keys().collect::<Vec<_>>(),
             replica.transfer_phase(),
             replica.participation()
         )

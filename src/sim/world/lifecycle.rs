@@ -76,11 +76,11 @@ impl<S: Stack> World<S> {
         done.records.iter().for_each(|record| host.ledger.on_disk(record));
         if let Some(captured) = &mut self.captured {
             done.records.iter().for_each(|record| captured.record(record));
-            let platter = &host.sim.disk.platter;
-            let image = done.image.and_then(|seq| platter.images.get(&seq));
+            let disk_state = &host.sim.disk.disk_state;
+            let image = done.image.and_then(|seq| disk_state.images.get(&seq));
             image
                 .into_iter()
-                .for_each(|image| captured.image(platter.superblock.seed, image));
+                .for_each(|image| captured.image(disk_state.superblock.seed, image));
         }
         host.durable.log = done.log.max(host.durable.log);
         host.durable.image = done.image.max(host.durable.image);
@@ -116,7 +116,7 @@ impl<S: Stack> World<S> {
         host.is_up = false;
         host.life += 1;
         host.acknowledged = host.sim.disk.acknowledged();
-        host.platter = Some(host.sim.disk.lose_power());
+        host.disk_state = Some(host.sim.disk.lose_power());
         host.turn_at = None;
         host.durable = Durable::default();
         let busy = host.busy & !RESTART;
@@ -133,28 +133,32 @@ impl<S: Stack> World<S> {
     /// Starts the process of a host that is down.
     pub(super) fn restart(&mut self, index: usize, life: u64) {
         let host = &mut self.hosts[index];
-        let Some(platter) = host.platter.as_mut().filter(|_| !host.is_up && host.life == life) else {
+        let Some(disk_state) = host
+            .disk_state
+            .as_mut()
+            .filter(|_| !host.is_up && host.life == life)
+        else {
             return;
         };
-        let dice = self.dice.split();
-        let is_marked = platter.mark.is_some();
+        let rng = self.rng.split();
+        let is_marked = disk_state.mark.is_some();
         match SimReplica::start(
             host.node,
-            &self.knobs,
+            &self.config,
             (&*self.maker, self.speculates[index]),
-            platter,
-            dice,
+            disk_state,
+            rng,
         ) {
             Ok((sim, restored, read_back)) => {
                 host.past = host.counted();
                 host.sim = sim;
-                host.platter = None;
+                host.disk_state = None;
                 host.is_up = true;
                 host.busy = RESTART;
                 host.fresh_until = self.now.after(FRESH);
-                host.efforts = Efforts::new(&self.knobs);
-                host.budget = Budget::new(&self.knobs);
-                host.charges = Charges::new(&self.knobs);
+                host.efforts = Efforts::new(&self.config);
+                host.budget = Budget::new(&self.config);
+                host.charges = Charges::new(&self.config);
                 self.blame.restarts(index);
                 let ppm = host.clock.ppm;
                 host.clock = Clock {
@@ -163,7 +167,7 @@ impl<S: Stack> World<S> {
                     ppm,
                 };
                 self.hit("restart", 1);
-                let abstains = self.hosts[index].sim.disk.platter.mark.is_some();
+                let abstains = self.hosts[index].sim.disk.disk_state.mark.is_some();
                 if abstains && !is_marked {
                     self.hit("damaged log set aside", 1);
                 }
@@ -195,13 +199,13 @@ impl<S: Stack> World<S> {
             let what = format!("host {index} refuses to start, although its disk is sound: {error}");
             return self.break_rule(Rule::Recovery, what);
         }
-        if self.dice.chance(80) {
+        if self.rng.chance(80) {
             // An operator says that the directory is lost.
-            let seed = self.dice.throw();
+            let seed = self.rng.throw();
             let host = &mut self.hosts[index];
-            if let Some(platter) = &mut host.platter {
-                platter.wipe();
-                platter.replace(CLUSTER, host.node, seed);
+            if let Some(disk_state) = &mut host.disk_state {
+                disk_state.wipe();
+                disk_state.replace(CLUSTER, host.node, seed);
                 self.hit("lost directory replaced", 1);
                 self.plan_restart(index, self.now.after(FRESH));
             }
@@ -261,7 +265,7 @@ impl<S: Stack> World<S> {
             let what = format!("host {index} starts from {begun:?}, which its own log contradicts");
             return self.break_rule(Rule::Recovery, what);
         }
-        let superblock = host.sim.disk.platter.superblock;
+        let superblock = host.sim.disk.disk_state.superblock;
         let is_whole =
             superblock.log_start == Superblock::FIRST_SEGMENT && read_back.is_whole_up_to(superblock.image);
         if read_back.was_contradicted && host.sim.replica().awaits_state() && is_whole {
@@ -269,8 +273,8 @@ impl<S: Stack> World<S> {
             return self.break_rule(Rule::Recovery, what);
         }
         let begun = restored.image.map_or(SeqNo::ZERO, |claim| claim.seq);
-        let begun = begun.max(host.sim.disk.platter.superblock.image);
-        let later = host.sim.disk.platter.images.keys().find(|seq| **seq > begun);
+        let begun = begun.max(host.sim.disk.disk_state.superblock.image);
+        let later = host.sim.disk.disk_state.images.keys().find(|seq| **seq > begun);
         if let Some(later) = later {
             let what = format!("host {index} starts from s{begun} and leaves the image of s{later}");
             return self.break_rule(Rule::Recovery, what);
@@ -295,16 +299,18 @@ impl<S: Stack> World<S> {
         how: impl FnOnce(&mut super::SimRng, &mut DiskState) -> Tampering,
     ) {
         let host = &mut self.hosts[index];
-        let Some(platter) = &mut host.platter else { return };
-        host.tampering = how(&mut self.dice, platter);
+        let Some(disk_state) = &mut host.disk_state else {
+            return;
+        };
+        host.tampering = how(&mut self.rng, disk_state);
         host.is_correct &= !matches!(host.tampering, Tampering::Forgetful);
     }
 
     /// Flips a bit of a disk that holds what was acknowledged.
     pub(super) fn rot(&mut self, index: usize, how: impl FnOnce(&mut DiskState, &mut super::SimRng) -> Rot) {
         let mut hit = Rot::Nothing;
-        self.tamper(index, |dice, platter| {
-            hit = how(platter, dice);
+        self.tamper(index, |rng, disk_state| {
+            hit = how(disk_state, rng);
             match hit {
                 Rot::Nothing => Tampering::None,
                 Rot::LogEnd => Tampering::Forgetful,

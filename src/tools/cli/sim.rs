@@ -363,11 +363,11 @@ impl Sim {
         };
         if profiles.contains(&Profile::Byzantine) {
             let names = ByzantineStrategy::ALL.iter().map(|lie| lie.name());
-            let names = names.chain(FaultyClient::ALL.iter().map(|roguery| roguery.name()));
+            let names = names.chain(FaultyClient::ALL.iter().map(|kind| kind.name()));
             summary.hits.extend(names.map(|name| (name, 0)));
         }
         if profiles.contains(&Profile::Clients) {
-            let names = FaultyClient::BLAMELESS.iter().map(|roguery| roguery.name());
+            let names = FaultyClient::BLAMELESS.iter().map(|kind| kind.name());
             summary.hits.extend(names.map(|name| (name, 0)));
         }
         let count = profiles.len() as u64;

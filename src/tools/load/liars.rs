@@ -19,12 +19,12 @@ pub(super) fn over_links(
     n: usize,
     cluster: ClusterId,
 ) -> Box<dyn Interceptor> {
-    let mut knobs = SimConfig::calm(n, 1);
-    let limits = &mut knobs.limits;
+    let mut config = SimConfig::calm(n, 1);
+    let limits = &mut config.limits;
     let usual = Agreement::default();
     (limits.frame_bytes_max, limits.batch_bytes_max) = (usual.frame_bytes_max, usual.batch_bytes_max);
     limits.batch_frames_max = usual.batch_frames_max;
-    let liar = Liar::new(node, &[lie], &knobs, SimRng::new(42));
+    let liar = Liar::new(node, &[lie], &config, SimRng::new(42));
     Box::new(OverLinks(liar.in_cluster(cluster)))
 }
 

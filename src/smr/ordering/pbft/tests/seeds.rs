@@ -16,7 +16,7 @@ fn at_ms(ms: u64) -> Time {
 /// Messages are late and come twice, and nothing else happens.
 fn calm(n: usize, seed: u64) -> Plan {
     let checkpoint_decisions = 2 + seed % 5;
-    let knobs = SimConfig {
+    let config = SimConfig {
         checkpoint_decisions,
         window: 2 * checkpoint_decisions + seed % 20,
         pipeline: 1 + seed as usize % 4,
@@ -26,7 +26,7 @@ fn calm(n: usize, seed: u64) -> Plan {
     };
     let busy_until = at_ms(20 + seed % 3 * 300);
     Plan {
-        weather: NetworkProfile {
+        network: NetworkProfile {
             delay_us: (1, 1 + seed % 7 * 700),
             doubled_percent: 20,
             in_order: false,
@@ -36,15 +36,15 @@ fn calm(n: usize, seed: u64) -> Plan {
         keys: 4,
         busy_until,
         calm_from: busy_until,
-        ..Plan::quiet(Profile::Net, seed, knobs)
+        ..Plan::quiet(Profile::Net, seed, config)
     }
 }
 
 /// As [`calm`], and messages between replicas are lost for some seconds.
 fn storm(n: usize, seed: u64) -> Plan {
     let mut plan = calm(n, seed);
-    plan.weather.replica_loss_percent = 5 + seed % 30;
-    plan.weather.client_loss_percent = plan.weather.replica_loss_percent;
+    plan.network.replica_loss_percent = 5 + seed % 30;
+    plan.network.client_loss_percent = plan.network.replica_loss_percent;
     plan.calm_from = at_ms(500 + seed % 5 * 700);
     plan
 }
@@ -94,7 +94,7 @@ fn lost_messages_are_made_good() {
 fn partitions_are_survived() {
     let plan = |seed: u64| {
         let mut plan = storm(4, seed);
-        plan.weather.partitions_lose = seed.is_multiple_of(2);
+        plan.network.partitions_lose = seed.is_multiple_of(2);
         // Half of the hosts, then others: no side has a quorum.
         for round in 0..4 {
             let apart = |host: &usize| (seed >> round) % 3 == *host as u64 || *host == 3;
@@ -143,7 +143,7 @@ fn a_crash_and_lost_messages_together_are_survived() {
 fn a_crash_and_lost_messages_are_survived_where_only_a_client_s_first_frame_is_signed() {
     let with_macs = |seed| {
         let mut plan = with_crash(storm(4, seed), 0, seed * 31 % 900);
-        plan.knobs.auth = ClientAuth::Mac;
+        plan.config.auth = ClientAuth::Mac;
         plan
     };
     views_of((0..60).map(with_macs));

@@ -43,7 +43,7 @@ impl Level {
 }
 
 /// How many signatures one correct replica verifies because of each other one, since its process began. With
-/// the limits of the run's knobs, c clients and n replicas, at once and in the long run each second, by this
+/// the limits of the run's config, c clients and n replicas, at once and in the long run each second, by this
 /// replica's clock:
 ///
 /// | of one peer | at once | a second |
@@ -66,12 +66,12 @@ const FALSE: usize = 2;
 const SAID: usize = 3;
 
 impl Efforts {
-    pub(in crate::sim) fn new(knobs: &SimConfig) -> Self {
-        let (n, gate) = (knobs.replicas, knobs.gate);
-        let message = (knobs.limits.batch_bytes_max / SIGNATURE_BYTES) as u64;
+    pub(in crate::sim) fn new(config: &SimConfig) -> Self {
+        let (n, gate) = (config.replicas, config.gate);
+        let message = (config.limits.batch_bytes_max / SIGNATURE_BYTES) as u64;
         let new_view = (n + n * n) as u64;
         let (unasked, passed_on, lies) = (gate.unasked, gate.forwarded, gate.lies);
-        let clients = knobs.clients() as u64;
+        let clients = config.clients() as u64;
         let levels = [
             Level::new("of batches it did not ask for", unasked.burst, unasked.per_second),
             Level::new(
@@ -113,7 +113,7 @@ impl Efforts {
     ) -> Result<(), Broken> {
         let Ok(checked) = Checked::<SystemMessage>::body_of(message) else {
             let what = format!("signatures of a message of {from:?} that is none are verified");
-            return Err((Rule::Effort, what));
+            return Err((Rule::VerifyEffort, what));
         };
         let account = match &*checked {
             ArchivedSystemMessage::ForwardedRequestMessage(_) => Some(PASSED_ON),
@@ -132,7 +132,7 @@ impl Efforts {
             if !level.add(now, given.verdicts) {
                 let used = level.used.div_ceil(SECOND);
                 return Err((
-                    Rule::Effort,
+                    Rule::VerifyEffort,
                     format!(
                         "{used} signatures {} are verified because of {from:?}, at most {} may be",
                         level.what,
@@ -172,10 +172,10 @@ mod tests {
 
     #[test]
     fn what_is_verified_of_frames_passed_on_is_bounded_at_once_and_in_the_long_run() {
-        let mut knobs = SimConfig::calm(4, 3);
-        knobs.gate.forwarded.burst = 10;
-        knobs.gate.forwarded.per_second = 5;
-        let mut efforts = Efforts::new(&knobs);
+        let mut config = SimConfig::calm(4, 3);
+        config.gate.forwarded.burst = 10;
+        config.gate.forwarded.per_second = 5;
+        let mut efforts = Efforts::new(&config);
         let passed_on = SystemMessage::forwarded_requests(CLUSTER, Epoch::ZERO, []);
         assert!(verifies(&mut efforts, 0, &passed_on, 13, 0));
         assert!(verifies(&mut efforts, 100, &passed_on, 1, 0));

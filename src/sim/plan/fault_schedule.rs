@@ -1,4 +1,4 @@
-//! The troubles of a run: who lies and how, what is cut off, lost, slow or full, and when.
+//! The faults of a run: who lies and how, what is cut off, lost, slow or full, and when.
 
 use std::time::Duration;
 
@@ -22,44 +22,46 @@ const CLOCK_SPREAD: Duration = Duration::from_millis(2500);
 
 impl Plan {
     /// At least one replica lies, and at most so many; clients with them.
-    pub(super) fn plan_lies(&mut self, dice: &mut SimRng, most: usize) {
+    pub(super) fn plan_lies(&mut self, rng: &mut SimRng, most: usize) {
         let most = most as u64;
-        let colludes = most > 1 && dice.chance(25);
-        let count = if colludes { most } else { dice.between(1, most) };
-        let mut candidates: Vec<usize> = (0..self.knobs.replicas).collect();
+        let colludes = most > 1 && rng.chance(25);
+        let count = if colludes { most } else { rng.between(1, most) };
+        let mut candidates: Vec<usize> = (0..self.config.replicas).collect();
         // The first leader lies in half of the runs, the second in a quarter: leaders have more to lie about.
-        let first = dice.pick(&[Some(0), Some(0), Some(1), None]);
+        let first = rng.pick(&[Some(0), Some(0), Some(1), None]);
         for index in 0..count {
             let place = match (index, first) {
                 (0, Some(first)) => first,
-                _ => dice.below(candidates.len() as u64) as usize,
+                _ => rng.below(candidates.len() as u64) as usize,
             };
             let lies = match colludes {
                 true => vec![ByzantineStrategy::Collude],
-                false => (0..dice.between(1, 3))
-                    .map(|_| dice.pick(&ByzantineStrategy::PICKED))
+                false => (0..rng.between(1, 3))
+                    .map(|_| rng.pick(&ByzantineStrategy::PICKED))
                     .collect(),
             };
             self.liars.push((candidates.swap_remove(place), lies));
         }
-        let rogues = dice.pick(&[0, 0, 1, 2]);
-        self.rogues = (0..rogues).map(|_| dice.pick(&FaultyClient::ALL)).collect();
+        let faulty_clients = rng.pick(&[0, 0, 1, 2]);
+        self.faulty_clients = (0..faulty_clients)
+            .map(|_| rng.pick(&FaultyClient::ALL))
+            .collect();
     }
 
     /// In some of the runs about crashes and disks some of those that may be faulty lie. What they leave of f
     /// may be lost.
-    pub(super) fn plan_few_lies(&mut self, dice: &mut SimRng) {
-        if dice.chance(30) {
-            let most = dice.between(1, self.knobs.faulty_max() as u64) as usize;
-            self.plan_lies(dice, most);
+    pub(super) fn plan_few_lies(&mut self, rng: &mut SimRng) {
+        if rng.chance(30) {
+            let most = rng.between(1, self.config.faulty_max() as u64) as usize;
+            self.plan_lies(rng, most);
         }
     }
 
     /// With MACs, in some runs one of the liars has clients blamed, beside its other lies.
-    pub(super) fn plan_blame(&mut self, dice: &mut SimRng, auth: ClientAuth) {
-        if dice.chance(30) && auth == ClientAuth::Mac && !self.liars.is_empty() {
-            let liar = dice.below(self.liars.len() as u64) as usize;
-            let lie = dice.pick(&[
+    pub(super) fn plan_blame(&mut self, rng: &mut SimRng, auth: ClientAuth) {
+        if rng.chance(30) && auth == ClientAuth::Mac && !self.liars.is_empty() {
+            let liar = rng.below(self.liars.len() as u64) as usize;
+            let lie = rng.pick(&[
                 ByzantineStrategy::SpoilMacs,
                 ByzantineStrategy::SpoilMacs,
                 ByzantineStrategy::FalseBlame,
@@ -69,76 +71,78 @@ impl Plan {
     }
 
     /// Everything is in order but some clients, and so long that every patience would have ended.
-    pub(super) fn plan_rogues(&mut self, dice: &mut SimRng, knobs: &mut SimConfig) {
-        self.weather = NetworkProfile {
-            delay_us: dice.pick(&[(20, 100), (100, 3000)]),
+    pub(super) fn plan_faulty_clients(&mut self, rng: &mut SimRng, config: &mut SimConfig) {
+        self.network = NetworkProfile {
+            delay_us: rng.pick(&[(20, 100), (100, 3000)]),
             ..NetworkProfile::calm()
         };
-        let rogues = dice.between(1, 4);
-        self.rogues = (0..rogues).map(|_| dice.pick(&FaultyClient::BLAMELESS)).collect();
+        let faulty_clients = rng.between(1, 4);
+        self.faulty_clients = (0..faulty_clients)
+            .map(|_| rng.pick(&FaultyClient::BLAMELESS))
+            .collect();
         self.steady_from = Some(Time::START);
-        self.views_max = Some(knobs.replicas as u64);
-        if knobs.auth == ClientAuth::Mac && dice.chance(30) {
+        self.views_max = Some(config.replicas as u64);
+        if config.auth == ClientAuth::Mac && rng.chance(30) {
             // It costs views, and no more than one each time it has signed for a while, or two: the next
             // leader may not have heard of it.
-            self.rogues[0] = FaultyClient::BadMacs;
-            knobs.must_sign_for = Duration::from_secs(120);
+            self.faulty_clients[0] = FaultyClient::BadMacs;
+            config.must_sign_for = Duration::from_secs(120);
             self.steady_from = None;
         }
-        knobs.rogue_clients = self.rogues.len();
-        knobs.timings.fairness = knobs.timings.timeout + dice.millis(500, 3000);
-        self.busy_until = Time::START.after(dice.millis(5000, 20_000));
+        config.faulty_clients = self.faulty_clients.len();
+        config.timings.fairness = config.timings.timeout + rng.millis(500, 3000);
+        self.busy_until = Time::START.after(rng.millis(5000, 20_000));
         self.calm_from = self.busy_until;
-        self.speculative = (0..self.hosts()).filter(|_| dice.chance(40)).collect();
-        if self.rogues.contains(&FaultyClient::QuotaGame) && dice.chance(60) {
+        self.speculative = (0..self.hosts()).filter(|_| rng.chance(40)).collect();
+        if self.faulty_clients.contains(&FaultyClient::QuotaGame) && rng.chance(60) {
             // The leader has never ordered all that a client has pending before there is more.
-            knobs.limits.batch_frames_max = 1;
-            knobs.pipeline = dice.between(1, 2) as usize;
-            knobs.sync_us = (1000, 12_000);
+            config.limits.batch_frames_max = 1;
+            config.pipeline = rng.between(1, 2) as usize;
+            config.sync_us = (1000, 12_000);
         }
     }
 
     /// In some runs one of the liars floods the others, beside its other lies.
-    pub(super) fn plan_flood(&mut self, dice: &mut SimRng) {
-        if dice.chance(30) && !self.liars.is_empty() {
-            let liar = dice.below(self.liars.len() as u64) as usize;
+    pub(super) fn plan_flood(&mut self, rng: &mut SimRng) {
+        if rng.chance(30) && !self.liars.is_empty() {
+            let liar = rng.below(self.liars.len() as u64) as usize;
             self.liars[liar].1.push(ByzantineStrategy::Flood);
         }
-        if dice.chance(15) && !self.liars.is_empty() {
-            let liar = dice.below(self.liars.len() as u64) as usize;
+        if rng.chance(15) && !self.liars.is_empty() {
+            let liar = rng.below(self.liars.len() as u64) as usize;
             self.liars[liar].1.push(ByzantineStrategy::ReplayReplies);
         }
     }
 
     /// In some runs one of the liars lies about nothing that agreement covers, but about what is counted and
     /// kept; early leaders mostly. Bytes then bring checkpoints about, not decisions alone.
-    pub(super) fn plan_waste(&mut self, dice: &mut SimRng) {
-        if self.liars.is_empty() || !dice.chance(30) {
+    pub(super) fn plan_waste(&mut self, rng: &mut SimRng) {
+        if self.liars.is_empty() || !rng.chance(30) {
             return;
         }
-        let lie = dice.pick(&ByzantineStrategy::OF_BYTES);
-        let early = dice.pick(&[0, 0, 1]);
+        let lie = rng.pick(&ByzantineStrategy::OF_BYTES);
+        let early = rng.pick(&[0, 0, 1]);
         let liar = self.liars.iter_mut().min_by_key(|(host, _)| host.abs_diff(early));
         if let Some((_, lies)) = liar {
-            match dice.chance(70) {
+            match rng.chance(70) {
                 true => *lies = vec![lie],
                 false => lies.push(lie),
             }
         }
-        if lie == ByzantineStrategy::Pad || dice.chance(50) {
-            self.knobs.checkpoint_bytes = dice.pick(&[1500, 4000, 12_000]);
+        if lie == ByzantineStrategy::Pad || rng.chance(50) {
+            self.config.checkpoint_bytes = rng.pick(&[1500, 4000, 12_000]);
         }
         match lie {
-            ByzantineStrategy::Pad if self.rogues.is_empty() && dice.chance(80) => {
-                self.rogues =
-                    vec![dice.pick(&[FaultyClient::Replay, FaultyClient::Replay, FaultyClient::Flood])];
-                self.knobs.rogue_clients = self.rogues.len();
+            ByzantineStrategy::Pad if self.faulty_clients.is_empty() && rng.chance(80) => {
+                self.faulty_clients =
+                    vec![rng.pick(&[FaultyClient::Replay, FaultyClient::Replay, FaultyClient::Flood])];
+                self.config.faulty_clients = self.faulty_clients.len();
             }
             ByzantineStrategy::Bloat => {
                 // There is much to fill, and little that may be filled.
-                self.knobs.limits.batch_frames_max = 64;
-                self.knobs.undecided_bytes_max = 4 * self.knobs.limits.batch_bytes_max;
-                self.knobs.window = self.knobs.window.max(48);
+                self.config.limits.batch_frames_max = 64;
+                self.config.undecided_bytes_max = 4 * self.config.limits.batch_bytes_max;
+                self.config.window = self.config.window.max(48);
             }
             _ => {}
         }
@@ -146,25 +150,25 @@ impl Plan {
 
     /// Correct replicas do not have the same time of day; in some runs a liar's clock shows another day, and in
     /// some an early leader proposes whatever times it likes.
-    pub(super) fn plan_times(&mut self, dice: &mut SimRng) {
+    pub(super) fn plan_times(&mut self, rng: &mut SimRng) {
         let spread = CLOCK_SPREAD.as_nanos() as u64;
         self.days = (0..self.hosts())
-            .map(|_| dice.between(0, 2 * spread) as i64 - spread as i64)
+            .map(|_| rng.between(0, 2 * spread) as i64 - spread as i64)
             .collect();
         if self.liars.is_empty() {
             return;
         }
-        if dice.chance(15) {
+        if rng.chance(15) {
             let liars: Vec<usize> = self.liars.iter().map(|(host, _)| *host).collect();
-            let host = dice.pick(&liars);
-            let far = dice.millis(60_000, 86_400_000).as_nanos() as i64;
-            self.days[host] = if dice.chance(50) { far } else { -far };
+            let host = rng.pick(&liars);
+            let far = rng.millis(60_000, 86_400_000).as_nanos() as i64;
+            self.days[host] = if rng.chance(50) { far } else { -far };
         }
-        if dice.chance(20) {
-            let early = dice.pick(&[0, 0, 1]);
+        if rng.chance(20) {
+            let early = rng.pick(&[0, 0, 1]);
             let liar = self.liars.iter_mut().min_by_key(|(host, _)| host.abs_diff(early));
             if let Some((_, lies)) = liar {
-                match dice.chance(70) {
+                match rng.chance(70) {
                     true => *lies = vec![ByzantineStrategy::FalseTimes],
                     false => lies.push(ByzantineStrategy::FalseTimes),
                 }
@@ -174,17 +178,17 @@ impl Plan {
 
     /// Up to f replicas lie about what was prepared whenever a leader is replaced, and early leaders are
     /// among them.
-    pub(super) fn plan_plot(&mut self, dice: &mut SimRng) {
-        let mut candidates: Vec<usize> = (0..self.knobs.replicas).collect();
-        for _ in 0..self.knobs.faulty_max() {
-            let place = dice.pick(&[0, 1, 1, 1, 2]);
+    pub(super) fn plan_plot(&mut self, rng: &mut SimRng) {
+        let mut candidates: Vec<usize> = (0..self.config.replicas).collect();
+        for _ in 0..self.config.faulty_max() {
+            let place = rng.pick(&[0, 1, 1, 1, 2]);
             let both = &ByzantineStrategy::OF_VIEWS[..];
             let long = &ByzantineStrategy::OF_VIEWS_AT_LENGTH[..];
-            let mut lies = dice
+            let mut lies = rng
                 .pick(&[both, both, both, &both[..1], &both[1..], long, &long[..1]])
                 .to_vec();
-            if dice.chance(25) {
-                lies.push(dice.pick(&ByzantineStrategy::PICKED));
+            if rng.chance(25) {
+                lies.push(rng.pick(&ByzantineStrategy::PICKED));
             }
             self.liars.push((candidates.swap_remove(place), lies));
         }
@@ -192,28 +196,28 @@ impl Plan {
 
     /// A correct replica is cut off for most of the run: what it lacks then comes from others, liars among
     /// them.
-    pub(super) fn plan_straggler(&mut self, dice: &mut SimRng) {
-        let correct: Vec<usize> = (0..self.knobs.replicas)
+    pub(super) fn plan_straggler(&mut self, rng: &mut SimRng) {
+        let correct: Vec<usize> = (0..self.config.replicas)
             .filter(|host| self.is_correct(*host))
             .collect();
         for (_, lies) in &mut self.liars {
-            if dice.chance(60) && *lies != [ByzantineStrategy::Collude] {
-                lies.push(dice.pick(&[
+            if rng.chance(60) && *lies != [ByzantineStrategy::Collude] {
+                lies.push(rng.pick(&[
                     ByzantineStrategy::FalseTransfers,
                     ByzantineStrategy::InventedState,
                 ]));
             }
         }
-        let straggler = dice.pick(&correct);
-        let sides = (0..self.knobs.replicas).partition(|host| *host == straggler);
-        let at = Time::from_nanos(self.busy_until.as_nanos() / dice.between(4, 20));
-        let until = Time::from_nanos(self.busy_until.as_nanos() / 10 * dice.between(5, 9));
+        let straggler = rng.pick(&correct);
+        let sides = (0..self.config.replicas).partition(|host| *host == straggler);
+        let at = Time::from_nanos(self.busy_until.as_nanos() / rng.between(4, 20));
+        let until = Time::from_nanos(self.busy_until.as_nanos() / 10 * rng.between(5, 9));
         self.cut(at, until, sides, true);
     }
 
     /// Operations come all the time while so many timeouts pass, twice as many as else.
-    pub(super) fn make_busy(&mut self, dice: &mut SimRng, timeouts: (u64, u64)) {
-        let busy = self.knobs.timings.timeout * dice.between(timeouts.0, timeouts.1) as u32;
+    pub(super) fn make_busy(&mut self, rng: &mut SimRng, timeouts: (u64, u64)) {
+        let busy = self.config.timings.timeout * rng.between(timeouts.0, timeouts.1) as u32;
         self.busy_until = Time::START.after(busy);
         self.calm_from = self.busy_until;
         self.operations *= 2;
@@ -221,37 +225,37 @@ impl Plan {
 
     /// Up to f replicas, less those that lie, are lost, at some moment: they crash for good, or their disks
     /// forget or rot.
-    pub(super) fn plan_losses(&mut self, dice: &mut SimRng, only_crashes: bool) -> Vec<usize> {
-        let most = (self.knobs.faulty_max() - self.liars.len()) as u64;
+    pub(super) fn plan_losses(&mut self, rng: &mut SimRng, only_crashes: bool) -> Vec<usize> {
+        let most = (self.config.faulty_max() - self.liars.len()) as u64;
         let count = match only_crashes {
-            true => dice.pick(&[0, 0, 1.min(most), most]),
-            false => dice.between(1.min(most), most),
+            true => rng.pick(&[0, 0, 1.min(most), most]),
+            false => rng.between(1.min(most), most),
         };
-        let mut candidates: Vec<usize> = (0..self.knobs.replicas)
+        let mut candidates: Vec<usize> = (0..self.config.replicas)
             .filter(|host| self.is_correct(*host))
             .collect();
         let mut lost = Vec::new();
         for index in 0..count {
             // The first leader often, and its successor with it: view changes that fail.
-            let place = match dice.chance(50) {
+            let place = match rng.chance(50) {
                 true => (index as usize).min(candidates.len() - 1),
-                false => dice.below(candidates.len() as u64) as usize,
+                false => rng.below(candidates.len() as u64) as usize,
             };
             let host = candidates.swap_remove(place);
             lost.push(host);
-            let at = self.moment(dice);
-            let back = self.spell(dice, at);
+            let at = self.moment(rng);
+            let back = self.spell(rng, at);
             let kind = if only_crashes {
-                dice.below(2)
+                rng.below(2)
             } else {
-                dice.between(1, 6)
+                rng.between(1, 6)
             };
             let fault = match kind {
                 0 => Fault::Crash { host, back: None },
                 1 => Fault::FailedSync { host, back: None },
                 2 => Fault::Wipe { host, back },
                 3 => {
-                    let copied = Time::from_nanos(dice.below(at.as_nanos()));
+                    let copied = Time::from_nanos(rng.below(at.as_nanos()));
                     self.faults.push((copied, Fault::CopyDisk { host }));
                     Fault::RollBack { host, back }
                 }
@@ -265,11 +269,11 @@ impl Plan {
     /// Some of the disks that would rot belong to hosts whose state goes wrong instead, or lose all, or a
     /// part of the log that votes are in. Whoever lost something may lose power again while it comes back,
     /// just when it is there, or later.
-    pub(super) fn plan_aftermath(&mut self, dice: &mut SimRng, lost: &[usize]) {
+    pub(super) fn plan_aftermath(&mut self, rng: &mut SimRng, lost: &[usize]) {
         let (mut later, mut forgetful) = (Vec::new(), Vec::new());
         for (at, fault) in &mut self.faults {
             if let Fault::Rot { host, back } = *fault {
-                *fault = match dice.below(10) {
+                *fault = match rng.below(10) {
                     0..3 => Fault::WrongState { host },
                     3..6 => Fault::RotLog { host, back },
                     6 => Fault::Wipe { host, back },
@@ -284,23 +288,23 @@ impl Plan {
                 Fault::WrongState { host } | Fault::Rot { host, .. } | Fault::RollBack { host, .. } => host,
                 _ => continue,
             };
-            if lost.contains(&host) && dice.chance(50) {
+            if lost.contains(&host) && rng.chance(50) {
                 later.push((*at, host));
             }
         }
         for (at, host, back) in forgetful {
-            self.plan_forgetting(dice, at, host, back);
+            self.plan_forgetting(rng, at, host, back);
         }
         for (from, host) in later {
-            for _ in 0..dice.between(0, 2) {
-                let pause = dice.millis(1, 300);
+            for _ in 0..rng.between(0, 2) {
+                let pause = rng.millis(1, 300);
                 self.relapses.push((host, pause));
             }
             let mut at = from;
-            for _ in 0..dice.between(0, 3) {
+            for _ in 0..rng.between(0, 3) {
                 let left = self.busy_until.since(at).as_millis() as u64;
-                at = at.after(dice.millis(1, left.max(2)));
-                let back = Some(at.after(dice.millis(1, 300)).min(self.calm_from));
+                at = at.after(rng.millis(1, left.max(2)));
+                let back = Some(at.after(rng.millis(1, 300)).min(self.calm_from));
                 self.faults.push((at, Fault::Crash { host, back }));
             }
         }
@@ -308,30 +312,30 @@ impl Plan {
 
     /// What a host forgets matters most if it said it to nobody else, or if those that it hears of first
     /// afterwards know least.
-    fn plan_forgetting(&mut self, dice: &mut SimRng, at: Time, host: usize, back: Time) {
-        let timeouts = |count: u64| self.knobs.timings.timeout * count as u32;
+    fn plan_forgetting(&mut self, rng: &mut SimRng, at: Time, host: usize, back: Time) {
+        let timeouts = |count: u64| self.config.timings.timeout * count as u32;
         let before = |long: Duration| Time::from_nanos(at.as_nanos().saturating_sub(long.as_nanos() as u64));
-        match dice.below(3) {
+        match rng.below(3) {
             0 => {
                 // It asks for a view that nobody else asks for.
-                let from = before(timeouts(dice.between(2, 6)));
-                let sides = (0..self.knobs.replicas).partition(|other| *other == host);
+                let from = before(timeouts(rng.between(2, 6)));
+                let sides = (0..self.config.replicas).partition(|other| *other == host);
                 self.cut(from, at, sides, true);
             }
             1 => {
                 let straggler =
-                    (host + dice.between(1, self.knobs.replicas as u64 - 1) as usize) % self.knobs.replicas;
-                let from = match dice.chance(50) {
+                    (host + rng.between(1, self.config.replicas as u64 - 1) as usize) % self.config.replicas;
+                let from = match rng.chance(50) {
                     true => Time::START,
-                    false => before(timeouts(dice.between(2, 20))),
+                    false => before(timeouts(rng.between(2, 20))),
                 };
-                let sides = (0..self.knobs.replicas).partition(|other| *other == straggler);
+                let sides = (0..self.config.replicas).partition(|other| *other == straggler);
                 self.cut(from, back, sides, true);
                 let until = back
-                    .after(2 * self.knobs.timings.status_period)
+                    .after(2 * self.config.timings.status_period)
                     .min(self.calm_from);
                 let few = [host, straggler];
-                let sides = (0..self.knobs.replicas).partition(|other| few.contains(other));
+                let sides = (0..self.config.replicas).partition(|other| few.contains(other));
                 self.cut(back, until, sides, true);
             }
             _ => {}
@@ -339,83 +343,83 @@ impl Plan {
     }
 
     /// Hosts crash and come back: one, some or all at once, now and then one again and again.
-    pub(super) fn plan_outages(&mut self, dice: &mut SimRng, gone: &[usize]) {
-        let hosts: Vec<usize> = (0..self.knobs.replicas)
+    pub(super) fn plan_outages(&mut self, rng: &mut SimRng, gone: &[usize]) {
+        let hosts: Vec<usize> = (0..self.config.replicas)
             .filter(|host| !gone.contains(host))
             .collect();
-        for _ in 0..dice.between(1, 4) {
-            let at = self.moment(dice);
-            let share = dice.pick(&[20, 20, 50, 100]);
-            let one = dice.below(hosts.len() as u64) as usize;
-            let is_one = dice.chance(40);
+        for _ in 0..rng.between(1, 4) {
+            let at = self.moment(rng);
+            let share = rng.pick(&[20, 20, 50, 100]);
+            let one = rng.below(hosts.len() as u64) as usize;
+            let is_one = rng.chance(40);
             for (place, host) in hosts.iter().copied().enumerate() {
-                if (is_one && place != one) || (!is_one && !dice.chance(share)) {
+                if (is_one && place != one) || (!is_one && !rng.chance(share)) {
                     continue;
                 }
-                let at = match dice.chance(50) {
+                let at = match rng.chance(50) {
                     true => at,
-                    false => at.after(dice.micros(0, 20_000)).min(self.calm_from),
+                    false => at.after(rng.micros(0, 20_000)).min(self.calm_from),
                 };
-                let back = Some(self.outage_end(dice, at));
-                let fault = match dice.chance(85) {
+                let back = Some(self.outage_end(rng, at));
+                let fault = match rng.chance(85) {
                     true => Fault::Crash { host, back },
                     false => Fault::FailedSync { host, back },
                 };
                 self.faults.push((at, fault));
             }
         }
-        if dice.chance(40) {
-            let host = dice.pick(&hosts);
-            let mut at = self.moment(dice);
-            if dice.chance(50) {
+        if rng.chance(40) {
+            let host = rng.pick(&hosts);
+            let mut at = self.moment(rng);
+            if rng.chance(50) {
                 // So long that it lacks a state when it comes back.
-                let back = self.spell(dice, at);
+                let back = self.spell(rng, at);
                 let back_at = Some(back);
                 self.faults.push((at, Fault::Crash { host, back: back_at }));
-                at = back.after(dice.millis(1, 200)).min(self.calm_from);
+                at = back.after(rng.millis(1, 200)).min(self.calm_from);
             }
-            for _ in 0..dice.between(2, 8) {
-                let back = Some(at.after(dice.millis(1, 100)).min(self.calm_from));
+            for _ in 0..rng.between(2, 8) {
+                let back = Some(at.after(rng.millis(1, 100)).min(self.calm_from));
                 self.faults.push((at, Fault::Crash { host, back }));
-                at = at.after(dice.millis(2, 600)).min(self.calm_from);
+                at = at.after(rng.millis(2, 600)).min(self.calm_from);
             }
         }
     }
 
     /// Most outages are short.
-    fn outage_end(&self, dice: &mut SimRng, at: Time) -> Time {
-        match dice.chance(60) {
-            true => at.after(dice.millis(0, 400)).min(self.calm_from),
-            false => self.spell(dice, at),
+    fn outage_end(&self, rng: &mut SimRng, at: Time) -> Time {
+        match rng.chance(60) {
+            true => at.after(rng.millis(0, 400)).min(self.calm_from),
+            false => self.spell(rng, at),
         }
     }
 
     /// A moment while clients are busy.
-    pub(super) fn moment(&self, dice: &mut SimRng) -> Time {
-        Time::from_nanos(dice.below(self.busy_until.as_nanos()))
+    pub(super) fn moment(&self, rng: &mut SimRng) -> Time {
+        Time::from_nanos(rng.below(self.busy_until.as_nanos()))
     }
 
     /// How long a fault that heals lasts.
-    fn spell(&self, dice: &mut SimRng, at: Time) -> Time {
+    fn spell(&self, rng: &mut SimRng, at: Time) -> Time {
         let most = (self.busy_until.as_nanos() / 3_000_000).clamp(1500, 30_000);
-        at.after(dice.millis(1, most)).min(self.calm_from)
+        at.after(rng.millis(1, most)).min(self.calm_from)
     }
 
     /// Rounds of partitions, each about as long as a leader is given: now one splits the hosts anew, now one
     /// cuts off no more than may be faulty, so that the others go on, now one lets messages reach few. So
     /// leaders fail one after the other, and leave at the same places what only some have prepared.
-    pub(super) fn plan_rounds(&mut self, dice: &mut SimRng, timeout: Duration, rounds: (u64, u64)) {
+    pub(super) fn plan_rounds(&mut self, rng: &mut SimRng, timeout: Duration, rounds: (u64, u64)) {
         let hosts = self.hosts();
-        let mut at = Time::START.after(dice.millis(0, 200));
+        let mut at = Time::START.after(rng.millis(0, 200));
         let mut few: Vec<usize> = Vec::new();
-        for _ in 0..dice.between(rounds.0, rounds.1) {
-            let long = timeout.mul_f64(dice.between(5, 25) as f64 / 10.0);
+        for _ in 0..rng.between(rounds.0, rounds.1) {
+            let long = timeout.mul_f64(rng.between(5, 25) as f64 / 10.0);
             let until = at.after(long).min(self.calm_from);
-            if few.is_empty() || dice.chance(50) {
-                few = self.few_correct(dice);
+            if few.is_empty() || rng.chance(50) {
+                few = self.few_correct(rng);
             }
             let is_few = |host: &usize| few.contains(host);
-            match dice.below(5) {
+            match rng.below(5) {
                 0 => {
                     let (from, to) = (0..hosts).partition(is_few);
                     self.cut(at, until, (from, to), true);
@@ -423,40 +427,40 @@ impl Plan {
                 1 | 2 => {
                     // What is under way to the others is lost: only these learn of it, and are cut off with
                     // it at once.
-                    let heard = at.after(dice.micros(200, long.as_micros() as u64 / 4));
+                    let heard = at.after(rng.micros(200, long.as_micros() as u64 / 4));
                     let others = (0..hosts).filter(|host| !few.contains(host)).collect();
                     self.cut(at, until.min(heard), ((0..hosts).collect(), others), false);
                     let (from, to) = (0..hosts).partition(is_few);
                     self.cut(until.min(heard), until, (from, to), true);
-                    if dice.chance(50) {
+                    if rng.chance(50) {
                         // And others after them.
-                        few = self.few_correct(dice);
+                        few = self.few_correct(rng);
                     }
                 }
-                _ => self.split(dice, at, until),
+                _ => self.split(rng, at, until),
             }
             at = until;
         }
     }
 
     /// As many correct hosts as may be faulty.
-    fn few_correct(&self, dice: &mut SimRng) -> Vec<usize> {
+    fn few_correct(&self, rng: &mut SimRng) -> Vec<usize> {
         let mut correct: Vec<usize> = (0..self.hosts()).filter(|host| self.is_correct(*host)).collect();
-        let count = dice.between(1, self.knobs.faulty_max() as u64) as usize;
+        let count = rng.between(1, self.config.faulty_max() as u64) as usize;
         while correct.len() > count {
-            correct.swap_remove(dice.below(correct.len() as u64) as usize);
+            correct.swap_remove(rng.below(correct.len() as u64) as usize);
         }
         correct
     }
 
-    fn split(&mut self, dice: &mut SimRng, at: Time, until: Time) {
+    fn split(&mut self, rng: &mut SimRng, at: Time, until: Time) {
         let hosts = self.hosts();
-        let sets = dice.between(2, 3);
-        let side: Vec<u64> = (0..hosts).map(|_| dice.below(sets)).collect();
+        let sets = rng.between(2, 3);
+        let side: Vec<u64> = (0..hosts).map(|_| rng.below(sets)).collect();
         for set in 0..sets {
             let inside = |host: &usize| side[*host] == set;
             let sides = (0..hosts).filter(|host| side[*host] >= set).partition(inside);
-            let both = dice.chance(85);
+            let both = rng.chance(85);
             self.cut(at, until, sides, both);
         }
     }
@@ -471,46 +475,46 @@ impl Plan {
         self.faults.push((at, fault));
     }
 
-    pub(super) fn plan_partitions(&mut self, dice: &mut SimRng) {
+    pub(super) fn plan_partitions(&mut self, rng: &mut SimRng) {
         let hosts = self.hosts();
-        for _ in 0..dice.pick(&[0, 0, 1, 2, 3, 6]) {
-            let at = self.moment(dice);
-            let until = self.spell(dice, at);
-            let sides = (0..hosts).partition(|_| dice.chance(50));
-            let both = dice.chance(60);
+        for _ in 0..rng.pick(&[0, 0, 1, 2, 3, 6]) {
+            let at = self.moment(rng);
+            let until = self.spell(rng, at);
+            let sides = (0..hosts).partition(|_| rng.chance(50));
+            let both = rng.chance(60);
             self.cut(at, until, sides, both);
         }
-        if dice.chance(20) {
-            let (host, by) = (dice.below(hosts as u64) as usize, dice.millis(1, 60));
+        if rng.chance(20) {
+            let (host, by) = (rng.below(hosts as u64) as usize, rng.millis(1, 60));
             self.faults.push((Time::START, Fault::SlowLink { host, by }));
         }
     }
 
     /// Now and then all disks are full at once, for long.
-    pub(super) fn plan_full_disks(&mut self, dice: &mut SimRng) {
-        if self.profile != Profile::Disk || !dice.chance(15) {
+    pub(super) fn plan_full_disks(&mut self, rng: &mut SimRng) {
+        if self.profile != Profile::Disk || !rng.chance(15) {
             return;
         }
-        let at = self.moment(dice);
-        let until = at.after(dice.millis(5000, 40_000)).min(self.calm_from);
-        for host in 0..self.knobs.replicas {
+        let at = self.moment(rng);
+        let until = at.after(rng.millis(5000, 40_000)).min(self.calm_from);
+        for host in 0..self.config.replicas {
             self.faults.push((at, Fault::FullDisk { host, until }));
         }
     }
 
     /// Some disks do not give back what was logged, when it is read beside the writing: as many as may be
     /// faulty. Memory holds nothing that the log has, and states are few: whoever gets one has much to read.
-    pub(super) fn plan_unreadable_logs(&mut self, dice: &mut SimRng) {
+    pub(super) fn plan_unreadable_logs(&mut self, rng: &mut SimRng) {
         let has_disks = !matches!(self.profile, Profile::Net | Profile::Twins);
-        if !has_disks || !dice.chance(30) {
+        if !has_disks || !rng.chance(30) {
             return;
         }
-        self.keep_few_states(dice);
-        let percent = dice.pick(&[10, 50, 100]);
+        self.keep_few_states(rng);
+        let percent = rng.pick(&[10, 50, 100]);
         if self.profile == Profile::Byzantine && self.straggler().is_none() {
-            self.plan_straggler(dice);
+            self.plan_straggler(rng);
         }
-        let mut hosts = self.few_correct(dice);
+        let mut hosts = self.few_correct(rng);
         if let (Some(host), Some(straggler)) = (hosts.first_mut(), self.straggler()) {
             *host = straggler;
         }
@@ -518,8 +522,8 @@ impl Plan {
             self.faults
                 .push((Time::START, Fault::UnreadableLog { host, percent }));
             if self.profile != Profile::Byzantine {
-                let at = self.moment(dice);
-                let back = self.spell(dice, at);
+                let at = self.moment(rng);
+                let back = self.spell(rng, at);
                 self.faults.push((
                     at,
                     Fault::Crash {
@@ -527,11 +531,11 @@ impl Plan {
                         back: Some(back),
                     },
                 ));
-                if dice.chance(50) {
+                if rng.chance(50) {
                     // What comes of a state, and of what is decided meanwhile, is long on its way to the
                     // disk.
-                    let until = self.spell(dice, back);
-                    let factor = dice.pick(&[10, 100]);
+                    let until = self.spell(rng, back);
+                    let factor = rng.pick(&[10, 100]);
                     self.faults.push((back, Fault::SlowDisk { host, factor, until }));
                 }
             }
@@ -539,14 +543,14 @@ impl Plan {
     }
 
     /// Memory holds nothing that the log has, and few checkpoints include the state.
-    pub(super) fn keep_few_states(&mut self, dice: &mut SimRng) {
-        let periods = dice.pick(&[2, 3, 5]);
-        self.knobs.state_rule = StateRule {
+    pub(super) fn keep_few_states(&mut self, rng: &mut SimRng) {
+        let periods = rng.pick(&[2, 3, 5]);
+        self.config.state_rule = StateRule {
             small_bytes: 0,
             factor: u64::MAX,
-            log_bytes_max: periods * self.knobs.checkpoint_decisions * StateRule::DECISION_BYTES,
+            log_bytes_max: periods * self.config.checkpoint_decisions * StateRule::DECISION_BYTES,
         };
-        (self.knobs.kept_bytes, self.knobs.kept_for_peers) = (0, 0);
+        (self.config.kept_bytes, self.config.kept_for_peers) = (0, 0);
     }
 
     /// A correct host that is cut off from all others at some time.
@@ -561,36 +565,36 @@ impl Plan {
 
     /// Where nothing but the network is at fault, and links are short, some runs have a client that reaches
     /// no more than f+1 replicas once all else has healed; no leader is replaced because of it.
-    pub(super) fn plan_steady(&mut self, dice: &mut SimRng) {
-        let is_far = self.weather.delay_us.1 > 3000;
+    pub(super) fn plan_steady(&mut self, rng: &mut SimRng) {
+        let is_far = self.network.delay_us.1 > 3000;
         let is_slow = |(_, fault): &(Time, Fault)| matches!(fault, Fault::SlowLink { .. });
         if self.profile != Profile::Net
-            || self.knobs.unordered
+            || self.config.unordered
             || is_far
             || self.faults.iter().any(is_slow)
-            || !dice.chance(50)
+            || !rng.chance(50)
         {
             return;
         }
-        let mut hosts: Vec<usize> = (0..self.knobs.replicas).collect();
-        for _ in 0..=self.knobs.faulty_max() {
-            hosts.swap_remove(dice.below(hosts.len() as u64) as usize);
+        let mut hosts: Vec<usize> = (0..self.config.replicas).collect();
+        for _ in 0..=self.config.faulty_max() {
+            hosts.swap_remove(rng.below(hosts.len() as u64) as usize);
         }
         self.dead_links = hosts.into_iter().map(|host| (0, host)).collect();
         self.steady_from = Some(self.calm_from.after(STEADY_AFTER));
     }
 
     /// Clients whose identity several processes use, at once or one after the other.
-    pub(super) fn plan_processes(&mut self, dice: &mut SimRng) {
-        let clients = self.knobs.honest_clients as u64;
-        if dice.chance(40) {
-            let more = dice.between(1, 2);
-            self.more_processes = (0..more).map(|_| dice.below(clients) as u32).collect();
+    pub(super) fn plan_processes(&mut self, rng: &mut SimRng) {
+        let clients = self.config.honest_clients as u64;
+        if rng.chance(40) {
+            let more = rng.between(1, 2);
+            self.more_processes = (0..more).map(|_| rng.below(clients) as u32).collect();
         }
-        if dice.chance(40) {
+        if rng.chance(40) {
             let processes = clients + self.more_processes.len() as u64;
-            for _ in 0..dice.between(1, 4) {
-                let (at, process) = (self.moment(dice), dice.below(processes) as usize);
+            for _ in 0..rng.between(1, 4) {
+                let (at, process) = (self.moment(rng), rng.below(processes) as usize);
                 self.faults.push((at, Fault::RestartClient { process }));
             }
         }
@@ -598,76 +602,76 @@ impl Plan {
 
     /// In a few runs all is in order, but replicas are so far apart that each decision takes longer than
     /// leaders are given at first. That is learnt by replacing a few.
-    pub(super) fn plan_far(&mut self, dice: &mut SimRng) {
-        if self.profile == Profile::Net && !self.knobs.is_large() && dice.chance(4) {
-            self.move_apart(dice);
+    pub(super) fn plan_far(&mut self, rng: &mut SimRng) {
+        if self.profile == Profile::Net && !self.config.is_large() && rng.chance(4) {
+            self.move_apart(rng);
         }
     }
 
     /// All is in order, and a message takes a third of a second; timeouts are those of production. Clients
     /// ask all the time, and what they ask waits for what was proposed before: three messages, one after the
     /// other, are more than a leader is given at first.
-    pub(in crate::sim) fn move_apart(&mut self, dice: &mut SimRng) {
-        self.weather = NetworkProfile {
+    pub(in crate::sim) fn move_apart(&mut self, rng: &mut SimRng) {
+        self.network = NetworkProfile {
             delay_us: (310_000, 370_000),
             ..NetworkProfile::calm()
         };
         (self.faults, self.dead_links, self.more_processes) = Default::default();
-        let knobs = &mut self.knobs;
-        knobs.timings = ViewTimings::default();
-        knobs.retransmit = Duration::from_millis(ClientTuning::default().retransmit_timeout_ms);
-        (knobs.auth, knobs.frames_in_flight) = (ClientAuth::Signature, 16);
-        (knobs.pipeline, knobs.limits.batch_frames_max) = (dice.pick(&[1, 1, 2]), 64);
-        let seconds = dice.between(60, 90);
+        let config = &mut self.config;
+        config.timings = ViewTimings::default();
+        config.retransmit = Duration::from_millis(ClientTuning::default().retransmit_timeout_ms);
+        (config.auth, config.frames_in_flight) = (ClientAuth::Signature, 16);
+        (config.pipeline, config.limits.batch_frames_max) = (rng.pick(&[1, 1, 2]), 64);
+        let seconds = rng.between(60, 90);
         (self.operations, self.keys) = (4 * seconds as usize, seconds / 2);
         self.busy_until = Time::START.after(Duration::from_secs(seconds));
         self.calm_from = self.busy_until;
         // Each doubles what leaders are given, and what was learnt is kept.
         self.steady_from = None;
-        self.views_max = Some(self.knobs.replicas as u64);
+        self.views_max = Some(self.config.replicas as u64);
     }
 
-    pub(super) fn plan_clocks_and_disks(&mut self, dice: &mut SimRng) {
+    pub(super) fn plan_clocks_and_disks(&mut self, rng: &mut SimRng) {
         let hosts = self.hosts() as u64;
-        if dice.chance(25) {
-            for _ in 0..dice.between(1, 3) {
-                let (at, host) = (self.moment(dice), dice.below(hosts) as usize);
-                let by = dice.millis(1, 20_000);
+        if rng.chance(25) {
+            for _ in 0..rng.between(1, 3) {
+                let (at, host) = (self.moment(rng), rng.below(hosts) as usize);
+                let by = rng.millis(1, 20_000);
                 self.faults.push((at, Fault::ClockJump { host, by }));
             }
         }
-        if matches!(self.profile, Profile::Crash | Profile::Disk) || dice.chance(10) {
-            for _ in 0..dice.between(0, 2) {
-                let (at, host) = (self.moment(dice), dice.below(hosts) as usize);
-                let until = self.spell(dice, at);
-                let factor = dice.pick(&[10, 100]);
+        if matches!(self.profile, Profile::Crash | Profile::Disk) || rng.chance(10) {
+            for _ in 0..rng.between(0, 2) {
+                let (at, host) = (self.moment(rng), rng.below(hosts) as usize);
+                let until = self.spell(rng, at);
+                let factor = rng.pick(&[10, 100]);
                 self.faults.push((at, Fault::SlowDisk { host, factor, until }));
             }
-            for _ in 0..dice.between(0, 2) {
-                let (at, host) = (self.moment(dice), dice.below(hosts) as usize);
-                let until = self.spell(dice, at);
+            for _ in 0..rng.between(0, 2) {
+                let (at, host) = (self.moment(rng), rng.below(hosts) as usize);
+                let until = self.spell(rng, at);
                 self.faults.push((at, Fault::FullDisk { host, until }));
             }
         }
     }
 }
 
-pub(super) fn weather(dice: &mut SimRng) -> NetworkProfile {
+pub(super) fn network_profile(rng: &mut SimRng) -> NetworkProfile {
     // Now and then between continents.
     let usual = [(20, 100), (100, 3000), (5000, 40_000)];
-    let delay_us = match dice.chance(7) {
+    let delay_us = match rng.chance(7) {
         true => (150_000, 220_000),
-        false => dice.pick(&usual),
+        false => rng.pick(&usual),
     };
-    let loses = dice.chance(25);
+    let loses = rng.chance(25);
     NetworkProfile {
         delay_us,
-        late_percent: dice.pick(&[0, 1, 10]),
-        late_ms: dice.between(1, 500),
-        doubled_percent: dice.pick(&[0, 2, 20]),
-        replica_loss_percent: if loses { dice.between(1, 15) } else { 0 },
-        client_loss_percent: dice.pick(&[0, 0, 2, 20]),
-        in_order: dice.chance(50),
+        late_percent: rng.pick(&[0, 1, 10]),
+        late_ms: rng.between(1, 500),
+        doubled_percent: rng.pick(&[0, 2, 20]),
+        replica_loss_percent: if loses { rng.between(1, 15) } else { 0 },
+        client_loss_percent: rng.pick(&[0, 0, 2, 20]),
+        in_order: rng.chance(50),
         partitions_lose: loses,
     }
 }

@@ -19,7 +19,7 @@ use crate::smr::types::{Digest, NodeId, Time};
 type Place = (u64, u64);
 
 /// The books kept about one correct replica: what it heard, what its disk holds, what it said.
-pub(in crate::sim) struct Ledger {
+pub(in crate::sim) struct VoteAudit {
     node: usize,
     n: usize,
     window: u64,
@@ -53,9 +53,9 @@ pub(in crate::sim) struct Ledger {
     stable_durable: u64,
 }
 
-impl Ledger {
-    pub(in crate::sim) fn new(node: usize, knobs: &SimConfig) -> Self {
-        let (n, window, donor) = (knobs.replicas, knobs.window, knobs.donor);
+impl VoteAudit {
+    pub(in crate::sim) fn new(node: usize, config: &SimConfig) -> Self {
+        let (n, window, donor) = (config.replicas, config.window, config.donor);
         Self {
             node,
             n,

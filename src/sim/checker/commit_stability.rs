@@ -18,14 +18,14 @@ struct Support {
 
 /// What was or may yet be committed at each place, which no later view may have another batch for: a batch to
 /// which so many correct replicas committed that with all faulty ones they are a quorum.
-pub(in crate::sim) struct Lasting {
+pub(in crate::sim) struct CommitStability {
     n: usize,
     window: u64,
     /// By place: by view and batch.
     places: BTreeMap<u64, BTreeMap<(u64, Digest), Support>>,
 }
 
-impl Lasting {
+impl CommitStability {
     pub(in crate::sim) fn new(n: usize, window: u64) -> Self {
         Self {
             n,
