@@ -10,7 +10,7 @@ use atlas_smr_replica::messages::{
 };
 use atlas_smr_replica::preprocessing::{
     CheckerLimits, ClientAuth, ClientDirectory, ClientKeys, FrameChecker, FrameSource, Offer, PoolLimits,
-    RequestPool, SigningDuty, batch_digest,
+    RequestPool, RequireSignature, batch_digest,
 };
 use atlas_smr_replica::types::{ClientId, ClusterId, Epoch, FrameSeq, NodeId, SeqNo, Time, UnixTime, View};
 use bytes::Bytes;
@@ -65,7 +65,7 @@ impl Keys {
             .map(|(signing, macs)| ClientKeys {
                 verifying: signing.verifying_key(),
                 mac: Some(macs[0].clone()),
-                must_sign: SigningDuty::default(),
+                must_sign: RequireSignature::default(),
             });
         let directory = ClientDirectory::new(clients.collect());
         FrameChecker::new(

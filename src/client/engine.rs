@@ -359,7 +359,7 @@ impl EngineRole {
     }
 
     /// Carries out what the sessions want; true if there was anything.
-    fn carry_out(&mut self, now: Time) -> bool {
+    fn take_outputs(&mut self, now: Time) -> bool {
         let mut any = false;
         for (number, session) in self.sessions.iter_mut().enumerate() {
             for output in session.drain_outputs() {
@@ -393,14 +393,14 @@ impl Role for EngineRole {
         self.take_links(now, reactor);
         let messages = self.take_messages();
         self.sessions.iter_mut().for_each(|session| session.on_time(now));
-        let ended = self.carry_out(now);
+        let ended = self.take_outputs(now);
         let submitted = self.driver.step(now, &mut self.sessions);
         messages || ended || submitted
     }
 
     fn finish(&mut self, now: Time, reactor: &mut Reactor) -> bool {
         self.sessions.iter_mut().for_each(|session| session.flush(now));
-        let any = self.carry_out(now);
+        let any = self.take_outputs(now);
         self.wires.keep_alive(now, &self.ping);
         self.wires.flush(reactor);
         for (id, _, _) in self.wires.take_closed() {

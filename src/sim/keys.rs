@@ -1,7 +1,7 @@
 use std::sync::OnceLock;
 
 use crate::smr::crypto::{LinkSecret, MacKey, SigningKey, VerifyingKey};
-use crate::smr::preprocessing::{ClientAuth, ClientDirectory, ClientKeys, SigningDuty};
+use crate::smr::preprocessing::{ClientAuth, ClientDirectory, ClientKeys, RequireSignature};
 use crate::smr::types::{ClientId, ClusterId, NodeId, REPLICAS_MAX};
 
 /// The simulated cluster.
@@ -74,7 +74,7 @@ impl Keyring {
         let keys = keys.map(|(signing, macs)| ClientKeys {
             verifying: signing.verifying_key(),
             mac: (auth == ClientAuth::Mac).then(|| macs[node.index()].clone()),
-            must_sign: SigningDuty::default(),
+            must_sign: RequireSignature::default(),
         });
         ClientDirectory::new(keys.collect())
     }

@@ -415,7 +415,7 @@ impl<S: Stack> World<S> {
         let stables = said.iter().filter(|said| matches!(said, Said::Stable(_)));
         self.hosts[index].efforts.begins_turn(stables.count());
         for said in said.drain(..) {
-            self.carry_out(index, said);
+            self.deliver_said(index, said);
         }
         self.said = said;
         self.plan_disk(index);

@@ -153,7 +153,7 @@ planted! {
     /// A replica votes although it may have forgotten what it said.
     AbstentionIgnored,
     /// It votes again before a stable checkpoint has passed the places of which it may have spoken.
-    AbstentionPlacesForgotten,
+    AbstentionSlotsForgotten,
     /// A transferred decision is not compared with what f+1 donors named.
     LogBatchUnchecked,
     /// Who asks often is answered as often.
@@ -177,7 +177,7 @@ planted! {
     /// False signatures of frames do not count against who sends them.
     LiesUncounted,
     /// The signatures of all checkpoints, view changes and proofs that a peer sends are verified.
-    JudgementsUnlimited,
+    VerificationsUnlimited,
     /// An image goes although a peer reads it.
     LoansIgnored,
     /// An image that was offered is not kept until the peer asks.

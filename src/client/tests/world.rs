@@ -159,9 +159,9 @@ impl World {
                 self.happen(event);
             }
             self.session.on_time(self.now);
-            self.carry_out();
+            self.take_outputs();
             self.session.flush(self.now);
-            self.carry_out();
+            self.take_outputs();
         }
         self
     }
@@ -216,7 +216,7 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self) {
+    fn take_outputs(&mut self) {
         for output in self.session.drain_outputs().collect::<Vec<_>>() {
             match output {
                 Output::Send { message, .. } if is_link_message(&message) => {}

@@ -107,7 +107,7 @@ const NAMES: [&str; 12] = [
     "view_changes",
     "views_entered",
     "checkpoints_stable",
-    "messages_choked",
+    "messages_backpressured",
     "frames_crowded_out",
     "frames_urged",
     "proofs_asked",
@@ -117,7 +117,7 @@ const NAMES: [&str; 12] = [
 
 /// How far a replica is, in numbers that change all the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Places {
+pub struct SequenceGauges {
     /// Its view.
     pub view: View,
     /// The last decision it ordered.
@@ -289,12 +289,12 @@ impl Metrics {
     }
 
     /// Publishes what the orchestrator counted.
-    pub fn publish(&self, places: Places, counters: &ReplicaCounters) {
-        self.view.store(places.view.get(), Ordering::Relaxed);
-        self.executed.store(places.executed.get(), Ordering::Relaxed);
-        self.ordered.store(places.ordered.get(), Ordering::Relaxed);
-        self.durable.store(places.durable.get(), Ordering::Relaxed);
-        self.stable.store(places.stable.get(), Ordering::Relaxed);
+    pub fn publish(&self, gauges: SequenceGauges, counters: &ReplicaCounters) {
+        self.view.store(gauges.view.get(), Ordering::Relaxed);
+        self.executed.store(gauges.executed.get(), Ordering::Relaxed);
+        self.ordered.store(gauges.ordered.get(), Ordering::Relaxed);
+        self.durable.store(gauges.durable.get(), Ordering::Relaxed);
+        self.stable.store(gauges.stable.get(), Ordering::Relaxed);
         let transfers = [
             counters.log_transfers,
             counters.decisions_transferred,
@@ -314,7 +314,7 @@ impl Metrics {
             counters.view_changes,
             counters.views_entered,
             counters.checkpoints_stable,
-            counters.messages_choked,
+            counters.messages_backpressured,
             counters.frames_crowded_out,
             counters.frames_urged,
             counters.proofs_asked,
@@ -533,17 +533,17 @@ mod tests {
             pieces_reused: 116,
             divergences: 117,
             checkpoints_stable: 118,
-            messages_choked: 119,
+            messages_backpressured: 119,
             ..ReplicaCounters::default()
         };
-        let places = Places {
+        let gauges = SequenceGauges {
             view: View::ZERO,
             ordered: SeqNo::ZERO,
             durable: SeqNo::ZERO,
             executed: SeqNo::ZERO,
             stable: SeqNo::ZERO,
         };
-        metrics.publish(places, &counters);
+        metrics.publish(gauges, &counters);
         let mut published = std::collections::BTreeMap::new();
         metrics.visit(|name, value| {
             assert!(published.insert(name, value).is_none(), "{name} twice");
@@ -553,6 +553,6 @@ mod tests {
             assert_eq!(names.count(), 1, "counter {number}");
         }
         assert_eq!(published["votes_cast"], 105);
-        assert_eq!(published["messages_choked"], 119);
+        assert_eq!(published["messages_backpressured"], 119);
     }
 }

@@ -18,8 +18,8 @@ use crate::runtime::metrics::Metrics;
 use crate::runtime::net::handshake::Identity;
 use crate::runtime::ring::Doorbell;
 use crate::runtime::shard::control::{
-    BackoffLimits, Beat, ControlConfig, ControlHandle, ControlLimits, ControlShard, DialTarget,
-    EstablishedLink, PlaceLimits,
+    BackoffLimits, Beat, ConnectionLimits, ControlConfig, ControlHandle, ControlLimits, ControlShard,
+    DialTarget, EstablishedLink,
 };
 use crate::runtime::shard::cores::Cores;
 use crate::runtime::shard::crew::HelperThreads;
@@ -37,7 +37,7 @@ use crate::smr::execution::{ExecutorPart, ExecutorSettings, ResultLimits};
 use crate::smr::messages::lengths::VOTES_MAX;
 use crate::smr::ordering::OrderingProtocol;
 use crate::smr::preprocessing::{
-    ClientAuth, ClientDirectory, ClientKeys, PoolLimits, RequestPool, SigningDuty,
+    ClientAuth, ClientDirectory, ClientKeys, PoolLimits, RequestPool, RequireSignature,
 };
 use crate::smr::protocol::ConfigOf;
 use crate::smr::replica::{MUST_SIGN_FOR, Protocols, Replica, ReplicaSettings, Stack, StateTransferOf};
@@ -83,7 +83,7 @@ fn client_directory<P: PartConfigs>(config: &ReplicaConfig<P>) -> Result<ClientD
         Ok(ClientKeys {
             verifying: client.signing_key,
             mac,
-            must_sign: SigningDuty::default(),
+            must_sign: RequireSignature::default(),
         })
     });
     Ok(ClientDirectory::new(keys.collect::<Result<_, ReplicaError>>()?))
@@ -118,10 +118,10 @@ fn start_control<P: PartConfigs>(
         limits: ControlLimits {
             handshakes_max: limits.handshakes_max,
             handshake_deadline: Duration::from_millis(limits.handshake_timeout_ms),
-            places: PlaceLimits {
+            slots: ConnectionLimits {
                 connections_max: usize::from(limits.connections_max),
                 replicas_reserved: (2 * cluster.replicas.len()).min(usize::from(limits.connections_max) / 2),
-                ..PlaceLimits::default()
+                ..ConnectionLimits::default()
             },
             backoff: BackoffLimits {
                 initial: Duration::from_millis(limits.reconnect_min_ms),

@@ -9,7 +9,7 @@ use super::directory::read_superblock;
 use super::*;
 use crate::smr::crypto::{Chain, Digester};
 use crate::smr::execution::apps::kv;
-use crate::smr::messages::{CheckpointClaim, Lengths, Phase, PlacedDigest, SignedCheckpoint, Vote};
+use crate::smr::messages::{CheckpointClaim, Lengths, Phase, SignedCheckpoint, SlotDigest, Vote};
 use crate::smr::ordering::pbft::records::{announced, cast};
 use crate::smr::protocol::{LogCut, Record};
 use crate::smr::types::{ApplicationId, ClusterId, Digest, Epoch, Lsn, NodeId, SeqNo, View};
@@ -423,7 +423,7 @@ fn every_kind_of_record_comes_back_as_it_was() {
     ];
     let records = records.into_iter().chain([
         Record::ViewTransfer(Bytes::from_static(b"a whole message")),
-        announced(PlacedDigest {
+        announced(SlotDigest {
             seq: 4,
             digest: [5; 32],
             view: 6,

@@ -2,7 +2,7 @@ use bytes::Bytes;
 
 use super::stage::open_sync;
 use super::{Actor, Stage};
-use crate::smr::messages::{BatchRef, STATUS_PLACES, SyncMessage, ViewTransferMessage};
+use crate::smr::messages::{BatchRef, STATUS_SLOTS, SyncMessage, ViewTransferMessage};
 use crate::smr::types::NodeId;
 
 /// Tells those that lag behind of decisions that never were, answers fetches with other batches, and
@@ -35,7 +35,7 @@ impl Actor for FalseWords {
                     0 => (status.decided, status.stable) = (0, 0),
                     1 => (status.decided, status.stable) = (u64::MAX - 1, u64::MAX - 1),
                     2 => status.view = u64::MAX,
-                    _ => status.places = vec![0; STATUS_PLACES],
+                    _ => status.slots = vec![0; STATUS_SLOTS],
                 }
             }
             SyncMessage::FetchBatches(wanted) => wanted.reverse(),

@@ -2,7 +2,7 @@ use bytes::Bytes;
 
 use super::stage::{open_sync, open_view, sign_view_change};
 use super::{Actor, Stage};
-use crate::smr::messages::{PlacedDigest, SignedCheckpoint, SyncMessage, ViewChange, ViewTransferMessage};
+use crate::smr::messages::{SignedCheckpoint, SlotDigest, SyncMessage, ViewChange, ViewTransferMessage};
 use crate::smr::types::{NodeId, Quorum};
 
 /// Says in view changes what never was and hides what was, different things to different replicas; signs for
@@ -96,7 +96,7 @@ fn boast(forged: &mut ViewChange, window: u64, digest: [u8; 32]) {
     }
     if last < forged.stable_seq.saturating_add(window) {
         let seq = last + 1;
-        forged.prepared.push(PlacedDigest { seq, digest, view });
+        forged.prepared.push(SlotDigest { seq, digest, view });
     }
     forged.pre_prepared.clone_from(&forged.prepared);
 }

@@ -3,7 +3,7 @@ use bytes::Bytes;
 use super::stage::{open_view, sign_view_change};
 use super::{Actor, Stage};
 use crate::smr::messages::lengths::PRE_PREPARED_MAX;
-use crate::smr::messages::{PlacedDigest, ViewChange, ViewTransferMessage};
+use crate::smr::messages::{SlotDigest, ViewChange, ViewTransferMessage};
 use crate::smr::types::NodeId;
 
 /// Says in its view changes all that they have room for: what it pre-prepared, and other batches beside it
@@ -32,7 +32,7 @@ impl FullViewChanges {
         forged.pre_prepared.clear();
         let until = truth.stable_seq.saturating_add(self.window);
         for seq in (truth.stable_seq..until).map(|before| before + 1) {
-            let mut place: Vec<PlacedDigest> = truth
+            let mut place: Vec<SlotDigest> = truth
                 .pre_prepared
                 .iter()
                 .copied()
@@ -42,7 +42,7 @@ impl FullViewChanges {
                 if place.len() < PRE_PREPARED_MAX {
                     let digest = [mark ^ number; 32];
                     place.retain(|placed| placed.digest != digest);
-                    place.push(PlacedDigest { seq, digest, view });
+                    place.push(SlotDigest { seq, digest, view });
                 }
             }
             place.sort_unstable();

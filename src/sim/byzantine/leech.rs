@@ -3,7 +3,7 @@ use bytes::Bytes;
 use super::stage::open_sync;
 use super::{Actor, Stage};
 use crate::smr::messages::{
-    BatchRef, LogTransferMessage, PieceRange, STATUS_PLACES, StateTransferMessage, Status, SyncMessage,
+    BatchRef, LogTransferMessage, PieceRange, STATUS_SLOTS, StateTransferMessage, Status, SyncMessage,
 };
 use crate::smr::types::Epoch;
 
@@ -61,7 +61,7 @@ fn ask(stage: &mut Stage<'_>, heard: &Status) -> Bytes {
             decided: after,
             stable: heard.stable.min(after),
             asks: true,
-            places: vec![0; STATUS_PLACES],
+            slots: vec![0; STATUS_SLOTS],
             ..heard.clone()
         })),
     }

@@ -16,7 +16,7 @@ use crate::smr::messages::{
 use crate::smr::protocol::Record;
 use crate::smr::types::{Digest, NodeId, Time};
 
-type Place = (u64, u64);
+type Slot = (u64, u64);
 
 /// The books kept about one correct replica: what it heard, what its disk holds, what it said.
 pub(in crate::sim) struct VoteAudit {
@@ -24,27 +24,27 @@ pub(in crate::sim) struct VoteAudit {
     n: usize,
     window: u64,
     /// (view, seq, digest) → who proposed or prepared it, as delivered here.
-    prepares: BTreeMap<(Place, Digest), BTreeSet<usize>>,
-    /// The same of commits, by place and batch first: (seq, digest) → view → who.
+    prepares: BTreeMap<(Slot, Digest), BTreeSet<usize>>,
+    /// The same of commits, by slot and batch first: (seq, digest) → view → who.
     commits: BTreeMap<(u64, Digest), BTreeMap<u64, BTreeSet<usize>>>,
     /// (seq, digest) → whose sound signatures were delivered here.
     checkpoints: BTreeMap<(u64, Digest), BTreeSet<usize>>,
     /// (seq, digest) → who said that it was decided.
     decisions: BTreeMap<(u64, Digest), BTreeSet<usize>>,
-    proposals_durable: BTreeSet<(Place, Digest)>,
-    prepares_durable: BTreeSet<(Place, Digest)>,
-    commits_durable: BTreeSet<(Place, Digest)>,
+    proposals_durable: BTreeSet<(Slot, Digest)>,
+    prepares_durable: BTreeSet<(Slot, Digest)>,
+    commits_durable: BTreeSet<(Slot, Digest)>,
     decisions_durable: BTreeSet<(u64, Digest)>,
     checkpoints_durable: BTreeSet<(u64, Digest)>,
     view_durable: u64,
     new_views_durable: BTreeSet<u64>,
-    said: BTreeMap<(u8, Place), Digest>,
+    said: BTreeMap<(u8, Slot), Digest>,
     /// The last view change that was sent.
     view_change: Option<ViewChange>,
     said_view_changes: BTreeSet<Digest>,
     views: Views,
     answers: Answers,
-    /// The last place and the last view that it spoke of before its disk lost that.
+    /// The last slot and the last view that it spoke of before its disk lost that.
     forgot: Option<(u64, u64)>,
     /// It may have spoken of places up to here before: a window after its last stable checkpoint then.
     reach: u64,
@@ -104,10 +104,10 @@ impl VoteAudit {
         let from = from.index();
         match &**message {
             ArchivedSystemMessage::ProposalMessage(head) => {
-                let place = (head.view().get(), head.seq().get());
-                if self.leader(place.0) == from {
+                let slot = (head.view().get(), head.seq().get());
+                if self.leader(slot.0) == from {
                     self.prepares
-                        .entry((place, head.digest()))
+                        .entry((slot, head.digest()))
                         .or_default()
                         .insert(from);
                 }
@@ -224,8 +224,8 @@ impl VoteAudit {
     pub(in crate::sim) fn on_disk(&mut self, record: &Record) {
         match record {
             Record::Proposal(proposal) => {
-                let place = (proposal.view.get(), proposal.seq.get());
-                self.proposals_durable.insert((place, proposal.batch.digest));
+                let slot = (proposal.view.get(), proposal.seq.get());
+                self.proposals_durable.insert((slot, proposal.batch.digest));
             }
             Record::Ordering { contents, .. } => {
                 if let Ok(PbftRecord::Vote(vote)) = PbftRecord::read(contents) {
@@ -273,9 +273,9 @@ impl VoteAudit {
         self.checkpoints_durable.clear();
         self.new_views_durable.clear();
         self.view_durable = 0;
-        let place = self.said.keys().map(|(_, (_, seq))| *seq).max().unwrap_or(0);
+        let slot = self.said.keys().map(|(_, (_, seq))| *seq).max().unwrap_or(0);
         let view = self.view_change.as_ref().map_or(0, |said| said.view);
-        self.forgot = Some((place, view));
+        self.forgot = Some((slot, view));
         self.reach = self.stable + self.window;
         self.stable_durable = 0;
     }
@@ -322,9 +322,9 @@ impl VoteAudit {
         self.commits.clear();
         self.decisions.clear();
         // What it accepted was the leader's proposal: that was judged when it prepared it.
-        for (place, digest) in &self.proposals_durable {
-            let leader = self.leader(place.0);
-            self.prepares.entry((*place, *digest)).or_default().insert(leader);
+        for (slot, digest) in &self.proposals_durable {
+            let leader = self.leader(slot.0);
+            self.prepares.entry((*slot, *digest)).or_default().insert(leader);
         }
     }
 
@@ -392,10 +392,10 @@ impl VoteAudit {
     pub(in crate::sim) fn says(&mut self, now: Time, message: &Checked<SystemMessage>) -> Result<(), Broken> {
         match &**message {
             ArchivedSystemMessage::ProposalMessage(head) => {
-                let (place, digest) = ((head.view().get(), head.seq().get()), head.digest());
-                let kept = self.proposals_durable.contains(&(place, digest));
-                self.durable(kept, "pre-prepare", place)?;
-                self.says_once(0, place, digest)
+                let (slot, digest) = ((head.view().get(), head.seq().get()), head.digest());
+                let kept = self.proposals_durable.contains(&(slot, digest));
+                self.durable(kept, "pre-prepare", slot)?;
+                self.says_once(0, slot, digest)
             }
             ArchivedSystemMessage::ProtocolMessage(_) => self.says_votes(&message.votes()),
             ArchivedSystemMessage::ViewTransferMessage(_) => match message.of_views() {
@@ -415,20 +415,20 @@ impl VoteAudit {
 
     fn says_votes(&mut self, votes: &[Vote]) -> Result<(), Broken> {
         for vote in votes {
-            let (place, digest) = ((vote.view, vote.seq), vote.digest());
+            let (slot, digest) = ((vote.view, vote.seq), vote.digest());
             match vote.phase {
                 Phase::Prepare => {
-                    let kept = self.proposals_durable.contains(&(place, digest))
-                        || self.prepares_durable.contains(&(place, digest));
-                    self.durable(kept, "prepare", place)?;
-                    self.says_once(1, place, digest)?;
+                    let kept = self.proposals_durable.contains(&(slot, digest))
+                        || self.prepares_durable.contains(&(slot, digest));
+                    self.durable(kept, "prepare", slot)?;
+                    self.says_once(1, slot, digest)?;
                 }
                 Phase::Commit => {
-                    let kept = self.commits_durable.contains(&(place, digest));
-                    self.durable(kept, "commit", place)?;
-                    self.says_once(2, place, digest)?;
-                    self.is_prepared(place, digest)?;
-                    if self.view_change.as_ref().is_some_and(|said| place.0 < said.view) {
+                    let kept = self.commits_durable.contains(&(slot, digest));
+                    self.durable(kept, "commit", slot)?;
+                    self.says_once(2, slot, digest)?;
+                    self.is_prepared(slot, digest)?;
+                    if self.view_change.as_ref().is_some_and(|said| slot.0 < said.view) {
                         self.carries()?;
                     }
                 }
@@ -437,7 +437,7 @@ impl VoteAudit {
         Ok(())
     }
 
-    fn durable(&self, kept: bool, what: &str, (view, seq): Place) -> Result<(), Broken> {
+    fn durable(&self, kept: bool, what: &str, (view, seq): Slot) -> Result<(), Broken> {
         match kept {
             true => Ok(()),
             false => Err((
@@ -450,9 +450,9 @@ impl VoteAudit {
         }
     }
 
-    fn says_once(&mut self, phase: u8, place: Place, digest: Digest) -> Result<(), Broken> {
-        let (node, (view, seq)) = (self.node, place);
-        let first = *self.said.entry((phase, place)).or_insert(digest);
+    fn says_once(&mut self, phase: u8, slot: Slot, digest: Digest) -> Result<(), Broken> {
+        let (node, (view, seq)) = (self.node, slot);
+        let first = *self.said.entry((phase, slot)).or_insert(digest);
         if first != digest {
             return Err((
                 Rule::OneVote,
@@ -474,21 +474,21 @@ impl VoteAudit {
     }
 
     /// A quorum, this replica and the leader among it, stands behind the batch.
-    fn is_prepared(&self, place: Place, digest: Digest) -> Result<(), Broken> {
-        let mut signers = self.prepares.get(&(place, digest)).cloned().unwrap_or_default();
+    fn is_prepared(&self, slot: Slot, digest: Digest) -> Result<(), Broken> {
+        let mut signers = self.prepares.get(&(slot, digest)).cloned().unwrap_or_default();
         signers.insert(self.node);
         // A new-view stands for the pre-prepares of what it chose.
-        if place.0 > 0 {
-            signers.insert(self.leader(place.0));
+        if slot.0 > 0 {
+            signers.insert(self.leader(slot.0));
         }
-        if signers.len() >= self.enough() && signers.contains(&self.leader(place.0)) {
+        if signers.len() >= self.enough() && signers.contains(&self.leader(slot.0)) {
             return Ok(());
         }
         Err((
             Rule::Certificates,
             format!(
                 "r{} commits v{} s{} prepared by {signers:?} only",
-                self.node, place.0, place.1
+                self.node, slot.0, slot.1
             ),
         ))
     }

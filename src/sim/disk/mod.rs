@@ -365,7 +365,7 @@ impl SimDisk {
         let outcome = match now < self.full_until && needs_room(&step) {
             true => KeeperOutcome::NoRoom,
             false => {
-                self.carry_out(step);
+                self.perform(step);
                 KeeperOutcome::Done
             }
         };
@@ -394,7 +394,7 @@ impl SimDisk {
         }
     }
 
-    fn carry_out(&mut self, step: KeeperStep) {
+    fn perform(&mut self, step: KeeperStep) {
         let disk_state = &mut self.disk_state;
         match step {
             KeeperStep::Prepare { index, recycled, .. } => {
@@ -487,7 +487,7 @@ impl SimDisk {
             return;
         };
         match (self.rng.below(3), step) {
-            (0, step) => self.carry_out(step),
+            (0, step) => self.perform(step),
             (1, KeeperStep::Cut(_) | KeeperStep::Name(_)) => {
                 // The older copy was being written.
                 let at = (self.disk_state.superblock.generation + 1) % 2 * BLOCK_BYTES as u64;

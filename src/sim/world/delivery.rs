@@ -19,7 +19,7 @@ use crate::smr::types::Peer;
 use crate::smr::types::{ClientId, FrameSeq, NodeId, SeqNo, UnixTime};
 
 impl<S: Stack> World<S> {
-    pub(super) fn carry_out(&mut self, index: usize, said: Said) {
+    pub(super) fn deliver_said(&mut self, index: usize, said: Said) {
         let is_correct = self.hosts[index].is_correct;
         // What it votes for is none the worse for a wrong state.
         let is_right = is_correct && !self.hosts[index].is_wrong;

@@ -27,10 +27,10 @@ use super::archived::{
     ArchivedRequestFrame, ArchivedVote,
 };
 use super::ordering::ArchivedSignedCheckpoint;
-use super::pbft::{ArchivedNamedViewChange, ArchivedPlacedDigest, ArchivedViewTransferMessage};
+use super::pbft::{ArchivedNamedViewChange, ArchivedSlotDigest, ArchivedViewTransferMessage};
 use super::system::ArchivedSystemMessage;
 use super::transfer::DECIDED_MAX;
-use super::{ENVELOPE_BYTES, STATUS_DISPUTES, STATUS_PLACES};
+use super::{ENVELOPE_BYTES, STATUS_DISPUTES, STATUS_SLOTS};
 use crate::smr::crypto::TAG_BYTES;
 use crate::smr::types::REPLICAS_MAX;
 
@@ -83,7 +83,7 @@ const HEAD_BYTES: usize = ENVELOPE_BYTES + size_of::<ArchivedSystemMessage>();
 /// What every message about views has: one archive inside another.
 const VIEW_HEAD_BYTES: usize = HEAD_BYTES + size_of::<ArchivedViewTransferMessage>();
 
-const PLACED_BYTES: usize = size_of::<ArchivedPlacedDigest>();
+const PLACED_BYTES: usize = size_of::<ArchivedSlotDigest>();
 const SIGNED_BYTES: usize = size_of::<ArchivedSignedCheckpoint>();
 const NAMED_BYTES: usize = size_of::<ArchivedNamedViewChange>();
 
@@ -171,13 +171,13 @@ impl Lengths {
     /// A status.
     #[must_use]
     pub const fn status(&self) -> usize {
-        HEAD_BYTES + 8 * self.replicas + STATUS_PLACES + 4 * STATUS_DISPUTES
+        HEAD_BYTES + 8 * self.replicas + STATUS_SLOTS + 4 * STATUS_DISPUTES
     }
 
     /// Decisions, or a question for batches.
     #[must_use]
     pub const fn references() -> usize {
-        HEAD_BYTES + STATUS_PLACES * size_of::<ArchivedBatchRef>()
+        HEAD_BYTES + STATUS_SLOTS * size_of::<ArchivedBatchRef>()
     }
 
     /// The proof of a stable checkpoint, or an offer of one.

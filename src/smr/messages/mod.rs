@@ -56,14 +56,14 @@ pub(crate) use image::{index_slices, whole_index};
 pub use lengths::Lengths;
 pub use ordering::{CheckpointClaim, LightCheckpoint, PrePrepare, SignedCheckpoint, TakenCheckpoint};
 pub use pbft::{
-    NamedViewChange, NewView, PbftRecord, Phase, PlaceStatus, PlacedDigest, ViewChange, ViewEvidence,
-    ViewStart, ViewTransferMessage, Vote,
+    NamedViewChange, NewView, PbftRecord, Phase, SlotDigest, SlotStatus, ViewChange, ViewEvidence, ViewStart,
+    ViewTransferMessage, Vote,
 };
 pub use request::{
     Authenticator, FrameBuilder, FrameError, Mode, Operations, RequestBody, RequestFrame, SplitError,
     ends_are_sound,
 };
-pub use sync::{BatchRef, STATUS_DISPUTES, STATUS_PLACES, Status, SyncMessage};
+pub use sync::{BatchRef, STATUS_DISPUTES, STATUS_SLOTS, Status, SyncMessage};
 use system::ArchivedSystemMessage;
 pub use system::{ForwardedRequests, ProtocolMessages, SystemMessage};
 pub use transfer::{

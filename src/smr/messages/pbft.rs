@@ -36,7 +36,7 @@ pub struct Vote {
 
 /// A batch that was prepared or pre-prepared at a place, with the latest view in which it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize)]
-pub struct PlacedDigest {
+pub struct SlotDigest {
     /// The place.
     pub seq: u64,
     /// The batch's digest.
@@ -57,9 +57,9 @@ pub struct ViewChange {
     /// The quorum of signatures that proves it; empty at the beginning of time.
     pub stable_proof: Vec<SignedCheckpoint>,
     /// P: by place, the batch prepared last. At most one per place.
-    pub prepared: Vec<PlacedDigest>,
+    pub prepared: Vec<SlotDigest>,
     /// Q: by place and digest, the batches pre-prepared.
-    pub pre_prepared: Vec<PlacedDigest>,
+    pub pre_prepared: Vec<SlotDigest>,
     /// The replica that signed.
     pub signer: u16,
     /// Ed25519 over all of the above.
@@ -91,9 +91,9 @@ pub struct NewView {
 
 /// What a replica has of one place: the bits of a byte in [`Status::places`](super::Status::places).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PlaceStatus(pub u8);
+pub struct SlotStatus(pub u8);
 
-impl PlaceStatus {
+impl SlotStatus {
     /// It has the proposal of its view.
     pub const PROPOSED: u8 = 1;
     /// It needs no more prepares.
@@ -115,7 +115,7 @@ pub enum PbftRecord {
     Vote(Vote),
     /// A batch that a new view of this replica's own chose: it counts as pre-prepared by it. Written when the
     /// log is cut, if nothing else about its place says so.
-    Announced(PlacedDigest),
+    Announced(SlotDigest),
 }
 
 /// What replicas say to each other about views, by PBFT's view change.
@@ -140,9 +140,9 @@ pub struct ViewEvidence {
     /// The quorum of signatures that proves it; empty at the beginning of time.
     pub proof: Vec<SignedCheckpoint>,
     /// P: the batch prepared last at each place, ascending by place.
-    pub prepared: Vec<PlacedDigest>,
+    pub prepared: Vec<SlotDigest>,
     /// Q: the batches pre-prepared at each place, ascending by place and digest.
-    pub pre_prepared: Vec<PlacedDigest>,
+    pub pre_prepared: Vec<SlotDigest>,
 }
 
 /// What a view begins with: the same at every replica that enters it.
@@ -233,7 +233,7 @@ impl PbftRecord {
     }
 }
 
-impl PlacedDigest {
+impl SlotDigest {
     /// The digest.
     #[must_use]
     pub fn digest(&self) -> Digest {

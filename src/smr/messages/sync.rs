@@ -11,7 +11,7 @@ use super::{ArchivedSystemMessage, Batch, Checked};
 use crate::smr::types::{ClusterId, Digest, Epoch, REPLICAS_MAX, SeqNo, View};
 
 /// How many places a [`Status`] describes, and how many decisions answer it.
-pub const STATUS_PLACES: usize = 64;
+pub const STATUS_SLOTS: usize = 64;
 
 /// How many clients a [`Status`] names.
 pub const STATUS_DISPUTES: usize = 64;
@@ -40,9 +40,9 @@ pub struct Status {
     pub view_changes: Vec<u64>,
     /// Whether it has decided nothing since its last status: it asks to be sent what it lacks.
     pub asks: bool,
-    /// What it has of the places after `decided`, at most [`STATUS_PLACES`]; see [`PlaceStatus`](super::PlaceStatus). Empty
+    /// What it has of the places after `decided`, at most [`STATUS_SLOTS`]; see [`SlotStatus`](super::SlotStatus). Empty
     /// unless it asks.
-    pub places: Vec<u8>,
+    pub slots: Vec<u8>,
     /// Clients whose MACs failed here in a leader's proposal, at most [`STATUS_DISPUTES`].
     pub disputed: Vec<u32>,
     /// The view that it complains for ([`ViewTransferMessage::Complaint`](super::ViewTransferMessage::Complaint)); zero if it does not, and takes
@@ -107,7 +107,7 @@ impl ArchivedStatus {
                 .take(REPLICAS_MAX)
                 .collect(),
             asks: self.asks,
-            places: self.places.iter().copied().take(STATUS_PLACES).collect(),
+            slots: self.slots.iter().copied().take(STATUS_SLOTS).collect(),
             disputed: self
                 .disputed
                 .iter()
@@ -138,7 +138,7 @@ impl SyncMessage {
             Self::Checkpoint(_) => (Kind::System, 160),
             Self::Stable(proof) => (Kind::System, 112 * proof.len()),
             Self::Status(message) => {
-                let lists = message.places.len() + 4 * message.disputed.len();
+                let lists = message.slots.len() + 4 * message.disputed.len();
                 let hint = lists + 8 * message.view_changes.len() + 64;
                 (Kind::System, hint)
             }

@@ -179,11 +179,11 @@ impl<S: Stack> Consensus<S> {
         if std::mem::take(&mut self.heard) {
             self.replica.finish_turn(now);
         }
-        let (mut acted, mut kept) = self.carry_out(port);
+        let (mut acted, mut kept) = self.dispatch_actions(port);
         while let Some(end) = kept.filter(|_| self.trusts_memory) {
             self.replica.on_durable(end);
             self.replica.finish_turn(now);
-            let more = self.carry_out(port);
+            let more = self.dispatch_actions(port);
             acted |= more.0;
             kept = more.1;
         }
@@ -204,7 +204,7 @@ impl<S: Stack> Consensus<S> {
     }
 
     /// Whether there was anything, and the end of what was logged.
-    fn carry_out(&mut self, port: &mut impl ConsensusPort) -> (bool, Option<Lsn>) {
+    fn dispatch_actions(&mut self, port: &mut impl ConsensusPort) -> (bool, Option<Lsn>) {
         let (mut any, mut logged) = (false, None);
         let view = self.replica.view();
         for action in self.replica.drain_actions() {

@@ -36,14 +36,14 @@ pub struct ClientKeys {
     /// such a client can only sign.
     pub mac: Option<MacKey>,
     /// Whether only a signature gets this client's frames in, because one of its MACs was disputed.
-    pub must_sign: SigningDuty,
+    pub must_sign: RequireSignature,
 }
 
 /// Whether a client has to sign. Copies are one: what one shard learns, all know.
 #[derive(Debug, Clone, Default)]
-pub struct SigningDuty(Arc<AtomicBool>);
+pub struct RequireSignature(Arc<AtomicBool>);
 
-impl SigningDuty {
+impl RequireSignature {
     /// Whether it has to.
     #[must_use]
     pub fn is_set(&self) -> bool {

@@ -27,7 +27,7 @@ mod gate;
 mod pool;
 mod proposals;
 
-pub use clients::{ClientAuth, ClientDirectory, ClientKeys, SigningDuty};
+pub use clients::{ClientAuth, ClientDirectory, ClientKeys, RequireSignature};
 pub use frames::{
     Authenticity, CheckerLimits, Effort, FrameChecker, FrameRefusal, FrameSource, RefusedFrame,
 };

@@ -7,7 +7,7 @@ use crate::smr::messages::{
     Authenticator, Batch, BatchError, Checked, Frame, FrameBuilder, Mode, PrePrepare, RefusalReason,
     RequestFrame, SystemMessage,
 };
-use crate::smr::preprocessing::SigningDuty;
+use crate::smr::preprocessing::RequireSignature;
 use crate::smr::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, NodeId, SeqNo, UnixTime, View};
 
 pub(super) const CLUSTER: ClusterId = ClusterId::from_bytes(*b"cluster-of-tests");
@@ -57,7 +57,7 @@ pub(super) fn checker_with(node: u16, auth: ClientAuth, limits: CheckerLimits) -
     let clients = (0..=SMALL_ORDER).map(|client| ClientKeys {
         verifying: verifying(client),
         mac: MacKey::between(&link(node as u8 + 1), &link(client as u8 + 50).public(), CLUSTER),
-        must_sign: SigningDuty::default(),
+        must_sign: RequireSignature::default(),
     });
     let directory = ClientDirectory::new(clients.collect());
     FrameChecker::new(

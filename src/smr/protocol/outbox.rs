@@ -88,7 +88,7 @@ pub enum Effect {
     /// Leave the current view for this one: ordering stops voting and hands out its evidence.
     LeaveView(View),
     /// Pass pending requests on to everybody: the leader has not ordered them for a while.
-    SharePending,
+    BroadcastPending,
     /// Requests wait for so long: pass each on to the leader once more, and have their clients prove them to
     /// everybody.
     UrgePending(Duration),

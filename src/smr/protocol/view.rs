@@ -15,8 +15,8 @@ pub struct OrderingProgress {
     pub decided: SeqNo,
     /// Whether nothing was decided since the last status.
     pub asks: bool,
-    /// What is there of the places after `decided`; see [`PlaceStatus`](crate::smr::messages::PlaceStatus).
-    pub places: Vec<u8>,
+    /// What is there of the places after `decided`; see [`SlotStatus`](crate::smr::messages::SlotStatus).
+    pub slots: Vec<u8>,
     /// Clients whose MACs failed here in a proposal.
     pub disputed: Vec<ClientId>,
 }

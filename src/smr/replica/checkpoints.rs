@@ -319,7 +319,7 @@ impl<S: Stack> Replica<S> {
         }
         self.checkpoints.on_taken(&taken);
         self.ordering.on_own_checkpoint(now, claim, &mut self.outbox);
-        self.carry_out(now);
+        self.dispatch_effects(now);
     }
 
     /// The contents of the checkpoint at `seq` are on disk: the log before it is not needed once it is stable
@@ -355,7 +355,7 @@ impl<S: Stack> Replica<S> {
         for record in records {
             self.outbox.persist(record);
         }
-        self.carry_out(now);
+        self.dispatch_effects(now);
         let view = self.view();
         let cut = LogCut { seq, before, view };
         self.hold(self.promises.when_last_is_durable(), Held::CutLog(cut));

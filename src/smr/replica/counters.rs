@@ -49,7 +49,7 @@ pub struct ReplicaCounters {
     /// Checkpoints that became stable.
     pub checkpoints_stable: u64,
     /// Replicas' messages not listened to because too much waited for the disk.
-    pub messages_choked: u64,
+    pub messages_backpressured: u64,
     /// Client frames that made room for lower ones of their clients.
     pub frames_crowded_out: u64,
     /// Client frames that waited long and were passed on to the leader once more.

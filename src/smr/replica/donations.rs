@@ -76,13 +76,13 @@ impl Donations {
         self.served = Some(now);
     }
 
-    pub fn owe_pieces(&mut self, to: NodeId, range: PieceRange) {
+    pub fn enqueue_pieces(&mut self, to: NodeId, range: PieceRange) {
         if let Some(peer) = self.peers.get_mut(to.index()) {
             peer.pieces = Some(range);
         }
     }
 
-    pub fn owe_decisions(&mut self, to: NodeId, first: SeqNo, count: u64) {
+    pub fn enqueue_decisions(&mut self, to: NodeId, first: SeqNo, count: u64) {
         if let Some(peer) = self.peers.get_mut(to.index()) {
             peer.decisions = Some((first, count));
         }
@@ -222,7 +222,7 @@ impl<S: Stack> Replica<S> {
     }
 
     /// Sends what is owed, as far as it may be sent, and comes back to the rest.
-    pub(super) fn answer_owed(&mut self, now: Time) {
+    pub(super) fn serve_pending(&mut self, now: Time) {
         let mut again: Option<Time> = None;
         for to in NodeId::all(self.settings.quorum.n()) {
             let later = [self.answer_pieces(now, to), self.answer_decisions(now, to)];
@@ -262,7 +262,7 @@ impl<S: Stack> Replica<S> {
             let bytes = proposal.batch.message_bytes() as u64;
             if let Err(later) = self.donations.spend(now, to, bytes) {
                 let left = count - next.since(first);
-                self.donations.owe_decisions(to, next, left);
+                self.donations.enqueue_decisions(to, next, left);
                 return Some(later);
             }
             let message = SyncMessage::batch(cluster, epoch, proposal.view, next, &proposal.batch);
@@ -272,7 +272,7 @@ impl<S: Stack> Replica<S> {
         if next <= end && self.is_logged_only(next) {
             let left = count - next.since(first);
             let donations = &mut self.donations;
-            donations.owe_decisions(to, next, left);
+            donations.enqueue_decisions(to, next, left);
             let peer = &mut donations.peers[to.index()];
             if peer.reading.is_none() {
                 peer.reading = Some(next);

@@ -34,7 +34,7 @@ enum ViewStep {
 impl<S: Stack> Replica<S> {
     /// Turns the protocols' effects into actions, holding back what waits for the disk. What one protocol
     /// asks of another is done afterwards: first what was asked in the rounds of effects that these had.
-    pub(super) fn carry_out(&mut self, now: Time) {
+    pub(super) fn dispatch_effects(&mut self, now: Time) {
         let mut rounds = Vec::new();
         loop {
             rounds.push(self.carry_out_round(now));
@@ -60,7 +60,7 @@ impl<S: Stack> Replica<S> {
                     self.actions.push(Action::Log { lsn, record });
                 }
                 Effect::Send { when, .. } | Effect::SendTogether { when, .. }
-                    if self.abstention.is_some() && VotingSuspension::withholds(when) => {}
+                    if self.abstention.is_some() && VotingSuspension::suppresses(when) => {}
                 Effect::Send { to, message, when } => self.hold(when, Held::Send { to, message }),
                 Effect::SendTogether { message, when } => self.hold(when, Held::SendTogether(message)),
                 Effect::Decide(proposal) => {
@@ -92,7 +92,7 @@ impl<S: Stack> Replica<S> {
                     self.hold(when, Held::Install(seq));
                 }
                 Effect::Image(task) => self.actions.push(Action::Image(task)),
-                Effect::SharePending => self.share_pending(now),
+                Effect::BroadcastPending => self.broadcast_pending(now),
                 Effect::UrgePending(long) => self.urge_pending(now, long),
                 Effect::LeaveView(view) => asked.views.push(ViewStep::Leave(view)),
                 Effect::EnterView(view) => asked.views.push(ViewStep::Enter(view)),

@@ -105,7 +105,7 @@ impl<S: Stack> Replica<S> {
     /// What is pending here is passed on to everybody: perhaps nobody else has it, and the leader lost it. A
     /// replica that then waits in vain does not wait alone, and is not the only one to ask for another
     /// leader.
-    pub(super) fn share_pending(&mut self, now: Time) {
+    pub(super) fn broadcast_pending(&mut self, now: Time) {
         // What a leader has pending is on its way already.
         if self.ordering.is_leading() || active(Mutant::ForwardSkipped) {
             return;

@@ -19,7 +19,7 @@ pub(super) struct Lag {
     /// Our own last decision, and since when.
     moved: (SeqNo, Time),
     /// The end of the window for which peers were asked out of turn last.
-    hurried: SeqNo,
+    status_requested_at: SeqNo,
 }
 
 impl Lag {
@@ -29,7 +29,7 @@ impl Lag {
             weak,
             decided: vec![SeqNo::ZERO; n],
             moved: (SeqNo::ZERO, Time::START),
-            hurried: SeqNo::ZERO,
+            status_requested_at: SeqNo::ZERO,
         }
     }
 
@@ -57,8 +57,8 @@ impl Lag {
     /// The window ends here, and peers have what moves it. Whether they are asked at once for the first time,
     /// and not with the next status in its turn.
     pub fn hurries(&mut self, decided: SeqNo) -> bool {
-        let hurries = self.hurried < decided;
-        self.hurried = self.hurried.max(decided);
+        let hurries = self.status_requested_at < decided;
+        self.status_requested_at = self.status_requested_at.max(decided);
         hurries
     }
 }

@@ -45,15 +45,15 @@ impl<S: Stack> Replica<S> {
         match read.to {
             Some(to) => {
                 self.donations.on_read(to, read.first, read.decisions);
-                self.answer_owed(now);
+                self.serve_pending(now);
             }
             None => self.feed_logged(now, &read),
         }
-        self.carry_out(now);
+        self.dispatch_effects(now);
     }
 
     /// Gives execution what follows the state it has, until it is given what is released at once again.
-    pub(super) fn feed_execution(&mut self, now: Time) {
+    pub(super) fn replay_to_executor(&mut self, now: Time) {
         let Some(mut fed) = self.supply.catching_up() else {
             return;
         };
@@ -96,7 +96,7 @@ impl<S: Stack> Replica<S> {
         for proposal in &read.decisions {
             self.feed(proposal.clone());
         }
-        self.feed_execution(now);
+        self.replay_to_executor(now);
     }
 
     pub(super) fn feed(&mut self, proposal: Arc<Proposal>) {

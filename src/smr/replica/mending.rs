@@ -177,6 +177,6 @@ impl<S: Stack> Replica<S> {
         if mended.looks_for_state {
             self.state_transfer.end(&mut self.outbox);
         }
-        self.feed_execution(now);
+        self.replay_to_executor(now);
     }
 }

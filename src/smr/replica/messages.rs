@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{Action, MessageOf, Offences, Replica, Stack, ViewMessageOf, ViewTransferOf};
 use crate::smr::log_transfer::LogTransferProtocol;
 use crate::smr::messages::archived::{ArchivedProtocolMessages, ArchivedSyncMessage, ArchivedSystemMessage};
-use crate::smr::messages::{Archived, BatchRef, Checked, Proposal, STATUS_PLACES, Status, SystemMessage};
+use crate::smr::messages::{Archived, BatchRef, Checked, Proposal, STATUS_SLOTS, Status, SystemMessage};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
 use crate::smr::protocol::{Recipients, Rejected, Rejection};
@@ -70,7 +70,7 @@ impl<S: Stack> Replica<S> {
             }
             _ => {}
         }
-        if self.is_choked() {
+        if self.is_backpressured() {
             return true;
         }
         match &**checked {
@@ -129,12 +129,12 @@ impl<S: Stack> Replica<S> {
                 self.charge_answer(from);
             }
         }
-        self.carry_out(now);
+        self.dispatch_effects(now);
     }
 
     fn on_sync_message(&mut self, now: Time, from: NodeId, message: &ArchivedSyncMessage) -> bool {
         let refs = |list: &rkyv::vec::ArchivedVec<crate::smr::messages::archived::ArchivedBatchRef>| {
-            let refs = list.iter().take(STATUS_PLACES);
+            let refs = list.iter().take(STATUS_SLOTS);
             refs.map(|reference| reference.to_ref())
                 .collect::<Vec<BatchRef>>()
         };
@@ -165,7 +165,7 @@ impl<S: Stack> Replica<S> {
             }
             ArchivedSyncMessage::BatchResponse(_) => return false,
         }
-        self.carry_out(now);
+        self.dispatch_effects(now);
         true
     }
 
@@ -195,10 +195,10 @@ impl<S: Stack> Replica<S> {
         // again.
         if let Some(batch) = self.take_to_mend(now, batch)
             && let Some(batch) = self.log_transfer.on_batch(now, from, batch, &mut self.outbox)
-            && !self.is_choked()
+            && !self.is_backpressured()
         {
             self.ordering.on_batch(now, from, batch, &mut self.outbox);
         }
-        self.carry_out(now);
+        self.dispatch_effects(now);
     }
 }

@@ -235,24 +235,24 @@ impl<S: Stack> Replica<S> {
 
     /// A replica's pre-prepare arrived, its frames checked by preprocessing.
     pub fn on_proposal(&mut self, now: Time, from: NodeId, proposal: Proposal) {
-        if self.is_choked() {
+        if self.is_backpressured() {
             return;
         }
         self.ordering.on_proposal(now, from, proposal, &mut self.outbox);
-        self.carry_out(now);
+        self.dispatch_effects(now);
     }
 
     /// A replica's vote arrived.
     fn on_protocol_message(&mut self, now: Time, from: NodeId, message: &Archived<MessageOf<S>>) {
         self.ordering.on_message(now, from, message, &mut self.outbox);
-        self.carry_out(now);
+        self.dispatch_effects(now);
     }
 
     /// A replica's checkpoint arrived.
     pub fn on_checkpoint(&mut self, now: Time, from: NodeId, checkpoint: SignedCheckpoint) {
         self.ordering
             .on_checkpoint(now, from, checkpoint, &mut self.outbox);
-        self.carry_out(now);
+        self.dispatch_effects(now);
     }
 
     /// Execution finished a decision of this many operations.
@@ -281,7 +281,7 @@ impl<S: Stack> Replica<S> {
     pub fn on_time(&mut self, now: Time) {
         while let Some(timer) = self.timers.take_due(now) {
             if self.abstention.is_some()
-                && let Some(later) = VotingSuspension::puts_off(timer, now)
+                && let Some(later) = VotingSuspension::defers_timer(timer, now)
             {
                 self.timers.set(timer, later);
                 continue;
@@ -290,7 +290,7 @@ impl<S: Stack> Replica<S> {
             match timer {
                 Timer::LogTransfer => self.log_transfer.on_timeout(now, &mut self.outbox),
                 Timer::StateTransfer => self.state_transfer.on_timeout(now, &mut self.outbox),
-                Timer::Donor => self.answer_owed(now),
+                Timer::Donor => self.serve_pending(now),
                 Timer::Mending => self.on_mending_due(now),
                 _ => {}
             }
@@ -302,7 +302,7 @@ impl<S: Stack> Replica<S> {
             } else {
                 self.view_transfer.on_timeout(now, timer, &mut self.outbox);
             }
-            self.carry_out(now);
+            self.dispatch_effects(now);
         }
     }
 
@@ -316,7 +316,7 @@ impl<S: Stack> Replica<S> {
     pub fn finish_turn(&mut self, now: Time) {
         self.go_on_with_transfers(now);
         while self.ordering.take_early(now, &mut self.outbox) {
-            self.carry_out(now);
+            self.dispatch_effects(now);
         }
         self.consider_abstention();
         self.forward_frames();
@@ -327,7 +327,7 @@ impl<S: Stack> Replica<S> {
         self.view_transfer
             .on_pending_changed(now, waiting, &mut self.outbox);
         if !self.outbox.is_empty() {
-            self.carry_out(now);
+            self.dispatch_effects(now);
         }
         while self.abstention.is_none() && self.ordering.free_slots() > 0 {
             let Some((frames, _)) = self
@@ -341,7 +341,7 @@ impl<S: Stack> Replica<S> {
             self.counters.batches_proposed += 1;
             self.ordering
                 .propose(now, Arc::new(Batch::new(digest, time, frames)), &mut self.outbox);
-            self.carry_out(now);
+            self.dispatch_effects(now);
         }
         self.send_gathered();
         self.tell_reads();
@@ -411,9 +411,9 @@ impl<S: Stack> Replica<S> {
 
     /// Whether the disk does not keep up: a full one, say. The others go on without this replica, and whatever they say
     /// would be one more thing that waits.
-    fn is_choked(&mut self) -> bool {
+    fn is_backpressured(&mut self) -> bool {
         let choked = self.promises.is_full() || self.waits_for_state();
-        self.counters.messages_choked += u64::from(choked);
+        self.counters.messages_backpressured += u64::from(choked);
         choked
     }
 }

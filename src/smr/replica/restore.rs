@@ -137,7 +137,7 @@ impl<S: Stack> Replica<S> {
             self.view_transfer
                 .on_view_left(now, view, evidence, &mut self.outbox);
         }
-        self.carry_out(now);
+        self.dispatch_effects(now);
         if let Some(seq) = self.supply.awaited() {
             self.begin_state_transfer(now, seq.minus(1));
         }

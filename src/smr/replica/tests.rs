@@ -412,7 +412,7 @@ impl Bench {
             decided: seq,
             view_changes: vec![0; 4],
             asks: false,
-            places: Vec::new(),
+            slots: Vec::new(),
             disputed: Vec::new(),
             complaint: 0,
         };

@@ -70,13 +70,13 @@ impl<S: Stack> Replica<S> {
         self.counters.log_transfers += 1;
         self.log_transfer
             .begin(now, self.ordering.decided(), &mut self.outbox);
-        self.carry_out(now);
+        self.dispatch_effects(now);
     }
 
     /// Looks for a checkpoint after `after` and brings its state.
     pub(super) fn begin_state_transfer(&mut self, now: Time, after: SeqNo) {
         self.state_transfer.begin(now, after, &mut self.outbox);
-        self.carry_out(now);
+        self.dispatch_effects(now);
     }
 
     /// Our own state was contradicted by a quorum: it is not executed on any more, and is replaced. What was
@@ -100,7 +100,7 @@ impl<S: Stack> Replica<S> {
 
     /// Goes on with what runs.
     pub(super) fn go_on_with_transfers(&mut self, now: Time) {
-        self.feed_execution(now);
+        self.replay_to_executor(now);
         while !self.waits_for_state()
             // Half of the room is for what is ordered here.
             && self.promises.has_room()
@@ -108,9 +108,9 @@ impl<S: Stack> Replica<S> {
         {
             let before = self.ordering.decided();
             self.ordering.on_transferred(now, &decision, &mut self.outbox);
-            self.carry_out(now);
+            self.dispatch_effects(now);
             if self.ordering.decided() == before {
-                self.hurry_status(now, before);
+                self.request_status_now(now, before);
                 break;
             }
             self.counters.decisions_transferred += 1;
@@ -131,13 +131,13 @@ impl<S: Stack> Replica<S> {
             LogTransferState::Idle | LogTransferState::Running { .. } => {}
         }
         if let Some(target) = self.state_transfer.take_target() {
-            self.aim_at(now, target.claim, target.chain);
+            self.adopt_sync_target(now, target.claim, target.chain);
         }
     }
 
     /// The window ends here, and peers have what moves it: they are asked at once, and not with the next
     /// status in its turn.
-    fn hurry_status(&mut self, now: Time, decided: SeqNo) {
+    fn request_status_now(&mut self, now: Time, decided: SeqNo) {
         if self.lag.hurries(decided) {
             self.timers.set(Timer::Status, now);
         }
@@ -147,17 +147,17 @@ impl<S: Stack> Replica<S> {
         let next = self
             .log_transfer
             .deliver(now, self.ordering.decided(), &mut self.outbox);
-        self.carry_out(now);
+        self.dispatch_effects(now);
         next
     }
 
     /// The checkpoint whose state will come is known.
-    fn aim_at(&mut self, now: Time, claim: CheckpointClaim, chain: crate::smr::crypto::Chain) {
+    fn adopt_sync_target(&mut self, now: Time, claim: CheckpointClaim, chain: crate::smr::crypto::Chain) {
         let goes_on = !self.supply.awaits_state() && !self.is_mending();
         if goes_on && claim.seq <= self.ordering.decided() {
             // Ordering came so far by itself meanwhile: execution arrives there without help.
             self.state_transfer.end(&mut self.outbox);
-            return self.carry_out(now);
+            return self.dispatch_effects(now);
         }
         let floor = self.decision_log.floor();
         if claim.seq < floor {
@@ -189,7 +189,7 @@ impl<S: Stack> Replica<S> {
         }
         self.decision_log.keep_after(claim.seq);
         self.supply.await_state(claim.seq);
-        self.carry_out(now);
+        self.dispatch_effects(now);
         // The others went on meanwhile.
         self.begin_log_transfer(now);
     }
@@ -220,7 +220,7 @@ impl<S: Stack> Replica<S> {
                 self.counters.pieces_reused = self.state_transfer.reused();
             }
         }
-        self.carry_out(now);
+        self.dispatch_effects(now);
     }
 
     /// Execution has read the state after `seq`: what waited for it is executed. `windows` is what the state
@@ -234,8 +234,8 @@ impl<S: Stack> Replica<S> {
         for (client, window) in (0..).zip(windows) {
             self.pool.adopt_windows(ClientId::new(client), window.clone());
         }
-        self.feed_execution(now);
-        self.carry_out(now);
+        self.replay_to_executor(now);
+        self.dispatch_effects(now);
         self.cut_log(now);
     }
 
@@ -261,11 +261,11 @@ impl<S: Stack> Replica<S> {
             ArchivedLogTransferMessage::FetchDecisions { first, count } => {
                 let count = u64::from(count.to_native()).min(BATCHES_PER_ANSWER);
                 self.donations
-                    .owe_decisions(from, SeqNo::new(first.to_native()), count);
-                self.answer_owed(now);
+                    .enqueue_decisions(from, SeqNo::new(first.to_native()), count);
+                self.serve_pending(now);
             }
         }
-        self.carry_out(now);
+        self.dispatch_effects(now);
     }
 
     pub(super) fn on_state_message(
@@ -307,8 +307,8 @@ impl<S: Stack> Replica<S> {
             ArchivedStateTransferMessage::Fetch(range) => {
                 let range: PieceRange = range.to_range();
                 self.checkpoints.on_fetch(now, from, SeqNo::new(range.seq));
-                self.donations.owe_pieces(from, range);
-                self.answer_owed(now);
+                self.donations.enqueue_pieces(from, range);
+                self.serve_pending(now);
             }
             ArchivedStateTransferMessage::Chunk(chunk) => {
                 let of = (SeqNo::new(chunk.seq.to_native()), chunk.last);
@@ -319,7 +319,7 @@ impl<S: Stack> Replica<S> {
                 self.counters.chunks_refused = self.state_transfer.lies();
             }
         }
-        self.carry_out(now);
+        self.dispatch_effects(now);
     }
 
     /// What proves a checkpoint that is offered, without anything else that came with it.

@@ -79,7 +79,7 @@ impl VerifyBudget {
     /// Whether so many signatures of what `from` says are verified now; they are counted if so.
     pub fn may_judge(&mut self, now: Time, from: NodeId, signatures: usize) -> bool {
         let left = self.left.get_mut(from.index());
-        left.is_some_and(|left| left.take(now, signatures as u64)) || active(Mutant::JudgementsUnlimited)
+        left.is_some_and(|left| left.take(now, signatures as u64)) || active(Mutant::VerificationsUnlimited)
     }
 }
 

@@ -26,7 +26,7 @@ impl<S: Stack> Replica<S> {
         let ended = self.ends_abstention(view);
         self.view_transfer
             .on_view_left(now, view, evidence, &mut self.outbox);
-        self.carry_out(now);
+        self.dispatch_effects(now);
         self.mark_abstention_over(ended);
     }
 
@@ -44,7 +44,7 @@ impl<S: Stack> Replica<S> {
         let ended = self.ends_abstention(view);
         self.mark_abstention_over(ended);
         self.ordering.enter_view(now, &start, &mut self.outbox);
-        self.carry_out(now);
+        self.dispatch_effects(now);
         self.pool.return_in_flight();
         self.name_disputed(now);
         let must_sign: Vec<ClientId> = self.disputes.must_sign().collect();

@@ -143,7 +143,7 @@ impl VotingSuspension {
     /// Whether nothing forgotten matters to a replica that has come so far, in `view`.
     pub fn is_over(&self, passed: SeqNo, view: View) -> bool {
         self.bounds().is_some_and(|(seq, first)| {
-            (passed >= seq || active(Mutant::AbstentionPlacesForgotten)) && view >= first
+            (passed >= seq || active(Mutant::AbstentionSlotsForgotten)) && view >= first
         })
     }
 
@@ -156,12 +156,12 @@ impl VotingSuspension {
     }
 
     /// Whether this is not said: it binds.
-    pub fn withholds(when: When) -> bool {
+    pub fn suppresses(when: When) -> bool {
         when != When::Now && !active(Mutant::AbstentionIgnored)
     }
 
     /// When a timer is looked at instead, if it would have the replica ask for a view.
-    pub fn puts_off(timer: Timer, now: Time) -> Option<Time> {
+    pub fn defers_timer(timer: Timer, now: Time) -> Option<Time> {
         match timer {
             Timer::Progress | Timer::ViewChange | Timer::LeaderReview => Some(now.after(PUT_OFF)),
             Timer::Status | Timer::LogTransfer | Timer::StateTransfer | Timer::Donor | Timer::Mending => None,
@@ -235,7 +235,7 @@ mod tests {
             decided,
             view_changes: Vec::new(),
             asks: false,
-            places: Vec::new(),
+            slots: Vec::new(),
             disputed: Vec::new(),
             complaint: 0,
         }
@@ -302,8 +302,8 @@ mod tests {
     #[test]
     fn what_binds_is_withheld_and_what_does_not_is_said() {
         use crate::smr::types::Lsn;
-        assert!(VotingSuspension::withholds(When::Durable(Lsn::ZERO)));
-        assert!(VotingSuspension::withholds(When::DurableIfRoom(Lsn::ZERO)));
-        assert!(!VotingSuspension::withholds(When::Now));
+        assert!(VotingSuspension::suppresses(When::Durable(Lsn::ZERO)));
+        assert!(VotingSuspension::suppresses(When::DurableIfRoom(Lsn::ZERO)));
+        assert!(!VotingSuspension::suppresses(When::Now));
     }
 }

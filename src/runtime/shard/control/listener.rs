@@ -11,8 +11,8 @@ use futures_lite::future;
 use glommio::io::PollableFd;
 use glommio::timer::sleep;
 
+use super::connection_slots::ConnectionSlot;
 use super::handshakes::Evicted;
-use super::places::Place;
 use super::socket::{read_exactly, write_all};
 use super::{EstablishedLink, LinkLease, Shard};
 use crate::runtime::net::handshake::{Established, Responder, Then};
@@ -160,7 +160,7 @@ impl Shard {
         id: u64,
         stream: &PollableFd<TcpStream>,
         evicted: oneshot::Receiver<()>,
-    ) -> Result<(Box<Established>, Place), HandshakeRefusal> {
+    ) -> Result<(Box<Established>, ConnectionSlot), HandshakeRefusal> {
         let evicted = async {
             let _ = evicted.await;
             Err(HandshakeRefusal::Capacity)
@@ -178,7 +178,7 @@ impl Shard {
         &self,
         id: u64,
         stream: &PollableFd<TcpStream>,
-    ) -> Result<(Box<Established>, Place), HandshakeRefusal> {
+    ) -> Result<(Box<Established>, ConnectionSlot), HandshakeRefusal> {
         let (mut responder, mut progress) = Responder::start(self.identity.clone());
         loop {
             match progress.then {
@@ -189,7 +189,7 @@ impl Shard {
                     self.handshakes.on_hello(id);
                 }
                 Then::Established(established) => {
-                    let place = self.places.take(established.peer)?;
+                    let place = self.slots.take(established.peer)?;
                     write_all(stream, &progress.write).await?;
                     return Ok((established, place));
                 }

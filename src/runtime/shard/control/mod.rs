@@ -25,11 +25,11 @@
 //! - An accepted link holds a place until its lease is dropped; a dialled one is dialled again from then on.
 
 mod backoff;
+mod connection_slots;
 mod connector;
 mod counters;
 mod handshakes;
 mod listener;
-mod places;
 mod socket;
 
 #[cfg(test)]
@@ -56,8 +56,8 @@ use crate::smr::types::NodeId;
 use crate::smr::types::Peer;
 
 pub use backoff::BackoffLimits;
+pub use connection_slots::ConnectionLimits;
 pub use counters::ControlCounters;
-pub use places::PlaceLimits;
 pub use socket::SocketOptions;
 
 /// The executor's own I/O buffers: the least it takes. Handshakes use none of it.
@@ -97,7 +97,7 @@ pub struct ControlLimits {
     /// How long accepting pauses when the process is out of descriptors or the kernel out of memory.
     pub accept_pause: Duration,
     /// Who may have a link.
-    pub places: PlaceLimits,
+    pub slots: ConnectionLimits,
     /// The delays between attempts at a peer.
     pub backoff: BackoffLimits,
     /// The options of every socket.
@@ -112,7 +112,7 @@ impl Default for ControlLimits {
             handshake_grace: Duration::from_millis(500),
             silent_grace: Duration::from_millis(100),
             accept_pause: Duration::from_millis(50),
-            places: PlaceLimits::default(),
+            slots: ConnectionLimits::default(),
             backoff: BackoffLimits::default(),
             socket: SocketOptions::default(),
         }
@@ -380,7 +380,7 @@ struct Shard {
     limits: ControlLimits,
     seed: u64,
     counters: Arc<ControlCounters>,
-    places: Rc<places::Places>,
+    slots: Rc<connection_slots::ConnectionSlots>,
     on_link: RefCell<Box<dyn FnMut(EstablishedLink)>>,
     refusal_log: counters::LogGate,
     handshakes: handshakes::Handshakes,
@@ -410,7 +410,7 @@ async fn run(
         limits: config.limits,
         seed: config.seed,
         counters,
-        places: places::Places::new(config.limits.places),
+        slots: connection_slots::ConnectionSlots::new(config.limits.slots),
         on_link: RefCell::new(on_link),
         refusal_log: counters::LogGate::new(REFUSAL_LOG_INTERVAL),
         handshakes: handshakes::Handshakes::default(),

@@ -299,7 +299,7 @@ fn a_proven_key_that_is_not_the_claimed_peers_is_refused() {
 #[test]
 fn clients_cannot_take_the_places_of_replicas_and_a_lost_link_frees_its_place() {
     let (shard, up, address) = listening(replica(0), |limits| {
-        limits.places = PlaceLimits {
+        limits.slots = ConnectionLimits {
             connections_max: 3,
             replicas_reserved: 1,
             links_per_replica_max: 2,
@@ -361,7 +361,7 @@ fn more_connections_than_handshakes_allowed_wait_for_their_turn_and_all_are_serv
     let (shard, up, address) = listening(replica(0), |limits| {
         limits.handshakes_max = 3;
         (limits.silent_grace, limits.handshake_grace) = (GUARD, GUARD);
-        limits.places.links_per_client_max = 1000;
+        limits.slots.links_per_client_max = 1000;
     });
     let served: Vec<_> = (0..4)
         .map(|number| std::thread::spawn(move || (0..25).all(|_| dial(address, client(number)).is_ok())))
@@ -436,7 +436,7 @@ fn a_peer_that_is_not_there_yet_or_has_no_address_is_tried_until_it_is() {
 
 #[test]
 fn a_dialler_learns_why_it_is_refused_and_a_taker_that_drops_links_is_offered_them_again() {
-    let (lower, _at_lower, address) = listening(replica(0), |limits| limits.places.connections_max = 0);
+    let (lower, _at_lower, address) = listening(replica(0), |limits| limits.slots.connections_max = 0);
     let mut dialling = config(replica(1));
     dialling.replicas = vec![DialTarget {
         node: NodeId::new(0),

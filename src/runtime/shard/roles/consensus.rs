@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::{Role, STEP_MESSAGES};
-use crate::runtime::metrics::{Metrics, Places, count};
+use crate::runtime::metrics::{Metrics, SequenceGauges, count};
 use crate::runtime::shard::faults::Faults;
 use crate::runtime::shard::lanes::{
     Checked, Done, FromReplica, LinkReceiver, LinkSender, Logged, Outgoing, Work, answer, any_blocked,
@@ -365,14 +365,14 @@ impl<S: Stack> Role for ConsensusRole<S> {
         self.consensus.tell_expectations();
         let replica = self.consensus.replica();
         let ordering = replica.ordering();
-        let places = Places {
+        let gauges = SequenceGauges {
             view: replica.view(),
             ordered: ordering.decided(),
             durable: replica.released(),
             executed: replica.executed(),
             stable: ordering.stable(),
         };
-        self.metrics.publish(places, replica.counters());
+        self.metrics.publish(gauges, replica.counters());
         let phases = (replica.phase(), replica.transfer_phase(), replica.participation());
         if phases != self.phases {
             self.tell_phases(phases);

@@ -3,7 +3,7 @@ use std::ops::Range;
 use super::{Column, Failure};
 
 /// A value or key in an outcome's bytes.
-pub(super) type Place = Range<usize>;
+pub(super) type ByteRange = Range<usize>;
 
 /// One access of an execution.
 #[derive(Debug, Clone)]
@@ -11,9 +11,9 @@ pub(super) struct Access {
     /// The hash of column and key: the same one everywhere in the process.
     pub hash: u64,
     pub column: Column,
-    pub key: Place,
+    pub key: ByteRange,
     /// What was found or is to be written; `None` for no value.
-    pub value: Option<Place>,
+    pub value: Option<ByteRange>,
 }
 
 /// Buffers beyond this are given back after the operation that needed them.
@@ -60,18 +60,18 @@ impl Outcome {
     }
 
     /// Appends bytes.
-    pub(super) fn keep(&mut self, bytes: &[u8]) -> Place {
+    pub(super) fn keep(&mut self, bytes: &[u8]) -> ByteRange {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
         start..self.bytes.len()
     }
 
-    pub(super) fn slice(&self, place: &Place) -> &[u8] {
-        &self.bytes[place.clone()]
+    pub(super) fn slice(&self, range: &ByteRange) -> &[u8] {
+        &self.bytes[range.clone()]
     }
 
     pub(super) fn value(&self, access: &Access) -> Option<&[u8]> {
-        access.value.as_ref().map(|place| self.slice(place))
+        access.value.as_ref().map(|range| self.slice(range))
     }
 
     /// The latest write of a key.

@@ -7,7 +7,7 @@ use super::*;
 use crate::smr::messages::{
     Authenticator, BatchRef, CheckpointOffer, ChunkOf, ClientReply, CoveringCheckpoint, Envelope, Failure,
     ForwardedRequests, FrameBuilder, FrameId, FrameKey, Kind, LogTransferMessage, Mode, NamedViewChange,
-    NewView, Phase, PlacedDigest, PrePrepare, ReplyBuilder, RequestFrame, SignedCheckpoint,
+    NewView, Phase, PrePrepare, ReplyBuilder, RequestFrame, SignedCheckpoint, SlotDigest,
     StateTransferMessage, Status, SyncMessage, SystemMessage, ViewChange, ViewTransferMessage, Vote, encode,
 };
 use crate::smr::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, View};
@@ -57,7 +57,7 @@ fn of_all(message: SyncMessage) -> Bytes {
 }
 
 fn longest_view_change(lengths: &Lengths) -> Bytes {
-    let placed = |seq: u64, byte: usize| PlacedDigest {
+    let placed = |seq: u64, byte: usize| SlotDigest {
         seq,
         digest: [byte as u8; 32],
         view: u64::MAX,
@@ -85,7 +85,7 @@ fn longest_status(lengths: &Lengths) -> Bytes {
         decided: 1,
         view_changes: vec![7; lengths.replicas],
         asks: true,
-        places: vec![7; STATUS_PLACES],
+        slots: vec![7; STATUS_SLOTS],
         disputed: vec![7; STATUS_DISPUTES],
         complaint: 1,
     }))
@@ -133,7 +133,7 @@ fn the_longest_messages_between_replicas_are_as_long_as_is_worked_out() {
                 seq: 1,
                 digest: [4; 32],
             };
-            STATUS_PLACES
+            STATUS_SLOTS
         ];
         let proof: Vec<SignedCheckpoint> = (0..lengths.replicas).map(signed).collect();
         let offer = CheckpointOffer {

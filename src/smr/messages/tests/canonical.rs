@@ -16,8 +16,8 @@ fn signed(signer: u16) -> SignedCheckpoint {
     }
 }
 
-fn placed(seq: u64) -> PlacedDigest {
-    PlacedDigest::new(SeqNo::new(seq), &Digest::from_bytes([7; 32]), View::new(2))
+fn placed(seq: u64) -> SlotDigest {
+    SlotDigest::new(SeqNo::new(seq), &Digest::from_bytes([7; 32]), View::new(2))
 }
 
 fn named(signer: u16) -> NamedViewChange {
@@ -99,7 +99,7 @@ fn system_messages() -> Vec<SystemMessage> {
             decided: 11,
             view_changes: vec![0, 3, 3, 0],
             asks: true,
-            places: vec![7, 3, 1],
+            slots: vec![7, 3, 1],
             disputed: vec![5],
             complaint: 2,
         }),

@@ -113,7 +113,7 @@ impl Pbft {
         if !std::mem::take(&mut self.has_moved) {
             return false;
         }
-        self.place_ahead(out);
+        self.install_backlog(out);
         if !self.active {
             return true;
         }

@@ -51,8 +51,8 @@
 //!   it and backups by preparing it: one of them is correct, and the first correct one could check its own
 //!   MACs. A batch a view begins with was accepted by a correct replica before (A2).
 //! - A quorum of commits decides without our own prepare (the paper asks for both): f+1 of its senders are
-//!   correct and prepared d, which is all that later views need. So a leader that withholds a proposal from
-//!   some withholds nothing.
+//!   correct and prepared d, which is all that later views need. So a leader that suppresses a proposal from
+//!   some suppresses nothing.
 //! - f+1 equal words "decided" decide: one of them is a correct replica's. They replace the retransmission of
 //!   votes of views that are over.
 //! - Checkpoints are signed, and due where execution says (by decisions or by bytes), not at multiples of a
@@ -61,7 +61,7 @@
 //!   but for the next place. A correct leader keeps to half of that.
 //! - A certificate of a stable checkpoint is exactly a quorum of signatures: whatever else came with them is
 //!   neither kept nor handed on.
-//! - Q keeps at most `KEPT_PER_PLACE` digests per place, the one in P always among
+//! - Q keeps at most `KEPT_PER_SLOT` digests per place, the one in P always among
 //!   them: more need as many failed leaders in a row without one decision. So a VIEW-CHANGE has a greatest
 //!   length, and none that a correct replica sends is refused ([`crate::smr::messages::lengths`]).
 //!
@@ -119,7 +119,7 @@ pub struct Pbft {
     view_floor: SeqNo,
     /// The batches the last view that began here began with that lie above our window still, the next place
     /// last.
-    chosen_ahead: Vec<(SeqNo, Digest)>,
+    new_view_backlog: Vec<(SeqNo, Digest)>,
     /// Q of places above our window, by new views of our own.
     announced_ahead: BTreeMap<SeqNo, PrePrepared>,
     slots: Vec<Slot>,
@@ -159,7 +159,7 @@ impl Pbft {
             view: View::ZERO,
             active: true,
             view_floor: SeqNo::ZERO,
-            chosen_ahead: Vec::new(),
+            new_view_backlog: Vec::new(),
             announced_ahead: BTreeMap::new(),
             slots,
             early: (0..n).map(|_| FutureViewBuffer::default()).collect(),

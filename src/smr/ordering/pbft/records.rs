@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::smr::messages::{PbftRecord, PlacedDigest, Vote, archive};
+use crate::smr::messages::{PbftRecord, SlotDigest, Vote, archive};
 use crate::smr::protocol::{OwnRecord, Record};
 use crate::smr::types::View;
 
@@ -19,7 +19,7 @@ pub(crate) fn cast(vote: Vote) -> Record {
 }
 
 /// The record of a batch that a new view of this replica's own chose.
-pub(crate) fn announced(placed: PlacedDigest) -> Record {
+pub(crate) fn announced(placed: SlotDigest) -> Record {
     record(PbftRecord::Announced(placed))
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{Pbft, vote};
 use crate::smr::messages::{
-    BatchRef, Phase, PlaceStatus, Proposal, STATUS_PLACES, Status, SyncMessage, SystemMessage, Vote,
+    BatchRef, Phase, Proposal, STATUS_SLOTS, SlotStatus, Status, SyncMessage, SystemMessage, Vote,
 };
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
@@ -16,7 +16,7 @@ use crate::smr::protocol::{OrderingProgress, Outbox, Recipients, Record, Rejecte
 use crate::smr::types::{NodeId, SeqNo, Time};
 
 /// How many batches are asked for in one message.
-pub(super) const FETCHED_AT_ONCE: usize = STATUS_PLACES;
+pub(super) const FETCHED_AT_ONCE: usize = STATUS_SLOTS;
 /// How many bytes of batches answer one message, about.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// A peer's status or fetch is answered at most once in this time: a faulty one must not make us its
@@ -131,14 +131,14 @@ impl Pbft {
     }
 
     pub(super) fn stand(&self) -> OrderingProgress {
-        let last = self.decided.plus(STATUS_PLACES as u64).min(self.high());
-        let places = self.decided.get() + 1..=last.get();
+        let last = self.decided.plus(STATUS_SLOTS as u64).min(self.high());
+        let slots = self.decided.get() + 1..=last.get();
         OrderingProgress {
             stable: self.stable.seq,
             decided: self.decided,
             asks: self.resend.asks,
-            places: match self.resend.asks {
-                true => places.map(|seq| self.peek(SeqNo::new(seq)).status()).collect(),
+            slots: match self.resend.asks {
+                true => slots.map(|seq| self.peek(SeqNo::new(seq)).status()).collect(),
                 false => Vec::new(),
             },
             disputed: Vec::new(),
@@ -171,7 +171,7 @@ impl Pbft {
             self.send_again(to, message, out);
         }
         let decided = SeqNo::new(status.decided);
-        let decisions: Vec<BatchRef> = (1..=STATUS_PLACES as u64)
+        let decisions: Vec<BatchRef> = (1..=STATUS_SLOTS as u64)
             .map(|distance| decided.plus(distance))
             .take_while(|seq| *seq <= self.decided)
             .filter_map(|seq| Some(BatchRef::new(seq, &self.resend.decision(seq)?.batch.digest)))
@@ -182,17 +182,17 @@ impl Pbft {
             self.send_again(to, message, out);
         }
         if status.view == self.view.get() && status.active && self.active {
-            self.answer_places(to, decided, &status.places, out);
+            self.answer_slots(to, decided, &status.slots, out);
         }
     }
 
-    /// Sends what we said in this view about places of which the peer lacks something.
-    fn answer_places(&mut self, to: Recipients, decided: SeqNo, places: &[u8], out: &mut Outbox) {
+    /// Sends what we said in this view about slots of which the peer lacks something.
+    fn answer_slots(&mut self, to: Recipients, decided: SeqNo, slots: &[u8], out: &mut Outbox) {
         let (view, leading) = (self.view, self.is_leading());
         let mut votes: Vec<Vote> = Vec::new();
         let mut proposals: Vec<Bytes> = Vec::new();
-        for (distance, place) in (1..).zip(places.iter().take(STATUS_PLACES)) {
-            let (seq, theirs) = (decided.plus(distance), PlaceStatus(*place));
+        for (distance, place) in (1..).zip(slots.iter().take(STATUS_SLOTS)) {
+            let (seq, theirs) = (decided.plus(distance), SlotStatus(*place));
             if seq <= self.low || seq > self.high() {
                 continue;
             }
@@ -201,13 +201,13 @@ impl Pbft {
                 continue;
             };
             let digest = proposal.batch.digest;
-            if leading && slot.chosen.is_none() && !theirs.has(PlaceStatus::PROPOSED) {
+            if leading && slot.chosen.is_none() && !theirs.has(SlotStatus::PROPOSED) {
                 proposals.push(proposal.message.clone());
             }
-            if !leading && !theirs.has(PlaceStatus::PREPARED) {
+            if !leading && !theirs.has(SlotStatus::PREPARED) {
                 votes.push(vote(Phase::Prepare, view, seq, digest));
             }
-            if slot.prepared && !theirs.has(PlaceStatus::COMMITTED) {
+            if slot.prepared && !theirs.has(SlotStatus::COMMITTED) {
                 votes.push(vote(Phase::Commit, view, seq, digest));
             }
         }
@@ -277,7 +277,7 @@ impl Pbft {
         let chosen = slot.chosen == Some(digest);
         self.persist(Record::Batch(batch), out);
         if chosen && self.active {
-            self.place_chosen(seq, digest, out);
+            self.install_chosen(seq, digest, out);
         }
         self.decide(out);
         Ok(())
@@ -292,7 +292,7 @@ impl Pbft {
             return;
         }
         let mut any = false;
-        for decision in decisions.iter().take(STATUS_PLACES) {
+        for decision in decisions.iter().take(STATUS_SLOTS) {
             let (seq, digest) = (decision.seq(), decision.digest());
             if seq <= self.decided || seq > self.high() {
                 continue;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{Pbft, ViewStart};
-use crate::smr::messages::{PbftRecord, Phase, PlacedDigest, Proposal, Vote};
+use crate::smr::messages::{PbftRecord, Phase, Proposal, SlotDigest, Vote};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
 use crate::smr::protocol::{Outbox, Persisted, Record, RestoreError};
@@ -117,11 +117,11 @@ impl Pbft {
         self.unplaced = Vec::new();
         self.decide(out);
         if self.active {
-            self.place_ahead(out);
+            self.install_backlog(out);
             for number in self.low.get() + 1..=self.high().get() {
                 let seq = SeqNo::new(number);
                 match self.peek(seq).chosen {
-                    Some(digest) => self.place_chosen(seq, digest, out),
+                    Some(digest) => self.install_chosen(seq, digest, out),
                     None => self.advance(seq, out),
                 }
             }
@@ -142,7 +142,7 @@ impl Pbft {
         records
     }
 
-    fn take_announced(&mut self, placed: &PlacedDigest) {
+    fn take_announced(&mut self, placed: &SlotDigest) {
         let (view, seq) = (View::new(placed.view), SeqNo::new(placed.seq));
         let digest = Digest::from_bytes(placed.digest);
         if self.is_inside(seq) {

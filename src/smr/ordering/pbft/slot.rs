@@ -1,14 +1,14 @@
 use std::sync::Arc;
 
 use crate::smr::messages::lengths::PRE_PREPARED_MAX;
-use crate::smr::messages::{Batch, Phase, PlaceStatus, PlacedDigest, Proposal};
+use crate::smr::messages::{Batch, Phase, Proposal, SlotDigest, SlotStatus};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::protocol::Rejection;
 use crate::smr::types::{Digest, NodeId, SeqNo, Signers, View};
 
 /// How many pre-prepared digests and bodies of one place are kept: as many as a view change may carry. The
 /// oldest goes, but never the one that was prepared last.
-pub(super) const KEPT_PER_PLACE: usize = PRE_PREPARED_MAX;
+pub(super) const KEPT_PER_SLOT: usize = PRE_PREPARED_MAX;
 
 /// The votes of one phase for one slot: the first of each sender, grouped by digest.
 #[derive(Debug, Default)]
@@ -96,7 +96,7 @@ impl PrePrepared {
             }
             return;
         }
-        if self.0.len() >= KEPT_PER_PLACE {
+        if self.0.len() >= KEPT_PER_SLOT {
             let oldest = (0..self.0.len())
                 .filter(|&at| Some(self.0[at].digest) != needed)
                 .min_by_key(|&at| self.0[at].view);
@@ -108,19 +108,19 @@ impl PrePrepared {
     }
 
     /// Its entries, ascending.
-    pub(super) fn placed(&self, seq: SeqNo) -> Vec<PlacedDigest> {
+    pub(super) fn placed(&self, seq: SeqNo) -> Vec<SlotDigest> {
         let entries = self.0.iter();
-        let mut placed: Vec<PlacedDigest> = entries
-            .map(|entry| PlacedDigest::new(seq, &entry.digest, entry.view))
+        let mut placed: Vec<SlotDigest> = entries
+            .map(|entry| SlotDigest::new(seq, &entry.digest, entry.view))
             .collect();
         placed.sort_unstable();
         placed
     }
 
     /// Those that no record about the place shows.
-    pub(super) fn unlogged(&self, seq: SeqNo) -> impl Iterator<Item = PlacedDigest> + '_ {
+    pub(super) fn unlogged(&self, seq: SeqNo) -> impl Iterator<Item = SlotDigest> + '_ {
         let unlogged = self.0.iter().filter(|entry| !entry.logged);
-        unlogged.map(move |entry| PlacedDigest::new(seq, &entry.digest, entry.view))
+        unlogged.map(move |entry| SlotDigest::new(seq, &entry.digest, entry.view))
     }
 }
 
@@ -214,7 +214,7 @@ impl Slot {
         if self.body(&proposal.batch.digest).is_some() {
             return;
         }
-        if self.bodies.len() >= KEPT_PER_PLACE {
+        if self.bodies.len() >= KEPT_PER_SLOT {
             let needed = [self.outcome, self.chosen, self.last_prepared.map(|(_, d)| d)];
             let spare = self
                 .bodies
@@ -270,9 +270,9 @@ impl Slot {
     /// What a status says of this slot.
     pub(super) fn status(&self) -> u8 {
         let bit = |set: bool, bit: u8| if set { bit } else { 0 };
-        bit(self.proposal.is_some(), PlaceStatus::PROPOSED)
-            | bit(self.prepared, PlaceStatus::PREPARED)
-            | bit(self.outcome.is_some(), PlaceStatus::COMMITTED)
+        bit(self.proposal.is_some(), SlotStatus::PROPOSED)
+            | bit(self.prepared, SlotStatus::PREPARED)
+            | bit(self.outcome.is_some(), SlotStatus::COMMITTED)
     }
 
     /// Another view begins: its votes start from nothing; what was learnt in earlier ones stays.

@@ -361,7 +361,7 @@ fn line(effect: &Effect) -> String {
         Effect::LeaveView(view) => format!("leave for {view:?}"),
         Effect::EnterView(view) => format!("enter {view:?}"),
         Effect::FellBehind { stable } => format!("fell behind {stable:?}"),
-        Effect::SharePending => "share".into(),
+        Effect::BroadcastPending => "share".into(),
         Effect::UrgePending(_) => "urge".into(),
     }
 }

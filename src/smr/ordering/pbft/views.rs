@@ -2,7 +2,7 @@
 
 use super::slot::Slot;
 use super::{Pbft, ViewEvidence, ViewStart, records};
-use crate::smr::messages::{BatchRef, PlacedDigest, SyncMessage};
+use crate::smr::messages::{BatchRef, SlotDigest, SyncMessage};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
 use crate::smr::protocol::{Outbox, Recipients, Record};
@@ -33,7 +33,7 @@ impl Pbft {
             let seq = SeqNo::new(number);
             let slot = self.peek(seq);
             if let (Some((view, digest)), false) = (slot.last_prepared(), forgets) {
-                evidence.prepared.push(PlacedDigest::new(seq, &digest, view));
+                evidence.prepared.push(SlotDigest::new(seq, &digest, view));
             }
             evidence.pre_prepared.extend(slot.pre_prepared().placed(seq));
         }
@@ -56,7 +56,7 @@ impl Pbft {
         if start.stable.seq > self.stable.seq {
             self.adopt_stable(start.stable, start.proof.clone(), out);
         }
-        self.place_ahead(out);
+        self.install_backlog(out);
         self.fetch_wanted(out);
         self.has_moved = true;
     }
@@ -70,22 +70,22 @@ impl Pbft {
         self.undecided_bytes = 0;
         self.view_floor = start.last();
         self.proposed = start.last();
-        self.chosen_ahead.clear();
+        self.new_view_backlog.clear();
         let places = (1..).map(|distance| start.stable.seq.plus(distance));
         let chosen = places.zip(start.chosen.iter().copied());
-        self.chosen_ahead
+        self.new_view_backlog
             .extend(chosen.filter(|(seq, _)| *seq > self.low));
         if self.leader() == self.context.node {
             self.announce();
         }
-        self.chosen_ahead.reverse();
+        self.new_view_backlog.reverse();
     }
 
     /// The view that begins is ours: our NEW-VIEW was our pre-prepare of all that it chose, whether we have
     /// the batches or not. The others prepare without a further word of ours, so it has to be in Q: else too
     /// few might have it there (A2).
     fn announce(&mut self) {
-        for (seq, digest) in &self.chosen_ahead {
+        for (seq, digest) in &self.new_view_backlog {
             let entries = self.announced_ahead.entry(*seq).or_default();
             entries.add(self.view, *digest, false, None);
         }
@@ -118,12 +118,12 @@ impl Pbft {
 
     pub(super) fn next_ahead(&mut self) -> Option<(SeqNo, Digest)> {
         let high = self.high();
-        self.chosen_ahead.pop_if(|(seq, _)| *seq <= high)
+        self.new_view_backlog.pop_if(|(seq, _)| *seq <= high)
     }
 
     /// Puts the batches the view began with into their slots, as far as the window reaches. Nothing is said
     /// about them after the view was left.
-    pub(super) fn place_ahead(&mut self, out: &mut Outbox) {
+    pub(super) fn install_backlog(&mut self, out: &mut Outbox) {
         self.reach_announced();
         while let Some((seq, digest)) = self.next_ahead() {
             if seq <= self.low {
@@ -131,13 +131,13 @@ impl Pbft {
             }
             self.slot(seq).chosen = Some(digest);
             if self.active {
-                self.place_chosen(seq, digest, out);
+                self.install_chosen(seq, digest, out);
             }
         }
     }
 
     /// Starts the view's batch of a place, if its frames are at hand.
-    pub(super) fn place_chosen(&mut self, seq: SeqNo, digest: Digest, out: &mut Outbox) {
+    pub(super) fn install_chosen(&mut self, seq: SeqNo, digest: Digest, out: &mut Outbox) {
         let view = self.view;
         let slot = self.slot(seq);
         if slot.proposal.is_none() {

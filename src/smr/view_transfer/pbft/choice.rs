@@ -1,11 +1,11 @@
 //! The decision procedure of §4.5.
 
-use crate::smr::messages::{PlacedDigest, ViewChange, ViewStart};
+use crate::smr::messages::{SlotDigest, ViewChange, ViewStart};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::types::{Digest, Quorum, SeqNo, View};
 
 /// The entries of an ascending list that are of one place.
-fn at(list: &[PlacedDigest], seq: u64) -> &[PlacedDigest] {
+fn at(list: &[SlotDigest], seq: u64) -> &[SlotDigest] {
     let from = list.partition_point(|placed| placed.seq < seq);
     let to = list.partition_point(|placed| placed.seq <= seq);
     &list[from..to]
@@ -62,7 +62,7 @@ fn choose_at(seq: u64, view_changes: &[&ViewChange], quorum: Quorum) -> Option<D
 /// a later view than v, or in v with another digest. No other batch was committed then.
 fn is_a1(seq: u64, view: u64, digest: &[u8; 32], view_changes: &[&ViewChange], quorum: Quorum) -> bool {
     let agrees = |m: &&&ViewChange| {
-        let permits = |p: &PlacedDigest| p.view < view || (p.view == view && p.digest == *digest);
+        let permits = |p: &SlotDigest| p.view < view || (p.view == view && p.digest == *digest);
         m.stable().seq < SeqNo::new(seq) && at(&m.prepared, seq).iter().all(permits)
     };
     view_changes.iter().filter(agrees).count() >= quorum.quorum() || active(Mutant::NewViewSkipsA1)

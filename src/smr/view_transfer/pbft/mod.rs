@@ -289,7 +289,7 @@ impl PbftViewChange {
     fn on_progress_timer(&mut self, now: Time, out: &mut Outbox) {
         self.patience.armed = false;
         if self.active && self.n() > 1 && self.patience.begins_to_share(now) {
-            out.push(Effect::SharePending);
+            out.push(Effect::BroadcastPending);
         }
         match self.patience.deadline() {
             Some(deadline) if self.active && deadline <= now => {
@@ -562,7 +562,7 @@ impl ViewTransferProtocol for PbftViewChange {
             decided: standing.decided.get(),
             view_changes: self.view_changes.iter().map(latest).collect(),
             asks: standing.asks,
-            places: standing.places,
+            slots: standing.slots,
             disputed: standing.disputed.iter().map(|client| client.get()).collect(),
             complaint: self.complaints.said.get(),
         };

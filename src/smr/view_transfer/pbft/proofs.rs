@@ -4,7 +4,7 @@ use super::new_view::Held;
 use crate::smr::crypto::{Digester, Domain, SigningKey, VerifyingKey};
 use crate::smr::messages::lengths::PRE_PREPARED_MAX;
 use crate::smr::messages::{
-    NamedViewChange, NewView, PlacedDigest, SignedCheckpoint, ViewChange, ViewEvidence,
+    NamedViewChange, NewView, SignedCheckpoint, SlotDigest, ViewChange, ViewEvidence,
 };
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::protocol::Rejection;
@@ -109,9 +109,9 @@ impl Proofs {
     fn is_sound(&self, message: &ViewChange) -> bool {
         let (low, high) = (message.stable_seq, message.stable_seq.saturating_add(self.window));
         let is_placed =
-            |placed: &PlacedDigest| placed.seq > low && placed.seq <= high && placed.view < message.view;
-        let ascends = |pair: &[PlacedDigest]| (pair[0].seq, pair[0].digest) < (pair[1].seq, pair[1].digest);
-        let too_many = |few: &[PlacedDigest]| few[0].seq == few[PRE_PREPARED_MAX].seq;
+            |placed: &SlotDigest| placed.seq > low && placed.seq <= high && placed.view < message.view;
+        let ascends = |pair: &[SlotDigest]| (pair[0].seq, pair[0].digest) < (pair[1].seq, pair[1].digest);
+        let too_many = |few: &[SlotDigest]| few[0].seq == few[PRE_PREPARED_MAX].seq;
         message.view > 0
             && message.stable_proof.len() <= self.quorum.quorum()
             && message.prepared.iter().all(is_placed)

@@ -7,7 +7,7 @@ use crate::smr::crypto::{Digester, SigningKey};
 use crate::smr::messages::archived::{
     ArchivedSyncMessage, ArchivedSystemMessage, ArchivedViewTransferMessage,
 };
-use crate::smr::messages::{Checked, CheckpointClaim, PlacedDigest, SignedCheckpoint, SystemMessage};
+use crate::smr::messages::{Checked, CheckpointClaim, SignedCheckpoint, SlotDigest, SystemMessage};
 use crate::smr::protocol::When;
 use crate::smr::types::{Digest, Epoch, Lsn, Quorum};
 use crate::smr::view_transfer::Proven;
@@ -60,7 +60,7 @@ fn digest(letter: char) -> Digest {
 /// Evidence of a replica at the beginning of time that prepared these batches in view zero.
 fn evidence(prepared: &[(u64, char)]) -> ViewEvidence {
     let placed =
-        |(seq, letter): &(u64, char)| PlacedDigest::new(SeqNo::new(*seq), &digest(*letter), View::ZERO);
+        |(seq, letter): &(u64, char)| SlotDigest::new(SeqNo::new(*seq), &digest(*letter), View::ZERO);
     ViewEvidence {
         stable: CheckpointClaim {
             seq: SeqNo::ZERO,
@@ -149,7 +149,7 @@ impl Bench {
             stable: SeqNo::ZERO,
             decided: SeqNo::ZERO,
             asks: false,
-            places: Vec::new(),
+            slots: Vec::new(),
             disputed: Vec::new(),
         };
         self.protocol.on_status_due(ms(now), standing, &mut self.out);
@@ -209,7 +209,7 @@ fn line(effect: &Effect) -> String {
         Effect::CancelTimer(timer) => format!("no {timer:?}"),
         Effect::Rejected(r) => format!("refused {} {:?} {:?}", r.from, r.view, r.reason),
         Effect::LeaveView(view) => format!("leave for {view:?}"),
-        Effect::SharePending => "share".into(),
+        Effect::BroadcastPending => "share".into(),
         Effect::UrgePending(_) => "urge".into(),
         _ => "something else".into(),
     }
@@ -596,7 +596,7 @@ fn a_new_view_that_names_what_nobody_has_holds_up_no_other() {
         stable: SeqNo::ZERO,
         decided: SeqNo::ZERO,
         asks: false,
-        places: Vec::new(),
+        slots: Vec::new(),
         disputed: Vec::new(),
     };
     backup
@@ -738,7 +738,7 @@ fn view_changes_must_be_signed_by_their_sender_and_sound() {
     assert_eq!(send(0, sign(1, &|e| e.pre_prepared[1] = e.pre_prepared[0])), bad);
     assert_eq!(send(0, sign(1, &|e| e.stable.seq = SeqNo::new(1))), bad);
     let crowd = |count: u8| {
-        let one = |byte: u8| PlacedDigest::new(SeqNo::new(3), &Digest::from_bytes([byte; 32]), View::ZERO);
+        let one = |byte: u8| SlotDigest::new(SeqNo::new(3), &Digest::from_bytes([byte; 32]), View::ZERO);
         move |e: &mut ViewEvidence| e.pre_prepared.extend((1..=count).map(one))
     };
     let most = crate::smr::messages::lengths::PRE_PREPARED_MAX as u8;
@@ -786,7 +786,7 @@ fn status(view: u64, active: bool, view_changes: &[u64]) -> Status {
         decided: 0,
         view_changes: view_changes.to_vec(),
         asks: false,
-        places: Vec::new(),
+        slots: Vec::new(),
         disputed: Vec::new(),
         complaint: 0,
     }
@@ -835,7 +835,7 @@ fn a_status_tells_where_we_are_and_comes_again() {
         stable: SeqNo::ZERO,
         decided: SeqNo::ZERO,
         asks: false,
-        places: Vec::new(),
+        slots: Vec::new(),
         disputed: Vec::new(),
     };
     backup.protocol.on_status_due(ms(0), standing, &mut backup.out);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn status(decided: u64, places: &[u8]) -> Status {
+fn status(decided: u64, slots: &[u8]) -> Status {
     Status {
         view: 0,
         active: true,
@@ -10,7 +10,7 @@ fn status(decided: u64, places: &[u8]) -> Status {
         decided,
         view_changes: Vec::new(),
         asks: true,
-        places: places.to_vec(),
+        slots: slots.to_vec(),
         disputed: Vec::new(),
         complaint: 0,
     }
@@ -39,12 +39,12 @@ fn a_replica_asks_when_it_decided_nothing_between_two_statuses() {
     let standing = backup.pbft.standing();
     assert!(standing.asks);
     assert_eq!(
-        standing.places[..2],
+        standing.slots[..2],
         [1, 0],
         "it has a proposal for s1 and nothing else"
     );
     backup.prepare(2, 1, 'a');
-    assert_eq!(backup.pbft.standing().places[0], 1 | 2);
+    assert_eq!(backup.pbft.standing().slots[0], 1 | 2);
     backup.decide(1, 'a');
     backup.status_due();
     assert!(!backup.pbft.standing().asks);

@@ -1,15 +1,15 @@
 //! Leaving views and beginning them (§4.4).
 
 use super::*;
-use crate::smr::messages::PlacedDigest;
+use crate::smr::messages::SlotDigest;
 
 const BEGINNING: CheckpointClaim = CheckpointClaim {
     seq: SeqNo::ZERO,
     digest: Digest::ZERO,
 };
 
-fn placed(seq: u64, letter: char, view: u64) -> PlacedDigest {
-    PlacedDigest::new(SeqNo::new(seq), &chosen(letter), View::new(view))
+fn placed(seq: u64, letter: char, view: u64) -> SlotDigest {
+    SlotDigest::new(SeqNo::new(seq), &chosen(letter), View::new(view))
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn what_a_leader_announced_is_carried_whether_it_has_the_batches_or_not() {
     let mut behind = Bench::new(4, 1);
     behind.enter(1, claim(2, 'k'), "00000000");
     let carried = behind.pbft.leave_view(View::new(2)).pre_prepared;
-    let all: Vec<PlacedDigest> = (3..=10).map(|seq| placed(seq, '0', 1)).collect();
+    let all: Vec<SlotDigest> = (3..=10).map(|seq| placed(seq, '0', 1)).collect();
     assert_eq!(carried, all);
     // A later checkpoint covers some of them, and it has not decided one.
     for peer in [0, 2, 3] {
@@ -196,7 +196,7 @@ fn what_a_leader_announced_is_carried_after_its_log_was_cut_and_it_started_again
     // Nor does a place that its own window did not reach.
     let mut behind = Bench::new(4, 1);
     behind.enter(1, claim(2, 'k'), "00000000");
-    let all: Vec<PlacedDigest> = (3..=10).map(|seq| placed(seq, '0', 1)).collect();
+    let all: Vec<SlotDigest> = (3..=10).map(|seq| placed(seq, '0', 1)).collect();
     behind.enter(2, claim(2, 'k'), "");
     assert_eq!(behind.pbft.leave_view(View::new(3)).pre_prepared, all);
     let again = restored_from_base(&behind, 3);
@@ -318,6 +318,6 @@ fn pre_prepared_digests_of_one_place_are_bounded_and_the_prepared_one_stays() {
     }
     let evidence = backup.pbft.leave_view(View::new(31));
     assert_eq!(evidence.prepared, [placed(1, 'a', 0)]);
-    assert_eq!(evidence.pre_prepared.len(), slot::KEPT_PER_PLACE);
+    assert_eq!(evidence.pre_prepared.len(), slot::KEPT_PER_SLOT);
     assert!(evidence.pre_prepared.contains(&placed(1, 'a', 0)));
 }

@@ -6,9 +6,9 @@ use super::*;
 /// A view change with (seq, letter, view) entries in P and Q; unsigned, for the choice looks at no signature.
 fn message(signer: u16, stable: u64, p: &[(u64, char, u64)], q: &[(u64, char, u64)]) -> ViewChange {
     let placed = |(seq, letter, view): &(u64, char, u64)| {
-        PlacedDigest::new(SeqNo::new(*seq), &digest(*letter), View::new(*view))
+        SlotDigest::new(SeqNo::new(*seq), &digest(*letter), View::new(*view))
     };
-    let mut pre_prepared: Vec<PlacedDigest> = q.iter().map(placed).collect();
+    let mut pre_prepared: Vec<SlotDigest> = q.iter().map(placed).collect();
     pre_prepared.sort_unstable();
     ViewChange {
         view: 9,

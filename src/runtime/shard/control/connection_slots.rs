@@ -1,4 +1,4 @@
-//! Who may have a link: the cap on all of them, the places kept for replicas, and the share of one peer.
+//! Who may have a link: the cap on all of them, the slots kept for replicas, and the share of one peer.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use crate::runtime::net::hello::{HandshakeRefusal, Peer};
 
 /// How many accepted links there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PlaceLimits {
+pub struct ConnectionLimits {
     /// All accepted links together.
     pub connections_max: usize,
     /// Of these, how many only replicas may have. Twice the number of other replicas lets each of them
@@ -21,7 +21,7 @@ pub struct PlaceLimits {
     pub links_per_client_max: usize,
 }
 
-impl Default for PlaceLimits {
+impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
             connections_max: 1024,
@@ -32,37 +32,37 @@ impl Default for PlaceLimits {
     }
 }
 
-/// The places of one listening shard.
+/// The slots of one listening shard.
 ///
 /// Invariant: the clients' links never pass `connections_max − replicas_reserved`, all links never pass
-/// `connections_max`, and a taken place comes back when its [`Place`] is dropped, on every path.
+/// `connections_max`, and a taken slot comes back when its [`ConnectionSlot`] is dropped, on every path.
 #[derive(Debug)]
-pub(super) struct Places {
-    limits: PlaceLimits,
+pub(super) struct ConnectionSlots {
+    limits: ConnectionLimits,
     taken: RefCell<BTreeMap<Peer, usize>>,
 }
 
-/// One taken place.
+/// One taken slot.
 #[derive(Debug)]
-pub(super) struct Place {
-    places: Rc<Places>,
+pub(super) struct ConnectionSlot {
+    slots: Rc<ConnectionSlots>,
     peer: Peer,
 }
 
-impl Places {
-    pub(super) fn new(limits: PlaceLimits) -> Rc<Self> {
+impl ConnectionSlots {
+    pub(super) fn new(limits: ConnectionLimits) -> Rc<Self> {
         Rc::new(Self {
             limits,
             taken: RefCell::default(),
         })
     }
 
-    /// Takes a place for a proven peer.
+    /// Takes a slot for a proven peer.
     ///
     /// # Errors
     /// [`HandshakeRefusal::IdentityInUse`] when the peer has all that one may have, else
     /// [`HandshakeRefusal::Capacity`] when none is left for it.
-    pub(super) fn take(self: &Rc<Self>, peer: Peer) -> Result<Place, HandshakeRefusal> {
+    pub(super) fn take(self: &Rc<Self>, peer: Peer) -> Result<ConnectionSlot, HandshakeRefusal> {
         let mut taken = self.taken.borrow_mut();
         let all: usize = taken.values().sum();
         let clients: usize = taken
@@ -86,16 +86,16 @@ impl Places {
             return Err(HandshakeRefusal::Capacity);
         }
         taken.insert(peer, own + 1);
-        Ok(Place {
-            places: Rc::clone(self),
+        Ok(ConnectionSlot {
+            slots: Rc::clone(self),
             peer,
         })
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        let mut taken = self.places.taken.borrow_mut();
+        let mut taken = self.slots.taken.borrow_mut();
         match taken.get_mut(&self.peer) {
             Some(links) if *links > 1 => *links -= 1,
             _ => {
@@ -120,50 +120,50 @@ mod tests {
 
     #[test]
     fn clients_leave_the_reserved_places_to_replicas() {
-        let places = Places::new(PlaceLimits {
+        let slots = ConnectionSlots::new(ConnectionLimits {
             connections_max: 3,
             replicas_reserved: 1,
             links_per_replica_max: 2,
             links_per_client_max: 2,
         });
-        let _first = places.take(client(1)).unwrap();
-        let second = places.take(client(2)).unwrap();
-        assert_eq!(places.take(client(3)).unwrap_err(), HandshakeRefusal::Capacity);
-        let _replica = places.take(replica(1)).unwrap();
+        let _first = slots.take(client(1)).unwrap();
+        let second = slots.take(client(2)).unwrap();
+        assert_eq!(slots.take(client(3)).unwrap_err(), HandshakeRefusal::Capacity);
+        let _replica = slots.take(replica(1)).unwrap();
         assert_eq!(
-            places.take(replica(2)).unwrap_err(),
+            slots.take(replica(2)).unwrap_err(),
             HandshakeRefusal::Capacity,
             "the cap holds for replicas too"
         );
         drop(second);
-        let _third = places.take(client(3)).unwrap();
+        let _third = slots.take(client(3)).unwrap();
     }
 
     #[test]
     fn replicas_never_use_up_the_clients_share_twice() {
-        let places = Places::new(PlaceLimits {
+        let slots = ConnectionSlots::new(ConnectionLimits {
             connections_max: 4,
             replicas_reserved: 2,
             links_per_replica_max: 2,
             links_per_client_max: 2,
         });
-        let _replicas = [replica(1), replica(2)].map(|peer| places.take(peer).unwrap());
-        let _clients = [client(1), client(2)].map(|peer| places.take(peer).unwrap());
-        assert!(places.take(client(3)).is_err());
+        let _replicas = [replica(1), replica(2)].map(|peer| slots.take(peer).unwrap());
+        let _clients = [client(1), client(2)].map(|peer| slots.take(peer).unwrap());
+        assert!(slots.take(client(3)).is_err());
     }
 
     #[test]
     fn one_peer_cannot_take_the_places_of_others() {
-        let places = Places::new(PlaceLimits {
+        let slots = ConnectionSlots::new(ConnectionLimits {
             connections_max: 10,
             replicas_reserved: 2,
             links_per_replica_max: 2,
             links_per_client_max: 2,
         });
-        let held = [(); 2].map(|()| places.take(replica(1)).unwrap());
-        assert!(places.take(replica(1)).is_err());
-        let _other = places.take(replica(2)).unwrap();
+        let held = [(); 2].map(|()| slots.take(replica(1)).unwrap());
+        assert!(slots.take(replica(1)).is_err());
+        let _other = slots.take(replica(2)).unwrap();
         drop(held);
-        let _again = places.take(replica(1)).unwrap();
+        let _again = slots.take(replica(1)).unwrap();
     }
 }
