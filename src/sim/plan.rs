@@ -453,9 +453,18 @@ impl Plan {
         }
     }
 
+    /// How long a message may be on its way because of a partition: what does not lose messages holds them.
+    pub(super) fn held_for(&self) -> Duration {
+        let held = self.faults.iter().filter_map(|(at, fault)| match fault {
+            Fault::Partition { until, .. } if !self.network.partitions_lose => Some(until.since(*at)),
+            _ => None,
+        });
+        held.max().unwrap_or(Duration::ZERO)
+    }
+
     /// How long a leader that proposes just before the others lose patience may make clients wait beside: for one
-    /// batch a timeout, in which there may be one operation, of faulty clients as well. Nobody
-    /// has seen it do better.
+    /// batch a timeout, in which there may be one operation, of faulty clients as well. Nobody has seen it do
+    /// better.
     pub(super) fn kept_waiting(&self) -> Duration {
         let is_slow =
             |(_, lies): &(usize, Vec<ByzantineStrategy>)| lies.contains(&ByzantineStrategy::JustInTime);

@@ -143,7 +143,7 @@ impl<S: Stack> World<S> {
                 (config.checkpoint_bytes == u64::MAX).then_some(config.checkpoint_decisions),
             ),
             times: Times::new(config.clock_bound),
-            blame: Blame::new(&config),
+            blame: Blame::new(&config, plan.held_for()),
             lasting: CommitStability::new(config.replicas, config.window),
             sizes: Sizes::new(&config),
             network: Network::new(plan.network.clone(), plan.calm_from, rng.split()),

@@ -23,10 +23,11 @@ pub(in crate::sim) struct Blame {
 }
 
 impl Blame {
-    pub(in crate::sim) fn new(config: &SimConfig) -> Self {
+    /// `held` is how long a message may be on its way at most.
+    pub(in crate::sim) fn new(config: &SimConfig, held: Duration) -> Self {
         Self {
             honest: config.honest_clients,
-            bound: config.must_sign_for * LASTS + VIEW_LOST,
+            bound: config.must_sign_for * LASTS + VIEW_LOST + held,
             failed: vec![None; config.honest_clients],
             signs: BTreeMap::new(),
         }
