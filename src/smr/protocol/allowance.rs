@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use crate::smr::types::Time;
 
 /// So many at once, and so many a second after that.
@@ -10,7 +12,7 @@ pub struct Rate {
 }
 
 /// What a peer may still cost this replica: it fills up with time.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowance {
     rate: Rate,
     /// Below zero after more was used than there was.
@@ -47,6 +49,20 @@ impl Allowance {
             self.at = Time::from_nanos(self.at.as_nanos().saturating_add(spent));
         }
         self.left
+    }
+
+    /// From now on it fills up at this rate; what is beyond its burst is lost.
+    pub fn set_rate(&mut self, rate: Rate) {
+        self.rate = rate;
+        self.left = self.left.min(clamped(rate.burst));
+    }
+
+    /// How long it takes until so many are left, if nothing is used meanwhile. More than a burst never are.
+    pub fn wait_for(&mut self, now: Time, count: u64) -> Duration {
+        let missing = clamped(count).saturating_sub(self.left(now)).max(0);
+        let nanos = u128::from(missing.unsigned_abs()) * NANOS_PER_SECOND;
+        let nanos = nanos.div_ceil(u128::from(self.rate.per_second.max(1)));
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
     /// Uses so many, if there are as many; whether there were.

@@ -15,7 +15,7 @@ use crate::smr::messages::{
     StateTransferMessage, SyncMessage,
 };
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::protocol::{ImageTask, Recipients, Timer};
+use crate::smr::protocol::{Allowance, ImageTask, Rate, Recipients, Timer};
 use crate::smr::state_transfer::TransferLimits;
 use crate::smr::state_transfer::monolithic::ANSWER_BYTES;
 use crate::smr::types::{NodeId, SeqNo, Time};
@@ -25,13 +25,10 @@ const SERVES_FOR: Duration = Duration::from_millis(200);
 /// How many bytes a serving replica sends at once, after a pause.
 const SERVING_BURST_BYTES: u64 = 4 * ANSWER_BYTES as u64;
 
-/// One peer: what it may be sent, in bytes that fill up with time, and what it is owed.
+/// One peer: what it may be sent, in bytes, and what it is owed.
 #[derive(Debug, Clone)]
 struct Peer {
-    bytes: u64,
-    /// What it was sent beyond that: nothing more is, until so much was earned.
-    debt: u64,
-    at: Time,
+    bytes: Allowance,
     pieces: Option<PieceRange>,
     decisions: Option<(SeqNo, u64)>,
     /// The first place of what is being read from the log for it.
@@ -51,10 +48,12 @@ pub(super) struct Donations {
 
 impl Donations {
     pub fn new(n: usize, limits: TransferLimits) -> Self {
+        let rate = Rate {
+            burst: limits.donor_burst_bytes,
+            per_second: limits.donor_bytes_per_second,
+        };
         let peer = Peer {
-            bytes: limits.donor_burst_bytes,
-            debt: 0,
-            at: Time::START,
+            bytes: Allowance::full(rate),
             pieces: None,
             decisions: None,
             reading: None,
@@ -112,15 +111,18 @@ impl Donations {
         read.front().filter(|first| first.seq == seq).cloned()
     }
 
-    /// Bytes a second, and at once.
-    fn rate(&self, now: Time) -> (u64, u64) {
+    /// How many bytes a peer may be sent at this time.
+    fn rate(&self, now: Time) -> Rate {
         let burst = self.limits.donor_burst_bytes;
         match self.served.is_some_and(|served| now.since(served) < SERVES_FOR) {
-            true => (
-                self.limits.donor_bytes_per_second_serving,
-                burst.min(SERVING_BURST_BYTES),
-            ),
-            false => (self.limits.donor_bytes_per_second, burst),
+            true => Rate {
+                burst: burst.min(SERVING_BURST_BYTES),
+                per_second: self.limits.donor_bytes_per_second_serving,
+            },
+            false => Rate {
+                burst,
+                per_second: self.limits.donor_bytes_per_second,
+            },
         }
     }
 
@@ -138,35 +140,23 @@ impl Donations {
     /// A peer was sent so much.
     pub fn charge(&mut self, to: NodeId, bytes: u64) {
         if let Some(peer) = self.peers.get_mut(to.index()) {
-            let covered = bytes.min(peer.bytes);
-            peer.bytes -= covered;
-            peer.debt += bytes - covered;
+            peer.bytes.charge(bytes);
         }
     }
 
     /// As [`may_send`](Self::may_send); when it may be, if not now.
     fn spend(&mut self, now: Time, to: NodeId, bytes: u64) -> Result<(), Time> {
-        let (rate, burst) = self.rate(now);
+        let rate = self.rate(now);
         let Some(peer) = self.peers.get_mut(to.index()) else {
             return Err(now.after(SERVES_FOR));
         };
-        let earned = u128::from(rate) * now.since(peer.at).as_micros() / 1_000_000;
-        let earned = u64::try_from(earned).unwrap_or(u64::MAX);
-        let repaid = earned.min(peer.debt);
-        peer.debt -= repaid;
-        peer.bytes = (earned - repaid).saturating_add(peer.bytes).min(burst);
-        peer.at = now;
+        peer.bytes.set_rate(rate);
         // What is larger than a burst would never be sent.
-        let needed = bytes.min(burst);
-        if (peer.debt == 0 && peer.bytes >= needed) || active(Mutant::DonationsUnlimited) {
-            peer.bytes = peer.bytes.saturating_sub(needed);
+        let needed = bytes.min(rate.burst);
+        if peer.bytes.take(now, needed) || active(Mutant::DonationsUnlimited) {
             return Ok(());
         }
-        let missing = u128::from(peer.debt + needed.saturating_sub(peer.bytes)) * 1_000_000
-            / u128::from(rate.max(1))
-            + 1;
-        let pause = Duration::from_micros(u64::try_from(missing).unwrap_or(u64::MAX));
-        Err(now.after(pause.min(SERVES_FOR)))
+        Err(now.after(peer.bytes.wait_for(now, needed).min(SERVES_FOR)))
     }
 }
 
@@ -328,7 +318,7 @@ mod tests {
         let sent = sent_in_a_second(&mut serving, Time::START, true);
         assert!((12..=14).contains(&sent), "4 MiB at once and 10 more: {sent}");
         assert_eq!(
-            serving.peers[2].bytes,
+            serving.peers[2].bytes.left(Time::START),
             20 << 20,
             "each peer has an allowance of its own"
         );
