@@ -21,7 +21,7 @@ use atlas_smr_replica::shard::reactor::{Completion, Reactor};
 use atlas_smr_replica::shard::wires::{CloseReason, QueueBudgets, QueueFull, WireId};
 use atlas_smr_replica::storage::{
     AlignedBuffer, BLOCK_BYTES, GroupWriter, LogWrite, LogWriter, Outcome, PersistentLogPartConfig, Released,
-    SmrPersistentLog, StorageError, Tail, WriterSettings,
+    SmrPersistentLog, StorageError, Tail, WriterSettings, check_log_contract,
 };
 use atlas_smr_replica::types::{Lsn, Peer, SeqNo, Time};
 use bytes::Bytes;
@@ -239,6 +239,11 @@ impl SmrReplicaNetworkNode for Tapped {
         fn is_flushed(&self) -> bool;
         fn on_completion(&mut self, reactor: &mut Reactor, completion: Completion);
     }
+}
+
+#[test]
+fn a_log_of_ones_own_keeps_the_contract() {
+    check_log_contract::<SmallWrites>(&SmallWritesConfig::default(), 0..10).unwrap();
 }
 
 #[test]

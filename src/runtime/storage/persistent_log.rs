@@ -16,6 +16,7 @@
 //! it, and of all records before it, was written; until then a loss of power forgets it. It may lag behind
 //! for any time: votes wait for it. It never goes back. Nothing else in a replica knows what is on disk: a
 //! log that promises early makes its replica contradict itself after a crash.
+//! [`check_log_contract`](super::check_log_contract) finds one that does.
 //!
 //! **What a restart reads.** The bytes are groups, as [`storage`](crate::storage) describes them: recovery,
 //! reading back and `atlas inspect` know one format. So another log is made around a [`LogWriter`]: when it
