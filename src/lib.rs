@@ -39,6 +39,7 @@
 //! | role | network, preprocess, consensus, execution, log |
 //! | lane | a bounded ring between two roles |
 //! | stack | the set of protocol implementations a replica is built from |
+//! | host | what a replica meets the machine with: its log on disk, its links |
 
 #[forbid(unsafe_code)]
 pub mod client;

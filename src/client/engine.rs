@@ -20,17 +20,21 @@ use crate::runtime::shard::data::{self, Lifecycle, ShardContext};
 use crate::runtime::shard::pulse::Pulse;
 use crate::runtime::shard::reactor::{Completion as RingCompletion, Reactor};
 use crate::runtime::shard::roles::{Role, STEP_MESSAGES};
-use crate::runtime::shard::wires::{WireId, WireLimits, Wires};
+use crate::runtime::shard::wires::{QueueBudgets, WireId, WireLimits, Wires};
 use crate::runtime::shard::{ShardError, panicked};
 use crate::smr::crypto::MacKey;
 use crate::smr::messages::lengths::operations_room;
-use crate::smr::messages::{Envelope, Kind, LinkMessage, encode};
+use crate::smr::messages::{Envelope, Family, Kind, LinkMessage, encode};
 use crate::smr::preprocessing::ClientAuth;
 use crate::smr::types::Peer;
 use crate::smr::types::{NodeId, Time};
 
 /// How long a replica may say nothing, not even that it is there, before its link is made again.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// What may wait to be sent to one replica, in bytes: of frames, and of what is about the link.
+const FRAMES_QUEUE_BYTES: usize = 256 << 20;
+const LINK_QUEUE_BYTES: usize = 1 << 20;
 
 /// The end of some operations of one session.
 #[derive(Debug)]
@@ -237,7 +241,12 @@ fn dial(
 fn wire_limits(cluster: &ClusterConfig) -> WireLimits {
     WireLimits {
         record_bytes_max: cluster.lengths().reply_record(),
-        queue_bytes_max: 256 << 20,
+        queues: QueueBudgets {
+            reconfiguration: LINK_QUEUE_BYTES,
+            protocol: 0,
+            application: FRAMES_QUEUE_BYTES,
+            state_transfer: 0,
+        },
         queues_bytes_max: usize::MAX,
         backlog_bytes_max: 16 << 20,
         silence_max: SILENCE_MAX,
@@ -368,7 +377,7 @@ impl EngineRole {
                     Output::Send { to, message } => {
                         // A lost message is asked again on the session's timeout.
                         if let Some(id) = self.wire_of[number][to.index()] {
-                            let _ = self.wires.queue(id, message);
+                            let _ = self.wires.queue(id, Family::of(&message), message);
                         }
                     }
                     Output::Ended { tokens, outcome } => {

@@ -30,12 +30,6 @@ pub struct Limits {
     /// The longest such pause, in milliseconds.
     #[serde(deserialize_with = "crate::smr::protocol::units::milliseconds")]
     pub reconnect_max_ms: u64,
-    /// Bytes that may wait to be sent to one replica.
-    #[serde(deserialize_with = "crate::smr::protocol::units::bytes")]
-    pub replica_queue_bytes_max: usize,
-    /// Bytes that may wait to be sent to one client.
-    #[serde(deserialize_with = "crate::smr::protocol::units::bytes")]
-    pub client_queue_bytes_max: usize,
     /// Bytes of all clients' undecided frames.
     #[serde(deserialize_with = "crate::smr::protocol::units::bytes")]
     pub pool_bytes_max: usize,
@@ -61,8 +55,6 @@ impl Default for Limits {
             handshake_timeout_ms: 5000,
             reconnect_min_ms: 10,
             reconnect_max_ms: 1000,
-            replica_queue_bytes_max: 256 << 20,
-            client_queue_bytes_max: 32 << 20,
             pool_bytes_max: 256 << 20,
             pool_bytes_per_client: 64 << 20,
             receive_buffers: 64,
@@ -82,16 +74,6 @@ impl Limits {
             "reconnect_max_ms",
             self.reconnect_max_ms,
             self.reconnect_min_ms..=600_000,
-        )?;
-        in_range(
-            "replica_queue_bytes_max",
-            self.replica_queue_bytes_max,
-            1 << 20..=1 << 34,
-        )?;
-        in_range(
-            "client_queue_bytes_max",
-            self.client_queue_bytes_max,
-            64 << 10..=1 << 32,
         )?;
         in_range("pool_bytes_max", self.pool_bytes_max, 1 << 20..=1 << 36)?;
         in_range(

@@ -31,10 +31,12 @@ pub use limits::{
 pub use loopback::LoopbackCluster;
 pub use replica::{
     AppKind, DivisibleStateReplicaConfig, Durability, ExecutionConfig, ExecutorKind, LoadedReplica,
-    MonolithicStateReplicaConfig, NetworkConfig, PersistentLogConfig, ReplicaConfig, ReplicaFile,
+    MonolithicStateReplicaConfig, NetworkConfig, ReplicaConfig, ReplicaFile,
 };
 pub use topology::{RoleKind, ShardSpec, Topology, TopologyError, TopologyFile};
 
+pub use crate::runtime::shard::network_node::NetworkNodeConfig;
+pub use crate::runtime::storage::PersistentLogConfig;
 pub use crate::smr::decision_log::DecisionLogConfig;
 pub use crate::smr::log_transfer::LogTransferConfig;
 pub use crate::smr::ordering::pbft::OrderingConfig;

@@ -9,13 +9,14 @@ use super::cluster::is_host_and_port;
 use super::error::{ConfigError, Validate, Whose, in_file, load};
 use super::topology::TopologyFile;
 use super::{ClusterConfig, Limits, PartyKeys};
-use crate::runtime::server::Supervisor;
-use crate::runtime::storage::DiskBudget;
+use crate::runtime::server::{DefaultHost, Host, Supervisor};
+use crate::runtime::shard::network_node::NetworkPartConfig;
+use crate::runtime::storage::{DiskBudget, PersistentLogPartConfig};
 use crate::smr::crypto::Digester;
 use crate::smr::execution::application_id;
 use crate::smr::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
 use crate::smr::ordering::pbft::undecided_bytes_max;
-use crate::smr::protocol::{InvalidSetting, PartContext, in_range};
+use crate::smr::protocol::{InvalidSetting, PartConfig, PartContext, in_range};
 use crate::smr::replica::{DefaultConfigs, PartConfigs, PartSettings};
 use crate::smr::types::{ApplicationId, NodeId, SeqNo};
 
@@ -32,46 +33,6 @@ pub enum Durability {
     Async,
     /// Nothing is kept on disk. For comparison: a replica that stops cannot come back.
     None,
-}
-
-/// The persistent log.
-#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields, default)]
-pub struct PersistentLogConfig {
-    /// The size of one segment, in bytes: a multiple of 1 MiB.
-    #[serde(deserialize_with = "crate::smr::protocol::units::bytes")]
-    pub segment_bytes: u64,
-    /// How much disk the log may use, in bytes. When it is used up nothing is voted until a checkpoint frees
-    /// some.
-    #[serde(deserialize_with = "crate::smr::protocol::units::bytes")]
-    pub log_bytes_max: u64,
-}
-
-impl Default for PersistentLogConfig {
-    fn default() -> Self {
-        Self {
-            segment_bytes: 64 << 20,
-            log_bytes_max: 16 << 30,
-        }
-    }
-}
-
-impl PersistentLogConfig {
-    fn validate(&self) -> Result<(), InvalidSetting> {
-        in_range("segment_bytes", self.segment_bytes, 16 << 20..=4 << 30)?;
-        if !self.segment_bytes.is_multiple_of(1 << 20) {
-            return Err(InvalidSetting {
-                key: "segment_bytes",
-                value: self.segment_bytes.to_string(),
-                rule: "must be a multiple of 1 MiB".into(),
-            });
-        }
-        in_range(
-            "log_bytes_max",
-            self.log_bytes_max,
-            4 * self.segment_bytes..=1 << 44,
-        )
-    }
 }
 
 impl std::fmt::Display for Durability {
@@ -202,9 +163,9 @@ pub struct NetworkConfig {
 }
 
 /// Everything a replica needs but its service. `P` says how the parts of its
-/// [`Stack`](crate::smr::replica::Stack) are configured.
+/// [`Stack`](crate::smr::replica::Stack) are configured, `H` what it meets the machine with.
 #[derive(Debug, Clone)]
-pub struct ReplicaConfig<P: PartConfigs = DefaultConfigs> {
+pub struct ReplicaConfig<P: PartConfigs = DefaultConfigs, H: Host = DefaultHost> {
     /// Where its files lie.
     pub db_path: PathBuf,
     /// Its place in the network.
@@ -218,7 +179,9 @@ pub struct ReplicaConfig<P: PartConfigs = DefaultConfigs> {
     /// The transfer of decisions.
     pub lt_config: P::LogTransfer,
     /// The persistent log.
-    pub pl_config: PersistentLogConfig,
+    pub pl_config: H::LogConfig,
+    /// The budgets of links.
+    pub net_config: H::NetworkConfig,
     /// How decisions are executed.
     pub execution: ExecutionConfig,
     /// Shards and cores.
@@ -239,11 +202,11 @@ pub struct ReplicaConfig<P: PartConfigs = DefaultConfigs> {
 
 /// A replica of a service whose state is transferred as a whole.
 #[derive(Debug, Clone)]
-pub struct MonolithicStateReplicaConfig<A, P: PartConfigs = DefaultConfigs> {
+pub struct MonolithicStateReplicaConfig<A, P: PartConfigs = DefaultConfigs, H: Host = DefaultHost> {
     /// The service.
     pub service: A,
     /// Everything but the service and its state.
-    pub replica_config: ReplicaConfig<P>,
+    pub replica_config: ReplicaConfig<P, H>,
     /// The transfer of the state.
     pub st_config: P::StateTransfer,
 }
@@ -251,28 +214,28 @@ pub struct MonolithicStateReplicaConfig<A, P: PartConfigs = DefaultConfigs> {
 /// A replica of a service whose state is in parts
 /// ([`DivisibleState`](crate::smr::execution::DivisibleState)).
 #[derive(Debug, Clone)]
-pub struct DivisibleStateReplicaConfig<A, P: PartConfigs = DefaultConfigs> {
+pub struct DivisibleStateReplicaConfig<A, P: PartConfigs = DefaultConfigs, H: Host = DefaultHost> {
     /// The service.
     pub service: A,
     /// Everything but the service and its state.
-    pub replica_config: ReplicaConfig<P>,
+    pub replica_config: ReplicaConfig<P, H>,
     /// The transfer of the state.
     pub st_config: P::StateTransfer,
 }
 
 /// What a replica's file and those it names say.
 #[derive(Debug, Clone)]
-pub struct LoadedReplica<P: PartConfigs = DefaultConfigs> {
+pub struct LoadedReplica<P: PartConfigs = DefaultConfigs, H: Host = DefaultHost> {
     /// Everything but the service and its state.
-    pub replica_config: ReplicaConfig<P>,
+    pub replica_config: ReplicaConfig<P, H>,
     /// The transfer of the state.
     pub st_config: P::StateTransfer,
 }
 
-impl<P: PartConfigs> LoadedReplica<P> {
+impl<P: PartConfigs, H: Host> LoadedReplica<P, H> {
     /// The configuration of a replica of this service, whatever the file names.
     #[must_use]
-    pub fn serving<A>(self, service: A) -> MonolithicStateReplicaConfig<A, P> {
+    pub fn serving<A>(self, service: A) -> MonolithicStateReplicaConfig<A, P, H> {
         MonolithicStateReplicaConfig {
             service,
             replica_config: self.replica_config,
@@ -282,7 +245,7 @@ impl<P: PartConfigs> LoadedReplica<P> {
 
     /// The same, of a service whose state is in parts.
     #[must_use]
-    pub fn serving_parts<A>(self, service: A) -> DivisibleStateReplicaConfig<A, P> {
+    pub fn serving_parts<A>(self, service: A) -> DivisibleStateReplicaConfig<A, P, H> {
         DivisibleStateReplicaConfig {
             service,
             replica_config: self.replica_config,
@@ -294,7 +257,7 @@ impl<P: PartConfigs> LoadedReplica<P> {
 /// A replica's own file.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, bound = "")]
-pub struct ReplicaFile<P: PartConfigs = DefaultConfigs> {
+pub struct ReplicaFile<P: PartConfigs = DefaultConfigs, H: Host = DefaultHost> {
     /// Which replica this is.
     pub node: u16,
     /// The cluster's file, relative to this one.
@@ -329,7 +292,10 @@ pub struct ReplicaFile<P: PartConfigs = DefaultConfigs> {
     pub view_transfer: P::ViewTransfer,
     /// The persistent log.
     #[serde(default)]
-    pub log: PersistentLogConfig,
+    pub log: H::LogConfig,
+    /// The budgets of links.
+    #[serde(default)]
+    pub network: H::NetworkConfig,
     /// What is kept for peers.
     #[serde(default)]
     pub decision_log: P::DecisionLog,
@@ -375,7 +341,7 @@ impl ReplicaConfig {
     }
 }
 
-impl<P: PartConfigs> ReplicaConfig<P> {
+impl<P: PartConfigs, H: Host> ReplicaConfig<P, H> {
     /// As [`new`](ReplicaConfig::new), for parts of one's own.
     #[must_use]
     pub fn of_parts(cluster: Arc<ClusterConfig>, id: NodeId, keys: PartyKeys, db_path: PathBuf) -> Self {
@@ -397,7 +363,8 @@ impl<P: PartConfigs> ReplicaConfig<P> {
             vt_config: P::ViewTransfer::default(),
             dl_config: P::DecisionLog::default(),
             lt_config: P::LogTransfer::default(),
-            pl_config: PersistentLogConfig::default(),
+            pl_config: H::LogConfig::default(),
+            net_config: H::NetworkConfig::default(),
             execution: ExecutionConfig::default(),
             topology: TopologyFile::default(),
             limits: Limits::default(),
@@ -414,8 +381,8 @@ impl<P: PartConfigs> ReplicaConfig<P> {
         let agreement = &self.node.cluster.agreement;
         let lengths = self.node.cluster.lengths();
         DiskBudget {
-            segment_bytes: self.pl_config.segment_bytes.max(lengths.segment_bytes_min()),
-            log_bytes_max: self.pl_config.log_bytes_max,
+            segment_bytes: self.pl_config.segment_bytes().max(lengths.segment_bytes_min()),
+            log_bytes_max: self.pl_config.log_bytes_max(),
             checkpoint_decisions: agreement.checkpoint_decisions,
             checkpoint_bytes: agreement
                 .checkpoint_bytes
@@ -438,15 +405,23 @@ impl<P: PartConfigs> ReplicaConfig<P> {
                 rule: format!("must be at least {least}, {what} of this cluster"),
             }),
         };
+        let (replica_queues, client_queues) =
+            (self.net_config.replica_queues(), self.net_config.client_queues());
         at_least(
-            "replica_queue_bytes_max",
-            limits.replica_queue_bytes_max as u64,
+            "protocol_queue_bytes_max",
+            replica_queues.protocol as u64,
             lengths.burst() as u64,
             "what one message of a peer may have this replica send back at once, with the limits",
         )?;
         at_least(
+            "state_transfer_queue_bytes_max",
+            replica_queues.state_transfer as u64,
+            lengths.transfer_burst() as u64,
+            "what one question of a lagging peer may have this replica answer at once, with the limits",
+        )?;
+        at_least(
             "client_queue_bytes_max",
-            limits.client_queue_bytes_max as u64,
+            client_queues.application as u64,
             lengths.reply() as u64,
             "the longest answer to a frame",
         )?;
@@ -511,7 +486,7 @@ impl<P: PartConfigs> ReplicaConfig<P> {
         check_choices(
             &self.parts(st_config),
             (self.execution.workers, self.preprocessor_threads),
-            &self.pl_config,
+            (&self.pl_config, &self.net_config),
             &self.topology,
             &self.limits,
         )?;
@@ -522,8 +497,8 @@ impl<P: PartConfigs> ReplicaConfig<P> {
     ///
     /// # Errors
     /// Naming the file and line at fault.
-    pub fn load_parts(path: &Path) -> Result<LoadedReplica<P>, ConfigError> {
-        let file: ReplicaFile<P> = load(path)?;
+    pub fn load_parts(path: &Path) -> Result<LoadedReplica<P, H>, ConfigError> {
+        let file: ReplicaFile<P, H> = load(path)?;
         let beside = |name: &Path| path.parent().unwrap_or(Path::new("")).join(name);
         let cluster_path = beside(&file.cluster);
         let cluster: ClusterConfig = load(&cluster_path)?;
@@ -559,6 +534,7 @@ impl<P: PartConfigs> ReplicaConfig<P> {
         config.dl_config = file.decision_log;
         config.lt_config = file.log_transfer;
         config.pl_config = file.log;
+        config.net_config = file.network;
         config.execution = ExecutionConfig {
             executor: file.executor,
             workers: file.workers,
@@ -582,7 +558,7 @@ impl<P: PartConfigs> ReplicaConfig<P> {
 fn check_choices<P: PartConfigs>(
     parts: &PartSettings<P>,
     (workers, preprocessors): (usize, usize),
-    log: &PersistentLogConfig,
+    (log, network): (&impl PartConfig, &impl PartConfig),
     topology: &TopologyFile,
     limits: &Limits,
 ) -> Result<(), InvalidSetting> {
@@ -590,11 +566,12 @@ fn check_choices<P: PartConfigs>(
     in_range("workers", workers, 1..=64)?;
     in_range("preprocessor_threads", preprocessors, 1..=16)?;
     log.validate()?;
+    network.validate()?;
     topology.validate()?;
     limits.validate()
 }
 
-impl<P: PartConfigs> ReplicaFile<P> {
+impl<P: PartConfigs, H: Host> ReplicaFile<P, H> {
     fn parts(&self) -> PartSettings<P> {
         PartSettings {
             ordering: self.ordering.clone(),
@@ -606,7 +583,7 @@ impl<P: PartConfigs> ReplicaFile<P> {
     }
 }
 
-impl<P: PartConfigs> Validate for ReplicaFile<P> {
+impl<P: PartConfigs, H: Host> Validate for ReplicaFile<P, H> {
     const WHOSE: Whose = Whose::Replica;
 
     fn validate(&self) -> Result<(), InvalidSetting> {
@@ -620,7 +597,7 @@ impl<P: PartConfigs> Validate for ReplicaFile<P> {
         check_choices(
             &self.parts(),
             (self.workers, self.preprocessor_threads),
-            &self.log,
+            (&self.log, &self.network),
             &self.topology,
             &self.limits,
         )

@@ -120,7 +120,7 @@ fn replica_error(agreed: &str, said: &str) -> String {
 fn what_a_replica_chooses_must_fit_what_its_cluster_agreed_on() {
     let (agreed, queue) = ("batch_bytes_max = 4194304", "client_queue_bytes_max = 1048576");
     assert_eq!(replica_error(agreed, ""), "");
-    let error = replica_error(agreed, &format!("[limits]\n{queue}\n"));
+    let error = replica_error(agreed, &format!("[network]\n{queue}\n"));
     assert!(
         error.contains("replica.toml:6: client_queue_bytes_max = 1048576: must be at least 318"),
         "{error}"
@@ -137,9 +137,24 @@ fn what_a_replica_chooses_must_fit_what_its_cluster_agreed_on() {
         error.contains("pool_bytes_per_client = 1048576: must be at least 4194304"),
         "{error}"
     );
-    let error = replica_error(agreed, "[limits]\nreplica_queue_bytes_max = 8388608\n");
+    let error = replica_error(agreed, "[network]\nprotocol_queue_bytes_max = 8388608\n");
     assert!(
-        error.contains("replica_queue_bytes_max = 8388608: must be at least 17"),
+        error.contains("protocol_queue_bytes_max = 8388608: must be at least 17"),
+        "{error}"
+    );
+    let error = replica_error(agreed, "[network]\nstate_transfer_queue_bytes_max = 8388608\n");
+    assert!(
+        error.contains("state_transfer_queue_bytes_max = 8388608: must be at least 16"),
+        "{error}"
+    );
+    let error = replica_error(agreed, "[network]\nreconfiguration_queue_bytes_max = \"1KiB\"\n");
+    assert!(
+        error.contains(":6: reconfiguration_queue_bytes_max = 1024: must be between 65536 and"),
+        "{error}"
+    );
+    let error = replica_error(agreed, "[network]\nprotocol_queue_bytes = 8388608\n");
+    assert!(
+        error.contains("did you mean `protocol_queue_bytes_max`?"),
         "{error}"
     );
     let error = replica_error(agreed, "[log]\nlog_bytes_max = 1073741824\n");

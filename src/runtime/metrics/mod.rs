@@ -97,6 +97,10 @@ counters!(
     questions_refused,
     /// Replies dropped because their client took messages too slowly; it asks again.
     replies_dropped,
+    /// Messages with clients' frames dropped because the replica they were passed on to took them too slowly.
+    forwards_dropped,
+    /// Messages of transfers dropped because a replica took them too slowly; it asks again.
+    transfers_dropped,
 );
 
 /// What the orchestrator counts beside transfers and operations.

@@ -8,6 +8,7 @@ use futures_channel::mpsc as async_mpsc;
 
 use super::ReplicaError;
 use super::handle::{HandleShared, ReplicaHandle};
+use super::host::Host;
 use super::keepers::{images_name, keeper_name, shelf_name, start_keepers};
 use super::listen::listen;
 use super::recovery::{Recovered, recover};
@@ -66,7 +67,9 @@ pub(super) enum Ended {
     Died(ShardError),
 }
 
-fn client_directory<P: PartConfigs>(config: &ReplicaConfig<P>) -> Result<ClientDirectory, ReplicaError> {
+fn client_directory<P: PartConfigs, H: Host>(
+    config: &ReplicaConfig<P, H>,
+) -> Result<ClientDirectory, ReplicaError> {
     let cluster = &config.node.cluster;
     let auth = cluster.agreement.client_auth;
     let keys = cluster.clients.iter().map(|client| {
@@ -89,8 +92,8 @@ fn client_directory<P: PartConfigs>(config: &ReplicaConfig<P>) -> Result<ClientD
     Ok(ClientDirectory::new(keys.collect::<Result<_, ReplicaError>>()?))
 }
 
-fn start_control<P: PartConfigs>(
-    config: &ReplicaConfig<P>,
+fn start_control<P: PartConfigs, H: Host>(
+    config: &ReplicaConfig<P, H>,
     topology: &Topology,
     listener: TcpListener,
     mut links: Vec<LinkSender<EstablishedLink>>,
@@ -157,7 +160,7 @@ struct Site {
 }
 
 impl Site {
-    fn of<P: PartConfigs>(config: &ReplicaConfig<P>) -> Result<Self, ReplicaError> {
+    fn of<P: PartConfigs, H: Host>(config: &ReplicaConfig<P, H>) -> Result<Self, ReplicaError> {
         let (cores, threads, node) = (Cores::of_process(), config.preprocessor_threads, config.node.id);
         let topology = Topology::of_replica(&config.topology, &cores, threads, node)?
             .with_helpers(config.execution.helpers(), cores.usable());
@@ -188,7 +191,7 @@ impl Site {
 }
 
 /// What clients may have pending.
-pub(super) fn pool_limits<P: PartConfigs>(config: &ReplicaConfig<P>) -> PoolLimits {
+pub(super) fn pool_limits<P: PartConfigs, H: Host>(config: &ReplicaConfig<P, H>) -> PoolLimits {
     PoolLimits {
         frames_per_client: config.node.cluster.frames_per_client(),
         bytes_per_client: config.limits.pool_bytes_per_client,
@@ -197,7 +200,10 @@ pub(super) fn pool_limits<P: PartConfigs>(config: &ReplicaConfig<P>) -> PoolLimi
 }
 
 /// The protocols of a replica, composed, at the beginning of time.
-fn compose<S: Stack>(config: &ReplicaConfig<S::Configs>, st_config: &StateTransferConfigOf<S>) -> Replica<S> {
+fn compose<S: Stack, H: Host>(
+    config: &ReplicaConfig<S::Configs, H>,
+    st_config: &StateTransferConfigOf<S>,
+) -> Replica<S> {
     let (cluster, context) = (&config.node.cluster, config.part_context());
     let settings = ReplicaSettings {
         node: config.node.id,
@@ -217,7 +223,10 @@ fn compose<S: Stack>(config: &ReplicaConfig<S::Configs>, st_config: &StateTransf
 }
 
 /// The executor, at the application's initial state.
-fn make_executor<S: Stack>(service: S::Application, config: &ReplicaConfig<S::Configs>) -> S::Executor {
+fn make_executor<S: Stack, H: Host>(
+    service: S::Application,
+    config: &ReplicaConfig<S::Configs, H>,
+) -> S::Executor {
     let cluster = &config.node.cluster;
     let settings = ExecutorSettings {
         clients: cluster.clients.len(),
@@ -230,11 +239,11 @@ fn make_executor<S: Stack>(service: S::Application, config: &ReplicaConfig<S::Co
 }
 
 /// What is on disk is restored, and whoever starts the replica knew where that ends.
-fn restore<S: Stack>(
-    config: &ReplicaConfig<S::Configs>,
+fn restore<S: Stack, H: Host>(
+    config: &ReplicaConfig<S::Configs, H>,
     replica: &mut Replica<S>,
     executor: &mut S::Executor,
-) -> Result<Option<Recovered>, ReplicaError> {
+) -> Result<Option<Recovered<H::PersistentLog>>, ReplicaError> {
     let recovered = match config.durability {
         Durability::None => None,
         Durability::Sync | Durability::Async => Some(recover(config, replica, executor)?),
@@ -266,8 +275,8 @@ impl Ends {
 }
 
 /// Starts what an executor has run beside its shard, on cores of its own. The threads' names.
-fn start_crew<S: Stack>(
-    config: &ReplicaConfig<S::Configs>,
+fn start_crew<S: Stack, H: Host>(
+    config: &ReplicaConfig<S::Configs, H>,
     executor: &S::Executor,
     site: &Site,
     owner: &Doorbell,
@@ -296,8 +305,8 @@ struct Watched {
 }
 
 impl Watched {
-    fn new<P: PartConfigs>(
-        config: &ReplicaConfig<P>,
+    fn new<P: PartConfigs, H: Host>(
+        config: &ReplicaConfig<P, H>,
         metrics: Arc<Metrics>,
         doorbells: Vec<Doorbell>,
     ) -> Self {
@@ -316,7 +325,7 @@ impl Watched {
     }
 
     /// What the control shard does at every beat.
-    fn beat<P: PartConfigs>(&self, config: &ReplicaConfig<P>) -> Beat {
+    fn beat<P: PartConfigs, H: Host>(&self, config: &ReplicaConfig<P, H>) -> Beat {
         super::supervisor::beat(
             config.supervisor.clone(),
             self.vitals.clone(),
@@ -327,19 +336,19 @@ impl Watched {
     }
 }
 
-fn control_name<P: PartConfigs>(config: &ReplicaConfig<P>) -> String {
+fn control_name<P: PartConfigs, H: Host>(config: &ReplicaConfig<P, H>) -> String {
     format!("control-{}", config.node.id)
 }
 
-fn shard_name<P: PartConfigs>(config: &ReplicaConfig<P>, index: usize) -> String {
+fn shard_name<P: PartConfigs, H: Host>(config: &ReplicaConfig<P, H>, index: usize) -> String {
     format!("atlas-{}-d{index}", config.node.id)
 }
 
 /// Starts the data shards, each with the roles that live on it.
-fn start_shards<S: Stack>(
-    config: &ReplicaConfig<S::Configs>,
+fn start_shards<S: Stack, H: Host>(
+    config: &ReplicaConfig<S::Configs, H>,
     topology: &Topology,
-    mut roles: Roles<'_, S>,
+    mut roles: Roles<'_, S, H>,
     watched: &Watched,
     ends: &Ends,
 ) -> Result<(), ReplicaError> {
@@ -363,8 +372,8 @@ fn start_shards<S: Stack>(
 }
 
 /// The threads of a replica that runs, as the kernel names them.
-fn thread_names<P: PartConfigs>(
-    config: &ReplicaConfig<P>,
+fn thread_names<P: PartConfigs, H: Host>(
+    config: &ReplicaConfig<P, H>,
     helpers: Vec<String>,
     shards: usize,
 ) -> Vec<String> {
@@ -380,9 +389,9 @@ fn thread_names<P: PartConfigs>(
 }
 
 /// Starts every shard of one replica.
-pub(super) fn assemble<S: Stack>(
+pub(super) fn assemble<S: Stack, H: Host>(
     service: S::Application,
-    config: &ReplicaConfig<S::Configs>,
+    config: &ReplicaConfig<S::Configs, H>,
     st_config: &StateTransferConfigOf<S>,
     liar: Option<Box<dyn Interceptor>>,
 ) -> Result<Assembly, ReplicaError> {
@@ -392,8 +401,8 @@ pub(super) fn assemble<S: Stack>(
     let mut lanes = make_lanes(&homes, &site.doorbells);
     let metrics = Arc::new(Metrics::new(config.node.id));
     let directory = client_directory(config)?;
-    let mut replica = compose::<S>(config, st_config);
-    let mut executor = make_executor::<S>(service, config);
+    let mut replica = compose::<S, H>(config, st_config);
+    let mut executor = make_executor::<S, H>(service, config);
     let (ends, ended) = Ends::new();
     let recovered = restore(config, &mut replica, &mut executor)?;
     if recovered.is_none() {
@@ -402,7 +411,7 @@ pub(super) fn assemble<S: Stack>(
     let start = |recovered| start_keepers(config, recovered, lanes.keepers, &ends.alarm);
     let (keeper, log) = recovered.map(start).transpose()?.unzip();
     let owner = &site.doorbells[homes.execution];
-    let (crew, helpers) = start_crew::<S>(config, &executor, &site, owner, &ends.alarm)?;
+    let (crew, helpers) = start_crew::<S, H>(config, &executor, &site, owner, &ends.alarm)?;
     let roles = Roles::new(
         config,
         (replica, executor),

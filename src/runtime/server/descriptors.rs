@@ -1,6 +1,7 @@
 //! As many open files and sockets as a replica's configuration may need.
 
 use super::ReplicaError;
+use super::host::Host;
 use crate::runtime::config::{Durability, Limits, PartConfigs, ReplicaConfig};
 use crate::runtime::shard::descriptors::{RESERVE, provide};
 
@@ -13,7 +14,7 @@ const SEGMENTS_OPEN: usize = 512;
 const USUAL_REPLICAS: u64 = 4;
 
 /// Makes sure that connections, the log and everything else never run out of descriptors together.
-pub(super) fn provide_for<P: PartConfigs>(config: &ReplicaConfig<P>) -> Result<(), ReplicaError> {
+pub(super) fn provide_for<P: PartConfigs, H: Host>(config: &ReplicaConfig<P, H>) -> Result<(), ReplicaError> {
     let segments = match config.durability {
         Durability::None => 0,
         Durability::Sync | Durability::Async => config.disk_budget().segments_max(),

@@ -5,18 +5,23 @@
 //! a checkpoint copies and digests what was written to since the last one, and a replica that lags behind is
 //! sent what its own image does not have.
 
+use super::host::{DefaultHost, Host};
 use super::monolithic_server::{BoxedRun, MonReplica};
 use super::{ReplicaError, ReplicaHandle};
 use crate::runtime::config::{DivisibleStateReplicaConfig, MonolithicStateReplicaConfig, PartConfigs};
 use crate::smr::execution::{Application, DivisibleState, ScalableApp};
 use crate::smr::replica::{DefaultStack, SpeculativeStack, Stack};
 
-/// A replica of service `A`, whose state is in parts, built from the stack `S`.
+/// A replica of service `A`, whose state is in parts, built from the stack `S`, on the host `H`.
 ///
 /// Its shards run from [`bootstrap`](Self::bootstrap) on; [`run`](Self::run) waits for their end. Both can be
 /// awaited on any runtime.
-pub struct DivStReplica<A: Application<State: DivisibleState>, S: Stack = DefaultStack<A>> {
-    replica: MonReplica<A, S>,
+pub struct DivStReplica<
+    A: Application<State: DivisibleState>,
+    S: Stack = DefaultStack<A>,
+    H: Host = DefaultHost,
+> {
+    replica: MonReplica<A, S, H>,
 }
 
 impl<A: Application<State: DivisibleState>> DivStReplica<A> {
@@ -42,13 +47,13 @@ impl<A: ScalableApp<State: DivisibleState>> DivStReplica<A, SpeculativeStack<A>>
     }
 }
 
-impl<A: Application<State: DivisibleState>, S: Stack<Application = A>> DivStReplica<A, S> {
-    /// Starts a replica of any stack.
+impl<A: Application<State: DivisibleState>, S: Stack<Application = A>, H: Host> DivStReplica<A, S, H> {
+    /// Starts a replica of any stack on any host.
     ///
     /// # Errors
     /// As [`bootstrap`](DivStReplica::bootstrap).
     pub async fn bootstrap_stack(
-        config: DivisibleStateReplicaConfig<A, S::Configs>,
+        config: DivisibleStateReplicaConfig<A, S::Configs, H>,
     ) -> Result<Self, ReplicaError> {
         let replica = MonReplica::bootstrap_stack(pieces(config)).await?;
         Ok(Self { replica })
@@ -80,9 +85,9 @@ pub async fn bootstrap_as_configured<A: ScalableApp<State: DivisibleState>>(
 }
 
 /// Parts are pieces.
-fn pieces<A, P: PartConfigs>(
-    config: DivisibleStateReplicaConfig<A, P>,
-) -> MonolithicStateReplicaConfig<A, P> {
+fn pieces<A, P: PartConfigs, H: Host>(
+    config: DivisibleStateReplicaConfig<A, P, H>,
+) -> MonolithicStateReplicaConfig<A, P, H> {
     let DivisibleStateReplicaConfig {
         service,
         replica_config,

@@ -6,39 +6,42 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::ReplicaError;
+use super::host::Host;
 use super::recovery::Recovered;
 use super::wiring::KeeperLanes;
 use crate::runtime::config::{PartConfigs, ReplicaConfig};
 use crate::runtime::shard::Alarm;
 use crate::runtime::shard::lanes::{LinkSender, Logged};
-use crate::runtime::storage::LogWriter;
 use crate::runtime::storage::keeper::{Keeper, Kept};
 use crate::runtime::storage::shelf::{Shelf, Shelved};
 use crate::smr::crypto::Digester;
 use crate::smr::protocol::ImageEvent;
 
-pub(super) fn keeper_name<P: PartConfigs>(config: &ReplicaConfig<P>) -> String {
+pub(super) fn keeper_name<P: PartConfigs, H: Host>(config: &ReplicaConfig<P, H>) -> String {
     format!("keeper-{}", config.node.id)
 }
 
 /// What the log role writes with, and to.
-pub(super) type OpenLog = (LogWriter, BTreeMap<u64, File>);
+pub(super) type OpenLog<L> = (L, BTreeMap<u64, File>);
 
-pub(super) fn images_name<P: PartConfigs>(config: &ReplicaConfig<P>) -> String {
+/// Who works beside the log role, and what that works with.
+type Keepers<L> = ((Keeper, Shelf), OpenLog<L>);
+
+pub(super) fn images_name<P: PartConfigs, H: Host>(config: &ReplicaConfig<P, H>) -> String {
     format!("images-{}", config.node.id)
 }
 
-pub(super) fn shelf_name<P: PartConfigs>(config: &ReplicaConfig<P>) -> String {
+pub(super) fn shelf_name<P: PartConfigs, H: Host>(config: &ReplicaConfig<P, H>) -> String {
     format!("shelf-{}", config.node.id)
 }
 
 /// Starts the keeper and the shelf of a recovered directory; what they do goes to the log and to consensus.
-pub(super) fn start_keepers<P: PartConfigs>(
-    config: &ReplicaConfig<P>,
-    recovered: Recovered,
+pub(super) fn start_keepers<P: PartConfigs, H: Host>(
+    config: &ReplicaConfig<P, H>,
+    recovered: Recovered<H::PersistentLog>,
     lanes: KeeperLanes,
     alarm: &Alarm,
-) -> Result<((Keeper, Shelf), OpenLog), ReplicaError> {
+) -> Result<Keepers<H::PersistentLog>, ReplicaError> {
     let KeeperLanes {
         kept: mut to_log,
         mut images,

@@ -19,6 +19,7 @@ mod assembly;
 pub(crate) mod descriptors;
 pub mod divisible_state_server;
 mod handle;
+mod host;
 mod keepers;
 mod listen;
 pub mod monolithic_server;
@@ -29,6 +30,7 @@ mod supervisor;
 mod wiring;
 
 pub use handle::{ReplicaHandle, own_cpu_time, thread_cpu_time};
+pub use host::{DefaultHost, Host};
 pub use repair::replace_lost_directory;
 pub use supervisor::Supervisor;
 

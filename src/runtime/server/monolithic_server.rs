@@ -7,6 +7,7 @@ use futures_channel::oneshot;
 use futures_lite::StreamExt;
 
 use super::assembly::{Assembly, Ended, assemble};
+use super::host::{DefaultHost, Host};
 use super::{ReplicaError, ReplicaHandle, check_application};
 use crate::runtime::config::{ExecutorKind, MonolithicStateReplicaConfig};
 use crate::runtime::shard::ShardError;
@@ -14,14 +15,17 @@ use crate::runtime::shard::faults::Interceptor;
 use crate::smr::execution::{Application, ScalableApp};
 use crate::smr::replica::{DefaultStack, SpeculativeStack, Stack};
 
-/// A replica of service `A`, built from the stack `S`.
+/// A replica of service `A`, built from the stack `S`, on the host `H`.
 ///
 /// Its shards run from [`bootstrap`](Self::bootstrap) on; [`run`](Self::run) waits for their end. Both can be
 /// awaited on any runtime.
-pub struct MonReplica<A: Application, S: Stack = DefaultStack<A>> {
+pub struct MonReplica<A: Application, S: Stack = DefaultStack<A>, H: Host = DefaultHost> {
     assembly: Assembly,
-    _types: PhantomData<fn() -> (A, S)>,
+    _types: PhantomData<TypesOf<A, S, H>>,
 }
+
+/// What a replica was built of.
+type TypesOf<A, S, H> = fn() -> (A, S, H);
 
 impl<A: Application> MonReplica<A> {
     /// Starts a replica: listens, dials, and takes part as soon as links are up. Its caller's thread is not
@@ -54,20 +58,20 @@ impl<A: ScalableApp> MonReplica<A, SpeculativeStack<A>> {
     }
 }
 
-impl<A: Application, S: Stack<Application = A>> MonReplica<A, S> {
-    /// Starts a replica of any stack: how it executes is the stack's business.
+impl<A: Application, S: Stack<Application = A>, H: Host> MonReplica<A, S, H> {
+    /// Starts a replica of any stack on any host: how it executes is the stack's business.
     ///
     /// # Errors
     /// As [`bootstrap`](MonReplica::bootstrap).
     pub async fn bootstrap_stack(
-        config: MonolithicStateReplicaConfig<A, S::Configs>,
+        config: MonolithicStateReplicaConfig<A, S::Configs, H>,
     ) -> Result<Self, ReplicaError> {
         Self::bootstrap_as(config, None).await
     }
 
     /// Starts a replica that says what `liar` makes of its words.
     pub(crate) async fn bootstrap_as(
-        config: MonolithicStateReplicaConfig<A, S::Configs>,
+        config: MonolithicStateReplicaConfig<A, S::Configs, H>,
         liar: Option<Box<dyn Interceptor>>,
     ) -> Result<Self, ReplicaError> {
         let MonolithicStateReplicaConfig {
@@ -80,7 +84,7 @@ impl<A: Application, S: Stack<Application = A>> MonReplica<A, S> {
         let name = format!("start-{}", replica_config.node.id);
         // The log is read back, which takes as long as the log is.
         let start = move || {
-            let assembly = assemble::<S>(service, &replica_config, &st_config, liar);
+            let assembly = assemble::<S, H>(service, &replica_config, &st_config, liar);
             // Whoever waited may have given up; what was started ends with its handle.
             if let Err(Ok(unwanted)) = done.send(assembly) {
                 unwanted.handle.shutdown();
@@ -135,7 +139,7 @@ pub(crate) async fn bootstrap_with_faults<A: ScalableApp>(
 /// What waits for the end of a replica, whatever its stack.
 pub type BoxedRun = Pin<Box<dyn Future<Output = Result<(), ReplicaError>> + Send>>;
 
-impl<A: Application, S: Stack> MonReplica<A, S> {
+impl<A: Application, S: Stack, H: Host> MonReplica<A, S, H> {
     /// To look at the replica, and to shut it down, from anywhere.
     #[must_use]
     pub fn handle(&self) -> ReplicaHandle {

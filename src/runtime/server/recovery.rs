@@ -4,20 +4,21 @@ use std::collections::BTreeMap;
 use std::fs::File;
 
 use super::ReplicaError;
+use super::host::Host;
 use super::repair::can_abstain;
 use crate::runtime::config::{Durability, ReplicaConfig};
 use crate::runtime::shard::probe::is_in_memory;
 use crate::runtime::storage::logged::LogReader;
 use crate::runtime::storage::restart::{Continued, RestartSettings, restart, writer_settings};
-use crate::runtime::storage::{DataDirectory, LogWriter, RecordReader};
+use crate::runtime::storage::{DataDirectory, RecordReader, SmrPersistentLog};
 use crate::smr::crypto::Digester;
 use crate::smr::replica::{ExecutorOf, Replica, Stack};
 use crate::smr::types::SeqNo;
 
 /// What a replica starts from.
-pub(super) struct Recovered {
+pub(super) struct Recovered<L> {
     pub directory: DataDirectory,
-    pub writer: LogWriter,
+    pub writer: L,
     /// The segments that are written to next: the last one with records, and those prepared.
     pub files: BTreeMap<u64, File>,
     /// Segments of which nothing is needed any more.
@@ -27,11 +28,11 @@ pub(super) struct Recovered {
 }
 
 /// Opens the data directory and restores what is in it.
-pub(super) fn recover<S: Stack>(
-    config: &ReplicaConfig<S::Configs>,
+pub(super) fn recover<S: Stack, H: Host>(
+    config: &ReplicaConfig<S::Configs, H>,
     replica: &mut Replica<S>,
     executor: &mut ExecutorOf<S>,
-) -> Result<Recovered, ReplicaError> {
+) -> Result<Recovered<H::PersistentLog>, ReplicaError> {
     let cluster = &config.node.cluster;
     // First of all: with another application's file the cluster would be another one as well, which says
     // less.
@@ -73,11 +74,12 @@ pub(super) fn recover<S: Stack>(
         budget.segments_max(),
         &cluster.lengths(),
     );
+    let writer = H::PersistentLog::make(&config.pl_config, settings, &restored.tail);
     let Continued {
         writer,
         current,
         spare,
-    } = restored.go_on(settings, &superblock);
+    } = restored.go_on(writer, &superblock);
     let mut files = BTreeMap::new();
     for index in current {
         files.insert(index, directory.open_segment(index, settings.segment_bytes)?);

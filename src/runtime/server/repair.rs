@@ -1,11 +1,12 @@
 //! A data directory that was lost becomes one that a replica can go on with: without its promises.
 
 use super::ReplicaError;
+use super::host::Host;
 use crate::runtime::config::{PartConfigs, ReplicaConfig};
 use crate::runtime::storage::{StorageError, replace_directory};
 
 /// Whether the others can tell this replica enough for it to vote again one day.
-pub(super) fn can_abstain<P: PartConfigs>(config: &ReplicaConfig<P>) -> bool {
+pub(super) fn can_abstain<P: PartConfigs, H: Host>(config: &ReplicaConfig<P, H>) -> bool {
     let quorum = config.node.cluster.quorum();
     quorum.n() > quorum.quorum()
 }
@@ -18,7 +19,9 @@ pub(super) fn can_abstain<P: PartConfigs>(config: &ReplicaConfig<P>) -> bool {
 ///
 /// # Errors
 /// In a cluster too small for it, or when the disk cannot do it.
-pub fn replace_lost_directory<P: PartConfigs>(config: &ReplicaConfig<P>) -> Result<bool, ReplicaError> {
+pub fn replace_lost_directory<P: PartConfigs, H: Host>(
+    config: &ReplicaConfig<P, H>,
+) -> Result<bool, ReplicaError> {
     let cluster = &config.node.cluster;
     match crate::runtime::storage::read_superblock(&config.db_path) {
         Ok(_) | Err(StorageError::Foreign { .. }) => return Ok(false),

@@ -5,17 +5,18 @@ use std::time::Duration;
 use std::vec;
 
 use super::assembly::pool_limits;
+use super::host::Host;
 use super::keepers::OpenLog;
 use super::wiring::RoleLanes;
-use crate::runtime::config::{Durability, PartConfigs, ReplicaConfig, RoleKind};
+use crate::runtime::config::{Durability, ReplicaConfig, RoleKind};
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shard::crew::HelperThreads;
 use crate::runtime::shard::faults::{Faults, Interceptor};
+use crate::runtime::shard::network_node::{NetworkContext, SmrReplicaNetworkNode};
 use crate::runtime::shard::roles::{
     ConsensusRole, ExecutionRole, LogLanes, LogRole, NetworkLanes, NetworkRole, PreprocessLanes,
     PreprocessRole, Role,
 };
-use crate::runtime::shard::wires::WireLimits;
 use crate::runtime::storage::AbstentionMark;
 use crate::runtime::storage::keeper::{Keeper, KeeperHandle};
 use crate::runtime::storage::shelf::{Shelf, ShelfHandle};
@@ -26,18 +27,15 @@ use crate::smr::ordering::OrderingProtocol;
 use crate::smr::preprocessing::{ClientDirectory, ExpectedTraffic, FrameChecker, PeerVerifyGate, PoolLimits};
 use crate::smr::replica::{OrderingOf, Replica, Stack};
 
-/// How many full queues of clients are held for all together at a shard that serves sockets; each client has its share beside.
-const CLIENT_QUEUES: usize = 8;
-
 /// Who works at the disk; nobody, if nothing is kept.
-pub(super) struct OnDisk {
+pub(super) struct OnDisk<L> {
     pub keeper: Option<KeeperHandle>,
     pub shelf: Option<ShelfHandle>,
-    pub log: Option<OpenLog>,
+    pub log: Option<OpenLog<L>>,
 }
 
-impl OnDisk {
-    pub fn of(keepers: Option<&(Keeper, Shelf)>, log: Option<OpenLog>) -> Self {
+impl<L> OnDisk<L> {
+    pub fn of(keepers: Option<&(Keeper, Shelf)>, log: Option<OpenLog<L>>) -> Self {
         Self {
             keeper: keepers.map(|(keeper, _)| keeper.handle()),
             shelf: keepers.map(|(_, shelf)| shelf.handle()),
@@ -47,13 +45,13 @@ impl OnDisk {
 }
 
 /// The roles that no shard has yet.
-pub(super) struct Roles<'a, S: Stack> {
-    config: &'a ReplicaConfig<S::Configs>,
+pub(super) struct Roles<'a, S: Stack, H: Host> {
+    config: &'a ReplicaConfig<S::Configs, H>,
     networks: vec::IntoIter<NetworkLanes>,
     preprocessors: vec::IntoIter<PreprocessLanes>,
     consensus: Option<ConsensusRole<S>>,
     execution: Option<ExecutionRole<S::Executor>>,
-    log: Option<(OpenLog, KeeperHandle, ShelfHandle, LogLanes)>,
+    log: Option<(OpenLog<H::PersistentLog>, KeeperHandle, ShelfHandle, LogLanes)>,
     directory: ClientDirectory,
     expectations: ExpectedTraffic,
     /// Of this life of the process.
@@ -61,12 +59,12 @@ pub(super) struct Roles<'a, S: Stack> {
     metrics: Arc<Metrics>,
 }
 
-impl<'a, S: Stack> Roles<'a, S> {
+impl<'a, S: Stack, H: Host> Roles<'a, S, H> {
     pub fn new(
-        config: &'a ReplicaConfig<S::Configs>,
+        config: &'a ReplicaConfig<S::Configs, H>,
         (replica, executor): (Replica<S>, S::Executor),
         lanes: RoleLanes,
-        disk: OnDisk,
+        disk: OnDisk<H::PersistentLog>,
         (directory, crew, liar): (
             ClientDirectory,
             Option<HelperThreads>,
@@ -127,14 +125,18 @@ impl<'a, S: Stack> Roles<'a, S> {
 
     fn network(&mut self, owner: u8) -> Option<Box<dyn Role>> {
         let (config, cluster) = (self.config, &self.config.node.cluster);
-        let (replica_limits, client_limits) = wire_limits(config);
-        let role = NetworkRole::new(
+        let lanes = self.networks.next()?;
+        let context = NetworkContext {
             owner,
-            config.limits.connections_max,
-            self.networks.next()?,
+            links_max: config.limits.connections_max,
+            lengths: cluster.lengths(),
+            silence_max: Duration::from_millis(config.limits.link_silence_ms),
+        };
+        let role = NetworkRole::new(
+            H::Network::make(&config.net_config, &context),
+            lanes,
             (cluster.cluster_id(), cluster.epoch(), self.instance),
-            (cluster.replicas.len(), replica_limits),
-            (cluster.clients.len(), client_limits),
+            (cluster.replicas.len(), cluster.clients.len()),
             self.metrics.clone(),
         );
         Some(boxed(role))
@@ -182,26 +184,6 @@ impl<'a, S: Stack> Roles<'a, S> {
 
 fn boxed(role: impl Role + 'static) -> Box<dyn Role> {
     Box::new(role)
-}
-
-fn wire_limits<P: PartConfigs>(config: &ReplicaConfig<P>) -> (WireLimits, WireLimits) {
-    let lengths = config.node.cluster.lengths();
-    let silence_max = Duration::from_millis(config.limits.link_silence_ms);
-    let replica = WireLimits {
-        record_bytes_max: lengths.replica_record(),
-        queue_bytes_max: config.limits.replica_queue_bytes_max,
-        queues_bytes_max: usize::MAX,
-        backlog_bytes_max: 16 << 20,
-        silence_max,
-    };
-    let client = WireLimits {
-        record_bytes_max: lengths.request_record(),
-        queue_bytes_max: config.limits.client_queue_bytes_max,
-        queues_bytes_max: CLIENT_QUEUES * config.limits.client_queue_bytes_max,
-        backlog_bytes_max: 1 << 20,
-        silence_max,
-    };
-    (replica, client)
 }
 
 /// What clients may have waiting of reads beside the order, as it follows from what they may have of the others.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::lanes::{LinkSender, Outgoing};
+use crate::smr::messages::Family;
 use crate::smr::protocol::Recipients;
 use crate::smr::types::{NodeId, Time};
 
@@ -89,6 +90,7 @@ impl Faults {
 fn tell(outgoing: &mut [LinkSender<Outgoing>], to: NodeId, message: &Bytes) {
     for outgoing in outgoing {
         outgoing.push(Outgoing::Replicas {
+            family: Family::of(message),
             to: Recipients::One(to),
             message: message.clone(),
         });

@@ -9,7 +9,7 @@ use crate::runtime::ring::{Consumer, Doorbell, Producer, channel};
 use crate::runtime::storage::StorageError;
 use crate::smr::decision_log::LoggedDecisions;
 use crate::smr::execution::SessionWindows;
-use crate::smr::messages::{CheckpointClaim, Frame, FrameId, FrameKey, Proposal, TakenCheckpoint};
+use crate::smr::messages::{CheckpointClaim, Family, Frame, FrameId, FrameKey, Proposal, TakenCheckpoint};
 use crate::smr::preprocessing::FromPeer;
 use crate::smr::protocol::{ImageEvent, Recipients};
 use crate::smr::types::{ClientId, Lsn, NodeId, SeqNo};
@@ -43,7 +43,11 @@ pub(crate) enum Checked {
 #[derive(Debug)]
 pub(crate) enum Outgoing {
     /// A message to replicas.
-    Replicas { to: Recipients, message: Bytes },
+    Replicas {
+        family: Family,
+        to: Recipients,
+        message: Bytes,
+    },
     /// A message to a session of a client; to all of them if it is 0.
     Client {
         to: ClientId,

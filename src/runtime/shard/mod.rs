@@ -16,6 +16,7 @@ pub(crate) mod faults;
 mod keepalive;
 pub(crate) mod lanes;
 pub mod memory;
+pub mod network_node;
 pub mod probe;
 pub mod pulse;
 pub mod reactor;

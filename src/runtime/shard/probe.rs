@@ -84,8 +84,7 @@ fn write_groups(name: &Path) -> Result<DiskProbe, String> {
         .map_err(|error| at("cannot be opened with O_DIRECT", error))?;
     let mut reactor = Reactor::new(8, 8, 4096).map_err(|error| error.to_string())?;
     let buffer = AlignedBuffer::new(0, GROUP_BYTES);
-    // SAFETY: the buffer outlives every write: each is waited for, and what is left is cancelled below.
-    let registers = unsafe { reactor.register_buffers(&[&buffer]) }.is_ok();
+    let registers = reactor.register_buffers(&[&buffer]).is_ok();
     let token = Token {
         owner: 0,
         operation: 0,

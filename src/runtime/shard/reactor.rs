@@ -19,6 +19,7 @@ use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use super::buffers::{BufferPool, GROUP};
+use crate::runtime::storage::{AlignedBuffer, MemoryPin};
 use crate::smr::types::Time;
 
 /// How many submissions the ring holds between two turns.
@@ -161,6 +162,8 @@ pub struct Reactor {
     buffers: BufferPool,
     completions: Vec<Completion>,
     backlog: Vec<squeue::Entry>,
+    /// Registered memory. Invariant: kept until the ring was closed, hence after it.
+    registered: Vec<MemoryPin>,
 }
 
 impl Reactor {
@@ -187,6 +190,7 @@ impl Reactor {
             buffers,
             completions: Vec::with_capacity(256),
             backlog: Vec::new(),
+            registered: Vec::new(),
         })
     }
 
@@ -238,14 +242,13 @@ impl Reactor {
     }
 
     /// Registers memory for [`write_fixed`](Self::write_fixed), by its place in the list: the kernel need not
-    /// look it up for every write. Once per ring.
-    ///
-    /// # Safety
-    /// The memory must stay where it is until the ring was closed, or has no write under way.
+    /// look it up for every write. Once per ring, which keeps the memory.
     ///
     /// # Errors
     /// When the kernel refuses, for instance because it may lock no more memory (`RLIMIT_MEMLOCK`).
-    pub unsafe fn register_buffers(&mut self, buffers: &[&[u8]]) -> io::Result<()> {
+    pub fn register_buffers(&mut self, buffers: &[&AlignedBuffer]) -> io::Result<()> {
+        self.registered
+            .extend(buffers.iter().filter_map(|buffer| buffer.pin()));
         let vectors: Vec<libc::iovec> = buffers
             .iter()
             .map(|buffer| libc::iovec {
@@ -253,7 +256,7 @@ impl Reactor {
                 iov_len: buffer.len(),
             })
             .collect();
-        // SAFETY: the caller keeps the memory where it is.
+        // SAFETY: the memory stays where it is: it was pinned, and outlives the ring.
         unsafe { self.ring.submitter().register_buffers(&vectors) }
     }
 

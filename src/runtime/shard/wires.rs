@@ -1,8 +1,9 @@
 //! The established links of one data shard, on its ring.
 //!
 //! Receiving is one multishot operation per link into provided buffers. Sending is one operation at a time:
-//! while it is under way messages gather, and leave together in the next records, those of transfers last. A link whose messages are
-//! not taken stops receiving until they are: the peer's window closes, and the pressure ends with it.
+//! while it is under way messages gather, a line for each family, and leave together in the next records,
+//! those of transfers last. A link whose messages are not taken stops receiving until they are: the peer's window
+//! closes, and the pressure ends with it.
 //!
 //! Each end says something every second on every link, a ping if need be: a link on which nothing comes,
 //! though a proxy or a half-dead host acknowledges what is sent, is closed like a broken one.
@@ -21,10 +22,12 @@ use bytes::Bytes;
 
 use super::keepalive::{Keepalive, Quiet};
 use super::reactor::{Completion, Reactor, Token};
-use super::send_queue::SendQueue;
+pub use super::send_queue::QueueBudgets;
+use super::send_queue::{Overflow, SendQueue};
 use crate::runtime::net::framing::{FramingError, RecordReader, RecordWriter};
 use crate::runtime::net::handshake::Established;
 use crate::runtime::net::pool::BufferPool;
+use crate::smr::messages::Family;
 use crate::smr::types::Peer;
 use crate::smr::types::Time;
 
@@ -33,9 +36,10 @@ use crate::smr::types::Time;
 pub struct WireLimits {
     /// The longest record that is accepted.
     pub record_bytes_max: usize,
-    /// The most bytes of messages that wait to be sent.
-    pub queue_bytes_max: usize,
-    /// The same of all clients together, beyond a share for each and one message of any length.
+    /// The most bytes of messages of each family that wait to be sent.
+    pub queues: QueueBudgets,
+    /// The most bytes of messages to all clients together, beyond a share for each and one message of any
+    /// length.
     pub queues_bytes_max: usize,
     /// Received bytes that wait to be taken; beyond it the link stops receiving.
     pub backlog_bytes_max: usize,
@@ -74,7 +78,7 @@ pub enum CloseReason {
     Silent,
 }
 
-/// The queue of a link is full.
+/// The budget of a message's family is used up on its link, and the message dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the link takes messages too slowly")]
 pub struct QueueFull;
@@ -200,29 +204,32 @@ impl Wires {
         self.open
     }
 
-    /// Queues a message. It leaves with the next [`flush`](Self::flush) that finds the link idle.
+    /// Queues a message of a family. It leaves with the next [`flush`](Self::flush) that finds the link idle.
     ///
     /// # Errors
-    /// When too much is waiting already. A replica's link is then being closed, because a message was lost on
-    /// it. A client's stays: who else has it answered must not be able to end it, and a client asks again for
-    /// what it lacks.
-    pub fn queue(&mut self, id: WireId, message: Bytes) -> Result<(), QueueFull> {
+    /// When too much of its family is waiting already. If it is
+    /// [asked for again](Family::is_asked_for_again) the message is dropped, and the link stays: nobody can
+    /// end it by having much sent on it. Otherwise the link is being closed, because a message was lost on it.
+    pub fn queue(&mut self, id: WireId, family: Family, message: Bytes) -> Result<(), QueueFull> {
         let (queued, links) = (self.clients_queue_bytes + message.len(), self.wires.len().max(1));
         let Some(wire) = self.get(id) else { return Ok(()) };
         let is_client = matches!(wire.peer, Peer::Client(_));
-        let (bytes, limits) = (wire.queue.bytes() + message.len(), wire.limits);
-        let is_crowd = queued > limits.queues_bytes_max && bytes > limits.queues_bytes_max / links;
-        match is_client {
-            false if bytes > limits.queue_bytes_max => {
+        let (waiting, limits) = (wire.queue.bytes_of(family), wire.limits);
+        let is_crowd = is_client
+            && family.is_asked_for_again()
+            && queued > limits.queues_bytes_max
+            && waiting + message.len() > limits.queues_bytes_max / links;
+        if is_crowd && waiting > 0 {
+            return Err(QueueFull);
+        }
+        match wire.queue.push(family, message, &limits.queues) {
+            Ok(()) => {}
+            Err(Overflow::Dropped) => return Err(QueueFull),
+            Err(Overflow::Lost) => {
                 self.close(id, CloseReason::QueueFull);
                 return Err(QueueFull);
             }
-            true if !wire.queue.is_empty() && (bytes > limits.queue_bytes_max || is_crowd) => {
-                return Err(QueueFull);
-            }
-            _ => {}
         }
-        wire.queue.push(message);
         if !wire.is_dirty {
             wire.is_dirty = true;
             self.dirty.push(id.slot);
@@ -295,7 +302,7 @@ impl Wires {
                 self.close(id, CloseReason::Silent);
             } else if is_idle {
                 // One small message fits into an empty queue.
-                let _ = self.queue(id, ping.clone());
+                let _ = self.queue(id, Family::Reconfiguration, ping.clone());
             }
         }
     }
@@ -522,3 +529,6 @@ impl Wire {
         self.queue.seal(&mut self.writer, &mut self.sending, SEND_BYTES)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,7 +35,8 @@
 //! until a checkpoint frees one.
 //!
 //! **Who does what.** [`LogWriter`] is a state machine: it says what to write and is told what became of it.
-//! The log role runs it on a data shard's ring ([`crate::runtime::shard`]). The `Keeper`, two threads
+//! The log role runs it on a data shard's ring ([`crate::runtime::shard`]), or another [`SmrPersistentLog`]
+//! that a [`Host`](crate::runtime::server::Host) names. The `Keeper`, two threads
 //! of its own, does what takes long and nobody waits for: fills segments with zeros, writes images, moves the
 //! superblock on.
 
@@ -43,12 +44,14 @@ pub(crate) mod basis;
 mod budget;
 mod buffer;
 mod codec;
+mod contract;
 mod directory;
 mod files;
 mod group;
 pub mod image;
 pub(crate) mod keeper;
 pub(crate) mod logged;
+mod persistent_log;
 pub(crate) mod received;
 mod recovery;
 mod repair;
@@ -59,12 +62,15 @@ pub mod survey;
 mod writer;
 
 pub use budget::DiskBudget;
-pub(crate) use buffer::AlignedBuffer;
+pub use buffer::AlignedBuffer;
+pub(crate) use buffer::MemoryPin;
 pub use codec::{CodecError, RecordReader};
 pub(crate) use codec::{encode as encode_record, encoded_bytes as encoded_record_bytes};
+pub use contract::{BrokenLogRule, LogContractError, check_log_contract};
 pub(crate) use directory::read_superblock;
 pub use directory::{DataDirectory, Formatted};
 pub use group::BLOCK_BYTES;
+pub use persistent_log::{LogWrite, PersistentLogConfig, PersistentLogPartConfig, SmrPersistentLog};
 pub use recovery::{Found, RawRecord, Tail, scan, scan_with};
 pub use repair::{AbstentionMark, SalvagedLog, replace_directory};
 pub use superblock::Superblock;
@@ -73,7 +79,7 @@ pub use writer::{LogOperation, LogWriter, Outcome, WriterSettings};
 use std::path::{Path, PathBuf};
 
 use crate::smr::messages::ImageError;
-pub use crate::smr::node::Released;
+pub use crate::smr::node::{GroupWriter, Released};
 use crate::smr::protocol::RestoreError;
 use crate::smr::types::{NodeId, SeqNo};
 

@@ -29,12 +29,12 @@ use std::sync::Arc;
 use super::image::{ImageFile, ReadAt};
 use super::recovery::{Found, scan_with};
 use super::repair::repair_log;
-use super::{LogWriter, RawRecord, RecordReader, StorageError, Superblock, Tail, WriterSettings, image};
+use super::{RawRecord, RecordReader, StorageError, Superblock, Tail, WriterSettings, image};
 use crate::smr::crypto::Digester;
 use crate::smr::execution::Executor;
 use crate::smr::messages::{CheckpointClaim, Lengths, Proposal, TakenCheckpoint};
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::node::{CheckpointHistory, Replay, Replayed};
+use crate::smr::node::{CheckpointHistory, GroupWriter, Replay, Replayed};
 use crate::smr::protocol::Record;
 use crate::smr::replica::{ExecutorOf, LostPromises, Replica, Stack};
 use crate::smr::types::{SeqNo, View};
@@ -345,9 +345,9 @@ pub fn writer_settings(
 
 /// The log as it goes on, and what becomes of the segments there are.
 #[derive(Debug)]
-pub struct Continued {
+pub struct Continued<W> {
     /// Writes after the end that was found.
-    pub writer: LogWriter,
+    pub writer: W,
     /// The segments it writes to next: the last one with records, and those prepared.
     pub current: Vec<u64>,
     /// Segments of which nothing is needed any more.
@@ -355,10 +355,9 @@ pub struct Continued {
 }
 
 impl Restored {
-    /// Goes on where the log ends.
+    /// Goes on where the log ends, with a writer that was made for that end.
     #[must_use]
-    pub fn go_on(&self, settings: WriterSettings, superblock: &Superblock) -> Continued {
-        let mut writer = LogWriter::resume(settings, &self.tail);
+    pub fn go_on<W: GroupWriter>(&self, mut writer: W, superblock: &Superblock) -> Continued<W> {
         let last = self.tail.segments.last().map(|(index, _)| *index);
         let (spare, needed): (Vec<u64>, Vec<u64>) = self
             .segments

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 
 use super::buffer::AlignedBuffer;
 use super::group::{GroupHeader, HEADER_BYTES};
+use super::persistent_log::LogWrite;
 use super::{StorageError, codec, files};
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::node::{GroupWriter, Released};
+use crate::smr::node::Released;
 use crate::smr::protocol::{LogCut, Record};
 use crate::smr::types::{Lsn, SeqNo};
 
@@ -299,12 +300,12 @@ impl LogWriter {
     /// The memory that groups are gathered in and written from, by its number: to be registered with a ring.
     /// It stays where it is as long as the writer lives.
     #[must_use]
-    pub fn buffers(&self) -> Vec<&[u8]> {
+    pub fn buffers(&self) -> Vec<&AlignedBuffer> {
         let flight = self.flight.iter().map(|flight| &flight.group.buffer);
         let groups = self.sealed.iter().chain([&self.open]).map(|group| &group.buffer);
         let mut all: Vec<&AlignedBuffer> = flight.chain(groups).chain(&self.spare).collect();
-        all.sort_unstable_by_key(|buffer| buffer.number);
-        all.into_iter().map(|buffer| &**buffer).collect()
+        all.sort_unstable_by_key(|buffer| buffer.number());
+        all
     }
 
     /// The number of the buffer that holds what the write under way writes.
@@ -312,7 +313,45 @@ impl LogWriter {
     pub fn buffer(&self) -> u16 {
         self.flight
             .as_ref()
-            .map_or(0, |flight| flight.group.buffer.number)
+            .map_or(0, |flight| flight.group.buffer.number())
+    }
+
+    /// The next write, with the memory that it writes from: until it is [written](Self::on_lent_written).
+    pub(super) fn lend_write(&mut self) -> Option<LogWrite> {
+        let LogOperation::Write { segment, offset } = self.next_operation()? else {
+            return None;
+        };
+        let flight = self.flight.as_mut()?;
+        let Step::Writing(from) = flight.step else {
+            return None;
+        };
+        let bytes = from..flight.group.disk_bytes();
+        let nothing = AlignedBuffer::nothing(flight.group.buffer.number());
+        Some(LogWrite {
+            segment,
+            offset,
+            buffer: std::mem::replace(&mut flight.group.buffer, nothing),
+            bytes,
+        })
+    }
+
+    /// A write ended whose memory was lent. What was written is on disk: there is no sync of its own.
+    pub(super) fn on_lent_written(
+        &mut self,
+        buffer: AlignedBuffer,
+        outcome: Outcome,
+    ) -> Result<(), StorageError> {
+        if let Some(flight) = &mut self.flight {
+            flight.group.buffer = buffer;
+        }
+        self.on_complete(outcome)?;
+        match &mut self.flight {
+            Some(flight) if flight.step == Step::Sync => {
+                flight.step = Step::Syncing;
+                self.on_complete(Ok(0))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Seals the next group and gives it its place.
@@ -445,41 +484,15 @@ impl LogWriter {
             .collect()
     }
 
+    /// The size of a segment, in bytes.
+    pub(super) const fn segment_bytes(&self) -> u64 {
+        self.settings.segment_bytes
+    }
+
     /// How many bytes of segments hold records.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
         self.segments.len() as u64 * self.settings.segment_bytes
-    }
-}
-
-impl GroupWriter for LogWriter {
-    fn has_room(&self, record: &Record) -> bool {
-        self.has_room(record)
-    }
-
-    fn append(&mut self, record: &Record) -> Lsn {
-        self.append(record)
-    }
-
-    fn cut(&mut self, cut: LogCut) -> Option<Released> {
-        self.cut(cut)
-    }
-
-    fn segments_from(&self, seq: SeqNo) -> Vec<u64> {
-        self.segments_from(seq)
-    }
-
-    fn wanted_segment(&self) -> Option<(u64, u64)> {
-        let index = self.wanted_segment()?;
-        Some((index, self.settings.segment_bytes))
-    }
-
-    fn add_segment(&mut self, index: u64) {
-        self.add_segment(index);
-    }
-
-    fn durable(&self) -> Lsn {
-        self.durable
     }
 }
 

@@ -147,7 +147,8 @@ impl SimDisk {
             segments_max: settings.segments_max,
             record_bytes_max: settings.record_bytes_max,
         };
-        let Continued { writer, spare, .. } = restored.go_on(writer_settings, &superblock);
+        let writer = LogWriter::resume(writer_settings, &restored.tail);
+        let Continued { writer, spare, .. } = restored.go_on(writer, &superblock);
         let named = Some(superblock.image).filter(|named| disk_state.images.contains_key(named));
         Self {
             disk_state,

@@ -45,6 +45,10 @@ impl ConsensusPort for Decisions<'_> {
         self.said.push(Said::ToReplicas { to, message });
     }
 
+    fn pass_on(&mut self, to: Recipients, message: Bytes) {
+        self.send(to, message);
+    }
+
     fn answer(&mut self, frame: FrameKey, message: Bytes) {
         let to = frame.client;
         self.said.push(Said::ToClient { to, message });

@@ -3,7 +3,7 @@ use crate::smr::types::{ClusterId, Epoch, PROTOCOL_VERSION};
 /// The size of an [`Envelope`] on the wire, in bytes.
 pub const ENVELOPE_BYTES: usize = 24;
 
-/// The family of a message: which room reads it, and from whose budget it is paid.
+/// The kind of a message: which room reads it, and which [`Family`] it is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Kind {
@@ -39,6 +39,54 @@ impl Kind {
             8 => Self::TransferWithFrames,
             _ => return None,
         })
+    }
+}
+
+/// What a message is about: each family waits in a line of its own on a link, with a budget of its own.
+///
+/// | family | kinds |
+/// |---|---|
+/// | reconfiguration | [`Kind::Link`] |
+/// | protocol | [`Kind::System`], [`Kind::SystemWithFrames`] |
+/// | application | [`Kind::Request`], [`Kind::Reply`], [`Kind::Admin`]; frames that are passed on |
+/// | state transfer | [`Kind::Transfer`], [`Kind::TransferWithFrames`] |
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// Who speaks on a link, and in which life of its process.
+    Reconfiguration,
+    /// What replicas agree by: proposals, votes, views, checkpoints, statuses. Never dropped.
+    Protocol,
+    /// What clients asked, and are answered; frames passed on to the leader. Clients ask again.
+    Application,
+    /// What a peer catches up with: states, and decisions in bulk. It asks again.
+    StateTransfer,
+}
+
+impl Family {
+    /// Every family, in the order in which a link sends them.
+    pub const ALL: [Self; 4] = [
+        Self::Reconfiguration,
+        Self::Protocol,
+        Self::Application,
+        Self::StateTransfer,
+    ];
+
+    /// The family of a whole message, as its envelope says it. Frames that are passed on are told apart from
+    /// proposals by whoever passes them on.
+    #[must_use]
+    pub fn of(message: &[u8]) -> Self {
+        match message.get(2).copied().and_then(Kind::from_byte) {
+            Some(Kind::Link) => Self::Reconfiguration,
+            Some(Kind::Request | Kind::Reply | Kind::Admin) => Self::Application,
+            Some(Kind::Transfer | Kind::TransferWithFrames) => Self::StateTransfer,
+            Some(Kind::System | Kind::SystemWithFrames) | None => Self::Protocol,
+        }
+    }
+
+    /// Whether the one who lacks a message asks for it again by itself: such a message may be dropped.
+    #[must_use]
+    pub const fn is_asked_for_again(self) -> bool {
+        matches!(self, Self::Application | Self::StateTransfer)
     }
 }
 
@@ -106,13 +154,6 @@ impl Envelope {
             epoch,
             body_bytes: 0,
         }
-    }
-
-    /// Whether a whole message is part of a transfer: it may be sent after what replicas agree by.
-    #[must_use]
-    pub fn is_bulk(message: &[u8]) -> bool {
-        let bulk = [Kind::Transfer as u8, Kind::TransferWithFrames as u8];
-        message.get(2).is_some_and(|kind| bulk.contains(kind))
     }
 
     pub(super) fn to_bytes(self) -> [u8; ENVELOPE_BYTES] {

@@ -270,6 +270,12 @@ impl Lengths {
     pub const fn burst(&self) -> usize {
         ANSWER_BYTES_MAX + 2 * self.replica_message()
     }
+
+    /// The same of what a peer catches up with.
+    #[must_use]
+    pub const fn transfer_burst(&self) -> usize {
+        ANSWER_BYTES_MAX + 2 * longer(self.batch_message(), Self::chunk())
+    }
 }
 
 /// The largest cluster with the largest window.

@@ -47,7 +47,7 @@ pub use client::{
     AdminReply, AdminRequest, CheckpointTold, ClientReply, FailedOperation, Failure, LinkMessage,
     OperationResult, RefusalReason, ReplyBody, ReplyBuilder, StateRead,
 };
-pub use envelope::{ENVELOPE_BYTES, Envelope, EnvelopeError, Kind};
+pub use envelope::{ENVELOPE_BYTES, Envelope, EnvelopeError, Family, Kind};
 pub use image::{
     ImageChunk, ImageError, ImageHead, ImageIndex, PartDescription, PieceReader, PieceWriter,
     StateDescriptor, state_digest,

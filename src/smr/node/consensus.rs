@@ -17,6 +17,9 @@ pub trait ConsensusPort {
     /// To replicas: a whole message.
     fn send(&mut self, to: Recipients, message: Bytes);
 
+    /// To replicas: a whole message with clients' frames, which agreement does not wait for.
+    fn pass_on(&mut self, to: Recipients, message: Bytes);
+
     /// To the client of a frame: why it gets no results.
     fn answer(&mut self, frame: FrameKey, message: Bytes);
 
@@ -211,6 +214,7 @@ impl<S: Stack> Consensus<S> {
             any = true;
             match action {
                 Action::ToReplicas { to, message } => port.send(to, message),
+                Action::PassOn { to, message } => port.pass_on(to, message),
                 Action::Refuse { frame, reason } => {
                     let message = ClientReply::refusal(self.cluster, self.epoch, view, &frame, reason);
                     port.answer(frame.key, message);

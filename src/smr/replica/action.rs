@@ -17,6 +17,13 @@ pub enum Action {
         /// The message, envelope included.
         message: Bytes,
     },
+    /// Pass clients' frames on to replicas: a whole message, which agreement does not wait for.
+    PassOn {
+        /// To whom.
+        to: Recipients,
+        /// The message, envelope included.
+        message: Bytes,
+    },
     /// Tell a client that its frame is not taken.
     Refuse {
         /// The frame.

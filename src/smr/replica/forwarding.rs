@@ -198,7 +198,7 @@ impl<S: Stack> Replica<S> {
             let (now, rest) = frames.split_at(count);
             let message = SystemMessage::forwarded_requests(cluster, epoch, now);
             self.counters.frames_forwarded += now.len() as u64;
-            self.actions.push(Action::ToReplicas { to, message });
+            self.actions.push(Action::PassOn { to, message });
             frames = rest;
         }
     }

@@ -287,7 +287,7 @@ impl Bench {
                 self.log.push(record);
             }
             Action::ServeReads(from) => self.reads.push(from.map(SeqNo::get)),
-            Action::ToReplicas { to, message } => {
+            Action::ToReplicas { to, message } | Action::PassOn { to, message } => {
                 let checked =
                     Checked::<SystemMessage>::body_of(&message).expect("a replica's message is sound");
                 let message = rkyv::deserialize::<SystemMessage, rkyv::rancor::Failure>(&*checked);

@@ -13,7 +13,7 @@ use crate::runtime::shard::reactor::Reactor;
 use crate::runtime::storage::AbstentionMark;
 use crate::runtime::storage::shelf::ShelfHandle;
 use crate::smr::decision_log::LoggedRange;
-use crate::smr::messages::{CheckpointClaim, FrameId, FrameKey, Proposal};
+use crate::smr::messages::{CheckpointClaim, Family, FrameId, FrameKey, Proposal};
 use crate::smr::node::{Consensus, ConsensusPort, LogEntry};
 use crate::smr::ordering::OrderingProtocol;
 use crate::smr::preprocessing::ClientDirectory;
@@ -100,6 +100,17 @@ impl Port {
         self.outgoing.iter_mut().for_each(LinkSender::ring);
     }
 
+    /// Each network role has links to some of the replicas.
+    fn tell(&mut self, family: Family, to: Recipients, message: &Bytes) {
+        if let Some(faults) = &mut self.faults {
+            return faults.say(self.now, to, message, &mut self.outgoing);
+        }
+        for outgoing in &mut self.outgoing {
+            let message = message.clone();
+            outgoing.push(Outgoing::Replicas { family, to, message });
+        }
+    }
+
     fn push_log(&mut self, entry: LogEntry) {
         if let Some(log) = &mut self.log {
             log.push(entry);
@@ -109,14 +120,11 @@ impl Port {
 
 impl ConsensusPort for Port {
     fn send(&mut self, to: Recipients, message: Bytes) {
-        if let Some(faults) = &mut self.faults {
-            return faults.say(self.now, to, &message, &mut self.outgoing);
-        }
-        // Each network role has links to some of the replicas.
-        for outgoing in &mut self.outgoing {
-            let message = message.clone();
-            outgoing.push(Outgoing::Replicas { to, message });
-        }
+        self.tell(Family::of(&message), to, &message);
+    }
+
+    fn pass_on(&mut self, to: Recipients, message: Bytes) {
+        self.tell(Family::Application, to, &message);
     }
 
     fn answer(&mut self, frame: FrameKey, message: Bytes) {

@@ -11,7 +11,7 @@ use crate::runtime::shard::lanes::{LinkReceiver, LinkSender, Logged};
 use crate::runtime::shard::reactor::{Completion, Reactor, Token};
 use crate::runtime::storage::keeper::{KeeperHandle, Kept};
 use crate::runtime::storage::shelf::ShelfHandle;
-use crate::runtime::storage::{LogOperation, LogWriter, StorageError};
+use crate::runtime::storage::{LogWrite, SmrPersistentLog, StorageError};
 use crate::smr::decision_log::LoggedRange;
 use crate::smr::node::{KeeperTask, Log, LogEntry, LogPort};
 use crate::smr::types::{Lsn, Time};
@@ -32,12 +32,14 @@ pub(crate) struct LogLanes {
 }
 
 /// Writes the persistent log on the shard's own ring, one group of records at a time.
-pub(crate) struct LogRole {
+pub(crate) struct LogRole<L> {
     owner: u8,
-    log: Log<LogWriter>,
+    log: Log<L>,
     port: Port,
-    /// Whether the writer's buffers are registered with the ring; unknown before the first write.
+    /// Whether the log's memory is registered with the ring; unknown before the first write.
     is_registered: Option<bool>,
+    /// What is being written. Invariant: its memory is left alone until its completion.
+    under_way: Option<LogWrite>,
     entries: LinkReceiver<LogEntry>,
     kept: LinkReceiver<Kept>,
     /// There was no space: write again then.
@@ -51,6 +53,8 @@ pub(crate) struct LogRole {
 /// Where the log's wishes go.
 struct Port {
     files: BTreeMap<u64, File>,
+    /// The segment that is being written to.
+    writing: Option<u64>,
     keeper: KeeperHandle,
     shelf: ShelfHandle,
     logged: LinkSender<Logged>,
@@ -60,6 +64,11 @@ impl LogPort for Port {
     fn keeper(&mut self, task: KeeperTask) {
         if let KeeperTask::Release(released) = &task {
             for index in &released.gone {
+                assert_ne!(
+                    self.writing,
+                    Some(*index),
+                    "a log keeps the segment that is written to"
+                );
                 self.files.remove(index);
             }
         }
@@ -75,10 +84,10 @@ impl LogPort for Port {
     }
 }
 
-impl LogRole {
+impl<L: SmrPersistentLog> LogRole<L> {
     pub fn new(
         owner: u8,
-        writer: LogWriter,
+        writer: L,
         files: BTreeMap<u64, File>,
         (keeper, shelf): (KeeperHandle, ShelfHandle),
         lanes: LogLanes,
@@ -94,11 +103,13 @@ impl LogRole {
             log: Log::new(writer),
             port: Port {
                 files,
+                writing: None,
                 keeper,
                 shelf,
                 logged,
             },
             is_registered: None,
+            under_way: None,
             entries,
             kept,
             write_again_at: None,
@@ -171,50 +182,44 @@ impl LogRole {
             }
         }
         self.write_again_at = None;
-        let mut operation = self.log.writer.next_operation();
-        let is_synced = matches!(operation, Some(LogOperation::Sync { .. }));
-        if is_synced {
-            // Each write was on the disk when it completed: cheaper than a sync of its own, see
-            // `benches/log`.
-            self.metrics.counters.log_syncs.fetch_add(1, Ordering::Relaxed);
-            if let Err(error) = self.log.writer.on_complete(Ok(0)) {
-                self.failure = Some(error);
-                return false;
-            }
-            operation = self.log.writer.next_operation();
+        if self.under_way.is_some() {
+            return false;
         }
-        let Some(LogOperation::Write { segment, offset }) = operation else {
-            return is_synced;
+        let Some(write) = self.log.writer.next_write() else {
+            return false;
         };
-        let Some(file) = self.port.files.get(&segment) else {
+        let Some(file) = self.port.files.get(&write.segment) else {
             self.failure = Some(StorageError::Log {
                 doing: "opening a segment",
                 source: std::io::ErrorKind::NotFound.into(),
             });
             return false;
         };
-        let fd = file.as_raw_fd();
+        let (fd, token) = (file.as_raw_fd(), self.token(WRITE));
         let is_registered = *self
             .is_registered
             .get_or_insert_with(|| register(&self.log.writer, reactor));
-        let (bytes, token) = (self.log.writer.bytes(), self.token(WRITE));
-        // SAFETY: the group under way stays where it is and unchanged until its write completed; this role is
-        // dropped only after the ring has cancelled what is under way. Its file stays in `files` that long:
-        // a segment is cut only when a later one is written to.
+        self.port.writing = Some(write.segment);
+        let write = self.under_way.insert(write);
+        let bytes = &write.buffer[write.bytes.clone()];
+        // Each write is on the disk when it completes: cheaper than a sync of its own, see `benches/log`.
+        //
+        // SAFETY: the memory is this role's while the write is under way, and not touched; this role is
+        // dropped only after the ring has cancelled what is under way. The file stays in `files` that long:
+        // the port sees to it.
         unsafe {
             match is_registered {
-                true => reactor.write_fixed(fd, bytes, self.log.writer.buffer(), offset, token),
-                false => reactor.write(fd, bytes, offset, token),
+                true => reactor.write_fixed(fd, bytes, write.buffer.number(), write.offset, token),
+                false => reactor.write(fd, bytes, write.offset, token),
             }
         }
         true
     }
 }
 
-/// Registers the writer's buffers with the ring that writes them; false when they have to be written without.
-fn register(writer: &LogWriter, reactor: &mut Reactor) -> bool {
-    // SAFETY: the buffers live as long as the writer, and their role is dropped after its shard's ring.
-    let registered = unsafe { reactor.register_buffers(&writer.buffers()) };
+/// Registers the log's memory with the ring that writes it; false when it has to be written without.
+fn register(log: &impl SmrPersistentLog, reactor: &mut Reactor) -> bool {
+    let registered = reactor.register_buffers(&log.memory());
     registered
         .inspect_err(|error| {
             tracing::warn!(%error, "the log's buffers cannot be registered, writes cost more: raise the locked memory, see `atlas doctor`");
@@ -222,7 +227,7 @@ fn register(writer: &LogWriter, reactor: &mut Reactor) -> bool {
         .is_ok()
 }
 
-impl Role for LogRole {
+impl<L: SmrPersistentLog> Role for LogRole<L> {
     fn step(&mut self, now: Time, _: &mut Reactor) -> bool {
         let kept = self.take_kept(now);
         if self.port.logged.is_blocked() {
@@ -233,6 +238,7 @@ impl Role for LogRole {
 
     fn finish(&mut self, now: Time, reactor: &mut Reactor) -> bool {
         let operated = self.operate(now, reactor);
+        let told = self.log.told();
         self.log.turn(now, &mut self.port);
         self.port.logged.ring();
         let counters = &self.metrics.counters;
@@ -245,13 +251,21 @@ impl Role for LogRole {
         counters
             .log_bytes
             .store(self.log.writer.used_bytes(), Ordering::Relaxed);
-        operated
+        operated || self.log.told() > told
     }
 
     fn on_completion(&mut self, _: &mut Reactor, completion: Completion) {
         let outcome = usize::try_from(completion.result).map_err(|_| -completion.result);
-        if let Err(error) = self.log.writer.on_complete(outcome) {
+        let Some(write) = self.under_way.take() else {
+            return;
+        };
+        self.port.writing = None;
+        let durable = self.log.writer.durable();
+        if let Err(error) = self.log.writer.on_written(write.buffer, outcome) {
             self.failure = Some(error);
+        }
+        if self.log.writer.durable() > durable {
+            self.metrics.counters.log_syncs.fetch_add(1, Ordering::Relaxed);
         }
         self.lacks_space = self.log.writer.is_short_of_space();
     }

@@ -9,10 +9,13 @@ use super::{Role, STEP_MESSAGES};
 use crate::runtime::metrics::{Metrics, count};
 use crate::runtime::shard::control::EstablishedLink;
 use crate::runtime::shard::lanes::{FromReplica, LinkReceiver, LinkSender, Outgoing, Raw};
+use crate::runtime::shard::network_node::SmrReplicaNetworkNode;
 use crate::runtime::shard::reactor::{Completion, Reactor};
-use crate::runtime::shard::wires::{CloseReason, WireId, WireLimits, Wires};
+use crate::runtime::shard::wires::{CloseReason, WireId};
 use crate::smr::messages::archived::{ArchivedAdminRequest, ArchivedLinkMessage};
-use crate::smr::messages::{AdminRequest, Checked, ENVELOPE_BYTES, Envelope, Kind, LinkMessage, encode};
+use crate::smr::messages::{
+    AdminRequest, Checked, ENVELOPE_BYTES, Envelope, Family, Kind, LinkMessage, encode,
+};
 use crate::smr::node::{Route, route};
 use crate::smr::protocol::{Allowance, Rate, Recipients};
 use crate::smr::types::Peer;
@@ -33,13 +36,11 @@ pub(crate) struct NetworkLanes {
 }
 
 /// Serves the sockets of one shard: bytes in, messages out, and back.
-pub(crate) struct NetworkRole {
-    wires: Wires,
+pub(crate) struct NetworkRole<N> {
+    node: N,
     lanes: NetworkLanes,
     cluster: ClusterId,
     epoch: Epoch,
-    replica_limits: WireLimits,
-    client_limits: WireLimits,
     replicas: Vec<Option<WireId>>,
     /// By client: a link for each process that uses its identity.
     clients: Vec<Vec<ClientLink>>,
@@ -69,26 +70,22 @@ const QUESTIONS: Rate = Rate {
     per_second: 16,
 };
 
-impl NetworkRole {
-    /// A role without links yet. `owner` is its number on its shard; `instance` is the number of this start
-    /// of the replica.
+impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
+    /// A role whose links are `node`'s, for so many replicas and clients. `instance` is the number of this
+    /// start of the replica.
     pub fn new(
-        owner: u8,
-        connections_max: u16,
+        node: N,
         lanes: NetworkLanes,
         (cluster, epoch, instance): (ClusterId, Epoch, u64),
-        (replicas, replica_limits): (usize, WireLimits),
-        (clients, client_limits): (usize, WireLimits),
+        (replicas, clients): (usize, usize),
         metrics: Arc<Metrics>,
     ) -> Self {
         let link = |message| encode(Envelope::new(Kind::Link, cluster, epoch), &message, 16);
         Self {
-            wires: Wires::new(owner, connections_max),
+            node,
             lanes,
             cluster,
             epoch,
-            replica_limits,
-            client_limits,
             replicas: vec![None; replicas],
             clients: (0..clients).map(|_| Vec::new()).collect(),
             metrics,
@@ -107,33 +104,29 @@ impl NetworkRole {
         while let Some(new) = self.lanes.links.pop() {
             any = true;
             let peer = new.established.peer;
-            let limits = match peer {
+            match peer {
                 Peer::Replica(node) => {
                     let Some(entry) = self.replicas.get_mut(node.index()) else {
                         continue;
                     };
                     // The newest link of a replica is the one it uses.
                     if let Some(old) = entry.take() {
-                        self.wires.close(old, CloseReason::Closed);
+                        self.node.close_link(old, CloseReason::Closed);
                     }
-                    self.replica_limits
                 }
-                Peer::Client(client) if self.clients.get(client.get() as usize).is_some() => {
-                    self.client_limits
-                }
+                Peer::Client(client) if self.clients.get(client.get() as usize).is_some() => {}
                 Peer::Client(_) => continue,
+            }
+            let Some(wire) = self.node.add_link(reactor, new) else {
+                continue;
             };
-            let added = self
-                .wires
-                .add(reactor, new.socket, *new.established, Box::new(new.lease), limits);
-            let Some(wire) = added else { continue };
             let counters = &self.metrics.counters;
             match peer {
                 Peer::Replica(node) => {
-                    self.replicas[node.index()] = added;
+                    self.replicas[node.index()] = Some(wire);
                     count(&counters.replica_links_up);
                     self.metrics.links_waiters.wake();
-                    let _ = self.wires.queue(wire, self.instance.clone());
+                    let _ = self.node.send_reconfiguration(wire, self.instance.clone());
                 }
                 Peer::Client(client) => {
                     let session = None;
@@ -154,13 +147,13 @@ impl NetworkRole {
             if link.wire == id {
                 link.session = Some(session);
             } else if link.session == Some(session) {
-                self.wires.close(link.wire, CloseReason::Closed);
+                self.node.close_link(link.wire, CloseReason::Closed);
             }
         }
     }
 
     fn take_closed(&mut self) {
-        for (id, peer, reason) in self.wires.take_closed() {
+        for (id, peer, reason) in self.node.take_closed() {
             let counters = &self.metrics.counters;
             match reason {
                 CloseReason::Framing(error) => self.metrics.refuse_record(error),
@@ -226,8 +219,8 @@ impl NetworkRole {
         }
         let envelope = Envelope::new(Kind::Admin, self.cluster, self.epoch);
         let _ = self
-            .wires
-            .queue(id, encode(envelope, &self.metrics.status(), 4096));
+            .node
+            .send_application(id, encode(envelope, &self.metrics.status(), 4096));
         true
     }
 
@@ -271,7 +264,9 @@ impl NetworkRole {
             tracing::error!(%node, "this replica runs twice, in two processes with one identity: stop one of them");
         }
         let envelope = Envelope::new(Kind::Link, self.cluster, self.epoch);
-        let _ = self.wires.queue(id, encode(envelope, &LinkMessage::Twin, 8));
+        let _ = self
+            .node
+            .send_reconfiguration(id, encode(envelope, &LinkMessage::Twin, 8));
     }
 
     fn dispatch(&mut self) -> bool {
@@ -287,7 +282,7 @@ impl NetworkRole {
                 if blocked {
                     break;
                 }
-                let Some((id, peer, message)) = self.wires.next_message(replicas) else {
+                let Some((id, peer, message)) = self.node.next_message(replicas) else {
                     break;
                 };
                 any = true;
@@ -299,7 +294,7 @@ impl NetworkRole {
                 });
                 if !self.route(id, peer, message) {
                     count(&self.metrics.counters.messages_refused);
-                    self.wires.close(id, CloseReason::Closed);
+                    self.node.close_link(id, CloseReason::Closed);
                 }
             }
         }
@@ -312,29 +307,37 @@ impl NetworkRole {
     fn send(&mut self, outgoing: Outgoing) {
         match outgoing {
             Outgoing::Replicas {
+                family,
                 to: Recipients::Others,
                 message,
             } => {
                 for index in 0..self.replicas.len() {
-                    self.send_to_replica(index, message.clone());
+                    self.send_to_replica(family, index, message.clone());
                 }
             }
             Outgoing::Replicas {
+                family,
                 to: Recipients::One(node),
                 message,
             } => {
-                self.send_to_replica(node.index(), message);
+                self.send_to_replica(family, node.index(), message);
             }
             Outgoing::Client { to, session, message } => self.send_to_client(to, session, &message),
         }
     }
 
-    fn send_to_replica(&mut self, index: usize, message: Bytes) {
-        match self.replicas.get(index) {
-            Some(Some(id)) => {
-                let _ = self.wires.queue(*id, message);
+    fn send_to_replica(&mut self, family: Family, index: usize, message: Bytes) {
+        let counters = &self.metrics.counters;
+        let Some(Some(id)) = self.replicas.get(index) else {
+            return count(&counters.messages_unsent);
+        };
+        if self.node.send(family, *id, message).is_err() {
+            match family {
+                Family::Application => count(&counters.forwards_dropped),
+                Family::StateTransfer => count(&counters.transfers_dropped),
+                // The link is closed, which is counted when it has ended.
+                Family::Reconfiguration | Family::Protocol => {}
             }
-            _ => count(&self.metrics.counters.messages_unsent),
         }
     }
 
@@ -346,7 +349,7 @@ impl NetworkRole {
         let mut sent = false;
         for link in links.into_iter().flatten().filter(serves) {
             sent = true;
-            if self.wires.queue(link.wire, message.clone()).is_err() {
+            if self.node.send_application(link.wire, message.clone()).is_err() {
                 count(&self.metrics.counters.replies_dropped);
             }
         }
@@ -360,7 +363,7 @@ impl NetworkRole {
         let goodbye = encode(envelope, &LinkMessage::Goodbye, 8);
         let clients = self.clients.iter().flatten().map(|link| link.wire);
         for id in self.replicas.iter().flatten().copied().chain(clients) {
-            let _ = self.wires.queue(id, goodbye.clone());
+            let _ = self.node.send_reconfiguration(id, goodbye.clone());
         }
     }
 }
@@ -370,7 +373,7 @@ fn is_worth_a_line(before: u64) -> bool {
     (before + 1).is_power_of_two()
 }
 
-impl Role for NetworkRole {
+impl<N: SmrReplicaNetworkNode> Role for NetworkRole<N> {
     fn step(&mut self, now: Time, reactor: &mut Reactor) -> bool {
         self.now = now;
         let links = self.take_links(reactor);
@@ -385,18 +388,18 @@ impl Role for NetworkRole {
                 self.send(outgoing);
             }
         }
-        self.wires.keep_alive(now, &self.ping);
-        self.wires.flush(reactor);
+        self.node.keep_alive(now, &self.ping);
+        self.node.flush(reactor);
         self.take_closed();
         any
     }
 
     fn on_completion(&mut self, reactor: &mut Reactor, completion: Completion) {
-        self.wires.on_completion(reactor, completion);
+        self.node.on_completion(reactor, completion);
     }
 
     fn has_input(&self) -> bool {
-        self.wires.has_messages()
+        self.node.has_messages()
             || !self.lanes.links.is_empty()
             || self.lanes.outgoing.iter().any(|lane| !lane.is_empty())
             || self.lanes.client_frames.has_overflow()
@@ -405,7 +408,7 @@ impl Role for NetworkRole {
     }
 
     fn next_timeout(&self) -> Option<Time> {
-        self.wires.next_look()
+        self.node.next_look()
     }
 
     fn drain(&mut self, finishing: bool) -> bool {
@@ -414,10 +417,10 @@ impl Role for NetworkRole {
         if !finishing || self.has_input() {
             return false;
         }
-        if !self.said_goodbye && self.wires.is_flushed() {
+        if !self.said_goodbye && self.node.is_flushed() {
             self.said_goodbye = true;
             self.say_goodbye();
         }
-        self.said_goodbye && self.wires.is_flushed()
+        self.said_goodbye && self.node.is_flushed()
     }
 }

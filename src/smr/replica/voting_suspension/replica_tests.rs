@@ -154,7 +154,7 @@ impl Subject {
         let mut words = Vec::new();
         for action in actions {
             words.push(match action {
-                Action::ToReplicas { message, .. } => word(&message),
+                Action::ToReplicas { message, .. } | Action::PassOn { message, .. } => word(&message),
                 Action::Execute(_) => "execute",
                 Action::AbstentionOver => "over",
                 Action::Log { lsn, .. } => {

@@ -1,7 +1,9 @@
-//! A replica from parts of one's own: an ordering protocol around another one, a decision log, an executor.
-//! The same stack runs over sockets and in the simulator, and its parts are configured in the replica's file.
+//! A replica from parts of one's own: an ordering protocol around another one, a decision log, an executor;
+//! and on a host of its own: a persistent log and a network node around others. The same stack runs over
+//! sockets and in the simulator, and its parts are configured in the replica's file.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -34,8 +36,10 @@ use atlas_smr_replica::{Client, MonReplica};
 use futures_lite::future::block_on;
 use serde::{Deserialize, Serialize};
 
+#[path = "../shared/mod.rs"]
 mod shared;
 
+use host::OwnHost;
 use shared::configs::configure_for;
 
 /// Proposals that went through [`Throttled`], and decisions that went through [`Audited`].
@@ -54,6 +58,8 @@ macro_rules! passed_on {
         fn $name(&mut $self $(, $arg: $kind)*) $(-> $result)? { $self.$to.$name($($arg),*) }
     };
 }
+
+mod host;
 
 /// How many proposals may be under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -320,7 +326,7 @@ impl Stack for OwnStack {
 }
 
 /// The same replica, of this stack.
-fn own(config: &ReplicaConfig) -> ReplicaConfig<OwnConfigs> {
+fn own(config: &ReplicaConfig) -> ReplicaConfig<OwnConfigs, OwnHost> {
     let (node, db_path) = (config.node.clone(), config.db_path.clone());
     let mut own = ReplicaConfig::of_parts(node.cluster.clone(), node.id, node.keys.clone(), db_path);
     own.node = node;
@@ -338,6 +344,7 @@ fn a_stack_of_ones_own_serves_over_sockets_and_is_there_again_after_a_restart() 
     };
     let (configs, clients) = configure_for("counter", data.path(), agreement, 1);
     let (proposed, audited) = (PROPOSED.load(Ordering::Relaxed), AUDITED.load(Ordering::Relaxed));
+    let before = host::counts();
     for life in 0..2 {
         let replicas: Vec<_> = configs
             .iter()
@@ -347,7 +354,7 @@ fn a_stack_of_ones_own_serves_over_sockets_and_is_there_again_after_a_restart() 
                     replica_config: own(config),
                     st_config: StateTransferConfig::default(),
                 };
-                block_on(MonReplica::<Counter, OwnStack>::bootstrap_stack(config)).unwrap()
+                block_on(MonReplica::<Counter, OwnStack, OwnHost>::bootstrap_stack(config)).unwrap()
             })
             .collect();
         let handles: Vec<_> = replicas.iter().map(MonReplica::handle).collect();
@@ -372,6 +379,10 @@ fn a_stack_of_ones_own_serves_over_sockets_and_is_there_again_after_a_restart() 
     }
     assert!(PROPOSED.load(Ordering::Relaxed) > proposed);
     assert!(AUDITED.load(Ordering::Relaxed) > audited);
+    let after = host::counts();
+    for (what, before) in before {
+        assert!(after[what] > before, "{what}");
+    }
 }
 
 #[test]
@@ -399,19 +410,7 @@ fn a_stack_of_ones_own_keeps_the_contract() {
 #[test]
 fn a_part_of_ones_own_is_configured_in_the_replicas_file() {
     let data = tempfile::tempdir().unwrap();
-    let made = std::process::Command::new(env!("CARGO_BIN_EXE_atlas"))
-        .args(["init", "--out"])
-        .arg(data.path().join("cluster"))
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{made:?}");
-    let path = data.path().join("cluster/r0.toml");
-    let text = std::fs::read_to_string(&path).unwrap();
-    // Sections of parts that this stack does not have.
-    let text: String = sections(&text)
-        .into_iter()
-        .filter(|section| !section.starts_with("[decision_log]") && !section.starts_with("[ordering]"))
-        .collect();
+    let (path, text) = replica_file(data.path(), &["[decision_log]", "[ordering]"]);
     let write = |setting: &str| std::fs::write(&path, format!("{text}\n[ordering]\n{setting}\n")).unwrap();
     write("under_way_max = 5");
     let loaded = ReplicaConfig::<OwnConfigs>::load_parts(&path).unwrap();
@@ -435,7 +434,7 @@ fn a_part_of_ones_own_is_configured_in_the_replicas_file() {
     let (configs, _) = configure_for("counter", data.path(), Agreement::default(), 1);
     let mut config = own(&configs[0]);
     config.op_config.under_way_max = 65;
-    let refused = block_on(MonReplica::<Counter, OwnStack>::bootstrap_stack(
+    let refused = block_on(MonReplica::<Counter, OwnStack, OwnHost>::bootstrap_stack(
         MonolithicStateReplicaConfig {
             service: Counter,
             replica_config: config,
@@ -444,6 +443,20 @@ fn a_part_of_ones_own_is_configured_in_the_replicas_file() {
     ));
     let error = refused.err().map(|error| error.to_string()).unwrap_or_default();
     assert!(error.contains("under_way_max = 65"), "{error}");
+}
+
+/// A replica's file as `atlas init` makes it, and its text without the sections of parts that are others.
+fn replica_file(data: &Path, others: &[&str]) -> (PathBuf, String) {
+    let made = std::process::Command::new(env!("CARGO_BIN_EXE_atlas"))
+        .args(["init", "--out"])
+        .arg(data.join("cluster"))
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let path = data.join("cluster/r0.toml");
+    let mut sections = sections(&std::fs::read_to_string(&path).unwrap());
+    sections.retain(|section| !others.iter().any(|other| section.starts_with(other)));
+    (path, sections.concat())
 }
 
 /// A file's sections, the first without a name.
