@@ -3,8 +3,8 @@
 //! `cargo bench --bench checkpoint -- [--mib M] [--value-bytes N] [--batch-operations N] [--decisions D]
 //! [--bytes B] [--factor F] [--log-mib L] [--cycles C] [--rate R] [--hot PERCENT] [--dir DIR] [--json FILE]`
 //! fills a key-value store with M MiB (1024) and runs decisions of random puts through the single-threaded
-//! executor as the execution role does: a few decisions, some background work, images and help handed to a
-//! thread of its own, which writes the images to disk. A checkpoint is due after D decisions (1000) or B
+//! executor as the execution role does: a few decisions, some background work, snapshots and help handed to a
+//! thread of its own, which writes the snapshots to disk. A checkpoint is due after D decisions (1000) or B
 //! bytes (32 MiB), and includes the state when the log has grown by F times its size or L MiB since the last
 //! that did, as by default; C whole ways from one such checkpoint to the next are measured (1), so that their
 //! share is as it is in the long run. `--factor 0` includes it always: 5 checkpoints are measured then. With
@@ -27,11 +27,11 @@ use std::time::{Duration, Instant};
 use atlas_smr_replica::crypto::Digester;
 use atlas_smr_replica::execution::apps::kv::{self, Kv};
 use atlas_smr_replica::execution::{
-    Application, CheckpointHelp, CheckpointImage, CheckpointRule, ExecutionEvent, Executor, OperationContext,
-    PARTS, PartitionedStore, ResultWriter, SingleThreaded, StateRule,
+    Application, CheckpointHelp, CheckpointRule, CheckpointSnapshot, ExecutionEvent, Executor,
+    OperationContext, PARTS, PartitionedStore, ResultWriter, SingleThreaded, StateRule,
 };
 use atlas_smr_replica::messages::{Authenticator, Batch, Frame, FrameBuilder, Mode, Proposal, RequestFrame};
-use atlas_smr_replica::storage::image;
+use atlas_smr_replica::storage::snapshot;
 use atlas_smr_replica::types::{ClientId, ClusterId, Digest, Epoch, FrameSeq, SeqNo, UnixTime, View};
 use bytes::Bytes;
 use clap::Parser;
@@ -109,7 +109,7 @@ struct Measured {
     checkpoints: u64,
     /// Of them, those that include the state.
     with_state: u64,
-    images: u64,
+    snapshots: u64,
     /// Processor time of the executor's thread per operation.
     cpu_us_per_op: f64,
 }
@@ -292,14 +292,15 @@ impl Application for Timed {
 }
 
 /// What is done beside the executor.
-enum ImageWork {
+enum SnapshotWork {
     Help(CheckpointHelp),
-    Write(Box<dyn CheckpointImage>),
+    Write(Box<dyn CheckpointSnapshot>),
 }
 
-/// Writes images and helps with digests, as the keeper does: one at a time, on a thread of its own.
+/// Writes snapshots and helps with digests, as the storage worker does: one at a time, on a thread of its
+/// own.
 struct Writer {
-    tasks: mpsc::Sender<ImageWork>,
+    tasks: mpsc::Sender<SnapshotWork>,
     thread: JoinHandle<()>,
     is_writing: Arc<AtomicBool>,
     written: Arc<AtomicU64>,
@@ -314,16 +315,16 @@ impl Writer {
         let thread = std::thread::spawn(move || {
             let mut kept: VecDeque<PathBuf> = VecDeque::new();
             for work in todo {
-                let mut image = match work {
-                    ImageWork::Write(image) => image,
-                    ImageWork::Help(help) => {
+                let mut snapshot = match work {
+                    SnapshotWork::Write(snapshot) => snapshot,
+                    SnapshotWork::Help(help) => {
                         help.run();
                         continue;
                     }
                 };
-                let path = directory.join(format!("{:016}", image.claim().seq.get()));
-                image::write(&path, &mut *image, 1).expect("there is space for images");
-                drop(image);
+                let path = directory.join(format!("{:016}", snapshot.claim().seq.get()));
+                snapshot::write(&path, &mut *snapshot, 1).expect("there is space for snapshots");
+                drop(snapshot);
                 kept.push_back(path);
                 if kept.len() > 2 {
                     let old = kept.pop_front().unwrap_or_default();
@@ -416,7 +417,7 @@ struct Stretch {
     began: Instant,
     checkpoints: u64,
     with_state: u64,
-    images_before: u64,
+    snapshots_before: u64,
 }
 
 impl Stretch {
@@ -429,7 +430,7 @@ impl Stretch {
             began: Instant::now(),
             checkpoints: 0,
             with_state: 0,
-            images_before: writer.written.load(Ordering::Relaxed),
+            snapshots_before: writer.written.load(Ordering::Relaxed),
         }
     }
 
@@ -442,9 +443,9 @@ impl Stretch {
                     self.checkpoints += 1;
                     self.with_state += u64::from(checkpoint.light.is_none());
                 }
-                ExecutionEvent::Help(help) => hand(ImageWork::Help(help)),
-                ExecutionEvent::Image(image) if !writer.is_writing.swap(true, Ordering::AcqRel) => {
-                    hand(ImageWork::Write(image));
+                ExecutionEvent::Help(help) => hand(SnapshotWork::Help(help)),
+                ExecutionEvent::Snapshot(snapshot) if !writer.is_writing.swap(true, Ordering::AcqRel) => {
+                    hand(SnapshotWork::Write(snapshot));
                 }
                 _ => {}
             }
@@ -465,7 +466,7 @@ impl Stretch {
             decision_p999_us: us(0.999),
             checkpoints: self.checkpoints,
             with_state: self.with_state,
-            images: writer.written.load(Ordering::Relaxed) - self.images_before,
+            snapshots: writer.written.load(Ordering::Relaxed) - self.snapshots_before,
             cpu_us_per_op: self.cpu.as_secs_f64() * 1e6 / operations as f64,
         }
     }
@@ -527,7 +528,7 @@ fn measure(parameters: &Parameters, checkpoints: bool, directory: &Path, stretch
         timed,
         writer,
         load,
-        keeps_images: checkpoints,
+        keeps_snapshots: checkpoints,
         pace: (parameters.rate > 0.0)
             .then(|| Duration::from_secs_f64(parameters.batch_operations as f64 / parameters.rate)),
         ready: VecDeque::new(),
@@ -536,7 +537,7 @@ fn measure(parameters: &Parameters, checkpoints: bool, directory: &Path, stretch
     run.stretch(period);
     let measured = (0..stretches).map(|_| run.stretch(cycle)).collect();
     drop(run.writer.tasks);
-    run.writer.thread.join().expect("images are written");
+    run.writer.thread.join().expect("snapshots are written");
     measured
 }
 
@@ -546,7 +547,7 @@ struct Run {
     timed: Timed,
     writer: Writer,
     load: Load,
-    keeps_images: bool,
+    keeps_snapshots: bool,
     pace: Option<Duration>,
     ready: VecDeque<Arc<Proposal>>,
     has_background: bool,
@@ -617,7 +618,7 @@ impl Run {
             stretch.emit(events, &self.writer);
         }
         let is_writing = self.writer.is_writing.load(Ordering::Acquire);
-        self.executor.keep_images(self.keeps_images && !is_writing);
+        self.executor.keep_snapshots(self.keeps_snapshots && !is_writing);
         executed
     }
 }
@@ -633,7 +634,7 @@ fn print(name: &str, measured: &Measured) {
         measured.decision_p999_us,
         measured.checkpoints,
         measured.with_state,
-        measured.images,
+        measured.snapshots,
         measured.cpu_us_per_op
     );
 }
@@ -655,7 +656,7 @@ fn main() {
     };
     let directory = arguments.dir;
     let temporary = tempfile::tempdir_in(&directory).expect("the directory can be written");
-    println!("{parameters:?}, images in {}", directory.display());
+    println!("{parameters:?}, snapshots in {}", directory.display());
     println!(
         "{:<22} {:>10} {:>9} {:>9} {:>11} {:>9} {:>9} {:>12} {:>10} {:>7} {:>9}",
         "run",

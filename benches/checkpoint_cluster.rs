@@ -106,11 +106,11 @@ struct Measured {
     seconds: f64,
     ops_per_s: f64,
     silence_ms: f64,
-    images: usize,
+    snapshots: usize,
 }
 
-/// The images in a replica's directory, by their places.
-fn images(directory: &Path) -> Vec<PathBuf> {
+/// The snapshots in a replica's directory, by their places.
+fn snapshots(directory: &Path) -> Vec<PathBuf> {
     let files = std::fs::read_dir(directory.join("images")).into_iter().flatten();
     let paths = files.flatten().map(|entry| entry.path());
     paths.filter(|path| path.extension().is_none()).collect()
@@ -153,7 +153,7 @@ fn measure(arguments: &Arguments, includes_state: bool) -> Measured {
         std::thread::sleep(Duration::from_millis(1));
     }
     let first = cluster.data_path(NodeId::new(0));
-    let mut seen = images(first);
+    let mut seen = snapshots(first);
     let before = seen.len();
     let (start, from) = (Instant::now(), ended());
     let (mut last, mut last_at, mut silence) = (from, start, Duration::ZERO);
@@ -163,9 +163,9 @@ fn measure(arguments: &Arguments, includes_state: bool) -> Measured {
         if count > last {
             silence = silence.max(now - last_at);
             (last, last_at) = (count, now);
-            for image in images(first) {
-                if !seen.contains(&image) {
-                    seen.push(image);
+            for snapshot in snapshots(first) {
+                if !seen.contains(&snapshot) {
+                    seen.push(snapshot);
                 }
             }
         }
@@ -180,14 +180,14 @@ fn measure(arguments: &Arguments, includes_state: bool) -> Measured {
         seconds,
         ops_per_s: done as f64 / seconds,
         silence_ms: silence.as_secs_f64() * 1e3,
-        images: seen.len() - before,
+        snapshots: seen.len() - before,
     }
 }
 
 fn print(name: &str, measured: &Measured) {
     println!(
         "{name:<28} {:>10.0} {:>9.1} {:>11.1} {:>7}",
-        measured.ops_per_s, measured.seconds, measured.silence_ms, measured.images
+        measured.ops_per_s, measured.seconds, measured.silence_ms, measured.snapshots
     );
 }
 
@@ -216,7 +216,7 @@ fn main() {
     if let Some(path) = &arguments.json {
         let row = |measured: &Measured| {
             json!({ "ops_per_s": measured.ops_per_s, "seconds": measured.seconds, "silence_ms": measured.silence_ms,
-                "images": measured.images })
+                "images": measured.snapshots })
         };
         let report = json!({
             "n": 4, "f": 1, "durability": "sync", "auth": "mac", "state_mib": arguments.mib,

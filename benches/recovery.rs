@@ -9,7 +9,7 @@
 //!   it, in the same run, the raw copy: the bytes of the same checkpoint read from a file, sent over one
 //!   loopback connection, written to a file and synced.
 //! - *changed:* the same with a replica that had the state, stopped, and missed changes to one key in a
-//!   hundred: what its own image has of the new one is not sent.
+//!   hundred: what its own snapshot has of the new one is not sent.
 //! - *log:* a replica that stopped a number of decisions ago gets them. The raw copy is of as many bytes as
 //!   the operations have.
 //! - *service:* the first under a closed loop of clients: operations answered per second with three replicas,
@@ -89,7 +89,7 @@ fn options(data: &Path, kept: DecisionLogConfig) -> ClusterOptions {
         app: AppKind::Kv,
         agreement: Agreement {
             client_auth: ClientAuth::Mac,
-            // What is measured is the transfer of a state, so there has to be an image soon.
+            // What is measured is the transfer of a state, so there has to be a snapshot soon.
             state_log_bytes_max: 1 << 16,
             ..Agreement::default()
         },
@@ -176,7 +176,7 @@ fn raw_copy(from: Option<&Path>, bytes: u64, data: &Path) -> f64 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("the loopback can be bound");
     let address = listener.local_addr().expect("it has an address");
     let mut source: Box<dyn Read + Send> = match from {
-        Some(path) => Box::new(File::open(path).expect("the image is there")),
+        Some(path) => Box::new(File::open(path).expect("the snapshot is there")),
         None => Box::new(std::io::repeat(7).take(bytes)),
     };
     let target = data.join("raw-copy");
@@ -206,16 +206,16 @@ fn median_of(mut measure: impl FnMut() -> f64) -> f64 {
     median((0..3).map(|_| measure()))
 }
 
-/// The newest image in a replica's directory.
-fn newest_image(directory: &Path) -> Option<PathBuf> {
+/// The newest snapshot in a replica's directory.
+fn newest_snapshot(directory: &Path) -> Option<PathBuf> {
     let files = std::fs::read_dir(directory.join("images")).ok()?;
     let whole = files.flatten().map(|entry| entry.path());
     whole.filter(|path| path.extension().is_none()).max()
 }
 
-/// Fills until each of these replicas has an image of everything, and one more checkpoint is due no sooner.
-/// The newest image of the first.
-fn keep_images(
+/// Fills until each of these replicas has a snapshot of everything, and one more checkpoint is due no sooner.
+/// The newest snapshot of the first.
+fn keep_snapshots(
     cluster: &LocalCluster,
     client: &Client,
     nodes: std::ops::Range<u16>,
@@ -227,18 +227,18 @@ fn keep_images(
     let is_kept = || {
         let mut all = nodes
             .clone()
-            .map(|id| newest_image(cluster.data_path(NodeId::new(id))));
+            .map(|id| newest_snapshot(cluster.data_path(NodeId::new(id))));
         let kept = |path: PathBuf| path.file_name()?.to_str()?.parse::<u64>().ok();
         all.all(|path| path.and_then(kept).is_some_and(|seq| seq >= filled))
     };
-    // Far enough for a checkpoint of everything, whose image is on disk.
+    // Far enough for a checkpoint of everything, whose snapshot is on disk.
     filling.keys = 64;
     filling.outstanding = 1;
     filling.value_bytes = 16;
     while !is_kept() {
         fill(client, filling).expect("the cluster takes it");
     }
-    newest_image(cluster.data_path(NodeId::new(0))).expect("there is one")
+    newest_snapshot(cluster.data_path(NodeId::new(0))).expect("there is one")
 }
 
 /// `changed`: the late replica has the state as it was before one key in a hundred changed.
@@ -253,14 +253,14 @@ fn state_case(mib: u64, changed: bool, data: &Path) -> Value {
         outstanding: 1024,
     };
     if changed {
-        keep_images(&cluster, &client, 0..4, filling);
+        keep_snapshots(&cluster, &client, 0..4, filling);
         filling.keys /= 100;
         filling.value_bytes -= 1;
     }
     cluster.stop(LATE).expect("it ends in good order");
-    let image = keep_images(&cluster, &client, 0..3, filling);
-    let bytes = std::fs::metadata(&image).expect("it is there").len();
-    let raw = median_of(|| raw_copy(Some(&image), bytes, directory.path()));
+    let snapshot = keep_snapshots(&cluster, &client, 0..3, filling);
+    let bytes = std::fs::metadata(&snapshot).expect("it is there").len();
+    let raw = median_of(|| raw_copy(Some(&snapshot), bytes, directory.path()));
     std::thread::sleep(IDLE);
     let (seconds, steps) = catch_up(&mut cluster, |late, most| late.standing().executed.get() >= most);
     let late = cluster.replica(LATE).expect("it runs");

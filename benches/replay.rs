@@ -113,7 +113,7 @@ struct Held {
 fn look_into(config: &ReplicaConfig) -> Held {
     let survey = Survey::of(&config.db_path).expect("the directory is there");
     assert_eq!(
-        survey.superblock().image.get(),
+        survey.superblock().snapshot.get(),
         0,
         "no checkpoint shortened the log: fewer --seconds"
     );

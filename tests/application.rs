@@ -199,7 +199,7 @@ fn commands_refuse_what_is_not_the_clusters_application_before_they_send_anythin
     );
 }
 
-fn newest_image(data: &Path) -> Option<PathBuf> {
+fn newest_snapshot(data: &Path) -> Option<PathBuf> {
     let images = std::fs::read_dir(data.join("images")).ok()?.flatten();
     images
         .map(|image| image.path())
@@ -222,8 +222,8 @@ fn data_of_an_application_that_no_tool_knows_is_verified_to_the_last_piece() {
     let client = Client::connect_blocking(client).unwrap();
     let deadline = Instant::now() + LIMIT;
     let mut number = 1u32;
-    while newest_image(&directory).is_none() {
-        assert!(Instant::now() < deadline, "an image is kept");
+    while newest_snapshot(&directory).is_none() {
+        assert!(Instant::now() < deadline, "a snapshot is kept");
         client
             .call_blocking(number.to_be_bytes().to_vec().repeat(2))
             .unwrap();
@@ -249,7 +249,7 @@ fn data_of_an_application_that_no_tool_knows_is_verified_to_the_last_piece() {
     );
 
     // One bit of the last piece.
-    let image = newest_image(Path::new(directory)).unwrap();
+    let image = newest_snapshot(Path::new(directory)).unwrap();
     let mut bytes = std::fs::read(&image).unwrap();
     let at = bytes.windows(3).rposition(|window| window == b"two").unwrap();
     bytes[at] ^= 1;

@@ -108,7 +108,7 @@ fn one_after_another_is_killed_and_catches_up_while_the_others_serve() {
 }
 
 #[test]
-fn a_damaged_image_is_replaced_by_the_state_of_others_under_load() {
+fn a_damaged_snapshot_is_replaced_by_the_state_of_others_under_load() {
     let _alone = alone();
     let dir = init("counter");
     set(
@@ -119,9 +119,9 @@ fn a_damaged_image_is_replaced_by_the_state_of_others_under_load() {
     );
     let mut replicas = start(dir.path());
     under_load(dir.path(), |_| {
-        let images = dir.path().join("r3-data/images");
+        let snapshots = dir.path().join("r3-data/images");
         let whole = || -> Vec<_> {
-            let files = std::fs::read_dir(&images)
+            let files = std::fs::read_dir(&snapshots)
                 .unwrap()
                 .map(|entry| entry.unwrap().path());
             files.filter(|path| path.extension().is_none()).collect()
@@ -132,16 +132,16 @@ fn a_damaged_image_is_replaced_by_the_state_of_others_under_load() {
         }
         drop(replicas.remove(3));
         let damaged = whole();
-        for image in &damaged {
-            let mut bytes = std::fs::read(image).unwrap();
+        for snapshot in &damaged {
+            let mut bytes = std::fs::read(snapshot).unwrap();
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;
-            std::fs::write(image, bytes).unwrap();
+            std::fs::write(snapshot, bytes).unwrap();
         }
         replicas.push(Replica::start(&dir.path().join("r3.toml")));
         replicas[3].wait_ready();
         wait_until_caught_up(dir.path(), 3);
-        let is_kept = |image: &std::path::PathBuf| image.with_extension("damaged").exists();
+        let is_kept = |snapshot: &std::path::PathBuf| snapshot.with_extension("damaged").exists();
         assert!(damaged.iter().any(is_kept), "the evidence is kept");
     });
 }

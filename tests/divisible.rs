@@ -9,7 +9,7 @@ use atlas_smr_replica::config::{
     Agreement, DecisionLogConfig, DivisibleStateReplicaConfig, ReplicaConfig, StateTransferConfig,
 };
 use atlas_smr_replica::execution::{
-    Application, DivisibleState, ImageError, OperationContext, Parts, ResultWriter, StatePart,
+    Application, DivisibleState, OperationContext, Parts, ResultWriter, SnapshotError, StatePart,
 };
 use atlas_smr_replica::{Client, DivStReplica, ReplicaHandle};
 use futures_lite::future::block_on;
@@ -56,7 +56,7 @@ impl DivisibleState for Ledger {
         &self.0
     }
 
-    fn read_part(&mut self, number: usize, bytes: &[u8]) -> Result<(), ImageError> {
+    fn read_part(&mut self, number: usize, bytes: &[u8]) -> Result<(), SnapshotError> {
         let (entries, rest) = bytes.as_chunks::<ENTRY_BYTES>();
         let number_of =
             |entry: &[u8; ENTRY_BYTES]| entry.first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
@@ -72,7 +72,7 @@ impl DivisibleState for Ledger {
                     .iter()
                     .all(|(account, _)| *account as usize % PARTS == number)
         });
-        let read = read.ok_or(ImageError::State)?;
+        let read = read.ok_or(SnapshotError::State)?;
         self.0.change(number, |accounts| accounts.0.extend(read));
         Ok(())
     }
@@ -180,7 +180,7 @@ fn wait_for_equal_states(running: &[Running]) {
 }
 
 #[test]
-fn a_replica_that_was_away_is_sent_the_parts_that_changed_and_takes_the_others_out_of_its_own_image() {
+fn a_replica_that_was_away_is_sent_the_parts_that_changed_and_takes_the_others_out_of_its_own_snapshot() {
     let data = tempfile::tempdir().unwrap();
     let agreement = Agreement {
         checkpoint_decisions: CHECKPOINT_DECISIONS,
@@ -205,11 +205,11 @@ fn a_replica_that_was_away_is_sent_the_parts_that_changed_and_takes_the_others_o
     let filled = running[3].handle.standing().executed;
     pay(&client, (0..4 * CHECKPOINT_DECISIONS as u32).map(|_| 5));
     let newest = || {
-        let images = std::fs::read_dir(late.db_path.join("images")).unwrap();
-        let names = images.filter_map(|image| image.ok()?.file_name().to_str()?.parse::<u64>().ok());
+        let snapshots = std::fs::read_dir(late.db_path.join("images")).unwrap();
+        let names = snapshots.filter_map(|snapshot| snapshot.ok()?.file_name().to_str()?.parse::<u64>().ok());
         names.max().unwrap_or(0)
     };
-    wait("an image of everything is kept", || newest() > filled.get());
+    wait("a snapshot of everything is kept", || newest() > filled.get());
     running.pop().unwrap().stop();
     // Accounts of two parts.
     pay(

@@ -157,8 +157,8 @@ fn damage(path: &Path, at: usize) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Runs a cluster that puts this value under `k`, and so many others; gives the numbers of the images of each
-/// replica.
+/// Runs a cluster that puts this value under `k`, and so many others; gives the numbers of the snapshots of
+/// each replica.
 fn run(dir: &TempDir, value: &str) {
     let replicas = start(dir);
     put(dir, "k", value);
@@ -204,7 +204,10 @@ fn directories_are_shown_verified_and_compared_without_being_changed() {
     assert_eq!(code, 1);
     assert_eq!(seen["decision"]["seq"], 1, "{seen}");
     assert_ne!(seen["decision"]["a"], seen["decision"]["b"]);
-    assert_eq!(seen["image"]["what"], "what is remembered of client 0", "{seen}");
+    assert_eq!(
+        seen["snapshot"]["what"], "what is remembered of client 0",
+        "{seen}"
+    );
 
     damaged_directories_are_told_from_sound_ones(&old, dir.path());
 }
@@ -221,7 +224,7 @@ fn shows_what_is_there(dir: &Path) {
     let counting: Vec<&Value> = counting.collect();
     assert_eq!(counting.len(), 1, "{seen}");
     assert_eq!(counting[0]["starts"], 1);
-    assert_eq!(counting[0]["image"], 2 * CHECKPOINT);
+    assert_eq!(counting[0]["snapshot"], 2 * CHECKPOINT);
 
     let (code, seen) = json(&["log", text(dir)]);
     assert_eq!((code, seen["damage"].as_array().unwrap().len()), (0, 0), "{seen}");
@@ -239,11 +242,11 @@ fn shows_what_is_there(dir: &Path) {
     assert!(printed.contains("signed by r"), "{printed}");
 
     let (code, seen) = json(&["snapshot", text(dir)]);
-    let images = seen["images"].as_array().unwrap();
-    assert_eq!((code, images.len()), (0, 2), "{seen}");
-    assert_eq!(images[1]["seq"], 2 * CHECKPOINT);
+    let snapshots = seen["snapshots"].as_array().unwrap();
+    assert_eq!((code, snapshots.len()), (0, 2), "{seen}");
+    assert_eq!(snapshots[1]["seq"], 2 * CHECKPOINT);
     assert!(
-        images[1]["named"] == true && images[1]["damage"] == Value::Null,
+        snapshots[1]["named"] == true && snapshots[1]["damage"] == Value::Null,
         "{seen}"
     );
 

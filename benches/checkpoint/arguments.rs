@@ -38,7 +38,7 @@ pub struct Arguments {
     /// The share of operations that touch few keys, in percent.
     #[arg(long, default_value_t = 0)]
     pub hot: u64,
-    /// Where the images lie.
+    /// Where the snapshots lie.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     pub dir: PathBuf,
     /// Write the figures to this file as JSON.

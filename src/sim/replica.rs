@@ -20,7 +20,7 @@ use crate::smr::messages::{
 use crate::smr::node::{Consensus, Execution, Preprocessing, Route, route};
 use crate::smr::ordering::OrderingProtocol;
 use crate::smr::preprocessing::{ClientDirectory, ExpectedTraffic, FrameChecker, PeerVerifyGate, PoolLimits};
-use crate::smr::protocol::{ImageEvent, Recipients, Record};
+use crate::smr::protocol::{Recipients, Record, SnapshotEvent};
 use crate::smr::replica::{OrderingOf, Replica, Stack};
 use crate::smr::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, Peer, Quorum, SeqNo, Time, UnixTime, View};
 
@@ -121,14 +121,14 @@ pub(super) struct Durable {
     /// The log's new end.
     pub log: Option<Lsn>,
     /// The last checkpoint whose contents were written.
-    pub image: Option<SeqNo>,
+    pub snapshot: Option<SeqNo>,
     /// The checkpoint of others with which a restart begins now.
     pub adopted: Option<SeqNo>,
 }
 
 impl Durable {
     pub fn is_some(&self) -> bool {
-        self.log.is_some() || self.image.is_some() || self.adopted.is_some()
+        self.log.is_some() || self.snapshot.is_some() || self.adopted.is_some()
     }
 }
 
@@ -137,7 +137,7 @@ impl Durable {
 pub(super) struct ReadBack {
     pub records: Vec<Record>,
     pub replayed: Vec<Arc<Proposal>>,
-    /// Its image was of a state that a quorum contradicts.
+    /// Its snapshot was of a state that a quorum contradicts.
     pub was_contradicted: bool,
 }
 
@@ -168,7 +168,7 @@ impl RestartObserver for ReadBack {
     }
 
     // The run's story and its counts tell of damage.
-    fn on_damaged_image(&mut self, error: &StorageError, _: bool) {
+    fn on_damaged_snapshot(&mut self, error: &StorageError, _: bool) {
         self.was_contradicted = matches!(error, StorageError::Contradicted { .. });
     }
 
@@ -232,7 +232,7 @@ impl<S: Stack> SimReplica<S> {
             can_abstain: quorum.n() > quorum.quorum(),
         };
         let restored = restart(disk_state, &settings, &mut replica, &mut executor, &mut read_back)?;
-        executor.keep_images(true);
+        executor.keep_snapshots(true);
         let record_bytes_max = config.lengths().log_record();
         let segment_bytes = config.segment_bytes.max(record_bytes_max as u64 + 4096) / 4096 * 4096 + 4096;
         let settings = DiskSettings {
@@ -307,7 +307,7 @@ impl<S: Stack> SimReplica<S> {
     /// The claim for the state as it is, at the end of a run: nobody is told what was still to be executed.
     pub fn digest_now(&mut self) -> CheckpointClaim {
         let claim = self.execution.digest_now(&mut Deaf);
-        claim.expect("an image is installed in one step")
+        claim.expect("a snapshot is installed in one step")
     }
 
     /// The host's clock shows this time of day.
@@ -322,11 +322,11 @@ impl<S: Stack> SimReplica<S> {
         if let Some(end) = durable.log {
             self.consensus.on_durable(end);
         }
-        if let Some(seq) = durable.image {
-            self.consensus.on_image_kept(now, seq);
+        if let Some(seq) = durable.snapshot {
+            self.consensus.on_snapshot_kept(now, seq);
         }
         if let Some(seq) = durable.adopted {
-            self.consensus.on_image(now, ImageEvent::Completed(seq));
+            self.consensus.on_snapshot(now, SnapshotEvent::Completed(seq));
         }
         while let Some((from, message)) = self.inbox.pop_front() {
             self.take(now, world, from, message, said);
@@ -341,7 +341,7 @@ impl<S: Stack> SimReplica<S> {
         while self.decide(now, world, said) || self.work(now, world, said) {}
         self.read(now, world, said);
         self.tell_offences(said);
-        self.execution.keep_images(!self.disk.is_writing_image());
+        self.execution.keep_snapshots(!self.disk.is_writing_snapshot());
         self.expected = (self.replica().view(), self.replica().asks_for_decisions());
         self.consensus.tell_expectations();
     }
@@ -428,12 +428,12 @@ impl<S: Stack> SimReplica<S> {
             disk: &mut self.disk,
             clients: &self.clients,
             work: &mut self.work,
-            images: Vec::new(),
+            snapshots: Vec::new(),
             said,
         };
         let acted = self.consensus.turn(now, &mut decisions);
-        for event in decisions.images {
-            self.consensus.on_image(now, event);
+        for event in decisions.snapshots {
+            self.consensus.on_snapshot(now, event);
         }
         acted
     }
@@ -460,7 +460,7 @@ impl<S: Stack> SimReplica<S> {
                 }
                 Work::ServeReads(from) => self.execution.serve_reads(from),
                 Work::Install(seq) => {
-                    let chunks = self.disk.image_chunks(seq);
+                    let chunks = self.disk.snapshot_chunks(seq);
                     let (execution, mut results) = self.execution(now, world, said);
                     execution.begin_install(&mut results);
                     let read = chunks.iter().try_for_each(|chunk| execution.install_chunk(chunk));

@@ -12,7 +12,7 @@ use crate::smr::execution::{
     SessionWindows, SingleThreaded, Speculative,
 };
 use crate::smr::log_transfer::RangedLogTransfer;
-use crate::smr::messages::{CheckpointClaim, Frame, FrameId, ImageError, Proposal};
+use crate::smr::messages::{CheckpointClaim, Frame, FrameId, Proposal, SnapshotError};
 use crate::smr::ordering::pbft::{OrderingConfig, Pbft};
 use crate::smr::protocol::PartContext;
 use crate::smr::replica::{DefaultConfigs, PartSettings, Protocols, Stack};
@@ -72,16 +72,16 @@ impl Executor for AnyExecutor {
         self.0.digest_now()
     }
 
-    fn keep_images(&mut self, keep: bool) {
-        self.0.keep_images(keep);
+    fn keep_snapshots(&mut self, keep: bool) {
+        self.0.keep_snapshots(keep);
     }
 
-    fn read_image_chunk(&mut self, chunk: &[u8]) -> Result<(), ImageError> {
-        self.0.read_image_chunk(chunk)
+    fn read_snapshot_chunk(&mut self, chunk: &[u8]) -> Result<(), SnapshotError> {
+        self.0.read_snapshot_chunk(chunk)
     }
 
-    fn finish_image(&mut self) -> Result<CheckpointClaim, ImageError> {
-        self.0.finish_image()
+    fn finish_snapshot(&mut self) -> Result<CheckpointClaim, SnapshotError> {
+        self.0.finish_snapshot()
     }
 
     fn chain(&self) -> Chain {

@@ -122,7 +122,7 @@ planted! {
     LogTailFromOne,
     /// The pieces of a transferred state are not checked.
     ChunkUnchecked,
-    /// What an own image seems to have of another counts as copied whether it was there or not.
+    /// What an own snapshot seems to have of another counts as copied whether it was there or not.
     CopyBelieved,
     /// A state is transferred that no quorum signed.
     StateTargetUncertified,
@@ -144,10 +144,10 @@ planted! {
     GroupNumberReused,
     /// A group of the log counts as durable when it is written, not when it is synced.
     DurableBeforeSync,
-    /// The image of a checkpoint is believed whatever its checksums and digests say.
-    ImageUnchecked,
+    /// The snapshot of a checkpoint is believed whatever its checksums and digests say.
+    SnapshotUnchecked,
     /// The log is cut at a stable checkpoint whose contents are not on disk.
-    CutBeforeImageKept,
+    CutBeforeSnapshotKept,
     /// A replica whose disk is empty starts as if it had never run.
     WipedDiskVotes,
     /// A replica votes although it may have forgotten what it said.
@@ -169,7 +169,7 @@ planted! {
     /// Decisions that the own log does not give back are not asked for.
     UnreadUnmended,
     /// Nor are they compared with what was decided, when they are.
-    MendedUnchecked,
+    RepairedUnchecked,
     /// Decisions that are not in memory any more are promised to peers, and never sent.
     LoggedUnsent,
     /// The signatures of all frames that a peer sends are verified, however many there are.
@@ -178,15 +178,15 @@ planted! {
     LiesUncounted,
     /// The signatures of all checkpoints, view changes and proofs that a peer sends are verified.
     VerificationsUnlimited,
-    /// An image goes although a peer reads it.
+    /// A snapshot goes although a peer reads it.
     LoansIgnored,
-    /// An image that was offered is not kept until the peer asks.
+    /// A snapshot that was offered is not kept until the peer asks.
     HoldSkipped,
-    /// A restart leaves images later than the one that it begins with.
-    LaterImagesLeft,
+    /// A restart leaves snapshots later than the one that it begins with.
+    LaterSnapshotsLeft,
     /// A restart begins with a state that a quorum has contradicted.
-    ContradictedImageBelieved,
-    /// A restart without an image waits for one of others, although its log is whole.
+    ContradictedSnapshotBelieved,
+    /// A restart without a snapshot waits for one of others, although its log is whole.
     WholeLogUnused,
     /// What a replica said of a wrong state is held against the right one.
     WrongClaimsKept,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use atlas_smr_replica::config::LoadedReplica;
 use atlas_smr_replica::execution::{
-    Application, DivisibleState, ImageError, OperationContext, Parts, ResultWriter, StatePart,
+    Application, DivisibleState, OperationContext, Parts, ResultWriter, SnapshotError, StatePart,
 };
 use atlas_smr_replica::{Client, DivStReplica};
 use futures_lite::future::block_on;
@@ -16,14 +16,14 @@ mod local;
 const SHELVES: usize = 64;
 
 /// The goods by number, each on the shelf that its number names. A checkpoint copies and digests the shelves
-/// that changed, and a replica that was away is sent those that its own image does not have.
-struct Stock(Parts<Shelf>);
+/// that changed, and a replica that was away is sent those that its own snapshot does not have.
+struct Stock(Parts<SnapshotTransferWorker>);
 
 /// How many there are of each.
 #[derive(Clone, Default)]
-struct Shelf(BTreeMap<u32, u32>);
+struct SnapshotTransferWorker(BTreeMap<u32, u32>);
 
-impl StatePart for Shelf {
+impl StatePart for SnapshotTransferWorker {
     /// Equal shelves write equal bytes.
     fn write(&self, out: &mut Vec<u8>) {
         let numbers = self.0.iter().flat_map(|(goods, count)| [goods, count]);
@@ -36,24 +36,24 @@ impl StatePart for Shelf {
 }
 
 impl DivisibleState for Stock {
-    type Part = Shelf;
+    type Part = SnapshotTransferWorker;
 
     fn blank() -> Self {
         Self(Parts::new(SHELVES))
     }
 
-    fn parts(&self) -> &Parts<Shelf> {
+    fn parts(&self) -> &Parts<SnapshotTransferWorker> {
         &self.0
     }
 
-    fn read_part(&mut self, number: usize, bytes: &[u8]) -> Result<(), ImageError> {
+    fn read_part(&mut self, number: usize, bytes: &[u8]) -> Result<(), SnapshotError> {
         let (entries, []) = bytes.as_chunks::<8>() else {
-            return Err(ImageError::State);
+            return Err(SnapshotError::State);
         };
-        self.0.change(number, |shelf| {
+        self.0.change(number, |snapshot_transfer| {
             for &[a, b, c, d, e, f, g, h] in entries {
                 let (goods, count) = ([a, b, c, d], [e, f, g, h]);
-                shelf
+                snapshot_transfer
                     .0
                     .insert(u32::from_le_bytes(goods), u32::from_le_bytes(count));
             }
@@ -79,11 +79,11 @@ impl Application for Warehouse {
     }
 
     fn update(&self, state: &mut Stock, _: &OperationContext, operation: &[u8], result: &mut ResultWriter) {
-        let Some((goods, shelf)) = parse(operation) else {
+        let Some((goods, snapshot_transfer)) = parse(operation) else {
             return result.fail("not the number of goods");
         };
-        let count = state.0.change(shelf, |shelf| {
-            let count = shelf.0.entry(goods).or_default();
+        let count = state.0.change(snapshot_transfer, |snapshot_transfer| {
+            let count = snapshot_transfer.0.entry(goods).or_default();
             *count = count.saturating_add(1);
             *count
         });
@@ -97,10 +97,10 @@ impl Application for Warehouse {
         operation: &[u8],
         result: &mut ResultWriter,
     ) {
-        let Some((goods, shelf)) = parse(operation) else {
+        let Some((goods, snapshot_transfer)) = parse(operation) else {
             return result.fail("not the number of goods");
         };
-        let count = state.0.get(shelf).0.get(&goods).copied().unwrap_or(0);
+        let count = state.0.get(snapshot_transfer).0.get(&goods).copied().unwrap_or(0);
         result.extend_from_slice(&count.to_le_bytes());
     }
 

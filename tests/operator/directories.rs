@@ -9,7 +9,7 @@ use super::shared::{Replica, alone, connect, init, start, wait_until_caught_up};
 use super::{complaint, last_words, lone, output, run};
 
 #[test]
-fn a_replica_without_its_log_or_its_images_comes_back_and_one_without_its_superblock_is_told_how() {
+fn a_replica_without_its_log_or_its_snapshots_comes_back_and_one_without_its_superblock_is_told_how() {
     let _turn = alone();
     let dir = init("kv");
     let mut replicas = start(dir.path());

@@ -16,7 +16,7 @@ use atlas_smr_replica::crypto::{Chain, Digester};
 use atlas_smr_replica::decision_log::{Decision, DecisionLog};
 use atlas_smr_replica::execution::apps::counter::{self, Counter};
 use atlas_smr_replica::execution::{
-    ExecutionEvent, Executor, ExecutorPart, ExecutorSettings, ImageError, SessionWindows, SingleThreaded,
+    ExecutionEvent, Executor, ExecutorPart, ExecutorSettings, SessionWindows, SingleThreaded, SnapshotError,
 };
 use atlas_smr_replica::log_transfer::RangedLogTransfer;
 use atlas_smr_replica::messages::{
@@ -135,7 +135,7 @@ impl OrderingProtocol for Throttled {
         fn evidence(&self) -> Self::Evidence;
         fn restore_base(&mut self, seq: SeqNo);
         fn restore(&mut self, record: &Record) -> Result<(), RestoreError>;
-        fn restore_image(&mut self, claim: CheckpointClaim);
+        fn restore_snapshot(&mut self, claim: CheckpointClaim);
         fn restore_view(&mut self, start: &Self::Start);
         fn restore_decision(&mut self, seq: SeqNo, digest: Digest) -> Option<Arc<Proposal>>;
         fn resume(&mut self, now: Time, out: &mut Outbox);
@@ -290,9 +290,9 @@ impl Executor for Audited {
         fn reply_again(&mut self, frame: &FrameId, events: &mut Vec<ExecutionEvent>);
         fn background_step(&mut self, budget_bytes: usize, events: &mut Vec<ExecutionEvent>) -> bool;
         fn digest_now(&mut self) -> CheckpointClaim;
-        fn keep_images(&mut self, keep: bool);
-        fn read_image_chunk(&mut self, chunk: &[u8]) -> Result<(), ImageError>;
-        fn finish_image(&mut self) -> Result<CheckpointClaim, ImageError>;
+        fn keep_snapshots(&mut self, keep: bool);
+        fn read_snapshot_chunk(&mut self, chunk: &[u8]) -> Result<(), SnapshotError>;
+        fn finish_snapshot(&mut self) -> Result<CheckpointClaim, SnapshotError>;
         fn chain(&self) -> Chain;
         fn client_windows(&self) -> Vec<SessionWindows>;
         fn executed(&self) -> SeqNo;

@@ -70,8 +70,8 @@ counters!(
     executions_repeated,
     /// Bytes of log segments that hold records.
     log_bytes,
-    /// Bytes of the last checkpoint's image on disk.
-    image_bytes,
+    /// Bytes of the last checkpoint's snapshot on disk.
+    snapshot_bytes,
     /// 1 while nothing is logged, hence nothing voted, because the disk or the log's budget is full; else 0.
     log_waits_for_space,
     /// Groups of records that reached the disk.
@@ -302,7 +302,7 @@ impl Metrics {
         let transfers = [
             counters.log_transfers,
             counters.decisions_transferred,
-            counters.decisions_mended,
+            counters.decisions_repaired,
             counters.states_transferred,
             counters.divergences,
             counters.chunks_refused,
@@ -531,7 +531,7 @@ mod tests {
             frames_forwarded: 110,
             log_transfers: 111,
             decisions_transferred: 112,
-            decisions_mended: 113,
+            decisions_repaired: 113,
             states_transferred: 114,
             chunks_refused: 115,
             pieces_reused: 116,

@@ -9,10 +9,12 @@ use futures_channel::mpsc as async_mpsc;
 use super::ReplicaError;
 use super::handle::{HandleShared, ReplicaHandle};
 use super::host::Host;
-use super::keepers::{images_name, keeper_name, shelf_name, start_keepers};
 use super::listen::listen;
 use super::recovery::{Recovered, recover};
 use super::roles::{OnDisk, Roles};
+use super::storage_workers::{
+    snapshot_transfer_name, snapshots_name, start_storage_workers, storage_worker_name,
+};
 use super::wiring::{RolePlacement, make_lanes};
 use crate::runtime::config::{Durability, PartConfigs, ReplicaConfig, Topology};
 use crate::runtime::metrics::Metrics;
@@ -31,8 +33,8 @@ use crate::runtime::shard::memory::allow_huge_pages;
 use crate::runtime::shard::pulse::Vitals;
 use crate::runtime::shard::roles::Role;
 use crate::runtime::shard::{Alarm, ShardError, panicked};
-use crate::runtime::storage::keeper::Keeper;
-use crate::runtime::storage::shelf::Shelf;
+use crate::runtime::storage::snapshot_transfer::SnapshotTransferWorker;
+use crate::runtime::storage::storage_worker::StorageWorker;
 use crate::smr::crypto::{Digester, MacKey};
 use crate::smr::execution::{ExecutorPart, ExecutorSettings, ResultLimits};
 use crate::smr::messages::lengths::VOTES_MAX;
@@ -53,7 +55,7 @@ pub(super) struct Assembly {
     pub handle: ReplicaHandle,
     pub control: ControlHandle,
     /// Ends with the replica: it has the data directory open.
-    pub keeper: Option<(Keeper, Shelf)>,
+    pub storage_worker: Option<(StorageWorker, SnapshotTransferWorker)>,
     /// What ended.
     pub ended: async_mpsc::UnboundedReceiver<Ended>,
     pub shards: usize,
@@ -379,9 +381,9 @@ fn thread_names<P: PartConfigs, H: Host>(
 ) -> Vec<String> {
     let mut threads = vec![
         control_name(config),
-        keeper_name(config),
-        images_name(config),
-        shelf_name(config),
+        storage_worker_name(config),
+        snapshots_name(config),
+        snapshot_transfer_name(config),
     ];
     threads.extend(helpers);
     threads.extend((0..shards).map(|index| shard_name(config, index)));
@@ -408,15 +410,15 @@ pub(super) fn assemble<S: Stack, H: Host>(
     if recovered.is_none() {
         lanes.roles.consensus.log = None;
     }
-    let start = |recovered| start_keepers(config, recovered, lanes.keepers, &ends.alarm);
-    let (keeper, log) = recovered.map(start).transpose()?.unzip();
+    let start = |recovered| start_storage_workers(config, recovered, lanes.storage_workers, &ends.alarm);
+    let (storage_worker, log) = recovered.map(start).transpose()?.unzip();
     let owner = &site.doorbells[homes.execution];
     let (crew, helpers) = start_crew::<S, H>(config, &executor, &site, owner, &ends.alarm)?;
     let roles = Roles::new(
         config,
         (replica, executor),
         lanes.roles,
-        OnDisk::of(keeper.as_ref(), log),
+        OnDisk::of(storage_worker.as_ref(), log),
         (directory, crew, liar),
         &metrics,
     );
@@ -444,7 +446,7 @@ pub(super) fn assemble<S: Stack, H: Host>(
             shared: Arc::new(shared),
         },
         control,
-        keeper,
+        storage_worker,
         ended,
         shards,
     })

@@ -38,7 +38,7 @@ pub(crate) fn expect_usual() -> Result<(), ReplicaError> {
 }
 
 fn provide_counted(limits: &Limits, replicas: u64, segments: usize) -> Result<(), ReplicaError> {
-    // Each other replica may be dialled, looked up, and read an image.
+    // Each other replica may be dialled, looked up, and read a snapshot.
     let connections = u64::from(limits.connections_max) + limits.handshakes_max as u64;
     let needed = connections + 3 * replicas + segments.min(SEGMENTS_OPEN) as u64 + RESERVE;
     provide(needed).map_err(|source| ReplicaError::Descriptors {

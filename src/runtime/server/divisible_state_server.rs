@@ -3,7 +3,7 @@
 //! The protocols are those of [`MonReplica`]: every state is kept and transferred in pieces that are checked
 //! one by one. What a [`DivisibleState`] adds is that it says what its pieces are, and which of them changed:
 //! a checkpoint copies and digests what was written to since the last one, and a replica that lags behind is
-//! sent what its own image does not have.
+//! sent what its own snapshot does not have.
 
 use super::host::{DefaultHost, Host};
 use super::monolithic_server::{BoxedRun, MonReplica};

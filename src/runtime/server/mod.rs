@@ -20,12 +20,12 @@ pub(crate) mod descriptors;
 pub mod divisible_state_server;
 mod handle;
 mod host;
-mod keepers;
 mod listen;
 pub mod monolithic_server;
 mod recovery;
 mod repair;
 mod roles;
+mod storage_workers;
 mod supervisor;
 mod wiring;
 
@@ -133,9 +133,9 @@ pub enum ReplicaError {
     /// The data directory cannot be used.
     #[error("data directory {0}")]
     Storage(#[from] StorageError),
-    /// The thread that keeps images and segments cannot be made.
-    #[error("cannot start the thread that keeps images and segments: {0}")]
-    Keeper(#[source] io::Error),
+    /// The thread that keeps snapshots and segments cannot be made.
+    #[error("cannot start the thread that keeps snapshots and segments: {0}")]
+    StorageWorker(#[source] io::Error),
     /// The control shard does not start, or panicked.
     #[error(transparent)]
     Control(#[from] ControlError),

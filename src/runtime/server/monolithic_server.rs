@@ -154,7 +154,7 @@ impl<A: Application, S: Stack, H: Host> MonReplica<A, S, H> {
         let Assembly {
             handle,
             control,
-            keeper,
+            storage_worker,
             mut ended,
             mut shards,
         } = self.assembly;
@@ -175,7 +175,7 @@ impl<A: Application, S: Stack, H: Host> MonReplica<A, S, H> {
             }
         }
         let stopped = control.stop();
-        drop(keeper);
+        drop(storage_worker);
         result.and(stopped.map_err(ReplicaError::from))
     }
 }

@@ -59,7 +59,7 @@ pub(super) fn recover<S: Stack, H: Host>(
     let superblock = *directory.superblock();
     if superblock.starts > 1 {
         tracing::info!(
-            image = %restored.image.map_or(SeqNo::ZERO, |claim| claim.seq),
+            snapshot = %restored.snapshot.map_or(SeqNo::ZERO, |claim| claim.seq),
             records = restored.records,
             replayed = restored.replayed,
             torn = restored.tail.torn,

@@ -6,7 +6,7 @@ use std::vec;
 
 use super::assembly::pool_limits;
 use super::host::Host;
-use super::keepers::OpenLog;
+use super::storage_workers::OpenLog;
 use super::wiring::RoleLanes;
 use crate::runtime::config::{Durability, ReplicaConfig, RoleKind};
 use crate::runtime::metrics::Metrics;
@@ -18,8 +18,8 @@ use crate::runtime::shard::roles::{
     PreprocessRole, Role,
 };
 use crate::runtime::storage::AbstentionMark;
-use crate::runtime::storage::keeper::{Keeper, KeeperHandle};
-use crate::runtime::storage::shelf::{Shelf, ShelfHandle};
+use crate::runtime::storage::snapshot_transfer::{SnapshotTransferHandle, SnapshotTransferWorker};
+use crate::runtime::storage::storage_worker::{StorageWorker, StorageWorkerHandle};
 use crate::smr::crypto::Digester;
 use crate::smr::execution::{Executor, ReadGate, ReadLimits};
 use crate::smr::node::{Consensus, Execution, Preprocessing};
@@ -29,16 +29,19 @@ use crate::smr::replica::{OrderingOf, Replica, Stack};
 
 /// Who works at the disk; nobody, if nothing is kept.
 pub(super) struct OnDisk<L> {
-    pub keeper: Option<KeeperHandle>,
-    pub shelf: Option<ShelfHandle>,
+    pub storage_worker: Option<StorageWorkerHandle>,
+    pub snapshot_transfer: Option<SnapshotTransferHandle>,
     pub log: Option<OpenLog<L>>,
 }
 
 impl<L> OnDisk<L> {
-    pub fn of(keepers: Option<&(Keeper, Shelf)>, log: Option<OpenLog<L>>) -> Self {
+    pub fn of(
+        storage_workers: Option<&(StorageWorker, SnapshotTransferWorker)>,
+        log: Option<OpenLog<L>>,
+    ) -> Self {
         Self {
-            keeper: keepers.map(|(keeper, _)| keeper.handle()),
-            shelf: keepers.map(|(_, shelf)| shelf.handle()),
+            storage_worker: storage_workers.map(|(storage_worker, _)| storage_worker.handle()),
+            snapshot_transfer: storage_workers.map(|(_, snapshot_transfer)| snapshot_transfer.handle()),
             log,
         }
     }
@@ -51,7 +54,12 @@ pub(super) struct Roles<'a, S: Stack, H: Host> {
     preprocessors: vec::IntoIter<PreprocessLanes>,
     consensus: Option<ConsensusRole<S>>,
     execution: Option<ExecutionRole<S::Executor>>,
-    log: Option<(OpenLog<H::PersistentLog>, KeeperHandle, ShelfHandle, LogLanes)>,
+    log: Option<(
+        OpenLog<H::PersistentLog>,
+        StorageWorkerHandle,
+        SnapshotTransferHandle,
+        LogLanes,
+    )>,
     directory: ClientDirectory,
     expectations: ExpectedTraffic,
     /// Of this life of the process.
@@ -81,7 +89,10 @@ impl<'a, S: Stack, H: Host> Roles<'a, S, H> {
             Consensus::new(replica, expectations.clone(), identity, trusts_memory),
             lanes.consensus,
             directory.clone(),
-            (disk.shelf.clone(), AbstentionMark::of(&config.db_path)),
+            (
+                disk.snapshot_transfer.clone(),
+                AbstentionMark::of(&config.db_path),
+            ),
             liar.map(|liar| Faults::new(config.node.id, cluster.replicas.len(), liar)),
             metrics.clone(),
         );
@@ -90,16 +101,18 @@ impl<'a, S: Stack, H: Host> Roles<'a, S, H> {
             (cluster.clients.len(), read_limits(&pool_limits(config))),
             identity,
         );
-        let keeper = disk.keeper.clone();
-        let execution = ExecutionRole::new(execution, lanes.execution, keeper, crew, metrics.clone());
-        let files = disk.log.zip(disk.keeper.zip(disk.shelf));
+        let storage_worker = disk.storage_worker.clone();
+        let execution = ExecutionRole::new(execution, lanes.execution, storage_worker, crew, metrics.clone());
+        let files = disk.log.zip(disk.storage_worker.zip(disk.snapshot_transfer));
         Self {
             config,
             networks: lanes.network.into_iter(),
             preprocessors: lanes.preprocess.into_iter(),
             consensus: Some(consensus),
             execution: Some(execution),
-            log: files.map(|(log, (keeper, shelf))| (log, keeper, shelf, lanes.log)),
+            log: files.map(|(log, (storage_worker, snapshot_transfer))| {
+                (log, storage_worker, snapshot_transfer, lanes.log)
+            }),
             directory,
             expectations,
             instance: rand::random(),
@@ -169,13 +182,13 @@ impl<'a, S: Stack, H: Host> Roles<'a, S, H> {
     }
 
     fn log(&mut self, owner: u8) -> Option<Box<dyn Role>> {
-        let ((writer, files), keeper, shelf, lanes) = self.log.take()?;
+        let ((writer, files), storage_worker, snapshot_transfer, lanes) = self.log.take()?;
         let metrics = self.metrics.clone();
         Some(boxed(LogRole::new(
             owner,
             writer,
             files,
-            (keeper, shelf),
+            (storage_worker, snapshot_transfer),
             lanes,
             metrics,
         )))
@@ -186,7 +199,8 @@ fn boxed(role: impl Role + 'static) -> Box<dyn Role> {
     Box::new(role)
 }
 
-/// What clients may have waiting of reads beside the order, as it follows from what they may have of the others.
+/// What clients may have waiting of reads beside the order, as it follows from what they may have of the
+/// others.
 fn read_limits(pool: &PoolLimits) -> ReadLimits {
     ReadLimits::of_pool(pool.frames_per_client, pool.bytes_per_client, pool.bytes_max)
 }

@@ -9,11 +9,11 @@ use crate::runtime::shard::lanes::{
     Checked, FromReplica, LinkReceiver, LinkSender, Logged, Outgoing, Raw, Work, lane,
 };
 use crate::runtime::shard::roles::{ConsensusLanes, ExecutionLanes, LogLanes, NetworkLanes, PreprocessLanes};
-use crate::runtime::storage::keeper::Kept;
+use crate::runtime::storage::storage_worker::StorageEvent;
 
 /// Records that may wait for the log role, and its answers.
 const LOG_CHANNEL: usize = 1024;
-/// What the keeper did, and nobody looked at yet.
+/// What the storage worker did, and nobody looked at yet.
 const KEPT_CHANNEL: usize = 16;
 /// Links that were made, and that their network role has not taken yet.
 const LINK_CHANNEL: usize = 64;
@@ -33,17 +33,17 @@ pub(super) struct RoleLanes {
 pub(super) struct Lanes {
     pub roles: RoleLanes,
     pub links: Vec<LinkSender<EstablishedLink>>,
-    pub keepers: KeeperLanes,
+    pub storage_workers: StorageLanes,
     pub questions: LinkSender<Work>,
 }
 
 /// Where what is done beside the shards, at the disk, is told.
-pub(super) struct KeeperLanes {
-    /// From the keeper, to the log.
-    pub kept: LinkSender<Kept>,
-    /// From the keeper, to consensus.
-    pub images: LinkSender<Logged>,
-    /// From the shelf, to consensus.
+pub(super) struct StorageLanes {
+    /// From the storage worker, to the log.
+    pub kept: LinkSender<StorageEvent>,
+    /// From the storage worker, to consensus.
+    pub snapshots: LinkSender<Logged>,
+    /// From the snapshot transfer, to consensus.
     pub transfers: LinkSender<Logged>,
 }
 
@@ -215,7 +215,7 @@ pub(super) fn make_lanes(homes: &RolePlacement, doorbells: &[Doorbell]) -> Lanes
     let (logged_out, logged) = mesh.connect(LOG_CHANNEL, homes.log, homes.consensus);
     let (kept_out, kept) = mesh.enter(KEPT_CHANNEL, homes.log);
     let (transfers_out, transfers) = mesh.enter(KEPT_CHANNEL, homes.consensus);
-    let (images_out, images) = mesh.enter(KEPT_CHANNEL, homes.consensus);
+    let (snapshots_out, snapshots) = mesh.enter(KEPT_CHANNEL, homes.consensus);
     let roles = RoleLanes {
         network: networks.lanes,
         preprocess: preprocessors.lanes,
@@ -225,7 +225,7 @@ pub(super) fn make_lanes(homes: &RolePlacement, doorbells: &[Doorbell]) -> Lanes
             done,
             work,
             log: Some(entries_out),
-            logged: vec![logged, images, transfers],
+            logged: vec![logged, snapshots, transfers],
             outgoing: consensus_out,
         },
         execution: ExecutionLanes {
@@ -243,9 +243,9 @@ pub(super) fn make_lanes(homes: &RolePlacement, doorbells: &[Doorbell]) -> Lanes
     Lanes {
         roles,
         links: networks.links,
-        keepers: KeeperLanes {
+        storage_workers: StorageLanes {
             kept: kept_out,
-            images: images_out,
+            snapshots: snapshots_out,
             transfers: transfers_out,
         },
         questions,

@@ -74,12 +74,12 @@ mod tests {
         });
         let ends = alarm.spawn("ends".to_owned(), || {}).unwrap();
         assert!(ends.join().is_ok());
-        let dies = alarm.spawn("keeper-7".to_owned(), || panic!("of a {}", "bug"));
+        let dies = alarm.spawn("storage-7".to_owned(), || panic!("of a {}", "bug"));
         assert!(dies.unwrap().join().is_err());
         drop(alarm);
         assert_eq!(
             told.iter().collect::<Vec<_>>(),
-            ["thread keeper-7 panicked: of a bug"]
+            ["thread storage-7 panicked: of a bug"]
         );
     }
 }

@@ -2,8 +2,9 @@
 
 use std::io;
 
-/// What a replica keeps open beside its connections and its log: rings, doorbells, images, its own threads'
-/// files, and a reserve, so that a checkpoint and a new segment never wait for a stranger to hang up.
+/// What a replica keeps open beside its connections and its log: rings, doorbells, snapshots, its own
+/// threads' files, and a reserve, so that a checkpoint and a new segment never wait for a stranger to hang
+/// up.
 pub const RESERVE: u64 = 96;
 
 /// There are fewer than are needed, and no more to be had.

@@ -11,7 +11,7 @@ use crate::smr::decision_log::LoggedDecisions;
 use crate::smr::execution::SessionWindows;
 use crate::smr::messages::{CheckpointClaim, Family, Frame, FrameId, FrameKey, Proposal, TakenCheckpoint};
 use crate::smr::preprocessing::FromPeer;
-use crate::smr::protocol::{ImageEvent, Recipients};
+use crate::smr::protocol::{Recipients, SnapshotEvent};
 use crate::smr::types::{ClientId, Lsn, NodeId, SeqNo};
 
 /// Network → preprocessing.
@@ -67,7 +67,7 @@ pub(crate) enum Work {
     ReplyAgain(FrameId),
     /// Answer reads from states after this place, and not at all while `None`.
     ServeReads(Option<SeqNo>),
-    /// Replace the state by an image, whose chunks come here.
+    /// Replace the state by a snapshot, whose chunks come here.
     Install(std::sync::mpsc::Receiver<Result<Bytes, StorageError>>),
     /// Compute the digest of the state as it is, for tools.
     Digest(std::sync::mpsc::Sender<CheckpointClaim>),
@@ -87,15 +87,15 @@ pub(crate) enum Done {
     },
 }
 
-/// Log and keeper → consensus.
+/// Log and storage worker → consensus.
 #[derive(Debug)]
 pub(crate) enum Logged {
     /// Everything before this position is on disk.
     Durable(Lsn),
     /// The contents of a checkpoint are on disk.
-    Image(SeqNo),
-    /// Something was done with the image of a checkpoint that is transferred.
-    Transfer(ImageEvent),
+    Snapshot(SeqNo),
+    /// Something was done with the snapshot of a checkpoint that is transferred.
+    Transfer(SnapshotEvent),
     /// Decisions were read back.
     Read(LoggedDecisions),
 }

@@ -1,18 +1,19 @@
-//! What an own image has of one that is to come from others: pieces with the same digests need not be sent.
+//! What an own snapshot has of one that is to come from others: pieces with the same digests need not be
+//! sent.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::StorageError;
-use super::image::{ImageFile, ReadAt};
+use super::snapshot::{ReadAt, SnapshotFile};
 use crate::smr::crypto::Digester;
-use crate::smr::messages::{ImageChunk, ImageIndex, PieceReader, PieceWriter};
+use crate::smr::messages::{PieceReader, PieceWriter, SnapshotChunk, SnapshotIndex};
 use crate::smr::mutants::{Mutant, active};
 
-/// An own image, beside the index of the one to come.
+/// An own snapshot, beside the index of the one to come.
 pub(crate) struct LocalSnapshotDelta<F> {
-    image: ImageFile<F>,
-    index: Arc<ImageIndex>,
+    snapshot: SnapshotFile<F>,
+    index: Arc<SnapshotIndex>,
     /// The pieces that have the same digests in both.
     common: Vec<Range<usize>>,
 }
@@ -22,19 +23,23 @@ impl<F: ReadAt> LocalSnapshotDelta<F> {
     /// once the [piece itself](Self::copy) was looked at.
     ///
     /// # Errors
-    /// When the own image cannot be read.
-    pub fn of(image: ImageFile<F>, index: Arc<ImageIndex>) -> Result<Option<Self>, StorageError> {
-        let (head, own) = (image.chunk(0)?, image.chunk(1)?);
-        let common = match (ImageChunk::parse(&head), ImageChunk::parse(&own)) {
+    /// When the own snapshot cannot be read.
+    pub fn of(snapshot: SnapshotFile<F>, index: Arc<SnapshotIndex>) -> Result<Option<Self>, StorageError> {
+        let (head, own) = (snapshot.chunk(0)?, snapshot.chunk(1)?);
+        let common = match (SnapshotChunk::parse(&head), SnapshotChunk::parse(&own)) {
             // Pieces are compared number by number, and those of the state come after the clients'.
-            (Ok(ImageChunk::Head(head)), Ok(ImageChunk::Index(own)))
+            (Ok(SnapshotChunk::Head(head)), Ok(SnapshotChunk::Index(own)))
                 if head.client_count == index.head.client_count =>
             {
-                index.descriptor().common(&ImageIndex::peek(own))
+                index.descriptor().common(&SnapshotIndex::peek(own))
             }
             _ => Vec::new(),
         };
-        Ok((!common.is_empty()).then_some(Self { image, index, common }))
+        Ok((!common.is_empty()).then_some(Self {
+            snapshot,
+            index,
+            common,
+        }))
     }
 
     /// The pieces that need not be sent, in rows.
@@ -55,12 +60,12 @@ impl<F: ReadAt> LocalSnapshotDelta<F> {
     ) -> Result<Vec<usize>, StorageError> {
         let mut copied = vec![false; pieces.len()];
         let mut slices = PieceReader::default();
-        for number in self.image.chunks_from(pieces.start, 0) {
+        for number in self.snapshot.chunks_from(pieces.start, 0) {
             // What is damaged comes from others.
-            let Ok(chunk) = self.image.chunk(number) else {
+            let Ok(chunk) = self.snapshot.chunk(number) else {
                 continue;
             };
-            let Ok(parsed) = ImageChunk::parse(&chunk) else {
+            let Ok(parsed) = SnapshotChunk::parse(&chunk) else {
                 continue;
             };
             if parsed.range().is_some_and(|(first, _)| first >= pieces.end) {
@@ -77,21 +82,21 @@ impl<F: ReadAt> LocalSnapshotDelta<F> {
                 }
             };
             match parsed {
-                ImageChunk::Pieces(found) => {
+                SnapshotChunk::Pieces(found) => {
                     let wanted = found.filter(|(piece, _)| pieces.contains(piece));
                     wanted.for_each(|(piece, bytes)| {
                         let is_covered =
-                            self.index.covers(piece, bytes, digester) || active(Mutant::ImageUnchecked);
+                            self.index.covers(piece, bytes, digester) || active(Mutant::SnapshotUnchecked);
                         take(piece, bytes, is_covered);
                     });
                 }
-                ImageChunk::Slice(slice) if pieces.contains(&slice.piece) => {
+                SnapshotChunk::Slice(slice) if pieces.contains(&slice.piece) => {
                     let each = |piece: usize, bytes: &[u8]| {
                         take(piece, bytes, true);
                         Ok(())
                     };
                     if slices
-                        .read(&self.index, ImageChunk::Slice(slice), digester, each)
+                        .read(&self.index, SnapshotChunk::Slice(slice), digester, each)
                         .is_err()
                     {
                         slices = PieceReader::default();

@@ -9,8 +9,8 @@ use super::restart::StorageBackend;
 use super::{DataDirectory, StorageError};
 use crate::smr::execution::StateRule;
 
-/// How many ways from one checkpoint to the next the log must hold: while the image of one is being written,
-/// those after it are taken without; the log goes on until the next image is there.
+/// How many ways from one checkpoint to the next the log must hold: while the snapshot of one is being
+/// written, those after it are taken without; the log goes on until the next snapshot is there.
 const PERIODS: u64 = 3;
 
 /// Of how many leaders, one after the other, the log must hold the undecided proposals: what was proposed and

@@ -4,10 +4,10 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::image::{ImageFile, claim_of};
 use super::recovery::{Found, read_segment};
 use super::repair::{AbstentionMark, set_log_aside};
 use super::restart::StorageBackend;
+use super::snapshot::{SnapshotFile, claim_of};
 use super::{StorageError, Superblock, files};
 use crate::smr::crypto::Digester;
 use crate::smr::messages::CheckpointClaim;
@@ -164,7 +164,7 @@ impl DataDirectory {
     /// damaged. Removes what was not finished, and has every name reach the disk: a file that was renamed
     /// before the last end may lose its name yet, and with it what is written to it from now on.
     fn settle_names(&self) -> Result<(), StorageError> {
-        for directory in [self.path.join("log"), self.images_path()] {
+        for directory in [self.path.join("log"), self.snapshots_path()] {
             if !directory.exists() {
                 tracing::error!(directory = %directory.display(), "the directory was lost with what was in it; an empty one is made");
                 fs::create_dir(&directory).map_err(StorageError::io(&directory, "cannot be made"))?;
@@ -245,15 +245,15 @@ impl DataDirectory {
         numbered(&self.log_path(), index)
     }
 
-    /// Where images are.
+    /// Where snapshots are.
     #[must_use]
-    pub fn images_path(&self) -> PathBuf {
+    pub fn snapshots_path(&self) -> PathBuf {
         self.path.join("images")
     }
 
-    /// Where the image of a checkpoint is.
+    /// Where the snapshot of a checkpoint is.
     #[must_use]
-    pub fn image_path(&self, seq: SeqNo) -> PathBuf {
+    pub fn snapshot_path(&self, seq: SeqNo) -> PathBuf {
         numbered(&self.path.join("images"), seq.get())
     }
 
@@ -294,14 +294,15 @@ impl DataDirectory {
         Ok(file)
     }
 
-    /// Removes the images of checkpoints before `seq`, but for some.
+    /// Removes the snapshots of checkpoints before `seq`, but for some.
     ///
     /// # Errors
     /// When one cannot be removed.
-    pub fn forget_images(&self, seq: SeqNo, but: &[SeqNo]) -> Result<(), StorageError> {
-        let images = list(&self.path.join("images"))?;
-        let is_needed = |image: &&Found| image.index >= seq.get() || but.contains(&SeqNo::new(image.index));
-        for old in images.iter().filter(|image| !is_needed(image)) {
+    pub fn forget_snapshots(&self, seq: SeqNo, but: &[SeqNo]) -> Result<(), StorageError> {
+        let snapshots = list(&self.path.join("images"))?;
+        let is_needed =
+            |snapshot: &&Found| snapshot.index >= seq.get() || but.contains(&SeqNo::new(snapshot.index));
+        for old in snapshots.iter().filter(|snapshot| !is_needed(snapshot)) {
             files::remove(&old.path).map_err(StorageError::io(&old.path, "cannot be removed"))?;
         }
         Ok(())
@@ -309,26 +310,29 @@ impl DataDirectory {
 }
 
 impl DataDirectory {
-    /// Removes the images of checkpoints after `seq`, for good.
+    /// Removes the snapshots of checkpoints after `seq`, for good.
     ///
     /// # Errors
     /// When one cannot be removed.
-    pub(super) fn forget_images_after(&self, seq: SeqNo) -> Result<(), StorageError> {
-        let images = list(&self.images_path())?;
-        let mut later = images.iter().filter(|image| image.index > seq.get()).peekable();
+    pub(super) fn forget_snapshots_after(&self, seq: SeqNo) -> Result<(), StorageError> {
+        let snapshots = list(&self.snapshots_path())?;
+        let mut later = snapshots
+            .iter()
+            .filter(|snapshot| snapshot.index > seq.get())
+            .peekable();
         if later.peek().is_none() {
             return Ok(());
         }
-        for image in later {
-            files::remove(&image.path).map_err(StorageError::io(&image.path, "cannot be removed"))?;
+        for snapshot in later {
+            files::remove(&snapshot.path).map_err(StorageError::io(&snapshot.path, "cannot be removed"))?;
         }
         // They would be believed if they came back when the superblock names a later one.
-        sync_directory(&self.images_path())
+        sync_directory(&self.snapshots_path())
     }
 }
 
 impl StorageBackend for DataDirectory {
-    type Image = File;
+    type Snapshot = File;
 
     fn path(&self) -> &Path {
         &self.path
@@ -346,27 +350,27 @@ impl StorageBackend for DataDirectory {
         read_segment(&segment.path, bytes)
     }
 
-    fn images(&self) -> Result<Vec<SeqNo>, StorageError> {
+    fn snapshots(&self) -> Result<Vec<SeqNo>, StorageError> {
         let found = list(&self.path.join("images"))?;
-        Ok(found.iter().map(|image| SeqNo::new(image.index)).collect())
+        Ok(found.iter().map(|snapshot| SeqNo::new(snapshot.index)).collect())
     }
 
-    fn open_image(&self, seq: SeqNo) -> Result<ImageFile, StorageError> {
-        ImageFile::open(&self.image_path(seq), self.superblock.seed)
+    fn open_snapshot(&self, seq: SeqNo) -> Result<SnapshotFile, StorageError> {
+        SnapshotFile::open(&self.snapshot_path(seq), self.superblock.seed)
     }
 
-    fn image_claim(&self, seq: SeqNo, digester: &Digester) -> Result<CheckpointClaim, StorageError> {
-        let path = self.image_path(seq);
+    fn snapshot_claim(&self, seq: SeqNo, digester: &Digester) -> Result<CheckpointClaim, StorageError> {
+        let path = self.snapshot_path(seq);
         let file = File::open(&path).map_err(StorageError::io(&path, "cannot be opened"))?;
         claim_of(&path, &file, self.superblock.seed, digester)
     }
 
-    fn forget_images_after(&mut self, seq: SeqNo) -> Result<(), StorageError> {
-        Self::forget_images_after(self, seq)
+    fn forget_snapshots_after(&mut self, seq: SeqNo) -> Result<(), StorageError> {
+        Self::forget_snapshots_after(self, seq)
     }
 
-    fn set_image_aside(&mut self, seq: SeqNo) -> Result<(), StorageError> {
-        let path = self.image_path(seq);
+    fn set_snapshot_aside(&mut self, seq: SeqNo) -> Result<(), StorageError> {
+        let path = self.snapshot_path(seq);
         if !path.exists() {
             return Ok(());
         }
@@ -455,7 +459,7 @@ pub(super) fn sync_directory(path: &Path) -> Result<(), StorageError> {
     files::sync_directory(path).map_err(StorageError::io(path, "cannot be synced"))
 }
 
-/// What a segment is called, and an image's name ends with, before it is whole.
+/// What a segment is called, and a snapshot's name ends with, before it is whole.
 pub(super) const UNFINISHED: &str = "unfinished";
 
 fn is_unfinished(name: &std::ffi::OsStr) -> bool {

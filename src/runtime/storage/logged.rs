@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::RecordReader;
 use super::codec;
 use super::group::{BLOCK_BYTES, GroupHeader, HEADER_BYTES};
-use super::image::ReadAt;
+use super::snapshot::ReadAt;
 use crate::smr::decision_log::{LoggedDecisions, LoggedRange};
 use crate::smr::messages::{Batch, Proposal};
 use crate::smr::protocol::Record;

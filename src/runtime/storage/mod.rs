@@ -1,4 +1,4 @@
-//! What is on disk: the persistent log, images of checkpoints, and the superblock that names them.
+//! What is on disk: the persistent log, snapshots of checkpoints, and the superblock that names them.
 //!
 //! ```text
 //!  DIR/lock                  held by the process that has the directory open
@@ -25,7 +25,7 @@
 //! - Unless a later group is sound: then the broken one had been durable, and what was promised is damaged.
 //!   The replica does not start ([`StorageError::Damaged`]).
 //!
-//! **What is damaged is replaced.** A damaged image is renamed, and its state comes from others. A damaged
+//! **What is damaged is replaced.** A damaged snapshot is renamed, and its state comes from others. A damaged
 //! log is moved away as a whole (`log.damaged-N`), after a mark was made (`DIR/abstain`): as long as it is
 //! there the replica votes on nothing, since the log may have held votes that are forgotten (`repair`,
 //! [`crate::smr::replica`]).
@@ -36,9 +36,9 @@
 //!
 //! **Who does what.** [`LogWriter`] is a state machine: it says what to write and is told what became of it.
 //! The log role runs it on a data shard's ring ([`crate::runtime::shard`]), or another [`SmrPersistentLog`]
-//! that a [`Host`](crate::runtime::server::Host) names. The `Keeper`, two threads
-//! of its own, does what takes long and nobody waits for: fills segments with zeros, writes images, moves the
-//! superblock on.
+//! that a [`Host`](crate::runtime::server::Host) names. The `StorageWorker`, two threads
+//! of its own, does what takes long and nobody waits for: fills segments with zeros, writes snapshots, moves
+//! the superblock on.
 
 pub(crate) mod basis;
 mod budget;
@@ -48,15 +48,15 @@ mod contract;
 mod directory;
 mod files;
 mod group;
-pub mod image;
-pub(crate) mod keeper;
 pub(crate) mod logged;
 mod persistent_log;
 pub(crate) mod received;
 mod recovery;
 mod repair;
 pub mod restart;
-pub(crate) mod shelf;
+pub mod snapshot;
+pub(crate) mod snapshot_transfer;
+pub(crate) mod storage_worker;
 mod superblock;
 pub mod survey;
 mod writer;
@@ -78,7 +78,7 @@ pub use writer::{LogOperation, LogWriter, Outcome, WriterSettings};
 
 use std::path::{Path, PathBuf};
 
-use crate::smr::messages::ImageError;
+use crate::smr::messages::SnapshotError;
 pub use crate::smr::node::{GroupWriter, Released};
 use crate::smr::protocol::RestoreError;
 use crate::smr::types::{NodeId, SeqNo};
@@ -192,24 +192,24 @@ pub enum StorageError {
         /// Why.
         source: RestoreError,
     },
-    /// An image cannot be read.
+    /// A snapshot cannot be read.
     #[error("{}: {source}", path.display())]
-    Image {
+    Snapshot {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: ImageError,
+        source: SnapshotError,
     },
     /// The application panicked while its state was written.
-    #[error("{}: the application's state panicked while its image was written", path.display())]
-    ImagePanicked {
+    #[error("{}: the application's state panicked while its snapshot was written", path.display())]
+    SnapshotPanicked {
         /// The file.
         path: PathBuf,
     },
-    /// An image is of another state than the one a quorum signed.
-    #[error("{}: the image of the checkpoint at {seq} is not of the state that a quorum signed; the state has to come from other replicas", path.display())]
+    /// A snapshot is of another state than the one a quorum signed.
+    #[error("{}: the snapshot of the checkpoint at {seq} is not of the state that a quorum signed; the state has to come from other replicas", path.display())]
     Contradicted {
-        /// The directory of images.
+        /// The directory of snapshots.
         path: PathBuf,
         /// The checkpoint.
         seq: SeqNo,

@@ -8,7 +8,7 @@
 //! 2. [`next_write`](SmrPersistentLog::next_write), unless a write is under way. The role has its bytes
 //!    written to the segment, with `RWF_DSYNC`, and gives the memory back with
 //!    [`on_written`](SmrPersistentLog::on_written). The group under way is never touched: its memory is lent.
-//! 3. [`wanted_segment`](GroupWriter::wanted_segment): the keeper makes it, filled with zeros, and
+//! 3. [`wanted_segment`](GroupWriter::wanted_segment): the storage worker makes it, filled with zeros, and
 //!    [`add_segment`](GroupWriter::add_segment) says that it is there.
 //! 4. [`durable`](GroupWriter::durable), which consensus is told when it grew.
 //!

@@ -1,17 +1,17 @@
-//! An image that comes from others, as it gathers: after what an earlier attempt kept, chunk by chunk.
+//! A snapshot that comes from others, as it gathers: after what an earlier attempt kept, chunk by chunk.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::image::{chunk_head, each_sound, file_magic};
+use super::snapshot::{chunk_head, each_sound, file_magic};
 use super::{StorageError, files};
 use crate::smr::types::SeqNo;
 
 /// How many bytes gather before the disk is told to write them.
 const WRITTEN_AT_ONCE: u64 = 8 << 20;
 
-/// What an image gathers in: a file, or the bytes of a disk that is simulated.
+/// What a snapshot gathers in: a file, or the bytes of a disk that is simulated.
 pub(crate) trait Gathered {
     /// Reads what is there, from the start on, once.
     fn reader(&self) -> impl Read;
@@ -51,7 +51,7 @@ impl Gathered for File {
     }
 }
 
-/// An image that comes from others.
+/// A snapshot that comes from others.
 #[derive(Debug, Clone)]
 pub(crate) struct Received<F> {
     pub seq: SeqNo,

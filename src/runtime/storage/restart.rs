@@ -1,35 +1,35 @@
 //! What a replica's disk holds becomes a replica that goes on where it stopped.
 //!
 //! ```text
-//!  superblock ─► image of a checkpoint ─► every Stable record ─► every record, in order ─► resume
+//!  superblock ─► snapshot of a checkpoint ─► every Stable record ─► every record, in order ─► resume
 //!                (state, clients, chain)                          decisions to execution
 //! ```
 //!
 //! The same steps for a data directory and for a simulated disk: both are a [`StorageBackend`].
 //!
-//! **Which images are believed.** The superblock names the one to begin with. Nothing else says that an image
+//! **Which snapshots are believed.** The superblock names the one to begin with. Nothing else says that a snapshot
 //! is of the state that this replica goes on from, so:
 //! - *Later ones are removed, once the log was read:* the replica may have stopped after it adopted an
-//!   earlier state of others and before it had removed its own later images, which then are of a wrong state.
-//!   An own image may also have been put in its place and not been named yet: it is sound, and lost for
+//!   earlier state of others and before it had removed its own later snapshots, which then are of a wrong state.
+//!   An own snapshot may also have been put in its place and not been named yet: it is sound, and lost for
 //!   nothing; nobody was told that it is kept, so the log still leads there, and it is taken again. Were they
-//!   left, the superblock would name a later one some day, and they would pass for images of this state.
+//!   left, the superblock would name a later one some day, and they would pass for snapshots of this state.
 //! - *The one named is compared with what a quorum signed,* as far as the log says: a replica that found its
 //!   state wrong and stopped before another one came must not execute on it again. Nor is it if it is of a
 //!   checkpoint that this replica signed after a wrong one, before it found that out. It is set aside like a
 //!   damaged one.
 //! - *Who has none* gets a state from others, unless its log was never cut and has every decision up to the one
-//!   that was named: then that is executed from the initial state. Nobody else may have an image yet.
+//!   that was named: then that is executed from the initial state. Nobody else may have a snapshot yet.
 //! - *Earlier ones may be of a replaced state too.* The replica is told what the head of each says, and gives
 //!   it to peers as nothing else.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use super::image::{ImageFile, ReadAt};
 use super::recovery::{Found, scan_with};
 use super::repair::repair_log;
-use super::{RawRecord, RecordReader, StorageError, Superblock, Tail, WriterSettings, image};
+use super::snapshot::{ReadAt, SnapshotFile};
+use super::{RawRecord, RecordReader, StorageError, Superblock, Tail, WriterSettings, snapshot};
 use crate::smr::crypto::Digester;
 use crate::smr::execution::Executor;
 use crate::smr::messages::{CheckpointClaim, Lengths, Proposal, TakenCheckpoint};
@@ -41,8 +41,8 @@ use crate::smr::types::{SeqNo, View};
 
 /// What a replica kept, to be read back.
 pub trait StorageBackend {
-    /// An image that is open.
-    type Image: ReadAt;
+    /// A snapshot that is open.
+    type Snapshot: ReadAt;
 
     /// Where it is, for messages.
     fn path(&self) -> &Path;
@@ -62,35 +62,35 @@ pub trait StorageBackend {
     /// When it cannot be read.
     fn read_segment(&self, segment: &Found, bytes: &mut Vec<u8>) -> Result<(), StorageError>;
 
-    /// The places of the checkpoints whose images there are.
+    /// The places of the checkpoints whose snapshots there are.
     ///
     /// # Errors
     /// When they cannot be listed.
-    fn images(&self) -> Result<Vec<SeqNo>, StorageError>;
+    fn snapshots(&self) -> Result<Vec<SeqNo>, StorageError>;
 
-    /// The image of the checkpoint at `seq`.
+    /// The snapshot of the checkpoint at `seq`.
     ///
     /// # Errors
     /// When it is not there, cannot be read, or is not whole.
-    fn open_image(&self, seq: SeqNo) -> Result<ImageFile<Self::Image>, StorageError>;
+    fn open_snapshot(&self, seq: SeqNo) -> Result<SnapshotFile<Self::Snapshot>, StorageError>;
 
-    /// What the head of the image of the checkpoint at `seq` says that it is.
+    /// What the head of the snapshot of the checkpoint at `seq` says that it is.
     ///
     /// # Errors
     /// When it is not there, cannot be read, or its head is damaged.
-    fn image_claim(&self, seq: SeqNo, digester: &Digester) -> Result<CheckpointClaim, StorageError>;
+    fn snapshot_claim(&self, seq: SeqNo, digester: &Digester) -> Result<CheckpointClaim, StorageError>;
 
-    /// Removes the images of checkpoints after `seq`.
+    /// Removes the snapshots of checkpoints after `seq`.
     ///
     /// # Errors
     /// When one cannot be removed.
-    fn forget_images_after(&mut self, seq: SeqNo) -> Result<(), StorageError>;
+    fn forget_snapshots_after(&mut self, seq: SeqNo) -> Result<(), StorageError>;
 
-    /// Keeps a damaged image as evidence, where nobody takes it for a sound one.
+    /// Keeps a damaged snapshot as evidence, where nobody takes it for a sound one.
     ///
     /// # Errors
     /// When it cannot be moved.
-    fn set_image_aside(&mut self, seq: SeqNo) -> Result<(), StorageError>;
+    fn set_snapshot_aside(&mut self, seq: SeqNo) -> Result<(), StorageError>;
 
     /// Whether promises that were here may be forgotten; if so, the last view the replica may have asked for,
     /// as far as that is known.
@@ -117,7 +117,7 @@ pub struct RestartSettings {
 #[derive(Debug)]
 pub struct Restored {
     /// The state that was read, if any.
-    pub image: Option<CheckpointClaim>,
+    pub snapshot: Option<CheckpointClaim>,
     /// The end of the log.
     pub tail: Tail,
     /// How many records it has.
@@ -136,15 +136,15 @@ pub trait RestartObserver {
     fn on_record(&mut self, _record: &Record) {}
     /// This decision is executed again.
     fn on_replayed(&mut self, _decision: &Arc<Proposal>) {}
-    /// An image cannot be read: the replica goes on without. Its state comes from others, or from a log that was
-    /// never cut.
-    fn on_damaged_image(&mut self, error: &StorageError, needs_others: bool) {
+    /// A snapshot cannot be read: the replica goes on without. Its state comes from others, or from a log
+    /// that was never cut.
+    fn on_damaged_snapshot(&mut self, error: &StorageError, needs_others: bool) {
         match needs_others {
             true => {
-                tracing::error!(%error, "the image of a checkpoint cannot be read; its state has to come from other replicas");
+                tracing::error!(%error, "the snapshot of a checkpoint cannot be read; its state has to come from other replicas");
             }
             false => {
-                tracing::error!(%error, "the image of a checkpoint cannot be read; the log is whole, and is executed from its beginning");
+                tracing::error!(%error, "the snapshot of a checkpoint cannot be read; the log is whole, and is executed from its beginning");
             }
         }
     }
@@ -174,21 +174,21 @@ pub fn restart<S: Stack, M: StorageBackend>(
     let told = find_checkpoints::<S, M>(medium, settings, witness)?;
     // As it is when a damaged log was set aside.
     let superblock = medium.superblock();
-    let image = match restore_image(medium, &superblock, &told, executor) {
-        Ok(image) => image,
+    let snapshot = match restore_snapshot(medium, &superblock, &told, executor) {
+        Ok(snapshot) => snapshot,
         Err(unread) => {
-            medium.set_image_aside(superblock.image)?;
-            // An executor that has read a part of an image is not in the initial state any more.
-            let needs_others = unread.is_begun || !told.leads_to(superblock.image);
-            witness.on_damaged_image(&unread.error, needs_others);
+            medium.set_snapshot_aside(superblock.snapshot)?;
+            // An executor that has read a part of a snapshot is not in the initial state any more.
+            let needs_others = unread.is_begun || !told.leads_to(superblock.snapshot);
+            witness.on_damaged_snapshot(&unread.error, needs_others);
             if needs_others {
-                replica.restore_without_image(superblock.image);
+                replica.restore_without_snapshot(superblock.snapshot);
             }
             None
         }
     };
-    replica.restore_images(believed_images(medium, &superblock)?.into_iter());
-    if let Some(claim) = image {
+    replica.restore_snapshots(believed_snapshots(medium, &superblock)?.into_iter());
+    if let Some(claim) = snapshot {
         replica.restore_base(claim.seq, executor.chain());
     }
     if let Some(view) = medium.abstention() {
@@ -216,16 +216,16 @@ pub fn restart<S: Stack, M: StorageBackend>(
         records,
         decisions: replayed,
         claims,
-    } = replay.finish(image, tail.next_lsn);
+    } = replay.finish(snapshot, tail.next_lsn);
     if replica.view() < superblock.view && medium.abstention().is_none() {
         let what = "the log knows of no view as late as the superblock does: its records of views are lost";
         return Err(StorageError::damaged(medium.path(), 0, what));
     }
-    if !active(Mutant::LaterImagesLeft) {
-        medium.forget_images_after(superblock.image)?;
+    if !active(Mutant::LaterSnapshotsLeft) {
+        medium.forget_snapshots_after(superblock.snapshot)?;
     }
     Ok(Restored {
-        image,
+        snapshot,
         tail,
         records,
         replayed,
@@ -261,58 +261,60 @@ fn find_checkpoints<S: Stack, M: StorageBackend>(
     }
 }
 
-/// Why an image was not read.
+/// Why a snapshot was not read.
 struct Unread {
     error: StorageError,
     /// Whether the executor has a part of it.
     is_begun: bool,
 }
 
-/// Has the executor read the image to begin with, if there is one, unless a quorum contradicts it.
-fn restore_image<M: StorageBackend, E: Executor>(
+/// Has the executor read the snapshot to begin with, if there is one, unless a quorum contradicts it.
+fn restore_snapshot<M: StorageBackend, E: Executor>(
     medium: &M,
     superblock: &Superblock,
     told: &CheckpointHistory,
     executor: &mut E,
 ) -> Result<Option<CheckpointClaim>, Unread> {
     let failed = |is_begun| move |error| Unread { error, is_begun };
-    if superblock.image == SeqNo::ZERO {
+    if superblock.snapshot == SeqNo::ZERO {
         return Ok(None);
     }
-    let image = believed_image(medium, superblock, told).map_err(failed(false))?;
-    image::load(&image, executor).map(Some).map_err(failed(true))
+    let snapshot = believed_snapshot(medium, superblock, told).map_err(failed(false))?;
+    snapshot::load(&snapshot, executor)
+        .map(Some)
+        .map_err(failed(true))
 }
 
-/// The image to begin with, unless a quorum contradicts it.
-fn believed_image<M: StorageBackend>(
+/// The snapshot to begin with, unless a quorum contradicts it.
+fn believed_snapshot<M: StorageBackend>(
     medium: &M,
     superblock: &Superblock,
     told: &CheckpointHistory,
-) -> Result<ImageFile<M::Image>, StorageError> {
-    let ours = medium.image_claim(superblock.image, &Digester::new(superblock.cluster))?;
+) -> Result<SnapshotFile<M::Snapshot>, StorageError> {
+    let ours = medium.snapshot_claim(superblock.snapshot, &Digester::new(superblock.cluster))?;
     if told.contradicts(ours) {
         return Err(StorageError::Contradicted {
             path: medium.path().join("images"),
             seq: ours.seq,
         });
     }
-    medium.open_image(superblock.image)
+    medium.open_snapshot(superblock.snapshot)
 }
 
-/// The images up to the one to begin with, as what their heads say; those whose heads say nothing are left
+/// The snapshots up to the one to begin with, as what their heads say; those whose heads say nothing are left
 /// out.
-fn believed_images<M: StorageBackend>(
+fn believed_snapshots<M: StorageBackend>(
     medium: &M,
     superblock: &Superblock,
 ) -> Result<Vec<CheckpointClaim>, StorageError> {
     let digester = Digester::new(superblock.cluster);
     let up_to = medium
-        .images()?
+        .snapshots()?
         .into_iter()
-        .filter(|seq| *seq <= superblock.image);
+        .filter(|seq| *seq <= superblock.snapshot);
     let claims = up_to.filter_map(|seq| {
-        let claim = medium.image_claim(seq, &digester);
-        let claim = claim.inspect_err(|error| tracing::debug!(%error, "an image is not offered to peers"));
+        let claim = medium.snapshot_claim(seq, &digester);
+        let claim = claim.inspect_err(|error| tracing::debug!(%error, "a snapshot is not offered to peers"));
         claim.ok().filter(|claim| claim.seq == seq)
     });
     Ok(claims.collect())

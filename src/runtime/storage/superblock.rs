@@ -34,8 +34,8 @@ pub struct Superblock {
     /// The last segment that was made; zero before the first. It and those back to `log_start` are missed
     /// when they are gone.
     pub log_end: u64,
-    /// The last checkpoint whose image is kept; zero for none.
-    pub image: SeqNo,
+    /// The last checkpoint whose snapshot is kept; zero for none.
+    pub snapshot: SeqNo,
     /// Keys the checksums of the log.
     pub seed: u64,
 }
@@ -57,7 +57,7 @@ impl Superblock {
             view: View::ZERO,
             log_start: Self::FIRST_SEGMENT,
             log_end: 0,
-            image: SeqNo::ZERO,
+            snapshot: SeqNo::ZERO,
             seed,
         }
     }
@@ -171,7 +171,7 @@ impl Superblock {
             self.generation,
             self.starts,
             self.log_start,
-            self.image.get(),
+            self.snapshot.get(),
             self.seed,
             self.log_end,
             self.view.get(),
@@ -211,7 +211,7 @@ impl Superblock {
             generation: counted(1)?,
             starts: counted(2)?,
             log_start: number(3)?,
-            image: SeqNo::new(number(4)?),
+            snapshot: SeqNo::new(number(4)?),
             seed: number(5)?,
             log_end: number(6)?,
             view: View::new(number(7)?),

@@ -2,14 +2,14 @@
 //!
 //! Nothing is changed, and no lock is taken, so a replica may have the directory open meanwhile, and may
 //! start at any time. Beside a running replica a look is only as good as its moment: the end of the log is in
-//! motion, and segments are renamed and images removed after checkpoints. What looks damaged then is looked
-//! at again before it is believed.
+//! motion, and segments are renamed and snapshots removed after checkpoints. What looks damaged then is
+//! looked at again before it is believed.
 
-mod image;
 mod log;
+mod snapshot;
 
-pub use image::SurveyedImage;
 pub use log::{LogSurvey, LoggedRecord};
+pub use snapshot::SurveyedSnapshot;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -110,11 +110,11 @@ impl Survey {
         &self.digester
     }
 
-    /// The images, in order.
+    /// The snapshots, in order.
     ///
     /// # Errors
     /// When the directory cannot be read.
-    pub fn images(&self) -> Result<Vec<Found>, StorageError> {
+    pub fn snapshots(&self) -> Result<Vec<Found>, StorageError> {
         list(&self.path.join("images"))
     }
 

@@ -34,7 +34,7 @@ fn superblock() -> Superblock {
         view: View::ZERO,
         log_start: 1,
         log_end: 0,
-        image: SeqNo::ZERO,
+        snapshot: SeqNo::ZERO,
         seed: 99,
     }
 }
@@ -510,7 +510,7 @@ proptest! {
 #[derive(Debug)]
 struct Chunks(Vec<Vec<u8>>);
 
-impl crate::smr::execution::CheckpointImage for Chunks {
+impl crate::smr::execution::CheckpointSnapshot for Chunks {
     fn claim(&self) -> CheckpointClaim {
         CheckpointClaim {
             seq: SeqNo::new(5),
@@ -530,14 +530,14 @@ impl crate::smr::execution::CheckpointImage for Chunks {
 }
 
 #[test]
-fn an_image_is_whole_or_damaged_whichever_byte_is_wrong_or_missing() {
+fn an_snapshot_is_whole_or_damaged_whichever_byte_is_wrong_or_missing() {
     let temporary = TempDir::new().unwrap();
     let path = temporary.path().join("5");
     let chunks = vec![vec![1; 10], vec![2; 300], kv::get(b"key").unwrap()];
-    image::write(&path, &mut Chunks(chunks.clone()), 11).unwrap();
+    snapshot::write(&path, &mut Chunks(chunks.clone()), 11).unwrap();
     let read = |seed| {
         let mut found = Vec::new();
-        image::read(&path, seed, |chunk| {
+        snapshot::read(&path, seed, |chunk| {
             found.push(chunk.to_vec());
             Ok(())
         })

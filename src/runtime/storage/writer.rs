@@ -262,7 +262,7 @@ impl LogWriter {
     /// The next operation, if none is under way and there is something to write.
     pub fn next_operation(&mut self) -> Option<LogOperation> {
         if self.flight.is_none() {
-            self.take_off()?;
+            self.start_next_group()?;
         }
         let flight = self.flight.as_mut()?;
         self.is_short_of_space = false;
@@ -355,7 +355,7 @@ impl LogWriter {
     }
 
     /// Seals the next group and gives it its place.
-    fn take_off(&mut self) -> Option<()> {
+    fn start_next_group(&mut self) -> Option<()> {
         if self.sealed.is_empty() && self.open.records == 0 {
             return None;
         }

@@ -8,10 +8,10 @@ use super::{Actor, Stage};
 use crate::sim::app::SmallKv;
 use crate::smr::crypto::Digester;
 use crate::smr::execution::{
-    CheckpointImage, CheckpointRule, ExecutionEvent, Executor, SingleThreaded, StateRule,
+    CheckpointRule, CheckpointSnapshot, ExecutionEvent, Executor, SingleThreaded, StateRule,
 };
 use crate::smr::messages::{
-    Batch, CheckpointOffer, ChunkOf, ImageChunk, ImageHead, PieceRange, Proposal, SignedCheckpoint,
+    Batch, CheckpointOffer, ChunkOf, PieceRange, Proposal, SignedCheckpoint, SnapshotChunk, SnapshotHead,
     StateTransferMessage, SystemMessage,
 };
 use crate::smr::types::{Epoch, NodeId, SeqNo, View};
@@ -43,7 +43,7 @@ impl InventedState {
             state: StateRule::ALWAYS,
         };
         let mut executor = SingleThreaded::new(SmallKv, self.clients, digester.clone(), Epoch::ZERO, rule);
-        executor.keep_images(true);
+        executor.keep_snapshots(true);
         let nothing = Proposal {
             view: View::ZERO,
             seq: SeqNo::new(1),
@@ -54,15 +54,15 @@ impl InventedState {
         let mut events = Vec::new();
         executor.execute(&Arc::new(nothing), &mut events);
         while executor.background_step(usize::MAX, &mut events) {}
-        let mut image = events.into_iter().find_map(|event| match event {
-            ExecutionEvent::Image(image) => Some(image),
+        let mut snapshot = events.into_iter().find_map(|event| match event {
+            ExecutionEvent::Snapshot(snapshot) => Some(snapshot),
             _ => None,
         })?;
-        let [head, index, pieces] = [(); 3].map(|()| chunk(&mut *image));
-        let Ok(ImageChunk::Head(head)) = ImageChunk::parse(&head) else {
+        let [head, index, pieces] = [(); 3].map(|()| chunk(&mut *snapshot));
+        let Ok(SnapshotChunk::Head(head)) = SnapshotChunk::parse(&head) else {
             return None;
         };
-        let head = ImageHead {
+        let head = SnapshotHead {
             seq: SeqNo::new(seq),
             ..head
         };
@@ -72,9 +72,9 @@ impl InventedState {
     }
 }
 
-fn chunk(image: &mut dyn CheckpointImage) -> Bytes {
+fn chunk(snapshot: &mut dyn CheckpointSnapshot) -> Bytes {
     let mut chunk = Vec::new();
-    image.next_chunk(usize::MAX, &mut chunk);
+    snapshot.next_chunk(usize::MAX, &mut chunk);
     chunk.into()
 }
 

@@ -269,13 +269,13 @@ impl Agreement {
         Some(())
     }
 
-    /// A correct replica starts again, from the image of a checkpoint that a correct replica took, if any.
+    /// A correct replica starts again, from the snapshot of a checkpoint that a correct replica took, if any.
     pub(in crate::sim) fn restarted(
         &mut self,
         host: usize,
-        image: Option<CheckpointClaim>,
+        snapshot: Option<CheckpointClaim>,
     ) -> Result<(), Broken> {
-        let Some(claim) = image else {
+        let Some(claim) = snapshot else {
             self.hosts[host].last = 0;
             self.hosts[host].last_taken = 0;
             self.hosts[host].clients.clear();

@@ -4,7 +4,7 @@ use super::{Broken, Rule};
 use crate::sim::keys::CLUSTER;
 use crate::smr::crypto::Digester;
 use crate::smr::messages::archived::{ArchivedStateTransferMessage, ArchivedSystemMessage};
-use crate::smr::messages::{Checked, CheckpointClaim, ImageChunk, SystemMessage};
+use crate::smr::messages::{Checked, CheckpointClaim, SnapshotChunk, SystemMessage};
 use crate::smr::types::{NodeId, SeqNo, Time};
 
 /// What was offered, or given in part, is given for so long, by the donor's clock. A little less than
@@ -145,7 +145,7 @@ impl Donors {
 
 /// What begins a checkpoint says which one it is.
 fn is_right(node: usize, seq: u64, bytes: &[u8], right: Option<CheckpointClaim>) -> Result<(), Broken> {
-    let Ok(ImageChunk::Head(head)) = ImageChunk::parse(bytes) else {
+    let Ok(SnapshotChunk::Head(head)) = SnapshotChunk::parse(bytes) else {
         return Ok(());
     };
     let given = head.claim(&Digester::new(CLUSTER));

@@ -310,10 +310,10 @@ impl VoteAudit {
         }
     }
 
-    /// This replica starts again from the image of a checkpoint, and has read these records: what it heard is
-    /// forgotten, but for what it committed to.
-    pub(in crate::sim) fn restarted(&mut self, image: u64, records: &[Record]) {
-        self.stable_durable = self.stable_durable.max(image);
+    /// This replica starts again from the snapshot of a checkpoint, and has read these records: what it heard
+    /// is forgotten, but for what it committed to.
+    pub(in crate::sim) fn restarted(&mut self, snapshot: u64, records: &[Record]) {
+        self.stable_durable = self.stable_durable.max(snapshot);
         records.iter().for_each(|record| self.on_disk(record));
         self.views.restarted(self.view_durable);
         self.answers.restarted();

@@ -1,10 +1,10 @@
-//! A simulated disk with what runs on it: the real log writer, and the steps of the log role, the keeper and
-//! the shelf.
+//! A simulated disk with what runs on it: the real log writer, and the steps of the log role, the storage
+//! worker and the snapshot transfer.
 //!
 //! Time passes between an operation's start and its end; what is under way when the power goes is kept, lost
 //! or torn as the rng say. What was acknowledged is kept, unless a fault of the plan takes it.
 
-mod shelf;
+mod snapshot_transfer;
 mod state;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -15,19 +15,19 @@ use bytes::Bytes;
 use super::SimRng;
 use crate::runtime::storage::basis::LocalSnapshotDelta;
 use crate::runtime::storage::restart::{Continued, Restored};
-use crate::runtime::storage::{BLOCK_BYTES, LogOperation, LogWriter, RecordReader, WriterSettings, image};
+use crate::runtime::storage::{BLOCK_BYTES, LogOperation, LogWriter, RecordReader, WriterSettings, snapshot};
 use crate::smr::decision_log::{LoggedDecisions, LoggedRange};
-use crate::smr::execution::CheckpointImage;
+use crate::smr::execution::CheckpointSnapshot;
 use crate::smr::node::{
-    Keeper, KeeperEvent, KeeperOutcome, KeeperStep, KeeperTask, Log, LogEntry, LogPort, Released,
+    Log, LogEntry, LogPort, Released, StorageDone, StorageOutcome, StorageStep, StorageTask, StorageWork,
 };
 use crate::smr::protocol::Record;
 use crate::smr::types::{Lsn, SeqNo, Time};
 pub(in crate::sim) use state::{DiskState, Rot, Unreadable};
 
-/// About how long a chunk of an image is.
+/// About how long a chunk of a snapshot is.
 const CHUNK_BYTES: usize = 4 << 10;
-/// How long the keeper waits with what cannot be left undone.
+/// How long the storage worker waits with what cannot be left undone.
 const ROOM_PAUSE: Duration = Duration::from_millis(200);
 
 /// How a disk behaves.
@@ -55,8 +55,8 @@ pub(super) enum DiskEvent {
     Synced,
     /// A write of so many bytes to the log that needs no sync.
     Written(usize),
-    /// The keeper's step.
-    Kept,
+    /// The storage worker's step.
+    StorageEvent,
     /// Space may have come back.
     Space,
 }
@@ -69,7 +69,7 @@ pub(super) struct Done {
     /// The log's new end.
     pub log: Option<Lsn>,
     /// The checkpoint whose contents are kept now.
-    pub image: Option<SeqNo>,
+    pub snapshot: Option<SeqNo>,
     /// The checkpoint of others with which a restart begins now, and whether it is there.
     pub adopted: Option<(SeqNo, bool)>,
     /// A sync failed: the process ends.
@@ -79,13 +79,13 @@ pub(super) struct Done {
 /// What the log asked for and said, and nobody took yet.
 #[derive(Default)]
 struct Wishes {
-    tasks: Vec<KeeperTask>,
+    tasks: Vec<StorageTask>,
     reads: Vec<(LoggedRange, Vec<u64>)>,
     durable: Option<Lsn>,
 }
 
 impl LogPort for Wishes {
-    fn keeper(&mut self, task: KeeperTask) {
+    fn storage(&mut self, task: StorageTask) {
         self.tasks.push(task);
     }
 
@@ -112,12 +112,12 @@ pub(super) struct SimDisk {
     given: VecDeque<(Lsn, Record)>,
     /// Written and not synced: segment, offset, bytes.
     unsynced: Vec<(u64, usize, Vec<u8>)>,
-    /// What the keeper is to do, one after the other.
-    tasks: VecDeque<KeeperTask>,
-    keeper: Keeper,
+    /// What the storage worker is to do, one after the other.
+    tasks: VecDeque<StorageTask>,
+    storage: StorageWork,
     /// Its next step is under way.
     is_keeping: bool,
-    /// An own image that was written beside its place.
+    /// An own snapshot that was written beside its place.
     beside: Option<(SeqNo, Bytes)>,
     planned: Vec<(Time, DiskEvent)>,
     pub hits: BTreeMap<&'static str, u64>,
@@ -125,7 +125,7 @@ pub(super) struct SimDisk {
     slow: (Time, u64),
     full_until: Time,
     sync_fails: bool,
-    /// The own image that has pieces of one that comes.
+    /// The own snapshot that has pieces of one that comes.
     basis: Option<LocalSnapshotDelta<Bytes>>,
     /// How many states execution has read.
     installed: u64,
@@ -149,7 +149,7 @@ impl SimDisk {
         };
         let writer = LogWriter::resume(writer_settings, &restored.tail);
         let Continued { writer, spare, .. } = restored.go_on(writer, &superblock);
-        let named = Some(superblock.image).filter(|named| disk_state.images.contains_key(named));
+        let named = Some(superblock.snapshot).filter(|named| disk_state.snapshots.contains_key(named));
         Self {
             disk_state,
             settings,
@@ -161,7 +161,7 @@ impl SimDisk {
             given: VecDeque::new(),
             unsynced: Vec::new(),
             tasks: VecDeque::new(),
-            keeper: Keeper::new(spare, named),
+            storage: StorageWork::new(spare, named),
             is_keeping: false,
             beside: None,
             planned: Vec::new(),
@@ -202,28 +202,28 @@ impl SimDisk {
         std::mem::take(&mut self.read)
     }
 
-    /// Whether an image is being written: another one would be dropped.
-    pub fn is_writing_image(&self) -> bool {
+    /// Whether a snapshot is being written: another one would be dropped.
+    pub fn is_writing_snapshot(&self) -> bool {
         self.beside.is_some()
     }
 
-    /// Takes the image of an own checkpoint.
-    pub fn keep_image(&mut self, now: Time, contents: &mut dyn CheckpointImage) {
-        if self.is_writing_image() {
+    /// Takes the snapshot of an own checkpoint.
+    pub fn keep_snapshot(&mut self, now: Time, contents: &mut dyn CheckpointSnapshot) {
+        if self.is_writing_snapshot() {
             return;
         }
         let (seq, mut bytes) = (contents.claim().seq, Vec::new());
         let seed = self.disk_state.superblock.seed;
-        image::write_to(&mut bytes, contents, seed, CHUNK_BYTES).expect("memory takes everything");
+        snapshot::write_to(&mut bytes, contents, seed, CHUNK_BYTES).expect("memory takes everything");
         self.beside = Some((seq, bytes.into()));
         let installed = self.installed;
-        self.ask(now, KeeperTask::Written { installed, seq });
+        self.ask(now, StorageTask::Written { installed, seq });
     }
 
-    /// Execution has read an image that came from others.
+    /// Execution has read a snapshot that came from others.
     pub fn installed(&mut self, now: Time) {
         self.installed += 1;
-        self.ask(now, KeeperTask::Installed);
+        self.ask(now, StorageTask::Installed);
     }
 
     /// Syncs that start before `until` take `factor` times as long.
@@ -305,20 +305,20 @@ impl SimDisk {
         }
     }
 
-    fn ask(&mut self, now: Time, task: KeeperTask) {
+    fn ask(&mut self, now: Time, task: StorageTask) {
         self.tasks.push_back(task);
         self.keep_going(now);
     }
 
-    /// The keeper begins its next step, and before that its next task.
+    /// The storage worker begins its next step, and before that its next task.
     fn keep_going(&mut self, now: Time) {
         while !self.is_keeping {
-            if self.keeper.next_step().is_some() {
+            if self.storage.next_step().is_some() {
                 self.is_keeping = true;
                 let at = self.sync_end(now);
-                self.planned.push((at, DiskEvent::Kept));
+                self.planned.push((at, DiskEvent::StorageEvent));
             } else if let Some(task) = self.tasks.pop_front() {
-                self.keeper.begin(task);
+                self.storage.begin(task);
             } else {
                 return;
             }
@@ -341,7 +341,7 @@ impl SimDisk {
                 self.settle();
                 self.complete(count);
             }
-            DiskEvent::Kept => {
+            DiskEvent::StorageEvent => {
                 self.keep(now, &mut done);
                 self.keep_going(now);
             }
@@ -357,73 +357,74 @@ impl SimDisk {
         done
     }
 
-    /// The keeper's step under way ends.
+    /// The storage worker's step under way ends.
     fn keep(&mut self, now: Time, done: &mut Done) {
         self.is_keeping = false;
-        let Some(step) = self.keeper.next_step().cloned() else {
+        let Some(step) = self.storage.next_step().cloned() else {
             return;
         };
         let outcome = match now < self.full_until && needs_room(&step) {
-            true => KeeperOutcome::NoRoom,
+            true => StorageOutcome::NoRoom,
             false => {
                 self.perform(step);
-                KeeperOutcome::Done
+                StorageOutcome::Done
             }
         };
-        match self.keeper.on_ended(outcome) {
-            Some(KeeperEvent::Segment(index)) => self.log.on_segment(index),
-            Some(KeeperEvent::NoSegment) => {
+        match self.storage.on_ended(outcome) {
+            Some(StorageDone::Segment(index)) => self.log.on_segment(index),
+            Some(StorageDone::NoSegment) => {
                 self.hit("no space for a segment");
                 self.log.on_no_segment(now);
                 let due = self.log.next_timeout();
                 self.planned.extend(due.map(|due| (due, DiskEvent::Space)));
             }
-            Some(KeeperEvent::Image(seq)) => done.image = Some(seq),
-            Some(KeeperEvent::NoImage) => {
+            Some(StorageDone::Snapshot(seq)) => done.snapshot = Some(seq),
+            Some(StorageDone::NoSnapshot) => {
                 self.beside = None;
-                self.hit("no space for an image");
+                self.hit("no space for a snapshot");
             }
-            Some(KeeperEvent::Adopted(seq)) => {
-                done.adopted = Some((seq, self.disk_state.images.contains_key(&seq)));
+            Some(StorageDone::Adopted(seq)) => {
+                done.adopted = Some((seq, self.disk_state.snapshots.contains_key(&seq)));
             }
-            None if outcome == KeeperOutcome::NoRoom => {
-                self.hit("no space to adopt an image");
+            None if outcome == StorageOutcome::NoRoom => {
+                self.hit("no space to adopt a snapshot");
                 self.is_keeping = true;
-                self.planned.push((now.after(ROOM_PAUSE), DiskEvent::Kept));
+                self.planned
+                    .push((now.after(ROOM_PAUSE), DiskEvent::StorageEvent));
             }
             None => {}
         }
     }
 
-    fn perform(&mut self, step: KeeperStep) {
+    fn perform(&mut self, step: StorageStep) {
         let disk_state = &mut self.disk_state;
         match step {
-            KeeperStep::Prepare { index, recycled, .. } => {
+            StorageStep::Prepare { index, recycled, .. } => {
                 let old = recycled.and_then(|old| disk_state.segments.remove(&old));
                 disk_state.segments.insert(index, old.unwrap_or_default());
                 if recycled.is_some() {
                     self.hit("segment recycled");
                 }
             }
-            KeeperStep::Cut(Released { log_start, view, .. }) => {
+            StorageStep::Cut(Released { log_start, view, .. }) => {
                 disk_state.update(|superblock| superblock.cut(log_start, view));
             }
-            KeeperStep::Place(_) => disk_state.images.extend(self.beside.take()),
-            KeeperStep::Discard(_) => {
+            StorageStep::Place(_) => disk_state.snapshots.extend(self.beside.take()),
+            StorageStep::Discard(_) => {
                 self.beside = None;
-                self.hit("image of a replaced state dropped");
+                self.hit("snapshot of a replaced state dropped");
             }
-            KeeperStep::PlaceReceived(seq) => {
+            StorageStep::PlaceReceived(seq) => {
                 let received = disk_state.partial.take_if(|received| received.seq == seq);
                 disk_state
-                    .images
+                    .snapshots
                     .extend(received.map(|received| (seq, received.file.into())));
             }
-            KeeperStep::Name(seq) => disk_state.update(|superblock| superblock.image = seq),
-            KeeperStep::ForgetAfter(seq) => disk_state.images.retain(|kept, _| *kept <= seq),
-            KeeperStep::Forget(before, but) => {
+            StorageStep::Name(seq) => disk_state.update(|superblock| superblock.snapshot = seq),
+            StorageStep::ForgetAfter(seq) => disk_state.snapshots.retain(|kept, _| *kept <= seq),
+            StorageStep::Forget(before, but) => {
                 let is_needed = |kept: &SeqNo| *kept >= before || but.contains(kept);
-                disk_state.images.retain(|kept, _| is_needed(kept));
+                disk_state.snapshots.retain(|kept, _| is_needed(kept));
             }
         }
     }
@@ -477,19 +478,19 @@ impl SimDisk {
         self.disk_state.clone()
     }
 
-    /// The keeper's step under way: what appears is whole or not there; a copy of the superblock may be torn,
-    /// and some of what is removed may be left.
+    /// The storage worker's step under way: what appears is whole or not there; a copy of the superblock may
+    /// be torn, and some of what is removed may be left.
     fn tear_keeper(&mut self) {
         if let Some(partial) = &mut self.disk_state.partial {
             let end = self.rng.below(partial.file.len() as u64 + 1) as usize;
             partial.file.truncate(end);
         }
-        let Some(step) = self.keeper.next_step().filter(|_| self.is_keeping).cloned() else {
+        let Some(step) = self.storage.next_step().filter(|_| self.is_keeping).cloned() else {
             return;
         };
         match (self.rng.below(3), step) {
             (0, step) => self.perform(step),
-            (1, KeeperStep::Cut(_) | KeeperStep::Name(_)) => {
+            (1, StorageStep::Cut(_) | StorageStep::Name(_)) => {
                 // The older copy was being written.
                 let at = (self.disk_state.superblock.generation + 1) % 2 * BLOCK_BYTES as u64;
                 if let Some(file) = &mut self.disk_state.superblock_file {
@@ -498,12 +499,12 @@ impl SimDisk {
                     self.hit("superblock torn");
                 }
             }
-            (_, KeeperStep::ForgetAfter(seq)) => {
-                let left: Vec<SeqNo> = self.disk_state.images.keys().copied().collect();
+            (_, StorageStep::ForgetAfter(seq)) => {
+                let left: Vec<SeqNo> = self.disk_state.snapshots.keys().copied().collect();
                 for later in left.into_iter().filter(|left| *left > seq) {
-                    self.hit("later image left beside an adopted one");
+                    self.hit("later snapshot left beside an adopted one");
                     if self.rng.chance(30) {
-                        self.disk_state.images.remove(&later);
+                        self.disk_state.snapshots.remove(&later);
                     }
                 }
             }
@@ -513,11 +514,11 @@ impl SimDisk {
 }
 
 /// What a full disk has no room for.
-fn needs_room(step: &KeeperStep) -> bool {
+fn needs_room(step: &StorageStep) -> bool {
     match step {
-        KeeperStep::Prepare { recycled, .. } => recycled.is_none(),
+        StorageStep::Prepare { recycled, .. } => recycled.is_none(),
         // Its contents, or another name.
-        KeeperStep::Place(_) | KeeperStep::PlaceReceived(_) => true,
+        StorageStep::Place(_) | StorageStep::PlaceReceived(_) => true,
         _ => false,
     }
 }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use crate::runtime::storage::image::{ImageFile, claim_of};
 use crate::runtime::storage::received::Received;
 use crate::runtime::storage::restart::StorageBackend;
+use crate::runtime::storage::snapshot::{SnapshotFile, claim_of};
 use crate::runtime::storage::{BLOCK_BYTES, Found, StorageError, Superblock};
 use crate::sim::SimRng;
 use crate::smr::crypto::Digester;
@@ -23,8 +23,8 @@ pub(in crate::sim) enum Rot {
     Log,
     /// The last block of the log. Nobody can tell it from one that was being written.
     LogEnd,
-    /// An image of a checkpoint.
-    Image,
+    /// A snapshot of a checkpoint.
+    Snapshot,
     /// One of the two copies of the superblock.
     Superblock,
 }
@@ -35,7 +35,7 @@ impl Rot {
             Self::Nothing => "bit rot of nothing",
             Self::Log => "bit rot of the log",
             Self::LogEnd => "bit rot of the log's last group",
-            Self::Image => "bit rot of an image",
+            Self::Snapshot => "bit rot of a snapshot",
             Self::Superblock => "bit rot of the superblock",
         }
     }
@@ -51,8 +51,8 @@ pub(in crate::sim) struct DiskState {
     pub superblock: Superblock,
     /// Contents as far as they were ever written; zeros follow.
     pub segments: BTreeMap<u64, Vec<u8>>,
-    pub images: BTreeMap<SeqNo, Bytes>,
-    /// An image that comes from others.
+    pub snapshots: BTreeMap<SeqNo, Bytes>,
+    /// A snapshot that comes from others.
     pub partial: Option<Received<Vec<u8>>>,
     /// Promises may be forgotten; the last view that may have been asked for, if it is known.
     pub mark: Option<Option<View>>,
@@ -88,7 +88,7 @@ impl DiskState {
             superblock_file: Some(superblock.first_file()),
             superblock,
             segments: BTreeMap::new(),
-            images: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
             partial: None,
             mark: None,
             log_end: (0, 0),
@@ -134,7 +134,7 @@ impl DiskState {
     pub fn wipe(&mut self) {
         self.superblock_file = None;
         self.segments.clear();
-        self.images.clear();
+        self.snapshots.clear();
         self.partial = None;
         self.mark = None;
     }
@@ -162,17 +162,21 @@ impl DiskState {
                 }
                 None => Rot::Nothing,
             },
-            1..4 if !self.images.is_empty() => {
+            1..4 if !self.snapshots.is_empty() => {
                 // Mostly the newest, with which a restart begins.
-                let at = rng.below(self.images.len() as u64) as usize;
-                let at = if rng.chance(70) { self.images.len() - 1 } else { at };
-                let Some((_, image)) = self.images.iter_mut().nth(at) else {
+                let at = rng.below(self.snapshots.len() as u64) as usize;
+                let at = if rng.chance(70) {
+                    self.snapshots.len() - 1
+                } else {
+                    at
+                };
+                let Some((_, snapshot)) = self.snapshots.iter_mut().nth(at) else {
                     return Rot::Nothing;
                 };
-                let mut bytes = image.to_vec();
+                let mut bytes = snapshot.to_vec();
                 flip(&mut bytes, rng);
-                *image = bytes.into();
-                Rot::Image
+                *snapshot = bytes.into();
+                Rot::Snapshot
             }
             _ => {
                 let first = self.superblock.log_start;
@@ -217,13 +221,13 @@ impl DiskState {
         Rot::Log
     }
 
-    pub fn image_path(&self, seq: SeqNo) -> PathBuf {
+    pub fn snapshot_path(&self, seq: SeqNo) -> PathBuf {
         self.path.join(format!("images/{:016}", seq.get()))
     }
 }
 
 impl StorageBackend for DiskState {
-    type Image = Bytes;
+    type Snapshot = Bytes;
 
     fn path(&self) -> &Path {
         &self.path
@@ -247,28 +251,28 @@ impl StorageBackend for DiskState {
         Ok(())
     }
 
-    fn images(&self) -> Result<Vec<SeqNo>, StorageError> {
-        Ok(self.images.keys().copied().collect())
+    fn snapshots(&self) -> Result<Vec<SeqNo>, StorageError> {
+        Ok(self.snapshots.keys().copied().collect())
     }
 
-    fn open_image(&self, seq: SeqNo) -> Result<ImageFile<Bytes>, StorageError> {
-        let path = self.image_path(seq);
-        let bytes = self.images.get(&seq).cloned().unwrap_or_default();
-        ImageFile::of(&path, bytes, self.superblock.seed)
+    fn open_snapshot(&self, seq: SeqNo) -> Result<SnapshotFile<Bytes>, StorageError> {
+        let path = self.snapshot_path(seq);
+        let bytes = self.snapshots.get(&seq).cloned().unwrap_or_default();
+        SnapshotFile::of(&path, bytes, self.superblock.seed)
     }
 
-    fn image_claim(&self, seq: SeqNo, digester: &Digester) -> Result<CheckpointClaim, StorageError> {
-        let bytes = self.images.get(&seq).cloned().unwrap_or_default();
-        claim_of(&self.image_path(seq), &bytes, self.superblock.seed, digester)
+    fn snapshot_claim(&self, seq: SeqNo, digester: &Digester) -> Result<CheckpointClaim, StorageError> {
+        let bytes = self.snapshots.get(&seq).cloned().unwrap_or_default();
+        claim_of(&self.snapshot_path(seq), &bytes, self.superblock.seed, digester)
     }
 
-    fn forget_images_after(&mut self, seq: SeqNo) -> Result<(), StorageError> {
-        self.images.retain(|kept, _| *kept <= seq);
+    fn forget_snapshots_after(&mut self, seq: SeqNo) -> Result<(), StorageError> {
+        self.snapshots.retain(|kept, _| *kept <= seq);
         Ok(())
     }
 
-    fn set_image_aside(&mut self, seq: SeqNo) -> Result<(), StorageError> {
-        self.images.remove(&seq);
+    fn set_snapshot_aside(&mut self, seq: SeqNo) -> Result<(), StorageError> {
+        self.snapshots.remove(&seq);
         Ok(())
     }
 

@@ -44,8 +44,8 @@ pub(in crate::sim) struct Captured {
     pub replies: Kinds,
     /// In the log.
     pub records: Kinds,
-    /// Images of checkpoints, with the seed of their checksums before each.
-    pub images: Kinds,
+    /// Snapshots of checkpoints, with the seed of their checksums before each.
+    pub snapshots: Kinds,
 }
 
 impl Captured {
@@ -84,9 +84,9 @@ impl Captured {
         keep(&mut self.records, record_kind(record), bytes.into());
     }
 
-    pub(in crate::sim) fn image(&mut self, seed: u64, image: &Bytes) {
-        let bytes = [&seed.to_le_bytes()[..], image].concat();
-        keep(&mut self.images, "image", bytes.into());
+    pub(in crate::sim) fn snapshot(&mut self, seed: u64, snapshot: &Bytes) {
+        let bytes = [&seed.to_le_bytes()[..], snapshot].concat();
+        keep(&mut self.snapshots, "image", bytes.into());
     }
 }
 

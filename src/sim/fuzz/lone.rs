@@ -60,7 +60,7 @@ impl Lone {
         for (_, event) in planned {
             let done = self.sim.disk.on_event(self.now, event);
             durable.log = done.log.max(durable.log);
-            durable.image = done.image.max(durable.image);
+            durable.snapshot = done.snapshot.max(durable.snapshot);
         }
         let mut said = std::mem::take(&mut self.said);
         self.sim.turn(self.now, self.now, durable, &mut said);

@@ -12,7 +12,7 @@ use crate::runtime::net::framing::RecordReader as LinkReader;
 use crate::runtime::net::handshake::{Directory, Identity, Initiator, Progress, Responder, Then};
 use crate::runtime::net::hello::{HELLO_BYTES, Hello, Peer};
 use crate::runtime::net::pool::BufferPool;
-use crate::runtime::storage::image::{ImageFile, chunk_head, claim_of, each_sound, load};
+use crate::runtime::storage::snapshot::{SnapshotFile, chunk_head, claim_of, each_sound, load};
 use crate::runtime::storage::{BLOCK_BYTES, RecordReader, Superblock, encode_record, encoded_record_bytes};
 use crate::sim::SimConfig;
 use crate::sim::app::SmallKv;
@@ -22,8 +22,9 @@ use crate::sim::stack::{Mixed, PartsMaker};
 use crate::smr::crypto::{Digester, Domain, LinkPublic, LinkSecret, Opener, Sealer};
 use crate::smr::execution::Executor;
 use crate::smr::messages::{
-    AdminReply, Checked, CheckpointTold, ClientReply, ENVELOPE_BYTES, Envelope, Frame, FrameId, ImageChunk,
-    Kind, Message, Mode, PieceRange, RefusalReason, ReplyBuilder, RequestFrame, SystemMessage, encode,
+    AdminReply, Checked, CheckpointTold, ClientReply, ENVELOPE_BYTES, Envelope, Frame, FrameId, Kind,
+    Message, Mode, PieceRange, RefusalReason, ReplyBuilder, RequestFrame, SnapshotChunk, SystemMessage,
+    encode,
 };
 use crate::smr::protocol::Record;
 use crate::smr::types::{ApplicationId, ClientId, NodeId, SeqNo, Time, View};
@@ -485,13 +486,13 @@ fn record() -> Runner {
 
 const PATH: &str = "fuzz";
 
-/// A superblock, or an image: the first byte says which.
+/// A superblock, or a snapshot: the first byte says which.
 fn files() -> Vec<Vec<u8>> {
     let superblock = Superblock::first(CLUSTER, NodeId::new(1), EPOCH, 7);
     let block = &superblock.to_block()[8..112];
     let mut all = vec![[&[0][..], block].concat()];
-    let images = captured(&Captured::get().images).into_iter();
-    all.extend(images.map(|image| [&[1][..], &image].concat()));
+    let snapshots = captured(&Captured::get().snapshots).into_iter();
+    all.extend(snapshots.map(|snapshot| [&[1][..], &snapshot].concat()));
     all
 }
 
@@ -500,7 +501,7 @@ fn files() -> Vec<Vec<u8>> {
 fn disk(input: &[u8]) -> String {
     match input.split_first() {
         Some((kind, rest)) if kind & 1 == 0 => superblock(rest),
-        Some((_, rest)) => image(rest),
+        Some((_, rest)) => snapshot(rest),
         None => "nothing".to_owned(),
     }
 }
@@ -526,7 +527,7 @@ fn superblock(input: &[u8]) -> String {
     }
 }
 
-fn image(input: &[u8]) -> String {
+fn snapshot(input: &[u8]) -> String {
     let Some((seed, rest)) = input.split_first_chunk::<8>() else {
         return "short".to_owned();
     };
@@ -536,13 +537,13 @@ fn image(input: &[u8]) -> String {
     let mut sound = 0;
     let partly = each_sound(path, &bytes[..], seed, |chunk, _| {
         sound += 1;
-        let _ = ImageChunk::start(chunk);
-        if let Ok(parsed) = ImageChunk::parse(chunk) {
+        let _ = SnapshotChunk::start(chunk);
+        if let Ok(parsed) = SnapshotChunk::parse(chunk) {
             let _ = parsed.range();
         }
     });
     let claim = claim_of(path, &bytes, seed, &digester);
-    let file = match ImageFile::of(path, bytes, seed) {
+    let file = match SnapshotFile::of(path, bytes, seed) {
         Ok(file) => file,
         Err(error) => return format!("{} {} {}", word(&error), i32::min(sound, 3), partly.is_ok()),
     };
@@ -559,17 +560,17 @@ fn image(input: &[u8]) -> String {
     let mut executor = Mixed(SmallKv).executor(&SimConfig::calm(4, 3), false);
     let loaded = load(&file, &mut executor);
     if let (Ok(loaded), Ok(claim)) = (&loaded, &claim) {
-        assert_eq!(loaded, claim, "an image is what its head says");
+        assert_eq!(loaded, claim, "a snapshot is what its head says");
     }
     if loaded.is_ok() {
         assert!(executor.executed() >= SeqNo::ZERO);
     }
-    format!("image {} {}", loaded.is_ok(), claim.is_ok())
+    format!("snapshot {} {}", loaded.is_ok(), claim.is_ok())
 }
 
-/// An image whose chunks have the checksums that belong to them, as far as there are chunks.
-fn with_sums(image: &[u8], seed: u64) -> Vec<u8> {
-    let mut bytes = image.to_vec();
+/// A snapshot whose chunks have the checksums that belong to them, as far as there are chunks.
+fn with_sums(snapshot: &[u8], seed: u64) -> Vec<u8> {
+    let mut bytes = snapshot.to_vec();
     let mut at = 8;
     while let Some(length) = bytes.get(at..).and_then(|rest| rest.first_chunk::<4>()) {
         let from = at + chunk_head(0, &[], 0).len();

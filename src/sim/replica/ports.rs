@@ -1,5 +1,5 @@
-//! The node's ports in the simulator: what one part tells another comes at once or in the same turn, and all of
-//! it is said.
+//! The node's ports in the simulator: what one part tells another comes at once or in the same turn, and all
+//! of it is said.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use super::Said;
 use crate::sim::checker::Refusal;
 use crate::sim::disk::SimDisk;
 use crate::smr::decision_log::LoggedRange;
-use crate::smr::execution::{CheckpointHelp, CheckpointImage, SessionWindows};
+use crate::smr::execution::{CheckpointHelp, CheckpointSnapshot, SessionWindows};
 use crate::smr::messages::archived::ArchivedClientReply;
 use crate::smr::messages::{
     Checked, CheckpointClaim, ClientReply, Frame, FrameId, FrameKey, Mode, Proposal, TakenCheckpoint,
 };
 use crate::smr::node::{Consensus, ConsensusPort, Execution, ExecutionPort, LogEntry, PreprocessingPort};
 use crate::smr::preprocessing::{ClientDirectory, FrameRefusal, FromPeer, PeerRefusal};
-use crate::smr::protocol::{ImageEvent, ImageTask, LogCut, Recipients, Record};
+use crate::smr::protocol::{LogCut, Recipients, Record, SnapshotEvent, SnapshotTask};
 use crate::smr::replica::Stack;
 use crate::smr::types::{ClientId, Lsn, NodeId, SeqNo, Time, UnixTime};
 
@@ -36,7 +36,7 @@ pub(super) struct Decisions<'a> {
     pub clients: &'a ClientDirectory,
     pub work: &'a mut VecDeque<Work>,
     /// What the disk answers at once.
-    pub images: Vec<ImageEvent>,
+    pub snapshots: Vec<SnapshotEvent>,
     pub said: &'a mut Vec<Said>,
 }
 
@@ -83,8 +83,9 @@ impl ConsensusPort for Decisions<'_> {
         self.disk.log(self.world, LogEntry::Read(range));
     }
 
-    fn image(&mut self, task: ImageTask) {
-        self.images.extend(self.disk.shelve(self.world, &task));
+    fn snapshot(&mut self, task: SnapshotTask) {
+        self.snapshots
+            .extend(self.disk.serve_snapshot_task(self.world, &task));
     }
 
     fn require_signature(&mut self, client: ClientId, must_sign: bool) {
@@ -157,8 +158,8 @@ impl<S: Stack> ExecutionPort for Results<'_, S> {
         self.consensus.on_installed(self.now, claim.seq, &windows);
     }
 
-    fn keep(&mut self, mut image: Box<dyn CheckpointImage>) {
-        self.disk.keep_image(self.world, &mut *image);
+    fn keep(&mut self, mut snapshot: Box<dyn CheckpointSnapshot>) {
+        self.disk.keep_snapshot(self.world, &mut *snapshot);
     }
 
     // Nobody has the time.
@@ -226,7 +227,7 @@ impl ExecutionPort for Deaf {
 
     fn installed(&mut self, _: CheckpointClaim, _: Vec<SessionWindows>) {}
 
-    fn keep(&mut self, _: Box<dyn CheckpointImage>) {}
+    fn keep(&mut self, _: Box<dyn CheckpointSnapshot>) {}
 
     fn help(&mut self, _: CheckpointHelp) {}
 }

@@ -177,9 +177,9 @@ impl<S: Stack> Host<S> {
         let counters = self.sim.replica().counters();
         for (name, count) in [
             ("decision transferred", counters.decisions_transferred),
-            ("unreadable decision sent by a peer", counters.decisions_mended),
+            ("unreadable decision sent by a peer", counters.decisions_repaired),
             ("state transferred", counters.states_transferred),
-            ("piece taken out of an own image", counters.pieces_reused),
+            ("piece taken out of an own snapshot", counters.pieces_reused),
             ("frames beyond a peer's allowance", self.sim.over_budget),
             ("frame crowded out by a lower one", counters.frames_crowded_out),
             ("waiting frame passed on again", counters.frames_urged),

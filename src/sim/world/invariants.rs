@@ -177,11 +177,11 @@ impl<S: Stack> World<S> {
         let mut reached: Vec<u64> = (0..self.hosts.len()).filter(able).map(last).collect();
         reached.sort_unstable_by(|a, b| b.cmp(a));
         let most = *reached.get(self.config.faulty_max())?;
-        let has_image = |host: usize| {
+        let has_snapshot = |host: usize| {
             let host = &self.hosts[host];
-            !host.is_wrong && !host.sim.disk.disk_state.images.is_empty()
+            !host.is_wrong && !host.sim.disk.disk_state.snapshots.is_empty()
         };
-        let is_state_there = (0..self.hosts.len()).filter(able).any(has_image);
+        let is_state_there = (0..self.hosts.len()).filter(able).any(has_snapshot);
         let needs_state = |host: &Host<S>| host.is_wrong || host.sim.replica().awaits_state();
         let can_catch_up = |host: &usize| is_state_there || !needs_state(&self.hosts[*host]);
         (0..self.hosts.len())
@@ -205,12 +205,12 @@ impl<S: Stack> World<S> {
         let replica = host.sim.replica();
         let ordering = replica.ordering();
         format!(
-            "{} {}, decided {}, stable {}, images {:?}, {}, {}",
+            "{} {}, decided {}, stable {}, snapshots {:?}, {}, {}",
             replica.view(),
             replica.phase(),
             ordering.decided(),
             ordering.stable(),
-            host.sim.disk.disk_state.images.keys().collect::<Vec<_>>(),
+            host.sim.disk.disk_state.snapshots.keys().collect::<Vec<_>>(),
             replica.transfer_phase(),
             replica.participation()
         )

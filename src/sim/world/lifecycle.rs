@@ -77,17 +77,17 @@ impl<S: Stack> World<S> {
         if let Some(captured) = &mut self.captured {
             done.records.iter().for_each(|record| captured.record(record));
             let disk_state = &host.sim.disk.disk_state;
-            let image = done.image.and_then(|seq| disk_state.images.get(&seq));
-            image
+            let snapshot = done.snapshot.and_then(|seq| disk_state.snapshots.get(&seq));
+            snapshot
                 .into_iter()
-                .for_each(|image| captured.image(disk_state.superblock.seed, image));
+                .for_each(|snapshot| captured.snapshot(disk_state.superblock.seed, snapshot));
         }
         host.durable.log = done.log.max(host.durable.log);
-        host.durable.image = done.image.max(host.durable.image);
+        host.durable.snapshot = done.snapshot.max(host.durable.snapshot);
         if let Some((seq, is_there)) = done.adopted {
             host.durable.adopted = Some(seq);
             if !is_there && host.is_correct {
-                let what = format!("host {index} names the image of s{seq}, which was removed");
+                let what = format!("host {index} names the snapshot of s{seq}, which was removed");
                 self.break_rule(Rule::Recovery, what);
             }
         }
@@ -174,8 +174,8 @@ impl<S: Stack> World<S> {
                 self.tell(|world| {
                     let replica = world.hosts[index].sim.replica();
                     format!(
-                        "host {index} starts again: image {:?}, {} records, executed s{}, v{}",
-                        restored.image.map(|claim| claim.seq),
+                        "host {index} starts again: snapshot {:?}, {} records, executed s{}, v{}",
+                        restored.snapshot.map(|claim| claim.seq),
                         restored.records,
                         replica.executed(),
                         replica.view(),
@@ -230,13 +230,13 @@ impl<S: Stack> World<S> {
             );
             return self.break_rule(Rule::Recovery, what);
         }
-        let image = restored.image.map_or(0, |claim| claim.seq.get());
-        host.ledger.restarted(image, &read_back.records);
+        let snapshot = restored.snapshot.map_or(0, |claim| claim.seq.get());
+        host.ledger.restarted(snapshot, &read_back.records);
         restored
             .claims
             .iter()
             .for_each(|taken| host.ledger.took(taken.claim));
-        self.judge_images(index, restored, read_back);
+        self.judge_snapshots(index, restored, read_back);
         let is_wrong = self.hosts[index].is_wrong;
         for taken in restored.claims.iter().filter(|_| !is_wrong) {
             let equal = self.agreement.checkpoint(index, taken);
@@ -251,36 +251,42 @@ impl<S: Stack> World<S> {
         }
     }
 
-    /// A host starts from the image of a checkpoint that a correct replica took, or from a wrong one that no
-    /// quorum contradicted yet.
-    fn judge_images(&mut self, index: usize, restored: &Restored, read_back: &ReadBack) {
+    /// A host starts from the snapshot of a checkpoint that a correct replica took, or from a wrong one that
+    /// no quorum contradicted yet.
+    fn judge_snapshots(&mut self, index: usize, restored: &Restored, read_back: &ReadBack) {
         let host = &mut self.hosts[index];
         host.donors.starts_again();
         if host.tampering != Tampering::None {
             host.donors.rots();
         }
-        if let Some(begun) = restored.image
+        if let Some(begun) = restored.snapshot
             && is_contradicted(&read_back.records, begun)
         {
             let what = format!("host {index} starts from {begun:?}, which its own log contradicts");
             return self.break_rule(Rule::Recovery, what);
         }
         let superblock = host.sim.disk.disk_state.superblock;
-        let is_whole =
-            superblock.log_start == Superblock::FIRST_SEGMENT && read_back.is_whole_up_to(superblock.image);
+        let is_whole = superblock.log_start == Superblock::FIRST_SEGMENT
+            && read_back.is_whole_up_to(superblock.snapshot);
         if read_back.was_contradicted && host.sim.replica().awaits_state() && is_whole {
             let what = format!("host {index} waits for a state that its whole log leads to");
             return self.break_rule(Rule::Recovery, what);
         }
-        let begun = restored.image.map_or(SeqNo::ZERO, |claim| claim.seq);
-        let begun = begun.max(host.sim.disk.disk_state.superblock.image);
-        let later = host.sim.disk.disk_state.images.keys().find(|seq| **seq > begun);
+        let begun = restored.snapshot.map_or(SeqNo::ZERO, |claim| claim.seq);
+        let begun = begun.max(host.sim.disk.disk_state.superblock.snapshot);
+        let later = host
+            .sim
+            .disk
+            .disk_state
+            .snapshots
+            .keys()
+            .find(|seq| **seq > begun);
         if let Some(later) = later {
-            let what = format!("host {index} starts from s{begun} and leaves the image of s{later}");
+            let what = format!("host {index} starts from s{begun} and leaves the snapshot of s{later}");
             return self.break_rule(Rule::Recovery, what);
         }
         let is_right = restored
-            .image
+            .snapshot
             .is_none_or(|claim| self.agreement.right(claim.seq.get()) == Some(claim));
         if host.is_wrong && !is_right {
             // It was not found out.
@@ -288,7 +294,7 @@ impl<S: Stack> World<S> {
             return self.hit("restart from a wrong state", 1);
         }
         host.is_wrong = false;
-        let known = self.agreement.restarted(index, restored.image);
+        let known = self.agreement.restarted(index, restored.snapshot);
         self.judge(known);
     }
 
@@ -314,7 +320,7 @@ impl<S: Stack> World<S> {
             match hit {
                 Rot::Nothing => Tampering::None,
                 Rot::LogEnd => Tampering::Forgetful,
-                Rot::Log | Rot::Image | Rot::Superblock => Tampering::Rotten,
+                Rot::Log | Rot::Snapshot | Rot::Superblock => Tampering::Rotten,
             }
         });
         self.tell(|_| format!("host {index}: {}", hit.name()));

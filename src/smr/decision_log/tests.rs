@@ -116,8 +116,8 @@ fn of_decisions_that_the_disk_has_the_digests_are_kept_until_the_log_is_cut() {
     );
 }
 
-/// A log of five decisions as it comes back when the image is of `base`, and the batches of these places are
-/// in the log.
+/// A log of five decisions as it comes back when the snapshot is of `base`, and the batches of these places
+/// are in the log.
 fn restored_after(base: u64, batches: std::ops::RangeInclusive<u64>, is_proved: bool) -> ChainedLog {
     let (_, records) = log_of(5);
     let mut log = ChainedLog::new(digester()).on_disk(true);
@@ -165,7 +165,7 @@ fn a_restored_log_names_what_it_holds_of_the_decisions_before_its_base() {
 }
 
 #[test]
-fn decisions_of_another_chain_than_the_images_are_not_named() {
+fn decisions_of_another_chain_than_the_snapshots_are_not_named() {
     let mut log = ChainedLog::new(digester()).on_disk(true);
     let (other, records) = log_of(3);
     log.restore_base(SeqNo::new(3), Chain::START);

@@ -1,5 +1,5 @@
 use super::guard::guarded;
-use super::{Column, CrudState, ImageError, KeyedState, OperationContext, ResultWriter};
+use super::{Column, CrudState, KeyedState, OperationContext, ResultWriter, SnapshotError};
 use crate::smr::crypto::Digester;
 use crate::smr::types::{ApplicationId, ApplicationNameError, Digest};
 
@@ -178,7 +178,7 @@ pub trait MonolithicState: Send + 'static {
     ///
     /// # Errors
     /// When the bytes are no such piece.
-    fn read_piece(&mut self, piece: usize, bytes: &[u8]) -> Result<(), ImageError>;
+    fn read_piece(&mut self, piece: usize, bytes: &[u8]) -> Result<(), SnapshotError>;
 
     /// What another thread can do of the work of digesting a snapshot that is just taken. By default nothing.
     fn digest_help(_snapshot: &Self::Snapshot, _digester: &Digester) -> Option<CheckpointHelp> {

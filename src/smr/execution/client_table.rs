@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::ImageError;
+use super::SnapshotError;
 use super::sessions::{Session, Sessions};
 use super::window::{CLIENT_WINDOW, FrameStatus, SequenceWindow};
 use crate::smr::crypto::{Digester, Domain};
@@ -220,7 +220,7 @@ impl ClientTable {
     }
 
     /// Reads the entry that was written of `client`.
-    pub(super) fn read_entry(&mut self, client: usize, mut bytes: &[u8]) -> Result<(), ImageError> {
+    pub(super) fn read_entry(&mut self, client: usize, mut bytes: &[u8]) -> Result<(), SnapshotError> {
         let bytes = &mut bytes;
         let number = u32::from_le_bytes(take(bytes)?) as usize;
         let ended = u64::from_le_bytes(take(bytes)?);
@@ -231,15 +231,15 @@ impl ClientTable {
             reply_bytes += session.kept.bytes;
             live.push(session);
         }
-        let sessions = Sessions::from_parts(live, ended, highest).ok_or(ImageError::Clients)?;
+        let sessions = Sessions::from_parts(live, ended, highest).ok_or(SnapshotError::Clients)?;
         if number != client || !bytes.is_empty() {
-            return Err(ImageError::Clients);
+            return Err(SnapshotError::Clients);
         }
         let entry = Entry {
             sessions,
             reply_bytes,
         };
-        *self.entries.get_mut(client).ok_or(ImageError::Clients)? = Arc::new(entry);
+        *self.entries.get_mut(client).ok_or(SnapshotError::Clients)? = Arc::new(entry);
         Ok(())
     }
 
@@ -254,7 +254,7 @@ impl ClientTable {
     }
 }
 
-fn read_session(bytes: &mut &[u8]) -> Result<Session<Replies>, ImageError> {
+fn read_session(bytes: &mut &[u8]) -> Result<Session<Replies>, SnapshotError> {
     let id = u64::from_le_bytes(take(bytes)?);
     let window = SequenceWindow::from_bytes(take(bytes)?);
     let mut kept = Replies::default();
@@ -262,7 +262,7 @@ fn read_session(bytes: &mut &[u8]) -> Result<Session<Replies>, ImageError> {
         let number = u64::from_le_bytes(take(bytes)?);
         let digest = Digest::from_bytes(take(bytes)?);
         let length = u32::from_le_bytes(take(bytes)?) as usize;
-        let (reply, rest) = bytes.split_at_checked(length).ok_or(ImageError::Clients)?;
+        let (reply, rest) = bytes.split_at_checked(length).ok_or(SnapshotError::Clients)?;
         *bytes = rest;
         kept.bytes += length;
         kept.executed.push_back(Executed {
@@ -275,12 +275,12 @@ fn read_session(bytes: &mut &[u8]) -> Result<Session<Replies>, ImageError> {
         && kept.executed.iter().is_sorted_by(|a, b| a.number < b.number);
     match is_sound {
         true => Ok(Session { id, window, kept }),
-        false => Err(ImageError::Clients),
+        false => Err(SnapshotError::Clients),
     }
 }
 
-fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], ImageError> {
-    let (head, rest) = bytes.split_first_chunk::<N>().ok_or(ImageError::Clients)?;
+fn take<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], SnapshotError> {
+    let (head, rest) = bytes.split_first_chunk::<N>().ok_or(SnapshotError::Clients)?;
     *bytes = rest;
     Ok(*head)
 }

@@ -1,6 +1,6 @@
 use super::{
-    CheckpointHelp, Column, ImageError, KeyedPart, KeyedState, MonolithicState, PARTS, PartitionedStore,
-    PartsSnapshot,
+    CheckpointHelp, Column, KeyedPart, KeyedState, MonolithicState, PARTS, PartitionedStore, PartsSnapshot,
+    SnapshotError,
 };
 use crate::smr::crypto::Digester;
 use crate::smr::types::Digest;
@@ -127,8 +127,8 @@ impl<const N: usize> MonolithicState for Columns<N> {
         self.columns.iter().map(PartitionedStore::size_bytes).sum()
     }
 
-    fn read_piece(&mut self, piece: usize, bytes: &[u8]) -> Result<(), ImageError> {
-        let column = self.columns.get_mut(piece / PARTS).ok_or(ImageError::State)?;
+    fn read_piece(&mut self, piece: usize, bytes: &[u8]) -> Result<(), SnapshotError> {
+        let column = self.columns.get_mut(piece / PARTS).ok_or(SnapshotError::State)?;
         column.read_piece(piece % PARTS, bytes)
     }
 

@@ -2,12 +2,12 @@
 //!
 //! A [`DivisibleState`] keeps what it consists of in [`Parts`], and changes a part through them. So it is
 //! known which parts a checkpoint has to copy and digest anew, and a replica that lags behind is sent those
-//! that its own image does not have ([`crate::smr::state_transfer::monolithic`]). Everything else of a
+//! that its own snapshot does not have ([`crate::smr::state_transfer::monolithic`]). Everything else of a
 //! [`MonolithicState`] comes by itself.
 
 use super::part_buffers::Room;
 use super::parts::PartsSnapshot;
-use super::{CheckpointHelp, ImageError, MonolithicState, Parts};
+use super::{CheckpointHelp, MonolithicState, Parts, SnapshotError};
 use crate::smr::crypto::{Digester, Domain};
 use crate::smr::types::Digest;
 
@@ -118,7 +118,7 @@ pub trait DivisibleState: Send + 'static {
     ///
     /// # Errors
     /// When the bytes are no such part.
-    fn read_part(&mut self, number: usize, bytes: &[u8]) -> Result<(), ImageError>;
+    fn read_part(&mut self, number: usize, bytes: &[u8]) -> Result<(), SnapshotError>;
 }
 
 impl<D: DivisibleState> MonolithicState for D {
@@ -163,10 +163,10 @@ impl<D: DivisibleState> MonolithicState for D {
         <D as DivisibleState>::blank()
     }
 
-    fn read_piece(&mut self, piece: usize, bytes: &[u8]) -> Result<(), ImageError> {
+    fn read_piece(&mut self, piece: usize, bytes: &[u8]) -> Result<(), SnapshotError> {
         match piece < self.parts().count() {
             true => self.read_part(piece, bytes),
-            false => Err(ImageError::State),
+            false => Err(SnapshotError::State),
         }
     }
 

@@ -3,13 +3,13 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::guard::{LetGo, guarded, let_go};
-use super::image::{Image, Next, PieceDigests};
+use super::snapshot::{Next, PieceDigests, Snapshot};
 use super::{ClientTable, DecisionContext, ExecutionEvent, MonolithicState};
 use crate::smr::crypto::{Chain, Digester};
-use crate::smr::messages::image::clients_digest;
+use crate::smr::messages::snapshot::clients_digest;
 use crate::smr::messages::{
-    CheckpointClaim, FrameId, ImageChunk, ImageError, ImageHead, ImageIndex, LightCheckpoint, PieceReader,
-    Proposal, ReplyBuilder, StateRead, TakenCheckpoint,
+    CheckpointClaim, FrameId, LightCheckpoint, PieceReader, Proposal, ReplyBuilder, SnapshotChunk,
+    SnapshotError, SnapshotHead, SnapshotIndex, StateRead, TakenCheckpoint,
 };
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::types::{Digest, Epoch, SeqNo, UnixTime, View};
@@ -122,14 +122,14 @@ struct Pending<S: MonolithicState> {
     client_digests: Vec<Digest>,
     chain: Chain,
     time: UnixTime,
-    /// The state once more, for the image: the first is used up by its digest.
+    /// The state once more, for the snapshot: the first is used up by its digest.
     image: Option<LetGo<S::Snapshot>>,
 }
 
-/// How far an image was read.
+/// How far a snapshot was read.
 struct Reading {
-    head: ImageHead,
-    index: Option<ImageIndex>,
+    head: SnapshotHead,
+    index: Option<SnapshotIndex>,
     pieces: PieceReader,
     /// The next piece.
     next: usize,
@@ -152,8 +152,8 @@ pub(super) struct ExecutionLedger<S: MonolithicState> {
     /// The last checkpoint with a state.
     state: CheckpointClaim,
     pending: VecDeque<Pending<S>>,
-    pub keeps_images: bool,
-    /// The image that is being read.
+    pub keeps_snapshots: bool,
+    /// The snapshot that is being read.
     reading: Option<Reading>,
     /// Whether frames do their share of a pending digest themselves.
     paced_by_frame: bool,
@@ -175,7 +175,7 @@ impl<S: MonolithicState> ExecutionLedger<S> {
             prepared: 0,
             state: CheckpointClaim::NONE,
             pending: VecDeque::new(),
-            keeps_images: false,
+            keeps_snapshots: false,
             reading: None,
             paced_by_frame: false,
         }
@@ -287,7 +287,7 @@ impl<S: MonolithicState> ExecutionLedger<S> {
         }
         self.log_bytes = 0;
         self.prepared = 0;
-        let image = self.keeps_images.then(|| LetGo::new(state.snapshot()));
+        let image = self.keeps_snapshots.then(|| LetGo::new(state.snapshot()));
         let state = LetGo::new(state.snapshot());
         if image.is_some() {
             events.extend(S::digest_help(state.get(), &self.digester).map(ExecutionEvent::Help));
@@ -376,7 +376,7 @@ impl<S: MonolithicState> ExecutionLedger<S> {
     }
 
     /// The head of a checkpoint of the state as it is now.
-    fn head_now(&self, snapshot: S::Snapshot) -> ImageHead {
+    fn head_now(&self, snapshot: S::Snapshot) -> SnapshotHead {
         let mut snapshot = LetGo::new(snapshot);
         let mut pieces = PieceDigests::new(S::piece_count(snapshot.get()), &self.digester);
         let state = loop {
@@ -388,7 +388,7 @@ impl<S: MonolithicState> ExecutionLedger<S> {
         let clients: Vec<Digest> = clients
             .map(|client| self.clients.entry_digest(client, &self.digester).0)
             .collect();
-        ImageHead {
+        SnapshotHead {
             seq: self.executed.seq,
             epoch: self.executed.epoch,
             time: self.executed.time,
@@ -428,7 +428,7 @@ impl<S: MonolithicState> ExecutionLedger<S> {
         let Some(done) = self.pending.pop_front() else {
             return false;
         };
-        let head = ImageHead {
+        let head = SnapshotHead {
             seq: done.seq,
             epoch: self.executed.epoch,
             time: done.time,
@@ -442,7 +442,7 @@ impl<S: MonolithicState> ExecutionLedger<S> {
         self.state = claim;
         events.push(ExecutionEvent::Checkpoint(TakenCheckpoint { claim, light: None }));
         if let Some(state) = done.image {
-            events.push(ExecutionEvent::Image(Box::new(Image::<S> {
+            events.push(ExecutionEvent::Snapshot(Box::new(Snapshot::<S> {
                 claim,
                 head,
                 state,
@@ -455,14 +455,14 @@ impl<S: MonolithicState> ExecutionLedger<S> {
         !self.pending.is_empty()
     }
 
-    /// Takes one chunk of an image in; the first one empties `state` and the client table. Every piece is
+    /// Takes one chunk of a snapshot in; the first one empties `state` and the client table. Every piece is
     /// checked.
-    pub fn read_image_chunk(&mut self, state: &mut S, chunk: &[u8]) -> Result<(), ImageError> {
+    pub fn read_snapshot_chunk(&mut self, state: &mut S, chunk: &[u8]) -> Result<(), SnapshotError> {
         let clients = self.clients.clients();
-        let reading = match (ImageChunk::parse(chunk)?, &mut self.reading) {
-            (ImageChunk::Head(head), _) => {
+        let reading = match (SnapshotChunk::parse(chunk)?, &mut self.reading) {
+            (SnapshotChunk::Head(head), _) => {
                 if head.epoch != self.executed.epoch || head.client_count as usize != clients {
-                    return Err(ImageError::Head);
+                    return Err(SnapshotError::Head);
                 }
                 let_go(std::mem::replace(state, S::blank()));
                 self.clients = ClientTable::new(clients);
@@ -475,48 +475,47 @@ impl<S: MonolithicState> ExecutionLedger<S> {
                 });
                 return Ok(());
             }
-            (_, None) => return Err(ImageError::Kind),
+            (_, None) => return Err(SnapshotError::Kind),
             (_, Some(reading)) => reading,
         };
         let Some(index) = &reading.index else {
-            let ImageChunk::Index(contents) = ImageChunk::parse(chunk)? else {
-                return Err(ImageError::Kind);
+            let SnapshotChunk::Index(contents) = SnapshotChunk::parse(chunk)? else {
+                return Err(SnapshotError::Kind);
             };
-            reading.index = Some(ImageIndex::read(reading.head, contents, &self.digester)?);
+            reading.index = Some(SnapshotIndex::read(reading.head, contents, &self.digester)?);
             return Ok(());
         };
         let (next, table) = (&mut reading.next, &mut self.clients);
-        if matches!(ImageChunk::parse(chunk)?, ImageChunk::Slice(slice) if slice.piece < *next) {
+        if matches!(SnapshotChunk::parse(chunk)?, SnapshotChunk::Slice(slice) if slice.piece < *next) {
             return Ok(());
         }
         reading.pieces.read(
             index,
-            ImageChunk::parse(chunk)?,
+            SnapshotChunk::parse(chunk)?,
             &self.digester,
             |piece, bytes| {
                 if piece < *next {
-                    // An image that came from others may have a piece twice.
+                    // A snapshot that came from others may have a piece twice.
                     return Ok(());
                 }
                 if piece > *next {
-                    return Err(ImageError::State);
+                    return Err(SnapshotError::State);
                 }
                 *next += 1;
                 match piece < clients {
                     true => table.read_entry(piece, bytes),
-                    false => {
-                        guarded(|| state.read_piece(piece - clients, bytes)).unwrap_or(Err(ImageError::State))
-                    }
+                    false => guarded(|| state.read_piece(piece - clients, bytes))
+                        .unwrap_or(Err(SnapshotError::State)),
                 }
             },
         )
     }
 
     /// All chunks were read.
-    pub fn finish_image(&mut self) -> Result<CheckpointClaim, ImageError> {
-        let read = self.reading.take().ok_or(ImageError::Head)?;
+    pub fn finish_snapshot(&mut self) -> Result<CheckpointClaim, SnapshotError> {
+        let read = self.reading.take().ok_or(SnapshotError::Head)?;
         if read.index.is_none() || read.next != read.head.pieces() {
-            return Err(ImageError::Digest);
+            return Err(SnapshotError::Digest);
         }
         self.executed = DecisionContext {
             seq: read.head.seq,

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::apps::kv::{self, Kv};
-use super::{CheckpointRule, ExecutionEvent, Executor, ImageChunk, ImageIndex, SingleThreaded, StateRule};
+use super::{
+    CheckpointRule, ExecutionEvent, Executor, SingleThreaded, SnapshotChunk, SnapshotIndex, StateRule,
+};
 use crate::smr::crypto::{Digester, Domain};
 use crate::smr::messages::{
     Authenticator, Batch, CheckpointClaim, Frame, FrameBuilder, Mode, Proposal, RequestFrame,
@@ -50,7 +52,7 @@ pub(crate) fn decision(seq: u64, frames: Vec<Frame>) -> Arc<Proposal> {
 /// A checkpoint of a key-value store: its claim, its index, and its chunks.
 pub(crate) struct KvCheckpoint {
     pub claim: CheckpointClaim,
-    pub index: Arc<ImageIndex>,
+    pub index: Arc<SnapshotIndex>,
     pub chunks: Vec<Bytes>,
 }
 
@@ -63,7 +65,7 @@ pub(crate) fn kv_checkpoint(seq: u64, puts: &[(u32, usize)], chunk_bytes: usize)
         state: StateRule::ALWAYS,
     };
     let mut executor = SingleThreaded::new(Kv, 4, digester(), Epoch::ZERO, rule);
-    executor.keep_images(true);
+    executor.keep_snapshots(true);
     let mut events = Vec::new();
     for place in 1..=seq {
         let put = puts.get(place as usize - 1).map(|(key, bytes)| {
@@ -73,23 +75,23 @@ pub(crate) fn kv_checkpoint(seq: u64, puts: &[(u32, usize)], chunk_bytes: usize)
         executor.execute(&decision(place, put.into_iter().collect()), &mut events);
     }
     while executor.background_step(usize::MAX, &mut events) {}
-    let image = events.into_iter().find_map(|event| match event {
-        ExecutionEvent::Image(image) => Some(image),
+    let snapshot = events.into_iter().find_map(|event| match event {
+        ExecutionEvent::Snapshot(snapshot) => Some(snapshot),
         _ => None,
     });
-    let mut image = image.expect("a checkpoint was due");
+    let mut snapshot = snapshot.expect("a checkpoint was due");
     let (mut chunks, mut chunk) = (Vec::<Bytes>::new(), Vec::new());
-    while image.next_chunk(chunk_bytes, &mut chunk) {
+    while snapshot.next_chunk(chunk_bytes, &mut chunk) {
         chunks.push(std::mem::take(&mut chunk).into());
     }
-    let (Ok(ImageChunk::Head(head)), Ok(ImageChunk::Index(contents))) =
-        (ImageChunk::parse(&chunks[0]), ImageChunk::parse(&chunks[1]))
+    let (Ok(SnapshotChunk::Head(head)), Ok(SnapshotChunk::Index(contents))) =
+        (SnapshotChunk::parse(&chunks[0]), SnapshotChunk::parse(&chunks[1]))
     else {
         panic!("head and index come first");
     };
-    let index = ImageIndex::read(head, contents, &digester()).unwrap();
+    let index = SnapshotIndex::read(head, contents, &digester()).unwrap();
     KvCheckpoint {
-        claim: image.claim(),
+        claim: snapshot.claim(),
         index: Arc::new(index),
         chunks,
     }

@@ -10,7 +10,7 @@
 //! | `Clone`, `size_bytes` of a part, `put` of a [`KeyedState`](super::KeyedState) that commits, taking an operation back | stops the replica: [`StateFault`] |
 //! | snapshots, digests and pieces of a checkpoint, `initial_state`, `blank`, `read_piece` | stops the replica, which says so |
 //!
-//! A copy of a part is made, or let go, when a digest or an image happens to have it as well, which is
+//! A copy of a part is made, or let go, when a digest or a snapshot happens to have it as well, which is
 //! another moment at each replica. Were a panic there taken for one of the operation that runs at that
 //! moment, its result, and the state, would differ from replica to replica. So it never is.
 //!

@@ -201,7 +201,7 @@ impl MonolithicState for Plain {
         Self::default()
     }
 
-    fn read_piece(&mut self, _: usize, bytes: &[u8]) -> Result<(), ImageError> {
+    fn read_piece(&mut self, _: usize, bytes: &[u8]) -> Result<(), SnapshotError> {
         self.0 = read_map(bytes);
         Ok(())
     }
@@ -277,7 +277,7 @@ impl<const UNDOES: bool> DivisibleState for InParts<UNDOES> {
         &self.0
     }
 
-    fn read_part(&mut self, number: usize, bytes: &[u8]) -> Result<(), ImageError> {
+    fn read_part(&mut self, number: usize, bytes: &[u8]) -> Result<(), SnapshotError> {
         self.0.change(number, |part| part.0 = read_map(bytes));
         Ok(())
     }
@@ -437,7 +437,7 @@ fn rule() -> CheckpointRule {
 /// How one replica lives.
 #[derive(Debug, Clone)]
 struct Life {
-    /// It starts again before these decisions, from its last image and the decisions after it.
+    /// It starts again before these decisions, from its last snapshot and the decisions after it.
     restarts: Vec<usize>,
     /// What is done of a digest between decisions; 0: nothing by itself.
     budget_bytes: usize,
@@ -468,7 +468,7 @@ impl Made {
                     assert_eq!(before, taken, "the same checkpoint again");
                 }
                 ExecutionEvent::Help(help) if helped => help.run(),
-                ExecutionEvent::Image(mut written) => {
+                ExecutionEvent::Snapshot(mut written) => {
                     let (mut chunks, mut chunk) = (Vec::new(), Vec::new());
                     while written.next_chunk(2000, &mut chunk) {
                         chunks.push(std::mem::take(&mut chunk));
@@ -485,14 +485,14 @@ fn live<E: Executor>(make: impl Fn() -> E, decisions: &[Arc<Proposal>], life: &L
     let (mut made, mut image) = (Made::default(), None);
     let start = |image: &Option<(SeqNo, Vec<Vec<u8>>)>| {
         let mut executor = make();
-        executor.keep_images(true);
+        executor.keep_snapshots(true);
         if let Some((seq, chunks)) = image {
             for chunk in chunks {
                 executor
-                    .read_image_chunk(chunk)
-                    .expect("an image of our own can be read");
+                    .read_snapshot_chunk(chunk)
+                    .expect("a snapshot of our own can be read");
             }
-            assert_eq!(executor.finish_image().expect("and is whole").seq, *seq);
+            assert_eq!(executor.finish_snapshot().expect("and is whole").seq, *seq);
         }
         executor
     };

@@ -1,11 +1,11 @@
 //! Execution: decided batches become state and replies.
 //!
 //! An [`Application`] is deterministic code over a [`MonolithicState`]; one that says what its parts are is a
-//! [`DivisibleState`], and any type that serde writes is one as [`Plain`]. A [`TypedApplication`] has types for
-//! its requests and replies too. An [`Executor`] runs it: it takes decisions in order, executes each frame once
-//! ([`ClientTable`]), answers per frame, and takes checkpoints at places that follow from the decisions
-//! alone, so that every replica takes the same ones. Every executor gives byte-identical replies and digests
-//! for the same decisions.
+//! [`DivisibleState`], and any type that serde writes is one as [`Plain`]. A [`TypedApplication`] has types
+//! for its requests and replies too. An [`Executor`] runs it: it takes decisions in order, executes each
+//! frame once ([`ClientTable`]), answers per frame, and takes checkpoints at places that follow from the
+//! decisions alone, so that every replica takes the same ones. Every executor gives byte-identical replies
+//! and digests for the same decisions.
 
 mod application;
 pub mod apps;
@@ -19,7 +19,6 @@ mod execution_ledger;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod guard;
-mod image;
 mod keyed_part;
 mod part_buffers;
 mod partitioned;
@@ -31,6 +30,7 @@ mod resends;
 mod result;
 mod sessions;
 mod single;
+mod snapshot;
 pub mod speculative;
 mod typed;
 mod undo;
@@ -47,7 +47,6 @@ pub use divisible::{DivisibleState, StatePart};
 pub use encoding::{EncodingError, REQUEST_DEPTH_MAX};
 pub use execution_ledger::{CheckpointRule, StateRule};
 pub use guard::StateFault;
-pub use image::CheckpointImage;
 pub use keyed_part::KeyedPart;
 pub use part_buffers::Room;
 pub use partitioned::{PARTS, Partitioned, PartitionedStore};
@@ -59,13 +58,14 @@ pub use resends::Resends;
 pub use result::{FRAME_RESULT_BYTES_MAX, RESULT_BYTES_MAX, ResultLimits, ResultWriter};
 pub use sessions::{SESSION_STEP_MAX, SESSIONS_MAX, SessionWindows, Sessions};
 pub use single::SingleThreaded;
+pub use snapshot::CheckpointSnapshot;
 pub use speculative::{Helper, Speculative};
 pub use typed::{TypedApplication, TypedError, decode_error, decode_reply, encode_request};
 pub use window::{CLIENT_WINDOW, FrameStatus, SequenceWindow};
 
 /// What an application meets of a checkpoint's format.
 pub use crate::smr::messages::{
-    ImageChunk, ImageError, ImageHead, ImageIndex, PartDescription, PieceReader, PieceWriter,
+    PartDescription, PieceReader, PieceWriter, SnapshotChunk, SnapshotError, SnapshotHead, SnapshotIndex,
     StateDescriptor, StateRead, state_digest,
 };
 
@@ -117,7 +117,7 @@ pub enum ExecutionEvent {
     /// nearer: a thread that has the time may help.
     Help(CheckpointHelp),
     /// The contents of the checkpoint whose digest was just told, to be kept on disk.
-    Image(Box<dyn CheckpointImage>),
+    Snapshot(Box<dyn CheckpointSnapshot>),
 }
 
 /// Runs an application over decisions. Deterministic: the same calls give the same events.
@@ -181,20 +181,20 @@ pub trait Executor: Send {
     fn digest_now(&mut self) -> CheckpointClaim;
 
     /// Whether checkpoints give [images](ExecutionEvent::Image) from the next one on.
-    fn keep_images(&mut self, keep: bool);
+    fn keep_snapshots(&mut self, keep: bool);
 
-    /// Takes one chunk of an image in; the first one empties the state and the client table.
+    /// Takes one chunk of a snapshot in; the first one empties the state and the client table.
     ///
     /// # Errors
-    /// When it is no chunk of an image of this service and this cluster.
-    fn read_image_chunk(&mut self, chunk: &[u8]) -> Result<(), ImageError>;
+    /// When it is no chunk of a snapshot of this service and this cluster.
+    fn read_snapshot_chunk(&mut self, chunk: &[u8]) -> Result<(), SnapshotError>;
 
-    /// All chunks of an image were read: what the contents amount to, if they are those the image's head
+    /// All chunks of a snapshot were read: what the contents amount to, if they are those the snapshot's head
     /// promised.
     ///
     /// # Errors
     /// When they are not.
-    fn finish_image(&mut self) -> Result<CheckpointClaim, ImageError>;
+    fn finish_snapshot(&mut self) -> Result<CheckpointClaim, SnapshotError>;
 
     /// The chain of the decisions that were executed.
     fn chain(&self) -> Chain;

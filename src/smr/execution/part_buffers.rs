@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::StatePart;
 use super::guard::{guarded, let_go};
-use super::parts::Kept;
+use super::parts::StorageEvent;
 
 /// For each part the memory of a copy, or none: together about as much as the parts have.
 #[derive(Debug)]
-pub(super) struct PartBuffers<P>(Vec<Mutex<Option<Arc<Kept<P>>>>>);
+pub(super) struct PartBuffers<P>(Vec<Mutex<Option<Arc<StorageEvent<P>>>>>);
 
 impl<P: StatePart> PartBuffers<P> {
     /// No memory yet, for so many parts.
@@ -22,7 +22,7 @@ impl<P: StatePart> PartBuffers<P> {
     }
 
     /// A copy of the part at `index`, in the memory that is kept for it if that suits.
-    pub fn copy(&self, index: usize, kept: &Kept<P>) -> Arc<Kept<P>> {
+    pub fn copy(&self, index: usize, kept: &StorageEvent<P>) -> Arc<StorageEvent<P>> {
         let spare = self.hold(index).take();
         if let Some(mut spare) = spare {
             // Nobody else has what is kept here.
@@ -41,7 +41,7 @@ impl<P: StatePart> PartBuffers<P> {
 
     /// Keeps the memory of a part that nobody needs any more, unless there is some: then the part is given
     /// back.
-    pub fn give(&self, index: usize, part: Kept<P>) -> Option<Kept<P>> {
+    pub fn give(&self, index: usize, part: StorageEvent<P>) -> Option<StorageEvent<P>> {
         let mut kept = self.hold(index);
         match *kept {
             Some(_) => Some(part),
@@ -54,14 +54,15 @@ impl<P: StatePart> PartBuffers<P> {
 
     /// Finds the memory for a copy of the part at `index`, which has this much.
     pub fn prepare(&self, index: usize, room: Room) {
-        let is_there =
-            |kept: &Option<Arc<Kept<P>>>| kept.as_ref().is_some_and(|kept| room.suits(kept.part.room()));
+        let is_there = |kept: &Option<Arc<StorageEvent<P>>>| {
+            kept.as_ref().is_some_and(|kept| room.suits(kept.part.room()))
+        };
         if !is_there(&self.hold(index)) {
             // Whoever wants to copy meanwhile does not wait for it.
             let part = P::with_room(room);
-            let found = Arc::new(Kept {
+            let found = Arc::new(StorageEvent {
                 part,
-                ..Kept::default()
+                ..StorageEvent::default()
             });
             let found = self.hold(index).replace(found);
             // Its memory did not suit.
@@ -69,7 +70,7 @@ impl<P: StatePart> PartBuffers<P> {
         }
     }
 
-    fn hold(&self, index: usize) -> MutexGuard<'_, Option<Arc<Kept<P>>>> {
+    fn hold(&self, index: usize) -> MutexGuard<'_, Option<Arc<StorageEvent<P>>>> {
         // What is there is memory, whatever happened to the one who held it.
         self.0[index].lock().unwrap_or_else(PoisonError::into_inner)
     }

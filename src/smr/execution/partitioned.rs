@@ -6,7 +6,7 @@ use foldhash::fast::RandomState;
 
 use super::keyed_part::KeyedPart;
 use super::undo::UndoLog;
-use super::{DivisibleState, ImageError, Parts};
+use super::{DivisibleState, Parts, SnapshotError};
 
 /// How many parts a store has. At 1 GiB a part is 256 KiB: copying one on write takes well under a
 /// millisecond.
@@ -130,12 +130,12 @@ impl<const P: usize> Partitioned<P> {
 type Split<'a> = (&'a [u8], &'a [u8], &'a [u8]);
 
 /// The pair that a part's bytes begin with, and what follows.
-fn split_pair(bytes: &[u8]) -> Result<Split<'_>, ImageError> {
-    let (lengths, rest) = bytes.split_at_checked(8).ok_or(ImageError::State)?;
+fn split_pair(bytes: &[u8]) -> Result<Split<'_>, SnapshotError> {
+    let (lengths, rest) = bytes.split_at_checked(8).ok_or(SnapshotError::State)?;
     let (lengths, _) = lengths.as_chunks::<4>();
     let [key_bytes, value_bytes] = [0, 1].map(|index| u32::from_le_bytes(lengths[index]) as usize);
-    let (key, rest) = rest.split_at_checked(key_bytes).ok_or(ImageError::State)?;
-    let (value, rest) = rest.split_at_checked(value_bytes).ok_or(ImageError::State)?;
+    let (key, rest) = rest.split_at_checked(key_bytes).ok_or(SnapshotError::State)?;
+    let (value, rest) = rest.split_at_checked(value_bytes).ok_or(SnapshotError::State)?;
     Ok((key, value, rest))
 }
 
@@ -172,12 +172,12 @@ impl<const P: usize> DivisibleState for Partitioned<P> {
         &self.parts
     }
 
-    fn read_part(&mut self, number: usize, bytes: &[u8]) -> Result<(), ImageError> {
+    fn read_part(&mut self, number: usize, bytes: &[u8]) -> Result<(), SnapshotError> {
         let (mut rest, mut pairs) = (bytes, 0);
         while !rest.is_empty() {
             let (key, _, behind) = split_pair(rest)?;
             if place(key, P) != number {
-                return Err(ImageError::State);
+                return Err(SnapshotError::State);
             }
             rest = behind;
             pairs += 1;

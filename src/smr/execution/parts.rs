@@ -15,12 +15,12 @@ use crate::smr::types::Digest;
 ///
 /// Invariant: a set `digest` is that of the contents.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Kept<P> {
+pub(super) struct StorageEvent<P> {
     pub part: P,
     pub digest: OnceLock<Digest>,
 }
 
-impl<P: StatePart> Kept<P> {
+impl<P: StatePart> StorageEvent<P> {
     /// About how many bytes have to be hashed for the digest.
     fn undigested_bytes(&self) -> usize {
         match self.digest.get() {
@@ -43,7 +43,7 @@ impl<P: StatePart> Kept<P> {
 /// The parts of a state, each with a number. There are always as many.
 #[derive(Debug)]
 pub struct Parts<P> {
-    parts: Vec<Arc<Kept<P>>>,
+    parts: Vec<Arc<StorageEvent<P>>>,
     /// What the parts have together, but for the one that is `unmeasured`.
     measured_bytes: u128,
     /// The part that is being changed, or whose change panicked.
@@ -58,7 +58,7 @@ pub struct Parts<P> {
 /// The parts that an operation changed, as they were before it.
 #[derive(Debug)]
 struct Before<P> {
-    parts: Vec<(usize, Arc<Kept<P>>)>,
+    parts: Vec<(usize, Arc<StorageEvent<P>>)>,
     /// By part: the last operation that changed it.
     changed: Vec<u64>,
     /// The operation that runs.
@@ -71,7 +71,7 @@ impl<P: StatePart> Parts<P> {
     /// So many parts without contents.
     #[must_use]
     pub fn new(count: usize) -> Self {
-        let parts: Vec<Arc<Kept<P>>> = (0..count).map(|_| Arc::default()).collect();
+        let parts: Vec<Arc<StorageEvent<P>>> = (0..count).map(|_| Arc::default()).collect();
         Self {
             measured_bytes: parts.iter().map(|kept| u128::from(kept.part.size_bytes())).sum(),
             unmeasured: None,
@@ -283,7 +283,7 @@ impl<P: StatePart> PartsSnapshot<P> {
     pub(super) fn digest_help(&self, digester: &Digester) -> CheckpointHelp {
         let (mut parts, digester) = (self.parts.clone(), digester.clone());
         let helped_bytes = self.helped_bytes.clone();
-        let digest = move |kept: &Kept<P>| {
+        let digest = move |kept: &StorageEvent<P>| {
             let bytes = kept.undigested_bytes();
             kept.digest(&digester);
             // Paces whoever reads it, nothing else.
@@ -303,13 +303,13 @@ impl<P: StatePart> PartsSnapshot<P> {
 struct HeldParts<P: StatePart> {
     /// The number of the first.
     first: usize,
-    parts: VecDeque<Arc<Kept<P>>>,
+    parts: VecDeque<Arc<StorageEvent<P>>>,
     spares: Arc<PartBuffers<P>>,
 }
 
 impl<P: StatePart> HeldParts<P> {
     /// Does something with the first part, and lets it go.
-    fn pass_first<T>(&mut self, pass: impl FnOnce(&Kept<P>) -> T) -> Option<T> {
+    fn pass_first<T>(&mut self, pass: impl FnOnce(&StorageEvent<P>) -> T) -> Option<T> {
         let kept = self.parts.pop_front()?;
         let passed = pass(&kept);
         release(kept, self.first, &self.spares);
@@ -318,7 +318,7 @@ impl<P: StatePart> HeldParts<P> {
     }
 
     /// Does something with the last part, and lets it go.
-    fn pass_last<T>(&mut self, pass: impl FnOnce(&Kept<P>) -> T) -> Option<T> {
+    fn pass_last<T>(&mut self, pass: impl FnOnce(&StorageEvent<P>) -> T) -> Option<T> {
         let kept = self.parts.pop_back()?;
         let passed = pass(&kept);
         release(kept, self.first + self.parts.len(), &self.spares);
@@ -334,10 +334,10 @@ impl<P: StatePart> Drop for HeldParts<P> {
 
 /// A part to write to: a copy of its own if a snapshot has it too.
 fn own<'a, P: StatePart>(
-    kept: &'a mut Arc<Kept<P>>,
+    kept: &'a mut Arc<StorageEvent<P>>,
     number: usize,
     spares: &PartBuffers<P>,
-) -> &'a mut Kept<P> {
+) -> &'a mut StorageEvent<P> {
     // Snapshots are taken by whoever writes, so meanwhile there can only be fewer of them.
     if Arc::strong_count(kept) > 1 {
         let copy = or_fault("a part of it was copied", || spares.copy(number, kept));
@@ -352,7 +352,7 @@ fn size_of_part<P: StatePart>(part: &P) -> u128 {
 }
 
 /// Lets a part go, at a moment that differs from replica to replica.
-fn release<P: StatePart>(kept: Arc<Kept<P>>, number: usize, spares: &PartBuffers<P>) {
+fn release<P: StatePart>(kept: Arc<StorageEvent<P>>, number: usize, spares: &PartBuffers<P>) {
     if let Some(not_needed) = Arc::into_inner(kept).and_then(|last| spares.give(number, last)) {
         let_go(not_needed);
     }

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::encoding::{EncodingError, decode_canonical, encode};
 use super::guard::{let_go, or_fault};
-use super::{CheckpointHelp, ImageError, MonolithicState};
+use super::{CheckpointHelp, MonolithicState, SnapshotError};
 use crate::smr::crypto::{Digester, Domain};
 use crate::smr::types::Digest;
 
@@ -28,7 +28,7 @@ use crate::smr::types::Digest;
 ///
 /// **Equal states must write equal bytes**: their digests are what replicas compare. So nothing in it may
 /// iterate in hash order: a `BTreeMap`, not a `HashMap`. [`check`](Self::check) is for an application's
-/// tests; builds with debug assertions check every checkpoint, and what is read from an image is checked in
+/// tests; builds with debug assertions check every checkpoint, and what is read from a snapshot is checked in
 /// every build. It finds untagged enums and flattened fields as well, which the format cannot read back.
 /// Skipped fields (`#[serde(skip)]`) are not part of the state: nothing observable may depend on them.
 ///
@@ -41,23 +41,23 @@ use crate::smr::types::Digest;
 pub struct Plain<T> {
     /// Shared with the snapshots; `None` until the contents of a [blank](MonolithicState::blank) one are
     /// read.
-    kept: Option<Arc<Kept<T>>>,
+    kept: Option<Arc<StorageEvent<T>>>,
 }
 
-struct Kept<T> {
+struct StorageEvent<T> {
     value: T,
-    /// Its encoding, once somebody needed it. A checkpoint needs it twice, for its digest and its image.
+    /// Its encoding, once somebody needed it. A checkpoint needs it twice, for its digest and its snapshot.
     bytes: OnceLock<Vec<u8>>,
 }
 
-impl<T> Kept<T> {
+impl<T> StorageEvent<T> {
     fn new(value: T) -> Arc<Self> {
         let bytes = OnceLock::new();
         Arc::new(Self { value, bytes })
     }
 }
 
-impl<T: Serialize + DeserializeOwned> Kept<T> {
+impl<T: Serialize + DeserializeOwned> StorageEvent<T> {
     /// The encoding.
     ///
     /// # Panics
@@ -84,7 +84,7 @@ impl<T> Plain<T> {
     #[must_use]
     pub fn new(value: T) -> Self {
         Self {
-            kept: Some(Kept::new(value)),
+            kept: Some(StorageEvent::new(value)),
         }
     }
 }
@@ -139,7 +139,7 @@ impl<T: Clone> DerefMut for Plain<T> {
         let kept = kept.expect("a blank state is read before it is used");
         if Arc::get_mut(kept).is_none() {
             // Whether a snapshot has it too differs from replica to replica: a panic is not the operation's.
-            let copy = or_fault("it was copied", || Kept::new(kept.value.clone()));
+            let copy = or_fault("it was copied", || StorageEvent::new(kept.value.clone()));
             let_go(std::mem::replace(kept, copy));
         }
         let kept = Arc::get_mut(kept).expect("nobody else has the copy");
@@ -149,7 +149,7 @@ impl<T: Clone> DerefMut for Plain<T> {
 }
 
 /// A frozen [`Plain`] state.
-pub struct PlainSnapshot<T>(Arc<Kept<T>>);
+pub struct PlainSnapshot<T>(Arc<StorageEvent<T>>);
 
 impl<T> fmt::Debug for PlainSnapshot<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -190,9 +190,9 @@ where
         Self { kept: None }
     }
 
-    fn read_piece(&mut self, _: usize, bytes: &[u8]) -> Result<(), ImageError> {
-        let value = decode_canonical(bytes).map_err(|_| ImageError::State)?;
-        self.kept = Some(Kept::new(value));
+    fn read_piece(&mut self, _: usize, bytes: &[u8]) -> Result<(), SnapshotError> {
+        let value = decode_canonical(bytes).map_err(|_| SnapshotError::State)?;
+        self.kept = Some(StorageEvent::new(value));
         Ok(())
     }
 

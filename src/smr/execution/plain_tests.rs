@@ -145,7 +145,7 @@ fn a_map_in_hash_order_is_found_by_the_check_and_refused_when_it_is_read() {
     assert_eq!(state.check(), Err(EncodingError::NotCanonical));
     let bytes = encode(&*state).unwrap();
     let mut read = Plain::<HashMap<u32, u32>>::blank();
-    assert_eq!(read.read_piece(0, &bytes), Err(ImageError::State));
+    assert_eq!(read.read_piece(0, &bytes), Err(SnapshotError::State));
 }
 
 #[test]
@@ -173,8 +173,8 @@ fn a_type_that_can_be_written_but_not_read_is_found_by_the_check() {
 #[test]
 fn a_number_that_is_longer_than_it_need_be_is_no_state() {
     let mut state = Plain::<u64>::blank();
-    assert_eq!(state.read_piece(0, &[0x85, 0x00]), Err(ImageError::State));
-    assert_eq!(state.read_piece(0, &[5, 5]), Err(ImageError::State));
+    assert_eq!(state.read_piece(0, &[0x85, 0x00]), Err(SnapshotError::State));
+    assert_eq!(state.read_piece(0, &[5, 5]), Err(SnapshotError::State));
     assert_eq!(state.read_piece(0, &[5]), Ok(()));
     assert_eq!(*state, 5);
     assert_eq!(

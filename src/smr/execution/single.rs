@@ -4,8 +4,8 @@ use std::sync::Arc;
 use super::execution_ledger::{CheckpointRule, ExecutionLedger};
 use super::guard::guarded;
 use super::{
-    Application, ExecutionEvent, Executor, ExecutorPart, ExecutorSettings, FrameStatus, ImageError,
-    MonolithicState, OperationContext, PREPARED_OPERATIONS, ResultLimits, ResultWriter, SessionWindows,
+    Application, ExecutionEvent, Executor, ExecutorPart, ExecutorSettings, FrameStatus, MonolithicState,
+    OperationContext, PREPARED_OPERATIONS, ResultLimits, ResultWriter, SessionWindows, SnapshotError,
 };
 use crate::smr::crypto::{Chain, Digester};
 use crate::smr::messages::{
@@ -210,16 +210,16 @@ impl<A: Application> Executor for SingleThreaded<A> {
         self.book.claim_now(self.state.snapshot())
     }
 
-    fn keep_images(&mut self, keep: bool) {
-        self.book.keeps_images = keep;
+    fn keep_snapshots(&mut self, keep: bool) {
+        self.book.keeps_snapshots = keep;
     }
 
-    fn read_image_chunk(&mut self, chunk: &[u8]) -> Result<(), ImageError> {
-        self.book.read_image_chunk(&mut self.state, chunk)
+    fn read_snapshot_chunk(&mut self, chunk: &[u8]) -> Result<(), SnapshotError> {
+        self.book.read_snapshot_chunk(&mut self.state, chunk)
     }
 
-    fn finish_image(&mut self) -> Result<CheckpointClaim, ImageError> {
-        self.book.finish_image()
+    fn finish_snapshot(&mut self) -> Result<CheckpointClaim, SnapshotError> {
+        self.book.finish_snapshot()
     }
 
     fn chain(&self) -> Chain {

@@ -657,16 +657,16 @@ proptest! {
     }
 }
 
-fn image_of(
+fn snapshot_of(
     executor: &mut impl Executor,
     events: &mut Vec<ExecutionEvent>,
 ) -> (CheckpointClaim, Vec<Vec<u8>>) {
     while executor.background_step(usize::MAX, events) {}
     let image = events.iter_mut().find_map(|event| match event {
-        ExecutionEvent::Image(image) => Some(image),
+        ExecutionEvent::Snapshot(image) => Some(image),
         _ => None,
     });
-    let image = image.expect("the checkpoint has an image");
+    let image = image.expect("the checkpoint has a snapshot");
     let mut chunks = Vec::new();
     loop {
         let mut chunk = Vec::new();
@@ -678,9 +678,9 @@ fn image_of(
 }
 
 #[test]
-fn an_image_gives_back_state_clients_and_what_they_amount_to() {
+fn an_snapshot_gives_back_state_clients_and_what_they_amount_to() {
     let mut first = executor(kv::Kv, 3);
-    first.keep_images(true);
+    first.keep_snapshots(true);
     let mut events = Vec::new();
     let put = |seq: u64| {
         let puts: Vec<_> = (0..20u64)
@@ -689,15 +689,15 @@ fn an_image_gives_back_state_clients_and_what_they_amount_to() {
         decision(seq, vec![frame(seq as u32 % 2, seq, Mode::Ordered, &puts)])
     };
     (1..=3).for_each(|seq| first.execute(&put(seq), &mut events));
-    let (claim, chunks) = image_of(&mut first, &mut events);
+    let (claim, chunks) = snapshot_of(&mut first, &mut events);
     assert_eq!(Some(&claim), checkpoints(&mut first, &mut events).first());
 
     let mut second = executor(kv::Kv, 3);
     second.execute(&put(1), &mut Vec::new());
     for chunk in &chunks {
-        second.read_image_chunk(chunk).unwrap();
+        second.read_snapshot_chunk(chunk).unwrap();
     }
-    assert_eq!(second.finish_image(), Ok(claim));
+    assert_eq!(second.finish_snapshot(), Ok(claim));
     assert_eq!(second.client_windows(), first.client_windows());
     let (mut one, mut other) = (Vec::new(), Vec::new());
     for seq in 4..=6 {
@@ -709,13 +709,13 @@ fn an_image_gives_back_state_clients_and_what_they_amount_to() {
 }
 
 #[test]
-fn a_damaged_image_is_never_taken_for_the_whole_one() {
+fn a_damaged_snapshot_is_never_taken_for_the_whole_one() {
     let mut whole = executor(counter::Counter, 1);
-    whole.keep_images(true);
+    whole.keep_snapshots(true);
     let mut events = Vec::new();
     let adds = [counter::add(5)];
     whole.execute(&decision(1, vec![frame(0, 1, Mode::Ordered, &adds)]), &mut events);
-    let (_, chunks) = image_of(&mut whole, &mut events);
+    let (_, chunks) = snapshot_of(&mut whole, &mut events);
     let claim = whole.digest_now();
     for chunk in 0..chunks.len() {
         for bit in 0..chunks[chunk].len() * 8 {
@@ -724,8 +724,8 @@ fn a_damaged_image_is_never_taken_for_the_whole_one() {
             let mut executor = executor(counter::Counter, 1);
             let read = damaged
                 .iter()
-                .try_for_each(|chunk| executor.read_image_chunk(chunk));
-            let told = read.and_then(|()| executor.finish_image());
+                .try_for_each(|chunk| executor.read_snapshot_chunk(chunk));
+            let told = read.and_then(|()| executor.finish_snapshot());
             assert_ne!(told, Ok(claim), "chunk {chunk}, bit {bit}");
         }
     }
@@ -734,35 +734,37 @@ fn a_damaged_image_is_never_taken_for_the_whole_one() {
 #[test]
 fn pieces_longer_than_a_chunk_come_in_slices_that_fit_together_again() {
     let mut first = executor(kv::Kv, 1);
-    first.keep_images(true);
+    first.keep_snapshots(true);
     let mut events = Vec::new();
     let puts = [
         kv::put(b"long", &[7; 5000]).unwrap(),
         kv::put(b"short", b"s").unwrap(),
     ];
     first.execute(&decision(1, vec![frame(0, 1, Mode::Ordered, &puts)]), &mut events);
-    let (claim, chunks) = image_of(&mut first, &mut events);
-    let slices = |chunk: &&Vec<u8>| matches!(ImageChunk::parse(chunk), Ok(ImageChunk::Slice(_)));
+    let (claim, chunks) = snapshot_of(&mut first, &mut events);
+    let slices = |chunk: &&Vec<u8>| matches!(SnapshotChunk::parse(chunk), Ok(SnapshotChunk::Slice(_)));
     assert!(chunks.iter().filter(slices).count() >= 50);
     let mut second = executor(kv::Kv, 1);
     chunks
         .iter()
-        .for_each(|chunk| second.read_image_chunk(chunk).unwrap());
-    assert_eq!(second.finish_image(), Ok(claim));
+        .for_each(|chunk| second.read_snapshot_chunk(chunk).unwrap());
+    assert_eq!(second.finish_snapshot(), Ok(claim));
     assert_eq!(second.digest_now(), claim);
     // What an earlier attempt kept of a long piece lies beside the whole of it.
     let mut twice = executor(kv::Kv, 1);
     for chunk in &chunks {
         let is_slice = slices(&chunk);
-        (0..1 + usize::from(is_slice)).for_each(|_| twice.read_image_chunk(chunk).unwrap());
+        (0..1 + usize::from(is_slice)).for_each(|_| twice.read_snapshot_chunk(chunk).unwrap());
     }
-    assert_eq!(twice.finish_image(), Ok(claim));
+    assert_eq!(twice.finish_snapshot(), Ok(claim));
     let swapped = chunks.iter().position(|chunk| slices(&chunk)).unwrap();
     let mut chunks = chunks;
     chunks.swap(swapped, swapped + 1);
     let mut third = executor(kv::Kv, 1);
-    let read = chunks.iter().try_for_each(|chunk| third.read_image_chunk(chunk));
-    assert!(read.and_then(|()| third.finish_image()).is_err());
+    let read = chunks
+        .iter()
+        .try_for_each(|chunk| third.read_snapshot_chunk(chunk));
+    assert!(read.and_then(|()| third.finish_snapshot()).is_err());
 }
 
 /// A rule under which a state of more than 100 bytes is included when the log has grown by three decisions.
@@ -882,7 +884,7 @@ fn only_checkpoints_of_a_small_state_or_after_much_log_include_it_and_the_others
 #[test]
 fn who_starts_from_a_state_takes_the_same_checkpoints_from_there_on() {
     let mut whole = SingleThreaded::new(kv::Kv, 4, digester(), Epoch::ZERO, light_rule());
-    whole.keep_images(true);
+    whole.keep_snapshots(true);
     let mut events = Vec::new();
     for seq in 1..=12 {
         whole.execute(&put_decision(seq, &[seq as u8; 500]), &mut events);
@@ -892,11 +894,11 @@ fn who_starts_from_a_state_takes_the_same_checkpoints_from_there_on() {
     let images: Vec<_> = events
         .into_iter()
         .filter_map(|event| match event {
-            ExecutionEvent::Image(image) => Some(image),
+            ExecutionEvent::Snapshot(image) => Some(image),
             _ => None,
         })
         .collect();
-    assert!(images.len() >= 3, "{} images", images.len());
+    assert!(images.len() >= 3, "{} snapshots", images.len());
     // One that was somewhere else before: what it counted there does not matter.
     let mut other = SingleThreaded::new(kv::Kv, 4, digester(), Epoch::ZERO, light_rule());
     let mut events = Vec::new();
@@ -906,10 +908,10 @@ fn who_starts_from_a_state_takes_the_same_checkpoints_from_there_on() {
     for mut image in images {
         let (seq, mut chunk) = (image.claim().seq, Vec::new());
         while image.next_chunk(1 << 16, &mut chunk) {
-            other.read_image_chunk(&chunk).unwrap();
+            other.read_snapshot_chunk(&chunk).unwrap();
             chunk.clear();
         }
-        assert_eq!(other.finish_image().unwrap().seq, seq);
+        assert_eq!(other.finish_snapshot().unwrap().seq, seq);
         let mut events = Vec::new();
         for seq in seq.get() + 1..=12 {
             other.execute(&put_decision(seq, &[seq as u8; 500]), &mut events);

@@ -76,7 +76,7 @@ impl SequenceWindow {
         }
     }
 
-    /// The window as bytes, for digests and images.
+    /// The window as bytes, for digests and snapshots.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; 16] {
         let mut bytes = [0; 16];

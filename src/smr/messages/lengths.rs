@@ -10,7 +10,7 @@
 //! An archive is its root, and behind it the elements of its lists, without gaps: so the lengths are exact,
 //! not estimated. Whatever a correct replica sends is no longer than its kind's length here, whatever is
 //! accepted is no longer either, and links and log take the longest. What could be longer is split: votes
-//! after [`VOTES_MAX`], forwarded frames where a batch would end, an image after [`IMAGE_CHUNK_BYTES`].
+//! after [`VOTES_MAX`], forwarded frames where a batch would end, a snapshot after [`IMAGE_CHUNK_BYTES`].
 //!
 //! | what | at most |
 //! |---|---|
@@ -20,7 +20,7 @@
 //! | NEW-VIEW, and the question for VIEW-CHANGEs | a signer and a digest for each replica |
 //! | status, references, digests of decisions | constants, and 8 bytes for each replica |
 //! | proofs, offers | a signature for each replica |
-//! | chunk of an image | [`IMAGE_CHUNK_BYTES_MAX`] |
+//! | chunk of a snapshot | [`IMAGE_CHUNK_BYTES_MAX`] |
 
 use super::archived::{
     ArchivedBatchRef, ArchivedClientReply, ArchivedFailedOperation, ArchivedReplyBody, ArchivedRequestBody,
@@ -47,10 +47,10 @@ pub const WINDOW_MAX: u64 = 150_000;
 /// No VIEW-CHANGE is longer, in bytes, whatever is agreed on.
 pub const VIEW_CHANGE_BYTES_MAX: usize = 64 << 20;
 
-/// About how long a chunk of an image is, in bytes.
+/// About how long a chunk of a snapshot is, in bytes.
 pub const IMAGE_CHUNK_BYTES: usize = 256 << 10;
 
-/// The longest chunk of an image, in bytes: it is begun while there is room for a piece, and no piece in it
+/// The longest chunk of a snapshot, in bytes: it is begun while there is room for a piece, and no piece in it
 /// is longer than [`IMAGE_CHUNK_BYTES`].
 pub const IMAGE_CHUNK_BYTES_MAX: usize = 2 * IMAGE_CHUNK_BYTES + 64;
 
@@ -192,7 +192,7 @@ impl Lengths {
         HEAD_BYTES + 32 * DECIDED_MAX
     }
 
-    /// A chunk of an image.
+    /// A chunk of a snapshot.
     #[must_use]
     pub const fn chunk() -> usize {
         HEAD_BYTES + IMAGE_CHUNK_BYTES_MAX

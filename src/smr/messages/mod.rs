@@ -31,11 +31,11 @@ mod batch;
 mod checked;
 mod client;
 mod envelope;
-pub(crate) mod image;
 pub mod lengths;
 mod ordering;
 mod pbft;
 mod request;
+pub(crate) mod snapshot;
 mod sync;
 mod system;
 mod transfer;
@@ -48,11 +48,6 @@ pub use client::{
     OperationResult, RefusalReason, ReplyBody, ReplyBuilder, StateRead,
 };
 pub use envelope::{ENVELOPE_BYTES, Envelope, EnvelopeError, Family, Kind};
-pub use image::{
-    ImageChunk, ImageError, ImageHead, ImageIndex, PartDescription, PieceReader, PieceWriter,
-    StateDescriptor, state_digest,
-};
-pub(crate) use image::{index_slices, whole_index};
 pub use lengths::Lengths;
 pub use ordering::{CheckpointClaim, LightCheckpoint, PrePrepare, SignedCheckpoint, TakenCheckpoint};
 pub use pbft::{
@@ -63,6 +58,11 @@ pub use request::{
     Authenticator, FrameBuilder, FrameError, Mode, Operations, RequestBody, RequestFrame, SplitError,
     ends_are_sound,
 };
+pub use snapshot::{
+    PartDescription, PieceReader, PieceWriter, SnapshotChunk, SnapshotError, SnapshotHead, SnapshotIndex,
+    StateDescriptor, state_digest,
+};
+pub(crate) use snapshot::{index_slices, whole_index};
 pub use sync::{BatchRef, STATUS_DISPUTES, STATUS_SLOTS, Status, SyncMessage};
 use system::ArchivedSystemMessage;
 pub use system::{ForwardedRequests, ProtocolMessages, SystemMessage};

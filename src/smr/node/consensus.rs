@@ -8,7 +8,7 @@ use crate::smr::messages::{
     Checked, CheckpointClaim, ClientReply, Frame, FrameId, FrameKey, Proposal, SystemMessage, TakenCheckpoint,
 };
 use crate::smr::preprocessing::{ExpectedTraffic, FromPeer};
-use crate::smr::protocol::{ImageEvent, ImageTask, LogCut, Recipients, Record};
+use crate::smr::protocol::{LogCut, Recipients, Record, SnapshotEvent, SnapshotTask};
 use crate::smr::replica::{Action, Replica, Stack};
 use crate::smr::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, SeqNo, Time, UnixTime};
 
@@ -32,7 +32,7 @@ pub trait ConsensusPort {
     /// To execution: from which states reads beside the order are answered; from none while `None`.
     fn serve_reads(&mut self, from: Option<SeqNo>);
 
-    /// To execution and the disk: replace the state by the image of this checkpoint, which is complete.
+    /// To execution and the disk: replace the state by the snapshot of this checkpoint, which is complete.
     fn install(&mut self, seq: SeqNo);
 
     /// To the log: the next record.
@@ -44,8 +44,8 @@ pub trait ConsensusPort {
     /// To the log: decisions are to be read back.
     fn read_log(&mut self, range: LoggedRange);
 
-    /// To the disk: something to do with the image of a checkpoint that is transferred.
-    fn image(&mut self, task: ImageTask);
+    /// To the disk: something to do with the snapshot of a checkpoint that is transferred.
+    fn snapshot(&mut self, task: SnapshotTask);
 
     /// To preprocessing: whether a client has to sign.
     fn require_signature(&mut self, client: ClientId, must_sign: bool);
@@ -163,13 +163,13 @@ impl<S: Stack> Consensus<S> {
     }
 
     /// The contents of an own checkpoint are on disk.
-    pub fn on_image_kept(&mut self, now: Time, seq: SeqNo) {
-        self.hear().on_image_kept(now, seq);
+    pub fn on_snapshot_kept(&mut self, now: Time, seq: SeqNo) {
+        self.hear().on_snapshot_kept(now, seq);
     }
 
-    /// Something was done with the image of a checkpoint that is transferred.
-    pub fn on_image(&mut self, now: Time, event: ImageEvent) {
-        self.hear().on_image(now, event);
+    /// Something was done with the snapshot of a checkpoint that is transferred.
+    pub fn on_snapshot(&mut self, now: Time, event: SnapshotEvent) {
+        self.hear().on_snapshot(now, event);
     }
 
     /// Decisions were read back from the log.
@@ -229,8 +229,8 @@ impl<S: Stack> Consensus<S> {
                 }
                 Action::CutLog(cut) => port.cut_log(cut),
                 Action::ReadLog(range) => port.read_log(range),
-                Action::Image(ImageTask::Install(seq)) => port.install(seq),
-                Action::Image(task) => port.image(task),
+                Action::Snapshot(SnapshotTask::Install(seq)) => port.install(seq),
+                Action::Snapshot(task) => port.snapshot(task),
                 Action::AbstentionOver => port.abstention_over(),
                 Action::Stable(claim) => port.stable(claim),
                 Action::Diverged { stable, ours } => port.diverged(stable, ours),

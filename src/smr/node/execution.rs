@@ -3,8 +3,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::smr::execution::{
-    CheckpointHelp, CheckpointImage, ExecutionEvent, Executor, ImageError, ReadGate, ReadLimits, ReadQueue,
-    Resends, SessionWindows,
+    CheckpointHelp, CheckpointSnapshot, ExecutionEvent, Executor, ReadGate, ReadLimits, ReadQueue, Resends,
+    SessionWindows, SnapshotError,
 };
 use crate::smr::messages::{
     CheckpointClaim, ClientReply, Frame, FrameId, FrameKey, Proposal, RefusalReason, TakenCheckpoint,
@@ -26,7 +26,7 @@ pub trait ExecutionPort {
     fn installed(&mut self, claim: CheckpointClaim, windows: Vec<SessionWindows>);
 
     /// To the disk: the contents of the checkpoint that was just taken.
-    fn keep(&mut self, image: Box<dyn CheckpointImage>);
+    fn keep(&mut self, snapshot: Box<dyn CheckpointSnapshot>);
 
     /// To whoever has the time: part of a checkpoint's work.
     fn help(&mut self, help: CheckpointHelp);
@@ -43,7 +43,7 @@ pub struct Execution<E: Executor> {
     epoch: Epoch,
     events: Vec<ExecutionEvent>,
     has_background: bool,
-    /// An image replaces the state: nothing else is executed meanwhile.
+    /// A snapshot replaces the state: nothing else is executed meanwhile.
     is_installing: bool,
 }
 
@@ -132,10 +132,10 @@ impl<E: Executor> Execution<E> {
         self.has_background
     }
 
-    /// Whether the next checkpoints' contents are kept: one is written at a time, and while it is, checkpoints
-    /// are taken without.
-    pub fn keep_images(&mut self, keep: bool) {
-        self.executor.keep_images(keep);
+    /// Whether the next checkpoints' contents are kept: one is written at a time, and while it is,
+    /// checkpoints are taken without.
+    pub fn keep_snapshots(&mut self, keep: bool) {
+        self.executor.keep_snapshots(keep);
     }
 
     /// Has a frame of reads wait for its turn.
@@ -214,20 +214,20 @@ impl<E: Executor> Execution<E> {
         self.is_installing = true;
     }
 
-    /// The next chunk of the image.
+    /// The next chunk of the snapshot.
     ///
     /// # Errors
     /// When it is none: the host's disk gave back something else than it was given.
-    pub fn install_chunk(&mut self, chunk: &[u8]) -> Result<(), ImageError> {
-        self.executor.read_image_chunk(chunk)
+    pub fn install_chunk(&mut self, chunk: &[u8]) -> Result<(), SnapshotError> {
+        self.executor.read_snapshot_chunk(chunk)
     }
 
     /// All chunks were given.
     ///
     /// # Errors
-    /// When they are not what the image's head promised.
-    pub fn finish_install(&mut self, port: &mut impl ExecutionPort) -> Result<(), ImageError> {
-        let claim = self.executor.finish_image()?;
+    /// When they are not what the snapshot's head promised.
+    pub fn finish_install(&mut self, port: &mut impl ExecutionPort) -> Result<(), SnapshotError> {
+        let claim = self.executor.finish_snapshot()?;
         self.is_installing = false;
         self.has_background = true;
         self.gate.on_executed(claim.seq);
@@ -268,7 +268,7 @@ impl<E: Executor> Execution<E> {
                 }
                 ExecutionEvent::Checkpoint(taken) => port.checkpoint(taken),
                 ExecutionEvent::Help(help) => port.help(help),
-                ExecutionEvent::Image(image) => port.keep(image),
+                ExecutionEvent::Snapshot(snapshot) => port.keep(snapshot),
             }
         }
         // Only the allocation stays.

@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{KeeperTask, Released};
+use super::{Released, StorageTask};
 use crate::smr::decision_log::LoggedRange;
 use crate::smr::protocol::{LogCut, Record};
 use crate::smr::types::{Lsn, SeqNo, Time};
@@ -25,7 +25,8 @@ pub enum LogEntry {
     Read(LoggedRange),
 }
 
-/// Gathers records into groups, and knows in which segments they are. What it writes is carried out beside this.
+/// Gathers records into groups, and knows in which segments they are. What it writes is carried out beside
+/// this.
 pub trait GroupWriter {
     /// Whether a record can be taken now.
     fn has_room(&self, record: &Record) -> bool;
@@ -51,8 +52,8 @@ pub trait GroupWriter {
 
 /// Where the log's wishes go.
 pub trait LogPort {
-    /// To the keeper.
-    fn keeper(&mut self, task: KeeperTask);
+    /// To the storage worker.
+    fn storage(&mut self, task: StorageTask);
 
     /// To whoever reads decisions back: which, and the segments that may hold them.
     fn read(&mut self, range: LoggedRange, segments: Vec<u64>);
@@ -145,7 +146,7 @@ impl<W: GroupWriter> Log<W> {
             && let Some((index, bytes)) = self.writer.wanted_segment()
         {
             self.asked = Some(index);
-            port.keeper(KeeperTask::Prepare { index, bytes });
+            port.storage(StorageTask::Prepare { index, bytes });
         }
         let durable = self.writer.durable();
         if durable > self.told {
@@ -167,7 +168,7 @@ impl<W: GroupWriter> Log<W> {
                 }
                 LogEntry::Cut(cut) => {
                     if let Some(released) = self.writer.cut(cut) {
-                        port.keeper(KeeperTask::Release(released));
+                        port.storage(StorageTask::Release(released));
                     }
                 }
                 LogEntry::Read(range) => {
@@ -234,14 +235,14 @@ mod tests {
 
     #[derive(Debug, PartialEq, Eq)]
     enum Wish {
-        Keeper(KeeperTask),
+        StorageWork(StorageTask),
         Read(Vec<u64>),
         Durable(Lsn),
     }
 
     impl LogPort for Vec<Wish> {
-        fn keeper(&mut self, task: KeeperTask) {
-            self.push(Wish::Keeper(task));
+        fn storage(&mut self, task: StorageTask) {
+            self.push(Wish::StorageWork(task));
         }
 
         fn read(&mut self, _: LoggedRange, segments: Vec<u64>) {
@@ -301,9 +302,9 @@ mod tests {
             gone: vec![1],
         };
         let expected = [
-            Wish::Keeper(KeeperTask::Release(released)),
+            Wish::StorageWork(StorageTask::Release(released)),
             Wish::Read(vec![2, 3]),
-            Wish::Keeper(KeeperTask::Prepare { index: 3, bytes: 7 }),
+            Wish::StorageWork(StorageTask::Prepare { index: 3, bytes: 7 }),
             Wish::Durable(Lsn::ZERO.next()),
         ];
         assert_eq!(wishes, expected);

@@ -9,11 +9,11 @@
 //! | [`route`] | a message of a link | whose it is |
 //! | [`Preprocessing`] | clients' frames, replicas' messages that carry frames | [`PreprocessingPort`] |
 //! | [`Consensus`] | what passed; what execution and the disk did; time | [`ConsensusPort`] |
-//! | [`Execution`] | decisions, reads, chunks of an image | [`ExecutionPort`] |
+//! | [`Execution`] | decisions, reads, chunks of a snapshot | [`ExecutionPort`] |
 //! | [`CheckpointHistory`], [`Replay`] | the log of an earlier life | which snapshot may be believed; a replica that goes on |
 //! | [`Log`] | records, cuts, what is to be read back; segments | [`LogPort`], [`GroupWriter`] |
-//! | [`shelve`] | what transfers of snapshots ask of the disk | [`ShelfPort`] |
-//! | [`Keeper`] | segments and snapshots that are made, replaced or not needed | the next [`KeeperStep`] on disk |
+//! | [`serve_snapshot_task`] | what transfers of snapshots ask of the disk | [`SnapshotTransferPort`] |
+//! | [`StorageWork`] | segments and snapshots that are made, replaced or not needed | the next [`StorageStep`] on disk |
 //! | [`SnapshotTrust`] | that the state is wrong, or another one | which snapshots are believed |
 //!
 //! A frame's way: [`route`] → [`Preprocessing::take_frame`] → [`PreprocessingPort::ordered`] →
@@ -22,20 +22,20 @@
 
 mod consensus;
 mod execution;
-mod keeper;
 mod log;
 mod preprocessing;
 mod restart;
 mod routing;
-mod shelf;
+mod snapshot_transfer;
 mod snapshots;
+mod storage;
 
 pub use consensus::{Consensus, ConsensusPort};
 pub use execution::{Execution, ExecutionPort};
-pub use keeper::{Keeper, KeeperEvent, KeeperOutcome, KeeperStep, KeeperTask, Released};
 pub use log::{GroupWriter, Log, LogEntry, LogPort};
 pub use preprocessing::{Preprocessing, PreprocessingPort};
 pub use restart::{CheckpointHistory, Replay, Replayed};
 pub use routing::{Route, Unroutable, route};
-pub use shelf::{ShelfPort, shelve};
+pub use snapshot_transfer::{SnapshotTransferPort, serve_snapshot_task};
 pub use snapshots::SnapshotTrust;
+pub use storage::{Released, StorageDone, StorageOutcome, StorageStep, StorageTask, StorageWork};

@@ -7,8 +7,8 @@ use crate::smr::protocol::{Record, RestoreError};
 use crate::smr::replica::{ExecutorOf, Replica, Stack};
 use crate::smr::types::{Lsn, SeqNo, Time};
 
-/// What the log says of checkpoints and of the decisions that lead to them: which snapshot a restart may begin
-/// with, and whether it can do without one.
+/// What the log says of checkpoints and of the decisions that lead to them: which snapshot a restart may
+/// begin with, and whether it can do without one.
 #[derive(Debug, Default)]
 pub struct CheckpointHistory {
     /// The records about what is stable.
@@ -62,19 +62,19 @@ impl CheckpointHistory {
     }
 
     /// Whether the log leads from the initial state to this checkpoint and beyond, without a state of others:
-    /// who has no image of it executes the log instead.
+    /// who has no snapshot of it executes the log instead.
     #[must_use]
     pub fn leads_to(&self, seq: SeqNo) -> bool {
         self.decided >= seq && !active(Mutant::WholeLogUnused)
     }
 
-    /// Whether a quorum signed something else than this snapshot, or what comes before it on the same state was
-    /// contradicted.
+    /// Whether a quorum signed something else than this snapshot, or what comes before it on the same state
+    /// was contradicted.
     #[must_use]
     pub fn contradicts(&self, snapshot: CheckpointClaim) -> bool {
         let is_other = |record: &Record| matches!(record, Record::Stable { claim, .. } if claim.seq == snapshot.seq && *claim != snapshot);
         let is_contradicted = self.wrong.contains(&snapshot) || self.stables.iter().any(is_other);
-        is_contradicted && !active(Mutant::ContradictedImageBelieved)
+        is_contradicted && !active(Mutant::ContradictedSnapshotBelieved)
     }
 }
 
@@ -136,7 +136,7 @@ impl<'a, S: Stack> Replay<'a, S> {
     #[must_use]
     pub fn finish(mut self, snapshot: Option<CheckpointClaim>, end: Lsn) -> Replayed {
         if let Some(claim) = snapshot {
-            self.replica.restore_image(claim);
+            self.replica.restore_snapshot(claim);
         }
         let mut events = Vec::new();
         self.executor.settle(&mut events);

@@ -17,7 +17,8 @@ use crate::smr::types::{Digest, NodeId, Quorum, SeqNo, Time, UnixTime, View};
 /// **What is its own** nobody else reads: its messages beside proposals, its records in the log, what it carries
 /// out of a view and what it begins one with. Others carry them as bytes, or as these types. **What holds for
 /// every such protocol:** a leader proposes batches for places in views, decisions come in the order of their
-/// places without gaps, checkpoints are proved by a quorum of signatures, and who lacks something is given it.
+/// places without gaps, checkpoints are proved by a quorum of signatures, and who lacks something is given
+/// it.
 ///
 /// Its caller guarantees that `from` is the authenticated sender, that a [`Proposal`]'s frames are sound and
 /// its digest is that of its frames, and that calls and effects happen in order.
@@ -30,11 +31,12 @@ pub trait OrderingProtocol {
     /// What a view begins with: the same at every replica that enters it.
     type Start: std::fmt::Debug;
 
-    /// What one of its [own records](Record::Ordering) says, for those who look at a log; `None` if it is none.
+    /// What one of its [own records](Record::Ordering) says, for those who look at a log; `None` if it is
+    /// none.
     fn describe(contents: &[u8]) -> Option<OwnRecord>;
 
-    /// The replica that leads a view: whom clients send to first, and the only one whose proposals for the view
-    /// others look at.
+    /// The replica that leads a view: whom clients send to first, and the only one whose proposals for the
+    /// view others look at.
     fn leader_of(view: View, quorum: Quorum) -> NodeId;
 
     /// How many places after its stable checkpoint a replica makes promises about at most: what one may have
@@ -87,8 +89,8 @@ pub trait OrderingProtocol {
     /// A view begins. Its start was verified by the view transfer.
     fn enter_view(&mut self, now: Time, start: &Self::Start, out: &mut Outbox);
 
-    /// Takes what waited for what the last effects changed, now that they are carried out and logged: what came
-    /// before its view began, or before its place could be looked at. False when nothing changed.
+    /// Takes what waited for what the last effects changed, now that they are carried out and logged: what
+    /// came before its view began, or before its place could be looked at. False when nothing changed.
     fn take_early(&mut self, now: Time, out: &mut Outbox) -> bool;
 
     /// A peer asks for batches.
@@ -122,7 +124,7 @@ pub trait OrderingProtocol {
 
     /// The log was read. The state that was restored is the one of this checkpoint: what was signed of
     /// another is disowned.
-    fn restore_image(&mut self, claim: CheckpointClaim);
+    fn restore_snapshot(&mut self, claim: CheckpointClaim);
 
     /// The log holds what this view started with.
     fn restore_view(&mut self, start: &Self::Start);

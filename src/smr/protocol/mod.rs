@@ -10,18 +10,18 @@
 //! [`When::Durable`], and the orchestrator alone holds it back until the log has reached that position.
 
 mod allowance;
-mod image;
 mod outbox;
 mod part;
 mod record;
+mod snapshot;
 pub mod units;
 mod view;
 
 pub use allowance::{Allowance, Rate};
-pub use image::{ImageEvent, ImageTask};
 pub use outbox::{Effect, Outbox, Persisted, Recipients, When};
 pub use part::{ConfigOf, InvalidSetting, Part, PartConfig, PartContext, in_range};
 pub use record::{LogCut, OwnRecord, Record, RestoreError};
+pub use snapshot::{SnapshotEvent, SnapshotTask};
 pub use view::{LeaderRule, OrderingProgress};
 
 use crate::smr::types::{NodeId, SeqNo, View};
@@ -44,7 +44,7 @@ pub enum Timer {
     /// Set while a peer is owed more than its allowance covers.
     Donor,
     /// Set while a peer is asked for decisions that the own log does not give back.
-    Mending,
+    Repair,
 }
 
 impl Timer {
@@ -57,7 +57,7 @@ impl Timer {
         Self::LogTransfer,
         Self::StateTransfer,
         Self::Donor,
-        Self::Mending,
+        Self::Repair,
     ];
 
     /// The place of this timer in such an array.

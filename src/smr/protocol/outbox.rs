@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{ImageTask, Record, Rejected, Timer};
+use super::{Record, Rejected, SnapshotTask, Timer};
 use crate::smr::messages::{CheckpointClaim, Message, Proposal, SignedCheckpoint, archive};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::types::{Lsn, NodeId, SeqNo, Time, View};
@@ -72,8 +72,8 @@ pub enum Effect {
         /// When it fires.
         at: Time,
     },
-    /// Have the disk, or execution, do something with the image of a checkpoint.
-    Image(ImageTask),
+    /// Have the disk, or execution, do something with the snapshot of a checkpoint.
+    Snapshot(SnapshotTask),
     /// Stop a timer.
     CancelTimer(Timer),
     /// A message was refused: count it.
@@ -92,7 +92,8 @@ pub enum Effect {
     /// Requests wait for so long: pass each on to the leader once more, and have their clients prove them to
     /// everybody.
     UrgePending(Duration),
-    /// A view begins: ordering starts it with what the view transfer hands out for it, one for each such effect.
+    /// A view begins: ordering starts it with what the view transfer hands out for it, one for each such
+    /// effect.
     EnterView(View),
     /// We lack decisions that the others have forgotten: only a transfer brings us back.
     FellBehind {
@@ -174,8 +175,8 @@ impl Outbox {
         });
     }
 
-    /// Says something of the ordering protocol's own that binds the replica, once it is on disk; together with
-    /// what else is said in this flush.
+    /// Says something of the ordering protocol's own that binds the replica, once it is on disk; together
+    /// with what else is said in this flush.
     pub fn send_together<M: Message>(&mut self, message: &M, promise: Persisted) {
         self.effects.push(Effect::SendTogether {
             message: Bytes::from(archive(message, 64)),

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::smr::decision_log::LoggedRange;
 use crate::smr::messages::{CheckpointClaim, FrameId, Proposal, RefusalReason};
-use crate::smr::protocol::{ImageTask, LogCut, Recipients, Record};
+use crate::smr::protocol::{LogCut, Recipients, Record, SnapshotTask};
 use crate::smr::types::{ClientId, Lsn, SeqNo};
 
 /// What the shell does for the orchestrator, in order.
@@ -64,9 +64,9 @@ pub enum Action {
     /// What this replica had forgotten does not matter any more, and the log holds why: it takes part in
     /// votes again.
     AbstentionOver,
-    /// Something to do for the disk, or for execution, with the image of a checkpoint;
-    /// [`on_image`](super::Replica::on_image) follows.
-    Image(ImageTask),
+    /// Something to do for the disk, or for execution, with the snapshot of a checkpoint;
+    /// [`on_snapshot`](super::Replica::on_image) follows.
+    Snapshot(SnapshotTask),
     /// Read decisions from the log; [`on_logged`](super::Replica::on_logged) follows. They are durable.
     ReadLog(LoggedRange),
     /// Reads beside the order are answered from states after this place, and not at all while `None`.

@@ -14,13 +14,13 @@ use crate::smr::decision_log::DecisionLog;
 use crate::smr::messages::{CheckpointClaim, LightCheckpoint, SignedCheckpoint, TakenCheckpoint};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
-use crate::smr::protocol::{ImageTask, LogCut, Record};
+use crate::smr::protocol::{LogCut, Record, SnapshotTask};
 use crate::smr::types::{NodeId, SeqNo, Time};
 use crate::smr::view_transfer::ViewTransferProtocol;
 
 /// How many certificates of stable checkpoints are remembered, and how many light checkpoints.
 const CERTIFICATES_KEPT: usize = 64;
-/// How many checkpoints are remembered whose images may not be written yet.
+/// How many checkpoints are remembered whose snapshots may not be written yet.
 const TAKEN_KEPT: usize = 64;
 
 /// A stable checkpoint and what proves it.
@@ -41,7 +41,7 @@ impl StateProof {
     }
 }
 
-/// The checkpoints that are known, and the images of their states.
+/// The checkpoints that are known, and the snapshots of their states.
 ///
 /// Invariant: lists of places have the newest last.
 #[derive(Debug)]
@@ -52,14 +52,14 @@ pub(super) struct Checkpoints {
     lights: VecDeque<(LightCheckpoint, CheckpointClaim)>,
     /// The last one that execution took.
     last: Option<CheckpointClaim>,
-    /// Those that execution took of the state it has now: their images are to come.
+    /// Those that execution took of the state it has now: their snapshots are to come.
     taken: VecDeque<SeqNo>,
-    /// The images that are on disk.
-    images: VecDeque<SeqNo>,
+    /// The snapshots that are on disk.
+    snapshots: VecDeque<SeqNo>,
     /// Of these, what was on disk at the start, as its head says: it may be of a state that was replaced
     /// before.
     found: Vec<CheckpointClaim>,
-    /// What proves those of `taken` and `images` that are proved.
+    /// What proves those of `taken` and `snapshots` that are proved.
     proofs: BTreeMap<SeqNo, StateProof>,
     /// The last one whose contents are on disk.
     kept: SeqNo,
@@ -76,7 +76,7 @@ impl Checkpoints {
             lights: VecDeque::new(),
             last: None,
             taken: VecDeque::new(),
-            images: VecDeque::new(),
+            snapshots: VecDeque::new(),
             found: Vec::new(),
             proofs: BTreeMap::new(),
             kept: SeqNo::ZERO,
@@ -152,12 +152,12 @@ impl Checkpoints {
         })
     }
 
-    /// Proves what can be: certificates are not remembered as long as images are kept.
+    /// Proves what can be: certificates are not remembered as long as snapshots are kept.
     fn prove(&mut self) {
-        let (images, taken) = (&self.images, &self.taken);
+        let (snapshots, taken) = (&self.snapshots, &self.taken);
         self.proofs
-            .retain(|seq, _| images.contains(seq) || taken.contains(seq));
-        let all = images.iter().chain(taken).copied();
+            .retain(|seq, _| snapshots.contains(seq) || taken.contains(seq));
+        let all = snapshots.iter().chain(taken).copied();
         let unproved: Vec<SeqNo> = all.filter(|seq| !self.proofs.contains_key(seq)).collect();
         for seq in unproved {
             let Some(proof) = self.find_proof(seq) else {
@@ -166,7 +166,7 @@ impl Checkpoints {
             let is_other = |found: &CheckpointClaim| found.seq == seq && *found != proof.claim;
             match self.found.iter().any(is_other) {
                 // Of a state that was wrong.
-                true => self.images.retain(|image| *image != seq),
+                true => self.snapshots.retain(|snapshot| *snapshot != seq),
                 false => {
                     self.proofs.insert(seq, proof);
                 }
@@ -190,7 +190,7 @@ impl Checkpoints {
         let is_taken = self.taken.contains(&seq);
         if is_taken {
             self.kept = self.kept.max(seq);
-            self.replace_image(seq);
+            self.replace_snapshot(seq);
         }
         is_taken
     }
@@ -198,54 +198,54 @@ impl Checkpoints {
     /// The state at `seq` came from others, and is on disk.
     pub fn on_installed(&mut self, seq: SeqNo) {
         self.taken.clear();
-        self.replace_image(seq);
+        self.replace_snapshot(seq);
         self.kept = self.kept.max(seq);
     }
 
     /// The state that execution had is wrong, and so is all that was taken of it.
     pub fn disown(&mut self) {
-        self.images.clear();
+        self.snapshots.clear();
         self.taken.clear();
         self.lights.clear();
         self.kept = self.cut;
     }
 
-    /// A restart begins with the image at `seq`.
+    /// A restart begins with the snapshot at `seq`.
     pub fn restore_base(&mut self, seq: SeqNo) {
         self.kept = seq;
-        self.remember_image(seq);
+        self.remember_snapshot(seq);
     }
 
-    /// A restart finds an image, as what its head says.
-    pub fn restore_image(&mut self, claim: CheckpointClaim) {
+    /// A restart finds a snapshot, as what its head says.
+    pub fn restore_snapshot(&mut self, claim: CheckpointClaim) {
         self.found.push(claim);
-        self.remember_image(claim.seq);
+        self.remember_snapshot(claim.seq);
     }
 
-    fn remember_image(&mut self, seq: SeqNo) {
-        if let Err(at) = self.images.binary_search(&seq) {
-            self.images.insert(at, seq);
+    fn remember_snapshot(&mut self, seq: SeqNo) {
+        if let Err(at) = self.snapshots.binary_search(&seq) {
+            self.snapshots.insert(at, seq);
         }
         self.prove();
     }
 
-    /// An image was put in the place of the one there, if there is one.
-    fn replace_image(&mut self, seq: SeqNo) {
+    /// A snapshot was put in the place of the one there, if there is one.
+    fn replace_snapshot(&mut self, seq: SeqNo) {
         self.found.retain(|found| found.seq != seq);
-        self.remember_image(seq);
+        self.remember_snapshot(seq);
     }
 
     /// The last checkpoint whose state can be given to peers, and what proves it.
     fn offerable(&self) -> Option<&StateProof> {
-        self.images.iter().rev().find_map(|seq| self.proofs.get(seq))
+        self.snapshots.iter().rev().find_map(|seq| self.proofs.get(seq))
     }
 
-    /// What a peer is offered that lacks the state after `after`, the newest first: every image that is there.
-    /// The others may have other ones, and a checkpoint that several have comes from several.
+    /// What a peer is offered that lacks the state after `after`, the newest first: every snapshot that is
+    /// there. The others may have other ones, and a checkpoint that several have comes from several.
     pub fn offer(&mut self, now: Time, to: NodeId, after: SeqNo) -> Vec<StateProof> {
         let proofs = self.proofs.values();
         let mut offered: Vec<StateProof> = proofs
-            .filter(|proof| proof.claim.seq > after && self.images.contains(&proof.claim.seq))
+            .filter(|proof| proof.claim.seq > after && self.snapshots.contains(&proof.claim.seq))
             .cloned()
             .rev()
             .collect();
@@ -264,22 +264,22 @@ impl Checkpoints {
         offered
     }
 
-    /// A peer asks for pieces of this image.
+    /// A peer asks for pieces of this snapshot.
     pub fn on_fetch(&mut self, now: Time, from: NodeId, seq: SeqNo) {
         self.loans.on_fetch(now, from, seq);
     }
 
-    /// Forgets images that nobody needs, if there are any: those before the one before the last that a quorum
-    /// signed, but for those that peers need. Later ones may not be signed for long, and until one is, only
-    /// that one helps a peer that lacks its state.
-    fn forget_images(&mut self, now: Time) -> Option<ImageTask> {
+    /// Forgets snapshots that nobody needs, if there are any: those before the one before the last that a
+    /// quorum signed, but for those that peers need. Later ones may not be signed for long, and until one is,
+    /// only that one helps a peer that lacks its state.
+    fn forget_snapshots(&mut self, now: Time) -> Option<SnapshotTask> {
         let is_certified = |seq: &SeqNo| self.proofs.contains_key(seq);
-        let last = self.images.iter().rposition(is_certified)?;
-        let before = *self.images.get(last.saturating_sub(1))?;
+        let last = self.snapshots.iter().rposition(is_certified)?;
+        let before = *self.snapshots.get(last.saturating_sub(1))?;
         let but: Vec<SeqNo> = self.loans.needed(now).filter(|seq| *seq < before).collect();
-        let known = self.images.len();
-        self.images.retain(|seq| *seq >= before || but.contains(seq));
-        (self.images.len() < known).then_some(ImageTask::Forget { before, but })
+        let known = self.snapshots.len();
+        self.snapshots.retain(|seq| *seq >= before || but.contains(seq));
+        (self.snapshots.len() < known).then_some(SnapshotTask::Forget { before, but })
     }
 
     /// Where the log is cut now that a quorum has signed the checkpoint at `stable`, if it is not cut there,
@@ -288,7 +288,7 @@ impl Checkpoints {
         let offerable = self.offerable();
         let kept = offerable.map_or(SeqNo::ZERO, |proof| proof.claim.seq);
         let is_wrong =
-            active(Mutant::CutBeforeImageKept) || (active(Mutant::CutAtLight) && self.is_light(stable));
+            active(Mutant::CutBeforeSnapshotKept) || (active(Mutant::CutAtLight) && self.is_light(stable));
         let seq = match is_wrong {
             true => stable,
             false => kept.min(self.kept).min(stable),
@@ -303,10 +303,10 @@ impl Checkpoints {
 }
 
 impl<S: Stack> Replica<S> {
-    /// Has images that nobody needs any more removed.
-    pub(super) fn drop_images(&mut self, now: Time) {
-        if let Some(task) = self.checkpoints.forget_images(now) {
-            self.actions.push(Action::Image(task));
+    /// Has snapshots that nobody needs any more removed.
+    pub(super) fn drop_snapshots(&mut self, now: Time) {
+        if let Some(task) = self.checkpoints.forget_snapshots(now) {
+            self.actions.push(Action::Snapshot(task));
         }
     }
 
@@ -324,9 +324,9 @@ impl<S: Stack> Replica<S> {
 
     /// The contents of the checkpoint at `seq` are on disk: the log before it is not needed once it is stable
     /// as well.
-    pub fn on_image_kept(&mut self, now: Time, seq: SeqNo) {
+    pub fn on_snapshot_kept(&mut self, now: Time, seq: SeqNo) {
         if self.checkpoints.on_kept(seq) {
-            self.drop_images(now);
+            self.drop_snapshots(now);
             self.cut_log(now);
         }
     }

@@ -37,12 +37,12 @@ pub struct ReplicaCounters {
     /// Decisions that came by log transfer.
     pub decisions_transferred: u64,
     /// Decisions that the own log did not give back, and peers did.
-    pub decisions_mended: u64,
+    pub decisions_repaired: u64,
     /// States installed that came from others.
     pub states_transferred: u64,
     /// Chunks of states that were not what the certificate covers: a donor lied.
     pub chunks_refused: u64,
-    /// Pieces of states that were taken out of own images.
+    /// Pieces of states that were taken out of own snapshots.
     pub pieces_reused: u64,
     /// Own checkpoints that a quorum's contradicted.
     pub divergences: u64,

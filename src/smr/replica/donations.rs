@@ -15,7 +15,7 @@ use crate::smr::messages::{
     StateTransferMessage, SyncMessage,
 };
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::protocol::{Allowance, ImageTask, Rate, Recipients, Timer};
+use crate::smr::protocol::{Allowance, Rate, Recipients, SnapshotTask, Timer};
 use crate::smr::state_transfer::TransferLimits;
 use crate::smr::state_transfer::monolithic::ANSWER_BYTES;
 use crate::smr::types::{NodeId, SeqNo, Time};
@@ -232,7 +232,7 @@ impl<S: Stack> Replica<S> {
             return Some(later);
         }
         donations.peers[to.index()].pieces = None;
-        self.actions.push(Action::Image(ImageTask::Read {
+        self.actions.push(Action::Snapshot(SnapshotTask::Read {
             to,
             range,
             bytes_max: ANSWER_BYTES,

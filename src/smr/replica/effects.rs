@@ -11,7 +11,7 @@ use crate::smr::log_transfer::{LogTransferProtocol, LogTransferState};
 use crate::smr::messages::Proposal;
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
-use crate::smr::protocol::{Effect, ImageTask, Outbox, Record, When};
+use crate::smr::protocol::{Effect, Outbox, Record, SnapshotTask, When};
 use crate::smr::types::{SeqNo, Time, View};
 
 /// What protocols asked of others in a round of effects.
@@ -87,11 +87,11 @@ impl<S: Stack> Replica<S> {
                 }
                 // What it goes on from has to be known after a restart as well, before anybody is answered
                 // from it.
-                Effect::Image(ImageTask::Install(seq)) => {
+                Effect::Snapshot(SnapshotTask::Install(seq)) => {
                     let when = self.promises.when_all_is_durable();
                     self.hold(when, Held::Install(seq));
                 }
-                Effect::Image(task) => self.actions.push(Action::Image(task)),
+                Effect::Snapshot(task) => self.actions.push(Action::Snapshot(task)),
                 Effect::BroadcastPending => self.broadcast_pending(now),
                 Effect::UrgePending(long) => self.urge_pending(now, long),
                 Effect::LeaveView(view) => asked.views.push(ViewStep::Leave(view)),
@@ -122,7 +122,7 @@ impl<S: Stack> Replica<S> {
     fn do_asked(&mut self, now: Time, asked: Asked) {
         if asked.became_stable && asked.diverged.is_none() {
             self.decision_log.on_stable(self.ordering.stable());
-            self.drop_images(now);
+            self.drop_snapshots(now);
             self.cut_log(now);
         }
         for step in asked.views {
@@ -150,7 +150,7 @@ impl<S: Stack> Replica<S> {
         match held {
             Held::CutLog(cut) => self.actions.push(Action::CutLog(cut)),
             Held::AbstentionOver => self.actions.push(Action::AbstentionOver),
-            Held::Install(seq) => self.actions.push(Action::Image(ImageTask::Install(seq))),
+            Held::Install(seq) => self.actions.push(Action::Snapshot(SnapshotTask::Install(seq))),
             Held::Send { to, message } => self.actions.push(Action::ToReplicas { to, message }),
             Held::SendTogether(message) => self.promises.say_together(message),
             Held::Decide(proposal) => {

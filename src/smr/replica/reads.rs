@@ -14,7 +14,7 @@
 //! **The rule.** Reads are answered from states after [`Reads::answered`], and not at all while a state is on
 //! its way, or while the replica abstains. `answered` is
 //! - after a restart, the last place of which the log has a batch, a decision or a jump, and no less than the
-//!   image that a restart begins with;
+//!   snapshot that a restart begins with;
 //! - when an abstention ends, the place that it waited for: all that the lost log may have shown lies before
 //!   it;
 //! - when a state is installed, no less than what was executed until then.
@@ -28,8 +28,8 @@
 //! - what is executed a second time, because execution goes on from an older state or has to mend its log,
 //!   was released once before.
 //!
-//! The log is cut only before an image, and a restart begins with that image or a later one, or waits for a
-//! state.
+//! The log is cut only before a snapshot, and a restart begins with that snapshot or a later one, or waits
+//! for a state.
 //!
 //! **What it costs.** Nothing while nobody restarts. After a restart of all, batches may be left that were
 //! accepted and are not decided: once execution has passed them reads are answered again. It does when the

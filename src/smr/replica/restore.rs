@@ -1,7 +1,7 @@
 //! A restart: the orchestrator hands what the log says to the protocols, and then goes on.
 //!
 //! ```text
-//!  image (state, clients, chain) ─► restore_base
+//!  snapshot (state, clients, chain) ─► restore_base
 //!  every Stable record           ─► restore_stable        the window is known before the places in it
 //!  every record, in order        ─► restore ─► decisions, to execution
 //!                                   resume                the protocols take the steps that are allowed now
@@ -21,7 +21,7 @@ use crate::smr::types::{ClientId, Lsn, SeqNo, Time};
 use crate::smr::view_transfer::ViewTransferProtocol;
 
 impl<S: Stack> Replica<S> {
-    /// The state was read from the image of the checkpoint at `seq`, which covers `chain`.
+    /// The state was read from the snapshot of the checkpoint at `seq`, which covers `chain`.
     pub fn restore_base(&mut self, seq: SeqNo, chain: Chain) {
         self.ordering.restore_base(seq);
         self.decision_log.restore_base(seq, chain);
@@ -30,22 +30,22 @@ impl<S: Stack> Replica<S> {
         self.checkpoints.restore_base(seq);
     }
 
-    /// The log was read to its end, on a state that was read from the image of this checkpoint. That image
-    /// may have come from others, in the place of a state of which the log still says what we signed; what
-    /// says that a quorum signed another need not have been written.
-    pub fn restore_image(&mut self, claim: CheckpointClaim) {
-        self.ordering.restore_image(claim);
+    /// The log was read to its end, on a state that was read from the snapshot of this checkpoint. That
+    /// snapshot may have come from others, in the place of a state of which the log still says what we
+    /// signed; what says that a quorum signed another need not have been written.
+    pub fn restore_snapshot(&mut self, claim: CheckpointClaim) {
+        self.ordering.restore_snapshot(claim);
     }
 
-    /// These images are on disk, as what their heads say.
-    pub fn restore_images(&mut self, images: impl Iterator<Item = CheckpointClaim>) {
-        for claim in images {
-            self.checkpoints.restore_image(claim);
+    /// These snapshots are on disk, as what their heads say.
+    pub fn restore_snapshots(&mut self, snapshots: impl Iterator<Item = CheckpointClaim>) {
+        for claim in snapshots {
+            self.checkpoints.restore_snapshot(claim);
         }
     }
 
-    /// The image of the checkpoint at `seq` cannot be read: its state has to come from others.
-    pub fn restore_without_image(&mut self, seq: SeqNo) {
+    /// The snapshot of the checkpoint at `seq` cannot be read: its state has to come from others.
+    pub fn restore_without_snapshot(&mut self, seq: SeqNo) {
         self.ordering.restore_base(seq);
         self.decision_log.restore_base_unproved(seq);
         self.reads.may_have_answered(seq);
@@ -98,7 +98,8 @@ impl<S: Stack> Replica<S> {
             }
             Record::Jump { .. } if active(Mutant::JumpRecordForgotten) => {}
             Record::Jump { seq, chain } => {
-                // Later ones than the image that was read, if any: the state did not come before the restart.
+                // Later ones than the snapshot that was read, if any: the state did not come before the
+                // restart.
                 if *seq > self.decision_log.last() {
                     self.ordering.restore_base(*seq);
                     self.decision_log.restore_base(*seq, *chain);

@@ -1,13 +1,13 @@
-//! Images that are kept for peers, however many newer ones there are: so a transfer comes to its end however
-//! fast checkpoints follow one another.
+//! Snapshots that are kept for peers, however many newer ones there are: so a transfer comes to its end
+//! however fast checkpoints follow one another.
 //!
 //! **Events**
-//! - *A peer is offered images:* the newest [`OFFERED_HELD`] of them are kept until it asks for pieces of one
+//! - *A peer is offered snapshots:* the newest [`OFFERED_HELD`] of them are kept until it asks for pieces of one
 //!   that was offered, or for [`LOAN_IDLE`]. Checkpoints may come faster than its question.
-//! - *It asks for pieces of an image:* this one is lent to it until it has asked nothing of it for
+//! - *It asks for pieces of a snapshot:* this one is lent to it until it has asked nothing of it for
 //!   [`LOAN_IDLE`], or asks for another one, and at most for [`LOAN_MAX`].
 //!
-//! **What it costs.** A peer has one loan and one offer: a faulty one costs the room of two images or of one,
+//! **What it costs.** A peer has one loan and one offer: a faulty one costs the room of two snapshots or of one,
 //! for a while.
 
 use std::time::Duration;
@@ -15,14 +15,14 @@ use std::time::Duration;
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::types::{NodeId, SeqNo, Time};
 
-/// An image is kept for a peer until it has asked nothing of it for so long, and at most so long in all.
+/// A snapshot is kept for a peer until it has asked nothing of it for so long, and at most so long in all.
 const LOAN_IDLE: Duration = Duration::from_secs(10);
 const LOAN_MAX: Duration = Duration::from_secs(30 * 60);
-/// How many images a peer was offered that are kept until it asks. Older ones that were offered are lent to
-/// others.
+/// How many snapshots a peer was offered that are kept until it asks. Older ones that were offered are lent
+/// to others.
 const OFFERED_HELD: usize = 2;
 
-/// An image that a peer reads.
+/// A snapshot that a peer reads.
 #[derive(Debug, Clone, Copy)]
 struct SnapshotLease {
     seq: SeqNo,
@@ -75,7 +75,7 @@ impl SnapshotLeases {
         }
     }
 
-    /// A peer was offered these images, the newest first.
+    /// A peer was offered these snapshots, the newest first.
     pub fn on_offered(&mut self, now: Time, to: NodeId, seqs: impl Iterator<Item = SeqNo>) {
         let seqs: Vec<SeqNo> = seqs.take(OFFERED_HELD).collect();
         let borrower = self.borrowers.get_mut(to.index());
@@ -86,7 +86,7 @@ impl SnapshotLeases {
         }
     }
 
-    /// A peer asks for pieces of this image.
+    /// A peer asks for pieces of this snapshot.
     pub fn on_fetch(&mut self, now: Time, from: NodeId, seq: SeqNo) {
         let Some(borrower) = self.borrowers.get_mut(from.index()) else {
             return;
@@ -107,7 +107,7 @@ impl SnapshotLeases {
         }
     }
 
-    /// The images that peers need now.
+    /// The snapshots that peers need now.
     pub fn needed(&self, now: Time) -> impl Iterator<Item = SeqNo> {
         self.borrowers
             .iter()

@@ -15,7 +15,7 @@
 //!
 //! Invariant: what is executed was released: all that this replica promised up to there is on disk.
 
-use super::mending::Mending;
+use super::repair::Repair;
 use crate::smr::types::SeqNo;
 
 /// How execution comes by its decisions. Whatever ends a course ends what belongs to it.
@@ -29,7 +29,7 @@ enum Course {
     /// released waits in memory, or in the log.
     CatchingUp(SeqNo),
     /// The log did not give back what comes next: peers are asked for it.
-    Mending(Mending),
+    Repair(Repair),
 }
 
 /// How far execution is, and what it is given next; see the module.
@@ -75,7 +75,7 @@ impl Supply {
     pub fn awaited(&self) -> Option<SeqNo> {
         match self.course {
             Course::AwaitingState(seq) => Some(seq),
-            Course::Live | Course::CatchingUp(_) | Course::Mending(_) => None,
+            Course::Live | Course::CatchingUp(_) | Course::Repair(_) => None,
         }
     }
 
@@ -84,25 +84,25 @@ impl Supply {
         self.awaited().is_some()
     }
 
-    /// Up to where it was given everything, while it catches up and nothing has to be mended.
+    /// Up to where it was given everything, while it catches up and nothing has to be repaired.
     pub fn catching_up(&self) -> Option<SeqNo> {
         match self.course {
             Course::CatchingUp(fed) => Some(fed),
-            Course::Live | Course::AwaitingState(_) | Course::Mending(_) => None,
+            Course::Live | Course::AwaitingState(_) | Course::Repair(_) => None,
         }
     }
 
     /// What peers are asked for because the log does not give it back.
-    pub fn mending(&mut self) -> Option<&mut Mending> {
+    pub fn repair(&mut self) -> Option<&mut Repair> {
         match &mut self.course {
-            Course::Mending(mending) => Some(mending),
+            Course::Repair(repair) => Some(repair),
             Course::Live | Course::AwaitingState(_) | Course::CatchingUp(_) => None,
         }
     }
 
     /// Whether there is such a thing.
     pub fn is_mending(&self) -> bool {
-        matches!(self.course, Course::Mending(_))
+        matches!(self.course, Course::Repair(_))
     }
 
     /// A decision is released, in order. Whether it is executed at once: a jump may have gone past it, and a
@@ -158,15 +158,15 @@ impl Supply {
     }
 
     /// What comes next is not in the log.
-    pub fn mend(&mut self, mending: Mending) {
-        self.course = Course::Mending(mending);
+    pub fn mend(&mut self, repair: Repair) {
+        self.course = Course::Repair(repair);
     }
 
     /// If peers gave everything that was asked for: what that was. It is read on from there.
-    pub fn take_mended(&mut self) -> Option<Mending> {
-        let fed = self.mending().filter(|mending| mending.is_done())?.fed();
+    pub fn take_mended(&mut self) -> Option<Repair> {
+        let fed = self.repair().filter(|repair| repair.is_done())?.fed();
         match std::mem::replace(&mut self.course, Course::CatchingUp(fed)) {
-            Course::Mending(mending) => Some(mending),
+            Course::Repair(repair) => Some(repair),
             Course::Live | Course::AwaitingState(_) | Course::CatchingUp(_) => None,
         }
     }

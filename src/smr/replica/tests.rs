@@ -4,9 +4,9 @@
 mod covered;
 mod feeding;
 mod floods;
-mod images;
-mod mending;
 mod reads;
+mod repair;
+mod snapshots;
 mod transfers;
 mod window;
 
@@ -24,13 +24,13 @@ use crate::smr::execution::apps::counter::{self, Counter};
 use crate::smr::execution::fixtures;
 use crate::smr::execution::{CheckpointRule, ExecutionEvent, Executor, SingleThreaded, StateRule};
 use crate::smr::messages::{
-    BatchRef, Checked, CheckpointOffer, ChunkOf, Frame, ImageChunk, LogTransferMessage, Mode, RefusalReason,
-    StateTransferMessage, Status, SyncMessage, SystemMessage,
+    BatchRef, Checked, CheckpointOffer, ChunkOf, Frame, LogTransferMessage, Mode, RefusalReason,
+    SnapshotChunk, StateTransferMessage, Status, SyncMessage, SystemMessage,
 };
 use crate::smr::ordering::pbft::OrderingConfig;
 use crate::smr::ordering::pbft::tests::context;
 use crate::smr::preprocessing::PoolLimits;
-use crate::smr::protocol::{ImageEvent, ImageTask, PartContext, Recipients, Record};
+use crate::smr::protocol::{PartContext, Recipients, Record, SnapshotEvent, SnapshotTask};
 use crate::smr::state_transfer::StateTransferState;
 use crate::smr::types::{ClientId, ClusterId, Digest, Epoch};
 
@@ -58,7 +58,7 @@ pub(crate) fn executor(state: StateRule) -> SingleThreaded<Counter> {
         state,
     };
     let mut executor = SingleThreaded::new(Counter, CLIENTS, Digester::new(CLUSTER), Epoch::ZERO, rule);
-    executor.keep_images(true);
+    executor.keep_snapshots(true);
     executor
 }
 
@@ -95,21 +95,21 @@ fn checkpoint(seq: u64) -> Checkpoint {
 }
 
 fn checkpoint_of(seq: u64, rule: StateRule) -> Checkpoint {
-    let image = executed(seq, rule)
+    let snapshot = executed(seq, rule)
         .into_iter()
         .rev()
         .find_map(|event| match event {
-            ExecutionEvent::Image(image) => Some(image),
+            ExecutionEvent::Snapshot(snapshot) => Some(snapshot),
             _ => None,
         });
-    let mut image = image.expect("a checkpoint was due");
-    assert_eq!(image.claim().seq.get(), seq);
+    let mut snapshot = snapshot.expect("a checkpoint was due");
+    assert_eq!(snapshot.claim().seq.get(), seq);
     let (mut chunks, mut chunk) = (Vec::new(), Vec::new());
-    while image.next_chunk(1 << 16, &mut chunk) {
+    while snapshot.next_chunk(1 << 16, &mut chunk) {
         chunks.push(std::mem::take(&mut chunk).into());
     }
     Checkpoint {
-        claim: image.claim(),
+        claim: snapshot.claim(),
         chunks,
     }
 }
@@ -189,8 +189,8 @@ struct Bench {
     is_slow: bool,
     /// What was said of reads beside the order.
     reads: Vec<Option<u64>>,
-    /// Complete images, by place.
-    images: BTreeMap<SeqNo, Vec<Bytes>>,
+    /// Complete snapshots, by place.
+    snapshots: BTreeMap<SeqNo, Vec<Bytes>>,
     receiving: Option<(SeqNo, Vec<Bytes>)>,
     /// What was sent, decoded.
     sent: Vec<(Recipients, SystemMessage)>,
@@ -229,7 +229,7 @@ impl Bench {
             durable: Lsn::ZERO,
             is_slow: false,
             reads: Vec::new(),
-            images: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
             receiving: None,
             sent: Vec::new(),
             wanted: Vec::new(),
@@ -299,7 +299,7 @@ impl Bench {
                 self.execute_given();
             }
             Action::ReadLog(range) => self.wanted.push(range),
-            Action::Image(task) => self.image(task),
+            Action::Snapshot(task) => self.snapshot(task),
             Action::CutLog(cut) => self.told.push(format!("cut {}", cut.seq.get())),
             Action::Diverged { stable, .. } => self.told.push(format!("diverged {}", stable.seq.get())),
             Action::Stable(claim) => self.told.push(format!("stable {}", claim.seq.get())),
@@ -334,55 +334,59 @@ impl Bench {
                 }
                 ExecutionEvent::Refused { .. } => {}
                 ExecutionEvent::Checkpoint(claim) => self.replica.on_checkpoint_taken(self.now, claim),
-                ExecutionEvent::Image(mut image) => {
+                ExecutionEvent::Snapshot(mut snapshot) => {
                     let (mut chunks, mut chunk) = (Vec::new(), Vec::new());
-                    while image.next_chunk(1 << 16, &mut chunk) {
+                    while snapshot.next_chunk(1 << 16, &mut chunk) {
                         chunks.push(std::mem::take(&mut chunk).into());
                     }
-                    self.images.insert(image.claim().seq, chunks);
-                    self.replica.on_image_kept(self.now, image.claim().seq);
+                    self.snapshots.insert(snapshot.claim().seq, chunks);
+                    self.replica.on_snapshot_kept(self.now, snapshot.claim().seq);
                 }
                 ExecutionEvent::Reply { .. } | ExecutionEvent::Help(_) => {}
             }
         }
     }
 
-    fn image(&mut self, task: ImageTask) {
+    fn snapshot(&mut self, task: SnapshotTask) {
         let event = match task {
-            ImageTask::Open { seq, .. } => {
+            SnapshotTask::Open { seq, .. } => {
                 self.receiving = Some((seq, Vec::new()));
-                ImageEvent::Opened(seq)
+                SnapshotEvent::Opened(seq)
             }
-            ImageTask::Keep(chunk) => {
+            SnapshotTask::Keep(chunk) => {
                 let bytes = chunk.len();
                 if let Some((_, chunks)) = &mut self.receiving {
                     chunks.push(chunk);
                 }
-                ImageEvent::Kept(bytes)
+                SnapshotEvent::StorageEvent(bytes)
             }
-            ImageTask::Complete(seq) => {
+            SnapshotTask::Complete(seq) => {
                 let (received, mut chunks) = self.receiving.take().expect("something was received");
                 assert_eq!(received, seq);
-                chunks.sort_by_key(|chunk| ImageChunk::start(chunk));
-                self.images.insert(seq, chunks);
-                ImageEvent::Completed(seq)
+                chunks.sort_by_key(|chunk| SnapshotChunk::start(chunk));
+                self.snapshots.insert(seq, chunks);
+                SnapshotEvent::Completed(seq)
             }
-            ImageTask::Install(seq) => {
-                for chunk in &self.images[&seq] {
-                    self.executor.read_image_chunk(chunk).expect("the image is sound");
+            SnapshotTask::Install(seq) => {
+                for chunk in &self.snapshots[&seq] {
+                    self.executor
+                        .read_snapshot_chunk(chunk)
+                        .expect("the snapshot is sound");
                 }
-                self.executor.finish_image().expect("the image is whole");
+                self.executor.finish_snapshot().expect("the snapshot is whole");
                 self.told.push(format!("installed {}", seq.get()));
                 let windows = self.executor.client_windows();
                 return self.replica.on_installed(self.now, seq, &windows);
             }
-            ImageTask::Forget { before, but } => {
-                return self.images.retain(|seq, _| *seq >= before || but.contains(seq));
+            SnapshotTask::Forget { before, but } => {
+                return self
+                    .snapshots
+                    .retain(|seq, _| *seq >= before || but.contains(seq));
             }
-            ImageTask::Copy(_) => panic!("nothing is said to be reusable"),
-            ImageTask::Read { .. } | ImageTask::Disown => return,
+            SnapshotTask::Copy(_) => panic!("nothing is said to be reusable"),
+            SnapshotTask::Read { .. } | SnapshotTask::Invalidate => return,
         };
-        self.replica.on_image(self.now, event);
+        self.replica.on_snapshot(self.now, event);
     }
 
     /// Two peers say that the null request was decided at these places.

@@ -30,7 +30,7 @@ use crate::smr::messages::{
 };
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::ordering::OrderingProtocol;
-use crate::smr::protocol::{ImageEvent, ImageTask, Recipients, Record, Rejection, Timer};
+use crate::smr::protocol::{Recipients, Record, Rejection, SnapshotEvent, SnapshotTask, Timer};
 use crate::smr::state_transfer::{StateTransferProtocol, StateTransferState};
 use crate::smr::types::{ClientId, Digest, NodeId, SeqNo, Time};
 
@@ -80,7 +80,7 @@ impl<S: Stack> Replica<S> {
     }
 
     /// Our own state was contradicted by a quorum: it is not executed on any more, and is replaced. What was
-    /// executed on it is executed again, on the state that comes; images of it are none.
+    /// executed on it is executed again, on the state that comes; snapshots of it are none.
     pub(super) fn replace_state(&mut self, now: Time, stable: SeqNo) {
         self.counters.divergences += 1;
         self.checkpoints.disown();
@@ -88,7 +88,7 @@ impl<S: Stack> Replica<S> {
             // The state that is on its way already replaces this one as well.
             return;
         }
-        self.actions.push(Action::Image(ImageTask::Disown));
+        self.actions.push(Action::Snapshot(SnapshotTask::Invalidate));
         let base = self.decision_log.base();
         self.decision_log.keep_after(base);
         self.supply.await_state(stable.max(base));
@@ -201,10 +201,10 @@ impl<S: Stack> Replica<S> {
                 || !self.decision_log.is_proved())
     }
 
-    /// The disk has done something with an image.
-    pub fn on_image(&mut self, now: Time, event: ImageEvent) {
+    /// The disk has done something with a snapshot.
+    pub fn on_snapshot(&mut self, now: Time, event: SnapshotEvent) {
         match event {
-            ImageEvent::Chunk { to, seq, last, bytes } => {
+            SnapshotEvent::Chunk { to, seq, last, bytes } => {
                 let chunk = ChunkOf {
                     seq: seq.get(),
                     last,
@@ -216,7 +216,7 @@ impl<S: Stack> Replica<S> {
                 self.outbox.send(Recipients::One(to), message);
             }
             event => {
-                self.state_transfer.on_image(now, &event, &mut self.outbox);
+                self.state_transfer.on_snapshot(now, &event, &mut self.outbox);
                 self.counters.pieces_reused = self.state_transfer.reused();
             }
         }

@@ -164,7 +164,7 @@ impl VotingSuspension {
     pub fn defers_timer(timer: Timer, now: Time) -> Option<Time> {
         match timer {
             Timer::Progress | Timer::ViewChange | Timer::LeaderReview => Some(now.after(PUT_OFF)),
-            Timer::Status | Timer::LogTransfer | Timer::StateTransfer | Timer::Donor | Timer::Mending => None,
+            Timer::Status | Timer::LogTransfer | Timer::StateTransfer | Timer::Donor | Timer::Repair => None,
         }
     }
 }

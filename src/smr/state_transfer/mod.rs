@@ -15,7 +15,7 @@ use crate::smr::messages::{CheckpointClaim, CheckpointOffer};
 use crate::smr::protocol::Outbox;
 use crate::smr::types::{NodeId, SeqNo, Time};
 
-pub use crate::smr::protocol::{ImageEvent, ImageTask};
+pub use crate::smr::protocol::{SnapshotEvent, SnapshotTask};
 
 /// How far a state transfer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub struct Target {
 
 /// A protocol that brings the state of a checkpoint from other replicas: a deterministic state machine (see
 /// [`crate::smr::protocol`]). Its tasks are effects; see
-/// [`Effect::Image`](crate::smr::protocol::Effect::Image).
+/// [`Effect::Snapshot`](crate::smr::protocol::Effect::Snapshot).
 pub trait StateTransferProtocol {
     /// Starts to look for a checkpoint after this place, or goes on with one that is on its way, unless it is
     /// no later.
@@ -87,9 +87,9 @@ pub trait StateTransferProtocol {
     fn on_chunk(&mut self, now: Time, from: NodeId, of: (SeqNo, bool), bytes: Bytes, out: &mut Outbox);
 
     /// The disk has done something.
-    fn on_image(&mut self, now: Time, event: &ImageEvent, out: &mut Outbox);
+    fn on_snapshot(&mut self, now: Time, event: &SnapshotEvent, out: &mut Outbox);
 
-    /// Execution has read the image of this checkpoint.
+    /// Execution has read the snapshot of this checkpoint.
     fn on_installed(&mut self, seq: SeqNo, out: &mut Outbox);
 
     /// [`Timer::StateTransfer`](crate::smr::protocol::Timer::StateTransfer) fired.
@@ -104,6 +104,6 @@ pub trait StateTransferProtocol {
     /// How many chunks were refused so far: a donor lied.
     fn lies(&self) -> u64;
 
-    /// How many pieces were taken out of own images so far.
+    /// How many pieces were taken out of own snapshots so far.
     fn reused(&self) -> u64;
 }

@@ -22,7 +22,7 @@
 //!   nobody up.
 //! - *Head and index arrive:* checked against the claim. An index that no link takes comes in slices, and is
 //!   asked for from where it has come to. From here on the checkpoint's chain is known.
-//! - *An own image has pieces of the checkpoint, by their digests:* nobody is asked for them. They are copied
+//! - *An own snapshot has pieces of the checkpoint, by their digests:* nobody is asked for them. They are copied
 //!   a few at a time, beside what comes from donors, and each is checked like any other; what is not there
 //!   after all comes from donors. So a replica that was away for a while is sent what changed meanwhile.
 //! - *A donor has nothing to send:* it gets the next block of pieces that nobody is to send. Donors that
@@ -38,12 +38,12 @@
 //! - *Nobody is left, or next to nothing came for `STALLS_MAX` times patience:* everything starts again
 //!   with the question for offers. What was kept is found again if the target stays. An older checkpoint than
 //!   a target whose head was proved is no target.
-//! - *All pieces are kept:* the image is completed on disk, then installed.
+//! - *All pieces are kept:* the snapshot is completed on disk, then installed.
 //!
 //! **Why it is right.** The claim is signed by a quorum, so some correct replica had this state; the claim
 //! covers the head, the head the index, the index every piece
-//! ([`execution::image`](crate::smr::messages::ImageIndex)). So nothing that one donor says is believed, and
-//! one correct donor is enough.
+//! ([`execution::snapshot`](crate::smr::messages::ImageIndex)). So nothing that one donor says is believed,
+//! and one correct donor is enough.
 //!
 //! Invariants: at most one answer of [`ANSWER_BYTES`] is under way per donor; at most `UNKEPT_BYTES_MAX`
 //! wait for the disk before nothing more is asked for, and not much more before nothing more is taken; the
@@ -63,13 +63,13 @@ use bytes::Bytes;
 use donors::Donors;
 use receiving::{Block, PACE_BYTES, Receiving};
 
-use super::{ImageEvent, ImageTask, StateTransferProtocol, StateTransferState, Target};
+use super::{SnapshotEvent, SnapshotTask, StateTransferProtocol, StateTransferState, Target};
 use crate::smr::crypto::Digester;
 use crate::smr::execution::MonolithicState;
 use crate::smr::messages::lengths::IMAGE_CHUNK_BYTES_MAX;
 use crate::smr::messages::{
-    CheckpointClaim, CheckpointOffer, ImageChunk, ImageError, ImageHead, ImageIndex, PieceRange, PieceReader,
-    StateTransferMessage, whole_index,
+    CheckpointClaim, CheckpointOffer, PieceRange, PieceReader, SnapshotChunk, SnapshotError, SnapshotHead,
+    SnapshotIndex, StateTransferMessage, whole_index,
 };
 use crate::smr::protocol::{Effect, Outbox, Recipients, Timer};
 use crate::smr::types::{ClusterId, Epoch, NodeId, SeqNo, Signers, Time};
@@ -119,7 +119,7 @@ enum Phase {
     },
     Opening {
         asked: Option<(NodeId, Time)>,
-        head: Option<(ImageHead, Bytes)>,
+        head: Option<(SnapshotHead, Bytes)>,
         /// What has come of an index that comes in slices, and how much of it since the last deadline.
         index: Vec<u8>,
         fresh_bytes: usize,
@@ -261,8 +261,8 @@ impl<S: MonolithicState> PieceTransfer<S> {
         }
         let claim = self.claim;
         let mut bytes = bytes.clone();
-        if let (Ok(ImageChunk::IndexSlice(offset, slice)), Some((known, _))) =
-            (ImageChunk::parse(&bytes), &*head)
+        if let (Ok(SnapshotChunk::IndexSlice(offset, slice)), Some((known, _))) =
+            (SnapshotChunk::parse(&bytes), &*head)
         {
             let whole = 32 * known.pieces();
             // Slices that belong to another question come late, or twice.
@@ -279,28 +279,28 @@ impl<S: MonolithicState> PieceTransfer<S> {
             }
             bytes = whole_index(sliced).into();
         }
-        let read = match (ImageChunk::parse(&bytes), head.take()) {
-            (Ok(ImageChunk::Head(read)), known) if Some(read.claim(&self.digester)) == claim => {
+        let read = match (SnapshotChunk::parse(&bytes), head.take()) {
+            (Ok(SnapshotChunk::Head(read)), known) if Some(read.claim(&self.digester)) == claim => {
                 *head = known.or_else(|| Some((read, bytes.clone())));
                 return;
             }
-            (Ok(ImageChunk::Index(contents)), Some((head, head_bytes))) => {
-                ImageIndex::read(head, contents, &self.digester).map(|index| (index, head_bytes))
+            (Ok(SnapshotChunk::Index(contents)), Some((head, head_bytes))) => {
+                SnapshotIndex::read(head, contents, &self.digester).map(|index| (index, head_bytes))
             }
             // What belongs to another question comes late, or twice.
             (
                 Ok(
-                    ImageChunk::Index(_)
-                    | ImageChunk::IndexSlice(..)
-                    | ImageChunk::Pieces(_)
-                    | ImageChunk::Slice(_),
+                    SnapshotChunk::Index(_)
+                    | SnapshotChunk::IndexSlice(..)
+                    | SnapshotChunk::Pieces(_)
+                    | SnapshotChunk::Slice(_),
                 ),
                 known,
             ) => {
                 *head = known;
                 return;
             }
-            (Ok(ImageChunk::Head(_)) | Err(_), _) => Err(ImageError::Head),
+            (Ok(SnapshotChunk::Head(_)) | Err(_), _) => Err(SnapshotError::Head),
         };
         let Ok((index, head_bytes)) = read else {
             self.donors.ban(from);
@@ -311,12 +311,13 @@ impl<S: MonolithicState> PieceTransfer<S> {
         }
     }
 
-    /// The index of the image is there: its pieces are next. `opening` is what head and index were read from.
+    /// The index of the snapshot is there: its pieces are next. `opening` is what head and index were read
+    /// from.
     fn begin_receiving(
         &mut self,
         now: Time,
         claim: CheckpointClaim,
-        index: ImageIndex,
+        index: SnapshotIndex,
         opening: [Bytes; 2],
         out: &mut Outbox,
     ) {
@@ -327,13 +328,13 @@ impl<S: MonolithicState> PieceTransfer<S> {
             chain: index.head.chain,
         });
         let index = Arc::new(index);
-        out.push(Effect::Image(ImageTask::Open {
+        out.push(Effect::Snapshot(SnapshotTask::Open {
             seq: claim.seq,
             index: index.clone(),
         }));
         let unkept = opening.iter().map(Bytes::len).sum();
         for bytes in opening {
-            out.push(Effect::Image(ImageTask::Keep(bytes)));
+            out.push(Effect::Snapshot(SnapshotTask::Keep(bytes)));
         }
         self.phase = Phase::Receiving(Box::new(Receiving {
             unkept,
@@ -419,7 +420,7 @@ impl<S: MonolithicState> PieceTransfer<S> {
         let Some(mut block) = receiving.blocks[from.index()].take() else {
             return;
         };
-        let is_of_answer = ImageChunk::start(bytes).is_some_and(|(piece, _)| block.is_of_answer(piece));
+        let is_of_answer = SnapshotChunk::start(bytes).is_some_and(|(piece, _)| block.is_of_answer(piece));
         let before = (receiving.done_count, block.offset);
         let taken = receiving.take_chunk(&mut block, bytes, &self.digester, out);
         if taken.is_err() {
@@ -453,7 +454,7 @@ impl<S: MonolithicState> PieceTransfer<S> {
             && receiving.is_open
             && receiving.done_count == receiving.done.len()
         {
-            out.push(Effect::Image(ImageTask::Complete(claim.seq)));
+            out.push(Effect::Snapshot(SnapshotTask::Complete(claim.seq)));
             self.phase = Phase::Installing;
         }
     }
@@ -559,33 +560,35 @@ impl<S: MonolithicState> StateTransferProtocol for PieceTransfer<S> {
         }
     }
 
-    fn on_image(&mut self, now: Time, event: &ImageEvent, out: &mut Outbox) {
+    fn on_snapshot(&mut self, now: Time, event: &SnapshotEvent, out: &mut Outbox) {
         let current = self.claim.map(|claim| claim.seq);
         match (event, &mut self.phase) {
-            (ImageEvent::Found(chunk), Phase::Receiving(receiving)) => {
+            (SnapshotEvent::Found(chunk), Phase::Receiving(receiving)) => {
                 receiving.take_found(chunk, &mut PieceReader::default(), &self.digester);
             }
-            (ImageEvent::Reusable { seq, pieces }, Phase::Receiving(receiving)) if Some(*seq) == current => {
+            (SnapshotEvent::Reusable { seq, pieces }, Phase::Receiving(receiving))
+                if Some(*seq) == current =>
+            {
                 receiving.take_reusable(pieces);
             }
-            (ImageEvent::Opened(seq), Phase::Receiving(receiving)) if Some(*seq) == current => {
+            (SnapshotEvent::Opened(seq), Phase::Receiving(receiving)) if Some(*seq) == current => {
                 receiving.is_open = true;
                 receiving.copy(out);
                 self.finish_if_whole(out);
                 self.fetch_pieces(now, out);
             }
-            (ImageEvent::Copied { pieces, missing }, Phase::Receiving(receiving)) => {
+            (SnapshotEvent::Copied { pieces, missing }, Phase::Receiving(receiving)) => {
                 self.reused += receiving.take_copied(now, pieces, missing) as u64;
                 receiving.copy(out);
                 self.finish_if_whole(out);
                 self.fetch_pieces(now, out);
             }
-            (ImageEvent::Kept(bytes), Phase::Receiving(receiving)) => {
+            (SnapshotEvent::StorageEvent(bytes), Phase::Receiving(receiving)) => {
                 receiving.unkept = receiving.unkept.saturating_sub(*bytes);
                 self.fetch_pieces(now, out);
             }
-            (ImageEvent::Completed(seq), Phase::Installing) if Some(*seq) == current => {
-                out.push(Effect::Image(ImageTask::Install(*seq)));
+            (SnapshotEvent::Completed(seq), Phase::Installing) if Some(*seq) == current => {
+                out.push(Effect::Snapshot(SnapshotTask::Install(*seq)));
             }
             _ => {}
         }

@@ -25,7 +25,7 @@ pub(super) enum Inspect {
     Superblock(Directory),
     /// Show the records of the persistent log.
     Log(log::Log),
-    /// Show the images of checkpoints, and verify them.
+    /// Show the snapshots of checkpoints, and verify them.
     Snapshot(Directory),
     /// Verify everything, and give a verdict.
     Integrity(Directory),
@@ -128,7 +128,7 @@ struct Copy {
     view: Option<u64>,
     log_start: Option<u64>,
     log_end: Option<u64>,
-    image: Option<u64>,
+    snapshot: Option<u64>,
 }
 
 impl Copy {
@@ -151,7 +151,7 @@ impl Copy {
             view: sound.map(|s| s.view.get()),
             log_start: sound.map(|s| s.log_start),
             log_end: sound.map(|s| s.log_end),
-            image: sound.map(|s| s.image.get()),
+            snapshot: sound.map(|s| s.snapshot.get()),
         }
     }
 }
@@ -181,7 +181,7 @@ fn superblock(directory: &Directory) -> Result<u8, CommandError> {
         mention_holder(&survey);
         println!(
             "{:<5} {:<17} {:>10} {:>7} {:>6} {:>6} {:>10} {:>8} {:>10}",
-            "copy", "state", "generation", "starts", "epoch", "view", "log from", "to", "image"
+            "copy", "state", "generation", "starts", "epoch", "view", "log from", "to", "snapshot"
         );
         for (number, copy) in copies.iter().enumerate() {
             let cell = |value: Option<u64>| value.map_or("-".to_owned(), |value| value.to_string());
@@ -195,7 +195,7 @@ fn superblock(directory: &Directory) -> Result<u8, CommandError> {
                 cell(copy.view),
                 cell(copy.log_start),
                 cell(copy.log_end),
-                cell(copy.image),
+                cell(copy.snapshot),
                 if copy.counts { "  counts" } else { "" }
             );
         }

@@ -11,19 +11,19 @@ use crate::runtime::shard::lanes::{
 };
 use crate::runtime::shard::reactor::Reactor;
 use crate::runtime::storage::AbstentionMark;
-use crate::runtime::storage::shelf::ShelfHandle;
+use crate::runtime::storage::snapshot_transfer::SnapshotTransferHandle;
 use crate::smr::decision_log::LoggedRange;
 use crate::smr::messages::{CheckpointClaim, Family, FrameId, FrameKey, Proposal};
 use crate::smr::node::{Consensus, ConsensusPort, LogEntry};
 use crate::smr::ordering::OrderingProtocol;
 use crate::smr::preprocessing::ClientDirectory;
-use crate::smr::protocol::{ImageTask, LogCut, Recipients, Record};
+use crate::smr::protocol::{LogCut, Recipients, Record, SnapshotTask};
 use crate::smr::replica::{ExecutionPhase, Participation, Stack, TransferPhase};
 use crate::smr::types::{ClientId, Lsn, SeqNo, Time, UnixTime};
 
 /// How often the host's clock is read: it may have been set, or slewed.
 const WALL_CLOCK_PERIOD: Duration = Duration::from_secs(1);
-/// Chunks of an image that are read ahead of execution.
+/// Chunks of a snapshot that are read ahead of execution.
 const INSTALL_CHUNKS: usize = 8;
 
 /// The lanes of the consensus role.
@@ -38,7 +38,7 @@ pub(crate) struct ConsensusLanes {
     pub work: LinkSender<Work>,
     /// Records, to the log; `None` when nothing is kept on disk.
     pub log: Option<LinkSender<LogEntry>>,
-    /// What is on disk, from the log and from the keeper of images.
+    /// What is on disk, from the log and from the storage worker of snapshots.
     pub logged: Vec<LinkReceiver<Logged>>,
     /// Messages, to each network role.
     pub outgoing: Vec<LinkSender<Outgoing>>,
@@ -71,8 +71,8 @@ struct Port {
     log: Option<LinkSender<LogEntry>>,
     outgoing: Vec<LinkSender<Outgoing>>,
     clients: ClientDirectory,
-    /// The images of checkpoints that are transferred; `None` when nothing is kept on disk.
-    shelf: Option<ShelfHandle>,
+    /// The snapshots of checkpoints that are transferred; `None` when nothing is kept on disk.
+    snapshot_transfer: Option<SnapshotTransferHandle>,
     /// Lies in the data directory while this replica abstains.
     mark: Option<AbstentionMark>,
     /// A demonstration's lies, if this replica tells any.
@@ -144,9 +144,9 @@ impl ConsensusPort for Port {
     }
 
     fn install(&mut self, seq: SeqNo) {
-        if let Some(shelf) = &self.shelf {
+        if let Some(snapshot_transfer) = &self.snapshot_transfer {
             let (sender, chunks) = std::sync::mpsc::sync_channel(INSTALL_CHUNKS);
-            shelf.stream(seq, sender);
+            snapshot_transfer.stream(seq, sender);
             self.work.push(Work::Install(chunks));
         }
     }
@@ -163,9 +163,9 @@ impl ConsensusPort for Port {
         self.push_log(LogEntry::Read(range));
     }
 
-    fn image(&mut self, task: ImageTask) {
-        if let Some(shelf) = &self.shelf {
-            shelf.ask(task);
+    fn snapshot(&mut self, task: SnapshotTask) {
+        if let Some(snapshot_transfer) = &self.snapshot_transfer {
+            snapshot_transfer.ask(task);
         }
     }
 
@@ -207,7 +207,7 @@ impl<S: Stack> ConsensusRole<S> {
         consensus: Consensus<S>,
         lanes: ConsensusLanes,
         clients: ClientDirectory,
-        (shelf, mark): (Option<ShelfHandle>, AbstentionMark),
+        (snapshot_transfer, mark): (Option<SnapshotTransferHandle>, AbstentionMark),
         faults: Option<Faults>,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -225,8 +225,8 @@ impl<S: Stack> ConsensusRole<S> {
                 log: lanes.log,
                 outgoing: lanes.outgoing,
                 clients,
-                mark: shelf.is_some().then_some(mark),
-                shelf,
+                mark: snapshot_transfer.is_some().then_some(mark),
+                snapshot_transfer,
                 faults,
             },
             metrics,
@@ -282,8 +282,8 @@ impl<S: Stack> ConsensusRole<S> {
                 any = true;
                 match logged {
                     Logged::Durable(end) => self.consensus.on_durable(end),
-                    Logged::Image(seq) => self.consensus.on_image_kept(now, seq),
-                    Logged::Transfer(event) => self.consensus.on_image(now, event),
+                    Logged::Snapshot(seq) => self.consensus.on_snapshot_kept(now, seq),
+                    Logged::Transfer(event) => self.consensus.on_snapshot(now, event),
                     Logged::Read(read) => self.consensus.on_logged(now, read),
                 }
             }

@@ -11,13 +11,13 @@ use crate::runtime::shard::crew::HelperThreads;
 use crate::runtime::shard::lanes::{Done, LinkReceiver, LinkSender, Outgoing, Work, answer, any_blocked};
 use crate::runtime::shard::reactor::Reactor;
 use crate::runtime::storage::StorageError;
-use crate::runtime::storage::keeper::KeeperHandle;
-use crate::smr::execution::{CheckpointHelp, CheckpointImage, Executor, SessionWindows};
+use crate::runtime::storage::storage_worker::StorageWorkerHandle;
+use crate::smr::execution::{CheckpointHelp, CheckpointSnapshot, Executor, SessionWindows};
 use crate::smr::messages::{CheckpointClaim, FrameKey, RefusalReason, TakenCheckpoint};
 use crate::smr::node::{Execution, ExecutionPort};
 use crate::smr::types::{SeqNo, Time, UnixTime};
 
-/// Chunks of an image read in one step.
+/// Chunks of a snapshot read in one step.
 const STEP_CHUNKS: usize = 2;
 /// Decisions executed in one step.
 const STEP_DECISIONS: usize = 16;
@@ -49,7 +49,7 @@ pub(crate) struct ExecutionRole<E: Executor> {
     execution: Execution<E>,
     inputs: Inputs,
     port: Port,
-    /// The chunks of an image that replaces the state.
+    /// The chunks of a snapshot that replaces the state.
     installing: Option<Receiver<Result<Bytes, StorageError>>>,
     failure: Option<StorageError>,
     /// The executor's helpers.
@@ -65,7 +65,7 @@ struct Inputs {
 struct Port {
     done: LinkSender<Done>,
     replies: Vec<LinkSender<Outgoing>>,
-    keeper: Option<KeeperHandle>,
+    storage_worker: Option<StorageWorkerHandle>,
     metrics: Arc<Metrics>,
 }
 
@@ -90,23 +90,23 @@ impl ExecutionPort for Port {
     }
 
     fn installed(&mut self, claim: CheckpointClaim, windows: Vec<SessionWindows>) {
-        if let Some(keeper) = &self.keeper {
-            keeper.installed();
+        if let Some(storage_worker) = &self.storage_worker {
+            storage_worker.installed();
         }
         let seq = claim.seq;
         self.done.push(Done::Installed { seq, windows });
         self.metrics.publish_installed(claim);
     }
 
-    fn keep(&mut self, image: Box<dyn CheckpointImage>) {
-        if let Some(keeper) = &self.keeper {
-            keeper.keep(image);
+    fn keep(&mut self, snapshot: Box<dyn CheckpointSnapshot>) {
+        if let Some(storage_worker) = &self.storage_worker {
+            storage_worker.keep(snapshot);
         }
     }
 
     fn help(&mut self, help: CheckpointHelp) {
-        if let Some(keeper) = &self.keeper {
-            keeper.help(help);
+        if let Some(storage_worker) = &self.storage_worker {
+            storage_worker.help(help);
         }
     }
 }
@@ -115,7 +115,7 @@ impl<E: Executor> ExecutionRole<E> {
     pub fn new(
         execution: Execution<E>,
         lanes: ExecutionLanes,
-        keeper: Option<KeeperHandle>,
+        storage_worker: Option<StorageWorkerHandle>,
         crew: Option<HelperThreads>,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -128,7 +128,7 @@ impl<E: Executor> ExecutionRole<E> {
             port: Port {
                 done: lanes.done,
                 replies: lanes.replies,
-                keeper,
+                storage_worker,
                 metrics,
             },
             installing: None,
@@ -186,12 +186,12 @@ impl<E: Executor> ExecutionRole<E> {
         any
     }
 
-    /// Reads some of an image; true while there is one.
+    /// Reads some of a snapshot; true while there is one.
     fn install(&mut self) -> bool {
         let Some(chunks) = &self.installing else {
             return false;
         };
-        let damaged = |source| StorageError::Image {
+        let damaged = |source| StorageError::Snapshot {
             path: "images".into(),
             source,
         };
@@ -259,9 +259,9 @@ impl<E: Executor> Role for ExecutionRole<E> {
             crew.ring();
         }
         port.done.ring();
-        if let Some(keeper) = &port.keeper {
-            // One image is written at a time; meanwhile checkpoints are taken without.
-            execution.keep_images(!keeper.is_writing());
+        if let Some(storage_worker) = &port.storage_worker {
+            // One snapshot is written at a time; meanwhile checkpoints are taken without.
+            execution.keep_snapshots(!storage_worker.is_writing());
         }
         port.replies.iter_mut().for_each(LinkSender::ring);
         let counters = &port.metrics.counters;

@@ -9,11 +9,11 @@ use super::{Role, STEP_MESSAGES};
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shard::lanes::{LinkReceiver, LinkSender, Logged};
 use crate::runtime::shard::reactor::{Completion, Reactor, Token};
-use crate::runtime::storage::keeper::{KeeperHandle, Kept};
-use crate::runtime::storage::shelf::ShelfHandle;
+use crate::runtime::storage::snapshot_transfer::SnapshotTransferHandle;
+use crate::runtime::storage::storage_worker::{StorageEvent, StorageWorkerHandle};
 use crate::runtime::storage::{LogWrite, SmrPersistentLog, StorageError};
 use crate::smr::decision_log::LoggedRange;
-use crate::smr::node::{KeeperTask, Log, LogEntry, LogPort};
+use crate::smr::node::{Log, LogEntry, LogPort, StorageTask};
 use crate::smr::types::{Lsn, Time};
 
 const WRITE: u8 = 1;
@@ -25,8 +25,8 @@ const SPACE_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct LogLanes {
     /// Records, from consensus.
     pub entries: LinkReceiver<LogEntry>,
-    /// What the keeper did.
-    pub kept: LinkReceiver<Kept>,
+    /// What the storage worker did.
+    pub kept: LinkReceiver<StorageEvent>,
     /// What is on disk, to consensus.
     pub logged: LinkSender<Logged>,
 }
@@ -41,7 +41,7 @@ pub(crate) struct LogRole<L> {
     /// What is being written. Invariant: its memory is left alone until its completion.
     under_way: Option<LogWrite>,
     entries: LinkReceiver<LogEntry>,
-    kept: LinkReceiver<Kept>,
+    kept: LinkReceiver<StorageEvent>,
     /// There was no space: write again then.
     write_again_at: Option<Time>,
     /// The last write that came to its end had no space.
@@ -55,14 +55,14 @@ struct Port {
     files: BTreeMap<u64, File>,
     /// The segment that is being written to.
     writing: Option<u64>,
-    keeper: KeeperHandle,
-    shelf: ShelfHandle,
+    storage_worker: StorageWorkerHandle,
+    snapshot_transfer: SnapshotTransferHandle,
     logged: LinkSender<Logged>,
 }
 
 impl LogPort for Port {
-    fn keeper(&mut self, task: KeeperTask) {
-        if let KeeperTask::Release(released) = &task {
+    fn storage(&mut self, task: StorageTask) {
+        if let StorageTask::Release(released) = &task {
             for index in &released.gone {
                 assert_ne!(
                     self.writing,
@@ -72,11 +72,11 @@ impl LogPort for Port {
                 self.files.remove(index);
             }
         }
-        self.keeper.ask(task);
+        self.storage_worker.ask(task);
     }
 
     fn read(&mut self, range: LoggedRange, segments: Vec<u64>) {
-        self.shelf.read_log(range, segments);
+        self.snapshot_transfer.read_log(range, segments);
     }
 
     fn durable(&mut self, end: Lsn) {
@@ -89,7 +89,7 @@ impl<L: SmrPersistentLog> LogRole<L> {
         owner: u8,
         writer: L,
         files: BTreeMap<u64, File>,
-        (keeper, shelf): (KeeperHandle, ShelfHandle),
+        (storage_worker, snapshot_transfer): (StorageWorkerHandle, SnapshotTransferHandle),
         lanes: LogLanes,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -104,8 +104,8 @@ impl<L: SmrPersistentLog> LogRole<L> {
             port: Port {
                 files,
                 writing: None,
-                keeper,
-                shelf,
+                storage_worker,
+                snapshot_transfer,
                 logged,
             },
             is_registered: None,
@@ -124,13 +124,13 @@ impl<L: SmrPersistentLog> LogRole<L> {
         while let Some(kept) = self.kept.pop() {
             any = true;
             match kept {
-                Kept::Segment { index, file } => {
+                StorageEvent::Segment { index, file } => {
                     self.port.files.insert(index, file);
                     self.log.on_segment(index);
                 }
-                Kept::NoSegment => self.log.on_no_segment(now),
-                Kept::Failed(error) => self.failure = Some(error),
-                Kept::Image(_) | Kept::Adopted(_) => {}
+                StorageEvent::NoSegment => self.log.on_no_segment(now),
+                StorageEvent::Failed(error) => self.failure = Some(error),
+                StorageEvent::Snapshot(_) | StorageEvent::Adopted(_) => {}
             }
         }
         any
@@ -243,8 +243,8 @@ impl<L: SmrPersistentLog> Role for LogRole<L> {
         self.port.logged.ring();
         let counters = &self.metrics.counters;
         counters
-            .image_bytes
-            .store(self.port.keeper.image_bytes(), Ordering::Relaxed);
+            .snapshot_bytes
+            .store(self.port.storage_worker.snapshot_bytes(), Ordering::Relaxed);
         counters
             .log_waits_for_space
             .store(u64::from(self.is_short_of_space()), Ordering::Relaxed);

@@ -204,7 +204,7 @@ impl Survey {
         seen
     }
 
-    /// What a restart checks of the decisions, and more: those that the image covers have to be one chain
+    /// What a restart checks of the decisions, and more: those that the snapshot covers have to be one chain
     /// too.
     fn check_decisions(&self, superblock: &Superblock, seen: &mut LogSurvey) {
         let mut batches = BTreeSet::new();
@@ -221,7 +221,7 @@ impl Survey {
                 }
                 ("jump", Some(chain)) => last = Some((seq, chain)),
                 ("decision", Some(chain)) => {
-                    let is_needed = seq > superblock.image;
+                    let is_needed = seq > superblock.snapshot;
                     if is_needed && digest != Digest::ZERO && !batches.contains(&(seq, digest)) {
                         damage.push(record.damage(format!(
                             "the log does not hold the batch that it decided at {seq}"

@@ -280,7 +280,7 @@ fn what_is_no_regular_file_is_named_and_never_waited_for() {
         let made = std::process::Command::new("mkfifo").arg(&pipe).status();
         assert!(made.unwrap().success());
         let opened = DataDirectory::open(&path, CLUSTER, NODE);
-        let looked = opened.and_then(|open| open.segments().and_then(|_| open.images()));
+        let looked = opened.and_then(|open| open.segments().and_then(|_| open.snapshots()));
         let error = looked.unwrap_err().to_string();
         assert!(
             error.contains(name) && error.contains("it is no regular file"),
@@ -301,7 +301,7 @@ fn a_directory_that_is_missing_is_made_again_and_what_was_in_it_is_missed() {
         std::fs::remove_dir_all(path.join(lost)).unwrap();
     }
     let open = DataDirectory::open(&path, CLUSTER, NODE).unwrap();
-    assert!(open.images().unwrap().is_empty());
+    assert!(open.snapshots().unwrap().is_empty());
     let scanned = scan(open.superblock(), &open.segments().unwrap(), |_| Ok(()));
     assert!(
         matches!(scanned, Err(StorageError::Damaged { .. })),

@@ -5,10 +5,10 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use super::files::planned::{self, Plan};
-use super::keeper::{Kept, Task, Work, write_image};
 use super::restart::StorageBackend;
+use super::storage_worker::{StorageEvent, Task, Work, write_snapshot};
 use super::*;
-use crate::smr::node::KeeperTask;
+use crate::smr::node::StorageTask;
 use crate::smr::protocol::LogCut;
 
 /// Four groups of one block each.
@@ -43,7 +43,7 @@ struct Numbers {
     next: u64,
 }
 
-impl crate::smr::execution::CheckpointImage for Numbers {
+impl crate::smr::execution::CheckpointSnapshot for Numbers {
     fn claim(&self) -> CheckpointClaim {
         CheckpointClaim {
             seq: SeqNo::new(self.upto),
@@ -58,7 +58,7 @@ impl crate::smr::execution::CheckpointImage for Numbers {
     }
 }
 
-/// A replica's disk side, on one thread: the log role's part and the keeper's.
+/// A replica's disk side, on one thread: the log role's part and the storage worker's.
 struct Life {
     work: Work,
     writer: LogWriter,
@@ -68,23 +68,23 @@ struct Life {
     acknowledged: u64,
 }
 
-/// What came back at a start: every operation of image and log, which must be without a gap.
+/// What came back at a start: every operation of snapshot and log, which must be without a gap.
 fn start(path: &Path) -> Result<(Life, u64), StorageError> {
     let directory = DataDirectory::open(path, CLUSTER, NODE)?;
     let superblock = *directory.superblock();
-    let image = superblock.image;
+    let snapshot = superblock.snapshot;
     let mut known = 0;
-    if image > SeqNo::ZERO {
-        image::read(&directory.image_path(image), superblock.seed, |chunk| {
+    if snapshot > SeqNo::ZERO {
+        snapshot::read(&directory.snapshot_path(snapshot), superblock.seed, |chunk| {
             known += 1;
             assert_eq!(
                 chunk,
                 u64::to_le_bytes(known),
-                "the image is that of the checkpoint"
+                "the snapshot is that of the checkpoint"
             );
             Ok(())
         })?;
-        assert_eq!(known, image.get());
+        assert_eq!(known, snapshot.get());
     }
     let segments = directory.segments()?;
     let tail = scan(&superblock, &segments, |raw| {
@@ -127,27 +127,27 @@ fn start(path: &Path) -> Result<(Life, u64), StorageError> {
 }
 
 impl Life {
-    fn on_kept(&mut self, kept: Option<Kept>) -> Result<(), StorageError> {
+    fn on_kept(&mut self, kept: Option<StorageEvent>) -> Result<(), StorageError> {
         match kept {
-            Some(Kept::Segment { index, file }) => {
+            Some(StorageEvent::Segment { index, file }) => {
                 self.asked = None;
                 self.files.insert(index, file);
                 self.writer.add_segment(index);
             }
-            Some(Kept::NoSegment) => self.asked = None,
-            Some(Kept::Image(seq)) => {
+            Some(StorageEvent::NoSegment) => self.asked = None,
+            Some(StorageEvent::Snapshot(seq)) => {
                 let before = self.writer.durable();
                 let view = View::ZERO;
                 if let Some(released) = self.writer.cut(LogCut { seq, before, view }) {
                     for index in &released.gone {
                         self.files.remove(index);
                     }
-                    let kept = self.work.run(Task::Keep(KeeperTask::Release(released)));
+                    let kept = self.work.run(Task::Keep(StorageTask::Release(released)));
                     return self.on_kept(kept);
                 }
             }
-            Some(Kept::Failed(error)) => return Err(error),
-            Some(Kept::Adopted(_)) | None => {}
+            Some(StorageEvent::Failed(error)) => return Err(error),
+            Some(StorageEvent::Adopted(_)) | None => {}
         }
         Ok(())
     }
@@ -188,7 +188,7 @@ impl Life {
         for _ in 0..PATIENCE {
             if let Some(index) = self.writer.wanted_segment().filter(|_| self.asked.is_none()) {
                 self.asked = Some(index);
-                let kept = self.work.run(Task::Keep(KeeperTask::Prepare {
+                let kept = self.work.run(Task::Keep(StorageTask::Prepare {
                     index,
                     bytes: SMALL_SEGMENT,
                 }));
@@ -219,13 +219,13 @@ impl Life {
             );
             self.acknowledged = number;
             if number.is_multiple_of(CHECKPOINT_EVERY) {
-                let image = Numbers {
+                let snapshot = Numbers {
                     upto: number,
                     next: 0,
                 };
                 let directory = &self.work.directory;
-                let (images, seed) = (directory.images_path(), directory.superblock().seed);
-                let written = write_image(&images, seed, Box::new(image));
+                let (snapshots, seed) = (directory.snapshots_path(), directory.superblock().seed);
+                let written = write_snapshot(&snapshots, seed, Box::new(snapshot));
                 let kept = self.work.run(Task::Written(0, written));
                 self.on_kept(kept)?;
             }
@@ -279,7 +279,10 @@ fn steps() -> usize {
 #[test]
 fn an_error_of_the_disk_at_any_step_stops_the_replica_and_loses_nothing_acknowledged() {
     let steps = steps();
-    assert!(steps > 120, "{steps} steps: log, segments, images and superblock");
+    assert!(
+        steps > 120,
+        "{steps} steps: log, segments, snapshots and superblock"
+    );
     for torn in [false, true] {
         for step in 0..steps {
             let error = survives(step, 1, libc::EIO, torn).expect_err("it is not passed over");
@@ -310,7 +313,7 @@ fn a_disk_that_is_full_at_any_step_and_then_is_not_loses_nothing_acknowledged() 
 }
 
 #[test]
-fn a_lack_of_descriptors_at_any_step_loses_nothing_acknowledged_and_ends_no_image_or_segment_for_good() {
+fn a_lack_of_descriptors_at_any_step_loses_nothing_acknowledged_and_ends_no_snapshot_or_segment_for_good() {
     let mut healed = 0;
     let steps = steps();
     for step in 0..steps {
@@ -324,11 +327,11 @@ fn a_lack_of_descriptors_at_any_step_loses_nothing_acknowledged_and_ends_no_imag
 }
 
 #[test]
-fn images_that_no_descriptor_was_left_to_forget_or_take_over_are_forgotten_and_taken_over_later() {
+fn snapshots_that_no_descriptor_was_left_to_forget_or_take_over_are_forgotten_and_taken_over_later() {
     let (_temporary, path) = fresh();
     let directory = DataDirectory::open(&path, CLUSTER, NODE).unwrap();
     for seq in [8, 16, 24] {
-        std::fs::write(directory.image_path(SeqNo::new(seq)), "an image").unwrap();
+        std::fs::write(directory.snapshot_path(SeqNo::new(seq)), "a snapshot").unwrap();
     }
     let mut work = Work::new(directory, Vec::new());
     let lack = |count| {
@@ -340,17 +343,17 @@ fn images_that_no_descriptor_was_left_to_forget_or_take_over_are_forgotten_and_t
         }));
     };
     lack(1);
-    let forget = || Task::Keep(KeeperTask::Forget(SeqNo::new(16), Vec::new()));
+    let forget = || Task::Keep(StorageTask::Forget(SeqNo::new(16), Vec::new()));
     assert!(work.run(forget()).is_none());
-    assert!(work.directory.image_path(SeqNo::new(8)).exists());
+    assert!(work.directory.snapshot_path(SeqNo::new(8)).exists());
     assert!(work.run(forget()).is_none());
-    assert!(!work.directory.image_path(SeqNo::new(8)).exists());
+    assert!(!work.directory.snapshot_path(SeqNo::new(8)).exists());
     lack(3);
-    let adopted = work.run(Task::Keep(KeeperTask::Adopt(SeqNo::new(16))));
-    assert!(matches!(adopted, Some(Kept::Adopted(_))), "{adopted:?}");
+    let adopted = work.run(Task::Keep(StorageTask::InstallBase(SeqNo::new(16))));
+    assert!(matches!(adopted, Some(StorageEvent::Adopted(_))), "{adopted:?}");
     planned::plan(None);
-    assert_eq!(work.directory.superblock().image, SeqNo::new(16));
-    assert!(!work.directory.image_path(SeqNo::new(24)).exists());
+    assert_eq!(work.directory.superblock().snapshot, SeqNo::new(16));
+    assert!(!work.directory.snapshot_path(SeqNo::new(24)).exists());
 }
 
 #[test]

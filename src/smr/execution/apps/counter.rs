@@ -7,7 +7,7 @@ use crate::smr::execution::{
     Application, Column, CrudState, Direct, KeyedState, MonolithicState, OperationContext, ResultWriter,
     ScalableApp,
 };
-use crate::smr::messages::ImageError;
+use crate::smr::messages::SnapshotError;
 use crate::smr::types::Digest;
 
 /// The application.
@@ -80,8 +80,8 @@ impl MonolithicState for Count {
         8
     }
 
-    fn read_piece(&mut self, _: usize, bytes: &[u8]) -> Result<(), ImageError> {
-        self.number = bytes.try_into().map_err(|_| ImageError::State)?;
+    fn read_piece(&mut self, _: usize, bytes: &[u8]) -> Result<(), SnapshotError> {
+        self.number = bytes.try_into().map_err(|_| SnapshotError::State)?;
         Ok(())
     }
 }

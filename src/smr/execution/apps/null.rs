@@ -4,7 +4,7 @@ use crate::smr::crypto::Digester;
 use crate::smr::execution::{
     Application, Column, CrudState, KeyedState, MonolithicState, OperationContext, ResultWriter, ScalableApp,
 };
-use crate::smr::messages::ImageError;
+use crate::smr::messages::SnapshotError;
 use crate::smr::types::Digest;
 
 /// The application.
@@ -38,8 +38,8 @@ impl MonolithicState for Nothing {
         Self
     }
 
-    fn read_piece(&mut self, _: usize, _: &[u8]) -> Result<(), ImageError> {
-        Err(ImageError::State)
+    fn read_piece(&mut self, _: usize, _: &[u8]) -> Result<(), SnapshotError> {
+        Err(SnapshotError::State)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::smr::execution::{
     OperationContext, ResultLimits, ResultWriter, ScalableApp, SessionWindows,
 };
 use crate::smr::messages::{
-    CheckpointClaim, Failure, Frame, FrameId, ImageError, Mode, Proposal, ReplyBuilder, StateRead,
+    CheckpointClaim, Failure, Frame, FrameId, Mode, Proposal, ReplyBuilder, SnapshotError, StateRead,
 };
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::types::{Epoch, SeqNo, View};
@@ -488,19 +488,19 @@ impl<A: ScalableApp> Executor for Speculative<A> {
         self.book.claim_now(snapshot)
     }
 
-    fn keep_images(&mut self, keep: bool) {
-        self.book.keeps_images = keep;
+    fn keep_snapshots(&mut self, keep: bool) {
+        self.book.keeps_snapshots = keep;
     }
 
-    fn read_image_chunk(&mut self, chunk: &[u8]) -> Result<(), ImageError> {
+    fn read_snapshot_chunk(&mut self, chunk: &[u8]) -> Result<(), SnapshotError> {
         let book = &mut self.book;
         self.shared
             .core
-            .with_base_mut(|state| book.read_image_chunk(state, chunk))
+            .with_base_mut(|state| book.read_snapshot_chunk(state, chunk))
     }
 
-    fn finish_image(&mut self) -> Result<CheckpointClaim, ImageError> {
-        let claim = self.book.finish_image();
+    fn finish_snapshot(&mut self) -> Result<CheckpointClaim, SnapshotError> {
+        let claim = self.book.finish_snapshot();
         self.windows = self.book.clients.windows();
         self.fed = self.book.executed;
         self.distance = Distance::default();

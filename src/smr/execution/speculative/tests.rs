@@ -184,7 +184,7 @@ fn made(executor: &mut impl Executor, mut events: Vec<ExecutionEvent>) -> Made {
                 operations,
             } => made.executed.push((seq, time, operations)),
             ExecutionEvent::Checkpoint(taken) => made.checkpoints.push(taken.claim),
-            ExecutionEvent::Image(_) | ExecutionEvent::Help(_) => {}
+            ExecutionEvent::Snapshot(_) | ExecutionEvent::Help(_) => {}
         }
     }
     made
@@ -431,33 +431,33 @@ fn a_panicking_operation_is_answered_with_an_error_and_counted_once() {
 }
 
 #[test]
-fn an_image_of_one_executor_restores_the_other() {
+fn an_snapshot_of_one_executor_restores_the_other() {
     let decisions: Vec<_> = (1..=3)
         .map(|seq| decision(seq, &[(0, seq, vec![vec![0, 5, 7, 4, 1, 4, 0x81]])]))
         .collect();
     let mut executor = speculative();
-    executor.keep_images(true);
+    executor.keep_snapshots(true);
     let mut events = Vec::new();
     decisions
         .iter()
         .for_each(|decision| executor.execute(decision, &mut events));
     executor.settle(&mut events);
     while executor.background_step(usize::MAX, &mut events) {}
-    let image = events.into_iter().find_map(|event| match event {
-        ExecutionEvent::Image(image) => Some(image),
+    let snapshot = events.into_iter().find_map(|event| match event {
+        ExecutionEvent::Snapshot(snapshot) => Some(snapshot),
         _ => None,
     });
-    let mut image = image.expect("a checkpoint was due");
+    let mut snapshot = snapshot.expect("a checkpoint was due");
     let mut other = SingleThreaded::new(Programs, 4, digester(), Epoch::ZERO, RULE).limit_results(LIMITS);
     let mut third = speculative();
     let mut chunk = Vec::new();
-    while image.next_chunk(100, &mut chunk) {
-        other.read_image_chunk(&chunk).unwrap();
-        third.read_image_chunk(&chunk).unwrap();
+    while snapshot.next_chunk(100, &mut chunk) {
+        other.read_snapshot_chunk(&chunk).unwrap();
+        third.read_snapshot_chunk(&chunk).unwrap();
         chunk.clear();
     }
-    assert_eq!(other.finish_image().unwrap(), image.claim());
-    assert_eq!(third.finish_image().unwrap(), image.claim());
+    assert_eq!(other.finish_snapshot().unwrap(), snapshot.claim());
+    assert_eq!(third.finish_snapshot().unwrap(), snapshot.claim());
     let next = decision(4, &[(0, 3, vec![vec![0]]), (0, 4, vec![vec![0, 0, 1]])]);
     let (mut events, mut same) = (Vec::new(), Vec::new());
     other.execute(&next, &mut events);

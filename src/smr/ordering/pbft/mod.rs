@@ -633,7 +633,7 @@ impl OrderingProtocol for Pbft {
         self.take_record(record)
     }
 
-    fn restore_image(&mut self, claim: CheckpointClaim) {
+    fn restore_snapshot(&mut self, claim: CheckpointClaim) {
         if !active(Mutant::ReplacedClaimsKept) {
             self.checkpoints.settle(claim, self.context.node);
         }

@@ -103,7 +103,7 @@ impl Pbft {
         slot.outcome = Some(digest);
         let proposal = slot.proposal_of(view, seq, &digest)?;
         self.clock.note(&proposal.batch);
-        // Those that the image covers may be all that a peer lacks, if it is not stable yet.
+        // Those that the snapshot covers may be all that a peer lacks, if it is not stable yet.
         self.resend.remember(proposal.clone());
         if seq == self.decided.next() {
             self.decided = seq;

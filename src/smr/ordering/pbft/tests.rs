@@ -349,7 +349,7 @@ fn line(effect: &Effect) -> String {
             format!("stable {:?} {} by {signers:?}", claim.seq, letter(&claim.digest))
         }
         Effect::SetTimer { timer, at } => format!("timer {timer:?} at {at:?}"),
-        Effect::Image(task) => format!("image {task:?}"),
+        Effect::Snapshot(task) => format!("snapshot {task:?}"),
         Effect::CancelTimer(timer) => format!("no timer {timer:?}"),
         Effect::Rejected(r) => format!("refused {} {:?} {:?} {:?}", r.from, r.view, r.seq, r.reason),
         Effect::Diverged { stable, ours } => format!(

@@ -4,9 +4,9 @@ use super::*;
 use crate::smr::crypto::Chain;
 
 /// What the log shows, and from where reads are answered then.
-fn restarted(image: Option<u64>, records: &[Record]) -> Bench {
+fn restarted(snapshot: Option<u64>, records: &[Record]) -> Bench {
     let mut bench = Bench::new();
-    if let Some(seq) = image {
+    if let Some(seq) = snapshot {
         bench.replica.restore_base(SeqNo::new(seq), Chain::START);
     }
     for record in records {
@@ -38,13 +38,13 @@ fn a_replica_that_never_ran_answers_reads_at_once() {
 #[test]
 fn a_restart_answers_reads_after_the_last_place_that_its_log_shows_decided_or_not() {
     let reads_from =
-        |image, records: &[Record]| restarted(image, records).replica.reads_from().map(SeqNo::get);
+        |snapshot, records: &[Record]| restarted(snapshot, records).replica.reads_from().map(SeqNo::get);
     assert_eq!(reads_from(Some(20), &[]), Some(20));
     let accepted = Record::Proposal(batch(23));
     let fetched = Record::Batch(batch(24));
     assert_eq!(reads_from(Some(20), std::slice::from_ref(&accepted)), Some(23));
     assert_eq!(reads_from(Some(20), &[fetched, accepted]), Some(24));
-    // What the image has already.
+    // What the snapshot has already.
     assert_eq!(reads_from(Some(20), &[Record::Batch(batch(12))]), Some(20));
 }
 
@@ -56,7 +56,7 @@ fn a_restart_that_waits_for_a_state_answers_no_reads_before_it_has_come() {
     };
     assert_eq!(restarted(Some(20), &[jump]).replica.reads_from(), None);
     let mut bench = Bench::new();
-    bench.replica.restore_without_image(SeqNo::new(20));
+    bench.replica.restore_without_snapshot(SeqNo::new(20));
     assert_eq!(bench.replica.reads_from(), None);
 }
 

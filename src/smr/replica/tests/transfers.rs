@@ -121,7 +121,7 @@ fn a_wrong_state_is_replaced_and_what_was_taken_of_it_counts_for_nothing() {
     assert!(told.contains(&"diverged 20".to_string()), "{told:?}");
     assert!(!told.contains(&"cut 20".to_string()), "{told:?}");
     assert!(bench.replica.awaits_state());
-    // Checkpoints and images of the wrong state come late.
+    // Checkpoints and snapshots of the wrong state come late.
     bench.replica.on_checkpoint_taken(
         bench.now,
         crate::smr::messages::TakenCheckpoint {
@@ -132,12 +132,12 @@ fn a_wrong_state_is_replaced_and_what_was_taken_of_it_counts_for_nothing() {
             light: None,
         },
     );
-    bench.replica.on_image_kept(bench.now, SeqNo::new(20));
+    bench.replica.on_snapshot_kept(bench.now, SeqNo::new(20));
     bench.act();
     assert_eq!(
         bench.told(),
         Vec::<String>::new(),
-        "the log is not cut for an image of a wrong state"
+        "the log is not cut for a snapshot of a wrong state"
     );
     bench.decide(26..=28);
     assert_eq!(
@@ -168,7 +168,7 @@ fn go_on(bench: &mut Bench, last: u64) {
 }
 
 #[test]
-fn an_image_is_kept_while_a_peer_reads_it_however_many_newer_ones_there_are() {
+fn an_snapshot_is_kept_while_a_peer_reads_it_however_many_newer_ones_there_are() {
     let mut bench = Bench::new();
     let fetch = |seq: u64| {
         let range = crate::smr::messages::PieceRange {
@@ -180,7 +180,7 @@ fn an_image_is_kept_while_a_peer_reads_it_however_many_newer_ones_there_are() {
         StateTransferMessage::Fetch(range).encode(CLUSTER, Epoch::ZERO)
     };
     go_on(&mut bench, 10);
-    let kept = |bench: &Bench| bench.images.keys().map(|seq| seq.get()).collect::<Vec<_>>();
+    let kept = |bench: &Bench| bench.snapshots.keys().map(|seq| seq.get()).collect::<Vec<_>>();
     for round in 1..8 {
         bench.hear(3, &fetch(10));
         bench.wait_ms(5000);

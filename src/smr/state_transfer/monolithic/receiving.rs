@@ -8,9 +8,9 @@ use bytes::Bytes;
 
 use super::PIECE_BYTES_MAX;
 use crate::smr::crypto::Digester;
-use crate::smr::messages::{ImageChunk, ImageError, ImageIndex, PieceReader, PieceWriter};
+use crate::smr::messages::{PieceReader, PieceWriter, SnapshotChunk, SnapshotError, SnapshotIndex};
 use crate::smr::mutants::{Mutant, active};
-use crate::smr::protocol::{Effect, ImageTask, Outbox};
+use crate::smr::protocol::{Effect, Outbox, SnapshotTask};
 use crate::smr::types::Time;
 
 /// About how many bytes a donor is to send before others may be given the next pieces.
@@ -65,9 +65,9 @@ impl Block {
 /// How far the pieces of a state have come.
 #[derive(Debug)]
 pub(super) struct Receiving {
-    pub index: Arc<ImageIndex>,
+    pub index: Arc<SnapshotIndex>,
     pub is_open: bool,
-    /// By piece: an own image has it, as it seems, and it was not copied yet.
+    /// By piece: an own snapshot has it, as it seems, and it was not copied yet.
     pub reusable: Vec<bool>,
     /// Pieces that are being copied. Like those to come they are reusable until it is known whether they are.
     pub copying: Option<Range<usize>>,
@@ -146,23 +146,23 @@ impl Receiving {
         bytes: &Bytes,
         digester: &Digester,
         out: &mut Outbox,
-    ) -> Result<(), ImageError> {
-        let chunk = ImageChunk::parse(bytes)?;
+    ) -> Result<(), SnapshotError> {
+        let chunk = SnapshotChunk::parse(bytes)?;
         let Some((first, end)) = chunk.range() else {
             return Ok(());
         };
-        let is_long = matches!(&chunk, ImageChunk::Slice(slice) if slice.length > PIECE_BYTES_MAX);
+        let is_long = matches!(&chunk, SnapshotChunk::Slice(slice) if slice.length > PIECE_BYTES_MAX);
         if end.max(first + 1) > self.done.len() || is_long {
-            return Err(ImageError::Kind);
+            return Err(SnapshotError::Kind);
         }
-        let is_pieces = matches!(chunk, ImageChunk::Pieces(_)) && first < end;
+        let is_pieces = matches!(chunk, SnapshotChunk::Pieces(_)) && first < end;
         if is_pieces && !self.done[first..end].contains(&true) {
             // All of it is new: it is kept as it came.
             block.reader.read(&self.index, chunk, digester, |_, _| Ok(()))?;
             self.done[first..end].fill(true);
             self.done_count += end - first;
             self.unkept += bytes.len();
-            out.push(Effect::Image(ImageTask::Keep(bytes.clone())));
+            out.push(Effect::Snapshot(SnapshotTask::Keep(bytes.clone())));
             block.offset = block.reader.partial_bytes();
             return Ok(());
         }
@@ -177,18 +177,18 @@ impl Receiving {
         });
         match read {
             // A slice that does not follow the one before.
-            Err(ImageError::State) => block.reader = PieceReader::default(),
+            Err(SnapshotError::State) => block.reader = PieceReader::default(),
             other => other?,
         }
         block.offset = block.reader.partial_bytes();
         for kept in writer.finish() {
             self.unkept += kept.len();
-            out.push(Effect::Image(ImageTask::Keep(kept.into())));
+            out.push(Effect::Snapshot(SnapshotTask::Keep(kept.into())));
         }
         Ok(())
     }
 
-    /// An own image has these pieces, as it seems.
+    /// An own snapshot has these pieces, as it seems.
     pub fn take_reusable(&mut self, rows: &[Range<usize>]) {
         for piece in rows.iter().cloned().flatten() {
             if let Some(done) = self.done.get(piece) {
@@ -208,7 +208,7 @@ impl Receiving {
         let row = self.reusable[first..].iter().take(COPIED_PIECES);
         let pieces = first..first + row.take_while(|reusable| **reusable).count();
         self.copying = Some(pieces.clone());
-        out.push(Effect::Image(ImageTask::Copy(pieces)));
+        out.push(Effect::Snapshot(SnapshotTask::Copy(pieces)));
     }
 
     /// They were copied, but for those that are missing. How many were.
@@ -231,7 +231,7 @@ impl Receiving {
 
     /// Takes a chunk that an earlier attempt had kept.
     pub fn take_found(&mut self, bytes: &Bytes, reader: &mut PieceReader, digester: &Digester) {
-        let Ok(chunk) = ImageChunk::parse(bytes) else {
+        let Ok(chunk) = SnapshotChunk::parse(bytes) else {
             return;
         };
         let (done, done_count) = (&mut self.done, &mut self.done_count);

@@ -30,7 +30,7 @@ fn checkpoint_of(clients: usize, seq: u64) -> (CheckpointClaim, Vec<Bytes>) {
         state: StateRule::ALWAYS,
     };
     let mut executor = SingleThreaded::new(Counter, clients, digester(), Epoch::ZERO, rule);
-    executor.keep_images(true);
+    executor.keep_snapshots(true);
     let mut events = Vec::new();
     for seq in 1..=seq {
         let decision = Proposal {
@@ -43,16 +43,16 @@ fn checkpoint_of(clients: usize, seq: u64) -> (CheckpointClaim, Vec<Bytes>) {
         executor.execute(&std::sync::Arc::new(decision), &mut events);
     }
     while executor.background_step(usize::MAX, &mut events) {}
-    let image = events.into_iter().find_map(|event| match event {
-        ExecutionEvent::Image(image) => Some(image),
+    let snapshot = events.into_iter().find_map(|event| match event {
+        ExecutionEvent::Snapshot(snapshot) => Some(snapshot),
         _ => None,
     });
-    let mut image = image.expect("a checkpoint was due");
+    let mut snapshot = snapshot.expect("a checkpoint was due");
     let (mut chunks, mut chunk) = (Vec::new(), Vec::new());
-    while image.next_chunk(256, &mut chunk) {
+    while snapshot.next_chunk(256, &mut chunk) {
         chunks.push(std::mem::take(&mut chunk).into());
     }
-    (image.claim(), chunks)
+    (snapshot.claim(), chunks)
 }
 
 /// Replica 3 of 4, and a disk that does everything at once.
@@ -63,7 +63,7 @@ struct Bench {
     asked: Vec<(NodeId, PieceRange)>,
     questions: usize,
     completed: Option<SeqNo>,
-    /// What an own image has.
+    /// What an own snapshot has.
     owned: Vec<Range<usize>>,
     /// What is to be copied of it.
     copying: Vec<Range<usize>>,
@@ -92,24 +92,26 @@ impl Bench {
             for effect in effects {
                 match effect {
                     Effect::Send { to, message, .. } => self.hear(to, &message),
-                    Effect::Image(ImageTask::Open { seq, .. }) => {
+                    Effect::Snapshot(SnapshotTask::Open { seq, .. }) => {
                         if !self.owned.is_empty() {
                             let pieces = self.owned.clone();
-                            self.disk(&ImageEvent::Reusable { seq, pieces });
+                            self.disk(&SnapshotEvent::Reusable { seq, pieces });
                         }
-                        self.disk(&ImageEvent::Opened(seq));
+                        self.disk(&SnapshotEvent::Opened(seq));
                     }
-                    Effect::Image(ImageTask::Copy(pieces)) => self.copying.push(pieces),
-                    Effect::Image(ImageTask::Keep(chunk)) => self.disk(&ImageEvent::Kept(chunk.len())),
-                    Effect::Image(ImageTask::Complete(seq)) => self.completed = Some(seq),
+                    Effect::Snapshot(SnapshotTask::Copy(pieces)) => self.copying.push(pieces),
+                    Effect::Snapshot(SnapshotTask::Keep(chunk)) => {
+                        self.disk(&SnapshotEvent::StorageEvent(chunk.len()))
+                    }
+                    Effect::Snapshot(SnapshotTask::Complete(seq)) => self.completed = Some(seq),
                     _ => {}
                 }
             }
         }
     }
 
-    fn disk(&mut self, event: &ImageEvent) {
-        self.transfer.on_image(self.now, event, &mut self.out);
+    fn disk(&mut self, event: &SnapshotEvent) {
+        self.transfer.on_snapshot(self.now, event, &mut self.out);
     }
 
     fn hear(&mut self, to: Recipients, message: &Bytes) {
@@ -162,13 +164,13 @@ impl Bench {
             PieceRange::HEAD => 0,
             piece => {
                 let place = Some((piece as usize, range.offset));
-                chunks.partition_point(|chunk| ImageChunk::start(chunk) <= place) - 1
+                chunks.partition_point(|chunk| SnapshotChunk::start(chunk) <= place) - 1
             }
         };
         let until = match range.piece {
             PieceRange::HEAD => 2,
             _ => chunks.partition_point(|chunk| {
-                ImageChunk::start(chunk).is_none_or(|(piece, _)| piece < range.until as usize)
+                SnapshotChunk::start(chunk).is_none_or(|(piece, _)| piece < range.until as usize)
             }),
         };
         let end = until.min(first.saturating_add(count));
@@ -236,7 +238,7 @@ fn an_index_that_no_link_takes_comes_in_slices_and_a_donor_that_stops_is_replace
         let count = answer.len();
         for (number, bytes) in answer.into_iter().enumerate() {
             assert!(bytes.len() <= IMAGE_CHUNK_BYTES_MAX);
-            if let Ok(ImageChunk::IndexSlice(offset, slice)) = ImageChunk::parse(&bytes) {
+            if let Ok(SnapshotChunk::IndexSlice(offset, slice)) = SnapshotChunk::parse(&bytes) {
                 at = offset + slice.len() as u64;
             }
             let of = (target.0.seq, number + 1 == count);
@@ -373,11 +375,12 @@ fn a_trickling_donor_that_is_the_only_one_is_left_for_others_as_soon_as_there_ar
     assert_eq!(bench.completed, Some(new.0.seq));
 }
 
-/// A checkpoint's pieces, as many to a chunk as are asked for: what donors with images of short pieces send.
+/// A checkpoint's pieces, as many to a chunk as are asked for: what donors with snapshots of short pieces
+/// send.
 fn exactly((_, chunks): &(CheckpointClaim, Vec<Bytes>), range: PieceRange) -> Vec<Bytes> {
     let mut writer = crate::smr::messages::PieceWriter::default();
     for chunk in &chunks[2..] {
-        if let Ok(ImageChunk::Pieces(pieces)) = ImageChunk::parse(chunk) {
+        if let Ok(SnapshotChunk::Pieces(pieces)) = SnapshotChunk::parse(chunk) {
             let wanted = pieces.filter(|(piece, _)| (range.piece..range.until).contains(&(*piece as u32)));
             wanted.for_each(|(piece, bytes)| writer.write(piece, bytes));
         }
@@ -545,7 +548,7 @@ fn a_checkpoint_that_is_no_later_than_what_is_needed_is_given_up_until_all_of_it
 }
 
 #[test]
-fn what_an_own_image_has_is_copied_and_nobody_is_asked_for_it_unless_it_is_not_there_after_all() {
+fn what_an_own_snapshot_has_is_copied_and_nobody_is_asked_for_it_unless_it_is_not_there_after_all() {
     let target = checkpoint(10);
     let mut bench = Bench::new();
     // All but the first ten pieces, and one in the middle.
@@ -558,12 +561,12 @@ fn what_an_own_image_has_is_copied_and_nobody_is_asked_for_it_unless_it_is_not_t
         copied += pieces.len();
         // Two are damaged.
         let missing: Vec<usize> = pieces.clone().filter(|piece| [20, 21].contains(piece)).collect();
-        bench.disk(&ImageEvent::Copied {
+        bench.disk(&SnapshotEvent::Copied {
             pieces: pieces.clone(),
             missing,
         });
         // Told twice it counts once.
-        bench.disk(&ImageEvent::Copied {
+        bench.disk(&SnapshotEvent::Copied {
             pieces,
             missing: Vec::new(),
         });
@@ -591,7 +594,7 @@ fn a_slow_disk_that_copies_is_waited_for() {
     bench.open(&target);
     while let Some(pieces) = bench.copying.pop() {
         bench.wait_ms(10_000);
-        bench.disk(&ImageEvent::Copied {
+        bench.disk(&SnapshotEvent::Copied {
             pieces,
             missing: Vec::new(),
         });

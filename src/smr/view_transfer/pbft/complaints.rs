@@ -12,7 +12,7 @@
 //!
 //! **All or none.** Whoever leaves has heard q complaints, f+1 of them of correct replicas, which everybody
 //! hears: so all correct replicas complain, and all leave. Only a complaint that was withdrawn meanwhile
-//! breaks this, and its consequence is mended below.
+//! breaks this, and its consequence is repaired below.
 //!
 //! **Words do not feed on words.** Where f others complain, one more that comes and goes has each correct
 //! replica say so to all, and each of these words may do the same elsewhere: without end, and ever more of

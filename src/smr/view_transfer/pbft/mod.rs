@@ -536,7 +536,7 @@ impl ViewTransferProtocol for PbftViewChange {
                 }
                 self.reconsider(out);
             }
-            Timer::Status | Timer::LogTransfer | Timer::StateTransfer | Timer::Donor | Timer::Mending => {}
+            Timer::Status | Timer::LogTransfer | Timer::StateTransfer | Timer::Donor | Timer::Repair => {}
         }
     }
 

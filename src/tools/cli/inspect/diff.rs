@@ -13,8 +13,8 @@ use crate::tools::cli::CommandError;
 
 /// Show the first decision, or key of a checkpoint, that differs between two replicas of a cluster.
 ///
-/// Decisions are compared where both logs have them; the chain covers all before. Images are compared at the
-/// checkpoints of which both have one. Exit code 2 when they have nothing in common.
+/// Decisions are compared where both logs have them; the chain covers all before. Snapshots are compared at
+/// the checkpoints of which both have one. Exit code 2 when they have nothing in common.
 #[derive(Debug, Args)]
 pub(in crate::tools::cli) struct Diff {
     /// A replica's data directory.
@@ -33,8 +33,8 @@ struct Comparison {
     first_decision: Option<u64>,
     last_decision: Option<u64>,
     decision: Option<DecisionDifference>,
-    images_compared: Vec<u64>,
-    image: Option<ImageDifference>,
+    snapshots_compared: Vec<u64>,
+    snapshot: Option<SnapshotDifference>,
 }
 
 #[derive(Debug, Serialize)]
@@ -48,7 +48,7 @@ struct DecisionDifference {
 }
 
 #[derive(Debug, Serialize)]
-struct ImageDifference {
+struct SnapshotDifference {
     seq: u64,
     piece: usize,
     /// What differs: a client's entry, or a key.
@@ -91,11 +91,15 @@ fn compare_decisions(a: &Decisions, b: &Decisions, comparison: &mut Comparison) 
     }
 }
 
-/// A piece of each directory's image.
+/// A piece of each directory's snapshot.
 fn piece_of(survey: &Survey, seq: SeqNo, piece: usize) -> Result<Vec<u8>, StorageError> {
     let mut found = Vec::new();
-    if let Some(image) = survey.images()?.iter().find(|image| image.index == seq.get()) {
-        survey.pieces(image, |number, bytes| {
+    if let Some(snapshot) = survey
+        .snapshots()?
+        .iter()
+        .find(|snapshot| snapshot.index == seq.get())
+    {
+        survey.pieces(snapshot, |number, bytes| {
             if number == piece {
                 found = bytes.to_vec();
             }
@@ -132,8 +136,8 @@ fn shown(bytes: &[u8]) -> String {
     }
 }
 
-fn first_difference(seq: SeqNo, piece: usize, clients: usize, (a, b): (&[u8], &[u8])) -> ImageDifference {
-    let difference = |what: String, a: Option<&[u8]>, b: Option<&[u8]>| ImageDifference {
+fn first_difference(seq: SeqNo, piece: usize, clients: usize, (a, b): (&[u8], &[u8])) -> SnapshotDifference {
+    let difference = |what: String, a: Option<&[u8]>, b: Option<&[u8]>| SnapshotDifference {
         seq: seq.get(),
         piece,
         what,
@@ -161,14 +165,14 @@ fn first_difference(seq: SeqNo, piece: usize, clients: usize, (a, b): (&[u8], &[
     }
 }
 
-fn compare_images(a: &Survey, b: &Survey, comparison: &mut Comparison) -> Result<(), StorageError> {
-    let of_b = b.images()?;
-    for of_a in a.images()? {
-        let Some(of_b) = of_b.iter().find(|image| image.index == of_a.index) else {
+fn compare_snapshots(a: &Survey, b: &Survey, comparison: &mut Comparison) -> Result<(), StorageError> {
+    let of_b = b.snapshots()?;
+    for of_a in a.snapshots()? {
+        let Some(of_b) = of_b.iter().find(|snapshot| snapshot.index == of_a.index) else {
             continue;
         };
         let (index_a, index_b) = (a.pieces(&of_a, |_, _| {})?, b.pieces(of_b, |_, _| {})?);
-        comparison.images_compared.push(of_a.index);
+        comparison.snapshots_compared.push(of_a.index);
         let count = index_a.pieces().max(index_b.pieces());
         let differs = |piece: &usize| {
             index_a.descriptor().digests().get(*piece) != index_b.descriptor().digests().get(*piece)
@@ -179,7 +183,7 @@ fn compare_images(a: &Survey, b: &Survey, comparison: &mut Comparison) -> Result
         let seq = SeqNo::new(of_a.index);
         let clients = index_a.head.client_count as usize;
         let (bytes_a, bytes_b) = (piece_of(a, seq, piece)?, piece_of(b, seq, piece)?);
-        comparison.image = Some(first_difference(seq, piece, clients, (&bytes_a, &bytes_b)));
+        comparison.snapshot = Some(first_difference(seq, piece, clients, (&bytes_a, &bytes_b)));
         return Ok(());
     }
     Ok(())
@@ -200,14 +204,14 @@ impl Diff {
         }
         let mut comparison = Comparison::default();
         compare_decisions(&decisions(&a)?, &decisions(&b)?, &mut comparison);
-        compare_images(&a, &b, &mut comparison)?;
+        compare_snapshots(&a, &b, &mut comparison)?;
         if self.json {
             println!("{}", serde_json::to_string_pretty(&comparison)?);
         } else {
             print(&comparison, &a, &b);
         }
-        let is_compared = comparison.decisions_compared > 0 || !comparison.images_compared.is_empty();
-        let differs = comparison.decision.is_some() || comparison.image.is_some();
+        let is_compared = comparison.decisions_compared > 0 || !comparison.snapshots_compared.is_empty();
+        let differs = comparison.decision.is_some() || comparison.snapshot.is_some();
         Ok(match (differs, is_compared) {
             (true, _) => DAMAGED,
             (false, true) => SOUND,
@@ -232,17 +236,17 @@ fn print(comparison: &Comparison, a: &Survey, b: &Survey) {
             _ => println!("! no decision is in both logs: nothing to compare there"),
         }
     }
-    if let Some(image) = &comparison.image {
+    if let Some(snapshot) = &comparison.snapshot {
         println!(
-            "✗ the images at {} differ first in piece {}: {}",
-            image.seq, image.piece, image.what
+            "✗ the snapshots at {} differ first in piece {}: {}",
+            snapshot.seq, snapshot.piece, snapshot.what
         );
         let cell = |value: &Option<String>| value.clone().unwrap_or("nothing".to_owned());
-        println!("  {a}: {}\n  {b}: {}", cell(&image.a), cell(&image.b));
-    } else if comparison.images_compared.is_empty() {
-        println!("! no checkpoint has an image in both: nothing to compare there");
+        println!("  {a}: {}\n  {b}: {}", cell(&snapshot.a), cell(&snapshot.b));
+    } else if comparison.snapshots_compared.is_empty() {
+        println!("! no checkpoint has a snapshot in both: nothing to compare there");
     } else {
-        let places: Vec<String> = comparison.images_compared.iter().map(u64::to_string).collect();
-        println!("✔ the images at {} are the same", places.join(" and "));
+        let places: Vec<String> = comparison.snapshots_compared.iter().map(u64::to_string).collect();
+        println!("✔ the snapshots at {} are the same", places.join(" and "));
     }
 }

@@ -2,7 +2,7 @@ use serde::Serialize;
 
 use super::{DAMAGED, Damage, Directory, SOUND, mention_holder, snapshot};
 use crate::runtime::storage::StorageError;
-use crate::runtime::storage::survey::{LogSurvey, SuperblockCopy, Survey, SurveyedImage};
+use crate::runtime::storage::survey::{LogSurvey, SuperblockCopy, Survey, SurveyedSnapshot};
 use crate::smr::crypto::Chain;
 use crate::smr::types::SeqNo;
 use crate::tools::cli::CommandError;
@@ -28,7 +28,7 @@ struct Finding {
 
 const LOG_REMEDY: &str = "what this replica promised may be lost: restore the file as it was, or replace the disk if it fails, give the \
                           replica a new key and reconfigure";
-const IMAGE_REMEDY: &str = "start the replica: it sets the file aside, and the state comes from the others; replace the disk if it fails";
+const SNAPSHOT_REMEDY: &str = "start the replica: it sets the file aside, and the state comes from the others; replace the disk if it fails";
 const OLD_IMAGE_REMEDY: &str =
     "nothing depends on it: the next checkpoint removes it; replace the disk if this happens again";
 
@@ -109,11 +109,11 @@ fn log(log: &LogSurvey) -> Vec<Finding> {
     findings
 }
 
-fn image(image: &SurveyedImage, log: &LogSurvey, named: SeqNo) -> Finding {
-    let subject = format!("image {}", image.seq);
-    if let Some(error) = &image.damage {
-        let remedy = if image.seq == named {
-            IMAGE_REMEDY
+fn snapshot(snapshot: &SurveyedSnapshot, log: &LogSurvey, named: SeqNo) -> Finding {
+    let subject = format!("snapshot {}", snapshot.seq);
+    if let Some(error) = &snapshot.damage {
+        let remedy = if snapshot.seq == named {
+            SNAPSHOT_REMEDY
         } else {
             OLD_IMAGE_REMEDY
         };
@@ -121,42 +121,45 @@ fn image(image: &SurveyedImage, log: &LogSurvey, named: SeqNo) -> Finding {
     }
     let decided: Option<Chain> = log
         .decisions()
-        .find(|decision| decision.content.place == Some(image.seq))
+        .find(|decision| decision.content.place == Some(snapshot.seq))
         .and_then(|decision| decision.content.chain);
-    if decided.is_some_and(|chain| image.head.is_some_and(|head| head.chain != chain)) {
+    if decided.is_some_and(|chain| snapshot.head.is_some_and(|head| head.chain != chain)) {
         let what = "its chain is not that of the log's decisions up to it";
-        let error = StorageError::damaged(&image.path, 0, what);
-        return damaged(subject, &error, IMAGE_REMEDY);
+        let error = StorageError::damaged(&snapshot.path, 0, what);
+        return damaged(subject, &error, SNAPSHOT_REMEDY);
     }
-    let proof = match image.claim.and_then(|claim| log.certificate(claim)) {
+    let proof = match snapshot.claim.and_then(|claim| log.certificate(claim)) {
         Some(signers) => format!("; {} replicas signed its digest", signers.len()),
         None => String::new(),
     };
     let found = format!(
         "{} bytes: every piece is what the head covers{proof}",
-        image.bytes
+        snapshot.bytes
     );
     finding(Grade::Sound, subject, found)
 }
 
-/// Every finding about a directory, and whether it has images.
+/// Every finding about a directory, and whether it has snapshots.
 fn findings(survey: &Survey) -> Result<(Vec<Finding>, bool), StorageError> {
-    let named = survey.superblock().image;
+    let named = survey.superblock().snapshot;
     let seen = survey.log();
-    let images = snapshot::images(survey)?;
+    let snapshots = snapshot::snapshots(survey)?;
     let mut findings = superblocks(survey);
     findings.extend(log(&seen));
-    findings.extend(images.iter().map(|found| image(found, &seen, named)));
-    if named > SeqNo::ZERO && images.iter().all(|image| image.seq != named) && survey.holder().is_none() {
-        let error = StorageError::damaged(&survey.path().join("images"), 0, "the image is missing");
-        findings.push(damaged(format!("image {named}"), &error, IMAGE_REMEDY));
+    findings.extend(snapshots.iter().map(|found| snapshot(found, &seen, named)));
+    if named > SeqNo::ZERO
+        && snapshots.iter().all(|snapshot| snapshot.seq != named)
+        && survey.holder().is_none()
+    {
+        let error = StorageError::damaged(&survey.path().join("images"), 0, "the snapshot is missing");
+        findings.push(damaged(format!("snapshot {named}"), &error, SNAPSHOT_REMEDY));
     }
-    Ok((findings, !images.is_empty()))
+    Ok((findings, !snapshots.is_empty()))
 }
 
 pub(super) fn run(directory: &Directory) -> Result<u8, CommandError> {
     let survey = Survey::of(&directory.dir)?;
-    let (findings, images) = findings(&survey)?;
+    let (findings, snapshots) = findings(&survey)?;
     let is_damaged = findings.iter().any(|finding| finding.grade == Grade::Damaged);
     let verdict = if is_damaged { "DAMAGED" } else { "SOUND" };
     if directory.json {
@@ -185,9 +188,9 @@ pub(super) fn run(directory: &Directory) -> Result<u8, CommandError> {
             "{verdict}: {} of cluster {}, which serves {}",
             of.node, of.cluster, of.application
         );
-        if !is_damaged && images {
+        if !is_damaged && snapshots {
             println!(
-                "what the pieces of an image mean is for the application to say: they were not read, only verified"
+                "what the pieces of a snapshot mean is for the application to say: they were not read, only verified"
             );
         }
     }

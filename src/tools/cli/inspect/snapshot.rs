@@ -2,7 +2,7 @@ use serde::Serialize;
 
 use super::{DAMAGED, Damage, Directory, SOUND, mention_holder};
 use crate::runtime::storage::StorageError;
-use crate::runtime::storage::survey::{Survey, SurveyedImage};
+use crate::runtime::storage::survey::{Survey, SurveyedSnapshot};
 use crate::tools::cli::CommandError;
 
 #[derive(Debug, Serialize)]
@@ -20,40 +20,40 @@ struct Row {
 }
 
 impl Row {
-    fn of(image: &SurveyedImage, named: bool) -> Self {
+    fn of(snapshot: &SurveyedSnapshot, named: bool) -> Self {
         Self {
-            seq: image.seq.get(),
-            file: image.path.display().to_string(),
-            bytes: image.bytes,
-            clients: image.head.map(|head| head.client_count),
-            pieces: image.head.map(|head| head.piece_count),
-            digest: image.claim.map(|claim| claim.digest.to_string()),
+            seq: snapshot.seq.get(),
+            file: snapshot.path.display().to_string(),
+            bytes: snapshot.bytes,
+            clients: snapshot.head.map(|head| head.client_count),
+            pieces: snapshot.head.map(|head| head.piece_count),
+            digest: snapshot.claim.map(|claim| claim.digest.to_string()),
             named,
-            damage: image.damage.as_ref().map(Damage::of),
+            damage: snapshot.damage.as_ref().map(Damage::of),
         }
     }
 }
 
-/// Every image that is there, verified.
-pub(super) fn images(survey: &Survey) -> Result<Vec<SurveyedImage>, StorageError> {
-    let images = survey.images()?;
-    let images = images.iter().map(|found| survey.image(found));
+/// Every snapshot that is there, verified.
+pub(super) fn snapshots(survey: &Survey) -> Result<Vec<SurveyedSnapshot>, StorageError> {
+    let snapshots = survey.snapshots()?;
+    let snapshots = snapshots.iter().map(|found| survey.snapshot(found));
     // A running replica removes old ones.
-    Ok(images
-        .filter(|image| image.damage.is_none() || image.path.exists())
+    Ok(snapshots
+        .filter(|snapshot| snapshot.damage.is_none() || snapshot.path.exists())
         .collect())
 }
 
 pub(super) fn run(directory: &Directory) -> Result<u8, CommandError> {
     let survey = Survey::of(&directory.dir)?;
-    let named = survey.superblock().image;
-    let images = images(&survey)?;
-    let rows: Vec<Row> = images
+    let named = survey.superblock().snapshot;
+    let snapshots = snapshots(&survey)?;
+    let rows: Vec<Row> = snapshots
         .iter()
-        .map(|image| Row::of(image, image.seq == named))
+        .map(|snapshot| Row::of(snapshot, snapshot.seq == named))
         .collect();
     if directory.json {
-        let all = serde_json::json!({ "in_use_by": survey.holder(), "images": rows });
+        let all = serde_json::json!({ "in_use_by": survey.holder(), "snapshots": rows });
         println!("{}", serde_json::to_string_pretty(&all)?);
     } else {
         mention_holder(&survey);
@@ -78,7 +78,7 @@ pub(super) fn run(directory: &Directory) -> Result<u8, CommandError> {
             );
         }
         if rows.is_empty() {
-            println!("no image yet: the first comes with the first checkpoint");
+            println!("no snapshot yet: the first comes with the first checkpoint");
         }
     }
     let is_damaged = rows.iter().any(|row| row.damage.is_some());

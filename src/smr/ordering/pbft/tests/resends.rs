@@ -233,7 +233,7 @@ fn decisions_are_named_by_their_places_also_where_the_log_ended_before_the_check
             authentic: true,
         })
     };
-    // Two decisions are in the log, the image has all up to the fourth, and the fifth is made now.
+    // Two decisions are in the log, the snapshot has all up to the fourth, and the fifth is made now.
     for (seq, letter) in [(1, 'a'), (2, 'b'), (5, 'e')] {
         backup.pbft.resend.remember(decision(seq, letter));
     }

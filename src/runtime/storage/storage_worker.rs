@@ -1,9 +1,9 @@
 //! The threads that do what takes long on disk and what nobody waits for.
 //!
-//! One writes images of checkpoints and nothing else, which may take seconds; the other does the rest, so
-//! that the log never waits for an image to get its next segment.
+//! One writes snapshots of checkpoints and nothing else, which may take seconds; the other does the rest, so
+//! that the log never waits for a snapshot to get its next segment.
 //!
-//! In which order what is done, and why: [`crate::smr::node::Keeper`].
+//! In which order what is done, and why: [`crate::smr::node::StorageWork`].
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,10 +15,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::directory::numbered;
-use super::{DataDirectory, StorageError, files, image};
+use super::{DataDirectory, StorageError, files, snapshot};
 use crate::runtime::shard::Alarm;
-use crate::smr::execution::{CheckpointHelp, CheckpointImage};
-use crate::smr::node::{self, KeeperEvent, KeeperOutcome, KeeperStep, KeeperTask};
+use crate::smr::execution::{CheckpointHelp, CheckpointSnapshot};
+use crate::smr::node::{self, StorageDone, StorageOutcome, StorageStep, StorageTask};
 use crate::smr::types::SeqNo;
 
 /// How often a task is tried again that there was no space or no descriptor for.
@@ -58,42 +58,42 @@ impl Lack {
 /// What the thread is asked to do.
 #[derive(Debug)]
 pub(super) enum Task {
-    Keep(KeeperTask),
-    /// An image of execution's state was written, after so many others had been installed; how many bytes it
-    /// has.
+    Keep(StorageTask),
+    /// A snapshot of execution's state was written, after so many others had been installed; how many bytes
+    /// it has.
     Written(u64, Result<(SeqNo, u64), StorageError>),
     Stop,
 }
 
-/// What the thread for images is asked to do.
+/// What the thread for snapshots is asked to do.
 #[derive(Debug)]
-enum ImageWork {
+enum SnapshotWork {
     Help(CheckpointHelp),
     /// After so many states were installed.
-    Write(u64, Box<dyn CheckpointImage>),
+    Write(u64, Box<dyn CheckpointSnapshot>),
     Stop,
 }
 
-/// What the keeper did.
+/// What the storage worker did.
 #[derive(Debug)]
-pub(crate) enum Kept {
+pub(crate) enum StorageEvent {
     /// A segment can be used.
     Segment { index: u64, file: File },
     /// A segment cannot be made for now; it may be asked for again.
     NoSegment,
     /// The contents of a checkpoint are on disk.
-    Image(SeqNo),
-    /// A restart begins with this image, which came from others.
+    Snapshot(SeqNo),
+    /// A restart begins with this snapshot, which came from others.
     Adopted(SeqNo),
     /// The disk failed.
     Failed(StorageError),
 }
 
-/// Asks the keeper. Clones are equal.
+/// Asks the storage worker. Clones are equal.
 #[derive(Debug, Clone)]
-pub(crate) struct KeeperHandle {
+pub(crate) struct StorageWorkerHandle {
     tasks: mpsc::Sender<Task>,
-    images: mpsc::Sender<ImageWork>,
+    snapshots: mpsc::Sender<SnapshotWork>,
     shared: Arc<Shared>,
 }
 
@@ -102,114 +102,114 @@ struct Shared {
     /// The replica ends: nothing is waited for any more.
     ends: AtomicBool,
     is_writing: AtomicBool,
-    image_bytes: AtomicU64,
+    snapshot_bytes: AtomicU64,
     /// How many states from others execution has read. Written and read on its thread alone.
     installed: AtomicU64,
 }
 
-impl KeeperHandle {
-    /// Asks for anything but keeping an image that execution gives.
-    pub fn ask(&self, task: KeeperTask) {
-        // A keeper that is gone stops the replica by its own report.
+impl StorageWorkerHandle {
+    /// Asks for anything but keeping a snapshot that execution gives.
+    pub fn ask(&self, task: StorageTask) {
+        // A storage worker that is gone stops the replica by its own report.
         let _ = self.tasks.send(Task::Keep(task));
     }
 
-    /// Keeps an image of the state that execution has, unless another one is being written: then this one is
-    /// dropped.
-    pub fn keep(&self, image: Box<dyn CheckpointImage>) {
+    /// Keeps a snapshot of the state that execution has, unless another one is being written: then this one
+    /// is dropped.
+    pub fn keep(&self, snapshot: Box<dyn CheckpointSnapshot>) {
         if !self.shared.is_writing.swap(true, Ordering::AcqRel) {
             let installed = self.shared.installed.load(Ordering::Relaxed);
-            let _ = self.images.send(ImageWork::Write(installed, image));
+            let _ = self.snapshots.send(SnapshotWork::Write(installed, snapshot));
         }
     }
 
-    /// Helps with the digest of a checkpoint whose image will come.
+    /// Helps with the digest of a checkpoint whose snapshot will come.
     pub fn help(&self, help: CheckpointHelp) {
-        let _ = self.images.send(ImageWork::Help(help));
+        let _ = self.snapshots.send(SnapshotWork::Help(help));
     }
 
-    /// Execution has the state that was adopted: what it gives from now on are images of that.
+    /// Execution has the state that was adopted: what it gives from now on are snapshots of that.
     pub fn installed(&self) {
         self.shared.installed.fetch_add(1, Ordering::Relaxed);
-        self.ask(KeeperTask::Installed);
+        self.ask(StorageTask::Installed);
     }
 
-    /// A handle of a keeper that does nothing but take tasks.
+    /// A handle of a storage worker that does nothing but take tasks.
     #[cfg(test)]
     pub(super) fn detached() -> (Self, mpsc::Receiver<Task>) {
         let (tasks, todo) = mpsc::channel();
-        let (images, _) = mpsc::channel();
+        let (snapshots, _) = mpsc::channel();
         let handle = Self {
             tasks,
-            images,
+            snapshots,
             shared: Arc::default(),
         };
         (handle, todo)
     }
 
-    /// Whether an image is being written.
+    /// Whether a snapshot is being written.
     pub fn is_writing(&self) -> bool {
         self.shared.is_writing.load(Ordering::Acquire)
     }
 
-    /// The size of the last image, in bytes.
-    pub fn image_bytes(&self) -> u64 {
-        self.shared.image_bytes.load(Ordering::Relaxed)
+    /// The size of the last snapshot, in bytes.
+    pub fn snapshot_bytes(&self) -> u64 {
+        self.shared.snapshot_bytes.load(Ordering::Relaxed)
     }
 }
 
-/// The keeper of one replica's directory.
-pub(crate) struct Keeper {
-    handle: KeeperHandle,
+/// The storage worker of one replica's directory.
+pub(crate) struct StorageWorker {
+    handle: StorageWorkerHandle,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Keeper {
+impl StorageWorker {
     /// Starts the threads. `spare` are segments that are not needed any more; `told` is called on it with
     /// everything it did, `alarm` when one of them panics.
     ///
     /// # Errors
     /// When a thread cannot be made.
     pub fn spawn(
-        (name, images_name): (String, String),
+        (name, snapshots_name): (String, String),
         directory: DataDirectory,
         spare: Vec<u64>,
         alarm: &Alarm,
-        mut told: impl FnMut(Kept) + Send + 'static,
+        mut told: impl FnMut(StorageEvent) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (tasks, todo) = mpsc::channel();
-        let (images, to_write) = mpsc::channel();
-        let place = (directory.images_path(), directory.superblock().seed);
+        let (snapshots, to_write) = mpsc::channel();
+        let place = (directory.snapshots_path(), directory.superblock().seed);
         let mut work = Work::new(directory, spare);
         let shared = work.shared.clone();
-        let handle = KeeperHandle {
+        let handle = StorageWorkerHandle {
             tasks,
-            images,
+            snapshots,
             shared,
         };
         let written = handle.tasks.clone();
-        let images = alarm.spawn(images_name, move || {
+        let snapshots = alarm.spawn(snapshots_name, move || {
             let (directory, seed) = place;
             for work in to_write {
                 match work {
-                    ImageWork::Help(help) => help.run(),
-                    ImageWork::Write(installed, image) => {
-                        let seq = image.claim().seq;
-                        let write = AssertUnwindSafe(|| write_image(&directory, seed, image));
-                        let image = catch_unwind(write).unwrap_or_else(|_| {
+                    SnapshotWork::Help(help) => help.run(),
+                    SnapshotWork::Write(installed, snapshot) => {
+                        let seq = snapshot.claim().seq;
+                        let write = AssertUnwindSafe(|| write_snapshot(&directory, seed, snapshot));
+                        let snapshot = catch_unwind(write).unwrap_or_else(|_| {
                             // It printed what it had to say.
-                            Err(StorageError::ImagePanicked {
+                            Err(StorageError::SnapshotPanicked {
                                 path: numbered(&directory, seq.get()),
                             })
                         });
-                        // A keeper that is gone needs no image.
-                        let _ = written.send(Task::Written(installed, image));
+                        // A storage worker that is gone needs no snapshot.
+                        let _ = written.send(Task::Written(installed, snapshot));
                     }
-                    ImageWork::Stop => break,
+                    SnapshotWork::Stop => break,
                 }
             }
         })?;
-        let keeper = alarm.spawn(name, move || {
+        let storage_worker = alarm.spawn(name, move || {
             while let Ok(task) = todo.recv() {
                 if matches!(task, Task::Stop) {
                     break;
@@ -221,19 +221,19 @@ impl Keeper {
         })?;
         Ok(Self {
             handle,
-            threads: vec![images, keeper],
+            threads: vec![snapshots, storage_worker],
         })
     }
 
-    pub fn handle(&self) -> KeeperHandle {
+    pub fn handle(&self) -> StorageWorkerHandle {
         self.handle.clone()
     }
 }
 
-impl Drop for Keeper {
+impl Drop for StorageWorker {
     fn drop(&mut self) {
         self.handle.shared.ends.store(true, Ordering::Release);
-        let _ = self.handle.images.send(ImageWork::Stop);
+        let _ = self.handle.snapshots.send(SnapshotWork::Stop);
         let _ = self.handle.tasks.send(Task::Stop);
         for thread in self.threads.drain(..) {
             // A panic was reported by the thread itself.
@@ -242,10 +242,10 @@ impl Drop for Keeper {
     }
 }
 
-/// The keeper's work, on whatever thread.
+/// The storage worker's work, on whatever thread.
 pub(super) struct Work {
     pub directory: DataDirectory,
-    keeper: node::Keeper,
+    storage_worker: node::StorageWork,
     shared: Arc<Shared>,
     /// Of room for segments.
     lack: Lack,
@@ -253,33 +253,33 @@ pub(super) struct Work {
 
 impl Work {
     pub fn new(directory: DataDirectory, spare: Vec<u64>) -> Self {
-        let named = directory.superblock().image;
-        let named = Some(named).filter(|named| directory.image_path(*named).exists());
+        let named = directory.superblock().snapshot;
+        let named = Some(named).filter(|named| directory.snapshot_path(*named).exists());
         Self {
             directory,
-            keeper: node::Keeper::new(spare, named),
+            storage_worker: node::StorageWork::new(spare, named),
             shared: Arc::default(),
             lack: Lack::default(),
         }
     }
 
-    pub fn run(&mut self, task: Task) -> Option<Kept> {
+    pub fn run(&mut self, task: Task) -> Option<StorageEvent> {
         match task {
             Task::Keep(task) => self.keep(task),
             Task::Written(installed, written) => {
                 let kept = match written {
                     Ok((seq, bytes)) => {
-                        let kept = self.keep(KeeperTask::Written { installed, seq });
-                        if matches!(kept, Some(Kept::Image(_))) {
-                            self.shared.image_bytes.store(bytes, Ordering::Relaxed);
+                        let kept = self.keep(StorageTask::Written { installed, seq });
+                        if matches!(kept, Some(StorageEvent::Snapshot(_))) {
+                            self.shared.snapshot_bytes.store(bytes, Ordering::Relaxed);
                         }
                         kept
                     }
                     Err(error) if is_lack(&error) => {
-                        complain_of_image(&error);
+                        complain_of_snapshot(&error);
                         None
                     }
-                    Err(error) => Some(Kept::Failed(error)),
+                    Err(error) => Some(StorageEvent::Failed(error)),
                 };
                 self.shared.is_writing.store(false, Ordering::Release);
                 kept
@@ -289,43 +289,43 @@ impl Work {
     }
 
     /// Does a task step by step. What cannot be left undone waits for space or descriptors if there are none.
-    fn keep(&mut self, task: KeeperTask) -> Option<Kept> {
-        self.keeper.begin(task);
+    fn keep(&mut self, task: StorageTask) -> Option<StorageEvent> {
+        self.storage_worker.begin(task);
         let (mut kept, mut complained) = (None, false);
-        while let Some(step) = self.keeper.next_step() {
+        while let Some(step) = self.storage_worker.next_step() {
             let (outcome, file, lack) = match act(&mut self.directory, step) {
-                Ok(file) => (KeeperOutcome::Done, file, None),
+                Ok(file) => (StorageOutcome::Done, file, None),
                 Err(error) if is_lack(&error) && step.may_lack_room() => {
-                    (KeeperOutcome::NoRoom, None, Some(error))
+                    (StorageOutcome::NoRoom, None, Some(error))
                 }
-                Err(error) => return Some(Kept::Failed(error)),
+                Err(error) => return Some(StorageEvent::Failed(error)),
             };
-            let event = self.keeper.on_ended(outcome);
+            let event = self.storage_worker.on_ended(outcome);
             match (&event, lack) {
-                (Some(KeeperEvent::NoSegment), Some(error)) if self.lack.begins(Instant::now()) => {
+                (Some(StorageDone::NoSegment), Some(error)) if self.lack.begins(Instant::now()) => {
                     tracing::error!(%error, "no space or no open file for another segment of the log: nothing is voted until there is");
                 }
-                (Some(KeeperEvent::NoImage), Some(error)) => complain_of_image(&error),
-                (None, Some(error)) if self.keeper.next_step().is_some() => {
+                (Some(StorageDone::NoSnapshot), Some(error)) => complain_of_snapshot(&error),
+                (None, Some(error)) if self.storage_worker.next_step().is_some() => {
                     if self.shared.ends.load(Ordering::Acquire) {
-                        return Some(Kept::Failed(error));
+                        return Some(StorageEvent::Failed(error));
                     }
                     if !std::mem::replace(&mut complained, true) {
                         tracing::error!(%error, "no space or no open file to take over the state that others sent: it waits");
                     }
                     std::thread::sleep(ROOM_PAUSE);
                 }
-                (Some(KeeperEvent::Segment(_)), None) if self.lack.ends() => {
+                (Some(StorageDone::Segment(_)), None) if self.lack.ends() => {
                     tracing::warn!("there is room for the log again: votes go on");
                 }
                 _ => {}
             }
             kept = match event {
-                Some(KeeperEvent::Segment(index)) => file.map(|file| Kept::Segment { index, file }),
-                Some(KeeperEvent::NoSegment) => Some(Kept::NoSegment),
-                Some(KeeperEvent::Image(seq)) => Some(Kept::Image(seq)),
-                Some(KeeperEvent::Adopted(seq)) => Some(Kept::Adopted(seq)),
-                Some(KeeperEvent::NoImage) | None => None,
+                Some(StorageDone::Segment(index)) => file.map(|file| StorageEvent::Segment { index, file }),
+                Some(StorageDone::NoSegment) => Some(StorageEvent::NoSegment),
+                Some(StorageDone::Snapshot(seq)) => Some(StorageEvent::Snapshot(seq)),
+                Some(StorageDone::Adopted(seq)) => Some(StorageEvent::Adopted(seq)),
+                Some(StorageDone::NoSnapshot) | None => None,
             };
         }
         kept
@@ -333,38 +333,38 @@ impl Work {
 }
 
 /// Does a step; the segment that was prepared, if it was that.
-fn act(directory: &mut DataDirectory, step: &KeeperStep) -> Result<Option<File>, StorageError> {
+fn act(directory: &mut DataDirectory, step: &StorageStep) -> Result<Option<File>, StorageError> {
     match step {
-        KeeperStep::Prepare {
+        StorageStep::Prepare {
             index,
             bytes,
             recycled,
         } => return directory.prepare_segment(*index, *bytes, *recycled).map(Some),
-        KeeperStep::Cut(released) => {
+        StorageStep::Cut(released) => {
             directory.update(|superblock| superblock.cut(released.log_start, released.view))?;
         }
-        KeeperStep::Place(seq) => image::place(&directory.image_path(*seq))?,
-        KeeperStep::Discard(seq) => image::discard(&directory.image_path(*seq)),
-        KeeperStep::PlaceReceived(seq) => image::place_received(&directory.images_path(), *seq)?,
-        KeeperStep::Name(seq) => directory.update(|superblock| superblock.image = *seq)?,
-        KeeperStep::ForgetAfter(seq) => directory.forget_images_after(*seq)?,
-        KeeperStep::Forget(before, but) => directory.forget_images(*before, but)?,
+        StorageStep::Place(seq) => snapshot::place(&directory.snapshot_path(*seq))?,
+        StorageStep::Discard(seq) => snapshot::discard(&directory.snapshot_path(*seq)),
+        StorageStep::PlaceReceived(seq) => snapshot::place_received(&directory.snapshots_path(), *seq)?,
+        StorageStep::Name(seq) => directory.update(|superblock| superblock.snapshot = *seq)?,
+        StorageStep::ForgetAfter(seq) => directory.forget_snapshots_after(*seq)?,
+        StorageStep::Forget(before, but) => directory.forget_snapshots(*before, but)?,
     }
     Ok(None)
 }
 
-fn complain_of_image(error: &StorageError) {
-    tracing::error!(%error, "no space or no open file for the image of a checkpoint; the log grows until there is");
+fn complain_of_snapshot(error: &StorageError) {
+    tracing::error!(%error, "no space or no open file for the snapshot of a checkpoint; the log grows until there is");
 }
 
-/// Writes an image beside its place in the directory of images.
-pub(super) fn write_image(
+/// Writes a snapshot beside its place in the directory of snapshots.
+pub(super) fn write_snapshot(
     directory: &Path,
     seed: u64,
-    mut image: Box<dyn CheckpointImage>,
+    mut snapshot: Box<dyn CheckpointSnapshot>,
 ) -> Result<(SeqNo, u64), StorageError> {
-    let seq = image.claim().seq;
-    let bytes = image::write_beside(&numbered(directory, seq.get()), &mut *image, seed)?;
+    let seq = snapshot.claim().seq;
+    let bytes = snapshot::write_beside(&numbered(directory, seq.get()), &mut *snapshot, seed)?;
     Ok((seq, bytes))
 }
 

@@ -1,4 +1,4 @@
-//! The contents of a checkpoint, as chunks: what images on disk and state transfers carry.
+//! The contents of a checkpoint, as chunks: what snapshots on disk and state transfers carry.
 //!
 //! ```text
 //!  chunk   1 byte kind │ contents
@@ -31,9 +31,9 @@ const HEAD_BYTES: usize = 8 + 8 + 8 + 3 * 32 + 4 + 4;
 /// The longest piece there is.
 const PIECE_BYTES_MAX: u64 = 32 << 30;
 
-/// Why bytes are no image.
+/// Why bytes are no snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ImageError {
+pub enum SnapshotError {
     /// A chunk of no known kind, or a head that is not first.
     #[error("a chunk of the checkpoint is of no known kind, or out of place")]
     Kind,
@@ -53,7 +53,7 @@ pub enum ImageError {
 
 /// What a checkpoint consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ImageHead {
+pub struct SnapshotHead {
     /// The last decision the state includes.
     pub seq: SeqNo,
     /// The membership.
@@ -72,7 +72,7 @@ pub struct ImageHead {
     pub piece_count: u32,
 }
 
-impl ImageHead {
+impl SnapshotHead {
     fn to_bytes(self) -> [u8; HEAD_BYTES] {
         let mut bytes = [0; HEAD_BYTES];
         bytes[..8].copy_from_slice(&self.seq.get().to_le_bytes());
@@ -181,21 +181,21 @@ impl StateDescriptor {
 
 /// The head of a checkpoint and the digest of each of its pieces.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageIndex {
+pub struct SnapshotIndex {
     /// The head, which covers the digests.
-    pub head: ImageHead,
+    pub head: SnapshotHead,
     pieces: StateDescriptor,
 }
 
-impl ImageIndex {
-    /// Reads the contents of an index chunk, of whichever application's image.
+impl SnapshotIndex {
+    /// Reads the contents of an index chunk, of whichever application's snapshot.
     ///
     /// # Errors
-    /// [`ImageError::Digest`] when these are not the digests that `head` covers.
-    pub fn read(head: ImageHead, contents: &[u8], digester: &Digester) -> Result<Self, ImageError> {
+    /// [`SnapshotError::Digest`] when these are not the digests that `head` covers.
+    pub fn read(head: SnapshotHead, contents: &[u8], digester: &Digester) -> Result<Self, SnapshotError> {
         let (digests, rest) = contents.as_chunks::<32>();
         if digests.len() != head.pieces() || !rest.is_empty() {
-            return Err(ImageError::Digest);
+            return Err(SnapshotError::Digest);
         }
         let digests: Vec<Digest> = digests.iter().map(|digest| Digest::from_bytes(*digest)).collect();
         let (clients, state) = digests.split_at(head.client_count as usize);
@@ -206,7 +206,7 @@ impl ImageIndex {
                 head,
                 pieces: StateDescriptor::new(digests),
             }),
-            false => Err(ImageError::Digest),
+            false => Err(SnapshotError::Digest),
         }
     }
 
@@ -281,10 +281,10 @@ pub fn state_digest(pieces: &[Digest], digester: &Digester) -> Digest {
 
 /// What one chunk is.
 #[derive(Debug)]
-pub enum ImageChunk<'a> {
+pub enum SnapshotChunk<'a> {
     /// The head.
-    Head(ImageHead),
-    /// The contents of the index; [`ImageIndex::read`] reads them.
+    Head(SnapshotHead),
+    /// The contents of the index; [`SnapshotIndex::read`] reads them.
     Index(&'a [u8]),
     /// Some pieces.
     Pieces(Pieces<'a>),
@@ -307,7 +307,7 @@ pub struct Slice<'a> {
     pub bytes: &'a [u8],
 }
 
-impl<'a> ImageChunk<'a> {
+impl<'a> SnapshotChunk<'a> {
     /// How many bytes at the start of a chunk say which pieces are in it.
     pub const START_BYTES: usize = 1 + 4 + 8 + 8;
 
@@ -340,17 +340,17 @@ impl<'a> ImageChunk<'a> {
     ///
     /// # Errors
     /// When it is none.
-    pub fn parse(chunk: &'a [u8]) -> Result<Self, ImageError> {
-        let (kind, mut contents) = chunk.split_first().ok_or(ImageError::Kind)?;
+    pub fn parse(chunk: &'a [u8]) -> Result<Self, SnapshotError> {
+        let (kind, mut contents) = chunk.split_first().ok_or(SnapshotError::Kind)?;
         match *kind {
-            HEAD => ImageHead::from_bytes(contents)
+            HEAD => SnapshotHead::from_bytes(contents)
                 .map(Self::Head)
-                .ok_or(ImageError::Head),
+                .ok_or(SnapshotError::Head),
             INDEX => Ok(Self::Index(contents)),
             PIECES => {
                 let first = take(&mut contents)
                     .map(u32::from_le_bytes)
-                    .ok_or(ImageError::State)?;
+                    .ok_or(SnapshotError::State)?;
                 let pieces = Pieces {
                     next: first as usize,
                     rest: contents,
@@ -358,15 +358,17 @@ impl<'a> ImageChunk<'a> {
                 // Lengths are checked here, so that going through them cannot fail.
                 match pieces.clone().map(|(_, bytes)| 4 + bytes.len()).sum::<usize>() == contents.len() {
                     true => Ok(Self::Pieces(pieces)),
-                    false => Err(ImageError::State),
+                    false => Err(SnapshotError::State),
                 }
             }
-            SLICE => Slice::parse(contents).map(Self::Slice).ok_or(ImageError::State),
+            SLICE => Slice::parse(contents)
+                .map(Self::Slice)
+                .ok_or(SnapshotError::State),
             INDEX_SLICE => match take(&mut contents).map(u64::from_le_bytes) {
                 Some(offset) => Ok(Self::IndexSlice(offset, contents)),
-                None => Err(ImageError::Kind),
+                None => Err(SnapshotError::Kind),
             },
-            _ => Err(ImageError::Kind),
+            _ => Err(SnapshotError::Kind),
         }
     }
 
@@ -492,20 +494,21 @@ impl PieceReader {
     /// When a piece is not the one that the index covers, or what `each` says.
     pub fn read(
         &mut self,
-        index: &ImageIndex,
-        chunk: ImageChunk<'_>,
+        index: &SnapshotIndex,
+        chunk: SnapshotChunk<'_>,
         digester: &Digester,
-        mut each: impl FnMut(usize, &[u8]) -> Result<(), ImageError>,
-    ) -> Result<(), ImageError> {
+        mut each: impl FnMut(usize, &[u8]) -> Result<(), SnapshotError>,
+    ) -> Result<(), SnapshotError> {
         let mut checked = |piece: usize, bytes: &[u8]| match index.covers(piece, bytes, digester)
-            || (piece < index.pieces() && (active(Mutant::ChunkUnchecked) || active(Mutant::ImageUnchecked)))
+            || (piece < index.pieces()
+                && (active(Mutant::ChunkUnchecked) || active(Mutant::SnapshotUnchecked)))
         {
             true => each(piece, bytes),
-            false => Err(ImageError::Digest),
+            false => Err(SnapshotError::Digest),
         };
         match chunk {
-            ImageChunk::Pieces(mut pieces) => pieces.try_for_each(|(piece, bytes)| checked(piece, bytes)),
-            ImageChunk::Slice(slice) => {
+            SnapshotChunk::Pieces(mut pieces) => pieces.try_for_each(|(piece, bytes)| checked(piece, bytes)),
+            SnapshotChunk::Slice(slice) => {
                 let known = self.slices.as_ref().filter(|(piece, ..)| *piece == slice.piece);
                 if known
                     .is_some_and(|(.., known)| slice.offset + slice.bytes.len() as u64 <= known.len() as u64)
@@ -516,18 +519,20 @@ impl PieceReader {
                 if slice.offset == 0 {
                     self.slices = Some((slice.piece, slice.length, Vec::new()));
                 }
-                let (piece, length, bytes) = self.slices.as_mut().ok_or(ImageError::State)?;
+                let (piece, length, bytes) = self.slices.as_mut().ok_or(SnapshotError::State)?;
                 if (*piece, *length, bytes.len() as u64) != (slice.piece, slice.length, slice.offset) {
-                    return Err(ImageError::State);
+                    return Err(SnapshotError::State);
                 }
                 bytes.extend_from_slice(slice.bytes);
                 if slice.length > bytes.len() as u64 {
                     return Ok(());
                 }
-                let (piece, _, bytes) = self.slices.take().ok_or(ImageError::State)?;
+                let (piece, _, bytes) = self.slices.take().ok_or(SnapshotError::State)?;
                 checked(piece, &bytes)
             }
-            ImageChunk::Head(_) | ImageChunk::Index(_) | ImageChunk::IndexSlice(..) => Err(ImageError::Kind),
+            SnapshotChunk::Head(_) | SnapshotChunk::Index(_) | SnapshotChunk::IndexSlice(..) => {
+                Err(SnapshotError::Kind)
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The shelf's tasks, done at once.
+//! The snapshot transfer's tasks, done at once.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -9,25 +9,25 @@ use bytes::Bytes;
 use super::SimDisk;
 use crate::runtime::storage::StorageError;
 use crate::runtime::storage::basis::LocalSnapshotDelta;
-use crate::runtime::storage::image::ImageFile;
 use crate::runtime::storage::logged::LogReader;
 use crate::runtime::storage::received::{Gathered, Received};
 use crate::runtime::storage::restart::StorageBackend;
+use crate::runtime::storage::snapshot::SnapshotFile;
 use crate::smr::crypto::Digester;
 use crate::smr::decision_log::{LoggedDecisions, LoggedRange};
-use crate::smr::messages::{ImageIndex, PieceRange, Proposal};
-use crate::smr::node::{KeeperTask, ShelfPort, shelve};
-use crate::smr::protocol::{ImageEvent, ImageTask};
+use crate::smr::messages::{PieceRange, Proposal, SnapshotIndex};
+use crate::smr::node::{SnapshotTransferPort, StorageTask, serve_snapshot_task};
+use crate::smr::protocol::{SnapshotEvent, SnapshotTask};
 use crate::smr::types::{SeqNo, Time};
 
-/// In so many of a hundred own images that are to be copied from a bit is wrong.
+/// In so many of a hundred own snapshots that are to be copied from a bit is wrong.
 const ROTTEN_PERCENT: u64 = 10;
 
 impl SimDisk {
     /// Does anything but installing; what came of it.
-    pub fn shelve(&mut self, now: Time, task: &ImageTask) -> Vec<ImageEvent> {
+    pub fn serve_snapshot_task(&mut self, now: Time, task: &SnapshotTask) -> Vec<SnapshotEvent> {
         let mut events = Vec::new();
-        shelve(task, self, |event| events.push(event)).expect("memory takes everything");
+        serve_snapshot_task(task, self, |event| events.push(event)).expect("memory takes everything");
         self.keep_going(now);
         events
     }
@@ -45,42 +45,42 @@ impl SimDisk {
         read
     }
 
-    /// The newest own image, whatever its contents. It may have rotted since it was written.
-    fn find_basis(&mut self, index: Arc<ImageIndex>) -> Option<LocalSnapshotDelta<Bytes>> {
-        let (newest, bytes) = self.disk_state.images.iter().next_back()?;
-        let (path, mut bytes) = (self.disk_state.image_path(*newest), bytes.to_vec());
+    /// The newest own snapshot, whatever its contents. It may have rotted since it was written.
+    fn find_basis(&mut self, index: Arc<SnapshotIndex>) -> Option<LocalSnapshotDelta<Bytes>> {
+        let (newest, bytes) = self.disk_state.snapshots.iter().next_back()?;
+        let (path, mut bytes) = (self.disk_state.snapshot_path(*newest), bytes.to_vec());
         if self.rng.chance(ROTTEN_PERCENT) {
-            self.hit("own image rots before it is copied");
+            self.hit("own snapshot rots before it is copied");
             let at = self.rng.below(bytes.len() as u64) as usize;
             bytes[at] ^= 1 << self.rng.below(8);
         }
-        let image = ImageFile::of(&path, Bytes::from(bytes), self.disk_state.superblock.seed);
-        LocalSnapshotDelta::of(image.ok()?, index).ok()?
+        let snapshot = SnapshotFile::of(&path, Bytes::from(bytes), self.disk_state.superblock.seed);
+        LocalSnapshotDelta::of(snapshot.ok()?, index).ok()?
     }
 
-    /// The chunks of an image, in the order of its pieces.
-    pub fn image_chunks(&self, seq: SeqNo) -> Vec<Bytes> {
-        let Ok(image) = self.disk_state.open_image(seq) else {
+    /// The chunks of a snapshot, in the order of its pieces.
+    pub fn snapshot_chunks(&self, seq: SeqNo) -> Vec<Bytes> {
+        let Ok(snapshot) = self.disk_state.open_snapshot(seq) else {
             return Vec::new();
         };
-        let chunks = (0..image.chunks()).map_while(|number| image.chunk(number).ok());
+        let chunks = (0..snapshot.chunks()).map_while(|number| snapshot.chunk(number).ok());
         chunks.map(Bytes::from).collect()
     }
 }
 
-impl ShelfPort for SimDisk {
+impl SnapshotTransferPort for SimDisk {
     type Error = StorageError;
 
     fn receive(&mut self, seq: SeqNo, found: impl FnMut(&[u8])) -> Result<(), StorageError> {
         let disk_state = &mut self.disk_state;
         let kept = disk_state.partial.take().filter(|kept| kept.seq == seq);
         let bytes = kept.map(|kept| kept.file).unwrap_or_default();
-        let (path, seed) = (disk_state.image_path(seq), disk_state.superblock.seed);
+        let (path, seed) = (disk_state.snapshot_path(seq), disk_state.superblock.seed);
         disk_state.partial = Some(Received::open((seq, &path), bytes, seed, found)?);
         Ok(())
     }
 
-    fn compare(&mut self, index: &Arc<ImageIndex>) -> Option<Vec<Range<usize>>> {
+    fn compare(&mut self, index: &Arc<SnapshotIndex>) -> Option<Vec<Range<usize>>> {
         self.basis = self.find_basis(index.clone());
         self.basis.as_ref().map(|basis| basis.pieces().to_vec())
     }
@@ -106,12 +106,12 @@ impl ShelfPort for SimDisk {
     }
 
     fn read(&mut self, range: PieceRange, bytes_max: usize) -> Vec<Bytes> {
-        let image = self.disk_state.open_image(SeqNo::new(range.seq));
-        let read = image.and_then(|image| image.read_range(range, bytes_max));
+        let snapshot = self.disk_state.open_snapshot(SeqNo::new(range.seq));
+        let read = snapshot.and_then(|snapshot| snapshot.read_range(range, bytes_max));
         read.unwrap_or_default()
     }
 
-    fn keeper(&mut self, task: KeeperTask) {
+    fn storage(&mut self, task: StorageTask) {
         self.tasks.push_back(task);
     }
 }

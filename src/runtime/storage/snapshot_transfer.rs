@@ -1,7 +1,8 @@
-//! The thread that reads and writes what transfers carry: images of checkpoints, and decisions that only the
-//! log holds.
+//! The thread that reads and writes what transfers carry: snapshots of checkpoints, and decisions that only
+//! the log holds.
 //!
-//! Beside the keeper, because a peer that waits for pieces must not wait for an image that is being written.
+//! Beside the storage worker, because a peer that waits for pieces must not wait for a snapshot that is being
+//! written.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -16,54 +17,54 @@ use bytes::Bytes;
 
 use super::basis::LocalSnapshotDelta;
 use super::directory::numbered;
-use super::image::{ImageFile, received_path};
-use super::keeper::{KeeperHandle, ROOM_PAUSE, is_lack};
 use super::logged::LogReader;
 use super::received::Received;
+use super::snapshot::{SnapshotFile, received_path};
+use super::storage_worker::{ROOM_PAUSE, StorageWorkerHandle, is_lack};
 use super::{StorageError, files};
 use crate::runtime::shard::Alarm;
 use crate::smr::crypto::Digester;
 use crate::smr::decision_log::{LoggedDecisions, LoggedRange};
-use crate::smr::messages::{ImageIndex, PieceRange};
-use crate::smr::node::{KeeperTask, ShelfPort, shelve};
-use crate::smr::protocol::{ImageEvent, ImageTask};
+use crate::smr::messages::{PieceRange, SnapshotIndex};
+use crate::smr::node::{SnapshotTransferPort, StorageTask, serve_snapshot_task};
+use crate::smr::protocol::{SnapshotEvent, SnapshotTask};
 use crate::smr::types::SeqNo;
 
 /// Chunks on their way to execution; an error ends them.
 pub(crate) type ChunkSender = mpsc::SyncSender<Result<Bytes, StorageError>>;
 
 enum Task {
-    Image(ImageTask),
+    Snapshot(SnapshotTask),
     Stream(SeqNo, ChunkSender),
     ReadLog(LoggedRange, Vec<u64>),
     Stop,
 }
 
-/// What the shelf has to say.
+/// What the snapshot transfer has to say.
 #[derive(Debug)]
 pub(crate) enum Shelved {
     /// To the orchestrator.
-    Event(ImageEvent),
+    Event(SnapshotEvent),
     /// To the orchestrator: what was read of the log.
     Read(LoggedDecisions),
     /// The disk failed.
     Failed(StorageError),
 }
 
-/// Asks the shelf. Clones are equal.
+/// Asks the snapshot transfer. Clones are equal.
 #[derive(Debug, Clone)]
-pub(crate) struct ShelfHandle {
+pub(crate) struct SnapshotTransferHandle {
     tasks: mpsc::Sender<Task>,
 }
 
-impl ShelfHandle {
+impl SnapshotTransferHandle {
     /// Does anything but installing.
-    pub fn ask(&self, task: ImageTask) {
-        // A shelf that is gone stops the replica by its own report.
-        let _ = self.tasks.send(Task::Image(task));
+    pub fn ask(&self, task: SnapshotTask) {
+        // A snapshot transfer that is gone stops the replica by its own report.
+        let _ = self.tasks.send(Task::Snapshot(task));
     }
 
-    /// Sends every chunk of an image, in the order of its pieces.
+    /// Sends every chunk of a snapshot, in the order of its pieces.
     pub fn stream(&self, seq: SeqNo, chunks: ChunkSender) {
         let _ = self.tasks.send(Task::Stream(seq, chunks));
     }
@@ -74,32 +75,32 @@ impl ShelfHandle {
     }
 }
 
-/// The shelf of one replica's directory.
-pub(crate) struct Shelf {
-    handle: ShelfHandle,
+/// The snapshot transfer of one replica's directory.
+pub(crate) struct SnapshotTransferWorker {
+    handle: SnapshotTransferHandle,
     ends: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Shelf {
-    /// Starts the thread, for the images in this directory under this seed, and the log in that one. `told`
-    /// is called on it with everything it did, `alarm` when it panics.
+impl SnapshotTransferWorker {
+    /// Starts the thread, for the snapshots in this directory under this seed, and the log in that one.
+    /// `told` is called on it with everything it did, `alarm` when it panics.
     ///
     /// # Errors
     /// When the thread cannot be made.
     pub fn spawn(
         name: String,
-        (images, seed, digester): (PathBuf, u64, Digester),
+        (snapshots, seed, digester): (PathBuf, u64, Digester),
         (log, mut reader): (PathBuf, LogReader<File>),
-        (keeper, peers): (KeeperHandle, usize),
+        (storage_worker, peers): (StorageWorkerHandle, usize),
         alarm: &Alarm,
         mut told: impl FnMut(Shelved) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (tasks, todo) = mpsc::channel();
         let mut work = Work {
-            images,
+            snapshots,
             seed,
-            keeper,
+            storage_worker,
             digester,
             receiving: None,
             basis: None,
@@ -111,7 +112,7 @@ impl Shelf {
         let thread = alarm.spawn(name, move || {
             while let Ok(task) = todo.recv() {
                 match task {
-                    Task::Image(task) => {
+                    Task::Snapshot(task) => {
                         if let Err(error) = work.run_with_space(&task, &ended, &mut told) {
                             told(Shelved::Failed(error));
                         }
@@ -126,18 +127,18 @@ impl Shelf {
             }
         })?;
         Ok(Self {
-            handle: ShelfHandle { tasks },
+            handle: SnapshotTransferHandle { tasks },
             ends,
             thread: Some(thread),
         })
     }
 
-    pub fn handle(&self) -> ShelfHandle {
+    pub fn handle(&self) -> SnapshotTransferHandle {
         self.handle.clone()
     }
 }
 
-impl Drop for Shelf {
+impl Drop for SnapshotTransferWorker {
     fn drop(&mut self) {
         self.ends.store(true, Ordering::Release);
         let _ = self.handle.tasks.send(Task::Stop);
@@ -149,18 +150,18 @@ impl Drop for Shelf {
 }
 
 struct Work {
-    images: PathBuf,
+    snapshots: PathBuf,
     seed: u64,
-    keeper: KeeperHandle,
+    storage_worker: StorageWorkerHandle,
     digester: Digester,
     receiving: Option<Received<File>>,
-    /// The own image that has pieces of it.
+    /// The own snapshot that has pieces of it.
     basis: Option<LocalSnapshotDelta<File>>,
-    /// Images that are open, the one read last at the back: to open one reads a little of each of its chunks.
-    /// What its name names no longer is never read, so being here keeps nothing: the orchestrator says which
-    /// images are kept for peers.
-    open: VecDeque<(SeqNo, ImageFile)>,
-    /// Each peer reads one image at a time, and execution reads the one that came.
+    /// Snapshots that are open, the one read last at the back: to open one reads a little of each of its
+    /// chunks. What its name names no longer is never read, so being here keeps nothing: the orchestrator
+    /// says which snapshots are kept for peers.
+    open: VecDeque<(SeqNo, SnapshotFile)>,
+    /// Each peer reads one snapshot at a time, and execution reads the one that came.
     open_max: usize,
 }
 
@@ -168,13 +169,13 @@ impl Work {
     /// Does a task, and waits with it for space if there is none: what comes from others can come later.
     fn run_with_space(
         &mut self,
-        task: &ImageTask,
+        task: &SnapshotTask,
         ends: &AtomicBool,
         told: &mut impl FnMut(Shelved),
     ) -> Result<(), StorageError> {
         let mut complained = false;
         loop {
-            match shelve(task, self, |event| told(Shelved::Event(event))) {
+            match serve_snapshot_task(task, self, |event| told(Shelved::Event(event))) {
                 Err(error) if is_lack(&error) && !ends.load(Ordering::Acquire) => {
                     if !std::mem::replace(&mut complained, true) {
                         tracing::error!(%error, "no space or no open file for the state that others send: it waits until there is");
@@ -186,43 +187,43 @@ impl Work {
         }
     }
 
-    /// The newest own image, whatever its contents: every piece of it is checked.
-    fn find_basis(&self, index: &Arc<ImageIndex>) -> Option<LocalSnapshotDelta<File>> {
-        let entries = fs::read_dir(&self.images).ok()?;
+    /// The newest own snapshot, whatever its contents: every piece of it is checked.
+    fn find_basis(&self, index: &Arc<SnapshotIndex>) -> Option<LocalSnapshotDelta<File>> {
+        let entries = fs::read_dir(&self.snapshots).ok()?;
         let whole = entries.flatten().map(|entry| entry.path());
         let newest = whole.filter(|path| path.extension().is_none()).max()?;
-        let basis = ImageFile::open(&newest, self.seed)
-            .and_then(|image| LocalSnapshotDelta::of(image, index.clone()));
+        let basis = SnapshotFile::open(&newest, self.seed)
+            .and_then(|snapshot| LocalSnapshotDelta::of(snapshot, index.clone()));
         basis
-            .inspect_err(|error| tracing::debug!(%error, "nothing is taken of an own image"))
+            .inspect_err(|error| tracing::debug!(%error, "nothing is taken of an own snapshot"))
             .ok()?
     }
 
-    fn open(&mut self, seq: SeqNo) -> Result<&ImageFile, StorageError> {
+    fn open(&mut self, seq: SeqNo) -> Result<&SnapshotFile, StorageError> {
         let at = self.open.iter().position(|(open, _)| *open == seq);
         let known = at.and_then(|at| self.open.remove(at));
-        // The keeper may have removed it, or put another one in its place.
-        let image = match known.filter(|(_, image)| image.is_in_place()) {
-            Some((_, image)) => image,
-            None => ImageFile::open(&self.images.join(format!("{:016}", seq.get())), self.seed)?,
+        // The storage worker may have removed it, or put another one in its place.
+        let snapshot = match known.filter(|(_, snapshot)| snapshot.is_in_place()) {
+            Some((_, snapshot)) => snapshot,
+            None => SnapshotFile::open(&self.snapshots.join(format!("{:016}", seq.get())), self.seed)?,
         };
         if self.open.len() >= self.open_max {
             self.open.pop_front();
         }
-        self.open.push_back((seq, image));
+        self.open.push_back((seq, snapshot));
         Ok(&self.open[self.open.len() - 1].1)
     }
 
     fn stream(&mut self, seq: SeqNo, chunks: &ChunkSender) {
-        let image = match self.open(seq) {
-            Ok(image) => image,
+        let snapshot = match self.open(seq) {
+            Ok(snapshot) => snapshot,
             Err(error) => {
                 let _ = chunks.send(Err(error));
                 return;
             }
         };
-        for number in 0..image.chunks() {
-            let chunk = image.chunk(number).map(Bytes::from);
+        for number in 0..snapshot.chunks() {
+            let chunk = snapshot.chunk(number).map(Bytes::from);
             let is_error = chunk.is_err();
             // Nobody listens any more when the replica ends.
             if chunks.send(chunk).is_err() || is_error {
@@ -232,14 +233,14 @@ impl Work {
     }
 }
 
-impl ShelfPort for Work {
+impl SnapshotTransferPort for Work {
     type Error = StorageError;
 
     fn receive(&mut self, seq: SeqNo, found: impl FnMut(&[u8])) -> Result<(), StorageError> {
-        let path = received_path(&self.images, seq);
+        let path = received_path(&self.snapshots, seq);
         self.receiving = None;
         let entries =
-            files::read_dir(&self.images).map_err(StorageError::io(&self.images, "cannot be read"))?;
+            files::read_dir(&self.snapshots).map_err(StorageError::io(&self.snapshots, "cannot be read"))?;
         for entry in entries.flatten() {
             let other = entry.path();
             if other.extension().is_some_and(|extension| extension == "partial") && other != path {
@@ -257,7 +258,7 @@ impl ShelfPort for Work {
         Ok(())
     }
 
-    fn compare(&mut self, index: &Arc<ImageIndex>) -> Option<Vec<Range<usize>>> {
+    fn compare(&mut self, index: &Arc<SnapshotIndex>) -> Option<Vec<Range<usize>>> {
         self.basis = self.find_basis(index);
         self.basis.as_ref().map(|basis| basis.pieces().to_vec())
     }
@@ -286,23 +287,23 @@ impl ShelfPort for Work {
     }
 
     fn read(&mut self, range: PieceRange, bytes_max: usize) -> Vec<Bytes> {
-        let image = self.open(SeqNo::new(range.seq));
-        let read = image.and_then(|image| image.read_range(range, bytes_max));
-        let read = read.inspect_err(|error| tracing::debug!(%error, "cannot read an image for a peer"));
+        let snapshot = self.open(SeqNo::new(range.seq));
+        let read = snapshot.and_then(|snapshot| snapshot.read_range(range, bytes_max));
+        let read = read.inspect_err(|error| tracing::debug!(%error, "cannot read a snapshot for a peer"));
         read.unwrap_or_default()
     }
 
-    fn keeper(&mut self, task: KeeperTask) {
+    fn storage(&mut self, task: StorageTask) {
         match &task {
             // Open, they would take up their room on disk.
-            KeeperTask::Forget(before, but) => {
+            StorageTask::Forget(before, but) => {
                 self.open.retain(|(seq, _)| seq >= before || but.contains(seq));
             }
             // Later ones are removed, and this one has another's place perhaps.
-            KeeperTask::Adopt(seq) => self.open.retain(|(open, _)| open < seq),
+            StorageTask::InstallBase(seq) => self.open.retain(|(open, _)| open < seq),
             _ => {}
         }
-        self.keeper.ask(task);
+        self.storage_worker.ask(task);
     }
 }
 

@@ -1,15 +1,15 @@
 //! The contents of a checkpoint as execution writes them, in the [chunks](crate::smr::messages::ImageChunk)
-//! that images on disk and state transfers carry.
+//! that snapshots on disk and state transfers carry.
 
 use super::guard::LetGo;
 use super::{ClientTable, MonolithicState};
 use crate::smr::crypto::{Digester, Domain};
-use crate::smr::messages::image::{INDEX, PIECES, slice_chunk};
-use crate::smr::messages::{CheckpointClaim, ImageHead};
+use crate::smr::messages::snapshot::{INDEX, PIECES, slice_chunk};
+use crate::smr::messages::{CheckpointClaim, SnapshotHead};
 use crate::smr::types::Digest;
 
 /// The contents of one checkpoint, to be written chunk by chunk.
-pub trait CheckpointImage: Send + std::fmt::Debug {
+pub trait CheckpointSnapshot: Send + std::fmt::Debug {
     /// What the contents amount to.
     fn claim(&self) -> CheckpointClaim;
 
@@ -58,10 +58,10 @@ impl PieceDigests {
     }
 }
 
-/// The image of a monolithic state.
-pub(super) struct Image<S: MonolithicState> {
+/// The snapshot of a monolithic state.
+pub(super) struct Snapshot<S: MonolithicState> {
     pub claim: CheckpointClaim,
-    pub head: ImageHead,
+    pub head: SnapshotHead,
     pub state: LetGo<S::Snapshot>,
     pub clients: ClientTable,
     pub client_digests: Vec<Digest>,
@@ -83,7 +83,7 @@ pub(super) enum Next {
     },
 }
 
-impl<S: MonolithicState> std::fmt::Debug for Image<S> {
+impl<S: MonolithicState> std::fmt::Debug for Snapshot<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Image")
             .field("claim", &self.claim)
@@ -91,7 +91,7 @@ impl<S: MonolithicState> std::fmt::Debug for Image<S> {
     }
 }
 
-impl<S: MonolithicState> Image<S> {
+impl<S: MonolithicState> Snapshot<S> {
     fn write_index(&self, chunk: &mut Vec<u8>) {
         chunk.push(INDEX);
         for digest in self.client_digests.iter().chain(&self.piece_digests) {
@@ -154,7 +154,7 @@ impl<S: MonolithicState> Image<S> {
     }
 }
 
-impl<S: MonolithicState> CheckpointImage for Image<S> {
+impl<S: MonolithicState> CheckpointSnapshot for Snapshot<S> {
     fn claim(&self) -> CheckpointClaim {
         self.claim
     }

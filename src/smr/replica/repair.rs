@@ -6,7 +6,7 @@
 //! later state is looked for beside it, and what comes first is gone on from: there may be no later state for
 //! long, and no peer with these decisions either, but never both.
 //!
-//! Invariant: what is mended begins right after what execution was given, and ends where what is released
+//! Invariant: what is repaired begins right after what execution was given, and ends where what is released
 //! ends: memory may have forgotten decisions of which the log does not hold yet what executing them takes.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -26,9 +26,9 @@ const MENDED_MAX: usize = 16;
 /// How long a peer has for the next of them.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Decisions that are being mended.
+/// Decisions that are being repaired.
 #[derive(Debug)]
-pub(super) struct Mending {
+pub(super) struct Repair {
     /// The place of the next one.
     next: SeqNo,
     /// The batches from there on.
@@ -42,7 +42,7 @@ pub(super) struct Mending {
     looks_for_state: bool,
 }
 
-impl Mending {
+impl Repair {
     /// Up to where execution was given everything.
     pub fn fed(&self) -> SeqNo {
         self.next.minus(1)
@@ -62,7 +62,7 @@ impl Mending {
     fn take(&mut self, batch: Proposal) -> Option<Proposal> {
         let wanted = self.digest(batch.seq);
         let is_it =
-            wanted == Some(batch.batch.digest) || (wanted.is_some() && active(Mutant::MendedUnchecked));
+            wanted == Some(batch.batch.digest) || (wanted.is_some() && active(Mutant::RepairedUnchecked));
         if !is_it || self.found.contains_key(&batch.seq) {
             return Some(batch);
         }
@@ -106,7 +106,7 @@ impl<S: Stack> Replica<S> {
         if wanted.is_empty() || active(Mutant::UnreadUnmended) {
             return self.replace_unfed(now, fed);
         }
-        self.supply.mend(Mending {
+        self.supply.mend(Repair {
             next: fed.next(),
             wanted,
             found: BTreeMap::new(),
@@ -119,46 +119,46 @@ impl<S: Stack> Replica<S> {
 
     fn ask_to_mend(&mut self, now: Time) {
         let (n, node) = (self.settings.quorum.n(), self.settings.node.index());
-        let Some(mending) = self.supply.mending() else {
+        let Some(repair) = self.supply.repair() else {
             return;
         };
-        mending.peer = (mending.peer + 1) % n;
-        if mending.peer == node {
-            mending.peer = (mending.peer + 1) % n;
+        repair.peer = (repair.peer + 1) % n;
+        if repair.peer == node {
+            repair.peer = (repair.peer + 1) % n;
         }
-        mending.asked += 1;
+        repair.asked += 1;
         let message = LogTransferMessage::FetchDecisions {
-            first: mending.next.get(),
-            count: mending.wanted.len() as u32,
+            first: repair.next.get(),
+            count: repair.wanted.len() as u32,
         };
-        let to = Recipients::One(NodeId::new(mending.peer as u16));
+        let to = Recipients::One(NodeId::new(repair.peer as u16));
         self.outbox
             .send(to, message.encode(self.settings.cluster, self.settings.epoch));
-        self.outbox.set_timer(Timer::Mending, now.after(PATIENCE));
+        self.outbox.set_timer(Timer::Repair, now.after(PATIENCE));
     }
 
-    /// [`Timer::Mending`] fired: the peer that was asked last did not go on.
+    /// [`Timer::Repair`] fired: the peer that was asked last did not go on.
     pub(super) fn on_mending_due(&mut self, now: Time) {
         let others = self.settings.quorum.n() - 1;
         let is_idle = self.state_transfer.state() == StateTransferState::Idle;
-        let Some(mending) = self.supply.mending() else {
+        let Some(repair) = self.supply.repair() else {
             // It ended otherwise meanwhile.
             return;
         };
-        if mending.asked >= others && is_idle {
-            mending.looks_for_state = true;
-            let fed = mending.fed();
+        if repair.asked >= others && is_idle {
+            repair.looks_for_state = true;
+            let fed = repair.fed();
             self.begin_state_transfer(now, fed);
         }
         self.ask_to_mend(now);
     }
 
-    /// A batch arrived. Given back if it is not to be mended.
+    /// A batch arrived. Given back if it is not to be repaired.
     pub(super) fn take_to_mend(&mut self, now: Time, batch: Proposal) -> Option<Proposal> {
-        let Some(mending) = self.supply.mending() else {
+        let Some(repair) = self.supply.repair() else {
             return Some(batch);
         };
-        let left = mending.take(batch);
+        let left = repair.take(batch);
         if left.is_none() {
             self.feed_mended(now);
         }
@@ -166,15 +166,15 @@ impl<S: Stack> Replica<S> {
     }
 
     fn feed_mended(&mut self, now: Time) {
-        while let Some(next) = self.supply.mending().and_then(Mending::next) {
-            self.counters.decisions_mended += 1;
+        while let Some(next) = self.supply.repair().and_then(Repair::next) {
+            self.counters.decisions_repaired += 1;
             self.feed(next);
         }
-        let Some(mended) = self.supply.take_mended() else {
-            return self.outbox.set_timer(Timer::Mending, now.after(PATIENCE));
+        let Some(repaired) = self.supply.take_mended() else {
+            return self.outbox.set_timer(Timer::Repair, now.after(PATIENCE));
         };
-        self.outbox.push(Effect::CancelTimer(Timer::Mending));
-        if mended.looks_for_state {
+        self.outbox.push(Effect::CancelTimer(Timer::Repair));
+        if repaired.looks_for_state {
             self.state_transfer.end(&mut self.outbox);
         }
         self.replay_to_executor(now);

@@ -1,4 +1,4 @@
-//! Images of checkpoints as files: chunks, each with its length and checksum, and a last one without
+//! Snapshots of checkpoints as files: chunks, each with its length and checksum, and a last one without
 //! contents.
 
 use std::fs::{self, File};
@@ -13,9 +13,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use super::directory::{UNFINISHED, numbered, remove_leftover, sync_directory};
 use super::{StorageError, files};
 use crate::smr::crypto::Digester;
-use crate::smr::execution::{CheckpointImage, Executor};
+use crate::smr::execution::{CheckpointSnapshot, Executor};
 use crate::smr::messages::lengths::IMAGE_CHUNK_BYTES;
-use crate::smr::messages::{CheckpointClaim, ImageChunk, PieceRange, PieceWriter, index_slices};
+use crate::smr::messages::{CheckpointClaim, PieceRange, PieceWriter, SnapshotChunk, index_slices};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::types::SeqNo;
 
@@ -29,25 +29,25 @@ const MAGIC: &[u8; 8] = b"ATLAS\0I2";
 /// Before a chunk: its length and checksum.
 pub(super) const HEAD_BYTES: usize = 12;
 
-/// Writes an image beside its final place, and puts it there when it is whole and on disk. How many bytes it
-/// has.
+/// Writes a snapshot beside its final place, and puts it there when it is whole and on disk. How many bytes
+/// it has.
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn write(path: &Path, image: &mut dyn CheckpointImage, seed: u64) -> Result<u64, StorageError> {
-    let bytes = write_beside(path, image, seed)?;
+pub fn write(path: &Path, snapshot: &mut dyn CheckpointSnapshot, seed: u64) -> Result<u64, StorageError> {
+    let bytes = write_beside(path, snapshot, seed)?;
     place(path)?;
     Ok(bytes)
 }
 
-/// Writes an image beside its final place at `path`, on disk and whole. How many bytes it has.
+/// Writes a snapshot beside its final place at `path`, on disk and whole. How many bytes it has.
 pub(super) fn write_beside(
     path: &Path,
-    image: &mut dyn CheckpointImage,
+    snapshot: &mut dyn CheckpointSnapshot,
     seed: u64,
 ) -> Result<u64, StorageError> {
     let unfinished = path.with_extension(UNFINISHED);
-    write_file(&unfinished, image, seed)
+    write_file(&unfinished, snapshot, seed)
         .inspect_err(|_| remove_leftover(&unfinished))
         .map_err(StorageError::io(&unfinished, "cannot be written"))
 }
@@ -59,12 +59,13 @@ pub(super) fn place(path: &Path) -> Result<(), StorageError> {
     sync_directory(path.parent().unwrap_or(Path::new(".")))
 }
 
-/// Where an image that others send is gathered, until it is whole.
+/// Where a snapshot that others send is gathered, until it is whole.
 pub(super) fn received_path(directory: &Path, seq: SeqNo) -> PathBuf {
     directory.join(format!("{:016}.partial", seq.get()))
 }
 
-/// Puts an image that came from others in its place. Done again after a failure, it does what is left to do.
+/// Puts a snapshot that came from others in its place. Done again after a failure, it does what is left to
+/// do.
 pub(super) fn place_received(directory: &Path, seq: SeqNo) -> Result<(), StorageError> {
     let received = received_path(directory, seq);
     if received.exists() {
@@ -79,11 +80,11 @@ pub(super) fn discard(path: &Path) {
     remove_leftover(&path.with_extension(UNFINISHED));
 }
 
-fn write_file(path: &Path, image: &mut dyn CheckpointImage, seed: u64) -> io::Result<u64> {
+fn write_file(path: &Path, snapshot: &mut dyn CheckpointSnapshot, seed: u64) -> io::Result<u64> {
     let mut file = files::create(path)?;
     // A chunk and its head at once.
     let mut out = BufWriter::with_capacity(2 * CHUNK_BYTES, Steps(&mut file));
-    let written = write_to(&mut out, image, seed, CHUNK_BYTES)?;
+    let written = write_to(&mut out, snapshot, seed, CHUNK_BYTES)?;
     out.flush()?;
     drop(out);
     files::sync(&file)?;
@@ -103,13 +104,13 @@ impl Write for Steps<'_> {
     }
 }
 
-/// Writes an image, in chunks of about `chunk_bytes`, as the contents of its file. How many bytes it has.
+/// Writes a snapshot, in chunks of about `chunk_bytes`, as the contents of its file. How many bytes it has.
 ///
 /// # Errors
 /// When `out` does not take them.
 pub(crate) fn write_to(
     out: &mut impl Write,
-    image: &mut dyn CheckpointImage,
+    snapshot: &mut dyn CheckpointSnapshot,
     seed: u64,
     chunk_bytes: usize,
 ) -> io::Result<u64> {
@@ -117,7 +118,7 @@ pub(crate) fn write_to(
     let (mut chunk, mut written) = (Vec::with_capacity(2 * chunk_bytes), MAGIC.len() as u64);
     loop {
         chunk.clear();
-        let more = image.next_chunk(chunk_bytes, &mut chunk);
+        let more = snapshot.next_chunk(chunk_bytes, &mut chunk);
         if !more {
             chunk.clear();
         }
@@ -135,7 +136,7 @@ fn checksum(offset: u64, chunk: &[u8], seed: u64) -> u64 {
     xxh3_64_with_seed(chunk, seed ^ offset)
 }
 
-/// What an image file begins with.
+/// What a snapshot file begins with.
 pub(crate) fn file_magic() -> &'static [u8] {
     MAGIC
 }
@@ -182,9 +183,10 @@ impl ReadAt for Bytes {
     }
 }
 
-/// An image file, open for reading in the order of its pieces, whatever the order in which they were written.
+/// A snapshot file, open for reading in the order of its pieces, whatever the order in which they were
+/// written.
 #[derive(Debug)]
-pub struct ImageFile<F = File> {
+pub struct SnapshotFile<F = File> {
     path: PathBuf,
     file: F,
     seed: u64,
@@ -192,8 +194,8 @@ pub struct ImageFile<F = File> {
     places: Vec<Place>,
 }
 
-impl ImageFile {
-    /// Opens a whole image and finds its chunks.
+impl SnapshotFile {
+    /// Opens a whole snapshot and finds its chunks.
     ///
     /// # Errors
     /// When it cannot be read, or is not whole.
@@ -213,40 +215,40 @@ impl ImageFile {
     }
 }
 
-impl<F: ReadAt> ImageFile<F> {
-    /// Finds the chunks of a whole image that was opened.
+impl<F: ReadAt> SnapshotFile<F> {
+    /// Finds the chunks of a whole snapshot that was opened.
     ///
     /// # Errors
     /// When it cannot be read, or is not whole.
     pub fn of(path: &Path, file: F, seed: u64) -> Result<Self, StorageError> {
-        let mut image = Self {
+        let mut snapshot = Self {
             path: path.to_owned(),
             file,
             seed,
             places: Vec::new(),
         };
         let mut magic = [0; 8];
-        if image.file.read_exact_at(&mut magic, 0).is_err() || magic != *MAGIC {
-            return Err(StorageError::damaged(path, 0, "it is no image"));
+        if snapshot.file.read_exact_at(&mut magic, 0).is_err() || magic != *MAGIC {
+            return Err(StorageError::damaged(path, 0, "it is no snapshot"));
         }
         let mut offset = MAGIC.len() as u64;
-        while let Some(place) = image.place(offset)? {
+        while let Some(place) = snapshot.place(offset)? {
             offset = place.offset + (HEAD_BYTES + place.length) as u64;
             // A transfer that was interrupted and went on wrote head, or head and index, again.
-            let is_again = match image.places.len() {
+            let is_again = match snapshot.places.len() {
                 0 => false,
                 1 => place.is_head,
                 _ => place.piece.is_none(),
             };
             if !is_again {
-                image.places.push(place);
+                snapshot.places.push(place);
             }
         }
-        let sorted = image.places.get_mut(2..);
+        let sorted = snapshot.places.get_mut(2..);
         sorted
             .ok_or_else(|| StorageError::damaged(path, offset, "it has no head and index"))?
             .sort_by_key(|place| place.piece);
-        Ok(image)
+        Ok(snapshot)
     }
 
     /// The chunk at `offset`; `None` for the last one, which is empty.
@@ -263,14 +265,14 @@ impl<F: ReadAt> ImageFile<F> {
         if length == 0 {
             return Ok(None);
         }
-        let mut start = [0; ImageChunk::START_BYTES];
-        let start = &mut start[..length.min(ImageChunk::START_BYTES)];
+        let mut start = [0; SnapshotChunk::START_BYTES];
+        let start = &mut start[..length.min(SnapshotChunk::START_BYTES)];
         self.file
             .read_exact_at(start, offset + HEAD_BYTES as u64)
             .map_err(|_| damaged("it ends inside a chunk"))?;
         Ok(Some(Place {
-            is_head: ImageChunk::is_head(start),
-            piece: ImageChunk::start(start),
+            is_head: SnapshotChunk::is_head(start),
+            piece: SnapshotChunk::start(start),
             offset,
             length,
         }))
@@ -339,7 +341,7 @@ impl<F: ReadAt> ImageFile<F> {
             })
             .map_err(StorageError::io(&self.path, "cannot be read"))?;
         let is_sound = head == chunk_head(place.offset, &chunk, self.seed);
-        match is_sound || active(Mutant::ImageUnchecked) {
+        match is_sound || active(Mutant::SnapshotUnchecked) {
             true => Ok(chunk),
             false => Err(StorageError::damaged(
                 &self.path,
@@ -354,8 +356,8 @@ impl<F: ReadAt> ImageFile<F> {
 /// elsewhere.
 fn trim(chunk: Vec<u8>, range: PieceRange, chunks: &mut Vec<Bytes>) {
     let wanted = range.piece as usize..range.until as usize;
-    match ImageChunk::parse(&chunk) {
-        Ok(ImageChunk::Pieces(pieces)) if !pieces.clone().all(|(piece, _)| wanted.contains(&piece)) => {
+    match SnapshotChunk::parse(&chunk) {
+        Ok(SnapshotChunk::Pieces(pieces)) if !pieces.clone().all(|(piece, _)| wanted.contains(&piece)) => {
             let mut writer = PieceWriter::default();
             let pieces = pieces.filter(|(piece, _)| wanted.contains(piece));
             pieces.for_each(|(piece, bytes)| writer.write(piece, bytes));
@@ -365,11 +367,11 @@ fn trim(chunk: Vec<u8>, range: PieceRange, chunks: &mut Vec<Bytes>) {
     }
 }
 
-/// Reads the chunks of an image that is not whole, as far as they are sound; `each` is told where a chunk
+/// Reads the chunks of a snapshot that is not whole, as far as they are sound; `each` is told where a chunk
 /// ends.
 ///
 /// # Errors
-/// When it is no image.
+/// When it is no snapshot.
 pub(crate) fn each_sound(
     path: &Path,
     from: impl Read,
@@ -388,7 +390,7 @@ pub(crate) fn each_sound(
     }
 }
 
-/// Reads every chunk of an image.
+/// Reads every chunk of a snapshot.
 ///
 /// # Errors
 /// When the file cannot be read or is damaged, or what `each` says.
@@ -412,7 +414,7 @@ fn read_from(
     let damaged = |offset, what: &str| StorageError::damaged(path, offset, what);
     let mut magic = [0; 8];
     if file.read_exact(&mut magic).is_err() || magic != *MAGIC {
-        return Err(damaged(0, "it is no image"));
+        return Err(damaged(0, "it is no snapshot"));
     }
     let mut chunk = Vec::new();
     loop {
@@ -442,7 +444,7 @@ fn read_from(
     }
 }
 
-/// What the head of an image says it is. Nothing else of it is read.
+/// What the head of a snapshot says it is. Nothing else of it is read.
 ///
 /// # Errors
 /// When it cannot be read, or is damaged.
@@ -460,34 +462,38 @@ pub(crate) fn claim_of(
         .and_then(|()| file.read_exact_at(&mut chunk_start, at))
         .map_err(|_| damaged("it ends before its first chunk"))?;
     let length = chunk_start[..4].try_into().map_or(0, u32::from_le_bytes) as usize;
-    if magic != *MAGIC || length > ImageChunk::HEAD_CHUNK_BYTES {
+    if magic != *MAGIC || length > SnapshotChunk::HEAD_CHUNK_BYTES {
         return Err(damaged("it does not begin with a head"));
     }
     let mut chunk = vec![0; length];
     file.read_exact_at(&mut chunk, at + HEAD_BYTES as u64)
         .map_err(|_| damaged("it ends inside a chunk"))?;
-    match ImageChunk::parse(&chunk) {
-        Ok(ImageChunk::Head(head)) if chunk_start == chunk_head(at, &chunk, seed) => Ok(head.claim(digester)),
+    match SnapshotChunk::parse(&chunk) {
+        Ok(SnapshotChunk::Head(head)) if chunk_start == chunk_head(at, &chunk, seed) => {
+            Ok(head.claim(digester))
+        }
         _ => Err(damaged("its head is not sound")),
     }
 }
 
-/// Has an executor read an image; what it amounts to.
+/// Has an executor read a snapshot; what it amounts to.
 ///
 /// # Errors
-/// When the file is damaged, or is no image of this service.
+/// When the file is damaged, or is no snapshot of this service.
 pub fn load<F: ReadAt, E: Executor>(
-    image: &ImageFile<F>,
+    snapshot: &SnapshotFile<F>,
     executor: &mut E,
 ) -> Result<CheckpointClaim, StorageError> {
-    let wrong = |source| StorageError::Image {
-        path: image.path.clone(),
+    let wrong = |source| StorageError::Snapshot {
+        path: snapshot.path.clone(),
         source,
     };
-    for number in 0..image.chunks() {
-        executor.read_image_chunk(&image.chunk(number)?).map_err(wrong)?;
+    for number in 0..snapshot.chunks() {
+        executor
+            .read_snapshot_chunk(&snapshot.chunk(number)?)
+            .map_err(wrong)?;
     }
-    executor.finish_image().map_err(wrong)
+    executor.finish_snapshot().map_err(wrong)
 }
 
 #[cfg(test)]
@@ -514,9 +520,9 @@ mod tests {
             bytes.extend_from_slice(&chunk_head(at, chunk, seed));
             bytes.extend_from_slice(chunk);
         }
-        let image = ImageFile::of(path, Bytes::from(bytes), seed).unwrap();
-        let read: Vec<Vec<u8>> = (0..image.chunks())
-            .map(|number| image.chunk(number).unwrap())
+        let snapshot = SnapshotFile::of(path, Bytes::from(bytes), seed).unwrap();
+        let read: Vec<Vec<u8>> = (0..snapshot.chunks())
+            .map(|number| snapshot.chunk(number).unwrap())
             .collect();
         assert_eq!(read, [head, index, pieces(0), pieces(4), pieces(9)]);
         let range = PieceRange {
@@ -525,6 +531,6 @@ mod tests {
             offset: 0,
             until: 9,
         };
-        assert_eq!(image.read_range(range, 1000).unwrap(), [pieces(4)]);
+        assert_eq!(snapshot.read_range(range, 1000).unwrap(), [pieces(4)]);
     }
 }

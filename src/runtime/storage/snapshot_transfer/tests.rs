@@ -1,4 +1,4 @@
-//! The images that others send, on real files whose writes and syncs fail at every step.
+//! The snapshots that others send, on real files whose writes and syncs fail at every step.
 
 use std::path::Path;
 use std::sync::mpsc::Receiver;
@@ -6,44 +6,44 @@ use std::sync::mpsc::Receiver;
 use tempfile::TempDir;
 
 use super::super::files::planned::{self, Plan};
-use super::super::image::{load, place_received, write_to};
-use super::super::keeper::Task as Asked;
+use super::super::snapshot::{load, place_received, write_to};
+use super::super::storage_worker::Task as Asked;
 use super::*;
 use crate::smr::execution::apps::kv::Kv;
 use crate::smr::execution::fixtures::{KvCheckpoint, digester, kv_checkpoint};
-use crate::smr::execution::{CheckpointImage, CheckpointRule, SingleThreaded, StateRule};
-use crate::smr::messages::{CheckpointClaim, ImageChunk, PieceWriter};
+use crate::smr::execution::{CheckpointRule, CheckpointSnapshot, SingleThreaded, StateRule};
+use crate::smr::messages::{CheckpointClaim, PieceWriter, SnapshotChunk};
 use crate::smr::types::{Digest, Epoch};
 
 const SEED: u64 = 7;
 const SEQ: SeqNo = SeqNo::new(40);
-/// What an own image has.
+/// What an own snapshot has.
 const OWN: SeqNo = SeqNo::new(30);
 /// How often what there was no space for fails again.
 const FULL_STEPS: usize = 3;
 
-/// A start of the shelf, and what its keeper was asked.
+/// A start of the snapshot transfer, and what its storage worker was asked.
 struct Life {
     work: Work,
-    keeper: Receiver<Asked>,
+    storage_worker: Receiver<Asked>,
 }
 
-fn start(images: &Path) -> Life {
-    let (handle, keeper) = KeeperHandle::detached();
+fn start(snapshots: &Path) -> Life {
+    let (handle, storage_worker) = StorageWorkerHandle::detached();
     let work = Work {
-        images: images.to_owned(),
+        snapshots: snapshots.to_owned(),
         seed: SEED,
-        keeper: handle,
+        storage_worker: handle,
         digester: digester(),
         receiving: None,
         basis: None,
         open: VecDeque::new(),
         open_max: 4,
     };
-    Life { work, keeper }
+    Life { work, storage_worker }
 }
 
-/// Head, index, and pieces: the shelf looks into none of them.
+/// Head, index, and pieces: the snapshot transfer looks into none of them.
 fn chunks() -> Vec<Bytes> {
     let piece = |number: u8| {
         let mut chunk = vec![2];
@@ -56,7 +56,7 @@ fn chunks() -> Vec<Bytes> {
 }
 
 impl Life {
-    fn run(&mut self, task: &ImageTask, told: &mut Vec<ImageEvent>) -> Result<(), StorageError> {
+    fn run(&mut self, task: &SnapshotTask, told: &mut Vec<SnapshotEvent>) -> Result<(), StorageError> {
         self.work
             .run_with_space(task, &AtomicBool::new(false), &mut |shelved| match shelved {
                 Shelved::Event(event) => told.push(event),
@@ -65,18 +65,18 @@ impl Life {
             })
     }
 
-    /// Opens the image, adds what is not found of it, completes it, and reads it back.
+    /// Opens the snapshot, adds what is not found of it, completes it, and reads it back.
     fn receive(&mut self) -> Result<Vec<Bytes>, StorageError> {
         let mut told = Vec::new();
         let index = kv_checkpoint(1, &[], 100).index;
-        self.run(&ImageTask::Open { seq: SEQ, index }, &mut told)?;
-        assert!(matches!(told.pop(), Some(ImageEvent::Opened(SEQ))));
+        self.run(&SnapshotTask::Open { seq: SEQ, index }, &mut told)?;
+        assert!(matches!(told.pop(), Some(SnapshotEvent::Opened(SEQ))));
         // A task that was done again tells again: what counts is what there is at the end.
         let found: Vec<Bytes> = told
             .drain(..)
             .filter_map(|event| match event {
-                ImageEvent::Found(chunk) => Some(chunk),
-                ImageEvent::Reusable { .. } => None,
+                SnapshotEvent::Found(chunk) => Some(chunk),
+                SnapshotEvent::Reusable { .. } => None,
                 other => panic!("{other:?}"),
             })
             .collect();
@@ -86,20 +86,22 @@ impl Life {
             .collect();
         assert!(found.iter().all(|chunk| chunks().contains(chunk)));
         for chunk in missing {
-            self.run(&ImageTask::Keep(chunk), &mut told)?;
+            self.run(&SnapshotTask::Keep(chunk), &mut told)?;
         }
-        self.run(&ImageTask::Complete(SEQ), &mut told)?;
+        self.run(&SnapshotTask::Complete(SEQ), &mut told)?;
         assert!(
-            !told.iter().any(|event| matches!(event, ImageEvent::Completed(_))),
-            "the keeper tells"
+            !told
+                .iter()
+                .any(|event| matches!(event, SnapshotEvent::Completed(_))),
+            "the storage worker tells"
         );
-        let adopted: Vec<Asked> = self.keeper.try_iter().collect();
+        let adopted: Vec<Asked> = self.storage_worker.try_iter().collect();
         assert!(
-            matches!(adopted[..], [Asked::Keep(KeeperTask::Adopt(SEQ))]),
+            matches!(adopted[..], [Asked::Keep(StorageTask::InstallBase(SEQ))]),
             "{adopted:?}"
         );
-        // The keeper tries it again for as long as there is no space.
-        while let Err(error) = place_received(&self.work.images, SEQ) {
+        // The storage worker tries it again for as long as there is no space.
+        while let Err(error) = place_received(&self.work.snapshots, SEQ) {
             if !is_lack(&error) {
                 return Err(error);
             }
@@ -155,11 +157,11 @@ fn a_disk_that_fails_at_any_step_stops_the_replica_and_what_was_kept_is_found_af
     }
 }
 
-/// An image as execution gives it.
+/// A snapshot as execution gives it.
 #[derive(Debug)]
 struct Written(std::collections::VecDeque<Bytes>);
 
-impl CheckpointImage for Written {
+impl CheckpointSnapshot for Written {
     fn claim(&self) -> CheckpointClaim {
         CheckpointClaim {
             seq: OWN,
@@ -174,32 +176,33 @@ impl CheckpointImage for Written {
     }
 }
 
-/// Puts an own image into the directory; its bytes.
-fn write_own(images: &Path, own: &KvCheckpoint) -> Vec<u8> {
-    let (mut bytes, mut image) = (Vec::new(), Written(own.chunks.clone().into()));
-    write_to(&mut bytes, &mut image, SEED, 1).unwrap();
-    fs::write(images.join(format!("{:016}", OWN.get())), &bytes).unwrap();
+/// Puts an own snapshot into the directory; its bytes.
+fn write_own(snapshots: &Path, own: &KvCheckpoint) -> Vec<u8> {
+    let (mut bytes, mut snapshot) = (Vec::new(), Written(own.chunks.clone().into()));
+    write_to(&mut bytes, &mut snapshot, SEED, 1).unwrap();
+    fs::write(snapshots.join(format!("{:016}", OWN.get())), &bytes).unwrap();
     bytes
 }
 
-/// Opens an image to come, copies what an own one has of it, and says what that is, and what was missing.
+/// Opens a snapshot to come, copies what an own one has of it, and says what that is, and what was missing.
 fn copy_own(life: &mut Life, theirs: &KvCheckpoint) -> (Vec<Range<usize>>, Vec<usize>) {
     let (mut told, index) = (Vec::new(), theirs.index.clone());
-    life.run(&ImageTask::Open { seq: SEQ, index }, &mut told).unwrap();
+    life.run(&SnapshotTask::Open { seq: SEQ, index }, &mut told)
+        .unwrap();
     let reusable = told.iter().find_map(|event| match event {
-        ImageEvent::Reusable { pieces, .. } => Some(pieces.clone()),
+        SnapshotEvent::Reusable { pieces, .. } => Some(pieces.clone()),
         _ => None,
     });
     let reusable = reusable.unwrap_or_default();
     for chunk in &theirs.chunks[..2] {
-        life.run(&ImageTask::Keep(chunk.clone()), &mut told).unwrap();
+        life.run(&SnapshotTask::Keep(chunk.clone()), &mut told).unwrap();
     }
     told.clear();
     for row in &reusable {
-        life.run(&ImageTask::Copy(row.clone()), &mut told).unwrap();
+        life.run(&SnapshotTask::Copy(row.clone()), &mut told).unwrap();
     }
     let missing = told.into_iter().flat_map(|event| match event {
-        ImageEvent::Copied { missing, .. } => missing,
+        SnapshotEvent::Copied { missing, .. } => missing,
         _ => Vec::new(),
     });
     (reusable, missing.collect())
@@ -209,7 +212,7 @@ fn copy_own(life: &mut Life, theirs: &KvCheckpoint) -> (Vec<Range<usize>>, Vec<u
 const PUTS: [(u32, usize); 6] = [(1, 10), (2, 700_000), (3, 2000), (4, 50), (5, 300_000), (6, 10)];
 
 #[test]
-fn what_an_own_image_has_of_another_is_copied_and_the_rest_is_what_changed() {
+fn what_an_own_snapshot_has_of_another_is_copied_and_the_rest_is_what_changed() {
     let directory = TempDir::new().unwrap();
     let changed: Vec<(u32, usize)> = PUTS.iter().copied().chain([(3, 2001), (5, 20)]).collect();
     let (own, theirs) = (kv_checkpoint(6, &PUTS, 4096), kv_checkpoint(8, &changed, 4096));
@@ -222,37 +225,37 @@ fn what_an_own_image_has_of_another_is_copied_and_the_rest_is_what_changed() {
     // The client's entry, and the parts of two keys.
     assert_eq!(copied, pieces - 3);
     let is_copied = |piece: usize| reusable.iter().any(|row| row.contains(&piece));
-    // What is left is sent by others: then the image is the other one.
+    // What is left is sent by others: then the snapshot is the other one.
     let mut told = Vec::new();
     for chunk in &theirs.chunks[2..] {
-        let wanted = match ImageChunk::parse(chunk).unwrap() {
-            ImageChunk::Pieces(found) => {
+        let wanted = match SnapshotChunk::parse(chunk).unwrap() {
+            SnapshotChunk::Pieces(found) => {
                 let mut writer = PieceWriter::default();
                 let found = found.filter(|(piece, _)| !is_copied(*piece));
                 found.for_each(|(piece, bytes)| writer.write(piece, bytes));
                 writer.finish()
             }
-            ImageChunk::Slice(slice) if is_copied(slice.piece) => Vec::new(),
+            SnapshotChunk::Slice(slice) if is_copied(slice.piece) => Vec::new(),
             _ => vec![chunk.to_vec()],
         };
         for chunk in wanted {
-            life.run(&ImageTask::Keep(chunk.into()), &mut told).unwrap();
+            life.run(&SnapshotTask::Keep(chunk.into()), &mut told).unwrap();
         }
     }
-    life.run(&ImageTask::Complete(SEQ), &mut told).unwrap();
+    life.run(&SnapshotTask::Complete(SEQ), &mut told).unwrap();
     place_received(directory.path(), SEQ).unwrap();
-    let image = ImageFile::open(&directory.path().join(format!("{:016}", SEQ.get())), SEED).unwrap();
+    let snapshot = SnapshotFile::open(&directory.path().join(format!("{:016}", SEQ.get())), SEED).unwrap();
     let rule = CheckpointRule {
         decisions: 1000,
         bytes: u64::MAX,
         state: StateRule::ALWAYS,
     };
     let mut executor = SingleThreaded::new(Kv, 4, digester(), Epoch::ZERO, rule);
-    assert_eq!(load(&image, &mut executor).unwrap(), theirs.claim);
+    assert_eq!(load(&snapshot, &mut executor).unwrap(), theirs.claim);
 }
 
 #[test]
-fn a_damaged_own_image_gives_what_is_sound_and_another_state_nothing() {
+fn a_damaged_own_snapshot_gives_what_is_sound_and_another_state_nothing() {
     let directory = TempDir::new().unwrap();
     let own = kv_checkpoint(6, &PUTS, 4096);
     let bytes = write_own(directory.path(), &own);
@@ -283,7 +286,7 @@ fn a_damaged_own_image_gives_what_is_sound_and_another_state_nothing() {
     assert!(copy_own(&mut start(directory.path()), &own).0.is_empty());
 }
 
-/// What a peer gets of an image.
+/// What a peer gets of a snapshot.
 fn given(life: &mut Life, seq: SeqNo) -> Vec<Bytes> {
     let range = PieceRange {
         seq: seq.get(),
@@ -293,17 +296,17 @@ fn given(life: &mut Life, seq: SeqNo) -> Vec<Bytes> {
     };
     let (to, bytes_max) = (crate::smr::types::NodeId::new(1), 1 << 20);
     let mut told = Vec::new();
-    life.run(&ImageTask::Read { to, range, bytes_max }, &mut told)
+    life.run(&SnapshotTask::Read { to, range, bytes_max }, &mut told)
         .unwrap();
     let chunks = told.into_iter().map(|event| match event {
-        ImageEvent::Chunk { bytes, .. } => bytes,
+        SnapshotEvent::Chunk { bytes, .. } => bytes,
         other => panic!("{other:?}"),
     });
     chunks.collect()
 }
 
 #[test]
-fn what_came_in_the_place_of_an_image_that_is_open_is_what_peers_get() {
+fn what_came_in_the_place_of_an_snapshot_that_is_open_is_what_peers_get() {
     let directory = TempDir::new().unwrap();
     let own = kv_checkpoint(6, &PUTS, 4096);
     write_own(directory.path(), &own);
@@ -321,7 +324,7 @@ fn what_came_in_the_place_of_an_image_that_is_open_is_what_peers_get() {
 }
 
 #[test]
-fn an_open_image_is_given_only_while_its_name_names_it() {
+fn an_open_snapshot_is_given_only_while_its_name_names_it() {
     let directory = TempDir::new().unwrap();
     let (first, second) = (kv_checkpoint(6, &PUTS, 4096), kv_checkpoint(6, &PUTS[1..], 4096));
     let (gone, name) = (
@@ -332,17 +335,17 @@ fn an_open_image_is_given_only_while_its_name_names_it() {
     let mut life = start(directory.path());
     assert_eq!(given(&mut life, OWN), first.chunks[..2]);
     fs::remove_file(&name).unwrap();
-    assert_eq!(given(&mut life, OWN), gone, "the keeper removed it");
+    assert_eq!(given(&mut life, OWN), gone, "the storage worker removed it");
     write_own(directory.path(), &second);
     assert_eq!(given(&mut life, OWN), second.chunks[..2]);
-    // As the keeper puts an own image into its place: by name.
+    // As the storage worker puts an own snapshot into its place: by name.
     fs::rename(&name, directory.path().join("aside")).unwrap();
     write_own(directory.path(), &first);
     assert_eq!(given(&mut life, OWN), first.chunks[..2]);
 }
 
 #[test]
-fn images_that_are_not_needed_are_not_held_open_and_no_more_than_peers_read() {
+fn snapshots_that_are_not_needed_are_not_held_open_and_no_more_than_peers_read() {
     let directory = TempDir::new().unwrap();
     let own = kv_checkpoint(6, &PUTS, 4096);
     let mut life = start(directory.path());
@@ -355,20 +358,20 @@ fn images_that_are_not_needed_are_not_held_open_and_no_more_than_peers_read() {
     }
     assert_eq!(open(&life), [33, 34, 35, 36], "those that were read last");
     let (before, but) = (SeqNo::new(36), vec![SeqNo::new(34)]);
-    life.run(&ImageTask::Forget { before, but }, &mut Vec::new())
+    life.run(&SnapshotTask::Forget { before, but }, &mut Vec::new())
         .unwrap();
     assert_eq!(open(&life), [34, 36]);
     assert!(matches!(
-        life.keeper.try_recv(),
-        Ok(Asked::Keep(KeeperTask::Forget(..)))
+        life.storage_worker.try_recv(),
+        Ok(Asked::Keep(StorageTask::Forget(..)))
     ));
     given(&mut life, SeqNo::new(35));
     life.work.receiving = None;
     let index = own.index.clone();
     let seq = SeqNo::new(35);
-    life.run(&ImageTask::Open { seq, index }, &mut Vec::new())
+    life.run(&SnapshotTask::Open { seq, index }, &mut Vec::new())
         .unwrap();
-    life.run(&ImageTask::Complete(seq), &mut Vec::new()).unwrap();
+    life.run(&SnapshotTask::Complete(seq), &mut Vec::new()).unwrap();
     assert_eq!(
         open(&life),
         [34],

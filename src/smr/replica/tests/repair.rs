@@ -84,7 +84,7 @@ fn decisions_that_the_log_does_not_give_back_come_from_a_peer() {
         bench.send_batch(1, (*decision(seq)).clone());
     }
     assert_eq!(bench.executor.executed(), SeqNo::new(120));
-    assert_eq!(bench.replica.counters().decisions_mended, 15);
+    assert_eq!(bench.replica.counters().decisions_repaired, 15);
     assert!(!bench.replica.is_mending());
     bench.wait_ms(1000);
     assert!(bench.asked_to_mend().is_empty());

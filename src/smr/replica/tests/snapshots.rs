@@ -1,4 +1,4 @@
-//! Images that peers need, and images that were found at a start.
+//! Snapshots that peers need, and snapshots that were found at a start.
 
 use super::*;
 use crate::smr::messages::PieceRange;
@@ -39,7 +39,7 @@ fn go_on(bench: &mut Bench, last: u64) {
 }
 
 fn kept(bench: &Bench) -> Vec<u64> {
-    bench.images.keys().map(|seq| seq.get()).collect()
+    bench.snapshots.keys().map(|seq| seq.get()).collect()
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn what_a_peer_does_not_ask_for_is_not_kept_for_ever() {
 }
 
 #[test]
-fn a_peer_that_only_asks_for_offers_costs_two_images() {
+fn a_peer_that_only_asks_for_offers_costs_two_snapshots() {
     let mut bench = Bench::new();
     go_on(&mut bench, 20);
     for last in 3..30 {
@@ -82,7 +82,7 @@ fn a_peer_that_only_asks_for_offers_costs_two_images() {
 }
 
 #[test]
-fn every_peer_has_an_image_of_its_own_kept() {
+fn every_peer_has_an_snapshot_of_its_own_kept() {
     let mut bench = Bench::new();
     for peer in 1..4 {
         go_on(&mut bench, 20 * u64::from(peer));
@@ -90,7 +90,7 @@ fn every_peer_has_an_image_of_its_own_kept() {
     }
     go_on(&mut bench, 120);
     assert_eq!(kept(&bench), [20, 40, 60, 110, 120]);
-    // A question about something else gives its image back.
+    // A question about something else gives its snapshot back.
     fetch(&mut bench, 1, u64::MAX);
     go_on(&mut bench, 130);
     assert_eq!(kept(&bench), [40, 60, 120, 130]);
@@ -107,27 +107,27 @@ fn a_late_question_of_an_earlier_attempt_does_not_cost_a_peer_what_it_was_offere
 }
 
 #[test]
-fn an_image_found_at_a_start_is_offered_if_it_is_the_one_that_was_signed() {
+fn an_snapshot_found_at_a_start_is_offered_if_it_is_the_one_that_was_signed() {
     let mut bench = Bench::new();
     let wrong = CheckpointClaim {
         seq: SeqNo::new(10),
         digest: Digest::from_bytes([9; 32]),
     };
     let found = [wrong, checkpoint(20).claim];
-    bench.replica.restore_images(found.into_iter());
+    bench.replica.restore_snapshots(found.into_iter());
     bench.sign(checkpoint(10).claim);
     bench.sign(checkpoint(20).claim);
     assert_eq!(ask(&mut bench, 3, 0), [20], "the other one is of a wrong state");
 }
 
 #[test]
-fn an_image_that_takes_the_place_of_a_wrong_one_is_offered() {
+fn an_snapshot_that_takes_the_place_of_a_wrong_one_is_offered() {
     let mut bench = Bench::new();
     let wrong = CheckpointClaim {
         seq: SeqNo::new(20),
         digest: Digest::from_bytes([9; 32]),
     };
-    bench.replica.restore_images([wrong].into_iter());
+    bench.replica.restore_snapshots([wrong].into_iter());
     go_on(&mut bench, 20);
     assert_eq!(ask(&mut bench, 3, 0), [20, 10]);
 }

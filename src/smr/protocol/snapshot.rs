@@ -3,39 +3,39 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::smr::messages::{ImageIndex, PieceRange};
+use crate::smr::messages::{PieceRange, SnapshotIndex};
 use crate::smr::types::{NodeId, SeqNo};
 
-/// What is asked of the disk. Answers come as [`ImageEvent`]s.
+/// What is asked of the disk. Answers come as [`SnapshotEvent`]s.
 #[derive(Debug, Clone)]
-pub enum ImageTask {
-    /// Makes room for this checkpoint, or finds what an earlier attempt kept of it, and what an own image has
-    /// of it; other attempts are forgotten.
+pub enum SnapshotTask {
+    /// Makes room for this checkpoint, or finds what an earlier attempt kept of it, and what an own snapshot
+    /// has of it; other attempts are forgotten.
     Open {
         /// The checkpoint.
         seq: SeqNo,
         /// Covers its pieces.
-        index: Arc<ImageIndex>,
+        index: Arc<SnapshotIndex>,
     },
     /// Adds a chunk.
     Keep(Bytes),
-    /// Adds these pieces out of the own image that has them.
+    /// Adds these pieces out of the own snapshot that has them.
     Copy(Range<usize>),
-    /// All chunks were added: makes them the image that a restart begins with.
+    /// All chunks were added: makes them the snapshot that a restart begins with.
     Complete(SeqNo),
-    /// Has execution read the image, in place of the state it has.
+    /// Has execution read the snapshot, in place of the state it has.
     Install(SeqNo),
-    /// The state that execution has is wrong: no image of it is kept any more, until another one was
+    /// The state that execution has is wrong: no snapshot of it is kept any more, until another one was
     /// installed.
-    Disown,
-    /// Images before a checkpoint are not needed any more.
+    Invalidate,
+    /// Snapshots before a checkpoint are not needed any more.
     Forget {
         /// The checkpoint.
         before: SeqNo,
         /// Those that are, because peers read them or were offered them.
         but: Vec<SeqNo>,
     },
-    /// Reads pieces of an image for a peer, not many more bytes than these.
+    /// Reads pieces of a snapshot for a peer, not many more bytes than these.
     Read {
         /// The peer.
         to: NodeId,
@@ -48,10 +48,10 @@ pub enum ImageTask {
 
 /// What the disk, or execution, has done.
 #[derive(Debug, Clone)]
-pub enum ImageEvent {
+pub enum SnapshotEvent {
     /// Of the checkpoint that was opened, an earlier attempt had kept this chunk. Comes before `Opened`.
     Found(Bytes),
-    /// An own image has pieces of the checkpoint that was opened, as it seems. Comes before `Opened`.
+    /// An own snapshot has pieces of the checkpoint that was opened, as it seems. Comes before `Opened`.
     Reusable {
         /// The checkpoint.
         seq: SeqNo,
@@ -60,7 +60,7 @@ pub enum ImageEvent {
     },
     /// The checkpoint's file is ready.
     Opened(SeqNo),
-    /// These pieces were added out of the own image.
+    /// These pieces were added out of the own snapshot.
     Copied {
         /// Those that were asked for.
         pieces: Range<usize>,
@@ -68,10 +68,10 @@ pub enum ImageEvent {
         missing: Vec<usize>,
     },
     /// This many bytes were added.
-    Kept(usize),
+    StorageEvent(usize),
     /// The checkpoint is whole and on disk, and a restart begins with it.
     Completed(SeqNo),
-    /// A chunk that was read for a peer; empty if the image is not there.
+    /// A chunk that was read for a peer; empty if the snapshot is not there.
     Chunk {
         /// The peer.
         to: NodeId,

@@ -2,15 +2,17 @@ use std::path::PathBuf;
 
 use super::Survey;
 use crate::runtime::storage::StorageError;
-use crate::runtime::storage::image::ImageFile;
 use crate::runtime::storage::recovery::Found;
+use crate::runtime::storage::snapshot::SnapshotFile;
 use crate::smr::crypto::Digester;
-use crate::smr::messages::{CheckpointClaim, ImageChunk, ImageError, ImageHead, ImageIndex, PieceReader};
+use crate::smr::messages::{
+    CheckpointClaim, PieceReader, SnapshotChunk, SnapshotError, SnapshotHead, SnapshotIndex,
+};
 use crate::smr::types::SeqNo;
 
-/// An image of a checkpoint, as far as it can be read.
+/// A snapshot of a checkpoint, as far as it can be read.
 #[derive(Debug)]
-pub struct SurveyedImage {
+pub struct SurveyedSnapshot {
     /// The checkpoint, as the file's name says.
     pub seq: SeqNo,
     /// The file.
@@ -18,36 +20,37 @@ pub struct SurveyedImage {
     /// Its size, in bytes.
     pub bytes: u64,
     /// What it begins with.
-    pub head: Option<ImageHead>,
+    pub head: Option<SnapshotHead>,
     /// What the contents amount to, if all of them are what the head covers.
     pub claim: Option<CheckpointClaim>,
     /// What is damaged.
     pub damage: Option<StorageError>,
 }
 
-/// How far an image was read.
+/// How far a snapshot was read.
 #[derive(Default)]
 struct Reading {
-    head: Option<ImageHead>,
-    index: Option<ImageIndex>,
+    head: Option<SnapshotHead>,
+    index: Option<SnapshotIndex>,
     pieces: PieceReader,
     found: Vec<bool>,
 }
 
 impl Survey {
-    /// Verifies a whole image: every chunk's checksum, and head, index and every piece against one another.
+    /// Verifies a whole snapshot: every chunk's checksum, and head, index and every piece against one
+    /// another.
     #[must_use]
-    pub fn image(&self, found: &Found) -> SurveyedImage {
+    pub fn snapshot(&self, found: &Found) -> SurveyedSnapshot {
         self.look(|_| {
-            let seen = self.image_now(found);
+            let seen = self.snapshot_now(found);
             let is_damaged = seen.damage.is_some();
             (seen, is_damaged)
         })
     }
 
-    fn image_now(&self, found: &Found) -> SurveyedImage {
+    fn snapshot_now(&self, found: &Found) -> SurveyedSnapshot {
         let seq = SeqNo::new(found.index);
-        let mut seen = SurveyedImage {
+        let mut seen = SurveyedSnapshot {
             seq,
             path: found.path.clone(),
             bytes: found.path.metadata().map_or(0, |metadata| metadata.len()),
@@ -56,7 +59,7 @@ impl Survey {
             damage: None,
         };
         let mut reading = Reading::default();
-        let read = self.read_image(found, &mut reading, |_, _| {});
+        let read = self.read_snapshot(found, &mut reading, |_, _| {});
         seen.head = reading.head;
         let claim = seen.head.map(|head| head.claim(&self.digester));
         match read {
@@ -70,25 +73,29 @@ impl Survey {
         seen
     }
 
-    /// Hands every piece of an image to `each`, in the order in which they lie, after it was checked. The
+    /// Hands every piece of a snapshot to `each`, in the order in which they lie, after it was checked. The
     /// index.
     ///
     /// # Errors
-    /// When the image cannot be read, or is damaged.
-    pub fn pieces(&self, found: &Found, each: impl FnMut(usize, &[u8])) -> Result<ImageIndex, StorageError> {
-        self.read_image(found, &mut Reading::default(), each)
+    /// When the snapshot cannot be read, or is damaged.
+    pub fn pieces(
+        &self,
+        found: &Found,
+        each: impl FnMut(usize, &[u8]),
+    ) -> Result<SnapshotIndex, StorageError> {
+        self.read_snapshot(found, &mut Reading::default(), each)
     }
 
-    fn read_image(
+    fn read_snapshot(
         &self,
         found: &Found,
         reading: &mut Reading,
         mut each: impl FnMut(usize, &[u8]),
-    ) -> Result<ImageIndex, StorageError> {
+    ) -> Result<SnapshotIndex, StorageError> {
         // As a restart reads it: a transfer that was interrupted may have written head and index again.
-        let file = ImageFile::open(&found.path, self.superblock.seed)?;
+        let file = SnapshotFile::open(&found.path, self.superblock.seed)?;
         for number in 0..file.chunks() {
-            let damaged = |error: ImageError| {
+            let damaged = |error: SnapshotError| {
                 StorageError::damaged(&found.path, file.offset(number), error.to_string())
             };
             let chunk = file.chunk(number)?;
@@ -109,20 +116,20 @@ impl Reading {
         chunk: &[u8],
         digester: &Digester,
         each: &mut impl FnMut(usize, &[u8]),
-    ) -> Result<(), ImageError> {
-        let chunk = ImageChunk::parse(chunk)?;
+    ) -> Result<(), SnapshotError> {
+        let chunk = SnapshotChunk::parse(chunk)?;
         let Some(head) = self.head else {
-            let ImageChunk::Head(head) = chunk else {
-                return Err(ImageError::Kind);
+            let SnapshotChunk::Head(head) = chunk else {
+                return Err(SnapshotError::Kind);
             };
             self.head = Some(head);
             return Ok(());
         };
         let Some(index) = &self.index else {
-            let ImageChunk::Index(contents) = chunk else {
-                return Err(ImageError::Kind);
+            let SnapshotChunk::Index(contents) = chunk else {
+                return Err(SnapshotError::Kind);
             };
-            self.index = Some(ImageIndex::read(head, contents, digester)?);
+            self.index = Some(SnapshotIndex::read(head, contents, digester)?);
             self.found = vec![false; head.pieces()];
             return Ok(());
         };
