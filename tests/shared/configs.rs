@@ -8,7 +8,7 @@ use atlas_smr_replica::config::{
     Agreement, ClientConfig, ClientEntry, ClientTuning, ClusterConfig, PartyKeys, ReplicaConfig, ReplicaEntry,
 };
 use atlas_smr_replica::storage::DataDirectory;
-use atlas_smr_replica::types::{ApplicationId, ClientId, NodeId};
+use atlas_smr_replica::types::{ApplicationId, ClientId, NodeId, PROTOCOL_VERSION};
 
 /// [`configure_for`] the key-value store.
 pub fn configure(data: &Path, agreement: Agreement, clients: u32) -> (Vec<ReplicaConfig>, Vec<ClientConfig>) {
@@ -35,6 +35,8 @@ pub fn configure_for(
         genesis: "00".into(),
         application: ApplicationId::new(application, 1).unwrap(),
         epoch: 0,
+        protocol_version: PROTOCOL_VERSION,
+        operators_threshold: 0,
         agreement,
         replicas: (0..4)
             .map(|id| ReplicaEntry {
@@ -52,6 +54,7 @@ pub fn configure_for(
                 link_key: keys.link.public(),
             })
             .collect(),
+        operators: Vec::new(),
     });
     let parties = keys.into_iter().zip(listeners).enumerate();
     let replicas = parties.map(|(id, (keys, listener))| {

@@ -18,7 +18,7 @@ use crate::runtime::storage::{DataDirectory, StorageError};
 use crate::sim::ByzantineStrategy;
 use crate::smr::execution::ScalableApp;
 use crate::smr::execution::apps::{bank::Bank, compute::Compute, counter::Counter, kv::Kv, null::Null};
-use crate::smr::types::{ClientId, NodeId};
+use crate::smr::types::{ClientId, NodeId, PROTOCOL_VERSION};
 use crate::tools::scratch::Scratch;
 
 /// What a local cluster is made of.
@@ -157,9 +157,12 @@ fn configure(options: &ClusterOptions) -> Result<Blueprint, LocalError> {
         application: options.app.id(),
         genesis: hex::encode(rand::random::<[u8; 8]>()),
         epoch: 0,
+        protocol_version: PROTOCOL_VERSION,
+        operators_threshold: 0,
         agreement: options.agreement.clone(),
         replicas: replicas.collect::<Result<_, std::io::Error>>()?,
         clients: clients.collect(),
+        operators: Vec::new(),
     };
     Ok(Blueprint {
         cluster,
