@@ -25,7 +25,8 @@
 //! `default-features = false` says otherwise). Their modules are found here at the root as well,
 //! which is where programs name them. Also sans-io: `net`, `storage::LogWriter` and `client::Session`.
 //!
-//! **More**: [`docs`] has architecture, protocol, storage formats, costs, operations, testing and a glossary.
+//! **More**: [`docs`] has architecture, protocol, membership, storage formats, costs, operations, testing and a
+//! glossary.
 //!
 //! | word | meaning |
 //! |---|---|
@@ -57,8 +58,8 @@ pub mod tools;
 pub use runtime::{config, metrics, net, ring, server, shard, storage};
 #[doc(inline)]
 pub use smr::{
-    crypto, decision_log, execution, log_transfer, messages, mutants, ordering, preprocessing, protocol,
-    replica, state_transfer, types, view_transfer,
+    crypto, decision_log, execution, log_transfer, membership, messages, mutants, ordering, preprocessing,
+    protocol, replica, state_transfer, types, view_transfer,
 };
 #[cfg(feature = "tools")]
 #[doc(inline)]

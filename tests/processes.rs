@@ -226,6 +226,74 @@ fn a_client_of_another_cluster_learns_why_it_is_refused() {
 }
 
 #[test]
+fn init_makes_operators_and_config_check_says_who_may_change_the_cluster() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let init = |name: &str, more: &[&str]| {
+        let out = dir.path().join(name);
+        let mut arguments = vec!["init", "--clients", "1", "--out", out.to_str().unwrap()];
+        arguments.extend(more);
+        (output(&arguments), out.clone())
+    };
+    for (name, more, keys, said) in [
+        ("one", &[][..], 1, "1 of 1 operators have to sign a change"),
+        (
+            "three",
+            &["--operators", "3"],
+            3,
+            "2 of 3 operators have to sign a change",
+        ),
+        (
+            "all",
+            &["--operators", "2", "--operators-threshold", "2"],
+            2,
+            "2 of 2 operators have to sign a change",
+        ),
+        (
+            "none",
+            &["--operators", "0"],
+            0,
+            "! there are no operators: nothing about this cluster can ever be changed",
+        ),
+    ] {
+        let (made, out) = init(name, more);
+        let told = stdout(&made);
+        assert_eq!(told.contains("o0.key"), keys > 0, "{told}");
+        for id in 0..4 {
+            let key = out.join(format!("o{id}.key"));
+            assert_eq!(key.exists(), id < keys, "{name}: {id}");
+            if id < keys {
+                let mode = std::fs::metadata(&key).unwrap().permissions().mode();
+                assert_eq!(mode & 0o777, 0o600);
+            }
+        }
+        let file = out.join("cluster.toml");
+        let checked = stdout(&output(&["config", "check", file.to_str().unwrap()]));
+        assert!(checked.contains(said), "{checked}");
+        let checked = output(&["config", "check", "--json", file.to_str().unwrap()]);
+        let checked: serde_json::Value = serde_json::from_slice(&checked.stdout).unwrap();
+        assert_eq!(checked["operators"], keys);
+        // Who edits the threshold makes another cluster.
+        if keys == 3 {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let edited = text.replace("operators_threshold = 2", "operators_threshold = 1");
+            std::fs::write(&file, edited).unwrap();
+            let again = output(&["config", "check", "--json", file.to_str().unwrap()]);
+            let again: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
+            assert_ne!(again["cluster_id"], checked["cluster_id"]);
+            assert_eq!(again["operators_threshold"], 1);
+        }
+    }
+    let (refused, out) = init("few", &["--operators-threshold", "2"]);
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        error.contains("--operators-threshold 2: of 1 operators so many cannot sign"),
+        "{error}"
+    );
+    assert!(!out.exists());
+}
+
+#[test]
 fn errors_of_the_command_line_name_what_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().to_str().unwrap();

@@ -25,6 +25,10 @@ const WALLS: &[(&str, &[&str])] = &[
         "smr::protocol",
         &["smr::types", "smr::mutants", "smr::crypto", "smr::messages"],
     ),
+    (
+        "smr::membership",
+        &["smr::types", "smr::crypto", "smr::messages", "smr::protocol"],
+    ),
     ("smr::execution", PROTOCOLS),
     ("smr::decision_log", PROTOCOLS),
     ("smr::log_transfer", PROTOCOLS),
@@ -49,6 +53,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "smr::crypto",
             "smr::messages",
             "smr::protocol",
+            "smr::membership",
             "smr::execution",
             "smr::view_transfer",
         ],

@@ -6,6 +6,9 @@ pub mod architecture {}
 #[doc = include_str!("protocol.md")]
 pub mod protocol {}
 
+#[doc = include_str!("membership.md")]
+pub mod membership {}
+
 #[doc = include_str!("storage.md")]
 pub mod storage {}
 

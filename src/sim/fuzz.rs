@@ -5,6 +5,7 @@
 //! worth keeping. What is accepted is encoded again and must give the same value back.
 
 mod capture;
+mod epochs;
 mod lone;
 mod targets;
 

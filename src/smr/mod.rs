@@ -10,6 +10,8 @@ pub mod decision_log;
 pub mod execution;
 #[forbid(unsafe_code)]
 pub mod log_transfer;
+#[forbid(unsafe_code)]
+pub mod membership;
 pub mod messages;
 #[forbid(unsafe_code)]
 pub mod mutants;

@@ -78,7 +78,7 @@ fn wrong_files_are_refused_with_what_is_wrong_and_where() {
             "cluster.toml",
             |dir| change(dir, "cluster.toml", |text| text.replace(":7001\"", ":7000\"")),
             &["config", "check", "cluster.toml"],
-            "replica 0 has the same address or key",
+            "replica 0 has the same address",
         ),
     ];
     for (file, edit, arguments, expected) in cases {
@@ -92,7 +92,7 @@ fn wrong_files_are_refused_with_what_is_wrong_and_where() {
         let place = match expected {
             "listen = foo: must be host:port" => lines(&text, "listen = ")[0],
             // Of two that are the same, the second is one too many.
-            "replica 0 has the same address or key" => lines(&text, "address = ")[1],
+            "replica 0 has the same address" => lines(&text, "address = ")[1],
             _ => continue,
         };
         assert!(said.contains(&format!("{file}:{place}: ")), "{said}");

@@ -105,7 +105,7 @@ fn an_init_that_is_interrupted_makes_nothing_and_one_that_is_killed_hinders_no_o
             assert!(!out.join("cluster.toml").exists() && !data.exists(), "{name}");
             let again = init("1").output().unwrap();
             assert!(again.status.success(), "{name}: {}", complaint(&again));
-            for file in ["cluster.toml", "r3.toml", "r3.key", "c0.toml", "c0.key"] {
+            for file in ["cluster.toml", "r3.toml", "r3.key", "c0.toml", "c0.key", "o0.key"] {
                 assert!(out.join(file).is_file(), "{name}: {file}");
             }
             assert!(data.join("r3/superblock").is_file(), "{name}");

@@ -2,16 +2,19 @@ use serde::{Deserialize, Serialize};
 
 use super::PartyKeys;
 use super::error::{Validate, Whose};
-use super::limits::CHECKPOINT_PERIOD;
 use crate::runtime::net::handshake::Directory;
 use crate::smr::crypto::{LinkPublic, VerifyingKey};
 use crate::smr::execution::{CLIENT_WINDOW, CheckpointRule, FRAME_RESULT_BYTES_MAX, StateRule};
+use crate::smr::membership::{
+    Agreement, CLIENTS_MAX, ClientAuth, ClientRights, GENESIS_TEXT_BYTES_MAX, Genesis, Member,
+    MembershipError, OPERATORS_MAX, RegisteredClient, is_host_and_port,
+};
 use crate::smr::messages::Lengths;
-use crate::smr::messages::lengths::{FRAME_LIMIT_MIN, WINDOW_MAX};
-use crate::smr::preprocessing::{CheckerLimits, ClientAuth};
+use crate::smr::preprocessing::CheckerLimits;
 use crate::smr::protocol::{InvalidSetting, in_range};
-use crate::smr::types::Peer;
-use crate::smr::types::{ApplicationId, ClusterId, Epoch, Quorum, REPLICAS_MAX};
+use crate::smr::types::{
+    ApplicationId, ClientId, ClusterId, Epoch, NodeId, PROTOCOL_VERSION, Peer, Quorum, REPLICAS_MAX,
+};
 
 /// One replica as everybody knows it.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
@@ -39,100 +42,14 @@ pub struct ClientEntry {
     pub link_key: LinkPublic,
 }
 
-/// What all replicas must do alike.
+/// One operator as everybody knows it.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields, default)]
-pub struct Agreement {
-    /// How clients prove their frames.
-    pub client_auth: ClientAuth,
-    /// Decisions between two checkpoints.
-    pub checkpoint_decisions: u64,
-    /// Bytes of batches between two checkpoints, if they come first. A frame counts as its operations and the
-    /// longest proof of who sent it.
-    #[serde(deserialize_with = "crate::smr::protocol::units::bytes")]
-    pub checkpoint_bytes: u64,
-    /// A state is part of a checkpoint once the log has grown by so many times its size since the last that
-    /// was, or if `checkpoint_bytes` are so many times its size; the checkpoints between cover the decisions
-    /// alone. What snapshots cost beside the log falls with it, and a restart has more to execute again.
-    pub state_log_factor: u64,
-    /// How much the log grows at most until a checkpoint includes the state, in bytes: a replica that
-    /// restarts executes so much again.
-    #[serde(deserialize_with = "crate::smr::protocol::units::bytes")]
-    pub state_log_bytes_max: u64,
-    /// Sequence numbers accepted after the stable checkpoint.
-    pub window: u64,
-    /// The most bytes of one client frame.
-    #[serde(deserialize_with = "crate::smr::protocol::units::bytes")]
-    pub frame_bytes_max: usize,
-    /// The most operations of one client frame.
-    pub frame_operations_max: usize,
-    /// The most bytes of frames in one batch.
-    #[serde(deserialize_with = "crate::smr::protocol::units::bytes")]
-    pub batch_bytes_max: usize,
-    /// The most frames in one batch.
-    pub batch_frames_max: usize,
-    /// How far the time of a fresh proposal may be from what a replica's own clock shows, in milliseconds:
-    /// what is further from it, it does not vote for. Applications are told times that near.
-    #[serde(deserialize_with = "crate::smr::protocol::units::milliseconds")]
-    pub clock_bound_ms: u64,
-    /// Whether reads may be answered beside the order. Linearizable ones need a quorum of equal answers, and
-    /// so does every ordered operation then. Else replicas refuse them, and clients ask them in order.
-    pub unordered: bool,
-}
-
-impl Default for Agreement {
-    fn default() -> Self {
-        Self {
-            client_auth: ClientAuth::Signature,
-            checkpoint_decisions: CHECKPOINT_PERIOD,
-            checkpoint_bytes: 32 << 20,
-            state_log_factor: 16,
-            state_log_bytes_max: 4 << 30,
-            window: 2 * CHECKPOINT_PERIOD,
-            frame_bytes_max: 1 << 20,
-            frame_operations_max: 4096,
-            batch_bytes_max: 1 << 20,
-            batch_frames_max: 4096,
-            clock_bound_ms: 10_000,
-            unordered: false,
-        }
-    }
-}
-
-impl Agreement {
-    /// The form that the cluster's identity covers, for ever: the JSON of all fields in order. Written by
-    /// hand, as it is the only JSON that a replica has to do with.
-    pub(super) fn canonical(&self) -> String {
-        // A field that is not named does not compile: whatever must be alike is part of the identity.
-        let Self {
-            client_auth,
-            checkpoint_decisions,
-            checkpoint_bytes,
-            state_log_factor,
-            state_log_bytes_max,
-            window,
-            frame_bytes_max,
-            frame_operations_max,
-            batch_bytes_max,
-            batch_frames_max,
-            clock_bound_ms,
-            unordered,
-        } = self;
-        format!(
-            "{{\"client_auth\":\"{client_auth}\",\
-             \"checkpoint_decisions\":{checkpoint_decisions},\
-             \"checkpoint_bytes\":{checkpoint_bytes},\
-             \"state_log_factor\":{state_log_factor},\
-             \"state_log_bytes_max\":{state_log_bytes_max},\
-             \"window\":{window},\
-             \"frame_bytes_max\":{frame_bytes_max},\
-             \"frame_operations_max\":{frame_operations_max},\
-             \"batch_bytes_max\":{batch_bytes_max},\
-             \"batch_frames_max\":{batch_frames_max},\
-             \"clock_bound_ms\":{clock_bound_ms},\
-             \"unordered\":{unordered}}}"
-        )
-    }
+#[serde(deny_unknown_fields)]
+pub struct OperatorEntry {
+    /// Its number: operators are listed as 0, 1, 2, …
+    pub id: u16,
+    /// Its public signing key.
+    pub signing_key: VerifyingKey,
 }
 
 /// A cluster: who is in it, and what they agree on. The same file everywhere.
@@ -147,9 +64,15 @@ pub struct ClusterConfig {
     pub genesis: String,
     /// The application that the cluster serves: its name and version.
     pub application: ApplicationId,
-    /// The membership's number.
+    /// The membership's number: zero, as the file is the founding one.
     #[serde(default)]
     pub epoch: u64,
+    /// The protocol version that the cluster begins with.
+    #[serde(default = "first_protocol_version")]
+    pub protocol_version: u16,
+    /// How many operators have to sign a change of the cluster.
+    #[serde(default)]
+    pub operators_threshold: u16,
     /// What all replicas do alike.
     #[serde(default)]
     pub agreement: Agreement,
@@ -158,13 +81,21 @@ pub struct ClusterConfig {
     /// The clients, in order.
     #[serde(default)]
     pub clients: Vec<ClientEntry>,
+    /// Who may change the cluster, in order. If there are none it never changes.
+    #[serde(default)]
+    pub operators: Vec<OperatorEntry>,
 }
-
-/// The most clients that a cluster may list.
-pub(crate) const CLIENTS_MAX: usize = 1 << 20;
 
 /// The file format this version reads.
 pub(super) const FORMAT: u32 = 1;
+
+/// The protocol version of files that name none, as none did before there was another one: part of what they
+/// mean, whatever later releases speak.
+const FIRST_PROTOCOL_VERSION: u16 = 3;
+
+fn first_protocol_version() -> u16 {
+    FIRST_PROTOCOL_VERSION
+}
 
 impl ClusterConfig {
     /// A new cluster of these replicas, each with its address, and these clients.
@@ -196,36 +127,50 @@ impl ClusterConfig {
             agreement,
             replicas: replicas.collect(),
             clients: clients.collect(),
+            operators: Vec::new(),
+            operators_threshold: 0,
+            protocol_version: PROTOCOL_VERSION,
         }
     }
 
-    /// The cluster's identity: a digest over everything that must match, in a form that does not depend on
-    /// how the file is written. Addresses are not part of it; they may change.
+    /// What the cluster is born with, as this file says it. Addresses are not part of it; they may change.
+    #[must_use]
+    pub fn genesis(&self) -> Genesis {
+        let members = self.replicas.iter().map(|replica| Member {
+            id: NodeId::new(replica.id),
+            signing_key: replica.signing_key,
+            link_key: replica.link_key,
+            addresses: Vec::new(),
+        });
+        let clients = self.clients.iter().map(|client| RegisteredClient {
+            id: ClientId::new(client.id),
+            signing_key: client.signing_key,
+            link_key: client.link_key,
+            rights: ClientRights::ALL,
+            operations_per_second: None,
+        });
+        Genesis {
+            name: self.name.clone(),
+            random: self.genesis.clone(),
+            members: members.collect(),
+            clients: clients.collect(),
+            operators: self
+                .operators
+                .iter()
+                .map(|operator| operator.signing_key)
+                .collect(),
+            operators_threshold: self.operators_threshold,
+            agreement: self.agreement.clone(),
+            application: self.application,
+            protocol_version: self.protocol_version,
+        }
+    }
+
+    /// The cluster's identity: the digest of its [genesis](Self::genesis), which does not depend on how the
+    /// file is written.
     #[must_use]
     pub fn cluster_id(&self) -> ClusterId {
-        let mut hasher = blake3::Hasher::new_derive_key("atlas-smr-replica 2026 genesis configuration");
-        let mut text = |value: &str| {
-            hasher.update(&(value.len() as u64).to_le_bytes());
-            hasher.update(value.as_bytes());
-        };
-        text(&self.name);
-        text(&self.genesis);
-        text(self.application.name());
-        text(&self.application.version().to_string());
-        text(&self.agreement.canonical());
-        hasher.update(&self.epoch.to_le_bytes());
-        hasher.update(&(self.replicas.len() as u64).to_le_bytes());
-        for replica in &self.replicas {
-            hasher.update(replica.signing_key.as_bytes());
-            hasher.update(replica.link_key.as_bytes());
-        }
-        for client in &self.clients {
-            hasher.update(client.signing_key.as_bytes());
-            hasher.update(client.link_key.as_bytes());
-        }
-        let mut id = [0; 16];
-        id.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-        ClusterId::from_bytes(id)
+        self.genesis().cluster_id()
     }
 
     /// The membership's number.
@@ -306,15 +251,6 @@ impl Directory for ClusterConfig {
     }
 }
 
-/// Whether an address is `host:port`.
-pub(super) fn is_host_and_port(address: &str) -> bool {
-    let parts = address.rsplit_once(':');
-    parts.is_some_and(|(host, port)| {
-        let is_host = !host.is_empty() && !host.contains(char::is_whitespace);
-        is_host && port.parse::<u16>().is_ok()
-    })
-}
-
 fn broken(key: &'static str, value: impl ToString, rule: &str) -> InvalidSetting {
     InvalidSetting {
         key,
@@ -323,13 +259,41 @@ fn broken(key: &'static str, value: impl ToString, rule: &str) -> InvalidSetting
     }
 }
 
-impl Validate for ClusterConfig {
-    const WHOSE: Whose = Whose::Cluster;
+/// What of a file is no cluster's genesis, by the key that says it.
+fn setting_of(error: MembershipError) -> InvalidSetting {
+    match error {
+        MembershipError::KeyTwice {
+            key, purpose, first, ..
+        } => broken(purpose.name(), key, &format!("{first} has the same key")),
+        MembershipError::BadKey { key, purpose, .. } => broken(
+            purpose.name(),
+            key,
+            "must be a key that only its owner can use: let `atlas init` make one",
+        ),
+        MembershipError::OperatorTwice(key) => {
+            broken("signing_key", key, "another operator has the same key")
+        }
+        MembershipError::Threshold {
+            threshold,
+            operators: 0,
+        } => broken("operators_threshold", threshold, "there are no [[operators]]"),
+        MembershipError::Threshold { threshold, operators } => broken(
+            "operators_threshold",
+            threshold,
+            &format!("must be between 1 and {operators}, the number of [[operators]]"),
+        ),
+        MembershipError::GenesisText(what, bytes) => {
+            let key = if what == "name" { "name" } else { "genesis" };
+            let rule = format!("must have at most {GENESIS_TEXT_BYTES_MAX} bytes");
+            broken(key, format!("({bytes} bytes)"), &rule)
+        }
+        MembershipError::Agreement(broken) => broken,
+        other => broken("replicas", "(all)", &other.to_string()),
+    }
+}
 
-    fn validate(&self) -> Result<(), InvalidSetting> {
-        in_range("format", self.format, FORMAT..=FORMAT)?;
-        in_range("replicas", self.replicas.len(), 1..=REPLICAS_MAX)?;
-        in_range("clients", self.clients.len(), 0..=CLIENTS_MAX)?;
+impl ClusterConfig {
+    fn check_replicas(&self) -> Result<(), InvalidSetting> {
         for (index, replica) in self.replicas.iter().enumerate() {
             if usize::from(replica.id) != index {
                 return Err(broken(
@@ -341,34 +305,46 @@ impl Validate for ClusterConfig {
             if !is_host_and_port(&replica.address) {
                 return Err(broken("address", &replica.address, "must be host:port"));
             }
-            let same = |other: &&ReplicaEntry| {
-                other.address == replica.address
-                    || other.signing_key == replica.signing_key
-                    || other.link_key == replica.link_key
-            };
+            let same = |other: &&ReplicaEntry| other.address == replica.address;
             if let Some(other) = self.replicas[..index].iter().find(same) {
-                let rule = format!("replica {} has the same address or key", other.id);
+                let rule = format!("replica {} has the same address", other.id);
                 return Err(broken("address", &replica.address, &rule));
             }
         }
+        Ok(())
+    }
+}
+
+impl Validate for ClusterConfig {
+    const WHOSE: Whose = Whose::Cluster;
+
+    fn validate(&self) -> Result<(), InvalidSetting> {
+        in_range("format", self.format, FORMAT..=FORMAT)?;
+        in_range(
+            "protocol_version",
+            self.protocol_version,
+            FIRST_PROTOCOL_VERSION..=PROTOCOL_VERSION,
+        )?;
+        if self.epoch != 0 {
+            let rule = "must be 0: this file is the founding membership, and stays as it is";
+            return Err(broken("epoch", self.epoch, rule));
+        }
+        in_range("replicas", self.replicas.len(), 1..=REPLICAS_MAX)?;
+        in_range("clients", self.clients.len(), 0..=CLIENTS_MAX)?;
+        in_range("operators", self.operators.len(), 0..=OPERATORS_MAX)?;
+        self.check_replicas()?;
         for (index, client) in self.clients.iter().enumerate() {
             if client.id as usize != index {
                 return Err(broken("id", client.id, "clients are listed in order: 0, 1, 2, …"));
             }
         }
-        let a = &self.agreement;
-        in_range("checkpoint_decisions", a.checkpoint_decisions, 1..=WINDOW_MAX / 2)?;
-        in_range("checkpoint_bytes", a.checkpoint_bytes, 1 << 16..=1 << 40)?;
-        in_range("state_log_factor", a.state_log_factor, 1..=1000)?;
-        in_range("state_log_bytes_max", a.state_log_bytes_max, 1 << 16..=1 << 42)?;
-        // Two checkpoints fit the window: ordering goes on while one becomes stable. A view change speaks of
-        // every place of it.
-        in_range("window", a.window, (2 * a.checkpoint_decisions)..=WINDOW_MAX)?;
-        in_range("frame_bytes_max", a.frame_bytes_max, FRAME_LIMIT_MIN..=1 << 26)?;
-        in_range("frame_operations_max", a.frame_operations_max, 1..=1 << 20)?;
-        in_range("batch_bytes_max", a.batch_bytes_max, 1024..=1 << 28)?;
-        in_range("batch_frames_max", a.batch_frames_max, 1..=1 << 20)?;
-        // Less than a second would have a slow disk or network replace leaders.
-        in_range("clock_bound_ms", a.clock_bound_ms, 1000..=86_400_000)
+        for (index, operator) in self.operators.iter().enumerate() {
+            if usize::from(operator.id) != index {
+                let rule = "operators are listed in order: 0, 1, 2, …";
+                return Err(broken("id", operator.id, rule));
+            }
+        }
+        self.agreement.validate()?;
+        self.genesis().membership().map(|_| ()).map_err(setting_of)
     }
 }

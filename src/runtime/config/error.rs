@@ -105,6 +105,8 @@ pub enum Whose {
     Client,
     /// Secret keys.
     Keys,
+    /// An operator's secret key.
+    Operator,
 }
 
 impl Whose {
@@ -118,6 +120,7 @@ impl Whose {
             ("node", Self::Replica),
             ("client", Self::Client),
             ("signing_seed", Self::Keys),
+            ("operator_seed", Self::Operator),
             ("genesis", Self::Cluster),
         ];
         marks
@@ -133,6 +136,7 @@ impl std::fmt::Display for Whose {
             Self::Replica => "a replica's",
             Self::Client => "a client's",
             Self::Keys => "a key",
+            Self::Operator => "an operator's key",
         })
     }
 }

@@ -8,8 +8,6 @@ pub const REPLICA_MESSAGE_CHANNEL: usize = 1024;
 pub const WORK_CHANNEL_SIZE: usize = 128;
 /// Replies that may wait for the network.
 pub const RESPONSE_CHANNEL_SIZE: usize = 128;
-/// Decisions between two checkpoints.
-pub const CHECKPOINT_PERIOD: u64 = 1000;
 /// How long a replica waits for the others at start before it says so, in milliseconds.
 pub const REPLICA_WAIT_TIME: u64 = 1000;
 

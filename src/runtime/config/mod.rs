@@ -5,7 +5,8 @@
 //! | `cluster.toml` | [`ClusterConfig`] | everybody; must be the same everywhere |
 //! | `rN.toml` | [`ReplicaFile`] | replica N |
 //! | `cN.toml` | [`ClientFile`] | client N |
-//! | `*.key` | [`KeyFile`] | its owner; readable by nobody else |
+//! | `rN.key`, `cN.key` | [`KeyFile`] | its owner; readable by nobody else |
+//! | `oN.key` | [`OperatorKeyFile`] | operator N; neither replicas nor clients need it |
 //!
 //! Every error names the file, the line, the key, and what would be right.
 
@@ -19,14 +20,11 @@ mod replica;
 mod topology;
 
 pub use client::{ClientConfig, ClientFile, ClientTuning, ReadLevel};
-#[cfg(feature = "tools")]
-pub(crate) use cluster::CLIENTS_MAX;
-pub use cluster::{Agreement, ClientEntry, ClusterConfig, ReplicaEntry};
+pub use cluster::{ClientEntry, ClusterConfig, OperatorEntry, ReplicaEntry};
 pub use error::{ConfigError, Whose, load};
-pub use keys::{KeyFile, PartyKeys};
+pub use keys::{KeyFile, OperatorKey, OperatorKeyFile, PartyKeys};
 pub use limits::{
-    CHECKPOINT_PERIOD, Limits, REPLICA_MESSAGE_CHANNEL, REPLICA_WAIT_TIME, RESPONSE_CHANNEL_SIZE,
-    WORK_CHANNEL_SIZE,
+    Limits, REPLICA_MESSAGE_CHANNEL, REPLICA_WAIT_TIME, RESPONSE_CHANNEL_SIZE, WORK_CHANNEL_SIZE,
 };
 pub use loopback::LoopbackCluster;
 pub use replica::{
@@ -39,6 +37,7 @@ pub use crate::runtime::shard::network_node::NetworkNodeConfig;
 pub use crate::runtime::storage::PersistentLogConfig;
 pub use crate::smr::decision_log::DecisionLogConfig;
 pub use crate::smr::log_transfer::LogTransferConfig;
+pub use crate::smr::membership::{Agreement, CHECKPOINT_PERIOD};
 pub use crate::smr::ordering::pbft::OrderingConfig;
 pub use crate::smr::protocol::{InvalidSetting, PartConfig};
 pub use crate::smr::replica::{DefaultConfigs, PartConfigs, PartSettings};

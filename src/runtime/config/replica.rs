@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::cluster::is_host_and_port;
 use super::error::{ConfigError, Validate, Whose, in_file, load};
 use super::topology::TopologyFile;
 use super::{ClusterConfig, Limits, PartyKeys};
@@ -15,6 +14,7 @@ use crate::runtime::storage::{DiskBudget, PersistentLogPartConfig};
 use crate::smr::crypto::Digester;
 use crate::smr::execution::application_id;
 use crate::smr::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
+use crate::smr::membership::is_host_and_port;
 use crate::smr::ordering::pbft::undecided_bytes_max;
 use crate::smr::protocol::{InvalidSetting, PartConfig, PartContext, in_range};
 use crate::smr::replica::{DefaultConfigs, PartConfigs, PartSettings};

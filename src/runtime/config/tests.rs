@@ -3,7 +3,6 @@ use std::path::Path;
 use super::error::parse;
 use super::*;
 use crate::runtime::shard::cores::Cores;
-use crate::smr::preprocessing::ClientAuth;
 use crate::smr::types::NodeId;
 
 const PATH: &str = "dir/cluster.toml";
@@ -54,16 +53,128 @@ fn a_cluster_file_loads_and_its_identity_covers_what_must_match() {
     assert!(error(&text.replace("name = \"kv\"", "name = \"k v\"")).contains("the application's name"));
 }
 
-#[test]
-fn the_identity_covers_the_agreement_as_json_writes_it() {
-    for (client_auth, unordered) in [(ClientAuth::Signature, false), (ClientAuth::Mac, true)] {
-        let agreement = Agreement {
-            client_auth,
-            unordered,
-            ..Agreement::default()
-        };
-        assert_eq!(agreement.canonical(), serde_json::to_string(&agreement).unwrap());
+/// A cluster's text with a threshold, and operators of these keys.
+fn operated_text(threshold: u16, keys: &[String]) -> String {
+    let text = cluster_text("");
+    let mut text = text.replace(
+        "[application]",
+        &format!("operators_threshold = {threshold}\n[application]"),
+    );
+    for (id, key) in keys.iter().enumerate() {
+        text += &format!("[[operators]]\nid = {id}\nsigning_key = \"{key}\"\n");
     }
+    text
+}
+
+#[test]
+fn operators_are_part_of_the_identity_and_a_file_without_any_is_one() {
+    let none: ClusterConfig = parse(Path::new(PATH), &cluster_text("")).unwrap();
+    assert!(none.operators.is_empty());
+    let keys: Vec<String> = (0..3)
+        .map(|_| OperatorKey::generate().signing.verifying_key().to_string())
+        .collect();
+    let text = operated_text(2, &keys);
+    let cluster: ClusterConfig = parse(Path::new(PATH), &text).unwrap();
+    assert_eq!((cluster.operators.len(), cluster.operators_threshold), (3, 2));
+    let membership = cluster.genesis().membership().unwrap();
+    assert_eq!(membership.head().cluster(), cluster.cluster_id());
+    assert_eq!(membership.head().operators().threshold(), 2);
+    let changed = |from: &str, to: &str| {
+        let other: ClusterConfig = parse(Path::new(PATH), &text.replace(from, to)).unwrap();
+        other.cluster_id()
+    };
+    assert_ne!(changed("threshold = 2", "threshold = 3"), cluster.cluster_id());
+    let other = OperatorKey::generate().signing.verifying_key().to_string();
+    assert_ne!(changed(&keys[1], &other), cluster.cluster_id());
+    assert_eq!(
+        changed("genesis =", "protocol_version = 3\ngenesis ="),
+        cluster.cluster_id(),
+        "what a file of earlier releases means is the version they had"
+    );
+}
+
+#[test]
+fn what_is_wrong_with_operators_and_keys_names_key_and_line() {
+    let key = || OperatorKey::generate().signing.verifying_key().to_string();
+    let (first, second) = (key(), key());
+    let threshold = |threshold, keys: &[String]| error(&operated_text(threshold, keys));
+    assert_eq!(
+        threshold(0, std::slice::from_ref(&first)),
+        "dir/cluster.toml:4: operators_threshold = 0: must be between 1 and 1, the number of [[operators]]"
+    );
+    assert!(threshold(3, &[first.clone(), second.clone()]).contains("must be between 1 and 2"));
+    assert!(threshold(1, &[]).ends_with("operators_threshold = 1: there are no [[operators]]"));
+    let last_line = |text: &str| text.lines().count();
+    let text = operated_text(1, &[first.clone(), first.clone()]);
+    assert_eq!(
+        error(&text),
+        format!(
+            "dir/cluster.toml:{}: signing_key = {first}: another operator has the same key",
+            last_line(&text)
+        )
+    );
+    let zeros = "00".repeat(32);
+    assert!(threshold(1, &[zeros]).contains("must be a key that only its owner can use"));
+    let text = operated_text(1, &[first, second]).replace("id = 1\nsigning", "id = 2\nsigning");
+    assert!(error(&text).contains("operators are listed in order: 0, 1, 2, …"));
+    assert!(error(&operated_text(1, &vec![key(); 17])).contains("operators = 17: must be between 0 and 16"));
+    // A replica's key at a client.
+    let text = cluster_text("");
+    let taken = text
+        .lines()
+        .find_map(|line| line.strip_prefix("link_key = "))
+        .unwrap();
+    let client = format!(
+        "[[clients]]\nid = 0\nsigning_key = \"{}\"\nlink_key = {taken}\n",
+        key()
+    );
+    let text = text.clone() + &client;
+    let key = taken.trim_matches('"');
+    let expected = format!(
+        ":{}: link_key = {key}: replica 0 has the same key",
+        last_line(&text)
+    );
+    assert!(error(&text).ends_with(&expected), "{}", error(&text));
+    let text = cluster_text("").replace("format = 1", "format = 1\nepoch = 2");
+    assert!(
+        error(&text).contains(":2: epoch = 2: must be 0"),
+        "{}",
+        error(&text)
+    );
+    let text = cluster_text("").replace("format = 1", "format = 1\nprotocol_version = 9");
+    assert!(error(&text).contains(":2: protocol_version = 9: must be between 3 and"));
+    let text = cluster_text("").replace("\"test\"", &format!("\"{}\"", "n".repeat(300)));
+    assert!(error(&text).contains(":2: name = (300 bytes): must have at most 256 bytes"));
+}
+
+#[test]
+fn an_operators_key_file_is_its_owners_alone_and_no_other_partys() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let (path, other) = (dir.path().join("o0.key"), dir.path().join("r0.key"));
+    let key = OperatorKey::generate();
+    key.save(&path).unwrap();
+    assert!(key.save(&path).is_err(), "an existing key file stays");
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let loaded = OperatorKey::load(&path).unwrap();
+    assert_eq!(loaded.signing.verifying_key(), key.signing.verifying_key());
+    PartyKeys::generate().save(&other).unwrap();
+    let error = OperatorKey::load(&other).unwrap_err().to_string();
+    assert!(
+        error.ends_with("this is a key file; name an operator's key file instead"),
+        "{error}"
+    );
+    let error = PartyKeys::load(&path).unwrap_err().to_string();
+    assert!(
+        error.ends_with("this is an operator's key file; name a key file instead"),
+        "{error}"
+    );
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(matches!(
+        OperatorKey::load(&path),
+        Err(ConfigError::KeyFileMode { mode: 0o640, .. })
+    ));
 }
 
 #[test]
@@ -304,6 +415,7 @@ fn a_file_of_another_kind_is_named_as_what_it_is() {
         ("# a comment\nclient = 3\n", Some(Whose::Client)),
         ("format = 1\ngenesis = \"00\"\n", Some(Whose::Cluster)),
         ("signing_seed = \"00\"\n", Some(Whose::Keys)),
+        ("operator_seed = \"00\"\n", Some(Whose::Operator)),
         ("[limits]\nnode = 1\n", None),
         ("", None),
     ] {

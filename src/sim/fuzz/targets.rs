@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::capture::{Captured, kind_of};
 use super::lone::Lone;
-use super::{CLUSTER, EPOCH};
+use super::{CLUSTER, EPOCH, epochs};
 use crate::client::{Output, Session};
 use crate::runtime::net::framing::RecordReader as LinkReader;
 use crate::runtime::net::handshake::{Directory, Identity, Initiator, Progress, Responder, Then};
@@ -30,7 +30,7 @@ use crate::smr::protocol::Record;
 use crate::smr::types::{ApplicationId, ClientId, NodeId, SeqNo, Time, View};
 
 /// What takes one input after another and says in a few words what became of it.
-type Runner = Box<dyn FnMut(&[u8]) -> String>;
+pub(super) type Runner = Box<dyn FnMut(&[u8]) -> String>;
 
 /// A decoder, and what is known of its inputs.
 pub struct Target {
@@ -45,7 +45,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 15] = [
     Target {
         name: "envelope",
         valid: || vec![status().to_vec()],
@@ -127,6 +127,30 @@ pub const TARGETS: [Target; 11] = [
         start: || Box::new(disk),
         memory: (16, 4 << 20),
     },
+    Target {
+        name: "genesis",
+        valid: epochs::geneses,
+        start: || Box::new(epochs::genesis),
+        memory: (16, 16 << 10),
+    },
+    Target {
+        name: "membership",
+        valid: epochs::memberships,
+        start: || Box::new(epochs::membership),
+        memory: (16, 16 << 10),
+    },
+    Target {
+        name: "change",
+        valid: epochs::requests,
+        start: epochs::request,
+        memory: (64, 64 << 10),
+    },
+    Target {
+        name: "handover",
+        valid: epochs::pieces,
+        start: epochs::handover,
+        memory: (32, 64 << 10),
+    },
 ];
 
 fn captured(kinds: &std::collections::BTreeMap<&'static str, Vec<Bytes>>) -> Vec<Vec<u8>> {
@@ -173,7 +197,7 @@ fn envelope(input: &[u8]) -> String {
 }
 
 /// The variant's name.
-fn word(error: &impl std::fmt::Debug) -> String {
+pub(super) fn word(error: &impl std::fmt::Debug) -> String {
     let words = format!("{error:?}");
     let end = words.find(|c: char| !c.is_alphanumeric()).unwrap_or(words.len());
     words[..end].to_owned()

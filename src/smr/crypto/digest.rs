@@ -1,6 +1,7 @@
 use crate::smr::types::{ClusterId, Digest, PROTOCOL_VERSION};
 
-/// What a digest is of. Digests of different domains never collide by construction.
+/// What a digest is of. Digests of different domains never collide by construction. The numbers are for ever:
+/// what is signed names its domain by them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Domain {
@@ -26,10 +27,20 @@ pub enum Domain {
     Decision,
     /// A checkpoint claim that leaves the state to an earlier one.
     LightCheckpoint,
+    /// What a cluster is born with.
+    Genesis,
+    /// A membership: its head, which names its clients by their digest.
+    Membership,
+    /// The list of clients of a membership.
+    Clients,
+    /// What operators ask to change.
+    ChangeRequest,
+    /// The end of an epoch, and the membership that follows.
+    Handover,
 }
 
 impl Domain {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 16] = [
         Self::RequestFrame,
         Self::Batch,
         Self::Checkpoint,
@@ -41,7 +52,23 @@ impl Domain {
         Self::LogRecord,
         Self::Decision,
         Self::LightCheckpoint,
+        Self::Genesis,
+        Self::Membership,
+        Self::Clients,
+        Self::ChangeRequest,
+        Self::Handover,
     ];
+}
+
+/// The digest of `bytes` in `domain` for ever. Unlike a [`Digester`]'s it depends neither on the protocol
+/// version, so that what earlier releases signed can be verified by later ones, nor on the cluster, so that
+/// the cluster's identity can be one: where a cluster matters, `bytes` name it.
+#[must_use]
+pub fn lasting_digest(domain: Domain, bytes: &[u8]) -> Digest {
+    let mut hasher = blake3::Hasher::new_derive_key("atlas-smr-replica 2026 lasting digest");
+    hasher.update(&[domain as u8]);
+    hasher.update(bytes);
+    Digest::from_bytes(*hasher.finalize().as_bytes())
 }
 
 /// Computes the digests of one cluster: keyed BLAKE3, one key per domain, derived once from cluster, domain

@@ -73,6 +73,14 @@ impl LinkPublic {
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
+
+    /// Whether a secret can be shared with its owner alone: it is no point of small order, and is written
+    /// without the bit that X25519 ignores (RFC 7748, section 5), with which it would be another text for the
+    /// same key.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.0[31] & 0x80 == 0 && LinkSecret::from_bytes(&[1; 32]).diffie_hellman(self).is_some()
+    }
 }
 
 /// A record cannot be sealed.

@@ -9,7 +9,7 @@ mod signature;
 mod verdicts;
 
 pub use chain::Chain;
-pub use digest::{Digester, Domain};
+pub use digest::{Digester, Domain, lasting_digest};
 pub use link::{LinkPublic, LinkSecret, OpenError, Opener, RECORD_OVERHEAD, SealError, Sealer, TAG_BYTES};
 pub use mac::{MAC_BYTES, Mac, MacKey};
 pub use signature::{BatchVerifier, SIGNATURE_BYTES, Signature, SignatureError, SigningKey, VerifyingKey};

@@ -86,6 +86,20 @@ impl VerifyingKey {
         &self.0
     }
 
+    /// Whether only the owner of its secret can sign for this key: it is a point of the curve, and not of
+    /// small order. Under a key of small order everybody can sign.
+    ///
+    /// Verification is by the cofactor (ZIP-215): R the neutral element and s = 0 satisfy `[8]sB = [8]R +
+    /// [8]kA` exactly if `[8]kA` is neutral. For a key A of small order that is so of every k; for another
+    /// one of the k that a hash of the group's order hits by chance alone, 1 in 2^252.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        let mut trivial = [0; SIGNATURE_BYTES];
+        trivial[0] = 1;
+        let is_point = VerificationKey::try_from(VerificationKeyBytes::from(self.0)).is_ok();
+        is_point && !self.judge(Domain::Membership, &Digest::ZERO, &trivial)
+    }
+
     /// Verifies one signature.
     ///
     /// # Errors

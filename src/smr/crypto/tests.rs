@@ -91,6 +91,38 @@ fn records_open_once_in_order_and_unchanged_or_not_at_all() {
     assert_eq!(opener.open(&wire[wire.len() - 3..]), Err(OpenError), "cut");
 }
 
+#[test]
+fn a_key_under_which_everybody_can_sign_or_share_is_none() {
+    let (signing, link) = (SigningKey::from_seed(&[5; 32]), LinkSecret::from_bytes(&[5; 32]));
+    assert!(signing.verifying_key().is_usable() && link.public().is_usable());
+    // The neutral element, the points of order 2 and 4, one of order 8, and what is no point.
+    let order_8 = "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a";
+    let order_2 = format!("ec{}7f", "ff".repeat(30));
+    let weak = [
+        &format!("01{}", "00".repeat(31)),
+        &"00".repeat(32),
+        &order_2,
+        order_8,
+    ];
+    for key in weak.into_iter().chain([&*format!("02{}", "00".repeat(31))]) {
+        assert!(!key.parse::<VerifyingKey>().unwrap().is_usable(), "{key}");
+    }
+    assert!(!LinkPublic::from_bytes([0; 32]).is_usable());
+    let mut again = *link.public().as_bytes();
+    again[31] ^= 0x80;
+    assert!(
+        !LinkPublic::from_bytes(again).is_usable(),
+        "the same key once more"
+    );
+}
+
+#[test]
+fn lasting_digests_differ_by_domain() {
+    let digest = lasting_digest(Domain::Genesis, b"same");
+    assert_ne!(digest, lasting_digest(Domain::Membership, b"same"));
+    assert_eq!(digest, lasting_digest(Domain::Genesis, b"same"));
+}
+
 proptest! {
     #[test]
     fn batch_verdicts_equal_single_verdicts(corrupt in proptest::collection::vec(any::<bool>(), 0..20)) {

@@ -1,31 +1,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde::{Deserialize, Serialize};
-
 use crate::smr::crypto::{MacKey, VerifyingKey};
 use crate::smr::types::ClientId;
-
-/// How the clients of a cluster prove their frames. The same at every replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ClientAuth {
-    /// One Ed25519 signature per frame: a frame that convinces one replica convinces all.
-    #[default]
-    Signature,
-    /// One MAC per replica, far cheaper; but a client can convince some replicas and not others, and then has
-    /// to sign. Signatures are accepted as well.
-    Mac,
-}
-
-impl std::fmt::Display for ClientAuth {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Signature => "signature",
-            Self::Mac => "mac",
-        })
-    }
-}
 
 /// What a replica judges one client's frames by.
 #[derive(Debug, Clone)]

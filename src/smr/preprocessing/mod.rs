@@ -27,7 +27,8 @@ mod gate;
 mod pool;
 mod proposals;
 
-pub use clients::{ClientAuth, ClientDirectory, ClientKeys, RequireSignature};
+pub use crate::smr::membership::ClientAuth;
+pub use clients::{ClientDirectory, ClientKeys, RequireSignature};
 pub use frames::{
     Authenticity, CheckerLimits, Effort, FrameChecker, FrameRefusal, FrameSource, RefusedFrame,
 };

@@ -42,6 +42,18 @@ pub fn microseconds<'de, D: Deserializer<'de>, T: TryFrom<u64>>(from: D) -> Resu
     from.deserialize_any(Quantity(MICROSECONDS, expected, PhantomData))
 }
 
+/// A size with its unit, in bytes.
+#[must_use]
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    parse(text, SIZES)
+}
+
+/// A duration with its unit, in milliseconds.
+#[must_use]
+pub fn parse_milliseconds(text: &str) -> Option<u64> {
+    parse(text, MILLISECONDS)
+}
+
 struct Quantity<T>(Units, &'static str, PhantomData<T>);
 
 impl<T: TryFrom<u64>> Visitor<'_> for Quantity<T> {

@@ -1,6 +1,9 @@
 use std::fmt;
 
-/// A replica of the cluster, `0..n`.
+use super::REPLICAS_MAX;
+
+/// A replica of the cluster. Founding replicas are `0..n`; one that joins gets the next number, and no number
+/// is ever given again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(u16);
 
@@ -42,6 +45,40 @@ impl fmt::Debug for NodeId {
     }
 }
 
+/// The place of a member inside one epoch, `0..n`: members in the order of their [`NodeId`]s. For arrays,
+/// sets and the leader's turn; another epoch may have another member there.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MemberSlot(u8);
+
+impl MemberSlot {
+    /// The slot with this index; `None` beyond the largest cluster.
+    #[must_use]
+    pub const fn new(index: usize) -> Option<Self> {
+        match index < REPLICAS_MAX {
+            true => Some(Self(index as u8)),
+            false => None,
+        }
+    }
+
+    /// The index for arrays that hold one entry for each member.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Display for MemberSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "slot {}", self.0)
+    }
+}
+
+impl fmt::Debug for MemberSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// A client of the cluster, as listed in the cluster's configuration.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ClientId(u32);
@@ -72,7 +109,8 @@ impl fmt::Debug for ClientId {
     }
 }
 
-/// The identity of one cluster for ever: the digest of its genesis configuration, cut to 16 bytes.
+/// The identity of one cluster for ever: the digest of its [genesis](crate::smr::membership::Genesis), cut to
+/// 16 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterId([u8; 16]);
 

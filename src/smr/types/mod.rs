@@ -15,7 +15,7 @@ mod time;
 
 pub use application::{ApplicationId, ApplicationNameError};
 pub use digest::Digest;
-pub use identity::{ClientId, ClusterId, NodeId};
+pub use identity::{ClientId, ClusterId, MemberSlot, NodeId};
 pub use order::{Epoch, FrameSeq, Lsn, SeqNo, View};
 pub use peer::Peer;
 pub use quorum::{Quorum, QuorumError, REPLICAS_MAX, Signers};

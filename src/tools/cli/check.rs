@@ -146,6 +146,8 @@ fn check_cluster(file: &Path, json: bool) -> Result<(), CommandError> {
             "replicas": quorum.n(),
             "faults_tolerable": quorum.f(),
             "clients": cluster.clients.len(),
+            "operators": cluster.operators.len(),
+            "operators_threshold": cluster.operators_threshold,
             "client_auth": cluster.agreement.client_auth.to_string(),
             "replica_message_bytes_max": lengths.replica_message(),
             "view_change_bytes_max": lengths.view_change(),
@@ -173,6 +175,13 @@ fn check_cluster(file: &Path, json: bool) -> Result<(), CommandError> {
         lengths.reply().div_ceil(1 << 10),
         lengths.segment_bytes_min() >> 20
     );
+    match cluster.operators.len() {
+        0 => println!("  ! there are no operators: nothing about this cluster can ever be changed"),
+        all => println!(
+            "  {} of {all} operators have to sign a change",
+            cluster.operators_threshold
+        ),
+    }
     if quorum.f() == 0 {
         println!("  ! fewer than four replicas tolerate no fault: for development only");
     }

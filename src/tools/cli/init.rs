@@ -7,12 +7,14 @@ use clap::Args;
 use super::init_staging::Staging;
 use super::{CommandError, interrupts, parse_auth};
 use crate::runtime::config::{
-    Agreement, AppKind, CLIENTS_MAX, DecisionLogConfig, PartyKeys, PersistentLogConfig, StateTransferConfig,
+    Agreement, AppKind, DecisionLogConfig, OperatorKey, PartyKeys, PersistentLogConfig, StateTransferConfig,
 };
+use crate::smr::membership::{CLIENTS_MAX, OPERATORS_MAX};
 use crate::smr::preprocessing::ClientAuth;
-use crate::smr::types::ApplicationId;
+use crate::smr::types::{ApplicationId, PROTOCOL_VERSION};
 
-/// Make the files of a new cluster: one for everybody, one for each replica and client, and their keys.
+/// Make the files of a new cluster: one for everybody, one for each replica and client, and the keys of all and
+/// of operators.
 #[derive(Debug, Args)]
 pub(super) struct Init {
     /// Replicas; n = 3f+1 of them tolerate f faulty ones.
@@ -21,6 +23,12 @@ pub(super) struct Init {
     /// Clients: at most 1,048,576. Each is a file, a key, and 190 bytes of cluster.toml.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=CLIENTS_MAX as i64))]
     clients: u32,
+    /// Operators, who may change the cluster: a key each. Without any nothing about it can ever be changed.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=OPERATORS_MAX as i64))]
+    operators: u16,
+    /// How many operators have to sign a change; by default more than half of them.
+    #[arg(long, value_name = "M")]
+    operators_threshold: Option<u16>,
     /// Where the files go; made if it is not there.
     #[arg(long)]
     out: PathBuf,
@@ -64,9 +72,10 @@ impl Init {
             )
             .into());
         }
+        let threshold = self.threshold()?;
         interrupts::heed();
-        let mut staging = Staging::begin(&self.out, self.replicas, self.clients)?;
-        let mut cluster = self.cluster_file(application);
+        let mut staging = Staging::begin(&self.out, self.replicas, self.clients, self.operators)?;
+        let mut cluster = self.cluster_file(application, threshold);
         for id in 0..self.replicas {
             let keys = PartyKeys::generate();
             keys.save(&staging.path(&format!("r{id}.key")))?;
@@ -84,11 +93,34 @@ impl Init {
             cluster.push_str(&public_keys(&keys));
             staging.next()?;
         }
+        for id in 0..self.operators {
+            let key = OperatorKey::generate();
+            key.save(&staging.path(&format!("o{id}.key")))?;
+            let signing = key.signing.verifying_key();
+            let _ = write!(
+                cluster,
+                "\n[[operators]]\nid = {id}\nsigning_key = \"{signing}\"\n"
+            );
+        }
         staging.write("cluster.toml", &cluster)?;
         staging.format((0..self.replicas).map(|id| self.data_directory(id)))?;
         staging.settle()?;
         self.print_next(application, &self.out);
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// How many operators have to sign.
+    fn threshold(&self) -> Result<u16, CommandError> {
+        match self.operators_threshold {
+            None if self.operators == 0 => Ok(0),
+            None => Ok(self.operators / 2 + 1),
+            Some(threshold) if (1..=self.operators).contains(&threshold) => Ok(threshold),
+            Some(threshold) => Err(format!(
+                "--operators-threshold {threshold}: of {} operators so many cannot sign",
+                self.operators
+            )
+            .into()),
+        }
     }
 
     /// A replica's data directory, as its file names it.
@@ -102,18 +134,23 @@ impl Init {
         }
     }
 
-    /// The file that all share, up to its replicas and clients.
-    fn cluster_file(&self, application: ApplicationId) -> String {
+    /// The file that all share, up to its replicas, clients and operators.
+    fn cluster_file(&self, application: ApplicationId, threshold: u16) -> String {
         let a = Agreement {
             client_auth: self.auth,
             ..Agreement::default()
         };
         format!(
-            "# A cluster: who is in it, and what they agree on. The same file for everybody.\n\
+            "# A cluster: who is in it, and what they agree on. The same file for everybody. Its digest is the\n\
+             # cluster's identity: what is changed here, other than addresses, makes another cluster.\n\
              format = 1\n\
              name = {name:?}\n\
              # Random, so that no two clusters are ever one.\n\
-             genesis = \"{genesis}\"\n\n\
+             genesis = \"{genesis}\"\n\
+             # The version of messages that the cluster begins with.\n\
+             protocol_version = {PROTOCOL_VERSION}\n\
+             # How many of the operators at the end of this file have to sign a change of the cluster.\n\
+             operators_threshold = {threshold}\n\n\
              # What the cluster serves, for ever. Its data is never opened by another application or version.\n\
              [application]\n\
              name = \"{app}\"\n\
@@ -229,6 +266,16 @@ impl Init {
                 few => format!("{few} replicas tolerate"),
             };
             println!("! {few} no fault: for development only; four tolerate one");
+        }
+        match self.operators {
+            0 => println!("! there are no operators: nothing about this cluster can ever be changed"),
+            1 => println!("{out}/o0.key signs changes of the cluster: keep it where no replica runs"),
+            all => {
+                println!(
+                    "{out}/o0.key to o{}.key sign changes of the cluster: keep each where no replica runs",
+                    all - 1
+                );
+            }
         }
         if self.clients > 0 && built_in == Ok(AppKind::Kv) {
             println!("then:\n  atlas client --config {out}/c0.toml put greeting hello");

@@ -39,7 +39,12 @@ pub(super) struct Staging {
 
 impl Staging {
     /// Begins to make files in `out`, of so many parties.
-    pub(super) fn begin(out: &Path, replicas: u16, clients: u32) -> Result<Self, CommandError> {
+    pub(super) fn begin(
+        out: &Path,
+        replicas: u16,
+        clients: u32,
+        operators: u16,
+    ) -> Result<Self, CommandError> {
         let is_new = out.file_name().is_some() && out.symlink_metadata().is_err();
         let within = match out.parent().filter(|_| is_new) {
             Some(above) if above != Path::new("") => above,
@@ -49,7 +54,7 @@ impl Staging {
         fs::create_dir_all(within).map_err(at(within))?;
         let claimed = match is_new {
             true => None,
-            false => Some(claim(out, replicas, clients)?),
+            false => Some(claim(out, (replicas, clients, operators))?),
         };
         let mut name = tempfile::Builder::new();
         // As `mkdir` makes directories: the umask takes from it.
@@ -189,7 +194,7 @@ fn at(path: &Path) -> impl Fn(io::Error) -> String {
 }
 
 /// Sees that nothing in a directory would be overwritten, and that nobody else makes files in it meanwhile.
-fn claim(out: &Path, replicas: u16, clients: u32) -> Result<File, CommandError> {
+fn claim(out: &Path, parties: (u16, u32, u16)) -> Result<File, CommandError> {
     let directory = File::open(out).map_err(at(out))?;
     if let Err(TryLockError::WouldBlock) = directory.try_lock() {
         return Err(format!("{}: another `atlas init` makes files here", out.display()).into());
@@ -199,7 +204,7 @@ fn claim(out: &Path, replicas: u16, clients: u32) -> Result<File, CommandError> 
     for entry in entries {
         let entry = entry.map_err(at(out))?;
         let name = entry.file_name();
-        let is_ours = name.to_str().is_some_and(|name| is_of(name, replicas, clients));
+        let is_ours = name.to_str().is_some_and(|name| is_of(name, parties));
         if is_ours && is_in_use(&entry.path()) {
             taken = Some(entry.path());
         }
@@ -217,7 +222,7 @@ fn claim(out: &Path, replicas: u16, clients: u32) -> Result<File, CommandError> 
 }
 
 /// Whether a cluster of this size has a file or directory of this name.
-fn is_of(name: &str, replicas: u16, clients: u32) -> bool {
+fn is_of(name: &str, (replicas, clients, operators): (u16, u32, u16)) -> bool {
     let number = |prefix: char, suffixes: &[&str]| -> Option<u32> {
         let name = name.strip_prefix(prefix)?;
         let number = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix))?;
@@ -226,6 +231,7 @@ fn is_of(name: &str, replicas: u16, clients: u32) -> bool {
     name == LAST
         || number('r', &[".toml", ".key", "-data"]).is_some_and(|id| id < u32::from(replicas))
         || number('c', &[".toml", ".key"]).is_some_and(|id| id < clients)
+        || number('o', &[".key"]).is_some_and(|id| id < u32::from(operators))
 }
 
 /// Whether it is more than a directory that waits for its first file, like a volume.
