@@ -16,6 +16,7 @@ mod error;
 mod keys;
 mod limits;
 mod loopback;
+mod reconfiguration;
 mod replica;
 mod topology;
 
@@ -27,6 +28,7 @@ pub use limits::{
     Limits, REPLICA_MESSAGE_CHANNEL, REPLICA_WAIT_TIME, RESPONSE_CHANNEL_SIZE, WORK_CHANNEL_SIZE,
 };
 pub use loopback::LoopbackCluster;
+pub use reconfiguration::ReconfigurationConfig;
 pub use replica::{
     AppKind, DivisibleStateReplicaConfig, Durability, ExecutionConfig, ExecutorKind, LoadedReplica,
     MonolithicStateReplicaConfig, NetworkConfig, ReplicaConfig, ReplicaFile,

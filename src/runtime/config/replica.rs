@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{ConfigError, Validate, Whose, in_file, load};
 use super::topology::TopologyFile;
-use super::{ClusterConfig, Limits, PartyKeys};
+use super::{ClusterConfig, Limits, PartyKeys, ReconfigurationConfig};
 use crate::runtime::server::{DefaultHost, Host, Supervisor};
 use crate::runtime::shard::network_node::NetworkPartConfig;
 use crate::runtime::storage::{DiskBudget, PersistentLogPartConfig};
@@ -182,6 +182,8 @@ pub struct ReplicaConfig<P: PartConfigs = DefaultConfigs, H: Host = DefaultHost>
     pub pl_config: H::LogConfig,
     /// The budgets of links.
     pub net_config: H::NetworkConfig,
+    /// Which memberships are taken for the cluster's.
+    pub reconfig_node: ReconfigurationConfig,
     /// How decisions are executed.
     pub execution: ExecutionConfig,
     /// Shards and cores.
@@ -296,6 +298,9 @@ pub struct ReplicaFile<P: PartConfigs = DefaultConfigs, H: Host = DefaultHost> {
     /// The budgets of links.
     #[serde(default)]
     pub network: H::NetworkConfig,
+    /// Which memberships are taken for the cluster's.
+    #[serde(default)]
+    pub reconfiguration: ReconfigurationConfig,
     /// What is kept for peers.
     #[serde(default)]
     pub decision_log: P::DecisionLog,
@@ -365,6 +370,7 @@ impl<P: PartConfigs, H: Host> ReplicaConfig<P, H> {
             lt_config: P::LogTransfer::default(),
             pl_config: H::LogConfig::default(),
             net_config: H::NetworkConfig::default(),
+            reconfig_node: ReconfigurationConfig::default(),
             execution: ExecutionConfig::default(),
             topology: TopologyFile::default(),
             limits: Limits::default(),
@@ -396,6 +402,7 @@ impl<P: PartConfigs, H: Host> ReplicaConfig<P, H> {
     /// Whether what this replica chose for itself fits what its cluster agreed on.
     fn check_against_cluster(&self) -> Result<(), InvalidSetting> {
         let cluster = &self.node.cluster;
+        self.reconfig_node.check(cluster.epoch())?;
         let (lengths, limits) = (cluster.lengths(), &self.limits);
         let at_least = |key, value: u64, least: u64, what: &str| match value >= least {
             true => Ok(()),
@@ -535,6 +542,7 @@ impl<P: PartConfigs, H: Host> ReplicaConfig<P, H> {
         config.lt_config = file.log_transfer;
         config.pl_config = file.log;
         config.net_config = file.network;
+        config.reconfig_node = file.reconfiguration;
         config.execution = ExecutionConfig {
             executor: file.executor,
             workers: file.workers,

@@ -258,6 +258,13 @@ fn what_a_replica_chooses_must_fit_what_its_cluster_agreed_on() {
         error.contains("state_transfer_queue_bytes_max = 8388608: must be at least 16"),
         "{error}"
     );
+    let error = replica_error(agreed, "[reconfiguration]\nepoch_min = 3\n");
+    assert!(
+        error.contains(":6: epoch_min = 3: the membership that this replica has is of epoch"),
+        "{error}"
+    );
+    let error = replica_error(agreed, "[reconfiguration]\nepoch_mn = 3\n");
+    assert!(error.contains("did you mean `epoch_min`?"), "{error}");
     let error = replica_error(agreed, "[network]\nreconfiguration_queue_bytes_max = \"1KiB\"\n");
     assert!(
         error.contains(":6: reconfiguration_queue_bytes_max = 1024: must be between 65536 and"),
