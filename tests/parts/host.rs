@@ -1,7 +1,7 @@
 //! A host of one's own: a log that writes little at once, and links that count what is sent.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use atlas_smr_replica::MonReplica;
 use atlas_smr_replica::config::{
@@ -93,6 +93,8 @@ impl PersistentLogPartConfig for SmallWritesConfig {
 pub struct SmallWrites {
     log: LogWriter,
     write_bytes_max: usize,
+    /// Whether the ring was told of the memory that is lent.
+    has_told_memory: AtomicBool,
 }
 
 impl GroupWriter for SmallWrites {
@@ -121,10 +123,25 @@ impl SmrPersistentLog for SmallWrites {
         Self {
             log: LogWriter::resume(settings, tail),
             write_bytes_max: config.write_bytes_max / BLOCK_BYTES * BLOCK_BYTES,
+            has_told_memory: AtomicBool::new(false),
         }
     }
 
+    fn memory(&self) -> Vec<&AlignedBuffer> {
+        self.has_told_memory.store(true, Ordering::Relaxed);
+        let memory = self.log.memory();
+        assert!(
+            memory.iter().all(|buffer| !buffer.is_empty()),
+            "nothing is lent yet"
+        );
+        memory
+    }
+
     fn next_write(&mut self) -> Option<LogWrite> {
+        assert!(
+            *self.has_told_memory.get_mut(),
+            "it is told before the first write"
+        );
         let mut write = self.log.next_write()?;
         WRITES.fetch_add(1, Ordering::Relaxed);
         let bytes = &mut write.bytes;
@@ -133,7 +150,6 @@ impl SmrPersistentLog for SmallWrites {
     }
 
     passed_on! { log:
-        fn memory(&self) -> Vec<&AlignedBuffer>;
         fn on_written(&mut self, buffer: AlignedBuffer, outcome: Outcome) -> Result<(), StorageError>;
         fn is_idle(&self) -> bool;
         fn waits_for_space(&self) -> bool;

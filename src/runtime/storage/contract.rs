@@ -331,9 +331,12 @@ impl<'a, L: SmrPersistentLog> Scene<'a, L> {
             Ok(())
         });
         let tail = scanned.map_err(BrokenLogRule::Unreadable)?;
+        // What was durable last is never cut here: something is left, from the cut on.
+        let was_cut = self.superblock.log_start > Superblock::FIRST_SEGMENT;
         match (changed, first) {
             (Some(lsn), _) => Err(BrokenLogRule::Changed(lsn)),
             (None, Some(first)) if first > self.cut => Err(BrokenLogRule::Released),
+            (None, None) if was_cut => Err(BrokenLogRule::Released),
             _ if tail.next_lsn < self.durable => Err(BrokenLogRule::Promised {
                 durable: self.durable,
                 found: tail.next_lsn,

@@ -36,7 +36,7 @@ pub(crate) struct LogRole<L> {
     owner: u8,
     log: Log<L>,
     port: Port,
-    /// Whether the log's memory is registered with the ring; unknown before the first write.
+    /// Whether the log's memory is registered with the ring; unknown before the first turn.
     is_registered: Option<bool>,
     /// What is being written. Invariant: its memory is left alone until its completion.
     under_way: Option<LogWrite>,
@@ -185,6 +185,10 @@ impl<L: SmrPersistentLog> LogRole<L> {
         if self.under_way.is_some() {
             return false;
         }
+        // Before its first write: what is lent then is not among the log's memory.
+        let is_registered = *self
+            .is_registered
+            .get_or_insert_with(|| register(&self.log.writer, reactor));
         let Some(write) = self.log.writer.next_write() else {
             return false;
         };
@@ -196,9 +200,6 @@ impl<L: SmrPersistentLog> LogRole<L> {
             return false;
         };
         let (fd, token) = (file.as_raw_fd(), self.token(WRITE));
-        let is_registered = *self
-            .is_registered
-            .get_or_insert_with(|| register(&self.log.writer, reactor));
         self.port.writing = Some(write.segment);
         let write = self.under_way.insert(write);
         let bytes = &write.buffer[write.bytes.clone()];
