@@ -26,6 +26,7 @@ const NET: &[Mutant] = &[
 ];
 
 const BYZANTINE: &[Mutant] = &[
+    ViewsWalked,
     CheckpointSignatureUnchecked,
     CheckpointSignerUnchecked,
     NotLeaderAccepted,

@@ -194,6 +194,8 @@ planted! {
     AbstentionMarkEarly,
     /// A replica leaves its view when its own timer fires, whatever the others say.
     LeavesAlone,
+    /// A replica that fell behind goes through every view that the others have left.
+    ViewsWalked,
     /// A complaint is withdrawn the moment it does not hold: words of one replica set off those of all.
     WithdrawnAtOnce,
     /// A restart believes what it signed of a state that others' replaced.

@@ -9,6 +9,9 @@
 //!   withdrawn when it does not, with a status.
 //! - *COMPLAINT or VIEW-CHANGE of f+1 others for views after ours:* one of them is correct; complain as well.
 //! - *COMPLAINT or VIEW-CHANGE of q replicas, ourselves included, for w or later:* leave for w.
+//! - *COMPLAINT of f+1 others for w+1 or later:* as their VIEW-CHANGE for w, which is what one of them that is
+//!   correct has on disk: leave for w. Whoever was cut off for long is with the others in one step, and does
+//!   not go through every view that they have left meanwhile.
 //!
 //! **All or none.** Whoever leaves has heard q complaints, f+1 of them of correct replicas, which everybody
 //! hears: so all correct replicas complain, and all leave. Only a complaint that was withdrawn meanwhile
@@ -49,6 +52,8 @@ pub(super) struct Complaints {
     reviewed: u32,
     /// By replica: the view it complains for; zero for none.
     heard: Vec<View>,
+    /// By replica: the latest view that it has reached, by what it complained for.
+    reached: Vec<View>,
     /// By replica: for how many periods it has waited in a later view.
     alone: Vec<u32>,
     /// By replica: how often it is followed, in seconds of its allowance.
@@ -68,6 +73,7 @@ impl Complaints {
             stalled: false,
             reviewed: 0,
             heard: vec![View::ZERO; n],
+            reached: vec![View::ZERO; n],
             alone: vec![0; n],
             follow: vec![Allowance::full(rate); n],
             said: View::ZERO,
@@ -119,7 +125,15 @@ impl Complaints {
     pub(super) fn on_complaint(&mut self, from: NodeId, view: View) {
         if let Some(heard) = self.heard.get_mut(from.index()) {
             *heard = view;
+            let reached = &mut self.reached[from.index()];
+            *reached = View::new(view.get().saturating_sub(1)).max(*reached);
         }
+    }
+
+    /// By replica: the latest view that it has reached for good if it is correct, by what it complained for.
+    /// It stays so when the complaint is taken back.
+    pub(super) fn reached(&self) -> &[View] {
+        &self.reached
     }
 
     /// A peer's status says for which view it complains: what it took back is forgotten. Nothing is believed

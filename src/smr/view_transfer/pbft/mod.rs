@@ -366,10 +366,14 @@ impl PbftViewChange {
 
     /// The highest view that f+1 other replicas have asked for, or passed.
     fn reached_by_weak_quorum(&self) -> Option<View> {
-        let node = self.proofs.node;
-        let held = self.view_changes.iter().flatten();
-        let others = held.filter(|held| held.message.signer() != node);
-        let mut views: Vec<View> = others.map(|held| held.view()).collect();
+        let node = self.proofs.node.index();
+        let said = |(asked, reached): (View, &View)| match active(Mutant::ViewsWalked) {
+            true => asked,
+            false => asked.max(*reached),
+        };
+        let reached = self.asked().into_iter().zip(self.complaints.reached()).map(said);
+        let others = reached.enumerate().filter(|(index, _)| *index != node);
+        let mut views: Vec<View> = others.map(|(_, view)| view).collect();
         views.sort_unstable_by(|a, b| b.cmp(a));
         let fewer = usize::from(active(Mutant::ViewJoinedByTooFew) && self.proofs.quorum.weak() > 1);
         views.get(self.proofs.quorum.weak() - 1 - fewer).copied()
@@ -422,7 +426,10 @@ impl PbftViewChange {
     /// Another replica complains: it wants `view`, or nothing any more ([`View::ZERO`]).
     fn on_complaint(&mut self, from: NodeId, view: View, out: &mut Outbox) {
         self.complaints.on_complaint(from, view);
-        self.reconsider(out);
+        match self.reached_by_weak_quorum() {
+            Some(reached) if reached > self.view => out.push(Effect::LeaveView(reached)),
+            _ => self.reconsider(out),
+        }
     }
 
     /// A new view arrived, from its leader or passed on.

@@ -1005,6 +1005,28 @@ fn a_view_is_left_when_a_quorum_complains_and_not_before() {
 }
 
 #[test]
+fn a_replica_that_fell_far_behind_goes_to_the_view_that_f_plus_one_others_have_reached_in_one_step() {
+    let mut backup = Bench::new(3);
+    assert_eq!(backup.complaint(0, 300), NOTHING, "one may lie");
+    assert_eq!(
+        backup.complaint(0, 0),
+        NOTHING,
+        "what it reached it does not take back"
+    );
+    assert_eq!(
+        backup.complaint(1, 200),
+        ["leave for v199"],
+        "whoever complains for a view has the one before on disk, and one of f+1 is correct"
+    );
+    backup.left(10, 199, &[]);
+    assert_eq!(
+        backup.complaint(0, 300),
+        [COMPLAINT, "leave for v200"],
+        "a quorum wants the next one, ourselves included"
+    );
+}
+
+#[test]
 fn a_replica_that_was_cut_off_stays_in_its_view_and_takes_its_complaint_back() {
     let mut backup = Bench::new(1);
     backup.pending(10, Some(10));
