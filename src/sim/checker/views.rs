@@ -106,7 +106,9 @@ impl Views {
             return Err((Rule::Stability, what));
         }
         let others = || (0..self.n).filter(|other| *other != node);
-        let asking = others().filter(|other| self.asked[*other] >= view).count();
+        // Whoever complains for a later one has asked for this one, or was there.
+        let has_asked = |other: &usize| self.asked[*other] >= view || self.complained[*other] > view;
+        let asking = others().filter(has_asked).count();
         let wants = |other: &usize| self.asked[*other].max(self.complained[*other]) >= view;
         let wanting = 1 + others().filter(wants).count();
         if view > self.last && asking <= faulty && wanting <= (self.n + faulty) / 2 {

@@ -180,7 +180,7 @@ pub trait Executor: Send {
     /// Everything must be [settled](Self::settle).
     fn digest_now(&mut self) -> CheckpointClaim;
 
-    /// Whether checkpoints give [images](ExecutionEvent::Image) from the next one on.
+    /// Whether checkpoints give [snapshots](ExecutionEvent::Snapshot) from the next one on.
     fn keep_snapshots(&mut self, keep: bool);
 
     /// Takes one chunk of a snapshot in; the first one empties the state and the client table.

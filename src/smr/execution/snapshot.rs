@@ -1,4 +1,4 @@
-//! The contents of a checkpoint as execution writes them, in the [chunks](crate::smr::messages::ImageChunk)
+//! The contents of a checkpoint as execution writes them, in the [chunks](crate::smr::messages::SnapshotChunk)
 //! that snapshots on disk and state transfers carry.
 
 use super::guard::LetGo;

@@ -45,7 +45,7 @@ pub struct Agreement {
     pub checkpoint_bytes: u64,
     /// A state is part of a checkpoint once the log has grown by so many times its size since the last that
     /// was, or if `checkpoint_bytes` are so many times its size; the checkpoints between cover the decisions
-    /// alone. What images cost beside the log falls with it, and a restart has more to execute again.
+    /// alone. What snapshots cost beside the log falls with it, and a restart has more to execute again.
     pub state_log_factor: u64,
     /// How much the log grows at most until a checkpoint includes the state, in bytes: a replica that
     /// restarts executes so much again.

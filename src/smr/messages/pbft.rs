@@ -89,7 +89,7 @@ pub struct NewView {
     pub signature: [u8; 64],
 }
 
-/// What a replica has of one place: the bits of a byte in [`Status::places`](super::Status::places).
+/// What a replica has of one place: the bits of a byte in [`Status::slots`](super::Status::slots).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlotStatus(pub u8);
 

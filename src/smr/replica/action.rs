@@ -65,7 +65,7 @@ pub enum Action {
     /// votes again.
     AbstentionOver,
     /// Something to do for the disk, or for execution, with the snapshot of a checkpoint;
-    /// [`on_snapshot`](super::Replica::on_image) follows.
+    /// [`on_snapshot`](super::Replica::on_snapshot) follows.
     Snapshot(SnapshotTask),
     /// Read decisions from the log; [`on_logged`](super::Replica::on_logged) follows. They are durable.
     ReadLog(LoggedRange),

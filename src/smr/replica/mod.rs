@@ -107,14 +107,14 @@ pub struct Protocols<S: Stack> {
 /// | replicas, all else | [`on_message`](Self::on_message) |
 /// | the log | [`on_durable`](Self::on_durable), [`on_logged`](Self::on_logged) |
 /// | execution | [`on_executed`](Self::on_executed), [`on_checkpoint_taken`](Self::on_checkpoint_taken), [`on_installed`](Self::on_installed) |
-/// | snapshots of states | [`on_snapshot_kept`](Self::on_image_kept), [`on_snapshot`](Self::on_image) |
+/// | snapshots of states | [`on_snapshot_kept`](Self::on_snapshot_kept), [`on_snapshot`](Self::on_snapshot) |
 /// | time | [`on_time`](Self::on_time), [`on_wall_clock`](Self::on_wall_clock) |
 ///
 /// What clients and replicas sent may be told in any order, late, or twice; what the log, execution and the
 /// disk have done, in the order in which each of them did it.
 ///
 /// # The start
-/// [`new`](Self::new); then what the disk holds: the snapshots ([`restore_snapshots`](Self::restore_images),
+/// [`new`](Self::new); then what the disk holds: the snapshots ([`restore_snapshots`](Self::restore_snapshots),
 /// [`restore_base`](Self::restore_base)), every record about what is stable
 /// ([`restore_stable`](Self::restore_stable)), every record in order ([`restore`](Self::restore)); then
 /// [`abstain`](Self::abstain), if the log is not whole, and [`resume`](Self::resume).
@@ -141,7 +141,7 @@ pub struct Protocols<S: Stack> {
 /// 3. *Durable is durable.* [`on_durable`](Self::on_durable) says what a loss of power leaves. Whatever binds
 ///    this replica was held back until then: no action has to wait for the disk after it was drained.
 /// 4. *Questions are answered,* each once: [`Action::ReadLog`] by [`on_logged`](Self::on_logged), what
-///    [`Action::Snapshot`] asks by [`on_snapshot`](Self::on_image) or [`on_installed`](Self::on_installed).
+///    [`Action::Snapshot`] asks by [`on_snapshot`](Self::on_snapshot) or [`on_installed`](Self::on_installed).
 /// 5. *Time does not go back,* from one call to the next.
 /// 6. *Peers are who they are said to be,* and what is told of them was said since this replica started.
 ///    Nothing else is asked of the links: messages may be lost.

@@ -42,7 +42,7 @@
 //!
 //! **Why it is right.** The claim is signed by a quorum, so some correct replica had this state; the claim
 //! covers the head, the head the index, the index every piece
-//! ([`execution::snapshot`](crate::smr::messages::ImageIndex)). So nothing that one donor says is believed,
+//! ([`execution::snapshot`](crate::smr::messages::SnapshotIndex)). So nothing that one donor says is believed,
 //! and one correct donor is enough.
 //!
 //! Invariants: at most one answer of [`ANSWER_BYTES`] is under way per donor; at most `UNKEPT_BYTES_MAX`
