@@ -1021,7 +1021,7 @@ fn a_replica_that_fell_far_behind_goes_to_the_view_that_f_plus_one_others_have_r
     backup.left(10, 199, &[]);
     assert_eq!(
         backup.complaint(0, 300),
-        [COMPLAINT, "leave for v200"],
+        ["send complaint all after 0", "leave for v200"],
         "a quorum wants the next one, ourselves included"
     );
 }
