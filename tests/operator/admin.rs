@@ -90,6 +90,38 @@ struct Metric {
     samples: Vec<(String, BTreeMap<String, String>, f64)>,
 }
 
+/// The labels of a row of a histogram, but for its bounds.
+type Row<'a> = Vec<(&'a str, &'a str)>;
+
+impl Metric {
+    /// What is wrong with the buckets of each row of a histogram.
+    fn bucket_faults(&self) -> Vec<String> {
+        let mut rows: BTreeMap<Row<'_>, Vec<(f64, f64)>> = BTreeMap::new();
+        let mut counts = BTreeMap::new();
+        for (name, labels, value) in &self.samples {
+            let own = labels.iter().filter(|(label, _)| *label != "le");
+            let row: Vec<_> = own
+                .map(|(label, value)| (label.as_str(), value.as_str()))
+                .collect();
+            if name.ends_with("_bucket") {
+                let bound = labels["le"].replace("+Inf", "inf").parse().unwrap();
+                rows.entry(row).or_default().push((bound, *value));
+            } else if name.ends_with("_count") {
+                counts.insert(row, *value);
+            }
+        }
+        let rows = rows.iter().filter(|(row, buckets)| {
+            let rises = buckets
+                .windows(2)
+                .all(|two| two[0].0 < two[1].0 && two[0].1 <= two[1].1);
+            let last = buckets.last().map(|(bound, count)| (*bound, Some(count)));
+            !rises || last != Some((f64::INFINITY, counts.get(*row)))
+        });
+        rows.map(|(row, buckets)| format!("{row:?}: {buckets:?}"))
+            .collect()
+    }
+}
+
 /// Text in Prometheus' format 0.0.4, read strictly: each metric has HELP, then TYPE, then its samples.
 struct Exposition(BTreeMap<String, Metric>);
 
@@ -180,6 +212,9 @@ impl Exposition {
             if metric.samples.is_empty() {
                 fault("has no sample");
             }
+            if metric.kind == "histogram" {
+                metric.bucket_faults().iter().for_each(|what| fault(what));
+            }
             for (sample, labels, value) in &metric.samples {
                 let node = labels.get("node").map_or("", String::as_str);
                 if !node.starts_with('r') || !value.is_finite() || *value < 0.0 {
@@ -230,6 +265,15 @@ fn a_replica_without_a_quorum_lives_and_is_ready_once_it_is_linked_and_shows_wha
     assert!(shown.value("atlas_links", &[("peer", "replica")]) >= 2.0);
     assert!(shown.value("atlas_disk_bytes", &[("owner", "log")]) > 0.0);
     assert!(shown.value("atlas_executed_seq", &[("node", "r0")]) >= 1.0);
+
+    // One turn of 64 is measured, and there are some each second.
+    eventually("some turns were measured", || {
+        let shown = first.scrape();
+        assert_eq!(shown.faults(), [""; 0]);
+        let measured = |name: &str| shown.value(name, &[("le", "+Inf")]);
+        measured(admin::names::RUN_LATENCY_TIME) >= 1.0
+            && measured(admin::names::ORDERING_PROTOCOL_POLL_TIME) >= 1.0
+    });
 
     // The same as a client is told.
     let (code, own) = first.get("/status");
@@ -430,6 +474,9 @@ fn every_metric_that_alerts_and_pages_name_is_one_of_a_replica() {
         assert!(unknown.is_empty(), "{file}: there is no {unknown:?}");
     }
     for name in [
+        admin::names::ORDERING_PROTOCOL_POLL_TIME,
+        admin::names::EXECUTION_TIME_TAKEN,
+        admin::names::RUN_LATENCY_TIME,
         admin::names::OP_MESSAGES_PROCESSED,
         admin::names::REPLICA_ORDERED_RQS_PROCESSED,
         admin::names::DECISION_LOG_PROCESSED,

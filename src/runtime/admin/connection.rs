@@ -10,8 +10,8 @@ use crate::runtime::shard::poll::Awaited;
 
 /// What is read at once.
 const CHUNK_BYTES: usize = 4096;
-/// What is thrown away of what comes after a request, so that the answer is not lost by it: a connection that is
-/// closed with something unread is reset.
+/// What is thrown away of what comes after a request, so that the answer is not lost by it: a connection that
+/// is closed with something unread is reset.
 const LEFTOVER_BYTES_MAX: usize = 64 << 10;
 
 /// A connection of somebody who asks.

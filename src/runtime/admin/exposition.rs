@@ -1,5 +1,5 @@
-//! What the replica's numbers are called, and their text. The numbers stay where the shards write them, and are
-//! read when somebody asks.
+//! What the replica's numbers are called, and their text. The numbers stay where the shards write them, and
+//! are read when somebody asks.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -16,7 +16,10 @@ use prometheus_client::registry::Registry;
 use super::families::{FAMILIES, Family, REFUSAL_LABELS, REFUSALS_HELP, SIMPLE_REFUSALS};
 use super::process;
 use super::subject::{Subject, Unready};
-use crate::runtime::metrics::{ReplicaStatus, TransferProgress};
+use crate::runtime::config::RoleKind;
+use crate::runtime::metrics::{
+    DurationCounts, DurationHistogram, ReplicaStatus, TransferProgress, TurnTimes,
+};
 use crate::smr::replica::ExecutionPhase;
 
 /// Everything there is to say about a replica, each sample with its `node`.
@@ -51,6 +54,7 @@ impl Collector for Numbers {
         self.refusals(&mut text, &counted)?;
         self.standing(&mut text)?;
         self.health(&mut text)?;
+        self.turns(&mut text)?;
         process::describe(&mut text)
     }
 }
@@ -122,6 +126,20 @@ impl Numbers {
         )
     }
 
+    /// How long turns of shards take, and each role's part of them.
+    fn turns(&self, text: &mut Text<'_>) -> fmt::Result {
+        let shards = self.0.metrics.turn_times();
+        if shards.is_empty() {
+            return Ok(());
+        }
+        let help = "A turn of a data shard, of one of 64 in which there was something to do.";
+        text.durations("shard_turn_seconds", help, shards, |times| Some(times.turn()))?;
+        for (role, name, help) in ROLE_TURNS {
+            text.durations(name, help, shards, |times| times.of_role(role))?;
+        }
+        Ok(())
+    }
+
     /// Whether it does its part.
     fn health(&self, text: &mut Text<'_>) -> fmt::Result {
         let reasons = self.0.unready();
@@ -146,6 +164,35 @@ impl Numbers {
         Ok(())
     }
 }
+
+/// What each role's part of a turn is called.
+const ROLE_TURNS: [(RoleKind, &str, &str); 5] = [
+    (
+        RoleKind::Network,
+        "network_turn_seconds",
+        "What serving links had of a turn of its shard, of one of 64.",
+    ),
+    (
+        RoleKind::Preprocess,
+        "preprocess_turn_seconds",
+        "What checking client frames had of a turn of its shard, of one of 64.",
+    ),
+    (
+        RoleKind::Consensus,
+        "consensus_turn_seconds",
+        "What ordering had of a turn of its shard, of one of 64.",
+    ),
+    (
+        RoleKind::Execution,
+        "execution_turn_seconds",
+        "What execution had of a turn of its shard, of one of 64.",
+    ),
+    (
+        RoleKind::Log,
+        "log_turn_seconds",
+        "What the log had of a turn of its shard, of one of 64; the disk writes meanwhile.",
+    ),
+];
 
 /// A state on its way to the replica; all zero while none is.
 fn transfer(text: &mut Text<'_>, progress: Option<TransferProgress>) -> fmt::Result {
@@ -195,6 +242,31 @@ impl Text<'_> {
     pub fn gauge(&mut self, name: &'static str, help: &'static str, value: u64) -> fmt::Result {
         let mut gauge = self.describe(name, help, MetricType::Gauge)?;
         sample(&mut gauge, &[], &[], &ConstGauge::new(value))
+    }
+
+    /// A histogram with a row for each shard that has one.
+    fn durations<'s>(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        shards: &'s [Arc<TurnTimes>],
+        of: impl Fn(&'s TurnTimes) -> Option<&'s DurationHistogram>,
+    ) -> fmt::Result {
+        let rows = shards.iter().enumerate();
+        let rows = rows.filter_map(|(shard, times)| Some((shard, of(times)?.read())));
+        let rows: Vec<(usize, DurationCounts)> = rows.collect();
+        if rows.is_empty() {
+            // No shard has the role: the log, where nothing is kept.
+            return Ok(());
+        }
+        let mut histogram = self.describe(name, help, MetricType::Histogram)?;
+        for (shard, counts) in rows {
+            let DurationCounts { count, sum, buckets } = counts;
+            let labels = [("shard", shard.to_string())];
+            let mut row = histogram.encode_family(&labels)?;
+            row.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        }
+        Ok(())
     }
 
     fn family(&mut self, family: &Family, counted: &Counted) -> fmt::Result {

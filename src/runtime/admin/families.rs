@@ -205,7 +205,7 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     gauge(
         "log_waits_for_space",
-        "1 while nothing is logged, hence nothing voted, because the disk or the log's budget is full; else 0.",
+        "1 while nothing is logged, hence nothing voted: the disk or the log's budget is full; else 0.",
         &[],
         &[("log_waits_for_space", &[])],
     ),

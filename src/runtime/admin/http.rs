@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_request_is_whole_with_its_last_byte_and_not_before() {
-        let text = "PUT /log-level?x=1 HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer t\r\nContent-Length: 4\r\n\r\ninfo";
+        let text = "PUT /log-level?x HTTP/1.1\r\nAuthorization: Bearer t\r\nContent-Length: 4\r\n\r\ninfo";
         for length in 0..text.len() {
             let parsed = parse(&text.as_bytes()[..length], HEAD_MAX);
             assert_eq!(parsed, Parsed::Partial, "{length} bytes");

@@ -14,8 +14,8 @@ struct Inner {
 }
 
 impl LogFilter {
-    /// One that logs this now, and another once `change` took it. What `change` refuses, with a reason in words,
-    /// is not logged.
+    /// One that logs this now, and another once `change` took it. What `change` refuses, with a reason in
+    /// words, is not logged.
     #[must_use]
     pub fn new(
         current: impl Into<String>,

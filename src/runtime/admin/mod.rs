@@ -2,20 +2,20 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /metrics` | every counter and gauge, in Prometheus' text format 0.0.4 ([`names`] has what each is called) |
-//! | `GET /livez` | 200 while each of the replica's threads gives signs of life; else 503, and those that hang |
+//! | `GET /metrics` | every counter and gauge, in Prometheus' text format 0.0.4 ([`names`]) |
+//! | `GET /livez` | 200 while each of its threads gives signs of life; else 503, and those that hang |
 //! | `GET /readyz` | 200 while it does its part; else 503, and why not, a line each ([`Unready`]) |
 //! | `GET /status` | where it stands, as JSON: its row of `atlas status --json` |
 //! | `GET /log-level`, `PUT /log-level` | the filter of logs; another one, until the next start |
 //!
-//! One thread serves it, off the data path: it reads what the shards publish with relaxed loads, and nothing of
-//! theirs waits for it. What it does wrong is counted (`admin_failures`) and logged, and goes no further: a
+//! One thread serves it, off the data path: it reads what the shards publish with relaxed loads, and nothing
+//! of theirs waits for it. What it does wrong is counted (`admin_failures`) and logged, and goes no further: a
 //! panic while a request is answered is a 500, and a thread that died is missed by whoever scrapes.
 //!
 //! A connection carries one request, and is closed. Whoever asks can take of it: so many connections, of which
-//! the oldest is closed for a new one; so many bytes of a head, which is all that is ever kept of a request beside
-//! [`BODY_BYTES_MAX`]; and so much time, from the first byte to the last, however often something comes. All three
-//! are `[admin]`'s in the replica's file ([`AdminConfig`]).
+//! the oldest is closed for a new one; so many bytes of a head, which is all that is ever kept of a request
+//! beside [`BODY_BYTES_MAX`]; and so much time, from the first byte to the last, however often something comes.
+//! All three are `[admin]`'s in the replica's file ([`AdminConfig`]).
 
 mod connection;
 mod exposition;

@@ -9,8 +9,8 @@ use super::AdminError;
 /// A token has so many characters at least: what can be tried over a network in years has fewer.
 const CHARACTERS_MIN: usize = 16;
 
-/// What every request has to name. Its digest is kept: comparing digests takes as long for every token that is
-/// tried, whatever its length.
+/// What every request has to name. Its digest is kept: comparing digests takes as long for every token that
+/// is tried, whatever its length.
 #[derive(Debug)]
 pub(super) struct BearerToken(blake3::Hash);
 

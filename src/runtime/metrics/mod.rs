@@ -5,10 +5,13 @@
 
 mod progress;
 mod row;
+mod turns;
 mod waiters;
 
 pub use progress::TransferProgress;
 pub use row::{ReplicaRow, TransferRow};
+pub(crate) use turns::SAMPLED_EVERY;
+pub use turns::{DurationCounts, DurationHistogram, TurnTimes};
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -228,6 +231,8 @@ pub struct Metrics {
     /// The last ones taken one after the other.
     checkpoints: Mutex<VecDeque<CheckpointClaim>>,
     control: OnceLock<Arc<ControlCounters>>,
+    /// Of each data shard, by its number.
+    turn_times: OnceLock<Vec<Arc<TurnTimes>>>,
     /// Those who wait for links with other replicas.
     pub(crate) links_waiters: Waiters,
 }
@@ -273,6 +278,7 @@ impl Metrics {
             frames_refused: AtomicU64::new(0),
             checkpoints: Mutex::default(),
             control: OnceLock::new(),
+            turn_times: OnceLock::new(),
             links_waiters: Waiters::default(),
         }
     }
@@ -298,6 +304,17 @@ impl Metrics {
     /// Shows what the control shard counts as well. Set once, when it runs.
     pub(crate) fn show_control(&self, counters: Arc<ControlCounters>) {
         let _ = self.control.set(counters);
+    }
+
+    /// Shows how long the turns of data shards take as well. Set once, when they are about to run.
+    pub(crate) fn show_turns(&self, times: Vec<Arc<TurnTimes>>) {
+        let _ = self.turn_times.set(times);
+    }
+
+    /// How long the turns of each data shard take, by its number; nothing before they run.
+    #[must_use]
+    pub fn turn_times(&self) -> &[Arc<TurnTimes>] {
+        self.turn_times.get().map_or(&[], Vec::as_slice)
     }
 
     /// Publishes what the orchestrator counted.

@@ -18,7 +18,7 @@ use super::storage_workers::{
 use super::wiring::{RolePlacement, make_lanes};
 use crate::runtime::admin::{AdminEndpoint, BoundEndpoint, Subject};
 use crate::runtime::config::{Durability, PartConfigs, ReplicaConfig, Topology};
-use crate::runtime::metrics::Metrics;
+use crate::runtime::metrics::{Metrics, TurnTimes};
 use crate::runtime::net::handshake::Identity;
 use crate::runtime::ring::Doorbell;
 use crate::runtime::shard::control::{
@@ -375,7 +375,13 @@ fn start_shards<S: Stack, H: Host>(
     watched: &Watched,
     ends: &Ends,
 ) -> Result<(), ReplicaError> {
-    for (index, shard) in topology.shards.iter().enumerate() {
+    let times = topology
+        .shards
+        .iter()
+        .map(|shard| Arc::new(TurnTimes::new(&shard.roles)));
+    let times: Vec<Arc<TurnTimes>> = times.collect();
+    watched.metrics.show_turns(times.clone());
+    for ((index, shard), times) in topology.shards.iter().enumerate().zip(times) {
         let context = ShardContext {
             name: shard_name(config, index),
             core: shard.core,
@@ -388,6 +394,7 @@ fn start_shards<S: Stack, H: Host>(
             receive_buffer_bytes: config.limits.receive_buffer_bytes,
             pulse: watched.vitals.of_shard(index),
             metrics: watched.metrics.clone(),
+            times,
         };
         spawn(context, roles.of_shard(&shard.roles), ends.tell.clone())?;
     }

@@ -39,7 +39,8 @@ pub(super) struct Run {
     /// matters any more.
     #[arg(long)]
     repair: bool,
-    /// Where the admin endpoint listens (metrics, probes, status), whatever the file says: an address and a port.
+    /// Where the admin endpoint listens (metrics, probes, status), whatever the file says: an address and a
+    /// port.
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
 }
