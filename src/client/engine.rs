@@ -13,7 +13,7 @@ use super::dialer::{self, Dialled, Progress, Target};
 use super::outcome::{Outcome, Output};
 use super::session::Session;
 use crate::runtime::config::{ClientConfig, ClusterConfig};
-use crate::runtime::metrics::Metrics;
+use crate::runtime::metrics::{Metrics, TurnTimes};
 use crate::runtime::net::handshake::Identity;
 use crate::runtime::ring::Doorbell;
 use crate::runtime::shard::data::{self, Lifecycle, ShardContext};
@@ -188,6 +188,7 @@ impl Engine {
             pulse: Pulse::new(),
             receive_buffer_bytes: 64 << 10,
             metrics: Arc::new(Metrics::new(NodeId::new(0))),
+            times: Arc::new(TurnTimes::new(&[])),
         };
         let failure = Arc::new(Mutex::new(None));
         let thread = spawn(context, role, failure.clone(), progress.clone())?;

@@ -2,6 +2,8 @@
 //! [`smr`](crate::smr).
 
 #[forbid(unsafe_code)]
+pub mod admin;
+#[forbid(unsafe_code)]
 pub mod config;
 #[forbid(unsafe_code)]
 pub mod metrics;

@@ -53,7 +53,7 @@ fn wrong_files_are_refused_with_what_is_wrong_and_where() {
             "r0.toml",
             |dir| {
                 change(dir, "r0.toml", |text| {
-                    text.replace("# listen = ", "listen = \"foo\" # ")
+                    text.replacen("# listen = ", "listen = \"foo\" # ", 1)
                 })
             },
             &["config", "check", "r0.toml"],

@@ -3,6 +3,7 @@
 #[path = "../shared/mod.rs"]
 mod shared;
 
+mod admin;
 mod commands;
 mod conventions;
 mod deployed;

@@ -10,6 +10,7 @@
 //!
 //! Every error names the file, the line, the key, and what would be right.
 
+mod admin;
 mod client;
 mod cluster;
 mod error;
@@ -20,6 +21,7 @@ mod reconfiguration;
 mod replica;
 mod topology;
 
+pub use admin::AdminConfig;
 pub use client::{ClientConfig, ClientFile, ClientTuning, ReadLevel};
 pub use cluster::{ClientEntry, ClusterConfig, OperatorEntry, ReplicaEntry};
 pub use error::{ConfigError, Whose, load};

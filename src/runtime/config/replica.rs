@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{ConfigError, Validate, Whose, in_file, load};
 use super::topology::TopologyFile;
-use super::{ClusterConfig, Limits, PartyKeys, ReconfigurationConfig};
+use super::{AdminConfig, ClusterConfig, Limits, PartyKeys, ReconfigurationConfig};
+use crate::runtime::admin::LogFilter;
 use crate::runtime::server::{DefaultHost, Host, Supervisor};
 use crate::runtime::shard::network_node::NetworkPartConfig;
 use crate::runtime::storage::{DiskBudget, PersistentLogPartConfig};
@@ -200,6 +201,11 @@ pub struct ReplicaConfig<P: PartConfigs = DefaultConfigs, H: Host = DefaultHost>
     /// Who is told how the replica is. Nobody, unless the program says otherwise; `atlas run` has the
     /// environment's.
     pub supervisor: Supervisor,
+    /// The endpoint for monitoring, probes and operators.
+    pub admin: AdminConfig,
+    /// What the program logs, which that endpoint shows and changes. Nothing, unless the program says
+    /// otherwise; `atlas run` has its own.
+    pub log_filter: LogFilter,
 }
 
 /// A replica of a service whose state is transferred as a whole.
@@ -316,6 +322,9 @@ pub struct ReplicaFile<P: PartConfigs = DefaultConfigs, H: Host = DefaultHost> {
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
+    /// The endpoint for monitoring, probes and operators.
+    #[serde(default)]
+    pub admin: AdminConfig,
 }
 
 fn default_executor() -> ExecutorKind {
@@ -378,6 +387,8 @@ impl<P: PartConfigs, H: Host> ReplicaConfig<P, H> {
             preprocessor_threads: default_preprocessors(),
             next_consensus_seq: None,
             supervisor: Supervisor::default(),
+            admin: AdminConfig::default(),
+            log_filter: LogFilter::default(),
         }
     }
 
@@ -493,7 +504,7 @@ impl<P: PartConfigs, H: Host> ReplicaConfig<P, H> {
         check_choices(
             &self.parts(st_config),
             (self.execution.workers, self.preprocessor_threads),
-            (&self.pl_config, &self.net_config),
+            (&self.pl_config, &self.net_config, &self.admin),
             &self.topology,
             &self.limits,
         )?;
@@ -549,6 +560,10 @@ impl<P: PartConfigs, H: Host> ReplicaConfig<P, H> {
         };
         config.topology = file.topology;
         config.limits = file.limits;
+        config.admin = file.admin;
+        if let Some(token) = &mut config.admin.bearer_token_file {
+            *token = beside(token);
+        }
         config.durability = file.durability;
         config.preprocessor_threads = file.preprocessor_threads;
         config.next_consensus_seq = file.next_consensus_seq.map(SeqNo::new);
@@ -566,7 +581,7 @@ impl<P: PartConfigs, H: Host> ReplicaConfig<P, H> {
 fn check_choices<P: PartConfigs>(
     parts: &PartSettings<P>,
     (workers, preprocessors): (usize, usize),
-    (log, network): (&impl PartConfig, &impl PartConfig),
+    (log, network, admin): (&impl PartConfig, &impl PartConfig, &AdminConfig),
     topology: &TopologyFile,
     limits: &Limits,
 ) -> Result<(), InvalidSetting> {
@@ -575,6 +590,7 @@ fn check_choices<P: PartConfigs>(
     in_range("preprocessor_threads", preprocessors, 1..=16)?;
     log.validate()?;
     network.validate()?;
+    admin.validate()?;
     topology.validate()?;
     limits.validate()
 }
@@ -605,7 +621,7 @@ impl<P: PartConfigs, H: Host> Validate for ReplicaFile<P, H> {
         check_choices(
             &self.parts(),
             (self.workers, self.preprocessor_threads),
-            (&self.log, &self.network),
+            (&self.log, &self.network, &self.admin),
             &self.topology,
             &self.limits,
         )

@@ -4,9 +4,14 @@
 //! nothing.
 
 mod progress;
+mod row;
+mod turns;
 mod waiters;
 
 pub use progress::TransferProgress;
+pub use row::{ReplicaRow, TransferRow};
+pub(crate) use turns::SAMPLED_EVERY;
+pub use turns::{DurationCounts, DurationHistogram, TurnTimes};
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -101,6 +106,12 @@ counters!(
     forwards_dropped,
     /// Messages of transfers dropped because a replica took them too slowly; it asks again.
     transfers_dropped,
+    /// Requests that the admin endpoint answered.
+    admin_requests,
+    /// Requests that the admin endpoint refused, or that did not come in time.
+    admin_requests_refused,
+    /// What went wrong with the admin endpoint itself.
+    admin_failures,
 );
 
 /// What the orchestrator counts beside transfers and operations.
@@ -220,6 +231,8 @@ pub struct Metrics {
     /// The last ones taken one after the other.
     checkpoints: Mutex<VecDeque<CheckpointClaim>>,
     control: OnceLock<Arc<ControlCounters>>,
+    /// Of each data shard, by its number.
+    turn_times: OnceLock<Vec<Arc<TurnTimes>>>,
     /// Those who wait for links with other replicas.
     pub(crate) links_waiters: Waiters,
 }
@@ -265,6 +278,7 @@ impl Metrics {
             frames_refused: AtomicU64::new(0),
             checkpoints: Mutex::default(),
             control: OnceLock::new(),
+            turn_times: OnceLock::new(),
             links_waiters: Waiters::default(),
         }
     }
@@ -290,6 +304,17 @@ impl Metrics {
     /// Shows what the control shard counts as well. Set once, when it runs.
     pub(crate) fn show_control(&self, counters: Arc<ControlCounters>) {
         let _ = self.control.set(counters);
+    }
+
+    /// Shows how long the turns of data shards take as well. Set once, when they are about to run.
+    pub(crate) fn show_turns(&self, times: Vec<Arc<TurnTimes>>) {
+        let _ = self.turn_times.set(times);
+    }
+
+    /// How long the turns of each data shard take, by its number; nothing before they run.
+    #[must_use]
+    pub fn turn_times(&self) -> &[Arc<TurnTimes>] {
+        self.turn_times.get().map_or(&[], Vec::as_slice)
     }
 
     /// Publishes what the orchestrator counted.
@@ -468,6 +493,12 @@ impl Metrics {
 
     /// Every counter by name.
     pub fn visit(&self, mut visit: impl FnMut(&'static str, u64)) {
+        self.visit_counters(&mut visit);
+        self.visit_refusals(|_, name, value| visit(name, value));
+    }
+
+    /// Every counter by name, but those of refusals by their reasons.
+    pub fn visit_counters(&self, mut visit: impl FnMut(&'static str, u64)) {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         visit("operations_executed", read(&self.operations));
         visit("decisions", read(&self.decisions));
@@ -492,20 +523,23 @@ impl Metrics {
             visit(name, read(counter));
         }
         self.counters.read(&mut visit);
+    }
+
+    /// Every refusal that is counted by its reason: of what, its name, how many.
+    pub fn visit_refusals(&self, mut visit: impl FnMut(&'static str, &'static str, u64)) {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         for error in FramingError::ALL {
-            visit(error.name(), read(&self.framing_errors[error.index()]));
+            visit("record", error.name(), read(&self.framing_errors[error.index()]));
         }
         for (name, counter) in FrameRefusal::NAMES.iter().zip(&self.frame_refusals) {
-            visit(name, read(counter));
+            visit("frame", name, read(counter));
         }
         for refusal in HandshakeRefusal::ALL {
-            visit(
-                refusal.name(),
-                self.control.get().map_or(0, |control| control.refused(refusal)),
-            );
+            let count = self.control.get().map_or(0, |control| control.refused(refusal));
+            visit("handshake", refusal.name(), count);
         }
         for reason in Rejection::ALL {
-            visit(reason.name(), read(&self.rejections[reason.index()]));
+            visit("message", reason.name(), read(&self.rejections[reason.index()]));
         }
     }
 }

@@ -16,8 +16,9 @@ use super::storage_workers::{
     snapshot_transfer_name, snapshots_name, start_storage_workers, storage_worker_name,
 };
 use super::wiring::{RolePlacement, make_lanes};
+use crate::runtime::admin::{AdminEndpoint, BoundEndpoint, Subject};
 use crate::runtime::config::{Durability, PartConfigs, ReplicaConfig, Topology};
-use crate::runtime::metrics::Metrics;
+use crate::runtime::metrics::{Metrics, TurnTimes};
 use crate::runtime::net::handshake::Identity;
 use crate::runtime::ring::Doorbell;
 use crate::runtime::shard::control::{
@@ -56,6 +57,8 @@ pub(super) struct Assembly {
     pub control: ControlHandle,
     /// Ends with the replica: it has the data directory open.
     pub storage_worker: Option<(StorageWorker, SnapshotTransferWorker)>,
+    /// Ends with the replica.
+    pub admin: Option<AdminEndpoint>,
     /// What ended.
     pub ended: async_mpsc::UnboundedReceiver<Ended>,
     pub shards: usize,
@@ -158,6 +161,7 @@ struct Site {
     topology: Topology,
     listener: TcpListener,
     address: SocketAddr,
+    admin: Option<BoundEndpoint>,
     doorbells: Vec<Doorbell>,
 }
 
@@ -184,6 +188,7 @@ impl Site {
         Ok(Self {
             address,
             listener,
+            admin: BoundEndpoint::of(&config.admin)?,
             doorbells: doorbells
                 .collect::<Result<_, _>>()
                 .map_err(ReplicaError::Doorbell)?,
@@ -326,6 +331,18 @@ impl Watched {
         }
     }
 
+    /// What the admin endpoint sees.
+    fn subject<P: PartConfigs, H: Host>(&self, config: &ReplicaConfig<P, H>) -> Subject {
+        Subject {
+            metrics: self.metrics.clone(),
+            vitals: self.vitals.clone(),
+            lifecycle: self.lifecycle.clone(),
+            links_needed: config.node.cluster.quorum().quorum() as u64 - 1,
+            epoch: config.node.cluster.epoch(),
+            log_filter: config.log_filter.clone(),
+        }
+    }
+
     /// What the control shard does at every beat.
     fn beat<P: PartConfigs, H: Host>(&self, config: &ReplicaConfig<P, H>) -> Beat {
         super::supervisor::beat(
@@ -342,6 +359,10 @@ fn control_name<P: PartConfigs, H: Host>(config: &ReplicaConfig<P, H>) -> String
     format!("control-{}", config.node.id)
 }
 
+fn admin_name<P: PartConfigs, H: Host>(config: &ReplicaConfig<P, H>) -> String {
+    format!("admin-{}", config.node.id)
+}
+
 fn shard_name<P: PartConfigs, H: Host>(config: &ReplicaConfig<P, H>, index: usize) -> String {
     format!("atlas-{}-d{index}", config.node.id)
 }
@@ -354,7 +375,13 @@ fn start_shards<S: Stack, H: Host>(
     watched: &Watched,
     ends: &Ends,
 ) -> Result<(), ReplicaError> {
-    for (index, shard) in topology.shards.iter().enumerate() {
+    let times = topology
+        .shards
+        .iter()
+        .map(|shard| Arc::new(TurnTimes::new(&shard.roles)));
+    let times: Vec<Arc<TurnTimes>> = times.collect();
+    watched.metrics.show_turns(times.clone());
+    for ((index, shard), times) in topology.shards.iter().enumerate().zip(times) {
         let context = ShardContext {
             name: shard_name(config, index),
             core: shard.core,
@@ -367,6 +394,7 @@ fn start_shards<S: Stack, H: Host>(
             receive_buffer_bytes: config.limits.receive_buffer_bytes,
             pulse: watched.vitals.of_shard(index),
             metrics: watched.metrics.clone(),
+            times,
         };
         spawn(context, roles.of_shard(&shard.roles), ends.tell.clone())?;
     }
@@ -384,6 +412,7 @@ fn thread_names<P: PartConfigs, H: Host>(
         storage_worker_name(config),
         snapshots_name(config),
         snapshot_transfer_name(config),
+        admin_name(config),
     ];
     threads.extend(helpers);
     threads.extend((0..shards).map(|index| shard_name(config, index)));
@@ -426,11 +455,17 @@ pub(super) fn assemble<S: Stack, H: Host>(
     let (alarm, beat) = (ends.alarm.clone(), watched.beat(config));
     let control = start_control(config, &site.topology, site.listener, lanes.links, alarm, beat)?;
     watched.metrics.show_control(control.counters().clone());
+    let admin_address = site.admin.as_ref().map(BoundEndpoint::address);
+    let admin = site
+        .admin
+        .map(|endpoint| endpoint.start(admin_name(config), watched.subject(config)));
+    let admin = admin.transpose()?;
     start_shards(config, &site.topology, roles, &watched, &ends)?;
     let shards = site.topology.shards.len();
     let shared = HandleShared {
         metrics: watched.metrics,
         address: site.address,
+        admin_address,
         core_map: site.topology.to_string(),
         topology: site.topology.summary(),
         lifecycle: watched.lifecycle,
@@ -447,6 +482,7 @@ pub(super) fn assemble<S: Stack, H: Host>(
         },
         control,
         storage_worker,
+        admin,
         ended,
         shards,
     })

@@ -23,6 +23,7 @@ pub(super) fn provide_for<P: PartConfigs, H: Host>(config: &ReplicaConfig<P, H>)
         &config.limits,
         config.node.cluster.replicas.len() as u64,
         segments,
+        config.admin.descriptors(),
     )
 }
 
@@ -34,13 +35,13 @@ pub(super) fn provide_for<P: PartConfigs, H: Host>(config: &ReplicaConfig<P, H>)
 pub(crate) fn expect_usual() -> Result<(), ReplicaError> {
     let log = crate::runtime::config::PersistentLogConfig::default();
     let segments = log.log_bytes_max / log.segment_bytes;
-    provide_counted(&Limits::default(), USUAL_REPLICAS, segments as usize)
+    provide_counted(&Limits::default(), USUAL_REPLICAS, segments as usize, 0)
 }
 
-fn provide_counted(limits: &Limits, replicas: u64, segments: usize) -> Result<(), ReplicaError> {
+fn provide_counted(limits: &Limits, replicas: u64, segments: usize, admin: u64) -> Result<(), ReplicaError> {
     // Each other replica may be dialled, looked up, and read a snapshot.
     let connections = u64::from(limits.connections_max) + limits.handshakes_max as u64;
-    let needed = connections + 3 * replicas + segments.min(SEGMENTS_OPEN) as u64 + RESERVE;
+    let needed = connections + 3 * replicas + segments.min(SEGMENTS_OPEN) as u64 + admin + RESERVE;
     provide(needed).map_err(|source| ReplicaError::Descriptors {
         connections_max: limits.connections_max,
         source,

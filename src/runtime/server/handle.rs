@@ -22,6 +22,7 @@ pub struct ReplicaHandle {
 pub(super) struct HandleShared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) address: SocketAddr,
+    pub(super) admin_address: Option<SocketAddr>,
     pub(super) core_map: String,
     pub(super) topology: String,
     pub(super) lifecycle: Lifecycle,
@@ -45,6 +46,12 @@ impl ReplicaHandle {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.shared.address
+    }
+
+    /// Where its [admin endpoint](crate::runtime::admin) listens, if it has one.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.shared.admin_address
     }
 
     /// Which roles run where, a line each.

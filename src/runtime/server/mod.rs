@@ -36,6 +36,7 @@ pub use supervisor::Supervisor;
 
 use std::io;
 
+use crate::runtime::admin::AdminError;
 use crate::runtime::config::{ClusterConfig, ExecutorKind, InvalidSetting, TopologyError};
 use crate::runtime::shard::ShardError;
 use crate::runtime::shard::control::ControlError;
@@ -73,6 +74,9 @@ pub enum ReplicaError {
         /// Why.
         source: io::Error,
     },
+    /// The admin endpoint cannot be had.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// A setting is not what its part works with.
     #[error("configuration: {0}")]
     Setting(#[from] InvalidSetting),

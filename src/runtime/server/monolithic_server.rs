@@ -155,6 +155,7 @@ impl<A: Application, S: Stack, H: Host> MonReplica<A, S, H> {
             handle,
             control,
             storage_worker,
+            admin,
             mut ended,
             mut shards,
         } = self.assembly;
@@ -176,6 +177,7 @@ impl<A: Application, S: Stack, H: Host> MonReplica<A, S, H> {
         }
         let stopped = control.stop();
         drop(storage_worker);
+        drop(admin);
         result.and(stopped.map_err(ReplicaError::from))
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::pulse::Pulse;
 use super::reactor::{Reactor, ReactorError, Token, until};
 use super::roles::Role;
-use crate::runtime::metrics::Metrics;
+use crate::runtime::metrics::{Metrics, SAMPLED_EVERY, TurnTimes};
 use crate::runtime::ring::Doorbell;
 use crate::runtime::storage::StorageError;
 use crate::smr::types::Time;
@@ -71,6 +71,8 @@ pub(crate) struct ShardContext {
     /// Beats at every turn.
     pub pulse: Pulse,
     pub metrics: Arc<Metrics>,
+    /// Its own, which it alone writes.
+    pub times: Arc<TurnTimes>,
 }
 
 /// Why a shard ended early.
@@ -139,6 +141,8 @@ pub(crate) fn run(context: &ShardContext, roles: &mut [Box<dyn Role>]) -> Result
         reactor: &mut reactor,
         drain_until: None,
         idle_since: None,
+        until_sample: 0,
+        parts: Vec::with_capacity(roles.len()),
     }
     .turns(roles);
     // Nothing may complete into the roles' memory after they are dropped.
@@ -151,6 +155,10 @@ struct Shard<'a> {
     reactor: &'a mut Reactor,
     drain_until: Option<Instant>,
     idle_since: Option<Instant>,
+    /// Turns before the next one that is measured.
+    until_sample: u32,
+    /// Whether each role did anything in the turn that is measured, and for how long; kept for its memory.
+    parts: Vec<(bool, Duration)>,
 }
 
 impl Shard<'_> {
@@ -163,13 +171,16 @@ impl Shard<'_> {
             self.complete(roles);
             self.context.pulse.beat();
             let now = self.now();
-            let mut busy = false;
-            for role in roles.iter_mut() {
-                busy |= role.step(now, self.reactor);
-            }
-            for role in roles.iter_mut().rev() {
-                busy |= role.finish(now, self.reactor);
-            }
+            let busy = match self.until_sample.checked_sub(1) {
+                Some(left) => {
+                    self.until_sample = left;
+                    self.step(roles, now)
+                }
+                None => {
+                    self.until_sample = SAMPLED_EVERY - 1;
+                    self.step_measured(roles, now)
+                }
+            };
             self.context
                 .metrics
                 .counters
@@ -191,6 +202,49 @@ impl Shard<'_> {
                 self.park(roles).map_err(|source| self.ring_error(source))?;
             }
         }
+    }
+
+    /// What the roles do in one turn; whether they did anything.
+    fn step(&mut self, roles: &mut [Box<dyn Role>], now: Time) -> bool {
+        let mut busy = false;
+        for role in roles.iter_mut() {
+            busy |= role.step(now, self.reactor);
+        }
+        for role in roles.iter_mut().rev() {
+            busy |= role.finish(now, self.reactor);
+        }
+        busy
+    }
+
+    /// The same, with a look at the clock after each role.
+    fn step_measured(&mut self, roles: &mut [Box<dyn Role>], now: Time) -> bool {
+        let begun = Instant::now();
+        let mut last = begun;
+        let mut lap = || {
+            let at = Instant::now();
+            at.duration_since(std::mem::replace(&mut last, at))
+        };
+        let parts = &mut self.parts;
+        parts.clear();
+        for role in roles.iter_mut() {
+            let busy = role.step(now, self.reactor);
+            parts.push((busy, lap()));
+        }
+        for (role, (busy, spent)) in roles.iter_mut().zip(parts.iter_mut()).rev() {
+            *busy |= role.finish(now, self.reactor);
+            *spent += lap();
+        }
+        let times = &self.context.times;
+        for (role, (_, spent)) in roles.iter().zip(parts.iter()).filter(|(_, (busy, _))| *busy) {
+            if let Some(kind) = role.kind() {
+                times.record_role(kind, *spent);
+            }
+        }
+        let busy = parts.iter().any(|(busy, _)| *busy);
+        if busy {
+            times.record_turn(begun.elapsed());
+        }
+        busy
     }
 
     fn ring_error(&self, source: std::io::Error) -> ShardError {

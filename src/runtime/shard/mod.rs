@@ -17,6 +17,7 @@ mod keepalive;
 pub(crate) mod lanes;
 pub mod memory;
 pub mod network_node;
+pub(crate) mod poll;
 pub mod probe;
 pub mod pulse;
 pub mod reactor;

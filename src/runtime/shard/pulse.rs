@@ -116,16 +116,19 @@ impl Vitals {
         self.0.shards.iter().all(|(_, pulse, _)| pulse.has_begun())
     }
 
+    /// How long ago each thread gave its last sign.
+    pub fn silences(&self) -> impl Iterator<Item = (&str, Duration)> {
+        let control = std::iter::once((&self.0.control.0, &self.0.control.1));
+        let shards = self.0.shards.iter().map(|(name, pulse, _)| (name, pulse));
+        let threads = control.chain(shards);
+        threads.map(|(name, pulse)| (name.as_str(), pulse.silence()))
+    }
+
     /// The threads that gave no sign for longer than this. It should be some beats long.
     #[must_use]
     pub fn silent_for(&self, patience: Duration) -> Vec<String> {
-        let control = std::iter::once((&self.0.control.0, &self.0.control.1));
-        let shards = self.0.shards.iter().map(|(name, pulse, _)| (name, pulse));
-        control
-            .chain(shards)
-            .filter(|(_, pulse)| pulse.silence() > patience)
-            .map(|(name, _)| name.clone())
-            .collect()
+        let silent = self.silences().filter(|(_, silence)| *silence > patience);
+        silent.map(|(name, _)| name.to_owned()).collect()
     }
 }
 

@@ -217,6 +217,17 @@ pub struct AdminReply {
     pub counters: String,
 }
 
+impl ArchivedAdminReply {
+    /// The answer, out of the received bytes.
+    ///
+    /// # Panics
+    /// Never: they were checked.
+    #[must_use]
+    pub fn to_reply(&self) -> AdminReply {
+        rkyv::deserialize::<AdminReply, rkyv::rancor::Failure>(self).expect("a checked archive deserialises")
+    }
+}
+
 /// A checkpoint that a replica took, as it tells an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct CheckpointTold {

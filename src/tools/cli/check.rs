@@ -90,6 +90,7 @@ fn check_replica(file: &Path, json: bool) -> Result<(), CommandError> {
             "listen": config.node.listen,
             "db_path": config.db_path,
             "durability": config.durability.to_string(),
+            "admin": config.admin.listen,
             "data_missing": missing(&config),
         }));
     }
@@ -105,6 +106,9 @@ fn check_replica(file: &Path, json: bool) -> Result<(), CommandError> {
         config.node.listen,
         config.db_path.display()
     );
+    if let Some(admin) = &config.admin.listen {
+        println!("  admin endpoint at http://{admin}");
+    }
     if let Some(missing) = missing(&config) {
         println!("  ! data directory {missing}");
     }

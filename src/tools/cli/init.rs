@@ -235,8 +235,14 @@ impl Init {
              huge_pages = false\n\n\
              [limits]\n\
              connections_max = 1024\n\
-             handshake_timeout_ms = 5000\n",
+             handshake_timeout_ms = 5000\n\n\
+             [admin]\n\
+             # Where monitoring and probes may ask: /metrics, /livez, /readyz, /status, /log-level. Left out, there is no such endpoint.\n\
+             # listen = \"127.0.0.1:{admin_port}\"\n\
+             # What every request has to name, one line that only the owner can read; needed where others than this host reach it.\n\
+             # bearer_token_file = \"r{id}.token\"\n",
             port = usize::from(self.base_port) + usize::from(id),
+            admin_port = 9464 + usize::from(id),
             pipeline = crate::runtime::config::OrderingConfig::default().pipeline,
             segment = log.segment_bytes,
             log_max = log.log_bytes_max,

@@ -27,10 +27,12 @@ use std::fs::OpenOptions;
 use std::path::Path;
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::runtime::admin::LogFilter;
 use crate::smr::preprocessing::ClientAuth;
 
 /// The version, and the commit it was built from where that is known.
@@ -154,11 +156,27 @@ fn start_logging() {
         EnvFilter::new(LOG_DEFAULT)
     });
     let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    tracing_subscriber::fmt()
+    let current = filter.to_string();
+    let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(!is_plain && std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_writer(|| output::Log)
-        .init();
+        .with_filter_reloading();
+    let handle = logs.reload_handle();
+    logs.init();
+    let filter = LogFilter::new(current, move |asked| {
+        let filter = EnvFilter::try_new(asked).map_err(|error| error.to_string())?;
+        handle.reload(filter).map_err(|error| error.to_string())
+    });
+    // Logging is started once.
+    let _ = LOG_FILTER.set(filter);
+}
+
+/// What is logged, once logging was started.
+static LOG_FILTER: OnceLock<LogFilter> = OnceLock::new();
+
+fn log_filter() -> LogFilter {
+    LOG_FILTER.get().cloned().unwrap_or_default()
 }
 
 /// What is logged unless `ATLAS_LOG` says otherwise.

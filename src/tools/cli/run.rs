@@ -1,4 +1,5 @@
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -38,6 +39,10 @@ pub(super) struct Run {
     /// matters any more.
     #[arg(long)]
     repair: bool,
+    /// Where the admin endpoint listens (metrics, probes, status), whatever the file says: an address and a
+    /// port.
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
 }
 
 /// Set by the signal handler; everything else happens on a thread that looks at it.
@@ -62,6 +67,10 @@ impl Run {
             eprintln!("atlas: NOTIFY_SOCKET cannot be reached, nobody is told how the replica is: {error}");
             Supervisor::default()
         });
+        if let Some(address) = self.admin {
+            config.admin.listen = Some(address.to_string());
+        }
+        config.log_filter = super::log_filter();
         if self.repair && config.durability != Durability::None {
             replace_lost_directory(config)?;
         }
@@ -90,6 +99,9 @@ fn serve<A: ScalableApp>(config: MonolithicStateReplicaConfig<A>) -> Result<Exit
         handle.address(),
         handle.core_map()
     );
+    if let Some(address) = handle.admin_address() {
+        println!("admin endpoint at http://{address}");
+    }
     crate::runtime::shard::signals::on_termination(&STOP);
     crate::runtime::shard::signals::on_hangup(&HANGUP);
     let desk = match keeps.then(|| Desk::open(&directory)).transpose() {

@@ -1,19 +1,17 @@
 mod verdict;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use serde::Serialize;
 
 use self::verdict::{Facts, Health, Looks, judge};
 use super::CommandError;
 use crate::client::status;
 use crate::runtime::config::ClientConfig;
+use crate::runtime::metrics::ReplicaRow;
 use crate::smr::messages::AdminReply;
-use crate::smr::messages::Checked;
 use crate::smr::types::{Digest, NodeId};
 
 /// Between the two looks at each replica: what moves at all has moved by then.
@@ -38,43 +36,6 @@ pub(super) struct Status {
     json: bool,
 }
 
-/// What one replica answered.
-#[derive(Debug, Serialize)]
-struct Row {
-    node: String,
-    /// Why it did not answer.
-    error: Option<String>,
-    view: u64,
-    ordered: u64,
-    durable: u64,
-    executed: u64,
-    stable: u64,
-    /// How many decisions it executed less than the replica that executed most.
-    lag: u64,
-    phase: String,
-    operations: u64,
-    replica_links: u64,
-    client_links: u64,
-    checkpoint: u64,
-    checkpoint_digest: String,
-    /// How far a state is that comes from other replicas.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    transfer: Option<Transfer>,
-    counters: BTreeMap<String, u64>,
-}
-
-/// A state on its way to a replica.
-#[derive(Debug, Serialize)]
-struct Transfer {
-    pieces: u64,
-    pieces_of: u64,
-    bytes: u64,
-    donors: u64,
-    bytes_per_second: u64,
-    /// `None` while that is not known.
-    seconds_left: Option<f64>,
-}
-
 impl Status {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
         let config = ClientConfig::load(&self.config)?;
@@ -83,12 +44,16 @@ impl Status {
         let first = look();
         std::thread::sleep(PAUSE);
         let second = look();
-        let mut rows: Vec<Row> = NodeId::all(quorum.n())
+        let mut rows: Vec<ReplicaRow> = NodeId::all(quorum.n())
             .zip(&second)
-            .map(|(node, answer)| row(node, answer))
+            .map(|(node, answer)| match answer {
+                Ok(answer) => ReplicaRow::of(answer),
+                Err(error) => ReplicaRow::unanswered(node, Some(error.clone())),
+            })
             .collect();
         let most = rows.iter().map(|row| row.executed).max().unwrap_or(0);
-        rows.iter_mut().for_each(|row| row.lag = most - row.executed);
+        rows.iter_mut()
+            .for_each(|row| row.lag = Some(most - row.executed));
         let looks = first.into_iter().zip(second).zip(NodeId::all(quorum.n()));
         let looks: Vec<Looks> = looks
             .map(|((first, second), node)| Looks {
@@ -107,7 +72,7 @@ impl Status {
         Ok(ExitCode::from(health.verdict.code()))
     }
 
-    fn print(&self, rows: &[Row], health: &Health) {
+    fn print(&self, rows: &[ReplicaRow], health: &Health) {
         println!(
             "{:<5} {:>5} {:>9} {:>9} {:>9} {:>9} {:>6} {:>12} {:>8} {:>7}  {:<18} phase",
             "node",
@@ -135,7 +100,7 @@ impl Status {
                 row.durable,
                 row.executed,
                 row.stable,
-                row.lag,
+                row.lag.unwrap_or(0),
                 row.operations,
                 row.replica_links,
                 row.client_links,
@@ -159,13 +124,13 @@ impl Status {
 }
 
 /// What a replica answered, or why it did not.
-type Answer = Result<Checked<AdminReply>, String>;
+type Answer = Result<AdminReply, String>;
 
 /// Asks all replicas at once: one that is far or hangs delays the others' answers by nothing.
 fn look(config: &ClientConfig, n: usize) -> Vec<Answer> {
     std::thread::scope(|scope| {
         let asked: Vec<_> = NodeId::all(n)
-            .map(|node| scope.spawn(move || status(config, node)))
+            .map(|node| scope.spawn(move || status(config, node).map(|answer| answer.to_reply())))
             .collect();
         asked
             .into_iter()
@@ -179,74 +144,26 @@ fn look(config: &ClientConfig, n: usize) -> Vec<Answer> {
 }
 
 /// What the verdict is about.
-fn facts(answer: &Checked<AdminReply>) -> Facts {
+fn facts(answer: &AdminReply) -> Facts {
+    let counters = ReplicaRow::of(answer).counters;
     let checkpoints = answer.checkpoints.iter();
     Facts {
-        view: answer.view.to_native(),
-        ordered: answer.ordered.to_native(),
-        durable: answer.durable.to_native(),
-        executed: answer.executed.to_native(),
-        stable: answer.stable.to_native(),
-        links: answer.replica_links.to_native(),
+        view: answer.view,
+        ordered: answer.ordered,
+        durable: answer.durable,
+        executed: answer.executed,
+        stable: answer.stable,
+        links: answer.replica_links,
         orders: answer.orders,
         transfers: answer.transfers,
         abstains: answer.abstains,
         waits_for_space: answer.waits_for_space,
-        runs_twice: read_counters(&answer.counters)
+        runs_twice: counters
             .get("identity_used_twice")
             .is_some_and(|times| *times > 0),
-        phase: answer.phase.to_string(),
+        phase: answer.phase.clone(),
         checkpoints: checkpoints
-            .map(|told| (told.seq.to_native(), Digest::from_bytes(told.digest)))
+            .map(|told| (told.seq, Digest::from_bytes(told.digest)))
             .collect(),
     }
-}
-
-fn row(node: NodeId, answer: &Answer) -> Row {
-    let (error, answer) = match answer {
-        Ok(answer) => (None, Some(answer)),
-        Err(error) => (Some(error.clone()), None),
-    };
-    let number =
-        |read: fn(&crate::smr::messages::archived::ArchivedAdminReply) -> u64| answer.map_or(0, |s| read(s));
-    Row {
-        node: node.to_string(),
-        error,
-        view: number(|s| s.view.to_native()),
-        ordered: number(|s| s.ordered.to_native()),
-        durable: number(|s| s.durable.to_native()),
-        executed: number(|s| s.executed.to_native()),
-        stable: number(|s| s.stable.to_native()),
-        lag: 0,
-        phase: answer.map(|s| s.phase.to_string()).unwrap_or_default(),
-        operations: number(|s| s.operations.to_native()),
-        replica_links: number(|s| s.replica_links.to_native()),
-        client_links: number(|s| s.client_links.to_native()),
-        checkpoint: number(|s| s.checkpoints.last().map_or(0, |last| last.seq.to_native())),
-        checkpoint_digest: answer
-            .and_then(|s| Some(Digest::from_bytes(s.checkpoints.last()?.digest)))
-            .unwrap_or(Digest::ZERO)
-            .short()
-            .to_string(),
-        transfer: (number(|s| s.transfer_pieces_of.to_native()) > 0).then(|| {
-            let left = number(|s| s.transfer_milliseconds_left.to_native());
-            Transfer {
-                pieces: number(|s| s.transfer_pieces.to_native()),
-                pieces_of: number(|s| s.transfer_pieces_of.to_native()),
-                bytes: number(|s| s.transfer_bytes.to_native()),
-                donors: number(|s| s.transfer_donors.to_native()),
-                bytes_per_second: number(|s| s.transfer_bytes_per_second.to_native()),
-                seconds_left: (left > 0).then_some(left as f64 / 1e3),
-            }
-        }),
-        counters: answer.map(|s| read_counters(&s.counters)).unwrap_or_default(),
-    }
-}
-
-/// Counters as they come: a name and a value on each line.
-fn read_counters(text: &str) -> BTreeMap<String, u64> {
-    let pairs = text.lines().filter_map(|line| line.split_once(' '));
-    pairs
-        .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
-        .collect()
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::{Role, STEP_MESSAGES};
+use crate::runtime::config::RoleKind;
 use crate::runtime::metrics::{Metrics, SequenceGauges, count};
 use crate::runtime::shard::faults::Faults;
 use crate::runtime::shard::lanes::{
@@ -348,6 +349,10 @@ impl<S: Stack> ConsensusRole<S> {
 }
 
 impl<S: Stack> Role for ConsensusRole<S> {
+    fn kind(&self) -> Option<RoleKind> {
+        Some(RoleKind::Consensus)
+    }
+
     fn step(&mut self, now: Time, _: &mut Reactor) -> bool {
         self.tell_wall_clock(now);
         // What execution and the log say is always heard: they may be waiting for room in these lanes before

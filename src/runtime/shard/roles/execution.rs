@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::Role;
+use crate::runtime::config::RoleKind;
 use crate::runtime::metrics::{Metrics, count};
 use crate::runtime::shard::crew::HelperThreads;
 use crate::runtime::shard::lanes::{Done, LinkReceiver, LinkSender, Outgoing, Work, answer, any_blocked};
@@ -216,6 +217,10 @@ impl<E: Executor> ExecutionRole<E> {
 }
 
 impl<E: Executor> Role for ExecutionRole<E> {
+    fn kind(&self) -> Option<RoleKind> {
+        Some(RoleKind::Execution)
+    }
+
     fn step(&mut self, now: Time, _: &mut Reactor) -> bool {
         let mut any = self.install();
         for _ in 0..STEP_DECISIONS {

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Role, STEP_MESSAGES};
+use crate::runtime::config::RoleKind;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shard::lanes::{LinkReceiver, LinkSender, Logged};
 use crate::runtime::shard::reactor::{Completion, Reactor, Token};
@@ -229,6 +230,10 @@ fn register(log: &impl SmrPersistentLog, reactor: &mut Reactor) -> bool {
 }
 
 impl<L: SmrPersistentLog> Role for LogRole<L> {
+    fn kind(&self) -> Option<RoleKind> {
+        Some(RoleKind::Log)
+    }
+
     fn step(&mut self, now: Time, _: &mut Reactor) -> bool {
         let kept = self.take_kept(now);
         if self.port.logged.is_blocked() {

@@ -14,6 +14,7 @@ pub(crate) use network::{NetworkLanes, NetworkRole};
 pub(crate) use preprocess::{PreprocessLanes, PreprocessRole};
 
 use super::reactor::{Completion, Reactor};
+use crate::runtime::config::RoleKind;
 use crate::runtime::storage::StorageError;
 use crate::smr::types::Time;
 
@@ -27,6 +28,11 @@ pub(crate) trait Role: Send {
 
     /// Sends what the turn made. Called after every role's step, in reverse order; true if there was any.
     fn finish(&mut self, now: Time, reactor: &mut Reactor) -> bool;
+
+    /// Which of a replica's roles it is, if it is one.
+    fn kind(&self) -> Option<RoleKind> {
+        None
+    }
 
     /// One of this role's operations completed.
     fn on_completion(&mut self, _: &mut Reactor, _: Completion) {}

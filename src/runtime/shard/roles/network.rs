@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::twins::Starts;
 use super::{Role, STEP_MESSAGES};
+use crate::runtime::config::RoleKind;
 use crate::runtime::metrics::{Metrics, count};
 use crate::runtime::shard::control::EstablishedLink;
 use crate::runtime::shard::lanes::{FromReplica, LinkReceiver, LinkSender, Outgoing, Raw};
@@ -374,6 +375,10 @@ fn is_worth_a_line(before: u64) -> bool {
 }
 
 impl<N: SmrReplicaNetworkNode> Role for NetworkRole<N> {
+    fn kind(&self) -> Option<RoleKind> {
+        Some(RoleKind::Network)
+    }
+
     fn step(&mut self, now: Time, reactor: &mut Reactor) -> bool {
         self.now = now;
         let links = self.take_links(reactor);

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Role, STEP_MESSAGES};
+use crate::runtime::config::RoleKind;
 use crate::runtime::metrics::{Metrics, count};
 use crate::runtime::shard::lanes::{
     Checked, LinkReceiver, LinkSender, Outgoing, Raw, Work, answer, any_blocked,
@@ -142,6 +143,10 @@ impl PreprocessRole {
 }
 
 impl Role for PreprocessRole {
+    fn kind(&self) -> Option<RoleKind> {
+        Some(RoleKind::Preprocess)
+    }
+
     fn step(&mut self, now: Time, _: &mut Reactor) -> bool {
         let replicas = self.take_replica_frames(now);
         self.take_client_frames() || replicas
