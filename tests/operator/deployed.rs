@@ -180,7 +180,7 @@ fn the_debian_package_is_installed_used_and_removed_and_keeps_keys_and_data() {
     assert!(said.ends_with("ALL DONE\n"), "{said}\n{}", read("boot"));
 }
 
-/// Containers, networks and snapshots of one test.
+/// Containers, networks and images of one test.
 struct Engine {
     program: String,
     /// What everything's name begins with.
@@ -242,21 +242,21 @@ fn forbidding(dir: &Path) -> PathBuf {
 #[test]
 fn four_containers_serve_within_their_limits_and_say_what_is_missing_without_the_profile() {
     let Some(mut engine) = Engine::find() else {
-        return skip("the container snapshot", "no engine (docker, podman) works here");
+        return skip("the container image", "no engine (docker, podman) works here");
     };
     let _turn = alone();
     let dir = tempfile::tempdir().unwrap();
     let binary = Path::new(env!("CARGO_BIN_EXE_atlas"));
     let name = engine.name.clone();
     shell(
-        "deploy/snapshot \"$NAME\"",
+        "deploy/image \"$NAME\"",
         &[
             ("NAME", Path::new(&name)),
             ("ATLAS_BINARY", binary),
             ("ATLAS_ENGINE", Path::new(&engine.program)),
         ],
     );
-    // A stranger to the host, as in the snapshot.
+    // A stranger to the host, as in the image.
     let user = "65532:65532";
     std::os::unix::fs::chown(dir.path(), Some(65532), Some(65532)).unwrap_or_else(|_| {
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
