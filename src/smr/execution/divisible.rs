@@ -50,7 +50,7 @@ pub trait StatePart: Clone + Default + Send + Sync + 'static {
 /// A state in parts. It is a [`MonolithicState`] by that, whose pieces are the parts.
 ///
 /// ```
-/// use atlas_smr_replica::execution::{DivisibleState, ImageError, Parts, StatePart};
+/// use atlas_smr_replica::execution::{DivisibleState, SnapshotError, Parts, StatePart};
 ///
 /// /// Counters, each a part.
 /// struct Counters(Parts<Count>);
@@ -79,8 +79,8 @@ pub trait StatePart: Clone + Default + Send + Sync + 'static {
 ///         &self.0
 ///     }
 ///
-///     fn read_part(&mut self, number: usize, bytes: &[u8]) -> Result<(), ImageError> {
-///         let bytes = bytes.try_into().map_err(|_| ImageError::State)?;
+///     fn read_part(&mut self, number: usize, bytes: &[u8]) -> Result<(), SnapshotError> {
+///         let bytes = bytes.try_into().map_err(|_| SnapshotError::State)?;
 ///         self.0.change(number, |count| count.0 = u64::from_le_bytes(bytes));
 ///         Ok(())
 ///     }
