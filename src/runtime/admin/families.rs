@@ -26,29 +26,13 @@ macro_rules! plain {
     };
 }
 
-const fn counter(
+const fn family(
+    kind: MetricType,
     name: &'static str,
     help: &'static str,
     labels: &'static [&'static str],
     members: &'static [(&'static str, &'static [&'static str])],
 ) -> Family {
-    let kind = MetricType::Counter;
-    Family {
-        name,
-        help,
-        kind,
-        labels,
-        members,
-    }
-}
-
-const fn gauge(
-    name: &'static str,
-    help: &'static str,
-    labels: &'static [&'static str],
-    members: &'static [(&'static str, &'static [&'static str])],
-) -> Family {
-    let kind = MetricType::Gauge;
     Family {
         name,
         help,
@@ -116,7 +100,7 @@ pub(super) const FAMILIES: &[Family] = &[
         "Decisions that came by transfers of decisions."
     ),
     plain!(
-        "decisions_mended",
+        "decisions_repaired",
         "Decisions that the own log did not give back, and peers did."
     ),
     plain!("states_transferred", "States installed that came from others."),
@@ -149,7 +133,8 @@ pub(super) const FAMILIES: &[Family] = &[
         "admin_failures",
         "What went wrong with the admin endpoint itself."
     ),
-    counter(
+    family(
+        MetricType::Counter,
         "messages_received",
         "Messages received, by whom from.",
         &["peer"],
@@ -158,7 +143,8 @@ pub(super) const FAMILIES: &[Family] = &[
             ("messages_from_clients", &["client"]),
         ],
     ),
-    counter(
+    family(
+        MetricType::Counter,
         "messages_dropped",
         "Messages that were not sent: what they were, and why.",
         &["of", "reason"],
@@ -170,7 +156,8 @@ pub(super) const FAMILIES: &[Family] = &[
             ("transfers_dropped", &["transfer", "slow_peer"]),
         ],
     ),
-    counter(
+    family(
+        MetricType::Counter,
         "links_opened",
         "Links that came up, by whom with.",
         &["peer"],
@@ -179,7 +166,8 @@ pub(super) const FAMILIES: &[Family] = &[
             ("client_links_up", &["client"]),
         ],
     ),
-    counter(
+    family(
+        MetricType::Counter,
         "links_closed",
         "Links that ended, by whom with.",
         &["peer"],
@@ -188,7 +176,8 @@ pub(super) const FAMILIES: &[Family] = &[
             ("client_links_down", &["client"]),
         ],
     ),
-    counter(
+    family(
+        MetricType::Counter,
         "links_cut",
         "Links that this replica ended, by the reason.",
         &["reason"],
@@ -197,13 +186,15 @@ pub(super) const FAMILIES: &[Family] = &[
             ("links_closed_silent", &["silent"]),
         ],
     ),
-    gauge(
+    family(
+        MetricType::Gauge,
         "disk_bytes",
         "Bytes on disk, by what they are of.",
         &["owner"],
         &[("log_bytes", &["log"]), ("snapshot_bytes", &["snapshot"])],
     ),
-    gauge(
+    family(
+        MetricType::Gauge,
         "log_waits_for_space",
         "1 while nothing is logged, hence nothing voted: the disk or the log's budget is full; else 0.",
         &[],

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::smr::protocol::{InvalidSetting, PartConfig};
+use crate::smr::protocol::InvalidSetting;
 use crate::smr::types::Epoch;
 
 /// Which memberships a replica takes for its cluster's.
@@ -13,12 +13,6 @@ use crate::smr::types::Epoch;
 pub struct ReconfigurationConfig {
     /// The earliest epoch that this replica takes part in: a membership before it is refused.
     pub epoch_min: u64,
-}
-
-impl PartConfig for ReconfigurationConfig {
-    fn validate(&self) -> Result<(), InvalidSetting> {
-        Ok(())
-    }
 }
 
 impl ReconfigurationConfig {

@@ -510,7 +510,7 @@ impl Metrics {
         let transfers = [
             "log_transfers",
             "decisions_transferred",
-            "decisions_mended",
+            "decisions_repaired",
             "states_transferred",
             "divergences",
             "chunks_refused",
