@@ -98,7 +98,6 @@ const CRASH: &[Mutant] = &[
     ReadsUngated,
     ReadsAtOnce,
     ViewChangesUnlogged,
-    AnnouncedForgotten,
 ];
 
 const DISK: &[Mutant] = &[
@@ -118,7 +117,6 @@ const DISK: &[Mutant] = &[
     WholeLogUnused,
     WrongClaimsKept,
     AbstentionMarkEarly,
-    ReplacedClaimsKept,
     ReadsWhileAbstaining,
     AdoptionUnawaited,
 ];
@@ -128,19 +126,21 @@ const TWINS: &[Mutant] = &[
     NewViewSkipsA1,
     FrameOrderUncovered,
     OrderedAnswersWeak,
-    StatesMixed,
     WithdrawnAtOnce,
 ];
 
 const CLIENTS: &[Mutant] = &[QuotaBlamed, MacsBlamed, ReadsUnlimited, ReadsUnfair, ReadsUnasked];
 
-const HOMES: [(Profile, &[Mutant]); 6] = [
+const SCENES: &[Mutant] = &[StatesMixed, AnnouncedForgotten, ReplacedClaimsKept];
+
+const HOMES: [(Profile, &[Mutant]); 7] = [
     (Profile::Net, NET),
     (Profile::Byzantine, BYZANTINE),
     (Profile::Crash, CRASH),
     (Profile::Disk, DISK),
     (Profile::Twins, TWINS),
     (Profile::Clients, CLIENTS),
+    (Profile::Scenes, SCENES),
 ];
 
 impl Mutant {

@@ -1,7 +1,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::SimRng;
+use crate::smr::messages::archived::{
+    ArchivedSyncMessage, ArchivedSystemMessage, ArchivedViewTransferMessage,
+};
+use crate::smr::messages::{Checked, Phase, SystemMessage};
 use crate::smr::types::Time;
 
 /// How links behave in one run.
@@ -48,6 +54,51 @@ impl NetworkProfile {
     }
 }
 
+/// Messages that a network may lose while it lets others pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageKind {
+    /// Votes, if there is a COMMIT among them.
+    Commit,
+    /// Frames of a batch: proposed, or asked for.
+    Batch,
+    /// Signed checkpoints, and what proves that one is stable.
+    Checkpoint,
+    /// VIEW-CHANGEs.
+    ViewChange,
+    /// NEW-VIEWs.
+    NewView,
+}
+
+impl MessageKind {
+    pub(super) fn is_of(self, message: &Checked<SystemMessage>) -> bool {
+        use ArchivedSyncMessage as Sync;
+        use ArchivedSystemMessage as System;
+        use ArchivedViewTransferMessage as Views;
+        match (self, &**message) {
+            (Self::Commit, System::ProtocolMessage(_)) => {
+                message.votes().iter().any(|vote| vote.phase == Phase::Commit)
+            }
+            (Self::Batch, System::ProposalMessage(_) | System::SyncMessage(Sync::BatchResponse(_))) => true,
+            (Self::Checkpoint, System::SyncMessage(Sync::Checkpoint(_) | Sync::Stable(_))) => true,
+            (Self::ViewChange, System::ViewTransferMessage(_)) => {
+                matches!(message.of_views().as_deref(), Some(Views::ViewChange(_)))
+            }
+            (Self::NewView, System::ViewTransferMessage(_)) => {
+                matches!(message.of_views().as_deref(), Some(Views::NewView(_)))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Messages of one kind on one link that are lost, and until when.
+struct Loss {
+    kind: MessageKind,
+    from: usize,
+    to: usize,
+    until: Time,
+}
+
 /// One end of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum End {
@@ -74,6 +125,8 @@ pub(super) struct Network {
     rng: SimRng,
     /// Cut directions and until when.
     cuts: Vec<(usize, usize, Time)>,
+    /// What does not pass, where other messages do.
+    losses: Vec<Loss>,
     /// Hosts whose messages take longer, and by how much.
     slow: BTreeMap<usize, Duration>,
     /// Links on which nothing ever arrives, from a client to a host, from then on.
@@ -91,6 +144,7 @@ impl Network {
             network,
             rng,
             cuts: Vec::new(),
+            losses: Vec::new(),
             slow: BTreeMap::new(),
             dead: Vec::new(),
             last: BTreeMap::new(),
@@ -102,6 +156,25 @@ impl Network {
     /// Cuts one direction between two hosts.
     pub(super) fn cut(&mut self, from: usize, to: usize, until: Time) {
         self.cuts.push((from, to, until));
+    }
+
+    /// Loses messages of a kind in one direction between two hosts.
+    pub(super) fn lose(&mut self, kind: MessageKind, from: usize, to: usize, until: Time) {
+        self.losses.push(Loss {
+            kind,
+            from,
+            to,
+            until,
+        });
+    }
+
+    /// Whether a message between hosts is of a kind that is lost there.
+    pub(super) fn loses(&self, now: Time, (from, to): (usize, usize), message: &Bytes) -> bool {
+        let on_link = |loss: &&Loss| (loss.from, loss.to) == (from, to) && loss.until > now;
+        let mut losses = self.losses.iter().filter(on_link).peekable();
+        losses.peek().is_some()
+            && Checked::<SystemMessage>::body_of(message)
+                .is_ok_and(|message| losses.any(|loss| loss.kind.is_of(&message)))
     }
 
     /// What is sent from then on does not arrive on this link.
@@ -117,6 +190,7 @@ impl Network {
     /// Heals every cut.
     pub(super) fn heal(&mut self) {
         self.cuts.clear();
+        self.losses.clear();
         self.slow.clear();
     }
 

@@ -3,17 +3,19 @@
 mod ambushes;
 mod config;
 mod fault_schedule;
+mod scenes;
 
 use std::time::Duration;
 
 use super::SimRng;
 use super::byzantine::ByzantineStrategy;
 use super::clients::FaultyClient;
-use super::network::NetworkProfile;
+use super::network::{MessageKind, NetworkProfile};
 use crate::smr::types::Time;
 pub use ambushes::Ambush;
 pub use config::SimConfig;
 use fault_schedule::network_profile;
+pub use scenes::PlannedCall;
 
 /// Which kinds of faults a run may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,17 +33,20 @@ pub enum Profile {
     Disk,
     /// Nothing is faulty but clients: no leader is replaced because of what they do.
     Clients,
+    /// Rare orders of events, set up on purpose.
+    Scenes,
 }
 
 impl Profile {
     /// Every profile, in the order of a run over all of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Net,
         Self::Byzantine,
         Self::Crash,
         Self::Twins,
         Self::Disk,
         Self::Clients,
+        Self::Scenes,
     ];
 
     /// The profile's name on the command line.
@@ -54,6 +59,7 @@ impl Profile {
             Self::Twins => "twins",
             Self::Disk => "disk",
             Self::Clients => "clients",
+            Self::Scenes => "scenes",
         }
     }
 }
@@ -70,6 +76,17 @@ pub enum Fault {
         /// Whether neither direction passes.
         both: bool,
         /// When it heals.
+        until: Time,
+    },
+    /// Messages of one kind of these hosts to these hosts are lost until a moment.
+    Lost {
+        /// Which.
+        kind: MessageKind,
+        /// Whose.
+        from: Vec<usize>,
+        /// To whom.
+        to: Vec<usize>,
+        /// Until then.
         until: Time,
     },
     /// All that a host sends takes longer.
@@ -217,8 +234,10 @@ pub struct Plan {
     pub days: Vec<i64>,
     /// Processes of honest clients beside the first one of each, by client.
     pub more_processes: Vec<u32>,
-    /// Operations of all honest clients.
+    /// Operations of all honest clients at any moment.
     pub operations: usize,
+    /// Operations beside these.
+    pub calls: Vec<PlannedCall>,
     /// Keys that they touch.
     pub keys: u64,
     /// They are submitted until then.
@@ -254,6 +273,7 @@ impl Plan {
             days: Vec::new(),
             speculative: Vec::new(),
             operations: 0,
+            calls: Vec::new(),
             keys: 1,
             busy_until: Time::START,
             calm_from: Time::START,
@@ -306,6 +326,9 @@ impl Plan {
     /// The run of a seed.
     #[must_use]
     pub fn of(profile: Profile, seed: u64) -> Self {
+        if profile == Profile::Scenes {
+            return Self::of_scene(seed);
+        }
         let mut rng = SimRng::new(seed ^ (profile as u64) << 56);
         let mut config = SimConfig::of(&mut rng);
         // Dice of their own: what is added here changes no other run.
@@ -434,7 +457,7 @@ impl Plan {
                 }
                 self.plan_rounds(rng, config.timings.timeout, (1, 8));
             }
-            Profile::Net | Profile::Clients => {}
+            Profile::Net | Profile::Clients | Profile::Scenes => {}
         }
     }
 

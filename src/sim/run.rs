@@ -166,6 +166,9 @@ fn plan_calls(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
         }
         world.call_at(at, client, operation.expect("the key is short"), mode);
     }
+    for call in &plan.calls {
+        world.call_at(call.at, call.client, call.operation.clone(), call.mode);
+    }
     for number in 0..plan.steady_from.map_or(0, |_| STEADY_CALLS) {
         let at = plan
             .steady_from

@@ -276,6 +276,9 @@ impl<S: Stack> World<S> {
             if self.hosts[host].node != to || host == from {
                 continue;
             }
+            if self.network.loses(self.now, (from, host), message) {
+                continue;
+            }
             let start = self.now.after(later);
             for at in self.network.arrivals(start, End::Host(from), End::Host(host)) {
                 let message = message.clone();

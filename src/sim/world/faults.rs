@@ -142,6 +142,16 @@ impl<S: Stack> World<S> {
                 self.hit("client restarted", 1);
                 self.restart_client(*process);
             }
+            Fault::Lost {
+                kind,
+                from,
+                to,
+                until,
+            } => {
+                for (a, b) in from.iter().flat_map(|a| to.iter().map(move |b| (*a, *b))) {
+                    self.network.lose(*kind, a, b, *until);
+                }
+            }
             Fault::SlowLink { host, by } => self.network.slow_down(*host, *by),
             Fault::Partition {
                 from,

@@ -56,6 +56,9 @@ pub(super) struct Sim {
     /// Only the planted faults of these names.
     #[arg(long, requires = "mutants", value_delimiter = ',')]
     only: Vec<String>,
+    /// Plant the fault of this name in the run of the seed.
+    #[arg(long, requires = "seed", value_name = "FAULT")]
+    planted: Option<String>,
     /// Print JSON at the end, and nothing else.
     #[arg(long, conflicts_with_all = ["trace", "mutants"])]
     json: bool,
@@ -69,6 +72,7 @@ enum ProfileArgument {
     Twins,
     Disk,
     Clients,
+    Scenes,
     All,
 }
 
@@ -81,6 +85,7 @@ impl ProfileArgument {
             Self::Twins => vec![Profile::Twins],
             Self::Disk => vec![Profile::Disk],
             Self::Clients => vec![Profile::Clients],
+            Self::Scenes => vec![Profile::Scenes],
             Self::All => Profile::ALL.to_vec(),
         }
     }
@@ -270,6 +275,9 @@ impl Sim {
         if self.mutants {
             let (seeds, _) = self.seeds(0..1000);
             return planted::mutants(&seeds, &self.profiles(), &self.only);
+        }
+        if let Some(fault) = &self.planted {
+            planted::plant_one(fault)?;
         }
         match self.seed {
             Some(seed) if self.json => Ok(self.run_many(seed..seed.saturating_add(1))),

@@ -6,17 +6,24 @@ use std::process::ExitCode;
 use super::CommandError;
 use crate::sim::Profile;
 
+#[cfg(not(feature = "mutants"))]
+const NO_FAULTS: &str =
+    "this binary has no planted faults; run: cargo run --release --features mutants -- sim --mutants";
+
 /// Without the feature there is nothing to find.
 #[cfg(not(feature = "mutants"))]
 pub(super) fn mutants(_: &Range<u64>, _: &[Profile], _: &[String]) -> Result<ExitCode, CommandError> {
-    Err(
-        "this binary has no planted faults; run: cargo run --release --features mutants -- sim --mutants"
-            .into(),
-    )
+    Err(NO_FAULTS.into())
+}
+
+/// Without the feature there is nothing to plant.
+#[cfg(not(feature = "mutants"))]
+pub(super) fn plant_one(_: &str) -> Result<(), CommandError> {
+    Err(NO_FAULTS.into())
 }
 
 #[cfg(feature = "mutants")]
-pub(super) use hunt::mutants;
+pub(super) use hunt::{mutants, plant_one};
 
 #[cfg(feature = "mutants")]
 mod hunt {
@@ -32,6 +39,19 @@ mod hunt {
     use crate::smr::mutants::{Mutant, plant};
     use crate::tools::cli::sim::WORKERS;
 
+    fn named(name: &str) -> Result<Mutant, CommandError> {
+        let named = Mutant::ALL.iter().find(|mutant| format!("{mutant:?}") == name);
+        named
+            .copied()
+            .ok_or_else(|| format!("{name}: there is no planted fault of this name").into())
+    }
+
+    /// Plants a fault for good.
+    pub(in crate::tools::cli) fn plant_one(name: &str) -> Result<(), CommandError> {
+        plant(Some(named(name)?));
+        Ok(())
+    }
+
     /// What became of one mutant: the run that found it, if any, and what the same run says without it.
     struct Hunt {
         killer: Option<RunReport>,
@@ -46,15 +66,10 @@ mod hunt {
         profiles: &[Profile],
         only: &[String],
     ) -> Result<ExitCode, CommandError> {
-        let is_chosen = |name: &String| Mutant::ALL.iter().any(|mutant| format!("{mutant:?}") == *name);
-        if let Some(unknown) = only.iter().find(|name| !is_chosen(name)) {
-            return Err(format!("--only {unknown}: there is no planted fault of this name").into());
+        let mut chosen: Vec<Mutant> = only.iter().map(|name| named(name)).collect::<Result<_, _>>()?;
+        if chosen.is_empty() {
+            chosen = Mutant::ALL.to_vec();
         }
-        let chosen: Vec<Mutant> = Mutant::ALL
-            .iter()
-            .copied()
-            .filter(|mutant| only.is_empty() || only.contains(&format!("{mutant:?}")))
-            .collect();
         // A mutant may well die by an assertion: that is a finding, not news.
         std::panic::set_hook(Box::new(|_| {}));
         let begin = Instant::now();
