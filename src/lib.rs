@@ -59,7 +59,7 @@ pub use runtime::{admin, config, metrics, net, ring, server, shard, storage};
 #[doc(inline)]
 pub use smr::{
     crypto, decision_log, execution, log_transfer, membership, messages, mutants, ordering, preprocessing,
-    protocol, replica, state_transfer, types, view_transfer,
+    protocol, reconfiguration, replica, state_transfer, types, view_transfer,
 };
 #[cfg(feature = "tools")]
 #[doc(inline)]

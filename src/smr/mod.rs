@@ -24,6 +24,8 @@ pub mod preprocessing;
 #[forbid(unsafe_code)]
 pub mod protocol;
 #[forbid(unsafe_code)]
+pub mod reconfiguration;
+#[forbid(unsafe_code)]
 pub mod replica;
 #[forbid(unsafe_code)]
 pub mod state_transfer;

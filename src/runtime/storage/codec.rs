@@ -22,6 +22,7 @@ const STABLE: u8 = 7;
 const VIEW: u8 = 8;
 const VIEW_TRANSFER: u8 = 9;
 const JUMP: u8 = 10;
+const RECONFIGURATION: u8 = 11;
 
 /// Before a record's contents: length of kind and contents, kind.
 const FRAME_BYTES: usize = 5;
@@ -56,7 +57,7 @@ pub(crate) fn encoded_bytes(record: &Record) -> usize {
             Record::Checkpoint(_) => CHECKPOINT_BYTES,
             Record::Stable { proof, .. } => 8 + 32 + proof.len() * CHECKPOINT_BYTES,
             Record::View(_) => 8,
-            Record::ViewTransfer(contents) => contents.len(),
+            Record::ViewTransfer(contents) | Record::Reconfiguration(contents) => contents.len(),
         }
 }
 
@@ -96,6 +97,7 @@ pub(crate) fn encode(record: &Record, out: &mut [u8]) -> usize {
         Record::Stable { .. } => STABLE,
         Record::View(_) => VIEW,
         Record::ViewTransfer(_) => VIEW_TRANSFER,
+        Record::Reconfiguration(_) => RECONFIGURATION,
     };
     let mut sink = Sink { out, at: 0 };
     sink.put(&((bytes - 4) as u32).to_le_bytes());
@@ -127,7 +129,7 @@ pub(crate) fn encode(record: &Record, out: &mut [u8]) -> usize {
             proof.iter().for_each(|checkpoint| sink.checkpoint(checkpoint));
         }
         Record::View(view) => sink.number(view.get()),
-        Record::ViewTransfer(contents) => sink.put(contents),
+        Record::ViewTransfer(contents) | Record::Reconfiguration(contents) => sink.put(contents),
     }
     debug_assert_eq!(sink.at, bytes);
     bytes
@@ -280,6 +282,7 @@ impl RecordReader {
             }
             VIEW => Record::View(View::new(source.number()?)),
             VIEW_TRANSFER => return Ok(Record::ViewTransfer(Bytes::copy_from_slice(contents))),
+            RECONFIGURATION => return Ok(Record::Reconfiguration(Bytes::copy_from_slice(contents))),
             _ => return Err(CodecError::Malformed),
         };
         source.end()?;

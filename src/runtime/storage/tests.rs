@@ -423,6 +423,7 @@ fn every_kind_of_record_comes_back_as_it_was() {
     ];
     let records = records.into_iter().chain([
         Record::ViewTransfer(Bytes::from_static(b"a whole message")),
+        Record::Reconfiguration(Bytes::from_static(b"the body of a message")),
         announced(SlotDigest {
             seq: 4,
             digest: [5; 32],

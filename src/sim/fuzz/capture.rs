@@ -118,6 +118,7 @@ fn record_kind(record: &Record) -> &'static str {
         Record::Checkpoint(_) => "checkpoint",
         Record::Stable { .. } => "stable",
         Record::View(_) => "view",
+        Record::Reconfiguration(_) => "reconfiguration",
         Record::ViewTransfer(message) => {
             let message = Checked::<SystemMessage>::body_of(message);
             message.map_or("view transfer", |message| kind_of(&message))

@@ -1,4 +1,5 @@
-//! Everything that epochs consist of: genesis, memberships, requests to change them, handover certificates.
+//! Everything that epochs consist of: genesis, memberships, requests to change them, handover certificates,
+//! and what is said about them.
 
 use super::targets::{Runner, word};
 use crate::smr::crypto::{LinkPublic, LinkSecret, SigningKey};
@@ -8,7 +9,11 @@ use crate::smr::membership::{
     encode_piece,
 };
 use crate::smr::messages::CheckpointClaim;
-use crate::smr::types::{ApplicationId, ClientId, Digest, NodeId, SeqNo};
+use crate::smr::protocol::Outbox;
+use crate::smr::reconfiguration::{
+    EpochHandover, ReconfigurationMessage, ReconfigurationProtocol, SignedHandover,
+};
+use crate::smr::types::{ApplicationId, ClientId, Digest, Lsn, NodeId, SeqNo, Time};
 
 /// Whose secret it is, and of which number.
 fn seed(kind: u8, number: u8) -> [u8; 32] {
@@ -193,27 +198,38 @@ pub(super) fn request() -> Runner {
     })
 }
 
-/// The ends of the founding epoch that all of its members sign, and one piece of a chain of them.
-pub(super) fn pieces() -> Vec<Vec<u8>> {
+/// What members of the founding epoch sign when this follows.
+fn end(next: &Membership) -> HandoverStatement {
     let base = founding();
-    let ends = nexts().into_iter().map(|next| {
-        let closing = CheckpointClaim {
+    HandoverStatement {
+        cluster: base.head().cluster(),
+        epoch: base.head().epoch(),
+        closing: CheckpointClaim {
             seq: SeqNo::new(9),
             digest: Digest::from_bytes([9; 32]),
-        };
-        let statement = HandoverStatement {
-            cluster: base.head().cluster(),
-            epoch: base.head().epoch(),
-            closing,
-            next: next.digest(),
-        };
+        },
+        next: next.digest(),
+    }
+}
+
+/// The ends of the founding epoch that all of its members sign.
+fn ends() -> Vec<HandoverCertificate> {
+    let base = founding();
+    let ends = nexts().into_iter().map(|next| {
+        let statement = end(&next);
         let signatures: Vec<_> = (0..4)
             .map(|number| statement.sign(NodeId::new(number.into()), &signing(11, number)))
             .collect();
-        let gathered = HandoverCertificate::gather(base.head(), closing, next.head().clone(), &signatures);
+        let (closing, next) = (statement.closing, next.head().clone());
+        let gathered = HandoverCertificate::gather(base.head(), closing, next, &signatures);
         gathered.expect("all members sign")
     });
-    let ends: Vec<HandoverCertificate> = ends.collect();
+    ends.collect()
+}
+
+/// One piece of a chain of each, and one of all.
+pub(super) fn pieces() -> Vec<Vec<u8>> {
+    let ends = ends();
     let one = ends.iter().map(|end| encode_piece(std::slice::from_ref(end)).0);
     one.chain([encode_piece(&ends).0]).collect()
 }
@@ -237,5 +253,38 @@ pub(super) fn handover() -> Runner {
             }
         });
         words.collect::<Vec<_>>().join(" ")
+    })
+}
+
+pub(super) fn messages() -> Vec<Vec<u8>> {
+    let (statement, signer) = (end(&nexts()[0]), NodeId::new(1));
+    let signature = statement.sign(signer, &signing(11, 1));
+    let messages = [
+        ReconfigurationMessage::Handover(SignedHandover { statement, signature }),
+        ReconfigurationMessage::FetchChain(statement.epoch),
+        ReconfigurationMessage::Chain(ends()),
+    ];
+    messages.iter().map(ReconfigurationMessage::encode).collect()
+}
+
+/// A message is told to a member whose epoch ends: by another one, and by a stranger.
+pub(super) fn message() -> Runner {
+    let chain = MembershipChain::from_genesis(&birth(4)).expect("a cluster can be born like that");
+    let next = nexts().swap_remove(0);
+    Box::new(move |input| {
+        let message = match ReconfigurationMessage::decode(chain.cluster(), input) {
+            Ok(message) => message,
+            Err(error) => return word(&error),
+        };
+        assert_eq!(message.encode(), input, "a message has one form");
+        let mut member = EpochHandover::new(NodeId::new(0), signing(11, 0), chain.clone());
+        let mut out = Outbox::new(Lsn::new(1));
+        member.on_closed(Time::START, end(&next).closing, next.head(), &mut out);
+        for from in [1, 200] {
+            member.on_message(Time::START, NodeId::new(from), message.clone(), &mut out);
+        }
+        member.on_status_due(Time::START, &mut out);
+        let ended = member.take_ended().is_some();
+        format!("{} effects, ended {ended}", out.effects().len())
     })
 }

@@ -151,6 +151,12 @@ pub const TARGETS: [Target; 15] = [
         start: epochs::handover,
         memory: (32, 64 << 10),
     },
+    Target {
+        name: "reconfiguration",
+        valid: epochs::messages,
+        start: epochs::message,
+        memory: (32, 64 << 10),
+    },
 ];
 
 fn captured(kinds: &std::collections::BTreeMap<&'static str, Vec<Bytes>>) -> Vec<Vec<u8>> {

@@ -57,7 +57,7 @@
 mod agreement;
 mod chain;
 mod change;
-mod encoding;
+pub(in crate::smr) mod encoding;
 mod epoch_membership;
 mod error;
 mod genesis;
@@ -88,4 +88,4 @@ pub use risk::Risk;
 pub use transition::ChangeRefused;
 
 #[cfg(test)]
-mod tests;
+pub(in crate::smr) mod tests;

@@ -191,6 +191,17 @@ pub fn archive<T: Message>(value: &T, capacity: usize) -> Vec<u8> {
         .expect("archiving into memory does not fail")
 }
 
+/// A message as it is sent, whose body is no archive: the envelope and these bytes.
+#[must_use]
+pub fn encode_bytes(envelope: Envelope, body: &[u8]) -> Bytes {
+    let body_bytes = u32::try_from(body.len()).expect("a message body is under 4 GiB");
+    let envelope = Envelope {
+        body_bytes,
+        ..envelope
+    };
+    [&envelope.to_bytes(), body].concat().into()
+}
+
 /// One whole message: `envelope`, then the archive of `value`.
 ///
 /// `body_bytes_hint` sizes the one allocation.

@@ -24,6 +24,8 @@ pub enum Kind {
     Transfer = 7,
     /// As [`SystemWithFrames`](Self::SystemWithFrames), and part of a transfer.
     TransferWithFrames = 8,
+    /// A [`ReconfigurationMessage`](crate::smr::reconfiguration::ReconfigurationMessage).
+    Reconfiguration = 9,
 }
 
 impl Kind {
@@ -37,6 +39,7 @@ impl Kind {
             6 => Self::Link,
             7 => Self::Transfer,
             8 => Self::TransferWithFrames,
+            9 => Self::Reconfiguration,
             _ => return None,
         })
     }
@@ -46,7 +49,7 @@ impl Kind {
 ///
 /// | family | kinds |
 /// |---|---|
-/// | reconfiguration | [`Kind::Link`] |
+/// | reconfiguration | [`Kind::Link`], [`Kind::Reconfiguration`] |
 /// | protocol | [`Kind::System`], [`Kind::SystemWithFrames`] |
 /// | application | [`Kind::Request`], [`Kind::Reply`], [`Kind::Admin`]; frames that are passed on |
 /// | state transfer | [`Kind::Transfer`], [`Kind::TransferWithFrames`] |
@@ -76,7 +79,7 @@ impl Family {
     #[must_use]
     pub fn of(message: &[u8]) -> Self {
         match message.get(2).copied().and_then(Kind::from_byte) {
-            Some(Kind::Link) => Self::Reconfiguration,
+            Some(Kind::Link | Kind::Reconfiguration) => Self::Reconfiguration,
             Some(Kind::Request | Kind::Reply | Kind::Admin) => Self::Application,
             Some(Kind::Transfer | Kind::TransferWithFrames) => Self::StateTransfer,
             Some(Kind::System | Kind::SystemWithFrames) | None => Self::Protocol,

@@ -16,6 +16,7 @@
 //! | [`SyncMessage::Stable`] | replica → replica | a stable checkpoint with its proof |
 //! | [`LogTransferMessage`] | replica ↔ replica | decisions in bulk |
 //! | [`StateTransferMessage`] | replica ↔ replica | the contents of a checkpoint |
+//! | [`ReconfigurationMessage`](crate::smr::reconfiguration::ReconfigurationMessage) | members ↔ anybody | where an epoch ends and who follows; no archive, as it outlives protocol versions |
 //! | [`ForwardedRequests`] | replica → leader | frames that clients sent to everybody |
 //! | [`AdminRequest`], [`AdminReply`] | operator ↔ replica | status |
 //! | [`LinkMessage`] | both ends of a link | that it is there, who it is, which session it serves, why it is about to close |
@@ -42,7 +43,7 @@ mod transfer;
 
 pub use crate::smr::types::PROTOCOL_VERSION;
 pub use batch::{Batch, BatchError, Frame, FrameId, FrameKey, Proposal};
-pub use checked::{Canonical, Checked, DEPTH_MAX, Malformed, Message, archive, encode};
+pub use checked::{Canonical, Checked, DEPTH_MAX, Malformed, Message, archive, encode, encode_bytes};
 pub use client::{
     AdminReply, AdminRequest, CheckpointTold, ClientReply, FailedOperation, Failure, LinkMessage,
     OperationResult, RefusalReason, ReplyBody, ReplyBuilder, StateRead,

@@ -52,6 +52,8 @@ pub enum Record {
     View(View),
     /// What is the view transfer protocol's own: what a view began with, say.
     ViewTransfer(Bytes),
+    /// What is the reconfiguration protocol's own: what this replica signed of the end of its epoch, say.
+    Reconfiguration(Bytes),
 }
 
 /// What a record that is a protocol's own says, for those who look at a log.
@@ -78,7 +80,7 @@ impl Record {
             Self::Ordering { seq, .. } => *seq,
             Self::Decision { seq, .. } | Self::Jump { seq, .. } => Some(*seq),
             Self::Checkpoint(checkpoint) => Some(checkpoint.claim().seq),
-            Self::Stable { .. } | Self::View(_) | Self::ViewTransfer(_) => None,
+            Self::Stable { .. } | Self::View(_) | Self::ViewTransfer(_) | Self::Reconfiguration(_) => None,
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::smr::ordering::OrderingProtocol;
 use crate::smr::ordering::pbft::Pbft;
 use crate::smr::preprocessing::CheckerLimits;
 use crate::smr::protocol::{OwnRecord, Record};
+use crate::smr::reconfiguration::ReconfigurationMessage;
 use crate::smr::types::{Digest, Lsn, NodeId, SeqNo, View};
 use crate::smr::view_transfer::ViewTransferProtocol;
 use crate::smr::view_transfer::pbft::PbftViewChange;
@@ -104,6 +105,7 @@ impl Content {
                 ..Self::default()
             },
             Record::ViewTransfer(contents) => Self::of_own(V::describe(contents)),
+            Record::Reconfiguration(contents) => Self::of_own(ReconfigurationMessage::describe(contents)),
         }
     }
 
@@ -272,7 +274,7 @@ impl LogSurvey {
             Ok(read) => {
                 record.content = Content::of::<O, V>(&read);
                 match (record.content.own, read) {
-                    ("", Record::Ordering { .. } | Record::ViewTransfer(_)) => {
+                    ("", Record::Ordering { .. } | Record::ViewTransfer(_) | Record::Reconfiguration(_)) => {
                         self.damage
                             .push(record.damage("its protocol cannot read it".to_owned()));
                     }

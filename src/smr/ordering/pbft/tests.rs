@@ -329,6 +329,7 @@ fn record_text(record: &Record) -> String {
         Record::Jump { seq, .. } => format!("jump {seq:?}"),
         Record::View(view) => format!("view {view}"),
         Record::ViewTransfer(_) => "view transfer".into(),
+        Record::Reconfiguration(_) => "reconfiguration".into(),
     }
 }
 

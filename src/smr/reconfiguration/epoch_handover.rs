@@ -1,0 +1,451 @@
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::peers::Peers;
+use super::{ReconfigurationMessage, ReconfigurationProtocol, SignedHandover};
+use crate::smr::crypto::{Domain, SigningKey};
+use crate::smr::membership::{
+    ChainError, Extension, ForkProof, HandoverCertificate, HandoverSignature, HandoverStatement,
+    MembershipChain, MembershipHead,
+};
+use crate::smr::messages::CheckpointClaim;
+use crate::smr::protocol::{
+    Effect, Outbox, Persisted, Recipients, Record, Rejected, Rejection, RestoreError,
+};
+use crate::smr::types::{ClusterId, Epoch, NodeId, SeqNo, Signers, Time, View};
+
+/// A peer that asks is answered once in so long.
+pub const ANSWER_PAUSE: Duration = Duration::from_millis(100);
+
+/// The end of the newest epoch as it was executed here.
+#[derive(Debug)]
+struct Closed {
+    statement: HandoverStatement,
+    next: MembershipHead,
+}
+
+/// What this replica signed of the newest epoch.
+#[derive(Debug)]
+struct Own {
+    signed: SignedHandover,
+    promise: Persisted,
+}
+
+/// Ends epochs by [handover certificates](HandoverCertificate); see the [module](super).
+#[derive(Debug)]
+pub struct EpochHandover {
+    node: NodeId,
+    signing: SigningKey,
+    chain: MembershipChain,
+
+    // Of the newest epoch.
+    closed: Option<Closed>,
+    own: Option<Own>,
+    /// By slot: the first that each member signed.
+    signed: Vec<Option<SignedHandover>>,
+    /// It was said that what a quorum signed is not what was executed here.
+    has_diverged: bool,
+
+    /// Those that [`take_ended`](ReconfigurationProtocol::take_ended) has not told yet.
+    ended: VecDeque<HandoverCertificate>,
+    fork: Option<ForkProof>,
+
+    peers: Peers,
+    /// What was written to the log last: what is told of the chain may have our own signature in it.
+    logged: Persisted,
+    /// Who was asked for the chain, and when.
+    asked: Option<(NodeId, Time)>,
+    /// Whose turn it is to be asked, of those that ended without us.
+    turn: usize,
+}
+
+impl EpochHandover {
+    /// The protocol of a replica that knows this much, and signs with this key.
+    #[must_use]
+    pub fn new(node: NodeId, signing: SigningKey, chain: MembershipChain) -> Self {
+        let members = chain.newest().members().len();
+        Self {
+            node,
+            signing,
+            chain,
+            closed: None,
+            own: None,
+            signed: vec![None; members],
+            has_diverged: false,
+            ended: VecDeque::new(),
+            fork: None,
+            peers: Peers::default(),
+            logged: Persisted::RESTORED,
+            asked: None,
+            turn: 0,
+        }
+    }
+
+    fn cluster(&self) -> ClusterId {
+        self.chain.cluster()
+    }
+
+    /// The newest epoch that is known.
+    fn epoch(&self) -> Epoch {
+        self.chain.newest().epoch()
+    }
+
+    fn encode(&self, message: &ReconfigurationMessage) -> Bytes {
+        message.to_message(self.cluster(), self.epoch())
+    }
+
+    fn persist(&mut self, message: &ReconfigurationMessage, out: &mut Outbox) -> Persisted {
+        self.logged = out.persist(Record::Reconfiguration(message.encode().into()));
+        self.logged
+    }
+
+    /// Signs the end of the epoch, and binds this replica to it.
+    fn sign(&mut self, statement: HandoverStatement, out: &mut Outbox) {
+        let signature = statement.sign(self.node, &self.signing);
+        let signed = SignedHandover { statement, signature };
+        let message = ReconfigurationMessage::Handover(signed);
+        let promise = self.persist(&message, out);
+        out.send_promise(Recipients::Others, self.encode(&message), promise);
+        self.keep_own(Own { signed, promise });
+    }
+
+    fn keep_own(&mut self, own: Own) {
+        if let Some(slot) = self.chain.newest().slot_of(self.node) {
+            self.signed[slot.index()] = Some(own.signed);
+            self.own = Some(own);
+        }
+    }
+
+    /// Takes another member's signature in.
+    fn on_handover(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        signed: SignedHandover,
+        out: &mut Outbox,
+    ) -> Result<(), Rejection> {
+        let SignedHandover { statement, signature } = signed;
+        if signature.signer != from || from == self.node {
+            return Err(Rejection::BadSignature);
+        }
+        if statement.epoch != self.epoch() {
+            self.on_other_epoch(now, from, statement.epoch, out);
+            return Ok(());
+        }
+        let newest = self.chain.newest();
+        let (slot, member) = newest
+            .slot_of(from)
+            .zip(newest.member(from))
+            .ok_or(Rejection::BadSignature)?;
+        if let Some(first) = &self.signed[slot.index()] {
+            return Err(match first.statement == statement {
+                true => Rejection::Duplicate,
+                false => Rejection::ConflictingVote,
+            });
+        }
+        let key = &member.signing_key;
+        let verified = key.verify(Domain::Handover, &statement.digest(), &signature.signature);
+        verified.map_err(|_| Rejection::BadSignature)?;
+        self.signed[slot.index()] = Some(signed);
+        self.conclude(out);
+        Ok(())
+    }
+
+    /// What a quorum of the newest epoch's members signed alike.
+    fn agreed(&self) -> Option<HandoverStatement> {
+        let quorum = self.chain.newest().quorum().quorum();
+        let signed = self.signed.iter().flatten();
+        signed.map(|one| one.statement).find(|statement| {
+            let mut signers = Signers::NONE;
+            for (slot, other) in (0..).zip(&self.signed) {
+                if other.is_some_and(|other| other.statement == *statement) {
+                    signers.add(NodeId::new(slot));
+                }
+            }
+            signers.count() >= quorum
+        })
+    }
+
+    /// Ends the epoch, if a quorum signed what was executed here.
+    fn conclude(&mut self, out: &mut Outbox) {
+        let (Some(statement), Some(closed)) = (self.agreed(), &self.closed) else {
+            return;
+        };
+        if closed.statement != statement {
+            return self.diverge(statement.closing, out);
+        }
+        let signatures: Vec<HandoverSignature> = self
+            .signed
+            .iter()
+            .flatten()
+            .filter(|one| one.statement == statement)
+            .map(|one| one.signature)
+            .collect();
+        let ending = self.chain.newest();
+        let next = closed.next.clone();
+        let gathered = HandoverCertificate::gather(ending, statement.closing, next, &signatures);
+        if let Ok(certificate) = gathered {
+            // Each signature in it was verified, and the successor is what execution made of this membership.
+            let _ = self.extend(&certificate, out);
+        }
+    }
+
+    /// A quorum's end is not the one that was executed here: the state that it was executed on is wrong.
+    fn diverge(&mut self, stable: CheckpointClaim, out: &mut Outbox) {
+        if let (Some(closed), false) = (&self.closed, self.has_diverged) {
+            let ours = closed.statement.closing;
+            out.push(Effect::Diverged { stable, ours });
+            self.has_diverged = true;
+        }
+    }
+
+    /// Takes a certificate into the chain, and logs it if it is new.
+    fn extend(
+        &mut self,
+        certificate: &HandoverCertificate,
+        out: &mut Outbox,
+    ) -> Result<Extension, ChainError> {
+        let extension = self.chain.extend(certificate)?;
+        if extension == Extension::New {
+            if self
+                .closed
+                .as_ref()
+                .is_some_and(|closed| closed.statement != certificate.statement())
+            {
+                self.diverge(certificate.closing(), out);
+            }
+            self.persist(&ReconfigurationMessage::Chain(vec![certificate.clone()]), out);
+            self.begin(certificate.clone());
+        }
+        Ok(extension)
+    }
+
+    /// The newest epoch is another one.
+    fn begin(&mut self, certificate: HandoverCertificate) {
+        (self.closed, self.own, self.has_diverged) = (None, None, false);
+        self.signed = vec![None; self.chain.newest().members().len()];
+        self.ended.push_back(certificate);
+    }
+
+    /// Gives a peer the certificates that it lacks, if it was not answered just now.
+    fn answer(&mut self, now: Time, to: NodeId, known: Epoch, out: &mut Outbox) {
+        let newest = self.chain.newest();
+        let Some(lacking) = self.chain.since(known).filter(|lacking| !lacking.is_empty()) else {
+            return;
+        };
+        if self
+            .peers
+            .may_answer(now, to, |node| newest.slot_of(node).is_some())
+        {
+            let piece = ReconfigurationMessage::piece(lacking);
+            out.send_again(Recipients::One(to), self.encode(&piece), self.logged);
+        }
+    }
+
+    /// Asks a peer for the certificates that we lack, if nobody was asked just now.
+    fn ask(&mut self, now: Time, peer: NodeId, out: &mut Outbox) {
+        if self.asked.is_none_or(|(_, at)| now.since(at) >= ANSWER_PAUSE) {
+            self.ask_now(now, peer, out);
+        }
+    }
+
+    fn ask_now(&mut self, now: Time, peer: NodeId, out: &mut Outbox) {
+        self.asked = Some((peer, now));
+        let question = ReconfigurationMessage::FetchChain(self.epoch());
+        out.send(Recipients::One(peer), self.encode(&question));
+    }
+
+    /// Takes certificates in, in order. Who was asked and told something new is asked for more.
+    fn on_chain(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        certificates: &[HandoverCertificate],
+        out: &mut Outbox,
+    ) -> Result<(), Rejection> {
+        let was_asked = self.asked.take_if(|(peer, _)| *peer == from).is_some();
+        let newest = self.chain.newest();
+        let is_member = |node| newest.slot_of(node).is_some();
+        if !was_asked && !self.peers.may_verify(now, (from, certificates.len()), is_member) {
+            return Err(Rejection::OverBudget);
+        }
+        let mut has_news = false;
+        for certificate in certificates {
+            match self.extend(certificate, out) {
+                Ok(extension) => has_news |= extension == Extension::New,
+                Err(ChainError::Fork(fork)) => {
+                    // It is no lie of who tells it.
+                    self.fork.get_or_insert(fork);
+                    return Ok(());
+                }
+                // It was asked by us, or by another one that speaks of us: we may have begun later.
+                Err(ChainError::Gap { .. } | ChainError::BeforePin { .. }) => return Ok(()),
+                Err(_) => return Err(Rejection::BadSignature),
+            }
+        }
+        if was_asked && has_news {
+            self.ask_now(now, from, out);
+        }
+        Ok(())
+    }
+
+    fn read(&self, contents: &[u8]) -> Result<ReconfigurationMessage, RestoreError> {
+        ReconfigurationMessage::decode(self.cluster(), contents).map_err(|_| UNREADABLE)
+    }
+}
+
+const UNREADABLE: RestoreError = RestoreError::Unreadable {
+    protocol: "reconfiguration",
+};
+
+impl ReconfigurationProtocol for EpochHandover {
+    fn chain(&self) -> &MembershipChain {
+        &self.chain
+    }
+
+    fn on_closed(&mut self, _: Time, closing: CheckpointClaim, next: &MembershipHead, out: &mut Outbox) {
+        let Some(epoch) = next.epoch().get().checked_sub(1).map(Epoch::new) else {
+            return;
+        };
+        let statement = HandoverStatement {
+            cluster: self.cluster(),
+            epoch,
+            closing,
+            next: next.digest(),
+        };
+        if let Some(known) = self.chain.ended(epoch) {
+            if known.statement() != statement {
+                let (stable, ours) = (known.closing(), closing);
+                out.push(Effect::Diverged { stable, ours });
+            }
+            return;
+        }
+        if epoch != self.epoch() {
+            return;
+        }
+        let next = next.clone();
+        self.closed = Some(Closed { statement, next });
+        // What was signed before a restart stays signed, and nothing else is.
+        if self.own.is_none() && self.chain.newest().slot_of(self.node).is_some() {
+            self.sign(statement, out);
+        }
+        self.conclude(out);
+    }
+
+    fn on_message(&mut self, now: Time, from: NodeId, message: ReconfigurationMessage, out: &mut Outbox) {
+        let (seq, taken) = match message {
+            ReconfigurationMessage::Handover(signed) => {
+                let seq = signed.statement.closing.seq;
+                (seq, self.on_handover(now, from, signed, out))
+            }
+            ReconfigurationMessage::FetchChain(known) => {
+                self.answer(now, from, known, out);
+                return;
+            }
+            ReconfigurationMessage::Chain(certificates) => {
+                let seq = certificates.last().map_or(SeqNo::ZERO, |last| last.closing().seq);
+                (seq, self.on_chain(now, from, &certificates, out))
+            }
+        };
+        if let Err(reason) = taken {
+            let view = View::ZERO;
+            out.push(Effect::Rejected(Rejected {
+                from,
+                view,
+                seq,
+                reason,
+            }));
+        }
+    }
+
+    fn on_other_epoch(&mut self, now: Time, from: NodeId, epoch: Epoch, out: &mut Outbox) {
+        match epoch.cmp(&self.epoch()) {
+            std::cmp::Ordering::Less => self.answer(now, from, epoch, out),
+            std::cmp::Ordering::Equal => {}
+            std::cmp::Ordering::Greater => self.ask(now, from, out),
+        }
+    }
+
+    fn on_status_due(&mut self, now: Time, out: &mut Outbox) {
+        if let Some(own) = &self.own {
+            let message = ReconfigurationMessage::Handover(own.signed);
+            out.send_again(Recipients::Others, self.encode(&message), own.promise);
+        }
+        // They have a certificate, or will. Some of them may lie: the next one is asked then.
+        let Some(agreed) = self.agreed() else {
+            return;
+        };
+        let signed = self.signed.iter().flatten().filter(|one| one.statement == agreed);
+        let signers: Vec<NodeId> = signed
+            .map(|one| one.signature.signer)
+            .filter(|node| *node != self.node)
+            .collect();
+        self.turn += 1;
+        if let Some(peer) = signers.get(self.turn % signers.len().max(1)) {
+            self.ask(now, *peer, out);
+        }
+    }
+
+    fn take_ended(&mut self) -> Option<HandoverCertificate> {
+        self.ended.pop_front()
+    }
+
+    fn fork(&self) -> Option<&ForkProof> {
+        self.fork.as_ref()
+    }
+
+    fn restore(&mut self, record: &Record) -> Result<(), RestoreError> {
+        let Record::Reconfiguration(contents) = record else {
+            return Ok(());
+        };
+        match self.read(contents)? {
+            ReconfigurationMessage::Handover(signed) if signed.statement.epoch == self.epoch() => {
+                let promise = Persisted::RESTORED;
+                self.keep_own(Own { signed, promise });
+            }
+            ReconfigurationMessage::Chain(certificates) => {
+                for certificate in certificates {
+                    match self.chain.extend(&certificate) {
+                        Ok(Extension::New) => self.begin(certificate),
+                        Ok(Extension::Known) | Err(ChainError::BeforePin { .. }) => {}
+                        Err(_) => return Err(UNREADABLE),
+                    }
+                }
+            }
+            // Of an epoch that has ended: it is known, and binds nobody any more.
+            ReconfigurationMessage::Handover(_) | ReconfigurationMessage::FetchChain(_) => {}
+        }
+        Ok(())
+    }
+
+    fn base_records(&self) -> Vec<Record> {
+        let mut rest = self.chain.since(self.chain.first().epoch()).unwrap_or_default();
+        let mut messages = Vec::new();
+        while !rest.is_empty() {
+            let piece = ReconfigurationMessage::piece(rest);
+            if let ReconfigurationMessage::Chain(certificates) = &piece {
+                rest = &rest[certificates.len()..];
+            }
+            messages.push(piece);
+        }
+        messages.extend(
+            self.own
+                .as_ref()
+                .map(|own| ReconfigurationMessage::Handover(own.signed)),
+        );
+        let records = messages
+            .iter()
+            .map(|message| Record::Reconfiguration(message.encode().into()));
+        records.collect()
+    }
+}
+
+#[cfg(test)]
+impl EpochHandover {
+    /// How many peers are remembered.
+    pub(super) fn remembered(&self) -> usize {
+        self.peers.len()
+    }
+}
