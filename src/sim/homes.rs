@@ -110,7 +110,7 @@ const DISK: &[Mutant] = &[
     AbstentionIgnored,
     AbstentionSlotsForgotten,
     LightOffered,
-    UnreadUnmended,
+    UnreadUnrepaired,
     LoggedUnsent,
     LaterSnapshotsLeft,
     ContradictedSnapshotBelieved,

@@ -167,7 +167,7 @@ planted! {
     /// Who starts from another's state goes on counting towards the next where it was itself.
     StateCountKept,
     /// Decisions that the own log does not give back are not asked for.
-    UnreadUnmended,
+    UnreadUnrepaired,
     /// Nor are they compared with what was decided, when they are.
     RepairedUnchecked,
     /// Decisions that are not in memory any more are promised to peers, and never sent.

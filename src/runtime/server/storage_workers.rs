@@ -13,7 +13,7 @@ use super::wiring::StorageLanes;
 use crate::runtime::config::{PartConfigs, ReplicaConfig};
 use crate::runtime::shard::Alarm;
 use crate::runtime::shard::lanes::{LinkSender, Logged};
-use crate::runtime::storage::snapshot_transfer::{Shelved, SnapshotTransferWorker};
+use crate::runtime::storage::snapshot_transfer::{SnapshotTransferEvent, SnapshotTransferWorker};
 use crate::runtime::storage::storage_worker::{StorageEvent, StorageWorker};
 use crate::smr::crypto::Digester;
 use crate::smr::protocol::SnapshotEvent;
@@ -50,7 +50,7 @@ pub(super) fn start_storage_workers<P: PartConfigs, H: Host>(
         mut transfers,
     } = lanes;
     let (to_log, place) = (
-        Arc::new(Mutex::new(move |kept| deliver(&mut to_log, kept))),
+        Arc::new(Mutex::new(move |event| deliver(&mut to_log, event))),
         (
             recovered.directory.snapshots_path(),
             recovered.directory.superblock().seed,
@@ -59,7 +59,7 @@ pub(super) fn start_storage_workers<P: PartConfigs, H: Host>(
     );
     let log_path = recovered.directory.log_path();
     let tell_log = to_log.clone();
-    let told = move |kept| match kept {
+    let on_stored = move |event| match event {
         StorageEvent::Snapshot(seq) => deliver(&mut snapshots, Logged::Snapshot(seq)),
         StorageEvent::Adopted(seq) => {
             deliver(&mut snapshots, Logged::Transfer(SnapshotEvent::Completed(seq)))
@@ -71,21 +71,21 @@ pub(super) fn start_storage_workers<P: PartConfigs, H: Host>(
         recovered.directory,
         recovered.spare,
         alarm,
-        told,
+        on_stored,
     )
     .map_err(ReplicaError::StorageWorker)?;
-    let told = move |shelved| match shelved {
-        Shelved::Event(event) => deliver(&mut transfers, Logged::Transfer(event)),
-        Shelved::Read(read) => deliver(&mut transfers, Logged::Read(read)),
-        Shelved::Failed(error) => {
+    let on_transferred = move |event| match event {
+        SnapshotTransferEvent::Snapshot(event) => deliver(&mut transfers, Logged::Transfer(event)),
+        SnapshotTransferEvent::Read(read) => deliver(&mut transfers, Logged::Read(read)),
+        SnapshotTransferEvent::Failed(error) => {
             to_log.lock().unwrap_or_else(PoisonError::into_inner)(StorageEvent::Failed(error))
         }
     };
     let log = (log_path, recovered.reader);
     let peers = config.node.cluster.quorum().n() - 1;
-    let keeps = (storage_worker.handle(), peers);
-    let snapshot_transfer =
-        SnapshotTransferWorker::spawn(snapshot_transfer_name(config), place, log, keeps, alarm, told);
+    let storage = (storage_worker.handle(), peers);
+    let name = snapshot_transfer_name(config);
+    let snapshot_transfer = SnapshotTransferWorker::spawn(name, place, log, storage, alarm, on_transferred);
     let snapshot_transfer = snapshot_transfer.map_err(ReplicaError::StorageWorker)?;
     Ok((
         (storage_worker, snapshot_transfer),

@@ -42,9 +42,9 @@ enum Task {
 
 /// What the snapshot transfer has to say.
 #[derive(Debug)]
-pub(crate) enum Shelved {
+pub(crate) enum SnapshotTransferEvent {
     /// To the orchestrator.
-    Event(SnapshotEvent),
+    Snapshot(SnapshotEvent),
     /// To the orchestrator: what was read of the log.
     Read(LoggedDecisions),
     /// The disk failed.
@@ -84,7 +84,7 @@ pub(crate) struct SnapshotTransferWorker {
 
 impl SnapshotTransferWorker {
     /// Starts the thread, for the snapshots in this directory under this seed, and the log in that one.
-    /// `told` is called on it with everything it did, `alarm` when it panics.
+    /// `report` is called on it with everything it did, `alarm` when it panics.
     ///
     /// # Errors
     /// When the thread cannot be made.
@@ -94,7 +94,7 @@ impl SnapshotTransferWorker {
         (log, mut reader): (PathBuf, LogReader<File>),
         (storage_worker, peers): (StorageWorkerHandle, usize),
         alarm: &Alarm,
-        mut told: impl FnMut(Shelved) + Send + 'static,
+        mut report: impl FnMut(SnapshotTransferEvent) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (tasks, todo) = mpsc::channel();
         let mut work = Work {
@@ -113,14 +113,14 @@ impl SnapshotTransferWorker {
             while let Ok(task) = todo.recv() {
                 match task {
                     Task::Snapshot(task) => {
-                        if let Err(error) = work.run_with_space(&task, &ended, &mut told) {
-                            told(Shelved::Failed(error));
+                        if let Err(error) = work.run_with_space(&task, &ended, &mut report) {
+                            report(SnapshotTransferEvent::Failed(error));
                         }
                     }
                     Task::Stream(seq, chunks) => work.stream(seq, &chunks),
                     Task::ReadLog(range, segments) => {
                         let open = |segment| File::open(numbered(&log, segment)).ok();
-                        told(Shelved::Read(reader.read(range, &segments, open)));
+                        report(SnapshotTransferEvent::Read(reader.read(range, &segments, open)));
                     }
                     Task::Stop => break,
                 }
@@ -171,11 +171,11 @@ impl Work {
         &mut self,
         task: &SnapshotTask,
         ends: &AtomicBool,
-        told: &mut impl FnMut(Shelved),
+        report: &mut impl FnMut(SnapshotTransferEvent),
     ) -> Result<(), StorageError> {
         let mut complained = false;
         loop {
-            match serve_snapshot_task(task, self, |event| told(Shelved::Event(event))) {
+            match serve_snapshot_task(task, self, |event| report(SnapshotTransferEvent::Snapshot(event))) {
                 Err(error) if is_lack(&error) && !ends.load(Ordering::Acquire) => {
                     if !std::mem::replace(&mut complained, true) {
                         tracing::error!(%error, "no space or no open file for the state that others send: it waits until there is");

@@ -165,7 +165,7 @@ pub(crate) struct StorageWorker {
 }
 
 impl StorageWorker {
-    /// Starts the threads. `spare` are segments that are not needed any more; `told` is called on it with
+    /// Starts the threads. `spare` are segments that are not needed any more; `report` is called on it with
     /// everything it did, `alarm` when one of them panics.
     ///
     /// # Errors
@@ -175,7 +175,7 @@ impl StorageWorker {
         directory: DataDirectory,
         spare: Vec<u64>,
         alarm: &Alarm,
-        mut told: impl FnMut(StorageEvent) + Send + 'static,
+        mut report: impl FnMut(StorageEvent) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (tasks, todo) = mpsc::channel();
         let (snapshots, to_write) = mpsc::channel();
@@ -215,7 +215,7 @@ impl StorageWorker {
                     break;
                 }
                 if let Some(kept) = work.run(task) {
-                    told(kept);
+                    report(kept);
                 }
             }
         })?;

@@ -136,12 +136,8 @@ impl PrePrepare {
     /// The proposal of `batch`: the frames' bytes are copied once, as they are.
     #[must_use]
     pub fn new(view: View, seq: SeqNo, batch: &Batch) -> Self {
-        let mut frames = Vec::with_capacity(batch.frame_bytes());
-        let mut ends = Vec::with_capacity(batch.frames.len());
-        for frame in &batch.frames {
-            frames.extend_from_slice(frame.bytes());
-            ends.push(u32::try_from(frames.len()).expect("a batch is under 4 GiB"));
-        }
+        let frames = batch.frames.iter().map(|frame| &frame.bytes()[..]);
+        let (ends, frames) = join_parts(frames, batch.frame_bytes());
         Self {
             view: view.get(),
             seq: seq.get(),
@@ -190,6 +186,20 @@ impl ArchivedPrePrepare {
     pub fn digest(&self) -> Digest {
         Digest::from_bytes(self.digest)
     }
+}
+
+/// Archives end to end, about so many bytes of them, and where each ends: what [`split_parts`] reads.
+pub(super) fn join_parts<'a>(
+    parts: impl Iterator<Item = &'a [u8]>,
+    bytes_hint: usize,
+) -> (Vec<u32>, Vec<u8>) {
+    let mut ends = Vec::with_capacity(parts.size_hint().0);
+    let mut joined = Vec::with_capacity(bytes_hint);
+    for part in parts {
+        joined.extend_from_slice(part);
+        ends.push(u32::try_from(joined.len()).expect("a message is under 4 GiB"));
+    }
+    (ends, joined)
 }
 
 /// The bytes of each of several archives that lie end to end, as slices of the received message.

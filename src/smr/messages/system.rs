@@ -3,7 +3,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use super::checked::{Checked, encode};
 use super::envelope::{Envelope, Kind};
-use super::ordering::{PrePrepare, split_parts};
+use super::ordering::{PrePrepare, join_parts, split_parts};
 use super::sync::SyncMessage;
 use super::transfer::{LogTransferMessage, StateTransferMessage};
 use super::{BatchError, Frame, SignedCheckpoint};
@@ -32,11 +32,7 @@ impl ProtocolMessages {
     /// These archives together.
     #[must_use]
     pub fn of<'a>(archives: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let (mut ends, mut messages) = (Vec::new(), Vec::new());
-        for archive in archives {
-            messages.extend_from_slice(archive);
-            ends.push(u32::try_from(messages.len()).expect("a flush is under 4 GiB"));
-        }
+        let (ends, messages) = join_parts(archives.into_iter(), 0);
         Self { ends, messages }
     }
 }
@@ -97,18 +93,9 @@ impl SystemMessage {
         epoch: Epoch,
         frames: impl IntoIterator<Item = &'a Frame>,
     ) -> Bytes {
-        let mut message = ForwardedRequests {
-            ends: Vec::new(),
-            frames: Vec::new(),
-        };
-        for frame in frames {
-            message.frames.extend_from_slice(frame.bytes());
-            message
-                .ends
-                .push(u32::try_from(message.frames.len()).expect("forwarded frames are under 4 GiB"));
-        }
-        let hint = message.frames.len() + 4 * message.ends.len();
-        let message = Self::ForwardedRequestMessage(message);
+        let (ends, frames) = join_parts(frames.into_iter().map(|frame| &frame.bytes()[..]), 0);
+        let hint = frames.len() + 4 * ends.len();
+        let message = Self::ForwardedRequestMessage(ForwardedRequests { ends, frames });
         encode(
             Envelope::new(Kind::SystemWithFrames, cluster, epoch),
             &message,

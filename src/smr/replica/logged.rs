@@ -90,7 +90,7 @@ impl<S: Stack> Replica<S> {
             return;
         };
         let Some(last) = read.decisions.last() else {
-            return self.begin_mending(now, fed);
+            return self.begin_repair(now, fed);
         };
         self.supply.on_fed(last.seq);
         for proposal in &read.decisions {

@@ -291,7 +291,7 @@ impl<S: Stack> Replica<S> {
                 Timer::LogTransfer => self.log_transfer.on_timeout(now, &mut self.outbox),
                 Timer::StateTransfer => self.state_transfer.on_timeout(now, &mut self.outbox),
                 Timer::Donor => self.serve_pending(now),
-                Timer::Repair => self.on_mending_due(now),
+                Timer::Repair => self.on_repair_due(now),
                 _ => {}
             }
             if timer == Timer::Status {

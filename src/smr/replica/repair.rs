@@ -87,23 +87,23 @@ impl<S: Stack> Replica<S> {
     /// Whether peers are asked for decisions, or will be.
     #[must_use]
     pub fn asks_for_decisions(&self) -> bool {
-        self.is_mending() || self.transfer_phase() != TransferPhase::NotRunning
+        self.is_repairing() || self.transfer_phase() != TransferPhase::NotRunning
     }
 
     /// Whether decisions are asked for that our own log does not give back.
     #[must_use]
-    pub fn is_mending(&self) -> bool {
-        self.supply.is_mending()
+    pub fn is_repairing(&self) -> bool {
+        self.supply.is_repairing()
     }
 
     /// The log does not give back what follows `fed`.
-    pub(super) fn begin_mending(&mut self, now: Time, fed: SeqNo) {
+    pub(super) fn begin_repair(&mut self, now: Time, fed: SeqNo) {
         let base = self.decision_log.base();
         let end = base.min(self.supply.released());
         let logged = end.since(fed) as usize;
         let digests = self.decision_log.digests(fed.next(), logged.min(MENDED_MAX));
         let wanted: VecDeque<Digest> = digests.collect();
-        if wanted.is_empty() || active(Mutant::UnreadUnmended) {
+        if wanted.is_empty() || active(Mutant::UnreadUnrepaired) {
             return self.replace_unfed(now, fed);
         }
         self.supply.mend(Repair {
@@ -138,7 +138,7 @@ impl<S: Stack> Replica<S> {
     }
 
     /// [`Timer::Repair`] fired: the peer that was asked last did not go on.
-    pub(super) fn on_mending_due(&mut self, now: Time) {
+    pub(super) fn on_repair_due(&mut self, now: Time) {
         let others = self.settings.quorum.n() - 1;
         let is_idle = self.state_transfer.state() == StateTransferState::Idle;
         let Some(repair) = self.supply.repair() else {
@@ -160,17 +160,17 @@ impl<S: Stack> Replica<S> {
         };
         let left = repair.take(batch);
         if left.is_none() {
-            self.feed_mended(now);
+            self.feed_repaired(now);
         }
         left
     }
 
-    fn feed_mended(&mut self, now: Time) {
+    fn feed_repaired(&mut self, now: Time) {
         while let Some(next) = self.supply.repair().and_then(Repair::next) {
             self.counters.decisions_repaired += 1;
             self.feed(next);
         }
-        let Some(repaired) = self.supply.take_mended() else {
+        let Some(repaired) = self.supply.take_repair() else {
             return self.outbox.set_timer(Timer::Repair, now.after(PATIENCE));
         };
         self.outbox.push(Effect::CancelTimer(Timer::Repair));

@@ -101,7 +101,7 @@ impl Supply {
     }
 
     /// Whether there is such a thing.
-    pub fn is_mending(&self) -> bool {
+    pub fn is_repairing(&self) -> bool {
         matches!(self.course, Course::Repair(_))
     }
 
@@ -163,7 +163,7 @@ impl Supply {
     }
 
     /// If peers gave everything that was asked for: what that was. It is read on from there.
-    pub fn take_mended(&mut self) -> Option<Repair> {
+    pub fn take_repair(&mut self) -> Option<Repair> {
         let fed = self.repair().filter(|repair| repair.is_done())?.fed();
         match std::mem::replace(&mut self.course, Course::CatchingUp(fed)) {
             Course::Repair(repair) => Some(repair),

@@ -153,7 +153,7 @@ impl<S: Stack> Replica<S> {
 
     /// The checkpoint whose state will come is known.
     fn adopt_sync_target(&mut self, now: Time, claim: CheckpointClaim, chain: crate::smr::crypto::Chain) {
-        let goes_on = !self.supply.awaits_state() && !self.is_mending();
+        let goes_on = !self.supply.awaits_state() && !self.is_repairing();
         if goes_on && claim.seq <= self.ordering.decided() {
             // Ordering came so far by itself meanwhile: execution arrives there without help.
             self.state_transfer.end(&mut self.outbox);

@@ -58,10 +58,10 @@ fn chunks() -> Vec<Bytes> {
 impl Life {
     fn run(&mut self, task: &SnapshotTask, told: &mut Vec<SnapshotEvent>) -> Result<(), StorageError> {
         self.work
-            .run_with_space(task, &AtomicBool::new(false), &mut |shelved| match shelved {
-                Shelved::Event(event) => told.push(event),
-                Shelved::Read(read) => panic!("{read:?}"),
-                Shelved::Failed(error) => panic!("{error}"),
+            .run_with_space(task, &AtomicBool::new(false), &mut |event| match event {
+                SnapshotTransferEvent::Snapshot(event) => told.push(event),
+                SnapshotTransferEvent::Read(read) => panic!("{read:?}"),
+                SnapshotTransferEvent::Failed(error) => panic!("{error}"),
             })
     }
 

@@ -139,7 +139,7 @@ fn when_neither_the_log_nor_a_peer_gives_back_what_follows_a_later_state_is_brou
     install(&mut bench, &checkpoint_of(30, THIRD));
     assert_eq!(bench.wanted.pop().map(|range| range.first), Some(SeqNo::new(31)));
     answer(&mut bench, 31, Vec::new());
-    assert!(bench.replica.is_mending());
+    assert!(bench.replica.is_repairing());
     bench.wait_ms(1500);
     assert!(matches!(
         bench.replica.transfer_phase(),

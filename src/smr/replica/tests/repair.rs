@@ -85,7 +85,7 @@ fn decisions_that_the_log_does_not_give_back_come_from_a_peer() {
     }
     assert_eq!(bench.executor.executed(), SeqNo::new(120));
     assert_eq!(bench.replica.counters().decisions_repaired, 15);
-    assert!(!bench.replica.is_mending());
+    assert!(!bench.replica.is_repairing());
     bench.wait_ms(1000);
     assert!(bench.asked_to_mend().is_empty());
     bench.decide(121..=125);
@@ -127,7 +127,7 @@ fn a_later_state_takes_the_place_of_what_nobody_gives_back() {
     bench.serve(&later);
     assert!(bench.told().contains(&"installed 110".to_string()));
     assert!(
-        !bench.replica.is_mending(),
+        !bench.replica.is_repairing(),
         "what the state includes is not needed"
     );
     bench.read_back(10);
@@ -135,7 +135,7 @@ fn a_later_state_takes_the_place_of_what_nobody_gives_back() {
 }
 
 #[test]
-fn what_memory_has_forgotten_and_a_slow_disk_does_not_hold_yet_is_not_mended() {
+fn what_memory_has_forgotten_and_a_slow_disk_does_not_hold_yet_is_not_repaired() {
     let log = ChainedLog::new(Digester::new(CLUSTER))
         .keep_for_peers(0)
         .keep_bytes(0);
