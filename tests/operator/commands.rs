@@ -199,7 +199,16 @@ fn completions_and_manual_pages_know_every_subcommand() {
     let dir = tempfile::tempdir().unwrap();
     let written = output(&["man", "--out", dir.path().to_str().unwrap()]);
     assert!(written.status.success(), "{}", complaint(&written));
-    for subcommand in ["run", "init", "status", "inspect", "doctor", "completions", "man"] {
+    for subcommand in [
+        "run",
+        "up",
+        "init",
+        "status",
+        "inspect",
+        "doctor",
+        "completions",
+        "man",
+    ] {
         assert!(script.contains(&format!("__{subcommand}")), "{subcommand}");
         assert!(
             dir.path().join(format!("atlas-{subcommand}.1")).exists(),

@@ -52,6 +52,7 @@ fn every_command_ends_with_the_exit_code_that_is_documented() {
         Case("report missing.json", 1),
         Case("report missing.json missing.json", 2),
         Case("init --out .", 1),
+        Case("up . --replicas 2", 1),
         Case("sim --seed 1 --profile net", 0),
     ];
     running.iter().for_each(check);

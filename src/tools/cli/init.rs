@@ -57,6 +57,38 @@ pub(super) struct Init {
 
 impl Init {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
+        interrupts::heed();
+        let application = self.make()?;
+        self.print_next(application, &self.out);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// A cluster of a built-in application, of so many replicas and clients, all on this machine; the rest is as
+    /// the command line has it by default.
+    pub(super) fn on_this_host(
+        out: &Path,
+        (replicas, clients): (u16, u32),
+        app: AppKind,
+        base_port: u16,
+    ) -> Self {
+        Self {
+            replicas,
+            clients,
+            operators: 1,
+            operators_threshold: None,
+            out: out.to_owned(),
+            data: None,
+            host: "127.0.0.1".to_owned(),
+            base_port,
+            auth: ClientAuth::Signature,
+            app: app.id().name().to_owned(),
+            app_version: app.id().version(),
+            name: "atlas".to_owned(),
+        }
+    }
+
+    /// Makes the files, whole or not at all: those of a cluster that serves this application.
+    pub(super) fn make(&self) -> Result<ApplicationId, CommandError> {
         let application = ApplicationId::new(&self.app, self.app_version)?;
         if self.host.is_empty()
             || self
@@ -73,7 +105,6 @@ impl Init {
             .into());
         }
         let threshold = self.threshold()?;
-        interrupts::heed();
         let mut staging = Staging::begin(&self.out, self.replicas, self.clients, self.operators)?;
         let mut cluster = self.cluster_file(application, threshold);
         for id in 0..self.replicas {
@@ -105,8 +136,7 @@ impl Init {
         staging.write("cluster.toml", &cluster)?;
         staging.format((0..self.replicas).map(|id| self.data_directory(id)))?;
         staging.settle()?;
-        self.print_next(application, &self.out);
-        Ok(ExitCode::SUCCESS)
+        Ok(application)
     }
 
     /// How many operators have to sign.

@@ -15,7 +15,10 @@ use crate::smr::types::NodeId;
 use crate::tools::scratch::Scratch;
 
 /// The file that a cluster is not one without: it is moved last.
-const LAST: &str = "cluster.toml";
+pub(super) const CLUSTER_FILE: &str = "cluster.toml";
+
+/// What the names of directories begin with in which files are made.
+pub(super) const ASIDE: &str = ".atlas-init-";
 
 /// What is in a data directory that was made and never used.
 const DATA: [&str; 3] = ["log", "images", "superblock"];
@@ -58,9 +61,7 @@ impl Staging {
         };
         let mut name = tempfile::Builder::new();
         // As `mkdir` makes directories: the umask takes from it.
-        let name = name
-            .prefix(".atlas-init-")
-            .permissions(Permissions::from_mode(0o777));
+        let name = name.prefix(ASIDE).permissions(Permissions::from_mode(0o777));
         Ok(Self {
             scratch: Scratch::new(name, within).map_err(at(within))?,
             out: out.to_owned(),
@@ -126,7 +127,7 @@ impl Staging {
             let names: Vec<_> = names
                 .collect::<io::Result<_>>()
                 .map_err(at(self.scratch.path()))?;
-            let is_last = |name: &&std::ffi::OsString| name.as_os_str() == LAST;
+            let is_last = |name: &&std::ffi::OsString| name.as_os_str() == CLUSTER_FILE;
             let (last, first): (Vec<_>, Vec<_>) = names.iter().partition(is_last);
             for name in first.into_iter().chain(last) {
                 let to = self.outside.announce(self.out.join(name));
@@ -211,10 +212,10 @@ fn claim(out: &Path, parties: (u16, u32, u16)) -> Result<File, CommandError> {
     }
     let Some(taken) = taken else { return Ok(directory) };
     let taken = taken.display();
-    Err(match out.join(LAST).exists() {
+    Err(match out.join(CLUSTER_FILE).exists() {
         true => format!("{taken} exists; choose an empty directory").into(),
         false => format!(
-            "{taken} exists, but {LAST} does not: an `atlas init` was killed before it had finished, and no cluster \
+            "{taken} exists, but {CLUSTER_FILE} does not: an `atlas init` was killed before it had finished, and no cluster \
              has these files; remove them, or choose an empty directory"
         )
         .into(),
@@ -228,7 +229,7 @@ fn is_of(name: &str, (replicas, clients, operators): (u16, u32, u16)) -> bool {
         let number = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix))?;
         number.parse().ok()
     };
-    name == LAST
+    name == CLUSTER_FILE
         || number('r', &[".toml", ".key", "-data"]).is_some_and(|id| id < u32::from(replicas))
         || number('c', &[".toml", ".key"]).is_some_and(|id| id < clients)
         || number('o', &[".key"]).is_some_and(|id| id < u32::from(operators))

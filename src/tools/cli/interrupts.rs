@@ -15,7 +15,7 @@ static AGAIN: AtomicBool = AtomicBool::new(false);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What a process ends with that was interrupted twice.
-const INTERRUPTED_TWICE: i32 = 130;
+pub(super) const INTERRUPTED_TWICE: u8 = 130;
 
 /// From now on a first signal asks the command to end, and a second SIGINT ends it wherever it is, with its
 /// directories. A terminal that is closed asks as well.
@@ -31,7 +31,7 @@ pub(super) fn heed() {
             );
         }
         output::flush_messages();
-        std::process::exit(INTERRUPTED_TWICE);
+        std::process::exit(INTERRUPTED_TWICE.into());
     };
     let thread = std::thread::Builder::new().name("interrupts".to_owned());
     if thread.spawn(watch).is_ok() {

@@ -21,6 +21,7 @@ mod report;
 mod run;
 mod sim;
 mod status;
+mod up;
 mod value;
 
 use std::fs::OpenOptions;
@@ -56,6 +57,8 @@ enum Command {
     Format(format::Format),
     /// Run one replica.
     Run(run::Run),
+    /// Run a whole cluster on this machine, and keep it for the next time.
+    Up(up::Up),
     /// Call a running cluster's service.
     Client(client::ClientCommand),
     /// Show where each replica of a running cluster stands.
@@ -155,11 +158,10 @@ fn start_logging() {
         eprintln!("atlas: ATLAS_LOG={filter} is no filter of logs ({error}); {LOG_DEFAULT} is logged");
         EnvFilter::new(LOG_DEFAULT)
     });
-    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let current = filter.to_string();
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(!is_plain && std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_ansi(output::may_colour(&std::io::stderr()))
         .with_writer(|| output::Log)
         .with_filter_reloading();
     let handle = logs.reload_handle();
@@ -192,6 +194,7 @@ fn run() -> ExitCode {
         Command::Init(init) => init.run(),
         Command::Format(format) => format.run(),
         Command::Run(run) => run.run(),
+        Command::Up(up) => up.run(),
         Command::Client(client) => client.run(),
         Command::Status(status) => status.run(),
         Command::Health(health) => health.run(),

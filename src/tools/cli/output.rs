@@ -10,7 +10,7 @@
 //! The macros here have the names of the standard library's, and are what this room's modules mean by them.
 
 use std::fmt::Arguments;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -166,6 +166,12 @@ impl Write for Log {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Whether what is written there may have colours: a terminal shows them, and `NO_COLOR` does not forbid them.
+pub(super) fn may_colour(stream: &impl IsTerminal) -> bool {
+    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !is_plain && stream.is_terminal()
 }
 
 /// From now on a panic is told like every other message: a thread must not hang in its last words.

@@ -43,9 +43,15 @@ pub(super) struct Run {
     /// port.
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
+    /// Drain when standard input ends too: with whoever holds the other end of it, however that process ends.
+    #[arg(long)]
+    until_eof: bool,
 }
 
-/// Set by the signal handler; everything else happens on a thread that looks at it.
+/// What it says on a line of its own once it is linked with a quorum.
+pub(super) const READY: &str = "READY";
+
+/// Set by the signal handler, or at the end of standard input; everything else happens on a thread that looks at it.
 static STOP: AtomicBool = AtomicBool::new(false);
 /// As that, by SIGHUP.
 static HANGUP: AtomicBool = AtomicBool::new(false);
@@ -53,6 +59,10 @@ static HANGUP: AtomicBool = AtomicBool::new(false);
 impl Run {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
         output::never_block();
+        if self.until_eof {
+            let thread = std::thread::Builder::new().name("stdin".to_owned());
+            thread.spawn(stop_at_eof)?;
+        }
         let mut loaded = ReplicaConfig::load(&self.config)?;
         let config = &mut loaded.replica_config;
         if self.no_pin {
@@ -81,6 +91,13 @@ impl Run {
             AppKind::Null => serve(loaded.serving(Null)),
         }
     }
+}
+
+/// Reads standard input to its end, and has the replica drain then, or as soon as it has started.
+fn stop_at_eof() {
+    // What cannot be read any more has ended.
+    let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+    STOP.store(true, Ordering::Release);
 }
 
 fn serve<A: ScalableApp>(config: MonolithicStateReplicaConfig<A>) -> Result<ExitCode, CommandError> {
@@ -197,7 +214,7 @@ fn watch(handle: &ReplicaHandle, desk: Option<&Desk>) {
         }
         if !is_ready && !is_ending && handle.is_linked() {
             is_ready = true;
-            println!("READY");
+            println!("{READY}");
         }
         if !is_ready && !complained && started.elapsed() > wait {
             complained = true;
