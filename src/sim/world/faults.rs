@@ -147,11 +147,7 @@ impl<S: Stack> World<S> {
                 from,
                 to,
                 until,
-            } => {
-                for (a, b) in from.iter().flat_map(|a| to.iter().map(move |b| (*a, *b))) {
-                    self.network.lose(*kind, a, b, *until);
-                }
-            }
+            } => each_link(from, to).for_each(|(a, b)| self.network.lose(*kind, a, b, *until)),
             Fault::SlowLink { host, by } => self.network.slow_down(*host, *by),
             Fault::Partition {
                 from,
@@ -160,11 +156,9 @@ impl<S: Stack> World<S> {
                 until,
             } => {
                 self.hit(if *both { "partition" } else { "one-way partition" }, 1);
-                for (a, b) in from.iter().flat_map(|a| to.iter().map(move |b| (*a, *b))) {
-                    self.network.cut(a, b, *until);
-                    if *both {
-                        self.network.cut(b, a, *until);
-                    }
+                each_link(from, to).for_each(|(a, b)| self.network.cut(a, b, *until));
+                if *both {
+                    each_link(to, from).for_each(|(a, b)| self.network.cut(a, b, *until));
                 }
             }
         }
@@ -188,4 +182,9 @@ impl<S: Stack> World<S> {
             Tampering::Wiped
         });
     }
+}
+
+/// The links from each of these hosts to each of those.
+fn each_link(from: &[usize], to: &[usize]) -> impl Iterator<Item = (usize, usize)> {
+    from.iter().flat_map(move |a| to.iter().map(move |b| (*a, *b)))
 }
