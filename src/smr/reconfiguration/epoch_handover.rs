@@ -55,8 +55,6 @@ pub struct EpochHandover {
     peers: Peers,
     /// What was written to the log last: what is told of the chain may have our own signature in it.
     logged: Persisted,
-    /// Who was asked for the chain, and when.
-    asked: Option<(NodeId, Time)>,
     /// Whose turn it is to be asked, of those that ended without us.
     turn: usize,
 }
@@ -78,7 +76,6 @@ impl EpochHandover {
             fork: None,
             peers: Peers::default(),
             logged: Persisted::RESTORED,
-            asked: None,
             turn: 0,
         }
     }
@@ -244,17 +241,16 @@ impl EpochHandover {
         }
     }
 
-    /// Asks a peer for the certificates that we lack, if nobody was asked just now.
+    /// Asks a peer for the certificates that we lack, if it was not asked just now.
     fn ask(&mut self, now: Time, peer: NodeId, out: &mut Outbox) {
-        if self.asked.is_none_or(|(_, at)| now.since(at) >= ANSWER_PAUSE) {
-            self.ask_now(now, peer, out);
+        let newest = self.chain.newest();
+        if self
+            .peers
+            .may_ask(now, peer, |node| newest.slot_of(node).is_some())
+        {
+            let question = ReconfigurationMessage::FetchChain(self.epoch());
+            out.send(Recipients::One(peer), self.encode(&question));
         }
-    }
-
-    fn ask_now(&mut self, now: Time, peer: NodeId, out: &mut Outbox) {
-        self.asked = Some((peer, now));
-        let question = ReconfigurationMessage::FetchChain(self.epoch());
-        out.send(Recipients::One(peer), self.encode(&question));
     }
 
     /// Takes certificates in, in order. Who was asked and told something new is asked for more.
@@ -265,7 +261,7 @@ impl EpochHandover {
         certificates: &[HandoverCertificate],
         out: &mut Outbox,
     ) -> Result<(), Rejection> {
-        let was_asked = self.asked.take_if(|(peer, _)| *peer == from).is_some();
+        let was_asked = self.peers.take_answer(from);
         let newest = self.chain.newest();
         let is_member = |node| newest.slot_of(node).is_some();
         if !was_asked && !self.peers.may_verify(now, (from, certificates.len()), is_member) {
@@ -286,7 +282,8 @@ impl EpochHandover {
             }
         }
         if was_asked && has_news {
-            self.ask_now(now, from, out);
+            self.peers.ask_again(from);
+            self.ask(now, from, out);
         }
         Ok(())
     }

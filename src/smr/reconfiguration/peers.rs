@@ -18,6 +18,9 @@ const UNASKED: Rate = Rate {
 #[derive(Debug)]
 struct Account {
     answered: Option<Time>,
+    asked: Option<Time>,
+    /// It was asked, and has told nothing since.
+    owes_answer: bool,
     unasked: Allowance,
 }
 
@@ -37,6 +40,8 @@ impl Peers {
         }
         let account = self.0.entry(peer).or_insert_with(|| Account {
             answered: None,
+            asked: None,
+            owes_answer: false,
             unasked: Allowance::full(UNASKED),
         });
         Some(account)
@@ -47,11 +52,31 @@ impl Peers {
         let Some(account) = self.account(peer, is_member) else {
             return false;
         };
-        let is_due = account.answered.is_none_or(|at| now.since(at) >= ANSWER_PAUSE);
-        if is_due {
-            account.answered = Some(now);
+        is_due(now, &mut account.answered)
+    }
+
+    /// Whether a peer may be asked now: it was not just now. Others were perhaps: a liar that has itself asked
+    /// all the time keeps nobody from asking them. Then it was.
+    pub(super) fn may_ask(&mut self, now: Time, peer: NodeId, is_member: impl Fn(NodeId) -> bool) -> bool {
+        let Some(account) = self.account(peer, is_member) else {
+            return false;
+        };
+        let may_ask = is_due(now, &mut account.asked);
+        account.owes_answer |= may_ask;
+        may_ask
+    }
+
+    /// Whether what a peer tells is its answer to a question. Its next words are none.
+    pub(super) fn take_answer(&mut self, peer: NodeId) -> bool {
+        let account = self.0.get_mut(&peer);
+        account.is_some_and(|account| std::mem::take(&mut account.owes_answer))
+    }
+
+    /// It may be asked at once: there is more.
+    pub(super) fn ask_again(&mut self, peer: NodeId) {
+        if let Some(account) = self.0.get_mut(&peer) {
+            account.asked = None;
         }
-        is_due
     }
 
     /// Whether so many certificates that a peer sent unasked may be verified now. Then they count.
@@ -70,4 +95,13 @@ impl Peers {
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
+}
+
+/// Whether something that was done last at that moment may be done again. Then it is.
+fn is_due(now: Time, last: &mut Option<Time>) -> bool {
+    let is_due = last.is_none_or(|at| now.since(at) >= ANSWER_PAUSE);
+    if is_due {
+        *last = Some(now);
+    }
+    is_due
 }

@@ -328,6 +328,21 @@ fn who_was_away_follows_the_chain_from_any_epoch() {
 }
 
 #[test]
+fn who_claims_to_know_more_all_the_time_keeps_nobody_from_asking_others() {
+    let mut bench = Bench::new(0, 4);
+    let mut hears_of = |at, from, epoch| {
+        let (now, from, epoch) = (ms(at), NodeId::new(from), Epoch::new(epoch));
+        bench.protocol.on_other_epoch(now, from, epoch, &mut bench.out);
+        bench.said()
+    };
+    for at in (0..500).step_by(50) {
+        let expected = if at % 100 == 0 { 1 } else { 0 };
+        assert_eq!(hears_of(at, 1, 99).len(), expected);
+    }
+    assert_eq!(hears_of(451, 2, 1), ["send r2 fetch e0 now"]);
+}
+
+#[test]
 fn certificates_that_nobody_asked_for_cost_their_sender() {
     let all = memberships(4, 1);
     let certificate = certificates(&all).remove(0);
