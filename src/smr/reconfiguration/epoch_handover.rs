@@ -418,24 +418,19 @@ impl ReconfigurationProtocol for EpochHandover {
     }
 
     fn base_records(&self) -> Vec<Record> {
-        let mut rest = self.chain.since(self.chain.first().epoch()).unwrap_or_default();
-        let mut messages = Vec::new();
-        while !rest.is_empty() {
-            let piece = ReconfigurationMessage::piece(rest);
-            if let ReconfigurationMessage::Chain(certificates) = &piece {
-                rest = &rest[certificates.len()..];
-            }
-            messages.push(piece);
-        }
-        messages.extend(
-            self.own
-                .as_ref()
-                .map(|own| ReconfigurationMessage::Handover(own.signed)),
-        );
-        let records = messages
+        // One in each record, however long the chain is: a record has a bound.
+        let all = self.chain.since(self.chain.first().epoch()).unwrap_or_default();
+        let certificates = all
             .iter()
-            .map(|message| Record::Reconfiguration(message.encode().into()));
-        records.collect()
+            .map(|one| ReconfigurationMessage::Chain(vec![one.clone()]));
+        let own = self
+            .own
+            .as_ref()
+            .map(|own| ReconfigurationMessage::Handover(own.signed));
+        let records = certificates.chain(own);
+        records
+            .map(|message| Record::Reconfiguration(message.encode().into()))
+            .collect()
     }
 }
 
