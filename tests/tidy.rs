@@ -29,6 +29,16 @@ const WALLS: &[(&str, &[&str])] = &[
         "smr::membership",
         &["smr::types", "smr::crypto", "smr::messages", "smr::protocol"],
     ),
+    (
+        "smr::reconfiguration",
+        &[
+            "smr::types",
+            "smr::crypto",
+            "smr::messages",
+            "smr::protocol",
+            "smr::membership",
+        ],
+    ),
     ("smr::execution", PROTOCOLS),
     ("smr::decision_log", PROTOCOLS),
     ("smr::log_transfer", PROTOCOLS),

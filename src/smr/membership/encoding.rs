@@ -48,65 +48,65 @@ pub enum MalformedMembership {
 
 /// Writes the form.
 #[derive(Debug, Default)]
-pub(in crate::smr) struct Writer(Vec<u8>);
+pub(crate) struct Writer(Vec<u8>);
 
 impl Writer {
-    pub(in crate::smr) fn with_capacity(bytes: usize) -> Self {
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
         Self(Vec::with_capacity(bytes))
     }
 
-    pub(in crate::smr) fn u8(&mut self, value: u8) {
+    pub(crate) fn u8(&mut self, value: u8) {
         self.0.push(value);
     }
 
-    pub(in crate::smr) fn u16(&mut self, value: u16) {
+    pub(crate) fn u16(&mut self, value: u16) {
         self.bytes(&value.to_le_bytes());
     }
 
-    pub(in crate::smr) fn u32(&mut self, value: u32) {
+    pub(crate) fn u32(&mut self, value: u32) {
         self.bytes(&value.to_le_bytes());
     }
 
-    pub(in crate::smr) fn u64(&mut self, value: u64) {
+    pub(crate) fn u64(&mut self, value: u64) {
         self.bytes(&value.to_le_bytes());
     }
 
-    pub(in crate::smr) fn bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
 
     /// How many entries follow, or bytes of a text.
-    pub(in crate::smr) fn count(&mut self, count: usize) {
+    pub(crate) fn count(&mut self, count: usize) {
         // Everything counted is bounded far below; a count that does not fit would be refused by every
         // reader.
         self.u32(u32::try_from(count).unwrap_or(u32::MAX));
     }
 
-    pub(in crate::smr) fn text(&mut self, text: &str) {
+    pub(crate) fn text(&mut self, text: &str) {
         self.count(text.len());
         self.bytes(text.as_bytes());
     }
 
-    pub(in crate::smr) fn finish(self) -> Vec<u8> {
+    pub(crate) fn finish(self) -> Vec<u8> {
         self.0
     }
 }
 
 /// Reads the form, and allocates nothing that the bytes there are do not fill.
 #[derive(Debug)]
-pub(in crate::smr) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
 
 type Read<T> = Result<T, MalformedMembership>;
 
 impl<'a> Reader<'a> {
-    pub(in crate::smr) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
     /// What was not read yet.
-    pub(in crate::smr) fn rest(&self) -> &'a [u8] {
+    pub(crate) fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
@@ -128,35 +128,30 @@ impl<'a> Reader<'a> {
         Ok(*taken)
     }
 
-    pub(in crate::smr) fn u8(&mut self, what: &'static str) -> Read<u8> {
+    pub(crate) fn u8(&mut self, what: &'static str) -> Read<u8> {
         self.array::<1>(what).map(|[byte]| byte)
     }
 
-    pub(in crate::smr) fn u16(&mut self, what: &'static str) -> Read<u16> {
+    pub(crate) fn u16(&mut self, what: &'static str) -> Read<u16> {
         self.array(what).map(u16::from_le_bytes)
     }
 
-    pub(in crate::smr) fn u32(&mut self, what: &'static str) -> Read<u32> {
+    pub(crate) fn u32(&mut self, what: &'static str) -> Read<u32> {
         self.array(what).map(u32::from_le_bytes)
     }
 
-    pub(in crate::smr) fn u64(&mut self, what: &'static str) -> Read<u64> {
+    pub(crate) fn u64(&mut self, what: &'static str) -> Read<u64> {
         self.array(what).map(u64::from_le_bytes)
     }
 
     /// A number that counts things in memory.
-    pub(in crate::smr) fn size(&mut self, what: &'static str) -> Read<usize> {
+    pub(crate) fn size(&mut self, what: &'static str) -> Read<usize> {
         usize::try_from(self.u64(what)?).map_err(|_| MalformedMembership::Unknown(what))
     }
 
     /// How many entries follow, of at least so many bytes each: no more than `max`, and no more than the
     /// bytes that are left can be.
-    pub(in crate::smr) fn count(
-        &mut self,
-        what: &'static str,
-        max: usize,
-        entry_bytes: usize,
-    ) -> Read<usize> {
+    pub(crate) fn count(&mut self, what: &'static str, max: usize, entry_bytes: usize) -> Read<usize> {
         let got = usize::try_from(self.u32(what)?).unwrap_or(usize::MAX);
         if got > max {
             return Err(MalformedMembership::TooMany { what, got, max });
@@ -167,41 +162,41 @@ impl<'a> Reader<'a> {
         Ok(got)
     }
 
-    pub(in crate::smr) fn text(&mut self, what: &'static str, bytes_max: usize) -> Read<String> {
+    pub(crate) fn text(&mut self, what: &'static str, bytes_max: usize) -> Read<String> {
         let length = self.count(what, bytes_max, 1)?;
         let text = std::str::from_utf8(self.take(length, what)?);
         text.map(str::to_owned)
             .map_err(|_| MalformedMembership::Unknown(what))
     }
 
-    pub(in crate::smr) fn format(&mut self, what: &'static str, expected: u16) -> Read<()> {
+    pub(crate) fn format(&mut self, what: &'static str, expected: u16) -> Read<()> {
         match self.u16(what)? {
             got if got == expected => Ok(()),
             got => Err(MalformedMembership::Format { what, got, expected }),
         }
     }
 
-    pub(in crate::smr) fn digest(&mut self, what: &'static str) -> Read<Digest> {
+    pub(crate) fn digest(&mut self, what: &'static str) -> Read<Digest> {
         self.array(what).map(Digest::from_bytes)
     }
 
-    pub(in crate::smr) fn cluster(&mut self) -> Read<ClusterId> {
+    pub(crate) fn cluster(&mut self) -> Read<ClusterId> {
         self.array("the cluster").map(ClusterId::from_bytes)
     }
 
-    pub(in crate::smr) fn verifying_key(&mut self) -> Read<VerifyingKey> {
+    pub(crate) fn verifying_key(&mut self) -> Read<VerifyingKey> {
         self.array("a signing key").map(VerifyingKey::from_bytes)
     }
 
-    pub(in crate::smr) fn link_key(&mut self) -> Read<LinkPublic> {
+    pub(crate) fn link_key(&mut self) -> Read<LinkPublic> {
         self.array("a link key").map(LinkPublic::from_bytes)
     }
 
-    pub(in crate::smr) fn signature(&mut self) -> Read<Signature> {
+    pub(crate) fn signature(&mut self) -> Read<Signature> {
         self.array::<SIGNATURE_BYTES>("a signature")
     }
 
-    pub(in crate::smr) fn application(&mut self) -> Read<ApplicationId> {
+    pub(crate) fn application(&mut self) -> Read<ApplicationId> {
         let bytes = self.array("the application")?;
         let application = ApplicationId::from_bytes(&bytes);
         match application != ApplicationId::NONE && application.to_bytes() == bytes {
@@ -211,7 +206,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Nothing may be left.
-    pub(in crate::smr) fn finish(self) -> Read<()> {
+    pub(crate) fn finish(self) -> Read<()> {
         match self.rest.len() {
             0 => Ok(()),
             left => Err(MalformedMembership::Trailing(left)),
@@ -220,6 +215,6 @@ impl<'a> Reader<'a> {
 }
 
 /// Whether a list is strictly ascending by what `key` takes from its entries.
-pub(in crate::smr) fn is_ascending<T, K: Ord>(list: &[T], key: impl Fn(&T) -> K) -> bool {
+pub(crate) fn is_ascending<T, K: Ord>(list: &[T], key: impl Fn(&T) -> K) -> bool {
     list.windows(2).all(|two| key(&two[0]) < key(&two[1]))
 }

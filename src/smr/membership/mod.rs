@@ -57,7 +57,7 @@
 mod agreement;
 mod chain;
 mod change;
-pub(in crate::smr) mod encoding;
+pub(crate) mod encoding;
 mod epoch_membership;
 mod error;
 mod genesis;
@@ -88,4 +88,4 @@ pub use risk::Risk;
 pub use transition::ChangeRefused;
 
 #[cfg(test)]
-pub(in crate::smr) mod tests;
+pub(crate) mod tests;

@@ -18,7 +18,7 @@ fn seed(kind: u8, number: u32, renewal: u8) -> [u8; 32] {
     seed
 }
 
-pub(in crate::smr) fn member_key(number: u16) -> SigningKey {
+pub(crate) fn member_key(number: u16) -> SigningKey {
     SigningKey::from_seed(&seed(1, number.into(), 0))
 }
 
@@ -51,7 +51,7 @@ fn founder(number: u16) -> Member {
     }
 }
 
-pub(in crate::smr) fn client(number: u32) -> RegisteredClient {
+pub(crate) fn client(number: u32) -> RegisteredClient {
     RegisteredClient {
         id: ClientId::new(number),
         signing_key: signing(3, number, 0),
@@ -62,7 +62,7 @@ pub(in crate::smr) fn client(number: u32) -> RegisteredClient {
 }
 
 /// A cluster of so many members, with three clients, of which two of three operators have to sign.
-pub(in crate::smr) fn genesis(members: u16) -> Genesis {
+pub(crate) fn genesis(members: u16) -> Genesis {
     Genesis {
         name: "test".to_owned(),
         random: "00".to_owned(),
@@ -78,7 +78,7 @@ pub(in crate::smr) fn genesis(members: u16) -> Genesis {
     }
 }
 
-pub(in crate::smr) fn founding(members: u16) -> Membership {
+pub(crate) fn founding(members: u16) -> Membership {
     genesis(members).membership().unwrap()
 }
 
@@ -91,7 +91,7 @@ fn signed(base: &Membership, changes: Vec<Change>, signers: u32) -> ChangeReques
 }
 
 /// What two operators' request makes of a membership.
-pub(in crate::smr) fn change(base: &Membership, changes: Vec<Change>) -> Result<Membership, ChangeRefused> {
+pub(crate) fn change(base: &Membership, changes: Vec<Change>) -> Result<Membership, ChangeRefused> {
     base.next(&signed(base, changes, 2))
 }
 
