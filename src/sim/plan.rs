@@ -289,38 +289,28 @@ impl Plan {
         let mut config = SimConfig::calm(4, 2);
         config.timings.timeout = Duration::from_millis(300);
         config.retransmit = Duration::from_millis(100);
-        let mut faults = Vec::new();
-        for (number, sides) in (0u32..).zip(pattern) {
+        for sides in pattern {
             seed = seed << 4 | u64::from(sides);
-            let at = Time::START.after(round * number);
-            let (from, to): (Vec<usize>, Vec<usize>) =
-                (0..5).partition(|host| *host == 0 || sides >> (host - 1) & 1 == 0);
-            let until = at.after(round);
-            let both = true;
-            faults.push((
-                at,
-                Fault::Partition {
-                    from,
-                    to,
-                    both,
-                    until,
-                },
-            ));
         }
         let calm_from = Time::START.after(round * 3);
-        Self {
+        let mut plan = Self {
             network: NetworkProfile {
                 partitions_lose: true,
                 ..NetworkProfile::calm()
             },
-            faults,
             twin: Some(twin),
             operations: 24,
             keys: 2,
             busy_until: calm_from,
             calm_from,
             ..Self::quiet(Profile::Twins, seed, config)
+        };
+        for (number, sides) in (0u32..).zip(pattern) {
+            let at = Time::START.after(round * number);
+            let sides = (0..5).partition(|host| *host == 0 || sides >> (host - 1) & 1 == 0);
+            plan.cut(at, at.after(round), sides, true);
         }
+        plan
     }
 
     /// The run of a seed.

@@ -465,7 +465,8 @@ impl Plan {
         }
     }
 
-    fn cut(&mut self, at: Time, until: Time, (from, to): (Vec<usize>, Vec<usize>), both: bool) {
+    /// Has a partition between these hosts and those last from one moment until another.
+    pub(super) fn cut(&mut self, at: Time, until: Time, (from, to): (Vec<usize>, Vec<usize>), both: bool) {
         let fault = Fault::Partition {
             from,
             to,

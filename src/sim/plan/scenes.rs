@@ -84,16 +84,7 @@ impl Plan {
     }
 
     fn between(&mut self, (from, to): (&[usize], &[usize]), (at, until): (Time, Time)) {
-        let (from, to, both) = (from.to_vec(), to.to_vec(), false);
-        self.faults.push((
-            at,
-            Fault::Partition {
-                from,
-                to,
-                both,
-                until,
-            },
-        ));
+        self.cut(at, until, (from.to_vec(), to.to_vec()), false);
     }
 
     fn without(&mut self, kind: MessageKind, (from, to): (&[usize], &[usize]), (at, until): (Time, Time)) {
