@@ -42,6 +42,7 @@ impl Replica {
             quorum: Quorum::of(n).expect("a valid size"),
             cluster: CLUSTER,
             epoch: Epoch::ZERO,
+            base: CheckpointClaim::NONE,
             digester: Digester::new(CLUSTER),
             window: WINDOW,
             undecided_bytes_max: 64 << 20,

@@ -33,6 +33,7 @@ const WALLS: &[(&str, &[&str])] = &[
         "smr::reconfiguration",
         &[
             "smr::types",
+            "smr::mutants",
             "smr::crypto",
             "smr::messages",
             "smr::protocol",
@@ -76,6 +77,8 @@ const WALLS: &[(&str, &[&str])] = &[
             "smr::crypto",
             "smr::messages",
             "smr::protocol",
+            "smr::membership",
+            "smr::reconfiguration",
             "smr::execution",
             "smr::decision_log",
             "smr::log_transfer",

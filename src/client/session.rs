@@ -119,6 +119,8 @@ pub struct Session {
     prover: FrameAuthenticator,
     writes: FrameBuffer,
     reads: FrameBuffer,
+    /// Requests to change the membership, each a frame of its own.
+    changes: FrameBuffer,
     /// Whether the frame sent last writes: where both wait, they take turns.
     wrote_last: bool,
     /// Frames under way, of this session and of those before.
@@ -148,23 +150,37 @@ pub struct Session {
     counters: SessionCounters,
 }
 
+/// Operations that share frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    Writes,
+    Reads,
+    Changes,
+}
+
+impl Line {
+    fn of(mode: Mode) -> Self {
+        match mode {
+            Mode::Ordered => Self::Writes,
+            Mode::Change => Self::Changes,
+            Mode::Unordered | Mode::OrderedRead | Mode::Session => Self::Reads,
+        }
+    }
+}
+
 impl Session {
     /// A session with nothing under way and no links.
     #[must_use]
     pub fn new(config: SessionConfig) -> Self {
         let (n, weak) = (config.quorum.n(), config.quorum.weak());
         let place = (config.cluster, config.epoch);
-        let gathering = || {
-            FrameBuffer::new(
-                config.process,
-                config.frame_operations_max,
-                config.frame_bytes_max,
-            )
-        };
+        let gathering =
+            |operations_max| FrameBuffer::new(config.process, operations_max, config.frame_bytes_max);
         Self {
             prover: FrameAuthenticator::new(config.authentication.clone(), place, weak),
-            writes: gathering(),
-            reads: gathering(),
+            writes: gathering(config.frame_operations_max),
+            reads: gathering(config.frame_operations_max),
+            changes: gathering(1),
             wrote_last: false,
             frames: BTreeMap::new(),
             again: Vec::new(),
@@ -186,8 +202,8 @@ impl Session {
         }
     }
 
-    /// Takes one operation, to be executed in the order ([`Mode::Ordered`]) or as a read (any other mode);
-    /// `token` comes back with its end, at the latest at `deadline`.
+    /// Takes one operation, to be executed in the order ([`Mode::Ordered`]) or as a read (any other mode), or a
+    /// request to change the membership ([`Mode::Change`]); `token` comes back with its end, at the latest at `deadline`.
     ///
     /// # Errors
     /// When it is too large, or too many are under way.
@@ -199,7 +215,7 @@ impl Session {
         token: u64,
         deadline: Time,
     ) -> Result<(), SubmitError> {
-        let (writes, max) = (mode.writes(), self.config.frame_bytes_max);
+        let (line, max) = (Line::of(mode), self.config.frame_bytes_max);
         let too_large = SubmitError::TooLarge {
             got: operation.len(),
             max,
@@ -210,18 +226,18 @@ impl Session {
         if self.operations >= self.config.operations_max {
             return Err(SubmitError::Full);
         }
-        if !self.gathering(writes).has_room_for(operation) {
+        if !self.gathering(line).has_room_for(operation) {
             // The gathered frame is full. Without room to send it the caller has to wait.
-            if !self.is_open(now) || !self.has_room() || self.is_others_turn(writes) {
+            if !self.is_open(now) || !self.has_room() || self.is_others_turn(line) {
                 return Err(SubmitError::Full);
             }
-            self.send_gathered(now, writes);
-            if !self.gathering(writes).has_room_for(operation) {
+            self.send_gathered(now, line);
+            if !self.gathering(line).has_room_for(operation) {
                 // What had to be sent again went first.
                 return Err(SubmitError::Full);
             }
         }
-        if !self.gathering(writes).push(operation, token, deadline) {
+        if !self.gathering(line).push(operation, token, deadline) {
             return Err(too_large);
         }
         self.wake_by(deadline);
@@ -235,15 +251,19 @@ impl Session {
         self.read_again();
         let mut sent = true;
         while std::mem::take(&mut sent) {
-            for writes in [!self.wrote_last, self.wrote_last] {
-                if self.gathering(writes).is_empty() {
+            let first = match self.wrote_last {
+                true => [Line::Reads, Line::Writes],
+                false => [Line::Writes, Line::Reads],
+            };
+            for line in [Line::Changes, first[0], first[1]] {
+                if self.gathering(line).is_empty() {
                     continue;
                 }
                 if !self.is_open(now) {
                     return self.ask(now);
                 }
                 if self.has_room() {
-                    self.send_gathered(now, writes);
+                    self.send_gathered(now, line);
                     sent = true;
                 }
             }
@@ -296,11 +316,11 @@ impl Session {
         }
         self.next_timeout = None;
         self.note_use(now);
-        for writes in [true, false] {
-            let (client, mode) = (self.config.client, self.mode_of(writes));
-            let expired = self.gathering(writes).expire(now, client, mode);
+        for line in [Line::Changes, Line::Writes, Line::Reads] {
+            let (client, mode) = (self.config.client, self.mode_of(line));
+            let expired = self.gathering(line).expire(now, client, mode);
             self.fail(expired, CallError::NeverSent);
-            if let Some(deadline) = self.gathering(writes).next_deadline() {
+            if let Some(deadline) = self.gathering(line).next_deadline() {
                 self.wake_by(deadline);
             }
         }
@@ -370,18 +390,20 @@ impl Session {
         }
     }
 
-    fn gathering(&mut self, writes: bool) -> &mut FrameBuffer {
-        match writes {
-            true => &mut self.writes,
-            false => &mut self.reads,
+    fn gathering(&mut self, line: Line) -> &mut FrameBuffer {
+        match line {
+            Line::Writes => &mut self.writes,
+            Line::Reads => &mut self.reads,
+            Line::Changes => &mut self.changes,
         }
     }
 
-    fn mode_of(&self, writes: bool) -> Mode {
-        match (writes, self.config.answers.unordered) {
-            (true, _) => Mode::Ordered,
-            (false, Some(_)) => Mode::Unordered,
-            (false, None) => Mode::OrderedRead,
+    fn mode_of(&self, line: Line) -> Mode {
+        match (line, self.config.answers.unordered) {
+            (Line::Writes, _) => Mode::Ordered,
+            (Line::Changes, _) => Mode::Change,
+            (Line::Reads, Some(_)) => Mode::Unordered,
+            (Line::Reads, None) => Mode::OrderedRead,
         }
     }
 
@@ -402,24 +424,29 @@ impl Session {
     }
 
     /// Whether the last room is for the others, reads or writes, which wait and were not served last.
-    fn is_others_turn(&mut self, writes: bool) -> bool {
-        self.room() == 1 && self.wrote_last == writes && !self.gathering(!writes).is_empty()
+    fn is_others_turn(&self, line: Line) -> bool {
+        let others = match line {
+            Line::Writes if self.wrote_last => &self.reads,
+            Line::Reads if !self.wrote_last => &self.writes,
+            Line::Writes | Line::Reads | Line::Changes => return false,
+        };
+        self.room() == 1 && !others.is_empty()
     }
 
     fn wake_by(&mut self, at: Time) {
         self.next_timeout = Some(self.next_timeout.map_or(at, |earlier| earlier.min(at)));
     }
 
-    fn send_gathered(&mut self, now: Time, writes: bool) {
-        let (Some(id), false) = (self.id, self.gathering(writes).is_empty()) else {
+    fn send_gathered(&mut self, now: Time, line: Line) {
+        let (Some(id), false) = (self.id, self.gathering(line).is_empty()) else {
             return;
         };
         let sequence = FrameSeq::of(id, self.next);
         self.next += 1;
-        let (client, mode) = (self.config.client, self.mode_of(writes));
-        let (body, calls) = self.gathering(writes).take(client, sequence, mode);
+        let (client, mode) = (self.config.client, self.mode_of(line));
+        let (body, calls) = self.gathering(line).take(client, sequence, mode);
         self.counters.frames_sent += 1;
-        self.wrote_last = writes;
+        self.wrote_last = line != Line::Reads;
         self.used_at = self.used_at.max(now);
         let for_all = mode == Mode::Unordered || !self.links.has(self.leader);
         let mut frame = self.frame(now, mode, body, for_all);

@@ -133,7 +133,18 @@ const CLIENTS: &[Mutant] = &[QuotaBlamed, MacsBlamed, ReadsUnlimited, ReadsUnfai
 
 const SCENES: &[Mutant] = &[StatesMixed, AnnouncedForgotten, ReplacedClaimsKept];
 
-const HOMES: [(Profile, &[Mutant]); 7] = [
+const EPOCHS: &[Mutant] = &[
+    OrderedBeyondEnd,
+    ChangeUnchecked,
+    ChangesMixed,
+    ClosingUnlogged,
+    ClosingForgotten,
+    ClosingLight,
+    EndUnawaited,
+    ChangeUntold,
+];
+
+const HOMES: [(Profile, &[Mutant]); 8] = [
     (Profile::Net, NET),
     (Profile::Byzantine, BYZANTINE),
     (Profile::Crash, CRASH),
@@ -141,6 +152,7 @@ const HOMES: [(Profile, &[Mutant]); 7] = [
     (Profile::Twins, TWINS),
     (Profile::Clients, CLIENTS),
     (Profile::Scenes, SCENES),
+    (Profile::Epochs, EPOCHS),
 ];
 
 impl Mutant {

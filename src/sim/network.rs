@@ -7,7 +7,7 @@ use super::SimRng;
 use crate::smr::messages::archived::{
     ArchivedSyncMessage, ArchivedSystemMessage, ArchivedViewTransferMessage,
 };
-use crate::smr::messages::{Checked, Phase, SystemMessage};
+use crate::smr::messages::{Checked, Family, Phase, SystemMessage};
 use crate::smr::types::Time;
 
 /// How links behave in one run.
@@ -67,6 +67,8 @@ pub enum MessageKind {
     ViewChange,
     /// NEW-VIEWs.
     NewView,
+    /// What is said about epochs.
+    Reconfiguration,
 }
 
 impl MessageKind {
@@ -172,6 +174,9 @@ impl Network {
     pub(super) fn loses(&self, now: Time, (from, to): (usize, usize), message: &Bytes) -> bool {
         let on_link = |loss: &&Loss| (loss.from, loss.to) == (from, to) && loss.until > now;
         let mut losses = self.losses.iter().filter(on_link).peekable();
+        if losses.peek().is_some() && Family::of(message) == Family::Reconfiguration {
+            return losses.any(|loss| loss.kind == MessageKind::Reconfiguration);
+        }
         losses.peek().is_some()
             && Checked::<SystemMessage>::body_of(message)
                 .is_ok_and(|message| losses.any(|loss| loss.kind.is_of(&message)))

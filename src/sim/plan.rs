@@ -1,6 +1,7 @@
 //! What a seed decides before a run begins: config, network, faults and who lies.
 
 mod ambushes;
+mod changes;
 mod config;
 mod fault_schedule;
 mod scenes;
@@ -35,11 +36,13 @@ pub enum Profile {
     Clients,
     /// Rare orders of events, set up on purpose.
     Scenes,
+    /// As [`Crash`](Self::Crash), and the membership changes meanwhile.
+    Epochs,
 }
 
 impl Profile {
     /// Every profile, in the order of a run over all of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Net,
         Self::Byzantine,
         Self::Crash,
@@ -47,6 +50,7 @@ impl Profile {
         Self::Disk,
         Self::Clients,
         Self::Scenes,
+        Self::Epochs,
     ];
 
     /// The profile's name on the command line.
@@ -60,6 +64,7 @@ impl Profile {
             Self::Disk => "disk",
             Self::Clients => "clients",
             Self::Scenes => "scenes",
+            Self::Epochs => "epochs",
         }
     }
 }
@@ -238,6 +243,8 @@ pub struct Plan {
     pub operations: usize,
     /// Operations beside these.
     pub calls: Vec<PlannedCall>,
+    /// When operators ask for changes of the membership.
+    pub changes: Vec<Time>,
     /// Keys that they touch.
     pub keys: u64,
     /// They are submitted until then.
@@ -274,6 +281,7 @@ impl Plan {
             speculative: Vec::new(),
             operations: 0,
             calls: Vec::new(),
+            changes: Vec::new(),
             keys: 1,
             busy_until: Time::START,
             calm_from: Time::START,
@@ -422,13 +430,18 @@ impl Plan {
                     config.donor.donor_burst_bytes = 64 << 10;
                 }
             }
-            Profile::Crash => {
+            Profile::Crash | Profile::Epochs => {
                 if rng.chance(30) {
                     // Leaders are not judged by their pace: only timers find out that one is gone.
                     config.timings.review_period = Duration::from_secs(3600);
                     config.timings.fairness = Duration::from_secs(3600);
                 }
-                self.plan_few_lies(company);
+                if self.profile == Profile::Crash {
+                    self.plan_few_lies(company);
+                } else {
+                    config.change_membership();
+                    self.plan_changes(company);
+                }
                 let gone = self.plan_losses(rng, true);
                 self.plan_outages(rng, &gone);
             }

@@ -13,7 +13,8 @@ use super::{SimConfig, SimRng};
 use crate::runtime::storage::restart::{RestartObserver, RestartSettings, Restored, restart};
 use crate::runtime::storage::{RecordReader, StorageError};
 use crate::smr::crypto::{Digester, Given, verdicts_given};
-use crate::smr::execution::{Executor, ReadGate, ReadLimits};
+use crate::smr::execution::{CheckpointSnapshot, Executor, ReadGate, ReadLimits};
+use crate::smr::membership::EpochHistory;
 use crate::smr::messages::{
     Batch, CheckpointClaim, ENVELOPE_BYTES, FrameKey, Mode, Proposal, TakenCheckpoint,
 };
@@ -27,10 +28,8 @@ use crate::smr::types::{ClientId, ClusterId, Epoch, Lsn, NodeId, Peer, Quorum, S
 mod parts;
 mod ports;
 
-use parts::{disk_budget, make_replica};
+use parts::{disk_budget, epoch_of, make_replica, read_history};
 use ports::{Deaf, Decisions, Passed, Results, Work};
-
-const IDENTITY: (ClusterId, Epoch) = (CLUSTER, Epoch::ZERO);
 
 /// Bytes of checkpoint work done in one turn: little, so that decisions come in between.
 const BACKGROUND_BYTES: usize = 64 << 10;
@@ -113,6 +112,8 @@ pub(super) enum Said {
     Misexecuted,
     /// Reads beside the order were answered, from the state after this place.
     Read(SeqNo),
+    /// The epoch has ended: the next ones are known.
+    EpochEnded(Box<EpochHistory>),
 }
 
 /// What the disk has done since the last turn.
@@ -177,6 +178,7 @@ impl RestartObserver for ReadBack {
 
 /// Preprocessing, consensus, execution and the disk of one replica.
 pub(super) struct SimReplica<S: Stack> {
+    identity: (ClusterId, Epoch),
     preprocessing: Preprocessing,
     consensus: Consensus<S>,
     execution: Execution<S::Executor>,
@@ -195,6 +197,8 @@ pub(super) struct SimReplica<S: Stack> {
     ordered: u64,
     inbox: VecDeque<(Peer, Bytes)>,
     pub disk: SimDisk,
+    /// What a restart found to be written still.
+    closing: Option<Box<dyn CheckpointSnapshot>>,
     /// The next decision that has frames is executed wrongly.
     misexecutes: bool,
 }
@@ -205,7 +209,24 @@ pub(super) fn fresh_replica<S: Stack>(
     config: &SimConfig,
     maker: &dyn PartsMaker<S>,
 ) -> Replica<S> {
-    make_replica(node, config, maker)
+    make_replica(node, config, maker, None)
+}
+
+/// What judges frames.
+fn checker_of(
+    node: NodeId,
+    config: &SimConfig,
+    directory: &ClientDirectory,
+    history: Option<&EpochHistory>,
+) -> FrameChecker {
+    let (digester, limits) = (Digester::new(CLUSTER), config.limits);
+    let (n, directory) = (config.replicas, directory.clone());
+    let checker = FrameChecker::new(node, n, config.auth, limits, digester, directory);
+    let checker = checker.with_reads(config.unordered);
+    match history {
+        Some(history) => checker.with_membership(history.membership().clone()),
+        None => checker,
+    }
 }
 
 impl<S: Stack> SimReplica<S> {
@@ -222,16 +243,20 @@ impl<S: Stack> SimReplica<S> {
     ) -> Result<(Self, Restored, ReadBack), StorageError> {
         let digester = Digester::new(CLUSTER);
         disk_state.open(CLUSTER, node)?;
-        let mut replica = make_replica(node, config, maker);
-        let mut executor = maker.executor(config, speculates);
+        let history = read_history(config, &disk_state.history);
+        let (epoch, base) = epoch_of(history.as_ref());
+        let identity = (CLUSTER, epoch);
+        let mut replica = make_replica(node, config, maker, history.as_ref());
+        let mut executor = maker.executor(config, epoch, speculates);
         let mut read_back = ReadBack::default();
         let quorum = Quorum::of(config.replicas).expect("a simulated cluster has a valid size");
         let reader = RecordReader::new(digester.clone(), config.limits);
         let settings = RestartSettings {
             reader: reader.clone(),
             can_abstain: quorum.n() > quorum.quorum(),
+            base,
         };
-        let restored = restart(disk_state, &settings, &mut replica, &mut executor, &mut read_back)?;
+        let mut restored = restart(disk_state, &settings, &mut replica, &mut executor, &mut read_back)?;
         executor.keep_snapshots(true);
         let record_bytes_max = config.lengths().log_record();
         let segment_bytes = config.segment_bytes.max(record_bytes_max as u64 + 4096) / 4096 * 4096 + 4096;
@@ -243,18 +268,9 @@ impl<S: Stack> SimReplica<S> {
             short_percent: 5,
             write_syncs: config.write_syncs,
         };
-        let keys = Keyring::get();
-        let directory = keys.directory(node, config.clients(), config.auth);
+        let directory = Keyring::get().directory(node, config.clients(), config.auth);
         let expectations = ExpectedTraffic::default();
-        let checker = FrameChecker::new(
-            node,
-            config.replicas,
-            config.auth,
-            config.limits,
-            digester,
-            directory.clone(),
-        )
-        .with_reads(config.unordered);
+        let checker = checker_of(node, config, &directory, history.as_ref());
         let gate = PeerVerifyGate::with_limits(
             Quorum::of(config.replicas).expect("a simulated cluster has a valid size"),
             OrderingOf::<S>::leader_of,
@@ -263,13 +279,14 @@ impl<S: Stack> SimReplica<S> {
         );
         let reads = ReadGate::new(replica.reads_from(), executor.executed());
         let this = Self {
-            preprocessing: Preprocessing::new(checker, gate, IDENTITY),
+            identity,
+            preprocessing: Preprocessing::new(checker, gate, identity),
             expected: (replica.view(), false),
-            consensus: Consensus::new(replica, expectations, IDENTITY, false),
+            consensus: Consensus::new(replica, expectations, identity, false),
             execution: Execution::new(
                 (executor, reads),
                 (config.clients(), read_limits(config)),
-                IDENTITY,
+                identity,
             ),
             clients: directory,
             work: VecDeque::new(),
@@ -279,9 +296,15 @@ impl<S: Stack> SimReplica<S> {
             ordered: 0,
             inbox: VecDeque::new(),
             disk: SimDisk::new(disk_state.clone(), (&restored, reader), settings, rng),
+            closing: restored.closing.take(),
             misexecutes: false,
         };
         Ok((this, restored, read_back))
+    }
+
+    /// The epoch that it is in.
+    pub const fn epoch(&self) -> Epoch {
+        self.identity.1
     }
 
     /// A message arrived; it is looked at in the next turn.
@@ -318,6 +341,9 @@ impl<S: Stack> SimReplica<S> {
     /// One turn: everything that arrived, what the disk has done, what is due. `now` is the host's clock,
     /// `world` that of the disk.
     pub fn turn(&mut self, now: Time, world: Time, durable: Durable, said: &mut Vec<Said>) {
+        if let Some(mut closing) = self.closing.take() {
+            self.disk.keep_snapshot(world, &mut *closing);
+        }
         self.consensus.on_time(now);
         if let Some(end) = durable.log {
             self.consensus.on_durable(end);
@@ -349,7 +375,7 @@ impl<S: Stack> SimReplica<S> {
     /// A message of a link.
     fn take(&mut self, now: Time, world: Time, from: Peer, message: Bytes, said: &mut Vec<Said>) {
         let (before, lies) = (verdicts_given(), self.replica().counters().chunks_refused);
-        match (route(&message, from, IDENTITY), from) {
+        match (route(&message, from, self.identity), from) {
             (Ok(Route::Consensus(from)), _) => {
                 if !self.consensus.on_message(now, from, &message) {
                     let refusal = Refusal::Archive;
@@ -372,6 +398,13 @@ impl<S: Stack> SimReplica<S> {
                 let (preprocessing, mut passed) = self.preprocessing(now, world, said);
                 preprocessing.take_frame(client, message.slice(ENVELOPE_BYTES..), &mut passed);
             }
+            (Ok(Route::Reconfiguration(from)), _) => {
+                if !self.consensus.on_reconfiguration(now, from, &message) {
+                    let refusal = Refusal::Archive;
+                    said.push(Said::Refused { from, refusal });
+                }
+            }
+            (Ok(Route::OtherEpoch(from, epoch)), _) => self.consensus.on_other_epoch(now, from, epoch),
             // Nobody asks, and there are no links.
             (Ok(Route::Question(_) | Route::Link), _) => {}
             (Err(error), Peer::Replica(from)) => {

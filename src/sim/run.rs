@@ -179,6 +179,22 @@ fn plan_calls(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
     }
 }
 
+/// Whether frames may stay with replicas for good that nobody waits for. A process that was restarted has forgotten
+/// what it asked for. What convinces all is ordered all the same; what has MACs alone may wait for a leader that
+/// lies, or is gone, and then nobody is there any more who would sign it.
+fn forgets(plan: &Plan) -> bool {
+    let is_gone = |(_, fault): &(Time, Fault)| {
+        matches!(
+            fault,
+            Fault::Crash { back: None, .. } | Fault::FailedSync { back: None, .. }
+        )
+    };
+    let is_forgotten = |(_, fault): &(Time, Fault)| matches!(fault, Fault::RestartClient { .. });
+    (plan.twin.is_some() || plan.faults.iter().any(is_gone))
+        && plan.config.auth == ClientAuth::Mac
+        && plan.faults.iter().any(is_forgotten)
+}
+
 fn drive(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
     let bound = plan.calm_from.after(PROGRESS_BOUND + plan.kept_waiting());
     while world.open_calls() > 0 && world.step(bound) {}
@@ -190,15 +206,7 @@ fn drive(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
         let forgiven = settled.after(FORGIVEN);
         while world.step(forgiven) {}
     }
-    // A process that was restarted has forgotten what it asked for. What convinces all is ordered all the same;
-    // what has MACs alone may lie at a faulty leader, and then nobody is there any more who would sign it.
-    let are_forgotten = plan.twin.is_some()
-        && plan.config.auth == ClientAuth::Mac
-        && plan
-            .faults
-            .iter()
-            .any(|(_, fault)| matches!(fault, Fault::RestartClient { .. }));
-    let is_clean = plan.faulty_clients.is_empty() && plan.liars.is_empty() && !are_forgotten;
+    let is_clean = plan.faulty_clients.is_empty() && plan.liars.is_empty() && !forgets(plan);
     // Who fell behind is brought back, and what a process that has ended left behind is ordered, one frame after
     // the other, though nobody waits for it.
     let bound = settled.after(PROGRESS_BOUND);
@@ -252,7 +260,7 @@ fn drive(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
 fn judge_runs(world: &mut World<SimStack<SmallKv>>) {
     for number in 0..world.calls.len() {
         let call = &world.calls[number];
-        if call.operation.first() != Some(&PUT) {
+        if call.mode != Mode::Ordered || call.operation.first() != Some(&PUT) {
             continue;
         }
         let is_acknowledged = matches!(call.end, Some((_, Ok(_))));
@@ -274,7 +282,7 @@ fn judge_runs(world: &mut World<SimStack<SmallKv>>) {
 fn judge_places(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
     let mut seen: BTreeMap<Vec<u8>, Vec<Seen>> = BTreeMap::new();
     let mut deleted: BTreeSet<Vec<u8>> = BTreeSet::new();
-    for call in &world.calls {
+    for call in world.calls.iter().filter(|call| call.mode != Mode::Change) {
         let Some((key, Some(operation))) = read_call(call, plan.config.unordered) else {
             continue;
         };
@@ -312,7 +320,7 @@ fn judge_places(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
 fn judge_history(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
     judge_places(plan, world);
     let mut histories: BTreeMap<Vec<u8>, Vec<Operation>> = BTreeMap::new();
-    for call in &world.calls {
+    for call in world.calls.iter().filter(|call| call.mode != Mode::Change) {
         let Some((key, operation)) = read_call(call, plan.config.unordered && plan.config.relaxed) else {
             let what = format!("{call:?} has a result that no such operation gives");
             return world.break_rule(Rule::Linearizability, what);

@@ -113,15 +113,15 @@ pub(super) trait PartsMaker<S: Stack> {
     fn protocols(&self, config: &SimConfig, context: &PartContext) -> Protocols<S>;
 
     /// Its executor; `true` asks for the speculative one, where there is one.
-    fn executor(&self, config: &SimConfig, speculates: bool) -> S::Executor;
+    fn executor(&self, config: &SimConfig, epoch: Epoch, speculates: bool) -> S::Executor;
 }
 
 /// What executors of a run are made with.
-fn settings(config: &SimConfig) -> ExecutorSettings {
+fn settings(config: &SimConfig, epoch: Epoch) -> ExecutorSettings {
     ExecutorSettings {
         clients: config.clients(),
         digester: Digester::new(CLUSTER),
-        epoch: Epoch::ZERO,
+        epoch,
         rule: CheckpointRule {
             decisions: config.checkpoint_decisions,
             bytes: config.checkpoint_bytes,
@@ -166,8 +166,8 @@ impl<A: ScalableApp + Clone> PartsMaker<SimStack<A>> for Mixed<A> {
         protocols
     }
 
-    fn executor(&self, config: &SimConfig, speculates: bool) -> AnyExecutor {
-        let (application, settings) = (self.0.clone(), settings(config));
+    fn executor(&self, config: &SimConfig, epoch: Epoch, speculates: bool) -> AnyExecutor {
+        let (application, settings) = (self.0.clone(), settings(config, epoch));
         match speculates {
             true => AnyExecutor(Box::new(Speculative::make(application, &settings))),
             false => AnyExecutor::make(application, &settings),
@@ -186,7 +186,7 @@ impl<S: Stack<Application: Clone>> PartsMaker<S> for Configured<S> {
         Protocols::make(&self.parts, context)
     }
 
-    fn executor(&self, config: &SimConfig, _: bool) -> S::Executor {
-        S::Executor::make(self.application.clone(), &settings(config))
+    fn executor(&self, config: &SimConfig, epoch: Epoch, _: bool) -> S::Executor {
+        S::Executor::make(self.application.clone(), &settings(config, epoch))
     }
 }

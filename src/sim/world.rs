@@ -2,6 +2,7 @@
 //! one moment, of making; nothing happens but by an event, and no randomness but the seed's.
 
 mod delivery;
+mod epochs;
 mod events;
 mod faults;
 mod host;
@@ -18,6 +19,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::checker::{Agreement, Blame, CommitStability, Rule, Sizes, Times, Toward, Violation};
 use super::clients::{FaultyProcess, Process};
 use super::fuzz::{Captured, kind_of};
+use super::keys::CLUSTER;
 use super::network::Network;
 use super::plan::{Ambush, Fault, Plan};
 use super::replica::Said;
@@ -25,10 +27,11 @@ use super::stack::PartsMaker;
 use super::{SimConfig, SimRng};
 use crate::client::{CallError, Outcome, Output};
 use crate::smr::crypto::remember_verdicts;
-use crate::smr::messages::{Checked, FrameKey, Mode, RequestFrame, SystemMessage};
+use crate::smr::membership::EpochHistory;
+use crate::smr::messages::{Checked, Envelope, FrameKey, Kind, Mode, RequestFrame, SystemMessage};
 use crate::smr::replica::Stack;
 use crate::smr::types::Peer;
-use crate::smr::types::{FrameSeq, Time};
+use crate::smr::types::{Epoch, FrameSeq, Time};
 use events::{Event, Planned};
 pub(super) use host::Host;
 use host::{Clock, Tampering};
@@ -77,7 +80,11 @@ pub(super) struct World<S: Stack> {
     /// The run in words, if somebody wants to read it.
     pub story: Option<Vec<String>>,
     pub agreement: Agreement,
-    lasting: CommitStability,
+    /// By epoch: what is decided in one lasts in it.
+    lasting: BTreeMap<Epoch, CommitStability>,
+    /// The most that a correct host knows of epochs.
+    history: Option<EpochHistory>,
+    steady_from: Option<Time>,
     times: Times,
     blame: Blame,
     sizes: Sizes,
@@ -140,11 +147,14 @@ impl<S: Stack> World<S> {
             agreement: Agreement::new(
                 hosts.len(),
                 config.honest_clients,
-                (config.checkpoint_bytes == u64::MAX).then_some(config.checkpoint_decisions),
+                (config.checkpoint_bytes == u64::MAX && !config.has_epochs)
+                    .then_some(config.checkpoint_decisions),
             ),
             times: Times::new(config.clock_bound),
             blame: Blame::new(&config, plan.held_for()),
-            lasting: CommitStability::new(config.replicas, config.window),
+            lasting: BTreeMap::new(),
+            history: None,
+            steady_from: plan.steady_from,
             sizes: Sizes::new(&config),
             network: Network::new(plan.network.clone(), plan.calm_from, rng.split()),
             hosts,
@@ -188,6 +198,7 @@ impl<S: Stack> World<S> {
             let from = plan.steady_from.unwrap_or(Time::START);
             self.network.kill(*client as u32, *host, from);
         }
+        plan.changes.iter().for_each(|at| self.plan_change(*at));
         (0..self.processes.len()).for_each(|process| self.serve_client(process));
         for (index, kind) in plan.faulty_clients.iter().enumerate() {
             self.plan(Time::START, Event::FaultyClient(index));
@@ -332,6 +343,7 @@ impl<S: Stack> World<S> {
                 }
             }
             Event::Call(call) => self.submit(call),
+            Event::Change => self.ask_change(),
             Event::FaultyClient(client) => self.faulty_client(client),
             Event::Fault(index) => {
                 let fault = self.faults[index].clone();
@@ -352,8 +364,9 @@ impl<S: Stack> World<S> {
             return;
         }
         if let Peer::Replica(from) = from {
-            if let Ok(checked) = Checked::<SystemMessage>::body_of(&message)
-                && self.hosts[host].is_correct
+            if self.hosts[host].is_correct
+                && self.is_of_epoch(host, &message)
+                && let Ok(checked) = Checked::<SystemMessage>::body_of(&message)
             {
                 self.hosts[host].ledger.heard(from, &checked);
                 self.hosts[host].donors.hears(from, &checked);
@@ -381,6 +394,12 @@ impl<S: Stack> World<S> {
         }
         self.hosts[host].sim.receive(from, message);
         self.schedule_turn(host);
+    }
+
+    /// Whether a message of a replica is about what this host's epoch orders, and not about epochs.
+    fn is_of_epoch(&self, host: usize, message: &Bytes) -> bool {
+        let envelope = Envelope::open(message, CLUSTER, self.hosts[host].sim.epoch());
+        envelope.is_ok_and(|envelope| envelope.kind != Kind::Reconfiguration)
     }
 
     /// Plans the host's next turn: soon if there is work, else at its next timeout.
@@ -414,10 +433,17 @@ impl<S: Stack> World<S> {
         host.sim.turn(local, self.now, durable, &mut said);
         let stables = said.iter().filter(|said| matches!(said, Said::Stable(_)));
         self.hosts[index].efforts.begins_turn(stables.count());
+        let mut ended = None;
         for said in said.drain(..) {
-            self.deliver_said(index, said);
+            match said {
+                Said::EpochEnded(history) => ended = Some(history),
+                said => self.deliver_said(index, said),
+            }
         }
         self.said = said;
+        if let Some(history) = ended {
+            return self.end_epoch(index, &history);
+        }
         self.plan_disk(index);
         self.check_memory(index);
         if self.hosts[index].is_correct {

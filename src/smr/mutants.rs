@@ -262,6 +262,22 @@ planted! {
     ClockBoundUnchecked,
     /// Who starts from another's state, or a restart, forgets how late it was.
     AgreedTimeForgotten,
+    /// What is decided after the last decision of an epoch is decided all the same.
+    OrderedBeyondEnd,
+    /// Whatever has the form of a change is ordered.
+    ChangeUnchecked,
+    /// A change shares its batch with other frames.
+    ChangesMixed,
+    /// The last decision of an epoch is executed before the log says that it is the last.
+    ClosingUnlogged,
+    /// The log is cut without what says that the epoch has its last decision.
+    ClosingForgotten,
+    /// The checkpoint that closes an epoch has a state only where one is due.
+    ClosingLight,
+    /// An epoch ends before the state that the next one begins with is on disk.
+    EndUnawaited,
+    /// Nobody tells what ended an epoch.
+    ChangeUntold,
 }
 
 #[cfg(feature = "mutants")]

@@ -143,6 +143,7 @@ impl OrderingProtocol for Throttled {
         fn certificate(&self, claim: CheckpointClaim, proof: &[SignedCheckpoint]) -> Option<Vec<SignedCheckpoint>>;
         fn jump(&mut self, now: Time, seq: SeqNo, stable: CheckpointClaim, proof: &[SignedCheckpoint], out: &mut Outbox);
         fn on_transferred(&mut self, now: Time, decision: &Arc<Proposal>, out: &mut Outbox);
+        fn restore_end(&mut self, last: SeqNo);
         fn decided(&self) -> SeqNo;
         fn stable(&self) -> SeqNo;
     }

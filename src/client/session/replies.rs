@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{InFlight, Session};
+use super::{InFlight, Line, Session};
 use crate::client::CallError;
 use crate::client::answers::Reading;
 use crate::smr::messages::archived::ArchivedClientReply;
@@ -22,7 +22,8 @@ impl InFlight {
 
 impl Session {
     pub(super) fn try_message(&mut self, from: NodeId, message: &Bytes) -> bool {
-        let Ok(envelope) = Envelope::open(message, self.config.cluster, self.config.epoch) else {
+        // Whatever the epoch, it is members of the one that is known here who answer.
+        let Ok(envelope) = Envelope::open_in_any_epoch(message, self.config.cluster) else {
             return false;
         };
         if envelope.kind == Kind::Link {
@@ -146,20 +147,20 @@ impl Session {
         let Some(frame) = self.frames.remove(&key) else {
             return;
         };
-        let (writes, all) = (frame.mode.writes(), frame.calls.len());
+        let (line, all) = (Line::of(frame.mode), frame.calls.len());
         let (ended, rest) = frame.calls.end_with(body, &mut self.outputs);
         self.operations -= ended;
         let results = body.ends.len();
-        self.gathering(writes).on_results(results, results == all);
-        self.send_later(writes, &frame.body, rest);
+        self.gathering(line).on_results(results, results == all);
+        self.send_later(line, &frame.body, rest);
     }
 
     /// Operations that were not executed go once more, under another number.
-    fn send_later(&mut self, writes: bool, body: &[u8], places: Vec<(usize, u64, Time)>) {
+    fn send_later(&mut self, line: Line, body: &[u8], places: Vec<(usize, u64, Time)>) {
         self.counters.operations_again += places.len() as u64;
         if let Some(deadline) = places.iter().map(|(_, _, deadline)| *deadline).min() {
             self.wake_by(deadline);
-            self.gathering(writes).push_again(body, places);
+            self.gathering(line).push_again(body, places);
         }
     }
 
@@ -225,11 +226,12 @@ impl Session {
             self.id = None;
         }
         // What reads may be asked twice, and what is certainly not executed as well.
+        let line = Line::of(frame.mode);
         let is_safe = reason == RefusalReason::NumberUsed
-            || (!frame.mode.writes() && (is_of_session || reason == RefusalReason::ResultsForgotten));
+            || (line == Line::Reads && (is_of_session || reason == RefusalReason::ResultsForgotten));
         if is_safe {
             let places = frame.calls.waiting_from(0);
-            self.send_later(frame.mode.writes(), &frame.body, places);
+            self.send_later(line, &frame.body, places);
         } else {
             self.fail(frame.calls.into_tokens(), CallError::Refused(reason));
         }

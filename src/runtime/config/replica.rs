@@ -16,6 +16,7 @@ use crate::smr::crypto::Digester;
 use crate::smr::execution::application_id;
 use crate::smr::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
 use crate::smr::membership::is_host_and_port;
+use crate::smr::messages::CheckpointClaim;
 use crate::smr::ordering::pbft::undecided_bytes_max;
 use crate::smr::protocol::{InvalidSetting, PartConfig, PartContext, in_range};
 use crate::smr::replica::{DefaultConfigs, PartConfigs, PartSettings};
@@ -482,6 +483,7 @@ impl<P: PartConfigs, H: Host> ReplicaConfig<P, H> {
             quorum: cluster.quorum(),
             cluster: cluster.cluster_id(),
             epoch: cluster.epoch(),
+            base: CheckpointClaim::NONE,
             digester: Digester::new(cluster.cluster_id()),
             window: cluster.agreement.window,
             undecided_bytes_max: undecided_bytes_max(cluster.checker_limits().batch_bytes_max),

@@ -216,6 +216,7 @@ fn compose<S: Stack, H: Host>(
         node: config.node.id,
         cluster: context.cluster,
         epoch: context.epoch,
+        base: context.base,
         quorum: context.quorum,
         batch_bytes_max: cluster.agreement.batch_bytes_max,
         batch_frames_max: cluster.agreement.batch_frames_max,

@@ -12,6 +12,7 @@ use crate::runtime::storage::logged::LogReader;
 use crate::runtime::storage::restart::{Continued, RestartSettings, restart, writer_settings};
 use crate::runtime::storage::{DataDirectory, RecordReader, SmrPersistentLog};
 use crate::smr::crypto::Digester;
+use crate::smr::messages::CheckpointClaim;
 use crate::smr::replica::{ExecutorOf, Replica, Stack};
 use crate::smr::types::SeqNo;
 
@@ -53,6 +54,7 @@ pub(super) fn recover<S: Stack, H: Host>(
     let settings = RestartSettings {
         reader: reader.clone(),
         can_abstain: can_abstain(config),
+        base: CheckpointClaim::NONE,
     };
     let restored = restart(&mut directory, &settings, replica, executor, &mut ())?;
     // Its start may have moved on.

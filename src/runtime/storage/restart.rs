@@ -17,7 +17,8 @@
 //! - *The one named is compared with what a quorum signed,* as far as the log says: a replica that found its
 //!   state wrong and stopped before another one came must not execute on it again. Nor is it if it is of a
 //!   checkpoint that this replica signed after a wrong one, before it found that out. It is set aside like a
-//!   damaged one.
+//!   damaged one. The checkpoint that the epoch begins with was signed by a quorum as well.
+//! - *Who has none that the epoch begins with* was elsewhere when the one before ended, and gets it from others.
 //! - *Who has none* gets a state from others, unless its log was never cut and has every decision up to the one
 //!   that was named: then that is executed from the initial state. Nobody else may have a snapshot yet.
 //! - *Earlier ones may be of a replaced state too.* The replica is told what the head of each says, and gives
@@ -31,7 +32,7 @@ use super::repair::repair_log;
 use super::snapshot::{ReadAt, SnapshotFile};
 use super::{RawRecord, RecordReader, StorageError, Superblock, Tail, WriterSettings, snapshot};
 use crate::smr::crypto::Digester;
-use crate::smr::execution::Executor;
+use crate::smr::execution::{CheckpointSnapshot, Executor};
 use crate::smr::messages::{CheckpointClaim, Lengths, Proposal, TakenCheckpoint};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::node::{CheckpointHistory, GroupWriter, Replay, Replayed};
@@ -111,6 +112,8 @@ pub struct RestartSettings {
     pub reader: RecordReader,
     /// Whether it may go on without a log, abstaining from votes: not in a cluster too small for it.
     pub can_abstain: bool,
+    /// What the epoch begins with.
+    pub base: CheckpointClaim,
 }
 
 /// What came back, and where the log goes on.
@@ -126,6 +129,8 @@ pub struct Restored {
     pub replayed: u64,
     /// The checkpoints that were taken again.
     pub claims: Vec<TakenCheckpoint>,
+    /// The contents of the one that closes the epoch, which may not be on disk yet.
+    pub closing: Option<Box<dyn CheckpointSnapshot>>,
     /// Every segment there is, in order.
     pub segments: Vec<u64>,
 }
@@ -174,19 +179,7 @@ pub fn restart<S: Stack, M: StorageBackend>(
     let told = find_checkpoints::<S, M>(medium, settings, witness)?;
     // As it is when a damaged log was set aside.
     let superblock = medium.superblock();
-    let snapshot = match restore_snapshot(medium, &superblock, &told, executor) {
-        Ok(snapshot) => snapshot,
-        Err(unread) => {
-            medium.set_snapshot_aside(superblock.snapshot)?;
-            // An executor that has read a part of a snapshot is not in the initial state any more.
-            let needs_others = unread.is_begun || !told.leads_to(superblock.snapshot);
-            witness.on_damaged_snapshot(&unread.error, needs_others);
-            if needs_others {
-                replica.restore_without_snapshot(superblock.snapshot);
-            }
-            None
-        }
-    };
+    let snapshot = begin(medium, settings, &told, (&mut *replica, &mut *executor), witness)?;
     replica.restore_snapshots(believed_snapshots(medium, &superblock)?.into_iter());
     if let Some(claim) = snapshot {
         replica.restore_base(claim.seq, executor.chain());
@@ -216,6 +209,7 @@ pub fn restart<S: Stack, M: StorageBackend>(
         records,
         decisions: replayed,
         claims,
+        closing,
     } = replay.finish(snapshot, tail.next_lsn);
     if replica.view() < superblock.view && medium.abstention().is_none() {
         let what = "the log knows of no view as late as the superblock does: its records of views are lost";
@@ -230,7 +224,39 @@ pub fn restart<S: Stack, M: StorageBackend>(
         records,
         replayed,
         claims,
+        closing,
         segments: segments.iter().map(|found| found.index).collect(),
+    })
+}
+
+/// Has a replica begin with the snapshot that the superblock names, if there is one and it is believed.
+fn begin<S: Stack, M: StorageBackend>(
+    medium: &mut M,
+    settings: &RestartSettings,
+    told: &CheckpointHistory,
+    (replica, executor): (&mut Replica<S>, &mut ExecutorOf<S>),
+    witness: &mut impl RestartObserver,
+) -> Result<Option<CheckpointClaim>, StorageError> {
+    let superblock = medium.superblock();
+    // What the epoch begins with was never here: no log of this epoch leads there.
+    let is_missing = superblock.snapshot < settings.base.seq;
+    let read = (!is_missing).then(|| restore_snapshot(medium, &superblock, told, executor));
+    Ok(match read {
+        None => {
+            replica.restore_without_snapshot(settings.base.seq);
+            None
+        }
+        Some(Ok(snapshot)) => snapshot,
+        Some(Err(unread)) => {
+            medium.set_snapshot_aside(superblock.snapshot)?;
+            // An executor that has read a part of a snapshot is not in the initial state any more.
+            let needs_others = unread.is_begun || !told.leads_to(superblock.snapshot);
+            witness.on_damaged_snapshot(&unread.error, needs_others);
+            if needs_others {
+                replica.restore_without_snapshot(superblock.snapshot);
+            }
+            None
+        }
     })
 }
 
@@ -240,7 +266,7 @@ fn find_checkpoints<S: Stack, M: StorageBackend>(
     settings: &RestartSettings,
     witness: &mut impl RestartObserver,
 ) -> Result<CheckpointHistory, StorageError> {
-    let mut told = CheckpointHistory::default();
+    let mut told = CheckpointHistory::beginning_with(settings.base);
     let superblock = medium.superblock();
     let was_never_cut = superblock.log_start == Superblock::FIRST_SEGMENT;
     let read = |segment: &Found, bytes: &mut Vec<u8>| medium.read_segment(segment, bytes);
@@ -255,7 +281,7 @@ fn find_checkpoints<S: Stack, M: StorageBackend>(
         Err(damage @ StorageError::Damaged { .. }) if settings.can_abstain => {
             witness.on_damaged_log(&damage);
             repair_log::<S, M>(medium, &settings.reader, &damage)?;
-            Ok(CheckpointHistory::default())
+            Ok(CheckpointHistory::beginning_with(settings.base))
         }
         Err(error) => Err(error),
     }

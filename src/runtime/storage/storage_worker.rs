@@ -269,7 +269,11 @@ impl Work {
             Task::Written(installed, written) => {
                 let kept = match written {
                     Ok((seq, bytes)) => {
-                        let kept = self.keep(StorageTask::Written { installed, seq });
+                        let kept = self.keep(StorageTask::Written {
+                            installed,
+                            seq,
+                            is_needed: false,
+                        });
                         if matches!(kept, Some(StorageEvent::Snapshot(_))) {
                             self.shared.snapshot_bytes.store(bytes, Ordering::Relaxed);
                         }

@@ -223,6 +223,14 @@ impl Superblock {
         (self.log_start, self.view) = (log_start, self.view.max(view));
     }
 
+    /// Another epoch begins, with a log of its own behind the last segment there is: nothing of the one before is
+    /// needed any more.
+    pub(crate) fn begin_epoch(&mut self, epoch: Epoch, last_segment: u64) {
+        self.epoch = epoch;
+        self.view = View::ZERO;
+        self.log_start = self.log_end.max(self.log_start).max(last_segment) + 1;
+    }
+
     /// What marks the groups of this log.
     pub(crate) fn tag(&self) -> u64 {
         self.cluster.tag() ^ (u64::from(self.node.get()) << 48)

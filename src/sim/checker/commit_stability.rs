@@ -23,6 +23,8 @@ pub(in crate::sim) struct CommitStability {
     window: u64,
     /// By place: by view and batch.
     places: BTreeMap<u64, BTreeMap<(u64, Digest), Support>>,
+    /// The last place of the epoch, once it is decided: whatever comes after it is void.
+    last: u64,
 }
 
 impl CommitStability {
@@ -31,7 +33,14 @@ impl CommitStability {
             n,
             window,
             places: BTreeMap::new(),
+            last: u64::MAX,
         }
+    }
+
+    /// A correct host has a decision that is the last of the epoch.
+    pub(in crate::sim) fn ends(&mut self, last: u64) {
+        self.last = last;
+        self.places.retain(|seq, _| *seq <= last);
     }
 
     /// A correct host sends a message; `is_correct` says of each host whether it still is.
@@ -106,6 +115,9 @@ impl CommitStability {
         phase: Phase,
         is_correct: impl Fn(usize) -> bool,
     ) -> Result<(), Broken> {
+        if seq > self.last {
+            return Ok(());
+        }
         let place = self.places.entry(seq).or_default();
         let support = place.entry((view, digest)).or_default();
         let is_new = match phase {

@@ -109,6 +109,8 @@ pub enum Rule {
     /// A replica whose disk kept what was acknowledged starts again, with all of it, and from no state that a
     /// quorum contradicted; one whose disk is empty does not start.
     Recovery,
+    /// Correct replicas know the same epochs, and begin each with what correct replicas had there.
+    Epochs,
     /// No assertion of the protocol fails.
     NoPanic,
     /// No correct replica refuses as misbehaviour what another correct one sent.

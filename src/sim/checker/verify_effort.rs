@@ -4,7 +4,7 @@ use super::{Broken, Rule};
 use crate::sim::SimConfig;
 use crate::smr::crypto::{Given, SIGNATURE_BYTES};
 use crate::smr::messages::archived::{ArchivedSyncMessage, ArchivedSystemMessage};
-use crate::smr::messages::{Checked, SystemMessage};
+use crate::smr::messages::{Checked, Family, SystemMessage};
 use crate::smr::types::{NodeId, Time, View};
 
 const SECOND: u128 = 1_000_000_000;
@@ -51,7 +51,7 @@ impl Level {
 /// | pre-prepares of other views than ours, batches while nothing is transferred | the burst | the rate |
 /// | frames passed on | the burst, and c | twice the rate |
 /// | anything with frames of which one signature is false | the burst, and one message of nothing but signatures | the rate |
-/// | checkpoints, view changes, new views, proofs and offers | 256, and two new views of n view changes with n proofs each | 256, a new view in four seconds, and one for each checkpoint that becomes stable here |
+/// | checkpoints, view changes, new views, proofs, offers, and what is said about epochs | 256, and two new views of n view changes with n proofs each | 256, a new view in four seconds, and one for each checkpoint that becomes stable here |
 ///
 /// What is verified is counted where it is verified; none of it is what the replica says of itself.
 pub(in crate::sim) struct Efforts {
@@ -111,9 +111,16 @@ impl Efforts {
         given: Given,
         (view, transfers): (View, bool),
     ) -> Result<(), Broken> {
-        let Ok(checked) = Checked::<SystemMessage>::body_of(message) else {
-            let what = format!("signatures of a message of {from:?} that is none are verified");
-            return Err((Rule::VerifyEffort, what));
+        let checked = Checked::<SystemMessage>::body_of(message);
+        let is_of_epochs = Family::of(message) == Family::Reconfiguration;
+        let Some(checked) = checked.ok().filter(|_| !is_of_epochs) else {
+            return match is_of_epochs {
+                true => self.counts(now, from, SAID, given),
+                false => {
+                    let what = format!("signatures of a message of {from:?} that is none are verified");
+                    Err((Rule::VerifyEffort, what))
+                }
+            };
         };
         let account = match &*checked {
             ArchivedSystemMessage::ForwardedRequestMessage(_) => Some(PASSED_ON),
@@ -127,21 +134,25 @@ impl Efforts {
             _ => Some(SAID),
         };
         let lies = (given.invalid > 0 && account != Some(SAID)).then_some(FALSE);
-        for account in account.into_iter().chain(lies) {
-            let level = &mut self.levels[from.index()][account];
-            if !level.add(now, given.verdicts) {
-                let used = level.used.div_ceil(SECOND);
-                return Err((
-                    Rule::VerifyEffort,
-                    format!(
-                        "{used} signatures {} are verified because of {from:?}, at most {} may be",
-                        level.what,
-                        level.most / SECOND
-                    ),
-                ));
-            }
+        let mut accounts = account.into_iter().chain(lies);
+        accounts.try_for_each(|account| self.counts(now, from, account, given))
+    }
+
+    /// They count on one account of a peer.
+    fn counts(&mut self, now: Time, from: NodeId, account: usize, given: Given) -> Result<(), Broken> {
+        let level = &mut self.levels[from.index()][account];
+        if level.add(now, given.verdicts) {
+            return Ok(());
         }
-        Ok(())
+        let used = level.used.div_ceil(SECOND);
+        Err((
+            Rule::VerifyEffort,
+            format!(
+                "{used} signatures {} are verified because of {from:?}, at most {} may be",
+                level.what,
+                level.most / SECOND
+            ),
+        ))
     }
 }
 

@@ -11,6 +11,7 @@ use crate::smr::types::{Digest, Epoch, Time};
 pub(super) struct Views {
     node: usize,
     n: usize,
+    pub(super) epoch: Epoch,
     /// By replica: the latest view that it asked for, in a message delivered here that it signed.
     asked: Vec<u64>,
     /// By replica: the latest view that it complained for here since this replica started.
@@ -26,9 +27,9 @@ pub(super) struct Views {
 }
 
 /// What a view change's signer signed, and what it is named by.
-pub(super) fn digest_of(message: &ViewChange) -> Digest {
+pub(super) fn digest_of(epoch: Epoch, message: &ViewChange) -> Digest {
     let mut hasher = Digester::new(CLUSTER).hasher(Domain::ViewChange);
-    hasher.update(&Epoch::ZERO.get().to_le_bytes());
+    hasher.update(&epoch.get().to_le_bytes());
     message.hash_into(&mut hasher);
     Digest::from_bytes(*hasher.finalize().as_bytes())
 }
@@ -38,6 +39,7 @@ impl Views {
         Self {
             node,
             n,
+            epoch: Epoch::ZERO,
             asked: vec![0; n],
             complained: vec![0; n],
             logged: BTreeSet::new(),
@@ -48,7 +50,7 @@ impl Views {
     }
 
     fn is_signed(&self, message: &ViewChange) -> bool {
-        let digest = digest_of(message);
+        let digest = digest_of(self.epoch, message);
         let keys = Keyring::get().verifying(self.n);
         let key = keys.get(usize::from(message.signer));
         key.is_some_and(|key| {
@@ -72,7 +74,7 @@ impl Views {
     /// This replica's disk holds a view change.
     pub(super) fn logs(&mut self, message: &ViewChange) {
         if self.is_signed(message) {
-            let digest = *digest_of(message).as_bytes();
+            let digest = *digest_of(self.epoch, message).as_bytes();
             self.logged.insert((message.view, message.signer, digest));
         }
     }

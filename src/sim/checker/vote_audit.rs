@@ -14,7 +14,7 @@ use crate::smr::messages::{
     Checked, CheckpointClaim, PbftRecord, Phase, SignedCheckpoint, SystemMessage, ViewChange, Vote,
 };
 use crate::smr::protocol::Record;
-use crate::smr::types::{Digest, NodeId, Time};
+use crate::smr::types::{Digest, Epoch, NodeId, Time};
 
 type Slot = (u64, u64);
 
@@ -86,6 +86,13 @@ impl VoteAudit {
     /// From then on leaders stay.
     pub(in crate::sim) fn steady_from(mut self, from: Option<Time>) -> Self {
         self.views.steady_from = from;
+        self
+    }
+
+    /// In this epoch, which begins after a checkpoint.
+    pub(in crate::sim) fn in_epoch(mut self, epoch: Epoch, base: CheckpointClaim) -> Self {
+        self.views.epoch = epoch;
+        (self.stable, self.stable_durable) = (base.seq.get(), base.seq.get());
         self
     }
 
@@ -334,7 +341,11 @@ impl VoteAudit {
                 let view_change = message.to_view_change();
                 let view = view_change.view;
                 let is_own = usize::from(view_change.signer) == self.node;
-                if !is_own || !self.said_view_changes.insert(digest_of(&view_change)) {
+                if !is_own
+                    || !self
+                        .said_view_changes
+                        .insert(digest_of(self.views.epoch, &view_change))
+                {
                     // Passed on to who lacks it: it binds its signer, and has bound it already.
                     return Ok(());
                 }

@@ -117,8 +117,8 @@ pub(super) struct SimDisk {
     storage: StorageWork,
     /// Its next step is under way.
     is_keeping: bool,
-    /// An own snapshot that was written beside its place.
-    beside: Option<(SeqNo, Bytes)>,
+    /// Own snapshots that were written beside their places: one, and perhaps one more that closes the epoch.
+    beside: VecDeque<(SeqNo, Bytes)>,
     planned: Vec<(Time, DiskEvent)>,
     pub hits: BTreeMap<&'static str, u64>,
     /// Until when syncs take so many times as long.
@@ -163,7 +163,7 @@ impl SimDisk {
             tasks: VecDeque::new(),
             storage: StorageWork::new(spare, named),
             is_keeping: false,
-            beside: None,
+            beside: VecDeque::new(),
             planned: Vec::new(),
             hits: BTreeMap::new(),
             slow: (Time::START, 1),
@@ -204,20 +204,28 @@ impl SimDisk {
 
     /// Whether a snapshot is being written: another one would be dropped.
     pub fn is_writing_snapshot(&self) -> bool {
-        self.beside.is_some()
+        !self.beside.is_empty()
     }
 
     /// Takes the snapshot of an own checkpoint.
     pub fn keep_snapshot(&mut self, now: Time, contents: &mut dyn CheckpointSnapshot) {
-        if self.is_writing_snapshot() {
+        let is_needed = contents.is_needed();
+        if self.is_writing_snapshot() && !is_needed {
             return;
         }
         let (seq, mut bytes) = (contents.claim().seq, Vec::new());
         let seed = self.disk_state.superblock.seed;
         snapshot::write_to(&mut bytes, contents, seed, CHUNK_BYTES).expect("memory takes everything");
-        self.beside = Some((seq, bytes.into()));
+        self.beside.push_back((seq, bytes.into()));
         let installed = self.installed;
-        self.ask(now, StorageTask::Written { installed, seq });
+        self.ask(
+            now,
+            StorageTask::Written {
+                installed,
+                seq,
+                is_needed,
+            },
+        );
     }
 
     /// Execution has read a snapshot that came from others.
@@ -380,7 +388,7 @@ impl SimDisk {
             }
             Some(StorageDone::Snapshot(seq)) => done.snapshot = Some(seq),
             Some(StorageDone::NoSnapshot) => {
-                self.beside = None;
+                self.beside.pop_front();
                 self.hit("no space for a snapshot");
             }
             Some(StorageDone::Adopted(seq)) => {
@@ -409,9 +417,9 @@ impl SimDisk {
             StorageStep::Cut(Released { log_start, view, .. }) => {
                 disk_state.update(|superblock| superblock.cut(log_start, view));
             }
-            StorageStep::Place(_) => disk_state.snapshots.extend(self.beside.take()),
+            StorageStep::Place(_) => disk_state.snapshots.extend(self.beside.pop_front()),
             StorageStep::Discard(_) => {
-                self.beside = None;
+                self.beside.pop_front();
                 self.hit("snapshot of a replaced state dropped");
             }
             StorageStep::PlaceReceived(seq) => {

@@ -11,6 +11,7 @@ use crate::runtime::storage::snapshot::{SnapshotFile, claim_of};
 use crate::runtime::storage::{BLOCK_BYTES, Found, StorageError, Superblock};
 use crate::sim::SimRng;
 use crate::smr::crypto::Digester;
+use crate::smr::membership::EpochHistory;
 use crate::smr::messages::CheckpointClaim;
 use crate::smr::types::{ClusterId, Epoch, NodeId, SeqNo, View};
 
@@ -56,6 +57,8 @@ pub(in crate::sim) struct DiskState {
     pub partial: Option<Received<Vec<u8>>>,
     /// Promises may be forgotten; the last view that may have been asked for, if it is known.
     pub mark: Option<Option<View>>,
+    /// The epochs that have ended, as [`EpochHistory::encode`] writes them; empty while none has.
+    pub history: Vec<u8>,
     /// Where the last group of the log was written.
     pub log_end: (u64, usize),
     pub unreadable: Unreadable,
@@ -91,6 +94,7 @@ impl DiskState {
             snapshots: BTreeMap::new(),
             partial: None,
             mark: None,
+            history: Vec::new(),
             log_end: (0, 0),
             unreadable: Unreadable::of(0, 0),
         }
@@ -137,6 +141,17 @@ impl DiskState {
         self.snapshots.clear();
         self.partial = None;
         self.mark = None;
+        self.history.clear();
+    }
+
+    /// The epoch has ended: another one begins, with a log of its own.
+    pub fn begin_epoch(&mut self, history: &EpochHistory) {
+        self.history = history.encode();
+        self.partial = None;
+        self.log_end = (0, 0);
+        let epoch = history.membership().head().epoch();
+        let last = self.segments.keys().last().copied().unwrap_or(0);
+        self.update(|superblock| superblock.begin_epoch(epoch, last));
     }
 
     /// An operator makes a new, marked directory in the place of a lost one.

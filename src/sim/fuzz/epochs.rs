@@ -4,9 +4,9 @@
 use super::targets::{Runner, word};
 use crate::smr::crypto::{LinkPublic, LinkSecret, SigningKey};
 use crate::smr::membership::{
-    Agreement, AgreementSetting, Change, ChangeRequest, ClientRights, Genesis, HandoverCertificate,
-    HandoverStatement, Member, Membership, MembershipChain, Operators, RegisteredClient, Risk, decode_piece,
-    encode_piece,
+    Agreement, AgreementSetting, Change, ChangeRequest, ClientRights, EpochHistory, Genesis,
+    HandoverCertificate, HandoverStatement, Member, Membership, MembershipChain, Operators, RegisteredClient,
+    Risk, decode_piece, encode_piece,
 };
 use crate::smr::messages::CheckpointClaim;
 use crate::smr::protocol::Outbox;
@@ -126,6 +126,14 @@ fn nexts() -> Vec<Membership> {
     let base = founding();
     let next = |changes: &Vec<Change>| base.draft(changes).expect("the changes are possible");
     changes().iter().map(next).collect()
+}
+
+/// An operator asks for the first of those changes.
+fn asked() -> ChangeRequest {
+    let (base, changes) = (founding(), changes().swap_remove(0));
+    let mut request = ChangeRequest::new(base.head().cluster(), base.head().epoch(), changes);
+    request.sign(&signing(15, 0));
+    request
 }
 
 pub(super) fn geneses() -> Vec<Vec<u8>> {
@@ -263,23 +271,28 @@ pub(super) fn messages() -> Vec<Vec<u8>> {
         ReconfigurationMessage::Handover(SignedHandover { statement, signature }),
         ReconfigurationMessage::FetchChain(statement.epoch),
         ReconfigurationMessage::Chain(ends()),
+        ReconfigurationMessage::FetchChange(statement.epoch),
+        ReconfigurationMessage::Change(asked()),
+        ReconfigurationMessage::Closing(SeqNo::new(7), asked()),
     ];
     messages.iter().map(ReconfigurationMessage::encode).collect()
 }
 
 /// A message is told to a member whose epoch ends: by another one, and by a stranger.
 pub(super) fn message() -> Runner {
-    let chain = MembershipChain::from_genesis(&birth(4)).expect("a cluster can be born like that");
-    let next = nexts().swap_remove(0);
+    let first = birth(4).membership().expect("a cluster can be born like that");
+    let (history, request) = (EpochHistory::new(first), asked());
+    let closing = end(&nexts()[0]).closing;
     Box::new(move |input| {
-        let message = match ReconfigurationMessage::decode(chain.cluster(), input) {
+        let message = match ReconfigurationMessage::decode(history.chain().cluster(), input) {
             Ok(message) => message,
             Err(error) => return word(&error),
         };
         assert_eq!(message.encode(), input, "a message has one form");
-        let mut member = EpochHandover::new(NodeId::new(0), signing(11, 0), chain.clone());
+        let mut member = EpochHandover::new(NodeId::new(0), signing(11, 0), history.clone());
         let mut out = Outbox::new(Lsn::new(1));
-        member.on_closed(Time::START, end(&next).closing, next.head(), &mut out);
+        member.on_decided(closing.seq, &request, &mut out);
+        member.on_closed(Time::START, closing, &mut out);
         for from in [1, 200] {
             member.on_message(Time::START, NodeId::new(from), message.clone(), &mut out);
         }

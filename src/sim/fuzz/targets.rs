@@ -587,7 +587,7 @@ fn snapshot(input: &[u8]) -> String {
         };
         let _ = file.read_range(range, 4096);
     }
-    let mut executor = Mixed(SmallKv).executor(&SimConfig::calm(4, 3), false);
+    let mut executor = Mixed(SmallKv).executor(&SimConfig::calm(4, 3), EPOCH, false);
     let loaded = load(&file, &mut executor);
     if let (Ok(loaded), Ok(claim)) = (&loaded, &claim) {
         assert_eq!(loaded, claim, "a snapshot is what its head says");

@@ -73,6 +73,8 @@ pub struct SimConfig {
     pub votes_max: usize,
     /// How long results may be.
     pub results: ResultLimits,
+    /// Whether the membership changes.
+    pub has_epochs: bool,
 }
 
 impl SimConfig {
@@ -127,6 +129,7 @@ impl SimConfig {
             retransmit: Duration::from_millis(200),
             votes_max: VOTES_MAX,
             results: ResultLimits::default(),
+            has_epochs: false,
         }
     }
 

@@ -6,20 +6,24 @@ use crate::sim::keys::{CLUSTER, Keyring};
 use crate::sim::stack::PartsMaker;
 use crate::smr::crypto::Digester;
 use crate::smr::execution::StateRule;
+use crate::smr::membership::EpochHistory;
+use crate::smr::messages::CheckpointClaim;
 use crate::smr::ordering::pbft::undecided_bytes_max;
 use crate::smr::preprocessing::RequestPool;
 use crate::smr::protocol::PartContext;
+use crate::smr::reconfiguration::EpochHandover;
 use crate::smr::replica::{Replica, ReplicaSettings, Stack};
 use crate::smr::types::{Epoch, Lsn, NodeId, Quorum};
 
 /// What its parts are made with.
-fn context(node: NodeId, config: &SimConfig) -> PartContext {
+fn context(node: NodeId, config: &SimConfig, (epoch, base): (Epoch, CheckpointClaim)) -> PartContext {
     let (keys, n) = (Keyring::get(), config.replicas);
     PartContext {
         node,
         quorum: Quorum::of(n).expect("a simulated cluster has a valid size"),
         cluster: CLUSTER,
-        epoch: Epoch::ZERO,
+        epoch,
+        base,
         digester: Digester::new(CLUSTER),
         window: config.window,
         undecided_bytes_max: config.undecided_bytes_max,
@@ -35,12 +39,14 @@ pub(super) fn make_replica<S: Stack>(
     node: NodeId,
     config: &SimConfig,
     maker: &dyn PartsMaker<S>,
+    history: Option<&EpochHistory>,
 ) -> Replica<S> {
-    let context = context(node, config);
+    let context = context(node, config, epoch_of(history));
     let settings = ReplicaSettings {
         node,
         cluster: CLUSTER,
-        epoch: Epoch::ZERO,
+        epoch: context.epoch,
+        base: context.base,
         quorum: context.quorum,
         batch_bytes_max: config.limits.batch_bytes_max,
         batch_frames_max: config.limits.batch_frames_max,
@@ -50,7 +56,30 @@ pub(super) fn make_replica<S: Stack>(
     };
     let protocols = maker.protocols(config, &context);
     let pool = RequestPool::new(config.clients(), config.pool);
-    Replica::new(settings, context.digester, protocols, pool, Lsn::ZERO).with_transfer_limits(config.donor)
+    let replica = Replica::new(settings, context.digester, protocols, pool, Lsn::ZERO);
+    let replica = replica.with_transfer_limits(config.donor);
+    match history {
+        Some(history) => replica.with_epochs(EpochHandover::new(node, context.signing, history.clone())),
+        None => replica,
+    }
+}
+
+/// The epoch that a replica is in, and what it begins with.
+pub(super) fn epoch_of(history: Option<&EpochHistory>) -> (Epoch, CheckpointClaim) {
+    history.map_or((Epoch::ZERO, CheckpointClaim::NONE), |history| {
+        (history.membership().head().epoch(), history.base())
+    })
+}
+
+/// The epochs that a disk knows of, where the membership changes.
+pub(super) fn read_history(config: &SimConfig, bytes: &[u8]) -> Option<EpochHistory> {
+    let founding = config
+        .has_epochs
+        .then(|| Keyring::get().founding(config.replicas, config.clients()))?;
+    Some(match bytes {
+        [] => EpochHistory::new(founding),
+        bytes => EpochHistory::decode(founding, bytes).expect("it was verified before it was written"),
+    })
 }
 
 /// How much disk the log may use: without bounds, or the least that production takes for these settings.

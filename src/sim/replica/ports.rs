@@ -11,6 +11,7 @@ use crate::sim::checker::Refusal;
 use crate::sim::disk::SimDisk;
 use crate::smr::decision_log::LoggedRange;
 use crate::smr::execution::{CheckpointHelp, CheckpointSnapshot, SessionWindows};
+use crate::smr::membership::EpochHistory;
 use crate::smr::messages::archived::ArchivedClientReply;
 use crate::smr::messages::{
     Checked, CheckpointClaim, ClientReply, Frame, FrameId, FrameKey, Mode, Proposal, TakenCheckpoint,
@@ -108,6 +109,10 @@ impl ConsensusPort for Decisions<'_> {
 
     fn fell_behind(&mut self, stable: SeqNo) {
         self.said.push(Said::FellBehind(stable));
+    }
+
+    fn epoch_ended(&mut self, history: EpochHistory) {
+        self.said.push(Said::EpochEnded(Box::new(history)));
     }
 }
 

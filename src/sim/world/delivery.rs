@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::World;
 use super::events::Event;
-use crate::sim::checker::{Refusal, Rule, Toward};
+use crate::sim::checker::{CommitStability, Refusal, Rule, Toward};
 use crate::sim::network::End;
 use crate::sim::replica::Said;
 use crate::smr::messages::archived::ArchivedClientReply;
@@ -107,6 +107,11 @@ impl<S: Stack> World<S> {
         self.tell(|_| format!("host {index} executes s{seq} {:?}", decision.batch.digest));
         if self.hosts[index].is_correct {
             self.times.decides(seq, decision.batch.digest);
+            if decision.batch.closes_epoch()
+                && let Some(lasting) = self.lasting.get_mut(&self.hosts[index].sim.epoch())
+            {
+                lasting.ends(seq.get());
+            }
             let ledger = &self.hosts[index].ledger;
             let certified = ledger.executes(seq.get(), decision.batch.digest);
             self.judge(certified);
@@ -199,6 +204,7 @@ impl<S: Stack> World<S> {
 
     fn say(&mut self, index: usize, to: Recipients, message: Bytes) {
         if self.hosts[index].is_correct
+            && self.is_of_epoch(index, &message)
             && let Ok(checked) = Checked::<SystemMessage>::body_of(&message)
         {
             if let Some(head) = checked.pre_prepare_head() {
@@ -216,7 +222,10 @@ impl<S: Stack> World<S> {
                 self.judge_donor(index, to, &checked);
             }
             let hosts = &self.hosts;
-            let lasts = self.lasting.says(index, &checked, |host| hosts[host].is_correct);
+            let (n, window) = (self.config.replicas, self.config.window);
+            let lasting = self.lasting.entry(hosts[index].sim.epoch());
+            let lasting = lasting.or_insert_with(|| CommitStability::new(n, window));
+            let lasts = lasting.says(index, &checked, |host| hosts[host].is_correct);
             self.judge(lasts);
         }
         let own = self.hosts[index].node;

@@ -31,6 +31,8 @@ pub(super) enum Event {
     },
     ClientWake(usize),
     Call(usize),
+    /// An operator asks to change the membership.
+    Change,
     FaultyClient(usize),
     Fault(usize),
 }

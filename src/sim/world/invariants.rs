@@ -205,12 +205,15 @@ impl<S: Stack> World<S> {
         let replica = host.sim.replica();
         let ordering = replica.ordering();
         format!(
-            "{} {}, decided {}, stable {}, snapshots {:?}, {}, {}",
+            "{} {} {}{}, decided {}, stable {}, snapshots {:?}, {} effects held, {}, {}",
+            host.sim.epoch(),
             replica.view(),
             replica.phase(),
+            if replica.is_closing() { ", closing" } else { "" },
             ordering.decided(),
             ordering.stable(),
             host.sim.disk.disk_state.snapshots.keys().collect::<Vec<_>>(),
+            replica.held_effects(),
             replica.transfer_phase(),
             replica.participation()
         )

@@ -109,10 +109,15 @@ impl<S: Stack> World<S> {
 
     /// A host loses power.
     pub(in crate::sim) fn crash(&mut self, index: usize) {
-        let host = &mut self.hosts[index];
-        if !host.is_up {
-            return;
+        if self.hosts[index].is_up {
+            self.stop(index);
+            self.tell(|_| format!("host {index} loses power"));
         }
+    }
+
+    /// A host's process ends. What was not acknowledged may be lost.
+    pub(super) fn stop(&mut self, index: usize) {
+        let host = &mut self.hosts[index];
         host.is_up = false;
         host.life += 1;
         host.acknowledged = host.sim.disk.acknowledged();
@@ -121,7 +126,6 @@ impl<S: Stack> World<S> {
         host.durable = Durable::default();
         let busy = host.busy & !RESTART;
         self.count_pairs(busy, busy | RESTART);
-        self.tell(|_| format!("host {index} loses power"));
     }
 
     /// Has a host that is down start again at a moment.

@@ -29,12 +29,12 @@ impl DecisionContext {
         time: UnixTime::EPOCH,
     };
 
-    /// Of the decision that comes next.
+    /// Of the decision that comes next, in this epoch.
     #[must_use]
-    pub(super) fn then(self, decision: &Proposal, digester: &Digester) -> Self {
+    pub(super) fn then(self, epoch: Epoch, decision: &Proposal, digester: &Digester) -> Self {
         Self {
             seq: decision.seq,
-            epoch: self.epoch,
+            epoch,
             chain: self.chain.then(decision.seq, &decision.batch.digest, digester),
             time: self.time.max(decision.batch.time),
         }
@@ -296,13 +296,13 @@ mod tests {
 
     #[test]
     fn a_seed_depends_on_every_decision_before() {
-        let first = DecisionContext::START.then(&decision(1, Vec::new()), &digester());
-        let second = first.then(&decision(2, Vec::new()), &digester());
+        let first = DecisionContext::START.then(Epoch::ZERO, &decision(1, Vec::new()), &digester());
+        let second = first.then(Epoch::ZERO, &decision(2, Vec::new()), &digester());
         let seed = |decision| OperationContext::new(decision, ClientId::new(0), 0).seed();
         assert_ne!(seed(first), seed(second));
         assert_eq!(
             seed(second),
-            seed(first.then(&decision(2, Vec::new()), &digester()))
+            seed(first.then(Epoch::ZERO, &decision(2, Vec::new()), &digester()))
         );
     }
 }

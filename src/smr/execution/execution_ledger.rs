@@ -8,7 +8,7 @@ use super::{ClientTable, DecisionContext, ExecutionEvent, MonolithicState};
 use crate::smr::crypto::{Chain, Digester};
 use crate::smr::messages::snapshot::clients_digest;
 use crate::smr::messages::{
-    CheckpointClaim, FrameId, LightCheckpoint, PieceReader, Proposal, ReplyBuilder, SnapshotChunk,
+    Batch, CheckpointClaim, FrameId, LightCheckpoint, PieceReader, Proposal, ReplyBuilder, SnapshotChunk,
     SnapshotError, SnapshotHead, SnapshotIndex, StateRead, TakenCheckpoint,
 };
 use crate::smr::mutants::{Mutant, active};
@@ -98,10 +98,10 @@ pub(super) struct Distance {
 
 impl Distance {
     /// Counts one decision; true when a checkpoint comes after it.
-    pub fn pass(&mut self, rule: &CheckpointRule, batch_bytes: usize) -> bool {
+    pub fn pass(&mut self, rule: &CheckpointRule, batch: &Batch) -> bool {
         self.decisions += 1;
-        self.bytes += batch_bytes as u64;
-        let is_due = self.decisions >= rule.decisions || self.bytes >= rule.bytes;
+        self.bytes += batch.bytes as u64;
+        let is_due = self.decisions >= rule.decisions || self.bytes >= rule.bytes || batch.closes_epoch();
         if is_due {
             *self = Self::default();
         }
@@ -122,6 +122,7 @@ struct Pending<S: MonolithicState> {
     client_digests: Vec<Digest>,
     chain: Chain,
     time: UnixTime,
+    closes_epoch: bool,
     /// The state once more, for the snapshot: the first is used up by its digest.
     image: Option<LetGo<S::Snapshot>>,
 }
@@ -139,6 +140,7 @@ struct Reading {
 pub(super) struct ExecutionLedger<S: MonolithicState> {
     pub clients: ClientTable,
     digester: Digester,
+    epoch: Epoch,
     pub rule: CheckpointRule,
     /// The last decision that was begun.
     pub executed: DecisionContext,
@@ -164,6 +166,7 @@ impl<S: MonolithicState> ExecutionLedger<S> {
         Self {
             clients: ClientTable::new(clients),
             digester,
+            epoch,
             rule,
             executed: DecisionContext {
                 epoch,
@@ -183,7 +186,7 @@ impl<S: MonolithicState> ExecutionLedger<S> {
 
     /// What the operations of a decision may know of it, given what those of the one before may.
     pub fn context_after(&self, before: DecisionContext, decision: &Proposal) -> DecisionContext {
-        before.then(decision, &self.digester)
+        before.then(self.epoch, decision, &self.digester)
     }
 
     /// A decision begins: the one with this context, decided in this view.
@@ -247,11 +250,20 @@ impl<S: MonolithicState> ExecutionLedger<S> {
         self.answer(frame, reply.finish(frame), events);
     }
 
+    /// A request to change the membership was executed: its client is told which epoch follows.
+    pub fn change_reply(&self, frame: &FrameId) -> Bytes {
+        let mut reply = ReplyBuilder::default();
+        let next = self.executed.epoch.get().saturating_add(1);
+        reply.buffer().extend_from_slice(&next.to_le_bytes());
+        reply.end_result(None);
+        reply.finish(frame)
+    }
+
     /// A decision was executed; `with_state` lends the state as it is after it. True when a checkpoint was
     /// taken.
     pub fn end(
         &mut self,
-        batch_bytes: usize,
+        batch: &Batch,
         operations: usize,
         mut with_state: impl FnMut(&mut dyn FnMut(&mut S)),
         events: &mut Vec<ExecutionEvent>,
@@ -262,22 +274,25 @@ impl<S: MonolithicState> ExecutionLedger<S> {
             time,
             operations,
         });
-        self.log_bytes = self.log_bytes.saturating_add(StateRule::log_bytes(batch_bytes));
-        let is_due = self.since.pass(&self.rule, batch_bytes);
+        self.log_bytes = self.log_bytes.saturating_add(StateRule::log_bytes(batch.bytes));
+        let is_due = self.since.pass(&self.rule, batch);
         if is_due {
-            with_state(&mut |state| self.take_checkpoint(state, events));
+            with_state(&mut |state| self.take_checkpoint(state, batch.closes_epoch(), events));
         } else {
-            self.pace_digest(batch_bytes, events);
+            self.pace_digest(batch.bytes, events);
         }
         is_due
     }
 
-    fn take_checkpoint(&mut self, state: &mut S, events: &mut Vec<ExecutionEvent>) {
+    /// The next epoch begins with the checkpoint that closes this one: it has the state, and its contents are
+    /// kept, whatever else is being written.
+    fn take_checkpoint(&mut self, state: &mut S, closes: bool, events: &mut Vec<ExecutionEvent>) {
         // The digest of the one before goes first: two at once would pin two copies of the state, and a light
         // checkpoint names it.
         while self.background_step(usize::MAX, events) {}
         let state_bytes = state.size_bytes();
-        if !self.rule.state.includes(state_bytes, self.log_bytes) {
+        let has_state = closes && !active(Mutant::ClosingLight);
+        if !has_state && !self.rule.state.includes(state_bytes, self.log_bytes) {
             let quarters = self.rule.state.quarters(state_bytes, self.log_bytes);
             if quarters > self.prepared {
                 self.prepared = quarters;
@@ -287,7 +302,8 @@ impl<S: MonolithicState> ExecutionLedger<S> {
         }
         self.log_bytes = 0;
         self.prepared = 0;
-        let image = self.keeps_snapshots.then(|| LetGo::new(state.snapshot()));
+        let is_kept = self.keeps_snapshots || closes;
+        let image = is_kept.then(|| LetGo::new(state.snapshot()));
         let state = LetGo::new(state.snapshot());
         if image.is_some() {
             events.extend(S::digest_help(state.get(), &self.digester).map(ExecutionEvent::Help));
@@ -301,6 +317,7 @@ impl<S: MonolithicState> ExecutionLedger<S> {
             client_digests: Vec::with_capacity(self.clients.clients()),
             chain: self.executed.chain,
             time: self.executed.time,
+            closes_epoch: closes,
             image,
         });
     }
@@ -445,6 +462,7 @@ impl<S: MonolithicState> ExecutionLedger<S> {
             events.push(ExecutionEvent::Snapshot(Box::new(Snapshot::<S> {
                 claim,
                 head,
+                closes_epoch: done.closes_epoch,
                 state,
                 clients: done.clients,
                 client_digests: done.client_digests,
@@ -461,7 +479,10 @@ impl<S: MonolithicState> ExecutionLedger<S> {
         let clients = self.clients.clients();
         let reading = match (SnapshotChunk::parse(chunk)?, &mut self.reading) {
             (SnapshotChunk::Head(head), _) => {
-                if head.epoch != self.executed.epoch || head.client_count as usize != clients {
+                // That of an earlier epoch is what this one began with; clients came since.
+                let is_earlier = head.epoch < self.epoch && head.client_count as usize <= clients;
+                let is_own = head.epoch == self.epoch && head.client_count as usize == clients;
+                if !is_earlier && !is_own {
                     return Err(SnapshotError::Head);
                 }
                 let_go(std::mem::replace(state, S::blank()));
@@ -486,6 +507,7 @@ impl<S: MonolithicState> ExecutionLedger<S> {
             return Ok(());
         };
         let (next, table) = (&mut reading.next, &mut self.clients);
+        let clients = reading.head.client_count as usize;
         if matches!(SnapshotChunk::parse(chunk)?, SnapshotChunk::Slice(slice) if slice.piece < *next) {
             return Ok(());
         }

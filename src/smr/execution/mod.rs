@@ -236,6 +236,8 @@ pub trait ExecutorPart<A: Application>: Executor + Sized {
 }
 
 #[cfg(test)]
+mod epoch_tests;
+#[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
 mod tests;

@@ -164,6 +164,11 @@ impl<A: Application> Executor for SingleThreaded<A> {
         for frame in &decision.batch.frames {
             let (id, bytes) = (frame.id(), frame.counted_bytes());
             match self.book.clients.standing(id.key) {
+                FrameStatus::Fresh if frame.mode() == Mode::Change => {
+                    operations += 1;
+                    let body = self.book.change_reply(&id);
+                    self.book.reply(&id, body, events);
+                }
                 FrameStatus::Fresh => {
                     operations += self.run_frame(frame, place);
                     let body = self.reply.finish(&id);
@@ -181,7 +186,7 @@ impl<A: Application> Executor for SingleThreaded<A> {
         }
         let Self { book, state, .. } = self;
         let with_state = |take: &mut dyn FnMut(&mut A::State)| take(state);
-        book.end(decision.batch.bytes, operations, with_state, events);
+        book.end(&decision.batch, operations, with_state, events);
     }
 
     fn execute_unordered(&mut self, frame: &Frame, events: &mut Vec<ExecutionEvent>) {

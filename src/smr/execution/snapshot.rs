@@ -13,6 +13,12 @@ pub trait CheckpointSnapshot: Send + std::fmt::Debug {
     /// What the contents amount to.
     fn claim(&self) -> CheckpointClaim;
 
+    /// Whether the epoch cannot end before the contents are on disk: it is the checkpoint that closes it. They are
+    /// kept however long there is no room for them.
+    fn is_needed(&self) -> bool {
+        false
+    }
+
     /// Appends the next chunk, of about `budget_bytes`; false when there was none left. Equal checkpoints
     /// give equal chunks for equal budgets, at every replica.
     fn next_chunk(&mut self, budget_bytes: usize, chunk: &mut Vec<u8>) -> bool;
@@ -62,6 +68,7 @@ impl PieceDigests {
 pub(super) struct Snapshot<S: MonolithicState> {
     pub claim: CheckpointClaim,
     pub head: SnapshotHead,
+    pub closes_epoch: bool,
     pub state: LetGo<S::Snapshot>,
     pub clients: ClientTable,
     pub client_digests: Vec<Digest>,
@@ -157,6 +164,10 @@ impl<S: MonolithicState> Snapshot<S> {
 impl<S: MonolithicState> CheckpointSnapshot for Snapshot<S> {
     fn claim(&self) -> CheckpointClaim {
         self.claim
+    }
+
+    fn is_needed(&self) -> bool {
+        self.closes_epoch
     }
 
     fn next_chunk(&mut self, budget_bytes: usize, chunk: &mut Vec<u8>) -> bool {

@@ -93,6 +93,14 @@ impl MembershipChain {
         })
     }
 
+    /// The chain that begins with a membership that is trusted for another reason.
+    pub(super) fn beginning_with(first: MembershipHead) -> Self {
+        Self {
+            first,
+            links: Vec::new(),
+        }
+    }
+
     /// The chain that begins with an epoch whose membership's digest the caller knows from elsewhere, and
     /// trusts: whatever earlier members sign from now on, it is not believed.
     ///

@@ -169,6 +169,12 @@ impl<'a> Reader<'a> {
             .map_err(|_| MalformedMembership::Unknown(what))
     }
 
+    /// Something that is encoded by itself, after its length.
+    pub(crate) fn part(&mut self, what: &'static str, bytes_max: usize) -> Read<&'a [u8]> {
+        let length = self.count(what, bytes_max, 1)?;
+        self.take(length, what)
+    }
+
     pub(crate) fn format(&mut self, what: &'static str, expected: u16) -> Read<()> {
         match self.u16(what)? {
             got if got == expected => Ok(()),

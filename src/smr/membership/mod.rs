@@ -16,6 +16,7 @@
 //! | signatures of members | [`HandoverCertificate::gather`]: a certificate, if a quorum of them holds |
 //! | a certificate | [`MembershipChain::extend`]: the chain is longer, knew it, or why not |
 //! | who knows an earlier epoch | [`MembershipChain::since`]: what it lacks, in [pieces](encode_piece) |
+//! | a member that lacks an epoch | [`EpochHistory::change`]: what made it |
 //!
 //! All of it is data and functions of data: the reconfiguration protocol, which orders changes and closes
 //! epochs, is built on it, and so is whoever follows a chain without being a member.
@@ -63,6 +64,7 @@ mod error;
 mod genesis;
 mod handover;
 mod head;
+mod history;
 mod party;
 mod risk;
 mod transition;
@@ -80,6 +82,7 @@ pub use error::MembershipError;
 pub use genesis::{GENESIS_TEXT_BYTES_MAX, Genesis};
 pub use handover::{ForkProof, HandoverCertificate, HandoverRefused, HandoverSignature, HandoverStatement};
 pub use head::{MembershipHead, UnlikelySuccessor, UnsupportedProtocol};
+pub use history::{EndedEpoch, EpochHistory, HistoryError, NotTheChange};
 pub use party::{
     ADDRESS_BYTES_MAX, ADDRESSES_MAX, CLIENTS_MAX, ClientRights, KeyPurpose, Member, OPERATORS_MAX,
     Operators, Party, RegisteredClient, is_host_and_port,

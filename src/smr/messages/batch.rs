@@ -209,6 +209,22 @@ impl Batch {
         self.frame_bytes() + size_of::<u32>() * self.frames.len() + MESSAGE_HEAD_BYTES
     }
 
+    /// Whether it closes its epoch: it has a change of the membership, and nothing else. That it is one that the
+    /// membership allows was checked with its frames.
+    #[must_use]
+    pub fn closes_epoch(&self) -> bool {
+        self.change().is_some()
+    }
+
+    /// The frame that asks for a change, if that is what the batch is.
+    #[must_use]
+    pub fn change(&self) -> Option<&Frame> {
+        match &self.frames[..] {
+            [frame] if frame.mode() == Mode::Change => Some(frame),
+            _ => None,
+        }
+    }
+
     /// The null request that fills a gap: it executes nothing.
     #[must_use]
     pub fn null() -> Self {
@@ -298,4 +314,7 @@ pub enum BatchError {
     /// A frame's client is unknown or did not authenticate it.
     #[error("frame {0} is not authentic")]
     NotAuthentic(usize),
+    /// A frame asks for a change of the membership that is not possible, or is not alone.
+    #[error("frame {0} asks for a change of the membership that is not possible, or is not alone")]
+    Change(usize),
 }

@@ -95,6 +95,9 @@ pub enum RefusalReason {
     SessionEnded,
     /// The frame was executed, and its results are not kept any more.
     ResultsForgotten,
+    /// It asks for a change that the membership does not allow: nobody signed it who may, it builds on another
+    /// epoch, or its client may not hand it in.
+    ChangeRefused,
 }
 
 impl std::fmt::Display for RefusalReason {
@@ -116,6 +119,9 @@ impl std::fmt::Display for RefusalReason {
                  will be"
             }
             Self::ResultsForgotten => "it was executed, and its results are not kept any more",
+            Self::ChangeRefused => {
+                "the membership does not allow this change now: look at who signed it, and which epoch it builds on"
+            }
         })
     }
 }
@@ -425,6 +431,7 @@ impl From<ArchivedRefusalReason> for RefusalReason {
             ArchivedRefusalReason::NumberUsed => Self::NumberUsed,
             ArchivedRefusalReason::SessionEnded => Self::SessionEnded,
             ArchivedRefusalReason::ResultsForgotten => Self::ResultsForgotten,
+            ArchivedRefusalReason::ChangeRefused => Self::ChangeRefused,
         }
     }
 }

@@ -174,6 +174,18 @@ impl Envelope {
     /// # Errors
     /// A typed refusal; nothing is allocated on the way.
     pub fn open(message: &[u8], cluster: ClusterId, epoch: Epoch) -> Result<Self, EnvelopeError> {
+        let envelope = Self::open_in_any_epoch(message, cluster)?;
+        match envelope.epoch {
+            theirs if theirs == epoch => Ok(envelope),
+            theirs => Err(EnvelopeError::Epoch { theirs, ours: epoch }),
+        }
+    }
+
+    /// As [`open`](Self::open), of a message whose sender may be in whatever epoch.
+    ///
+    /// # Errors
+    /// As there, but for the epoch.
+    pub fn open_in_any_epoch(message: &[u8], cluster: ClusterId) -> Result<Self, EnvelopeError> {
         let Some(head) = message.first_chunk::<ENVELOPE_BYTES>() else {
             return Err(EnvelopeError::Length {
                 got: message.len(),
@@ -208,14 +220,10 @@ impl Envelope {
                 ours: cluster.tag(),
             });
         }
-        let theirs = Epoch::new(u64::from_le_bytes(e));
-        if theirs != epoch {
-            return Err(EnvelopeError::Epoch { theirs, ours: epoch });
-        }
         Ok(Self {
             kind,
             cluster_tag,
-            epoch: theirs,
+            epoch: Epoch::new(u64::from_le_bytes(e)),
             body_bytes,
         })
     }

@@ -20,13 +20,16 @@ pub enum Mode {
     /// No operation of the application: the replica tells, beside the order, which of the client's sessions
     /// it knows.
     Session,
+    /// No operation of the application: a request to change the membership, which closes the epoch at the frame's
+    /// place in the order.
+    Change,
 }
 
 impl Mode {
     /// Whether frames of this mode are proposed and executed in the order.
     #[must_use]
     pub const fn is_ordered(self) -> bool {
-        matches!(self, Self::Ordered | Self::OrderedRead)
+        matches!(self, Self::Ordered | Self::OrderedRead | Self::Change)
     }
 
     /// Whether the application may change its state.
@@ -144,6 +147,7 @@ impl ArchivedRequestBody {
             ArchivedMode::Unordered => Mode::Unordered,
             ArchivedMode::OrderedRead => Mode::OrderedRead,
             ArchivedMode::Session => Mode::Session,
+            ArchivedMode::Change => Mode::Change,
         }
     }
 

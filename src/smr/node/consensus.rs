@@ -4,8 +4,10 @@ use bytes::Bytes;
 
 use crate::smr::decision_log::{LoggedDecisions, LoggedRange};
 use crate::smr::execution::SessionWindows;
+use crate::smr::membership::EpochHistory;
 use crate::smr::messages::{
-    Checked, CheckpointClaim, ClientReply, Frame, FrameId, FrameKey, Proposal, SystemMessage, TakenCheckpoint,
+    Checked, CheckpointClaim, ClientReply, ENVELOPE_BYTES, Frame, FrameId, FrameKey, Proposal, SystemMessage,
+    TakenCheckpoint,
 };
 use crate::smr::preprocessing::{ExpectedTraffic, FromPeer};
 use crate::smr::protocol::{LogCut, Recipients, Record, SnapshotEvent, SnapshotTask};
@@ -61,6 +63,10 @@ pub trait ConsensusPort {
 
     /// The others have forgotten what this replica lacks; it has to reach this checkpoint.
     fn fell_behind(&mut self, stable: SeqNo);
+
+    /// To the host: the epoch has ended, which is on disk. It is to end this replica, and to begin with a new one in
+    /// the last epoch of this history.
+    fn epoch_ended(&mut self, history: EpochHistory);
 }
 
 /// Runs the orchestrator: gives it its inputs, and carries out what it answers.
@@ -122,6 +128,17 @@ impl<S: Stack> Consensus<S> {
         let replica = self.hear();
         Checked::<SystemMessage>::body_of(message)
             .is_ok_and(|checked| replica.on_message(now, from, &checked, message))
+    }
+
+    /// A message about epochs, envelope included, of a peer in any epoch; false when it is none.
+    pub fn on_reconfiguration(&mut self, now: Time, from: NodeId, message: &Bytes) -> bool {
+        let body = message.get(ENVELOPE_BYTES..).unwrap_or_default();
+        self.hear().on_reconfiguration(now, from, body)
+    }
+
+    /// A replica said something in another epoch.
+    pub fn on_other_epoch(&mut self, now: Time, from: NodeId, epoch: Epoch) {
+        self.hear().on_other_epoch(now, from, epoch);
     }
 
     /// A frame that is to be ordered, by its client's link.
@@ -235,6 +252,7 @@ impl<S: Stack> Consensus<S> {
                 Action::Stable(claim) => port.stable(claim),
                 Action::Diverged { stable, ours } => port.diverged(stable, ours),
                 Action::FellBehind { stable } => port.fell_behind(stable),
+                Action::EpochEnded(history) => port.epoch_ended(*history),
             }
         }
         (any, logged)

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::smr::execution::{ExecutionEvent, Executor};
+use crate::smr::execution::{CheckpointSnapshot, ExecutionEvent, Executor};
 use crate::smr::messages::{CheckpointClaim, Proposal, TakenCheckpoint};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::protocol::{Record, RestoreError};
@@ -24,6 +24,19 @@ pub struct CheckpointHistory {
 }
 
 impl CheckpointHistory {
+    /// Of an epoch that begins with this checkpoint, which a quorum signed.
+    #[must_use]
+    pub fn beginning_with(base: CheckpointClaim) -> Self {
+        let known = (base != CheckpointClaim::NONE).then(|| Record::Stable {
+            claim: base,
+            proof: Vec::new(),
+        });
+        Self {
+            stables: known.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
     /// The records about what is stable, in order.
     #[must_use]
     pub fn stables(&self) -> &[Record] {
@@ -94,6 +107,8 @@ pub struct Replayed {
     pub decisions: u64,
     /// The checkpoints that were taken again.
     pub claims: Vec<TakenCheckpoint>,
+    /// The contents of the one that closes the epoch, if the last decision was among them: they may not be on disk.
+    pub closing: Option<Box<dyn CheckpointSnapshot>>,
 }
 
 impl<'a, S: Stack> Replay<'a, S> {
@@ -118,18 +133,22 @@ impl<'a, S: Stack> Replay<'a, S> {
             let mut events = Vec::new();
             self.executor.execute(decision, &mut events);
             self.done.decisions += 1;
-            self.take_claims(events);
+            self.take_events(events);
         }
         Ok(decision)
     }
 
     /// Clients got their replies before, or ask again.
-    fn take_claims(&mut self, events: Vec<ExecutionEvent>) {
-        let taken = events.into_iter().filter_map(|event| match event {
-            ExecutionEvent::Checkpoint(taken) => Some(taken),
-            _ => None,
-        });
-        self.done.claims.extend(taken);
+    fn take_events(&mut self, events: Vec<ExecutionEvent>) {
+        for event in events {
+            match event {
+                ExecutionEvent::Checkpoint(taken) => self.done.claims.push(taken),
+                ExecutionEvent::Snapshot(snapshot) if snapshot.is_needed() => {
+                    self.done.closing = Some(snapshot);
+                }
+                _ => {}
+            }
+        }
     }
 
     /// The log ends here; the replica goes on from the snapshot that was read, if one was, and from there.
@@ -141,7 +160,7 @@ impl<'a, S: Stack> Replay<'a, S> {
         let mut events = Vec::new();
         self.executor.settle(&mut events);
         while self.executor.background_step(usize::MAX, &mut events) {}
-        self.take_claims(events);
+        self.take_events(events);
         let windows = match self.replica.awaits_state() {
             // What was read of a state, if anything, is not the one to come.
             true => Vec::new(),

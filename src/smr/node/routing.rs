@@ -14,12 +14,16 @@ pub enum Route {
     Question(ClientId),
     /// The host itself: something about the link.
     Link,
+    /// Consensus: a replica's message about epochs, of whatever epoch it is.
+    Reconfiguration(NodeId),
+    /// Consensus: a replica speaks in another epoch, and nothing that it says is looked at.
+    OtherEpoch(NodeId, Epoch),
 }
 
 /// Why nobody takes a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unroutable {
-    /// It is no message of this cluster and epoch.
+    /// It is no message of this cluster.
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
     /// Its sender may not say such things.
@@ -32,13 +36,22 @@ pub enum Unroutable {
 /// # Errors
 /// When nobody does: its sender broke the protocol.
 pub fn route(message: &[u8], from: Peer, (cluster, epoch): (ClusterId, Epoch)) -> Result<Route, Unroutable> {
-    let envelope = Envelope::open(message, cluster, epoch)?;
+    let envelope = Envelope::open_in_any_epoch(message, cluster)?;
+    let is_ours = envelope.epoch == epoch;
     match (from, envelope.kind) {
-        (Peer::Replica(node), Kind::System | Kind::Transfer) => Ok(Route::Consensus(node)),
-        (Peer::Replica(node), Kind::SystemWithFrames | Kind::TransferWithFrames) => Ok(Route::Frames(node)),
+        (Peer::Replica(node), Kind::Reconfiguration) => Ok(Route::Reconfiguration(node)),
+        // Who speaks on a link, and clients that have not heard of this epoch.
+        (_, Kind::Link) => Ok(Route::Link),
         (Peer::Client(client), Kind::Request) => Ok(Route::Request(client)),
         (Peer::Client(client), Kind::Admin) => Ok(Route::Question(client)),
-        (_, Kind::Link) => Ok(Route::Link),
+        (Peer::Replica(node), Kind::System | Kind::Transfer) if is_ours => Ok(Route::Consensus(node)),
+        (Peer::Replica(node), Kind::SystemWithFrames | Kind::TransferWithFrames) if is_ours => {
+            Ok(Route::Frames(node))
+        }
+        (
+            Peer::Replica(node),
+            Kind::System | Kind::Transfer | Kind::SystemWithFrames | Kind::TransferWithFrames,
+        ) => Ok(Route::OtherEpoch(node, envelope.epoch)),
         _ => Err(Unroutable::Kind),
     }
 }

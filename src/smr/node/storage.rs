@@ -34,6 +34,8 @@ pub enum StorageTask {
         installed: u64,
         /// The checkpoint.
         seq: SeqNo,
+        /// Whether it is kept however long there is no room for it.
+        is_needed: bool,
     },
     /// The state that execution has is wrong: no snapshot of it is kept any more.
     Invalidate,
@@ -175,7 +177,7 @@ impl StorageWork {
             // First nobody looks there any more, then the segments are used again.
             StorageTask::Release(released) => self.steps.push_back(StorageStep::Cut(released.clone())),
             // Of a state that was replaced, or is being.
-            StorageTask::Written { installed, seq } if !self.trust.believes(*installed) => {
+            StorageTask::Written { installed, seq, .. } if !self.trust.believes(*installed) => {
                 self.steps.push_back(StorageStep::Discard(*seq));
             }
             StorageTask::Written { seq, .. } => {
@@ -213,7 +215,11 @@ impl StorageWork {
         match outcome {
             StorageOutcome::Done => self.done(),
             StorageOutcome::NoRoom => match &self.task {
-                Some(StorageTask::InstallBase(_) | StorageTask::Release(_)) => None,
+                Some(
+                    StorageTask::InstallBase(_)
+                    | StorageTask::Release(_)
+                    | StorageTask::Written { is_needed: true, .. },
+                ) => None,
                 task => {
                     let event = match task {
                         Some(StorageTask::Prepare { .. }) => Some(StorageDone::NoSegment),
@@ -275,7 +281,11 @@ mod tests {
 
     fn written(installed: u64, seq: u64) -> StorageTask {
         let seq = SeqNo::new(seq);
-        StorageTask::Written { installed, seq }
+        StorageTask::Written {
+            installed,
+            seq,
+            is_needed: false,
+        }
     }
 
     #[test]

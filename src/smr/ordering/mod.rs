@@ -161,6 +161,12 @@ pub trait OrderingProtocol {
     /// so far.
     fn on_transferred(&mut self, now: Time, decision: &Arc<Proposal>, out: &mut Outbox);
 
+    /// While the log is read back: this place is the last of the epoch. What closes it is known by itself where it
+    /// is [decided][`Effect::Decide`], or restored: see [`Batch::closes_epoch`].
+    ///
+    /// [`Effect::Decide`]: crate::smr::protocol::Effect::Decide
+    fn restore_end(&mut self, last: SeqNo);
+
     /// The last decision given to execution.
     fn decided(&self) -> SeqNo;
 

@@ -1,7 +1,9 @@
 use bytes::Bytes;
 
+use super::changes::ChangeCheck;
 use super::{ClientAuth, ClientDirectory};
 use crate::smr::crypto::{BatchVerifier, Digester, Domain};
+use crate::smr::membership::Membership;
 use crate::smr::messages::archived::ArchivedAuthenticator;
 use crate::smr::messages::{Frame, FrameError, FrameId, FrameKey, Mode, RefusalReason};
 use crate::smr::mutants::{Mutant, active};
@@ -72,11 +74,14 @@ pub enum FrameRefusal {
     /// A read beside the order, where none are answered.
     #[error("the cluster answers no reads beside the order")]
     OrderedOnly,
+    /// A change of the membership that is not possible, or that its client may not hand in.
+    #[error("the membership does not allow the change")]
+    Change,
 }
 
 impl FrameRefusal {
     /// Every kind, each at the place [`index`](Self::index) tells.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Malformed,
         Self::TooLong,
         Self::OperationCount,
@@ -89,6 +94,7 @@ impl FrameRefusal {
         Self::MustSign,
         Self::OverBudget,
         Self::OrderedOnly,
+        Self::Change,
     ];
 
     /// The names of the counters, by [`index`](Self::index).
@@ -105,6 +111,7 @@ impl FrameRefusal {
         "frame_refused_must_sign",
         "frame_refused_over_budget",
         "frame_refused_ordered_only",
+        "frame_refused_change",
     ];
 
     /// The place of this kind in [`FrameRefusal::ALL`] and [`FrameRefusal::NAMES`].
@@ -126,6 +133,7 @@ impl FrameRefusal {
             Self::MustSign => RefusalReason::MustSign,
             Self::OverBudget => RefusalReason::Overloaded,
             Self::OrderedOnly => RefusalReason::OrderedOnly,
+            Self::Change => RefusalReason::ChangeRefused,
         }
     }
 }
@@ -198,6 +206,7 @@ pub struct FrameChecker {
     auth: ClientAuth,
     /// Whether reads beside the order are answered.
     reads: bool,
+    pub(super) changes: ChangeCheck,
     pub(super) limits: CheckerLimits,
     pub(super) digester: Digester,
     directory: ClientDirectory,
@@ -231,6 +240,7 @@ impl FrameChecker {
             replicas,
             auth,
             reads: false,
+            changes: ChangeCheck::default(),
             limits,
             digester,
             directory,
@@ -248,6 +258,13 @@ impl FrameChecker {
     #[must_use]
     pub fn with_reads(mut self, reads: bool) -> Self {
         self.reads = reads;
+        self
+    }
+
+    /// Lets changes of this membership pass; without one none is possible.
+    #[must_use]
+    pub fn with_membership(mut self, membership: Membership) -> Self {
+        self.changes = ChangeCheck::of(membership);
         self
     }
 
@@ -429,6 +446,15 @@ impl FrameChecker {
             }
             if !has_macs && !admit(key.client) {
                 return refuse(FrameRefusal::OverBudget);
+            }
+        }
+        if frame.mode() == Mode::Change {
+            // Whoever has it verified pays for the operators' signatures as well.
+            if !(0..self.changes.signatures(&frame)).all(|_| admit(key.client)) {
+                return refuse(FrameRefusal::OverBudget);
+            }
+            if !self.changes.allows(&frame) {
+                return refuse(FrameRefusal::Change);
             }
         }
         match self.authenticate(&frame) {

@@ -21,6 +21,7 @@
 //!   one replica alone can judge (its own MAC) never refuses a proposal; it clears `authentic`.
 //! - A frame is in the pool at most once, and never again once it was decided.
 
+mod changes;
 mod clients;
 mod frames;
 mod gate;

@@ -2,7 +2,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::smr::execution::{FrameStatus, SessionWindows};
-use crate::smr::messages::{Batch, Frame, FrameId, FrameKey};
+use crate::smr::messages::{Batch, Frame, FrameId, FrameKey, Mode};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::types::{ClientId, FrameSeq, Time};
 use crate::smr::view_transfer::{Proven, Waiting};
@@ -438,7 +438,7 @@ impl RequestPool {
     /// Takes the next batch and what it [counts](Frame::counted_bytes) as in bytes: one frame of each client
     /// in turn, of each of its sessions in turn, each session's in the order of their numbers, until a limit
     /// is met. `None` when nothing is queued. The turn that could not be served is the first of the next
-    /// batch. A frame longer than `bytes_max` makes a batch of its own.
+    /// batch. A frame longer than `bytes_max` makes a batch of its own, and so does a change of the membership.
     ///
     /// The frames stay pending until they are decided or [returned](Self::return_in_flight).
     pub fn take_batch(&mut self, bytes_max: usize, frames_max: usize) -> Option<(Vec<Frame>, usize)> {
@@ -455,7 +455,8 @@ impl RequestPool {
                 continue;
             };
             let frame_bytes = client.queued[next].counted_bytes();
-            if !batch.is_empty() && bytes + frame_bytes > bytes_max {
+            let is_change = client.queued[next].mode() == Mode::Change && !active(Mutant::ChangesMixed);
+            if !batch.is_empty() && (is_change || bytes + frame_bytes > bytes_max) {
                 self.round.push_front(id);
                 break;
             }
@@ -470,6 +471,9 @@ impl RequestPool {
                 client.in_round = false;
             } else {
                 self.round.push_back(id);
+            }
+            if is_change {
+                break;
             }
         }
         (!batch.is_empty()).then_some((batch, bytes))

@@ -2,12 +2,16 @@ use bytes::Bytes;
 
 use super::tests::{
     CLUSTER, LIMITS, REPLICAS, archive, body, check_one, check_proposal, checker, checker_with, from,
-    propose, propose_at, propose_with, with_macs, with_signature,
+    propose, propose_at, propose_with, signed_body, with_macs, with_signature,
 };
 use super::*;
 use crate::smr::crypto::{Digester, Domain};
-use crate::smr::messages::{Authenticator, BatchError, Checked, Frame, FrameError, Mode, SystemMessage};
-use crate::smr::types::{ClientId, Digest, Epoch, UnixTime};
+use crate::smr::membership::tests::{client as membership_client, founding, signed};
+use crate::smr::membership::{Change, ChangeRequest, ClientRights};
+use crate::smr::messages::{
+    Authenticator, BatchError, Checked, Frame, FrameBuilder, FrameError, Mode, SystemMessage,
+};
+use crate::smr::types::{ClientId, Digest, Epoch, FrameSeq, UnixTime};
 
 #[test]
 fn a_proposal_is_refused_for_a_bad_signature_and_only_disputed_for_a_bad_mac() {
@@ -217,4 +221,78 @@ fn no_form_of_a_frame_is_longer_than_it_counts() {
         assert_eq!(forms[0].counted_bytes(), forms[0].bytes().len());
         assert!(forms[1].bytes().len() < forms[1].counted_bytes());
     }
+}
+
+/// A frame of the client that asks for this change.
+fn asks(client: u32, sequence: u64, request: &ChangeRequest, mode: Mode) -> Bytes {
+    let mut builder = FrameBuilder::default();
+    builder.push(&request.encode()).unwrap();
+    let body = builder.finish(ClientId::new(client), FrameSeq::new(sequence), mode);
+    signed_body(client, body)
+}
+
+#[test]
+fn a_change_is_proposed_alone_and_only_where_the_membership_allows_it() {
+    let membership = founding(4);
+    let add = |number| Change::AddClient(membership_client(number));
+    let possible = signed(&membership, vec![add(3)], 2);
+    let unsigned = signed(&membership, vec![add(3)], 1);
+    let wrong = signed(&membership, vec![add(7)], 2);
+    let propose_one = |frame: Bytes| propose(&[frame]);
+    let refused = Err(BatchError::Change(0));
+
+    let mut without = checker(1, ClientAuth::Signature);
+    let good = propose_one(asks(1, 1, &possible, Mode::Change));
+    assert_eq!(
+        check_proposal(&mut without, &good),
+        refused,
+        "nothing can be changed there"
+    );
+
+    let mut judges = checker(1, ClientAuth::Signature).with_membership(membership.clone());
+    assert_eq!(check_proposal(&mut judges, &good), Ok(true));
+    for request in [&unsigned, &wrong] {
+        let bad = propose_one(asks(1, 1, request, Mode::Change));
+        assert_eq!(check_proposal(&mut judges, &bad), refused);
+        assert_eq!(check_proposal(&mut judges, &bad), refused, "and once more");
+    }
+    let [first, second] = [with_signature(0, 1, 0), asks(1, 1, &possible, Mode::Change)];
+    let together = propose(&[first, second]);
+    assert_eq!(check_proposal(&mut judges, &together), Err(BatchError::Change(1)));
+    let mut two = FrameBuilder::default();
+    two.push(&possible.encode()).unwrap();
+    two.push(&possible.encode()).unwrap();
+    let two = two.finish(ClientId::new(1), FrameSeq::new(1), Mode::Change);
+    assert_eq!(
+        check_proposal(&mut judges, &propose_one(signed_body(1, two))),
+        refused
+    );
+    // Whoever may not hand changes in: the client is told, and a leader that proposes it lies.
+    let next = membership.next(&signed(
+        &membership,
+        vec![Change::LimitClient {
+            client: ClientId::new(1),
+            rights: ClientRights {
+                admin: false,
+                ..ClientRights::ALL
+            },
+            operations_per_second: None,
+        }],
+        2,
+    ));
+    let next = next.unwrap();
+    let later = signed(&next, vec![add(3)], 2);
+    let mut judges = checker(1, ClientAuth::Signature).with_membership(next);
+    let frame = asks(1, 1, &later, Mode::Change);
+    assert_eq!(check_proposal(&mut judges, &propose_one(frame.clone())), refused);
+    let told = judges.take_frame(ClientId::new(1), frame);
+    assert!(matches!(told, Err((Some(_), FrameRefusal::Change))), "{told:?}");
+    let by_another = asks(0, 1, &later, Mode::Change);
+    assert_eq!(check_proposal(&mut judges, &propose_one(by_another)), Ok(true));
+    let stale = asks(0, 2, &possible, Mode::Change);
+    assert_eq!(
+        check_proposal(&mut judges, &propose_one(stale)),
+        refused,
+        "it builds on the epoch before"
+    );
 }

@@ -7,7 +7,7 @@ use super::frames::{Authenticity, Effort, Judgement};
 use crate::smr::crypto::{BatchVerifier, Digester, Domain};
 use crate::smr::messages::archived::ArchivedPrePrepare;
 use crate::smr::messages::lengths::batch_message_bytes;
-use crate::smr::messages::{Batch, BatchError, Checked, Frame, FrameKey, Proposal, SystemMessage};
+use crate::smr::messages::{Batch, BatchError, Checked, Frame, FrameKey, Mode, Proposal, SystemMessage};
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::types::{Digest, UnixTime};
 
@@ -135,6 +135,7 @@ impl FrameChecker {
         for (index, part) in parts.enumerate() {
             frames.push(self.judge_proposed(index, part)?);
         }
+        self.judge_change(&frames)?;
         // As the leader counted them: what was a batch with MACs is one with signatures.
         let (got, max) = (counted_bytes(&frames), self.limits.batch_bytes_max);
         if got > max {
@@ -180,6 +181,16 @@ impl FrameChecker {
             Judgement::SignatureQueued => self.signed.push(index),
         }
         Ok(frame)
+    }
+
+    /// A change of the membership is alone, and possible.
+    fn judge_change(&mut self, frames: &[Frame]) -> Result<(), BatchError> {
+        let is_change = |frame: &Frame| frame.mode() == Mode::Change;
+        match frames.iter().position(is_change) {
+            None => Ok(()),
+            Some(0) if frames.len() == 1 && self.changes.allows(&frames[0]) => Ok(()),
+            Some(index) => Err(BatchError::Change(index)),
+        }
     }
 
     fn refuse_duplicates(&mut self, frames: &[Frame]) -> Result<(), BatchError> {

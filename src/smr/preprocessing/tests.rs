@@ -101,6 +101,13 @@ pub(super) fn with_macs(client: u32, sequence: u64, spoil: Option<usize>) -> Byt
     archive(body, Authenticator::Macs(macs))
 }
 
+/// A body that its client signs.
+pub(super) fn signed_body(client: u32, body: Vec<u8>) -> Bytes {
+    let digest = digest_of(&body, CLUSTER);
+    let signature = signing(client).sign(Domain::RequestFrame, &digest);
+    archive(body, Authenticator::Signature(signature))
+}
+
 pub(super) fn with_signature(client: u32, sequence: u64, signer: u32) -> Bytes {
     let body = body(client, sequence, Mode::Ordered);
     let digest = digest_of(&body, CLUSTER);

@@ -113,11 +113,14 @@ pub enum Rejection {
     /// A fresh proposal whose time is further from our clock than the bound: one of the two clocks is off.
     #[error("carries a time that is not near that of our clock")]
     ClockOutOfBounds,
+    /// Speaks in another epoch than ours: early, or late.
+    #[error("speaks in another epoch")]
+    OtherEpoch,
 }
 
 impl Rejection {
     /// Every reason, for counters.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::OldView,
         Self::FutureView,
         Self::BelowWindow,
@@ -132,6 +135,7 @@ impl Rejection {
         Self::BadViewChange,
         Self::OverBudget,
         Self::ClockOutOfBounds,
+        Self::OtherEpoch,
     ];
 
     /// The place of this reason in [`Rejection::ALL`].
@@ -158,6 +162,7 @@ impl Rejection {
             Self::BadViewChange => "rejected_bad_view_change",
             Self::OverBudget => "rejected_over_budget",
             Self::ClockOutOfBounds => "rejected_clock_out_of_bounds",
+            Self::OtherEpoch => "rejected_other_epoch",
         }
     }
 
@@ -173,6 +178,7 @@ impl Rejection {
                 | Self::Duplicate
                 | Self::OverBudget
                 | Self::ClockOutOfBounds
+                | Self::OtherEpoch
         )
     }
 }

@@ -110,6 +110,12 @@ pub struct Persisted(Lsn);
 impl Persisted {
     /// The proof for what was read back from the log: it is durable.
     pub const RESTORED: Self = Self(Lsn::ZERO);
+
+    /// Once the log holds it.
+    #[must_use]
+    pub const fn when(self) -> When {
+        When::Durable(self.0)
+    }
 }
 
 /// Collects the effects of one event.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::smr::crypto::{Digester, SigningKey, VerifyingKey};
+use crate::smr::messages::CheckpointClaim;
 use crate::smr::types::{ClusterId, Epoch, NodeId, Quorum};
 
 /// What every part of one replica is made with: who it is, and what its cluster agreed on.
@@ -23,6 +24,9 @@ pub struct PartContext {
     pub cluster: ClusterId,
     /// The membership.
     pub epoch: Epoch,
+    /// Where the epoch begins: the checkpoint that closed the one before, which every member of this one holds
+    /// for stable without another proof. [`CheckpointClaim::NONE`] in the first.
+    pub base: CheckpointClaim,
     /// Digests of this cluster.
     pub digester: Digester,
     /// How many sequence numbers after the stable checkpoint are accepted.

@@ -3,14 +3,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::peers::Peers;
+use super::peers::{Answer, Peers};
 use super::{ReconfigurationMessage, ReconfigurationProtocol, SignedHandover};
 use crate::smr::crypto::{Domain, SigningKey};
 use crate::smr::membership::{
-    ChainError, Extension, ForkProof, HandoverCertificate, HandoverSignature, HandoverStatement,
-    MembershipChain, MembershipHead,
+    ChainError, ChangeRequest, EndedEpoch, EpochHistory, Extension, ForkProof, HandoverCertificate,
+    HandoverSignature, HandoverStatement, MembershipChain, MembershipHead,
 };
 use crate::smr::messages::CheckpointClaim;
+use crate::smr::mutants::{Mutant, active};
 use crate::smr::protocol::{
     Effect, Outbox, Persisted, Recipients, Record, Rejected, Rejection, RestoreError,
 };
@@ -38,9 +39,13 @@ struct Own {
 pub struct EpochHandover {
     node: NodeId,
     signing: SigningKey,
-    chain: MembershipChain,
+    history: EpochHistory,
+    /// How many epochs had ended that it began with.
+    first: Epoch,
 
     // Of the newest epoch.
+    /// Its last decision, and what that asks for.
+    closing: Option<(SeqNo, ChangeRequest)>,
     closed: Option<Closed>,
     own: Option<Own>,
     /// By slot: the first that each member signed.
@@ -49,7 +54,7 @@ pub struct EpochHandover {
     has_diverged: bool,
 
     /// Those that [`take_ended`](ReconfigurationProtocol::take_ended) has not told yet.
-    ended: VecDeque<HandoverCertificate>,
+    ended: VecDeque<EndedEpoch>,
     fork: Option<ForkProof>,
 
     peers: Peers,
@@ -62,15 +67,17 @@ pub struct EpochHandover {
 impl EpochHandover {
     /// The protocol of a replica that knows this much, and signs with this key.
     #[must_use]
-    pub fn new(node: NodeId, signing: SigningKey, chain: MembershipChain) -> Self {
-        let members = chain.newest().members().len();
+    pub fn new(node: NodeId, signing: SigningKey, history: EpochHistory) -> Self {
+        let newest = history.chain().newest();
         Self {
             node,
             signing,
-            chain,
+            first: newest.epoch(),
+            closing: None,
             closed: None,
             own: None,
-            signed: vec![None; members],
+            signed: vec![None; newest.members().len()],
+            history,
             has_diverged: false,
             ended: VecDeque::new(),
             fork: None,
@@ -80,13 +87,17 @@ impl EpochHandover {
         }
     }
 
+    fn chain(&self) -> &MembershipChain {
+        self.history.chain()
+    }
+
     fn cluster(&self) -> ClusterId {
-        self.chain.cluster()
+        self.chain().cluster()
     }
 
     /// The newest epoch that is known.
     fn epoch(&self) -> Epoch {
-        self.chain.newest().epoch()
+        self.chain().newest().epoch()
     }
 
     fn encode(&self, message: &ReconfigurationMessage) -> Bytes {
@@ -109,7 +120,7 @@ impl EpochHandover {
     }
 
     fn keep_own(&mut self, own: Own) {
-        if let Some(slot) = self.chain.newest().slot_of(self.node) {
+        if let Some(slot) = self.chain().newest().slot_of(self.node) {
             self.signed[slot.index()] = Some(own.signed);
             self.own = Some(own);
         }
@@ -131,7 +142,7 @@ impl EpochHandover {
             self.on_other_epoch(now, from, statement.epoch, out);
             return Ok(());
         }
-        let newest = self.chain.newest();
+        let newest = self.chain().newest();
         let (slot, member) = newest
             .slot_of(from)
             .zip(newest.member(from))
@@ -152,7 +163,7 @@ impl EpochHandover {
 
     /// What a quorum of the newest epoch's members signed alike.
     fn agreed(&self) -> Option<HandoverStatement> {
-        let quorum = self.chain.newest().quorum().quorum();
+        let quorum = self.chain().newest().quorum().quorum();
         let signed = self.signed.iter().flatten();
         signed.map(|one| one.statement).find(|statement| {
             let mut signers = Signers::NONE;
@@ -163,6 +174,16 @@ impl EpochHandover {
             }
             signers.count() >= quorum
         })
+    }
+
+    /// The others of a quorum that signed an end alike, if there is one.
+    fn signers_of_agreed(&self) -> Vec<NodeId> {
+        let Some(agreed) = self.agreed() else {
+            return Vec::new();
+        };
+        let signed = self.signed.iter().flatten().filter(|one| one.statement == agreed);
+        let signers = signed.map(|one| one.signature.signer);
+        signers.filter(|node| *node != self.node).collect()
     }
 
     /// Ends the epoch, if a quorum signed what was executed here.
@@ -180,7 +201,7 @@ impl EpochHandover {
             .filter(|one| one.statement == statement)
             .map(|one| one.signature)
             .collect();
-        let ending = self.chain.newest();
+        let ending = self.chain().newest();
         let next = closed.next.clone();
         let gathered = HandoverCertificate::gather(ending, statement.closing, next, &signatures);
         if let Ok(certificate) = gathered {
@@ -204,7 +225,7 @@ impl EpochHandover {
         certificate: &HandoverCertificate,
         out: &mut Outbox,
     ) -> Result<Extension, ChainError> {
-        let extension = self.chain.extend(certificate)?;
+        let extension = self.history.extend(certificate)?;
         if extension == Extension::New {
             if self
                 .closed
@@ -214,41 +235,70 @@ impl EpochHandover {
                 self.diverge(certificate.closing(), out);
             }
             self.persist(&ReconfigurationMessage::Chain(vec![certificate.clone()]), out);
-            self.begin(certificate.clone());
+            self.begin();
         }
         Ok(extension)
     }
 
-    /// The newest epoch is another one.
-    fn begin(&mut self, certificate: HandoverCertificate) {
+    /// The newest epoch is another one. What ended the one before is known if it was executed here.
+    fn begin(&mut self) {
+        let closing = self.closing.take();
         (self.closed, self.own, self.has_diverged) = (None, None, false);
-        self.signed = vec![None; self.chain.newest().members().len()];
-        self.ended.push_back(certificate);
+        self.signed = vec![None; self.chain().newest().members().len()];
+        if let Some((_, request)) = closing {
+            // A state that went wrong changes nothing about what was asked for.
+            self.follow(&request);
+        }
+    }
+
+    /// Goes on to the next epoch, if it is certified and this is what made it.
+    fn follow(&mut self, request: &ChangeRequest) -> bool {
+        let ended = self.history.follow(request);
+        let is_it = ended.is_ok();
+        self.ended.extend(ended);
+        is_it
     }
 
     /// Gives a peer the certificates that it lacks, if it was not answered just now.
     fn answer(&mut self, now: Time, to: NodeId, known: Epoch, out: &mut Outbox) {
-        let newest = self.chain.newest();
-        let Some(lacking) = self.chain.since(known).filter(|lacking| !lacking.is_empty()) else {
-            return;
-        };
-        if self
-            .peers
-            .may_answer(now, to, |node| newest.slot_of(node).is_some())
+        let lacking = self.chain().since(known);
+        if lacking.is_some_and(|lacking| !lacking.is_empty())
+            && self.may_answer(now, to, Answer::Certificates)
         {
-            let piece = ReconfigurationMessage::piece(lacking);
+            let piece = ReconfigurationMessage::piece(self.chain().since(known).unwrap_or_default());
             out.send_again(Recipients::One(to), self.encode(&piece), self.logged);
         }
     }
 
-    /// Asks a peer for the certificates that we lack, if it was not asked just now.
-    fn ask(&mut self, now: Time, peer: NodeId, out: &mut Outbox) {
-        let newest = self.chain.newest();
-        if self
-            .peers
-            .may_ask(now, peer, |node| newest.slot_of(node).is_some())
+    /// Tells a peer what ended an epoch, if it is known and the peer was not answered just now.
+    fn tell_change(&mut self, now: Time, to: NodeId, epoch: Epoch, out: &mut Outbox) {
+        if self.history.change(epoch).is_some()
+            && !active(Mutant::ChangeUntold)
+            && self.may_answer(now, to, Answer::Change)
+            && let Some(request) = self.history.change(epoch)
         {
-            let question = ReconfigurationMessage::FetchChain(self.epoch());
+            let message = self.encode(&ReconfigurationMessage::Change(request.clone()));
+            out.send(Recipients::One(to), message);
+        }
+    }
+
+    /// Whether a peer may be answered now; it was then.
+    fn may_answer(&mut self, now: Time, to: NodeId, answer: Answer) -> bool {
+        let Self { peers, history, .. } = self;
+        let newest = history.chain().newest();
+        peers.may_answer(now, (to, answer), |node| newest.slot_of(node).is_some())
+    }
+
+    /// Asks a peer for what we lack, if it was not asked just now: for what ended an epoch, if its end is
+    /// certified, else for certificates.
+    fn ask(&mut self, now: Time, peer: NodeId, out: &mut Outbox) {
+        let Self { peers, history, .. } = self;
+        let newest = history.chain().newest();
+        if peers.may_ask(now, peer, |node| newest.slot_of(node).is_some()) {
+            let question = match history.lacking() {
+                Some(epoch) => ReconfigurationMessage::FetchChange(epoch),
+                None => ReconfigurationMessage::FetchChain(newest.epoch()),
+            };
             out.send(Recipients::One(peer), self.encode(&question));
         }
     }
@@ -262,9 +312,7 @@ impl EpochHandover {
         out: &mut Outbox,
     ) -> Result<(), Rejection> {
         let was_asked = self.peers.take_answer(from);
-        let newest = self.chain.newest();
-        let is_member = |node| newest.slot_of(node).is_some();
-        if !was_asked && !self.peers.may_verify(now, (from, certificates.len()), is_member) {
+        if !was_asked && !self.may_verify(now, from, certificates.len()) {
             return Err(Rejection::OverBudget);
         }
         let mut has_news = false;
@@ -281,7 +329,40 @@ impl EpochHandover {
                 Err(_) => return Err(Rejection::BadSignature),
             }
         }
-        if was_asked && has_news {
+        if has_news && (was_asked || self.history.lacking().is_some()) {
+            self.peers.ask_again(from);
+            self.ask(now, from, out);
+        }
+        Ok(())
+    }
+
+    /// Whether so much that a peer tells unasked may be verified now; it counts then.
+    fn may_verify(&mut self, now: Time, from: NodeId, count: usize) -> bool {
+        let Self { peers, history, .. } = self;
+        let newest = history.chain().newest();
+        peers.may_verify(now, (from, count), |node| newest.slot_of(node).is_some())
+    }
+
+    /// Takes in what ended an epoch. Who told it is asked for the next, if there is one.
+    fn on_change(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        request: &ChangeRequest,
+        out: &mut Outbox,
+    ) -> Result<(), Rejection> {
+        let was_asked = self.peers.take_answer(from);
+        if self.history.lacking() != Some(request.base_epoch) {
+            // Somebody else was faster.
+            return Ok(());
+        }
+        if !was_asked && !self.may_verify(now, from, 1) {
+            return Err(Rejection::OverBudget);
+        }
+        if !self.follow(request) {
+            return Err(Rejection::BadSignature);
+        }
+        if self.history.lacking().is_some() {
             self.peers.ask_again(from);
             self.ask(now, from, out);
         }
@@ -298,34 +379,44 @@ const UNREADABLE: RestoreError = RestoreError::Unreadable {
 };
 
 impl ReconfigurationProtocol for EpochHandover {
-    fn chain(&self) -> &MembershipChain {
-        &self.chain
+    fn history(&self) -> &EpochHistory {
+        &self.history
     }
 
-    fn on_closed(&mut self, _: Time, closing: CheckpointClaim, next: &MembershipHead, out: &mut Outbox) {
-        let Some(epoch) = next.epoch().get().checked_sub(1).map(Epoch::new) else {
+    fn on_decided(&mut self, seq: SeqNo, request: &ChangeRequest, out: &mut Outbox) -> Option<Persisted> {
+        self.history.membership().next(request).ok()?;
+        if self.follow(request) {
+            // Its end is certified already.
+            return None;
+        }
+        self.closing = Some((seq, request.clone()));
+        Some(self.persist(&ReconfigurationMessage::Closing(seq, request.clone()), out))
+    }
+
+    fn closing(&self) -> Option<SeqNo> {
+        self.closing.as_ref().map(|(seq, _)| *seq)
+    }
+
+    fn on_closed(&mut self, _: Time, closing: CheckpointClaim, out: &mut Outbox) {
+        let Some((seq, request)) = &self.closing else {
             return;
         };
+        let Ok(next) = self.history.membership().next(request) else {
+            return;
+        };
+        if *seq != closing.seq {
+            return;
+        }
+        let (epoch, next) = (request.base_epoch, next.head().clone());
         let statement = HandoverStatement {
             cluster: self.cluster(),
             epoch,
             closing,
             next: next.digest(),
         };
-        if let Some(known) = self.chain.ended(epoch) {
-            if known.statement() != statement {
-                let (stable, ours) = (known.closing(), closing);
-                out.push(Effect::Diverged { stable, ours });
-            }
-            return;
-        }
-        if epoch != self.epoch() {
-            return;
-        }
-        let next = next.clone();
         self.closed = Some(Closed { statement, next });
         // What was signed before a restart stays signed, and nothing else is.
-        if self.own.is_none() && self.chain.newest().slot_of(self.node).is_some() {
+        if self.own.is_none() && self.chain().newest().slot_of(self.node).is_some() {
             self.sign(statement, out);
         }
         self.conclude(out);
@@ -341,6 +432,15 @@ impl ReconfigurationProtocol for EpochHandover {
                 self.answer(now, from, known, out);
                 return;
             }
+            ReconfigurationMessage::FetchChange(epoch) => {
+                self.tell_change(now, from, epoch, out);
+                return;
+            }
+            ReconfigurationMessage::Change(request) => {
+                (SeqNo::ZERO, self.on_change(now, from, &request, out))
+            }
+            // That is a record, and nobody's message.
+            ReconfigurationMessage::Closing(seq, _) => (seq, Err(Rejection::BadSignature)),
             ReconfigurationMessage::Chain(certificates) => {
                 let seq = certificates.last().map_or(SeqNo::ZERO, |last| last.closing().seq);
                 (seq, self.on_chain(now, from, &certificates, out))
@@ -370,22 +470,22 @@ impl ReconfigurationProtocol for EpochHandover {
             let message = ReconfigurationMessage::Handover(own.signed);
             out.send_again(Recipients::Others, self.encode(&message), own.promise);
         }
-        // They have a certificate, or will. Some of them may lie: the next one is asked then.
-        let Some(agreed) = self.agreed() else {
-            return;
+        // They have what we lack, or will. Some of them may lie: the next one is asked then.
+        let signers: Vec<NodeId> = match self.history.lacking().and_then(|epoch| self.chain().ended(epoch)) {
+            Some(certificate) => {
+                let signers = certificate.signatures().iter().map(|one| one.signer);
+                let members = certificate.next().members().iter().map(|member| member.id);
+                signers.chain(members).filter(|node| *node != self.node).collect()
+            }
+            None => self.signers_of_agreed(),
         };
-        let signed = self.signed.iter().flatten().filter(|one| one.statement == agreed);
-        let signers: Vec<NodeId> = signed
-            .map(|one| one.signature.signer)
-            .filter(|node| *node != self.node)
-            .collect();
         self.turn += 1;
         if let Some(peer) = signers.get(self.turn % signers.len().max(1)) {
             self.ask(now, *peer, out);
         }
     }
 
-    fn take_ended(&mut self) -> Option<HandoverCertificate> {
+    fn take_ended(&mut self) -> Option<EndedEpoch> {
         self.ended.pop_front()
     }
 
@@ -404,22 +504,39 @@ impl ReconfigurationProtocol for EpochHandover {
             }
             ReconfigurationMessage::Chain(certificates) => {
                 for certificate in certificates {
-                    match self.chain.extend(&certificate) {
-                        Ok(Extension::New) => self.begin(certificate),
+                    match self.history.extend(&certificate) {
+                        Ok(Extension::New) => self.begin(),
                         Ok(Extension::Known) | Err(ChainError::BeforePin { .. }) => {}
                         Err(_) => return Err(UNREADABLE),
                     }
                 }
             }
+            ReconfigurationMessage::Closing(seq, request) if request.base_epoch == self.epoch() => {
+                self.closing = Some((seq, request));
+            }
+            // It may have been certified before it was decided here.
+            ReconfigurationMessage::Closing(_, request) => {
+                self.follow(&request);
+            }
             // Of an epoch that has ended: it is known, and binds nobody any more.
-            ReconfigurationMessage::Handover(_) | ReconfigurationMessage::FetchChain(_) => {}
+            ReconfigurationMessage::Handover(_)
+            | ReconfigurationMessage::FetchChain(_)
+            | ReconfigurationMessage::FetchChange(_)
+            | ReconfigurationMessage::Change(_) => {}
         }
         Ok(())
     }
 
+    fn begin_log(&mut self, out: &mut Outbox) {
+        let before = self.epoch().get().checked_sub(1).map(Epoch::new);
+        if let Some(certificate) = before.and_then(|before| self.chain().ended(before)).cloned() {
+            self.persist(&ReconfigurationMessage::Chain(vec![certificate]), out);
+        }
+    }
+
     fn base_records(&self) -> Vec<Record> {
         // One in each record, however long the chain is: a record has a bound.
-        let all = self.chain.since(self.chain.first().epoch()).unwrap_or_default();
+        let all = self.chain().since(self.first).unwrap_or_default();
         let certificates = all
             .iter()
             .map(|one| ReconfigurationMessage::Chain(vec![one.clone()]));
@@ -427,7 +544,9 @@ impl ReconfigurationProtocol for EpochHandover {
             .own
             .as_ref()
             .map(|own| ReconfigurationMessage::Handover(own.signed));
-        let records = certificates.chain(own);
+        let closing = self.closing.clone().filter(|_| !active(Mutant::ClosingForgotten));
+        let closing = closing.map(|(seq, request)| ReconfigurationMessage::Closing(seq, request));
+        let records = certificates.chain(closing).chain(own);
         records
             .map(|message| Record::Reconfiguration(message.encode().into()))
             .collect()

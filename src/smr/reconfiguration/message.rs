@@ -3,8 +3,8 @@ use bytes::Bytes;
 use crate::smr::crypto::Signature;
 use crate::smr::membership::encoding::{Reader, Writer};
 use crate::smr::membership::{
-    HandoverCertificate, HandoverSignature, HandoverStatement, MalformedMembership, PIECE_BYTES_MAX,
-    decode_piece, encode_piece,
+    CHANGE_REQUEST_BYTES_MAX, ChangeRequest, HandoverCertificate, HandoverSignature, HandoverStatement,
+    MalformedMembership, PIECE_BYTES_MAX, decode_piece, encode_piece,
 };
 use crate::smr::messages::{CheckpointClaim, Envelope, Kind, encode_bytes};
 use crate::smr::protocol::OwnRecord;
@@ -16,6 +16,9 @@ const FORMAT: u16 = 1;
 const HANDOVER: u8 = 1;
 const FETCH_CHAIN: u8 = 2;
 const CHAIN: u8 = 3;
+const FETCH_CHANGE: u8 = 4;
+const CHANGE: u8 = 5;
+const CLOSING: u8 = 6;
 
 /// What is said about epochs. Who reads it may be of an epoch long ago, or of another release: the encoding
 /// is one of those that last ([`membership`](crate::smr::membership)), and no protocol version's.
@@ -27,7 +30,18 @@ pub enum ReconfigurationMessage {
     FetchChain(Epoch),
     /// Certificates, in order: as many as a [piece](encode_piece) has.
     Chain(Vec<HandoverCertificate>),
+    /// "What ended this epoch?": asked by a member that knows its end alone.
+    FetchChange(Epoch),
+    /// What ended the epoch that it builds on.
+    Change(ChangeRequest),
+    /// Said to nobody but the own log: this change was decided at this place, which is the last of the epoch.
+    Closing(SeqNo, ChangeRequest),
 }
+
+const _: () = assert!(
+    CHANGE_REQUEST_BYTES_MAX <= PIECE_BYTES_MAX,
+    "a change fits a message"
+);
 
 /// A member's signature of the end of its epoch, with what it signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +54,7 @@ pub struct SignedHandover {
 
 impl ReconfigurationMessage {
     /// No encoded message has more bytes.
-    pub const BYTES_MAX: usize = 3 + PIECE_BYTES_MAX;
+    pub const BYTES_MAX: usize = 3 + 8 + PIECE_BYTES_MAX;
 
     /// The message that tells as many of these certificates as it holds, from the first on.
     #[must_use]
@@ -68,6 +82,19 @@ impl ReconfigurationMessage {
                 debug_assert_eq!(count, certificates.len(), "a message has one piece");
                 out.u8(CHAIN);
                 out.bytes(&piece);
+            }
+            Self::FetchChange(epoch) => {
+                out.u8(FETCH_CHANGE);
+                out.u64(epoch.get());
+            }
+            Self::Change(request) => {
+                out.u8(CHANGE);
+                out.bytes(&request.encode());
+            }
+            Self::Closing(seq, request) => {
+                out.u8(CLOSING);
+                out.u64(seq.get());
+                out.bytes(&request.encode());
             }
         }
         out.finish()
@@ -107,7 +134,8 @@ impl ReconfigurationMessage {
                     signers.collect(),
                 ))
             }
-            Ok(Self::FetchChain(_)) | Err(_) => None,
+            Ok(Self::Closing(..)) => Some(told("last decision of an epoch", None, Vec::new())),
+            Ok(Self::FetchChain(_) | Self::FetchChange(_) | Self::Change(_)) | Err(_) => None,
         }
     }
 
@@ -129,6 +157,12 @@ impl ReconfigurationMessage {
             HANDOVER => Self::Handover(SignedHandover::decode(cluster, &mut from)?),
             FETCH_CHAIN => Self::FetchChain(Epoch::new(from.u64("an epoch")?)),
             CHAIN => return Ok(Self::Chain(decode_piece(from.rest())?)),
+            FETCH_CHANGE => Self::FetchChange(Epoch::new(from.u64("an epoch")?)),
+            CHANGE => return Ok(Self::Change(ChangeRequest::decode(from.rest())?)),
+            CLOSING => {
+                let seq = SeqNo::new(from.u64("the last decision")?);
+                return Ok(Self::Closing(seq, ChangeRequest::decode(from.rest())?));
+            }
             _ => return Err(MalformedMembership::Unknown("the kind of a message")),
         };
         from.finish()?;

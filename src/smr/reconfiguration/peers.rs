@@ -15,9 +15,18 @@ const UNASKED: Rate = Rate {
     per_second: 4,
 };
 
+/// What a peer is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    Certificates,
+    Change,
+}
+
 #[derive(Debug)]
 struct Account {
-    answered: Option<Time>,
+    /// When it was told certificates, and what ended an epoch: what it says in an earlier epoch is answered with
+    /// the former all the time, and leaves it the latter.
+    answered: [Option<Time>; 2],
     asked: Option<Time>,
     /// It was asked, and has told nothing since.
     owes_answer: bool,
@@ -39,7 +48,7 @@ impl Peers {
             self.0.remove(&stranger);
         }
         let account = self.0.entry(peer).or_insert_with(|| Account {
-            answered: None,
+            answered: [None; 2],
             asked: None,
             owes_answer: false,
             unasked: Allowance::full(UNASKED),
@@ -47,12 +56,17 @@ impl Peers {
         Some(account)
     }
 
-    /// Whether a peer may be answered now. Then it was.
-    pub(super) fn may_answer(&mut self, now: Time, peer: NodeId, is_member: impl Fn(NodeId) -> bool) -> bool {
+    /// Whether a peer may be answered now, with certificates or with what ended an epoch. Then it was.
+    pub(super) fn may_answer(
+        &mut self,
+        now: Time,
+        (peer, answer): (NodeId, Answer),
+        is_member: impl Fn(NodeId) -> bool,
+    ) -> bool {
         let Some(account) = self.account(peer, is_member) else {
             return false;
         };
-        is_due(now, &mut account.answered)
+        is_due(now, &mut account.answered[answer as usize])
     }
 
     /// Whether a peer may be asked now: it was not just now. Others were perhaps: a liar that has itself asked

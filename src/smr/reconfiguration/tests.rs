@@ -2,8 +2,10 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::smr::membership::tests::{change, client, founding, genesis, member_key};
-use crate::smr::membership::{Change, HandoverSignature, HandoverStatement, Membership};
+use crate::smr::membership::tests::{client, founding, member_key, signed};
+use crate::smr::membership::{
+    Change, HandoverCertificate, HandoverSignature, HandoverStatement, Membership, MembershipChain,
+};
 use crate::smr::messages::ENVELOPE_BYTES;
 use crate::smr::protocol::{Effect, Recipients, Rejection, When};
 use crate::smr::types::{Digest, Lsn, SeqNo};
@@ -19,18 +21,24 @@ fn claim(seq: u64, letter: char) -> CheckpointClaim {
     }
 }
 
-fn chain(members: u16) -> MembershipChain {
-    MembershipChain::from_genesis(&genesis(members)).unwrap()
+fn history(members: u16) -> EpochHistory {
+    EpochHistory::new(founding(members))
 }
 
 /// The membership of each epoch from the first on: one more client each.
 fn memberships(members: u16, epochs: u32) -> Vec<Membership> {
     let mut all = vec![founding(members)];
-    for number in 0..epochs {
-        let next = change(all.last().unwrap(), vec![Change::AddClient(client(3 + number))]);
-        all.push(next.unwrap());
+    for _ in 0..epochs {
+        let last = all.last().unwrap();
+        all.push(last.next(&request(last)).unwrap());
     }
     all
+}
+
+/// What ends the epoch of one of these memberships.
+fn request(ending: &Membership) -> ChangeRequest {
+    let number = ending.clients().len() as u32;
+    signed(ending, vec![Change::AddClient(client(number))], 2)
 }
 
 fn statement(ending: &Membership, closing: CheckpointClaim, next: &Membership) -> HandoverStatement {
@@ -61,7 +69,7 @@ struct Bench {
 impl Bench {
     fn new(node: u16, members: u16) -> Self {
         Self {
-            protocol: EpochHandover::new(NodeId::new(node), member_key(node), chain(members)),
+            protocol: EpochHandover::new(NodeId::new(node), member_key(node), history(members)),
             out: Outbox::new(Lsn::new(1)),
             log: Vec::new(),
             durable: 0,
@@ -69,10 +77,26 @@ impl Bench {
         }
     }
 
-    fn closes(&mut self, at: u64, closing: CheckpointClaim, next: &Membership) -> Vec<String> {
-        self.protocol
-            .on_closed(ms(at), closing, next.head(), &mut self.out);
+    fn closes(&mut self, at: u64, closing: CheckpointClaim, ending: &Membership) -> Vec<String> {
+        if self.protocol.closing().is_none() {
+            let decided = self
+                .protocol
+                .on_decided(closing.seq, &request(ending), &mut self.out);
+            assert!(decided.is_some(), "the change is possible");
+        }
+        self.protocol.on_closed(ms(at), closing, &mut self.out);
         self.said()
+    }
+
+    fn chain(&self) -> &MembershipChain {
+        self.protocol.history().chain()
+    }
+
+    /// Is told what ended these epochs, which it knows to have ended.
+    fn hears_changes(&mut self, at: u64, from: u16, ending: &[Membership]) {
+        for ending in ending {
+            self.hears(at, from, ReconfigurationMessage::Change(request(ending)));
+        }
     }
 
     fn hears(&mut self, at: u64, from: u16, message: ReconfigurationMessage) -> Vec<String> {
@@ -83,7 +107,7 @@ impl Bench {
 
     /// The effects since the last time, in words.
     fn said(&mut self) -> Vec<String> {
-        let cluster = self.protocol.chain().cluster();
+        let cluster = self.chain().cluster();
         let read =
             |message: &Bytes| ReconfigurationMessage::decode(cluster, &message[ENVELOPE_BYTES..]).unwrap();
         let words = |message: &ReconfigurationMessage| match message {
@@ -92,6 +116,9 @@ impl Bench {
             }
             ReconfigurationMessage::FetchChain(epoch) => format!("fetch {epoch:?}"),
             ReconfigurationMessage::Chain(certificates) => format!("chain of {}", certificates.len()),
+            ReconfigurationMessage::FetchChange(epoch) => format!("fetch change {epoch:?}"),
+            ReconfigurationMessage::Change(request) => format!("change {:?}", request.base_epoch),
+            ReconfigurationMessage::Closing(seq, _) => format!("closing {seq:?}"),
         };
         let effects: Vec<Effect> = self.out.drain().collect();
         let told = effects.into_iter().map(|effect| match effect {
@@ -142,7 +169,7 @@ impl Bench {
 
     fn ended(&mut self) -> Vec<Epoch> {
         std::iter::from_fn(|| self.protocol.take_ended())
-            .map(|certificate| certificate.epoch())
+            .map(|ended| ended.certificate.epoch())
             .collect()
     }
 }
@@ -153,23 +180,28 @@ fn a_quorum_of_one_end_ends_the_epoch_at_who_executed_it() {
     let end = statement(&all[0], claim(9, 'a'), &all[1]);
     let mut bench = Bench::new(0, 4);
     assert_eq!(bench.hears(0, 3, handover(end, 3)), [""; 0]);
-    let closed = bench.closes(1, claim(9, 'a'), &all[1]);
-    assert_eq!(closed, ["log handover s9", "send all handover s9 after 1"]);
+    let closed = bench.closes(1, claim(9, 'a'), &all[0]);
+    let expected = [
+        "log closing s9",
+        "log handover s9",
+        "send all handover s9 after 2",
+    ];
+    assert_eq!(closed, expected);
     assert_eq!(bench.ended(), []);
     assert_eq!(bench.hears(2, 1, handover(end, 1)), ["log chain of 1"]);
     assert_eq!(bench.ended(), [Epoch::ZERO]);
-    let certificate = bench.protocol.chain().ended(Epoch::ZERO).unwrap();
+    let certificate = bench.chain().ended(Epoch::ZERO).unwrap();
     let signers: Vec<u16> = certificate
         .signatures()
         .iter()
         .map(|one| one.signer.get())
         .collect();
     assert_eq!(signers, [0, 1, 3]);
-    assert_eq!(bench.protocol.chain().newest(), all[1].head());
+    assert_eq!(bench.chain().newest(), all[1].head());
     // What comes later is of an epoch that is over: its sender may lack the certificate.
     assert_eq!(
         bench.hears(3, 2, handover(end, 2)),
-        ["send r2 chain of 1 after 2"]
+        ["send r2 chain of 1 after 3"]
     );
 }
 
@@ -177,12 +209,13 @@ fn a_quorum_of_one_end_ends_the_epoch_at_who_executed_it() {
 fn a_cluster_of_one_goes_on_alone() {
     let all = memberships(1, 1);
     let mut bench = Bench::new(0, 1);
-    let said = bench.closes(0, claim(3, 'a'), &all[1]);
+    let said = bench.closes(0, claim(3, 'a'), &all[0]);
     assert_eq!(
         said,
         [
+            "log closing s3",
             "log handover s3",
-            "send all handover s3 after 1",
+            "send all handover s3 after 2",
             "log chain of 1"
         ]
     );
@@ -197,7 +230,7 @@ fn who_signed_what_counts_and_not_how_often() {
         statement(&all[0], claim(9, 'b'), &all[1]),
     );
     let mut bench = Bench::new(0, 4);
-    bench.closes(0, claim(9, 'a'), &all[1]);
+    bench.closes(0, claim(9, 'a'), &all[0]);
     bench.hears(1, 1, handover(end, 1));
     for (from, message, reason) in [
         (1, handover(end, 1), Rejection::Duplicate),
@@ -228,10 +261,10 @@ fn who_signed_what_counts_and_not_how_often() {
 fn a_member_signs_one_end_whatever_its_disk_forgets() {
     let all = memberships(4, 1);
     let mut bench = Bench::new(0, 4);
-    bench.closes(0, claim(9, 'a'), &all[1]);
+    bench.closes(0, claim(9, 'a'), &all[0]);
     // It was logged: another state after the restart is not signed.
-    let mut again = bench.restarted(0, 4, 1);
-    assert_eq!(again.closes(1, claim(9, 'b'), &all[1]), [""; 0]);
+    let mut again = bench.restarted(0, 4, 2);
+    assert_eq!(again.closes(1, claim(9, 'b'), &all[0]), [""; 0]);
     again.protocol.on_status_due(ms(2), &mut again.out);
     assert_eq!(again.said(), ["send all handover s9 after 0"]);
     // The others end the epoch without it, and it with them.
@@ -242,7 +275,17 @@ fn a_member_signs_one_end_whatever_its_disk_forgets() {
     assert_eq!(again.ended(), [Epoch::ZERO]);
     // It was not: nobody has heard of it.
     let mut again = bench.restarted(0, 4, 0);
-    let said = again.closes(1, claim(9, 'b'), &all[1]);
+    let said = again.closes(1, claim(9, 'b'), &all[0]);
+    let expected = [
+        "log closing s9",
+        "log handover s9",
+        "send all handover s9 after 2",
+    ];
+    assert_eq!(said, expected);
+    // Which decision is the last was logged before it was executed, and nothing more.
+    let mut again = bench.restarted(0, 4, 1);
+    assert_eq!(again.protocol.closing(), Some(SeqNo::new(9)));
+    let said = again.closes(1, claim(9, 'b'), &all[0]);
     assert_eq!(said, ["log handover s9", "send all handover s9 after 1"]);
 }
 
@@ -251,7 +294,7 @@ fn a_state_that_a_quorum_contradicts_is_found_out_once() {
     let all = memberships(4, 1);
     let end = statement(&all[0], claim(9, 'a'), &all[1]);
     let mut bench = Bench::new(0, 4);
-    bench.closes(0, claim(9, 'w'), &all[1]);
+    bench.closes(0, claim(9, 'w'), &all[0]);
     let mut said = Vec::new();
     for signer in 1..=3 {
         said.extend(bench.hears(1, signer, handover(end, signer)));
@@ -260,11 +303,8 @@ fn a_state_that_a_quorum_contradicts_is_found_out_once() {
     assert!(said[0].starts_with("diverged at s9"), "{said:?}");
     assert_eq!(bench.ended(), []);
     // With the right state it has the right end.
-    assert_eq!(bench.closes(2, claim(9, 'a'), &all[1]), ["log chain of 1"]);
+    assert_eq!(bench.closes(2, claim(9, 'a'), &all[0]), ["log chain of 1"]);
     assert_eq!(bench.ended(), [Epoch::ZERO]);
-    // One that was found out after the end is known.
-    let said = bench.closes(3, claim(9, 'v'), &all[1]);
-    assert!(matches!(&said[..], [one] if one.starts_with("diverged at s9")));
 }
 
 /// The certificates that end the epochs of these memberships.
@@ -288,6 +328,8 @@ fn who_was_away_follows_the_chain_from_any_epoch() {
     for certificate in &certificates {
         knows.hears(0, 2, ReconfigurationMessage::Chain(vec![certificate.clone()]));
     }
+    assert_eq!(knows.ended().len(), 0, "it is not known who follows");
+    knows.hears_changes(0, 2, &all[..5]);
     assert_eq!(knows.ended().len(), 5);
     for epoch in 0..5 {
         let mut away = Bench::new(3, 4);
@@ -296,7 +338,8 @@ fn who_was_away_follows_the_chain_from_any_epoch() {
             2,
             ReconfigurationMessage::Chain(certificates[..epoch].to_vec()),
         );
-        away.ended();
+        away.hears_changes(0, 2, &all[..epoch]);
+        assert_eq!(away.ended().len(), epoch);
         away.protocol
             .on_other_epoch(ms(1), NodeId::new(1), Epoch::new(5), &mut away.out);
         assert_eq!(
@@ -313,17 +356,25 @@ fn who_was_away_follows_the_chain_from_any_epoch() {
             1,
             ReconfigurationMessage::Chain(certificates[epoch..].to_vec()),
         );
-        assert_eq!(said.last().unwrap(), "send r1 fetch e5 now", "there may be more");
+        let fetches = format!("send r1 fetch change {:?} now", Epoch::new(epoch as u64));
+        assert_eq!(said.last().unwrap(), &fetches, "nobody knows yet who follows");
+        assert_eq!(away.ended(), []);
+        let question = ReconfigurationMessage::FetchChange(Epoch::new(epoch as u64));
+        let answer = format!("send r3 change {:?} now", Epoch::new(epoch as u64));
+        assert_eq!(knows.hears(at + 100, 3, question), [answer]);
+        let lie = ReconfigurationMessage::Change(signed(&all[epoch], vec![Change::AddClient(client(9))], 2));
+        assert_eq!(away.hears(3, 1, lie), ["rejected BadSignature"]);
+        away.hears_changes(3, 2, &all[epoch..5]);
         assert_eq!(away.ended().len(), 5 - epoch);
-        assert_eq!(away.protocol.chain(), knows.protocol.chain());
+        assert_eq!(away.protocol.history(), knows.protocol.history());
         // Its log has all of it, and so has one that was cut.
         let again = away.restarted(3, 4, away.log.len());
-        assert_eq!(again.protocol.chain(), knows.protocol.chain());
+        assert_eq!(again.chain(), knows.chain());
         let mut cut = Bench::new(3, 4);
         for record in again.protocol.base_records() {
             cut.protocol.restore(&record).unwrap();
         }
-        assert_eq!(cut.protocol.chain(), knows.protocol.chain());
+        assert_eq!(cut.chain(), knows.chain());
     }
 }
 
@@ -348,7 +399,8 @@ fn certificates_that_nobody_asked_for_cost_their_sender() {
     let certificate = certificates(&all).remove(0);
     let mut bench = Bench::new(0, 4);
     let known = ReconfigurationMessage::Chain(vec![certificate; 32]);
-    for (at, expected) in [(0, 1), (0, 0)] {
+    // Its second one is the answer to a question.
+    for (at, expected) in [(0, 2), (0, 0), (0, 0)] {
         let said = bench.hears(at, 9, known.clone());
         assert_eq!(said.len(), expected, "{said:?}");
     }
@@ -387,7 +439,7 @@ fn a_false_certificate_is_refused_and_a_second_true_one_is_proof() {
     );
     let liars: Vec<u16> = bench.protocol.fork().unwrap().liars().map(NodeId::get).collect();
     assert_eq!(liars, [1, 2]);
-    assert_eq!(bench.protocol.chain().newest(), all[1].head());
+    assert_eq!(bench.chain().newest(), all[1].head());
 }
 
 #[test]
@@ -424,6 +476,9 @@ fn a_message_has_one_form_and_is_read_or_refused() {
         ReconfigurationMessage::FetchChain(Epoch::new(7)),
         ReconfigurationMessage::Chain(certificates(&all)),
         ReconfigurationMessage::Chain(Vec::new()),
+        ReconfigurationMessage::FetchChange(Epoch::new(7)),
+        ReconfigurationMessage::Change(request(&all[1])),
+        ReconfigurationMessage::Closing(SeqNo::new(9), request(&all[1])),
     ] {
         let bytes = message.encode();
         assert_eq!(ReconfigurationMessage::decode(cluster, &bytes), Ok(message));
@@ -487,8 +542,8 @@ impl World {
     /// A host has executed the last decision of its epoch.
     fn close(&mut self, host: usize, dice: usize, now: Time) {
         let bench = &mut self.hosts[host];
-        let epoch = bench.protocol.chain().newest().epoch().get();
-        let Some(next) = self.epochs.get(epoch as usize + 1) else {
+        let epoch = bench.protocol.history().membership().head().epoch().get();
+        let Some([ending, _]) = self.epochs.get(epoch as usize..epoch as usize + 2) else {
             return;
         };
         let lie = claim(10 * (epoch + 1), char::from(b'b' + (dice % 20) as u8));
@@ -497,14 +552,16 @@ impl World {
         } else {
             right(epoch)
         };
-        bench
-            .protocol
-            .on_closed(now, closing, next.head(), &mut bench.out);
+        let (protocol, out) = (&mut bench.protocol, &mut bench.out);
+        if protocol.closing().is_none() && protocol.on_decided(closing.seq, &request(ending), out).is_none() {
+            return;
+        }
+        protocol.on_closed(now, closing, out);
     }
 
     fn deliver(&mut self, now: Time, (from, to): (usize, usize), message: &Bytes) {
         let bench = &mut self.hosts[to];
-        let cluster = bench.protocol.chain().cluster();
+        let cluster = bench.chain().cluster();
         let message = ReconfigurationMessage::decode(cluster, &message[ENVELOPE_BYTES..]).unwrap();
         let from = NodeId::new(from as u16);
         bench.protocol.on_message(now, from, message, &mut bench.out);
@@ -585,14 +642,15 @@ proptest! {
         for (number, (what, whom)) in steps.into_iter().chain(calm).enumerate() {
             world.step((what, usize::from(whom)), ms(7 * number as u64), number >= 400);
         }
-        let newest = world.hosts.iter().map(|bench| bench.protocol.chain().newest().epoch()).max();
+        let newest = world.hosts.iter().map(|bench| bench.chain().newest().epoch()).max();
         prop_assert_eq!(newest, Some(Epoch::new(3)));
         for (host, bench) in world.hosts.iter().enumerate() {
             if world.liar != Some(host) {
-                prop_assert_eq!(bench.protocol.chain().newest(), world.epochs[3].head(), "host {}", host);
+                let known = bench.protocol.history().membership();
+                prop_assert_eq!(known, &world.epochs[3], "host {}", host);
             }
-            for epoch in 0..bench.protocol.chain().newest().epoch().get() {
-                let certificate = bench.protocol.chain().ended(Epoch::new(epoch)).unwrap();
+            for epoch in 0..bench.chain().newest().epoch().get() {
+                let certificate = bench.chain().ended(Epoch::new(epoch)).unwrap();
                 prop_assert_eq!(certificate.closing(), right(epoch));
             }
             prop_assert!(bench.protocol.fork().is_none());

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::smr::decision_log::LoggedRange;
+use crate::smr::membership::EpochHistory;
 use crate::smr::messages::{CheckpointClaim, FrameId, Proposal, RefusalReason};
 use crate::smr::protocol::{LogCut, Recipients, Record, SnapshotTask};
 use crate::smr::types::{ClientId, Lsn, SeqNo};
@@ -71,6 +72,8 @@ pub enum Action {
     ReadLog(LoggedRange),
     /// Reads beside the order are answered from states after this place, and not at all while `None`.
     ServeReads(Option<SeqNo>),
+    /// The epoch has ended, and that is on disk. The next ones are known: this replica is of no more use.
+    EpochEnded(Box<EpochHistory>),
     /// The others have forgotten what we lack.
     FellBehind {
         /// The checkpoint to reach.

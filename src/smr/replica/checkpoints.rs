@@ -46,7 +46,9 @@ impl StateProof {
 /// Invariant: lists of places have the newest last.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
-    /// Stable checkpoints and what proves them.
+    /// What the epoch begins with: all of its members know it for stable.
+    base: CheckpointClaim,
+    /// Later stable checkpoints and what proves them.
     certificates: VecDeque<Certificate>,
     /// Light checkpoints that execution took, or a quorum signed.
     lights: VecDeque<(LightCheckpoint, CheckpointClaim)>,
@@ -69,9 +71,10 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// None, in a cluster of n.
-    pub fn new(n: usize) -> Self {
+    /// None but that which the epoch begins with, in a cluster of n.
+    pub fn new(n: usize, base: CheckpointClaim) -> Self {
         Self {
+            base,
             certificates: VecDeque::new(),
             lights: VecDeque::new(),
             last: None,
@@ -80,7 +83,7 @@ impl Checkpoints {
             found: Vec::new(),
             proofs: BTreeMap::new(),
             kept: SeqNo::ZERO,
-            cut: SeqNo::ZERO,
+            cut: base.seq,
             loans: SnapshotLeases::new(n),
         }
     }
@@ -132,7 +135,9 @@ impl Checkpoints {
 
     fn certificate(&self, is_it: impl Fn(CheckpointClaim) -> bool) -> Option<Certificate> {
         let mut certificates = self.certificates.iter();
-        certificates.find(|(claim, _)| is_it(*claim)).cloned()
+        let known = certificates.find(|(claim, _)| is_it(*claim)).cloned();
+        let begins = self.base != CheckpointClaim::NONE && is_it(self.base);
+        known.or_else(|| begins.then(|| (self.base, Vec::new())))
     }
 
     /// What proves the checkpoint at this place, which includes the state.
@@ -174,6 +179,11 @@ impl Checkpoints {
         }
     }
 
+    /// The last one whose contents are on disk.
+    pub fn kept(&self) -> SeqNo {
+        self.kept
+    }
+
     /// The last one that execution took.
     pub fn last(&self) -> Option<CheckpointClaim> {
         self.last
@@ -181,7 +191,7 @@ impl Checkpoints {
 
     /// Whether a quorum is known to have signed this.
     pub fn is_certified(&self, claim: CheckpointClaim) -> bool {
-        self.certificates.iter().any(|(known, _)| *known == claim)
+        self.certificate(|known| known == claim).is_some()
     }
 
     /// The contents of the one at `seq` are on disk. Whether they are of the state that execution has: it may
@@ -319,6 +329,9 @@ impl<S: Stack> Replica<S> {
         }
         self.checkpoints.on_taken(&taken);
         self.ordering.on_own_checkpoint(now, claim, &mut self.outbox);
+        if taken.light.is_none() {
+            self.close_epoch(now, claim);
+        }
         self.dispatch_effects(now);
     }
 
@@ -341,6 +354,7 @@ impl<S: Stack> Replica<S> {
         };
         self.decision_log.on_cut(seq);
         let mut records = self.view_transfer.base_records();
+        records.append(&mut self.epoch_records());
         if let Some(known) = proof {
             records.push(Record::Stable {
                 claim: known.signed(),

@@ -65,7 +65,9 @@ impl<S: Stack> Replica<S> {
                 Effect::SendTogether { message, when } => self.hold(when, Held::SendTogether(message)),
                 Effect::Decide(proposal) => {
                     decided.push(proposal.clone());
-                    self.hold_decision(proposal);
+                    if !proposal.batch.closes_epoch() {
+                        self.hold_decision(proposal);
+                    }
                 }
                 Effect::Stable { claim, proof } => {
                     self.checkpoints.remember_certificate(claim, proof.clone());
@@ -101,6 +103,14 @@ impl<S: Stack> Replica<S> {
         self.outbox = outbox;
         for proposal in decided {
             self.decision_log.on_decided(&proposal, &mut self.outbox);
+            if proposal.batch.closes_epoch() {
+                match self.log_closing(&proposal) {
+                    Some(logged) if !active(Mutant::ClosingUnlogged) => {
+                        self.hold(logged.when(), Held::Decide(proposal));
+                    }
+                    _ => self.hold_decision(proposal),
+                }
+            }
         }
         asked.became_stable = stable.is_some();
         if let Some(record) = stable {
@@ -149,6 +159,7 @@ impl<S: Stack> Replica<S> {
     pub(super) fn release(&mut self, held: Held) {
         match held {
             Held::CutLog(cut) => self.actions.push(Action::CutLog(cut)),
+            Held::EpochEnded => self.tell_epoch_ended(),
             Held::AbstentionOver => self.actions.push(Action::AbstentionOver),
             Held::Install(seq) => self.actions.push(Action::Snapshot(SnapshotTask::Install(seq))),
             Held::Send { to, message } => self.actions.push(Action::ToReplicas { to, message }),

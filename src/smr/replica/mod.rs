@@ -22,6 +22,7 @@ mod checkpoints;
 mod counters;
 mod donations;
 mod effects;
+mod epochs;
 mod forwarding;
 mod frames;
 mod lag;
@@ -66,9 +67,10 @@ use crate::smr::preprocessing::{RequestPool, batch_digest};
 use crate::smr::protocol::{Outbox, Timer};
 use crate::smr::state_transfer::StateTransferProtocol;
 use crate::smr::types::{Lsn, NodeId, SeqNo, Time, UnixTime, View};
-use crate::smr::view_transfer::ViewTransferProtocol;
+use crate::smr::view_transfer::{ViewTransferProtocol, Waiting};
 use checkpoints::Checkpoints;
 use donations::Donations;
+use epochs::EpochEnd;
 use forwarding::Forwarding;
 use lag::Lag;
 use mac_disputes::MacDisputes;
@@ -107,6 +109,7 @@ pub struct Protocols<S: Stack> {
 /// | replicas, all else | [`on_message`](Self::on_message) |
 /// | the log | [`on_durable`](Self::on_durable), [`on_logged`](Self::on_logged) |
 /// | execution | [`on_executed`](Self::on_executed), [`on_checkpoint_taken`](Self::on_checkpoint_taken), [`on_installed`](Self::on_installed) |
+/// | other epochs | [`on_reconfiguration`](Self::on_reconfiguration), [`on_other_epoch`](Self::on_other_epoch) |
 /// | snapshots of states | [`on_snapshot_kept`](Self::on_snapshot_kept), [`on_snapshot`](Self::on_snapshot) |
 /// | time | [`on_time`](Self::on_time), [`on_wall_clock`](Self::on_wall_clock) |
 ///
@@ -143,7 +146,9 @@ pub struct Protocols<S: Stack> {
 /// 4. *Questions are answered,* each once: [`Action::ReadLog`] by [`on_logged`](Self::on_logged), what
 ///    [`Action::Snapshot`] asks by [`on_snapshot`](Self::on_snapshot) or [`on_installed`](Self::on_installed).
 /// 5. *Time does not go back,* from one call to the next.
-/// 6. *Peers are who they are said to be,* and what is told of them was said since this replica started.
+/// 6. *An epoch ends once:* after [`Action::EpochEnded`] this replica is of no more use. The next epoch begins with
+///    a new one, on the disk that this one left.
+/// 7. *Peers are who they are said to be,* and what is told of them was said since this replica started.
 ///    Nothing else is asked of the links: messages may be lost.
 pub struct Replica<S: Stack> {
     settings: ReplicaSettings,
@@ -172,6 +177,8 @@ pub struct Replica<S: Stack> {
     checkpoints: Checkpoints,
     /// While there is one, nothing is said that binds.
     abstention: Option<VotingSuspension>,
+    /// How the epoch ends; `None` where the membership never changes.
+    epoch_end: Option<EpochEnd>,
 
     // On its way out.
     outbox: Outbox,
@@ -210,8 +217,9 @@ impl<S: Stack> Replica<S> {
             lag: Lag::new(n, weak),
             donations: Donations::new(n, TransferLimits::default()),
             supply: Supply::new(),
-            checkpoints: Checkpoints::new(n),
+            checkpoints: Checkpoints::new(n, settings.base),
             abstention: None,
+            epoch_end: None,
             outbox: Outbox::new(next_lsn),
             promises: Promises::new(settings.held_effects_max, next_lsn),
             timers,
@@ -299,6 +307,7 @@ impl<S: Stack> Replica<S> {
                 self.settle_disputes(now);
                 standing.disputed = self.disputes.named(now);
                 self.view_transfer.on_status_due(now, standing, &mut self.outbox);
+                self.on_epoch_status_due(now);
             } else {
                 self.view_transfer.on_timeout(now, timer, &mut self.outbox);
             }
@@ -324,7 +333,11 @@ impl<S: Stack> Replica<S> {
         if self.supply.is_executing() {
             self.view_transfer.on_executing(now);
         }
-        let waiting = self.pool.waiting(now);
+        // What comes after the end of the epoch waits for the next: it is nobody's fault.
+        let waiting = match self.is_closing() {
+            true => Waiting::default(),
+            false => self.pool.waiting(now),
+        };
         self.view_transfer
             .on_pending_changed(now, waiting, &mut self.outbox);
         if !self.outbox.is_empty() {
@@ -344,6 +357,7 @@ impl<S: Stack> Replica<S> {
                 .propose(now, Arc::new(Batch::new(digest, time, frames)), &mut self.outbox);
             self.dispatch_effects(now);
         }
+        self.consider_epoch_end();
         self.send_gathered();
         self.tell_reads();
     }

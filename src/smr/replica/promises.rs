@@ -19,6 +19,7 @@ pub(super) enum Held {
     Decide(Arc<Proposal>),
     CutLog(LogCut),
     AbstentionOver,
+    EpochEnded,
     Install(SeqNo),
 }
 

@@ -35,6 +35,7 @@ impl<S: Stack> Replica<S> {
     /// signed; what says that a quorum signed another need not have been written.
     pub fn restore_snapshot(&mut self, claim: CheckpointClaim) {
         self.ordering.restore_snapshot(claim);
+        self.restore_closing_state(claim);
     }
 
     /// These snapshots are on disk, as what their heads say.
@@ -77,6 +78,7 @@ impl<S: Stack> Replica<S> {
     /// When the record does not fit what came before: the log is damaged.
     pub fn restore(&mut self, record: &Record) -> Result<Option<Arc<Proposal>>, RestoreError> {
         self.reads.restore(record);
+        self.restore_epochs(record)?;
         match record {
             Record::Decision { seq, digest, chain } => {
                 let last = self.decision_log.last();
@@ -106,6 +108,7 @@ impl<S: Stack> Replica<S> {
                     self.supply.restore_without_state(*seq);
                 }
             }
+            Record::Reconfiguration(_) => {}
             // One that the log was cut inside of is restored where it was written again.
             Record::ViewTransfer(_) => {
                 if let Some(start) = self.view_transfer.restore(record)? {
@@ -132,6 +135,7 @@ impl<S: Stack> Replica<S> {
         for (client, window) in (0..).zip(windows) {
             self.pool.adopt_windows(ClientId::new(client), window.clone());
         }
+        self.resume_epoch_end(now);
         self.ordering.resume(now, &mut self.outbox);
         if !self.view_transfer.is_active() {
             let (view, evidence) = (self.view_transfer.view(), self.ordering.evidence());

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use crate::smr::messages::CheckpointClaim;
 use crate::smr::types::{ClusterId, Epoch, NodeId, Quorum};
 
 /// What the orchestrator needs to know of its cluster and of its limits.
@@ -11,6 +12,8 @@ pub struct ReplicaSettings {
     pub cluster: ClusterId,
     /// The membership's number.
     pub epoch: Epoch,
+    /// The checkpoint that it begins with.
+    pub base: CheckpointClaim,
     /// The cluster's arithmetic.
     pub quorum: Quorum,
     /// The most bytes of frames in one batch, as they [count](crate::smr::messages::Frame::counted_bytes).

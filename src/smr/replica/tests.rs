@@ -156,6 +156,7 @@ fn replica_of_four(node: u16, decision_log: ChainedLog) -> Replica<DefaultStack<
         node: context.node,
         cluster: CLUSTER,
         epoch: context.epoch,
+        base: context.base,
         quorum: context.quorum,
         batch_bytes_max: 1 << 16,
         batch_frames_max: 16,

@@ -229,6 +229,9 @@ impl<S: Stack> Replica<S> {
         self.state_transfer.on_installed(seq, &mut self.outbox);
         self.counters.states_transferred += 1;
         self.checkpoints.on_installed(seq);
+        if let Some(known) = self.checkpoints.find_proof(seq) {
+            self.close_epoch(now, known.claim);
+        }
         self.reads.may_have_answered(self.supply.executed());
         self.supply.on_installed(seq);
         for (client, window) in (0..).zip(windows) {

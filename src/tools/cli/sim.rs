@@ -73,6 +73,7 @@ enum ProfileArgument {
     Disk,
     Clients,
     Scenes,
+    Epochs,
     All,
 }
 
@@ -86,6 +87,7 @@ impl ProfileArgument {
             Self::Disk => vec![Profile::Disk],
             Self::Clients => vec![Profile::Clients],
             Self::Scenes => vec![Profile::Scenes],
+            Self::Epochs => vec![Profile::Epochs],
             Self::All => Profile::ALL.to_vec(),
         }
     }

@@ -14,6 +14,7 @@ use crate::runtime::shard::reactor::Reactor;
 use crate::runtime::storage::AbstentionMark;
 use crate::runtime::storage::snapshot_transfer::SnapshotTransferHandle;
 use crate::smr::decision_log::LoggedRange;
+use crate::smr::membership::EpochHistory;
 use crate::smr::messages::{CheckpointClaim, Family, FrameId, FrameKey, Proposal};
 use crate::smr::node::{Consensus, ConsensusPort, LogEntry};
 use crate::smr::ordering::OrderingProtocol;
@@ -200,6 +201,12 @@ impl ConsensusPort for Port {
 
     fn fell_behind(&mut self, stable: SeqNo) {
         tracing::info!(%stable, "this replica fell behind");
+    }
+
+    fn epoch_ended(&mut self, history: EpochHistory) {
+        // No membership is given to a replica here, and so none changes.
+        let epoch = history.membership().head().epoch();
+        tracing::error!(%epoch, "the epoch has ended");
     }
 }
 

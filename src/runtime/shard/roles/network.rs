@@ -201,6 +201,8 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
                     self.lanes.client_frames.push(Raw::Frame { client, bytes });
                 }
             }
+            // Whoever speaks of another epoch is not of this cluster's only one.
+            Route::Reconfiguration(_) | Route::OtherEpoch(..) => return false,
             Route::Question(client) => return self.on_question(id, client, &message),
             Route::Link => return self.on_link_message(id, peer, &message),
         }

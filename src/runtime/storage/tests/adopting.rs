@@ -15,7 +15,9 @@ use crate::smr::execution::apps::counter;
 use crate::smr::execution::fixtures::{decision, frame};
 use crate::smr::execution::{CheckpointSnapshot, ExecutionEvent, Executor, StateRule};
 use crate::smr::messages::archived::{ArchivedStateTransferMessage, ArchivedSystemMessage};
-use crate::smr::messages::{Checked, Mode, StateTransferMessage, SyncMessage, SystemMessage};
+use crate::smr::messages::{
+    Checked, CheckpointClaim, Mode, StateTransferMessage, SyncMessage, SystemMessage,
+};
 use crate::smr::node::StorageTask;
 use crate::smr::replica::tests as replicas;
 use crate::smr::replica::{Action, DefaultStack, Replica};
@@ -104,6 +106,7 @@ fn restarted(directory: &mut DataDirectory) -> (Subject, Restored) {
     let settings = RestartSettings {
         reader: reader(),
         can_abstain: true,
+        base: CheckpointClaim::NONE,
     };
     let restored = restart(directory, &settings, &mut replica, &mut executor, &mut ()).unwrap();
     (replica, restored)

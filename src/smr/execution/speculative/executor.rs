@@ -182,7 +182,7 @@ impl<A: ScalableApp> Speculative<A> {
                 break;
             }
             let decision = feeding.decision;
-            if self.distance.pass(&self.book.rule, decision.batch.bytes) {
+            if self.distance.pass(&self.book.rule, &decision.batch) {
                 self.stop_commits();
             }
             self.items.push_back(Item::End(decision));
@@ -323,10 +323,7 @@ impl<A: ScalableApp> Speculative<A> {
         let operations = std::mem::take(&mut self.operations);
         let core = &self.shared.core;
         let with_state = |take: &mut dyn FnMut(&mut A::State)| core.with_base_mut(take);
-        if self
-            .book
-            .end(decision.batch.bytes, operations, with_state, events)
-        {
+        if self.book.end(&decision.batch, operations, with_state, events) {
             self.go_on_committing();
         }
     }
@@ -355,6 +352,9 @@ impl<A: ScalableApp> Speculative<A> {
     /// Runs a read-only frame on the committed state, as far as its results leave room: nothing is committed
     /// meanwhile. The reply, and how many operations were executed.
     fn read(&mut self, frame: &Frame, first: OperationContext) -> (Bytes, usize) {
+        if frame.mode() == Mode::Change {
+            return (self.book.change_reply(&frame.id()), 1);
+        }
         // The reply under construction may be another.
         let mut reply = ReplyBuilder::default();
         let (application, result) = (&self.shared.application, &mut self.result);

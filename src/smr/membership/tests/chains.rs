@@ -347,3 +347,72 @@ fn the_longest_certificate_fits_its_bound_and_a_piece() {
     let (piece, count) = encode_piece(&[certificate]);
     assert_eq!((decode_piece(&piece).unwrap().len(), count), (1, 1));
 }
+
+/// A history of three epochs of one more client each, and what made them.
+fn told() -> (EpochHistory, Vec<(HandoverCertificate, ChangeRequest)>) {
+    let mut history = EpochHistory::new(founding(4));
+    let mut told = Vec::new();
+    for number in 3..6 {
+        let base = history.membership().clone();
+        let request = signed(&base, vec![Change::AddClient(client(number))], 2);
+        let certificate = handover(&base, 10 * u64::from(number), &base.next(&request).unwrap());
+        assert_eq!(
+            history.follow(&request),
+            Err(NotTheChange::NotEnded(base.head().epoch())),
+            "nobody has certified it"
+        );
+        history.extend(&certificate).unwrap();
+        assert_eq!(history.lacking(), Some(base.head().epoch()));
+        let other = signed(&base, vec![Change::AddClient(client(9))], 2);
+        assert!(
+            history.follow(&other).is_err(),
+            "it makes no client of that number"
+        );
+        let other = signed(&base, vec![Change::RevokeClient(ClientId::new(0))], 2);
+        assert_eq!(
+            history.follow(&other),
+            Err(NotTheChange::AnotherMembership(base.head().epoch()))
+        );
+        let ended = history.follow(&request).unwrap();
+        assert_eq!((&ended.certificate, &ended.request), (&certificate, &request));
+        assert_eq!(history.membership(), &ended.next);
+        assert_eq!(history.base(), closing(10 * u64::from(number)));
+        told.push((certificate, request));
+    }
+    (history, told)
+}
+
+#[test]
+fn a_history_knows_who_was_a_client_when_and_says_so_to_who_asks() {
+    let (history, told) = told();
+    assert_eq!(history.lacking(), None);
+    assert_eq!(history.membership().clients().len(), 6);
+    for (epoch, (_, request)) in (0..).zip(&told) {
+        assert_eq!(history.change(Epoch::new(epoch)), Some(request));
+    }
+    assert_eq!(history.change(Epoch::new(3)), None);
+    assert_eq!(EpochHistory::new(founding(4)).base(), CheckpointClaim::NONE);
+}
+
+#[test]
+fn a_history_that_was_written_is_read_and_verified_or_refused() {
+    let (history, _) = told();
+    let bytes = history.encode();
+    assert_eq!(EpochHistory::decode(founding(4), &bytes).as_ref(), Ok(&history));
+    let none = EpochHistory::new(founding(4));
+    assert_eq!(EpochHistory::decode(founding(4), &none.encode()), Ok(none));
+    for length in 0..bytes.len() {
+        assert!(EpochHistory::decode(founding(4), &bytes[..length]).is_err());
+    }
+    let longer = [&bytes[..], &[0]].concat();
+    assert!(EpochHistory::decode(founding(4), &longer).is_err());
+    assert!(
+        EpochHistory::decode(founding(7), &bytes).is_err(),
+        "another cluster's"
+    );
+    for at in (0..bytes.len()).step_by(37) {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x10;
+        assert!(EpochHistory::decode(founding(4), &damaged).is_err(), "byte {at}");
+    }
+}

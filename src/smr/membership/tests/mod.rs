@@ -83,7 +83,7 @@ pub(crate) fn founding(members: u16) -> Membership {
 }
 
 /// A request that the first operators have signed.
-fn signed(base: &Membership, changes: Vec<Change>, signers: u32) -> ChangeRequest {
+pub(crate) fn signed(base: &Membership, changes: Vec<Change>, signers: u32) -> ChangeRequest {
     let head = base.head();
     let mut request = ChangeRequest::new(head.cluster(), head.epoch(), changes);
     (0..signers).for_each(|number| request.sign(&operator_key(number)));

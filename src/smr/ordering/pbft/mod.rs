@@ -20,6 +20,8 @@
 //! - *CHECKPOINT ⟨s, d⟩ equal from q distinct signers:* **stable**. h := the smaller of s and what is decided
 //!   here; everything up to h is forgotten. A replica that lags behind s goes on with the messages that are
 //!   still under way; when s lies above its H it has fallen behind: only a transfer brings it back.
+//! - *A decision closes the epoch* ([`Batch::closes_epoch`]): it is the last place, H is no higher, and nothing
+//!   after it is voted on or decided. View changes go on as before: they are about the places up to it.
 //! - *A transfer hands in the next decision, or a stable checkpoint beyond the last one:* decided; or
 //!   everything up to the checkpoint is forgotten, and ordering goes on after it.
 //! - *A view is left* ([`OrderingProtocol::leave_view`]): no vote for an earlier view is cast any more.
@@ -84,6 +86,7 @@ mod resend;
 mod restore;
 mod slot;
 mod transfer;
+mod undecided;
 mod views;
 
 use std::collections::BTreeMap;
@@ -102,7 +105,6 @@ use crate::smr::protocol::{
 use crate::smr::types::{Digest, NodeId, Quorum, SeqNo, Time, UnixTime, View};
 use checkpoints::Checkpoints;
 use clock::Clock;
-use config::UNDECIDED_BYTES;
 pub use config::{OrderingConfig, undecided_bytes_max};
 use future_views::FutureViewBuffer;
 use resend::Resend;
@@ -137,6 +139,10 @@ pub struct Pbft {
     decided: SeqNo,
     /// The last sequence number this replica proposed, as leader.
     proposed: SeqNo,
+    /// Where this replica proposed to close the epoch, as leader.
+    proposed_end: Option<SeqNo>,
+    /// The last place of the epoch, once it is decided which that is.
+    last: Option<SeqNo>,
     /// What the current view's fresh proposals count as that are not decided, in bytes.
     undecided_bytes: usize,
     checkpoints: Checkpoints,
@@ -149,29 +155,28 @@ pub struct Pbft {
 }
 
 impl Pbft {
-    /// A replica at the beginning of time: view zero, nothing decided.
+    /// A replica at the beginning of an epoch: view zero, nothing decided after its base.
     #[must_use]
     pub fn new(config: OrderingConfig, context: PartContext) -> Self {
         let slots = (0..context.window).map(|_| Slot::default()).collect();
         let checkpoints = Checkpoints::new(context.digester.clone(), context.verifying.clone());
-        let n = context.quorum.n();
+        let (n, base) = (context.quorum.n(), context.base);
         Self {
             view: View::ZERO,
             active: true,
-            view_floor: SeqNo::ZERO,
+            view_floor: base.seq,
             new_view_backlog: Vec::new(),
             announced_ahead: BTreeMap::new(),
             slots,
             early: (0..n).map(|_| FutureViewBuffer::default()).collect(),
             has_moved: false,
-            stable: CheckpointClaim {
-                seq: SeqNo::ZERO,
-                digest: Digest::ZERO,
-            },
+            stable: base,
             proof: Vec::new(),
-            low: SeqNo::ZERO,
-            decided: SeqNo::ZERO,
-            proposed: SeqNo::ZERO,
+            low: base.seq,
+            decided: base.seq,
+            proposed: base.seq,
+            proposed_end: None,
+            last: None,
             undecided_bytes: 0,
             checkpoints,
             clock: Clock::new(context.clock_bound),
@@ -185,7 +190,8 @@ impl Pbft {
 
     /// H: the highest sequence number accepted now.
     fn high(&self) -> SeqNo {
-        self.low.plus(self.context.window)
+        let high = self.low.plus(self.context.window);
+        self.last.map_or(high, |last| high.min(last))
     }
 
     fn slot(&mut self, seq: SeqNo) -> &mut Slot {
@@ -259,30 +265,6 @@ impl Pbft {
             self.decide(out);
         }
         Ok(())
-    }
-
-    /// Whether a fresh proposal may be kept and logged beside those that are not decided. The next place is
-    /// decided by no other.
-    fn has_room_for(&self, proposal: &Proposal) -> bool {
-        let bytes = self.undecided_bytes + undecided_bytes(proposal);
-        bytes <= self.context.undecided_bytes_max
-            || proposal.seq == self.decided.next()
-            || active(Mutant::UndecidedUnlimited)
-    }
-
-    /// A fresh proposal of the current view takes its place.
-    fn take_fresh(&mut self, proposal: Arc<Proposal>) {
-        let bytes = undecided_bytes(&proposal);
-        let slot = self.slot(proposal.seq);
-        slot.proposal = Some(proposal);
-        slot.undecided_bytes = bytes;
-        self.undecided_bytes += bytes;
-    }
-
-    /// A place is decided now, or is left behind.
-    fn pass_undecided(&mut self, seq: SeqNo) {
-        let bytes = std::mem::take(&mut self.slot(seq).undecided_bytes);
-        self.undecided_bytes = self.undecided_bytes.saturating_sub(bytes);
     }
 
     fn try_vote(&mut self, from: NodeId, vote: Vote, out: &mut Outbox) -> Result<(), Rejection> {
@@ -417,12 +399,21 @@ impl Pbft {
             }
             self.clock.note(&proposal.batch);
             self.resend.remember(proposal.clone());
+            self.note_end(&proposal);
             out.push(Effect::Decide(proposal));
             self.decided = next;
             self.pass_undecided(next);
         }
         if self.decided > last && self.low < self.stable.seq {
             self.advance_low();
+        }
+    }
+
+    /// A decision may be the last of its epoch. What was proposed, prepared or even committed after it is void, at
+    /// every replica alike.
+    fn note_end(&mut self, decision: &Proposal) {
+        if decision.batch.closes_epoch() && !active(Mutant::OrderedBeyondEnd) {
+            self.last = Some(decision.seq);
         }
     }
 
@@ -436,11 +427,6 @@ impl Pbft {
             }));
         }
     }
-}
-
-/// What a proposal that is not decided counts as.
-fn undecided_bytes(proposal: &Proposal) -> usize {
-    proposal.message.len() + UNDECIDED_BYTES
 }
 
 fn vote(phase: Phase, view: View, seq: SeqNo, digest: Digest) -> Vote {
@@ -485,6 +471,10 @@ impl OrderingProtocol for Pbft {
         if !self.is_leading() {
             return 0;
         }
+        if self.proposed_end.is_some_and(|end| end > self.decided) {
+            // What followed would be void.
+            return 0;
+        }
         let under_way = self.proposed.since(self.decided) as usize;
         // Half of what the others take: what is decided here may not be there.
         if under_way > 0 && self.undecided_bytes > self.context.undecided_bytes_max / 2 {
@@ -507,6 +497,7 @@ impl OrderingProtocol for Pbft {
         assert!(self.free_slots() > 0, "only a leader with a free slot proposes");
         let seq = self.proposed.max(self.decided).next();
         self.proposed = seq;
+        self.proposed_end = batch.closes_epoch().then_some(seq);
         let message = PrePrepare::encode(self.context.cluster, self.context.epoch, self.view, seq, &batch);
         let proposal = Proposal {
             view: self.view,
@@ -676,6 +667,10 @@ impl OrderingProtocol for Pbft {
 
     fn on_transferred(&mut self, _: Time, decision: &Arc<Proposal>, out: &mut Outbox) {
         self.take_transferred(decision, out);
+    }
+
+    fn restore_end(&mut self, last: SeqNo) {
+        self.last = Some(last);
     }
 
     fn decided(&self) -> SeqNo {

@@ -106,6 +106,7 @@ impl Pbft {
         // Those that the snapshot covers may be all that a peer lacks, if it is not stable yet.
         self.resend.remember(proposal.clone());
         if seq == self.decided.next() {
+            self.note_end(&proposal);
             self.decided = seq;
             self.restore_low();
         }
@@ -134,9 +135,10 @@ impl Pbft {
             claim: self.stable,
             proof: self.proof.clone(),
         };
-        let mut records = match self.stable.seq {
-            SeqNo::ZERO => Vec::new(),
-            _ => vec![stable],
+        // Who is in the epoch knows what it begins with.
+        let mut records = match self.stable == self.context.base {
+            true => Vec::new(),
+            false => vec![stable],
         };
         records.append(&mut self.announced_records());
         records

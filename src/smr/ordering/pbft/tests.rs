@@ -1,6 +1,7 @@
 //! The contract suite: input → the exact list of effects. Effects are compared as short lines of text.
 
 mod checkpoints;
+mod epochs;
 mod normal_case;
 mod resends;
 mod seeds;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use super::*;
 use crate::smr::crypto::{Digester, SigningKey};
 use crate::smr::messages::archived::{ArchivedBatchRef, ArchivedSyncMessage, ArchivedSystemMessage};
-use crate::smr::messages::{Batch, Checked, PbftRecord, archive};
+use crate::smr::messages::{Batch, Checked, CheckpointClaim, PbftRecord, archive};
 use crate::smr::protocol::When;
 use crate::smr::types::{ClusterId, Epoch, Quorum, UnixTime};
 use crate::smr::types::{Digest, Lsn};
@@ -33,6 +34,7 @@ pub(crate) fn context(n: usize, node: u16) -> PartContext {
         quorum: Quorum::of(n).unwrap(),
         cluster: CLUSTER,
         epoch: Epoch::ZERO,
+        base: CheckpointClaim::NONE,
         digester: Digester::new(CLUSTER),
         window: WINDOW,
         undecided_bytes_max: 64 << 20,

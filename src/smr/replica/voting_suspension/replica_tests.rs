@@ -48,6 +48,7 @@ impl Subject {
             node: context.node,
             cluster: CLUSTER,
             epoch: context.epoch,
+            base: context.base,
             quorum: context.quorum,
             batch_bytes_max: 1 << 16,
             batch_frames_max: 16,

@@ -182,6 +182,7 @@ impl PbftViewChange {
                 node: context.node,
                 quorum: context.quorum,
                 epoch: context.epoch,
+                base: context.base,
                 window: context.window,
                 digester: context.digester.clone(),
                 signing: context.signing.clone(),

@@ -4,7 +4,7 @@ use super::new_view::Held;
 use crate::smr::crypto::{Digester, Domain, SigningKey, VerifyingKey};
 use crate::smr::messages::lengths::PRE_PREPARED_MAX;
 use crate::smr::messages::{
-    NamedViewChange, NewView, SignedCheckpoint, SlotDigest, ViewChange, ViewEvidence,
+    CheckpointClaim, NamedViewChange, NewView, SignedCheckpoint, SlotDigest, ViewChange, ViewEvidence,
 };
 use crate::smr::mutants::{Mutant, active};
 use crate::smr::protocol::Rejection;
@@ -16,6 +16,8 @@ pub(super) struct Proofs {
     pub(super) node: NodeId,
     pub(super) quorum: Quorum,
     pub(super) epoch: Epoch,
+    /// What the epoch begins with.
+    pub(super) base: CheckpointClaim,
     /// k of §4.3: the size of everybody's window.
     pub(super) window: u64,
     pub(super) digester: Digester,
@@ -121,15 +123,15 @@ impl Proofs {
             && !message.pre_prepared.windows(PRE_PREPARED_MAX + 1).any(too_many)
     }
 
-    /// Exactly a quorum of distinct replicas, in their order, signed the checkpoint, or it is the beginning
-    /// of time.
+    /// Exactly a quorum of distinct replicas, in their order, signed the checkpoint, or the epoch begins with
+    /// it.
     fn is_stable(&self, message: &ViewChange) -> bool {
         let claim = message.stable();
         if active(Mutant::StableProofUnchecked) {
             return true;
         }
-        if claim.seq.get() == 0 {
-            return claim.digest == Digest::ZERO && message.stable_proof.is_empty();
+        if claim.seq <= self.base.seq {
+            return claim == self.base && message.stable_proof.is_empty();
         }
         let digest = claim.signed_digest(&self.digester);
         let is_signed = |checkpoint: &SignedCheckpoint| {

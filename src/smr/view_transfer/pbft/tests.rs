@@ -29,6 +29,7 @@ fn replica_of(n: usize, node: u16) -> PbftViewChange {
         quorum: Quorum::of(n).unwrap(),
         cluster: CLUSTER,
         epoch: Epoch::ZERO,
+        base: CheckpointClaim::NONE,
         digester: Digester::new(CLUSTER),
         window: WINDOW,
         undecided_bytes_max: usize::MAX,

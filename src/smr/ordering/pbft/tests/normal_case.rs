@@ -1,6 +1,7 @@
 //! Pre-prepare, prepare, commit (§4.2), one rule per test.
 
 use super::*;
+use crate::smr::ordering::pbft::config::UNDECIDED_BYTES;
 
 #[test]
 fn a_leader_logs_its_proposal_before_sending_it() {
