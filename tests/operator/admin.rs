@@ -5,29 +5,29 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use atlas_smr_replica::admin;
 use atlas_smr_replica::execution::apps::kv;
 
 use super::shared::{Replica, alone, connect, init, set, start, status};
-use super::{complaint, eventually, has, last_words, lone, output, run, skip};
+use super::{complaint, eventually, last_words, lone, output, run};
 
 /// A replica that runs with an endpoint; killed when dropped.
-struct Asked {
-    _replica: Replica,
-    address: SocketAddr,
+pub(super) struct Asked {
+    pub replica: Replica,
+    pub address: SocketAddr,
 }
 
 impl Asked {
-    fn start(dir: &Path, node: usize, more: &[&str]) -> Self {
+    pub fn start(dir: &Path, node: usize, more: &[&str]) -> Self {
         let config = dir.join(format!("r{node}.toml"));
         let more = [&["--admin", "127.0.0.1:0"], more].concat();
         Self::of(Replica::start_with(&config, &more))
     }
 
     /// One that prints where its endpoint listens.
-    fn of(mut replica: Replica) -> Self {
+    pub fn of(mut replica: Replica) -> Self {
         let mut lines = BufReader::new(replica.0.stdout.take().unwrap()).lines();
         let address = lines.find_map(|line| {
             let address = line.unwrap().strip_prefix("admin endpoint at http://")?.parse();
@@ -36,7 +36,7 @@ impl Asked {
         // Keeps the pipe open.
         std::thread::spawn(move || lines.for_each(drop));
         Self {
-            _replica: replica,
+            replica,
             address: address.expect("it prints where it listens"),
         }
     }
@@ -55,25 +55,25 @@ impl Asked {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
-    fn ask(&self, method: &str, path: &str, header: &str, body: &str) -> (u16, String) {
+    pub fn ask(&self, method: &str, path: &str, header: &str, body: &str) -> (u16, String) {
         let length = body.len();
         self.send(&format!(
             "{method} {path} HTTP/1.1\r\nHost: a\r\n{header}Content-Length: {length}\r\n\r\n{body}"
         ))
     }
 
-    fn get(&self, path: &str) -> (u16, String) {
+    pub fn get(&self, path: &str) -> (u16, String) {
         self.ask("GET", path, "", "")
     }
 
-    fn scrape(&self) -> Exposition {
+    pub fn scrape(&self) -> Exposition {
         let (status, text) = self.get("/metrics");
         assert_eq!(status, 200);
         Exposition::parse(&text)
     }
 
     /// Waits until it is not ready for this reason; it lives all the same.
-    fn wait_unready(&self, reason: &str) {
+    pub fn wait_unready(&self, reason: &str) {
         let line = format!("{reason}: ");
         eventually(reason, || {
             let (status, lines) = self.get("/readyz");
@@ -84,8 +84,8 @@ impl Asked {
 }
 
 /// A metric as a scraper reads it.
-struct Metric {
-    kind: String,
+pub(super) struct Metric {
+    pub kind: String,
     /// The sample's name and labels, and its value.
     samples: Vec<(String, BTreeMap<String, String>, f64)>,
 }
@@ -123,7 +123,7 @@ impl Metric {
 }
 
 /// Text in Prometheus' format 0.0.4, read strictly: each metric has HELP, then TYPE, then its samples.
-struct Exposition(BTreeMap<String, Metric>);
+pub(super) struct Exposition(pub BTreeMap<String, Metric>);
 
 impl Exposition {
     fn parse(text: &str) -> Self {
@@ -165,7 +165,7 @@ impl Exposition {
     }
 
     /// The sum of a metric's samples that have these labels.
-    fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+    pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let metric = self.0.get(name).unwrap_or_else(|| panic!("there is no {name}"));
         let has = |own: &BTreeMap<String, String>| {
             let mut labels = labels.iter();
@@ -441,75 +441,4 @@ fn an_endpoint_that_cannot_be_had_keeps_the_replica_from_starting_and_names_file
         !status.success() && said.contains(&format!("admin.listen = {address}: ")),
         "{said}"
     );
-}
-
-/// The metrics that a text names.
-fn named(text: &str) -> BTreeSet<&str> {
-    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-    words.filter(|word| word.starts_with("atlas_")).collect()
-}
-
-#[test]
-fn every_metric_that_alerts_and_pages_name_is_one_of_a_replica() {
-    let _turn = alone();
-    let dir = tempfile::tempdir().unwrap();
-    lone(dir.path());
-    let shown = Asked::start(dir.path(), 0, &[]).scrape();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for (file, least) in [
-        ("deploy/prometheus/atlas-alerts.yml", 10),
-        ("src/docs/operations.md", 3),
-    ] {
-        let text = std::fs::read_to_string(root.join(file)).unwrap();
-        // Filters of logs have the crate's name, and a rule for names is none.
-        let names: Vec<&str> = named(&text)
-            .into_iter()
-            .filter(|name| *name != "atlas_smr_replica" && !name.contains("NAME"))
-            .collect();
-        assert!(names.len() >= least, "{file} names metrics: {names:?}");
-        let unknown: Vec<_> = names
-            .iter()
-            .filter(|name| !shown.0.contains_key(**name))
-            .collect();
-        assert!(unknown.is_empty(), "{file}: there is no {unknown:?}");
-    }
-    for name in [
-        admin::names::ORDERING_PROTOCOL_POLL_TIME,
-        admin::names::EXECUTION_TIME_TAKEN,
-        admin::names::RUN_LATENCY_TIME,
-        admin::names::OP_MESSAGES_PROCESSED,
-        admin::names::REPLICA_ORDERED_RQS_PROCESSED,
-        admin::names::DECISION_LOG_PROCESSED,
-        admin::names::REFUSALS,
-    ] {
-        assert!(shown.0.contains_key(name), "{name}");
-    }
-}
-
-/// Where it is installed, Prometheus' own tool reads them too.
-#[test]
-fn promtool_finds_nothing_wrong_with_metrics_and_alerts() {
-    if !has("promtool") {
-        return skip(
-            "metrics and alerts as promtool reads them",
-            "promtool is not installed",
-        );
-    }
-    let _turn = alone();
-    let dir = tempfile::tempdir().unwrap();
-    lone(dir.path());
-    let (_, text) = Asked::start(dir.path(), 0, &[]).get("/metrics");
-    let mut lint = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    lint.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    assert!(lint.wait().unwrap().success());
-    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus/atlas-alerts.yml");
-    let checked = Command::new("promtool")
-        .args(["check", "rules"])
-        .arg(rules)
-        .status();
-    assert!(checked.unwrap().success());
 }

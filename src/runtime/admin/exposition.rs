@@ -55,6 +55,9 @@ impl Collector for Numbers {
         self.standing(&mut text)?;
         self.health(&mut text)?;
         self.turns(&mut text)?;
+        if let Some(disk) = &self.0.disk {
+            disk.describe(&mut text)?;
+        }
         process::describe(&mut text)
     }
 }
@@ -83,7 +86,11 @@ impl Numbers {
     /// Where the replica stands.
     fn standing(&self, text: &mut Text<'_>) -> fmt::Result {
         let standing = self.0.metrics.standing();
-        text.gauge("epoch", "The epoch of its membership.", self.0.epoch.get())?;
+        text.gauge(
+            "epoch",
+            "The epoch of its membership.",
+            self.0.metrics.epoch().get(),
+        )?;
         text.gauge("view", "Its view.", standing.view.get())?;
         for (name, help, seq) in [
             ("ordered_seq", "The last decision it ordered.", standing.ordered),
@@ -122,7 +129,7 @@ impl Numbers {
         text.gauge(
             "links_needed",
             "Links with other replicas that make a quorum.",
-            self.0.links_needed,
+            self.0.links_needed(),
         )
     }
 

@@ -9,20 +9,20 @@ use prometheus_client::registry::Registry;
 use super::exposition;
 use super::http::{Method, Request, Response};
 use super::subject::Subject;
-use super::token::BearerToken;
+use super::token::TokenSlot;
 use crate::runtime::metrics::ReplicaRow;
 
 /// The pages of one replica.
 #[derive(Debug)]
 pub(super) struct Pages {
     subject: Arc<Subject>,
-    token: Option<BearerToken>,
+    token: TokenSlot,
     registry: Registry,
 }
 
 impl Pages {
     /// For those who name the token, if there is one.
-    pub fn new(subject: Subject, token: Option<BearerToken>) -> Self {
+    pub fn new(subject: Subject, token: TokenSlot) -> Self {
         let subject = Arc::new(subject);
         Self {
             registry: exposition::registry(subject.clone()),
@@ -33,9 +33,7 @@ impl Pages {
 
     /// The answer to a request.
     pub fn answer(&self, request: &Request) -> Response {
-        if let Some(token) = &self.token
-            && !token.is_named_by(request.authorization.as_deref().unwrap_or_default())
-        {
+        if !self.token.admits(request.authorization.as_deref()) {
             return Response::text(
                 401,
                 "this endpoint asks for its token: Authorization: Bearer TOKEN\n",
@@ -93,7 +91,13 @@ impl Pages {
     }
 
     fn status(&self) -> Response {
-        let row = ReplicaRow::of(&self.subject.metrics.status());
+        let Subject {
+            metrics,
+            cluster,
+            quorum,
+            ..
+        } = &*self.subject;
+        let row = ReplicaRow::of(&metrics.status()).in_cluster(*cluster, *quorum);
         match serde_json::to_vec_pretty(&row) {
             Ok(mut json) => {
                 json.push(b'\n');

@@ -11,7 +11,7 @@ use crate::runtime::shard::pulse::Vitals;
 use crate::smr::log_transfer::LogTransferState;
 use crate::smr::replica::{ExecutionPhase, Participation, TransferPhase};
 use crate::smr::state_transfer::StateTransferState;
-use crate::smr::types::{Epoch, NodeId};
+use crate::smr::types::{ClusterId, NodeId, Quorum};
 
 /// An endpoint of a replica that has no shards but this one, and what it looks at.
 struct Scene {
@@ -31,8 +31,9 @@ impl Scene {
             metrics: metrics.clone(),
             vitals: vitals.clone(),
             lifecycle: lifecycle.clone(),
-            links_needed: 2,
-            epoch: Epoch::ZERO,
+            cluster: ClusterId::from_bytes([7; 16]),
+            quorum: Quorum::of(4).unwrap(),
+            disk: None,
             log_filter: LogFilter::new("warn", |filter| match filter {
                 "loud" => Err("loud is no level".to_owned()),
                 _ => Ok(()),

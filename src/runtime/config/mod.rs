@@ -16,6 +16,7 @@ mod cluster;
 mod error;
 mod keys;
 mod limits;
+mod logging;
 mod loopback;
 mod reconfiguration;
 mod replica;
@@ -29,6 +30,7 @@ pub use keys::{KeyFile, OperatorKey, OperatorKeyFile, PartyKeys};
 pub use limits::{
     Limits, REPLICA_MESSAGE_CHANNEL, REPLICA_WAIT_TIME, RESPONSE_CHANNEL_SIZE, WORK_CHANNEL_SIZE,
 };
+pub use logging::{LogFilterError, LogFormat, LoggingConfig, check_log_filter};
 pub use loopback::LoopbackCluster;
 pub use reconfiguration::ReconfigurationConfig;
 pub use replica::{

@@ -3,13 +3,18 @@
 //! Writing is one relaxed store or add: a reader never slows a shard, and losing every reader changes
 //! nothing.
 
+mod log_context;
 mod progress;
 mod row;
+mod sequence_gauges;
 mod turns;
 mod waiters;
 
+pub use log_context::LogContext;
+pub(crate) use log_context::for_same_replica;
 pub use progress::TransferProgress;
-pub use row::{ReplicaRow, TransferRow};
+pub use row::{CheckpointRow, ReplicaRow, TransferRow};
+pub use sequence_gauges::SequenceGauges;
 pub(crate) use turns::SAMPLED_EVERY;
 pub use turns::{DurationCounts, DurationHistogram, TurnTimes};
 
@@ -26,7 +31,7 @@ use crate::smr::messages::{AdminReply, BatchError, CheckpointClaim, CheckpointTo
 use crate::smr::preprocessing::FrameRefusal;
 use crate::smr::protocol::Rejection;
 use crate::smr::replica::{ExecutionPhase, Participation, ReplicaCounters, TransferPhase};
-use crate::smr::types::{NodeId, SeqNo, View};
+use crate::smr::types::{Epoch, NodeId, SeqNo, View};
 
 /// How many of its last checkpoints a replica tells operators.
 const CHECKPOINTS_TOLD: usize = 8;
@@ -130,21 +135,6 @@ const NAMES: [&str; 12] = [
     "signatures_required",
 ];
 
-/// How far a replica is, in numbers that change all the time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SequenceGauges {
-    /// Its view.
-    pub view: View,
-    /// The last decision it ordered.
-    pub ordered: SeqNo,
-    /// The last decision up to which all that it promised is on disk.
-    pub durable: SeqNo,
-    /// The last decision it executed.
-    pub executed: SeqNo,
-    /// Its last stable checkpoint.
-    pub stable: SeqNo,
-}
-
 /// Where a replica stands.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ReplicaStatus {
@@ -166,13 +156,13 @@ pub struct ReplicaStatus {
     pub progress: Option<TransferProgress>,
     /// Whether it takes part in votes.
     pub participation: Participation,
-    /// Operations it executed.
+    /// Operations it executed since its start.
     pub operations: u64,
     /// Links with other replicas that are up.
     pub replica_links: u64,
     /// Links with clients that are up.
     pub client_links: u64,
-    /// The last checkpoint it took.
+    /// Its last checkpoint: taken, read back at its start, or come from others.
     pub checkpoint: Option<CheckpointClaim>,
 }
 
@@ -214,6 +204,7 @@ pub struct Metrics {
     rejections: [AtomicU64; Rejection::ALL.len()],
     batches_refused: AtomicU64,
     batches_over_budget: AtomicU64,
+    epoch: AtomicU64,
     view: AtomicU64,
     executed: AtomicU64,
     ordered: AtomicU64,
@@ -258,6 +249,7 @@ impl Metrics {
             rejections: zeros(),
             batches_refused: AtomicU64::new(0),
             batches_over_budget: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
             view: AtomicU64::new(0),
             executed: AtomicU64::new(0),
             ordered: AtomicU64::new(0),
@@ -315,6 +307,23 @@ impl Metrics {
     #[must_use]
     pub fn turn_times(&self) -> &[Arc<TurnTimes>] {
         self.turn_times.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Publishes the epoch of the replica's membership.
+    pub fn publish_epoch(&self, epoch: Epoch) {
+        self.epoch.store(epoch.get(), Ordering::Relaxed);
+    }
+
+    /// The epoch of the replica's membership.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        Epoch::new(self.epoch.load(Ordering::Relaxed))
+    }
+
+    /// The replica's view.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View::new(self.view.load(Ordering::Relaxed))
     }
 
     /// Publishes what the orchestrator counted.
@@ -399,8 +408,8 @@ impl Metrics {
         checkpoints.push_back(claim);
     }
 
-    /// Publishes a checkpoint of others that this replica goes on from: what it took before is of another
-    /// state.
+    /// Publishes a checkpoint that this replica goes on from, of others or of its disk: what it took before is
+    /// of another state.
     pub fn publish_installed(&self, claim: CheckpointClaim) {
         let mut checkpoints = self.checkpoints();
         checkpoints.clear();
@@ -434,7 +443,7 @@ impl Metrics {
             transfer,
             progress: begin.and_then(|begin| begin.progress(transfer, Instant::now())),
             participation,
-            view: View::new(read(&self.view)),
+            view: self.view(),
             executed: SeqNo::new(read(&self.executed)),
             stable: SeqNo::new(read(&self.stable)),
             operations: read(&self.operations),

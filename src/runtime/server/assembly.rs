@@ -16,9 +16,9 @@ use super::storage_workers::{
     snapshot_transfer_name, snapshots_name, start_storage_workers, storage_worker_name,
 };
 use super::wiring::{RolePlacement, make_lanes};
-use crate::runtime::admin::{AdminEndpoint, BoundEndpoint, Subject};
+use crate::runtime::admin::{AdminEndpoint, BoundEndpoint, DataDisk, Subject};
 use crate::runtime::config::{Durability, PartConfigs, ReplicaConfig, Topology};
-use crate::runtime::metrics::{Metrics, TurnTimes};
+use crate::runtime::metrics::{LogContext, Metrics, TurnTimes, for_same_replica};
 use crate::runtime::net::handshake::Identity;
 use crate::runtime::ring::Doorbell;
 use crate::runtime::shard::control::{
@@ -248,12 +248,13 @@ fn make_executor<S: Stack, H: Host>(
 /// What is on disk is restored, and whoever starts the replica knew where that ends.
 fn restore<S: Stack, H: Host>(
     config: &ReplicaConfig<S::Configs, H>,
+    metrics: &Metrics,
     replica: &mut Replica<S>,
     executor: &mut S::Executor,
 ) -> Result<Option<Recovered<H::PersistentLog>>, ReplicaError> {
     let recovered = match config.durability {
         Durability::None => None,
-        Durability::Sync | Durability::Async => Some(recover(config, replica, executor)?),
+        Durability::Sync | Durability::Async => Some(recover(config, metrics, replica, executor)?),
     };
     let found = replica.ordering().decided().next();
     match config.next_consensus_seq.filter(|expected| *expected != found) {
@@ -337,8 +338,12 @@ impl Watched {
             metrics: self.metrics.clone(),
             vitals: self.vitals.clone(),
             lifecycle: self.lifecycle.clone(),
-            links_needed: config.node.cluster.quorum().quorum() as u64 - 1,
-            epoch: config.node.cluster.epoch(),
+            cluster: config.node.cluster.cluster_id(),
+            quorum: config.node.cluster.quorum(),
+            disk: (config.durability != Durability::None).then(|| DataDisk {
+                path: config.db_path.clone(),
+                log_bytes_max: config.disk_budget().log_bytes_max,
+            }),
             log_filter: config.log_filter.clone(),
         }
     }
@@ -419,6 +424,14 @@ fn thread_names<P: PartConfigs, H: Host>(
     threads
 }
 
+/// Where a replica counts. The calling thread is its own from now on, and all others of it come from there.
+fn begin_counting<P: PartConfigs, H: Host>(config: &ReplicaConfig<P, H>) -> Arc<Metrics> {
+    let metrics = Arc::new(Metrics::new(config.node.id));
+    metrics.publish_epoch(config.node.cluster.epoch());
+    LogContext::new(metrics.clone()).enter();
+    metrics
+}
+
 /// Starts every shard of one replica.
 pub(super) fn assemble<S: Stack, H: Host>(
     service: S::Application,
@@ -427,15 +440,15 @@ pub(super) fn assemble<S: Stack, H: Host>(
     liar: Option<Box<dyn Interceptor>>,
 ) -> Result<Assembly, ReplicaError> {
     config.validate(st_config)?;
+    let metrics = begin_counting(config);
     let site = Site::of(config)?;
     let homes = RolePlacement::of(&site.topology);
     let mut lanes = make_lanes(&homes, &site.doorbells);
-    let metrics = Arc::new(Metrics::new(config.node.id));
     let directory = client_directory(config)?;
     let mut replica = compose::<S, H>(config, st_config);
     let mut executor = make_executor::<S, H>(service, config);
     let (ends, ended) = Ends::new();
-    let recovered = restore(config, &mut replica, &mut executor)?;
+    let recovered = restore(config, &metrics, &mut replica, &mut executor)?;
     if recovered.is_none() {
         lanes.roles.consensus.log = None;
     }
@@ -456,6 +469,7 @@ pub(super) fn assemble<S: Stack, H: Host>(
     let control = start_control(config, &site.topology, site.listener, lanes.links, alarm, beat)?;
     watched.metrics.show_control(control.counters().clone());
     let admin_address = site.admin.as_ref().map(BoundEndpoint::address);
+    let admin_token = site.admin.as_ref().map(BoundEndpoint::token);
     let admin = site
         .admin
         .map(|endpoint| endpoint.start(admin_name(config), watched.subject(config)));
@@ -466,6 +480,7 @@ pub(super) fn assemble<S: Stack, H: Host>(
         metrics: watched.metrics,
         address: site.address,
         admin_address,
+        admin_token,
         core_map: site.topology.to_string(),
         topology: site.topology.summary(),
         lifecycle: watched.lifecycle,
@@ -494,7 +509,7 @@ fn spawn(
     ended: async_mpsc::UnboundedSender<Ended>,
 ) -> Result<(), ReplicaError> {
     let name = context.name.clone();
-    let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
+    let shard = for_same_replica(move || {
         let run = std::panic::AssertUnwindSafe(|| data::run(&context, &mut roles));
         let result = std::panic::catch_unwind(run)
             .unwrap_or_else(|panic| Err(panicked(context.name.clone(), &*panic)));
@@ -502,6 +517,7 @@ fn spawn(
         // Nobody waiting any more is fine.
         let _ = ended.unbounded_send(Ended::Shard(result));
     });
+    let thread = std::thread::Builder::new().name(name.clone()).spawn(shard);
     thread
         .map(|_| ())
         .map_err(|source| ReplicaError::Shard(ShardError::Thread { shard: name, source }))

@@ -266,13 +266,9 @@ impl Init {
              [limits]\n\
              connections_max = 1024\n\
              handshake_timeout_ms = 5000\n\n\
-             [admin]\n\
-             # Where monitoring and probes may ask: /metrics, /livez, /readyz, /status, /log-level. Left out, there is no such endpoint.\n\
-             # listen = \"127.0.0.1:{admin_port}\"\n\
-             # What every request has to name, one line that only the owner can read; needed where others than this host reach it.\n\
-             # bearer_token_file = \"r{id}.token\"\n",
+             {operators}",
+            operators = sections_for_operators(id),
             port = usize::from(self.base_port) + usize::from(id),
-            admin_port = 9464 + usize::from(id),
             pipeline = crate::runtime::config::OrderingConfig::default().pipeline,
             segment = log.segment_bytes,
             log_max = log.log_bytes_max,
@@ -318,6 +314,24 @@ impl Init {
             println!("  atlas client --config {out}/c0.toml get greeting");
         }
     }
+}
+
+/// What of a replica's file is about those who watch it.
+fn sections_for_operators(id: u16) -> String {
+    format!(
+        "[logging]\n\
+         # What is logged, unless ATLAS_LOG or --log says otherwise: levels, of everything or of targets. SIGHUP has this section, and\n\
+         # the token below, read again.\n\
+         filter = \"warn\"\n\
+         # text, or json: an object on each line.\n\
+         format = \"text\"\n\n\
+         [admin]\n\
+         # Where monitoring and probes may ask: /metrics, /livez, /readyz, /status, /log-level. Left out, there is no such endpoint.\n\
+         # listen = \"127.0.0.1:{admin_port}\"\n\
+         # What every request has to name, one line that only the owner can read; needed where others than this host reach it.\n\
+         # bearer_token_file = \"r{id}.token\"\n",
+        admin_port = 9464 + usize::from(id),
+    )
 }
 
 fn public_keys(keys: &PartyKeys) -> String {

@@ -17,6 +17,7 @@ mod init;
 mod init_staging;
 mod inspect;
 mod interrupts;
+mod logs;
 mod report;
 mod run;
 mod sim;
@@ -28,12 +29,9 @@ use std::fs::OpenOptions;
 use std::path::Path;
 use std::process::ExitCode;
 use std::str::FromStr;
-use std::sync::OnceLock;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
-use crate::runtime::admin::LogFilter;
 use crate::smr::preprocessing::ClientAuth;
 
 /// The version, and the commit it was built from where that is known.
@@ -45,6 +43,8 @@ const VERSION: &str = env!("ATLAS_VERSION");
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    logs: logs::LogOptions,
 }
 
 #[derive(Debug, Subcommand)]
@@ -149,46 +149,13 @@ pub fn main() -> ExitCode {
 /// What a process ends with that panicked, as the standard library has it.
 const PANICKED: u8 = 101;
 
-/// Logs what `ATLAS_LOG` asks for, in colours where a terminal shows them and `NO_COLOR` does not forbid
-/// them.
-fn start_logging() {
-    let asked = std::env::var("ATLAS_LOG").ok().filter(|asked| !asked.is_empty());
-    let filter = asked.as_deref().unwrap_or(LOG_DEFAULT);
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|error| {
-        eprintln!("atlas: ATLAS_LOG={filter} is no filter of logs ({error}); {LOG_DEFAULT} is logged");
-        EnvFilter::new(LOG_DEFAULT)
-    });
-    let current = filter.to_string();
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(output::may_colour(&std::io::stderr()))
-        .with_writer(|| output::Log)
-        .with_filter_reloading();
-    let handle = logs.reload_handle();
-    logs.init();
-    let filter = LogFilter::new(current, move |asked| {
-        let filter = EnvFilter::try_new(asked).map_err(|error| error.to_string())?;
-        handle.reload(filter).map_err(|error| error.to_string())
-    });
-    // Logging is started once.
-    let _ = LOG_FILTER.set(filter);
-}
-
-/// What is logged, once logging was started.
-static LOG_FILTER: OnceLock<LogFilter> = OnceLock::new();
-
-fn log_filter() -> LogFilter {
-    LOG_FILTER.get().cloned().unwrap_or_default()
-}
-
-/// What is logged unless `ATLAS_LOG` says otherwise.
-const LOG_DEFAULT: &str = "warn";
-
 fn run() -> ExitCode {
-    let command = Arguments::parse().command;
+    let Arguments { command, logs } = Arguments::parse();
     crate::runtime::shard::descriptors::raise();
     crate::runtime::shard::memory::raise_locked();
-    start_logging();
+    if let Err(code) = logs::start(logs) {
+        return code;
+    }
     let result = match command {
         Command::Demo(demo) => demo.run(),
         Command::Init(init) => init.run(),
@@ -210,7 +177,7 @@ fn run() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("atlas: {error}");
+            output::error(format_args!("atlas: {error}\n"));
             ExitCode::FAILURE
         }
     }

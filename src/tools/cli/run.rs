@@ -1,3 +1,5 @@
+mod reload;
+
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,12 +11,13 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use self::reload::Reloading;
 use super::health::Desk;
-use super::{CommandError, output};
+use super::{CommandError, logs, output};
 use crate::runtime::config::{
     AppKind, Durability, MonolithicStateReplicaConfig, REPLICA_WAIT_TIME, ReplicaConfig,
 };
-use crate::runtime::metrics::TransferProgress;
+use crate::runtime::metrics::{LogContext, Metrics, TransferProgress};
 use crate::runtime::server::ReplicaHandle;
 use crate::runtime::server::monolithic_server::bootstrap_as_configured;
 use crate::runtime::server::{Supervisor, replace_lost_directory};
@@ -25,8 +28,9 @@ use crate::smr::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Nu
 /// Run one replica until it is told to stop.
 ///
 /// SIGTERM and SIGINT drain: what is under way is finished, then it ends with exit code 0. A second SIGINT
-/// ends it at once (130). SIGHUP says that files are read at start only, and drains where a terminal was
-/// closed.
+/// ends it at once (130). SIGHUP has it read its files again: what is logged, and the token of the admin
+/// endpoint, are as they say from then on, and what takes a restart is named. Where a terminal was closed it
+/// drains.
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// The replica's file, as `atlas init` makes it.
@@ -64,7 +68,13 @@ impl Run {
             thread.spawn(stop_at_eof)?;
         }
         let mut loaded = ReplicaConfig::load(&self.config)?;
+        let reloading = Reloading::of(&self.config)?;
         let config = &mut loaded.replica_config;
+        logs::apply(&config.logging)?;
+        // What is logged before it runs is about this replica as well.
+        let metrics = Metrics::new(config.node.id);
+        metrics.publish_epoch(config.node.cluster.epoch());
+        LogContext::new(Arc::new(metrics)).enter();
         if self.no_pin {
             config.topology.pin = false;
             config
@@ -80,15 +90,15 @@ impl Run {
         if let Some(address) = self.admin {
             config.admin.listen = Some(address.to_string());
         }
-        config.log_filter = super::log_filter();
+        config.log_filter = logs::filter();
         if self.repair && config.durability != Durability::None {
             replace_lost_directory(config)?;
         }
         match AppKind::of(loaded.replica_config.node.cluster.application)? {
-            AppKind::Kv => serve(loaded.serving(Kv)),
-            AppKind::Bank => serve(loaded.serving(Bank)),
-            AppKind::Counter => serve(loaded.serving(Counter)),
-            AppKind::Null => serve(loaded.serving(Null)),
+            AppKind::Kv => serve(loaded.serving(Kv), reloading),
+            AppKind::Bank => serve(loaded.serving(Bank), reloading),
+            AppKind::Counter => serve(loaded.serving(Counter), reloading),
+            AppKind::Null => serve(loaded.serving(Null), reloading),
         }
     }
 }
@@ -100,11 +110,15 @@ fn stop_at_eof() {
     STOP.store(true, Ordering::Release);
 }
 
-fn serve<A: ScalableApp>(config: MonolithicStateReplicaConfig<A>) -> Result<ExitCode, CommandError> {
+fn serve<A: ScalableApp>(
+    config: MonolithicStateReplicaConfig<A>,
+    reloading: Reloading,
+) -> Result<ExitCode, CommandError> {
     let cluster = config.replica_config.node.cluster.clone();
     let directory = config.replica_config.db_path.clone();
     let keeps = config.replica_config.durability != Durability::None;
     let (handle, run) = futures_lite::future::block_on(bootstrap_as_configured(config))?;
+    handle.log_context().enter();
     println!(
         "{} of cluster {} ({}, {}, n = {}, f = {}) at {}\n{}",
         handle.node(),
@@ -136,7 +150,7 @@ fn serve<A: ScalableApp>(config: MonolithicStateReplicaConfig<A>) -> Result<Exit
         let (handle, is_dead) = (handle.clone(), is_dead.clone());
         move |error| {
             // Nobody would pass a signal on any more.
-            eprintln!("atlas: the replica stops: {error}");
+            output::error(format_args!("atlas: the replica stops: {error}\n"));
             is_dead.store(true, Ordering::Release);
             handle.shutdown();
         }
@@ -146,7 +160,9 @@ fn serve<A: ScalableApp>(config: MonolithicStateReplicaConfig<A>) -> Result<Exit
         let handle = handle.clone();
         watcher.spawn("progress".to_owned(), move || show_transfers(&handle))?;
     }
-    watcher.spawn("watch".to_owned(), move || watch(&handle, desk.as_ref()))?;
+    watcher.spawn("watch".to_owned(), move || {
+        watch(&handle, desk.as_ref(), &reloading);
+    })?;
     futures_lite::future::block_on(run)?;
     if is_dead.load(Ordering::Acquire) {
         return Ok(ExitCode::FAILURE);
@@ -190,8 +206,16 @@ fn show_transfer(bar: &mut Option<ProgressBar>, progress: Option<TransferProgres
     ));
 }
 
-/// Says READY once a quorum is linked, passes the signal on, and answers who asks for the replica's health.
-fn watch(handle: &ReplicaHandle, desk: Option<&Desk>) {
+/// Says what became of a reload, whatever is logged.
+fn tell_reload(reloaded: Result<String, CommandError>) {
+    match reloaded {
+        Ok(done) => eprintln!("atlas: SIGHUP: the files were read again: {done}"),
+        Err(error) => output::error(format_args!("atlas: SIGHUP: nothing is reloaded: {error}\n")),
+    }
+}
+
+/// Says READY once a quorum is linked, passes signals on, and answers who asks for the replica's health.
+fn watch(handle: &ReplicaHandle, desk: Option<&Desk>, reloading: &Reloading) {
     let (started, wait) = (Instant::now(), Duration::from_millis(REPLICA_WAIT_TIME));
     let (mut is_ready, mut complained) = (false, false);
     // One that was closed is none any more.
@@ -200,9 +224,7 @@ fn watch(handle: &ReplicaHandle, desk: Option<&Desk>) {
         if HANGUP.swap(false, Ordering::AcqRel) {
             match on_terminal {
                 true => STOP.store(true, Ordering::Release),
-                false => eprintln!(
-                    "atlas: SIGHUP: a replica cannot reload, its files are read at start only; `atlas config check` them and restart it"
-                ),
+                false => tell_reload(reloading.reload(handle)),
             }
         }
         if STOP.load(Ordering::Acquire) && !is_ending {

@@ -16,7 +16,6 @@ use crate::runtime::storage::snapshot_transfer::SnapshotTransferHandle;
 use crate::smr::decision_log::LoggedRange;
 use crate::smr::messages::{CheckpointClaim, Family, FrameId, FrameKey, Proposal};
 use crate::smr::node::{Consensus, ConsensusPort, LogEntry};
-use crate::smr::ordering::OrderingProtocol;
 use crate::smr::preprocessing::ClientDirectory;
 use crate::smr::protocol::{LogCut, Recipients, Record, SnapshotTask};
 use crate::smr::replica::{ExecutionPhase, Participation, Stack, TransferPhase};
@@ -377,15 +376,8 @@ impl<S: Stack> Role for ConsensusRole<S> {
         self.port.ring();
         self.consensus.tell_expectations();
         let replica = self.consensus.replica();
-        let ordering = replica.ordering();
-        let gauges = SequenceGauges {
-            view: replica.view(),
-            ordered: ordering.decided(),
-            durable: replica.released(),
-            executed: replica.executed(),
-            stable: ordering.stable(),
-        };
-        self.metrics.publish(gauges, replica.counters());
+        self.metrics
+            .publish(SequenceGauges::of(replica), replica.counters());
         let phases = (replica.phase(), replica.transfer_phase(), replica.participation());
         if phases != self.phases {
             self.tell_phases(phases);

@@ -16,7 +16,7 @@ use crate::runtime::shard::signals::on_second_interrupt;
 use crate::smr::types::NodeId;
 use crate::tools::cli::interrupts::INTERRUPTED_TWICE;
 use crate::tools::cli::run::READY;
-use crate::tools::cli::{CommandError, output};
+use crate::tools::cli::{CommandError, logs, output};
 use crate::tools::load::is_interrupted;
 
 /// Set by the second interrupt, once there are processes to end.
@@ -93,6 +93,7 @@ impl<'a> RunningCluster<'a> {
             let node = config.node.id;
             let mut command = Command::new(&binary);
             command.args(["run", "--config"]).arg(files.replica_file(node));
+            command.args(logs::arguments());
             if !is_pinned {
                 command.arg("--no-pin");
             }
@@ -148,7 +149,7 @@ impl<'a> RunningCluster<'a> {
                     self.announce_once();
                 }
             }
-            Event::Message(line) => eprintln!("{}{line}", member.labels[1]),
+            Event::Message(line) => output::relay(&member.labels[1], &line),
             Event::StreamEnd => match member.process.on_stream_end() {
                 Some(Ok(status)) => self.on_end(node, status),
                 Some(Err(error)) => {
