@@ -14,13 +14,13 @@ use super::shared::{Replica, alone, connect, init, set, start, status};
 use super::{complaint, eventually, has, last_words, lone, output, run, skip};
 
 /// A replica that runs with an endpoint; killed when dropped.
-struct Asked {
+pub(super) struct Asked {
     _replica: Replica,
     address: SocketAddr,
 }
 
 impl Asked {
-    fn start(dir: &Path, node: usize, more: &[&str]) -> Self {
+    pub(super) fn start(dir: &Path, node: usize, more: &[&str]) -> Self {
         let config = dir.join(format!("r{node}.toml"));
         let more = [&["--admin", "127.0.0.1:0"], more].concat();
         Self::of(Replica::start_with(&config, &more))
@@ -41,7 +41,7 @@ impl Asked {
         }
     }
 
-    fn connect(&self) -> TcpStream {
+    pub(super) fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).unwrap()
     }
 
@@ -62,7 +62,7 @@ impl Asked {
         ))
     }
 
-    fn get(&self, path: &str) -> (u16, String) {
+    pub(super) fn get(&self, path: &str) -> (u16, String) {
         self.ask("GET", path, "", "")
     }
 

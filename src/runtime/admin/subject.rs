@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::log_filter::LogFilter;
+use crate::runtime::flight::FlightRecorder;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shard::data::Lifecycle;
 use crate::runtime::shard::pulse::Vitals;
@@ -23,6 +24,7 @@ pub(crate) struct Subject {
     pub links_needed: u64,
     pub epoch: Epoch,
     pub log_filter: LogFilter,
+    pub flight: FlightRecorder,
 }
 
 /// Why a replica does not do its part right now.

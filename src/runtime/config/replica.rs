@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{ConfigError, Validate, Whose, in_file, load};
 use super::topology::TopologyFile;
-use super::{AdminConfig, ClusterConfig, Limits, PartyKeys, ReconfigurationConfig};
+use super::{AdminConfig, ClusterConfig, FlightConfig, Limits, PartyKeys, ReconfigurationConfig};
 use crate::runtime::admin::LogFilter;
 use crate::runtime::server::{DefaultHost, Host, Supervisor};
 use crate::runtime::shard::network_node::NetworkPartConfig;
@@ -203,6 +203,8 @@ pub struct ReplicaConfig<P: PartConfigs = DefaultConfigs, H: Host = DefaultHost>
     pub supervisor: Supervisor,
     /// The endpoint for monitoring, probes and operators.
     pub admin: AdminConfig,
+    /// The recorder of its last events.
+    pub flight: FlightConfig,
     /// What the program logs, which that endpoint shows and changes. Nothing, unless the program says
     /// otherwise; `atlas run` has its own.
     pub log_filter: LogFilter,
@@ -325,6 +327,9 @@ pub struct ReplicaFile<P: PartConfigs = DefaultConfigs, H: Host = DefaultHost> {
     /// The endpoint for monitoring, probes and operators.
     #[serde(default)]
     pub admin: AdminConfig,
+    /// The recorder of its last events.
+    #[serde(default)]
+    pub flight: FlightConfig,
 }
 
 fn default_executor() -> ExecutorKind {
@@ -388,6 +393,7 @@ impl<P: PartConfigs, H: Host> ReplicaConfig<P, H> {
             next_consensus_seq: None,
             supervisor: Supervisor::default(),
             admin: AdminConfig::default(),
+            flight: FlightConfig::default(),
             log_filter: LogFilter::default(),
         }
     }
@@ -504,7 +510,7 @@ impl<P: PartConfigs, H: Host> ReplicaConfig<P, H> {
         check_choices(
             &self.parts(st_config),
             (self.execution.workers, self.preprocessor_threads),
-            (&self.pl_config, &self.net_config, &self.admin),
+            (&self.pl_config, &self.net_config, (&self.admin, &self.flight)),
             &self.topology,
             &self.limits,
         )?;
@@ -561,6 +567,7 @@ impl<P: PartConfigs, H: Host> ReplicaConfig<P, H> {
         config.topology = file.topology;
         config.limits = file.limits;
         config.admin = file.admin;
+        config.flight = file.flight;
         if let Some(token) = &mut config.admin.bearer_token_file {
             *token = beside(token);
         }
@@ -581,7 +588,7 @@ impl<P: PartConfigs, H: Host> ReplicaConfig<P, H> {
 fn check_choices<P: PartConfigs>(
     parts: &PartSettings<P>,
     (workers, preprocessors): (usize, usize),
-    (log, network, admin): (&impl PartConfig, &impl PartConfig, &AdminConfig),
+    (log, network, (admin, flight)): (&impl PartConfig, &impl PartConfig, (&AdminConfig, &FlightConfig)),
     topology: &TopologyFile,
     limits: &Limits,
 ) -> Result<(), InvalidSetting> {
@@ -591,6 +598,7 @@ fn check_choices<P: PartConfigs>(
     log.validate()?;
     network.validate()?;
     admin.validate()?;
+    flight.validate()?;
     topology.validate()?;
     limits.validate()
 }
@@ -621,7 +629,7 @@ impl<P: PartConfigs, H: Host> Validate for ReplicaFile<P, H> {
         check_choices(
             &self.parts(),
             (self.workers, self.preprocessor_threads),
-            (&self.log, &self.network, &self.admin),
+            (&self.log, &self.network, (&self.admin, &self.flight)),
             &self.topology,
             &self.limits,
         )

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::runtime::evidence::EvidenceRow;
 use crate::smr::messages::AdminReply;
 use crate::smr::types::{Digest, NodeId};
 
@@ -42,6 +43,8 @@ pub struct ReplicaRow {
     pub transfer: Option<TransferRow>,
     /// Its counters.
     pub counters: BTreeMap<String, u64>,
+    /// What was refused of each of its peers; the first rows, replicas' before clients'.
+    pub evidence: Vec<EvidenceRow>,
 }
 
 /// A state on its way to a replica.
@@ -81,6 +84,7 @@ impl ReplicaRow {
             checkpoint_digest: digest.short().to_string(),
             transfer: TransferRow::of(answer),
             counters: read_counters(&answer.counters),
+            evidence: answer.counters.lines().filter_map(EvidenceRow::of_line).collect(),
             ..Self::unanswered(NodeId::new(answer.node), None)
         }
     }
@@ -105,6 +109,7 @@ impl ReplicaRow {
             checkpoint_digest: Digest::ZERO.short().to_string(),
             transfer: None,
             counters: BTreeMap::new(),
+            evidence: Vec::new(),
         }
     }
 }
@@ -123,7 +128,7 @@ impl TransferRow {
     }
 }
 
-/// Counters as they come: a name and a value on each line.
+/// Counters as they come: a name and a value on each line. Lines whose values are no numbers are others'.
 fn read_counters(text: &str) -> BTreeMap<String, u64> {
     let pairs = text.lines().filter_map(|line| line.split_once(' '));
     pairs

@@ -267,10 +267,13 @@ impl Init {
              connections_max = 1024\n\
              handshake_timeout_ms = 5000\n\n\
              [admin]\n\
-             # Where monitoring and probes may ask: /metrics, /livez, /readyz, /status, /log-level. Left out, there is no such endpoint.\n\
+             # Where monitoring, probes and operators may ask: /metrics, /livez, /readyz, /status, … Left out, there is no such endpoint.\n\
              # listen = \"127.0.0.1:{admin_port}\"\n\
              # What every request has to name, one line that only the owner can read; needed where others than this host reach it.\n\
-             # bearer_token_file = \"r{id}.token\"\n",
+             # bearer_token_file = \"r{id}.token\"\n\n\
+             [flight]\n\
+             # Events of each shard that are remembered, for `atlas inspect flight`; 0 for none.\n\
+             events_per_shard = {events}\n",
             port = usize::from(self.base_port) + usize::from(id),
             admin_port = 9464 + usize::from(id),
             pipeline = crate::runtime::config::OrderingConfig::default().pipeline,
@@ -281,6 +284,7 @@ impl Init {
             donor_bytes = transfer.donor_bytes_per_second,
             serving_bytes = transfer.donor_bytes_per_second_serving,
             burst_bytes = transfer.donor_burst_bytes,
+            events = crate::runtime::config::FlightConfig::default().events_per_shard,
         )
     }
 

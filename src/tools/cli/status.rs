@@ -2,7 +2,7 @@ mod verdict;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
@@ -23,6 +23,9 @@ const PAUSE: Duration = Duration::from_millis(400);
 /// cluster serves, and can lose fewer replicas than it should; 2: STALLED, fewer take part than are needed;
 /// 3: DIVERGED, replicas have different states. Operations and checkpoints are those since each replica was
 /// started.
+///
+/// With --peers: ✗ marks what no correct peer causes, ? what a slow or overloaded one may. The messages
+/// themselves are at the replica's admin endpoint, /debug/peers.
 #[derive(Debug, Args)]
 pub(super) struct Status {
     /// A client's file, as `atlas init` makes it. No other process may use this client meanwhile.
@@ -31,6 +34,9 @@ pub(super) struct Status {
     /// Also print every counter that is not zero.
     #[arg(long)]
     counters: bool,
+    /// Also print what each replica refused of its peers, and how often; JSON has it always.
+    #[arg(long)]
+    peers: bool,
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
@@ -114,11 +120,35 @@ impl Status {
                 let counted = row.counters.iter().filter(|(_, value)| **value > 0);
                 counted.for_each(|(name, value)| println!("      {name} {value}"));
             }
+            if self.peers {
+                print_evidence(row);
+            }
         }
         health.findings.iter().for_each(|finding| println!("! {finding}"));
         println!(
             "{}: {} of {} replicas take part, {} needed; {} more may fail",
             health.verdict, health.sound, health.replicas, health.needed, health.faults_tolerable
+        );
+    }
+}
+
+/// What a replica refused of its peers.
+fn print_evidence(row: &ReplicaRow) {
+    if row.evidence.is_empty() {
+        println!("      nothing of its peers was refused since it started");
+    }
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now_ms = since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+    for evidence in &row.evidence {
+        let mark = if evidence.misbehaviour { '✗' } else { '?' };
+        let ago = Duration::from_millis(now_ms.saturating_sub(evidence.last_unix_ms)).as_secs();
+        let digest = evidence.digest.as_deref().and_then(|digest| digest.get(..16));
+        println!(
+            "    {mark} {:<5} {:<30} {:>9} times, the last {ago} s ago  {}",
+            evidence.peer,
+            evidence.kind,
+            evidence.count,
+            digest.unwrap_or("-")
         );
     }
 }
