@@ -41,7 +41,7 @@ impl Asked {
         }
     }
 
-    fn connect(&self) -> TcpStream {
+    pub(super) fn connect(&self) -> TcpStream {
         TcpStream::connect(self.address).unwrap()
     }
 

@@ -11,6 +11,7 @@ mod deployed;
 mod descriptors;
 mod directories;
 mod documented;
+mod flight;
 mod hosts;
 mod interrupted;
 mod links;

@@ -6,6 +6,8 @@
 //! | `GET /livez` | 200 while each of its threads gives signs of life; else 503, and those that hang |
 //! | `GET /readyz` | 200 while it does its part; else 503, and why not, a line each ([`Unready`]) |
 //! | `GET /status` | where it stands, as JSON: its row of `atlas status --json` |
+//! | `GET /debug/flight` | the last events, as a file for `atlas inspect flight` ([`flight`](crate::runtime::flight)) |
+//! | `GET /debug/peers` | what was refused of each peer, as JSON ([`evidence`](crate::runtime::evidence)) |
 //! | `GET /log-level`, `PUT /log-level` | the filter of logs; another one, until the next start |
 //!
 //! One thread serves it, off the data path: it reads what the shards publish with relaxed loads, and nothing

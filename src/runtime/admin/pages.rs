@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use prometheus_client::encoding::prometheus_text;
 use prometheus_client::registry::Registry;
+use serde::Serialize;
 
 use super::exposition;
 use super::http::{Method, Request, Response};
 use super::subject::Subject;
 use super::token::TokenSlot;
+use crate::runtime::flight::{DumpCause, DumpError};
 use crate::runtime::metrics::ReplicaRow;
 
 /// The pages of one replica.
@@ -47,13 +49,17 @@ impl Pages {
             "/livez" if is_read => self.liveness(),
             "/readyz" if is_read => self.readiness(),
             "/status" if is_read => self.status(),
+            "/debug/flight" if is_read => self.flight(),
+            "/debug/peers" if is_read => self.peers(),
             "/log-level" if is_read => self.log_level(),
             "/log-level" if is_put => self.change_log_level(&request.body),
             "/log-level" => not_allowed("Allow: GET, HEAD, PUT"),
-            "/metrics" | "/livez" | "/readyz" | "/status" => not_allowed("Allow: GET, HEAD"),
+            "/metrics" | "/livez" | "/readyz" | "/status" | "/debug/flight" | "/debug/peers" => {
+                not_allowed("Allow: GET, HEAD")
+            }
             _ => Response::text(
                 404,
-                "there are /metrics, /livez, /readyz, /status and /log-level\n",
+                "there are /metrics, /livez, /readyz, /status, /log-level, /debug/flight and /debug/peers\n",
             ),
         }
     }
@@ -97,13 +103,19 @@ impl Pages {
             quorum,
             ..
         } = &*self.subject;
-        let row = ReplicaRow::of(&metrics.status()).in_cluster(*cluster, *quorum);
-        match serde_json::to_vec_pretty(&row) {
-            Ok(mut json) => {
-                json.push(b'\n');
-                Response::of(200, "application/json", json)
-            }
-            Err(error) => Response::text(500, format!("{error}\n")),
+        json(&ReplicaRow::of(&metrics.status()).in_cluster(*cluster, *quorum))
+    }
+
+    fn peers(&self) -> Response {
+        json(&self.subject.metrics.evidence_report())
+    }
+
+    /// The record as a file has it.
+    fn flight(&self) -> Response {
+        match self.subject.flight.capture(DumpCause::Asked, "") {
+            Some(dump) => Response::of(200, "application/octet-stream", dump.encode())
+                .with("Content-Disposition: attachment; filename=\"atlas.flight\""),
+            None => Response::text(404, format!("{}\n", DumpError::Off)),
         }
     }
 
@@ -130,6 +142,16 @@ impl Pages {
             }
             Err(why) => refused(&why),
         }
+    }
+}
+
+fn json(value: &impl Serialize) -> Response {
+    match serde_json::to_vec_pretty(value) {
+        Ok(mut json) => {
+            json.push(b'\n');
+            Response::of(200, "application/json", json)
+        }
+        Err(error) => Response::text(500, format!("{error}\n")),
     }
 }
 

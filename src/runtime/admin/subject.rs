@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::disk::DataDisk;
 use super::log_filter::LogFilter;
+use crate::runtime::flight::FlightRecorder;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shard::data::Lifecycle;
 use crate::runtime::shard::pulse::Vitals;
@@ -25,6 +26,7 @@ pub(crate) struct Subject {
     /// `None` when nothing is kept.
     pub disk: Option<DataDisk>,
     pub log_filter: LogFilter,
+    pub flight: FlightRecorder,
 }
 
 /// Why a replica does not do its part right now.

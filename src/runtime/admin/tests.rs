@@ -5,13 +5,30 @@ use std::sync::atomic::Ordering;
 
 use super::families::{FAMILIES, SIMPLE_REFUSALS};
 use super::*;
+use crate::runtime::config::FlightConfig;
+use crate::runtime::evidence::{EvidenceKind, Exhibit};
+use crate::runtime::flight::{FlightDump, FlightEvent, FlightIdentity, FlightKind, FlightRecorder};
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shard::data::Lifecycle;
 use crate::runtime::shard::pulse::Vitals;
 use crate::smr::log_transfer::LogTransferState;
+use crate::smr::protocol::Rejection;
 use crate::smr::replica::{ExecutionPhase, Participation, TransferPhase};
 use crate::smr::state_transfer::StateTransferState;
-use crate::smr::types::{ClusterId, NodeId, Quorum};
+use crate::smr::types::{ClusterId, Epoch, NodeId, Peer, Quorum, Time, View};
+
+/// A recorder that has seen one event, with nowhere to write it.
+fn recorder() -> FlightRecorder {
+    let identity = FlightIdentity {
+        cluster: ClusterId::from_bytes([1; 16]),
+        node: NodeId::new(3),
+        epoch: Epoch::ZERO,
+    };
+    let recorder = FlightRecorder::new(identity, &FlightConfig::default(), 1, "nowhere".into());
+    let event = FlightEvent::of(FlightKind::ViewEntered).view(View::new(7));
+    recorder.pen(0).record(Time::START, event);
+    recorder
+}
 
 /// An endpoint of a replica that has no shards but this one, and what it looks at.
 struct Scene {
@@ -38,6 +55,7 @@ impl Scene {
                 "loud" => Err("loud is no level".to_owned()),
                 _ => Ok(()),
             }),
+            flight: recorder(),
         };
         let bound = BoundEndpoint::of(config).unwrap().unwrap();
         let address = bound.address();
@@ -227,6 +245,47 @@ fn the_filter_of_logs_is_shown_and_changed_and_what_is_none_is_refused() {
     }
     scene.ask("PUT", "/log-level", "debug");
     assert_eq!(scene.get("/log-level").1, "debug\n");
+}
+
+#[test]
+fn the_last_events_are_handed_out_as_a_file() {
+    let scene = Scene::well(&config());
+    let mut stream = scene.connect();
+    stream.write_all(b"GET /debug/flight HTTP/1.1\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    let dump = FlightDump::decode(&answer[end + 4..]).unwrap();
+    let events = dump.merged();
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].1.view, View::new(7));
+    assert_eq!(scene.ask("PUT", "/debug/flight", "").0, 405);
+}
+
+#[test]
+fn what_was_refused_of_a_peer_is_in_the_status_and_whole_on_its_own_page() {
+    let scene = Scene::well(&config());
+    let exhibit = Exhibit {
+        message: Some(b"signed"),
+        is_signed: true,
+        ..Exhibit::default()
+    };
+    let kind = EvidenceKind::Message(Rejection::BadViewChange);
+    let evidence = &scene.metrics.evidence;
+    evidence.note(Peer::Replica(NodeId::new(1)), kind, 3, exhibit);
+    let read = |page: &str| -> serde_json::Value {
+        let (status, text) = scene.get(page);
+        assert_eq!(status, 200);
+        serde_json::from_str(&text).unwrap()
+    };
+    let row = &read("/status")["evidence"][0];
+    assert_eq!((&row["peer"], &row["count"]), (&"r1".into(), &3.into()));
+    assert_eq!(row["kind"], "rejected_bad_view_change");
+    assert_eq!(row["digest"], blake3::hash(b"signed").to_hex().as_str());
+    let all = read("/debug/peers");
+    assert_eq!(all["peers"][0]["message"], hex::encode(b"signed"));
+    assert_eq!(all["peers"][0]["misbehaviour"], true);
+    assert_eq!(scene.ask("POST", "/debug/peers", "").0, 405);
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod admin;
 mod client;
 mod cluster;
 mod error;
+mod flight;
 mod keys;
 mod limits;
 mod logging;
@@ -26,6 +27,7 @@ pub use admin::AdminConfig;
 pub use client::{ClientConfig, ClientFile, ClientTuning, ReadLevel};
 pub use cluster::{ClientEntry, ClusterConfig, OperatorEntry, ReplicaEntry};
 pub use error::{ConfigError, Whose, load};
+pub use flight::FlightConfig;
 pub use keys::{KeyFile, OperatorKey, OperatorKeyFile, PartyKeys};
 pub use limits::{
     Limits, REPLICA_MESSAGE_CHANNEL, REPLICA_WAIT_TIME, RESPONSE_CHANNEL_SIZE, WORK_CHANNEL_SIZE,

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{ConfigError, Validate, Whose, in_file, load};
 use super::topology::TopologyFile;
-use super::{AdminConfig, ClusterConfig, Limits, LoggingConfig, PartyKeys, ReconfigurationConfig};
+use super::{
+    AdminConfig, ClusterConfig, FlightConfig, Limits, LoggingConfig, PartyKeys, ReconfigurationConfig,
+};
 use crate::runtime::admin::LogFilter;
 use crate::runtime::server::{DefaultHost, Host, Supervisor};
 use crate::runtime::shard::network_node::NetworkPartConfig;
@@ -205,6 +207,8 @@ pub struct ReplicaConfig<P: PartConfigs = DefaultConfigs, H: Host = DefaultHost>
     pub admin: AdminConfig,
     /// What its file says of logs. Whether a program heeds it is its own choice: `atlas run` does.
     pub logging: LoggingConfig,
+    /// The recorder of its last events.
+    pub flight: FlightConfig,
     /// What the program logs, which that endpoint shows and changes. Nothing, unless the program says
     /// otherwise; `atlas run` has its own.
     pub log_filter: LogFilter,
@@ -330,6 +334,9 @@ pub struct ReplicaFile<P: PartConfigs = DefaultConfigs, H: Host = DefaultHost> {
     /// What is logged, and how.
     #[serde(default)]
     pub logging: LoggingConfig,
+    /// The recorder of its last events.
+    #[serde(default)]
+    pub flight: FlightConfig,
 }
 
 fn default_executor() -> ExecutorKind {
@@ -394,6 +401,7 @@ impl<P: PartConfigs, H: Host> ReplicaConfig<P, H> {
             supervisor: Supervisor::default(),
             admin: AdminConfig::default(),
             logging: LoggingConfig::default(),
+            flight: FlightConfig::default(),
             log_filter: LogFilter::default(),
         }
     }
@@ -510,7 +518,8 @@ impl<P: PartConfigs, H: Host> ReplicaConfig<P, H> {
         check_choices(
             &self.parts(st_config),
             (self.execution.workers, self.preprocessor_threads),
-            (&self.pl_config, &self.net_config, &self.admin, &self.logging),
+            (&self.pl_config, &self.net_config),
+            (&self.admin, &self.logging, &self.flight),
             &self.topology,
             &self.limits,
         )?;
@@ -568,6 +577,7 @@ impl<P: PartConfigs, H: Host> ReplicaConfig<P, H> {
         config.limits = file.limits;
         config.admin = file.admin;
         config.logging = file.logging;
+        config.flight = file.flight;
         if let Some(token) = &mut config.admin.bearer_token_file {
             *token = beside(token);
         }
@@ -588,7 +598,8 @@ impl<P: PartConfigs, H: Host> ReplicaConfig<P, H> {
 fn check_choices<P: PartConfigs>(
     parts: &PartSettings<P>,
     (workers, preprocessors): (usize, usize),
-    (log, network, admin, logging): (&impl PartConfig, &impl PartConfig, &AdminConfig, &LoggingConfig),
+    (log, network): (&impl PartConfig, &impl PartConfig),
+    (admin, logging, flight): (&AdminConfig, &LoggingConfig, &FlightConfig),
     topology: &TopologyFile,
     limits: &Limits,
 ) -> Result<(), InvalidSetting> {
@@ -599,6 +610,7 @@ fn check_choices<P: PartConfigs>(
     network.validate()?;
     admin.validate()?;
     logging.validate()?;
+    flight.validate()?;
     topology.validate()?;
     limits.validate()
 }
@@ -629,7 +641,8 @@ impl<P: PartConfigs, H: Host> Validate for ReplicaFile<P, H> {
         check_choices(
             &self.parts(),
             (self.workers, self.preprocessor_threads),
-            (&self.log, &self.network, &self.admin, &self.logging),
+            (&self.log, &self.network),
+            (&self.admin, &self.logging, &self.flight),
             &self.topology,
             &self.limits,
         )

@@ -18,12 +18,13 @@ pub use sequence_gauges::SequenceGauges;
 pub(crate) use turns::SAMPLED_EVERY;
 pub use turns::{DurationCounts, DurationHistogram, TurnTimes};
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 
 use self::waiters::Waiters;
+use crate::runtime::evidence::{Evidence, EvidenceReport};
 use crate::runtime::net::framing::FramingError;
 use crate::runtime::net::hello::HandshakeRefusal;
 use crate::runtime::shard::control::ControlCounters;
@@ -224,6 +225,8 @@ pub struct Metrics {
     control: OnceLock<Arc<ControlCounters>>,
     /// Of each data shard, by its number.
     turn_times: OnceLock<Vec<Arc<TurnTimes>>>,
+    /// What was refused of each peer.
+    pub evidence: Evidence,
     /// Those who wait for links with other replicas.
     pub(crate) links_waiters: Waiters,
 }
@@ -271,6 +274,7 @@ impl Metrics {
             checkpoints: Mutex::default(),
             control: OnceLock::new(),
             turn_times: OnceLock::new(),
+            evidence: Evidence::default(),
             links_waiters: Waiters::default(),
         }
     }
@@ -464,6 +468,7 @@ impl Metrics {
             // Writing to a string does not fail.
             let _ = writeln!(counters, "{name} {value}");
         });
+        self.evidence.write_lines(&mut counters);
         let told = |claim: &CheckpointClaim| CheckpointTold {
             seq: claim.seq.get(),
             digest: *claim.digest.as_bytes(),
@@ -497,6 +502,23 @@ impl Metrics {
             replica_links: standing.replica_links,
             client_links: standing.client_links,
             counters,
+        }
+    }
+
+    /// What this replica holds against others, and how many strangers it refused.
+    #[must_use]
+    pub fn evidence_report(&self) -> EvidenceReport {
+        let mut strangers = BTreeMap::new();
+        self.visit_refusals(|of, name, count| {
+            if of == "handshake" && count > 0 {
+                strangers.insert(name, count);
+            }
+        });
+        EvidenceReport {
+            peers: self.evidence.rows(),
+            strangers,
+            missed: self.evidence.missed(),
+            clients_forgotten: self.evidence.forgotten(),
         }
     }
 
@@ -591,7 +613,7 @@ mod tests {
             stable: SeqNo::ZERO,
         };
         metrics.publish(gauges, &counters);
-        let mut published = std::collections::BTreeMap::new();
+        let mut published = BTreeMap::new();
         metrics.visit(|name, value| {
             assert!(published.insert(name, value).is_none(), "{name} twice");
         });

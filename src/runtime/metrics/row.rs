@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::runtime::evidence::EvidenceRow;
 use crate::smr::messages::AdminReply;
 use crate::smr::types::{ClusterId, Digest, NodeId, Quorum};
 
@@ -56,6 +57,8 @@ pub struct ReplicaRow {
     pub transfer: Option<TransferRow>,
     /// Its counters.
     pub counters: BTreeMap<String, u64>,
+    /// What was refused of each of its peers; the first rows, replicas' before clients'.
+    pub evidence: Vec<EvidenceRow>,
 }
 
 /// A checkpoint of a replica.
@@ -113,6 +116,7 @@ impl ReplicaRow {
             waits_for_space: answer.waits_for_space,
             transfer: TransferRow::of(answer),
             counters: read_counters(&answer.counters),
+            evidence: answer.counters.lines().filter_map(EvidenceRow::of_line).collect(),
             ..Self::unanswered(NodeId::new(answer.node).to_string(), None)
         }
     }
@@ -154,6 +158,7 @@ impl ReplicaRow {
             checkpoints: Vec::new(),
             transfer: None,
             counters: BTreeMap::new(),
+            evidence: Vec::new(),
         }
     }
 }
@@ -172,7 +177,7 @@ impl TransferRow {
     }
 }
 
-/// Counters as they come: a name and a value on each line.
+/// Counters as they come: a name and a value on each line. Lines whose values are no numbers are others'.
 fn read_counters(text: &str) -> BTreeMap<String, u64> {
     let pairs = text.lines().filter_map(|line| line.split_once(' '));
     pairs

@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_channel::mpsc as async_mpsc;
 
@@ -18,6 +18,7 @@ use super::storage_workers::{
 use super::wiring::{RolePlacement, make_lanes};
 use crate::runtime::admin::{AdminEndpoint, BoundEndpoint, DataDisk, Subject};
 use crate::runtime::config::{Durability, PartConfigs, ReplicaConfig, Topology};
+use crate::runtime::flight::{FlightEvent, FlightIdentity, FlightKind, FlightRecorder};
 use crate::runtime::metrics::{LogContext, Metrics, TurnTimes, for_same_replica};
 use crate::runtime::net::handshake::Identity;
 use crate::runtime::ring::Doorbell;
@@ -102,8 +103,7 @@ fn start_control<P: PartConfigs, H: Host>(
     topology: &Topology,
     listener: TcpListener,
     mut links: Vec<LinkSender<EstablishedLink>>,
-    alarm: Alarm,
-    beat: Beat,
+    (alarm, watched): (Alarm, &Watched),
 ) -> Result<ControlHandle, ReplicaError> {
     let cluster = &config.node.cluster;
     let limits = &config.limits;
@@ -139,7 +139,8 @@ fn start_control<P: PartConfigs, H: Host>(
         },
         seed: u64::from(config.node.id.get()),
         alarm,
-        beat: Some(beat),
+        beat: Some(watched.beat(config)),
+        pen: watched.flight.control_pen(),
     };
     let on_link = move |link: EstablishedLink| {
         let network = match link.established.peer {
@@ -309,7 +310,7 @@ struct Watched {
     metrics: Arc<Metrics>,
     lifecycle: Lifecycle,
     vitals: Vitals,
-    started: Instant,
+    flight: FlightRecorder,
 }
 
 impl Watched {
@@ -318,6 +319,14 @@ impl Watched {
         metrics: Arc<Metrics>,
         doorbells: Vec<Doorbell>,
     ) -> Self {
+        let cluster = &config.node.cluster;
+        let identity = FlightIdentity {
+            cluster: cluster.cluster_id(),
+            node: config.node.id,
+            epoch: cluster.epoch(),
+        };
+        let directory = config.db_path.clone();
+        let flight = FlightRecorder::new(identity, &config.flight, doorbells.len(), directory);
         let bells = doorbells.iter().enumerate();
         let vitals = Vitals::new(
             control_name(config),
@@ -328,7 +337,7 @@ impl Watched {
             metrics,
             lifecycle: Lifecycle::default(),
             vitals,
-            started: Instant::now(),
+            flight,
         }
     }
 
@@ -345,6 +354,7 @@ impl Watched {
                 log_bytes_max: config.disk_budget().log_bytes_max,
             }),
             log_filter: config.log_filter.clone(),
+            flight: self.flight.clone(),
         }
     }
 
@@ -392,7 +402,7 @@ fn start_shards<S: Stack, H: Host>(
             core: shard.core,
             doorbell: watched.doorbells[index].clone(),
             lifecycle: watched.lifecycle.clone(),
-            started: watched.started,
+            started: watched.flight.started(),
             spin: Duration::from_micros(topology.spin_us),
             files: u32::from(config.limits.connections_max),
             receive_buffers: config.limits.receive_buffers,
@@ -400,8 +410,13 @@ fn start_shards<S: Stack, H: Host>(
             pulse: watched.vitals.of_shard(index),
             metrics: watched.metrics.clone(),
             times,
+            pen: watched.flight.pen(index),
         };
-        spawn(context, roles.of_shard(&shard.roles), ends.tell.clone())?;
+        let mut roles = roles.of_shard(&shard.roles);
+        roles
+            .iter_mut()
+            .for_each(|role| role.record_with(context.pen.clone()));
+        spawn(context, roles, ends.tell.clone())?;
     }
     Ok(())
 }
@@ -465,8 +480,8 @@ pub(super) fn assemble<S: Stack, H: Host>(
         &metrics,
     );
     let watched = Watched::new(config, metrics, site.doorbells);
-    let (alarm, beat) = (ends.alarm.clone(), watched.beat(config));
-    let control = start_control(config, &site.topology, site.listener, lanes.links, alarm, beat)?;
+    let beside = (ends.alarm.clone(), &watched);
+    let control = start_control(config, &site.topology, site.listener, lanes.links, beside)?;
     watched.metrics.show_control(control.counters().clone());
     let admin_address = site.admin.as_ref().map(BoundEndpoint::address);
     let admin_token = site.admin.as_ref().map(BoundEndpoint::token);
@@ -487,6 +502,7 @@ pub(super) fn assemble<S: Stack, H: Host>(
         doorbells: watched.doorbells,
         supervisor: config.supervisor.clone(),
         vitals: watched.vitals,
+        flight: watched.flight,
         questions: Mutex::new(lanes.questions),
         threads: thread_names(config, helpers, shards),
         quorum: config.node.cluster.quorum(),
@@ -513,6 +529,10 @@ fn spawn(
         let run = std::panic::AssertUnwindSafe(|| data::run(&context, &mut roles));
         let result = std::panic::catch_unwind(run)
             .unwrap_or_else(|panic| Err(panicked(context.name.clone(), &*panic)));
+        if result.is_err() {
+            let event = FlightEvent::of(FlightKind::ShardFailed);
+            context.pen.record_now(event);
+        }
         context.pulse.end();
         // Nobody waiting any more is fine.
         let _ = ended.unbounded_send(Ended::Shard(result));

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::supervisor::{DRAINS, Supervisor};
 use crate::runtime::admin::{AdminError, TokenReplacer};
+use crate::runtime::evidence::Evidence;
+use crate::runtime::flight::FlightRecorder;
 use crate::runtime::metrics::{LogContext, Metrics, ReplicaStatus};
 use crate::runtime::ring::Doorbell;
 use crate::runtime::shard::data::Lifecycle;
@@ -31,6 +33,7 @@ pub(super) struct HandleShared {
     pub(super) doorbells: Vec<Doorbell>,
     pub(super) supervisor: Supervisor,
     pub(super) vitals: Vitals,
+    pub(super) flight: FlightRecorder,
     pub(super) questions: Mutex<LinkSender<Work>>,
     /// Names of this replica's threads, as the kernel has them.
     pub(super) threads: Vec<String>,
@@ -127,6 +130,18 @@ impl ReplicaHandle {
     /// Every counter by name.
     pub fn visit_counters(&self, visit: impl FnMut(&'static str, u64)) {
         self.shared.metrics.visit(visit);
+    }
+
+    /// What was refused of each peer.
+    #[must_use]
+    pub fn evidence(&self) -> &Evidence {
+        &self.shared.metrics.evidence
+    }
+
+    /// The recorder of this replica's last events.
+    #[must_use]
+    pub fn flight(&self) -> &FlightRecorder {
+        &self.shared.flight
     }
 
     /// Computes the digest of the state as it is, at once: for tools and tests. `None` when the replica ends

@@ -147,3 +147,6 @@ pub enum ReplicaError {
     #[error(transparent)]
     Shard(#[from] ShardError),
 }
+
+#[cfg(test)]
+mod tests;

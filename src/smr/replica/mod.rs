@@ -312,6 +312,11 @@ impl<S: Stack> Replica<S> {
         self.timers.next()
     }
 
+    /// The timers that [`on_time`](Self::on_time) would handle now, to look at.
+    pub fn due_timers(&self, now: Time) -> impl Iterator<Item = Timer> {
+        self.timers.due(now)
+    }
+
     /// Ends a turn: free slots take what is pending, and the turn's votes leave together, in as few messages
     /// as hold them.
     pub fn finish_turn(&mut self, now: Time) {

@@ -7,7 +7,8 @@ use clap::Args;
 use super::init_staging::Staging;
 use super::{CommandError, interrupts, parse_auth};
 use crate::runtime::config::{
-    Agreement, AppKind, DecisionLogConfig, OperatorKey, PartyKeys, PersistentLogConfig, StateTransferConfig,
+    Agreement, AppKind, DecisionLogConfig, FlightConfig, OperatorKey, PartyKeys, PersistentLogConfig,
+    StateTransferConfig,
 };
 use crate::smr::membership::{CLIENTS_MAX, OPERATORS_MAX};
 use crate::smr::preprocessing::ClientAuth;
@@ -326,11 +327,15 @@ fn sections_for_operators(id: u16) -> String {
          # text, or json: an object on each line.\n\
          format = \"text\"\n\n\
          [admin]\n\
-         # Where monitoring and probes may ask: /metrics, /livez, /readyz, /status, /log-level. Left out, there is no such endpoint.\n\
+         # Where monitoring, probes and operators may ask: /metrics, /livez, /readyz, /status, … Left out, there is no such endpoint.\n\
          # listen = \"127.0.0.1:{admin_port}\"\n\
          # What every request has to name, one line that only the owner can read; needed where others than this host reach it.\n\
-         # bearer_token_file = \"r{id}.token\"\n",
+         # bearer_token_file = \"r{id}.token\"\n\n\
+         [flight]\n\
+         # Events of each shard that are remembered, for `atlas inspect flight`; 0 for none.\n\
+         events_per_shard = {events}\n",
         admin_port = 9464 + usize::from(id),
+        events = FlightConfig::default().events_per_shard,
     )
 }
 

@@ -1,6 +1,7 @@
 //! Looking at replicas' data directories, without changing them and beside running replicas.
 
 mod diff;
+mod flight;
 mod integrity;
 mod log;
 mod snapshot;
@@ -12,6 +13,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::CommandError;
+use crate::runtime::flight::FlightFileError;
 use crate::runtime::storage::StorageError;
 use crate::runtime::storage::survey::{SuperblockCopy, Survey};
 
@@ -31,6 +33,8 @@ pub(super) enum Inspect {
     Integrity(Directory),
     /// Show the first decision, or key of a checkpoint, that differs between two replicas.
     Diff(diff::Diff),
+    /// Show the last events of a replica, as its flight recorder wrote them.
+    Flight(flight::Flight),
 }
 
 /// A directory to look at.
@@ -58,11 +62,14 @@ impl Inspect {
             Self::Snapshot(directory) => snapshot::run(directory),
             Self::Integrity(directory) => integrity::run(directory),
             Self::Diff(diff) => diff.run(),
+            Self::Flight(flight) => flight.run(),
         };
         let code = code.unwrap_or_else(|error| {
             eprintln!("atlas: {error}");
-            match error.downcast_ref::<StorageError>() {
-                Some(StorageError::Damaged { .. }) => DAMAGED,
+            match (error.downcast_ref(), error.downcast_ref()) {
+                (Some(StorageError::Damaged { .. }), _) => DAMAGED,
+                (_, Some(FlightFileError::NotOne | FlightFileError::Version(_))) => NOT_SEEN,
+                (_, Some(_)) => DAMAGED,
                 _ => NOT_SEEN,
             }
         });

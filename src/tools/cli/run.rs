@@ -17,6 +17,7 @@ use super::{CommandError, logs, output};
 use crate::runtime::config::{
     AppKind, Durability, MonolithicStateReplicaConfig, REPLICA_WAIT_TIME, ReplicaConfig,
 };
+use crate::runtime::flight::{DumpCause, DumpError};
 use crate::runtime::metrics::{LogContext, Metrics, TransferProgress};
 use crate::runtime::server::ReplicaHandle;
 use crate::runtime::server::monolithic_server::bootstrap_as_configured;
@@ -30,7 +31,7 @@ use crate::smr::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Nu
 /// SIGTERM and SIGINT drain: what is under way is finished, then it ends with exit code 0. A second SIGINT
 /// ends it at once (130). SIGHUP has it read its files again: what is logged, and the token of the admin
 /// endpoint, are as they say from then on, and what takes a restart is named. Where a terminal was closed it
-/// drains.
+/// drains. SIGUSR1 writes its last events into `flight/` in the data directory, for `atlas inspect flight`.
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// The replica's file, as `atlas init` makes it.
@@ -59,6 +60,8 @@ pub(super) const READY: &str = "READY";
 static STOP: AtomicBool = AtomicBool::new(false);
 /// As that, by SIGHUP.
 static HANGUP: AtomicBool = AtomicBool::new(false);
+/// As that, by SIGUSR1.
+static RECORD: AtomicBool = AtomicBool::new(false);
 
 impl Run {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
@@ -117,6 +120,8 @@ fn serve<A: ScalableApp>(
     let cluster = config.replica_config.node.cluster.clone();
     let directory = config.replica_config.db_path.clone();
     let keeps = config.replica_config.durability != Durability::None;
+    // It may come while the log is read back, which takes as long as the log is.
+    crate::runtime::shard::signals::on_user(&RECORD);
     let (handle, run) = futures_lite::future::block_on(bootstrap_as_configured(config))?;
     handle.log_context().enter();
     println!(
@@ -227,6 +232,9 @@ fn watch(handle: &ReplicaHandle, desk: Option<&Desk>, reloading: &Reloading) {
                 false => tell_reload(reloading.reload(handle)),
             }
         }
+        if RECORD.swap(false, Ordering::AcqRel) {
+            record_events(handle);
+        }
         if STOP.load(Ordering::Acquire) && !is_ending {
             is_ending = true;
             handle.shutdown();
@@ -247,5 +255,20 @@ fn watch(handle: &ReplicaHandle, desk: Option<&Desk>, reloading: &Reloading) {
             );
         }
         std::thread::sleep(Duration::from_millis(if is_ready { 50 } else { 5 }));
+    }
+}
+
+/// Writes the replica's last events to a file, and says which. Nobody here waits for the disk.
+fn record_events(handle: &ReplicaHandle) {
+    let told = |result: Result<PathBuf, DumpError>| match result {
+        Ok(path) => eprintln!(
+            "atlas: SIGUSR1: the last events are in {}: atlas inspect flight shows them",
+            path.display()
+        ),
+        Err(error) => eprintln!("atlas: SIGUSR1: the last events are not written: {error}"),
+    };
+    let why = "asked for by SIGUSR1".to_owned();
+    if let Err(error) = handle.flight().dump_aside(DumpCause::Asked, why, told) {
+        eprintln!("atlas: SIGUSR1: the last events are not written: {error}");
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Args;
 
 use self::endpoint::{Endpoint, parse_address};
+use self::table::Beside;
 use self::verdict::{Facts, Looks, judge};
 use super::CommandError;
 use crate::client::status;
@@ -27,6 +28,9 @@ const PAUSE: Duration = Duration::from_millis(400);
 /// moves. Exit code 0: OK, every replica takes part; 1: DEGRADED, the cluster serves, and can lose fewer replicas
 /// than it should; 2: STALLED, fewer take part than are needed; 3: DIVERGED, replicas have different states. Of
 /// a cluster that was asked in part, which is UNKNOWN: 0, or 1 if something was found.
+///
+/// With --peers: ✗ marks what no correct peer causes, ? what a slow or overloaded one may. The messages
+/// themselves are at the replica's admin endpoint, /debug/peers.
 #[derive(Debug, Args)]
 pub(super) struct Status {
     /// A client's file, as `atlas init` makes it. No other process may use this client meanwhile.
@@ -41,6 +45,9 @@ pub(super) struct Status {
     /// Also print every counter that is not zero.
     #[arg(long)]
     counters: bool,
+    /// Also print what each replica refused of its peers, and how often; JSON has it always.
+    #[arg(long)]
+    peers: bool,
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
@@ -75,7 +82,11 @@ impl Status {
             let all = serde_json::json!({ "replicas": rows, "health": health });
             println!("{}", serde_json::to_string_pretty(&all)?);
         } else {
-            print!("{}", table::of(&rows, &health, self.counters));
+            let beside = Beside {
+                counters: self.counters,
+                peers: self.peers,
+            };
+            print!("{}", table::of(&rows, &health, beside));
         }
         Ok(ExitCode::from(health.code()))
     }

@@ -3,8 +3,11 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
+use super::consensus_record::{ConsensusRecord, Input, record_refusal};
 use super::{Role, STEP_MESSAGES};
 use crate::runtime::config::RoleKind;
+use crate::runtime::evidence::{EvidenceKind, Exhibit};
+use crate::runtime::flight::{FlightEvent, FlightKind, FlightPen};
 use crate::runtime::metrics::{Metrics, SequenceGauges, count};
 use crate::runtime::shard::faults::Faults;
 use crate::runtime::shard::lanes::{
@@ -19,7 +22,7 @@ use crate::smr::node::{Consensus, ConsensusPort, LogEntry};
 use crate::smr::preprocessing::ClientDirectory;
 use crate::smr::protocol::{LogCut, Recipients, Record, SnapshotTask};
 use crate::smr::replica::{ExecutionPhase, Participation, Stack, TransferPhase};
-use crate::smr::types::{ClientId, Lsn, SeqNo, Time, UnixTime};
+use crate::smr::types::{ClientId, Digest, Lsn, Peer, SeqNo, Time, UnixTime};
 
 /// How often the host's clock is read: it may have been set, or slewed.
 const WALL_CLOCK_PERIOD: Duration = Duration::from_secs(1);
@@ -50,6 +53,7 @@ pub(crate) struct ConsensusRole<S: Stack> {
     inputs: Inputs,
     port: Port,
     metrics: Arc<Metrics>,
+    record: ConsensusRecord,
     /// When the host's clock is read next.
     wall_clock_due: Time,
     /// What was told last.
@@ -77,9 +81,16 @@ struct Port {
     mark: Option<AbstentionMark>,
     /// A demonstration's lies, if this replica tells any.
     faults: Option<Faults>,
+    pen: FlightPen,
+    metrics: Arc<Metrics>,
 }
 
 impl Port {
+    fn record(&self, kind: FlightKind, seq: SeqNo, number: u64) {
+        let event = FlightEvent::of(kind).seq(seq).numbers(number, 0);
+        self.pen.record(self.now, event);
+    }
+
     fn is_blocked(&mut self) -> bool {
         let outgoing = any_blocked(&mut self.outgoing);
         let log = self.log.as_mut().is_some_and(LinkSender::is_blocked);
@@ -172,6 +183,13 @@ impl ConsensusPort for Port {
     fn require_signature(&mut self, client: ClientId, must_sign: bool) {
         tracing::info!(%client, must_sign, "a client's MACs are disputed");
         self.clients.require_signature(client, must_sign);
+        let client = Peer::Client(client);
+        let event = FlightEvent::of(FlightKind::MustSign).with(Some(client));
+        self.pen.record(self.now, event.numbers(u64::from(must_sign), 0));
+        if must_sign {
+            let disputed = (client, EvidenceKind::MacsDisputed, 1);
+            record_refusal(&self.pen, &self.metrics, self.now, disputed, Exhibit::default());
+        }
     }
 
     fn abstention_over(&mut self) {
@@ -187,6 +205,7 @@ impl ConsensusPort for Port {
 
     fn stable(&mut self, claim: CheckpointClaim) {
         tracing::debug!(seq = %claim.seq, "checkpoint stable");
+        self.record(FlightKind::CheckpointStable, claim.seq, beginning(&claim.digest));
     }
 
     fn diverged(&mut self, stable: CheckpointClaim, ours: CheckpointClaim) {
@@ -195,11 +214,19 @@ impl ConsensusPort for Port {
             ?ours,
             "this replica's state is not the one a quorum signed"
         );
+        self.record(FlightKind::Diverged, stable.seq, 0);
     }
 
     fn fell_behind(&mut self, stable: SeqNo) {
         tracing::info!(%stable, "this replica fell behind");
+        self.record(FlightKind::FellBehind, stable, 0);
     }
+}
+
+/// The first bytes of a digest, as they are written in hexadecimal.
+fn beginning(digest: &Digest) -> u64 {
+    let first = digest.as_bytes().first_chunk();
+    first.map_or(0, |first| u64::from_be_bytes(*first))
 }
 
 impl<S: Stack> ConsensusRole<S> {
@@ -209,9 +236,10 @@ impl<S: Stack> ConsensusRole<S> {
         clients: ClientDirectory,
         (snapshot_transfer, mark): (Option<SnapshotTransferHandle>, AbstentionMark),
         faults: Option<Faults>,
-        metrics: Arc<Metrics>,
+        (metrics, replicas): (Arc<Metrics>, usize),
     ) -> Self {
         Self {
+            record: ConsensusRecord::new(metrics.clone(), consensus.replica(), replicas),
             consensus,
             inputs: Inputs {
                 replica_messages: lanes.replica_messages,
@@ -228,6 +256,8 @@ impl<S: Stack> ConsensusRole<S> {
                 mark: snapshot_transfer.is_some().then_some(mark),
                 snapshot_transfer,
                 faults,
+                pen: FlightPen::default(),
+                metrics: metrics.clone(),
             },
             metrics,
             wall_clock_due: Time::START,
@@ -240,8 +270,10 @@ impl<S: Stack> ConsensusRole<S> {
     }
 
     /// Publishes what the replica does now, and logs it where it begins or ends.
-    fn tell_phases(&mut self, phases: (ExecutionPhase, TransferPhase, Participation)) {
+    fn tell_phases(&mut self, now: Time, phases: (ExecutionPhase, TransferPhase, Participation)) {
         let (execution, transfer, participation) = phases;
+        self.record
+            .phases(now, (transfer, self.phases.1), (participation, self.phases.2));
         self.metrics.publish_phases(execution, transfer, participation);
         if execution != self.phases.0 {
             tracing::info!(view = %self.consensus.replica().view(), "{execution}");
@@ -299,10 +331,15 @@ impl<S: Stack> ConsensusRole<S> {
                 Done::Executed { seq, operations } => self.consensus.on_executed(now, seq, operations),
                 Done::Checkpoint(taken) => {
                     self.metrics.publish_checkpoint(taken.claim);
+                    let CheckpointClaim { seq, digest } = taken.claim;
+                    let event = FlightEvent::of(FlightKind::CheckpointTaken).seq(seq);
+                    self.record.pen.record(now, event.numbers(beginning(&digest), 0));
                     self.consensus.on_checkpoint(now, taken);
                 }
                 Done::Installed { seq, windows } => {
                     tracing::info!(%seq, "a state from other replicas is installed");
+                    let event = FlightEvent::of(FlightKind::Installed).seq(seq);
+                    self.record.pen.record(now, event);
                     self.consensus.on_installed(now, seq, &windows);
                 }
             }
@@ -321,9 +358,14 @@ impl<S: Stack> ConsensusRole<S> {
                 if let Some(faults) = &mut self.port.faults {
                     faults.hear(now, &message, &mut self.port.outgoing);
                 }
+                let view = self.consensus.replica().view();
+                self.record.message(now, from, &message, view);
                 if !self.consensus.on_message(now, from, &message) {
                     count(&self.metrics.counters.messages_refused);
+                    self.record.no_message(now, from, &message);
                 }
+                let input = Input::Message(from, &message);
+                self.record.after(now, self.consensus.replica(), input);
             }
         }
         any
@@ -339,7 +381,11 @@ impl<S: Stack> ConsensusRole<S> {
                 any = true;
                 match checked {
                     Checked::Frame(frame) => self.consensus.on_frame(now, frame),
-                    Checked::FromPeer(from, told) => self.consensus.on_peer(now, from, told),
+                    Checked::FromPeer(from, told) => {
+                        let input = Input::told(from, &told);
+                        self.consensus.on_peer(now, from, told);
+                        self.record.after(now, self.consensus.replica(), input);
+                    }
                 }
             }
         }
@@ -352,6 +398,11 @@ impl<S: Stack> Role for ConsensusRole<S> {
         Some(RoleKind::Consensus)
     }
 
+    fn record_with(&mut self, pen: FlightPen) {
+        self.record.pen = pen.clone();
+        self.port.pen = pen;
+    }
+
     fn step(&mut self, now: Time, _: &mut Reactor) -> bool {
         self.tell_wall_clock(now);
         // What execution and the log say is always heard: they may be waiting for room in these lanes before
@@ -362,25 +413,30 @@ impl<S: Stack> Role for ConsensusRole<S> {
         if self.port.is_blocked() {
             return done || logged;
         }
+        let replica = self.consensus.replica();
+        let due = self.record.timers(now, replica.due_timers(now), replica.view());
         self.consensus.on_time(now);
+        self.record.after(now, self.consensus.replica(), due);
         let messages = self.take_messages(now);
         let checked = self.take_checked(now);
         if let Some(faults) = &mut self.port.faults {
             faults.say_what_is_due(now, &mut self.port.outgoing);
         }
         let acted = self.consensus.turn(now, &mut self.port);
+        self.record.after(now, self.consensus.replica(), Input::Other);
         messages || checked || done || logged || acted
     }
 
-    fn finish(&mut self, _: Time, _: &mut Reactor) -> bool {
+    fn finish(&mut self, now: Time, _: &mut Reactor) -> bool {
         self.port.ring();
         self.consensus.tell_expectations();
         let replica = self.consensus.replica();
-        self.metrics
-            .publish(SequenceGauges::of(replica), replica.counters());
+        let gauges = SequenceGauges::of(replica);
+        self.metrics.publish(gauges, replica.counters());
+        self.record.turn(now, replica, &gauges);
         let phases = (replica.phase(), replica.transfer_phase(), replica.participation());
         if phases != self.phases {
-            self.tell_phases(phases);
+            self.tell_phases(now, phases);
         }
         false
     }

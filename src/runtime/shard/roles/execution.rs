@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::Role;
 use crate::runtime::config::RoleKind;
+use crate::runtime::flight::{FlightEvent, FlightKind, FlightPen};
 use crate::runtime::metrics::{Metrics, count};
 use crate::runtime::shard::crew::HelperThreads;
 use crate::runtime::shard::lanes::{Done, LinkReceiver, LinkSender, Outgoing, Work, answer, any_blocked};
@@ -68,6 +69,8 @@ struct Port {
     replies: Vec<LinkSender<Outgoing>>,
     storage_worker: Option<StorageWorkerHandle>,
     metrics: Arc<Metrics>,
+    pen: FlightPen,
+    now: Time,
 }
 
 impl Port {
@@ -84,6 +87,8 @@ impl ExecutionPort for Port {
 
     fn executed(&mut self, seq: SeqNo, _: UnixTime, operations: usize) {
         self.done.push(Done::Executed { seq, operations });
+        let event = FlightEvent::of(FlightKind::Executed).seq(seq);
+        self.pen.record(self.now, event.numbers(operations as u64, 0));
     }
 
     fn checkpoint(&mut self, taken: TakenCheckpoint) {
@@ -131,6 +136,8 @@ impl<E: Executor> ExecutionRole<E> {
                 replies: lanes.replies,
                 storage_worker,
                 metrics,
+                pen: FlightPen::default(),
+                now: Time::START,
             },
             installing: None,
             failure: None,
@@ -221,7 +228,12 @@ impl<E: Executor> Role for ExecutionRole<E> {
         Some(RoleKind::Execution)
     }
 
+    fn record_with(&mut self, pen: FlightPen) {
+        self.port.pen = pen;
+    }
+
     fn step(&mut self, now: Time, _: &mut Reactor) -> bool {
+        self.port.now = now;
         let mut any = self.install();
         for _ in 0..STEP_DECISIONS {
             if !self.execution.has_room() || self.port.is_blocked() {
@@ -256,7 +268,7 @@ impl<E: Executor> Role for ExecutionRole<E> {
         any | self.execution.background(STEP_BACKGROUND_BYTES, &mut self.port)
     }
 
-    fn finish(&mut self, _: Time, _: &mut Reactor) -> bool {
+    fn finish(&mut self, now: Time, _: &mut Reactor) -> bool {
         let (execution, port) = (&mut self.execution, &mut self.port);
         if let Some(crew) = &self.crew
             && execution.executor().wants_help()
@@ -271,7 +283,13 @@ impl<E: Executor> Role for ExecutionRole<E> {
         port.replies.iter_mut().for_each(LinkSender::ring);
         let counters = &port.metrics.counters;
         let publish = |counter: &AtomicU64, value| counter.store(value, Ordering::Relaxed);
-        publish(&counters.application_panics, execution.executor().panics());
+        let panics = execution.executor().panics();
+        let before = counters.application_panics.load(Ordering::Relaxed);
+        publish(&counters.application_panics, panics);
+        if panics > before {
+            let event = FlightEvent::of(FlightKind::ApplicationPanicked).seq(execution.executor().executed());
+            port.pen.record(now, event.numbers(panics - before, 0));
+        }
         publish(&counters.reads_refused, execution.reads_refused());
         publish(&counters.executions_repeated, execution.executor().aborts());
         false

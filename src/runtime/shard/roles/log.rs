@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{Role, STEP_MESSAGES};
 use crate::runtime::config::RoleKind;
+use crate::runtime::flight::{FlightEvent, FlightKind, FlightPen};
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shard::lanes::{LinkReceiver, LinkSender, Logged};
 use crate::runtime::shard::reactor::{Completion, Reactor, Token};
@@ -49,6 +50,15 @@ pub(crate) struct LogRole<L> {
     lacks_space: bool,
     failure: Option<StorageError>,
     metrics: Arc<Metrics>,
+    record: LogRecord,
+}
+
+/// What was recorded last of the log.
+#[derive(Default)]
+struct LogRecord {
+    pen: FlightPen,
+    durable: Lsn,
+    lacks_space: bool,
 }
 
 /// Where the log's wishes go.
@@ -117,6 +127,30 @@ impl<L: SmrPersistentLog> LogRole<L> {
             lacks_space: false,
             failure: None,
             metrics,
+            record: LogRecord::default(),
+        }
+    }
+
+    /// Records how far the log is, and what keeps it from going on.
+    fn record_turn(&mut self, now: Time) {
+        let lacks_space = self.is_short_of_space();
+        let (record, durable) = (&mut self.record, self.log.writer.durable());
+        if durable != record.durable {
+            record.durable = durable;
+            let event = FlightEvent::of(FlightKind::Written);
+            record.pen.record(now, event.numbers(durable.get(), 0));
+        }
+        if lacks_space != record.lacks_space {
+            record.lacks_space = lacks_space;
+            let kind = match lacks_space {
+                true => FlightKind::NoSpace,
+                false => FlightKind::Space,
+            };
+            record.pen.record(now, FlightEvent::of(kind));
+        }
+        if self.failure.is_some() {
+            let event = FlightEvent::of(FlightKind::StorageFailed);
+            record.pen.record(now, event);
         }
     }
 
@@ -234,6 +268,14 @@ impl<L: SmrPersistentLog> Role for LogRole<L> {
         Some(RoleKind::Log)
     }
 
+    fn record_with(&mut self, pen: FlightPen) {
+        self.record = LogRecord {
+            pen,
+            durable: self.log.writer.durable(),
+            lacks_space: false,
+        };
+    }
+
     fn step(&mut self, now: Time, _: &mut Reactor) -> bool {
         let kept = self.take_kept(now);
         if self.port.logged.is_blocked() {
@@ -257,6 +299,7 @@ impl<L: SmrPersistentLog> Role for LogRole<L> {
         counters
             .log_bytes
             .store(self.log.writer.used_bytes(), Ordering::Relaxed);
+        self.record_turn(now);
         operated || self.log.told() > told
     }
 

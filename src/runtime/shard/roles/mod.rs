@@ -1,6 +1,7 @@
 //! The roles: plain actors with one bounded step each.
 
 mod consensus;
+mod consensus_record;
 mod execution;
 mod log;
 mod network;
@@ -15,6 +16,7 @@ pub(crate) use preprocess::{PreprocessLanes, PreprocessRole};
 
 use super::reactor::{Completion, Reactor};
 use crate::runtime::config::RoleKind;
+use crate::runtime::flight::FlightPen;
 use crate::runtime::storage::StorageError;
 use crate::smr::types::Time;
 
@@ -33,6 +35,9 @@ pub(crate) trait Role: Send {
     fn kind(&self) -> Option<RoleKind> {
         None
     }
+
+    /// From now on events are recorded with this pen, which is its shard's. Called before the first step.
+    fn record_with(&mut self, _: FlightPen) {}
 
     /// One of this role's operations completed.
     fn on_completion(&mut self, _: &mut Reactor, _: Completion) {}

@@ -4,9 +4,12 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::consensus_record::record_refusal;
 use super::twins::Starts;
 use super::{Role, STEP_MESSAGES};
 use crate::runtime::config::RoleKind;
+use crate::runtime::evidence::{EvidenceKind, Exhibit};
+use crate::runtime::flight::{FlightEvent, FlightKind, FlightPen, close_code};
 use crate::runtime::metrics::{Metrics, count};
 use crate::runtime::shard::control::EstablishedLink;
 use crate::runtime::shard::lanes::{FromReplica, LinkReceiver, LinkSender, Outgoing, Raw};
@@ -15,9 +18,9 @@ use crate::runtime::shard::reactor::{Completion, Reactor};
 use crate::runtime::shard::wires::{CloseReason, WireId};
 use crate::smr::messages::archived::{ArchivedAdminRequest, ArchivedLinkMessage};
 use crate::smr::messages::{
-    AdminRequest, Checked, ENVELOPE_BYTES, Envelope, Family, Kind, LinkMessage, encode,
+    AdminRequest, Checked, ENVELOPE_BYTES, Envelope, EnvelopeError, Family, Kind, LinkMessage, encode,
 };
-use crate::smr::node::{Route, route};
+use crate::smr::node::{Route, Unroutable, route};
 use crate::smr::protocol::{Allowance, Rate, Recipients};
 use crate::smr::types::Peer;
 use crate::smr::types::{ClientId, ClusterId, Epoch, NodeId, Time};
@@ -56,6 +59,7 @@ pub(crate) struct NetworkRole<N> {
     instance: Bytes,
     /// By replica.
     starts: Vec<Starts>,
+    pen: FlightPen,
 }
 
 /// A link of a client.
@@ -97,7 +101,21 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
             ping: link(LinkMessage::Ping),
             instance: link(LinkMessage::Instance(instance)),
             starts: (0..replicas).map(|_| Starts::default()).collect(),
+            pen: FlightPen::default(),
         }
+    }
+
+    fn record(&self, kind: FlightKind, peer: Peer, number: u64) {
+        let event = FlightEvent::of(kind).with(Some(peer));
+        self.pen.record(self.now, event.numbers(number, 0));
+    }
+
+    fn refused(&self, peer: Peer, kind: EvidenceKind, message: Option<&Bytes>) {
+        let exhibit = Exhibit {
+            message: message.map(|message| &message[..]),
+            ..Exhibit::default()
+        };
+        record_refusal(&self.pen, &self.metrics, self.now, (peer, kind, 1), exhibit);
     }
 
     fn take_links(&mut self, reactor: &mut Reactor) -> bool {
@@ -135,6 +153,7 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
                     count(&counters.client_links_up);
                 }
             }
+            self.record(FlightKind::LinkUp, peer, 0);
             tracing::debug!(peer = %peer, "link up");
         }
         any
@@ -157,7 +176,10 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
         for (id, peer, reason) in self.node.take_closed() {
             let counters = &self.metrics.counters;
             match reason {
-                CloseReason::Framing(error) => self.metrics.refuse_record(error),
+                CloseReason::Framing(error) => {
+                    self.metrics.refuse_record(error);
+                    self.refused(peer, EvidenceKind::Record(error), None);
+                }
                 CloseReason::QueueFull => count(&counters.links_closed_slow),
                 CloseReason::Silent => {
                     count(&counters.links_closed_silent);
@@ -165,6 +187,7 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
                 }
                 CloseReason::Disconnected | CloseReason::Closed => {}
             }
+            self.record(FlightKind::LinkDown, peer, close_code(reason));
             tracing::debug!(peer = %peer, ?reason, "link down");
             match peer {
                 Peer::Replica(node) => {
@@ -184,8 +207,18 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
 
     /// Gives one message to the role that reads it; false when its sender may not send such a message.
     fn route(&mut self, id: WireId, peer: Peer, message: Bytes) -> bool {
-        let Ok(route) = route(&message, peer, (self.cluster, self.epoch)) else {
-            return false;
+        let route = match route(&message, peer, (self.cluster, self.epoch)) {
+            Ok(route) => route,
+            // Who is in another epoch may be late, or ahead.
+            Err(Unroutable::Envelope(EnvelopeError::Epoch { .. })) => return false,
+            Err(Unroutable::Envelope(_)) => {
+                self.refused(peer, EvidenceKind::NoMessage, Some(&message));
+                return false;
+            }
+            Err(Unroutable::Kind) => {
+                self.refused(peer, EvidenceKind::Kind, Some(&message));
+                return false;
+            }
         };
         match route {
             Route::Consensus(from) => {
@@ -201,10 +234,22 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
                     self.lanes.client_frames.push(Raw::Frame { client, bytes });
                 }
             }
-            Route::Question(client) => return self.on_question(id, client, &message),
-            Route::Link => return self.on_link_message(id, peer, &message),
+            Route::Question(client) => {
+                let is_one = self.on_question(id, client, &message);
+                return is_one || self.no_message(peer, &message);
+            }
+            Route::Link => {
+                let may = self.on_link_message(id, peer, &message);
+                return may || self.no_message(peer, &message);
+            }
         }
         true
+    }
+
+    /// What is none, or not of this sender; false.
+    fn no_message(&self, peer: Peer, message: &Bytes) -> bool {
+        self.refused(peer, EvidenceKind::NoMessage, Some(message));
+        false
     }
 
     /// An operator asks how this replica is; false when it is no question.
@@ -260,6 +305,7 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
 
     /// Says at both ends that two processes take turns in being this replica.
     fn on_twin(&mut self, id: WireId, node: NodeId) {
+        self.refused(Peer::Replica(node), EvidenceKind::RunsTwice, None);
         let found = &self.metrics.counters.peers_running_twice;
         if is_worth_a_line(found.fetch_add(1, Ordering::Relaxed)) {
             tracing::error!(%node, "this replica runs twice, in two processes with one identity: stop one of them");
@@ -377,6 +423,10 @@ fn is_worth_a_line(before: u64) -> bool {
 impl<N: SmrReplicaNetworkNode> Role for NetworkRole<N> {
     fn kind(&self) -> Option<RoleKind> {
         Some(RoleKind::Network)
+    }
+
+    fn record_with(&mut self, pen: FlightPen) {
+        self.pen = pen;
     }
 
     fn step(&mut self, now: Time, reactor: &mut Reactor) -> bool {

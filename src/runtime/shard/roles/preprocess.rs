@@ -2,17 +2,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::consensus_record::record_refusal;
 use super::{Role, STEP_MESSAGES};
 use crate::runtime::config::RoleKind;
+use crate::runtime::evidence::{EvidenceKind, Exhibit};
+use crate::runtime::flight::{FlightEvent, FlightKind, FlightPen, MessageTopic};
 use crate::runtime::metrics::{Metrics, count};
 use crate::runtime::shard::lanes::{
     Checked, LinkReceiver, LinkSender, Outgoing, Raw, Work, answer, any_blocked,
 };
 use crate::runtime::shard::reactor::Reactor;
-use crate::smr::messages::{Frame, FrameKey};
+use crate::smr::messages::archived::ArchivedClientReply;
+use crate::smr::messages::{Checked as CheckedMessage, ClientReply, Frame, FrameKey};
 use crate::smr::node::{Preprocessing, PreprocessingPort};
 use crate::smr::preprocessing::{FrameRefusal, FromPeer, PeerRefusal};
-use crate::smr::types::{NodeId, Time};
+use crate::smr::types::{ClientId, Digest, NodeId, Peer, Time};
 
 /// The lanes of one preprocess role.
 pub(crate) struct PreprocessLanes {
@@ -42,9 +46,33 @@ struct Port {
     unordered: LinkSender<Work>,
     refusals: Vec<LinkSender<Outgoing>>,
     metrics: Arc<Metrics>,
+    pen: FlightPen,
+    now: Time,
+    /// The message of a replica, or the frame of a client, that is being checked.
+    message: Bytes,
+    /// Why the frame was refused that nobody has been named for yet: its client follows, where it is told,
+    /// and else it is whose link it came by.
+    unnamed: Option<FrameRefusal>,
+    /// Frames of clients refused in this turn.
+    frames_refused: u64,
 }
 
 impl Port {
+    /// The frame that was refused is this client's, and has this digest.
+    fn name(&mut self, client: ClientId, digest: Option<Digest>) {
+        if let Some(refusal) = self.unnamed.take() {
+            let refused = (Peer::Client(client), EvidenceKind::Frame(refusal), 1);
+            let exhibit = Exhibit {
+                digest,
+                message: Some(&self.message)
+                    .filter(|frame| !frame.is_empty())
+                    .map(|frame| &frame[..]),
+                ..Exhibit::default()
+            };
+            record_refusal(&self.pen, &self.metrics, self.now, refused, exhibit);
+        }
+    }
+
     fn is_blocked(&mut self) -> bool {
         let refusals = any_blocked(&mut self.refusals);
         self.checked.is_blocked() || refusals
@@ -71,10 +99,19 @@ impl PreprocessingPort for Port {
     }
 
     fn answer(&mut self, frame: FrameKey, message: Bytes) {
+        if self.unnamed.is_some() {
+            self.name(frame.client, refused_digest(&message));
+        }
         answer(&mut self.refusals, frame, message);
     }
 
     fn refused(&mut self, from: NodeId, refusal: PeerRefusal) {
+        let refused = (Peer::Replica(from), EvidenceKind::of_refusal(refusal), 1);
+        let exhibit = Exhibit {
+            message: Some(&self.message),
+            ..Exhibit::default()
+        };
+        record_refusal(&self.pen, &self.metrics, self.now, refused, exhibit);
         match refusal {
             PeerRefusal::Archive | PeerRefusal::Message => count(&self.metrics.counters.messages_refused),
             PeerRefusal::Frame(refusal) => self.metrics.refuse_frame(refusal),
@@ -87,6 +124,8 @@ impl PreprocessingPort for Port {
 
     fn refused_frame(&mut self, refusal: FrameRefusal) {
         self.metrics.refuse_frame(refusal);
+        self.unnamed = Some(refusal);
+        self.frames_refused += 1;
     }
 }
 
@@ -101,6 +140,11 @@ impl PreprocessRole {
                 unordered: lanes.unordered,
                 refusals: lanes.refusals,
                 metrics,
+                pen: FlightPen::default(),
+                now: Time::START,
+                message: Bytes::new(),
+                unnamed: None,
+                frames_refused: 0,
             },
         }
     }
@@ -116,15 +160,22 @@ impl PreprocessRole {
                     break;
                 };
                 any = true;
+                let kind = MessageTopic::code(MessageTopic::of(&message));
+                let event = FlightEvent::of(FlightKind::Message).with(Some(Peer::Replica(from)));
+                self.port
+                    .pen
+                    .record(now, event.numbers(kind, message.len() as u64));
+                self.port.message = message.clone();
                 self.preprocessing
                     .take_message(now, from, &message, &mut self.port);
+                self.port.message = Bytes::new();
             }
         }
         any
     }
 
-    fn take_client_frames(&mut self) -> bool {
-        let mut any = false;
+    fn take_client_frames(&mut self, now: Time) -> bool {
+        let mut taken = 0;
         for lane in &mut self.client_frames {
             for _ in 0..STEP_MESSAGES {
                 if self.port.is_blocked() {
@@ -133,12 +184,29 @@ impl PreprocessRole {
                 let Some(Raw::Frame { client, bytes }) = lane.pop() else {
                     break;
                 };
-                any = true;
+                taken += 1;
+                self.port.message = bytes.clone();
                 self.preprocessing.take_frame(client, bytes, &mut self.port);
+                self.port.name(client, None);
+                self.port.message = Bytes::new();
             }
         }
         self.preprocessing.verify(&mut self.port);
-        any
+        if taken > 0 {
+            let refused = std::mem::take(&mut self.port.frames_refused);
+            let event = FlightEvent::of(FlightKind::Frames);
+            self.port.pen.record(now, event.numbers(taken, refused));
+        }
+        taken > 0
+    }
+}
+
+/// The digest of the frame that a client is told of.
+fn refused_digest(reply: &Bytes) -> Option<Digest> {
+    let reply = CheckedMessage::<ClientReply>::body_of(reply).ok()?;
+    match &*reply {
+        ArchivedClientReply::Refused { request, .. } => Some(Digest::from_bytes(*request)),
+        ArchivedClientReply::Results { .. } => None,
     }
 }
 
@@ -147,9 +215,14 @@ impl Role for PreprocessRole {
         Some(RoleKind::Preprocess)
     }
 
+    fn record_with(&mut self, pen: FlightPen) {
+        self.port.pen = pen;
+    }
+
     fn step(&mut self, now: Time, _: &mut Reactor) -> bool {
+        self.port.now = now;
         let replicas = self.take_replica_frames(now);
-        self.take_client_frames() || replicas
+        self.take_client_frames(now) || replicas
     }
 
     fn finish(&mut self, _: Time, _: &mut Reactor) -> bool {

@@ -1,15 +1,26 @@
 //! What people are shown: a table, and what is to be said of it, in 80 columns.
 
 use std::fmt::Write;
+use std::time::{Duration, SystemTime};
 
 use super::verdict::{Health, Verdict};
+use crate::runtime::evidence::EvidenceRow;
 use crate::runtime::metrics::ReplicaRow;
 
 /// How wide a line is at most, but for one that has a longer word.
 const COLUMNS: usize = 80;
 
-/// Everything about a cluster, with every counter that is not zero if that is asked for.
-pub(super) fn of(rows: &[ReplicaRow], health: &Health, counters: bool) -> String {
+/// What is asked for beside where each replica stands.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Beside {
+    /// Every counter that is not zero.
+    pub counters: bool,
+    /// What was refused of each peer.
+    pub peers: bool,
+}
+
+/// Everything about a cluster.
+pub(super) fn of(rows: &[ReplicaRow], health: &Health, beside: Beside) -> String {
     let mut text = String::new();
     line(
         &mut text,
@@ -19,10 +30,13 @@ pub(super) fn of(rows: &[ReplicaRow], health: &Health, counters: bool) -> String
     );
     for row in rows {
         replica(&mut text, row);
-        if counters {
+        if beside.counters {
             for (name, value) in row.counters.iter().filter(|(_, value)| **value > 0) {
                 let _ = writeln!(text, "      {name} {value}");
             }
+        }
+        if beside.peers && row.error.is_none() {
+            evidence(&mut text, &row.evidence);
         }
     }
     for finding in &health.findings {
@@ -81,6 +95,28 @@ fn replica(text: &mut String, row: &ReplicaRow) {
         row.phase, row.operations
     );
     wrap(text, "      ", "      ", &more);
+}
+
+/// What a replica refused of its peers.
+fn evidence(text: &mut String, rows: &[EvidenceRow]) {
+    if rows.is_empty() {
+        text.push_str("      nothing of its peers was refused since it started\n");
+    }
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now_ms = since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+    for row in rows {
+        let mark = if row.misbehaviour { '✗' } else { '?' };
+        let ago = Duration::from_millis(now_ms.saturating_sub(row.last_unix_ms)).as_secs();
+        let mut words = format!(
+            "{}: {}, {} times, the last {ago} s ago",
+            row.peer, row.kind, row.count
+        );
+        if let Some(digest) = row.digest.as_deref().and_then(|digest| digest.get(..16)) {
+            words.push_str(", of digest ");
+            words.push_str(digest);
+        }
+        wrap(text, &format!("    {mark} "), "      ", &words);
+    }
 }
 
 fn summary(health: &Health) -> String {
@@ -143,6 +179,14 @@ mod tests {
             client_links: 1024,
             checkpoint: 1_234_567_000,
             checkpoint_digest: Some("a1b2c3d4".to_owned()),
+            evidence: vec![EvidenceRow {
+                peer: "r2".to_owned(),
+                kind: "batch_refused_over_budget".to_owned(),
+                misbehaviour: false,
+                count: 1_234_567_890,
+                last_unix_ms: 0,
+                digest: Some("0123456789abcdef".repeat(4)),
+            }],
             ..ReplicaRow::unanswered("r0".to_owned(), None)
         };
         let receiving = "abstaining; receiving the state at 1234567000: 20 of 100 pieces, 4 MiB, from 3 donors, 2.0 MiB/s, 2 s left";
@@ -151,6 +195,7 @@ mod tests {
             phase: receiving.to_owned(),
             checkpoint: 0,
             checkpoint_digest: None,
+            evidence: Vec::new(),
             ..well.clone()
         };
         let why = "connection refused by the host, which has another name than the one that was asked for (os error 111)";
@@ -172,10 +217,15 @@ mod tests {
         }
     }
 
+    const PEERS: Beside = Beside {
+        counters: false,
+        peers: true,
+    };
+
     #[test]
     fn no_line_is_wider_than_80_columns_and_nothing_is_left_out() {
         for verdict in [Verdict::Stalled, Verdict::Unknown] {
-            let text = of(&rows(), &health(verdict), false);
+            let text = of(&rows(), &health(verdict), PEERS);
             for line in text.lines() {
                 assert!(line.chars().count() <= COLUMNS, "{line}");
             }
@@ -184,7 +234,10 @@ mod tests {
             for part in [
                 "r0 12 1234567890 1234567900 1234567899 1234567000 0 3 1024",
                 "ordering; checkpoint a1b2c3d4 at 1234567000; 98765432100 operations since start",
+                "? r2: batch_refused_over_budget, 1234567890 times, the last",
+                "s ago, of digest 0123456789abcdef",
                 "2 s left; no checkpoint yet;",
+                "nothing of its peers was refused since it started r2.cluster.example:9464 ✗",
                 "r2.cluster.example:9464 ✗ connection refused",
                 "! r3 has another checkpoint at 40 than most others",
                 &verdict.to_string(),
