@@ -324,10 +324,11 @@ impl Watched {
         );
         Self {
             doorbells,
+            // Roles look at the clock by their metrics, shards by this.
+            started: metrics.measures.started(),
             metrics,
             lifecycle: Lifecycle::default(),
             vitals,
-            started: Instant::now(),
         }
     }
 
@@ -429,8 +430,11 @@ pub(super) fn assemble<S: Stack, H: Host>(
     config.validate(st_config)?;
     let site = Site::of(config)?;
     let homes = RolePlacement::of(&site.topology);
-    let mut lanes = make_lanes(&homes, &site.doorbells);
-    let metrics = Arc::new(Metrics::new(config.node.id));
+    let metrics = Arc::new(Metrics::of_cluster(
+        config.node.id,
+        config.node.cluster.replicas.len(),
+    ));
+    let mut lanes = make_lanes(&homes, &site.doorbells, &metrics.measures);
     let directory = client_directory(config)?;
     let mut replica = compose::<S, H>(config, st_config);
     let mut executor = make_executor::<S, H>(service, config);

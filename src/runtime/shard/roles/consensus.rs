@@ -3,9 +3,12 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
+use super::phase_timer::PhaseTimer;
 use super::{Role, STEP_MESSAGES};
 use crate::runtime::config::RoleKind;
-use crate::runtime::metrics::{Metrics, SequenceGauges, count};
+use crate::runtime::metrics::{
+    Backlog, Lane, Measure, Metrics, PeerStanding, Recorder, SAMPLED_EVERY, SequenceGauges, add, count,
+};
 use crate::runtime::shard::faults::Faults;
 use crate::runtime::shard::lanes::{
     Checked, Done, FromReplica, LinkReceiver, LinkSender, Logged, Outgoing, Work, answer, any_blocked,
@@ -17,7 +20,7 @@ use crate::smr::decision_log::LoggedRange;
 use crate::smr::messages::{CheckpointClaim, Family, FrameId, FrameKey, Proposal};
 use crate::smr::node::{Consensus, ConsensusPort, LogEntry};
 use crate::smr::ordering::OrderingProtocol;
-use crate::smr::preprocessing::ClientDirectory;
+use crate::smr::preprocessing::{ClientDirectory, FromPeer};
 use crate::smr::protocol::{LogCut, Recipients, Record, SnapshotTask};
 use crate::smr::replica::{ExecutionPhase, Participation, Stack, TransferPhase};
 use crate::smr::types::{ClientId, Lsn, SeqNo, Time, UnixTime};
@@ -39,7 +42,7 @@ pub(crate) struct ConsensusLanes {
     pub work: LinkSender<Work>,
     /// Records, to the log; `None` when nothing is kept on disk.
     pub log: Option<LinkSender<LogEntry>>,
-    /// What is on disk, from the log and from the storage worker of snapshots.
+    /// What is on disk: from the log, first of all, and from the storage worker of snapshots.
     pub logged: Vec<LinkReceiver<Logged>>,
     /// Messages, to each network role.
     pub outgoing: Vec<LinkSender<Outgoing>>,
@@ -51,6 +54,9 @@ pub(crate) struct ConsensusRole<S: Stack> {
     inputs: Inputs,
     port: Port,
     metrics: Arc<Metrics>,
+    recorder: Arc<Recorder>,
+    /// Turns before the next one whose answers are timed.
+    until_sample: u32,
     /// When the host's clock is read next.
     wall_clock_due: Time,
     /// What was told last.
@@ -78,6 +84,8 @@ struct Port {
     mark: Option<AbstentionMark>,
     /// A demonstration's lies, if this replica tells any.
     faults: Option<Faults>,
+    timer: PhaseTimer,
+    metrics: Arc<Metrics>,
 }
 
 impl Port {
@@ -133,7 +141,9 @@ impl ConsensusPort for Port {
     }
 
     fn execute(&mut self, decision: Arc<Proposal>) {
-        self.work.push(Work::Decision(decision));
+        let metrics = &self.metrics;
+        let times = self.timer.on_released(&decision, || metrics.measures.now());
+        self.work.push(Work::Decision(decision, times));
     }
 
     fn reply_again(&mut self, frame: FrameId) {
@@ -153,6 +163,8 @@ impl ConsensusPort for Port {
     }
 
     fn log(&mut self, lsn: Lsn, record: Record) {
+        let metrics = &self.metrics;
+        self.timer.on_record(&record, || metrics.measures.now());
         self.push_log(LogEntry::Record { lsn, record });
     }
 
@@ -212,6 +224,7 @@ impl<S: Stack> ConsensusRole<S> {
         faults: Option<Faults>,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let recorder = metrics.measures.recorder();
         Self {
             consensus,
             inputs: Inputs {
@@ -229,8 +242,12 @@ impl<S: Stack> ConsensusRole<S> {
                 mark: snapshot_transfer.is_some().then_some(mark),
                 snapshot_transfer,
                 faults,
+                timer: PhaseTimer::new(recorder.clone()),
+                metrics: metrics.clone(),
             },
             metrics,
+            recorder,
+            until_sample: 0,
             wall_clock_due: Time::START,
             phases: (
                 ExecutionPhase::OrderProtocol,
@@ -274,6 +291,50 @@ impl<S: Stack> ConsensusRole<S> {
         let nanos = since.map_or(0, |since| since.as_nanos());
         let unix = UnixTime::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         self.consensus.on_wall_clock(now, unix);
+        self.publish_peers();
+    }
+
+    /// Publishes how the other replicas are, as far as this one can tell.
+    fn publish_peers(&self) {
+        let (measures, replica) = (&self.metrics.measures, self.consensus.replica());
+        for node in measures.nodes().filter(|node| *node != self.metrics.node) {
+            if let Some(peer) = measures.peer(node) {
+                peer.publish(PeerStanding {
+                    lag: replica.lag_of(node),
+                    offences: replica.offences(node).count,
+                });
+            }
+        }
+    }
+
+    /// Fires the timers that are due, and times it.
+    fn fire_timers(&mut self, now: Time) {
+        let next = self.consensus.replica().next_timeout();
+        let measures = &self.metrics.measures;
+        let begin = next.is_some_and(|due| due <= now).then(|| measures.now());
+        self.consensus.on_time(now);
+        if let Some(begin) = begin {
+            let took = measures.now().since(begin);
+            self.recorder.record_time(Measure::Timeouts, took);
+        }
+    }
+
+    /// Concludes the turn; true if something came of it. One in [`SAMPLED_EVERY`] of which something did is
+    /// timed.
+    fn conclude(&mut self, now: Time) -> bool {
+        if let Some(left) = self.until_sample.checked_sub(1) {
+            let acted = self.consensus.turn(now, &mut self.port);
+            self.until_sample = if acted { left } else { self.until_sample };
+            return acted;
+        }
+        let begin = self.metrics.measures.now();
+        let acted = self.consensus.turn(now, &mut self.port);
+        if acted {
+            let took = self.metrics.measures.now().since(begin);
+            self.recorder.record_time(Measure::Responses, took);
+            self.until_sample = SAMPLED_EVERY - 1;
+        }
+        acted
     }
 
     fn take_logged(&mut self, now: Time) -> bool {
@@ -312,13 +373,13 @@ impl<S: Stack> ConsensusRole<S> {
     }
 
     fn take_messages(&mut self, now: Time) -> bool {
-        let mut any = false;
+        let mut taken = 0;
         for lane in &mut self.inputs.replica_messages {
             for _ in 0..STEP_MESSAGES {
                 let Some(FromReplica { from, message }) = lane.pop() else {
                     break;
                 };
-                any = true;
+                taken += 1;
                 if let Some(faults) = &mut self.port.faults {
                     faults.hear(now, &message, &mut self.port.outgoing);
                 }
@@ -327,7 +388,10 @@ impl<S: Stack> ConsensusRole<S> {
                 }
             }
         }
-        any
+        if taken > 0 {
+            add(&self.recorder.protocol_messages, taken);
+        }
+        taken > 0
     }
 
     fn take_checked(&mut self, now: Time) -> bool {
@@ -340,7 +404,13 @@ impl<S: Stack> ConsensusRole<S> {
                 any = true;
                 match checked {
                     Checked::Frame(frame) => self.consensus.on_frame(now, frame),
-                    Checked::FromPeer(from, told) => self.consensus.on_peer(now, from, told),
+                    Checked::FromPeer(from, told) => {
+                        if matches!(told, FromPeer::Proposal(_) | FromPeer::Batch(_)) {
+                            add(&self.recorder.protocol_messages, 1);
+                        }
+                        self.consensus.on_peer(now, from, told);
+                    }
+                    Checked::At(verified) => self.port.timer.on_verified(verified),
                 }
             }
         }
@@ -363,13 +433,13 @@ impl<S: Stack> Role for ConsensusRole<S> {
         if self.port.is_blocked() {
             return done || logged;
         }
-        self.consensus.on_time(now);
+        self.fire_timers(now);
         let messages = self.take_messages(now);
         let checked = self.take_checked(now);
         if let Some(faults) = &mut self.port.faults {
             faults.say_what_is_due(now, &mut self.port.outgoing);
         }
-        let acted = self.consensus.turn(now, &mut self.port);
+        let acted = self.conclude(now);
         messages || checked || done || logged || acted
     }
 
@@ -386,11 +456,29 @@ impl<S: Stack> Role for ConsensusRole<S> {
             stable: ordering.stable(),
         };
         self.metrics.publish(gauges, replica.counters());
+        self.metrics.measures.publish_backlog(Backlog {
+            pool_frames: replica.pool().pending_frames(),
+            pool_bytes: replica.pool().pending_bytes(),
+            held_effects: replica.held_effects(),
+        });
         let phases = (replica.phase(), replica.transfer_phase(), replica.participation());
         if phases != self.phases {
             self.tell_phases(phases);
         }
         false
+    }
+
+    fn observe(&mut self) {
+        let (inputs, recorder) = (&self.inputs, &self.recorder);
+        let messages = inputs.replica_messages.iter();
+        messages.for_each(|lane| recorder.record_depth(Lane::ReplicaMessages, lane.len()));
+        let checked = inputs.checked.iter();
+        checked.for_each(|lane| recorder.record_depth(Lane::Verified, lane.len()));
+        recorder.record_depth(Lane::Executed, inputs.done.len());
+        // The others are from the threads that keep snapshots.
+        if let Some(log) = inputs.logged.first() {
+            recorder.record_depth(Lane::Durable, log.len());
+        }
     }
 
     fn has_input(&self) -> bool {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Role, STEP_MESSAGES};
 use crate::runtime::config::RoleKind;
-use crate::runtime::metrics::Metrics;
+use crate::runtime::metrics::{Lane, Measure, Metrics, Recorder};
 use crate::runtime::shard::lanes::{LinkReceiver, LinkSender, Logged};
 use crate::runtime::shard::reactor::{Completion, Reactor, Token};
 use crate::runtime::storage::snapshot_transfer::SnapshotTransferHandle;
@@ -49,6 +49,9 @@ pub(crate) struct LogRole<L> {
     lacks_space: bool,
     failure: Option<StorageError>,
     metrics: Arc<Metrics>,
+    recorder: Arc<Recorder>,
+    /// When what is being written was given to the kernel.
+    sync_begun: Time,
 }
 
 /// Where the log's wishes go.
@@ -116,7 +119,9 @@ impl<L: SmrPersistentLog> LogRole<L> {
             write_again_at: None,
             lacks_space: false,
             failure: None,
+            recorder: metrics.measures.recorder(),
             metrics,
+            sync_begun: Time::START,
         }
     }
 
@@ -202,6 +207,7 @@ impl<L: SmrPersistentLog> LogRole<L> {
         };
         let (fd, token) = (file.as_raw_fd(), self.token(WRITE));
         self.port.writing = Some(write.segment);
+        self.sync_begun = self.metrics.measures.now();
         let write = self.under_way.insert(write);
         let bytes = &write.buffer[write.bytes.clone()];
         // Each write is on the disk when it completes: cheaper than a sync of its own, see `benches/log`.
@@ -266,6 +272,11 @@ impl<L: SmrPersistentLog> Role for LogRole<L> {
             return;
         };
         self.port.writing = None;
+        let took = self.metrics.measures.now().since(self.sync_begun);
+        if outcome.is_ok() {
+            self.recorder.record_time(Measure::LogSync, took);
+            self.recorder.record(Measure::LogSyncBytes, write.bytes.len());
+        }
         let durable = self.log.writer.durable();
         if let Err(error) = self.log.writer.on_written(write.buffer, outcome) {
             self.failure = Some(error);
@@ -274,6 +285,10 @@ impl<L: SmrPersistentLog> Role for LogRole<L> {
             self.metrics.counters.log_syncs.fetch_add(1, Ordering::Relaxed);
         }
         self.lacks_space = self.log.writer.is_short_of_space();
+    }
+
+    fn observe(&mut self) {
+        self.recorder.record_depth(Lane::Records, self.entries.len());
     }
 
     fn has_input(&self) -> bool {

@@ -4,6 +4,7 @@ mod consensus;
 mod execution;
 mod log;
 mod network;
+mod phase_timer;
 mod preprocess;
 mod twins;
 
@@ -33,6 +34,9 @@ pub(crate) trait Role: Send {
     fn kind(&self) -> Option<RoleKind> {
         None
     }
+
+    /// Measures what waits for it. Called before one of its steps now and then.
+    fn observe(&mut self) {}
 
     /// One of this role's operations completed.
     fn on_completion(&mut self, _: &mut Reactor, _: Completion) {}

@@ -4,15 +4,18 @@ use bytes::Bytes;
 
 use super::{Role, STEP_MESSAGES};
 use crate::runtime::config::RoleKind;
-use crate::runtime::metrics::{Metrics, count};
+use crate::runtime::metrics::{Lane, Measure, Metrics, Recorder, count, is_sampled_batch, is_sampled_frame};
 use crate::runtime::shard::lanes::{
-    Checked, LinkReceiver, LinkSender, Outgoing, Raw, Work, answer, any_blocked,
+    Checked, LinkReceiver, LinkSender, Outgoing, Raw, Verified, Work, answer, any_blocked,
 };
 use crate::runtime::shard::reactor::Reactor;
 use crate::smr::messages::{Frame, FrameKey};
 use crate::smr::node::{Preprocessing, PreprocessingPort};
 use crate::smr::preprocessing::{FrameRefusal, FromPeer, PeerRefusal};
-use crate::smr::types::{NodeId, Time};
+use crate::smr::types::{NodeId, SeqNo, Time};
+
+/// Frames that are timed in one step: whoever gives its frames numbers that are sampled has no more of it.
+const STEP_SAMPLES: usize = 8;
 
 /// The lanes of one preprocess role.
 pub(crate) struct PreprocessLanes {
@@ -42,9 +45,47 @@ struct Port {
     unordered: LinkSender<Work>,
     refusals: Vec<LinkSender<Outgoing>>,
     metrics: Arc<Metrics>,
+    recorder: Arc<Recorder>,
+    /// Where the bytes of each client frame of this step lie, and when they came.
+    came: Vec<(usize, Time)>,
+    samples_left: usize,
+    /// When the replica's message came that is checked.
+    received: Time,
 }
 
 impl Port {
+    /// A client's frame is verified: how long that took, if it is one that is timed.
+    fn time_frame(&mut self, frame: &Frame) {
+        if self.samples_left == 0 || !is_sampled_frame(frame.key()) {
+            return;
+        }
+        let place = frame.bytes().as_ptr().addr();
+        let Some((_, received)) = self.came.iter().find(|(own, _)| *own == place).copied() else {
+            return;
+        };
+        self.samples_left -= 1;
+        let verified = self.metrics.measures.now();
+        self.recorder
+            .record_time(Measure::FrameVerified, verified.since(received));
+        self.checked.push(Checked::At(Verified::Frame {
+            key: frame.key(),
+            received,
+            verified,
+        }));
+    }
+
+    /// A replica's proposal is verified: how long that took, if its batch is one that is timed.
+    fn time_proposal(&mut self, seq: SeqNo) {
+        if !is_sampled_batch(seq) {
+            return;
+        }
+        let verified = self.metrics.measures.now();
+        self.recorder
+            .record_time(Measure::BatchVerified, verified.since(self.received));
+        self.checked
+            .push(Checked::At(Verified::Proposal { seq, verified }));
+    }
+
     fn is_blocked(&mut self) -> bool {
         let refusals = any_blocked(&mut self.refusals);
         self.checked.is_blocked() || refusals
@@ -53,10 +94,14 @@ impl Port {
 
 impl PreprocessingPort for Port {
     fn ordered(&mut self, frame: Frame) {
+        self.time_frame(&frame);
         self.checked.push(Checked::Frame(frame));
     }
 
     fn of_peer(&mut self, from: NodeId, told: FromPeer) {
+        if let FromPeer::Proposal(proposal) = &told {
+            self.time_proposal(proposal.seq);
+        }
         self.checked.push(Checked::FromPeer(from, told));
     }
 
@@ -100,7 +145,11 @@ impl PreprocessRole {
                 checked: lanes.checked,
                 unordered: lanes.unordered,
                 refusals: lanes.refusals,
+                recorder: metrics.measures.recorder(),
                 metrics,
+                came: Vec::new(),
+                samples_left: 0,
+                received: Time::START,
             },
         }
     }
@@ -112,10 +161,16 @@ impl PreprocessRole {
                 if self.port.is_blocked() {
                     return any;
                 }
-                let Some(Raw::WithFrames { from, message }) = lane.pop() else {
+                let Some(Raw::WithFrames {
+                    from,
+                    message,
+                    received,
+                }) = lane.pop()
+                else {
                     break;
                 };
                 any = true;
+                self.port.received = received;
                 self.preprocessing
                     .take_message(now, from, &message, &mut self.port);
             }
@@ -125,19 +180,27 @@ impl PreprocessRole {
 
     fn take_client_frames(&mut self) -> bool {
         let mut any = false;
+        self.port.samples_left = STEP_SAMPLES;
         for lane in &mut self.client_frames {
             for _ in 0..STEP_MESSAGES {
                 if self.port.is_blocked() {
                     break;
                 }
-                let Some(Raw::Frame { client, bytes }) = lane.pop() else {
+                let Some(Raw::Frame {
+                    client,
+                    bytes,
+                    received,
+                }) = lane.pop()
+                else {
                     break;
                 };
                 any = true;
+                self.port.came.push((bytes.as_ptr().addr(), received));
                 self.preprocessing.take_frame(client, bytes, &mut self.port);
             }
         }
         self.preprocessing.verify(&mut self.port);
+        self.port.came.clear();
         any
     }
 }
@@ -157,6 +220,14 @@ impl Role for PreprocessRole {
         self.port.unordered.ring();
         self.port.refusals.iter_mut().for_each(LinkSender::ring);
         false
+    }
+
+    fn observe(&mut self) {
+        let recorder = &self.port.recorder;
+        let replicas = self.replica_frames.iter();
+        replicas.for_each(|lane| recorder.record_depth(Lane::ReplicaFrames, lane.len()));
+        let clients = self.client_frames.iter();
+        clients.for_each(|lane| recorder.record_depth(Lane::ClientFrames, lane.len()));
     }
 
     fn has_input(&self) -> bool {
