@@ -4,6 +4,10 @@
 //! it accepted, its own records about the place, the last of which is its last vote, the record of a decision,
 //! and the decision that execution is given once the disk has what it rests on. So nothing in the protocol
 //! knows that it is timed, and any protocol is timed in the same way.
+//!
+//! What is known of a step may come late, or never: execution may be given a decision before the log is, and
+//! others' votes may decide a batch before this replica has cast its own. A step is then taken to be as late
+//! as the one after it, so that the phases of each batch always add up to the whole.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -93,7 +97,9 @@ impl PhaseTimer {
             Record::Proposal(proposal) => self.on_proposed(proposal, now),
             Record::Ordering { seq: Some(seq), .. } if is_sampled_batch(*seq) => {
                 let batch = self.batch(*seq);
-                batch.prepared = batch.proposed.map(|_| now());
+                if batch.proposed.is_some() && batch.committed.is_none() {
+                    batch.prepared = Some(now());
+                }
             }
             Record::Decision { seq, .. } if is_sampled_batch(*seq) => self.on_decided(*seq, now()),
             _ => {}
@@ -125,12 +131,15 @@ impl PhaseTimer {
         }
     }
 
+    /// A batch is decided, at this moment at the latest.
     fn on_decided(&mut self, seq: SeqNo, now: Time) {
         let batch = self.batch(seq);
+        // One whose beginning was not seen is not timed.
+        if batch.proposed.is_none() || batch.committed.is_some() {
+            return;
+        }
         batch.committed = Some(now);
-        let BatchTimes {
-            proposed, prepared, ..
-        } = *batch;
+        let (proposed, prepared) = (batch.proposed, batch.prepared.or(Some(now)));
         self.record(Measure::BatchPrepared, proposed, prepared);
         self.record(Measure::BatchCommitted, prepared, Some(now));
     }
@@ -149,7 +158,14 @@ impl PhaseTimer {
         }
         let released = now();
         if is_sampled {
-            let committed = std::mem::take(self.batch(seq)).committed;
+            self.on_decided(seq, released);
+            let batch = self.batch(seq);
+            let committed = batch.committed;
+            // What may come of it still is not looked at.
+            *batch = BatchTimes {
+                seq,
+                ..BatchTimes::default()
+            };
             self.record(Measure::BatchDurable, committed, Some(released));
             let batch = &decision.batch;
             self.recorder.record(Measure::BatchFrames, frames.len());
