@@ -164,14 +164,20 @@ impl Exposition {
         Self(metrics)
     }
 
-    /// The sum of a metric's samples that have these labels.
+    /// The sum of a metric's samples that have these labels; of one row of a histogram, by its whole name.
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let metric = self.0.get(name).unwrap_or_else(|| panic!("there is no {name}"));
+        let of_count = name.strip_suffix("_count");
+        let metric = self.0.get(of_count.unwrap_or(name));
+        let metric = metric.unwrap_or_else(|| panic!("there is no {name}"));
         let has = |own: &BTreeMap<String, String>| {
             let mut labels = labels.iter();
             labels.all(|(name, value)| own.get(*name).is_some_and(|own| own == value))
         };
-        let chosen = metric.samples.iter().filter(|(_, own, _)| has(own));
+        let is_row = |row: &str| of_count.is_none() || row == name;
+        let chosen = metric
+            .samples
+            .iter()
+            .filter(|(row, own, _)| is_row(row) && has(own));
         chosen.map(|(_, _, value)| value).sum()
     }
 
@@ -209,6 +215,19 @@ impl Exposition {
             if words.iter().any(|word| units.contains(word)) {
                 fault("is not in base units, or names its type");
             }
+            let unit = words.iter().position(|word| ["seconds", "bytes"].contains(word));
+            if unit.is_some_and(|place| !matches!(words[place + 1..], [] | ["total"])) {
+                fault("has its unit before its end");
+            }
+            let is_of_time = words
+                .iter()
+                .any(|word| ["time", "latency", "duration"].contains(word));
+            if is_of_time && unit.is_none() {
+                fault("is a time without a unit");
+            }
+            if ["count", "sum", "bucket"].contains(words.last().unwrap()) {
+                fault("ends as a row of a histogram does");
+            }
             if metric.samples.is_empty() {
                 fault("has no sample");
             }
@@ -216,6 +235,11 @@ impl Exposition {
                 metric.bucket_faults().iter().for_each(|what| fault(what));
             }
             for (sample, labels, value) in &metric.samples {
+                let is_plain = |label: &String| label.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+                let is_bound = sample.ends_with("_bucket") && metric.kind == "histogram";
+                if !labels.keys().all(is_plain) || labels.contains_key("le") != is_bound {
+                    fault(&format!("{sample} has labels {labels:?}"));
+                }
                 let node = labels.get("node").map_or("", String::as_str);
                 if !node.starts_with('r') || !value.is_finite() || *value < 0.0 {
                     fault(&format!("{sample} {labels:?} {value}"));
@@ -224,6 +248,44 @@ impl Exposition {
         }
         faults
     }
+}
+
+#[test]
+fn a_lint_finds_what_is_wrong() {
+    let faulty = "\
+        # HELP atlas_wait_ms Waiting.\n\
+        # TYPE atlas_wait_ms gauge\n\
+        atlas_wait_ms{node=\"r0\"} 1\n\
+        # HELP atlas_sent Messages.\n\
+        # TYPE atlas_sent counter\n\
+        atlas_sent{node=\"r0\"} 1\n\
+        # HELP atlas_seconds_idle Idle.\n\
+        # TYPE atlas_seconds_idle gauge\n\
+        atlas_seconds_idle{node=\"r0\",le=\"1\"} 1\n\
+        # HELP atlas_turn_time Turns.\n\
+        # TYPE atlas_turn_time gauge\n\
+        atlas_turn_time{node=\"r0\"} 1\n\
+        # HELP atlas_turn_seconds Turns.\n\
+        # TYPE atlas_turn_seconds histogram\n\
+        atlas_turn_seconds_bucket{node=\"r0\",le=\"1\"} 2\n\
+        atlas_turn_seconds_bucket{node=\"r0\",le=\"+Inf\"} 1\n\
+        atlas_turn_seconds_sum{node=\"r0\"} 1\n\
+        atlas_turn_seconds_count{node=\"r0\"} 1\n";
+    let found = Exposition::parse(faulty).faults();
+    for fault in [
+        "atlas_wait_ms: is not in base units",
+        "atlas_sent: a counter ends with _total",
+        "atlas_seconds_idle: has its unit before its end",
+        "atlas_seconds_idle: atlas_seconds_idle has labels",
+        "atlas_turn_time: is a time without a unit",
+        "atlas_turn_seconds: [(\"node\", \"r0\")]",
+    ] {
+        assert!(
+            found.iter().any(|own| own.starts_with(fault)),
+            "{fault} in {found:#?}"
+        );
+    }
+    assert_eq!(found.len(), 6, "{found:#?}");
 }
 
 /// One line: name, labels, value.
@@ -256,15 +318,44 @@ fn a_replica_without_a_quorum_lives_and_is_ready_once_it_is_linked_and_shows_wha
         first.get("/readyz") == (200, "ready\n".to_owned())
     });
     let client = connect(dir.path(), 0);
-    client.call_blocking(kv::put(b"k", b"v").unwrap()).unwrap();
-    eventually("it has executed the operation", || {
-        first.scrape().value("atlas_operations_executed_total", &[]) >= 1.0
+    // One frame of 64 and one batch of 16 are timed on their way, of which the last steps come after the reply.
+    for _ in 0..64 {
+        client.call_blocking(kv::put(b"k", b"v").unwrap()).unwrap();
+    }
+    eventually("it has timed a request", || {
+        first.scrape().value("atlas_request_seconds_count", &[]) >= 1.0
     });
     let shown = first.scrape();
     assert_eq!(shown.faults(), [""; 0]);
     assert!(shown.value("atlas_links", &[("peer", "replica")]) >= 2.0);
     assert!(shown.value("atlas_disk_bytes", &[("owner", "log")]) > 0.0);
     assert!(shown.value("atlas_executed_seq", &[("node", "r0")]) >= 1.0);
+    // It leads, and verifies no proposal of its own.
+    for (name, phases) in [
+        (admin::names::FRAME_PHASES, &["verified", "proposed"][..]),
+        (
+            admin::names::BATCH_PHASES,
+            &["prepared", "committed", "durable", "executed", "replied"],
+        ),
+    ] {
+        for phase in phases {
+            let measured = shown.value(&format!("{name}_count"), &[("phase", phase)]);
+            assert!(measured >= 1.0, "{name} {phase}");
+        }
+    }
+    for name in [
+        "atlas_log_sync_seconds",
+        "atlas_batch_operations",
+        admin::names::EXECUTION_TIME_TAKEN,
+        admin::names::TIMEOUT_PROCESS_TIME,
+    ] {
+        assert!(shown.value(&format!("{name}_count"), &[]) >= 1.0, "{name}");
+    }
+    assert!(shown.value(admin::names::OP_MESSAGES_PROCESSED, &[]) >= 64.0);
+    for peer in ["r1", "client"] {
+        assert!(shown.value("atlas_sent_bytes_total", &[("peer", peer)]) > 0.0);
+        assert!(shown.value("atlas_received_bytes_total", &[("peer", peer)]) > 0.0);
+    }
 
     // One turn of 64 is measured, and there are some each second.
     eventually("some turns were measured", || {
@@ -273,6 +364,8 @@ fn a_replica_without_a_quorum_lives_and_is_ready_once_it_is_linked_and_shows_wha
         let measured = |name: &str| shown.value(name, &[("le", "+Inf")]);
         measured(admin::names::RUN_LATENCY_TIME) >= 1.0
             && measured(admin::names::ORDERING_PROTOCOL_POLL_TIME) >= 1.0
+            && measured("atlas_lane_depth") >= 1.0
+            && measured(admin::names::REPLICA_PROTOCOL_RESP_PROCESS_TIME) >= 1.0
     });
 
     // The same as a client is told.

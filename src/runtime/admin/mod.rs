@@ -25,6 +25,7 @@ mod exposition;
 mod families;
 mod http;
 mod log_filter;
+mod measured;
 pub mod names;
 mod pages;
 mod process;

@@ -2,13 +2,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::families::{FAMILIES, SIMPLE_REFUSALS};
 use super::*;
-use crate::runtime::config::FlightConfig;
+use crate::runtime::config::{FlightConfig, RoleKind};
 use crate::runtime::evidence::{EvidenceKind, Exhibit};
 use crate::runtime::flight::{FlightDump, FlightEvent, FlightIdentity, FlightKind, FlightRecorder};
-use crate::runtime::metrics::Metrics;
+use crate::runtime::metrics::{Backlog, Lane, Measure, Metrics, TurnTimes};
 use crate::runtime::shard::data::Lifecycle;
 use crate::runtime::shard::pulse::Vitals;
 use crate::smr::log_transfer::LogTransferState;
@@ -24,7 +25,13 @@ fn recorder() -> FlightRecorder {
         node: NodeId::new(3),
         epoch: Epoch::ZERO,
     };
-    let recorder = FlightRecorder::new(identity, &FlightConfig::default(), 1, "nowhere".into());
+    let recorder = FlightRecorder::new(
+        identity,
+        &FlightConfig::default(),
+        1,
+        "nowhere".into(),
+        Instant::now(),
+    );
     let event = FlightEvent::of(FlightKind::ViewEntered).view(View::new(7));
     recorder.pen(0).record(Time::START, event);
     recorder
@@ -43,7 +50,10 @@ impl Scene {
     fn of(config: &AdminConfig) -> Self {
         let shards = [("d0".to_owned(), Doorbell::new().unwrap())];
         let vitals = Vitals::new("control".to_owned(), shards);
-        let (metrics, lifecycle) = (Arc::new(Metrics::new(NodeId::new(3))), Lifecycle::default());
+        let (metrics, lifecycle) = (
+            Arc::new(Metrics::of_cluster(NodeId::new(3), 4)),
+            Lifecycle::default(),
+        );
         let subject = Subject {
             metrics: metrics.clone(),
             vitals: vitals.clone(),
@@ -163,19 +173,87 @@ fn a_counter_is_found_under_its_metrics_name_and_labels() {
     ] {
         assert!(text.lines().any(|own| own == line), "{line} in {text}");
     }
-    let mut names = BTreeMap::new();
+}
+
+#[test]
+fn each_metric_that_has_a_constant_is_there_and_of_its_type() {
+    let scene = Scene::well(&config());
+    let roles = [RoleKind::Consensus, RoleKind::Execution];
+    scene.metrics.show_turns(vec![Arc::new(TurnTimes::new(&roles))]);
+    let (_, text) = scene.get("/metrics");
+    let mut types = BTreeMap::new();
     for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
         let (name, kind) = line.split_once(' ').unwrap();
-        assert!(names.insert(name, kind).is_none(), "{name} twice");
+        assert!(types.insert(name, kind).is_none(), "{name} twice");
     }
-    for name in [
-        names::OP_MESSAGES_PROCESSED,
-        names::REPLICA_ORDERED_RQS_PROCESSED,
-        names::DECISION_LOG_PROCESSED,
-        names::REFUSALS,
+    for (name, kind) in [
+        (names::ORDERING_PROTOCOL_POLL_TIME, "histogram"),
+        (names::TIMEOUT_PROCESS_TIME, "histogram"),
+        (names::OP_MESSAGES_PROCESSED, "counter"),
+        (names::REPLICA_PROTOCOL_RESP_PROCESS_TIME, "histogram"),
+        (names::REPLICA_ORDERED_RQS_PROCESSED, "counter"),
+        (names::DECISION_LOG_PROCESSED, "counter"),
+        (names::RUN_LATENCY_TIME, "histogram"),
+        (names::EXECUTION_TIME_TAKEN, "histogram"),
+        (names::REFUSALS, "counter"),
+        (names::BATCH_PHASES, "histogram"),
+        (names::FRAME_PHASES, "histogram"),
+        (names::REQUEST_TIME, "histogram"),
     ] {
-        assert_eq!(names.get(name), Some(&"counter"), "{name}");
+        assert_eq!(types.get(name), Some(&kind), "{name}");
     }
+}
+
+#[test]
+fn what_roles_measure_is_shown_in_base_units() {
+    let scene = Scene::well(&config());
+    let measures = &scene.metrics.measures;
+    let (one, other) = (measures.recorder(), measures.recorder());
+    let long = Duration::from_secs(100);
+    one.record_time(Measure::BatchDurable, Duration::from_micros(6));
+    other.record_time(Measure::BatchDurable, long);
+    one.record(Measure::BatchBytes, 200);
+    one.record_depth(Lane::Decisions, 3);
+    measures.blocked(Lane::Replies).store(9, Ordering::Relaxed);
+    let peer = measures.peer(NodeId::new(1)).unwrap();
+    peer.traffic.sent(700);
+    peer.traffic.received(800);
+    peer.publish_lag(5);
+    let lies = EvidenceKind::Message(Rejection::Equivocation);
+    let liar = Peer::Replica(NodeId::new(1));
+    scene.metrics.evidence.note(liar, lies, 2, Exhibit::default());
+    other.clients.received(60);
+    measures.publish_backlog(Backlog {
+        pool_frames: 1,
+        pool_bytes: 2,
+        held_effects: 3,
+    });
+    let (_, text) = scene.get("/metrics");
+    for line in [
+        "batch_phase_seconds_bucket{node=\"r3\",phase=\"durable\",le=\"4e-06\"} 0",
+        "batch_phase_seconds_bucket{node=\"r3\",phase=\"durable\",le=\"8e-06\"} 1",
+        "batch_phase_seconds_bucket{node=\"r3\",phase=\"durable\",le=\"+Inf\"} 2",
+        "batch_phase_seconds_count{node=\"r3\",phase=\"durable\"} 2",
+        "batch_phase_seconds_sum{node=\"r3\",phase=\"durable\"} 100.000006",
+        "batch_phase_seconds_count{node=\"r3\",phase=\"replied\"} 0",
+        "batch_bytes_bucket{node=\"r3\",le=\"64\"} 0",
+        "batch_bytes_bucket{node=\"r3\",le=\"256\"} 1",
+        "batch_bytes_sum{node=\"r3\"} 200.0",
+        "lane_depth_bucket{node=\"r3\",lane=\"decisions\",le=\"0\"} 0",
+        "lane_depth_bucket{node=\"r3\",lane=\"decisions\",le=\"4\"} 1",
+        "lane_blocked_total{node=\"r3\",lane=\"replies\"} 9",
+        "sent_bytes_total{node=\"r3\",peer=\"r1\"} 700",
+        "received_bytes_total{node=\"r3\",peer=\"r1\"} 800",
+        "received_bytes_total{node=\"r3\",peer=\"client\"} 60",
+        "peer_lag_decisions{node=\"r3\",peer=\"r1\"} 5",
+        "peer_offences_total{node=\"r3\",peer=\"r1\"} 2",
+        "pool_bytes{node=\"r3\"} 2",
+        "held_effects{node=\"r3\"} 3",
+    ] {
+        let line = format!("atlas_{line}");
+        assert!(text.lines().any(|own| own == line), "{line} in {text}");
+    }
+    assert!(!text.contains("peer=\"r3\""), "it is no peer of its own");
 }
 
 #[test]

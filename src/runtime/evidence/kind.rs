@@ -124,7 +124,15 @@ impl EvidenceKind {
                 FrameRefusal::Mac => matches!(peer, Peer::Client(_)),
                 _ => true,
             },
-            Self::Record(_) | Self::Batch | Self::NoMessage | Self::Kind | Self::RunsTwice => true,
+            Self::Record(error) => match error {
+                // Inside a record that opened.
+                FramingError::MessageOverrun => true,
+                // Whoever is on the way can change bytes, and lengths.
+                FramingError::RecordTooLong { .. }
+                | FramingError::RecordTooShort(_)
+                | FramingError::Forged => false,
+            },
+            Self::Batch | Self::NoMessage | Self::Kind | Self::RunsTwice => true,
             // A replica on the way may have arranged it.
             Self::BatchOverBudget | Self::MacsDisputed => false,
         }

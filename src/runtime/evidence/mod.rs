@@ -180,6 +180,13 @@ impl Evidence {
         self.forgotten.load(Ordering::Relaxed)
     }
 
+    /// How often each kind of one peer was refused, by its code.
+    fn counts(&self, peer: Peer) -> Vec<(u8, u64)> {
+        let records = self.records(peer).lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = records.get(&peer).into_iter().flat_map(|record| &record.entries);
+        entries.map(|(code, entry)| (*code, entry.count)).collect()
+    }
+
     /// All there is, of one peer after the other, replicas first.
     fn copy(&self) -> Vec<(Peer, Record)> {
         let copy = |records: &Mutex<Records>| {

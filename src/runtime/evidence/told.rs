@@ -121,10 +121,10 @@ impl Evidence {
     /// How often something of this peer was refused that speaks against it.
     #[must_use]
     pub fn misbehaviour(&self, peer: Peer) -> u64 {
-        let name = peer.to_string();
-        let rows = self.rows().into_iter().map(|told| told.row);
-        let against = rows.filter(|row| row.misbehaviour && row.peer == name);
-        against.map(|row| row.count).sum()
+        let speaks_against = |code| EvidenceKind::of_code(code).is_some_and(|kind| kind.speaks_against(peer));
+        let counts = self.counts(peer).into_iter();
+        let against = counts.filter(|(code, _)| speaks_against(*code));
+        against.map(|(_, count)| count).sum()
     }
 
     /// Adds its lines to those of a status, as many as there is room for.

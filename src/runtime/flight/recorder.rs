@@ -111,17 +111,18 @@ struct Inner {
 }
 
 impl FlightRecorder {
-    /// For this many data shards and a control shard. Its dumps go into the data directory `directory`.
+    /// For this many data shards and a control shard, which count time from `started`. Its dumps go into the
+    /// data directory `directory`.
     #[must_use]
     pub fn new(
         identity: FlightIdentity,
         config: &FlightConfig,
         shards: usize,
         directory: std::path::PathBuf,
+        started: Instant,
     ) -> Self {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let nanos = since.map_or(0, |since| since.as_nanos());
-        let started = Instant::now();
+        let nanos = since.map_or(0, |since| since.saturating_sub(started.elapsed()).as_nanos());
         let names = (0..shards).map(|index| format!("d{index}"));
         let names = names.chain(["control".to_owned()]);
         let track = |name| Arc::new(Track::new(name, started, config.events_per_shard));

@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::time::Instant;
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -16,7 +17,7 @@ fn recorder(events_per_shard: usize, dumps_max: usize, directory: &Path) -> Flig
         events_per_shard,
         dumps_max,
     };
-    FlightRecorder::new(identity, &config, 2, directory.to_owned())
+    FlightRecorder::new(identity, &config, 2, directory.to_owned(), Instant::now())
 }
 
 fn at(nanos: u64) -> Time {

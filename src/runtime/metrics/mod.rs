@@ -3,20 +3,27 @@
 //! Writing is one relaxed store or add: a reader never slows a shard, and losing every reader changes
 //! nothing.
 
+mod histogram;
 mod log_context;
+mod measures;
 mod progress;
 mod row;
 mod sequence_gauges;
 mod turns;
 mod waiters;
 
+pub(crate) use histogram::add;
+pub use histogram::{Histogram, HistogramCounts};
 pub use log_context::LogContext;
 pub(crate) use log_context::for_same_replica;
+pub(crate) use measures::{
+    Backlog, Lane, Measure, Measures, PeerMeasures, Recorder, is_sampled_batch, is_sampled_frame, sample_of,
+};
 pub use progress::TransferProgress;
 pub use row::{CheckpointRow, ReplicaRow, TransferRow};
 pub use sequence_gauges::SequenceGauges;
 pub(crate) use turns::SAMPLED_EVERY;
-pub use turns::{DurationCounts, DurationHistogram, TurnTimes};
+pub use turns::TurnTimes;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -227,6 +234,8 @@ pub struct Metrics {
     turn_times: OnceLock<Vec<Arc<TurnTimes>>>,
     /// What was refused of each peer.
     pub evidence: Evidence,
+    /// What its roles measure beside their turns.
+    pub(crate) measures: Measures,
     /// Those who wait for links with other replicas.
     pub(crate) links_waiters: Waiters,
 }
@@ -241,9 +250,15 @@ fn zeros<const N: usize>() -> [AtomicU64; N] {
 }
 
 impl Metrics {
-    /// All zero.
+    /// All zero; of a replica that knows no others.
     #[must_use]
     pub fn new(node: NodeId) -> Self {
+        Self::of_cluster(node, 0)
+    }
+
+    /// All zero; of one of so many replicas.
+    #[must_use]
+    pub fn of_cluster(node: NodeId, replicas: usize) -> Self {
         Self {
             node,
             counters: Counters::default(),
@@ -275,6 +290,7 @@ impl Metrics {
             control: OnceLock::new(),
             turn_times: OnceLock::new(),
             evidence: Evidence::default(),
+            measures: Measures::new(replicas),
             links_waiters: Waiters::default(),
         }
     }
@@ -533,6 +549,7 @@ impl Metrics {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         visit("operations_executed", read(&self.operations));
         visit("decisions", read(&self.decisions));
+        visit("protocol_messages", self.measures.protocol_messages());
         visit("batches_proposed", read(&self.batches_proposed));
         visit("frames_queued", read(&self.frames_queued));
         visit("frames_refused_by_pool", read(&self.frames_refused));

@@ -326,7 +326,9 @@ impl Watched {
             epoch: cluster.epoch(),
         };
         let directory = config.db_path.clone();
-        let flight = FlightRecorder::new(identity, &config.flight, doorbells.len(), directory);
+        // Shards and the recorder count time from the same moment as roles, which look at the clock by their metrics.
+        let started = metrics.measures.started();
+        let flight = FlightRecorder::new(identity, &config.flight, doorbells.len(), directory, started);
         let bells = doorbells.iter().enumerate();
         let vitals = Vitals::new(
             control_name(config),
@@ -441,8 +443,9 @@ fn thread_names<P: PartConfigs, H: Host>(
 
 /// Where a replica counts. The calling thread is its own from now on, and all others of it come from there.
 fn begin_counting<P: PartConfigs, H: Host>(config: &ReplicaConfig<P, H>) -> Arc<Metrics> {
-    let metrics = Arc::new(Metrics::new(config.node.id));
-    metrics.publish_epoch(config.node.cluster.epoch());
+    let cluster = &config.node.cluster;
+    let metrics = Arc::new(Metrics::of_cluster(config.node.id, cluster.quorum().n()));
+    metrics.publish_epoch(cluster.epoch());
     LogContext::new(metrics.clone()).enter();
     metrics
 }
@@ -458,7 +461,7 @@ pub(super) fn assemble<S: Stack, H: Host>(
     let metrics = begin_counting(config);
     let site = Site::of(config)?;
     let homes = RolePlacement::of(&site.topology);
-    let mut lanes = make_lanes(&homes, &site.doorbells);
+    let mut lanes = make_lanes(&homes, &site.doorbells, &metrics.measures);
     let directory = client_directory(config)?;
     let mut replica = compose::<S, H>(config, st_config);
     let mut executor = make_executor::<S, H>(service, config);

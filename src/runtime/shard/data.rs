@@ -221,8 +221,9 @@ impl Shard<'_> {
         busy
     }
 
-    /// The same, with a look at the clock after each role.
+    /// The same, with a look at the lanes before it, and at the clock after each role.
     fn step_measured(&mut self, roles: &mut [Box<dyn Role>], now: Time) -> bool {
+        roles.iter_mut().for_each(|role| role.observe());
         let begun = Instant::now();
         let mut last = begun;
         let mut lap = || {

@@ -397,6 +397,12 @@ impl<S: Stack> Replica<S> {
         self.promises.held()
     }
 
+    /// How many decisions a peer was behind this replica when it last said how far it is, to look at.
+    #[must_use]
+    pub fn lag_of(&self, peer: NodeId) -> u64 {
+        self.lag.of(peer)
+    }
+
     /// The last decision that was executed.
     #[must_use]
     pub fn executed(&self) -> SeqNo {

@@ -29,8 +29,8 @@ const PAUSE: Duration = Duration::from_millis(400);
 /// than it should; 2: STALLED, fewer take part than are needed; 3: DIVERGED, replicas have different states. Of
 /// a cluster that was asked in part, which is UNKNOWN: 0, or 1 if something was found.
 ///
-/// With --peers: ✗ marks what no correct peer causes, ? what a slow or overloaded one may. The messages
-/// themselves are at the replica's admin endpoint, /debug/peers.
+/// With --peers: ✗ marks what no correct peer causes, ? what a slow or overloaded one may, or whoever is on
+/// the way. The messages themselves are at the replica's admin endpoint, /debug/peers.
 #[derive(Debug, Args)]
 pub(super) struct Status {
     /// A client's file, as `atlas init` makes it. No other process may use this client meanwhile.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Role, STEP_MESSAGES};
 use crate::runtime::config::RoleKind;
 use crate::runtime::flight::{FlightEvent, FlightKind, FlightPen};
-use crate::runtime::metrics::Metrics;
+use crate::runtime::metrics::{Lane, Measure, Metrics, Recorder};
 use crate::runtime::shard::lanes::{LinkReceiver, LinkSender, Logged};
 use crate::runtime::shard::reactor::{Completion, Reactor, Token};
 use crate::runtime::storage::snapshot_transfer::SnapshotTransferHandle;
@@ -51,6 +51,10 @@ pub(crate) struct LogRole<L> {
     failure: Option<StorageError>,
     metrics: Arc<Metrics>,
     record: LogRecord,
+    /// Where this role measures.
+    recorder: Arc<Recorder>,
+    /// When what is being written was given to the kernel.
+    sync_begun: Time,
 }
 
 /// What was recorded last of the log.
@@ -126,8 +130,10 @@ impl<L: SmrPersistentLog> LogRole<L> {
             write_again_at: None,
             lacks_space: false,
             failure: None,
+            recorder: metrics.measures.recorder(),
             metrics,
             record: LogRecord::default(),
+            sync_begun: Time::START,
         }
     }
 
@@ -236,6 +242,7 @@ impl<L: SmrPersistentLog> LogRole<L> {
         };
         let (fd, token) = (file.as_raw_fd(), self.token(WRITE));
         self.port.writing = Some(write.segment);
+        self.sync_begun = self.metrics.measures.now();
         let write = self.under_way.insert(write);
         let bytes = &write.buffer[write.bytes.clone()];
         // Each write is on the disk when it completes: cheaper than a sync of its own, see `benches/log`.
@@ -309,6 +316,11 @@ impl<L: SmrPersistentLog> Role for LogRole<L> {
             return;
         };
         self.port.writing = None;
+        let took = self.metrics.measures.now().since(self.sync_begun);
+        if outcome.is_ok() {
+            self.recorder.record_time(Measure::LogSync, took);
+            self.recorder.record(Measure::LogSyncBytes, write.bytes.len());
+        }
         let durable = self.log.writer.durable();
         if let Err(error) = self.log.writer.on_written(write.buffer, outcome) {
             self.failure = Some(error);
@@ -317,6 +329,10 @@ impl<L: SmrPersistentLog> Role for LogRole<L> {
             self.metrics.counters.log_syncs.fetch_add(1, Ordering::Relaxed);
         }
         self.lacks_space = self.log.writer.is_short_of_space();
+    }
+
+    fn observe(&mut self) {
+        self.recorder.record_depth(Lane::Records, self.entries.len());
     }
 
     fn has_input(&self) -> bool {

@@ -1,10 +1,12 @@
 //! The roles: plain actors with one bounded step each.
 
 mod consensus;
+mod consensus_port;
 mod consensus_record;
 mod execution;
 mod log;
 mod network;
+mod phase_timer;
 mod preprocess;
 mod twins;
 
@@ -38,6 +40,9 @@ pub(crate) trait Role: Send {
 
     /// From now on events are recorded with this pen, which is its shard's. Called before the first step.
     fn record_with(&mut self, _: FlightPen) {}
+
+    /// Measures what waits for it. Called before one of its steps now and then.
+    fn observe(&mut self) {}
 
     /// One of this role's operations completed.
     fn on_completion(&mut self, _: &mut Reactor, _: Completion) {}

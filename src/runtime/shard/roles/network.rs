@@ -10,12 +10,12 @@ use super::{Role, STEP_MESSAGES};
 use crate::runtime::config::RoleKind;
 use crate::runtime::evidence::{EvidenceKind, Exhibit};
 use crate::runtime::flight::{FlightEvent, FlightKind, FlightPen, close_code};
-use crate::runtime::metrics::{Metrics, count};
+use crate::runtime::metrics::{Lane, Measure, Metrics, Recorder, count};
 use crate::runtime::shard::control::EstablishedLink;
 use crate::runtime::shard::lanes::{FromReplica, LinkReceiver, LinkSender, Outgoing, Raw};
 use crate::runtime::shard::network_node::SmrReplicaNetworkNode;
 use crate::runtime::shard::reactor::{Completion, Reactor};
-use crate::runtime::shard::wires::{CloseReason, WireId};
+use crate::runtime::shard::wires::{CloseReason, QueueFull, WireId};
 use crate::smr::messages::archived::{ArchivedAdminRequest, ArchivedLinkMessage};
 use crate::smr::messages::{
     AdminRequest, Checked, ENVELOPE_BYTES, Envelope, EnvelopeError, Family, Kind, LinkMessage, encode,
@@ -36,7 +36,7 @@ pub(crate) struct NetworkLanes {
     /// Replicas' other messages.
     pub replica_messages: LinkSender<FromReplica>,
     /// What the other roles send, one lane each.
-    pub outgoing: Vec<LinkReceiver<Outgoing>>,
+    pub outgoing: Vec<(Lane, LinkReceiver<Outgoing>)>,
 }
 
 /// Serves the sockets of one shard: bytes in, messages out, and back.
@@ -49,6 +49,9 @@ pub(crate) struct NetworkRole<N> {
     /// By client: a link for each process that uses its identity.
     clients: Vec<Vec<ClientLink>>,
     metrics: Arc<Metrics>,
+    recorder: Arc<Recorder>,
+    /// What is timed of the replies of this turn, and since when.
+    timed: Vec<(Measure, Time)>,
     /// How often operators may still ask, by the client whose keys they use.
     questions: BTreeMap<ClientId, Allowance>,
     now: Time,
@@ -93,7 +96,9 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
             epoch,
             replicas: vec![None; replicas],
             clients: (0..clients).map(|_| Vec::new()).collect(),
+            recorder: metrics.measures.recorder(),
             metrics,
+            timed: Vec::new(),
             questions: BTreeMap::new(),
             now: Time::START,
             draining: false,
@@ -225,13 +230,21 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
                 self.lanes.replica_messages.push(FromReplica { from, message });
             }
             Route::Frames(from) => {
-                self.lanes.replica_frames.push(Raw::WithFrames { from, message });
+                self.lanes.replica_frames.push(Raw::WithFrames {
+                    from,
+                    message,
+                    received: self.now,
+                });
             }
             Route::Request(client) => {
                 // A draining replica answers nothing new; the client goes to the others.
                 if !self.draining {
                     let bytes = message.slice(ENVELOPE_BYTES..);
-                    self.lanes.client_frames.push(Raw::Frame { client, bytes });
+                    self.lanes.client_frames.push(Raw::Frame {
+                        client,
+                        bytes,
+                        received: self.now,
+                    });
                 }
             }
             Route::Question(client) => {
@@ -333,12 +346,7 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
                     break;
                 };
                 any = true;
-                let counters = &self.metrics.counters;
-                count(if replicas {
-                    &counters.messages_from_replicas
-                } else {
-                    &counters.messages_from_clients
-                });
+                self.count_received(peer, message.len());
                 if !self.route(id, peer, message) {
                     count(&self.metrics.counters.messages_refused);
                     self.node.close_link(id, CloseReason::Closed);
@@ -349,6 +357,24 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
         self.lanes.replica_frames.ring();
         self.lanes.replica_messages.ring();
         any
+    }
+
+    fn count_received(&self, peer: Peer, bytes: usize) {
+        let Metrics {
+            counters, measures, ..
+        } = &*self.metrics;
+        match peer {
+            Peer::Replica(node) => {
+                count(&counters.messages_from_replicas);
+                if let Some(peer) = measures.peer(node) {
+                    peer.traffic.received(bytes);
+                }
+            }
+            Peer::Client(_) => {
+                count(&counters.messages_from_clients);
+                self.recorder.clients.received(bytes);
+            }
+        }
     }
 
     fn send(&mut self, outgoing: Outgoing) {
@@ -370,6 +396,19 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
                 self.send_to_replica(family, node.index(), message);
             }
             Outgoing::Client { to, session, message } => self.send_to_client(to, session, &message),
+            Outgoing::Replied { executed } => self.timed.push((Measure::BatchReplied, executed)),
+            Outgoing::Answered { received } => self.timed.push((Measure::Request, received)),
+        }
+    }
+
+    /// The replies of this turn are given to their links.
+    fn time_replies(&mut self) {
+        if self.timed.is_empty() {
+            return;
+        }
+        let now = self.metrics.measures.now();
+        for (measure, since) in self.timed.drain(..) {
+            self.recorder.record_time(measure, now.since(since));
         }
     }
 
@@ -378,13 +417,17 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
         let Some(Some(id)) = self.replicas.get(index) else {
             return count(&counters.messages_unsent);
         };
-        if self.node.send(family, *id, message).is_err() {
-            match family {
-                Family::Application => count(&counters.forwards_dropped),
-                Family::StateTransfer => count(&counters.transfers_dropped),
-                // The link is closed, which is counted when it has ended.
-                Family::Reconfiguration | Family::Protocol => {}
+        let bytes = message.len();
+        match (self.node.send(family, *id, message), family) {
+            (Ok(()), _) => {
+                if let Some(peer) = self.metrics.measures.peer(NodeId::new(index as u16)) {
+                    peer.traffic.sent(bytes);
+                }
             }
+            (Err(QueueFull), Family::Application) => count(&counters.forwards_dropped),
+            (Err(QueueFull), Family::StateTransfer) => count(&counters.transfers_dropped),
+            // The link is closed, which is counted when it has ended.
+            (Err(QueueFull), Family::Reconfiguration | Family::Protocol) => {}
         }
     }
 
@@ -396,8 +439,9 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
         let mut sent = false;
         for link in links.into_iter().flatten().filter(serves) {
             sent = true;
-            if self.node.send_application(link.wire, message.clone()).is_err() {
-                count(&self.metrics.counters.replies_dropped);
+            match self.node.send_application(link.wire, message.clone()) {
+                Ok(()) => self.recorder.clients.sent(message.len()),
+                Err(QueueFull) => count(&self.metrics.counters.replies_dropped),
             }
         }
         if !sent {
@@ -438,15 +482,22 @@ impl<N: SmrReplicaNetworkNode> Role for NetworkRole<N> {
     fn finish(&mut self, now: Time, reactor: &mut Reactor) -> bool {
         let mut any = false;
         for lane in 0..self.lanes.outgoing.len() {
-            while let Some(outgoing) = self.lanes.outgoing[lane].pop() {
+            while let Some(outgoing) = self.lanes.outgoing[lane].1.pop() {
                 any = true;
                 self.send(outgoing);
             }
         }
         self.node.keep_alive(now, &self.ping);
         self.node.flush(reactor);
+        self.time_replies();
         self.take_closed();
         any
+    }
+
+    fn observe(&mut self) {
+        for (lane, receiver) in &self.lanes.outgoing {
+            self.recorder.record_depth(*lane, receiver.len());
+        }
     }
 
     fn on_completion(&mut self, reactor: &mut Reactor, completion: Completion) {
@@ -456,7 +507,7 @@ impl<N: SmrReplicaNetworkNode> Role for NetworkRole<N> {
     fn has_input(&self) -> bool {
         self.node.has_messages()
             || !self.lanes.links.is_empty()
-            || self.lanes.outgoing.iter().any(|lane| !lane.is_empty())
+            || self.lanes.outgoing.iter().any(|(_, lane)| !lane.is_empty())
             || self.lanes.client_frames.has_overflow()
             || self.lanes.replica_frames.has_overflow()
             || self.lanes.replica_messages.has_overflow()

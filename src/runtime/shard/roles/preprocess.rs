@@ -7,16 +7,19 @@ use super::{Role, STEP_MESSAGES};
 use crate::runtime::config::RoleKind;
 use crate::runtime::evidence::{EvidenceKind, Exhibit};
 use crate::runtime::flight::{FlightEvent, FlightKind, FlightPen, MessageTopic};
-use crate::runtime::metrics::{Metrics, count};
+use crate::runtime::metrics::{Lane, Measure, Metrics, Recorder, count, is_sampled_batch, is_sampled_frame};
 use crate::runtime::shard::lanes::{
-    Checked, LinkReceiver, LinkSender, Outgoing, Raw, Work, answer, any_blocked,
+    Checked, LinkReceiver, LinkSender, Outgoing, Raw, Verified, Work, answer, any_blocked,
 };
 use crate::runtime::shard::reactor::Reactor;
 use crate::smr::messages::archived::ArchivedClientReply;
 use crate::smr::messages::{Checked as CheckedMessage, ClientReply, Frame, FrameKey};
 use crate::smr::node::{Preprocessing, PreprocessingPort};
 use crate::smr::preprocessing::{FrameRefusal, FromPeer, PeerRefusal};
-use crate::smr::types::{ClientId, Digest, NodeId, Peer, Time};
+use crate::smr::types::{ClientId, Digest, NodeId, Peer, SeqNo, Time};
+
+/// Frames that are timed in one step: whoever gives its frames numbers that are sampled has no more of it.
+const STEP_SAMPLES: usize = 8;
 
 /// The lanes of one preprocess role.
 pub(crate) struct PreprocessLanes {
@@ -55,6 +58,12 @@ struct Port {
     unnamed: Option<FrameRefusal>,
     /// Frames of clients refused in this turn.
     frames_refused: u64,
+    recorder: Arc<Recorder>,
+    /// Where the bytes of each client frame of this step lie, and when they came.
+    came: Vec<(usize, Time)>,
+    samples_left: usize,
+    /// When the replica's message came that is checked.
+    received: Time,
 }
 
 impl Port {
@@ -73,6 +82,38 @@ impl Port {
         }
     }
 
+    /// A client's frame is verified: how long that took, if it is one that is timed.
+    fn time_frame(&mut self, frame: &Frame) {
+        if self.samples_left == 0 || !is_sampled_frame(frame.key()) {
+            return;
+        }
+        let place = frame.bytes().as_ptr().addr();
+        let Some((_, received)) = self.came.iter().find(|(own, _)| *own == place).copied() else {
+            return;
+        };
+        self.samples_left -= 1;
+        let verified = self.metrics.measures.now();
+        self.recorder
+            .record_time(Measure::FrameVerified, verified.since(received));
+        self.checked.push(Checked::At(Verified::Frame {
+            key: frame.key(),
+            received,
+            verified,
+        }));
+    }
+
+    /// A replica's proposal is verified: how long that took, if its batch is one that is timed.
+    fn time_proposal(&mut self, seq: SeqNo) {
+        if !is_sampled_batch(seq) {
+            return;
+        }
+        let verified = self.metrics.measures.now();
+        self.recorder
+            .record_time(Measure::BatchVerified, verified.since(self.received));
+        self.checked
+            .push(Checked::At(Verified::Proposal { seq, verified }));
+    }
+
     fn is_blocked(&mut self) -> bool {
         let refusals = any_blocked(&mut self.refusals);
         self.checked.is_blocked() || refusals
@@ -81,10 +122,14 @@ impl Port {
 
 impl PreprocessingPort for Port {
     fn ordered(&mut self, frame: Frame) {
+        self.time_frame(&frame);
         self.checked.push(Checked::Frame(frame));
     }
 
     fn of_peer(&mut self, from: NodeId, told: FromPeer) {
+        if let FromPeer::Proposal(proposal) = &told {
+            self.time_proposal(proposal.seq);
+        }
         self.checked.push(Checked::FromPeer(from, told));
     }
 
@@ -139,12 +184,16 @@ impl PreprocessRole {
                 checked: lanes.checked,
                 unordered: lanes.unordered,
                 refusals: lanes.refusals,
+                recorder: metrics.measures.recorder(),
                 metrics,
                 pen: FlightPen::default(),
                 now: Time::START,
                 message: Bytes::new(),
                 unnamed: None,
                 frames_refused: 0,
+                came: Vec::new(),
+                samples_left: 0,
+                received: Time::START,
             },
         }
     }
@@ -156,7 +205,12 @@ impl PreprocessRole {
                 if self.port.is_blocked() {
                     return any;
                 }
-                let Some(Raw::WithFrames { from, message }) = lane.pop() else {
+                let Some(Raw::WithFrames {
+                    from,
+                    message,
+                    received,
+                }) = lane.pop()
+                else {
                     break;
                 };
                 any = true;
@@ -166,6 +220,7 @@ impl PreprocessRole {
                     .pen
                     .record(now, event.numbers(kind, message.len() as u64));
                 self.port.message = message.clone();
+                self.port.received = received;
                 self.preprocessing
                     .take_message(now, from, &message, &mut self.port);
                 self.port.message = Bytes::new();
@@ -176,15 +231,22 @@ impl PreprocessRole {
 
     fn take_client_frames(&mut self, now: Time) -> bool {
         let mut taken = 0;
+        self.port.samples_left = STEP_SAMPLES;
         for lane in &mut self.client_frames {
             for _ in 0..STEP_MESSAGES {
                 if self.port.is_blocked() {
                     break;
                 }
-                let Some(Raw::Frame { client, bytes }) = lane.pop() else {
+                let Some(Raw::Frame {
+                    client,
+                    bytes,
+                    received,
+                }) = lane.pop()
+                else {
                     break;
                 };
                 taken += 1;
+                self.port.came.push((bytes.as_ptr().addr(), received));
                 self.port.message = bytes.clone();
                 self.preprocessing.take_frame(client, bytes, &mut self.port);
                 self.port.name(client, None);
@@ -192,6 +254,7 @@ impl PreprocessRole {
             }
         }
         self.preprocessing.verify(&mut self.port);
+        self.port.came.clear();
         if taken > 0 {
             let refused = std::mem::take(&mut self.port.frames_refused);
             let event = FlightEvent::of(FlightKind::Frames);
@@ -230,6 +293,14 @@ impl Role for PreprocessRole {
         self.port.unordered.ring();
         self.port.refusals.iter_mut().for_each(LinkSender::ring);
         false
+    }
+
+    fn observe(&mut self) {
+        let recorder = &self.port.recorder;
+        let replicas = self.replica_frames.iter();
+        replicas.for_each(|lane| recorder.record_depth(Lane::ReplicaFrames, lane.len()));
+        let clients = self.client_frames.iter();
+        clients.for_each(|lane| recorder.record_depth(Lane::ClientFrames, lane.len()));
     }
 
     fn has_input(&self) -> bool {
