@@ -17,6 +17,7 @@ mod loads;
 mod messages;
 mod small_hosts;
 mod supervised;
+mod top;
 mod up;
 mod values;
 

@@ -1,12 +1,14 @@
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::smr::messages::AdminReply;
 use crate::smr::types::{Digest, NodeId};
 
-/// What one replica says of itself, as `atlas status --json` and the admin endpoint show it.
-#[derive(Debug, Clone, Serialize)]
+/// What one replica says of itself, as `atlas status --json` and the admin endpoint show it. What a replica
+/// of another version does not say is zero or nothing when it is read.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ReplicaRow {
     /// The replica.
     pub node: String,
@@ -45,7 +47,8 @@ pub struct ReplicaRow {
 }
 
 /// A state on its way to a replica.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct TransferRow {
     /// Pieces that are here.
     pub pieces: u64,

@@ -3,6 +3,7 @@
 #[macro_use]
 mod output;
 
+mod admin_endpoints;
 mod assets;
 mod bench;
 mod check;
@@ -21,6 +22,7 @@ mod report;
 mod run;
 mod sim;
 mod status;
+mod top;
 mod up;
 mod value;
 
@@ -58,6 +60,7 @@ enum Command {
     Up(up::Up),
     Client(client::ClientCommand),
     Status(status::Status),
+    Top(top::Top),
     Health(health::Health),
     Bench(bench::Bench),
     #[command(about = "Show the figures of a demo or a bench, or compare two")]
@@ -187,6 +190,7 @@ fn run() -> ExitCode {
         Command::Up(up) => up.run(),
         Command::Client(client) => client.run(),
         Command::Status(status) => status.run(),
+        Command::Top(top) => top.run(),
         Command::Health(health) => health.run(),
         Command::Bench(bench) => bench.run(),
         Command::Report(report) => report.run(),
@@ -223,6 +227,7 @@ mod tests {
         ("up", up::Up::augment_args),
         ("client", client::ClientCommand::augment_args),
         ("status", status::Status::augment_args),
+        ("top", top::Top::augment_args),
         ("health", health::Health::augment_args),
         ("bench", bench::Bench::augment_args),
         ("report", report::ReportCommand::augment_args),
