@@ -46,6 +46,12 @@ fn every_command_ends_with_the_exit_code_that_is_documented() {
         Case("status --config missing.toml", 1),
         Case("health --config r0.toml", 0),
         Case("health --ready --config r0.toml", 0),
+        // Nothing listens at port 9, and a test has no terminal.
+        Case("top --once --interval-ms 100 --admin 127.0.0.1:9", 1),
+        Case("top --admin 127.0.0.1:9", 1),
+        Case("top --once missing", 1),
+        Case("top --admin nonsense", 1),
+        Case("top . --admin 127.0.0.1:9", 2),
         Case("inspect superblock r0-data", 0),
         Case("inspect integrity r0-data", 0),
         Case("inspect integrity missing", 2),

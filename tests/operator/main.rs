@@ -22,6 +22,7 @@ mod readiness;
 mod small_hosts;
 mod status;
 mod supervised;
+mod top;
 mod up;
 mod values;
 

@@ -6,8 +6,10 @@ use crate::runtime::evidence::EvidenceRow;
 use crate::smr::messages::AdminReply;
 use crate::smr::types::{ClusterId, Digest, NodeId, Quorum};
 
-/// What one replica says of itself, as `atlas status --json` and the admin endpoint show it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// What one replica says of itself, as `atlas status --json` and the admin endpoint show it. What a replica
+/// of another version does not say is zero or nothing when it is read.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ReplicaRow {
     /// The replica.
     pub node: String,
@@ -71,7 +73,8 @@ pub struct CheckpointRow {
 }
 
 /// A state on its way to a replica.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct TransferRow {
     /// Pieces that are here.
     pub pieces: u64,

@@ -14,8 +14,9 @@ use crate::smr::membership::{CLIENTS_MAX, OPERATORS_MAX};
 use crate::smr::preprocessing::ClientAuth;
 use crate::smr::types::{ApplicationId, PROTOCOL_VERSION};
 
-/// Make the files of a new cluster: one for everybody, one for each replica and client, and the keys of all and
-/// of operators.
+/// Make the files of a new cluster.
+///
+/// One for everybody, one for each replica and client, and the keys of all and of operators.
 #[derive(Debug, Args)]
 pub(super) struct Init {
     /// Replicas; n = 3f+1 of them tolerate f faulty ones.

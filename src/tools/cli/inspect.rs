@@ -1,9 +1,9 @@
 //! Looking at replicas' data directories, without changing them and beside running replicas.
 
-mod diff;
-mod flight;
+pub(super) mod diff;
+pub(super) mod flight;
 mod integrity;
-mod log;
+pub(super) mod log;
 mod snapshot;
 
 use std::path::PathBuf;
@@ -25,15 +25,12 @@ use crate::runtime::storage::survey::{SuperblockCopy, Survey};
 pub(super) enum Inspect {
     /// Show whose directory it is and what its two superblocks say.
     Superblock(Directory),
-    /// Show the records of the persistent log.
     Log(log::Log),
     /// Show the snapshots of checkpoints, and verify them.
     Snapshot(Directory),
     /// Verify everything, and give a verdict.
     Integrity(Directory),
-    /// Show the first decision, or key of a checkpoint, that differs between two replicas.
     Diff(diff::Diff),
-    /// Show the last events of a replica, as its flight recorder wrote them.
     Flight(flight::Flight),
 }
 

@@ -3,6 +3,8 @@
 #[macro_use]
 mod output;
 
+mod admin_endpoints;
+mod admin_page;
 mod assets;
 mod bench;
 mod check;
@@ -22,6 +24,7 @@ mod report;
 mod run;
 mod sim;
 mod status;
+mod top;
 mod up;
 mod value;
 
@@ -47,41 +50,32 @@ struct Arguments {
     logs: logs::LogOptions,
 }
 
+// What each command is for stands at its own type, whose first line is what `atlas help` lists, and the whole
+// of it what `atlas COMMAND --help` shows: documentation here would hide it. `about` is for a shorter line.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a cluster and its load in this process, and show what it does.
     Demo(demo::Demo),
-    /// Make the files of a new cluster.
     Init(init::Init),
-    /// Make the data directory of a replica that has never run.
     Format(format::Format),
-    /// Run one replica.
     Run(run::Run),
-    /// Run a whole cluster on this machine, and keep it for the next time.
     Up(up::Up),
-    /// Call a running cluster's service.
     Client(client::ClientCommand),
-    /// Show where each replica of a running cluster stands.
     Status(status::Status),
-    /// Ask a replica's process on this host whether it is well.
+    Top(top::Top),
     Health(health::Health),
-    /// Measure a running cluster.
     Bench(bench::Bench),
-    /// Show the figures of a demo or a bench, or compare two.
+    #[command(about = "Show the figures of a demo or a bench, or compare two")]
     Report(report::ReportCommand),
-    /// Run seeded clusters in virtual time, under faults and lies.
     Sim(sim::Sim),
-    /// Look at replicas' data directories: superblock, log, snapshots, integrity, differences.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        about = "Look at replicas' data directories: superblock, log, snapshots, integrity, differences"
+    )]
     Inspect(inspect::Inspect),
-    /// Look at configuration files.
     #[command(subcommand)]
     Config(check::ConfigCommand),
-    /// Look whether this machine can run replicas well.
     Doctor(doctor::Doctor),
-    /// Print what a shell needs to complete this command's arguments.
     Completions(assets::Completions),
-    /// Write the manual pages.
     Man(assets::Man),
 }
 
@@ -164,6 +158,7 @@ fn run() -> ExitCode {
         Command::Up(up) => up.run(),
         Command::Client(client) => client.run(),
         Command::Status(status) => status.run(),
+        Command::Top(top) => top.run(),
         Command::Health(health) => health.run(),
         Command::Bench(bench) => bench.run(),
         Command::Report(report) => report.run(),
@@ -179,6 +174,86 @@ fn run() -> ExitCode {
         Err(error) => {
             output::error(format_args!("atlas: {error}\n"));
             ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, CommandFactory};
+
+    use super::*;
+
+    type Augment = fn(clap::Command) -> clap::Command;
+
+    /// Every command, and what its own type says of it.
+    const OWN: &[(&str, Augment)] = &[
+        ("demo", demo::Demo::augment_args),
+        ("init", init::Init::augment_args),
+        ("format", format::Format::augment_args),
+        ("run", run::Run::augment_args),
+        ("up", up::Up::augment_args),
+        ("client", client::ClientCommand::augment_args),
+        ("status", status::Status::augment_args),
+        ("top", top::Top::augment_args),
+        ("health", health::Health::augment_args),
+        ("bench", bench::Bench::augment_args),
+        ("report", report::ReportCommand::augment_args),
+        ("sim", sim::Sim::augment_args),
+        ("inspect", inspect::Inspect::augment_subcommands),
+        ("inspect log", inspect::log::Log::augment_args),
+        ("inspect diff", inspect::diff::Diff::augment_args),
+        ("inspect flight", inspect::flight::Flight::augment_args),
+        ("config", check::ConfigCommand::augment_subcommands),
+        ("doctor", doctor::Doctor::augment_args),
+        ("completions", assets::Completions::augment_args),
+        ("man", assets::Man::augment_args),
+    ];
+
+    /// A command by the words that are typed.
+    fn command(name: &str) -> clap::Command {
+        name.split(' ').fold(Arguments::command(), |command, word| {
+            let found = command.find_subcommand(word);
+            found.unwrap_or_else(|| panic!("{name}: no {word}")).clone()
+        })
+    }
+
+    #[test]
+    fn long_help_is_all_that_a_command_has_to_say_and_the_list_has_one_line_of_it() {
+        let mut with_more = 0;
+        for (name, augment) in OWN {
+            let (mut shown, own) = (command(name), augment(clap::Command::new("own")));
+            let line = shown.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!(!line.is_empty() && !line.contains('\n'), "{name}: {line}");
+            assert!(line.len() <= 90, "{name} has one line in the list: {line}");
+            let Some(whole) = own.get_long_about().map(ToString::to_string) else {
+                continue;
+            };
+            with_more += 1;
+            let long = shown
+                .get_long_about()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert_eq!(long, whole, "{name}: its line hides the rest");
+            assert!(long.len() > line.len(), "{name}: {long}");
+            let help = shown.render_long_help().to_string();
+            let last = whole.lines().last().unwrap_or_default();
+            // It may be wrapped.
+            let end = last.split(' ').next_back().unwrap_or_default();
+            assert!(help.contains(end), "{name}: {help}");
+        }
+        assert!(
+            with_more >= 8,
+            "commands have more to say than a line: {with_more}"
+        );
+    }
+
+    #[test]
+    fn every_command_is_in_the_table_of_this_test() {
+        let commands = Arguments::command();
+        for shown in commands.get_subcommands() {
+            let name = shown.get_name();
+            assert!(OWN.iter().any(|(own, _)| *own == name), "{name}");
         }
     }
 }

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use clap::Args;
 
-use self::endpoint::{Endpoint, parse_address};
+use self::endpoint::Endpoint;
 use self::table::Beside;
 use self::verdict::{Facts, Looks, judge};
 use super::CommandError;
+use super::admin_page::parse_address;
 use crate::client::status;
 use crate::runtime::admin::read_token;
 use crate::runtime::config::ClientConfig;

@@ -12,8 +12,10 @@ use crate::tools::cli::CommandError;
 /// A longer file is none: that of the most shards with the most events is shorter.
 const BYTES_MAX: u64 = 4 << 30;
 
-/// Show what a replica went through, all its shards together and in order: the file is in `flight/` in its
-/// data directory, or came from `/debug/flight` of its admin endpoint.
+/// Show the last events of a replica, as its flight recorder wrote them.
+///
+/// The events of all its shards come together and in order. The file is in `flight/` in its data directory, or
+/// came from `/debug/flight` of its admin endpoint.
 #[derive(Debug, Args)]
 pub(in crate::tools::cli) struct Flight {
     /// The file.
