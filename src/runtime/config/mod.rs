@@ -21,6 +21,7 @@ mod logging;
 mod loopback;
 mod reconfiguration;
 mod replica;
+mod replica_file;
 mod topology;
 
 pub use admin::AdminConfig;
@@ -37,8 +38,9 @@ pub use loopback::LoopbackCluster;
 pub use reconfiguration::ReconfigurationConfig;
 pub use replica::{
     AppKind, DivisibleStateReplicaConfig, Durability, ExecutionConfig, ExecutorKind, LoadedReplica,
-    MonolithicStateReplicaConfig, NetworkConfig, ReplicaConfig, ReplicaFile,
+    MonolithicStateReplicaConfig, NetworkConfig, ReplicaConfig,
 };
+pub use replica_file::ReplicaFile;
 pub use topology::{RoleKind, ShardSpec, Topology, TopologyError, TopologyFile};
 
 pub use crate::runtime::shard::network_node::NetworkNodeConfig;

@@ -15,24 +15,24 @@ use super::roles::{OnDisk, Roles};
 use super::storage_workers::{
     snapshot_transfer_name, snapshots_name, start_storage_workers, storage_worker_name,
 };
+use super::watched::{Watched, admin_name, control_name, shard_name};
 use super::wiring::{RolePlacement, make_lanes};
-use crate::runtime::admin::{AdminEndpoint, BoundEndpoint, DataDisk, Subject};
+use crate::runtime::admin::{AdminEndpoint, BoundEndpoint};
 use crate::runtime::config::{Durability, PartConfigs, ReplicaConfig, Topology};
-use crate::runtime::flight::{FlightEvent, FlightIdentity, FlightKind, FlightRecorder};
+use crate::runtime::flight::{FlightEvent, FlightKind};
 use crate::runtime::metrics::{LogContext, Metrics, TurnTimes, for_same_replica};
 use crate::runtime::net::handshake::Identity;
 use crate::runtime::ring::Doorbell;
 use crate::runtime::shard::control::{
-    BackoffLimits, Beat, ConnectionLimits, ControlConfig, ControlHandle, ControlLimits, ControlShard,
-    DialTarget, EstablishedLink,
+    BackoffLimits, ConnectionLimits, ControlConfig, ControlHandle, ControlLimits, ControlShard, DialTarget,
+    EstablishedLink,
 };
 use crate::runtime::shard::cores::Cores;
 use crate::runtime::shard::crew::HelperThreads;
-use crate::runtime::shard::data::{self, Lifecycle, ShardContext};
+use crate::runtime::shard::data::{self, ShardContext};
 use crate::runtime::shard::faults::Interceptor;
 use crate::runtime::shard::lanes::LinkSender;
 use crate::runtime::shard::memory::allow_huge_pages;
-use crate::runtime::shard::pulse::Vitals;
 use crate::runtime::shard::roles::Role;
 use crate::runtime::shard::{Alarm, ShardError, panicked};
 use crate::runtime::storage::snapshot_transfer::SnapshotTransferWorker;
@@ -302,86 +302,6 @@ fn start_crew<S: Stack, H: Host>(
         false => Some(HelperThreads::start(&name, helpers, owner, alarm)?),
     };
     Ok((crew, threads))
-}
-
-/// What every data shard shares, and whoever watches over it looks at.
-struct Watched {
-    doorbells: Vec<Doorbell>,
-    metrics: Arc<Metrics>,
-    lifecycle: Lifecycle,
-    vitals: Vitals,
-    flight: FlightRecorder,
-}
-
-impl Watched {
-    fn new<P: PartConfigs, H: Host>(
-        config: &ReplicaConfig<P, H>,
-        metrics: Arc<Metrics>,
-        doorbells: Vec<Doorbell>,
-    ) -> Self {
-        let cluster = &config.node.cluster;
-        let identity = FlightIdentity {
-            cluster: cluster.cluster_id(),
-            node: config.node.id,
-            epoch: cluster.epoch(),
-        };
-        let directory = config.db_path.clone();
-        // Shards and the recorder count time from the same moment as roles, which look at the clock by their metrics.
-        let started = metrics.measures.started();
-        let flight = FlightRecorder::new(identity, &config.flight, doorbells.len(), directory, started);
-        let bells = doorbells.iter().enumerate();
-        let vitals = Vitals::new(
-            control_name(config),
-            bells.map(|(index, bell)| (shard_name(config, index), bell.clone())),
-        );
-        Self {
-            doorbells,
-            metrics,
-            lifecycle: Lifecycle::default(),
-            vitals,
-            flight,
-        }
-    }
-
-    /// What the admin endpoint sees.
-    fn subject<P: PartConfigs, H: Host>(&self, config: &ReplicaConfig<P, H>) -> Subject {
-        Subject {
-            metrics: self.metrics.clone(),
-            vitals: self.vitals.clone(),
-            lifecycle: self.lifecycle.clone(),
-            cluster: config.node.cluster.cluster_id(),
-            quorum: config.node.cluster.quorum(),
-            disk: (config.durability != Durability::None).then(|| DataDisk {
-                path: config.db_path.clone(),
-                log_bytes_max: config.disk_budget().log_bytes_max,
-            }),
-            log_filter: config.log_filter.clone(),
-            flight: self.flight.clone(),
-        }
-    }
-
-    /// What the control shard does at every beat.
-    fn beat<P: PartConfigs, H: Host>(&self, config: &ReplicaConfig<P, H>) -> Beat {
-        super::supervisor::beat(
-            config.supervisor.clone(),
-            self.vitals.clone(),
-            self.lifecycle.clone(),
-            self.metrics.clone(),
-            config.node.cluster.quorum().quorum(),
-        )
-    }
-}
-
-fn control_name<P: PartConfigs, H: Host>(config: &ReplicaConfig<P, H>) -> String {
-    format!("control-{}", config.node.id)
-}
-
-fn admin_name<P: PartConfigs, H: Host>(config: &ReplicaConfig<P, H>) -> String {
-    format!("admin-{}", config.node.id)
-}
-
-fn shard_name<P: PartConfigs, H: Host>(config: &ReplicaConfig<P, H>, index: usize) -> String {
-    format!("atlas-{}-d{index}", config.node.id)
 }
 
 /// Starts the data shards, each with the roles that live on it.

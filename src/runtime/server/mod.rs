@@ -27,6 +27,7 @@ mod repair;
 mod roles;
 mod storage_workers;
 mod supervisor;
+mod watched;
 mod wiring;
 
 pub use handle::{ReplicaHandle, own_cpu_time, thread_cpu_time};
