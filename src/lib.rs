@@ -55,7 +55,7 @@ pub mod smr;
 pub mod tools;
 
 #[doc(inline)]
-pub use runtime::{admin, config, metrics, net, ring, server, shard, storage};
+pub use runtime::{admin, config, evidence, flight, metrics, net, ring, server, shard, storage};
 #[doc(inline)]
 pub use smr::{
     crypto, decision_log, execution, log_transfer, membership, messages, mutants, ordering, preprocessing,

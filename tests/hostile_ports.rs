@@ -1,5 +1,6 @@
 //! Strangers and liars at a replica's port: each is refused for a counted reason, and the service goes on.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
@@ -310,6 +311,34 @@ fn liars_with_a_link_lose_it_and_harm_nobody() {
         let votes = SystemMessage::votes(victim.cluster.config().cluster_id(), Epoch::ZERO, Vec::new());
         victim.send(replica, votes, true);
     });
+    // The attacker is known by its keys, and what it did is kept.
+    for replica in victim.replicas() {
+        let held = held_against_attacker(replica);
+        for kind in [
+            "record_refused_forged",
+            "record_refused_too_long",
+            "record_refused_too_short",
+            "message_refused_archive",
+            "message_refused_kind",
+        ] {
+            assert!(held.contains(kind), "{}: {kind} of {held:?}", replica.node());
+        }
+    }
+}
+
+/// The kinds of what a replica holds against the attacker, each of which no correct client causes.
+fn held_against_attacker(replica: &ReplicaHandle) -> BTreeSet<String> {
+    let attacker = Peer::Client(ClientId::new(ATTACKER as u32)).to_string();
+    let rows = replica.evidence().rows().into_iter();
+    rows.inspect(|told| {
+        assert_eq!(
+            (&told.row.peer, told.row.misbehaviour),
+            (&attacker, true),
+            "{told:?}"
+        )
+    })
+    .map(|told| told.row.kind)
+    .collect()
 }
 
 #[test]
@@ -361,5 +390,17 @@ fn frames_that_are_malformed_or_not_the_clients_are_refused_and_never_executed()
             }
         }
         victim.assert_unharmed();
+    }
+    for replica in victim.replicas() {
+        let held = held_against_attacker(replica);
+        for kind in [
+            "frame_refused_mac",
+            "frame_refused_mac_count",
+            "frame_refused_wrong_client",
+        ] {
+            assert!(held.contains(kind), "{}: {kind} of {held:?}", replica.node());
+        }
+        let rows = replica.evidence().rows();
+        assert!(rows.iter().all(|told| told.row.digest.is_some()), "{rows:?}");
     }
 }

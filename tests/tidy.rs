@@ -100,6 +100,7 @@ const WALLS: &[(&str, &[&str])] = &[
             "runtime::net",
             "runtime::storage",
             "runtime::config",
+            "runtime::flight",
         ],
     ),
     ("tools", &["smr", "runtime", "client", "sim"]),

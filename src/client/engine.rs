@@ -13,6 +13,7 @@ use super::dialer::{self, Dialled, Progress, Target};
 use super::outcome::{Outcome, Output};
 use super::session::Session;
 use crate::runtime::config::{ClientConfig, ClusterConfig};
+use crate::runtime::flight::FlightPen;
 use crate::runtime::metrics::{Metrics, TurnTimes};
 use crate::runtime::net::handshake::Identity;
 use crate::runtime::ring::Doorbell;
@@ -189,6 +190,7 @@ impl Engine {
             receive_buffer_bytes: 64 << 10,
             metrics: Arc::new(Metrics::new(NodeId::new(0))),
             times: Arc::new(TurnTimes::new(&[])),
+            pen: FlightPen::default(),
         };
         let failure = Arc::new(Mutex::new(None));
         let thread = spawn(context, role, failure.clone(), progress.clone())?;

@@ -6,6 +6,10 @@ pub mod admin;
 #[forbid(unsafe_code)]
 pub mod config;
 #[forbid(unsafe_code)]
+pub mod evidence;
+#[forbid(unsafe_code)]
+pub mod flight;
+#[forbid(unsafe_code)]
 pub mod metrics;
 pub mod net;
 pub mod ring;

@@ -6,6 +6,7 @@
 
 mod capture;
 mod epochs;
+mod flight;
 mod lone;
 mod targets;
 

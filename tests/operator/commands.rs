@@ -204,6 +204,7 @@ fn completions_and_manual_pages_know_every_subcommand() {
         "up",
         "init",
         "status",
+        "top",
         "inspect",
         "doctor",
         "completions",

@@ -8,25 +8,58 @@ use std::process::{Command, Stdio};
 use super::shared::{Replica, alone};
 use super::{atlas, complaint, last_words, lone, run, terminate, wait_for_end};
 
+const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const IF_AT_LEAST: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+
+/// Goes on with the next step of a filter, or after so many more where its condition does not hold.
+fn step(code: u16, else_skip: u8, k: u32) -> libc::sock_filter {
+    libc::sock_filter {
+        code,
+        jt: 0,
+        jf: else_skip,
+        k,
+    }
+}
+
+/// Where a filter finds the number of a system call, and the lower half of its third argument.
+const NUMBER: u32 = 0;
+const THIRD_ARGUMENT: u32 = 32;
+
 /// Has `io_uring_setup` fail in a command, as a container's seccomp profile does.
 fn without_io_uring(command: &mut Command) -> &mut Command {
-    const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+    let steps = [
+        step(LOAD, 0, NUMBER),
+        step(IF_EQUAL, 1, libc::SYS_io_uring_setup as u32),
+        step(RETURN, 0, refuse),
+        step(RETURN, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    filtered(command, steps)
+}
+
+/// Has the disk full for a command, as far as it writes a mebibyte at once: so much the segments of a log are
+/// made of. What it writes less is not refused, on whatever disk.
+pub(super) fn with_a_full_disk(command: &mut Command) -> &mut Command {
+    let refuse = libc::SECCOMP_RET_ERRNO | libc::ENOSPC as u32;
+    let steps = [
+        step(LOAD, 0, NUMBER),
+        step(IF_EQUAL, 3, libc::SYS_write as u32),
+        step(LOAD, 0, THIRD_ARGUMENT),
+        step(IF_AT_LEAST, 1, 1 << 20),
+        step(RETURN, 0, refuse),
+        step(RETURN, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    filtered(command, steps)
+}
+
+/// Has a filter decide about a command's system calls.
+fn filtered<const N: usize>(command: &mut Command, mut steps: [libc::sock_filter; N]) -> &mut Command {
     const FILTER: libc::c_ulong = libc::SECCOMP_MODE_FILTER as libc::c_ulong;
     const YES: libc::c_ulong = 1;
     const NO: libc::c_ulong = 0;
-    let forbid = || {
-        let step = |code, jt, k| libc::sock_filter { code, jt, jf: 0, k };
-        let mut steps = [
-            step(LOAD_NUMBER, 0, 0),
-            libc::sock_filter {
-                jf: 1,
-                ..step(IF_EQUAL, 0, libc::SYS_io_uring_setup as u32)
-            },
-            step(RETURN, 0, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
-            step(RETURN, 0, libc::SECCOMP_RET_ALLOW),
-        ];
+    let forbid = move || {
         let program = libc::sock_fprog {
             len: steps.len() as u16,
             filter: steps.as_mut_ptr(),

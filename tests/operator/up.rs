@@ -127,6 +127,11 @@ fn a_cluster_by_one_command_serves_and_has_the_next_time_what_it_was_told() {
     for (node, address) in endpoints {
         eventually(node, || first_line(address, "/readyz") == "HTTP/1.1 200 OK");
     }
+    let seen = answer(home.path(), &format!("{} --once", call("atlas top")));
+    assert!(
+        seen.contains("n = 4, f = 1") && seen.contains("4 of 4 ready"),
+        "{seen}"
+    );
     let twice = output(&["up", home.path().join("atlas-cluster").to_str().unwrap()]);
     assert_eq!(twice.status.code(), Some(1));
     assert!(complaint(&twice).contains("another `atlas up` runs this cluster"));

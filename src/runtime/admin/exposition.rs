@@ -14,12 +14,10 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::families::{FAMILIES, Family, REFUSAL_LABELS, REFUSALS_HELP, SIMPLE_REFUSALS};
-use super::process;
 use super::subject::{Subject, Unready};
+use super::{measured, process};
 use crate::runtime::config::RoleKind;
-use crate::runtime::metrics::{
-    DurationCounts, DurationHistogram, ReplicaStatus, TransferProgress, TurnTimes,
-};
+use crate::runtime::metrics::{Histogram, HistogramCounts, ReplicaStatus, TransferProgress, TurnTimes};
 use crate::smr::replica::ExecutionPhase;
 
 /// Everything there is to say about a replica, each sample with its `node`.
@@ -55,6 +53,10 @@ impl Collector for Numbers {
         self.standing(&mut text)?;
         self.health(&mut text)?;
         self.turns(&mut text)?;
+        if let Some(disk) = &self.0.disk {
+            disk.describe(&mut text)?;
+        }
+        measured::describe(&mut text, &self.0.metrics)?;
         process::describe(&mut text)
     }
 }
@@ -83,7 +85,11 @@ impl Numbers {
     /// Where the replica stands.
     fn standing(&self, text: &mut Text<'_>) -> fmt::Result {
         let standing = self.0.metrics.standing();
-        text.gauge("epoch", "The epoch of its membership.", self.0.epoch.get())?;
+        text.gauge(
+            "epoch",
+            "The epoch of its membership.",
+            self.0.metrics.epoch().get(),
+        )?;
         text.gauge("view", "Its view.", standing.view.get())?;
         for (name, help, seq) in [
             ("ordered_seq", "The last decision it ordered.", standing.ordered),
@@ -122,7 +128,7 @@ impl Numbers {
         text.gauge(
             "links_needed",
             "Links with other replicas that make a quorum.",
-            self.0.links_needed,
+            self.0.links_needed(),
         )
     }
 
@@ -250,19 +256,31 @@ impl Text<'_> {
         name: &'static str,
         help: &'static str,
         shards: &'s [Arc<TurnTimes>],
-        of: impl Fn(&'s TurnTimes) -> Option<&'s DurationHistogram>,
+        of: impl Fn(&'s TurnTimes) -> Option<&'s Histogram>,
     ) -> fmt::Result {
         let rows = shards.iter().enumerate();
-        let rows = rows.filter_map(|(shard, times)| Some((shard, of(times)?.read())));
-        let rows: Vec<(usize, DurationCounts)> = rows.collect();
+        let rows = rows.filter_map(|(shard, times)| Some((shard.to_string(), of(times)?.read())));
+        let rows: Vec<(String, HistogramCounts)> = rows.collect();
         if rows.is_empty() {
             // No shard has the role: the log, where nothing is kept.
             return Ok(());
         }
+        self.histogram(name, help, "shard", rows)
+    }
+
+    /// A histogram with a row for each value of a label; of the empty one, without it.
+    pub fn histogram(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        label: &str,
+        rows: impl IntoIterator<Item = (String, HistogramCounts)>,
+    ) -> fmt::Result {
         let mut histogram = self.describe(name, help, MetricType::Histogram)?;
-        for (shard, counts) in rows {
-            let DurationCounts { count, sum, buckets } = counts;
-            let labels = [("shard", shard.to_string())];
+        for (value, counts) in rows {
+            let HistogramCounts { count, sum, buckets } = counts;
+            let labels = [(label, value.as_str())];
+            let labels = if label.is_empty() { &[] } else { &labels[..] };
             let mut row = histogram.encode_family(&labels)?;
             row.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
         }

@@ -64,6 +64,10 @@ pub(super) const SIMPLE_REFUSALS: &[(&str, &str, &str)] = &[
 pub(super) const FAMILIES: &[Family] = &[
     plain!("operations_executed", "Operations executed."),
     plain!("decisions", "Decisions given to execution."),
+    plain!(
+        "protocol_messages",
+        "Messages of other replicas that the protocols took: proposals, votes, and all else."
+    ),
     plain!("batches_proposed", "Batches this replica proposed."),
     plain!("votes_cast", "Prepares and commits this replica cast."),
     plain!("frames_queued", "Client frames taken into the pool."),

@@ -6,6 +6,8 @@
 //! | `GET /livez` | 200 while each of its threads gives signs of life; else 503, and those that hang |
 //! | `GET /readyz` | 200 while it does its part; else 503, and why not, a line each ([`Unready`]) |
 //! | `GET /status` | where it stands, as JSON: its row of `atlas status --json` |
+//! | `GET /debug/flight` | the last events, as a file for `atlas inspect flight` ([`flight`](crate::runtime::flight)) |
+//! | `GET /debug/peers` | what was refused of each peer, as JSON ([`evidence`](crate::runtime::evidence)) |
 //! | `GET /log-level`, `PUT /log-level` | the filter of logs; another one, until the next start |
 //!
 //! One thread serves it, off the data path: it reads what the shards publish with relaxed loads, and nothing
@@ -18,10 +20,12 @@
 //! All three are `[admin]`'s in the replica's file ([`AdminConfig`]).
 
 mod connection;
+mod disk;
 mod exposition;
 mod families;
 mod http;
 mod log_filter;
+mod measured;
 pub mod names;
 mod pages;
 mod process;
@@ -31,20 +35,24 @@ mod token;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+pub(crate) use disk::DataDisk;
 pub use http::BODY_BYTES_MAX;
 pub use log_filter::LogFilter;
 pub(crate) use subject::Subject;
 pub use subject::Unready;
+#[cfg(feature = "tools")]
+pub(crate) use token::read_token;
 
 use self::pages::Pages;
 use self::server::{Server, Stop};
-use self::token::BearerToken;
+use self::token::{BearerToken, TokenSlot};
 use crate::runtime::config::AdminConfig;
+use crate::runtime::metrics::for_same_replica;
 use crate::runtime::ring::Doorbell;
 
 /// Why there is no admin endpoint, though one is configured.
@@ -66,6 +74,12 @@ pub enum AdminError {
         /// What is wrong with it.
         why: String,
     },
+    /// Others than this host could ask without a token.
+    #[error("others than this host reach {address}: the admin endpoint keeps its token")]
+    Open {
+        /// Where it listens.
+        address: SocketAddr,
+    },
     /// The process is out of descriptors or threads.
     #[error("the admin endpoint cannot be started: {0}")]
     Start(#[source] io::Error),
@@ -84,7 +98,7 @@ struct Bounds {
 pub(crate) struct BoundEndpoint {
     listener: TcpListener,
     address: SocketAddr,
-    token: Option<BearerToken>,
+    token: TokenSlot,
     bounds: Bounds,
 }
 
@@ -101,7 +115,7 @@ impl BoundEndpoint {
         Ok(Some(Self {
             address: listener.local_addr().map_err(AdminError::Start)?,
             listener,
-            token: token.transpose()?,
+            token: TokenSlot::new(token.transpose()?),
             bounds: Bounds {
                 connections_max: config.connections_max,
                 header_bytes_max: config.header_bytes_max,
@@ -112,6 +126,14 @@ impl BoundEndpoint {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What replaces its token, as long as it answers.
+    pub fn token(&self) -> TokenReplacer {
+        TokenReplacer {
+            address: self.address,
+            slot: self.token.clone(),
+        }
     }
 
     /// Answers what is asked about this replica, on a thread of this name.
@@ -125,7 +147,7 @@ impl BoundEndpoint {
             stop: stop.clone(),
             metrics: metrics.clone(),
         };
-        let thread = std::thread::Builder::new().name(name).spawn(move || {
+        let serve = for_same_replica(move || {
             let run = std::panic::AssertUnwindSafe(|| server.run());
             if std::panic::catch_unwind(run).is_err() {
                 // The panic has told what it was about.
@@ -133,10 +155,32 @@ impl BoundEndpoint {
                 tracing::error!("the admin endpoint is gone until the next start; the replica goes on");
             }
         });
+        let thread = std::thread::Builder::new().name(name).spawn(serve);
         Ok(AdminEndpoint {
             stop,
             thread: Some(thread.map_err(AdminError::Start)?),
         })
+    }
+}
+
+/// Replaces the token of an endpoint that answers.
+#[derive(Debug)]
+pub(crate) struct TokenReplacer {
+    address: SocketAddr,
+    slot: TokenSlot,
+}
+
+impl TokenReplacer {
+    /// From the next request on the token is the one of this file; without a file there is none any more.
+    pub fn replace(&self, file: Option<&Path>) -> Result<(), AdminError> {
+        let token = file.map(BearerToken::load).transpose()?;
+        if token.is_none() && !self.address.ip().is_loopback() {
+            return Err(AdminError::Open {
+                address: self.address,
+            });
+        }
+        self.slot.replace(token);
+        Ok(())
     }
 }
 

@@ -5,24 +5,26 @@ use std::sync::Arc;
 
 use prometheus_client::encoding::prometheus_text;
 use prometheus_client::registry::Registry;
+use serde::Serialize;
 
 use super::exposition;
 use super::http::{Method, Request, Response};
 use super::subject::Subject;
-use super::token::BearerToken;
+use super::token::TokenSlot;
+use crate::runtime::flight::{DumpCause, DumpError};
 use crate::runtime::metrics::ReplicaRow;
 
 /// The pages of one replica.
 #[derive(Debug)]
 pub(super) struct Pages {
     subject: Arc<Subject>,
-    token: Option<BearerToken>,
+    token: TokenSlot,
     registry: Registry,
 }
 
 impl Pages {
     /// For those who name the token, if there is one.
-    pub fn new(subject: Subject, token: Option<BearerToken>) -> Self {
+    pub fn new(subject: Subject, token: TokenSlot) -> Self {
         let subject = Arc::new(subject);
         Self {
             registry: exposition::registry(subject.clone()),
@@ -33,9 +35,7 @@ impl Pages {
 
     /// The answer to a request.
     pub fn answer(&self, request: &Request) -> Response {
-        if let Some(token) = &self.token
-            && !token.is_named_by(request.authorization.as_deref().unwrap_or_default())
-        {
+        if !self.token.admits(request.authorization.as_deref()) {
             return Response::text(
                 401,
                 "this endpoint asks for its token: Authorization: Bearer TOKEN\n",
@@ -49,13 +49,17 @@ impl Pages {
             "/livez" if is_read => self.liveness(),
             "/readyz" if is_read => self.readiness(),
             "/status" if is_read => self.status(),
+            "/debug/flight" if is_read => self.flight(),
+            "/debug/peers" if is_read => self.peers(),
             "/log-level" if is_read => self.log_level(),
             "/log-level" if is_put => self.change_log_level(&request.body),
             "/log-level" => not_allowed("Allow: GET, HEAD, PUT"),
-            "/metrics" | "/livez" | "/readyz" | "/status" => not_allowed("Allow: GET, HEAD"),
+            "/metrics" | "/livez" | "/readyz" | "/status" | "/debug/flight" | "/debug/peers" => {
+                not_allowed("Allow: GET, HEAD")
+            }
             _ => Response::text(
                 404,
-                "there are /metrics, /livez, /readyz, /status and /log-level\n",
+                "there are /metrics, /livez, /readyz, /status, /log-level, /debug/flight and /debug/peers\n",
             ),
         }
     }
@@ -93,13 +97,25 @@ impl Pages {
     }
 
     fn status(&self) -> Response {
-        let row = ReplicaRow::of(&self.subject.metrics.status());
-        match serde_json::to_vec_pretty(&row) {
-            Ok(mut json) => {
-                json.push(b'\n');
-                Response::of(200, "application/json", json)
-            }
-            Err(error) => Response::text(500, format!("{error}\n")),
+        let Subject {
+            metrics,
+            cluster,
+            quorum,
+            ..
+        } = &*self.subject;
+        json(&ReplicaRow::of(&metrics.status()).in_cluster(*cluster, *quorum))
+    }
+
+    fn peers(&self) -> Response {
+        json(&self.subject.metrics.evidence_report())
+    }
+
+    /// The record as a file has it.
+    fn flight(&self) -> Response {
+        match self.subject.flight.capture(DumpCause::Asked, "") {
+            Some(dump) => Response::of(200, "application/octet-stream", dump.encode())
+                .with("Content-Disposition: attachment; filename=\"atlas.flight\""),
+            None => Response::text(404, format!("{}\n", DumpError::Off)),
         }
     }
 
@@ -126,6 +142,16 @@ impl Pages {
             }
             Err(why) => refused(&why),
         }
+    }
+}
+
+fn json(value: &impl Serialize) -> Response {
+    match serde_json::to_vec_pretty(value) {
+        Ok(mut json) => {
+            json.push(b'\n');
+            Response::of(200, "application/json", json)
+        }
+        Err(error) => Response::text(500, format!("{error}\n")),
     }
 }
 

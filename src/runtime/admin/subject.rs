@@ -3,12 +3,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::disk::DataDisk;
 use super::log_filter::LogFilter;
+use crate::runtime::flight::FlightRecorder;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shard::data::Lifecycle;
 use crate::runtime::shard::pulse::Vitals;
 use crate::smr::replica::{Participation, TransferPhase};
-use crate::smr::types::Epoch;
+use crate::smr::types::{ClusterId, Quorum};
 
 /// A thread that gave no sign of life for so long hangs. Those that are well give one every second.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -19,10 +21,12 @@ pub(crate) struct Subject {
     pub metrics: Arc<Metrics>,
     pub vitals: Vitals,
     pub lifecycle: Lifecycle,
-    /// Links with other replicas, for a quorum.
-    pub links_needed: u64,
-    pub epoch: Epoch,
+    pub cluster: ClusterId,
+    pub quorum: Quorum,
+    /// `None` when nothing is kept.
+    pub disk: Option<DataDisk>,
     pub log_filter: LogFilter,
+    pub flight: FlightRecorder,
 }
 
 /// Why a replica does not do its part right now.
@@ -78,6 +82,11 @@ impl fmt::Display for Unready {
 }
 
 impl Subject {
+    /// Links with other replicas, for a quorum.
+    pub fn links_needed(&self) -> u64 {
+        self.quorum.quorum() as u64 - 1
+    }
+
     /// The threads that hang.
     pub fn silent_threads(&self) -> Vec<String> {
         self.vitals.silent_for(PATIENCE)
@@ -103,9 +112,9 @@ impl Subject {
         add(!silent.is_empty(), Unready::Hangs, &|| {
             format!("no sign of life of {}", silent.join(", "))
         });
-        let links = standing.replica_links;
-        add(links < self.links_needed, Unready::NoQuorum, &|| {
-            format!("linked with {links} other replicas, {} needed", self.links_needed)
+        let (links, needed) = (standing.replica_links, self.links_needed());
+        add(links < needed, Unready::NoQuorum, &|| {
+            format!("linked with {links} other replicas, {needed} needed")
         });
         let transfers = standing.transfer != TransferPhase::NotRunning;
         add(transfers, Unready::Transferring, &|| match standing.progress {

@@ -2,16 +2,40 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::families::{FAMILIES, SIMPLE_REFUSALS};
 use super::*;
-use crate::runtime::metrics::Metrics;
+use crate::runtime::config::{FlightConfig, RoleKind};
+use crate::runtime::evidence::{EvidenceKind, Exhibit};
+use crate::runtime::flight::{FlightDump, FlightEvent, FlightIdentity, FlightKind, FlightRecorder};
+use crate::runtime::metrics::{Backlog, Lane, Measure, Metrics, TurnTimes};
 use crate::runtime::shard::data::Lifecycle;
 use crate::runtime::shard::pulse::Vitals;
 use crate::smr::log_transfer::LogTransferState;
+use crate::smr::protocol::Rejection;
 use crate::smr::replica::{ExecutionPhase, Participation, TransferPhase};
 use crate::smr::state_transfer::StateTransferState;
-use crate::smr::types::{Epoch, NodeId};
+use crate::smr::types::{ClusterId, Epoch, NodeId, Peer, Quorum, Time, View};
+
+/// A recorder that has seen one event, with nowhere to write it.
+fn recorder() -> FlightRecorder {
+    let identity = FlightIdentity {
+        cluster: ClusterId::from_bytes([1; 16]),
+        node: NodeId::new(3),
+        epoch: Epoch::ZERO,
+    };
+    let recorder = FlightRecorder::new(
+        identity,
+        &FlightConfig::default(),
+        1,
+        "nowhere".into(),
+        Instant::now(),
+    );
+    let event = FlightEvent::of(FlightKind::ViewEntered).view(View::new(7));
+    recorder.pen(0).record(Time::START, event);
+    recorder
+}
 
 /// An endpoint of a replica that has no shards but this one, and what it looks at.
 struct Scene {
@@ -26,17 +50,22 @@ impl Scene {
     fn of(config: &AdminConfig) -> Self {
         let shards = [("d0".to_owned(), Doorbell::new().unwrap())];
         let vitals = Vitals::new("control".to_owned(), shards);
-        let (metrics, lifecycle) = (Arc::new(Metrics::new(NodeId::new(3))), Lifecycle::default());
+        let (metrics, lifecycle) = (
+            Arc::new(Metrics::of_cluster(NodeId::new(3), 4)),
+            Lifecycle::default(),
+        );
         let subject = Subject {
             metrics: metrics.clone(),
             vitals: vitals.clone(),
             lifecycle: lifecycle.clone(),
-            links_needed: 2,
-            epoch: Epoch::ZERO,
+            cluster: ClusterId::from_bytes([7; 16]),
+            quorum: Quorum::of(4).unwrap(),
+            disk: None,
             log_filter: LogFilter::new("warn", |filter| match filter {
                 "loud" => Err("loud is no level".to_owned()),
                 _ => Ok(()),
             }),
+            flight: recorder(),
         };
         let bound = BoundEndpoint::of(config).unwrap().unwrap();
         let address = bound.address();
@@ -144,19 +173,87 @@ fn a_counter_is_found_under_its_metrics_name_and_labels() {
     ] {
         assert!(text.lines().any(|own| own == line), "{line} in {text}");
     }
-    let mut names = BTreeMap::new();
+}
+
+#[test]
+fn each_metric_that_has_a_constant_is_there_and_of_its_type() {
+    let scene = Scene::well(&config());
+    let roles = [RoleKind::Consensus, RoleKind::Execution];
+    scene.metrics.show_turns(vec![Arc::new(TurnTimes::new(&roles))]);
+    let (_, text) = scene.get("/metrics");
+    let mut types = BTreeMap::new();
     for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
         let (name, kind) = line.split_once(' ').unwrap();
-        assert!(names.insert(name, kind).is_none(), "{name} twice");
+        assert!(types.insert(name, kind).is_none(), "{name} twice");
     }
-    for name in [
-        names::OP_MESSAGES_PROCESSED,
-        names::REPLICA_ORDERED_RQS_PROCESSED,
-        names::DECISION_LOG_PROCESSED,
-        names::REFUSALS,
+    for (name, kind) in [
+        (names::ORDERING_PROTOCOL_POLL_TIME, "histogram"),
+        (names::TIMEOUT_PROCESS_TIME, "histogram"),
+        (names::OP_MESSAGES_PROCESSED, "counter"),
+        (names::REPLICA_PROTOCOL_RESP_PROCESS_TIME, "histogram"),
+        (names::REPLICA_ORDERED_RQS_PROCESSED, "counter"),
+        (names::DECISION_LOG_PROCESSED, "counter"),
+        (names::RUN_LATENCY_TIME, "histogram"),
+        (names::EXECUTION_TIME_TAKEN, "histogram"),
+        (names::REFUSALS, "counter"),
+        (names::BATCH_PHASES, "histogram"),
+        (names::FRAME_PHASES, "histogram"),
+        (names::REQUEST_TIME, "histogram"),
     ] {
-        assert_eq!(names.get(name), Some(&"counter"), "{name}");
+        assert_eq!(types.get(name), Some(&kind), "{name}");
     }
+}
+
+#[test]
+fn what_roles_measure_is_shown_in_base_units() {
+    let scene = Scene::well(&config());
+    let measures = &scene.metrics.measures;
+    let (one, other) = (measures.recorder(), measures.recorder());
+    let long = Duration::from_secs(100);
+    one.record_time(Measure::BatchDurable, Duration::from_micros(6));
+    other.record_time(Measure::BatchDurable, long);
+    one.record(Measure::BatchBytes, 200);
+    one.record_depth(Lane::Decisions, 3);
+    measures.blocked(Lane::Replies).store(9, Ordering::Relaxed);
+    let peer = measures.peer(NodeId::new(1)).unwrap();
+    peer.traffic.sent(700);
+    peer.traffic.received(800);
+    peer.publish_lag(5);
+    let lies = EvidenceKind::Message(Rejection::Equivocation);
+    let liar = Peer::Replica(NodeId::new(1));
+    scene.metrics.evidence.note(liar, lies, 2, Exhibit::default());
+    other.clients.received(60);
+    measures.publish_backlog(Backlog {
+        pool_frames: 1,
+        pool_bytes: 2,
+        held_effects: 3,
+    });
+    let (_, text) = scene.get("/metrics");
+    for line in [
+        "batch_phase_seconds_bucket{node=\"r3\",phase=\"durable\",le=\"4e-06\"} 0",
+        "batch_phase_seconds_bucket{node=\"r3\",phase=\"durable\",le=\"8e-06\"} 1",
+        "batch_phase_seconds_bucket{node=\"r3\",phase=\"durable\",le=\"+Inf\"} 2",
+        "batch_phase_seconds_count{node=\"r3\",phase=\"durable\"} 2",
+        "batch_phase_seconds_sum{node=\"r3\",phase=\"durable\"} 100.000006",
+        "batch_phase_seconds_count{node=\"r3\",phase=\"replied\"} 0",
+        "batch_bytes_bucket{node=\"r3\",le=\"64\"} 0",
+        "batch_bytes_bucket{node=\"r3\",le=\"256\"} 1",
+        "batch_bytes_sum{node=\"r3\"} 200.0",
+        "lane_depth_bucket{node=\"r3\",lane=\"decisions\",le=\"0\"} 0",
+        "lane_depth_bucket{node=\"r3\",lane=\"decisions\",le=\"4\"} 1",
+        "lane_blocked_total{node=\"r3\",lane=\"replies\"} 9",
+        "sent_bytes_total{node=\"r3\",peer=\"r1\"} 700",
+        "received_bytes_total{node=\"r3\",peer=\"r1\"} 800",
+        "received_bytes_total{node=\"r3\",peer=\"client\"} 60",
+        "peer_lag_decisions{node=\"r3\",peer=\"r1\"} 5",
+        "peer_offences_total{node=\"r3\",peer=\"r1\"} 2",
+        "pool_bytes{node=\"r3\"} 2",
+        "held_effects{node=\"r3\"} 3",
+    ] {
+        let line = format!("atlas_{line}");
+        assert!(text.lines().any(|own| own == line), "{line} in {text}");
+    }
+    assert!(!text.contains("peer=\"r3\""), "it is no peer of its own");
 }
 
 #[test]
@@ -226,6 +323,47 @@ fn the_filter_of_logs_is_shown_and_changed_and_what_is_none_is_refused() {
     }
     scene.ask("PUT", "/log-level", "debug");
     assert_eq!(scene.get("/log-level").1, "debug\n");
+}
+
+#[test]
+fn the_last_events_are_handed_out_as_a_file() {
+    let scene = Scene::well(&config());
+    let mut stream = scene.connect();
+    stream.write_all(b"GET /debug/flight HTTP/1.1\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    let dump = FlightDump::decode(&answer[end + 4..]).unwrap();
+    let events = dump.merged();
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].1.view, View::new(7));
+    assert_eq!(scene.ask("PUT", "/debug/flight", "").0, 405);
+}
+
+#[test]
+fn what_was_refused_of_a_peer_is_in_the_status_and_whole_on_its_own_page() {
+    let scene = Scene::well(&config());
+    let exhibit = Exhibit {
+        message: Some(b"signed"),
+        is_signed: true,
+        ..Exhibit::default()
+    };
+    let kind = EvidenceKind::Message(Rejection::BadViewChange);
+    let evidence = &scene.metrics.evidence;
+    evidence.note(Peer::Replica(NodeId::new(1)), kind, 3, exhibit);
+    let read = |page: &str| -> serde_json::Value {
+        let (status, text) = scene.get(page);
+        assert_eq!(status, 200);
+        serde_json::from_str(&text).unwrap()
+    };
+    let row = &read("/status")["evidence"][0];
+    assert_eq!((&row["peer"], &row["count"]), (&"r1".into(), &3.into()));
+    assert_eq!(row["kind"], "rejected_bad_view_change");
+    assert_eq!(row["digest"], blake3::hash(b"signed").to_hex().as_str());
+    let all = read("/debug/peers");
+    assert_eq!(all["peers"][0]["message"], hex::encode(b"signed"));
+    assert_eq!(all["peers"][0]["misbehaviour"], true);
+    assert_eq!(scene.ask("POST", "/debug/peers", "").0, 405);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -17,29 +18,10 @@ pub(super) struct BearerToken(blake3::Hash);
 impl BearerToken {
     /// Reads it from a file that nobody else may read; blanks around it do not count.
     pub fn load(path: &Path) -> Result<Self, AdminError> {
-        let refused = |why: String| AdminError::Token {
+        let token = read_token(path).map_err(|why| AdminError::Token {
             path: path.to_owned(),
             why,
-        };
-        let metadata = std::fs::metadata(path).map_err(|error| refused(error.to_string()))?;
-        let mode = metadata.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            let path = path.display();
-            return Err(refused(format!(
-                "mode {mode:o} lets others read the token; run: chmod 600 {path}"
-            )));
-        }
-        let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
-        Self::of(&Zeroizing::new(text)).map_err(refused)
-    }
-
-    fn of(text: &str) -> Result<Self, String> {
-        let token = text.trim();
-        if token.len() < CHARACTERS_MIN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(format!(
-                "a token is one line of at least {CHARACTERS_MIN} visible ASCII characters"
-            ));
-        }
+        })?;
         Ok(Self(blake3::hash(token.as_bytes())))
     }
 
@@ -55,7 +37,57 @@ impl BearerToken {
     }
 }
 
+/// What every request has to name right now, if anything; another token may take its place at any time. Clones
+/// are equal.
+#[derive(Debug, Clone)]
+pub(super) struct TokenSlot(Arc<RwLock<Option<BearerToken>>>);
+
+impl TokenSlot {
+    pub fn new(token: Option<BearerToken>) -> Self {
+        Self(Arc::new(RwLock::new(token)))
+    }
+
+    /// Whether a request with this `Authorization` header, if it has one, may be answered.
+    pub fn admits(&self, authorization: Option<&[u8]>) -> bool {
+        let token = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        token
+            .as_ref()
+            .is_none_or(|token| token.is_named_by(authorization.unwrap_or_default()))
+    }
+
+    pub fn replace(&self, token: Option<BearerToken>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = token;
+    }
+}
+
 const SCHEME: &[u8] = b"Bearer ";
+
+/// Reads a token from a file that nobody else may read.
+///
+/// # Errors
+/// In words.
+pub(crate) fn read_token(path: &Path) -> Result<Zeroizing<String>, String> {
+    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let path = path.display();
+        return Err(format!(
+            "mode {mode:o} lets others read the token; run: chmod 600 {path}"
+        ));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    token_of(&Zeroizing::new(text))
+}
+
+fn token_of(text: &str) -> Result<Zeroizing<String>, String> {
+    let token = text.trim();
+    if token.len() < CHARACTERS_MIN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!(
+            "a token is one line of at least {CHARACTERS_MIN} visible ASCII characters"
+        ));
+    }
+    Ok(Zeroizing::new(token.to_owned()))
+}
 
 #[cfg(test)]
 mod tests {
@@ -63,7 +95,8 @@ mod tests {
 
     #[test]
     fn a_token_is_named_whole_and_by_its_scheme() {
-        let token = BearerToken::of("  0123456789abcdef\n").unwrap();
+        let token = token_of("  0123456789abcdef\n").unwrap();
+        let token = BearerToken(blake3::hash(token.as_bytes()));
         for named in ["Bearer 0123456789abcdef", "bearer  0123456789abcdef "] {
             assert!(token.is_named_by(named.as_bytes()), "{named}");
         }
@@ -80,7 +113,7 @@ mod tests {
             assert!(!token.is_named_by(other.as_bytes()), "{other}");
         }
         for bad in ["", "short", "0123456789abcdef 0", "0123456789abcdef\nsecond"] {
-            assert!(BearerToken::of(bad).is_err(), "{bad}");
+            assert!(token_of(bad).is_err(), "{bad}");
         }
     }
 }

@@ -236,13 +236,19 @@ fn line_of(text: &str, key: &str, value: &str) -> usize {
         .map_or(1, |index| index + 1)
 }
 
-/// For "unknown field `x`, expected one of `a`, `b`": the expected one nearest to x.
+/// For "unknown field `x`, expected one of `a`, `b`": the expected one nearest to x; of a key that is looked
+/// for in the section of another log, where it is.
 fn nearest_key(message: &str) -> Option<String> {
     let mut quoted = message.split('`').skip(1).step_by(2);
     if !message.starts_with("unknown ") {
         return None;
     }
     let unknown = quoted.next()?;
+    let is_of_the_log = || message.contains("`segment_bytes`");
+    if matches!(unknown, "format" | "filter" | "level") && is_of_the_log() {
+        // `[log]` is the log of decisions on disk.
+        return Some(format!("{unknown} under [logging]").replace("level under", "filter under"));
+    }
     quoted
         .map(|known| (strsim::damerau_levenshtein(unknown, known), known))
         .filter(|(distance, known)| *distance <= known.len().max(unknown.len()) / 2)

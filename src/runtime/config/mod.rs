@@ -14,27 +14,33 @@ mod admin;
 mod client;
 mod cluster;
 mod error;
+mod flight;
 mod keys;
 mod limits;
+mod logging;
 mod loopback;
 mod reconfiguration;
 mod replica;
+mod replica_file;
 mod topology;
 
 pub use admin::AdminConfig;
 pub use client::{ClientConfig, ClientFile, ClientTuning, ReadLevel};
 pub use cluster::{ClientEntry, ClusterConfig, OperatorEntry, ReplicaEntry};
 pub use error::{ConfigError, Whose, load};
+pub use flight::FlightConfig;
 pub use keys::{KeyFile, OperatorKey, OperatorKeyFile, PartyKeys};
 pub use limits::{
     Limits, REPLICA_MESSAGE_CHANNEL, REPLICA_WAIT_TIME, RESPONSE_CHANNEL_SIZE, WORK_CHANNEL_SIZE,
 };
+pub use logging::{LogFilterError, LogFormat, LoggingConfig, check_log_filter};
 pub use loopback::LoopbackCluster;
 pub use reconfiguration::ReconfigurationConfig;
 pub use replica::{
     AppKind, DivisibleStateReplicaConfig, Durability, ExecutionConfig, ExecutorKind, LoadedReplica,
-    MonolithicStateReplicaConfig, NetworkConfig, ReplicaConfig, ReplicaFile,
+    MonolithicStateReplicaConfig, NetworkConfig, ReplicaConfig,
 };
+pub use replica_file::ReplicaFile;
 pub use topology::{RoleKind, ShardSpec, Topology, TopologyError, TopologyFile};
 
 pub use crate::runtime::shard::network_node::NetworkNodeConfig;

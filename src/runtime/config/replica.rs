@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::{ConfigError, Validate, Whose, in_file, load};
+use super::error::{ConfigError, in_file, load};
+use super::replica_file::{ReplicaFile, check_choices, default_preprocessors, default_workers};
 use super::topology::TopologyFile;
-use super::{AdminConfig, ClusterConfig, Limits, PartyKeys, ReconfigurationConfig};
+use super::{
+    AdminConfig, ClusterConfig, FlightConfig, Limits, LoggingConfig, PartyKeys, ReconfigurationConfig,
+};
 use crate::runtime::admin::LogFilter;
 use crate::runtime::server::{DefaultHost, Host, Supervisor};
 use crate::runtime::shard::network_node::NetworkPartConfig;
@@ -15,10 +18,9 @@ use crate::runtime::storage::{DiskBudget, PersistentLogPartConfig};
 use crate::smr::crypto::Digester;
 use crate::smr::execution::application_id;
 use crate::smr::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Null};
-use crate::smr::membership::is_host_and_port;
 use crate::smr::messages::CheckpointClaim;
 use crate::smr::ordering::pbft::undecided_bytes_max;
-use crate::smr::protocol::{InvalidSetting, PartConfig, PartContext, in_range};
+use crate::smr::protocol::{InvalidSetting, PartContext};
 use crate::smr::replica::{DefaultConfigs, PartConfigs, PartSettings};
 use crate::smr::types::{ApplicationId, NodeId, SeqNo};
 
@@ -204,6 +206,10 @@ pub struct ReplicaConfig<P: PartConfigs = DefaultConfigs, H: Host = DefaultHost>
     pub supervisor: Supervisor,
     /// The endpoint for monitoring, probes and operators.
     pub admin: AdminConfig,
+    /// What its file says of logs. Whether a program heeds it is its own choice: `atlas run` does.
+    pub logging: LoggingConfig,
+    /// The recorder of its last events.
+    pub flight: FlightConfig,
     /// What the program logs, which that endpoint shows and changes. Nothing, unless the program says
     /// otherwise; `atlas run` has its own.
     pub log_filter: LogFilter,
@@ -263,83 +269,6 @@ impl<P: PartConfigs, H: Host> LoadedReplica<P, H> {
     }
 }
 
-/// A replica's own file.
-#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
-#[serde(deny_unknown_fields, bound = "")]
-pub struct ReplicaFile<P: PartConfigs = DefaultConfigs, H: Host = DefaultHost> {
-    /// Which replica this is.
-    pub node: u16,
-    /// The cluster's file, relative to this one.
-    pub cluster: PathBuf,
-    /// The key file, relative to this one.
-    pub keys: PathBuf,
-    /// Where to listen; by default where the cluster's file says.
-    #[serde(default)]
-    pub listen: Option<String>,
-    /// Where the replica's files lie, relative to this one.
-    pub db_path: PathBuf,
-    /// What is on disk before a vote leaves.
-    #[serde(default)]
-    pub durability: Durability,
-    /// How decisions are executed.
-    #[serde(default = "default_executor")]
-    pub executor: ExecutorKind,
-    /// Threads that execute, of the speculative executor.
-    #[serde(default = "default_workers")]
-    pub workers: usize,
-    /// Shards that check client frames, in the automatic topology.
-    #[serde(default = "default_preprocessors")]
-    pub preprocessor_threads: usize,
-    /// The sequence number of the next decision, if it is known: the replica refuses to start on other files.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_consensus_seq: Option<u64>,
-    /// The ordering protocol's own choices.
-    #[serde(default)]
-    pub ordering: P::Ordering,
-    /// The view transfer's patience.
-    #[serde(default)]
-    pub view_transfer: P::ViewTransfer,
-    /// The persistent log.
-    #[serde(default)]
-    pub log: H::LogConfig,
-    /// The budgets of links.
-    #[serde(default)]
-    pub network: H::NetworkConfig,
-    /// Which memberships are taken for the cluster's.
-    #[serde(default)]
-    pub reconfiguration: ReconfigurationConfig,
-    /// What is kept for peers.
-    #[serde(default)]
-    pub decision_log: P::DecisionLog,
-    /// The transfer of decisions.
-    #[serde(default)]
-    pub log_transfer: P::LogTransfer,
-    /// The transfer of states.
-    #[serde(default)]
-    pub state_transfer: P::StateTransfer,
-    /// Shards and cores.
-    #[serde(default)]
-    pub topology: TopologyFile,
-    /// Bounds.
-    #[serde(default)]
-    pub limits: Limits,
-    /// The endpoint for monitoring, probes and operators.
-    #[serde(default)]
-    pub admin: AdminConfig,
-}
-
-fn default_executor() -> ExecutorKind {
-    ExecutorKind::Single
-}
-
-fn default_workers() -> usize {
-    2
-}
-
-fn default_preprocessors() -> usize {
-    2
-}
-
 impl ReplicaConfig {
     /// The configuration of one replica with every choice at its default.
     #[must_use]
@@ -389,6 +318,8 @@ impl<P: PartConfigs, H: Host> ReplicaConfig<P, H> {
             next_consensus_seq: None,
             supervisor: Supervisor::default(),
             admin: AdminConfig::default(),
+            logging: LoggingConfig::default(),
+            flight: FlightConfig::default(),
             log_filter: LogFilter::default(),
         }
     }
@@ -506,7 +437,8 @@ impl<P: PartConfigs, H: Host> ReplicaConfig<P, H> {
         check_choices(
             &self.parts(st_config),
             (self.execution.workers, self.preprocessor_threads),
-            (&self.pl_config, &self.net_config, &self.admin),
+            (&self.pl_config, &self.net_config),
+            (&self.admin, &self.logging, &self.flight),
             &self.topology,
             &self.limits,
         )?;
@@ -563,6 +495,8 @@ impl<P: PartConfigs, H: Host> ReplicaConfig<P, H> {
         config.topology = file.topology;
         config.limits = file.limits;
         config.admin = file.admin;
+        config.logging = file.logging;
+        config.flight = file.flight;
         if let Some(token) = &mut config.admin.bearer_token_file {
             *token = beside(token);
         }
@@ -576,56 +510,5 @@ impl<P: PartConfigs, H: Host> ReplicaConfig<P, H> {
             replica_config: config,
             st_config: file.state_transfer,
         })
-    }
-}
-
-/// Whether what one replica chose for itself is within bounds, as a file says it or as a program does.
-fn check_choices<P: PartConfigs>(
-    parts: &PartSettings<P>,
-    (workers, preprocessors): (usize, usize),
-    (log, network, admin): (&impl PartConfig, &impl PartConfig, &AdminConfig),
-    topology: &TopologyFile,
-    limits: &Limits,
-) -> Result<(), InvalidSetting> {
-    parts.validate()?;
-    in_range("workers", workers, 1..=64)?;
-    in_range("preprocessor_threads", preprocessors, 1..=16)?;
-    log.validate()?;
-    network.validate()?;
-    admin.validate()?;
-    topology.validate()?;
-    limits.validate()
-}
-
-impl<P: PartConfigs, H: Host> ReplicaFile<P, H> {
-    fn parts(&self) -> PartSettings<P> {
-        PartSettings {
-            ordering: self.ordering.clone(),
-            view_transfer: self.view_transfer.clone(),
-            decision_log: self.decision_log.clone(),
-            log_transfer: self.log_transfer.clone(),
-            state_transfer: self.state_transfer.clone(),
-        }
-    }
-}
-
-impl<P: PartConfigs, H: Host> Validate for ReplicaFile<P, H> {
-    const WHOSE: Whose = Whose::Replica;
-
-    fn validate(&self) -> Result<(), InvalidSetting> {
-        if let Some(listen) = self.listen.as_ref().filter(|listen| !is_host_and_port(listen)) {
-            return Err(InvalidSetting {
-                key: "listen",
-                value: listen.clone(),
-                rule: "must be host:port".into(),
-            });
-        }
-        check_choices(
-            &self.parts(),
-            (self.workers, self.preprocessor_threads),
-            (&self.log, &self.network, &self.admin),
-            &self.topology,
-            &self.limits,
-        )
     }
 }

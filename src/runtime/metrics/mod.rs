@@ -3,15 +3,29 @@
 //! Writing is one relaxed store or add: a reader never slows a shard, and losing every reader changes
 //! nothing.
 
+mod histogram;
+mod log_context;
+mod measures;
 mod progress;
 mod row;
+mod sequence_gauges;
+mod told;
 mod turns;
 mod waiters;
 
+pub(crate) use histogram::add;
+pub use histogram::{Histogram, HistogramCounts};
+pub use log_context::LogContext;
+pub(crate) use log_context::for_same_replica;
+pub(crate) use measures::{
+    Backlog, Lane, Measure, Measures, PeerMeasures, Recorder, is_sampled_batch, is_sampled_frame, sample_of,
+};
 pub use progress::TransferProgress;
-pub use row::{ReplicaRow, TransferRow};
+pub use row::{CheckpointRow, ReplicaRow, TransferRow};
+pub use sequence_gauges::SequenceGauges;
+pub use told::ReplicaStatus;
 pub(crate) use turns::SAMPLED_EVERY;
-pub use turns::{DurationCounts, DurationHistogram, TurnTimes};
+pub use turns::TurnTimes;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,14 +33,14 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 
 use self::waiters::Waiters;
+use crate::runtime::evidence::Evidence;
 use crate::runtime::net::framing::FramingError;
-use crate::runtime::net::hello::HandshakeRefusal;
 use crate::runtime::shard::control::ControlCounters;
-use crate::smr::messages::{AdminReply, BatchError, CheckpointClaim, CheckpointTold};
+use crate::smr::messages::{BatchError, CheckpointClaim};
 use crate::smr::preprocessing::FrameRefusal;
 use crate::smr::protocol::Rejection;
 use crate::smr::replica::{ExecutionPhase, Participation, ReplicaCounters, TransferPhase};
-use crate::smr::types::{NodeId, SeqNo, View};
+use crate::smr::types::{Epoch, NodeId, View};
 
 /// How many of its last checkpoints a replica tells operators.
 const CHECKPOINTS_TOLD: usize = 8;
@@ -130,68 +144,6 @@ const NAMES: [&str; 12] = [
     "signatures_required",
 ];
 
-/// How far a replica is, in numbers that change all the time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SequenceGauges {
-    /// Its view.
-    pub view: View,
-    /// The last decision it ordered.
-    pub ordered: SeqNo,
-    /// The last decision up to which all that it promised is on disk.
-    pub durable: SeqNo,
-    /// The last decision it executed.
-    pub executed: SeqNo,
-    /// Its last stable checkpoint.
-    pub stable: SeqNo,
-}
-
-/// Where a replica stands.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ReplicaStatus {
-    /// Its view.
-    pub view: View,
-    /// The last decision it executed.
-    pub executed: SeqNo,
-    /// The last decision it ordered.
-    pub ordered: SeqNo,
-    /// The last decision up to which all that it promised is on disk.
-    pub durable: SeqNo,
-    /// Its last stable checkpoint.
-    pub stable: SeqNo,
-    /// Which protocol orders.
-    pub execution: ExecutionPhase,
-    /// Which transfers run.
-    pub transfer: TransferPhase,
-    /// How far the state is, while one comes from others.
-    pub progress: Option<TransferProgress>,
-    /// Whether it takes part in votes.
-    pub participation: Participation,
-    /// Operations it executed.
-    pub operations: u64,
-    /// Links with other replicas that are up.
-    pub replica_links: u64,
-    /// Links with clients that are up.
-    pub client_links: u64,
-    /// The last checkpoint it took.
-    pub checkpoint: Option<CheckpointClaim>,
-}
-
-impl ReplicaStatus {
-    /// What it does, in words.
-    #[must_use]
-    pub fn phase(&self) -> String {
-        let does = match (self.progress, self.transfer) {
-            (Some(progress), _) => progress.to_string(),
-            (None, TransferPhase::NotRunning) => self.execution.to_string(),
-            (None, transfer) => transfer.to_string(),
-        };
-        match self.participation {
-            Participation::Full => does,
-            abstaining => format!("{abstaining}; {does}"),
-        }
-    }
-}
-
 /// What a replica does right now.
 #[derive(Debug, Clone, Copy)]
 struct Phases {
@@ -214,6 +166,7 @@ pub struct Metrics {
     rejections: [AtomicU64; Rejection::ALL.len()],
     batches_refused: AtomicU64,
     batches_over_budget: AtomicU64,
+    epoch: AtomicU64,
     view: AtomicU64,
     executed: AtomicU64,
     ordered: AtomicU64,
@@ -233,6 +186,10 @@ pub struct Metrics {
     control: OnceLock<Arc<ControlCounters>>,
     /// Of each data shard, by its number.
     turn_times: OnceLock<Vec<Arc<TurnTimes>>>,
+    /// What was refused of each peer.
+    pub evidence: Evidence,
+    /// What its roles measure beside their turns.
+    pub(crate) measures: Measures,
     /// Those who wait for links with other replicas.
     pub(crate) links_waiters: Waiters,
 }
@@ -247,9 +204,15 @@ fn zeros<const N: usize>() -> [AtomicU64; N] {
 }
 
 impl Metrics {
-    /// All zero.
+    /// All zero; of a replica that knows no others.
     #[must_use]
     pub fn new(node: NodeId) -> Self {
+        Self::of_cluster(node, 0)
+    }
+
+    /// All zero; of one of so many replicas.
+    #[must_use]
+    pub fn of_cluster(node: NodeId, replicas: usize) -> Self {
         Self {
             node,
             counters: Counters::default(),
@@ -258,6 +221,7 @@ impl Metrics {
             rejections: zeros(),
             batches_refused: AtomicU64::new(0),
             batches_over_budget: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
             view: AtomicU64::new(0),
             executed: AtomicU64::new(0),
             ordered: AtomicU64::new(0),
@@ -279,6 +243,8 @@ impl Metrics {
             checkpoints: Mutex::default(),
             control: OnceLock::new(),
             turn_times: OnceLock::new(),
+            evidence: Evidence::default(),
+            measures: Measures::new(replicas),
             links_waiters: Waiters::default(),
         }
     }
@@ -315,6 +281,23 @@ impl Metrics {
     #[must_use]
     pub fn turn_times(&self) -> &[Arc<TurnTimes>] {
         self.turn_times.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Publishes the epoch of the replica's membership.
+    pub fn publish_epoch(&self, epoch: Epoch) {
+        self.epoch.store(epoch.get(), Ordering::Relaxed);
+    }
+
+    /// The epoch of the replica's membership.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        Epoch::new(self.epoch.load(Ordering::Relaxed))
+    }
+
+    /// The replica's view.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View::new(self.view.load(Ordering::Relaxed))
     }
 
     /// Publishes what the orchestrator counted.
@@ -399,8 +382,8 @@ impl Metrics {
         checkpoints.push_back(claim);
     }
 
-    /// Publishes a checkpoint of others that this replica goes on from: what it took before is of another
-    /// state.
+    /// Publishes a checkpoint that this replica goes on from, of others or of its disk: what it took before is
+    /// of another state.
     pub fn publish_installed(&self, claim: CheckpointClaim) {
         let mut checkpoints = self.checkpoints();
         checkpoints.clear();
@@ -412,185 +395,7 @@ impl Metrics {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
-
-    /// Where the replica stands.
-    #[must_use]
-    pub fn standing(&self) -> ReplicaStatus {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let counters = &self.counters;
-        let Phases {
-            execution,
-            transfer,
-            participation,
-            begin,
-        } = *self
-            .phases
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        ReplicaStatus {
-            ordered: SeqNo::new(read(&self.ordered)),
-            durable: SeqNo::new(read(&self.durable)),
-            execution,
-            transfer,
-            progress: begin.and_then(|begin| begin.progress(transfer, Instant::now())),
-            participation,
-            view: View::new(read(&self.view)),
-            executed: SeqNo::new(read(&self.executed)),
-            stable: SeqNo::new(read(&self.stable)),
-            operations: read(&self.operations),
-            replica_links: read(&counters.replica_links_up)
-                .saturating_sub(read(&counters.replica_links_down)),
-            client_links: read(&counters.client_links_up).saturating_sub(read(&counters.client_links_down)),
-            checkpoint: self.checkpoints().back().copied(),
-        }
-    }
-
-    /// What an operator is told.
-    #[must_use]
-    pub fn status(&self) -> AdminReply {
-        use std::fmt::Write;
-        let standing = self.standing();
-        let mut counters = String::new();
-        self.visit(|name, value| {
-            // Writing to a string does not fail.
-            let _ = writeln!(counters, "{name} {value}");
-        });
-        let told = |claim: &CheckpointClaim| CheckpointTold {
-            seq: claim.seq.get(),
-            digest: *claim.digest.as_bytes(),
-        };
-        let checkpoints = self.checkpoints().iter().map(told).collect();
-        AdminReply {
-            node: self.node.get(),
-            view: standing.view.get(),
-            executed: standing.executed.get(),
-            ordered: standing.ordered.get(),
-            durable: standing.durable.get(),
-            phase: standing.phase(),
-            transfer_pieces: standing.progress.map_or(0, |progress| progress.pieces as u64),
-            transfer_pieces_of: standing.progress.map_or(0, |progress| progress.of as u64),
-            transfer_bytes: standing.progress.map_or(0, |progress| progress.bytes),
-            transfer_donors: standing.progress.map_or(0, |progress| progress.donors as u64),
-            transfer_bytes_per_second: standing
-                .progress
-                .map_or(0, |progress| progress.bytes_per_second as u64),
-            transfer_milliseconds_left: standing
-                .progress
-                .and_then(|progress| progress.seconds_left)
-                .map_or(0, |left| (left * 1e3) as u64),
-            stable: standing.stable.get(),
-            orders: standing.execution == ExecutionPhase::OrderProtocol,
-            transfers: standing.transfer != TransferPhase::NotRunning,
-            abstains: standing.participation != Participation::Full,
-            waits_for_space: self.counters.log_waits_for_space.load(Ordering::Relaxed) > 0,
-            checkpoints,
-            operations: standing.operations,
-            replica_links: standing.replica_links,
-            client_links: standing.client_links,
-            counters,
-        }
-    }
-
-    /// Every counter by name.
-    pub fn visit(&self, mut visit: impl FnMut(&'static str, u64)) {
-        self.visit_counters(&mut visit);
-        self.visit_refusals(|_, name, value| visit(name, value));
-    }
-
-    /// Every counter by name, but those of refusals by their reasons.
-    pub fn visit_counters(&self, mut visit: impl FnMut(&'static str, u64)) {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        visit("operations_executed", read(&self.operations));
-        visit("decisions", read(&self.decisions));
-        visit("batches_proposed", read(&self.batches_proposed));
-        visit("frames_queued", read(&self.frames_queued));
-        visit("frames_refused_by_pool", read(&self.frames_refused));
-        visit("batches_refused", read(&self.batches_refused));
-        visit("batches_refused_over_budget", read(&self.batches_over_budget));
-        let transfers = [
-            "log_transfers",
-            "decisions_transferred",
-            "decisions_repaired",
-            "states_transferred",
-            "divergences",
-            "chunks_refused",
-            "pieces_reused",
-        ];
-        for (name, counter) in transfers.into_iter().zip(&self.transfers) {
-            visit(name, read(counter));
-        }
-        for (name, counter) in NAMES.into_iter().zip(&self.others) {
-            visit(name, read(counter));
-        }
-        self.counters.read(&mut visit);
-    }
-
-    /// Every refusal that is counted by its reason: of what, its name, how many.
-    pub fn visit_refusals(&self, mut visit: impl FnMut(&'static str, &'static str, u64)) {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        for error in FramingError::ALL {
-            visit("record", error.name(), read(&self.framing_errors[error.index()]));
-        }
-        for (name, counter) in FrameRefusal::NAMES.iter().zip(&self.frame_refusals) {
-            visit("frame", name, read(counter));
-        }
-        for refusal in HandshakeRefusal::ALL {
-            let count = self.control.get().map_or(0, |control| control.refused(refusal));
-            visit("handshake", refusal.name(), count);
-        }
-        for reason in Rejection::ALL {
-            visit("message", reason.name(), read(&self.rejections[reason.index()]));
-        }
-    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn everything_the_orchestrator_counts_is_published() {
-        let metrics = Metrics::new(NodeId::new(0));
-        // Each its own number, so that none passes for another.
-        let counters = ReplicaCounters {
-            frames_queued: 101,
-            frames_duplicate: 102,
-            frames_refused: 103,
-            batches_proposed: 104,
-            votes_cast: 105,
-            decisions: 106,
-            operations_executed: 107,
-            view_changes: 108,
-            views_entered: 109,
-            frames_forwarded: 110,
-            log_transfers: 111,
-            decisions_transferred: 112,
-            decisions_repaired: 113,
-            states_transferred: 114,
-            chunks_refused: 115,
-            pieces_reused: 116,
-            divergences: 117,
-            checkpoints_stable: 118,
-            messages_backpressured: 119,
-            ..ReplicaCounters::default()
-        };
-        let gauges = SequenceGauges {
-            view: View::ZERO,
-            ordered: SeqNo::ZERO,
-            durable: SeqNo::ZERO,
-            executed: SeqNo::ZERO,
-            stable: SeqNo::ZERO,
-        };
-        metrics.publish(gauges, &counters);
-        let mut published = std::collections::BTreeMap::new();
-        metrics.visit(|name, value| {
-            assert!(published.insert(name, value).is_none(), "{name} twice");
-        });
-        for number in 101..=119 {
-            let names = published.values().filter(|value| **value == number);
-            assert_eq!(names.count(), 1, "counter {number}");
-        }
-        assert_eq!(published["votes_cast"], 105);
-        assert_eq!(published["messages_backpressured"], 119);
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_channel::mpsc as async_mpsc;
 
@@ -15,23 +15,24 @@ use super::roles::{OnDisk, Roles};
 use super::storage_workers::{
     snapshot_transfer_name, snapshots_name, start_storage_workers, storage_worker_name,
 };
+use super::watched::{Watched, admin_name, control_name, shard_name};
 use super::wiring::{RolePlacement, make_lanes};
-use crate::runtime::admin::{AdminEndpoint, BoundEndpoint, Subject};
+use crate::runtime::admin::{AdminEndpoint, BoundEndpoint};
 use crate::runtime::config::{Durability, PartConfigs, ReplicaConfig, Topology};
-use crate::runtime::metrics::{Metrics, TurnTimes};
+use crate::runtime::flight::{FlightEvent, FlightKind};
+use crate::runtime::metrics::{LogContext, Metrics, TurnTimes, for_same_replica};
 use crate::runtime::net::handshake::Identity;
 use crate::runtime::ring::Doorbell;
 use crate::runtime::shard::control::{
-    BackoffLimits, Beat, ConnectionLimits, ControlConfig, ControlHandle, ControlLimits, ControlShard,
-    DialTarget, EstablishedLink,
+    BackoffLimits, ConnectionLimits, ControlConfig, ControlHandle, ControlLimits, ControlShard, DialTarget,
+    EstablishedLink,
 };
 use crate::runtime::shard::cores::Cores;
 use crate::runtime::shard::crew::HelperThreads;
-use crate::runtime::shard::data::{self, Lifecycle, ShardContext};
+use crate::runtime::shard::data::{self, ShardContext};
 use crate::runtime::shard::faults::Interceptor;
 use crate::runtime::shard::lanes::LinkSender;
 use crate::runtime::shard::memory::allow_huge_pages;
-use crate::runtime::shard::pulse::Vitals;
 use crate::runtime::shard::roles::Role;
 use crate::runtime::shard::{Alarm, ShardError, panicked};
 use crate::runtime::storage::snapshot_transfer::SnapshotTransferWorker;
@@ -102,8 +103,7 @@ fn start_control<P: PartConfigs, H: Host>(
     topology: &Topology,
     listener: TcpListener,
     mut links: Vec<LinkSender<EstablishedLink>>,
-    alarm: Alarm,
-    beat: Beat,
+    (alarm, watched): (Alarm, &Watched),
 ) -> Result<ControlHandle, ReplicaError> {
     let cluster = &config.node.cluster;
     let limits = &config.limits;
@@ -139,7 +139,8 @@ fn start_control<P: PartConfigs, H: Host>(
         },
         seed: u64::from(config.node.id.get()),
         alarm,
-        beat: Some(beat),
+        beat: Some(watched.beat(config)),
+        pen: watched.flight.control_pen(),
     };
     let on_link = move |link: EstablishedLink| {
         let network = match link.established.peer {
@@ -249,12 +250,13 @@ fn make_executor<S: Stack, H: Host>(
 /// What is on disk is restored, and whoever starts the replica knew where that ends.
 fn restore<S: Stack, H: Host>(
     config: &ReplicaConfig<S::Configs, H>,
+    metrics: &Metrics,
     replica: &mut Replica<S>,
     executor: &mut S::Executor,
 ) -> Result<Option<Recovered<H::PersistentLog>>, ReplicaError> {
     let recovered = match config.durability {
         Durability::None => None,
-        Durability::Sync | Durability::Async => Some(recover(config, replica, executor)?),
+        Durability::Sync | Durability::Async => Some(recover(config, metrics, replica, executor)?),
     };
     let found = replica.ordering().decided().next();
     match config.next_consensus_seq.filter(|expected| *expected != found) {
@@ -303,71 +305,6 @@ fn start_crew<S: Stack, H: Host>(
     Ok((crew, threads))
 }
 
-/// What every data shard shares, and whoever watches over it looks at.
-struct Watched {
-    doorbells: Vec<Doorbell>,
-    metrics: Arc<Metrics>,
-    lifecycle: Lifecycle,
-    vitals: Vitals,
-    started: Instant,
-}
-
-impl Watched {
-    fn new<P: PartConfigs, H: Host>(
-        config: &ReplicaConfig<P, H>,
-        metrics: Arc<Metrics>,
-        doorbells: Vec<Doorbell>,
-    ) -> Self {
-        let bells = doorbells.iter().enumerate();
-        let vitals = Vitals::new(
-            control_name(config),
-            bells.map(|(index, bell)| (shard_name(config, index), bell.clone())),
-        );
-        Self {
-            doorbells,
-            metrics,
-            lifecycle: Lifecycle::default(),
-            vitals,
-            started: Instant::now(),
-        }
-    }
-
-    /// What the admin endpoint sees.
-    fn subject<P: PartConfigs, H: Host>(&self, config: &ReplicaConfig<P, H>) -> Subject {
-        Subject {
-            metrics: self.metrics.clone(),
-            vitals: self.vitals.clone(),
-            lifecycle: self.lifecycle.clone(),
-            links_needed: config.node.cluster.quorum().quorum() as u64 - 1,
-            epoch: config.node.cluster.epoch(),
-            log_filter: config.log_filter.clone(),
-        }
-    }
-
-    /// What the control shard does at every beat.
-    fn beat<P: PartConfigs, H: Host>(&self, config: &ReplicaConfig<P, H>) -> Beat {
-        super::supervisor::beat(
-            config.supervisor.clone(),
-            self.vitals.clone(),
-            self.lifecycle.clone(),
-            self.metrics.clone(),
-            config.node.cluster.quorum().quorum(),
-        )
-    }
-}
-
-fn control_name<P: PartConfigs, H: Host>(config: &ReplicaConfig<P, H>) -> String {
-    format!("control-{}", config.node.id)
-}
-
-fn admin_name<P: PartConfigs, H: Host>(config: &ReplicaConfig<P, H>) -> String {
-    format!("admin-{}", config.node.id)
-}
-
-fn shard_name<P: PartConfigs, H: Host>(config: &ReplicaConfig<P, H>, index: usize) -> String {
-    format!("atlas-{}-d{index}", config.node.id)
-}
-
 /// Starts the data shards, each with the roles that live on it.
 fn start_shards<S: Stack, H: Host>(
     config: &ReplicaConfig<S::Configs, H>,
@@ -388,7 +325,7 @@ fn start_shards<S: Stack, H: Host>(
             core: shard.core,
             doorbell: watched.doorbells[index].clone(),
             lifecycle: watched.lifecycle.clone(),
-            started: watched.started,
+            started: watched.flight.started(),
             spin: Duration::from_micros(topology.spin_us),
             files: u32::from(config.limits.connections_max),
             receive_buffers: config.limits.receive_buffers,
@@ -396,8 +333,13 @@ fn start_shards<S: Stack, H: Host>(
             pulse: watched.vitals.of_shard(index),
             metrics: watched.metrics.clone(),
             times,
+            pen: watched.flight.pen(index),
         };
-        spawn(context, roles.of_shard(&shard.roles), ends.tell.clone())?;
+        let mut roles = roles.of_shard(&shard.roles);
+        roles
+            .iter_mut()
+            .for_each(|role| role.record_with(context.pen.clone()));
+        spawn(context, roles, ends.tell.clone())?;
     }
     Ok(())
 }
@@ -420,6 +362,15 @@ fn thread_names<P: PartConfigs, H: Host>(
     threads
 }
 
+/// Where a replica counts. The calling thread is its own from now on, and all others of it come from there.
+fn begin_counting<P: PartConfigs, H: Host>(config: &ReplicaConfig<P, H>) -> Arc<Metrics> {
+    let cluster = &config.node.cluster;
+    let metrics = Arc::new(Metrics::of_cluster(config.node.id, cluster.quorum().n()));
+    metrics.publish_epoch(cluster.epoch());
+    LogContext::new(metrics.clone()).enter();
+    metrics
+}
+
 /// Starts every shard of one replica.
 pub(super) fn assemble<S: Stack, H: Host>(
     service: S::Application,
@@ -428,15 +379,15 @@ pub(super) fn assemble<S: Stack, H: Host>(
     liar: Option<Box<dyn Interceptor>>,
 ) -> Result<Assembly, ReplicaError> {
     config.validate(st_config)?;
+    let metrics = begin_counting(config);
     let site = Site::of(config)?;
     let homes = RolePlacement::of(&site.topology);
-    let mut lanes = make_lanes(&homes, &site.doorbells);
-    let metrics = Arc::new(Metrics::new(config.node.id));
+    let mut lanes = make_lanes(&homes, &site.doorbells, &metrics.measures);
     let directory = client_directory(config)?;
     let mut replica = compose::<S, H>(config, st_config);
     let mut executor = make_executor::<S, H>(service, config);
     let (ends, ended) = Ends::new();
-    let recovered = restore(config, &mut replica, &mut executor)?;
+    let recovered = restore(config, &metrics, &mut replica, &mut executor)?;
     if recovered.is_none() {
         lanes.roles.consensus.log = None;
     }
@@ -453,10 +404,11 @@ pub(super) fn assemble<S: Stack, H: Host>(
         &metrics,
     );
     let watched = Watched::new(config, metrics, site.doorbells);
-    let (alarm, beat) = (ends.alarm.clone(), watched.beat(config));
-    let control = start_control(config, &site.topology, site.listener, lanes.links, alarm, beat)?;
+    let beside = (ends.alarm.clone(), &watched);
+    let control = start_control(config, &site.topology, site.listener, lanes.links, beside)?;
     watched.metrics.show_control(control.counters().clone());
     let admin_address = site.admin.as_ref().map(BoundEndpoint::address);
+    let admin_token = site.admin.as_ref().map(BoundEndpoint::token);
     let admin = site
         .admin
         .map(|endpoint| endpoint.start(admin_name(config), watched.subject(config)));
@@ -467,12 +419,14 @@ pub(super) fn assemble<S: Stack, H: Host>(
         metrics: watched.metrics,
         address: site.address,
         admin_address,
+        admin_token,
         core_map: site.topology.to_string(),
         topology: site.topology.summary(),
         lifecycle: watched.lifecycle,
         doorbells: watched.doorbells,
         supervisor: config.supervisor.clone(),
         vitals: watched.vitals,
+        flight: watched.flight,
         questions: Mutex::new(lanes.questions),
         threads: thread_names(config, helpers, shards),
         quorum: config.node.cluster.quorum(),
@@ -495,14 +449,19 @@ fn spawn(
     ended: async_mpsc::UnboundedSender<Ended>,
 ) -> Result<(), ReplicaError> {
     let name = context.name.clone();
-    let thread = std::thread::Builder::new().name(name.clone()).spawn(move || {
+    let shard = for_same_replica(move || {
         let run = std::panic::AssertUnwindSafe(|| data::run(&context, &mut roles));
         let result = std::panic::catch_unwind(run)
             .unwrap_or_else(|panic| Err(panicked(context.name.clone(), &*panic)));
+        if result.is_err() {
+            let event = FlightEvent::of(FlightKind::ShardFailed);
+            context.pen.record_now(event);
+        }
         context.pulse.end();
         // Nobody waiting any more is fine.
         let _ = ended.unbounded_send(Ended::Shard(result));
     });
+    let thread = std::thread::Builder::new().name(name.clone()).spawn(shard);
     thread
         .map(|_| ())
         .map_err(|source| ReplicaError::Shard(ShardError::Thread { shard: name, source }))

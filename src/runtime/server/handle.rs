@@ -4,7 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use super::supervisor::{DRAINS, Supervisor};
-use crate::runtime::metrics::{Metrics, ReplicaStatus};
+use crate::runtime::admin::{AdminError, TokenReplacer};
+use crate::runtime::evidence::Evidence;
+use crate::runtime::flight::FlightRecorder;
+use crate::runtime::metrics::{LogContext, Metrics, ReplicaStatus};
 use crate::runtime::ring::Doorbell;
 use crate::runtime::shard::data::Lifecycle;
 use crate::runtime::shard::lanes::{LinkSender, Work};
@@ -23,12 +26,14 @@ pub(super) struct HandleShared {
     pub(super) metrics: Arc<Metrics>,
     pub(super) address: SocketAddr,
     pub(super) admin_address: Option<SocketAddr>,
+    pub(super) admin_token: Option<TokenReplacer>,
     pub(super) core_map: String,
     pub(super) topology: String,
     pub(super) lifecycle: Lifecycle,
     pub(super) doorbells: Vec<Doorbell>,
     pub(super) supervisor: Supervisor,
     pub(super) vitals: Vitals,
+    pub(super) flight: FlightRecorder,
     pub(super) questions: Mutex<LinkSender<Work>>,
     /// Names of this replica's threads, as the kernel has them.
     pub(super) threads: Vec<String>,
@@ -52,6 +57,23 @@ impl ReplicaHandle {
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.shared.admin_address
+    }
+
+    /// Has the admin endpoint ask for the token of this file from now on, or for none; nothing happens where
+    /// there is no endpoint.
+    ///
+    /// # Errors
+    /// When the file is not one that a token is read from, or when without one others than this host could ask:
+    /// then the endpoint asks for what it asked for before.
+    pub fn replace_admin_token(&self, file: Option<&Path>) -> Result<(), AdminError> {
+        let replacer = self.shared.admin_token.as_ref();
+        replacer.map_or(Ok(()), |replacer| replacer.replace(file))
+    }
+
+    /// What lines of logs about this replica say beside their message, for threads that it did not start.
+    #[must_use]
+    pub fn log_context(&self) -> LogContext {
+        LogContext::new(self.shared.metrics.clone())
     }
 
     /// Which roles run where, a line each.
@@ -108,6 +130,18 @@ impl ReplicaHandle {
     /// Every counter by name.
     pub fn visit_counters(&self, visit: impl FnMut(&'static str, u64)) {
         self.shared.metrics.visit(visit);
+    }
+
+    /// What was refused of each peer.
+    #[must_use]
+    pub fn evidence(&self) -> &Evidence {
+        &self.shared.metrics.evidence
+    }
+
+    /// The recorder of this replica's last events.
+    #[must_use]
+    pub fn flight(&self) -> &FlightRecorder {
+        &self.shared.flight
     }
 
     /// Computes the digest of the state as it is, at once: for tools and tests. `None` when the replica ends

@@ -27,6 +27,7 @@ mod repair;
 mod roles;
 mod storage_workers;
 mod supervisor;
+mod watched;
 mod wiring;
 
 pub use handle::{ReplicaHandle, own_cpu_time, thread_cpu_time};
@@ -147,3 +148,6 @@ pub enum ReplicaError {
     #[error(transparent)]
     Shard(#[from] ShardError),
 }
+
+#[cfg(test)]
+mod tests;

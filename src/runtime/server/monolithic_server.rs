@@ -1,7 +1,10 @@
 //! Replicas of services whose state is transferred as a whole.
 
 use std::marker::PhantomData;
+use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
 
 use futures_channel::oneshot;
 use futures_lite::StreamExt;
@@ -10,6 +13,7 @@ use super::assembly::{Assembly, Ended, assemble};
 use super::host::{DefaultHost, Host};
 use super::{ReplicaError, ReplicaHandle, check_application};
 use crate::runtime::config::{ExecutorKind, MonolithicStateReplicaConfig};
+use crate::runtime::flight::{DumpCause, DumpError};
 use crate::runtime::shard::ShardError;
 use crate::runtime::shard::faults::Interceptor;
 use crate::smr::execution::{Application, ScalableApp};
@@ -139,6 +143,28 @@ pub(crate) async fn bootstrap_with_faults<A: ScalableApp>(
 /// What waits for the end of a replica, whatever its stack.
 pub type BoxedRun = Pin<Box<dyn Future<Output = Result<(), ReplicaError>> + Send>>;
 
+/// How long the end of a replica that failed waits for the record of its last events to be written.
+const RECORD_WAIT: Duration = Duration::from_secs(2);
+
+/// Writes what happened before a thread failed, on a thread of its own. What is returned hears of its end.
+fn record_failure(handle: &ReplicaHandle, error: &ShardError) -> Receiver<()> {
+    let (done, end) = mpsc::channel();
+    let told = move |result: Result<PathBuf, DumpError>| {
+        match result {
+            Ok(path) => tracing::error!(path = %path.display(), "its last events are in this file"),
+            Err(DumpError::Off) => {}
+            Err(error) => tracing::warn!(%error, "its last events are not written"),
+        }
+        // Nobody waiting any more is fine.
+        let _ = done.send(());
+    };
+    let flight = handle.flight();
+    if let Err(error) = flight.dump_aside(DumpCause::Failure, error.to_string(), told) {
+        tracing::warn!(%error, "its last events are not written");
+    }
+    end
+}
+
 impl<A: Application, S: Stack, H: Host> MonReplica<A, S, H> {
     /// To look at the replica, and to shut it down, from anywhere.
     #[must_use]
@@ -160,6 +186,7 @@ impl<A: Application, S: Stack, H: Host> MonReplica<A, S, H> {
             mut shards,
         } = self.assembly;
         let mut result = Ok(());
+        let mut recorded = None;
         while shards > 0 {
             let Some(end) = ended.next().await else { break };
             let error = match end {
@@ -171,6 +198,7 @@ impl<A: Application, S: Stack, H: Host> MonReplica<A, S, H> {
             };
             if let Some(error) = error {
                 tracing::error!(%error, "the replica stops: one of its threads failed");
+                recorded.get_or_insert_with(|| record_failure(&handle, &error));
                 result = result.and(Err(error.into()));
                 handle.shutdown();
             }
@@ -178,6 +206,10 @@ impl<A: Application, S: Stack, H: Host> MonReplica<A, S, H> {
         let stopped = control.stop();
         drop(storage_worker);
         drop(admin);
+        if let Some(recorded) = recorded {
+            // A disk that hangs does not keep the replica from ending.
+            let _ = recorded.recv_timeout(RECORD_WAIT);
+        }
         result.and(stopped.map_err(ReplicaError::from))
     }
 }

@@ -7,9 +7,10 @@ use super::ReplicaError;
 use super::host::Host;
 use super::repair::can_abstain;
 use crate::runtime::config::{Durability, ReplicaConfig};
+use crate::runtime::metrics::{Metrics, SequenceGauges};
 use crate::runtime::shard::probe::is_in_memory;
 use crate::runtime::storage::logged::LogReader;
-use crate::runtime::storage::restart::{Continued, RestartSettings, restart, writer_settings};
+use crate::runtime::storage::restart::{Continued, RestartSettings, Restored, restart, writer_settings};
 use crate::runtime::storage::{DataDirectory, RecordReader, SmrPersistentLog};
 use crate::smr::crypto::Digester;
 use crate::smr::messages::CheckpointClaim;
@@ -31,6 +32,7 @@ pub(super) struct Recovered<L> {
 /// Opens the data directory and restores what is in it.
 pub(super) fn recover<S: Stack, H: Host>(
     config: &ReplicaConfig<S::Configs, H>,
+    metrics: &Metrics,
     replica: &mut Replica<S>,
     executor: &mut ExecutorOf<S>,
 ) -> Result<Recovered<H::PersistentLog>, ReplicaError> {
@@ -57,6 +59,7 @@ pub(super) fn recover<S: Stack, H: Host>(
         base: CheckpointClaim::NONE,
     };
     let restored = restart(&mut directory, &settings, replica, executor, &mut ())?;
+    publish(metrics, replica, &restored);
     // Its start may have moved on.
     let superblock = *directory.superblock();
     if superblock.starts > 1 {
@@ -93,4 +96,16 @@ pub(super) fn recover<S: Stack, H: Host>(
         spare,
         reader: LogReader::new(reader, superblock.tag(), superblock.seed),
     })
+}
+
+/// Publishes where the replica stands, and the checkpoints it has: what is asked of it before its shards turn
+/// is answered truly.
+fn publish<S: Stack>(metrics: &Metrics, replica: &Replica<S>, restored: &Restored) {
+    metrics.publish(SequenceGauges::of(replica), replica.counters());
+    if let Some(claim) = restored.snapshot {
+        metrics.publish_installed(claim);
+    }
+    for taken in &restored.claims {
+        metrics.publish_checkpoint(taken.claim);
+    }
 }

@@ -94,7 +94,7 @@ impl<'a, S: Stack, H: Host> Roles<'a, S, H> {
                 AbstentionMark::of(&config.db_path),
             ),
             liar.map(|liar| Faults::new(config.node.id, cluster.replicas.len(), liar)),
-            metrics.clone(),
+            (metrics.clone(), cluster.replicas.len()),
         );
         let execution = Execution::new(
             (executor, reads),

@@ -1,8 +1,11 @@
 //! The lanes between a replica's roles: where each role lives, and what flows from which to which.
 
+use std::sync::Arc;
+
 use crate::runtime::config::{
     REPLICA_MESSAGE_CHANNEL, RESPONSE_CHANNEL_SIZE, RoleKind, Topology, WORK_CHANNEL_SIZE,
 };
+use crate::runtime::metrics::{Lane, Measures};
 use crate::runtime::ring::Doorbell;
 use crate::runtime::shard::control::EstablishedLink;
 use crate::runtime::shard::lanes::{
@@ -81,30 +84,38 @@ impl RolePlacement {
 struct Mesh<'a> {
     homes: &'a RolePlacement,
     doorbells: &'a [Doorbell],
+    measures: &'a Measures,
 }
 
 impl Mesh<'_> {
     /// A lane between roles: nobody is woken on the shard that both live on.
-    fn connect<T: Send>(self, depth: usize, from: usize, to: usize) -> (LinkSender<T>, LinkReceiver<T>) {
-        lane(depth, (from != to).then(|| self.doorbells[to].clone()))
+    fn connect<T: Send>(
+        self,
+        kind: Lane,
+        depth: usize,
+        (from, to): (usize, usize),
+    ) -> (LinkSender<T>, LinkReceiver<T>) {
+        let doorbell = (from != to).then(|| self.doorbells[to].clone());
+        lane(depth, doorbell, self.measures.blocked(kind).clone())
     }
 
-    /// A lane from a thread that is no data shard.
+    /// A lane from a thread that is no data shard. Nobody counts how often it is full.
     fn enter<T: Send>(self, depth: usize, to: usize) -> (LinkSender<T>, LinkReceiver<T>) {
-        lane(depth, Some(self.doorbells[to].clone()))
+        lane(depth, Some(self.doorbells[to].clone()), Arc::default())
     }
 
     /// From a role at `from` to every network role, whose ends are added to what each receives from.
     fn to_networks(
         self,
-        outgoing: &mut [Vec<LinkReceiver<Outgoing>>],
-        from: usize,
+        outgoing: &mut [Vec<(Lane, LinkReceiver<Outgoing>)>],
+        kind: Lane,
         depth: usize,
+        from: usize,
     ) -> Vec<LinkSender<Outgoing>> {
         let pairs = self.homes.network.iter().zip(outgoing);
         let ends = pairs.map(|(to, inlets)| {
-            let (outlet, inlet) = self.connect(depth, from, *to);
-            inlets.push(inlet);
+            let (outlet, inlet) = self.connect(kind, depth, (from, *to));
+            inlets.push((kind, inlet));
             outlet
         });
         ends.collect()
@@ -129,7 +140,7 @@ struct Networks {
 
 impl Networks {
     /// `outgoing` is what each network role sends to peers.
-    fn new(mesh: Mesh<'_>, outgoing: Vec<Vec<LinkReceiver<Outgoing>>>) -> Self {
+    fn new(mesh: Mesh<'_>, outgoing: Vec<Vec<(Lane, LinkReceiver<Outgoing>)>>) -> Self {
         let homes = mesh.homes;
         let mut this = Self {
             lanes: Vec::new(),
@@ -141,10 +152,16 @@ impl Networks {
             let checker = index % homes.preprocess.len();
             let checker_home = homes.preprocess[checker];
             let (new_links, links) = mesh.enter(LINK_CHANNEL, *home);
-            let (replica_frames, replica_in) = mesh.connect(REPLICA_MESSAGE_CHANNEL, *home, checker_home);
-            let (client_frames, client_in) = mesh.connect(REPLICA_MESSAGE_CHANNEL, *home, checker_home);
-            let (replica_messages, messages_in) =
-                mesh.connect(REPLICA_MESSAGE_CHANNEL, *home, homes.consensus);
+            let to_checker = (*home, checker_home);
+            let (replica_frames, replica_in) =
+                mesh.connect(Lane::ReplicaFrames, REPLICA_MESSAGE_CHANNEL, to_checker);
+            let (client_frames, client_in) =
+                mesh.connect(Lane::ClientFrames, REPLICA_MESSAGE_CHANNEL, to_checker);
+            let (replica_messages, messages_in) = mesh.connect(
+                Lane::ReplicaMessages,
+                REPLICA_MESSAGE_CHANNEL,
+                (*home, homes.consensus),
+            );
             this.links.push(new_links);
             this.unchecked[checker].replica_frames.push(replica_in);
             this.unchecked[checker].client_frames.push(client_in);
@@ -179,9 +196,11 @@ impl Preprocessors {
             unordered: Vec::new(),
         };
         for ((home, unchecked), refusals) in homes.preprocess.iter().zip(unchecked).zip(refusals) {
-            let (checked, inlet) = mesh.connect(REPLICA_MESSAGE_CHANNEL, *home, homes.consensus);
+            let to_consensus = (*home, homes.consensus);
+            let (checked, inlet) = mesh.connect(Lane::Verified, REPLICA_MESSAGE_CHANNEL, to_consensus);
             this.checked.push(inlet);
-            let (unordered, inlet) = mesh.connect(WORK_CHANNEL_SIZE, *home, homes.execution);
+            let to_execution = (*home, homes.execution);
+            let (unordered, inlet) = mesh.connect(Lane::Reads, WORK_CHANNEL_SIZE, to_execution);
             this.unordered.push(inlet);
             this.lanes.push(PreprocessLanes {
                 replica_frames: unchecked.replica_frames,
@@ -196,26 +215,32 @@ impl Preprocessors {
 }
 
 /// Makes every lane of the mesh. Each has one sender and one receiver.
-pub(super) fn make_lanes(homes: &RolePlacement, doorbells: &[Doorbell]) -> Lanes {
-    let mesh = Mesh { homes, doorbells };
-    let mut outgoing: Vec<Vec<LinkReceiver<Outgoing>>> = homes.network.iter().map(|_| Vec::new()).collect();
-    let consensus_out = mesh.to_networks(&mut outgoing, homes.consensus, REPLICA_MESSAGE_CHANNEL);
-    let replies = mesh.to_networks(&mut outgoing, homes.execution, RESPONSE_CHANNEL_SIZE.max(1024));
+pub(super) fn make_lanes(homes: &RolePlacement, doorbells: &[Doorbell], measures: &Measures) -> Lanes {
+    let mesh = Mesh {
+        homes,
+        doorbells,
+        measures,
+    };
+    let mut outgoing: Vec<Vec<_>> = homes.network.iter().map(|_| Vec::new()).collect();
+    let (consensus, execution, log) = (homes.consensus, homes.execution, homes.log);
+    let consensus_out = mesh.to_networks(&mut outgoing, Lane::Outgoing, REPLICA_MESSAGE_CHANNEL, consensus);
+    let replies = RESPONSE_CHANNEL_SIZE.max(1024);
+    let replies = mesh.to_networks(&mut outgoing, Lane::Replies, replies, execution);
     let preprocessors = homes.preprocess.iter();
     let refusals = preprocessors
-        .map(|home| mesh.to_networks(&mut outgoing, *home, RESPONSE_CHANNEL_SIZE))
+        .map(|home| mesh.to_networks(&mut outgoing, Lane::Refusals, RESPONSE_CHANNEL_SIZE, *home))
         .collect();
     let networks = Networks::new(mesh, outgoing);
     let mut preprocessors = Preprocessors::new(mesh, networks.unchecked, refusals);
-    let (questions, inlet) = mesh.enter(QUESTION_CHANNEL, homes.execution);
+    let (questions, inlet) = mesh.enter(QUESTION_CHANNEL, execution);
     preprocessors.unordered.push(inlet);
-    let (work, decisions) = mesh.connect(WORK_CHANNEL_SIZE, homes.consensus, homes.execution);
-    let (done_out, done) = mesh.connect(RESPONSE_CHANNEL_SIZE, homes.execution, homes.consensus);
-    let (entries_out, entries) = mesh.connect(LOG_CHANNEL, homes.consensus, homes.log);
-    let (logged_out, logged) = mesh.connect(LOG_CHANNEL, homes.log, homes.consensus);
-    let (kept_out, kept) = mesh.enter(KEPT_CHANNEL, homes.log);
-    let (transfers_out, transfers) = mesh.enter(KEPT_CHANNEL, homes.consensus);
-    let (snapshots_out, snapshots) = mesh.enter(KEPT_CHANNEL, homes.consensus);
+    let (work, decisions) = mesh.connect(Lane::Decisions, WORK_CHANNEL_SIZE, (consensus, execution));
+    let (done_out, done) = mesh.connect(Lane::Executed, RESPONSE_CHANNEL_SIZE, (execution, consensus));
+    let (entries_out, entries) = mesh.connect(Lane::Records, LOG_CHANNEL, (consensus, log));
+    let (logged_out, logged) = mesh.connect(Lane::Durable, LOG_CHANNEL, (log, consensus));
+    let (kept_out, kept) = mesh.enter(KEPT_CHANNEL, log);
+    let (transfers_out, transfers) = mesh.enter(KEPT_CHANNEL, consensus);
+    let (snapshots_out, snapshots) = mesh.enter(KEPT_CHANNEL, consensus);
     let roles = RoleLanes {
         network: networks.lanes,
         preprocess: preprocessors.lanes,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
 use super::ShardError;
+use crate::runtime::metrics::for_same_replica;
 use crate::smr::execution::StateFault;
 
 /// Told when a thread of a replica dies of a panic. Clones are equal; the default tells nobody.
@@ -21,13 +22,14 @@ impl Alarm {
         Self(Some(Arc::new(told)))
     }
 
-    /// Starts a thread that is watched. Its panic is told here, and then goes on, for whoever joins the
+    /// Starts a thread that is watched, and works for the calling one's replica. Its panic is told here, and then goes on, for whoever joins the
     /// thread.
     ///
     /// # Errors
     /// When the thread cannot be made.
     pub fn spawn(&self, name: String, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
         let alarm = self.clone();
+        let work = for_same_replica(work);
         Builder::new().name(name.clone()).spawn(move || {
             // What the work had in its hands is dropped, not used again.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {

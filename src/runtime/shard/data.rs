@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::pulse::Pulse;
 use super::reactor::{Reactor, ReactorError, Token, until};
 use super::roles::Role;
+use crate::runtime::flight::{FlightEvent, FlightKind, FlightPen};
 use crate::runtime::metrics::{Metrics, SAMPLED_EVERY, TurnTimes};
 use crate::runtime::ring::Doorbell;
 use crate::runtime::storage::StorageError;
@@ -73,6 +74,8 @@ pub(crate) struct ShardContext {
     pub metrics: Arc<Metrics>,
     /// Its own, which it alone writes.
     pub times: Arc<TurnTimes>,
+    /// The same.
+    pub pen: FlightPen,
 }
 
 /// Why a shard ended early.
@@ -163,6 +166,8 @@ struct Shard<'a> {
 
 impl Shard<'_> {
     fn turns(&mut self, roles: &mut [Box<dyn Role>]) -> Result<(), ShardError> {
+        let pen = &self.context.pen;
+        pen.record(self.now(), FlightEvent::of(FlightKind::Started));
         self.arm_doorbell();
         loop {
             if let Err(source) = self.reactor.turn() {
@@ -216,8 +221,9 @@ impl Shard<'_> {
         busy
     }
 
-    /// The same, with a look at the clock after each role.
+    /// The same, with a look at the lanes before it, and at the clock after each role.
     fn step_measured(&mut self, roles: &mut [Box<dyn Role>], now: Time) -> bool {
+        roles.iter_mut().for_each(|role| role.observe());
         let begun = Instant::now();
         let mut last = begun;
         let mut lap = || {
@@ -264,6 +270,10 @@ impl Shard<'_> {
     }
 
     fn is_drained(&mut self, roles: &mut [Box<dyn Role>]) -> bool {
+        if self.drain_until.is_none() {
+            let pen = &self.context.pen;
+            pen.record(self.now(), FlightEvent::of(FlightKind::Draining));
+        }
         let deadline = *self.drain_until.get_or_insert_with(|| Instant::now() + DRAIN_MAX);
         let finishing = self.context.lifecycle.is_finishing();
         // Every role hears of it, whatever the others say.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -12,15 +13,23 @@ use crate::smr::execution::SessionWindows;
 use crate::smr::messages::{CheckpointClaim, Family, Frame, FrameId, FrameKey, Proposal, TakenCheckpoint};
 use crate::smr::preprocessing::FromPeer;
 use crate::smr::protocol::{Recipients, SnapshotEvent};
-use crate::smr::types::{ClientId, Lsn, NodeId, SeqNo};
+use crate::smr::types::{ClientId, Lsn, NodeId, SeqNo, Time};
 
-/// Network → preprocessing.
+/// Network → preprocessing, with when it came.
 #[derive(Debug)]
 pub(crate) enum Raw {
     /// A frame from the link of a client.
-    Frame { client: ClientId, bytes: Bytes },
+    Frame {
+        client: ClientId,
+        bytes: Bytes,
+        received: Time,
+    },
     /// A replica's message that carries client frames, envelope included.
-    WithFrames { from: NodeId, message: Bytes },
+    WithFrames {
+        from: NodeId,
+        message: Bytes,
+        received: Time,
+    },
 }
 
 /// Network → consensus: a replica's message without frames, envelope included.
@@ -37,6 +46,33 @@ pub(crate) enum Checked {
     Frame(Frame),
     /// Part of a replica's message with frames.
     FromPeer(NodeId, FromPeer),
+    /// When what follows was verified: it is one of those that are timed.
+    At(Verified),
+}
+
+/// When something was verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verified {
+    /// A client's frame, and when it had come.
+    Frame {
+        key: FrameKey,
+        received: Time,
+        verified: Time,
+    },
+    /// Another replica's proposal for this place.
+    Proposal { seq: SeqNo, verified: Time },
+}
+
+/// What is timed of a decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DecisionTimes {
+    pub seq: SeqNo,
+    /// Whether its batch is one that is timed.
+    pub is_sampled: bool,
+    /// When it was given to execution.
+    pub released: Time,
+    /// Whose frames of it are timed, and when each had come.
+    pub requests: Vec<(ClientId, Time)>,
 }
 
 /// Consensus, preprocessing, execution → network.
@@ -54,13 +90,17 @@ pub(crate) enum Outgoing {
         session: u64,
         message: Bytes,
     },
+    /// The replies of a batch that is timed come before this; it was executed then.
+    Replied { executed: Time },
+    /// The reply to a frame that is timed comes before this; the frame had come then.
+    Answered { received: Time },
 }
 
 /// Consensus and preprocessing → execution.
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// The next decision.
-    Decision(Arc<Proposal>),
+    /// The next decision; with its times if it is timed, or has frames that are.
+    Decision(Arc<Proposal>, Option<Box<DecisionTimes>>),
     /// Read-only operations.
     Unordered(Frame),
     /// Send a cached reply again, or say why there is none.
@@ -111,13 +151,20 @@ pub(crate) struct LinkSender<T: Send> {
     /// `None` when both ends live on one shard, which is awake whenever it pushes.
     doorbell: Option<Doorbell>,
     rang: bool,
+    /// How often this, or another lane of its kind, was found full.
+    blocked: Arc<AtomicU64>,
 }
 
 /// The receiving end of a lane.
 pub(crate) type LinkReceiver<T> = Consumer<T>;
 
-/// A lane of this depth; `doorbell` wakes the receiving shard unless it is the sending one.
-pub(crate) fn lane<T: Send>(depth: usize, doorbell: Option<Doorbell>) -> (LinkSender<T>, LinkReceiver<T>) {
+/// A lane of this depth; `doorbell` wakes the receiving shard unless it is the sending one. `blocked` counts
+/// how often it is found full.
+pub(crate) fn lane<T: Send>(
+    depth: usize,
+    doorbell: Option<Doorbell>,
+    blocked: Arc<AtomicU64>,
+) -> (LinkSender<T>, LinkReceiver<T>) {
     let (producer, consumer) = channel(depth);
     (
         LinkSender {
@@ -125,6 +172,7 @@ pub(crate) fn lane<T: Send>(depth: usize, doorbell: Option<Doorbell>) -> (LinkSe
             overflow: VecDeque::new(),
             doorbell,
             rang: true,
+            blocked,
         },
         consumer,
     )
@@ -148,6 +196,8 @@ impl<T: Send> LinkSender<T> {
             self.rang = false;
             if let Err(item) = self.producer.push(item) {
                 self.overflow.push_front(item);
+                // Several senders of a kind may count here at once.
+                self.blocked.fetch_add(1, Ordering::Relaxed);
                 break;
             }
         }

@@ -1,4 +1,4 @@
-//! SIGINT, SIGTERM and SIGHUP set a flag; nothing else happens in the handlers, but that a second SIGINT ends
+//! SIGINT, SIGTERM, SIGHUP and SIGUSR1 set a flag; nothing else happens in the handlers, but that a second SIGINT ends
 //! the process at once, or the third where somebody tidies up after the second.
 
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 static FLAG: AtomicPtr<AtomicBool> = AtomicPtr::new(std::ptr::null_mut());
 static AGAIN: AtomicPtr<AtomicBool> = AtomicPtr::new(std::ptr::null_mut());
 static HANGUP: AtomicPtr<AtomicBool> = AtomicPtr::new(std::ptr::null_mut());
+static USER: AtomicPtr<AtomicBool> = AtomicPtr::new(std::ptr::null_mut());
 
 extern "C" fn on_signal(signal: libc::c_int) {
     let flag = FLAG.load(Ordering::Acquire);
@@ -28,7 +29,15 @@ fn is_tidied_up() -> bool {
 }
 
 extern "C" fn on_hangup_signal(_: libc::c_int) {
-    let flag = HANGUP.load(Ordering::Acquire);
+    set(&HANGUP);
+}
+
+extern "C" fn on_user_signal(_: libc::c_int) {
+    set(&USER);
+}
+
+fn set(flag: &AtomicPtr<AtomicBool>) {
+    let flag = flag.load(Ordering::Acquire);
     if !flag.is_null() {
         // SAFETY: the pointer came from a `&'static AtomicBool`; a store is async-signal-safe.
         unsafe { (*flag).store(true, Ordering::Release) };
@@ -62,4 +71,11 @@ pub fn on_hangup(flag: &'static AtomicBool) {
             libc::signal(libc::SIGHUP, libc::SIG_IGN);
         }
     }
+}
+
+/// From now on SIGUSR1 sets `flag` instead of ending the process.
+pub fn on_user(flag: &'static AtomicBool) {
+    USER.store(std::ptr::from_ref(flag).cast_mut(), Ordering::Release);
+    // SAFETY: the handler is async-signal-safe: it loads a pointer and stores a flag.
+    unsafe { libc::signal(libc::SIGUSR1, on_user_signal as *const () as libc::sighandler_t) };
 }

@@ -118,7 +118,7 @@ impl DiskBudget {
 }
 
 /// How many bytes an unprivileged process may still use on the file system of `path`.
-fn free_bytes(path: &Path) -> Result<u64, StorageError> {
+pub(crate) fn free_bytes(path: &Path) -> Result<u64, StorageError> {
     let failed = StorageError::io(path, "cannot tell how much space is free");
     let name = match CString::new(path.as_os_str().as_bytes()) {
         Ok(name) => name,

@@ -62,6 +62,7 @@ pub mod survey;
 mod writer;
 
 pub use budget::DiskBudget;
+pub(crate) use budget::free_bytes;
 pub use buffer::AlignedBuffer;
 pub(crate) use buffer::MemoryPin;
 pub use codec::{CodecError, RecordReader};

@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::capture::{Captured, kind_of};
 use super::lone::Lone;
-use super::{CLUSTER, EPOCH, epochs};
+use super::{CLUSTER, EPOCH, epochs, flight};
 use crate::client::{Output, Session};
 use crate::runtime::net::framing::RecordReader as LinkReader;
 use crate::runtime::net::handshake::{Directory, Identity, Initiator, Progress, Responder, Then};
@@ -45,7 +45,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 17] = [
     Target {
         name: "envelope",
         valid: || vec![status().to_vec()],
@@ -156,6 +156,12 @@ pub const TARGETS: [Target; 16] = [
         valid: epochs::messages,
         start: epochs::message,
         memory: (32, 64 << 10),
+    },
+    Target {
+        name: "flight",
+        valid: flight::files,
+        start: || Box::new(flight::file),
+        memory: (16, 16 << 10),
     },
 ];
 

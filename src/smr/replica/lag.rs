@@ -16,6 +16,8 @@ pub(super) struct Lag {
     weak: usize,
     /// By peer: its last decision, as it says.
     decided: Vec<SeqNo>,
+    /// By peer: how many decisions it was behind this replica when it said so. To be looked at alone.
+    behind: Vec<u64>,
     /// Our own last decision, and since when.
     moved: (SeqNo, Time),
     /// The end of the window for which peers were asked out of turn last.
@@ -28,6 +30,7 @@ impl Lag {
         Self {
             weak,
             decided: vec![SeqNo::ZERO; n],
+            behind: vec![0; n],
             moved: (SeqNo::ZERO, Time::START),
             status_requested_at: SeqNo::ZERO,
         }
@@ -40,10 +43,18 @@ impl Lag {
         decided.get(self.weak - 1).copied().unwrap_or(SeqNo::ZERO)
     }
 
+    /// How many decisions a peer was behind this replica when it last said how far it is.
+    pub fn of(&self, peer: NodeId) -> u64 {
+        self.behind.get(peer.index()).copied().unwrap_or(0)
+    }
+
     /// A peer says how far it is; this replica is `here`. Whether decisions have to be transferred.
     pub fn on_status(&mut self, now: Time, from: NodeId, decided: SeqNo, here: SeqNo) -> bool {
         if let Some(known) = self.decided.get_mut(from.index()) {
             *known = decided;
+        }
+        if let Some(behind) = self.behind.get_mut(from.index()) {
+            *behind = here.since(decided);
         }
         let reached = self.reached();
         if self.moved.0 != here || reached <= here {

@@ -321,6 +321,11 @@ impl<S: Stack> Replica<S> {
         self.timers.next()
     }
 
+    /// The timers that [`on_time`](Self::on_time) would handle now, to look at.
+    pub fn due_timers(&self, now: Time) -> impl Iterator<Item = Timer> {
+        self.timers.due(now)
+    }
+
     /// Ends a turn: free slots take what is pending, and the turn's votes leave together, in as few messages
     /// as hold them.
     pub fn finish_turn(&mut self, now: Time) {
@@ -404,6 +409,12 @@ impl<S: Stack> Replica<S> {
     #[must_use]
     pub fn held_effects(&self) -> usize {
         self.promises.held()
+    }
+
+    /// How many decisions a peer was behind this replica when it last said how far it is, to look at.
+    #[must_use]
+    pub fn lag_of(&self, peer: NodeId) -> u64 {
+        self.lag.of(peer)
     }
 
     /// The last decision that was executed.

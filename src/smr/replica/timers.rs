@@ -21,6 +21,12 @@ impl Timers {
         self.at.iter().flatten().min().copied()
     }
 
+    /// The timers that are due.
+    pub(super) fn due(&self, now: Time) -> impl Iterator<Item = Timer> {
+        let is_due = move |timer: &Timer| self.at[timer.index()].is_some_and(|at| at <= now);
+        Timer::ALL.into_iter().filter(is_due)
+    }
+
     /// Takes one timer that is due, the earliest first.
     pub(super) fn take_due(&mut self, now: Time) -> Option<Timer> {
         let due = |timer: &Timer| self.at[timer.index()].filter(|at| *at <= now);

@@ -7,14 +7,16 @@ use clap::Args;
 use super::init_staging::Staging;
 use super::{CommandError, interrupts, parse_auth};
 use crate::runtime::config::{
-    Agreement, AppKind, DecisionLogConfig, OperatorKey, PartyKeys, PersistentLogConfig, StateTransferConfig,
+    Agreement, AppKind, DecisionLogConfig, FlightConfig, OperatorKey, PartyKeys, PersistentLogConfig,
+    StateTransferConfig,
 };
 use crate::smr::membership::{CLIENTS_MAX, OPERATORS_MAX};
 use crate::smr::preprocessing::ClientAuth;
 use crate::smr::types::{ApplicationId, PROTOCOL_VERSION};
 
-/// Make the files of a new cluster: one for everybody, one for each replica and client, and the keys of all and
-/// of operators.
+/// Make the files of a new cluster.
+///
+/// One for everybody, one for each replica and client, and the keys of all and of operators.
 #[derive(Debug, Args)]
 pub(super) struct Init {
     /// Replicas; n = 3f+1 of them tolerate f faulty ones.
@@ -266,13 +268,9 @@ impl Init {
              [limits]\n\
              connections_max = 1024\n\
              handshake_timeout_ms = 5000\n\n\
-             [admin]\n\
-             # Where monitoring and probes may ask: /metrics, /livez, /readyz, /status, /log-level. Left out, there is no such endpoint.\n\
-             # listen = \"127.0.0.1:{admin_port}\"\n\
-             # What every request has to name, one line that only the owner can read; needed where others than this host reach it.\n\
-             # bearer_token_file = \"r{id}.token\"\n",
+             {operators}",
+            operators = sections_for_operators(id),
             port = usize::from(self.base_port) + usize::from(id),
-            admin_port = 9464 + usize::from(id),
             pipeline = crate::runtime::config::OrderingConfig::default().pipeline,
             segment = log.segment_bytes,
             log_max = log.log_bytes_max,
@@ -318,6 +316,28 @@ impl Init {
             println!("  atlas client --config {out}/c0.toml get greeting");
         }
     }
+}
+
+/// What of a replica's file is about those who watch it.
+fn sections_for_operators(id: u16) -> String {
+    format!(
+        "[logging]\n\
+         # What is logged, unless ATLAS_LOG or --log says otherwise: levels, of everything or of targets. SIGHUP has this section, and\n\
+         # the token below, read again.\n\
+         filter = \"warn\"\n\
+         # text, or json: an object on each line.\n\
+         format = \"text\"\n\n\
+         [admin]\n\
+         # Where monitoring, probes and operators may ask: /metrics, /livez, /readyz, /status, … Left out, there is no such endpoint.\n\
+         # listen = \"127.0.0.1:{admin_port}\"\n\
+         # What every request has to name, one line that only the owner can read; needed where others than this host reach it.\n\
+         # bearer_token_file = \"r{id}.token\"\n\n\
+         [flight]\n\
+         # Events of each shard that are remembered, for `atlas inspect flight`; 0 for none.\n\
+         events_per_shard = {events}\n",
+        admin_port = 9464 + usize::from(id),
+        events = FlightConfig::default().events_per_shard,
+    )
 }
 
 fn public_keys(keys: &PartyKeys) -> String {

@@ -1,8 +1,9 @@
 //! Looking at replicas' data directories, without changing them and beside running replicas.
 
-mod diff;
+pub(super) mod diff;
+pub(super) mod flight;
 mod integrity;
-mod log;
+pub(super) mod log;
 mod snapshot;
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::CommandError;
+use crate::runtime::flight::FlightFileError;
 use crate::runtime::storage::StorageError;
 use crate::runtime::storage::survey::{SuperblockCopy, Survey};
 
@@ -23,14 +25,13 @@ use crate::runtime::storage::survey::{SuperblockCopy, Survey};
 pub(super) enum Inspect {
     /// Show whose directory it is and what its two superblocks say.
     Superblock(Directory),
-    /// Show the records of the persistent log.
     Log(log::Log),
     /// Show the snapshots of checkpoints, and verify them.
     Snapshot(Directory),
     /// Verify everything, and give a verdict.
     Integrity(Directory),
-    /// Show the first decision, or key of a checkpoint, that differs between two replicas.
     Diff(diff::Diff),
+    Flight(flight::Flight),
 }
 
 /// A directory to look at.
@@ -58,11 +59,14 @@ impl Inspect {
             Self::Snapshot(directory) => snapshot::run(directory),
             Self::Integrity(directory) => integrity::run(directory),
             Self::Diff(diff) => diff.run(),
+            Self::Flight(flight) => flight.run(),
         };
         let code = code.unwrap_or_else(|error| {
             eprintln!("atlas: {error}");
-            match error.downcast_ref::<StorageError>() {
-                Some(StorageError::Damaged { .. }) => DAMAGED,
+            match (error.downcast_ref(), error.downcast_ref()) {
+                (Some(StorageError::Damaged { .. }), _) => DAMAGED,
+                (_, Some(FlightFileError::NotOne | FlightFileError::Version(_))) => NOT_SEEN,
+                (_, Some(_)) => DAMAGED,
                 _ => NOT_SEEN,
             }
         });

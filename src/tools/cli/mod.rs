@@ -3,6 +3,8 @@
 #[macro_use]
 mod output;
 
+mod admin_endpoints;
+mod admin_page;
 mod assets;
 mod bench;
 mod check;
@@ -17,10 +19,12 @@ mod init;
 mod init_staging;
 mod inspect;
 mod interrupts;
+mod logs;
 mod report;
 mod run;
 mod sim;
 mod status;
+mod top;
 mod up;
 mod value;
 
@@ -28,12 +32,9 @@ use std::fs::OpenOptions;
 use std::path::Path;
 use std::process::ExitCode;
 use std::str::FromStr;
-use std::sync::OnceLock;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
-use crate::runtime::admin::LogFilter;
 use crate::smr::preprocessing::ClientAuth;
 
 /// The version, and the commit it was built from where that is known.
@@ -45,43 +46,36 @@ const VERSION: &str = env!("ATLAS_VERSION");
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    logs: logs::LogOptions,
 }
 
+// What each command is for stands at its own type, whose first line is what `atlas help` lists, and the whole
+// of it what `atlas COMMAND --help` shows: documentation here would hide it. `about` is for a shorter line.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a cluster and its load in this process, and show what it does.
     Demo(demo::Demo),
-    /// Make the files of a new cluster.
     Init(init::Init),
-    /// Make the data directory of a replica that has never run.
     Format(format::Format),
-    /// Run one replica.
     Run(run::Run),
-    /// Run a whole cluster on this machine, and keep it for the next time.
     Up(up::Up),
-    /// Call a running cluster's service.
     Client(client::ClientCommand),
-    /// Show where each replica of a running cluster stands.
     Status(status::Status),
-    /// Ask a replica's process on this host whether it is well.
+    Top(top::Top),
     Health(health::Health),
-    /// Measure a running cluster.
     Bench(bench::Bench),
-    /// Show the figures of a demo or a bench, or compare two.
+    #[command(about = "Show the figures of a demo or a bench, or compare two")]
     Report(report::ReportCommand),
-    /// Run seeded clusters in virtual time, under faults and lies.
     Sim(sim::Sim),
-    /// Look at replicas' data directories: superblock, log, snapshots, integrity, differences.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        about = "Look at replicas' data directories: superblock, log, snapshots, integrity, differences"
+    )]
     Inspect(inspect::Inspect),
-    /// Look at configuration files.
     #[command(subcommand)]
     Config(check::ConfigCommand),
-    /// Look whether this machine can run replicas well.
     Doctor(doctor::Doctor),
-    /// Print what a shell needs to complete this command's arguments.
     Completions(assets::Completions),
-    /// Write the manual pages.
     Man(assets::Man),
 }
 
@@ -149,46 +143,13 @@ pub fn main() -> ExitCode {
 /// What a process ends with that panicked, as the standard library has it.
 const PANICKED: u8 = 101;
 
-/// Logs what `ATLAS_LOG` asks for, in colours where a terminal shows them and `NO_COLOR` does not forbid
-/// them.
-fn start_logging() {
-    let asked = std::env::var("ATLAS_LOG").ok().filter(|asked| !asked.is_empty());
-    let filter = asked.as_deref().unwrap_or(LOG_DEFAULT);
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|error| {
-        eprintln!("atlas: ATLAS_LOG={filter} is no filter of logs ({error}); {LOG_DEFAULT} is logged");
-        EnvFilter::new(LOG_DEFAULT)
-    });
-    let current = filter.to_string();
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(output::may_colour(&std::io::stderr()))
-        .with_writer(|| output::Log)
-        .with_filter_reloading();
-    let handle = logs.reload_handle();
-    logs.init();
-    let filter = LogFilter::new(current, move |asked| {
-        let filter = EnvFilter::try_new(asked).map_err(|error| error.to_string())?;
-        handle.reload(filter).map_err(|error| error.to_string())
-    });
-    // Logging is started once.
-    let _ = LOG_FILTER.set(filter);
-}
-
-/// What is logged, once logging was started.
-static LOG_FILTER: OnceLock<LogFilter> = OnceLock::new();
-
-fn log_filter() -> LogFilter {
-    LOG_FILTER.get().cloned().unwrap_or_default()
-}
-
-/// What is logged unless `ATLAS_LOG` says otherwise.
-const LOG_DEFAULT: &str = "warn";
-
 fn run() -> ExitCode {
-    let command = Arguments::parse().command;
+    let Arguments { command, logs } = Arguments::parse();
     crate::runtime::shard::descriptors::raise();
     crate::runtime::shard::memory::raise_locked();
-    start_logging();
+    if let Err(code) = logs::start(logs) {
+        return code;
+    }
     let result = match command {
         Command::Demo(demo) => demo.run(),
         Command::Init(init) => init.run(),
@@ -197,6 +158,7 @@ fn run() -> ExitCode {
         Command::Up(up) => up.run(),
         Command::Client(client) => client.run(),
         Command::Status(status) => status.run(),
+        Command::Top(top) => top.run(),
         Command::Health(health) => health.run(),
         Command::Bench(bench) => bench.run(),
         Command::Report(report) => report.run(),
@@ -210,8 +172,88 @@ fn run() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("atlas: {error}");
+            output::error(format_args!("atlas: {error}\n"));
             ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, CommandFactory};
+
+    use super::*;
+
+    type Augment = fn(clap::Command) -> clap::Command;
+
+    /// Every command, and what its own type says of it.
+    const OWN: &[(&str, Augment)] = &[
+        ("demo", demo::Demo::augment_args),
+        ("init", init::Init::augment_args),
+        ("format", format::Format::augment_args),
+        ("run", run::Run::augment_args),
+        ("up", up::Up::augment_args),
+        ("client", client::ClientCommand::augment_args),
+        ("status", status::Status::augment_args),
+        ("top", top::Top::augment_args),
+        ("health", health::Health::augment_args),
+        ("bench", bench::Bench::augment_args),
+        ("report", report::ReportCommand::augment_args),
+        ("sim", sim::Sim::augment_args),
+        ("inspect", inspect::Inspect::augment_subcommands),
+        ("inspect log", inspect::log::Log::augment_args),
+        ("inspect diff", inspect::diff::Diff::augment_args),
+        ("inspect flight", inspect::flight::Flight::augment_args),
+        ("config", check::ConfigCommand::augment_subcommands),
+        ("doctor", doctor::Doctor::augment_args),
+        ("completions", assets::Completions::augment_args),
+        ("man", assets::Man::augment_args),
+    ];
+
+    /// A command by the words that are typed.
+    fn command(name: &str) -> clap::Command {
+        name.split(' ').fold(Arguments::command(), |command, word| {
+            let found = command.find_subcommand(word);
+            found.unwrap_or_else(|| panic!("{name}: no {word}")).clone()
+        })
+    }
+
+    #[test]
+    fn long_help_is_all_that_a_command_has_to_say_and_the_list_has_one_line_of_it() {
+        let mut with_more = 0;
+        for (name, augment) in OWN {
+            let (mut shown, own) = (command(name), augment(clap::Command::new("own")));
+            let line = shown.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!(!line.is_empty() && !line.contains('\n'), "{name}: {line}");
+            assert!(line.len() <= 90, "{name} has one line in the list: {line}");
+            let Some(whole) = own.get_long_about().map(ToString::to_string) else {
+                continue;
+            };
+            with_more += 1;
+            let long = shown
+                .get_long_about()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert_eq!(long, whole, "{name}: its line hides the rest");
+            assert!(long.len() > line.len(), "{name}: {long}");
+            let help = shown.render_long_help().to_string();
+            let last = whole.lines().last().unwrap_or_default();
+            // It may be wrapped.
+            let end = last.split(' ').next_back().unwrap_or_default();
+            assert!(help.contains(end), "{name}: {help}");
+        }
+        assert!(
+            with_more >= 8,
+            "commands have more to say than a line: {with_more}"
+        );
+    }
+
+    #[test]
+    fn every_command_is_in_the_table_of_this_test() {
+        let commands = Arguments::command();
+        for shown in commands.get_subcommands() {
+            let name = shown.get_name();
+            assert!(OWN.iter().any(|(own, _)| *own == name), "{name}");
         }
     }
 }

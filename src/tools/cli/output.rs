@@ -17,6 +17,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use tracing::Level;
+
+use super::logs::{is_json, of_message};
+
 /// A line on standard output.
 macro_rules! println {
     () => { $crate::tools::cli::output::out(format_args!("\n")) };
@@ -141,9 +145,23 @@ fn fail(error: io::Error) {
     }
 }
 
-/// Writes to standard error.
+/// Writes a line to standard error; where logs are for programs, as one of theirs.
 pub(super) fn message(text: Arguments<'_>) {
-    push_message(text.to_string().into_bytes());
+    push_message(of_message(Level::WARN, text.to_string()));
+}
+
+/// Passes a line of another process on, behind a label; objects of logs as they are.
+pub(super) fn relay(label: &str, line: &str) {
+    if line.starts_with('{') && is_json() {
+        push_message(format!("{line}\n").into_bytes());
+    } else {
+        message(format_args!("{label}{line}\n"));
+    }
+}
+
+/// The same, about what ends a command or a replica.
+pub(super) fn error(text: Arguments<'_>) {
+    push_message(of_message(Level::ERROR, text.to_string()));
 }
 
 fn push_message(text: Vec<u8>) {
@@ -179,10 +197,10 @@ pub(super) fn tell_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("<unnamed>");
-        message(format_args!("thread '{name}' {panic}\n"));
+        error(format_args!("thread '{name}' {panic}\n"));
         let trace = std::backtrace::Backtrace::capture();
         if trace.status() == std::backtrace::BacktraceStatus::Captured {
-            message(format_args!("{trace}\n"));
+            error(format_args!("{trace}\n"));
         }
     }));
 }
@@ -197,7 +215,7 @@ pub(super) fn finish(code: ExitCode) -> ExitCode {
     let failure = FAILURE.lock().unwrap_or_else(PoisonError::into_inner).take();
     let code = match failure {
         Some(error) => {
-            message(format_args!("atlas: cannot write the output: {error}\n"));
+            self::error(format_args!("atlas: cannot write the output: {error}\n"));
             ExitCode::FAILURE
         }
         None => code,

@@ -1,3 +1,5 @@
+mod reload;
+
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,12 +11,14 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use self::reload::Reloading;
 use super::health::Desk;
-use super::{CommandError, output};
+use super::{CommandError, logs, output};
 use crate::runtime::config::{
     AppKind, Durability, MonolithicStateReplicaConfig, REPLICA_WAIT_TIME, ReplicaConfig,
 };
-use crate::runtime::metrics::TransferProgress;
+use crate::runtime::flight::{DumpCause, DumpError};
+use crate::runtime::metrics::{LogContext, Metrics, TransferProgress};
 use crate::runtime::server::ReplicaHandle;
 use crate::runtime::server::monolithic_server::bootstrap_as_configured;
 use crate::runtime::server::{Supervisor, replace_lost_directory};
@@ -25,8 +29,9 @@ use crate::smr::execution::apps::{bank::Bank, counter::Counter, kv::Kv, null::Nu
 /// Run one replica until it is told to stop.
 ///
 /// SIGTERM and SIGINT drain: what is under way is finished, then it ends with exit code 0. A second SIGINT
-/// ends it at once (130). SIGHUP says that files are read at start only, and drains where a terminal was
-/// closed.
+/// ends it at once (130). SIGHUP has it read its files again: what is logged, and the token of the admin
+/// endpoint, are as they say from then on, and what takes a restart is named. Where a terminal was closed it
+/// drains. SIGUSR1 writes its last events into `flight/` in the data directory, for `atlas inspect flight`.
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// The replica's file, as `atlas init` makes it.
@@ -55,6 +60,8 @@ pub(super) const READY: &str = "READY";
 static STOP: AtomicBool = AtomicBool::new(false);
 /// As that, by SIGHUP.
 static HANGUP: AtomicBool = AtomicBool::new(false);
+/// As that, by SIGUSR1.
+static RECORD: AtomicBool = AtomicBool::new(false);
 
 impl Run {
     pub(super) fn run(&self) -> Result<ExitCode, CommandError> {
@@ -64,7 +71,13 @@ impl Run {
             thread.spawn(stop_at_eof)?;
         }
         let mut loaded = ReplicaConfig::load(&self.config)?;
+        let reloading = Reloading::of(&self.config)?;
         let config = &mut loaded.replica_config;
+        logs::apply(&config.logging)?;
+        // What is logged before it runs is about this replica as well.
+        let metrics = Metrics::new(config.node.id);
+        metrics.publish_epoch(config.node.cluster.epoch());
+        LogContext::new(Arc::new(metrics)).enter();
         if self.no_pin {
             config.topology.pin = false;
             config
@@ -80,15 +93,15 @@ impl Run {
         if let Some(address) = self.admin {
             config.admin.listen = Some(address.to_string());
         }
-        config.log_filter = super::log_filter();
+        config.log_filter = logs::filter();
         if self.repair && config.durability != Durability::None {
             replace_lost_directory(config)?;
         }
         match AppKind::of(loaded.replica_config.node.cluster.application)? {
-            AppKind::Kv => serve(loaded.serving(Kv)),
-            AppKind::Bank => serve(loaded.serving(Bank)),
-            AppKind::Counter => serve(loaded.serving(Counter)),
-            AppKind::Null => serve(loaded.serving(Null)),
+            AppKind::Kv => serve(loaded.serving(Kv), reloading),
+            AppKind::Bank => serve(loaded.serving(Bank), reloading),
+            AppKind::Counter => serve(loaded.serving(Counter), reloading),
+            AppKind::Null => serve(loaded.serving(Null), reloading),
         }
     }
 }
@@ -100,11 +113,17 @@ fn stop_at_eof() {
     STOP.store(true, Ordering::Release);
 }
 
-fn serve<A: ScalableApp>(config: MonolithicStateReplicaConfig<A>) -> Result<ExitCode, CommandError> {
+fn serve<A: ScalableApp>(
+    config: MonolithicStateReplicaConfig<A>,
+    reloading: Reloading,
+) -> Result<ExitCode, CommandError> {
     let cluster = config.replica_config.node.cluster.clone();
     let directory = config.replica_config.db_path.clone();
     let keeps = config.replica_config.durability != Durability::None;
+    // It may come while the log is read back, which takes as long as the log is.
+    crate::runtime::shard::signals::on_user(&RECORD);
     let (handle, run) = futures_lite::future::block_on(bootstrap_as_configured(config))?;
+    handle.log_context().enter();
     println!(
         "{} of cluster {} ({}, {}, n = {}, f = {}) at {}\n{}",
         handle.node(),
@@ -136,7 +155,7 @@ fn serve<A: ScalableApp>(config: MonolithicStateReplicaConfig<A>) -> Result<Exit
         let (handle, is_dead) = (handle.clone(), is_dead.clone());
         move |error| {
             // Nobody would pass a signal on any more.
-            eprintln!("atlas: the replica stops: {error}");
+            output::error(format_args!("atlas: the replica stops: {error}\n"));
             is_dead.store(true, Ordering::Release);
             handle.shutdown();
         }
@@ -146,7 +165,9 @@ fn serve<A: ScalableApp>(config: MonolithicStateReplicaConfig<A>) -> Result<Exit
         let handle = handle.clone();
         watcher.spawn("progress".to_owned(), move || show_transfers(&handle))?;
     }
-    watcher.spawn("watch".to_owned(), move || watch(&handle, desk.as_ref()))?;
+    watcher.spawn("watch".to_owned(), move || {
+        watch(&handle, desk.as_ref(), &reloading);
+    })?;
     futures_lite::future::block_on(run)?;
     if is_dead.load(Ordering::Acquire) {
         return Ok(ExitCode::FAILURE);
@@ -190,8 +211,16 @@ fn show_transfer(bar: &mut Option<ProgressBar>, progress: Option<TransferProgres
     ));
 }
 
-/// Says READY once a quorum is linked, passes the signal on, and answers who asks for the replica's health.
-fn watch(handle: &ReplicaHandle, desk: Option<&Desk>) {
+/// Says what became of a reload, whatever is logged.
+fn tell_reload(reloaded: Result<String, CommandError>) {
+    match reloaded {
+        Ok(done) => eprintln!("atlas: SIGHUP: the files were read again: {done}"),
+        Err(error) => output::error(format_args!("atlas: SIGHUP: nothing is reloaded: {error}\n")),
+    }
+}
+
+/// Says READY once a quorum is linked, passes signals on, and answers who asks for the replica's health.
+fn watch(handle: &ReplicaHandle, desk: Option<&Desk>, reloading: &Reloading) {
     let (started, wait) = (Instant::now(), Duration::from_millis(REPLICA_WAIT_TIME));
     let (mut is_ready, mut complained) = (false, false);
     // One that was closed is none any more.
@@ -200,10 +229,11 @@ fn watch(handle: &ReplicaHandle, desk: Option<&Desk>) {
         if HANGUP.swap(false, Ordering::AcqRel) {
             match on_terminal {
                 true => STOP.store(true, Ordering::Release),
-                false => eprintln!(
-                    "atlas: SIGHUP: a replica cannot reload, its files are read at start only; `atlas config check` them and restart it"
-                ),
+                false => tell_reload(reloading.reload(handle)),
             }
+        }
+        if RECORD.swap(false, Ordering::AcqRel) {
+            record_events(handle);
         }
         if STOP.load(Ordering::Acquire) && !is_ending {
             is_ending = true;
@@ -225,5 +255,20 @@ fn watch(handle: &ReplicaHandle, desk: Option<&Desk>) {
             );
         }
         std::thread::sleep(Duration::from_millis(if is_ready { 50 } else { 5 }));
+    }
+}
+
+/// Writes the replica's last events to a file, and says which. Nobody here waits for the disk.
+fn record_events(handle: &ReplicaHandle) {
+    let told = |result: Result<PathBuf, DumpError>| match result {
+        Ok(path) => eprintln!(
+            "atlas: SIGUSR1: the last events are in {}: atlas inspect flight shows them",
+            path.display()
+        ),
+        Err(error) => eprintln!("atlas: SIGUSR1: the last events are not written: {error}"),
+    };
+    let why = "asked for by SIGUSR1".to_owned();
+    if let Err(error) = handle.flight().dump_aside(DumpCause::Asked, why, told) {
+        eprintln!("atlas: SIGUSR1: the last events are not written: {error}");
     }
 }

@@ -15,6 +15,7 @@ use super::connection_slots::ConnectionSlot;
 use super::handshakes::Evicted;
 use super::socket::{read_exactly, write_all};
 use super::{EstablishedLink, LinkLease, Shard};
+use crate::runtime::flight::{FlightEvent, FlightKind};
 use crate::runtime::net::handshake::{Established, Responder, Then};
 use crate::runtime::net::hello::HandshakeRefusal;
 
@@ -199,6 +200,8 @@ impl Shard {
 
     fn on_refused(&self, from: SocketAddr, refusal: HandshakeRefusal) {
         self.counters.on_refused(refusal);
+        let event = FlightEvent::of(FlightKind::HandshakeRefused);
+        self.pen.record_now(event.numbers(refusal.index() as u64, 0));
         if let Some(held_back) = self.refusal_log.pass(Instant::now()) {
             tracing::warn!(%from, held_back, "connection refused: {refusal}");
         }

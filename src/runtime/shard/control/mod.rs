@@ -48,6 +48,7 @@ use std::time::Duration;
 use futures_channel::oneshot;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, Task};
 
+use crate::runtime::flight::FlightPen;
 use crate::runtime::net::handshake::{Directory, Established, Identity};
 use crate::runtime::shard::Alarm;
 use crate::runtime::shard::probe;
@@ -139,6 +140,8 @@ pub struct ControlConfig {
     pub alarm: Alarm,
     /// What it does now and then beside its work; `None` for nothing.
     pub beat: Option<Beat>,
+    /// Records what is refused.
+    pub pen: FlightPen,
 }
 
 /// What a control shard does at regular times: proof that it lives, for whoever supervises it.
@@ -388,6 +391,7 @@ struct Shard {
     tasks: RefCell<BTreeMap<u64, Task<()>>>,
     ended: RefCell<Vec<u64>>,
     next_task: Cell<u64>,
+    pen: FlightPen,
 }
 
 impl Shard {
@@ -417,6 +421,7 @@ async fn run(
         tasks: RefCell::default(),
         ended: RefCell::default(),
         next_task: Cell::new(0),
+        pen: config.pen,
     });
     let mut tasks = Vec::new();
     if let Some(Beat { every, mut call }) = config.beat {

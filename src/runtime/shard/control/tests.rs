@@ -5,6 +5,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::Instant;
 
 use super::*;
+use crate::runtime::flight::FlightPen;
 use crate::runtime::net::handshake::{Initiator, Then};
 use crate::runtime::net::hello::{HELLO_BYTES, HandshakeRefusal, Hello, VERDICT_BYTES};
 use crate::smr::crypto::{LinkPublic, LinkSecret};
@@ -68,6 +69,7 @@ fn config(own: Peer) -> ControlConfig {
         seed: 1,
         alarm: Alarm::default(),
         beat: None,
+        pen: FlightPen::default(),
     }
 }
 

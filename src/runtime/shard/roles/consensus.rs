@@ -1,32 +1,30 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-
+use super::consensus_port::{Port, beginning};
+use super::consensus_record::{ConsensusRecord, Input};
+use super::phase_timer::PhaseTimer;
 use super::{Role, STEP_MESSAGES};
 use crate::runtime::config::RoleKind;
-use crate::runtime::metrics::{Metrics, SequenceGauges, count};
+use crate::runtime::flight::{FlightEvent, FlightKind, FlightPen};
+use crate::runtime::metrics::{
+    Backlog, Lane, Measure, Metrics, Recorder, SAMPLED_EVERY, SequenceGauges, add, count,
+};
 use crate::runtime::shard::faults::Faults;
 use crate::runtime::shard::lanes::{
-    Checked, Done, FromReplica, LinkReceiver, LinkSender, Logged, Outgoing, Work, answer, any_blocked,
+    Checked, Done, FromReplica, LinkReceiver, LinkSender, Logged, Outgoing, Work,
 };
 use crate::runtime::shard::reactor::Reactor;
 use crate::runtime::storage::AbstentionMark;
 use crate::runtime::storage::snapshot_transfer::SnapshotTransferHandle;
-use crate::smr::decision_log::LoggedRange;
-use crate::smr::membership::EpochHistory;
-use crate::smr::messages::{CheckpointClaim, Family, FrameId, FrameKey, Proposal};
-use crate::smr::node::{Consensus, ConsensusPort, LogEntry};
-use crate::smr::ordering::OrderingProtocol;
-use crate::smr::preprocessing::ClientDirectory;
-use crate::smr::protocol::{LogCut, Recipients, Record, SnapshotTask};
+use crate::smr::messages::CheckpointClaim;
+use crate::smr::node::{Consensus, LogEntry};
+use crate::smr::preprocessing::{ClientDirectory, FromPeer};
 use crate::smr::replica::{ExecutionPhase, Participation, Stack, TransferPhase};
-use crate::smr::types::{ClientId, Lsn, SeqNo, Time, UnixTime};
+use crate::smr::types::{Time, UnixTime};
 
 /// How often the host's clock is read: it may have been set, or slewed.
 const WALL_CLOCK_PERIOD: Duration = Duration::from_secs(1);
-/// Chunks of a snapshot that are read ahead of execution.
-const INSTALL_CHUNKS: usize = 8;
 
 /// The lanes of the consensus role.
 pub(crate) struct ConsensusLanes {
@@ -40,7 +38,7 @@ pub(crate) struct ConsensusLanes {
     pub work: LinkSender<Work>,
     /// Records, to the log; `None` when nothing is kept on disk.
     pub log: Option<LinkSender<LogEntry>>,
-    /// What is on disk, from the log and from the storage worker of snapshots.
+    /// What is on disk: from the log, first of all, and from the storage worker of snapshots.
     pub logged: Vec<LinkReceiver<Logged>>,
     /// Messages, to each network role.
     pub outgoing: Vec<LinkSender<Outgoing>>,
@@ -52,6 +50,11 @@ pub(crate) struct ConsensusRole<S: Stack> {
     inputs: Inputs,
     port: Port,
     metrics: Arc<Metrics>,
+    record: ConsensusRecord,
+    /// Where this role measures.
+    recorder: Arc<Recorder>,
+    /// Turns before the next one whose answers are timed.
+    until_sample: u32,
     /// When the host's clock is read next.
     wall_clock_due: Time,
     /// What was told last.
@@ -65,151 +68,6 @@ struct Inputs {
     logged: Vec<LinkReceiver<Logged>>,
 }
 
-/// Where decisions and messages go.
-struct Port {
-    /// When this step began.
-    now: Time,
-    work: LinkSender<Work>,
-    log: Option<LinkSender<LogEntry>>,
-    outgoing: Vec<LinkSender<Outgoing>>,
-    clients: ClientDirectory,
-    /// The snapshots of checkpoints that are transferred; `None` when nothing is kept on disk.
-    snapshot_transfer: Option<SnapshotTransferHandle>,
-    /// Lies in the data directory while this replica abstains.
-    mark: Option<AbstentionMark>,
-    /// A demonstration's lies, if this replica tells any.
-    faults: Option<Faults>,
-}
-
-impl Port {
-    fn is_blocked(&mut self) -> bool {
-        let outgoing = any_blocked(&mut self.outgoing);
-        let log = self.log.as_mut().is_some_and(LinkSender::is_blocked);
-        self.work.is_blocked() | outgoing | log
-    }
-
-    fn has_overflow(&self) -> bool {
-        self.work.has_overflow()
-            || self.log.as_ref().is_some_and(LinkSender::has_overflow)
-            || self.outgoing.iter().any(LinkSender::has_overflow)
-    }
-
-    fn ring(&mut self) {
-        self.work.ring();
-        if let Some(log) = &mut self.log {
-            log.ring();
-        }
-        self.outgoing.iter_mut().for_each(LinkSender::ring);
-    }
-
-    /// Each network role has links to some of the replicas.
-    fn tell(&mut self, family: Family, to: Recipients, message: &Bytes) {
-        if let Some(faults) = &mut self.faults {
-            return faults.say(self.now, to, message, &mut self.outgoing);
-        }
-        for outgoing in &mut self.outgoing {
-            let message = message.clone();
-            outgoing.push(Outgoing::Replicas { family, to, message });
-        }
-    }
-
-    fn push_log(&mut self, entry: LogEntry) {
-        if let Some(log) = &mut self.log {
-            log.push(entry);
-        }
-    }
-}
-
-impl ConsensusPort for Port {
-    fn send(&mut self, to: Recipients, message: Bytes) {
-        self.tell(Family::of(&message), to, &message);
-    }
-
-    fn pass_on(&mut self, to: Recipients, message: Bytes) {
-        self.tell(Family::Application, to, &message);
-    }
-
-    fn answer(&mut self, frame: FrameKey, message: Bytes) {
-        answer(&mut self.outgoing, frame, message);
-    }
-
-    fn execute(&mut self, decision: Arc<Proposal>) {
-        self.work.push(Work::Decision(decision));
-    }
-
-    fn reply_again(&mut self, frame: FrameId) {
-        self.work.push(Work::ReplyAgain(frame));
-    }
-
-    fn serve_reads(&mut self, from: Option<SeqNo>) {
-        self.work.push(Work::ServeReads(from));
-    }
-
-    fn install(&mut self, seq: SeqNo) {
-        if let Some(snapshot_transfer) = &self.snapshot_transfer {
-            let (sender, chunks) = std::sync::mpsc::sync_channel(INSTALL_CHUNKS);
-            snapshot_transfer.stream(seq, sender);
-            self.work.push(Work::Install(chunks));
-        }
-    }
-
-    fn log(&mut self, lsn: Lsn, record: Record) {
-        self.push_log(LogEntry::Record { lsn, record });
-    }
-
-    fn cut_log(&mut self, cut: LogCut) {
-        self.push_log(LogEntry::Cut(cut));
-    }
-
-    fn read_log(&mut self, range: LoggedRange) {
-        self.push_log(LogEntry::Read(range));
-    }
-
-    fn snapshot(&mut self, task: SnapshotTask) {
-        if let Some(snapshot_transfer) = &self.snapshot_transfer {
-            snapshot_transfer.ask(task);
-        }
-    }
-
-    fn require_signature(&mut self, client: ClientId, must_sign: bool) {
-        tracing::info!(%client, must_sign, "a client's MACs are disputed");
-        self.clients.require_signature(client, must_sign);
-    }
-
-    fn abstention_over(&mut self) {
-        tracing::warn!("this replica votes again: what it had forgotten does not matter any more");
-        let mark = self.mark.take();
-        // Nobody waits for it, and the disk must not hold up this shard.
-        std::thread::spawn(move || {
-            if let Some(Err(error)) = mark.map(|mark| mark.remove()) {
-                tracing::error!(%error, "it abstains once more after its next start");
-            }
-        });
-    }
-
-    fn stable(&mut self, claim: CheckpointClaim) {
-        tracing::debug!(seq = %claim.seq, "checkpoint stable");
-    }
-
-    fn diverged(&mut self, stable: CheckpointClaim, ours: CheckpointClaim) {
-        tracing::error!(
-            ?stable,
-            ?ours,
-            "this replica's state is not the one a quorum signed"
-        );
-    }
-
-    fn fell_behind(&mut self, stable: SeqNo) {
-        tracing::info!(%stable, "this replica fell behind");
-    }
-
-    fn epoch_ended(&mut self, history: EpochHistory) {
-        // No membership is given to a replica here, and so none changes.
-        let epoch = history.membership().head().epoch();
-        tracing::error!(%epoch, "the epoch has ended");
-    }
-}
-
 impl<S: Stack> ConsensusRole<S> {
     pub fn new(
         consensus: Consensus<S>,
@@ -217,9 +75,11 @@ impl<S: Stack> ConsensusRole<S> {
         clients: ClientDirectory,
         (snapshot_transfer, mark): (Option<SnapshotTransferHandle>, AbstentionMark),
         faults: Option<Faults>,
-        metrics: Arc<Metrics>,
+        (metrics, replicas): (Arc<Metrics>, usize),
     ) -> Self {
+        let recorder = metrics.measures.recorder();
         Self {
+            record: ConsensusRecord::new(metrics.clone(), consensus.replica(), replicas),
             consensus,
             inputs: Inputs {
                 replica_messages: lanes.replica_messages,
@@ -236,8 +96,13 @@ impl<S: Stack> ConsensusRole<S> {
                 mark: snapshot_transfer.is_some().then_some(mark),
                 snapshot_transfer,
                 faults,
+                pen: FlightPen::default(),
+                timer: PhaseTimer::new(recorder.clone()),
+                metrics: metrics.clone(),
             },
             metrics,
+            recorder,
+            until_sample: 0,
             wall_clock_due: Time::START,
             phases: (
                 ExecutionPhase::OrderProtocol,
@@ -248,8 +113,10 @@ impl<S: Stack> ConsensusRole<S> {
     }
 
     /// Publishes what the replica does now, and logs it where it begins or ends.
-    fn tell_phases(&mut self, phases: (ExecutionPhase, TransferPhase, Participation)) {
+    fn tell_phases(&mut self, now: Time, phases: (ExecutionPhase, TransferPhase, Participation)) {
         let (execution, transfer, participation) = phases;
+        self.record
+            .phases(now, (transfer, self.phases.1), (participation, self.phases.2));
         self.metrics.publish_phases(execution, transfer, participation);
         if execution != self.phases.0 {
             tracing::info!(view = %self.consensus.replica().view(), "{execution}");
@@ -281,6 +148,50 @@ impl<S: Stack> ConsensusRole<S> {
         let nanos = since.map_or(0, |since| since.as_nanos());
         let unix = UnixTime::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         self.consensus.on_wall_clock(now, unix);
+        self.publish_peers();
+    }
+
+    /// Publishes how far the other replicas are, as far as this one can tell.
+    fn publish_peers(&self) {
+        let (measures, replica) = (&self.metrics.measures, self.consensus.replica());
+        for node in measures.nodes().filter(|node| *node != self.metrics.node) {
+            if let Some(peer) = measures.peer(node) {
+                peer.publish_lag(replica.lag_of(node));
+            }
+        }
+    }
+
+    /// Fires the timers that are due, and times it.
+    fn fire_timers(&mut self, now: Time) {
+        let next = self.consensus.replica().next_timeout();
+        let measures = &self.metrics.measures;
+        let begin = next.is_some_and(|due| due <= now).then(|| measures.now());
+        let replica = self.consensus.replica();
+        let due = self.record.timers(now, replica.due_timers(now), replica.view());
+        self.consensus.on_time(now);
+        self.record.after(now, self.consensus.replica(), due);
+        if let Some(begin) = begin {
+            let took = self.metrics.measures.now().since(begin);
+            self.recorder.record_time(Measure::Timeouts, took);
+        }
+    }
+
+    /// Concludes the turn; true if something came of it. One in [`SAMPLED_EVERY`] of which something did is
+    /// timed.
+    fn conclude(&mut self, now: Time) -> bool {
+        if let Some(left) = self.until_sample.checked_sub(1) {
+            let acted = self.consensus.turn(now, &mut self.port);
+            self.until_sample = if acted { left } else { self.until_sample };
+            return acted;
+        }
+        let begin = self.metrics.measures.now();
+        let acted = self.consensus.turn(now, &mut self.port);
+        if acted {
+            let took = self.metrics.measures.now().since(begin);
+            self.recorder.record_time(Measure::Responses, took);
+            self.until_sample = SAMPLED_EVERY - 1;
+        }
+        acted
     }
 
     fn take_logged(&mut self, now: Time) -> bool {
@@ -307,10 +218,15 @@ impl<S: Stack> ConsensusRole<S> {
                 Done::Executed { seq, operations } => self.consensus.on_executed(now, seq, operations),
                 Done::Checkpoint(taken) => {
                     self.metrics.publish_checkpoint(taken.claim);
+                    let CheckpointClaim { seq, digest } = taken.claim;
+                    let event = FlightEvent::of(FlightKind::CheckpointTaken).seq(seq);
+                    self.record.pen.record(now, event.numbers(beginning(&digest), 0));
                     self.consensus.on_checkpoint(now, taken);
                 }
                 Done::Installed { seq, windows } => {
                     tracing::info!(%seq, "a state from other replicas is installed");
+                    let event = FlightEvent::of(FlightKind::Installed).seq(seq);
+                    self.record.pen.record(now, event);
                     self.consensus.on_installed(now, seq, &windows);
                 }
             }
@@ -319,22 +235,30 @@ impl<S: Stack> ConsensusRole<S> {
     }
 
     fn take_messages(&mut self, now: Time) -> bool {
-        let mut any = false;
+        let mut taken = 0;
         for lane in &mut self.inputs.replica_messages {
             for _ in 0..STEP_MESSAGES {
                 let Some(FromReplica { from, message }) = lane.pop() else {
                     break;
                 };
-                any = true;
+                taken += 1;
                 if let Some(faults) = &mut self.port.faults {
                     faults.hear(now, &message, &mut self.port.outgoing);
                 }
+                let view = self.consensus.replica().view();
+                self.record.message(now, from, &message, view);
                 if !self.consensus.on_message(now, from, &message) {
                     count(&self.metrics.counters.messages_refused);
+                    self.record.no_message(now, from, &message);
                 }
+                let input = Input::Message(from, &message);
+                self.record.after(now, self.consensus.replica(), input);
             }
         }
-        any
+        if taken > 0 {
+            add(&self.recorder.protocol_messages, taken);
+        }
+        taken > 0
     }
 
     fn take_checked(&mut self, now: Time) -> bool {
@@ -347,7 +271,15 @@ impl<S: Stack> ConsensusRole<S> {
                 any = true;
                 match checked {
                     Checked::Frame(frame) => self.consensus.on_frame(now, frame),
-                    Checked::FromPeer(from, told) => self.consensus.on_peer(now, from, told),
+                    Checked::FromPeer(from, told) => {
+                        if matches!(told, FromPeer::Proposal(_) | FromPeer::Batch(_)) {
+                            add(&self.recorder.protocol_messages, 1);
+                        }
+                        let input = Input::told(from, &told);
+                        self.consensus.on_peer(now, from, told);
+                        self.record.after(now, self.consensus.replica(), input);
+                    }
+                    Checked::At(verified) => self.port.timer.on_verified(verified),
                 }
             }
         }
@@ -360,6 +292,11 @@ impl<S: Stack> Role for ConsensusRole<S> {
         Some(RoleKind::Consensus)
     }
 
+    fn record_with(&mut self, pen: FlightPen) {
+        self.record.pen = pen.clone();
+        self.port.pen = pen;
+    }
+
     fn step(&mut self, now: Time, _: &mut Reactor) -> bool {
         self.tell_wall_clock(now);
         // What execution and the log say is always heard: they may be waiting for room in these lanes before
@@ -370,34 +307,47 @@ impl<S: Stack> Role for ConsensusRole<S> {
         if self.port.is_blocked() {
             return done || logged;
         }
-        self.consensus.on_time(now);
+        self.fire_timers(now);
         let messages = self.take_messages(now);
         let checked = self.take_checked(now);
         if let Some(faults) = &mut self.port.faults {
             faults.say_what_is_due(now, &mut self.port.outgoing);
         }
-        let acted = self.consensus.turn(now, &mut self.port);
+        let acted = self.conclude(now);
+        self.record.after(now, self.consensus.replica(), Input::Other);
         messages || checked || done || logged || acted
     }
 
-    fn finish(&mut self, _: Time, _: &mut Reactor) -> bool {
+    fn finish(&mut self, now: Time, _: &mut Reactor) -> bool {
         self.port.ring();
         self.consensus.tell_expectations();
         let replica = self.consensus.replica();
-        let ordering = replica.ordering();
-        let gauges = SequenceGauges {
-            view: replica.view(),
-            ordered: ordering.decided(),
-            durable: replica.released(),
-            executed: replica.executed(),
-            stable: ordering.stable(),
-        };
+        let gauges = SequenceGauges::of(replica);
         self.metrics.publish(gauges, replica.counters());
+        self.record.turn(now, replica, &gauges);
+        self.metrics.measures.publish_backlog(Backlog {
+            pool_frames: replica.pool().pending_frames(),
+            pool_bytes: replica.pool().pending_bytes(),
+            held_effects: replica.held_effects(),
+        });
         let phases = (replica.phase(), replica.transfer_phase(), replica.participation());
         if phases != self.phases {
-            self.tell_phases(phases);
+            self.tell_phases(now, phases);
         }
         false
+    }
+
+    fn observe(&mut self) {
+        let (inputs, recorder) = (&self.inputs, &self.recorder);
+        let messages = inputs.replica_messages.iter();
+        messages.for_each(|lane| recorder.record_depth(Lane::ReplicaMessages, lane.len()));
+        let checked = inputs.checked.iter();
+        checked.for_each(|lane| recorder.record_depth(Lane::Verified, lane.len()));
+        recorder.record_depth(Lane::Executed, inputs.done.len());
+        // The others are from the threads that keep snapshots.
+        if let Some(log) = inputs.logged.first() {
+            recorder.record_depth(Lane::Durable, log.len());
+        }
     }
 
     fn has_input(&self) -> bool {

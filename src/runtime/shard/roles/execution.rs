@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -7,9 +8,12 @@ use bytes::Bytes;
 
 use super::Role;
 use crate::runtime::config::RoleKind;
-use crate::runtime::metrics::{Metrics, count};
+use crate::runtime::flight::{FlightEvent, FlightKind, FlightPen};
+use crate::runtime::metrics::{Lane, Measure, Metrics, Recorder, count};
 use crate::runtime::shard::crew::HelperThreads;
-use crate::runtime::shard::lanes::{Done, LinkReceiver, LinkSender, Outgoing, Work, answer, any_blocked};
+use crate::runtime::shard::lanes::{
+    DecisionTimes, Done, LinkReceiver, LinkSender, Outgoing, Work, answer, any_blocked,
+};
 use crate::runtime::shard::reactor::Reactor;
 use crate::runtime::storage::StorageError;
 use crate::runtime::storage::storage_worker::StorageWorkerHandle;
@@ -68,9 +72,40 @@ struct Port {
     replies: Vec<LinkSender<Outgoing>>,
     storage_worker: Option<StorageWorkerHandle>,
     metrics: Arc<Metrics>,
+    pen: FlightPen,
+    now: Time,
+    recorder: Arc<Recorder>,
+    /// Decisions that are timed and not executed, in order, and when each was taken.
+    timed: VecDeque<(Box<DecisionTimes>, Time)>,
 }
 
 impl Port {
+    /// A decision is executed, and the replies to it are on their way to the links.
+    fn time_executed(&mut self, seq: SeqNo) {
+        // One that a state of others took the place of is never executed.
+        while self.timed.front().is_some_and(|(times, _)| times.seq < seq) {
+            self.timed.pop_front();
+        }
+        if self.timed.front().is_none_or(|(times, _)| times.seq > seq) {
+            return;
+        }
+        let Some((times, taken)) = self.timed.pop_front() else {
+            return;
+        };
+        let executed = self.metrics.measures.now();
+        if times.is_sampled {
+            let (waited, took) = (executed.since(times.released), executed.since(taken));
+            self.recorder.record_time(Measure::BatchExecuted, waited);
+            self.recorder.record_time(Measure::Execution, took);
+            let lanes = self.replies.iter_mut();
+            lanes.for_each(|lane| lane.push(Outgoing::Replied { executed }));
+        }
+        let networks = self.replies.len();
+        for (client, received) in times.requests {
+            self.replies[client.get() as usize % networks].push(Outgoing::Answered { received });
+        }
+    }
+
     fn is_blocked(&mut self) -> bool {
         let replies = any_blocked(&mut self.replies);
         self.done.is_blocked() || replies
@@ -83,7 +118,10 @@ impl ExecutionPort for Port {
     }
 
     fn executed(&mut self, seq: SeqNo, _: UnixTime, operations: usize) {
+        self.time_executed(seq);
         self.done.push(Done::Executed { seq, operations });
+        let event = FlightEvent::of(FlightKind::Executed).seq(seq);
+        self.pen.record(self.now, event.numbers(operations as u64, 0));
     }
 
     fn checkpoint(&mut self, taken: TakenCheckpoint) {
@@ -130,7 +168,11 @@ impl<E: Executor> ExecutionRole<E> {
                 done: lanes.done,
                 replies: lanes.replies,
                 storage_worker,
+                recorder: metrics.measures.recorder(),
                 metrics,
+                pen: FlightPen::default(),
+                now: Time::START,
+                timed: VecDeque::new(),
             },
             installing: None,
             failure: None,
@@ -140,7 +182,11 @@ impl<E: Executor> ExecutionRole<E> {
 
     fn work(&mut self, now: Time, work: Work) {
         match work {
-            Work::Decision(decision) => {
+            Work::Decision(decision, times) => {
+                if let Some(times) = times {
+                    let taken = self.port.metrics.measures.now();
+                    self.port.timed.push_back((times, taken));
+                }
                 let begin = Instant::now();
                 self.execution.execute(&decision, &mut self.port);
                 self.execution.spent_on_order(nanos_since(begin));
@@ -221,7 +267,12 @@ impl<E: Executor> Role for ExecutionRole<E> {
         Some(RoleKind::Execution)
     }
 
+    fn record_with(&mut self, pen: FlightPen) {
+        self.port.pen = pen;
+    }
+
     fn step(&mut self, now: Time, _: &mut Reactor) -> bool {
+        self.port.now = now;
         let mut any = self.install();
         for _ in 0..STEP_DECISIONS {
             if !self.execution.has_room() || self.port.is_blocked() {
@@ -256,7 +307,7 @@ impl<E: Executor> Role for ExecutionRole<E> {
         any | self.execution.background(STEP_BACKGROUND_BYTES, &mut self.port)
     }
 
-    fn finish(&mut self, _: Time, _: &mut Reactor) -> bool {
+    fn finish(&mut self, now: Time, _: &mut Reactor) -> bool {
         let (execution, port) = (&mut self.execution, &mut self.port);
         if let Some(crew) = &self.crew
             && execution.executor().wants_help()
@@ -271,10 +322,23 @@ impl<E: Executor> Role for ExecutionRole<E> {
         port.replies.iter_mut().for_each(LinkSender::ring);
         let counters = &port.metrics.counters;
         let publish = |counter: &AtomicU64, value| counter.store(value, Ordering::Relaxed);
-        publish(&counters.application_panics, execution.executor().panics());
+        let panics = execution.executor().panics();
+        let before = counters.application_panics.load(Ordering::Relaxed);
+        publish(&counters.application_panics, panics);
+        if panics > before {
+            let event = FlightEvent::of(FlightKind::ApplicationPanicked).seq(execution.executor().executed());
+            port.pen.record(now, event.numbers(panics - before, 0));
+        }
         publish(&counters.reads_refused, execution.reads_refused());
         publish(&counters.executions_repeated, execution.executor().aborts());
         false
+    }
+
+    fn observe(&mut self) {
+        let (inputs, recorder) = (&self.inputs, &self.port.recorder);
+        recorder.record_depth(Lane::Decisions, inputs.decisions.len());
+        let reads = inputs.unordered.iter();
+        reads.for_each(|lane| recorder.record_depth(Lane::Reads, lane.len()));
     }
 
     fn has_input(&self) -> bool {

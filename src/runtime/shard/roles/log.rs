@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::{Role, STEP_MESSAGES};
 use crate::runtime::config::RoleKind;
-use crate::runtime::metrics::Metrics;
+use crate::runtime::flight::{FlightEvent, FlightKind, FlightPen};
+use crate::runtime::metrics::{Lane, Measure, Metrics, Recorder};
 use crate::runtime::shard::lanes::{LinkReceiver, LinkSender, Logged};
 use crate::runtime::shard::reactor::{Completion, Reactor, Token};
 use crate::runtime::storage::snapshot_transfer::SnapshotTransferHandle;
@@ -49,6 +50,19 @@ pub(crate) struct LogRole<L> {
     lacks_space: bool,
     failure: Option<StorageError>,
     metrics: Arc<Metrics>,
+    record: LogRecord,
+    /// Where this role measures.
+    recorder: Arc<Recorder>,
+    /// When what is being written was given to the kernel.
+    sync_begun: Time,
+}
+
+/// What was recorded last of the log.
+#[derive(Default)]
+struct LogRecord {
+    pen: FlightPen,
+    durable: Lsn,
+    lacks_space: bool,
 }
 
 /// Where the log's wishes go.
@@ -116,7 +130,33 @@ impl<L: SmrPersistentLog> LogRole<L> {
             write_again_at: None,
             lacks_space: false,
             failure: None,
+            recorder: metrics.measures.recorder(),
             metrics,
+            record: LogRecord::default(),
+            sync_begun: Time::START,
+        }
+    }
+
+    /// Records how far the log is, and what keeps it from going on.
+    fn record_turn(&mut self, now: Time) {
+        let lacks_space = self.is_short_of_space();
+        let (record, durable) = (&mut self.record, self.log.writer.durable());
+        if durable != record.durable {
+            record.durable = durable;
+            let event = FlightEvent::of(FlightKind::Written);
+            record.pen.record(now, event.numbers(durable.get(), 0));
+        }
+        if lacks_space != record.lacks_space {
+            record.lacks_space = lacks_space;
+            let kind = match lacks_space {
+                true => FlightKind::NoSpace,
+                false => FlightKind::Space,
+            };
+            record.pen.record(now, FlightEvent::of(kind));
+        }
+        if self.failure.is_some() {
+            let event = FlightEvent::of(FlightKind::StorageFailed);
+            record.pen.record(now, event);
         }
     }
 
@@ -202,6 +242,7 @@ impl<L: SmrPersistentLog> LogRole<L> {
         };
         let (fd, token) = (file.as_raw_fd(), self.token(WRITE));
         self.port.writing = Some(write.segment);
+        self.sync_begun = self.metrics.measures.now();
         let write = self.under_way.insert(write);
         let bytes = &write.buffer[write.bytes.clone()];
         // Each write is on the disk when it completes: cheaper than a sync of its own, see `benches/log`.
@@ -234,6 +275,14 @@ impl<L: SmrPersistentLog> Role for LogRole<L> {
         Some(RoleKind::Log)
     }
 
+    fn record_with(&mut self, pen: FlightPen) {
+        self.record = LogRecord {
+            pen,
+            durable: self.log.writer.durable(),
+            lacks_space: false,
+        };
+    }
+
     fn step(&mut self, now: Time, _: &mut Reactor) -> bool {
         let kept = self.take_kept(now);
         if self.port.logged.is_blocked() {
@@ -257,6 +306,7 @@ impl<L: SmrPersistentLog> Role for LogRole<L> {
         counters
             .log_bytes
             .store(self.log.writer.used_bytes(), Ordering::Relaxed);
+        self.record_turn(now);
         operated || self.log.told() > told
     }
 
@@ -266,6 +316,11 @@ impl<L: SmrPersistentLog> Role for LogRole<L> {
             return;
         };
         self.port.writing = None;
+        let took = self.metrics.measures.now().since(self.sync_begun);
+        if outcome.is_ok() {
+            self.recorder.record_time(Measure::LogSync, took);
+            self.recorder.record(Measure::LogSyncBytes, write.bytes.len());
+        }
         let durable = self.log.writer.durable();
         if let Err(error) = self.log.writer.on_written(write.buffer, outcome) {
             self.failure = Some(error);
@@ -274,6 +329,10 @@ impl<L: SmrPersistentLog> Role for LogRole<L> {
             self.metrics.counters.log_syncs.fetch_add(1, Ordering::Relaxed);
         }
         self.lacks_space = self.log.writer.is_short_of_space();
+    }
+
+    fn observe(&mut self) {
+        self.recorder.record_depth(Lane::Records, self.entries.len());
     }
 
     fn has_input(&self) -> bool {

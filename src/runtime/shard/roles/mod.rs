@@ -1,9 +1,12 @@
 //! The roles: plain actors with one bounded step each.
 
 mod consensus;
+mod consensus_port;
+mod consensus_record;
 mod execution;
 mod log;
 mod network;
+mod phase_timer;
 mod preprocess;
 mod twins;
 
@@ -15,6 +18,7 @@ pub(crate) use preprocess::{PreprocessLanes, PreprocessRole};
 
 use super::reactor::{Completion, Reactor};
 use crate::runtime::config::RoleKind;
+use crate::runtime::flight::FlightPen;
 use crate::runtime::storage::StorageError;
 use crate::smr::types::Time;
 
@@ -33,6 +37,12 @@ pub(crate) trait Role: Send {
     fn kind(&self) -> Option<RoleKind> {
         None
     }
+
+    /// From now on events are recorded with this pen, which is its shard's. Called before the first step.
+    fn record_with(&mut self, _: FlightPen) {}
+
+    /// Measures what waits for it. Called before one of its steps now and then.
+    fn observe(&mut self) {}
 
     /// One of this role's operations completed.
     fn on_completion(&mut self, _: &mut Reactor, _: Completion) {}

@@ -1,24 +1,25 @@
+mod link_messages;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::consensus_record::record_refusal;
 use super::twins::Starts;
 use super::{Role, STEP_MESSAGES};
 use crate::runtime::config::RoleKind;
-use crate::runtime::metrics::{Metrics, count};
+use crate::runtime::evidence::{EvidenceKind, Exhibit};
+use crate::runtime::flight::{FlightEvent, FlightKind, FlightPen, close_code};
+use crate::runtime::metrics::{Lane, Measure, Metrics, Recorder, count};
 use crate::runtime::shard::control::EstablishedLink;
 use crate::runtime::shard::lanes::{FromReplica, LinkReceiver, LinkSender, Outgoing, Raw};
 use crate::runtime::shard::network_node::SmrReplicaNetworkNode;
 use crate::runtime::shard::reactor::{Completion, Reactor};
-use crate::runtime::shard::wires::{CloseReason, WireId};
-use crate::smr::messages::archived::{ArchivedAdminRequest, ArchivedLinkMessage};
-use crate::smr::messages::{
-    AdminRequest, Checked, ENVELOPE_BYTES, Envelope, Family, Kind, LinkMessage, encode,
-};
-use crate::smr::node::{Route, route};
-use crate::smr::protocol::{Allowance, Rate, Recipients};
+use crate::runtime::shard::wires::{CloseReason, QueueFull, WireId};
+use crate::smr::messages::{ENVELOPE_BYTES, Envelope, EnvelopeError, Family, Kind, LinkMessage, encode};
+use crate::smr::node::{Route, Unroutable, route};
+use crate::smr::protocol::{Allowance, Recipients};
 use crate::smr::types::Peer;
 use crate::smr::types::{ClientId, ClusterId, Epoch, NodeId, Time};
 
@@ -33,7 +34,7 @@ pub(crate) struct NetworkLanes {
     /// Replicas' other messages.
     pub replica_messages: LinkSender<FromReplica>,
     /// What the other roles send, one lane each.
-    pub outgoing: Vec<LinkReceiver<Outgoing>>,
+    pub outgoing: Vec<(Lane, LinkReceiver<Outgoing>)>,
 }
 
 /// Serves the sockets of one shard: bytes in, messages out, and back.
@@ -46,6 +47,9 @@ pub(crate) struct NetworkRole<N> {
     /// By client: a link for each process that uses its identity.
     clients: Vec<Vec<ClientLink>>,
     metrics: Arc<Metrics>,
+    recorder: Arc<Recorder>,
+    /// What is timed of the replies of this turn, and since when.
+    timed: Vec<(Measure, Time)>,
     /// How often operators may still ask, by the client whose keys they use.
     questions: BTreeMap<ClientId, Allowance>,
     now: Time,
@@ -56,6 +60,7 @@ pub(crate) struct NetworkRole<N> {
     instance: Bytes,
     /// By replica.
     starts: Vec<Starts>,
+    pen: FlightPen,
 }
 
 /// A link of a client.
@@ -64,12 +69,6 @@ struct ClientLink {
     /// The session it serves; `None` before the client says.
     session: Option<u64>,
 }
-
-/// Questions of operators that are answered: each costs as much as a hundred frames.
-const QUESTIONS: Rate = Rate {
-    burst: 32,
-    per_second: 16,
-};
 
 impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
     /// A role whose links are `node`'s, for so many replicas and clients. `instance` is the number of this
@@ -89,7 +88,9 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
             epoch,
             replicas: vec![None; replicas],
             clients: (0..clients).map(|_| Vec::new()).collect(),
+            recorder: metrics.measures.recorder(),
             metrics,
+            timed: Vec::new(),
             questions: BTreeMap::new(),
             now: Time::START,
             draining: false,
@@ -97,7 +98,21 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
             ping: link(LinkMessage::Ping),
             instance: link(LinkMessage::Instance(instance)),
             starts: (0..replicas).map(|_| Starts::default()).collect(),
+            pen: FlightPen::default(),
         }
+    }
+
+    fn record(&self, kind: FlightKind, peer: Peer, number: u64) {
+        let event = FlightEvent::of(kind).with(Some(peer));
+        self.pen.record(self.now, event.numbers(number, 0));
+    }
+
+    fn refused(&self, peer: Peer, kind: EvidenceKind, message: Option<&Bytes>) {
+        let exhibit = Exhibit {
+            message: message.map(|message| &message[..]),
+            ..Exhibit::default()
+        };
+        record_refusal(&self.pen, &self.metrics, self.now, (peer, kind, 1), exhibit);
     }
 
     fn take_links(&mut self, reactor: &mut Reactor) -> bool {
@@ -135,6 +150,7 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
                     count(&counters.client_links_up);
                 }
             }
+            self.record(FlightKind::LinkUp, peer, 0);
             tracing::debug!(peer = %peer, "link up");
         }
         any
@@ -157,7 +173,10 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
         for (id, peer, reason) in self.node.take_closed() {
             let counters = &self.metrics.counters;
             match reason {
-                CloseReason::Framing(error) => self.metrics.refuse_record(error),
+                CloseReason::Framing(error) => {
+                    self.metrics.refuse_record(error);
+                    self.refused(peer, EvidenceKind::Record(error), None);
+                }
                 CloseReason::QueueFull => count(&counters.links_closed_slow),
                 CloseReason::Silent => {
                     count(&counters.links_closed_silent);
@@ -165,6 +184,7 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
                 }
                 CloseReason::Disconnected | CloseReason::Closed => {}
             }
+            self.record(FlightKind::LinkDown, peer, close_code(reason));
             tracing::debug!(peer = %peer, ?reason, "link down");
             match peer {
                 Peer::Replica(node) => {
@@ -184,92 +204,59 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
 
     /// Gives one message to the role that reads it; false when its sender may not send such a message.
     fn route(&mut self, id: WireId, peer: Peer, message: Bytes) -> bool {
-        let Ok(route) = route(&message, peer, (self.cluster, self.epoch)) else {
-            return false;
+        let route = match route(&message, peer, (self.cluster, self.epoch)) {
+            Ok(route) => route,
+            // Who is in another epoch may be late, or ahead.
+            Err(Unroutable::Envelope(EnvelopeError::Epoch { .. })) => return false,
+            Err(Unroutable::Envelope(_)) => {
+                self.refused(peer, EvidenceKind::NoMessage, Some(&message));
+                return false;
+            }
+            Err(Unroutable::Kind) => {
+                self.refused(peer, EvidenceKind::Kind, Some(&message));
+                return false;
+            }
         };
         match route {
             Route::Consensus(from) => {
                 self.lanes.replica_messages.push(FromReplica { from, message });
             }
             Route::Frames(from) => {
-                self.lanes.replica_frames.push(Raw::WithFrames { from, message });
+                self.lanes.replica_frames.push(Raw::WithFrames {
+                    from,
+                    message,
+                    received: self.now,
+                });
             }
             Route::Request(client) => {
                 // A draining replica answers nothing new; the client goes to the others.
                 if !self.draining {
                     let bytes = message.slice(ENVELOPE_BYTES..);
-                    self.lanes.client_frames.push(Raw::Frame { client, bytes });
+                    self.lanes.client_frames.push(Raw::Frame {
+                        client,
+                        bytes,
+                        received: self.now,
+                    });
                 }
             }
             // Whoever speaks of another epoch is not of this cluster's only one.
             Route::Reconfiguration(_) | Route::OtherEpoch(..) => return false,
-            Route::Question(client) => return self.on_question(id, client, &message),
-            Route::Link => return self.on_link_message(id, peer, &message),
-        }
-        true
-    }
-
-    /// An operator asks how this replica is; false when it is no question.
-    fn on_question(&mut self, id: WireId, client: ClientId, message: &Bytes) -> bool {
-        let Ok(request) = Checked::<AdminRequest>::body_of(message) else {
-            return false;
-        };
-        let ArchivedAdminRequest::Status = &*request;
-        let left = self.questions.entry(client);
-        if !left.or_insert(Allowance::full(QUESTIONS)).take(self.now, 1) {
-            count(&self.metrics.counters.questions_refused);
-            return true;
-        }
-        let envelope = Envelope::new(Kind::Admin, self.cluster, self.epoch);
-        let _ = self
-            .node
-            .send_application(id, encode(envelope, &self.metrics.status(), 4096));
-        true
-    }
-
-    /// What a peer says of the link itself; false when it may not say that.
-    fn on_link_message(&mut self, id: WireId, peer: Peer, message: &Bytes) -> bool {
-        let Ok(message) = Checked::<LinkMessage>::body_of(message) else {
-            return false;
-        };
-        match (&*message, peer) {
-            (ArchivedLinkMessage::Goodbye | ArchivedLinkMessage::Ping, _) => {}
-            (ArchivedLinkMessage::Session(session), Peer::Client(client)) => {
-                self.serve_session(client, id, session.to_native());
+            Route::Question(client) => {
+                let is_one = self.on_question(id, client, &message);
+                return is_one || self.no_message(peer, &message);
             }
-            (ArchivedLinkMessage::Instance(start), Peer::Replica(from)) => {
-                if self.starts[from.index()].on_link(start.to_native()) {
-                    self.on_twin(id, from);
-                }
-            }
-            (ArchivedLinkMessage::Twin, Peer::Replica(from)) => {
-                let told = &self.metrics.counters.identity_used_twice;
-                if is_worth_a_line(told.fetch_add(1, Ordering::Relaxed)) {
-                    tracing::error!(
-                        told_by = %from,
-                        "ANOTHER PROCESS RUNS WITH THIS REPLICA'S IDENTITY, a copy of its host perhaps: together they count as a faulty \
-                         replica. Stop one of them"
-                    );
-                }
-            }
-            (ArchivedLinkMessage::Session(_), Peer::Replica(_))
-            | (ArchivedLinkMessage::Instance(_) | ArchivedLinkMessage::Twin, Peer::Client(_)) => {
-                return false;
+            Route::Link => {
+                let may = self.on_link_message(id, peer, &message);
+                return may || self.no_message(peer, &message);
             }
         }
         true
     }
 
-    /// Says at both ends that two processes take turns in being this replica.
-    fn on_twin(&mut self, id: WireId, node: NodeId) {
-        let found = &self.metrics.counters.peers_running_twice;
-        if is_worth_a_line(found.fetch_add(1, Ordering::Relaxed)) {
-            tracing::error!(%node, "this replica runs twice, in two processes with one identity: stop one of them");
-        }
-        let envelope = Envelope::new(Kind::Link, self.cluster, self.epoch);
-        let _ = self
-            .node
-            .send_reconfiguration(id, encode(envelope, &LinkMessage::Twin, 8));
+    /// What is none, or not of this sender; false.
+    fn no_message(&self, peer: Peer, message: &Bytes) -> bool {
+        self.refused(peer, EvidenceKind::NoMessage, Some(message));
+        false
     }
 
     fn dispatch(&mut self) -> bool {
@@ -289,12 +276,7 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
                     break;
                 };
                 any = true;
-                let counters = &self.metrics.counters;
-                count(if replicas {
-                    &counters.messages_from_replicas
-                } else {
-                    &counters.messages_from_clients
-                });
+                self.count_received(peer, message.len());
                 if !self.route(id, peer, message) {
                     count(&self.metrics.counters.messages_refused);
                     self.node.close_link(id, CloseReason::Closed);
@@ -305,6 +287,24 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
         self.lanes.replica_frames.ring();
         self.lanes.replica_messages.ring();
         any
+    }
+
+    fn count_received(&self, peer: Peer, bytes: usize) {
+        let Metrics {
+            counters, measures, ..
+        } = &*self.metrics;
+        match peer {
+            Peer::Replica(node) => {
+                count(&counters.messages_from_replicas);
+                if let Some(peer) = measures.peer(node) {
+                    peer.traffic.received(bytes);
+                }
+            }
+            Peer::Client(_) => {
+                count(&counters.messages_from_clients);
+                self.recorder.clients.received(bytes);
+            }
+        }
     }
 
     fn send(&mut self, outgoing: Outgoing) {
@@ -326,6 +326,19 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
                 self.send_to_replica(family, node.index(), message);
             }
             Outgoing::Client { to, session, message } => self.send_to_client(to, session, &message),
+            Outgoing::Replied { executed } => self.timed.push((Measure::BatchReplied, executed)),
+            Outgoing::Answered { received } => self.timed.push((Measure::Request, received)),
+        }
+    }
+
+    /// The replies of this turn are given to their links.
+    fn time_replies(&mut self) {
+        if self.timed.is_empty() {
+            return;
+        }
+        let now = self.metrics.measures.now();
+        for (measure, since) in self.timed.drain(..) {
+            self.recorder.record_time(measure, now.since(since));
         }
     }
 
@@ -334,13 +347,17 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
         let Some(Some(id)) = self.replicas.get(index) else {
             return count(&counters.messages_unsent);
         };
-        if self.node.send(family, *id, message).is_err() {
-            match family {
-                Family::Application => count(&counters.forwards_dropped),
-                Family::StateTransfer => count(&counters.transfers_dropped),
-                // The link is closed, which is counted when it has ended.
-                Family::Reconfiguration | Family::Protocol => {}
+        let bytes = message.len();
+        match (self.node.send(family, *id, message), family) {
+            (Ok(()), _) => {
+                if let Some(peer) = self.metrics.measures.peer(NodeId::new(index as u16)) {
+                    peer.traffic.sent(bytes);
+                }
             }
+            (Err(QueueFull), Family::Application) => count(&counters.forwards_dropped),
+            (Err(QueueFull), Family::StateTransfer) => count(&counters.transfers_dropped),
+            // The link is closed, which is counted when it has ended.
+            (Err(QueueFull), Family::Reconfiguration | Family::Protocol) => {}
         }
     }
 
@@ -352,8 +369,9 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
         let mut sent = false;
         for link in links.into_iter().flatten().filter(serves) {
             sent = true;
-            if self.node.send_application(link.wire, message.clone()).is_err() {
-                count(&self.metrics.counters.replies_dropped);
+            match self.node.send_application(link.wire, message.clone()) {
+                Ok(()) => self.recorder.clients.sent(message.len()),
+                Err(QueueFull) => count(&self.metrics.counters.replies_dropped),
             }
         }
         if !sent {
@@ -371,14 +389,13 @@ impl<N: SmrReplicaNetworkNode> NetworkRole<N> {
     }
 }
 
-/// Whether something that happened so often before is told: the first times, and then ever more seldom.
-fn is_worth_a_line(before: u64) -> bool {
-    (before + 1).is_power_of_two()
-}
-
 impl<N: SmrReplicaNetworkNode> Role for NetworkRole<N> {
     fn kind(&self) -> Option<RoleKind> {
         Some(RoleKind::Network)
+    }
+
+    fn record_with(&mut self, pen: FlightPen) {
+        self.pen = pen;
     }
 
     fn step(&mut self, now: Time, reactor: &mut Reactor) -> bool {
@@ -390,15 +407,22 @@ impl<N: SmrReplicaNetworkNode> Role for NetworkRole<N> {
     fn finish(&mut self, now: Time, reactor: &mut Reactor) -> bool {
         let mut any = false;
         for lane in 0..self.lanes.outgoing.len() {
-            while let Some(outgoing) = self.lanes.outgoing[lane].pop() {
+            while let Some(outgoing) = self.lanes.outgoing[lane].1.pop() {
                 any = true;
                 self.send(outgoing);
             }
         }
         self.node.keep_alive(now, &self.ping);
         self.node.flush(reactor);
+        self.time_replies();
         self.take_closed();
         any
+    }
+
+    fn observe(&mut self) {
+        for (lane, receiver) in &self.lanes.outgoing {
+            self.recorder.record_depth(*lane, receiver.len());
+        }
     }
 
     fn on_completion(&mut self, reactor: &mut Reactor, completion: Completion) {
@@ -408,7 +432,7 @@ impl<N: SmrReplicaNetworkNode> Role for NetworkRole<N> {
     fn has_input(&self) -> bool {
         self.node.has_messages()
             || !self.lanes.links.is_empty()
-            || self.lanes.outgoing.iter().any(|lane| !lane.is_empty())
+            || self.lanes.outgoing.iter().any(|(_, lane)| !lane.is_empty())
             || self.lanes.client_frames.has_overflow()
             || self.lanes.replica_frames.has_overflow()
             || self.lanes.replica_messages.has_overflow()

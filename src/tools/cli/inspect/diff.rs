@@ -11,7 +11,7 @@ use crate::smr::crypto::Chain;
 use crate::smr::types::{Digest, SeqNo};
 use crate::tools::cli::CommandError;
 
-/// Show the first decision, or key of a checkpoint, that differs between two replicas of a cluster.
+/// Show the first decision, or key of a checkpoint, that differs between two replicas.
 ///
 /// Decisions are compared where both logs have them; the chain covers all before. Snapshots are compared at
 /// the checkpoints of which both have one. Exit code 2 when they have nothing in common.

@@ -16,7 +16,7 @@ use crate::runtime::shard::signals::on_second_interrupt;
 use crate::smr::types::NodeId;
 use crate::tools::cli::interrupts::INTERRUPTED_TWICE;
 use crate::tools::cli::run::READY;
-use crate::tools::cli::{CommandError, output};
+use crate::tools::cli::{CommandError, admin_endpoints, logs, output};
 use crate::tools::load::is_interrupted;
 
 /// Set by the second interrupt, once there are processes to end.
@@ -93,6 +93,7 @@ impl<'a> RunningCluster<'a> {
             let node = config.node.id;
             let mut command = Command::new(&binary);
             command.args(["run", "--config"]).arg(files.replica_file(node));
+            command.args(logs::arguments());
             if !is_pinned {
                 command.arg("--no-pin");
             }
@@ -106,7 +107,18 @@ impl<'a> RunningCluster<'a> {
             let process = process.map_err(|error| format!("{node} cannot be started: {error}"))?;
             this.members.push(Member::of(process, node, admin));
         }
+        this.record_endpoints();
         Ok(this)
+    }
+
+    /// For `atlas top`, and for whoever scrapes. The cluster serves without.
+    fn record_endpoints(&self) {
+        let members = self.members.iter();
+        let endpoints: Vec<_> = members.map(|member| (member.node, member.admin)).collect();
+        if let Err(error) = admin_endpoints::write(self.files.dir(), &endpoints) {
+            let file = self.files.dir().join(admin_endpoints::ENDPOINTS_FILE);
+            eprintln!("atlas: {} cannot be written: {error}", file.display());
+        }
     }
 
     /// Passes on what the replicas say until all of them have ended, and how the command ends then.
@@ -148,7 +160,7 @@ impl<'a> RunningCluster<'a> {
                     self.announce_once();
                 }
             }
-            Event::Message(line) => eprintln!("{}{line}", member.labels[1]),
+            Event::Message(line) => output::relay(&member.labels[1], &line),
             Event::StreamEnd => match member.process.on_stream_end() {
                 Some(Ok(status)) => self.on_end(node, status),
                 Some(Err(error)) => {
@@ -206,6 +218,7 @@ impl<'a> RunningCluster<'a> {
                 .for_each(|example| println!("  {example}")),
             None => println!("  ! no client's file is there: nobody can call it from here"),
         }
+        println!("  atlas top {dir}");
         println!("Admin endpoints, with /metrics, /readyz, /status:");
         for member in &self.members {
             println!("  {} http://{}", member.node, member.admin);
