@@ -172,6 +172,13 @@ pub struct PbftViewChange {
     starts: VecDeque<ViewStart>,
 }
 
+/// Whether something is told for the first time, or repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    First,
+    Again,
+}
+
 impl PbftViewChange {
     /// A replica at the beginning of time, in view zero.
     #[must_use]
@@ -235,11 +242,11 @@ impl PbftViewChange {
         let reason = self.reason(&asked);
         if active(Mutant::WithdrawnAtOnce) && reason.is_none() && self.complaints.said > View::ZERO {
             self.complaints.said = View::ZERO;
-            self.complain(out);
+            self.complain(Said::First, out);
         }
         if let Some(view) = reason.filter(|view| *view != self.complaints.said) {
             self.complaints.said = view;
-            self.complain(out);
+            self.complain(Said::First, out);
         }
         let ours = Some(self.complaints.said).filter(|said| *said > View::ZERO);
         let alone = ours.filter(|_| active(Mutant::LeavesAlone));
@@ -261,12 +268,14 @@ impl PbftViewChange {
         self.view_changes.iter().map(asked).collect()
     }
 
-    /// Tells everybody for which view we complain: one more than ours, which has to be on disk first.
-    fn complain(&self, out: &mut Outbox) {
+    /// Tells everybody for which view we complain: one more than ours, which has to be on disk first. While the disk
+    /// does not get there, what is told again is not kept for it.
+    fn complain(&self, said: Said, out: &mut Outbox) {
         let message = ViewTransferMessage::Complaint(self.complaints.said.get());
         let message = message.encode(self.cluster, self.proofs.epoch);
         let entered = self.entered.as_ref().map(|entered| &entered.new_view);
         match self.own.as_ref().or(entered) {
+            Some(sent) if said == Said::Again => out.send_again(Recipients::Others, message, sent.promise),
             Some(sent) => out.send_promise(Recipients::Others, message, sent.promise),
             None => out.send(Recipients::Others, message),
         }
@@ -560,7 +569,8 @@ impl ViewTransferProtocol for PbftViewChange {
         if self.complaints.said > View::ZERO {
             let reason = self.reason(&self.asked());
             self.complaints.said = reason.unwrap_or(View::ZERO);
-            self.complain(out);
+            // The status says it as well.
+            self.complain(Said::Again, out);
         }
         let latest = |held: &Option<Arc<Held>>| held.as_ref().map_or(0, |held| held.message.view);
         let status = Status {

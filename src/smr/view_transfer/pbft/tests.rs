@@ -155,7 +155,10 @@ impl Bench {
         };
         self.protocol.on_status_due(ms(now), standing, &mut self.out);
         let sent = self.out.drain().filter_map(|effect| match effect {
-            Effect::Send { message, .. } => Some(what(&message)),
+            Effect::Send { message, when, .. } => Some(match when {
+                When::DurableIfRoom(_) => format!("{} if there is room", what(&message)),
+                When::Now | When::Durable(_) => what(&message),
+            }),
             _ => None,
         });
         sent.collect::<Vec<_>>().remove(0)
@@ -340,6 +343,8 @@ fn the_view_change_timer_starts_with_a_quorum_and_asks_for_the_next_view() {
     );
     let complaint = "send complaint all after 0";
     assert_eq!(backup.timeout(110, Timer::ViewChange), [complaint]);
+    // What is repeated is not kept for a disk that is full: one every status, for as long as it is.
+    assert_eq!(backup.status_due(120), "complaint if there is room");
     assert_eq!(backup.complaint(0, 2), NOTHING);
     assert_eq!(backup.complaint(2, 2), ["leave for v2"]);
 }
