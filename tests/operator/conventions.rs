@@ -50,7 +50,7 @@ fn every_command_ends_with_the_exit_code_that_is_documented() {
         Case("top --once --interval-ms 100 --admin 127.0.0.1:9", 1),
         Case("top --admin 127.0.0.1:9", 1),
         Case("top --once missing", 1),
-        Case("top --admin nonsense", 1),
+        Case("top --admin nonsense", 2),
         Case("top . --admin 127.0.0.1:9", 2),
         Case("inspect superblock r0-data", 0),
         Case("inspect integrity r0-data", 0),

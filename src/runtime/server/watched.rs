@@ -33,7 +33,8 @@ impl Watched {
             epoch: cluster.epoch(),
         };
         let directory = config.db_path.clone();
-        // Shards and the recorder count time from the same moment as roles, which look at the clock by their metrics.
+        // Shards and the recorder count time from the same moment as roles, which look at the clock by their
+        // metrics.
         let started = metrics.measures.started();
         let flight = FlightRecorder::new(identity, &config.flight, doorbells.len(), directory, started);
         let bells = doorbells.iter().enumerate();

@@ -22,8 +22,8 @@ impl Alarm {
         Self(Some(Arc::new(told)))
     }
 
-    /// Starts a thread that is watched, and works for the calling one's replica. Its panic is told here, and then goes on, for whoever joins the
-    /// thread.
+    /// Starts a thread that is watched, and works for the calling one's replica. Its panic is told here, and
+    /// then goes on, for whoever joins the thread.
     ///
     /// # Errors
     /// When the thread cannot be made.

@@ -334,6 +334,17 @@ fn counters_that_should_stand_still_raise_an_alarm_when_they_move() {
 }
 
 #[test]
+fn a_peer_that_misbehaves_is_named_with_whom_it_lied_to() {
+    let mut watched = Watched::new();
+    watched.work(2);
+    watched.said[1].sample("atlas_peer_offences_total{node=\"r0\",peer=\"r2\"}", |value| {
+        value + 3.0
+    });
+    watched.work(2);
+    assert_eq!(watched.events(), ["r2 misbehaves: 3 more refused by r1"]);
+}
+
+#[test]
 fn one_that_was_asked_long_ago_and_says_nothing_at_all_is_lost() {
     let mut watched = Watched::new();
     watched.work(1);
