@@ -32,10 +32,10 @@ impl Keyring {
             .map(|index| SigningKey::from_seed(&seed(1, index)))
             .collect();
         let macs = |client: usize| {
-            let ours = LinkSecret::from_bytes(&seed(4, client));
+            let ours = link_secret(4, client);
             (0..REPLICAS_MAX)
                 .map(|index| {
-                    let theirs = LinkSecret::from_bytes(&seed(3, index)).public();
+                    let theirs = link_secret(3, index).public();
                     MacKey::between(&ours, &theirs, CLUSTER).expect("the key of a fixed seed is sound")
                 })
                 .collect()
@@ -138,8 +138,13 @@ pub(super) fn newcomer(id: ClientId) -> RegisteredClient {
 
 /// What a party of a membership proves itself with on links, of which there are none here.
 fn link(kind: u8, index: usize) -> LinkPublic {
+    link_secret(kind, index).public()
+}
+
+/// A secret for key agreement. X25519 sets the bits at both ends itself: numbers that stood there would be lost, and
+/// eight parties have one key.
+fn link_secret(kind: u8, index: usize) -> LinkSecret {
     let mut seed = [kind; 32];
-    // Not at the ends, of which X25519 sets some bits itself.
     seed[8..16].copy_from_slice(&(index as u64).to_le_bytes());
-    LinkSecret::from_bytes(&seed).public()
+    LinkSecret::from_bytes(&seed)
 }
