@@ -39,8 +39,10 @@ impl CommitStability {
 
     /// A correct host has a decision that is the last of the epoch.
     pub(in crate::sim) fn ends(&mut self, last: u64) {
-        self.last = last;
-        self.places.retain(|seq, _| *seq <= last);
+        if last < self.last {
+            self.last = last;
+            self.places.retain(|seq, _| *seq <= last);
+        }
     }
 
     /// A correct host sends a message; `is_correct` says of each host whether it still is.

@@ -51,6 +51,8 @@ pub(in crate::sim) struct VoteAudit {
     stable: u64,
     /// The last stable checkpoint that its disk holds.
     stable_durable: u64,
+    /// The last place of the epoch, once that is known.
+    last: u64,
 }
 
 impl VoteAudit {
@@ -80,6 +82,7 @@ impl VoteAudit {
             reach: 0,
             stable: 0,
             stable_durable: 0,
+            last: u64::MAX,
         }
     }
 
@@ -94,6 +97,11 @@ impl VoteAudit {
         self.views.epoch = epoch;
         (self.stable, self.stable_durable) = (base.seq.get(), base.seq.get());
         self
+    }
+
+    /// It knows the last place of the epoch: what it committed to behind that binds it no more.
+    pub(in crate::sim) fn ends(&mut self, last: u64) {
+        self.last = last;
     }
 
     /// So many distinct replicas make any two such sets share a correct one: more than (n+f)/2.
@@ -372,6 +380,7 @@ impl VoteAudit {
         for ((view, seq), digest) in &self.commits_durable {
             let is_missing = *view < view_change.view
                 && *seq > view_change.stable_seq
+                && *seq <= self.last
                 && !view_change
                     .prepared
                     .iter()

@@ -107,11 +107,6 @@ impl<S: Stack> World<S> {
         self.tell(|_| format!("host {index} executes s{seq} {:?}", decision.batch.digest));
         if self.hosts[index].is_correct {
             self.times.decides(seq, decision.batch.digest);
-            if decision.batch.closes_epoch()
-                && let Some(lasting) = self.lasting.get_mut(&self.hosts[index].sim.epoch())
-            {
-                lasting.ends(seq.get());
-            }
             let ledger = &self.hosts[index].ledger;
             let certified = ledger.executes(seq.get(), decision.batch.digest);
             self.judge(certified);
@@ -210,6 +205,7 @@ impl<S: Stack> World<S> {
             if let Some(head) = checked.pre_prepare_head() {
                 self.see_proposal(head.digest());
             }
+            self.note_last_place(index);
             let fair = self.hosts[index].ledger.says(self.now, &checked);
             self.judge(fair);
             let least = self.hosts[index].budget.says(&checked);
@@ -249,6 +245,19 @@ impl<S: Stack> World<S> {
                     }
                 }
             }
+        }
+    }
+
+    /// What a host says may be about an epoch that has its last decision: whatever lies behind that is void, and no
+    /// evidence of anything. That it is the last is judged by what all execute.
+    fn note_last_place(&mut self, index: usize) {
+        let host = &mut self.hosts[index];
+        let Some(last) = host.sim.replica().closing() else {
+            return;
+        };
+        host.ledger.ends(last.get());
+        if let Some(lasting) = self.lasting.get_mut(&host.sim.epoch()) {
+            lasting.ends(last.get());
         }
     }
 

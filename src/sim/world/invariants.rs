@@ -209,7 +209,11 @@ impl<S: Stack> World<S> {
             host.sim.epoch(),
             replica.view(),
             replica.phase(),
-            if replica.is_closing() { ", closing" } else { "" },
+            if replica.closing().is_some() {
+                ", closing"
+            } else {
+                ""
+            },
             ordering.decided(),
             ordering.stable(),
             host.sim.disk.disk_state.snapshots.keys().collect::<Vec<_>>(),

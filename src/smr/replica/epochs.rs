@@ -86,12 +86,10 @@ impl<S: Stack> Replica<S> {
         self.epoch_end.as_ref().map(|end| end.protocol.history())
     }
 
-    /// Whether the last decision of the epoch is known here: nothing is ordered any more.
+    /// The last place of the epoch, once it is decided here: nothing is ordered behind it.
     #[must_use]
-    pub fn is_closing(&self) -> bool {
-        self.epoch_end
-            .as_ref()
-            .is_some_and(|end| end.protocol.closing().is_some())
+    pub fn closing(&self) -> Option<SeqNo> {
+        self.epoch_end.as_ref().and_then(|end| end.protocol.closing())
     }
 
     /// A message about epochs arrived, of a peer in any epoch. False when it is none.

@@ -339,9 +339,9 @@ impl<S: Stack> Replica<S> {
             self.view_transfer.on_executing(now);
         }
         // What comes after the end of the epoch waits for the next: it is nobody's fault.
-        let waiting = match self.is_closing() {
-            true => Waiting::default(),
-            false => self.pool.waiting(now),
+        let waiting = match self.closing() {
+            Some(_) => Waiting::default(),
+            None => self.pool.waiting(now),
         };
         self.view_transfer
             .on_pending_changed(now, waiting, &mut self.outbox);
