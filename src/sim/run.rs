@@ -179,9 +179,10 @@ fn plan_calls(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
     }
 }
 
-/// Whether frames may stay with replicas for good that nobody waits for. A process that was restarted has forgotten
+/// Whether frames may stay with replicas for long that nobody waits for. A process that was restarted has forgotten
 /// what it asked for. What convinces all is ordered all the same; what has MACs alone may wait for a leader that
-/// lies, or is gone, and then nobody is there any more who would sign it.
+/// lies, or is gone, and then nobody is there any more who would sign it. And what was lost on its way to the others
+/// is passed on again when the leader is reviewed.
 fn forgets(plan: &Plan) -> bool {
     let is_gone = |(_, fault): &(Time, Fault)| {
         matches!(
@@ -190,9 +191,10 @@ fn forgets(plan: &Plan) -> bool {
         )
     };
     let is_forgotten = |(_, fault): &(Time, Fault)| matches!(fault, Fault::RestartClient { .. });
-    (plan.twin.is_some() || plan.faults.iter().any(is_gone))
-        && plan.config.auth == ClientAuth::Mac
-        && plan.faults.iter().any(is_forgotten)
+    let has_bad_leaders = plan.twin.is_some() || plan.faults.iter().any(is_gone);
+    let is_unsigned = has_bad_leaders && plan.config.auth == ClientAuth::Mac;
+    let is_reviewed = plan.config.timings.review_period < PROGRESS_BOUND;
+    plan.faults.iter().any(is_forgotten) && (is_unsigned || !is_reviewed)
 }
 
 fn drive(plan: &Plan, world: &mut World<SimStack<SmallKv>>) {
