@@ -46,6 +46,8 @@ pub struct EpochHandover {
     // Of the newest epoch.
     /// Its last decision, and what that asks for.
     closing: Option<(SeqNo, ChangeRequest)>,
+    /// The same, as others say it.
+    learned: Option<(SeqNo, ChangeRequest)>,
     closed: Option<Closed>,
     own: Option<Own>,
     /// By slot: the first that each member signed.
@@ -74,6 +76,7 @@ impl EpochHandover {
             signing,
             first: newest.epoch(),
             closing: None,
+            learned: None,
             closed: None,
             own: None,
             signed: vec![None; newest.members().len()],
@@ -176,9 +179,10 @@ impl EpochHandover {
         })
     }
 
-    /// The others of a quorum that signed an end alike, if there is one.
+    /// The others of a quorum that signed an end alike, or of f+1 while it is not known here; if there are so many.
     fn signers_of_agreed(&self) -> Vec<NodeId> {
-        let Some(agreed) = self.agreed() else {
+        let unknown = || self.witnessed().filter(|_| self.closing.is_none());
+        let Some(agreed) = self.agreed().or_else(unknown) else {
             return Vec::new();
         };
         let signed = self.signed.iter().flatten().filter(|one| one.statement == agreed);
@@ -243,6 +247,7 @@ impl EpochHandover {
     /// The newest epoch is another one. What ended the one before is known if it was executed here.
     fn begin(&mut self) {
         let closing = self.closing.take();
+        self.learned = None;
         (self.closed, self.own, self.has_diverged) = (None, None, false);
         self.signed = vec![None; self.chain().newest().members().len()];
         if let Some((_, request)) = closing {
@@ -272,14 +277,21 @@ impl EpochHandover {
 
     /// Tells a peer what ended an epoch, if it is known and the peer was not answered just now.
     fn tell_change(&mut self, now: Time, to: NodeId, epoch: Epoch, out: &mut Outbox) {
-        if self.history.change(epoch).is_some()
+        if self.change_of(epoch).is_some()
             && !active(Mutant::ChangeUntold)
             && self.may_answer(now, to, Answer::Change)
-            && let Some(request) = self.history.change(epoch)
+            && let Some(request) = self.change_of(epoch)
         {
             let message = self.encode(&ReconfigurationMessage::Change(request.clone()));
             out.send(Recipients::One(to), message);
         }
+    }
+
+    /// What ended an epoch, or ends this one.
+    fn change_of(&self, epoch: Epoch) -> Option<&ChangeRequest> {
+        let closing = self.closing.as_ref().map(|(_, request)| request);
+        let closing = closing.filter(|request| request.base_epoch == epoch);
+        self.history.change(epoch).or(closing)
     }
 
     /// Whether a peer may be answered now; it was then.
@@ -292,11 +304,14 @@ impl EpochHandover {
     /// Asks a peer for what we lack, if it was not asked just now: for what ended an epoch, if its end is
     /// certified, else for certificates.
     fn ask(&mut self, now: Time, peer: NodeId, out: &mut Outbox) {
+        let is_witnessed = self.closing.is_none() && self.learned.is_none() && self.agreed().is_none();
+        let is_witnessed = is_witnessed && self.witnessed().is_some();
         let Self { peers, history, .. } = self;
         let newest = history.chain().newest();
         if peers.may_ask(now, peer, |node| newest.slot_of(node).is_some()) {
             let question = match history.lacking() {
                 Some(epoch) => ReconfigurationMessage::FetchChange(epoch),
+                None if is_witnessed => ReconfigurationMessage::FetchChange(newest.epoch()),
                 None => ReconfigurationMessage::FetchChain(newest.epoch()),
             };
             out.send(Recipients::One(peer), self.encode(&question));
@@ -343,6 +358,25 @@ impl EpochHandover {
         peers.may_verify(now, (from, count), |node| newest.slot_of(node).is_some())
     }
 
+    /// What f+1 members signed alike: one of them is correct, and executed it.
+    fn witnessed(&self) -> Option<HandoverStatement> {
+        let weak = self.chain().newest().quorum().weak();
+        let signed = || self.signed.iter().flatten().map(|one| one.statement);
+        let mut statements = signed();
+        statements.find(|statement| signed().filter(|other| other == statement).count() >= weak)
+    }
+
+    /// Takes in what ends this epoch, if f+1 members signed what it leads to: who has the state after the last
+    /// decision from others did not decide it.
+    fn learn_closing(&mut self, request: &ChangeRequest) {
+        let next = self.history.membership().next(request);
+        if let (None, Some(witnessed), Ok(next)) = (&self.closing, self.witnessed(), next)
+            && next.digest() == witnessed.next
+        {
+            self.learned = Some((witnessed.closing.seq, request.clone()));
+        }
+    }
+
     /// Takes in what ended an epoch. Who told it is asked for the next, if there is one.
     fn on_change(
         &mut self,
@@ -352,6 +386,10 @@ impl EpochHandover {
         out: &mut Outbox,
     ) -> Result<(), Rejection> {
         let was_asked = self.peers.take_answer(from);
+        if was_asked && self.history.lacking().is_none() && request.base_epoch == self.epoch() {
+            self.learn_closing(request);
+            return Ok(());
+        }
         if self.history.lacking() != Some(request.base_epoch) {
             // Somebody else was faster.
             return Ok(());
@@ -391,6 +429,13 @@ impl ReconfigurationProtocol for EpochHandover {
         }
         self.closing = Some((seq, request.clone()));
         Some(self.persist(&ReconfigurationMessage::Closing(seq, request.clone()), out))
+    }
+
+    fn take_learned(&mut self, executed: SeqNo) -> Option<ChangeRequest> {
+        let learned = self.learned.take_if(|(seq, _)| *seq == executed);
+        learned
+            .filter(|_| self.closing.is_none())
+            .map(|(_, request)| request)
     }
 
     fn closing(&self) -> Option<SeqNo> {

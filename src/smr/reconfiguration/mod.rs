@@ -25,7 +25,7 @@
 //! | one of a later epoch | its sender is asked for the certificates that we lack |
 //! | [`FetchChain`](ReconfigurationMessage::FetchChain) | a piece of the chain, at most one in [`ANSWER_PAUSE`] to each peer |
 //! | a [`Chain`](ReconfigurationMessage::Chain) | each certificate verified against the epoch before; what is new is logged; what ended the epoch is asked for, unless it was executed here |
-//! | [`FetchChange`](ReconfigurationMessage::FetchChange) | what ended that epoch, if it is known; in the same measure |
+//! | [`FetchChange`](ReconfigurationMessage::FetchChange) | what ended that epoch, or ends it, if it is known; in the same measure |
 //! | a [`Change`](ReconfigurationMessage::Change) | held against what was certified: an epoch has ended |
 //! | [`on_other_epoch`](ReconfigurationProtocol::on_other_epoch) | as a handover of that epoch |
 //! | [`on_status_due`](ReconfigurationProtocol::on_status_due) | the own end is told again; if a quorum ended without us, or a change is lacking, one of them is asked |
@@ -63,6 +63,10 @@ pub trait ReconfigurationProtocol {
     /// A change was decided at this place, which is the last of the epoch: it must not be executed before the log
     /// holds this. `None` if that is certified already, or the change is not possible there, and ends nothing.
     fn on_decided(&mut self, seq: SeqNo, request: &ChangeRequest, out: &mut Outbox) -> Option<Persisted>;
+
+    /// What was decided at the place that was executed last, if f+1 members say that it was the last of the epoch:
+    /// its state came from others, and it was not decided here.
+    fn take_learned(&mut self, executed: SeqNo) -> Option<ChangeRequest>;
 
     /// The last place of the epoch, once it is known.
     fn closing(&self) -> Option<SeqNo>;

@@ -167,9 +167,29 @@ impl<S: Stack> Replica<S> {
         }
     }
 
+    /// The state that came from others may be the one after the last decision.
+    fn learn_closing(&mut self, now: Time) {
+        let (executed, decided) = (self.supply.executed(), self.ordering.decided());
+        let Some(end) = &mut self.epoch_end else {
+            return;
+        };
+        if executed != decided || self.supply.awaits_state() {
+            return;
+        }
+        if let Some(request) = end.protocol.take_learned(executed) {
+            end.protocol.on_decided(executed, &request, &mut self.outbox);
+            self.ordering.restore_end(executed);
+            if let Some(known) = self.checkpoints.find_proof(executed) {
+                self.close_epoch(now, known.claim);
+            }
+            self.dispatch_effects(now);
+        }
+    }
+
     /// Says that the epoch has ended, once it is known what follows. Who executes what is decided by itself waits
     /// until the closing checkpoint is on disk as well: without it the whole state would have to come from others.
-    pub(super) fn consider_epoch_end(&mut self) {
+    pub(super) fn consider_epoch_end(&mut self, now: Time) {
+        self.learn_closing(now);
         let Some(end) = &mut self.epoch_end else {
             return;
         };

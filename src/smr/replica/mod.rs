@@ -362,7 +362,7 @@ impl<S: Stack> Replica<S> {
                 .propose(now, Arc::new(Batch::new(digest, time, frames)), &mut self.outbox);
             self.dispatch_effects(now);
         }
-        self.consider_epoch_end();
+        self.consider_epoch_end(now);
         self.send_gathered();
         self.tell_reads();
     }
