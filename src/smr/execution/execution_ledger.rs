@@ -243,20 +243,13 @@ impl<S: MonolithicState> ExecutionLedger<S> {
 
     /// Tells a client above which number none of its sessions has executed anything.
     pub fn tell_sessions(&self, frame: &FrameId, events: &mut Vec<ExecutionEvent>) {
-        let mut reply = ReplyBuilder::default();
         let highest = self.clients.highest_session(frame.key.client);
-        reply.buffer().extend_from_slice(&highest.to_le_bytes());
-        reply.end_result(None);
-        self.answer(frame, reply.finish(frame), events);
+        self.answer(frame, reply_of_number(frame, highest), events);
     }
 
     /// A request to change the membership was executed: its client is told which epoch follows.
     pub fn change_reply(&self, frame: &FrameId) -> Bytes {
-        let mut reply = ReplyBuilder::default();
-        let next = self.executed.epoch.get().saturating_add(1);
-        reply.buffer().extend_from_slice(&next.to_le_bytes());
-        reply.end_result(None);
-        reply.finish(frame)
+        reply_of_number(frame, self.executed.epoch.get().saturating_add(1))
     }
 
     /// A decision was executed; `with_state` lends the state as it is after it. True when a checkpoint was
@@ -556,4 +549,12 @@ impl<S: MonolithicState> ExecutionLedger<S> {
         self.state = read.head.claim(&self.digester);
         Ok(self.state)
     }
+}
+
+/// A reply whose one result is a number.
+fn reply_of_number(frame: &FrameId, number: u64) -> Bytes {
+    let mut reply = ReplyBuilder::default();
+    reply.buffer().extend_from_slice(&number.to_le_bytes());
+    reply.end_result(None);
+    reply.finish(frame)
 }

@@ -87,10 +87,7 @@ impl MembershipChain {
     /// # Errors
     /// When no cluster can be born like that.
     pub fn from_genesis(genesis: &Genesis) -> Result<Self, MembershipError> {
-        Ok(Self {
-            first: genesis.membership()?.head().clone(),
-            links: Vec::new(),
-        })
+        Ok(Self::beginning_with(genesis.membership()?.head().clone()))
     }
 
     /// The chain that begins with a membership that is trusted for another reason.
@@ -108,10 +105,7 @@ impl MembershipChain {
     /// When the membership has another digest.
     pub fn from_pinned(first: MembershipHead, pinned: Digest) -> Result<Self, ChainError> {
         match first.digest() {
-            got if got == pinned => Ok(Self {
-                first,
-                links: Vec::new(),
-            }),
+            got if got == pinned => Ok(Self::beginning_with(first)),
             got => Err(ChainError::NotThePinned { got, pinned }),
         }
     }

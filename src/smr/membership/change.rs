@@ -10,6 +10,7 @@ use super::{AgreementSetting, MalformedMembership};
 use crate::smr::crypto::{
     Domain, LinkPublic, SIGNATURE_BYTES, Signature, SigningKey, VerifyingKey, lasting_digest,
 };
+use crate::smr::messages::Frame;
 use crate::smr::types::{ClientId, ClusterId, Digest, Epoch, NodeId};
 
 /// The format of an encoded request.
@@ -336,6 +337,16 @@ impl ChangeRequest {
             out.bytes(&signature.signature);
         }
         out.finish()
+    }
+
+    /// What a frame asks for, if it is one request and nothing else.
+    #[must_use]
+    pub fn asked_in(frame: &Frame) -> Option<Self> {
+        let mut operations = frame.body().operations();
+        let (Some(operation), 0) = (operations.next(), operations.len()) else {
+            return None;
+        };
+        Self::decode(operation).ok()
     }
 
     /// Reads a request. Whether it is one of this cluster, and may be carried out, is

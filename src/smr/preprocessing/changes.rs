@@ -26,7 +26,7 @@ impl ChangeCheck {
     /// How many operators' signatures have to be verified for this frame, at most.
     pub fn signatures(&self, frame: &Frame) -> usize {
         let is_known = self.last.is_some_and(|(digest, _)| digest == *frame.digest());
-        let request = request_of(frame).filter(|_| !is_known && self.membership.is_some());
+        let request = ChangeRequest::asked_in(frame).filter(|_| !is_known && self.membership.is_some());
         request.map_or(0, |request| request.signatures.len())
     }
 
@@ -48,19 +48,10 @@ impl ChangeCheck {
             return false;
         };
         if active(Mutant::ChangeUnchecked) {
-            return request_of(frame).is_some();
+            return ChangeRequest::asked_in(frame).is_some();
         }
         let client = membership.client(frame.key().client);
         client.is_some_and(|client| client.rights.admin)
-            && request_of(frame).is_some_and(|request| membership.next(&request).is_ok())
+            && ChangeRequest::asked_in(frame).is_some_and(|request| membership.next(&request).is_ok())
     }
-}
-
-/// What a frame asks for, if it is one request and nothing else.
-fn request_of(frame: &Frame) -> Option<ChangeRequest> {
-    let mut operations = frame.body().operations();
-    let (Some(operation), 0) = (operations.next(), operations.len()) else {
-        return None;
-    };
-    ChangeRequest::decode(operation).ok()
 }

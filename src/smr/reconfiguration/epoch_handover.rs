@@ -15,7 +15,7 @@ use crate::smr::mutants::{Mutant, active};
 use crate::smr::protocol::{
     Effect, Outbox, Persisted, Recipients, Record, Rejected, Rejection, RestoreError,
 };
-use crate::smr::types::{ClusterId, Epoch, NodeId, SeqNo, Signers, Time, View};
+use crate::smr::types::{ClusterId, Epoch, NodeId, SeqNo, Time, View};
 
 /// A peer that asks is answered once in so long.
 pub const ANSWER_PAUSE: Duration = Duration::from_millis(100);
@@ -164,29 +164,36 @@ impl EpochHandover {
         Ok(())
     }
 
-    /// What a quorum of the newest epoch's members signed alike.
-    fn agreed(&self) -> Option<HandoverStatement> {
-        let quorum = self.chain().newest().quorum().quorum();
+    /// What members of the newest epoch signed of this end: one signature of each at most.
+    fn signatures_of(&self, statement: HandoverStatement) -> impl Iterator<Item = HandoverSignature> {
         let signed = self.signed.iter().flatten();
-        signed.map(|one| one.statement).find(|statement| {
-            let mut signers = Signers::NONE;
-            for (slot, other) in (0..).zip(&self.signed) {
-                if other.is_some_and(|other| other.statement == *statement) {
-                    signers.add(NodeId::new(slot));
-                }
-            }
-            signers.count() >= quorum
-        })
+        let alike = signed.filter(move |one| one.statement == statement);
+        alike.map(|one| one.signature)
     }
 
-    /// The others of a quorum that signed an end alike, or of f+1 while it is not known here; if there are so many.
-    fn signers_of_agreed(&self) -> Vec<NodeId> {
+    /// What so many members of the newest epoch signed alike.
+    fn signed_alike(&self, least: usize) -> Option<HandoverStatement> {
+        let mut statements = self.signed.iter().flatten().map(|one| one.statement);
+        statements.find(|statement| self.signatures_of(*statement).count() >= least)
+    }
+
+    /// What a quorum signed alike.
+    fn agreed(&self) -> Option<HandoverStatement> {
+        self.signed_alike(self.chain().newest().quorum().quorum())
+    }
+
+    /// What f+1 members signed alike: one of them is correct, and executed it.
+    fn witnessed(&self) -> Option<HandoverStatement> {
+        self.signed_alike(self.chain().newest().quorum().weak())
+    }
+
+    /// The others that signed what a quorum did, or what f+1 did while the end is not known here.
+    fn agreed_signers(&self) -> Vec<NodeId> {
         let unknown = || self.witnessed().filter(|_| self.closing.is_none());
         let Some(agreed) = self.agreed().or_else(unknown) else {
             return Vec::new();
         };
-        let signed = self.signed.iter().flatten().filter(|one| one.statement == agreed);
-        let signers = signed.map(|one| one.signature.signer);
+        let signers = self.signatures_of(agreed).map(|one| one.signer);
         signers.filter(|node| *node != self.node).collect()
     }
 
@@ -198,13 +205,7 @@ impl EpochHandover {
         if closed.statement != statement {
             return self.diverge(statement.closing, out);
         }
-        let signatures: Vec<HandoverSignature> = self
-            .signed
-            .iter()
-            .flatten()
-            .filter(|one| one.statement == statement)
-            .map(|one| one.signature)
-            .collect();
+        let signatures: Vec<_> = self.signatures_of(statement).collect();
         let ending = self.chain().newest();
         let next = closed.next.clone();
         let gathered = HandoverCertificate::gather(ending, statement.closing, next, &signatures);
@@ -356,14 +357,6 @@ impl EpochHandover {
         let Self { peers, history, .. } = self;
         let newest = history.chain().newest();
         peers.may_verify(now, (from, count), |node| newest.slot_of(node).is_some())
-    }
-
-    /// What f+1 members signed alike: one of them is correct, and executed it.
-    fn witnessed(&self) -> Option<HandoverStatement> {
-        let weak = self.chain().newest().quorum().weak();
-        let signed = || self.signed.iter().flatten().map(|one| one.statement);
-        let mut statements = signed();
-        statements.find(|statement| signed().filter(|other| other == statement).count() >= weak)
     }
 
     /// Takes in what ends this epoch, if f+1 members signed what it leads to: who has the state after the last
@@ -522,7 +515,7 @@ impl ReconfigurationProtocol for EpochHandover {
                 let members = certificate.next().members().iter().map(|member| member.id);
                 signers.chain(members).filter(|node| *node != self.node).collect()
             }
-            None => self.signers_of_agreed(),
+            None => self.agreed_signers(),
         };
         self.turn += 1;
         if let Some(peer) = signers.get(self.turn % signers.len().max(1)) {

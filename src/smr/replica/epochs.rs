@@ -63,8 +63,7 @@ impl RestoredEnd {
 
 /// What a decision asks for that closes the epoch.
 fn request_of(decision: &Proposal) -> Option<ChangeRequest> {
-    let operation = decision.batch.change()?.body().operations().next()?;
-    ChangeRequest::decode(operation).ok()
+    ChangeRequest::asked_in(decision.batch.change()?)
 }
 
 impl<S: Stack> Replica<S> {

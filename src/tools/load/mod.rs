@@ -35,6 +35,7 @@ pub use fill::{Filling, fill};
 pub use latencies::{Interval, Latencies};
 pub use limits::{Limits, LimitsError};
 pub use page::page;
+pub(super) use report::grouped;
 pub use report::{Incident, LatencyReport, Report, draw_histogram, median};
 pub use results::{Group, Parameters, Results, ResultsError, Row};
 pub use run::{INTERRUPTED, LoadOptions, RunError, Tick, is_interrupted, machine, run_load};

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
@@ -305,7 +307,7 @@ impl Report {
 }
 
 /// A whole number with its digits in groups of three.
-pub(super) fn grouped(value: f64) -> String {
+pub(in crate::tools) fn grouped(value: impl fmt::Display) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -377,5 +379,12 @@ mod tests {
     fn the_median_is_the_one_in_the_middle() {
         let median = median([9.0, 1.0, 4.0].into_iter());
         assert!((median - 4.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn digits_stand_in_groups_of_three() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(1_234_567), "1,234,567");
+        assert_eq!(grouped(999.6), "1,000");
     }
 }

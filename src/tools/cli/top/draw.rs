@@ -12,8 +12,9 @@ use ratatui::widgets::{RenderDirection, Sparkline, Widget};
 
 use super::histogram::{Histogram, Quantile};
 use super::model::{Model, Page, Weight};
-use super::units::{age, bytes, duration, grouped, short};
+use super::units::{age, bytes, duration, short};
 use crate::runtime::metrics::TransferRow;
+use crate::tools::load::grouped;
 
 /// Columns that a picture without a terminal has.
 const PLAIN_COLUMNS: u16 = 80;

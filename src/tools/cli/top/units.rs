@@ -1,18 +1,5 @@
 //! Numbers in few columns.
 
-/// With commas between thousands: for where there is room.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// In six columns at most: as it is below 100000, then in thousands, millions and so on.
 pub(super) fn short(number: f64) -> String {
     if !number.is_finite() {
@@ -106,8 +93,6 @@ mod tests {
 
     #[test]
     fn numbers_fit_their_columns() {
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(1_234_567), "1,234,567");
         for (number, text) in [
             (0.0, "0"),
             (99_999.0, "99999"),

@@ -6,7 +6,8 @@ use super::{DURATIONS_COLUMNS, DURATIONS_COLUMNS_FEW, Pane, graph, list_duration
 use crate::tools::cli::top::answer::Answer;
 use crate::tools::cli::top::model::Model;
 use crate::tools::cli::top::replica::{Contact, ReplicaView};
-use crate::tools::cli::top::units::{bytes, grouped, rate, short};
+use crate::tools::cli::top::units::{bytes, rate, short};
+use crate::tools::load::grouped;
 
 /// Draws the selected replica.
 pub(super) fn draw(model: &Model, pane: &mut Pane<'_>) {
