@@ -11,7 +11,7 @@ pub(super) const EVENT_WORDS: usize = 7;
 
 /// Which ring of its shard an event is kept in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lane {
+pub(super) enum RingKind {
     /// What happens all the time.
     Traffic,
     /// What the replica itself goes through.
@@ -22,7 +22,7 @@ pub(super) enum Lane {
 
 /// Declares what can happen: its number in files, its ring, its name.
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $name:ident = $code:literal, $lane:ident, $word:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $ring:ident, $word:literal;)*) => {
         /// What an event is about. Each says what it has beside its time: of its place (view, sequence
         /// number), peer and two numbers, those that are not named are zero.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,9 +52,9 @@ macro_rules! kinds {
                 }
             }
 
-            pub(super) const fn lane(self) -> Lane {
+            pub(super) const fn ring(self) -> RingKind {
                 match self {
-                    $(Self::$name => Lane::$lane,)*
+                    $(Self::$name => RingKind::$ring,)*
                 }
             }
         }

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 use super::dumps::Dumps;
-use super::event::{FlightEvent, Lane};
+use super::event::{FlightEvent, RingKind};
 use super::file::{DumpCause, FlightDump, ShardEvents};
 use super::ring::EventRing;
 use crate::runtime::config::FlightConfig;
@@ -48,10 +48,10 @@ impl Track {
         event.number = self.recorded.load(Ordering::Relaxed);
         self.recorded.store(event.number + 1, Ordering::Relaxed);
         event.at = at;
-        let ring = match event.kind().map_or(Lane::Own, |kind| kind.lane()) {
-            Lane::Traffic => &self.traffic,
-            Lane::Own => &self.own,
-            Lane::Others => &self.others,
+        let ring = match event.kind().map_or(RingKind::Own, |kind| kind.ring()) {
+            RingKind::Traffic => &self.traffic,
+            RingKind::Own => &self.own,
+            RingKind::Others => &self.others,
         };
         ring.push(event.to_words());
     }

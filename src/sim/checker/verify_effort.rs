@@ -111,16 +111,12 @@ impl Efforts {
         given: Given,
         (view, transfers): (View, bool),
     ) -> Result<(), Broken> {
-        let checked = Checked::<SystemMessage>::body_of(message);
-        let is_of_epochs = Family::of(message) == Family::Reconfiguration;
-        let Some(checked) = checked.ok().filter(|_| !is_of_epochs) else {
-            return match is_of_epochs {
-                true => self.counts(now, from, SAID, given),
-                false => {
-                    let what = format!("signatures of a message of {from:?} that is none are verified");
-                    Err((Rule::VerifyEffort, what))
-                }
-            };
+        if Family::of(message) == Family::Reconfiguration {
+            return self.counts(now, from, SAID, given);
+        }
+        let Ok(checked) = Checked::<SystemMessage>::body_of(message) else {
+            let what = format!("signatures of a message of {from:?} that is none are verified");
+            return Err((Rule::VerifyEffort, what));
         };
         let account = match &*checked {
             ArchivedSystemMessage::ForwardedRequestMessage(_) => Some(PASSED_ON),

@@ -1,5 +1,7 @@
 //! Epochs in the world: operators ask for changes, and hosts go from one epoch to the next.
 
+use std::time::Duration;
+
 use super::World;
 use super::events::Event;
 use crate::sim::SimRng;
@@ -8,7 +10,7 @@ use crate::sim::keys::{newcomer, operator};
 use crate::smr::membership::{Change, ChangeRequest, EpochHistory, Membership, Operators};
 use crate::smr::messages::Mode;
 use crate::smr::replica::Stack;
-use crate::smr::types::{ClientId, Lsn, Time};
+use crate::smr::types::{ClientId, Epoch, Lsn, Time};
 
 impl<S: Stack> World<S> {
     /// An operator asks to change the newest membership that a correct host knows, by a client of its own choice.
@@ -17,7 +19,7 @@ impl<S: Stack> World<S> {
         let known = known.filter_map(|host| host.sim.replica().history());
         let newest = known.max_by_key(|history| history.membership().head().epoch());
         let Some(base) = newest.map(|history| history.membership().clone()) else {
-            return self.plan_change(self.now.after(std::time::Duration::from_millis(50)));
+            return self.plan_change(self.now.after(Duration::from_millis(50)));
         };
         let request = request(&base, &mut self.rng);
         let client = self.rng.below(self.config.honest_clients as u64) as usize;
@@ -65,7 +67,7 @@ impl<S: Stack> World<S> {
         if let Some(known) = &self.history {
             let until = known.chain().newest().epoch().min(chain.newest().epoch()).get();
             let differs = (0..=until)
-                .map(crate::smr::types::Epoch::new)
+                .map(Epoch::new)
                 .find(|epoch| known.chain().head(*epoch) != chain.head(*epoch));
             if let Some(epoch) = differs {
                 let what = format!("host {index} knows another {epoch} than other correct replicas");
